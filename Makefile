@@ -1,0 +1,33 @@
+# The two commands of a newcomer are `make demo` and `make test`; `make check` is what every commit passes.
+PYTHON ?= python3
+BIN := .venv/bin
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test check fast lint clean
+
+# torch first and alone: where a CPU wheel of this version is at hand pip takes it, and nothing later asks for another.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c constraints.txt torch
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: .venv/installed
+	$(BIN)/python -m launch demo
+
+test: .venv/installed
+	$(BIN)/pytest
+
+check: .venv/installed lint fast
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fast: .venv/installed
+	$(BIN)/pytest -m "not slow"
+
+clean:
+	rm -rf .venv data runs

@@ -1,0 +1,1 @@
+"""What a run is: the typed configuration and the YAML file of each named run."""

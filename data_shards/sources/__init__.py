@@ -1,0 +1,1 @@
+"""One module a kind of raw input; each makes a table that data_shards.build turns into shards."""

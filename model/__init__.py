@@ -1,0 +1,1 @@
+"""Tensors in, tensors out: the Perceiver family, its losses and its costs."""
