@@ -1,0 +1,73 @@
+"""The command `perceiver`; `python -m launch` is the same."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from launch import data
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Train multimodal Perceivers on tar shards; a run that is stopped goes on exactly where it was.",
+)
+app.add_typer(data.app, name="data")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+Run = Annotated[Path, typer.Argument(help="Run folder.")]
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML file of the run, such as configs/digits.yaml.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, such as train.steps=1000.")] = None,
+    *,
+    run: Annotated[Path, typer.Option("--run", help="Run folder; a run that is there goes on.")],
+    as_json: AsJson = False,
+) -> None:
+    """Train, or go on with the run that is in the folder.
+
+    Examples:
+
+    perceiver train configs/digits.yaml data.shards=data/digits --run runs/digits
+
+    torchrun --nproc-per-node 2 -m launch train configs/digits.yaml data.shards=data/digits --run runs/digits
+    """
+    from configs.run import load
+    from launch import train as training
+
+    raise typer.Exit(training.main(load(config, overrides or ()), run, as_json=as_json))
+
+
+@app.command("eval")
+def evaluate(run: Run, as_json: AsJson = False) -> None:
+    """Evaluate the newest checkpoint on the samples that were never trained on; draw the pictures of the run.
+
+    Example: perceiver eval runs/digits --json
+    """
+    from launch import evaluate as evaluation
+
+    raise typer.Exit(evaluation.main(run, as_json=as_json))
+
+
+@app.command()
+def status(run: Run, as_json: AsJson = False) -> None:
+    """Say how far a run is: step, loss, newest checkpoint, and whether it is running.
+
+    Example: perceiver status runs/digits
+    """
+    from launch import status as state
+
+    raise typer.Exit(state.main(run, as_json=as_json))
+
+
+def main() -> None:
+    """Run the command; what a user can mend is one message and status 2, never a traceback."""
+    try:
+        app(prog_name="perceiver")
+    except ValueError as error:
+        sys.stderr.write(f"perceiver: {error}\n")
+        sys.exit(2)

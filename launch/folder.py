@@ -1,0 +1,78 @@
+"""RunFolder: every path of a run, by name."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run; nothing else of the product builds a path inside it."""
+
+    path: Path
+
+    @property
+    def config_path(self) -> Path:
+        """The resolved configuration; written once, when the run is made."""
+        return self.path / "config.yaml"
+
+    @property
+    def code_folder(self) -> Path:
+        """The copy of the code that the run started with."""
+        return self.path / "code"
+
+    @property
+    def checkpoints_folder(self) -> Path:
+        """One folder a checkpoint, step_00000100 and so on."""
+        return self.path / "checkpoints"
+
+    @property
+    def metrics_path(self) -> Path:
+        """One JSON line a logged step or evaluation."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def evaluation_path(self) -> Path:
+        """The newest result of `perceiver eval`."""
+        return self.path / "evaluation.json"
+
+    @property
+    def tensorboard_folder(self) -> Path:
+        """Event files."""
+        return self.path / "tensorboard"
+
+    @property
+    def logs_folder(self) -> Path:
+        """Log files, one a rank."""
+        return self.path / "logs"
+
+    @property
+    def pictures_folder(self) -> Path:
+        """The loss curve and test samples with their predictions."""
+        return self.path / "pictures"
+
+    @property
+    def lock_path(self) -> Path:
+        """Held by the processes that write into the run."""
+        return self.path / "lock"
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run was made here."""
+        return self.config_path.is_file()
+
+    def create(self) -> None:
+        """Make the folder; ValueError if it holds something else or cannot be written."""
+        if self.path.is_dir() and not self.exists and any(self.path.iterdir()):
+            raise ValueError(f"{self.path}: is not empty and holds no run (no config.yaml); choose another --run folder")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            for folder in (self.checkpoints_folder, self.tensorboard_folder, self.logs_folder, self.pictures_folder):
+                folder.mkdir(exist_ok=True)
+            probe = self.path / f".writable.{os.getpid()}"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise ValueError(
+                f"{self.path}: cannot be written ({error.strerror}); choose another --run folder or mend its permissions"
+            ) from error

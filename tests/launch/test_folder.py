@@ -1,0 +1,25 @@
+from pathlib import Path
+
+import pytest
+
+from launch.folder import RunFolder
+
+
+def test_a_new_folder_is_made_with_its_parts(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "runs" / "a run with 'quotes'")
+    folder.create()
+    assert folder.checkpoints_folder.is_dir()
+    assert not folder.exists
+
+
+def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(ValueError, match=r"is not empty and holds no run"):
+        RunFolder(tmp_path).create()
+    assert (tmp_path / "thesis.tex").read_text() == "precious"
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"file/run: cannot be written \(Not a directory\)"):
+        RunFolder(tmp_path / "file" / "run").create()
