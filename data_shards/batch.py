@@ -1,0 +1,114 @@
+"""Sample: one sample as arrays of fixed shape. Batch: samples packed into one flat buffer a modality.
+
+Shapes of one sample (see config.py): image uint8 (H, W, 3); audio float32 (S,); video uint8 (T, H, W, 3);
+points float32 (P, 3); text int16 (L,). Pixels stay bytes until they are on the device.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_shards.config import AudioConfig, DataConfig, ImageConfig, PointsConfig, Section, TextConfig, VideoConfig
+
+NO_LABEL = -1
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One decoded sample."""
+
+    arrays: dict[str, np.ndarray]
+    """The fixed-shape array of each modality that the sample has."""
+    lengths: dict[str, int]
+    """Valid entries along the first axis of each array; a modality that is absent is left out or 0."""
+    label: int = NO_LABEL
+    weight: float = 1.0
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B samples; a slot that only pads the batch has weight 0, no key, and length 0 in every modality."""
+
+    arrays: dict[str, Tensor]
+    """(B, ...) for every configured modality; zeros where a sample lacks it."""
+    lengths: dict[str, Tensor]
+    """int64 (B,): valid entries along the first axis after B; 0 where the modality is absent."""
+    labels: Tensor
+    """int64 (B,); -1 where there is none."""
+    weights: Tensor
+    """float32 (B,)."""
+    keys: tuple[str, ...]
+
+    @property
+    def num_samples(self) -> int:
+        """Samples that are not padding."""
+        return sum(key != "" for key in self.keys)
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """Return the batch on a device; from pinned memory the copy does not block."""
+        return replace(
+            self,
+            arrays={name: array.to(device, non_blocking=True) for name, array in self.arrays.items()},
+            lengths={name: length.to(device, non_blocking=True) for name, length in self.lengths.items()},
+            labels=self.labels.to(device, non_blocking=True),
+            weights=self.weights.to(device, non_blocking=True),
+        )
+
+    def micro_batches(self, num_parts: int) -> list["Batch"]:
+        """Cut into equal consecutive parts, as views."""
+        if len(self.keys) % num_parts:
+            raise ValueError(f"a batch of {len(self.keys)} samples cannot be cut into {num_parts} equal micro-batches")
+        rows = len(self.keys) // num_parts
+        cuts = [slice(start, start + rows) for start in range(0, len(self.keys), rows)]
+        return [
+            Batch(
+                {name: array[cut] for name, array in self.arrays.items()},
+                {name: length[cut] for name, length in self.lengths.items()},
+                self.labels[cut],
+                self.weights[cut],
+                self.keys[cut],
+            )
+            for cut in cuts
+        ]
+
+
+def layout(config: DataConfig) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """Return shape and dtype of one sample in each configured modality."""
+    return {name: _array_of(section) for name, section in config.modalities().items()}
+
+
+def num_bytes(config: DataConfig, num_samples: int) -> int:
+    """Return the bytes that the arrays of a batch take."""
+    return num_samples * sum(math.prod(shape) * dtype.itemsize for shape, dtype in layout(config).values())
+
+
+def empty(config: DataConfig, num_samples: int, *, pinned: bool = False) -> Batch:
+    """Return a batch of padding, to be filled row by row; its arrays are not yet zeroed."""
+    return Batch(
+        arrays={
+            name: torch.empty((num_samples, *shape), dtype=dtype, pin_memory=pinned)
+            for name, (shape, dtype) in layout(config).items()
+        },
+        lengths={name: torch.zeros(num_samples, dtype=torch.int64) for name in config.modalities()},
+        labels=torch.full((num_samples,), NO_LABEL, dtype=torch.int64),
+        weights=torch.zeros(num_samples, dtype=torch.float32),
+        keys=("",) * num_samples,
+    )
+
+
+def _array_of(section: Section) -> tuple[tuple[int, ...], torch.dtype]:
+    match section:
+        case ImageConfig():
+            return (section.height, section.width, 3), torch.uint8
+        case AudioConfig():
+            return (section.num_samples,), torch.float32
+        case VideoConfig():
+            return (section.num_frames, section.height, section.width, 3), torch.uint8
+        case PointsConfig():
+            return (section.num_points, section.num_channels), torch.float32
+        case TextConfig():
+            return (section.num_bytes,), torch.int16

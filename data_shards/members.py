@@ -1,0 +1,34 @@
+"""What the name of a tar member means: its sample's key, its extension, and the modality of an extension."""
+
+import re
+
+EXTENSIONS = {
+    "image": ("png", "jpg", "jpeg", "webp", "bmp"),
+    "audio": ("wav", "flac", "mp3", "ogg"),
+    "video": ("mp4", "webm", "mkv", "avi", "mov"),
+    "points": ("npy", "npz", "ply", "off"),
+    "text": ("txt",),
+}
+LABEL = "cls"
+"""Member with the label: an integer in ASCII."""
+RECORD = "json"
+"""Member with the rarely needed rest: {"weight": w, "labels": [...]}."""
+
+_MODALITIES = {extension: modality for modality, extensions in EXTENSIONS.items() for extension in extensions}
+_NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)
+
+
+def modality_of(extension: str) -> str | None:
+    """Return the modality that a member of that extension holds, None where it holds none."""
+    return _MODALITIES.get(extension)
+
+
+def key_and_extension(name: str) -> tuple[str, str] | None:
+    """Split a member's name at the first dot of its basename, as webdataset does; the extension in lower case.
+
+    None where webdataset passes over a member as well: no dot, a hidden file, or a name such as `__meta__.json`.
+    """
+    match = _NAME.fullmatch(name)
+    if match is None or re.match(r"__[^/]*__($|[/.])", name):
+        return None
+    return match[1], match[2].lower()
