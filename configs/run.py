@@ -2,19 +2,21 @@
 
 import difflib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from data_shards.config import DataConfig
 from model.config import PerceiverConfig
-from trainer.config import CheckpointConfig, OptimizerConfig, TrainConfig
+from trainer.config import CheckpointConfig, OptimizerConfig, ProfileConfig, TrainConfig, WatchConfig
 
 VERSION = 1
+SAME = {"num_bytes": "max_tokens"}
+"""Fields of the data whose name in the network's inputs is another."""
 
 
 class ConfigError(ValueError):
@@ -44,44 +46,39 @@ class RunConfig:
     """Length, batch, precision and partitioning of the training."""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     """When checkpoints are written and which are kept."""
+    watch: WatchConfig = field(default_factory=WatchConfig)
+    """What is done about steps that go wrong and processes that do not answer."""
+    profile: ProfileConfig = field(default_factory=ProfileConfig)
+    """A window of steps to be traced."""
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Yield (key, sentence) of every problem that a part sees in itself and of those that only the whole sees."""
         if self.version != VERSION:
             remedy = f"set version={VERSION} after comparing the keys, or use the release that wrote the file"
             yield "version", f"this release reads version {VERSION}; {remedy}"
-        for part in ("data", "model", "optimizer", "train", "checkpoint"):
+        for part in ("data", "model", "optimizer", "train", "checkpoint", "watch", "profile"):
             for key, sentence in getattr(self, part).problems():
                 yield f"{part}.{key}", sentence
         yield from self._batch_problems()
         yield from self._shape_problems()
 
     def _batch_problems(self) -> Iterator[tuple[str, str]]:
-        if self.train.global_batch > 0 and self.data.lanes > 0 and self.train.global_batch % self.data.lanes:
-            yield (
-                "train.global_batch",
-                f"must be a multiple of data.lanes ({self.data.lanes}), since every lane gives the same number of samples "
-                "to a batch; change one of the two",
-            )
+        lanes = self.data.lanes
+        if lanes > 0 and self.train.global_batch % lanes:
+            yield "train.global_batch", f"must be a multiple of data.lanes, which is {lanes}; change one of the two"
 
     def _shape_problems(self) -> Iterator[tuple[str, str]]:
         """The network's inputs must be those that the data delivers, with the same shapes."""
-        for modality in (spec.name for spec in fields(self.model.inputs)):
-            network, delivered = getattr(self.model.inputs, modality), getattr(self.data, modality, None)
-            if (network is None) != (delivered is None):
-                here, there = ("model.inputs", "data") if delivered is None else ("data", "model.inputs")
-                yield f"{here}.{modality}", f"is set but {there}.{modality} is not; set both or neither"
-                continue
-            if network is None:
-                continue
-            shared = {spec.name for spec in fields(network)} & {spec.name for spec in fields(delivered)}
-            for name in sorted(shared):
-                if getattr(network, name) != getattr(delivered, name):
-                    yield (
-                        f"model.inputs.{modality}.{name}",
-                        f"data.{modality}.{name} is {getattr(delivered, name)}; "
-                        f"the two must be equal (write ${{data.{modality}.{name}}} in the file)",
-                    )
+        read, delivered = self.model.inputs.chosen(), self.data.modalities()
+        for modality in sorted(read.keys() ^ delivered.keys()):
+            here, there = ("model.inputs", "data") if modality in read else ("data", "model.inputs")
+            yield f"{here}.{modality}", f"is set but {there}.{modality} is not; set both or neither"
+        for modality in sorted(read.keys() & delivered.keys()):
+            for name, expected in vars(delivered[modality]).items():
+                name_there = SAME.get(name, name)
+                if getattr(read[modality], name_there, expected) != expected:
+                    key = f"data.{modality}.{name}"
+                    yield f"model.inputs.{modality}.{name_there}", f"must equal {key} = {expected}; write '${{{key}}}'"
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -89,15 +86,17 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
 
     Raises ConfigError with every problem at once: unknown keys, wrong types, missing or contradictory values.
     """
-    config = OmegaConf.structured(RunConfig)
     problems: list[str] = []
-    for key, value in [*_leaves(_read_yaml(path)), *_parse(overrides, problems)]:
+    leaves = [*_leaves(_read_yaml(path)), *_parse(overrides, problems)]
+    config = OmegaConf.structured(RunConfig)
+    for key, value in leaves:
         try:
-            OmegaConf.update(config, key, value, merge=True)
-        except (OmegaConfBaseException, AssertionError, TypeError, ValueError) as error:
-            problems.append(f"{key} = {value!r}: {_explain(config, key, error)}")
+            config = OmegaConf.merge(config, _nested(key, value))
+        except (OmegaConfBaseException, TypeError, ValueError) as error:
+            problems.append(f"{key} = {value!r}: {_explain(key, error)}")
     if problems:
         raise ConfigError(str(path), problems)
+    assert isinstance(config, DictConfig)
     return _checked(config, str(path))
 
 
@@ -110,19 +109,15 @@ def difference(old: RunConfig, new: RunConfig) -> list[str]:
     """Return a line "key: old -> new" for every value in which two configurations differ."""
     before, after = dict(_flat(old)), dict(_flat(new))
     keys = sorted(before.keys() | after.keys())
-    return [
-        f"{key}: {before.get(key)!r} -> {after.get(key)!r}" for key in keys if before.get(key) != after.get(key)
-    ]
+    return [f"{key}: {before.get(key)!r} -> {after.get(key)!r}" for key in keys if before.get(key) != after.get(key)]
 
 
 def _checked(config: DictConfig, source: str) -> RunConfig:
-    missing = sorted(OmegaConf.missing_keys(config))
-    if missing:
-        raise ConfigError(source, [f"{key}: has no default; give it in the file or as {key}=VALUE" for key in missing])
     try:
         run = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
-        raise ConfigError(source, [str(error).splitlines()[0]]) from error
+        key = getattr(error, "full_key", None)
+        raise ConfigError(source, [f"{f'{key}: ' if key else ''}{str(error).splitlines()[0]}"]) from error
     assert isinstance(run, RunConfig)
     problems = [f"{key} = {OmegaConf.select(config, key)!r}: {sentence}" for key, sentence in run.problems()]
     if problems:
@@ -167,17 +162,22 @@ def _parse(overrides: Sequence[str], problems: list[str]) -> Iterator[tuple[str,
         yield from _leaves({key: value})
 
 
-def _explain(config: DictConfig, key: str, error: Exception) -> str:
+def _nested(key: str, value: object) -> dict[str, object]:
+    name, _, rest = key.partition(".")
+    return {name: _nested(rest, value) if rest else value}
+
+
+def _explain(key: str, error: Exception) -> str:
     parent, _, name = key.rpartition(".")
-    node = OmegaConf.select(config, parent) if parent else config
-    if isinstance(node, DictConfig) and name not in node:
-        known = [str(key) for key in node]
+    owner = getattr(error, "object_type", None)
+    if isinstance(error, ConfigKeyError) and isinstance(owner, type) and is_dataclass(owner):
+        known = [field.name for field in fields(owner)]
         close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {f'{parent}.' if parent else ''}{close[0]}?" if close else f"known: {', '.join(known)}"
+        hint = f"did you mean {parent}.{close[0]}?" if close and parent else f"known are {', '.join(close or known)}"
         return f"unknown key; {hint}"
-    if node is None:
-        return f"unknown key; {parent} is not set"
-    return str(error).splitlines()[0]
+    default = OmegaConf.select(OmegaConf.structured(RunConfig), key, throw_on_missing=False)
+    remedy = "" if OmegaConf.is_config(default) else f"; the default is {default!r}"
+    return str(error).splitlines()[0] + remedy
 
 
 def _flat(config: RunConfig) -> Iterator[tuple[str, Any]]:

@@ -19,7 +19,7 @@ app.add_typer(build_app, name="build")
 
 Out = Annotated[Path, typer.Argument(help="Folder to write; a build that was interrupted goes on in it.")]
 Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Processes.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of everything that is drawn; the same seed gives the same bytes.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of all draws; the same seed gives the same bytes.")]
 MaxBad = Annotated[int, typer.Option("--max-bad", min=0, help="Rows that may be unreadable before the build fails.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
@@ -165,4 +165,6 @@ def _report(folder: Path, manifest: Manifest, as_json: bool) -> None:
         typer.echo(json.dumps({"folder": str(folder), "splits": splits, "labels": list(manifest.label_names)}))
         return
     for name, counts in splits.items():
-        typer.echo(f"{folder}/{name}: {counts['samples']} samples in {counts['shards']} shards, {counts['bytes']} bytes")
+        typer.echo(
+            f"{folder}/{name}: {counts['samples']} samples in {counts['shards']} shards, {counts['bytes']} bytes"
+        )

@@ -64,7 +64,7 @@ class RunFolder:
     def create(self) -> None:
         """Make the folder; ValueError if it holds something else or cannot be written."""
         if self.path.is_dir() and not self.exists and any(self.path.iterdir()):
-            raise ValueError(f"{self.path}: is not empty and holds no run (no config.yaml); choose another --run folder")
+            raise ValueError(f"{self.path}: is not empty and has no config.yaml of a run; choose another --run folder")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             for folder in (self.checkpoints_folder, self.tensorboard_folder, self.logs_folder, self.pictures_folder):
@@ -74,5 +74,5 @@ class RunFolder:
             probe.unlink()
         except OSError as error:
             raise ValueError(
-                f"{self.path}: cannot be written ({error.strerror}); choose another --run folder or mend its permissions"
+                f"{self.path}: cannot be written ({error.strerror}); choose another --run folder or mend its rights"
             ) from error

@@ -14,7 +14,7 @@ def test_a_new_folder_is_made_with_its_parts(tmp_path: Path) -> None:
 
 def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(ValueError, match=r"is not empty and holds no run"):
+    with pytest.raises(ValueError, match=r"is not empty and has no config.yaml"):
         RunFolder(tmp_path).create()
     assert (tmp_path / "thesis.tex").read_text() == "precious"
 

@@ -26,7 +26,11 @@ def test_an_edit_an_addition_and_a_removal_after_the_freeze_are_named(tmp_path: 
     (source / "model" / "__init__.py").write_text('"""Edited."""\n')
     (source / "trainer" / "new.py").write_text("")
     (source / "configs" / "digits.yaml").unlink()
-    assert sorted(changed_files(tmp_path / "code", source)) == ["configs/digits.yaml", "model/__init__.py", "trainer/new.py"]
+    assert sorted(changed_files(tmp_path / "code", source)) == [
+        "configs/digits.yaml",
+        "model/__init__.py",
+        "trainer/new.py",
+    ]
 
 
 def test_a_second_freeze_leaves_the_first_copy(tmp_path: Path) -> None:

@@ -1,0 +1,124 @@
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from configs.run import ConfigError, RunConfig, difference, dump, load
+
+VALID = """
+seed: 3
+data:
+  image: {height: 8, width: 8}
+  lanes: 4
+model:
+  inputs:
+    image:
+      height: ${data.image.height}
+      width: ${data.image.width}
+train: {global_batch: 32}
+"""
+
+
+@pytest.fixture
+def valid(tmp_path: Path) -> Path:
+    path = tmp_path / "valid.yaml"
+    path.write_text(VALID)
+    return path
+
+
+def problems_of(path: Path, *overrides: str) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as caught:
+        load(path, overrides)
+    return caught.value.problems
+
+
+def test_the_file_overwrites_defaults_and_the_command_line_overwrites_the_file(valid: Path) -> None:
+    config = load(valid, ["train.global_batch=64", "data.image.height=16"])
+    assert (config.seed, config.train.global_batch) == (3, 64)
+    assert config.model.inputs.image is not None
+    assert config.model.inputs.image.height == 16
+    assert config.train.steps == RunConfig().train.steps
+
+
+def test_a_resolved_config_loads_as_the_same_config(valid: Path, tmp_path: Path) -> None:
+    config = load(valid, ["data.modality_dropout.image=0.5", "optimizer.decay_steps=[10,20]"])
+    resolved = tmp_path / "resolved.yaml"
+    resolved.write_text(dump(config))
+    assert load(resolved) == config
+
+
+def test_every_problem_of_types_and_keys_is_reported_at_once(valid: Path) -> None:
+    problems = problems_of(
+        valid,
+        "train.stepz=3",
+        "train.steps=many",
+        "optimizer.name=sgd",
+        "data.audio.sampl_rate=1",
+        "lonely",
+        "optimizer=3",
+    )
+    assert [problem.split(":")[0] for problem in problems] == [
+        "lonely",
+        "train.stepz = 3",
+        "train.steps = 'many'",
+        "optimizer.name = 'sgd'",
+        "data.audio.sampl_rate = 1",
+        "optimizer = 3",
+    ]
+    assert "did you mean train.steps?" in problems[1]
+    assert "the default is 1000" in problems[2]
+    assert "'adamw'" in problems[3]
+    assert "did you mean data.audio.sample_rate?" in problems[4]
+
+
+def test_every_contradiction_is_reported_at_once(valid: Path) -> None:
+    problems = problems_of(
+        valid, "data.lanes=5", "model.inputs.image.width=9", "data.text.num_bytes=7", "train.steps=0"
+    )
+    assert {problem.split(" = ")[0] for problem in problems} == {
+        "train.steps",
+        "train.global_batch",
+        "data.text",
+        "model.inputs.image.width",
+    }
+
+
+def test_a_text_length_that_the_network_does_not_have_is_a_contradiction(valid: Path) -> None:
+    (problem,) = problems_of(valid, "data.text.num_bytes=7", "model.inputs.text.max_tokens=9")
+    assert problem.startswith("model.inputs.text.max_tokens = 9: must equal data.text.num_bytes = 7")
+
+
+def test_a_config_of_another_version_is_refused(valid: Path) -> None:
+    (problem,) = problems_of(valid, "version=7")
+    assert problem.startswith("version = 7: this release reads version 1")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [("a: [", "not YAML"), ("- 3", "expected keys and values, got list"), (None, "no such file")],
+)
+def test_a_file_that_is_no_config_is_one_problem(tmp_path: Path, content: str | None, sentence: str) -> None:
+    path = tmp_path / "broken.yaml"
+    if content is not None:
+        path.write_text(content)
+    (problem,) = problems_of(path)
+    assert sentence in problem
+
+
+def test_an_interpolation_that_leads_nowhere_is_a_problem(valid: Path) -> None:
+    (problem,) = problems_of(valid, "model.inputs.image.height=${data.image.depth}")
+    assert "depth" in problem
+
+
+def test_the_difference_names_each_key_with_both_values(valid: Path) -> None:
+    config = load(valid)
+    assert difference(config, config) == []
+    changed = replace(config, seed=9, train=replace(config.train, steps=5))
+    assert difference(config, changed) == ["seed: 3 -> 9", "train.steps: 1000 -> 5"]
+
+
+def test_configs_load_without_torch() -> None:
+    code = "import sys, configs.run; sys.exit('torch' in sys.modules or 'deepspeed' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
