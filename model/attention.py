@@ -1,0 +1,141 @@
+"""Attention and the two layers that are made of it.
+
+B samples, H heads, N queries, M keys, K channels of a head's queries and keys, V of its values
+D channels of what asks (latents), C channels of what is read (tokens)
+"""
+
+from functools import partial
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from model.config import AttentionConfig
+from model.parameters import Linear
+
+Gelu = Literal["tanh", "erf"]
+
+
+def attend(
+    q_BHNK: Float[Tensor, "B H N K"],
+    k_BHMK: Float[Tensor, "B H M K"],
+    v_BHMV: Float[Tensor, "B H M V"],
+    valid_BM: Bool[Tensor, "B M"] | None = None,
+) -> Float[Tensor, "B H N V"]:
+    """Return softmax(q kᵀ / sqrt(K)) v over the valid keys; a sample with no valid key gets 0."""
+    scale = q_BHNK.shape[-1] ** -0.5
+    if valid_BM is None:
+        return functional.scaled_dot_product_attention(q_BHNK, k_BHMK, v_BHMV, scale=scale)
+    some_B = valid_BM.any(dim=1)
+    # Without a key softmax is 0/0, and zeroing it afterwards leaves NaN in the gradients: such samples see every key.
+    seen_BM = valid_BM | ~some_B[:, None]
+    mask = seen_BM[:, None, None, :]
+    out = functional.scaled_dot_product_attention(q_BHNK, k_BHMK, v_BHMV, attn_mask=mask, scale=scale)
+    return out * some_B[:, None, None, None]
+
+
+def normalised(tokens: Float[Tensor, "*S C"]) -> Float[Tensor, "*S C"]:
+    """Return the tokens with mean 0 and deviation 1: LayerNorm before its scale and offset."""
+    return functional.layer_norm(tokens, tokens.shape[-1:])
+
+
+class Attention(nn.Module):
+    """The four projections around `attend`."""
+
+    def __init__(self, query_width: int, token_width: int, config: AttentionConfig, *, default_width: int) -> None:
+        super().__init__()
+        qk_width, value_width = config.widths(default_width)
+        self.num_heads = config.num_heads
+        self.query = Linear(query_width, qk_width)
+        self.key = Linear(token_width, qk_width)
+        self.value = Linear(token_width, value_width)
+        self.output = Linear(value_width, query_width)
+
+    def heads(self, values: Float[Tensor, "B S C"]) -> Float[Tensor, "B H S c"]:
+        """Split the channels into heads, contiguous groups of them."""
+        return values.reshape(*values.shape[:2], self.num_heads, -1).transpose(1, 2)
+
+    def answer(self, heads: Float[Tensor, "B H N V"]) -> Float[Tensor, "B N D"]:
+        """Join the heads and project them to the width of what asked."""
+        out: Tensor = self.output(heads.transpose(1, 2).flatten(start_dim=2))
+        return out
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a GELU between them."""
+
+    def __init__(self, width: int, widening: int, gelu: Gelu) -> None:
+        super().__init__()
+        self.widen = Linear(width, widening * width)
+        self.narrow = Linear(widening * width, width)
+        self.gelu = partial(functional.gelu, approximate="tanh" if gelu == "tanh" else "none")
+
+    def forward(self, values: Float[Tensor, "*S D"]) -> Float[Tensor, "*S D"]:
+        """Return the transformed values."""
+        out: Tensor = self.narrow(self.gelu(self.widen(values)))
+        return out
+
+
+class SelfAttend(nn.Module):
+    """A pre-norm transformer layer over the latents."""
+
+    def __init__(self, width: int, config: AttentionConfig, gelu: Gelu) -> None:
+        super().__init__()
+        self.norm_attention = nn.LayerNorm(width)
+        self.attention = Attention(width, width, config, default_width=width)
+        self.norm_mlp = nn.LayerNorm(width)
+        self.mlp = Mlp(width, config.widening, gelu)
+
+    def forward(self, latents_BND: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+        """Return the latents after one layer."""
+        attention, normed = self.attention, self.norm_attention(latents_BND)
+        q, k, v = (attention.heads(linear(normed)) for linear in (attention.query, attention.key, attention.value))
+        latents_BND = latents_BND + attention.answer(attend(q, k, v))
+        out: Tensor = latents_BND + self.mlp(self.norm_mlp(latents_BND))
+        return out
+
+
+class CrossAttend(nn.Module):
+    """A pre-norm layer in which latents (or queries) read tokens.
+
+    It takes the tokens normalised but not yet scaled: that part is the same for all layers that read them.
+    """
+
+    def __init__(
+        self, query_width: int, token_width: int, config: AttentionConfig, gelu: Gelu, *, query_residual: bool = True
+    ) -> None:
+        super().__init__()
+        self.query_residual = query_residual
+        self.norm_query = nn.LayerNorm(query_width)
+        self.norm_tokens = nn.LayerNorm(token_width)
+        self.attention = Attention(query_width, token_width, config, default_width=token_width)
+        self.norm_mlp = nn.LayerNorm(query_width)
+        self.mlp = Mlp(query_width, config.widening, gelu)
+
+    def keys_values(self, normalised_BMC: Float[Tensor, "B M C"]) -> tuple[Tensor, Tensor]:
+        """Return keys and values of normalised tokens; layers that are shared need them once."""
+        attention, norm = self.attention, self.norm_tokens
+        # The norm's scale and offset move into the projections, and both are one product: one pass over the tokens.
+        weight = torch.cat([attention.key.weight, attention.value.weight])
+        bias = torch.cat([attention.key.bias, attention.value.bias]) + weight @ norm.bias
+        both = functional.linear(normalised_BMC, weight * norm.weight, bias)
+        keys, values = both.tensor_split([attention.key.out_features], dim=-1)
+        return attention.heads(keys), attention.heads(values)
+
+    def forward(
+        self,
+        queries_BND: Float[Tensor, "#B N D"],
+        k_BHMK: Float[Tensor, "B H M K"],
+        v_BHMV: Float[Tensor, "B H M V"],
+        valid_BM: Bool[Tensor, "B M"] | None = None,
+    ) -> Float[Tensor, "B N D"]:
+        """Return the queries after reading; queries that all samples share come as a batch of one."""
+        q_BHNK = self.attention.heads(self.attention.query(self.norm_query(queries_BND)))
+        heads = attend(q_BHNK.expand(len(k_BHMK), -1, -1, -1), k_BHMK, v_BHMV, valid_BM)
+        read_BND = self.attention.answer(heads)
+        if self.query_residual:
+            read_BND = queries_BND + read_BND
+        out: Tensor = read_BND + self.mlp(self.norm_mlp(read_BND))
+        return out

@@ -1,0 +1,91 @@
+"""What every modality has in common: a grid of tokens, their width, and what a token knows of its place."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+Problems = Iterator[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class PositionsConfig:
+    """What a token knows of its place in the grid; concatenated after the token's own channels."""
+
+    kind: Literal["fourier", "learned", "none"] = "fourier"
+    """Fourier features of the place, a learned table with one row a token, or nothing."""
+    num_bands: int = 64
+    """Frequencies an axis for kind "fourier": evenly spaced from 1 to half the axis' maximum resolution."""
+    max_resolution: tuple[int, ...] = ()
+    """An axis each: twice its highest frequency; empty means the size of the grid."""
+    learned_width: int = 256
+    """Channels of the table for kind "learned"."""
+    project_to: int = 0
+    """Channels of a linear layer after the learned table; 0 leaves it out."""
+
+    def width(self, num_axes: int) -> int:
+        """Return the channels that positions add to a token."""
+        if self.kind == "fourier":
+            return num_axes * (2 * self.num_bands + 1)
+        return (self.project_to or self.learned_width) if self.kind == "learned" else 0
+
+    def problems(self, grid: tuple[int, ...]) -> Problems:
+        """Yield (key, sentence) of everything that a grid of this shape cannot have."""
+        if self.kind == "fourier" and self.num_bands < 1:
+            yield "num_bands", f"must be at least 1, got {self.num_bands}"
+        if self.max_resolution and len(self.max_resolution) != len(grid):
+            yield "max_resolution", f"needs {len(grid)} numbers, one an axis, or none; got {len(self.max_resolution)}"
+        if any(resolution < 2 for resolution in self.max_resolution):
+            yield "max_resolution", f"must be at least 2 on every axis, got {tuple(self.max_resolution)}"
+        if self.kind == "learned" and self.learned_width < 1:
+            yield "learned_width", f"must be at least 1, got {self.learned_width}"
+        if self.project_to < 0:
+            yield "project_to", f"must be 0 or more, got {self.project_to}"
+
+
+@dataclass(frozen=True)
+class TokenGrid:
+    """What all grid inputs derive from their shape."""
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Tokens along each axis."""
+        raise NotImplementedError
+
+    @property
+    def content_width(self) -> int:
+        """Channels of a token before its position."""
+        raise NotImplementedError
+
+    @property
+    def entries_per_row(self) -> int:
+        """Entries of the input's first axis that one row of the grid covers: a length counts those entries."""
+        return 1
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of one sample."""
+        return prod(self.grid)
+
+    @property
+    def token_width(self) -> int:
+        """Channels of a token with its position."""
+        positions: PositionsConfig | None = getattr(self, "positions", None)
+        return self.content_width + (positions.width(len(self.grid)) if positions else 0)
+
+    def problems(self) -> Problems:
+        """Yield (key, sentence) of fields that are not positive, and of the positions."""
+        for name, value in vars(self).items():
+            if isinstance(value, int) and not isinstance(value, bool) and name != "project_to" and value < 1:
+                yield name, f"must be at least 1, got {value}"
+                return
+        positions: PositionsConfig | None = getattr(self, "positions", None)
+        for key, sentence in positions.problems(self.grid) if positions else ():
+            yield f"positions.{key}", sentence
+
+
+def cuts(**sides: tuple[int, int]) -> Problems:
+    """Yield every side that its patches do not divide."""
+    for name, (side, patch) in sides.items():
+        if patch > 0 and side % patch:
+            yield name, f"must be a multiple of the patch ({patch}), got {side}"

@@ -1,0 +1,66 @@
+"""Parameters and how they start: truncated normals drawn from one generator, so that a seed decides every weight."""
+
+import torch
+from torch import Tensor, nn
+
+# A normal of deviation 1 that is cut at two deviations has this deviation itself.
+TRUNCATED_DEVIATION = 0.87962566103423978
+TABLE_DEVIATION = 0.02
+
+
+def truncated_normal_(tensor: Tensor, deviation: float, generator: torch.Generator) -> None:
+    """Fill the tensor with a normal that is cut at two deviations, as Haiku's TruncatedNormal is."""
+    with torch.no_grad():
+        nn.init.trunc_normal_(tensor, std=deviation, a=-2 * deviation, b=2 * deviation, generator=generator)
+
+
+class Linear(nn.Linear):
+    """A linear layer inside an attention or an MLP: deviation 1/sqrt(fan in) after the cut, bias 0."""
+
+    deviation = 1 / TRUNCATED_DEVIATION
+
+    def reset_parameters(self) -> None:
+        """Leave the weights alone: `draw` fills them from a generator."""
+
+    def draw(self, generator: torch.Generator) -> None:
+        """Fill the weights."""
+        truncated_normal_(self.weight, self.deviation / self.in_features**0.5, generator)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+
+class Projection(Linear):
+    """A linear layer around the network: deviation 1/sqrt(fan in) before the cut, as in Haiku's own Linear."""
+
+    deviation = 1.0
+
+
+class ZeroLinear(Linear):
+    """The last linear layer of a classifier: it starts at 0."""
+
+    deviation = 0.0
+
+    def draw(self, generator: torch.Generator) -> None:  # noqa: ARG002  # the signature of all of them
+        """Fill the weights with 0."""
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+
+
+class Table(nn.Module):
+    """Learned vectors: latents, positions, queries, paddings, mask tokens and embeddings."""
+
+    def __init__(self, num_rows: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_rows, width))
+
+    def draw(self, generator: torch.Generator) -> None:
+        """Fill the vectors."""
+        truncated_normal_(self.weight, TABLE_DEVIATION, generator)
+
+
+def draw_parameters(network: nn.Module, seed: int) -> None:
+    """Fill every parameter of the network from the seed, in the order of its modules."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in network.modules():
+        if isinstance(module, Linear | Table):
+            module.draw(generator)
