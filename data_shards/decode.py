@@ -1,0 +1,30 @@
+"""Bytes of one member of a sample to an array: pure functions with stated shapes and units.
+
+Errors are ValueError with one sentence of what is wrong; whoever calls knows the file and says where.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from data_shards.decoders.audio import audio
+from data_shards.decoders.image import image, pixels
+from data_shards.decoders.points import points
+from data_shards.decoders.text import text
+from data_shards.decoders.video import video
+
+__all__ = ["audio", "check", "image", "pixels", "points", "text", "video"]
+
+_SHAPES: Mapping[str, Callable[[bytes | memoryview], tuple[int, ...]]] = MappingProxyType(
+    {
+        "audio": lambda data: audio(data)[0].shape,
+        "image": lambda data: pixels(data).shape,
+        "points": lambda data: points(data).shape,
+        "text": lambda data: text(data).shape,
+        "video": lambda data: video(data).shape,
+    }
+)
+
+
+def check(modality: str, data: bytes | memoryview) -> tuple[int, ...]:
+    """Return the decoded shape of a member of that modality; ValueError says what is wrong with it."""
+    return _SHAPES[modality](data)

@@ -1,0 +1,1 @@
+"""Bytes of one file to one array: a module for each modality."""

@@ -1,0 +1,99 @@
+"""Rows to one tar file: the same bytes for the same rows, on any machine and at any time."""
+
+import json
+import os
+import tarfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from data_shards import decode
+from data_shards.members import modality_of
+from data_shards.rows import Content, Row
+
+END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A row that was left out, and why."""
+
+    line: int
+    reason: str
+
+
+def write_shard(rows: Sequence[Row], path: Path) -> tuple[list[Row], list[Fault]]:
+    """Write the rows that can be read and decoded as one tar; return those and the faults of the others.
+
+    Written beside and renamed: under its own name a shard is complete. Raises ValueError where the disk refuses.
+    """
+    written: list[Row] = []
+    faults: list[Fault] = []
+    with written_beside(path) as file:
+        for row in rows:
+            try:
+                members = list(_members(row))
+            except ValueError as error:
+                faults.append(Fault(row.line, str(error)))
+                continue
+            for extension, data in members:
+                _append(file, f"{row.line:08d}.{extension}", data)
+            written.append(row)
+        file.write(END_OF_TAR)
+    return written, faults
+
+
+@contextmanager
+def written_beside(path: Path) -> Iterator[BinaryIO]:
+    """Give a file beside `path` that takes its name, synced, when the block ends; ValueError where the disk refuses."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        remedy = "free space or choose another folder, then run the same command again: finished shards are kept"
+        raise ValueError(f"{path}: cannot be written ({error.strerror}); {remedy}") from error
+
+
+def _members(row: Row) -> Iterator[tuple[str, bytes]]:
+    """Yield (extension, bytes) of everything the sample stores; ValueError names the file that is bad, and why."""
+    for content in sorted(row.members, key=lambda content: content.extension):
+        yield content.extension, _checked_bytes(content)
+    if row.label is not None:
+        yield "cls", str(row.label).encode()
+    notes: dict[str, float | list[int]] = {"labels": list(row.labels)} if row.labels else {}
+    if row.weight != 1:
+        notes["weight"] = row.weight
+    if notes:
+        yield "json", json.dumps(notes, sort_keys=True).encode()
+
+
+def _checked_bytes(content: Content) -> bytes:
+    modality = modality_of(content.extension)
+    if modality is None:
+        raise ValueError(f"{content.origin}: files of kind .{content.extension} are not read; convert it")
+    try:
+        data = content.read()
+        decode.check(modality, data)
+    except OSError as error:
+        raise ValueError(f"{content.origin}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ValueError(f"{content.origin}: {error}") from error
+    return data
+
+
+def _append(file: BinaryIO, name: str, data: bytes) -> None:
+    header = tarfile.TarInfo(name)
+    header.size = len(data)
+    header.mode = 0o644
+    # Owner, group and time stay 0: who built a shard and when must not change its hash.
+    file.write(header.tobuf(tarfile.USTAR_FORMAT))
+    file.write(data)
+    file.write(bytes(-len(data) % tarfile.BLOCKSIZE))

@@ -1,0 +1,5 @@
+"""Decoded arrays to the fixed shapes of the config: a module for each modality.
+
+Each has `fit(data, config, rng)`: bytes to (array of the config's shape, number of valid entries along its first axis).
+With a generator it draws the random transforms of training; without one it is the transform of evaluation.
+"""

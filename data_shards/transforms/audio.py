@@ -1,0 +1,33 @@
+"""Recordings to float32 (num_samples,) at the config's rate."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_shards import decode
+from data_shards.config import AudioConfig
+
+
+def fit(
+    data: bytes | memoryview, config: AudioConfig, rng: np.random.Generator | None
+) -> tuple[NDArray[np.float32], int]:
+    """Return the middle of a long recording, or a short one padded with zeros; in training moved at random."""
+    samples, sample_rate = decode.audio(data)
+    if sample_rate != config.sample_rate:
+        raise ValueError(f"sound of {sample_rate} samples a second; expected {config.sample_rate}")
+    spare = len(samples) - config.num_samples
+    window = np.zeros(config.num_samples, np.float32)
+    if spare >= 0:
+        start = _jittered(spare // 2, spare, config.jitter_samples, rng)
+        window[:] = samples[start : start + config.num_samples]
+        return window, config.num_samples
+    # A short recording starts at once, or in training after a little silence, which counts as heard.
+    start = _jittered(0, -spare, config.jitter_samples, rng)
+    window[start : start + len(samples)] = samples
+    return window, start + len(samples)
+
+
+def _jittered(start: int, last: int, jitter: int, rng: np.random.Generator | None) -> int:
+    """Return a start moved by up to `jitter` within 0 and `last`, each possible one with equal probability."""
+    if rng is None or not jitter:
+        return start
+    return int(rng.integers(max(0, start - jitter), min(last, start + jitter), endpoint=True))
