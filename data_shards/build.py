@@ -1,0 +1,244 @@
+"""Rows to a shard folder: in parallel, resumable, the manifest last.
+
+OUT/.build/plan                 fingerprint of the build that was begun here
+OUT/.build/train-000000.json    outcome of a finished shard, until the manifest holds it
+OUT/train/000000.tar  .idx      the shard
+OUT/manifest.json               all of it is there
+"""
+
+import fcntl
+import hashlib
+import json
+import multiprocessing
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from data_shards import manifest
+from data_shards.manifest import MODALITIES, Manifest, ShardEntry, Split
+from data_shards.members import modality_of
+from data_shards.plan import Plan, ShardPlan, plan
+from data_shards.rows import Row
+from data_shards.shard_writer import Fault, write_shard, written_beside
+from data_shards.tar_index import TarIndex
+
+Progress = Callable[[int, int], None]
+"""Called with (samples done, samples in all)."""
+
+FAULTS_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one shard of the plan."""
+
+    entry: ShardEntry
+    label_counts: dict[int, int]
+    faults: tuple[Fault, ...]
+    num_rows: int
+
+
+def build_table(
+    rows: Sequence[Row],
+    out: Path,
+    *,
+    label_names: Sequence[str] = (),
+    seed: int = 0,
+    samples_per_shard: int = 1000,
+    max_bad: int = 0,
+    num_jobs: int = 1,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Write the rows as shards and return their manifest; the same call after an interrupt goes on where it was.
+
+    A row that cannot be read or decoded is left out and counted. Raises ValueError for labels outside `label_names`,
+    classes without a sample, more than `max_bad` faults, or a folder that holds something else or refuses writing.
+    """
+    _check_rows(rows, label_names)
+    build = plan(rows, seed=seed, samples_per_shard=samples_per_shard)
+    with _claimed(out, build):
+        if (out / "manifest.json").is_file():
+            return manifest.read(out)
+        outcomes = _outcomes(build, out, max_bad, num_jobs, progress)
+        complete = _manifest(build, outcomes, label_names)
+        _refuse_empty_classes({name: split.label_counts for name, split in complete.splits.items()}, label_names)
+        manifest.write(complete, out)
+        _clean(out)
+        return complete
+
+
+def _check_rows(rows: Sequence[Row], label_names: Sequence[str]) -> None:
+    if not rows:
+        raise ValueError("there are no samples to build shards from")
+    counts: dict[str, Counter[int]] = {}
+    for row in rows:
+        labels = (*row.labels, *(() if row.label is None else (row.label,)))
+        for label in labels:
+            if not 0 <= label < len(label_names):
+                raise ValueError(
+                    f"line {row.line}: label {label} is out of range; there are {len(label_names)} classes, "
+                    f"so labels go from 0 to {len(label_names) - 1}"
+                )
+        counts.setdefault(row.split, Counter()).update(labels)
+    _refuse_empty_classes(
+        {split: [count[label] for label in range(len(label_names))] for split, count in counts.items()}, label_names
+    )
+
+
+def _refuse_empty_classes(counts: dict[str, Sequence[int]], label_names: Sequence[str]) -> None:
+    """A class that is never seen in training cannot be learned, and is mostly a mistake in the labels."""
+    train = counts.get("train")
+    empty = [name for name, count in zip(label_names, train or (), strict=False) if not count]
+    if empty:
+        raise ValueError(
+            f"{len(empty)} of {len(label_names)} classes have no sample in the split 'train': "
+            f"{', '.join(empty[:FAULTS_SHOWN])}; add samples of them or leave the classes out"
+        )
+
+
+@contextmanager
+def _claimed(out: Path, build: Plan) -> Iterator[None]:
+    """Hold the folder for this build alone; ValueError where it belongs to another one."""
+    notes = out / ".build" / "plan"
+    if not notes.exists():
+        if (out / "manifest.json").exists() or (out.is_dir() and any(out.glob("*/*.tar"))):
+            raise ValueError(f"{out}: holds shards of another origin; choose a new folder")
+        with written_beside(notes) as file:
+            file.write(build.fingerprint.encode())
+    with notes.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"{out}: another process is building here; wait for it, or choose a new folder") from error
+        if file.read() != build.fingerprint:
+            raise ValueError(
+                f"{out}: was begun from other rows, files, seed or samples a shard; choose a new folder, "
+                "or remove this one to build it anew"
+            )
+        yield
+
+
+def _outcomes(build: Plan, out: Path, max_bad: int, num_jobs: int, progress: Progress | None) -> dict[str, Outcome]:
+    """Return what became of every shard, those of an interrupted build included."""
+    total = sum(len(shard.rows) for shard in build.shards)
+    outcomes: dict[str, Outcome] = {}
+    done = 0
+    for outcome in _each(build.shards, out, num_jobs):
+        outcomes[outcome.entry.name] = outcome
+        done += outcome.num_rows
+        if progress is not None:
+            progress(done, total)
+        _refuse_faults([fault for each in outcomes.values() for fault in each.faults], max_bad)
+    return outcomes
+
+
+def _each(shards: Sequence[ShardPlan], out: Path, num_jobs: int) -> Iterator[Outcome]:
+    """Yield the outcomes as the shards are finished."""
+    missing = []
+    for shard in shards:
+        finished = _finished(shard, out)
+        if finished is None:
+            missing.append(shard)
+        else:
+            yield finished
+    if num_jobs <= 1 or len(missing) <= 1:
+        yield from (_build_shard(shard, out) for shard in missing)
+        return
+    # Spawned: a forked copy of a process with threads (a progress bar has one) can hang on a lock.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(num_jobs, len(missing)), mp_context=context) as pool:
+        try:
+            yield from _results(pool, missing, out)
+        except BrokenProcessPool as error:
+            raise ValueError(
+                f"{out}: a building process was killed, perhaps for want of memory; run the same command "
+                "with fewer jobs: finished shards are kept"
+            ) from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _results(pool: Executor, shards: Sequence[ShardPlan], out: Path) -> Iterator[Outcome]:
+    futures: list[Future[Outcome]] = [pool.submit(_build_shard, shard, out) for shard in shards]
+    for future in as_completed(futures):
+        yield future.result()
+
+
+def _note(shard: ShardPlan, out: Path) -> Path:
+    return out / ".build" / shard.name.replace("/", "-").replace(".tar", ".json")
+
+
+def _finished(shard: ShardPlan, out: Path) -> Outcome | None:
+    """Return the outcome of a shard that an earlier call finished; it is noted after the shard has its name."""
+    note = _note(shard, out)
+    if not note.is_file():
+        return None
+    fields = json.loads(note.read_text())
+    return Outcome(
+        entry=ShardEntry(**fields["entry"]),
+        label_counts={int(label): count for label, count in fields["label_counts"].items()},
+        faults=tuple(Fault(**fault) for fault in fields["faults"]),
+        num_rows=fields["num_rows"],
+    )
+
+
+def _build_shard(shard: ShardPlan, out: Path) -> Outcome:
+    path = out / shard.name
+    written, faults = write_shard(shard.rows, path)
+    index_path = path.with_suffix(".idx")
+    TarIndex.from_tar(path).write(index_path)
+    modalities = Counter(modality_of(content.extension) for row in written for content in row.members)
+    labels = Counter(label for row in written for label in (*row.labels, row.label) if label is not None)
+    entry = ShardEntry(
+        name=shard.name,
+        num_samples=len(written),
+        num_bytes=path.stat().st_size,
+        sha256=_sha256(path),
+        index_sha256=_sha256(index_path),
+        modalities={modality: modalities[modality] for modality in MODALITIES if modality in modalities},
+    )
+    outcome = Outcome(entry, dict(labels), tuple(faults), len(shard.rows))
+    with written_beside(_note(shard, out)) as file:
+        file.write(json.dumps(asdict(outcome)).encode())
+    return outcome
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _refuse_faults(faults: Sequence[Fault], max_bad: int) -> None:
+    if len(faults) <= max_bad:
+        return
+    shown = [f"line {fault.line}: {fault.reason}" for fault in sorted(faults, key=lambda fault: fault.line)]
+    more = [f"and {len(shown) - FAULTS_SHOWN} more"] if len(shown) > FAULTS_SHOWN else []
+    remedy = f"mend them, or allow that many to be left out with --max-bad {len(faults)}"
+    lines = [f"{len(faults)} bad samples, at most {max_bad} allowed; {remedy}:", *shown[:FAULTS_SHOWN], *more]
+    raise ValueError("\n  ".join(lines))
+
+
+def _manifest(build: Plan, outcomes: dict[str, Outcome], label_names: Sequence[str]) -> Manifest:
+    of_split: dict[str, list[Outcome]] = {}
+    for shard in build.shards:
+        of_split.setdefault(shard.name.split("/")[0], []).append(outcomes[shard.name])
+    splits = {
+        name: Split(
+            shards=tuple(outcome.entry for outcome in parts),
+            label_counts=tuple(
+                sum(outcome.label_counts.get(label, 0) for outcome in parts) for label in range(len(label_names))
+            ),
+        )
+        for name, parts in of_split.items()
+    }
+    return Manifest(splits, tuple(label_names))
+
+
+def _clean(out: Path) -> None:
+    """Remove what interrupted builds left beside the shards, and the outcomes that the manifest now holds."""
+    for leftover in [*out.glob("*/.*.tar.*"), *out.glob("*/.*.idx.*"), *(out / ".build").glob("*.json")]:
+        leftover.unlink()
