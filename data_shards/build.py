@@ -189,22 +189,30 @@ def _finished(shard: ShardPlan, out: Path) -> Outcome | None:
 def _build_shard(shard: ShardPlan, out: Path) -> Outcome:
     path = out / shard.name
     written, faults = write_shard(shard.rows, path)
-    index_path = path.with_suffix(".idx")
-    TarIndex.from_tar(path).write(index_path)
-    modalities = Counter(modality_of(content.extension) for row in written for content in row.members)
     labels = Counter(label for row in written for label in (*row.labels, row.label) if label is not None)
-    entry = ShardEntry(
-        name=shard.name,
+    outcome = Outcome(_entry(shard.name, written, path), dict(labels), tuple(faults), len(shard.rows))
+    with written_beside(_note(shard, out)) as file:
+        file.write(json.dumps(asdict(outcome)).encode())
+    return outcome
+
+
+def _entry(name: str, written: Sequence[Row], path: Path) -> ShardEntry:
+    if not written:
+        # Every row was bad. An empty tar is taken for a truncated one by readers.
+        path.unlink()
+        return ShardEntry(name, 0, 0, "", "", {})
+    index_path = path.with_suffix(".idx")
+    with written_beside(index_path) as file:
+        file.write(TarIndex.from_tar(path).to_bytes())
+    modalities = Counter(modality_of(content.extension) for row in written for content in row.members)
+    return ShardEntry(
+        name=name,
         num_samples=len(written),
         num_bytes=path.stat().st_size,
         sha256=_sha256(path),
         index_sha256=_sha256(index_path),
         modalities={modality: modalities[modality] for modality in MODALITIES if modality in modalities},
     )
-    outcome = Outcome(entry, dict(labels), tuple(faults), len(shard.rows))
-    with written_beside(_note(shard, out)) as file:
-        file.write(json.dumps(asdict(outcome)).encode())
-    return outcome
 
 
 def _sha256(path: Path) -> str:
@@ -228,7 +236,7 @@ def _manifest(build: Plan, outcomes: dict[str, Outcome], label_names: Sequence[s
         of_split.setdefault(shard.name.split("/")[0], []).append(outcomes[shard.name])
     splits = {
         name: Split(
-            shards=tuple(outcome.entry for outcome in parts),
+            shards=tuple(outcome.entry for outcome in parts if outcome.entry.num_samples),
             label_counts=tuple(
                 sum(outcome.label_counts.get(label, 0) for outcome in parts) for label in range(len(label_names))
             ),

@@ -1,0 +1,74 @@
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_shards.decoders.image import image, pixels
+
+
+def encode(picture: Image.Image, kind: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    picture.save(file, kind)
+    return file.getvalue()
+
+
+@pytest.fixture
+def picture() -> Image.Image:
+    values = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    return Image.fromarray(values)
+
+
+def test_a_png_gives_its_pixels(picture: Image.Image) -> None:
+    np.testing.assert_array_equal(pixels(encode(picture)), np.asarray(picture))
+
+
+def test_an_image_is_float_from_0_to_1(picture: Image.Image) -> None:
+    decoded = image(memoryview(encode(picture)))
+    assert decoded.dtype == np.float32
+    np.testing.assert_array_equal(decoded, np.asarray(picture, np.float32) / 255)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "CMYK"])
+def test_every_mode_becomes_red_green_blue(picture: Image.Image, mode: str) -> None:
+    kind = "TIFF" if mode == "CMYK" else "PNG"
+    assert pixels(encode(picture.convert(mode), kind)).shape == (5, 7, 3)
+
+
+def test_sixteen_bits_of_grey_are_scaled_not_clipped() -> None:
+    grey = Image.fromarray(np.array([[0, 257, 0x8080, 0xFFFF]], np.uint16))
+    assert pixels(encode(grey))[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+def bomb() -> bytes:
+    """A PNG of a few bytes that claims 50 000 x 50 000 pixels."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def test_a_decompression_bomb_is_refused_before_it_is_decoded() -> None:
+    with pytest.raises(ValueError, match="pixels"):
+        pixels(bomb())
+
+
+def test_a_flipped_bit_in_the_pixels_of_a_png_is_found(picture: Image.Image) -> None:
+    data = bytearray(encode(picture))
+    data[len(data) // 2] ^= 4
+    with pytest.raises(ValueError, match="corrupt image"):
+        pixels(bytes(data))
+
+
+def test_a_corrupt_image_is_said_to_be_one(picture: Image.Image) -> None:
+    data = encode(picture)
+    with pytest.raises(ValueError, match="corrupt image"):
+        pixels(data[: len(data) // 2])
+    with pytest.raises(ValueError, match="not an image"):
+        pixels(b"no image")
+    with pytest.raises(ValueError, match="not an image"):
+        pixels(b"")
