@@ -1,0 +1,70 @@
+"""Slots to a batch: read, decode and transform each sample, and lay it into its row of the batch's flat buffers."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from data_shards import batch as batches
+from data_shards import draws
+from data_shards.batch import NO_LABEL, Batch, Sample
+from data_shards.config import DataConfig
+from data_shards.order import Slots
+from data_shards.prepare import prepare
+from data_shards.reader import Reader
+
+PADDING = Sample({}, {}, weight=0.0)
+
+
+@dataclass(frozen=True)
+class Assembler:
+    """Makes batches; threads share one."""
+
+    reader: Reader
+    config: DataConfig
+    num_classes: int
+    """Labels must be below; 0 where the data name no classes."""
+    draws_key: int | None
+    """Key of the random draws of training; None decodes without any, for evaluation."""
+    pinned: bool = False
+    """Whether the batch lies in page-locked memory, from which a copy to the GPU does not block."""
+
+    def batch(self, slots: Slots) -> Batch:
+        """Return the batch of these slots; ValueError names shard and key of a sample that cannot be used."""
+        batch = batches.empty(self.config, len(slots.shard), pinned=self.pinned)
+        # numpy writes a row in a fifth of the time that torch takes; the memory is the same.
+        arrays = {name: array.numpy() for name, array in batch.arrays.items()}
+        lengths = {name: length.numpy() for name, length in batch.lengths.items()}
+        labels, weights = batch.labels.numpy(), batch.weights.numpy()
+        keys = [""] * len(labels)
+        for slot, sample in enumerate(self._samples(slots)):
+            for name, array in arrays.items():
+                lengths[name][slot] = length = sample.lengths.get(name, 0)
+                array[slot] = sample.arrays[name] if length else 0
+            labels[slot], weights[slot], keys[slot] = sample.label, sample.weight, sample.key
+        return replace(batch, keys=tuple(keys))
+
+    def _samples(self, slots: Slots) -> Iterator[Sample]:
+        generators = None if self.draws_key is None else draws.SampleDraws(self.draws_key)
+        columns = (slots.shard, slots.sample, slots.epoch, slots.position, slots.weight)
+        for shard, number, epoch, position, weight in zip(*(column.tolist() for column in columns), strict=True):
+            if weight:
+                rng = generators.at(epoch, position) if generators else None
+                sample = self._sample(shard, number, rng)
+                yield replace(sample, weight=sample.weight * weight)
+            else:
+                yield PADDING
+
+    def _sample(self, shard: int, number: int, rng: np.random.Generator | None) -> Sample:
+        raw = self.reader.sample(shard, number)
+        where = f"{self.reader.path(shard)}: {raw.key}"
+        try:
+            sample = prepare(raw.members, self.config, rng)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+        if sample.label != NO_LABEL and self.num_classes and not 0 <= sample.label < self.num_classes:
+            raise ValueError(
+                f"{where}: label {sample.label} is out of range: the manifest names {self.num_classes} classes, "
+                f"0 to {self.num_classes - 1}; mend the table and build the shards again"
+            )
+        return replace(sample, key=raw.key)

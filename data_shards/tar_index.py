@@ -1,0 +1,185 @@
+"""The index of a shard: where each member lies in the tar, and a checksum a sample.
+
+It is a function of the tar's bytes, lies beside it as NNNNNN.idx, and can be made anew at any time. The file: a magic,
+five counts, then the arrays below and the names, little-endian, one after the other.
+"""
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+
+from data_shards.members import key_and_extension
+from data_shards.tar_walk import Entry, walk
+
+MAGIC = b"perceiver-index1"
+_NUM_COUNTS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class TarIndex:
+    """S samples with M members, each sample's members next to each other."""
+
+    tar_bytes: int
+    """Size of the tar."""
+    offsets: np.ndarray
+    """uint64 (M,): first byte of each member."""
+    lengths: np.ndarray
+    """uint64 (M,): bytes of each member."""
+    extension_ids: np.ndarray
+    """uint16 (M,): index into extensions."""
+    starts: np.ndarray
+    """uint32 (S + 1,): members starts[s] to starts[s + 1] belong to sample s."""
+    crcs: np.ndarray
+    """uint32 (S,): CRC-32C of the tar's bytes from the sample's first member to the end of its last, as in span()."""
+    extensions: tuple[str, ...]
+    keys: tuple[str, ...]
+
+    @staticmethod
+    def from_tar(path: Path) -> "TarIndex":
+        """Read the index from the tar itself; ValueError names the tar, the sample and what is wrong."""
+        entries: list[tuple[str, str, Entry]] = []
+        for entry in walk(path):
+            if (parts := key_and_extension(entry.name)) is not None:
+                entries.append((*parts, entry))
+        if not entries:
+            raise ValueError(f"{path}: holds no samples; leave it out or pack it anew")
+        keys, starts = _grouped(entries, path)
+        extensions = tuple(sorted({extension for _, extension, _ in entries}))
+        ids = {extension: number for number, extension in enumerate(extensions)}
+        index = TarIndex(
+            tar_bytes=path.stat().st_size,
+            offsets=np.array([entry.offset for *_, entry in entries], np.uint64),
+            lengths=np.array([entry.length for *_, entry in entries], np.uint64),
+            extension_ids=np.array([ids[extension] for _, extension, _ in entries], np.uint16),
+            starts=np.array(starts, np.uint32),
+            crcs=np.zeros(len(keys), np.uint32),
+            extensions=extensions,
+            keys=keys,
+        )
+        with path.open("rb") as file:
+            for sample in range(index.num_samples):
+                begin, end = index.span(sample)
+                index.crcs[sample] = checksum(os.pread(file.fileno(), end - begin, begin))
+        return index
+
+    @property
+    def num_samples(self) -> int:
+        """Samples in the tar."""
+        return len(self.crcs)
+
+    @cached_property
+    def spans(self) -> np.ndarray:
+        """int64 (S, 2): first byte and end of every sample."""
+        first, last = self.starts[:-1], self.starts[1:] - 1
+        return np.stack([self.offsets[first], self.offsets[last] + self.lengths[last]], axis=1).astype(np.int64)
+
+    def span(self, sample: int) -> tuple[int, int]:
+        """Return first byte and end of all members of a sample, the headers between them included."""
+        begin, end = self.spans[sample].tolist()
+        return begin, end
+
+    def members(self, sample: int) -> dict[str, tuple[int, int]]:
+        """Return offset and length in the tar of each member of a sample, by extension."""
+        cut = slice(int(self.starts[sample]), int(self.starts[sample + 1]))
+        names = [self.extensions[number] for number in self.extension_ids[cut].tolist()]
+        places = zip(self.offsets[cut].tolist(), self.lengths[cut].tolist(), strict=True)
+        return dict(zip(names, places, strict=True))
+
+    def to_bytes(self) -> bytes:
+        """Return the bytes of the index file."""
+        names = ["\n".join(self.extensions).encode(), "\n".join(self.keys).encode()]
+        counts = [self.tar_bytes, self.num_samples, len(self.offsets), len(names[0]), len(names[1])]
+        arrays = [self.offsets, self.lengths, self.extension_ids, self.starts, self.crcs]
+        return b"".join([MAGIC, np.array(counts, "<u8").tobytes(), *(array.tobytes() for array in arrays), *names])
+
+    @staticmethod
+    def from_bytes(data: bytes) -> "TarIndex":
+        """Return the index that to_bytes() wrote; ValueError where the bytes are not one."""
+        try:
+            index = _parsed(data)
+        except (ValueError, OverflowError) as error:
+            raise ValueError(f"is not an index ({error}); delete it, it is made anew from the tar") from error
+        if not _is_sound(index):
+            raise ValueError(
+                "is not an index (its places lie outside the tar); delete it, it is made anew from the tar"
+            )
+        return index
+
+    def write(self, path: Path) -> None:
+        """Write the index file beside its name and rename it."""
+        beside = path.with_name(f".{path.name}.{os.getpid()}")
+        with beside.open("wb") as file:
+            file.write(self.to_bytes())
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+
+    @staticmethod
+    def read(path: Path) -> "TarIndex":
+        """Return the index in a file; ValueError names the file where it is not one."""
+        try:
+            return TarIndex.from_bytes(path.read_bytes())
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+
+def checksum(span: bytes) -> int:
+    """Return the CRC-32C of a sample's bytes."""
+    return int(google_crc32c.value(span))
+
+
+def _grouped(entries: list[tuple[str, str, Entry]], path: Path) -> tuple[tuple[str, ...], list[int]]:
+    """Return the keys in order and the number of the first member of each, with the number of members at the end."""
+    keys: dict[str, int] = {}
+    seen: set[str] = set()
+    current = None
+    for number, (key, extension, _) in enumerate(entries):
+        if key != current:
+            if key in keys:
+                raise ValueError(
+                    f"{path}: the members of sample {key!r} are not next to each other; sort and pack it anew"
+                )
+            keys[key] = number
+            current, seen = key, set()
+        if extension in seen:
+            raise ValueError(f"{path}: sample {key!r} has two members .{extension}; leave one out and pack it anew")
+        seen.add(extension)
+    return tuple(keys), [*keys.values(), len(entries)]
+
+
+def _parsed(data: bytes) -> TarIndex:
+    if not data.startswith(MAGIC):
+        raise ValueError("another format")
+    place = len(MAGIC)
+    counts = np.frombuffer(data, "<u8", _NUM_COUNTS, place)
+    tar_bytes, num_samples, num_members, *name_bytes = (int(count) for count in counts)
+    place += counts.nbytes
+    arrays: list[np.ndarray] = []
+    kinds = ["<u8", "<u8", "<u2", "<u4", "<u4"]
+    for kind, count in zip(kinds, [num_members] * 3 + [num_samples + 1, num_samples], strict=True):
+        arrays.append(np.frombuffer(data, kind, count, place))
+        place += arrays[-1].nbytes
+    offsets, lengths, extension_ids, starts, crcs = arrays
+    if len(data) != place + sum(name_bytes):
+        raise ValueError(f"{len(data)} bytes, expected {place + sum(name_bytes)}")
+    extensions = tuple(data[place : place + name_bytes[0]].decode().split("\n"))
+    keys = tuple(data[place + name_bytes[0] :].decode().split("\n"))
+    return TarIndex(tar_bytes, offsets, lengths, extension_ids, starts, crcs, extensions, keys)
+
+
+def _is_sound(index: TarIndex) -> bool:
+    starts = index.starts.astype(np.int64)
+    return bool(
+        len(index.keys) == index.num_samples > 0
+        and starts[0] == 0
+        and starts[-1] == len(index.offsets)
+        and np.all(np.diff(starts) > 0)
+        and np.all(index.extension_ids < len(index.extensions))
+        and np.all(index.lengths <= index.tar_bytes)
+        and np.all(index.offsets <= index.tar_bytes - index.lengths)
+        and np.all(np.diff(index.offsets.astype(np.int64)) > 0)
+    )
