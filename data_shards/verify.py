@@ -1,0 +1,149 @@
+"""Reads everything that a shard folder holds and reports what is bad: hashes, checksums, every sample decoded."""
+
+import hashlib
+import multiprocessing
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data_shards import decode, manifest
+from data_shards.adopt import modalities
+from data_shards.manifest import ShardEntry, Split
+from data_shards.members import LABEL, modality_of
+from data_shards.reader import RawSample, Reader, check_shards
+from data_shards.tar_index import TarIndex
+
+_MOSTLY = 0.95
+"""Where this share of a shard's samples has a modality, one without it has lost a file."""
+_LIVE_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Bad:
+    """Something that is not as it should be."""
+
+    shard: str
+    key: str
+    """Key of the sample; empty where the whole shard is meant."""
+    reason: str
+
+
+@dataclass
+class Report:
+    """What was found."""
+
+    samples: int = 0
+    bad: list[Bad] = field(default_factory=list)
+    shapes: dict[str, list[list[int]]] = field(default_factory=dict)
+    """By modality the least and the greatest length of each axis after decoding."""
+    labels: dict[str, int] = field(default_factory=dict)
+    """Samples by class name."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is bad."""
+        return not self.bad
+
+    def add(self, other: "Report") -> None:
+        """Take over what another report counted."""
+        self.samples += other.samples
+        self.bad += other.bad
+        for name, (least, greatest) in other.shapes.items():
+            self._widen(name, least, greatest)
+        for name, count in other.labels.items():
+            self.labels[name] = self.labels.get(name, 0) + count
+
+    def add_shape(self, modality: str, shape: tuple[int, ...]) -> None:
+        """Count the shape of one decoded member."""
+        self._widen(modality, list(shape), list(shape))
+
+    def _widen(self, modality: str, least: list[int], greatest: list[int]) -> None:
+        lowest, highest = self.shapes.get(modality, [least, greatest])
+        self.shapes[modality] = [
+            [min(pair) for pair in zip(lowest, least, strict=True)],
+            [max(pair) for pair in zip(highest, greatest, strict=True)],
+        ]
+
+
+def verify(folder: Path, *, num_jobs: int = 1, progress: Callable[[int, int], None] | None = None) -> Report:
+    """Read all of a shard folder in `num_jobs` processes; ValueError only where its manifest cannot be read."""
+    shards = manifest.read(folder)
+    entries = [shard for split in shards.splits.values() for shard in split.shards]
+    report = Report(labels=dict.fromkeys(shards.label_names, 0))
+    # Not forked: a fork of a process with threads can hang, and torch has threads.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(num_jobs, mp_context=context) as processes:
+        coming = [processes.submit(verify_shard, folder, entry, shards.label_names) for entry in entries]
+        for number, future in enumerate(coming):
+            report.add(future.result())
+            if progress:
+                progress(number + 1, len(entries))
+    return report
+
+
+def verify_shard(folder: Path, entry: ShardEntry, label_names: tuple[str, ...]) -> Report:
+    """Read all of one shard."""
+    report = Report()
+    try:
+        index = _checked_index(folder, entry)
+    except ValueError as error:
+        report.bad.append(Bad(entry.name, "", str(error)))
+        return report
+    report.samples = index.num_samples
+    with_modality = Counter(kind for sample in range(index.num_samples) for kind in modalities(index, sample))
+    expected = {kind for kind, count in with_modality.items() if count >= _MOSTLY * index.num_samples}
+    reader = Reader(folder, Split((entry,), ()), live_bytes=_LIVE_BYTES)
+    for sample, key in enumerate(index.keys):
+        for reason in _faults(reader, sample, expected - modalities(index, sample), report, label_names):
+            report.bad.append(Bad(entry.name, key, reason))
+    return report
+
+
+def _checked_index(folder: Path, entry: ShardEntry) -> TarIndex:
+    """Return the index of a shard whose bytes are the manifest's; ValueError says what is not."""
+    check_shards(folder, Split((entry,), ()))
+    path = folder / entry.name
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
+            # What is wrong with the tar says more than that its hash is another.
+            TarIndex.from_tar(path)
+            raise ValueError(f"{path}: its sha256 is not the manifest's; copy the shard again")
+    index = TarIndex.from_tar(path)
+    if hashlib.sha256(index.to_bytes()).hexdigest() != entry.index_sha256:
+        raise ValueError(f"{path}: its index is not the manifest's; run `perceiver data index {folder}`")
+    return index
+
+
+def _faults(
+    reader: Reader, sample: int, lacking: set[str], report: Report, label_names: tuple[str, ...]
+) -> Iterator[str]:
+    """Yield what is wrong with a sample; count its shapes and its label."""
+    for modality in sorted(lacking):
+        yield f"has no {modality}, nearly all other samples of the shard have one"
+    try:
+        raw = reader.sample(0, sample)
+    except ValueError as error:
+        yield str(error)
+        return
+    for extension, content in raw.members.items():
+        try:
+            if kind := modality_of(extension):
+                report.add_shape(kind, decode.check(kind, content))
+        except ValueError as error:
+            yield f".{extension}: {error}"
+    yield from _label_faults(raw, report, label_names)
+
+
+def _label_faults(raw: RawSample, report: Report, label_names: tuple[str, ...]) -> Iterator[str]:
+    if LABEL not in raw.members:
+        return
+    text = bytes(raw.members[LABEL]).strip()
+    if not text.isdigit():
+        yield f"label {text[:40]!r} is not a number from 0 on"
+    elif label_names and int(text) >= len(label_names):
+        yield f"label {int(text)} is out of range: the manifest names {len(label_names)} classes"
+    elif label_names:
+        name = label_names[int(text)]
+        report.labels[name] = report.labels.get(name, 0) + 1
