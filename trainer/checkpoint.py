@@ -1,0 +1,256 @@
+"""Store: the checkpoints of a run. One is complete or absent, never half, and a damaged one is never loaded.
+
+All ranks write their share into a hidden folder; each file is synced; the manifest with all sizes and hashes is
+written last; one rename commits. Which checkpoint is the newest is found by looking.
+"""
+
+import platform
+import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from trainer import checkpoint_folder
+from trainer.checkpoint_folder import Manifest
+from trainer.config import CheckpointConfig
+from trainer.engine import Engine
+from trainer.retention import kept
+from trainer.run_state import RunState
+from trainer.tensor_file import FileRecord, TensorFile, write
+from trainer.world import World
+
+_RETRY_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class SaveReport:
+    """How a save went."""
+
+    step: int
+    """Of the state that was saved."""
+    wait_seconds: float
+    """How long the training stood still for it."""
+    seconds: float
+    """From the call to the commit."""
+    num_bytes: int
+    """Of all ranks' files."""
+    error: str = ""
+    """Why nothing was written, such as a full disk; empty where it was."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a load found."""
+
+    state: RunState
+    path: Path
+    damaged: tuple[str, ...]
+    """Sentences on newer checkpoints that were passed over."""
+
+
+class Store:
+    """The checkpoints folder of a run. Construction, save, load and wait: Collective."""
+
+    def __init__(
+        self,
+        folder: Path,
+        config: CheckpointConfig,
+        world: World,
+        *,
+        identity: dict[str, Any] | None = None,
+        timeout_seconds: float = 600.0,
+    ) -> None:
+        self._folder = folder
+        self._config = config
+        self._world = world
+        # The background thread's exchanges must not mix with those of the training.
+        self._twin = world.twin(timeout_seconds)
+        self._identity = identity or {}
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._pending: Future[SaveReport] | None = None
+        self._reports: list[SaveReport] = []
+        self._next_save_time = self._time_after(config.save_every_minutes * 60)
+
+    def is_due(self, step: int) -> bool:
+        """Return whether this rank would save after this step; the clock is its own, so that ranks must agree."""
+        every = self._config.save_every_steps
+        return (every > 0 and step % every == 0) or time.monotonic() >= self._next_save_time
+
+    def save(self, engine: Engine, state: RunState, *, accuracy: float | None = None) -> None:
+        """Save a state; in the background where the config says so, after a save that is still running."""
+        started = time.monotonic()
+        self.wait()
+        tensors = engine.snapshot()
+        manifest = Manifest(
+            state=state,
+            engine=engine.progress(),
+            identity=self._identity,
+            world_size=self._world.world_size,
+            files={},
+            accuracy=accuracy,
+            versions={"python": platform.python_version(), **{name: version(name) for name in ("torch", "deepspeed")}},
+        )
+        self._next_save_time = self._time_after(self._config.save_every_minutes * 60)
+        waited = time.monotonic() - started
+        self._pending = self._thread.submit(self._write, tensors, manifest, started, waited)
+        if not self._config.asynchronous:
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait for a save that is running; raises what its exchange with the other ranks raised."""
+        if self._pending is not None:
+            report, self._pending = self._pending.result(), None
+            if report.error:
+                self._next_save_time = min(self._next_save_time, time.monotonic() + _RETRY_SECONDS)
+            self._reports.append(report)
+
+    def reports(self) -> list[SaveReport]:
+        """Return the saves that ended since the last call."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
+        reports, self._reports = self._reports, []
+        return reports
+
+    def newest(self) -> Path | None:
+        """Return the newest checkpoint that was committed, by this rank's sight."""
+        return next(reversed(checkpoint_folder.complete(self._folder)), None)
+
+    def load(self, engine: Engine) -> Loaded | None:
+        """Bring the engine to the newest checkpoint that is whole; None where there is none at all.
+
+        Raises ValueError on all ranks where every checkpoint is damaged or belongs to other data.
+        """
+        self.wait()
+        damaged: list[str] = []
+        for path in self._world.broadcast(list(reversed(checkpoint_folder.complete(self._folder)))):
+            sentences = [sentence for part in self._world.gather(self._inspect(path)) for sentence in part]
+            if not sentences:
+                return Loaded(self._restore(engine, path), path, tuple(damaged))
+            damaged += sorted(set(sentences))
+        if damaged:
+            raise ValueError(
+                f"{self._folder}: no checkpoint is whole ({'; '.join(damaged)}); "
+                "restore one of them, or start a new run"
+            )
+        return None
+
+    def close(self) -> None:
+        """Wait for a save that is running and end the thread."""
+        self.wait()
+        self._thread.shutdown()
+
+    def _write(
+        self, tensors: dict[str, dict[str, Tensor]], manifest: Manifest, started: float, waited: float
+    ) -> SaveReport:
+        """Write and commit in the background. All ranks fail or none: what one met, all are told."""
+        beside = self._folder / f".{checkpoint_folder.name_of(manifest.state.step)}.tmp"
+        error = self._together(lambda: self._clear(beside))
+        files: dict[str, FileRecord] = {}
+        if not error:
+            outcomes = self._twin.gather(self._write_share(beside, tensors))
+            error = "; ".join(outcome for outcome in outcomes if isinstance(outcome, str))
+            for outcome in outcomes:
+                files |= outcome if isinstance(outcome, dict) else {}
+        if not error:
+            whole = replace(manifest, files=files)
+            error = self._together(lambda: self._commit(beside, whole))
+        if error:
+            self._together(lambda: shutil.rmtree(beside, ignore_errors=True))
+        num_bytes = sum(record.num_bytes for record in files.values())
+        return SaveReport(manifest.state.step, waited, time.monotonic() - started, num_bytes, error)
+
+    def _together(self, work: Callable[[], None]) -> str:
+        """Let rank 0 do the work; return on all ranks why it failed."""
+        error = ""
+        if self._world.is_first:
+            try:
+                work()
+            except OSError as problem:
+                error = str(problem)
+        return self._twin.broadcast(error)
+
+    def _clear(self, beside: Path) -> None:
+        """Remove what killed saves left and make the folder of this one."""
+        for left in self._folder.glob(".step_*"):
+            shutil.rmtree(left)
+        beside.mkdir(parents=True)
+
+    def _write_share(self, beside: Path, tensors: dict[str, dict[str, Tensor]]) -> dict[str, FileRecord] | str:
+        records = {}
+        try:
+            for kind, by_name in tensors.items():
+                if by_name:
+                    name = checkpoint_folder.file_name(kind, self._world.rank, self._world.world_size)
+                    records[name] = write(beside / name, by_name)
+        except OSError as problem:
+            return f"rank {self._world.rank}: {problem}"
+        return records
+
+    def _commit(self, beside: Path, manifest: Manifest) -> None:
+        checkpoint_folder.write_manifest(beside, manifest)
+        final = self._folder / checkpoint_folder.name_of(manifest.state.step)
+        if final.exists():
+            # A damaged one of this step, passed over by the load that this run went on from.
+            final.rename(self._folder / f".{final.name}.replaced")
+        beside.rename(final)
+        checkpoint_folder.sync_folder(self._folder)
+        self._retire()
+
+    def _retire(self) -> None:
+        """Delete what is not kept; a newer one is complete by now. A half deleted one is no longer seen."""
+        accuracies: dict[int, float | None] = {}
+        folders = {int(path.name.removeprefix("step_")): path for path in checkpoint_folder.complete(self._folder)}
+        for step, path in folders.items():
+            try:
+                accuracies[step] = checkpoint_folder.read_manifest(path).accuracy
+            except ValueError:
+                accuracies[step] = None  # damaged: of no use, but it goes when its turn comes
+        for step in folders.keys() - kept(accuracies, self._config):
+            hidden = self._folder / f".{folders[step].name}.retired"
+            folders[step].rename(hidden)
+            shutil.rmtree(hidden)
+
+    def _inspect(self, path: Path) -> list[str]:
+        """Return what is wrong with this rank's share of the files; each is looked at by one rank."""
+        try:
+            manifest = checkpoint_folder.read_manifest(path)
+        except ValueError as problem:
+            return [str(problem)]
+        return checkpoint_folder.damage(
+            path, sorted(manifest.files)[self._world.rank :: self._world.world_size], manifest
+        )
+
+    def _restore(self, engine: Engine, path: Path) -> RunState:
+        manifest = checkpoint_folder.read_manifest(path)
+        differing = [
+            f"{key} was {manifest.identity.get(key)!r}, is {value!r}"
+            for key, value in self._identity.items()
+            if manifest.identity.get(key) != value
+        ]
+        if differing:
+            raise ValueError(
+                f"{path}: belongs to a run on other data ({'; '.join(differing)}); use another --run folder"
+            )
+        sources = {
+            (name.partition("-")[0], tensor): file
+            for name in manifest.files
+            for file in [TensorFile(path / name)]
+            for tensor in file.names()
+        }
+
+        def read(kind: str, name: str, start: int, stop: int) -> Tensor:
+            if (kind, name) not in sources:
+                raise ValueError(f"{path}: has no {kind} of {name}; it was written by a run of another network")
+            return sources[kind, name].read(name, start, stop)
+
+        engine.restore(read, manifest.engine)
+        return manifest.state
+
+    def _time_after(self, seconds: float) -> float:
+        return time.monotonic() + seconds if seconds > 0 else float("inf")

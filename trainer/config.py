@@ -1,0 +1,174 @@
+"""What a user says about the training: optimizer, length and cut of the work, checkpoints, watching, profiling."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """The optimizer, its schedule, and what is done to a gradient before it."""
+
+    name: Literal["adamw", "lamb"] = "adamw"
+    """AdamW as torch has it, or LAMB as the Perceiver papers used it (one trust ratio a tensor; ZeRO 0, 1 and 2)."""
+    learning_rate: float = 1e-3
+    """Peak of the schedule."""
+    beta1: float = 0.9
+    """Decay of the first moment."""
+    beta2: float = 0.999
+    """Decay of the second moment."""
+    epsilon: float = 1e-8
+    """Added to the root of the second moment; the papers' LAMB used 1e-6."""
+    weight_decay: float = 0.0
+    """Decoupled decay of every parameter except biases and the parameters of normalisations."""
+    clip_norm: float = 1.0
+    """Largest global norm of a gradient; longer ones are scaled down. 0 never clips."""
+    schedule: Literal["cosine", "constant", "step", "flat_cosine"] = "cosine"
+    """How the learning rate goes on after the warm-up; `optimizers.learning_rate` has the formulas."""
+    warmup_steps: int = 0
+    """Steps in which the rate rises linearly from peak / warmup_steps to the peak."""
+    final_fraction: float = 0.0
+    """Share of the peak at which the cosine ends."""
+    flat_steps: int = 0
+    """flat_cosine: steps, warm-up included, before the cosine begins."""
+    decay_steps: tuple[int, ...] = ()
+    """step: the steps at which the rate is multiplied by decay_factor."""
+    decay_factor: float = 0.1
+    """step: what the rate is multiplied by."""
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Yield (key, sentence) for every value that contradicts itself."""
+        yield from _at_least(self, 0.0, "learning_rate", "weight_decay", "clip_norm", "warmup_steps", "flat_steps")
+        yield from _within(self, 0.0, 1.0, "beta1", "beta2", "final_fraction", "decay_factor")
+        if self.epsilon <= 0:
+            yield "epsilon", f"must be above 0, got {self.epsilon}; 1e-8 is usual"
+        if self.schedule == "step" and not self.decay_steps:
+            yield "decay_steps", "schedule=step needs the steps at which the rate falls, such as [1000,2000]"
+        if tuple(sorted(set(self.decay_steps))) != tuple(self.decay_steps):
+            yield "decay_steps", f"must rise, got {list(self.decay_steps)}"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Length, batch, precision and partitioning. How many processes share the work is not part of it."""
+
+    steps: int = 1_000
+    """Optimizer steps of the whole run."""
+    global_batch: int = 128
+    """Samples of one optimizer step over all processes."""
+    micro_batch: int = 0
+    """Samples that one process takes at once; 0 takes its whole share. Fewer need less memory; no result changes."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Of the network's arithmetic. Weights that are updated, moments and sums are fp32 in all three."""
+    zero_stage: int = 1
+    """What DeepSpeed partitions: 0 nothing, 1 optimizer moments, 2 gradients too, 3 weights too."""
+    label_smoothing: float = 0.0
+    """Share of the target spread over all classes."""
+    log_every_steps: int = 10
+    """Steps between two lines of metrics."""
+    evaluate_every_steps: int = 0
+    """Steps between two evaluations; 0 evaluates at the end only."""
+    collective_timeout_seconds: float = 600.0
+    """How long a process waits for the others in an exchange before it gives up."""
+    time_limit_minutes: float = 0.0
+    """Minutes after which this start saves and ends as preempted; 0 for none."""
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Yield (key, sentence) for every value that contradicts itself."""
+        yield from _at_least(self, 1, "steps", "global_batch", "log_every_steps")
+        yield from _at_least(self, 0, "micro_batch", "evaluate_every_steps", "time_limit_minutes")
+        yield from _within(self, 0.0, 1.0, "label_smoothing")
+        if self.zero_stage not in (0, 1, 2, 3):
+            yield "zero_stage", f"must be 0, 1, 2 or 3, got {self.zero_stage}"
+        if self.precision == "fp16" and self.zero_stage == 0:
+            yield "precision", "fp16 needs zero_stage >= 1: DeepSpeed does not scale the loss at stage 0; or take bf16"
+        if self.collective_timeout_seconds <= 0:
+            yield "collective_timeout_seconds", f"must be above 0, got {self.collective_timeout_seconds}"
+
+    def micro_batches_per_rank(self, world_size: int) -> int:
+        """Return into how many micro-batches a rank cuts its share; ValueError where the numbers do not divide."""
+        if self.global_batch % world_size:
+            raise ValueError(
+                f"train.global_batch = {self.global_batch} does not divide over {world_size} processes; "
+                "change one of the two"
+            )
+        share = self.global_batch // world_size
+        micro_batch = min(self.micro_batch, share) or share
+        if share % micro_batch:
+            raise ValueError(
+                f"train.micro_batch = {self.micro_batch} does not divide the {share} samples of one of {world_size} "
+                f"processes; take a divisor of {share}, or 0"
+            )
+        return share // micro_batch
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When checkpoints are written and which are kept."""
+
+    save_every_steps: int = 1_000
+    """Optimizer steps between two checkpoints; also the most work that a crash can lose. 0 saves by time only."""
+    save_every_minutes: float = 15.0
+    """Minutes between two checkpoints, whichever comes first; 0 saves by steps only."""
+    keep_last: int = 3
+    """Newest checkpoints that are kept; two or more, so that a damaged one has one before it."""
+    keep_every_steps: int = 0
+    """Checkpoints at multiples of this are kept for ever; 0 for none."""
+    keep_best: bool = False
+    """Also keep the checkpoint with the best accuracy of all modalities."""
+    asynchronous: bool = True
+    """Write in the background: a step waits only for the copy to host memory."""
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Yield (key, sentence) for every value that contradicts itself."""
+        yield from _at_least(self, 0, "save_every_steps", "save_every_minutes", "keep_every_steps")
+        yield from _at_least(self, 1, "keep_last")
+
+
+@dataclass(frozen=True)
+class WatchConfig:
+    """What is done about steps that go wrong and processes that do not answer."""
+
+    hang_seconds: float = 60.0
+    """A process without a step for this long, plus twice the slowest recent one, ends the job; 0 waits for ever."""
+    max_skipped_in_a_row: int = 5
+    """Non-finite steps in a row after which the run goes back to its last checkpoint and past those batches."""
+    max_rollbacks: int = 3
+    """Times that a run goes back before it fails."""
+    spike_score: float = 0.0
+    """Robust z-score of the loss at which the run goes back in the same way; 0 never does."""
+    spike_window_steps: int = 100
+    """Recent losses that the score is computed from."""
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Yield (key, sentence) for every value that contradicts itself."""
+        yield from _at_least(self, 0, "hang_seconds", "max_rollbacks", "spike_score")
+        yield from _at_least(self, 1, "max_skipped_in_a_row")
+        yield from _at_least(self, 10, "spike_window_steps")
+
+
+@dataclass(frozen=True)
+class ProfileConfig:
+    """A window of steps that torch.profiler records."""
+
+    first_step: int = 0
+    """First step of the trace; 0 records nothing."""
+    num_steps: int = 3
+    """Steps of the trace."""
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Yield (key, sentence) for every value that contradicts itself."""
+        yield from _at_least(self, 0, "first_step")
+        yield from _at_least(self, 1, "num_steps")
+
+
+def _at_least(config: object, least: float, *names: str) -> Iterator[tuple[str, str]]:
+    for name in names:
+        if getattr(config, name) < least:
+            yield name, f"must be at least {least:g}, got {getattr(config, name)}"
+
+
+def _within(config: object, least: float, most: float, *names: str) -> Iterator[tuple[str, str]]:
+    for name in names:
+        if not least <= getattr(config, name) <= most:
+            yield name, f"must lie between {least:g} and {most:g}, got {getattr(config, name)}"

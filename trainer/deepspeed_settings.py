@@ -1,0 +1,52 @@
+"""DeepSpeed's settings as a pure function of the typed configuration; nobody writes them by hand.
+
+DeepSpeed accepts unknown keys in silence and clips at 1.0 unless told otherwise, so every value that matters is given.
+"""
+
+from typing import Any
+
+from trainer.config import OptimizerConfig, TrainConfig
+
+_BUCKET_ELEMENTS = 50_000_000
+_SMALL_PARAMETER = 10_000
+
+
+def settings(
+    optimizer: OptimizerConfig, train: TrainConfig, *, num_micro_batches: int, world_size: int
+) -> dict[str, Any]:
+    """Return the dictionary for deepspeed.initialize."""
+    micro_batch = train.global_batch // world_size // num_micro_batches
+    zero: dict[str, Any] = {
+        "stage": train.zero_stage,
+        "reduce_bucket_size": _BUCKET_ELEMENTS,
+        "allgather_bucket_size": _BUCKET_ELEMENTS,
+        # True makes the parameter mapping wrong, which checkpoints and LAMB rest on.
+        "round_robin_gradients": False,
+    }
+    if train.zero_stage == 3:
+        zero |= {
+            # Smaller parameters stay gathered: a message each would cost more than the memory is worth.
+            "stage3_param_persistence_threshold": _SMALL_PARAMETER,
+            # True computes linear layers in another order: losses would depend on the stage.
+            "memory_efficient_linear": False,
+        }
+    return {
+        "train_batch_size": train.global_batch,
+        "train_micro_batch_size_per_gpu": micro_batch,
+        "gradient_accumulation_steps": num_micro_batches,
+        # At stage 0 the engine clips itself, because DeepSpeed reports no norm there.
+        "gradient_clipping": optimizer.clip_norm if train.zero_stage else 0.0,
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        **_precision(train),
+    }
+
+
+def _precision(train: TrainConfig) -> dict[str, Any]:
+    if train.precision == "bf16":
+        # Autocast: weights, gradients and their sums stay fp32, so that every stage computes the same. The empty list
+        # keeps DeepSpeed from reducing the gradients of linear layers in bf16.
+        return {"torch_autocast": {"enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": []}}
+    if train.precision == "fp16":
+        return {"fp16": {"enabled": True, "loss_scale": 0, "initial_scale_power": 16, "loss_scale_window": 1000}}
+    return {}

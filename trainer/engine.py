@@ -1,0 +1,265 @@
+"""Engine: one optimizer step over a global batch through DeepSpeed, and its state under parameter names.
+
+The only file that imports deepspeed. Facts of 0.19.8 that it works around are named where they bite.
+"""
+
+import contextlib
+import logging
+import math
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeAlias
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from data_shards.batch import Batch
+from trainer import optimizers
+from trainer.config import OptimizerConfig, TrainConfig
+from trainer.deepspeed_settings import settings
+from trainer.objective import Objective
+from trainer.ownership import Ownership
+from trainer.partitions import KINDS, WEIGHT, EvenParameters, FlatGroups, Partitions, Whole
+from trainer.world import World
+
+ReadTensor = Callable[[str, str, int, int], Tensor]
+"""(kind, name, start, stop) -> those elements of the flattened tensor of a checkpoint."""
+
+Untyped: TypeAlias = Any
+"""Objects of DeepSpeed, which has no types."""
+
+_LOSS_SCALER_FIELDS = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step did. Tensors stay on the device until somebody reads them."""
+
+    loss: Tensor
+    """Of the global batch, before the update."""
+    task_losses: dict[str, Tensor]
+    """Of each task, unweighted."""
+    learning_rate: float
+    """That the step was made with."""
+    grad_norm: float
+    """Of the whole gradient before clipping; infinite or NaN where the step was skipped."""
+    is_skipped: bool
+    """Whether the gradient was not finite, so that nothing was updated on any rank."""
+    num_samples: int
+    """Samples of the global batch."""
+
+
+class Engine:
+    """A network, its objective and its optimizer, spread over the world. Construction and every method: Collective."""
+
+    def __init__(
+        self, network: nn.Module, objective: Objective, *, optimizer: OptimizerConfig, train: TrainConfig, world: World
+    ) -> None:
+        self._objective = objective
+        self._optimizer_config = optimizer
+        self._train = train
+        self._world = world
+        self.num_micro_batches = train.micro_batches_per_rank(world.world_size)
+        self._shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
+        inner = optimizers.make(network, optimizer)
+        self._deepspeed = _initialize(
+            network.to(world.device),
+            inner,
+            settings(optimizer, train, num_micro_batches=self.num_micro_batches, world_size=world.world_size),
+            train,
+            world,
+        )
+        self._inner = inner
+        names: dict[Tensor, str] = {parameter: name for name, parameter in self._deepspeed.module.named_parameters()}
+        self._partitions = _partitions(self._deepspeed, names, train.zero_stage, world.rank)
+        optimizers.zero_state(self._partitions.masters(), inner)
+        self._ownership: Ownership | None = None
+        self._num_steps = 0
+
+    @property
+    def network(self) -> nn.Module:
+        """The network as it must be called: through DeepSpeed, which gathers its weights and casts."""
+        return self._deepspeed  # type: ignore[no-any-return]  # DeepSpeed is untyped
+
+    def step(self, batch: Batch) -> StepReport:
+        """Update the weights by this rank's share of one global batch; the step is counted even if it is skipped."""
+        batch = batch.to(self._world.device)
+        rate = optimizers.learning_rate(self._optimizer_config, self._num_steps, self._train.steps)
+        for group in self._deepspeed.optimizer.param_groups:
+            group["lr"] = rate
+        counts = self._total(self._objective.counts(batch))
+        # A task without a single sample has a sum of zero too.
+        counts = {task: torch.where(count == 0, 1.0, count) for task, count in counts.items()}
+        parts, norm = self._backward(batch.micro_batches(self.num_micro_batches), counts)
+        self._deepspeed.step()
+        self._num_steps += 1
+        if norm is None:
+            norm = float(self._deepspeed.get_global_grad_norm())
+        losses = {task: total / counts[task] for task, total in self._total(parts).items()}
+        return StepReport(
+            loss=self._weighted(losses),
+            task_losses=losses,
+            learning_rate=rate,
+            grad_norm=norm,
+            is_skipped=not math.isfinite(norm),
+            num_samples=self._train.global_batch,
+        )
+
+    def snapshot(self) -> dict[str, dict[str, Tensor]]:
+        """Return, for each of KINDS, the whole tensors that this rank writes, copied to host memory.
+
+        Buffers and frozen parameters are among the weights of rank 0. The next call overwrites what this one returned.
+        """
+        pieces = list(self._partitions.pieces())
+        if self._ownership is None:
+            self._ownership = Ownership(pieces, self._shapes, self._world)
+        tensors = self._ownership.snapshot(pieces)
+        with self._fixed() as fixed:
+            if self._world.is_first:
+                tensors[WEIGHT] |= {name: tensor.detach().cpu().clone() for name, tensor in fixed.items()}
+        return tensors
+
+    def progress(self) -> dict[str, Any]:
+        """Return the numbers that belong to the state beside the tensors, ready for JSON."""
+        masters = self._partitions.masters()
+        applied = float(self._inner.state[masters[0]]["step"]) if masters else 0.0
+        scaler = getattr(self._deepspeed.optimizer, "loss_scaler", None)
+        scale = {field: getattr(scaler, field) for field in _LOSS_SCALER_FIELDS if hasattr(scaler, field)}
+        return {"steps": self._num_steps, "applied_steps": applied, "loss_scale": scale}
+
+    def restore(self, read: ReadTensor, progress: dict[str, Any]) -> None:
+        """Take over a state, saved at any ZeRO stage, precision and world size."""
+        with torch.no_grad():
+            for piece in self._partitions.pieces():
+                for kind in KINDS:
+                    piece.tensors[kind].copy_(read(kind, piece.name, piece.start, piece.stop))
+            with self._fixed() as fixed:
+                for name, tensor in fixed.items():
+                    tensor.copy_(read(WEIGHT, name, 0, tensor.numel()).view(tensor.shape))
+            self._partitions.refresh()
+        for master in self._partitions.masters():
+            self._inner.state[master]["step"].fill_(progress["applied_steps"])
+        self._num_steps = progress["steps"]
+        scaler = getattr(self._deepspeed.optimizer, "loss_scaler", None)
+        for field, value in progress["loss_scale"].items():
+            if hasattr(scaler, field):
+                setattr(scaler, field, value)
+
+    def close(self) -> None:
+        """Release what DeepSpeed holds: its hooks on the network."""
+        self._deepspeed.destroy()
+
+    def _backward(
+        self, micro_batches: list[Batch], counts: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], float | None]:
+        """Leave the reduced gradient in place; return this rank's sums and, at ZeRO 0, the norm."""
+        totals = {task: torch.zeros((), device=self._world.device) for task in counts}
+        for index, micro_batch in enumerate(micro_batches):
+            is_last = index == len(micro_batches) - 1
+            self._deepspeed.set_gradient_accumulation_boundary(is_last)
+            sums = self._objective.sums(self._deepspeed, micro_batch)
+            loss = self._weighted({task: part / counts[task] for task, part in sums.items()})
+            # DeepSpeed takes the mean over the ranks; the sums want the sum.
+            self._deepspeed.backward(_contagious(loss) * self._world.world_size, scale_wrt_gas=False)
+            totals = {task: totals[task] + part.detach() for task, part in sums.items()}
+            if not is_last:
+                self._deepspeed.step()
+        return totals, self._clip_whole() if self._train.zero_stage == 0 else None
+
+    def _weighted(self, losses: dict[str, Tensor]) -> Tensor:
+        return torch.stack([self._objective.task_weights[task] * loss for task, loss in losses.items()]).sum()
+
+    def _total(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
+        totals = self._world.sum(torch.stack([part.detach().float() for part in parts.values()]))
+        return dict(zip(parts, totals, strict=True))
+
+    def _clip_whole(self) -> float:
+        """Clip the gradients of ZeRO 0 and return their norm; where it is not finite drop them, so none is applied."""
+        gradients = [p.grad for p in self._partitions.masters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        value = float(norm)
+        if not norm.isfinite():
+            self._inner.zero_grad(set_to_none=True)
+        elif self._optimizer_config.clip_norm > 0:
+            torch.nn.utils.clip_grads_with_norm_(self._partitions.masters(), self._optimizer_config.clip_norm, norm)
+        return value
+
+    @contextlib.contextmanager
+    def _fixed(self) -> Iterator[dict[str, Tensor]]:
+        """Give what no optimizer moves, to read or to overwrite: saved buffers, and frozen parameters."""
+        module = self._deepspeed.module
+        saved = module.state_dict(keep_vars=True).keys()
+        buffers = {name: buffer for name, buffer in module.named_buffers() if name in saved}
+        frozen = {name: parameter for name, parameter in module.named_parameters() if not parameter.requires_grad}
+        with _gathered(list(frozen.values()), self._train.zero_stage):
+            yield {**buffers, **{name: parameter.data for name, parameter in frozen.items()}}
+
+
+def _initialize(
+    network: nn.Module, inner: torch.optim.Optimizer, config: dict[str, Any], train: TrainConfig, world: World
+) -> Untyped:
+    deepspeed = _import_deepspeed(world)
+    with _group_timeout(train.collective_timeout_seconds), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        engine, *_ = deepspeed.initialize(model=network, optimizer=inner, config=config)
+    assert engine.zero_optimization_stage() == train.zero_stage, "DeepSpeed took another stage than it was given"
+    return engine
+
+
+def _import_deepspeed(world: World) -> Untyped:
+    """Import it late: it reads the environment and picks an accelerator while it is imported."""
+    os.environ.setdefault("LOCAL_RANK", str(world.local_rank))
+    if world.device.type == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import deepspeed
+        from deepspeed.ops import __compatible_ops__
+    # It would be compiled at start-up (a minute, and a compiler) for an inference call that is never made.
+    __compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.utils.logger.setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed|deepspeed")
+    return deepspeed
+
+
+@contextlib.contextmanager
+def _group_timeout(seconds: float) -> Iterator[None]:
+    """Make new process groups give up after our timeout: those that DeepSpeed clones would wait for 30 minutes."""
+    original = dist.new_group
+
+    def with_timeout(*args: Untyped, **kwargs: Untyped) -> Untyped:
+        return original(*args, **{"timeout": timedelta(seconds=seconds), **kwargs})
+
+    dist.new_group = with_timeout
+    try:
+        yield
+    finally:
+        dist.new_group = original
+
+
+def _gathered(parameters: list[nn.Parameter], zero_stage: int) -> contextlib.AbstractContextManager[None]:
+    if zero_stage < 3 or not parameters:
+        return contextlib.nullcontext()
+    import deepspeed
+
+    gathered: contextlib.AbstractContextManager[None] = deepspeed.zero.GatheredParameters(parameters, modifier_rank=0)
+    return gathered
+
+
+def _partitions(deepspeed: Untyped, names: dict[Tensor, str], zero_stage: int, rank: int) -> Partitions:
+    match zero_stage:
+        case 0:
+            return Whole(names, deepspeed.optimizer, rank)
+        case 1 | 2:
+            return FlatGroups(names, deepspeed.optimizer)
+        case _:
+            return EvenParameters(names, deepspeed.optimizer, rank)
+
+
+def _contagious(loss: Tensor) -> Tensor:
+    """Return the loss, or NaN gradients with it: a finite gradient of an infinite loss must not be applied."""
+    return loss * torch.where(loss.detach().isfinite(), 1.0, torch.nan)

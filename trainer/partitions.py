@@ -1,0 +1,164 @@
+"""Pieces: the parts of fp32 weights and moments that this rank holds, as flat views under parameter names.
+
+The one file that knows how DeepSpeed 0.19.8 lays its optimizers out (attributes, not imports); the contract tests in
+tests/trainer/test_deepspeed_facts.py say what of that it relies on.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from trainer.optimizers import MOMENTS
+
+WEIGHT = "weight"
+KINDS = (WEIGHT, *MOMENTS)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A contiguous part of one flattened parameter; writing into its tensors changes the optimizer."""
+
+    name: str
+    """Of the parameter, in the network."""
+    start: int
+    """First element in the flattened parameter."""
+    tensors: dict[str, Tensor]
+    """A flat fp32 view for each of KINDS."""
+
+    @property
+    def stop(self) -> int:
+        """One past the last element."""
+        return self.start + self.tensors[WEIGHT].numel()
+
+
+class Partitions(Protocol):
+    """How one ZeRO stage spreads the state over the ranks."""
+
+    def masters(self) -> list[Tensor]:
+        """Return the tensors that the inner optimizer updates: the keys of its state."""
+        ...
+
+    def pieces(self) -> Iterator[Piece]:
+        """Yield what this rank holds."""
+        ...
+
+    def refresh(self) -> None:
+        """Bring the network's weights in line after the pieces were written. Collective."""
+        ...
+
+    def gradient_squares(self) -> list[Tensor]:
+        """Return, between backward and step, this rank's part of each group's squared gradient norm, loss scale in."""
+        ...
+
+
+@dataclass(frozen=True)
+class Whole:
+    """ZeRO 0: every rank holds everything; the optimizer is torch's own."""
+
+    names: dict[Tensor, str]
+    optimizer: Any
+    rank: int
+
+    def masters(self) -> list[Tensor]:
+        """Return the parameters themselves."""
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    def pieces(self) -> Iterator[Piece]:
+        """Yield every parameter whole."""
+        for parameter in self.masters():
+            state = self.optimizer.state[parameter]
+            moments = {moment: state[moment].view(-1) for moment in MOMENTS}
+            yield Piece(self.names[parameter], 0, {WEIGHT: parameter.data.view(-1), **moments})
+
+    def refresh(self) -> None:
+        """Do nothing: the pieces are the weights."""
+
+    def gradient_squares(self) -> list[Tensor]:
+        """Return the squares on rank 0 and zeros elsewhere: the gradients are already the same on all ranks."""
+        groups = self.optimizer.param_groups
+        gradients = {
+            index: [p.grad for p in group["params"] if p.grad is not None and self.rank == 0]
+            for index, group in enumerate(groups)
+        }
+        return _squares(gradients, [group["params"][0] for group in groups])
+
+
+@dataclass(frozen=True)
+class FlatGroups:
+    """ZeRO 1 and 2: each group is one flat tensor, cut evenly over the ranks wherever that falls in a parameter."""
+
+    names: dict[Tensor, str]
+    zero: Any
+
+    def masters(self) -> list[Tensor]:
+        """Return this rank's fp32 part of each group."""
+        return list(self.zero.single_partition_of_fp32_groups)
+
+    def pieces(self) -> Iterator[Piece]:
+        """Yield the part of each parameter that falls into this rank's cut."""
+        for parameters, master in zip(self.zero.bit16_groups, self.masters(), strict=True):
+            sources = {WEIGHT: master.data, **{moment: self.zero.optimizer.state[master][moment] for moment in MOMENTS}}
+            for parameter in parameters:
+                mapping = parameter._hp_mapping
+                if mapping is not None:
+                    at = mapping.hp_fragment_address
+                    views = {kind: source.narrow(0, at.start, at.numel) for kind, source in sources.items()}
+                    yield Piece(self.names[parameter], mapping.lp_fragment_address.start, views)
+
+    def refresh(self) -> None:
+        """Copy this rank's fp32 parts into the network's weights and gather the others'. Collective."""
+        self.zero.update_lp_params()
+
+    def gradient_squares(self) -> list[Tensor]:
+        """Return the squares of the parts that this rank reduced."""
+        return _squares(self.zero.averaged_gradients, self.masters())
+
+
+@dataclass(frozen=True)
+class EvenParameters:
+    """ZeRO 3: each parameter is cut evenly over the ranks, the last part padded."""
+
+    names: dict[Tensor, str]
+    zero: Any
+    rank: int
+
+    def masters(self) -> list[Tensor]:
+        """Return this rank's fp32 part of each sub-group."""
+        return list(self.zero.fp32_partitioned_groups_flat)
+
+    def pieces(self) -> Iterator[Piece]:
+        """Yield this rank's part of each parameter, without padding."""
+        for parameters in self.zero.fp16_groups:
+            for parameter in parameters:
+                index, offset, padded = self.zero.grad_position[self.zero.get_param_id(parameter)]
+                start = self.rank * padded
+                length = min(padded, parameter.ds_numel - start)
+                if length > 0:
+                    master = self.zero.fp32_partitioned_groups_flat[index]
+                    state = self.zero.optimizer.state[master]
+                    sources = {WEIGHT: master.data, **{moment: state[moment] for moment in MOMENTS}}
+                    views = {kind: source.narrow(0, offset, length) for kind, source in sources.items()}
+                    yield Piece(self.names[parameter], start, views)
+
+    def refresh(self) -> None:
+        """Copy the fp32 parts into the partitioned weights, and gather those that stay gathered. Collective."""
+        for index, master in enumerate(self.masters()):
+            self.zero.fp16_partitioned_groups_flat[index].data.copy_(master.data)
+            self.zero._unflatten_partitioned_parameters(index)
+        if self.zero.persistent_parameters:
+            first, every = self.zero.persistent_parameters[0], self.zero.persistent_parameters
+            first.partition(every)
+            first.all_gather(every)
+
+    def gradient_squares(self) -> list[Tensor]:
+        """Return the squares of the parts that this rank reduced."""
+        return _squares(self.zero.averaged_gradients, self.masters())
+
+
+def _squares(gradients: Mapping[int, list[Tensor] | None], masters: list[Tensor]) -> list[Tensor]:
+    return [
+        sum((part.float().square().sum() for part in gradients.get(index) or ()), start=master.new_zeros(()))
+        for index, master in enumerate(masters)
+    ]

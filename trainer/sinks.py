@@ -1,0 +1,107 @@
+"""Where records go: JSON lines, TensorBoard, a progress bar. A resumed run leaves no step twice in any of them."""
+
+import json
+import os
+from pathlib import Path
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.utils.tensorboard import SummaryWriter
+
+from trainer.metrics import Record
+
+
+class Sink(Protocol):
+    """Takes records; only rank 0 has sinks."""
+
+    def write(self, kind: str, record: Record) -> None:
+        """Take a record of a kind: "train", "evaluation", "save" or "event"; its "step" says when."""
+        ...
+
+    def close(self) -> None:
+        """Finish."""
+        ...
+
+
+class JsonLines:
+    """One JSON object a line, flushed; lines of steps after the one that the run resumes at are dropped."""
+
+    def __init__(self, path: Path, resumed_step: int) -> None:
+        if path.exists():
+            lines = [line for line in path.read_text().splitlines() if _step(line) <= resumed_step]
+            beside = path.with_name(f".{path.name}.{os.getpid()}")
+            beside.write_text("".join(f"{line}\n" for line in lines))
+            beside.replace(path)
+        self._file = path.open("a")
+
+    def write(self, kind: str, record: Record) -> None:
+        """Append a line."""
+        self._file.write(json.dumps({"kind": kind, **record}) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class TensorBoard:
+    """Scalars under kind/name; steps after the one that the run resumes at are purged."""
+
+    def __init__(self, folder: Path, resumed_step: int) -> None:
+        self._writer = SummaryWriter(str(folder), purge_step=resumed_step + 1)
+
+    def write(self, kind: str, record: Record) -> None:
+        """Add every number of the record."""
+        for name, value in record.items():
+            if name != "step" and isinstance(value, int | float):
+                self._writer.add_scalar(f"{kind}/{name}", value, int(record["step"]))
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the event file."""
+        self._writer.close()
+
+
+class ProgressBar:
+    """One line on a terminal: step, loss, samples/s, data wait, time left."""
+
+    def __init__(self, total_steps: int, resumed_step: int, console: Console | None = None) -> None:
+        self._progress = Progress(
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TextColumn("{task.description}"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=console,
+        )
+        self._task = self._progress.add_task("", total=total_steps, completed=resumed_step)
+        self._progress.start()
+
+    def write(self, kind: str, record: Record) -> None:
+        """Redraw the line; events and failed saves are printed above it."""
+        if kind == "train":
+            self._progress.update(self._task, completed=int(record["step"]), description=_summary(record))
+        elif kind == "event" or record.get("error"):
+            self._progress.console.print(f"step {record['step']}: {record.get('message') or record.get('error')}")
+        elif kind == "evaluation":
+            values = [f"{name} {value:.2%}" for name, value in record.items() if name.startswith("accuracy/")]
+            self._progress.console.print(f"step {record['step']}: {', '.join(values).replace('accuracy/', '')}")
+
+    def close(self) -> None:
+        """Leave the last line on the terminal."""
+        self._progress.stop()
+
+
+def _summary(record: Record) -> str:
+    return (
+        f"loss {record['loss']:.4f}  {record['samples_per_second']:.0f} samples/s  "
+        f"data wait {record['data_wait_share']:.0%}"
+    )
+
+
+def _step(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")  # half a line, from a process that was killed while it wrote

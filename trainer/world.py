@@ -1,0 +1,123 @@
+"""World: which of how many processes this is, on which device, and what they agree on."""
+
+import os
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch._C._distributed_c10d import HashStore
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run. Every method but the constructors is collective: all ranks must call it."""
+
+    rank: int
+    """This process among all, from 0."""
+    world_size: int
+    """How many processes there are, on all nodes."""
+    local_rank: int
+    """This process among those of its node, from 0."""
+    device: torch.device
+    """Where this process computes."""
+    group: dist.ProcessGroup | None = None
+    """The processes' channel; None is the one that all of torch uses."""
+
+    @staticmethod
+    def from_environment(timeout_seconds: float = 600.0) -> "World":
+        """Join the processes that torchrun's variables name; without them this process is alone.
+
+        The only place where the environment is read. Collective.
+        """
+        if "RANK" not in os.environ:
+            return World.alone()
+        rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        device = _device(local_rank)
+        timeout = timedelta(seconds=timeout_seconds)
+        # Objects and flags travel over gloo, tensors of the device over its own backend.
+        backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
+        dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=timeout)
+        return World(rank, world_size, local_rank, device)
+
+    @staticmethod
+    def alone() -> "World":
+        """Return the world of one process, which needs no launcher and no port."""
+        device = _device(0)
+        if not dist.is_initialized():
+            backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
+            dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+        return World(0, 1, 0, device)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this rank writes what is written once."""
+        return self.rank == 0
+
+    def twin(self, timeout_seconds: float) -> "World":
+        """Return the same processes over a channel of their own, for a thread beside the training. Collective."""
+        if self.world_size == 1:
+            return replace(self, device=torch.device("cpu"))
+        group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_seconds))
+        return replace(self, device=torch.device("cpu"), group=group)
+
+    def agree(self, flag: bool) -> bool:
+        """Return whether any rank raised its flag. Collective."""
+        return bool(self.sum(torch.tensor(float(flag))) > 0)
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Return the sum over all ranks; the argument is left as it is. Collective."""
+        if self.world_size == 1:
+            return tensor
+        total = tensor.detach().clone()
+        dist.all_reduce(total, group=self.group)
+        return total
+
+    def maximum(self, tensor: Tensor) -> Tensor:
+        """Return the elementwise maximum over all ranks; the argument is left as it is. Collective."""
+        if self.world_size == 1:
+            return tensor
+        largest = tensor.detach().clone()
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=self.group)
+        return largest
+
+    def gather(self, item: T) -> list[T]:
+        """Return everyone's item, in the order of the ranks. Collective."""
+        if self.world_size == 1:
+            return [item]
+        items: list[T | None] = [None] * self.world_size
+        dist.all_gather_object(items, item, group=self.group)
+        return items  # type: ignore[return-value]  # all places are filled
+
+    def broadcast(self, item: T) -> T:
+        """Return rank 0's item. Collective."""
+        if self.world_size == 1:
+            return item
+        items = [item]
+        dist.broadcast_object_list(items, src=0, device=torch.device("cpu"), group=self.group)
+        return items[0]
+
+    def barrier(self) -> None:
+        """Wait for all ranks. Collective."""
+        # A sum over CPU tensors instead of dist.barrier(), which would pick a device of its own.
+        self.sum(torch.zeros(()))
+
+    def close(self) -> None:
+        """Leave together. A process that ends without this can abort or hang at its exit. Collective."""
+        if dist.is_initialized():
+            self.barrier()
+            dist.destroy_process_group()
+
+
+def _device(local_rank: int) -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    # Under --gpus-per-task a process sees one device, whatever its local rank.
+    device = torch.device("cuda", local_rank % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
