@@ -4,7 +4,7 @@ import json
 import os
 import tarfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -57,7 +57,8 @@ def written_beside(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder itself may be what is missing
+            beside.unlink()
         remedy = "free space or choose another folder, then run the same command again: finished shards are kept"
         raise ValueError(f"{path}: cannot be written ({error.strerror}); {remedy}") from error
 

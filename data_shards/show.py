@@ -1,0 +1,154 @@
+"""A picture of some samples of a shard folder, to be looked at by a person before a run is started on it."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from data_shards import decode, manifest
+from data_shards.manifest import MODALITIES
+from data_shards.members import LABEL, modality_of
+from data_shards.tar_index import TarIndex
+
+FRAMES_SHOWN = 4
+CHARACTERS_SHOWN = 160
+_TITLES = MappingProxyType({"audio": "audio (s, kHz)"})
+INCHES = 1.7
+Members = Mapping[str, bytes]
+"""Bytes by extension."""
+
+
+def contact_sheet(folder: Path, out_png: Path, *, split: str = "train", num_samples: int = 16) -> int:
+    """Write a PNG with a row a sample and a column a modality; return the number of samples shown.
+
+    The samples are spread evenly over the split. Raises ValueError where the folder or a sample cannot be read.
+    """
+    contents = manifest.read(folder)
+    samples = _spread(folder, contents.split(split).shards, num_samples)
+    columns = [modality for modality in MODALITIES if any(modality in _modalities(members) for _, members in samples)]
+    figure = Figure(figsize=(INCHES * (len(columns) + 1), INCHES * len(samples) + 0.4), dpi=110, layout="constrained")
+    grid = figure.subplots(len(samples), len(columns) + 1, squeeze=False)
+    for cells, (key, members) in zip(grid, samples, strict=True):
+        _write_words(cells[0], f"{key}\n{_label(members, contents.label_names)}")
+        for axes, modality in zip(cells[1:], columns, strict=True):
+            _draw_member(axes, modality, members)
+    for axes, title in zip(grid[0], ["label", *columns], strict=True):
+        axes.set_title(_TITLES.get(title, title), fontsize=9)
+    FigureCanvasAgg(figure)
+    try:
+        out_png.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(out_png, format="png")
+    except OSError as error:
+        raise ValueError(f"{out_png}: cannot be written ({error.strerror}); choose another file") from error
+    return len(samples)
+
+
+def _spread(folder: Path, shards: tuple[manifest.ShardEntry, ...], num_samples: int) -> list[tuple[str, Members]]:
+    """Return (key, members) of samples at equal distances over all the shards."""
+    total = sum(shard.num_samples for shard in shards)
+    chosen = np.unique(np.linspace(0, total - 1, min(num_samples, total)).astype(int))
+    starts = np.cumsum([0, *(shard.num_samples for shard in shards)])
+    samples = []
+    for number in chosen.tolist():
+        shard = int(np.searchsorted(starts, number, side="right")) - 1
+        samples.append(_read(folder / shards[shard].name, number - int(starts[shard])))
+    return samples
+
+
+def _read(tar: Path, sample: int) -> tuple[str, Members]:
+    try:
+        index = TarIndex.read(tar.with_suffix(".idx"))
+        members: dict[str, bytes] = {}
+        with tar.open("rb") as file:
+            for extension, (offset, length) in index.members(sample).items():
+                file.seek(offset)
+                members[extension] = file.read(length)
+    except OSError as error:
+        raise ValueError(f"{error.filename}: cannot be read ({error.strerror}); run `perceiver data verify`") from error
+    return index.keys[sample], members
+
+
+def _modalities(members: Members) -> dict[str, str]:
+    """Return the extension of each modality that the sample has."""
+    found = {modality_of(extension): extension for extension in members}
+    return {modality: extension for modality, extension in found.items() if modality is not None}
+
+
+def _label(members: Members, names: tuple[str, ...]) -> str:
+    if LABEL not in members:
+        return ""
+    label = int(members[LABEL])
+    return names[label] if 0 <= label < len(names) else str(label)
+
+
+def _draw_member(axes: Axes, modality: str, members: Members) -> None:
+    extension = _modalities(members).get(modality)
+    if extension is None:
+        _write_words(axes, "-")
+        return
+    try:
+        _DRAWERS[modality](axes, members[extension])
+    except ValueError as error:
+        # A sheet is for finding such samples: it shows the fault in its place, in red.
+        _write_words(axes, str(error), color="red")
+
+
+def _write_words(axes: Axes, words: str, color: str = "black") -> None:
+    axes.axis("off")
+    axes.text(0.5, 0.5, words, ha="center", va="center", fontsize=8, wrap=True, color=color)
+
+
+def _draw_image(axes: Axes, data: bytes) -> None:
+    axes.axis("off")
+    axes.imshow(decode.pixels(data))
+
+
+def _draw_video(axes: Axes, data: bytes) -> None:
+    """A few frames from first to last, two by two, with a light line between them."""
+    frames = decode.video(data, _first_to_last)
+    bordered = np.full((FRAMES_SHOWN, frames.shape[1] + 1, frames.shape[2] + 1, 3), 255, np.uint8)
+    bordered[: len(frames), :-1, :-1] = frames
+    upper, lower = (np.concatenate(list(pair), axis=1) for pair in (bordered[:2], bordered[2:]))
+    axes.axis("off")
+    axes.imshow(np.concatenate([upper, lower]))
+
+
+def _first_to_last(available: int) -> list[int]:
+    frames: list[int] = np.unique(np.linspace(0, available - 1, FRAMES_SHOWN).astype(int)).tolist()
+    return frames
+
+
+def _draw_audio(axes: Axes, data: bytes) -> None:
+    """Spectrogram in decibels, seconds across and kHz up."""
+    samples, sample_rate = decode.audio(data)
+    window = max(16, min(256, len(samples) // 8))
+    padded = np.pad(samples, (0, max(0, window - len(samples))))
+    pieces = np.lib.stride_tricks.sliding_window_view(padded, window)[:: max(1, window // 4)]
+    power = np.abs(np.fft.rfft(pieces * np.hanning(window), axis=1)) ** 2
+    decibels = 10 * np.log10(power.T + 1e-10)
+    extent = (0, len(padded) / sample_rate, 0, sample_rate / 2000)
+    axes.imshow(decibels, origin="lower", aspect="auto", extent=extent, vmin=decibels.max() - 60)
+    axes.tick_params(labelsize=6)
+
+
+def _draw_points(axes: Axes, data: bytes) -> None:
+    """The cloud from the front, its depth as colour."""
+    cloud = decode.points(data)
+    axes.scatter(cloud[:, 0], cloud[:, 1], c=cloud[:, 2], s=2)
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.tick_params(labelsize=6)
+
+
+def _draw_text(axes: Axes, data: bytes) -> None:
+    # A dollar sign would start a formula.
+    words = decode.text(data).tobytes().decode(errors="replace").replace("$", r"\$")
+    _write_words(axes, words if len(words) <= CHARACTERS_SHOWN else f"{words[:CHARACTERS_SHOWN]} ...")
+
+
+_DRAWERS: Mapping[str, Callable[[Axes, bytes], None]] = MappingProxyType(
+    {"audio": _draw_audio, "image": _draw_image, "points": _draw_points, "text": _draw_text, "video": _draw_video}
+)
