@@ -1,0 +1,117 @@
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pytest
+from PIL import Image
+from pyarrow import parquet
+
+from data_shards.rows import File, Literal
+from data_shards.sources import table
+from data_shards.tar_index import TarIndex
+
+LINES = [
+    {"image": "pictures/a.png", "text": "a cat", "label": "cat"},
+    {"image": "pictures/b.png", "text": "note.txt", "label": "dog", "weight": 0.5, "split": "test"},
+    {"text": "a dog", "label": "dog"},
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "pictures").mkdir()
+    for name in "ab":
+        file = io.BytesIO()
+        Image.fromarray(np.zeros((2, 2, 3), np.uint8)).save(file, "PNG")
+        (tmp_path / "pictures" / f"{name}.png").write_bytes(file.getvalue())
+    (tmp_path / "note.txt").write_text("from a file")
+    return tmp_path
+
+
+def write(folder: Path, kind: str) -> Path:
+    path = folder / f"table.{kind}"
+    columns = ["image", "text", "label", "weight", "split"]
+    match kind:
+        case "csv":
+            cells = [[str(line.get(column, "")) for column in columns] for line in LINES]
+            path.write_text("\n".join(",".join(row) for row in [columns, *cells]) + "\n")
+        case "jsonl":
+            path.write_text("".join(json.dumps(line) + "\n" for line in LINES))
+        case "parquet":
+            arrays = {column: [line.get(column) for line in LINES] for column in columns}
+            parquet.write_table(pyarrow.table(arrays), path)
+    return path
+
+
+@pytest.mark.parametrize(("kind", "first_line"), [("csv", 2), ("jsonl", 1), ("parquet", 1)])
+def test_every_kind_of_table_gives_the_same_rows(folder: Path, kind: str, first_line: int) -> None:
+    rows, names = table.read(write(folder, kind))
+    assert names == ["cat", "dog"]
+    assert [row.line for row in rows] == [first_line, first_line + 1, first_line + 2]
+    assert [row.label for row in rows] == [0, 1, 1]
+    assert [row.weight for row in rows] == [1, 0.5, 1]
+    assert [row.split for row in rows] == ["train", "test", "train"]
+    assert rows[0].members == (File(str(folder / "pictures/a.png")), Literal(b"a cat", "txt"))
+    assert rows[1].members[1].read() == b"from a file"
+
+
+def test_a_table_becomes_shards(folder: Path, tmp_path: Path) -> None:
+    built = table.build(write(folder, "csv"), tmp_path / "out")
+    assert built.label_names == ("cat", "dog")
+    assert built.split("train").shards[0].modalities == {"image": 1, "text": 2}
+    index = TarIndex.from_tar(tmp_path / "out" / "test" / "000000.tar")
+    assert index.members(0).keys() == {"cls", "json", "png", "txt"}
+
+
+def test_numbers_are_labels_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("text,label\na,2\nb,0\nc,\n")
+    rows, names = table.read(path)
+    assert [row.label for row in rows] == [2, 0, None]
+    assert names == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "sentence"),
+    [
+        ("text,label\na,-1\n", "line 2: label -1 is out of range"),
+        ("text,colour\na,red\n", "unknown columns colour"),
+        ("text,label\na\n", "line 2: expected 2 cells"),
+        ("text,label\na,b,c\n", "line 2: expected 2 cells"),
+        ("image,label\n,1\n", "line 2: has none of"),
+        ("image\nsound.wav\n", "line 2: 'sound.wav' is not a kind of image"),
+        ("text,weight\na,heavy\n", "line 2: weight 'heavy'"),
+        ("text,weight\na,nan\n", "line 2: weight 'nan'"),
+        ("text,split\na,../up\n", "line 2: split '../up'"),
+        ('text\n"open\n', "line"),
+    ],
+)
+def test_what_is_wrong_in_a_table_is_said_with_its_line(tmp_path: Path, lines: str, sentence: str) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(lines)
+    with pytest.raises(ValueError, match=sentence):
+        table.read(path)
+
+
+def test_a_file_that_is_no_table_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no such file"):
+        table.read(tmp_path / "gone.csv")
+    with pytest.raises(ValueError, match="a table is one of"):
+        table.read(tmp_path / "table.xls")
+    for kind, sentence in [("jsonl", "line 1: not JSON"), ("parquet", "not a Parquet table")]:
+        path = tmp_path / f"table.{kind}"
+        path.write_bytes(b"{")
+        with pytest.raises(ValueError, match=sentence):
+            table.read(path)
+    path = tmp_path / "table.csv"
+    path.write_bytes(b"text\n\xff\xfe\n")
+    with pytest.raises(ValueError, match="decode"):
+        table.read(path)
+
+
+def test_a_missing_file_is_reported_with_its_line(folder: Path, tmp_path: Path) -> None:
+    (folder / "pictures" / "b.png").unlink()
+    with pytest.raises(ValueError, match=r"line 3: .*b.png: No such file"):
+        table.build(write(folder, "csv"), tmp_path / "out")
