@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.config import AttentionConfig
+from model.config_attention import AttentionConfig
 from model.parameters import Linear
 
 Gelu = Literal["tanh", "erf"]
@@ -130,10 +130,16 @@ class CrossAttend(nn.Module):
         k_BHMK: Float[Tensor, "B H M K"],
         v_BHMV: Float[Tensor, "B H M V"],
         valid_BM: Bool[Tensor, "B M"] | None = None,
+        asking_BN: Bool[Tensor, "B N"] | None = None,
     ) -> Float[Tensor, "B N D"]:
-        """Return the queries after reading; queries that all samples share come as a batch of one."""
+        """Return the queries after reading; queries that all samples share come as a batch of one.
+
+        Queries that do not ask read 0, as those without a valid token do.
+        """
         q_BHNK = self.attention.heads(self.attention.query(self.norm_query(queries_BND)))
         heads = attend(q_BHNK.expand(len(k_BHMK), -1, -1, -1), k_BHMK, v_BHMV, valid_BM)
+        if asking_BN is not None:
+            heads = heads * asking_BN[:, None, :, None]
         read_BND = self.attention.answer(heads)
         if self.query_residual:
             read_BND = queries_BND + read_BND

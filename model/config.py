@@ -4,44 +4,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from model.config_grids import Problems
+from model.config_attention import AttentionConfig
+from model.config_grids import Problems, positive
 from model.config_inputs import InputsConfig
-from model.config_outputs import OutputsConfig
+from model.config_outputs import (
+    AnyOutput,
+    DecoderConfig,
+    FlowOutput,
+    GridOutput,
+    LabelOutput,
+    OutputsConfig,
+    TextOutput,
+)
 
 Step = tuple[Literal["cross_attend", "block"], int]
-
-
-@dataclass(frozen=True)
-class AttentionConfig:
-    """One kind of attention layer; the layers of the kind are all alike."""
-
-    num_heads: int = 1
-    """Heads; they divide the widths below."""
-    qk_width: int = 0
-    """Channels of queries and keys; 0 means those of the attended tokens."""
-    value_width: int = 0
-    """Channels of values; 0 means qk_width."""
-    widening: int = 1
-    """Hidden channels of the layer's MLP, as a multiple of its width."""
-
-    def widths(self, token_width: int) -> tuple[int, int]:
-        """Return the channels of queries and keys, and of values, over tokens of this width."""
-        qk_width = self.qk_width or token_width
-        return qk_width, self.value_width or qk_width
-
-    def problems(self, token_width: int) -> Problems:
-        """Yield (key, sentence) of what attention over tokens of this width cannot have."""
-        if self.num_heads < 1:
-            yield "num_heads", f"must be at least 1, got {self.num_heads}"
-            return
-        if self.widening < 1:
-            yield "widening", f"must be at least 1, got {self.widening}"
-        for name, width in zip(("qk_width", "value_width"), self.widths(token_width), strict=True):
-            if width < 1 or width % self.num_heads:
-                yield (
-                    name,
-                    f"must be a positive multiple of num_heads ({self.num_heads}), got {width}; change one of them",
-                )
 
 
 @dataclass(frozen=True)
@@ -52,6 +28,8 @@ class PerceiverConfig:
     """What is read."""
     outputs: OutputsConfig = field(default_factory=OutputsConfig)
     """What is answered."""
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    """How queries read the latents; outputs that pool the latents do without."""
     min_padding: int = 4
     """Learned channels that the widest modality gets when several are joined; narrower ones are padded to its width."""
     mask_tokens: bool = False
@@ -106,23 +84,55 @@ class PerceiverConfig:
                 steps.append(("block", 0 if self.share_blocks else block))
         return tuple(steps)
 
+    def query_width(self, output: AnyOutput) -> int:
+        """Return the channels of an output's own queries, before padding; 0 for one that pools the latents."""
+        match output:
+            case LabelOutput():
+                return 0 if output.pooling == "mean" else output.query_width or self.latent_width
+            case TextOutput():
+                return self.inputs.text.embedding_width if self.inputs.text else 0
+            case FlowOutput():
+                return self.token_width
+            case GridOutput():
+                return output.positions.width(len(output.shape))
+
+    @property
+    def decoder_width(self) -> int:
+        """Channels of the queries as the decoder takes them: one output's own, or the widest plus the padding."""
+        widths = [width for output in self.outputs.chosen().values() if (width := self.query_width(output))]
+        return max(widths, default=0) + (self.decoder.min_padding if len(widths) > 1 else 0)
+
     def problems(self) -> Iterator[tuple[str, str]]:
         """Yield (key, sentence) of every problem, keys relative to this dataclass."""
-        chosen = self.inputs.chosen()
-        if not chosen:
+        if not self.inputs.chosen():
             yield "inputs", "no modality is set; set at least one, such as inputs.image.height=28"
             return
         yield from ((f"inputs.{key}", sentence) for key, sentence in self.inputs.problems())
-        for name in ("num_latents", "latent_width", "num_cross_attends", "layers_per_block"):
-            if getattr(self, name) < 1:
-                yield name, f"must be at least 1, got {getattr(self, name)}"
+        yield from ((f"outputs.{key}", sentence) for key, sentence in self.outputs.problems())
+        names = ("num_latents", "latent_width", "num_cross_attends", "layers_per_block")
+        yield from positive(**{name: getattr(self, name) for name in names})
         for name in ("num_blocks", "min_padding"):
             if getattr(self, name) < 0:
                 yield name, f"must be 0 or more, got {getattr(self, name)}"
-        parts = (
-            ("cross_attend", self.cross_attend, self.token_width),
-            ("self_attend", self.self_attend, self.latent_width),
-        )
-        for part, attention, width in parts:
+        yield from self._attention_problems()
+        yield from self._output_problems()
+
+    def _attention_problems(self) -> Problems:
+        parts = {
+            "cross_attend": (self.cross_attend, self.token_width),
+            "self_attend": (self.self_attend, self.latent_width),
+            "decoder.cross_attend": (self.decoder.cross_attend, self.latent_width),
+        }
+        for part, (attention, width) in parts.items():
+            if part.startswith("decoder") and not self.decoder_width:
+                continue
             yield from ((f"{part}.{key}", sentence) for key, sentence in attention.problems(width))
-        yield from ((f"outputs.{key}", sentence) for key, sentence in self.outputs.problems())
+
+    def _output_problems(self) -> Problems:
+        """Two outputs answer for what was read, so it must be read."""
+        if self.outputs.text and (self.inputs.text is None or self.decoder_width != self.inputs.text.embedding_width):
+            yield "outputs.text", "needs inputs.text, whose embedding it shares, and no wider query beside it"
+        if self.outputs.flow and list(self.inputs.chosen()) != ["flow"]:
+            yield "outputs.flow", "needs inputs.flow and no other input: its queries are the input's tokens"
+        if self.outputs.text and self.decoder.output_width:
+            yield "decoder.output_width", f"must be 0 with outputs.text, got {self.decoder.output_width}"

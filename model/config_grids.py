@@ -8,6 +8,13 @@ from typing import Literal
 Problems = Iterator[tuple[str, str]]
 
 
+def positive(**values: int) -> Problems:
+    """Yield every name whose value is below 1."""
+    for name, value in values.items():
+        if value < 1:
+            yield name, f"must be at least 1, got {value}"
+
+
 @dataclass(frozen=True)
 class PositionsConfig:
     """What a token knows of its place in the grid; concatenated after the token's own channels."""
@@ -46,6 +53,11 @@ class PositionsConfig:
 @dataclass(frozen=True)
 class TokenGrid:
     """What all grid inputs derive from their shape."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample as the loader delivers it."""
+        raise NotImplementedError
 
     @property
     def grid(self) -> tuple[int, ...]:

@@ -1,74 +1,31 @@
-"""The inputs of a network, one dataclass a modality; what follows from their fields is a property.
+"""The inputs of a network, one dataclass a modality (those of pixels: config_pixels); what follows is a property.
 
 Every modality becomes a grid of tokens: `grid` is its shape, `num_tokens` the product, `token_width` the channels.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from model.config_grids import PositionsConfig, Problems, TokenGrid, cuts
-
-PixelRange = Literal["unit", "centred", "imagenet"]
-
-
-@dataclass(frozen=True)
-class ImageInput(TokenGrid):
-    """Pixels (H, W, 3), or square patches of them, or a convolution's features."""
-
-    height: int = 224
-    """Rows of pixels."""
-    width: int = 224
-    """Columns of pixels."""
-    num_channels: int = 3
-    """Channels of a pixel."""
-    patch: int = 1
-    """Side of the square patch that makes one token; 1 means pixels."""
-    conv_stem: bool = False
-    """Whether a 7x7 convolution to 64 channels and a max-pool, both of stride 2, come first."""
-    project_to: int = 0
-    """Channels of a linear layer over the patch (with patch 1: a 1x1 convolution); 0 leaves it out."""
-    pixel_range: PixelRange = "unit"
-    """What uint8 pixels become: [0, 1], [-1, 1], or ImageNet's mean 0 and deviation 1. Floats are taken as they are."""
-    positions: PositionsConfig = field(default_factory=PositionsConfig)
-    """Positions on (row, column)."""
-
-    @property
-    def grid(self) -> tuple[int, ...]:
-        """Rows and columns of tokens; SAME padding rounds the convolution's up."""
-        if self.conv_stem:
-            return (-(-self.height // 4), -(-self.width // 4))
-        return (self.height // self.patch, self.width // self.patch)
-
-    @property
-    def entries_per_row(self) -> int:
-        """Rows of pixels that a row of tokens covers."""
-        return 4 if self.conv_stem else self.patch
-
-    @property
-    def content_width(self) -> int:
-        """Channels of a patch, of the convolution or of the linear layer."""
-        return self.project_to or (64 if self.conv_stem else self.patch**2 * self.num_channels)
-
-    def problems(self) -> Problems:
-        """Yield (key, sentence) of every problem."""
-        yield from super().problems()
-        yield from cuts(height=(self.height, self.patch), width=(self.width, self.patch))
-        if self.pixel_range == "imagenet" and self.num_channels != 3:
-            yield "pixel_range", f"imagenet is defined for 3 channels, got {self.num_channels}; use unit"
-        if self.conv_stem and self.patch != 1:
-            yield "patch", f"must be 1 with conv_stem, got {self.patch}"
+from model.config_pixels import FlowInput, ImageInput, VideoInput
 
 
 @dataclass(frozen=True)
 class AudioInput(TokenGrid):
-    """Mono samples, cut into patches."""
+    """Mono samples, or frames of a spectrogram that are one token each, cut into patches along time."""
 
     num_samples: int = 30_720
-    """Samples of a recording."""
+    """Samples (or frames) of a recording."""
+    num_channels: int = 1
+    """Values of a sample: 1 for raw sound, the bins of a spectrogram's frame."""
     patch: int = 16
     """Samples that make one token."""
     positions: PositionsConfig = field(default_factory=PositionsConfig)
     """Positions in time."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Samples, and channels if there are several."""
+        return (self.num_samples,) if self.num_channels == 1 else (self.num_samples, self.num_channels)
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -82,8 +39,8 @@ class AudioInput(TokenGrid):
 
     @property
     def content_width(self) -> int:
-        """Samples of a patch."""
-        return self.patch
+        """Values of a patch."""
+        return self.patch * self.num_channels
 
     def problems(self) -> Problems:
         """Yield (key, sentence) of every problem."""
@@ -103,6 +60,11 @@ class SpectrogramInput(TokenGrid):
     """Positions on (time, frequency)."""
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Frames and bins."""
+        return (self.num_frames, self.num_bins)
+
+    @property
     def grid(self) -> tuple[int, ...]:
         """Frames and bins."""
         return (self.num_frames, self.num_bins)
@@ -111,51 +73,6 @@ class SpectrogramInput(TokenGrid):
     def content_width(self) -> int:
         """One value a cell."""
         return 1
-
-
-@dataclass(frozen=True)
-class VideoInput(TokenGrid):
-    """Frames (T, H, W, 3), cut into boxes."""
-
-    num_frames: int = 16
-    """Frames of a clip."""
-    height: int = 224
-    """Rows of pixels."""
-    width: int = 224
-    """Columns of pixels."""
-    num_channels: int = 3
-    """Channels of a pixel."""
-    patch_frames: int = 1
-    """Frames that a token spans."""
-    patch: int = 4
-    """Side of the square that a token spans in each of its frames."""
-    project_to: int = 0
-    """Channels of a linear layer over the box; 0 leaves it out."""
-    pixel_range: PixelRange = "unit"
-    """What uint8 pixels become; see the image's."""
-    positions: PositionsConfig = field(default_factory=lambda: PositionsConfig(num_bands=32))
-    """Positions on (time, row, column)."""
-
-    @property
-    def grid(self) -> tuple[int, ...]:
-        """Boxes along time, rows and columns."""
-        return (self.num_frames // self.patch_frames, self.height // self.patch, self.width // self.patch)
-
-    @property
-    def entries_per_row(self) -> int:
-        """Frames of a box."""
-        return self.patch_frames
-
-    @property
-    def content_width(self) -> int:
-        """Channels of a box or of the linear layer."""
-        return self.project_to or self.patch_frames * self.patch**2 * self.num_channels
-
-    def problems(self) -> Problems:
-        """Yield (key, sentence) of every problem."""
-        yield from super().problems()
-        sides = {"height": (self.height, self.patch), "width": (self.width, self.patch)}
-        yield from cuts(num_frames=(self.num_frames, self.patch_frames), **sides)
 
 
 @dataclass(frozen=True)
@@ -170,6 +87,11 @@ class PointsInput(TokenGrid):
     """Frequencies a coordinate, evenly spaced from 1 to the maximum."""
     max_frequency: float = 1_120.0
     """Highest frequency, in half periods a unit."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Points and coordinates."""
+        return (self.num_points, self.num_channels)
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -200,6 +122,11 @@ class TextInput(TokenGrid):
     """Channels of the embedding and of the position."""
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Places, of which a batch may have fewer."""
+        return (self.max_tokens,)
+
+    @property
     def grid(self) -> tuple[int, ...]:
         """Places in the text."""
         return (self.max_tokens,)
@@ -211,41 +138,16 @@ class TextInput(TokenGrid):
 
 
 @dataclass(frozen=True)
-class FlowInput(TokenGrid):
-    """Two frames (2, H, W, 3): the 3x3 neighbourhoods of a pixel, and a linear layer over them."""
-
-    height: int = 368
-    """Rows of pixels."""
-    width: int = 496
-    """Columns of pixels."""
-    num_channels: int = 3
-    """Channels of a pixel."""
-    project_to: int = 64
-    """Channels of the linear layer; 0 leaves it out."""
-    pixel_range: PixelRange = "centred"
-    """What uint8 pixels become; see the image's."""
-    separate_frames: bool = False
-    """Whether each frame has its own tokens, instead of one token with both frames' neighbourhoods."""
-    positions: PositionsConfig = field(default_factory=PositionsConfig)
-    """Positions on (row, column), or on (frame, row, column) of separate frames."""
-
-    @property
-    def grid(self) -> tuple[int, ...]:
-        """Rows and columns, under a frame axis if the frames are separate."""
-        return (2, self.height, self.width) if self.separate_frames else (self.height, self.width)
-
-    @property
-    def content_width(self) -> int:
-        """Channels of the neighbourhoods or of the linear layer."""
-        return self.project_to or 9 * self.num_channels * (1 if self.separate_frames else 2)
-
-
-@dataclass(frozen=True)
 class LabelInput(TokenGrid):
     """A class as input: one token, one-hot."""
 
     num_classes: int = 700
     """Classes."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """A number."""
+        return ()
 
     @property
     def grid(self) -> tuple[int, ...]:

@@ -1,8 +1,11 @@
-"""The outputs of a network, one dataclass a task."""
+"""The outputs of a network, one dataclass a kind of task, and the decoder that their queries share."""
 
 from dataclasses import dataclass, field
+from math import prod
+from typing import Literal
 
-from model.config_grids import Problems
+from model.config_attention import AttentionConfig
+from model.config_grids import PositionsConfig, Problems, positive
 
 
 @dataclass(frozen=True)
@@ -11,23 +14,130 @@ class LabelOutput:
 
     num_classes: int = 1_000
     """Classes."""
+    pooling: Literal["mean", "query"] = "mean"
+    """Whether the latents are averaged (the first paper) or one learned query reads them (Perceiver IO)."""
+    query_width: int = 0
+    """Channels of the query; 0 means those of a latent vector."""
+    hidden_layer: bool = False
+    """Whether a layer of the query's width with a tanh comes before the logits, as for GLUE."""
+    multi_label: bool = False
+    """Whether a sample may have several classes: a sigmoid a class instead of one softmax."""
+    smoothing: float = 0.0
+    """Share of the target that is spread evenly over all classes."""
+    loss_weight: float = 1.0
+    """Weight of this task's loss."""
 
     def problems(self) -> Problems:
         """Yield (key, sentence) of every problem."""
-        if self.num_classes < 1:
-            yield "num_classes", f"must be at least 1, got {self.num_classes}"
+        yield from positive(num_classes=self.num_classes)
+        if not 0 <= self.smoothing < 1:
+            yield "smoothing", f"must be in [0, 1), got {self.smoothing}"
+        if self.pooling == "mean" and self.query_width:
+            yield "query_width", f"has no meaning with pooling=mean, got {self.query_width}; set pooling=query"
+
+
+@dataclass(frozen=True)
+class TextOutput:
+    """The byte or token at every place of the text that is read; weights are tied to the input's embedding."""
+
+    loss_weight: float = 1.0
+    """Weight of this task's loss."""
+
+    def problems(self) -> Problems:
+        """Yield nothing: there is nothing to get wrong."""
+        yield from ()
+
+
+@dataclass(frozen=True)
+class FlowOutput:
+    """The motion of every pixel from the first frame to the second; the input's tokens are the queries."""
+
+    rescale: float = 100.0
+    """What the decoded values are divided by."""
+    loss_weight: float = 1.0
+    """Weight of this task's loss."""
+
+    def problems(self) -> Problems:
+        """Yield (key, sentence) of every problem."""
+        if self.rescale <= 0:
+            yield "rescale", f"must be positive, got {self.rescale}"
+
+
+@dataclass(frozen=True)
+class GridOutput:
+    """Values on a grid, asked for by Fourier features: a picture, a clip or a recording to be drawn again."""
+
+    shape: tuple[int, ...] = (16, 224, 224)
+    """Queries along each axis."""
+    num_channels: int = 3
+    """Values that each query is answered with, such as the samples of an audio patch."""
+    positions: PositionsConfig = field(default_factory=lambda: PositionsConfig(num_bands=32))
+    """The queries; kind "fourier" computes them, kind "learned" has one learned row a query."""
+    loss_weight: float = 1.0
+    """Weight of this task's loss."""
+
+    @property
+    def num_queries(self) -> int:
+        """Queries of one sample."""
+        return prod(self.shape)
+
+    def problems(self) -> Problems:
+        """Yield (key, sentence) of every problem."""
+        if not self.shape or min(self.shape) < 1:
+            yield "shape", f"needs at least one axis and no empty one, got {tuple(self.shape)}"
+        yield from positive(num_channels=self.num_channels)
+        if self.positions.kind == "none":
+            yield "positions.kind", "must be fourier or learned, got none: queries would all be alike"
+        yield from ((f"positions.{key}", sentence) for key, sentence in self.positions.problems(self.shape))
+
+
+AnyOutput = LabelOutput | TextOutput | FlowOutput | GridOutput
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """The one cross-attend in which all queries read the latents."""
+
+    cross_attend: AttentionConfig = field(default_factory=AttentionConfig)
+    """Attention from the queries to the latents; width 0 means the latents'."""
+    query_residual: bool = False
+    """Whether what is read is added to the query (ImageNet) or takes its place (language, flow, autoencoding)."""
+    min_padding: int = 2
+    """Learned channels that the widest query gets when several outputs are joined."""
+    output_width: int = 0
+    """Channels of a linear layer between the cross-attend and every output's own; 0 leaves it out."""
 
 
 @dataclass(frozen=True)
 class OutputsConfig:
-    """The tasks that a network answers: those that are set."""
+    """The tasks that a network answers: those that are set, each answered under its name."""
 
-    label: LabelOutput | None = field(default_factory=LabelOutput)
+    label: LabelOutput | None = None
     """Classification."""
+    labels: dict[str, LabelOutput] = field(default_factory=dict)
+    """More classifications, by name: several tasks at once, each with a query of its own."""
+    text: TextOutput | None = None
+    """Masked language modelling."""
+    flow: FlowOutput | None = None
+    """Optical flow."""
+    audio: GridOutput | None = None
+    """Autoencoding of audio, a patch a query."""
+    image: GridOutput | None = None
+    """Autoencoding of an image."""
+    video: GridOutput | None = None
+    """Autoencoding of a clip."""
+
+    def chosen(self) -> dict[str, AnyOutput]:
+        """Return the outputs that are set, sorted by name."""
+        single = {name: value for name, value in vars(self).items() if value is not None and name != "labels"}
+        return dict(sorted((single | dict(self.labels)).items()))
 
     def problems(self) -> Problems:
         """Yield (key, sentence) of every output's problems."""
-        if self.label is None:
-            yield "label", "no output is set; set at least one"
-            return
-        yield from ((f"label.{key}", sentence) for key, sentence in self.label.problems())
+        if not self.chosen():
+            yield "label", "no output is set; set at least one, such as outputs.label.num_classes=10"
+        for name, output in self.chosen().items():
+            prefix = f"labels.{name}" if name in self.labels else name
+            yield from ((f"{prefix}.{key}", sentence) for key, sentence in output.problems())
+        for name in sorted(set(self.labels) & (set(vars(self)) - {"labels"})):
+            yield f"labels.{name}", "is also the name of an output; choose another"

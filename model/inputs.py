@@ -4,6 +4,7 @@ B samples, M tokens of all modalities, C channels of the joined tokens
 """
 
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -23,42 +24,78 @@ class Tokens:
     """Tokens of all modalities, in the order of their names."""
     valid: Bool[Tensor, "B M"] | None
     """Which tokens are there; None means all."""
+    spans: dict[str, tuple[int, int]]
+    """First token of each modality, and the one after its last."""
+
+    def valid_of(self, name: str) -> Bool[Tensor, "B m"] | None:
+        """Return which tokens of a modality are there."""
+        return None if self.valid is None else self.valid[:, slice(*self.spans[name])]
 
 
 def valid_tokens(config: AnyInput, num_tokens: int, lengths_B: Int[Tensor, " B"]) -> Bool[Tensor, "B M"]:
     """Return which tokens of a modality hold at least one of the first `lengths` entries along its first axis."""
-    rows = config.grid[0]
-    tokens_per_row = config.num_tokens // rows
+    tokens_per_row = config.num_tokens // config.grid[0]
     starts = torch.arange(num_tokens, device=lengths_B.device) // tokens_per_row * config.entries_per_row
     return starts < lengths_B[:, None]
 
 
+class Paddings(nn.ModuleDict):
+    """Learned vectors that bring tokens or queries of several kinds to one width; they also tell the kinds apart."""
+
+    def __init__(self, widths: dict[str, int], width: int) -> None:
+        super().__init__({name: Table(1, width - own) for name, own in widths.items() if own < width})
+
+    def forward(self, name: str, tokens: Float[Tensor, "B M c"]) -> Float[Tensor, "B M C"]:
+        """Return the tokens with their kind's vector after their channels."""
+        if name not in self:
+            return tokens
+        padding = self[name]
+        assert isinstance(padding, Table)
+        return torch.cat([tokens, padding.weight.expand(*tokens.shape[:2], -1)], dim=-1)
+
+
 class Inputs(nn.Module):
-    """The adapters, and the learned vectors that pad their tokens to a common width."""
+    """The adapters, and the learned vectors that pad their tokens to a common width or take their place."""
 
     def __init__(self, config: PerceiverConfig) -> None:
         super().__init__()
         self.modalities = config.inputs.chosen()
         self.adapters = nn.ModuleDict({name: adapter(modality) for name, modality in self.modalities.items()})
-        missing = {name: config.token_width - modality.token_width for name, modality in self.modalities.items()}
-        self.paddings = nn.ModuleDict({name: Table(1, width) for name, width in missing.items() if width})
+        widths = {name: modality.token_width for name, modality in self.modalities.items()}
+        self.paddings = Paddings(widths, config.token_width)
+        masks = self.modalities if config.mask_tokens else ()
+        self.mask_tokens = nn.ModuleDict({name: Table(1, config.token_width) for name in masks})
 
-    def forward(self, inputs: dict[str, Tensor], lengths: dict[str, Tensor] | None, dtype: torch.dtype) -> Tokens:
-        """Return the tokens of all modalities; `lengths` counts the valid entries of each along its first axis."""
-        values = [self._padded(name, adapt(inputs[name], dtype)) for name, adapt in self.adapters.items()]
+    def forward(
+        self,
+        inputs: dict[str, Tensor],
+        lengths: dict[str, Tensor] | None,
+        hidden: dict[str, Tensor] | None,
+        dtype: torch.dtype,
+    ) -> Tokens:
+        """Return the tokens of all modalities.
+
+        `lengths` counts the valid entries of each along its first axis; `hidden` (B, M of the modality) says which
+        tokens give way to their modality's mask token.
+        """
+        values = [self._tokens(name, inputs[name], (hidden or {}).get(name), dtype) for name in self.modalities]
+        ends = accumulate((tokens.shape[1] for tokens in values), initial=0)
+        spans = dict(zip(self.modalities, pairwise(ends), strict=True))
         joined_BMC = values[0] if len(values) == 1 else torch.cat(values, dim=1)
         if lengths is None:
-            return Tokens(joined_BMC, None)
+            return Tokens(joined_BMC, None, spans)
         valid = [
             valid_tokens(modality, tokens.shape[1], lengths[name])
             for (name, modality), tokens in zip(self.modalities.items(), values, strict=True)
         ]
-        return Tokens(joined_BMC, torch.cat(valid, dim=1))
+        return Tokens(joined_BMC, torch.cat(valid, dim=1), spans)
 
-    def _padded(self, name: str, tokens_BMC: Tensor) -> Tensor:
-        """The learned vector also tells the latents which modality a token is from."""
-        if name not in self.paddings:
+    def _tokens(self, name: str, value: Tensor, hidden_BM: Tensor | None, dtype: torch.dtype) -> Tensor:
+        tokens_BMC: Tensor = self.paddings(name, self.adapters[name](value, dtype))
+        if hidden_BM is None:
             return tokens_BMC
-        padding = self.paddings[name]
-        assert isinstance(padding, Table)
-        return torch.cat([tokens_BMC, padding.weight.expand(*tokens_BMC.shape[:2], -1)], dim=-1)
+        if name not in self.mask_tokens:
+            raise ValueError(f"hidden.{name}: tokens can only be hidden with mask_tokens=true; it is false")
+        mask_token = self.mask_tokens[name]
+        assert isinstance(mask_token, Table)
+        return torch.where(hidden_BM[..., None], mask_token.weight, tokens_BMC)

@@ -58,9 +58,23 @@ class Table(nn.Module):
         truncated_normal_(self.weight, TABLE_DEVIATION, generator)
 
 
+class Convolution(nn.Conv2d):
+    """A convolution without bias: deviation 1/sqrt(fan in) before the cut."""
+
+    def __init__(self, num_channels: int, width: int, side: int, stride: int) -> None:
+        super().__init__(num_channels, width, side, stride=stride, bias=False)
+
+    def reset_parameters(self) -> None:
+        """Leave the weights alone: `draw` fills them from a generator."""
+
+    def draw(self, generator: torch.Generator) -> None:
+        """Fill the weights."""
+        truncated_normal_(self.weight, self.weight[0].numel() ** -0.5, generator)
+
+
 def draw_parameters(network: nn.Module, seed: int) -> None:
     """Fill every parameter of the network from the seed, in the order of its modules."""
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
-        if isinstance(module, Linear | Table):
+        if isinstance(module, Linear | Table | Convolution):
             module.draw(generator)

@@ -1,17 +1,18 @@
 """Perceiver: read, think, answer."""
 
-from jaxtyping import Float
 from torch import Tensor, nn
 
+from model.adapters import TextAdapter
+from model.checks import check_inputs
 from model.config import PerceiverConfig
-from model.decoders import MeanClassifier
+from model.decoders import Decoder
 from model.encoder import Encoder
 from model.inputs import Inputs
 from model.parameters import draw_parameters
 
 
 class Perceiver(nn.Module):
-    """A network whose weights are a pure function of its config and seed."""
+    """A Perceiver or a Perceiver IO whose weights are a pure function of its config and seed."""
 
     def __init__(self, config: PerceiverConfig, *, seed: int) -> None:
         super().__init__()
@@ -21,19 +22,35 @@ class Perceiver(nn.Module):
         self.config = config
         self.inputs = Inputs(config)
         self.encoder = Encoder(config)
-        assert config.outputs.label is not None
-        self.decoder = MeanClassifier(config.latent_width, config.outputs.label.num_classes)
+        self.decoder = Decoder(config, self._embedding)
         draw_parameters(self, seed)
 
-    def encode(self, inputs: dict[str, Tensor], lengths: dict[str, Tensor] | None = None) -> Float[Tensor, "B N D"]:
-        """Return the latents; see `forward` for the arguments."""
-        latents_BND: Tensor = self.encoder(self.inputs(inputs, lengths, self.encoder.latents.weight.dtype))
-        return latents_BND
+    def forward(
+        self,
+        inputs: dict[str, Tensor],
+        lengths: dict[str, Tensor] | None = None,
+        *,
+        hidden: dict[str, Tensor] | None = None,
+        points: dict[str, Tensor] | None = None,
+        chunk: int = 0,
+    ) -> dict[str, Tensor]:
+        """Return the answer of every output by its name.
 
-    def forward(self, inputs: dict[str, Tensor], lengths: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """Return the answer of every task by its name: "label" is logits (B, classes).
+        "label": logits (B, classes); "text": logits (B, L, vocabulary); "flow": (B, H, W, 2) pixels; "audio", "image",
+        "video": values (B, *shape, channels).
 
         `inputs` holds every modality of the config, as the loader delivers it; `lengths` how many entries along each
-        modality's first axis are valid, 0 where a sample lacks it, and may be left out if all are there.
+        modality's first axis are valid, 0 where a sample lacks it, and may be left out if all are there. `hidden` says
+        which tokens of a modality give way to its mask token. `points` asks for some cells of a grid only (training);
+        `chunk` decodes that many queries at a time (large outputs at test), the latents being encoded once.
+        Raises ValueError for inputs that are not what the config declares.
         """
-        return {"label": self.decoder(self.encode(inputs, lengths))}
+        check_inputs(self.config, inputs)
+        tokens = self.inputs(inputs, lengths, hidden, self.encoder.latents.weight.dtype)
+        answers: dict[str, Tensor] = self.decoder(self.encoder(tokens), tokens, points=points, chunk=chunk)
+        return answers
+
+    def _embedding(self) -> Tensor:
+        text = self.inputs.adapters["text"]
+        assert isinstance(text, TextAdapter)
+        return text.embedding.weight

@@ -6,11 +6,15 @@ import sys
 
 import pytest
 
-from model.config import AttentionConfig, PerceiverConfig
+from model.config import PerceiverConfig
+from model.config_attention import AttentionConfig
 from model.config_grids import PositionsConfig
-from model.config_inputs import AudioInput, ImageInput, InputsConfig, PointsInput, TextInput, VideoInput
+from model.config_inputs import AudioInput, InputsConfig, PointsInput, TextInput
+from model.config_outputs import FlowOutput, LabelOutput, OutputsConfig, TextOutput
+from model.config_pixels import ImageInput, VideoInput
 
 IMAGE = InputsConfig(image=ImageInput())
+LABEL = OutputsConfig(label=LabelOutput())
 
 
 def test_the_paper_reads_between_blocks_and_shares_from_the_second_read_on() -> None:
@@ -54,7 +58,7 @@ def test_without_blocks_only_cross_attends_remain() -> None:
     ],
 )
 def test_tokens_are_those_of_the_papers(inputs: InputsConfig, num_tokens: int, token_width: int) -> None:
-    config = PerceiverConfig(inputs=inputs)
+    config = PerceiverConfig(inputs=inputs, outputs=LABEL)
     assert (config.num_tokens, config.token_width) == (num_tokens, token_width)
     assert list(config.problems()) == []
 
@@ -72,10 +76,13 @@ def test_tokens_are_those_of_the_papers(inputs: InputsConfig, num_tokens: int, t
         ({"latent_width": 100}, "self_attend.qk_width"),
         ({"cross_attend": AttentionConfig(num_heads=2)}, "cross_attend.qk_width"),
         ({"num_cross_attends": 0}, "num_cross_attends"),
+        ({"outputs": OutputsConfig()}, "outputs.label"),
+        ({"outputs": OutputsConfig(text=TextOutput())}, "outputs.text"),
+        ({"outputs": OutputsConfig(flow=FlowOutput())}, "outputs.flow"),
     ],
 )
 def test_every_problem_names_its_key(change: dict[str, object], key: str) -> None:
-    config = dataclasses.replace(PerceiverConfig(inputs=IMAGE), **change)  # type: ignore[arg-type]
+    config = dataclasses.replace(PerceiverConfig(inputs=IMAGE, outputs=LABEL), **change)  # type: ignore[arg-type]
     assert key in [found for found, _ in config.problems()]
 
 

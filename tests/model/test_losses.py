@@ -2,7 +2,14 @@
 
 import torch
 
-from model.losses import cross_entropy_sum, labelled
+from model.losses import (
+    absolute_error_sum,
+    binary_cross_entropy_sum,
+    cross_entropy_sum,
+    end_point_error_sum,
+    labelled,
+    soft_cross_entropy_sum,
+)
 
 
 def test_the_sum_over_micro_batches_is_the_sum_over_the_batch() -> None:
@@ -26,3 +33,29 @@ def test_a_sample_without_a_label_has_no_loss_and_no_gradient() -> None:
 def test_half_precision_logits_are_summed_in_float32() -> None:
     loss = cross_entropy_sum(torch.zeros(2, 4, dtype=torch.bfloat16), torch.tensor([0, 1]), torch.ones(2))
     assert loss.dtype == torch.float32
+
+
+def test_soft_targets_that_are_one_class_give_the_cross_entropy() -> None:
+    logits, labels = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([1, 0, 3])
+    soft = soft_cross_entropy_sum(logits, torch.eye(4)[labels], torch.ones(3))
+    torch.testing.assert_close(soft, cross_entropy_sum(logits, labels, torch.ones(3)))
+
+
+def test_hidden_bytes_alone_count_in_masked_language_modelling() -> None:
+    logits = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(0))
+    ids, hidden = torch.zeros(2, 5, dtype=torch.int64), torch.zeros(2, 5)
+    hidden[1, 3] = 1.0
+    loss = cross_entropy_sum(logits, ids, hidden)
+    torch.testing.assert_close(loss, -logits[1, 3].log_softmax(dim=0)[0])
+
+
+def test_classes_that_do_not_exclude_each_other_are_judged_one_by_one() -> None:
+    loss = binary_cross_entropy_sum(torch.zeros(2, 3), torch.eye(3)[:2], torch.tensor([1.0, 0.5]))
+    torch.testing.assert_close(loss, 1.5 * torch.tensor(2.0).log())
+
+
+def test_errors_of_grids_are_means_over_a_sample_and_sums_over_samples() -> None:
+    ones = torch.ones(2, 3, 4, 2)
+    torch.testing.assert_close(absolute_error_sum(ones, 0 * ones, torch.tensor([1.0, 2.0])), torch.tensor(3.0))
+    motion = ones * torch.tensor([3.0, 4.0])
+    torch.testing.assert_close(end_point_error_sum(motion, 0 * ones, torch.tensor([1.0, 2.0])), torch.tensor(15.0))

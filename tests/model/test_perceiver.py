@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.config import AttentionConfig, PerceiverConfig
+from model.config import PerceiverConfig
+from model.config_attention import AttentionConfig
 from model.config_grids import PositionsConfig
-from model.config_inputs import AudioInput, ImageInput, InputsConfig, PointsInput, TextInput, VideoInput
+from model.config_inputs import AudioInput, InputsConfig, PointsInput, TextInput
 from model.config_outputs import LabelOutput, OutputsConfig
+from model.config_pixels import ImageInput, VideoInput
 from model.losses import cross_entropy_sum
 from model.perceiver import Perceiver
 
@@ -132,7 +134,7 @@ def test_weights_start_as_in_the_paper() -> None:
     assert latents.abs().max() <= 0.04
     assert abs(latents.std() / 0.0176 - 1) < 0.02
     assert abs(query.std() * 256**0.5 - 1) < 0.02
-    assert not state["decoder.logits.weight"].any()
+    assert not state["decoder.means.label.logits.weight"].any()
 
 
 def gradients(built: Perceiver) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from model.attention import CrossAttend, SelfAttend, attend, normalised
-from model.config import AttentionConfig
+from model.config_attention import AttentionConfig
 from model.parameters import draw_parameters
 from model.positions import fourier_features, grid_places
 
