@@ -1,19 +1,29 @@
 """Sample: one sample as arrays of fixed shape. Batch: samples packed into one flat buffer a modality.
 
-Shapes of one sample (see config.py): image uint8 (H, W, 3); audio float32 (S,); video uint8 (T, H, W, 3);
-points float32 (P, 3); text int16 (L,). Pixels stay bytes until they are on the device.
+Shapes of one sample (see sections.py): image uint8 (H, W, 3); audio float32 (S,) or (frames, bins); video uint8
+(T, H, W, 3); points float32 (P, 3); text int16 (L,). Pixels stay bytes until they are on the device.
 """
 
 import math
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from data_shards.config import AudioConfig, DataConfig, ImageConfig, PointsConfig, Section, TextConfig, VideoConfig
+from data_shards.config import DataConfig
 
 NO_LABEL = -1
+_DTYPES = MappingProxyType(
+    {
+        "audio": torch.float32,
+        "image": torch.uint8,
+        "points": torch.float32,
+        "text": torch.int16,
+        "video": torch.uint8,
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -78,7 +88,7 @@ class Batch:
 
 def layout(config: DataConfig) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
     """Return shape and dtype of one sample in each configured modality."""
-    return {name: _array_of(section) for name, section in config.modalities().items()}
+    return {name: (section.shape, _DTYPES[name]) for name, section in config.modalities().items()}
 
 
 def num_bytes(config: DataConfig, num_samples: int) -> int:
@@ -98,17 +108,3 @@ def empty(config: DataConfig, num_samples: int, *, pinned: bool = False) -> Batc
         weights=torch.zeros(num_samples, dtype=torch.float32),
         keys=("",) * num_samples,
     )
-
-
-def _array_of(section: Section) -> tuple[tuple[int, ...], torch.dtype]:
-    match section:
-        case ImageConfig():
-            return (section.height, section.width, 3), torch.uint8
-        case AudioConfig():
-            return (section.num_samples,), torch.float32
-        case VideoConfig():
-            return (section.num_frames, section.height, section.width, 3), torch.uint8
-        case PointsConfig():
-            return (section.num_points, section.num_channels), torch.float32
-        case TextConfig():
-            return (section.num_bytes,), torch.int16

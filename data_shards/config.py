@@ -7,93 +7,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Optional
 
-Problem = tuple[str, str]
-"""Key relative to the part, and a sentence with what was expected, what came and what to do."""
+from data_shards.sections import (
+    AudioConfig,
+    ImageConfig,
+    PointsConfig,
+    Problem,
+    Section,
+    TextConfig,
+    VideoConfig,
+    at_least,
+)
 
-
-def at_least(minimum: float, fields: dict[str, float]) -> Iterator[Problem]:
-    """Yield a problem for each field below the minimum."""
-    for key, value in fields.items():
-        if value < minimum:
-            yield key, f"must be at least {minimum}, got {value}"
-
-
-@dataclass(frozen=True)
-class ImageConfig:
-    """Images as uint8 (height, width, 3)."""
-
-    height: int = 28
-    """Rows of pixels after resizing."""
-    width: int = 28
-    """Columns of pixels after resizing."""
-    shift_pixels: int = 0
-    """Training moves the image by up to this many pixels in each direction; what comes in at the border is 0."""
-
-    def problems(self) -> Iterator[Problem]:
-        """Yield what is wrong with the section."""
-        yield from at_least(1, {"height": self.height, "width": self.width})
-        yield from at_least(0, {"shift_pixels": self.shift_pixels})
-
-
-@dataclass(frozen=True)
-class AudioConfig:
-    """Mono audio as float32 (num_samples,) in [-1, 1]."""
-
-    sample_rate: int = 8_000
-    """Samples a second; recordings at another rate are resampled."""
-    num_samples: int = 8_000
-    """Length of the array: longer recordings are cut, shorter ones padded with zeros."""
-    jitter_samples: int = 0
-    """Training moves the recording by up to this many samples, within what there is of it."""
-
-    def problems(self) -> Iterator[Problem]:
-        """Yield what is wrong with the section."""
-        yield from at_least(1, {"sample_rate": self.sample_rate, "num_samples": self.num_samples})
-        yield from at_least(0, {"jitter_samples": self.jitter_samples})
-
-
-@dataclass(frozen=True)
-class VideoConfig:
-    """Clips as uint8 (num_frames, height, width, 3)."""
-
-    num_frames: int = 16
-    """Frames of a clip, evenly spaced over the video."""
-    height: int = 28
-    """Rows of pixels after resizing."""
-    width: int = 28
-    """Columns of pixels after resizing."""
-
-    def problems(self) -> Iterator[Problem]:
-        """Yield what is wrong with the section."""
-        yield from at_least(1, {"num_frames": self.num_frames, "height": self.height, "width": self.width})
-
-
-@dataclass(frozen=True)
-class PointsConfig:
-    """Point clouds as float32 (num_points, num_channels)."""
-
-    num_points: int = 256
-    """Points of a cloud: larger clouds are subsampled, smaller ones padded with zeros."""
-    num_channels: int = 3
-    """Values of a point: x, y, z."""
-
-    def problems(self) -> Iterator[Problem]:
-        """Yield what is wrong with the section."""
-        yield from at_least(1, {"num_points": self.num_points})
-        if self.num_channels != 3:
-            yield "num_channels", f"must be 3 (x, y, z), got {self.num_channels}"
-
-
-@dataclass(frozen=True)
-class TextConfig:
-    """Text as int16 ids (num_bytes,): a byte of its UTF-8 plus 6, below that the special ids."""
-
-    num_bytes: int = 64
-    """Length of the array: longer texts are cut, shorter ones padded."""
-
-    def problems(self) -> Iterator[Problem]:
-        """Yield what is wrong with the section."""
-        yield from at_least(1, {"num_bytes": self.num_bytes})
+__all__ = ["AudioConfig", "DataConfig", "ImageConfig", "PointsConfig", "Section", "TextConfig", "VideoConfig"]
 
 
 @dataclass(frozen=True)
@@ -154,6 +79,3 @@ class DataConfig:
                 yield f"modality_dropout.{name}", f"must be a probability from 0 to 1, got {probability}"
         positive = ("lanes", "window", "num_threads", "prefetch_batches", "prefetch_mib", "live_mib")
         yield from at_least(1, {name: getattr(self, name) for name in positive})
-
-
-Section = ImageConfig | AudioConfig | VideoConfig | PointsConfig | TextConfig

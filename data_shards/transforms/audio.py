@@ -1,16 +1,26 @@
-"""Recordings to float32 (num_samples,) at the config's rate."""
+"""Recordings to float32 (num_samples,) at the config's rate, or to frames of a log-mel spectrogram."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_shards import decode
 from data_shards.config import AudioConfig
+from data_shards.transforms.spectrogram import log_mel
 
 
 def fit(
     data: bytes | memoryview, config: AudioConfig, rng: np.random.Generator | None
 ) -> tuple[NDArray[np.float32], int]:
     """Return the middle of a long recording, or a short one padded with zeros; in training moved at random."""
+    window, num_valid = _window(data, config, rng)
+    if config.log_mel is None:
+        return window, num_valid
+    return log_mel(window, num_valid, config.sample_rate, config.log_mel)
+
+
+def _window(
+    data: bytes | memoryview, config: AudioConfig, rng: np.random.Generator | None
+) -> tuple[NDArray[np.float32], int]:
     samples, sample_rate = decode.audio(data)
     if sample_rate != config.sample_rate:
         raise ValueError(f"sound of {sample_rate} samples a second; expected {config.sample_rate}")
