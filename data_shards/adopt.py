@@ -10,6 +10,7 @@ from pathlib import Path
 from data_shards import manifest
 from data_shards.manifest import Manifest, ShardEntry, Split
 from data_shards.members import LABEL, modality_of
+from data_shards.reader import refuse_outside
 from data_shards.tar_index import TarIndex
 
 MAX_LABEL = 1_000_000
@@ -75,6 +76,8 @@ def _tars(folder: Path) -> list[Path]:
     found = sorted(folder.glob("*.tar")) + sorted(folder.glob("*/*.tar"))
     if not found:
         raise ValueError(f"{folder}: no .tar file in it or in a folder of it; name the folder that holds the tars")
+    for path in found:
+        refuse_outside(path, folder)
     return found
 
 

@@ -120,23 +120,23 @@ class LaneOrder:
         self._window = window
         self._identity = (split.fingerprint, seed, lanes, window)
         # Neighbouring batches use the same stretch of a lane; two of them for every lane are at hand.
-        self._stretch = lru_cache(maxsize=2 * lanes)(self._shuffled_stretch)
-        self._epoch = lru_cache(maxsize=2)(self._permuted_shards)
+        self._cached_lane = lru_cache(maxsize=2 * lanes)(self.lane)
+        self._cached_epoch = lru_cache(maxsize=2)(self._permuted_shards)
 
     def samples(self, epoch: int, lane: np.ndarray, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return shard and sample at places of lanes, each int64 like `lane` and `place`."""
         number = np.empty(len(lane), np.int64)
         for cut in _runs(lane * (self.lane_length + 1) + place // self._window):
-            first = int(place[cut.start]) // self._window
-            shuffled = self._stretch(epoch, int(lane[cut.start]), first)
-            number[cut] = lane[cut] * self.lane_length + shuffled[place[cut] - first * self._window]
-        shards, starts, rotation = self._epoch(epoch)
+            begin = int(place[cut.start]) // self._window * self._window
+            end = min(begin + self._window, self.lane_length)
+            shuffled = self._cached_lane(epoch, int(lane[cut.start]), begin, end)
+            number[cut] = lane[cut] * self.lane_length + shuffled[place[cut] - begin]
+        shards, starts, rotation = self._cached_epoch(epoch)
         shard, sample = _located(starts, (number + rotation) % starts[-1])
         return shards[shard], sample
 
-    def _shuffled_stretch(self, epoch: int, lane: int, stretch: int) -> np.ndarray:
-        """Return the samples of a lane at places stretch * window to (stretch + 1) * window."""
-        begin, end = stretch * self._window, min((stretch + 1) * self._window, self.lane_length)
+    def lane(self, epoch: int, lane: int, begin: int, end: int) -> np.ndarray:
+        """Return the numbers, counted from the lane's start, of the samples at places begin to end of a lane."""
         reach = -(-self._window // 2)
         # Samples that can come to these places lie within `reach` of them, and what can come between those within
         # twice that. All that lie before `first` come before, so a place's rank here is its rank in the lane.

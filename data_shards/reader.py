@@ -107,9 +107,10 @@ def read_index(folder: Path, entry: ShardEntry) -> TarIndex:
 
 
 def check_shards(folder: Path, split: Split) -> None:
-    """Raise ValueError for the first shard that is missing or has another size than the manifest says."""
+    """Raise ValueError for the first shard that is missing, elsewhere, or of another size than the manifest says."""
     for entry in split.shards:
         path = folder / entry.name
+        refuse_outside(path, folder)
         try:
             num_bytes = path.stat().st_size
         except FileNotFoundError:
@@ -120,3 +121,9 @@ def check_shards(folder: Path, split: Split) -> None:
                 f"{path}: has {num_bytes} bytes, the manifest says {entry.num_bytes}: it was cut short or replaced; "
                 f"copy it again, then run `perceiver data verify {folder}`"
             )
+
+
+def refuse_outside(path: Path, folder: Path) -> None:
+    """Raise ValueError where a path leads out of the folder, by its name or by a link."""
+    if (path.is_symlink() or ".." in path.parts) and not path.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{path}: leads out of the folder; move the shard into it, or name the folder where it lies")

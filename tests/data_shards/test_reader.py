@@ -1,0 +1,123 @@
+"""The reader gives what was packed, an extent at a time, and nothing that was changed since."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_shards import extents
+from data_shards.extents import Extent, ExtentCache
+from data_shards.manifest import Manifest
+from data_shards.reader import Reader, check_shards
+
+TextShards = Callable[..., Manifest]
+
+
+def reader_of(folder: Path, manifest: Manifest) -> Reader:
+    return Reader(folder, manifest.split("train"), live_bytes=1 << 20)
+
+
+def test_samples_are_what_was_packed(tmp_path: Path, text_shards: TextShards) -> None:
+    reader = reader_of(tmp_path, text_shards(tmp_path, [3, 5]))
+    for shard, sample in [(1, 4), (0, 0), (1, 0), (0, 2)]:
+        raw = reader.sample(shard, sample)
+        assert raw.key == f"tr{shard:03d}_{sample:04d}"
+        assert {name: bytes(content) for name, content in raw.members.items()} == {
+            "txt": raw.key.encode(),
+            "cls": str((shard + sample) % 3).encode(),
+        }
+    assert reader.num_extents_read == 2
+
+
+def test_a_missing_index_is_made_anew(tmp_path: Path, text_shards: TextShards) -> None:
+    manifest = text_shards(tmp_path, [3])
+    (tmp_path / "train/000000.idx").unlink()
+    assert reader_of(tmp_path, manifest).sample(0, 1).key == "tr000_0001"
+
+
+def test_another_shards_index_is_refused(tmp_path: Path, text_shards: TextShards) -> None:
+    manifest = text_shards(tmp_path, [3, 4])
+    (tmp_path / "train/000000.idx").write_bytes((tmp_path / "train/000001.idx").read_bytes())
+    with pytest.raises(ValueError, match=r"000000\.idx: is not the index .* delete it"):
+        reader_of(tmp_path, manifest).sample(0, 1)
+
+
+def test_a_flipped_byte_is_found_in_its_sample_alone(tmp_path: Path, text_shards: TextShards) -> None:
+    manifest = text_shards(tmp_path, [3])
+    path = tmp_path / "train/000000.tar"
+    content = bytearray(path.read_bytes())
+    content[content.index(b"tr000_0001", content.index(b"tr000_0001") + 512)] ^= 1
+    path.write_bytes(content)
+    reader = reader_of(tmp_path, manifest)
+    assert reader.sample(0, 0).key == "tr000_0000"
+    with pytest.raises(ValueError, match=r"000000\.tar: tr000_0001: bytes \d+ to \d+ are not what was written"):
+        reader.sample(0, 1)
+
+
+def test_missing_and_cut_shards_are_named_before_the_first_step(tmp_path: Path, text_shards: TextShards) -> None:
+    split = text_shards(tmp_path, [3, 3]).split("train")
+    check_shards(tmp_path, split)
+    path = tmp_path / "train/000001.tar"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"000001\.tar: has 10239 bytes, the manifest says 10240: .* copy it again"):
+        check_shards(tmp_path, split)
+    path.unlink()
+    with pytest.raises(ValueError, match=r"000001\.tar: no such file, but .*manifest\.json lists it; copy"):
+        check_shards(tmp_path, split)
+
+
+def test_a_shard_outside_the_folder_is_refused(tmp_path: Path, text_shards: TextShards) -> None:
+    split = text_shards(tmp_path / "in", [3]).split("train")
+    path = tmp_path / "in/train/000000.tar"
+    path.rename(tmp_path / "out.tar")
+    path.symlink_to(tmp_path / "out.tar")
+    with pytest.raises(ValueError, match=r"000000\.tar: leads out of the folder"):
+        check_shards(tmp_path / "in", split)
+
+
+def test_extents_begin_and_end_with_samples() -> None:
+    ends = np.cumsum([10] * 26)
+    spans = np.stack([ends - 9, ends], axis=1)
+    assert extents.cuts(spans, 100).tolist() == [0, 10, 20, 26]
+    assert extents.cuts(spans[:22], 100).tolist() == [0, 10, 22]  # a rest of less than half goes with the one before
+    assert extents.cuts(spans, 1000).tolist() == [0, 26]
+    assert extents.cuts(spans, 5).tolist() == list(range(27))
+
+
+def extent(num_bytes: int = 10) -> Extent:
+    return Extent(0, memoryview(bytes(num_bytes)))
+
+
+def test_the_extent_cache_holds_no_more_than_its_bytes() -> None:
+    cache = ExtentCache(live_bytes=30)
+    for number in [0, 1, 2, 0, 3, 0, 1]:  # 3 drops 1, since 0 was touched after it
+        cache.get((0, number), extent)
+    assert cache.num_read == 5
+    assert cache._held_bytes == 30
+
+
+def test_threads_that_want_one_extent_read_it_once() -> None:
+    cache, both_there = ExtentCache(100), threading.Barrier(2)
+
+    def touch() -> Extent:
+        both_there.wait()
+        return cache.get((0, 0), extent)
+
+    with ThreadPoolExecutor(2) as threads:
+        first, second = (threads.submit(touch) for _ in range(2))
+    assert first.result() is second.result()
+    assert cache.num_read == 1
+
+
+def test_a_failed_read_is_tried_again_by_the_next_touch() -> None:
+    cache = ExtentCache(100)
+
+    def fails() -> Extent:
+        raise OSError("input/output error")
+
+    with pytest.raises(OSError, match="input/output error"):
+        cache.get((0, 0), fails)
+    assert len(cache.get((0, 0), extent).content) == 10
