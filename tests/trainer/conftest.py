@@ -1,0 +1,56 @@
+"""Scripts of tests/trainer/scenarios, run by real processes that talk over gloo."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCENARIOS = Path(__file__).parent / "scenarios"
+REPOSITORY = Path(__file__).parents[2]
+RunRanks = Callable[..., list[Any]]
+
+
+@pytest.fixture(scope="session")
+def run_ranks() -> RunRanks:
+    """Run `scenarios/NAME.py ARGUMENTS` on so many ranks; return what each printed as JSON on its last line."""
+
+    def run(name: str, world_size: int, *arguments: object, fails: bool = False) -> list[Any]:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world_size)}
+        ranks = [
+            subprocess.Popen(
+                [sys.executable, str(SCENARIOS / f"{name}.py"), *map(str, arguments)],
+                env={
+                    **os.environ,
+                    "PYTHONPATH": str(REPOSITORY),
+                    "OMP_NUM_THREADS": "1",
+                    **shared,
+                    "RANK": str(rank),
+                    "LOCAL_RANK": str(rank),
+                },
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(world_size)
+        ]
+        try:
+            outputs = [rank.communicate(timeout=240) for rank in ranks]
+        finally:
+            for rank in ranks:
+                rank.kill()
+        if fails:
+            return [rank.returncode for rank in ranks]
+        for rank, (_, errors) in zip(ranks, outputs, strict=True):
+            assert rank.returncode == 0, errors
+        return [json.loads(printed.splitlines()[-1]) for printed, _ in outputs]
+
+    return run

@@ -1,0 +1,61 @@
+"""For every ZeRO stage: train 6 steps and save after 3; load into a fresh engine; print losses and state digests.
+
+Arguments: the folder for the checkpoints, and the stage distance between who saves and who loads ("load" alone, to
+load what another world wrote).
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import xxhash
+from tiny import engine, share, whole_batch
+
+from trainer.checkpoint import Store
+from trainer.config import CheckpointConfig
+from trainer.engine import Engine
+from trainer.run_state import RunState
+from trainer.world import World
+
+
+def digest(trained: Engine) -> list[str]:
+    """Return a hash of every tensor that any rank holds, in an order that no world changes."""
+    mine = {
+        f"{kind} {name}": xxhash.xxh3_64_hexdigest(tensor.numpy().tobytes())
+        for kind, tensors in trained.snapshot().items()
+        for name, tensor in tensors.items()
+    }
+    return sorted(f"{name} {value}" for part in world.gather(mine) for name, value in part.items())
+
+
+def train(trained: Engine, first: int, last: int) -> list[float]:
+    return [float(trained.step(share(whole_batch(step), world)).loss) for step in range(first, last)]
+
+
+folder, mode = Path(sys.argv[1]), sys.argv[2]
+world = World.from_environment(60.0)
+result = {}
+for stage in range(4):
+    store = Store(folder / str(stage), CheckpointConfig(asynchronous=stage % 2 == 0), world)
+    entry = result[stage] = {}
+    if mode == "save":
+        straight = engine(world, zero_stage=stage)
+        train(straight, 0, 3)
+        store.save(straight, RunState(step=3))
+        entry["saved"] = digest(straight)
+        store.wait()
+        entry["straight_losses"] = train(straight, 3, 6)
+        entry["straight"] = digest(straight)
+        straight.close()
+    for distance in range(4):
+        resumed = engine(world, seed=7, zero_stage=(stage + distance) % 4, micro_batch=4 if distance else 0)
+        loaded = store.load(resumed)
+        assert loaded is not None
+        assert loaded.state == RunState(step=3)
+        entry[f"loaded_{distance}"] = digest(resumed)
+        entry[f"resumed_losses_{distance}"] = train(resumed, 3, 6)
+        entry[f"resumed_{distance}"] = digest(resumed)
+        resumed.close()
+    store.close()
+world.close()
+sys.stdout.write(json.dumps(result))

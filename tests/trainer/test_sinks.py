@@ -1,0 +1,52 @@
+"""A resumed run has every step once, in the JSON lines and in TensorBoard."""
+
+import io
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from trainer.sinks import JsonLines, ProgressBar, TensorBoard
+
+
+def write(sink: Sink, steps: Iterable[int]) -> None:
+    for step in steps:
+        sink.write("train", {"step": step, "loss": 1.0 / step})
+
+
+def test_json_lines_drops_steps_after_the_one_resumed_at_and_half_lines(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    sink = JsonLines(path, 0)
+    write(sink, range(1, 8))
+    sink.close()
+    with path.open("a") as file:
+        file.write('{"kind": "train", "st')
+    sink = JsonLines(path, 4)
+    write(sink, range(5, 9))
+    sink.close()
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [record["step"] for record in records] == list(range(1, 9))
+    assert records[0] == {"kind": "train", "step": 1, "loss": 1.0}
+
+
+def test_tensorboard_shows_no_step_twice(tmp_path: Path) -> None:
+    for resumed, steps in ((0, range(1, 8)), (4, range(5, 9))):
+        sink = TensorBoard(tmp_path, resumed)
+        write(sink, steps)
+        sink.close()
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == list(range(1, 9))
+
+
+def test_the_progress_bar_tells_step_loss_speed_and_waiting() -> None:
+    shown = io.StringIO()
+    bar = ProgressBar(10, 2, Console(file=shown, width=120, force_terminal=True, color_system=None))
+    bar.write("train", {"step": 5, "loss": 0.25, "samples_per_second": 321.0, "data_wait_share": 0.5})
+    bar.write("evaluation", {"step": 5, "samples": 3, "accuracy/all": 0.75})
+    bar.write("save", {"step": 5, "error": "No space left on device"})
+    bar.close()
+    text = shown.getvalue()
+    assert all(part in text for part in ("5/10", "loss 0.2500", "321 samples/s", "data wait 50%", "all 75.00%"))
+    assert "No space left on device" in text

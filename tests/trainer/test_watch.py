@@ -1,0 +1,42 @@
+"""A stop is remembered, not acted upon; afterwards everything is as before."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from trainer.watch import StopRequest
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT])
+def test_a_signal_raises_the_flag_and_names_itself(number: int) -> None:
+    before = signal.getsignal(number)
+    with StopRequest() as stop:
+        assert not stop.is_raised()
+        os.kill(os.getpid(), number)
+        assert stop.is_raised()
+        assert stop.reason == signal.Signals(number).name
+    assert signal.getsignal(number) == before
+
+
+def test_a_stop_file_raises_the_flag(tmp_path: Path) -> None:
+    path = tmp_path / "stop"
+    path.touch()
+    assert StopRequest(path).is_raised()
+    assert not StopRequest(tmp_path / "other").is_raised()
+
+
+def test_a_time_limit_raises_the_flag() -> None:
+    assert StopRequest(time_limit_seconds=1e-9).is_raised()
+    assert not StopRequest(time_limit_seconds=1e9).is_raised()
+
+
+def test_a_forked_child_does_not_take_the_signal_for_its_own(tmp_path: Path) -> None:
+    with StopRequest() as stop:
+        child = os.fork()
+        if child == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os._exit(int(stop.is_raised()))
+        assert os.waitpid(child, 0)[1] == 0
+        assert not stop.is_raised()
