@@ -101,7 +101,7 @@ class TensorFile:
         begin = first + start * dtype.itemsize
         end = last if stop is None else first + stop * dtype.itemsize
         data = np.fromfile(self._path, dtype=np.uint8, count=end - begin, offset=self._data_start + begin)
-        return torch.from_numpy(data).view(dtype)
+        return torch.from_numpy(data).view(dtype) if len(data) else torch.empty(0, dtype=dtype)
 
 
 def _bytes(tensor: Tensor) -> np.ndarray:

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from trainer.sinks import JsonLines, ProgressBar, TensorBoard
+from trainer.sinks import JsonLines, ProgressBar, Sink, TensorBoard
 
 
 def write(sink: Sink, steps: Iterable[int]) -> None:
