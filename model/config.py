@@ -56,6 +56,8 @@ class PerceiverConfig:
     """Attention between the latents."""
     gelu: Literal["tanh", "erf"] = "tanh"
     """The MLPs' activation: DeepMind's tanh approximation, or the exact one of Hugging Face."""
+    cross_attend_form: Literal["auto", "plain", "absorbed", "separable"] = "auto"
+    """How the latents read the inputs; all forms give the same numbers, and auto takes the one that costs least."""
     activation_checkpointing: Literal["none", "blocks", "layers"] = "none"
     """What the backward pass recomputes instead of keeping: nothing, every block and cross-attend, or every layer."""
 
