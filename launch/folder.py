@@ -52,6 +52,26 @@ class RunFolder:
         return self.path / "pictures"
 
     @property
+    def attempts_folder(self) -> Path:
+        """One folder a supervised start, 0001 and so on."""
+        return self.path / "attempts"
+
+    @property
+    def cluster_path(self) -> Path:
+        """The cluster profile of the newest submission."""
+        return self.path / "cluster.yaml"
+
+    @property
+    def submission_path(self) -> Path:
+        """The newest submission: its job id, and what it asked for."""
+        return self.path / "submission.json"
+
+    @property
+    def stop_path(self) -> Path:
+        """There from `perceiver stop` until the run is resumed: it is not started again by itself."""
+        return self.path / "stop"
+
+    @property
     def lock_path(self) -> Path:
         """Held by the processes that write into the run."""
         return self.path / "lock"

@@ -13,16 +13,18 @@ COLUMNS = 8
 def loss_curve(metrics_path: Path, out: Path) -> None:
     """Draw the training loss by step, and the accuracy of the evaluations beside it, from a run's metrics.jsonl."""
     rows = [json.loads(line) for line in metrics_path.read_text().splitlines()]
-    losses = [(row["step"], row["loss"]) for row in rows if "loss" in row]
-    accuracies = [(row["step"], row["accuracy"]) for row in rows if "accuracy" in row]
+    losses = [(row["step"], row["loss"]) for row in rows if row["kind"] == "train"]
+    evaluations = [row for row in rows if row["kind"] == "evaluation"]
     figure = Figure(figsize=(9, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.plot(*zip(*losses, strict=True), linewidth=0.8)
+    if losses:
+        left.plot(*zip(*losses, strict=True), linewidth=0.8)
     left.set(title="training loss", xlabel="step", ylabel="cross-entropy", yscale="log")
-    for name in accuracies[-1][1] if accuracies else ():
-        right.plot([step for step, _ in accuracies], [accuracy[name] for _, accuracy in accuracies], ".-", label=name)
+    for name in (key for key in (evaluations[-1] if evaluations else ()) if key.startswith("accuracy/")):
+        points = [(row["step"], row[name]) for row in evaluations if name in row]
+        right.plot(*zip(*points, strict=True), ".-", label=name.removeprefix("accuracy/"))
     right.set(title="test accuracy", xlabel="step", ylim=(0, 1))
-    if accuracies:
+    if evaluations:
         right.legend(title="modalities", loc="lower right")
     for axes in (left, right):
         axes.grid(alpha=0.3)

@@ -1,0 +1,34 @@
+"""Fail on all ranks or on none: what a user can mend is told once, and every rank leaves with the same status."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from trainer.world import World
+
+BAD_INPUT = 2
+
+T = TypeVar("T")
+
+
+def together(world: World, work: Callable[[], T]) -> T:
+    """Return what the work returned; where it raised ValueError on any rank, all ranks end. Collective.
+
+    Rank 0 raises a ValueError with the sentences of all; the others leave with the same exit status, in silence.
+    """
+    result: T | None = None
+    sentence = ""
+    try:
+        result = work()
+    except ValueError as error:
+        sentence = str(error)
+    sentences = {text for text in world.gather(sentence) if text}
+    if not sentences:
+        return result  # type: ignore[return-value]  # the work returned
+    if world.is_first:
+        raise ValueError("\n".join(sorted(sentences)))
+    raise SystemExit(BAD_INPUT)
+
+
+def first_does(world: World, work: Callable[[], None]) -> None:
+    """Let rank 0 do the work and the others wait for it; it fails on all or on none. Collective."""
+    together(world, work if world.is_first else lambda: None)
