@@ -1,0 +1,140 @@
+"""The record of a run's attempts: a folder each, so that a number is given once and a later one is seen by all.
+
+RUN/attempts/0003/start.json   who, where, from which step; written by the supervisor
+RUN/attempts/0003/rank_2.json  where a rank runs and, once it has left by itself, with which status
+RUN/attempts/0003/end.json     how it ended; missing when Slurm took the attempt away
+
+Standard library only: on a cluster with containers it runs under the host's python3.
+"""
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from launch.folder import RunFolder
+from launch.restarts import Attempt
+
+HEARTBEAT_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class RankRecord:
+    """Where a rank runs and how it left."""
+
+    rank: int
+    node: str
+    pid: int
+    status: int | None = None
+    """Exit status; None while it runs, and for ever if it was killed."""
+    seen_at: float = 0.0
+    """Its last heartbeat, or when it left; Unix seconds."""
+
+
+def begin(folder: RunFolder, *, job_id: str, nodes: Sequence[str]) -> Attempt:
+    """Take the next number, which supersedes every earlier attempt, and record the start."""
+    number = current(folder) + 1
+    while True:
+        try:
+            attempt_folder(folder, number).mkdir(parents=True)
+            break
+        except FileExistsError:
+            number += 1
+    attempt = Attempt(number, job_id, tuple(nodes), time.time(), newest_step(folder))
+    _write(attempt_folder(folder, number) / "start.json", asdict(attempt))
+    return attempt
+
+
+def end(folder: RunFolder, number: int, status: int) -> Attempt:
+    """Record how an attempt ended and return it."""
+    attempt = replace(
+        _read_attempt(folder, number),
+        ended_at=time.time(),
+        status=status,
+        last_step=newest_step(folder),
+        failed_nodes=first_to_fail(ranks(folder, number)),
+    )
+    _write(attempt_folder(folder, number) / "end.json", asdict(attempt))
+    return attempt
+
+
+def history(folder: RunFolder) -> list[Attempt]:
+    """Return all attempts, oldest first; one that Slurm took away has the step that the next one went on from."""
+    attempts = [_read_attempt(folder, number) for number in _numbers(folder)]
+    for index, attempt in enumerate(attempts[:-1]):
+        if attempt.ended_at is None:
+            attempts[index] = replace(attempt, last_step=attempts[index + 1].first_step)
+    return attempts
+
+
+def current(folder: RunFolder) -> int:
+    """Return the number of the newest attempt; 0 before the first."""
+    return max(_numbers(folder), default=0)
+
+
+def attempt_folder(folder: RunFolder, number: int) -> Path:
+    """Return where an attempt is recorded."""
+    return folder.attempts_folder / f"{number:04d}"
+
+
+def write_rank(folder: RunFolder, number: int, record: RankRecord) -> Path:
+    """Record where a rank runs or how it left, and return the file; touching it is the rank's heartbeat."""
+    path = attempt_folder(folder, number) / f"rank_{record.rank}.json"
+    _write(path, asdict(record))
+    return path
+
+
+def ranks(folder: RunFolder, number: int) -> list[RankRecord]:
+    """Return what the ranks of an attempt recorded, by rank."""
+    paths = attempt_folder(folder, number).glob("rank_*.json")
+    records = (RankRecord(**_read(path) | {"seen_at": path.stat().st_mtime}) for path in paths)
+    return sorted(records, key=lambda record: record.rank)
+
+
+def first_to_fail(records: Sequence[RankRecord]) -> tuple[str, ...]:
+    """Return the nodes of the ranks that fell silent first, or else that of the rank that failed first.
+
+    When a rank dies its peers soon fail with a broken connection, or wait for it until they are killed; they are not
+    to blame.
+    """
+    killed = [record for record in records if record.status is None]
+    if killed:
+        silent_since = min(record.seen_at for record in killed) + HEARTBEAT_SECONDS
+        return tuple(sorted({record.node for record in killed if record.seen_at <= silent_since}))
+    failed = [record for record in records if record.status]
+    return (min(failed, key=lambda record: record.seen_at).node,) if failed else ()
+
+
+def newest_step(folder: RunFolder) -> int:
+    """Return the step of the newest complete checkpoint; 0 without one."""
+    names = (path.name.partition("_") for path in folder.checkpoints_folder.glob("step_*"))
+    return max((int(number) for _, _, number in names if number.isdigit()), default=0)
+
+
+def _numbers(folder: RunFolder) -> list[int]:
+    # A folder without start.json is being made, or its maker died: its number is taken all the same.
+    return sorted(int(path.name) for path in folder.attempts_folder.glob("[0-9]*"))
+
+
+def _read_attempt(folder: RunFolder, number: int) -> Attempt:
+    for name in ("end.json", "start.json"):
+        path = attempt_folder(folder, number) / name
+        if path.is_file():
+            values = _read(path)
+            values |= {key: tuple(values[key]) for key in ("nodes", "failed_nodes")}
+            return Attempt(**values)
+    return Attempt(number, "", (), 0.0, 0)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(json.dumps(content) + "\n")
+    beside.replace(path)

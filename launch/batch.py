@@ -1,0 +1,104 @@
+"""What a batch script does on the first node before and after its ranks: `python -m launch.batch begin|end RUN`.
+
+Begin takes the attempt's number and a port for the ranks to meet and prints them as shell; end records how the attempt
+went and asks Slurm for the next one. Standard library only, like all that it imports.
+"""
+
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from launch import attempts
+from launch.folder import RunFolder
+from launch.restarts import RestartConfig, bad_nodes, verdict
+
+# Below the ports that kernels hand out to outgoing connections, which begin at 32768.
+FIRST_PORT, NUM_PORTS = 20_000, 12_000
+
+
+def begin(folder: RunFolder) -> str:
+    """Start the record of a new attempt and return the shell lines that its ranks need."""
+    job_id = os.environ["SLURM_JOB_ID"]
+    nodes = _scontrol("show", "hostnames", os.environ["SLURM_JOB_NODELIST"]).split()
+    attempt = attempts.begin(folder, job_id=job_id, nodes=nodes)
+    _log(f"attempt {attempt.number} of {folder.path}: job {job_id} on {' '.join(nodes)} from step {attempt.first_step}")
+    variables = {
+        "PERCEIVER_ATTEMPT": attempt.number,
+        "MASTER_ADDR": nodes[0],
+        "MASTER_PORT": free_port(preferred_port(int(job_id), attempt.number)),
+    }
+    return "\n".join(f"export {name}={shlex.quote(str(value))}" for name, value in variables.items())
+
+
+def end(folder: RunFolder, status: int, config: RestartConfig) -> int:
+    """Record how the attempt ended, requeue the job if the run is to go on, and return the job's exit status."""
+    # A requeue ends this script too, with TERM; it must live on for what follows.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    attempts.end(folder, int(os.environ["PERCEIVER_ATTEMPT"]), status)
+    history = attempts.history(folder)
+    decision = verdict(history, config, stop_requested=folder.stop_path.exists())
+    _log(f"attempt {history[-1].number} ended with status {status}: {decision.reason}")
+    if decision.again:
+        requeue(os.environ["SLURM_JOB_ID"], exclude=bad_nodes(history, config))
+    return status
+
+
+def requeue(job_id: str, *, exclude: tuple[str, ...]) -> None:
+    """Put the job back into the queue and keep it away from these nodes too."""
+    _scontrol("requeue", job_id)
+    if exclude:
+        before = _field(job_id, "ExcNodeList")
+        names = ",".join(exclude if before == "(null)" else (before, *exclude))
+        # Only a job that waits can be changed, which it does from the requeue on.
+        _scontrol("update", f"JobId={job_id}", f"ExcNodeList={names}")
+        _log(f"the next attempt avoids {names}")
+
+
+def preferred_port(job_id: int, attempt: int) -> int:
+    """Return a port that two jobs on one node, and two attempts of one job, do not share."""
+    return FIRST_PORT + (job_id * 101 + attempt) % NUM_PORTS
+
+
+def free_port(first: int) -> int:
+    """Return the first port from `first` on that nothing on this node uses or has just used."""
+    for offset in range(NUM_PORTS):
+        port = FIRST_PORT + (first - FIRST_PORT + offset) % NUM_PORTS
+        with socket.socket() as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+            return port
+    raise OSError(f"no free port from {FIRST_PORT} to {FIRST_PORT + NUM_PORTS}")
+
+
+def _field(job_id: str, name: str) -> str:
+    words = _scontrol("show", "job", "--oneliner", job_id).split()
+    return next((word.partition("=")[2] for word in words if word.startswith(f"{name}=")), "(null)")
+
+
+def _scontrol(*words: str) -> str:
+    return subprocess.run(["scontrol", *words], check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+def _log(line: str) -> None:
+    # Standard output is the shell's.
+    sys.stderr.write(f"perceiver: {line}\n")
+
+
+def main(words: list[str]) -> int:
+    """Run `begin RUN` or `end RUN STATUS MAX_REQUEUES MAX_FAILURES EXCLUDE_AFTER`."""
+    folder = RunFolder(Path(words[1]))
+    if words[0] == "begin":
+        sys.stdout.write(begin(folder) + "\n")
+        return 0
+    status, *limits = (int(word) for word in words[2:])
+    return end(folder, status, RestartConfig(*limits))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,89 @@
+"""One rank of a supervised attempt: `python -m launch.rank RUN`, started by srun or by the local supervisor.
+
+It translates Slurm's variables into torch's, leaves at once if it is signalled before training can be asked to stop,
+stops itself when a later attempt has begun, and records how it left.
+"""
+
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from launch import attempts
+from launch.attempts import RankRecord
+from launch.fence import NUMBER, Fence
+from launch.folder import RunFolder
+from launch.restarts import RUN_ME_AGAIN
+
+
+def main(folder: RunFolder) -> int:
+    """Run this rank of the attempt that the environment names and return its exit status."""
+    # Until the training has handlers of its own there is nothing to save, so a signal ends the rank in good order.
+    # That of the time limit or of preemption is USR2, Slurm's last word is TERM.
+    for number in (signal.SIGUSR2, signal.SIGTERM):
+        signal.signal(number, _leave)
+    os.environ.update(torch_variables(os.environ))
+    rank, attempt = int(os.environ["RANK"]), int(os.environ[NUMBER])
+    _redirect(log_path(folder, attempt, rank))
+    record = RankRecord(rank, os.environ.get("SLURMD_NODENAME") or socket.gethostname(), os.getpid())
+    Fence.of(folder).watch(attempts.write_rank(folder, attempt, record))
+    status = _train(folder)
+    attempts.write_rank(folder, attempt, replace(record, status=status))
+    return status
+
+
+def torch_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return torch's variables of this rank; those of Slurm win over any that the user's shell exported."""
+    if "SLURM_PROCID" not in environment:
+        return {}
+    return {
+        "RANK": environment["SLURM_PROCID"],
+        "LOCAL_RANK": environment["SLURM_LOCALID"],
+        "WORLD_SIZE": environment["SLURM_STEP_NUM_TASKS"],
+        "LOCAL_WORLD_SIZE": environment["SLURM_STEP_TASKS_PER_NODE"].partition("(")[0].partition(",")[0],
+    }
+
+
+def log_path(folder: RunFolder, attempt: int, rank: int) -> Path:
+    """Return where a rank's output goes."""
+    return folder.logs_folder / f"attempt_{attempt:04d}_rank_{rank}.log"
+
+
+def _train(folder: RunFolder) -> int:
+    try:
+        from configs.run import load
+        from launch import train
+
+        return train.main(load(folder.config_path), folder.path)
+    except ValueError as error:
+        sys.stderr.write(f"perceiver: {error}\n")
+        return 2
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else 1
+    except Exception:  # noqa: BLE001  # the record has to say that this rank failed, whatever it was
+        traceback.print_exc()
+        return 1
+
+
+def _leave(_signal: int, _frame: FrameType | None) -> NoReturn:
+    sys.exit(RUN_ME_AGAIN)
+
+
+def _redirect(path: Path) -> None:
+    """Send what this process and its children print to the log; rank 0 keeps a terminal that it has."""
+    if os.isatty(1) and os.environ["RANK"] == "0":
+        return
+    path.parent.mkdir(exist_ok=True)
+    with path.open("ab") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+
+
+if __name__ == "__main__":
+    sys.exit(main(RunFolder(Path(sys.argv[1]))))

@@ -1,0 +1,99 @@
+"""Whether a run that has ended is started again: a pure function of the record of its attempts."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+FINISHED = 0
+BAD_INPUT = 2
+RUN_ME_AGAIN = 85
+
+
+@dataclass(frozen=True)
+class RestartConfig:
+    """How often a run may start again by itself."""
+
+    max_requeues: int = 100
+    """Restarts after an orderly stop: a time limit or a preemption that the processes saw coming."""
+    max_failures: int = 3
+    """Failures in a row, without a new checkpoint between them, after which the run is given up."""
+    exclude_after: int = 2
+    """Failures that began on a node before that node is excluded from the run's later attempts; 0 excludes none."""
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Yield (key, sentence) for every value that contradicts itself."""
+        for key in ("max_requeues", "max_failures", "exclude_after"):
+            if getattr(self, key) < 0:
+                yield key, f"expected at least 0, got {getattr(self, key)}"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One start of a run and, once it is known, how it ended."""
+
+    number: int
+    """From 1."""
+    job_id: str
+    """Of Slurm; empty for a local run."""
+    nodes: tuple[str, ...]
+    """Where it ran, the first one first."""
+    started_at: float
+    """Unix seconds."""
+    first_step: int
+    """Step of the checkpoint that it went on from."""
+    ended_at: float | None = None
+    """Unix seconds; None while it runs and when Slurm took it away (preempted, node lost, cancelled)."""
+    status: int | None = None
+    """Exit status of its processes; None with ended_at."""
+    last_step: int = 0
+    """Step of its newest checkpoint."""
+    failed_nodes: tuple[str, ...] = ()
+    """The nodes on which its failure began."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether its processes ended by themselves with an error."""
+        return self.status not in (None, FINISHED, BAD_INPUT, RUN_ME_AGAIN)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether to start again, and why, in words for the log."""
+
+    again: bool
+    reason: str
+
+
+def verdict(history: Sequence[Attempt], config: RestartConfig, *, stop_requested: bool) -> Verdict:
+    """Return what follows the last attempt of `history`, which has ended."""
+    last = history[-1]
+    if last.status == FINISHED:
+        return Verdict(False, "finished")
+    if last.status == BAD_INPUT:
+        return Verdict(False, "the input must be mended first; see the log")
+    if stop_requested:
+        return Verdict(False, "stopped by its user")
+    if last.status == RUN_ME_AGAIN:
+        asked = sum(attempt.status == RUN_ME_AGAIN for attempt in history)
+        again = asked <= config.max_requeues
+        return Verdict(again, f"saved and left in good order; restart {asked} of {config.max_requeues}")
+    in_a_row = _failures_in_a_row(history)
+    again = in_a_row < config.max_failures
+    return Verdict(again, f"failed with status {last.status}; {in_a_row} of {config.max_failures} without progress")
+
+
+def bad_nodes(history: Sequence[Attempt], config: RestartConfig) -> tuple[str, ...]:
+    """Return the nodes on which failures began too often, sorted."""
+    counts = Counter(node for attempt in history if attempt.failed for node in attempt.failed_nodes)
+    return tuple(sorted(node for node, count in counts.items() if 0 < config.exclude_after <= count))
+
+
+def _failures_in_a_row(history: Sequence[Attempt]) -> int:
+    """Count the failures since the run last wrote a checkpoint; attempts that Slurm took away do not count."""
+    count = 0
+    for attempt in reversed(history):
+        if attempt.failed:
+            count += 1
+        if attempt.last_step > attempt.first_step:
+            break
+    return count

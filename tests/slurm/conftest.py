@@ -1,0 +1,91 @@
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from lab import Lab, missing
+
+from launch import slurm
+from launch.cluster import ClusterConfig
+from launch.folder import RunFolder
+from launch.freeze import freeze
+
+PROBE = Path(__file__).parent / "probe"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.slurm)
+            item.add_marker(pytest.mark.slow)
+
+
+def _require_slurm() -> None:
+    reason = missing()
+    if reason and os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    if reason:
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def flat() -> Iterator[Lab]:
+    """Four nodes of names only; warns before a preemption."""
+    _require_slurm()
+    with Lab(control_parameters="preempt_send_user_signal") as lab:
+        yield lab
+
+
+@pytest.fixture(scope="session")
+def unwarned() -> Iterator[Lab]:
+    """Four nodes of names only, where a preemption is CONT and TERM."""
+    _require_slurm()
+    with Lab() as lab:
+        yield lab
+
+
+@pytest.fixture
+def networked() -> Iterator[Lab]:
+    """Four nodes with networks and processes of their own, which can be cut off and powered off."""
+    _require_slurm()
+    with Lab(networked=True, control_parameters="preempt_send_user_signal") as lab:
+        yield lab
+
+
+@pytest.fixture
+def probe_run(tmp_path: Path) -> Callable[..., RunFolder]:
+    """Make a run whose training is the probe: the rest of its frozen code is ours."""
+    source = probe_source(tmp_path / "source")
+
+    def make(name: str = "run", **settings: object) -> RunFolder:
+        folder = RunFolder(tmp_path / name)
+        folder.create()
+        freeze(folder.code_folder, source)
+        folder.config_path.write_text(json.dumps(settings))
+        return folder
+
+    return make
+
+
+def probe_source(source: Path) -> Path:
+    """Make a copy of the code that a user might work on, with the probe in the place of the training."""
+    freeze(source)
+    shutil.copy(PROBE / "train.py", source / "launch" / "train.py")
+    shutil.copy(PROBE / "run.py", source / "configs" / "run.py")
+    return source
+
+
+@pytest.fixture
+def submit(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Submit a run to a lab and return the job's id."""
+
+    def send(lab: Lab, folder: RunFolder, **changes: object) -> str:
+        cluster = ClusterConfig(**{"minutes": 10, "straggler_seconds": 5, **changes})
+        for name, value in lab.environment.items():
+            monkeypatch.setenv(name, value)
+        (job_id,) = slurm.submit([folder], cluster)
+        return job_id
+
+    return send

@@ -1,0 +1,38 @@
+"""Stands in for launch/train.py in a run's frozen code: the life of a rank without torch, in milliseconds.
+
+A step is a pause; rank 0 leaves a checkpoint folder and a line of metrics after every one, behind the real fence.
+"""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from launch import attempts
+from launch.fence import NUMBER, Fence
+from launch.folder import RunFolder
+
+CONSTANT = 1
+
+
+def main(settings: dict[str, Any], path: Path) -> int:
+    told: list[int] = []
+    for number in (signal.SIGUSR2, signal.SIGTERM):
+        signal.signal(number, lambda received, _: told.append(received))
+    folder, rank = RunFolder(path), int(os.environ["RANK"])
+    fence = Fence.of(folder)
+    if os.environ["SLURMD_NODENAME"] == settings.get("broken_node") or settings.get("status"):
+        return int(settings.get("status", 1))
+    for step in range(attempts.newest_step(folder) + 1, settings["steps"] + 1):
+        time.sleep(0.1)
+        fence.check()
+        if rank == 0:
+            (folder.checkpoints_folder / f"step_{step:08d}").mkdir()
+        with (folder.path / f"steps_of_rank_{rank}.jsonl").open("a") as file:
+            line = {"step": step, "attempt": int(os.environ[NUMBER]), "constant": CONSTANT, "told": told}
+            file.write(json.dumps(line | {"port": os.environ["MASTER_PORT"]}) + "\n")
+        if told:
+            return 85
+    return 0

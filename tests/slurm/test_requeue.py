@@ -1,0 +1,109 @@
+"""What takes a job away and gives it back: preemption, requeue, cancellation. Torch-free; the ranks are the probe."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from lab import Lab, steps_of
+
+from launch import attempts
+from launch.folder import RunFolder
+from launch.restarts import RestartConfig
+
+Make = Callable[..., RunFolder]
+Submit = Callable[..., str]
+
+
+def test_a_job_runs_to_its_end_in_a_folder_of_any_name(flat: Lab, probe_run: Make, submit: Submit) -> None:
+    folder = probe_run('it\'s a "run" with $paces', steps=5)
+    job_id = submit(flat, folder, nodes=2, processes_per_node=2)
+    flat.wait_for_state(job_id, "COMPLETED")
+    (attempt,) = attempts.history(folder)
+    assert (attempt.status, attempt.last_step, attempt.job_id) == (0, 5, job_id)
+    assert [record.status for record in attempts.ranks(folder, 1)] == [0, 0, 0, 0]
+
+
+def test_preempted_jobs_save_and_go_on_when_they_are_warned(flat: Lab, probe_run: Make, submit: Submit) -> None:
+    assert signal.SIGUSR2 in _preempt_and_finish(flat, probe_run, submit)
+
+
+def test_preempted_jobs_save_and_go_on_when_only_term_comes(unwarned: Lab, probe_run: Make, submit: Submit) -> None:
+    assert set(_preempt_and_finish(unwarned, probe_run, submit)) == {signal.SIGTERM}
+
+
+def test_a_job_that_is_requeued_by_hand_saves_and_goes_on(flat: Lab, probe_run: Make, submit: Submit) -> None:
+    folder = probe_run(steps=30)
+    job_id = submit(flat, folder, nodes=2)
+    flat.wait_for(lambda: attempts.newest_step(folder) > 3, 20, "first steps")
+    # What a killed submitit leaves, after which its own jobs cannot requeue any more.
+    (folder.logs_folder / f"{job_id}_submitted.pkl.save_tmp").touch()
+    flat.command("scontrol", "requeue", job_id)
+    flat.wait_for_state(job_id, "COMPLETED")
+    _assert_every_step_once(folder, 30)
+
+
+def test_a_cancelled_job_ends_and_does_not_come_back(flat: Lab, probe_run: Make, submit: Submit) -> None:
+    folder = probe_run(steps=1000)
+    job_id = submit(flat, folder)
+    flat.wait_for(lambda: attempts.newest_step(folder) > 3, 20, "first steps")
+    flat.command("scancel", job_id)
+    flat.wait_for_state(job_id, "CANCELLED")
+    flat.wait_for(lambda: flat.field(job_id, "EndTime") != "Unknown", 10, "end")
+    assert flat.field(job_id, "Restarts") == "0"
+    assert len(attempts.history(folder)) == 1
+
+
+def test_a_requeued_job_runs_the_code_it_was_submitted_with(
+    flat: Lab, probe_run: Make, submit: Submit, tmp_path: Path
+) -> None:
+    folder = probe_run(steps=20)
+    job_id = submit(flat, folder)
+    flat.wait_for(lambda: attempts.newest_step(folder) > 3, 20, "first steps")
+    edited = tmp_path / "source" / "launch" / "train.py"
+    edited.write_text(edited.read_text().replace("CONSTANT = 1", "CONSTANT = 2"))
+    flat.command("scontrol", "requeue", job_id)
+    after_the_edit = probe_run("another", steps=5)
+    flat.wait_for_state(submit(flat, after_the_edit), "COMPLETED")
+    flat.wait_for_state(job_id, "COMPLETED")
+    assert {line["constant"] for line in steps_of(folder)} == {1}
+    assert {line["constant"] for line in steps_of(after_the_edit)} == {2}
+
+
+def test_bad_input_is_not_tried_twice(flat: Lab, probe_run: Make, submit: Submit) -> None:
+    job_id = submit(flat, probe_run(steps=5, status=2))
+    flat.wait_for_state(job_id, "FAILED")
+    assert flat.field(job_id, "Restarts") == "0"
+
+
+def test_orderly_stops_have_a_limit(flat: Lab, probe_run: Make, submit: Submit) -> None:
+    folder = probe_run(steps=5, status=85)
+    job_id = submit(flat, folder, restarts=RestartConfig(max_requeues=1))
+    flat.wait_for_state(job_id, "FAILED")
+    flat.wait_for(lambda: attempts.history(folder)[-1].status, 10, "end")
+    assert [attempt.status for attempt in attempts.history(folder)] == [85, 85]
+    assert "restart 2 of 1" in next(folder.logs_folder.glob(f"{job_id}_*")).read_text()
+
+
+def _preempt_and_finish(lab: Lab, probe_run: Make, submit: Submit) -> list[int]:
+    """Preempt one job without and one with a grace time; return the signals that reached their first ranks."""
+    jobs = {}
+    for partition in ("main", "grace"):
+        folder = probe_run(partition, steps=40)
+        jobs[submit(lab, folder, nodes=2, processes_per_node=2, partition=partition)] = folder
+    lab.wait_for(lambda: all(attempts.newest_step(folder) > 3 for folder in jobs.values()), 20, "first steps")
+    # The whole cluster for a moment, so that the preempted jobs have to leave and may come back at once.
+    lab.command("sbatch", "--partition=high", "--nodes=4", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
+    told = []
+    for job_id, folder in jobs.items():
+        lab.wait_for_state(job_id, "COMPLETED", timeout=90)
+        first, second = attempts.history(folder)
+        assert 3 < first.last_step == second.first_step < 40
+        told += _assert_every_step_once(folder, 40)
+    return told
+
+
+def _assert_every_step_once(folder: RunFolder, steps: int) -> list[int]:
+    """The ranks saved where they stopped, so that no step was lost and none was done twice; return their signals."""
+    lines = steps_of(folder)
+    assert [line["step"] for line in lines] == list(range(1, steps + 1))
+    return [signal for line in lines for signal in line["told"]]
