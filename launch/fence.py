@@ -27,13 +27,18 @@ class Fence:
     """Says whether this process may still write into the run."""
 
     successor: Path | None
-    """Folder of the next attempt; None for a process that nobody supervises."""
+    """Folder of the next attempt; None for a process that nobody supervises, which has a lock of the kernel instead."""
 
     @staticmethod
     def of(folder: RunFolder, environment: Mapping[str, str] = os.environ) -> "Fence":
         """Return the fence of the attempt that the environment names."""
         number = environment.get(NUMBER)
         return Fence(attempt_folder(folder, int(number) + 1) if number else None)
+
+    @property
+    def is_supervised(self) -> bool:
+        """Whether this process belongs to an attempt."""
+        return self.successor is not None
 
     @property
     def is_open(self) -> bool:

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from configs.run import RunConfig, difference, dump, load
+from launch.fence import Fence
 from launch.folder import RunFolder
 from launch.freeze import changed_files, freeze
 from launch.loaders import absolute, identity, label_names, test_loader, train_loader, train_order
@@ -56,7 +57,9 @@ def _open(config: RunConfig, folder: RunFolder) -> None:
     label_names(config)
     folder.create()
     freeze(folder.code_folder)
-    folder.stop_path.unlink(missing_ok=True)
+    if not Fence.of(folder).is_supervised:
+        # Otherwise whoever resumed the run did it: a stop may have come while the ranks started.
+        folder.stop_path.unlink(missing_ok=True)
     if not folder.exists:
         # Written last: a folder with a config.yaml is a run.
         beside = folder.config_path.with_suffix(f".{os.getpid()}")
@@ -80,7 +83,9 @@ def _train(config: RunConfig, folder: RunFolder, world: World, stop: StopRequest
         objective = Classification(label_smoothing=config.train.label_smoothing)
         engine = Engine(network, objective, optimizer=config.optimizer, train=config.train, world=world)
         stack.callback(engine.close)
-        store = Store(folder.checkpoints_folder, config.checkpoint, world, identity=identity(config))
+        store = Store(
+            folder.checkpoints_folder, config.checkpoint, world, identity=identity(config), guard=Fence.of(folder).check
+        )
         stack.callback(store.close)
         loaded = store.load(engine)
         state = loaded.state if loaded else RunState()

@@ -65,8 +65,11 @@ class Store:
         *,
         identity: dict[str, Any] | None = None,
         timeout_seconds: float = 600.0,
+        guard: Callable[[], None] = lambda: None,
     ) -> None:
         self._folder = folder
+        # Raises where this process may not write any more; asked before every change of the folder as a whole.
+        self._guard = guard
         self._config = config
         self._world = world
         # The background thread's exchanges must not mix with those of the training.
@@ -170,6 +173,7 @@ class Store:
         error = ""
         if self._world.is_first:
             try:
+                self._guard()
                 work()
             except OSError as problem:
                 error = str(problem)
