@@ -1,16 +1,15 @@
 """The composition root: a configuration becomes parts, and the parts become a run."""
 
 import json
-import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from configs.run import RunConfig, difference, dump, load
+from configs.run import RunConfig
 from launch.fence import Fence
 from launch.folder import RunFolder
-from launch.freeze import changed_files, freeze
-from launch.loaders import absolute, identity, label_names, test_loader, train_loader, train_order
+from launch.loaders import absolute, identity, test_loader, train_loader, train_order
+from launch.open_run import open_run
 from launch.together import first_does, together
 from model.perceiver import Perceiver
 from trainer.checkpoint import Store
@@ -32,46 +31,12 @@ def main(config: RunConfig, path: Path, *, as_json: bool = False) -> int:
     config, folder = absolute(config), RunFolder(path.resolve())
     world = World.from_environment(config.train.collective_timeout_seconds)
     with StopRequest(folder.stop_path, config.train.time_limit_minutes * 60) as stop:
-        first_does(world, lambda: _open(config, folder))
+        first_does(world, lambda: open_run(config, folder))
         outcome, state = _train(config, folder, world, stop)
     if world.is_first:
         _tell(config, folder, outcome, state, stop.reason, as_json=as_json)
     world.close()
     return PREEMPTED if outcome == "preempted" else FINISHED
-
-
-def _open(config: RunConfig, folder: RunFolder) -> None:
-    """Make the run's folder, or check that the run in it is this one."""
-    if folder.exists:
-        changes = difference(load(folder.config_path), config)
-        if changes:
-            raise ValueError(
-                "\n  ".join(
-                    [
-                        f"{folder.path}: holds a run with another configuration; go on with that one "
-                        f"(perceiver train {folder.config_path} --run {folder.path}) or choose another --run folder:",
-                        *changes,
-                    ]
-                )
-            )
-    label_names(config)
-    folder.create()
-    freeze(folder.code_folder)
-    if not Fence.of(folder).is_supervised:
-        # Otherwise whoever resumed the run did it: a stop may have come while the ranks started.
-        folder.stop_path.unlink(missing_ok=True)
-    if not folder.exists:
-        # Written last: a folder with a config.yaml is a run.
-        beside = folder.config_path.with_suffix(f".{os.getpid()}")
-        beside.write_text(dump(config))
-        beside.replace(folder.config_path)
-    changed = changed_files(folder.code_folder)
-    if changed:
-        sys.stderr.write(
-            f"note: the code that runs differs from the run's own copy in {', '.join(changed[:5])}"
-            f"{' and more' if len(changed) > 5 else ''}; to run that copy: cd {folder.code_folder} && "
-            f"python -m launch train {folder.config_path} --run {folder.path}\n"
-        )
 
 
 def _train(config: RunConfig, folder: RunFolder, world: World, stop: StopRequest) -> tuple[str, RunState]:
