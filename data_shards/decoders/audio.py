@@ -1,83 +1,96 @@
 """Encoded sound to samples, at the file's own rate."""
 
-import struct
-from typing import Final
+import io
 
 import numpy as np
 from numpy.typing import NDArray
 
-EXTENSIBLE: Final = 0xFFFE
-UNKNOWN_LENGTH: Final = 0xFFFFFFFF
-"""Written by programs that stream into a pipe: the chunk goes on to the end of the file."""
+from data_shards.decoders.wav import wav
+
+try:
+    import miniaudio
+except ImportError:
+    miniaudio = None
+try:
+    import soundfile
+except ImportError:
+    soundfile = None
+
+MAX_BYTES = 1 << 30
+"""Sound of more decoded bytes is refused by what its header claims."""
+REMEDY = "FLAC, MP3 and Ogg need a library: pip install 'perceiver-trainer[codecs]'"
+Channels = tuple[NDArray[np.float32], int]
+"""Samples (S, channels), full scale 1, and samples per second."""
 
 
 def audio(data: bytes | memoryview) -> tuple[NDArray[np.float32], int]:
     """Return (samples, samples per second): float32 in [-1, 1], shape (S,), the channels averaged.
 
-    Raises ValueError where the bytes are not sound, hold no sample, or hold fewer than they claim.
+    WAV, FLAC, MP3 and what else libsndfile reads. Raises ValueError where the bytes are not sound, hold no sample, or
+    hold fewer than they claim.
     """
-    view = memoryview(data)
-    if bytes(view[:4]) != b"RIFF" or bytes(view[8:12]) != b"WAVE":
-        raise ValueError("not a WAV file")
-    samples, rate = _wav(view)
-    if not samples.size:
+    channels, rate = _decoded(memoryview(data))
+    if not channels.size:
         raise ValueError("sound of length 0")
+    samples = channels[:, 0] if channels.shape[1] == 1 else channels.mean(axis=1, dtype=np.float32)
     if not np.isfinite(samples).all():
         raise ValueError("sound holds NaN or infinite samples")
     return samples, rate
 
 
-def _wav(view: memoryview) -> tuple[NDArray[np.float32], int]:
-    chunks = _chunks(view)
-    if b"fmt " not in chunks or b"data" not in chunks or len(chunks[b"fmt "]) < 16:
-        raise ValueError("WAV file without a complete format and data chunk")
-    header = chunks[b"fmt "]
-    kind, num_channels, rate, _, frame_bytes, bits = struct.unpack_from("<HHIIHH", header)
-    if kind == EXTENSIBLE and len(header) >= 26:
-        kind = struct.unpack_from("<H", header, 24)[0]
-    if num_channels == 0 or rate == 0 or frame_bytes != num_channels * bits // 8:
-        raise ValueError(f"WAV header contradicts itself ({num_channels} channels of {bits} bits, {rate} Hz)")
-    payload = chunks[b"data"]
-    flat = _to_float(payload[: len(payload) - len(payload) % frame_bytes], kind, bits)
-    if num_channels == 1:
-        return flat, rate
-    return flat.reshape(-1, num_channels).mean(axis=1, dtype=np.float32), rate
+def _decoded(view: memoryview) -> Channels:
+    start = bytes(view[:4])
+    if start == b"RIFF":
+        return wav(view)
+    if miniaudio is not None and start == b"fLaC":
+        return _flac(bytes(view))
+    if miniaudio is not None and _is_mp3(start):
+        return _mp3(bytes(view))
+    return _by_libsndfile(bytes(view))
 
 
-def _chunks(view: memoryview) -> dict[bytes, memoryview]:
-    """Return the first chunk of each name; ValueError where one claims more bytes than there are."""
-    chunks: dict[bytes, memoryview] = {}
-    position = 12
-    while position + 8 <= len(view) and b"data" not in chunks:
-        name = bytes(view[position : position + 4])
-        (length,) = struct.unpack_from("<I", view, position + 4)
-        start, rest = position + 8, len(view) - position - 8
-        if length > rest:
-            if length != UNKNOWN_LENGTH or name != b"data":
-                raise ValueError(f"WAV chunk {name!r} claims {length} bytes, {rest} are there")
-            length = rest
-        chunks.setdefault(name, view[start : start + length])
-        position = start + length + length % 2
-    return chunks
+def _is_mp3(start: bytes) -> bool:
+    return start[:3] == b"ID3" or (len(start) > 1 and start[0] == 0xFF and start[1] & 0xE0 == 0xE0)
 
 
-def _to_float(payload: memoryview, kind: int, bits: int) -> NDArray[np.float32]:
-    """Return little-endian samples of any kind scaled so that full scale is 1."""
-    match kind, bits:
-        case 1, 8:
-            return np.frombuffer(payload, np.uint8).astype(np.float32) / np.float32(128) - np.float32(1)
-        case 1, 16:
-            return np.frombuffer(payload, "<i2").astype(np.float32) / np.float32(2**15)
-        case 1, 24:
-            # Three bytes become the upper three of an int32, so that the sign comes for free.
-            wide = np.zeros((len(payload) // 3, 4), np.uint8)
-            wide[:, 1:] = np.frombuffer(payload, np.uint8).reshape(-1, 3)
-            return wide.view("<i4")[:, 0].astype(np.float32) / np.float32(2**31)
-        case 1, 32:
-            return np.frombuffer(payload, "<i4").astype(np.float32) / np.float32(2**31)
-        case 3, 32:
-            return np.frombuffer(payload, "<f4").astype(np.float32)
-        case 3, 64:
-            return np.frombuffer(payload, "<f8").astype(np.float32)
-        case _:
-            raise ValueError(f"WAV of kind {kind} with {bits} bits is not supported; convert it to 16-bit PCM")
+def _flac(data: bytes) -> Channels:
+    # miniaudio.decode() would resample to 44.1 kHz stereo unasked; these two functions keep the file's own rate.
+    try:
+        claimed = miniaudio.flac_get_info(data)
+        _refuse_bomb(claimed.num_frames * claimed.nchannels)
+        decoded = miniaudio.flac_read_f32(data)
+    except (miniaudio.MiniaudioError, ZeroDivisionError) as error:  # the latter where the header says 0 Hz
+        raise ValueError(f"corrupt FLAC file ({error})") from error
+    return _whole(np.asarray(decoded.samples, np.float32), decoded.nchannels, decoded.sample_rate, claimed.num_frames)
+
+
+def _mp3(data: bytes) -> Channels:
+    try:
+        decoded = miniaudio.mp3_read_f32(data)
+    except (miniaudio.MiniaudioError, ZeroDivisionError) as error:
+        raise ValueError(f"corrupt MP3 file ({error})") from error
+    return np.asarray(decoded.samples, np.float32).reshape(-1, decoded.nchannels), decoded.sample_rate
+
+
+def _by_libsndfile(data: bytes) -> Channels:
+    if soundfile is None:
+        raise ValueError(f"not a WAV file; {REMEDY}")
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            _refuse_bomb(file.frames * file.channels)
+            flat = file.read(dtype="float32", always_2d=True).ravel()
+            return _whole(flat, file.channels, file.samplerate, file.frames)
+    except soundfile.SoundFileError as error:
+        raise ValueError(f"not sound that can be read ({error})") from error
+
+
+def _refuse_bomb(num_values: int) -> None:
+    if num_values * 4 > MAX_BYTES:
+        raise ValueError(f"sound claims {num_values} samples; at most {MAX_BYTES // 4} are decoded")
+
+
+def _whole(flat: NDArray[np.float32], num_channels: int, rate: int, claimed: int) -> Channels:
+    channels = flat.reshape(-1, num_channels)
+    if len(channels) < claimed:
+        raise ValueError(f"sound claims {claimed} samples, {len(channels)} are there")
+    return channels, rate

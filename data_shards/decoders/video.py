@@ -35,6 +35,8 @@ def _count_frames(data: bytes | memoryview) -> int:
         if not container.streams.video:
             raise ValueError("file without a video stream")
         stream = container.streams.video[0]
+        if not hasattr(stream, "width"):
+            raise ValueError("video of an unknown codec")
         if stream.width * stream.height > MAX_PIXELS:
             raise ValueError(f"video claims {stream.width} x {stream.height} pixels; at most {MAX_PIXELS} are decoded")
         counted = sum(packet.size > 0 for packet in container.demux(stream))

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_shards.decoders import image as decoder
 from data_shards.decoders.image import image, pixels
 
 
-def encode(picture: Image.Image, kind: str = "PNG") -> bytes:
+def encode(picture: Image.Image, kind: str = "PNG", **options: int) -> bytes:
     file = io.BytesIO()
-    picture.save(file, kind)
+    picture.save(file, kind, **options)
     return file.getvalue()
 
 
@@ -72,3 +73,29 @@ def test_a_corrupt_image_is_said_to_be_one(picture: Image.Image) -> None:
         pixels(b"no image")
     with pytest.raises(ValueError, match="not an image"):
         pixels(b"")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize(
+    "options", [{}, {"subsampling": 0}, {"subsampling": 1}, {"quality": 10}, {"progressive": True}, {"quality": 100}]
+)
+def test_the_fast_jpeg_decoder_equals_pillow_to_the_bit(
+    monkeypatch: pytest.MonkeyPatch, mode: str, options: dict[str, int]
+) -> None:
+    smooth = np.random.default_rng(0).integers(0, 256, (9, 11, 3), np.uint8)
+    data = encode(Image.fromarray(smooth).resize((75, 61)).convert(mode), "JPEG", **options)
+    fast = pixels(data)
+    monkeypatch.setattr(decoder, "simplejpeg", None)
+    np.testing.assert_array_equal(fast, pixels(data))
+
+
+def test_the_fast_jpeg_decoder_is_used_where_it_is_there(monkeypatch: pytest.MonkeyPatch, picture: Image.Image) -> None:
+    pytest.importorskip("simplejpeg")
+    monkeypatch.setattr(decoder.Image, "open", lambda _: pytest.fail("Pillow was asked"))
+    assert pixels(encode(picture, "JPEG")).shape == (5, 7, 3)
+
+
+def test_a_jpeg_cut_short_is_said_to_be_corrupt(picture: Image.Image) -> None:
+    data = encode(picture, "JPEG")
+    with pytest.raises(ValueError, match="corrupt image"):
+        pixels(data[:-40])

