@@ -26,6 +26,7 @@ def train(
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, such as train.steps=1000.")] = None,
     *,
     run: Annotated[Path, typer.Option("--run", help="Run folder; a run that is there goes on.")],
+    take_over: Annotated[bool, typer.Option("--take-over", help="Claim a run that a dead host left locked.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train, or go on with the run that is in the folder.
@@ -39,7 +40,7 @@ def train(
     from configs.run import load
     from launch import train as training
 
-    raise typer.Exit(training.main(load(config, overrides or ()), run, as_json=as_json))
+    raise typer.Exit(training.main(load(config, overrides or ()), run, take_over=take_over, as_json=as_json))
 
 
 @app.command("eval")

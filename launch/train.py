@@ -15,6 +15,7 @@ from model.perceiver import Perceiver
 from trainer.checkpoint import Store
 from trainer.engine import Engine
 from trainer.evaluate import evaluate
+from trainer.lock import RunLock
 from trainer.loop import Evaluate, fit
 from trainer.objective import Classification
 from trainer.run_state import RunState
@@ -26,7 +27,7 @@ FINISHED, PREEMPTED = 0, 85
 """Exit statuses; 85 asks to be run again."""
 
 
-def main(config: RunConfig, path: Path, *, as_json: bool = False) -> int:
+def main(config: RunConfig, path: Path, *, take_over: bool = False, as_json: bool = False) -> int:
     """Train the run in the folder to its end or to a stop; return the exit status. Collective."""
     config, folder = absolute(config), RunFolder(path.resolve())
     world = World.from_environment(config.train.collective_timeout_seconds)

@@ -1,0 +1,119 @@
+"""Strict reading of a dataclass: defaults < YAML file < key=value, and every problem at once."""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+
+class Schema(Protocol):
+    """A frozen dataclass, whose defaults are a valid configuration or nearly so, that knows its own problems."""
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Yield (key, sentence) of every contradiction."""
+        ...
+
+
+S = TypeVar("S", bound=Schema)
+
+
+class ConfigError(ValueError):
+    """Every problem of a configuration at once, each with its key, value and remedy."""
+
+    def __init__(self, source: str, problems: Sequence[str]) -> None:
+        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+        super().__init__("\n  ".join([f"{count} in {source}:", *problems]))
+        self.problems = tuple(problems)
+
+
+def read(schema: type[S], path: Path, overrides: Sequence[str] = ()) -> S:
+    """Return a `schema`: its defaults, overwritten by the YAML file, overwritten by key=value.
+
+    Raises ConfigError with every problem at once: unknown keys, wrong types, missing or contradictory values.
+    """
+    problems: list[str] = []
+    keys_and_values = [*leaves(_read_yaml(path)), *_parse(overrides, problems)]
+    config = OmegaConf.structured(schema)
+    for key, value in keys_and_values:
+        try:
+            config = OmegaConf.merge(config, _nested(key, value))
+        except (OmegaConfBaseException, TypeError, ValueError) as error:
+            problems.append(f"{key} = {value!r}: {_explain(schema, key, error)}")
+    if problems:
+        raise ConfigError(str(path), problems)
+    assert isinstance(config, DictConfig)
+    return _checked(schema, config, str(path))
+
+
+def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, value) of everything in a tree that is not itself a filled tree."""
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{key}.")
+        else:
+            yield key, value
+
+
+def _checked(schema: type[S], config: DictConfig, source: str) -> S:
+    try:
+        run = OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None)
+        raise ConfigError(source, [f"{f'{key}: ' if key else ''}{str(error).splitlines()[0]}"]) from error
+    assert isinstance(run, schema)
+    problems = [f"{key} = {OmegaConf.select(config, key)!r}: {sentence}" for key, sentence in run.problems()]
+    if problems:
+        raise ConfigError(source, problems)
+    return run
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        named = sorted(file.stem for file in Path(__file__).parent.glob("*.yaml"))
+        raise ConfigError(str(path), [f"no such file; the named runs are {', '.join(named)} (configs/NAME.yaml)"])
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), [f"not YAML: {' '.join(str(error).split())}"]) from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(str(path), [f"expected keys and values, got {type(content).__name__}"])
+    return content
+
+
+def _parse(overrides: Sequence[str], problems: list[str]) -> Iterator[tuple[str, Any]]:
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            problems.append(f"{override}: expected key=value, such as train.steps=1000")
+            continue
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = text
+        yield from leaves({key: value})
+
+
+def _nested(key: str, value: object) -> dict[str, object]:
+    name, _, rest = key.partition(".")
+    return {name: _nested(rest, value) if rest else value}
+
+
+def _explain(schema: type[S], key: str, error: Exception) -> str:
+    parent, _, name = key.rpartition(".")
+    owner = getattr(error, "object_type", None)
+    if isinstance(error, ConfigKeyError) and isinstance(owner, type) and is_dataclass(owner):
+        known = [field.name for field in fields(owner)]
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {parent}.{close[0]}?" if close and parent else f"known are {', '.join(close or known)}"
+        return f"unknown key; {hint}"
+    default = OmegaConf.select(OmegaConf.structured(schema), key, throw_on_missing=False)
+    remedy = "" if OmegaConf.is_config(default) else f"; the default is {default!r}"
+    return str(error).splitlines()[0] + remedy
