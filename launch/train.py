@@ -2,7 +2,7 @@
 
 import json
 import sys
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 
 from configs.run import RunConfig
@@ -33,11 +33,17 @@ def main(config: RunConfig, path: Path, *, take_over: bool = False, as_json: boo
     world = World.from_environment(config.train.collective_timeout_seconds)
     with StopRequest(folder.stop_path, config.train.time_limit_minutes * 60) as stop:
         first_does(world, lambda: open_run(config, folder))
-        outcome, state = _train(config, folder, world, stop)
+        with _lock(folder, world, take_over=take_over):
+            outcome, state = _train(config, folder, world, stop)
     if world.is_first:
         _tell(config, folder, outcome, state, stop.reason, as_json=as_json)
     world.close()
     return PREEMPTED if outcome == "preempted" else FINISHED
+
+
+def _lock(folder: RunFolder, world: World, *, take_over: bool) -> AbstractContextManager[object]:
+    """Return what keeps a second start out; a supervised attempt has its fence, which a dead host cannot hold."""
+    return nullcontext() if Fence.of(folder).is_supervised else RunLock(folder.lock_path, world, take_over=take_over)
 
 
 def _train(config: RunConfig, folder: RunFolder, world: World, stop: StopRequest) -> tuple[str, RunState]:
