@@ -1,0 +1,60 @@
+"""Hugging Face's Perceiver, both ways: a config.json with the tensors of its state dict, and a network.
+
+Only tensors and dictionaries here; who reads and writes the files is the command line. docs/parity.md has what differs.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from model.interop_config import architecture_of, config_from_hugging_face, config_to_hugging_face
+from model.interop_names import tensor_names
+from model.perceiver import Perceiver
+
+_CONVOLUTION = "perceiver.input_preprocessor.convnet_1x1.weight"
+
+
+def from_hugging_face(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Perceiver:
+    """Return the network of a config.json and its tensors, which answers as Hugging Face's model does.
+
+    Raises ValueError with every missing, surplus or misshapen tensor.
+    """
+    ours = config_from_hugging_face(config)
+    network = Perceiver(ours, seed=0)
+    names = tensor_names(ours, architecture_of(config))
+    _refuse("Hugging Face's state dict", names.values(), state)
+    own = network.state_dict()
+    shapes = [
+        f"{there}: expected {tuple(own[here].shape)}, got {tuple(state[there].shape)}"
+        for here, there in names.items()
+        if own[here].numel() != state[there].numel()
+    ]
+    if shapes:
+        raise ValueError("; ".join(shapes))
+    # The 1x1 convolution is a linear layer here.
+    network.load_state_dict({here: state[there].reshape(own[here].shape) for here, there in names.items()})
+    return network
+
+
+def to_hugging_face(network: Perceiver) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the config.json and the tensors that Hugging Face's model of the same architecture loads.
+
+    Raises ValueError if it has no such architecture.
+    """
+    config = config_to_hugging_face(network.config)
+    names, own = tensor_names(network.config, architecture_of(config)), network.state_dict()
+    _refuse("the network", names, own)
+    state = {there: own[here].contiguous() for here, there in names.items()}
+    if _CONVOLUTION in state:
+        state[_CONVOLUTION] = state[_CONVOLUTION][:, :, None, None]
+    return config, state
+
+
+def _refuse(where: str, expected: Iterable[str], found: Iterable[str]) -> None:
+    expected, found = set(expected), set(found)
+    if expected != found:
+        missing, surplus = sorted(expected - found), sorted(found - expected)
+        raise ValueError(
+            f"{where}: missing {', '.join(missing) or 'nothing'}; surplus {', '.join(surplus) or 'nothing'}"
+        )

@@ -1,0 +1,216 @@
+"""Hugging Face's models and ours, with the same weights: outputs, gradients, and files both ways.
+
+Every tensor is perturbed, since zero biases and unit scales hide mistakes. Tolerances: 2e-5 for float32 outputs, whose
+sums run in another order, 1e-4 for gradients relative to the largest of a tensor.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PerceiverConfig as TheirConfig
+
+from model.interop import from_hugging_face, to_hugging_face
+from model.perceiver import Perceiver
+from model.pixels import neighbourhoods
+
+SMALL: dict[str, Any] = {
+    "num_latents": 8,
+    "d_latents": 32,
+    "num_blocks": 2,
+    "num_self_attends_per_block": 2,
+    "num_self_attention_heads": 4,
+    "num_cross_attention_heads": 1,
+    "attention_probs_dropout_prob": 0.0,
+    "num_labels": 5,
+}
+MODELS: dict[str, dict[str, Any]] = {
+    "PerceiverForImageClassificationFourier": {"image_size": 8, "d_model": 261},
+    "PerceiverForImageClassificationLearned": {"image_size": 8, "d_model": 512},
+    "PerceiverForMaskedLM": {
+        "d_model": 48,
+        "max_position_embeddings": 12,
+        "vocab_size": 40,
+        "qk_channels": 16,
+        "v_channels": 32,
+        "num_cross_attention_heads": 8,
+        "num_self_attention_heads": 8,
+    },
+    "PerceiverForSequenceClassification": {"d_model": 24, "max_position_embeddings": 12, "vocab_size": 40},
+    "PerceiverForOpticalFlow": {"train_size": [6, 8], "d_model": 322},
+    "PerceiverForMultimodalAutoencoding": {
+        "num_frames": 2,
+        "audio_samples_per_frame": 32,
+        "samples_per_patch": 16,
+        "image_size": 8,
+        "output_shape": [1, 2, 8, 8],
+        "output_num_channels": 24,
+        "_label_trainable_num_channels": 40,
+        "d_model": 704,
+    },
+}
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def their_model(architecture: str, gelu: str) -> torch.nn.Module:
+    config = TheirConfig(**SMALL | MODELS[architecture] | {"hidden_act": gelu})
+    config.architectures = [architecture]
+    model = getattr(transformers, architecture)(config).eval()
+    with torch.no_grad():
+        for index, parameter in enumerate(model.parameters()):
+            deviation = 0.1 if parameter.dim() == 1 else parameter[0].numel() ** -0.5
+            parameter += deviation * random(*parameter.shape, seed=index)
+    assert isinstance(model, torch.nn.Module)
+    return model
+
+
+def our_model(theirs: Any) -> Perceiver:  # noqa: ANN401
+    return from_hugging_face(theirs.config.to_dict(), theirs.state_dict()).eval()
+
+
+def both_answers(theirs: Any, ours: Perceiver) -> tuple[dict[str, Tensor], dict[str, Tensor]]:  # noqa: ANN401
+    """The same inputs in their layout (channels first) and in ours."""
+    match theirs.config.architectures[0]:
+        case "PerceiverForMaskedLM":
+            ids = torch.arange(24).reshape(2, 12) % 40
+            return {"text": theirs(inputs=ids).logits}, ours({"text": ids})
+        case "PerceiverForSequenceClassification":
+            ids = torch.arange(24).reshape(2, 12) % 40
+            return {"label": theirs(inputs=ids).logits}, ours({"text": ids})
+        case "PerceiverForOpticalFlow":
+            frames = random(2, 2, 6, 8, 3)
+            patches = neighbourhoods(frames).permute(0, 1, 4, 2, 3)
+            return {"flow": theirs(inputs=patches).logits}, ours({"flow": frames})
+        case "PerceiverForMultimodalAutoencoding":
+            return multimodal_answers(theirs, ours)
+    pixels = random(2, 8, 8, 3)
+    return {"label": theirs(inputs=pixels.permute(0, 3, 1, 2)).logits}, ours({"image": pixels})
+
+
+def multimodal_answers(theirs: Any, ours: Perceiver) -> tuple[dict[str, Tensor], dict[str, Tensor]]:  # noqa: ANN401
+    """Theirs runs with subsampled points only, and hides every label."""
+    video, audio, labels = random(2, 2, 8, 8, 3), random(2, 64), torch.tensor([1, 3])
+    points = {"image": torch.tensor([0, 5, 77, 127]), "audio": torch.tensor([0, 3])}
+    inputs = {"image": video.permute(0, 1, 4, 2, 3), "audio": audio[..., None], "label": torch.eye(5)[labels]}
+    logits = theirs(inputs=inputs, subsampled_output_points={**points, "label": None}).logits
+    hidden = {"label": torch.ones(2, 1, dtype=torch.bool)}
+    asked = {"video": points["image"], "audio": points["audio"]}
+    answers = ours({"audio": audio, "label": labels, "video": video}, hidden=hidden, points=asked)
+    answers["audio"] = answers["audio"].flatten(1)
+    return {"video": logits["image"], "audio": logits["audio"], "label": logits["label"]}, answers
+
+
+@pytest.mark.parametrize("gelu", ["gelu", "gelu_pytorch_tanh"])
+@pytest.mark.parametrize("architecture", MODELS)
+def test_outputs_and_gradients_agree(architecture: str, gelu: str) -> None:
+    theirs = their_model(architecture, gelu)
+    ours = our_model(theirs)
+    expected, found = both_answers(theirs, ours)
+    for name, answer in expected.items():
+        torch.testing.assert_close(found[name], answer, rtol=0, atol=2e-5)
+    for answers in (expected, found):
+        sum(answer.square().mean() for answer in answers.values()).backward()  # type: ignore[union-attr]
+    # Gradients have the names and layouts of their tensors.
+    _, found_gradients = to_hugging_face(gradients_of(ours))
+    largest = max(tensor.abs().max().item() for tensor in found_gradients.values())
+    for name, parameter in theirs.named_parameters():
+        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        # Biases of keys have no gradient but rounding: no tensor is held to less than a hundredth of the largest.
+        scale = max(gradient.abs().max().item(), largest / 100)
+        torch.testing.assert_close(found_gradients[name] / scale, gradient / scale, rtol=0, atol=1e-4, msg=name)
+
+
+def gradients_of(ours: Perceiver) -> Perceiver:
+    """A network whose tensors are the gradients of another."""
+    holder = Perceiver(ours.config, seed=0)
+    values = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in ours.named_parameters()}
+    holder.load_state_dict(values)
+    return holder
+
+
+def test_the_other_gelu_is_seen() -> None:
+    theirs = their_model("PerceiverForImageClassificationFourier", "gelu")
+    ours = from_hugging_face(theirs.config.to_dict() | {"hidden_act": "gelu_new"}, theirs.state_dict())  # type: ignore[operator, union-attr]
+    expected, found = both_answers(theirs, ours)
+    assert (expected["label"] - found["label"]).abs().max() > 2e-5
+
+
+def test_a_padding_mask_gives_the_same_logits_at_valid_places() -> None:
+    theirs: Any = their_model("PerceiverForMaskedLM", "gelu")
+    ids, lengths = torch.arange(24).reshape(2, 12) % 40, torch.tensor([12, 7])
+    mask = torch.arange(12) < lengths[:, None]
+    expected = theirs(inputs=ids, attention_mask=mask.float()).logits
+    found = our_model(theirs)({"text": ids}, {"text": lengths})["text"]
+    torch.testing.assert_close(found[mask], expected[mask], rtol=0, atol=2e-5)
+    # DeepMind masks the queries of padding too, Hugging Face does not: docs/parity.md.
+    assert (found[~mask] - expected[~mask]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("architecture", MODELS)
+def test_their_files_come_back_as_they_were(architecture: str) -> None:
+    theirs: Any = their_model(architecture, "gelu")
+    config, state = to_hugging_face(our_model(theirs))
+    assert state.keys() == theirs.state_dict().keys()
+    assert all(torch.equal(state[name], tensor) for name, tensor in theirs.state_dict().items())
+    assert from_hugging_face(config, state).config == our_model(theirs).config
+
+
+@pytest.mark.parametrize("architecture", MODELS)
+def test_an_exported_folder_is_loaded_by_transformers(architecture: str, tmp_path: Path) -> None:
+    ours = our_model(their_model(architecture, "gelu_pytorch_tanh"))
+    config, state = to_hugging_face(ours)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    loaded = getattr(transformers, architecture).from_pretrained(tmp_path).eval()
+    expected, found = both_answers(loaded, ours)
+    for name, answer in expected.items():
+        torch.testing.assert_close(found[name], answer, rtol=0, atol=2e-5)
+    again = from_hugging_face(
+        json.loads((tmp_path / "config.json").read_text()), load_file(tmp_path / "model.safetensors")
+    )
+    assert again.config == ours.config
+
+
+def test_the_encoder_of_an_exported_folder_is_loaded_by_perceiver_model(tmp_path: Path) -> None:
+    ours = our_model(their_model("PerceiverForImageClassificationFourier", "gelu"))
+    config, state = to_hugging_face(ours)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    theirs = transformers.PerceiverModel.from_pretrained(tmp_path).eval()
+    tokens = ours.inputs({"image": random(2, 8, 8, 3)}, None, None, torch.float32)
+    expected = theirs(inputs=tokens.values).last_hidden_state
+    torch.testing.assert_close(ours.encoder(tokens), expected, rtol=0, atol=2e-5)
+
+
+def test_missing_and_surplus_tensors_are_all_named() -> None:
+    theirs: Any = their_model("PerceiverForMaskedLM", "gelu")
+    state = theirs.state_dict()
+    bias = state.pop("embedding_decoder.bias")
+    latents = state.pop("perceiver.embeddings.latents")
+    sentence = "missing embedding_decoder.bias, perceiver.embeddings.latents; surplus other, wrong"
+    with pytest.raises(ValueError, match=sentence):
+        from_hugging_face(theirs.config.to_dict(), {**state, "other": bias, "wrong": bias})
+    shapes = {**state, "embedding_decoder.bias": bias[1:], "perceiver.embeddings.latents": latents}
+    with pytest.raises(ValueError, match=r"embedding_decoder\.bias: expected \(40,\), got \(39,\)"):
+        from_hugging_face(theirs.config.to_dict(), shapes)
+
+
+def test_what_hugging_face_cannot_express_is_refused() -> None:
+    ours = our_model(their_model("PerceiverForImageClassificationFourier", "gelu"))
+    other = dataclasses.replace(ours.config, num_cross_attends=2)
+    with pytest.raises(ValueError, match="cannot express this network: steps is"):
+        to_hugging_face(Perceiver(other, seed=0))
+
+
+def test_an_unknown_architecture_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"expected one of PerceiverForMaskedLM, .* got BertModel"):
+        from_hugging_face({"architectures": ["BertModel"]}, {})
