@@ -26,7 +26,7 @@ class AudioAdapter(nn.Module):
 
     def forward(self, samples: Float[Tensor, "B S *c"], dtype: torch.dtype) -> Float[Tensor, "B M C"]:
         """Return the tokens of recordings."""
-        out: Tensor = self.positions(samples.to(dtype).reshape(len(samples), -1, self.config.content_width))
+        out: Tensor = self.positions(samples.to(dtype).reshape(samples.shape[0], -1, self.config.content_width))
         return out
 
 

@@ -137,7 +137,7 @@ class CrossAttend(nn.Module):
         Queries that do not ask read 0, as those without a valid token do.
         """
         q_BHNK = self.attention.heads(self.attention.query(self.norm_query(queries_BND)))
-        heads = attend(q_BHNK.expand(len(k_BHMK), -1, -1, -1), k_BHMK, v_BHMV, valid_BM)
+        heads = attend(q_BHNK.expand(k_BHMK.shape[0], -1, -1, -1), k_BHMK, v_BHMV, valid_BM)
         if asking_BN is not None:
             heads = heads * asking_BN[:, None, :, None]
         read_BND = self.attention.answer(heads)

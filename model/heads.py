@@ -69,7 +69,7 @@ class GridHead(nn.Module):
     def forward(self, rows_BOE: Float[Tensor, "B O E"], *, whole: bool) -> Float[Tensor, "B *O c"]:
         """Return the values, as (B, *shape, c) of the whole grid and as (B, O, c) of some points."""
         values: Tensor = self.values(rows_BOE) / self.divisor
-        return values.reshape(len(values), *self.shape, -1) if whole else values
+        return values.reshape(values.shape[0], *self.shape, -1) if whole else values
 
 
 def head(output: AnyOutput, width: int, config: PerceiverConfig, embedding: Callable[[], Tensor]) -> nn.Module:

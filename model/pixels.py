@@ -119,7 +119,7 @@ class FlowAdapter(nn.Module):
         around = neighbourhoods(scaled_pixels(pixels, self.config.pixel_range, dtype))
         if not self.config.separate_frames:
             around = torch.cat([around[:, 0], around[:, 1]], dim=-1)
-        flat = around.reshape(len(around), -1, around.shape[-1])
+        flat = around.reshape(around.shape[0], -1, around.shape[-1])
         out: Tensor = self.positions(self.project(flat))
         return out
 

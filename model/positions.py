@@ -68,4 +68,4 @@ class Positions(nn.Module):
         if self.kind == "none":
             return content_BMC
         positions_MP = self.table if self.kind == "fourier" else self.project(self.learned.weight)
-        return torch.cat([content_BMC, positions_MP.expand(len(content_BMC), -1, -1)], dim=-1)
+        return torch.cat([content_BMC, positions_MP.expand(content_BMC.shape[0], -1, -1)], dim=-1)

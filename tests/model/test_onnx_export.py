@@ -1,0 +1,53 @@
+"""ONNX gives the answers of the network, for another batch size and with lengths."""
+
+from pathlib import Path
+
+import onnxruntime
+import pytest
+import torch
+
+from model.config import PerceiverConfig
+from model.config_attention import AttentionConfig
+from model.config_grids import PositionsConfig
+from model.config_inputs import InputsConfig, PointsInput, TextInput
+from model.config_outputs import LabelOutput, OutputsConfig
+from model.config_pixels import ImageInput
+from model.onnx_export import onnx_program
+from model.perceiver import Perceiver
+
+CONFIG = PerceiverConfig(
+    inputs=InputsConfig(
+        image=ImageInput(height=4, width=6, positions=PositionsConfig(num_bands=2)),
+        points=PointsInput(num_points=5, num_bands=2, max_frequency=4.0),
+        text=TextInput(max_tokens=8, embedding_width=14),
+    ),
+    outputs=OutputsConfig(label=LabelOutput(num_classes=3, pooling="query")),
+    num_latents=4,
+    latent_width=16,
+    num_cross_attends=2,
+    num_blocks=2,
+    layers_per_block=1,
+    self_attend=AttentionConfig(num_heads=2),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the exporter's dependencies warn of each other
+def test_onnx_answers_as_the_network(tmp_path: Path) -> None:
+    built = Perceiver(CONFIG, seed=0)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in built.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    onnx_program(built).save(tmp_path / "network.onnx")
+    inputs = {
+        "image": torch.randint(0, 256, (3, 4, 6, 3), dtype=torch.uint8, generator=generator),
+        "points": torch.rand(3, 5, 3, generator=generator) * 2 - 1,
+        "text": torch.randint(0, 262, (3, 8), generator=generator),
+    }
+    lengths = {"image": torch.tensor([4, 0, 4]), "points": torch.tensor([5, 2, 0]), "text": torch.tensor([8, 8, 3])}
+    session = onnxruntime.InferenceSession(tmp_path / "network.onnx")
+    feeds = inputs | {f"{name}_length": length for name, length in lengths.items()}
+    (label,) = session.run(["label"], {name: value.numpy() for name, value in feeds.items()})
+    # float32 in another runtime.
+    torch.testing.assert_close(torch.from_numpy(label), built(inputs, lengths)["label"], rtol=0, atol=1e-5)
