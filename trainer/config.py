@@ -162,6 +162,12 @@ class ProfileConfig:
         yield from _at_least(self, 1, "num_steps")
 
 
+def joint_problems(optimizer: OptimizerConfig, train: TrainConfig) -> Iterator[tuple[str, str]]:
+    """Yield (key, sentence) for what contradicts itself only when both parts are seen."""
+    if optimizer.name == "lamb" and train.zero_stage == 3:
+        yield "optimizer.name", "lamb is exact at train.zero_stage 0, 1 and 2 only; lower the stage, or take adamw"
+
+
 def _at_least(config: object, least: float, *names: str) -> Iterator[tuple[str, str]]:
     for name in names:
         if getattr(config, name) < least:

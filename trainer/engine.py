@@ -19,11 +19,13 @@ from torch import Tensor, nn
 
 from data_shards.batch import Batch
 from trainer import optimizers
-from trainer.config import OptimizerConfig, TrainConfig
+from trainer.config import OptimizerConfig, TrainConfig, joint_problems
 from trainer.deepspeed_settings import settings
+from trainer.lamb import Lamb
 from trainer.objective import Objective
 from trainer.ownership import Ownership
 from trainer.partitions import KINDS, WEIGHT, EvenParameters, FlatGroups, Partitions, Whole
+from trainer.stopwatch import Stopwatch
 from trainer.world import World
 
 ReadTensor = Callable[[str, str, int, int], Tensor]
@@ -48,7 +50,12 @@ class StepReport:
     grad_norm: float
     """Of the whole gradient before clipping; infinite or NaN where the step was skipped."""
     is_skipped: bool
-    """Whether the gradient was not finite, so that nothing was updated on any rank."""
+    """Whether loss or gradient was not finite, so that nothing was updated on any rank. Where only the scaled gradient
+    of fp16 left its range, the scale is lowered and this stays False."""
+    group_norms: dict[str, float]
+    """Norm of the gradient of each parameter group before clipping; empty between log lines."""
+    forward_seconds: float
+    """Time of this rank's forward passes: what the others cannot wait for yet, so that slow ranks show."""
     num_samples: int
     """Samples of the global batch."""
 
@@ -59,6 +66,8 @@ class Engine:
     def __init__(
         self, network: nn.Module, objective: Objective, *, optimizer: OptimizerConfig, train: TrainConfig, world: World
     ) -> None:
+        for key, sentence in joint_problems(optimizer, train):
+            raise ValueError(f"{key}: {sentence}")
         self._objective = objective
         self._optimizer_config = optimizer
         self._train = train
@@ -77,7 +86,11 @@ class Engine:
         names: dict[Tensor, str] = {parameter: name for name, parameter in self._deepspeed.module.named_parameters()}
         self._partitions = _partitions(self._deepspeed, names, train.zero_stage, world.rank)
         optimizers.zero_state(self._partitions.masters(), inner)
+        if isinstance(inner, Lamb):
+            parts = world.sum if train.zero_stage else torch.Tensor.clone
+            inner.bind(self._partitions.segments(), len(names), parts)
         self._ownership: Ownership | None = None
+        self._stopwatch = Stopwatch(world.device)
         self._num_steps = 0
 
     @property
@@ -94,18 +107,24 @@ class Engine:
         counts = self._total(self._objective.counts(batch))
         # A task without a single sample has a sum of zero too.
         counts = {task: torch.where(count == 0, 1.0, count) for task, count in counts.items()}
-        parts, norm = self._backward(batch.micro_batches(self.num_micro_batches), counts)
+        parts = self._backward(batch.micro_batches(self.num_micro_batches), counts)
+        group_norms = self._group_norms() if (self._num_steps + 1) % self._train.log_every_steps == 0 else {}
+        norm = self._clip_whole() if self._train.zero_stage == 0 else None
         self._deepspeed.step()
         self._num_steps += 1
         if norm is None:
             norm = float(self._deepspeed.get_global_grad_norm())
         losses = {task: total / counts[task] for task, total in self._total(parts).items()}
+        loss = self._weighted(losses)
+        is_rescaled = self._train.precision == "fp16" and not math.isfinite(norm) and math.isfinite(loss)
         return StepReport(
-            loss=self._weighted(losses),
+            loss=loss,
             task_losses=losses,
             learning_rate=rate,
             grad_norm=norm,
-            is_skipped=not math.isfinite(norm),
+            is_skipped=not math.isfinite(norm) and not is_rescaled,
+            group_norms=group_norms,
+            forward_seconds=self._stopwatch.read(),
             num_samples=self._train.global_batch,
         )
 
@@ -153,22 +172,27 @@ class Engine:
         """Release what DeepSpeed holds: its hooks on the network."""
         self._deepspeed.destroy()
 
-    def _backward(
-        self, micro_batches: list[Batch], counts: dict[str, Tensor]
-    ) -> tuple[dict[str, Tensor], float | None]:
-        """Leave the reduced gradient in place; return this rank's sums and, at ZeRO 0, the norm."""
+    def _backward(self, micro_batches: list[Batch], counts: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Leave the reduced gradient in place; return this rank's sums."""
         totals = {task: torch.zeros((), device=self._world.device) for task in counts}
         for index, micro_batch in enumerate(micro_batches):
             is_last = index == len(micro_batches) - 1
             self._deepspeed.set_gradient_accumulation_boundary(is_last)
-            sums = self._objective.sums(self._deepspeed, micro_batch)
+            with self._stopwatch:
+                sums = self._objective.sums(self._deepspeed, micro_batch)
             loss = self._weighted({task: part / counts[task] for task, part in sums.items()})
             # DeepSpeed takes the mean over the ranks; the sums want the sum.
             self._deepspeed.backward(_contagious(loss) * self._world.world_size, scale_wrt_gas=False)
             totals = {task: totals[task] + part.detach() for task, part in sums.items()}
             if not is_last:
                 self._deepspeed.step()
-        return totals, self._clip_whole() if self._train.zero_stage == 0 else None
+        return totals
+
+    def _group_norms(self) -> dict[str, float]:
+        scale = getattr(getattr(self._deepspeed.optimizer, "loss_scaler", None), "cur_scale", 1.0)
+        squares = self._world.sum(torch.stack(self._partitions.gradient_squares()))
+        names = [group["name"] for group in self._inner.param_groups]
+        return {name: math.sqrt(square) / scale for name, square in zip(names, squares.tolist(), strict=True)}
 
     def _weighted(self, losses: dict[str, Tensor]) -> Tensor:
         return torch.stack([self._objective.task_weights[task] * loss for task, loss in losses.items()]).sum()

@@ -2,15 +2,20 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
 from data_shards.batch import Batch
+from trainer import guard
 from trainer.checkpoint import Store
-from trainer.config import TrainConfig
+from trainer.config import ProfileConfig, TrainConfig, WatchConfig
 from trainer.engine import Engine, StepReport
+from trainer.hang import BATCH, STEP, HangWatch
+from trainer.ledger import Ledger
 from trainer.metrics import Meter, Record, StepTime
+from trainer.profiling import ProfileWindow
 from trainer.run_state import RunState
 from trainer.sinks import Sink
 from trainer.watch import StopRequest
@@ -18,86 +23,201 @@ from trainer.world import World
 
 Outcome = Literal["finished", "preempted"]
 Evaluate = Callable[[], dict[str, int | dict[str, float]]]
+Batches = Callable[[int], Batch]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step that was made."""
+
+    before: RunState
+    state: RunState
+    """After it."""
+    batch: Batch
+    """This rank's part."""
+    report: StepReport
+    time: StepTime
+    """On this rank."""
 
 
 def steps(
-    engine: Engine, batches: Callable[[int], Batch], state: RunState, *, until: int
-) -> Iterator[tuple[RunState, StepReport, StepTime]]:
-    """Yield the state after each step, what the step did, and its time on this rank. Collective."""
+    engine: Engine, batches: Batches, state: RunState, *, until: int, hang: HangWatch, window: int
+) -> Iterator[Step]:
+    """Yield the steps from `state` on; `window` recent losses are kept in the state. Collective."""
     while state.step < until:
+        hang.at(BATCH)
         started = time.perf_counter()
         batch = batches(state.batch_index)
         arrived = time.perf_counter()
+        hang.at(STEP)
         report = engine.step(batch)
-        state = state.after(is_skipped=report.is_skipped)
-        yield state, report, StepTime(time.perf_counter() - started, arrived - started)
+        loss = float(report.loss) if window else None
+        before, state = state, state.after(loss, is_skipped=report.is_skipped, window=window)
+        yield Step(before, state, batch, report, StepTime(time.perf_counter() - started, arrived - started))
 
 
 def fit(
     config: TrainConfig,
     *,
     engine: Engine,
-    batches: Callable[[int], Batch],
+    batches: Batches,
     state: RunState,
     store: Store,
     sinks: Sequence[Sink],
     stop: StopRequest,
     world: World,
     evaluate: Evaluate | None = None,
+    watch: WatchConfig | None = None,
+    meter: Meter | None = None,
+    ledger: Ledger | None = None,
+    hang: HangWatch | None = None,
+    profiler: ProfileWindow | None = None,
 ) -> tuple[Outcome, RunState]:
-    """Train from `state` to the end or to a stop, and leave a checkpoint of where it got. Collective.
+    """Train from `state` to the end or to a stop, leave a checkpoint of where it got, and return both. Collective.
 
-    Returns how it ended and the last state. `sinks` are empty on all ranks but the first.
+    `sinks` are empty on all ranks but the first; what is None watches or counts nothing. RuntimeError where steps keep
+    going wrong although the run went back as often as it may.
     """
-    meter = Meter(world)
-    now, saved = state, state.step
-    accuracy = None
-    outcome: Outcome = "finished"
-    for now, report, step_time in steps(engine, batches, state, until=config.steps):
-        is_last = now.step == config.steps
-        meter.add(report, step_time)
-        if now.step % config.log_every_steps == 0 or is_last:
-            _write(sinks, "train", meter.record(now.step, report))
-        if evaluate is not None and (is_last or _is_multiple(now.step, config.evaluate_every_steps)):
-            accuracy = _evaluate(evaluate, now.step, sinks)
-        stops, saves = _votes(world, stop.is_raised(), store.is_due(now.step))
-        if stops or saves or is_last:
-            store.save(engine, now, accuracy=accuracy)
-            saved = now.step
-        _report_saves(store, sinks)
-        if stops and not is_last:
-            outcome = "preempted"
-            break
-    if saved != now.step:
-        store.save(engine, now, accuracy=accuracy)
-    store.wait()
-    _report_saves(store, sinks)
-    return outcome, now
+    training = _Training(
+        config,
+        watch or WatchConfig(),
+        engine,
+        batches,
+        store,
+        sinks,
+        stop,
+        world,
+        evaluate,
+        meter or Meter(world),
+        ledger or Ledger(None, world),
+        hang or HangWatch(None, world, 0.0),
+        profiler or ProfileWindow(ProfileConfig(), None, world),
+    )
+    return training.run(state)
+
+
+@dataclass
+class _Training:
+    """The collaborators of a training, and what happens between its steps."""
+
+    config: TrainConfig
+    watch: WatchConfig
+    engine: Engine
+    batches: Batches
+    store: Store
+    sinks: Sequence[Sink]
+    stop: StopRequest
+    world: World
+    evaluate: Evaluate | None
+    meter: Meter
+    ledger: Ledger
+    hang: HangWatch
+    profiler: ProfileWindow
+    accuracy: float | None = None
+
+    def run(self, state: RunState) -> tuple[Outcome, RunState]:
+        """See `fit`."""
+        self.ledger.started(state.step)
+        if self.world.broadcast(self.store.newest()) is None:
+            # So that there is something to go back to, and a disk that cannot be written is met now.
+            self._save(state)
+        while True:
+            outcome, state, to_pass = self._until_trouble(state)
+            if not to_pass:
+                break
+            state = self._go_back(state, to_pass)
+        with self.ledger.spent("save"):
+            self.hang.at("the last save")
+            self.store.wait()
+        self._report_saves()
+        return outcome, state
+
+    def _until_trouble(self, state: RunState) -> tuple[Outcome, RunState, tuple[int, ...]]:
+        """Return how the steps ended, and the batches to pass over if they went wrong."""
+        window = self.watch.spike_window_steps if self.watch.spike_score > 0 else 0
+        self.profiler.between(state.step)
+        for step in steps(self.engine, self.batches, state, until=self.config.steps, hang=self.hang, window=window):
+            state = step.state
+            self._count(step)
+            to_pass = self._judge(step)
+            if to_pass:
+                return "preempted", state, to_pass
+            is_last = state.step == self.config.steps
+            if self.evaluate is not None and (is_last or _is_multiple(state.step, self.config.evaluate_every_steps)):
+                self._evaluate(self.evaluate, state.step)
+            stops, saves = _votes(self.world, self.stop.is_raised(), self.store.is_due(state.step))
+            if stops or saves or is_last:
+                self._save(state)
+            self._report_saves()
+            if stops and not is_last:
+                return "preempted", state, ()
+            self.profiler.between(state.step)
+        return "finished", state, ()
+
+    def _count(self, step: Step) -> None:
+        self.meter.add(step.report, step.time)
+        self.ledger.add("data_wait", step.time.data_seconds)
+        self.ledger.add("compute", step.time.seconds - step.time.data_seconds)
+        self.ledger.reached(step.state.step, step.state.rollbacks)
+        if step.state.step % self.config.log_every_steps == 0 or step.state.step == self.config.steps:
+            self._write("train", self.meter.record(step.state.step, step.report))
+
+    def _judge(self, step: Step) -> tuple[int, ...]:
+        """Log the samples of a skipped step; return the batches to go back for."""
+        if step.report.is_skipped:
+            keys = [key for part in self.world.gather(step.batch.keys) for key in part if key]
+            self._event(step.state, f"not finite, skipped: batch {step.before.batch_index}, samples {' '.join(keys)}")
+        # Whoever judges nothing need not read the loss from the device.
+        is_judged = self.watch.spike_score > 0 or step.state.skipped_in_a_row > 0
+        return guard.offending(step.before, step.state, float(step.report.loss) if is_judged else 0.0, self.watch)
+
+    def _go_back(self, state: RunState, to_pass: tuple[int, ...]) -> RunState:
+        """Load the newest checkpoint and go on from it past the batches that went wrong."""
+        if state.rollbacks >= self.watch.max_rollbacks:
+            raise RuntimeError(
+                f"step {state.step} went wrong after {state.rollbacks} rollbacks, the most that "
+                "watch.max_rollbacks allows; look at the samples in metrics.jsonl, or lower optimizer.learning_rate"
+            )
+        self.hang.at("going back")
+        loaded = self.store.load(self.engine)
+        assert loaded is not None, "the training saved before its first step"
+        resumed = loaded.state.passing_over(to_pass, rollbacks=state.rollbacks + 1)
+        for sink in self.sinks:
+            sink.rewind(resumed.step)
+        self._event(resumed, f"went back from step {state.step}; passes over batches {', '.join(map(str, to_pass))}")
+        return resumed
+
+    def _evaluate(self, evaluate: Evaluate, step: int) -> None:
+        self.hang.at("evaluation")
+        with self.ledger.spent("evaluation"):
+            result = evaluate()
+        accuracy, samples = result["accuracy"], result["samples"]
+        assert isinstance(accuracy, dict)
+        assert isinstance(samples, int)
+        self.accuracy = accuracy["all"]
+        values = {f"accuracy/{name}": value for name, value in accuracy.items()}
+        self._write("evaluation", {"step": step, "samples": samples, **values})
+
+    def _save(self, state: RunState) -> None:
+        self.hang.at("a save")
+        with self.ledger.spent("save"):
+            self.store.save(self.engine, state, accuracy=self.accuracy)
+
+    def _report_saves(self) -> None:
+        for saved in self.store.reports():
+            self._write("save", vars(saved))
+
+    def _event(self, state: RunState, message: str) -> None:
+        self._write("event", {"step": state.step, "message": message})
+
+    def _write(self, kind: str, record: Record) -> None:
+        for sink in self.sinks:
+            sink.write(kind, record)
 
 
 def _votes(world: World, *flags: bool) -> list[bool]:
     """Return what any rank wants: one exchange a step, which also keeps the ranks together."""
     return [bool(flag) for flag in world.maximum(torch.tensor(flags, dtype=torch.float32))]
-
-
-def _evaluate(evaluate: Evaluate, step: int, sinks: Sequence[Sink]) -> float:
-    result = evaluate()
-    accuracy, samples = result["accuracy"], result["samples"]
-    assert isinstance(accuracy, dict)
-    assert isinstance(samples, int)
-    values = {f"accuracy/{name}": value for name, value in accuracy.items()}
-    _write(sinks, "evaluation", {"step": step, "samples": samples, **values})
-    return accuracy["all"]
-
-
-def _report_saves(store: Store, sinks: Sequence[Sink]) -> None:
-    for saved in store.reports():
-        _write(sinks, "save", vars(saved))
-
-
-def _write(sinks: Sequence[Sink], kind: str, record: Record) -> None:
-    for sink in sinks:
-        sink.write(kind, record)
 
 
 def _is_multiple(step: int, every: int) -> bool:

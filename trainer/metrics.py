@@ -1,7 +1,9 @@
 """Meter: the steps between two log lines become one record, with one exchange and one look at the device."""
 
 import resource
+import statistics
 import sys
+import time
 from dataclasses import dataclass
 
 import torch
@@ -22,44 +24,69 @@ class StepTime:
     """Of waiting for the batch."""
 
 
+@dataclass(frozen=True)
+class Work:
+    """What one sample costs, as the network's formulas have it, and what a device can do."""
+
+    flops_per_sample: float = 0.0
+    """Forward and backward, without recomputation; 0 if unknown."""
+    tokens_per_sample: float = 0.0
+    """Elements of the input that the network reads; 0 if unknown."""
+    peak_flops: float = 0.0
+    """Measured floating-point operations a second of one device; 0 if unknown."""
+
+
 class Meter:
     """Sums over the steps since the last record."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, work: Work | None = None) -> None:
         self._world = world
+        self._work = work or Work()
         self._times: list[StepTime] = []
+        self._forward_seconds = 0.0
         self._skipped = 0
 
     def add(self, report: StepReport, time: StepTime) -> None:
         """Take in one step; reads nothing from the device."""
         self._times.append(time)
+        self._forward_seconds += report.forward_seconds
         self._skipped += report.is_skipped
 
     def record(self, step: int, report: StepReport) -> Record:
-        """Return the record of the steps since the last one; loss and norm are those of the last step. Collective."""
+        """Return the record of the steps since the last one; loss and norms are those of the last step. Collective."""
         count = len(self._times)
-        total, waited = sum(t.seconds for t in self._times), sum(t.data_seconds for t in self._times)
-        # What a rank computes is what others do not wait for: its step without the data and without the exchange
-        # cannot be told apart on the host, so the rank with the longest wait for data is named.
-        waits = self._world.gather(waited)
-        slowest = max(range(len(waits)), key=lambda rank: waits[rank])
-        seconds = max(total, 1e-9)
+        total = max(sum(time.seconds for time in self._times), 1e-9)
+        waits, forwards = zip(
+            *self._world.gather((sum(time.data_seconds for time in self._times), self._forward_seconds)), strict=True
+        )
         record: Record = {
             "step": step,
             "loss": float(report.loss),
             **{f"loss/{task}": float(loss) for task, loss in report.task_losses.items()},
             "learning_rate": report.learning_rate,
             "grad_norm": report.grad_norm,
+            **{f"grad_norm/{group}": norm for group, norm in report.group_norms.items()},
             "skipped_steps": self._skipped,
-            "samples_per_second": count * report.num_samples / seconds,
             "step_seconds": total / count,
-            "data_wait_seconds": waits[slowest] / count,
-            "data_wait_share": waits[slowest] / seconds,
-            "slowest_rank": slowest,
+            "data_wait_seconds": max(waits) / count,
+            "data_wait_share": max(waits) / total,
+            # Only the forward pass tells ranks apart: afterwards all wait for the slowest.
+            "slowest_rank": max(range(len(forwards)), key=lambda rank: forwards[rank]),
+            "slowest_rank_excess": max(forwards) / max(statistics.median(forwards), 1e-9) - 1,
             "memory_mib": memory_mib(self._world.device),
+            **self._rates(count * report.num_samples / total),
         }
-        self._times, self._skipped = [], 0
+        self._times, self._forward_seconds, self._skipped = [], 0.0, 0
         return record
+
+    def _rates(self, samples_per_second: float) -> Record:
+        rates: Record = {"samples_per_second": samples_per_second}
+        if self._work.tokens_per_sample:
+            rates["tokens_per_second"] = samples_per_second * self._work.tokens_per_sample
+        if self._work.flops_per_sample and self._work.peak_flops:
+            peak = self._work.peak_flops * self._world.world_size
+            rates["flop_utilisation"] = samples_per_second * self._work.flops_per_sample / peak
+        return rates
 
 
 def memory_mib(device: torch.device) -> float:
@@ -68,3 +95,16 @@ def memory_mib(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def measured_peak_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """Return the floating-point operations a second of the best of a few large matrix products on this device."""
+    rows = 8192 if device.type == "cuda" else 1024
+    left = torch.ones(rows, rows, device=device, dtype=dtype)
+    best = float("inf")
+    for _ in range(4):
+        started = time.perf_counter()
+        product = left @ left
+        product[0, 0].item()  # waits for the device
+        best = min(best, time.perf_counter() - started)
+    return 2 * rows**3 / best

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import OptimizerConfig
+from trainer.lamb import Lamb
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """Names of the two moments in the state of every optimizer here, and in a checkpoint."""
@@ -27,8 +28,8 @@ def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, 
                 exempt = isinstance(module, nn.LayerNorm) or name.rsplit("_", 1)[-1] == "bias"
                 decays[not exempt].append(parameter)
     groups = (
-        {"params": decays[True], "weight_decay": weight_decay},
-        {"params": decays[False], "weight_decay": 0.0},
+        {"name": "decayed", "params": decays[True], "weight_decay": weight_decay},
+        {"name": "exempt", "params": decays[False], "weight_decay": 0.0},
     )
     return [group for group in groups if group["params"]]
 
@@ -37,6 +38,8 @@ def make(network: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
     """Return the optimizer over the parameter groups of a network."""
     groups = parameter_groups(network, config.weight_decay)
     betas = (config.beta1, config.beta2)
+    if config.name == "lamb":
+        return Lamb(groups, lr=config.learning_rate, betas=betas, eps=config.epsilon)
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, eps=config.epsilon, fused=True)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from trainer.lamb import Segment
 from trainer.optimizers import MOMENTS
 
 WEIGHT = "weight"
@@ -44,6 +45,10 @@ class Partitions(Protocol):
         """Yield what this rank holds."""
         ...
 
+    def segments(self) -> dict[Tensor, list[Segment]]:
+        """Return which parameters, numbered alike on all ranks, lie where in the masters."""
+        ...
+
     def refresh(self) -> None:
         """Bring the network's weights in line after the pieces were written. Collective."""
         ...
@@ -71,6 +76,11 @@ class Whole:
             state = self.optimizer.state[parameter]
             moments = {moment: state[moment].view(-1) for moment in MOMENTS}
             yield Piece(self.names[parameter], 0, {WEIGHT: parameter.data.view(-1), **moments})
+
+    def segments(self) -> dict[Tensor, list[Segment]]:
+        """Return each parameter as its own segment."""
+        numbers = {parameter: number for number, parameter in enumerate(self.names)}
+        return {parameter: [Segment(numbers[parameter], 0, parameter.numel())] for parameter in self.masters()}
 
     def refresh(self) -> None:
         """Do nothing: the pieces are the weights."""
@@ -107,6 +117,15 @@ class FlatGroups:
                     views = {kind: source.narrow(0, at.start, at.numel) for kind, source in sources.items()}
                     yield Piece(self.names[parameter], mapping.lp_fragment_address.start, views)
 
+    def segments(self) -> dict[Tensor, list[Segment]]:
+        """Return the parts of parameters that lie in this rank's cuts."""
+        numbers = {parameter: number for number, parameter in enumerate(self.names)}
+        found: dict[Tensor, list[Segment]] = {}
+        for parameters, master in zip(self.zero.bit16_groups, self.masters(), strict=True):
+            addresses = [(numbers[p], p._hp_mapping.hp_fragment_address) for p in parameters if p._hp_mapping]
+            found[master] = [Segment(number, at.start, at.numel) for number, at in addresses]
+        return found
+
     def refresh(self) -> None:
         """Copy this rank's fp32 parts into the network's weights and gather the others'. Collective."""
         self.zero.update_lp_params()
@@ -141,6 +160,10 @@ class EvenParameters:
                     sources = {WEIGHT: master.data, **{moment: state[moment] for moment in MOMENTS}}
                     views = {kind: source.narrow(0, offset, length) for kind, source in sources.items()}
                     yield Piece(self.names[parameter], start, views)
+
+    def segments(self) -> dict[Tensor, list[Segment]]:
+        """Fail: LAMB's norms over these cuts were never shown to be exact, and the configuration refuses them."""
+        raise NotImplementedError
 
     def refresh(self) -> None:
         """Copy the fp32 parts into the partitioned weights, and gather those that stay gathered. Collective."""

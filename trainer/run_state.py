@@ -1,4 +1,4 @@
-"""RunState: where a run is. With the seed it decides every step that follows."""
+"""RunState: where a run is. With the configuration it decides every step that follows."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -14,24 +14,40 @@ class RunState:
     """Batches that the run passed over after it went back, in rising order."""
     skipped_steps: int = 0
     """Steps that updated nothing because the gradient was not finite."""
+    skipped_in_a_row: int = 0
+    """Those of them that are the newest steps."""
+    recent_losses: tuple[float, ...] = ()
+    """The window that spikes are judged by; empty where they are not."""
     rollbacks: int = 0
     """Times that the run went back to a checkpoint."""
 
     @property
     def batch_index(self) -> int:
-        """The global batch of the next step: the step-th of all batches that are not skipped."""
-        index = self.step
+        """The global batch of the next step."""
+        return self.batch_of(self.step)
+
+    def batch_of(self, step: int) -> int:
+        """Return the global batch of a step: the step-th of all batches that are not skipped."""
+        index = step
         for skipped in self.skipped_batches:
             index += skipped <= index
         return index
 
-    def after(self, *, is_skipped: bool = False) -> "RunState":
-        """Return the state one step later."""
-        return replace(self, step=self.step + 1, skipped_steps=self.skipped_steps + is_skipped)
+    def after(self, loss: float | None = None, *, is_skipped: bool = False, window: int = 0) -> "RunState":
+        """Return the state one step later; `loss` joins a window of that many."""
+        losses = self.recent_losses if loss is None or is_skipped else (*self.recent_losses, loss)
+        return replace(
+            self,
+            step=self.step + 1,
+            skipped_steps=self.skipped_steps + is_skipped,
+            skipped_in_a_row=self.skipped_in_a_row + 1 if is_skipped else 0,
+            recent_losses=losses[-window:] if window else (),
+        )
 
-    def passing_over(self, batches: tuple[int, ...], rollbacks: int) -> "RunState":
-        """Return this state, which an earlier run loaded, so that it goes on past more batches."""
-        return replace(self, skipped_batches=tuple(sorted({*self.skipped_batches, *batches})), rollbacks=rollbacks)
+    def passing_over(self, batches: tuple[int, ...], *, rollbacks: int) -> "RunState":
+        """Return this state such that it goes on past these batches, so far as they are still to come."""
+        coming = {batch for batch in batches if batch >= self.batch_index}
+        return replace(self, skipped_batches=tuple(sorted({*self.skipped_batches, *coming})), rollbacks=rollbacks)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields, ready for JSON."""
@@ -40,4 +56,5 @@ class RunState:
     @staticmethod
     def from_json(fields: dict[str, Any]) -> "RunState":
         """Return the state of `to_json`."""
-        return RunState(**{**fields, "skipped_batches": tuple(fields["skipped_batches"])})
+        rows = {name: tuple(fields[name]) for name in ("skipped_batches", "recent_losses")}
+        return RunState(**{**fields, **rows})

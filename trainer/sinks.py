@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -19,6 +19,10 @@ class Sink(Protocol):
         """Take a record of a kind: "train", "evaluation", "save" or "event"; its "step" says when."""
         ...
 
+    def rewind(self, step: int) -> None:
+        """Forget what came after this step: the run went back to it."""
+        ...
+
     def close(self) -> None:
         """Finish."""
         ...
@@ -28,17 +32,18 @@ class JsonLines:
     """One JSON object a line, flushed; lines of steps after the one that the run resumes at are dropped."""
 
     def __init__(self, path: Path, resumed_step: int) -> None:
-        if path.exists():
-            lines = [line for line in path.read_text().splitlines() if _step(line) <= resumed_step]
-            beside = path.with_name(f".{path.name}.{os.getpid()}")
-            beside.write_text("".join(f"{line}\n" for line in lines))
-            beside.replace(path)
-        self._file = path.open("a")
+        self._path = path
+        self._file = _without_steps_after(path, resumed_step)
 
     def write(self, kind: str, record: Record) -> None:
         """Append a line."""
         self._file.write(json.dumps({"kind": kind, **record}) + "\n")
         self._file.flush()
+
+    def rewind(self, step: int) -> None:
+        """Drop the lines of later steps."""
+        self._file.close()
+        self._file = _without_steps_after(self._path, step)
 
     def close(self) -> None:
         """Close the file."""
@@ -49,6 +54,7 @@ class TensorBoard:
     """Scalars under kind/name; steps after the one that the run resumes at are purged."""
 
     def __init__(self, folder: Path, resumed_step: int) -> None:
+        self._folder = folder
         self._writer = SummaryWriter(str(folder), purge_step=resumed_step + 1)
 
     def write(self, kind: str, record: Record) -> None:
@@ -57,6 +63,11 @@ class TensorBoard:
             if name != "step" and isinstance(value, int | float):
                 self._writer.add_scalar(f"{kind}/{name}", value, int(record["step"]))
         self._writer.flush()
+
+    def rewind(self, step: int) -> None:
+        """Purge later steps."""
+        self._writer.close()
+        self._writer = SummaryWriter(str(self._folder), purge_step=step + 1)
 
     def close(self) -> None:
         """Close the event file."""
@@ -88,6 +99,10 @@ class ProgressBar:
             values = [f"{name} {value:.2%}" for name, value in record.items() if name.startswith("accuracy/")]
             self._progress.console.print(f"step {record['step']}: {', '.join(values).replace('accuracy/', '')}")
 
+    def rewind(self, step: int) -> None:
+        """Move the bar back."""
+        self._progress.update(self._task, completed=step)
+
     def close(self) -> None:
         """Leave the last line on the terminal."""
         self._progress.stop()
@@ -98,6 +113,16 @@ def _summary(record: Record) -> str:
         f"loss {record['loss']:.4f}  {record['samples_per_second']:.0f} samples/s  "
         f"data wait {record['data_wait_share']:.0%}"
     )
+
+
+def _without_steps_after(path: Path, step: int) -> IO[str]:
+    """Drop the lines of later steps, and half lines, from a file; open it to append."""
+    if path.exists():
+        lines = [line for line in path.read_text().splitlines() if _step(line) <= step]
+        beside = path.with_name(f".{path.name}.{os.getpid()}")
+        beside.write_text("".join(f"{line}\n" for line in lines))
+        beside.replace(path)
+    return path.open("a")
 
 
 def _step(line: str) -> float:

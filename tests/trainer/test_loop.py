@@ -97,7 +97,7 @@ def test_saves_come_by_step_and_the_best_is_kept(tmp_path: Path, world: World) -
     }
     assert {5, 6} <= steps.keys()
     assert len(steps) <= 3
-    assert [line["step"] for line in records(tmp_path, "save")] == [1, 2, 3, 4, 5, 6]
+    assert [line["step"] for line in records(tmp_path, "save")] == [0, 1, 2, 3, 4, 5, 6]
 
 
 def test_every_real_labelled_sample_is_counted_once_and_modalities_are_hidden(world: World) -> None:

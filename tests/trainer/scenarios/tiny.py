@@ -12,6 +12,16 @@ from trainer.world import World
 GLOBAL_BATCH = 16
 OPTIMIZER = OptimizerConfig(learning_rate=1e-2, weight_decay=0.1, clip_norm=0.5, warmup_steps=2)
 
+LAMB = OptimizerConfig(
+    name="lamb",
+    learning_rate=1e-2,
+    weight_decay=0.1,
+    clip_norm=10.0,
+    epsilon=1e-6,
+    schedule="flat_cosine",
+    flat_steps=8,
+)
+
 
 class Network(nn.Module):
     """Weights that ZeRO 3 partitions, sizes that no cut fits, a buffer and a frozen parameter."""

@@ -1,0 +1,29 @@
+"""Guard: which batches a run should go back and pass over. A function of state and loss, so all ranks decide alike."""
+
+import math
+import statistics
+
+from trainer.config import WatchConfig
+from trainer.run_state import RunState
+
+_MAD_TO_SIGMA = 1.4826
+_LEAST_WINDOW = 10
+
+
+def offending(before: RunState, state: RunState, loss: float, config: WatchConfig) -> tuple[int, ...]:
+    """Return the batches that made the newest steps go wrong, or nothing; `before` is the state before this step."""
+    if state.skipped_in_a_row >= config.max_skipped_in_a_row:
+        return tuple(state.batch_of(step) for step in range(state.step - state.skipped_in_a_row, state.step))
+    is_judged = config.spike_score > 0 and not state.skipped_in_a_row
+    is_spike = is_judged and robust_score(loss, before.recent_losses) > config.spike_score
+    return (before.batch_index,) if is_spike else ()
+
+
+def robust_score(loss: float, window: tuple[float, ...]) -> float:
+    """Return by how many robust standard deviations a loss lies above the median of a window; 0 for a short window."""
+    if len(window) < _LEAST_WINDOW or not math.isfinite(loss):
+        return 0.0
+    median = statistics.median(window)
+    deviation = statistics.median(abs(value - median) for value in window) * _MAD_TO_SIGMA
+    # A window of equal losses has no deviation; one part in a million stands in for rounding.
+    return (loss - median) / max(deviation, abs(median) * 1e-6, 1e-12)

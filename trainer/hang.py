@@ -1,0 +1,219 @@
+"""HangWatch: a rank that died, was stopped or is stuck is named, everyone's stacks are kept, and the job ends.
+
+A thread on each rank writes a heartbeat file; the threads read each other's. Silence means a process that is dead or
+stopped; heartbeats without progress mean one that is stuck. Files and not sockets, because a stopped process answers
+no socket, and because they are there to read afterwards.
+"""
+
+import faulthandler
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from trainer.world import World
+
+_VERDICT = "verdict.json"
+_GRACE_SECONDS = 5.0
+_OTHER_PHASES_FACTOR = 10.0
+BATCH = "waiting for its batch"
+STEP = "a step"
+LEFT = "left"
+
+
+@dataclass(frozen=True)
+class Beat:
+    """What a rank last told of itself."""
+
+    rank: int
+    host: str
+    pid: int
+    count: int
+    """Rises with every heartbeat: clocks of hosts are not compared."""
+    progress: int
+    """Rises with every step and every change of phase."""
+    phase: str
+    """What the main thread is at; LEFT once it has gone in good order."""
+
+
+class HangWatch:
+    """The watch over a run's processes while the context lasts. Entering: Collective.
+
+    A rank is overdue after `seconds` plus twice the slowest recent step; outside of steps, where nobody knows how long
+    things take, after ten times that. With 0 seconds nothing is watched.
+    """
+
+    def __init__(self, folder: Path | None, world: World, seconds: float) -> None:
+        self._folder = folder
+        self._world = world
+        self._seconds = seconds if folder is not None else 0.0
+        self._interval = min(1.0, seconds / 10)
+        self._progress = 0
+        self._phase = "start"
+        self._since = time.monotonic()
+        self._recent: deque[float] = deque(maxlen=50)
+        self._step_began: float | None = None
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="hang watch", daemon=True)
+        self._heard: dict[int, tuple[Beat, float]] = {}
+
+    def __enter__(self) -> Self:
+        if self._seconds > 0 and self._folder is not None:
+            if self._world.is_first:
+                shutil.rmtree(self._folder, ignore_errors=True)
+                self._folder.mkdir(parents=True)
+            self._world.barrier()
+            self._write_beat(0)
+            self._world.barrier()
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._thread.is_alive():
+            return
+        self._over.set()
+        self._thread.join()
+        if error is None or isinstance(error, ValueError):
+            self._phase = LEFT
+            self._write_beat(sys.maxsize)
+        elif missing := self._missing(patience=2.0):
+            # A broken exchange says which socket closed; this says which rank.
+            sys.stderr.write(f"rank {self._world.rank}: {error}; gone: {'; '.join(missing)}\n")
+
+    def at(self, phase: str) -> None:
+        """Say what the main thread is at; STEP begins a step, BATCH the wait for its batch."""
+        now = time.monotonic()
+        if phase == BATCH:
+            if self._step_began is not None:
+                self._recent.append(now - self._step_began)
+            self._step_began = now
+        elif phase != STEP:
+            self._step_began = None
+        self._phase, self._since = phase, now
+        self._progress += 1
+
+    @property
+    def limit_seconds(self) -> float:
+        """How long the main thread may be at what it is at."""
+        if self._phase not in (BATCH, STEP):
+            return _OTHER_PHASES_FACTOR * self._seconds
+        return self._seconds + 2 * max(self._recent, default=0.0)
+
+    def _run(self) -> None:
+        count = 0
+        while not self._over.wait(self._interval):
+            count += 1
+            self._write_beat(count)
+            if culprits := self._culprits():
+                self._convict(culprits)
+            if self._verdict_path.exists():
+                self._end()
+
+    @property
+    def _verdict_path(self) -> Path:
+        assert self._folder is not None
+        return self._folder / _VERDICT
+
+    def _write_beat(self, count: int) -> None:
+        assert self._folder is not None
+        beat = Beat(self._world.rank, socket.gethostname(), os.getpid(), count, self._progress, self._phase)
+        path = self._folder / f"rank_{self._world.rank}.json"
+        beside = path.with_name(f".{path.name}")
+        with suppress(OSError):  # a full disk must not end the run; silence would
+            beside.write_text(json.dumps(asdict(beat)))
+            beside.replace(path)
+
+    def _listen(self) -> dict[int, tuple[Beat, float]]:
+        """Return the newest beat of each other rank, and when this rank first heard it."""
+        now = time.monotonic()
+        for rank in range(self._world.world_size):
+            with suppress(OSError, ValueError):
+                assert self._folder is not None
+                beat = Beat(**json.loads((self._folder / f"rank_{rank}.json").read_text()))
+                known = self._heard.get(rank)
+                if known is None or known[0].count != beat.count:
+                    self._heard[rank] = (beat, now)
+        return {rank: heard for rank, heard in self._heard.items() if rank != self._world.rank}
+
+    def _culprits(self) -> list[tuple[Beat, str]]:
+        """Return who holds up the job, and why that is thought; nobody while it goes on."""
+        now = time.monotonic()
+        others = self._listen()
+        silent = [
+            (beat, f"silent for {now - heard:.0f} s, last in {beat.phase}")
+            for beat, heard in others.values()
+            if beat.phase != LEFT and now - heard > self._seconds
+        ]
+        if silent or now - self._since <= self.limit_seconds:
+            return silent
+        # Everyone waits for the one that did not get as far.
+        me = self._heard[self._world.rank][0]
+        everyone = [me, *(beat for beat, _ in others.values())]
+        least = min(beat.progress for beat in everyone)
+        return [(beat, f"stuck in {beat.phase}") for beat in everyone if beat.progress == least]
+
+    def _convict(self, culprits: list[tuple[Beat, str]]) -> None:
+        """Name them to everyone: the first verdict holds."""
+        named = "; ".join(f"rank {beat.rank} (host {beat.host}, process {beat.pid}): {why}" for beat, why in culprits)
+        verdict = {"culprits": [beat.rank for beat, _ in culprits], "named": named, "found_by": self._world.rank}
+        beside = self._verdict_path.with_name(f".verdict.{self._world.rank}")
+        beside.write_text(json.dumps(verdict))
+        with suppress(FileExistsError):
+            os.link(beside, self._verdict_path)
+            sys.stderr.write(f"{named}; the job ends; stacks of all ranks are in {self._folder}\n")
+
+    def _end(self) -> None:
+        """Write the stacks of this process and end it: the main thread may be in a call that never returns."""
+        assert self._folder is not None
+        with (self._folder / f"stacks_rank_{self._world.rank}.txt").open("w") as file:
+            faulthandler.dump_traceback(file, all_threads=True)
+        culprits = json.loads(self._verdict_path.read_text())["culprits"]
+        beats = [self._heard[self._world.rank][0], *(beat for beat, _ in self._listen().values())]
+        here = [beat for beat in beats if beat.host == socket.gethostname() and beat.phase != LEFT]
+        # One innocent rank a host sees to it that nothing is left behind there.
+        keeper = min(here, key=lambda beat: (beat.rank in culprits, beat.rank))
+        if keeper.rank == self._world.rank:
+            _end_all([beat.pid for beat in here if beat.rank != self._world.rank])
+        os._exit(1)
+
+    def _missing(self, patience: float) -> list[str]:
+        """Return the ranks of this host that are no longer alive."""
+        deadline = time.monotonic() + patience
+        while True:
+            here = [beat for beat, _ in self._listen().values() if beat.host == socket.gethostname()]
+            missing = [f"rank {beat.rank} (process {beat.pid})" for beat in here if not _lives(beat.pid)]
+            if missing or time.monotonic() >= deadline:
+                return missing
+            time.sleep(0.1)
+
+
+def _end_all(pids: list[int]) -> None:
+    """Wake these processes, so that they can write their stacks, and kill those that do not end soon."""
+    for number, patience in ((signal.SIGCONT, _GRACE_SECONDS), (signal.SIGKILL, 0.0)):
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline and any(_lives(pid) for pid in pids):
+            time.sleep(0.1)
+
+
+def _lives(pid: int) -> bool:
+    """Return whether a process runs or can run again; a zombie does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in ("Z", "X")

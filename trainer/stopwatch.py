@@ -1,0 +1,39 @@
+"""Stopwatch: the time that a device spends inside a block, summed; on a GPU by events, which nobody waits for."""
+
+import time
+
+import torch
+
+
+class Stopwatch:
+    """A context that can be entered many times; `read` returns the sum and starts anew."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._is_cuda = device.type == "cuda"
+        self._started = 0.0
+        self._seconds = 0.0
+        self._events: list[torch.cuda.Event] = []
+
+    def __enter__(self) -> None:
+        if self._is_cuda:
+            self._record()
+        self._started = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._seconds += time.perf_counter() - self._started
+        if self._is_cuda:
+            self._record()
+
+    def read(self) -> float:
+        """Return the seconds since the last reading; on a GPU the events must have passed by then."""
+        seconds, self._seconds = self._seconds, 0.0
+        if self._is_cuda:
+            pairs = zip(self._events[::2], self._events[1::2], strict=True)
+            seconds = sum(start.elapsed_time(stop) for start, stop in pairs) / 1000
+            self._events = []
+        return seconds
+
+    def _record(self) -> None:
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record()
+        self._events.append(event)
