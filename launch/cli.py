@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from launch import data
+from launch import data, runs
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -15,6 +15,7 @@ app = typer.Typer(
     help="Train multimodal Perceivers on tar shards; a run that is stopped goes on exactly where it was.",
 )
 app.add_typer(data.app, name="data")
+app.add_typer(runs.app)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Run = Annotated[Path, typer.Argument(help="Run folder.")]
@@ -26,6 +27,10 @@ def train(
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, such as train.steps=1000.")] = None,
     *,
     run: Annotated[Path, typer.Option("--run", help="Run folder; a run that is there goes on.")],
+    procs: Annotated[
+        int,
+        typer.Option("--procs", min=0, help="Processes on this machine, supervised: the run starts again by itself."),
+    ] = 0,
     take_over: Annotated[bool, typer.Option("--take-over", help="Claim a run that a dead host left locked.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -35,9 +40,17 @@ def train(
 
     perceiver train configs/digits.yaml data.shards=data/digits --run runs/digits
 
-    torchrun --nproc-per-node 2 -m launch train configs/digits.yaml data.shards=data/digits --run runs/digits
+    perceiver train configs/digits.yaml data.shards=data/digits --run runs/digits --procs 2
+
+    torchrun --nproc-per-node 2 -m -- launch train configs/digits.yaml data.shards=data/digits --run runs/digits
     """
     from configs.run import load
+
+    if procs:
+        from launch import supervise
+
+        raise typer.Exit(supervise.start(load(config, overrides or ()), run, procs))
+
     from launch import train as training
 
     raise typer.Exit(training.main(load(config, overrides or ()), run, take_over=take_over, as_json=as_json))
@@ -52,17 +65,6 @@ def evaluate(run: Run, as_json: AsJson = False) -> None:
     from launch import evaluate as evaluation
 
     raise typer.Exit(evaluation.main(run, as_json=as_json))
-
-
-@app.command()
-def status(run: Run, as_json: AsJson = False) -> None:
-    """Say how far a run is: step, loss, newest checkpoint, and whether it is running.
-
-    Example: perceiver status runs/digits
-    """
-    from launch import status as state
-
-    raise typer.Exit(state.main(run, as_json=as_json))
 
 
 def main() -> None:

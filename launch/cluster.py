@@ -4,10 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
+from configs.reader import read
 from launch.restarts import RestartConfig
 
 PROFILES = Path(__file__).resolve().parent.parent / "configs" / "clusters"
@@ -91,22 +90,11 @@ class ClusterConfig:
 
 
 def load(name: str, **changes: int) -> ClusterConfig:
-    """Return the profile in a YAML file, or of that name in configs/clusters, with some values replaced.
+    """Return the profile in a YAML file, or of that name in configs/clusters, with the values that are not 0 replaced.
 
-    Raises ValueError with every problem that the profile has.
+    Raises ConfigError with every problem that the profile has.
     """
-    path = find(name)
-    config = OmegaConf.structured(ClusterConfig)
-    try:
-        config = OmegaConf.merge(config, OmegaConf.load(path), {key: value for key, value in changes.items() if value})
-        cluster = OmegaConf.to_object(config)
-    except (OmegaConfBaseException, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: {str(error).splitlines()[0]}; launch/cluster.py has every key") from error
-    assert isinstance(cluster, ClusterConfig)
-    problems = [f"{key} = {OmegaConf.select(config, key)!r}: {sentence}" for key, sentence in cluster.problems()]
-    if problems:
-        raise ValueError("\n  ".join([f"{len(problems)} problem(s) in {path}:", *problems]))
-    return cluster
+    return read(ClusterConfig, find(name), [f"{key}={value}" for key, value in changes.items() if value])
 
 
 def find(name: str) -> Path:

@@ -13,7 +13,7 @@ from configs.run import RunConfig, load
 from data_shards.batch import Batch
 from data_shards.loader import Loader
 from launch import pictures
-from launch.folder import RunFolder
+from launch.folder import RunFolder, existing
 from launch.loaders import absolute, label_names, test_loader
 from launch.together import together
 from model.perceiver import Perceiver
@@ -43,13 +43,6 @@ def main(path: Path, *, as_json: bool = False) -> int:
             _tell(folder, result, as_json=as_json)
     world.close()
     return 0
-
-
-def existing(folder: RunFolder) -> RunFolder:
-    """Return the folder; ValueError where no run was made in it."""
-    if not folder.exists:
-        raise ValueError(f"{folder.path}: holds no run (no config.yaml); `perceiver train CONFIG --run RUN` makes one")
-    return folder
 
 
 def newest_network(config: RunConfig, folder: RunFolder, world: World) -> tuple[int, Perceiver]:

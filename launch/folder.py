@@ -96,3 +96,10 @@ class RunFolder:
             raise ValueError(
                 f"{self.path}: cannot be written ({error.strerror}); choose another --run folder or mend its rights"
             ) from error
+
+
+def existing(folder: RunFolder) -> RunFolder:
+    """Return the folder; ValueError where no run was made in it."""
+    if not folder.exists:
+        raise ValueError(f"{folder.path}: holds no run (no config.yaml); `perceiver train CONFIG --run RUN` makes one")
+    return folder

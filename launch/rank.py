@@ -26,7 +26,7 @@ def main(folder: RunFolder) -> int:
     """Run this rank of the attempt that the environment names and return its exit status."""
     # Until the training has handlers of its own there is nothing to save, so a signal ends the rank in good order.
     # That of the time limit or of preemption is USR2, Slurm's last word is TERM.
-    for number in (signal.SIGUSR2, signal.SIGTERM):
+    for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
     os.environ.update(torch_variables(os.environ))
     rank, attempt = int(os.environ["RANK"]), int(os.environ[NUMBER])

@@ -17,17 +17,22 @@ from launch.cluster import ClusterConfig
 from launch.folder import RunFolder
 
 
-def script(folders: Sequence[RunFolder], cluster: ClusterConfig, *, exclude: Sequence[str] = ()) -> str:
+def script(folders: Sequence[RunFolder], cluster: ClusterConfig, *, job_name: str, exclude: Sequence[str] = ()) -> str:
     """Return the batch script of a run, or of an array with one task a run."""
-    executor = _Executor(folders, cluster, exclude)
+    executor = _Executor(folders, cluster, job_name, exclude)
     return executor._make_submission_file_text(executor.ranks, "")
 
 
-def submit(folders: Sequence[RunFolder], cluster: ClusterConfig, *, exclude: Sequence[str] = ()) -> list[str]:
+def submit(
+    folders: Sequence[RunFolder], cluster: ClusterConfig, *, job_name: str, exclude: Sequence[str] = ()
+) -> list[str]:
     """Submit the runs, several as one array, and return the job id of each; ValueError with Slurm's own words."""
-    executor = _Executor(folders, cluster, exclude)
+    executor = _Executor(folders, cluster, job_name, exclude)
     try:
+        executor.folder.mkdir(parents=True, exist_ok=True)
         job_id = str(executor._submit_command(executor.ranks).job_id)
+    except FileNotFoundError as error:
+        raise ValueError("there is no sbatch on this machine; submit on a login node of the cluster") from error
     except (FailedJobError, FailedSubmissionError) as error:
         raise ValueError(f"sbatch refused the job: {error}") from error
     return [job_id] if len(folders) == 1 else [f"{job_id}_{task}" for task in range(len(folders))]
@@ -36,14 +41,16 @@ def submit(folders: Sequence[RunFolder], cluster: ClusterConfig, *, exclude: Seq
 class _Executor(submitit.SlurmExecutor):
     """submitit's executor with our command in the place of its pickle."""
 
-    def __init__(self, folders: Sequence[RunFolder], cluster: ClusterConfig, exclude: Sequence[str]) -> None:
+    def __init__(
+        self, folders: Sequence[RunFolder], cluster: ClusterConfig, job_name: str, exclude: Sequence[str]
+    ) -> None:
         super().__init__(folders[0].logs_folder)
         python = shlex.quote(sys.executable)
         self.host_python = cluster.host_python or python
         # Not by submitit: it would have srun name the logs by task and job id, which a requeue does not change.
         self.ranks = " ".join(["srun", *_srun(cluster), cluster.python or python, '-u -m launch.rank "$RUN"'])
         self.update_parameters(
-            job_name=f"perceiver-{folders[0].path.name}",
+            job_name=job_name,
             use_srun=False,
             stderr_to_stdout=True,
             setup=[*self._which_run(folders), *self._setup(cluster)],
@@ -52,6 +59,11 @@ class _Executor(submitit.SlurmExecutor):
         )
         if len(folders) > 1:
             self.parameters["map_count"] = len(folders)
+
+    @classmethod
+    def affinity(cls) -> int:
+        """Let a script be written where there is no Slurm."""
+        return 2
 
     def _which_run(self, folders: Sequence[RunFolder]) -> list[str]:
         paths = [shlex.quote(str(folder.path.resolve())) for folder in folders]

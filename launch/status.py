@@ -1,48 +1,152 @@
-"""`perceiver status`: how far a run is, from its folder alone."""
+"""`perceiver status`: how far runs are, from their folders and, where there is one, from Slurm's queue."""
 
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
 
 from configs.run import load
-from launch.evaluate import existing
-from launch.folder import RunFolder
-from trainer import checkpoint_folder
+from launch import attempts, submission
+from launch.folder import RunFolder, existing
+from launch.queue import Job
+from launch.restarts import Attempt
+
+SILENT_SECONDS = 10 * attempts.HEARTBEAT_SECONDS
+State = dict[str, str | int | float | None]
+COLUMNS = {
+    "run": "run",
+    "state": "state",
+    "job": "job_id",
+    "attempt": "attempt",
+    "nodes": "nodes",
+    "step": "step",
+    "of": "steps",
+    "loss": "loss",
+    "samples/s": "samples_per_second",
+    "ETA": "eta_seconds",
+    "goodput": "goodput",
+    "checkpoint": "newest_checkpoint",
+    "why": "reason",
+}
 
 
-def main(path: Path, *, as_json: bool = False) -> int:
-    """Print the state of a run; return the exit status."""
-    state = read(RunFolder(path.resolve()))
+def main(paths: Sequence[Path], *, watch: bool = False, as_json: bool = False) -> int:
+    """Print the state of runs; return the exit status."""
+    folders = [existing(RunFolder(path.resolve())) for path in paths]
     if as_json:
-        sys.stdout.write(json.dumps(state) + "\n")
+        states = [read(folder) for folder in folders]
+        sys.stdout.write(json.dumps(states[0] if len(states) == 1 else states) + "\n")
+    elif watch:
+        _watch(folders)
+    elif len(folders) == 1:
+        for name, value in read(folders[0]).items():
+            sys.stdout.write(f"{name.replace('_', ' '):<20} {'-' if value is None else value}\n")
     else:
-        for name, value in state.items():
-            sys.stdout.write(f"{name.replace('_', ' '):<20} {value if value is not None else '-'}\n")
+        Console().print(table([read(folder) for folder in folders]))
     return 0
 
 
-def read(folder: RunFolder) -> dict[str, str | int | float | None]:
+def read(folder: RunFolder) -> State:
     """Return how far the run is: of steps, loss and speed the newest line of its metrics says."""
-    config = load(existing(folder).config_path)
+    steps = load(folder.config_path).train.steps
     newest = _newest_training_line(folder.metrics_path)
-    step = int(newest.get("step", 0))
-    seconds_per_step = float(newest.get("step_seconds", 0.0))
-    checkpoints = checkpoint_folder.complete(folder.checkpoints_folder)
+    step, step_seconds = int(newest.get("step", 0)), float(newest.get("step_seconds", 0.0))
+    history = attempts.history(folder)
+    job, submitted = submission.job(folder), submission.read(folder)
+    checkpoint = attempts.newest_step(folder)
+    name, reason = state_of(folder, history, job, is_finished=step >= steps)
     return {
         "run": str(folder.path),
-        "state": "finished" if step >= config.train.steps else "unfinished",
+        "state": name,
+        "reason": reason,
+        "job_id": submitted.job_id if submitted else None,
+        "attempt": history[-1].number if history else None,
+        "nodes": job.nodes if job and job.nodes else None,
         "step": step,
-        "steps": config.train.steps,
+        "steps": steps,
         "loss": newest.get("loss"),
         "samples_per_second": newest.get("samples_per_second"),
-        "eta_seconds": round((config.train.steps - step) * seconds_per_step) if seconds_per_step else None,
-        "newest_checkpoint": checkpoints[-1].name if checkpoints else None,
+        "eta_seconds": round((steps - step) * step_seconds) if step_seconds else None,
+        "goodput": goodput(history, step, step_seconds),
+        "newest_checkpoint": f"step_{checkpoint:08d}" if checkpoint else None,
         "seconds_since_log": round(time.time() - folder.metrics_path.stat().st_mtime) if newest else None,
     }
 
 
-def _newest_training_line(metrics_path: Path) -> dict[str, float]:
+def state_of(
+    folder: RunFolder, history: Sequence[Attempt], job: Job | None, *, is_finished: bool
+) -> tuple[str, str | None]:
+    """Return the state of a run in a word, and why it is in it."""
+    if job is not None and not job.is_over:
+        return job.state.lower(), job.reason or _silent(folder, history)
+    if is_finished:
+        return "finished", None
+    if folder.stop_path.exists():
+        return "stopped", "by its user; `perceiver resume` goes on"
+    last = history[-1] if history else None
+    if last and last.ended_at is None and job is None and _silent(folder, history) is None:
+        return "running", None
+    if last and last.failed:
+        return (
+            "failed",
+            f"status {last.status} on {', '.join(last.failed_nodes) or 'no node in particular'}; see the log",
+        )
+    return "unfinished", job.state.lower() if job else None
+
+
+def goodput(history: Sequence[Attempt], step: int, step_seconds: float) -> float | None:
+    """Return the share of the time since the first attempt began that went into steps which are still there."""
+    if not history or not step_seconds:
+        return None
+    until = history[-1].ended_at or time.time()
+    return round(min(1.0, step * step_seconds / max(until - history[0].started_at, 1e-9)), 3)
+
+
+def table(states: Sequence[State]) -> Table:
+    """Return the states as a table, a row a run."""
+    result = Table(*COLUMNS, box=None)
+    for state in states:
+        result.add_row(*(_cell(name, state[name]) for name in COLUMNS.values()))
+    return result
+
+
+def _watch(folders: Sequence[RunFolder]) -> None:
+    with Live(console=Console(), auto_refresh=False) as live:
+        while True:
+            states = [read(folder) for folder in folders]
+            live.update(table(states), refresh=True)
+            if all(state["state"] not in ("pending", "running", "completing") for state in states):
+                return
+            time.sleep(2)
+
+
+def _cell(name: str, value: str | float | None) -> str:
+    if value is None:
+        return "-"
+    if name == "run":
+        return Path(str(value)).name
+    if name == "eta_seconds":
+        minutes, seconds = divmod(int(value), 60)
+        return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+    if name == "goodput":
+        return f"{float(value):.0%}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _silent(folder: RunFolder, history: Sequence[Attempt]) -> str | None:
+    """Return which ranks of the newest attempt gave no heartbeat lately, in words."""
+    records = attempts.ranks(folder, history[-1].number) if history else []
+    late = [record for record in records if record.status is None and time.time() - record.seen_at > SILENT_SECONDS]
+    return f"no heartbeat of {', '.join(f'rank {each.rank} on {each.node}' for each in late)}" if late else None
+
+
+def _newest_training_line(metrics_path: Path) -> dict[str, Any]:
     if not metrics_path.exists():
         return {}
     for line in reversed(metrics_path.read_text().splitlines()):

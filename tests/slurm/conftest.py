@@ -1,13 +1,14 @@
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from lab import Lab, missing
 
-from launch import slurm
+from launch import cluster
 from launch.cluster import ClusterConfig
 from launch.folder import RunFolder
 from launch.freeze import freeze
@@ -78,14 +79,14 @@ def probe_source(source: Path) -> Path:
 
 
 @pytest.fixture
-def submit(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+def submit(tmp_path: Path) -> Callable[..., str]:
     """Submit a run to a lab and return the job's id."""
 
     def send(lab: Lab, folder: RunFolder, **changes: object) -> str:
-        cluster = ClusterConfig(**{"minutes": 10, "straggler_seconds": 5, **changes})
-        for name, value in lab.environment.items():
-            monkeypatch.setenv(name, value)
-        (job_id,) = slurm.submit([folder], cluster)
-        return job_id
+        profile = tmp_path / f"{folder.path.name}.yaml"
+        profile.write_text(cluster.dump(ClusterConfig(**{"minutes": 10, "straggler_seconds": 5, **changes})))
+        result = lab.run(sys.executable, PROBE / "submit.py", folder.path, profile)
+        assert result.returncode == 0, result.stderr
+        return result.stdout.strip()
 
     return send

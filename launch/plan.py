@@ -1,0 +1,127 @@
+"""What is known of a run before it waits in a queue: how it is cut, what it needs, and what would not fit."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from configs.run import RunConfig
+from data_shards import manifest
+from launch.cluster import ClusterConfig
+from launch.folder import RunFolder
+from model.cost import network_cost, total
+
+BYTES_PER_NUMBER = 4
+GIB = 2**30
+ASSUMED_WRITE_BYTES_PER_SECOND = 200e6
+"""Until the run has saved once and its own time is known."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run on a cluster, in numbers."""
+
+    world_size: int
+    """Ranks."""
+    micro_batches: int
+    """Into how many a rank cuts its share of a step."""
+    parameters: int
+    """Weights of the network."""
+    state_bytes: int
+    """Memory of one rank for weights, gradients and moments; activations come on top."""
+    checkpoint_bytes: int
+    """Of one checkpoint on the disk."""
+    kept_checkpoints: int
+    """How many there are at once, with the one being written."""
+    free_bytes: int
+    """Free where the run is."""
+    save_seconds: float
+    """How long a stop takes: the longest step and save so far, or what is assumed before there was one."""
+    is_measured: bool
+    """Whether save_seconds was measured in this run."""
+
+    def sentences(self) -> Iterator[str]:
+        """Yield the plan in words."""
+        yield f"{self.world_size} ranks, {self.micro_batches} micro-batch(es) a step, {self.parameters:,} parameters"
+        yield f"{self.state_bytes / GIB:.2f} GiB a rank for weights, gradients and moments; activations come on top"
+        kept, free = self.kept_checkpoints * self.checkpoint_bytes / GIB, self.free_bytes / GIB
+        yield f"{self.kept_checkpoints} checkpoints take {kept:.2f} GiB of {free:.0f} GiB that are free"
+        yield f"a stop takes {self.save_seconds:.0f} s ({'measured' if self.is_measured else 'assumed'})"
+
+
+def make(config: RunConfig, profile: ClusterConfig, folder: RunFolder) -> Plan:
+    """Return the plan; ValueError with every problem that the queue would only have delayed."""
+    micro_batches = config.train.micro_batches_per_rank(profile.world_size)
+    parameters = total(network_cost(config.model)).parameters
+    step_seconds, save_seconds = _measured(folder)
+    checkpoint_bytes = 3 * BYTES_PER_NUMBER * parameters
+    plan = Plan(
+        world_size=profile.world_size,
+        micro_batches=micro_batches,
+        parameters=parameters,
+        state_bytes=state_bytes(parameters, config.train.zero_stage, profile.world_size),
+        checkpoint_bytes=checkpoint_bytes,
+        kept_checkpoints=config.checkpoint.keep_last + 1 + config.checkpoint.keep_best,
+        free_bytes=shutil.disk_usage(_existing(folder.path)).free,
+        save_seconds=step_seconds + (save_seconds or checkpoint_bytes / ASSUMED_WRITE_BYTES_PER_SECOND),
+        is_measured=save_seconds is not None,
+    )
+    problems = [*_problems(plan, profile), *_shard_problems(Path(config.data.shards))]
+    if problems:
+        raise ValueError("\n  ".join([f"{folder.path} cannot run like this:", *problems]))
+    return plan
+
+
+def state_bytes(parameters: int, zero_stage: int, world_size: int) -> int:
+    """Return a rank's memory for the state of training in fp32: what ZeRO partitions is there once in all ranks."""
+    weights, gradients, moments = (BYTES_PER_NUMBER * parameters * copies for copies in (1, 1, 2))
+    shared = (zero_stage >= 1) * moments + (zero_stage >= 2) * gradients + (zero_stage >= 3) * weights
+    return weights + gradients + moments - shared + shared // world_size
+
+
+def _problems(plan: Plan, profile: ClusterConfig) -> Iterator[str]:
+    needed = plan.kept_checkpoints * plan.checkpoint_bytes
+    if needed > plan.free_bytes:
+        yield (
+            f"checkpoints need {needed / GIB:.1f} GiB, {plan.free_bytes / GIB:.1f} GiB are free; "
+            "put the run elsewhere or lower checkpoint.keep_last"
+        )
+    on_node = plan.state_bytes * profile.processes_per_node
+    if profile.memory_gib and not profile.gpus_per_node and on_node > profile.memory_gib * GIB:
+        yield (
+            f"the ranks of a node need more than {on_node / GIB:.1f} GiB, memory_gib is {profile.memory_gib}; "
+            "raise it, use more nodes or a higher train.zero_stage"
+        )
+    if profile.signal_seconds < 2 * plan.save_seconds:
+        yield (
+            f"signal_seconds is {profile.signal_seconds}, but a stop takes {plan.save_seconds:.0f} s; "
+            f"set it to {4 * plan.save_seconds:.0f}, or the time limit comes before the save is done"
+        )
+
+
+def _shard_problems(shards: Path) -> Iterator[str]:
+    for split in manifest.read(shards).splits.values():
+        for shard in split.shards:
+            path = shards / shard.name
+            if not path.is_file() or path.stat().st_size != shard.num_bytes:
+                yield f"{path}: is missing or not of the size in the manifest; see `perceiver data verify {shards}`"
+
+
+def _measured(folder: RunFolder) -> tuple[float, float | None]:
+    """Return the longest step and the longest save of the run so far, in seconds."""
+    step_seconds, save_seconds = 0.0, None
+    if folder.metrics_path.exists():
+        for line in folder.metrics_path.read_text().splitlines():
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # the last line may be half written
+            step_seconds = max(step_seconds, record.get("step_seconds", 0.0))
+            if record.get("kind") == "save":
+                save_seconds = max(save_seconds or 0.0, record["seconds"])
+    return step_seconds, save_seconds
+
+
+def _existing(path: Path) -> Path:
+    return next(parent for parent in (path.resolve(), *path.resolve().parents) if parent.exists())

@@ -1,0 +1,48 @@
+"""What Slurm's queue says of a job, and what can be asked of it: squeue and scancel, no accounting database."""
+
+import shutil
+import subprocess
+from dataclasses import dataclass
+
+ENDED = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as squeue shows it."""
+
+    state: str
+    """PENDING, RUNNING, COMPLETING and so on."""
+    reason: str
+    """Why it waits."""
+    nodes: str
+    """Where it runs, such as n[1-2]."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended for good."""
+        return self.state in ENDED
+
+
+def find(job_id: str, name: str) -> Job | None:
+    """Return the job of this id and name; None where Slurm has forgotten it, or gave its id to another."""
+    if shutil.which("squeue") is None:
+        return None
+    columns = "%T|%r|%N|%j"
+    result = _run("squeue", "--noheader", "--states=all", "--array", f"--jobs={job_id}", f"--format={columns}")
+    for line in result.stdout.splitlines():
+        state, reason, nodes, found = line.strip().split("|", 3)
+        if found == name:
+            return Job(state, "" if reason == "None" else reason, nodes)
+    return None
+
+
+def cancel(job_id: str) -> None:
+    """End the job for good; it is signalled with TERM first."""
+    result = _run("scancel", job_id)
+    if result.returncode:
+        raise ValueError(f"scancel {job_id}: {result.stderr.strip()}")
+
+
+def _run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)

@@ -1,0 +1,83 @@
+"""The submission of a run: its record in the run's folder, and the job that it became."""
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from launch import attempts, cluster, queue, slurm
+from launch.cluster import ClusterConfig
+from launch.folder import RunFolder
+from launch.restarts import bad_nodes
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A job that was asked for."""
+
+    job_id: str
+    """Such as 12, or 12_3 for a task of an array."""
+    job_name: str
+    """Unique, so that a job id that Slurm uses again is not taken for this one."""
+    submitted_at: float
+    """Unix seconds."""
+    nodes: int
+    """Asked for."""
+    processes_per_node: int
+    """Asked for."""
+
+
+def send(folders: Sequence[RunFolder], profile: ClusterConfig) -> list[Submission]:
+    """Submit runs that exist, several as one job array; ValueError if one of them is in the queue already."""
+    for folder in folders:
+        refuse_if_queued(folder)
+        folder.stop_path.unlink(missing_ok=True)
+        _write(folder.cluster_path, cluster.dump(profile))
+    avoided = {node for folder in folders for node in bad_nodes(attempts.history(folder), profile.restarts)}
+    name = job_name(folders[0])
+    job_ids = slurm.submit(folders, profile, job_name=name, exclude=sorted(avoided))
+    submissions = [
+        Submission(job_id, name, time.time(), profile.nodes, profile.processes_per_node) for job_id in job_ids
+    ]
+    for folder, submission in zip(folders, submissions, strict=True):
+        _write(folder.submission_path, json.dumps(asdict(submission)) + "\n")
+    return submissions
+
+
+def read(folder: RunFolder) -> Submission | None:
+    """Return the newest submission of a run; None for one that was never submitted."""
+    if not folder.submission_path.is_file():
+        return None
+    return Submission(**json.loads(folder.submission_path.read_text()))
+
+
+def job(folder: RunFolder) -> queue.Job | None:
+    """Return the run's job as long as Slurm remembers it."""
+    submission = read(folder)
+    return queue.find(submission.job_id, submission.job_name) if submission else None
+
+
+def refuse_if_queued(folder: RunFolder) -> None:
+    """Raise ValueError if a job of this run waits or runs: two would write into one folder."""
+    submission, found = read(folder), job(folder)
+    inside = os.environ.get("SLURM_JOB_ID")
+    if submission and found and not found.is_over and not inside:
+        raise ValueError(
+            f"{folder.path}: job {submission.job_id} of this run is {found.state}; "
+            f"`perceiver stop {folder.path}` ends it after a save"
+        )
+
+
+def job_name(folder: RunFolder) -> str:
+    """Return a name for a job of this run that no other has."""
+    readable = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in folder.path.name)
+    return f"{readable}-{uuid4().hex[:8]}"
+
+
+def _write(path: Path, text: str) -> None:
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(text)
+    beside.replace(path)

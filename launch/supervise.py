@@ -1,0 +1,103 @@
+"""`perceiver train --procs N`: a run's ranks on this machine, restarted by the same rules as on a cluster."""
+
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from configs.run import RunConfig
+from launch import attempts
+from launch.batch import free_port, preferred_port
+from launch.fence import NUMBER
+from launch.folder import RunFolder
+from launch.loaders import absolute
+from launch.open_run import open_run
+from launch.restarts import RestartConfig, verdict
+from launch.submission import refuse_if_queued
+
+STRAGGLER_SECONDS = 60.0
+
+
+def start(config: RunConfig, path: Path, num_processes: int) -> int:
+    """Make or reopen the run, then train it under supervision; return the exit status."""
+    config, folder = absolute(config), RunFolder(path.resolve())
+    config.train.micro_batches_per_rank(num_processes)
+    refuse_if_queued(folder)
+    open_run(config, folder)
+    return supervise(folder, num_processes, RestartConfig())
+
+
+def supervise(folder: RunFolder, num_processes: int, config: RestartConfig) -> int:
+    """Run the ranks in the run's frozen code until the run has ended for good; return the exit status."""
+    with _only_one(folder):
+        while True:
+            attempt = attempts.begin(folder, job_id="", nodes=[socket.gethostname()])
+            status = _attempt(folder, attempt.number, num_processes)
+            attempts.end(folder, attempt.number, status)
+            decision = verdict(attempts.history(folder), config, stop_requested=folder.stop_path.exists())
+            sys.stderr.write(f"perceiver: attempt {attempt.number} ended with status {status}: {decision.reason}\n")
+            if not decision.again:
+                return status
+
+
+def _attempt(folder: RunFolder, number: int, num_processes: int) -> int:
+    shared = os.environ | {
+        NUMBER: str(number),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port(preferred_port(os.getpid(), number))),
+        "WORLD_SIZE": str(num_processes),
+        "LOCAL_WORLD_SIZE": str(num_processes),
+    }
+    command = [sys.executable, "-u", "-m", "launch.rank", str(folder.path)]
+    ranks = [
+        subprocess.Popen(command, cwd=folder.code_folder, env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in range(num_processes)
+    ]
+    with _stop_on_signals(folder):
+        return _wait(ranks)
+
+
+def _wait(ranks: Sequence["subprocess.Popen[bytes]"]) -> int:
+    """Return the worst status once all ranks have left; those that stay behind too long are killed."""
+    deadline = float("inf")
+    while any(rank.poll() is None for rank in ranks):
+        if deadline == float("inf") and any(rank.returncode is not None for rank in ranks):
+            deadline = time.monotonic() + STRAGGLER_SECONDS
+        if time.monotonic() > deadline:
+            for rank in ranks:
+                rank.kill()
+        time.sleep(0.1)
+    # A process that a signal ended has a negative status; shells say 128 + its number.
+    return max(code if code >= 0 else 128 - code for code in (rank.returncode for rank in ranks))
+
+
+@contextmanager
+def _stop_on_signals(folder: RunFolder) -> Iterator[None]:
+    """Turn Ctrl-C and TERM into a stop: the ranks see the file, save and leave, and no attempt follows."""
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        folder.stop_path.touch()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _only_one(folder: RunFolder) -> Iterator[None]:
+    with folder.lock_path.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"{folder.lock_path}: another process trains this run; see `perceiver status`") from error
+        yield
