@@ -7,16 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Optional
 
-from data_shards.sections import (
-    AudioConfig,
-    ImageConfig,
-    PointsConfig,
-    Problem,
-    Section,
-    TextConfig,
-    VideoConfig,
-    at_least,
-)
+from data_shards.sections import AudioConfig, ImageConfig, PointsConfig, Section, TextConfig, VideoConfig
+from data_shards.transform_config import Problem, at_least
 
 __all__ = ["AudioConfig", "DataConfig", "ImageConfig", "PointsConfig", "Section", "TextConfig", "VideoConfig"]
 
@@ -49,8 +41,6 @@ class DataConfig:
     """Batches made ahead of the one that is asked for, at most."""
     prefetch_mib: int = 1024
     """Memory that those batches may take together, at most."""
-    live_mib: int = 2048
-    """Memory for shards that were read and still have samples to give."""
 
     def modalities(self) -> dict[str, "Section"]:
         """Return the sections that are set, by modality, in alphabetical order."""
@@ -77,5 +67,5 @@ class DataConfig:
                 )
             if not 0 <= probability <= 1:
                 yield f"modality_dropout.{name}", f"must be a probability from 0 to 1, got {probability}"
-        positive = ("lanes", "window", "num_threads", "prefetch_batches", "prefetch_mib", "live_mib")
+        positive = ("lanes", "window", "num_threads", "prefetch_batches", "prefetch_mib")
         yield from at_least(1, {name: getattr(self, name) for name in positive})

@@ -1,19 +1,28 @@
 """What a run asks of each modality: the fixed shape of one sample's array, and how training varies it."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Optional
+from typing import Literal, Optional
 
-Problem = tuple[str, str]
-"""Key relative to the part, and a sentence with what was expected, what came and what to do."""
+from data_shards.transform_config import (
+    ColourConfig,
+    CropConfig,
+    LogMelConfig,
+    MaskingConfig,
+    Problem,
+    RandAugmentConfig,
+    SpecAugmentConfig,
+    at_least,
+)
+
+# ruff: noqa: UP045 - OmegaConf reads Optional[X] best
 
 
-def at_least(minimum: float, fields: dict[str, float]) -> Iterator[Problem]:
-    """Yield a problem for each field below the minimum."""
-    for key, value in fields.items():
-        if value < minimum:
-            yield key, f"must be at least {minimum}, got {value}"
+def _nested(**parts: "Part | None") -> Iterator[Problem]:
+    """Yield the problems of those optional parts that are set, under their names."""
+    for name, part in parts.items():
+        if part is not None:
+            yield from ((f"{name}.{key}", sentence) for key, sentence in part.problems())
 
 
 @dataclass(frozen=True)
@@ -24,6 +33,16 @@ class ImageConfig:
     """Rows of pixels after resizing."""
     width: int = 28
     """Columns of pixels after resizing."""
+    resize: Literal["bilinear", "bicubic", "lanczos", "nearest"] = "bilinear"
+    """Pillow's filter of that name, with antialiasing where the image shrinks."""
+    centre_crop: float = 1.0
+    """Part of the shorter side that is kept about the centre where nothing is random; 0.875 is usual for ImageNet."""
+    crop: Optional[CropConfig] = None
+    """Set to train on random parts of the image."""
+    flip: bool = False
+    """Training mirrors every second image."""
+    randaugment: Optional[RandAugmentConfig] = None
+    """Set to train on images with random operations, after the crop and before the resizing."""
     shift_pixels: int = 0
     """Training moves the image by up to this many pixels in each direction; what comes in at the border is 0."""
 
@@ -36,33 +55,9 @@ class ImageConfig:
         """Yield what is wrong with the section."""
         yield from at_least(1, {"height": self.height, "width": self.width})
         yield from at_least(0, {"shift_pixels": self.shift_pixels})
-
-
-@dataclass(frozen=True)
-class LogMelConfig:
-    """Frames of a log-mel spectrogram, float32 (frames, num_bins), with mean 0 and variance 1 over a recording."""
-
-    num_bins: int = 40
-    """Bands, equally spaced in mel (HTK's formula) from 0 to half the sample rate."""
-    window_seconds: float = 0.025
-    """Length of the Hann window of a frame."""
-    hop_seconds: float = 0.010
-    """Time between the starts of two frames."""
-
-    def window_samples(self, sample_rate: int) -> int:
-        """Return the length of the window."""
-        return max(2, round(self.window_seconds * sample_rate))
-
-    def hop_samples(self, sample_rate: int) -> int:
-        """Return the distance between the starts of two frames."""
-        return max(1, round(self.hop_seconds * sample_rate))
-
-    def problems(self) -> Iterator[Problem]:
-        """Yield what is wrong with the section."""
-        yield from at_least(1, {"num_bins": self.num_bins})
-        for key in ("window_seconds", "hop_seconds"):
-            if not 0 < getattr(self, key) < math.inf:
-                yield key, f"must be above 0, got {getattr(self, key)}"
+        if not 0 < self.centre_crop <= 1:
+            yield "centre_crop", f"must be above 0 and at most 1, got {self.centre_crop}"
+        yield from _nested(crop=self.crop, randaugment=self.randaugment)
 
 
 @dataclass(frozen=True)
@@ -73,10 +68,14 @@ class AudioConfig:
     """Samples a second; recordings at another rate are resampled."""
     num_samples: int = 8_000
     """Length of the array: longer recordings are cut, shorter ones padded with zeros."""
+    resample: Literal["sinc", "linear"] = "sinc"
+    """sinc: a Kaiser-windowed low-pass filter, as scipy.signal.resample_poly; linear: fast, with aliases."""
     jitter_samples: int = 0
     """Training moves the recording by up to this many samples, within what there is of it."""
-    log_mel: Optional[LogMelConfig] = None  # noqa: UP045 - OmegaConf reads Optional[X] best
+    log_mel: Optional[LogMelConfig] = None
     """Set to turn the waveform into frames of a log-mel spectrogram."""
+    spec_augment: Optional[SpecAugmentConfig] = None
+    """Set to train on spectrograms with hidden parts."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -89,15 +88,18 @@ class AudioConfig:
         """Yield what is wrong with the section."""
         yield from at_least(1, {"sample_rate": self.sample_rate, "num_samples": self.num_samples})
         yield from at_least(0, {"jitter_samples": self.jitter_samples})
-        if self.log_mel is not None and self.sample_rate > 0:
-            yield from ((f"log_mel.{key}", sentence) for key, sentence in self.log_mel.problems())
-            longest = max(self.log_mel.window_seconds, self.log_mel.hop_seconds)
-            if self.num_samples < longest * self.sample_rate:
-                yield (
-                    "num_samples",
-                    f"{self.num_samples} samples are shorter than a window or hop of {longest} s; give more samples, "
-                    "or shorten log_mel.window_seconds and log_mel.hop_seconds",
-                )
+        yield from _nested(log_mel=self.log_mel, spec_augment=self.spec_augment)
+        if self.log_mel is None:
+            if self.spec_augment is not None:
+                yield "spec_augment", "hides parts of a spectrogram; set log_mel as well, or leave it out"
+            return
+        longest = max(self.log_mel.window_seconds, self.log_mel.hop_seconds)
+        if self.num_samples < longest * self.sample_rate:
+            yield (
+                "num_samples",
+                f"{self.num_samples} samples are shorter than a window or hop of {longest} s; give more samples, "
+                "or shorten log_mel.window_seconds and log_mel.hop_seconds",
+            )
 
 
 @dataclass(frozen=True)
@@ -105,11 +107,23 @@ class VideoConfig:
     """Clips as uint8 (num_frames, height, width, 3)."""
 
     num_frames: int = 16
-    """Frames of a clip, evenly spaced over the video."""
+    """Frames of a clip."""
     height: int = 28
     """Rows of pixels after resizing."""
     width: int = 28
     """Columns of pixels after resizing."""
+    frame_step: int = 0
+    """0 spreads the frames over the video; n takes every nth frame, from the middle, in training from anywhere."""
+    resize: Literal["bilinear", "bicubic", "lanczos", "nearest"] = "bilinear"
+    """Pillow's filter of that name, with antialiasing where the frame shrinks."""
+    centre_crop: float = 1.0
+    """Part of the shorter side that is kept about the centre where nothing is random."""
+    crop: Optional[CropConfig] = None
+    """Set to train on random parts of the frames, the same in all frames of a clip."""
+    flip: bool = False
+    """Training mirrors every second clip."""
+    colour: Optional[ColourConfig] = None
+    """Set to train on clips with random brightness, contrast and saturation."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -119,6 +133,10 @@ class VideoConfig:
     def problems(self) -> Iterator[Problem]:
         """Yield what is wrong with the section."""
         yield from at_least(1, {"num_frames": self.num_frames, "height": self.height, "width": self.width})
+        yield from at_least(0, {"frame_step": self.frame_step})
+        if not 0 < self.centre_crop <= 1:
+            yield "centre_crop", f"must be above 0 and at most 1, got {self.centre_crop}"
+        yield from _nested(crop=self.crop, colour=self.colour)
 
 
 @dataclass(frozen=True)
@@ -126,9 +144,13 @@ class PointsConfig:
     """Point clouds as float32 (num_points, num_channels)."""
 
     num_points: int = 256
-    """Points of a cloud: larger clouds are subsampled, smaller ones padded with zeros."""
+    """Points of a cloud: larger clouds are subsampled, smaller ones padded with zeros; meshes are sampled by area."""
     num_channels: int = 3
     """Values of a point: x, y, z."""
+    normalize: Literal["none", "centre", "unit_cube"] = "none"
+    """centre moves the mean to 0; unit_cube also scales, so that the largest absolute coordinate is 1."""
+    scale_jitter: float = 0.0
+    """Training multiplies each point by a factor of 1 - x to 1 + x (0.01 in the paper), before it normalizes."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -138,6 +160,8 @@ class PointsConfig:
     def problems(self) -> Iterator[Problem]:
         """Yield what is wrong with the section."""
         yield from at_least(1, {"num_points": self.num_points})
+        if not 0 <= self.scale_jitter < 1:
+            yield "scale_jitter", f"must be from 0 to less than 1, got {self.scale_jitter}"
         if self.num_channels != 3:
             yield "num_channels", f"must be 3 (x, y, z), got {self.num_channels}"
 
@@ -148,6 +172,8 @@ class TextConfig:
 
     num_bytes: int = 64
     """Length of the array: longer texts are cut, shorter ones padded."""
+    masking: Optional[MaskingConfig] = None
+    """Set to hide words, which the network then learns to fill in."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -157,6 +183,8 @@ class TextConfig:
     def problems(self) -> Iterator[Problem]:
         """Yield what is wrong with the section."""
         yield from at_least(1, {"num_bytes": self.num_bytes})
+        yield from _nested(masking=self.masking)
 
 
+Part = CropConfig | RandAugmentConfig | ColourConfig | SpecAugmentConfig | LogMelConfig | MaskingConfig
 Section = ImageConfig | AudioConfig | VideoConfig | PointsConfig | TextConfig

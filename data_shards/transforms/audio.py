@@ -5,7 +5,8 @@ from numpy.typing import NDArray
 
 from data_shards import decode
 from data_shards.config import AudioConfig
-from data_shards.transforms.spectrogram import log_mel
+from data_shards.transforms.resample import resample
+from data_shards.transforms.spectrogram import log_mel, spec_augment
 
 
 def fit(
@@ -15,15 +16,17 @@ def fit(
     window, num_valid = _window(data, config, rng)
     if config.log_mel is None:
         return window, num_valid
-    return log_mel(window, num_valid, config.sample_rate, config.log_mel)
+    frames, num_frames = log_mel(window, num_valid, config.sample_rate, config.log_mel)
+    if rng is not None and config.spec_augment:
+        frames = spec_augment(frames, num_frames, config.spec_augment, rng)
+    return frames, num_frames
 
 
 def _window(
     data: bytes | memoryview, config: AudioConfig, rng: np.random.Generator | None
 ) -> tuple[NDArray[np.float32], int]:
     samples, sample_rate = decode.audio(data)
-    if sample_rate != config.sample_rate:
-        raise ValueError(f"sound of {sample_rate} samples a second; expected {config.sample_rate}")
+    samples = resample(samples, sample_rate, config.sample_rate, config.resample)
     spare = len(samples) - config.num_samples
     window = np.zeros(config.num_samples, np.float32)
     if spare >= 0:

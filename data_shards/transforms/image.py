@@ -2,32 +2,44 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from data_shards import decode
 from data_shards.config import ImageConfig
+from data_shards.transforms.framing import centre_box, cut, random_box, resize
+from data_shards.transforms.randaugment import randaugment
 
 
 def fit(
     data: bytes | memoryview, config: ImageConfig, rng: np.random.Generator | None
 ) -> tuple[NDArray[np.uint8], int]:
-    """Return the image cut to the shape's aspect ratio about its centre, resized, and in training shifted."""
-    pixels = resize(decode.pixels(data), config.height, config.width)
-    if rng is not None and config.shift_pixels:
+    """Return the image cut to the shape's aspect ratio about its centre and resized; in training varied at random."""
+    pixels = decode.pixels(data)
+    if rng is None:
+        return _centre(pixels, config), config.height
+    return _varied(pixels, config, rng), config.height
+
+
+def _centre(pixels: NDArray[np.uint8], config: ImageConfig) -> NDArray[np.uint8]:
+    box = centre_box(pixels, config.height, config.width, config.centre_crop)
+    return resize(pixels, box, config.height, config.width, config.resize)
+
+
+def _varied(pixels: NDArray[np.uint8], config: ImageConfig, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Crop, mirror, RandAugment, resize and shift, in the order of Perceiver's training code."""
+    box = random_box(pixels, config.crop, rng) if config.crop else None
+    if box is None:
+        box = centre_box(pixels, config.height, config.width, config.centre_crop)
+    if config.randaugment:
+        # The operations see the part alone, at its own size.
+        pixels = randaugment(cut(pixels, box), config.randaugment, rng)
+        box = (0, 0, pixels.shape[1], pixels.shape[0])
+    pixels = resize(pixels, box, config.height, config.width, config.resize)
+    if config.flip and rng.random() < 0.5:
+        pixels = pixels[:, ::-1]
+    if config.shift_pixels:
         down, right = rng.integers(-config.shift_pixels, config.shift_pixels, size=2, endpoint=True)
         pixels = shift(pixels, int(down), int(right))
-    return pixels, config.height
-
-
-def resize(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Return the largest centred part of the aspect ratio height / width, resized bilinearly with antialiasing."""
-    rows, columns = pixels.shape[:2]
-    if (rows, columns) == (height, width):
-        return pixels
-    scale = min(rows / height, columns / width)
-    top, left = (rows - scale * height) / 2, (columns - scale * width) / 2
-    box = (left, top, left + scale * width, top + scale * height)
-    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR, box=box))
+    return pixels
 
 
 def shift(pixels: NDArray[np.uint8], down: int, right: int) -> NDArray[np.uint8]:

@@ -1,11 +1,12 @@
-"""Waveforms to log-mel spectrograms."""
+"""Waveforms to log-mel spectrograms, and parts of these hidden."""
 
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data_shards.sections import LogMelConfig
+from data_shards.transform_config import LogMelConfig, SpecAugmentConfig
 
 FLOOR = 1e-6
 """Added to the power before the logarithm: about that of noise at -80 dB of full scale."""
@@ -31,6 +32,25 @@ def log_mel(
     heard = bands[:num_heard]
     frames[:num_heard] = (heard - heard.mean()) / (heard.std() + 1e-3)
     return frames, num_heard
+
+
+def spec_augment(
+    frames: NDArray[np.float32], num_frames: int, config: SpecAugmentConfig, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Return the spectrogram with random bands and stretches of time set to 0, its mean (arXiv 1904.08779)."""
+    hidden = frames.copy()
+    for start, end in _stretches(config.num_time_masks, config.max_time_frames, num_frames, rng):
+        hidden[start:end] = 0
+    for start, end in _stretches(config.num_bin_masks, config.max_bins, frames.shape[1], rng):
+        hidden[:, start:end] = 0
+    return hidden
+
+
+def _stretches(count: int, longest: int, available: int, rng: np.random.Generator) -> Iterator[tuple[int, int]]:
+    for _ in range(count):
+        length = int(rng.integers(min(longest, available), endpoint=True))
+        start = int(rng.integers(available - length, endpoint=True))
+        yield start, start + length
 
 
 @lru_cache(maxsize=8)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data_shards.config import AudioConfig
-from data_shards.sections import LogMelConfig
+from data_shards.transform_config import LogMelConfig
 from data_shards.transforms.spectrogram import FLOOR, log_mel
 
 RATE = 8_000

@@ -1,0 +1,154 @@
+"""How training varies samples: one dataclass a transform, set in the section of a modality to switch it on."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+Problem = tuple[str, str]
+"""Key relative to the part, and a sentence with what was expected, what came and what to do."""
+
+
+def at_least(minimum: float, fields: dict[str, float]) -> Iterator[Problem]:
+    """Yield a problem for each field below the minimum."""
+    for key, value in fields.items():
+        if not value >= minimum:
+            yield key, f"must be at least {minimum}, got {value}"
+
+
+def probabilities(fields: dict[str, float]) -> Iterator[Problem]:
+    """Yield a problem for each field that is not a probability."""
+    for key, value in fields.items():
+        if not 0 <= value <= 1:
+            yield key, f"must be from 0 to 1, got {value}"
+
+
+@dataclass(frozen=True)
+class CropConfig:
+    """A random part of the picture, the "Inception crop"."""
+
+    min_area: float = 0.08
+    """Smallest part of the picture's area."""
+    max_area: float = 1.0
+    """Largest part."""
+    max_stretch: float = 4 / 3
+    """Width by height is from 1 / max_stretch to max_stretch, before the part is resized to the section's shape."""
+    attempts: int = 10
+    """Draws of area and stretch that may fail to fit into the picture; then its centre is taken."""
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield what is wrong with the section."""
+        if not 0 < self.min_area <= self.max_area <= 1:
+            yield "min_area", f"must be above 0 and at most max_area ({self.max_area}), that at most 1"
+        yield from at_least(1, {"max_stretch": self.max_stretch, "attempts": self.attempts})
+
+
+@dataclass(frozen=True)
+class RandAugmentConfig:
+    """RandAugment with the 16 operations of Perceiver's training code (transforms/randaugment.py lists them)."""
+
+    num_layers: int = 4
+    """Operations applied one after the other, each drawn from all."""
+    magnitude: float = 5.0
+    """Strength of all of them, 10 being the strongest."""
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield what is wrong with the section."""
+        yield from at_least(1, {"num_layers": self.num_layers})
+        yield from at_least(0, {"magnitude": self.magnitude})
+        if self.magnitude > 10:
+            yield "magnitude", f"must be at most 10, got {self.magnitude}"
+
+
+@dataclass(frozen=True)
+class ColourConfig:
+    """Colour jitter: each factor is drawn uniformly from 1 - x to 1 + x, the same for all frames of a clip."""
+
+    brightness: float = 0.4
+    """x of the factor on all values."""
+    contrast: float = 0.4
+    """x of the factor on the distance from the mean grey."""
+    saturation: float = 0.4
+    """x of the factor on the distance from the pixel's own grey."""
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield what is wrong with the section."""
+        yield from probabilities(
+            {"brightness": self.brightness, "contrast": self.contrast, "saturation": self.saturation}
+        )
+
+
+@dataclass(frozen=True)
+class SpecAugmentConfig:
+    """SpecAugment: bands and stretches of time of a spectrogram are set to its mean."""
+
+    num_time_masks: int = 2
+    """Stretches of time that are hidden."""
+    max_time_frames: int = 20
+    """Each is 0 to this many frames long."""
+    num_bin_masks: int = 2
+    """Bands that are hidden."""
+    max_bins: int = 8
+    """Each is 0 to this many mel bins wide."""
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield what is wrong with the section."""
+        names = ("num_time_masks", "max_time_frames", "num_bin_masks", "max_bins")
+        yield from at_least(0, {name: getattr(self, name) for name in names})
+
+
+@dataclass(frozen=True)
+class LogMelConfig:
+    """Frames of a log-mel spectrogram, float32 (frames, num_bins), with mean 0 and variance 1 over a recording."""
+
+    num_bins: int = 40
+    """Bands, equally spaced in mel (HTK's formula) from 0 to half the sample rate."""
+    window_seconds: float = 0.025
+    """Length of the Hann window of a frame."""
+    hop_seconds: float = 0.010
+    """Time between the starts of two frames."""
+
+    def window_samples(self, sample_rate: int) -> int:
+        """Return the length of the window."""
+        return max(2, round(self.window_seconds * sample_rate))
+
+    def hop_samples(self, sample_rate: int) -> int:
+        """Return the distance between the starts of two frames."""
+        return max(1, round(self.hop_seconds * sample_rate))
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield what is wrong with the section."""
+        yield from at_least(1, {"num_bins": self.num_bins})
+        for key in ("window_seconds", "hop_seconds"):
+            if not 0 < getattr(self, key) < math.inf:
+                yield key, f"must be above 0, got {getattr(self, key)}"
+
+
+@dataclass(frozen=True)
+class MaskingConfig:
+    """Whole words are hidden and become the target; in evaluation always the same words of a text."""
+
+    probability: float = 0.15
+    """Of each word (a run of bytes that are not white space) to be hidden; one at least is."""
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield what is wrong with the section."""
+        yield from probabilities({"probability": self.probability})
+
+
+@dataclass(frozen=True)
+class MixConfig:
+    """Pairs of images become one, and so do their labels: a pair is either blended or has a rectangle exchanged."""
+
+    mixup_alpha: float = 0.2
+    """Mixup blends with a share drawn from Beta(alpha, alpha)."""
+    cutmix_alpha: float = 1.0
+    """CutMix pastes a rectangle whose share of the area is drawn from Beta(alpha, alpha)."""
+    cutmix_probability: float = 0.5
+    """Of a pair to be pasted, not blended."""
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield what is wrong with the section."""
+        for key in ("mixup_alpha", "cutmix_alpha"):
+            if not 0 < getattr(self, key) < math.inf:
+                yield key, f"must be above 0, got {getattr(self, key)}"
+        yield from probabilities({"cutmix_probability": self.cutmix_probability})
