@@ -26,6 +26,7 @@ from trainer.world import World
 _VERDICT = "verdict.json"
 _GRACE_SECONDS = 5.0
 _OTHER_PHASES_FACTOR = 10.0
+_MISSED_BEATS = 4
 BATCH = "waiting for its batch"
 STEP = "a step"
 LEFT = "left"
@@ -151,16 +152,15 @@ class HangWatch:
         """Return who holds up the job, and why that is thought; nobody while it goes on."""
         now = time.monotonic()
         others = self._listen()
-        silent = [
-            (beat, f"silent for {now - heard:.0f} s, last in {beat.phase}")
-            for beat, heard in others.values()
-            if beat.phase != LEFT and now - heard > self._seconds
-        ]
-        if silent or now - self._since <= self.limit_seconds:
-            return silent
-        # Everyone waits for the one that did not get as far.
-        me = self._heard[self._world.rank][0]
-        everyone = [me, *(beat for beat, _ in others.values())]
+        silences = {rank: now - heard for rank, (beat, heard) in others.items() if beat.phase != LEFT}
+        held_up = now - self._since > self.limit_seconds
+        if not held_up and max(silences.values(), default=0.0) <= self._seconds:
+            return []
+        silent = [rank for rank, silence in silences.items() if silence > _MISSED_BEATS * self._interval]
+        if silent:
+            return [(others[rank][0], f"silent for {silences[rank]:.0f} s") for rank in silent]
+        # All are alive and wait for the one that did not get as far.
+        everyone = [self._heard[self._world.rank][0], *(beat for beat, _ in others.values())]
         least = min(beat.progress for beat in everyone)
         return [(beat, f"stuck in {beat.phase}") for beat in everyone if beat.progress == least]
 

@@ -59,6 +59,11 @@ class Ledger:
         self._next_write = 0.0
         self._write()
 
+    @property
+    def number(self) -> int:
+        """Which attempt this is, from 1."""
+        return self._attempt.number
+
     @contextmanager
     def spent(self, part: Part) -> Iterator[None]:
         """Count the time inside as this part's."""

@@ -3,25 +3,29 @@
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
-from tiny import Network, engine, whole_batch
+from tiny import OPTIMIZER, Network, engine, whole_batch
 
 from data_shards.batch import Batch
 from trainer.checkpoint import Store
 from trainer.checkpoint_folder import complete, read_manifest, read_weights
-from trainer.config import CheckpointConfig, TrainConfig
+from trainer.config import CheckpointConfig, ProfileConfig, TrainConfig, WatchConfig
 from trainer.evaluate import evaluate
-from trainer.loop import fit
+from trainer.ledger import Ledger
+from trainer.loop import Batches, fit
+from trainer.profiling import ProfileWindow
 from trainer.run_state import RunState
 from trainer.sinks import JsonLines
 from trainer.watch import StopRequest
 from trainer.world import World
 
+WATCH = WatchConfig(max_skipped_in_a_row=2, max_rollbacks=1)
 TRAIN = TrainConfig(steps=6, log_every_steps=2, evaluate_every_steps=3, global_batch=16)
 
 
@@ -87,6 +91,87 @@ def test_a_stopped_run_goes_on_as_if_it_had_never_stopped(tmp_path: Path, world:
     assert [line["step"] for line in records(stopped, "evaluation")] == [3, 6]
     first, second = (read_weights(complete(folder / "checkpoints")[-1]) for folder in (straight, stopped))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def train(
+    folder: Path, world: World, batches: Batches, *, steps: int, watch: WatchConfig = WATCH, rate: float = 1e-2
+) -> tuple[RunState, dict[str, torch.Tensor]]:
+    """Return the last state and the weights of a run over these batches, with a checkpoint every three steps."""
+    folder.mkdir()
+    config = TrainConfig(steps=steps, log_every_steps=1, global_batch=16)
+    store = Store(folder / "checkpoints", CheckpointConfig(save_every_steps=3), world)
+    trained = engine(world, steps=steps, optimizer=replace(OPTIMIZER, learning_rate=rate, schedule="constant"))
+    sink = JsonLines(folder / "metrics.jsonl", 0)
+    try:
+        _, state = fit(
+            config,
+            engine=trained,
+            batches=batches,
+            state=RunState(),
+            store=store,
+            sinks=[sink],
+            stop=StopRequest(),
+            world=world,
+            watch=watch,
+            ledger=Ledger(folder / "ledger", world),
+            profiler=ProfileWindow(ProfileConfig(first_step=2, num_steps=2), folder / "profile", world),
+        )
+    finally:
+        sink.close()
+        store.close()
+        trained.close()
+    return state, read_weights(complete(folder / "checkpoints")[-1])
+
+
+def spoiled(*indices: int, factor: float) -> Batches:
+    """Return the batches, some of them multiplied."""
+
+    def batch(index: int) -> Batch:
+        made = whole_batch(index)
+        made.arrays["points"].mul_(factor if index in indices else 1.0)
+        return made
+
+    return batch
+
+
+@pytest.mark.slow
+def test_a_run_that_cannot_go_on_goes_back_and_past_the_batches_that_spoiled_it(tmp_path: Path, world: World) -> None:
+    state, weights = train(tmp_path / "spoiled", world, spoiled(3, 4, factor=float("inf")), steps=6)
+    assert state == RunState(step=6, skipped_batches=(3, 4), rollbacks=1)
+    clean = [0, 1, 2, 5, 6, 7]
+    _, expected = train(tmp_path / "clean", world, lambda index: whole_batch(clean[index]), steps=6)
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    losses = [[line["loss"] for line in records(tmp_path / name, "train")] for name in ("spoiled", "clean")]
+    assert losses[0] == losses[1]
+    messages = [line["message"] for line in records(tmp_path / "spoiled", "event")]
+    assert messages[-1] == "went back from step 5; passes over batches 3, 4"
+    assert Ledger(tmp_path / "spoiled" / "ledger", world).number == 2
+
+
+@pytest.mark.slow
+def test_a_run_that_goes_wrong_again_and_again_fails(tmp_path: Path, world: World) -> None:
+    with pytest.raises(RuntimeError, match=r"after 1 rollbacks.*watch\.max_rollbacks"):
+        train(tmp_path / "run", world, spoiled(*range(3, 20), factor=float("inf")), steps=6)
+
+
+@pytest.mark.slow
+def test_a_loss_spike_is_passed_over_where_that_is_asked_for(tmp_path: Path, world: World) -> None:
+    def spiked(index: int) -> Batch:
+        # At this rate the loss of the same batch hardly moves; that of batch 3 lies well above it.
+        return whole_batch(3 if index == 13 else 1)
+
+    watch = WatchConfig(spike_score=100.0, spike_window_steps=20)
+    state, _ = train(tmp_path / "watched", world, spiked, steps=15, watch=watch, rate=1e-6)
+    assert (state.skipped_batches, state.rollbacks) == ((13,), 1)
+    state, _ = train(tmp_path / "unwatched", world, spiked, steps=15, rate=1e-6)
+    assert state == RunState(step=15)
+
+
+@pytest.mark.slow
+def test_the_profiler_records_the_window_that_was_asked_for(tmp_path: Path, world: World) -> None:
+    train(tmp_path / "run", world, whole_batch, steps=4)
+    trace = json.loads((tmp_path / "run" / "profile" / "trace_rank_0.json").read_text())
+    assert any("linear" in str(event.get("name")) for event in trace["traceEvents"])
 
 
 @pytest.mark.slow
