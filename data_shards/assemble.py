@@ -9,6 +9,7 @@ from data_shards import batch as batches
 from data_shards import draws
 from data_shards.batch import NO_LABEL, Batch, Sample
 from data_shards.config import DataConfig
+from data_shards.mixing import mix_pairs
 from data_shards.order import Slots
 from data_shards.prepare import prepare
 from data_shards.reader import Reader
@@ -31,17 +32,24 @@ class Assembler:
 
     def batch(self, slots: Slots) -> Batch:
         """Return the batch of these slots; ValueError names shard and key of a sample that cannot be used."""
-        batch = batches.empty(self.config, len(slots.shard), pinned=self.pinned)
+        batch = batches.empty(self.config, len(slots.shard), num_classes=self.num_classes, pinned=self.pinned)
         # numpy writes a row in a fifth of the time that torch takes; the memory is the same.
         arrays = {name: array.numpy() for name, array in batch.arrays.items()}
         lengths = {name: length.numpy() for name, length in batch.lengths.items()}
         labels, weights = batch.labels.numpy(), batch.weights.numpy()
+        targets = {name: target.numpy() for name, target in batch.targets.items()}
         keys = [""] * len(labels)
         for slot, sample in enumerate(self._samples(slots)):
             for name, array in arrays.items():
                 lengths[name][slot] = length = sample.lengths.get(name, 0)
                 array[slot] = sample.arrays[name] if length else 0
             labels[slot], weights[slot], keys[slot] = sample.label, sample.weight, sample.key
+            if "text" in sample.targets:
+                targets["text"][slot] = sample.targets["text"]
+            if "label" in targets:
+                targets["label"][slot, list(_labels(sample))] = 1
+        if self.config.mix is not None and self.draws_key is not None:
+            mix_pairs(arrays["image"], targets["label"], self.config.mix, self._generators_of_pairs(slots))
         return replace(batch, keys=tuple(keys))
 
     def _samples(self, slots: Slots) -> Iterator[Sample]:
@@ -55,6 +63,13 @@ class Assembler:
             else:
                 yield PADDING
 
+    def _generators_of_pairs(self, slots: Slots) -> Iterator[np.random.Generator]:
+        """Yield a generator for each two slots, that of the first one's position."""
+        assert self.draws_key is not None
+        generators = draws.SampleDraws(draws.key("mix", self.draws_key))
+        for epoch, position in zip(slots.epoch[::2].tolist(), slots.position[::2].tolist(), strict=True):
+            yield generators.at(epoch, position)
+
     def _sample(self, shard: int, number: int, rng: np.random.Generator | None) -> Sample:
         raw = self.reader.sample(shard, number)
         where = f"{self.reader.path(shard)}: {raw.key}"
@@ -62,9 +77,15 @@ class Assembler:
             sample = prepare(raw.members, self.config, rng)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
-        if sample.label != NO_LABEL and self.num_classes and not 0 <= sample.label < self.num_classes:
+        beyond = [label for label in _labels(sample) if self.num_classes and label >= self.num_classes]
+        if beyond:
             raise ValueError(
-                f"{where}: label {sample.label} is out of range: the manifest names {self.num_classes} classes, "
+                f"{where}: label {beyond[0]} is out of range: the manifest names {self.num_classes} classes, "
                 f"0 to {self.num_classes - 1}; mend the table and build the shards again"
             )
         return replace(sample, key=raw.key)
+
+
+def _labels(sample: Sample) -> tuple[int, ...]:
+    """Return all labels of a sample."""
+    return sample.labels if sample.label == NO_LABEL else (*sample.labels, sample.label)

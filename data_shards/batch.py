@@ -5,7 +5,7 @@ Shapes of one sample (see sections.py): image uint8 (H, W, 3); audio float32 (S,
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -37,6 +37,10 @@ class Sample:
     label: int = NO_LABEL
     weight: float = 1.0
     key: str = ""
+    labels: tuple[int, ...] = ()
+    """All of them, where a sample has several."""
+    targets: dict[str, np.ndarray] = field(default_factory=dict)
+    """What the network is to say, other than the label; see Batch."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,9 @@ class Batch:
     weights: Tensor
     """float32 (B,)."""
     keys: tuple[str, ...]
+    targets: dict[str, Tensor] = field(default_factory=dict)
+    """"label": float32 (B, classes), where labels are several or mixed; "text": int16 (B, bytes), the true ids of what
+    was hidden, 0 elsewhere. Only what the config asks for is there."""
 
     @property
     def num_samples(self) -> int:
@@ -65,6 +72,7 @@ class Batch:
             arrays={name: array.to(device, non_blocking=True) for name, array in self.arrays.items()},
             lengths={name: length.to(device, non_blocking=True) for name, length in self.lengths.items()},
             labels=self.labels.to(device, non_blocking=True),
+            targets={name: target.to(device, non_blocking=True) for name, target in self.targets.items()},
             weights=self.weights.to(device, non_blocking=True),
         )
 
@@ -81,6 +89,7 @@ class Batch:
                 self.labels[cut],
                 self.weights[cut],
                 self.keys[cut],
+                {name: target[cut] for name, target in self.targets.items()},
             )
             for cut in cuts
         ]
@@ -96,7 +105,7 @@ def num_bytes(config: DataConfig, num_samples: int) -> int:
     return num_samples * sum(math.prod(shape) * dtype.itemsize for shape, dtype in layout(config).values())
 
 
-def empty(config: DataConfig, num_samples: int, *, pinned: bool = False) -> Batch:
+def empty(config: DataConfig, num_samples: int, *, num_classes: int = 0, pinned: bool = False) -> Batch:
     """Return a batch of padding, to be filled row by row; its arrays are not yet zeroed."""
     return Batch(
         arrays={
@@ -107,4 +116,18 @@ def empty(config: DataConfig, num_samples: int, *, pinned: bool = False) -> Batc
         labels=torch.full((num_samples,), NO_LABEL, dtype=torch.int64),
         weights=torch.zeros(num_samples, dtype=torch.float32),
         keys=("",) * num_samples,
+        targets={
+            name: torch.zeros((num_samples, *shape), dtype=dtype, pin_memory=pinned)
+            for name, (shape, dtype) in _targets(config, num_classes).items()
+        },
     )
+
+
+def _targets(config: DataConfig, num_classes: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """Return shape and dtype of one sample's targets."""
+    targets: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
+    if config.has_label_targets:
+        targets["label"] = (num_classes,), torch.float32
+    if config.text is not None and config.text.masking is not None:
+        targets["text"] = config.text.shape, torch.int16
+    return targets

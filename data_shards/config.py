@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Optional
 
 from data_shards.sections import AudioConfig, ImageConfig, PointsConfig, Section, TextConfig, VideoConfig
-from data_shards.transform_config import Problem, at_least
+from data_shards.transform_config import MixConfig, Problem, at_least
 
 __all__ = ["AudioConfig", "DataConfig", "ImageConfig", "PointsConfig", "Section", "TextConfig", "VideoConfig"]
 
@@ -31,6 +31,10 @@ class DataConfig:
     """Set to use text."""
     modality_dropout: dict[str, float] = field(default_factory=dict)
     """Probability a modality that training hides it from a sample; at least one modality of a sample always stays."""
+    multi_label: bool = False
+    """Samples have lists of labels, as AudioSet's: the target of each is a vector with a 1 for every one of them."""
+    mix: Optional[MixConfig] = None  # noqa: UP045
+    """Set to train on pairs of images that are blended or pasted into each other; images must be the only modality."""
     lanes: int = 8
     """Streams of shards that give equal parts of every global batch; must divide it. Part of the order."""
     window: int = 1024
@@ -53,6 +57,11 @@ class DataConfig:
         }
         return {name: section for name, section in sections.items() if section is not None}
 
+    @property
+    def has_label_targets(self) -> bool:
+        """Whether a label is a vector over the classes."""
+        return self.multi_label or self.mix is not None
+
     def problems(self) -> Iterator[Problem]:
         """Yield what is wrong with the data's configuration."""
         if not self.modalities():
@@ -67,5 +76,10 @@ class DataConfig:
                 )
             if not 0 <= probability <= 1:
                 yield f"modality_dropout.{name}", f"must be a probability from 0 to 1, got {probability}"
+        if self.mix is not None:
+            yield from ((f"mix.{key}", sentence) for key, sentence in self.mix.problems())
+            if self.image is None or len(self.modalities()) > 1:
+                others = ", ".join(name for name in self.modalities() if name != "image") or "no image"
+                yield "mix", f"mixes the labels by what it mixes of the images, and there is {others}; leave one out"
         positive = ("lanes", "window", "num_threads", "prefetch_batches", "prefetch_mib")
         yield from at_least(1, {name: getattr(self, name) for name in positive})

@@ -11,6 +11,7 @@ from data_shards import members as member_names
 from data_shards.batch import NO_LABEL, Sample
 from data_shards.config import DataConfig
 from data_shards.transforms import audio, image, points, text, video
+from data_shards.transforms.masking import mask_words
 
 _FITS: Mapping[str, Callable[[Any, Any, Any], tuple[np.ndarray, int]]] = MappingProxyType(
     {"audio": audio.fit, "image": image.fit, "points": points.fit, "text": text.fit, "video": video.fit}
@@ -36,8 +37,11 @@ def prepare(
             )
         except ValueError as error:
             raise ValueError(f".{extension}: {error}") from error
-    label, weight = _label_and_weight(members)
-    return Sample(arrays, lengths, label, weight)
+    targets = {}
+    if "text" in arrays and config.text is not None and config.text.masking is not None:
+        arrays["text"], targets["text"] = mask_words(arrays["text"], lengths["text"], config.text.masking, rng)
+    label, (weight, labels) = _label(members), _record(members)
+    return Sample(arrays, lengths, label, weight, labels=labels, targets=targets)
 
 
 def _extension_of_each_modality(members: Mapping[str, bytes | memoryview]) -> dict[str, str]:
@@ -61,17 +65,30 @@ def _shown(present: list[str], dropout: Mapping[str, float], rng: np.random.Gene
     return shown or [present[rng.integers(len(present))]]
 
 
-def _label_and_weight(members: Mapping[str, bytes | memoryview]) -> tuple[int, float]:
-    """Return the label (NO_LABEL where there is none) and the weight (1 where none is given)."""
-    label, weight = NO_LABEL, 1.0
+def _label(members: Mapping[str, bytes | memoryview]) -> int:
+    """Return the label, NO_LABEL where there is none."""
+    if member_names.LABEL not in members:
+        return NO_LABEL
     try:
-        if member_names.LABEL in members:
-            label = int(bytes(members[member_names.LABEL]))
-        if member_names.RECORD in members:
-            record = json.loads(bytes(members[member_names.RECORD]))
-            weight = float(record.get("weight", 1.0)) if isinstance(record, dict) else 1.0
+        label = int(bytes(members[member_names.LABEL]))
+    except ValueError as error:
+        raise ValueError(f".{member_names.LABEL}: label is not a number ({error})") from error
+    if label < NO_LABEL:
+        raise ValueError(f".{member_names.LABEL}: label {label} is out of range")
+    return label
+
+
+def _record(members: Mapping[str, bytes | memoryview]) -> tuple[float, tuple[int, ...]]:
+    """Return weight (1 where none is given) and labels (none where the sample does not have several)."""
+    if member_names.RECORD not in members:
+        return 1.0, ()
+    try:
+        record = json.loads(bytes(members[member_names.RECORD]))
+        # Tars of others have records of their own, about other things.
+        fields = record if isinstance(record, dict) else {}
+        weight, labels = float(fields.get("weight", 1.0)), tuple(int(label) for label in fields.get("labels", ()))
     except (ValueError, TypeError) as error:
-        raise ValueError(f"label or weight is not a number ({error})") from error
-    if label < NO_LABEL or not (0 <= weight < float("inf")):
-        raise ValueError(f"label {label} or weight {weight} is out of range")
-    return label, weight
+        raise ValueError(f".{member_names.RECORD}: weight or labels are not numbers ({error})") from error
+    if not 0 <= weight < float("inf") or min(labels, default=0) < 0:
+        raise ValueError(f".{member_names.RECORD}: weight {weight} or labels {list(labels)} are out of range")
+    return weight, labels

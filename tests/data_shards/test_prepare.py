@@ -6,6 +6,7 @@ from PIL import Image
 
 from data_shards.config import AudioConfig, DataConfig, ImageConfig, TextConfig
 from data_shards.prepare import prepare
+from data_shards.transform_config import MaskingConfig
 
 CONFIG = DataConfig(
     image=ImageConfig(4, 4, shift_pixels=1), text=TextConfig(6), modality_dropout={"image": 0.5, "text": 0.5}
@@ -28,6 +29,18 @@ def test_a_sample_has_the_shapes_of_the_config_and_its_label() -> None:
     assert sample.arrays["text"].tolist() == [ord(letter) + 6 for letter in "four"] + [0, 0]
     assert sample.lengths == {"image": 4, "text": 4}
     assert (sample.label, sample.weight) == (4, 0.25)
+
+
+def test_a_sample_may_have_several_labels() -> None:
+    assert prepare({"txt": b"x", "json": b'{"labels": [3, 1]}'}, CONFIG).labels == (3, 1)
+    assert prepare({"txt": b"x", "json": b'["of", "others"]'}, CONFIG).labels == ()
+
+
+def test_hidden_words_are_the_target() -> None:
+    config = DataConfig(text=TextConfig(8, masking=MaskingConfig(1.0)))
+    sample = prepare({"txt": b"ab c"}, config, np.random.default_rng(0))
+    assert sample.arrays["text"].tolist() == [3, 3, ord(" ") + 6, 3, 0, 0, 0, 0]
+    assert sample.targets["text"].tolist() == [ord("a") + 6, ord("b") + 6, 0, ord("c") + 6, 0, 0, 0, 0]
 
 
 def test_a_sample_without_label_and_weight_has_none() -> None:
@@ -65,11 +78,12 @@ def test_evaluation_hides_nothing() -> None:
     [
         ({"png": b"broken"}, r"\.png: not an image"),
         ({"png": png(), "jpg": png()}, "two members for image: .jpg and .png"),
-        ({"txt": b"x", "cls": b"two"}, "label or weight"),
+        ({"txt": b"x", "cls": b"two"}, r"\.cls: label is not a number"),
         ({"txt": b"x", "cls": b"-5"}, "label -5"),
-        ({"txt": b"x", "json": b'{"weight": "heavy"}'}, "label or weight"),
+        ({"txt": b"x", "json": b'{"weight": "heavy"}'}, r"\.json: weight or labels are not"),
         ({"txt": b"x", "json": b'{"weight": -1}'}, "weight -1.0"),
-        ({"txt": b"x", "json": b"{"}, "label or weight"),
+        ({"txt": b"x", "json": b'{"labels": [3, -1]}'}, r"labels \[3, -1\] are out of range"),
+        ({"txt": b"x", "json": b"{"}, r"\.json: weight or labels are not"),
     ],
 )
 def test_what_is_wrong_with_a_sample_is_said(members: dict[str, bytes], sentence: str) -> None:
