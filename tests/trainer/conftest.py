@@ -5,15 +5,25 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from trainer.world import World
+
 SCENARIOS = Path(__file__).parent / "scenarios"
 REPOSITORY = Path(__file__).parents[2]
 RunRanks = Callable[..., list[Any]]
+
+
+@pytest.fixture(scope="session")
+def world() -> Iterator[World]:
+    """The world of this process alone; one a session, since DeepSpeed keeps the first that it saw."""
+    alone = World.alone()
+    yield alone
+    alone.close()
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,13 +38,6 @@ class StopAfter(StopRequest):
     def is_raised(self) -> bool:
         self.left -= 1
         return self.left <= 0
-
-
-@pytest.fixture(scope="module")
-def world() -> Iterator[World]:
-    alone = World.alone()
-    yield alone
-    alone.close()
 
 
 def run(folder: Path, world: World, stop: StopRequest, **checkpoint: object) -> tuple[str, RunState]:

@@ -1,0 +1,94 @@
+"""bf16 and fp16 train, keep fp32 state, and resume to the last bit, loss scale included."""
+
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
+from tiny import engine, whole_batch
+
+from trainer.checkpoint import Store
+from trainer.config import CheckpointConfig
+from trainer.engine import Engine
+from trainer.run_state import RunState
+from trainer.world import World
+
+
+def train(trained: Engine, first: int, last: int) -> list[float]:
+    return [float(trained.step(whole_batch(step)).loss) for step in range(first, last)]
+
+
+@pytest.fixture
+def fp16(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DeepSpeed asks whether the processor has fast fp16; slow is enough here."""
+    engine(world).close()
+    from deepspeed.accelerator import get_accelerator
+
+    monkeypatch.setattr(get_accelerator(), "is_fp16_supported", lambda: True)
+
+
+def scaler(trained: Engine) -> Any:  # noqa: ANN401  # DeepSpeed has no types
+    return trained._deepspeed.optimizer.loss_scaler
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("fp16")
+@pytest.mark.parametrize(
+    ("precision", "stage"), [("bf16", 0), ("bf16", 1), ("bf16", 2), ("bf16", 3), ("fp16", 1), ("fp16", 2), ("fp16", 3)]
+)
+def test_half_precision_resumes_to_the_last_bit(tmp_path: Path, world: World, precision: str, stage: int) -> None:
+    fields = {"zero_stage": stage, "precision": precision, "micro_batch": 8}
+    straight = engine(world, **fields)
+    store = Store(tmp_path, CheckpointConfig(), world)
+    if precision == "fp16":
+        scaler(straight).cur_scale = 512.0
+    train(straight, 0, 3)
+    store.save(straight, RunState(step=3))
+    losses = train(straight, 3, 6)
+    store.wait()  # the next snapshot overwrites the memory that is being written
+    weights, progress = straight.snapshot(), straight.progress()
+    straight.close()
+    resumed = engine(world, seed=5, **fields)
+    assert store.load(resumed) is not None
+    assert train(resumed, 3, 6) == losses
+    for kind, tensors in resumed.snapshot().items():
+        assert all(torch.equal(tensor, weights[kind][name]) for name, tensor in tensors.items())
+        trained = [tensor for name, tensor in tensors.items() if name.endswith(("weight", "bias"))]
+        assert {tensor.dtype for tensor in trained} == {torch.float32}
+    assert resumed.progress() == progress
+    if precision == "fp16":
+        assert scaler(resumed).cur_scale == 512.0
+    resumed.close()
+    store.close()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("fp16")
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_a_scale_that_is_too_high_is_lowered_without_blaming_the_batch(world: World, stage: int) -> None:
+    trained = engine(world, zero_stage=stage, precision="fp16")
+    scaler(trained).cur_scale = 2.0**40
+    scaler(trained).cur_hysteresis = 1
+    before = {name: tensor.clone() for name, tensor in trained.snapshot()["weight"].items()}
+    report = trained.step(whole_batch(0))
+    assert not math.isfinite(report.grad_norm)
+    assert not report.is_skipped
+    assert scaler(trained).cur_scale == 2.0**39
+    assert all(torch.equal(tensor, before[name]) for name, tensor in trained.snapshot()["weight"].items())
+    trained.close()
+
+
+@pytest.mark.slow
+def test_bf16_is_near_fp32_but_not_the_same(world: World) -> None:
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        trained = engine(world, precision=precision)
+        losses[precision] = torch.tensor(train(trained, 0, 5))
+        trained.close()
+    difference = (losses["fp32"] - losses["bf16"]).abs().max()
+    # bf16 keeps 3 digits.
+    assert 0 < difference < 0.01
