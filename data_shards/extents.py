@@ -1,77 +1,130 @@
-"""Extents: a shard in pieces of about 8 MB that begin and end with a sample.
+"""Extents: a shard in pieces of about 8 MB that begin and end with a sample, the unit that storage is asked for.
 
-Storage gives whole pieces in one request at nearly its full speed; a request a sample takes a third of it from a disk
-and a hundredth from an object store. A small shard is one extent.
+A disk that is asked for single samples gives a third of its speed, an object store a hundredth. An extent is read and
+its checksum taken in one go, without the interpreter's lock; its samples are then views into it that cost nothing.
 """
 
 import threading
-from collections import OrderedDict
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 
+import google_crc32c
 import numpy as np
 
 EXTENT_BYTES = 8 << 20
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Extent:
     """Bytes begin to begin + len(content) of a shard."""
 
     begin: int
     content: memoryview
+    crc: int
+    """CRC-32C of the content."""
 
 
 def cuts(spans: np.ndarray, extent_bytes: int = EXTENT_BYTES) -> np.ndarray:
-    """Return the first sample of every extent, and the number of samples at the end, of a shard with these spans."""
+    """Return the first sample of every extent, and the number of samples at the end, for samples at these (S, 2) spans.
+
+    A short rest belongs to the extent before it.
+    """
     begins = spans[:, 0] - spans[0, 0]
     first = np.flatnonzero(np.diff(begins // extent_bytes, prepend=-1))
-    # A short rest is read with the piece before it.
     if len(first) > 1 and spans[-1, 1] - spans[first[-1], 0] < extent_bytes // 2:
         first = first[:-1]
     return np.append(first, len(spans))
 
 
+class BufferPool:
+    """Memory for extents that is used again when nothing refers to it any more.
+
+    Fresh memory costs a page fault every 4 kB, which takes longer than the bytes take to be read.
+    """
+
+    def __init__(self) -> None:
+        self._unused: dict[int, list[np.ndarray]] = {}
+
+    def take(self, num_bytes: int) -> np.ndarray:
+        """Return uint8 (num_bytes,) with any content."""
+        capacity = max(1 << 20, 1 << (num_bytes - 1).bit_length())
+        unused = self._unused.setdefault(capacity, [])
+        try:
+            memory = unused.pop()
+        except IndexError:
+            memory = np.empty(capacity, np.uint8)
+        # What is handed out, and every view into it, keeps `taken` alive; when it goes, nobody sees the memory.
+        taken = np.frombuffer(memory.data, np.uint8, num_bytes)
+        weakref.finalize(taken, unused.append, memory).atexit = False
+        return taken
+
+
+def read(path: Path, begin: int, end: int, pool: BufferPool) -> Extent:
+    """Return bytes begin to end of a file; ValueError where it is shorter."""
+    content = pool.take(end - begin)
+    done = 0
+    with path.open("rb", buffering=0) as file:
+        file.seek(begin)
+        # In one go: a thread that gives the interpreter's lock back between pieces may wait 5 ms for it each time.
+        while done < len(content):
+            count = file.readinto(content[done:].data)
+            if not count:
+                raise ValueError(f"{path}: ends at byte {begin + done}, its index goes on to {end}; copy it again")
+            done += count
+    return Extent(begin, content.data, google_crc32c.value(content))
+
+
 class ExtentCache:
-    """The extents that were touched last, up to a number of bytes; each is read by the thread that comes first."""
+    """The extents that were read last, up to a number of bytes; each is read by the thread that comes first.
+
+    The oldest goes first. Lanes advance at one pace, so what was begun first is finished first, and a look-up needs
+    neither a lock nor a note of when it was made.
+    """
 
     def __init__(self, live_bytes: int) -> None:
         self.num_read = 0
-        """Extents read so far; one that comes again after it was dropped counts again."""
+        """Extents read so far; one that is read again after it was dropped counts again."""
+        self.held_bytes = 0
+        self.held: dict[tuple[int, int], Extent] = {}
+        """Extents by (shard, number), oldest first."""
         self._live_bytes = live_bytes
-        self._held_bytes = 0
-        self._extents: OrderedDict[tuple[int, int], Future[Extent]] = OrderedDict()
+        self._coming: dict[tuple[int, int], Future[Extent]] = {}
         self._lock = threading.Lock()
 
-    def get(self, place: tuple[int, int], read: Callable[[], Extent]) -> Extent:
-        """Return the extent at (shard, number), read with `read` if it is not held."""
+    def fetch(self, place: tuple[int, int], read: Callable[[], Extent]) -> Extent:
+        """Return the extent at a place, read with `read` by one of the threads that ask for it at the same time."""
         with self._lock:
-            future = self._extents.get(place)
-            if future is not None:
-                self._extents.move_to_end(place)
-            else:
-                mine = self._extents[place] = Future()
+            if (extent := self.held.get(place)) is not None:
+                return extent
+            if (future := self._coming.get(place)) is None:
+                mine = self._coming[place] = Future()
         if future is not None:
             return future.result()
         try:
             extent = read()
         except BaseException as error:
             with self._lock:
-                del self._extents[place]
+                del self._coming[place]
             mine.set_exception(error)
             raise
+        with self._lock:
+            del self._coming[place]
+            self._hold(place, extent)
         mine.set_result(extent)
-        self._make_room(len(extent.content))
         return extent
 
-    def _make_room(self, num_bytes: int) -> None:
+    def clear(self) -> None:
+        """Drop all extents."""
         with self._lock:
-            self.num_read += 1
-            self._held_bytes += num_bytes
-            for place, future in list(self._extents.items())[:-1]:
-                if self._held_bytes <= self._live_bytes:
-                    break
-                if future.done():
-                    self._held_bytes -= len(future.result().content)
-                    del self._extents[place]
+            self.held.clear()
+            self.held_bytes = 0
+
+    def _hold(self, place: tuple[int, int], extent: Extent) -> None:
+        self.held[place] = extent
+        self.num_read += 1
+        self.held_bytes += len(extent.content)
+        while self.held_bytes > self._live_bytes and len(self.held) > 1:
+            self.held_bytes -= len(self.held.pop(next(iter(self.held))).content)

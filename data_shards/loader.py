@@ -10,6 +10,7 @@ from data_shards import draws, manifest
 from data_shards.assemble import Assembler
 from data_shards.batch import Batch
 from data_shards.config import DataConfig
+from data_shards.extents import EXTENT_BYTES
 from data_shards.manifest import Manifest, Split
 from data_shards.order import EvalOrder, TrainOrder
 from data_shards.reader import Reader, check_shards
@@ -51,7 +52,7 @@ class Loader:
         self._num_ahead = max(
             1, min(config.prefetch_batches, config.prefetch_mib * MIB // batches.num_bytes(config, share))
         )
-        self.reader = Reader(folder, shards.split(split), live_bytes=config.live_mib * MIB)
+        self.reader = Reader(folder, shards.split(split), live_bytes=live_bytes(shards.split(split), order, world_size))
         draws_key = draws.key("samples", shards.split(split).fingerprint, seed) if train else None
         self._assembler = Assembler(self.reader, config, len(shards.label_names), draws_key, pinned)
         self._threads = ThreadPoolExecutor(config.num_threads, thread_name_prefix=f"decode_{split}")
@@ -73,6 +74,7 @@ class Loader:
         """End the threads; what is being made is finished, what waits is dropped."""
         self._threads.shutdown(cancel_futures=True)
         self._coming.clear()
+        self.reader.close()
 
     def _make(self, step: int) -> Batch:
         return self._assembler.batch(self._order.slots(step, *self._slots))
@@ -84,6 +86,12 @@ class Loader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def live_bytes(split: Split, order: TrainOrder | EvalOrder, world_size: int) -> int:
+    """Return the bytes of the extents that this rank's lanes have begun and not finished, with one to spare each."""
+    sample_bytes = sum(shard.num_bytes for shard in split.shards) / split.num_samples
+    return -(-order.lanes // world_size) * (int(order.window * sample_bytes) + 3 * EXTENT_BYTES)
 
 
 def _check(folder: Path, shards: Manifest, name: str, config: DataConfig, *, train: bool) -> None:

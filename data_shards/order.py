@@ -47,7 +47,7 @@ class TrainOrder:
 
     def __init__(self, split: Split, seed: int, global_batch: int, lanes: int, window: int) -> None:
         check_lanes(global_batch, lanes)
-        self.global_batch = global_batch
+        self.global_batch, self.lanes, self.window = global_batch, lanes, window
         self.steps_per_epoch = split.num_samples // lanes // (global_batch // lanes)
         if self.steps_per_epoch == 0:
             raise ValueError(
@@ -56,15 +56,15 @@ class TrainOrder:
             )
         self.num_dropped = split.num_samples - self.steps_per_epoch * global_batch
         """Samples that an epoch leaves out, other ones each time."""
-        self._line = LaneOrder(split, seed, lanes, window)
+        self._samples = LaneOrder(split, seed, lanes, window).samples
 
     def slots(self, step: int, start: int, stop: int) -> Slots:
         """Return slots start to stop of global batch `step`, counted over all epochs."""
         epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
         slot = np.arange(start, stop)
-        per_lane = self.global_batch // self._line.lanes
+        per_lane = self.global_batch // self.lanes
         place = step_in_epoch * per_lane + slot % per_lane
-        shard, sample = self._line.samples(epoch, slot // per_lane, place)
+        shard, sample = self._samples(epoch, slot // per_lane, place)
         return Slots(
             shard,
             sample,
@@ -84,9 +84,8 @@ class EvalOrder:
     def __init__(self, split: Split, global_batch: int) -> None:
         if split.num_samples == 0:
             raise ValueError("the split holds no samples; build it, or evaluate another one")
-        self.global_batch = global_batch
+        self.global_batch, self.lanes, self.window = global_batch, math.gcd(global_batch, 8), 0
         self.steps_per_epoch = -(-split.num_samples // global_batch)
-        self._lanes = math.gcd(global_batch, 8)
         self._starts = _starts(np.array([shard.num_samples for shard in split.shards], np.int64))
 
     def slots(self, step: int, start: int, stop: int) -> Slots:
@@ -95,7 +94,7 @@ class EvalOrder:
             raise ValueError(f"step {step} of an evaluation that has {self.steps_per_epoch} steps")
         num_samples = int(self._starts[-1])
         slot = np.arange(start, stop)
-        per_lane, lane_length = self.global_batch // self._lanes, -(-num_samples // self._lanes)
+        per_lane, lane_length = self.global_batch // self.lanes, -(-num_samples // self.lanes)
         place = step * per_lane + slot % per_lane
         number = slot // per_lane * lane_length + place
         real = (place < lane_length) & (number < num_samples)

@@ -1,7 +1,7 @@
 """The index of a shard: where each member lies in the tar, and a checksum a sample.
 
 It is a function of the tar's bytes, lies beside it as NNNNNN.idx, and can be made anew at any time. The file: a magic,
-five counts, then the arrays below and the names, little-endian, one after the other.
+six counts, then the arrays below and the names, little-endian, one after the other.
 """
 
 import os
@@ -12,16 +12,17 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 
+from data_shards import extents
 from data_shards.members import key_and_extension
 from data_shards.tar_walk import Entry, walk
 
 MAGIC = b"perceiver-index1"
-_NUM_COUNTS = 5
+_NUM_COUNTS = 6
 
 
 @dataclass(frozen=True, eq=False)
 class TarIndex:
-    """S samples with M members, each sample's members next to each other."""
+    """S samples with M members, each sample's members next to each other, in E extents."""
 
     tar_bytes: int
     """Size of the tar."""
@@ -35,6 +36,10 @@ class TarIndex:
     """uint32 (S + 1,): members starts[s] to starts[s + 1] belong to sample s."""
     crcs: np.ndarray
     """uint32 (S,): CRC-32C of the tar's bytes from the sample's first member to the end of its last, as in span()."""
+    cuts: np.ndarray
+    """uint32 (E + 1,): samples cuts[e] to cuts[e + 1] are extent e, the piece in which the tar is read."""
+    extent_crcs: np.ndarray
+    """uint32 (E,): CRC-32C from the first byte of an extent's first sample to the end of its last."""
     extensions: tuple[str, ...]
     keys: tuple[str, ...]
 
@@ -50,21 +55,22 @@ class TarIndex:
         keys, starts = _grouped(entries, path)
         extensions = tuple(sorted({extension for _, extension, _ in entries}))
         ids = {extension: number for number, extension in enumerate(extensions)}
-        index = TarIndex(
+        offsets = np.array([entry.offset for *_, entry in entries], np.uint64)
+        lengths = np.array([entry.length for *_, entry in entries], np.uint64)
+        places = spans(offsets, lengths, np.array(starts))
+        cuts = extents.cuts(places)
+        return TarIndex(
             tar_bytes=path.stat().st_size,
-            offsets=np.array([entry.offset for *_, entry in entries], np.uint64),
-            lengths=np.array([entry.length for *_, entry in entries], np.uint64),
+            offsets=offsets,
+            lengths=lengths,
             extension_ids=np.array([ids[extension] for _, extension, _ in entries], np.uint16),
             starts=np.array(starts, np.uint32),
-            crcs=np.zeros(len(keys), np.uint32),
+            crcs=_checksums(path, places),
+            cuts=cuts.astype(np.uint32),
+            extent_crcs=_checksums(path, np.stack([places[cuts[:-1], 0], places[cuts[1:] - 1, 1]], axis=1)),
             extensions=extensions,
             keys=keys,
         )
-        with path.open("rb") as file:
-            for sample in range(index.num_samples):
-                begin, end = index.span(sample)
-                index.crcs[sample] = checksum(os.pread(file.fileno(), end - begin, begin))
-        return index
 
     @property
     def num_samples(self) -> int:
@@ -74,8 +80,7 @@ class TarIndex:
     @cached_property
     def spans(self) -> np.ndarray:
         """int64 (S, 2): first byte and end of every sample."""
-        first, last = self.starts[:-1], self.starts[1:] - 1
-        return np.stack([self.offsets[first], self.offsets[last] + self.lengths[last]], axis=1).astype(np.int64)
+        return spans(self.offsets, self.lengths, self.starts)
 
     def span(self, sample: int) -> tuple[int, int]:
         """Return first byte and end of all members of a sample, the headers between them included."""
@@ -92,8 +97,10 @@ class TarIndex:
     def to_bytes(self) -> bytes:
         """Return the bytes of the index file."""
         names = ["\n".join(self.extensions).encode(), "\n".join(self.keys).encode()]
-        counts = [self.tar_bytes, self.num_samples, len(self.offsets), len(names[0]), len(names[1])]
-        arrays = [self.offsets, self.lengths, self.extension_ids, self.starts, self.crcs]
+        num_extents, name_bytes = len(self.extent_crcs), [len(name) for name in names]
+        counts = [self.tar_bytes, self.num_samples, len(self.offsets), num_extents, *name_bytes]
+        arrays = [self.offsets, self.lengths, self.extension_ids]
+        arrays += [self.starts, self.crcs, self.cuts, self.extent_crcs]
         return b"".join([MAGIC, np.array(counts, "<u8").tobytes(), *(array.tobytes() for array in arrays), *names])
 
     @staticmethod
@@ -127,9 +134,21 @@ class TarIndex:
             raise ValueError(f"{path}: {error}") from error
 
 
-def checksum(span: bytes) -> int:
-    """Return the CRC-32C of a sample's bytes."""
-    return int(google_crc32c.value(span))
+def checksum(content: bytes | memoryview) -> int:
+    """Return the CRC-32C of a sample's or an extent's bytes."""
+    crc: int = google_crc32c.value(np.frombuffer(content, np.uint8))
+    return crc
+
+
+def spans(offsets: np.ndarray, lengths: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Return first byte and end, int64 (S, 2), of samples whose members begin at numbers `starts`."""
+    first, last = starts[:-1], starts[1:] - 1
+    return np.stack([offsets[first], offsets[last] + lengths[last]], axis=1).astype(np.int64)
+
+
+def _checksums(path: Path, places: np.ndarray) -> np.ndarray:
+    pool = extents.BufferPool()
+    return np.array([extents.read(path, begin, end, pool).crc for begin, end in places.tolist()], np.uint32)
 
 
 def _grouped(entries: list[tuple[str, str, Entry]], path: Path) -> tuple[tuple[str, ...], list[int]]:
@@ -156,30 +175,35 @@ def _parsed(data: bytes) -> TarIndex:
         raise ValueError("another format")
     place = len(MAGIC)
     counts = np.frombuffer(data, "<u8", _NUM_COUNTS, place)
-    tar_bytes, num_samples, num_members, *name_bytes = (int(count) for count in counts)
+    tar_bytes, num_samples, num_members, num_extents, *name_bytes = (int(count) for count in counts)
     place += counts.nbytes
     arrays: list[np.ndarray] = []
-    kinds = ["<u8", "<u8", "<u2", "<u4", "<u4"]
-    for kind, count in zip(kinds, [num_members] * 3 + [num_samples + 1, num_samples], strict=True):
+    numbers = [num_members] * 3 + [num_samples + 1, num_samples, num_extents + 1, num_extents]
+    for kind, count in zip(["<u8", "<u8", "<u2", "<u4", "<u4", "<u4", "<u4"], numbers, strict=True):
         arrays.append(np.frombuffer(data, kind, count, place))
         place += arrays[-1].nbytes
-    offsets, lengths, extension_ids, starts, crcs = arrays
     if len(data) != place + sum(name_bytes):
         raise ValueError(f"{len(data)} bytes, expected {place + sum(name_bytes)}")
     extensions = tuple(data[place : place + name_bytes[0]].decode().split("\n"))
     keys = tuple(data[place + name_bytes[0] :].decode().split("\n"))
-    return TarIndex(tar_bytes, offsets, lengths, extension_ids, starts, crcs, extensions, keys)
+    offsets, lengths, extension_ids, starts, crcs, cuts, extent_crcs = arrays
+    return TarIndex(
+        tar_bytes, offsets, lengths, extension_ids, starts, crcs, cuts, extent_crcs, extensions=extensions, keys=keys
+    )
 
 
 def _is_sound(index: TarIndex) -> bool:
-    starts = index.starts.astype(np.int64)
     return bool(
         len(index.keys) == index.num_samples > 0
-        and starts[0] == 0
-        and starts[-1] == len(index.offsets)
-        and np.all(np.diff(starts) > 0)
+        and _divides(index.starts, len(index.offsets))
+        and _divides(index.cuts, index.num_samples)
         and np.all(index.extension_ids < len(index.extensions))
         and np.all(index.lengths <= index.tar_bytes)
         and np.all(index.offsets <= index.tar_bytes - index.lengths)
         and np.all(np.diff(index.offsets.astype(np.int64)) > 0)
     )
+
+
+def _divides(bounds: np.ndarray, total: int) -> bool:
+    """Return whether the bounds cut 0 to `total` into parts of which none is empty."""
+    return bool(bounds[0] == 0 and bounds[-1] == total and np.all(np.diff(bounds.astype(np.int64)) > 0))

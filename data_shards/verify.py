@@ -10,6 +10,7 @@ from pathlib import Path
 
 from data_shards import decode, manifest
 from data_shards.adopt import modalities
+from data_shards.extents import EXTENT_BYTES
 from data_shards.manifest import ShardEntry, Split
 from data_shards.members import LABEL, modality_of
 from data_shards.reader import RawSample, Reader, check_shards
@@ -17,7 +18,6 @@ from data_shards.tar_index import TarIndex
 
 _MOSTLY = 0.95
 """Where this share of a shard's samples has a modality, one without it has lost a file."""
-_LIVE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def verify_shard(folder: Path, entry: ShardEntry, label_names: tuple[str, ...]) 
     report.samples = index.num_samples
     with_modality = Counter(kind for sample in range(index.num_samples) for kind in modalities(index, sample))
     expected = {kind for kind, count in with_modality.items() if count >= _MOSTLY * index.num_samples}
-    reader = Reader(folder, Split((entry,), ()), live_bytes=_LIVE_BYTES)
+    reader = Reader(folder, Split((entry,), ()), live_bytes=4 * EXTENT_BYTES)
     for sample, key in enumerate(index.keys):
         for reason in _faults(reader, sample, expected - modalities(index, sample), report, label_names):
             report.bad.append(Bad(entry.name, key, reason))

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_shards import extents
-from data_shards.extents import Extent, ExtentCache
+from data_shards import adopt, extents
+from data_shards.extents import BufferPool, Extent, ExtentCache
 from data_shards.manifest import Manifest
 from data_shards.reader import Reader, check_shards
 
@@ -29,7 +29,7 @@ def test_samples_are_what_was_packed(tmp_path: Path, text_shards: TextShards) ->
             "txt": raw.key.encode(),
             "cls": str((shard + sample) % 3).encode(),
         }
-    assert reader.num_extents_read == 2
+    assert reader.extents.num_read == 2
 
 
 def test_a_missing_index_is_made_anew(tmp_path: Path, text_shards: TextShards) -> None:
@@ -87,16 +87,37 @@ def test_extents_begin_and_end_with_samples() -> None:
     assert extents.cuts(spans, 5).tolist() == list(range(27))
 
 
+def test_a_large_shard_is_read_in_extents(tmp_path: Path, write_tar: Callable[..., Path]) -> None:
+    content = bytes(3 << 20)
+    write_tar(tmp_path / "a.tar", [(f"{n}.txt", content) for n in range(8)])
+    manifest = adopt.index(tmp_path)
+    reader = Reader(tmp_path, manifest.split("train"), live_bytes=16 << 20)
+    for sample, num_read in [(0, 1), (2, 1), (3, 2), (7, 3), (6, 3), (1, 4)]:
+        assert reader.sample(0, sample).members["txt"] == content
+        assert reader.extents.num_read == num_read
+        assert reader.extents.held_bytes <= 16 << 20
+
+
 def extent(num_bytes: int = 10) -> Extent:
-    return Extent(0, memoryview(bytes(num_bytes)))
+    return Extent(0, memoryview(bytes(num_bytes)), 0)
 
 
-def test_the_extent_cache_holds_no_more_than_its_bytes() -> None:
+def test_memory_is_used_again_only_when_no_view_of_it_is_left() -> None:
+    pool = BufferPool()
+    first = pool.take(100)
+    address, view = first.ctypes.data, first.data[10:20]
+    del first
+    assert pool.take(100).ctypes.data != address
+    del view
+    assert address in {pool.take(100).ctypes.data for _ in range(1)}
+
+
+def test_the_extent_cache_drops_the_oldest() -> None:
     cache = ExtentCache(live_bytes=30)
-    for number in [0, 1, 2, 0, 3, 0, 1]:  # 3 drops 1, since 0 was touched after it
-        cache.get((0, number), extent)
-    assert cache.num_read == 5
-    assert cache._held_bytes == 30
+    for number in [0, 1, 2, 0, 3, 0]:
+        cache.fetch((0, number), extent)
+    assert list(cache.held) == [(0, 2), (0, 3), (0, 0)]
+    assert (cache.num_read, cache.held_bytes) == (5, 30)
 
 
 def test_threads_that_want_one_extent_read_it_once() -> None:
@@ -104,7 +125,7 @@ def test_threads_that_want_one_extent_read_it_once() -> None:
 
     def touch() -> Extent:
         both_there.wait()
-        return cache.get((0, 0), extent)
+        return cache.fetch((0, 0), extent)
 
     with ThreadPoolExecutor(2) as threads:
         first, second = (threads.submit(touch) for _ in range(2))
@@ -119,5 +140,12 @@ def test_a_failed_read_is_tried_again_by_the_next_touch() -> None:
         raise OSError("input/output error")
 
     with pytest.raises(OSError, match="input/output error"):
-        cache.get((0, 0), fails)
-    assert len(cache.get((0, 0), extent).content) == 10
+        cache.fetch((0, 0), fails)
+    assert len(cache.fetch((0, 0), extent).content) == 10
+
+
+def test_a_shard_that_vanishes_is_named(tmp_path: Path, text_shards: TextShards) -> None:
+    reader = reader_of(tmp_path, text_shards(tmp_path, [3]))
+    (tmp_path / "train/000000.tar").unlink()
+    with pytest.raises(ValueError, match=r"000000\.tar: cannot be read \(No such file or directory\)"):
+        reader.sample(0, 0)

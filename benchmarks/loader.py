@@ -1,0 +1,252 @@
+"""How near the loader comes to the disk cache and to the codecs, and how far it leaves webdataset behind.
+
+    python benchmarks/loader.py --json loader.json
+
+20 000 samples of a JPEG (64 to 224 px) and 1 s of audio, page cache warm. Ratios are of figures from one run, taken in
+turns and each the median of its turns, since the machine may be shared; decoding is counted in samples a CPU-second.
+"""
+
+import argparse
+import io
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import webdataset
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from data_shards import adopt, decode, manifest
+from data_shards.config import AudioConfig, DataConfig, ImageConfig
+from data_shards.loader import Loader
+from data_shards.order import TrainOrder
+from data_shards.prepare import prepare
+from data_shards.reader import Reader
+from data_shards.transforms.image import resize
+
+NUM_SHARDS, SAMPLES_PER_SHARD, RATE = 40, 500, 16_000
+NUM_SAMPLES = NUM_SHARDS * SAMPLES_PER_SHARD
+PIXELS = 128
+BATCH = 256
+LIVE_BYTES = 512 << 20
+TARGETS = {
+    "raw_vs_cat": 0.55,
+    "raw_vs_webdataset": 9,
+    "decoded_vs_codecs": 0.70,
+    "decoded_vs_webdataset": 4,
+    "resume_seconds": 1,
+    "memory_growth": 0.05,
+}
+
+
+def main() -> None:
+    arguments = parse()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    if not (arguments.folder / "manifest.json").is_file():
+        make_shards(arguments.folder)
+    tars = [str(path) for path in sorted((arguments.folder / "train").glob("*.tar"))]
+    figures = measure(arguments.folder, tars, arguments.turns)
+    figures |= resume(arguments.folder)
+    figures["memory_growth"] = memory_growth(arguments.folder, arguments.epochs)
+    figures |= {
+        "raw_vs_cat": figures["raw_mb_s"] / figures["cat_mb_s"],
+        "raw_vs_webdataset": figures["raw_mb_s"] / figures["webdataset_raw_mb_s"],
+        "decoded_vs_codecs": figures["decoded_per_cpu_s"] / figures["codecs_per_cpu_s"],
+        "decoded_vs_webdataset": figures["decoded_per_cpu_s"] / figures["webdataset_per_cpu_s"],
+    }
+    for name, figure in figures.items():
+        target = f"target {TARGETS[name]}" if name in TARGETS else ""
+        print(f"{name:28} {figure:12.3f}  {target}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=1))
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="file to write the figures to")
+    parser.add_argument("--turns", type=int, default=3, help="times that each figure is taken")
+    parser.add_argument("--epochs", type=int, default=20, help="epochs over which memory is watched")
+    folder = Path(tempfile.gettempdir()) / "perceiver_benchmark_loader"
+    parser.add_argument("--folder", type=Path, default=folder, help="where the shards are kept for the next time")
+    return parser.parse_args()
+
+
+def measure(folder: Path, tars: list[str], turns: int) -> dict[str, float]:
+    """Take every figure in each turn, and return the medians."""
+    megabytes = sum(Path(path).stat().st_size for path in tars) / 1e6
+    encoded = encoded_samples(folder, 2_000)
+    taken: dict[str, list[float]] = {}
+
+    def take(name: str, amount: float, clock: Callable[[], float], work: Callable[[], object]) -> None:
+        start = clock()
+        work()
+        taken.setdefault(name, []).append(amount / (clock() - start))
+
+    for _ in range(turns):
+        take("cat_mb_s", megabytes, time.perf_counter, lambda: cat(tars))
+        take("raw_mb_s", megabytes, time.perf_counter, lambda: read_raw(folder))
+        take("raw_one_thread_mb_s", megabytes, time.perf_counter, lambda: read_raw(folder, 1))
+        take("webdataset_raw_mb_s", megabytes, time.perf_counter, lambda: webdataset_raw(tars))
+        take("codecs_per_cpu_s", len(encoded), cpu_seconds, lambda: codecs_alone(encoded))
+        take("prepare_per_cpu_s", len(encoded), cpu_seconds, lambda: prepare_alone(encoded))
+        take("decoded_per_cpu_s", NUM_SAMPLES, cpu_seconds, lambda: decoded(folder))
+        take("decoded_per_s", NUM_SAMPLES, time.perf_counter, lambda: decoded(folder))
+        take("webdataset_per_cpu_s", NUM_SAMPLES, cpu_seconds, lambda: webdataset_decoded(tars))
+    return {name: statistics.median(figures) for name, figures in taken.items()}
+
+
+def cpu_seconds() -> float:
+    """Return the processor time of this process and of its children that have ended."""
+    own, ended = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + own.ru_stime + ended.ru_utime + ended.ru_stime
+
+
+def cat(tars: list[str]) -> None:
+    subprocess.run(["cat", *tars], stdout=subprocess.DEVNULL, check=True)
+
+
+def config() -> DataConfig:
+    image, audio = ImageConfig(PIXELS, PIXELS), AudioConfig(sample_rate=RATE, num_samples=RATE)
+    return DataConfig(image=image, audio=audio, lanes=8, window=1024, num_threads=2)
+
+
+def order_of(folder: Path) -> TrainOrder:
+    return TrainOrder(manifest.read(folder).split("train"), 0, BATCH, 8, 1024)
+
+
+def read_raw(folder: Path, num_threads: int = 2) -> None:
+    """Read an epoch in its order, every checksum checked, a batch a thread as the loader does."""
+    order = order_of(folder)
+    reader = Reader(folder, manifest.read(folder).split("train"), live_bytes=LIVE_BYTES)
+
+    def read_batch(step: int) -> None:
+        slots = order.slots(step, 0, BATCH)
+        for shard, sample in zip(slots.shard.tolist(), slots.sample.tolist(), strict=True):
+            reader.sample(shard, sample)
+
+    with ThreadPoolExecutor(num_threads) as threads:
+        list(threads.map(read_batch, range(order.steps_per_epoch)))
+
+
+def webdataset_raw(tars: list[str]) -> None:
+    for _ in webdataset.WebDataset(tars, shardshuffle=False, empty_check=False):
+        pass
+
+
+def encoded_samples(folder: Path, count: int) -> list[dict[str, bytes]]:
+    reader = Reader(folder, manifest.read(folder).split("train"), live_bytes=LIVE_BYTES)
+    places = [divmod(number * (NUM_SAMPLES // count), SAMPLES_PER_SHARD) for number in range(count)]
+    return [{name: bytes(data) for name, data in reader.sample(*place).members.items()} for place in places]
+
+
+def codecs_alone(encoded: list[dict[str, bytes]]) -> None:
+    """Decode and resize what is in memory already, and keep nothing."""
+    for members in encoded:
+        resize(decode.pixels(members["jpg"]), PIXELS, PIXELS)
+        decode.audio(members["wav"] if "wav" in members else members["flac"])
+
+
+def prepare_alone(encoded: list[dict[str, bytes]]) -> None:
+    rng, settings = np.random.default_rng(0), config()
+    for members in encoded:
+        prepare(members, settings, rng)
+
+
+def decoded(folder: Path) -> None:
+    order = order_of(folder)
+    with Loader(folder, "train", order, config(), seed=0, rank=0, world_size=1, train=True) as loader:
+        for step in range(order.steps_per_epoch):
+            loader(step)
+
+
+def webdataset_sample(members: dict[str, bytes]) -> tuple[np.ndarray, np.ndarray, int]:
+    with Image.open(io.BytesIO(members["jpg"])) as file:
+        pixels = np.asarray(file.convert("RGB").resize((PIXELS, PIXELS), Image.Resampling.BILINEAR))
+    audio, _ = soundfile.read(io.BytesIO(members["wav"] if "wav" in members else members["flac"]), dtype="float32")
+    return pixels, audio, int(members["cls"])
+
+
+def webdataset_decoded(tars: list[str]) -> None:
+    dataset = webdataset.WebDataset(tars, shardshuffle=False, empty_check=False).shuffle(1000).map(webdataset_sample)
+    for _ in DataLoader(dataset, batch_size=BATCH, num_workers=2):
+        pass
+
+
+def resume(folder: Path) -> dict[str, float]:
+    """Open in the middle of the fourth epoch; return the seconds to the first batch and the extents read for it."""
+    start = time.perf_counter()
+    order = order_of(folder)
+    with Loader(folder, "train", order, config(), seed=0, rank=0, world_size=1, train=True) as loader:
+        loader(3 * order.steps_per_epoch + order.steps_per_epoch // 2)
+        return {
+            "resume_seconds": time.perf_counter() - start,
+            "resume_extents_per_lane": loader.reader.extents.num_read / 8,
+        }
+
+
+def memory_growth(folder: Path, epochs: int) -> float:
+    """Return by how much resident memory grew from the second epoch to the last, in a process of its own."""
+    seen = subprocess.run(
+        [sys.executable, "-c", f"import loader; loader.watch_memory({str(folder)!r}, {epochs})"],
+        cwd=Path(__file__).parent, stdout=subprocess.PIPE, check=True, text=True,
+    ).stdout.split()  # fmt: skip
+    return max(int(kib) for kib in seen[2:]) / int(seen[1]) - 1
+
+
+def watch_memory(folder: str, epochs: int) -> None:
+    order = order_of(Path(folder))
+    # A quarter of each epoch: what leaks does so a sample, a batch or an epoch at a time.
+    steps = order.steps_per_epoch // 4
+    with Loader(Path(folder), "train", order, config(), seed=0, rank=0, world_size=1, train=True) as loader:
+        for epoch in range(epochs):
+            for step in range(steps):
+                loader(epoch * order.steps_per_epoch + step)
+            print(Path("/proc/self/statm").read_text().split()[1])
+
+
+def make_shards(folder: Path) -> None:
+    print(f"writing {NUM_SAMPLES} samples to {folder}", file=sys.stderr)
+    (folder / "train").mkdir(exist_ok=True)
+    with ProcessPoolExecutor(2) as processes:
+        list(processes.map(write_shard, [folder / f"train/{number:06d}.tar" for number in range(NUM_SHARDS)]))
+    adopt.index(folder)
+
+
+def write_shard(path: Path) -> None:
+    rng = np.random.default_rng(int(path.stem))
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for sample in range(SAMPLES_PER_SHARD):
+            for extension, content in encode(rng):
+                header = tarfile.TarInfo(f"{path.stem}_{sample:04d}.{extension}")
+                header.size = len(content)
+                tar.addfile(header, io.BytesIO(content))
+
+
+def encode(rng: np.random.Generator) -> Iterator[tuple[str, bytes]]:
+    """Yield the members of a sample: a smooth picture with some noise, a chord with some noise, a label."""
+    side = int(rng.integers(64, 225))
+    coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).resize((side, side), Image.Resampling.BICUBIC)
+    noisy = np.clip(np.asarray(coarse, np.float32) + rng.normal(0, 6, (side, side, 3)), 0, 255)
+    image = io.BytesIO()
+    Image.fromarray(noisy.astype(np.uint8)).save(image, "JPEG", quality=85)
+    yield "jpg", image.getvalue()
+    seconds = np.arange(RATE) / RATE
+    chord = sum(np.sin(2 * np.pi * frequency * seconds) for frequency in rng.uniform(100, 2000, 3))
+    audio, form = io.BytesIO(), "WAV" if rng.random() < 0.5 else "FLAC"
+    soundfile.write(audio, 0.2 * chord + rng.normal(0, 0.01, RATE), RATE, format=form, subtype="PCM_16")
+    yield form.lower(), audio.getvalue()
+    yield "cls", str(rng.integers(10)).encode()
+
+
+if __name__ == "__main__":
+    main()
