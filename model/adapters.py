@@ -13,10 +13,10 @@ from model.config_inputs import AnyInput, AudioInput, LabelInput, PointsInput, S
 from model.config_pixels import FlowInput, ImageInput, VideoInput
 from model.parameters import Table
 from model.pixels import FlowAdapter, ImageAdapter, VideoAdapter
-from model.positions import Positions, fourier_features
+from model.positions import GridAdapter, Positions, fourier_features
 
 
-class AudioAdapter(nn.Module):
+class AudioAdapter(GridAdapter):
     """Patches of raw samples or of a spectrogram's frames, each with its place in time."""
 
     def __init__(self, config: AudioInput) -> None:
@@ -24,23 +24,21 @@ class AudioAdapter(nn.Module):
         self.config = config
         self.positions = Positions(config.positions, config.grid)
 
-    def forward(self, samples: Float[Tensor, "B S *c"], dtype: torch.dtype) -> Float[Tensor, "B M C"]:
-        """Return the tokens of recordings."""
-        out: Tensor = self.positions(samples.to(dtype).reshape(samples.shape[0], -1, self.config.content_width))
-        return out
+    def content(self, samples: Float[Tensor, "B S *c"], dtype: torch.dtype) -> Float[Tensor, "B M C"]:
+        """Return the tokens of recordings without their positions."""
+        return samples.to(dtype).reshape(samples.shape[0], -1, self.config.content_width)
 
 
-class SpectrogramAdapter(nn.Module):
+class SpectrogramAdapter(GridAdapter):
     """The cells of a spectrogram, each with its place on (time, frequency)."""
 
     def __init__(self, config: SpectrogramInput) -> None:
         super().__init__()
         self.positions = Positions(config.positions, config.grid)
 
-    def forward(self, cells_BTF: Float[Tensor, "B T F"], dtype: torch.dtype) -> Float[Tensor, "B M C"]:
-        """Return the tokens of spectrograms."""
-        out: Tensor = self.positions(cells_BTF.to(dtype).flatten(1)[..., None])
-        return out
+    def content(self, cells_BTF: Float[Tensor, "B T F"], dtype: torch.dtype) -> Float[Tensor, "B M C"]:
+        """Return the tokens of spectrograms without their positions."""
+        return cells_BTF.to(dtype).flatten(1)[..., None]
 
 
 class PointsAdapter(nn.Module):

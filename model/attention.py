@@ -14,6 +14,8 @@ from torch.nn import functional
 
 from model.config_attention import AttentionConfig
 from model.parameters import Linear
+from model.tiled import read_tokens
+from model.token_sources import EPSILON, TokenSource
 
 Gelu = Literal["tanh", "erf"]
 
@@ -38,7 +40,7 @@ def attend(
 
 def normalised(tokens: Float[Tensor, "*S C"]) -> Float[Tensor, "*S C"]:
     """Return the tokens with mean 0 and deviation 1: LayerNorm before its scale and offset."""
-    return functional.layer_norm(tokens, tokens.shape[-1:])
+    return functional.layer_norm(tokens, tokens.shape[-1:], eps=EPSILON)
 
 
 class Attention(nn.Module):
@@ -124,6 +126,28 @@ class CrossAttend(nn.Module):
         keys, values = both.tensor_split([attention.key.out_features], dim=-1)
         return attention.heads(keys), attention.heads(values)
 
+    def absorbed(
+        self,
+        queries_BND: Float[Tensor, "#B N D"],
+        source: TokenSource,
+        values_BMC: Float[Tensor, "B M C"] | None,
+        valid_BM: Bool[Tensor, "B M"] | None,
+    ) -> Float[Tensor, "B N D"]:
+        """Return the queries after reading in one head, with the tokens' norm and projections moved to the queries.
+
+        Queries times keys is (query, key's weight, scale) times normalised token, up to numbers that are the same for
+        all tokens and leave softmax alone; shares add up to 1, so that values can be projected after they are mixed.
+        """
+        attention, norm = self.attention, self.norm_tokens
+        q_BNF = attention.query(self.norm_query(queries_BND)) * attention.key.out_features**-0.5
+        asked_BNC = (q_BNF @ attention.key.weight) * norm.weight
+        mixed_BNC = read_tokens(asked_BNC.expand(source.num_samples, -1, -1), source, valid_BM, values_BMC)
+        # The keys' bias is among those numbers: its gradient is 0, not absent.
+        heads_BNV = attention.value(mixed_BNC * norm.weight + norm.bias) + 0 * attention.key.bias.sum()
+        if valid_BM is not None:
+            heads_BNV = heads_BNV * valid_BM.any(dim=1)[:, None, None]
+        return self._after(queries_BND, attention.output(heads_BNV))
+
     def forward(
         self,
         queries_BND: Float[Tensor, "#B N D"],
@@ -140,7 +164,9 @@ class CrossAttend(nn.Module):
         heads = attend(q_BHNK.expand(k_BHMK.shape[0], -1, -1, -1), k_BHMK, v_BHMV, valid_BM)
         if asking_BN is not None:
             heads = heads * asking_BN[:, None, :, None]
-        read_BND = self.attention.answer(heads)
+        return self._after(queries_BND, self.attention.answer(heads))
+
+    def _after(self, queries_BND: Float[Tensor, "#B N D"], read_BND: Float[Tensor, "B N D"]) -> Tensor:
         if self.query_residual:
             read_BND = queries_BND + read_BND
         out: Tensor = read_BND + self.mlp(self.norm_mlp(read_BND))

@@ -8,11 +8,15 @@ from torch.utils.checkpoint import checkpoint
 
 from model.attention import CrossAttend, SelfAttend, normalised
 from model.config import PerceiverConfig
+from model.forms import read_form
 from model.inputs import Tokens
 from model.parameters import Table
+from model.token_sources import DenseTokens, GridTokens, SeparableTokens, TokenSource
+
+Read = Callable[[int, Tensor], Tensor]
 
 
-def recomputed(layer: Callable[..., Tensor], *inputs: Tensor | None) -> Tensor:
+def recomputed(layer: Callable[..., Tensor], *inputs: object) -> Tensor:
     """Return the layer's output, keeping only its inputs for the backward pass.
 
     Non-reentrant, which alone is exact at every ZeRO stage when a module runs several times in one pass.
@@ -21,7 +25,7 @@ def recomputed(layer: Callable[..., Tensor], *inputs: Tensor | None) -> Tensor:
     return out
 
 
-def kept(layer: Callable[..., Tensor], *inputs: Tensor | None) -> Tensor:
+def kept(layer: Callable[..., Tensor], *inputs: object) -> Tensor:
     """Return the layer's output, keeping what autograd keeps."""
     return layer(*inputs)
 
@@ -46,6 +50,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: PerceiverConfig) -> None:
         super().__init__()
+        self.form = read_form(config)
         self.schedule = config.schedule()
         num_cross_attends = 1 + max(index for kind, index in self.schedule if kind == "cross_attend")
         num_blocks = 1 + max((index for kind, index in self.schedule if kind == "block"), default=-1)
@@ -60,16 +65,44 @@ class Encoder(nn.Module):
 
     def forward(self, tokens: Tokens) -> Float[Tensor, "B N D"]:
         """Return the latents after reading and thinking."""
-        normalised_BMC = normalised(tokens.values)
+        read = self._plain_read(tokens) if self.form == "plain" else self._absorbed_read(tokens)
         latents_BND = self.latents.weight[None]
-        read: dict[int, tuple[Tensor, Tensor]] = {}
         for kind, index in self.schedule:
             if kind == "block":
                 latents_BND = self.run_block(self.blocks[index], latents_BND)
-                continue
-            layer = self.cross_attends[index]
-            assert isinstance(layer, CrossAttend)
-            if index not in read:
-                read[index] = layer.keys_values(normalised_BMC)
-            latents_BND = self.run_cross_attend(layer, latents_BND, *read[index], tokens.valid)
+            else:
+                latents_BND = read(index, latents_BND)
         return latents_BND
+
+    def _plain_read(self, tokens: Tokens) -> Read:
+        """What cross-attends that share their weights share is computed once: the norm, the keys and the values."""
+        normalised_BMC = normalised(tokens.values)
+        keys_values: dict[int, tuple[Tensor, Tensor]] = {}
+
+        def read(index: int, latents_BND: Tensor) -> Tensor:
+            layer = self._cross_attend(index)
+            if index not in keys_values:
+                keys_values[index] = layer.keys_values(normalised_BMC)
+            return self.run_cross_attend(layer, latents_BND, *keys_values[index], tokens.valid)
+
+        return read
+
+    def _absorbed_read(self, tokens: Tokens) -> Read:
+        """All cross-attends read the same normalised tokens."""
+        values: Tensor | None
+        source: TokenSource
+        if isinstance(tokens.parts, GridTokens):
+            values, source = None, SeparableTokens(tokens.parts)
+        else:
+            values = normalised(tokens.parts)
+            source = DenseTokens(values)
+
+        def read(index: int, latents_BND: Tensor) -> Tensor:
+            return self.run_cross_attend(self._cross_attend(index).absorbed, latents_BND, source, values, tokens.valid)
+
+        return read
+
+    def _cross_attend(self, index: int) -> CrossAttend:
+        layer = self.cross_attends[index]
+        assert isinstance(layer, CrossAttend)
+        return layer

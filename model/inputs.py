@@ -13,19 +13,27 @@ from torch import Tensor, nn
 from model.adapters import adapter
 from model.config import PerceiverConfig
 from model.config_inputs import AnyInput
+from model.forms import read_form
 from model.parameters import Table
+from model.positions import GridAdapter
+from model.token_sources import GridTokens
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """The byte array of the paper."""
+    """The byte array of the paper, put together or, where it is read in the separable form, in its parts."""
 
-    values: Float[Tensor, "B M C"]
+    parts: Float[Tensor, "B M C"] | GridTokens
     """Tokens of all modalities, in the order of their names."""
     valid: Bool[Tensor, "B M"] | None
     """Which tokens are there; None means all."""
     spans: dict[str, tuple[int, int]]
     """First token of each modality, and the one after its last."""
+
+    @property
+    def values(self) -> Float[Tensor, "B M C"]:
+        """The tokens, put together."""
+        return self.parts.whole() if isinstance(self.parts, GridTokens) else self.parts
 
     def valid_of(self, name: str) -> Bool[Tensor, "B m"] | None:
         """Return which tokens of a modality are there."""
@@ -37,6 +45,12 @@ def valid_tokens(config: AnyInput, num_tokens: int, lengths_B: Int[Tensor, " B"]
     tokens_per_row = config.num_tokens // config.grid[0]
     starts = torch.arange(num_tokens, device=lengths_B.device) // tokens_per_row * config.entries_per_row
     return starts < lengths_B[:, None]
+
+
+def known_valid(valid_BM: Bool[Tensor, "B M"]) -> Bool[Tensor, "B M"] | None:
+    """Return None for a mask that hides nothing, if looking costs nothing: attention without a mask is faster."""
+    tracing = torch.compiler.is_compiling() or torch.compiler.is_exporting()
+    return None if valid_BM.device.type == "cpu" and not tracing and valid_BM.all() else valid_BM
 
 
 class Paddings(nn.ModuleDict):
@@ -60,6 +74,7 @@ class Inputs(nn.Module):
     def __init__(self, config: PerceiverConfig) -> None:
         super().__init__()
         self.modalities = config.inputs.chosen()
+        self.separable = read_form(config) == "separable"
         self.adapters = nn.ModuleDict({name: adapter(modality) for name, modality in self.modalities.items()})
         widths = {name: modality.token_width for name, modality in self.modalities.items()}
         self.paddings = Paddings(widths, config.token_width)
@@ -78,17 +93,28 @@ class Inputs(nn.Module):
         `lengths` counts the valid entries of each along its first axis; `hidden` (B, M of the modality) says which
         tokens give way to their modality's mask token.
         """
-        values = [self._tokens(name, inputs[name], (hidden or {}).get(name), dtype) for name in self.modalities]
-        ends = accumulate((tokens.shape[1] for tokens in values), initial=0)
-        spans = dict(zip(self.modalities, pairwise(ends), strict=True))
-        joined_BMC = values[0] if len(values) == 1 else torch.cat(values, dim=1)
+        parts, counts = self._parts(inputs, hidden, dtype)
+        spans = dict(zip(self.modalities, pairwise(accumulate(counts, initial=0)), strict=True))
         if lengths is None:
-            return Tokens(joined_BMC, None, spans)
+            return Tokens(parts, None, spans)
         valid = [
-            valid_tokens(modality, tokens.shape[1], lengths[name])
-            for (name, modality), tokens in zip(self.modalities.items(), values, strict=True)
+            valid_tokens(modality, count, lengths[name])
+            for (name, modality), count in zip(self.modalities.items(), counts, strict=True)
         ]
-        return Tokens(joined_BMC, torch.cat(valid, dim=1), spans)
+        return Tokens(parts, known_valid(torch.cat(valid, dim=1)), spans)
+
+    def _parts(
+        self, inputs: dict[str, Tensor], hidden: dict[str, Tensor] | None, dtype: torch.dtype
+    ) -> tuple[Tensor | GridTokens, list[int]]:
+        """The tokens, and how many there are of each modality."""
+        if self.separable:
+            ((name, only),) = self.adapters.items()
+            assert isinstance(only, GridAdapter)
+            content_BMc = only.content(inputs[name], dtype)
+            return GridTokens(content_BMc, only.positions.axis_tables), [content_BMc.shape[1]]
+        values = [self._tokens(name, inputs[name], (hidden or {}).get(name), dtype) for name in self.modalities]
+        joined_BMC = values[0] if len(values) == 1 else torch.cat(values, dim=1)
+        return joined_BMC, [tokens.shape[1] for tokens in values]
 
     def _tokens(self, name: str, value: Tensor, hidden_BM: Tensor | None, dtype: torch.dtype) -> Tensor:
         tokens_BMC: Tensor = self.paddings(name, self.adapters[name](value, dtype))

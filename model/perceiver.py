@@ -7,6 +7,7 @@ from model.checks import check_inputs
 from model.config import PerceiverConfig
 from model.decoders import Decoder
 from model.encoder import Encoder
+from model.forms import form_problem
 from model.inputs import Inputs
 from model.parameters import draw_parameters
 
@@ -17,6 +18,8 @@ class Perceiver(nn.Module):
     def __init__(self, config: PerceiverConfig, *, seed: int) -> None:
         super().__init__()
         problems = [f"{key}: {sentence}" for key, sentence in config.problems()]
+        if not problems and (sentence := form_problem(config)):
+            problems = [f"cross_attend_form: {sentence}"]
         if problems:
             raise ValueError("\n".join(problems))
         self.config = config

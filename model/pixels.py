@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from model.config_pixels import FlowInput, ImageInput, PixelRange, VideoInput
 from model.parameters import Convolution, Projection
-from model.positions import Positions
+from model.positions import GridAdapter, Positions
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
@@ -68,7 +68,7 @@ class ConvStem(nn.Module):
         return pooled.permute(0, 2, 3, 1)
 
 
-class ImageAdapter(nn.Module):
+class ImageAdapter(GridAdapter):
     """Pixels, patches or a convolution's features, each with its place on (row, column)."""
 
     def __init__(self, config: ImageInput) -> None:
@@ -79,14 +79,14 @@ class ImageAdapter(nn.Module):
         self.project = Projection(raw_width, config.project_to) if config.project_to else nn.Identity()
         self.positions = Positions(config.positions, config.grid)
 
-    def forward(self, pixels: Shaped[Tensor, "B H W c"], dtype: torch.dtype) -> Float[Tensor, "B M C"]:
-        """Return the tokens of images, uint8 or float."""
+    def content(self, pixels: Shaped[Tensor, "B H W c"], dtype: torch.dtype) -> Float[Tensor, "B M C"]:
+        """Return the tokens of images, uint8 or float, without their positions."""
         scaled = self.stem(scaled_pixels(pixels, self.config.pixel_range, dtype))
-        out: Tensor = self.positions(self.project(boxes(scaled, (self.config.patch, self.config.patch))))
+        out: Tensor = self.project(boxes(scaled, (self.config.patch, self.config.patch)))
         return out
 
 
-class VideoAdapter(nn.Module):
+class VideoAdapter(GridAdapter):
     """Boxes of a clip, each with its place on (time, row, column)."""
 
     def __init__(self, config: VideoInput) -> None:
@@ -96,15 +96,15 @@ class VideoAdapter(nn.Module):
         self.project = Projection(raw_width, config.project_to) if config.project_to else nn.Identity()
         self.positions = Positions(config.positions, config.grid)
 
-    def forward(self, pixels: Shaped[Tensor, "B T H W c"], dtype: torch.dtype) -> Float[Tensor, "B M C"]:
-        """Return the tokens of clips, uint8 or float."""
+    def content(self, pixels: Shaped[Tensor, "B T H W c"], dtype: torch.dtype) -> Float[Tensor, "B M C"]:
+        """Return the tokens of clips, uint8 or float, without their positions."""
         scaled = scaled_pixels(pixels, self.config.pixel_range, dtype)
         sides = (self.config.patch_frames, self.config.patch, self.config.patch)
-        out: Tensor = self.positions(self.project(boxes(scaled, sides)))
+        out: Tensor = self.project(boxes(scaled, sides))
         return out
 
 
-class FlowAdapter(nn.Module):
+class FlowAdapter(GridAdapter):
     """The 3x3 neighbourhoods of a pixel in both frames, with its place."""
 
     def __init__(self, config: FlowInput) -> None:
@@ -114,13 +114,13 @@ class FlowAdapter(nn.Module):
         self.project = Projection(raw_width, config.project_to) if config.project_to else nn.Identity()
         self.positions = Positions(config.positions, config.grid)
 
-    def forward(self, pixels: Shaped[Tensor, "B 2 H W c"], dtype: torch.dtype) -> Float[Tensor, "B M C"]:
-        """Return the tokens of pairs of frames, uint8 or float."""
+    def content(self, pixels: Shaped[Tensor, "B 2 H W c"], dtype: torch.dtype) -> Float[Tensor, "B M C"]:
+        """Return the tokens of pairs of frames, uint8 or float, without their positions."""
         around = neighbourhoods(scaled_pixels(pixels, self.config.pixel_range, dtype))
         if not self.config.separate_frames:
             around = torch.cat([around[:, 0], around[:, 1]], dim=-1)
         flat = around.reshape(around.shape[0], -1, around.shape[-1])
-        out: Tensor = self.positions(self.project(flat))
+        out: Tensor = self.project(flat)
         return out
 
 

@@ -43,29 +43,68 @@ def fourier_features(
     return torch.cat([places, angles.sin(), angles.cos()], dim=-1)
 
 
+def axis_features(
+    shape: Sequence[int], num_bands: int, max_resolution: Sequence[float], *, dtype: torch.dtype
+) -> tuple[Float[Tensor, "_ P"], ...]:
+    """Return what a place on each axis adds to the Fourier features: the features of a cell are the sum over axes."""
+    tables = []
+    for axis, (count, top) in enumerate(zip(shape, max_resolution, strict=True)):
+        own = fourier_features(grid_places([count], dtype=dtype), num_bands, [top])
+        place, sines, cosines = own.tensor_split([1, 1 + num_bands], dim=1)
+        every = [part if other == axis else 0 * part for part in (place, sines, cosines) for other in range(len(shape))]
+        tables.append(torch.cat(every, dim=1))
+    return tuple(tables)
+
+
 class Positions(nn.Module):
     """The positions of a grid's tokens, concatenated after their channels.
 
-    Fourier features are a constant of the grid: computed once, in no checkpoint.
+    Fourier features are a constant of the grid: what each axis says is computed once and is in no checkpoint.
     """
-
-    table: Tensor
 
     def __init__(self, config: PositionsConfig, grid: tuple[int, ...]) -> None:
         super().__init__()
-        self.kind = config.kind
+        self.kind, self.num_axes = config.kind, len(grid)
         if config.kind == "fourier":
-            places = grid_places(grid, dtype=torch.get_default_dtype())
             max_resolution = [float(top) for top in config.max_resolution or grid]
-            features = fourier_features(places, config.num_bands, max_resolution)
-            self.register_buffer("table", features, persistent=False)
+            tables = axis_features(grid, config.num_bands, max_resolution, dtype=torch.get_default_dtype())
+            for axis, table in enumerate(tables):
+                self.register_buffer(f"axis_{axis}", table, persistent=False)
         elif config.kind == "learned":
             self.learned = Table(prod(grid), config.learned_width)
             self.project = Projection(config.learned_width, config.project_to) if config.project_to else nn.Identity()
+
+    @property
+    def axis_tables(self) -> tuple[Float[Tensor, "_ P"], ...]:
+        """What a place on each axis adds to the position."""
+        return tuple(self.get_buffer(f"axis_{axis}") for axis in range(self.num_axes))
 
     def forward(self, content_BMC: Float[Tensor, "B M C"]) -> Float[Tensor, "B M D"]:
         """Return the tokens with their positions."""
         if self.kind == "none":
             return content_BMC
-        positions_MP = self.table if self.kind == "fourier" else self.project(self.learned.weight)
+        positions_MP = whole_table(self.axis_tables) if self.kind == "fourier" else self.project(self.learned.weight)
         return torch.cat([content_BMC, positions_MP.expand(content_BMC.shape[0], -1, -1)], dim=-1)
+
+
+class GridAdapter(nn.Module):
+    """An adapter whose tokens are some content and its position."""
+
+    positions: Positions
+
+    def content(self, value: Tensor, dtype: torch.dtype) -> Float[Tensor, "B M c"]:
+        """Return the tokens without their positions."""
+        raise NotImplementedError
+
+    def forward(self, value: Tensor, dtype: torch.dtype) -> Float[Tensor, "B M C"]:
+        """Return the tokens."""
+        out: Tensor = self.positions(self.content(value, dtype))
+        return out
+
+
+def whole_table(axis_tables: tuple[Float[Tensor, "_ P"], ...]) -> Float[Tensor, "M P"]:
+    """Return the position of every cell of a grid, row by row: the sum of what its axes say."""
+    whole = axis_tables[0]
+    for table in axis_tables[1:]:
+        whole = (whole[:, None] + table).flatten(0, 1)
+    return whole

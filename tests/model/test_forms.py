@@ -1,0 +1,108 @@
+"""All forms of reading give the same answers and gradients, and the config chooses the cheapest that it can have."""
+
+import dataclasses
+from typing import Literal
+
+import pytest
+import torch
+from torch import Tensor
+
+from model.config import PerceiverConfig
+from model.config_attention import AttentionConfig
+from model.config_grids import PositionsConfig
+from model.config_inputs import AudioInput, InputsConfig, SpectrogramInput
+from model.config_outputs import LabelOutput, OutputsConfig
+from model.config_pixels import ImageInput, VideoInput
+from model.forms import read_costs, read_form
+from model.losses import cross_entropy_sum
+from model.perceiver import Perceiver
+
+FEW = PositionsConfig(num_bands=3)
+IMAGE = ImageInput(height=6, width=4, positions=FEW)
+BASE = PerceiverConfig(
+    inputs=InputsConfig(image=IMAGE),
+    outputs=OutputsConfig(label=LabelOutput(num_classes=5)),
+    num_latents=6,
+    latent_width=16,
+    num_cross_attends=3,
+    num_blocks=3,
+    layers_per_block=1,
+    self_attend=AttentionConfig(num_heads=4),
+)
+Form = Literal["plain", "absorbed", "separable"]
+
+
+@pytest.fixture
+def _float64() -> object:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def answers_and_gradients(config: PerceiverConfig, lengths: dict[str, Tensor] | None) -> dict[str, Tensor]:
+    built = Perceiver(config, seed=0)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in built.parameters():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+    shapes = {name: (3, *modality.shape) for name, modality in config.inputs.chosen().items()}
+    inputs = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    logits = built(inputs, lengths)["label"]
+    cross_entropy_sum(logits, torch.tensor([0, 1, 2]), torch.ones(3)).backward()
+    found = {name: p.grad for name, p in built.named_parameters() if p.grad is not None}
+    assert found.keys() == {name for name, _ in built.named_parameters()}
+    return {**found, "logits": logits.detach()}
+
+
+@pytest.mark.usefixtures("_float64")
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("form", ["absorbed", "separable"])
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        InputsConfig(image=IMAGE),
+        InputsConfig(image=dataclasses.replace(IMAGE, patch=2)),
+        InputsConfig(video=VideoInput(num_frames=4, height=4, width=6, patch_frames=2, patch=2, positions=FEW)),
+        InputsConfig(spectrogram=SpectrogramInput(num_frames=4, num_bins=3, positions=FEW)),
+        InputsConfig(image=IMAGE, audio=AudioInput(num_samples=12, patch=4, positions=FEW)),
+    ],
+)
+def test_forms_agree_in_all_gradients(inputs: InputsConfig, form: Form, masked: bool) -> None:
+    if form == "separable" and len(inputs.chosen()) > 1:
+        pytest.skip("joined modalities have no separable form")
+    config = dataclasses.replace(BASE, inputs=inputs)
+    rows = {name: modality.shape[0] for name, modality in inputs.chosen().items()}
+    # The last sample has nothing at all.
+    lengths = {name: torch.tensor([count, count // 2, 0]) for name, count in rows.items()} if masked else None
+    expected = answers_and_gradients(dataclasses.replace(config, cross_attend_form="plain"), lengths)
+    found = answers_and_gradients(dataclasses.replace(config, cross_attend_form=form), lengths)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-12, msg=name)
+
+
+def test_the_cheapest_form_is_chosen() -> None:
+    assert read_form(BASE) == "separable"
+    assert read_form(dataclasses.replace(BASE, cross_attend_form="plain")) == "plain"
+    many_heads = dataclasses.replace(BASE, cross_attend=AttentionConfig(num_heads=3, qk_width=6))
+    assert read_form(many_heads) == "plain"
+    projected = InputsConfig(image=ImageInput(project_to=64))
+    assert read_form(PerceiverConfig(inputs=projected)) == "absorbed"
+    # Keys and values much narrower than the tokens are cheaper to project than to leave out.
+    narrow = dataclasses.replace(BASE, inputs=projected, cross_attend=AttentionConfig(qk_width=8), num_latents=512)
+    costs = read_costs(narrow)
+    assert costs["plain"] < costs["absorbed"]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"cross_attend": AttentionConfig(num_heads=3, qk_width=6)}, "needs cross_attend.num_heads=1, got 3"),
+        ({"inputs": InputsConfig(image=IMAGE, spectrogram=SpectrogramInput(4, 3, FEW))}, "needs one image, video or"),
+        ({"inputs": InputsConfig(image=ImageInput(project_to=8))}, "needs tokens without parameters"),
+        ({"inputs": InputsConfig(image=ImageInput(positions=PositionsConfig(kind="none")))}, "needs Fourier positions"),
+    ],
+)
+def test_a_form_that_cannot_be_had_is_refused(change: dict[str, object], sentence: str) -> None:
+    config = dataclasses.replace(BASE, cross_attend_form="separable", **change)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=f"cross_attend_form: {sentence}"):
+        Perceiver(config, seed=0)

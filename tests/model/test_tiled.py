@@ -1,0 +1,91 @@
+"""The tiled forms of attention against the plain one, in float64, with all gradients."""
+
+import pytest
+import torch
+from torch import Tensor
+
+import model.tiled
+from model.attention import normalised
+from model.positions import axis_features, fourier_features, grid_places
+from model.tiled import TokenSource, read_tokens
+from model.token_sources import DenseTokens, GridTokens, SeparableTokens
+
+# Sums of some hundred float64 terms in another order.
+TOLERANCE = 1e-12
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def plain(queries: Tensor, tokens: Tensor, valid: Tensor | None) -> Tensor:
+    scores = queries @ tokens.mT
+    if valid is not None:
+        scores = scores.masked_fill(~valid[:, None], -torch.inf)
+    return scores.softmax(dim=-1) @ tokens
+
+
+def grid_tokens(shape: tuple[int, ...], batch: int, content: int = 3) -> tuple[GridTokens, Tensor]:
+    """A grid in its parts, and put together."""
+    features = fourier_features(grid_places(shape, dtype=torch.float64), 4, [float(n) for n in shape])
+    values = random(batch, len(features), content)
+    tables = axis_tables(shape, num_bands=4)
+    whole = torch.cat([values, features.expand(batch, -1, -1)], dim=-1)
+    return GridTokens(values, tables), whole
+
+
+def axis_tables(shape: tuple[int, ...], num_bands: int) -> tuple[Tensor, ...]:
+    return axis_features(shape, num_bands, [float(n) for n in shape], dtype=torch.float64)
+
+
+@pytest.fixture(params=[64, 2**19])
+def tile_elements(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many tiles, and one."""
+    monkeypatch.setattr(model.tiled, "CPU_TILE_ELEMENTS", request.param)
+
+
+@pytest.mark.usefixtures("tile_elements")
+@pytest.mark.parametrize("masked", [False, True])
+def test_dense_tokens_give_the_plain_attention_and_all_its_gradients(masked: bool) -> None:
+    queries, tokens = random(3, 5, 8).requires_grad_(), random(3, 11, 8, seed=1).requires_grad_()
+    valid = random(3, 11, seed=2) > 0 if masked else None
+    upstream = random(3, 5, 8, seed=3)
+    expected = torch.autograd.grad((plain(queries, tokens, valid) * upstream).sum(), (queries, tokens))
+    out = read_tokens(queries, DenseTokens(tokens), valid, tokens)
+    torch.testing.assert_close(out, plain(queries, tokens, valid), rtol=0, atol=TOLERANCE)
+    found = torch.autograd.grad((out * upstream).sum(), (queries, tokens))
+    torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.usefixtures("tile_elements")
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("shape", [(4, 6), (3, 2, 5)])
+def test_separable_tokens_give_the_plain_attention_and_its_gradient(shape: tuple[int, ...], masked: bool) -> None:
+    grid, whole = grid_tokens(shape, batch=2)
+    tokens = normalised(whole)
+    queries, upstream = random(2, 5, tokens.shape[2]).requires_grad_(), random(2, 5, tokens.shape[2], seed=3)
+    valid = torch.arange(tokens.shape[1]) < torch.tensor([[7], [tokens.shape[1]]]) if masked else None
+    expected = plain(queries, tokens, valid)
+    source: TokenSource = SeparableTokens(grid)
+    out = read_tokens(queries, source, valid)
+    torch.testing.assert_close(out, expected, rtol=0, atol=TOLERANCE)
+    (found,) = torch.autograd.grad((out * upstream).sum(), queries)
+    torch.testing.assert_close(
+        found, torch.autograd.grad((expected * upstream).sum(), queries)[0], rtol=0, atol=TOLERANCE
+    )
+
+
+@pytest.mark.usefixtures("tile_elements")
+def test_a_sample_without_a_valid_token_stays_finite() -> None:
+    queries, tokens = random(2, 5, 8).requires_grad_(), random(2, 11, 8, seed=1).requires_grad_()
+    valid = torch.tensor([[True], [False]]).expand(2, 11)
+    out = read_tokens(queries, DenseTokens(tokens), valid, tokens)
+    assert out.isfinite().all()
+    gradients = torch.autograd.grad(out[:1].sum(), (queries, tokens))
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+def test_large_scores_do_not_overflow() -> None:
+    queries, tokens = 1e3 * random(1, 2, 8), random(1, 11, 8, seed=1)
+    out = read_tokens(queries, DenseTokens(tokens))
+    torch.testing.assert_close(out, plain(queries, tokens, None), rtol=0, atol=1e-10)
