@@ -10,7 +10,14 @@ from omegaconf import OmegaConf
 from configs.reader import leaves, read
 from data_shards.config import DataConfig
 from model.config import PerceiverConfig
-from trainer.config import CheckpointConfig, OptimizerConfig, ProfileConfig, TrainConfig, WatchConfig
+from trainer.config import (
+    CheckpointConfig,
+    OptimizerConfig,
+    ProfileConfig,
+    TrainConfig,
+    WatchConfig,
+    joint_problems,
+)
 
 VERSION = 1
 
@@ -46,6 +53,7 @@ class RunConfig:
         for part in ("data", "model", "optimizer", "train", "checkpoint", "watch", "profile"):
             for key, sentence in getattr(self, part).problems():
                 yield f"{part}.{key}", sentence
+        yield from joint_problems(self.optimizer, self.train)
         yield from self._batch_problems()
         yield from self._shape_problems()
 

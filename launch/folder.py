@@ -77,6 +77,21 @@ class RunFolder:
         return self.path / "lock"
 
     @property
+    def ledger_folder(self) -> Path:
+        """One JSON file an attempt: where, how long, how far, and why it ended."""
+        return self.path / "ledger"
+
+    @property
+    def watch_folder(self) -> Path:
+        """Heartbeats of the ranks, and the stacks of all of them after a hang."""
+        return self.path / "watch"
+
+    @property
+    def profile_folder(self) -> Path:
+        """Traces of the profiler window."""
+        return self.path / "profile"
+
+    @property
     def exists(self) -> bool:
         """Whether a run was made here."""
         return self.config_path.is_file()

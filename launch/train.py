@@ -2,8 +2,11 @@
 
 import json
 import sys
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
+
+import torch
 
 from configs.run import RunConfig
 from launch.fence import Fence
@@ -11,13 +14,19 @@ from launch.folder import RunFolder
 from launch.loaders import absolute, identity, test_loader, train_loader, train_order
 from launch.open_run import open_run
 from launch.together import first_does, together
+from model import cost
 from model.perceiver import Perceiver
-from trainer.checkpoint import Store
+from trainer.checkpoint import Loaded, Store
 from trainer.engine import Engine
 from trainer.evaluate import evaluate
+from trainer.hang import HangWatch
+from trainer.ledger import Ledger
 from trainer.lock import RunLock
-from trainer.loop import Evaluate, fit
+from trainer.loop import Evaluate, Outcome, fit
+from trainer.memory import fitting
+from trainer.metrics import Meter, Work, measured_peak_flops
 from trainer.objective import Classification
+from trainer.profiling import ProfileWindow
 from trainer.run_state import RunState
 from trainer.sinks import JsonLines, ProgressBar, Sink, TensorBoard
 from trainer.watch import StopRequest
@@ -33,8 +42,13 @@ def main(config: RunConfig, path: Path, *, take_over: bool = False, as_json: boo
     world = World.from_environment(config.train.collective_timeout_seconds)
     with StopRequest(folder.stop_path, config.train.time_limit_minutes * 60) as stop:
         first_does(world, lambda: open_run(config, folder))
-        with _lock(folder, world, take_over=take_over):
-            outcome, state = _train(config, folder, world, stop)
+        with (
+            _lock(folder, world, take_over=take_over),
+            _entry(folder, world) as ledger,
+            HangWatch(folder.watch_folder, world, config.watch.hang_seconds) as hang,
+        ):
+            outcome, state = _train(config, folder, world, stop, ledger, hang)
+            ledger.end(outcome if outcome == "finished" else f"{outcome} ({stop.reason or 'asked of another rank'})")
     if world.is_first:
         _tell(config, folder, outcome, state, stop.reason, as_json=as_json)
     world.close()
@@ -46,29 +60,43 @@ def _lock(folder: RunFolder, world: World, *, take_over: bool) -> AbstractContex
     return nullcontext() if Fence.of(folder).is_supervised else RunLock(folder.lock_path, world, take_over=take_over)
 
 
-def _train(config: RunConfig, folder: RunFolder, world: World, stop: StopRequest) -> tuple[str, RunState]:
+@contextmanager
+def _entry(folder: RunFolder, world: World) -> Iterator[Ledger]:
+    """Give this attempt's entry in the ledger; an error ends it too."""
+    ledger = Ledger(folder.ledger_folder, world)
+    try:
+        yield ledger
+    except Exception as error:
+        ledger.end(f"failed: {error}")
+        raise
+
+
+def _train(
+    config: RunConfig, folder: RunFolder, world: World, stop: StopRequest, ledger: Ledger, hang: HangWatch
+) -> tuple[Outcome, RunState]:
     with ExitStack() as stack:
-        together(world, lambda: config.train.micro_batches_per_rank(world.world_size))
-        order = together(world, lambda: train_order(config))
-        batches = stack.enter_context(together(world, lambda: train_loader(config, order, world)))
-        network = Perceiver(config.model, seed=config.seed)
-        objective = Classification(label_smoothing=config.train.label_smoothing)
-        engine = Engine(network, objective, optimizer=config.optimizer, train=config.train, world=world)
-        stack.callback(engine.close)
-        store = Store(
-            folder.checkpoints_folder, config.checkpoint, world, identity=identity(config), guard=Fence.of(folder).check
-        )
-        stack.callback(store.close)
-        loaded = store.load(engine)
-        state = loaded.state if loaded else RunState()
-        sinks = _sinks(config, folder, state) if world.is_first else []
-        for sink in sinks:
-            stack.callback(sink.close)
-        for sentence in loaded.damaged if loaded else ():
+        with ledger.spent("start_up"):
+            together(world, lambda: config.train.micro_batches_per_rank(world.world_size))
+            order = together(world, lambda: train_order(config))
+            batches = stack.enter_context(together(world, lambda: train_loader(config, order, world)))
+            network = Perceiver(config.model, seed=config.seed)
+            objective = Classification(label_smoothing=config.train.label_smoothing)
+            train = config.train
+            if world.device.type == "cuda":
+                train = fitting(network, objective, batches(0), train, world)
+            engine = Engine(network, objective, optimizer=config.optimizer, train=train, world=world)
+            stack.callback(engine.close)
+            store = _store(config, folder, world)
+            stack.callback(store.close)
+            loaded = store.load(engine)
+            state = loaded.state if loaded else RunState()
+            sinks = _sinks(config, folder, state) if world.is_first else []
             for sink in sinks:
-                sink.write("event", {"step": state.step, "message": f"passed over a damaged checkpoint: {sentence}"})
+                stack.callback(sink.close)
+            _announce(sinks, state, loaded, halved=train.micro_batch if train != config.train else 0)
+            evaluation = _evaluation(config, engine, world, stack)
         return fit(
-            config.train,
+            train,
             engine=engine,
             batches=batches,
             state=state,
@@ -76,8 +104,19 @@ def _train(config: RunConfig, folder: RunFolder, world: World, stop: StopRequest
             sinks=sinks,
             stop=stop,
             world=world,
-            evaluate=_evaluation(config, engine, world, stack),
+            evaluate=evaluation,
+            watch=config.watch,
+            meter=Meter(world, _work(config, world)),
+            ledger=ledger,
+            hang=hang,
+            profiler=ProfileWindow(config.profile, folder.profile_folder, world),
         )
+
+
+def _store(config: RunConfig, folder: RunFolder, world: World) -> Store:
+    return Store(
+        folder.checkpoints_folder, config.checkpoint, world, identity=identity(config), guard=Fence.of(folder).check
+    )
 
 
 def _evaluation(config: RunConfig, engine: Engine, world: World, stack: ExitStack) -> Evaluate | None:
@@ -90,12 +129,31 @@ def _evaluation(config: RunConfig, engine: Engine, world: World, stack: ExitStac
     return lambda: evaluate(engine.network, (loader(step) for step in range(num_batches)), world, modalities)
 
 
+def _work(config: RunConfig, world: World) -> Work:
+    dtype = torch.float32 if config.train.precision == "fp32" else torch.bfloat16
+    return Work(
+        flops_per_sample=3 * cost.total(cost.network_cost(config.model)).flops,
+        tokens_per_sample=config.model.num_tokens,
+        peak_flops=measured_peak_flops(world.device, dtype),
+    )
+
+
 def _sinks(config: RunConfig, folder: RunFolder, state: RunState) -> list[Sink]:
     return [
         JsonLines(folder.metrics_path, state.step),
         TensorBoard(folder.tensorboard_folder, state.step),
         ProgressBar(config.train.steps, state.step),
     ]
+
+
+def _announce(sinks: list[Sink], state: RunState, loaded: Loaded | None, *, halved: int) -> None:
+    """Say what a user should know before the first step."""
+    messages = [f"passed over a damaged checkpoint: {sentence}" for sentence in (loaded.damaged if loaded else ())]
+    if halved:
+        messages.append(f"out of memory: the micro-batch is now {halved}; the global batch and the results stay")
+    for sink in sinks:
+        for message in messages:
+            sink.write("event", {"step": state.step, "message": message})
 
 
 def _tell(config: RunConfig, folder: RunFolder, outcome: str, state: RunState, reason: str, *, as_json: bool) -> None:

@@ -1,0 +1,132 @@
+"""Whole runs through the real command, in processes of their own."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from data_shards.sources import digits
+
+TINY = """
+data:
+  image: {height: 8, width: 8, shift_pixels: 1}
+  audio: {num_samples: 800}
+  modality_dropout: {audio: 0.3}
+  lanes: 8
+  window: 64
+  num_threads: 1
+model:
+  inputs:
+    image: {height: 8, width: 8, positions: {num_bands: 2}}
+    audio: {num_samples: 800, patch: 80, positions: {num_bands: 4}}
+  outputs:
+    label: {num_classes: 10}
+  num_latents: 8
+  latent_width: 32
+  num_cross_attends: 2
+  num_blocks: 2
+  layers_per_block: 1
+  self_attend: {num_heads: 2}
+train: {steps: 40, global_batch: 16, log_every_steps: 1}
+checkpoint: {save_every_steps: 5, save_every_minutes: 0}
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder and how its processes are started."""
+
+    folder: Path
+    config: Path
+    shards: Path
+    num_processes: int
+
+    def start(self, *overrides: str) -> list[subprocess.Popen[str]]:
+        """Start `perceiver train` on every rank, as torchrun would."""
+        command = [sys.executable, "-m", "launch", "train", str(self.config), f"data.shards={self.shards}", *overrides]
+        port = free_port()
+        return [
+            subprocess.Popen(
+                [*command, "--run", str(self.folder), "--json"],
+                env=environment(rank, self.num_processes, port),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(self.num_processes)
+        ]
+
+    def finish(self, *overrides: str) -> list[tuple[int, str, str]]:
+        """Start, wait, and return (exit status, output, errors) of every rank."""
+        return [wait(process) for process in self.start(*overrides)]
+
+    def kill_after_checkpoint(self, *, step: int, rank: int) -> None:
+        """Start, and kill one rank with SIGKILL as soon as there is a checkpoint of this step or a later one."""
+        processes = self.start()
+        while not self.checkpoints() or int(self.checkpoints()[-1].name.removeprefix("step_")) < step:
+            with suppress(subprocess.TimeoutExpired):
+                status = processes[0].wait(timeout=0.02)
+                pytest.fail(f"ended with status {status} before step {step}: {processes[0].stderr.read()}")
+        processes[rank].kill()
+        assert all(status != 0 for status, _, _ in map(wait, processes)), "a rank did not notice that its peer is gone"
+
+    def losses(self) -> dict[int, float]:
+        """Return the logged loss of every step; a step that stands twice fails."""
+        rows = [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
+        steps = [row["step"] for row in rows if row["kind"] == "train"]
+        assert len(steps) == len(set(steps)), "a step was logged twice"
+        return {row["step"]: row["loss"] for row in rows if row["kind"] == "train"}
+
+    def weights(self) -> dict[str, bytes]:
+        """Return the bytes of all tensors of the newest checkpoint, moments included."""
+        return {path.name: path.read_bytes() for path in sorted(self.checkpoints()[-1].glob("*.safetensors"))}
+
+    def checkpoints(self) -> list[Path]:
+        """Return the checkpoints that are there, oldest first."""
+        return sorted((self.folder / "checkpoints").glob("step_*"))
+
+
+def wait(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    output, errors = process.communicate(timeout=240)
+    return process.returncode, output, errors
+
+
+def environment(rank: int, world_size: int, port: int) -> dict[str, str]:
+    # A run of this suite under a launcher must not lend its ranks to the runs under test.
+    inherited = {name: value for name, value in os.environ.items() if name not in {"RANK", "WORLD_SIZE", "LOCAL_RANK"}}
+    here = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    if world_size == 1:
+        return inherited | here
+    ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
+    return inherited | here | ranks | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def digits_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("digits") / "shards"
+    digits.build(folder, seed=0, num_jobs=1, progress=None)
+    return folder
+
+
+@pytest.fixture
+def make_run(tmp_path: Path, digits_shards: Path) -> Callable[..., Run]:
+    config = tmp_path / "tiny.yaml"
+    config.write_text(TINY)
+
+    def make(name: str, num_processes: int = 1) -> Run:
+        return Run(tmp_path / name, config, digits_shards, num_processes)
+
+    return make

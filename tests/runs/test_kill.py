@@ -1,0 +1,33 @@
+"""A run that was killed goes on as if nothing had happened."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+MakeRun = Callable[..., Any]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_a_killed_run_goes_on_with_the_same_losses_to_the_last_bit(make_run: MakeRun, num_processes: int) -> None:
+    undisturbed, killed = make_run("undisturbed", num_processes), make_run("killed", num_processes)
+    assert [status for status, _, _ in undisturbed.finish()] == [0] * num_processes
+
+    # The last rank alone is killed: where there are two, the other loses its peer in the middle of a step.
+    killed.kill_after_checkpoint(step=10, rank=-1)
+    assert "step_00000040" not in {path.name for path in killed.checkpoints()}
+
+    assert [status for status, _, _ in killed.finish()] == [0] * num_processes
+    assert sorted(killed.losses()) == list(range(1, 41))
+    assert killed.losses() == undisturbed.losses()
+    assert killed.weights() == undisturbed.weights()
+
+
+@pytest.mark.slow
+def test_a_run_with_another_seed_has_other_losses(make_run: MakeRun) -> None:
+    first, second = make_run("first"), make_run("second")
+    assert first.finish("train.steps=3")[0][0] == 0
+    assert second.finish("train.steps=3", "seed=1")[0][0] == 0
+    # The head starts from zeros, so the first loss is log 10 whatever the seed.
+    assert all(first.losses()[step] != second.losses()[step] for step in (2, 3))
