@@ -1,13 +1,14 @@
 """Slots to a batch: read, decode and transform each sample, and lay it into its row of the batch's flat buffers."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from data_shards import batch as batches
 from data_shards import draws
 from data_shards.batch import NO_LABEL, Batch, Sample
+from data_shards.buffers import BufferPool
 from data_shards.config import DataConfig
 from data_shards.mixing import mix_pairs
 from data_shards.order import Slots
@@ -29,10 +30,14 @@ class Assembler:
     """Key of the random draws of training; None decodes without any, for evaluation."""
     pinned: bool = False
     """Whether the batch lies in page-locked memory, from which a copy to the GPU does not block."""
+    pool: BufferPool = field(default_factory=BufferPool)
+    """Memory of batches that were used up."""
 
     def batch(self, slots: Slots) -> Batch:
         """Return the batch of these slots; ValueError names shard and key of a sample that cannot be used."""
-        batch = batches.empty(self.config, len(slots.shard), num_classes=self.num_classes, pinned=self.pinned)
+        batch = batches.empty(
+            self.config, len(slots.shard), num_classes=self.num_classes, pool=self.pool, pinned=self.pinned
+        )
         # numpy writes a row in a fifth of the time that torch takes; the memory is the same.
         arrays = {name: array.numpy() for name, array in batch.arrays.items()}
         lengths = {name: length.numpy() for name, length in batch.lengths.items()}

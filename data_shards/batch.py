@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data_shards.buffers import BufferPool
 from data_shards.config import DataConfig
 
 NO_LABEL = -1
@@ -105,13 +106,17 @@ def num_bytes(config: DataConfig, num_samples: int) -> int:
     return num_samples * sum(math.prod(shape) * dtype.itemsize for shape, dtype in layout(config).values())
 
 
-def empty(config: DataConfig, num_samples: int, *, num_classes: int = 0, pinned: bool = False) -> Batch:
-    """Return a batch of padding, to be filled row by row; its arrays are not yet zeroed."""
+def empty(config: DataConfig, num_samples: int, *, num_classes: int = 0, pool: BufferPool, pinned: bool) -> Batch:
+    """Return a batch of padding, to be filled row by row; its arrays, from the pool or pinned, are not yet zeroed."""
+
+    def array(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        # torch keeps pinned memory for the next batch by itself.
+        if pinned:
+            return torch.empty(shape, dtype=dtype, pin_memory=True)
+        return torch.from_numpy(pool.take(math.prod(shape) * dtype.itemsize)).view(dtype).view(shape)
+
     return Batch(
-        arrays={
-            name: torch.empty((num_samples, *shape), dtype=dtype, pin_memory=pinned)
-            for name, (shape, dtype) in layout(config).items()
-        },
+        arrays={name: array((num_samples, *shape), dtype) for name, (shape, dtype) in layout(config).items()},
         lengths={name: torch.zeros(num_samples, dtype=torch.int64) for name in config.modalities()},
         labels=torch.full((num_samples,), NO_LABEL, dtype=torch.int64),
         weights=torch.zeros(num_samples, dtype=torch.float32),

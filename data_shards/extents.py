@@ -5,7 +5,6 @@ its checksum taken in one go, without the interpreter's lock; its samples are th
 """
 
 import threading
-import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from pathlib import Path
 
 import google_crc32c
 import numpy as np
+
+from data_shards.buffers import BufferPool
 
 EXTENT_BYTES = 8 << 20
 
@@ -37,29 +38,6 @@ def cuts(spans: np.ndarray, extent_bytes: int = EXTENT_BYTES) -> np.ndarray:
     if len(first) > 1 and spans[-1, 1] - spans[first[-1], 0] < extent_bytes // 2:
         first = first[:-1]
     return np.append(first, len(spans))
-
-
-class BufferPool:
-    """Memory for extents that is used again when nothing refers to it any more.
-
-    Fresh memory costs a page fault every 4 kB, which takes longer than the bytes take to be read.
-    """
-
-    def __init__(self) -> None:
-        self._unused: dict[int, list[np.ndarray]] = {}
-
-    def take(self, num_bytes: int) -> np.ndarray:
-        """Return uint8 (num_bytes,) with any content."""
-        capacity = max(1 << 20, 1 << (num_bytes - 1).bit_length())
-        unused = self._unused.setdefault(capacity, [])
-        try:
-            memory = unused.pop()
-        except IndexError:
-            memory = np.empty(capacity, np.uint8)
-        # What is handed out, and every view into it, keeps `taken` alive; when it goes, nobody sees the memory.
-        taken = np.frombuffer(memory.data, np.uint8, num_bytes)
-        weakref.finalize(taken, unused.append, memory).atexit = False
-        return taken
 
 
 def read(path: Path, begin: int, end: int, pool: BufferPool) -> Extent:

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from data_shards import extents
-from data_shards.extents import BufferPool, Extent, ExtentCache
+from data_shards.buffers import BufferPool
+from data_shards.extents import Extent, ExtentCache
 from data_shards.manifest import ShardEntry, Split
 from data_shards.tar_index import TarIndex, checksum
 

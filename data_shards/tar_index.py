@@ -13,6 +13,7 @@ import google_crc32c
 import numpy as np
 
 from data_shards import extents
+from data_shards.buffers import BufferPool
 from data_shards.members import key_and_extension
 from data_shards.tar_walk import Entry, walk
 
@@ -147,7 +148,7 @@ def spans(offsets: np.ndarray, lengths: np.ndarray, starts: np.ndarray) -> np.nd
 
 
 def _checksums(path: Path, places: np.ndarray) -> np.ndarray:
-    pool = extents.BufferPool()
+    pool = BufferPool()
     return np.array([extents.read(path, begin, end, pool).crc for begin, end in places.tolist()], np.uint32)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data_shards import adopt, extents
-from data_shards.extents import BufferPool, Extent, ExtentCache
+from data_shards.extents import Extent, ExtentCache
 from data_shards.manifest import Manifest
 from data_shards.reader import Reader, check_shards
 
@@ -100,16 +100,6 @@ def test_a_large_shard_is_read_in_extents(tmp_path: Path, write_tar: Callable[..
 
 def extent(num_bytes: int = 10) -> Extent:
     return Extent(0, memoryview(bytes(num_bytes)), 0)
-
-
-def test_memory_is_used_again_only_when_no_view_of_it_is_left() -> None:
-    pool = BufferPool()
-    first = pool.take(100)
-    address, view = first.ctypes.data, first.data[10:20]
-    del first
-    assert pool.take(100).ctypes.data != address
-    del view
-    assert address in {pool.take(100).ctypes.data for _ in range(1)}
 
 
 def test_the_extent_cache_drops_the_oldest() -> None:
