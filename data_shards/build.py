@@ -17,19 +17,29 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypedDict
 
 from data_shards import manifest
 from data_shards.manifest import MODALITIES, Manifest, ShardEntry, Split
-from data_shards.members import modality_of
 from data_shards.plan import Plan, ShardPlan, plan
 from data_shards.rows import Row
-from data_shards.shard_writer import Fault, write_shard, written_beside
+from data_shards.shard_writer import Fault, Written, write_shard, written_beside
 from data_shards.tar_index import TarIndex
 
 Progress = Callable[[int, int], None]
 """Called with (samples done, samples in all)."""
 
 FAULTS_SHOWN = 10
+
+
+class BuildOptions(TypedDict, total=False):
+    """What every source passes on to build_table, which says what they mean."""
+
+    seed: int
+    samples_per_shard: int
+    max_bad: int
+    num_jobs: int
+    progress: Progress | None
 
 
 @dataclass(frozen=True)
@@ -74,19 +84,23 @@ def build_table(
 def _check_rows(rows: Sequence[Row], label_names: Sequence[str]) -> None:
     if not rows:
         raise ValueError("there are no samples to build shards from")
+    assert len({row.line for row in rows}) == len(rows), "rows share a line, and so a key"
     counts: dict[str, Counter[int]] = {}
     for row in rows:
-        labels = (*row.labels, *(() if row.label is None else (row.label,)))
-        for label in labels:
+        for label in _labels(row):
             if not 0 <= label < len(label_names):
                 raise ValueError(
                     f"line {row.line}: label {label} is out of range; there are {len(label_names)} classes, "
                     f"so labels go from 0 to {len(label_names) - 1}"
                 )
-        counts.setdefault(row.split, Counter()).update(labels)
+        counts.setdefault(row.split, Counter()).update(_labels(row))
     _refuse_empty_classes(
         {split: [count[label] for label in range(len(label_names))] for split, count in counts.items()}, label_names
     )
+
+
+def _labels(row: Row) -> tuple[int, ...]:
+    return row.labels if row.label is None else (*row.labels, row.label)
 
 
 def _refuse_empty_classes(counts: dict[str, Sequence[int]], label_names: Sequence[str]) -> None:
@@ -189,14 +203,14 @@ def _finished(shard: ShardPlan, out: Path) -> Outcome | None:
 def _build_shard(shard: ShardPlan, out: Path) -> Outcome:
     path = out / shard.name
     written, faults = write_shard(shard.rows, path)
-    labels = Counter(label for row in written for label in (*row.labels, row.label) if label is not None)
+    labels = Counter(label for each in written for label in _labels(each.row))
     outcome = Outcome(_entry(shard.name, written, path), dict(labels), tuple(faults), len(shard.rows))
     with written_beside(_note(shard, out)) as file:
         file.write(json.dumps(asdict(outcome)).encode())
     return outcome
 
 
-def _entry(name: str, written: Sequence[Row], path: Path) -> ShardEntry:
+def _entry(name: str, written: Sequence[Written], path: Path) -> ShardEntry:
     if not written:
         # Every row was bad. An empty tar is taken for a truncated one by readers.
         path.unlink()
@@ -204,7 +218,7 @@ def _entry(name: str, written: Sequence[Row], path: Path) -> ShardEntry:
     index_path = path.with_suffix(".idx")
     with written_beside(index_path) as file:
         file.write(TarIndex.from_tar(path).to_bytes())
-    modalities = Counter(modality_of(content.extension) for row in written for content in row.members)
+    modalities = Counter(modality for each in written for modality in each.modalities)
     return ShardEntry(
         name=name,
         num_samples=len(written),

@@ -22,8 +22,8 @@ class Content(Protocol):
     def num_bytes(self) -> int:
         """Length of the bytes, for balance among the shards; 0 where it is not known before they are read."""
 
-    def read(self) -> bytes:
-        """Return the bytes; OSError or ValueError where there are none."""
+    def read(self) -> bytes | None:
+        """Return the bytes, None where the sample turns out to lack them; OSError or ValueError for a fault."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,23 +24,32 @@ class Fault:
     reason: str
 
 
-def write_shard(rows: Sequence[Row], path: Path) -> tuple[list[Row], list[Fault]]:
+@dataclass(frozen=True)
+class Written:
+    """A row that is in the shard."""
+
+    row: Row
+    modalities: tuple[str, ...]
+    """Those that it turned out to have."""
+
+
+def write_shard(rows: Sequence[Row], path: Path) -> tuple[list[Written], list[Fault]]:
     """Write the rows that can be read and decoded as one tar; return those and the faults of the others.
 
     Written beside and renamed: under its own name a shard is complete. Raises ValueError where the disk refuses.
     """
-    written: list[Row] = []
+    written: list[Written] = []
     faults: list[Fault] = []
     with written_beside(path) as file:
         for row in rows:
             try:
-                members = list(_members(row))
+                members = dict(_members(row))
             except ValueError as error:
                 faults.append(Fault(row.line, str(error)))
                 continue
-            for extension, data in members:
+            for extension, data in [*members.items(), *_notes(row)]:
                 _append(file, f"{row.line:08d}.{extension}", data)
-            written.append(row)
+            written.append(Written(row, tuple(filter(None, map(modality_of, members)))))
         file.write(END_OF_TAR)
     return written, faults
 
@@ -64,9 +73,16 @@ def written_beside(path: Path) -> Iterator[BinaryIO]:
 
 
 def _members(row: Row) -> Iterator[tuple[str, bytes]]:
-    """Yield (extension, bytes) of everything the sample stores; ValueError names the file that is bad, and why."""
-    for content in sorted(row.members, key=lambda content: content.extension):
-        yield content.extension, _checked_bytes(content)
+    """Yield (extension, bytes) of each modality; ValueError names the file that is bad, and why."""
+    contents = sorted(row.members, key=lambda content: content.extension)
+    found = [(content.extension, _checked_bytes(content)) for content in contents]
+    if all(data is None for _, data in found):
+        raise ValueError(f"{', '.join(content.origin for content in contents)}: holds no modality")
+    yield from ((extension, data) for extension, data in found if data is not None)
+
+
+def _notes(row: Row) -> Iterator[tuple[str, bytes]]:
+    """Yield label, weight and labels as members, where there is something to note."""
     if row.label is not None:
         yield "cls", str(row.label).encode()
     notes: dict[str, float | list[int]] = {"labels": list(row.labels)} if row.labels else {}
@@ -76,13 +92,14 @@ def _members(row: Row) -> Iterator[tuple[str, bytes]]:
         yield "json", json.dumps(notes, sort_keys=True).encode()
 
 
-def _checked_bytes(content: Content) -> bytes:
+def _checked_bytes(content: Content) -> bytes | None:
     modality = modality_of(content.extension)
     if modality is None:
         raise ValueError(f"{content.origin}: files of kind .{content.extension} are not read; convert it")
     try:
         data = content.read()
-        decode.check(modality, data)
+        if data is not None:
+            decode.check(modality, data)
     except OSError as error:
         raise ValueError(f"{content.origin}: {error.strerror or error}") from error
     except ValueError as error:

@@ -9,9 +9,9 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
-from data_shards.build import Progress, build_table
+from data_shards.build import BuildOptions, build_table
 from data_shards.manifest import MODALITIES, Manifest
 from data_shards.members import modality_of
 from data_shards.rows import Content, File, Literal, Row
@@ -21,28 +21,10 @@ Cells = tuple[int, dict[str, Any]]
 """Line in the table, and the cells by column."""
 
 
-def build(
-    table: Path,
-    out: Path,
-    *,
-    max_bad: int = 0,
-    seed: int = 0,
-    samples_per_shard: int = 1000,
-    num_jobs: int = 1,
-    progress: Progress | None = None,
-) -> Manifest:
+def build(table: Path, out: Path, **options: Unpack[BuildOptions]) -> Manifest:
     """Build shards from a table; ValueError names the line of what is wrong in it."""
     rows, label_names = read(table)
-    return build_table(
-        rows,
-        out,
-        label_names=label_names,
-        seed=seed,
-        samples_per_shard=samples_per_shard,
-        max_bad=max_bad,
-        num_jobs=num_jobs,
-        progress=progress,
-    )
+    return build_table(rows, out, label_names=label_names, **options)
 
 
 def read(table: Path) -> tuple[list[Row], list[str]]:

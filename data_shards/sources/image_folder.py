@@ -1,0 +1,16 @@
+"""Images in a folder a class, as ImageNet: train/n01440764/*.JPEG, val/n01440764/*.JPEG."""
+
+from pathlib import Path
+from typing import Unpack
+
+from data_shards.build import BuildOptions, build_table
+from data_shards.manifest import Manifest
+from data_shards.rows import File, Row
+from data_shards.sources import class_folders
+
+
+def build(folder: Path, out: Path, **options: Unpack[BuildOptions]) -> Manifest:
+    """Build shards of the images below the folder; class_folders says which layouts are understood."""
+    files, names = class_folders.find(folder, "image")
+    rows = [Row(line, (File(file.path),), file.label, split=file.split) for line, file in enumerate(files)]
+    return build_table(rows, out, label_names=names, **options)

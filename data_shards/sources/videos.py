@@ -1,0 +1,86 @@
+"""Videos: a folder a class, or a table of them. The audio track becomes a member of its own."""
+
+import io
+import wave
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Unpack
+
+import av
+import numpy as np
+from av.audio.resampler import AudioResampler
+
+from data_shards.build import BuildOptions, build_table
+from data_shards.manifest import Manifest
+from data_shards.members import EXTENSIONS
+from data_shards.rows import File, Row
+from data_shards.sources import class_folders, table
+
+
+def build(source: Path, out: Path, *, audio: bool = True, **options: Unpack[BuildOptions]) -> Manifest:
+    """Build shards of videos, and of their sound where they have any and `audio` is asked for.
+
+    `source` is a folder, laid out as class_folders says, or a table whose column video holds the paths.
+    """
+    if source.is_dir():
+        files, names = class_folders.find(source, "video")
+        rows = [Row(line, (File(file.path),), file.label, split=file.split) for line, file in enumerate(files)]
+    else:
+        rows, names = table.read(source)
+    return build_table([_with_soundtrack(row) for row in rows] if audio else rows, out, label_names=names, **options)
+
+
+def _with_soundtrack(row: Row) -> Row:
+    """Add the sound of a row's video, unless the row has a recording of its own."""
+    extensions = {content.extension for content in row.members}
+    videos = [
+        content for content in row.members if isinstance(content, File) and content.extension in EXTENSIONS["video"]
+    ]
+    if not videos or extensions & set(EXTENSIONS["audio"]):
+        return row
+    return replace(row, members=(*row.members, Soundtrack(videos[0].path)))
+
+
+@dataclass(frozen=True, slots=True)
+class Soundtrack:
+    """The first audio track of a video, decoded when it is read."""
+
+    path: str
+    extension: str = "wav"
+
+    @property
+    def origin(self) -> str:
+        """Which track it is."""
+        return f"{self.path} (audio track)"
+
+    @property
+    def num_bytes(self) -> int:
+        """Not known before it is decoded; about in proportion to the video, which is counted."""
+        return 0
+
+    def read(self) -> bytes | None:
+        """Return the track as WAV, 16 bit, mono, at its own rate; None where the video is silent."""
+        try:
+            return extract_audio(self.path)
+        except av.FFmpegError as error:
+            raise ValueError(f"corrupt audio track ({error.strerror})") from error
+
+
+def extract_audio(path: str) -> bytes | None:
+    """Return the first audio track of a file as WAV, None where there is none."""
+    with av.open(path, "r") as container:
+        if not container.streams.audio:
+            return None
+        stream = container.streams.audio[0]
+        resampler = AudioResampler(format="s16", layout="mono", rate=stream.rate)
+        pieces = [
+            piece.to_ndarray().ravel()
+            for frame in [*container.decode(stream), None]
+            for piece in resampler.resample(frame)
+        ]
+        rate = stream.rate
+    encoded = io.BytesIO()
+    with wave.open(encoded, "wb") as file:
+        file.setparams((1, 2, rate, 0, "NONE", "not compressed"))
+        file.writeframes(np.concatenate([np.zeros(0, "<i2"), *pieces]).astype("<i2").tobytes())
+    return encoded.getvalue()
