@@ -38,10 +38,15 @@ def end(folder: RunFolder, status: int, config: RestartConfig) -> int:
     """Record how the attempt ended, requeue the job if the run is to go on, and return the job's exit status."""
     # A requeue ends this script too, with TERM; it must live on for what follows.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    attempts.end(folder, int(os.environ["PERCEIVER_ATTEMPT"]), status)
+    number = int(os.environ["PERCEIVER_ATTEMPT"])
+    if number != attempts.current(folder):
+        # A ghost: this node was lost and has come back. A requeue now would end the job's later attempt.
+        _log(f"attempt {number} was superseded by attempt {attempts.current(folder)} and leaves the job to it")
+        return status
+    attempts.end(folder, number, status)
     history = attempts.history(folder)
     decision = verdict(history, config, stop_requested=folder.stop_path.exists())
-    _log(f"attempt {history[-1].number} ended with status {status}: {decision.reason}")
+    _log(f"attempt {number} ended with status {status}: {decision.reason}")
     if decision.again:
         requeue(os.environ["SLURM_JOB_ID"], exclude=bad_nodes(history, config))
     return status
@@ -49,7 +54,12 @@ def end(folder: RunFolder, status: int, config: RestartConfig) -> int:
 
 def requeue(job_id: str, *, exclude: tuple[str, ...]) -> None:
     """Put the job back into the queue and keep it away from these nodes too."""
-    _scontrol("requeue", job_id)
+    try:
+        _scontrol("requeue", job_id)
+    except subprocess.CalledProcessError as error:
+        # Slurm was faster, as it is when the node was lost or preempted: "Job is pending execution".
+        _log(f"scontrol requeue {job_id}: {error.stderr.strip()}")
+        return
     if exclude:
         before = _field(job_id, "ExcNodeList")
         names = ",".join(exclude if before == "(null)" else (before, *exclude))

@@ -79,7 +79,10 @@ def verdict(history: Sequence[Attempt], config: RestartConfig, *, stop_requested
         return Verdict(again, f"saved and left in good order; restart {asked} of {config.max_requeues}")
     in_a_row = _failures_in_a_row(history)
     again = in_a_row < config.max_failures
-    return Verdict(again, f"failed with status {last.status}; {in_a_row} of {config.max_failures} without progress")
+    words = (
+        f"failed with status {last.status}, failure {in_a_row} of {config.max_failures} without a checkpoint between"
+    )
+    return Verdict(again, words)
 
 
 def bad_nodes(history: Sequence[Attempt], config: RestartConfig) -> tuple[str, ...]:

@@ -45,6 +45,7 @@ class Lab:
         self.folder = Path(tempfile.mkdtemp(prefix="slurm-lab-"))
         self.networked = networked
         self.nodes = [f"10.77.0.{11 + k}" if networked else f"127.0.0.{11 + k}" for k in range(NUM_NODES)]
+        self.interface = "eth0" if networked else "lo"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._holders: dict[str, int] = {}
         self._write_configuration(control_parameters)

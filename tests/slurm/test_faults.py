@@ -14,12 +14,23 @@ Make = Callable[..., RunFolder]
 Submit = Callable[..., str]
 
 
-def test_a_killed_rank_ends_the_job_everywhere_and_it_goes_on(flat: Lab, probe_run: Make, submit: Submit) -> None:
-    _hurt_one_rank(flat, probe_run, submit, signal.SIGKILL)
-
-
-def test_a_rank_that_hangs_ends_the_job_everywhere_and_it_goes_on(flat: Lab, probe_run: Make, submit: Submit) -> None:
-    _hurt_one_rank(flat, probe_run, submit, signal.SIGSTOP)
+def test_a_rank_that_is_killed_or_hangs_ends_the_job_everywhere_and_it_goes_on(
+    flat: Lab, probe_run: Make, submit: Submit
+) -> None:
+    jobs = {number: probe_run(number.name, steps=40) for number in (signal.SIGKILL, signal.SIGSTOP)}
+    job_ids = [submit(flat, folder, nodes=2, processes_per_node=2) for folder in jobs.values()]
+    victims = {}
+    for number, folder in jobs.items():
+        flat.wait_for(lambda: attempts.newest_step(folder) > 3, 20, "first steps")  # noqa: B023
+        victims[number] = attempts.ranks(folder, 1)[3]
+        os.kill(victims[number].pid, number)
+    for job_id in job_ids:
+        flat.wait_for_state(job_id, "COMPLETED")
+    for number, folder in jobs.items():
+        first, second = attempts.history(folder)
+        assert first.failed
+        assert first.failed_nodes == (victims[number].node,)
+        assert second.last_step == 40
 
 
 def test_a_node_on_which_attempts_fail_is_left_out(flat: Lab, probe_run: Make, submit: Submit) -> None:
@@ -52,42 +63,22 @@ def test_two_jobs_on_a_node_and_their_restarts_meet_at_different_ports(
     assert not one & two
 
 
-def test_a_node_that_loses_power_is_replaced(networked: Lab, probe_run: Make, submit: Submit) -> None:
-    _lose_first_node(networked, probe_run, submit, networked.power_off)
-
-
-def test_ghosts_of_a_node_whose_daemon_died_do_not_write(networked: Lab, probe_run: Make, submit: Submit) -> None:
-    _lose_first_node(networked, probe_run, submit, networked.kill_slurmd)
-
-
-def test_ghosts_of_a_node_that_is_cut_off_do_not_write(networked: Lab, probe_run: Make, submit: Submit) -> None:
-    _lose_first_node(networked, probe_run, submit, networked.cut)
-
-
-def _hurt_one_rank(lab: Lab, probe_run: Make, submit: Submit, number: signal.Signals) -> None:
-    folder = probe_run(steps=40)
-    job_id = submit(lab, folder, nodes=2, processes_per_node=2)
-    lab.wait_for(lambda: attempts.newest_step(folder) > 3, 20, "first steps")
-    victim = attempts.ranks(folder, 1)[3]
-    os.kill(victim.pid, number)
-    lab.wait_for_state(job_id, "COMPLETED")
-    first, second = attempts.history(folder)
-    assert first.failed
-    assert first.failed_nodes == (victim.node,)
-    assert second.last_step == 40
-
-
-def _lose_first_node(lab: Lab, probe_run: Make, submit: Submit, lose: Callable[[str], None]) -> None:
-    """Lose the node of rank 0, which writes the checkpoints, and of the batch script."""
-    folder = probe_run(steps=300)
-    job_id = submit(lab, folder, nodes=2)
-    lab.wait_for(lambda: attempts.newest_step(folder) > 3, 20, "first steps")
-    lost = attempts.history(folder)[0].nodes[0]
-    lose(lost)
-    lab.wait_for(lambda: attempts.current(folder) == 2, 90, "second attempt")
-    lab.wait_for_state(job_id, "COMPLETED")
-    second = attempts.history(folder)[1]
-    assert lost not in second.nodes
-    steps = [(line["attempt"], line["step"]) for line in steps_of(folder)]
-    assert steps == sorted(steps), "the first attempt wrote after the second had begun"
-    assert [step for attempt, step in steps if attempt == 2] == list(range(second.first_step + 1, 301))
+def test_lost_nodes_are_replaced_and_their_ghosts_do_not_write(networked: Lab, probe_run: Make, submit: Submit) -> None:
+    """Lose the nodes of three jobs, each with the rank that writes the checkpoints and with the batch script."""
+    ways = {"cut": networked.cut, "daemon": networked.kill_slurmd, "power": networked.power_off}
+    jobs = {way: probe_run(way, steps=250) for way in ways}
+    job_ids = {way: submit(networked, folder, processes_per_node=2) for way, folder in jobs.items()}
+    lost = {}
+    for way, folder in jobs.items():
+        networked.wait_for(lambda: attempts.newest_step(folder) > 3, 20, "first steps")  # noqa: B023
+        lost[way] = attempts.history(folder)[0].nodes[0]
+    assert len(set(lost.values())) == 3
+    for way, lose in ways.items():
+        lose(lost[way])
+    for way, folder in jobs.items():
+        networked.wait_for_state(job_ids[way], "COMPLETED", timeout=120)
+        second = attempts.history(folder)[1]
+        assert second.nodes[0] not in lost.values()
+        steps = [(line["attempt"], line["step"]) for line in steps_of(folder)]
+        assert steps == sorted(steps), "the first attempt wrote after the second had begun"
+        assert [step for attempt, step in steps if attempt == 2] == list(range(second.first_step + 1, 251))
