@@ -30,9 +30,8 @@ from data_shards import adopt, decode, manifest
 from data_shards.config import AudioConfig, DataConfig, ImageConfig
 from data_shards.loader import Loader
 from data_shards.order import TrainOrder
-from data_shards.prepare import prepare
 from data_shards.reader import Reader
-from data_shards.transforms.image import resize
+from data_shards.transforms.image import fit as fit_image
 
 NUM_SHARDS, SAMPLES_PER_SHARD, RATE = 40, 500, 16_000
 NUM_SAMPLES = NUM_SHARDS * SAMPLES_PER_SHARD
@@ -98,7 +97,6 @@ def measure(folder: Path, tars: list[str], turns: int) -> dict[str, float]:
         take("raw_one_thread_mb_s", megabytes, time.perf_counter, lambda: read_raw(folder, 1))
         take("webdataset_raw_mb_s", megabytes, time.perf_counter, lambda: webdataset_raw(tars))
         take("codecs_per_cpu_s", len(encoded), cpu_seconds, lambda: codecs_alone(encoded))
-        take("prepare_per_cpu_s", len(encoded), cpu_seconds, lambda: prepare_alone(encoded))
         take("decoded_per_cpu_s", NUM_SAMPLES, cpu_seconds, lambda: decoded(folder))
         take("decoded_per_s", NUM_SAMPLES, time.perf_counter, lambda: decoded(folder))
         take("webdataset_per_cpu_s", NUM_SAMPLES, cpu_seconds, lambda: webdataset_decoded(tars))
@@ -116,7 +114,7 @@ def cat(tars: list[str]) -> None:
 
 
 def config() -> DataConfig:
-    image, audio = ImageConfig(PIXELS, PIXELS), AudioConfig(sample_rate=RATE, num_samples=RATE)
+    image, audio = ImageConfig(PIXELS, PIXELS, resize="nearest"), AudioConfig(sample_rate=RATE, num_samples=RATE)
     return DataConfig(image=image, audio=audio, lanes=8, window=1024, num_threads=2)
 
 
@@ -150,16 +148,17 @@ def encoded_samples(folder: Path, count: int) -> list[dict[str, bytes]]:
 
 
 def codecs_alone(encoded: list[dict[str, bytes]]) -> None:
-    """Decode and resize what is in memory already, and keep nothing."""
-    for members in encoded:
-        resize(decode.pixels(members["jpg"]), PIXELS, PIXELS)
-        decode.audio(members["wav"] if "wav" in members else members["flac"])
+    """Bring what is in memory already to its shape, on as many threads as the loader has, and keep nothing."""
+    fit = config().image
+    assert fit is not None
 
+    def run(samples: list[dict[str, bytes]]) -> None:
+        for members in samples:
+            fit_image(members["jpg"], fit, None)
+            decode.audio(members["wav"] if "wav" in members else members["flac"])
 
-def prepare_alone(encoded: list[dict[str, bytes]]) -> None:
-    rng, settings = np.random.default_rng(0), config()
-    for members in encoded:
-        prepare(members, settings, rng)
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(run, [encoded[::2], encoded[1::2]]))
 
 
 def decoded(folder: Path) -> None:
@@ -171,7 +170,7 @@ def decoded(folder: Path) -> None:
 
 def webdataset_sample(members: dict[str, bytes]) -> tuple[np.ndarray, np.ndarray, int]:
     with Image.open(io.BytesIO(members["jpg"])) as file:
-        pixels = np.asarray(file.convert("RGB").resize((PIXELS, PIXELS), Image.Resampling.BILINEAR))
+        pixels = np.asarray(file.convert("RGB").resize((PIXELS, PIXELS), Image.Resampling.NEAREST))
     audio, _ = soundfile.read(io.BytesIO(members["wav"] if "wav" in members else members["flac"]), dtype="float32")
     return pixels, audio, int(members["cls"])
 

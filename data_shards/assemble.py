@@ -15,7 +15,7 @@ from data_shards.order import Slots
 from data_shards.prepare import prepare
 from data_shards.reader import Reader
 
-PADDING = Sample({}, {}, weight=0.0)
+PADDING = Sample({}, {})
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ class Assembler:
         labels, weights = batch.labels.numpy(), batch.weights.numpy()
         targets = {name: target.numpy() for name, target in batch.targets.items()}
         keys = [""] * len(labels)
-        for slot, sample in enumerate(self._samples(slots)):
+        for slot, (key, sample, weight) in enumerate(self._samples(slots)):
             for name, array in arrays.items():
                 lengths[name][slot] = length = sample.lengths.get(name, 0)
                 array[slot] = sample.arrays[name] if length else 0
-            labels[slot], weights[slot], keys[slot] = sample.label, sample.weight, sample.key
+            labels[slot], weights[slot], keys[slot] = sample.label, weight, key
             if "text" in sample.targets:
                 targets["text"][slot] = sample.targets["text"]
             if "label" in targets:
@@ -57,16 +57,17 @@ class Assembler:
             mix_pairs(arrays["image"], targets["label"], self.config.mix, self._generators_of_pairs(slots))
         return replace(batch, keys=tuple(keys))
 
-    def _samples(self, slots: Slots) -> Iterator[Sample]:
+    def _samples(self, slots: Slots) -> Iterator[tuple[str, Sample, float]]:
+        """Yield key, sample and weight of every slot."""
         generators = None if self.draws_key is None else draws.SampleDraws(self.draws_key)
         columns = (slots.shard, slots.sample, slots.epoch, slots.position, slots.weight)
         for shard, number, epoch, position, weight in zip(*(column.tolist() for column in columns), strict=True):
             if weight:
                 rng = generators.at(epoch, position) if generators else None
-                sample = self._sample(shard, number, rng)
-                yield replace(sample, weight=sample.weight * weight)
+                key, sample = self._sample(shard, number, rng)
+                yield key, sample, sample.weight * weight
             else:
-                yield PADDING
+                yield "", PADDING, 0.0
 
     def _generators_of_pairs(self, slots: Slots) -> Iterator[np.random.Generator]:
         """Yield a generator for each two slots, that of the first one's position."""
@@ -75,20 +76,21 @@ class Assembler:
         for epoch, position in zip(slots.epoch[::2].tolist(), slots.position[::2].tolist(), strict=True):
             yield generators.at(epoch, position)
 
-    def _sample(self, shard: int, number: int, rng: np.random.Generator | None) -> Sample:
+    def _sample(self, shard: int, number: int, rng: np.random.Generator | None) -> tuple[str, Sample]:
         raw = self.reader.sample(shard, number)
-        where = f"{self.reader.path(shard)}: {raw.key}"
         try:
             sample = prepare(raw.members, self.config, rng)
+            self._check_labels(sample)
         except ValueError as error:
-            raise ValueError(f"{where}: {error}") from error
-        beyond = [label for label in _labels(sample) if self.num_classes and label >= self.num_classes]
-        if beyond:
+            raise ValueError(f"{self.reader.path(shard)}: {raw.key}: {error}") from error
+        return raw.key, sample
+
+    def _check_labels(self, sample: Sample) -> None:
+        if self.num_classes and (highest := max(_labels(sample), default=0)) >= self.num_classes:
             raise ValueError(
-                f"{where}: label {beyond[0]} is out of range: the manifest names {self.num_classes} classes, "
+                f"label {highest} is out of range: the manifest names {self.num_classes} classes, "
                 f"0 to {self.num_classes - 1}; mend the table and build the shards again"
             )
-        return replace(sample, key=raw.key)
 
 
 def _labels(sample: Sample) -> tuple[int, ...]:

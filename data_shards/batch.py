@@ -37,7 +37,6 @@ class Sample:
     """Valid entries along the first axis of each array; a modality that is absent is left out or 0."""
     label: int = NO_LABEL
     weight: float = 1.0
-    key: str = ""
     labels: tuple[int, ...] = ()
     """All of them, where a sample has several."""
     targets: dict[str, np.ndarray] = field(default_factory=dict)

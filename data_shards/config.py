@@ -5,6 +5,7 @@ A modality is used when its section is set; every batch then has that array, zer
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Optional
 
 from data_shards.sections import AudioConfig, ImageConfig, PointsConfig, Section, TextConfig, VideoConfig
@@ -48,6 +49,11 @@ class DataConfig:
 
     def modalities(self) -> dict[str, "Section"]:
         """Return the sections that are set, by modality, in alphabetical order."""
+        return self._modalities
+
+    @cached_property
+    def _modalities(self) -> dict[str, "Section"]:
+        # Asked for several times a sample.
         sections = {
             "audio": self.audio,
             "image": self.image,
