@@ -17,8 +17,8 @@ def test_memory_is_used_again_only_when_no_view_of_it_is_left() -> None:
 
 def test_a_tensor_keeps_its_memory() -> None:
     pool = BufferPool()
-    tensor = torch.from_numpy(pool.take(100))[3:5].view(torch.int16)
-    address = tensor.data_ptr() - 3
+    tensor = torch.from_numpy(pool.take(100))[4:8].view(torch.int16)
+    address = tensor.data_ptr() - 4
     assert pool.take(100).ctypes.data != address
     del tensor
     assert pool.take(100).ctypes.data == address
