@@ -1,4 +1,4 @@
-"""The commands of a run's life: submit, resume, sweep, status, logs, stop, cancel, fork, diff."""
+"""The commands of a run's life: submit, resume, sweep, status, logs, stop, cancel, fork, diff, doctor."""
 
 from pathlib import Path
 from typing import Annotated
@@ -151,3 +151,20 @@ def diff(run: Run, other: Annotated[Path, typer.Argument(help="Another run folde
     from launch import fork as copy
 
     raise typer.Exit(copy.diff(run, other))
+
+
+@app.command()
+def doctor(
+    cluster: Annotated[
+        str | None, typer.Option("--cluster", help="Profile; examines its nodes by a short job.")
+    ] = None,
+    folder: Annotated[Path, typer.Option("--folder", help="Where the runs will be.")] = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Say whether this machine, and a cluster, are fit for a run; exit status 1 if not.
+
+    Example: perceiver doctor --cluster preemptible --folder runs
+    """
+    from launch import doctor as examination
+
+    raise typer.Exit(examination.main(cluster, folder, as_json=as_json))

@@ -5,6 +5,7 @@ signal handlers of its own; a run needs neither, since all its state is in its f
 ranks are plain `python -m launch.rank RUN` in the run's frozen code.
 """
 
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -13,81 +14,123 @@ from pathlib import Path
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
+from launch.batch import preferred_port
 from launch.cluster import ClusterConfig
 from launch.folder import RunFolder
 
 
 def script(folders: Sequence[RunFolder], cluster: ClusterConfig, *, job_name: str, exclude: Sequence[str] = ()) -> str:
     """Return the batch script of a run, or of an array with one task a run."""
-    executor = _Executor(folders, cluster, job_name, exclude)
-    return executor._make_submission_file_text(executor.ranks, "")
+    return _of_runs(folders, cluster, job_name, exclude).text
 
 
 def submit(
     folders: Sequence[RunFolder], cluster: ClusterConfig, *, job_name: str, exclude: Sequence[str] = ()
 ) -> list[str]:
     """Submit the runs, several as one array, and return the job id of each; ValueError with Slurm's own words."""
-    executor = _Executor(folders, cluster, job_name, exclude)
-    try:
-        executor.folder.mkdir(parents=True, exist_ok=True)
-        job_id = str(executor._submit_command(executor.ranks).job_id)
-    except FileNotFoundError as error:
-        raise ValueError("there is no sbatch on this machine; submit on a login node of the cluster") from error
-    except (FailedJobError, FailedSubmissionError) as error:
-        raise ValueError(f"sbatch refused the job: {error}") from error
+    job_id = _of_runs(folders, cluster, job_name, exclude).send()
     return [job_id] if len(folders) == 1 else [f"{job_id}_{task}" for task in range(len(folders))]
+
+
+def submit_module(module: str, folder: Path, cluster: ClusterConfig, *, code: Path, job_name: str) -> str:
+    """Submit `python -m MODULE FOLDER` on every rank of the cluster's job and return its id."""
+    setup = [
+        *_environment(cluster),
+        f"cd {shlex.quote(str(code))} || exit 2",
+        'export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
+        f"export MASTER_PORT={preferred_port(os.getpid(), 0)}",
+    ]
+    command = f"{_ranks(cluster)} {module} {shlex.quote(str(folder))}"
+    return _Executor(folder, cluster, job_name, (), setup, command, []).send()
+
+
+def _of_runs(
+    folders: Sequence[RunFolder], cluster: ClusterConfig, job_name: str, exclude: Sequence[str]
+) -> "_Executor":
+    host_python, limits = cluster.host_python or _python(), cluster.restarts
+    setup = [
+        *_which_run(folders),
+        *_environment(cluster),
+        # From here on every python imports the code that the run was made with.
+        'cd "$RUN/code" || exit 2',
+        f'SETTINGS=$({host_python} -m launch.batch begin "$RUN") || exit 1',
+        'eval "$SETTINGS"',
+    ]
+    numbers = f"{limits.max_requeues} {limits.max_failures} {limits.exclude_after}"
+    teardown = [f'exec {host_python} -m launch.batch end "$RUN" $? {numbers}']
+    command = f'{_ranks(cluster)} launch.rank "$RUN"'
+    executor = _Executor(folders[0].logs_folder, cluster, job_name, exclude, setup, command, teardown)
+    if len(folders) > 1:
+        executor.parameters["map_count"] = len(folders)
+    return executor
 
 
 class _Executor(submitit.SlurmExecutor):
     """submitit's executor with our command in the place of its pickle."""
 
     def __init__(
-        self, folders: Sequence[RunFolder], cluster: ClusterConfig, job_name: str, exclude: Sequence[str]
+        self,
+        log_folder: Path,
+        cluster: ClusterConfig,
+        job_name: str,
+        exclude: Sequence[str],
+        setup: list[str],
+        command: str,
+        teardown: list[str],
     ) -> None:
-        super().__init__(folders[0].logs_folder)
-        python = shlex.quote(sys.executable)
-        self.host_python = cluster.host_python or python
-        # Not by submitit: it would have srun name the logs by task and job id, which a requeue does not change.
-        self.ranks = " ".join(["srun", *_srun(cluster), cluster.python or python, '-u -m launch.rank "$RUN"'])
+        super().__init__(log_folder)
+        self.command = command
         self.update_parameters(
             job_name=job_name,
+            # Not by submitit: it would have srun name the logs by task and job id, which a requeue does not change.
             use_srun=False,
             stderr_to_stdout=True,
-            setup=[*self._which_run(folders), *self._setup(cluster)],
-            teardown=self._teardown(cluster),
+            setup=setup,
+            teardown=teardown,
             **_resources(cluster, exclude),
         )
-        if len(folders) > 1:
-            self.parameters["map_count"] = len(folders)
 
     @classmethod
     def affinity(cls) -> int:
         """Let a script be written where there is no Slurm."""
         return 2
 
-    def _which_run(self, folders: Sequence[RunFolder]) -> list[str]:
-        paths = [shlex.quote(str(folder.path.resolve())) for folder in folders]
-        if len(paths) == 1:
-            return [f"RUN={paths[0]}"]
-        return [f"RUNS=({' '.join(paths)})", 'RUN="${RUNS[$SLURM_ARRAY_TASK_ID]}"']
+    @property
+    def text(self) -> str:
+        """The batch script."""
+        return str(self._make_submission_file_text(self.command, ""))
 
-    def _setup(self, cluster: ClusterConfig) -> list[str]:
-        interface = cluster.network_interface
-        network = {"NCCL_SOCKET_IFNAME": interface, "GLOO_SOCKET_IFNAME": interface} if interface else {}
-        variables = network | dict(cluster.environment)
-        return [
-            *cluster.setup,
-            *(f"export {name}={shlex.quote(value)}" for name, value in variables.items()),
-            # From here on every python imports the code that the run was made with.
-            'cd "$RUN/code" || exit 2',
-            f'SETTINGS=$({self.host_python} -m launch.batch begin "$RUN") || exit 1',
-            'eval "$SETTINGS"',
-        ]
+    def send(self) -> str:
+        """Submit the script and return the job's id; ValueError where Slurm is missing or refuses."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            return str(self._submit_command(self.command).job_id)
+        except FileNotFoundError as error:
+            raise ValueError("there is no sbatch on this machine; submit on a login node of the cluster") from error
+        except (FailedJobError, FailedSubmissionError) as error:
+            raise ValueError(f"sbatch refused the job: {error}") from error
 
-    def _teardown(self, cluster: ClusterConfig) -> list[str]:
-        limits = cluster.restarts
-        numbers = f"{limits.max_requeues} {limits.max_failures} {limits.exclude_after}"
-        return [f'exec {self.host_python} -m launch.batch end "$RUN" $? {numbers}']
+
+def _which_run(folders: Sequence[RunFolder]) -> list[str]:
+    paths = [shlex.quote(str(folder.path.resolve())) for folder in folders]
+    if len(paths) == 1:
+        return [f"RUN={paths[0]}"]
+    return [f"RUNS=({' '.join(paths)})", 'RUN="${RUNS[$SLURM_ARRAY_TASK_ID]}"']
+
+
+def _environment(cluster: ClusterConfig) -> list[str]:
+    interface = cluster.network_interface
+    network = {"NCCL_SOCKET_IFNAME": interface, "GLOO_SOCKET_IFNAME": interface} if interface else {}
+    variables = network | dict(cluster.environment)
+    return [*cluster.setup, *(f"export {name}={shlex.quote(value)}" for name, value in variables.items())]
+
+
+def _ranks(cluster: ClusterConfig) -> str:
+    return " ".join(["srun", *_srun(cluster), cluster.python or _python(), "-u -m"])
+
+
+def _python() -> str:
+    return shlex.quote(sys.executable)
 
 
 def _srun(cluster: ClusterConfig) -> list[str]:
@@ -119,8 +162,3 @@ def _resources(cluster: ClusterConfig, exclude: Sequence[str]) -> dict[str, obje
         "additional_parameters": {"requeue": True, **cluster.sbatch},
         **{name: value for name, value in optional.items() if value},
     }
-
-
-def log_path(folder: RunFolder, job_id: str) -> Path:
-    """Return where the batch script of a job prints."""
-    return folder.logs_folder / f"{job_id}_0_log.out"

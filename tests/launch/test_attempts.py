@@ -1,0 +1,77 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from launch import attempts
+from launch.attempts import HEARTBEAT_SECONDS, RankRecord
+from launch.fence import NUMBER, Fence, SupersededError
+from launch.folder import RunFolder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    folder = RunFolder(tmp_path / "run")
+    folder.create()
+    return folder
+
+
+def rank(number: int, *, status: int | None, seen_at: float) -> RankRecord:
+    return RankRecord(number, f"n{number}", 1, status, seen_at)
+
+
+def test_numbers_are_given_once_even_to_attempts_that_left_no_record(folder: RunFolder) -> None:
+    assert attempts.current(folder) == 0
+    assert attempts.begin(folder, job_id="1", nodes=["n1"]).number == 1
+    attempts.attempt_folder(folder, 2).mkdir()
+    assert attempts.begin(folder, job_id="1", nodes=["n2"]).number == 3
+    assert [attempt.number for attempt in attempts.history(folder)] == [1, 2, 3]
+
+
+def test_the_record_says_from_where_to_where_an_attempt_got(folder: RunFolder) -> None:
+    attempts.begin(folder, job_id="1", nodes=["n1"])
+    (folder.checkpoints_folder / "step_00000007").mkdir()
+    (folder.checkpoints_folder / ".step_00000009.tmp").mkdir()
+    ended = attempts.end(folder, 1, 85)
+    assert (ended.first_step, ended.last_step, ended.status) == (0, 7, 85)
+    assert attempts.history(folder) == [ended]
+
+
+def test_an_attempt_that_slurm_took_away_got_where_the_next_one_began(folder: RunFolder) -> None:
+    attempts.begin(folder, job_id="1", nodes=["n1"])
+    (folder.checkpoints_folder / "step_00000007").mkdir()
+    attempts.begin(folder, job_id="1", nodes=["n1"])
+    first, _ = attempts.history(folder)
+    assert (first.last_step, first.status) == (7, None)
+
+
+def test_who_fell_silent_first_is_to_blame_and_not_those_that_waited_for_it() -> None:
+    silent = [rank(1, status=None, seen_at=100.0), rank(2, status=None, seen_at=100.0 + 2 * HEARTBEAT_SECONDS)]
+    assert attempts.first_to_fail(silent) == ("n1",)
+    assert attempts.first_to_fail([rank(1, status=1, seen_at=100.0), silent[1]]) == ("n2",)
+    assert attempts.first_to_fail([rank(1, status=1, seen_at=101.0), rank(2, status=1, seen_at=100.0)]) == ("n2",)
+    assert attempts.first_to_fail([rank(1, status=0, seen_at=100.0)]) == ()
+
+
+def test_a_rank_record_remembers_its_last_heartbeat(folder: RunFolder) -> None:
+    attempts.begin(folder, job_id="1", nodes=["n1"])
+    path = attempts.write_rank(folder, 1, RankRecord(0, "n1", 5))
+    os.utime(path, (1000.0, 1000.0))
+    assert attempts.ranks(folder, 1) == [RankRecord(0, "n1", 5, seen_at=1000.0)]
+
+
+def test_an_attempt_may_write_until_its_successor_begins(folder: RunFolder) -> None:
+    attempts.begin(folder, job_id="1", nodes=["n1"])
+    fence = Fence.of(folder, {NUMBER: "1"})
+    fence.check()
+    attempts.begin(folder, job_id="1", nodes=["n2"])
+    with pytest.raises(SupersededError, match="0002 has begun"):
+        fence.check()
+    Fence.of(folder, {NUMBER: "2"}).check()
+
+
+def test_a_process_that_nobody_supervises_has_no_fence(folder: RunFolder) -> None:
+    attempts.begin(folder, job_id="1", nodes=["n1"])
+    fence = Fence.of(folder, {})
+    assert not fence.is_supervised
+    fence.check()

@@ -1,0 +1,49 @@
+from dataclasses import replace
+
+from launch.restarts import Attempt, RestartConfig, bad_nodes, verdict
+
+CONFIG = RestartConfig(max_requeues=2, max_failures=3, exclude_after=2)
+
+
+def attempt(status: int | None, *, progress: int = 0, failed_on: str = "") -> Attempt:
+    return Attempt(1, "7", ("n1", "n2"), 0.0, 10, 1.0, status, 10 + progress, (failed_on,) if failed_on else ())
+
+
+def again(*history: Attempt, stop_requested: bool = False) -> bool:
+    return verdict(history, CONFIG, stop_requested=stop_requested).again
+
+
+def test_a_run_that_finished_or_was_given_bad_input_is_not_started_again() -> None:
+    assert not again(attempt(0))
+    assert not again(attempt(2))
+
+
+def test_a_run_that_saved_goes_on_unless_its_user_stopped_it() -> None:
+    assert again(attempt(85))
+    assert not again(attempt(85), stop_requested=True)
+
+
+def test_orderly_stops_have_a_limit_of_their_own() -> None:
+    assert again(attempt(85), attempt(1), attempt(85))
+    assert not again(attempt(85), attempt(85), attempt(85))
+
+
+def test_failures_count_only_since_the_last_checkpoint() -> None:
+    assert not again(attempt(1), attempt(137), attempt(1))
+    assert again(attempt(1), attempt(1, progress=5), attempt(1))
+
+
+def test_an_attempt_that_slurm_took_away_is_no_failure() -> None:
+    assert again(attempt(1), attempt(None), attempt(1))
+    assert not attempt(None).failed
+
+
+def test_a_node_is_bad_after_as_many_failures_as_were_allowed() -> None:
+    twice = [attempt(1, failed_on="n2"), attempt(1, failed_on="n1"), attempt(137, failed_on="n2")]
+    assert bad_nodes(twice, CONFIG) == ("n2",)
+    assert bad_nodes(twice, replace(CONFIG, exclude_after=0)) == ()
+    assert bad_nodes([attempt(85, failed_on="n2")] * 3, CONFIG) == ()
+
+
+def test_negative_limits_are_refused() -> None:
+    assert [key for key, _ in RestartConfig(max_failures=-1).problems()] == ["max_failures"]
