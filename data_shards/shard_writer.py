@@ -12,6 +12,7 @@ from typing import BinaryIO
 from data_shards import decode
 from data_shards.members import modality_of
 from data_shards.rows import Content, Row
+from data_shards.tar_walk import MAX_MEMBER_BYTES
 
 END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
 
@@ -93,17 +94,23 @@ def _notes(row: Row) -> Iterator[tuple[str, bytes]]:
 
 
 def _checked_bytes(content: Content) -> bytes | None:
-    modality = modality_of(content.extension)
-    if modality is None:
-        raise ValueError(f"{content.origin}: files of kind .{content.extension} are not read; convert it")
     try:
-        data = content.read()
-        if data is not None:
-            decode.check(modality, data)
+        return _decodable(content)
     except OSError as error:
         raise ValueError(f"{content.origin}: {error.strerror or error}") from error
     except ValueError as error:
         raise ValueError(f"{content.origin}: {error}") from error
+
+
+def _decodable(content: Content) -> bytes | None:
+    modality = modality_of(content.extension)
+    if modality is None:
+        raise ValueError(f"files of kind .{content.extension} are not read; convert it")
+    if content.num_bytes > MAX_MEMBER_BYTES:
+        raise ValueError(f"{content.num_bytes} bytes; a file of a sample has at most {MAX_MEMBER_BYTES}")
+    data = content.read()
+    if data is not None:
+        decode.check(modality, data)
     return data
 
 

@@ -18,6 +18,7 @@ from data_shards.build import build_table
 from data_shards.plan import plan
 from data_shards.rows import File, Literal, Row
 from data_shards.tar_index import TarIndex
+from data_shards.tar_walk import MAX_MEMBER_BYTES
 
 NAMES = ("a", "b")
 
@@ -191,6 +192,13 @@ def test_as_many_bad_rows_as_allowed_are_left_out_and_no_more(tmp_path: Path) ->
             build_table(rows, tmp_path, label_names=NAMES, max_bad=max_bad)
     built = build_table(rows, tmp_path, label_names=NAMES, max_bad=2)
     assert built.split("train").num_samples == 4
+
+
+def test_a_file_too_large_for_a_sample_is_a_bad_row_and_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "huge.txt").open("wb") as file:
+        file.truncate(MAX_MEMBER_BYTES + 1)
+    with pytest.raises(ValueError, match=r"line 0: .*huge.txt: 1073741825 bytes; a file of a sample has at most"):
+        build_table([Row(0, (File(str(tmp_path / "huge.txt")),))], tmp_path / "out")
 
 
 def test_a_shard_of_bad_rows_alone_is_left_out(tmp_path: Path) -> None:
