@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from lab import Lab, missing
+from lab import Lab, missing, perceiver
 
+from data_shards.sources import digits
 from launch import cluster
 from launch.cluster import ClusterConfig
 from launch.folder import RunFolder
@@ -88,5 +89,32 @@ def submit(tmp_path: Path) -> Callable[..., str]:
         result = lab.run(sys.executable, PROBE / "submit.py", folder.path, profile)
         assert result.returncode == 0, result.stderr
         return result.stdout.strip()
+
+    return send
+
+
+@pytest.fixture(scope="session")
+def digits_config() -> Path:
+    return Path(cluster.__file__).parents[1] / "configs" / "digits.yaml"
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shards") / "digits"
+    digits.build(folder, num_jobs=1)
+    return folder
+
+
+@pytest.fixture
+def submit_digits(digits_config: Path, shards: Path, tmp_path: Path) -> Callable[..., tuple[str, RunFolder]]:
+    """Submit a short training of the digits by the command line; return its job's id and its folder."""
+
+    def send(lab: Lab, name: str, *overrides: str, **changes: object) -> tuple[str, RunFolder]:
+        profile = tmp_path / f"{name}.yaml"
+        defaults = {"straggler_seconds": 30, "network_interface": lab.interface}
+        profile.write_text(cluster.dump(ClusterConfig(**{**defaults, **changes})))
+        folder = RunFolder(tmp_path / name)
+        words = [digits_config, f"data.shards={shards}", *overrides, "--run", folder.path, "--cluster", profile]
+        return perceiver(lab, "submit", *words, "--json")["job_id"], folder
 
     return send

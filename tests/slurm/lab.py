@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -36,6 +37,13 @@ def steps_of(folder: RunFolder, rank: int = 0) -> list[dict[str, Any]]:
     """Return what a rank of the probe recorded, a dictionary a step."""
     path = folder.path / f"steps_of_rank_{rank}.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def perceiver(lab: "Lab", *words: str | Path) -> Any:  # noqa: ANN401  # an object, or a list of them
+    """Return what a command of ours prints as JSON; it must succeed."""
+    result = lab.perceiver(*words)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
 
 
 class Lab:
@@ -75,6 +83,10 @@ class Lab:
         """Run a user's command on the head."""
         command = [*self._inside("head"), *map(str, words)]
         return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=timeout, cwd=cwd)
+
+    def perceiver(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
+        """Run a command of ours on the head."""
+        return self.run(sys.executable, "-m", "launch", *words, timeout=280)
 
     def command(self, *words: str | Path) -> str:
         """Return what a Slurm command prints; it must succeed."""

@@ -31,6 +31,16 @@ def test_preempted_jobs_save_and_go_on_when_only_term_comes(unwarned: Lab, probe
     assert set(_preempt_and_finish(unwarned, probe_run, submit)) == {signal.SIGTERM}
 
 
+def test_a_job_at_its_time_limit_is_warned_saves_and_goes_on(flat: Lab, probe_run: Make, submit: Submit) -> None:
+    folder = probe_run(steps=330)
+    # Slurm looks every 30 s and warns when the limit is nearer than the signal's time and 30 s more.
+    job_id = submit(flat, folder, nodes=2, minutes=1, signal_seconds=20)
+    flat.wait_for_state(job_id, "COMPLETED", timeout=120)
+    first, *_, last = attempts.history(folder)
+    assert (first.status, last.status) == (85, 0)
+    assert signal.SIGUSR2 in _assert_every_step_once(folder, 330)
+
+
 def test_a_job_that_is_requeued_by_hand_saves_and_goes_on(flat: Lab, probe_run: Make, submit: Submit) -> None:
     folder = probe_run(steps=30)
     job_id = submit(flat, folder, nodes=2)

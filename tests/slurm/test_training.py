@@ -1,57 +1,24 @@
 """Real training on a real Slurm, by the command line: DeepSpeed on several nodes, stopped, preempted and cut off."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from lab import Lab
+from lab import Lab, perceiver
 
-from data_shards.sources import digits
-from launch import attempts, cluster
-from launch.cluster import ClusterConfig
+from launch import attempts
 from launch.folder import RunFolder
 from trainer.checkpoint_folder import read_weights
 
-CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
+SubmitDigits = Callable[..., tuple[str, RunFolder]]
 
 
-@pytest.fixture(scope="session")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("shards") / "digits"
-    digits.build(folder, num_jobs=1)
-    return folder
-
-
-@pytest.fixture
-def submit_digits(shards: Path, tmp_path: Path) -> Callable[..., tuple[str, RunFolder]]:
-    """Submit a short training of the digits and return its job's id and folder."""
-
-    def submit(lab: Lab, name: str, *overrides: str, **changes: object) -> tuple[str, RunFolder]:
-        profile = tmp_path / f"{name}.yaml"
-        defaults = {"processes_per_node": 2, "straggler_seconds": 30, "network_interface": lab.interface}
-        profile.write_text(cluster.dump(ClusterConfig(**{**defaults, **changes})))
-        folder = RunFolder(tmp_path / name)
-        words = [CONFIG, f"data.shards={shards}", *overrides, "--run", folder.path, "--cluster", profile, "--json"]
-        return perceiver(lab, "submit", *words)["job_id"], folder
-
-    return submit
-
-
-def perceiver(lab: Lab, *words: str | Path) -> dict[str, str]:
-    result = lab.run(sys.executable, "-m", "launch", *words)
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)
-
-
-def test_three_warned_stops_leave_the_weights_of_an_undisturbed_run(
-    flat: Lab, submit_digits: Callable[..., tuple[str, RunFolder]]
-) -> None:
+def test_three_warned_stops_leave_the_weights_of_an_undisturbed_run(flat: Lab, submit_digits: SubmitDigits) -> None:
     length = ("train.steps=100", "train.global_batch=16", "checkpoint.save_every_steps=1000")
-    undisturbed_id, undisturbed = submit_digits(flat, "undisturbed", *length)
-    job_id, stopped = submit_digits(flat, "stopped", *length)
+    undisturbed_id, undisturbed = submit_digits(flat, "undisturbed", *length, processes_per_node=2)
+    job_id, stopped = submit_digits(flat, "stopped", *length, processes_per_node=2)
     for count in range(1, 4):
         reached = attempts.newest_step(stopped)
         flat.wait_for(lambda: logged_step(stopped) >= reached + 10, 120, f"steps of attempt {count}")  # noqa: B023
@@ -66,10 +33,10 @@ def test_three_warned_stops_leave_the_weights_of_an_undisturbed_run(
 
 
 def test_a_run_that_is_preempted_loses_a_node_and_changes_its_size_ends_like_an_undisturbed_one(
-    networked: Lab, submit_digits: Callable[..., tuple[str, RunFolder]], shards: Path, tmp_path: Path
+    networked: Lab, submit_digits: SubmitDigits, digits_config: Path, shards: Path, tmp_path: Path
 ) -> None:
     length = ("train.steps=120", "train.global_batch=48", "checkpoint.save_every_steps=10")
-    job_id, folder = submit_digits(networked, "run", *length, nodes=2, processes_per_node=1)
+    job_id, folder = submit_digits(networked, "run", *length, nodes=2)
     networked.wait_for(lambda: logged_step(folder) >= 20, 120, "steps of attempt 1")
     networked.command("sbatch", "--partition=high", "--nodes=4", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
     networked.wait_for(lambda: logged_step(folder) >= 50, 120, "steps of attempt 2")
@@ -78,7 +45,7 @@ def test_a_run_that_is_preempted_loses_a_node_and_changes_its_size_ends_like_an_
     networked.wait_for(lambda: attempts.current(folder) == 3, 90, "attempt 3")
     reached = attempts.newest_step(folder)
     networked.wait_for(lambda: logged_step(folder) >= reached + 10, 120, "steps of attempt 3")
-    assert networked.run(sys.executable, "-m", "launch", "stop", folder.path).returncode == 0
+    assert networked.perceiver("stop", folder.path).returncode == 0
     networked.wait_for_state(job_id, "FAILED")
     assert perceiver(networked, "status", folder.path, "--json")["state"] == "stopped"
 
@@ -89,8 +56,8 @@ def test_a_run_that_is_preempted_loses_a_node_and_changes_its_size_ends_like_an_
     assert lost not in history[2].nodes
     assert [attempt.status for attempt in history] == [None, None, 85, 0]
 
-    alone = [CONFIG, f"data.shards={shards}", *length, "--run", tmp_path / "alone"]
-    assert networked.run(sys.executable, "-m", "launch", "train", *alone, timeout=200).returncode == 0
+    alone = [digits_config, f"data.shards={shards}", *length, "--run", tmp_path / "alone"]
+    assert networked.perceiver("train", *alone).returncode == 0
     disturbed, undisturbed = accuracies(folder), accuracies(RunFolder(tmp_path / "alone"))
     # Another number of ranks adds in another order, so that the last bits differ: a handful of the 359 test samples.
     assert disturbed == pytest.approx(undisturbed, abs=0.02)

@@ -1,0 +1,91 @@
+"""What a user types, on a real Slurm: sweep, stop, cancel, status, logs, doctor."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from lab import Lab, perceiver
+
+from launch import attempts, cluster, submission
+from launch.cluster import ClusterConfig
+from launch.folder import RunFolder
+
+SubmitDigits = Callable[..., tuple[str, RunFolder]]
+SHORT = ("train.steps=6", "train.global_batch=16", "train.log_every_steps=2", "train.evaluate_every_steps=0")
+
+
+def test_a_sweep_is_an_array_with_a_run_for_every_combination(
+    flat: Lab, digits_config: Path, shards: Path, tmp_path: Path
+) -> None:
+    values = ("optimizer.learning_rate=1e-3,2e-3", f"data.shards={shards}", *SHORT)
+    profile = _profile(tmp_path)
+    runs = perceiver(flat, "sweep", digits_config, *values, "--run", tmp_path / "rates", "--cluster", profile, "--json")
+    assert [Path(run["run"]).name for run in runs] == ["learning_rate=1e-3", "learning_rate=2e-3"]
+    for run in runs:
+        flat.wait_for_state(run["job_id"], "COMPLETED", timeout=120)
+    states = perceiver(flat, "status", *(run["run"] for run in runs), "--json")
+    assert [(state["state"], state["step"]) for state in states] == [("finished", 6)] * 2
+    assert states[0]["loss"] != states[1]["loss"]
+
+
+def test_a_run_that_waits_says_why_is_not_submitted_twice_and_is_stopped_at_once(
+    flat: Lab, submit_digits: SubmitDigits
+) -> None:
+    job_id, folder = submit_digits(flat, "waits", *SHORT, sbatch={"begin": "now+1hour"})
+    state = perceiver(flat, "status", folder.path, "--json")
+    assert (state["state"], state["reason"], state["job_id"]) == ("pending", "BeginTime", job_id)
+    assert f"job {job_id} of this run is PENDING" in flat.perceiver("resume", folder.path).stderr
+    assert flat.perceiver("stop", folder.path).returncode == 0
+    flat.wait_for_state(job_id, "CANCELLED")
+    assert perceiver(flat, "status", folder.path, "--json")["state"] == "stopped"
+
+
+def test_a_job_id_that_slurm_gave_to_another_job_is_not_taken_for_the_run(
+    flat: Lab, submit_digits: SubmitDigits
+) -> None:
+    job_id, folder = submit_digits(flat, "reused", *SHORT, sbatch={"begin": "now+1hour"})
+    record = json.loads(folder.submission_path.read_text())
+    folder.submission_path.write_text(json.dumps(record | {"job_name": "somebody-else"}))
+    assert perceiver(flat, "status", folder.path, "--json")["state"] == "unfinished"
+    folder.submission_path.write_text(json.dumps(record))
+    assert flat.perceiver("cancel", folder.path).returncode == 0
+    flat.wait_for_state(job_id, "CANCELLED")
+
+
+def test_what_slurm_refuses_is_told_in_its_own_words_and_leaves_no_submission(
+    flat: Lab, digits_config: Path, shards: Path, tmp_path: Path
+) -> None:
+    profile = _profile(tmp_path, partition="nowhere")
+    words = (digits_config, f"data.shards={shards}", *SHORT, "--run", tmp_path / "run", "--cluster", profile)
+    result = flat.perceiver("submit", *words)
+    assert result.returncode == 2
+    assert "invalid partition specified: nowhere" in result.stderr
+    assert submission.read(RunFolder(tmp_path / "run")) is None
+
+
+def test_the_doctor_finds_a_healthy_cluster_well(flat: Lab, tmp_path: Path) -> None:
+    profile = _profile(tmp_path, nodes=2)
+    findings = perceiver(flat, "doctor", "--cluster", profile, "--folder", tmp_path, "--json")
+    assert [finding for finding in findings if not finding["is_well"]] == []
+    words = {finding["name"]: finding["words"] for finding in findings}
+    assert words["ranks"].startswith("2 ranks on 127.0.0.11, 127.0.0.12 met at 127.0.0.11")
+    assert words["signals"] == "USR2 reaches every rank"
+    assert not list(tmp_path.glob(".doctor-*"))
+
+
+def test_logs_are_those_of_the_rank_and_attempt_that_was_asked_for(
+    flat: Lab, probe_run: Callable[..., RunFolder], submit: Callable[..., str]
+) -> None:
+    folder = probe_run(steps=5, status=1)
+    job_id = submit(flat, folder, processes_per_node=2)
+    flat.wait_for_state(job_id, "FAILED")
+    flat.wait_for(lambda: len(attempts.history(folder)) == 3, 60, "three attempts")
+    assert "no such log" in flat.perceiver("logs", folder.path, "--rank", "7").stderr
+    assert flat.perceiver("logs", folder.path, "--rank", "1", "--attempt", "2").returncode == 0
+    assert "failure 3 of 3" in flat.perceiver("logs", folder.path, "--batch").stdout
+
+
+def _profile(folder: Path, **changes: object) -> Path:
+    path = folder / "profile.yaml"
+    path.write_text(cluster.dump(ClusterConfig(**{"network_interface": "lo", **changes})))
+    return path
