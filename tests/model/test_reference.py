@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.attention import CrossAttend, SelfAttend, attend, normalised
+from model.attention import CrossAttend, SelfAttend, attend, normalised, padded_heads
 from model.config_attention import AttentionConfig
 from model.parameters import draw_parameters
 from model.positions import fourier_features, grid_places
@@ -149,3 +149,21 @@ def test_fourier_features_equal_the_loops_in_the_order_of_the_released_code() ->
                         row.append(function(torch.tensor(pi * frequency * place[axis], dtype=F64)).item())
             rows.append(row)
     torch.testing.assert_close(features, torch.tensor(rows, dtype=F64), rtol=0, atol=TOLERANCE)
+
+
+def test_padded_heads_give_the_same_attention_with_the_scale_of_the_true_width() -> None:
+    q, k, v = random(2, 3, 5, 4), random(2, 3, 7, 4, seed=1), random(2, 3, 7, 11, seed=2)
+    wide = padded_heads(q, k, v)
+    assert [part.shape[-1] for part in wide] == [16, 16, 16]
+    found = nn.functional.scaled_dot_product_attention(*wide, scale=4**-0.5)[..., :11]
+    torch.testing.assert_close(found, attend(q, k, v), rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_bfloat16_attention_is_that_of_float64_to_its_precision(masked: bool) -> None:
+    q, k, v = (random(2, 3, 5, 8, seed=seed) for seed in range(3))
+    valid = torch.tensor([[True, False, True, True, True], [False] * 5]) if masked else None
+    half = [part.bfloat16() for part in (q, k, v)]
+    expected = attend(*(part.double() for part in half), valid)
+    # Eight bits of mantissa, in the scores, the shares and the sums.
+    torch.testing.assert_close(attend(*half, valid).double(), expected, rtol=0, atol=0.03)
