@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.folder import RunFolder
-from launch.restarts import Attempt
+from launch.restarts import FINISHED, RUN_ME_AGAIN, Attempt
 
 HEARTBEAT_SECONDS = 2.0
 
@@ -104,7 +104,7 @@ def first_to_fail(records: Sequence[RankRecord]) -> tuple[str, ...]:
     if killed:
         silent_since = min(record.seen_at for record in killed) + HEARTBEAT_SECONDS
         return tuple(sorted({record.node for record in killed if record.seen_at <= silent_since}))
-    failed = [record for record in records if record.status]
+    failed = [record for record in records if record.status not in (None, FINISHED, RUN_ME_AGAIN)]
     return (min(failed, key=lambda record: record.seen_at).node,) if failed else ()
 
 

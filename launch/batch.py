@@ -14,7 +14,7 @@ from pathlib import Path
 
 from launch import attempts
 from launch.folder import RunFolder
-from launch.restarts import RestartConfig, bad_nodes, verdict
+from launch.restarts import FAILED, FINISHED, RUN_ME_AGAIN, RestartConfig, bad_nodes, verdict
 
 # Below the ports that kernels hand out to outgoing connections, which begin at 32768.
 FIRST_PORT, NUM_PORTS = 20_000, 12_000
@@ -45,10 +45,14 @@ def end(folder: RunFolder, status: int, config: RestartConfig) -> int:
         return status
     attempts.end(folder, number, status)
     history = attempts.history(folder)
-    decision = verdict(history, config, stop_requested=folder.stop_path.exists())
+    stop_requested = folder.stop_path.exists()
+    decision = verdict(history, config, stop_requested=stop_requested)
     _log(f"attempt {number} ended with status {status}: {decision.reason}")
     if decision.again:
         requeue(os.environ["SLURM_JOB_ID"], exclude=bad_nodes(history, config))
+    elif status == RUN_ME_AGAIN:
+        # Where slurm.conf has RequeueExit=85 Slurm would start again what is to stop.
+        return FINISHED if stop_requested else FAILED
     return status
 
 

@@ -8,6 +8,7 @@ from launch.fence import Fence
 from launch.folder import RunFolder
 from launch.freeze import changed_files, freeze
 from launch.loaders import label_names
+from launch.submission import refuse_if_queued
 
 
 def open_run(config: RunConfig, folder: RunFolder) -> None:
@@ -25,6 +26,8 @@ def open_run(config: RunConfig, folder: RunFolder) -> None:
                 )
             )
     label_names(config)
+    if not Fence.of(folder).is_supervised:
+        refuse_if_queued(folder)
     folder.create()
     freeze(folder.code_folder)
     if not Fence.of(folder).is_supervised:

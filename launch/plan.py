@@ -1,6 +1,7 @@
 """What is known of a run before it waits in a queue: how it is cut, what it needs, and what would not fit."""
 
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -44,10 +45,10 @@ class Plan:
     def sentences(self) -> Iterator[str]:
         """Yield the plan in words."""
         yield f"{self.world_size} ranks, {self.micro_batches} micro-batch(es) a step, {self.parameters:,} parameters"
-        yield f"{self.state_bytes / GIB:.2f} GiB a rank for weights, gradients and moments; activations come on top"
+        yield f"{self.state_bytes / GIB:.3f} GiB a rank for weights, gradients and moments; activations come on top"
         kept, free = self.kept_checkpoints * self.checkpoint_bytes / GIB, self.free_bytes / GIB
-        yield f"{self.kept_checkpoints} checkpoints take {kept:.2f} GiB of {free:.0f} GiB that are free"
-        yield f"a stop takes {self.save_seconds:.0f} s ({'measured' if self.is_measured else 'assumed'})"
+        yield f"{self.kept_checkpoints} checkpoints take {kept:.3f} GiB of {free:.0f} GiB that are free"
+        yield f"a stop takes {self.save_seconds:.1f} s ({'measured' if self.is_measured else 'assumed'})"
 
 
 def make(config: RunConfig, profile: ClusterConfig, folder: RunFolder) -> Plan:
@@ -96,7 +97,7 @@ def _problems(plan: Plan, profile: ClusterConfig) -> Iterator[str]:
     if profile.signal_seconds < 2 * plan.save_seconds:
         yield (
             f"signal_seconds is {profile.signal_seconds}, but a stop takes {plan.save_seconds:.0f} s; "
-            f"set it to {4 * plan.save_seconds:.0f}, or the time limit comes before the save is done"
+            f"set it to {math.ceil(4 * plan.save_seconds)}, or the time limit comes before the save is done"
         )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 FINISHED = 0
+FAILED = 1
 BAD_INPUT = 2
 RUN_ME_AGAIN = 85
 

@@ -63,8 +63,7 @@ def job(folder: RunFolder) -> queue.Job | None:
 def refuse_if_queued(folder: RunFolder) -> None:
     """Raise ValueError if a job of this run waits or runs: two would write into one folder."""
     submission, found = read(folder), job(folder)
-    inside = os.environ.get("SLURM_JOB_ID")
-    if submission and found and not found.is_over and not inside:
+    if submission and found and not found.is_over:
         raise ValueError(
             f"{folder.path}: job {submission.job_id} of this run is {found.state}; "
             f"`perceiver stop {folder.path}` ends it after a save"

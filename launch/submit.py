@@ -25,7 +25,6 @@ def submit(config: RunConfig, path: Path, profile: ClusterConfig, *, dry_run: bo
     planned = plan.make(config, profile, folder)
     if dry_run:
         return _show(config, folder, profile, planned, as_json=as_json)
-    submission.refuse_if_queued(folder)
     open_run(config, folder)
     return _send([folder], profile, planned, as_json=as_json)
 

@@ -20,7 +20,6 @@ from launch.folder import RunFolder
 from launch.loaders import absolute
 from launch.open_run import open_run
 from launch.restarts import RestartConfig, verdict
-from launch.submission import refuse_if_queued
 
 STRAGGLER_SECONDS = 60.0
 
@@ -29,7 +28,6 @@ def start(config: RunConfig, path: Path, num_processes: int) -> int:
     """Make or reopen the run, then train it under supervision; return the exit status."""
     config, folder = absolute(config), RunFolder(path.resolve())
     config.train.micro_batches_per_rank(num_processes)
-    refuse_if_queued(folder)
     open_run(config, folder)
     return supervise(folder, num_processes, RestartConfig())
 
