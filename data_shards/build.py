@@ -9,17 +9,16 @@ OUT/manifest.json               all of it is there
 import fcntl
 import hashlib
 import json
-import multiprocessing
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypedDict
 
-from data_shards import manifest
+from data_shards import manifest, processes
 from data_shards.manifest import MODALITIES, Manifest, ShardEntry, Split
 from data_shards.plan import Plan, ShardPlan, plan
 from data_shards.rows import Row
@@ -162,9 +161,7 @@ def _each(shards: Sequence[ShardPlan], out: Path, num_jobs: int) -> Iterator[Out
     if num_jobs <= 1 or len(missing) <= 1:
         yield from (_build_shard(shard, out) for shard in missing)
         return
-    # Spawned: a forked copy of a process with threads (a progress bar has one) can hang on a lock.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(num_jobs, len(missing)), mp_context=context) as pool:
+    with processes.start(min(num_jobs, len(missing))) as pool:
         try:
             yield from _results(pool, missing, out)
         except BrokenProcessPool as error:
@@ -192,8 +189,11 @@ def _finished(shard: ShardPlan, out: Path) -> Outcome | None:
     if not note.is_file():
         return None
     fields = json.loads(note.read_text())
+    entry = ShardEntry(**fields["entry"])
+    if entry.num_samples and not (out / shard.name).is_file():
+        return None
     return Outcome(
-        entry=ShardEntry(**fields["entry"]),
+        entry=entry,
         label_counts={int(label): count for label, count in fields["label_counts"].items()},
         faults=tuple(Fault(**fault) for fault in fields["faults"]),
         num_rows=fields["num_rows"],

@@ -2,8 +2,11 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import tarfile
+import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,6 +79,39 @@ def test_several_processes_write_the_bytes_of_one(tmp_path: Path) -> None:
     for num_jobs in (1, 2):
         build_table(texts(40), tmp_path / str(num_jobs), label_names=NAMES, samples_per_shard=10, num_jobs=num_jobs)
     assert files(tmp_path / "1") == files(tmp_path / "2")
+
+
+SCRIPT = """
+from pathlib import Path
+from data_shards.build import build_table
+from data_shards.rows import File, Row
+
+if __name__ == "__main__":
+    rows = [Row(line, (File({pipe!r}),)) for line in range(4)]
+    build_table(rows, Path({out!r}), samples_per_shard=2, num_jobs=2)
+"""
+
+
+@pytest.mark.slow
+def test_the_processes_of_a_killed_build_end_with_it(tmp_path: Path) -> None:
+    # Reading the pipe holds each process in the middle of a shard until the test has opened the other end.
+    pipe = tmp_path / "pipe.txt"
+    os.mkfifo(pipe)
+    (tmp_path / "script.py").write_text(SCRIPT.format(pipe=str(pipe), out=str(tmp_path / "out")))
+    with subprocess.Popen([sys.executable, tmp_path / "script.py"]) as build, pipe.open("wb"):
+        wait_until(lambda: len(list((tmp_path / "out").glob("train/.*.tar.*"))) == 2)
+        listed = Path(f"/proc/{build.pid}/task/{build.pid}/children").read_text()
+        children = [Path("/proc") / child for child in listed.split()]
+        assert len(children) >= 2
+        build.kill()
+        wait_until(lambda: not any((child / "exe").exists() for child in children))
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 @given(

@@ -1,0 +1,28 @@
+"""Processes that do a share of the work, and end when the process that started them does."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from concurrent.futures import ProcessPoolExecutor
+
+
+def start(num_processes: int) -> ProcessPoolExecutor:
+    """Return a pool of spawned processes: a forked copy of a process with threads can hang on a lock that one held."""
+    return ProcessPoolExecutor(
+        num_processes, mp_context=multiprocessing.get_context("spawn"), initializer=_follow_parent
+    )
+
+
+def _follow_parent() -> None:
+    # Ctrl-C goes to the whole group; the parent alone decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process as soon as the parent is gone: the pool's own processes would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
