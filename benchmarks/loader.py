@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,9 @@ from torch.utils.data import DataLoader
 
 from data_shards import adopt, decode, manifest
 from data_shards.config import AudioConfig, DataConfig, ImageConfig
+from data_shards.folder import LocalFolder
 from data_shards.loader import Loader
+from data_shards.open import train_loader
 from data_shards.order import TrainOrder
 from data_shards.reader import Reader
 from data_shards.transforms.image import fit as fit_image
@@ -118,6 +121,10 @@ def config() -> DataConfig:
     return DataConfig(image=image, audio=audio, lanes=8, window=1024, num_threads=2)
 
 
+def open_loader(folder: Path) -> Loader:
+    return train_loader(replace(config(), shards=str(folder)), seed=0, global_batch=BATCH)
+
+
 def order_of(folder: Path) -> TrainOrder:
     return TrainOrder(manifest.read(folder).split("train"), 0, BATCH, 8, 1024)
 
@@ -125,7 +132,7 @@ def order_of(folder: Path) -> TrainOrder:
 def read_raw(folder: Path, num_threads: int = 2) -> None:
     """Read an epoch in its order, every checksum checked, a batch a thread as the loader does."""
     order = order_of(folder)
-    reader = Reader(folder, manifest.read(folder).split("train"), live_bytes=LIVE_BYTES)
+    reader = Reader(LocalFolder(folder), manifest.read(folder).split("train"), live_bytes=LIVE_BYTES)
 
     def read_batch(step: int) -> None:
         slots = order.slots(step, 0, BATCH)
@@ -142,7 +149,7 @@ def webdataset_raw(tars: list[str]) -> None:
 
 
 def encoded_samples(folder: Path, count: int) -> list[dict[str, bytes]]:
-    reader = Reader(folder, manifest.read(folder).split("train"), live_bytes=LIVE_BYTES)
+    reader = Reader(LocalFolder(folder), manifest.read(folder).split("train"), live_bytes=LIVE_BYTES)
     places = [divmod(number * (NUM_SAMPLES // count), SAMPLES_PER_SHARD) for number in range(count)]
     return [{name: bytes(data) for name, data in reader.sample(*place).members.items()} for place in places]
 
@@ -162,9 +169,8 @@ def codecs_alone(encoded: list[dict[str, bytes]]) -> None:
 
 
 def decoded(folder: Path) -> None:
-    order = order_of(folder)
-    with Loader(folder, "train", order, config(), seed=0, rank=0, world_size=1, train=True) as loader:
-        for step in range(order.steps_per_epoch):
+    with open_loader(folder) as loader:
+        for step in range(loader.order.steps_per_epoch):
             loader(step)
 
 
@@ -184,12 +190,11 @@ def webdataset_decoded(tars: list[str]) -> None:
 def resume(folder: Path) -> dict[str, float]:
     """Open in the middle of the fourth epoch; return the seconds to the first batch and the extents read for it."""
     start = time.perf_counter()
-    order = order_of(folder)
-    with Loader(folder, "train", order, config(), seed=0, rank=0, world_size=1, train=True) as loader:
-        loader(3 * order.steps_per_epoch + order.steps_per_epoch // 2)
+    with open_loader(folder) as loader:
+        loader(3 * loader.order.steps_per_epoch + loader.order.steps_per_epoch // 2)
         return {
             "resume_seconds": time.perf_counter() - start,
-            "resume_extents_per_lane": loader.reader.extents.num_read / 8,
+            "resume_extents_per_lane": loader.assembler.sources[0].reader.extents.num_read / 8,
         }
 
 
@@ -203,10 +208,9 @@ def memory_growth(folder: Path, epochs: int) -> float:
 
 
 def watch_memory(folder: str, epochs: int) -> None:
-    order = order_of(Path(folder))
-    # A quarter of each epoch: what leaks does so a sample, a batch or an epoch at a time.
-    steps = order.steps_per_epoch // 4
-    with Loader(Path(folder), "train", order, config(), seed=0, rank=0, world_size=1, train=True) as loader:
+    with open_loader(Path(folder)) as loader:
+        # A quarter of each epoch: what leaks does so a sample, a batch or an epoch at a time.
+        order, steps = loader.order, loader.order.steps_per_epoch // 4
         for epoch in range(epochs):
             for step in range(steps):
                 loader(epoch * order.steps_per_epoch + step)

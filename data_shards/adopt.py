@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_shards import manifest
+from data_shards.folder import refuse_outside
 from data_shards.manifest import Manifest, ShardEntry, Split
 from data_shards.members import LABEL, modality_of
-from data_shards.reader import refuse_outside
 from data_shards.tar_index import TarIndex
 
 MAX_LABEL = 1_000_000

@@ -1,6 +1,6 @@
 """Slots to a batch: read, decode and transform each sample, and lay it into its row of the batch's flat buffers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,22 +12,35 @@ from data_shards.buffers import BufferPool
 from data_shards.config import DataConfig
 from data_shards.mixing import mix_pairs
 from data_shards.order import Slots
-from data_shards.prepare import prepare
+from data_shards.prepare import BadMemberError, prepare
+from data_shards.quarantine import BadBytesError, BadSample, Quarantine
 from data_shards.reader import Reader
 
 PADDING = Sample({}, {})
+_MAX_SUBSTITUTES = 16
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset, opened."""
+
+    name: str
+    reader: Reader
+    config: DataConfig
+    draws_key: int | None
+    """Key of the random draws of training; None decodes without any, for evaluation."""
 
 
 @dataclass(frozen=True)
 class Assembler:
     """Makes batches; threads share one."""
 
-    reader: Reader
+    sources: Sequence[Source]
     config: DataConfig
     num_classes: int
     """Labels must be below; 0 where the data name no classes."""
-    draws_key: int | None
-    """Key of the random draws of training; None decodes without any, for evaluation."""
+    quarantine: Quarantine | None = None
+    """Where bad samples are listed; None makes the first one an error."""
     pinned: bool = False
     """Whether the batch lies in page-locked memory, from which a copy to the GPU does not block."""
     pool: BufferPool = field(default_factory=BufferPool)
@@ -53,43 +66,79 @@ class Assembler:
                 targets["text"][slot] = sample.targets["text"]
             if "label" in targets:
                 targets["label"][slot, list(_labels(sample))] = 1
-        if self.config.mix is not None and self.draws_key is not None:
+        if self.config.mix is not None and self.sources[0].draws_key is not None:
             mix_pairs(arrays["image"], targets["label"], self.config.mix, self._generators_of_pairs(slots))
         return replace(batch, keys=tuple(keys))
 
     def _samples(self, slots: Slots) -> Iterator[tuple[str, Sample, float]]:
-        """Yield key, sample and weight of every slot."""
-        generators = None if self.draws_key is None else draws.SampleDraws(self.draws_key)
-        columns = (slots.shard, slots.sample, slots.epoch, slots.position, slots.weight)
-        for shard, number, epoch, position, weight in zip(*(column.tolist() for column in columns), strict=True):
-            if weight:
-                rng = generators.at(epoch, position) if generators else None
-                key, sample = self._sample(shard, number, rng)
-                yield key, sample, sample.weight * weight
+        """Yield key, sample and weight of every slot; padding for a bad sample of an evaluation."""
+        generators = [source.draws_key and draws.SampleDraws(source.draws_key) for source in self.sources]
+        columns = (slots.source, slots.shard, slots.sample, slots.epoch, slots.position, slots.weight)
+        for number, shard, sample, epoch, position, weight in zip(*(c.tolist() for c in columns), strict=True):
+            generator = generators[number]
+            rng = generator.at(epoch, position) if generator else None
+            found = self._found(self.sources[number], shard, sample, rng) if weight else None
+            if weight and generator and found is None:
+                substitutes = draws.key("substitute", self.sources[number].draws_key or 0, epoch, position)
+                found = self._substitute(self.sources[number], shard, substitutes, generator.at(epoch, position))
+            if found:
+                yield found[0], found[1], found[1].weight * weight
             else:
                 yield "", PADDING, 0.0
 
+    def _substitute(
+        self, source: Source, shard: int, substitutes: int, rng: np.random.Generator
+    ) -> tuple[str, Sample] | None:
+        """Return another sample of the shard, which is at hand: a function of the position, the same after a resume."""
+        for word in draws.words(substitutes, 0, _MAX_SUBSTITUTES).tolist():
+            found = self._found(source, shard, word % source.reader.num_samples(shard), rng)
+            if found:
+                return found
+        raise ValueError(
+            f"{source.reader.name(shard)}: {_MAX_SUBSTITUTES} samples in a row are bad; copy the shard again"
+        )
+
     def _generators_of_pairs(self, slots: Slots) -> Iterator[np.random.Generator]:
         """Yield a generator for each two slots, that of the first one's position."""
-        assert self.draws_key is not None
-        generators = draws.SampleDraws(draws.key("mix", self.draws_key))
-        for epoch, position in zip(slots.epoch[::2].tolist(), slots.position[::2].tolist(), strict=True):
-            yield generators.at(epoch, position)
+        generators = [draws.SampleDraws(draws.key("mix", source.draws_key or 0)) for source in self.sources]
+        columns = (slots.source[::2], slots.epoch[::2], slots.position[::2])
+        for source, epoch, position in zip(*(column.tolist() for column in columns), strict=True):
+            yield generators[source].at(epoch, position)
 
-    def _sample(self, shard: int, number: int, rng: np.random.Generator | None) -> tuple[str, Sample]:
-        raw = self.reader.sample(shard, number)
+    def _found(
+        self, source: Source, shard: int, number: int, rng: np.random.Generator | None
+    ) -> tuple[str, Sample] | None:
+        """Return key and sample; None where it is bad and has been listed."""
         try:
-            sample = prepare(raw.members, self.config, rng)
-            self._check_labels(sample)
+            raw = source.reader.sample(shard, number)
+        except BadBytesError as error:
+            self._refuse(source, shard, source.reader.key(shard, number), "", error)
+            return None
+        try:
+            sample = prepare(raw.members, source.config, rng)
         except ValueError as error:
-            raise ValueError(f"{self.reader.path(shard)}: {raw.key}: {error}") from error
+            modality = error.modality if isinstance(error, BadMemberError) else ""
+            self._refuse(source, shard, raw.key, modality, error)
+            return None
+        if not sample.lengths:
+            wanted = ", ".join(source.config.modalities())
+            self._refuse(source, shard, raw.key, "", ValueError(f"has none of {wanted}"))
+            return None
+        self._check_labels(source, shard, raw.key, sample)
         return raw.key, sample
 
-    def _check_labels(self, sample: Sample) -> None:
+    def _refuse(self, source: Source, shard: int, key: str, modality: str, error: ValueError) -> None:
+        """List a bad sample; ValueError where there is no list, or too much on it."""
+        name = source.reader.name(shard)
+        if self.quarantine is None:
+            raise ValueError(f"{name}: {key}: {error}") from error
+        self.quarantine.add(BadSample(name, key, source.name, modality, str(error)))
+
+    def _check_labels(self, source: Source, shard: int, key: str, sample: Sample) -> None:
         if self.num_classes and (highest := max(_labels(sample), default=0)) >= self.num_classes:
             raise ValueError(
-                f"label {highest} is out of range: the manifest names {self.num_classes} classes, "
-                f"0 to {self.num_classes - 1}; mend the table and build the shards again"
+                f"{source.reader.name(shard)}: {key}: label {highest} is out of range: the manifest names "
+                f"{self.num_classes} classes, 0 to {self.num_classes - 1}; mend the table and build the shards again"
             )
 
 

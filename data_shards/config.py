@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Optional
 
 from data_shards.sections import AudioConfig, ImageConfig, PointsConfig, Section, TextConfig, VideoConfig
+from data_shards.storage_config import DatasetConfig, RemoteConfig
 from data_shards.transform_config import MixConfig, Problem, at_least
 
 __all__ = ["AudioConfig", "DataConfig", "ImageConfig", "PointsConfig", "Section", "TextConfig", "VideoConfig"]
@@ -36,6 +37,12 @@ class DataConfig:
     """Samples have lists of labels, as AudioSet's: the target of each is a vector with a 1 for every one of them."""
     mix: Optional[MixConfig] = None  # noqa: UP045
     """Set to train on pairs of images that are blended or pasted into each other; images must be the only modality."""
+    datasets: dict[str, DatasetConfig] = field(default_factory=dict)
+    """Several datasets, by name, that training mixes by weight; `shards` is then what is evaluated alone."""
+    remote: RemoteConfig = field(default_factory=RemoteConfig)
+    """How shards behind a URL are fetched."""
+    max_bad_rate: float = 0.001
+    """Part of a modality's samples in a dataset that may be bad, and are replaced, before the run ends."""
     lanes: int = 8
     """Streams of shards that give equal parts of every global batch; must divide it. Part of the order."""
     window: int = 1024
@@ -87,5 +94,10 @@ class DataConfig:
             if self.image is None or len(self.modalities()) > 1:
                 others = ", ".join(name for name in self.modalities() if name != "image") or "no image"
                 yield "mix", f"mixes the labels by what it mixes of the images, and there is {others}; leave one out"
+        for name, part in self.datasets.items():
+            yield from ((f"datasets.{name}.{key}", sentence) for key, sentence in part.problems())
+        yield from ((f"remote.{key}", sentence) for key, sentence in self.remote.problems())
+        if not 0 <= self.max_bad_rate <= 1:
+            yield "max_bad_rate", f"must be from 0 to 1, got {self.max_bad_rate}"
         positive = ("lanes", "window", "num_threads", "prefetch_batches", "prefetch_mib")
         yield from at_least(1, {name: getattr(self, name) for name in positive})

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from pathlib import Path
+from typing import BinaryIO
 
 import google_crc32c
 import numpy as np
@@ -40,18 +40,17 @@ def cuts(spans: np.ndarray, extent_bytes: int = EXTENT_BYTES) -> np.ndarray:
     return np.append(first, len(spans))
 
 
-def read(path: Path, begin: int, end: int, pool: BufferPool) -> Extent:
-    """Return bytes begin to end of a file; ValueError where it is shorter."""
+def read(file: BinaryIO, begin: int, end: int, pool: BufferPool) -> Extent:
+    """Return bytes begin to end of an unbuffered file; EOFError where it is shorter."""
     content = pool.take(end - begin)
+    file.seek(begin)
     done = 0
-    with path.open("rb", buffering=0) as file:
-        file.seek(begin)
-        # In one go: a thread that gives the interpreter's lock back between pieces may wait 5 ms for it each time.
-        while done < len(content):
-            count = file.readinto(content[done:].data)
-            if not count:
-                raise ValueError(f"{path}: ends at byte {begin + done}, its index goes on to {end}; copy it again")
-            done += count
+    # In one go: a thread that gives the interpreter's lock back between pieces may wait 5 ms for it each time.
+    while done < len(content):
+        count = file.readinto(content[done:].data)  # type: ignore[attr-defined] # raw files have it
+        if not count:
+            raise EOFError(f"it ends at byte {begin + done}, a sample at byte {end}")
+        done += count
     return Extent(begin, content.data, google_crc32c.value(content))
 
 

@@ -90,8 +90,13 @@ def read(folder: Path) -> Manifest:
             f"{path}: no such file; data.shards must name a folder written by `perceiver data build` (a build that was "
             "interrupted goes on when the same command is run again) or adopted by `perceiver data index`"
         )
+    return parse(path.read_text(), str(path))
+
+
+def parse(text: str, path: str) -> Manifest:
+    """Return the manifest of that text; ValueError names the path where it is not understood."""
     try:
-        fields = json.loads(path.read_text())
+        fields = json.loads(text)
         version = fields["version"]
         if version != VERSION:
             raise ValueError(

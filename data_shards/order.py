@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 
@@ -40,6 +41,18 @@ class Slots:
     """float32: 0 for a slot that only pads the batch, else 1."""
     source: np.ndarray
     """int64: which of the mixed datasets; 0 where there is one."""
+
+
+class Order(Protocol):
+    """What a loader follows: TrainOrder, EvalOrder, or mixture.MixedOrder."""
+
+    global_batch: int
+    lanes: int
+    window: int
+    steps_per_epoch: int
+
+    def slots(self, step: int, start: int, stop: int) -> Slots:
+        """Return slots start to stop of global batch `step`."""
 
 
 class TrainOrder:

@@ -18,6 +18,14 @@ _FITS: Mapping[str, Callable[[Any, Any, Any], tuple[np.ndarray, int]]] = Mapping
 )
 
 
+class BadMemberError(ValueError):
+    """A member that cannot be decoded."""
+
+    def __init__(self, modality: str, reason: str) -> None:
+        super().__init__(reason)
+        self.modality = modality
+
+
 def prepare(
     members: Mapping[str, bytes | memoryview], config: DataConfig, rng: np.random.Generator | None = None
 ) -> Sample:
@@ -36,7 +44,7 @@ def prepare(
                 members[extension], config.modalities()[modality], rng
             )
         except ValueError as error:
-            raise ValueError(f".{extension}: {error}") from error
+            raise BadMemberError(modality, f".{extension}: {error}") from error
     targets = {}
     if "text" in arrays and config.text is not None and config.text.masking is not None:
         arrays["text"], targets["text"] = mask_words(arrays["text"], lengths["text"], config.text.masking, rng)

@@ -149,7 +149,8 @@ def spans(offsets: np.ndarray, lengths: np.ndarray, starts: np.ndarray) -> np.nd
 
 def _checksums(path: Path, places: np.ndarray) -> np.ndarray:
     pool = BufferPool()
-    return np.array([extents.read(path, begin, end, pool).crc for begin, end in places.tolist()], np.uint32)
+    with path.open("rb", buffering=0) as file:
+        return np.array([extents.read(file, begin, end, pool).crc for begin, end in places.tolist()], np.uint32)
 
 
 def _grouped(entries: list[tuple[str, str, Entry]], path: Path) -> tuple[tuple[str, ...], list[int]]:

@@ -29,7 +29,7 @@ def main(path: Path, *, as_json: bool = False) -> int:
     folder = RunFolder(path.resolve())
     config = absolute(load(existing(folder).config_path))
     world = World.from_environment(config.train.collective_timeout_seconds)
-    found = together(world, lambda: test_loader(config, world))
+    found = together(world, lambda: test_loader(config, folder.quarantine_path, world))
     if found is None:
         raise ValueError(f"{config.data.shards}: has no test split to evaluate on; build it with one")
     loader, num_batches = found

@@ -32,6 +32,11 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def quarantine_path(self) -> Path:
+        """Samples that were found bad: one JSON object a line."""
+        return self.path / "quarantine.jsonl"
+
+    @property
     def evaluation_path(self) -> Path:
         """The newest result of `perceiver eval`."""
         return self.path / "evaluation.json"

@@ -11,7 +11,7 @@ import torch
 from configs.run import RunConfig
 from launch.fence import Fence
 from launch.folder import RunFolder
-from launch.loaders import absolute, identity, test_loader, train_loader, train_order
+from launch.loaders import absolute, identity, test_loader, train_loader
 from launch.open_run import open_run
 from launch.together import first_does, together
 from model import cost
@@ -77,8 +77,7 @@ def _train(
     with ExitStack() as stack:
         with ledger.spent("start_up"):
             together(world, lambda: config.train.micro_batches_per_rank(world.world_size))
-            order = together(world, lambda: train_order(config))
-            batches = stack.enter_context(together(world, lambda: train_loader(config, order, world)))
+            batches = stack.enter_context(together(world, lambda: train_loader(config, folder.quarantine_path, world)))
             network = Perceiver(config.model, seed=config.seed)
             objective = Classification(label_smoothing=config.train.label_smoothing)
             train = config.train
@@ -94,7 +93,7 @@ def _train(
             for sink in sinks:
                 stack.callback(sink.close)
             _announce(sinks, state, loaded, halved=train.micro_batch if train != config.train else 0)
-            evaluation = _evaluation(config, engine, world, stack)
+            evaluation = _evaluation(config, folder, engine, world, stack)
         return fit(
             train,
             engine=engine,
@@ -119,8 +118,10 @@ def _store(config: RunConfig, folder: RunFolder, world: World) -> Store:
     )
 
 
-def _evaluation(config: RunConfig, engine: Engine, world: World, stack: ExitStack) -> Evaluate | None:
-    found = together(world, lambda: test_loader(config, world))
+def _evaluation(
+    config: RunConfig, folder: RunFolder, engine: Engine, world: World, stack: ExitStack
+) -> Evaluate | None:
+    found = together(world, lambda: test_loader(config, folder.quarantine_path, world))
     if found is None:
         return None
     loader, num_batches = found

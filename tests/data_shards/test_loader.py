@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from data_shards import manifest
+from data_shards import open as opening
 from data_shards.batch import Batch
 from data_shards.config import DataConfig, ImageConfig, TextConfig
 from data_shards.loader import Loader
 from data_shards.manifest import Manifest
-from data_shards.order import EvalOrder, TrainOrder
 
 TextShards = Callable[..., Manifest]
 CONFIG = DataConfig(text=TextConfig(num_bytes=12), lanes=4, window=8)
@@ -26,14 +26,14 @@ def folder(tmp_path: Path, text_shards: TextShards) -> Path:
     return tmp_path
 
 
-def open_train(folder: Path, rank: int = 0, world_size: int = 1, config: DataConfig = CONFIG) -> Loader:
-    order = TrainOrder(manifest.read(folder).split("train"), 0, 12, config.lanes, config.window)
-    return Loader(folder, "train", order, config, seed=0, rank=rank, world_size=world_size, train=True)
+def open_train(folder: Path, rank: int = 0, world_size: int = 1, config: DataConfig = CONFIG, seed: int = 0) -> Loader:
+    config = replace(config, shards=str(folder))
+    return opening.train_loader(config, seed=seed, global_batch=12, rank=rank, world_size=world_size)
 
 
 def open_test(folder: Path, rank: int = 0, world_size: int = 1) -> Loader:
-    order = EvalOrder(manifest.read(folder).split("test"), 8)
-    return Loader(folder, "test", order, CONFIG, seed=0, rank=rank, world_size=world_size, train=False)
+    config = replace(CONFIG, shards=str(folder))
+    return opening.eval_loader(config, global_batch=8, rank=rank, world_size=world_size)[0]
 
 
 def texts(batch: Batch) -> list[str]:
@@ -67,11 +67,7 @@ def test_ranks_share_a_global_batch_and_a_resume_is_exact(folder: Path, world_si
 
 
 def test_planted_fault_another_seed_gives_other_batches(folder: Path) -> None:
-    order = TrainOrder(manifest.read(folder).split("train"), 1, 12, 4, 8)
-    with (
-        open_train(folder) as loader,
-        Loader(folder, "train", order, CONFIG, seed=1, rank=0, world_size=1, train=True) as other,
-    ):
+    with open_train(folder) as loader, open_train(folder, seed=1) as other:
         assert loader(0).keys != other(0).keys
 
 

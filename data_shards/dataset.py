@@ -1,0 +1,86 @@
+"""A split of a shard folder, found fit to serve a run."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from data_shards.config import DataConfig
+from data_shards.folder import ShardFolder
+from data_shards.manifest import Split
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a loader reads from; a run that mixes has several."""
+
+    name: str
+    """Names it in the quarantine list and in messages; empty where it is the only one."""
+    folder: ShardFolder
+    split: Split
+    label_names: tuple[str, ...]
+    config: DataConfig
+    """The run's, with only the modalities that are taken from this dataset."""
+    weight: float = 1.0
+
+
+def served(
+    folder: ShardFolder,
+    split_name: str,
+    config: DataConfig,
+    *,
+    name: str = "",
+    weight: float = 1.0,
+    only: Sequence[str] = (),
+) -> Dataset:
+    """Return the dataset; ValueError names the first reason for which it cannot serve the run.
+
+    `only` names the modalities that are taken from it; where it is empty, all are that it has.
+    """
+    shards = folder.manifest()
+    split = shards.split(split_name)
+    there = {kind for shard in split.shards for kind, count in shard.modalities.items() if count}
+    for wanted in only:
+        if wanted not in there or wanted not in config.modalities():
+            raise ValueError(
+                f"data.datasets.{name}.modalities has {wanted!r}, which is not in the shards ({_listed(there)}) "
+                f"or not in the run ({_listed(config.modalities())}); leave it out"
+            )
+    taken = set(only) or there & config.modalities().keys()
+    dropped = {kind: None for kind in config.modalities() if kind not in taken}
+    folder.check(split)
+    return Dataset(name, folder, split, shards.label_names, replace(config, **dropped), weight)  # type: ignore[arg-type] # all None
+
+
+def check_modalities(datasets: Sequence[Dataset], split_name: str, config: DataConfig) -> None:
+    """Raise ValueError for a modality of the run that no dataset serves."""
+    taken = {kind for dataset in datasets for kind in dataset.config.modalities()}
+    for modality in config.modalities():
+        if modality not in taken:
+            there = {kind for dataset in datasets for shard in dataset.split.shards for kind in shard.modalities}
+            raise ValueError(
+                f"{datasets[0].folder}: no sample of split {split_name!r} has {modality}, only {_listed(there)}; "
+                f"set data.{modality}=null, or build the shards with {modality}"
+            )
+
+
+def check_classes(datasets: Sequence[Dataset]) -> None:
+    """Raise ValueError where the datasets name different classes, or a class has no sample to train on."""
+    label_names = datasets[0].label_names
+    for dataset in datasets:
+        if dataset.label_names != label_names:
+            raise ValueError(
+                f"{dataset.folder}: names {len(dataset.label_names)} classes, {datasets[0].folder} names "
+                f"{len(label_names)}, or in another order; datasets that are mixed must share their classes"
+            )
+    all_counts = [dataset.split.label_counts for dataset in datasets]
+    counts = [sum(column) for column in zip(*all_counts, strict=True)]
+    empty = [label for label, count in zip(label_names, counts, strict=False) if not count]
+    if empty:
+        others = f" (nor have {len(empty) - 1} others)" if empty[1:] else ""
+        raise ValueError(
+            f"{datasets[0].folder}/manifest.json: class {empty[0]!r} has no sample to train on{others}; "
+            "add samples or leave the class out, and build again"
+        )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"

@@ -1,0 +1,89 @@
+"""A folder of shards on this machine: its manifest, indexes and tars, each checked against what the manifest says."""
+
+import hashlib
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from data_shards import manifest
+from data_shards.manifest import Manifest, ShardEntry, Split
+from data_shards.tar_index import TarIndex
+
+
+class ShardFolder(Protocol):
+    """A place with shards; see LocalFolder and remote.RemoteFolder."""
+
+    def manifest(self) -> Manifest:
+        """Return the manifest; ValueError where there is none."""
+
+    def check(self, split: Split) -> None:
+        """Raise ValueError for the first shard that is not what the manifest says, as far as a glance shows it."""
+
+    def index(self, entry: ShardEntry) -> TarIndex:
+        """Return the index that the manifest names by its hash; ValueError where it cannot be had."""
+
+    def open(self, entry: ShardEntry) -> BinaryIO:
+        """Return the tar, opened unbuffered; it can be read until it is closed."""
+
+    def name(self, entry: ShardEntry) -> str:
+        """Return the name of a shard for messages."""
+
+
+class LocalFolder:
+    """A folder that `perceiver data build` or `perceiver data index` wrote."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __str__(self) -> str:
+        return str(self._folder)
+
+    def manifest(self) -> Manifest:
+        """Return the manifest; ValueError where there is none."""
+        return manifest.read(self._folder)
+
+    def check(self, split: Split) -> None:
+        """Raise ValueError for the first shard that is missing, elsewhere, or of another size than is listed."""
+        for entry in split.shards:
+            path = self._folder / entry.name
+            refuse_outside(path, self._folder)
+            try:
+                num_bytes = path.stat().st_size
+            except FileNotFoundError:
+                remedy = "copy it here again, or build the folder anew"
+                raise ValueError(f"{path}: no such file, but {self._folder}/manifest.json lists it; {remedy}") from None
+            if num_bytes != entry.num_bytes:
+                raise ValueError(
+                    f"{path}: has {num_bytes} bytes, the manifest says {entry.num_bytes}: it was cut short or "
+                    f"replaced; copy it again, then run `perceiver data verify {self._folder}`"
+                )
+
+    def index(self, entry: ShardEntry) -> TarIndex:
+        """Return the index beside the tar, or where that is missing, one made anew from the tar."""
+        path = (self._folder / entry.name).with_suffix(".idx")
+        if path.is_file():
+            content, remedy = path.read_bytes(), f"delete it: it is made anew from {entry.name}"
+        else:
+            content = TarIndex.from_tar(self._folder / entry.name).to_bytes()
+            remedy = "the tar itself was changed: copy it again"
+        return checked_index(content, entry, f"{path}: is not the index that the manifest names; {remedy}")
+
+    def open(self, entry: ShardEntry) -> BinaryIO:
+        """Return the tar, opened unbuffered."""
+        return (self._folder / entry.name).open("rb", buffering=0)
+
+    def name(self, entry: ShardEntry) -> str:
+        """Return the path of a shard."""
+        return str(self._folder / entry.name)
+
+
+def checked_index(content: bytes, entry: ShardEntry, complaint: str) -> TarIndex:
+    """Return the index with that content; ValueError with the complaint where it is not the one that was hashed."""
+    if hashlib.sha256(content).hexdigest() != entry.index_sha256:
+        raise ValueError(complaint)
+    return TarIndex.from_bytes(content)
+
+
+def refuse_outside(path: Path, folder: Path) -> None:
+    """Raise ValueError where a path leads out of the folder, by its name or by a link."""
+    if (path.is_symlink() or ".." in path.parts) and not path.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{path}: leads out of the folder; move the shard into it, or name the folder where it lies")

@@ -1,0 +1,156 @@
+"""From the data section of a run's configuration to its loaders, its order and its data state."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_shards import draws
+from data_shards.assemble import Assembler, Source
+from data_shards.config import DataConfig
+from data_shards.data_state import DataState, mix_hash
+from data_shards.dataset import Dataset, check_classes, check_modalities, served
+from data_shards.extents import EXTENT_BYTES
+from data_shards.folder import LocalFolder, ShardFolder
+from data_shards.loader import Loader
+from data_shards.manifest import Split
+from data_shards.mixture import MixedOrder
+from data_shards.order import EvalOrder, Order, TrainOrder
+from data_shards.quarantine import Quarantine
+from data_shards.reader import Reader
+from data_shards.remote import RemoteFolder
+from data_shards.storage_config import DatasetConfig
+
+TRAIN, TEST = "train", "test"
+
+
+def folder(location: str, config: DataConfig) -> ShardFolder:
+    """Return the shard folder at a path or URL."""
+    if "://" in location:
+        return RemoteFolder(location, config.remote)
+    if not location:
+        raise ValueError("data.shards is not set; give the folder that `perceiver data build` wrote, data.shards=PATH")
+    return LocalFolder(Path(location))
+
+
+def label_names(config: DataConfig) -> tuple[str, ...]:
+    """Return the class names of the shards."""
+    locations = [part.shards for part in config.datasets.values()] or [config.shards]
+    return folder(locations[0], config).manifest().label_names
+
+
+def train_datasets(config: DataConfig) -> tuple[Dataset, ...]:
+    """Return what training reads, checked; ValueError says what does not fit."""
+    parts = config.datasets or {"": DatasetConfig(config.shards)}
+    datasets = tuple(
+        served(folder(part.shards, config), TRAIN, config, name=name, weight=part.weight, only=part.modalities)
+        for name, part in sorted(parts.items())
+    )
+    check_modalities(datasets, TRAIN, config)
+    check_classes(datasets)
+    return datasets
+
+
+def train_order(config: DataConfig, seed: int, global_batch: int) -> TrainOrder | MixedOrder:
+    """Return the order in which a run trains; the same on every rank."""
+    return _order(train_datasets(config), config, seed, global_batch)
+
+
+def train_loader(
+    config: DataConfig,
+    *,
+    seed: int,
+    global_batch: int,
+    rank: int = 0,
+    world_size: int = 1,
+    pinned: bool = False,
+    quarantine: Path | None = None,
+) -> Loader:
+    """Return this rank's loader of training batches.
+
+    Bad samples are replaced and listed in the file `quarantine`; without one, the first is an error.
+    """
+    datasets = train_datasets(config)
+    order = _order(datasets, config, seed, global_batch)
+    assembler = _assembler(datasets, order, config, seed, world_size, pinned, quarantine)
+    is_remote = any(isinstance(dataset.folder, RemoteFolder) for dataset in datasets)
+    fetch_ahead = config.remote.fetch_ahead_batches if is_remote else 0
+    return Loader(assembler, order, rank=rank, world_size=world_size, fetch_ahead_batches=fetch_ahead)
+
+
+def eval_loader(
+    config: DataConfig,
+    split: str = TEST,
+    *,
+    global_batch: int,
+    rank: int = 0,
+    world_size: int = 1,
+    pinned: bool = False,
+    quarantine: Path | None = None,
+) -> tuple[Loader, int]:
+    """Return this rank's loader of one pass over a split, and the number of its steps.
+
+    A bad sample is a slot of weight 0, listed in the file `quarantine`; without one it is an error.
+    """
+    dataset = served(folder(config.shards, config), split, config)
+    check_modalities((dataset,), split, config)
+    order = EvalOrder(dataset.split, global_batch)
+    assembler = _assembler((dataset,), order, config, None, world_size, pinned, quarantine)
+    last_step = order.steps_per_epoch - 1
+    return Loader(assembler, order, rank=rank, world_size=world_size, last_step=last_step), order.steps_per_epoch
+
+
+def data_state(config: DataConfig, *, seed: int, global_batch: int, step: int = 0) -> DataState:
+    """Return what decides the samples of every step; a checkpoint keeps it, and another one cannot go on from there."""
+    locations = {name: part.shards for name, part in config.datasets.items()} or {"": config.shards}
+    prints = {name: folder(place, config).manifest().split(TRAIN).fingerprint for name, place in locations.items()}
+    parts = [(name, part.weight, part.modalities) for name, part in config.datasets.items()]
+    manifest = prints[""] if not parts else hashlib.sha256(repr(sorted(prints.items())).encode()).hexdigest()
+    return DataState(
+        manifest, seed, global_batch, config.lanes, config.window, mix=mix_hash(parts) if parts else "", step=step
+    )
+
+
+def _order(datasets: Sequence[Dataset], config: DataConfig, seed: int, global_batch: int) -> TrainOrder | MixedOrder:
+    if not config.datasets:
+        return TrainOrder(datasets[0].split, seed, global_batch, config.lanes, config.window)
+    splits, weights = [dataset.split for dataset in datasets], [dataset.weight for dataset in datasets]
+    return MixedOrder(splits, weights, seed, global_batch, config.lanes, config.window)
+
+
+def _assembler(
+    datasets: Sequence[Dataset],
+    order: Order,
+    config: DataConfig,
+    seed: int | None,
+    world_size: int,
+    pinned: bool,
+    quarantine: Path | None,
+) -> Assembler:
+    sources = [
+        Source(
+            dataset.name,
+            Reader(dataset.folder, dataset.split, live_bytes=live_bytes(dataset.split, order, world_size)),
+            dataset.config,
+            None if seed is None else draws.key("samples", dataset.split.fingerprint, seed),
+        )
+        for dataset in datasets
+    ]
+    bad = Quarantine(quarantine, config.max_bad_rate, _num_samples(datasets)) if quarantine else None
+    return Assembler(sources, config, len(datasets[0].label_names), bad, pinned)
+
+
+def live_bytes(split: Split, order: Order, world_size: int) -> int:
+    """Return the bytes of the extents that this rank's lanes have begun and not finished, with one to spare each."""
+    sample_bytes = sum(shard.num_bytes for shard in split.shards) / split.num_samples
+    return -(-order.lanes // world_size) * (int(order.window * sample_bytes) + 3 * EXTENT_BYTES)
+
+
+def _num_samples(datasets: Sequence[Dataset]) -> Counter[tuple[str, str]]:
+    """Return the samples by (source, modality), with those of a source altogether under modality ""."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for dataset in datasets:
+        counts[dataset.name, ""] = dataset.split.num_samples
+        for shard in dataset.split.shards:
+            counts.update({(dataset.name, kind): count for kind, count in shard.modalities.items()})
+    return counts

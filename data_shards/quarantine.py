@@ -1,0 +1,79 @@
+"""The list of bad samples of a run: each is written once, by whichever rank met it first, and too many end the run."""
+
+import fcntl
+import json
+import os
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+_LISTED = 10
+
+
+class BadBytesError(ValueError):
+    """A sample whose bytes are not those that were written."""
+
+
+@dataclass(frozen=True)
+class BadSample:
+    """A line of the list."""
+
+    shard: str
+    key: str
+    source: str
+    """Dataset, where several are mixed."""
+    modality: str
+    """What cannot be decoded; empty where the sample's bytes have changed."""
+    reason: str
+
+
+class Quarantine:
+    """Bad samples by (shard, key) in a file of JSON lines that all ranks of a run and all its restarts share."""
+
+    def __init__(self, path: Path, max_bad_rate: float, num_samples: Mapping[tuple[str, str], int]) -> None:
+        """`num_samples` has, by (source, modality), how many samples there are; modality "" is all of them."""
+        self._path = path
+        self._max_bad_rate = max_bad_rate
+        self._num_samples = num_samples
+        self._known: set[tuple[str, str]] = set()
+        self._lock = threading.Lock()
+
+    def add(self, bad: BadSample) -> None:
+        """List a bad sample unless it is; ValueError where a source then has too many of a modality."""
+        with self._lock:
+            if (bad.shard, bad.key) not in self._known:
+                listed = self._written(bad)
+                self._known = {(other.shard, other.key) for other in listed}
+                self._check_rate(listed)
+
+    def _written(self, bad: BadSample) -> list[BadSample]:
+        """Return all that is listed, this sample among it."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            content = file.read()
+            lines = content.splitlines(keepends=True)
+            # A line without an end is what a killed process had time to write.
+            listed = [BadSample(**json.loads(line)) for line in lines if line.endswith(b"\n")]
+            if all((other.shard, other.key) != (bad.shard, bad.key) for other in listed):
+                listed.append(bad)
+                file.truncate(sum(len(line) for line in lines if line.endswith(b"\n")))
+                file.write(json.dumps(asdict(bad)).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        return listed
+
+    def _check_rate(self, listed: Sequence[BadSample]) -> None:
+        for (source, modality), count in Counter((bad.source, bad.modality) for bad in listed).items():
+            total = self._num_samples.get((source, modality), 0)
+            if count > self._max_bad_rate * total:
+                of_what = " of ".join(name for name in (modality or "samples", source) if name)
+                shown = [bad for bad in listed if (bad.source, bad.modality) == (source, modality)][:_LISTED]
+                raise ValueError(
+                    f"{count} of {total} {of_what} are bad, above data.max_bad_rate = {self._max_bad_rate}; mend or "
+                    f"leave out what {self._path} lists, or raise the rate: "
+                    + "; ".join(f"{bad.shard}: {bad.key}: {bad.reason}" for bad in shown)
+                )

@@ -1,0 +1,136 @@
+"""A shard folder behind an http(s):// or s3:// URL: whole files come through the cache, each checked by its SHA-256."""
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import urlsplit
+
+import aiohttp
+import fsspec
+from fsspec.callbacks import Callback
+
+from data_shards import manifest
+from data_shards.cache import ShardCache
+from data_shards.folder import checked_index
+from data_shards.manifest import Manifest, ShardEntry, Split
+from data_shards.storage_config import RemoteConfig
+from data_shards.tar_index import TarIndex
+
+_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS = 0.1, 10.0
+
+
+class RemoteFolder:
+    """What a web server or an object store has under a URL."""
+
+    def __init__(self, url: str, config: RemoteConfig) -> None:
+        if not config.cache_folder:
+            raise ValueError(f"{url} needs data.remote.cache_folder: a folder on a local disk for the fetched shards")
+        self._url = url.rstrip("/")
+        self._config = config
+        self._files = _file_system(self._url, config)
+        self._cache = ShardCache(Path(config.cache_folder), config.cache_mib << 20)
+
+    def __str__(self) -> str:
+        return self._url
+
+    def manifest(self) -> Manifest:
+        """Return the manifest, fetched anew."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "manifest.json"
+            self._fetch("manifest.json", path, lambda path: manifest.parse(path.read_text(), self._url))
+            return manifest.parse(path.read_text(), f"{self._url}/manifest.json")
+
+    def check(self, split: Split) -> None:
+        """Do nothing: a look at every shard would be a request for every shard."""
+
+    def index(self, entry: ShardEntry) -> TarIndex:
+        """Return the index beside the tar, or where that is missing, one made anew from the tar."""
+        name = str(Path(entry.name).with_suffix(".idx"))
+        try:
+            with self._cache.open(
+                entry.index_sha256, 0, lambda path: self._fetch_hashed(name, path, entry.index_sha256)
+            ) as file:
+                content = file.read()
+        except FileNotFoundError:
+            with self.open(entry) as file:
+                content = TarIndex.from_tar(Path(f"/proc/self/fd/{file.fileno()}")).to_bytes()
+        complaint = f"{self._url}/{name}: is not the index that the manifest names; index the folder again"
+        return checked_index(content, entry, complaint)
+
+    def open(self, entry: ShardEntry) -> BinaryIO:
+        """Return the tar, fetched unless it is in the cache."""
+        try:
+            return self._cache.open(
+                entry.sha256, entry.num_bytes, lambda path: self._fetch_hashed(entry.name, path, entry.sha256)
+            )
+        except FileNotFoundError as error:
+            raise ValueError(f"{self.name(entry)}: is not there, but the manifest lists it; upload it again") from error
+
+    def name(self, entry: ShardEntry) -> str:
+        """Return the URL of a shard."""
+        return f"{self._url}/{entry.name}"
+
+    def _fetch_hashed(self, name: str, path: Path, sha256: str) -> None:
+        def check(path: Path) -> None:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            if found != sha256:
+                raise ValueError(f"its sha256 is {found}, the manifest says {sha256}")
+
+        self._fetch(name, path, check)
+
+    def _fetch(self, name: str, path: Path, check: Callable[[Path], object]) -> None:
+        """Fetch a file until `check` takes it; FileNotFoundError where there is none, ValueError past the deadline."""
+        url, deadline = f"{self._url}/{name}", time.monotonic() + self._config.deadline_seconds
+        delay, num_attempts = _FIRST_DELAY_SECONDS, 0
+        while True:
+            num_attempts += 1
+            # Any Exception: each library under fsspec has errors of its own.
+            try:
+                self._files.get_file(url, str(path), callback=_Deadline(deadline))
+                check(path)
+            except FileNotFoundError:
+                raise
+            except Exception as error:
+                if time.monotonic() + delay > deadline:
+                    raise ValueError(
+                        f"{url}: not fetched in {self._config.deadline_seconds} s and {num_attempts} attempts "
+                        f"({type(error).__name__}: {error}); see to the server, or raise data.remote.deadline_seconds"
+                    ) from error
+            else:
+                return
+            time.sleep(delay)
+            delay = min(2 * delay, _LONGEST_DELAY_SECONDS)
+
+
+class _Deadline(Callback):  # type: ignore[misc] # fsspec has no types
+    """Ends a transfer in which something arrives now and then, but not in time."""
+
+    def __init__(self, deadline: float) -> None:
+        super().__init__()
+        self._deadline = deadline
+
+    def relative_update(self, inc: int = 1) -> None:
+        super().relative_update(inc)
+        if time.monotonic() > self._deadline:
+            raise TimeoutError("too slow")
+
+
+def _file_system(url: str, config: RemoteConfig) -> fsspec.AbstractFileSystem:
+    """Return fsspec's file system for the URL, with our timeout and without retries of its own."""
+    scheme, seconds = urlsplit(url).scheme, config.timeout_seconds
+    if scheme in ("http", "https"):
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=seconds, sock_read=seconds)
+        return fsspec.filesystem(scheme, skip_instance_cache=True, client_kwargs={"timeout": timeout})
+    if scheme == "s3":
+        settings = {"connect_timeout": seconds, "read_timeout": seconds, "retries": {"max_attempts": 0}}
+        try:
+            files = fsspec.filesystem("s3", skip_instance_cache=True, config_kwargs=settings)
+        except ImportError as error:
+            raise ValueError(f"{url} needs s3fs: pip install 'perceiver-trainer[s3]'") from error
+        files.retries = 1
+        return files
+    raise ValueError(f"{url}: shards are read from folders, http://, https:// and s3://, not from {scheme}://")
