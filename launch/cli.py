@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from launch import data, runs
+from launch.console import AsJson
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -17,7 +18,6 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(runs.app)
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Run = Annotated[Path, typer.Argument(help="Run folder.")]
 
 

@@ -1,0 +1,47 @@
+"""What the commands have in common on the terminal: options, a progress bar, the report on shards."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from data_shards.manifest import Manifest
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Processes.")]
+
+
+@contextmanager
+def progress_bar(name: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar on standard error and give the function that moves it: (done, total)."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(name, total=None)
+
+        def advance(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield advance
+
+
+def report_shards(folder: Path, manifest: Manifest, *, as_json: bool) -> None:
+    """Print what a shard folder holds."""
+    splits = {
+        name: {
+            "samples": split.num_samples,
+            "shards": len(split.shards),
+            "bytes": sum(shard.num_bytes for shard in split.shards),
+        }
+        for name, split in manifest.splits.items()
+    }
+    if as_json:
+        typer.echo(json.dumps({"folder": str(folder), "splits": splits, "labels": list(manifest.label_names)}))
+        return
+    for name, counts in splits.items():
+        samples, shards, size = counts["samples"], counts["shards"], counts["bytes"]
+        typer.echo(f"{folder}/{name}: {samples} samples in {shards} shards, {size} bytes")
