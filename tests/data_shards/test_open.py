@@ -1,0 +1,179 @@
+"""From the configuration to batches: mixing, quarantine, data state, and what is refused."""
+
+import io
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_shards import adopt, manifest
+from data_shards import open as opening
+from data_shards.batch import Batch
+from data_shards.config import DataConfig, PointsConfig, TextConfig
+from data_shards.data_state import DataState
+from data_shards.loader import Loader
+from data_shards.manifest import Manifest
+from data_shards.storage_config import DatasetConfig
+
+TextShards = Callable[..., Manifest]
+WriteTar = Callable[..., Path]
+CONFIG = DataConfig(text=TextConfig(num_bytes=12), lanes=4, window=8)
+
+
+@pytest.fixture
+def config(tmp_path: Path, text_shards: TextShards) -> DataConfig:
+    text_shards(tmp_path / "data", [20, 17, 23], "train")
+    text_shards(tmp_path / "data", [11], "test")
+    return replace(CONFIG, shards=str(tmp_path / "data"))
+
+
+def flip(path: Path, content: bytes) -> None:
+    """Change one bit of the sample whose text this is."""
+    data = bytearray(path.read_bytes())
+    data[data.rindex(content)] ^= 1
+    path.write_bytes(data)
+
+
+def open_train(config: DataConfig, quarantine: Path | None = None, **ranks: int) -> Loader:
+    return opening.train_loader(config, seed=0, global_batch=12, quarantine=quarantine, **ranks)
+
+
+def keys_of(loader: Loader, steps: range) -> list[tuple[str, ...]]:
+    with loader:
+        return [loader(step).keys for step in steps]
+
+
+def test_a_bad_sample_is_replaced_by_the_same_one_on_every_rank_and_after_a_resume(
+    tmp_path: Path, config: DataConfig
+) -> None:
+    whole = keys_of(open_train(config), range(10))
+    flip(Path(config.shards) / "train/000001.tar", b"tr001_0005")
+    config, listed = replace(config, max_bad_rate=0.05), tmp_path / "run/quarantine.jsonl"
+    replaced = keys_of(open_train(config, listed), range(10))
+    pairs = zip(sum(whole, ()), sum(replaced, ()), strict=True)
+    changed = [(old, new) for old, new in pairs if old != new]
+    assert {old for old, _ in changed} == {"tr001_0005"}
+    assert all(new.startswith("tr001_") for _, new in changed)
+    halves = [keys_of(open_train(config, listed, rank=rank, world_size=2), range(4, 10)) for rank in (0, 1)]
+    assert [first + second for first, second in zip(*halves, strict=True)] == replaced[4:]
+    lines = [json.loads(line) for line in listed.read_text().splitlines()]
+    assert [(line["key"], line["modality"]) for line in lines] == [("tr001_0005", "")]
+    assert lines[0]["shard"].endswith("000001.tar")
+    assert "not what was written" in lines[0]["reason"]
+
+
+def test_too_many_bad_samples_end_the_run_with_their_list(tmp_path: Path, config: DataConfig) -> None:
+    for key in (b"tr001_0005", b"tr001_0006"):
+        flip(Path(config.shards) / "train/000001.tar", key)
+    loader = open_train(replace(config, max_bad_rate=1 / 60), tmp_path / "bad.jsonl")
+    with pytest.raises(ValueError, match=r"2 of 60 samples are bad, above data\.max_bad_rate .*tr001_0005.*tr001_0006"):
+        keys_of(loader, range(10))
+
+
+def test_a_rate_counts_the_samples_of_its_modality_alone(tmp_path: Path, write_tar: WriteTar) -> None:
+    members = [(f"{n:03d}.txt", b"hello") for n in range(100)] + [("100.npy", b"no array"), ("101.npy", b"nor this")]
+    write_tar(tmp_path / "data/train/0.tar", members)
+    adopt.index(tmp_path / "data")
+    config = replace(CONFIG, shards=str(tmp_path / "data"), points=PointsConfig(num_points=4), max_bad_rate=0.5)
+    with pytest.raises(ValueError, match=r"2 of 2 points are bad"):
+        keys_of(open_train(config, tmp_path / "bad.jsonl"), range(16))
+
+
+def test_a_bad_sample_of_an_evaluation_is_padding(tmp_path: Path, config: DataConfig) -> None:
+    flip(Path(config.shards) / "test/000000.tar", b"te000_0003")
+    listed = tmp_path / "bad.jsonl"
+    loader, num_steps = opening.eval_loader(replace(config, max_bad_rate=0.1), global_batch=4, quarantine=listed)
+    with loader:
+        batches = [loader(step) for step in range(num_steps)]
+    assert sum(batch.num_samples for batch in batches) == 10
+    assert "te000_0003" in listed.read_text()
+
+
+def test_a_line_that_a_killed_process_left_unfinished_is_dropped(tmp_path: Path, config: DataConfig) -> None:
+    flip(Path(config.shards) / "train/000001.tar", b"tr001_0005")
+    listed = tmp_path / "bad.jsonl"
+    listed.write_text('{"shard": "x", "ke')
+    keys_of(open_train(replace(config, max_bad_rate=0.05), listed), range(6))
+    assert [json.loads(line)["key"] for line in listed.read_text().splitlines()] == ["tr001_0005"]
+
+
+def test_datasets_are_mixed_by_weight(tmp_path: Path, text_shards: TextShards) -> None:
+    for name, counts in (("a", [40, 40]), ("b", [12])):
+        text_shards(tmp_path / name, counts)
+    datasets = {"a": DatasetConfig(str(tmp_path / "a"), 3.0), "b": DatasetConfig(str(tmp_path / "b"), 1.0)}
+    config = replace(CONFIG, datasets=datasets)
+    with opening.train_loader(config, seed=0, global_batch=16) as loader:
+        batches = [loader(step) for step in range(10)]
+        sources = [Counter(loader.order.slots(step, 0, 16).source.tolist()) for step in range(10)]
+    assert all(count == {0: 12, 1: 4} for count in sources)
+    assert all(batch.num_samples == 16 for batch in batches)
+
+
+def test_a_dataset_may_serve_only_some_modalities(tmp_path: Path, write_tar: WriteTar, text_shards: TextShards) -> None:
+    stream = io.BytesIO()
+    np.save(stream, np.zeros((4, 3), np.float32))
+    members = [("txt", b"not taken"), ("npy", stream.getvalue())]
+    samples = [[*members, ("cls", b"%d" % (number % 3))] for number in range(16)]
+    named = [(f"{number:03d}.{kind}", data) for number, sample in enumerate(samples) for kind, data in sample]
+    write_tar(tmp_path / "points/train/0.tar", named)
+    adopt.index(tmp_path / "points")
+    text_shards(tmp_path / "text", [16])
+    points, text = (
+        DatasetConfig(str(tmp_path / "points"), modalities=("points",)),
+        DatasetConfig(str(tmp_path / "text")),
+    )
+    datasets = {"p": points, "t": text}
+    config = replace(CONFIG, points=PointsConfig(num_points=4), datasets=datasets)
+    with opening.train_loader(config, seed=0, global_batch=8) as loader:
+        batch: Batch = loader(0)
+    has = list(zip((batch.lengths["points"] > 0).tolist(), (batch.lengths["text"] > 0).tolist(), strict=True))
+    assert Counter(has) == {(True, False): 4, (False, True): 4}
+    bad = replace(config, datasets={"p": points, "t": replace(text, modalities=("points",))})
+    with pytest.raises(ValueError, match=r"datasets\.t\.modalities has 'points', which is not in the shards \(text\)"):
+        opening.train_datasets(bad)
+
+
+def test_datasets_with_other_classes_are_refused(tmp_path: Path, config: DataConfig, text_shards: TextShards) -> None:
+    other = text_shards(tmp_path / "other", [9])
+    manifest.write(replace(other, label_names=("a", "b", "c")), tmp_path / "other")
+    both = {"a": DatasetConfig(config.shards), "b": DatasetConfig(str(tmp_path / "other"))}
+    with pytest.raises(ValueError, match="datasets that are mixed must share their classes"):
+        opening.train_datasets(replace(config, datasets=both))
+
+
+def test_the_data_state_is_small_and_survives_json(config: DataConfig) -> None:
+    state = opening.data_state(config, seed=123, global_batch=4096, step=10**9)
+    assert DataState.from_json(state.to_json()) == state
+    mixed = replace(config, datasets={name: DatasetConfig(config.shards) for name in ("a", "b", "c")})
+    assert len(opening.data_state(mixed, seed=123, global_batch=4096, step=10**9).to_json()) < 300
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"manifest": "f" * 64}, r"manifest = f{64}, now it is [0-9a-f]{64}: .* the shards were rebuilt or replaced"),
+        ({"lanes": 8}, "lanes = 8, now it is 4: it would see other samples; set it back, or start a new run"),
+        ({"seed": 1}, "seed = 1, now it is 0"),
+        ({"mix": "abc"}, "mix = abc, now it is : .* set them back"),
+    ],
+)
+def test_a_resume_with_other_data_is_refused(config: DataConfig, change: dict[str, int], sentence: str) -> None:
+    state = opening.data_state(config, seed=0, global_batch=12)
+    state.check(replace(state, step=99))
+    with pytest.raises(ValueError, match=sentence):
+        state.check(replace(state, **change))  # type: ignore[arg-type]
+
+
+def test_a_data_state_of_another_version_is_refused(config: DataConfig) -> None:
+    text = opening.data_state(config, seed=0, global_batch=12).to_json().replace('"version": 1', '"version": 2')
+    with pytest.raises(ValueError, match="the data state has version 2, expected 1"):
+        DataState.from_json(text)
+
+
+def test_shards_that_are_not_set_are_asked_for() -> None:
+    with pytest.raises(ValueError, match=r"data\.shards is not set"):
+        opening.train_datasets(CONFIG)
