@@ -47,9 +47,9 @@ def train(
     from configs.run import load
 
     if procs:
-        from launch import supervise
+        from launch import local
 
-        raise typer.Exit(supervise.start(load(config, overrides or ()), run, procs))
+        raise typer.Exit(local.start(load(config, overrides or ()), run, procs))
 
     from launch import train as training
 

@@ -1,4 +1,4 @@
-"""`perceiver train --procs N`: a run's ranks on this machine, restarted by the same rules as on a cluster."""
+"""A run's ranks on this machine, restarted by the same rules as on a cluster."""
 
 import fcntl
 import os
@@ -9,27 +9,15 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 
-from configs.run import RunConfig
 from launch import attempts
 from launch.batch import free_port, preferred_port
 from launch.fence import NUMBER
 from launch.folder import RunFolder
-from launch.loaders import absolute
-from launch.open_run import open_run
 from launch.restarts import RestartConfig, verdict
 
 STRAGGLER_SECONDS = 60.0
-
-
-def start(config: RunConfig, path: Path, num_processes: int) -> int:
-    """Make or reopen the run, then train it under supervision; return the exit status."""
-    config, folder = absolute(config), RunFolder(path.resolve())
-    config.train.micro_batches_per_rank(num_processes)
-    open_run(config, folder)
-    return supervise(folder, num_processes, RestartConfig())
 
 
 def supervise(folder: RunFolder, num_processes: int, config: RestartConfig) -> int:

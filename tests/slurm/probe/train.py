@@ -23,7 +23,7 @@ def main(settings: dict[str, Any], path: Path) -> int:
         signal.signal(number, lambda received, _: told.append(received))
     folder, rank = RunFolder(path), int(os.environ["RANK"])
     fence = Fence.of(folder)
-    if os.environ["SLURMD_NODENAME"] == settings.get("broken_node") or settings.get("status"):
+    if os.environ.get("SLURMD_NODENAME") == settings.get("broken_node", "none") or settings.get("status"):
         return int(settings.get("status", 1))
     for step in range(attempts.newest_step(folder) + 1, settings["steps"] + 1):
         time.sleep(0.1)
