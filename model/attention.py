@@ -32,7 +32,7 @@ def attend(
     some_B = valid_BM.any(dim=1)
     # Without a key softmax is 0/0, and zeroing it afterwards leaves NaN in the gradients: such samples see every key.
     seen_BM = valid_BM | ~some_B[:, None]
-    out = _softmax_attention(q_BHNK, k_BHMK, v_BHMV, seen_BM[:, None, None, :])
+    out: Tensor = _softmax_attention(q_BHNK, k_BHMK, v_BHMV, seen_BM[:, None, None, :])
     return out * some_B[:, None, None, None]
 
 
@@ -41,10 +41,11 @@ def _softmax_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> 
     if q.device.type == "cpu" and q.dtype in (torch.bfloat16, torch.float16):
         # The fused CPU kernel multiplies in float32: three to eleven times slower than bfloat16 products.
         scores = (q * width**-0.5) @ k.mT
-        return (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(dim=-1) @ v
+        shares: Tensor = (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(dim=-1)
+        return shares @ v
     if q.device.type != "cpu":
         q, k, v = padded_heads(q, k, v)
-    out = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=width**-0.5)
+    out: Tensor = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=width**-0.5)
     return out[..., :value_width]
 
 

@@ -17,6 +17,7 @@ from model.config_outputs import (
     TextOutput,
 )
 
+ActivationCheckpointing = Literal["none", "blocks", "layers", "selective", "offload"]
 Step = tuple[Literal["cross_attend", "block"], int]
 
 
@@ -58,8 +59,13 @@ class PerceiverConfig:
     """The MLPs' activation: DeepMind's tanh approximation, or the exact one of Hugging Face."""
     cross_attend_form: Literal["auto", "plain", "absorbed", "separable"] = "auto"
     """How the latents read the inputs; all forms give the same numbers, and auto takes the one that costs least."""
-    activation_checkpointing: Literal["none", "blocks", "layers"] = "none"
-    """What the backward pass recomputes instead of keeping: nothing, every block and cross-attend, or every layer."""
+    activation_checkpointing: ActivationCheckpointing = "none"
+    """What the backward pass computes again instead of keeping: nothing; all of every block and cross-attend; the same
+    layer by layer; all but matrix products; or as blocks, with what is kept in the host's memory."""
+    checkpoint_every: int = 1
+    """Of the blocks, only every so many-th is computed again; 1 means all."""
+    compile: bool = False
+    """Whether blocks and cross-attends go through torch.compile."""
 
     @property
     def token_width(self) -> int:
@@ -111,7 +117,7 @@ class PerceiverConfig:
             return
         yield from ((f"inputs.{key}", sentence) for key, sentence in self.inputs.problems())
         yield from ((f"outputs.{key}", sentence) for key, sentence in self.outputs.problems())
-        names = ("num_latents", "latent_width", "num_cross_attends", "layers_per_block")
+        names = ("num_latents", "latent_width", "num_cross_attends", "layers_per_block", "checkpoint_every")
         yield from positive(**{name: getattr(self, name) for name in names})
         for name in ("num_blocks", "min_padding"):
             if getattr(self, name) < 0:

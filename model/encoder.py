@@ -4,30 +4,16 @@ from collections.abc import Callable
 
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from model.attention import CrossAttend, SelfAttend, normalised
 from model.config import PerceiverConfig
 from model.forms import read_form
 from model.inputs import Tokens
 from model.parameters import Table
+from model.recomputation import kept, run_block, run_cross_attend, run_layer
 from model.token_sources import DenseTokens, GridTokens, SeparableTokens, TokenSource
 
 Read = Callable[[int, Tensor], Tensor]
-
-
-def recomputed(layer: Callable[..., Tensor], *inputs: object) -> Tensor:
-    """Return the layer's output, keeping only its inputs for the backward pass.
-
-    Non-reentrant, which alone is exact at every ZeRO stage when a module runs several times in one pass.
-    """
-    out: Tensor = checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False)
-    return out
-
-
-def kept(layer: Callable[..., Tensor], *inputs: object) -> Tensor:
-    """Return the layer's output, keeping what autograd keeps."""
-    return layer(*inputs)
 
 
 class Block(nn.ModuleList):
@@ -36,7 +22,7 @@ class Block(nn.ModuleList):
     def __init__(self, config: PerceiverConfig) -> None:
         width, attention = config.latent_width, config.self_attend
         super().__init__(SelfAttend(width, attention, config.gelu) for _ in range(config.layers_per_block))
-        self.run_layer = recomputed if config.activation_checkpointing == "layers" else kept
+        self.run_layer = run_layer(config.activation_checkpointing)
 
     def forward(self, latents_BND: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
         """Return the latents after all layers."""
@@ -60,16 +46,22 @@ class Encoder(nn.Module):
             for _ in range(num_cross_attends)
         )
         self.blocks = nn.ModuleList(Block(config) for _ in range(num_blocks))
-        self.run_cross_attend = kept if config.activation_checkpointing == "none" else recomputed
-        self.run_block = recomputed if config.activation_checkpointing == "blocks" else kept
+        policy = config.activation_checkpointing
+        self.run_cross_attend = run_cross_attend(policy, absorbed=self.form != "plain")
+        self.run_block, self.checkpoint_every = run_block(policy), config.checkpoint_every
+        if config.compile:
+            for module in (*self.cross_attends, *self.blocks):
+                module.compile()
 
     def forward(self, tokens: Tokens) -> Float[Tensor, "B N D"]:
         """Return the latents after reading and thinking."""
         read = self._plain_read(tokens) if self.form == "plain" else self._absorbed_read(tokens)
         latents_BND = self.latents.weight[None]
+        num_blocks = 0
         for kind, index in self.schedule:
             if kind == "block":
-                latents_BND = self.run_block(self.blocks[index], latents_BND)
+                run = kept if num_blocks % self.checkpoint_every else self.run_block
+                latents_BND, num_blocks = run(self.blocks[index], latents_BND), num_blocks + 1
             else:
                 latents_BND = read(index, latents_BND)
         return latents_BND
