@@ -31,7 +31,7 @@ NUM_POINTS = 256
 CANVAS_PIXELS = 32
 """Side of a frame of the clip."""
 NUM_FRAMES = 8
-DIGIT_PIXELS = 16
+DIGIT_PIXELS = 24
 """Side of the digit in the clip; the originals, and so the images, have 8."""
 FRAMES_PER_SECOND = 8
 

@@ -122,11 +122,11 @@ def digits_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def make_run(tmp_path: Path, digits_shards: Path) -> Callable[..., Run]:
+def make_run(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Run]:
     config = tmp_path / "tiny.yaml"
     config.write_text(TINY)
 
-    def make(name: str, num_processes: int = 1) -> Run:
-        return Run(tmp_path / name, config, digits_shards, num_processes)
+    def make(name: str, num_processes: int = 1, *, config: Path = config, shards: Path | None = None) -> Run:
+        return Run(tmp_path / name, config, shards or request.getfixturevalue("digits_shards"), num_processes)
 
     return make
