@@ -1,6 +1,7 @@
 """`perceiver status`: how far runs are, from their folders and, where there is one, from Slurm's queue."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from launch import attempts, submission
 from launch.folder import RunFolder, existing
 from launch.queue import Job
 from launch.restarts import Attempt
+from trainer import ledger
 
 SILENT_SECONDS = 10 * attempts.HEARTBEAT_SECONDS
 State = dict[str, str | int | float | None]
@@ -46,7 +48,7 @@ def main(paths: Sequence[Path], *, watch: bool = False, as_json: bool = False) -
         _watch(folders)
     elif len(folders) == 1:
         for name, value in read(folders[0]).items():
-            sys.stdout.write(f"{name.replace('_', ' '):<20} {'-' if value is None else value}\n")
+            sys.stdout.write(f"{name.replace('_', ' ').removesuffix(' seconds'):<20} {_cell(name, value)}\n")
     else:
         Console().print(table([read(folder) for folder in folders]))
     return 0
@@ -59,7 +61,7 @@ def read(folder: RunFolder) -> State:
     step, step_seconds = int(newest.get("step", 0)), float(newest.get("step_seconds", 0.0))
     history = attempts.history(folder)
     job, submitted = submission.job(folder), submission.read(folder)
-    checkpoint = attempts.newest_step(folder)
+    checkpoint, entries = attempts.newest_step(folder), ledger.read(folder.ledger_folder)
     name, reason = state_of(folder, history, job, is_finished=step >= steps)
     return {
         "run": str(folder.path),
@@ -73,7 +75,7 @@ def read(folder: RunFolder) -> State:
         "loss": newest.get("loss"),
         "samples_per_second": newest.get("samples_per_second"),
         "eta_seconds": round((steps - step) * step_seconds) if step_seconds else None,
-        "goodput": goodput(history, step, step_seconds),
+        "goodput": ledger.goodput(entries) if entries else None,
         "newest_checkpoint": f"step_{checkpoint:08d}" if checkpoint else None,
         "seconds_since_log": round(time.time() - folder.metrics_path.stat().st_mtime) if newest else None,
     }
@@ -100,14 +102,6 @@ def state_of(
     return "unfinished", job.state.lower() if job else None
 
 
-def goodput(history: Sequence[Attempt], step: int, step_seconds: float) -> float | None:
-    """Return the share of the time since the first attempt began that went into steps which are still there."""
-    if not history or not step_seconds:
-        return None
-    until = history[-1].ended_at or time.time()
-    return round(min(1.0, step * step_seconds / max(until - history[0].started_at, 1e-9)), 3)
-
-
 def table(states: Sequence[State]) -> Table:
     """Return the states as a table, a row a run."""
     result = Table(*COLUMNS, box=None)
@@ -130,7 +124,8 @@ def _cell(name: str, value: str | float | None) -> str:
     if value is None:
         return "-"
     if name == "run":
-        return Path(str(value)).name
+        # As short as a path can be typed here.
+        return min(str(value), os.path.relpath(str(value)), key=len)
     if name == "eta_seconds":
         minutes, seconds = divmod(int(value), 60)
         return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"

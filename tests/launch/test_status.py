@@ -47,8 +47,3 @@ def test_a_rank_without_a_heartbeat_is_named(folder: RunFolder) -> None:
     os.utime(path, (time.time() - 60, time.time() - 60))
     job = Job("RUNNING", "", "n[1-2]")
     assert status.state_of(folder, [attempt], job, is_finished=False) == ("running", "no heartbeat of rank 3 on n2")
-
-
-def test_goodput_is_the_time_of_the_steps_that_are_still_there() -> None:
-    assert status.goodput([ENDED], step=40, step_seconds=1.0) == 0.4
-    assert status.goodput([], step=40, step_seconds=1.0) is None
