@@ -31,21 +31,13 @@ class ShardCache:
         `fetch` raises where it cannot give a file of that size and hash, and nothing is kept of it.
         """
         path = self._folder / sha256
-        try:
-            return self._opened(path)
-        except FileNotFoundError:
-            # One process of the node fetches; the others wait here, and then find it.
-            with self._locked(f"{int(sha256, 16) % _NUM_LOCKS:02x}.lock"):
-                if not path.exists():
-                    self._fetch(path, num_bytes, fetch)
-                return self._opened(path)
+        if (file := _opened(path)) is not None:
+            return file
+        # One process of the node fetches; the others wait here, and then find it.
+        with self._locked(f"{int(sha256, 16) % _NUM_LOCKS:02x}.lock"):
+            return _opened(path) or self._fetched(path, num_bytes, fetch)
 
-    def _opened(self, path: Path) -> BinaryIO:
-        file = path.open("rb", buffering=0)
-        os.utime(path)  # what was used longest ago is deleted first
-        return file
-
-    def _fetch(self, path: Path, num_bytes: int, fetch: Callable[[Path], None]) -> None:
+    def _fetched(self, path: Path, num_bytes: int, fetch: Callable[[Path], None]) -> BinaryIO:
         # Whoever holds the lock is the only one to fetch this file: other parts are of processes that were killed.
         for left_over in self._folder.glob(f"{path.name}.*.part"):
             left_over.unlink(missing_ok=True)
@@ -53,9 +45,12 @@ class ShardCache:
         part = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.part")
         try:
             fetch(part)
+            # Opened before it has its name: from then on another process may delete it to make room.
+            file = part.open("rb", buffering=0)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
+        return file
 
     def _make_room(self, num_bytes: int) -> None:
         with self._locked("delete.lock"):
@@ -74,3 +69,13 @@ class ShardCache:
         with (self._folder / name).open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _opened(path: Path) -> BinaryIO | None:
+    """Return the file, marked as used just now; None where there is none."""
+    try:
+        file = path.open("rb", buffering=0)
+    except FileNotFoundError:
+        return None
+    os.utime(file.fileno())
+    return file
