@@ -1,0 +1,218 @@
+"""Fault campaign: a run that is disturbed again and again must end with the weights of one that never was.
+
+Faults inside a rank, at exact places (chaos_rank.py): SIGKILL, SIGSTOP and exceptions in steps, saves, commits,
+evaluations and loads, SIGTERM to all, a full disk. Between two starts: checkpoint files that are cut, flipped or
+removed, shards that are cut, another number of ranks. All are drawn from one seed.
+"""
+
+import json
+import random
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from launch.chaos_rank import Action, Place, Plan
+from launch.chaos_ranks import LEFT_BEHIND, attempt
+from launch.folder import RunFolder
+from trainer.checkpoint_folder import complete, read_manifest
+
+HANG_SECONDS = 6.0
+_SAVES = 8
+_FATAL: Sequence[tuple[Place, Action]] = (
+    ("step", "kill"),
+    ("step", "kill"),
+    ("write", "kill"),
+    ("commit", "kill"),
+    ("evaluation", "kill"),
+    ("load", "kill"),
+    ("step", "raise"),
+    ("evaluation", "raise"),
+    ("step", "stop"),
+    ("step", "terminate"),
+)
+_SHARE_OF_FULL_DISKS = 0.3
+_SHARE_OF_DAMAGE = 0.8
+
+
+@dataclass(frozen=True)
+class Met:
+    """One fault that happened."""
+
+    name: str
+    """Place and action, such as "step kill"."""
+    run: int
+    """Number of the disturbed run."""
+    seconds: float
+    """Of the attempt that met it."""
+    statuses: tuple[int, ...] = ()
+    """With which the ranks left."""
+    complaint: str = ""
+    """What was not as it should be."""
+
+
+@dataclass
+class Campaign:
+    """A campaign in a new folder. `command` is `train CONFIG KEY=VALUE ...`; `shards` are copied: some are cut."""
+
+    command: list[str]
+    folder: Path
+    shards: Path
+    steps: int
+    num_ranks: int
+    seed: int
+    met: list[Met] = field(default_factory=list)
+    finished: set[int] = field(default_factory=set)
+    equal: set[int] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.seed)
+        self.own_shards = self.folder / "shards"
+        self.overrides = [
+            f"data.shards={self.own_shards}",
+            f"watch.hang_seconds={HANG_SECONDS}",
+            f"checkpoint.save_every_steps={max(self.steps // _SAVES, 1)}",
+            f"train.evaluate_every_steps={max(self.steps // 3, 1)}",
+        ]
+
+    def run(
+        self, num_faults: int, *, num_resizes: int = 0, progress: Callable[[int, int], None] | None = None
+    ) -> dict[str, Any]:
+        """Meet at least so many faults, and so many changes of the number of ranks; return the report.
+
+        faults, survived (their run finished and every process left as it should), bit_equal (weights and moments of
+        their run are those of the undisturbed one); RuntimeError where the run fails by itself.
+        """
+        started = time.monotonic()
+        self.folder.mkdir(parents=True)
+        shutil.copytree(self.shards, self.own_shards)
+        straight = self.folder / "straight"
+        statuses = self._start(straight)
+        if any(statuses):
+            raise RuntimeError(f"the run fails undisturbed, statuses {statuses}; see {self.folder / 'log'}")
+        number = 0
+        while len(self.met) < num_faults:
+            number += 1
+            self._disturb(self.folder / f"run_{number}", number, num_faults, progress)
+            if fingerprint(self.folder / f"run_{number}") == fingerprint(straight):
+                self.equal.add(number)
+        differences = [self._resize(self.folder / f"resized_{index}", straight) for index in range(num_resizes)]
+        return {
+            "faults": len(self.met),
+            "survived": sum(not met.complaint and met.run in self.finished for met in self.met),
+            "bit_equal": sum(met.run in self.equal for met in self.met),
+            "runs": number,
+            "resizes": num_resizes,
+            "resized_loss_difference": max(differences, default=0.0),
+            "ranks": self.num_ranks,
+            "seed": self.seed,
+            "seconds": round(time.monotonic() - started, 1),
+            "met": [asdict(met) for met in self.met],
+        }
+
+    def _disturb(self, folder: Path, number: int, num_faults: int, progress: Callable[[int, int], None] | None) -> None:
+        """Start a run over and over, with faults each time, until it has finished."""
+        while True:
+            plans = self._plans() if len(self.met) < num_faults else []
+            began = time.monotonic()
+            statuses = self._start(folder, plans)
+            happened = [plan for plan in plans if Path(plan.met_path).exists()]
+            for plan in happened:
+                Path(plan.met_path).unlink()
+                name, seconds = f"{plan.place} {plan.action}", round(time.monotonic() - began, 1)
+                self.met.append(Met(name, number, seconds, statuses, _complaint(happened, statuses)))
+            if progress is not None:
+                progress(len(self.met), num_faults)
+            if not any(statuses):
+                self.finished.add(number)
+                return
+            if not happened:
+                raise RuntimeError(f"run {number} fails by itself, statuses {statuses}; see {self.folder / 'log'}")
+            if len(self.met) < num_faults and self.random.random() < _SHARE_OF_DAMAGE:
+                self._damage(folder, number)
+
+    def _plans(self) -> list[Plan]:
+        # A lone process that is stopped has nobody who could notice.
+        place, action = self.random.choice([fault for fault in _FATAL if fault[1] != "stop" or self.num_ranks > 1])
+        plans = [self._plan(place, action)]
+        if self.random.random() < _SHARE_OF_FULL_DISKS:
+            plans.append(self._plan("write", "full_disk"))
+        return plans
+
+    def _plan(self, place: Place, action: Action) -> Plan:
+        most = {"step": max(self.steps // 3, 1), "write": 4, "commit": 2, "evaluation": 1, "load": 1}[place]
+        met_path = self.folder / f"met_{place}_{action}"
+        return Plan(place, self.random.randint(1, most), action, self.random.choice((0, 1, 5, 20)), str(met_path))
+
+    def _start(self, folder: Path, plans: Sequence[Plan] = (), num_ranks: int = 0) -> tuple[int, ...]:
+        arguments = [*self.command, *self.overrides, "--run", str(folder), "--json"]
+        # Only rank 0 commits; any rank meets the rest.
+        victim = 0 if any(plan.place == "commit" for plan in plans) else self.random.randrange(self.num_ranks)
+        return attempt(arguments, num_ranks or self.num_ranks, plans, victim, self.folder / "log")
+
+    def _damage(self, folder: Path, number: int) -> None:
+        """Spoil a shard, which must be refused until it is mended, or the newest of several checkpoints."""
+        how = self.random.choice(("flip", "flip", "truncate", "truncate", "remove", "shard"))
+        if how == "shard":
+            began = time.monotonic()
+            path = self.random.choice(sorted(self.own_shards.rglob("*.tar")))
+            content = path.read_bytes()
+            path.write_bytes(content[: self.random.randrange(len(content))])
+            statuses = self._start(folder)
+            path.write_bytes(content)
+            complaint = "" if set(statuses) == {2} else f"a cut shard was not refused with status 2: {statuses}"
+            self.met.append(Met("shard truncate", number, round(time.monotonic() - began, 1), statuses, complaint))
+            return
+        checkpoints = complete(RunFolder(folder).checkpoints_folder)
+        if len(checkpoints) > 1:
+            spoil(self.random.choice(sorted(checkpoints[-1].iterdir())), how, self.random)
+            self.met.append(Met(f"checkpoint {how}", number, 0.0))
+
+    def _resize(self, folder: Path, straight: Path) -> float:
+        """Kill a run, let another number of ranks finish it, and return how far its losses are from the straight."""
+        self._start(folder, [self._plan("step", "kill")])
+        statuses = self._start(folder, num_ranks=2 if self.num_ranks == 1 else self.num_ranks // 2)
+        if any(statuses):
+            return float("inf")
+        pairs = zip(_losses(folder), _losses(straight), strict=True)
+        return max(abs(found - expected) / abs(expected) for found, expected in pairs)
+
+
+def spoil(path: Path, how: str, draws: random.Random) -> None:
+    """Flip a bit of a file, cut it, or remove it."""
+    content = bytearray(path.read_bytes())
+    if how == "remove":
+        path.unlink()
+    elif how == "truncate":
+        path.write_bytes(content[: draws.randrange(len(content))])
+    else:
+        content[draws.randrange(len(content))] ^= 1 << draws.randrange(8)
+        path.write_bytes(content)
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    """Return the hashes of all files of a run's last checkpoint; nothing if there is none."""
+    checkpoints = complete(RunFolder(folder).checkpoints_folder)
+    if not checkpoints:
+        return {}
+    manifest = read_manifest(checkpoints[-1])
+    return {name: record.xxh3 for name, record in manifest.files.items()} | {"step": str(manifest.state.step)}
+
+
+def _losses(folder: Path) -> list[float]:
+    lines = [json.loads(line) for line in RunFolder(folder).metrics_path.read_text().splitlines()]
+    return [line["loss"] for line in lines if line["kind"] == "train"]
+
+
+def _complaint(plans: list[Plan], statuses: tuple[int, ...]) -> str:
+    """Return what is wrong with how the ranks left after these faults."""
+    actions = {plan.action for plan in plans}
+    if LEFT_BEHIND in statuses:
+        return "processes were left behind"
+    if actions == {"full_disk"}:
+        return f"a full disk ended the run: {statuses}" if any(statuses) else ""
+    if "terminate" in actions:
+        return f"SIGTERM did not end in good order: {statuses}" if set(statuses) - {0, 85} else ""
+    return "" if all(statuses) else f"a rank left as if nothing had happened: {statuses}"

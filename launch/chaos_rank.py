@@ -1,0 +1,103 @@
+"""One rank of a fault campaign: `python -m launch.chaos_rank PLANS train CONFIG ...` is `perceiver train CONFIG ...`
+that meets the faults of its plans at exact places. Nothing of this is in the product's own code.
+"""
+
+import json
+import os
+import resource
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+Place = Literal["step", "write", "commit", "evaluation", "load"]
+Action = Literal["kill", "stop", "raise", "terminate", "full_disk"]
+_BLOCK_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a rank meets, and where."""
+
+    place: Place
+    """Which call: a step, the write of a checkpoint's file, its commit, an evaluation, a load."""
+    count: int
+    """The how manieth of those calls, from 1."""
+    action: Action
+    """What happens there."""
+    delay_ms: int
+    """How long after the call began; 0 is before it begins."""
+    met_path: str
+    """A file that is made when it happens."""
+
+
+def main(plans: list[Plan], arguments: list[str]) -> None:
+    """Put the faults in their places and run the command."""
+    import launch.train
+    import trainer.checkpoint
+    import trainer.engine
+    from launch import cli
+
+    places: dict[Place, tuple[Any, str]] = {
+        "step": (trainer.engine.Engine, "step"),
+        "write": (trainer.checkpoint, "write"),
+        "commit": (trainer.checkpoint.Store, "_commit"),
+        "evaluation": (launch.train, "evaluate"),
+        "load": (trainer.checkpoint.Store, "load"),
+    }
+    for plan in plans:
+        owner, name = places[plan.place]
+        setattr(owner, name, _meeting(plan, getattr(owner, name)))
+    sys.argv = ["perceiver", *arguments]
+    cli.main()
+
+
+def _meeting(plan: Plan, call: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the call such that the planned one meets the fault."""
+    calls = 0
+
+    def planned(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # whatever is called
+        nonlocal calls
+        calls += 1
+        if calls != plan.count:
+            return call(*args, **kwargs)
+        if plan.action == "full_disk":
+            return _on_a_full_disk(plan, lambda: call(*args, **kwargs))
+        if plan.delay_ms and plan.action != "raise":
+            threading.Timer(plan.delay_ms / 1000, _happen, (plan,)).start()
+        else:
+            _happen(plan)
+        return call(*args, **kwargs)
+
+    return planned
+
+
+def _happen(plan: Plan) -> None:
+    Path(plan.met_path).touch()
+    match plan.action:
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        case "raise":
+            raise RuntimeError("a fault of the campaign")
+        case "terminate" | "full_disk":
+            pass  # the driver signals all ranks once it sees the file
+
+
+def _on_a_full_disk(plan: Plan, call: Callable[[], Any]) -> Any:  # noqa: ANN401  # whatever is called
+    """Let the kernel refuse to make any file of this process longer than a block, as a full disk would."""
+    Path(plan.met_path).touch()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (_BLOCK_BYTES, limits[1]))
+    try:
+        return call()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+if __name__ == "__main__":
+    main([Plan(**plan) for plan in json.loads(sys.argv[1])], sys.argv[2:])
