@@ -1,0 +1,170 @@
+"""What the trainer adds to the step time of a bare PyTorch DDP loop, all of it: engine, loop, metrics, watch.
+
+    torchrun --standalone --nproc-per-node 2 -m benchmarks.engine --json engine.json
+
+The same network, batches, AdamW and clipping; rounds of steps in turns, since the machine may be shared; the ratio of a
+pair of neighbouring rounds is taken, and the median of all pairs is shown. Steps of about 300 ms on one core a rank.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from data_shards.batch import Batch
+from trainer import optimizers
+from trainer.checkpoint import Store
+from trainer.config import CheckpointConfig, OptimizerConfig, TrainConfig
+from trainer.engine import Engine
+from trainer.hang import HangWatch
+from trainer.ledger import Ledger
+from trainer.loop import fit
+from trainer.objective import Classification
+from trainer.run_state import RunState
+from trainer.sinks import JsonLines
+from trainer.watch import StopRequest
+from trainer.world import World
+
+OPTIMIZER = OptimizerConfig(clip_norm=1.0, schedule="constant")
+WIDTH, DEPTH, ROWS = 512, 6, 192
+TARGET = 1.05
+
+
+class Network(nn.Module):
+    """A stack of residual blocks, 12 M parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 4 * WIDTH), nn.GELU(), nn.Linear(4 * WIDTH, WIDTH))
+            for _ in range(DEPTH)
+        )
+        self.head = nn.Linear(WIDTH, 10)
+
+    def forward(self, inputs: dict[str, Tensor], lengths: dict[str, Tensor]) -> dict[str, Tensor]:  # noqa: ARG002
+        hidden = inputs["points"]
+        for block in self.blocks:
+            hidden = hidden + block(hidden)
+        return {"label": self.head(hidden.mean(dim=1))}
+
+
+def batch(index: int) -> Batch:
+    generator = torch.Generator().manual_seed(index)
+    return Batch(
+        arrays={"points": torch.randn(ROWS, 2, WIDTH, generator=generator)},
+        lengths={"points": torch.full((ROWS,), 2)},
+        labels=torch.randint(0, 10, (ROWS,), generator=generator),
+        weights=torch.ones(ROWS),
+        keys=("x",) * ROWS,
+        targets={},
+    )
+
+
+class Clock:
+    """Batches that note when they are asked for: the time between two is that of a step with all around it."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def __call__(self, index: int) -> Batch:
+        self.times.append(time.perf_counter())
+        return batch(index % 4)
+
+    def step_seconds(self) -> float:
+        return statistics.median(b - a for a, b in zip(self.times, self.times[1:], strict=False))
+
+
+def bare() -> Callable[[int], float]:
+    """Return a function that makes so many steps of a DDP loop and returns the seconds of one."""
+    network = DistributedDataParallel(Network())
+    optimizer = optimizers.make(network, OPTIMIZER)
+    objective = Classification()
+
+    def run(steps: int) -> float:
+        clock = Clock()
+        for index in range(steps + 1):
+            part = clock(index)
+            loss = objective.sums(network, part)["label"] / ROWS
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(network.parameters(), OPTIMIZER.clip_norm)
+            optimizer.step()
+            loss.item()
+        return clock.step_seconds()
+
+    return run
+
+
+def ours(world: World, zero_stage: int, folder: Path) -> Callable[[int], float]:
+    """Return a function that makes so many steps through fit(), with every watcher and writer on."""
+    folder.mkdir(exist_ok=True)
+    train = TrainConfig(steps=1 << 30, global_batch=ROWS * world.world_size, zero_stage=zero_stage)
+    engine = Engine(Network(), Classification(), optimizer=OPTIMIZER, train=train, world=world)
+    store = Store(folder, CheckpointConfig(save_every_steps=0, save_every_minutes=0), world)
+    done = 0
+
+    def run(steps: int) -> float:
+        nonlocal done
+        clock = Clock()
+        upto = TrainConfig(**{**vars(train), "steps": done + steps + 1})
+        sinks = [JsonLines(folder / "metrics.jsonl", done)] if world.is_first else []
+        with HangWatch(folder / "watch", world, seconds=60.0) as hang:
+            fit(
+                upto,
+                engine=engine,
+                batches=clock,
+                state=RunState(step=done),
+                store=store,
+                sinks=sinks,
+                stop=StopRequest(folder / "stop"),
+                world=world,
+                ledger=Ledger(folder / "ledger", world),
+                hang=hang,
+            )
+        done += steps + 1
+        return clock.step_seconds()
+
+    return run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=4, help="steps of a round")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    world = World.from_environment(120.0)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(world.broadcast(name))
+        loops = {"ddp": bare(), **{f"zero {stage}": ours(world, stage, folder / str(stage)) for stage in (0, 1)}}
+        seconds: dict[str, list[float]] = {loop: [] for loop in loops}
+        for _ in range(arguments.rounds):
+            for loop, run in loops.items():
+                seconds[loop].append(run(arguments.steps))
+        world.barrier()
+    if world.is_first:
+        report(seconds, arguments.json)
+    world.close()
+
+
+def report(seconds: dict[str, list[float]], path: Path | None) -> None:
+    figures = {}
+    for loop, values in seconds.items():
+        ratios = [value / base for value, base in zip(values, seconds["ddp"], strict=True)]
+        figures[loop] = {"step_ms": 1000 * statistics.median(values), "ratio_to_ddp": statistics.median(ratios)}
+        print(f"{loop:8} {figures[loop]['step_ms']:7.1f} ms   {figures[loop]['ratio_to_ddp']:.3f} of DDP")
+    print(f"target at most {TARGET}")
+    if path:
+        path.write_text(json.dumps(figures, indent=1))
+
+
+if __name__ == "__main__":
+    main()
