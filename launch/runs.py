@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
+from launch.console import AsJson
+
 app = typer.Typer()
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Run = Annotated[Path, typer.Argument(help="Run folder.")]
 Config = Annotated[Path, typer.Argument(help="YAML file of the run, such as configs/digits.yaml.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, such as train.steps=1000.")]

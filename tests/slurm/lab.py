@@ -22,7 +22,7 @@ from typing import Any, Self
 from launch.folder import RunFolder
 
 NUM_NODES = 4
-PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "unshare", "nsenter", "ip")
+PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "unshare", "nsenter", "setpriv", "ip")
 
 
 def missing() -> str:
@@ -136,7 +136,10 @@ class Lab:
     def stop(self) -> None:
         """End all that was started and remove the folder."""
         with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
+            # Steps outlive the daemons, so that they have to be gone first.
+            self.command("scancel", "--user=root", "--state=PENDING")
             self.command("scancel", "--user=root", "--signal=KILL", "--full")
+            self.wait_for(lambda: not self.command("squeue", "--noheader", "--states=RUNNING,COMPLETING"), 10)
         for name in reversed(list(self._processes)):
             self._kill(name)
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -214,7 +217,9 @@ class Lab:
 
     def _start(self, name: str, command: Sequence[str]) -> subprocess.Popen[bytes]:
         with (self.folder / "log" / f"{name.replace(' ', '-')}.out").open("ab") as log:
-            process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log, start_new_session=True)
+            # Whatever becomes of the tests, the daemons and namespaces end with them.
+            words = ["setpriv", "--pdeathsig", "KILL", *command]
+            process = subprocess.Popen(words, env=self.environment, stdout=log, stderr=log, start_new_session=True)
         self._processes[name] = process
         return process
 
@@ -227,8 +232,8 @@ class Lab:
             process.wait()
 
     def _last_lines(self) -> str:
-        logs = sorted((self.folder / "log").glob("*.log"))
-        return "\n".join(f"{log.name}: {line}" for log in logs for line in log.read_text().splitlines()[-8:])
+        log = self.folder / "log" / "slurmctld.log"
+        return "\n".join(log.read_text().splitlines()[-20:]) if log.exists() else "slurmctld has not started"
 
 
 def _check(command: Sequence[str]) -> None:

@@ -22,7 +22,7 @@ def test_a_sweep_is_an_array_with_a_run_for_every_combination(
     runs = perceiver(flat, "sweep", digits_config, *values, "--run", tmp_path / "rates", "--cluster", profile, "--json")
     assert [Path(run["run"]).name for run in runs] == ["learning_rate=1e-3", "learning_rate=2e-3"]
     for run in runs:
-        flat.wait_for_state(run["job_id"], "COMPLETED", timeout=120)
+        flat.wait_for_state(run["job_id"], "COMPLETED", timeout=240)
     states = perceiver(flat, "status", *(run["run"] for run in runs), "--json")
     assert [(state["state"], state["step"]) for state in states] == [("finished", 6)] * 2
     assert states[0]["loss"] != states[1]["loss"]
