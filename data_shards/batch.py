@@ -76,6 +76,11 @@ class Batch:
             weights=self.weights.to(device, non_blocking=True),
         )
 
+    def pinned(self) -> "Batch":
+        """Return the batch in page-locked memory, itself where it is there."""
+        arrays = {name: array if array.is_pinned() else array.pin_memory() for name, array in self.arrays.items()}
+        return replace(self, arrays=arrays)
+
     def micro_batches(self, num_parts: int) -> list["Batch"]:
         """Cut into equal consecutive parts, as views."""
         if len(self.keys) % num_parts:

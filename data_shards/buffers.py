@@ -27,3 +27,7 @@ class BufferPool:
         taken = np.frombuffer(memory.data, np.uint8, num_bytes)
         weakref.finalize(taken, unused.append, memory).atexit = False
         return taken
+
+    def __reduce__(self) -> tuple[type["BufferPool"], tuple[()]]:
+        # Another process begins with a pool of its own.
+        return BufferPool, ()

@@ -49,6 +49,8 @@ class DataConfig:
     """Samples of a lane that are shuffled among each other: none moves further than half of it. Part of the order."""
     num_threads: int = 2
     """Threads that decode, each a whole batch."""
+    num_processes: int = 0
+    """Processes that decode in place of the threads; of use only where a transform holds the interpreter's lock."""
     prefetch_batches: int = 4
     """Batches made ahead of the one that is asked for, at most."""
     prefetch_mib: int = 1024
@@ -101,3 +103,4 @@ class DataConfig:
             yield "max_bad_rate", f"must be from 0 to 1, got {self.max_bad_rate}"
         positive = ("lanes", "window", "num_threads", "prefetch_batches", "prefetch_mib")
         yield from at_least(1, {name: getattr(self, name) for name in positive})
+        yield from at_least(0, {"num_processes": self.num_processes})

@@ -1,14 +1,17 @@
-"""Batch t of this rank, any t, at once: threads make the asked-for batch and the ones that follow it."""
+"""Batch t of this rank, any t, at once: threads, or processes, make the asked-for batch and those that follow."""
 
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
 from data_shards import batch as batches
+from data_shards import worker
 from data_shards.assemble import Assembler
 from data_shards.batch import Batch
 from data_shards.fetch import Fetcher
-from data_shards.order import Order
+from data_shards.order import Order, Slots
 
 MIB = 1 << 20
 
@@ -17,7 +20,7 @@ class Loader:
     """This rank's part of any global batch.
 
     `loader(step)` returns it; batches come from one order, so a step is the same whenever and wherever it is asked for.
-    A loader serves one caller at a time. Close it, or use it as a context manager, to end its threads.
+    A loader serves one caller at a time. Close it, or use it as a context manager, to end its threads or processes.
     """
 
     def __init__(
@@ -44,7 +47,12 @@ class Loader:
         self._num_ahead = max(
             1, min(config.prefetch_batches, config.prefetch_mib * MIB // batches.num_bytes(config, share))
         )
-        self._workers = ThreadPoolExecutor(config.num_threads, thread_name_prefix="decode")
+        self._workers: Executor = (
+            worker.processes(replace(assembler, pinned=False), config.num_processes)
+            if config.num_processes
+            else ThreadPoolExecutor(config.num_threads, thread_name_prefix="decode")
+        )
+        self._make: Callable[[Slots], Batch] = worker.make if config.num_processes else assembler.batch
         self._coming: dict[int, Future[Batch]] = {}
         readers = [source.reader for source in assembler.sources]
         self._fetcher = Fetcher(order, self._slots, readers, fetch_ahead_batches) if fetch_ahead_batches else None
@@ -60,8 +68,9 @@ class Loader:
             self._coming.pop(other).cancel()
         for number in wanted:
             if number not in self._coming:
-                self._coming[number] = self._workers.submit(self._make, number)
-        return self._coming.pop(step).result()
+                self._coming[number] = self._submitted(number)
+        batch = self._coming.pop(step).result()
+        return batch.pinned() if self.assembler.pinned else batch
 
     def close(self) -> None:
         """End the threads; what is being made is finished, what waits is dropped."""
@@ -72,8 +81,8 @@ class Loader:
         for source in self.assembler.sources:
             source.reader.close()
 
-    def _make(self, step: int) -> Batch:
-        return self.assembler.batch(self.order.slots(step, *self._slots))
+    def _submitted(self, step: int) -> Future[Batch]:
+        return self._workers.submit(self._make, self.order.slots(step, *self._slots))
 
     def __enter__(self) -> Self:
         return self

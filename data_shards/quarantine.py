@@ -40,6 +40,10 @@ class Quarantine:
         self._known: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
 
+    def __reduce__(self) -> tuple[type["Quarantine"], tuple[Path, float, Mapping[tuple[str, str], int]]]:
+        # Processes share the file alone.
+        return Quarantine, (self._path, self._max_bad_rate, self._num_samples)
+
     def add(self, bad: BadSample) -> None:
         """List a bad sample unless it is; ValueError where a source then has too many of a modality."""
         with self._lock:

@@ -2,6 +2,7 @@
 
 import threading
 from bisect import bisect_right
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -32,10 +33,15 @@ class Reader:
     def __init__(self, folder: ShardFolder, split: Split, *, live_bytes: int) -> None:
         self.extents = ExtentCache(live_bytes)
         self._pool = BufferPool()
+        self._live_bytes = live_bytes
         self._folder = folder
         self._shards = split.shards
         self._tables: dict[int, _Table] = {}
         self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Callable[..., "Reader"], tuple[ShardFolder, Split, int]]:
+        # Another process has a reader of its own, with nothing read.
+        return _reader, (self._folder, Split(self._shards, ()), self._live_bytes)
 
     def key(self, shard: int, sample: int) -> str:
         """Return the key of a sample."""
@@ -101,6 +107,10 @@ class Reader:
                 f"bytes {begin} to {end} are not what was written; "
                 f"copy the shard again, then run `perceiver data verify {self._folder}`"
             )
+
+
+def _reader(folder: ShardFolder, split: Split, live_bytes: int) -> Reader:
+    return Reader(folder, split, live_bytes=live_bytes)
 
 
 class _Table:

@@ -33,6 +33,10 @@ class RemoteFolder:
         self._files = _file_system(self._url, config)
         self._cache = ShardCache(Path(config.cache_folder), config.cache_mib << 20)
 
+    def __reduce__(self) -> tuple[type["RemoteFolder"], tuple[str, RemoteConfig]]:
+        # Connections belong to a process.
+        return RemoteFolder, (self._url, self._config)
+
     def __str__(self) -> str:
         return self._url
 

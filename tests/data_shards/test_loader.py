@@ -1,5 +1,6 @@
 """The loader gives the order's samples, at any world size and from any step, and ends cleanly."""
 
+import multiprocessing
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -164,3 +165,26 @@ def test_a_class_without_samples_is_refused(folder: Path) -> None:
         open_train(folder)
     with open_test(folder) as loader:
         assert loader(0).num_samples > 0
+
+
+@pytest.mark.slow
+def test_processes_change_nothing_and_end_with_the_loader(folder: Path) -> None:
+    with open_train(folder) as threads, open_train(folder, config=replace(CONFIG, num_processes=2)) as processes:
+        for step in (0, 1, 5, 2):
+            expected, batch = threads(step), processes(step)
+            assert batch.keys == expected.keys
+            torch.testing.assert_close(batch.arrays, expected.arrays, rtol=0, atol=0)
+            assert all(array.is_shared() for array in batch.arrays.values())
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+def test_an_error_in_a_process_names_shard_and_key(folder: Path) -> None:
+    shards = manifest.read(folder)
+    manifest.write(replace(shards, label_names=("zero", "one")), folder)
+    config = replace(CONFIG, num_processes=1)
+    with (
+        open_train(folder, config=config) as loader,
+        pytest.raises(ValueError, match=r"tar: tr\d+_\d+: label 2 is out of"),
+    ):
+        loader(0)
