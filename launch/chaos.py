@@ -19,7 +19,7 @@ from launch.chaos_ranks import LEFT_BEHIND, attempt
 from launch.folder import RunFolder
 from trainer.checkpoint_folder import complete, read_manifest
 
-HANG_SECONDS = 6.0
+HANG_SECONDS = 20.0
 _SAVES = 8
 _FATAL: Sequence[tuple[Place, Action]] = (
     ("step", "kill"),

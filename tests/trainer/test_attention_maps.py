@@ -1,0 +1,59 @@
+"""Attention maps are what the network attends with: shares that add up to 1 over what is there."""
+
+from pathlib import Path
+
+import torch
+
+from model.config import PerceiverConfig
+from model.config_inputs import ImageInput, InputsConfig, TextInput
+from model.config_outputs import LabelOutput, OutputsConfig
+from model.perceiver import Perceiver
+from trainer.attention_maps import attention_maps, draw, readable
+
+CONFIG = PerceiverConfig(
+    inputs=InputsConfig(image=ImageInput(height=6, width=4), text=TextInput(max_tokens=5, embedding_width=16)),
+    outputs=OutputsConfig(label=LabelOutput(num_classes=3)),
+    num_latents=3,
+    latent_width=16,
+    num_cross_attends=2,
+    num_blocks=2,
+    layers_per_block=1,
+)
+INPUTS = {
+    "image": torch.randint(0, 256, (2, 6, 4, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8),
+    "text": torch.full((2, 5), 70, dtype=torch.int16),
+}
+LENGTHS = {"image": torch.tensor([6, 6]), "text": torch.tensor([3, 0])}
+# The last layer starts at zero, which would hide every difference.
+WEIGHTS = {
+    name: tensor + 0.1 * torch.randn(tensor.shape, generator=torch.Generator().manual_seed(2))
+    for name, tensor in Perceiver(CONFIG, seed=1).state_dict().items()
+}
+
+
+def test_shares_add_up_over_all_modalities_and_hidden_tokens_get_none(tmp_path: Path) -> None:
+    network = readable(CONFIG, WEIGHTS)
+    maps = attention_maps(network, INPUTS, LENGTHS)
+    assert [of_layer.cross_attend for of_layer in maps] == [0, 1]
+    for of_layer in maps:
+        assert of_layer.weights["image"].shape == (2, 3, 6, 4)
+        total = of_layer.weights["image"].sum((2, 3)) + of_layer.weights["text"].sum(2)
+        torch.testing.assert_close(total, torch.ones(2, 3))
+        assert (of_layer.weights["text"][0, :, 3:] == 0).all()
+        assert (of_layer.weights["text"][1] == 0).all()
+    assert not torch.equal(maps[0].weights["image"], maps[1].weights["image"])
+    draw(maps, "image", 0, tmp_path / "map.png")
+    draw(maps, "text", 0, tmp_path / "text.png")
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_map_tells_which_tokens_change_the_answer() -> None:
+    network = readable(CONFIG, WEIGHTS)
+    with torch.no_grad():
+        answer = network(INPUTS, LENGTHS)["label"]
+        changed = {**INPUTS, "text": INPUTS["text"].clone()}
+        changed["text"][:, 3:] = 99
+        # Only tokens with a share of 0 were changed.
+        torch.testing.assert_close(network(changed, LENGTHS)["label"], answer)
+        changed["text"][0, 0] = 99
+        assert not torch.equal(network(changed, LENGTHS)["label"], answer)
