@@ -57,11 +57,12 @@ def walk(path: Path) -> Iterator[Entry]:
 
 
 def _walk(descriptor: int, num_bytes: int) -> Iterator[Entry]:
-    place = 0
+    place, is_announced = 0, False
     extended: dict[str, str] = {}
     while any(block := os.pread(descriptor, BLOCK, place)):
         header = _parse(block, place, num_bytes)
         begin, place = place + BLOCK, place + BLOCK + -(-header.length // BLOCK) * BLOCK
+        is_announced = header.kind in _NAMES_NEXT + _PASSED_OVER
         if header.kind in _NAMES_NEXT:
             extended |= _extended(header, os.pread(descriptor, header.length, begin), begin)
         elif header.kind not in _PASSED_OVER:
@@ -78,6 +79,8 @@ def _walk(descriptor: int, num_bytes: int) -> Iterator[Entry]:
                 )
     if len(block) < BLOCK:
         raise ValueError(f"ends at byte {num_bytes} without an end-of-archive block: it was cut short; copy it again")
+    if is_announced:
+        raise ValueError(f"ends at byte {place} where an extended header announced a member; copy it again")
     _check_rest_is_zero(descriptor, place)
 
 
