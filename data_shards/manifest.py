@@ -51,8 +51,8 @@ class Split:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over names, counts and hashes of the shards: the identity that an order and a resume rest on."""
-        rows = [(shard.name, shard.num_samples, shard.num_bytes, shard.sha256) for shard in self.shards]
-        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+        rows = (f"{shard.sha256} {shard.num_samples} {shard.num_bytes} {shard.name}\n" for shard in self.shards)
+        return hashlib.sha256("".join(rows).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

