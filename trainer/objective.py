@@ -8,7 +8,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from data_shards.batch import Batch
-from model.losses import cross_entropy_sum, labelled
+from model.losses import binary_cross_entropy_sum, cross_entropy_sum, labelled, soft_cross_entropy_sum
 
 
 class Objective(Protocol):
@@ -42,6 +42,49 @@ class Classification:
         return {"label": labelled(batch.labels, batch.weights).sum()}
 
     def sums(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Return the weighted sum of the cross-entropies."""
+        """Return the weighted sum of the cross-entropies, where labels were mixed with the mixed ones."""
         logits = network(batch.arrays, batch.lengths)["label"]
-        return {"label": cross_entropy_sum(logits, batch.labels, batch.weights, smoothing=self.label_smoothing)}
+        if "label" not in batch.targets:
+            return {"label": cross_entropy_sum(logits, batch.labels, batch.weights, smoothing=self.label_smoothing)}
+        smoothed = (1 - self.label_smoothing) * batch.targets["label"] + self.label_smoothing / logits.shape[-1]
+        return {"label": soft_cross_entropy_sum(logits, smoothed, labelled(batch.labels, batch.weights))}
+
+
+@dataclass(frozen=True)
+class SeveralLabels:
+    """A yes or no for each class, as AudioSet's labels: the mean over classes, weighted by the samples' weights."""
+
+    task_weights: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({"label": 1.0}))
+    """One task."""
+
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the sum of the weights of the samples."""
+        return {"label": batch.weights.sum()}
+
+    def sums(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return the weighted sum of the binary cross-entropies."""
+        logits = network(batch.arrays, batch.lengths)["label"]
+        return {"label": binary_cross_entropy_sum(logits, batch.targets["label"], batch.weights)}
+
+
+@dataclass(frozen=True)
+class HiddenWords:
+    """Cross-entropy of the bytes that were hidden from the text, weighted by the samples' weights."""
+
+    task_weights: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({"text": 1.0}))
+    """One task."""
+
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the sum of the weights of the hidden bytes."""
+        return {"text": labelled(*_hidden(batch)).sum()}
+
+    def sums(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return the weighted sum of the cross-entropies."""
+        labels, weights = _hidden(batch)
+        return {"text": cross_entropy_sum(network(batch.arrays, batch.lengths)["text"], labels, weights)}
+
+
+def _hidden(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return the true ids of the hidden bytes, -1 where nothing was hidden, and the weight of each place."""
+    ids = batch.targets["text"].long()
+    return ids.masked_fill(ids == 0, -1), batch.weights[:, None].expand(ids.shape)
