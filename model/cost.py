@@ -134,7 +134,7 @@ def _decoder(config: PerceiverConfig, num_points: dict[str, int]) -> Cost:
     cost = sum((_linear(D, output.num_classes, 1) for output in means), Cost())
     if not asked:
         return cost
-    counts = {name: num_points.get(name, _num_queries(output, config)) for name, output in asked.items()}
+    counts = {name: num_points.get(name, num_queries(output, config)) for name, output in asked.items()}
     cost += _cross_attend(sum(counts.values()), E, N, D, config.decoder.cross_attend)
     width = config.decoder.output_width or E
     if config.decoder.output_width:
@@ -145,7 +145,8 @@ def _decoder(config: PerceiverConfig, num_points: dict[str, int]) -> Cost:
     return sum((*heads, *tables), cost + Cost(parameters=paddings))
 
 
-def _num_queries(output: AnyOutput, config: PerceiverConfig) -> int:
+def num_queries(output: AnyOutput, config: PerceiverConfig) -> int:
+    """Return how many rows of the latents an output asks for, all cells of a grid."""
     match output:
         case TextOutput():
             return config.inputs.text.max_tokens if config.inputs.text else 0
@@ -159,7 +160,7 @@ def _num_queries(output: AnyOutput, config: PerceiverConfig) -> int:
 def _queries(output: AnyOutput, config: PerceiverConfig) -> Cost:
     match output:
         case LabelOutput() | TextOutput():
-            return Cost(_num_queries(output, config) * config.query_width(output))
+            return Cost(num_queries(output, config) * config.query_width(output))
         case GridOutput() if output.positions.kind == "learned":
             cost = Cost(output.num_queries * output.positions.learned_width)
             project_to = output.positions.project_to

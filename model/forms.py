@@ -41,7 +41,7 @@ def read_costs(config: PerceiverConfig) -> dict[Form, int]:
     costs: dict[Form, int] = {"plain": plain}
     moved = reads * 6 * N * C * (F + V)
     if config.cross_attend.num_heads == 1:
-        token_gradients = 4 * C if _tokens_learn(config) else 0
+        token_gradients = 4 * C if tokens_learn(config) else 0
         costs["absorbed"] = moved + reads * N * M * (10 * C + token_gradients + SOFTMAX_ELEMENT)
     if not separable_problem(config):
         costs["separable"] = moved + reads * N * M * SEPARABLE_ELEMENT
@@ -64,13 +64,13 @@ def separable_problem(config: PerceiverConfig) -> str | None:
         return "needs one image, video or spectrogram and nothing beside it; use auto"
     if modalities[0].positions.kind != "fourier":
         return f"needs Fourier positions, got {modalities[0].positions.kind}; use auto"
-    if _tokens_learn(config):
+    if tokens_learn(config):
         return "needs tokens without parameters: no projection, convolution or mask tokens; use auto"
     return None
 
 
-def _tokens_learn(config: PerceiverConfig) -> bool:
-    """Whether the tokens depend on parameters, so that the backward pass must reach them."""
+def tokens_learn(config: PerceiverConfig) -> bool:
+    """Return whether the tokens depend on parameters, so that the backward pass must reach them."""
     modalities = list(config.inputs.chosen().values())
     if len(modalities) > 1 or config.mask_tokens:
         return True
