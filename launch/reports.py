@@ -1,0 +1,127 @@
+"""The commands that tell what runs did and try what they withstand: report, attention, export, chaos."""
+
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from launch.console import AsJson, progress_bar
+
+app = typer.Typer()
+
+Run = Annotated[Path, typer.Argument(help="Run folder.")]
+
+
+@app.command()
+def report(run: Run, as_json: AsJson = False) -> None:
+    """Write RUN/report.html: curves, attempts, goodput, configuration, pictures; one file that needs no other.
+
+    Example: perceiver report runs/digits
+    """
+    from launch.folder import RunFolder, existing
+    from trainer import ledger
+    from trainer.report import Story, page, read_records
+
+    folder = existing(RunFolder(run.resolve()))
+    attempts = ledger.read(folder.ledger_folder)
+    story = Story(
+        name=folder.path.name,
+        config=folder.config_path.read_text(),
+        records=read_records(folder.metrics_path),
+        attempts=attempts,
+        pictures=sorted(folder.pictures_folder.glob("*.png")),
+    )
+    out = folder.path / "report.html"
+    out.write_text(page(story))
+    _tell({"report": str(out), "attempts": len(attempts), "goodput": ledger.goodput(attempts)}, as_json=as_json)
+
+
+@app.command()
+def attention(
+    run: Run,
+    sample: Annotated[int, typer.Option("--sample", min=0, help="Which of the first test samples.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Draw where the latents look at a test sample, a picture a modality: RUN/pictures/attention_*.png.
+
+    Example: perceiver attention runs/digits --sample 3
+    """
+    from launch.attention import main as draw
+
+    _tell({"pictures": [str(path) for path in draw(run, sample)]}, as_json=as_json)
+
+
+@app.command()
+def export(
+    run: Run,
+    out: Annotated[Path, typer.Argument(help="File to write, such as weights.safetensors.")],
+    as_json: AsJson = False,
+) -> None:
+    """Write weights and buffers of the newest checkpoint, fp32 and by name, into one safetensors file.
+
+    Example: perceiver export runs/digits weights.safetensors
+    """
+    from launch.folder import RunFolder, existing
+    from trainer import checkpoint_folder, tensor_file
+
+    checkpoints = checkpoint_folder.complete(existing(RunFolder(run.resolve())).checkpoints_folder)
+    if not checkpoints:
+        raise ValueError(f"{run}: holds no complete checkpoint yet; train further, then export")
+    if out.exists():
+        raise ValueError(f"{out}: exists; choose another name")
+    record = tensor_file.write(out, checkpoint_folder.read_weights(checkpoints[-1]))
+    step = checkpoint_folder.read_manifest(checkpoints[-1]).state.step
+    _tell({"file": str(out), "step": step, "bytes": record.num_bytes, "xxh3": record.xxh3}, as_json=as_json)
+
+
+@app.command()
+def chaos(
+    config: Annotated[Path, typer.Argument(help="YAML file of a short run.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, such as train.steps=40.")] = None,
+    *,
+    faults: Annotated[int, typer.Option("--faults", min=1, help="Faults to meet.")] = 20,
+    seed: Annotated[int, typer.Option("--seed", help="Of the faults.")] = 0,
+    procs: Annotated[int, typer.Option("--procs", min=1, help="Processes of a run, on this machine.")] = 1,
+    resizes: Annotated[int, typer.Option("--resizes", min=0, help="Changes of the number of processes to try.")] = 0,
+    keep: Annotated[Path | None, typer.Option("--keep", help="New folder for the runs and their log.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Disturb a run again and again; its weights must be those of a run that never was disturbed. Shards are copied.
+
+    Example: perceiver chaos configs/digits.yaml data.shards=data/digits train.steps=60 --faults 20 --procs 2
+    """
+    from configs.run import load
+    from launch.chaos import Campaign
+    from launch.loaders import absolute
+
+    run = absolute(load(config, overrides or ()))
+    if not Path(run.data.shards).is_dir():
+        raise ValueError(
+            f"data.shards = {run.data.shards!r}: not a folder; give the one that `perceiver data build` wrote"
+        )
+    if keep is not None and keep.exists():
+        raise ValueError(f"{keep}: exists; --keep needs a new folder")
+    folder = keep or Path(tempfile.mkdtemp()) / "campaign"
+    command = ["train", str(config), *(overrides or ())]
+    campaign = Campaign(command, folder.resolve(), Path(run.data.shards), run.train.steps, procs, seed)
+    with progress_bar("faults") as progress:
+        result = campaign.run(faults, num_resizes=resizes, progress=progress)
+    if keep is None:
+        shutil.rmtree(folder.parent)
+    _tell(result, as_json=as_json)
+    raise typer.Exit(0 if result["survived"] == result["bit_equal"] == result["faults"] else 1)
+
+
+def _tell(result: dict[str, object], *, as_json: bool) -> None:
+    """Print a result as one JSON object, or a line a value."""
+    if as_json:
+        sys.stdout.write(json.dumps(result) + "\n")
+        return
+    for name, value in result.items():
+        rows = value if isinstance(value, list) else [value]
+        for row in rows:
+            sys.stdout.write(f"{name.replace('_', ' ')}: {row}\n")
