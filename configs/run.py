@@ -56,6 +56,7 @@ class RunConfig:
         yield from joint_problems(self.optimizer, self.train)
         yield from self._batch_problems()
         yield from self._shape_problems()
+        yield from self._target_problems()
 
     def _batch_problems(self) -> Iterator[tuple[str, str]]:
         lanes = self.data.lanes
@@ -75,6 +76,19 @@ class RunConfig:
                     f"reads arrays of shape {wanted[modality].shape}, but data.{modality} delivers "
                     f"{delivered[modality].shape}; make the two agree",
                 )
+
+
+    def _target_problems(self) -> Iterator[tuple[str, str]]:
+        """The network's answers must be those that the data's targets ask for."""
+        label, text = self.model.outputs.label, self.data.text
+        is_masked = text is not None and text.masking is not None
+        if is_masked and (self.model.outputs.text is None or label is not None):
+            yield "data.text.masking", "trains the network to fill in words; set model.outputs.text, and nothing else"
+        if label is not None and label.multi_label != self.data.multi_label:
+            yield (
+                "data.multi_label",
+                f"must equal model.outputs.label.multi_label, which is {label.multi_label}; change one of the two",
+            )
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
