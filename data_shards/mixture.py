@@ -73,7 +73,6 @@ class MixedOrder:
         self.steps_per_epoch = max(1, sum(split.num_samples for split in splits) // global_batch)
         """Steps in which as many samples pass as there are in all datasets together."""
         self.num_dropped = sum(split.num_samples % lanes for split in splits)
-        """Samples that one epoch of each dataset leaves out, other ones each time."""
         self._schedule = Schedule(weights)
         self._orders = [LaneOrder(split, seed, lanes, window) for split in splits]
 

@@ -50,6 +50,8 @@ class Order(Protocol):
     lanes: int
     window: int
     steps_per_epoch: int
+    num_dropped: int
+    """Samples that an epoch leaves out, other ones each time."""
 
     def slots(self, step: int, start: int, stop: int) -> Slots:
         """Return slots start to stop of global batch `step`."""
@@ -68,7 +70,6 @@ class TrainOrder:
                 "lower train.global_batch or data.lanes, or add samples"
             )
         self.num_dropped = split.num_samples - self.steps_per_epoch * global_batch
-        """Samples that an epoch leaves out, other ones each time."""
         self._samples = LaneOrder(split, seed, lanes, window).samples
 
     def slots(self, step: int, start: int, stop: int) -> Slots:
@@ -99,6 +100,7 @@ class EvalOrder:
             raise ValueError("the split holds no samples; build it, or evaluate another one")
         self.global_batch, self.lanes, self.window = global_batch, math.gcd(global_batch, 8), 0
         self.steps_per_epoch = -(-split.num_samples // global_batch)
+        self.num_dropped = 0
         self._starts = _starts(np.array([shard.num_samples for shard in split.shards], np.int64))
 
     def slots(self, step: int, start: int, stop: int) -> Slots:

@@ -75,7 +75,8 @@ class Quarantine:
             total = self._num_samples.get((source, modality), 0)
             if count > self._max_bad_rate * total:
                 of_what = " of ".join(name for name in (modality or "samples", source) if name)
-                shown = [bad for bad in listed if (bad.source, bad.modality) == (source, modality)][:_LISTED]
+                alike = [bad for bad in listed if (bad.source, bad.modality) == (source, modality)]
+                shown = sorted(alike, key=lambda bad: (bad.shard, bad.key))[:_LISTED]
                 raise ValueError(
                     f"{count} of {total} {of_what} are bad, above data.max_bad_rate = {self._max_bad_rate}; mend or "
                     f"leave out what {self._path} lists, or raise the rate: "

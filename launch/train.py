@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from configs.run import RunConfig
+from data_shards.order import Order
 from launch.fence import Fence
 from launch.folder import RunFolder
 from launch.loaders import absolute, identity, test_loader, train_loader
@@ -92,7 +93,7 @@ def _train(
             sinks = _sinks(config, folder, state) if world.is_first else []
             for sink in sinks:
                 stack.callback(sink.close)
-            _announce(sinks, state, loaded, halved=train.micro_batch if train != config.train else 0)
+            _announce(sinks, state, loaded, batches.order, halved=train.micro_batch if train != config.train else 0)
             evaluation = _evaluation(config, folder, engine, world, stack)
         return fit(
             train,
@@ -159,9 +160,13 @@ def _sinks(config: RunConfig, folder: RunFolder, state: RunState) -> list[Sink]:
     ]
 
 
-def _announce(sinks: list[Sink], state: RunState, loaded: Loaded | None, *, halved: int) -> None:
+def _announce(sinks: list[Sink], state: RunState, loaded: Loaded | None, order: Order, *, halved: int) -> None:
     """Say what a user should know before the first step."""
     messages = [f"passed over a damaged checkpoint: {sentence}" for sentence in (loaded.damaged if loaded else ())]
+    if order.num_dropped:
+        messages.append(
+            f"an epoch of {order.steps_per_epoch} steps leaves out {order.num_dropped} samples, other ones each time"
+        )
     if halved:
         messages.append(f"out of memory: the micro-batch is now {halved}; the global batch and the results stay")
     for sink in sinks:
