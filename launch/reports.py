@@ -1,4 +1,4 @@
-"""The commands that tell what runs did and try what they withstand: report, attention, export, chaos."""
+"""The commands that tell what runs did and try what they withstand: report, attention, chaos."""
 
 import json
 import shutil
@@ -56,29 +56,6 @@ def attention(
 
 
 @app.command()
-def export(
-    run: Run,
-    out: Annotated[Path, typer.Argument(help="File to write, such as weights.safetensors.")],
-    as_json: AsJson = False,
-) -> None:
-    """Write weights and buffers of the newest checkpoint, fp32 and by name, into one safetensors file.
-
-    Example: perceiver export runs/digits weights.safetensors
-    """
-    from launch.folder import RunFolder, existing
-    from trainer import checkpoint_folder, tensor_file
-
-    checkpoints = checkpoint_folder.complete(existing(RunFolder(run.resolve())).checkpoints_folder)
-    if not checkpoints:
-        raise ValueError(f"{run}: holds no complete checkpoint yet; train further, then export")
-    if out.exists():
-        raise ValueError(f"{out}: exists; choose another name")
-    record = tensor_file.write(out, checkpoint_folder.read_weights(checkpoints[-1]))
-    step = checkpoint_folder.read_manifest(checkpoints[-1]).state.step
-    _tell({"file": str(out), "step": step, "bytes": record.num_bytes, "xxh3": record.xxh3}, as_json=as_json)
-
-
-@app.command()
 def chaos(
     config: Annotated[Path, typer.Argument(help="YAML file of a short run.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, such as train.steps=40.")] = None,
@@ -99,7 +76,7 @@ def chaos(
     from launch.loaders import absolute
 
     run = absolute(load(config, overrides or ()))
-    if not Path(run.data.shards).is_dir():
+    if not run.data.shards or not Path(run.data.shards).is_dir():
         raise ValueError(
             f"data.shards = {run.data.shards!r}: not a folder; give the one that `perceiver data build` wrote"
         )

@@ -25,6 +25,8 @@ Outcome = Literal["finished", "preempted"]
 Evaluate = Callable[[], dict[str, int | dict[str, float]]]
 Batches = Callable[[int], Batch]
 
+_LAST_SAVE_TRIES = 3
+
 
 @dataclass(frozen=True)
 class Step:
@@ -114,6 +116,8 @@ class _Training:
     hang: HangWatch
     profiler: ProfileWindow
     accuracy: float | None = None
+    save_error: str = ""
+    """Of the newest save that ended."""
 
     def run(self, state: RunState) -> tuple[Outcome, RunState]:
         """See `fit`."""
@@ -126,10 +130,7 @@ class _Training:
             if not to_pass:
                 break
             state = self._go_back(state, to_pass)
-        with self.ledger.spent("save"):
-            self.hang.at("the last save")
-            self.store.wait()
-        self._report_saves()
+        self._finish_saving(state)
         return outcome, state
 
     def _until_trouble(self, state: RunState) -> tuple[Outcome, RunState, tuple[int, ...]]:
@@ -205,7 +206,24 @@ class _Training:
 
     def _report_saves(self) -> None:
         for saved in self.store.reports():
+            self.save_error = saved.error
             self._write("save", vars(saved))
+
+    def _finish_saving(self, state: RunState) -> None:
+        """Wait for the last save. One that failed is tried again: no later one would, and its steps would be lost."""
+        for tries_left in reversed(range(_LAST_SAVE_TRIES)):
+            self.hang.at("the last save")
+            with self.ledger.spent("save"):
+                self.store.wait()
+            self._report_saves()
+            if not self.save_error:
+                return
+            if tries_left:
+                self._save(state)
+        raise RuntimeError(
+            f"step {state.step} could not be saved ({self.save_error}); the same command goes on from the checkpoint "
+            "before it once the disk takes files again"
+        )
 
     def _event(self, state: RunState, message: str) -> None:
         self._write("event", {"step": state.step, "message": message})

@@ -21,6 +21,7 @@ from trainer.loop import Batches, fit
 from trainer.profiling import ProfileWindow
 from trainer.run_state import RunState
 from trainer.sinks import JsonLines
+from trainer.tensor_file import FileRecord, write
 from trainer.watch import StopRequest
 from trainer.world import World
 
@@ -157,6 +158,30 @@ def test_a_loss_spike_is_passed_over_where_that_is_asked_for(tmp_path: Path, wor
     assert (state.skipped_batches, state.rollbacks) == ((13,), 1)
     state, _ = train(tmp_path / "unwatched", world, spiked, steps=15, rate=1e-6)
     assert state == RunState(step=15)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("failures", [1, 3])
+def test_a_last_save_that_fails_is_tried_again_and_then_ends_the_run_as_failed(
+    tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    calls = []
+
+    def on_a_full_disk(path: Path, tensors: dict[str, torch.Tensor]) -> FileRecord:
+        # Three files a save; the saves at steps 0 and 3 succeed.
+        calls.append(path)
+        if 6 < len(calls) <= 6 + failures:
+            raise OSError(28, "No space left on device")
+        return write(path, tensors)
+
+    monkeypatch.setattr("trainer.checkpoint.write", on_a_full_disk)
+    if failures == 1:
+        state, _ = train(tmp_path / "run", world, whole_batch, steps=5)
+        assert state == RunState(step=5)
+        assert [path.name for path in complete(tmp_path / "run" / "checkpoints")][-1] == "step_00000005"
+    else:
+        with pytest.raises(RuntimeError, match=r"step 5 could not be saved.*No space left on device"):
+            train(tmp_path / "run", world, whole_batch, steps=5)
 
 
 @pytest.mark.slow
