@@ -27,6 +27,9 @@ def progress_bar(name: str) -> Iterator[Callable[[int, int], None]]:
             bar.update(task, completed=done, total=total)
 
         yield advance
+        if bar.tasks[task].total is None:
+            # Everything was there already: a bar that never moved would look like work left undone.
+            bar.update(task, visible=False)
 
 
 def report_shards(folder: Path, manifest: Manifest, *, as_json: bool) -> None:
