@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from launch import data, reports, runs
+from launch import data, networks, reports, runs
 from launch.console import AsJson
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(runs.app)
 app.add_typer(reports.app)
+app.add_typer(networks.app)
 
 Run = Annotated[Path, typer.Argument(help="Run folder.")]
 
