@@ -1,0 +1,75 @@
+"""Runs whose targets are not one class a sample, through the real command."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_shards.build import build_table
+from data_shards.rows import Literal, Row
+
+SMALL = """
+  num_latents: 8
+  latent_width: 32
+  num_cross_attends: 1
+  num_blocks: 1
+  layers_per_block: 1
+  self_attend: {num_heads: 2}
+optimizer: {learning_rate: 0.01, warmup_steps: 2}
+train: {steps: 30, global_batch: 16, log_every_steps: 1}
+"""
+WORDS = f"""
+data:
+  text: {{num_bytes: 24, masking: {{probability: 0.3}}}}
+  lanes: 4
+  window: 16
+model:
+  inputs: {{text: {{max_tokens: 24, embedding_width: 16}}}}
+  outputs: {{text: {{}}}}
+  cross_attend: {{num_heads: 2, qk_width: 16, value_width: 16}}
+  decoder: {{cross_attend: {{num_heads: 2, qk_width: 16, value_width: 16}}}}
+{SMALL}"""
+CLASSES = f"""
+data:
+  image: {{height: 4, width: 4}}
+  LABELS
+  lanes: 4
+  window: 16
+model:
+  inputs: {{image: {{height: 4, width: 4, positions: {{num_bands: 2}}}}}}
+  outputs: {{label: {{num_classes: 2, multi_label: IS_MULTI}}}}
+{SMALL}"""
+CASES = {
+    "words": WORDS,
+    "mixed": CLASSES.replace("LABELS", "mix: {mixup_alpha: 0.2}").replace("IS_MULTI", "false"),
+    "several": CLASSES.replace("LABELS", "multi_label: true").replace("IS_MULTI", "true"),
+}
+
+
+def row(line: int) -> Row:
+    """A picture as bright as its class, and a sentence that is always the same."""
+    file = io.BytesIO()
+    Image.fromarray(np.full((4, 4), 250 * (line % 2), np.uint8)).save(file, "PNG")
+    return Row(line, (Literal(file.getvalue(), "png"), Literal(b"every word is known", "txt")), label=line % 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_a_run_learns_what_its_targets_say(tmp_path: Path, case: str) -> None:
+    build_table([row(line) for line in range(64)], tmp_path / "shards", label_names="ab", samples_per_shard=32)
+    (tmp_path / "run.yaml").write_text(CASES[case])
+    command = [sys.executable, "-m", "launch", "train", tmp_path / "run.yaml", "--run", tmp_path / "run"]
+    trained = subprocess.run(
+        [*command, f"data.shards={tmp_path / 'shards'}"], capture_output=True, text=True, check=False, timeout=240
+    )
+    assert trained.returncode == 0, trained.stderr
+    records = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    losses = [record["loss"] for record in records if record["kind"] == "train"]
+    assert len(losses) == 30
+    # Mixed labels keep the entropy of their shares, which nothing can learn away.
+    assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:3])
