@@ -163,7 +163,13 @@ def test_padded_heads_give_the_same_attention_with_the_scale_of_the_true_width()
 def test_bfloat16_attention_is_that_of_float64_to_its_precision(masked: bool) -> None:
     q, k, v = (random(2, 3, 5, 8, seed=seed) for seed in range(3))
     valid = torch.tensor([[True, False, True, True, True], [False] * 5]) if masked else None
-    half = [part.bfloat16() for part in (q, k, v)]
-    expected = attend(*(part.double() for part in half), valid)
+    half = [part.bfloat16().requires_grad_() for part in (q, k, v)]
+    exact = [part.detach().double().requires_grad_() for part in half]
+    found, expected = attend(*half, valid), attend(*exact, valid)
     # Eight bits of mantissa, in the scores, the shares and the sums.
-    torch.testing.assert_close(attend(*half, valid).double(), expected, rtol=0, atol=0.03)
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=0.03)
+    found.float().sin().sum().backward()
+    expected.sin().sum().backward()
+    for mine, theirs in zip(half, exact, strict=True):
+        assert mine.grad is not None
+        torch.testing.assert_close(mine.grad.double(), theirs.grad, rtol=0, atol=0.05)
