@@ -4,7 +4,7 @@ import sys
 import time
 from pathlib import Path
 
-from launch import attempts
+from launch import attempts, submission
 from launch.folder import RunFolder, existing
 from launch.rank import log_path
 
@@ -13,10 +13,7 @@ def main(path: Path, *, rank: int, attempt: int, batch: bool, follow: bool) -> i
     """Print a log, and with `follow` whatever is added to it and to those of later attempts; return the exit status."""
     folder = existing(RunFolder(path.resolve()))
     if batch:
-        logs = sorted(folder.logs_folder.glob("*_log.out"), key=lambda log: log.stat().st_mtime)
-        if not logs:
-            raise ValueError(f"{folder.logs_folder}: no log of a batch script; the run was never submitted or waits")
-        _copy(logs[-1], 0)
+        _copy(_batch_log(folder), 0)
         return 0
     number = attempt or attempts.current(folder)
     log = log_path(folder, number, rank)
@@ -31,6 +28,16 @@ def main(path: Path, *, rank: int, attempt: int, batch: bool, follow: bool) -> i
         if not attempt and number < attempts.current(folder):
             number, position = number + 1, 0
         time.sleep(0.5)
+
+
+def _batch_log(folder: RunFolder) -> Path:
+    sent = submission.read(folder)
+    # A task of an array writes beside the logs of the array's first run.
+    found = folder.path.parent.glob(f"*/{folder.logs_folder.name}/{sent.job_id}_0_log.out") if sent else iter(())
+    log = next(found, None)
+    if log is None:
+        raise ValueError(f"{folder.path}: no log of a batch script; the run was never submitted, or waits")
+    return log
 
 
 def _copy(log: Path, position: int) -> int:

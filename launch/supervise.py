@@ -15,7 +15,7 @@ from launch import attempts
 from launch.batch import free_port, preferred_port
 from launch.fence import NUMBER
 from launch.folder import RunFolder
-from launch.restarts import RestartConfig, verdict
+from launch.restarts import FINISHED, RUN_ME_AGAIN, RestartConfig, verdict
 
 STRAGGLER_SECONDS = 60.0
 
@@ -61,7 +61,9 @@ def _wait(ranks: Sequence["subprocess.Popen[bytes]"]) -> int:
                 rank.kill()
         time.sleep(0.1)
     # A process that a signal ended has a negative status; shells say 128 + its number.
-    return max(code if code >= 0 else 128 - code for code in (rank.returncode for rank in ranks))
+    statuses = [code if code >= 0 else 128 - code for code in (rank.returncode for rank in ranks)]
+    failures = [status for status in statuses if status not in (FINISHED, RUN_ME_AGAIN)]
+    return max(failures or statuses)
 
 
 @contextmanager

@@ -26,6 +26,8 @@ def test_a_sweep_is_an_array_with_a_run_for_every_combination(
     states = perceiver(flat, "status", *(run["run"] for run in runs), "--json")
     assert [(state["state"], state["step"]) for state in states] == [("finished", 6)] * 2
     assert states[0]["loss"] != states[1]["loss"]
+    for run in runs:
+        assert f"of {Path(run['run']).name}: job" in flat.perceiver("logs", run["run"], "--batch").stdout
 
 
 def test_a_run_that_waits_says_why_is_not_submitted_twice_and_is_stopped_at_once(
