@@ -1,6 +1,7 @@
 """Targets on their way from the shards into batches."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,7 @@ from PIL import Image
 from data_shards.batch import Batch
 from data_shards.build import build_table
 from data_shards.config import DataConfig, ImageConfig, TextConfig
-from data_shards.loader import Loader
-from data_shards.order import TrainOrder
+from data_shards.open import train_loader
 from data_shards.rows import Literal, Row
 from data_shards.transform_config import MaskingConfig, MixConfig
 
@@ -34,15 +34,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 def first_batch(folder: Path, config: DataConfig, rank: int = 0, world_size: int = 1) -> Batch:
-    from data_shards import manifest
-
-    order = TrainOrder(manifest.read(folder).split("train"), 0, global_batch=12, lanes=2, window=4)
-    with Loader(folder, "train", order, config, seed=0, rank=rank, world_size=world_size, train=True) as loader:
+    config = replace(config, shards=str(folder), lanes=2, window=4)
+    with train_loader(config, seed=0, global_batch=12, rank=rank, world_size=world_size) as loader:
         return loader(0)
 
 
 def test_several_labels_are_a_vector(folder: Path) -> None:
-    batch = first_batch(folder, DataConfig(image=ImageConfig(4, 4), multi_label=True, lanes=2))
+    batch = first_batch(folder, DataConfig(image=ImageConfig(4, 4), multi_label=True))
     for key, target in zip(batch.keys, batch.targets["label"].tolist(), strict=True):
         expected = [0.0, 0.0, 0.0, 1.0]
         expected[int(key) % 3] = 1.0
@@ -50,8 +48,8 @@ def test_several_labels_are_a_vector(folder: Path) -> None:
 
 
 def test_mixed_batches_do_not_depend_on_the_number_of_ranks(folder: Path) -> None:
-    config = DataConfig(image=ImageConfig(4, 4), mix=MixConfig(mixup_alpha=1.0), lanes=2)
-    plain = first_batch(folder, DataConfig(image=ImageConfig(4, 4), lanes=2))
+    config = DataConfig(image=ImageConfig(4, 4), mix=MixConfig(mixup_alpha=1.0))
+    plain = first_batch(folder, DataConfig(image=ImageConfig(4, 4)))
     alone = first_batch(folder, config)
     assert not torch.equal(plain.arrays["image"], alone.arrays["image"])
     for world_size in (2, 3, 6):
@@ -61,7 +59,7 @@ def test_mixed_batches_do_not_depend_on_the_number_of_ranks(folder: Path) -> Non
 
 
 def test_hidden_words_are_targets_apart_from_the_inputs(folder: Path) -> None:
-    batch = first_batch(folder, DataConfig(text=TextConfig(16, masking=MaskingConfig(0.5)), lanes=2))
+    batch = first_batch(folder, DataConfig(text=TextConfig(16, masking=MaskingConfig(0.5))))
     assert batch.arrays.keys() == {"text"}
     hidden = batch.targets["text"] != 0
     assert hidden.any(dim=1).all()
@@ -69,7 +67,7 @@ def test_hidden_words_are_targets_apart_from_the_inputs(folder: Path) -> None:
 
 
 def test_targets_follow_their_batch_into_its_micro_batches(folder: Path) -> None:
-    config = DataConfig(image=ImageConfig(4, 4), multi_label=True, lanes=2)
+    config = DataConfig(image=ImageConfig(4, 4), multi_label=True)
     batch = first_batch(folder, config).to("cpu")
     assert torch.equal(torch.cat([part.targets["label"] for part in batch.micro_batches(3)]), batch.targets["label"])
 
