@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainer.config import CheckpointConfig, OptimizerConfig, ProfileConfig, TrainConfig, WatchConfig
+from trainer.config import CheckpointConfig, OptimizerConfig, ProfileConfig, TrainConfig, WatchConfig, joint_problems
 
 
 @pytest.mark.parametrize("part", [OptimizerConfig, TrainConfig, CheckpointConfig, WatchConfig, ProfileConfig])
@@ -36,3 +36,9 @@ def test_the_micro_batch_is_the_whole_share_unless_one_is_given() -> None:
 def test_a_batch_that_cannot_be_cut_evenly_is_refused(config: object, world_size: int) -> None:
     with pytest.raises(ValueError, match="train"):
         config.micro_batches_per_rank(world_size)
+
+
+def test_lamb_over_cut_weights_is_a_problem_of_both_parts() -> None:
+    lamb = OptimizerConfig(name="lamb")
+    assert [key for key, _ in joint_problems(lamb, TrainConfig(zero_stage=3))] == ["optimizer.name"]
+    assert all(list(joint_problems(lamb, TrainConfig(zero_stage=stage))) == [] for stage in range(3))

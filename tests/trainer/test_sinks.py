@@ -31,6 +31,21 @@ def test_json_lines_drops_steps_after_the_one_resumed_at_and_half_lines(tmp_path
     assert records[0] == {"kind": "train", "step": 1, "loss": 1.0}
 
 
+def test_a_run_that_goes_back_rewrites_the_steps_after_it_and_keeps_its_events(tmp_path: Path) -> None:
+    sink = JsonLines(tmp_path / "metrics.jsonl", 0)
+    write(sink, range(1, 6))
+    sink.rewind(3)
+    sink.write("event", {"step": 3, "message": "went back"})
+    write(sink, range(4, 6))
+    sink.close()
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(record["kind"], record["step"]) for record in records] == [
+        *(("train", step) for step in (1, 2, 3)),
+        ("event", 3),
+        *(("train", step) for step in (4, 5)),
+    ]
+
+
 def test_tensorboard_shows_no_step_twice(tmp_path: Path) -> None:
     for resumed, steps in ((0, range(1, 8)), (4, range(5, 9))):
         sink = TensorBoard(tmp_path, resumed)

@@ -1,0 +1,68 @@
+"""A record tells of the steps since the last one; waits are those of the slowest rank."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import pytest
+import torch
+
+from trainer.engine import StepReport
+from trainer.metrics import Meter, StepTime, Work, measured_peak_flops
+from trainer.world import World
+
+T = TypeVar("T")
+REPORT = StepReport(
+    loss=torch.tensor(2.0),
+    task_losses={"label": torch.tensor(2.0)},
+    learning_rate=0.1,
+    grad_norm=3.0,
+    is_skipped=False,
+    group_norms={"decayed": 2.5},
+    forward_seconds=0.2,
+    num_samples=16,
+)
+
+
+@dataclass(frozen=True)
+class BesideASlowRank(World):
+    """A world in which another rank waits 0.6 s for data and computes 0.9 s in all."""
+
+    def gather(self, item: T) -> list[T]:
+        return [item, (0.6, 0.9)]  # type: ignore[list-item]
+
+
+@pytest.fixture
+def beside() -> World:
+    return BesideASlowRank(rank=0, world_size=2, local_rank=0, device=torch.device("cpu"))
+
+
+def test_rates_and_waits_follow_from_the_steps_since_the_last_record(beside: World) -> None:
+    meter = Meter(beside, Work(flops_per_sample=1e6, tokens_per_sample=10, peak_flops=4e6))
+    meter.add(REPORT, StepTime(seconds=1.0, data_seconds=0.1))
+    meter.add(replace(REPORT, is_skipped=True), StepTime(seconds=3.0, data_seconds=0.1))
+    record = meter.record(7, REPORT)
+    assert record["step"] == 7
+    assert (record["loss"], record["loss/label"], record["grad_norm/decayed"]) == (2.0, 2.0, 2.5)
+    assert record["skipped_steps"] == 1
+    assert record["samples_per_second"] == 8.0
+    assert record["tokens_per_second"] == 80.0
+    assert record["flop_utilisation"] == 1.0  # 8 samples of 1e6 over two devices of 4e6
+    assert record["data_wait_seconds"] == pytest.approx(0.3)
+    assert record["data_wait_share"] == pytest.approx(0.15)
+    assert record["slowest_rank"] == 1
+    assert record["slowest_rank_excess"] == pytest.approx(0.9 / 0.65 - 1)
+    meter.add(REPORT, StepTime(seconds=1.0, data_seconds=0.0))
+    assert meter.record(8, REPORT)["skipped_steps"] == 0
+
+
+def test_nothing_is_claimed_about_work_that_is_not_known(beside: World) -> None:
+    meter = Meter(beside)
+    meter.add(REPORT, StepTime(1.0, 0.0))
+    assert not {"tokens_per_second", "flop_utilisation"} & meter.record(1, REPORT).keys()
+
+
+def test_the_measured_peak_is_a_rate() -> None:
+    peak = measured_peak_flops(torch.device("cpu"), torch.float32)
+    assert math.isfinite(peak)
+    assert peak > 1e8
