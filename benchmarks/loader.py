@@ -215,16 +215,15 @@ def memory_growth(folder: Path, epochs: int) -> float:
         [sys.executable, "-c", f"import loader; loader.watch_memory({str(folder)!r}, {epochs})"],
         cwd=Path(__file__).parent, stdout=subprocess.PIPE, check=True, text=True,
     ).stdout.split()  # fmt: skip
-    return max(int(kib) for kib in seen[2:]) / int(seen[1]) - 1
+    return max(int(pages) for pages in seen[2:]) / int(seen[1]) - 1
 
 
 def watch_memory(folder: str, epochs: int) -> None:
     with open_loader(Path(folder)) as loader:
-        # A quarter of each epoch: what leaks does so a sample, a batch or an epoch at a time.
-        order, steps = loader.order, loader.order.steps_per_epoch // 4
+        steps = loader.order.steps_per_epoch
         for epoch in range(epochs):
-            for step in range(steps):
-                loader(epoch * order.steps_per_epoch + step)
+            for step in range(epoch * steps, (epoch + 1) * steps):
+                loader(step)
             print(Path("/proc/self/statm").read_text().split()[1])
 
 

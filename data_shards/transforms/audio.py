@@ -28,11 +28,10 @@ def _window(
     samples, sample_rate = decode.audio(data)
     samples = resample(samples, sample_rate, config.sample_rate, config.resample)
     spare = len(samples) - config.num_samples
-    window = np.zeros(config.num_samples, np.float32)
     if spare >= 0:
         start = _jittered(spare // 2, spare, config.jitter_samples, rng)
-        window[:] = samples[start : start + config.num_samples]
-        return window, config.num_samples
+        return samples[start : start + config.num_samples], config.num_samples
+    window = np.zeros(config.num_samples, np.float32)
     # A short recording starts at once, or in training after a little silence, which counts as heard.
     start = _jittered(0, -spare, config.jitter_samples, rng)
     window[start : start + len(samples)] = samples
