@@ -184,6 +184,17 @@ def test_a_last_save_that_fails_is_tried_again_and_then_ends_the_run_as_failed(
             train(tmp_path / "run", world, whole_batch, steps=5)
 
 
+def test_a_save_is_due_by_steps_or_by_time(tmp_path: Path, world: World) -> None:
+    def due(step: int, **fields: float) -> bool:
+        store = Store(tmp_path, CheckpointConfig(**fields), world)
+        store.close()
+        return store.is_due(step)
+
+    assert [due(step, save_every_steps=3, save_every_minutes=0) for step in range(1, 7)] == [False, False, True] * 2
+    assert due(1, save_every_steps=0, save_every_minutes=1e-9)
+    assert not due(1, save_every_steps=0, save_every_minutes=10)
+
+
 @pytest.mark.slow
 def test_the_profiler_records_the_window_that_was_asked_for(tmp_path: Path, world: World) -> None:
     train(tmp_path / "run", world, whole_batch, steps=4)
