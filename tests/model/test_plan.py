@@ -81,6 +81,7 @@ def _small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model.tiled, "CPU_TILE_ELEMENTS", 2**13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", [policy for policy in POLICIES if policy != "offload"])
 @pytest.mark.parametrize("form", ["plain", "absorbed", "separable"])
 def test_activations_are_within_a_tenth_of_what_a_step_holds(policy: ActivationCheckpointing, form: Any) -> None:  # noqa: ANN401
