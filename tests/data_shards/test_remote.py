@@ -191,7 +191,7 @@ def test_an_object_that_was_replaced_is_never_served(bucket: str, remote: Remote
     client = boto3.client("s3", region_name="us-east-1", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
     client.put_object(Bucket="shards", Key=f"digits{TAR}", Body=b"other")
     client.close()
-    remote = replace(remote, timeout_seconds=10.0, deadline_seconds=1.0)
+    remote = replace(remote, timeout_seconds=10.0, deadline_seconds=4.0)
     with pytest.raises(ValueError, match=r"s3://shards/digits/train/000001\.tar: not fetched .* its sha256 is"):
         keys(run_config(bucket, remote))
 
