@@ -1,6 +1,7 @@
 """A network as ONNX, for inference elsewhere."""
 
 import warnings
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ def onnx_program(network: Perceiver) -> torch.onnx.ONNXProgram:
     Its inputs are the modalities by name (pixels uint8) and "NAME_length" for each, its outputs the answers by name;
     any batch size is taken.
     """
-    network = network.eval()
+    network = _plain(network).eval()
     chosen = network.config.inputs.chosen()
     values = [_example(network, name) for name in chosen]
     lengths = [torch.full((2,), modality.shape[0] if modality.shape else 1) for modality in chosen.values()]
@@ -50,6 +51,13 @@ def onnx_program(network: Perceiver) -> torch.onnx.ONNXProgram:
         )
     assert program is not None
     return program
+
+
+def _plain(network: Perceiver) -> Perceiver:
+    """Return the network in the plain form: the tiles of the others depend on the batch size, which stays open here."""
+    plain = Perceiver(replace(network.config, cross_attend_form="plain"), seed=0)
+    plain.load_state_dict(network.state_dict())
+    return plain.to(next(network.parameters()))
 
 
 def _example(network: Perceiver, name: str) -> Tensor:
