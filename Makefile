@@ -19,8 +19,10 @@ demo: .venv/installed
 # Several processes share the cores in the tests.
 test fast: export OMP_NUM_THREADS = 1
 
+# A file's tests stay in one process, since they share what is dear to set up. A Slurm wants the machine for itself.
 test: .venv/installed
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slurm"
+	$(BIN)/pytest -m slurm
 
 check: .venv/installed lint fast
 
@@ -31,7 +33,7 @@ lint: .venv/installed
 	$(BIN)/lint-imports
 
 fast: .venv/installed
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 
 clean:
 	rm -rf .venv data runs
