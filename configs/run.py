@@ -77,7 +77,6 @@ class RunConfig:
                     f"{delivered[modality].shape}; make the two agree",
                 )
 
-
     def _target_problems(self) -> Iterator[tuple[str, str]]:
         """The network's answers must be those that the data's targets ask for."""
         label, text = self.model.outputs.label, self.data.text

@@ -25,9 +25,8 @@ def begin(folder: RunFolder) -> str:
     job_id = os.environ["SLURM_JOB_ID"]
     nodes = _scontrol("show", "hostnames", os.environ["SLURM_JOB_NODELIST"]).split()
     attempt = attempts.begin(folder, job_id=job_id, nodes=nodes)
-    _log(
-        f"attempt {attempt.number} of {folder.path.name}: job {job_id} on {' '.join(nodes)} from step {attempt.first_step}"
-    )
+    where = f"job {job_id} on {' '.join(nodes)}"
+    _log(f"attempt {attempt.number} of {folder.path.name}: {where} from step {attempt.first_step}")
     variables = {
         "PERCEIVER_ATTEMPT": attempt.number,
         "MASTER_ADDR": nodes[0],

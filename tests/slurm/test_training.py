@@ -20,20 +20,20 @@ SubmitDigits = Callable[..., tuple[str, RunFolder]]
 
 
 def test_three_warned_stops_leave_the_weights_of_an_undisturbed_run(flat: Lab, submit_digits: SubmitDigits) -> None:
-    length = ("train.steps=100", "train.global_batch=16", "checkpoint.save_every_steps=1000")
+    length = ("train.steps=60", "train.global_batch=16", "checkpoint.save_every_steps=1000", "train.log_every_steps=5")
     undisturbed_id, undisturbed = submit_digits(flat, "undisturbed", *length, processes_per_node=2)
     job_id, stopped = submit_digits(flat, "stopped", *length, processes_per_node=2)
     for count in range(1, 4):
         reached = attempts.newest_step(stopped)
-        flat.wait_for(lambda: logged_step(stopped) >= reached + 10, PATIENCE_SECONDS, f"steps of attempt {count}")  # noqa: B023
+        flat.wait_for(lambda: logged_step(stopped) >= reached + 5, PATIENCE_SECONDS, f"steps of attempt {count}")  # noqa: B023
         # What Slurm does before the time limit, when the job asked for --signal=USR2@...
         flat.command("scancel", "--signal=USR2", job_id)
         flat.wait_for(lambda: attempts.current(stopped) > count, PATIENCE_SECONDS, f"attempt {count + 1}")  # noqa: B023
     for each in (undisturbed_id, job_id):
         flat.wait_for_state(each, "COMPLETED", timeout=PATIENCE_SECONDS)
     assert [attempt.status for attempt in attempts.history(stopped)] == [85, 85, 85, 0]
-    assert final_weights(stopped, 100) == final_weights(undisturbed, 100)
-    assert final_weights(stopped, 100) != final_weights(stopped, attempts.history(stopped)[2].last_step)
+    assert final_weights(stopped, 60) == final_weights(undisturbed, 60)
+    assert final_weights(stopped, 60) != final_weights(stopped, attempts.history(stopped)[2].last_step)
 
 
 def test_a_run_that_is_preempted_loses_a_node_and_changes_its_size_ends_like_an_undisturbed_one(
