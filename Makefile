@@ -19,9 +19,10 @@ demo: .venv/installed
 # Several processes share the cores in the tests.
 test fast: export OMP_NUM_THREADS = 1
 
-# A file's tests stay in one process, since they share what is dear to set up. A Slurm wants the machine for itself.
+# A file's tests stay in one process, since they share what is dear to set up; the long ones come first. A Slurm wants
+# the machine for itself.
 test: .venv/installed
-	$(BIN)/pytest -n 2 --dist loadfile -m "not slurm"
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slurm" tests/runs tests
 	$(BIN)/pytest -m slurm
 
 check: .venv/installed lint fast
