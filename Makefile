@@ -22,7 +22,7 @@ test fast: export OMP_NUM_THREADS = 1
 # A file's tests stay in one process, since they share what is dear to set up; the long ones come first. A Slurm wants
 # the machine for itself.
 test: .venv/installed
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slurm" tests/runs tests
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slurm"
 	$(BIN)/pytest -m slurm
 
 check: .venv/installed lint fast
