@@ -32,13 +32,14 @@ def test_preempted_jobs_save_and_go_on_when_only_term_comes(unwarned: Lab, probe
 
 
 def test_a_job_at_its_time_limit_is_warned_saves_and_goes_on(flat: Lab, probe_run: Make, submit: Submit) -> None:
-    folder = probe_run(steps=330)
+    # Five hundred steps take 50 s, so that the warning comes before the end whenever Slurm looks.
+    folder = probe_run(steps=500)
     # Slurm looks every 30 s and warns when the limit is nearer than the signal's time and 30 s more.
     job_id = submit(flat, folder, nodes=2, minutes=1, signal_seconds=20)
-    flat.wait_for_state(job_id, "COMPLETED", timeout=120)
+    flat.wait_for_state(job_id, "COMPLETED", timeout=180)
     first, *_, last = attempts.history(folder)
     assert (first.status, last.status) == (85, 0)
-    assert signal.SIGUSR2 in _assert_every_step_once(folder, 330)
+    assert signal.SIGUSR2 in _assert_every_step_once(folder, 500)
 
 
 def test_a_job_that_is_requeued_by_hand_saves_and_goes_on(flat: Lab, probe_run: Make, submit: Submit) -> None:
