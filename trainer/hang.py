@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -176,17 +177,29 @@ class HangWatch:
 
     def _end(self) -> None:
         """Write the stacks of this process and end it: the main thread may be in a call that never returns."""
-        assert self._folder is not None
-        with (self._folder / f"stacks_rank_{self._world.rank}.txt").open("w") as file:
+        stacks = self._stacks_path(self._world.rank)
+        beside = stacks.with_name(f".{stacks.name}")
+        with beside.open("w") as file:
             faulthandler.dump_traceback(file, all_threads=True)
+        beside.replace(stacks)
         culprits = json.loads(self._verdict_path.read_text())["culprits"]
         beats = [self._heard[self._world.rank][0], *(beat for beat, _ in self._listen().values())]
-        here = [beat for beat in beats if beat.host == socket.gethostname() and beat.phase != LEFT]
+        present = [beat for beat in beats if beat.phase != LEFT]
+        here = [beat for beat in present if beat.host == socket.gethostname()]
         # One innocent rank a host sees to it that nothing is left behind there.
         keeper = min(here, key=lambda beat: (beat.rank in culprits, beat.rank))
-        if keeper.rank == self._world.rank:
-            _end_all([beat.pid for beat in here if beat.rank != self._world.rank])
+        others = [beat.pid for beat in here if beat.rank != self._world.rank] if keeper.rank == self._world.rank else []
+        _signal(others, signal.SIGCONT)  # a stopped process can write its stacks then
+        # Who leaves breaks the exchange that the others wait in, and they would leave before they have written.
+        _wait(lambda: all(self._stacks_path(beat.rank).exists() for beat in present), _GRACE_SECONDS)
+        if others:
+            _wait(lambda: not any(_lives(pid) for pid in others), _GRACE_SECONDS)
+            _signal(others, signal.SIGKILL)
         os._exit(1)
+
+    def _stacks_path(self, rank: int) -> Path:
+        assert self._folder is not None
+        return self._folder / f"stacks_rank_{rank}.txt"
 
     def _missing(self, patience: float) -> list[str]:
         """Return the ranks of this host that are no longer alive."""
@@ -199,15 +212,17 @@ class HangWatch:
             time.sleep(0.1)
 
 
-def _end_all(pids: list[int]) -> None:
-    """Wake these processes, so that they can write their stacks, and kill those that do not end soon."""
-    for number, patience in ((signal.SIGCONT, _GRACE_SECONDS), (signal.SIGKILL, 0.0)):
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, number)
-        deadline = time.monotonic() + patience
-        while time.monotonic() < deadline and any(_lives(pid) for pid in pids):
-            time.sleep(0.1)
+def _signal(pids: list[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def _wait(done: Callable[[], bool], seconds: float) -> None:
+    """Wait until it is done, but no longer than this."""
+    deadline = time.monotonic() + seconds
+    while not done() and time.monotonic() < deadline:
+        time.sleep(0.1)
 
 
 def _lives(pid: int) -> bool:

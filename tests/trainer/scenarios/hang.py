@@ -29,7 +29,7 @@ def meet_the_fault() -> None:
             raise RuntimeError("the fault")
 
 
-with HangWatch(folder, world, seconds=2.0) as hang:
+with HangWatch(folder, world, seconds=4.0) as hang:
     for step in range(100):
         hang.at(BATCH)
         if world.rank == 1 and step == 3:
