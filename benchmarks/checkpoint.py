@@ -22,12 +22,14 @@ from torch import Tensor, nn
 from trainer.checkpoint import Store
 from trainer.config import CheckpointConfig, OptimizerConfig, TrainConfig
 from trainer.engine import Engine
-from trainer.objective import Classification
+from trainer.objective import Objective
 from trainer.run_state import RunState
+from trainer.tasks import Classification
 from trainer.world import World
 
 LAYERS, WIDTH = 12, 4096
 TARGET = 0.10
+CLASSES = Objective({"label": Classification()}, {"label": 1.0})
 
 
 class Network(nn.Module):
@@ -65,7 +67,7 @@ def measure(world: World, folder: Path, num_layers: int, rounds: int) -> dict[st
     train = TrainConfig(global_batch=world.world_size, zero_stage=1)
     network = Network(num_layers)
     num_parameters = sum(parameter.numel() for parameter in network.parameters())
-    engine = Engine(network, Classification(), optimizer=OptimizerConfig(), train=train, world=world)
+    engine = Engine(network, CLASSES, optimizer=OptimizerConfig(), train=train, world=world)
     stores = {
         mode: Store(folder / mode, CheckpointConfig(keep_last=1, asynchronous=mode == "asynchronous"), world)
         for mode in ("blocking", "asynchronous")

@@ -26,15 +26,17 @@ from trainer.engine import Engine
 from trainer.hang import HangWatch
 from trainer.ledger import Ledger
 from trainer.loop import fit
-from trainer.objective import Classification
+from trainer.objective import Objective
 from trainer.run_state import RunState
 from trainer.sinks import JsonLines
+from trainer.tasks import Classification
 from trainer.watch import StopRequest
 from trainer.world import World
 
 OPTIMIZER = OptimizerConfig(clip_norm=1.0, schedule="constant")
 WIDTH, DEPTH, ROWS, TOKENS = 256, 4, 192, 16
 TARGET = 1.05
+CLASSES = Objective({"label": Classification()}, {"label": 1.0})
 
 
 class Network(nn.Module):
@@ -86,13 +88,12 @@ def bare() -> Callable[[int], float]:
     """Return a function that makes so many steps of a DDP loop and returns the seconds of one."""
     network = DistributedDataParallel(Network())
     optimizer = optimizers.make(network, OPTIMIZER)
-    objective = Classification()
 
     def run(steps: int) -> float:
         clock = Clock()
         for index in range(steps + 1):
             part = clock(index)
-            loss = objective.sums(network, part)["label"] / ROWS
+            loss = CLASSES.sums(network, part)["label"] / ROWS
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), OPTIMIZER.clip_norm)
@@ -107,7 +108,7 @@ def ours(world: World, zero_stage: int, folder: Path) -> Callable[[int], float]:
     """Return a function that makes so many steps through fit(), with every watcher and writer on."""
     folder.mkdir(exist_ok=True)
     train = TrainConfig(steps=1 << 30, global_batch=ROWS * world.world_size, zero_stage=zero_stage)
-    engine = Engine(Network(), Classification(), optimizer=OPTIMIZER, train=train, world=world)
+    engine = Engine(Network(), CLASSES, optimizer=OPTIMIZER, train=train, world=world)
     store = Store(folder, CheckpointConfig(save_every_steps=0, save_every_minutes=0), world)
     done = 0
 

@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from configs.reader import leaves, read
-from data_shards.config import DataConfig
+from data_shards.config import DataConfig, Section
 from model.config import PerceiverConfig
+from model.config_outputs import GridOutput
 from trainer.config import (
     CheckpointConfig,
     OptimizerConfig,
@@ -78,16 +80,33 @@ class RunConfig:
                 )
 
     def _target_problems(self) -> Iterator[tuple[str, str]]:
-        """The network's answers must be those that the data's targets ask for."""
-        label, text = self.model.outputs.label, self.data.text
-        is_masked = text is not None and text.masking is not None
-        if is_masked and (self.model.outputs.text is None or label is not None):
-            yield "data.text.masking", "trains the network to fill in words; set model.outputs.text, and nothing else"
-        if label is not None and label.multi_label != self.data.multi_label:
-            yield (
-                "data.multi_label",
-                f"must equal model.outputs.label.multi_label, which is {label.multi_label}; change one of the two",
-            )
+        """The data must have the targets of the network's answers."""
+        outputs, data = self.model.outputs, self.data
+        is_masked = data.text is not None and data.text.masking is not None
+        if is_masked != (outputs.text is not None):
+            yield "data.text.masking", "hides words that model.outputs.text learns to fill in; set both or neither"
+        if outputs.label is not None and outputs.label.multi_label != data.multi_label:
+            expected = f"must equal model.outputs.label.multi_label, which is {outputs.label.multi_label}"
+            yield "data.multi_label", f"{expected}; change one of the two"
+        if data.has_label_targets and outputs.label is None:
+            yield "model.outputs.label", "is not set, but data.multi_label or data.mix makes targets of it; set it"
+        for name in (*(f"labels.{name}" for name in outputs.labels), *(["flow"] if outputs.flow else [])):
+            yield f"model.outputs.{name}", "has no target: shards hold one label a sample and no flow; leave it out"
+        for name, grid in outputs.grids().items():
+            yield from _grid_problems(name, grid, data.modalities().get(name))
+
+
+def _grid_problems(name: str, grid: GridOutput, section: Section | None) -> Iterator[tuple[str, str]]:
+    """What is drawn again must be read, cell by cell."""
+    answered = (*grid.shape, grid.num_channels)
+    if section is None:
+        yield f"model.outputs.{name}", f"draws again what data.{name} reads; set it, or leave this out"
+    # Sound is cut into patches: a query answers several samples.
+    elif answered != section.shape and (len(section.shape) > 1 or prod(answered) != prod(section.shape)):
+        yield (
+            f"model.outputs.{name}.shape",
+            f"answers {answered}, data.{name} delivers {section.shape}; make them agree",
+        )
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:

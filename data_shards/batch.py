@@ -59,6 +59,8 @@ class Batch:
     targets: dict[str, Tensor] = field(default_factory=dict)
     """"label": float32 (B, classes), where labels are several or mixed; "text": int16 (B, bytes), the true ids of what
     was hidden, 0 elsewhere. Only what the config asks for is there."""
+    index: int = 0
+    """Number of the global batch in its order: the key of draws that all its samples share."""
 
     @property
     def num_samples(self) -> int:
@@ -95,6 +97,7 @@ class Batch:
                 self.weights[cut],
                 self.keys[cut],
                 {name: target[cut] for name, target in self.targets.items()},
+                self.index,
             )
             for cut in cuts
         ]

@@ -69,7 +69,7 @@ class Loader:
         for number in wanted:
             if number not in self._coming:
                 self._coming[number] = self._submitted(number)
-        batch = self._coming.pop(step).result()
+        batch = replace(self._coming.pop(step).result(), index=step)
         return batch.pinned() if self.assembler.pinned else batch
 
     def close(self) -> None:

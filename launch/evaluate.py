@@ -18,7 +18,10 @@ from launch.loaders import absolute, label_names, test_loader
 from launch.together import together
 from model.perceiver import Perceiver
 from trainer import checkpoint_folder
-from trainer.evaluate import evaluate, predictions
+from trainer.evaluate import Evaluation, answers, evaluate, predictions, told
+from trainer.objective import objective
+from trainer.scores import ALL
+from trainer.tasks import Reconstruction
 from trainer.world import World
 
 NUM_PICTURED = 32
@@ -29,18 +32,22 @@ def main(path: Path, *, as_json: bool = False) -> int:
     folder = RunFolder(path.resolve())
     config = absolute(load(existing(folder).config_path))
     world = World.from_environment(config.train.collective_timeout_seconds)
-    found = together(world, lambda: test_loader(config, folder.quarantine_path, world))
-    if found is None:
+    split = together(world, lambda: test_loader(config, folder.quarantine_path, world))
+    if split is None:
         raise ValueError(f"{config.data.shards}: has no test split to evaluate on; build it with one")
-    loader, num_batches = found
+    loader, num_batches = split
     step, network = together(world, lambda: newest_network(config, folder, world))
     with loader:
         batches = (loader(index) for index in range(num_batches))
-        result = {"step": step, **evaluate(network, batches, world, tuple(config.data.modalities()))}
+        found = evaluate(network, objective(config.model.outputs), batches, world, tuple(config.data.modalities()))
         if world.is_first:
+            result = {"step": step, **found.as_json()}
             _write(folder.evaluation_path, result)
             _draw(config, folder, network, loader, world)
-            _tell(folder, result, as_json=as_json)
+            if as_json:
+                sys.stdout.write(json.dumps(result) + "\n")
+            else:
+                _tell(folder, step, found)
     world.close()
     return 0
 
@@ -64,17 +71,24 @@ def _write(path: Path, result: Mapping[str, object]) -> None:
 def _draw(config: RunConfig, folder: RunFolder, network: Perceiver, loader: Loader, world: World) -> None:
     if folder.metrics_path.exists():
         pictures.loss_curve(folder.metrics_path, folder.pictures_folder / "loss.png")
-    if "image" not in config.data.modalities():
-        return
-    names = label_names(config)
-    rows = list(_pictured(network, loader(0), world))[:NUM_PICTURED]
-    images, truths, guesses = zip(*rows, strict=True)
-    pictures.predictions(
-        np.stack(images),
-        [names[truth] for truth in truths],
-        [names[guess] for guess in guesses],
-        folder.pictures_folder / "predictions.png",
-    )
+    outputs = config.model.outputs
+    batch = loader(0)
+    if outputs.label is not None and not outputs.label.multi_label and "image" in config.data.modalities():
+        names = label_names(config)
+        rows = list(_pictured(network, batch, world))[:NUM_PICTURED]
+        images, truths, guesses = zip(*rows, strict=True)
+        pictures.predictions(
+            np.stack(images),
+            [names[truth] for truth in truths],
+            [names[guess] for guess in guesses],
+            folder.pictures_folder / "predictions.png",
+        )
+    if grids := outputs.grids():
+        drawn = answers(network, batch.to(world.device))
+        for name, grid in grids.items():
+            target = Reconstruction(name, grid).target(batch).float().numpy()
+            out = folder.pictures_folder / f"reconstructed_{name}.png"
+            pictures.reconstructions(target, drawn[name].float().cpu().numpy(), out)
 
 
 def _pictured(network: Perceiver, batch: Batch, world: World) -> Iterator[tuple[np.ndarray, int, int]]:
@@ -84,13 +98,14 @@ def _pictured(network: Perceiver, batch: Batch, world: World) -> Iterator[tuple[
         yield batch.arrays["image"][index].numpy(), int(batch.labels[index]), int(guesses[index])
 
 
-def _tell(folder: RunFolder, result: Mapping[str, object], *, as_json: bool) -> None:
-    if as_json:
-        sys.stdout.write(json.dumps(dict(result)) + "\n")
-        return
-    accuracy = result["accuracy"]
-    assert isinstance(accuracy, dict)
-    sys.stdout.write(f"step {result['step']}, {result['samples']} test samples\n")
-    for name, value in accuracy.items():
-        sys.stdout.write(f"  {'all modalities' if name == 'all' else f'{name} alone':<16} {value:7.2%}\n")
+def _tell(folder: RunFolder, step: int, found: Evaluation) -> None:
+    sys.stdout.write(f"step {step}, {found.samples} test samples\n")
+    for measure, values in found.scores.items():
+        for name, value in values.items():
+            sys.stdout.write(f"  {_title(measure, name):<20} {told(measure, value):>8}\n")
     sys.stdout.write(f"pictures: {folder.pictures_folder}\ncurves: tensorboard --logdir {folder.tensorboard_folder}\n")
+
+
+def _title(measure: str, name: str) -> str:
+    shown = "all modalities" if name == ALL else name if measure in ("psnr", "filled_in") else f"{name} alone"
+    return shown if measure == "accuracy" else f"{shown}, {measure.replace('_', ' ')}"

@@ -11,7 +11,7 @@ COLUMNS = 8
 
 
 def loss_curve(metrics_path: Path, out: Path) -> None:
-    """Draw the training loss by step, and the accuracy of the evaluations beside it, from a run's metrics.jsonl."""
+    """Draw the training loss by step, and the scores of the evaluations beside it, from a run's metrics.jsonl."""
     rows = [json.loads(line) for line in metrics_path.read_text().splitlines()]
     losses = [(row["step"], row["loss"]) for row in rows if row["kind"] == "train"]
     evaluations = [row for row in rows if row["kind"] == "evaluation"]
@@ -19,12 +19,16 @@ def loss_curve(metrics_path: Path, out: Path) -> None:
     left, right = figure.subplots(1, 2)
     if losses:
         left.plot(*zip(*losses, strict=True), linewidth=0.8)
-    left.set(title="training loss", xlabel="step", ylabel="cross-entropy", yscale="log")
-    for name in (key for key in (evaluations[-1] if evaluations else ()) if key.startswith("accuracy/")):
+    left.set(title="training loss", xlabel="step", yscale="log")
+    scores = [key for key in (evaluations[-1] if evaluations else ()) if "/" in key]
+    measure = scores[0].partition("/")[0] if scores else "accuracy"
+    for name in (key for key in scores if key.startswith(f"{measure}/")):
         points = [(row["step"], row[name]) for row in evaluations if name in row]
-        right.plot(*zip(*points, strict=True), ".-", label=name.removeprefix("accuracy/"))
-    right.set(title="test accuracy", xlabel="step", ylim=(0, 1))
-    if evaluations:
+        right.plot(*zip(*points, strict=True), ".-", label=name.partition("/")[2])
+    right.set(title=f"test {measure.replace('_', ' ')}", xlabel="step")
+    if measure != "psnr":
+        right.set(ylim=(0, 1))
+    if scores:
         right.legend(title="modalities", loc="lower right")
     for axes in (left, right):
         axes.grid(alpha=0.3)
@@ -42,6 +46,26 @@ def predictions(images: np.ndarray, truths: Sequence[str], guesses: Sequence[str
         cell.imshow(image)
         right = truth == guess
         cell.set_title(guess if right else f"{guess}, is {truth}", color="black" if right else "red", fontsize=9)
+    _save(figure, out)
+
+
+def reconstructions(truths: np.ndarray, drawn: np.ndarray, out: Path) -> None:
+    """Draw what was to be drawn again (N, ..., channels), and below each what the network drew.
+
+    Pictures (N, H, W, 3) are shown whole, of clips (N, T, H, W, 3) the middle frame, of recordings the wave.
+    """
+    figure = Figure(figsize=(1.3 * COLUMNS, 3), layout="constrained")
+    cells = figure.subplots(2, COLUMNS, squeeze=False)
+    for row, (title, values) in enumerate((("input", truths), ("drawn", drawn))):
+        for cell, value in zip(cells[row], values, strict=False):
+            if value.ndim > 2:
+                cell.imshow((value[len(value) // 2] if value.ndim > 3 else value).clip(0, 1))
+            else:
+                cell.plot(value.ravel(), linewidth=0.3)
+                cell.set_ylim(-1, 1)
+        cells[row][0].set_title(title, fontsize=9)
+    for cell in cells.ravel():
+        cell.set(xticks=[], yticks=[])
     _save(figure, out)
 
 

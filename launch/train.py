@@ -26,7 +26,7 @@ from trainer.lock import RunLock
 from trainer.loop import Evaluate, Outcome, fit
 from trainer.memory import fitting
 from trainer.metrics import Meter, Work, measured_peak_flops
-from trainer.objective import Classification, HiddenWords, Objective, SeveralLabels
+from trainer.objective import objective
 from trainer.profiling import ProfileWindow
 from trainer.run_state import RunState
 from trainer.sinks import JsonLines, ProgressBar, Sink, TensorBoard
@@ -80,11 +80,11 @@ def _train(
             together(world, lambda: config.train.micro_batches_per_rank(world.world_size))
             batches = stack.enter_context(together(world, lambda: train_loader(config, folder.quarantine_path, world)))
             network = Perceiver(config.model, seed=config.seed)
-            objective = _objective(config)
             train = config.train
+            goal = objective(config.model.outputs, label_smoothing=train.label_smoothing, seed=config.seed)
             if world.device.type == "cuda":
-                train = fitting(network, objective, batches(0), train, world)
-            engine = Engine(network, objective, optimizer=config.optimizer, train=train, world=world)
+                train = fitting(network, goal, batches(0), train, world)
+            engine = Engine(network, goal, optimizer=config.optimizer, train=train, world=world)
             stack.callback(engine.close)
             store = _store(config, folder, world)
             stack.callback(store.close)
@@ -119,28 +119,16 @@ def _store(config: RunConfig, folder: RunFolder, world: World) -> Store:
     )
 
 
-def _objective(config: RunConfig) -> Objective:
-    """Return what the data's targets ask for; RunConfig has checked that the network answers it."""
-    if config.data.text is not None and config.data.text.masking is not None:
-        return HiddenWords()
-    if config.data.multi_label:
-        return SeveralLabels()
-    return Classification(label_smoothing=config.train.label_smoothing)
-
-
 def _evaluation(
     config: RunConfig, folder: RunFolder, engine: Engine, world: World, stack: ExitStack
 ) -> Evaluate | None:
-    if not isinstance(_objective(config), Classification):
-        # Accuracy is of one class a sample.
-        return None
     found = together(world, lambda: test_loader(config, folder.quarantine_path, world))
     if found is None:
         return None
     loader, num_batches = found
     stack.enter_context(loader)
-    modalities = tuple(config.data.modalities())
-    return lambda: evaluate(engine.network, (loader(step) for step in range(num_batches)), world, modalities)
+    modalities, goal = tuple(config.data.modalities()), objective(config.model.outputs)
+    return lambda: evaluate(engine.network, goal, (loader(step) for step in range(num_batches)), world, modalities)
 
 
 def _work(config: RunConfig, world: World) -> Work:

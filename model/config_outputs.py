@@ -22,16 +22,12 @@ class LabelOutput:
     """Whether a layer of the query's width with a tanh comes before the logits, as for GLUE."""
     multi_label: bool = False
     """Whether a sample may have several classes: a sigmoid a class instead of one softmax."""
-    smoothing: float = 0.0
-    """Share of the target that is spread evenly over all classes."""
     loss_weight: float = 1.0
     """Weight of this task's loss."""
 
     def problems(self) -> Problems:
         """Yield (key, sentence) of every problem."""
         yield from positive(num_classes=self.num_classes)
-        if not 0 <= self.smoothing < 1:
-            yield "smoothing", f"must be in [0, 1), got {self.smoothing}"
         if self.pooling == "mean" and self.query_width:
             yield "query_width", f"has no meaning with pooling=mean, got {self.query_width}; set pooling=query"
 
@@ -73,6 +69,8 @@ class GridOutput:
     """Values that each query is answered with, such as the samples of an audio patch."""
     positions: PositionsConfig = field(default_factory=lambda: PositionsConfig(num_bands=32))
     """The queries; kind "fourier" computes them, kind "learned" has one learned row a query."""
+    train_queries: int = 0
+    """Queries that training asks, drawn anew for every batch; 0 asks all. Evaluation asks all."""
     loss_weight: float = 1.0
     """Weight of this task's loss."""
 
@@ -86,6 +84,8 @@ class GridOutput:
         if not self.shape or min(self.shape) < 1:
             yield "shape", f"needs at least one axis and no empty one, got {tuple(self.shape)}"
         yield from positive(num_channels=self.num_channels)
+        if not 0 <= self.train_queries <= self.num_queries:
+            yield "train_queries", f"must be from 0 to the {self.num_queries} that there are, got {self.train_queries}"
         if self.positions.kind == "none":
             yield "positions.kind", "must be fourier or learned, got none: queries would all be alike"
         yield from ((f"positions.{key}", sentence) for key, sentence in self.positions.problems(self.shape))
@@ -131,6 +131,10 @@ class OutputsConfig:
         """Return the outputs that are set, sorted by name."""
         single = {name: value for name, value in vars(self).items() if value is not None and name != "labels"}
         return dict(sorted((single | dict(self.labels)).items()))
+
+    def grids(self) -> dict[str, GridOutput]:
+        """Return the modalities that are drawn again."""
+        return {name: output for name, output in self.chosen().items() if isinstance(output, GridOutput)}
 
     def problems(self) -> Problems:
         """Yield (key, sentence) of every output's problems."""

@@ -85,7 +85,7 @@ class Store:
         every = self._config.save_every_steps
         return (every > 0 and step % every == 0) or time.monotonic() >= self._next_save_time
 
-    def save(self, engine: Engine, state: RunState, *, accuracy: float | None = None) -> None:
+    def save(self, engine: Engine, state: RunState, *, score: float | None = None) -> None:
         """Save a state; in the background where the config says so, after a save that is still running."""
         started = time.monotonic()
         self.wait()
@@ -96,7 +96,7 @@ class Store:
             identity=self._identity,
             world_size=self._world.world_size,
             files={},
-            accuracy=accuracy,
+            score=score,
             versions={"python": platform.python_version(), **{name: version(name) for name in ("torch", "deepspeed")}},
         )
         self._next_save_time = self._time_after(self._config.save_every_minutes * 60)
@@ -208,14 +208,14 @@ class Store:
 
     def _retire(self) -> None:
         """Delete what is not kept; a newer one is complete by now. A half deleted one is no longer seen."""
-        accuracies: dict[int, float | None] = {}
+        scores: dict[int, float | None] = {}
         folders = {int(path.name.removeprefix("step_")): path for path in checkpoint_folder.complete(self._folder)}
         for step, path in folders.items():
             try:
-                accuracies[step] = checkpoint_folder.read_manifest(path).accuracy
+                scores[step] = checkpoint_folder.read_manifest(path).score
             except ValueError:
-                accuracies[step] = None  # damaged: of no use, but it goes when its turn comes
-        for step in folders.keys() - kept(accuracies, self._config):
+                scores[step] = None  # damaged: of no use, but it goes when its turn comes
+        for step in folders.keys() - kept(scores, self._config):
             hidden = self._folder / f".{folders[step].name}.retired"
             folders[step].rename(hidden)
             shutil.rmtree(hidden)

@@ -37,7 +37,7 @@ class Manifest:
     """Ranks that wrote it; any number can read it."""
     files: dict[str, FileRecord]
     """Size and hash of every other file."""
-    accuracy: float | None = None
+    score: float | None = None
     """Of the newest evaluation, for keeping the best."""
     versions: dict[str, str] | None = None
     """Of the libraries that wrote it."""

@@ -195,7 +195,7 @@ class Engine:
         return {name: math.sqrt(square) / scale for name, square in zip(names, squares.tolist(), strict=True)}
 
     def _weighted(self, losses: dict[str, Tensor]) -> Tensor:
-        return torch.stack([self._objective.task_weights[task] * loss for task, loss in losses.items()]).sum()
+        return torch.stack([self._objective.weights[task] * loss for task, loss in losses.items()]).sum()
 
     def _total(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
         totals = self._world.sum(torch.stack([part.detach().float() for part in parts.values()]))

@@ -1,53 +1,102 @@
-"""Accuracy with all modalities and with each one alone; every sample is counted once at any world size."""
+"""How good a network is on samples that it was not trained on; every sample is counted once at any world size."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from data_shards.batch import NO_LABEL, Batch
+from data_shards.batch import Batch
+from trainer.objective import Objective
+from trainer.scores import ALL, Score, scores_of
+from trainer.tasks import Reconstruction
 from trainer.world import World
 
-ALL = "all"
+CHUNK = 16_384
+"""Queries that are decoded at once: a clip of 16 frames of 224 x 224 asks 800 000."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found."""
+
+    samples: int
+    """That were judged, with all modalities shown."""
+    scores: Mapping[str, Mapping[str, float]]
+    """By what is measured ("accuracy", "psnr", ...; higher is better), then "all", the modality that was shown alone,
+    or the one that was drawn again."""
+
+    @property
+    def best_by(self) -> float:
+        """What the best checkpoint is known by: the first score."""
+        return next(iter(next(iter(self.scores.values())).values()))
+
+    def flat(self) -> dict[str, float]:
+        """Return {"accuracy/all": value, ...}."""
+        return {f"{measure}/{name}": value for measure, by in self.scores.items() for name, value in by.items()}
+
+    def as_json(self) -> dict[str, object]:
+        """Return {"samples": n, "accuracy": {"all": a, "image": b, ...}, ...}."""
+        return {"samples": self.samples, **{measure: dict(by) for measure, by in self.scores.items()}}
 
 
 def evaluate(
-    network: nn.Module, batches: Iterable[Batch], world: World, modalities: tuple[str, ...]
-) -> dict[str, int | dict[str, float]]:
-    """Return {"samples": n, "accuracy": {"all": a, "image": b, ...}} over the labelled samples. Collective.
+    network: nn.Module, objective: Objective, batches: Iterable[Batch], world: World, modalities: tuple[str, ...]
+) -> Evaluation:
+    """Return how well the network answers each task of the objective. Collective.
 
     `batches` is this rank's part, as many batches on every rank; slots without a key only fill a batch. A modality
     alone is measured by setting the lengths of the others to zero, over the samples that have it.
     """
     was_training = network.training
     network.eval()
-    shown = (ALL, *modalities) if len(modalities) > 1 else (ALL,)
-    right = torch.zeros(len(shown), dtype=torch.float64, device=world.device)
-    counted = torch.zeros_like(right)
+    scores = scores_of(objective)
+    alone = modalities if len(modalities) > 1 and any(score.by_modality for score in scores) else ()
+    # Only a network that answers with grids knows of chunks.
+    chunk = {"chunk": CHUNK} if any(isinstance(task, Reconstruction) for task in objective.tasks.values()) else {}
     with torch.no_grad():
         for batch in batches:
             here = batch.to(world.device)
-            real = torch.tensor([key != "" for key in batch.keys], device=world.device) & (here.labels != NO_LABEL)
-            for index, modality in enumerate(shown):
-                lengths = here.lengths if modality == ALL else _alone(here.lengths, modality)
-                judged = real if modality == ALL else real & (lengths[modality] > 0)
-                logits = network(here.arrays, lengths)["label"]
-                right[index] += ((logits.argmax(dim=-1) == here.labels) & judged).sum()
-                counted[index] += judged.sum()
+            real = torch.tensor([key != "" for key in batch.keys], device=world.device)
+            for shown in (ALL, *alone):
+                lengths = here.lengths if shown == ALL else _alone(here.lengths, shown)
+                judged = real if shown == ALL else real & (lengths[shown] > 0)
+                answers = network(here.arrays, lengths, **chunk)
+                for score in scores:
+                    if shown == ALL or score.by_modality:
+                        score.add(shown, answers, here, judged)
     network.train(was_training)
-    right, counted = world.sum(torch.stack([right, counted])).cpu()
-    accuracy = {name: float(r / n) if n else 0.0 for name, r, n in zip(shown, right, counted, strict=True)}
-    return {"samples": int(counted[0]), "accuracy": accuracy}
+    return _evaluation(scores, world)
+
+
+def told(measure: str, value: float | str) -> str:
+    """Return a score as it is printed: decibels of a ratio, per cent of all else."""
+    return f"{value:.2f} dB" if measure.startswith("psnr") else f"{value:.2%}"
 
 
 def predictions(network: nn.Module, batch: Batch) -> Tensor:
     """Return the most likely class of each sample of a batch."""
+    return answers(network, batch)["label"].argmax(dim=-1)
+
+
+def answers(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    """Return the network's answers to a batch, as in an evaluation."""
     was_training = network.training
     network.eval()
     with torch.no_grad():
-        classes: Tensor = network(batch.arrays, batch.lengths)["label"].argmax(dim=-1)
+        answered: dict[str, Tensor] = network(batch.arrays, batch.lengths)
     network.train(was_training)
-    return classes
+    return answered
+
+
+def _evaluation(scores: list[Score], world: World) -> Evaluation:
+    found: dict[str, dict[str, float]] = {}
+    samples = 0
+    for score in scores:
+        values, counted = score.result(world)
+        found.setdefault(score.measure, {}).update(values)
+        samples = max(samples, counted)
+    return Evaluation(samples, found)
 
 
 def _alone(lengths: dict[str, Tensor], modality: str) -> dict[str, Tensor]:

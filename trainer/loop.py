@@ -12,6 +12,7 @@ from trainer import guard
 from trainer.checkpoint import Store
 from trainer.config import ProfileConfig, TrainConfig, WatchConfig
 from trainer.engine import Engine, StepReport
+from trainer.evaluate import Evaluation
 from trainer.hang import BATCH, STEP, HangWatch
 from trainer.ledger import Ledger
 from trainer.metrics import Meter, Record, StepTime
@@ -22,7 +23,7 @@ from trainer.watch import StopRequest
 from trainer.world import World
 
 Outcome = Literal["finished", "preempted"]
-Evaluate = Callable[[], dict[str, int | dict[str, float]]]
+Evaluate = Callable[[], Evaluation]
 Batches = Callable[[int], Batch]
 
 _LAST_SAVE_TRIES = 3
@@ -115,7 +116,8 @@ class _Training:
     ledger: Ledger
     hang: HangWatch
     profiler: ProfileWindow
-    accuracy: float | None = None
+    score: float | None = None
+    """Of the newest evaluation; the best checkpoint is known by it."""
     save_error: str = ""
     """Of the newest save that ended."""
 
@@ -191,18 +193,14 @@ class _Training:
     def _evaluate(self, evaluate: Evaluate, step: int) -> None:
         self.hang.at("evaluation")
         with self.ledger.spent("evaluation"):
-            result = evaluate()
-        accuracy, samples = result["accuracy"], result["samples"]
-        assert isinstance(accuracy, dict)
-        assert isinstance(samples, int)
-        self.accuracy = accuracy["all"]
-        values = {f"accuracy/{name}": value for name, value in accuracy.items()}
-        self._write("evaluation", {"step": step, "samples": samples, **values})
+            evaluation = evaluate()
+        self.score = evaluation.best_by
+        self._write("evaluation", {"step": step, "samples": evaluation.samples, **evaluation.flat()})
 
     def _save(self, state: RunState) -> None:
         self.hang.at("a save")
         with self.ledger.spent("save"):
-            self.store.save(self.engine, state, accuracy=self.accuracy)
+            self.store.save(self.engine, state, score=self.score)
 
     def _report_saves(self) -> None:
         for saved in self.store.reports():

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
+from trainer.evaluate import told
 from trainer.metrics import Record
 
 
@@ -96,8 +97,8 @@ class ProgressBar:
         elif kind == "event" or record.get("error"):
             self._progress.console.print(f"step {record['step']}: {record.get('message') or record.get('error')}")
         elif kind == "evaluation":
-            values = [f"{name} {value:.2%}" for name, value in record.items() if name.startswith("accuracy/")]
-            self._progress.console.print(f"step {record['step']}: {', '.join(values).replace('accuracy/', '')}")
+            values = [f"{name.partition('/')[2]} {told(name, value)}" for name, value in record.items() if "/" in name]
+            self._progress.console.print(f"step {record['step']}: {', '.join(values)}")
 
     def rewind(self, step: int) -> None:
         """Move the bar back."""

@@ -23,6 +23,19 @@ model:
   outputs: {text: {}}
 train: {global_batch: 32}
 """
+AGAIN = """
+data:
+  audio: {num_samples: 64}
+  image: {height: 8, width: 8}
+model:
+  inputs:
+    audio: {num_samples: 64, patch: 8}
+    image: {height: 8, width: 8}
+  outputs:
+    audio: {shape: [8], num_channels: 8}
+    image: {shape: [8, 8]}
+train: {global_batch: 32}
+"""
 
 
 def problems(tmp_path: Path, text: str, *overrides: str) -> list[str]:
@@ -41,12 +54,21 @@ def problems(tmp_path: Path, text: str, *overrides: str) -> list[str]:
         (CLASSES, ["data.multi_label=true"], ["data.multi_label"]),
         (CLASSES, ["data.multi_label=true", "model.outputs.label.multi_label=true"], []),
         (CLASSES, ["data.mix={}"], []),
+        (CLASSES, ["model.outputs.text={}"], ["data.text.masking", "model.outputs.text"]),
+        (CLASSES, ["model.outputs.labels={colour: {num_classes: 3}}"], ["model.outputs.labels.colour"]),
+        (CLASSES, ["model.outputs.video.shape=[2, 8, 8]"], ["model.outputs.video"]),
         (WORDS, [], []),
-        (WORDS, ["model.outputs.label.num_classes=3"], ["data.text.masking"]),
-        (WORDS, ["model.outputs.text=null"], ["data.text.masking"]),
+        (WORDS, ["model.outputs.label={num_classes: 3}"], []),
+        (WORDS, ["model.outputs.text=null", "model.outputs.label.num_classes=3"], ["data.text.masking"]),
+        (AGAIN, [], []),
+        (AGAIN, ["model.outputs.label.num_classes=3", "data.mix={}"], ["data.mix"]),
+        (AGAIN, ["model.outputs.image.shape=[8, 4]"], ["model.outputs.image.shape"]),
+        (AGAIN, ["model.outputs.image.num_channels=1"], ["model.outputs.image.shape"]),
+        (AGAIN, ["model.outputs.audio.shape=[16]"], ["model.outputs.audio.shape"]),
+        (AGAIN, ["model.outputs.image.train_queries=65"], ["model.outputs.image.train_queries"]),
         (WORDS, ["data.text.masking.probability=1.5"], ["data.text.masking.probability"]),
     ],
 )
 def test_targets_and_answers_must_agree(tmp_path: Path, text: str, overrides: list[str], keys: list[str]) -> None:
     found = problems(tmp_path, text, *overrides)
-    assert [key for key in found if key.startswith("data.")] == keys
+    assert sorted(key for key in found if key.startswith(("data.", "model.outputs."))) == keys

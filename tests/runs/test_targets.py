@@ -44,10 +44,28 @@ model:
   inputs: {{image: {{height: 4, width: 4, positions: {{num_bands: 2}}}}}}
   outputs: {{label: {{num_classes: 2, multi_label: IS_MULTI}}}}
 {SMALL}"""
+AGAIN = f"""
+data:
+  image: {{height: 4, width: 4}}
+  lanes: 4
+  window: 16
+model:
+  inputs: {{image: {{height: 4, width: 4, positions: {{num_bands: 2}}}}}}
+  outputs:
+    image: {{shape: [4, 4], train_queries: 5, positions: {{num_bands: 2}}}}
+    label: {{num_classes: 2, pooling: query, loss_weight: 0.1}}
+{SMALL}"""
 CASES = {
+    "again": AGAIN,
     "words": WORDS,
     "mixed": CLASSES.replace("LABELS", "mix: {mixup_alpha: 0.2}").replace("IS_MULTI", "false"),
     "several": CLASSES.replace("LABELS", "multi_label: true").replace("IS_MULTI", "true"),
+}
+MEASURES = {
+    "again": {"accuracy/all", "psnr/image"},
+    "words": {"filled_in/text"},
+    "mixed": {"accuracy/all"},
+    "several": {"mean_average_precision/all"},
 }
 
 
@@ -55,20 +73,21 @@ def row(line: int) -> Row:
     """A picture as bright as its class, and a sentence that is always the same."""
     file = io.BytesIO()
     Image.fromarray(np.full((4, 4), 250 * (line % 2), np.uint8)).save(file, "PNG")
-    return Row(line, (Literal(file.getvalue(), "png"), Literal(b"every word is known", "txt")), label=line % 2)
+    return Row(line, (Literal(file.getvalue(), "png"), Literal(b"every word is known", "txt")), label=line % 2, split="test" if line >= 64 else "train")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_run_learns_what_its_targets_say(tmp_path: Path, case: str) -> None:
-    build_table([row(line) for line in range(64)], tmp_path / "shards", label_names="ab", samples_per_shard=32)
+    build_table([row(line) for line in range(80)], tmp_path / "shards", label_names="ab", samples_per_shard=32)
     (tmp_path / "run.yaml").write_text(CASES[case])
     command = [sys.executable, "-m", "launch", "train", tmp_path / "run.yaml", "--run", tmp_path / "run"]
     trained = subprocess.run(
         [*command, f"data.shards={tmp_path / 'shards'}"], capture_output=True, text=True, check=False, timeout=240
     )
     assert trained.returncode == 0, trained.stderr
-    records = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert MEASURES[case] <= {key for record in records if record["kind"] == "evaluation" for key in record}
     losses = [record["loss"] for record in records if record["kind"] == "train"]
     assert len(losses) == 30
     # Mixed labels keep the entropy of their shares, which nothing can learn away.

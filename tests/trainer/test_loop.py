@@ -9,7 +9,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
-from tiny import OPTIMIZER, Network, engine, whole_batch
+from tiny import CLASSES, OPTIMIZER, Network, engine, whole_batch
 
 from data_shards.batch import Batch
 from trainer.checkpoint import Store
@@ -57,7 +57,7 @@ def run(folder: Path, world: World, stop: StopRequest, **checkpoint: object) -> 
         sinks=[sink],
         stop=stop,
         world=world,
-        evaluate=lambda: evaluate(trained.network, held_out, world, ("points",)),
+        evaluate=lambda: evaluate(trained.network, CLASSES, held_out, world, ("points",)),
     )
     sink.close()
     store.close()
@@ -205,9 +205,7 @@ def test_the_profiler_records_the_window_that_was_asked_for(tmp_path: Path, worl
 @pytest.mark.slow
 def test_saves_come_by_step_and_the_best_is_kept(tmp_path: Path, world: World) -> None:
     assert run(tmp_path, world, StopRequest(), save_every_steps=1, keep_last=2, keep_best=True)[0] == "finished"
-    steps = {
-        read_manifest(path).state.step: read_manifest(path).accuracy for path in complete(tmp_path / "checkpoints")
-    }
+    steps = {read_manifest(path).state.step: read_manifest(path).score for path in complete(tmp_path / "checkpoints")}
     assert {5, 6} <= steps.keys()
     assert len(steps) <= 3
     assert [line["step"] for line in records(tmp_path, "save")] == [0, 1, 2, 3, 4, 5, 6]
@@ -226,7 +224,7 @@ def test_every_real_labelled_sample_is_counted_once_and_modalities_are_hidden(wo
         batch.weights,
         (*batch.keys[:10], *[""] * 6),
     )
-    result = evaluate(network, [padded, padded], world, ("points", "text"))
+    result = evaluate(network, CLASSES, [padded, padded], world, ("points", "text")).as_json()
     assert result["samples"] == 20
     assert result["accuracy"]["all"] == 1.0
     assert result["accuracy"]["points"] == 1.0

@@ -1,22 +1,18 @@
 """Objectives on batches with targets: each is its definition, and does not depend on how the batch is cut."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from data_shards.batch import Batch
-from trainer.objective import Classification, HiddenWords, Objective, SeveralLabels
+from model.config_outputs import GridOutput, LabelOutput, OutputsConfig
+from trainer.objective import objective
+from trainer.tasks import Classification, HiddenWords, Reconstruction, SeveralLabels, Task
 
 CLASSES, LENGTH = 5, 7
-
-
-class Answers(nn.Module):
-    """Answers with its inputs."""
-
-    def forward(self, arrays: dict[str, Tensor], _lengths: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {"label": arrays["label"], "text": arrays["text"]}
 
 
 @pytest.fixture
@@ -24,8 +20,8 @@ def batch() -> Batch:
     torch.manual_seed(0)
     soft = torch.rand(6, CLASSES)
     return Batch(
-        arrays={"label": torch.randn(6, CLASSES), "text": torch.randn(6, LENGTH, 262)},
-        lengths={},
+        arrays={"video": torch.randint(0, 256, (6, 2, 3, 4, 3), dtype=torch.uint8)},
+        lengths={"video": torch.tensor([2, 2, 1, 0, 2, 2])},
         labels=torch.tensor([0, 1, 2, 3, 4, -1]),
         weights=torch.tensor([1.0, 0.5, 1, 1, 1, 1]),
         keys=tuple("abcdef"),
@@ -36,48 +32,116 @@ def batch() -> Batch:
     )
 
 
-def soft(batch: Batch) -> Tensor:
+@pytest.fixture
+def answers() -> dict[str, Tensor]:
+    torch.manual_seed(1)
+    return {
+        "label": torch.randn(6, CLASSES),
+        "text": torch.randn(6, LENGTH, 262),
+        "video": torch.rand(6, 2, 3, 4, 3),
+    }
+
+
+def soft(batch: Batch, logits: Tensor) -> Tensor:
     targets = 0.9 * batch.targets["label"] + 0.1 / CLASSES
-    losses = -(targets * batch.arrays["label"].log_softmax(dim=1)).sum(dim=1) * batch.weights
+    losses = -(targets * logits.log_softmax(dim=1)).sum(dim=1) * batch.weights
     return losses[:5].sum() / batch.weights[:5].sum()
 
 
-def several(batch: Batch) -> Tensor:
-    yes = batch.arrays["label"].sigmoid()
+def several(batch: Batch, logits: Tensor) -> Tensor:
+    yes = logits.sigmoid()
     losses = -(batch.targets["label"] * yes.log() + (1 - batch.targets["label"]) * (1 - yes).log()).mean(dim=1)
     return (losses * batch.weights).sum() / batch.weights.sum()
 
 
-def hidden(batch: Batch) -> Tensor:
+def hidden(batch: Batch, answer: Tensor) -> Tensor:
     total, count = torch.zeros(()), torch.zeros(())
-    for logits, ids, weight in zip(batch.arrays["text"], batch.targets["text"], batch.weights, strict=True):
+    for logits, ids, weight in zip(answer, batch.targets["text"], batch.weights, strict=True):
         for place in ids.nonzero().flatten():
             total -= weight * logits[place].log_softmax(dim=0)[70]
             count += weight
     return total / count
 
 
+def drawn(batch: Batch, answer: Tensor) -> Tensor:
+    has = torch.tensor([0, 1, 2, 4, 5])
+    errors = (answer - batch.arrays["video"] / 255).abs()[has].mean(dim=(1, 2, 3, 4))
+    return (errors * batch.weights[has]).sum() / batch.weights[has].sum()
+
+
+VIDEO = GridOutput(shape=(2, 3, 4))
+
+
 @pytest.mark.parametrize(
-    ("objective", "definition"),
-    [(Classification(label_smoothing=0.1), soft), (SeveralLabels(), several), (HiddenWords(), hidden)],
+    ("name", "task", "definition"),
+    [
+        ("label", Classification(label_smoothing=0.1), soft),
+        ("label", SeveralLabels(), several),
+        ("text", HiddenWords(), hidden),
+        ("video", Reconstruction("video", VIDEO), drawn),
+    ],
 )
 def test_a_loss_is_its_definition_however_the_batch_is_cut(
-    batch: Batch, objective: Objective, definition: Callable[[Batch], Tensor]
+    batch: Batch,
+    answers: dict[str, Tensor],
+    name: str,
+    task: Task,
+    definition: Callable[[Batch, Tensor], Tensor],
 ) -> None:
-    (task,) = objective.task_weights
-    count = objective.counts(batch)[task]
+    count = task.count(batch)
     for num_parts in (1, 2, 3):
-        parts = batch.micro_batches(num_parts)
-        loss = sum(objective.sums(Answers(), part)[task] for part in parts) / count
+        parts = zip(answers[name].chunk(num_parts), batch.micro_batches(num_parts), strict=True)
+        loss = sum(task.sum(answer, part) for answer, part in parts) / count
         # Sums of a few dozen float32 terms in another order.
-        torch.testing.assert_close(loss, definition(batch), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(loss, definition(batch, answers[name]), rtol=1e-5, atol=1e-6)
 
 
-def test_mixed_labels_that_are_certain_are_labels(batch: Batch) -> None:
+def test_mixed_labels_that_are_certain_are_labels(batch: Batch, answers: dict[str, Tensor]) -> None:
     certain = torch.nn.functional.one_hot(batch.labels.clamp(min=0), CLASSES).float()
-    plain = Batch(batch.arrays, batch.lengths, batch.labels, batch.weights, batch.keys)
-    sure = Batch(batch.arrays, batch.lengths, batch.labels, batch.weights, batch.keys, {"label": certain})
     for smoothing in (0.0, 0.1):
-        objective = Classification(smoothing)
-        expected = objective.sums(Answers(), plain)["label"]
-        torch.testing.assert_close(objective.sums(Answers(), sure)["label"], expected)
+        task = Classification(smoothing)
+        expected = task.sum(answers["label"], replace(batch, targets={}))
+        torch.testing.assert_close(task.sum(answers["label"], replace(batch, targets={"label": certain})), expected)
+
+
+def test_the_queries_that_are_asked_are_those_of_the_whole_batch_and_change_with_it(
+    batch: Batch, answers: dict[str, Tensor]
+) -> None:
+    task = Reconstruction("video", replace(VIDEO, train_queries=7), seed=3)
+    asked = task.points(batch)
+    assert asked is not None
+    assert len(asked.unique()) == 7
+    for part in batch.micro_batches(3):
+        of_part = task.points(part)
+        assert of_part is not None
+        assert torch.equal(of_part, asked)
+    others = [replace(task, seed=4).points(batch), task.points(replace(batch, index=1))]
+    assert all(other is not None and not torch.equal(other, asked) for other in others)
+    # The loss is that of those cells.
+    some = answers["video"].flatten(1, 3)[:, asked]
+    errors = (some - (batch.arrays["video"] / 255).flatten(1, 3)[:, asked]).abs().mean(dim=(1, 2))
+    expected = (errors * batch.weights * (batch.lengths["video"] > 0)).sum()
+    torch.testing.assert_close(task.sum(some, batch), expected)
+
+
+class Spy(nn.Module):
+    """Answers everything with zeros; remembers what it was asked."""
+
+    def forward(
+        self, arrays: dict[str, Tensor], _lengths: dict[str, Tensor], *, points: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        self.points = points
+        rows = len(arrays["video"])
+        return {"label": torch.zeros(rows, CLASSES), "video": torch.zeros(rows, 7, 3)}
+
+
+def test_an_objective_has_a_task_for_each_output_with_its_weight(batch: Batch) -> None:
+    outputs = OutputsConfig(
+        label=LabelOutput(num_classes=CLASSES, loss_weight=0.5), video=replace(VIDEO, train_queries=7)
+    )
+    goal, spy = objective(outputs, label_smoothing=0.1, seed=3), Spy()
+    assert goal.weights == {"label": 0.5, "video": 1.0}
+    assert goal.tasks["label"] == Classification(0.1)
+    sums = goal.sums(spy, batch)
+    assert sums.keys() == goal.counts(batch).keys() == {"label", "video"}
+    assert spy.points.keys() == {"video"}

@@ -10,17 +10,17 @@ ACCURACIES = st.dictionaries(st.integers(0, 10_000), st.none() | st.floats(0, 1)
 
 
 def test_the_last_the_round_and_the_best_are_kept() -> None:
-    accuracies = {100: 0.5, 150: 0.9, 200: 0.7, 250: None, 300: 0.8}
-    assert kept(accuracies, CheckpointConfig(keep_last=1)) == {300}
-    assert kept(accuracies, CheckpointConfig(keep_last=2, keep_every_steps=100)) == {100, 200, 250, 300}
-    assert kept(accuracies, CheckpointConfig(keep_last=1, keep_best=True)) == {150, 300}
+    scores = {100: 0.5, 150: 0.9, 200: 0.7, 250: None, 300: 0.8}
+    assert kept(scores, CheckpointConfig(keep_last=1)) == {300}
+    assert kept(scores, CheckpointConfig(keep_last=2, keep_every_steps=100)) == {100, 200, 250, 300}
+    assert kept(scores, CheckpointConfig(keep_last=1, keep_best=True)) == {150, 300}
 
 
 @given(ACCURACIES, st.integers(1, 5), st.integers(0, 50), st.booleans())
 def test_the_newest_is_always_kept_and_nothing_is_invented(
-    accuracies: dict[int, float | None], last: int, every: int, best: bool
+    scores: dict[int, float | None], last: int, every: int, best: bool
 ) -> None:
-    keep = kept(accuracies, CheckpointConfig(keep_last=last, keep_every_steps=every, keep_best=best))
-    assert max(accuracies) in keep
-    assert keep <= accuracies.keys()
-    assert len(keep) >= min(last, len(accuracies))
+    keep = kept(scores, CheckpointConfig(keep_last=last, keep_every_steps=every, keep_best=best))
+    assert max(scores) in keep
+    assert keep <= scores.keys()
+    assert len(keep) >= min(last, len(scores))

@@ -6,10 +6,12 @@ from torch import nn
 from data_shards.batch import Batch
 from trainer.config import OptimizerConfig, TrainConfig
 from trainer.engine import Engine
-from trainer.objective import Classification
+from trainer.objective import Objective
+from trainer.tasks import Classification
 from trainer.world import World
 
 GLOBAL_BATCH = 16
+CLASSES = Objective({"label": Classification()}, {"label": 1.0})
 OPTIMIZER = OptimizerConfig(learning_rate=1e-2, weight_decay=0.1, clip_norm=0.5, warmup_steps=2)
 
 LAMB = OptimizerConfig(
@@ -65,4 +67,4 @@ def share(batch: Batch, world: World) -> Batch:
 def engine(world: World, *, seed: int = 0, optimizer: OptimizerConfig = OPTIMIZER, **train: object) -> Engine:
     """Return an engine over the tiny network."""
     fields = {"steps": 10, "global_batch": GLOBAL_BATCH, "collective_timeout_seconds": 60.0, **train}
-    return Engine(Network(seed), Classification(), optimizer=optimizer, train=TrainConfig(**fields), world=world)
+    return Engine(Network(seed), CLASSES, optimizer=optimizer, train=TrainConfig(**fields), world=world)
