@@ -4,6 +4,7 @@ The only file that imports deepspeed. Facts of 0.19.8 that it works around are n
 """
 
 import contextlib
+import importlib
 import logging
 import math
 import os
@@ -245,9 +246,26 @@ def _import_deepspeed(world: World) -> Untyped:
         from deepspeed.ops import __compatible_ops__
     # It would be compiled at start-up (a minute, and a compiler) for an inference call that is never made.
     __compatible_ops__["deepspeed_shm_comm"] = False
+    # DeepSpeed imports Muon, which compiles itself; loading the compiler for that takes a second.
+    with _uncompiled(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        importlib.import_module("deepspeed.runtime.zero.muon.muon_optimizer")
     deepspeed.utils.logger.setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed|deepspeed")
     return deepspeed
+
+
+@contextlib.contextmanager
+def _uncompiled() -> Iterator[None]:
+    """Make torch.compile leave functions as they are."""
+    before = os.environ.get("TORCHDYNAMO_DISABLE")
+    os.environ["TORCHDYNAMO_DISABLE"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["TORCHDYNAMO_DISABLE"]
+        if before is not None:
+            os.environ["TORCHDYNAMO_DISABLE"] = before
 
 
 @contextlib.contextmanager

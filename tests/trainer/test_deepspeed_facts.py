@@ -41,6 +41,19 @@ def test_the_op_that_would_be_compiled_at_start_up_can_be_switched_off_by_this_n
     assert __compatible_ops__["deepspeed_shm_comm"] is False
 
 
+def test_the_optimizer_that_compiles_itself_when_it_is_imported_is_left_uncompiled(world: World) -> None:
+    engine(world).close()
+    from deepspeed.runtime.zero.muon import original_muon
+
+    assert not hasattr(original_muon.zeropower_via_newtonschulz5, "_torchdynamo_orig_callable")
+    # What that test looks at is there where a function is compiled.
+    assert hasattr(torch.compile(abs_of, backend="eager"), "_torchdynamo_orig_callable")
+
+
+def abs_of(values: torch.Tensor) -> torch.Tensor:
+    return values.abs()
+
+
 def test_at_stage_0_the_optimizer_is_the_bare_one_and_no_norm_is_reported(world: World) -> None:
     trained = engine(world, zero_stage=0)
     trained.step(whole_batch(0))
