@@ -18,10 +18,9 @@ from launch.loaders import absolute, label_names, test_loader
 from launch.together import together
 from model.perceiver import Perceiver
 from trainer import checkpoint_folder
-from trainer.evaluate import Evaluation, answers, evaluate, predictions, told
+from trainer.evaluate import Evaluation, evaluate, predictions, reconstructions, told
 from trainer.objective import objective
 from trainer.scores import ALL
-from trainer.tasks import Reconstruction
 from trainer.world import World
 
 NUM_PICTURED = 32
@@ -83,12 +82,11 @@ def _draw(config: RunConfig, folder: RunFolder, network: Perceiver, loader: Load
             [names[guess] for guess in guesses],
             folder.pictures_folder / "predictions.png",
         )
-    if grids := outputs.grids():
-        drawn = answers(network, batch.to(world.device))
-        for name, grid in grids.items():
-            target = Reconstruction(name, grid).target(batch).float().numpy()
+    if outputs.grids():
+        pairs = reconstructions(network, objective(outputs), batch.to(world.device))
+        for name, (target, drawn) in pairs.items():
             out = folder.pictures_folder / f"reconstructed_{name}.png"
-            pictures.reconstructions(target, drawn[name].float().cpu().numpy(), out)
+            pictures.reconstructions(target.cpu().numpy(), drawn.cpu().numpy(), out)
 
 
 def _pictured(network: Perceiver, batch: Batch, world: World) -> Iterator[tuple[np.ndarray, int, int]]:

@@ -70,7 +70,7 @@ class GridOutput:
     positions: PositionsConfig = field(default_factory=lambda: PositionsConfig(num_bands=32))
     """The queries; kind "fourier" computes them, kind "learned" has one learned row a query."""
     train_queries: int = 0
-    """Queries that training asks, drawn anew for every batch; 0 asks all. Evaluation asks all."""
+    """Queries that training asks, drawn anew for every batch; 0 asks all, as evaluation does."""
     loss_weight: float = 1.0
     """Weight of this task's loss."""
 

@@ -61,7 +61,7 @@ def evaluate(
             for shown in (ALL, *alone):
                 lengths = here.lengths if shown == ALL else _alone(here.lengths, shown)
                 judged = real if shown == ALL else real & (lengths[shown] > 0)
-                answers = network(here.arrays, lengths, **chunk)
+                answers = network(here.arrays, lengths, **objective.asks(here, every=True), **chunk)
                 for score in scores:
                     if shown == ALL or score.by_modality:
                         score.add(shown, answers, here, judged)
@@ -76,15 +76,23 @@ def told(measure: str, value: float | str) -> str:
 
 def predictions(network: nn.Module, batch: Batch) -> Tensor:
     """Return the most likely class of each sample of a batch."""
-    return answers(network, batch)["label"].argmax(dim=-1)
+    answered: Tensor = _answers(network, batch)["label"]
+    return answered.argmax(dim=-1)
 
 
-def answers(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
-    """Return the network's answers to a batch, as in an evaluation."""
+def reconstructions(network: nn.Module, objective: Objective, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return what was to be drawn again and what the network drew, both (B, *shape, channels), by modality."""
+    drawn = _answers(network, batch, **objective.asks(batch, every=True))
+    tasks = {name: task for name, task in objective.tasks.items() if isinstance(task, Reconstruction)}
+    targets = {name: task.target(batch) for name, task in tasks.items()}
+    return {name: (target, drawn[name].float().view_as(target)) for name, target in targets.items()}
+
+
+def _answers(network: nn.Module, batch: Batch, **asks: object) -> dict[str, Tensor]:
     was_training = network.training
     network.eval()
     with torch.no_grad():
-        answered: dict[str, Tensor] = network(batch.arrays, batch.lengths)
+        answered: dict[str, Tensor] = network(batch.arrays, batch.lengths, **asks)
     network.train(was_training)
     return answered
 

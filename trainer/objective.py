@@ -25,10 +25,17 @@ class Objective:
 
     def sums(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return each task's summed loss over this batch, in fp32."""
-        points = {name: asked for name, task in self.tasks.items() if (asked := task.points(batch)) is not None}
-        # Only a network that answers with grids knows of points.
-        answers = network(batch.arrays, batch.lengths, **({"points": points} if points else {}))
+        answers = network(batch.arrays, batch.lengths, **self.asks(batch))
         return {name: task.sum(answers[name], batch) for name, task in self.tasks.items()}
+
+    def asks(self, batch: Batch, *, every: bool = False) -> dict[str, dict[str, Tensor]]:
+        """Return the network's keyword that asks for what training wants of this batch, or for `every` query.
+
+        It is empty where all are asked: only a network that answers with grids knows it.
+        """
+        asked = {name: task.points(batch, every=every) for name, task in self.tasks.items()}
+        points = {name: cells for name, cells in asked.items() if cells is not None}
+        return {"points": points} if points else {}
 
 
 def objective(outputs: OutputsConfig, *, label_smoothing: float = 0.0, seed: int = 0) -> Objective:

@@ -154,7 +154,8 @@ class SignalToNoise:
         name = self._task.modality
         judged = judged & (batch.lengths[name] > 0)
         peak = _SOUND_RANGE if name == "audio" else _PIXEL_RANGE
-        ratios = peak_signal_to_noise(answers[name], self._task.target(batch), peak=peak)
+        target = self._task.target(batch)
+        ratios = peak_signal_to_noise(answers[name].view_as(target), target, peak=peak)
         self._means.add(name, ratios[judged].sum(), judged.sum())
 
     def result(self, world: World) -> tuple[dict[str, float], int]:

@@ -24,8 +24,8 @@ PIXEL_RANGE = 255.0
 class Task(Protocol):
     """A loss is the sum over all samples divided by the count over all samples."""
 
-    def points(self, batch: Batch) -> Tensor | None:
-        """Return the queries that training asks of this batch, (O,) int64; None asks all."""
+    def points(self, batch: Batch, *, every: bool = False) -> Tensor | None:
+        """Return the queries that training asks of this batch, or `every` one, (O,) int64; None asks the whole grid."""
         ...
 
     def count(self, batch: Batch) -> Tensor:
@@ -40,7 +40,7 @@ class Task(Protocol):
 class AsksAll:
     """A task whose queries are few."""
 
-    def points(self, batch: Batch) -> Tensor | None:  # noqa: ARG002 - as Task has it
+    def points(self, batch: Batch, *, every: bool = False) -> Tensor | None:  # noqa: ARG002 - as Task has it
         """Return None: all queries are asked."""
         return None
 
@@ -102,10 +102,16 @@ class Reconstruction:
     seed: int = 0
     """Of the draws of the queries that training asks."""
 
-    def points(self, batch: Batch) -> Tensor | None:
-        """Return the cells that training asks of this batch: a function of the seed and the batch's index."""
+    def points(self, batch: Batch, *, every: bool = False) -> Tensor | None:
+        """Return the cells that training asks of this batch: a function of the seed and the batch's index.
+
+        Who was trained on some cells must be asked for every one in the same way: the released code, and so the
+        network, places the cells of a subset otherwise than those of the whole grid (docs/parity.md).
+        """
         if not self.output.train_queries:
             return None
+        if every:
+            return torch.arange(self.output.num_queries, device=batch.weights.device)
         # The same for every sample of the global batch, however it is cut.
         key = draws.key("queries", self.modality, self.seed, batch.index)
         generator = np.random.Generator(np.random.Philox(key=key))

@@ -117,6 +117,9 @@ def test_the_queries_that_are_asked_are_those_of_the_whole_batch_and_change_with
         assert torch.equal(of_part, asked)
     others = [replace(task, seed=4).points(batch), task.points(replace(batch, index=1))]
     assert all(other is not None and not torch.equal(other, asked) for other in others)
+    every = task.points(batch, every=True)
+    assert every is not None
+    assert torch.equal(every, torch.arange(24))
     # The loss is that of those cells.
     some = answers["video"].flatten(1, 3)[:, asked]
     errors = (some - (batch.arrays["video"] / 255).flatten(1, 3)[:, asked]).abs().mean(dim=(1, 2))

@@ -1,0 +1,94 @@
+"""Every task is judged by its own measure, over real samples, as the definition says."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from data_shards.batch import Batch
+from model.config_outputs import GridOutput, LabelOutput, OutputsConfig, TextOutput
+from trainer.evaluate import evaluate, reconstructions, told
+from trainer.objective import objective
+from trainer.world import World
+
+VIDEO = GridOutput(shape=(2, 3, 4))
+ROWS = 6
+
+
+class Fixed(nn.Module):
+    """Gives fixed answers; a grid's cells in the order in which they are asked."""
+
+    def __init__(self, answers: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.answers = answers
+
+    def forward(
+        self,
+        arrays: dict[str, Tensor],
+        lengths: dict[str, Tensor],
+        *,
+        points: dict[str, Tensor] | None = None,
+        chunk: int = 0,
+    ) -> dict[str, Tensor]:
+        if points is None:
+            return self.answers
+        return self.answers | {"video": self.answers["video"].flatten(1, 3)[:, points["video"]]}
+
+
+@pytest.fixture
+def batch() -> Batch:
+    torch.manual_seed(0)
+    return Batch(
+        arrays={"video": torch.randint(0, 256, (ROWS, 2, 3, 4, 3), dtype=torch.uint8)},
+        lengths={"video": torch.tensor([2, 2, 0, 1, 2, 2])},
+        labels=torch.full((ROWS,), -1),
+        weights=torch.ones(ROWS),
+        keys=("a", "b", "c", "d", "e", ""),
+        targets={
+            "label": torch.tensor([[1.0, 0], [0, 1], [1, 1], [0, 0], [1, 0], [0, 1]]),
+            "text": torch.tensor([[70, 0], [0, 71], [72, 73], [0, 0], [70, 0], [70, 70]], dtype=torch.int16),
+        },
+    )
+
+
+def judged(outputs: OutputsConfig, answers: dict[str, Tensor], batch: Batch, world: World) -> dict[str, object]:
+    return evaluate(Fixed(answers), objective(outputs), [batch, batch], world, ("video",)).as_json()
+
+
+@pytest.mark.parametrize("train_queries", [0, 5])
+def test_the_ratio_is_the_mean_over_the_samples_that_have_the_modality(
+    batch: Batch, world: World, train_queries: int
+) -> None:
+    grid = replace(VIDEO, train_queries=train_queries)
+    errors = torch.tensor([0.1, 0.01, 0.5, 0.1, 0.1, 0.5])  # 20, 40, absent, 20, 20 dB, padding
+    drawn = batch.arrays["video"] / 255 + errors.view(-1, 1, 1, 1, 1)
+    result = judged(OutputsConfig(video=grid), {"video": drawn}, batch, world)
+    assert result["samples"] == 8
+    assert result["psnr"] == {"video": pytest.approx(25.0, rel=1e-4)}
+    goal = objective(OutputsConfig(video=grid))
+    target, again = reconstructions(Fixed({"video": drawn}), goal, batch)["video"]
+    torch.testing.assert_close(target, batch.arrays["video"] / 255)
+    torch.testing.assert_close(again, drawn)
+
+
+def test_precision_is_that_of_all_real_samples_together(batch: Batch, world: World) -> None:
+    logits = torch.tensor([[3.0, 0], [0, 3], [1, 1], [2, 2], [0, 0], [9, 9]])
+    result = judged(OutputsConfig(label=LabelOutput(num_classes=2, multi_label=True)), {"label": logits}, batch, world)
+    assert result["samples"] == 10
+    # Class 0: hits at ranks 2 (a, twice), 6 (c), 10 (e) of 10; class 1: 2 (b), 6 (c).
+    first = (2 * 2 / 2 + 2 * 4 / 6 + 2 * 6 / 10) / 6
+    second = (2 * 2 / 2 + 2 * 4 / 6) / 4
+    assert result["mean_average_precision"] == {"all": pytest.approx((first + second) / 2)}
+
+
+def test_filled_in_bytes_are_counted_where_they_were_hidden(batch: Batch, world: World) -> None:
+    guesses = torch.tensor([[70, 1], [1, 71], [72, 1], [1, 1], [1, 1], [70, 70]])
+    logits = nn.functional.one_hot(guesses, 80).float()
+    result = judged(OutputsConfig(text=TextOutput()), {"text": logits}, batch, world)
+    assert result == {"samples": 10, "filled_in": {"text": 3 / 5}}
+
+
+def test_scores_are_told_in_their_unit() -> None:
+    assert told("psnr/video", 21.256) == "21.26 dB"
+    assert told("accuracy/all", 0.5) == "50.00%"
