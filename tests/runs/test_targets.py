@@ -73,7 +73,8 @@ def row(line: int) -> Row:
     """A picture as bright as its class, and a sentence that is always the same."""
     file = io.BytesIO()
     Image.fromarray(np.full((4, 4), 250 * (line % 2), np.uint8)).save(file, "PNG")
-    return Row(line, (Literal(file.getvalue(), "png"), Literal(b"every word is known", "txt")), label=line % 2, split="test" if line >= 64 else "train")
+    members = Literal(file.getvalue(), "png"), Literal(b"every word is known", "txt")
+    return Row(line, members, label=line % 2, split="test" if line >= 64 else "train")
 
 
 @pytest.mark.slow
