@@ -8,6 +8,7 @@ import pytest
 from configs.reader import ConfigError
 from configs.run import RunConfig, difference, dump, load
 
+NAMED = Path(__file__).parents[2] / "configs"
 VALID = """
 seed: 3
 data:
@@ -126,3 +127,8 @@ def test_the_difference_names_each_key_with_both_values(valid: Path) -> None:
 def test_configs_load_without_torch() -> None:
     code = "import sys, configs.run; sys.exit('torch' in sys.modules or 'deepspeed' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("path", sorted(NAMED.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_named_run_is_valid(path: Path) -> None:
+    assert load(path).train.steps > 0
