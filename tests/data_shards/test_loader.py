@@ -53,6 +53,7 @@ def test_a_batch_holds_the_samples_that_its_keys_name(folder: Path) -> None:
     assert batch.labels.tolist() == [(int(key[2:5]) + int(key[6:])) % 3 for key in batch.keys]
     assert batch.weights.tolist() == [1.0] * 12
     assert batch.arrays["text"].dtype == torch.int16
+    assert [part.index for part in (batch, *batch.micro_batches(2))] == [3, 3, 3]
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4, 6])
