@@ -1,19 +1,21 @@
 """Fault campaign: a run that is disturbed again and again must end with the weights of one that never was.
 
-Faults inside a rank, at exact places (chaos_rank.py): SIGKILL, SIGSTOP and exceptions in steps, saves, commits,
-evaluations and loads, SIGTERM to all, a full disk. Between two starts: checkpoint files that are cut, flipped or
-removed, shards that are cut, another number of ranks. All are drawn from one seed.
+Faults inside a rank, at exact places (chaos_rank.py): SIGKILL, SIGSTOP and exceptions in starts, steps, saves,
+commits, evaluations and loads, SIGTERM to all, a full disk (chaos_disk.py). Between two starts: checkpoint files that
+are cut, flipped or removed, shards that are cut, another number of ranks. All are drawn from one seed.
 """
 
 import json
 import random
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from launch.chaos_disk import small_disk
 from launch.chaos_rank import Action, Place, Plan
 from launch.chaos_ranks import LEFT_BEHIND, attempt
 from launch.folder import RunFolder
@@ -21,7 +23,9 @@ from trainer.checkpoint_folder import complete, read_manifest
 
 HANG_SECONDS = 20.0
 _SAVES = 8
+_MOST_FAULTS_A_RUN = 8
 _FATAL: Sequence[tuple[Place, Action]] = (
+    ("start", "kill"),
     ("step", "kill"),
     ("step", "kill"),
     ("write", "kill"),
@@ -66,6 +70,8 @@ class Campaign:
     met: list[Met] = field(default_factory=list)
     finished: set[int] = field(default_factory=set)
     equal: set[int] = field(default_factory=set)
+    ballast: Path | None = None
+    """Of the disk of the run that is being disturbed; None if it has none of its own."""
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
@@ -95,14 +101,17 @@ class Campaign:
         number = 0
         while len(self.met) < num_faults:
             number += 1
-            self._disturb(self.folder / f"run_{number}", number, num_faults, progress)
+            with small_disk(self.folder / f"run_{number}", straight) as self.ballast:
+                self._disturb(self.folder / f"run_{number}", number, num_faults, progress)
             if fingerprint(self.folder / f"run_{number}") == fingerprint(straight):
                 self.equal.add(number)
+        self.ballast = None
         differences = [self._resize(self.folder / f"resized_{index}", straight) for index in range(num_resizes)]
         return {
             "faults": len(self.met),
-            "survived": sum(not met.complaint and met.run in self.finished for met in self.met),
+            "survived": sum(map(self._is_survived, self.met)),
             "bit_equal": sum(met.run in self.equal for met in self.met),
+            "kinds": dict(Counter(met.name for met in self.met)),
             "runs": number,
             "resizes": num_resizes,
             "resized_loss_difference": max(differences, default=0.0),
@@ -112,10 +121,14 @@ class Campaign:
             "met": [asdict(met) for met in self.met],
         }
 
+    def _is_survived(self, met: Met) -> bool:
+        return met.run in self.finished and not met.complaint
+
     def _disturb(self, folder: Path, number: int, num_faults: int, progress: Callable[[int, int], None] | None) -> None:
         """Start a run over and over, with faults each time, until it has finished."""
+        enough = min(num_faults, len(self.met) + _MOST_FAULTS_A_RUN)
         while True:
-            plans = self._plans() if len(self.met) < num_faults else []
+            plans = self._plans() if len(self.met) < enough else []
             began = time.monotonic()
             statuses = self._start(folder, plans)
             happened = [plan for plan in plans if Path(plan.met_path).exists()]
@@ -130,7 +143,7 @@ class Campaign:
                 return
             if not happened:
                 raise RuntimeError(f"run {number} fails by itself, statuses {statuses}; see {self.folder / 'log'}")
-            if len(self.met) < num_faults and self.random.random() < _SHARE_OF_DAMAGE:
+            if len(self.met) < enough and self.random.random() < _SHARE_OF_DAMAGE:
                 self._damage(folder, number)
 
     def _plans(self) -> list[Plan]:
@@ -142,15 +155,21 @@ class Campaign:
         return plans
 
     def _plan(self, place: Place, action: Action) -> Plan:
-        most = {"step": max(self.steps // 3, 1), "write": 4, "commit": 2, "evaluation": 1, "load": 1}[place]
+        most = {"start": 1, "step": max(self.steps // 3, 1), "write": 4, "commit": 2, "evaluation": 1, "load": 1}[place]
         met_path = self.folder / f"met_{place}_{action}"
-        return Plan(place, self.random.randint(1, most), action, self.random.choice((0, 1, 5, 20)), str(met_path))
+        ballast = str(self.ballast or "")
+        return Plan(
+            place, self.random.randint(1, most), action, self.random.choice((0, 1, 5, 20)), str(met_path), ballast
+        )
 
     def _start(self, folder: Path, plans: Sequence[Plan] = (), num_ranks: int = 0) -> tuple[int, ...]:
         arguments = [*self.command, *self.overrides, "--run", str(folder), "--json"]
         # Only rank 0 commits; any rank meets the rest.
         victim = 0 if any(plan.place == "commit" for plan in plans) else self.random.randrange(self.num_ranks)
-        return attempt(arguments, num_ranks or self.num_ranks, plans, victim, self.folder / "log")
+        statuses = attempt(arguments, num_ranks or self.num_ranks, plans, victim, self.folder / "log")
+        if self.ballast is not None:
+            self.ballast.unlink(missing_ok=True)  # of a rank that was killed while the disk was full
+        return statuses
 
     def _damage(self, folder: Path, number: int) -> None:
         """Spoil a shard, which must be refused until it is mended, or the newest of several checkpoints."""

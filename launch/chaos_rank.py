@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-Place = Literal["step", "write", "commit", "evaluation", "load"]
+from launch.chaos_disk import filled
+
+Place = Literal["start", "step", "write", "commit", "evaluation", "load"]
 Action = Literal["kill", "stop", "raise", "terminate", "full_disk"]
 _BLOCK_BYTES = 4096
 
@@ -23,7 +25,7 @@ class Plan:
     """What a rank meets, and where."""
 
     place: Place
-    """Which call: a step, the write of a checkpoint's file, its commit, an evaluation, a load."""
+    """Which call: the loader's start, a step, the write of a checkpoint's file, its commit, an evaluation, a load."""
     count: int
     """The how manieth of those calls, from 1."""
     action: Action
@@ -32,6 +34,8 @@ class Plan:
     """How long after the call began; 0 is before it begins."""
     met_path: str
     """A file that is made when it happens."""
+    ballast_path: str = ""
+    """What a full disk is filled with; without it the kernel limits the size of this process's files instead."""
 
 
 def main(plans: list[Plan], arguments: list[str]) -> None:
@@ -42,6 +46,7 @@ def main(plans: list[Plan], arguments: list[str]) -> None:
     from launch import cli
 
     places: dict[Place, tuple[Any, str]] = {
+        "start": (launch.train, "train_loader"),
         "step": (trainer.engine.Engine, "step"),
         "write": (trainer.checkpoint, "write"),
         "commit": (trainer.checkpoint.Store, "_commit"),
@@ -89,8 +94,11 @@ def _happen(plan: Plan) -> None:
 
 
 def _on_a_full_disk(plan: Plan, call: Callable[[], Any]) -> Any:  # noqa: ANN401  # whatever is called
-    """Let the kernel refuse to make any file of this process longer than a block, as a full disk would."""
+    """Make the call while the disk is full, or while the kernel makes no file of this process longer than a block."""
     Path(plan.met_path).touch()
+    if plan.ballast_path:
+        with filled(Path(plan.ballast_path)):
+            return call()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (_BLOCK_BYTES, limits[1]))
     try:

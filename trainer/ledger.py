@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -100,11 +100,12 @@ class Ledger:
         self._attempt = replace(self._attempt, seconds=dict(self._spent), seen_at=time.time())
         if self._folder is None:
             return
-        self._folder.mkdir(exist_ok=True)
         path = self._folder / f"{self._attempt.number:04d}.json"
         beside = path.with_name(f".{path.name}.{os.getpid()}")
-        beside.write_text(json.dumps(asdict(self._attempt), indent=1))
-        beside.replace(path)
+        with suppress(OSError):  # a full disk must not end the run; the next writing has all of it
+            self._folder.mkdir(exist_ok=True)
+            beside.write_text(json.dumps(asdict(self._attempt), indent=1))
+            beside.replace(path)
 
 
 def read(folder: Path) -> list[Attempt]:

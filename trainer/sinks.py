@@ -2,15 +2,22 @@
 
 import json
 import os
+import socket
+import time
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard.summary import image
 
 from trainer.evaluate import told
 from trainer.metrics import Record
+from trainer.patient_file import PatientFile
 
 
 class Sink(Protocol):
@@ -30,7 +37,7 @@ class Sink(Protocol):
 
 
 class JsonLines:
-    """One JSON object a line, flushed; lines of steps after the one that the run resumes at are dropped."""
+    """One JSON object a line; lines of steps after the one that the run resumes at are dropped."""
 
     def __init__(self, path: Path, resumed_step: int) -> None:
         self._path = path
@@ -38,8 +45,7 @@ class JsonLines:
 
     def write(self, kind: str, record: Record) -> None:
         """Append a line."""
-        self._file.write(json.dumps({"kind": kind, **record}) + "\n")
-        self._file.flush()
+        self._file.write(json.dumps({"kind": kind, **record}).encode() + b"\n")
 
     def rewind(self, step: int) -> None:
         """Drop the lines of later steps."""
@@ -52,27 +58,46 @@ class JsonLines:
 
 
 class TensorBoard:
-    """Scalars under kind/name; steps after the one that the run resumes at are purged."""
+    """Scalars under kind/name, and pictures; steps after the one that the run resumes at are purged.
+
+    Not torch's SummaryWriter: it hands every scalar to a thread by itself, and a full disk ends that thread.
+    """
 
     def __init__(self, folder: Path, resumed_step: int) -> None:
         self._folder = folder
-        self._writer = SummaryWriter(str(folder), purge_step=resumed_step + 1)
+        self._begin(resumed_step)
 
     def write(self, kind: str, record: Record) -> None:
         """Add every number of the record."""
-        for name, value in record.items():
-            if name != "step" and isinstance(value, int | float):
-                self._writer.add_scalar(f"{kind}/{name}", value, int(record["step"]))
-        self._writer.flush()
+        numbers = {name: value for name, value in record.items() if name != "step" and isinstance(value, int | float)}
+        values = [Summary.Value(tag=f"{kind}/{name}", simple_value=value) for name, value in numbers.items()]
+        self._add(step=int(record["step"]), summary=Summary(value=values))
+
+    def draw(self, name: str, picture: np.ndarray, step: int) -> None:
+        """Add a picture, uint8 (H, W, 3)."""
+        drawn = image(name, picture, dataformats="HWC")  # type: ignore[no-untyped-call]
+        self._add(step=step, summary=drawn)
 
     def rewind(self, step: int) -> None:
         """Purge later steps."""
-        self._writer.close()
-        self._writer = SummaryWriter(str(self._folder), purge_step=step + 1)
+        self._file.close()
+        self._begin(step)
 
     def close(self) -> None:
         """Close the event file."""
-        self._writer.close()
+        self._file.close()
+
+    def _begin(self, resumed_step: int) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        # Readers take the files in the order of their names.
+        name = f"events.out.tfevents.{time.time():017.6f}.{socket.gethostname()}.{os.getpid()}"
+        self._file = PatientFile(self._folder / name)
+        self._add(step=0, file_version="brain.Event:2")
+        # Readers then drop what earlier files have from this step on.
+        self._add(step=resumed_step + 1, session_log=SessionLog(status=SessionLog.START))
+
+    def _add(self, **fields: object) -> None:
+        RecordWriter(self._file).write(Event(wall_time=time.time(), **fields).SerializeToString())
 
 
 class ProgressBar:
@@ -116,14 +141,14 @@ def _summary(record: Record) -> str:
     )
 
 
-def _without_steps_after(path: Path, step: int) -> IO[str]:
+def _without_steps_after(path: Path, step: int) -> PatientFile:
     """Drop the lines of later steps, and half lines, from a file; open it to append."""
     if path.exists():
         lines = [line for line in path.read_text().splitlines() if _step(line) <= step]
         beside = path.with_name(f".{path.name}.{os.getpid()}")
         beside.write_text("".join(f"{line}\n" for line in lines))
         beside.replace(path)
-    return path.open("a")
+    return PatientFile(path)
 
 
 def _step(line: str) -> float:
