@@ -13,7 +13,7 @@ from data_shards.manifest import Manifest
 Members = Sequence[tuple[str, bytes]]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_tar() -> Callable[[Path, Members], Path]:
     """Write a tar with these (name, content) members."""
 
@@ -29,7 +29,7 @@ def write_tar() -> Callable[[Path, Members], Path]:
     return write
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def text_shards(write_tar: Callable[[Path, Members], Path]) -> Callable[..., Manifest]:
     """Write shards of samples whose text is their key, labels 0 to 2, and adopt them."""
 
