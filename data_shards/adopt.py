@@ -9,7 +9,7 @@ from pathlib import Path
 
 from data_shards import manifest
 from data_shards.folder import refuse_outside
-from data_shards.manifest import Manifest, ShardEntry, Split
+from data_shards.manifest import Manifest, ShardEntry, Shards, Split
 from data_shards.members import LABEL, modality_of
 from data_shards.tar_index import TarIndex
 
@@ -109,7 +109,7 @@ def _manifest(splits: dict[str, list[_Adopted]]) -> Manifest:
     return Manifest(
         {
             name: Split(
-                tuple(shard.entry for shard in shards), tuple(totals[name][label] for label in range(num_classes))
+                Shards.of(shard.entry for shard in shards), tuple(totals[name][label] for label in range(num_classes))
             )
             for name, shards in splits.items()
         },

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from data_shards import manifest, processes
-from data_shards.manifest import MODALITIES, Manifest, ShardEntry, Split
+from data_shards.manifest import MODALITIES, Manifest, ShardEntry, Shards, Split
 from data_shards.plan import Plan, ShardPlan, plan
 from data_shards.rows import Row
 from data_shards.shard_writer import Fault, Written, write_shard, written_beside
@@ -250,7 +250,7 @@ def _manifest(build: Plan, outcomes: dict[str, Outcome], label_names: Sequence[s
         of_split.setdefault(shard.name.split("/")[0], []).append(outcomes[shard.name])
     splits = {
         name: Split(
-            shards=tuple(outcome.entry for outcome in parts if outcome.entry.num_samples),
+            shards=Shards.of(outcome.entry for outcome in parts if outcome.entry.num_samples),
             label_counts=tuple(
                 sum(outcome.label_counts.get(label, 0) for outcome in parts) for label in range(len(label_names))
             ),

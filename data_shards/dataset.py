@@ -37,7 +37,7 @@ def served(
     """
     shards = folder.manifest()
     split = shards.split(split_name)
-    there = {kind for shard in split.shards for kind, count in shard.modalities.items() if count}
+    there = {kind for kind, count in split.shards.modalities.items() if count}
     for wanted in only:
         if wanted not in there or wanted not in config.modalities():
             raise ValueError(
@@ -55,7 +55,7 @@ def check_modalities(datasets: Sequence[Dataset], split_name: str, config: DataC
     taken = {kind for dataset in datasets for kind in dataset.config.modalities()}
     for modality in config.modalities():
         if modality not in taken:
-            there = {kind for dataset in datasets for shard in dataset.split.shards for kind in shard.modalities}
+            there = {kind for dataset in datasets for kind in dataset.split.shards.modalities}
             raise ValueError(
                 f"{datasets[0].folder}: no sample of split {split_name!r} has {modality}, only {_listed(there)}; "
                 f"set data.{modality}=null, or build the shards with {modality}"

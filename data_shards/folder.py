@@ -1,6 +1,8 @@
 """A folder of shards on this machine: its manifest, indexes and tars, each checked against what the manifest says."""
 
 import hashlib
+import os
+import stat
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -43,18 +45,22 @@ class LocalFolder:
 
     def check(self, split: Split) -> None:
         """Raise ValueError for the first shard that is missing, elsewhere, or of another size than is listed."""
-        for entry in split.shards:
-            path = self._folder / entry.name
-            refuse_outside(path, self._folder)
+        folder = str(self._folder)
+        for name, listed_bytes in zip(split.shards.names, split.shards.num_bytes.tolist(), strict=True):
+            # One call a shard, and no Path: with 100 000 of them each microsecond is a tenth of a second.
+            path = f"{folder}/{name}"
             try:
-                num_bytes = path.stat().st_size
+                status = os.lstat(path)
+                if stat.S_ISLNK(status.st_mode) or ".." in name:
+                    refuse_outside(Path(path), self._folder)
+                    status = Path(path).stat()
             except FileNotFoundError:
                 remedy = "copy it here again, or build the folder anew"
-                raise ValueError(f"{path}: no such file, but {self._folder}/manifest.json lists it; {remedy}") from None
-            if num_bytes != entry.num_bytes:
+                raise ValueError(f"{path}: no such file, but {folder}/manifest.json lists it; {remedy}") from None
+            if status.st_size != listed_bytes:
                 raise ValueError(
-                    f"{path}: has {num_bytes} bytes, the manifest says {entry.num_bytes}: it was cut short or "
-                    f"replaced; copy it again, then run `perceiver data verify {self._folder}`"
+                    f"{path}: has {status.st_size} bytes, the manifest says {listed_bytes}: it was cut short or "
+                    f"replaced; copy it again, then run `perceiver data verify {folder}`"
                 )
 
     def index(self, entry: ShardEntry) -> TarIndex:

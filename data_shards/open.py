@@ -142,7 +142,7 @@ def _assembler(
 
 def live_bytes(split: Split, order: Order, world_size: int) -> int:
     """Return the bytes of the extents that this rank's lanes have begun and not finished, with one to spare each."""
-    sample_bytes = sum(shard.num_bytes for shard in split.shards) / split.num_samples
+    sample_bytes = split.shards.num_bytes.sum() / split.num_samples
     return -(-order.lanes // world_size) * (int(order.window * sample_bytes) + 3 * EXTENT_BYTES)
 
 
@@ -151,6 +151,5 @@ def _num_samples(datasets: Sequence[Dataset]) -> Counter[tuple[str, str]]:
     counts: Counter[tuple[str, str]] = Counter()
     for dataset in datasets:
         counts[dataset.name, ""] = dataset.split.num_samples
-        for shard in dataset.split.shards:
-            counts.update({(dataset.name, kind): count for kind, count in shard.modalities.items()})
+        counts.update({(dataset.name, kind): count for kind, count in dataset.split.shards.modalities.items()})
     return counts

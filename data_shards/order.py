@@ -101,7 +101,7 @@ class EvalOrder:
         self.global_batch, self.lanes, self.window = global_batch, math.gcd(global_batch, 8), 0
         self.steps_per_epoch = -(-split.num_samples // global_batch)
         self.num_dropped = 0
-        self._starts = _starts(np.array([shard.num_samples for shard in split.shards], np.int64))
+        self._starts = _starts(split.shards.num_samples)
 
     def slots(self, step: int, start: int, stop: int) -> Slots:
         """Return slots start to stop of batch `step`; ValueError past the last step."""
@@ -130,7 +130,7 @@ class LaneOrder:
     def __init__(self, split: Split, seed: int, lanes: int, window: int) -> None:
         self.lanes = lanes
         self.lane_length = split.num_samples // lanes
-        self._counts = np.array([shard.num_samples for shard in split.shards], np.int64)
+        self._counts = split.shards.num_samples
         self._window = window
         self._identity = (split.fingerprint, seed, lanes, window)
         # Neighbouring batches use the same stretch of a lane; two of them for every lane are at hand.

@@ -49,7 +49,7 @@ class Reader:
 
     def num_samples(self, shard: int) -> int:
         """Return how many samples a shard has."""
-        return self._shards[shard].num_samples
+        return int(self._shards.num_samples[shard])
 
     def sample(self, shard: int, sample: int) -> RawSample:
         """Return the bytes of a sample.

@@ -47,7 +47,7 @@ def contact_sheet(folder: Path, out_png: Path, *, split: str = "train", num_samp
     return len(samples)
 
 
-def _spread(folder: Path, shards: tuple[manifest.ShardEntry, ...], num_samples: int) -> list[tuple[str, Members]]:
+def _spread(folder: Path, shards: manifest.Shards, num_samples: int) -> list[tuple[str, Members]]:
     """Return (key, members) of samples at equal distances over all the shards."""
     total = sum(shard.num_samples for shard in shards)
     chosen = np.unique(np.linspace(0, total - 1, min(num_samples, total)).astype(int))

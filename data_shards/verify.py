@@ -12,7 +12,7 @@ from data_shards import decode, manifest
 from data_shards.adopt import modalities
 from data_shards.extents import EXTENT_BYTES
 from data_shards.folder import LocalFolder
-from data_shards.manifest import ShardEntry, Split
+from data_shards.manifest import ShardEntry, Shards, Split
 from data_shards.members import LABEL, modality_of
 from data_shards.reader import RawSample, Reader
 from data_shards.tar_index import TarIndex
@@ -95,7 +95,7 @@ def verify_shard(folder: Path, entry: ShardEntry, label_names: tuple[str, ...]) 
     report.samples = index.num_samples
     with_modality = Counter(kind for sample in range(index.num_samples) for kind in modalities(index, sample))
     expected = {kind for kind, count in with_modality.items() if count >= _MOSTLY * index.num_samples}
-    reader = Reader(LocalFolder(folder), Split((entry,), ()), live_bytes=4 * EXTENT_BYTES)
+    reader = Reader(LocalFolder(folder), Split(Shards.of([entry]), ()), live_bytes=4 * EXTENT_BYTES)
     for sample, key in enumerate(index.keys):
         for reason in _faults(reader, sample, expected - modalities(index, sample), report, label_names):
             report.bad.append(Bad(entry.name, key, reason))
@@ -104,7 +104,7 @@ def verify_shard(folder: Path, entry: ShardEntry, label_names: tuple[str, ...]) 
 
 def _checked_index(folder: Path, entry: ShardEntry) -> TarIndex:
     """Return the index of a shard whose bytes are the manifest's; ValueError says what is not."""
-    LocalFolder(folder).check(Split((entry,), ()))
+    LocalFolder(folder).check(Split(Shards.of([entry]), ()))
     path = folder / entry.name
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_shards.manifest import ShardEntry, Split
+from data_shards.manifest import ShardEntry, Shards, Split
 from data_shards.mixture import MixedOrder, Schedule
 from data_shards.order import Slots, TrainOrder
 
@@ -15,7 +15,8 @@ WEIGHTS = st.lists(st.floats(0.001, 1000), min_size=1, max_size=12)
 
 
 def split_of(counts: list[int], name: str = "") -> Split:
-    return Split(tuple(ShardEntry(f"{n}.tar", count, 1, f"{name}{n}", "", {}) for n, count in enumerate(counts)), ())
+    entries = [ShardEntry(f"{name}{n}.tar", count, 1, f"{n:064x}", "0" * 64, {}) for n, count in enumerate(counts)]
+    return Split(Shards.of(entries), ())
 
 
 def ids(slots: Slots) -> list[tuple[int, int, int, int]]:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from configs.run import RunConfig, load
-from data_shards.manifest import Manifest, ShardEntry, Split, write
+from data_shards.manifest import Manifest, ShardEntry, Shards, Split, write
 from launch import plan, submit
 from launch.cluster import ClusterConfig
 from launch.folder import RunFolder
@@ -18,8 +18,8 @@ def shards(tmp_path: Path) -> Path:
     folder = tmp_path / "shards"
     (folder / "train").mkdir(parents=True)
     (folder / "train" / "000000.tar").write_bytes(b"x" * 100)
-    shard = ShardEntry("train/000000.tar", 64, 100, "", "", {})
-    write(Manifest({"train": Split((shard,), (6,) * 10)}, tuple("0123456789")), folder)
+    shard = ShardEntry("train/000000.tar", 64, 100, "0" * 64, "0" * 64, {})
+    write(Manifest({"train": Split(Shards.of([shard]), (6,) * 10)}, tuple("0123456789")), folder)
     return folder
 
 

@@ -1,0 +1,79 @@
+"""The manifest is what was written, can be read by a person, and is refused where it is anything else."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from data_shards import manifest
+from data_shards.manifest import Manifest, ShardEntry, Shards, Split
+
+ENTRIES = [
+    ShardEntry("train/a b.tar", 1000, 35_000_000, "1" * 64, "2" * 64, {"audio": 7, "image": 1000}),
+    ShardEntry("train/c.tar", 20, 7_000, "3" * 64, "4" * 64, {"text": 20}),
+    ShardEntry("train/d.tar", 5, 1 << 40, "5" * 64, "6" * 64, {"image": 5}),
+]
+WRITTEN = Manifest({"train": Split(Shards.of(ENTRIES), (3, 4)), "test": Split(Shards.of([]), (0, 0))}, ("cat", "dog"))
+
+
+def written(folder: Path) -> Path:
+    manifest.write(WRITTEN, folder)
+    return folder / "manifest.json"
+
+
+def test_what_was_written_is_read(tmp_path: Path) -> None:
+    written(tmp_path)
+    found = manifest.read(tmp_path)
+    assert found == WRITTEN
+    shards = found.split("train").shards
+    assert list(shards) == ENTRIES
+    assert (shards[-1], shards[1:]) == (ENTRIES[2], ENTRIES[1:])
+    assert shards.modalities == {"audio": 7, "image": 1005, "text": 20}
+    assert found.split("train").num_samples == 1025
+    assert list(found.split("test").shards) == []
+    assert found != Manifest({"train": Split(Shards.of(ENTRIES[:2]), (3, 4))}, ("cat", "dog"))
+
+
+def test_the_file_is_json_with_a_line_a_column(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    lines = path.read_text().splitlines()
+    assert '    "num_samples": "1000 20 5",' in lines
+    assert '    "names": ["train/a b.tar", "train/c.tar", "train/d.tar"],' in lines
+    assert set(json.loads(path.read_text())["splits"]["train"]) == {"label_counts", "fingerprint", "shards"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ('"1000 20 5"', '"1000 21 5"', "its shards have the fingerprint"),
+        ("train/c.tar", "train/x.tar", "its shards have the fingerprint"),
+        ("3" * 64, "3" * 63 + "4", "its shards have the fingerprint"),
+        ('"1000 20 5"', '"1000 20"', "3 shards, but numbers of 2"),
+        ('"1000 20 5"', '"1000 20 x"', "invalid literal"),
+        ('"1000 20 5"', '"1000 20 -5"', "-5 is below 0"),
+        ("6" * 64, "6" * 10, "3 shards, but hashes of 2.2"),
+        ('"version": 2', '"version": 1', "version 1, expected 2; build the shards again"),
+        ('"num_samples"', '"samples"', "KeyError"),
+        ("{", "", "JSONDecodeError"),
+    ],
+)
+def test_another_file_is_refused_with_its_path(tmp_path: Path, old: str, new: str, reason: str) -> None:
+    path = written(tmp_path)
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(ValueError, match=rf"manifest\.json: .*{reason}"):
+        manifest.read(tmp_path)
+
+
+def test_a_fingerprint_names_order_counts_sizes_and_hashes() -> None:
+    prints = {
+        Shards.of(entries).fingerprint()
+        for entries in (
+            ENTRIES,
+            ENTRIES[::-1],
+            ENTRIES[:2],
+            [*ENTRIES[:2], ShardEntry("train/d.tar", 6, 1, "5" * 64, "6" * 64, {})],
+        )
+    }
+    assert len(prints) == 4
