@@ -33,14 +33,15 @@ def attend(
     some_B = valid_BM.any(dim=1)
     # Without a key softmax is 0/0, and zeroing it afterwards leaves NaN in the gradients: such samples see every key.
     seen_BM = valid_BM | ~some_B[:, None]
-    out: Tensor = _softmax_attention(q_BHNK, k_BHMK, v_BHMV, seen_BM[:, None, None, :])
+    out: Tensor = _softmax_attention(q_BHNK, k_BHMK, v_BHMV, seen_BM)
     return out * some_B[:, None, None, None]
 
 
-def _softmax_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+def _softmax_attention(q: Tensor, k: Tensor, v: Tensor, valid_BM: Tensor | None) -> Tensor:
     width, value_width = q.shape[-1], v.shape[-1]
     if q.device.type == "cpu" and q.dtype in (torch.bfloat16, torch.float16):
-        return low_precision_attention(q, k, v, mask)
+        return low_precision_attention(q, k, v, valid_BM)
+    mask = None if valid_BM is None else valid_BM[:, None, None, :]
     if q.device.type != "cpu":
         q, k, v = padded_heads(q, k, v)
     out: Tensor = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=width**-0.5)

@@ -6,6 +6,7 @@ B samples, N vectors, M tokens, C channels of a token, c of its content, P of it
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import reduce
+from itertools import accumulate
 from math import prod
 
 import torch
@@ -25,18 +26,30 @@ class TokenSource(ABC):
     num_tokens: int
     row: int
     """A tile holds a multiple of this many tokens."""
+    dtype: torch.dtype
+    """Of scores."""
 
     @abstractmethod
-    def prepared(self, samples: slice, vectors: Float[Tensor, "b N C"]) -> tuple[Tensor, ...]:
+    def prepared(self, vectors: Float[Tensor, "b N C"]) -> tuple[Tensor, ...]:
         """Return what `scores` needs of vectors, once for all tiles."""
 
     @abstractmethod
-    def scores(self, samples: slice, tokens: slice, prepared: tuple[Tensor, ...]) -> Float[Tensor, "b N T"]:
-        """Return a new array: the products of the vectors with the tokens."""
+    def scores(
+        self, samples: slice, tokens: slice, vectors: tuple[Tensor, ...], out: Float[Tensor, "b N T"]
+    ) -> Float[Tensor, "b N T"]:
+        """Write the products of prepared vectors with the tokens to `out`, and return it."""
 
     @abstractmethod
-    def mixed(self, samples: slice, tokens: slice, weights: Float[Tensor, "b N T"]) -> Float[Tensor, "b N C"]:
-        """Return the sums of the tokens, weighted; the weights may be overwritten."""
+    def sums(self, vectors: tuple[Tensor, ...]) -> Float[Tensor, "b N _"]:
+        """Return zeros to which `add` can add, one row for each vector."""
+
+    @abstractmethod
+    def add(self, sums: Float[Tensor, "b N _"], samples: slice, tokens: slice, weights: Float[Tensor, "b N T"]) -> None:
+        """Add the weighted tokens to the sums; the weights may be overwritten."""
+
+    @abstractmethod
+    def mixed(self, sums: Float[Tensor, "b N _"]) -> Float[Tensor, "b N C"]:
+        """Return the sums in the channels of a token."""
 
 
 class DenseTokens(TokenSource):
@@ -47,18 +60,29 @@ class DenseTokens(TokenSource):
     def __init__(self, values_BMC: Float[Tensor, "B M C"]) -> None:
         self.values_BMC = values_BMC.detach()
         self.num_samples, self.num_tokens = values_BMC.shape[:2]
+        self.dtype = values_BMC.dtype
 
-    def prepared(self, samples: slice, vectors: Float[Tensor, "b N C"]) -> tuple[Tensor, ...]:  # noqa: ARG002
+    def prepared(self, vectors: Float[Tensor, "b N C"]) -> tuple[Tensor, ...]:
         """Return the vectors."""
         return (vectors,)
 
-    def scores(self, samples: slice, tokens: slice, prepared: tuple[Tensor, ...]) -> Float[Tensor, "b N T"]:
-        """Return the products of the vectors with the tokens."""
-        return prepared[0] @ self.values_BMC[samples, tokens].mT
+    def scores(
+        self, samples: slice, tokens: slice, vectors: tuple[Tensor, ...], out: Float[Tensor, "b N T"]
+    ) -> Float[Tensor, "b N T"]:
+        """Write the products of the vectors with the tokens to `out`, and return it."""
+        return torch.bmm(vectors[0], self.values_BMC[samples, tokens].mT, out=out)
 
-    def mixed(self, samples: slice, tokens: slice, weights: Float[Tensor, "b N T"]) -> Float[Tensor, "b N C"]:
-        """Return the sums of the tokens, weighted."""
-        return weights @ self.values_BMC[samples, tokens]
+    def sums(self, vectors: tuple[Tensor, ...]) -> Float[Tensor, "b N C"]:
+        """Return zeros, in float32 at the least: tiles are many."""
+        return torch.zeros_like(vectors[0], dtype=torch.promote_types(self.dtype, torch.float32))
+
+    def add(self, sums: Float[Tensor, "b N C"], samples: slice, tokens: slice, weights: Float[Tensor, "b N T"]) -> None:
+        """Add the weighted tokens to the sums."""
+        sums += weights @ self.values_BMC[samples, tokens]
+
+    def mixed(self, sums: Float[Tensor, "b N C"]) -> Float[Tensor, "b N C"]:
+        """Return the sums."""
+        return sums
 
 
 @dataclass(frozen=True)
@@ -86,6 +110,7 @@ class SeparableTokens(TokenSource):
 
     def __init__(self, grid: GridTokens) -> None:
         dtype = torch.promote_types(grid.content_BMc.dtype, torch.float32)
+        self.dtype = dtype
         content_BMc = grid.content_BMc.to(dtype)
         self.tables = [table.to(dtype) for table in grid.axis_tables]
         self.shape = tuple(table.shape[0] for table in self.tables)
@@ -99,34 +124,52 @@ class SeparableTokens(TokenSource):
         extended = torch.cat([content_BMc, -mean_BM[..., None]], dim=-1)
         self.content_BcM = (extended * self.inverse_BM[..., None]).mT.contiguous()
 
-    def prepared(self, samples: slice, vectors: Float[Tensor, "b N C"]) -> tuple[Tensor, ...]:  # noqa: ARG002
-        """Return the vectors' content with their sum, and their product with each place on each axis."""
-        vectors = vectors.to(self.content_BcM.dtype)
+    def prepared(self, vectors: Float[Tensor, "b N C"]) -> tuple[Tensor, ...]:
+        """Return the vectors' content with their sum, and their product with each place on the first and other axes."""
+        vectors = vectors.to(self.dtype)
         content_width = self.content_BcM.shape[1] - 1
         content = torch.cat([vectors[..., :content_width], vectors.sum(dim=-1, keepdim=True)], dim=-1)
-        return content, *(vectors[..., content_width:] @ table.mT for table in self.tables)
+        first, *others = (vectors[..., content_width:] @ table.mT for table in self.tables)
+        rest = self._broadcast(others).flatten(2) if others else torch.zeros_like(first[..., :1])
+        return content, first, rest
 
-    def scores(self, samples: slice, tokens: slice, prepared: tuple[Tensor, ...]) -> Float[Tensor, "b N T"]:
-        """Return the products of the vectors with the tokens."""
-        content, first, *others = prepared
-        scores = content @ self.content_BcM[samples, :, tokens]
-        rows = slice(tokens.start // self.row, tokens.stop // self.row)
-        along = self._broadcast([first[..., rows], *others])
-        inverse = self.inverse_BM[samples, None, tokens]
-        return scores.addcmul_(along.reshape(scores.shape), inverse)
+    def scores(
+        self, samples: slice, tokens: slice, vectors: tuple[Tensor, ...], out: Float[Tensor, "b N T"]
+    ) -> Float[Tensor, "b N T"]:
+        """Write the products of the vectors with the tokens to `out`, and return it."""
+        content, first, rest = vectors
+        torch.add(first[..., self._rows(tokens), None], rest[:, :, None], out=out.view(*out.shape[:2], -1, self.row))
+        out.mul_(self.inverse_BM[samples, None, tokens])
+        return torch.baddbmm(out, content, self.content_BcM[samples, :, tokens], out=out)
 
-    def mixed(self, samples: slice, tokens: slice, weights: Float[Tensor, "b N T"]) -> Float[Tensor, "b N C"]:
-        """Return the sums of the tokens, weighted; the weights are overwritten."""
-        content = weights @ self.content_BcM[samples, :, tokens].mT
-        rows = slice(tokens.start // self.row, tokens.stop // self.row)
-        scaled = weights.mul_(self.inverse_BM[samples, None, tokens])
-        grid = scaled.reshape(*scaled.shape[:2], -1, *self.shape[1:])
-        sums_along = []
-        for axis, table in enumerate(self.tables):
+    def sums(self, vectors: tuple[Tensor, ...]) -> Float[Tensor, "b N _"]:
+        """Return zeros: for the content, and for every place on each axis."""
+        return vectors[0].new_zeros(*vectors[0].shape[:2], vectors[0].shape[2] + sum(self.shape))
+
+    def add(self, sums: Float[Tensor, "b N _"], samples: slice, tokens: slice, weights: Float[Tensor, "b N T"]) -> None:
+        """Add the weighted content and the weights along the axes to the sums; the weights are overwritten."""
+        content, *along = self._parts(sums)
+        content += weights @ self.content_BcM[samples, :, tokens].mT
+        scaled = weights.mul_(self.inverse_BM[samples, None, tokens]).view(*weights.shape[:2], -1, *self.shape[1:])
+        for axis, places in enumerate(along):
             others = [other - len(self.shape) for other in range(len(self.shape)) if other != axis]
-            sums_along.append(grid.sum(dim=others) @ (table[rows] if axis == 0 else table))
-        places = torch.stack(sums_along).sum(dim=0)
+            part = places[..., self._rows(tokens)] if axis == 0 else places
+            part += scaled.sum(dim=others) if others else scaled
+
+    def mixed(self, sums: Float[Tensor, "b N _"]) -> Float[Tensor, "b N C"]:
+        """Return the sums in the channels of a token."""
+        content, *along = self._parts(sums)
+        places = reduce(torch.add, (weights @ table for weights, table in zip(along, self.tables, strict=True)))
         return torch.cat([content[..., :-1], places], dim=-1) + content[..., -1:]
+
+    def _parts(self, sums: Float[Tensor, "b N _"]) -> tuple[Tensor, ...]:
+        """The sums of the content, and those along each axis."""
+        ends = accumulate([self.content_BcM.shape[1], *self.shape[:-1]])
+        return sums.tensor_split(list(ends), dim=-1)
+
+    def _rows(self, tokens: slice) -> slice:
+        """The places of a tile on the first axis."""
+        return slice(tokens.start // self.row, tokens.stop // self.row)
 
     def _along_axes(self, numbers: list[Tensor]) -> Float[Tensor, " M"]:
         """The sum over axes of one number a place."""
