@@ -114,4 +114,5 @@ def _manifest(splits: dict[str, list[_Adopted]]) -> Manifest:
             for name, shards in splits.items()
         },
         tuple(str(label) for label in range(num_classes)),
+        adopted=True,
     )

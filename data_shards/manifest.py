@@ -49,6 +49,8 @@ class Manifest:
     splits: dict[str, Split]
     label_names: tuple[str, ...]
     """Class names; the label of a sample is an index into them. Empty where there are no labels."""
+    adopted: bool = False
+    """Whether others wrote the tars: what each sample should have is then for `perceiver data verify` to guess."""
     version: int = VERSION
 
     def split(self, name: str) -> Split:
@@ -70,7 +72,12 @@ def write(manifest: Manifest, folder: Path) -> None:
         }
         for name, split in manifest.splits.items()
     }
-    fields = {"version": manifest.version, "label_names": manifest.label_names, "splits": splits}
+    fields = {
+        "version": manifest.version,
+        "adopted": manifest.adopted,
+        "label_names": manifest.label_names,
+        "splits": splits,
+    }
     with beside.open("w") as file:
         file.write(_lines(fields) + "\n")
         file.flush()
@@ -96,7 +103,7 @@ def parse(text: str, path: str) -> Manifest:
         del text  # 17 MB where there are 100 000 shards
         version = fields["version"]
         splits = {name: _split(split) for name, split in fields["splits"].items()} if version == VERSION else {}
-        labels = tuple(fields["label_names"])
+        labels, adopted = tuple(fields["label_names"]), bool(fields.get("adopted"))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path}: not a manifest ({error!r}); build or index the folder again") from error
     if version != VERSION:
@@ -104,7 +111,7 @@ def parse(text: str, path: str) -> Manifest:
             f"{path}: version {version}, expected {VERSION}; build the shards again with this release, "
             "or train with the one that wrote them"
         )
-    return Manifest(splits, labels, version)
+    return Manifest(splits, labels, adopted, version)
 
 
 def _split(fields: Mapping[str, Any]) -> Split:

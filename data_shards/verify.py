@@ -2,7 +2,6 @@
 
 import hashlib
 import multiprocessing
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -12,13 +11,13 @@ from data_shards import decode, manifest
 from data_shards.adopt import modalities
 from data_shards.extents import EXTENT_BYTES
 from data_shards.folder import LocalFolder
-from data_shards.manifest import ShardEntry, Shards, Split
+from data_shards.manifest import Manifest, ShardEntry, Shards, Split
 from data_shards.members import LABEL, modality_of
 from data_shards.reader import RawSample, Reader
 from data_shards.tar_index import TarIndex
 
-_MOSTLY = 0.95
-"""Where this share of a shard's samples has a modality, one without it has lost a file."""
+_RARELY = 0.05
+"""Where no more of a split's samples lack a file, they have lost it; one sample always may."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +70,14 @@ class Report:
 def verify(folder: Path, *, num_jobs: int = 1, progress: Callable[[int, int], None] | None = None) -> Report:
     """Read all of a shard folder in `num_jobs` processes; ValueError only where its manifest cannot be read."""
     shards = manifest.read(folder)
-    entries = [shard for split in shards.splits.values() for shard in split.shards]
+    entries = [(shard, partners(shards, name)) for name, split in shards.splits.items() for shard in split.shards]
     report = Report(labels=dict.fromkeys(shards.label_names, 0))
     # Not forked: a fork of a process with threads can hang, and torch has threads.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(num_jobs, mp_context=context) as processes:
-        coming = [processes.submit(verify_shard, folder, entry, shards.label_names) for entry in entries]
+        coming = [
+            processes.submit(verify_shard, folder, entry, shards.label_names, expected) for entry, expected in entries
+        ]
         for number, future in enumerate(coming):
             report.add(future.result())
             if progress:
@@ -84,8 +85,24 @@ def verify(folder: Path, *, num_jobs: int = 1, progress: Callable[[int, int], No
     return report
 
 
-def verify_shard(folder: Path, entry: ShardEntry, label_names: tuple[str, ...]) -> Report:
-    """Read all of one shard."""
+def partners(shards: Manifest, split_name: str) -> frozenset[str]:
+    """Return the modalities, and "label", that a sample of the split has unless it has lost a file.
+
+    None where the shards were built here: a build knows what each sample has, and the hashes hold it fast.
+    """
+    if not shards.adopted:
+        return frozenset()
+    split = shards.split(split_name)
+    counts = {**split.shards.modalities, "label": sum(split.label_counts)}
+    lacking = {kind: split.num_samples - count for kind, count in counts.items()}
+    most = max(1.0, _RARELY * split.num_samples)
+    return frozenset(kind for kind, count in lacking.items() if count <= most and 2 * count < split.num_samples)
+
+
+def verify_shard(
+    folder: Path, entry: ShardEntry, label_names: tuple[str, ...], expected: frozenset[str] = frozenset()
+) -> Report:
+    """Read all of one shard; a sample that has not all that is expected, as partners() returns it, is bad."""
     report = Report()
     try:
         index = _checked_index(folder, entry)
@@ -93,11 +110,10 @@ def verify_shard(folder: Path, entry: ShardEntry, label_names: tuple[str, ...]) 
         report.bad.append(Bad(entry.name, "", str(error)))
         return report
     report.samples = index.num_samples
-    with_modality = Counter(kind for sample in range(index.num_samples) for kind in modalities(index, sample))
-    expected = {kind for kind, count in with_modality.items() if count >= _MOSTLY * index.num_samples}
     reader = Reader(LocalFolder(folder), Split(Shards.of([entry]), ()), live_bytes=4 * EXTENT_BYTES)
     for sample, key in enumerate(index.keys):
-        for reason in _faults(reader, sample, expected - modalities(index, sample), report, label_names):
+        there = modalities(index, sample) | ({"label"} if LABEL in index.members(sample) else set())
+        for reason in _faults(reader, sample, expected - there, report, label_names):
             report.bad.append(Bad(entry.name, key, reason))
     return report
 
@@ -118,11 +134,11 @@ def _checked_index(folder: Path, entry: ShardEntry) -> TarIndex:
 
 
 def _faults(
-    reader: Reader, sample: int, lacking: set[str], report: Report, label_names: tuple[str, ...]
+    reader: Reader, sample: int, lacking: frozenset[str], report: Report, label_names: tuple[str, ...]
 ) -> Iterator[str]:
     """Yield what is wrong with a sample; count its shapes and its label."""
-    for modality in sorted(lacking):
-        yield f"has no {modality}, nearly all other samples of the shard have one"
+    for kind in sorted(lacking):
+        yield f"has no {kind}, nearly all other samples of the split have one"
     try:
         raw = reader.sample(0, sample)
     except ValueError as error:
@@ -130,8 +146,8 @@ def _faults(
         return
     for extension, content in raw.members.items():
         try:
-            if kind := modality_of(extension):
-                report.add_shape(kind, decode.check(kind, content))
+            if modality := modality_of(extension):
+                report.add_shape(modality, decode.check(modality, content))
         except ValueError as error:
             yield f".{extension}: {error}"
     yield from _label_faults(raw, report, label_names)

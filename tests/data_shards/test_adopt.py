@@ -7,6 +7,7 @@ import pytest
 
 from data_shards import adopt, manifest, verify
 from data_shards.manifest import Manifest
+from data_shards.sources.table import build
 from data_shards.verify import Bad
 
 TextShards = Callable[..., Manifest]
@@ -62,12 +63,34 @@ def test_what_is_bad_in_a_shard_is_listed(tmp_path: Path, write_tar: WriteTar) -
     members = [(name, content) for name, content in members if name != "007.txt"]
     members += [("bad.wav", b"RIFF"), ("bad.txt", b"hello"), ("far.txt", b"hello"), ("far.cls", b"3")]
     write_tar(tmp_path / "train/a.tar", members)
-    entry = adopt.index(tmp_path).split("train").shards[0]
-    report = verify.verify_shard(tmp_path, entry, ("zero", "one"))
+    shards = adopt.index(tmp_path)
+    entry, partners = shards.split("train").shards[0], verify.partners(shards, "train")
+    report = verify.verify_shard(tmp_path, entry, ("zero", "one"), partners)
     assert [(bad.shard, bad.key) for bad in report.bad] == [("train/a.tar", key) for key in ("007", "bad", "far")]
-    assert report.bad[0].reason == "has no text, nearly all other samples of the shard have one"
+    assert report.bad[0].reason == "has no text, nearly all other samples of the split have one"
     assert report.bad[1].reason.startswith(".wav: ")
     assert report.bad[2].reason == "label 3 is out of range: the manifest names 2 classes"
+
+
+@pytest.mark.parametrize(
+    ("num_whole", "num_alone", "expected"),
+    [(1, 1, {"text"}), (9, 1, {"label", "text"}), (8, 2, {"text"}), (190, 10, {"label", "text"}), (189, 11, {"text"})],
+)
+def test_partners_are_what_nearly_all_samples_have(
+    tmp_path: Path, write_tar: WriteTar, num_whole: int, num_alone: int, expected: set[str]
+) -> None:
+    members = [(f"{number:03d}.txt", b"hello") for number in range(num_whole + num_alone)]
+    labels = [(f"{number:03d}.cls", b"0") for number in range(num_whole)]
+    write_tar(tmp_path / "train/a.tar", sorted(members + labels))
+    assert verify.partners(adopt.index(tmp_path), "train") == expected
+
+
+def test_what_a_build_left_out_is_not_missed(tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("text,label\n" + "hello,0\n" * 30 + "hello,\n")
+    built = build(table, tmp_path / "built")
+    assert verify.partners(built, "train") == set()
+    assert verify.partners(adopt.index(tmp_path / "built"), "train") == {"label", "text"}
 
 
 def test_a_changed_byte_anywhere_is_found(tmp_path: Path, text_shards: TextShards) -> None:
