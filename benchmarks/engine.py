@@ -34,7 +34,7 @@ from trainer.watch import StopRequest
 from trainer.world import World
 
 OPTIMIZER = OptimizerConfig(clip_norm=1.0, schedule="constant")
-WIDTH, DEPTH, ROWS, TOKENS = 256, 4, 192, 16
+WIDTH, DEPTH, ROWS, TOKENS = 256, 4, 64, 16
 TARGET = 1.05
 CLASSES = Objective({"label": Classification()}, {"label": 1.0})
 
