@@ -56,6 +56,9 @@ class RunConfig:
             for key, sentence in getattr(self, part).problems():
                 yield f"{part}.{key}", sentence
         yield from joint_problems(self.optimizer, self.train)
+        if self.train.activation_memory_gib and self.model.activation_checkpointing != "none":
+            chosen = f"model.activation_checkpointing, which is {self.model.activation_checkpointing}"
+            yield "train.activation_memory_gib", f"chooses {chosen}; set one of the two"
         yield from self._batch_problems()
         yield from self._shape_problems()
         yield from self._target_problems()

@@ -10,6 +10,7 @@ import torch
 
 from configs.run import RunConfig
 from data_shards.order import Order
+from launch.activations import planned
 from launch.fence import Fence
 from launch.folder import RunFolder
 from launch.loaders import absolute, identity, test_loader, train_loader
@@ -18,6 +19,7 @@ from launch.together import first_does, together
 from model import cost
 from model.perceiver import Perceiver
 from trainer.checkpoint import Loaded, Store
+from trainer.config import TrainConfig
 from trainer.engine import Engine
 from trainer.evaluate import evaluate
 from trainer.hang import HangWatch
@@ -79,7 +81,7 @@ def _train(
         with ledger.spent("start_up"):
             together(world, lambda: config.train.micro_batches_per_rank(world.world_size))
             batches = stack.enter_context(together(world, lambda: train_loader(config, folder.quarantine_path, world)))
-            network = Perceiver(config.model, seed=config.seed)
+            network = Perceiver(together(world, lambda: planned(config, world.world_size)), seed=config.seed)
             train = config.train
             goal = objective(config.model.outputs, label_smoothing=train.label_smoothing, seed=config.seed)
             if world.device.type == "cuda":
@@ -93,6 +95,7 @@ def _train(
             sinks = _sinks(config, folder, state) if world.is_first else []
             for sink in sinks:
                 stack.callback(sink.close)
+            _announce_policy(sinks, state, network, train)
             _announce(sinks, state, loaded, batches.order, halved=train.micro_batch if train != config.train else 0)
             evaluation = _evaluation(config, folder, engine, world, stack)
         return fit(
@@ -146,6 +149,17 @@ def _sinks(config: RunConfig, folder: RunFolder, state: RunState) -> list[Sink]:
         TensorBoard(folder.tensorboard_folder, state.step),
         ProgressBar(config.train.steps, state.step),
     ]
+
+
+def _announce_policy(sinks: list[Sink], state: RunState, network: Perceiver, train: TrainConfig) -> None:
+    """Say which policy train.activation_memory_gib chose."""
+    if train.activation_memory_gib:
+        policy = network.config.activation_checkpointing
+        message = (
+            f"activations fit into {train.activation_memory_gib:g} GiB with model.activation_checkpointing={policy}"
+        )
+        for sink in sinks:
+            sink.write("event", {"step": state.step, "message": message})
 
 
 def _announce(sinks: list[Sink], state: RunState, loaded: Loaded | None, order: Order, *, halved: int) -> None:

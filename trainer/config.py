@@ -58,6 +58,9 @@ class TrainConfig:
     """Samples of one optimizer step over all processes."""
     micro_batch: int = 0
     """Samples that one process takes at once; 0 takes its whole share. Fewer need less memory; no result changes."""
+    activation_memory_gib: float = 0.0
+    """Memory of one process for the activations of a micro-batch: the fastest model.activation_checkpointing that fits
+    is taken; 0 takes the one that is set."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Of the network's arithmetic. Weights that are updated, moments and sums are fp32 in all three."""
     zero_stage: int = 1
@@ -76,7 +79,9 @@ class TrainConfig:
     def problems(self) -> Iterator[tuple[str, str]]:
         """Yield (key, sentence) for every value that contradicts itself."""
         yield from _at_least(self, 1, "steps", "global_batch", "log_every_steps")
-        yield from _at_least(self, 0, "micro_batch", "evaluate_every_steps", "time_limit_minutes")
+        yield from _at_least(
+            self, 0, "micro_batch", "activation_memory_gib", "evaluate_every_steps", "time_limit_minutes"
+        )
         yield from _within(self, 0.0, 1.0, "label_smoothing")
         if self.zero_stage not in (0, 1, 2, 3):
             yield "zero_stage", f"must be 0, 1, 2 or 3, got {self.zero_stage}"

@@ -1,0 +1,30 @@
+"""Which policy of activation checkpointing a run takes on the ranks that it has."""
+
+from dataclasses import replace
+
+from configs.run import RunConfig
+from model.config import PerceiverConfig
+from model.plan import fastest_policy
+
+GIB = 2**30
+
+
+def planned(config: RunConfig, world_size: int) -> PerceiverConfig:
+    """Return the network with the fastest policy that fits into train.activation_memory_gib, or as it is for 0.
+
+    No policy changes a result, so that another number of ranks may take another one. ValueError if none fits.
+    """
+    train, network = config.train, config.model
+    if not train.activation_memory_gib:
+        return network
+    micro_batch = train.global_batch // world_size // train.micro_batches_per_rank(world_size)
+    try:
+        policy = fastest_policy(
+            network,
+            micro_batch=micro_batch,
+            memory_bytes=int(train.activation_memory_gib * GIB),
+            bytes_per_element=4 if train.precision == "fp32" else 2,
+        )
+    except ValueError as error:
+        raise ValueError(f"train.activation_memory_gib: {error}") from None
+    return replace(network, activation_checkpointing=policy)

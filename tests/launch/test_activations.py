@@ -1,0 +1,49 @@
+from dataclasses import replace
+
+import pytest
+
+from configs.run import RunConfig
+from launch.activations import GIB, planned
+from model.config import PerceiverConfig
+from model.config_inputs import InputsConfig
+from model.config_outputs import LabelOutput, OutputsConfig
+from model.config_pixels import ImageInput
+from model.plan import activation_bytes
+from trainer.config import TrainConfig
+
+NETWORK = PerceiverConfig(
+    inputs=InputsConfig(image=ImageInput(height=8, width=8)), outputs=OutputsConfig(label=LabelOutput(num_classes=3))
+)
+
+
+def run(activation_memory_gib: float, **train: object) -> RunConfig:
+    settings = replace(TrainConfig(global_batch=16), **train)
+    return RunConfig(model=NETWORK, train=replace(settings, activation_memory_gib=activation_memory_gib))
+
+
+def test_without_a_limit_the_network_stays_as_it_is() -> None:
+    assert planned(run(0), 1) == NETWORK
+
+
+def test_more_ranks_or_smaller_micro_batches_need_less_recomputation() -> None:
+    enough_for_four = 4 * activation_bytes(NETWORK, "none") / GIB
+    assert planned(run(enough_for_four), 4) == NETWORK
+    assert planned(run(enough_for_four), 1).activation_checkpointing != "none"
+    assert planned(run(enough_for_four, micro_batch=4), 1) == NETWORK
+
+
+def test_half_precision_needs_half() -> None:
+    enough_for_eight = 8 * activation_bytes(NETWORK, "none") / GIB
+    assert planned(run(enough_for_eight), 1).activation_checkpointing != "none"
+    assert planned(run(enough_for_eight, precision="bf16"), 1) == NETWORK
+
+
+def test_a_limit_that_nothing_fits_is_told_by_its_key() -> None:
+    with pytest.raises(ValueError, match=r"train\.activation_memory_gib: no policy fits 16 samples"):
+        planned(run(1e-9), 1)
+
+
+def test_a_policy_and_a_limit_contradict_each_other() -> None:
+    config = run(1.0)
+    config = replace(config, model=replace(NETWORK, activation_checkpointing="blocks"))
+    assert any(key == "train.activation_memory_gib" for key, _ in config.problems())
