@@ -14,6 +14,7 @@ from torch.nn import functional
 sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
 from tiny import LAMB, OPTIMIZER, Network, engine, whole_batch
 
+from model.plan import POLICIES
 from trainer.config import OptimizerConfig
 from trainer.optimizers import learning_rate, parameter_groups
 from trainer.world import World
@@ -113,6 +114,16 @@ def test_a_sample_that_is_not_finite_on_one_rank_skips_the_step_on_all_and_chang
         assert [is_skipped for is_skipped, _ in steps] == [False, True, False]
         assert not math.isfinite(steps[1][1])
         assert [steps[0], steps[2]] == without
+
+
+@pytest.mark.slow
+def test_activation_checkpointing_changes_no_bit_at_any_stage(run_ranks: Callable[..., list]) -> None:
+    told = run_ranks("policies", 2)[0]
+    for stage in range(4):
+        steps = [told[f"{stage}/{policy}"] for policy in POLICIES]
+        assert all(other == steps[0] for other in steps), f"stage {stage}: {told}"
+        losses = [loss for loss, _ in steps[0]]
+        assert len(set(losses)) == len(losses)
 
 
 def test_lamb_over_cut_weights_is_refused_before_anything_starts() -> None:
