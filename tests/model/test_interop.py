@@ -14,8 +14,10 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn import functional
 from transformers import PerceiverConfig as TheirConfig
 
+from model.inputs import Tokens
 from model.interop import from_hugging_face, to_hugging_face
 from model.perceiver import Perceiver
 from model.pixels import neighbourhoods
@@ -55,6 +57,8 @@ MODELS: dict[str, dict[str, Any]] = {
         "d_model": 704,
     },
 }
+# Its padding is another: docs/parity.md. Compared part by part.
+CONV: dict[str, Any] = {"image_size": 32, "d_model": 322}
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -62,7 +66,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 
 def their_model(architecture: str, gelu: str) -> torch.nn.Module:
-    config = TheirConfig(**SMALL | MODELS[architecture] | {"hidden_act": gelu})
+    config = TheirConfig(**SMALL | MODELS.get(architecture, CONV) | {"hidden_act": gelu})
     config.architectures = [architecture]
     model = getattr(transformers, architecture)(config).eval()
     with torch.no_grad():
@@ -153,6 +157,28 @@ def test_a_padding_mask_gives_the_same_logits_at_valid_places() -> None:
     torch.testing.assert_close(found[mask], expected[mask], rtol=0, atol=2e-5)
     # DeepMind masks the queries of padding too, Hugging Face does not: docs/parity.md.
     assert (found[~mask] - expected[~mask]).abs().max() > 1e-3
+
+
+def test_the_conv_stem_differs_in_its_padding_alone() -> None:
+    theirs: Any = their_model("PerceiverForImageClassificationConvProcessing", "gelu")
+    for index, buffer in enumerate(theirs.buffers()):
+        buffer.copy_(random(*buffer.shape, seed=index).abs() + 1)
+    ours, pixels = our_model(theirs), random(2, 32, 32, 3)
+    channels_first = pixels.permute(0, 3, 1, 2)
+    expected = theirs(inputs=channels_first).logits
+    # From their tokens on, ours computes what theirs does.
+    values, _, _ = theirs.perceiver.input_preprocessor(channels_first)
+    tokens = Tokens(values, None, {"image": (0, values.shape[1])})
+    found = ours.decoder(ours.encoder(tokens), tokens)["label"]
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
+    # And its stem, with their padding, gives their features.
+    stem: Any = ours.get_submodule("inputs.adapters.image.stem")
+    features = functional.conv2d(channels_first, stem.convolution.weight, stride=2, padding=3)
+    features = functional.max_pool2d(stem.norm(features).relu(), 3, stride=2)
+    torch.testing.assert_close(features.flatten(2).mT, values[..., :64], rtol=0, atol=2e-5)
+    # With its own, DeepMind's, there are more tokens, and other answers.
+    assert ours.inputs({"image": pixels}, None, None, torch.float32).values.shape[1] > values.shape[1]
+    assert (ours({"image": pixels})["label"] - expected).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("architecture", MODELS)
