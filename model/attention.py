@@ -136,6 +136,11 @@ class CrossAttend(nn.Module):
         self.norm_mlp = nn.LayerNorm(query_width)
         self.mlp = Mlp(query_width, config.widening, gelu)
 
+    def compile_both(self) -> None:
+        """Let torch.compile run this layer, in either form."""
+        self.compile()
+        self.absorbed = torch.compile(self.absorbed)  # type: ignore[method-assign]  # as Module.compile does
+
     def keys_values(self, normalised_BMC: Float[Tensor, "B M C"]) -> tuple[Tensor, Tensor]:
         """Return keys and values of normalised tokens; layers that are shared need them once."""
         attention, norm = self.attention, self.norm_tokens

@@ -50,8 +50,10 @@ class Encoder(nn.Module):
         self.run_cross_attend = run_cross_attend(policy, absorbed=self.form != "plain")
         self.run_block, self.checkpoint_every = run_block(policy), config.checkpoint_every
         if config.compile:
-            for module in (*self.cross_attends, *self.blocks):
-                module.compile()
+            for block in self.blocks:
+                block.compile()
+            for index in range(num_cross_attends):
+                self._cross_attend(index).compile_both()
 
     def forward(self, tokens: Tokens) -> Float[Tensor, "B N D"]:
         """Return the latents after reading and thinking."""

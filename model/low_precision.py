@@ -25,6 +25,11 @@ def low_precision_attention(
     valid_BM: Bool[Tensor, "B M"] | None,
 ) -> Float[Tensor, "B H N V"]:
     """Return softmax(q kᵀ / sqrt(K)) v over the valid keys, of which every sample has one."""
+    if torch.compiler.is_compiling():
+        # A compiler cannot look into the tiles; it fuses what is around the products, and computes again what is cheap.
+        scores = torch.matmul(q * q.shape[-1] ** -0.5, k.mT)
+        seen = scores if valid_BM is None else scores.masked_fill(~valid_BM[:, None, None, :], -torch.inf)
+        return torch.matmul(seen.softmax(dim=-1), v)
     num_samples, num_heads = q.shape[:2]
     hidden = None if valid_BM is None else ~valid_BM.repeat_interleave(num_heads, dim=0)[:, None]
     # A head after the other: products of heads that lie side by side in memory take twice as long.

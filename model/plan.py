@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import get_args
 
 from model.config import ActivationCheckpointing, PerceiverConfig
+from model.config_outputs import AnyOutput, GridOutput
 from model.cost import Cost, network_cost, num_queries, total
 from model.forms import Form, read_form, tokens_learn
 
@@ -185,4 +186,10 @@ def _decoder(config: PerceiverConfig) -> int:
     F, V = config.decoder.cross_attend.widths(D)
     per_query = 4 * E + F + V + 2 * config.decoder.cross_attend.widening * E
     asked = (output for output in config.outputs.chosen().values() if config.query_width(output))
-    return N * (D + F + V) + sum(num_queries(output, config) for output in asked) * per_query
+    return N * (D + F + V) + sum(_asked(output, config) for output in asked) * per_query
+
+
+def _asked(output: AnyOutput, config: PerceiverConfig) -> int:
+    """Queries of a sample in training."""
+    some = output.train_queries if isinstance(output, GridOutput) else 0
+    return some or num_queries(output, config)

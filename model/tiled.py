@@ -26,6 +26,7 @@ DEVICE_TILE_ELEMENTS = 2**26
 MASKED = -1e30
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # tiles are as few operations as they can be already
 def read_tokens(
     queries_BNC: Float[Tensor, "B N C"],
     source: TokenSource,

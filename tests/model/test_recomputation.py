@@ -93,12 +93,17 @@ import sys
 sys.path.insert(0, {folder!r})
 import dataclasses, torch
 from {module} import CONFIG, gradients
-config = dataclasses.replace(CONFIG, cross_attend_form="plain", num_cross_attends=1, num_blocks=1)
-expected, found = gradients(config), gradients(dataclasses.replace(config, compile=True))
-assert found.keys() == expected.keys()
-for name, gradient in expected.items():
-    torch.testing.assert_close(found[name], gradient, rtol=1e-5, atol=1e-5, msg=name)
-assert torch._dynamo.utils.counters["stats"]["calls_captured"] > 0
+from model.attention import attend
+for form in ("plain", "absorbed"):
+    config = dataclasses.replace(CONFIG, cross_attend_form=form, num_cross_attends=1, num_blocks=1, layers_per_block=1)
+    expected, found = gradients(config), gradients(dataclasses.replace(config, compile=True))
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-5, atol=1e-5, msg=name)
+    assert torch._dynamo.utils.counters["stats"]["calls_captured"] > 0
+q, k, v = torch.randn(3, 2, 3, 5, 8).bfloat16()
+valid = torch.arange(5) < torch.tensor([[3], [5]])
+torch.testing.assert_close(torch.compile(attend)(q, k, v, valid), attend(q, k, v, valid), rtol=0, atol=0.03)
 """
 
 
