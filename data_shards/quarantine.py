@@ -29,6 +29,11 @@ class BadSample:
     reason: str
 
 
+def num_listed(path: Path) -> int:
+    """Return how many bad samples are listed in a file."""
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
 class Quarantine:
     """Bad samples by (shard, key) in a file of JSON lines that all ranks of a run and all its restarts share."""
 

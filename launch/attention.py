@@ -31,6 +31,6 @@ def main(path: Path, sample: int) -> list[Path]:
     pictures = []
     for modality in maps[0].weights:
         pictures.append(folder.pictures_folder / f"attention_{modality}.png")
-        draw(maps, modality, sample, pictures[-1])
+        draw(maps, modality, sample, batch.arrays[modality][sample].numpy(), pictures[-1])
     world.close()
     return pictures

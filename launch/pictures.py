@@ -1,10 +1,11 @@
 """The pictures that a run leaves: its loss curve, and test samples with their predictions."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 COLUMNS = 8
@@ -50,13 +51,18 @@ def predictions(images: np.ndarray, truths: Sequence[str], guesses: Sequence[str
 
 
 def reconstructions(truths: np.ndarray, drawn: np.ndarray, out: Path) -> None:
-    """Draw what was to be drawn again (N, ..., channels), and below each what the network drew.
+    """Save the picture of `samples` of what was to be drawn again and what the network drew."""
+    _save(samples({"input": truths, "drawn": drawn}), out)
+
+
+def samples(rows: Mapping[str, np.ndarray]) -> Figure:
+    """Draw a row a title of samples (N, ..., channels), whose pixels lie in [0, 1].
 
     Pictures (N, H, W, 3) are shown whole, of clips (N, T, H, W, 3) the middle frame, of recordings the wave.
     """
-    figure = Figure(figsize=(1.3 * COLUMNS, 3), layout="constrained")
-    cells = figure.subplots(2, COLUMNS, squeeze=False)
-    for row, (title, values) in enumerate((("input", truths), ("drawn", drawn))):
+    figure = Figure(figsize=(1.3 * COLUMNS, 1.5 * len(rows)), layout="constrained")
+    cells = figure.subplots(len(rows), COLUMNS, squeeze=False)
+    for row, (title, values) in enumerate(rows.items()):
         for cell, value in zip(cells[row], values, strict=False):
             if value.ndim > 2:
                 cell.imshow((value[len(value) // 2] if value.ndim > 3 else value).clip(0, 1))
@@ -66,7 +72,14 @@ def reconstructions(truths: np.ndarray, drawn: np.ndarray, out: Path) -> None:
         cells[row][0].set_title(title, fontsize=9)
     for cell in cells.ravel():
         cell.set(xticks=[], yticks=[])
-    _save(figure, out)
+    return figure
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    """Return a figure as a picture, uint8 (H, W, 3)."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return np.asarray(canvas.buffer_rgba())[..., :3]  # type: ignore[no-untyped-call]
 
 
 def _save(figure: Figure, out: Path) -> None:

@@ -37,7 +37,9 @@ def report(run: Run, as_json: AsJson = False) -> None:
     )
     out = folder.path / "report.html"
     out.write_text(page(story))
-    _tell({"report": str(out), "attempts": len(attempts), "goodput": ledger.goodput(attempts)}, as_json=as_json)
+    goodput = ledger.goodput(attempts)
+    told: float | str = goodput if as_json else f"{goodput:.1%}"
+    _tell({"report": str(out), "attempts": len(attempts), "goodput": told}, as_json=as_json)
 
 
 @app.command()

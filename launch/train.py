@@ -4,24 +4,27 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from configs.run import RunConfig
 from data_shards.order import Order
+from data_shards.quarantine import num_listed
 from launch.activations import planned
 from launch.fence import Fence
 from launch.folder import RunFolder
 from launch.loaders import absolute, identity, test_loader, train_loader
 from launch.open_run import open_run
+from launch.shown import shown
 from launch.together import first_does, together
 from model import cost
 from model.perceiver import Perceiver
 from trainer.checkpoint import Loaded, Store
 from trainer.config import TrainConfig
 from trainer.engine import Engine
-from trainer.evaluate import evaluate
+from trainer.evaluate import Evaluation, evaluate
 from trainer.hang import HangWatch
 from trainer.ledger import Ledger
 from trainer.lock import RunLock
@@ -109,7 +112,7 @@ def _train(
             world=world,
             evaluate=evaluation,
             watch=config.watch,
-            meter=Meter(world, _work(config, world)),
+            meter=Meter(world, _work(config, world), count_bad_samples=lambda: num_listed(folder.quarantine_path)),
             ledger=ledger,
             hang=hang,
             profiler=ProfileWindow(config.profile, folder.profile_folder, world),
@@ -131,7 +134,13 @@ def _evaluation(
     loader, num_batches = found
     stack.enter_context(loader)
     modalities, goal = tuple(config.data.modalities()), objective(config.model.outputs)
-    return lambda: evaluate(engine.network, goal, (loader(step) for step in range(num_batches)), world, modalities)
+
+    def evaluation() -> Evaluation:
+        batches = (loader(step) for step in range(num_batches))
+        found = evaluate(engine.network, goal, batches, world, modalities)
+        return replace(found, pictures=shown(engine.network, goal, loader(0), world))
+
+    return evaluation
 
 
 def _work(config: RunConfig, world: World) -> Work:

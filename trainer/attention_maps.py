@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -71,18 +73,35 @@ def attention_maps(network: Perceiver, inputs: dict[str, Tensor], lengths: dict[
     ]
 
 
-def draw(maps: Sequence[AttentionMap], modality: str, sample: int, out: Path) -> None:
-    """Draw a row a cross-attend and a column a latent for one sample; grids of other than two axes become one row."""
+def draw(maps: Sequence[AttentionMap], modality: str, sample: int, values: np.ndarray, out: Path) -> None:
+    """Draw a row a cross-attend for one sample: its values in this modality, then where each of some latents looks.
+
+    Of clips the middle frame is shown; a grid of one axis becomes a row.
+    """
     latents = min(maps[0].weights[modality].shape[1], _LATENTS_SHOWN)
-    figure = Figure(figsize=(1.4 * latents, 1.5 * len(maps)), layout="constrained")
-    cells = figure.subplots(len(maps), latents, squeeze=False)
-    for row, of_layer in zip(cells, maps, strict=True):
+    figure = Figure(figsize=(1.4 * (latents + 1), 1.5 * len(maps)), layout="constrained")
+    cells = figure.subplots(len(maps), latents + 1, squeeze=False)
+    for (beside_it, *row), of_layer in zip(cells, maps, strict=True):
+        _show(beside_it, values)
+        beside_it.set_title("input", fontsize=7)
         for number, cell in enumerate(row):
             share = of_layer.weights[modality][sample, number]
-            grid = share if share.dim() == 2 else share.reshape(1, -1)
-            cell.imshow(grid.numpy(), cmap="gray", aspect="auto")
-            cell.set(xticks=[], yticks=[], title=f"cross {of_layer.cross_attend}, latent {number}")
-            cell.title.set_fontsize(7)
+            grid = (share[len(share) // 2] if share.dim() == 3 else share).numpy()
+            is_picture = grid.ndim == 2
+            cell.imshow(
+                grid if is_picture else grid.reshape(1, -1), cmap="gray", aspect="equal" if is_picture else "auto"
+            )
+            cell.set_title(f"cross {of_layer.cross_attend}, latent {number}", fontsize=7)
+    for cell in cells.ravel():
+        cell.set(xticks=[], yticks=[])
     beside = out.with_name(f".{out.name}")
     figure.savefig(beside, format="png", dpi=100)
     beside.replace(out)
+
+
+def _show(cell: Axes, values: np.ndarray) -> None:
+    """Show a picture (H, W, 3), the middle frame of a clip (T, H, W, 3), or anything else as a curve."""
+    if values.ndim > 2:
+        cell.imshow(values[len(values) // 2] if values.ndim > 3 else values)
+    else:
+        cell.plot(values.ravel(), linewidth=0.3)

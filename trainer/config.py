@@ -90,6 +90,10 @@ class TrainConfig:
         if self.collective_timeout_seconds <= 0:
             yield "collective_timeout_seconds", f"must be above 0, got {self.collective_timeout_seconds}"
 
+    def logs(self, step: int) -> bool:
+        """Return whether there is a line of metrics after so many steps."""
+        return step % self.log_every_steps == 0 or step == self.steps
+
     def micro_batches_per_rank(self, world_size: int) -> int:
         """Return into how many micro-batches a rank cuts its share; ValueError where the numbers do not divide."""
         if self.global_batch % world_size:

@@ -10,7 +10,6 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeAlias
 
@@ -26,6 +25,7 @@ from trainer.lamb import Lamb
 from trainer.objective import Objective
 from trainer.ownership import Ownership
 from trainer.partitions import KINDS, WEIGHT, EvenParameters, FlatGroups, Partitions, Whole
+from trainer.step_report import StepReport
 from trainer.stopwatch import Stopwatch
 from trainer.world import World
 
@@ -36,29 +36,6 @@ Untyped: TypeAlias = Any
 """Objects of DeepSpeed, which has no types."""
 
 _LOSS_SCALER_FIELDS = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """What one step did. Tensors stay on the device until somebody reads them."""
-
-    loss: Tensor
-    """Of the global batch, before the update."""
-    task_losses: dict[str, Tensor]
-    """Of each task, unweighted."""
-    learning_rate: float
-    """That the step was made with."""
-    grad_norm: float
-    """Of the whole gradient before clipping; infinite or NaN where the step was skipped."""
-    is_skipped: bool
-    """Whether loss or gradient was not finite, so that nothing was updated on any rank. Where only the scaled gradient
-    of fp16 left its range, the scale is lowered and this stays False."""
-    group_norms: dict[str, float]
-    """Norm of the gradient of each parameter group before clipping; empty between log lines."""
-    forward_seconds: float
-    """Time of this rank's forward passes: what the others cannot wait for yet, so that slow ranks show."""
-    num_samples: int
-    """Samples of the global batch."""
 
 
 class Engine:
@@ -105,25 +82,23 @@ class Engine:
         rate = optimizers.learning_rate(self._optimizer_config, self._num_steps, self._train.steps)
         for group in self._deepspeed.optimizer.param_groups:
             group["lr"] = rate
-        counts = self._total(self._objective.counts(batch))
+        is_logged = self._train.logs(self._num_steps + 1)
+        counts = self._total(self._objective.counts(batch, by_modality=is_logged))
         # A task without a single sample has a sum of zero too.
         counts = {task: torch.where(count == 0, 1.0, count) for task, count in counts.items()}
-        parts = self._backward(batch.micro_batches(self.num_micro_batches), counts)
-        group_norms = self._group_norms() if (self._num_steps + 1) % self._train.log_every_steps == 0 else {}
-        norm = self._clip_whole() if self._train.zero_stage == 0 else None
-        self._deepspeed.step()
+        parts = self._backward(batch.micro_batches(self.num_micro_batches), counts, by_modality=is_logged)
+        group_norms = self._group_norms() if is_logged else {}
+        norm, is_finite = self._update()
         self._num_steps += 1
-        if norm is None:
-            norm = float(self._deepspeed.get_global_grad_norm())
         losses = {task: total / counts[task] for task, total in self._total(parts).items()}
         loss = self._weighted(losses)
-        is_rescaled = self._train.precision == "fp16" and not math.isfinite(norm) and math.isfinite(loss)
+        is_rescaled = self._train.precision == "fp16" and not is_finite and math.isfinite(loss)
         return StepReport(
             loss=loss,
             task_losses=losses,
             learning_rate=rate,
             grad_norm=norm,
-            is_skipped=not math.isfinite(norm) and not is_rescaled,
+            is_skipped=not is_finite and not is_rescaled,
             group_norms=group_norms,
             forward_seconds=self._stopwatch.read(),
             num_samples=self._train.global_batch,
@@ -173,14 +148,16 @@ class Engine:
         """Release what DeepSpeed holds: its hooks on the network."""
         self._deepspeed.destroy()
 
-    def _backward(self, micro_batches: list[Batch], counts: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _backward(
+        self, micro_batches: list[Batch], counts: dict[str, Tensor], *, by_modality: bool
+    ) -> dict[str, Tensor]:
         """Leave the reduced gradient in place; return this rank's sums."""
         totals = {task: torch.zeros((), device=self._world.device) for task in counts}
         for index, micro_batch in enumerate(micro_batches):
             is_last = index == len(micro_batches) - 1
             self._deepspeed.set_gradient_accumulation_boundary(is_last)
             with self._stopwatch:
-                sums = self._objective.sums(self._deepspeed, micro_batch)
+                sums = self._objective.sums(self._deepspeed, micro_batch, by_modality=by_modality)
             loss = self._weighted({task: part / counts[task] for task, part in sums.items()})
             # DeepSpeed takes the mean over the ranks; the sums want the sum.
             self._deepspeed.backward(_contagious(loss) * self._world.world_size, scale_wrt_gas=False)
@@ -196,22 +173,29 @@ class Engine:
         return {name: math.sqrt(square) / scale for name, square in zip(names, squares.tolist(), strict=True)}
 
     def _weighted(self, losses: dict[str, Tensor]) -> Tensor:
-        return torch.stack([self._objective.weights[task] * loss for task, loss in losses.items()]).sum()
+        return torch.stack([weight * losses[task] for task, weight in self._objective.weights.items()]).sum()
 
     def _total(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
         totals = self._world.sum(torch.stack([part.detach().float() for part in parts.values()]))
         return dict(zip(parts, totals, strict=True))
 
-    def _clip_whole(self) -> float:
-        """Clip the gradients of ZeRO 0 and return their norm; where it is not finite drop them, so none is applied."""
-        gradients = [p.grad for p in self._partitions.masters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        value = float(norm)
-        if not norm.isfinite():
+    def _update(self) -> tuple[Tensor, bool]:
+        """Clip and apply the gradient; return its norm, and whether it was finite: one that was not changes nothing.
+
+        The host waits for the device once a step, for this answer: DeepSpeed asks for it itself from stage 1 on.
+        """
+        if self._train.zero_stage > 0:
+            self._deepspeed.step()
+            norm = torch.as_tensor(self._deepspeed.get_global_grad_norm())
+            return norm, not self._deepspeed.optimizer.overflow
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self._partitions.masters() if p.grad is not None])
+        is_finite = bool(norm.isfinite())
+        if not is_finite:
             self._inner.zero_grad(set_to_none=True)
         elif self._optimizer_config.clip_norm > 0:
             torch.nn.utils.clip_grads_with_norm_(self._partitions.masters(), self._optimizer_config.clip_norm, norm)
-        return value
+        self._deepspeed.step()
+        return norm, is_finite
 
     @contextlib.contextmanager
     def _fixed(self) -> Iterator[dict[str, Tensor]]:

@@ -1,8 +1,9 @@
 """How good a network is on samples that it was not trained on; every sample is counted once at any world size."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +26,8 @@ class Evaluation:
     scores: Mapping[str, Mapping[str, float]]
     """By what is measured ("accuracy", "psnr", ...; higher is better), then "all", the modality that was shown alone,
     or the one that was drawn again."""
+    pictures: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Of some of the samples, uint8 (H, W, 3)."""
 
     @property
     def best_by(self) -> float:
@@ -82,7 +85,7 @@ def predictions(network: nn.Module, batch: Batch) -> Tensor:
 
 def reconstructions(network: nn.Module, objective: Objective, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
     """Return what was to be drawn again and what the network drew, both (B, *shape, channels), by modality."""
-    drawn = _answers(network, batch, **objective.asks(batch, every=True))
+    drawn = _answers(network, batch, **objective.asks(batch, every=True), chunk=CHUNK)
     tasks = {name: task for name, task in objective.tasks.items() if isinstance(task, Reconstruction)}
     targets = {name: task.target(batch) for name, task in tasks.items()}
     return {name: (target, drawn[name].float().view_as(target)) for name, target in targets.items()}

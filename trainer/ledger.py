@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     # Only its name: `perceiver status` reads ledgers, and starts four times faster without torch.
     from trainer.world import World
 
-Part = Literal["start_up", "data_wait", "compute", "evaluation", "save"]
-PARTS: tuple[Part, ...] = ("start_up", "data_wait", "compute", "evaluation", "save")
+Part = Literal["start_up", "compile", "data_wait", "compute", "evaluation", "save"]
+PARTS: tuple[Part, ...] = ("start_up", "compile", "data_wait", "compute", "evaluation", "save")
 _WRITE_EVERY_SECONDS = 5.0
 
 

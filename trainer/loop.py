@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -11,7 +11,7 @@ from data_shards.batch import Batch
 from trainer import guard
 from trainer.checkpoint import Store
 from trainer.config import ProfileConfig, TrainConfig, WatchConfig
-from trainer.engine import Engine, StepReport
+from trainer.engine import Engine
 from trainer.evaluate import Evaluation
 from trainer.hang import BATCH, STEP, HangWatch
 from trainer.ledger import Ledger
@@ -19,6 +19,8 @@ from trainer.metrics import Meter, Record, StepTime
 from trainer.profiling import ProfileWindow
 from trainer.run_state import RunState
 from trainer.sinks import Sink
+from trainer.step_report import StepReport
+from trainer.stopwatch import compile_seconds
 from trainer.watch import StopRequest
 from trainer.world import World
 
@@ -118,6 +120,8 @@ class _Training:
     profiler: ProfileWindow
     score: float | None = None
     """Of the newest evaluation; the best checkpoint is known by it."""
+    compiled_seconds: float = field(default_factory=compile_seconds)
+    """Of torch.compile until the newest step; it compiles while steps run."""
     save_error: str = ""
     """Of the newest save that ended."""
 
@@ -160,9 +164,11 @@ class _Training:
     def _count(self, step: Step) -> None:
         self.meter.add(step.report, step.time)
         self.ledger.add("data_wait", step.time.data_seconds)
-        self.ledger.add("compute", step.time.seconds - step.time.data_seconds)
+        compiled, self.compiled_seconds = compile_seconds() - self.compiled_seconds, compile_seconds()
+        self.ledger.add("compile", compiled)
+        self.ledger.add("compute", step.time.seconds - step.time.data_seconds - compiled)
         self.ledger.reached(step.state.step, step.state.rollbacks)
-        if step.state.step % self.config.log_every_steps == 0 or step.state.step == self.config.steps:
+        if self.config.logs(step.state.step):
             self._write("train", self.meter.record(step.state.step, step.report))
 
     def _judge(self, step: Step) -> tuple[int, ...]:
@@ -196,6 +202,9 @@ class _Training:
             evaluation = evaluate()
         self.score = evaluation.best_by
         self._write("evaluation", {"step": step, "samples": evaluation.samples, **evaluation.flat()})
+        for name, picture in evaluation.pictures.items():
+            for sink in self.sinks:
+                sink.draw(name, picture, step)
 
     def _save(self, state: RunState) -> None:
         self.hang.at("a save")

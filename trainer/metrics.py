@@ -4,11 +4,12 @@ import resource
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from trainer.engine import StepReport
+from trainer.step_report import StepReport
 from trainer.world import World
 
 Record = dict[str, float | int | str]
@@ -39,9 +40,12 @@ class Work:
 class Meter:
     """Sums over the steps since the last record."""
 
-    def __init__(self, world: World, work: Work | None = None) -> None:
+    def __init__(
+        self, world: World, work: Work | None = None, *, count_bad_samples: Callable[[], int] = lambda: 0
+    ) -> None:
         self._world = world
         self._work = work or Work()
+        self._count_bad_samples = count_bad_samples
         self._times: list[StepTime] = []
         self._forward_seconds = 0.0
         self._skipped = 0
@@ -59,14 +63,19 @@ class Meter:
         waits, forwards = zip(
             *self._world.gather((sum(time.data_seconds for time in self._times), self._forward_seconds)), strict=True
         )
+        # The one look at the device.
+        loss, grad_norm, *losses = torch.stack(
+            [value.to(report.loss) for value in (report.loss, report.grad_norm, *report.task_losses.values())]
+        ).tolist()
         record: Record = {
             "step": step,
-            "loss": float(report.loss),
-            **{f"loss/{task}": float(loss) for task, loss in report.task_losses.items()},
+            "loss": loss,
+            **{f"loss/{task}": of_task for task, of_task in zip(report.task_losses, losses, strict=True)},
             "learning_rate": report.learning_rate,
-            "grad_norm": report.grad_norm,
+            "grad_norm": grad_norm,
             **{f"grad_norm/{group}": norm for group, norm in report.group_norms.items()},
             "skipped_steps": self._skipped,
+            "bad_samples": self._count_bad_samples(),
             "step_seconds": total / count,
             "data_wait_seconds": max(waits) / count,
             "data_wait_share": max(waits) / total,

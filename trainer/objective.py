@@ -1,8 +1,9 @@
 """Objective: what is minimised, as sums over samples with explicit counts, so that a batch can be cut anyhow."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor, nn
 
 from data_shards.batch import Batch
@@ -19,14 +20,22 @@ class Objective:
     weights: Mapping[str, float]
     """Of each task in the loss."""
 
-    def counts(self, batch: Batch) -> dict[str, Tensor]:
-        """Return what each task's sum over this batch will be divided by: known before the network has run."""
-        return {name: task.count(batch) for name, task in self.tasks.items()}
+    def counts(self, batch: Batch, *, by_modality: bool = False) -> dict[str, Tensor]:
+        """Return what each sum of `sums` over this batch will be divided by: known before the network has run."""
+        counts = {name: task.count(batch) for name, task in self.tasks.items()}
+        parts = self._by_modality(batch) if by_modality else ()
+        return counts | {f"{name}/{modality}": self.tasks[name].count(part) for name, modality, part in parts}
 
-    def sums(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Return each task's summed loss over this batch, in fp32."""
+    def sums(self, network: nn.Module, batch: Batch, *, by_modality: bool = False) -> dict[str, Tensor]:
+        """Return each task's summed loss over this batch, in fp32.
+
+        `by_modality` adds "task/modality", to look at alone: over the samples that have the modality.
+        """
         answers = network(batch.arrays, batch.lengths, **self.asks(batch))
-        return {name: task.sum(answers[name], batch) for name, task in self.tasks.items()}
+        sums = {name: task.sum(answers[name], batch) for name, task in self.tasks.items()}
+        parts = self._by_modality(batch) if by_modality else ()
+        with torch.no_grad():
+            return sums | {f"{name}/{of}": self.tasks[name].sum(answers[name], part) for name, of, part in parts}
 
     def asks(self, batch: Batch, *, every: bool = False) -> dict[str, dict[str, Tensor]]:
         """Return the network's keyword that asks for what training wants of this batch, or for `every` query.
@@ -36,6 +45,14 @@ class Objective:
         asked = {name: task.points(batch, every=every) for name, task in self.tasks.items()}
         points = {name: cells for name, cells in asked.items() if cells is not None}
         return {"points": points} if points else {}
+
+    def _by_modality(self, batch: Batch) -> Iterator[tuple[str, str, Batch]]:
+        """Yield task, modality, and the batch in which only the samples with that modality have a weight."""
+        tasks = [name for name, task in self.tasks.items() if not isinstance(task, Reconstruction)]
+        if len(batch.lengths) > 1:
+            for modality, lengths in batch.lengths.items():
+                part = replace(batch, weights=batch.weights * (lengths > 0))
+                yield from ((name, modality, part) for name in tasks)
 
 
 def objective(outputs: OutputsConfig, *, label_smoothing: float = 0.0, seed: int = 0) -> Objective:

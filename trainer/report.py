@@ -113,7 +113,7 @@ def _attempt(attempt: Attempt, lost: int) -> str:
         attempt.world_size,
         f"{attempt.first_step} to {attempt.last_step}",
         lost,
-        *(f"{attempt.seconds[part]:.1f} s" for part in PARTS),
+        *(f"{attempt.seconds.get(part, 0.0):.1f} s" for part in PARTS),
         attempt.ended,
     )
     return f"<tr>{''.join(f'<td>{html.escape(str(cell))}</td>' for cell in cells)}</tr>"

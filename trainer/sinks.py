@@ -27,6 +27,10 @@ class Sink(Protocol):
         """Take a record of a kind: "train", "evaluation", "save" or "event"; its "step" says when."""
         ...
 
+    def draw(self, name: str, picture: np.ndarray, step: int) -> None:
+        """Take a picture, uint8 (H, W, 3)."""
+        ...
+
     def rewind(self, step: int) -> None:
         """Forget what came after this step: the run went back to it."""
         ...
@@ -46,6 +50,9 @@ class JsonLines:
     def write(self, kind: str, record: Record) -> None:
         """Append a line."""
         self._file.write(json.dumps({"kind": kind, **record}).encode() + b"\n")
+
+    def draw(self, name: str, picture: np.ndarray, step: int) -> None:
+        """Leave it out."""
 
     def rewind(self, step: int) -> None:
         """Drop the lines of later steps."""
@@ -124,6 +131,9 @@ class ProgressBar:
         elif kind == "evaluation":
             values = [f"{name.partition('/')[2]} {told(name, value)}" for name, value in record.items() if "/" in name]
             self._progress.console.print(f"step {record['step']}: {', '.join(values)}")
+
+    def draw(self, name: str, picture: np.ndarray, step: int) -> None:
+        """Leave it out."""
 
     def rewind(self, step: int) -> None:
         """Move the bar back."""

@@ -1,5 +1,6 @@
 """Stopwatch: the time that a device spends inside a block, summed; on a GPU by events, which nobody waits for."""
 
+import sys
 import time
 
 import torch
@@ -37,3 +38,10 @@ class Stopwatch:
         event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         self._events.append(event)
+
+
+def compile_seconds() -> float:
+    """Return the time that torch.compile has taken in this process so far."""
+    # Who compiled nothing need not import the compiler.
+    dynamo = sys.modules.get("torch._dynamo.utils")
+    return float(dynamo.calculate_time_spent().get("total_wall_time", 0.0)) if dynamo else 0.0

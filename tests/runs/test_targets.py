@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from data_shards.build import build_table
 from data_shards.rows import Literal, Row
@@ -89,6 +90,8 @@ def test_a_run_learns_what_its_targets_say(tmp_path: Path, case: str) -> None:
     assert trained.returncode == 0, trained.stderr
     records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert MEASURES[case] <= {key for record in records if record["kind"] == "evaluation" for key in record}
+    seen = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload().Tags()["images"]
+    assert seen == {"again": ["reconstructions/image"], "words": []}.get(case, ["inputs/image"])
     losses = [record["loss"] for record in records if record["kind"] == "train"]
     assert len(losses) == 30
     # Mixed labels keep the entropy of their shares, which nothing can learn away.

@@ -42,9 +42,9 @@ def test_shares_add_up_over_all_modalities_and_hidden_tokens_get_none(tmp_path: 
         assert (of_layer.weights["text"][0, :, 3:] == 0).all()
         assert (of_layer.weights["text"][1] == 0).all()
     assert not torch.equal(maps[0].weights["image"], maps[1].weights["image"])
-    draw(maps, "image", 0, tmp_path / "map.png")
-    draw(maps, "text", 0, tmp_path / "text.png")
-    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+    for modality, values in INPUTS.items():
+        draw(maps, modality, 0, values[0].numpy(), tmp_path / f"{modality}.png")
+        assert (tmp_path / f"{modality}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_map_tells_which_tokens_change_the_answer() -> None:

@@ -7,8 +7,8 @@ from typing import TypeVar
 import pytest
 import torch
 
-from trainer.engine import StepReport
 from trainer.metrics import Meter, StepTime, Work, measured_peak_flops
+from trainer.step_report import StepReport
 from trainer.world import World
 
 T = TypeVar("T")
@@ -16,7 +16,7 @@ REPORT = StepReport(
     loss=torch.tensor(2.0),
     task_losses={"label": torch.tensor(2.0)},
     learning_rate=0.1,
-    grad_norm=3.0,
+    grad_norm=torch.tensor(3.0),
     is_skipped=False,
     group_norms={"decayed": 2.5},
     forward_seconds=0.2,
@@ -38,13 +38,14 @@ def beside() -> World:
 
 
 def test_rates_and_waits_follow_from_the_steps_since_the_last_record(beside: World) -> None:
-    meter = Meter(beside, Work(flops_per_sample=1e6, tokens_per_sample=10, peak_flops=4e6))
+    work = Work(flops_per_sample=1e6, tokens_per_sample=10, peak_flops=4e6)
+    meter = Meter(beside, work, count_bad_samples=lambda: 3)
     meter.add(REPORT, StepTime(seconds=1.0, data_seconds=0.1))
     meter.add(replace(REPORT, is_skipped=True), StepTime(seconds=3.0, data_seconds=0.1))
     record = meter.record(7, REPORT)
     assert record["step"] == 7
     assert (record["loss"], record["loss/label"], record["grad_norm/decayed"]) == (2.0, 2.0, 2.5)
-    assert record["skipped_steps"] == 1
+    assert (record["skipped_steps"], record["bad_samples"]) == (1, 3)
     assert record["samples_per_second"] == 8.0
     assert record["tokens_per_second"] == 80.0
     assert record["flop_utilisation"] == 1.0  # 8 samples of 1e6 over two devices of 4e6

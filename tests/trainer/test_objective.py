@@ -148,3 +148,18 @@ def test_an_objective_has_a_task_for_each_output_with_its_weight(batch: Batch) -
     sums = goal.sums(spy, batch)
     assert sums.keys() == goal.counts(batch).keys() == {"label", "video"}
     assert spy.points.keys() == {"video"}
+
+
+def test_a_loss_by_modality_is_that_of_the_samples_that_have_it(batch: Batch) -> None:
+    outputs = OutputsConfig(
+        label=LabelOutput(num_classes=CLASSES, loss_weight=0.5), video=replace(VIDEO, train_queries=7)
+    )
+    goal = objective(outputs)
+    both = replace(batch, lengths={**batch.lengths, "audio": torch.tensor([9, 0, 0, 0, 0, 0])})
+    sums, counts = (goal.sums(Spy(), both, by_modality=True), goal.counts(both, by_modality=True))
+    assert sums.keys() == counts.keys() == {"label", "video", "label/video", "label/audio"}
+    # The spy answers zeros, which cost as much whatever is true.
+    torch.testing.assert_close(sums["label/audio"], sums["label"] * counts["label/audio"] / counts["label"])
+    assert counts["label/audio"] == batch.weights[0]
+    assert counts["label/video"] == counts["label"] - batch.weights[3]
+    assert not sums["label/audio"].requires_grad

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -53,6 +54,14 @@ def test_tensorboard_shows_no_step_twice(tmp_path: Path) -> None:
         sink.close()
     events = EventAccumulator(str(tmp_path)).Reload()
     assert [event.step for event in events.Scalars("train/loss")] == list(range(1, 9))
+
+
+def test_tensorboard_has_the_pictures_that_it_is_given(tmp_path: Path) -> None:
+    sink = TensorBoard(tmp_path, 0)
+    sink.draw("inputs/image", np.full((4, 6, 3), 200, np.uint8), 5)
+    sink.close()
+    [event] = EventAccumulator(str(tmp_path)).Reload().Images("inputs/image")
+    assert (event.step, event.height, event.width) == (5, 4, 6)
 
 
 def test_the_progress_bar_tells_step_loss_speed_and_waiting() -> None:

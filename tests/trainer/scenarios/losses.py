@@ -13,7 +13,7 @@ from dataclasses import replace
 from tiny import LAMB, engine, share, whole_batch
 
 from data_shards.batch import Batch
-from trainer.engine import StepReport
+from trainer.step_report import StepReport
 from trainer.world import World
 
 world = World.from_environment(60.0)
@@ -27,7 +27,7 @@ def broken(batch: Batch) -> Batch:
 
 
 def told(report: StepReport) -> list[float]:
-    return [float(report.loss), report.grad_norm, report.group_norms["decayed"]]
+    return [float(report.loss), float(report.grad_norm), report.group_norms["decayed"]]
 
 
 result = {}

@@ -40,7 +40,7 @@ for stage in range(4):
         )
         engine = Engine(network, CLASSES, optimizer=OPTIMIZER, train=train, world=world)
         reports = [engine.step(share(whole_batch(step), world)) for step in range(3)]
-        told[f"{stage}/{policy}"] = [[float(report.loss), report.grad_norm] for report in reports]
+        told[f"{stage}/{policy}"] = [[float(report.loss), float(report.grad_norm)] for report in reports]
         engine.close()
 world.close()
 sys.stdout.write(json.dumps(told))
