@@ -26,6 +26,8 @@ class ClusterConfig:
     """GPUs of a node, asked for as --gpus-per-node."""
     gres: str = ""
     """Asked for as --gres where the cluster wants that in place of --gpus-per-node."""
+    gpu_memory_gib: int = 0
+    """Memory of a GPU, which the plan of a submission is held against; 0 if it is not known."""
     memory_gib: int = 0
     """Memory of a node; 0 leaves it to the cluster."""
     minutes: int = 60

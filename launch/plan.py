@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs.run import RunConfig
-from data_shards import manifest
+from data_shards import open as opening
+from data_shards.config import DataConfig
+from launch.activations import planned
 from launch.cluster import ClusterConfig
 from launch.folder import RunFolder
 from model.cost import network_cost, total
+from model.plan import activation_bytes
 
 BYTES_PER_NUMBER = 4
 GIB = 2**30
@@ -30,7 +33,9 @@ class Plan:
     parameters: int
     """Weights of the network."""
     state_bytes: int
-    """Memory of one rank for weights, gradients and moments; activations come on top."""
+    """Memory of one rank for weights, gradients and moments."""
+    activation_bytes: int
+    """Memory of one rank for what its micro-batch keeps for the backward pass."""
     checkpoint_bytes: int
     """Of one checkpoint on the disk."""
     kept_checkpoints: int
@@ -45,7 +50,10 @@ class Plan:
     def sentences(self) -> Iterator[str]:
         """Yield the plan in words."""
         yield f"{self.world_size} ranks, {self.micro_batches} micro-batch(es) a step, {self.parameters:,} parameters"
-        yield f"{self.state_bytes / GIB:.3f} GiB a rank for weights, gradients and moments; activations come on top"
+        yield (
+            f"{self.state_bytes / GIB:.3f} GiB a rank for weights, gradients and moments, "
+            f"{self.activation_bytes / GIB:.3f} GiB for the activations of a micro-batch"
+        )
         kept, free = self.kept_checkpoints * self.checkpoint_bytes / GIB, self.free_bytes / GIB
         yield f"{self.kept_checkpoints} checkpoints take {kept:.3f} GiB of {free:.0f} GiB that are free"
         yield f"a stop takes {self.save_seconds:.1f} s ({'measured' if self.is_measured else 'assumed'})"
@@ -62,13 +70,14 @@ def make(config: RunConfig, profile: ClusterConfig, folder: RunFolder) -> Plan:
         micro_batches=micro_batches,
         parameters=parameters,
         state_bytes=state_bytes(parameters, config.train.zero_stage, profile.world_size),
+        activation_bytes=_activations(config, profile.world_size, micro_batches),
         checkpoint_bytes=checkpoint_bytes,
         kept_checkpoints=config.checkpoint.keep_last + 1 + config.checkpoint.keep_best,
         free_bytes=shutil.disk_usage(_existing(folder.path)).free,
         save_seconds=step_seconds + (save_seconds or checkpoint_bytes / ASSUMED_WRITE_BYTES_PER_SECOND),
         is_measured=save_seconds is not None,
     )
-    problems = [*_problems(plan, profile), *_shard_problems(Path(config.data.shards))]
+    problems = [*_problems(plan, profile), *_shard_problems(config.data)]
     if problems:
         raise ValueError("\n  ".join([f"{folder.path} cannot run like this:", *problems]))
     return plan
@@ -88,12 +97,14 @@ def _problems(plan: Plan, profile: ClusterConfig) -> Iterator[str]:
             f"checkpoints need {needed / GIB:.1f} GiB, {plan.free_bytes / GIB:.1f} GiB are free; "
             "put the run elsewhere or lower checkpoint.keep_last"
         )
-    on_node = plan.state_bytes * profile.processes_per_node
-    if profile.memory_gib and not profile.gpus_per_node and on_node > profile.memory_gib * GIB:
-        yield (
-            f"the ranks of a node need more than {on_node / GIB:.1f} GiB, memory_gib is {profile.memory_gib}; "
-            "raise it, use more nodes or a higher train.zero_stage"
-        )
+    on_rank = plan.state_bytes + plan.activation_bytes
+    on_node = on_rank * profile.processes_per_node
+    on_gpus = profile.gpus_per_node or profile.gres
+    remedies = "use more nodes, a higher train.zero_stage, a smaller train.micro_batch or train.activation_memory_gib"
+    if profile.gpu_memory_gib and on_gpus and on_rank > profile.gpu_memory_gib * GIB:
+        yield f"a rank needs {on_rank / GIB:.1f} GiB, gpu_memory_gib is {profile.gpu_memory_gib}; {remedies}"
+    if profile.memory_gib and not on_gpus and on_node > profile.memory_gib * GIB:
+        yield f"a node's ranks need {on_node / GIB:.1f} GiB, memory_gib is {profile.memory_gib}; raise it or {remedies}"
     if profile.signal_seconds < 2 * plan.save_seconds:
         yield (
             f"signal_seconds is {profile.signal_seconds}, but a stop takes {plan.save_seconds:.0f} s; "
@@ -101,12 +112,22 @@ def _problems(plan: Plan, profile: ClusterConfig) -> Iterator[str]:
         )
 
 
-def _shard_problems(shards: Path) -> Iterator[str]:
-    for split in manifest.read(shards).splits.values():
-        for shard in split.shards:
-            path = shards / shard.name
-            if not path.is_file() or path.stat().st_size != shard.num_bytes:
-                yield f"{path}: is missing or not of the size in the manifest; see `perceiver data verify {shards}`"
+def _activations(config: RunConfig, world_size: int, micro_batches: int) -> int:
+    samples = config.train.global_batch // world_size // micro_batches
+    # Autocast keeps what it computes in half precision.
+    width = BYTES_PER_NUMBER if config.train.precision == "fp32" else BYTES_PER_NUMBER // 2
+    return samples * activation_bytes(planned(config, world_size), bytes_per_element=width)
+
+
+def _shard_problems(data: DataConfig) -> Iterator[str]:
+    """Yield what is wrong with each dataset, as far as a glance shows it; of remote ones only the manifest is read."""
+    for location in {data.shards, *(part.shards for part in data.datasets.values())} - {""} or {""}:
+        try:
+            folder = opening.folder(location, data)
+            for split in folder.manifest().splits.values():
+                folder.check(split)
+        except ValueError as error:
+            yield str(error)
 
 
 def _measured(folder: RunFolder) -> tuple[float, float | None]:

@@ -80,7 +80,7 @@ def sweep(
 
 @app.command()
 def status(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    runs: Annotated[list[Path] | None, typer.Argument(help="Run folders; those in ./runs if none is given.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Show it again every 2 s until all have ended.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -90,7 +90,7 @@ def status(
     """
     from launch import status as state
 
-    raise typer.Exit(state.main(runs, watch=watch, as_json=as_json))
+    raise typer.Exit(state.main(runs or (), watch=watch, as_json=as_json))
 
 
 @app.command()

@@ -10,16 +10,17 @@ from typing import Any
 
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
+from rich.table import Column, Table
 
 from configs.run import load
 from launch import attempts, submission
 from launch.folder import RunFolder, existing
 from launch.queue import Job
 from launch.restarts import Attempt
-from trainer import ledger
+from trainer import ledger, lock
 
 SILENT_SECONDS = 10 * attempts.HEARTBEAT_SECONDS
+RUNS = Path("runs")
 State = dict[str, str | int | float | None]
 COLUMNS = {
     "run": "run",
@@ -39,8 +40,8 @@ COLUMNS = {
 
 
 def main(paths: Sequence[Path], *, watch: bool = False, as_json: bool = False) -> int:
-    """Print the state of runs; return the exit status."""
-    folders = [existing(RunFolder(path.resolve())) for path in paths]
+    """Print the state of runs, of those in ./runs where none is given; return the exit status."""
+    folders = [existing(RunFolder(path.resolve())) for path in paths or _all_runs()]
     if as_json:
         states = [read(folder) for folder in folders]
         sys.stdout.write(json.dumps(states[0] if len(states) == 1 else states) + "\n")
@@ -87,6 +88,8 @@ def state_of(
     """Return the state of a run in a word, and why it is in it."""
     if job is not None and not job.is_over:
         return job.state.lower(), job.reason or _silent(folder, history)
+    if holder := lock.holder(folder.lock_path):
+        return "running", holder
     if is_finished:
         return "finished", None
     if folder.stop_path.exists():
@@ -102,11 +105,19 @@ def state_of(
     return "unfinished", job.state.lower() if job else None
 
 
+def _all_runs() -> list[Path]:
+    found = sorted(path for path in RUNS.glob("*") if RunFolder(path).exists)
+    if not found:
+        raise ValueError(f"{RUNS.resolve()}: holds no run; name the run folders, `perceiver status RUN ...`")
+    return found
+
+
 def table(states: Sequence[State]) -> Table:
-    """Return the states as a table, a row a run."""
-    result = Table(*COLUMNS, box=None)
+    """Return the states as a table, a row a run; a column that has nothing to say is left out."""
+    columns = {title: name for title, name in COLUMNS.items() if any(state[name] is not None for state in states)}
+    result = Table(*(Column(title, overflow="fold") for title in columns), box=None)
     for state in states:
-        result.add_row(*(_cell(name, state[name]) for name in COLUMNS.values()))
+        result.add_row(*(_cell(name, state[name]) for name in columns.values()))
     return result
 
 

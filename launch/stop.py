@@ -7,19 +7,25 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from launch import attempts, queue, submission
+from launch import attempts, queue, status, submission
 from launch.folder import RunFolder, existing
 
 
 def stop(path: Path) -> int:
     """Ask the run to save at its next step and to end for good; return the exit status."""
     folder = existing(RunFolder(path.resolve()))
+    state = status.read(folder)["state"]
+    if state == "finished":
+        sys.stdout.write("the run is finished; there is nothing to stop\n")
+        return 0
     # All ranks look for it, and so does whoever would start the next attempt.
     folder.stop_path.touch()
     sent, job = submission.read(folder), submission.job(folder)
     if sent and job and job.state == "PENDING":
         queue.cancel(sent.job_id)
         sys.stdout.write(f"job {sent.job_id} waited and is cancelled; `perceiver resume` submits the run again\n")
+    elif state in ("unfinished", "failed", "stopped"):
+        sys.stdout.write("the run is not running, and does not start again by itself until it is resumed\n")
     else:
         sys.stdout.write("the run saves after its step and ends; `perceiver resume` goes on with it\n")
     return 0

@@ -48,14 +48,14 @@ class RunLock:
         except BlockingIOError:
             os.close(descriptor)
             return (
-                f"{self._path}: {_told(holder)} is training in this run; wait for it, or stop it with `perceiver stop`"
+                f"{self._path}: {_told(holder)}, is training in this run; wait for it, or stop it with `perceiver stop`"
             )
         elsewhere = holder.get("host", socket.gethostname()) != socket.gethostname()
         same_job = bool(self._job_id) and holder.get("job_id") == self._job_id
         if elsewhere and not same_job and not self._take_over:
             os.close(descriptor)
             return (
-                f"{self._path}: {_told(holder)} holds this run, and this host cannot see whether it still lives; "
+                f"{self._path}: {_told(holder)}, holds this run, and this host cannot see whether it still lives; "
                 "if it does not, start again with --take-over"
             )
         self._descriptor = descriptor
@@ -71,6 +71,19 @@ class RunLock:
         return ""
 
 
+def holder(path: Path) -> str:
+    """Return who is training in the run, in words; nothing where nobody is, or a process of this host that is gone."""
+    if not path.is_file():
+        return ""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        claim = _read(descriptor)
+    finally:
+        os.close(descriptor)
+    is_here = claim.get("host") == socket.gethostname()
+    return "" if not claim or (is_here and not Path(f"/proc/{claim.get('pid')}").exists()) else _told(claim)
+
+
 def _read(descriptor: int) -> dict[str, object]:
     with suppress(ValueError):
         content = json.loads(os.pread(descriptor, 4096, 0))
@@ -82,4 +95,4 @@ def _read(descriptor: int) -> dict[str, object]:
 def _told(holder: dict[str, object]) -> str:
     if not holder:
         return "another process"
-    return f"process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')},"
+    return f"process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}"

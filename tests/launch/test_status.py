@@ -1,16 +1,20 @@
+import json
 import os
+import socket
+import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from launch import attempts, status
+from launch import attempts, status, stop
 from launch.attempts import RankRecord
 from launch.folder import RunFolder
 from launch.queue import Job
 from launch.restarts import Attempt
 
+CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
 ENDED = Attempt(1, "7", ("n1",), started_at=100.0, first_step=0, ended_at=200.0, status=85, last_step=40)
 
 
@@ -47,3 +51,61 @@ def test_a_rank_without_a_heartbeat_is_named(folder: RunFolder) -> None:
     os.utime(path, (time.time() - 60, time.time() - 60))
     job = Job("RUNNING", "", "n[1-2]")
     assert status.state_of(folder, [attempt], job, is_finished=False) == ("running", "no heartbeat of rank 3 on n2")
+
+
+@pytest.fixture
+def digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
+    """A run in ./runs whose metrics say 5 of 600 steps."""
+    monkeypatch.chdir(tmp_path)
+    folder = RunFolder(tmp_path / "runs" / "digits")
+    folder.create()
+    folder.config_path.write_text(CONFIG.read_text())
+    folder.metrics_path.write_text(
+        '{"kind": "train", "step": 5, "loss": 1.5, "step_seconds": 0.5, "samples_per_second": 128.0}\n'
+    )
+    return folder
+
+
+def test_without_names_the_runs_here_are_shown(
+    digits: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert status.main([], as_json=True) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["run"], shown["step"], shown["steps"], shown["loss"]) == (str(digits.path), 5, 600, 1.5)
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    with pytest.raises(ValueError, match="holds no run; name the run folders"):
+        status.main([])
+
+
+def test_a_run_that_nobody_supervises_is_known_by_its_lock(digits: RunFolder) -> None:
+    claim = {"host": socket.gethostname(), "pid": os.getpid(), "since": "now"}
+    digits.lock_path.write_text(json.dumps(claim))
+    assert status.read(digits)["state"] == "running"
+    assert f"process {os.getpid()} on" in str(status.read(digits)["reason"])
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    digits.lock_path.write_text(json.dumps({**claim, "pid": gone.pid}))
+    assert status.read(digits)["state"] == "unfinished"
+
+
+def test_watching_ends_when_the_runs_have(digits: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    digits.metrics_path.write_text('{"kind": "train", "step": 600, "loss": 0.5}\n')
+    assert status.main([digits.path], watch=True) == 0
+    assert "finished" in capsys.readouterr().out
+
+
+def test_stop_says_whether_there_is_anything_to_stop(digits: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    stop.stop(digits.path)
+    assert "is not running" in capsys.readouterr().out
+    assert digits.stop_path.exists()
+    digits.stop_path.unlink()
+    digits.lock_path.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": "now"}))
+    stop.stop(digits.path)
+    assert "saves after its step" in capsys.readouterr().out
+    digits.stop_path.unlink()
+    digits.lock_path.write_text("")
+    digits.metrics_path.write_text('{"kind": "train", "step": 600, "loss": 0.5}\n')
+    stop.stop(digits.path)
+    assert "finished" in capsys.readouterr().out
+    assert not digits.stop_path.exists()

@@ -4,23 +4,12 @@ from pathlib import Path
 import pytest
 
 from configs.run import RunConfig, load
-from data_shards.manifest import Manifest, ShardEntry, Shards, Split, write
 from launch import plan, submit
 from launch.cluster import ClusterConfig
 from launch.folder import RunFolder
 
 MIB = 2**20
 CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
-
-
-@pytest.fixture
-def shards(tmp_path: Path) -> Path:
-    folder = tmp_path / "shards"
-    (folder / "train").mkdir(parents=True)
-    (folder / "train" / "000000.tar").write_bytes(b"x" * 100)
-    shard = ShardEntry("train/000000.tar", 64, 100, "0" * 64, "0" * 64, {})
-    write(Manifest({"train": Split(Shards.of([shard]), (6,) * 10)}, tuple("0123456789")), folder)
-    return folder
 
 
 @pytest.fixture
@@ -60,7 +49,7 @@ def test_shards_that_are_missing_or_cut_are_named_before_the_queue(
 ) -> None:
     assert plan.make(config, ClusterConfig(), RunFolder(tmp_path / "run")).micro_batches == 1
     (shards / "train" / "000000.tar").write_bytes(b"x" * 99)
-    with pytest.raises(ValueError, match=r"000000.tar: is missing or not of the size"):
+    with pytest.raises(ValueError, match=r"000000.tar: has 99 bytes, the manifest says 100"):
         plan.make(config, ClusterConfig(), RunFolder(tmp_path / "run"))
 
 
@@ -79,3 +68,24 @@ def test_checkpoints_that_do_not_fit_on_the_disk_are_refused(config: RunConfig, 
     kept = replace(config, checkpoint=replace(config.checkpoint, keep_last=10**9))
     with pytest.raises(ValueError, match=r"lower checkpoint\.keep_last"):
         plan.make(kept, ClusterConfig(), RunFolder(tmp_path / "run"))
+
+
+def test_the_memory_of_a_rank_is_its_state_and_the_activations_of_a_micro_batch(
+    config: RunConfig, tmp_path: Path
+) -> None:
+    large = replace(config, model=replace(config.model, num_latents=4096, num_blocks=64, share_blocks=True))
+    whole = plan.make(large, ClusterConfig(), RunFolder(tmp_path / "run"))
+    assert whole.activation_bytes > 10 * plan.GIB > whole.state_bytes
+    in_parts = replace(large, train=replace(large.train, micro_batch=16))
+    assert plan.make(in_parts, ClusterConfig(), RunFolder(tmp_path / "run")).activation_bytes * 4 == (
+        whole.activation_bytes
+    )
+    half = plan.make(replace(large, train=replace(large.train, precision="bf16")), ClusterConfig(), RunFolder(tmp_path))
+    assert half.activation_bytes * 2 == whole.activation_bytes
+    with pytest.raises(ValueError, match=r"a node's ranks need .* GiB, memory_gib is 8; raise it or use more nodes"):
+        plan.make(large, ClusterConfig(memory_gib=8), RunFolder(tmp_path / "run"))
+    gpus = ClusterConfig(gpus_per_node=1, gpu_memory_gib=8)
+    with pytest.raises(ValueError, match=r"a rank needs .* GiB, gpu_memory_gib is 8"):
+        plan.make(large, gpus, RunFolder(tmp_path / "run"))
+    fitting = replace(large, train=replace(large.train, activation_memory_gib=4.0))
+    assert plan.make(fitting, gpus, RunFolder(tmp_path / "run")).activation_bytes <= 4 * plan.GIB

@@ -1,0 +1,59 @@
+"""Logs are printed by rank and attempt, and followed into the attempts that come."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launch import attempts, logs
+from launch.folder import RunFolder
+from launch.rank import log_path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    """Two attempts of two ranks, each of which said who it is."""
+    folder = RunFolder(tmp_path / "run")
+    folder.create()
+    folder.config_path.write_text("version: 1\n")
+    for attempt in (1, 2):
+        attempts.begin(folder, job_id="", nodes=["n1"])
+        for rank in (0, 1):
+            log_path(folder, attempt, rank).write_text(f"rank {rank} in attempt {attempt}\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("rank", "attempt", "expected"),
+    [(0, 0, "rank 0 in attempt 2"), (1, 0, "rank 1 in attempt 2"), (1, 1, "rank 1 in attempt 1")],
+)
+def test_the_newest_attempt_of_rank_0_is_meant_unless_told_otherwise(
+    folder: RunFolder, capfdbinary: pytest.CaptureFixture[bytes], rank: int, attempt: int, expected: str
+) -> None:
+    assert logs.main(folder.path, rank=rank, attempt=attempt, batch=False, follow=False) == 0
+    assert capfdbinary.readouterr().out.decode() == f"{expected}\n"
+
+
+def test_a_log_that_is_not_there_is_told_with_those_that_are(folder: RunFolder) -> None:
+    with pytest.raises(ValueError, match=r"attempt_0002_rank_7.log: no such log; there are attempt_0001_rank_0.log"):
+        logs.main(folder.path, rank=7, attempt=0, batch=False, follow=False)
+    with pytest.raises(ValueError, match="never submitted"):
+        logs.main(folder.path, rank=0, attempt=0, batch=True, follow=False)
+
+
+def test_following_goes_on_with_what_is_added_and_with_the_next_attempt(folder: RunFolder) -> None:
+    words = [sys.executable, "-m", "launch", "logs", str(folder.path), "-f"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, env={**os.environ, "PYTHONUNBUFFERED": "1"}) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"rank 0 in attempt 2\n"
+            with log_path(folder, 2, 0).open("a") as file:
+                file.write("a line more\n")
+            assert process.stdout.readline() == b"a line more\n"
+            attempts.begin(folder, job_id="", nodes=["n1"])
+            log_path(folder, 3, 0).write_text("rank 0 in attempt 3\n")
+            assert process.stdout.readline() == b"rank 0 in attempt 3\n"
+        finally:
+            process.kill()
