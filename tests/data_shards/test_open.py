@@ -177,3 +177,13 @@ def test_a_data_state_of_another_version_is_refused(config: DataConfig) -> None:
 def test_shards_that_are_not_set_are_asked_for() -> None:
     with pytest.raises(ValueError, match=r"data\.shards is not set"):
         opening.train_datasets(CONFIG)
+
+
+def test_a_sample_with_nothing_that_the_network_reads_is_refused_by_its_key(
+    tmp_path: Path, write_tar: WriteTar
+) -> None:
+    members = [(f"s{sample:02d}.txt", b"words") for sample in range(12)]
+    write_tar(tmp_path / "train/000000.tar", [*members, ("s12.cls", b"0")])
+    adopt.index(tmp_path)
+    with pytest.raises(ValueError, match=r"000000\.tar: s12: has none of text"):
+        keys_of(open_train(replace(CONFIG, shards=str(tmp_path))), range(2))
