@@ -3,6 +3,7 @@
     pip install --no-deps perceiver-pytorch perceiver-io      # transformers is a test dependency already
     python benchmarks/model.py --json OUT.json [--only imagenet64] [--dtypes float32 bfloat16]
 
+`ours` is the network as a config gives it, `ours, compiled` the same with model.compile=true; peers run as they come.
 Every measurement is a process of its own, so that its peak memory is its own; networks take turns, and each keeps the
 best of its turns. Seconds of the process' CPU are reported beside seconds of the clock, since only they mean something
 on a machine that others use too; the ratios are made of them. Peak memory is what a step adds to the built network.
@@ -12,6 +13,8 @@ told otherwise): it is listed, and no ratio is made of it. transformers has one 
 """
 
 import argparse
+import ctypes
+import gc
 import json
 import subprocess
 import sys
@@ -26,8 +29,11 @@ from torch import Tensor
 # Not this folder, in which this file would be the package that it measures.
 sys.path[0] = str(Path(__file__).parents[1])
 
-from benchmarks.peers import BUILDERS, CONFIGS, OURS  # noqa: E402
+from benchmarks.peers import BUILDERS, COMPILED, CONFIGS, OURS  # noqa: E402
 from model.cost import network_cost, total  # noqa: E402
+
+# lucidrains' is another architecture.
+EQUAL_PEERS = ("transformers", "perceiver-io")
 
 
 def main() -> None:
@@ -42,15 +48,18 @@ def main() -> None:
     if arguments.worker:
         print(json.dumps(measured(*arguments.worker)))
         return
-    rows = [
-        row
-        for dtype in arguments.dtypes
-        for name in arguments.only
-        for row in compared(name, dtype, arguments.turns, arguments.networks)
-    ]
-    print_table(rows)
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"rows": rows, **ratios(rows)}, indent=1))
+    print(f"{'configuration':16} {'network':18} {'dtype':9} {'s':>8} {'CPU s':>8} {'MiB':>7} {'of peak':>8}")
+    rows: list[dict[str, Any]] = []
+    for dtype in arguments.dtypes:
+        for name in arguments.only:
+            found = compared(name, dtype, arguments.turns, arguments.networks)
+            print_rows(found)
+            rows += found
+            # After each: the whole takes half an hour, and may be interrupted.
+            if arguments.json:
+                arguments.json.write_text(json.dumps({"rows": rows, **ratios(rows)}, indent=1))
+    for key, ratio in ratios(rows).items():
+        print(f"{key:52} {ratio:.2f}")
 
 
 def compared(name: str, dtype: str, turns: int, networks: list[str]) -> list[dict[str, Any]]:
@@ -75,9 +84,15 @@ def measured(name: str, network: str, dtype: str) -> dict[str, Any]:
     # One thread: threads that wait for each other on a shared machine burn CPU seconds.
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    step, parameters = training_step(BUILDERS[network](config), config.inputs(), getattr(torch, dtype))
+    built = BUILDERS[network](config)
+    step, parameters = training_step(built, config.inputs(), getattr(torch, dtype))
+    # The first step compiles, prepares the libraries and leaves gradients: memory is that of the second.
+    step()
+    built.zero_grad(set_to_none=True)
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
     before = resident_kib("VmRSS")
-    # Forget the highest mark of building the network, which may lie above that of a step.
+    # Forget the highest mark so far, which may lie above that of a step.
     Path("/proc/self/clear_refs").write_text("5")
     step()
     peak = resident_kib("VmHWM") - before
@@ -105,6 +120,10 @@ def resident_kib(field: str) -> int:
 
 def training_step(network: torch.nn.Module, inputs: Tensor, dtype: torch.dtype) -> tuple[Callable[[], None], int]:
     network = network.to(dtype).train()
+    # Heads that start at 0 would let nothing but zeros into the backward pass.
+    for parameter in network.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.02)
     if inputs.is_floating_point():
         inputs = inputs.to(dtype)
 
@@ -138,30 +157,31 @@ def ratios(rows: list[dict[str, Any]]) -> dict[str, Any]:
     for name in dict.fromkeys(row["configuration"] for row in rows):
         for dtype in dict.fromkeys(row["dtype"] for row in rows):
             here = {row["network"]: row for row in rows if (row["configuration"], row["dtype"]) == (name, dtype)}
-            peers = [row for network, row in here.items() if network not in (OURS, "perceiver-pytorch")]
-            if OURS not in here or not peers:
-                continue
+            peers = [here[network] for network in here if network in EQUAL_PEERS]
             precision = {"float32": "fp32", "bfloat16": "bf16"}[dtype]
-            by_time = min(row["cpu_seconds"] for row in peers) / here[OURS]["cpu_seconds"]
-            by_memory = here[OURS]["peak_mib"] / min(row["peak_mib"] for row in peers)
-            found[f"{name}_step_vs_best_peer_{precision}"] = by_time
-            found[f"{name}_memory_vs_best_peer_{precision}"] = by_memory
-            if name == "imagenet224":
-                found[f"step_vs_best_peer_{precision}"] = by_time
-                if dtype == "float32":
-                    found["memory_vs_best_peer"] = by_memory
+            for network, prefix in ((OURS, name), (COMPILED, f"{name}_compiled")):
+                if network not in here or not peers:
+                    continue
+                by_time = min(row["cpu_seconds"] for row in peers) / here[network]["cpu_seconds"]
+                by_memory = here[network]["peak_mib"] / min(row["peak_mib"] for row in peers)
+                found[f"{prefix}_step_vs_best_peer_{precision}"] = by_time
+                found[f"{prefix}_memory_vs_best_peer_{precision}"] = by_memory
+    # The goal's own names.
+    for precision in ("fp32", "bf16"):
+        if f"imagenet224_step_vs_best_peer_{precision}" in found:
+            found[f"step_vs_best_peer_{precision}"] = found[f"imagenet224_step_vs_best_peer_{precision}"]
+    if "imagenet224_memory_vs_best_peer_fp32" in found:
+        found["memory_vs_best_peer"] = found["imagenet224_memory_vs_best_peer_fp32"]
     return found
 
 
-def print_table(rows: list[dict[str, Any]]) -> None:
-    print(f"{'configuration':16} {'network':18} {'dtype':9} {'s':>8} {'CPU s':>8} {'MiB':>7} {'of peak':>8}")
+def print_rows(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         print(
             f"{row['configuration']:16} {row['network']:18} {row['dtype']:9} {row['seconds']:8.3f} "
-            f"{row['cpu_seconds']:8.3f} {row['peak_mib']:7.0f} {row['ceiling_fraction']:8.2f}"
+            f"{row['cpu_seconds']:8.3f} {row['peak_mib']:7.0f} {row['ceiling_fraction']:8.2f}",
+            flush=True,
         )
-    for name, ratio in ratios(rows).items():
-        print(f"{name:44} {ratio:.2f}")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from model.inputs import Inputs
 from model.perceiver import Perceiver
 
 OURS = "ours"
+COMPILED = "ours, compiled"
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,10 @@ class TheirTokens(nn.Module):
 
 def ours(configuration: Configuration) -> nn.Module:
     return Alone(configuration.ours)
+
+
+def compiled(configuration: Configuration) -> nn.Module:
+    return Alone(replace(configuration.ours, compile=True))
 
 
 def transformers(configuration: Configuration) -> nn.Module:
@@ -162,13 +167,14 @@ def _krasserm() -> types.ModuleType:
 
 BUILDERS: dict[str, Callable[[Configuration], nn.Module]] = {
     OURS: ours,
+    COMPILED: compiled,
     "transformers": transformers,
     "perceiver-io": perceiver_io,
     "perceiver-pytorch": perceiver_pytorch,
 }
 
 _MEAN = OutputsConfig(label=LabelOutput(num_classes=1_000))
-_SEVERAL = (OURS, "perceiver-io", "perceiver-pytorch")
+_SEVERAL = (OURS, COMPILED, "perceiver-io", "perceiver-pytorch")
 
 
 def _imagenet(side: int, num_latents: int, width: int, num_cross_attends: int) -> PerceiverConfig:
@@ -222,8 +228,8 @@ def _modelnet() -> PerceiverConfig:
 CONFIGS = {
     "modelnet40": Configuration(_modelnet(), _SEVERAL, steps=3),
     "imagenet64": Configuration(_imagenet(64, 256, 512, 8), _SEVERAL, steps=3),
-    "imagenet64_io": Configuration(_imagenet(64, 256, 512, 1), (OURS, "transformers"), steps=3),
-    "mlm_half": Configuration(_half_mlm(), (OURS, "transformers"), steps=3),
+    "imagenet64_io": Configuration(_imagenet(64, 256, 512, 1), (OURS, COMPILED, "transformers"), steps=3),
+    "mlm_half": Configuration(_half_mlm(), (OURS, COMPILED, "transformers"), steps=3),
     "imagenet224": Configuration(_imagenet(224, 512, 1_024, 8), _SEVERAL, steps=1),
-    "imagenet224_io": Configuration(_imagenet(224, 512, 1_024, 1), (OURS, "transformers"), steps=1),
+    "imagenet224_io": Configuration(_imagenet(224, 512, 1_024, 1), (OURS, COMPILED, "transformers"), steps=1),
 }
