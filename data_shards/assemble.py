@@ -110,22 +110,22 @@ class Assembler:
     ) -> tuple[str, Sample] | None:
         """Return key and sample; None where it is bad and has been listed."""
         try:
-            raw = source.reader.sample(shard, number)
+            key, members = source.reader.sample(shard, number)
         except BadBytesError as error:
             self._refuse(source, shard, source.reader.key(shard, number), "", error)
             return None
         try:
-            sample = prepare(raw.members, source.config, rng)
+            sample = prepare(members, source.config, rng)
         except ValueError as error:
             modality = error.modality if isinstance(error, BadMemberError) else ""
-            self._refuse(source, shard, raw.key, modality, error)
+            self._refuse(source, shard, key, modality, error)
             return None
         if not sample.lengths:
             wanted = ", ".join(source.config.modalities())
-            self._refuse(source, shard, raw.key, "", ValueError(f"has none of {wanted}"))
+            self._refuse(source, shard, key, "", ValueError(f"has none of {wanted}"))
             return None
-        self._check_labels(source, shard, raw.key, sample)
-        return raw.key, sample
+        self._check_labels(source, shard, key, sample)
+        return key, sample
 
     def _refuse(self, source: Source, shard: int, key: str, modality: str, error: ValueError) -> None:
         """List a bad sample; ValueError where there is no list, or too much on it."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,7 @@ from data_shards.extents import EXTENT_BYTES
 from data_shards.folder import LocalFolder
 from data_shards.manifest import Manifest, ShardEntry, Shards, Split
 from data_shards.members import LABEL, modality_of
-from data_shards.reader import RawSample, Reader
+from data_shards.reader import Reader
 from data_shards.tar_index import TarIndex
 
 _RARELY = 0.05
@@ -140,23 +140,23 @@ def _faults(
     for kind in sorted(lacking):
         yield f"has no {kind}, nearly all other samples of the split have one"
     try:
-        raw = reader.sample(0, sample)
+        _, members = reader.sample(0, sample)
     except ValueError as error:
         yield str(error)
         return
-    for extension, content in raw.members.items():
+    for extension, content in members.items():
         try:
             if modality := modality_of(extension):
                 report.add_shape(modality, decode.check(modality, content))
         except ValueError as error:
             yield f".{extension}: {error}"
-    yield from _label_faults(raw, report, label_names)
+    yield from _label_faults(members, report, label_names)
 
 
-def _label_faults(raw: RawSample, report: Report, label_names: tuple[str, ...]) -> Iterator[str]:
-    if LABEL not in raw.members:
+def _label_faults(members: Mapping[str, memoryview], report: Report, label_names: tuple[str, ...]) -> Iterator[str]:
+    if LABEL not in members:
         return
-    text = bytes(raw.members[LABEL]).strip()
+    text = bytes(members[LABEL]).strip()
     if not text.isdigit():
         yield f"label {text[:40]!r} is not a number from 0 on"
     elif label_names and int(text) >= len(label_names):
