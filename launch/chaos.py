@@ -24,6 +24,7 @@ from trainer.checkpoint_folder import complete, read_manifest
 HANG_SECONDS = 20.0
 _SAVES = 8
 _MOST_FAULTS_A_RUN = 8
+_MOST_STARVED = 3
 _FATAL: Sequence[tuple[Place, Action]] = (
     ("start", "kill"),
     ("step", "kill"),
@@ -70,6 +71,8 @@ class Campaign:
     met: list[Met] = field(default_factory=list)
     finished: set[int] = field(default_factory=set)
     equal: set[int] = field(default_factory=set)
+    starved: int = 0
+    """Attempts that the watch over hangs ended although nothing was done to them: the machine gave a rank no time."""
     ballast: Path | None = None
     """Of the disk of the run that is being disturbed; None if it has none of its own."""
 
@@ -112,6 +115,7 @@ class Campaign:
             "survived": sum(map(self._is_survived, self.met)),
             "bit_equal": sum(met.run in self.equal for met in self.met),
             "kinds": dict(Counter(met.name for met in self.met)),
+            "starved": self.starved,
             "runs": number,
             "resizes": num_resizes,
             "resized_loss_difference": max(differences, default=0.0),
@@ -141,10 +145,16 @@ class Campaign:
             if not any(statuses):
                 self.finished.add(number)
                 return
-            if not happened:
+            if not happened and not self._is_starved(folder):
                 raise RuntimeError(f"run {number} fails by itself, statuses {statuses}; see {self.folder / 'log'}")
             if len(self.met) < enough and self.random.random() < _SHARE_OF_DAMAGE:
                 self._damage(folder, number)
+
+    def _is_starved(self, folder: Path) -> bool:
+        """Count an end that nobody planned, where the watch took a busy machine for a hang; say whether it was one."""
+        verdict = RunFolder(folder).watch_folder / "verdict.json"
+        self.starved += verdict.exists()
+        return verdict.exists() and self.starved <= _MOST_STARVED
 
     def _plans(self) -> list[Plan]:
         # A lone process that is stopped has nobody who could notice.

@@ -16,7 +16,7 @@ from launch.chaos_rank import Plan
 LEFT_BEHIND = -1000
 """Stands among the statuses where a process had to be killed by the campaign."""
 
-_START_SECONDS = 240.0
+_START_SECONDS = 900.0
 _LEAVE_SECONDS = 60.0
 
 
