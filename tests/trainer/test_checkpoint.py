@@ -60,6 +60,7 @@ def test_another_world_size_takes_over_the_very_state_and_goes_on_alike(
     saved: Saved, run_ranks: Callable[..., list]
 ) -> None:
     folder, world_size, result = saved
+    assert len(result["1"]["straight_losses"]) == 50
     elsewhere = run_ranks("resume", 3 - world_size, folder, "load")[0]
     for stage in STAGES:
         for distance in range(4):

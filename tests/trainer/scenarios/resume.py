@@ -1,5 +1,7 @@
 """For every ZeRO stage: train 6 steps and save after 3; load into a fresh engine; print losses and state digests.
 
+At stage 1 training goes on until 50 steps were made after the save.
+
 Arguments: the folder for the checkpoints, and the stage distance between who saves and who loads ("load" alone, to
 load what another world wrote).
 """
@@ -32,6 +34,7 @@ def train(trained: Engine, first: int, last: int) -> list[float]:
     return [float(trained.step(share(whole_batch(step), world)).loss) for step in range(first, last)]
 
 
+LAST_STEP, LONG_STAGE = 53, 1
 folder, mode = Path(sys.argv[1]), sys.argv[2]
 world = World.from_environment(60.0)
 result = {}
@@ -39,22 +42,27 @@ for stage in range(4):
     store = Store(folder / str(stage), CheckpointConfig(asynchronous=stage % 2 == 0), world)
     entry = result[stage] = {}
     if mode == "save":
-        straight = engine(world, zero_stage=stage)
+        straight = engine(world, zero_stage=stage, steps=LAST_STEP)
         train(straight, 0, 3)
         store.save(straight, RunState(step=3))
         entry["saved"] = digest(straight)
         store.wait()
         entry["straight_losses"] = train(straight, 3, 6)
         entry["straight"] = digest(straight)
+        if stage == LONG_STAGE:
+            entry["straight_losses"] += train(straight, 6, LAST_STEP)
         straight.close()
     for distance in range(4):
-        resumed = engine(world, seed=7, zero_stage=(stage + distance) % 4, micro_batch=4 if distance else 0)
+        micro_batch = 4 if distance else 0
+        resumed = engine(world, seed=7, zero_stage=(stage + distance) % 4, micro_batch=micro_batch, steps=LAST_STEP)
         loaded = store.load(resumed)
         assert loaded is not None
         assert loaded.state == RunState(step=3)
         entry[f"loaded_{distance}"] = digest(resumed)
         entry[f"resumed_losses_{distance}"] = train(resumed, 3, 6)
         entry[f"resumed_{distance}"] = digest(resumed)
+        if stage == LONG_STAGE:
+            entry[f"resumed_losses_{distance}"] += train(resumed, 6, LAST_STEP)
         resumed.close()
     store.close()
 world.close()
