@@ -19,11 +19,7 @@ def mix_pairs(
     generators: Iterator[np.random.Generator],
 ) -> None:
     """Mix images (B, H, W, 3) and targets (B, classes) in place; `generators` gives one for each pair."""
-    if len(images) % 2:
-        raise ValueError(
-            f"data.mix mixes pairs, and a rank's part of the batch has {len(images)} samples; "
-            "choose a train.global_batch of which every rank gets an even number"
-        )
+    assert len(images) % 2 == 0, "pairs are within a rank's part of the batch"
     for first, rng in zip(range(0, len(images), 2), generators, strict=True):
         pair = slice(first, first + 2)
         if rng.random() < config.cutmix_probability:

@@ -70,6 +70,12 @@ def train_loader(
 
     Bad samples are replaced and listed in the file `quarantine`; without one, the first is an error.
     """
+    if config.mix is not None and global_batch % (2 * world_size):
+        raise ValueError(
+            f"data.mix mixes pairs of samples, so every rank needs an even number of them: a global batch of "
+            f"{global_batch} on {world_size} ranks is not a multiple of {2 * world_size}; change train.global_batch "
+            "or the number of ranks"
+        )
     datasets = train_datasets(config)
     order = _order(datasets, config, seed, global_batch)
     assembler = _assembler(datasets, order, config, seed, world_size, pinned, quarantine)

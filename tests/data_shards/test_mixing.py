@@ -62,9 +62,3 @@ def test_any_even_cut_of_the_batch_gives_the_same_images() -> None:
             mix_pairs(part, targets, MixConfig(), iter(generators(6)[rank * share // 2 :][: share // 2]))
             np.testing.assert_array_equal(part, whole[rank * share :][:share])
             np.testing.assert_array_equal(targets, labels[rank * share :][:share])
-
-
-def test_a_part_that_is_not_made_of_pairs_is_refused() -> None:
-    images, targets = batch(2)
-    with pytest.raises(ValueError, match="3 samples; choose"):
-        mix_pairs(images[:3], targets[:3], MixConfig(), iter(generators(2)))

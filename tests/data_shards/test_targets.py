@@ -58,6 +58,14 @@ def test_mixed_batches_do_not_depend_on_the_number_of_ranks(folder: Path) -> Non
         assert torch.equal(torch.cat([part.targets["label"] for part in parts]), alone.targets["label"])
 
 
+def test_mixing_needs_an_even_number_of_samples_a_rank(folder: Path) -> None:
+    config = DataConfig(image=ImageConfig(4, 4), mix=MixConfig(mixup_alpha=1.0))
+    with pytest.raises(
+        ValueError, match=r"a global batch of 12 on 4 ranks is not a multiple of 8; change train\.global"
+    ):
+        first_batch(folder, config, 0, 4)
+
+
 def test_hidden_words_are_targets_apart_from_the_inputs(folder: Path) -> None:
     batch = first_batch(folder, DataConfig(text=TextConfig(16, masking=MaskingConfig(0.5))))
     assert batch.arrays.keys() == {"text"}
