@@ -15,12 +15,16 @@ from pathlib import Path
 from trainer.ledger import PARTS, Attempt, goodput, lost_steps
 from trainer.metrics import Record
 
-_WIDTH, _HEIGHT, _MARGIN = 420, 180, 44
+_WIDTH, _HEIGHT = 440, 180
+_BESIDE, _ABOVE = 70, 30
 _MOST_POINTS = 400
 _STYLE = """
 body { font: 14px/1.5 system-ui, sans-serif; max-width: 960px; margin: 2em auto; padding: 0 1em; color: #222 }
-table { border-collapse: collapse } td, th { padding: .2em .7em; border-bottom: 1px solid #ddd; text-align: right }
-figure { display: inline-block; margin: .5em } figcaption { font-weight: 600 } pre { background: #f6f6f6; padding: 1em }
+table { border-collapse: collapse; display: block; overflow-x: auto }
+td, th { padding: .2em .7em; border-bottom: 1px solid #ddd; text-align: right }
+figure { display: inline-block; margin: .5em } figcaption { font-weight: 600 }
+pre { background: #f6f6f6; padding: 1em; overflow-x: auto }
+img { max-width: 100% }
 svg { background: #fafafa } text { font-size: 11px; fill: #555 }
 polyline { fill: none; stroke: #1667b7; stroke-width: 1.5 }
 """
@@ -79,15 +83,15 @@ def curve(name: str, points: Sequence[tuple[float, float]]) -> str:
     """Return a figure with one line through the points, thinned to what a screen shows."""
     points = [*points[:: max(len(points) // _MOST_POINTS, 1)], points[-1]]
     (left, right), (low, high) = ((min(axis), max(axis)) for axis in zip(*points, strict=True))
-    across, up = (_WIDTH - 2 * _MARGIN) / ((right - left) or 1), (_HEIGHT - 2 * _MARGIN) / ((high - low) or 1)
+    across, up = (_WIDTH - 2 * _BESIDE) / ((right - left) or 1), (_HEIGHT - 2 * _ABOVE) / ((high - low) or 1)
     line = " ".join(
-        f"{_MARGIN + (step - left) * across:.1f},{_HEIGHT - _MARGIN - (value - low) * up:.1f}" for step, value in points
+        f"{_BESIDE + (step - left) * across:.1f},{_HEIGHT - _ABOVE - (value - low) * up:.1f}" for step, value in points
     )
     labels = (
-        (4, _MARGIN, high),
-        (4, _HEIGHT - _MARGIN, low),
-        (_MARGIN, _HEIGHT - 14, left),
-        (_WIDTH - 2 * _MARGIN, _HEIGHT - 14, right),
+        (4, _ABOVE, high),
+        (4, _HEIGHT - _ABOVE, low),
+        (_BESIDE, _HEIGHT - 10, left),
+        (_WIDTH - _BESIDE, _HEIGHT - 10, right),
     )
     texts = "".join(f'<text x="{x}" y="{y}">{value:.4g}</text>' for x, y, value in labels)
     return (
