@@ -7,7 +7,7 @@ import pytest
 
 from launch.chaos import Campaign, fingerprint
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 STEPS = 40
 
 
