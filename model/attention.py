@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.config_attention import AttentionConfig
-from model.low_precision import low_precision_attention
+from model.cpu_attention import cpu_attention
 from model.parameters import Linear
 from model.tiled import read_tokens
 from model.token_sources import EPSILON, TokenSource
@@ -39,8 +39,8 @@ def attend(
 
 def _softmax_attention(q: Tensor, k: Tensor, v: Tensor, valid_BM: Tensor | None) -> Tensor:
     width, value_width = q.shape[-1], v.shape[-1]
-    if q.device.type == "cpu" and q.dtype in (torch.bfloat16, torch.float16):
-        return low_precision_attention(q, k, v, valid_BM)
+    if q.device.type == "cpu" and (width != value_width or q.dtype in (torch.bfloat16, torch.float16)):
+        return cpu_attention(q, k, v, valid_BM)
     mask = None if valid_BM is None else valid_BM[:, None, None, :]
     if q.device.type != "cpu":
         q, k, v = padded_heads(q, k, v)

@@ -157,8 +157,7 @@ def _layer(config: PerceiverConfig) -> int:
     """Elements that a self-attention layer keeps: both norms' inputs and outputs, q, k, v, what they give, the MLP."""
     N, D = config.num_latents, config.latent_width
     F, V = config.self_attend.widths(D)
-    shares = 0 if F == V else config.self_attend.num_heads * N * N
-    return N * (4 * D + 2 * F + 2 * V + 2 * config.self_attend.widening * D) + shares
+    return N * (4 * D + 2 * F + 2 * V + 2 * config.self_attend.widening * D)
 
 
 def _products(config: PerceiverConfig) -> int:
@@ -173,9 +172,7 @@ def _cross_attend(config: PerceiverConfig) -> int:
     N, D, C = config.num_latents, config.latent_width, config.token_width
     F, V = config.cross_attend.widths(C)
     around = N * (4 * D + F + V + 2 * config.cross_attend.widening * D)
-    if read_form(config) != "plain":
-        return around + 4 * N * C
-    return around + (0 if F == V else config.cross_attend.num_heads * N * config.num_tokens)
+    return around + (4 * N * C if read_form(config) != "plain" else 0)
 
 
 def _decoder(config: PerceiverConfig) -> int:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import model.low_precision
+import model.cpu_attention
 from model.attention import CrossAttend, SelfAttend, attend, normalised, padded_heads
 from model.config_attention import AttentionConfig
 from model.parameters import draw_parameters
@@ -165,7 +165,7 @@ def test_padded_heads_give_the_same_attention_with_the_scale_of_the_true_width()
 def test_bfloat16_attention_is_that_of_float64_to_its_precision(
     masked: bool, heads_at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model.low_precision, "TILE_ELEMENTS", heads_at_once * 25)
+    monkeypatch.setattr(model.cpu_attention, "TILE_ELEMENTS", heads_at_once * 25)
     q, k, v = (random(2, 3, 5, 8, seed=seed) for seed in range(3))
     valid = torch.tensor([[True, False, True, True, True], [False] * 5]) if masked else None
     half = [part.bfloat16().requires_grad_() for part in (q, k, v)]

@@ -1,8 +1,9 @@
-"""Attention in bfloat16 on a CPU: matrix products in bfloat16, scores computed again in the backward pass.
+"""Attention on a CPU where PyTorch has no good kernel: in bfloat16, and of values that are wider than keys.
 
-PyTorch's fused CPU kernel multiplies bfloat16 in float32, three to eleven times slower; eager attention would keep the
-shares of every layer. Heads take turns in two arrays that stay in the processor's cache: fresh arrays of all heads come
-from the operating system page by page, which was a fifth of a layer's time.
+Its fused kernel multiplies bfloat16 in float32, three to eleven times slower, and refuses heads of two widths; what it
+does instead keeps the shares of every layer. Here they are computed again in the backward pass, and heads take turns
+in two arrays that stay in the processor's cache: fresh arrays of all heads come from the operating system page by page,
+which was a fifth of a layer's time.
 
     B samples, H heads, G heads of samples (B H), N queries, M keys, K channels of queries and keys, V of values
 """
@@ -18,14 +19,14 @@ from torch import Tensor
 TILE_ELEMENTS = 2**18
 
 
-def low_precision_attention(
+def cpu_attention(
     q: Float[Tensor, "B H N K"],
     k: Float[Tensor, "B H M K"],
     v: Float[Tensor, "B H M V"],
     valid_BM: Bool[Tensor, "B M"] | None,
 ) -> Float[Tensor, "B H N V"]:
     """Return softmax(q kᵀ / sqrt(K)) v over the valid keys, of which every sample has one."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch.compiler.is_exporting():
         # A compiler cannot look into the tiles; it fuses what is around the products, and computes again what is cheap.
         scores = torch.matmul(q * q.shape[-1] ** -0.5, k.mT)
         seen = scores if valid_BM is None else scores.masked_fill(~valid_BM[:, None, None, :], -torch.inf)
