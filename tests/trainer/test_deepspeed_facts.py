@@ -1,6 +1,7 @@
 """What the trainer relies on in DeepSpeed 0.19.8: an upgrade that changes any of it fails here, by name."""
 
 import inspect
+import math
 import sys
 from pathlib import Path
 
@@ -59,6 +60,18 @@ def test_at_stage_0_the_optimizer_is_the_bare_one_and_no_norm_is_reported(world:
     trained.step(whole_batch(0))
     assert type(trained._deepspeed.optimizer) is torch.optim.AdamW
     assert trained._deepspeed.get_global_grad_norm() is None
+    trained.close()
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_from_stage_1_on_the_optimizer_says_whether_the_gradient_was_finite(world: World, stage: int) -> None:
+    trained = engine(world, zero_stage=stage)
+    spoiled = whole_batch(1)
+    spoiled.arrays["points"].fill_(float("inf"))
+    for batch, is_finite in ((whole_batch(0), True), (spoiled, False), (whole_batch(2), True)):
+        trained.step(batch)
+        assert trained._deepspeed.optimizer.overflow is not is_finite
+        assert math.isfinite(trained._deepspeed.get_global_grad_norm()) is is_finite
     trained.close()
 
 
