@@ -19,11 +19,11 @@ demo: .venv/installed
 # Several processes share the cores in the tests.
 test fast: export OMP_NUM_THREADS = 1
 
-# A file's tests stay in one process, since they share what is dear to set up; the long ones come first. A Slurm wants
-# the machine for itself.
+# A file's tests stay in one process, since they share what is dear to set up; the long ones come first. Slurms want the
+# machine for themselves, and mostly wait: there are two at a time.
 test: .venv/installed
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slurm"
-	$(BIN)/pytest -m slurm
+	$(BIN)/pytest -n 2 --dist load --maxschedchunk 1 -m slurm
 
 check: .venv/installed lint fast
 

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from launch import attempts
@@ -18,6 +19,9 @@ from launch.restarts import FAILED, FINISHED, RUN_ME_AGAIN, RestartConfig, bad_n
 
 # Below the ports that kernels hand out to outgoing connections, which begin at 32768.
 FIRST_PORT, NUM_PORTS = 20_000, 12_000
+
+PATIENCE_SECONDS = 300
+"""For how long a requeue is asked for again; a controller that is restarted or replaced is away for a minute or two."""
 
 
 def begin(folder: RunFolder) -> str:
@@ -58,13 +62,15 @@ def end(folder: RunFolder, status: int, config: RestartConfig) -> int:
 
 
 def requeue(job_id: str, *, exclude: tuple[str, ...]) -> None:
-    """Put the job back into the queue and keep it away from these nodes too."""
-    try:
-        _scontrol("requeue", job_id)
-    except subprocess.CalledProcessError as error:
-        # Slurm was faster, as it is when the node was lost or preempted: "Job is pending execution".
-        _log(f"scontrol requeue {job_id}: {error.stderr.strip()}")
-        return
+    """Put the job back into the queue and keep it away from these nodes too; a Slurm that is away is asked again."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while refusal := _refusal("requeue", job_id):
+        _log(f"scontrol requeue {job_id}: {refusal}")
+        # Slurm was faster, as it is when the node was lost or preempted.
+        if "pending execution" in refusal or time.monotonic() > deadline:
+            return
+        # Its controller is being restarted, or is so busy that it does not answer in time.
+        time.sleep(5)
     if exclude:
         before = _field(job_id, "ExcNodeList")
         names = ",".join(exclude if before == "(null)" else (before, *exclude))
@@ -89,6 +95,17 @@ def free_port(first: int) -> int:
                 continue
             return port
     raise OSError(f"no free port from {FIRST_PORT} to {FIRST_PORT + NUM_PORTS}")
+
+
+def _refusal(*words: str) -> str:
+    """Return what Slurm says against a request, or an empty string if it grants it."""
+    try:
+        _scontrol(*words)
+    except subprocess.CalledProcessError as error:
+        return error.stderr.strip() or f"exit status {error.returncode}"
+    except subprocess.TimeoutExpired as error:
+        return f"no answer within {error.timeout} s"
+    return ""
 
 
 def _field(job_id: str, name: str) -> str:

@@ -22,6 +22,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.slurm)
             item.add_marker(pytest.mark.slow)
+            # Several waits, each of which may take minutes on a machine that does other things too.
+            item.add_marker(pytest.mark.timeout(900))
 
 
 def _require_slurm() -> None:

@@ -22,6 +22,8 @@ from typing import Any, Self
 from launch.folder import RunFolder
 
 NUM_NODES = 4
+PATIENCE_SECONDS = 240
+"""A machine that does other things too may take minutes for what takes seconds alone."""
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "unshare", "nsenter", "setpriv", "ip")
 
 
@@ -46,6 +48,10 @@ def perceiver(lab: "Lab", *words: str | Path) -> Any:  # noqa: ANN401  # an obje
     return json.loads(result.stdout)
 
 
+class CommandError(AssertionError):
+    """A Slurm command did not succeed: the controller is busy, or away, or does not know what was asked for."""
+
+
 class Lab:
     """A running Slurm; a context manager."""
 
@@ -64,7 +70,7 @@ class Lab:
                 self._build_network()
             self._start_daemons()
             idle = ("sinfo", "--noheader", "--partition=main", "--states=idle", "--format=%D")
-            self.wait_for(lambda: self.run(*idle).stdout.split() == [str(NUM_NODES)], 30, "all nodes idle")
+            self.wait_for(lambda: self.run(*idle).stdout.split() == [str(NUM_NODES)], "all nodes idle")
         except BaseException:
             self.stop()
             raise
@@ -91,7 +97,8 @@ class Lab:
     def command(self, *words: str | Path) -> str:
         """Return what a Slurm command prints; it must succeed."""
         result = self.run(*words)
-        assert result.returncode == 0, f"{words}: {result.stderr}"
+        if result.returncode:
+            raise CommandError(f"{words}: {result.stderr}")
         return result.stdout
 
     def field(self, job_id: str, name: str) -> str:
@@ -99,18 +106,23 @@ class Lab:
         words = self.command("scontrol", "show", "job", "--oneliner", job_id).split()
         return next(word.partition("=")[2] for word in words if word.startswith(f"{name}="))
 
-    def wait_for(self, condition: Callable[[], object], timeout: float, what: str = "") -> None:
+    def wait_for(self, condition: Callable[[], object], what: str, timeout: float = PATIENCE_SECONDS) -> None:
         """Return once the condition holds; fail with the controller's last lines if it does not in time."""
         deadline = time.monotonic() + timeout
-        while not condition():
+        refusal = ""
+        while True:
+            try:
+                if condition():
+                    return
+            except CommandError as error:
+                refusal = str(error)
             if time.monotonic() > deadline:
-                raise AssertionError(f"not within {timeout} s: {what}\n{self._last_lines()}")
+                raise AssertionError(f"not within {timeout} s: {what}\n{refusal}\n{self._last_lines()}")
             time.sleep(0.1)
 
-    def wait_for_state(self, job_id: str, *states: str, timeout: float = 60) -> None:
+    def wait_for_state(self, job_id: str, *states: str) -> None:
         """Return once the job is in one of the states."""
-        what = f"job {job_id} in {' or '.join(states)}"
-        self.wait_for(lambda: self.field(job_id, "JobState") in states, timeout, what)
+        self.wait_for(lambda: self.field(job_id, "JobState") in states, f"job {job_id} in {' or '.join(states)}")
 
     def kill_slurmd(self, node: str) -> None:
         """Kill the daemon of a node; the ranks on it live on."""
@@ -119,6 +131,14 @@ class Lab:
     def start_slurmd(self, node: str) -> None:
         """Start the daemon of a node."""
         self._start(f"slurmd {node}", [*self._inside(node), "slurmd", "-D", "-N", node])
+
+    def stop_controller(self) -> None:
+        """End the controller in good order, as an upgrade does; the daemons and the jobs live on."""
+        self._kill("slurmctld", signal.SIGTERM)
+
+    def start_controller(self) -> None:
+        """Start the controller, which goes on from the state that it saved."""
+        self._start("slurmctld", [*self._inside("head"), "slurmctld", "-D"])
 
     def cut(self, node: str) -> None:
         """Pull the node's cable; everything on it lives on."""
@@ -139,7 +159,7 @@ class Lab:
             # Steps outlive the daemons, so that they have to be gone first.
             self.command("scancel", "--user=root", "--state=PENDING")
             self.command("scancel", "--user=root", "--signal=KILL", "--full")
-            self.wait_for(lambda: not self.command("squeue", "--noheader", "--states=RUNNING,COMPLETING"), 10)
+            self.wait_for(lambda: not self.command("squeue", "--noheader", "--states=RUNNING,COMPLETING"), "end", 10)
         for name in reversed(list(self._processes)):
             self._kill(name)
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -163,6 +183,7 @@ class Lab:
             "head": "10.77.0.1" if self.networked else "127.0.0.1",
             "control_port": ports[-1] + self.networked,
             "folder": self.folder,
+            "first_job_id": 1 + os.getpid() % 10_000 * 1000,
             "control_parameters": control_parameters and f"SlurmctldParameters={control_parameters}",
             "nodes": "\n".join(lines),
         }
@@ -189,9 +210,9 @@ class Lab:
         words = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "sleep", "infinity"]
         parent = self._start(f"holder {name}", words)
         children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
-        self.wait_for(lambda: children.read_text().split(), 5, f"namespace of {name}")
+        self.wait_for(lambda: children.read_text().split(), f"namespace of {name}")
         holder = int(children.read_text().split()[0])
-        self.wait_for(lambda: Path(f"/proc/{holder}/comm").read_text().strip() == "sleep", 5, f"namespace of {name}")
+        self.wait_for(lambda: Path(f"/proc/{holder}/comm").read_text().strip() == "sleep", f"namespace of {name}")
         self._holders[name] = holder
         _check([*self._inside(name), "ip", "link", "set", "lo", "up"])
         return holder
@@ -200,8 +221,8 @@ class Lab:
         munge = ["munged", "--foreground", "--force", f"--socket={self.folder}/munge.sock", "--num-threads=2"]
         files = [f"--{name}-file={self.folder}/munge/{name}" for name in ("key", "pid", "log", "seed")]
         self._start("munged", [*munge, *files])
-        self.wait_for((self.folder / "munge.sock").exists, 5, "munged's socket")
-        self._start("slurmctld", [*self._inside("head"), "slurmctld", "-D"])
+        self.wait_for((self.folder / "munge.sock").exists, "munged's socket")
+        self.start_controller()
         for node in self.nodes:
             self.start_slurmd(node)
 
@@ -223,12 +244,12 @@ class Lab:
         self._processes[name] = process
         return process
 
-    def _kill(self, name: str) -> None:
+    def _kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
         process = self._processes.pop(name, None)
         if process is not None:
             with contextlib.suppress(ProcessLookupError):
                 # nsenter --pid forks: the daemon is in its group.
-                os.killpg(process.pid, signal.SIGKILL)
+                os.killpg(process.pid, number)
             process.wait()
 
     def _last_lines(self) -> str:

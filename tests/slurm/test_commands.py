@@ -22,7 +22,7 @@ def test_a_sweep_is_an_array_with_a_run_for_every_combination(
     runs = perceiver(flat, "sweep", digits_config, *values, "--run", tmp_path / "rates", "--cluster", profile, "--json")
     assert [Path(run["run"]).name for run in runs] == ["learning_rate=1e-3", "learning_rate=2e-3"]
     for run in runs:
-        flat.wait_for_state(run["job_id"], "COMPLETED", timeout=240)
+        flat.wait_for_state(run["job_id"], "COMPLETED")
     states = perceiver(flat, "status", *(run["run"] for run in runs), "--json")
     assert [(state["state"], state["step"]) for state in states] == [("finished", 6)] * 2
     assert states[0]["loss"] != states[1]["loss"]
@@ -81,7 +81,7 @@ def test_logs_are_those_of_the_rank_and_attempt_that_was_asked_for(
     folder = probe_run(steps=5, status=1)
     job_id = submit(flat, folder, processes_per_node=2)
     flat.wait_for_state(job_id, "FAILED")
-    flat.wait_for(lambda: len(attempts.history(folder)) == 3, 60, "three attempts")
+    flat.wait_for(lambda: len(attempts.history(folder)) == 3, "three attempts")
     assert "no such log" in flat.perceiver("logs", folder.path, "--rank", "7").stderr
     assert flat.perceiver("logs", folder.path, "--rank", "1", "--attempt", "2").returncode == 0
     assert "failure 3 of 3" in flat.perceiver("logs", folder.path, "--batch").stdout

@@ -1,6 +1,8 @@
 """Real training on a real Slurm, by the command line: DeepSpeed on several nodes, stopped, preempted and cut off."""
 
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,59 +14,103 @@ from launch import attempts
 from launch.folder import RunFolder
 from trainer.checkpoint_folder import read_weights
 
-# A machine that does other things too may take minutes for what takes seconds alone.
-PATIENCE_SECONDS = 240
-pytestmark = pytest.mark.timeout(900)
-
 SubmitDigits = Callable[..., tuple[str, RunFolder]]
 
 
-def test_three_warned_stops_leave_the_weights_of_an_undisturbed_run(flat: Lab, submit_digits: SubmitDigits) -> None:
-    length = ("train.steps=60", "train.global_batch=16", "checkpoint.save_every_steps=1000", "train.log_every_steps=5")
-    undisturbed_id, undisturbed = submit_digits(flat, "undisturbed", *length, processes_per_node=2)
-    job_id, stopped = submit_digits(flat, "stopped", *length, processes_per_node=2)
-    for count in range(1, 4):
-        reached = attempts.newest_step(stopped)
-        flat.wait_for(lambda: logged_step(stopped) >= reached + 5, PATIENCE_SECONDS, f"steps of attempt {count}")  # noqa: B023
-        # What Slurm does before the time limit, when the job asked for --signal=USR2@...
-        flat.command("scancel", "--signal=USR2", job_id)
-        flat.wait_for(lambda: attempts.current(stopped) > count, PATIENCE_SECONDS, f"attempt {count + 1}")  # noqa: B023
-    for each in (undisturbed_id, job_id):
-        flat.wait_for_state(each, "COMPLETED", timeout=PATIENCE_SECONDS)
-    assert [attempt.status for attempt in attempts.history(stopped)] == [85, 85, 85, 0]
-    assert final_weights(stopped, 60) == final_weights(undisturbed, 60)
-    assert final_weights(stopped, 60) != final_weights(stopped, attempts.history(stopped)[2].last_step)
+def test_time_limits_and_lost_ranks_leave_the_weights_of_an_undisturbed_run(
+    flat: Lab, submit_digits: SubmitDigits
+) -> None:
+    """Three runs of two ranks: one is left alone, one meets three time limits, one has a rank killed, then one hang."""
+    length = ("train.steps=1000000", "train.global_batch=16", "train.log_every_steps=5", "train.evaluate_every_steps=0")
+    saves = ("checkpoint.save_every_steps=50", "checkpoint.keep_every_steps=50", "watch.hang_seconds=10")
+    job_ids, runs = {}, {}
+    # Slurm looks every 30 s and warns where the limit is nearer than the signal's time and 30 s: after 20 to 50 s here.
+    limited = {"minutes": 2, "signal_seconds": 70}
+    for name, limits in (("limited", limited), ("undisturbed", {}), ("broken", {})):
+        job_ids[name], runs[name] = submit_digits(flat, name, *length, *saves, processes_per_node=2, **limits)
+
+    def assert_equal_to_undisturbed(name: str, attempt: int) -> None:
+        _wait_for_steps(flat, runs[name], attempt)
+        step = _newest_multiple(runs[name])
+        flat.wait_for(lambda: attempts.newest_step(runs["undisturbed"]) >= step, f"step {step}")
+        assert final_weights(runs[name], step) == final_weights(runs["undisturbed"], step)
+        assert final_weights(runs[name], step) != final_weights(runs["undisturbed"], step - 50)
+
+    for count, number in enumerate((signal.SIGKILL, signal.SIGSTOP), start=1):
+        _wait_for_steps(flat, runs["broken"], count)
+        os.kill(attempts.ranks(runs["broken"], count)[1].pid, number)
+    assert_equal_to_undisturbed("broken", 3)
+    _cancel(flat, job_ids["broken"], runs["broken"])
+    flat.wait_for(lambda: len(_ends_after_steps(runs["limited"])) == 3, "three limits", timeout=600)
+    num_ended = sum(attempt.ended_at is not None for attempt in attempts.history(runs["limited"]))
+    assert_equal_to_undisturbed("limited", num_ended + 1)
+    assert _ends_after_steps(runs["limited"])[:3] == [85] * 3
+    assert len(attempts.history(runs["undisturbed"])) == 1
+    for name in ("limited", "undisturbed"):
+        _cancel(flat, job_ids[name], runs[name])
 
 
 def test_a_run_that_is_preempted_loses_a_node_and_changes_its_size_ends_like_an_undisturbed_one(
     networked: Lab, submit_digits: SubmitDigits, digits_config: Path, shards: Path, tmp_path: Path
 ) -> None:
-    length = ("train.steps=120", "train.global_batch=48", "checkpoint.save_every_steps=10")
+    length = ("train.steps=240", "train.global_batch=48", "checkpoint.save_every_steps=10")
     job_id, folder = submit_digits(networked, "run", *length, nodes=2)
-    networked.wait_for(lambda: logged_step(folder) >= 20, PATIENCE_SECONDS, "steps of attempt 1")
+    networked.wait_for(lambda: logged_step(folder) >= 20, "steps of attempt 1")
     networked.command("sbatch", "--partition=high", "--nodes=4", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
-    networked.wait_for(lambda: logged_step(folder) >= 50, PATIENCE_SECONDS, "steps of attempt 2")
+    networked.wait_for(lambda: logged_step(folder) >= 50, "steps of attempt 2")
     lost = attempts.history(folder)[1].nodes[1]
-    networked.power_off(lost)
-    networked.wait_for(lambda: attempts.current(folder) == 3, PATIENCE_SECONDS, "attempt 3")
+    # Its rank lives on there, as a ghost.
+    networked.cut(lost)
+    networked.wait_for(lambda: attempts.current(folder) == 3, "attempt 3")
     reached = attempts.newest_step(folder)
-    networked.wait_for(lambda: logged_step(folder) >= reached + 10, PATIENCE_SECONDS, "steps of attempt 3")
+    networked.wait_for(lambda: logged_step(folder) >= reached + 10, "steps of attempt 3")
     assert networked.perceiver("stop", folder.path).returncode == 0
-    networked.wait_for_state(job_id, "COMPLETED", timeout=PATIENCE_SECONDS)
+    networked.wait_for_state(job_id, "COMPLETED")
     assert perceiver(networked, "status", folder.path, "--json")["state"] == "stopped"
 
     resumed_id = perceiver(networked, "resume", folder.path, "--nodes=3", "--json")["job_id"]
-    networked.wait_for_state(resumed_id, "COMPLETED", timeout=PATIENCE_SECONDS)
+    networked.wait_for_state(resumed_id, "COMPLETED")
     history = attempts.history(folder)
     assert [len(attempt.nodes) for attempt in history] == [2, 2, 2, 3]
     assert lost not in history[2].nodes
-    assert [attempt.status for attempt in history] == [None, None, 85, 0]
+    # Slurm takes the first two away; the second may end by itself first, when the connection to its lost rank breaks.
+    assert history[0].status is None
+    assert history[1].status in (None, 1)
+    assert [attempt.status for attempt in history[2:]] == [85, 0]
 
     alone = [digits_config, f"data.shards={shards}", *length, "--run", tmp_path / "alone"]
     assert networked.perceiver("train", *alone).returncode == 0
     disturbed, undisturbed = accuracies(folder), accuracies(RunFolder(tmp_path / "alone"))
     # Another number of ranks adds in another order, so that the last bits differ: a handful of the 359 test samples.
     assert disturbed == pytest.approx(undisturbed, abs=0.02)
+
+
+def _cancel(lab: Lab, job_id: str, folder: RunFolder) -> None:
+    assert lab.perceiver("cancel", folder.path).returncode == 0
+    lab.wait_for_state(job_id, "CANCELLED")
+
+
+def _wait_for_steps(lab: Lab, folder: RunFolder, attempt: int) -> None:
+    """Return once the attempt has saved a multiple of 50 steps of its own that is not the run's first."""
+
+    def has_saved() -> bool:
+        history = attempts.history(folder)
+        # An attempt's folder is there a moment before what it says.
+        known = len(history) >= attempt and history[attempt - 1].nodes
+        return bool(known) and _newest_multiple(folder) > max(50, history[attempt - 1].first_step)
+
+    lab.wait_for(has_saved, f"steps of attempt {attempt} of {folder.path.name}")
+
+
+def _ends_after_steps(folder: RunFolder) -> list[int | None]:
+    """Return the status of each attempt that ended after steps of its own; on a slow machine some begin too late."""
+    ended = (attempt for attempt in attempts.history(folder) if attempt.ended_at is not None)
+    return [attempt.status for attempt in ended if attempt.last_step > attempt.first_step]
+
+
+def _newest_multiple(folder: RunFolder) -> int:
+    steps = [int(path.name.removeprefix("step_")) for path in folder.checkpoints_folder.glob("step_*")]
+    return max((step for step in steps if step % 50 == 0), default=0)
 
 
 def accuracies(folder: RunFolder) -> dict[str, float]:

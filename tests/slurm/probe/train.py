@@ -1,6 +1,8 @@
 """Stands in for launch/train.py in a run's frozen code: the life of a rank without torch, in milliseconds.
 
-A step is a pause; rank 0 leaves a checkpoint folder and a line of metrics after every one, behind the real fence.
+A step is a pause; rank 0 leaves a checkpoint folder and a line of metrics after every one, behind the real fence. With
+`holds_at` the first attempt stays in that step until it is told to end, is ended, or the file `go_on` is there: what is
+to happen to it has all the time that it needs.
 """
 
 import json
@@ -25,8 +27,12 @@ def main(settings: dict[str, Any], path: Path) -> int:
     fence = Fence.of(folder)
     if os.environ.get("SLURMD_NODENAME") == settings.get("broken_node", "none") or settings.get("status"):
         return int(settings.get("status", 1))
+    is_first = int(os.environ[NUMBER]) == 1
     for step in range(attempts.newest_step(folder) + 1, settings["steps"] + 1):
-        time.sleep(0.1)
+        time.sleep(0.1 if is_first else 0.02)
+        while is_first and step == settings.get("holds_at") and not (told or (path / "go_on").exists()):
+            fence.check()
+            time.sleep(0.05)
         fence.check()
         if rank == 0:
             (folder.checkpoints_folder / f"step_{step:08d}").mkdir()
