@@ -80,7 +80,7 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="file to write the figures to")
-    parser.add_argument("--turns", type=int, default=3, help="times that each figure is taken")
+    parser.add_argument("--turns", type=int, default=6, help="times that each figure is taken")
     parser.add_argument("--epochs", type=int, default=20, help="epochs over which memory is watched")
     folder = Path(tempfile.gettempdir()) / "perceiver_benchmark_loader"
     parser.add_argument("--folder", type=Path, default=folder, help="where the shards are kept for the next time")
@@ -154,7 +154,9 @@ class RawReading:
 
     def _read_batch(self, step: int) -> None:
         slots = self._order.slots(step, 0, BATCH)
-        for shard, sample in zip(slots.shard.tolist(), slots.sample.tolist(), strict=True):
+        shards, samples = slots.shard.tolist(), slots.sample.tolist()
+        self._reader.read_ahead(shards, samples)
+        for shard, sample in zip(shards, samples, strict=True):
             self._reader.sample(shard, sample)
 
 

@@ -72,6 +72,9 @@ class Assembler:
 
     def _samples(self, slots: Slots) -> Iterator[tuple[str, Sample, float]]:
         """Yield key, sample and weight of every slot; padding for a bad sample of an evaluation."""
+        for number, source in enumerate(self.sources):
+            wanted = (slots.source == number) & (slots.weight > 0)
+            source.reader.read_ahead(slots.shard[wanted].tolist(), slots.sample[wanted].tolist())
         generators = [source.draws_key and draws.SampleDraws(source.draws_key) for source in self.sources]
         columns = (slots.source, slots.shard, slots.sample, slots.epoch, slots.position, slots.weight)
         for number, shard, sample, epoch, position, weight in zip(*(c.tolist() for c in columns), strict=True):

@@ -71,6 +71,10 @@ class ExtentCache:
         self._coming: dict[tuple[int, int], Future[Extent]] = {}
         self._lock = threading.Lock()
 
+    def is_known(self, place: tuple[int, int]) -> bool:
+        """Whether the extent at a place is held or coming."""
+        return place in self.held or place in self._coming
+
     def fetch(self, place: tuple[int, int], read: Callable[[], Extent]) -> Extent:
         """Return the extent at a place, read with `read` by one of the threads that ask for it at the same time."""
         with self._lock:

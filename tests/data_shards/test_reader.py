@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -97,6 +98,31 @@ def test_a_large_shard_is_read_in_extents(tmp_path: Path, write_tar: Callable[..
         assert reader.sample(0, sample)[1]["txt"] == content
         assert reader.extents.num_read == num_read
         assert reader.extents.held_bytes <= 16 << 20
+
+
+def test_threads_that_want_the_same_extents_read_different_ones(
+    tmp_path: Path, text_shards: TextShards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, both_read = reader_of(tmp_path, text_shards(tmp_path, [3, 3])), threading.Barrier(2)
+
+    def read(*words: Any) -> Extent:  # noqa: ANN401
+        both_read.wait(10)
+        return original(*words)
+
+    original = extents.read
+    monkeypatch.setattr(extents, "read", read)
+    with ThreadPoolExecutor(2) as threads:
+        for done in [threads.submit(reader.read_ahead, [0, 1, 0], [0, 1, 2]) for _ in range(2)]:
+            done.result()
+    assert reader.extents.num_read == 2
+
+
+def test_little_is_read_ahead_of_what_is_held(tmp_path: Path, write_tar: Callable[..., Path]) -> None:
+    write_tar(tmp_path / "a.tar", [(f"{n}.txt", bytes(3 << 20)) for n in range(24)])
+    manifest = adopt.index(tmp_path)
+    reader = Reader(LocalFolder(tmp_path), manifest.split("train"), live_bytes=64 << 20)
+    reader.read_ahead([0] * 24, list(range(24)))
+    assert reader.extents.num_read == 1
 
 
 def extent(num_bytes: int = 10) -> Extent:
