@@ -81,10 +81,10 @@ def of_cluster(profile: ClusterConfig, folder: Path) -> list[Finding]:
             printed = "\n".join(log.read_text() for log in shared.glob("*_log.out"))[-2000:]
             words = f"{len(reports)} of {profile.world_size} ranks of job {job_id} answered in {WAIT_SECONDS:.0f} s"
             return [Finding("job", False, words, f"it printed: {printed or 'nothing; see squeue for why it waits'}")]
-        return list(judge(reports))
+        return list(judge(reports, asks_for_gpus=bool(profile.gpus_per_node or profile.gres)))
 
 
-def judge(reports: Sequence[dict[str, Any]]) -> Iterator[Finding]:
+def judge(reports: Sequence[dict[str, Any]], *, asks_for_gpus: bool) -> Iterator[Finding]:
     """Yield what the reports of all ranks mean."""
     nodes = sorted({report["node"] for report in reports})
     yield Finding("ranks", True, f"{len(reports)} ranks on {', '.join(nodes)} met at {reports[0]['master']}")
@@ -106,9 +106,24 @@ def judge(reports: Sequence[dict[str, Any]]) -> Iterator[Finding]:
     remedy = "without the signal a run saves only when TERM comes; ask for `scancel --signal` to reach job steps"
     words = f"not at ranks {', '.join(map(str, deaf))}" if deaf else "USR2 reaches every rank"
     yield Finding("signals", not deaf, words, remedy)
-    counts = {node: max(len(report["gpus"]) for report in reports if report["node"] == node) for node in nodes}
-    words = ", ".join(f"{node}: {count}" for node, count in counts.items())
-    yield Finding("GPUs", len(set(counts.values())) == 1, words, "the nodes differ; set constraint in the profile")
+    yield from _gpus_of_nodes(reports, nodes, asks_for_gpus=asks_for_gpus)
+
+
+def _gpus_of_nodes(
+    reports: Sequence[dict[str, Any]], nodes: Sequence[str], *, asks_for_gpus: bool
+) -> Iterator[Finding]:
+    counts = {node: {len(report["gpus"]) for report in reports if report["node"] == node} for node in nodes}
+    words = ", ".join(f"{node}: {' or '.join(map(str, sorted(seen)))}" for node, seen in counts.items())
+    is_blind = asks_for_gpus and any(0 in seen for seen in counts.values())
+    remedy = (
+        "the profile asks for GPUs and torch sees none: the driver, a torch without CUDA, or the container"
+        if is_blind
+        else "the nodes differ; set constraint in the profile"
+    )
+    yield Finding("GPUs", not is_blind and len(set().union(*counts.values())) == 1, words, remedy)
+    sick = sorted({f"{report['node']}: {line}" for report in reports for line in report["sick_gpus"]})
+    words = "; ".join(sick) or "no uncorrected errors"
+    yield Finding("GPU memory", not sick, words, "name the node under exclude in the profile and tell its keepers")
 
 
 def _wait_for_reports(shared: Path, job_id: str, job_name: str, world_size: int) -> list[dict[str, Any]]:
@@ -144,8 +159,6 @@ def _name_resolution() -> Finding:
 def _gpus() -> Finding:
     if shutil.which("nvidia-smi") is None:
         return Finding("GPUs here", True, f"none; {os.cpu_count()} CPU cores")
-    query = ["nvidia-smi", "--query-gpu=name,ecc.errors.uncorrected.volatile.total", "--format=csv,noheader"]
-    lines = subprocess.run(query, capture_output=True, text=True, check=False, timeout=60).stdout.splitlines()
-    sick = [line for line in lines if line.rpartition(",")[2].strip() not in ("0", "[N/A]", "N/A")]
-    words = "; ".join(lines) or "nvidia-smi shows none"
-    return Finding("GPUs here", bool(lines) and not sick, words, "memory errors or no driver: reset or replace the GPU")
+    lines = doctor_rank.gpus()
+    words, is_well = "; ".join(lines) or "nvidia-smi shows none", bool(lines) and not doctor_rank.sick(lines)
+    return Finding("GPUs here", is_well, words, "memory errors or no driver: reset or replace the GPU")

@@ -6,8 +6,10 @@ FOLDER/report_K.json.
 
 import json
 import os
+import shutil
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -36,6 +38,7 @@ def main(folder: Path) -> None:
         "node": os.environ.get("SLURMD_NODENAME", socket.gethostname()),
         "versions": versions(),
         "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        "sick_gpus": sick(gpus()),
         "sees_token": (folder / "token").exists(),
         "write_mib_per_second": write_speed(folder),
         "master": f"{master} is {socket.gethostbyname(master)}",
@@ -67,6 +70,19 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[name] = "missing"
     return found
+
+
+def gpus() -> list[str]:
+    """Return a line for every GPU here: its name and its uncorrected memory errors. None without a driver."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    query = ["nvidia-smi", "--query-gpu=name,ecc.errors.uncorrected.volatile.total", "--format=csv,noheader"]
+    return subprocess.run(query, capture_output=True, text=True, check=False, timeout=60).stdout.splitlines()
+
+
+def sick(lines: list[str]) -> list[str]:
+    """Return the lines of GPUs whose memory has errors."""
+    return [line for line in lines if line.rpartition(",")[2].strip() not in ("0", "[N/A]", "N/A")]
 
 
 def write_speed(folder: Path) -> float:

@@ -5,6 +5,7 @@ import json
 import os
 import shlex
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -105,5 +106,6 @@ def _show(config: RunConfig, folder: RunFolder, profile: ClusterConfig, planned:
         return 0
     for sentence in planned.sentences():
         sys.stdout.write(f"# {sentence}\n")
-    sys.stdout.write(f"{script}\n# DeepSpeed: {json.dumps(settings, indent=1)}\n".replace("\n ", "\n#  "))
+    # All but the script is a comment of the shell.
+    sys.stdout.write(script + "\n" + textwrap.indent(f"DeepSpeed: {json.dumps(settings, indent=1)}\n", "# "))
     return 0

@@ -1,3 +1,5 @@
+import json
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +17,22 @@ CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
 @pytest.fixture
 def config(shards: Path) -> RunConfig:
     return load(CONFIG, [f"data.shards={shards}"])
+
+
+def test_a_dry_run_shows_the_script_and_the_settings_and_makes_nothing(
+    config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    profile = ClusterConfig(nodes=2, processes_per_node=2)
+    assert submit.submit(config, tmp_path / "run", profile, dry_run=True, as_json=True) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["plan"]["world_size"] == 4
+    assert "#SBATCH --nodes=2" in shown["script"].splitlines()
+    assert shown["deepspeed"]["train_batch_size"] == config.train.global_batch
+    assert submit.submit(config, tmp_path / "run", profile, dry_run=True) == 0
+    printed = capsys.readouterr().out
+    assert subprocess.run(["bash", "-n"], input=printed, text=True, check=False).returncode == 0
+    assert f'#  "train_batch_size": {config.train.global_batch},' in printed
+    assert not (tmp_path / "run").exists()
 
 
 def test_combinations_of_a_sweep_are_all_of_them_and_lists_are_one_value() -> None:

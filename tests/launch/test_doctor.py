@@ -1,0 +1,65 @@
+"""What the doctor concludes from what the ranks found, and its remedies in words."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launch import doctor, doctor_rank
+
+
+def report(rank: int, **changes: object) -> dict[str, Any]:
+    healthy = {
+        "rank": rank,
+        "node": f"n{rank}",
+        "master": "n0 is 10.0.0.1",
+        "versions": doctor_rank.versions(),
+        "sees_token": True,
+        "write_mib_per_second": 500.0,
+        "clock": 1000.0,
+        "all_reduce_gib_per_second": 10.0,
+        "signalled": True,
+        "gpus": ["H100"] * 4,
+        "sick_gpus": [],
+    }
+    return {**healthy, **changes}
+
+
+def unwell(*reports: dict[str, Any], asks_for_gpus: bool = True) -> dict[str, str]:
+    findings = doctor.judge(reports, asks_for_gpus=asks_for_gpus)
+    return {each.name: f"{each.words}; {each.remedy}" for each in findings if not each.is_well}
+
+
+def test_ranks_that_agree_and_are_healthy_are_well() -> None:
+    assert unwell(report(0), report(1)) == {}
+    assert unwell(report(0, gpus=[]), report(1, gpus=[]), asks_for_gpus=False) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("same versions", {"versions": {"python": "3.8"}}, "differ on n1"),
+        ("shared folder", {"sees_token": False}, "not seen by n1"),
+        ("write speed", {"write_mib_per_second": 3.0}, "3 MiB/s, n1"),
+        ("clocks", {"clock": 1002.5}, "2.500 s apart"),
+        ("all-reduce", {"all_reduce_gib_per_second": 0.001}, "set network_interface"),
+        ("signals", {"signalled": False}, "not at ranks 1"),
+        ("GPUs", {"gpus": ["H100"] * 3}, "n0: 4, n1: 3; the nodes differ"),
+        ("GPUs", {"gpus": []}, "n0: 4, n1: 0; the profile asks for GPUs and torch sees none"),
+        ("GPU memory", {"sick_gpus": ["H100, 7"]}, "n1: H100, 7; name the node under exclude"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_node_and_a_remedy(name: str, change: dict[str, object], words: str) -> None:
+    found = unwell(report(0), report(1, **change))
+    assert list(found) == [name]
+    assert words in found[name]
+
+
+def test_memory_errors_that_the_driver_counts_make_a_gpu_sick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text("#!/bin/sh\necho 'H100, 0'\necho 'H100, 7'\necho 'A10, [N/A]'\n")
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert len(doctor_rank.gpus()) == 3
+    assert doctor_rank.sick(doctor_rank.gpus()) == ["H100, 7"]
