@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import accounting
 import pytest
 from lab import Lab, missing, perceiver
 
@@ -26,8 +27,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(900))
 
 
-def _require_slurm() -> None:
-    reason = missing()
+def _require_slurm(*programs: str) -> None:
+    reason = missing(*programs)
     if reason and os.environ.get("CI") == "true":
         pytest.fail(reason)
     if reason:
@@ -47,6 +48,14 @@ def unwarned() -> Iterator[Lab]:
     """Four nodes of names only, where a preemption is CONT and TERM."""
     _require_slurm()
     with Lab() as lab:
+        yield lab
+
+
+@pytest.fixture(scope="session")
+def accounted() -> Iterator[Lab]:
+    """Four nodes of names only, with a database that lets no job in whose workload key it does not know."""
+    _require_slurm(*accounting.PROGRAMS)
+    with Lab(accounted=True) as lab:
         yield lab
 
 
@@ -82,15 +91,26 @@ def probe_source(source: Path) -> Path:
 
 
 @pytest.fixture
-def submit(tmp_path: Path) -> Callable[..., str]:
+def submit_array(tmp_path: Path) -> Callable[..., list[str]]:
+    """Submit runs to a lab, several as one array, and return the id of each one's job."""
+
+    def send(lab: Lab, *folders: RunFolder, **changes: object) -> list[str]:
+        profile = tmp_path / f"{folders[0].path.name}.yaml"
+        profile.write_text(cluster.dump(ClusterConfig(**{"minutes": 10, "straggler_seconds": 5, **changes})))
+        result = lab.run(sys.executable, PROBE / "submit.py", profile, *(folder.path for folder in folders))
+        assert result.returncode == 0, result.stderr
+        return result.stdout.split()
+
+    return send
+
+
+@pytest.fixture
+def submit(submit_array: Callable[..., list[str]]) -> Callable[..., str]:
     """Submit a run to a lab and return the job's id."""
 
     def send(lab: Lab, folder: RunFolder, **changes: object) -> str:
-        profile = tmp_path / f"{folder.path.name}.yaml"
-        profile.write_text(cluster.dump(ClusterConfig(**{"minutes": 10, "straggler_seconds": 5, **changes})))
-        result = lab.run(sys.executable, PROBE / "submit.py", folder.path, profile)
-        assert result.returncode == 0, result.stderr
-        return result.stdout.strip()
+        (job_id,) = submit_array(lab, folder, **changes)
+        return job_id
 
     return send
 

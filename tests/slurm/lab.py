@@ -19,6 +19,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import accounting
+
 from launch.folder import RunFolder
 
 NUM_NODES = 4
@@ -27,9 +29,9 @@ PATIENCE_SECONDS = 240
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "unshare", "nsenter", "setpriv", "ip")
 
 
-def missing() -> str:
-    """Return one line that says what this machine lacks for a lab, or an empty string."""
-    lacking = [name for name in PROGRAMS if shutil.which(name) is None]
+def missing(*programs: str) -> str:
+    """Return one line that says what this machine lacks for a lab and these programs, or an empty string."""
+    lacking = [name for name in (*PROGRAMS, *programs) if shutil.which(name) is None]
     if lacking:
         return f"no {', '.join(lacking)}; run tests/slurm/install.sh as root"
     return "" if os.geteuid() == 0 else "Slurm's daemons and network namespaces need root"
@@ -55,13 +57,14 @@ class CommandError(AssertionError):
 class Lab:
     """A running Slurm; a context manager."""
 
-    def __init__(self, *, networked: bool = False, control_parameters: str = "") -> None:
+    def __init__(self, *, networked: bool = False, accounted: bool = False, control_parameters: str = "") -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="slurm-lab-"))
         self.networked = networked
         self.nodes = [f"10.77.0.{11 + k}" if networked else f"127.0.0.{11 + k}" for k in range(NUM_NODES)]
         self.interface = "eth0" if networked else "lo"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._holders: dict[str, int] = {}
+        self._accounting_ports = _free_ports(2) if accounted else []
         self._write_configuration(control_parameters)
 
     def __enter__(self) -> Self:
@@ -165,6 +168,7 @@ class Lab:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _write_configuration(self, control_parameters: str) -> None:
+        """Write what the daemons read; every node has two GPUs, as far as Slurm can tell."""
         for name in ("state", "spool", "log", "munge"):
             (self.folder / name).mkdir(mode=0o700)
         self.folder.chmod(0o711)
@@ -174,7 +178,7 @@ class Lab:
         ports = [7001] * (NUM_NODES + 1) if self.networked else _free_ports(NUM_NODES + 1)
         lines = [
             f"NodeName={name} NodeHostname={socket.gethostname()} NodeAddr={name if self.networked else '127.0.0.1'} "
-            f"Port={port} CPUs=4 RealMemory=4000 State=UNKNOWN"
+            f"Port={port} CPUs=4 RealMemory=4000 Gres=gpu:2 State=UNKNOWN"
             for name, port in zip(self.nodes, ports, strict=False)
         ]
         text = (Path(__file__).parent / "slurm.conf.in").read_text()
@@ -185,9 +189,12 @@ class Lab:
             "folder": self.folder,
             "first_job_id": 1 + os.getpid() % 10_000 * 1000,
             "control_parameters": control_parameters and f"SlurmctldParameters={control_parameters}",
+            "accounting": accounting.configure(self.folder, *self._accounting_ports) if self._accounting_ports else "",
             "nodes": "\n".join(lines),
         }
         (self.folder / "slurm.conf").write_text(text.format(**values))
+        # Any two character devices will do.
+        (self.folder / "gres.conf").write_text("Name=gpu File=/dev/null\nName=gpu File=/dev/zero\n")
 
     def _build_network(self) -> None:
         """A bridge in the head's namespace, and a cable from it to every node."""
@@ -222,9 +229,19 @@ class Lab:
         files = [f"--{name}-file={self.folder}/munge/{name}" for name in ("key", "pid", "log", "seed")]
         self._start("munged", [*munge, *files])
         self.wait_for((self.folder / "munge.sock").exists, "munged's socket")
+        if self._accounting_ports:
+            self._start_accounting(*self._accounting_ports)
         self.start_controller()
         for node in self.nodes:
             self.start_slurmd(node)
+
+    def _start_accounting(self, port: int, database_port: int) -> None:
+        """Start the database; the controller does not start before its cluster is known there."""
+        self._start("mariadbd", accounting.database(self.folder, database_port))
+        self.wait_for(lambda: _listens(database_port), "mariadbd's port")
+        self._start("slurmdbd", ["slurmdbd", "-D"])
+        self.wait_for(lambda: _listens(port), "slurmdbd's port")
+        self.wait_for(lambda: self.command("sacctmgr", "--immediate", "add", "cluster", "lab"), "slurmdbd")
 
     def _inside(self, name: str) -> list[str]:
         if name not in self._holders:
@@ -259,6 +276,11 @@ class Lab:
 
 def _check(command: Sequence[str]) -> None:
     subprocess.run(command, check=True, capture_output=True)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as caller:
+        return caller.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _free_ports(count: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Submits a run of the probe, whose configuration `perceiver resume` could not check: submit.py RUN PROFILE."""
+"""Submits runs of the probe, whose configuration `perceiver resume` could not check: submit.py PROFILE RUN ..."""
 
 import sys
 from pathlib import Path
@@ -6,5 +6,6 @@ from pathlib import Path
 from launch import cluster, submission
 from launch.folder import RunFolder
 
-(sent,) = submission.send([RunFolder(Path(sys.argv[1]))], cluster.load(sys.argv[2]))
-sys.stdout.write(sent.job_id + "\n")
+runs = [RunFolder(Path(word)) for word in sys.argv[2:]]
+for sent in submission.send(runs, cluster.load(sys.argv[1])):
+    sys.stdout.write(sent.job_id + "\n")

@@ -38,7 +38,8 @@ def main(settings: dict[str, Any], path: Path) -> int:
             (folder.checkpoints_folder / f"step_{step:08d}").mkdir()
         with (folder.path / f"steps_of_rank_{rank}.jsonl").open("a") as file:
             line = {"step": step, "attempt": int(os.environ[NUMBER]), "constant": CONSTANT, "told": told}
-            file.write(json.dumps(line | {"port": os.environ["MASTER_PORT"]}) + "\n")
+            line |= {"port": os.environ["MASTER_PORT"], "gpus": os.environ.get("CUDA_VISIBLE_DEVICES")}
+            file.write(json.dumps(line) + "\n")
         if told:
             return 85
     return 0
