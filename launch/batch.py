@@ -17,6 +17,9 @@ from launch import attempts
 from launch.folder import RunFolder
 from launch.restarts import FAILED, FINISHED, RUN_ME_AGAIN, RestartConfig, bad_nodes, verdict
 
+JOB = "PERCEIVER_JOB"
+"""The job's id in words that name no other: by the SLURM_JOB_ID of its last task a whole array would be requeued."""
+
 # Below the ports that kernels hand out to outgoing connections, which begin at 32768.
 FIRST_PORT, NUM_PORTS = 20_000, 12_000
 
@@ -26,7 +29,7 @@ PATIENCE_SECONDS = 300
 
 def begin(folder: RunFolder) -> str:
     """Start the record of a new attempt and return the shell lines that its ranks need."""
-    job_id = os.environ["SLURM_JOB_ID"]
+    job_id = os.environ[JOB]
     nodes = _scontrol("show", "hostnames", os.environ["SLURM_JOB_NODELIST"]).split()
     attempt = attempts.begin(folder, job_id=job_id, nodes=nodes)
     where = f"job {job_id} on {' '.join(nodes)}"
@@ -34,7 +37,7 @@ def begin(folder: RunFolder) -> str:
     variables = {
         "PERCEIVER_ATTEMPT": attempt.number,
         "MASTER_ADDR": nodes[0],
-        "MASTER_PORT": free_port(preferred_port(int(job_id), attempt.number)),
+        "MASTER_PORT": free_port(preferred_port(int(os.environ["SLURM_JOB_ID"]), attempt.number)),
     }
     return "\n".join(f"export {name}={shlex.quote(str(value))}" for name, value in variables.items())
 
@@ -54,7 +57,7 @@ def end(folder: RunFolder, status: int, config: RestartConfig) -> int:
     decision = verdict(history, config, stop_requested=stop_requested)
     _log(f"attempt {number} ended with status {status}: {decision.reason}")
     if decision.again:
-        requeue(os.environ["SLURM_JOB_ID"], exclude=bad_nodes(history, config))
+        requeue(os.environ[JOB], exclude=bad_nodes(history, config))
     elif status == RUN_ME_AGAIN:
         # Where slurm.conf has RequeueExit=85 Slurm would start again what is to stop.
         return FINISHED if stop_requested else FAILED

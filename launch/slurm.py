@@ -14,7 +14,7 @@ from pathlib import Path
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-from launch.batch import preferred_port
+from launch.batch import JOB, preferred_port
 from launch.cluster import ClusterConfig
 from launch.folder import RunFolder
 
@@ -114,8 +114,9 @@ class _Executor(submitit.SlurmExecutor):
 def _which_run(folders: Sequence[RunFolder]) -> list[str]:
     paths = [shlex.quote(str(folder.path.resolve())) for folder in folders]
     if len(paths) == 1:
-        return [f"RUN={paths[0]}"]
-    return [f"RUNS=({' '.join(paths)})", 'RUN="${RUNS[$SLURM_ARRAY_TASK_ID]}"']
+        return [f"RUN={paths[0]}", f"export {JOB}=$SLURM_JOB_ID"]
+    task = f"export {JOB}=${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID"
+    return [f"RUNS=({' '.join(paths)})", 'RUN="${RUNS[$SLURM_ARRAY_TASK_ID]}"', task]
 
 
 def _environment(cluster: ClusterConfig) -> list[str]:

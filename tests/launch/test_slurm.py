@@ -48,10 +48,30 @@ def test_the_ranks_run_in_the_frozen_code_whatever_the_folder_is_called() -> Non
     assert lines.index('cd "$RUN/code" || exit 2') < next(k for k, line in enumerate(lines) if line.startswith("srun"))
 
 
+def test_module_lines_and_variables_come_before_anything_runs_and_srun_gets_its_arguments() -> None:
+    lines = script(
+        "run",
+        setup=("module load cuda/12.4",),
+        environment={"NCCL_DEBUG": "WARN", "GREETING": "it's $me"},
+        network_interface="ib0",
+        srun_arguments=("--container-image=/shared/a b.sqsh",),
+    )
+    module = lines.index("module load cuda/12.4")
+    first = lines.index('cd "$RUN/code" || exit 2')
+    for name, value in {"NCCL_SOCKET_IFNAME": "ib0", "GLOO_SOCKET_IFNAME": "ib0", "NCCL_DEBUG": "WARN"}.items():
+        assert module < lines.index(f"export {name}={value}") < first
+    greeting = next(line for line in lines if line.startswith("export GREETING"))
+    shown = subprocess.run(["bash", "-c", f"{greeting}; env"], capture_output=True, text=True, check=True)
+    assert "GREETING=it's $me" in shown.stdout.splitlines()
+    assert "'--container-image=/shared/a b.sqsh'" in next(line for line in lines if line.startswith("srun"))
+
+
 def test_an_array_has_a_run_for_every_task() -> None:
     lines = script("a", "b c")
     assert "#SBATCH --array=0-1%2" in lines
     assert "RUNS=(/shared/a '/shared/b c')" in lines
+    assert "export PERCEIVER_JOB=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID" in lines
+    assert "export PERCEIVER_JOB=$SLURM_JOB_ID" in script("a")
 
 
 def test_containers_get_their_own_python_and_the_bookkeeping_that_of_the_host() -> None:

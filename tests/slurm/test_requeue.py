@@ -1,5 +1,6 @@
 """What takes a job away and gives it back: preemption, requeue, cancellation. Torch-free; the ranks are the probe."""
 
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +43,29 @@ def test_a_job_that_is_requeued_by_hand_saves_and_goes_on(flat: Lab, probe_run: 
     _assert_every_step_once(folder, 10)
 
 
+def test_only_the_element_of_an_array_that_was_taken_away_or_failed_goes_on(
+    flat: Lab, probe_run: Make, submit_array: Callable[..., list[str]]
+) -> None:
+    folders = [probe_run(name, steps=10, holds_at=6) for name in ("requeued", "untouched", "failed")]
+    job_ids = submit_array(flat, *folders, restarts=RestartConfig(exclude_after=1))
+    flat.wait_for(lambda: all(attempts.newest_step(folder) == 5 for folder in folders), "first steps")
+    # By the number that its own environment has, the last element is the whole array.
+    assert flat.field(job_ids[2], "JobId") == job_ids[2].partition("_")[0]
+    flat.command("scontrol", "requeue", job_ids[0])
+    (victim,) = attempts.ranks(folders[2], 1)
+    os.kill(victim.pid, signal.SIGKILL)
+    for number in (0, 2):
+        flat.wait_for_state(job_ids[number], "COMPLETED")
+        _assert_every_step_once(folders[number], 10)
+    assert attempts.current(folders[1]) == 1
+    (folders[1].path / "go_on").touch()
+    flat.wait_for_state(job_ids[1], "COMPLETED")
+    for job_id, folder, status in zip(job_ids, folders, (85, 0, 137), strict=True):
+        assert [attempt.job_id for attempt in attempts.history(folder)] == [job_id] * (1 + (status != 0))
+        assert attempts.history(folder)[0].status in (status, None)
+    assert [flat.field(job_id, "ExcNodeList") for job_id in job_ids] == ["(null)", "(null)", victim.node]
+
+
 def test_a_cancelled_job_ends_and_does_not_come_back(flat: Lab, probe_run: Make, submit: Submit) -> None:
     folder = probe_run(steps=10, holds_at=6)
     job_id = submit(flat, folder)
@@ -67,6 +91,23 @@ def test_a_requeued_job_runs_the_code_it_was_submitted_with(
     flat.wait_for_state(job_id, "COMPLETED")
     assert {line["constant"] for line in steps_of(folder)} == {1}
     assert {line["constant"] for line in steps_of(after_the_edit)} == {2}
+
+
+def test_every_rank_sees_the_gpus_of_its_node_and_two_jobs_on_a_node_share_none(
+    flat: Lab, probe_run: Make, submit: Submit
+) -> None:
+    *singles, pair = folders = [probe_run(name, steps=10, holds_at=6) for name in ("one", "other", "pair")]
+    here = {"sbatch": {"nodelist": "127.0.0.14"}}
+    requests = [here | {"gpus_per_node": 1}, here | {"gres": "gpu:1"}]
+    requests += [{"gpus_per_node": 2, "nodes": 2, "processes_per_node": 2}]
+    job_ids = [submit(flat, folder, **request) for folder, request in zip(folders, requests, strict=True)]
+    flat.wait_for(lambda: all(attempts.newest_step(folder) == 5 for folder in folders), "first steps of all")
+    for folder in folders:
+        (folder.path / "go_on").touch()
+    for job_id in job_ids:
+        flat.wait_for_state(job_id, "COMPLETED")
+    assert {line["gpus"] for rank in range(4) for line in steps_of(pair, rank)} == {"0,1"}
+    assert sorted(line["gpus"] for folder in singles for line in steps_of(folder)[:1]) == ["0", "1"]
 
 
 def test_bad_input_is_not_tried_twice(flat: Lab, probe_run: Make, submit: Submit) -> None:
