@@ -4,7 +4,19 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 
-ENDED = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT")
+UNKNOWN = "UNKNOWN"
+ENDED = (
+    "BOOT_FAIL",
+    "CANCELLED",
+    "COMPLETED",
+    "DEADLINE",
+    "FAILED",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "PREEMPTED",
+    "TIMEOUT",
+)
+ANSWER_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -12,9 +24,9 @@ class Job:
     """A job as squeue shows it."""
 
     state: str
-    """PENDING, RUNNING, COMPLETING and so on."""
+    """PENDING, RUNNING, COMPLETING and so on; UNKNOWN while Slurm does not answer."""
     reason: str
-    """Why it waits."""
+    """Why it waits, or what is known in place of an answer."""
     nodes: str
     """Where it runs, such as n[1-2]."""
 
@@ -25,7 +37,10 @@ class Job:
 
 
 def find(job_id: str, name: str) -> Job | None:
-    """Return the job of this id and name; None where Slurm has forgotten it, or gave its id to another."""
+    """Return the job of this id and name; None where Slurm has forgotten it, or gave its id to another.
+
+    A Slurm that does not answer has not forgotten it: the job may well run.
+    """
     if shutil.which("squeue") is None:
         return None
     columns = "%T|%r|%N|%j"
@@ -34,6 +49,8 @@ def find(job_id: str, name: str) -> Job | None:
         state, reason, nodes, found = line.strip().split("|", 3)
         if found == name:
             return Job(state, "" if reason == "None" else reason, nodes)
+    if result.returncode and "Invalid job id" not in result.stderr:
+        return Job(UNKNOWN, f"squeue: {result.stderr.strip()}", "")
     return None
 
 
@@ -45,4 +62,7 @@ def cancel(job_id: str) -> None:
 
 
 def _run(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    try:
+        return subprocess.run(words, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(words, 1, "", f"no answer within {ANSWER_SECONDS:.0f} s")

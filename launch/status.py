@@ -15,7 +15,7 @@ from rich.table import Column, Table
 from configs.run import load
 from launch import attempts, submission
 from launch.folder import RunFolder, existing
-from launch.queue import Job
+from launch.queue import UNKNOWN, Job
 from launch.restarts import Attempt
 from trainer import ledger, lock
 
@@ -86,7 +86,7 @@ def state_of(
     folder: RunFolder, history: Sequence[Attempt], job: Job | None, *, is_finished: bool
 ) -> tuple[str, str | None]:
     """Return the state of a run in a word, and why it is in it."""
-    if job is not None and not job.is_over:
+    if job is not None and not job.is_over and not (job.state == UNKNOWN and is_finished):
         return job.state.lower(), job.reason or _silent(folder, history)
     if holder := lock.holder(folder.lock_path):
         return "running", holder
@@ -126,7 +126,7 @@ def _watch(folders: Sequence[RunFolder]) -> None:
         while True:
             states = [read(folder) for folder in folders]
             live.update(table(states), refresh=True)
-            if all(state["state"] not in ("pending", "running", "completing") for state in states):
+            if all(state["state"] not in ("pending", "running", "completing", "unknown") for state in states):
                 return
             time.sleep(2)
 

@@ -64,8 +64,9 @@ def refuse_if_queued(folder: RunFolder) -> None:
     """Raise ValueError if a job of this run waits or runs: two would write into one folder."""
     submission, found = read(folder), job(folder)
     if submission and found and not found.is_over:
+        why = f" ({found.reason})" if found.reason else ""
         raise ValueError(
-            f"{folder.path}: job {submission.job_id} of this run is {found.state}; "
+            f"{folder.path}: job {submission.job_id} of this run is {found.state}{why}; "
             f"`perceiver stop {folder.path}` ends it after a save"
         )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from launch import attempts, status, stop
+from launch import attempts, status, stop, submission
 from launch.attempts import RankRecord
 from launch.folder import RunFolder
 from launch.queue import Job
@@ -41,6 +41,24 @@ def test_a_run_without_a_job_is_what_its_folder_says(folder: RunFolder) -> None:
 
 def test_a_job_that_is_over_does_not_hide_that_the_run_is_finished(folder: RunFolder) -> None:
     assert status.state_of(folder, [ENDED], Job("COMPLETED", "", "n1"), is_finished=True)[0] == "finished"
+
+
+def test_a_slurm_that_does_not_answer_has_not_forgotten_a_job(
+    folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    squeue = tmp_path / "squeue"
+    squeue.write_text("#!/bin/sh\necho 'Unable to contact slurm controller' >&2\nexit 1\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    sent = {"job_id": "7", "job_name": "run", "submitted_at": 0.0, "nodes": 1, "processes_per_node": 1}
+    folder.submission_path.write_text(json.dumps(sent))
+    why = "squeue: Unable to contact slurm controller"
+    assert status.state_of(folder, [ENDED], submission.job(folder), is_finished=False) == ("unknown", why)
+    assert status.state_of(folder, [ENDED], submission.job(folder), is_finished=True)[0] == "finished"
+    with pytest.raises(ValueError, match=r"job 7 of this run is UNKNOWN \(squeue: Unable"):
+        submission.refuse_if_queued(folder)
+    squeue.write_text("#!/bin/sh\necho 'slurm_load_jobs error: Invalid job id specified' >&2\nexit 1\n")
+    assert submission.job(folder) is None
 
 
 def test_a_rank_without_a_heartbeat_is_named(folder: RunFolder) -> None:

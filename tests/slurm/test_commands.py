@@ -37,6 +37,12 @@ def test_a_run_that_waits_says_why_is_not_submitted_twice_and_is_stopped_at_once
     state = perceiver(flat, "status", folder.path, "--json")
     assert (state["state"], state["reason"], state["job_id"]) == ("pending", "BeginTime", job_id)
     assert f"job {job_id} of this run is PENDING" in flat.perceiver("resume", folder.path).stderr
+    flat.stop_controller()
+    state = perceiver(flat, "status", folder.path, "--json")
+    flat.start_controller()
+    assert state["state"] == "unknown"
+    assert "Unable to contact slurm controller" in state["reason"]
+    flat.wait_for(lambda: flat.field(job_id, "JobState") == "PENDING", "the controller")
     assert flat.perceiver("stop", folder.path).returncode == 0
     flat.wait_for_state(job_id, "CANCELLED")
     assert perceiver(flat, "status", folder.path, "--json")["state"] == "stopped"
