@@ -75,7 +75,7 @@ def test_two_jobs_on_a_node_and_their_restarts_meet_at_different_ports(
     flat.command("scontrol", "requeue", second)
     for job_id in jobs:
         flat.wait_for_state(job_id, "COMPLETED")
-    one, two = ({line["port"] for line in steps_of(folder)} for folder in jobs.values())
+    one, two = ({line["MASTER_PORT"] for line in steps_of(folder)} for folder in jobs.values())
     assert (len(one), len(two)) == (2, 2)
     assert not one & two
 

@@ -93,23 +93,6 @@ def test_a_requeued_job_runs_the_code_it_was_submitted_with(
     assert {line["constant"] for line in steps_of(after_the_edit)} == {2}
 
 
-def test_every_rank_sees_the_gpus_of_its_node_and_two_jobs_on_a_node_share_none(
-    flat: Lab, probe_run: Make, submit: Submit
-) -> None:
-    *singles, pair = folders = [probe_run(name, steps=10, holds_at=6) for name in ("one", "other", "pair")]
-    here = {"sbatch": {"nodelist": "127.0.0.14"}}
-    requests = [here | {"gpus_per_node": 1}, here | {"gres": "gpu:1"}]
-    requests += [{"gpus_per_node": 2, "nodes": 2, "processes_per_node": 2}]
-    job_ids = [submit(flat, folder, **request) for folder, request in zip(folders, requests, strict=True)]
-    flat.wait_for(lambda: all(attempts.newest_step(folder) == 5 for folder in folders), "first steps of all")
-    for folder in folders:
-        (folder.path / "go_on").touch()
-    for job_id in job_ids:
-        flat.wait_for_state(job_id, "COMPLETED")
-    assert {line["gpus"] for rank in range(4) for line in steps_of(pair, rank)} == {"0,1"}
-    assert sorted(line["gpus"] for folder in singles for line in steps_of(folder)[:1]) == ["0", "1"]
-
-
 def test_bad_input_is_not_tried_twice(flat: Lab, probe_run: Make, submit: Submit) -> None:
     job_id = submit(flat, probe_run(steps=5, status=2))
     flat.wait_for_state(job_id, "FAILED")

@@ -2,7 +2,7 @@
 
 A step is a pause; rank 0 leaves a checkpoint folder and a line of metrics after every one, behind the real fence. With
 `holds_at` the first attempt stays in that step until it is told to end, is ended, or the file `go_on` is there: what is
-to happen to it has all the time that it needs.
+to happen to it has all the time that it needs. `records` names variables of the rank that a line is to tell too.
 """
 
 import json
@@ -38,7 +38,7 @@ def main(settings: dict[str, Any], path: Path) -> int:
             (folder.checkpoints_folder / f"step_{step:08d}").mkdir()
         with (folder.path / f"steps_of_rank_{rank}.jsonl").open("a") as file:
             line = {"step": step, "attempt": int(os.environ[NUMBER]), "constant": CONSTANT, "told": told}
-            line |= {"port": os.environ["MASTER_PORT"], "gpus": os.environ.get("CUDA_VISIBLE_DEVICES")}
+            line |= {name: os.environ.get(name) for name in ("MASTER_PORT", *settings.get("records", ()))}
             file.write(json.dumps(line) + "\n")
         if told:
             return 85
