@@ -33,7 +33,6 @@ def main(folder: Path) -> None:
     signalled = threading.Event()
     signal.signal(signal.SIGUSR2, lambda _number, _frame: signalled.set())
     os.environ.update(torch_variables(os.environ))
-    master = os.environ["MASTER_ADDR"]
     report: dict[str, object] = {
         "node": os.environ.get("SLURMD_NODENAME", socket.gethostname()),
         "versions": versions(),
@@ -41,7 +40,7 @@ def main(folder: Path) -> None:
         "sick_gpus": sick(gpus()),
         "sees_token": (folder / "token").exists(),
         "write_mib_per_second": write_speed(folder),
-        "master": f"{master} is {socket.gethostbyname(master)}",
+        "master": address(os.environ["MASTER_ADDR"]),
     }
     world = World.from_environment(60.0)
     report["rank"] = world.rank
@@ -59,6 +58,15 @@ def main(folder: Path) -> None:
     beside.write_text(json.dumps(report))
     beside.replace(folder / f"report_{world.rank}.json")
     world.close()
+
+
+def address(master: str) -> str:
+    """Return the first node's name with its address; ends this process in plain words where it has none."""
+    try:
+        return f"{master} is {socket.gethostbyname(master)}"
+    except OSError as error:
+        here = os.environ.get("SLURMD_NODENAME", socket.gethostname())
+        sys.exit(f"{here}: the first node, {master}, has no address here ({error}); tell it to DNS or /etc/hosts")
 
 
 def versions() -> dict[str, str]:
@@ -82,7 +90,7 @@ def gpus() -> list[str]:
 
 def sick(lines: list[str]) -> list[str]:
     """Return the lines of GPUs whose memory has errors."""
-    return [line for line in lines if line.rpartition(",")[2].strip() not in ("0", "[N/A]", "N/A")]
+    return [line for line in lines if line.rpartition(",")[2].strip() not in ("0", "[N/A]", "N/A", "[Not Supported]")]
 
 
 def write_speed(folder: Path) -> float:

@@ -56,6 +56,12 @@ def test_what_is_wrong_is_named_with_its_node_and_a_remedy(name: str, change: di
     assert words in found[name]
 
 
+def test_a_first_node_that_has_no_address_is_told_in_words() -> None:
+    assert doctor_rank.address("localhost").startswith("localhost is 127.")
+    with pytest.raises(SystemExit, match="the first node, no such host, has no address here"):
+        doctor_rank.address("no such host")
+
+
 def test_memory_errors_that_the_driver_counts_make_a_gpu_sick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     driver = tmp_path / "nvidia-smi"
     driver.write_text("#!/bin/sh\necho 'H100, 0'\necho 'H100, 7'\necho 'A10, [N/A]'\n")
