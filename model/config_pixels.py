@@ -113,7 +113,7 @@ class VideoInput(TokenGrid):
 
 @dataclass(frozen=True)
 class FlowInput(TokenGrid):
-    """Two frames (2, H, W, 3): the 3x3 neighbourhoods of a pixel, and a linear layer over them."""
+    """Two frames (2, H, W, 3): the 3x3 neighbourhoods of a pixel, or a convolution's features, and a linear layer."""
 
     height: int = 368
     """Rows of pixels."""
@@ -121,6 +121,9 @@ class FlowInput(TokenGrid):
     """Columns of pixels."""
     num_channels: int = 3
     """Channels of a pixel."""
+    conv_stem: bool = False
+    """Whether the image's convolution and max-pool take the neighbourhoods' place: a quarter of the rows and columns,
+    whose motion the decoder upsamples."""
     project_to: int = 64
     """Channels of the linear layer; 0 leaves it out."""
     pixel_range: PixelRange = "centred"
@@ -137,10 +140,27 @@ class FlowInput(TokenGrid):
 
     @property
     def grid(self) -> tuple[int, ...]:
-        """Rows and columns, under a frame axis if the frames are separate."""
-        return (2, self.height, self.width) if self.separate_frames else (self.height, self.width)
+        """Rows and columns of tokens, under a frame axis if the frames are separate."""
+        return (2, *self.cells) if self.separate_frames else self.cells
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """Rows and columns of the places whose motion is asked; SAME padding rounds the convolution's up."""
+        side = self.upsampling
+        return (-(-self.height // side), -(-self.width // side))
+
+    @property
+    def upsampling(self) -> int:
+        """Pixels on each side of such a place."""
+        return 4 if self.conv_stem else 1
+
+    @property
+    def entries_per_row(self) -> int:
+        """A row of tokens covers its frame, or none of its own: where tokens hold both, a pair is there as a whole."""
+        return 1 if self.separate_frames else 0
 
     @property
     def content_width(self) -> int:
-        """Channels of the neighbourhoods or of the linear layer."""
-        return self.project_to or 9 * self.num_channels * (1 if self.separate_frames else 2)
+        """Channels of the neighbourhoods, of the convolution or of the linear layer."""
+        raw_width = 64 if self.conv_stem else 9 * self.num_channels * (1 if self.separate_frames else 2)
+        return self.project_to or raw_width

@@ -8,6 +8,7 @@ element-wise work are none, one sample, forward only, and what shared cross-atte
 """
 
 from dataclasses import dataclass
+from math import prod
 
 from model.config import PerceiverConfig
 from model.config_attention import AttentionConfig
@@ -115,14 +116,22 @@ def _pixels(modality: ImageInput | VideoInput | FlowInput) -> Cost:
         case ImageInput():
             raw = modality.patch**2 * channels
             if modality.conv_stem:
-                weights, raw = 49 * channels * 64, 64
-                rows = -(-modality.height // 2) * -(-modality.width // 2)
-                cost = Cost(weights + 2 * 64, 2 * rows * weights)
+                raw, cost = 64, _conv_stem(modality.height, modality.width, channels)
         case VideoInput():
             raw = modality.patch_frames * modality.patch**2 * channels
         case FlowInput():
-            raw = 9 * channels * (1 if modality.separate_frames else 2)
+            together = 1 if modality.separate_frames else 2
+            raw = 9 * channels * together
+            if modality.conv_stem:
+                stem = _conv_stem(modality.height, modality.width, channels * together)
+                raw, cost = 64, Cost(stem.parameters, stem.flops * 2 // together)
     return cost + (_linear(raw, modality.project_to, modality.num_tokens) if modality.project_to else Cost())
+
+
+def _conv_stem(height: int, width: int, channels: int) -> Cost:
+    """A 7x7 convolution of stride 2 to 64 channels, and a batch norm."""
+    weights = 49 * channels * 64
+    return Cost(weights + 2 * 64, 2 * -(-height // 2) * -(-width // 2) * weights)
 
 
 def _decoder(config: PerceiverConfig, num_points: dict[str, int]) -> Cost:
@@ -151,7 +160,7 @@ def num_queries(output: AnyOutput, config: PerceiverConfig) -> int:
         case TextOutput():
             return config.inputs.text.max_tokens if config.inputs.text else 0
         case FlowOutput():
-            return config.inputs.flow.height * config.inputs.flow.width if config.inputs.flow else 0
+            return prod(config.inputs.flow.cells) if config.inputs.flow else 0
         case GridOutput():
             return output.num_queries
     return 1
@@ -177,6 +186,11 @@ def _head(output: AnyOutput, width: int, asked: int, config: PerceiverConfig) ->
             vocabulary = config.inputs.text.vocabulary if config.inputs.text else 0
             return Cost(vocabulary, 2 * asked * width * vocabulary)
         case FlowOutput():
-            return _linear(width, 2, asked)
+            side = config.inputs.flow.upsampling if config.inputs.flow else 1
+            if side == 1:
+                return _linear(width, 2, asked)
+            # The shares of 3x3 cells in every pixel of a cell, and the products with their motion.
+            shares = _linear(9 * width, 9 * side**2, asked)
+            return _linear(width, 2, asked) + shares + Cost(flops=2 * asked * side**2 * 9 * 2)
         case GridOutput():
             return _linear(width, output.num_channels, asked)

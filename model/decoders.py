@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from model.attention import CrossAttend, normalised
 from model.config import PerceiverConfig
 from model.config_outputs import LabelOutput, TextOutput
-from model.heads import GridHead, MeanHead, head
+from model.heads import GridHead, MeanHead, UpsamplingHead, head
 from model.inputs import Paddings, Tokens
 from model.parameters import Projection
 from model.queries import queries
@@ -69,7 +69,8 @@ class Decoder(nn.Module):
             # A place without a byte asks nothing: the released code masks such queries, Hugging Face's does not.
             asking_BO = tokens.valid_of("text") if name in self.texts else None
             rows_BOE = self._read(queries_BOE, keys_values, asking_BO, chunk or queries_BOE.shape[1])
-            answers[name] = task_head(rows_BOE, **({"whole": asked is None} if isinstance(task_head, GridHead) else {}))
+            on_grid = isinstance(task_head, GridHead | UpsamplingHead)
+            answers[name] = task_head(rows_BOE, **({"whole": asked is None} if on_grid else {}))
         return answers
 
     def _read(

@@ -105,22 +105,28 @@ class VideoAdapter(GridAdapter):
 
 
 class FlowAdapter(GridAdapter):
-    """The 3x3 neighbourhoods of a pixel in both frames, with its place."""
+    """The 3x3 neighbourhoods of a pixel in both frames, or a convolution's features, with their place."""
 
     def __init__(self, config: FlowInput) -> None:
         super().__init__()
         self.config = config
-        raw_width = 9 * config.num_channels * (1 if config.separate_frames else 2)
+        frames = 1 if config.separate_frames else 2
+        self.stem = ConvStem(frames * config.num_channels) if config.conv_stem else None
+        raw_width = 64 if config.conv_stem else 9 * config.num_channels * frames
         self.project = Projection(raw_width, config.project_to) if config.project_to else nn.Identity()
         self.positions = Positions(config.positions, config.grid)
 
     def content(self, pixels: Shaped[Tensor, "B 2 H W c"], dtype: torch.dtype) -> Float[Tensor, "B M C"]:
         """Return the tokens of pairs of frames, uint8 or float, without their positions."""
-        around = neighbourhoods(scaled_pixels(pixels, self.config.pixel_range, dtype))
-        if not self.config.separate_frames:
-            around = torch.cat([around[:, 0], around[:, 1]], dim=-1)
-        flat = around.reshape(around.shape[0], -1, around.shape[-1])
-        out: Tensor = self.project(flat)
+        frames = scaled_pixels(pixels, self.config.pixel_range, dtype)
+        values = frames if self.stem else neighbourhoods(frames)
+        if self.config.separate_frames:
+            values = values.flatten(0, 1)
+        else:
+            values = torch.cat([values[:, 0], values[:, 1]], dim=-1)
+        if self.stem:
+            values = self.stem(values)
+        out: Tensor = self.project(values.reshape(len(pixels), -1, values.shape[-1]))
         return out
 
 

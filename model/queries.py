@@ -94,7 +94,7 @@ def queries(output: AnyOutput, config: PerceiverConfig) -> nn.Module:
             return LearnedQueries(config.inputs.text.max_tokens, config.query_width(output), follows="text")
         case FlowOutput():
             assert config.inputs.flow is not None
-            return InputQueries(config.inputs.flow.height * config.inputs.flow.width)
+            return InputQueries(prod(config.inputs.flow.cells))
         case GridOutput():
             if output.positions.kind == "fourier":
                 return GridQueries(output.shape, output.positions)

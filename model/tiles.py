@@ -38,10 +38,13 @@ def tiled_flow(
     """Return the flow of large frames: the mean of the tiles' answers, weighted by the distance to their edge."""
     height, width = frames.shape[2:4]
     weights_hw = edge_distances(*tile).to(frames.device)[..., None]
-    total = torch.zeros(len(frames), height, width, 2, device=frames.device)
+    windows = list(_windows((height, width), tile, min_overlap))
+    # Of float32 at the least, which the weights have.
+    answers = [weights_hw * predict(frames[:, :, rows, columns]) for rows, columns in windows]
+    total = answers[0].new_zeros(len(frames), height, width, 2)
     weight = torch.zeros(height, width, 1, device=frames.device)
-    for rows, columns in _windows((height, width), tile, min_overlap):
-        total[:, rows, columns] += weights_hw * predict(frames[:, :, rows, columns])
+    for (rows, columns), answer in zip(windows, answers, strict=True):
+        total[:, rows, columns] += answer
         weight[rows, columns] += weights_hw
     return total / weight
 

@@ -2,15 +2,18 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from data_shards.batch import Batch
+from model.perceiver import Perceiver
+from model.tiles import tiled_flow
 from trainer.objective import Objective
-from trainer.scores import ALL, Score, scores_of
-from trainer.tasks import Reconstruction
+from trainer.scores import ALL, END_POINT_ERROR, Score, scores_of
+from trainer.tasks import Motion, Reconstruction, Task
 from trainer.world import World
 
 CHUNK = 16_384
@@ -24,15 +27,17 @@ class Evaluation:
     samples: int
     """That were judged, with all modalities shown."""
     scores: Mapping[str, Mapping[str, float]]
-    """By what is measured ("accuracy", "psnr", ...; higher is better), then "all", the modality that was shown alone,
-    or the one that was drawn again."""
+    """By what is measured ("accuracy", "psnr", ...; higher is better, but for "end_point_error"), then "all", the
+    modality that was shown alone, or the one that was drawn again."""
     pictures: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Of some of the samples, uint8 (H, W, 3)."""
 
     @property
     def best_by(self) -> float:
-        """What the best checkpoint is known by: the first score."""
-        return next(iter(next(iter(self.scores.values())).values()))
+        """What the best checkpoint is known by, higher being better: the first score, or the first error's negative."""
+        measure, values = next(iter(self.scores.items()))
+        first = next(iter(values.values()))
+        return -first if measure == END_POINT_ERROR else first
 
     def flat(self) -> dict[str, float]:
         """Return {"accuracy/all": value, ...}."""
@@ -55,8 +60,7 @@ def evaluate(
     network.eval()
     scores = scores_of(objective)
     alone = modalities if len(modalities) > 1 and any(score.by_modality for score in scores) else ()
-    # Only a network that answers with grids knows of chunks.
-    chunk = {"chunk": CHUNK} if any(isinstance(task, Reconstruction) for task in objective.tasks.values()) else {}
+    chunk = _chunk(objective.tasks.values())
     with torch.no_grad():
         for batch in batches:
             here = batch.to(world.device)
@@ -64,7 +68,7 @@ def evaluate(
             for shown in (ALL, *alone):
                 lengths = here.lengths if shown == ALL else _alone(here.lengths, shown)
                 judged = real if shown == ALL else real & (lengths[shown] > 0)
-                answers = network(here.arrays, lengths, **objective.asks(here, every=True), **chunk)
+                answers = _answered(network, here, lengths, **objective.asks(here, every=True), **chunk)
                 for score in scores:
                     if shown == ALL or score.by_modality:
                         score.add(shown, answers, here, judged)
@@ -73,7 +77,9 @@ def evaluate(
 
 
 def told(measure: str, value: float | str) -> str:
-    """Return a score as it is printed: decibels of a ratio, per cent of all else."""
+    """Return a score as it is printed: decibels of a ratio, pixels of an error, per cent of all else."""
+    if measure.startswith(END_POINT_ERROR):
+        return f"{value:.2f} px"
     return f"{value:.2f} dB" if measure.startswith("psnr") else f"{value:.2%}"
 
 
@@ -89,6 +95,29 @@ def reconstructions(network: nn.Module, objective: Objective, batch: Batch) -> d
     tasks = {name: task for name, task in objective.tasks.items() if isinstance(task, Reconstruction)}
     targets = {name: task.target(batch) for name, task in tasks.items()}
     return {name: (target, drawn[name].float().view_as(target)) for name, target in targets.items()}
+
+
+def _chunk(tasks: Iterable[Task]) -> dict[str, int]:
+    """How many queries are decoded at once; only a network that answers with grids knows of it."""
+    return {"chunk": CHUNK} if any(isinstance(task, Reconstruction | Motion) for task in tasks) else {}
+
+
+def _answered(network: nn.Module, batch: Batch, lengths: dict[str, Tensor], **asks: Any) -> dict[str, Tensor]:  # noqa: ANN401
+    """The answers to a batch; frames that are larger than the network's are asked tile by tile."""
+    # DeepSpeed holds the network as its module.
+    own = getattr(network, "module", network)
+    flow = own.config.inputs.flow if isinstance(own, Perceiver) else None
+    if flow is None or batch.arrays["flow"].shape[2:4] == (flow.height, flow.width):
+        answered: dict[str, Tensor] = network(batch.arrays, lengths, **asks)
+        return answered
+
+    def of_tile(frames: Tensor) -> Tensor:
+        answer: Tensor = network({"flow": frames}, **asks)["flow"]
+        return answer
+
+    tile = (flow.height, flow.width)
+    # 20 pixels as the paper has them, or half a tile where that is less.
+    return {"flow": tiled_flow(of_tile, batch.arrays["flow"], tile, min_overlap=min(20, *(side // 2 for side in tile)))}
 
 
 def _answers(network: nn.Module, batch: Batch, **asks: object) -> dict[str, Tensor]:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from data_shards.batch import Batch
-from model.config_outputs import AnyOutput, GridOutput, LabelOutput, OutputsConfig, TextOutput
-from trainer.tasks import Classification, HiddenWords, Reconstruction, SeveralLabels, Task
+from model.config_outputs import AnyOutput, FlowOutput, GridOutput, LabelOutput, OutputsConfig, TextOutput
+from trainer.tasks import Classification, HiddenWords, Motion, Reconstruction, SeveralLabels, Task
 
 
 @dataclass(frozen=True)
@@ -70,4 +70,5 @@ def _task(name: str, output: AnyOutput, label_smoothing: float, seed: int) -> Ta
             return HiddenWords()
         case GridOutput():
             return Reconstruction(name, output, seed)
-    raise ValueError(f"model.outputs.{name}: nothing that a run reads is its target; leave it out")
+        case FlowOutput():
+            return Motion()

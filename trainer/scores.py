@@ -1,4 +1,4 @@
-"""What each task is judged by: accuracy, mean average precision, bytes filled in, signal-to-noise ratio.
+"""What each task is judged by: accuracy, mean average precision, bytes filled in, signal-to-noise, end-point error.
 
 A score gathers over batches and is joined over the ranks at the end.
 """
@@ -10,13 +10,16 @@ import torch
 from torch import Tensor
 
 from data_shards.batch import NO_LABEL, Batch
+from model.losses import end_point_error_sum
 from model.scores import average_precision, peak_signal_to_noise
 from trainer.objective import Objective
-from trainer.tasks import Classification, HiddenWords, Reconstruction, SeveralLabels, Task, hidden_bytes
+from trainer.tasks import Classification, HiddenWords, Motion, Reconstruction, SeveralLabels, Task, hidden_bytes
 from trainer.world import World
 
 ALL = "all"
 """All modalities are shown."""
+END_POINT_ERROR = "end_point_error"
+"""The one measure of which less is better."""
 _SOUND_RANGE = 2.0
 _PIXEL_RANGE = 1.0
 
@@ -54,6 +57,8 @@ def _score(name: str, task: Task) -> Score:
             return FilledIn()
         case Reconstruction():
             return SignalToNoise(task)
+        case Motion():
+            return EndPointError()
     raise AssertionError(f"{name}: {type(task).__name__} has no score")
 
 
@@ -162,3 +167,22 @@ class SignalToNoise:
         """See Score."""
         values, counts = self._means.joined(world)
         return values, counts[self._task.modality]
+
+
+class EndPointError:
+    """Mean over the samples of the mean distance between the motion that is said and the true one, in pixels."""
+
+    measure, by_modality = END_POINT_ERROR, False
+
+    def __init__(self) -> None:
+        self._means = _Means()
+
+    def add(self, shown: str, answers: dict[str, Tensor], batch: Batch, judged: Tensor) -> None:  # noqa: ARG002
+        """See Score."""
+        error = end_point_error_sum(answers["flow"], batch.targets["flow"], judged.float())
+        self._means.add("flow", error, judged.sum())
+
+    def result(self, world: World) -> tuple[dict[str, float], int]:
+        """See Score."""
+        values, counts = self._means.joined(world)
+        return values, counts["flow"]

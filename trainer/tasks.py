@@ -14,6 +14,7 @@ from model.losses import (
     absolute_error_sum,
     binary_cross_entropy_sum,
     cross_entropy_sum,
+    end_point_error_sum,
     labelled,
     soft_cross_entropy_sum,
 )
@@ -86,6 +87,18 @@ class HiddenWords(AsksAll):
     def sum(self, answer: Tensor, batch: Batch) -> Tensor:
         """Return the weighted sum of the cross-entropies."""
         return cross_entropy_sum(answer, *hidden_bytes(batch))
+
+
+class Motion(AsksAll):
+    """Mean distance between the motion that is said and the true one, in pixels, weighted by the samples' weights."""
+
+    def count(self, batch: Batch) -> Tensor:
+        """Return the sum of the weights of the samples."""
+        return batch.weights.sum()
+
+    def sum(self, answer: Tensor, batch: Batch) -> Tensor:
+        """Return the weighted sum of the end-point errors."""
+        return end_point_error_sum(answer, batch.targets["flow"], batch.weights)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from model.config_grids import PositionsConfig
 from model.config_inputs import AudioInput, InputsConfig, LabelInput, TextInput
 from model.config_outputs import DecoderConfig, FlowOutput, GridOutput, LabelOutput, OutputsConfig, TextOutput
 from model.config_pixels import FlowInput, ImageInput, VideoInput
-from model.cost import network_cost, shared_reads, total
+from model.cost import network_cost, num_queries, shared_reads, total
 from model.perceiver import Perceiver
 
 PAPER = Path(__file__).parents[2] / "configs" / "paper"
@@ -51,6 +51,9 @@ PRINTED: dict[str, tuple[float | None, float | None]] = {
     "i9": (None, None),
     "i10": (41.06, 1886.7),  # printed 27.9 and 987; the released model has 41.06
     "i11": (None, None),
+    "i12": (None, None),
+    "i12_separate": (None, None),
+    "i12_light": (None, None),
     "i13": (19.86, 260.1),  # printed 20.0 and 310
     "i14": (24.9, 52.9),  # printed 25.0
     "i14p": (21.0, 52.3),
@@ -89,6 +92,29 @@ def test_the_released_models_have_exactly_these_parameters(name: str, parameters
     assert total(network_cost(paper(name))).parameters == parameters
 
 
+@pytest.mark.parametrize(
+    ("name", "num_tokens", "token_width"),
+    [("i12", 11_408, 322), ("i12_separate", 22_816, 451), ("i12_light", 11_408, 322)],
+)
+def test_downsampled_flow_has_the_tokens_and_queries_of_the_paper(name: str, num_tokens: int, token_width: int) -> None:
+    config = paper(name)
+    assert (config.num_tokens, config.token_width, config.decoder_width) == (num_tokens, token_width, token_width)
+    assert num_queries(config.outputs.chosen()["flow"], config) == 11_408
+    # The convolution and its norm; 64 channels after the decoder, 2 of motion, 16 x 9 shares of 3x3 cells.
+    stem = 49 * (3 if name == "i12_separate" else 6) * 64 + 2 * 64
+    head = token_width * 64 + 64 + (64 * 2 + 2) + (9 * 64 * 144 + 144)
+    cross, reading = decoding_parameters(512, token_width), decoding_parameters(token_width, 512)
+    layers = config.layers_per_block * (6 * 512**2 + 10 * 512)
+    expected = stem + head + cross + reading + layers + config.num_latents * 512
+    assert total(network_cost(config)).parameters == expected
+
+
+def decoding_parameters(query_width: int, token_width: int) -> int:
+    """Of a cross-attend whose projections have the tokens' width: four of them, the MLP and three norms."""
+    D, C = query_width, token_width
+    return (D * C + C) + 2 * (C * C + C) + (C * D + D) + 2 * (D * D + D) + 4 * D + 2 * C
+
+
 FEW = PositionsConfig(num_bands=3)
 BASE = PerceiverConfig(
     inputs=InputsConfig(image=ImageInput(height=8, width=8, positions=FEW)),
@@ -121,6 +147,19 @@ NETWORKS = {
     "flow": dataclasses.replace(
         BASE,
         inputs=InputsConfig(flow=FlowInput(height=8, width=8, project_to=5, positions=FEW)),
+        outputs=OutputsConfig(flow=FlowOutput()),
+    ),
+    "downsampled flow": dataclasses.replace(
+        BASE,
+        inputs=InputsConfig(flow=FlowInput(height=9, width=14, conv_stem=True, project_to=0, positions=FEW)),
+        outputs=OutputsConfig(flow=FlowOutput()),
+        decoder=DecoderConfig(output_width=10),
+    ),
+    "downsampled separate frames": dataclasses.replace(
+        BASE,
+        inputs=InputsConfig(
+            flow=FlowInput(height=9, width=14, conv_stem=True, project_to=5, separate_frames=True, positions=FEW)
+        ),
         outputs=OutputsConfig(flow=FlowOutput()),
     ),
     "autoencoder": dataclasses.replace(
