@@ -1,6 +1,6 @@
 """What is wrong with a batch, in one sentence a field, before it becomes a puzzling error inside the network."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -9,12 +9,14 @@ from model.config import PerceiverConfig
 from model.config_inputs import AnyInput, LabelInput, TextInput
 
 
-def check_inputs(config: PerceiverConfig, inputs: dict[str, Tensor]) -> None:
+def check_inputs(config: PerceiverConfig, inputs: dict[str, Tensor], lengths: dict[str, Tensor] | None = None) -> None:
     """Raise ValueError with every field that is missing, has another shape than declared, or holds what it cannot.
 
     Values are looked at on the CPU only: on a device every look would wait for it.
     """
     problems = list(_problems(config, inputs))
+    if lengths is not None and not problems:
+        problems = list(_length_problems(config, inputs, lengths))
     if problems:
         raise ValueError("; ".join(problems))
 
@@ -31,6 +33,28 @@ def check_lengths(lengths: dict[str, Tensor]) -> None:
         raise ValueError(f"lengths: expected a valid entry in every sample, samples {rows} have none in any modality")
 
 
+def check_state(expected: Mapping[str, Sequence[int]], state: Mapping[str, Tensor]) -> None:
+    """Raise ValueError with every name that a state dict lacks or has too many, or every tensor of another shape."""
+    check_names("the state dict", expected, state)
+    shapes = [
+        f"{name}: expected {tuple(shape)}, got {tuple(state[name].shape)}"
+        for name, shape in expected.items()
+        if tuple(shape) != tuple(state[name].shape)
+    ]
+    if shapes:
+        raise ValueError("; ".join(shapes))
+
+
+def check_names(where: str, expected: Iterable[str], found: Iterable[str]) -> None:
+    """Raise ValueError with every expected name that is missing and every other that is there."""
+    expected, found = set(expected), set(found)
+    if expected != found:
+        missing, surplus = sorted(expected - found), sorted(found - expected)
+        raise ValueError(
+            f"{where}: missing {', '.join(missing) or 'nothing'}; surplus {', '.join(surplus) or 'nothing'}"
+        )
+
+
 def _problems(config: PerceiverConfig, inputs: dict[str, Tensor]) -> Iterator[str]:
     for name, modality in config.inputs.chosen().items():
         if name not in inputs:
@@ -38,9 +62,21 @@ def _problems(config: PerceiverConfig, inputs: dict[str, Tensor]) -> Iterator[st
             continue
         value, shape = inputs[name], modality.shape
         if not _fits(tuple(value.shape[1:]), modality):
-            yield f"inputs.{name}: expected (batch, {', '.join(map(str, shape))}), got {tuple(value.shape)}"
+            expected = f"(batch, {', '.join(map(str, shape))})"
+            if isinstance(modality, TextInput):
+                expected += " or fewer places, as many as the table of positions has rows"
+            yield f"inputs.{name}: expected {expected}, got {tuple(value.shape)}"
         elif value.device.type == "cpu" and not torch.compiler.is_compiling():
             yield from _value_problems(name, value, modality)
+
+
+def _length_problems(config: PerceiverConfig, inputs: dict[str, Tensor], lengths: dict[str, Tensor]) -> Iterator[str]:
+    for name in config.inputs.chosen():
+        expected = (inputs[name].shape[0],)
+        if name not in lengths:
+            yield f"lengths.{name}: expected {expected}, got none; the lengths hold {sorted(lengths) or 'nothing'}"
+        elif tuple(lengths[name].shape) != expected:
+            yield f"lengths.{name}: expected {expected}, got {tuple(lengths[name].shape)}"
 
 
 def _fits(shape: tuple[int, ...], modality: AnyInput) -> bool:

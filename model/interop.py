@@ -3,11 +3,12 @@
 Only tensors and dictionaries here; who reads and writes the files is the command line. docs/parity.md has what differs.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
+from model.checks import check_names
 from model.interop_config import architecture_of, config_from_hugging_face, config_to_hugging_face
 from model.interop_names import tensor_names
 from model.perceiver import Perceiver
@@ -23,7 +24,7 @@ def from_hugging_face(config: Mapping[str, Any], state: Mapping[str, Tensor]) ->
     ours = config_from_hugging_face(config)
     network = Perceiver(ours, seed=0)
     names = tensor_names(ours, architecture_of(config))
-    _refuse("Hugging Face's state dict", names.values(), state)
+    check_names("Hugging Face's state dict", names.values(), state)
     own = network.state_dict()
     shapes = [
         f"{there}: expected {tuple(own[here].shape)}, got {tuple(state[there].shape)}"
@@ -44,17 +45,8 @@ def to_hugging_face(network: Perceiver) -> tuple[dict[str, Any], dict[str, Tenso
     """
     config = config_to_hugging_face(network.config)
     names, own = tensor_names(network.config, architecture_of(config)), network.state_dict()
-    _refuse("the network", names, own)
+    check_names("the network", names, own)
     state = {there: own[here].contiguous() for here, there in names.items()}
     if _CONVOLUTION in state:
         state[_CONVOLUTION] = state[_CONVOLUTION][:, :, None, None]
     return config, state
-
-
-def _refuse(where: str, expected: Iterable[str], found: Iterable[str]) -> None:
-    expected, found = set(expected), set(found)
-    if expected != found:
-        missing, surplus = sorted(expected - found), sorted(found - expected)
-        raise ValueError(
-            f"{where}: missing {', '.join(missing) or 'nothing'}; surplus {', '.join(surplus) or 'nothing'}"
-        )

@@ -1,9 +1,12 @@
 """Perceiver: read, think, answer."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor, nn
 
 from model.adapters import TextAdapter
-from model.checks import check_inputs
+from model.checks import check_inputs, check_state
 from model.config import PerceiverConfig
 from model.decoders import Decoder
 from model.encoder import Encoder
@@ -48,10 +51,16 @@ class Perceiver(nn.Module):
         `chunk` decodes that many queries at a time (large outputs at test), the latents being encoded once.
         Raises ValueError for inputs that are not what the config declares.
         """
-        check_inputs(self.config, inputs)
+        check_inputs(self.config, inputs, lengths)
         tokens = self.inputs(inputs, lengths, hidden, self.encoder.latents.weight.dtype)
         answers: dict[str, Tensor] = self.decoder(self.encoder(tokens), tokens, points=points, chunk=chunk)
         return answers
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401
+        """Take the tensors of a state dict; ValueError with every missing, surplus or misshapen one if `strict`."""
+        if strict:
+            check_state({name: value.shape for name, value in self.state_dict().items()}, state_dict)
+        return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
     def _embedding(self) -> Tensor:
         text = self.inputs.adapters["text"]

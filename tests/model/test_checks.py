@@ -1,6 +1,8 @@
 """Bad batches are refused by the name of the field, with what was expected and what came."""
 
 import dataclasses
+import re
+from typing import Any
 
 import pytest
 import torch
@@ -8,8 +10,9 @@ from torch import Tensor
 
 from model.checks import check_lengths
 from model.config import PerceiverConfig
+from model.config_attention import AttentionConfig
 from model.config_inputs import InputsConfig, PointsInput, TextInput
-from model.config_outputs import LabelOutput, OutputsConfig
+from model.config_outputs import DecoderConfig, LabelOutput, OutputsConfig
 from model.config_pixels import ImageInput
 from model.perceiver import Perceiver
 
@@ -43,9 +46,13 @@ def nan_at_second() -> Tensor:
     ("name", "value", "sentence"),
     [
         ("image", torch.zeros(2, 4, 5, 3), r"inputs\.image: expected \(batch, 4, 4, 3\), got \(2, 4, 5, 3\)"),
-        ("text", torch.zeros(2, 9, dtype=torch.int16), r"inputs\.text: expected \(batch, 8\), got \(2, 9\)"),
+        (
+            "text",
+            torch.zeros(2, 9, dtype=torch.int16),
+            r"inputs\.text: expected \(batch, 8\) or fewer places, .* the table of positions has rows, got \(2, 9\)",
+        ),
         ("text", torch.full((2, 8), 262), r"inputs\.text: expected ids from 0 to 261, got 262 to 262"),
-        ("points", nan_at_second(), r"inputs\.points: expected finite numbers, samples \[1\]"),
+        ("points", nan_at_second(), r"inputs\.points: expected finite numbers, samples \[1\] hold NaN or infinity"),
     ],
 )
 def test_a_bad_value_is_refused(name: str, value: Tensor, sentence: str) -> None:
@@ -56,6 +63,56 @@ def test_a_bad_value_is_refused(name: str, value: Tensor, sentence: str) -> None
 def test_every_missing_modality_is_named() -> None:
     with pytest.raises(ValueError, match=r"inputs\.image: .*; inputs\.points: "):
         Perceiver(CONFIG, seed=0)({"text": GOOD["text"]})
+
+
+def test_lengths_are_one_count_a_sample_of_every_modality() -> None:
+    counts = {"image": torch.tensor([4, 4]), "points": torch.tensor([5])}
+    sentence = (
+        r"lengths\.points: expected \(2,\), got \(1,\); lengths\.text: expected \(2,\), got none; .*image.*points"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        Perceiver(CONFIG, seed=0)(GOOD, counts)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            {"self_attend": AttentionConfig(num_heads=3)},
+            r"self_attend\.qk_width: must be a positive multiple of num_heads \(3\), got 16",
+        ),
+        (
+            {"cross_attend": AttentionConfig(num_heads=2, qk_width=4, value_width=7)},
+            r"cross_attend\.value_width: must be a positive multiple of num_heads \(2\), got 7",
+        ),
+        (
+            {
+                "outputs": OutputsConfig(label=LabelOutput(num_classes=2, pooling="query")),
+                "decoder": DecoderConfig(cross_attend=AttentionConfig(num_heads=5)),
+            },
+            r"decoder\.cross_attend\.qk_width: must be a positive multiple of num_heads \(5\), got 16",
+        ),
+    ],
+)
+def test_channels_that_heads_do_not_divide_are_refused(change: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        Perceiver(dataclasses.replace(CONFIG, **change), seed=0)
+
+
+def test_every_tensor_that_a_state_dict_lacks_or_has_too_many_is_named() -> None:
+    network = Perceiver(CONFIG, seed=0)
+    state = network.state_dict()
+    latents, bias = state.pop("encoder.latents.weight"), state.pop("decoder.means.label.logits.bias")
+    sentence = "the state dict: missing decoder.means.label.logits.bias, encoder.latents.weight; surplus other, wrong"
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        network.load_state_dict({**state, "wrong": bias, "other": bias})
+    shorter = {**state, "encoder.latents.weight": latents[1:], "decoder.means.label.logits.bias": bias}
+    shorter["inputs.adapters.text.places.weight"] = state["inputs.adapters.text.places.weight"][:5]
+    with pytest.raises(ValueError, match=re.escape("encoder.latents.weight: expected (4, 16), got (3, 16)")):
+        network.load_state_dict(shorter)
+    # A table of positions for fewer tokens than the network reads.
+    with pytest.raises(ValueError, match=re.escape("text.places.weight: expected (8, 16), got (5, 16)")):
+        network.load_state_dict(shorter)
 
 
 def test_samples_without_any_token_are_named() -> None:

@@ -12,6 +12,7 @@ from model.config_grids import PositionsConfig
 from model.config_inputs import AudioInput, InputsConfig, PointsInput, TextInput
 from model.config_outputs import LabelOutput, OutputsConfig
 from model.config_pixels import ImageInput, VideoInput
+from model.inputs import Tokens
 from model.losses import cross_entropy_sum
 from model.perceiver import Perceiver
 
@@ -98,6 +99,24 @@ def test_a_sample_without_any_modality_is_finite_and_leaves_the_others_alone() -
     torch.testing.assert_close(out[:1], built(batch(2), lengths({}, {}))["label"][:1], rtol=0, atol=1e-6)
     out.square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in built.parameters())
+
+
+@pytest.mark.parametrize("positions", [FEW, PositionsConfig(kind="learned", learned_width=5)])
+def test_tokens_in_another_order_with_their_positions_give_the_same_latents(positions: PositionsConfig) -> None:
+    image = ImageInput(height=6, width=4, positions=positions)
+    config = dataclasses.replace(CONFIG, inputs=InputsConfig(image=image), cross_attend_form="plain")
+    built = network(config).double()
+    counts = {"image": torch.tensor([6, 2])}
+    tokens = built.inputs({"image": batch(2)["image"]}, counts, None, torch.float64)
+    order = torch.randperm(24, generator=torch.Generator().manual_seed(1))
+    assert tokens.valid is not None
+    shuffled = Tokens(tokens.values[:, order], tokens.valid[:, order], tokens.spans)
+    # float64 sums in another order.
+    torch.testing.assert_close(built.encoder(shuffled), built.encoder(tokens), rtol=0, atol=1e-12)
+    # The control: values without their positions give others.
+    content = tokens.values.clone()
+    content[..., :3] = content[:, order, :3]
+    assert not torch.allclose(built.encoder(Tokens(content, tokens.valid, tokens.spans)), built.encoder(tokens))
 
 
 def test_points_in_another_order_give_the_same_answer() -> None:
