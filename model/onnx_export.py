@@ -28,8 +28,8 @@ class _Positional(nn.Module):
 def onnx_program(network: Perceiver) -> torch.onnx.ONNXProgram:
     """Return the ONNX program of a network; `.save(path)` writes it.
 
-    Its inputs are the modalities by name (pixels uint8) and "NAME_length" for each, its outputs the answers by name;
-    any batch size is taken.
+    Its inputs are the modalities by name (pixels uint8) and "NAME_length" for each, its outputs the answers by name, or
+    "NAME_answer" where an input has that name; any batch size is taken.
     """
     network = _plain(network).eval()
     chosen = network.config.inputs.chosen()
@@ -39,12 +39,13 @@ def onnx_program(network: Perceiver) -> torch.onnx.ONNXProgram:
     batch = torch.export.Dim("batch", min=1)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own: deprecated parts of its dependencies
-        answers = list(network(dict(zip(chosen, values, strict=True))))
+        answers = network(dict(zip(chosen, values, strict=True)))
         program = torch.onnx.export(
             _Positional(network),
             (*values, *lengths),
             input_names=names,
-            output_names=answers,
+            # ONNX has one space of names: a text that is filled in would be its own input.
+            output_names=[f"{name}_answer" if name in names else name for name in answers],
             dynamic_shapes={"values": tuple({0: batch} for _ in names)},
             dynamo=True,
             verbose=False,
