@@ -26,6 +26,9 @@ FIRST_PORT, NUM_PORTS = 20_000, 12_000
 PATIENCE_SECONDS = 300
 """For how long a requeue is asked for again; a controller that is restarted or replaced is away for a minute or two."""
 
+FINAL = ("pending execution", "presently disabled", "permission denied", "Invalid job id")
+"""Refusals that do not change: Slurm was faster, as when the node was lost or preempted, or it never will requeue."""
+
 
 def begin(folder: RunFolder) -> str:
     """Start the record of a new attempt and return the shell lines that its ranks need."""
@@ -69,8 +72,7 @@ def requeue(job_id: str, *, exclude: tuple[str, ...]) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while refusal := _refusal("requeue", job_id):
         _log(f"scontrol requeue {job_id}: {refusal}")
-        # Slurm was faster, as it is when the node was lost or preempted.
-        if "pending execution" in refusal or time.monotonic() > deadline:
+        if any(words in refusal for words in FINAL) or time.monotonic() > deadline:
             return
         # Its controller is being restarted, or is so busy that it does not answer in time.
         time.sleep(5)

@@ -2,7 +2,9 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from lab import Lab, steps_of
 
@@ -50,17 +52,37 @@ def test_a_run_that_only_fails_is_given_up(flat: Lab, probe_run: Make, submit: S
     assert [attempt.status for attempt in attempts.history(folder)] == [1, 1]
 
 
-def test_a_controller_that_is_away_is_asked_again_for_the_requeue(flat: Lab, probe_run: Make, submit: Submit) -> None:
+def test_a_controller_that_is_away_is_asked_again_for_the_requeue(
+    flat: Lab, probe_run: Make, submit: Submit, tmp_path: Path
+) -> None:
     folder = probe_run(steps=10, holds_at=6)
-    job_id = submit(flat, folder)
+    # Slurm itself tells the end of a step again only after a minute, so the controller leaves just after it.
+    patient = tmp_path / "python"
+    wait = f"case $3 in end) until [ -e {tmp_path}/may_end ]; do sleep 0.1; done; esac"
+    patient.write_text(f'#!/bin/sh\n{wait}\nexec {sys.executable} "$@"\n')
+    patient.chmod(0o755)
+    job_id = submit(flat, folder, host_python=str(patient))
     flat.wait_for(lambda: attempts.newest_step(folder) == 5, "first steps")
-    flat.stop_controller()
     os.kill(attempts.ranks(folder, 1)[0].pid, signal.SIGKILL)
+    steps = ("squeue", "--noheader", "--steps", f"--jobs={job_id}", "--format=%i")
+    flat.wait_for(lambda: f"{job_id}.0" not in flat.command(*steps).split(), "the end of the ranks")
+    flat.stop_controller()
+    (tmp_path / "may_end").touch()
     log = folder.logs_folder / f"{job_id}_0_log.out"
     flat.wait_for(lambda: f"scontrol requeue {job_id}: " in log.read_text(), "a refused requeue")
     flat.start_controller()
     flat.wait_for_state(job_id, "COMPLETED")
     assert [attempt.failed for attempt in attempts.history(folder)] == [True, False]
+
+
+def test_a_requeue_that_slurm_will_never_grant_is_not_waited_for(flat: Lab, probe_run: Make, submit: Submit) -> None:
+    folder = probe_run(steps=10, holds_at=6)
+    job_id = submit(flat, folder)
+    flat.wait_for(lambda: attempts.newest_step(folder) == 5, "first steps")
+    flat.command("scontrol", "update", f"JobId={job_id}", "Requeue=0")
+    os.kill(attempts.ranks(folder, 1)[0].pid, signal.SIGKILL)
+    flat.wait_for_state(job_id, "FAILED")
+    assert "presently disabled" in flat.perceiver("logs", folder.path, "--batch").stdout
 
 
 def test_two_jobs_on_a_node_and_their_restarts_meet_at_different_ports(
