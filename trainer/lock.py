@@ -7,9 +7,11 @@ import socket
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from trainer.world import World
+if TYPE_CHECKING:
+    # `perceiver status` asks who holds a lock, and World brings torch with it: a second and a half.
+    from trainer.world import World
 
 
 class RunLock:
@@ -20,7 +22,7 @@ class RunLock:
     rank where another start holds the run.
     """
 
-    def __init__(self, path: Path, world: World, *, take_over: bool = False, job_id: str = "") -> None:
+    def __init__(self, path: Path, world: "World", *, take_over: bool = False, job_id: str = "") -> None:
         self._path = path
         self._world = world
         self._take_over = take_over
