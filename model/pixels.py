@@ -126,7 +126,7 @@ class FlowAdapter(GridAdapter):
             values = torch.cat([values[:, 0], values[:, 1]], dim=-1)
         if self.stem:
             values = self.stem(values)
-        out: Tensor = self.project(values.reshape(len(pixels), -1, values.shape[-1]))
+        out: Tensor = self.project(values.reshape(pixels.shape[0], -1, values.shape[-1]))
         return out
 
 

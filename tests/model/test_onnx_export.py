@@ -1,5 +1,6 @@
 """ONNX gives the answers of the network, for another batch size and with lengths."""
 
+import dataclasses
 from pathlib import Path
 
 import onnxruntime
@@ -10,8 +11,8 @@ from model.config import PerceiverConfig
 from model.config_attention import AttentionConfig
 from model.config_grids import PositionsConfig
 from model.config_inputs import InputsConfig, PointsInput, TextInput
-from model.config_outputs import LabelOutput, OutputsConfig
-from model.config_pixels import ImageInput
+from model.config_outputs import FlowOutput, LabelOutput, OutputsConfig
+from model.config_pixels import FlowInput, ImageInput
 from model.onnx_export import onnx_program
 from model.perceiver import Perceiver
 
@@ -51,3 +52,23 @@ def test_onnx_answers_as_the_network(tmp_path: Path) -> None:
     (label,) = session.run(["label"], {name: value.numpy() for name, value in feeds.items()})
     # float32 in another runtime.
     torch.testing.assert_close(torch.from_numpy(label), built(inputs, lengths)["label"], rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the exporter's dependencies warn of each other
+def test_upsampled_flow_is_answered_for_any_batch_and_named_apart_from_its_frames(tmp_path: Path) -> None:
+    flow = FlowInput(height=9, width=13, conv_stem=True, project_to=0, positions=PositionsConfig(num_bands=2))
+    outputs = OutputsConfig(flow=FlowOutput())
+    config = dataclasses.replace(CONFIG, inputs=InputsConfig(flow=flow), outputs=outputs, num_blocks=1)
+    built = Perceiver(config, seed=0).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in built.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    onnx_program(built).save(tmp_path / "network.onnx")
+    frames = torch.randint(0, 256, (3, 2, 9, 13, 3), dtype=torch.uint8, generator=generator)
+    session = onnxruntime.InferenceSession(tmp_path / "network.onnx")
+    feeds = {"flow": frames.numpy(), "flow_length": torch.full((3,), 2).numpy()}
+    (answer,) = session.run(["flow_answer"], feeds)
+    # float32 in another runtime.
+    torch.testing.assert_close(torch.from_numpy(answer), built({"flow": frames})["flow"], rtol=0, atol=1e-5)
