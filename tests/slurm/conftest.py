@@ -19,6 +19,8 @@ PROBE = Path(__file__).parent / "probe"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # The two long ones first: one of two processes has them, the other all the short ones.
+    items.sort(key=lambda item: item.path != Path(__file__).parent / "test_training.py")
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.slurm)
