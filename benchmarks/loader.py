@@ -23,6 +23,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -45,7 +46,7 @@ NUM_SAMPLES = NUM_SHARDS * SAMPLES_PER_SHARD
 PIXELS = 128
 BATCH = 256
 LIVE_BYTES = 512 << 20
-RAW_READINGS = 3
+RAW_READINGS, RAW_WARM_UP = 6, 4
 """In a turn: one takes 0.1 s, which the rest of the machine disturbs more than it does the seconds of decoding."""
 TARGETS = {
     "raw_vs_cat": 0.55,
@@ -101,20 +102,15 @@ def measure(folder: Path, tars: list[str], turns: int) -> dict[str, float]:
         work()
         taken.setdefault(name, []).append(amount / (clock() - start))
 
-    raw = RawReading(folder)
-    raw.read(0, 2)  # from the second epoch on the memory of reader and loader is in use
-    epochs = count(1)
-    for turn in range(turns):
-        for _ in range(RAW_READINGS):
-            take("cat_mb_s", megabytes, time.perf_counter, lambda: cat(tars))
-            take("raw_one_thread_mb_s", megabytes, time.perf_counter, partial(raw.read, next(epochs), 1))
-            take("raw_two_threads_mb_s", megabytes, time.perf_counter, partial(raw.read, next(epochs), 2))
+    for _ in range(turns):
+        for name, rates in in_own_process(f"raw_rates({str(folder)!r})").items():
+            taken.setdefault(name, []).extend(rates)
         take("webdataset_raw_mb_s", megabytes, time.perf_counter, lambda: webdataset_raw(tars))
         take("codecs_per_cpu_s", len(encoded), cpu_seconds, lambda: codecs_alone(encoded))
         with open_loader(folder) as loader:
             decoded(loader, 0)
-            take("decoded_per_cpu_s", NUM_SAMPLES, cpu_seconds, partial(decoded, loader, 1 + turn))
-            take("decoded_per_s", NUM_SAMPLES, time.perf_counter, partial(decoded, loader, 2 + turn))
+            take("decoded_per_cpu_s", NUM_SAMPLES, cpu_seconds, partial(decoded, loader, 1))
+            take("decoded_per_s", NUM_SAMPLES, time.perf_counter, partial(decoded, loader, 2))
         take("webdataset_per_cpu_s", NUM_SAMPLES, cpu_seconds, lambda: webdataset_decoded(tars, list))
         take("webdataset_collated_per_cpu_s", NUM_SAMPLES, cpu_seconds, lambda: webdataset_decoded(tars, None))
     best = {name: max(figures) for name, figures in taken.items()}
@@ -142,6 +138,27 @@ def open_loader(folder: Path) -> Loader:
 
 def order_of(folder: Path) -> TrainOrder:
     return TrainOrder(manifest.read(folder).split("train"), 0, BATCH, 8, 1024)
+
+
+def raw_rates(folder: str) -> dict[str, list[float]]:
+    """Return MB/s of `cat` and of raw reading, in turns, once the memory of reader and loader is in use."""
+    tars = [str(path) for path in sorted((Path(folder) / "train").glob("*.tar"))]
+    megabytes = sum(Path(path).stat().st_size for path in tars) / 1e6
+    raw, epochs = RawReading(Path(folder)), count()
+    for _ in range(RAW_WARM_UP):
+        raw.read(next(epochs), 2)
+    ways: dict[str, Callable[[], None]] = {
+        "cat_mb_s": lambda: cat(tars),
+        "raw_one_thread_mb_s": lambda: raw.read(next(epochs), 1),
+        "raw_two_threads_mb_s": lambda: raw.read(next(epochs), 2),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(RAW_READINGS):
+        for name, read in ways.items():
+            start = time.perf_counter()
+            read()
+            rates[name].append(megabytes / (time.perf_counter() - start))
+    return rates
 
 
 class RawReading:
@@ -223,20 +240,28 @@ def resume(folder: Path) -> dict[str, float]:
 
 def memory_growth(folder: Path, epochs: int) -> float:
     """Return by how much resident memory grew from the second epoch to the last, in a process of its own."""
-    seen = subprocess.run(
-        [sys.executable, "-c", f"import loader; loader.watch_memory({str(folder)!r}, {epochs})"],
-        cwd=Path(__file__).parent, stdout=subprocess.PIPE, check=True, text=True,
-    ).stdout.split()  # fmt: skip
-    return max(int(pages) for pages in seen[2:]) / int(seen[1]) - 1
+    pages: list[int] = in_own_process(f"resident_pages({str(folder)!r}, {epochs})")
+    return max(pages[2:]) / pages[1] - 1
 
 
-def watch_memory(folder: str, epochs: int) -> None:
+def in_own_process(call: str) -> Any:  # noqa: ANN401  # what the call returns, from JSON
+    """Return what a call of this file's returns in a process that has done nothing else."""
+    program = f"import json, loader; print(json.dumps(loader.{call}))"
+    words = [sys.executable, "-c", program]
+    done = subprocess.run(words, cwd=Path(__file__).parent, stdout=subprocess.PIPE, check=True, text=True)
+    return json.loads(done.stdout)
+
+
+def resident_pages(folder: str, epochs: int) -> list[int]:
+    """Return the pages in memory after each epoch."""
+    pages = []
     with open_loader(Path(folder)) as loader:
         steps = loader.order.steps_per_epoch
         for epoch in range(epochs):
             for step in range(epoch * steps, (epoch + 1) * steps):
                 loader(step)
-            print(Path("/proc/self/statm").read_text().split()[1])
+            pages.append(int(Path("/proc/self/statm").read_text().split()[1]))
+    return pages
 
 
 def make_shards(folder: Path) -> None:
