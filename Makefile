@@ -5,11 +5,10 @@ BIN := .venv/bin
 .PHONY: demo test check fast lint clean
 
 # torch first and alone: where a CPU wheel of this version is at hand pip takes it, and nothing later asks for another.
-# Python compiles what is imported; compiling all that is installed takes 38 s of 105.
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --no-compile -c constraints.txt torch
-	$(BIN)/pip install --quiet --no-compile -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet -c constraints.txt torch
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 
 demo: .venv/installed
