@@ -19,7 +19,7 @@ PROBE = Path(__file__).parent / "probe"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # The two long ones first: one of two processes has them, the other all the short ones.
+    # The two long ones first, and in one process, which begins with two tests: both want all processors.
     items.sort(key=lambda item: item.path != Path(__file__).parent / "test_training.py")
     for item in items:
         if Path(__file__).parent in item.path.parents:

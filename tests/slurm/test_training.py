@@ -23,31 +23,30 @@ def test_time_limits_and_lost_ranks_leave_the_weights_of_an_undisturbed_run(
     """Three runs of two ranks: one is left alone, one meets three time limits, one has a rank killed, then one hang."""
     length = ("train.steps=1000000", "train.global_batch=16", "train.log_every_steps=5", "train.evaluate_every_steps=0")
     saves = ("checkpoint.save_every_steps=50", "checkpoint.keep_every_steps=50", "watch.hang_seconds=10")
-    job_ids, runs = {}, {}
     # Slurm looks every 30 s and warns where the limit is nearer than the signal's time and 30 s: after 20 to 50 s here.
-    limited = {"minutes": 2, "signal_seconds": 70}
-    for name, limits in (("limited", limited), ("undisturbed", {}), ("broken", {})):
-        job_ids[name], runs[name] = submit_digits(flat, name, *length, *saves, processes_per_node=2, **limits)
-
-    def assert_equal_to_undisturbed(name: str, attempt: int) -> None:
-        _wait_for_steps(flat, runs[name], attempt)
-        step = _newest_multiple(runs[name])
-        flat.wait_for(lambda: attempts.newest_step(runs["undisturbed"]) >= step, f"step {step}")
-        assert final_weights(runs[name], step) == final_weights(runs["undisturbed"], step)
-        assert final_weights(runs[name], step) != final_weights(runs["undisturbed"], step - 50)
-
+    limited_id, limited = submit_digits(
+        flat, "limited", *length, *saves, processes_per_node=2, minutes=2, signal_seconds=70
+    )
+    broken_id, broken = submit_digits(flat, "broken", *length, *saves, processes_per_node=2)
     for count, number in enumerate((signal.SIGKILL, signal.SIGSTOP), start=1):
-        _wait_for_steps(flat, runs["broken"], count)
-        os.kill(attempts.ranks(runs["broken"], count)[1].pid, number)
-    assert_equal_to_undisturbed("broken", 3)
-    _cancel(flat, job_ids["broken"], runs["broken"])
-    flat.wait_for(lambda: len(_ends_after_steps(runs["limited"])) == 3, "three limits", timeout=600)
-    num_ended = sum(attempt.ended_at is not None for attempt in attempts.history(runs["limited"]))
-    assert_equal_to_undisturbed("limited", num_ended + 1)
-    assert _ends_after_steps(runs["limited"])[:3] == [85] * 3
-    assert len(attempts.history(runs["undisturbed"])) == 1
-    for name in ("limited", "undisturbed"):
-        _cancel(flat, job_ids[name], runs[name])
+        _wait_for_steps(flat, broken, count)
+        os.kill(attempts.ranks(broken, count)[1].pid, number)
+    _wait_for_steps(flat, broken, 3)
+    _cancel(flat, broken_id, broken)
+    flat.wait_for(lambda: len(_ends_after_steps(limited)) == 3, "three limits", timeout=600)
+    assert _ends_after_steps(limited) == [85] * 3
+    _wait_for_steps(flat, limited, 1 + sum(attempt.ended_at is not None for attempt in attempts.history(limited)))
+    _cancel(flat, limited_id, limited)
+
+    # Only now, so that the others' starts need not share the processors with it.
+    undisturbed_id, undisturbed = submit_digits(flat, "undisturbed", *length, *saves, processes_per_node=2)
+    steps = {folder: _newest_multiple(folder) for folder in (broken, limited)}
+    flat.wait_for(lambda: _newest_multiple(undisturbed) >= max(steps.values()), f"steps {steps}")
+    _cancel(flat, undisturbed_id, undisturbed)
+    assert len(attempts.history(undisturbed)) == 1
+    for folder, step in steps.items():
+        assert final_weights(folder, step) == final_weights(undisturbed, step)
+        assert final_weights(folder, step) != final_weights(undisturbed, step - 50)
 
 
 def test_a_run_that_is_preempted_loses_a_node_and_changes_its_size_ends_like_an_undisturbed_one(
