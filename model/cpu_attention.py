@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 # Scores that are held at once; never less than one head's.
-TILE_ELEMENTS = 2**18
+TILE_ELEMENTS = 2**19
 
 
 def cpu_attention(
@@ -28,13 +28,13 @@ def cpu_attention(
     """Return softmax(q kᵀ / sqrt(K)) v over the valid keys, of which every sample has one."""
     if torch.compiler.is_compiling() or torch.compiler.is_exporting():
         # A compiler cannot look into the tiles; it fuses what is around the products, and computes again what is cheap.
-        scores = torch.matmul(q * q.shape[-1] ** -0.5, k.mT)
+        scores = torch.matmul((q * q.shape[-1] ** -0.5).contiguous(), k.contiguous().mT)
         seen = scores if valid_BM is None else scores.masked_fill(~valid_BM[:, None, None, :], -torch.inf)
-        return torch.matmul(seen.softmax(dim=-1), v)
+        return torch.matmul(seen.softmax(dim=-1), v.contiguous())
     num_samples, num_heads = q.shape[:2]
     hidden = None if valid_BM is None else ~valid_BM.repeat_interleave(num_heads, dim=0)[:, None]
-    # A head after the other: products of heads that lie side by side in memory take twice as long.
-    scaled, keys, values = (part.flatten(0, 1) for part in (q * q.shape[-1] ** -0.5, k, v))
+    # A head after the other: products would copy heads that lie side by side, and transpose the copies, each time.
+    scaled, keys, values = (part.flatten(0, 1).contiguous() for part in (q * q.shape[-1] ** -0.5, k, v))
     out: Tensor = _Attention.apply(scaled, keys, values, hidden)  # type: ignore[no-untyped-call]
     return out.view(num_samples, num_heads, *out.shape[1:])
 
