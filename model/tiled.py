@@ -8,6 +8,8 @@ the one before it was: fresh arrays come from the operating system page by page,
 """
 
 from collections.abc import Iterator
+from functools import cache
+from importlib.util import find_spec
 from math import e, log2, prod
 from typing import Any
 
@@ -15,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from model.token_sources import TokenSource
+from model.token_sources import SeparableTokens, TokenSource
 
 # Scores are taken to this base, in which CPUs exponentiate three times faster.
 LOG2_E = log2(e)
@@ -37,8 +39,21 @@ def read_tokens(
 
     `values_BMC` are the source's tokens where they need a gradient. A sample with no valid token gets some finite mean.
     """
+    if isinstance(source, SeparableTokens) and _has_kernel(queries_BNC.device, source.dtype):
+        from model.grid_read import read_grid
+
+        return read_grid(queries_BNC, source, valid_BM)
     out: Tensor = _Read.apply(queries_BNC, values_BMC, source, valid_BM)  # type: ignore[no-untyped-call]
     return out
+
+
+@cache
+def _has_kernel(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether a kernel reads separable tokens there. Triton comes with PyTorch for CUDA, not with that for CPUs."""
+    if device.type != "cuda" or torch.version.cuda is None or dtype != torch.float32 or find_spec("triton") is None:
+        return False
+    # The oldest that Triton supports.
+    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _tiles(source: TokenSource, queries: Tensor) -> Iterator[tuple[slice, list[slice], Tensor]]:

@@ -124,13 +124,17 @@ class SeparableTokens(TokenSource):
         extended = torch.cat([content_BMc, -mean_BM[..., None]], dim=-1)
         self.content_BcM = (extended * self.inverse_BM[..., None]).mT.contiguous()
 
-    def prepared(self, vectors: Float[Tensor, "b N C"]) -> tuple[Tensor, ...]:
-        """Return the vectors' content with their sum, and their product with each place on the first and other axes."""
+    def products(self, vectors: Float[Tensor, "b N C"]) -> tuple[Tensor, ...]:
+        """Return the vectors' content with their sum, and their product with each place on each axis."""
         vectors = vectors.to(self.dtype)
         content_width = self.content_BcM.shape[1] - 1
         content = torch.cat([vectors[..., :content_width], vectors.sum(dim=-1, keepdim=True)], dim=-1)
-        first, *others = (vectors[..., content_width:] @ table.mT for table in self.tables)
-        rest = self._broadcast(others).flatten(2) if others else torch.zeros_like(first[..., :1])
+        return content, *(vectors[..., content_width:] @ table.mT for table in self.tables)
+
+    def prepared(self, vectors: Float[Tensor, "b N C"]) -> tuple[Tensor, ...]:
+        """Return the vectors' content with their sum, and their product with each place on the first and other axes."""
+        content, first, *others = self.products(vectors)
+        rest = over_axes(others).flatten(2) if others else torch.zeros_like(first[..., :1])
         return content, first, rest
 
     def scores(
@@ -173,12 +177,13 @@ class SeparableTokens(TokenSource):
 
     def _along_axes(self, numbers: list[Tensor]) -> Float[Tensor, " M"]:
         """The sum over axes of one number a place."""
-        return self._broadcast([number[None, None] for number in numbers]).flatten()
+        return over_axes([number[None, None] for number in numbers]).flatten()
 
-    def _broadcast(self, numbers: list[Tensor]) -> Tensor:
-        """The sum over axes of (b, N, places): an array (b, N, *places of every axis)."""
-        spread = [
-            number.reshape(*number.shape[:2], *(-1 if other == axis else 1 for other in range(len(numbers))))
-            for axis, number in enumerate(numbers)
-        ]
-        return reduce(torch.add, spread)
+
+def over_axes(numbers: list[Tensor]) -> Tensor:
+    """Return the sum over axes of (b, N, places): an array (b, N, *places of every axis)."""
+    spread = [
+        number.reshape(*number.shape[:2], *(-1 if other == axis else 1 for other in range(len(numbers))))
+        for axis, number in enumerate(numbers)
+    ]
+    return reduce(torch.add, spread)
