@@ -8,6 +8,7 @@ the one before it was: fresh arrays come from the operating system page by page,
 """
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import cache
 from importlib.util import find_spec
 from math import e, log2, prod
@@ -43,7 +44,10 @@ def read_tokens(
         from model.grid_read import read_grid
 
         return read_grid(queries_BNC, source, valid_BM)
-    out: Tensor = _Read.apply(queries_BNC, values_BMC, source, valid_BM)  # type: ignore[no-untyped-call]
+    # The separable form's products are small, and autocast would round scores that the backward pass does not.
+    precise = isinstance(source, SeparableTokens)
+    with torch.autocast(queries_BNC.device.type, enabled=False) if precise else nullcontext():
+        out: Tensor = _Read.apply(queries_BNC, values_BMC, source, valid_BM)  # type: ignore[no-untyped-call]
     return out
 
 

@@ -29,6 +29,8 @@ interpreter = pytest.importorskip("triton.runtime.interpreter", reason=WITHOUT)
 grid_kernel = pytest.importorskip("model.grid_kernel", reason=WITHOUT)
 grid_read = pytest.importorskip("model.grid_read", reason=WITHOUT)
 
+# Interpreting takes its time.
+pytestmark = pytest.mark.slow
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and here is none")
 
 # Sums of some hundred terms in another order; in float32 of exponentials of scores that are up to 30.

@@ -75,6 +75,15 @@ def test_separable_tokens_give_the_plain_attention_and_its_gradient(shape: tuple
     )
 
 
+def test_autocast_rounds_nothing_that_the_backward_pass_of_separable_tokens_computes_again() -> None:
+    grid, whole = grid_tokens((4, 6), batch=2)
+    source = SeparableTokens(GridTokens(grid.content_BMc.float(), tuple(table.float() for table in grid.axis_tables)))
+    queries = random(2, 5, whole.shape[2]).float()
+    expected = read_tokens(queries, source)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(read_tokens(queries, source), expected)
+
+
 @pytest.mark.usefixtures("tile_elements")
 def test_a_sample_without_a_valid_token_stays_finite() -> None:
     queries, tokens = random(2, 5, 8).requires_grad_(), random(2, 11, 8, seed=1).requires_grad_()
