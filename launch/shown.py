@@ -6,13 +6,13 @@ import numpy as np
 from torch import nn
 
 from data_shards.batch import Batch
-from launch import pictures
 from trainer.evaluate import reconstructions
 from trainer.objective import Objective
 from trainer.tasks import PIXEL_RANGE, Reconstruction
 from trainer.world import World
 
 _SEEN = ("image", "video")
+_NUM_SHOWN = 8
 
 
 def shown(network: nn.Module, objective: Objective, batch: Batch, world: World) -> dict[str, np.ndarray]:
@@ -20,12 +20,15 @@ def shown(network: nn.Module, objective: Objective, batch: Batch, world: World) 
 
     uint8 (H, W, 3) by name, on the first rank.
     """
-    num_shown = math.gcd(len(batch.keys), pictures.COLUMNS)
+    num_shown = math.gcd(len(batch.keys), _NUM_SHOWN)
     few = batch.micro_batches(len(batch.keys) // num_shown)[0].to(world.device)
     draws = any(isinstance(task, Reconstruction) for task in objective.tasks.values())
     pairs = reconstructions(network, objective, few) if draws else {}
     if not world.is_first:
         return {}
+    # Only now: every start of every rank would wait 0.4 s for matplotlib.
+    from launch import pictures
+
     seen = {
         name: few.arrays[name].cpu().numpy() / PIXEL_RANGE for name in _SEEN if name in few.arrays.keys() - pairs.keys()
     }

@@ -19,14 +19,18 @@ PROBE = Path(__file__).parent / "probe"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # The two long ones first, and in one process, which begins with two tests: both want all processors.
-    items.sort(key=lambda item: item.path != Path(__file__).parent / "test_training.py")
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.slurm)
-            item.add_marker(pytest.mark.slow)
-            # Several waits, each of which may take minutes on a machine that does other things too.
-            item.add_marker(pytest.mark.timeout(900))
+    here = Path(__file__).parent
+    ours = [item for item in items if here in item.path.parents]
+    for item in ours:
+        item.add_marker(pytest.mark.slurm)
+        item.add_marker(pytest.mark.slow)
+        # Several waits, each of which may take minutes on a machine that does other things too.
+        item.add_marker(pytest.mark.timeout(900))
+    # The long ones first, and not side by side: a process of xdist's begins with two tests.
+    for place, item in enumerate([item for item in ours if item.path == here / "test_training.py"]):
+        ours.remove(item)
+        ours.insert(2 * place, item)
+    items[:] = ours + [item for item in items if item not in ours]
 
 
 def _require_slurm(*programs: str) -> None:
