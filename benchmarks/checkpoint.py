@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed.checkpoint as dcp
-from torch import Tensor, nn
+from torch import nn
 
 from trainer.checkpoint import Store
 from trainer.config import CheckpointConfig, OptimizerConfig, TrainConfig
@@ -38,9 +38,6 @@ class Network(nn.Module):
     def __init__(self, num_layers: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(num_layers))
-
-    def forward(self, inputs: dict[str, Tensor], lengths: dict[str, Tensor]) -> dict[str, Tensor]:
-        raise NotImplementedError
 
 
 def main() -> None:

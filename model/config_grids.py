@@ -1,5 +1,6 @@
 """What every modality has in common: a grid of tokens, their width, and what a token knows of its place."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
@@ -51,23 +52,23 @@ class PositionsConfig:
 
 
 @dataclass(frozen=True)
-class TokenGrid:
+class TokenGrid(ABC):
     """What all grid inputs derive from their shape."""
 
     @property
+    @abstractmethod
     def shape(self) -> tuple[int, ...]:
         """Shape of one sample as the loader delivers it."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def grid(self) -> tuple[int, ...]:
         """Tokens along each axis."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def content_width(self) -> int:
         """Channels of a token before its position."""
-        raise NotImplementedError
 
     @property
     def entries_per_row(self) -> int:

@@ -37,16 +37,14 @@ class _ReadGrid(torch.autograd.Function):
     ) -> Tensor:
         out_BNC = torch.empty_like(queries_BNC)
         log_sums_BN = queries_BNC.new_empty(queries_BNC.shape[:2], dtype=source.dtype)
-        # Autocast would round the scores here, and not where the backward pass computes them again.
-        with torch.autocast(queries_BNC.device.type, enabled=False):
-            for samples in _groups(source, queries_BNC):
-                tokens, asked = _tokens(source, samples, valid_BM), _asked(source, queries_BNC[samples])
-                sums, tops, totals = sums_of_parts(tokens, asked)
-                top = tops[-1].amax(dim=1, keepdim=True)
-                total = (totals * (tops[-1] - top).exp2()).sum(dim=1, keepdim=True)
-                shares = [part * ((its_top - top).exp2() / total) for part, its_top in zip(sums, tops, strict=True)]
-                out_BNC[samples] = _mixed(source, *shares)
-                log_sums_BN[samples] = (top + total.log2())[:, 0, 0, 0]
+        for samples in _groups(source, queries_BNC):
+            tokens, asked = _tokens(source, samples, valid_BM), _asked(source, queries_BNC[samples])
+            sums, tops, totals = sums_of_parts(tokens, asked)
+            top = tops[-1].amax(dim=1, keepdim=True)
+            total = (totals * (tops[-1] - top).exp2()).sum(dim=1, keepdim=True)
+            shares = [part * ((its_top - top).exp2() / total) for part, its_top in zip(sums, tops, strict=True)]
+            out_BNC[samples] = _mixed(source, *shares)
+            log_sums_BN[samples] = (top + total.log2())[:, 0, 0, 0]
         ctx.source, ctx.valid_BM = source, valid_BM
         ctx.save_for_backward(queries_BNC, out_BNC, log_sums_BN)
         return out_BNC

@@ -3,6 +3,7 @@
 M tokens, A axes of a grid, K frequencies an axis
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from math import pi, prod
 
@@ -87,14 +88,14 @@ class Positions(nn.Module):
         return torch.cat([content_BMC, positions_MP.expand(content_BMC.shape[0], -1, -1)], dim=-1)
 
 
-class GridAdapter(nn.Module):
+class GridAdapter(nn.Module, ABC):
     """An adapter whose tokens are some content and its position."""
 
     positions: Positions
 
+    @abstractmethod
     def content(self, value: Tensor, dtype: torch.dtype) -> Float[Tensor, "B M c"]:
         """Return the tokens without their positions."""
-        raise NotImplementedError
 
     def forward(self, value: Tensor, dtype: torch.dtype) -> Float[Tensor, "B M C"]:
         """Return the tokens."""

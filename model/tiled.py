@@ -40,13 +40,13 @@ def read_tokens(
 
     `values_BMC` are the source's tokens where they need a gradient. A sample with no valid token gets some finite mean.
     """
-    if isinstance(source, SeparableTokens) and _has_kernel(queries_BNC.device, source.dtype):
-        from model.grid_read import read_grid
-
-        return read_grid(queries_BNC, source, valid_BM)
     # The separable form's products are small, and autocast would round scores that the backward pass does not.
     precise = isinstance(source, SeparableTokens)
     with torch.autocast(queries_BNC.device.type, enabled=False) if precise else nullcontext():
+        if isinstance(source, SeparableTokens) and _has_kernel(queries_BNC.device, source.dtype):
+            from model.grid_read import read_grid
+
+            return read_grid(queries_BNC, source, valid_BM)
         out: Tensor = _Read.apply(queries_BNC, values_BMC, source, valid_BM)  # type: ignore[no-untyped-call]
     return out
 
