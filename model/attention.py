@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from model.compilation import frugal_inductor
 from model.config_attention import AttentionConfig
 from model.cpu_attention import cpu_attention
 from model.parameters import Linear
@@ -138,8 +139,8 @@ class CrossAttend(nn.Module):
 
     def compile_both(self) -> None:
         """Let torch.compile run this layer, in either form."""
-        self.compile()
-        self.absorbed = torch.compile(self.absorbed)  # type: ignore[method-assign]  # as Module.compile does
+        self.compile(backend=frugal_inductor)
+        self.absorbed = torch.compile(self.absorbed, backend=frugal_inductor)  # type: ignore[method-assign]  # as Module.compile does
 
     def keys_values(self, normalised_BMC: Float[Tensor, "B M C"]) -> tuple[Tensor, Tensor]:
         """Return keys and values of normalised tokens; layers that are shared need them once."""

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from model.attention import CrossAttend, SelfAttend, normalised
+from model.compilation import frugal_inductor
 from model.config import PerceiverConfig
 from model.forms import read_form
 from model.inputs import Tokens
@@ -51,7 +52,7 @@ class Encoder(nn.Module):
         self.run_block, self.checkpoint_every = run_block(policy), config.checkpoint_every
         if config.compile:
             for block in self.blocks:
-                block.compile()
+                block.compile(backend=frugal_inductor)
             for index in range(num_cross_attends):
                 self._cross_attend(index).compile_both()
 

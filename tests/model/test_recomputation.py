@@ -92,7 +92,7 @@ COMPILED = """
 import sys
 sys.path.insert(0, {folder!r})
 import dataclasses, torch
-from {module} import CONFIG, gradients
+from {module} import CONFIG, gradients, kept_bytes
 from model.attention import attend
 for form in ("plain", "absorbed"):
     config = dataclasses.replace(CONFIG, cross_attend_form=form, num_cross_attends=1, num_blocks=1, layers_per_block=1)
@@ -101,6 +101,8 @@ for form in ("plain", "absorbed"):
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-5, atol=1e-5, msg=name)
     assert torch._dynamo.utils.counters["stats"]["calls_captured"] > 0
+    kept = kept_bytes(dataclasses.replace(config, compile=True)) / kept_bytes(config)
+    assert kept < 0.9, f"{{kept}} of the bytes"
 q, k, v = torch.randn(3, 2, 3, 5, 8).bfloat16()
 valid = torch.arange(5) < torch.tensor([[3], [5]])
 torch.testing.assert_close(torch.compile(attend)(q, k, v, valid), attend(q, k, v, valid), rtol=0, atol=0.03)
@@ -108,7 +110,7 @@ torch.testing.assert_close(torch.compile(attend)(q, k, v, valid), attend(q, k, v
 
 
 @pytest.mark.slow
-def test_compiling_changes_nothing_beyond_rounding() -> None:
+def test_compiling_changes_nothing_beyond_rounding_and_keeps_less() -> None:
     # In a process of its own: the checks of shapes that the tests put around every function cannot be compiled.
     code = COMPILED.format(folder=str(Path(__file__).parent), module=Path(__file__).stem)
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
