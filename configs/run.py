@@ -93,10 +93,24 @@ class RunConfig:
             yield "data.multi_label", f"{expected}; change one of the two"
         if data.has_label_targets and outputs.label is None:
             yield "model.outputs.label", "is not set, but data.multi_label or data.mix makes targets of it; set it"
-        for name in (*(f"labels.{name}" for name in outputs.labels), *(["flow"] if outputs.flow else [])):
-            yield f"model.outputs.{name}", "has no target: shards hold one label a sample and no flow; leave it out"
+        yield from self._named_label_problems()
+        if outputs.flow is not None:
+            yield "model.outputs.flow", "has no target: shards hold no motion; leave it out"
         for name, grid in outputs.grids().items():
             yield from _grid_problems(name, grid, data.modalities().get(name))
+
+    def _named_label_problems(self) -> Iterator[tuple[str, str]]:
+        answered, delivered = self.model.outputs.labels, self.data.labels
+        for name in sorted(answered.keys() - set(delivered)):
+            yield f"model.outputs.labels.{name}", "is set but data.labels does not name it; do both or neither"
+        for name in sorted(set(delivered) - answered.keys()):
+            yield "data.labels", f"names {name!r}, but model.outputs.labels.{name} is not set; do both or neither"
+        for name, output in answered.items():
+            if output.multi_label:
+                yield (
+                    f"model.outputs.labels.{name}.multi_label",
+                    "is for model.outputs.label only: a label by name is one class a sample",
+                )
 
 
 def _grid_problems(name: str, grid: GridOutput, section: Section | None) -> Iterator[tuple[str, str]]:

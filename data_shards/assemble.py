@@ -1,6 +1,6 @@
 """Slots to a batch: read, decode and transform each sample, and lay it into its row of the batch's flat buffers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -39,6 +39,8 @@ class Assembler:
     config: DataConfig
     num_classes: int
     """Labels must be below; 0 where the data name no classes."""
+    named_classes: Mapping[str, int]
+    """How many classes each further label has that the config asks for."""
     quarantine: Quarantine | None = None
     """Where bad samples are listed; None makes the first one an error."""
     pinned: bool = False
@@ -66,6 +68,8 @@ class Assembler:
                 targets["text"][slot] = sample.targets["text"]
             if "label" in targets:
                 targets["label"][slot, list(_labels(sample))] = 1
+            for name in self.config.labels:
+                targets[name][slot] = sample.named_labels.get(name, NO_LABEL)
         if self.config.mix is not None and self.sources[0].draws_key is not None:
             mix_pairs(arrays["image"], targets["label"], self.config.mix, self._generators_of_pairs(slots))
         return replace(batch, keys=tuple(keys))
@@ -139,10 +143,18 @@ class Assembler:
 
     def _check_labels(self, source: Source, shard: int, key: str, sample: Sample) -> None:
         if self.num_classes and (highest := max(_labels(sample), default=0)) >= self.num_classes:
-            raise ValueError(
-                f"{source.reader.name(shard)}: {key}: label {highest} is out of range: the manifest names "
-                f"{self.num_classes} classes, 0 to {self.num_classes - 1}; mend the table and build the shards again"
-            )
+            raise _out_of_range(f"{source.reader.name(shard)}: {key}: label {highest}", self.num_classes)
+        for name, label in sample.named_labels.items():
+            if label >= self.named_classes[name]:
+                found = f"{source.reader.name(shard)}: {key}: label {name!r} {label}"
+                raise _out_of_range(found, self.named_classes[name])
+
+
+def _out_of_range(found: str, num_classes: int) -> ValueError:
+    return ValueError(
+        f"{found} is out of range: the manifest names {num_classes} classes, 0 to {num_classes - 1}; mend the table "
+        "and build the shards again"
+    )
 
 
 def _labels(sample: Sample) -> tuple[int, ...]:

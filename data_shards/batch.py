@@ -39,8 +39,10 @@ class Sample:
     weight: float = 1.0
     labels: tuple[int, ...] = ()
     """All of them, where a sample has several."""
+    named_labels: dict[str, int] = field(default_factory=dict)
+    """Further labels by name, of those that the config asks for."""
     targets: dict[str, np.ndarray] = field(default_factory=dict)
-    """What the network is to say, other than the label; see Batch."""
+    """What the network is to say, other than labels; see Batch."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class Batch:
     keys: tuple[str, ...]
     targets: dict[str, Tensor] = field(default_factory=dict)
     """"label": float32 (B, classes), where labels are several or mixed; "text": int16 (B, bytes), the true ids of what
-    was hidden, 0 elsewhere. Only what the config asks for is there."""
+    was hidden, 0 elsewhere; by the name of each further label: int64 (B,), -1 where there is none. Only what the config
+    asks for is there."""
     index: int = 0
     """Number of the global batch in its order: the key of draws that all its samples share."""
 
@@ -137,7 +140,7 @@ def empty(config: DataConfig, num_samples: int, *, num_classes: int = 0, pool: B
 
 def _targets(config: DataConfig, num_classes: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
     """Return shape and dtype of one sample's targets."""
-    targets: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
+    targets: dict[str, tuple[tuple[int, ...], torch.dtype]] = dict.fromkeys(config.labels, ((), torch.int64))
     if config.has_label_targets:
         targets["label"] = (num_classes,), torch.float32
     if config.text is not None and config.text.masking is not None:

@@ -10,12 +10,13 @@ import fcntl
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypedDict
 
 from data_shards import manifest, processes
@@ -56,6 +57,7 @@ def build_table(
     out: Path,
     *,
     label_names: Sequence[str] = (),
+    named_labels: Mapping[str, Sequence[str]] = MappingProxyType({}),
     seed: int = 0,
     samples_per_shard: int = 1000,
     max_bad: int = 0,
@@ -64,51 +66,62 @@ def build_table(
 ) -> Manifest:
     """Write the rows as shards and return their manifest; the same call after an interrupt goes on where it was.
 
-    A row that cannot be read or decoded is left out and counted. Raises ValueError for labels outside `label_names`,
-    classes without a sample, more than `max_bad` faults, or a folder that holds something else or refuses writing.
+    A row that cannot be read or decoded is left out and counted. Raises ValueError for labels outside `label_names` or
+    the classes of `named_labels`, classes without a sample, more than `max_bad` faults, or a folder that holds
+    something else or refuses writing.
     """
-    _check_rows(rows, label_names)
+    _check_rows(rows, label_names, named_labels)
     build = plan(rows, seed=seed, samples_per_shard=samples_per_shard)
     with _claimed(out, build):
         if (out / "manifest.json").is_file():
             return manifest.read(out)
         outcomes = _outcomes(build, out, max_bad, num_jobs, progress)
-        complete = _manifest(build, outcomes, label_names)
+        complete = _manifest(build, outcomes, label_names, named_labels)
         _refuse_empty_classes({name: split.label_counts for name, split in complete.splits.items()}, label_names)
         manifest.write(complete, out)
         _clean(out)
         return complete
 
 
-def _check_rows(rows: Sequence[Row], label_names: Sequence[str]) -> None:
+def _check_rows(rows: Sequence[Row], label_names: Sequence[str], named_labels: Mapping[str, Sequence[str]]) -> None:
     if not rows:
         raise ValueError("there are no samples to build shards from")
     assert len({row.line for row in rows}) == len(rows), "rows share a line, and so a key"
+    _check_labels({row.line: _labels(row) for row in rows}, rows, label_names)
+    for name, classes in named_labels.items():
+        given = {row.line: (row.named_labels[name],) for row in rows if name in row.named_labels}
+        _check_labels(given, rows, classes, f" {name!r}")
+
+
+def _check_labels(
+    given: Mapping[int, tuple[int, ...]], rows: Sequence[Row], label_names: Sequence[str], which: str = ""
+) -> None:
+    """Refuse labels, by line, that are out of range, and classes without a sample."""
     counts: dict[str, Counter[int]] = {}
     for row in rows:
-        for label in _labels(row):
+        labels = given.get(row.line, ())
+        for label in labels:
             if not 0 <= label < len(label_names):
                 raise ValueError(
-                    f"line {row.line}: label {label} is out of range; there are {len(label_names)} classes, "
+                    f"line {row.line}: label{which} {label} is out of range; there are {len(label_names)} classes, "
                     f"so labels go from 0 to {len(label_names) - 1}"
                 )
-        counts.setdefault(row.split, Counter()).update(_labels(row))
-    _refuse_empty_classes(
-        {split: [count[label] for label in range(len(label_names))] for split, count in counts.items()}, label_names
-    )
+        counts.setdefault(row.split, Counter()).update(labels)
+    of_split = {split: [count[label] for label in range(len(label_names))] for split, count in counts.items()}
+    _refuse_empty_classes(of_split, label_names, which)
 
 
 def _labels(row: Row) -> tuple[int, ...]:
     return row.labels if row.label is None else (*row.labels, row.label)
 
 
-def _refuse_empty_classes(counts: dict[str, Sequence[int]], label_names: Sequence[str]) -> None:
+def _refuse_empty_classes(counts: Mapping[str, Sequence[int]], label_names: Sequence[str], which: str = "") -> None:
     """A class that is never seen in training cannot be learned, and is mostly a mistake in the labels."""
     train = counts.get("train")
     empty = [name for name, count in zip(label_names, train or (), strict=False) if not count]
     if empty:
         raise ValueError(
-            f"{len(empty)} of {len(label_names)} classes have no sample in the split 'train': "
+            f"{len(empty)} of {len(label_names)}{which} classes have no sample in the split 'train': "
             f"{', '.join(empty[:FAULTS_SHOWN])}; add samples of them or leave the classes out"
         )
 
@@ -244,7 +257,12 @@ def _refuse_faults(faults: Sequence[Fault], max_bad: int) -> None:
     raise ValueError("\n  ".join(lines))
 
 
-def _manifest(build: Plan, outcomes: dict[str, Outcome], label_names: Sequence[str]) -> Manifest:
+def _manifest(
+    build: Plan,
+    outcomes: dict[str, Outcome],
+    label_names: Sequence[str],
+    named_labels: Mapping[str, Sequence[str]],
+) -> Manifest:
     of_split: dict[str, list[Outcome]] = {}
     for shard in build.shards:
         of_split.setdefault(shard.name.split("/")[0], []).append(outcomes[shard.name])
@@ -257,7 +275,7 @@ def _manifest(build: Plan, outcomes: dict[str, Outcome], label_names: Sequence[s
         )
         for name, parts in of_split.items()
     }
-    return Manifest(splits, tuple(label_names))
+    return Manifest(splits, tuple(label_names), {name: tuple(classes) for name, classes in named_labels.items()})
 
 
 def _clean(out: Path) -> None:

@@ -35,6 +35,8 @@ class DataConfig:
     """Probability a modality that training hides it from a sample; at least one modality of a sample always stays."""
     multi_label: bool = False
     """Samples have lists of labels, as AudioSet's: the target of each is a vector with a 1 for every one of them."""
+    labels: tuple[str, ...] = ()
+    """Names of further labels that are targets, such as those of a table's columns label.NAME."""
     mix: Optional[MixConfig] = None  # noqa: UP045
     """Set to train on pairs of images that are blended or pasted into each other; images must be the only modality."""
     datasets: dict[str, DatasetConfig] = field(default_factory=dict)
@@ -91,11 +93,7 @@ class DataConfig:
                 )
             if not 0 <= probability <= 1:
                 yield f"modality_dropout.{name}", f"must be a probability from 0 to 1, got {probability}"
-        if self.mix is not None:
-            yield from ((f"mix.{key}", sentence) for key, sentence in self.mix.problems())
-            if self.image is None or len(self.modalities()) > 1:
-                others = ", ".join(name for name in self.modalities() if name != "image") or "no image"
-                yield "mix", f"mixes the labels by what it mixes of the images, and there is {others}; leave one out"
+        yield from self._mix_problems()
         for name, part in self.datasets.items():
             yield from ((f"datasets.{name}.{key}", sentence) for key, sentence in part.problems())
         yield from ((f"remote.{key}", sentence) for key, sentence in self.remote.problems())
@@ -104,3 +102,16 @@ class DataConfig:
         positive = ("lanes", "window", "num_threads", "prefetch_batches", "prefetch_mib")
         yield from at_least(1, {name: getattr(self, name) for name in positive})
         yield from at_least(0, {"num_processes": self.num_processes})
+
+    def _mix_problems(self) -> Iterator[Problem]:
+        if self.mix is None:
+            return
+        yield from ((f"mix.{key}", sentence) for key, sentence in self.mix.problems())
+        if self.image is None or len(self.modalities()) > 1:
+            others = ", ".join(name for name in self.modalities() if name != "image") or "no image"
+            yield "mix", f"mixes the labels by what it mixes of the images, and there is {others}; leave one out"
+        if self.labels:
+            yield (
+                "labels",
+                f"names {', '.join(self.labels)}, but data.mix mixes for the label alone; leave one out",
+            )

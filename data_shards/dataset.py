@@ -1,6 +1,6 @@
 """A split of a shard folder, found fit to serve a run."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from data_shards.config import DataConfig
@@ -17,6 +17,8 @@ class Dataset:
     folder: ShardFolder
     split: Split
     label_names: tuple[str, ...]
+    named_labels: Mapping[str, tuple[str, ...]]
+    """Class names of each further label by its name."""
     config: DataConfig
     """The run's, with only the modalities that are taken from this dataset."""
     weight: float = 1.0
@@ -47,7 +49,8 @@ def served(
     taken = set(only) or there & config.modalities().keys()
     dropped = {kind: None for kind in config.modalities() if kind not in taken}
     folder.check(split)
-    return Dataset(name, folder, split, shards.label_names, replace(config, **dropped), weight)  # type: ignore[arg-type] # all None
+    taken_config = replace(config, **dropped)  # type: ignore[arg-type]  # all None
+    return Dataset(name, folder, split, shards.label_names, shards.named_labels, taken_config, weight)
 
 
 def check_modalities(datasets: Sequence[Dataset], split_name: str, config: DataConfig) -> None:
@@ -80,6 +83,32 @@ def check_classes(datasets: Sequence[Dataset]) -> None:
             f"{datasets[0].folder}/manifest.json: class {empty[0]!r} has no sample to train on{others}; "
             "add samples or leave the class out, and build again"
         )
+
+
+def classes_of_labels(wanted: Sequence[str], found: Mapping[str, Mapping[str, tuple[str, ...]]]) -> dict[str, int]:
+    """Return the number of classes of each further label that is wanted, from what each folder names.
+
+    Not every folder need have every label: a sample without one is not trained on it. Raises ValueError where none has
+    it, or two name other classes.
+    """
+    numbers = {}
+    for label in wanted:
+        places = {place: labels[label] for place, labels in found.items() if label in labels}
+        if not places:
+            there = _listed({name for labels in found.values() for name in labels})
+            raise ValueError(
+                f"{next(iter(found))}: has no label {label!r} (further labels: {there}); take it out of data.labels, "
+                f"or build the shards from a table with the column label.{label}"
+            )
+        first, *others = places
+        for other in others:
+            if places[other] != places[first]:
+                raise ValueError(
+                    f"{other}: names other classes of label {label!r} than {first}; datasets that are mixed must "
+                    "share them"
+                )
+        numbers[label] = len(places[first])
+    return numbers
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ A shard folder looks like this; `manifest.json` is written last, so a folder wit
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,8 @@ class Manifest:
     splits: dict[str, Split]
     label_names: tuple[str, ...]
     """Class names; the label of a sample is an index into them. Empty where there are no labels."""
+    named_labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Class names of each further label by its name."""
     adopted: bool = False
     """Whether others wrote the tars: what each sample should have is then for `perceiver data verify` to guess."""
     version: int = VERSION
@@ -76,6 +78,7 @@ def write(manifest: Manifest, folder: Path) -> None:
         "version": manifest.version,
         "adopted": manifest.adopted,
         "label_names": manifest.label_names,
+        "named_labels": manifest.named_labels,
         "splits": splits,
     }
     with beside.open("w") as file:
@@ -104,6 +107,7 @@ def parse(text: str, path: str) -> Manifest:
         version = fields["version"]
         splits = {name: _split(split) for name, split in fields["splits"].items()} if version == VERSION else {}
         labels, adopted = tuple(fields["label_names"]), bool(fields.get("adopted"))
+        named = {name: tuple(classes) for name, classes in fields.get("named_labels", {}).items()}
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path}: not a manifest ({error!r}); build or index the folder again") from error
     if version != VERSION:
@@ -111,7 +115,7 @@ def parse(text: str, path: str) -> Manifest:
             f"{path}: version {version}, expected {VERSION}; build the shards again with this release, "
             "or train with the one that wrote them"
         )
-    return Manifest(splits, labels, adopted, version)
+    return Manifest(splits, labels, named, adopted, version)
 
 
 def _split(fields: Mapping[str, Any]) -> Split:

@@ -12,7 +12,7 @@ EXTENSIONS = {
 LABEL = "cls"
 """Member with the label: an integer in ASCII."""
 RECORD = "json"
-"""Member with the rarely needed rest: {"weight": w, "labels": [...]}."""
+"""Member with the rarely needed rest: {"weight": w, "labels": [...], "named_labels": {"writer": 3}}."""
 
 _MODALITIES = {extension: modality for modality, extensions in EXTENSIONS.items() for extension in extensions}
 _NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)

@@ -9,7 +9,7 @@ from data_shards import draws
 from data_shards.assemble import Assembler, Source
 from data_shards.config import DataConfig
 from data_shards.data_state import DataState, mix_hash
-from data_shards.dataset import Dataset, check_classes, check_modalities, served
+from data_shards.dataset import Dataset, check_classes, check_modalities, classes_of_labels, served
 from data_shards.extents import EXTENT_BYTES
 from data_shards.folder import LocalFolder, ShardFolder
 from data_shards.loader import Loader
@@ -35,8 +35,13 @@ def folder(location: str, config: DataConfig) -> ShardFolder:
 
 def label_names(config: DataConfig) -> tuple[str, ...]:
     """Return the class names of the shards."""
-    locations = [part.shards for part in config.datasets.values()] or [config.shards]
-    return folder(locations[0], config).manifest().label_names
+    return folder(next(iter(_locations(config).values())), config).manifest().label_names
+
+
+def named_classes(config: DataConfig) -> dict[str, int]:
+    """Return how many classes each further label has that the config asks for; ValueError where one is not there."""
+    places = {place: folder(place, config) for place in _locations(config).values()}
+    return classes_of_labels(config.labels, {at: found.manifest().named_labels for at, found in places.items()})
 
 
 def train_datasets(config: DataConfig) -> tuple[Dataset, ...]:
@@ -108,13 +113,18 @@ def eval_loader(
 
 def data_state(config: DataConfig, *, seed: int, global_batch: int, step: int = 0) -> DataState:
     """Return what decides the samples of every step; a checkpoint keeps it, and another one cannot go on from there."""
-    locations = {name: part.shards for name, part in config.datasets.items()} or {"": config.shards}
+    locations = _locations(config)
     prints = {name: folder(place, config).manifest().split(TRAIN).fingerprint for name, place in locations.items()}
     parts = [(name, part.weight, part.modalities) for name, part in config.datasets.items()]
     manifest = prints[""] if not parts else hashlib.sha256(repr(sorted(prints.items())).encode()).hexdigest()
     return DataState(
         manifest, seed, global_batch, config.lanes, config.window, mix=mix_hash(parts) if parts else "", step=step
     )
+
+
+def _locations(config: DataConfig) -> dict[str, str]:
+    """Return where the datasets of training lie, by name."""
+    return {name: part.shards for name, part in config.datasets.items()} or {"": config.shards}
 
 
 def _order(datasets: Sequence[Dataset], config: DataConfig, seed: int, global_batch: int) -> TrainOrder | MixedOrder:
@@ -143,7 +153,8 @@ def _assembler(
         for dataset in datasets
     ]
     bad = Quarantine(quarantine, config.max_bad_rate, _num_samples(datasets)) if quarantine else None
-    return Assembler(sources, config, len(datasets[0].label_names), bad, pinned)
+    named = classes_of_labels(config.labels, {str(dataset.folder): dataset.named_labels for dataset in datasets})
+    return Assembler(sources, config, len(datasets[0].label_names), named, bad, pinned)
 
 
 def live_bytes(split: Split, order: Order, world_size: int) -> int:

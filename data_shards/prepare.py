@@ -48,8 +48,8 @@ def prepare(
     targets = {}
     if "text" in arrays and config.text is not None and config.text.masking is not None:
         arrays["text"], targets["text"] = mask_words(arrays["text"], lengths["text"], config.text.masking, rng)
-    label, (weight, labels) = _label(members), _record(members)
-    return Sample(arrays, lengths, label, weight, labels=labels, targets=targets)
+    weight, labels, named_labels = _record(members, config.labels)
+    return Sample(arrays, lengths, _label(members), weight, labels, named_labels, targets)
 
 
 def _extension_of_each_modality(members: Mapping[str, bytes | memoryview]) -> dict[str, str]:
@@ -86,17 +86,22 @@ def _label(members: Mapping[str, bytes | memoryview]) -> int:
     return label
 
 
-def _record(members: Mapping[str, bytes | memoryview]) -> tuple[float, tuple[int, ...]]:
-    """Return weight (1 where none is given) and labels (none where the sample does not have several)."""
+def _record(
+    members: Mapping[str, bytes | memoryview], names: tuple[str, ...]
+) -> tuple[float, tuple[int, ...], dict[str, int]]:
+    """Return weight (1 where none is given), labels (none where the sample does not have several), and named ones."""
     if member_names.RECORD not in members:
-        return 1.0, ()
+        return 1.0, (), {}
     try:
         record = json.loads(bytes(members[member_names.RECORD]))
         # Tars of others have records of their own, about other things.
         fields = record if isinstance(record, dict) else {}
         weight, labels = float(fields.get("weight", 1.0)), tuple(int(label) for label in fields.get("labels", ()))
+        given = fields.get("named_labels", {}) if names else {}
+        named = {name: int(given[name]) for name in names if name in given}
     except (ValueError, TypeError) as error:
         raise ValueError(f".{member_names.RECORD}: weight or labels are not numbers ({error})") from error
-    if not 0 <= weight < float("inf") or min(labels, default=0) < 0:
-        raise ValueError(f".{member_names.RECORD}: weight {weight} or labels {list(labels)} are out of range")
-    return weight, labels
+    if not 0 <= weight < float("inf") or min((*labels, *named.values()), default=0) < 0:
+        shown = f"weight {weight} or labels {[*labels, *named.values()]}"
+        raise ValueError(f".{member_names.RECORD}: {shown} are out of range")
+    return weight, labels, named

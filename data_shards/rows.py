@@ -1,6 +1,7 @@
 """One sample on its way into a shard: where the bytes of its members come from, its label, its weight."""
 
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -121,6 +122,8 @@ class Row:
     """Index into the label names."""
     labels: tuple[int, ...] = field(default=())
     """Where a sample has several labels, as AudioSet's do."""
+    named_labels: Mapping[str, int] = field(default_factory=dict)
+    """Further labels by name, each an index into the classes of that name."""
     weight: float = 1.0
     """Of the sample in the loss."""
     split: str = "train"

@@ -83,10 +83,12 @@ def _members(row: Row) -> Iterator[tuple[str, bytes]]:
 
 
 def _notes(row: Row) -> Iterator[tuple[str, bytes]]:
-    """Yield label, weight and labels as members, where there is something to note."""
+    """Yield label, weight and further labels as members, where there is something to note."""
     if row.label is not None:
         yield "cls", str(row.label).encode()
-    notes: dict[str, float | list[int]] = {"labels": list(row.labels)} if row.labels else {}
+    notes: dict[str, float | list[int] | dict[str, int]] = {"labels": list(row.labels)} if row.labels else {}
+    if row.named_labels:
+        notes["named_labels"] = dict(row.named_labels)
     if row.weight != 1:
         notes["weight"] = row.weight
     if notes:

@@ -1,6 +1,7 @@
 """A picture of some samples of a shard folder, to be looked at by a person before a run is started on it."""
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 
 from data_shards import decode, manifest
 from data_shards.manifest import MODALITIES
-from data_shards.members import LABEL, modality_of
+from data_shards.members import LABEL, RECORD, modality_of
 from data_shards.tar_index import TarIndex
 
 FRAMES_SHOWN = 4
@@ -33,7 +34,7 @@ def contact_sheet(folder: Path, out_png: Path, *, split: str = "train", num_samp
     figure = Figure(figsize=(INCHES * (len(columns) + 1), INCHES * len(samples) + 0.4), dpi=110, layout="constrained")
     grid = figure.subplots(len(samples), len(columns) + 1, squeeze=False)
     for cells, (key, members) in zip(grid, samples, strict=True):
-        _write_words(cells[0], f"{key}\n{_label(members, contents.label_names)}")
+        _write_words(cells[0], "\n".join([key, *_labels(members, contents)]))
         for axes, modality in zip(cells[1:], columns, strict=True):
             _draw_member(axes, modality, members)
     for axes, title in zip(grid[0], ["label", *columns], strict=True):
@@ -78,10 +79,15 @@ def _modalities(members: Members) -> dict[str, str]:
     return {modality: extension for modality, extension in found.items() if modality is not None}
 
 
-def _label(members: Members, names: tuple[str, ...]) -> str:
-    if LABEL not in members:
-        return ""
-    label = int(members[LABEL])
+def _labels(members: Members, contents: manifest.Manifest) -> Iterator[str]:
+    if LABEL in members:
+        yield _class(int(members[LABEL]), contents.label_names)
+    if contents.named_labels and RECORD in members:
+        for name, label in json.loads(members[RECORD]).get("named_labels", {}).items():
+            yield f"{name}: {_class(label, contents.named_labels[name])}"
+
+
+def _class(label: int, names: tuple[str, ...]) -> str:
     return names[label] if 0 <= label < len(names) else str(label)
 
 

@@ -64,6 +64,8 @@ def table(
 ) -> None:
     """A table with the columns image, audio, video, points, text (paths, or text in the cell), label, weight, split.
 
+    Further labels have columns label.NAME.
+
     Example: perceiver data build table samples.csv data/samples
     """
     from data_shards.sources import table as source

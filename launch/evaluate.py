@@ -98,9 +98,13 @@ def _pictured(network: Perceiver, batch: Batch, world: World) -> Iterator[tuple[
 
 def _tell(folder: RunFolder, step: int, found: Evaluation) -> None:
     sys.stdout.write(f"step {step}, {found.samples} test samples\n")
-    for measure, values in found.scores.items():
-        for name, value in values.items():
-            sys.stdout.write(f"  {_title(measure, name):<20} {told(measure, value):>8}\n")
+    lines = {
+        _title(measure, name): told(measure, value)
+        for measure, values in found.scores.items()
+        for name, value in values.items()
+    }
+    width = max(20, *map(len, lines))
+    sys.stdout.writelines(f"  {title:<{width}} {value:>8}\n" for title, value in lines.items())
     sys.stdout.write(f"pictures: {folder.pictures_folder}\ncurves: tensorboard --logdir {folder.tensorboard_folder}\n")
 
 

@@ -22,15 +22,22 @@ def _absolute(path: str) -> str:
 
 
 def label_names(config: RunConfig) -> tuple[str, ...]:
-    """Return the class names of the shards; ValueError unless the network answers as many classes."""
+    """Return the class names of the shards; ValueError unless the network answers as many classes, of every label."""
     names = opening.label_names(config.data)
-    output = config.model.outputs.label
-    if output is not None and output.num_classes != len(names):
-        raise ValueError(
-            f"{config.data.shards}: has {len(names)} classes, but model.outputs.label.num_classes = "
-            f"{output.num_classes}; set it to {len(names)}, or take the shards that the network was meant for"
-        )
+    outputs = config.model.outputs
+    if outputs.label is not None:
+        _check_classes(config.data.shards, "label", outputs.label.num_classes, len(names))
+    for name, num_classes in opening.named_classes(config.data).items():
+        _check_classes(config.data.shards, f"labels.{name}", outputs.labels[name].num_classes, num_classes)
     return names
+
+
+def _check_classes(shards: str, output: str, answered: int, there: int) -> None:
+    if answered != there:
+        raise ValueError(
+            f"{shards}: has {there} classes, but model.outputs.{output}.num_classes = {answered}; set it to {there}, "
+            "or take the shards that the network was meant for"
+        )
 
 
 def train_loader(config: RunConfig, quarantine: Path, world: World) -> Loader:

@@ -65,7 +65,7 @@ def objective(outputs: OutputsConfig, *, label_smoothing: float = 0.0, seed: int
 def _task(name: str, output: AnyOutput, label_smoothing: float, seed: int) -> Task:
     match output:
         case LabelOutput():
-            return SeveralLabels() if output.multi_label else Classification(label_smoothing)
+            return SeveralLabels() if output.multi_label else Classification(label_smoothing, name)
         case TextOutput():
             return HiddenWords()
         case GridOutput():

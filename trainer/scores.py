@@ -13,7 +13,7 @@ from data_shards.batch import NO_LABEL, Batch
 from model.losses import end_point_error_sum
 from model.scores import average_precision, peak_signal_to_noise
 from trainer.objective import Objective
-from trainer.tasks import Classification, HiddenWords, Motion, Reconstruction, SeveralLabels, Task, hidden_bytes
+from trainer.tasks import LABEL, Classification, HiddenWords, Motion, Reconstruction, SeveralLabels, Task, hidden_bytes
 from trainer.world import World
 
 ALL = "all"
@@ -42,15 +42,15 @@ class Score(Protocol):
 
 
 def scores_of(objective: Objective) -> list[Score]:
-    """Return a fresh score for each task, labels first."""
-    scores = [_score(name, task) for name, task in objective.tasks.items()]
-    return sorted(scores, key=lambda score: not score.by_modality)
+    """Return a fresh score for each task: that of the label first, then those of further labels."""
+    tasks = sorted(objective.tasks.items(), key=lambda task: task[0] != LABEL)
+    return sorted((_score(name, task) for name, task in tasks), key=lambda score: not score.by_modality)
 
 
 def _score(name: str, task: Task) -> Score:
     match task:
         case Classification():
-            return Accuracy()
+            return Accuracy(task)
         case SeveralLabels():
             return MeanAveragePrecision()
         case HiddenWords():
@@ -83,15 +83,18 @@ class _Means:
 class Accuracy:
     """Share of the labelled samples whose most likely class is the true one."""
 
-    measure, by_modality = "accuracy", True
+    by_modality = True
 
-    def __init__(self) -> None:
+    def __init__(self, task: Classification) -> None:
+        self.measure = "accuracy" if task.name == LABEL else f"{task.name}_accuracy"
+        self._task = task
         self._means = _Means()
 
     def add(self, shown: str, answers: dict[str, Tensor], batch: Batch, judged: Tensor) -> None:
         """See Score."""
-        judged = judged & (batch.labels != NO_LABEL)
-        self._means.add(shown, ((answers["label"].argmax(dim=-1) == batch.labels) & judged).sum(), judged.sum())
+        classes = self._task.classes(batch)
+        judged = judged & (classes != NO_LABEL)
+        self._means.add(shown, ((answers[self._task.name].argmax(dim=-1) == classes) & judged).sum(), judged.sum())
 
     def result(self, world: World) -> tuple[dict[str, float], int]:
         """See Score."""

@@ -129,7 +129,7 @@ class ProgressBar:
         elif kind == "event" or record.get("error"):
             self._progress.console.print(f"step {record['step']}: {record.get('message') or record.get('error')}")
         elif kind == "evaluation":
-            values = [f"{name.partition('/')[2]} {told(name, value)}" for name, value in record.items() if "/" in name]
+            values = [f"{_short(name)} {told(name, value)}" for name, value in record.items() if "/" in name]
             self._progress.console.print(f"step {record['step']}: {', '.join(values)}")
 
     def draw(self, name: str, picture: np.ndarray, step: int) -> None:
@@ -149,6 +149,12 @@ def _summary(record: Record) -> str:
         f"loss {record['loss']:.4f}  {record['samples_per_second']:.0f} samples/s  "
         f"data wait {record['data_wait_share']:.0%}"
     )
+
+
+def _short(score: str) -> str:
+    """A score's name among others on a line: what was shown, behind the label's name where it is a further one."""
+    measure, _, shown = score.partition("/")
+    return f"{measure.removesuffix('_accuracy')} {shown}" if measure.endswith("_accuracy") else shown
 
 
 def _without_steps_after(path: Path, step: int) -> PatientFile:

@@ -20,6 +20,8 @@ from model.losses import (
 )
 
 PIXEL_RANGE = 255.0
+LABEL = "label"
+"""Name of the label that every sample may have; further ones have names of their own."""
 
 
 class Task(Protocol):
@@ -48,19 +50,25 @@ class AsksAll:
 
 @dataclass(frozen=True)
 class Classification(AsksAll):
-    """Cross-entropy of the label, weighted by the samples' weights, over the samples that have one."""
+    """Cross-entropy of a label, weighted by the samples' weights, over the samples that have one."""
 
     label_smoothing: float = 0.0
     """Share of the target spread over all classes."""
+    name: str = LABEL
+    """Which label: LABEL, or a further one."""
+
+    def classes(self, batch: Batch) -> Tensor:
+        """Return the true class of each sample, (B,) int64, NO_LABEL where there is none."""
+        return batch.labels if self.name == LABEL else batch.targets[self.name]
 
     def count(self, batch: Batch) -> Tensor:
         """Return the sum of the weights of the labelled samples."""
-        return labelled(batch.labels, batch.weights).sum()
+        return labelled(self.classes(batch), batch.weights).sum()
 
     def sum(self, answer: Tensor, batch: Batch) -> Tensor:
         """Return the weighted sum of the cross-entropies, where labels were mixed with the mixed ones."""
-        if "label" not in batch.targets:
-            return cross_entropy_sum(answer, batch.labels, batch.weights, smoothing=self.label_smoothing)
+        if self.name != LABEL or LABEL not in batch.targets:
+            return cross_entropy_sum(answer, self.classes(batch), batch.weights, smoothing=self.label_smoothing)
         smoothed = (1 - self.label_smoothing) * batch.targets["label"] + self.label_smoothing / answer.shape[-1]
         return soft_cross_entropy_sum(answer, smoothed, labelled(batch.labels, batch.weights))
 

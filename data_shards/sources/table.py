@@ -1,13 +1,14 @@
 """A table, one row a sample: CSV, JSON lines or Parquet.
 
 Columns image, audio, video, points hold paths relative to the table; text holds the text itself, or a path that ends in
-.txt. label is a class number or name, weight a number, split a name ("train" by default). Empty cells are absent.
+.txt. label is a class number or name, label.NAME a further one with classes of its own, weight a number, split a name
+("train" by default). Empty cells are absent.
 """
 
 import csv
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -17,18 +18,35 @@ from data_shards.members import modality_of
 from data_shards.rows import Content, File, Literal, Row
 
 COLUMNS = (*MODALITIES, "label", "weight", "split")
+NAMED = "label."
+"""Begins the columns of further labels."""
 Cells = tuple[int, dict[str, Any]]
 """Line in the table, and the cells by column."""
 
 
 def build(table: Path, out: Path, **options: Unpack[BuildOptions]) -> Manifest:
     """Build shards from a table; ValueError names the line of what is wrong in it."""
-    rows, label_names = read(table)
-    return build_table(rows, out, label_names=label_names, **options)
+    found = read(table)
+    return found.build(out, found.rows, **options)
 
 
-def read(table: Path) -> tuple[list[Row], list[str]]:
-    """Return the rows of a table and its class names: the numbers up to the largest one, or the names in order."""
+@dataclass(frozen=True)
+class Table:
+    """What a table says."""
+
+    rows: list[Row]
+    label_names: list[str]
+    """Of the classes: the numbers up to the largest one, or the names in order."""
+    named_labels: dict[str, list[str]] = field(default_factory=dict)
+    """The same of each further label."""
+
+    def build(self, out: Path, rows: Sequence[Row], **options: Unpack[BuildOptions]) -> Manifest:
+        """Build shards from its rows, or from what was made of them."""
+        return build_table(rows, out, label_names=self.label_names, named_labels=self.named_labels, **options)
+
+
+def read(table: Path) -> Table:
+    """Return the rows of a table and their classes; ValueError names the line of what is wrong in it."""
     readers: dict[str, Callable[[Path], Iterator[Cells]]] = {
         ".csv": _csv,
         ".jsonl": _json_lines,
@@ -43,16 +61,18 @@ def read(table: Path) -> tuple[list[Row], list[str]]:
     try:
         for line, cells in readers[table.suffix.lower()](table):
             _refuse_unknown_columns(cells)
-            labelled.append(_Labelled(_row(line, cells, table.parent), cells.get("label")))
+            labels = {column: str(cell) for column, cell in cells.items() if _is_label(column)}
+            labelled.append(_Labelled(_row(line, cells, table.parent), labels))
+        return _with_labels(labelled)
     except (ValueError, OSError) as error:
         raise ValueError(f"{table}: {error}") from error
-    return _with_labels(labelled, table)
 
 
 @dataclass(frozen=True)
 class _Labelled:
     row: Row
-    label: Any
+    labels: dict[str, str]
+    """Cells by column."""
 
 
 def _csv(table: Path) -> Iterator[Cells]:
@@ -102,9 +122,13 @@ def _without_empty(cells: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_unknown_columns(cells: Mapping[str, Any]) -> None:
-    unknown = sorted(cells.keys() - set(COLUMNS))
+    unknown = sorted(column for column in cells if column not in COLUMNS and not _is_label(column))
     if unknown:
-        raise ValueError(f"unknown columns {', '.join(unknown)}; a table has {', '.join(COLUMNS)}")
+        raise ValueError(f"unknown columns {', '.join(unknown)}; a table has {', '.join(COLUMNS)}, {NAMED}NAME")
+
+
+def _is_label(column: str) -> bool:
+    return column == "label" or (column.startswith(NAMED) and column.removeprefix(NAMED).isidentifier())
 
 
 def _row(line: int, cells: Mapping[str, Any], folder: Path) -> Row:
@@ -132,19 +156,29 @@ def _member(line: int, column: str, cell: str, folder: Path) -> Content:
     return content
 
 
-def _with_labels(labelled: Sequence[_Labelled], table: Path) -> tuple[list[Row], list[str]]:
-    """Number the classes: cells that are all numbers are the numbers; otherwise names, in alphabetical order."""
-    cells = {line.row.line: str(line.label) for line in labelled if line.label is not None}
-    if not cells:
-        return [line.row for line in labelled], []
-    if all(cell.lstrip("-").isdecimal() for cell in cells.values()):
-        numbers = {line: int(cell) for line, cell in cells.items()}
-        for line, number in numbers.items():
-            if number < 0:
-                raise ValueError(f"{table}: line {line}: label {number} is out of range; labels are numbered from 0")
-        names = [str(number) for number in range(max(numbers.values()) + 1)]
-    else:
+def _with_labels(labelled: Sequence[_Labelled]) -> Table:
+    """Number the classes of each label."""
+    numbers: dict[str, dict[int, int]] = {}
+    names: dict[str, list[str]] = {}
+    for column in sorted({column for line in labelled for column in line.labels}):
+        cells = {line.row.line: line.labels[column] for line in labelled if column in line.labels}
+        numbers[column], names[column] = _numbered(cells, column)
+    label, label_names = numbers.pop("label", {}), names.pop("label", [])
+    rows = []
+    for row in (line.row for line in labelled):
+        named = {column.removeprefix(NAMED): of[row.line] for column, of in numbers.items() if row.line in of}
+        rows.append(replace(row, label=label.get(row.line), named_labels=named))
+    return Table(rows, label_names, {column.removeprefix(NAMED): classes for column, classes in names.items()})
+
+
+def _numbered(cells: Mapping[int, str], column: str) -> tuple[dict[int, int], list[str]]:
+    """Return numbers and names: cells, by line, that are all numbers are the numbers; else in alphabetical order."""
+    if not all(cell.lstrip("-").isdecimal() for cell in cells.values()):
         names = sorted(set(cells.values()))
         of_name = {name: number for number, name in enumerate(names)}
-        numbers = {line: of_name[cell] for line, cell in cells.items()}
-    return [replace(line.row, label=numbers.get(line.row.line)) for line in labelled], names
+        return {line: of_name[cell] for line, cell in cells.items()}, names
+    numbers = {line: int(cell) for line, cell in cells.items()}
+    for line, number in numbers.items():
+        if number < 0:
+            raise ValueError(f"line {line}: {column} {number} is out of range; labels are numbered from 0")
+    return numbers, [str(number) for number in range(max(numbers.values()) + 1)]

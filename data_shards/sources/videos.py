@@ -10,7 +10,7 @@ import av
 import numpy as np
 from av.audio.resampler import AudioResampler
 
-from data_shards.build import BuildOptions, build_table
+from data_shards.build import BuildOptions
 from data_shards.manifest import Manifest
 from data_shards.members import EXTENSIONS
 from data_shards.rows import File, Row
@@ -25,9 +25,10 @@ def build(source: Path, out: Path, *, audio: bool = True, **options: Unpack[Buil
     if source.is_dir():
         files, names = class_folders.find(source, "video")
         rows = [Row(line, (File(file.path),), file.label, split=file.split) for line, file in enumerate(files)]
+        found = table.Table(rows, names)
     else:
-        rows, names = table.read(source)
-    return build_table([_with_soundtrack(row) for row in rows] if audio else rows, out, label_names=names, **options)
+        found = table.read(source)
+    return found.build(out, [_with_soundtrack(row) for row in found.rows] if audio else found.rows, **options)
 
 
 def _with_soundtrack(row: Row) -> Row:

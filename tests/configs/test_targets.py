@@ -56,6 +56,18 @@ def problems(tmp_path: Path, text: str, *overrides: str) -> list[str]:
         (CLASSES, ["data.mix={}"], []),
         (CLASSES, ["model.outputs.text={}"], ["data.text.masking", "model.outputs.text"]),
         (CLASSES, ["model.outputs.labels={colour: {num_classes: 3}}"], ["model.outputs.labels.colour"]),
+        (CLASSES, ["data.labels=[colour]"], ["data.labels"]),
+        (CLASSES, ["model.outputs.labels={colour: {num_classes: 3}}", "data.labels=[colour]"], []),
+        (
+            CLASSES,
+            ["model.outputs.labels={colour: {num_classes: 3, multi_label: true}}", "data.labels=[colour]"],
+            ["model.outputs.labels.colour.multi_label"],
+        ),
+        (
+            CLASSES,
+            ["model.outputs.labels={text: {num_classes: 3}}", "data.labels=[text]"],
+            ["model.outputs.labels.text"],
+        ),
         (CLASSES, ["model.outputs.video.shape=[2, 8, 8]"], ["model.outputs.video"]),
         (WORDS, [], []),
         (WORDS, ["model.outputs.label={num_classes: 3}"], []),

@@ -1,8 +1,10 @@
 """Targets on their way from the shards into batches."""
 
 import io
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -14,7 +16,10 @@ from data_shards.build import build_table
 from data_shards.config import DataConfig, ImageConfig, TextConfig
 from data_shards.open import train_loader
 from data_shards.rows import Literal, Row
+from data_shards.storage_config import DatasetConfig
 from data_shards.transform_config import MaskingConfig, MixConfig
+
+PARITY_AND_THIRD = MappingProxyType({"parity": ["even", "odd"], "third": "012"})
 
 
 def png(value: int) -> bytes:
@@ -31,6 +36,21 @@ def folder(tmp_path: Path) -> Path:
     ]
     build_table(rows, tmp_path, label_names="abcd", samples_per_shard=6)
     return tmp_path
+
+
+def named_labels(folder: Path, classes: Mapping[str, Sequence[str]] = PARITY_AND_THIRD) -> Path:
+    """Pictures whose third is always known, and whose parity is unknown in every fourth."""
+    rows = [
+        Row(
+            line,
+            (Literal(png(line), "png"),),
+            label=line % 4,
+            named_labels={"third": line % 3} | ({"parity": line % 2} if line % 4 else {}),
+        )
+        for line in range(24)
+    ]
+    build_table(rows, folder, label_names="abcd", named_labels=classes, samples_per_shard=6)
+    return folder
 
 
 def first_batch(folder: Path, config: DataConfig, rank: int = 0, world_size: int = 1) -> Batch:
@@ -80,7 +100,56 @@ def test_targets_follow_their_batch_into_its_micro_batches(folder: Path) -> None
     assert torch.equal(torch.cat([part.targets["label"] for part in batch.micro_batches(3)]), batch.targets["label"])
 
 
+def test_a_further_label_is_a_class_a_sample_or_none(tmp_path: Path) -> None:
+    config = DataConfig(image=ImageConfig(4, 4), labels=("parity", "third"))
+    batch = first_batch(named_labels(tmp_path), config)
+    assert batch.targets.keys() == {"parity", "third"}
+    lines = [int(key) for key in batch.keys]
+    assert batch.targets["parity"].tolist() == [line % 2 if line % 4 else -1 for line in lines]
+    assert batch.targets["third"].tolist() == [line % 3 for line in lines]
+    assert first_batch(tmp_path, replace(config, labels=())).targets == {}
+
+
+def test_datasets_that_are_mixed_may_have_different_labels(tmp_path: Path, folder: Path) -> None:
+    parts = {"with": DatasetConfig(str(named_labels(tmp_path / "with"))), "without": DatasetConfig(str(folder))}
+    config = DataConfig(image=ImageConfig(4, 4), labels=("parity",), datasets=parts)
+    batch = first_batch(folder, config)
+    given = (batch.targets["parity"] >= 0).sum()
+    assert 0 < given < len(batch.keys)
+
+
+def test_a_label_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    config = DataConfig(image=ImageConfig(4, 4), labels=("colour",))
+    with pytest.raises(ValueError, match=r"has no label 'colour' \(further labels: parity, third\); take it out of"):
+        first_batch(named_labels(tmp_path), config)
+
+
+def test_datasets_must_name_the_same_classes_of_a_label(tmp_path: Path) -> None:
+    others = named_labels(tmp_path / "others", {"parity": ["odd", "even"], "third": "012"})
+    parts = {"a": DatasetConfig(str(named_labels(tmp_path / "these"))), "b": DatasetConfig(str(others))}
+    config = DataConfig(image=ImageConfig(4, 4), labels=("third", "parity"), datasets=parts)
+    with pytest.raises(ValueError, match=r"others: names other classes of label 'parity' than .*these"):
+        first_batch(others, config)
+
+
+def test_a_further_label_that_is_out_of_range_is_refused_by_its_sample(tmp_path: Path) -> None:
+    folder = named_labels(tmp_path)
+    path = folder / "manifest.json"
+    path.write_text(path.read_text().replace('["0", "1", "2"]', '["0", "1"]'))
+    with pytest.raises(ValueError, match=r"\.tar: \d+: label 'third' 2 is out of range: the manifest names 2 classes"):
+        first_batch(folder, DataConfig(image=ImageConfig(4, 4), labels=("third",)))
+
+
+def test_a_build_refuses_further_labels_that_are_out_of_range_or_never_seen(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"line 1: label 'parity' 1 is out of range; there are 1 classes"):
+        named_labels(tmp_path, {"parity": ["even"], "third": "012"})
+    with pytest.raises(ValueError, match=r"1 of 4 'third' classes have no sample in the split 'train': 3"):
+        named_labels(tmp_path, {"parity": ["even", "odd"], "third": "0123"})
+
+
 def test_mixing_needs_images_alone() -> None:
     keys = [key for key, _ in DataConfig(image=ImageConfig(), text=TextConfig(), mix=MixConfig()).problems()]
     assert keys == ["mix"]
+    labelled = DataConfig(image=ImageConfig(), mix=MixConfig(), labels=("colour",))
+    assert [key for key, _ in labelled.problems()] == ["labels"]
     assert not list(DataConfig(image=ImageConfig(), mix=MixConfig()).problems())

@@ -56,14 +56,26 @@ model:
     image: {{shape: [4, 4], train_queries: 5, positions: {{num_bands: 2}}}}
     label: {{num_classes: 2, pooling: query, loss_weight: 0.1}}
 {SMALL}"""
+NAMED = f"""
+data:
+  image: {{height: 4, width: 4}}
+  labels: [shade]
+  lanes: 4
+  window: 16
+model:
+  inputs: {{image: {{height: 4, width: 4, positions: {{num_bands: 2}}}}}}
+  outputs: {{label: {{num_classes: 2, pooling: query}}, labels: {{shade: {{num_classes: 2, pooling: query}}}}}}
+{SMALL}"""
 CASES = {
     "again": AGAIN,
+    "named": NAMED,
     "words": WORDS,
     "mixed": CLASSES.replace("LABELS", "mix: {mixup_alpha: 0.2}").replace("IS_MULTI", "false"),
     "several": CLASSES.replace("LABELS", "multi_label: true").replace("IS_MULTI", "true"),
 }
 MEASURES = {
     "again": {"accuracy/all", "psnr/image"},
+    "named": {"accuracy/all", "shade_accuracy/all"},
     "words": {"filled_in/text"},
     "mixed": {"accuracy/all"},
     "several": {"mean_average_precision/all"},
@@ -75,13 +87,16 @@ def row(line: int) -> Row:
     file = io.BytesIO()
     Image.fromarray(np.full((4, 4), 250 * (line % 2), np.uint8)).save(file, "PNG")
     members = Literal(file.getvalue(), "png"), Literal(b"every word is known", "txt")
-    return Row(line, members, label=line % 2, split="test" if line >= 64 else "train")
+    # Every fourth sample has no shade.
+    named = {"shade": 1 - line % 2} if line % 4 else {}
+    return Row(line, members, label=line % 2, named_labels=named, split="test" if line >= 64 else "train")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_run_learns_what_its_targets_say(tmp_path: Path, case: str) -> None:
-    build_table([row(line) for line in range(80)], tmp_path / "shards", label_names="ab", samples_per_shard=32)
+    rows, shades = [row(line) for line in range(80)], {"shade": ["bright", "dark"]}
+    build_table(rows, tmp_path / "shards", label_names="ab", named_labels=shades, samples_per_shard=32)
     (tmp_path / "run.yaml").write_text(CASES[case])
     command = [sys.executable, "-m", "launch", "train", tmp_path / "run.yaml", "--run", tmp_path / "run"]
     trained = subprocess.run(

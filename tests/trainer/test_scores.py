@@ -82,6 +82,20 @@ def test_precision_is_that_of_all_real_samples_together(batch: Batch, world: Wor
     assert result["mean_average_precision"] == {"all": pytest.approx((first + second) / 2)}
 
 
+def test_further_labels_are_judged_where_they_are_given_and_after_the_label(batch: Batch, world: World) -> None:
+    classes = torch.tensor([0, 1, -1, 1, 0, 1])
+    batch = replace(batch, labels=torch.tensor([1, 1, 1, 0, -1, 0]), targets={"colour": classes})
+    logits = torch.tensor([[3.0, 0], [3, 0], [3, 0], [0, 3], [0, 3], [0, 3]])
+    outputs = OutputsConfig(label=LabelOutput(num_classes=2), labels={"colour": LabelOutput(num_classes=2)})
+    result = judged(outputs, {"label": logits, "colour": logits}, batch, world)
+    assert list(result) == ["samples", "accuracy", "colour_accuracy"]
+    assert (result["accuracy"], result["colour_accuracy"]) == ({"all": 0.0}, {"all": 0.5})
+    goal = objective(outputs)
+    assert {name: float(count) for name, count in goal.counts(batch).items()} == {"label": 5, "colour": 5}
+    expected = nn.functional.cross_entropy(logits[classes >= 0], classes[classes >= 0], reduction="sum")
+    torch.testing.assert_close(goal.tasks["colour"].sum(logits, batch), expected)
+
+
 def test_filled_in_bytes_are_counted_where_they_were_hidden(batch: Batch, world: World) -> None:
     guesses = torch.tensor([[70, 1], [1, 71], [72, 1], [1, 1], [1, 1], [70, 70]])
     logits = nn.functional.one_hot(guesses, 80).float()

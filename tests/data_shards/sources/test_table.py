@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
+from data_shards import manifest
 from data_shards.rows import File, Literal
 from data_shards.sources import table
 from data_shards.tar_index import TarIndex
@@ -47,7 +48,8 @@ def write(folder: Path, kind: str) -> Path:
 
 @pytest.mark.parametrize(("kind", "first_line"), [("csv", 2), ("jsonl", 1), ("parquet", 1)])
 def test_every_kind_of_table_gives_the_same_rows(folder: Path, kind: str, first_line: int) -> None:
-    rows, names = table.read(write(folder, kind))
+    found = table.read(write(folder, kind))
+    rows, names = found.rows, found.label_names
     assert names == ["cat", "dog"]
     assert [row.line for row in rows] == [first_line, first_line + 1, first_line + 2]
     assert [row.label for row in rows] == [0, 1, 1]
@@ -68,9 +70,21 @@ def test_a_table_becomes_shards(folder: Path, tmp_path: Path) -> None:
 def test_numbers_are_labels_as_they_are(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("text,label\na,2\nb,0\nc,\n")
-    rows, names = table.read(path)
+    found = table.read(path)
+    rows, names = found.rows, found.label_names
     assert [row.label for row in rows] == [2, 0, None]
     assert names == ["0", "1", "2"]
+
+
+def test_further_labels_have_columns_and_classes_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("text,label,label.tongue,label.year\na,cat,latin,1\nb,dog,,0\nc,,greek,\n")
+    found = table.read(path)
+    assert [row.named_labels for row in found.rows] == [{"tongue": 1, "year": 1}, {"year": 0}, {"tongue": 0}]
+    assert found.named_labels == {"tongue": ["greek", "latin"], "year": ["0", "1"]}
+    built = table.build(path, tmp_path / "out")
+    assert built == manifest.read(tmp_path / "out")
+    assert built.named_labels == {"tongue": ("greek", "latin"), "year": ("0", "1")}
 
 
 @pytest.mark.parametrize(
@@ -78,6 +92,8 @@ def test_numbers_are_labels_as_they_are(tmp_path: Path) -> None:
     [
         ("text,label\na,-1\n", "line 2: label -1 is out of range"),
         ("text,colour\na,red\n", "unknown columns colour"),
+        ("text,label.\na,red\n", "unknown columns label."),
+        ("text,label.year\na,-1\n", "line 2: label.year -1 is out of range"),
         ("text,label\na\n", "line 2: expected 2 cells"),
         ("text,label\na,b,c\n", "line 2: expected 2 cells"),
         ("image,label\n,1\n", "line 2: has none of"),
