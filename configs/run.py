@@ -94,8 +94,8 @@ class RunConfig:
         if data.has_label_targets and outputs.label is None:
             yield "model.outputs.label", "is not set, but data.multi_label or data.mix makes targets of it; set it"
         yield from self._named_label_problems()
-        if outputs.flow is not None:
-            yield "model.outputs.flow", "has no target: shards hold no motion; leave it out"
+        if (data.flow is None) != (outputs.flow is None):
+            yield "data.flow", "reads pairs whose motion model.outputs.flow tells; set both or neither"
         for name, grid in outputs.grids().items():
             yield from _grid_problems(name, grid, data.modalities().get(name))
 

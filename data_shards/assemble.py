@@ -64,8 +64,8 @@ class Assembler:
                 lengths[name][slot] = length = sample.lengths.get(name, 0)
                 array[slot] = sample.arrays[name] if length else 0
             labels[slot], weights[slot], keys[slot] = sample.label, weight, key
-            if "text" in sample.targets:
-                targets["text"][slot] = sample.targets["text"]
+            for name, target in sample.targets.items():
+                targets[name][slot] = target
             if "label" in targets:
                 targets["label"][slot, list(_labels(sample))] = 1
             for name in self.config.labels:

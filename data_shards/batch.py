@@ -1,7 +1,8 @@
 """Sample: one sample as arrays of fixed shape. Batch: samples packed into one flat buffer a modality.
 
 Shapes of one sample (see sections.py): image uint8 (H, W, 3); audio float32 (S,) or (frames, bins); video uint8
-(T, H, W, 3); points float32 (P, 3); text int16 (L,). Pixels stay bytes until they are on the device.
+(T, H, W, 3); flow uint8 (2, H, W, 3); points float32 (P, 3); text int16 (L,). Pixels stay bytes until they are on the
+device.
 """
 
 import math
@@ -19,6 +20,7 @@ NO_LABEL = -1
 _DTYPES = MappingProxyType(
     {
         "audio": torch.float32,
+        "flow": torch.uint8,
         "image": torch.uint8,
         "points": torch.float32,
         "text": torch.int16,
@@ -60,8 +62,8 @@ class Batch:
     keys: tuple[str, ...]
     targets: dict[str, Tensor] = field(default_factory=dict)
     """"label": float32 (B, classes), where labels are several or mixed; "text": int16 (B, bytes), the true ids of what
-    was hidden, 0 elsewhere; by the name of each further label: int64 (B,), -1 where there is none. Only what the config
-    asks for is there."""
+    was hidden, 0 elsewhere; "flow": float32 (B, H, W, 2), motion to the right and down, NaN if unknown; by the name of
+    each further label: int64 (B,), -1 where there is none. Only what the config asks for is there."""
     index: int = 0
     """Number of the global batch in its order: the key of draws that all its samples share."""
 
@@ -145,4 +147,6 @@ def _targets(config: DataConfig, num_classes: int) -> dict[str, tuple[tuple[int,
         targets["label"] = (num_classes,), torch.float32
     if config.text is not None and config.text.masking is not None:
         targets["text"] = config.text.shape, torch.int16
+    if config.flow is not None:
+        targets["flow"] = (config.flow.height, config.flow.width, 2), torch.float32
     return targets

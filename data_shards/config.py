@@ -8,11 +8,20 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Optional
 
-from data_shards.sections import AudioConfig, ImageConfig, PointsConfig, Section, TextConfig, VideoConfig
+from data_shards.sections import AudioConfig, FlowConfig, ImageConfig, PointsConfig, Section, TextConfig, VideoConfig
 from data_shards.storage_config import DatasetConfig, RemoteConfig
 from data_shards.transform_config import MixConfig, Problem, at_least
 
-__all__ = ["AudioConfig", "DataConfig", "ImageConfig", "PointsConfig", "Section", "TextConfig", "VideoConfig"]
+__all__ = [
+    "AudioConfig",
+    "DataConfig",
+    "FlowConfig",
+    "ImageConfig",
+    "PointsConfig",
+    "Section",
+    "TextConfig",
+    "VideoConfig",
+]
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,8 @@ class DataConfig:
     """Set to use audio."""
     video: Optional[VideoConfig] = None  # noqa: UP045
     """Set to use video."""
+    flow: Optional[FlowConfig] = None  # noqa: UP045
+    """Set to use pairs of frames; the motion between them is a target."""
     points: Optional[PointsConfig] = None  # noqa: UP045
     """Set to use point clouds."""
     text: Optional[TextConfig] = None  # noqa: UP045
@@ -67,6 +78,7 @@ class DataConfig:
         # Asked for several times a sample.
         sections = {
             "audio": self.audio,
+            "flow": self.flow,
             "image": self.image,
             "points": self.points,
             "text": self.text,
@@ -82,7 +94,7 @@ class DataConfig:
     def problems(self) -> Iterator[Problem]:
         """Yield what is wrong with the data's configuration."""
         if not self.modalities():
-            yield "image", "no modality is set; set at least one of audio, image, points, text, video"
+            yield "image", "no modality is set; set at least one of audio, flow, image, points, text, video"
         for name, section in self.modalities().items():
             yield from ((f"{name}.{key}", sentence) for key, sentence in section.problems())
         for name, probability in self.modality_dropout.items():

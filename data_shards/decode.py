@@ -7,17 +7,20 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from data_shards.decoders.audio import audio
+from data_shards.decoders.flow import motion, pair
 from data_shards.decoders.image import image, pixels
 from data_shards.decoders.points import points
 from data_shards.decoders.text import text
 from data_shards.decoders.video import video
 
-__all__ = ["audio", "check", "image", "pixels", "points", "text", "video"]
+__all__ = ["audio", "check", "image", "motion", "pair", "pixels", "points", "text", "video"]
 
 _SHAPES: Mapping[str, Callable[[bytes | memoryview], tuple[int, ...]]] = MappingProxyType(
     {
         "audio": lambda data: audio(data)[0].shape,
+        "flow": lambda data: pixels(data).shape,
         "image": lambda data: pixels(data).shape,
+        "motion": lambda data: motion(data).shape,
         "points": lambda data: points(data).shape,
         "text": lambda data: text(data).shape,
         "video": lambda data: video(data).shape,
@@ -25,6 +28,6 @@ _SHAPES: Mapping[str, Callable[[bytes | memoryview], tuple[int, ...]]] = Mapping
 )
 
 
-def check(modality: str, data: bytes | memoryview) -> tuple[int, ...]:
-    """Return the decoded shape of a member of that modality; ValueError says what is wrong with it."""
-    return _SHAPES[modality](data)
+def check(content: str, data: bytes | memoryview) -> tuple[int, ...]:
+    """Return the decoded shape of a member with that content (members.py); ValueError says what is wrong with it."""
+    return _SHAPES[content](data)

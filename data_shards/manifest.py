@@ -20,7 +20,7 @@ from data_shards.shards import ShardEntry, Shards
 __all__ = ["MODALITIES", "Manifest", "ShardEntry", "Shards", "Split", "parse", "read", "write"]
 
 VERSION = 2
-MODALITIES = ("audio", "image", "points", "text", "video")
+MODALITIES = ("audio", "flow", "image", "points", "text", "video")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from data_shards import draws
@@ -103,6 +104,8 @@ def eval_loader(
 
     A bad sample is a slot of weight 0, listed in the file `quarantine`; without one it is an error.
     """
+    if config.flow is not None:
+        config = replace(config, flow=config.flow.of_evaluation())
     dataset = served(folder(config.shards, config), split, config)
     check_modalities((dataset,), split, config)
     order = EvalOrder(dataset.split, global_batch)

@@ -10,7 +10,7 @@ import numpy as np
 from data_shards import members as member_names
 from data_shards.batch import NO_LABEL, Sample
 from data_shards.config import DataConfig
-from data_shards.transforms import audio, image, points, text, video
+from data_shards.transforms import audio, flow, image, points, text, video
 from data_shards.transforms.masking import mask_words
 
 _FITS: Mapping[str, Callable[[Any, Any, Any], tuple[np.ndarray, int]]] = MappingProxyType(
@@ -36,16 +36,22 @@ def prepare(
     the member and says what is wrong with it.
     """
     extensions = _extension_of_each_modality(members)
-    arrays, lengths = {}, {}
+    arrays: dict[str, np.ndarray] = {}
+    targets: dict[str, np.ndarray] = {}
+    lengths = {}
     for modality in _shown(sorted(extensions.keys() & config.modalities().keys()), config.modality_dropout, rng):
         extension = extensions[modality]
         try:
+            if modality == "flow":
+                assert config.flow is not None
+                arrays["flow"], targets["flow"] = flow.fit(members, config.flow, rng)
+                lengths["flow"] = len(arrays["flow"])
+                continue
             arrays[modality], lengths[modality] = _FITS[modality](
                 members[extension], config.modalities()[modality], rng
             )
         except ValueError as error:
             raise BadMemberError(modality, f".{extension}: {error}") from error
-    targets = {}
     if "text" in arrays and config.text is not None and config.text.masking is not None:
         arrays["text"], targets["text"] = mask_words(arrays["text"], lengths["text"], config.text.masking, rng)
     weight, labels, named_labels = _record(members, config.labels)

@@ -1,5 +1,6 @@
 """One sample on its way into a shard: where the bytes of its members come from, its label, its weight."""
 
+import typing
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -54,6 +55,33 @@ class File:
     def read(self) -> bytes:
         """Return the whole file."""
         return Path(self.path).read_bytes()
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A file on disk that is one of the two frames of a pair."""
+
+    file: File
+    place: typing.Literal["first", "second"]
+
+    @property
+    def extension(self) -> str:
+        """Place and suffix, such as "first.png"."""
+        return f"{self.place}.{self.file.extension}"
+
+    @property
+    def origin(self) -> str:
+        """The path."""
+        return self.file.origin
+
+    @property
+    def num_bytes(self) -> int:
+        """Its size."""
+        return self.file.num_bytes
+
+    def read(self) -> bytes:
+        """Return the whole file."""
+        return self.file.read()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """What a run asks of each modality: the fixed shape of one sample's array, and how training varies it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Optional
 
 from data_shards.transform_config import (
@@ -103,6 +103,38 @@ class AudioConfig:
 
 
 @dataclass(frozen=True)
+class FlowConfig:
+    """Pairs of frames as uint8 (2, height, width, 3), and the motion between them."""
+
+    height: int = 368
+    """Rows of pixels that training cuts from a pair, anywhere; nothing is resized, since motion is in pixels."""
+    width: int = 496
+    """Columns of pixels that training cuts from a pair."""
+    flip: bool = False
+    """Training mirrors every second pair."""
+    test_height: int = 0
+    """Rows that evaluation cuts about the centre, judged in overlapping tiles of height x width; 0: height."""
+    test_width: int = 0
+    """Columns that evaluation cuts about the centre; 0: width."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample's array."""
+        return 2, self.height, self.width, 3
+
+    def of_evaluation(self) -> "FlowConfig":
+        """Return what evaluation reads."""
+        return replace(self, height=self.test_height or self.height, width=self.test_width or self.width)
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield what is wrong with the section."""
+        yield from at_least(1, {"height": self.height, "width": self.width})
+        for key, side in (("test_height", self.height), ("test_width", self.width)):
+            if getattr(self, key) and getattr(self, key) < side:
+                yield key, f"must be at least {side}, as in training, or 0, got {getattr(self, key)}"
+
+
+@dataclass(frozen=True)
 class VideoConfig:
     """Clips as uint8 (num_frames, height, width, 3)."""
 
@@ -187,4 +219,4 @@ class TextConfig:
 
 
 Part = CropConfig | RandAugmentConfig | ColourConfig | SpecAugmentConfig | LogMelConfig | MaskingConfig
-Section = ImageConfig | AudioConfig | VideoConfig | PointsConfig | TextConfig
+Section = ImageConfig | AudioConfig | FlowConfig | VideoConfig | PointsConfig | TextConfig

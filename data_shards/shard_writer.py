@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from data_shards import decode
-from data_shards.members import modality_of
+from data_shards.members import content_of, modality_of
 from data_shards.rows import Content, Row
 from data_shards.tar_walk import MAX_MEMBER_BYTES
 
@@ -77,9 +77,16 @@ def _members(row: Row) -> Iterator[tuple[str, bytes]]:
     """Yield (extension, bytes) of each modality; ValueError names the file that is bad, and why."""
     contents = sorted(row.members, key=lambda content: content.extension)
     found = [(content.extension, _checked_bytes(content)) for content in contents]
+    origins = ", ".join(content.origin for content in contents)
     if all(data is None for _, data in found):
-        raise ValueError(f"{', '.join(content.origin for content in contents)}: holds no modality")
-    yield from ((extension, data) for extension, data in found if data is not None)
+        raise ValueError(f"{origins}: holds no modality")
+    there = {extension: data for extension, data in found if data is not None}
+    if "flow" in map(modality_of, there):
+        try:
+            decode.pair(there)
+        except ValueError as error:
+            raise ValueError(f"{origins}: {error}") from error
+    yield from there.items()
 
 
 def _notes(row: Row) -> Iterator[tuple[str, bytes]]:
@@ -105,14 +112,14 @@ def _checked_bytes(content: Content) -> bytes | None:
 
 
 def _decodable(content: Content) -> bytes | None:
-    modality = modality_of(content.extension)
-    if modality is None:
+    kind = content_of(content.extension)
+    if kind is None:
         raise ValueError(f"files of kind .{content.extension} are not read; convert it")
     if content.num_bytes > MAX_MEMBER_BYTES:
         raise ValueError(f"{content.num_bytes} bytes; a file of a sample has at most {MAX_MEMBER_BYTES}")
     data = content.read()
     if data is not None:
-        decode.check(modality, data)
+        decode.check(kind, data)
     return data
 
 

@@ -17,6 +17,8 @@ from data_shards.tar_index import TarIndex
 
 FRAMES_SHOWN = 4
 CHARACTERS_SHOWN = 160
+ARROWS = 8
+"""Along each side of a frame."""
 _TITLES = MappingProxyType({"audio": "audio (s, kHz)"})
 INCHES = 1.7
 Members = Mapping[str, bytes]
@@ -97,7 +99,10 @@ def _draw_member(axes: Axes, modality: str, members: Members) -> None:
         _write_words(axes, "-")
         return
     try:
-        _DRAWERS[modality](axes, members[extension])
+        if modality == "flow":
+            _draw_pair(axes, members)
+        else:
+            _DRAWERS[modality](axes, members[extension])
     except ValueError as error:
         # A sheet is for finding such samples: it shows the fault in its place, in red.
         _write_words(axes, str(error), color="red")
@@ -109,8 +114,21 @@ def _write_words(axes: Axes, words: str, color: str = "black") -> None:
 
 
 def _draw_image(axes: Axes, data: bytes) -> None:
+    _draw_frame(axes, decode.pixels(data))
+
+
+def _draw_pair(axes: Axes, members: Members) -> None:
+    """The first frame, and arrows to where some of its pixels go."""
+    first, _, motion = decode.pair(members)
+    _draw_frame(axes, first)
+    rows, columns = (np.linspace(0, side - 1, min(side, ARROWS) + 2)[1:-1].astype(int) for side in motion.shape[:2])
+    right, down = np.moveaxis(motion[np.ix_(rows, columns)], -1, 0)
+    axes.quiver(*np.meshgrid(columns, rows), right, down, color="red", angles="xy")
+
+
+def _draw_frame(axes: Axes, frame: np.ndarray) -> None:
     axes.axis("off")
-    axes.imshow(decode.pixels(data))
+    axes.imshow(frame)
 
 
 def _draw_video(axes: Axes, data: bytes) -> None:

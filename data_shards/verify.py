@@ -12,7 +12,7 @@ from data_shards.adopt import modalities
 from data_shards.extents import EXTENT_BYTES
 from data_shards.folder import LocalFolder
 from data_shards.manifest import Manifest, ShardEntry, Shards, Split
-from data_shards.members import LABEL, modality_of
+from data_shards.members import LABEL, content_of
 from data_shards.reader import Reader
 from data_shards.tar_index import TarIndex
 
@@ -146,8 +146,8 @@ def _faults(
         return
     for extension, content in members.items():
         try:
-            if modality := modality_of(extension):
-                report.add_shape(modality, decode.check(modality, content))
+            if decoded := content_of(extension):
+                report.add_shape(decoded, decode.check(decoded, content))
         except ValueError as error:
             yield f".{extension}: {error}"
     yield from _label_faults(members, report, label_names)

@@ -20,10 +20,12 @@ from model.perceiver import Perceiver
 from trainer import checkpoint_folder
 from trainer.evaluate import Evaluation, evaluate, predictions, reconstructions, told
 from trainer.objective import objective
-from trainer.scores import ALL
+from trainer.scores import ALL, END_POINT_ERROR
 from trainer.world import World
 
 NUM_PICTURED = 32
+_OF_WHAT_IS_ANSWERED = ("psnr", "filled_in", END_POINT_ERROR)
+"""Scores whose names say what was answered, and not what alone was shown."""
 
 
 def main(path: Path, *, as_json: bool = False) -> int:
@@ -109,5 +111,5 @@ def _tell(folder: RunFolder, step: int, found: Evaluation) -> None:
 
 
 def _title(measure: str, name: str) -> str:
-    shown = "all modalities" if name == ALL else name if measure in ("psnr", "filled_in") else f"{name} alone"
+    shown = "all modalities" if name == ALL else name if measure in _OF_WHAT_IS_ANSWERED else f"{name} alone"
     return shown if measure == "accuracy" else f"{shown}, {measure.replace('_', ' ')}"

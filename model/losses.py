@@ -55,6 +55,12 @@ def absolute_error_sum(
 def end_point_error_sum(
     flow: Float[Tensor, "B H W 2"], target: Float[Tensor, "B H W 2"], weights_B: Float[Tensor, " B"]
 ) -> Float[Tensor, ""]:
-    """Return the weighted sum over samples of the mean distance between predicted and true motion."""
-    distances_BHW: Tensor = torch.linalg.vector_norm(flow.float() - target.float(), dim=-1)
-    return (distances_BHW.flatten(1).mean(dim=1) * weights_B).sum()
+    """Return the weighted sum over samples of the mean distance between predicted and true motion.
+
+    The mean is over the pixels whose motion is known; the others' is NaN.
+    """
+    known_BHW = target.isfinite().all(dim=-1)
+    target = torch.where(known_BHW[..., None], target.float(), 0)
+    distances_BHW: Tensor = torch.linalg.vector_norm(flow.float() - target, dim=-1) * known_BHW
+    means_B: Tensor = distances_BHW.flatten(1).sum(dim=1) / known_BHW.flatten(1).sum(dim=1).clamp(min=1)
+    return (means_B * weights_B).sum()

@@ -182,6 +182,7 @@ class EndPointError:
 
     def add(self, shown: str, answers: dict[str, Tensor], batch: Batch, judged: Tensor) -> None:  # noqa: ARG002
         """See Score."""
+        judged = judged & (batch.lengths["flow"] > 0)
         error = end_point_error_sum(answers["flow"], batch.targets["flow"], judged.float())
         self._means.add("flow", error, judged.sum())
 

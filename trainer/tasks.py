@@ -98,15 +98,18 @@ class HiddenWords(AsksAll):
 
 
 class Motion(AsksAll):
-    """Mean distance between the motion that is said and the true one, in pixels, weighted by the samples' weights."""
+    """Mean distance between the motion that is said and the true one, in pixels, over the samples that have frames."""
 
     def count(self, batch: Batch) -> Tensor:
-        """Return the sum of the weights of the samples."""
-        return batch.weights.sum()
+        """Return the sum of the weights of the samples that have frames."""
+        return self._weights(batch).sum()
 
     def sum(self, answer: Tensor, batch: Batch) -> Tensor:
         """Return the weighted sum of the end-point errors."""
-        return end_point_error_sum(answer, batch.targets["flow"], batch.weights)
+        return end_point_error_sum(answer, batch.targets["flow"], self._weights(batch))
+
+    def _weights(self, batch: Batch) -> Tensor:
+        return batch.weights * (batch.lengths["flow"] > 0)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """A table, one row a sample: CSV, JSON lines or Parquet.
 
 Columns image, audio, video, points hold paths relative to the table; text holds the text itself, or a path that ends in
-.txt. label is a class number or name, label.NAME a further one with classes of its own, weight a number, split a name
-("train" by default). Empty cells are absent.
+.txt; first, second and flow hold the paths of two frames and of the motion between them (.flo). label is a class number
+or name, label.NAME a further one with classes of its own, weight a number, split a name ("train" by default). Empty
+cells are absent.
 """
 
 import csv
@@ -14,10 +15,12 @@ from typing import Any, Unpack
 
 from data_shards.build import BuildOptions, build_table
 from data_shards.manifest import MODALITIES, Manifest
-from data_shards.members import modality_of
-from data_shards.rows import Content, File, Literal, Row
+from data_shards.members import content_of, modality_of
+from data_shards.rows import Content, File, Frame, Literal, Row
 
-COLUMNS = (*MODALITIES, "label", "weight", "split")
+FILES = tuple(modality for modality in MODALITIES if modality != "flow")
+PAIR = ("first", "second", "flow")
+COLUMNS = (*FILES, *PAIR, "label", "weight", "split")
 NAMED = "label."
 """Begins the columns of further labels."""
 Cells = tuple[int, dict[str, Any]]
@@ -132,9 +135,10 @@ def _is_label(column: str) -> bool:
 
 
 def _row(line: int, cells: Mapping[str, Any], folder: Path) -> Row:
-    members = tuple(_member(line, column, str(cells[column]), folder) for column in MODALITIES if column in cells)
+    members = tuple(_member(line, column, str(cells[column]), folder) for column in FILES if column in cells)
+    members += _pair(line, cells, folder)
     if not members:
-        raise ValueError(f"line {line}: has none of {', '.join(MODALITIES)}")
+        raise ValueError(f"line {line}: has none of {', '.join((*FILES, 'flow'))}")
     try:
         weight = float(cells.get("weight", 1.0))
     except (TypeError, ValueError):
@@ -154,6 +158,21 @@ def _member(line: int, column: str, cell: str, folder: Path) -> Content:
     if modality_of(content.extension) != column:
         raise ValueError(f"line {line}: {cell!r} is not a kind of {column} file that is read; convert it")
     return content
+
+
+def _pair(line: int, cells: Mapping[str, Any], folder: Path) -> tuple[Content, ...]:
+    """Two frames and their motion, where the row has them."""
+    given = [column for column in PAIR if column in cells]
+    if not given:
+        return ()
+    if len(given) < len(PAIR):
+        raise ValueError(f"line {line}: has {' and '.join(given)}; a pair of frames needs first, second and flow")
+    first, second, motion = (File(str(folder / str(cells[column]))) for column in PAIR)
+    contents: tuple[Content, ...] = (Frame(first, "first"), Frame(second, "second"), motion)
+    for column, content, expected in zip(PAIR, contents, ("flow", "flow", "motion"), strict=True):
+        if content_of(content.extension) != expected:
+            raise ValueError(f"line {line}: {cells[column]!r} is not a kind of {column} file that is read; convert it")
+    return contents
 
 
 def _with_labels(labelled: Sequence[_Labelled]) -> Table:

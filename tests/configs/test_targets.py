@@ -38,6 +38,16 @@ train: {global_batch: 32}
 """
 
 
+PAIRS = """
+data:
+  flow: {height: 8, width: 8}
+model:
+  inputs: {flow: {height: 8, width: 8}}
+  outputs: {flow: {}}
+train: {global_batch: 32}
+"""
+
+
 def problems(tmp_path: Path, text: str, *overrides: str) -> list[str]:
     (tmp_path / "run.yaml").write_text(text)
     try:
@@ -72,6 +82,10 @@ def problems(tmp_path: Path, text: str, *overrides: str) -> list[str]:
         (WORDS, [], []),
         (WORDS, ["model.outputs.label={num_classes: 3}"], []),
         (WORDS, ["model.outputs.text=null", "model.outputs.label.num_classes=3"], ["data.text.masking"]),
+        (PAIRS, [], []),
+        (PAIRS, ["model.outputs.flow=null", "model.outputs.label.num_classes=3"], ["data.flow"]),
+        (PAIRS, ["data.flow.test_height=4"], ["data.flow.test_height"]),
+        (CLASSES, ["model.inputs.flow={}", "model.outputs.flow={}"], ["data.flow", "model.outputs.flow"]),
         (AGAIN, [], []),
         (AGAIN, ["model.outputs.label.num_classes=3", "data.mix={}"], ["data.mix"]),
         (AGAIN, ["model.outputs.image.shape=[8, 4]"], ["model.outputs.image.shape"]),

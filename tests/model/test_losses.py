@@ -59,3 +59,16 @@ def test_errors_of_grids_are_means_over_a_sample_and_sums_over_samples() -> None
     torch.testing.assert_close(absolute_error_sum(ones, 0 * ones, torch.tensor([1.0, 2.0])), torch.tensor(3.0))
     motion = ones * torch.tensor([3.0, 4.0])
     torch.testing.assert_close(end_point_error_sum(motion, 0 * ones, torch.tensor([1.0, 2.0])), torch.tensor(15.0))
+
+
+def test_motion_that_is_unknown_counts_nowhere() -> None:
+    said = torch.zeros(3, 2, 2, 2, requires_grad=True)
+    target = torch.tensor([3.0, 4.0]).expand(3, 2, 2, 2).clone()
+    target[0, 0], target[1] = torch.nan, torch.nan
+    error = end_point_error_sum(said, target, torch.ones(3))
+    torch.testing.assert_close(error, torch.tensor(10.0))
+    error.backward()
+    assert said.grad is not None
+    assert not said.grad[0, 0].any()
+    assert not said.grad[1].any()
+    torch.testing.assert_close(said.grad[0, 1], 2 * said.grad[2, 1])

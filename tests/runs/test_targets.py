@@ -66,9 +66,20 @@ model:
   inputs: {{image: {{height: 4, width: 4, positions: {{num_bands: 2}}}}}}
   outputs: {{label: {{num_classes: 2, pooling: query}}, labels: {{shade: {{num_classes: 2, pooling: query}}}}}}
 {SMALL}"""
+PAIRS = f"""
+data:
+  flow: {{height: 8, width: 8, test_height: 12, test_width: 16}}
+  lanes: 4
+  window: 16
+model:
+  inputs: {{flow: {{height: 8, width: 8, project_to: 12, positions: {{num_bands: 2}}}}}}
+  outputs: {{flow: {{rescale: 1.0}}}}
+  decoder: {{output_width: 16}}
+{SMALL}"""
 CASES = {
     "again": AGAIN,
     "named": NAMED,
+    "pairs": PAIRS,
     "words": WORDS,
     "mixed": CLASSES.replace("LABELS", "mix: {mixup_alpha: 0.2}").replace("IS_MULTI", "false"),
     "several": CLASSES.replace("LABELS", "multi_label: true").replace("IS_MULTI", "true"),
@@ -76,17 +87,32 @@ CASES = {
 MEASURES = {
     "again": {"accuracy/all", "psnr/image"},
     "named": {"accuracy/all", "shade_accuracy/all"},
+    "pairs": {"end_point_error/flow"},
     "words": {"filled_in/text"},
     "mixed": {"accuracy/all"},
     "several": {"mean_average_precision/all"},
 }
 
 
-def row(line: int) -> Row:
-    """A picture as bright as its class, and a sentence that is always the same."""
+def png(pixels: np.ndarray) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(np.full((4, 4), 250 * (line % 2), np.uint8)).save(file, "PNG")
-    members = Literal(file.getvalue(), "png"), Literal(b"every word is known", "txt")
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def pair(line: int) -> tuple[Literal, Literal, Literal]:
+    """The second frame is as bright as the first has moved to the right and down."""
+    motion = np.random.default_rng(line).uniform(-2, 2, 2).astype("<f4")
+    first, second = np.zeros((12, 16, 3), np.uint8), np.zeros((12, 16, 3), np.uint8)
+    second[..., :2] = 128 + 60 * motion
+    moved = b"PIEH" + np.array([16, 12], "<i4").tobytes() + np.tile(motion, 12 * 16).tobytes()
+    return Literal(png(first), "first.png"), Literal(png(second), "second.png"), Literal(moved, "flo")
+
+
+def row(line: int) -> Row:
+    """A picture as bright as its class, a sentence that is always the same, and frames that say how far they moved."""
+    picture = Literal(png(np.full((4, 4), 250 * (line % 2), np.uint8)), "png")
+    members = (picture, Literal(b"every word is known", "txt"), *pair(line))
     # Every fourth sample has no shade.
     named = {"shade": 1 - line % 2} if line % 4 else {}
     return Row(line, members, label=line % 2, named_labels=named, split="test" if line >= 64 else "train")
@@ -106,7 +132,7 @@ def test_a_run_learns_what_its_targets_say(tmp_path: Path, case: str) -> None:
     records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert MEASURES[case] <= {key for record in records if record["kind"] == "evaluation" for key in record}
     seen = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload().Tags()["images"]
-    assert seen == {"again": ["reconstructions/image"], "words": []}.get(case, ["inputs/image"])
+    assert seen == {"again": ["reconstructions/image"], "pairs": [], "words": []}.get(case, ["inputs/image"])
     losses = [record["loss"] for record in records if record["kind"] == "train"]
     assert len(losses) == 30
     # Mixed labels keep the entropy of their shares, which nothing can learn away.
