@@ -13,8 +13,8 @@ from data_shards.config import DataConfig
 from launch.activations import planned
 from launch.cluster import ClusterConfig
 from launch.folder import RunFolder
+from model.activation_memory import activation_bytes
 from model.cost import network_cost, total
-from model.plan import activation_bytes
 
 BYTES_PER_NUMBER = 4
 GIB = 2**30

@@ -6,6 +6,8 @@ from typing import Literal
 from model.config_grids import PositionsConfig, Problems, TokenGrid, cuts
 
 PixelRange = Literal["unit", "centred", "imagenet"]
+STEM_WIDTH = 64
+"""Channels of the convolution that may stand before tokens."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,12 @@ class ImageInput(TokenGrid):
     @property
     def content_width(self) -> int:
         """Channels of a patch, of the convolution or of the linear layer."""
-        return self.project_to or (64 if self.conv_stem else self.patch**2 * self.num_channels)
+        return self.project_to or self.raw_width
+
+    @property
+    def raw_width(self) -> int:
+        """Channels before the linear layer."""
+        return STEM_WIDTH if self.conv_stem else self.patch**2 * self.num_channels
 
     def problems(self) -> Problems:
         """Yield (key, sentence) of every problem."""
@@ -102,7 +109,12 @@ class VideoInput(TokenGrid):
     @property
     def content_width(self) -> int:
         """Channels of a box or of the linear layer."""
-        return self.project_to or self.patch_frames * self.patch**2 * self.num_channels
+        return self.project_to or self.raw_width
+
+    @property
+    def raw_width(self) -> int:
+        """Channels before the linear layer."""
+        return self.patch_frames * self.patch**2 * self.num_channels
 
     def problems(self) -> Problems:
         """Yield (key, sentence) of every problem."""
@@ -162,5 +174,14 @@ class FlowInput(TokenGrid):
     @property
     def content_width(self) -> int:
         """Channels of the neighbourhoods, of the convolution or of the linear layer."""
-        raw_width = 64 if self.conv_stem else 9 * self.num_channels * (1 if self.separate_frames else 2)
-        return self.project_to or raw_width
+        return self.project_to or self.raw_width
+
+    @property
+    def raw_width(self) -> int:
+        """Channels before the linear layer."""
+        return STEM_WIDTH if self.conv_stem else 9 * self.num_channels * self.frames_per_token
+
+    @property
+    def frames_per_token(self) -> int:
+        """Frames that a token shows."""
+        return 1 if self.separate_frames else 2

@@ -14,7 +14,7 @@ from model.config import PerceiverConfig
 from model.config_attention import AttentionConfig
 from model.config_inputs import AnyInput, TextInput
 from model.config_outputs import AnyOutput, FlowOutput, GridOutput, LabelOutput, TextOutput
-from model.config_pixels import FlowInput, ImageInput, VideoInput
+from model.config_pixels import STEM_WIDTH, FlowInput, ImageInput, VideoInput
 
 
 @dataclass(frozen=True)
@@ -111,27 +111,25 @@ def _adapter(modality: AnyInput) -> Cost:
 
 
 def _pixels(modality: ImageInput | VideoInput | FlowInput) -> Cost:
-    channels, cost = modality.num_channels, Cost()
-    match modality:
-        case ImageInput():
-            raw = modality.patch**2 * channels
-            if modality.conv_stem:
-                raw, cost = 64, _conv_stem(modality.height, modality.width, channels)
-        case VideoInput():
-            raw = modality.patch_frames * modality.patch**2 * channels
-        case FlowInput():
-            together = 1 if modality.separate_frames else 2
-            raw = 9 * channels * together
-            if modality.conv_stem:
-                stem = _conv_stem(modality.height, modality.width, channels * together)
-                raw, cost = 64, Cost(stem.parameters, stem.flops * 2 // together)
-    return cost + (_linear(raw, modality.project_to, modality.num_tokens) if modality.project_to else Cost())
+    project = _linear(modality.raw_width, modality.project_to, modality.num_tokens) if modality.project_to else Cost()
+    if isinstance(modality, VideoInput) or not modality.conv_stem:
+        return project
+    frames, runs = stem_frames(modality)
+    stem = _conv_stem(modality.height, modality.width, modality.num_channels * frames)
+    return project + Cost(stem.parameters, stem.flops * runs)
+
+
+def stem_frames(modality: ImageInput | FlowInput) -> tuple[int, int]:
+    """Return how many frames the convolution reads at once, and how often it runs for a sample."""
+    if isinstance(modality, ImageInput):
+        return 1, 1
+    return modality.frames_per_token, 2 // modality.frames_per_token
 
 
 def _conv_stem(height: int, width: int, channels: int) -> Cost:
-    """A 7x7 convolution of stride 2 to 64 channels, and a batch norm."""
-    weights = 49 * channels * 64
-    return Cost(weights + 2 * 64, 2 * -(-height // 2) * -(-width // 2) * weights)
+    """A 7x7 convolution of stride 2, and a batch norm."""
+    weights = 49 * channels * STEM_WIDTH
+    return Cost(weights + 2 * STEM_WIDTH, 2 * -(-height // 2) * -(-width // 2) * weights)
 
 
 def _decoder(config: PerceiverConfig, num_points: dict[str, int]) -> Cost:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.config_pixels import FlowInput, ImageInput, PixelRange, VideoInput
+from model.config_pixels import STEM_WIDTH, FlowInput, ImageInput, PixelRange, VideoInput
 from model.parameters import Convolution, Projection
 from model.positions import GridAdapter, Positions
 
@@ -51,10 +51,10 @@ def same_padding(length: int, side: int, stride: int) -> tuple[int, int]:
 class ConvStem(nn.Module):
     """A 7x7 convolution, batch norm, ReLU and a 3x3 max-pool, both of stride 2 and SAME padding: 224 -> 56."""
 
-    def __init__(self, num_channels: int, width: int = 64) -> None:
+    def __init__(self, num_channels: int) -> None:
         super().__init__()
-        self.convolution = Convolution(num_channels, width, side=7, stride=2)
-        self.norm = nn.BatchNorm2d(width)
+        self.convolution = Convolution(num_channels, STEM_WIDTH, side=7, stride=2)
+        self.norm = nn.BatchNorm2d(STEM_WIDTH)
 
     def forward(self, pixels: Float[Tensor, "B H W c"]) -> Float[Tensor, "B h w C"]:
         """Return the features, a quarter of the image's height and width."""
@@ -75,8 +75,7 @@ class ImageAdapter(GridAdapter):
         super().__init__()
         self.config = config
         self.stem = ConvStem(config.num_channels) if config.conv_stem else nn.Identity()
-        raw_width = 64 if config.conv_stem else config.patch**2 * config.num_channels
-        self.project = Projection(raw_width, config.project_to) if config.project_to else nn.Identity()
+        self.project = Projection(config.raw_width, config.project_to) if config.project_to else nn.Identity()
         self.positions = Positions(config.positions, config.grid)
 
     def content(self, pixels: Shaped[Tensor, "B H W c"], dtype: torch.dtype) -> Float[Tensor, "B M C"]:
@@ -92,8 +91,7 @@ class VideoAdapter(GridAdapter):
     def __init__(self, config: VideoInput) -> None:
         super().__init__()
         self.config = config
-        raw_width = config.patch_frames * config.patch**2 * config.num_channels
-        self.project = Projection(raw_width, config.project_to) if config.project_to else nn.Identity()
+        self.project = Projection(config.raw_width, config.project_to) if config.project_to else nn.Identity()
         self.positions = Positions(config.positions, config.grid)
 
     def content(self, pixels: Shaped[Tensor, "B T H W c"], dtype: torch.dtype) -> Float[Tensor, "B M C"]:
@@ -110,10 +108,8 @@ class FlowAdapter(GridAdapter):
     def __init__(self, config: FlowInput) -> None:
         super().__init__()
         self.config = config
-        frames = 1 if config.separate_frames else 2
-        self.stem = ConvStem(frames * config.num_channels) if config.conv_stem else None
-        raw_width = 64 if config.conv_stem else 9 * config.num_channels * frames
-        self.project = Projection(raw_width, config.project_to) if config.project_to else nn.Identity()
+        self.stem = ConvStem(config.frames_per_token * config.num_channels) if config.conv_stem else None
+        self.project = Projection(config.raw_width, config.project_to) if config.project_to else nn.Identity()
         self.positions = Positions(config.positions, config.grid)
 
     def content(self, pixels: Shaped[Tensor, "B 2 H W c"], dtype: torch.dtype) -> Float[Tensor, "B M C"]:

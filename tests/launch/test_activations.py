@@ -4,11 +4,11 @@ import pytest
 
 from configs.run import RunConfig
 from launch.activations import GIB, planned
+from model.activation_memory import activation_bytes
 from model.config import PerceiverConfig
 from model.config_inputs import InputsConfig
 from model.config_outputs import LabelOutput, OutputsConfig
 from model.config_pixels import ImageInput
-from model.plan import activation_bytes
 from trainer.config import TrainConfig
 
 NETWORK = PerceiverConfig(

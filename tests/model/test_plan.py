@@ -2,6 +2,7 @@
 
 import dataclasses
 import weakref
+from itertools import product
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import model.tiled
+from model.activation_memory import activation_bytes
 from model.config import ActivationCheckpointing, PerceiverConfig
 from model.config_attention import AttentionConfig
 from model.config_grids import PositionsConfig
@@ -18,7 +20,7 @@ from model.config_outputs import LabelOutput, OutputsConfig
 from model.config_pixels import ImageInput
 from model.cost import network_cost, total
 from model.perceiver import Perceiver
-from model.plan import POLICIES, Device, activation_bytes, fastest_policy, plan
+from model.plan import POLICIES, Device, fastest_policy, plan
 
 BANDS = PositionsConfig(num_bands=16)
 CONFIG = PerceiverConfig(
@@ -81,11 +83,31 @@ def _small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model.tiled, "CPU_TILE_ELEMENTS", 2**13)
 
 
+IMAGES = {
+    "pixels": CONFIG.inputs.image,
+    "patches": ImageInput(height=96, width=96, patch=4, project_to=64, positions=BANDS),
+    "stem": ImageInput(height=96, width=96, conv_stem=True, positions=BANDS),
+}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", [policy for policy in POLICIES if policy != "offload"])
-@pytest.mark.parametrize("form", ["plain", "absorbed", "separable"])
-def test_activations_are_within_a_tenth_of_what_a_step_holds(policy: ActivationCheckpointing, form: Any) -> None:  # noqa: ANN401
-    config = dataclasses.replace(CONFIG, cross_attend_form=form, activation_checkpointing=policy)
+@pytest.mark.parametrize(
+    ("form", "image"), [("separable", "pixels"), *product(["plain", "absorbed"], ["pixels", "patches", "stem"])]
+)
+def test_activations_are_within_a_tenth_of_what_a_step_holds(
+    policy: ActivationCheckpointing,
+    form: Any,  # noqa: ANN401
+    image: str,
+) -> None:
+    inputs = InputsConfig(image=IMAGES[image])
+    config = dataclasses.replace(CONFIG, inputs=inputs, cross_attend_form=form, activation_checkpointing=policy)
+    assert BATCH * activation_bytes(config) == pytest.approx(measured_peak(config), rel=0.1)
+
+
+@pytest.mark.parametrize("policy", ["blocks", "layers", "selective"])
+def test_every_second_block_is_planned_as_it_is_held(policy: ActivationCheckpointing) -> None:
+    config = dataclasses.replace(CONFIG, activation_checkpointing=policy, checkpoint_every=2)
     assert BATCH * activation_bytes(config) == pytest.approx(measured_peak(config), rel=0.1)
 
 
