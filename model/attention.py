@@ -64,6 +64,14 @@ def normalised(tokens: Float[Tensor, "*S C"]) -> Float[Tensor, "*S C"]:
     return functional.layer_norm(tokens, tokens.shape[-1:], eps=EPSILON)
 
 
+def in_autocast(tokens: Float[Tensor, "*S C"]) -> Float[Tensor, "*S C"]:
+    """Return the tokens in the precision in which autocast would multiply them, if it is on."""
+    device = tokens.device.type
+    if tokens.dtype != torch.float32 or not torch.is_autocast_enabled(device):
+        return tokens
+    return tokens.to(torch.get_autocast_dtype(device))
+
+
 class Attention(nn.Module):
     """The four projections around `attend`."""
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from model.attention import CrossAttend, SelfAttend, normalised
+from model.attention import CrossAttend, SelfAttend, in_autocast, normalised
 from model.compilation import frugal_inductor
 from model.config import PerceiverConfig
 from model.forms import read_form
@@ -89,7 +89,7 @@ class Encoder(nn.Module):
         if isinstance(tokens.parts, GridTokens):
             values, source = None, SeparableTokens(tokens.parts)
         else:
-            values = normalised(tokens.parts)
+            values = in_autocast(normalised(tokens.parts))
             source = DenseTokens(values)
 
         def read(index: int, latents_BND: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ the one before it was: fresh arrays come from the operating system page by page,
 """
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from functools import cache
 from importlib.util import find_spec
 from math import e, log2, prod
@@ -18,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from model.token_sources import SeparableTokens, TokenSource
+from model.token_sources import DenseTokens, SeparableTokens, TokenSource
 
 # Scores are taken to this base, in which CPUs exponentiate three times faster.
 LOG2_E = log2(e)
@@ -40,13 +39,14 @@ def read_tokens(
 
     `values_BMC` are the source's tokens where they need a gradient. A sample with no valid token gets some finite mean.
     """
-    # The separable form's products are small, and autocast would round scores that the backward pass does not.
-    precise = isinstance(source, SeparableTokens)
-    with torch.autocast(queries_BNC.device.type, enabled=False) if precise else nullcontext():
+    # Autocast would round scores in the forward pass alone: what the tokens are held in decides for both passes.
+    with torch.autocast(queries_BNC.device.type, enabled=False):
         if isinstance(source, SeparableTokens) and _has_kernel(queries_BNC.device, source.dtype):
             from model.grid_read import read_grid
 
             return read_grid(queries_BNC, source, valid_BM)
+        if isinstance(source, DenseTokens):
+            queries_BNC = queries_BNC.to(source.dtype)
         out: Tensor = _Read.apply(queries_BNC, values_BMC, source, valid_BM)  # type: ignore[no-untyped-call]
     return out
 

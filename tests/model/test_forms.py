@@ -83,6 +83,32 @@ def test_forms_agree_in_all_gradients(inputs: InputsConfig, form: Form, masked: 
         torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-12, msg=name)
 
 
+def test_autocast_holds_absorbed_tokens_in_its_precision_and_is_as_near_as_the_plain_form() -> None:
+    inputs = InputsConfig(image=IMAGE, audio=AudioInput(num_samples=12, patch=4, positions=FEW))
+    config = dataclasses.replace(BASE, inputs=inputs)
+    held: list[Tensor] = []
+
+    def gradients(form: Form, *, autocast: bool) -> Tensor:
+        given = dataclasses.replace(config, cross_attend_form=form)
+        with (
+            torch.autograd.graph.saved_tensors_hooks(
+                lambda tensor: held.append(tensor) or tensor, lambda tensor: tensor
+            ),
+            torch.autocast("cpu", torch.bfloat16, enabled=autocast),
+        ):
+            found = answers_and_gradients(given, None)
+        return torch.cat([tensor.float().flatten() for tensor in found.values()])
+
+    exact = gradients("plain", autocast=False)
+    plain_error = (gradients("plain", autocast=True) - exact).norm()
+    held.clear()
+    absorbed_error = (gradients("absorbed", autocast=True) - exact).norm()
+    assert 0 < absorbed_error < 2 * plain_error
+    tokens = [tensor.dtype for tensor in held if tensor.shape == (3, config.num_tokens, config.token_width)]
+    # What the norm reads stays float32; what each cross-attend reads does not.
+    assert tokens.count(torch.bfloat16) == config.num_cross_attends
+
+
 def test_the_cheapest_form_is_chosen() -> None:
     assert read_form(BASE) == "separable"
     assert read_form(dataclasses.replace(BASE, cross_attend_form="plain")) == "plain"

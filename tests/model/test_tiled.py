@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 import model.tiled
-from model.attention import normalised
+from model.attention import in_autocast, normalised
 from model.positions import axis_features, fourier_features, grid_places
 from model.tiled import TokenSource, read_tokens
 from model.token_sources import DenseTokens, GridTokens, SeparableTokens
@@ -82,6 +82,24 @@ def test_autocast_rounds_nothing_that_the_backward_pass_of_separable_tokens_comp
     expected = read_tokens(queries, source)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(read_tokens(queries, source), expected)
+
+
+def test_autocast_multiplies_dense_tokens_in_its_precision_in_both_passes() -> None:
+    values = random(2, 11, 8, seed=1).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        held = in_autocast(values)
+        assert in_autocast(values.double()).dtype == torch.float64
+    assert held.dtype == torch.bfloat16
+    assert in_autocast(values) is values
+    results = []
+    for enabled in (True, False):
+        queries, tokens = random(2, 5, 8).float().requires_grad_(), held.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            out = read_tokens(queries, DenseTokens(tokens), None, tokens)
+        assert out.dtype == torch.bfloat16
+        results.append((out, *torch.autograd.grad(out.float().square().sum(), (queries, tokens))))
+    assert all(torch.equal(on, off) for on, off in zip(*results, strict=True))
+    assert results[0][1].dtype == torch.float32
 
 
 @pytest.mark.usefixtures("tile_elements")
