@@ -9,7 +9,7 @@ import numpy as np
 
 from data_shards import members as member_names
 from data_shards.batch import NO_LABEL, Sample
-from data_shards.config import DataConfig
+from data_shards.config import DataConfig, FlowConfig
 from data_shards.transforms import audio, flow, image, points, text, video
 from data_shards.transforms.masking import mask_words
 
@@ -40,18 +40,17 @@ def prepare(
     targets: dict[str, np.ndarray] = {}
     lengths = {}
     for modality in _shown(sorted(extensions.keys() & config.modalities().keys()), config.modality_dropout, rng):
-        extension = extensions[modality]
+        section, extension = config.modalities()[modality], extensions[modality]
         try:
-            if modality == "flow":
-                assert config.flow is not None
-                arrays["flow"], targets["flow"] = flow.fit(members, config.flow, rng)
-                lengths["flow"] = len(arrays["flow"])
-                continue
-            arrays[modality], lengths[modality] = _FITS[modality](
-                members[extension], config.modalities()[modality], rng
-            )
+            if isinstance(section, FlowConfig):
+                # Of several members, which its errors name.
+                arrays[modality], targets[modality] = flow.fit(members, section, rng)
+                lengths[modality] = len(arrays[modality])
+            else:
+                arrays[modality], lengths[modality] = _FITS[modality](members[extension], section, rng)
         except ValueError as error:
-            raise BadMemberError(modality, f".{extension}: {error}") from error
+            where = "" if isinstance(section, FlowConfig) else f".{extension}: "
+            raise BadMemberError(modality, f"{where}{error}") from error
     if "text" in arrays and config.text is not None and config.text.masking is not None:
         arrays["text"], targets["text"] = mask_words(arrays["text"], lengths["text"], config.text.masking, rng)
     weight, labels, named_labels = _record(members, config.labels)

@@ -1,6 +1,5 @@
 """One sample on its way into a shard: where the bytes of its members come from, its label, its weight."""
 
-import typing
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -58,30 +57,16 @@ class File:
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(File):
     """A file on disk that is one of the two frames of a pair."""
 
-    file: File
-    place: typing.Literal["first", "second"]
+    place: str
+    """Either first or second."""
 
     @property
     def extension(self) -> str:
         """Place and suffix, such as "first.png"."""
-        return f"{self.place}.{self.file.extension}"
-
-    @property
-    def origin(self) -> str:
-        """The path."""
-        return self.file.origin
-
-    @property
-    def num_bytes(self) -> int:
-        """Its size."""
-        return self.file.num_bytes
-
-    def read(self) -> bytes:
-        """Return the whole file."""
-        return self.file.read()
+        return f"{self.place}.{Path(self.path).suffix[1:].lower()}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,5 +90,6 @@ def _npz(view: memoryview) -> NDArray[np.generic]:
                 return _npy(memoryview(file.read()))
     except KeyError as error:
         raise ValueError(f".npz file has the arrays {', '.join(names)}; expected one named points") from error
+    # zipfile says NotImplementedError of a compression that it does not know, RuntimeError of an encrypted file.
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError, zlib.error) as error:
         raise ValueError(f"corrupt .npz file ({error})") from error

@@ -167,8 +167,8 @@ def _pair(line: int, cells: Mapping[str, Any], folder: Path) -> tuple[Content, .
         return ()
     if len(given) < len(PAIR):
         raise ValueError(f"line {line}: has {' and '.join(given)}; a pair of frames needs first, second and flow")
-    first, second, motion = (File(str(folder / str(cells[column]))) for column in PAIR)
-    contents: tuple[Content, ...] = (Frame(first, "first"), Frame(second, "second"), motion)
+    first, second, motion = (str(folder / str(cells[column])) for column in PAIR)
+    contents = (Frame(first, "first"), Frame(second, "second"), File(motion))
     for column, content, expected in zip(PAIR, contents, ("flow", "flow", "motion"), strict=True):
         if content_of(content.extension) != expected:
             raise ValueError(f"line {line}: {cells[column]!r} is not a kind of {column} file that is read; convert it")

@@ -13,6 +13,7 @@ from PIL import Image
 from data_shards import decode
 from data_shards.config import DataConfig, FlowConfig
 from data_shards.open import eval_loader, train_loader
+from data_shards.prepare import prepare
 from data_shards.show import contact_sheet
 from data_shards.sources import table
 from data_shards.verify import verify
@@ -125,9 +126,18 @@ def test_evaluation_cuts_larger_frames_about_the_centre(shards: Path) -> None:
 def test_frames_that_are_too_small_are_bad_samples(shards: Path) -> None:
     with (
         train_loader(config(shards, FlowConfig(ROWS + 1, 7)), seed=0, global_batch=6) as loader,
-        pytest.raises(ValueError, match=r"\.first\.ppm: frames of 12 x 20 pixels are smaller than the 13 x 7"),
+        pytest.raises(ValueError, match=r": \d+: frames of 12 x 20 pixels are smaller than the 13 x 7"),
     ):
         loader(0)
+
+
+def test_a_bad_member_of_a_pair_is_named_once() -> None:
+    members = {"first.ppm": ppm(np.zeros((2, 3, 3), np.uint8)), "second.ppm": ppm(np.zeros((2, 3, 3), np.uint8))}
+    flow = DataConfig(flow=FlowConfig(2, 3))
+    with pytest.raises(ValueError, match=r"^a pair of frames is without its motion$"):
+        prepare(members, flow)
+    with pytest.raises(ValueError, match=r"^\.flo: not a \.flo file"):
+        prepare({**members, "flo": b"PNG!"}, flow)
 
 
 def test_pairs_are_verified_and_shown(shards: Path) -> None:
