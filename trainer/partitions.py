@@ -163,7 +163,7 @@ class EvenParameters:
 
     def segments(self) -> dict[Tensor, list[Segment]]:
         """Fail: LAMB's norms over these cuts were never shown to be exact, and the configuration refuses them."""
-        raise NotImplementedError
+        raise AssertionError("the configuration should have refused LAMB at ZeRO 3")
 
     def refresh(self) -> None:
         """Copy the fp32 parts into the partitioned weights, and gather those that stay gathered. Collective."""
