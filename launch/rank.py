@@ -86,4 +86,9 @@ def _redirect(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(RunFolder(Path(sys.argv[1]))))
+    status = main(RunFolder(Path(sys.argv[1])))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not through the interpreter's shutdown: after an error gloo's threads may still hold tensors, abort there, and the
+    # status that decides on a restart would be lost.
+    os._exit(status)

@@ -1,6 +1,8 @@
 """World: which of how many processes this is, on which device, and what they agree on."""
 
 import os
+import time
+import weakref
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TypeVar
@@ -11,6 +13,8 @@ from torch import Tensor
 from torch._C._distributed_c10d import HashStore
 
 T = TypeVar("T")
+
+_RELEASE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,15 @@ class World:
     def close(self) -> None:
         """Leave together. A process that ends without this can abort or hang at its exit. Collective."""
         if dist.is_initialized():
-            self.barrier()
+            last = torch.zeros(())
+            dist.all_reduce(last)
+            held = weakref.ref(last)
+            del last
+            # Gloo's thread lets go of a tensor after the exchange, for which it needs the interpreter: where that is
+            # shutting down already, the process aborts. Destroying the group does not wait, since DeepSpeed keeps it.
+            deadline = time.monotonic() + _RELEASE_SECONDS
+            while held() is not None and time.monotonic() < deadline:
+                time.sleep(0.001)
             dist.destroy_process_group()
 
 

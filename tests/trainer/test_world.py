@@ -1,0 +1,26 @@
+"""The processes of a run leave in good order, however late gloo's threads let go of what they were given."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from launch import attempts
+from launch.fence import NUMBER
+from launch.folder import RunFolder
+from launch.restarts import BAD_INPUT
+
+pytestmark = pytest.mark.slow
+RunRanks = Callable[..., list]
+
+
+def test_a_world_that_was_closed_ends_without_an_abort(run_ranks: RunRanks) -> None:
+    assert run_ranks("leave", 2) == [True, True]
+
+
+def test_a_rank_that_met_bad_input_ends_with_its_status(
+    run_ranks: RunRanks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts.begin(RunFolder(tmp_path), job_id="", nodes=["here"])
+    monkeypatch.setenv(NUMBER, "1")
+    assert run_ranks("leave", 2, tmp_path, fails=True) == [BAD_INPUT, BAD_INPUT]
