@@ -13,7 +13,7 @@ from configs.run import RunConfig, load
 from data_shards.batch import Batch
 from data_shards.loader import Loader
 from launch import pictures
-from launch.folder import RunFolder, existing
+from launch.folder import RunFolder, as_typed, existing
 from launch.loaders import absolute, label_names, test_loader
 from launch.together import together
 from model.perceiver import Perceiver
@@ -107,7 +107,8 @@ def _tell(folder: RunFolder, step: int, found: Evaluation) -> None:
     }
     width = max(20, *map(len, lines))
     sys.stdout.writelines(f"  {title:<{width}} {value:>8}\n" for title, value in lines.items())
-    sys.stdout.write(f"pictures: {folder.pictures_folder}\ncurves: tensorboard --logdir {folder.tensorboard_folder}\n")
+    sys.stdout.write(f"pictures: {as_typed(folder.pictures_folder)}\n")
+    sys.stdout.write(f"curves: tensorboard --logdir {as_typed(folder.tensorboard_folder)}\n")
 
 
 def _title(measure: str, name: str) -> str:

@@ -123,3 +123,9 @@ def existing(folder: RunFolder) -> RunFolder:
     if not folder.exists:
         raise ValueError(f"{folder.path}: holds no run (no config.yaml); `perceiver train CONFIG --run RUN` makes one")
     return folder
+
+
+def as_typed(path: Path) -> str:
+    """Return a path as it is typed here: relative where it lies below the working directory."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith(os.pardir) else relative

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from configs.run import difference, load
 from launch import attempts
-from launch.folder import RunFolder, existing
+from launch.folder import RunFolder, as_typed, existing
 from launch.freeze import changed_files
 from launch.open_run import open_run
 
@@ -27,7 +27,7 @@ def fork(path: Path, new_path: Path, overrides: Sequence[str]) -> int:
         # Checkpoints are never changed, so that both runs may share the bytes.
         shutil.copytree(old.checkpoints_folder / name, beside, copy_function=_link)
         beside.rename(new.checkpoints_folder / name)
-    sys.stdout.write(f"{new.path}: goes on from step {step} of {old.path}\n")
+    sys.stdout.write(f"{as_typed(new.path)}: goes on from step {step} of {as_typed(old.path)}\n")
     for line in difference(load(old.config_path), config):
         sys.stdout.write(f"  {line}\n")
     return 0

@@ -56,7 +56,11 @@ class Plan:
         )
         kept, free = self.kept_checkpoints * self.checkpoint_bytes / GIB, self.free_bytes / GIB
         yield f"{self.kept_checkpoints} checkpoints take {kept:.3f} GiB of {free:.0f} GiB that are free"
-        yield f"a stop takes {self.save_seconds:.1f} s ({'measured' if self.is_measured else 'assumed'})"
+        if self.is_measured:
+            yield f"a stop takes {self.save_seconds:.1f} s (measured)"
+        else:
+            how = f"at {ASSUMED_WRITE_BYTES_PER_SECOND / 1e6:.0f} MB/s; not measured yet"
+            yield f"a stop takes a step and {self.save_seconds:.2f} s for its save ({how})"
 
 
 def make(config: RunConfig, profile: ClusterConfig, folder: RunFolder) -> Plan:

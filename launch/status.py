@@ -1,7 +1,6 @@
 """`perceiver status`: how far runs are, from their folders and, where there is one, from Slurm's queue."""
 
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from rich.table import Column, Table
 
 from configs.run import load
 from launch import attempts, submission
-from launch.folder import RunFolder, existing
+from launch.folder import RunFolder, as_typed, existing
 from launch.queue import UNKNOWN, Job
 from launch.restarts import Attempt
 from trainer import ledger, lock
@@ -135,8 +134,7 @@ def _cell(name: str, value: str | float | None) -> str:
     if value is None:
         return "-"
     if name == "run":
-        # As short as a path can be typed here.
-        return min(str(value), os.path.relpath(str(value)), key=len)
+        return as_typed(Path(str(value)))
     if name == "eta_seconds":
         minutes, seconds = divmod(int(value), 60)
         return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 import shlex
 import sys
 import textwrap
@@ -13,7 +12,7 @@ from pathlib import Path
 from configs.run import RunConfig, load
 from launch import cluster, plan, slurm, submission
 from launch.cluster import ClusterConfig
-from launch.folder import RunFolder, existing
+from launch.folder import RunFolder, as_typed, existing
 from launch.loaders import absolute
 from launch.open_run import open_run
 from launch.plan import Plan
@@ -87,7 +86,7 @@ def _send(folders: list[RunFolder], profile: ClusterConfig, planned: Plan, *, as
         return 0
     for sentence in planned.sentences():
         sys.stdout.write(f"  {sentence}\n")
-    names = " ".join(shlex.quote(os.path.relpath(folder.path)) for folder in folders)
+    names = " ".join(shlex.quote(as_typed(folder.path)) for folder in folders)
     sys.stdout.write(f"submitted job {sent[0].job_id}{' and its array' if len(sent) > 1 else ''}\n")
     sys.stdout.write(f"next: perceiver status --watch {names}\n")
     if len(folders) == 1:

@@ -14,7 +14,7 @@ from data_shards.order import Order
 from data_shards.quarantine import num_listed
 from launch.activations import planned
 from launch.fence import Fence
-from launch.folder import RunFolder
+from launch.folder import RunFolder, as_typed
 from launch.loaders import absolute, identity, test_loader, train_loader
 from launch.open_run import open_run
 from launch.shown import shown
@@ -195,6 +195,6 @@ def _tell(config: RunConfig, folder: RunFolder, outcome: str, state: RunState, r
         )
     else:
         sys.stdout.write(
-            f"finished at step {state.step}; curves: tensorboard --logdir {folder.tensorboard_folder}\n"
-            f"evaluate: perceiver eval {folder.path}\n"
+            f"finished at step {state.step}; curves: tensorboard --logdir {as_typed(folder.tensorboard_folder)}\n"
+            f"evaluate: perceiver eval {as_typed(folder.path)}\n"
         )

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.folder import RunFolder
+from launch.folder import RunFolder, as_typed
 
 
 def test_a_new_folder_is_made_with_its_parts(tmp_path: Path) -> None:
@@ -23,3 +23,10 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"file/run: cannot be written \(Not a directory\)"):
         RunFolder(tmp_path / "file" / "run").create()
+
+
+def test_a_path_is_told_as_it_would_be_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert as_typed(tmp_path / "runs" / "digits") == "runs/digits"
+    assert as_typed(tmp_path) == "."
+    assert as_typed(tmp_path.parent / "elsewhere") == str(tmp_path.parent / "elsewhere")

@@ -65,7 +65,9 @@ def test_a_batch_that_does_not_divide_over_the_ranks_is_refused_before_the_queue
 def test_shards_that_are_missing_or_cut_are_named_before_the_queue(
     config: RunConfig, shards: Path, tmp_path: Path
 ) -> None:
-    assert plan.make(config, ClusterConfig(), RunFolder(tmp_path / "run")).micro_batches == 1
+    planned = plan.make(config, ClusterConfig(), RunFolder(tmp_path / "run"))
+    assert planned.micro_batches == 1
+    assert any("not measured yet" in sentence for sentence in planned.sentences())
     (shards / "train" / "000000.tar").write_bytes(b"x" * 99)
     with pytest.raises(ValueError, match=r"000000.tar: has 99 bytes, the manifest says 100"):
         plan.make(config, ClusterConfig(), RunFolder(tmp_path / "run"))
@@ -77,7 +79,8 @@ def test_a_signal_that_leaves_less_time_than_a_save_took_is_refused(config: RunC
     folder.metrics_path.write_text(
         '{"kind": "train", "step": 1, "step_seconds": 2.0}\n{"kind": "save", "step": 1, "seconds": 40.0}\n{"half'
     )
-    plan.make(config, ClusterConfig(signal_seconds=84), folder)
+    planned = plan.make(config, ClusterConfig(signal_seconds=84), folder)
+    assert "a stop takes 42.0 s (measured)" in planned.sentences()
     with pytest.raises(ValueError, match="signal_seconds is 83, but a stop takes 42 s; set it to 168"):
         plan.make(config, ClusterConfig(signal_seconds=83), folder)
 
