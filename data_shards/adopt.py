@@ -1,16 +1,18 @@
 """Adopts tars that webdataset, img2dataset or GNU tar wrote: an index beside each, and a manifest."""
 
 import hashlib
+import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from data_shards import manifest
 from data_shards.folder import refuse_outside
 from data_shards.manifest import Manifest, ShardEntry, Shards, Split
-from data_shards.members import LABEL, modality_of
+from data_shards.members import LABEL, RECORD, modality_of
 from data_shards.tar_index import TarIndex
 
 MAX_LABEL = 1_000_000
@@ -24,6 +26,9 @@ class _Adopted:
 
     entry: ShardEntry
     labels: Counter[int]
+    """Samples of each class."""
+    named: Counter[str]
+    """How many classes each further label has here."""
 
 
 def index(folder: Path, *, progress: Callable[[int, int], None] | None = None) -> Manifest:
@@ -83,29 +88,58 @@ def _tars(folder: Path) -> list[Path]:
 
 def _adopt(path: Path, folder: Path) -> _Adopted:
     index = TarIndex.from_tar(path)
-    labels = _labels(path, index)
-    index.write(path.with_suffix(".idx"))
-    return _Adopted(describe(path, folder, index), labels)
-
-
-def _labels(path: Path, index: TarIndex) -> Counter[int]:
     labels: Counter[int] = Counter()
+    named: Counter[str] = Counter()
+    for key, name, given in _labels(path, index):
+        text = str(given)
+        if not text.isdecimal() or len(text) > 20 or int(text) > MAX_LABEL:
+            which = f"label {name!r}" if name else "label"
+            raise ValueError(
+                f"{path}: {key}: {which} {text[:40]!r} is not a number from 0 to {MAX_LABEL}; pack it anew"
+            )
+        if name:
+            named |= Counter({name: int(text) + 1})
+        else:
+            labels[int(text)] += 1
+    index.write(path.with_suffix(".idx"))
+    return _Adopted(describe(path, folder, index), labels, named)
+
+
+def _labels(path: Path, index: TarIndex) -> Iterator[tuple[str, str, object]]:
+    """Yield (key, name of a further label or "", label) for every label, as it stands there."""
     with path.open("rb") as file:
         for sample, key in enumerate(index.keys):
-            if (place := index.members(sample).get(LABEL)) is None:
-                continue
-            file.seek(place[0])
-            text = file.read(place[1])
-            if not text.strip().isdigit() or len(text) > 20 or int(text) > MAX_LABEL:
-                shown = text[:40].decode(errors="replace")
-                raise ValueError(f"{path}: {key}: label {shown!r} is not a number from 0 to {MAX_LABEL}; pack it anew")
-            labels[int(text)] += 1
-    return labels
+            members = index.members(sample)
+            found = {}
+            for member in (LABEL, RECORD):
+                if member in members:
+                    file.seek(members[member][0])
+                    found[member] = file.read(members[member][1])
+            if LABEL in found:
+                yield key, "", found[LABEL].decode(errors="replace").strip()
+            fields = _fields(found.get(RECORD, b""))
+            several, named = fields.get("labels"), fields.get("named_labels")
+            yield from ((key, "", label) for label in (several if isinstance(several, list) else ()))
+            yield from ((key, name, label) for name, label in (named.items() if isinstance(named, dict) else ()))
+
+
+def _fields(record: bytes) -> dict[str, Any]:
+    """Return what a record says, if it speaks of labels; those of others are about other things."""
+    if b'labels"' not in record:
+        return {}
+    try:
+        fields = json.loads(record)
+    except ValueError:
+        return {}
+    return fields if isinstance(fields, dict) else {}
 
 
 def _manifest(splits: dict[str, list[_Adopted]]) -> Manifest:
     totals = {name: sum((shard.labels for shard in shards), Counter[int]()) for name, shards in splits.items()}
     num_classes = max((label + 1 for total in totals.values() for label in total), default=0)
+    named: Counter[str] = Counter()
+    for shard in (shard for shards in splits.values() for shard in shards):
+        named |= shard.named
     return Manifest(
         {
             name: Split(
@@ -113,6 +147,12 @@ def _manifest(splits: dict[str, list[_Adopted]]) -> Manifest:
             )
             for name, shards in splits.items()
         },
-        tuple(str(label) for label in range(num_classes)),
+        _numbers(num_classes),
+        {name: _numbers(count) for name, count in sorted(named.items())},
         adopted=True,
     )
+
+
+def _numbers(count: int) -> tuple[str, ...]:
+    """Return names for classes that have none."""
+    return tuple(str(label) for label in range(count))

@@ -64,7 +64,7 @@ def table(
 ) -> None:
     """A table with the columns image, audio, video, points, text (paths, or text in the cell), label, weight, split.
 
-    Further labels have columns label.NAME.
+    Further labels have columns label.NAME; optical flow has first, second (frames) and flow (a .flo file).
 
     Example: perceiver data build table samples.csv data/samples
     """

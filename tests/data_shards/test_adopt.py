@@ -43,6 +43,41 @@ def test_bad_tars_are_named_and_no_manifest_is_written(tmp_path: Path, write_tar
     assert not (tmp_path / "manifest.json").exists()
 
 
+def test_labels_of_records_are_adopted_and_what_others_record_is_let_be(tmp_path: Path, write_tar: WriteTar) -> None:
+    records = {
+        "a": b'{"labels": [0, 2], "named_labels": {"writer": 3}}',
+        "b": b'{"labels": [2], "named_labels": {"writer": 1, "day": 0}}',
+        "c": b'{"caption": "no \\"labels\\" here", "labels": "none"}',
+        "d": b'["labels"]',
+        "e": b'"labels" and no JSON',
+    }
+    for split, keys in {"train": "abcde", "test": "b"}.items():
+        members = [part for key in keys for part in ((f"{key}.txt", b"x"), (f"{key}.json", records[key]))]
+        write_tar(tmp_path / split / "0.tar", members)
+    adopted = adopt.index(tmp_path)
+    counts = {name: split.label_counts for name, split in adopted.splits.items()}
+    assert counts == {"test": (0, 0, 1), "train": (1, 0, 2)}
+    assert adopted.label_names == ("0", "1", "2")
+    assert adopted.named_labels == {"day": ("0",), "writer": ("0", "1", "2", "3")}
+    assert manifest.read(tmp_path) == adopted
+
+
+@pytest.mark.parametrize(
+    ("record", "told"),
+    [
+        (b'{"named_labels": {"writer": "ann"}}', "a: label 'writer' 'ann' is not a number from 0"),
+        (b'{"named_labels": {"writer": -1}}', "a: label 'writer' '-1' is not a number from 0"),
+        (b'{"labels": [true]}', "a: label 'True' is not a number from 0"),
+    ],
+)
+def test_labels_of_records_that_are_no_numbers_are_refused(
+    tmp_path: Path, write_tar: WriteTar, record: bytes, told: str
+) -> None:
+    write_tar(tmp_path / "0.tar", [("a.txt", b"x"), ("a.json", record)])
+    with pytest.raises(ValueError, match=told):
+        adopt.index(tmp_path)
+
+
 def test_a_folder_without_tars_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no \.tar file in it"):
         adopt.index(tmp_path)
