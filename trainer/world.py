@@ -14,6 +14,7 @@ from torch._C._distributed_c10d import HashStore
 
 T = TypeVar("T")
 
+# For gloo's thread to let go of the last tensor; a debugger that keeps it must not keep the process.
 _RELEASE_SECONDS = 10.0
 
 
