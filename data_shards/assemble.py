@@ -25,6 +25,7 @@ class Source:
     """A dataset, opened."""
 
     name: str
+    split: str
     reader: Reader
     config: DataConfig
     draws_key: int | None
@@ -139,7 +140,7 @@ class Assembler:
         name = source.reader.name(shard)
         if self.quarantine is None:
             raise ValueError(f"{name}: {key}: {error}") from error
-        self.quarantine.add(BadSample(name, key, source.name, modality, str(error)))
+        self.quarantine.add(BadSample(name, key, source.split, source.name, modality, str(error)))
 
     def _check_labels(self, source: Source, shard: int, key: str, sample: Sample) -> None:
         if self.num_classes and (highest := max(_labels(sample), default=0)) >= self.num_classes:

@@ -15,6 +15,7 @@ class Dataset:
     name: str
     """Names it in the quarantine list and in messages; empty where it is the only one."""
     folder: ShardFolder
+    split_name: str
     split: Split
     label_names: tuple[str, ...]
     named_labels: Mapping[str, tuple[str, ...]]
@@ -50,7 +51,7 @@ def served(
     dropped = {kind: None for kind in config.modalities() if kind not in taken}
     folder.check(split)
     taken_config = replace(config, **dropped)  # type: ignore[arg-type]  # all None
-    return Dataset(name, folder, split, shards.label_names, shards.named_labels, taken_config, weight)
+    return Dataset(name, folder, split_name, split, shards.label_names, shards.named_labels, taken_config, weight)
 
 
 def check_modalities(datasets: Sequence[Dataset], split_name: str, config: DataConfig) -> None:

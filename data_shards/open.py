@@ -1,7 +1,6 @@
 """From the data section of a run's configuration to its loaders, its order and its data state."""
 
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -149,6 +148,7 @@ def _assembler(
     sources = [
         Source(
             dataset.name,
+            dataset.split_name,
             Reader(dataset.folder, dataset.split, live_bytes=live_bytes(dataset.split, order, world_size)),
             dataset.config,
             None if seed is None else draws.key("samples", dataset.split.fingerprint, seed),
@@ -166,10 +166,10 @@ def live_bytes(split: Split, order: Order, world_size: int) -> int:
     return -(-order.lanes // world_size) * (int(order.window * sample_bytes) + 3 * EXTENT_BYTES)
 
 
-def _num_samples(datasets: Sequence[Dataset]) -> Counter[tuple[str, str]]:
-    """Return the samples by (source, modality), with those of a source altogether under modality ""."""
-    counts: Counter[tuple[str, str]] = Counter()
+def _num_samples(datasets: Sequence[Dataset]) -> dict[tuple[str, str, str], int]:
+    """Return the samples by (split, source, modality), with those of a source altogether under modality ""."""
+    counts: dict[tuple[str, str, str], int] = {}
     for dataset in datasets:
-        counts[dataset.name, ""] = dataset.split.num_samples
-        counts.update({(dataset.name, kind): count for kind, count in dataset.split.shards.modalities.items()})
+        of_kinds = {"": dataset.split.num_samples, **dataset.split.shards.modalities}
+        counts |= {(dataset.split_name, dataset.name, kind): count for kind, count in of_kinds.items()}
     return counts

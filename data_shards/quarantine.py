@@ -4,8 +4,8 @@ import fcntl
 import json
 import os
 import threading
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,11 +22,18 @@ class BadSample:
 
     shard: str
     key: str
-    source: str
+    split: str = ""
+    """Of the shard; the rate of a split is that of its own samples. Empty in lists of older releases."""
+    source: str = ""
     """Dataset, where several are mixed."""
-    modality: str
+    modality: str = ""
     """What cannot be decoded; empty where the sample's bytes have changed."""
-    reason: str
+    reason: str = ""
+
+    @property
+    def counted_with(self) -> tuple[str, str, str]:
+        """Split, source and modality: whose samples it is one of."""
+        return self.split, self.source, self.modality
 
 
 def num_listed(path: Path) -> int:
@@ -37,25 +44,25 @@ def num_listed(path: Path) -> int:
 class Quarantine:
     """Bad samples by (shard, key) in a file of JSON lines that all ranks of a run and all its restarts share."""
 
-    def __init__(self, path: Path, max_bad_rate: float, num_samples: Mapping[tuple[str, str], int]) -> None:
-        """`num_samples` has, by (source, modality), how many samples there are; modality "" is all of them."""
+    def __init__(self, path: Path, max_bad_rate: float, num_samples: Mapping[tuple[str, str, str], int]) -> None:
+        """`num_samples` has, by (split, source, modality), how many there are; modality "" is all of them."""
         self._path = path
         self._max_bad_rate = max_bad_rate
         self._num_samples = num_samples
         self._known: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
 
-    def __reduce__(self) -> tuple[type["Quarantine"], tuple[Path, float, Mapping[tuple[str, str], int]]]:
+    def __reduce__(self) -> tuple[type["Quarantine"], tuple[Path, float, Mapping[tuple[str, str, str], int]]]:
         # Processes share the file alone.
         return Quarantine, (self._path, self._max_bad_rate, self._num_samples)
 
     def add(self, bad: BadSample) -> None:
-        """List a bad sample unless it is; ValueError where a source then has too many of a modality."""
+        """List a bad sample unless it is; ValueError where its split then has too many of its source and modality."""
         with self._lock:
             if (bad.shard, bad.key) not in self._known:
                 listed = self._written(bad)
                 self._known = {(other.shard, other.key) for other in listed}
-                self._check_rate(listed)
+                self._check_rate([other for other in listed if other.counted_with == bad.counted_with])
 
     def _written(self, bad: BadSample) -> list[BadSample]:
         """Return all that is listed, this sample among it."""
@@ -63,27 +70,33 @@ class Quarantine:
         with self._path.open("a+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
-            content = file.read()
-            lines = content.splitlines(keepends=True)
+            lines = file.read().splitlines(keepends=True)
             # A line without an end is what a killed process had time to write.
-            listed = [BadSample(**json.loads(line)) for line in lines if line.endswith(b"\n")]
+            whole = [line for line in lines if line.endswith(b"\n")]
+            listed = [other for line in whole for other in _parsed(line)]
             if all((other.shard, other.key) != (bad.shard, bad.key) for other in listed):
                 listed.append(bad)
-                file.truncate(sum(len(line) for line in lines if line.endswith(b"\n")))
+                file.truncate(sum(map(len, whole)))
                 file.write(json.dumps(asdict(bad)).encode() + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
         return listed
 
-    def _check_rate(self, listed: Sequence[BadSample]) -> None:
-        for (source, modality), count in Counter((bad.source, bad.modality) for bad in listed).items():
-            total = self._num_samples.get((source, modality), 0)
-            if count > self._max_bad_rate * total:
-                of_what = " of ".join(name for name in (modality or "samples", source) if name)
-                alike = [bad for bad in listed if (bad.source, bad.modality) == (source, modality)]
-                shown = sorted(alike, key=lambda bad: (bad.shard, bad.key))[:_LISTED]
-                raise ValueError(
-                    f"{count} of {total} {of_what} are bad, above data.max_bad_rate = {self._max_bad_rate}; mend or "
-                    f"leave out what {self._path} lists, or raise the rate: "
-                    + "; ".join(f"{bad.shard}: {bad.key}: {bad.reason}" for bad in shown)
-                )
+    def _check_rate(self, alike: Sequence[BadSample]) -> None:
+        """Raise ValueError where these, of one split, source and modality, are too many."""
+        split, source, modality = alike[0].counted_with
+        total = self._num_samples.get((split, source, modality), 0)
+        if len(alike) > self._max_bad_rate * total:
+            of_what = " of ".join(name for name in (modality or "samples", source, f"split {split!r}") if name)
+            shown = sorted(alike, key=lambda bad: (bad.shard, bad.key))[:_LISTED]
+            raise ValueError(
+                f"{len(alike)} of {total} {of_what} are bad, above data.max_bad_rate = {self._max_bad_rate}; mend or "
+                f"leave out what {self._path} lists, or raise the rate: "
+                + "; ".join(f"{bad.shard}: {bad.key}: {bad.reason}" for bad in shown)
+            )
+
+
+def _parsed(line: bytes) -> Iterator[BadSample]:
+    """Yield what a line lists: nothing where it is damaged, since a list of bad samples must not end the run."""
+    with suppress(ValueError, TypeError):
+        yield BadSample(**json.loads(line))

@@ -70,7 +70,8 @@ def test_too_many_bad_samples_end_the_run_with_their_list(tmp_path: Path, config
     for key in (b"tr001_0005", b"tr001_0006"):
         flip(Path(config.shards) / "train/000001.tar", key)
     loader = open_train(replace(config, max_bad_rate=1 / 60), tmp_path / "bad.jsonl")
-    with pytest.raises(ValueError, match=r"2 of 60 samples are bad, above data\.max_bad_rate .*tr001_0005.*tr001_0006"):
+    told = r"2 of 60 samples of split 'train' are bad, above data\.max_bad_rate .*tr001_0005.*tr001_0006"
+    with pytest.raises(ValueError, match=told):
         keys_of(loader, range(10))
 
 
@@ -79,7 +80,7 @@ def test_a_rate_counts_the_samples_of_its_modality_alone(tmp_path: Path, write_t
     write_tar(tmp_path / "data/train/0.tar", members)
     adopt.index(tmp_path / "data")
     config = replace(CONFIG, shards=str(tmp_path / "data"), points=PointsConfig(num_points=4), max_bad_rate=0.5)
-    with pytest.raises(ValueError, match=r"2 of 2 points are bad"):
+    with pytest.raises(ValueError, match=r"2 of 2 points of split 'train' are bad"):
         keys_of(open_train(config, tmp_path / "bad.jsonl"), range(16))
 
 
@@ -91,6 +92,49 @@ def test_a_bad_sample_of_an_evaluation_is_padding(tmp_path: Path, config: DataCo
         batches = [loader(step) for step in range(num_steps)]
     assert sum(batch.num_samples for batch in batches) == 10
     assert "te000_0003" in listed.read_text()
+
+
+def test_bad_samples_are_counted_against_the_split_that_they_are_of(tmp_path: Path, config: DataConfig) -> None:
+    for key in (b"tr001_0005", b"tr001_0006"):
+        flip(Path(config.shards) / "train/000001.tar", key)
+    flip(Path(config.shards) / "test/000000.tar", b"te000_0003")
+    # 2 of 60 and 1 of 11: neither above a tenth, but 3 of 11 would be.
+    config, listed = replace(config, max_bad_rate=0.1), tmp_path / "bad.jsonl"
+    for _ in range(2):
+        keys_of(open_train(config, listed), range(10))
+        loader, num_steps = opening.eval_loader(config, global_batch=4, quarantine=listed)
+        keys_of(loader, range(num_steps))
+    lines = [json.loads(line) for line in listed.read_text().splitlines()]
+    assert sorted((line["split"], line["key"]) for line in lines) == [
+        ("test", "te000_0003"),
+        ("train", "tr001_0005"),
+        ("train", "tr001_0006"),
+    ]
+
+
+def test_too_many_bad_samples_of_an_evaluation_end_it_with_those_of_its_split(
+    tmp_path: Path, config: DataConfig
+) -> None:
+    flip(Path(config.shards) / "train/000001.tar", b"tr001_0005")
+    flip(Path(config.shards) / "test/000000.tar", b"te000_0003")
+    config, listed = replace(config, max_bad_rate=0.05), tmp_path / "bad.jsonl"
+    keys_of(open_train(config, listed), range(10))
+    loader, num_steps = opening.eval_loader(config, global_batch=4, quarantine=listed)
+    with pytest.raises(ValueError, match=r"1 of 11 samples of split 'test' are bad") as error:
+        keys_of(loader, range(num_steps))
+    assert "tr001_0005" not in str(error.value)
+
+
+@pytest.mark.parametrize("line", [b"\xff\xfe\n", b"[]\n", b"{}\n", b'{"shard": "a", "key": "b", "reason": "c"}\n'])
+def test_a_damaged_or_older_line_of_the_list_is_kept_and_counted_against_no_split(
+    tmp_path: Path, config: DataConfig, line: bytes
+) -> None:
+    flip(Path(config.shards) / "train/000001.tar", b"tr001_0005")
+    listed = tmp_path / "bad.jsonl"
+    listed.write_bytes(line)
+    keys_of(open_train(replace(config, max_bad_rate=1 / 60), listed), range(6))
+    assert listed.read_bytes().startswith(line)
+    assert b"tr001_0005" in listed.read_bytes()
 
 
 def test_a_line_that_a_killed_process_left_unfinished_is_dropped(tmp_path: Path, config: DataConfig) -> None:
