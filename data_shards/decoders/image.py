@@ -1,10 +1,21 @@
 """Encoded images to pixels. The orientation tag of EXIF is not applied, as in the papers' pipelines."""
 
 import io
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+
+# Each by name, since Image.open finds only the plugins that were imported.
+from PIL import (
+    BmpImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
 
 try:
     import simplejpeg
@@ -13,6 +24,20 @@ except ImportError:
 
 MAX_PIXELS = 64 * 1024 * 1024
 """Larger images are refused before a pixel is decoded: a few kB can claim terabytes."""
+MAX_SCANS = 100
+"""A JPEG of more scans is refused: each goes over all pixels and may consist of a few bytes. Most have 1 or 10."""
+_JPEG, _START_OF_SCAN = b"\xff\xd8\xff", b"\xff\xda"
+_FORMATS = MappingProxyType(
+    {
+        b"\x89PNG\r\n\x1a\n": PngImagePlugin.PngImageFile.format,
+        _JPEG: JpegImagePlugin.JpegImageFile.format,
+        b"RIFF": WebPImagePlugin.WebPImageFile.format,
+        b"BM": BmpImagePlugin.BmpImageFile.format,
+        **dict.fromkeys((b"P1", b"P2", b"P3", b"P4", b"P5", b"P6"), PpmImagePlugin.PpmImageFile.format),
+    }
+)
+"""Pillow's name of each format that is read, by its first bytes. Pillow has more, and a PNG that begins as PostScript
+does would be handed to Ghostscript: the bytes never choose among those."""
 
 
 def image(data: bytes | memoryview) -> NDArray[np.float32]:
@@ -23,20 +48,41 @@ def image(data: bytes | memoryview) -> NDArray[np.float32]:
 def pixels(data: bytes | memoryview) -> NDArray[np.uint8]:
     """Return the image as uint8, shape (H, W, 3), red first; transparency is dropped, grey is repeated.
 
-    Raises ValueError where the bytes are not an image, are cut short, or claim more than MAX_PIXELS.
+    Reads PNG, JPEG, WebP, BMP and PPM, whatever the member is called. Raises ValueError where the bytes are none of
+    these, are cut short, or claim more than MAX_PIXELS.
     """
-    if simplejpeg is not None and bytes(data[:3]) == b"\xff\xd8\xff" and (decoded := _jpeg(data)) is not None:
-        return decoded
+    start = bytes(data[:8])
+    kind = next((kind for magic, kind in _FORMATS.items() if start.startswith(magic)), None)
+    if kind is None:
+        raise ValueError(f"not an image: it begins with {start!r}; expected PNG, JPEG, WebP, BMP or PPM")
+    if start.startswith(_JPEG):
+        _refuse_scans(data)
+        if simplejpeg is not None and (decoded := _jpeg(data)) is not None:
+            return decoded
+    return _by_pillow(data, kind)
+
+
+def _by_pillow(data: bytes | memoryview, kind: str) -> NDArray[np.uint8]:
+    # Any Exception: Pillow's plugins raise whatever their parsing meets.
     try:
-        with Image.open(io.BytesIO(data)) as file:
-            _refuse_bomb(file.size)
-            return np.asarray(_rgb(file))
+        with Image.open(io.BytesIO(data), formats=(kind,)) as file:
+            size = file.size
+            if size[0] * size[1] <= MAX_PIXELS:
+                return np.asarray(_rgb(file))
     except UnidentifiedImageError as error:
-        raise ValueError("not an image in a format that Pillow reads") from error
+        raise ValueError(f"corrupt image (its header is not that of {kind})") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"image claims too many pixels ({error})") from error
-    except (OSError, SyntaxError, EOFError) as error:
+    except Exception as error:
         raise ValueError(f"corrupt image ({error})") from error
+    raise ValueError(f"image claims {size[0]} x {size[1]} pixels; at most {MAX_PIXELS} are decoded")
+
+
+def _refuse_scans(data: bytes | memoryview) -> None:
+    # Never part of the coded pixels: there a 0 follows each 255.
+    num_scans = bytes(data).count(_START_OF_SCAN)
+    if num_scans > MAX_SCANS:
+        raise ValueError(f"JPEG of {num_scans} scans; at most {MAX_SCANS} are decoded")
 
 
 def _jpeg(data: bytes | memoryview) -> NDArray[np.uint8] | None:
@@ -51,15 +97,9 @@ def _jpeg(data: bytes | memoryview) -> NDArray[np.uint8] | None:
     return decoded
 
 
-def _refuse_bomb(size: tuple[int, int]) -> None:
-    width, height = size
-    if width * height > MAX_PIXELS:
-        raise ValueError(f"image claims {width} x {height} pixels; at most {MAX_PIXELS} are decoded")
-
-
 def _rgb(file: Image.Image) -> Image.Image:
-    if file.mode.startswith("I;16"):
-        # Pillow clips 16-bit grey to 255 where it should scale.
+    if file.mode.startswith("I"):
+        # Pillow clips 16-bit grey to 255 where it should scale; of a PPM it calls the mode I.
         scaled = np.asarray(file, np.uint16) // 257
         return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
     if "transparency" in file.info or file.mode in ("LA", "PA"):

@@ -11,18 +11,33 @@ UNKNOWN_LENGTH: Final = 0xFFFFFFFF
 """Written by programs that stream into a pipe: the chunk goes on to the end of the file."""
 
 
-def wav(view: memoryview) -> tuple[NDArray[np.float32], int]:
-    """Return (samples (S, channels) of full scale 1, samples per second); ValueError where the file is not whole."""
-    chunks = _chunks(view)
-    if b"fmt " not in chunks or b"data" not in chunks or len(chunks[b"fmt "]) < 16:
-        raise ValueError("WAV file without a complete format and data chunk")
-    header = chunks[b"fmt "]
-    kind, num_channels, rate, _, frame_bytes, bits = struct.unpack_from("<HHIIHH", header)
+def coding(view: memoryview) -> int:
+    """Return the number of the coding of a file's samples: 1 is PCM, 3 is float; ValueError where it has none."""
+    header = _chunks(view).get(b"fmt ", b"")
+    if len(header) < 16:
+        raise ValueError("WAV file without a complete format chunk")
+    (kind,) = struct.unpack_from("<H", header)
     if kind == EXTENSIBLE and len(header) >= 26:
-        kind = struct.unpack_from("<H", header, 24)[0]
+        (kind,) = struct.unpack_from("<H", header, 24)
+    return int(kind)
+
+
+def wav(view: memoryview, max_samples: int) -> tuple[NDArray[np.float32], int]:
+    """Return (samples (S, channels) of full scale 1, samples per second) of a file of PCM or float samples.
+
+    Raises ValueError where the file is not whole, or has more than `max_samples`, all channels together.
+    """
+    kind, chunks = coding(view), _chunks(view)
+    if kind not in (1, 3):
+        raise ValueError(f"WAV of kind {kind} is not supported; convert it to 16-bit PCM")
+    if b"data" not in chunks:
+        raise ValueError("WAV file without a data chunk")
+    _, num_channels, rate, _, frame_bytes, bits = struct.unpack_from("<HHIIHH", chunks[b"fmt "])
     if min(num_channels, rate, frame_bytes) == 0 or frame_bytes != num_channels * bits // 8:
         raise ValueError(f"WAV header contradicts itself ({num_channels} channels of {bits} bits, {rate} Hz)")
     payload = chunks[b"data"]
+    if len(payload) * 8 // bits > max_samples:
+        raise ValueError(f"WAV of {len(payload) * 8 // bits} samples; at most {max_samples} are decoded")
     flat = _to_float(payload[: len(payload) - len(payload) % frame_bytes], kind, bits)
     return flat.reshape(-1, num_channels), rate
 

@@ -59,7 +59,7 @@ def test_a_flac_cut_short_is_refused(monkeypatch: pytest.MonkeyPatch, with_minia
     if not with_miniaudio:
         monkeypatch.setattr(decoder, "miniaudio", None)
     data = encode(np.random.default_rng(0).normal(0, 0.1, 20_000), "FLAC")
-    with pytest.raises(ValueError, match=r"corrupt FLAC|claims 20000 samples|can be read"):
+    with pytest.raises(ValueError, match=r"corrupt FLAC|claims 20000 samples|corrupt sound in FLAC"):
         audio(data[: int(len(data) * keep)])
 
 
@@ -68,6 +68,67 @@ def test_a_flac_that_claims_hours_is_refused_before_it_is_decoded() -> None:
     # STREAMINFO: 36 bits of the number of samples end 18 bytes into the block that starts at byte 8.
     data[21] |= 0x0F
     with pytest.raises(ValueError, match="claims 6"):
+        audio(bytes(data))
+
+
+def without_length(flac: bytes) -> bytes:
+    """The header as programs leave it that write into a pipe: the 36 bits of the number of samples are 0."""
+    return flac[:21] + bytes([flac[21] & 0xF0]) + bytes(4) + flac[26:]
+
+
+def test_a_flac_of_unknown_length_is_read_to_its_end() -> None:
+    data = encode(STEREO, "FLAC")
+    np.testing.assert_array_equal(audio(without_length(data))[0], audio(data)[0])
+
+
+@pytest.mark.parametrize("kind", ["FLAC", "MP3", "WAV"])
+def test_decoding_ends_at_the_limit_whatever_the_header_says(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    silence = encode(np.zeros(1_000_000), kind, rate=48_000)
+    data = without_length(silence) if kind == "FLAC" else silence
+    assert len(audio(data)[0]) == 1_000_000
+    monkeypatch.setattr(decoder, "MAX_SAMPLES", 100_000)
+    with pytest.raises(ValueError, match="at most 100000 are decoded") as refused:
+        audio(data)
+    if kind != "WAV":  # whose length is known before
+        assert "1310" in str(refused.value), "two blocks were enough to know it"
+
+
+@pytest.mark.parametrize("subtype", ["IMA_ADPCM", "MS_ADPCM", "ULAW", "ALAW", "GSM610"])
+def test_a_coded_wav_is_read(subtype: str) -> None:
+    samples, rate = audio(encode(TONE, "WAV", 8_000, subtype))
+    assert rate == 8_000
+    # Four bits a sample, GSM still fewer: a fifth of the loudness; noise instead would differ by all of it.
+    assert np.sqrt(np.mean((samples[1_000:3_000] - TONE[1_000:3_000]) ** 2)) < 0.2 * 0.5
+
+
+@pytest.mark.parametrize(
+    ("start", "what"),
+    [
+        (b"\xff\xf1\x50\x80\x1e\x7f", "AAC"),
+        (b"ID3\x04\0\0\0\0\0\x02ab\xff\xf9\x50\x80", "AAC"),
+        (b"\0\0\0\x1cftypM4A ", "M4A"),
+        (b"FORM\0\0\0\x08AIFF", "AIFF"),
+        (b"caff\0\1\0\0", "CAF"),
+        (b".snd\0\0\0\x18", "AU"),
+        (b"\x1aE\xdf\xa3", "WebM"),
+        (b"0&\xb2u\x8ef\xcf\x11", "WMA"),
+    ],
+)
+def test_another_format_is_called_by_its_name(start: bytes, what: str) -> None:
+    with pytest.raises(ValueError, match=f"{what}.*expected WAV, FLAC, MP3 or Ogg: convert it"):
+        audio(start + bytes(500))
+
+
+def test_a_flac_behind_an_mp3s_tag_is_a_flac() -> None:
+    data = encode(TONE, "FLAC")
+    np.testing.assert_array_equal(audio(b"ID3\x04\0\0\0\0\1\0" + bytes(128) + data)[0], audio(data)[0])
+
+
+@pytest.mark.parametrize("rate", [0, 768_001, 2**31])
+def test_a_rate_that_no_recorder_has_is_refused(rate: int) -> None:
+    data = bytearray(encode(TONE, "WAV"))
+    data[24:28] = rate.to_bytes(4, "little")
+    with pytest.raises(ValueError, match=r"samples a second|contradicts itself"):
         audio(bytes(data))
 
 

@@ -1,6 +1,8 @@
 import io
 import struct
+import tracemalloc
 import zlib
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -34,13 +36,54 @@ def test_an_image_is_float_from_0_to_1(picture: Image.Image) -> None:
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "CMYK"])
 def test_every_mode_becomes_red_green_blue(picture: Image.Image, mode: str) -> None:
-    kind = "TIFF" if mode == "CMYK" else "PNG"
+    kind = "JPEG" if mode == "CMYK" else "PNG"
     assert pixels(encode(picture.convert(mode), kind)).shape == (5, 7, 3)
 
 
 def test_sixteen_bits_of_grey_are_scaled_not_clipped() -> None:
     grey = Image.fromarray(np.array([[0, 257, 0x8080, 0xFFFF]], np.uint16))
     assert pixels(encode(grey))[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+def test_sixteen_bits_of_grey_in_a_ppm_are_scaled_too() -> None:
+    assert pixels(b"P5 4 1 65535\n" + np.array([0, 257, 0x8080, 0xFFFF], ">u2").tobytes())[0, :, 0].tolist() == [
+        0,
+        1,
+        128,
+        255,
+    ]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "PPM"])
+def test_every_documented_format_is_read(picture: Image.Image, kind: str) -> None:
+    assert pixels(encode(picture, kind)).shape == (5, 7, 3)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF", "ICO", "EPS", "PCX", "TGA", "SGI", "DDS", "MSP", "XBM", "PALM"])
+def test_no_other_format_is_opened(picture: Image.Image, kind: str) -> None:
+    with pytest.raises(ValueError, match=r"not an image.*expected PNG, JPEG, WebP, BMP or PPM"):
+        pixels(encode(picture.convert("1" if kind in ("MSP", "XBM", "PALM") else "RGB"), kind))
+
+
+def test_a_jpeg_of_endless_scans_is_refused(picture: Image.Image) -> None:
+    data = encode(picture, "JPEG", progressive=True)
+    begin = data.rindex(b"\xff\xda")
+    with pytest.raises(ValueError, match=r"JPEG of 1\d\d scans; at most 100"):
+        pixels(data[:begin] + data[begin:-2] * 100 + data[-2:])
+
+
+@pytest.mark.parametrize("chunk", [b"zTXt", b"iTXt", b"iCCP"])
+def test_a_bomb_in_a_note_of_a_png_is_passed_over_or_refused(picture: Image.Image, chunk: bytes) -> None:
+    packed = zlib.compress(bytes(40 << 20), 1)
+    body = b"x\0" + (b"\x01\0\0\0" if chunk == b"iTXt" else b"\0") + packed
+    note = struct.pack(">I", len(body)) + chunk + body + struct.pack(">I", zlib.crc32(chunk + body))
+    data = encode(picture)
+    tracemalloc.start()
+    with suppress(ValueError):
+        pixels(data[:33] + note + data[33:])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20 << 20
 
 
 def bomb() -> bytes:

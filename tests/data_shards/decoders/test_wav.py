@@ -69,7 +69,7 @@ def test_a_streamed_file_of_unknown_length_goes_on_to_its_end() -> None:
         (b"RIFF\x04\x00\x00\x00WAVE", "complete format"),
         (b"", "not sound"),
         (wav(bytes(8), num_channels=0), "contradicts itself"),
-        (wav(bytes(8), kind=85), "kind 85"),
+        (wav(bytes(8), kind=353), "kind 353"),
         (wav(np.array([0, np.nan], "<f4").tobytes(), 3, bits=32), "NaN"),
     ],
 )
