@@ -24,7 +24,7 @@ LOG2_E = log2(e)
 # Elements of a tile of scores: on a CPU as many as stay in its cache, on a device as many as keep it busy.
 CPU_TILE_ELEMENTS = 2**19
 DEVICE_TILE_ELEMENTS = 2**26
-# Below every score, and finite: a tile that is all masked must not give 0/0.
+# Below every score, and finite: where a tile is all masked, so that no score is above -inf, no -inf is taken from -inf.
 MASKED = -1e30
 
 
@@ -37,8 +37,11 @@ def read_tokens(
 ) -> Float[Tensor, "B N C"]:
     """Return softmax(queries tokensᵀ) tokens over the valid tokens.
 
-    `values_BMC` are the source's tokens where they need a gradient. A sample with no valid token gets some finite mean.
+    `values_BMC` are the source's tokens where they need a gradient. A sample with no valid token reads all of them.
     """
+    if valid_BM is not None:
+        # Without a token softmax is 0/0, which no later product with 0 mends.
+        valid_BM = valid_BM | ~valid_BM.any(dim=1, keepdim=True)
     # Autocast would round scores in the forward pass alone: what the tokens are held in decides for both passes.
     with torch.autocast(queries_BNC.device.type, enabled=False):
         if isinstance(source, SeparableTokens) and _has_kernel(queries_BNC.device, source.dtype):
@@ -103,7 +106,7 @@ class _Read(torch.autograd.Function):
             for tokens in tiles:
                 scores = _scores(source, samples, tokens, asked, scratch)
                 if valid_BM is not None:
-                    scores.masked_fill_(~valid_BM[samples, None, tokens], MASKED)
+                    scores.masked_fill_(~valid_BM[samples, None, tokens], -torch.inf)
                 higher = torch.maximum(top, scores.amax(dim=-1, keepdim=True))
                 rescale = (top - higher).exp2_()
                 shares = scores.sub_(higher).exp2_()
@@ -130,7 +133,7 @@ class _Read(torch.autograd.Function):
             for tokens in tiles:
                 scores = _scores(source, samples, tokens, asked, scratch)
                 if valid_BM is not None:
-                    scores.masked_fill_(~valid_BM[samples, None, tokens], MASKED)
+                    scores.masked_fill_(~valid_BM[samples, None, tokens], -torch.inf)
                 shares = scores.sub_(log_sums_BN[samples, :, None]).exp2_()
                 products = _scores(source, samples, tokens, wanted, other_scratch)
                 grad_scores = products.sub_(offset_BN1[samples]).mul_(shares)

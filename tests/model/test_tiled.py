@@ -103,13 +103,18 @@ def test_autocast_multiplies_dense_tokens_in_its_precision_in_both_passes() -> N
 
 
 @pytest.mark.usefixtures("tile_elements")
-def test_a_sample_without_a_valid_token_stays_finite() -> None:
-    queries, tokens = random(2, 5, 8).requires_grad_(), random(2, 11, 8, seed=1).requires_grad_()
-    valid = torch.tensor([[True], [False]]).expand(2, 11)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_a_sample_without_a_valid_token_stays_finite_in_every_precision(dtype: torch.dtype) -> None:
+    queries, tokens = random(3, 5, 8).to(dtype).requires_grad_(), random(3, 11, 8, seed=1).to(dtype).requires_grad_()
+    # The second sample has no token, and the third none in its first tiles.
+    valid = torch.stack([torch.ones(11), torch.zeros(11), torch.arange(11) > 8]) > 0
     out = read_tokens(queries, DenseTokens(tokens), valid, tokens)
-    assert out.isfinite().all()
-    gradients = torch.autograd.grad(out[:1].sum(), (queries, tokens))
-    assert all(gradient.isfinite().all() for gradient in gradients)
+    gradients = torch.autograd.grad(out[::2].float().sum(), (queries, tokens))
+    assert all(gradient.isfinite().all() for gradient in (out, *gradients))
+    expected = plain(queries.double(), tokens.double(), valid)
+    # bfloat16 keeps 3 digits.
+    tolerance = {torch.float64: TOLERANCE, torch.float32: 1e-5, torch.bfloat16: 0.05, torch.float16: 0.01}[dtype]
+    torch.testing.assert_close(out[::2].double(), expected[::2], rtol=0, atol=tolerance)
 
 
 def test_large_scores_do_not_overflow() -> None:
