@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from model.adapters import adapter
 from model.config import PerceiverConfig
 from model.config_inputs import AnyInput
+from model.conv_stem import ConvStem, Total
 from model.forms import read_form
 from model.parameters import Table
+from model.pixels import StemAdapter
 from model.positions import GridAdapter
 from model.token_sources import GridTokens
 
@@ -80,6 +82,21 @@ class Inputs(nn.Module):
         self.paddings = Paddings(widths, config.token_width)
         masks = self.modalities if config.mask_tokens else ()
         self.mask_tokens = nn.ModuleDict({name: Table(1, config.token_width) for name in masks})
+        self.stemmed = [name for name, modality in self.modalities.items() if getattr(modality, "conv_stem", False)]
+
+    def observe(self, inputs: dict[str, Tensor], lengths: dict[str, Tensor], dtype: torch.dtype, total: Total) -> None:
+        """Take the statistics of a global batch that batch norms need; see Perceiver."""
+        for name in self.stemmed:
+            only = self.adapters[name]
+            assert isinstance(only, StemAdapter)
+            only.observe(inputs[name], lengths[name] > 0, dtype, total)
+
+    def settle(self, *, is_kept: bool) -> None:
+        """End a global batch; see Perceiver."""
+        for name in self.stemmed:
+            stem = self.adapters[name].stem
+            assert isinstance(stem, ConvStem)
+            stem.settle(is_kept=is_kept)
 
     def forward(
         self,

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from model.adapters import TextAdapter
 from model.checks import check_inputs, check_state
 from model.config import PerceiverConfig
+from model.conv_stem import Total
 from model.decoders import Decoder
 from model.encoder import Encoder
 from model.forms import form_problem
@@ -55,6 +56,18 @@ class Perceiver(nn.Module):
         tokens = self.inputs(inputs, lengths, hidden, self.encoder.latents.weight.dtype)
         answers: dict[str, Tensor] = self.decoder(self.encoder(tokens), tokens, points=points, chunk=chunk)
         return answers
+
+    def observe(self, inputs: dict[str, Tensor], lengths: dict[str, Tensor], total: Total) -> None:
+        """Take the statistics of a global batch, of which these are this rank's samples. Collective.
+
+        Batch norms then use them for every micro-batch until `settle`. `total` sums a tensor over all ranks. Without
+        this, a batch norm in training takes the statistics of each batch that it is given, as PyTorch's does.
+        """
+        self.inputs.observe(inputs, lengths, self.encoder.latents.weight.dtype, total)
+
+    def settle(self, *, is_kept: bool) -> None:
+        """End a global batch; its statistics enter the running ones, which evaluation uses, where it `is_kept`."""
+        self.inputs.settle(is_kept=is_kept)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401
         """Take the tensors of a state dict; ValueError with every missing, surplus or misshapen one if `strict`."""

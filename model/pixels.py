@@ -4,19 +4,22 @@ B samples, M tokens, C channels of a token
 T frames, H rows, W columns, c channels of a pixel
 """
 
+from abc import abstractmethod
 from math import prod
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.config_pixels import STEM_WIDTH, FlowInput, ImageInput, PixelRange, VideoInput
-from model.parameters import Convolution, Projection
+from model.config_pixels import FlowInput, ImageInput, PixelRange, VideoInput
+from model.conv_stem import ConvStem, Total
+from model.parameters import Projection
 from model.positions import GridAdapter, Positions
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+OBSERVED_PIXELS = 2**18
 
 
 def scaled_pixels(pixels: Shaped[Tensor, "*S"], pixel_range: PixelRange, dtype: torch.dtype) -> Float[Tensor, "*S"]:
@@ -42,47 +45,49 @@ def boxes(values: Float[Tensor, "B *G c"], sides: tuple[int, ...]) -> Float[Tens
     return values.reshape(batch, *split, channels).permute(order).reshape(batch, -1, prod(sides) * channels)
 
 
-def same_padding(length: int, side: int, stride: int) -> tuple[int, int]:
-    """Return the padding of TensorFlow's and JAX's SAME, which is larger after than before."""
-    total = max((-(-length // stride) - 1) * stride + side - length, 0)
-    return total // 2, total - total // 2
+class StemAdapter(GridAdapter):
+    """Tokens that may be the features of a convolution."""
+
+    stem: ConvStem | None
+
+    @abstractmethod
+    def seen(self, pixels: Shaped[Tensor, "B *S"], dtype: torch.dtype) -> Float[Tensor, "b H W c"]:
+        """Return the images that the convolution sees, as many for every sample."""
+
+    def observe(
+        self, pixels: Shaped[Tensor, "B *S"], shown_B: Bool[Tensor, " B"], dtype: torch.dtype, total: Total
+    ) -> None:
+        """Take the statistics of a global batch, of which these are this rank's samples. Collective."""
+        assert self.stem is not None
+        # A few samples at a time: what lies under the kernel is many times the size of the pixels.
+        rows = max(1, OBSERVED_PIXELS // prod(pixels.shape[1:-1]))
+        parts = []
+        for part, shown_b in zip(torch.split(pixels, rows), torch.split(shown_B, rows), strict=True):
+            images = self.seen(part, dtype)
+            parts.append(self.stem.sums(images, shown_b.repeat_interleave(len(images) // len(part))))
+        self.stem.observe(total(torch.stack(parts).sum(dim=0)))
 
 
-class ConvStem(nn.Module):
-    """A 7x7 convolution, batch norm, ReLU and a 3x3 max-pool, both of stride 2 and SAME padding: 224 -> 56."""
-
-    def __init__(self, num_channels: int) -> None:
-        super().__init__()
-        self.convolution = Convolution(num_channels, STEM_WIDTH, side=7, stride=2)
-        self.norm = nn.BatchNorm2d(STEM_WIDTH)
-
-    def forward(self, pixels: Float[Tensor, "B H W c"]) -> Float[Tensor, "B h w C"]:
-        """Return the features, a quarter of the image's height and width."""
-        height, width = pixels.shape[1:3]
-        pads = (*same_padding(width, 7, 2), *same_padding(height, 7, 2))
-        features = functional.relu(self.norm(self.convolution(functional.pad(pixels.permute(0, 3, 1, 2), pads))))
-        height, width = features.shape[2:]
-        # After the ReLU nothing is below 0, so that zeros pad a maximum as minus infinity would.
-        pads = (*same_padding(width, 3, 2), *same_padding(height, 3, 2))
-        pooled = functional.max_pool2d(functional.pad(features, pads), 3, stride=2)
-        return pooled.permute(0, 2, 3, 1)
-
-
-class ImageAdapter(GridAdapter):
+class ImageAdapter(StemAdapter):
     """Pixels, patches or a convolution's features, each with its place on (row, column)."""
 
     def __init__(self, config: ImageInput) -> None:
         super().__init__()
         self.config = config
-        self.stem = ConvStem(config.num_channels) if config.conv_stem else nn.Identity()
+        self.stem = ConvStem(config.num_channels) if config.conv_stem else None
         self.project = Projection(config.raw_width, config.project_to) if config.project_to else nn.Identity()
         self.positions = Positions(config.positions, config.grid)
 
     def content(self, pixels: Shaped[Tensor, "B H W c"], dtype: torch.dtype) -> Float[Tensor, "B M C"]:
         """Return the tokens of images, uint8 or float, without their positions."""
-        scaled = self.stem(scaled_pixels(pixels, self.config.pixel_range, dtype))
-        out: Tensor = self.project(boxes(scaled, (self.config.patch, self.config.patch)))
+        scaled = self.seen(pixels, dtype)
+        values = self.stem(scaled) if self.stem else scaled
+        out: Tensor = self.project(boxes(values, (self.config.patch, self.config.patch)))
         return out
+
+    def seen(self, pixels: Shaped[Tensor, "B H W c"], dtype: torch.dtype) -> Float[Tensor, "B H W c"]:
+        """Return the images in the range that the config asks for."""
+        return scaled_pixels(pixels, self.config.pixel_range, dtype)
 
 
 class VideoAdapter(GridAdapter):
@@ -102,7 +107,7 @@ class VideoAdapter(GridAdapter):
         return out
 
 
-class FlowAdapter(GridAdapter):
+class FlowAdapter(StemAdapter):
     """The 3x3 neighbourhoods of a pixel in both frames, or a convolution's features, with their place."""
 
     def __init__(self, config: FlowInput) -> None:
@@ -114,16 +119,17 @@ class FlowAdapter(GridAdapter):
 
     def content(self, pixels: Shaped[Tensor, "B 2 H W c"], dtype: torch.dtype) -> Float[Tensor, "B M C"]:
         """Return the tokens of pairs of frames, uint8 or float, without their positions."""
-        frames = scaled_pixels(pixels, self.config.pixel_range, dtype)
-        values = frames if self.stem else neighbourhoods(frames)
-        if self.config.separate_frames:
-            values = values.flatten(0, 1)
-        else:
-            values = torch.cat([values[:, 0], values[:, 1]], dim=-1)
+        values = self.seen(pixels, dtype)
         if self.stem:
             values = self.stem(values)
         out: Tensor = self.project(values.reshape(pixels.shape[0], -1, values.shape[-1]))
         return out
+
+    def seen(self, pixels: Shaped[Tensor, "B 2 H W c"], dtype: torch.dtype) -> Float[Tensor, "b H W C"]:
+        """Return the frames, or their neighbourhoods, one by one or the two of a pair joined by their channels."""
+        frames = scaled_pixels(pixels, self.config.pixel_range, dtype)
+        values = frames if self.stem else neighbourhoods(frames)
+        return values.flatten(0, 1) if self.config.separate_frames else torch.cat([values[:, 0], values[:, 1]], dim=-1)
 
 
 def neighbourhoods(frames: Float[Tensor, "B 2 H W c"]) -> Float[Tensor, "B 2 H W C"]:

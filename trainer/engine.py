@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from data_shards.batch import Batch
+from model.perceiver import Perceiver
 from trainer import optimizers
 from trainer.config import OptimizerConfig, TrainConfig, joint_problems
 from trainer.deepspeed_settings import settings
@@ -86,9 +87,14 @@ class Engine:
         counts = self._total(self._objective.counts(batch, by_modality=is_logged))
         # A task without a single sample has a sum of zero too.
         counts = {task: torch.where(count == 0, 1.0, count) for task, count in counts.items()}
+        own = self._deepspeed.module
+        if isinstance(own, Perceiver):
+            own.observe(batch.arrays, batch.lengths, self._world.sum)
         parts = self._backward(batch.micro_batches(self.num_micro_batches), counts, by_modality=is_logged)
         group_norms = self._group_norms() if is_logged else {}
         norm, is_finite = self._update()
+        if isinstance(own, Perceiver):
+            own.settle(is_kept=is_finite)
         self._num_steps += 1
         losses = {task: total / counts[task] for task, total in self._total(parts).items()}
         loss = self._weighted(losses)

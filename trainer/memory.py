@@ -40,6 +40,8 @@ def _fits(network: nn.Module, objective: Objective, batch: Batch, world: World) 
     try:
         num_parameters = sum(parameter.numel() for parameter in network.parameters())
         ballast = torch.empty(num_parameters * _STATE_BYTES_PER_PARAMETER, dtype=torch.uint8, device=world.device)
+        # As in evaluation: a trial is no step of training, and must not enter the running statistics of a batch norm.
+        network.eval()
         sums = objective.sums(network, batch.to(world.device))
         torch.stack(list(sums.values())).sum().backward()  # type: ignore[no-untyped-call]
         del ballast
@@ -47,6 +49,7 @@ def _fits(network: nn.Module, objective: Objective, batch: Batch, world: World) 
         return False
     finally:
         network.zero_grad(set_to_none=True)
+        network.train()
         if world.device.type == "cuda":
             torch.cuda.empty_cache()
     return True

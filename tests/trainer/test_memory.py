@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
+from stem import CONFIG, GLOBAL_BATCH, GOAL, images
 from tiny import CLASSES, Network, whole_batch
 
+from model.perceiver import Perceiver
 from trainer.config import TrainConfig
 from trainer.memory import fitting
 from trainer.world import World
@@ -37,6 +39,14 @@ def test_the_micro_batch_is_the_first_half_that_fits(most: int, expected: int) -
     assert train.global_batch == 12
     assert train.micro_batch == (0 if most >= 12 else expected)
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_a_trial_leaves_the_running_statistics_of_a_batch_norm_as_they_are() -> None:
+    network = Perceiver(CONFIG, seed=0)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    fitting(network, GOAL, images(0), TrainConfig(global_batch=GLOBAL_BATCH), WORLD)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    assert network.training
 
 
 def test_a_single_sample_that_does_not_fit_is_refused_with_remedies() -> None:
