@@ -1,7 +1,9 @@
 """A cluster's profile: what has to be asked of its Slurm, typed, from configs/clusters/NAME.yaml."""
 
+import re
+import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -10,6 +12,30 @@ from configs.reader import read
 from launch.restarts import RestartConfig
 
 PROFILES = Path(__file__).resolve().parent.parent / "configs" / "clusters"
+
+Value = str | int | float | bool
+
+# Options of sbatch that have a key of the profile, or that the run sets itself.
+_ALWAYS_SET = {
+    "nodes": "nodes",
+    "ntasks": "nodes and processes_per_node",
+    "ntasks-per-node": "processes_per_node",
+    "cpus-per-task": "cpus_per_process",
+    "time": "minutes",
+    "signal": "signal_seconds",
+}
+_SET_BY_KEY = {
+    "partition": "partition",
+    "account": "account",
+    "qos": "qos",
+    "constraint": "constraint",
+    "exclude": "exclude",
+    "wckey": "wckey",
+    "gres": "gres",
+    "gpus-per-node": "gpus_per_node",
+    "mem": "memory_gib",
+}
+_OF_THE_RUN = ("array", "error", "input", "job-name", "open-mode", "output", "parsable", "test-only", "wait", "wrap")
 
 
 @dataclass(frozen=True)
@@ -48,18 +74,19 @@ class ClusterConfig:
     """Nodes never to run on, such as `n[3-4],n9`."""
     wckey: str = ""
     """Workload key; none is sent when it is empty, since many clusters refuse unknown ones."""
-    sbatch: dict[str, str] = field(default_factory=dict)
-    """Any other option of sbatch, such as {reservation: team}."""
+    sbatch: dict[str, Value] = field(default_factory=dict)
+    """Any other option of sbatch, such as {reservation: team, exclusive: true}; false leaves one out."""
     setup: tuple[str, ...] = ()
-    """Lines of shell that come first in the job, such as `module load cuda`."""
-    environment: dict[str, str] = field(default_factory=dict)
+    """Lines of shell that come first in the job, such as `module load cuda`; one that fails ends the job."""
+    environment: dict[str, Value] = field(default_factory=dict)
     """Variables of the job."""
     network_interface: str = ""
     """Interface for NCCL and gloo, such as ib0; empty lets them choose."""
     srun_arguments: tuple[str, ...] = ()
     """Further arguments of srun, such as --container-image=..."""
     python: str = ""
-    """How a rank starts python, such as `apptainer exec --nv image.sif python`; empty for the python that submits."""
+    """How a rank starts python, such as `apptainer exec --nv image.sif python`; empty for that of an environment which
+    `setup` activates, else for the python that submits."""
     host_python: str = ""
     """Python 3.11 outside of the container for the batch script's bookkeeping; empty for the python that submits."""
     restarts: RestartConfig = field(default_factory=RestartConfig)
@@ -89,6 +116,57 @@ class ClusterConfig:
             )
         for key, sentence in self.restarts.problems():
             yield f"restarts.{key}", sentence
+        yield from self._text_problems()
+        yield from self._option_problems()
+        yield from self._variable_problems()
+
+    def _text_problems(self) -> Iterator[tuple[str, str]]:
+        """Each of these is one word or line of the batch script."""
+        for item in fields(self):
+            text = getattr(self, item.name)
+            if isinstance(text, str):
+                yield from ((item.name, sentence) for sentence in _line_problems(text))
+        for key in ("python", "host_python"):
+            try:
+                shlex.split(getattr(self, key))
+            except ValueError as error:
+                yield key, f"expected words of a shell, got an open quote ({error})"
+        if any("\0" in text for text in (*self.setup, *self.srun_arguments)):
+            yield "setup", "expected text, got a NUL character"
+
+    def _option_problems(self) -> Iterator[tuple[str, str]]:
+        for name, value in self.sbatch.items():
+            key, option = f"sbatch.{name}", name.replace("_", "-")
+            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", option):
+                yield "sbatch", f"expected the long names of options, such as mail-user, got {name!r}"
+            elif option in _ALWAYS_SET:
+                yield key, f"has a key of its own; set {_ALWAYS_SET[option]}"
+            elif option in _SET_BY_KEY and getattr(self, _SET_BY_KEY[option]):
+                yield key, f"is set by {_SET_BY_KEY[option]} too; leave one of the two out"
+            elif option in _OF_THE_RUN:
+                yield key, "is set by the run itself; leave it out"
+            yield from ((key, sentence) for sentence in _line_problems(value) if isinstance(value, str))
+        if any(argument.partition("=")[0] == "--export" for argument in self.srun_arguments):
+            yield "srun_arguments", "--export keeps the run's variables from its ranks; set yours under environment"
+
+    def _variable_problems(self) -> Iterator[tuple[str, str]]:
+        for name, value in self.environment.items():
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+                yield "environment", f"expected names of letters, digits and _, got {name!r}"
+            elif isinstance(value, bool):
+                yield (
+                    f"environment.{name}",
+                    "is a boolean of YAML; write the text that the variable is to have in quotes",
+                )
+            elif "\0" in str(value):
+                yield f"environment.{name}", "expected text, got a NUL character"
+
+
+def _line_problems(text: Value) -> Iterator[str]:
+    if text in ("True", "False"):
+        yield "is a boolean of YAML; write the text that is meant in quotes"
+    elif not all(letter.isprintable() for letter in str(text)):
+        yield "expected one line, got a line break or another character that cannot be printed; take it out"
 
 
 def load(name: str, **changes: int) -> ClusterConfig:

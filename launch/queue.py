@@ -4,6 +4,8 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 
+from launch import inherited
+
 UNKNOWN = "UNKNOWN"
 ENDED = (
     "BOOT_FAIL",
@@ -63,6 +65,10 @@ def cancel(job_id: str) -> None:
 
 def _run(*words: str) -> subprocess.CompletedProcess[str]:
     try:
-        return subprocess.run(words, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False)
+        # Without the user's own options of squeue, such as a partition that it shows alone: the job would seem gone.
+        environment = inherited.passed()
+        return subprocess.run(
+            words, env=environment, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False
+        )
     except subprocess.TimeoutExpired:
         return subprocess.CompletedProcess(words, 1, "", f"no answer within {ANSWER_SECONDS:.0f} s")

@@ -1,26 +1,31 @@
-"""The door to Slurm's queue, and the only file that knows submitit: the batch script, and its submission.
+"""The door to Slurm's queue, and the only file that knows submitit: the batch script's header, and its submission.
 
-submitit writes the script's header, runs sbatch and reads the job's id. It would also pickle a function and install
-signal handlers of its own; a run needs neither, since all its state is in its folder. So nothing is pickled, and the
-ranks are plain `python -m launch.rank RUN` in the run's frozen code.
+submitit writes the header. It would also pickle a function and install signal handlers of its own; a run needs neither,
+since all its state is in its folder. So nothing is pickled, and the ranks are plain `python -m launch.rank RUN` in the
+run's frozen code.
 """
 
 import os
+import re
 import shlex
-import sys
-from collections.abc import Sequence
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import submitit
-from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-from launch.batch import JOB, preferred_port
-from launch.cluster import ClusterConfig
+from launch import inherited
+from launch.batch import preferred_port
+from launch.cluster import ClusterConfig, Value
 from launch.folder import RunFolder
+from launch.script import before_the_ranks, python_here, ranks, refuse_path, which_run
+
+ANSWER_SECONDS = 120.0
 
 
 def script(folders: Sequence[RunFolder], cluster: ClusterConfig, *, job_name: str, exclude: Sequence[str] = ()) -> str:
-    """Return the batch script of a run, or of an array with one task a run."""
+    """Return the batch script of a run, or of an array with one task a run; ValueError where it cannot be written."""
     return _of_runs(folders, cluster, job_name, exclude).text
 
 
@@ -33,24 +38,29 @@ def submit(
 
 
 def submit_module(module: str, folder: Path, cluster: ClusterConfig, *, code: Path, job_name: str) -> str:
-    """Submit `python -m MODULE FOLDER` on every rank of the cluster's job and return its id."""
+    """Submit `python -m MODULE FOLDER` on every rank of the cluster's job, once, and return its id."""
+    refuse_path(folder)
     setup = [
-        *_environment(cluster),
-        f"cd {shlex.quote(str(code))} || exit 2",
+        *before_the_ranks(cluster),
+        f"CODE={shlex.quote(str(code))} FOLDER={shlex.quote(str(folder))}",
+        'cd "$CODE" || exit 2',
         'export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
         f"export MASTER_PORT={preferred_port(os.getpid(), 0)}",
     ]
-    command = f"{_ranks(cluster)} {module} {shlex.quote(str(folder))}"
-    return _Executor(folder, cluster, job_name, (), setup, command, []).send()
+    command = ranks(cluster, module, '"$CODE"', '"$FOLDER"')
+    once = replace(cluster, sbatch={**cluster.sbatch, "no-requeue": True})
+    return _Executor(folder, once, job_name, (), setup, command, []).send()
 
 
 def _of_runs(
     folders: Sequence[RunFolder], cluster: ClusterConfig, job_name: str, exclude: Sequence[str]
 ) -> "_Executor":
-    host_python, limits = cluster.host_python or _python(), cluster.restarts
+    host_python, limits = cluster.host_python or python_here(), cluster.restarts
+    for folder in folders:
+        refuse_path(folder.path)
     setup = [
-        *_which_run(folders),
-        *_environment(cluster),
+        *before_the_ranks(cluster),
+        *which_run(folders),
         # From here on every python imports the code that the run was made with.
         'cd "$RUN/code" || exit 2',
         f'SETTINGS=$({host_python} -m launch.batch begin "$RUN") || exit 1',
@@ -58,10 +68,11 @@ def _of_runs(
     ]
     numbers = f"{limits.max_requeues} {limits.max_failures} {limits.exclude_after}"
     teardown = [f'exec {host_python} -m launch.batch end "$RUN" $? {numbers}']
-    command = f'{_ranks(cluster)} launch.rank "$RUN"'
+    command = ranks(cluster, "launch.rank", '"$RUN/code"', '"$RUN"')
     executor = _Executor(folders[0].logs_folder, cluster, job_name, exclude, setup, command, teardown)
     if len(folders) > 1:
         executor.parameters["map_count"] = len(folders)
+        executor.parameters["additional_parameters"]["output"] = _log(folders[0].logs_folder, "%A_%a")
     return executor
 
 
@@ -78,7 +89,9 @@ class _Executor(submitit.SlurmExecutor):
         command: str,
         teardown: list[str],
     ) -> None:
-        super().__init__(log_folder)
+        # Only where its own log would go: it takes a % in a folder's name for a placeholder.
+        super().__init__("/")
+        self.log_folder = log_folder
         self.command = command
         self.update_parameters(
             job_name=job_name,
@@ -87,7 +100,7 @@ class _Executor(submitit.SlurmExecutor):
             stderr_to_stdout=True,
             setup=setup,
             teardown=teardown,
-            **_resources(cluster, exclude),
+            **_resources(cluster, exclude, log_folder),
         )
 
     @classmethod
@@ -102,51 +115,37 @@ class _Executor(submitit.SlurmExecutor):
 
     def send(self) -> str:
         """Submit the script and return the job's id; ValueError where Slurm is missing or refuses."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.log_folder.mkdir(parents=True, exist_ok=True)
         try:
-            return str(self._submit_command(self.command).job_id)
+            result = subprocess.run(
+                ["sbatch", "--parsable"],
+                input=os.fsencode(self.text),
+                env=inherited.passed(),
+                capture_output=True,
+                timeout=ANSWER_SECONDS,
+                check=False,
+            )
         except FileNotFoundError as error:
             raise ValueError("there is no sbatch on this machine; submit on a login node of the cluster") from error
-        except (FailedJobError, FailedSubmissionError) as error:
-            raise ValueError(f"sbatch refused the job: {error}") from error
+        except subprocess.TimeoutExpired as error:
+            raise ValueError(
+                f"sbatch did not answer within {ANSWER_SECONDS:.0f} s; see squeue, then try again"
+            ) from error
+        job_id = re.fullmatch(rb"([0-9]+)(;.*)?", result.stdout.strip().rpartition(b"\n")[2])
+        if result.returncode or job_id is None:
+            words = (result.stderr or result.stdout).decode(errors="replace").strip()
+            raise ValueError(f"sbatch refused the job: {words or f'exit status {result.returncode}'}")
+        name = job_id[1].decode()
+        (self.log_folder / f"{name}_submission.sh").write_bytes(os.fsencode(self.text))
+        return name
 
 
-def _which_run(folders: Sequence[RunFolder]) -> list[str]:
-    paths = [shlex.quote(str(folder.path.resolve())) for folder in folders]
-    if len(paths) == 1:
-        return [f"RUN={paths[0]}", f"export {JOB}=$SLURM_JOB_ID"]
-    task = f"export {JOB}=${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID"
-    return [f"RUNS=({' '.join(paths)})", 'RUN="${RUNS[$SLURM_ARRAY_TASK_ID]}"', task]
+def _log(folder: Path, job: str) -> str:
+    """Return the log of a job whose id is that placeholder of Slurm; any other % is meant as it is."""
+    return f"{str(folder).replace('%', '%%')}/{job}_0_log.out"
 
 
-def _environment(cluster: ClusterConfig) -> list[str]:
-    interface = cluster.network_interface
-    network = {"NCCL_SOCKET_IFNAME": interface, "GLOO_SOCKET_IFNAME": interface} if interface else {}
-    variables = network | dict(cluster.environment)
-    return [*cluster.setup, *(f"export {name}={shlex.quote(value)}" for name, value in variables.items())]
-
-
-def _ranks(cluster: ClusterConfig) -> str:
-    return " ".join(["srun", *_srun(cluster), cluster.python or _python(), "-u -m"])
-
-
-def _python() -> str:
-    return shlex.quote(sys.executable)
-
-
-def _srun(cluster: ClusterConfig) -> list[str]:
-    arguments = [
-        # Ranks that leave with "run me again" are no reason to kill the others in the middle of their own leaving.
-        "--kill-on-bad-exit=0",
-        f"--wait={cluster.straggler_seconds}",
-        # Not inherited from sbatch since Slurm 22.05.
-        f"--cpus-per-task={cluster.cpus_per_process}",
-        *cluster.srun_arguments,
-    ]
-    return [shlex.quote(argument) for argument in arguments]
-
-
-def _resources(cluster: ClusterConfig, exclude: Sequence[str]) -> dict[str, object]:
+def _resources(cluster: ClusterConfig, exclude: Sequence[str], log_folder: Path) -> dict[str, object]:
     named = {name: getattr(cluster, name) for name in ("partition", "account", "qos", "constraint", "gres")}
     avoided = ",".join(filter(None, [cluster.exclude, *exclude]))
     optional = named | {"exclude": avoided, "gpus_per_node": cluster.gpus_per_node}
@@ -160,6 +159,14 @@ def _resources(cluster: ClusterConfig, exclude: Sequence[str]) -> dict[str, obje
         "signal_delay_s": cluster.signal_seconds,
         # submitit always sends a wckey unless it is None.
         "wckey": cluster.wckey or None,
-        "additional_parameters": {"requeue": True, **cluster.sbatch},
+        "additional_parameters": {**_options(cluster.sbatch), "output": _log(log_folder, "%j")},
         **{name: value for name, value in optional.items() if value},
     }
+
+
+def _options(asked: Mapping[str, Value]) -> dict[str, Value]:
+    """Return further options: a true one has no value, a false one is left out."""
+    options = {"requeue": True} | {name.replace("_", "-"): value for name, value in asked.items()}
+    if options.get("no-requeue"):
+        del options["requeue"]
+    return {name: value for name, value in options.items() if value is not False}

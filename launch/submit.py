@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from configs.run import RunConfig, load
-from launch import cluster, plan, slurm, submission
+from launch import cluster, inherited, plan, slurm, submission
 from launch.cluster import ClusterConfig
 from launch.folder import RunFolder, as_typed, existing
 from launch.loaders import absolute
@@ -23,8 +23,10 @@ def submit(config: RunConfig, path: Path, profile: ClusterConfig, *, dry_run: bo
     """Make the run and submit it, or with `dry_run` show what would be submitted; return the exit status."""
     config, folder = absolute(config), RunFolder(path.resolve())
     planned = plan.make(config, profile, folder)
+    # Before anything is made: it is refused where the profile or the path cannot be written into it.
+    script = slurm.script([folder], profile, job_name=submission.job_name(folder))
     if dry_run:
-        return _show(config, folder, profile, planned, as_json=as_json)
+        return _show(config, script, planned, as_json=as_json)
     open_run(config, folder)
     return _send([folder], profile, planned, as_json=as_json)
 
@@ -79,6 +81,7 @@ def name_of(chosen: Sequence[str], assignments: Sequence[str]) -> str:
 
 
 def _send(folders: list[RunFolder], profile: ClusterConfig, planned: Plan, *, as_json: bool) -> int:
+    sys.stderr.write(inherited.sentence())
     sent = submission.send(folders, profile)
     if as_json:
         rows = [{"run": str(folder.path), "job_id": each.job_id} for folder, each in zip(folders, sent, strict=True)]
@@ -94,8 +97,8 @@ def _send(folders: list[RunFolder], profile: ClusterConfig, planned: Plan, *, as
     return 0
 
 
-def _show(config: RunConfig, folder: RunFolder, profile: ClusterConfig, planned: Plan, *, as_json: bool) -> int:
-    script = slurm.script([folder], profile, job_name=submission.job_name(folder))
+def _show(config: RunConfig, script: str, planned: Plan, *, as_json: bool) -> int:
+    sys.stderr.write(inherited.sentence())
     settings = deepspeed_settings.settings(
         config.optimizer, config.train, num_micro_batches=planned.micro_batches, world_size=planned.world_size
     )

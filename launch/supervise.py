@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-from launch import attempts
+from launch import attempts, inherited
 from launch.batch import free_port, preferred_port
 from launch.fence import NUMBER
 from launch.folder import RunFolder
@@ -34,7 +34,7 @@ def supervise(folder: RunFolder, num_processes: int, config: RestartConfig) -> i
 
 
 def _attempt(folder: RunFolder, number: int, num_processes: int) -> int:
-    shared = os.environ | {
+    shared = inherited.of_local_ranks() | {
         NUMBER: str(number),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port(preferred_port(os.getpid(), number))),

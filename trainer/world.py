@@ -1,8 +1,10 @@
 """World: which of how many processes this is, on which device, and what they agree on."""
 
 import os
+import sys
 import time
 import weakref
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TypeVar
@@ -16,6 +18,14 @@ T = TypeVar("T")
 
 # For gloo's thread to let go of the last tensor; a debugger that keeps it must not keep the process.
 _RELEASE_SECONDS = 10.0
+
+
+_LAUNCHERS = {
+    "srun": ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
+    "mpirun": ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+    "mpiexec": ("PMI_SIZE", "PMI_RANK"),
+}
+"""What launchers that do not set torchrun's variables say in their place: how many processes, and which one."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +50,11 @@ class World:
         The only place where the environment is read. Collective.
         """
         if "RANK" not in os.environ:
+            _refuse_copies(os.environ)
             return World.alone()
+        missing = [name for name in ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+        if missing:
+            raise ValueError(f"RANK is set but {', '.join(missing)} is not; unset RANK, or start by torchrun")
         rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         device = _device(local_rank)
@@ -125,6 +139,21 @@ class World:
             while held() is not None and time.monotonic() < deadline:
                 time.sleep(0.001)
             dist.destroy_process_group()
+
+
+def _refuse_copies(environment: Mapping[str, str]) -> None:
+    """Raise ValueError where a launcher that is not understood started several processes: each would be alone."""
+    for launcher, (count_name, rank_name) in _LAUNCHERS.items():
+        count = environment.get(count_name, "1")
+        # The shell of `srun --pty` is one process, however many tasks the step has.
+        if not count.isdigit() or int(count) < 2 or "SLURM_PTY_PORT" in environment:
+            continue
+        if environment.get(rank_name, "0") != "0":
+            sys.exit(2)  # the first says why
+        raise ValueError(
+            f"{launcher} started {count} processes of this command ({count_name}={count}), which would not know of "
+            "each other; let `perceiver submit` start them, or torchrun, or start one with --procs"
+        )
 
 
 def _device(local_rank: int) -> torch.device:

@@ -35,3 +35,39 @@ def test_an_unknown_profile_and_an_unknown_key_are_answered_with_what_there_is(t
     (tmp_path / "typo.yaml").write_text("nodez: 2\n")
     with pytest.raises(ValueError, match="nodez = 2: unknown key"):
         cluster.load(str(tmp_path / "typo.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "words"),
+    [
+        ('partition: "gpu\\ntouch pwned"', "partition", "expected one line"),
+        ("account: no", "account", "boolean of YAML"),
+        ('python: "python\\ntouch pwned"', "python", "expected one line"),
+        ('host_python: "a \'b"', "host_python", "open quote"),
+        ('sbatch: {comment: "a\\nb"}', "sbatch.comment", "expected one line"),
+        ('sbatch: {"comment x": a}', "sbatch", "long names of options"),
+        ("sbatch: {time: 5}", "sbatch.time", "set minutes"),
+        ("sbatch: {output: a.log}", "sbatch.output", "set by the run itself"),
+        ("sbatch: {mem: 8G}\nmemory_gib: 8", "sbatch.mem", "set by memory_gib too"),
+        ('environment: {"A; touch pwned": 1}', "environment", "names of letters"),
+        ("environment: {FLAG: off}", "environment.FLAG", "boolean of YAML"),
+        ("srun_arguments: [--export=NONE]", "srun_arguments", "keeps the run's variables from its ranks"),
+    ],
+)
+def test_a_value_that_the_script_or_slurm_would_take_for_something_else_is_refused(
+    text: str, key: str, words: str, tmp_path: Path
+) -> None:
+    (tmp_path / "profile.yaml").write_text(text)
+    with pytest.raises(ValueError, match="1 problem in") as caught:
+        cluster.load(str(tmp_path / "profile.yaml"))
+    assert f"{key} = " in str(caught.value)
+    assert words in str(caught.value)
+
+
+def test_options_and_variables_keep_their_types_when_a_profile_is_written_down(tmp_path: Path) -> None:
+    text = 'sbatch: {exclusive: true, oversubscribe: false, nice: 5}\nenvironment: {N: 4, FLAG: "off", TWO: "a\\nb"}\n'
+    (tmp_path / "profile.yaml").write_text(text)
+    profile = cluster.load(str(tmp_path / "profile.yaml"))
+    assert profile.sbatch == {"exclusive": True, "oversubscribe": False, "nice": 5}
+    (tmp_path / "copy.yaml").write_text(cluster.dump(profile))
+    assert cluster.load(str(tmp_path / "copy.yaml")) == profile

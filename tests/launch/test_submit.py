@@ -110,3 +110,11 @@ def test_the_memory_of_a_rank_is_its_state_and_the_activations_of_a_micro_batch(
         plan.make(large, gpus, RunFolder(tmp_path / "run"))
     fitting = replace(large, train=replace(large.train, activation_memory_gib=4.0))
     assert plan.make(fitting, gpus, RunFolder(tmp_path / "run")).activation_bytes <= 4 * plan.GIB
+
+
+def test_a_run_whose_script_cannot_be_written_leaves_no_folder(config: RunConfig, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="must have no line break"):
+        submit.submit(config, tmp_path / "a\nb", ClusterConfig(), dry_run=False)
+    with pytest.raises(ValueError, match="setup in the profile is no shell"):
+        submit.submit(config, tmp_path / "run", ClusterConfig(setup=("fi",)), dry_run=False)
+    assert not [path for path in tmp_path.iterdir() if path.name != "shards"]

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -92,3 +93,20 @@ def test_terminating_the_supervisor_stops_the_run_after_a_step(
     assert supervisor.wait(60) == 85
     assert folder.stop_path.exists()
     assert [attempt.status for attempt in attempts.history(folder)] == [85]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variables", [{}, {"SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_TASKS_PER_NODE": "1"}])
+def test_ranks_that_are_started_inside_of_an_allocation_are_those_of_the_supervisor(
+    folder: RunFolder, variables: dict[str, str]
+) -> None:
+    folder.config_path.write_text(json.dumps({"steps": 3, "records": ["WORLD_SIZE", "SLURM_PROCID"]}))
+    allocation = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURMD_NODENAME": "n1", **variables}
+    command = [sys.executable, "-c", SUPERVISE, str(folder.path)]
+    result = subprocess.run(command, env=os.environ | allocation, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert [record.node for record in attempts.ranks(folder, 1)] == [socket.gethostname()] * 2
+    for rank in range(2):
+        lines = (folder.path / f"steps_of_rank_{rank}.jsonl").read_text().splitlines()
+        assert [json.loads(line)["WORLD_SIZE"] for line in lines] == ["2"] * 3
+        assert {json.loads(line)["SLURM_PROCID"] for line in lines} == {None}
