@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from configs.reader import leaves, read
 from data_shards.config import DataConfig, Section
+from data_shards.display import printable
 from model.config import PerceiverConfig
 from model.config_outputs import GridOutput
 from trainer.config import (
@@ -140,7 +141,8 @@ def difference(old: RunConfig, new: RunConfig) -> list[str]:
     """Return a line "key: old -> new" for every value in which two configurations differ."""
     before, after = dict(_flat(old)), dict(_flat(new))
     keys = sorted(before.keys() | after.keys())
-    return [f"{key}: {before.get(key)!r} -> {after.get(key)!r}" for key in keys if before.get(key) != after.get(key)]
+    changed = [key for key in keys if before.get(key) != after.get(key)]
+    return [printable(f"{key}: {before.get(key)!r} -> {after.get(key)!r}") for key in changed]
 
 
 def _flat(config: RunConfig) -> Iterator[tuple[str, Any]]:

@@ -14,6 +14,7 @@ from fsspec.callbacks import Callback
 
 from data_shards import manifest
 from data_shards.cache import ShardCache
+from data_shards.display import masked
 from data_shards.folder import checked_index
 from data_shards.manifest import Manifest, ShardEntry, Split
 from data_shards.storage_config import RemoteConfig
@@ -38,7 +39,7 @@ class RemoteFolder:
         return RemoteFolder, (self._url, self._config)
 
     def __str__(self) -> str:
-        return self._url
+        return masked(self._url)
 
     def manifest(self) -> Manifest:
         """Return the manifest, fetched anew."""
@@ -61,7 +62,7 @@ class RemoteFolder:
         except FileNotFoundError:
             with self.open(entry) as file:
                 content = TarIndex.from_tar(Path(f"/proc/self/fd/{file.fileno()}")).to_bytes()
-        complaint = f"{self._url}/{name}: is not the index that the manifest names; index the folder again"
+        complaint = f"{self}/{name}: is not the index that the manifest names; index the folder again"
         return checked_index(content, entry, complaint)
 
     def open(self, entry: ShardEntry) -> BinaryIO:
@@ -75,7 +76,7 @@ class RemoteFolder:
 
     def name(self, entry: ShardEntry) -> str:
         """Return the URL of a shard."""
-        return f"{self._url}/{entry.name}"
+        return f"{self}/{entry.name}"
 
     def _fetch_hashed(self, name: str, path: Path, sha256: str) -> None:
         def check(path: Path) -> None:

@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from data_shards import decode, manifest
+from data_shards.display import printable, printable_lines, unknown_glyphs_as_boxes
 from data_shards.manifest import MODALITIES
 from data_shards.members import LABEL, RECORD, modality_of
 from data_shards.tar_index import TarIndex
@@ -36,7 +37,7 @@ def contact_sheet(folder: Path, out_png: Path, *, split: str = "train", num_samp
     figure = Figure(figsize=(INCHES * (len(columns) + 1), INCHES * len(samples) + 0.4), dpi=110, layout="constrained")
     grid = figure.subplots(len(samples), len(columns) + 1, squeeze=False)
     for cells, (key, members) in zip(grid, samples, strict=True):
-        _write_words(cells[0], "\n".join([key, *_labels(members, contents)]))
+        _write_words(cells[0], "\n".join(map(printable, [key, *_labels(members, contents)])))
         for axes, modality in zip(cells[1:], columns, strict=True):
             _draw_member(axes, modality, members)
     for axes, title in zip(grid[0], ["label", *columns], strict=True):
@@ -44,7 +45,8 @@ def contact_sheet(folder: Path, out_png: Path, *, split: str = "train", num_samp
     FigureCanvasAgg(figure)
     try:
         out_png.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(out_png, format="png")
+        with unknown_glyphs_as_boxes():
+            figure.savefig(out_png, format="png")
     except OSError as error:
         raise ValueError(f"{out_png}: cannot be written ({error.strerror}); choose another file") from error
     return len(samples)
@@ -110,7 +112,9 @@ def _draw_member(axes: Axes, modality: str, members: Members) -> None:
 
 def _write_words(axes: Axes, words: str, color: str = "black") -> None:
     axes.axis("off")
-    axes.text(0.5, 0.5, words, ha="center", va="center", fontsize=8, wrap=True, color=color)
+    shown = printable_lines(words)
+    # Dollar signs are no formula.
+    axes.text(0.5, 0.5, shown, ha="center", va="center", fontsize=8, wrap=True, color=color, parse_math=False)
 
 
 def _draw_image(axes: Axes, data: bytes) -> None:
@@ -168,8 +172,7 @@ def _draw_points(axes: Axes, data: bytes) -> None:
 
 
 def _draw_text(axes: Axes, data: bytes) -> None:
-    # A dollar sign would start a formula.
-    words = decode.text(data).tobytes().decode(errors="replace").replace("$", r"\$")
+    words = decode.text(data).tobytes().decode(errors="replace")
     _write_words(axes, words if len(words) <= CHARACTERS_SHOWN else f"{words[:CHARACTERS_SHOWN]} ...")
 
 

@@ -1,11 +1,13 @@
 """The command `perceiver`; `python -m launch` is the same."""
 
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from data_shards.display import printable_lines
 from launch import data, networks, reports, runs
 from launch.console import AsJson
 
@@ -74,5 +76,8 @@ def main() -> None:
     try:
         app(prog_name="perceiver")
     except ValueError as error:
-        sys.stderr.write(f"perceiver: {error}\n")
+        sys.stderr.write(f"perceiver: {printable_lines(str(error))}\n")
         sys.exit(2)
+    except Exception:  # noqa: BLE001  # as Python would end, but that a traceback may have a URL with a password in it
+        sys.stderr.write(printable_lines(traceback.format_exc()))
+        sys.exit(1)

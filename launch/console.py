@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from data_shards.display import printable
 from data_shards.manifest import Manifest
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
@@ -19,9 +20,9 @@ Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Processes.")]
 @contextmanager
 def progress_bar(name: str) -> Iterator[Callable[[int, int], None]]:
     """Show a bar on standard error and give the function that moves it: (done, total)."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(name, total=None)
+        task = bar.add_task(printable(name), total=None)
 
         def advance(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
@@ -47,4 +48,4 @@ def report_shards(folder: Path, manifest: Manifest, *, as_json: bool) -> None:
         return
     for name, counts in splits.items():
         samples, shards, size = counts["samples"], counts["shards"], counts["bytes"]
-        typer.echo(f"{folder}/{name}: {samples} samples in {shards} shards, {size} bytes")
+        typer.echo(f"{printable(f'{folder}/{name}')}: {samples} samples in {shards} shards, {size} bytes")

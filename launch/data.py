@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from data_shards.display import printable
 from launch import build
 from launch.console import AsJson, Jobs, progress_bar, report_shards
 
@@ -43,10 +44,10 @@ def verify(
         typer.echo(json.dumps(asdict(report) | {"ok": report.ok}))
     else:
         for bad in report.bad:
-            typer.echo(f"bad: {bad.shard} {bad.key}: {bad.reason}")
+            typer.echo(printable(f"bad: {bad.shard} {bad.key}: {bad.reason}"))
         typer.echo(f"{report.samples} samples, {len(report.bad)} bad")
         typer.echo("shapes: " + ", ".join(f"{name} {shape}" for name, shape in report.shapes.items()))
-        typer.echo("labels: " + ", ".join(f"{name} {count}" for name, count in report.labels.items()))
+        typer.echo(printable("labels: " + ", ".join(f"{name} {count}" for name, count in report.labels.items())))
     if not report.ok:
         raise typer.Exit(1)
 
@@ -65,4 +66,4 @@ def show(
     from data_shards import show as drawing
 
     drawing.contact_sheet(folder, out, split=split, num_samples=samples)
-    typer.echo(f"wrote {out}")
+    typer.echo(f"wrote {printable(str(out))}")

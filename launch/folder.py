@@ -4,6 +4,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_shards.display import printable
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -126,6 +128,6 @@ def existing(folder: RunFolder) -> RunFolder:
 
 
 def as_typed(path: Path) -> str:
-    """Return a path as it is typed here: relative where it lies below the working directory."""
+    """Return a path as it is typed here: relative where it lies below the working directory; a line of its own."""
     relative = os.path.relpath(path)
-    return str(path) if relative.startswith(os.pardir) else relative
+    return printable(str(path) if relative.startswith(os.pardir) else relative)

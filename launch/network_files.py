@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from configs.reader import read
 from configs.run import load
+from data_shards.display import printable
 from launch.folder import RunFolder, existing
 from model.config import PerceiverConfig
 from model.interop import from_hugging_face, to_hugging_face
@@ -127,7 +128,7 @@ def _tell(out: Path, network: Perceiver, *, as_json: bool) -> None:
         files = sorted(path.name for path in out.iterdir())
         typer.echo(json.dumps({"folder": str(out), "files": files, "parameters": parameters}))
     else:
-        typer.echo(f"{out}: {parameters:,} parameters")
+        typer.echo(f"{printable(str(out))}: {parameters:,} parameters")
 
 
 def _print(found: Plan) -> None:

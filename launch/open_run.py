@@ -4,6 +4,7 @@ import os
 import sys
 
 from configs.run import RunConfig, difference, dump, load
+from data_shards.display import masked
 from launch.fence import Fence
 from launch.folder import RunFolder
 from launch.freeze import changed_files, freeze
@@ -36,7 +37,11 @@ def open_run(config: RunConfig, folder: RunFolder) -> None:
     if not folder.exists:
         # Written last: a folder with a config.yaml is a run.
         beside = folder.config_path.with_suffix(f".{os.getpid()}")
-        beside.write_text(dump(config))
+        content = dump(config)
+        beside.write_text(content)
+        if masked(content) != content:
+            # A restart needs the password in the URL; the others who may look into the run do not.
+            beside.chmod(0o600)
         beside.replace(folder.config_path)
     changed = changed_files(folder.code_folder)
     if changed:

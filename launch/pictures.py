@@ -8,7 +8,10 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from data_shards.display import printable, unknown_glyphs_as_boxes
+
 COLUMNS = 8
+_TITLE_CHARACTERS = 40
 
 
 def loss_curve(metrics_path: Path, out: Path) -> None:
@@ -26,7 +29,8 @@ def loss_curve(metrics_path: Path, out: Path) -> None:
     for name in (key for key in scores if key.startswith(f"{measure}/")):
         points = [(row["step"], row[name]) for row in evaluations if name in row]
         right.plot(*zip(*points, strict=True), ".-", label=name.partition("/")[2])
-    right.set(title=f"test {measure.replace('_', ' ')}", xlabel="step")
+    right.set(xlabel="step")
+    right.set_title(f"evaluation: {printable(measure.replace('_', ' '))}", parse_math=False)
     if measure != "psnr":
         right.set(ylim=(0, 1))
     if scores:
@@ -46,7 +50,10 @@ def predictions(images: np.ndarray, truths: Sequence[str], guesses: Sequence[str
     for cell, image, truth, guess in zip(cells, images, truths, guesses, strict=False):
         cell.imshow(image)
         right = truth == guess
-        cell.set_title(guess if right else f"{guess}, is {truth}", color="black" if right else "red", fontsize=9)
+        title = printable(guess if right else f"{guess}, is {truth}")
+        shown = title if len(title) <= _TITLE_CHARACTERS else f"{title[:_TITLE_CHARACTERS]}…"
+        # Class names are no formulas, whatever dollar signs they have.
+        cell.set_title(shown, color="black" if right else "red", fontsize=9, parse_math=False)
     _save(figure, out)
 
 
@@ -84,5 +91,6 @@ def pixels(figure: Figure) -> np.ndarray:
 
 def _save(figure: Figure, out: Path) -> None:
     beside = out.with_name(f".{out.name}")
-    figure.savefig(beside, format="png", dpi=100)
+    with unknown_glyphs_as_boxes():
+        figure.savefig(beside, format="png", dpi=100)
     beside.replace(out)

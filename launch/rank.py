@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from data_shards.display import printable_lines
 from launch import attempts
 from launch.attempts import RankRecord
 from launch.fence import NUMBER, Fence
@@ -62,12 +63,12 @@ def _train(folder: RunFolder) -> int:
 
         return train.main(load(folder.config_path), folder.path)
     except ValueError as error:
-        sys.stderr.write(f"perceiver: {error}\n")
+        sys.stderr.write(f"perceiver: {printable_lines(str(error))}\n")
         return 2
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 1
     except Exception:  # noqa: BLE001  # the record has to say that this rank failed, whatever it was
-        traceback.print_exc()
+        sys.stderr.write(printable_lines(traceback.format_exc()))
         return 1
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from data_shards.display import printable
 from launch.console import AsJson, progress_bar
 
 app = typer.Typer()
@@ -36,7 +37,7 @@ def report(run: Run, as_json: AsJson = False) -> None:
         pictures=sorted(folder.pictures_folder.glob("*.png")),
     )
     out = folder.path / "report.html"
-    out.write_text(page(story))
+    out.write_text(page(story), encoding="utf-8")
     goodput = ledger.goodput(attempts)
     told: float | str = goodput if as_json else f"{goodput:.1%}"
     _tell({"report": str(out), "attempts": len(attempts), "goodput": told}, as_json=as_json)
@@ -103,4 +104,4 @@ def _tell(result: dict[str, object], *, as_json: bool) -> None:
     for name, value in result.items():
         rows = value if isinstance(value, list) else [value]
         for row in rows:
-            sys.stdout.write(f"{name.replace('_', ' ')}: {row}\n")
+            sys.stdout.write(printable(f"{name.replace('_', ' ')}: {row}") + "\n")

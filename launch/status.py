@@ -10,8 +10,10 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 from rich.table import Column, Table
+from rich.text import Text
 
 from configs.run import load
+from data_shards.display import printable
 from launch import attempts, submission
 from launch.folder import RunFolder, as_typed, existing
 from launch.queue import UNKNOWN, Job
@@ -116,7 +118,8 @@ def table(states: Sequence[State]) -> Table:
     columns = {title: name for title, name in COLUMNS.items() if any(state[name] is not None for state in states)}
     result = Table(*(Column(title, overflow="fold") for title in columns), box=None)
     for state in states:
-        result.add_row(*(_cell(name, state[name]) for name in columns.values()))
+        # Not as str: rich reads [/b] in a path as markup.
+        result.add_row(*(Text(_cell(name, state[name])) for name in columns.values()))
     return result
 
 
@@ -140,7 +143,7 @@ def _cell(name: str, value: str | float | None) -> str:
         return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
     if name == "goodput":
         return f"{float(value):.0%}"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else printable(str(value))
 
 
 def _silent(folder: RunFolder, history: Sequence[Attempt]) -> str | None:

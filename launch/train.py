@@ -34,7 +34,8 @@ from trainer.metrics import Meter, Work, measured_peak_flops
 from trainer.objective import objective
 from trainer.profiling import ProfileWindow
 from trainer.run_state import RunState
-from trainer.sinks import JsonLines, ProgressBar, Sink, TensorBoard
+from trainer.sink_group import SinkGroup
+from trainer.sinks import JsonLines, ProgressBar, TensorBoard
 from trainer.watch import StopRequest
 from trainer.world import World
 
@@ -95,9 +96,8 @@ def _train(
             stack.callback(store.close)
             loaded = store.load(engine)
             state = loaded.state if loaded else RunState()
-            sinks = _sinks(config, folder, state) if world.is_first else []
-            for sink in sinks:
-                stack.callback(sink.close)
+            sinks = _sinks(config, folder, state) if world.is_first else SinkGroup([])
+            stack.callback(sinks.close)
             _announce_policy(sinks, state, network, train)
             _announce(sinks, state, loaded, batches.order, halved=train.micro_batch if train != config.train else 0)
             evaluation = _evaluation(config, folder, engine, world, stack)
@@ -107,7 +107,7 @@ def _train(
             batches=batches,
             state=state,
             store=store,
-            sinks=sinks,
+            sinks=[sinks],
             stop=stop,
             world=world,
             evaluate=evaluation,
@@ -152,26 +152,27 @@ def _work(config: RunConfig, world: World) -> Work:
     )
 
 
-def _sinks(config: RunConfig, folder: RunFolder, state: RunState) -> list[Sink]:
-    return [
-        JsonLines(folder.metrics_path, state.step),
-        TensorBoard(folder.tensorboard_folder, state.step),
-        ProgressBar(config.train.steps, state.step),
-    ]
+def _sinks(config: RunConfig, folder: RunFolder, state: RunState) -> SinkGroup:
+    return SinkGroup(
+        [
+            JsonLines(folder.metrics_path, state.step),
+            TensorBoard(folder.tensorboard_folder, state.step),
+            ProgressBar(config.train.steps, state.step),
+        ]
+    )
 
 
-def _announce_policy(sinks: list[Sink], state: RunState, network: Perceiver, train: TrainConfig) -> None:
+def _announce_policy(sinks: SinkGroup, state: RunState, network: Perceiver, train: TrainConfig) -> None:
     """Say which policy train.activation_memory_gib chose."""
     if train.activation_memory_gib:
         policy = network.config.activation_checkpointing
         message = (
             f"activations fit into {train.activation_memory_gib:g} GiB with model.activation_checkpointing={policy}"
         )
-        for sink in sinks:
-            sink.write("event", {"step": state.step, "message": message})
+        sinks.write("event", {"step": state.step, "message": message})
 
 
-def _announce(sinks: list[Sink], state: RunState, loaded: Loaded | None, order: Order, *, halved: int) -> None:
+def _announce(sinks: SinkGroup, state: RunState, loaded: Loaded | None, order: Order, *, halved: int) -> None:
     """Say what a user should know before the first step."""
     messages = [f"passed over a damaged checkpoint: {sentence}" for sentence in (loaded.damaged if loaded else ())]
     if order.num_dropped:
@@ -180,9 +181,8 @@ def _announce(sinks: list[Sink], state: RunState, loaded: Loaded | None, order: 
         )
     if halved:
         messages.append(f"out of memory: the micro-batch is now {halved}; the global batch and the results stay")
-    for sink in sinks:
-        for message in messages:
-            sink.write("event", {"step": state.step, "message": message})
+    for message in messages:
+        sinks.write("event", {"step": state.step, "message": message})
 
 
 def _tell(config: RunConfig, folder: RunFolder, outcome: str, state: RunState, reason: str, *, as_json: bool) -> None:

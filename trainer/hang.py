@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from data_shards.display import printable
 from trainer.world import World
 
 _VERDICT = "verdict.json"
@@ -92,7 +93,7 @@ class HangWatch:
             self._write_beat(sys.maxsize)
         elif missing := self._missing(patience=2.0):
             # A broken exchange says which socket closed; this says which rank.
-            sys.stderr.write(f"rank {self._world.rank}: {error}; gone: {'; '.join(missing)}\n")
+            sys.stderr.write(f"rank {self._world.rank}: {printable(str(error))}; gone: {'; '.join(missing)}\n")
 
     def at(self, phase: str) -> None:
         """Say what the main thread is at; STEP begins a step, BATCH the wait for its batch."""

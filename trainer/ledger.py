@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from data_shards.display import printable
+
 if TYPE_CHECKING:
     # Only its name: `perceiver status` reads ledgers, and starts four times faster without torch.
     from trainer.world import World
@@ -92,7 +94,7 @@ class Ledger:
 
     def end(self, reason: str) -> None:
         """Say why it ended."""
-        self._attempt = replace(self._attempt, ended=reason)
+        self._attempt = replace(self._attempt, ended=printable(reason))
         self._write()
 
     def _write(self) -> None:

@@ -15,9 +15,10 @@ from trainer.engine import Engine
 from trainer.evaluate import Evaluation
 from trainer.hang import BATCH, STEP, HangWatch
 from trainer.ledger import Ledger
-from trainer.metrics import Meter, Record, StepTime
+from trainer.metrics import Meter, StepTime
 from trainer.profiling import ProfileWindow
 from trainer.run_state import RunState
+from trainer.sink_group import SinkGroup
 from trainer.sinks import Sink
 from trainer.step_report import StepReport
 from trainer.stopwatch import compile_seconds
@@ -80,8 +81,8 @@ def fit(
 ) -> tuple[Outcome, RunState]:
     """Train from `state` to the end or to a stop, leave a checkpoint of where it got, and return both. Collective.
 
-    `sinks` are empty on all ranks but the first; what is None watches or counts nothing. RuntimeError where steps keep
-    going wrong although the run went back as often as it may.
+    `sinks` are empty on all ranks but the first, and one that fails does not end the run; what is None watches or
+    counts nothing. RuntimeError where steps keep going wrong although the run went back as often as it may.
     """
     training = _Training(
         config,
@@ -89,7 +90,7 @@ def fit(
         engine,
         batches,
         store,
-        sinks,
+        SinkGroup(sinks),
         stop,
         world,
         evaluate,
@@ -110,7 +111,7 @@ class _Training:
     engine: Engine
     batches: Batches
     store: Store
-    sinks: Sequence[Sink]
+    sinks: SinkGroup
     stop: StopRequest
     world: World
     evaluate: Evaluate | None
@@ -169,7 +170,7 @@ class _Training:
         self.ledger.add("compute", step.time.seconds - step.time.data_seconds - compiled)
         self.ledger.reached(step.state.step, step.state.rollbacks)
         if self.config.logs(step.state.step):
-            self._write("train", self.meter.record(step.state.step, step.report))
+            self.sinks.write("train", self.meter.record(step.state.step, step.report))
 
     def _judge(self, step: Step) -> tuple[int, ...]:
         """Log the samples of a skipped step; return the batches to go back for."""
@@ -191,8 +192,7 @@ class _Training:
         loaded = self.store.load(self.engine)
         assert loaded is not None, "the training saved before its first step"
         resumed = loaded.state.passing_over(to_pass, rollbacks=state.rollbacks + 1)
-        for sink in self.sinks:
-            sink.rewind(resumed.step)
+        self.sinks.rewind(resumed.step)
         self._event(resumed, f"went back from step {state.step}; passes over batches {', '.join(map(str, to_pass))}")
         return resumed
 
@@ -201,10 +201,9 @@ class _Training:
         with self.ledger.spent("evaluation"):
             evaluation = evaluate()
         self.score = evaluation.best_by
-        self._write("evaluation", {"step": step, "samples": evaluation.samples, **evaluation.flat()})
+        self.sinks.write("evaluation", {"step": step, "samples": evaluation.samples, **evaluation.flat()})
         for name, picture in evaluation.pictures.items():
-            for sink in self.sinks:
-                sink.draw(name, picture, step)
+            self.sinks.draw(name, picture, step)
 
     def _save(self, state: RunState) -> None:
         self.hang.at("a save")
@@ -214,7 +213,7 @@ class _Training:
     def _report_saves(self) -> None:
         for saved in self.store.reports():
             self.save_error = saved.error
-            self._write("save", vars(saved))
+            self.sinks.write("save", vars(saved))
 
     def _finish_saving(self, state: RunState) -> None:
         """Wait for the last save. One that failed is tried again: no later one would, and its steps would be lost."""
@@ -233,11 +232,7 @@ class _Training:
         )
 
     def _event(self, state: RunState, message: str) -> None:
-        self._write("event", {"step": state.step, "message": message})
-
-    def _write(self, kind: str, record: Record) -> None:
-        for sink in self.sinks:
-            sink.write(kind, record)
+        self.sinks.write("event", {"step": state.step, "message": message})
 
 
 def _votes(world: World, *flags: bool) -> list[bool]:

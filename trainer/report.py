@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_shards.display import printable, printable_lines
 from trainer.ledger import PARTS, Attempt, goodput, lost_steps
 from trainer.metrics import Record
 
@@ -59,10 +60,10 @@ def page(story: Story) -> str:
         ("Attempts", _attempts(story.attempts)),
         ("Events", _events(story.records)),
         ("Pictures", "".join(_picture(path) for path in story.pictures)),
-        ("Configuration", f"<pre>{html.escape(story.config)}</pre>"),
+        ("Configuration", f"<pre>{html.escape(printable_lines(story.config))}</pre>"),
     ]
     body = "".join(f"<h2>{title}</h2>{content}" for title, content in sections if content)
-    name = html.escape(story.name)
+    name = _escaped(story.name)
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title><style>{_STYLE}</style>'
         f"<h1>{name}</h1>{body}</html>\n"
@@ -95,7 +96,7 @@ def curve(name: str, points: Sequence[tuple[float, float]]) -> str:
     )
     texts = "".join(f'<text x="{x}" y="{y}">{value:.4g}</text>' for x, y, value in labels)
     return (
-        f"<figure><figcaption>{html.escape(name)}</figcaption>"
+        f"<figure><figcaption>{_escaped(name)}</figcaption>"
         f'<svg width="{_WIDTH}" height="{_HEIGHT}"><polyline points="{line}"/>{texts}</svg></figure>'
     )
 
@@ -120,17 +121,19 @@ def _attempt(attempt: Attempt, lost: int) -> str:
         *(f"{attempt.seconds.get(part, 0.0):.1f} s" for part in PARTS),
         attempt.ended,
     )
-    return f"<tr>{''.join(f'<td>{html.escape(str(cell))}</td>' for cell in cells)}</tr>"
+    return f"<tr>{''.join(f'<td>{_escaped(str(cell))}</td>' for cell in cells)}</tr>"
 
 
 def _events(records: Sequence[Record]) -> str:
     told = [record for record in records if record["kind"] == "event" or record.get("error")]
     lines = [f"step {record['step']}: {record.get('message') or record.get('error')}" for record in told]
-    return "".join(f"<p>{html.escape(line)}</p>" for line in lines)
+    return "".join(f"<p>{_escaped(line)}</p>" for line in lines)
 
 
 def _picture(path: Path) -> str:
     content = base64.b64encode(path.read_bytes()).decode()
-    return (
-        f'<figure><figcaption>{html.escape(path.stem)}</figcaption><img src="data:image/png;base64,{content}"></figure>'
-    )
+    return f'<figure><figcaption>{_escaped(path.stem)}</figcaption><img src="data:image/png;base64,{content}"></figure>'
+
+
+def _escaped(words: str) -> str:
+    return html.escape(printable(words))

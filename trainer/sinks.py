@@ -10,11 +10,13 @@ from typing import Protocol
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard.summary import image
 
+from data_shards.display import printable
 from trainer.evaluate import told
 from trainer.metrics import Record
 from trainer.patient_file import PatientFile
@@ -115,7 +117,7 @@ class ProgressBar:
             TextColumn("step"),
             MofNCompleteColumn(),
             BarColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             TimeRemainingColumn(elapsed_when_finished=True),
             console=console,
         )
@@ -127,10 +129,10 @@ class ProgressBar:
         if kind == "train":
             self._progress.update(self._task, completed=int(record["step"]), description=_summary(record))
         elif kind == "event" or record.get("error"):
-            self._progress.console.print(f"step {record['step']}: {record.get('message') or record.get('error')}")
+            self._print(record, str(record.get("message") or record.get("error")))
         elif kind == "evaluation":
             values = [f"{_short(name)} {told(name, value)}" for name, value in record.items() if "/" in name]
-            self._progress.console.print(f"step {record['step']}: {', '.join(values)}")
+            self._print(record, ", ".join(values))
 
     def draw(self, name: str, picture: np.ndarray, step: int) -> None:
         """Leave it out."""
@@ -142,6 +144,10 @@ class ProgressBar:
     def close(self) -> None:
         """Leave the last line on the terminal."""
         self._progress.stop()
+
+    def _print(self, record: Record, words: str) -> None:
+        # Not as a str: rich reads [/b] in a sample's key as markup of its own.
+        self._progress.console.print(Text(printable(f"step {record['step']}: {words}")))
 
 
 def _summary(record: Record) -> str:

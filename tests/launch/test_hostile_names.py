@@ -1,0 +1,112 @@
+"""Keys, class names and paths that are markup, formulas, HTML or control characters can be shown everywhere."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from configs.run import difference, load
+from data_shards.build import build_table
+from data_shards.manifest import ShardEntry
+from data_shards.remote import RemoteFolder
+from data_shards.rows import Literal, Row
+from data_shards.show import contact_sheet
+from data_shards.storage_config import RemoteConfig
+from launch import cli, console, pictures, status
+from launch.folder import RunFolder
+from launch.open_run import open_run
+from trainer.ledger import Ledger, read
+from trainer.report import Story, page
+from trainer.world import World
+
+NAMES = ("[/b]", "$\\bad{$", "<script>x</script>", "a\x1b[2J\x07", "_\udcff", "\u4f60\U0001f600", "x" * 10_000)
+DIGITS = Path(__file__).parents[2] / "configs" / "digits.yaml"
+URL = "https://user:word@host/data?token=abc"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_class_names_are_drawn_whatever_they_are(tmp_path: Path, name: str) -> None:
+    images = np.zeros((2, 4, 4, 3), np.float32)
+    pictures.predictions(images, ["a", name], [name, name], tmp_path / "predictions.png")
+    record = {"kind": "evaluation", "step": 1, f"{name.replace('/', '')}_accuracy/all": 0.5}
+    lines = [{"kind": "train", "step": 1, "loss": 0.1}, record]
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    pictures.loss_curve(tmp_path / "metrics.jsonl", tmp_path / "loss.png")
+    assert {path.name for path in tmp_path.glob("*.png")} == {"loss.png", "predictions.png"}
+
+
+@pytest.mark.parametrize("text", ["costs $3", "$\\bad{$", "a\x1b[2J\x00", "\u4f60"])
+def test_a_contact_sheet_shows_text_and_class_names_whatever_they_are(tmp_path: Path, text: str) -> None:
+    rows = [Row(0, (Literal(text.encode(), "txt"),), label=0)]
+    build_table(rows, tmp_path / "shards", label_names=(f"{text}\x1b",))
+    assert contact_sheet(tmp_path / "shards", tmp_path / "sheet.png") == 1
+
+
+@pytest.mark.parametrize("name", NAMES[:6])
+def test_a_page_shows_keys_and_names_whatever_they_are(name: str) -> None:
+    records = [{"kind": "train", "step": step, f"loss/{name}": 1.0} for step in (1, 2)]
+    event = {"kind": "event", "step": 2, "message": f"skipped: {name} {URL}"}
+    made = page(Story(name, f"shards: {URL}\nname: {name}", [*records, event], [], []))
+    made.encode()
+    assert "<script>" not in made
+    assert "\x1b" not in made
+    assert "word" not in made
+    assert "abc" not in made
+
+
+@pytest.mark.parametrize("name", NAMES[:6])
+def test_tables_and_bars_show_paths_whatever_they_are(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    states = [dict.fromkeys(status.COLUMNS.values()) | {"run": f"/runs/{name}", "reason": f"{name}{URL}"}] * 2
+    shown = io.StringIO()
+    Console(file=shown, width=200).print(status.table(states))
+    assert "word" not in shown.getvalue()
+    assert "\x1b" not in shown.getvalue()
+    error = io.StringIO()
+    monkeypatch.setattr("sys.stderr", error)
+    with console.progress_bar(name) as advance:
+        advance(1, 2)
+    assert name[:1] in error.getvalue()
+
+
+@pytest.mark.parametrize(("error", "expected"), [(ValueError, 2), (RuntimeError, 1)])
+def test_an_error_is_told_without_control_characters_and_passwords(
+    error: type[Exception], expected: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(**_: object) -> None:
+        raise error(f"{URL}: key\x1b[2J\udcff\n  second line")
+
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == expected
+    told = capsys.readouterr().err
+    assert "https://***@host/data?***: key\\x1b[2J\\udcff\n  second line\n" in told
+    assert ("Traceback" in told) == (expected == 1)
+    assert "word" not in told
+
+
+def test_the_difference_of_two_runs_and_the_ledger_have_no_password(tmp_path: Path) -> None:
+    old, new = load(DIGITS, ["data.shards=a"]), load(DIGITS, [f"data.shards={URL}"])
+    assert difference(old, new) == ["data.shards: 'a' -> 'https://***@host/data?***'"]
+    world = World.alone()
+    Ledger(tmp_path / "ledger", world).end(f"failed: {URL}: \x1b")
+    assert read(tmp_path / "ledger")[-1].ended == "failed: https://***@host/data?***: \\x1b"
+
+
+@pytest.mark.parametrize(("place", "others_may_read"), [(URL, False), ("s3://bucket/data", True)])
+def test_a_config_with_a_password_is_read_by_its_user_alone(
+    tmp_path: Path, shards: Path, place: str, others_may_read: bool
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    open_run(load(DIGITS, [f"data.shards={place}", f"data.datasets.a.shards={shards}"]), folder)
+    assert load(folder.config_path).data.shards == place
+    assert bool(folder.config_path.stat().st_mode & 0o077) == others_may_read
+
+
+def test_shards_behind_a_url_are_named_without_its_password(tmp_path: Path) -> None:
+    folder = RemoteFolder("https://user:word@host/data", RemoteConfig(cache_folder=str(tmp_path)))
+    shard = ShardEntry("train/000000.tar", 64, 100, "0" * 64, "0" * 64, {})
+    assert (str(folder), folder.name(shard)) == ("https://***@host/data", "https://***@host/data/train/000000.tar")
