@@ -11,7 +11,7 @@ from data_shards.decoders.flow import motion, pair
 from data_shards.decoders.image import image, pixels
 from data_shards.decoders.points import points
 from data_shards.decoders.text import text
-from data_shards.decoders.video import video
+from data_shards.decoders.video import shape, video
 
 __all__ = ["audio", "check", "image", "motion", "pair", "pixels", "points", "text", "video"]
 
@@ -23,7 +23,7 @@ _SHAPES: Mapping[str, Callable[[bytes | memoryview], tuple[int, ...]]] = Mapping
         "motion": lambda data: motion(data).shape,
         "points": lambda data: points(data).shape,
         "text": lambda data: text(data).shape,
-        "video": lambda data: video(data).shape,
+        "video": shape,
     }
 )
 

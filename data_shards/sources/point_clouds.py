@@ -10,7 +10,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from data_shards.build import BuildOptions, build_table
-from data_shards.decoders.points import points
+from data_shards.decoders.points import MAX_BYTES, points
 from data_shards.manifest import Manifest
 from data_shards.rows import Content, File, Row
 from data_shards.sources import class_folders
@@ -106,12 +106,32 @@ def _clouds(path: Path) -> Iterator[tuple[int, int]]:
     """Yield label and bytes of each cloud of a file."""
     try:
         file = _open(str(path))
-        data, labels = file["data"], np.asarray(file["label"]).ravel()
-    except (OSError, KeyError) as error:
+        data, listed = _inside(file, "data"), _inside(file, "label")
+        _refuse_bomb(path, data, listed)
+        labels = np.asarray(listed).ravel()
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: expected HDF5 with the arrays data and label ({error})") from error
     if data.ndim != 3 or data.shape[2] < 3 or len(labels) != len(data):
         raise ValueError(f"{path}: data has shape {data.shape} and {len(labels)} labels; expected (N, P, 3) and N")
     yield from ((int(label), 4 * int(np.prod(data.shape[1:]))) for label in labels)
+
+
+def _inside(file: Any, name: str) -> Any:  # noqa: ANN401 - h5py is untyped
+    """Return an array of the file; ValueError where it is not there, or lies in another file."""
+    import h5py
+
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        raise ValueError(f"{name} is not there, or is a link")  # noqa: TRY004 - the file's fault, not the caller's
+    array = file[name]
+    if not isinstance(array, h5py.Dataset) or array.external or array.is_virtual:
+        raise ValueError(f"{name} is not an array that lies in the file itself")
+    return array
+
+
+def _refuse_bomb(path: Path, data: Any, labels: Any) -> None:  # noqa: ANN401 - h5py is untyped
+    # Of an array that was never written a few bytes can claim any length.
+    if max(labels.size, len(data)) > path.stat().st_size or data.size > MAX_BYTES // 4 * len(data):
+        raise ValueError(f"data claims shape {data.shape}, label {labels.shape}; more than the file can hold")
 
 
 @lru_cache(maxsize=8)

@@ -3,6 +3,7 @@
 import io
 import wave
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Unpack
 
@@ -11,6 +12,8 @@ import numpy as np
 from av.audio.resampler import AudioResampler
 
 from data_shards.build import BuildOptions
+from data_shards.decoders.audio import MAX_SAMPLES
+from data_shards.decoders.video import opened
 from data_shards.manifest import Manifest
 from data_shards.members import EXTENSIONS
 from data_shards.rows import File, Row
@@ -69,16 +72,17 @@ class Soundtrack:
 
 def extract_audio(path: str) -> bytes | None:
     """Return the first audio track of a file as WAV, None where there is none."""
-    with av.open(path, "r") as container:
+    with Path(path).open("rb") as video, opened(video) as container:
         if not container.streams.audio:
             return None
         stream = container.streams.audio[0]
         resampler = AudioResampler(format="s16", layout="mono", rate=stream.rate)
-        pieces = [
-            piece.to_ndarray().ravel()
-            for frame in [*container.decode(stream), None]
-            for piece in resampler.resample(frame)
-        ]
+        pieces, num_samples = [], 0
+        for frame in chain(container.decode(stream), [None]):
+            pieces += [piece.to_ndarray().ravel() for piece in resampler.resample(frame)]
+            num_samples += frame.samples if frame else 0
+            if num_samples > MAX_SAMPLES:
+                raise ValueError(f"audio track of more than {MAX_SAMPLES} samples; cut the video into pieces")
         rate = stream.rate
     encoded = io.BytesIO()
     with wave.open(encoded, "wb") as file:

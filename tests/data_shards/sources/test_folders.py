@@ -186,6 +186,43 @@ def test_an_hdf5_file_of_another_kind_is_refused(tmp_path: Path) -> None:
         point_clouds.build(tmp_path, tmp_path / "out")
 
 
+@pytest.mark.parametrize("how", ["link", "raw", "virtual"])
+def test_an_hdf5_file_cannot_bring_another_files_bytes(tmp_path: Path, how: str) -> None:
+    put(tmp_path / "secret", np.ones((1, 2, 3), np.float32).tobytes())
+    with h5py.File(tmp_path / "other", "w") as file:
+        file["data"] = np.ones((1, 2, 3), np.float32)
+    (tmp_path / "in").mkdir()
+    with h5py.File(tmp_path / "in" / "train.h5", "w") as file:
+        file["label"] = [0]
+        match how:
+            case "link":
+                file["data"] = h5py.ExternalLink(str(tmp_path / "other"), "/data")
+            case "raw":
+                file.create_dataset("data", (1, 2, 3), np.float32, external=[(str(tmp_path / "secret"), 0, 24)])
+            case "virtual":
+                layout = h5py.VirtualLayout((1, 2, 3), np.float32)
+                layout[:] = h5py.VirtualSource(str(tmp_path / "other"), "data", (1, 2, 3))
+                file.create_virtual_dataset("data", layout)
+    with pytest.raises(ValueError, match=r"train\.h5: .*data is not there, or is a link|lies in the file itself"):
+        point_clouds.build(tmp_path / "in", tmp_path / "out")
+
+
+@pytest.mark.parametrize("shape", [(1 << 40, 2, 3), (1, 1 << 40, 3)])
+def test_an_hdf5_file_that_claims_more_than_it_holds_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    with h5py.File(tmp_path / "train.h5", "w") as file:
+        file.create_dataset("data", shape, np.float32, chunks=(1, 2, 3))
+        file.create_dataset("label", shape[:1], np.int64, chunks=(1,))
+    with pytest.raises(ValueError, match="more than the file can hold"):
+        point_clouds.build(tmp_path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("text", ["ffconcat version 1.0\nfile a.mp4\n", "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\n"])
+def test_the_sound_of_a_text_that_names_other_files_is_not_looked_for(tmp_path: Path, text: str) -> None:
+    put(tmp_path / "a.mp4", text.encode())
+    with pytest.raises(ValueError, match="not a video"):
+        videos.extract_audio(str(tmp_path / "a.mp4"))
+
+
 def clip(with_sound: bool) -> bytes:
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
