@@ -29,7 +29,9 @@ class DataConfig:
     """The data of a run."""
 
     shards: str = ""
-    """Folder that `perceiver data build` or `perceiver data index` wrote, with its train and test splits."""
+    """Folder that `perceiver data build` or `perceiver data index` wrote, with its splits."""
+    eval_split: str = ""
+    """Split that is evaluated; empty for test or, where there is none, val, validation, valid or dev."""
     image: Optional[ImageConfig] = None  # noqa: UP045 - OmegaConf reads Optional[X] best
     """Set to use images."""
     audio: Optional[AudioConfig] = None  # noqa: UP045

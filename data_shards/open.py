@@ -21,7 +21,9 @@ from data_shards.reader import Reader
 from data_shards.remote import RemoteFolder
 from data_shards.storage_config import DatasetConfig
 
-TRAIN, TEST = "train", "test"
+TRAIN = "train"
+EVALUATED = ("test", "val", "validation", "valid", "dev")
+"""Splits that are evaluated, the first one that there is, where the configuration names none."""
 
 
 def folder(location: str, config: DataConfig) -> ShardFolder:
@@ -89,9 +91,28 @@ def train_loader(
     return Loader(assembler, order, rank=rank, world_size=world_size, fetch_ahead_batches=fetch_ahead)
 
 
+def eval_split(config: DataConfig) -> str:
+    """Return the split that is evaluated; ValueError says why there is none."""
+    if not config.shards:
+        raise ValueError("data.shards is not set, and the datasets that are mixed are trained on only")
+    splits = folder(config.shards, config).manifest().splits
+    there = ", ".join(map(repr, splits)) or "none"
+    if config.eval_split:
+        if config.eval_split not in splits:
+            raise ValueError(f"{config.shards}: has no split {config.eval_split!r}, only {there}")
+        return config.eval_split
+    found = next((name for wanted in EVALUATED for name in splits if name.lower() == wanted), None)
+    if found is None:
+        raise ValueError(
+            f"{config.shards}: has the splits {there}, and none of {', '.join(EVALUATED)}; name the one to "
+            "evaluate by data.eval_split, or for `perceiver eval` by --split"
+        )
+    return found
+
+
 def eval_loader(
     config: DataConfig,
-    split: str = TEST,
+    split: str,
     *,
     global_batch: int,
     rank: int = 0,

@@ -61,14 +61,18 @@ def train(
 
 
 @app.command("eval")
-def evaluate(run: Run, as_json: AsJson = False) -> None:
-    """Evaluate the newest checkpoint on the samples that were never trained on; draw the pictures of the run.
+def evaluate(
+    run: Run,
+    split: Annotated[str, typer.Option("--split", help="Which split; the run's data.eval_split if not given.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate the newest checkpoint on a split, samples that were never trained on; draw the pictures of the run.
 
     Example: perceiver eval runs/digits --json
     """
     from launch import evaluate as evaluation
 
-    raise typer.Exit(evaluation.main(run, as_json=as_json))
+    raise typer.Exit(evaluation.main(run, split=split, as_json=as_json))
 
 
 def main() -> None:

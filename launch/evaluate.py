@@ -1,20 +1,23 @@
-"""`perceiver eval`: the newest checkpoint on samples that were never trained on, and the pictures of the run."""
+"""`perceiver eval`: the newest checkpoint on a split that was not trained on, and the pictures of the run."""
 
 import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from configs.run import RunConfig, load
+from data_shards import open as opening
 from data_shards.batch import Batch
+from data_shards.display import printable
 from data_shards.loader import Loader
 from launch import pictures
 from launch.folder import RunFolder, as_typed, existing
-from launch.loaders import absolute, label_names, test_loader
+from launch.loaders import EvalSplit, absolute, label_names, open_eval_split
 from launch.together import together
 from model.perceiver import Perceiver
 from trainer import checkpoint_folder
@@ -28,29 +31,33 @@ _OF_WHAT_IS_ANSWERED = ("psnr", "filled_in", END_POINT_ERROR)
 """Scores whose names say what was answered, and not what alone was shown."""
 
 
-def main(path: Path, *, as_json: bool = False) -> int:
+def main(path: Path, *, split: str = "", as_json: bool = False) -> int:
     """Evaluate the newest checkpoint of a run; return the exit status. Collective."""
     folder = RunFolder(path.resolve())
     config = absolute(load(existing(folder).config_path))
     world = World.from_environment(config.train.collective_timeout_seconds)
-    split = together(world, lambda: test_loader(config, folder.quarantine_path, world))
-    if split is None:
-        raise ValueError(f"{config.data.shards}: has no test split to evaluate on; build it with one")
-    loader, num_batches = split
+    evaluated = together(world, lambda: _opened(config, split, folder, world))
+    loader = evaluated.loader
     step, network = together(world, lambda: newest_network(config, folder, world))
     with loader:
-        batches = (loader(index) for index in range(num_batches))
+        batches = (loader(index) for index in range(evaluated.num_batches))
         found = evaluate(network, objective(config.model.outputs), batches, world, tuple(config.data.modalities()))
         if world.is_first:
-            result = {"step": step, **found.as_json()}
+            result = {"step": step, "split": evaluated.name, **found.as_json()}
             _write(folder.evaluation_path, result)
             _draw(config, folder, network, loader, world)
             if as_json:
                 sys.stdout.write(json.dumps(result) + "\n")
             else:
-                _tell(folder, step, found)
+                _tell(folder, step, evaluated.name, found)
     world.close()
     return 0
+
+
+def _opened(config: RunConfig, split: str, folder: RunFolder, world: World) -> EvalSplit:
+    """Return the split that was asked for, or the run's own."""
+    data = replace(config.data, eval_split=split or config.data.eval_split)
+    return open_eval_split(config, opening.eval_split(data), folder.quarantine_path, world)
 
 
 def newest_network(config: RunConfig, folder: RunFolder, world: World) -> tuple[int, Perceiver]:
@@ -77,13 +84,14 @@ def _draw(config: RunConfig, folder: RunFolder, network: Perceiver, loader: Load
     if outputs.label is not None and not outputs.label.multi_label and "image" in config.data.modalities():
         names = label_names(config)
         rows = list(_pictured(network, batch, world))[:NUM_PICTURED]
-        images, truths, guesses = zip(*rows, strict=True)
-        pictures.predictions(
-            np.stack(images),
-            [names[truth] for truth in truths],
-            [names[guess] for guess in guesses],
-            folder.pictures_folder / "predictions.png",
-        )
+        if rows:
+            images, truths, guesses = zip(*rows, strict=True)
+            pictures.predictions(
+                np.stack(images),
+                [names[truth] for truth in truths],
+                [names[guess] for guess in guesses],
+                folder.pictures_folder / "predictions.png",
+            )
     if outputs.grids():
         pairs = reconstructions(network, objective(outputs), batch.to(world.device))
         for name, (target, drawn) in pairs.items():
@@ -98,8 +106,8 @@ def _pictured(network: Perceiver, batch: Batch, world: World) -> Iterator[tuple[
         yield batch.arrays["image"][index].numpy(), int(batch.labels[index]), int(guesses[index])
 
 
-def _tell(folder: RunFolder, step: int, found: Evaluation) -> None:
-    sys.stdout.write(f"step {step}, {found.samples} test samples\n")
+def _tell(folder: RunFolder, step: int, split: str, found: Evaluation) -> None:
+    sys.stdout.write(f"step {step}, {found.samples} {printable(split)} samples\n")
     lines = {
         _title(measure, name): told(measure, value)
         for measure, values in found.scores.items()

@@ -1,6 +1,6 @@
 """The loaders of a run, from its configuration and this rank."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from configs.run import RunConfig
@@ -53,18 +53,52 @@ def train_loader(config: RunConfig, quarantine: Path, world: World) -> Loader:
     )
 
 
-def test_loader(config: RunConfig, quarantine: Path, world: World) -> tuple[Loader, int] | None:
-    """Return this rank's loader of the test split and the number of its batches; None where there is no such split."""
-    if not config.data.shards or opening.TEST not in opening.folder(config.data.shards, config.data).manifest().splits:
-        return None
-    return opening.eval_loader(
+def eval_split(config: RunConfig) -> tuple[str, str]:
+    """Return the split that is evaluated and a sentence about when; no split, and why, where nothing can be."""
+    try:
+        split = opening.eval_split(config.data)
+    except ValueError as error:
+        # A split that was named is meant; without a name, shards for training alone are as good as any.
+        if config.data.eval_split:
+            raise ValueError(
+                f"data.eval_split = {config.data.eval_split!r}: {error}; name one that is there"
+            ) from error
+        return "", f"nothing is evaluated: {error}"
+    every = config.train.evaluate_every_steps
+    when = f"every {every} steps and at the end" if every else "at the end"
+    seen = ", which is trained on too" if split == opening.TRAIN else ""
+    return split, f"split {split!r}{seen} is evaluated {when}"
+
+
+def check_evaluation(config: RunConfig) -> None:
+    """Raise ValueError where a run wants to keep its best checkpoint, and nothing says which that is."""
+    split, sentence = eval_split(config)
+    if config.checkpoint.keep_best and not split:
+        raise ValueError(f"checkpoint.keep_best = true, but {sentence}; or set checkpoint.keep_best=false")
+
+
+@dataclass(frozen=True)
+class EvalSplit:
+    """A split that is evaluated, opened."""
+
+    name: str
+    loader: Loader
+    """Of this rank's part."""
+    num_batches: int
+
+
+def open_eval_split(config: RunConfig, name: str, quarantine: Path, world: World) -> EvalSplit:
+    """Return a split, opened on this rank; bad samples are listed in the file `quarantine`."""
+    loader, num_batches = opening.eval_loader(
         config.data,
+        name,
         global_batch=config.train.global_batch,
         rank=world.rank,
         world_size=world.world_size,
         pinned=world.device.type == "cuda",
         quarantine=quarantine,
     )
+    return EvalSplit(name, loader, num_batches)
 
 
 def identity(config: RunConfig) -> dict[str, str | int]:

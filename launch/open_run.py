@@ -8,7 +8,7 @@ from data_shards.display import masked
 from launch.fence import Fence
 from launch.folder import RunFolder
 from launch.freeze import changed_files, freeze
-from launch.loaders import label_names
+from launch.loaders import check_evaluation, label_names
 from launch.submission import refuse_if_queued
 
 
@@ -27,6 +27,8 @@ def open_run(config: RunConfig, folder: RunFolder) -> None:
                 )
             )
     label_names(config)
+    if not folder.exists:
+        check_evaluation(config)
     if not Fence.of(folder).is_supervised:
         refuse_if_queued(folder)
     folder.create()

@@ -15,7 +15,7 @@ from data_shards.quarantine import num_listed
 from launch.activations import planned
 from launch.fence import Fence
 from launch.folder import RunFolder, as_typed
-from launch.loaders import absolute, identity, test_loader, train_loader
+from launch.loaders import absolute, eval_split, identity, open_eval_split, train_loader
 from launch.open_run import open_run
 from launch.shown import shown
 from launch.together import first_does, together
@@ -99,8 +99,10 @@ def _train(
             sinks = _sinks(config, folder, state) if world.is_first else SinkGroup([])
             stack.callback(sinks.close)
             _announce_policy(sinks, state, network, train)
+            split, evaluated = together(world, lambda: eval_split(config))
+            sinks.write("event", {"step": state.step, "message": evaluated})
             _announce(sinks, state, loaded, batches.order, halved=train.micro_batch if train != config.train else 0)
-            evaluation = _evaluation(config, folder, engine, world, stack)
+            evaluation = _evaluation(config, folder, engine, world, stack, split) if split else None
         return fit(
             train,
             engine=engine,
@@ -126,17 +128,14 @@ def _store(config: RunConfig, folder: RunFolder, world: World) -> Store:
 
 
 def _evaluation(
-    config: RunConfig, folder: RunFolder, engine: Engine, world: World, stack: ExitStack
-) -> Evaluate | None:
-    found = together(world, lambda: test_loader(config, folder.quarantine_path, world))
-    if found is None:
-        return None
-    loader, num_batches = found
-    stack.enter_context(loader)
+    config: RunConfig, folder: RunFolder, engine: Engine, world: World, stack: ExitStack, name: str
+) -> Evaluate:
+    split = together(world, lambda: open_eval_split(config, name, folder.quarantine_path, world))
+    loader = stack.enter_context(split.loader)
     modalities, goal = tuple(config.data.modalities()), objective(config.model.outputs)
 
     def evaluation() -> Evaluation:
-        batches = (loader(step) for step in range(num_batches))
+        batches = (loader(step) for step in range(split.num_batches))
         found = evaluate(engine.network, goal, batches, world, modalities)
         return replace(found, pictures=shown(engine.network, goal, loader(0), world))
 

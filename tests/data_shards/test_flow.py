@@ -115,7 +115,7 @@ def test_a_mirrored_pair_moves_the_other_way(shards: Path) -> None:
 
 
 def test_evaluation_cuts_larger_frames_about_the_centre(shards: Path) -> None:
-    loader, _ = eval_loader(config(shards, FlowConfig(5, 7, test_height=8, test_width=10)), global_batch=2)
+    loader, _ = eval_loader(config(shards, FlowConfig(5, 7, test_height=8, test_width=10)), "test", global_batch=2)
     with loader:
         batch = loader(0)
     assert batch.arrays["flow"].shape == (2, 2, 8, 10, 3)

@@ -34,7 +34,7 @@ def open_train(folder: Path, rank: int = 0, world_size: int = 1, config: DataCon
 
 def open_test(folder: Path, rank: int = 0, world_size: int = 1) -> Loader:
     config = replace(CONFIG, shards=str(folder))
-    return opening.eval_loader(config, global_batch=8, rank=rank, world_size=world_size)[0]
+    return opening.eval_loader(config, "test", global_batch=8, rank=rank, world_size=world_size)[0]
 
 
 def texts(batch: Batch) -> list[str]:

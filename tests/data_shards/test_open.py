@@ -87,7 +87,9 @@ def test_a_rate_counts_the_samples_of_its_modality_alone(tmp_path: Path, write_t
 def test_a_bad_sample_of_an_evaluation_is_padding(tmp_path: Path, config: DataConfig) -> None:
     flip(Path(config.shards) / "test/000000.tar", b"te000_0003")
     listed = tmp_path / "bad.jsonl"
-    loader, num_steps = opening.eval_loader(replace(config, max_bad_rate=0.1), global_batch=4, quarantine=listed)
+    loader, num_steps = opening.eval_loader(
+        replace(config, max_bad_rate=0.1), "test", global_batch=4, quarantine=listed
+    )
     with loader:
         batches = [loader(step) for step in range(num_steps)]
     assert sum(batch.num_samples for batch in batches) == 10
@@ -102,7 +104,7 @@ def test_bad_samples_are_counted_against_the_split_that_they_are_of(tmp_path: Pa
     config, listed = replace(config, max_bad_rate=0.1), tmp_path / "bad.jsonl"
     for _ in range(2):
         keys_of(open_train(config, listed), range(10))
-        loader, num_steps = opening.eval_loader(config, global_batch=4, quarantine=listed)
+        loader, num_steps = opening.eval_loader(config, "test", global_batch=4, quarantine=listed)
         keys_of(loader, range(num_steps))
     lines = [json.loads(line) for line in listed.read_text().splitlines()]
     assert sorted((line["split"], line["key"]) for line in lines) == [
@@ -119,7 +121,7 @@ def test_too_many_bad_samples_of_an_evaluation_end_it_with_those_of_its_split(
     flip(Path(config.shards) / "test/000000.tar", b"te000_0003")
     config, listed = replace(config, max_bad_rate=0.05), tmp_path / "bad.jsonl"
     keys_of(open_train(config, listed), range(10))
-    loader, num_steps = opening.eval_loader(config, global_batch=4, quarantine=listed)
+    loader, num_steps = opening.eval_loader(config, "test", global_batch=4, quarantine=listed)
     with pytest.raises(ValueError, match=r"1 of 11 samples of split 'test' are bad") as error:
         keys_of(loader, range(num_steps))
     assert "tr001_0005" not in str(error.value)

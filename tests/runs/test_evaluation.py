@@ -1,0 +1,86 @@
+"""What a run evaluates, through the real command: which split, on how many ranks, and what it says about it."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_shards.build import build_table
+from data_shards.rows import Literal, Row
+
+pytestmark = pytest.mark.slow
+MakeRun = Callable[..., Any]
+CONFIG = """
+data: {text: {num_bytes: 12}, lanes: 4, window: 16}
+model:
+  inputs: {text: {max_tokens: 12, embedding_width: 16}}
+  outputs: {label: {num_classes: 3}}
+  num_latents: 8
+  latent_width: 32
+  num_cross_attends: 1
+  num_blocks: 1
+  layers_per_block: 1
+  self_attend: {num_heads: 2}
+train: {steps: 4, global_batch: 8, log_every_steps: 1, evaluate_every_steps: 2}
+"""
+
+
+@pytest.fixture
+def run(tmp_path: Path, make_run: MakeRun) -> Callable[..., Any]:
+    """Train on shards with so many samples in each split; return the finished run."""
+
+    def train(num_processes: int = 1, **splits: int) -> Any:  # noqa: ANN401
+        names = [name for name, count in splits.items() for _ in range(count)]
+        rows = [
+            Row(line, (Literal(b"abc"[line % 3 :] * 3, "txt"),), label=line % 3, split=name)
+            for line, name in enumerate(names)
+        ]
+        shards, config = tmp_path / "shards", tmp_path / "run.yaml"
+        if not shards.exists():
+            build_table(rows, shards, label_names="abc", samples_per_shard=16)
+        config.write_text(CONFIG)
+        run = make_run(f"run_on_{num_processes}", num_processes, config=config, shards=shards)
+        for status, _, errors in run.finish():
+            assert status == 0, errors
+        return run
+
+    return train
+
+
+def records(run: Any, kind: str) -> list[dict[str, Any]]:  # noqa: ANN401
+    lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["kind"] == kind]
+
+
+def evaluated(run: Any, *options: str) -> dict[str, Any]:  # noqa: ANN401
+    command = [sys.executable, "-m", "launch", "eval", run.folder, "--json", *options]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=240)
+    return dict(json.loads(result.stdout.splitlines()[-1]))
+
+
+def test_a_validation_split_is_evaluated_and_eval_takes_any_other(run: Callable[..., Any]) -> None:
+    trained = run(train=48, val=21, unseen=6)
+    assert records(trained, "event")[0]["message"] == "split 'val' is evaluated every 2 steps and at the end"
+    assert [(line["step"], line["samples"]) for line in records(trained, "evaluation")] == [(2, 21), (4, 21)]
+    found = evaluated(trained)
+    assert (found["split"], found["samples"]) == ("val", 21)
+    found = evaluated(trained, "--split", "unseen")
+    assert (found["split"], found["samples"]) == ("unseen", 6)
+
+
+def test_a_run_without_such_a_split_says_so_and_trains(run: Callable[..., Any]) -> None:
+    trained = run(train=48)
+    assert records(trained, "event")[0]["message"].startswith("nothing is evaluated: ")
+    assert records(trained, "evaluation") == []
+
+
+def test_two_ranks_evaluate_every_sample_once_with_the_scores_of_one(run: Callable[..., Any]) -> None:
+    # 21 samples in batches of 8: the last batch is real on one rank and padding on the other.
+    alone, shared = (records(run(world_size, train=48, test=21), "evaluation") for world_size in (1, 2))
+    assert [line["samples"] for line in shared] == [21, 21]
+    for one, two in zip(alone, shared, strict=True):
+        assert two["accuracy/all"] == pytest.approx(one["accuracy/all"], abs=1e-6)
