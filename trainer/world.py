@@ -1,7 +1,6 @@
 """World: which of how many processes this is, on which device, and what they agree on."""
 
 import os
-import sys
 import time
 import weakref
 from collections.abc import Mapping
@@ -20,12 +19,8 @@ T = TypeVar("T")
 _RELEASE_SECONDS = 10.0
 
 
-_LAUNCHERS = {
-    "srun": ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
-    "mpirun": ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
-    "mpiexec": ("PMI_SIZE", "PMI_RANK"),
-}
-"""What launchers that do not set torchrun's variables say in their place: how many processes, and which one."""
+_LAUNCHERS = {"SLURM_STEP_NUM_TASKS": "srun", "OMPI_COMM_WORLD_SIZE": "mpirun", "PMI_SIZE": "mpiexec"}
+"""What launchers that do not set torchrun's variables say in their place: how many processes there are."""
 
 
 @dataclass(frozen=True)
@@ -143,17 +138,15 @@ class World:
 
 def _refuse_copies(environment: Mapping[str, str]) -> None:
     """Raise ValueError where a launcher that is not understood started several processes: each would be alone."""
-    for launcher, (count_name, rank_name) in _LAUNCHERS.items():
-        count = environment.get(count_name, "1")
+    for name, launcher in _LAUNCHERS.items():
+        count = environment.get(name, "1")
         # The shell of `srun --pty` is one process, however many tasks the step has.
-        if not count.isdigit() or int(count) < 2 or "SLURM_PTY_PORT" in environment:
-            continue
-        if environment.get(rank_name, "0") != "0":
-            sys.exit(2)  # the first says why
-        raise ValueError(
-            f"{launcher} started {count} processes of this command ({count_name}={count}), which would not know of "
-            "each other; let `perceiver submit` start them, or torchrun, or start one with --procs"
-        )
+        if count.isdigit() and int(count) > 1 and "SLURM_PTY_PORT" not in environment:
+            # By each of them: the first that leaves may take the others with it before they say a word.
+            raise ValueError(
+                f"{launcher} started {count} processes of this command ({name}={count}), which would not know of each "
+                "other; let `perceiver submit` start them, or torchrun, or start one with --procs"
+            )
 
 
 def _device(local_rank: int) -> torch.device:

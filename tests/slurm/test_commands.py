@@ -1,6 +1,7 @@
 """What a user types, on a real Slurm: sweep, stop, cancel, status, logs, doctor."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,3 +98,19 @@ def _profile(folder: Path, **changes: object) -> Path:
     path = folder / "profile.yaml"
     path.write_text(cluster.dump(ClusterConfig(**{"network_interface": "lo", **changes})))
     return path
+
+
+def test_training_that_is_started_inside_of_an_allocation_is_one_run_or_refused(
+    flat: Lab, digits_config: Path, shards: Path, tmp_path: Path
+) -> None:
+    words = [sys.executable, "-m", "launch", "train", digits_config, f"data.shards={shards}", *SHORT, "--run"]
+    folder = RunFolder(tmp_path / "run")
+    refused = flat.run("srun", "--ntasks=2", "--nodes=1", *words, folder.path, timeout=280)
+    # This cluster kills the other as soon as one has left.
+    assert refused.returncode in (2, 143)
+    assert "srun started 2 processes of this command" in refused.stderr
+    assert not folder.path.exists()
+    trained = flat.run("srun", "--ntasks=1", *words, folder.path, "--procs", "2", timeout=280)
+    assert trained.returncode == 0, trained.stderr
+    assert [record.status for record in attempts.ranks(folder, 1)] == [0, 0]
+    assert perceiver(flat, "status", folder.path, "--json")["state"] == "finished"

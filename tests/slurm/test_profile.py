@@ -2,11 +2,15 @@
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from lab import Lab, steps_of
 
-from launch import attempts
+from launch import attempts, cluster
+from launch.cluster import ClusterConfig
 from launch.folder import RunFolder
+
+PROBE = Path(__file__).parent / "probe"
 
 Make = Callable[..., RunFolder]
 Submit = Callable[..., str]
@@ -42,3 +46,42 @@ def test_ranks_start_with_the_python_of_a_container_and_the_batch_script_needs_n
     line = steps_of(folder)[0]
     assert (line["FROM_MODULE"], line["IN_CONTAINER"], line["GREETING"]) == ("a b", "yes", "it's $me")
     assert attempts.history(folder)[0].status == 0
+
+
+def test_a_job_that_is_submitted_from_inside_of_another_gets_what_its_profile_asks_for(
+    flat: Lab, probe_run: Make, tmp_path: Path
+) -> None:
+    folder = probe_run("50%j of %A", steps=3, records=["SLURM_MEM_PER_CPU", "SLURM_MEM_PER_NODE", "MINE"])
+    profile = tmp_path / "profile.yaml"
+    asked = {"memory_gib": 1, "sbatch": {"exclusive": True}, "srun_arguments": ("--chdir=/",)}
+    profile.write_text(cluster.dump(ClusterConfig(minutes=10, **asked)))
+    variables = ("SBATCH_TIMELIMIT=1", "SBATCH_NO_REQUEUE=1", "SBATCH_EXPORT=NONE", "MINE=yes")
+    outer = ("srun", "--mem-per-cpu=100", "env", *variables)
+    job_id = flat.command(*outer, sys.executable, PROBE / "submit.py", profile, folder.path).strip()
+    assert (flat.field(job_id, "TimeLimit"), flat.field(job_id, "Requeue")) == ("00:10:00", "1")
+    flat.wait_for_state(job_id, "COMPLETED")
+    line = steps_of(folder)[0]
+    assert (line["SLURM_MEM_PER_CPU"], line["SLURM_MEM_PER_NODE"], line["MINE"]) == (None, "1024", "yes")
+    assert "attempt 1 ended with status 0: finished" in flat.perceiver("logs", folder.path, "--batch").stdout
+
+
+def test_a_profile_that_exports_nothing_still_gives_the_ranks_the_variables_of_the_run(
+    flat: Lab, probe_run: Make, submit: Submit
+) -> None:
+    folder = probe_run(steps=3, records=["GREETING"])
+    asked = {"sbatch": {"export": "NONE"}, "environment": {"GREETING": "two\nlines"}, "nodes": 2}
+    flat.wait_for_state(submit(flat, folder, **asked), "COMPLETED")
+    assert {line["GREETING"] for rank in range(2) for line in steps_of(folder, rank)} == {"two\nlines"}
+
+
+def test_a_line_of_the_setup_that_fails_ends_the_job_before_the_run_begins(
+    flat: Lab, probe_run: Make, submit: Submit
+) -> None:
+    folder = probe_run(steps=3)
+    job_id = submit(flat, folder, setup=("module() { return 1; }", "module load nowhere", "echo never"))
+    flat.wait_for_state(job_id, "FAILED")
+    assert (flat.field(job_id, "ExitCode"), flat.field(job_id, "Restarts")) == ("2:0", "0")
+    printed = flat.perceiver("logs", folder.path, "--batch").stdout
+    assert "a line of the setup in the profile failed with status 1: module load nowhere" in printed
+    assert "never" not in printed
+    assert attempts.history(folder) == []
