@@ -4,22 +4,17 @@ import json
 import os
 import shutil
 import socket
-import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from launch import cluster, doctor_rank, queue, slurm
+from launch import cluster, doctor_job, doctor_rank
 from launch.cluster import ClusterConfig
-from launch.freeze import installed_folder
 
 SLOW_MIB_PER_SECOND = 20.0
 CLOCK_SECONDS = 1.0
-WAIT_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -33,19 +28,32 @@ class Finding:
 
 
 def main(profile_name: str | None, folder: Path, *, as_json: bool = False) -> int:
-    """Print what was found; return 0 if all is well, else 1."""
-    findings = list(of_machine(folder))
-    if profile_name is not None:
-        findings += of_cluster(cluster.load(profile_name), folder)
+    """Print what was found, as it is found; return 0 if all is well, else 1."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder; make it, or name another with --folder")
+    profile = cluster.load(profile_name) if profile_name is not None else None
+    findings = []
+    for finding in _all(profile, folder):
+        findings.append(finding)
+        if not as_json:
+            _print(finding)
     if as_json:
         sys.stdout.write(json.dumps([asdict(finding) for finding in findings]) + "\n")
-    else:
-        for finding in findings:
-            mark = "ok" if finding.is_well else "!!"
-            sys.stdout.write(f"{mark}  {finding.name:<22} {finding.words}\n")
-            if not finding.is_well:
-                sys.stdout.write(f"    {'':<22} {finding.remedy}\n")
     return 0 if all(finding.is_well for finding in findings) else 1
+
+
+def _all(profile: ClusterConfig | None, folder: Path) -> Iterator[Finding]:
+    yield from of_machine(folder)
+    if profile is not None:
+        yield from of_cluster(profile, folder)
+
+
+def _print(finding: Finding) -> None:
+    sys.stdout.write(f"{'ok' if finding.is_well else '!!'}  {finding.name:<22} {finding.words}\n")
+    if not finding.is_well:
+        sys.stdout.write(f"    {'':<22} {finding.remedy}\n")
+    # The job's findings may take minutes.
+    sys.stdout.flush()
 
 
 def of_machine(folder: Path) -> Iterator[Finding]:
@@ -66,22 +74,14 @@ def of_cluster(profile: ClusterConfig, folder: Path) -> list[Finding]:
     if shutil.which("sbatch") is None:
         remedy = "run this on a login node of the cluster"
         return [Finding("slurm", False, "there is no sbatch on this machine", remedy)]
-    # In the folder where the runs will be, for it is the one that has to be shared.
-    with tempfile.TemporaryDirectory(prefix=".doctor-", dir=folder) as name:
-        shared = Path(name).resolve()
-        (shared / "token").touch()
-        job_name = shared.name.lstrip(".")
-        code = installed_folder()
-        job_id = slurm.submit_module("launch.doctor_rank", shared, profile, code=code, job_name=job_name)
-        try:
-            reports = _wait_for_reports(shared, job_id, job_name, profile.world_size)
-        finally:
-            queue.cancel(job_id)
-        if len(reports) < profile.world_size:
-            printed = "\n".join(log.read_text() for log in shared.glob("*_log.out"))[-2000:]
-            words = f"{len(reports)} of {profile.world_size} ranks of job {job_id} answered in {WAIT_SECONDS:.0f} s"
-            return [Finding("job", False, words, f"it printed: {printed or 'nothing; see squeue for why it waits'}")]
-        return list(judge(reports, asks_for_gpus=bool(profile.gpus_per_node or profile.gres)))
+    try:
+        answer = doctor_job.run(profile, folder)
+    except ValueError as error:
+        return [Finding("job", False, str(error), "change the profile so that Slurm takes the job")]
+    if len(answer.reports) < profile.world_size:
+        words = f"{len(answer.reports)} of {profile.world_size} ranks of job {answer.job_id} answered; {answer.state}"
+        return [Finding("job", False, words, f"it printed: {answer.printed or 'nothing'}")]
+    return list(judge(answer.reports, asks_for_gpus=bool(profile.gpus_per_node or profile.gres)))
 
 
 def judge(reports: Sequence[dict[str, Any]], *, asks_for_gpus: bool) -> Iterator[Finding]:
@@ -124,23 +124,6 @@ def _gpus_of_nodes(
     sick = sorted({f"{report['node']}: {line}" for report in reports for line in report["sick_gpus"]})
     words = "; ".join(sick) or "no uncorrected errors"
     yield Finding("GPU memory", not sick, words, "name the node under exclude in the profile and tell its keepers")
-
-
-def _wait_for_reports(shared: Path, job_id: str, job_name: str, world_size: int) -> list[dict[str, Any]]:
-    deadline, told = time.monotonic() + WAIT_SECONDS, False
-    while time.monotonic() < deadline:
-        if not told and len(list(shared.glob("ready_*.json"))) == world_size:
-            # What Slurm itself does some time before the limit.
-            subprocess.run(["scancel", "--signal=USR2", job_id], check=True, timeout=60)
-            told = True
-        job = queue.find(job_id, job_name)
-        reports = list(shared.glob("report_*.json"))
-        if len(reports) == world_size or (job is not None and job.is_over):
-            break
-        time.sleep(0.5)
-    return sorted(
-        (json.loads(path.read_text()) for path in shared.glob("report_*.json")), key=lambda each: each["rank"]
-    )
 
 
 def _writing(where: str, mib_per_second: float) -> Finding:

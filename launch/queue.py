@@ -56,6 +56,19 @@ def find(job_id: str, name: str) -> Job | None:
     return None
 
 
+def named(name: str) -> list[str]:
+    """Return the ids of the jobs of this name that wait, run or are just leaving; ValueError where Slurm is away."""
+    result = _run("squeue", "--noheader", f"--name={name}", "--format=%A")
+    if result.returncode:
+        raise ValueError(f"squeue: {result.stderr.strip()}")
+    return result.stdout.split()
+
+
+def signal_ranks(job_id: str, number: str) -> None:
+    """Signal the ranks of a job; one that has just ended needs none."""
+    _run("scancel", f"--signal={number}", job_id)
+
+
 def cancel(job_id: str) -> None:
     """End the job for good; it is signalled with TERM first."""
     result = _run("scancel", job_id)

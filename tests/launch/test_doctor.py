@@ -1,12 +1,14 @@
 """What the doctor concludes from what the ranks found, and its remedies in words."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from launch import doctor, doctor_rank
+from launch import cluster, doctor, doctor_rank
+from launch.cluster import ClusterConfig
 
 
 def report(rank: int, **changes: object) -> dict[str, Any]:
@@ -69,3 +71,42 @@ def test_memory_errors_that_the_driver_counts_make_a_gpu_sick(tmp_path: Path, mo
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     assert len(doctor_rank.gpus()) == 3
     assert doctor_rank.sick(doctor_rank.gpus()) == ["H100, 7"]
+
+
+@pytest.fixture
+def refusing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stand-ins for a Slurm that takes no job; return the profile of a cluster."""
+    commands = tmp_path / "commands"
+    commands.mkdir()
+    refusal = "#!/bin/sh\ncat > $0.script\necho 'sbatch: error: Invalid account' >&2\nexit 1\n"
+    for name, text in {"sbatch": refusal, "squeue": "#!/bin/sh\n", "scancel": "#!/bin/sh\n"}.items():
+        (commands / name).write_text(text)
+        (commands / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
+    profile = tmp_path / "profile.yaml"
+    profile.write_text(cluster.dump(ClusterConfig(minutes=2880, signal_seconds=1200)))
+    return profile
+
+
+def test_what_was_found_here_is_told_though_slurm_takes_no_job(
+    refusing: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "runs").mkdir()
+    assert doctor.main(str(refusing), tmp_path / "runs", as_json=True) == 1
+    findings = {each["name"]: each for each in json.loads(capsys.readouterr().out)}
+    assert {"versions", "write speed", "free disk", "job"} <= findings.keys()
+    assert "Invalid account" in findings["job"]["words"]
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_the_job_of_the_doctor_is_short_and_does_not_come_back(refusing: Path, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    doctor.main(str(refusing), tmp_path / "runs")
+    lines = (tmp_path / "commands" / "sbatch.script").read_text().splitlines()
+    assert {"#SBATCH --time=10", "#SBATCH --signal=USR2@300", "#SBATCH --no-requeue"} <= set(lines)
+    assert "#SBATCH --requeue" not in lines
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no such folder; make it"):
+        doctor.main(None, tmp_path / "nowhere")

@@ -1,10 +1,13 @@
 """What a user types, on a real Slurm: sweep, stop, cancel, status, logs, doctor."""
 
 import json
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from lab import Lab, perceiver
 
 from launch import attempts, cluster, submission
@@ -80,6 +83,25 @@ def test_the_doctor_finds_a_healthy_cluster_well(flat: Lab, tmp_path: Path) -> N
     assert words["ranks"].startswith("2 ranks on 127.0.0.11, 127.0.0.12 met at 127.0.0.11")
     assert words["signals"] == "USR2 reaches every rank"
     assert not list(tmp_path.glob(".doctor-*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_doctor_that_is_ended_tells_why_it_waits_and_leaves_neither_job_nor_folder(
+    number: signal.Signals, flat: Lab, tmp_path: Path
+) -> None:
+    profile = _profile(tmp_path, minutes=2880, sbatch={"begin": "now+1hour"})
+    folder, errors = tmp_path / "runs", tmp_path / "errors"
+    folder.mkdir()
+    command = [sys.executable, "-m", "launch", "doctor", "--cluster", str(profile), "--folder", str(folder)]
+    jobs = ("squeue", "--noheader", "--format=%j %l")
+    with errors.open("w") as file, subprocess.Popen(command, env=flat.environment, stdout=file, stderr=file) as doctor:
+        flat.wait_for(lambda: "is PENDING (BeginTime)" in errors.read_text(), "the job")
+        assert [line.split()[1] for line in flat.command(*jobs).splitlines() if line.startswith("doctor-")] == ["10:00"]
+        doctor.send_signal(number)
+        assert doctor.wait(120) == 128 + number
+    assert "ok  versions" in errors.read_text()
+    assert "doctor-" not in flat.command(*jobs)
+    assert list(folder.iterdir()) == []
 
 
 def test_logs_are_those_of_the_rank_and_attempt_that_was_asked_for(
