@@ -17,6 +17,7 @@ from typing import Any
 
 from launch.folder import RunFolder
 from launch.restarts import FINISHED, RUN_ME_AGAIN, Attempt
+from trainer import checkpoint_names
 
 HEARTBEAT_SECONDS = 2.0
 
@@ -110,8 +111,7 @@ def first_to_fail(records: Sequence[RankRecord]) -> tuple[str, ...]:
 
 def newest_step(folder: RunFolder) -> int:
     """Return the step of the newest complete checkpoint; 0 without one."""
-    names = (path.name.partition("_") for path in folder.checkpoints_folder.glob("step_*"))
-    return max((int(number) for _, _, number in names if number.isdigit()), default=0)
+    return checkpoint_names.newest_step(folder.checkpoints_folder)
 
 
 def _numbers(folder: RunFolder) -> list[int]:

@@ -1,24 +1,25 @@
-"""`perceiver attention`: pictures of where the latents of the newest checkpoint look."""
+"""`perceiver attention`: pictures of where the latents of a checkpoint look."""
 
 from pathlib import Path
 
 from configs.run import load
 from data_shards import open as opening
+from data_shards.history import tell
 from launch.folder import RunFolder, existing
 from launch.loaders import absolute, open_eval_split
-from trainer import checkpoint_folder
 from trainer.attention_maps import attention_maps, draw, readable
+from trainer.checkpoint_choice import NEWEST, read_weights
 from trainer.world import World
 
 
-def main(path: Path, sample: int) -> list[Path]:
+def main(path: Path, sample: int, which: str = NEWEST) -> list[Path]:
     """Draw a picture a modality of one of the first evaluated samples and return where they are."""
     folder = existing(RunFolder(path.resolve()))
     config = absolute(load(folder.config_path))
-    checkpoints = checkpoint_folder.complete(folder.checkpoints_folder)
-    if not checkpoints:
-        raise ValueError(f"{folder.checkpoints_folder}: holds no complete checkpoint yet; train further")
     world = World.alone()
+    weights = read_weights(folder.checkpoints_folder, which, world)
+    for sentence in weights.passed_over:
+        tell(f"passed over a damaged checkpoint: {sentence}")
     split = open_eval_split(config, opening.eval_split(config.data), folder.quarantine_path, world)
     with split.loader as loader:
         batch = loader(0)
@@ -26,7 +27,7 @@ def main(path: Path, sample: int) -> list[Path]:
         raise ValueError(
             f"--sample {sample}: the first batch of split {split.name!r} has {batch.num_samples} samples, from 0"
         )
-    network = readable(config.model, checkpoint_folder.read_weights(checkpoints[-1]))
+    network = readable(config.model, weights.tensors)
     maps = attention_maps(network, batch.arrays, batch.lengths)
     pictures = []
     for modality in maps[0].weights:

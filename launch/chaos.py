@@ -19,7 +19,8 @@ from launch.chaos_disk import small_disk
 from launch.chaos_rank import Action, Place, Plan
 from launch.chaos_ranks import LEFT_BEHIND, attempt
 from launch.folder import RunFolder
-from trainer.checkpoint_folder import complete, read_manifest
+from trainer.checkpoint_folder import read_manifest
+from trainer.checkpoint_names import complete
 
 HANG_SECONDS = 20.0
 _SAVES = 8

@@ -9,7 +9,7 @@ import typer
 
 from data_shards.display import printable_lines
 from launch import data, networks, reports, runs
-from launch.console import AsJson
+from launch.console import AsJson, Checkpoint
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -64,15 +64,16 @@ def train(
 def evaluate(
     run: Run,
     split: Annotated[str, typer.Option("--split", help="Which split; the run's data.eval_split if not given.")] = "",
+    checkpoint: Checkpoint = "newest",
     as_json: AsJson = False,
 ) -> None:
-    """Evaluate the newest checkpoint on a split, samples that were never trained on; draw the pictures of the run.
+    """Evaluate a checkpoint on a split, samples that were never trained on; draw the pictures of the run.
 
-    Example: perceiver eval runs/digits --json
+    Example: perceiver eval runs/digits --checkpoint best --json
     """
     from launch import evaluate as evaluation
 
-    raise typer.Exit(evaluation.main(run, split=split, as_json=as_json))
+    raise typer.Exit(evaluation.main(run, which=checkpoint, split=split, as_json=as_json))
 
 
 def main() -> None:

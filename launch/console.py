@@ -14,6 +14,9 @@ from data_shards.display import printable
 from data_shards.manifest import Manifest
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+Checkpoint = Annotated[
+    str, typer.Option("--checkpoint", help="Which one: newest, best (by its evaluation), or the number of a step.")
+]
 Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Processes.")]
 
 

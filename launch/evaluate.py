@@ -1,4 +1,4 @@
-"""`perceiver eval`: the newest checkpoint on a split that was not trained on, and the pictures of the run."""
+"""`perceiver eval`: a checkpoint on a split that was not trained on, and the pictures of the run."""
 
 import json
 import os
@@ -14,13 +14,14 @@ from configs.run import RunConfig, load
 from data_shards import open as opening
 from data_shards.batch import Batch
 from data_shards.display import printable
+from data_shards.history import tell
 from data_shards.loader import Loader
 from launch import pictures
 from launch.folder import RunFolder, as_typed, existing
 from launch.loaders import EvalSplit, absolute, label_names, open_eval_split
 from launch.together import together
 from model.perceiver import Perceiver
-from trainer import checkpoint_folder
+from trainer.checkpoint_choice import NEWEST, read_weights
 from trainer.evaluate import Evaluation, evaluate, predictions, reconstructions, told
 from trainer.objective import objective
 from trainer.scores import ALL, END_POINT_ERROR
@@ -31,14 +32,14 @@ _OF_WHAT_IS_ANSWERED = ("psnr", "filled_in", END_POINT_ERROR)
 """Scores whose names say what was answered, and not what alone was shown."""
 
 
-def main(path: Path, *, split: str = "", as_json: bool = False) -> int:
-    """Evaluate the newest checkpoint of a run; return the exit status. Collective."""
+def main(path: Path, *, which: str = NEWEST, split: str = "", as_json: bool = False) -> int:
+    """Evaluate a checkpoint of a run, see `checkpoint_choice`; return the exit status. Collective."""
     folder = RunFolder(path.resolve())
     config = absolute(load(existing(folder).config_path))
     world = World.from_environment(config.train.collective_timeout_seconds)
     evaluated = together(world, lambda: _opened(config, split, folder, world))
     loader = evaluated.loader
-    step, network = together(world, lambda: newest_network(config, folder, world))
+    step, network = chosen_network(config, folder, which, world)
     with loader:
         batches = (loader(index) for index in range(evaluated.num_batches))
         found = evaluate(network, objective(config.model.outputs), batches, world, tuple(config.data.modalities()))
@@ -60,14 +61,15 @@ def _opened(config: RunConfig, split: str, folder: RunFolder, world: World) -> E
     return open_eval_split(config, opening.eval_split(data), folder.quarantine_path, world)
 
 
-def newest_network(config: RunConfig, folder: RunFolder, world: World) -> tuple[int, Perceiver]:
-    """Return the step and the network of the newest checkpoint; ValueError where there is none."""
-    checkpoints = checkpoint_folder.complete(folder.checkpoints_folder)
-    if not checkpoints:
-        raise ValueError(f"{folder.checkpoints_folder}: holds no complete checkpoint yet; train further, then evaluate")
+def chosen_network(config: RunConfig, folder: RunFolder, which: str, world: World) -> tuple[int, Perceiver]:
+    """Return the step and the network of a checkpoint; all ranks end where there is none. Collective."""
+    found = together(world, lambda: read_weights(folder.checkpoints_folder, which, world))
+    if world.is_first:
+        for sentence in found.passed_over:
+            tell(f"passed over a damaged checkpoint: {sentence}")
     network = Perceiver(config.model, seed=config.seed)
-    network.load_state_dict(checkpoint_folder.read_weights(checkpoints[-1]))
-    return checkpoint_folder.read_manifest(checkpoints[-1]).state.step, network.to(world.device)
+    network.load_state_dict(found.tensors)
+    return found.step, network.to(world.device)
 
 
 def _write(path: Path, result: Mapping[str, object]) -> None:

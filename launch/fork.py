@@ -6,29 +6,37 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from configs.run import difference, load
-from launch import attempts
+import torch
+
+from configs.run import RunConfig, difference, load
+from data_shards import durable
+from data_shards.history import tell
 from launch.folder import RunFolder, as_typed, existing
 from launch.freeze import changed_files
+from launch.loaders import absolute, identity
 from launch.open_run import open_run
+from model.perceiver import Perceiver
+from trainer import checkpoint_folder
+from trainer.checkpoint_choice import NEWEST, first_readable
+from trainer.checkpoint_folder import Manifest
+from trainer.checkpoint_names import committed, step_of
+from trainer.world import World
 
 
-def fork(path: Path, new_path: Path, overrides: Sequence[str]) -> int:
-    """Make a run with the other's newest checkpoint and another configuration; return the exit status."""
+def fork(path: Path, new_path: Path, overrides: Sequence[str], which: str = NEWEST) -> int:
+    """Make a run with another's checkpoint and another configuration; return the exit status."""
     old, new = existing(RunFolder(path.resolve())), RunFolder(new_path.resolve())
     if new.exists:
         raise ValueError(f"{new.path}: holds a run already; choose another folder")
-    config = load(old.config_path, overrides)
-    step = attempts.newest_step(old)
+    config = absolute(load(old.config_path, overrides))
+    changes = difference(load(old.config_path), config)
+    source = _checked(old, config, which, changes)
     open_run(config, new)
-    if step:
-        name = f"step_{step:08d}"
-        beside = new.checkpoints_folder / f".{name}.tmp"
-        # Checkpoints are never changed, so that both runs may share the bytes.
-        shutil.copytree(old.checkpoints_folder / name, beside, copy_function=_link)
-        beside.rename(new.checkpoints_folder / name)
+    if source is not None:
+        _share(source, new.checkpoints_folder / source.name)
+    step = step_of(source) if source else 0
     sys.stdout.write(f"{as_typed(new.path)}: goes on from step {step} of {as_typed(old.path)}\n")
-    for line in difference(load(old.config_path), config):
+    for line in changes:
         sys.stdout.write(f"  {line}\n")
     return 0
 
@@ -41,6 +49,38 @@ def diff(one: Path, other: Path) -> int:
     for line in [*lines, *files]:
         sys.stdout.write(f"{line}\n")
     return 1 if lines or files else 0
+
+
+def _checked(old: RunFolder, config: RunConfig, which: str, changes: Sequence[str]) -> Path | None:
+    """Return the checkpoint to go on from, None where there is none yet; ValueError where the new run cannot."""
+    if not committed(old.checkpoints_folder) and which == NEWEST:
+        return None
+    alone = World(0, 1, 0, torch.device("cpu"))
+    path, manifest, passed_over = first_readable(old.checkpoints_folder, which, alone, checkpoint_folder.read_whole)
+    for sentence in passed_over:
+        tell(f"passed over a damaged checkpoint: {sentence}")
+    other_data = checkpoint_folder.other_data(manifest.identity, identity(config))
+    if problem := other_data or _other_network(config, path, manifest):
+        changed = "".join(f"\n  {line}" for line in changes)
+        raise ValueError(
+            f"{path}: {problem}; leave it as it was, or train a new run with it. What was changed:{changed}"
+        )
+    return path
+
+
+def _other_network(config: RunConfig, path: Path, manifest: Manifest) -> str:
+    with torch.device("meta"):  # shapes alone
+        network = Perceiver(config.model, seed=0)
+    here = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    found = checkpoint_folder.difference(checkpoint_folder.shapes(path, manifest), here)
+    return f"has the weights of another network than `model` describes: {found}" if found else ""
+
+
+def _share(checkpoint: Path, target: Path) -> None:
+    """Give the new run the checkpoint. Both share the bytes, which are never changed."""
+    beside = target.with_name(f".{target.name}.tmp")
+    shutil.copytree(checkpoint, beside, copy_function=_link)
+    durable.publish(beside, target)
 
 
 def _link(source: str, target: str) -> None:

@@ -7,21 +7,26 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import torch
 import typer
 import yaml
 from omegaconf import OmegaConf
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from configs.reader import read
 from configs.run import load
 from data_shards.display import printable
+from data_shards.history import tell
+from data_shards.json_file import read_object
 from launch.folder import RunFolder, existing
 from model.config import PerceiverConfig
 from model.interop import from_hugging_face, to_hugging_face
 from model.perceiver import Perceiver
 from model.plan import Device, Plan
 from model.plan import plan as planned
-from trainer import checkpoint_folder
+from trainer.checkpoint_choice import NEWEST, read_weights
+from trainer.tensor_file import TensorFile
+from trainer.world import World
 
 GIB = 2**30
 
@@ -58,16 +63,16 @@ def import_hf(folder: Path, out: Path, *, as_json: bool) -> None:
     for path in (config_path, weights_path):
         if not path.is_file():
             raise ValueError(f"{path}: no such file; the folder needs config.json and model.safetensors")
-    network = from_hugging_face(json.loads(config_path.read_text()), load_file(weights_path))
+    network = from_hugging_face(read_object(config_path), TensorFile(weights_path).read_all())
     with _new_folder(out) as beside:
         (beside / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(NetworkConfig(network.config))))
         save_file(network.state_dict(), beside / "model.safetensors")
     _tell(out, network, as_json=as_json)
 
 
-def export(source: Path, out: Path, *, onnx: bool, as_json: bool) -> None:
+def export(source: Path, out: Path, *, onnx: bool, as_json: bool, which: str = NEWEST) -> None:
     """Write a network as Hugging Face's files, or as ONNX."""
-    network = network_of(source)
+    network = network_of(source, which)
     if onnx:
         from model.onnx_export import onnx_program
 
@@ -90,18 +95,20 @@ def network_config(path: Path, overrides: Sequence[str] = ()) -> PerceiverConfig
     return load(path, overrides).model
 
 
-def network_of(source: Path) -> Perceiver:
-    """Return the network of a run's newest checkpoint, or of what `import-hf` wrote."""
+def network_of(source: Path, which: str = NEWEST) -> Perceiver:
+    """Return the network of a run's checkpoint, or of what `import-hf` wrote."""
     weights_path = source / "model.safetensors"
     if weights_path.is_file():
-        config, weights = network_config(source / "config.yaml"), load_file(weights_path)
+        if which != NEWEST:
+            raise ValueError(f"--checkpoint {which}: {source} has no checkpoints but one network; leave it out")
+        config, weights = network_config(source / "config.yaml"), TensorFile(weights_path).read_all()
     else:
         folder = RunFolder(source.resolve())
         config = load(existing(folder).config_path).model
-        checkpoints = checkpoint_folder.complete(folder.checkpoints_folder)
-        if not checkpoints:
-            raise ValueError(f"{folder.checkpoints_folder}: holds no complete checkpoint yet; train further first")
-        weights = checkpoint_folder.read_weights(checkpoints[-1])
+        found = read_weights(folder.checkpoints_folder, which, World(0, 1, 0, torch.device("cpu")))
+        for sentence in found.passed_over:
+            tell(f"passed over a damaged checkpoint: {sentence}")
+        weights = found.tensors
     network = Perceiver(config, seed=0)
     network.load_state_dict(weights)
     return network.eval()

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from launch.console import AsJson
+from launch.console import AsJson, Checkpoint
 
 app = typer.Typer()
 
@@ -46,9 +46,10 @@ def import_hf(
 
 @app.command()
 def export(
-    source: Annotated[Path, typer.Argument(help="Run folder (its newest checkpoint), or what import-hf wrote.")],
+    source: Annotated[Path, typer.Argument(help="Run folder, or what import-hf wrote.")],
     out: Annotated[Path, typer.Argument(help="Folder for the exported files.")],
     onnx: Annotated[bool, typer.Option("--onnx", help="As ONNX instead of as Hugging Face's files.")] = False,
+    checkpoint: Checkpoint = "newest",
     as_json: AsJson = False,
 ) -> None:
     """Write a network as files that transformers loads, or as ONNX.
@@ -57,4 +58,4 @@ def export(
     """
     from launch import network_files
 
-    network_files.export(source, out, onnx=onnx, as_json=as_json)
+    network_files.export(source, out, onnx=onnx, as_json=as_json, which=checkpoint)

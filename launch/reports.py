@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from data_shards.display import printable
-from launch.console import AsJson, progress_bar
+from launch.console import AsJson, Checkpoint, progress_bar
 
 app = typer.Typer()
 
@@ -47,6 +47,7 @@ def report(run: Run, as_json: AsJson = False) -> None:
 def attention(
     run: Run,
     sample: Annotated[int, typer.Option("--sample", min=0, help="Which of the first test samples.")] = 0,
+    checkpoint: Checkpoint = "newest",
     as_json: AsJson = False,
 ) -> None:
     """Draw where the latents look at a test sample, a picture a modality: RUN/pictures/attention_*.png.
@@ -55,7 +56,7 @@ def attention(
     """
     from launch.attention import main as draw
 
-    _tell({"pictures": [str(path) for path in draw(run, sample)]}, as_json=as_json)
+    _tell({"pictures": [str(path) for path in draw(run, sample, checkpoint)]}, as_json=as_json)
 
 
 @app.command()

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from launch.console import AsJson
+from launch.console import AsJson, Checkpoint
 
 app = typer.Typer()
 
@@ -133,14 +133,19 @@ def cancel(run: Run) -> None:
 
 
 @app.command()
-def fork(run: Run, new: Annotated[Path, typer.Argument(help="New run folder.")], overrides: Overrides = None) -> None:
-    """Make a run that goes on from another's newest checkpoint with another configuration.
+def fork(
+    run: Run,
+    new: Annotated[Path, typer.Argument(help="New run folder.")],
+    overrides: Overrides = None,
+    checkpoint: Checkpoint = "newest",
+) -> None:
+    """Make a run that goes on from a checkpoint of another with another configuration: not another network or data.
 
     Example: perceiver fork runs/digits runs/slower optimizer.learning_rate=5e-4
     """
     from launch import fork as copy
 
-    raise typer.Exit(copy.fork(run, new, overrides or ()))
+    raise typer.Exit(copy.fork(run, new, overrides or (), checkpoint))
 
 
 @app.command()

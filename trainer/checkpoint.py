@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +17,9 @@ from typing import Any
 
 from torch import Tensor
 
-from trainer import checkpoint_folder
+from data_shards import durable
+from trainer import checkpoint_folder, checkpoint_names
+from trainer.checkpoint_choice import NEWEST, first_readable
 from trainer.checkpoint_folder import Manifest
 from trainer.config import CheckpointConfig
 from trainer.engine import Engine
@@ -122,7 +125,7 @@ class Store:
 
     def newest(self) -> Path | None:
         """Return the newest checkpoint that was committed, by this rank's sight."""
-        return next(reversed(checkpoint_folder.complete(self._folder)), None)
+        return next(reversed(checkpoint_names.committed(self._folder)), None)
 
     def load(self, engine: Engine) -> Loaded | None:
         """Bring the engine to the newest checkpoint that is whole; None where there is none at all.
@@ -130,18 +133,10 @@ class Store:
         Raises ValueError on all ranks where every checkpoint is damaged or belongs to other data.
         """
         self.wait()
-        damaged: list[str] = []
-        for path in self._world.broadcast(list(reversed(checkpoint_folder.complete(self._folder)))):
-            sentences = [sentence for part in self._world.gather(self._inspect(path)) for sentence in part]
-            if not sentences:
-                return Loaded(self._restore(engine, path), path, tuple(damaged))
-            damaged += sorted(set(sentences))
-        if damaged:
-            raise ValueError(
-                f"{self._folder}: no checkpoint is whole ({'; '.join(damaged)}); "
-                "restore one of them, or start a new run"
-            )
-        return None
+        if not self._world.broadcast(checkpoint_names.committed(self._folder)):
+            return None
+        path, _, damaged = first_readable(self._folder, NEWEST, self._world, self._inspect)
+        return Loaded(self._restore(engine, path), path, damaged)
 
     def close(self) -> None:
         """Wait for a save that is running and end the thread."""
@@ -152,7 +147,7 @@ class Store:
         self, tensors: dict[str, dict[str, Tensor]], manifest: Manifest, started: float, waited: float
     ) -> SaveReport:
         """Write and commit in the background. All ranks fail or none: what one met, all are told."""
-        beside = self._folder / f".{checkpoint_folder.name_of(manifest.state.step)}.tmp"
+        beside = self._folder / f".{checkpoint_names.name_of(manifest.state.step)}.tmp"
         error = self._together(lambda: self._clear(beside))
         files: dict[str, FileRecord] = {}
         if not error:
@@ -182,7 +177,7 @@ class Store:
     def _clear(self, beside: Path) -> None:
         """Remove what killed saves left and make the folder of this one."""
         for left in self._folder.glob(".step_*"):
-            shutil.rmtree(left)
+            durable.remove(left)
         beside.mkdir(parents=True)
 
     def _write_share(self, beside: Path, tensors: dict[str, dict[str, Tensor]]) -> dict[str, FileRecord] | str:
@@ -198,49 +193,50 @@ class Store:
 
     def _commit(self, beside: Path, manifest: Manifest) -> None:
         checkpoint_folder.write_manifest(beside, manifest)
-        final = self._folder / checkpoint_folder.name_of(manifest.state.step)
-        if final.exists():
+        final = self._folder / checkpoint_names.name_of(manifest.state.step)
+        if final.exists() or final.is_symlink():
             # A damaged one of this step, passed over by the load that this run went on from.
             final.rename(self._folder / f".{final.name}.replaced")
-        beside.rename(final)
-        checkpoint_folder.sync_folder(self._folder)
-        self._retire()
+        durable.rename(beside, final)
+        self._retire(manifest.state.step)
 
-    def _retire(self) -> None:
-        """Delete what is not kept; a newer one is complete by now. A half deleted one is no longer seen."""
+    def _retire(self, newest_step: int) -> None:
+        """Delete what is not kept; the newest is complete by now. A half deleted one is no longer seen.
+
+        A damaged one is of no use and does not count; it goes when all that are kept are newer.
+        """
         scores: dict[int, float | None] = {}
-        folders = {int(path.name.removeprefix("step_")): path for path in checkpoint_folder.complete(self._folder)}
+        folders = {checkpoint_names.step_of(path): path for path in checkpoint_names.committed(self._folder)}
         for step, path in folders.items():
-            try:
-                scores[step] = checkpoint_folder.read_manifest(path).score
-            except ValueError:
-                scores[step] = None  # damaged: of no use, but it goes when its turn comes
-        for step in folders.keys() - kept(scores, self._config):
-            hidden = self._folder / f".{folders[step].name}.retired"
-            folders[step].rename(hidden)
-            shutil.rmtree(hidden)
+            with suppress(ValueError):
+                if step <= newest_step and not checkpoint_names.problem(path):
+                    scores[step] = checkpoint_folder.read_manifest(path).score
+        keep = kept(scores, self._config)
+        for step in folders.keys() - keep:
+            if (step in scores or step < min(keep)) and not folders[step].is_symlink():
+                hidden = self._folder / f".{folders[step].name}.retired"
+                folders[step].rename(hidden)
+                shutil.rmtree(hidden)
 
-    def _inspect(self, path: Path) -> list[str]:
-        """Return what is wrong with this rank's share of the files; each is looked at by one rank."""
-        try:
-            manifest = checkpoint_folder.read_manifest(path)
-        except ValueError as problem:
-            return [str(problem)]
-        return checkpoint_folder.damage(
-            path, sorted(manifest.files)[self._world.rank :: self._world.world_size], manifest
-        )
+    def _inspect(self, path: Path) -> None:
+        """Raise ValueError where this rank's share of the files is damaged; each is looked at by one rank."""
+        if problem := checkpoint_names.problem(path):
+            raise ValueError(problem)
+        manifest = checkpoint_folder.read_manifest(path)
+        share = sorted(manifest.files)[self._world.rank :: self._world.world_size]
+        if sentences := checkpoint_folder.damage(path, share, manifest):
+            raise ValueError("; ".join(sentences))
 
     def _restore(self, engine: Engine, path: Path) -> RunState:
         manifest = checkpoint_folder.read_manifest(path)
-        differing = [
-            f"{key} was {manifest.identity.get(key)!r}, is {value!r}"
-            for key, value in self._identity.items()
-            if manifest.identity.get(key) != value
-        ]
-        if differing:
-            raise ValueError(
-                f"{path}: belongs to a run on other data ({'; '.join(differing)}); use another --run folder"
-            )
+        if problem := checkpoint_folder.other_data(manifest.identity, self._identity):
+            raise ValueError(f"{path}: {problem}; use another --run folder")
+        for kind, shapes in engine.shapes().items():
+            if difference := checkpoint_folder.difference(checkpoint_folder.shapes(path, manifest, kind), shapes):
+                raise ValueError(
+                    f"{path}: was written by a run of another network: of {kind}, {difference}; "
+                    "set `model` back to what it was, or start a new run"
+                )
         sources = {
             (name.partition("-")[0], tensor): file
             for name in manifest.files
@@ -249,8 +245,6 @@ class Store:
         }
 
         def read(kind: str, name: str, start: int, stop: int) -> Tensor:
-            if (kind, name) not in sources:
-                raise ValueError(f"{path}: has no {kind} of {name}; it was written by a run of another network")
             return sources[kind, name].read(name, start, stop)
 
         engine.restore(read, manifest.engine)

@@ -7,7 +7,7 @@ step_00000100/checkpoint.json                         written last
 """
 
 import json
-import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,15 @@ from typing import Any
 import xxhash
 from torch import Tensor
 
+from data_shards import durable, json_file
+from trainer.checkpoint_names import MANIFEST, problem
 from trainer.partitions import WEIGHT
-from trainer.run_state import RunState
+from trainer.run_state import EngineState, RunState
 from trainer.tensor_file import FileRecord, TensorFile, examine
 
-MANIFEST = "checkpoint.json"
 VERSION = 1
+_SHOWN = 5
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Manifest:
 
     state: RunState
     """Where the run was."""
-    engine: dict[str, Any]
+    engine: EngineState
     """Steps applied and loss scale."""
     identity: dict[str, Any]
     """What decides the order of the samples; another identity cannot go on from here."""
@@ -45,43 +48,28 @@ class Manifest:
     """Of this layout."""
 
 
-def name_of(step: int) -> str:
-    """Return the name of the folder of a checkpoint."""
-    return f"step_{step:08d}"
-
-
 def file_name(kind: str, rank: int, world_size: int) -> str:
     """Return the name of the file in which a rank writes one kind of tensors."""
     return f"{kind}-{rank:05d}-of-{world_size:05d}.safetensors"
 
 
-def complete(folder: Path) -> list[Path]:
-    """Return the checkpoints of a run that were committed, oldest first."""
-    return sorted(path for path in folder.glob("step_*") if (path / MANIFEST).is_file())
-
-
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest, with a hash of itself, so that it is on the disk when this returns."""
-    fields = {**asdict(manifest), "state": manifest.state.to_json()}
-    with (folder / MANIFEST).open("x") as file:
-        json.dump({**fields, "xxh3": _digest(fields)}, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    sync_folder(folder)
+    fields = asdict(manifest)
+    durable.write(folder / MANIFEST, json.dumps({**fields, "xxh3": _digest(fields)}, indent=1))
 
 
 def read_manifest(folder: Path) -> Manifest:
     """Return the manifest of a checkpoint; ValueError says how it is damaged."""
     path = folder / MANIFEST
+    fields = json_file.read_object(path)
+    if fields.pop("xxh3", None) != _digest(fields):
+        raise ValueError(f"{path}: its content does not match its hash")
+    if fields.get("version") != VERSION:
+        raise ValueError(f"{path}: version {fields.get('version')!r}, this release reads {VERSION}")
     try:
-        fields = json.loads(path.read_text())
-        if fields.pop("xxh3") != _digest(fields):
-            raise ValueError(f"{path}: its content does not match its hash")
-        if fields["version"] != VERSION:
-            raise ValueError(f"{path}: version {fields['version']}, this release reads {VERSION}")
-        files = {name: FileRecord(**record) for name, record in fields["files"].items()}
-        return Manifest(**{**fields, "state": RunState.from_json(fields["state"]), "files": files})
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        return json_file.typed(Manifest, fields)
+    except ValueError as error:
         raise ValueError(f"{path}: cannot be read ({error})") from error
 
 
@@ -102,23 +90,54 @@ def damage(folder: Path, names: list[str], manifest: Manifest) -> list[str]:
     return sentences
 
 
+def read_whole(folder: Path, prefix: str = "") -> Manifest:
+    """Return the manifest of a checkpoint whose files, those of that prefix, are whole; ValueError if they are not."""
+    if sentence := problem(folder):
+        raise ValueError(sentence)
+    manifest = read_manifest(folder)
+    if sentences := damage(folder, [name for name in manifest.files if name.startswith(prefix)], manifest):
+        raise ValueError("; ".join(sentences))
+    return manifest
+
+
 def read_weights(folder: Path) -> dict[str, Tensor]:
     """Return all weights and buffers of a checkpoint by name, for `load_state_dict`; ValueError if it is damaged."""
-    manifest = read_manifest(folder)
-    names = [name for name in manifest.files if name.startswith(f"{WEIGHT}-")]
-    if sentences := damage(folder, names, manifest):
-        raise ValueError("; ".join(sentences))
-    files = [TensorFile(folder / name) for name in names]
-    return {name: file.read(name).view(file.shape(name)) for file in files for name in file.names()}
+    manifest = read_whole(folder, f"{WEIGHT}-")
+    files = [TensorFile(folder / name) for name in manifest.files if name.startswith(f"{WEIGHT}-")]
+    return {name: tensor for file in files for name, tensor in file.read_all().items()}
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the entries of a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def score_of(folder: Path) -> float | None:
+    """Return the score of a checkpoint; None where it has none, or its manifest cannot be read."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return read_manifest(folder).score
+    except ValueError:
+        return None
+
+
+def shapes(folder: Path, manifest: Manifest, kind: str = WEIGHT) -> dict[str, Shape]:
+    """Return the shape of every tensor of a kind that a checkpoint has, by name."""
+    files = [TensorFile(folder / name) for name in manifest.files if name.startswith(f"{kind}-")]
+    return {name: file.shape(name) for file in files for name in file.names()}
+
+
+def other_data(there: Mapping[str, object], here: Mapping[str, object]) -> str:
+    """Return, in words, in what the data of a checkpoint's run differ from ours; nothing where they are alike."""
+    found = [f"{key} was {there.get(key)!r}, is {value!r}" for key, value in here.items() if there.get(key) != value]
+    return f"belongs to a run on other data ({'; '.join(found)})" if found else ""
+
+
+def difference(there: Mapping[str, Shape], here: Mapping[str, Shape]) -> str:
+    """Return, in words, in which tensors a checkpoint and a network differ; nothing where they are alike."""
+    names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
+    listed = [f"{name}: {_shape(there.get(name))} there, {_shape(here.get(name))} here" for name in names[:_SHOWN]]
+    more = [f"and {len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
+    total = len({**there, **here})
+    return f"{len(names)} of {total} tensors differ ({'; '.join([*listed, *more])})" if names else ""
+
+
+def _shape(shape: Shape | None) -> str:
+    return "none" if shape is None else str(list(shape))
 
 
 def _digest(fields: dict[str, Any]) -> str:

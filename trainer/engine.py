@@ -26,6 +26,7 @@ from trainer.lamb import Lamb
 from trainer.objective import Objective
 from trainer.ownership import Ownership
 from trainer.partitions import KINDS, WEIGHT, EvenParameters, FlatGroups, Partitions, Whole
+from trainer.run_state import EngineState
 from trainer.step_report import StepReport
 from trainer.stopwatch import Stopwatch
 from trainer.world import World
@@ -52,7 +53,9 @@ class Engine:
         self._train = train
         self._world = world
         self.num_micro_batches = train.micro_batches_per_rank(world.world_size)
-        self._shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
+        # Taken now: ZeRO 3 leaves a parameter without its shape.
+        self._shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
+        self._trained = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
         inner = optimizers.make(network, optimizer)
         self._deepspeed = _initialize(
             network.to(world.device),
@@ -124,16 +127,21 @@ class Engine:
                 tensors[WEIGHT] |= {name: tensor.detach().cpu().clone() for name, tensor in fixed.items()}
         return tensors
 
-    def progress(self) -> dict[str, Any]:
-        """Return the numbers that belong to the state beside the tensors, ready for JSON."""
+    def progress(self) -> EngineState:
+        """Return the numbers that belong to the state beside the tensors."""
         masters = self._partitions.masters()
         applied = float(self._inner.state[masters[0]]["step"]) if masters else 0.0
         scaler = getattr(self._deepspeed.optimizer, "loss_scaler", None)
         scale = {field: getattr(scaler, field) for field in _LOSS_SCALER_FIELDS if hasattr(scaler, field)}
-        return {"steps": self._num_steps, "applied_steps": applied, "loss_scale": scale}
+        return EngineState(self._num_steps, applied, scale)
 
-    def restore(self, read: ReadTensor, progress: dict[str, Any]) -> None:
-        """Take over a state, saved at any ZeRO stage, precision and world size."""
+    def shapes(self) -> dict[str, dict[str, torch.Size]]:
+        """Return, for each of KINDS, the shapes of all tensors of a checkpoint by name."""
+        trained = {name: self._shapes[name] for name in self._trained}
+        return {kind: self._shapes if kind == WEIGHT else trained for kind in KINDS}
+
+    def restore(self, read: ReadTensor, progress: EngineState) -> None:
+        """Take over a state, saved at any ZeRO stage, precision and world size; its tensors have our `shapes`."""
         with torch.no_grad():
             for piece in self._partitions.pieces():
                 for kind in KINDS:
@@ -143,10 +151,10 @@ class Engine:
                     tensor.copy_(read(WEIGHT, name, 0, tensor.numel()).view(tensor.shape))
             self._partitions.refresh()
         for master in self._partitions.masters():
-            self._inner.state[master]["step"].fill_(progress["applied_steps"])
-        self._num_steps = progress["steps"]
+            self._inner.state[master]["step"].fill_(progress.applied_steps)
+        self._num_steps = progress.steps
         scaler = getattr(self._deepspeed.optimizer, "loss_scaler", None)
-        for field, value in progress["loss_scale"].items():
+        for field, value in progress.loss_scale.items():
             if hasattr(scaler, field):
                 setattr(scaler, field, value)
 

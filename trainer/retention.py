@@ -1,4 +1,6 @@
-"""Which checkpoints are kept: a pure function of their steps and scores."""
+"""Which checkpoints are kept, and which is the best: pure functions of their steps and scores."""
+
+import math
 
 from trainer.config import CheckpointConfig
 
@@ -9,8 +11,12 @@ def kept(scores: dict[int, float | None], config: CheckpointConfig) -> set[int]:
     keep = set(steps[-config.keep_last :])
     if config.keep_every_steps:
         keep |= {step for step in steps if step % config.keep_every_steps == 0}
-    measured = {step: score for step, score in scores.items() if score is not None}
-    if config.keep_best and measured:
-        # Of equal ones the newest.
-        keep.add(max(measured, key=lambda step: (measured[step], step)))
+    if config.keep_best and (of_best := best(scores)) is not None:
+        keep.add(of_best)
     return keep
+
+
+def best(scores: dict[int, float | None]) -> int | None:
+    """Return the step with the highest score; of equal ones the newest, None where none has a score."""
+    measured = {step: score for step, score in scores.items() if score is not None and not math.isnan(score)}
+    return max(measured, key=lambda step: (measured[step], step)) if measured else None

@@ -1,7 +1,6 @@
 """RunState: where a run is. With the configuration it decides every step that follows."""
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -49,12 +48,14 @@ class RunState:
         coming = {batch for batch in batches if batch >= self.batch_index}
         return replace(self, skipped_batches=tuple(sorted({*self.skipped_batches, *coming})), rollbacks=rollbacks)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields, ready for JSON."""
-        return asdict(self)
 
-    @staticmethod
-    def from_json(fields: dict[str, Any]) -> "RunState":
-        """Return the state of `to_json`."""
-        rows = {name: tuple(fields[name]) for name in ("skipped_batches", "recent_losses")}
-        return RunState(**{**fields, **rows})
+@dataclass(frozen=True)
+class EngineState:
+    """The numbers that belong to the optimizer's state beside its tensors."""
+
+    steps: int
+    """Steps made; also how far the schedule is."""
+    applied_steps: float
+    """Those of them that changed the weights."""
+    loss_scale: dict[str, int | float]
+    """Fields of the loss scaler by name; empty where there is none."""

@@ -5,6 +5,7 @@ than by the library because that would read every byte a second time to hash it 
 """
 
 import json
+import math
 import os
 import struct
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ import numpy as np
 import torch
 import xxhash
 from torch import Tensor
+
+from data_shards.json_file import parse_object, typed
 
 _DTYPES = {
     "F64": torch.float64,
@@ -29,6 +32,9 @@ _DTYPES = {
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _CHUNK_BYTES = 8 << 20
+_LENGTH_BYTES = 8
+_MAX_HEADER_BYTES = 100_000_000
+"""The format's own limit."""
 
 
 @dataclass(frozen=True)
@@ -75,33 +81,81 @@ def examine(path: Path) -> FileRecord:
 
 
 class TensorFile:
-    """The tensors of one file; a read touches only its part."""
+    """The tensors of one file; a read touches only its part. ValueError names a file that is not what it says."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            self._header = json.loads(file.read(length))
-        self._header.pop("__metadata__", None)
-        self._data_start = 8 + length
+        self._entries, self._data_start = _header(path)
 
     def names(self) -> list[str]:
         """Return the names of the tensors."""
-        return list(self._header)
+        return list(self._entries)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a tensor."""
-        return tuple(self._header[name]["shape"])
+        return self._entries[name].shape
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> Tensor:
-        """Return elements [start, stop) of the flattened tensor."""
-        entry = self._header[name]
-        dtype = _DTYPES[entry["dtype"]]
-        first, last = entry["data_offsets"]
-        begin = first + start * dtype.itemsize
-        end = last if stop is None else first + stop * dtype.itemsize
-        data = np.fromfile(self._path, dtype=np.uint8, count=end - begin, offset=self._data_start + begin)
+        """Return elements [start, stop) of the flattened tensor; ValueError where it has fewer."""
+        entry = self._entries[name]
+        count = math.prod(entry.shape)
+        stop = count if stop is None else stop
+        if not 0 <= start <= stop <= count:
+            raise ValueError(
+                f"{self._path}: {name} has {count} elements, {list(entry.shape)}; asked for {start} to {stop}"
+            )
+        dtype = _DTYPES[entry.dtype]
+        offset = self._data_start + entry.data_offsets[0] + start * dtype.itemsize
+        data = np.fromfile(self._path, dtype=np.uint8, count=(stop - start) * dtype.itemsize, offset=offset)
+        if len(data) != (stop - start) * dtype.itemsize:
+            raise ValueError(f"{self._path}: became shorter while it was read")
         return torch.from_numpy(data).view(dtype) if len(data) else torch.empty(0, dtype=dtype)
+
+    def read_all(self) -> dict[str, Tensor]:
+        """Return every tensor in its shape."""
+        return {name: self.read(name).view(entry.shape) for name, entry in self._entries.items()}
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What the header says of a tensor."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data_offsets: tuple[int, ...]
+
+
+def _header(path: Path) -> tuple[dict[str, _Entry], int]:
+    """Return the tensors that a file has, all within its bytes, and where the first byte of them is."""
+    try:
+        with path.open("rb") as file:
+            num_bytes = os.fstat(file.fileno()).st_size
+            length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+            content = parse_object(file.read(min(length, _MAX_HEADER_BYTES)))
+        content.pop("__metadata__", None)
+        entries = {name: typed(_Entry, fields, name) for name, fields in content.items()}
+        _check(entries, num_bytes - _LENGTH_BYTES - length)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: is not a safetensors file, or was damaged ({error}); copy it again") from error
+    return entries, _LENGTH_BYTES + length
+
+
+def _check(entries: dict[str, _Entry], num_bytes: int) -> None:
+    """Raise ValueError unless the tensors lie one behind the other and fill the bytes, as the format wants it."""
+    begin = 0
+    for name, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
+        if entry.dtype not in _DTYPES:
+            raise ValueError(f"{name}: type {entry.dtype!r}, known are {', '.join(_DTYPES)}")
+        if not all(0 <= length < 2**31 for length in entry.shape):
+            raise ValueError(f"{name}: shape {list(entry.shape)}")
+        end = begin + math.prod(entry.shape) * _DTYPES[entry.dtype].itemsize
+        if entry.data_offsets != (begin, end):
+            raise ValueError(f"{name}: lies at {list(entry.data_offsets)}, expected {[begin, end]}")
+        begin = end
+    if begin != num_bytes:
+        raise ValueError(f"its tensors have {begin} bytes, it holds {num_bytes}")
 
 
 def _bytes(tensor: Tensor) -> np.ndarray:

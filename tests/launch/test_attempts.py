@@ -16,6 +16,13 @@ def folder(tmp_path: Path) -> RunFolder:
     return folder
 
 
+def checkpoint(folder: RunFolder, step: int) -> None:
+    """Leave what a commit leaves, as far as this record looks at it."""
+    path = folder.checkpoints_folder / f"step_{step:08d}"
+    path.mkdir()
+    (path / "checkpoint.json").write_text("{}")
+
+
 def rank(number: int, *, status: int | None, seen_at: float) -> RankRecord:
     return RankRecord(number, f"n{number}", 1, status, seen_at)
 
@@ -30,8 +37,10 @@ def test_numbers_are_given_once_even_to_attempts_that_left_no_record(folder: Run
 
 def test_the_record_says_from_where_to_where_an_attempt_got(folder: RunFolder) -> None:
     attempts.begin(folder, job_id="1", nodes=["n1"])
-    (folder.checkpoints_folder / "step_00000007").mkdir()
+    checkpoint(folder, 7)
     (folder.checkpoints_folder / ".step_00000009.tmp").mkdir()
+    (folder.checkpoints_folder / "step_00000008").mkdir()
+    (folder.checkpoints_folder / "step_00000007.bak").mkdir()
     ended = attempts.end(folder, 1, 85)
     assert (ended.first_step, ended.last_step, ended.status) == (0, 7, 85)
     assert attempts.history(folder) == [ended]
@@ -39,7 +48,7 @@ def test_the_record_says_from_where_to_where_an_attempt_got(folder: RunFolder) -
 
 def test_an_attempt_that_slurm_took_away_got_where_the_next_one_began(folder: RunFolder) -> None:
     attempts.begin(folder, job_id="1", nodes=["n1"])
-    (folder.checkpoints_folder / "step_00000007").mkdir()
+    checkpoint(folder, 7)
     attempts.begin(folder, job_id="1", nodes=["n1"])
     first, _ = attempts.history(folder)
     assert (first.last_step, first.status) == (7, None)

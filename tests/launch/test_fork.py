@@ -1,22 +1,47 @@
 """A fork goes on from the other's newest checkpoint under its own configuration; diff says in what runs differ."""
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "trainer"))
+from checkpoints import save
 
 from configs.run import load
-from launch import fork
+from launch import attempts, fork
 from launch.folder import RunFolder
+from launch.loaders import absolute, identity
 from launch.open_run import open_run
+from model.perceiver import Perceiver
+from trainer.checkpoint_folder import read_weights
+from trainer.checkpoint_names import MANIFEST
 
 CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
+SMALL = ["model.num_latents=8", "model.latent_width=16", "model.self_attend.num_heads=2", "model.num_cross_attends=1"]
 
 
 @pytest.fixture
 def run(tmp_path: Path, shards: Path) -> RunFolder:
     folder = RunFolder(tmp_path / "run")
-    open_run(load(CONFIG, [f"data.shards={shards}"]), folder)
+    open_run(load(CONFIG, [*SMALL, f"data.shards={shards}"]), folder)
     return folder
+
+
+@pytest.fixture
+def trained(run: RunFolder) -> RunFolder:
+    """The run with checkpoints of its network at steps 400 and 600; the one before is the better."""
+    config = load(run.config_path)
+    for step, score in ((400, 0.9), (600, 0.8)):
+        weights = Perceiver(config.model, seed=step).state_dict()
+        save(run.checkpoints_folder, step, weights, identity=identity(config), score=score)
+    return run
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_fork_has_the_new_values_and_differs_in_nothing_else(
@@ -38,3 +63,104 @@ def test_a_fork_has_the_new_values_and_differs_in_nothing_else(
 def test_a_folder_that_holds_a_run_is_not_forked_into(run: RunFolder) -> None:
     with pytest.raises(ValueError, match="holds a run already"):
         fork.fork(run.path, run.path, [])
+
+
+def test_a_fork_shares_the_newest_checkpoint_and_the_old_run_keeps_its_files(
+    trained: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(trained.path)
+    new = RunFolder(tmp_path / "new")
+    assert fork.fork(trained.path, new.path, ["optimizer.learning_rate=0.5"]) == 0
+    assert "goes on from step 600" in capsys.readouterr().out
+    assert contents(trained.path) == before
+    assert [path.name for path in new.checkpoints_folder.iterdir()] == ["step_00000600"]
+    source, target = (folder.checkpoints_folder / "step_00000600" for folder in (trained, new))
+    assert contents(source) == contents(target)
+    assert all(path.samefile(target / path.name) for path in source.iterdir())
+    # What the new run deletes is its own name of the file.
+    for path in list(target.iterdir()):
+        path.unlink()
+    assert contents(trained.path) == before
+
+
+def test_across_disks_the_checkpoint_is_copied(
+    trained: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(source: str, target: str) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refused)
+    new = RunFolder(tmp_path / "new")
+    fork.fork(trained.path, new.path, [])
+    source, target = (folder.checkpoints_folder / "step_00000600" for folder in (trained, new))
+    assert contents(source) == contents(target)
+    assert not any(path.samefile(target / path.name) for path in source.iterdir())
+
+
+@pytest.mark.parametrize(("which", "step"), [("best", 400), ("400", 400), ("newest", 600)])
+def test_a_fork_takes_the_checkpoint_that_was_named(trained: RunFolder, tmp_path: Path, which: str, step: int) -> None:
+    new = RunFolder(tmp_path / "new")
+    fork.fork(trained.path, new.path, [], which)
+    assert attempts.newest_step(new) == step
+    weights = read_weights(new.checkpoints_folder / f"step_{step:08d}")
+    expected = Perceiver(load(new.config_path).model, seed=step).state_dict()
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("damage", ["no manifest", "a flipped bit", "a file less"])
+def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(
+    trained: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    newest = trained.checkpoints_folder / "step_00000600"
+    path = next(newest.glob("exp_avg-*"))
+    match damage:
+        case "no manifest":
+            (newest / MANIFEST).unlink()
+        case "a flipped bit":
+            content = bytearray(path.read_bytes())
+            content[-1] ^= 1
+            path.write_bytes(content)
+        case "a file less":
+            path.unlink()
+    new = RunFolder(tmp_path / "new")
+    fork.fork(trained.path, new.path, [])
+    printed = capsys.readouterr()
+    assert "goes on from step 400" in printed.out
+    assert "passed over a damaged checkpoint" in printed.err
+    assert "step_00000600" in printed.err
+    assert attempts.newest_step(new) == 400
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("model.latent_width=32", r"of \d+ tensors differ \(\S+: \[\d+, 16\] there, \[\d+, 32\] here"),
+        (
+            "model.num_latents=64",
+            r"1 of \d+ tensors differ \(encoder.latents.weight: \[8, 16\] there, \[64, 16\] here\)",
+        ),
+        ("model.layers_per_block=1", r"\[\d+.*\] there, none here"),
+        ("model.layers_per_block=9", r"none there, \[\d+.*\] here"),
+        ("seed=5", "other data .seed was 0, is 5"),
+        ("train.global_batch=128", "other data .global_batch was 64, is 128"),
+    ],
+)
+def test_a_fork_that_could_not_go_on_is_refused_and_leaves_nothing(
+    trained: RunFolder, tmp_path: Path, override: str, sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=sentence) as raised:
+        fork.fork(trained.path, tmp_path / "new", [override])
+    assert f"\n  {override.partition('=')[0]}: " in str(raised.value)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_relative_path_is_that_of_where_the_fork_was_asked_for(
+    run: RunFolder, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(shards.parent)
+    new = RunFolder(tmp_path / "new")
+    fork.fork(run.path, Path("new"), [f"data.shards={shards.name}"])
+    monkeypatch.chdir("/")
+    config = load(new.config_path)
+    assert config.data.shards == str(shards)
+    assert absolute(config) == config

@@ -1,10 +1,12 @@
 """The state names the next batch, skips those that are to be skipped, and survives JSON."""
 
 import json
+from dataclasses import asdict
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_shards.json_file import typed
 from trainer.run_state import RunState
 
 
@@ -20,4 +22,4 @@ def test_batches_run_in_order_over_all_that_are_not_skipped(skipped: set[int]) -
 
 def test_json_keeps_every_field() -> None:
     state = RunState(step=5, skipped_batches=(2, 3), skipped_steps=1, rollbacks=2)
-    assert RunState.from_json(json.loads(json.dumps(state.to_json()))) == state
+    assert typed(RunState, json.loads(json.dumps(asdict(state)))) == state

@@ -1,9 +1,14 @@
 """Files are what the safetensors library writes and reads; parts are read by element; hashes tell every byte."""
 
+import json
+import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from trainer.tensor_file import TensorFile, examine, write
@@ -48,3 +53,87 @@ def test_a_file_that_exists_is_not_overwritten(tmp_path: Path) -> None:
     write(tmp_path / "file", TENSORS)
     with pytest.raises(FileExistsError):
         write(tmp_path / "file", TENSORS)
+
+
+def test_a_read_never_leaves_its_tensor(tmp_path: Path) -> None:
+    write(tmp_path / "file", TENSORS)
+    file = TensorFile(tmp_path / "file")
+    assert file.read("matrix", 12, 12).tolist() == []
+    for start, stop in ((0, 13), (-1, 3), (5, 4), (12, 13), (0, 10**12)):
+        with pytest.raises(ValueError, match=r"file: matrix has 12 elements"):
+            file.read("matrix", start, stop)
+
+
+def header(path: Path) -> tuple[dict[str, Any], bytes]:
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    return json.loads(content[8 : 8 + length]), content[8 + length :]
+
+
+def with_header(path: Path, fields: object, data: bytes) -> None:
+    text = json.dumps(fields).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
+LIES = [None, True, -8, 7, 1e300, "F32", "F3", [], [0], [0, 48, 96], [48, 0], [-8, 40], [0, 2**62], [2**40, 2**40 + 48],
+        [2**70], ["3", "4"], [[3, 4]], {}, {"a": 1}, [1.0, 2.0]]  # fmt: skip
+
+
+@pytest.mark.parametrize("key", ["dtype", "shape", "data_offsets"])
+def test_a_header_that_lies_is_refused_with_the_files_name(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "file"
+    write(path, TENSORS)
+    fields, data = header(path)
+    for lie in LIES:
+        if lie != fields["matrix"][key]:
+            with_header(path, {**fields, "matrix": {**fields["matrix"], key: lie}}, data)
+            with pytest.raises(ValueError, match=rf"{path}: is not a safetensors file"):
+                TensorFile(path)
+
+
+def test_tensors_that_overlap_and_bytes_of_nobody_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    entry = {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}
+    for fields, data in (({"a": entry, "b": entry}, bytes(4)), ({"a": entry}, bytes(5)), ({"a": entry}, bytes(3))):
+        with_header(path, fields, data)
+        with pytest.raises(ValueError, match="file: is not a safetensors file"):
+            TensorFile(path)
+    for content in (
+        b"",
+        b"1234567",
+        b"\xff" * 8,
+        b"\xff" * 7 + b"\x00{}",
+        (100_000).to_bytes(8, "little") + b"[" * 10**5,
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="file: is not a safetensors file"):
+            TensorFile(path)
+    with pytest.raises(ValueError, match=r"missing: cannot be read \(No such file"):
+        TensorFile(tmp_path / "missing")
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_damage_is_a_sentence_or_gives_tensors_within_the_file(tmp_path: Path, seed: int) -> None:
+    draws, path = random.Random(seed), tmp_path / "file"
+    path.unlink(missing_ok=True)
+    write(path, TENSORS)
+    content = bytearray(path.read_bytes())
+    for _ in range(draws.randint(1, 4)):
+        match draws.choice(("flip", "digit", "cut", "insert")):
+            case "flip":
+                content[draws.randrange(len(content))] ^= 1 << draws.randrange(8)
+            case "digit":
+                content[draws.randrange(min(400, len(content)))] = ord(draws.choice('0123456789-[]{},:"'))
+            case "cut":
+                del content[max(1, draws.randrange(len(content))) :]
+            case "insert":
+                place = draws.randrange(len(content))
+                content[place:place] = draws.randbytes(draws.randint(1, 8))
+    path.write_bytes(content)
+    try:
+        tensors = TensorFile(path).read_all()
+    except ValueError as error:
+        assert str(path) in str(error)  # noqa: PT017
+    else:
+        assert sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) <= len(content)

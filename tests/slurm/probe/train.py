@@ -35,7 +35,10 @@ def main(settings: dict[str, Any], path: Path) -> int:
             time.sleep(0.05)
         fence.check()
         if rank == 0:
-            (folder.checkpoints_folder / f"step_{step:08d}").mkdir()
+            beside = folder.checkpoints_folder / f".step_{step:08d}.tmp"
+            beside.mkdir()
+            (beside / "checkpoint.json").write_text("{}")
+            beside.rename(folder.checkpoints_folder / f"step_{step:08d}")
         with (folder.path / f"steps_of_rank_{rank}.jsonl").open("a") as file:
             line = {"step": step, "attempt": int(os.environ[NUMBER]), "constant": CONSTANT, "told": told}
             line |= {name: os.environ.get(name) for name in ("MASTER_PORT", *settings.get("records", ()))}

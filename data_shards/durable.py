@@ -1,0 +1,83 @@
+"""Files and folders that are there whole or not at all, and that a power cut does not take back.
+
+The one place in which the product writes beside a name and renames. Standard library only: all layers import it, and
+some of them run under a host's python3.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+
+def write(path: Path, content: str | bytes, *, survives_power_cut: bool = True) -> None:
+    """Give a file this content; readers see the old one or the new one. OSError leaves the old one.
+
+    A heartbeat, or what the next seconds overwrite, need not survive a power cut: syncing it would cost more than it.
+    """
+    with written_beside(path, survives_power_cut=survives_power_cut) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def written_beside(path: Path, *, survives_power_cut: bool = True) -> Iterator[BinaryIO]:
+    """Give a file beside `path` that takes its name when the block ends, and is gone where the block raises."""
+    with beside(path, survives_power_cut=survives_power_cut) as hidden, hidden.open("wb") as file:
+        yield file
+
+
+@contextmanager
+def beside(path: Path, *, survives_power_cut: bool = True) -> Iterator[Path]:
+    """Give the hidden name of a file that others write; it takes the name `path` when the block ends."""
+    hidden = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield hidden
+        if survives_power_cut:
+            sync(hidden)
+        hidden.replace(path)
+    except BaseException:
+        with suppress(OSError):  # its folder may be what is missing
+            hidden.unlink()
+        raise
+    if survives_power_cut:
+        sync(path.parent)
+
+
+def publish(folder: Path, name: Path) -> None:
+    """Give a folder that was made beside its name that name, with all that is in it on the disk."""
+    sync_tree(folder)
+    rename(folder, name)
+
+
+def rename(path: Path, name: Path) -> None:
+    """Rename a file or folder whose content is on the disk, so that its new name is too."""
+    path.rename(name)
+    sync(name.parent)
+
+
+def sync_tree(folder: Path) -> None:
+    """Make a folder and everything in it durable."""
+    for root, _, names in os.walk(folder):
+        for name in names:
+            if (path := Path(root, name)).is_file():
+                sync(path)
+        sync(Path(root))
+
+
+def sync(path: Path) -> None:
+    """Make a file's bytes, or a folder's entries, durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a whole folder, whichever is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,64 @@
+"""What a run remembers of itself: read as far as it can be read. Damage is told once and ends nothing.
+
+Standard library only, see durable.
+"""
+
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from data_shards import json_file
+from data_shards.display import printable
+
+T = TypeVar("T")
+
+
+def entry(schema: type[T], path: Path) -> T | None:
+    """Return the dataclass in a file; None where there is none, or where it cannot be read, which is told."""
+    if not path.exists():
+        return None
+    try:
+        return json_file.read(schema, path)
+    except ValueError as error:
+        tell(f"{error}; passed over")
+        return None
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """Return the objects of a file of JSON lines, each with a `step` and a `kind`; how many are none is told.
+
+    A last line without an end is what a killed process had time to write, and is left out in silence.
+    """
+    whole, damaged = [], 0
+    for line in split(path):
+        record = record_of(line)
+        if record is not None:
+            whole.append(record)
+        else:
+            damaged += line.endswith(b"\n")
+    if damaged:
+        tell(f"{path}: {damaged} of {len(whole) + damaged} lines cannot be read; passed over")
+    return whole
+
+
+def split(path: Path) -> list[bytes]:
+    """Return the lines of a file with their ends; none where there is no file."""
+    return path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+
+
+def record_of(line: bytes) -> dict[str, Any] | None:
+    """Return what a line says; None where it is damaged."""
+    try:
+        record = json_file.parse_object(line)
+    except ValueError:
+        return None
+    step = record.get("step")
+    is_step = isinstance(step, int | float) and not isinstance(step, bool) and 0 <= step < 2**63
+    return record if is_step and isinstance(record.get("kind"), str) else None
+
+
+@cache
+def tell(sentence: str) -> None:
+    """Print a sentence on standard error, the first time that this process has it to tell."""
+    sys.stderr.write(f"perceiver: {printable(sentence)}\n")

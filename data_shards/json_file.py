@@ -1,0 +1,115 @@
+"""JSON files as dataclasses with every value's type checked: what a file says about itself may be wrong.
+
+Standard library only, see durable.
+"""
+
+import json
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+MAX_BYTES = 1 << 30
+"""A larger file is none of ours, and reading it would take the memory."""
+
+T = TypeVar("T")
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the object in a file; ValueError names the file and says why it cannot be read."""
+    try:
+        return parse_object(_read(path))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read ({_why(error)})") from error
+
+
+def parse_object(text: str | bytes) -> dict[str, Any]:
+    """Return the object that a text is; ValueError where it is none."""
+    try:
+        content = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("is nested too deep") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"expected an object, got {_named(content)}")  # noqa: TRY004  # the file is wrong, not the call
+    return content
+
+
+def read(schema: type[T], path: Path) -> T:
+    """Return the dataclass in a file; ValueError names the file, the key, what was expected and what came."""
+    content = read_object(path)
+    try:
+        return typed(schema, content)
+    except ValueError as error:
+        raise ValueError(f"{path}: cannot be read ({error})") from error
+
+
+def typed(schema: type[T], content: object, where: str = "") -> T:
+    """Return the dataclass with these fields; ValueError names the key, what was expected and what came."""
+    if not isinstance(content, dict):
+        raise ValueError(f"{where or 'content'}: expected an object, got {_named(content)}")  # noqa: TRY004
+    hints = get_type_hints(schema)
+    if unknown := sorted(map(str, content.keys() - hints.keys())):
+        raise ValueError(f"{_key(where, unknown[0])}: is unknown")
+    for each in fields(schema):  # type: ignore[arg-type]  # a dataclass
+        if each.name not in content and each.default is MISSING and each.default_factory is MISSING:
+            raise ValueError(f"{_key(where, each.name)}: is missing")
+    return schema(**{name: _value(hints[name], value, _key(where, name)) for name, value in content.items()})
+
+
+def _read(path: Path) -> bytes:
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"has more than {MAX_BYTES} bytes")
+    return path.read_bytes()
+
+
+def _value(kind: Any, value: object, where: str) -> Any:  # noqa: ANN401  # annotations have no type
+    """Return a value as an annotation has it: a list becomes a tuple, a whole number a float."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return value
+    if origin in (Union, UnionType):
+        return _one_of(inner, value, where)
+    if is_dataclass(kind):
+        return typed(kind, value, where)  # type: ignore[arg-type]  # a class
+    if origin is tuple and isinstance(value, list):
+        return tuple(_value(inner[0], part, f"{where}[{index}]") for index, part in enumerate(value))
+    if origin is dict and isinstance(value, dict):
+        return {name: _value(inner[1], part, _key(where, name)) for name, part in value.items()}
+    if kind is float and type(value) is int and abs(value) < 2**63:
+        return float(value)
+    if type(value) is kind or (kind is NoneType and value is None):
+        return value
+    raise ValueError(f"{where}: expected {_kind_name(kind)}, got {_named(value)}")
+
+
+def _one_of(kinds: tuple[Any, ...], value: object, where: str) -> Any:  # noqa: ANN401
+    for kind in kinds:
+        # A whole number stays one where both kinds of numbers may stand.
+        if type(value) is kind:
+            return value
+    problem = ValueError(f"{where}: nothing may stand here")
+    for kind in kinds:
+        try:
+            return _value(kind, value, where)
+        except ValueError as error:
+            problem = error if kind is not NoneType else problem
+    raise problem
+
+
+def _key(where: str, name: str) -> str:
+    return f"{where}.{name}" if where else name
+
+
+def _kind_name(kind: Any) -> str:  # noqa: ANN401
+    origin = get_origin(kind) or kind
+    words = {tuple: "a list", dict: "an object", str: "a text", int: "a whole number", float: "a number"}
+    return words.get(origin, getattr(origin, "__name__", str(origin)))
+
+
+def _named(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]} ..."
+
+
+def _why(error: Exception) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)

@@ -1,0 +1,106 @@
+"""A checkpoint is named: the newest, the best, or that of a step; the newest that can be read is taken."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from checkpoints import rewrite, save
+
+from trainer import checkpoint_folder
+from trainer.checkpoint_choice import first_readable, read_weights
+from trainer.world import World
+
+ALONE = World(0, 1, 0, torch.device("cpu"))
+SCORES = {100: 0.5, 150: 0.9, 200: float("nan"), 300: 0.8, 400: None}
+
+
+def weights(step: int) -> dict[str, torch.Tensor]:
+    return {"a": torch.full((3,), float(step))}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for step, score in SCORES.items():
+        save(tmp_path, step, weights(step), score=score)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("which", "step"), [("newest", 400), ("best", 150), ("300", 300), ("00100", 100)])
+def test_the_weights_are_those_of_the_checkpoint_that_was_named(folder: Path, which: str, step: int) -> None:
+    found = read_weights(folder, which, ALONE)
+    assert (found.step, found.passed_over) == (step, ())
+    assert torch.equal(found.tensors["a"], weights(step)["a"])
+
+
+@pytest.mark.parametrize("which", ["350", "", "oldest", "-1", "1e2", "9" * 30, "²"])
+def test_another_word_is_refused_with_what_there_is(folder: Path, which: str) -> None:
+    with pytest.raises(ValueError, match=r"expected newest, best or one of the steps.*100, 150, 200, 300, 400"):
+        read_weights(folder, which, ALONE)
+
+
+def test_without_a_score_there_is_no_best(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no complete checkpoint yet"):
+        read_weights(tmp_path, "best", ALONE)
+    save(tmp_path, 7, weights(7))
+    with pytest.raises(ValueError, match=r"none is the best.*7.*keep_best"):
+        read_weights(tmp_path, "best", ALONE)
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_damaged_newest_one_gives_way_and_is_told_and_a_named_one_does_not(folder: Path) -> None:
+    flip(next((folder / "step_00000400").glob("weight*")))
+    found = read_weights(folder, "newest", ALONE)
+    assert found.step == 300
+    [sentence] = found.passed_over
+    assert "step_00000400/weight-00000-of-00001.safetensors: content does not match its hash" in sentence
+    with pytest.raises(ValueError, match=r"content does not match.*newest or one of the steps"):
+        read_weights(folder, "400", ALONE)
+    for path in folder.glob("step_00000[123]*/weight*"):
+        flip(path)
+    with pytest.raises(ValueError, match="no checkpoint is whole"):
+        read_weights(folder, "newest", ALONE)
+
+
+def test_retention_beside_a_reader_makes_it_take_the_next_newest(folder: Path) -> None:
+    asked = []
+
+    def read(path: Path) -> str:
+        asked.append(path.name)
+        if len(asked) < 3:
+            shutil.rmtree(path)  # the run that trains deletes it just now,
+            if len(asked) == 2:
+                save(folder, 500, weights(500))  # and has written a newer one
+        return checkpoint_folder.read_whole(path).state.step
+
+    path, step, passed_over = first_readable(folder, "newest", ALONE, read)
+    assert asked == ["step_00000400", "step_00000300", "step_00000500"]
+    assert (path.name, step, passed_over) == ("step_00000500", 500, ())
+
+
+WRONG = [None, True, -1, 1.5, "x", [], ["x"], {}, {"a": []}, [[1]], 10**30, float("nan")]
+
+
+@pytest.mark.parametrize(
+    "key", ["state", "engine", "identity", "world_size", "files", "score", "versions", "version", "state.step",
+            "state.skipped_batches", "state.recent_losses", "engine.steps", "engine.loss_scale", "unheard_of"],
+)  # fmt: skip
+def test_a_manifest_with_a_wrong_type_anywhere_is_a_sentence_with_the_files_name(tmp_path: Path, key: str) -> None:
+    for number, value in enumerate(WRONG):
+        checkpoint = save(tmp_path / str(number), 7, weights(7))
+        rewrite(checkpoint, key, value)
+        try:
+            manifest = checkpoint_folder.read_whole(checkpoint)
+        except ValueError as error:
+            assert str(checkpoint / "checkpoint.json") in str(error)  # noqa: PT017
+        else:
+            assert manifest.state.step == 7
+            assert isinstance(manifest.engine.steps, int)

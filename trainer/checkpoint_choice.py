@@ -1,0 +1,98 @@
+"""The checkpoint that somebody asks for, in words: the newest, the best or that of a step; and its weights."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from torch import Tensor
+
+from trainer import checkpoint_folder
+from trainer.checkpoint_names import committed, complete, name_of, step_of
+from trainer.retention import best
+from trainer.world import World
+
+NEWEST, BEST = "newest", "best"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights of a checkpoint."""
+
+    step: int
+    """After which they were saved."""
+    tensors: dict[str, Tensor]
+    """Weights and buffers by name."""
+    passed_over: tuple[str, ...]
+    """Sentences on newer checkpoints that could not be read."""
+
+
+def read_weights(folder: Path, which: str, world: World) -> Weights:
+    """Return the weights of a run's "newest" or "best" checkpoint, or of that of a step. Collective.
+
+    ValueError on all ranks where there is none. A damaged newest one gives way to the one before it, and one that the
+    run's retention deletes meanwhile to a newer one; who names a checkpoint gets no other.
+    """
+    path, tensors, passed_over = first_readable(folder, which, world, checkpoint_folder.read_weights)
+    return Weights(step_of(path), tensors, passed_over)
+
+
+def first_readable(
+    folder: Path, which: str, world: World, read: Callable[[Path], T]
+) -> tuple[Path, T, tuple[str, ...]]:
+    """Return the checkpoint asked for, what `read` makes of it, and sentences on those passed over. Collective.
+
+    `read` raises ValueError where a checkpoint is not whole.
+    """
+    passed_over: list[str] = []
+    tried: set[Path] = set()
+    while path := world.broadcast(_next(folder, which, tried) if world.is_first else None):
+        tried.add(path)
+        result, problem = None, ""
+        try:
+            result = read(path)
+        except ValueError as error:
+            problem = str(error)
+        problems = sorted({sentence for sentence in world.gather(problem) if sentence})
+        if not problems:
+            return path, result, tuple(passed_over)  # type: ignore[return-value]  # it was read
+        is_gone = world.broadcast(not path.exists())
+        passed_over += [f"{path}: was deleted while it was read"] if is_gone and which != NEWEST else []
+        passed_over += [] if is_gone else problems
+        if which != NEWEST:
+            break
+    raise ValueError(_refusal(folder, which, passed_over))
+
+
+def _next(folder: Path, which: str, tried: set[Path]) -> Path | None:
+    """Return what to try next; looked for anew each time, since a run may be writing."""
+    return next((path for path in _candidates(folder, which) if path not in tried), None)
+
+
+def _candidates(folder: Path, which: str) -> Iterator[Path]:
+    if which == NEWEST:
+        yield from reversed(committed(folder))
+    elif which == BEST:
+        scores = {step_of(path): checkpoint_folder.score_of(path) for path in complete(folder)}
+        step = best(scores)
+        yield from [folder / name_of(step)] if step is not None else []
+    elif which.isdecimal() and len(which) < 19:
+        yield from (path for path in committed(folder) if step_of(path) == int(which))
+
+
+def _refusal(folder: Path, which: str, passed_over: list[str]) -> str:
+    steps = ", ".join(str(step_of(path)) for path in complete(folder))
+    if passed_over and which == NEWEST:
+        return f"{folder}: no checkpoint is whole ({'; '.join(passed_over)}); restore one of them, or train anew"
+    if passed_over:
+        return f"{'; '.join(passed_over)}; --checkpoint can name {NEWEST} or one of the steps {steps}"
+    if not steps:
+        return f"{folder}: holds no complete checkpoint yet; train further"
+    if which == BEST:
+        return (
+            f"{folder}: no checkpoint was evaluated when it was saved, so that none is the best; name one of the steps "
+            f"{steps}, and set train.evaluate_every_steps and checkpoint.keep_best for the next run"
+        )
+    return f"--checkpoint {which}: expected {NEWEST}, {BEST} or one of the steps that are there: {steps}"
