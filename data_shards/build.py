@@ -6,28 +6,30 @@ OUT/train/000000.tar  .idx      the shard
 OUT/manifest.json               all of it is there
 """
 
-import fcntl
 import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypedDict
 
 from data_shards import manifest, processes
+from data_shards.claim import claimed
 from data_shards.manifest import MODALITIES, Manifest, ShardEntry, Shards, Split
 from data_shards.plan import Plan, ShardPlan, plan
 from data_shards.rows import Row
 from data_shards.shard_writer import Fault, Written, write_shard, written_beside
+from data_shards.splits import TEST, all_labels, refuse_share, with_test_share
 from data_shards.tar_index import TarIndex
 
 Progress = Callable[[int, int], None]
 """Called with (samples done, samples in all)."""
+Tell = Callable[[str], None]
+"""Called with a sentence that a person should see: what was passed over, what was taken for a split."""
 
 FAULTS_SHOWN = 10
 
@@ -40,6 +42,8 @@ class BuildOptions(TypedDict, total=False):
     max_bad: int
     num_jobs: int
     progress: Progress | None
+    tell: Tell | None
+    test_share: float
 
 
 @dataclass(frozen=True)
@@ -63,16 +67,24 @@ def build_table(
     max_bad: int = 0,
     num_jobs: int = 1,
     progress: Progress | None = None,
+    tell: Tell | None = None,
+    test_share: float = 0.0,
 ) -> Manifest:
     """Write the rows as shards and return their manifest; the same call after an interrupt goes on where it was.
 
-    A row that cannot be read or decoded is left out and counted. Raises ValueError for labels outside `label_names` or
-    the classes of `named_labels`, classes without a sample, more than `max_bad` faults, or a folder that holds
-    something else or refuses writing.
+    A `test_share` of each class becomes the split test, where there is train alone. A row that cannot be read or
+    decoded is left out and counted. Raises ValueError for labels outside `label_names` or the classes of
+    `named_labels`, classes without a sample, more than `max_bad` faults, or a folder that holds something else or
+    refuses writing.
     """
+    refuse_share(test_share)
+    if test_share:
+        rows = with_test_share(rows, test_share, seed)
+        if tell:
+            tell(f"set aside for the split test: {sum(row.split == TEST for row in rows)} of {len(rows)} samples")
     _check_rows(rows, label_names, named_labels)
     build = plan(rows, seed=seed, samples_per_shard=samples_per_shard)
-    with _claimed(out, build):
+    with claimed(out, build.fingerprint):
         if (out / "manifest.json").is_file():
             return manifest.read(out)
         outcomes = _outcomes(build, out, max_bad, num_jobs, progress)
@@ -87,7 +99,7 @@ def _check_rows(rows: Sequence[Row], label_names: Sequence[str], named_labels: M
     if not rows:
         raise ValueError("there are no samples to build shards from")
     assert len({row.line for row in rows}) == len(rows), "rows share a line, and so a key"
-    _check_labels({row.line: _labels(row) for row in rows}, rows, label_names)
+    _check_labels({row.line: all_labels(row) for row in rows}, rows, label_names)
     for name, classes in named_labels.items():
         given = {row.line: (row.named_labels[name],) for row in rows if name in row.named_labels}
         _check_labels(given, rows, classes, f" {name!r}")
@@ -111,10 +123,6 @@ def _check_labels(
     _refuse_empty_classes(of_split, label_names, which)
 
 
-def _labels(row: Row) -> tuple[int, ...]:
-    return row.labels if row.label is None else (*row.labels, row.label)
-
-
 def _refuse_empty_classes(counts: Mapping[str, Sequence[int]], label_names: Sequence[str], which: str = "") -> None:
     """A class that is never seen in training cannot be learned, and is mostly a mistake in the labels."""
     train = counts.get("train")
@@ -124,28 +132,6 @@ def _refuse_empty_classes(counts: Mapping[str, Sequence[int]], label_names: Sequ
             f"{len(empty)} of {len(label_names)}{which} classes have no sample in the split 'train': "
             f"{', '.join(empty[:FAULTS_SHOWN])}; add samples of them or leave the classes out"
         )
-
-
-@contextmanager
-def _claimed(out: Path, build: Plan) -> Iterator[None]:
-    """Hold the folder for this build alone; ValueError where it belongs to another one."""
-    notes = out / ".build" / "plan"
-    if not notes.exists():
-        if (out / "manifest.json").exists() or (out.is_dir() and any(out.glob("*/*.tar"))):
-            raise ValueError(f"{out}: holds shards of another origin; choose a new folder")
-        with written_beside(notes) as file:
-            file.write(build.fingerprint.encode())
-    with notes.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(f"{out}: another process is building here; wait for it, or choose a new folder") from error
-        if file.read() != build.fingerprint:
-            raise ValueError(
-                f"{out}: was begun from other rows, files, seed or samples a shard; choose a new folder, "
-                "or remove this one to build it anew"
-            )
-        yield
 
 
 def _outcomes(build: Plan, out: Path, max_bad: int, num_jobs: int, progress: Progress | None) -> dict[str, Outcome]:
@@ -216,7 +202,7 @@ def _finished(shard: ShardPlan, out: Path) -> Outcome | None:
 def _build_shard(shard: ShardPlan, out: Path) -> Outcome:
     path = out / shard.name
     written, faults = write_shard(shard.rows, path)
-    labels = Counter(label for each in written for label in _labels(each.row))
+    labels = Counter(label for each in written for label in all_labels(each.row))
     outcome = Outcome(_entry(shard.name, written, path), dict(labels), tuple(faults), len(shard.rows))
     with written_beside(_note(shard, out)) as file:
         file.write(json.dumps(asdict(outcome)).encode())

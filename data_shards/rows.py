@@ -7,6 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
+from data_shards.shown import shown
+
 
 class Content(Protocol):
     """Where the bytes of one member come from; small and picklable, since it travels to the process that reads."""
@@ -48,7 +50,7 @@ class File:
         """Its size; 0 where it is missing, which `read` reports."""
         try:
             return Path(self.path).stat().st_size
-        except OSError:
+        except (OSError, ValueError):  # the latter of a path that no file can have
             return 0
 
     def read(self) -> bytes:
@@ -111,7 +113,7 @@ class Literal:
     @property
     def origin(self) -> str:
         """The first of the bytes."""
-        return f"{self.value[:40]!r}"
+        return shown(self.value)
 
     @property
     def num_bytes(self) -> int:

@@ -1,7 +1,7 @@
 """What the commands have in common on the terminal: options, a progress bar, the report on shards."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -36,8 +36,8 @@ def progress_bar(name: str) -> Iterator[Callable[[int, int], None]]:
             bar.update(task, visible=False)
 
 
-def report_shards(folder: Path, manifest: Manifest, *, as_json: bool) -> None:
-    """Print what a shard folder holds."""
+def report_shards(folder: Path, manifest: Manifest, *, as_json: bool, notes: Sequence[str] = ()) -> None:
+    """Print what a shard folder holds; `notes` is what was told of it before, for a program that reads the result."""
     splits = {
         name: {
             "samples": split.num_samples,
@@ -47,7 +47,8 @@ def report_shards(folder: Path, manifest: Manifest, *, as_json: bool) -> None:
         for name, split in manifest.splits.items()
     }
     if as_json:
-        typer.echo(json.dumps({"folder": str(folder), "splits": splits, "labels": list(manifest.label_names)}))
+        found = {"folder": str(folder), "splits": splits, "labels": list(manifest.label_names), "notes": list(notes)}
+        typer.echo(json.dumps(found))
         return
     for name, counts in splits.items():
         samples, shards, size = counts["samples"], counts["shards"], counts["bytes"]

@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -204,8 +205,12 @@ class Store:
 
         A damaged one is of no use and does not count; it goes when all that are kept are newer.
         """
+        scores: dict[int, float | None] = {}
         folders = {checkpoint_names.step_of(path): path for path in checkpoint_names.committed(self._folder)}
-        scores = {step: score for step, score in checkpoint_folder.scores(self._folder).items() if step <= newest_step}
+        for step, path in folders.items():
+            with suppress(ValueError):
+                if step <= newest_step and not checkpoint_names.problem(path):
+                    scores[step] = checkpoint_folder.read_manifest(path).score
         keep = kept(scores, self._config)
         for step in folders.keys() - keep:
             if (step in scores or step < min(keep)) and not folders[step].is_symlink():

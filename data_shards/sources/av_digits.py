@@ -8,15 +8,18 @@ fewer.
 
 import re
 import zipfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 
-from data_shards.build import Progress, build_table
+from data_shards.build import BuildOptions, Tell, build_table
 from data_shards.manifest import Manifest
 from data_shards.rows import Content, File, Row, Zipped
+from data_shards.sources.folder_files import HIDDEN, is_hidden, passed_over, suffix_of, walk
+from data_shards.splits import TEST, TRAIN
 
 DIGITS = tuple("0123456789")
 NUM_TEST_RECORDINGS = 5
@@ -28,24 +31,15 @@ Pools = dict[tuple[str, int], list[Content]]
 """Files by (split, digit), in the order of their names."""
 
 
-def build(
-    out: Path,
-    *,
-    images: Path,
-    recordings: Path,
-    seed: int = 0,
-    num_jobs: int = 1,
-    progress: Progress | None = None,
-) -> Manifest:
+def build(out: Path, *, images: Path, recordings: Path, **options: Unpack[BuildOptions]) -> Manifest:
     """Build the shards from the two archives or folders; ValueError says what one of them lacks."""
-    return build_table(
-        rows(images, recordings, seed=seed), out, label_names=DIGITS, seed=seed, num_jobs=num_jobs, progress=progress
-    )
+    paired = rows(images, recordings, seed=options.get("seed", 0), tell=options.get("tell"))
+    return build_table(paired, out, label_names=DIGITS, **options)
 
 
-def rows(images: Path, recordings: Path, *, seed: int) -> list[Row]:
+def rows(images: Path, recordings: Path, *, seed: int, tell: Tell | None = None) -> list[Row]:
     """Return a row for every image, with a recording of the same digit and split."""
-    pictures, sounds = _pictures(images), _sounds(recordings)
+    pictures, sounds = _pictures(images, tell), _sounds(recordings, tell)
     pairs: list[Row] = []
     for (split, digit), of_digit in sorted(pictures.items()):
         spoken = sounds.get((split, digit))
@@ -53,7 +47,7 @@ def rows(images: Path, recordings: Path, *, seed: int) -> list[Row]:
             raise ValueError(
                 f"{recordings}: no {split} recording of the digit {digit}; expected {digit}_SPEAKER_INDEX.wav"
             )
-        rng = np.random.Generator(np.random.Philox(key=[seed, digit * 2 + (split == "test")]))
+        rng = np.random.Generator(np.random.Philox(key=[seed, digit * 2 + (split == TEST)]))
         # Whole shuffled rounds: every recording is used as often as any other, within one.
         num_rounds = -(-len(of_digit) // len(spoken))
         turns = np.concatenate([rng.permutation(len(spoken)) for _ in range(num_rounds)])
@@ -64,32 +58,44 @@ def rows(images: Path, recordings: Path, *, seed: int) -> list[Row]:
     return pairs
 
 
-def _pictures(images: Path) -> Pools:
+def _pictures(images: Path, tell: Tell | None) -> Pools:
     pools: Pools = defaultdict(list)
-    for name, content in _files(images):
-        if match := _IMAGE.fullmatch(name):
-            pools[match[1], int(match[2])].append(content)
-    for split in ("train", "test"):
+    for match, content in _matching(images, _IMAGE, "train|test/DIGIT/NAME.png", tell):
+        pools[match[1], int(match[2])].append(content)
+    for split in (TRAIN, TEST):
         missing = [digit for digit in range(10) if not pools[split, digit]]
         if missing:
             raise ValueError(f"{images}: no image of the digit {missing[0]}; expected {split}/{missing[0]}/NAME.png")
     return pools
 
 
-def _sounds(recordings: Path) -> Pools:
+def _sounds(recordings: Path, tell: Tell | None) -> Pools:
     pools: Pools = defaultdict(list)
-    for name, content in _files(recordings):
-        if match := _RECORDING.fullmatch(name):
-            split = "test" if int(match[2]) < NUM_TEST_RECORDINGS else "train"
-            pools[split, int(match[1])].append(content)
+    for match, content in _matching(recordings, _RECORDING, "DIGIT_SPEAKER_INDEX.wav", tell):
+        split = TEST if int(match[2]) < NUM_TEST_RECORDINGS else TRAIN
+        pools[split, int(match[1])].append(content)
     return pools
+
+
+def _matching(
+    archive: Path, pattern: re.Pattern[str], wanted: str, tell: Tell | None
+) -> Iterator[tuple[re.Match[str], Content]]:
+    """Yield the files of such a name; tell how many others there are."""
+    passed: Counter[str] = Counter()
+    for name, content in _files(archive):
+        if match := pattern.fullmatch(name):
+            yield match, content
+        elif not name.endswith("/"):
+            passed[HIDDEN if is_hidden(name.split("/")) else suffix_of(name)] += 1
+    if tell and passed:
+        tell(f"{archive}: {passed_over(passed, wanted)}")
 
 
 def _files(archive: Path) -> Iterator[tuple[str, Content]]:
     """Yield (name, content) of every file of a zip archive or folder, by name."""
     if archive.is_dir():
-        for path in sorted(archive.rglob("*.*")):
-            yield path.relative_to(archive).as_posix(), File(str(path))
+        for parent, names, files in walk(archive):
+            yield from (("/".join((*names, name)), File(str(Path(parent, name)))) for name in files)
         return
     try:
         with zipfile.ZipFile(archive) as file:

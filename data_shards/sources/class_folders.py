@@ -1,18 +1,25 @@
 """Folders whose names are the classes of the files in them, as ImageNet, Kinetics and many others are laid out.
 
-FOLDER/SPLIT/CLASS/.../FILE    SPLIT is train, val, validation, valid, test or eval
+FOLDER/SPLIT/CLASS/.../FILE    SPLIT is train, val, valid, validation, dev, test or eval, in any case
 FOLDER/CLASS/SPLIT/.../FILE    as ModelNet40 is
 FOLDER/CLASS/.../FILE          all of it is the split train
 """
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from data_shards.build import Tell
 from data_shards.members import EXTENSIONS
+from data_shards.shown import listed, shown
+from data_shards.sources.folder_files import HIDDEN, file_of, is_hidden, passed_over, suffix_of, walk
+from data_shards.splits import TRAIN, split_of
 
-SPLITS = ("train", "val", "validation", "valid", "test", "eval")
+Names = tuple[str, ...]
+"""The names that lead from the folder to a file or a folder in it."""
+LOOSE = "in no folder of a class"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,33 +31,128 @@ class Labelled:
     split: str
 
 
-def find(folder: Path, modality: str) -> tuple[list[Labelled], list[str]]:
-    """Return the files of a modality in the order of their paths, and the class names in alphabetical order."""
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder")
-    found = [(path, *_split_and_class(parts)) for path, parts in _walk(folder, modality) if len(parts) > 1]
-    if not found:
-        kinds = ", ".join(EXTENSIONS[modality])
-        raise ValueError(f"{folder}: no {modality} file ({kinds}) in a folder of its class; expected CLASS/FILE")
-    names = sorted({name for _, _, name in found})
-    numbers = {name: number for number, name in enumerate(names)}
-    return [Labelled(path, numbers[name], split) for path, split, name in found], names
+@dataclass
+class _Walked:
+    """What lies below a folder."""
+
+    files: list[tuple[str, Names]] = field(default_factory=list)
+    """Of the modality: path and names."""
+    passed: Counter[str] = field(default_factory=Counter)
+    """The others by suffix."""
+    folders: list[Names] = field(default_factory=list)
+    """The two uppermost rows of folders."""
 
 
-def _walk(folder: Path, modality: str) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield the path of each file of the modality, and its parts below the folder."""
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders.sort()
-        below = Path(parent).relative_to(folder).parts
-        for name in sorted(files):
-            if name.rpartition(".")[2].lower() in EXTENSIONS[modality] and not name.startswith("."):
-                yield os.path.join(parent, name), (*below, name)  # noqa: PTH118 - a million of them
+def find(folder: Path, modality: str, tell: Tell | None = None) -> tuple[list[Labelled], list[str]]:
+    """Return the files of a modality in the order of their paths, and the class names in order.
+
+    Names that are all numbers are in the order of the numbers, others in alphabetical order. Splits and what is passed
+    over are told. Raises ValueError for a class folder in which nothing can be read.
+    """
+    wanted = file_of(modality)
+    walked = _walk(folder, modality)
+    on_top = _splits_on_top(walked.files, folder)
+    placed = [(path, names, place) for path, names in walked.files if (place := _place(names, on_top))]
+    if len(placed) < len(walked.files):
+        walked.passed[LOOSE] = len(walked.files) - len(placed)
+    told = [passed_over(walked.passed, wanted)] if walked.passed else []
+    if not placed:
+        raise ValueError("; ".join([f"{folder}: no {wanted} in a folder of its class; expected CLASS/FILE", *told]))
+    if unread := _unread(walked, on_top):
+        raise ValueError(
+            f"{folder}: no {wanted} in {listed(unread)}; convert the files there, or move the folder elsewhere if it "
+            f"is no class; {'; '.join(told)}".rstrip("; ")
+        )
+    if tell:
+        for sentence in [*told, _splits([names for _, names, _ in placed], on_top)]:
+            tell(sentence)
+    classes = _in_order({name for *_, (_, name) in placed}, folder)
+    numbers = {name: number for number, name in enumerate(classes)}
+    return [Labelled(path, numbers[name], split) for path, _, (split, name) in placed], classes
 
 
-def _split_and_class(parts: tuple[str, ...]) -> tuple[str, str]:
-    first, second = parts[0], parts[1]
-    if first in SPLITS and len(parts) > 2:
-        return first, second
-    if second in SPLITS and len(parts) > 2:
-        return second, first
-    return "train", first
+def _walk(folder: Path, modality: str) -> _Walked:
+    walked = _Walked()
+    for parent, names, files in walk(folder):
+        if is_hidden(names):
+            walked.passed[HIDDEN] += len(files)
+            continue
+        if 0 < len(names) <= 2:
+            walked.folders.append(names)
+        for name in files:
+            if name.startswith("."):
+                walked.passed[HIDDEN] += 1
+            elif name.rpartition(".")[2].lower() in EXTENSIONS[modality]:
+                walked.files.append((os.path.join(parent, name), (*names, name)))  # noqa: PTH118 - a million of them
+            else:
+                walked.passed[suffix_of(name)] += 1
+    return walked
+
+
+def _splits_on_top(files: Sequence[tuple[str, Names]], folder: Path) -> frozenset[str]:
+    """Return the uppermost folders that are splits with folders of classes; ValueError where it cannot be known."""
+    tops = {names[0] for _, names in files if len(names) > 1}
+    splits = {top for top in tops if split_of(top)}
+    deep = {names[0] for _, names in files if len(names) > 2} & splits
+    if not deep and tops - splits:
+        # A class may have such a name too.
+        return frozenset()
+    within = {names[1] for _, names in files if len(names) > 2 and names[0] in splits}
+    if deep and (others := sorted(tops - splits - within)):
+        raise ValueError(
+            f"{folder}: {listed(sorted(deep))} would be splits, but {listed(others)} beside them are no classes of "
+            "theirs; move these elsewhere, or rename the former if they are classes"
+        )
+    return frozenset(splits)
+
+
+def _place(names: Names, on_top: frozenset[str]) -> tuple[str, str] | None:
+    """Return split and class of a file, None where it lies in no folder of a class."""
+    folder = _split_folder(names, on_top)
+    if len(names) - (folder is not None) < 2:
+        return None
+    return split_of(folder or TRAIN) or TRAIN, names[1] if folder == names[0] else names[0]
+
+
+def _split_folder(names: Names, on_top: frozenset[str]) -> str | None:
+    """Return the folder that says the split of a file, above or below that of its class."""
+    if names[0] in on_top:
+        return names[0]
+    return names[1] if len(names) > 2 and split_of(names[1]) else None
+
+
+def _unread(walked: _Walked, on_top: frozenset[str]) -> list[str]:
+    """Return the folders of a split, a class, or one in the other, in which nothing is read."""
+    read = {names[:depth] for _, names in walked.files for depth in (1, 2) if len(names) > depth}
+    has_classes_on_top = any(names[0] not in on_top for _, names in walked.files if len(names) > 1)
+    found = []
+    for names in walked.folders:
+        of_split = bool(on_top) and split_of(names[0]) is not None
+        is_meant = of_split or (has_classes_on_top if len(names) == 1 else split_of(names[1]) is not None)
+        # What is empty above is named once.
+        if is_meant and names not in read and (len(names) == 1 or names[:1] in read):
+            found.append("/".join(names))
+    return found
+
+
+def _splits(files: Sequence[Names], on_top: frozenset[str]) -> str:
+    """Return a sentence on what was taken for a split."""
+    counts = Counter(_split_folder(names, on_top) for names in files)
+    if not counts.keys() - {None}:
+        return f"no folder of a split: all {len(files)} files are for training"
+    parts = [
+        f"{split_of(name) if name else TRAIN} {count} files {f'in {listed([name])}' if name else 'elsewhere'}"
+        for name, count in sorted(counts.items(), key=lambda item: item[0] or "")
+    ]
+    return f"splits: {', '.join(parts)}"
+
+
+def _in_order(classes: set[str], folder: Path) -> list[str]:
+    for name in classes:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{folder}: the folder {shown(name)} has a name that is not UTF-8; rename it") from error
+    if all(name.isascii() and name.isdecimal() for name in classes):
+        return sorted(classes, key=lambda name: (int(name), name))
+    return sorted(classes)

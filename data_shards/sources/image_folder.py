@@ -11,6 +11,6 @@ from data_shards.sources import class_folders
 
 def build(folder: Path, out: Path, **options: Unpack[BuildOptions]) -> Manifest:
     """Build shards of the images below the folder; class_folders says which layouts are understood."""
-    files, names = class_folders.find(folder, "image")
+    files, names = class_folders.find(folder, "image", options.get("tell"))
     rows = [Row(line, (File(file.path),), file.label, split=file.split) for line, file in enumerate(files)]
     return build_table(rows, out, label_names=names, **options)

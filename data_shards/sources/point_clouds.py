@@ -1,7 +1,9 @@
 """Point clouds: ModelNet40's OFF meshes (CLASS/train/*.off), its HDF5 files, or any cloud in a folder of its class."""
 
 import io
-from collections.abc import Iterator
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -9,13 +11,18 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from data_shards.build import BuildOptions, build_table
+from data_shards.build import BuildOptions, Tell, build_table
 from data_shards.decoders.points import MAX_BYTES, points
 from data_shards.manifest import Manifest
 from data_shards.rows import Content, File, Row
-from data_shards.sources import class_folders
+from data_shards.shown import shown
+from data_shards.sources import class_folders, plain_text
+from data_shards.sources.folder_files import HIDDEN, is_hidden, passed_over, suffix_of, walk
+from data_shards.splits import TRAIN, split_of
 
 MESHES = (".off", ".ply")
+HDF5 = (".h5", ".hdf5")
+SHAPE_NAMES = "shape_names.txt"
 
 
 def build(folder: Path, out: Path, *, num_points: int = 2048, **options: Unpack[BuildOptions]) -> Manifest:
@@ -23,10 +30,10 @@ def build(folder: Path, out: Path, *, num_points: int = 2048, **options: Unpack[
 
     A folder with *.h5 files is read as ModelNet40 in HDF5 (modelnet40_ply_hdf5_2048), any other as class folders.
     """
-    if sorted(folder.glob("*.h5")):
-        rows, names = read_hdf5(folder)
+    if _hdf5_files(folder):
+        rows, names = read_hdf5(folder, options.get("tell"))
     else:
-        files, names = class_folders.find(folder, "points")
+        files, names = class_folders.find(folder, "points", options.get("tell"))
         seed = options.get("seed", 0)
         rows = [
             Row(line, (_content(file.path, line, num_points, seed),), file.label, split=file.split)
@@ -86,20 +93,56 @@ class InHdf5:
         return _npy(np.asarray(_open(self.path)["data"][self.number], np.float32))
 
 
-def read_hdf5(folder: Path) -> tuple[list[Row], list[str]]:
+def _hdf5_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*") if path.suffix.lower() in HDF5 and not path.name.startswith("."))
+
+
+def read_hdf5(folder: Path, tell: Tell | None = None) -> tuple[list[Row], list[str]]:
     """Return the clouds of files such as ply_data_train0.h5 (data (N, P, 3), label (N, 1)), and the class names.
 
-    A file belongs to the split test if its name says so, else to train. Names are the lines of shape_names.txt.
+    A file belongs to the split that its name says, else to train. Names are the lines of shape_names.txt.
     """
     rows: list[Row] = []
-    for path in sorted(folder.glob("*.h5")):
-        split = "test" if "test" in path.name else "train"
+    listed = folder / SHAPE_NAMES
+    files = _hdf5_files(folder)
+    splits = {path: _split(path) for path in files}
+    _tell_splits(folder, splits, tell)
+    for path in files:
         for number, (label, num_bytes) in enumerate(_clouds(path)):
-            rows.append(Row(len(rows), (InHdf5(str(path), number, num_bytes),), label, split=split))
-    listed = folder / "shape_names.txt"
+            rows.append(Row(len(rows), (InHdf5(str(path), number, num_bytes),), label, split=splits[path] or TRAIN))
     if listed.is_file():
-        return rows, listed.read_text().split()
-    return rows, [str(label) for label in range(max(row.label or 0 for row in rows) + 1)]
+        return rows, [line.strip() for line in _lines(listed) if line.strip()]
+    return rows, [str(label) for label in range(max((row.label or 0 for row in rows), default=-1) + 1)]
+
+
+def _split(path: Path) -> str | None:
+    """Return the split that a word of a file's name means, None where there is none; ValueError where there are two."""
+    found = sorted({split for word in re.findall("[a-z]+", path.stem.lower()) if (split := split_of(word))})
+    if len(found) > 1:
+        raise ValueError(f"{path}: names the splits {' and '.join(found)}; rename it, so that it says one")
+    return found[0] if found else None
+
+
+def _tell_splits(folder: Path, splits: Mapping[Path, str | None], tell: Tell | None) -> None:
+    """Tell what was taken for which split, and which files are passed over."""
+    if tell is None:
+        return
+    counts = Counter(split or f"{TRAIN} (for want of a name)" for split in splits.values())
+    tell(f"splits: {', '.join(f'{split} {count} HDF5 files' for split, count in sorted(counts.items()))}")
+    passed: Counter[str] = Counter()
+    for _, names, others in walk(folder):
+        here = [name for name in others if names or not (folder / name in splits or name == SHAPE_NAMES)]
+        passed.update(HIDDEN if is_hidden((*names, name)) else suffix_of(name) for name in here)
+    if passed:
+        tell(passed_over(passed, f"HDF5 file ({', '.join(HDF5)}) of {folder}"))
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        with plain_text.lines(path, newline=None) as file:
+            return list(file)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _clouds(path: Path) -> Iterator[tuple[int, int]]:
@@ -113,6 +156,8 @@ def _clouds(path: Path) -> Iterator[tuple[int, int]]:
         raise ValueError(f"{path}: expected HDF5 with the arrays data and label ({error})") from error
     if data.ndim != 3 or data.shape[2] < 3 or len(labels) != len(data):
         raise ValueError(f"{path}: data has shape {data.shape} and {len(labels)} labels; expected (N, P, 3) and N")
+    if labels.dtype.kind not in "iuf" or not np.all(np.equal(np.mod(labels, 1), 0)):
+        raise ValueError(f"{path}: label holds something else than whole numbers ({shown(labels[:3].tolist())}, ...)")
     yield from ((int(label), 4 * int(np.prod(data.shape[1:]))) for label in labels)
 
 

@@ -1,16 +1,27 @@
-"""Text: files of lines or JSON lines, cut into chunks of a length in bytes."""
+"""Text: files of lines or JSON lines, compressed or not, cut into chunks of a length in bytes."""
 
-import json
+import hashlib
+import os
+import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Unpack
 
-from data_shards.build import BuildOptions, build_table
+from data_shards.build import BuildOptions, Tell, build_table
+from data_shards.claim import refuse_another_origin
 from data_shards.manifest import Manifest
 from data_shards.rows import Row
+from data_shards.shard_writer import written_beside
+from data_shards.shown import shown
+from data_shards.sources import plain_text
+from data_shards.sources.cells import json_object
+from data_shards.sources.folder_files import HIDDEN, is_hidden, passed_over, suffix_of, walk
 
 JSON_LINES = (".jsonl", ".ndjson", ".json")
+SUFFIXES = (".txt", *JSON_LINES)
 MAX_CHARACTER_BYTES = 4
 
 
@@ -18,22 +29,28 @@ def build(files: Mapping[str, Path], out: Path, *, num_bytes: int = 2048, **opti
     """Build shards of chunks of at most `num_bytes`. `files` maps splits to a text file, or a folder of them.
 
     A file is one long text: its lines, or of JSON lines the strings under "text", one after the other. It is cut
-    between characters, and the last chunk of a file may be short.
+    between characters, and the last chunk of a file may be short. What is compressed, or not in UTF-8, is written as
+    UTF-8 below OUT/.build until the shards are there. Raises ValueError with file and place where something is no text.
     """
     if num_bytes < MAX_CHARACTER_BYTES:
         raise ValueError(f"a chunk of {num_bytes} bytes cannot hold every character; choose at least 4")
+    refuse_another_origin(out)
     rows: list[Row] = []
-    for split, path in files.items():
-        for chunk in _chunks(path, num_bytes):
-            rows.append(Row(len(rows), (chunk,), split=split))
-    return build_table(rows, out, **options)
+    with _scratch(out) as scratch:
+        for split, path in files.items():
+            for file in _files(path, options.get("tell")):
+                plain = _plain(file, scratch)
+                for chunk in _chunks(plain, num_bytes, file):
+                    rows.append(Row(len(rows), (chunk,), split=split))
+        return build_table(rows, out, **options)
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """A part of the text of a stretch of a file; read where it is needed, so that no more than places are kept."""
 
-    path: str
+    path: str = field(repr=False)
+    """Where its bytes are: `original`, or a copy, which has another place in each call."""
     start: int
     """First byte of the stretch: of JSON lines, that of a line."""
     stop: int
@@ -43,64 +60,125 @@ class Chunk:
     num_bytes: int
     """Of the chunk."""
     is_json: bool
+    original: str
+    """The file that a person knows."""
+    digest: str
+    """Of the text that a copy holds; empty where there is none."""
     extension: str = "txt"
 
     @property
     def origin(self) -> str:
         """File and place."""
-        return f"{self.path}, byte {self.start}"
+        return f"{self.original}, byte {self.start}"
 
     def read(self) -> bytes:
         """Return the chunk."""
         with Path(self.path).open("rb") as file:
             file.seek(self.start)
             stretch = file.read(self.stop - self.start)
-        text = b"".join(_texts(stretch.splitlines(keepends=True), self.path)) if self.is_json else stretch
+        text = b"".join(map(_text, stretch.split(b"\n"))) if self.is_json else stretch
         return text[self.skip : self.skip + self.num_bytes]
 
 
-def _chunks(path: Path, num_bytes: int) -> Iterator[Chunk]:
+@contextmanager
+def _scratch(out: Path) -> Iterator[Path]:
+    """Give the folder for copies of what is not plain, and remove it, with those that killed builds left."""
+    folder = out / ".build" / f"text.{os.getpid()}"
+    try:
+        yield folder
+        for leftover in folder.parent.glob("text.*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _files(path: Path, tell: Tell | None) -> Iterator[Path]:
+    """Yield a file, or those of text below a folder, in the order of their paths."""
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder")
-    files = (
-        sorted(file for file in path.rglob("*") if file.suffix in (".txt", *JSON_LINES)) if path.is_dir() else [path]
-    )
-    if not files:
-        raise ValueError(f"{path}: no .txt or .jsonl file")
-    for file in files:
-        yield from _of_json_lines(file, num_bytes) if file.suffix in JSON_LINES else _of_text(file, num_bytes)
+    if not path.is_dir():
+        yield path
+        return
+    found: list[Path] = []
+    passed: Counter[str] = Counter()
+    for parent, names, files in walk(path):
+        for name in files:
+            if is_hidden((*names, name)):
+                passed[HIDDEN] += 1
+            elif plain_text.content_suffix(name) in SUFFIXES:
+                found.append(Path(parent, name))
+            else:
+                passed[suffix_of(name)] += 1
+    sentence = passed_over(passed, f"text ({', '.join(SUFFIXES)})") if passed else ""
+    if not found:
+        raise ValueError(f"{path}: no .txt or .jsonl file" + (f"; {sentence}" if passed else ""))
+    if tell and passed:
+        tell(f"{path}: {sentence}")
+    yield from sorted(found)
 
 
-def _of_text(path: Path, num_bytes: int) -> Iterator[Chunk]:
+def _plain(file: Path, scratch: Path) -> Path:
+    """Return the file, or a copy in UTF-8 where its bytes are not its text; ValueError where it is no text."""
+    try:
+        if plain_text.is_plain(file):
+            for _ in plain_text.blocks(file):
+                pass
+            return file
+        digest = hashlib.sha256()
+        with written_beside(scratch / "text") as copy:
+            for block in plain_text.blocks(file):
+                digest.update(block)
+                copy.write(block)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+    # The name tells the chunks of another text apart: an interrupted build goes on only where the text is the same.
+    return (scratch / "text").replace(scratch / digest.hexdigest())
+
+
+def _chunks(path: Path, num_bytes: int, original: Path | None = None) -> Iterator[Chunk]:
+    """Yield the chunks of a file of plain text; `original` is the one that a person knows."""
+    original = original or path
+    try:
+        is_json = plain_text.content_suffix(original) in JSON_LINES
+        yield from _of_json_lines(path, num_bytes, original) if is_json else _of_text(path, num_bytes, original)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{original}: {error}") from error
+
+
+def _digest(path: Path, original: Path) -> str:
+    return "" if path == original else path.name
+
+
+def _of_text(path: Path, num_bytes: int, original: Path) -> Iterator[Chunk]:
     end = path.stat().st_size
     start = 0
     with path.open("rb") as file:
         while start < end:
             file.seek(start)
             length = _between_characters(file.read(num_bytes + 1), num_bytes)
-            yield Chunk(str(path), start, start + length, 0, length, is_json=False)
+            yield Chunk(str(path), start, start + length, 0, length, False, str(original), _digest(path, original))
             start += length
 
 
-def _of_json_lines(path: Path, num_bytes: int) -> Iterator[Chunk]:
+def _of_json_lines(path: Path, num_bytes: int, original: Path) -> Iterator[Chunk]:
     """Cut the texts of the lines as one stream; a chunk knows the lines that it is from."""
     rest, skip, start, stop = b"", 0, 0, 0
     with path.open("rb") as file:
-        for line in file:
-            (text,) = _texts([line], str(path))
+        for number, line in enumerate(file, start=1):
+            text = _text(line, number)
             if not rest:
                 start, skip = stop, 0
             stop += len(line)
             rest += text
             while len(rest) > num_bytes:
                 length = _between_characters(rest, num_bytes)
-                yield Chunk(str(path), start, stop, skip, length, is_json=True)
+                yield Chunk(str(path), start, stop, skip, length, True, str(original), _digest(path, original))
                 rest, skip = rest[length:], skip + length
                 if len(rest) <= len(text):
                     # The next chunk begins in this line.
                     start, skip = stop - len(line), len(text) - len(rest)
     if rest:
-        yield Chunk(str(path), start, stop, skip, len(rest), is_json=True)
+        yield Chunk(str(path), start, stop, skip, len(rest), True, str(original), _digest(path, original))
 
 
 def _between_characters(text: bytes, num_bytes: int) -> int:
@@ -113,11 +191,14 @@ def _between_characters(text: bytes, num_bytes: int) -> int:
     return length
 
 
-def _texts(lines: list[bytes], path: str) -> Iterator[bytes]:
-    """Yield the text of each JSON line, with a line's end."""
-    for line in lines:
-        try:
-            text = json.loads(line)["text"] if line.strip() else ""
-            yield f"{text}\n".encode() if text else b""
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f'{path}: expected an object with "text" a line, got {line[:60]!r} ({error})') from error
+def _text(line: bytes, number: int = 0) -> bytes:
+    """Return the text of a JSON line, with a line's end; nothing for a blank line, or a text that is null or empty."""
+    if not line.strip():
+        return b""
+    fields = json_object(line.decode(), number)
+    if "text" not in fields:
+        raise ValueError(f'line {number}: expected an object with "text", got {shown(fields)}')
+    text = fields["text"]
+    if not isinstance(text, str | None):
+        raise ValueError(f'line {number}: expected a string as "text", got {shown(text)}')  # noqa: TRY004 - a user's slip
+    return f"{text}\n".encode() if text else b""

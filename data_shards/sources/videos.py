@@ -26,11 +26,11 @@ def build(source: Path, out: Path, *, audio: bool = True, **options: Unpack[Buil
     `source` is a folder, laid out as class_folders says, or a table whose column video holds the paths.
     """
     if source.is_dir():
-        files, names = class_folders.find(source, "video")
+        files, names = class_folders.find(source, "video", options.get("tell"))
         rows = [Row(line, (File(file.path),), file.label, split=file.split) for line, file in enumerate(files)]
         found = table.Table(rows, names)
     else:
-        found = table.read(source)
+        found = table.read(source, options.get("tell"))
     return found.build(out, [_with_soundtrack(row) for row in found.rows] if audio else found.rows, **options)
 
 

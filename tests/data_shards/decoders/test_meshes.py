@@ -1,9 +1,7 @@
 import numpy as np
 import pytest
 
-from data_shards.decoders import meshes
 from data_shards.decoders.meshes import Mesh, read_off, sample
-from data_shards.decoders.points import points
 
 # A flat L of a square with corner (0, 0) and side 1, and one with corner (1, 0) and side 2; z is 5.
 VERTICES = [[0, 0, 5], [1, 0, 5], [1, 1, 5], [0, 1, 5], [3, 0, 5], [3, 2, 5], [1, 2, 5]]
@@ -23,27 +21,19 @@ OFF = b"""OFF
 
 
 @pytest.mark.parametrize(
-    "data",
-    [
-        OFF,
-        OFF.replace(b"OFF\n# an L\n7 2 0", b"OFF7 2 0"),
-        OFF.replace(b"\n", b"\r\n\r\n"),
-        b"# written by hand\n\n  # twice\n" + OFF,
-        OFF.replace(b" 5\n", b" 5 0 0 1 9 9 9\n").replace(b"OFF", b"CNOFF"),
-    ],
+    "data", [OFF, OFF.replace(b"OFF\n# an L\n7 2 0", b"OFF7 2 0"), OFF.replace(b"\n", b"\r\n\r\n")]
 )
 def test_an_off_file_gives_its_triangles(data: bytes) -> None:
     mesh = read_off(data)
-    assert len(points(data)) == 2048
     np.testing.assert_array_equal(mesh.vertices, VERTICES)
     assert mesh.triangles.tolist() == [[0, 1, 2], [0, 2, 3], [1, 4, 5], [1, 5, 6]]
 
 
 def test_points_are_uniform_over_the_area() -> None:
-    drawn = sample(read_off(OFF), 20_000, np.random.default_rng(0))
-    assert drawn.shape == (20_000, 3)
-    assert (drawn[:, 2] == 5).all()
-    large = drawn[drawn[:, 0] >= 1]
+    points = sample(read_off(OFF), 20_000, np.random.default_rng(0))
+    assert points.shape == (20_000, 3)
+    assert (points[:, 2] == 5).all()
+    large = points[points[:, 0] >= 1]
     # The small square has 1/5 of the area; a standard deviation of the share is 0.0028.
     assert len(large) / 20_000 == pytest.approx(0.8, abs=0.015)
     quarters = np.histogram2d(large[:, 0], large[:, 1], bins=[[1, 2, 3], [0, 1, 2]])[0]
@@ -65,10 +55,6 @@ def test_equal_generators_draw_equal_points() -> None:
         (OFF.replace(b"7 2 0", b"-7 2 0"), "claims -7"),
         (OFF.replace(b"4 0 1 2 3", b"4 0 1 2 9"), "not among its 7"),
         (OFF.replace(b"4 0 1 2 3", b"x 0 1 2 3"), "corrupt OFF"),
-        (OFF.replace(b"4 0 1 2 3", b"4 0 1 2"), "a face of 4 corners in a line of 4 numbers"),
-        (OFF.replace(b"4 0 1 2 3", b"-1 0 1 2"), "a face of -1 corners"),
-        (b"OFF BINARY\n\0\0\0\x07", "in binary"),
-        (OFF.replace(b"7 2 0", b"9999999 2 0"), "at most 8388608 are read"),
         (OFF.replace(b"3 2 5", b"3 nan 5"), "NaN"),
         (b"OFF 0 0 0", "without vertices"),
     ],
@@ -81,17 +67,3 @@ def test_what_is_wrong_with_an_off_file_is_said(data: bytes, sentence: str) -> N
 def test_a_mesh_without_area_cannot_be_sampled() -> None:
     with pytest.raises(ValueError, match="area of 0"):
         sample(Mesh(np.ones((3, 3)), np.array([[0, 1, 2]])), 5, np.random.default_rng(0))
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        OFF,
-        b"ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y\nproperty float z\n"
-        b"end_header\n" + b"1 " * 99,
-    ],
-)
-def test_endless_text_is_refused_before_it_is_taken_apart(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
-    monkeypatch.setattr(meshes, "MAX_TEXT_BYTES", 50)
-    with pytest.raises(ValueError, match="bytes of text; at most 50 are read"):
-        points(data)
