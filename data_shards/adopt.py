@@ -1,58 +1,75 @@
-"""Adopts tars that webdataset, img2dataset or GNU tar wrote: an index beside each, and a manifest."""
+"""Adopts tars that webdataset, img2dataset or GNU tar wrote: an index of each, and a manifest.
+
+Nothing of the data set is changed, and nothing of it is passed over in silence: what is not read is counted and told.
+"""
 
 import hashlib
-import json
+import os
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from data_shards import manifest
 from data_shards.folder import refuse_outside
 from data_shards.manifest import Manifest, ShardEntry, Shards, Split
 from data_shards.members import LABEL, RECORD, modality_of
-from data_shards.tar_index import TarIndex
+from data_shards.records import Records
+from data_shards.tally import LABELS_ALONE, Labels, Members
+from data_shards.tar_index import MAGIC, TarIndex
 
-MAX_LABEL = 1_000_000
-"""A larger label is a mistake: the manifest lists every class up to the largest."""
 _NUM_THREADS = 4
+_NOT_SPLITS = (".", "$", "@", "__")
+"""Names that systems give to what they put beside a user's files begin with these."""
+_TAR = re.compile(r"\.(tar(\.(gz|bz2|xz|zst|lz4))?|tgz|tbz2?|txz)$", re.IGNORECASE)
+_NUM_SHOWN = 5
 
 
 @dataclass(frozen=True)
 class _Adopted:
-    """A tar as its manifest will list it."""
+    """A tar as its manifest will list it, and what was counted in it."""
 
     entry: ShardEntry
-    labels: Counter[int]
-    """Samples of each class."""
-    named: Counter[str]
-    """How many classes each further label has here."""
+    members: Members
+    labels: tuple[Labels, ...]
+    """For each way to read the records that is considered."""
 
 
-def index(folder: Path, *, progress: Callable[[int, int], None] | None = None) -> Manifest:
+def index(
+    folder: Path,
+    *,
+    records: Records | None = None,
+    index_folder: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Manifest:
     """Index the tars of a folder and write its manifest; ValueError names the first bad tar and counts the others.
 
     Tars in a folder of their own, such as train/, are the split of that name; tars in `folder` itself are "train".
+    `records` says what is taken of the samples' records. None takes what was taken before, where the folder has a
+    manifest, and else nothing; only records that hold labels alone are labels where there are no others. Indexes and
+    manifest go to `index_folder` where it is given, and nothing is written in `folder`. `tell` is given each sentence
+    that a user should read.
     """
-    tars = {path: "train" if path.parent == folder else path.parent.name for path in _tars(folder)}
-    splits: dict[str, list[_Adopted]] = {split: [] for split in tars.values()}
-    faults: list[ValueError] = []
-    with ThreadPoolExecutor(_NUM_THREADS) as threads:
-        coming = {path: threads.submit(_adopt, path, folder) for path in tars}
-        for number, (path, future) in enumerate(coming.items()):
-            try:
-                splits[tars[path]].append(future.result())
-            except ValueError as error:
-                faults.append(error)
-            if progress:
-                progress(number + 1, len(tars))
-    if faults:
-        others = f"; {len(faults) - 1} more of the {len(tars)} tars are bad" if faults[1:] else ""
-        raise ValueError(f"{faults[0]}{others}") from faults[0]
-    found = _manifest(splits)
-    manifest.write(found, folder)
+    out = index_folder or folder
+    tars = _tars(folder, tell)
+    _refuse_overwriting(out, [_index_path(tar, folder, out) for tar in tars])
+    before = _before(out)
+    taken = before.records if records is None and before else records
+    ways = [Records() if taken is None else taken]
+    if records is None and not taken:
+        ways.append(LABELS_ALONE)
+    splits = _adopted(tars, folder, out, ways, progress)
+    members, labels = _totals(splits, ways)
+    chosen = int(len(ways) > 1 and members.records_hold_labels_alone and not labels[0].counts and not labels[1].num_bad)
+    if chosen:
+        tell(f"records hold labels alone, and nothing else gives any: taken as with --labels-from {ways[1].labels}")
+    for sentence in (*members.sentences(ways[chosen]), *labels[chosen].sentences()):
+        tell(sentence)
+    found = _manifest(splits, chosen, labels[chosen], before, "" if out == folder else str(folder.resolve()))
+    manifest.write(found, out)
     return found
 
 
@@ -75,84 +92,178 @@ def modalities(index: TarIndex, sample: int) -> set[str]:
     return {kind for extension in index.members(sample) if (kind := modality_of(extension))}
 
 
-def _tars(folder: Path) -> list[Path]:
+def _tars(folder: Path, tell: Callable[[str], None]) -> dict[Path, str]:
+    """Return the split of each tar; tell what looks like a tar and is passed over."""
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; name the folder that holds the tars")
-    found = sorted(folder.glob("*.tar")) + sorted(folder.glob("*/*.tar"))
-    if not found:
-        raise ValueError(f"{folder}: no .tar file in it or in a folder of it; name the folder that holds the tars")
-    for path in found:
-        refuse_outside(path, folder)
-    return found
-
-
-def _adopt(path: Path, folder: Path) -> _Adopted:
-    index = TarIndex.from_tar(path)
-    labels: Counter[int] = Counter()
-    named: Counter[str] = Counter()
-    for key, name, given in _labels(path, index):
-        text = str(given)
-        if not text.isdecimal() or len(text) > 20 or int(text) > MAX_LABEL:
-            which = f"label {name!r}" if name else "label"
-            raise ValueError(
-                f"{path}: {key}: {which} {text[:40]!r} is not a number from 0 to {MAX_LABEL}; pack it anew"
-            )
-        if name:
-            named |= Counter({name: int(text) + 1})
+    found: dict[Path, str] = {}
+    passed_over: list[str] = []
+    # The first two also find what lies in a linked folder, which is refused.
+    for path in sorted({*folder.glob("*"), *folder.glob("*/*"), *folder.rglob("*")}):
+        parts = path.relative_to(folder).parts
+        if not _TAR.search(path.name):
+            continue
+        if path.suffix == ".tar" and len(parts) <= 2 and not path.is_dir() and not any(map(_is_a_systems, parts)):
+            refuse_outside(path.parent, folder)
+            refuse_outside(path, folder)
+            found[path] = parts[0] if parts[1:] else "train"
         else:
-            labels[int(text)] += 1
-    index.write(path.with_suffix(".idx"))
-    return _Adopted(describe(path, folder, index), labels, named)
+            passed_over.append("/".join(parts))
+    if passed_over:
+        shown = ", ".join(passed_over[:_NUM_SHOWN])
+        others = f" and {len(passed_over) - _NUM_SHOWN} more" if passed_over[_NUM_SHOWN:] else ""
+        tell(f"passed over, as hidden, compressed, not named .tar, or more than one folder deep: {shown}{others}")
+    if not found:
+        raise ValueError(
+            f"{folder}: no .tar file in it or in a folder of it; name the folder that holds the tars, unpacked if they "
+            "are compressed"
+        )
+    # Those of the folder itself come first.
+    return {path: found[path] for path in sorted(found, key=lambda path: (path.parent != folder, path))}
 
 
-def _labels(path: Path, index: TarIndex) -> Iterator[tuple[str, str, object]]:
-    """Yield (key, name of a further label or "", label) for every label, as it stands there."""
-    with path.open("rb") as file:
-        for sample, key in enumerate(index.keys):
-            members = index.members(sample)
-            found = {}
-            for member in (LABEL, RECORD):
-                if member in members:
-                    file.seek(members[member][0])
-                    found[member] = file.read(members[member][1])
-            if LABEL in found:
-                yield key, "", found[LABEL].decode(errors="replace").strip()
-            fields = _fields(found.get(RECORD, b""))
-            several, named = fields.get("labels"), fields.get("named_labels")
-            yield from ((key, "", label) for label in (several if isinstance(several, list) else ()))
-            yield from ((key, name, label) for name, label in (named.items() if isinstance(named, dict) else ()))
+def _is_a_systems(name: str) -> bool:
+    return name.startswith(_NOT_SPLITS)
 
 
-def _fields(record: bytes) -> dict[str, Any]:
-    """Return what a record says, if it speaks of labels; those of others are about other things."""
-    if b'labels"' not in record:
-        return {}
+def _index_path(tar: Path, folder: Path, out: Path) -> Path:
+    return (out / tar.relative_to(folder)).with_suffix(".idx")
+
+
+def _refuse_overwriting(out: Path, index_paths: Sequence[Path]) -> None:
+    """Raise ValueError where a file of another program has a name that is to be written, or nothing can be."""
+    remedy = "--index-folder OUT writes the index and the manifest to a folder of their own"
+    foreign = [path for path in index_paths if path.exists() and not _is_ours(path, MAGIC[:-1])]
+    if foreign:
+        others = f", and so are {len(foreign) - 1} others" if foreign[1:] else ""
+        raise ValueError(f"{foreign[0]}: is an index of another program{others}; it is left as it is: {remedy}")
+    path = out / "manifest.json"
+    if path.exists() and not _is_ours(path, b'"label_names"'):
+        raise ValueError(f"{path}: is a file of another program; it is left as it is: {remedy}")
     try:
-        fields = json.loads(record)
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(out, error) from error
+    if not os.access(out, os.W_OK):
+        raise ValueError(f"{out}: cannot be written to; {remedy}")
+
+
+def _is_ours(path: Path, mark: bytes) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return mark in file.read(1 << 12)
+
+
+def _before(out: Path) -> Manifest | None:
+    """Return the manifest that is there; None where there is none, or it cannot be read: it is then made anew."""
+    try:
+        return manifest.read(out)
     except ValueError:
-        return {}
-    return fields if isinstance(fields, dict) else {}
+        return None
 
 
-def _manifest(splits: dict[str, list[_Adopted]]) -> Manifest:
-    totals = {name: sum((shard.labels for shard in shards), Counter[int]()) for name, shards in splits.items()}
-    num_classes = max((label + 1 for total in totals.values() for label in total), default=0)
-    named: Counter[str] = Counter()
-    for shard in (shard for shards in splits.values() for shard in shards):
-        named |= shard.named
-    return Manifest(
-        {
-            name: Split(
-                Shards.of(shard.entry for shard in shards), tuple(totals[name][label] for label in range(num_classes))
-            )
-            for name, shards in splits.items()
-        },
-        _numbers(num_classes),
-        {name: _numbers(count) for name, count in sorted(named.items())},
-        adopted=True,
+def _adopted(
+    tars: Mapping[Path, str],
+    folder: Path,
+    out: Path,
+    ways: Sequence[Records],
+    progress: Callable[[int, int], None] | None,
+) -> dict[str, list[_Adopted]]:
+    """Return what is adopted, by split."""
+    splits: dict[str, list[_Adopted]] = {split: [] for split in tars.values()}
+    faults: list[ValueError] = []
+    with ThreadPoolExecutor(_NUM_THREADS) as threads:
+        coming = {path: threads.submit(_adopt, path, folder, out, ways) for path in tars}
+        for number, (path, future) in enumerate(coming.items()):
+            try:
+                splits[tars[path]].append(future.result())
+            except ValueError as error:
+                faults.append(error)
+            if progress:
+                progress(number + 1, len(tars))
+    if faults:
+        others = f"; {len(faults) - 1} more of the {len(tars)} tars are bad" if faults[1:] else ""
+        raise ValueError(f"{faults[0]}{others}") from faults[0]
+    return splits
+
+
+def _adopt(path: Path, folder: Path, out: Path, ways: Sequence[Records]) -> _Adopted:
+    members, labels = Members(), tuple(map(Labels, ways))
+    try:
+        index = TarIndex.from_tar(path, members.loose)
+        members.add_index(index)
+        for key, noted in _notes(path, index):
+            if RECORD in noted:
+                members.add_record(noted[RECORD])
+            for way in labels:
+                way.add_sample(f"{path}: {key}", noted)
+        if refusal := members.refusal():
+            raise ValueError(f"{path}: {refusal}; rename the members, or leave the tar out")
+        if labels[0].num_bad and not labels[0].num_labelled:
+            raise ValueError(f"{labels[0].first_bad}; none of its labels can be read: pack it anew")
+        entry = describe(path, folder, index)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}); see to the disk") from error
+    try:
+        _index_path(path, folder, out).parent.mkdir(parents=True, exist_ok=True)
+        index.write(_index_path(path, folder, out))
+    except OSError as error:
+        raise _unwritable(_index_path(path, folder, out), error) from error
+    return _Adopted(entry, members, labels)
+
+
+def _unwritable(path: Path, error: OSError) -> ValueError:
+    return ValueError(
+        f"{path}: cannot be written ({error.strerror}); --index-folder OUT names another folder for index and manifest"
     )
 
 
-def _numbers(count: int) -> tuple[str, ...]:
-    """Return names for classes that have none."""
-    return tuple(str(label) for label in range(count))
+def _notes(path: Path, index: TarIndex) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Yield key, label and record, as they stand there, of each sample that has one of the two."""
+    with path.open("rb") as file:
+        for sample, key in enumerate(index.keys):
+            members, found = index.members(sample), {}
+            for member in members.keys() & {LABEL, RECORD}:
+                file.seek(members[member][0])
+                found[member] = file.read(members[member][1])
+            if found:
+                yield key, found
+
+
+def _totals(splits: Mapping[str, Sequence[_Adopted]], ways: Sequence[Records]) -> tuple[Members, list[Labels]]:
+    members, labels = Members(), [Labels(way) for way in ways]
+    for shard in (shard for shards in splits.values() for shard in shards):
+        members.add(shard.members)
+        for total, part in zip(labels, shard.labels, strict=True):
+            total.add(part)
+    return members, labels
+
+
+def _manifest(
+    splits: Mapping[str, Sequence[_Adopted]], way: int, labels: Labels, before: Manifest | None, tars: str
+) -> Manifest:
+    counts = {
+        name: sum((shard.labels[way].counts for shard in shards), Counter[int]()) for name, shards in splits.items()
+    }
+    names = _names(max(labels.counts, default=-1) + 1, before.label_names if before else ())
+    known = before.named_labels if before else {}
+    return Manifest(
+        {
+            name: Split(
+                Shards.of(shard.entry for shard in shards), tuple(counts[name][label] for label in range(len(names)))
+            )
+            for name, shards in splits.items()
+        },
+        names,
+        {name: _names(count, known.get(name, ())) for name, count in sorted(labels.num_classes.items())},
+        adopted=True,
+        records=labels.records,
+        tars=tars,
+    )
+
+
+def _names(count: int, known: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of classes, where they are known from before; numbers for those that have none."""
+    numbers = tuple(str(label) for label in range(max(count, len(known))))
+    return numbers[:count] if known == numbers[: len(known)] else known + numbers[len(known) :]

@@ -1,20 +1,21 @@
 """Slots to a batch: read, decode and transform each sample, and lay it into its row of the batch's flat buffers."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from data_shards import batch as batches
 from data_shards import draws
-from data_shards.batch import NO_LABEL, Batch, Sample
+from data_shards.batch import Batch, Sample
 from data_shards.buffers import BufferPool
 from data_shards.config import DataConfig
+from data_shards.intake import BadSampleError, Intake, all_labels
 from data_shards.mixing import mix_pairs
 from data_shards.order import Slots
-from data_shards.prepare import BadMemberError, prepare
-from data_shards.quarantine import BadBytesError, BadSample, Quarantine
+from data_shards.quarantine import BadSample, Quarantine
 from data_shards.reader import Reader
+from data_shards.records import NO_LABEL
 
 PADDING = Sample({}, {})
 _MAX_SUBSTITUTES = 16
@@ -27,7 +28,7 @@ class Source:
     name: str
     split: str
     reader: Reader
-    config: DataConfig
+    intake: Intake
     draws_key: int | None
     """Key of the random draws of training; None decodes without any, for evaluation."""
 
@@ -39,9 +40,7 @@ class Assembler:
     sources: Sequence[Source]
     config: DataConfig
     num_classes: int
-    """Labels must be below; 0 where the data name no classes."""
-    named_classes: Mapping[str, int]
-    """How many classes each further label has that the config asks for."""
+    """Length of a vector over the classes; 0 where the data name none."""
     quarantine: Quarantine | None = None
     """Where bad samples are listed; None makes the first one an error."""
     pinned: bool = False
@@ -68,7 +67,7 @@ class Assembler:
             for name, target in sample.targets.items():
                 targets[name][slot] = target
             if "label" in targets:
-                targets["label"][slot, list(_labels(sample))] = 1
+                targets["label"][slot, list(all_labels(sample))] = 1
             for name in self.config.labels:
                 targets[name][slot] = sample.named_labels.get(name, NO_LABEL)
         if self.config.mix is not None and self.sources[0].draws_key is not None:
@@ -116,48 +115,12 @@ class Assembler:
     def _found(
         self, source: Source, shard: int, number: int, rng: np.random.Generator | None
     ) -> tuple[str, Sample] | None:
-        """Return key and sample; None where it is bad and has been listed."""
+        """Return key and sample; None where it is bad and has been listed, ValueError where there is no list."""
         try:
-            key, members = source.reader.sample(shard, number)
-        except BadBytesError as error:
-            self._refuse(source, shard, source.reader.key(shard, number), "", error)
+            return source.intake.sample(source.reader, shard, number, rng)
+        except BadSampleError as error:
+            name = source.reader.name(shard)
+            if self.quarantine is None:
+                raise ValueError(f"{name}: {error.key}: {error}") from error
+            self.quarantine.add(BadSample(name, error.key, source.split, source.name, error.modality, str(error)))
             return None
-        try:
-            sample = prepare(members, source.config, rng)
-        except ValueError as error:
-            modality = error.modality if isinstance(error, BadMemberError) else ""
-            self._refuse(source, shard, key, modality, error)
-            return None
-        if not sample.lengths:
-            wanted = ", ".join(source.config.modalities())
-            self._refuse(source, shard, key, "", ValueError(f"has none of {wanted}"))
-            return None
-        self._check_labels(source, shard, key, sample)
-        return key, sample
-
-    def _refuse(self, source: Source, shard: int, key: str, modality: str, error: ValueError) -> None:
-        """List a bad sample; ValueError where there is no list, or too much on it."""
-        name = source.reader.name(shard)
-        if self.quarantine is None:
-            raise ValueError(f"{name}: {key}: {error}") from error
-        self.quarantine.add(BadSample(name, key, source.split, source.name, modality, str(error)))
-
-    def _check_labels(self, source: Source, shard: int, key: str, sample: Sample) -> None:
-        if self.num_classes and (highest := max(_labels(sample), default=0)) >= self.num_classes:
-            raise _out_of_range(f"{source.reader.name(shard)}: {key}: label {highest}", self.num_classes)
-        for name, label in sample.named_labels.items():
-            if label >= self.named_classes[name]:
-                found = f"{source.reader.name(shard)}: {key}: label {name!r} {label}"
-                raise _out_of_range(found, self.named_classes[name])
-
-
-def _out_of_range(found: str, num_classes: int) -> ValueError:
-    return ValueError(
-        f"{found} is out of range: the manifest names {num_classes} classes, 0 to {num_classes - 1}; mend the table "
-        "and build the shards again"
-    )
-
-
-def _labels(sample: Sample) -> tuple[int, ...]:
-    """Return all labels of a sample."""
-    return sample.labels if sample.label == NO_LABEL else (*sample.labels, sample.label)

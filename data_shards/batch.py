@@ -15,8 +15,8 @@ from torch import Tensor
 
 from data_shards.buffers import BufferPool
 from data_shards.config import DataConfig
+from data_shards.records import NO_LABEL
 
-NO_LABEL = -1
 _DTYPES = MappingProxyType(
     {
         "audio": torch.float32,

@@ -3,8 +3,8 @@
 A modality is used when its section is set; every batch then has that array, zeros where a sample lacks it.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterator
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Optional
 
@@ -87,6 +87,11 @@ class DataConfig:
             "video": self.video,
         }
         return {name: section for name, section in sections.items() if section is not None}
+
+    def only(self, modalities: Container[str]) -> "DataConfig":
+        """Return the configuration without the other modalities."""
+        dropped = {name: None for name in self.modalities() if name not in modalities}
+        return replace(self, **dropped)  # type: ignore[arg-type]  # all None
 
     @property
     def has_label_targets(self) -> bool:

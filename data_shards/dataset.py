@@ -1,10 +1,11 @@
 """A split of a shard folder, found fit to serve a run."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from data_shards.config import DataConfig
 from data_shards.folder import ShardFolder
+from data_shards.intake import Intake
 from data_shards.manifest import Split
 
 
@@ -20,9 +21,14 @@ class Dataset:
     label_names: tuple[str, ...]
     named_labels: Mapping[str, tuple[str, ...]]
     """Class names of each further label by its name."""
-    config: DataConfig
-    """The run's, with only the modalities that are taken from this dataset."""
+    intake: Intake
+    """What takes its samples, with only the modalities that are taken from this dataset."""
     weight: float = 1.0
+
+    @property
+    def config(self) -> DataConfig:
+        """The run's configuration, with the modalities that are taken from this dataset."""
+        return self.intake.config
 
 
 def served(
@@ -48,10 +54,17 @@ def served(
                 f"or not in the run ({_listed(config.modalities())}); leave it out"
             )
     taken = set(only) or there & config.modalities().keys()
-    dropped = {kind: None for kind in config.modalities() if kind not in taken}
     folder.check(split)
-    taken_config = replace(config, **dropped)  # type: ignore[arg-type]  # all None
-    return Dataset(name, folder, split_name, split, shards.label_names, shards.named_labels, taken_config, weight)
+    return Dataset(
+        name,
+        folder,
+        split_name,
+        split,
+        shards.label_names,
+        shards.named_labels,
+        Intake.of(shards, config.only(taken)),
+        weight,
+    )
 
 
 def check_modalities(datasets: Sequence[Dataset], split_name: str, config: DataConfig) -> None:

@@ -8,7 +8,7 @@ from typing import BinaryIO, Protocol
 
 from data_shards import manifest
 from data_shards.manifest import Manifest, ShardEntry, Split
-from data_shards.tar_index import TarIndex
+from data_shards.tar_index import MAGIC, TarIndex
 
 
 class ShardFolder(Protocol):
@@ -35,32 +35,44 @@ class LocalFolder:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._tars: Path | None = None
+        """Where the tars lie, once the manifest is read: here, or where they were indexed from elsewhere."""
 
     def __str__(self) -> str:
         return str(self._folder)
 
     def manifest(self) -> Manifest:
         """Return the manifest; ValueError where there is none."""
-        return manifest.read(self._folder)
+        found = manifest.read(self._folder)
+        self._tars = Path(found.tars or self._folder)
+        return found
+
+    @property
+    def tars(self) -> Path:
+        """Where the tars lie."""
+        if self._tars is None:
+            self.manifest()
+        assert self._tars is not None
+        return self._tars
 
     def check(self, split: Split) -> None:
         """Raise ValueError for the first shard that is missing, elsewhere, or of another size than is listed."""
-        folder = str(self._folder)
+        folder = str(self.tars)
         for name, listed_bytes in zip(split.shards.names, split.shards.num_bytes.tolist(), strict=True):
             # One call a shard, and no Path: with 100 000 of them each microsecond is a tenth of a second.
             path = f"{folder}/{name}"
             try:
                 status = os.lstat(path)
                 if stat.S_ISLNK(status.st_mode) or ".." in name:
-                    refuse_outside(Path(path), self._folder)
+                    refuse_outside(Path(path), self.tars)
                     status = Path(path).stat()
             except FileNotFoundError:
                 remedy = "copy it here again, or build the folder anew"
-                raise ValueError(f"{path}: no such file, but {folder}/manifest.json lists it; {remedy}") from None
+                raise ValueError(f"{path}: no such file, but {self._folder}/manifest.json lists it; {remedy}") from None
             if status.st_size != listed_bytes:
                 raise ValueError(
                     f"{path}: has {status.st_size} bytes, the manifest says {listed_bytes}: it was cut short or "
-                    f"replaced; copy it again, then run `perceiver data verify {folder}`"
+                    f"replaced; copy it again, then run `perceiver data verify {self._folder}`"
                 )
 
     def index(self, entry: ShardEntry) -> TarIndex:
@@ -68,18 +80,24 @@ class LocalFolder:
         path = (self._folder / entry.name).with_suffix(".idx")
         if path.is_file():
             content, remedy = path.read_bytes(), f"delete it: it is made anew from {entry.name}"
+            if not content.startswith(MAGIC):
+                remedy = f"another program wrote it; run `perceiver data index {self.tars} --index-folder OUT`"
         else:
-            content = TarIndex.from_tar(self._folder / entry.name).to_bytes()
+            content = TarIndex.from_tar(self.path(entry)).to_bytes()
             remedy = "the tar itself was changed: copy it again"
         return checked_index(content, entry, f"{path}: is not the index that the manifest names; {remedy}")
 
     def open(self, entry: ShardEntry) -> BinaryIO:
         """Return the tar, opened unbuffered."""
-        return (self._folder / entry.name).open("rb", buffering=0)
+        return self.path(entry).open("rb", buffering=0)
 
     def name(self, entry: ShardEntry) -> str:
         """Return the path of a shard."""
-        return str(self._folder / entry.name)
+        return str(self.path(entry))
+
+    def path(self, entry: ShardEntry) -> Path:
+        """Return where a tar lies."""
+        return self.tars / entry.name
 
 
 def checked_index(content: bytes, entry: ShardEntry, complaint: str) -> TarIndex:

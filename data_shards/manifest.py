@@ -10,11 +10,12 @@ A shard folder looks like this; `manifest.json` is written last, so a folder wit
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from data_shards.records import OWN, Records
 from data_shards.shards import ShardEntry, Shards
 
 __all__ = ["MODALITIES", "Manifest", "ShardEntry", "Shards", "Split", "parse", "read", "write"]
@@ -53,6 +54,10 @@ class Manifest:
     """Class names of each further label by its name."""
     adopted: bool = False
     """Whether others wrote the tars: what each sample should have is then for `perceiver data verify` to guess."""
+    records: Records = OWN
+    """What is taken from the records of the samples; of others' records, what the user asked for."""
+    tars: str = ""
+    """Folder of the tars, where the manifest and the indexes are in one of their own."""
     version: int = VERSION
 
     def split(self, name: str) -> Split:
@@ -77,6 +82,8 @@ def write(manifest: Manifest, folder: Path) -> None:
     fields = {
         "version": manifest.version,
         "adopted": manifest.adopted,
+        "records": asdict(manifest.records),
+        "tars": manifest.tars,
         "label_names": manifest.label_names,
         "named_labels": manifest.named_labels,
         "splits": splits,
@@ -108,6 +115,7 @@ def parse(text: str, path: str) -> Manifest:
         splits = {name: _split(split) for name, split in fields["splits"].items()} if version == VERSION else {}
         labels, adopted = tuple(fields["label_names"]), bool(fields.get("adopted"))
         named = {name: tuple(classes) for name, classes in fields.get("named_labels", {}).items()}
+        records, tars = _records(fields.get("records"), adopted=adopted), str(fields.get("tars", ""))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path}: not a manifest ({error!r}); build or index the folder again") from error
     if version != VERSION:
@@ -115,7 +123,13 @@ def parse(text: str, path: str) -> Manifest:
             f"{path}: version {version}, expected {VERSION}; build the shards again with this release, "
             "or train with the one that wrote them"
         )
-    return Manifest(splits, labels, named, adopted, version)
+    return Manifest(splits, labels, named, adopted, records, tars, version)
+
+
+def _records(fields: Mapping[str, Any] | None, *, adopted: bool) -> Records:
+    if fields is None and adopted:
+        raise ValueError("an earlier release indexed it and took labels and weights of records unasked")
+    return OWN if fields is None else Records(**fields)
 
 
 def _split(fields: Mapping[str, Any]) -> Split:

@@ -124,14 +124,18 @@ def eval_loader(
 
     A bad sample is a slot of weight 0, listed in the file `quarantine`; without one it is an error.
     """
-    if config.flow is not None:
-        config = replace(config, flow=config.flow.of_evaluation())
+    config = of_evaluation(config)
     dataset = served(folder(config.shards, config), split, config)
     check_modalities((dataset,), split, config)
     order = EvalOrder(dataset.split, global_batch)
     assembler = _assembler((dataset,), order, config, None, world_size, pinned, quarantine)
     last_step = order.steps_per_epoch - 1
     return Loader(assembler, order, rank=rank, world_size=world_size, last_step=last_step), order.steps_per_epoch
+
+
+def of_evaluation(config: DataConfig) -> DataConfig:
+    """Return the configuration with which every split but that of training is read."""
+    return config if config.flow is None else replace(config, flow=config.flow.of_evaluation())
 
 
 def data_state(config: DataConfig, *, seed: int, global_batch: int, step: int = 0) -> DataState:
@@ -171,14 +175,14 @@ def _assembler(
             dataset.name,
             dataset.split_name,
             Reader(dataset.folder, dataset.split, live_bytes=live_bytes(dataset.split, order, world_size)),
-            dataset.config,
+            dataset.intake,
             None if seed is None else draws.key("samples", dataset.split.fingerprint, seed),
         )
         for dataset in datasets
     ]
     bad = Quarantine(quarantine, config.max_bad_rate, _num_samples(datasets)) if quarantine else None
-    named = classes_of_labels(config.labels, {str(dataset.folder): dataset.named_labels for dataset in datasets})
-    return Assembler(sources, config, len(datasets[0].label_names), named, bad, pinned)
+    classes_of_labels(config.labels, {str(dataset.folder): dataset.named_labels for dataset in datasets})
+    return Assembler(sources, config, len(datasets[0].label_names), bad, pinned)
 
 
 def live_bytes(split: Split, order: Order, world_size: int) -> int:

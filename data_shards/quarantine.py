@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 _LISTED = 10
+_LONGEST_REASON = 300
 
 
 class BadBytesError(ValueError):
@@ -34,6 +35,14 @@ class BadSample:
     def counted_with(self) -> tuple[str, str, str]:
         """Split, source and modality: whose samples it is one of."""
         return self.split, self.source, self.modality
+
+
+def one_line(error: Exception) -> str:
+    """Return what an error says, in one line of bounded length; an error that no decoder foresaw also says its kind."""
+    words = " ".join(str(error).split())
+    if not isinstance(error, ValueError):
+        words = f"{type(error).__name__}: {words}" if words else type(error).__name__
+    return words if len(words) <= _LONGEST_REASON else f"{words[:_LONGEST_REASON]} ..."
 
 
 def num_listed(path: Path) -> int:

@@ -5,6 +5,8 @@ six counts, then the arrays below and the names, little-endian, one after the ot
 """
 
 import os
+import re
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +21,7 @@ from data_shards.tar_walk import Entry, walk
 
 MAGIC = b"perceiver-index1"
 _NUM_COUNTS = 6
+_MAX_EXTENSIONS = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,16 +48,26 @@ class TarIndex:
     keys: tuple[str, ...]
 
     @staticmethod
-    def from_tar(path: Path) -> "TarIndex":
-        """Read the index from the tar itself; ValueError names the tar, the sample and what is wrong."""
+    def from_tar(path: Path, loose: Counter[str] | None = None) -> "TarIndex":
+        """Read the index from the tar itself; ValueError names the tar, the sample and what is wrong.
+
+        Members that belong to no sample are counted in `loose`, by their name with # for the digits in it.
+        """
         entries: list[tuple[str, str, Entry]] = []
         for entry in walk(path):
             if (parts := key_and_extension(entry.name)) is not None:
                 entries.append((*parts, entry))
+            elif loose is not None:
+                loose[re.sub(r"\d+", "#", Path(entry.name).name)] += 1
         if not entries:
             raise ValueError(f"{path}: holds no samples; leave it out or pack it anew")
         keys, starts = _grouped(entries, path)
         extensions = tuple(sorted({extension for _, extension, _ in entries}))
+        if len(extensions) > _MAX_EXTENSIONS:
+            raise ValueError(
+                f"{path}: has {len(extensions)} different suffixes, such as .{extensions[0]}; a suffix begins at the "
+                f"first dot of a name, and a tar has at most {_MAX_EXTENSIONS}: rename the members"
+            )
         ids = {extension: number for number, extension in enumerate(extensions)}
         offsets = np.array([entry.offset for *_, entry in entries], np.uint64)
         lengths = np.array([entry.length for *_, entry in entries], np.uint64)

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from unicodedata import category
 
 BLOCK = 512
 MAX_MEMBER_BYTES = 1 << 30
@@ -135,8 +136,10 @@ def _text(field: bytes, place: int) -> str:
 
 
 def _safe(name: str) -> str:
-    if not name.isprintable() or name.startswith("/") or ".." in PurePosixPath(name).parts:
-        raise ValueError(f"member {name!r} has a name that leaves its folder or cannot be printed; pack it anew")
+    if any(category(letter) == "Cc" for letter in name if not letter.isprintable()):
+        raise ValueError(f"member {name!r} has control characters in its name; pack it anew")
+    if name.startswith("/") or ".." in PurePosixPath(name).parts:
+        raise ValueError(f"member {name!r} has a name that leaves its folder; pack it anew")
     return name.removeprefix("./")
 
 

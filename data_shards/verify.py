@@ -1,21 +1,43 @@
-"""Reads everything that a shard folder holds and reports what is bad: hashes, checksums, every sample decoded."""
+"""Reads everything that a shard folder holds and reports what is bad: hashes, checksums, every sample decoded.
+
+What a bad sample is, Intake alone says: training, evaluation and this module ask it in the same words.
+"""
 
 import hashlib
-import multiprocessing
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from data_shards import decode, manifest
+from data_shards import decode, processes
 from data_shards.adopt import modalities
+from data_shards.config import (
+    AudioConfig,
+    DataConfig,
+    FlowConfig,
+    ImageConfig,
+    PointsConfig,
+    TextConfig,
+    VideoConfig,
+)
 from data_shards.extents import EXTENT_BYTES
 from data_shards.folder import LocalFolder
+from data_shards.intake import BadSampleError, Intake, all_labels
 from data_shards.manifest import Manifest, ShardEntry, Shards, Split
-from data_shards.members import LABEL, content_of
+from data_shards.members import content_of
+from data_shards.open import TRAIN, of_evaluation
+from data_shards.quarantine import one_line
 from data_shards.reader import Reader
 from data_shards.tar_index import TarIndex
 
+_EVERYTHING = DataConfig(
+    audio=AudioConfig(resample="linear"),
+    flow=FlowConfig(1, 1),
+    image=ImageConfig(),
+    points=PointsConfig(),
+    text=TextConfig(),
+    video=VideoConfig(),
+)
 _RARELY = 0.05
 """Where no more of a split's samples lack a file, they have lost it; one sample always may."""
 
@@ -36,6 +58,9 @@ class Report:
 
     samples: int = 0
     bad: list[Bad] = field(default_factory=list)
+    """Shards, and samples that a training would refuse."""
+    incomplete: list[Bad] = field(default_factory=list)
+    """Samples that a training takes, though they seem to have lost a file."""
     shapes: dict[str, list[list[int]]] = field(default_factory=dict)
     """By modality the least and the greatest length of each axis after decoding."""
     labels: dict[str, int] = field(default_factory=dict)
@@ -50,10 +75,16 @@ class Report:
         """Take over what another report counted."""
         self.samples += other.samples
         self.bad += other.bad
+        self.incomplete += other.incomplete
         for name, (least, greatest) in other.shapes.items():
             self._widen(name, least, greatest)
         for name, count in other.labels.items():
             self.labels[name] = self.labels.get(name, 0) + count
+
+    def count_labels(self, names: Iterable[str]) -> None:
+        """Count the classes of one sample."""
+        for name in names:
+            self.labels[name] = self.labels.get(name, 0) + 1
 
     def add_shape(self, modality: str, shape: tuple[int, ...]) -> None:
         """Count the shape of one decoded member."""
@@ -67,22 +98,49 @@ class Report:
         ]
 
 
-def verify(folder: Path, *, num_jobs: int = 1, progress: Callable[[int, int], None] | None = None) -> Report:
-    """Read all of a shard folder in `num_jobs` processes; ValueError only where its manifest cannot be read."""
-    shards = manifest.read(folder)
-    entries = [(shard, partners(shards, name)) for name, split in shards.splits.items() for shard in split.shards]
+def verify(
+    folder: Path,
+    config: DataConfig | None = None,
+    *,
+    num_jobs: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Read all of a shard folder in `num_jobs` processes; ValueError only where its manifest cannot be read.
+
+    A sample is bad where a training with that configuration of its data would find it bad; without one, a training on
+    all modalities of its split.
+    """
+    place = LocalFolder(folder)
+    shards = place.manifest()
+    tasks = [
+        (entry, intake(shards, name, config), partners(shards, name))
+        for name, split in shards.splits.items()
+        for entry in split.shards
+    ]
     report = Report(labels=dict.fromkeys(shards.label_names, 0))
-    # Not forked: a fork of a process with threads can hang, and torch has threads.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_jobs, mp_context=context) as processes:
-        coming = [
-            processes.submit(verify_shard, folder, entry, shards.label_names, expected) for entry, expected in entries
-        ]
-        for number, future in enumerate(coming):
-            report.add(future.result())
+    with processes.start(num_jobs) as pool:
+        coming = [pool.submit(verify_shard, place, *task, shards.label_names) for task in tasks]
+        for number, (future, (entry, *_)) in enumerate(zip(coming, tasks, strict=True)):
+            try:
+                report.add(future.result())
+            except BrokenProcessPool as error:
+                raise ValueError(
+                    f"{place.path(entry)}: a process was killed that read this shard or one after it; "
+                    "see how much memory it takes with --jobs 1"
+                ) from error
             if progress:
-                progress(number + 1, len(entries))
+                progress(number + 1, len(tasks))
     return report
+
+
+def intake(shards: Manifest, split_name: str, config: DataConfig | None) -> Intake:
+    """Return what takes the samples of a split in a training with that configuration, or on all that it has."""
+    there = {kind for kind, count in shards.split(split_name).shards.modalities.items() if count}
+    if config is None:
+        config = replace(_EVERYTHING, labels=tuple(shards.named_labels))
+    elif split_name != TRAIN:
+        config = of_evaluation(config)
+    return Intake.of(shards, config.only(there))
 
 
 def partners(shards: Manifest, split_name: str) -> frozenset[str]:
@@ -93,16 +151,23 @@ def partners(shards: Manifest, split_name: str) -> frozenset[str]:
     if not shards.adopted:
         return frozenset()
     split = shards.split(split_name)
-    counts = {**split.shards.modalities, "label": sum(split.label_counts)}
+    counts = dict(split.shards.modalities)
+    # More labels than samples: some have several, which would hide that others have none.
+    if (num_labels := sum(split.label_counts)) <= split.num_samples:
+        counts["label"] = num_labels
     lacking = {kind: split.num_samples - count for kind, count in counts.items()}
     most = max(1.0, _RARELY * split.num_samples)
     return frozenset(kind for kind, count in lacking.items() if count <= most and 2 * count < split.num_samples)
 
 
 def verify_shard(
-    folder: Path, entry: ShardEntry, label_names: tuple[str, ...], expected: frozenset[str] = frozenset()
+    folder: LocalFolder,
+    entry: ShardEntry,
+    intake: Intake,
+    expected: frozenset[str] = frozenset(),
+    label_names: tuple[str, ...] = (),
 ) -> Report:
-    """Read all of one shard; a sample that has not all that is expected, as partners() returns it, is bad."""
+    """Read all of one shard; a sample that has not all that is expected, as partners() returns it, is incomplete."""
     report = Report()
     try:
         index = _checked_index(folder, entry)
@@ -110,18 +175,27 @@ def verify_shard(
         report.bad.append(Bad(entry.name, "", str(error)))
         return report
     report.samples = index.num_samples
-    reader = Reader(LocalFolder(folder), Split(Shards.of([entry]), ()), live_bytes=4 * EXTENT_BYTES)
-    for sample, key in enumerate(index.keys):
-        there = modalities(index, sample) | ({"label"} if LABEL in index.members(sample) else set())
-        for reason in _faults(reader, sample, expected - there, report, label_names):
+    reader = Reader(folder, Split(Shards.of([entry]), ()), live_bytes=4 * EXTENT_BYTES)
+    for number, key in enumerate(index.keys):
+        try:
+            _, sample = intake.sample(reader, 0, number)
+        except BadSampleError as error:
+            report.bad.append(Bad(entry.name, key, str(error)))
+            continue
+        if reason := _fault_of_the_rest(reader, number, intake.config, report):
             report.bad.append(Bad(entry.name, key, reason))
+            continue
+        labels = all_labels(sample)
+        report.count_labels(label_names[label] for label in labels if label_names)
+        for kind in sorted(expected - modalities(index, number) - ({"label"} if labels else set())):
+            report.incomplete.append(Bad(entry.name, key, f"has no {kind}, nearly all other samples have one"))
     return report
 
 
-def _checked_index(folder: Path, entry: ShardEntry) -> TarIndex:
+def _checked_index(folder: LocalFolder, entry: ShardEntry) -> TarIndex:
     """Return the index of a shard whose bytes are the manifest's; ValueError says what is not."""
-    LocalFolder(folder).check(Split(Shards.of([entry]), ()))
-    path = folder / entry.name
+    folder.check(Split(Shards.of([entry]), ()))
+    path = folder.path(entry)
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
             # What is wrong with the tar says more than that its hash is another.
@@ -133,34 +207,16 @@ def _checked_index(folder: Path, entry: ShardEntry) -> TarIndex:
     return index
 
 
-def _faults(
-    reader: Reader, sample: int, lacking: frozenset[str], report: Report, label_names: tuple[str, ...]
-) -> Iterator[str]:
-    """Yield what is wrong with a sample; count its shapes and its label."""
-    for kind in sorted(lacking):
-        yield f"has no {kind}, nearly all other samples of the split have one"
-    try:
-        _, members = reader.sample(0, sample)
-    except ValueError as error:
-        yield str(error)
-        return
-    for extension, content in members.items():
-        try:
-            if decoded := content_of(extension):
+def _fault_of_the_rest(reader: Reader, number: int, config: DataConfig, report: Report) -> str:
+    """Count the shapes of a sample's members, decoded whole; return the fault of what no draw so far has asked for.
+
+    Of a clip a training decodes some frames, other ones each time: in the end all of them.
+    """
+    taken = {*config.modalities(), *(("motion",) if config.flow else ())}
+    for extension, content in reader.sample(0, number)[1].items():
+        if (decoded := content_of(extension)) in taken and decoded is not None:
+            try:
                 report.add_shape(decoded, decode.check(decoded, content))
-        except ValueError as error:
-            yield f".{extension}: {error}"
-    yield from _label_faults(members, report, label_names)
-
-
-def _label_faults(members: Mapping[str, memoryview], report: Report, label_names: tuple[str, ...]) -> Iterator[str]:
-    if LABEL not in members:
-        return
-    text = bytes(members[LABEL]).strip()
-    if not text.isdigit():
-        yield f"label {text[:40]!r} is not a number from 0 on"
-    elif label_names and int(text) >= len(label_names):
-        yield f"label {int(text)} is out of range: the manifest names {len(label_names)} classes"
-    elif label_names:
-        name = label_names[int(text)]
-        report.labels[name] = report.labels.get(name, 0) + 1
+            except Exception as error:  # noqa: BLE001 - as Intake: whatever a decoder does, the sample is bad
+                return f".{extension}: {one_line(error)}"
+    return ""

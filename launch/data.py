@@ -16,36 +16,85 @@ app.add_typer(build.app, name="build")
 
 
 @app.command()
-def index(folder: Annotated[Path, typer.Argument(help="Folder of tar files.")], as_json: AsJson = False) -> None:
+def index(
+    folder: Annotated[Path, typer.Argument(help="Folder of tar files.")],
+    labels_from: Annotated[
+        str | None, typer.Option(help="Field of the .json members that holds a sample's class, or a list of them.")
+    ] = None,
+    named_labels_from: Annotated[
+        str | None, typer.Option(help="Field that holds further labels, an object of names and classes.")
+    ] = None,
+    weight_from: Annotated[
+        str | None, typer.Option(help="Field that holds a sample's weight in the loss; without it all have weight 1.")
+    ] = None,
+    index_folder: Annotated[
+        Path | None, typer.Option(help="Write indexes and manifest here, and nothing beside the tars.")
+    ] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
     """Adopt plain tars that webdataset, img2dataset or GNU tar wrote: index them and write a manifest.
 
-    Example: perceiver data index data/laion
+    Labels come from .cls members. Of .json members only the fields that you name are taken, and what you name is
+    kept in the manifest: it holds until you name others.
+
+    Examples:
+
+    perceiver data index data/laion
+
+    perceiver data index data/tagged --labels-from tags --weight-from score
+
+    perceiver data index /read_only/laion --index-folder data/laion
     """
     from data_shards import adopt
+    from data_shards.records import Records
 
+    fields = (labels_from, named_labels_from, weight_from)
+    records = Records(*(name or "" for name in fields)) if fields != (None, None, None) else None
+    told: list[str] = []
     with progress_bar("index") as progress:
-        manifest = adopt.index(folder, progress=progress)
-    report_shards(folder, manifest, as_json=as_json)
+        manifest = adopt.index(folder, records=records, index_folder=index_folder, progress=progress, tell=told.append)
+    for sentence in told:
+        typer.echo(printable(sentence), err=as_json)
+    report_shards(index_folder or folder, manifest, as_json=as_json)
 
 
 @app.command()
 def verify(
-    folder: Annotated[Path, typer.Argument(help="Shard folder.")], jobs: Jobs = 2, as_json: AsJson = False
+    folder: Annotated[Path, typer.Argument(help="Shard folder.")],
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file of a run: read what this run reads, as it does.")
+    ] = None,
+    jobs: Jobs = 2,
+    *,
+    as_json: AsJson = False,
 ) -> None:
-    """Read everything: hashes of every shard, checksums and decoders of every sample. Exit status 1 if any is bad.
+    """Read everything: hashes, checksums, each sample as a training reads it. Exit status 1 if any is bad.
 
-    Example: perceiver data verify data/digits
+    Bad are the samples that a training with this configuration would find bad; without one, a training on all
+    modalities of the shards.
+
+    Examples:
+
+    perceiver data verify data/digits
+
+    perceiver data verify data/laion --config configs/image_text.yaml
     """
+    from configs.run import load
     from data_shards import verify as verification
 
+    read = load(config).data if config else None
     with progress_bar("verify") as progress:
-        report = verification.verify(folder, num_jobs=jobs, progress=progress)
+        report = verification.verify(folder, read, num_jobs=jobs, progress=progress)
     if as_json:
         typer.echo(json.dumps(asdict(report) | {"ok": report.ok}))
     else:
         for bad in report.bad:
             typer.echo(printable(f"bad: {bad.shard} {bad.key}: {bad.reason}"))
-        typer.echo(f"{report.samples} samples, {len(report.bad)} bad")
+        for sample in report.incomplete:
+            typer.echo(printable(f"incomplete: {sample.shard} {sample.key}: {sample.reason}"))
+        incomplete = f", {len(report.incomplete)} incomplete" if report.incomplete else ""
+        typer.echo(f"{report.samples} samples, {len(report.bad)} bad{incomplete}")
         typer.echo("shapes: " + ", ".join(f"{name} {shape}" for name, shape in report.shapes.items()))
         typer.echo(printable("labels: " + ", ".join(f"{name} {count}" for name, count in report.labels.items())))
     if not report.ok:

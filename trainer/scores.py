@@ -9,7 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from data_shards.batch import NO_LABEL, Batch
+from data_shards.batch import Batch
+from data_shards.records import NO_LABEL
 from model.losses import end_point_error_sum
 from model.scores import average_precision, peak_signal_to_noise
 from trainer.objective import Objective

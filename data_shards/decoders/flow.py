@@ -56,10 +56,12 @@ def _decoded(
     extensions: tuple[str, ...],
     what: str,
 ) -> NDArray[T]:
-    for extension in extensions:
-        if extension in members:
-            try:
-                return decode(members[extension])
-            except ValueError as error:
-                raise ValueError(f".{extension}: {error}") from error
-    raise ValueError(f"a pair of frames is without its {what}")
+    there = [extension for extension in extensions if extension in members]
+    if not there:
+        raise ValueError(f"a pair of frames is without its {what}")
+    if there[1:]:
+        raise ValueError(f"a pair of frames has two members for its {what}: .{there[0]} and .{there[1]}")
+    try:
+        return decode(members[there[0]])
+    except ValueError as error:
+        raise ValueError(f".{there[0]}: {error}") from error

@@ -1,12 +1,20 @@
 """Adopting and verifying: plain tars become a shard folder, and what is bad in one is listed."""
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from data_shards import adopt, manifest, verify
+from data_shards import open as opening
+from data_shards.build import build_table
+from data_shards.config import DataConfig, TextConfig
+from data_shards.folder import LocalFolder
 from data_shards.manifest import Manifest
+from data_shards.records import OWN, Records
+from data_shards.rows import Literal, Row
 from data_shards.sources.table import build
 from data_shards.verify import Bad
 
@@ -38,44 +46,211 @@ def test_tars_in_the_folder_itself_are_the_train_split(tmp_path: Path, write_tar
 def test_bad_tars_are_named_and_no_manifest_is_written(tmp_path: Path, write_tar: WriteTar) -> None:
     for name in ("a", "b", "c"):
         write_tar(tmp_path / f"{name}.tar", [("a.txt", b"x"), ("a.cls", b"0" if name == "a" else b"cat")])
-    with pytest.raises(ValueError, match=r"b\.tar: a: label 'cat' is not a number .*; 1 more of the 3 tars are bad"):
+    with pytest.raises(ValueError, match=r"b\.tar: a: \.cls: label is not a number .*'cat'; none .*; 1 more of the 3"):
         adopt.index(tmp_path)
     assert not (tmp_path / "manifest.json").exists()
 
 
-def test_labels_of_records_are_adopted_and_what_others_record_is_let_be(tmp_path: Path, write_tar: WriteTar) -> None:
-    records = {
-        "a": b'{"labels": [0, 2], "named_labels": {"writer": 3}}',
-        "b": b'{"labels": [2], "named_labels": {"writer": 1, "day": 0}}',
-        "c": b'{"caption": "no \\"labels\\" here", "labels": "none"}',
-        "d": b'["labels"]',
-        "e": b'"labels" and no JSON',
-    }
+RECORDS = {
+    "a": b'{"labels": [0, 2], "named_labels": {"writer": 3}, "weight": 2}',
+    "b": b'{"labels": [2], "named_labels": {"writer": 1, "day": 0}}',
+    "c": b'{"caption": "no \\"labels\\" here", "labels": "none"}',
+    "d": b'["labels"]',
+    "e": b'"labels" and no JSON',
+}
+
+
+def write_records(folder: Path, write_tar: WriteTar, keys: str, *more: tuple[str, bytes]) -> None:
+    members = [part for key in keys for part in ((f"{key}.txt", b"x"), (f"{key}.json", RECORDS[key]))]
+    write_tar(folder / "0.tar", [*members, *more])
+
+
+def test_records_of_others_are_let_be(tmp_path: Path, write_tar: WriteTar) -> None:
+    write_records(tmp_path, write_tar, "abcde")
+    told: list[str] = []
+    adopted = adopt.index(tmp_path, tell=told.append)
+    assert (adopted.label_names, adopted.named_labels, adopted.records) == ((), {}, Records())
+    assert told[0] == "3 records have 'labels', which is not taken; --labels-from labels takes it"
+    assert [sentence.split(";")[0] for sentence in told[1:]] == [
+        "2 records have 'named_labels', which is not taken",
+        "1 records have 'weight', which is not taken",
+    ]
+    assert verify_first(tmp_path, adopted).bad == []
+
+
+def test_what_the_user_names_is_taken_of_records_and_kept_in_the_manifest(tmp_path: Path, write_tar: WriteTar) -> None:
+    records = Records(labels="labels", named_labels="named_labels")
     for split, keys in {"train": "abcde", "test": "b"}.items():
-        members = [part for key in keys for part in ((f"{key}.txt", b"x"), (f"{key}.json", records[key]))]
-        write_tar(tmp_path / split / "0.tar", members)
-    adopted = adopt.index(tmp_path)
+        write_records(tmp_path / split, write_tar, keys)
+    told: list[str] = []
+    adopted = adopt.index(tmp_path, records=records, tell=told.append)
     counts = {name: split.label_counts for name, split in adopted.splits.items()}
     assert counts == {"test": (0, 0, 1), "train": (1, 0, 2)}
     assert adopted.label_names == ("0", "1", "2")
     assert adopted.named_labels == {"day": ("0",), "writer": ("0", "1", "2", "3")}
     assert manifest.read(tmp_path) == adopted
+    assert adopted.records == records
+    assert told[-1].startswith("2 samples have a label or a record that cannot be read")
+    assert {bad.key for bad in verify_first(tmp_path, adopted).bad} == {"c", "e"}
+
+
+def test_what_was_named_holds_until_another_is(tmp_path: Path, write_tar: WriteTar) -> None:
+    write_records(tmp_path, write_tar, "ab")
+    taken = adopt.index(tmp_path, records=Records(weight="weight"))
+    assert adopt.index(tmp_path) == taken
+    assert adopt.index(tmp_path, records=Records()).records == Records()
+
+
+def test_records_that_hold_labels_alone_are_labels_where_there_are_no_others(
+    tmp_path: Path, write_tar: WriteTar
+) -> None:
+    write_records(tmp_path / "alone", write_tar, "ab")
+    told: list[str] = []
+    adopted = adopt.index(tmp_path / "alone", tell=told.append)
+    assert adopted.label_names == ("0", "1", "2")
+    assert adopted.records == Records(labels="labels", named_labels="named_labels"), "never a weight unasked"
+    assert told[0].endswith("taken as with --labels-from labels")
+    write_records(tmp_path / "others", write_tar, "ab", ("z.txt", b"x"), ("z.cls", b"0"))
+    assert adopt.index(tmp_path / "others").label_names == ("0",)
+
+
+def test_shards_that_were_built_here_keep_their_records_and_class_names(tmp_path: Path) -> None:
+    rows = [
+        Row(line, (Literal(b"x", "txt"),), label=line % 2, named_labels={"kind": 0}, weight=3.0) for line in range(4)
+    ]
+    built = build_table(rows, tmp_path, label_names=("cat", "dog"), named_labels={"kind": ("one",)})
+    for _ in range(2):
+        again = adopt.index(tmp_path)
+        assert (again.label_names, again.named_labels, again.records) == (("cat", "dog"), {"kind": ("one",)}, OWN)
+        assert again.split("train").label_counts == built.split("train").label_counts
+
+
+def test_a_folder_that_an_earlier_release_indexed_must_be_indexed_again(
+    tmp_path: Path, text_shards: TextShards
+) -> None:
+    text_shards(tmp_path, [3])
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "records"}))
+    with pytest.raises(ValueError, match=r"took labels and weights of records unasked.*index the folder again"):
+        manifest.read(tmp_path)
+    adopt.index(tmp_path)
+    assert manifest.read(tmp_path).records == Records()
 
 
 @pytest.mark.parametrize(
     ("record", "told"),
     [
-        (b'{"named_labels": {"writer": "ann"}}', "a: label 'writer' 'ann' is not a number from 0"),
-        (b'{"named_labels": {"writer": -1}}', "a: label 'writer' '-1' is not a number from 0"),
-        (b'{"labels": [true]}', "a: label 'True' is not a number from 0"),
+        (b'{"named_labels": {"writer": "ann"}}', "a: .json: .* are not numbers: named_labels.writer is 'ann'"),
+        (b'{"named_labels": {"writer": -1}}', r"a: \.json: labels \[-1\] are out of range"),
+        (b'{"labels": [true]}', r"a: \.json: .* are not numbers: labels is True"),
     ],
 )
-def test_labels_of_records_that_are_no_numbers_are_refused(
+def test_a_tar_without_a_label_that_can_be_read_is_refused(
     tmp_path: Path, write_tar: WriteTar, record: bytes, told: str
 ) -> None:
     write_tar(tmp_path / "0.tar", [("a.txt", b"x"), ("a.json", record)])
     with pytest.raises(ValueError, match=told):
+        adopt.index(tmp_path, records=OWN)
+
+
+def test_a_label_among_others_that_cannot_be_read_is_a_bad_sample(tmp_path: Path, write_tar: WriteTar) -> None:
+    labels = {"a": b"0", "b": b"cat", "c": b"1"}
+    members = [part for key, label in labels.items() for part in ((f"{key}.txt", b"x"), (f"{key}.cls", label))]
+    write_tar(tmp_path / "0.tar", members)
+    told: list[str] = []
+    adopted = adopt.index(tmp_path, tell=told.append)
+    assert adopted.split("train").label_counts == (1, 1)
+    assert told[0].startswith("1 samples have a label or a record that cannot be read")
+    assert [bad.key for bad in verify_first(tmp_path, adopted).bad] == ["b"]
+
+
+def test_members_that_are_not_read_are_counted_by_their_suffix(tmp_path: Path, write_tar: WriteTar) -> None:
+    members = [(f"{n}.{suffix}", b"x") for n in range(3) for suffix in ("txt", "7.png", "meta")]
+    write_tar(tmp_path / "0.tar", [*members, ("._9.txt", b"x"), ("README", b"x"), ("lost.cls", b"0")])
+    told: list[str] = []
+    adopt.index(tmp_path, tell=told.append)
+    assert told == [
+        "members that are hidden or have no suffix belong to no sample: 1 ._#.txt, 1 README",
+        "members that are not read: 3 .#.png, 3 .meta (a suffix begins at the first dot: 0.7.png is of sample '0'; "
+        "rename it to 0_7.png)",
+        "1 of 4 samples have no member that is read: they are bad samples",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ([f"clip_1.{n:04d}.jpg" for n in range(6)], r"6 \.#\.jpg .* clip_1\.0000\.jpg is of sample 'clip_1'; rename"),
+        (["k.left.jpg", "k.right.jpg"], r"1 \.left\.jpg, 1 \.right\.jpg"),
+        (["a.cls", "b.json"], "only labels and records"),
+        ([f"a.{n * 'x'}y" for n in range(9)], "4 other kinds"),
+    ],
+)
+def test_a_tar_in_which_nothing_is_read_is_refused(
+    tmp_path: Path, write_tar: WriteTar, names: list[str], told: str
+) -> None:
+    write_tar(tmp_path / "0.tar", [(name, b"0") for name in names])
+    with pytest.raises(ValueError, match=rf"0\.tar: holds no member that is read, but .*{told}.*these are read: \.png"):
         adopt.index(tmp_path)
+
+
+def test_what_others_put_beside_the_tars_is_passed_over_and_told(
+    tmp_path: Path, write_tar: WriteTar, text_shards: TextShards
+) -> None:
+    others = ["._0.tar", ".Trash-1000/1.tar", "__MACOSX/2.tar", "a/b/3.tar", "4.tar.gz", "5.TAR"]
+    for name in others:
+        write_tar(tmp_path / name, [("a.txt", b"x")])
+    told: list[str] = []
+    text_shards(tmp_path, [3])
+    adopted = adopt.index(tmp_path, tell=told.append)
+    assert adopted.split("train").shards.names == ("train/000000.tar",)
+    assert told[0].startswith("passed over, as hidden, compressed, not named .tar, or more than one folder deep: ")
+    assert all(name in told[0] or "1 more" in told[0] for name in others)
+
+
+def test_files_of_others_are_never_overwritten(tmp_path: Path, text_shards: TextShards) -> None:
+    for name in ("train/000000.idx", "manifest.json"):
+        folder = tmp_path / name.replace("/", "_")
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_text("v1.2 8\n")
+        with pytest.raises(ValueError, match=rf"{name}: is .* of another program.*--index-folder OUT"):
+            text_shards(folder, [3])
+        assert (folder / name).read_text() == "v1.2 8\n"
+
+
+def test_an_index_folder_leaves_the_tars_and_all_beside_them_alone(tmp_path: Path, text_shards: TextShards) -> None:
+    text_shards(tmp_path / "in", [3], "train")
+    expected = text_shards(tmp_path / "in", [2], "test")
+    for index in (tmp_path / "in").rglob("*.idx"):
+        index.write_text("v1.2 8\n")
+    (tmp_path / "in/manifest.json").unlink()
+    before = {path: path.read_bytes() for path in (tmp_path / "in").rglob("*") if path.is_file()}
+    adopted = adopt.index(tmp_path / "in", index_folder=tmp_path / "out")
+    assert {path: path.read_bytes() for path in (tmp_path / "in").rglob("*") if path.is_file()} == before
+    assert {path.name for path in (tmp_path / "out").rglob("*.*")} == {"manifest.json", "000000.idx"}
+    assert adopted.splits == expected.splits
+    report = verify_first(tmp_path / "out", adopted)
+    assert (report.samples, report.bad) == (3, [])
+    (tmp_path / "out/train/000000.idx").unlink()
+    config = DataConfig(str(tmp_path / "out"), text=TextConfig(12), lanes=1, window=4)
+    with opening.train_loader(config, seed=0, global_batch=3) as loader:
+        assert sorted(loader(0).keys) == ["tr000_0000", "tr000_0001", "tr000_0002"]
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(tmp_path: Path, text_shards: TextShards) -> None:
+    text_shards(tmp_path / "in", [3])
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file/below"):
+        with pytest.raises(ValueError, match=r"file.*: cannot be written.*--index-folder"):
+            adopt.index(tmp_path / "in", index_folder=out)
+
+
+def test_tars_in_a_linked_folder_are_refused(tmp_path: Path, text_shards: TextShards) -> None:
+    text_shards(tmp_path / "other", [3])
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/train").symlink_to(tmp_path / "other/train")
+    with pytest.raises(ValueError, match=r"in/train: leads out of the folder"):
+        adopt.index(tmp_path / "in")
 
 
 def test_a_folder_without_tars_is_refused(tmp_path: Path) -> None:
@@ -85,9 +260,14 @@ def test_a_folder_without_tars_is_refused(tmp_path: Path) -> None:
         adopt.index(tmp_path / "none")
 
 
+def verify_first(folder: Path, shards: Manifest, config: DataConfig | None = None) -> verify.Report:
+    """Verify the first shard of train, in this process."""
+    entry, intake = shards.split("train").shards[0], verify.intake(shards, "train", config)
+    return verify.verify_shard(LocalFolder(folder), entry, intake, verify.partners(shards, "train"), shards.label_names)
+
+
 def test_a_sound_folder_verifies(tmp_path: Path, text_shards: TextShards) -> None:
-    shards = text_shards(tmp_path, [30])
-    report = verify.verify_shard(tmp_path, shards.split("train").shards[0], shards.label_names)
+    report = verify_first(tmp_path, text_shards(tmp_path, [30]))
     assert report.ok
     assert (report.samples, report.labels) == (30, {"0": 10, "1": 10, "2": 10})
     assert report.shapes == {"text": [[10], [10]]}
@@ -98,13 +278,32 @@ def test_what_is_bad_in_a_shard_is_listed(tmp_path: Path, write_tar: WriteTar) -
     members = [(name, content) for name, content in members if name != "007.txt"]
     members += [("bad.wav", b"RIFF"), ("bad.txt", b"hello"), ("far.txt", b"hello"), ("far.cls", b"3")]
     write_tar(tmp_path / "train/a.tar", members)
-    shards = adopt.index(tmp_path)
-    entry, partners = shards.split("train").shards[0], verify.partners(shards, "train")
-    report = verify.verify_shard(tmp_path, entry, ("zero", "one"), partners)
+    shards = replace(adopt.index(tmp_path), label_names=("zero", "one"))
+    report = verify_first(tmp_path, shards)
     assert [(bad.shard, bad.key) for bad in report.bad] == [("train/a.tar", key) for key in ("007", "bad", "far")]
-    assert report.bad[0].reason == "has no text, nearly all other samples of the split have one"
+    assert report.bad[0].reason == "has none of audio, text"
     assert report.bad[1].reason.startswith(".wav: ")
-    assert report.bad[2].reason == "label 3 is out of range: the manifest names 2 classes"
+    assert report.bad[2].reason.startswith("label 3 is out of range: the manifest names 2 classes")
+
+
+def test_what_a_sample_has_lost_is_told_and_is_bad_only_where_training_refuses_it(
+    tmp_path: Path, write_tar: WriteTar
+) -> None:
+    members = [(f"{n:03d}.{extension}", b"0") for n in range(40) for extension in ("txt", "cls")]
+    write_tar(tmp_path / "train/a.tar", [member for member in members if member[0] != "007.cls"])
+    report = verify_first(tmp_path, adopt.index(tmp_path))
+    assert report.ok
+    assert [(bad.key, bad.reason) for bad in report.incomplete] == [
+        ("007", "has no label, nearly all other samples have one")
+    ]
+
+
+def test_a_configuration_is_verified_as_its_run_reads_it(tmp_path: Path, write_tar: WriteTar) -> None:
+    write_tar(tmp_path / "a.tar", [("0.txt", b"x"), ("1.wav", b"RIFF"), ("2.txt", b"x"), ("2.wav", b"RIFF")])
+    shards = adopt.index(tmp_path)
+    assert [bad.key for bad in verify_first(tmp_path, shards).bad] == ["1", "2"]
+    report = verify_first(tmp_path, shards, DataConfig(text=TextConfig(4)))
+    assert [(bad.key, bad.reason) for bad in report.bad] == [("1", "has none of text")]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +329,7 @@ def test_what_a_build_left_out_is_not_missed(tmp_path: Path) -> None:
 
 def test_a_changed_byte_anywhere_is_found(tmp_path: Path, text_shards: TextShards) -> None:
     shards = text_shards(tmp_path, [3])
-    path, entry = tmp_path / "train/000000.tar", shards.split("train").shards[0]
+    path = tmp_path / "train/000000.tar"
     good = path.read_bytes()
     for place, reason in [
         (100, "has no valid tar header"),
@@ -138,7 +337,7 @@ def test_a_changed_byte_anywhere_is_found(tmp_path: Path, text_shards: TextShard
         (len(good) - 1, "goes on after"),
     ]:
         path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
-        report = verify.verify_shard(tmp_path, entry, shards.label_names)
+        report = verify_first(tmp_path, shards)
         assert [bad.key for bad in report.bad] == [""]
         assert reason in report.bad[0].reason
 
