@@ -1,5 +1,6 @@
 """Triangle meshes and point clouds in the text and binary files of 3-D scanning: OFF and PLY."""
 
+import re
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -8,6 +9,8 @@ from numpy.typing import NDArray
 
 MAX_ELEMENTS = 1 << 27
 """A file that claims more vertices or faces is refused."""
+
+_OFF = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:#[^\r\n]*[\r\n]\s*)*(?:ST)?C?N?OFF")
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,22 @@ def sample(mesh: Mesh, num_points: int, rng: np.random.Generator) -> NDArray[np.
     return np.asarray(drawn, np.float32)
 
 
+def is_off(data: bytes | memoryview) -> bool:
+    """Return whether the bytes begin as an OFF file does, after comments, blank lines and a byte order mark."""
+    return _OFF.match(data) is not None
+
+
 def read_off(data: bytes) -> Mesh:
-    """Return the mesh of an OFF file; ModelNet40's, whose first line also holds the counts, included."""
-    lines = [line for line in (line.split(b"#")[0].strip() for line in data.splitlines()) if line]
-    if not lines or not lines[0].startswith(b"OFF"):
+    """Return the mesh of an OFF file; ModelNet40's, whose first line also holds the counts, included.
+
+    Colours (COFF), normals (NOFF) and places in a texture (STOFF) stand behind the coordinates, and are passed over.
+    """
+    begin = _OFF.match(data)
+    if begin is None:
         raise ValueError("not an OFF file")
+    # The keyword stays on its line, so that counts behind it are told from those below it.
+    rest = data[begin.end() - 3 :]
+    lines = [line for line in (line.split(b"#")[0].strip() for line in rest.splitlines()) if line]
     first = lines[0][3:].split()
     counts, body = (first, lines[1:]) if first else (lines[1].split() if len(lines) > 1 else [], lines[2:])
     try:

@@ -35,7 +35,7 @@ def points(
         return _checked(_npz(view))
     if start[:3] == b"ply":
         return _of_mesh(read_ply(bytes(view)), num_points, rng)
-    if start[:3] == b"OFF":
+    if meshes.is_off(view):
         return _of_mesh(meshes.read_off(bytes(view)), num_points, rng)
     raise ValueError("not a point cloud; expected npy, npz, PLY or OFF")
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from data_shards.decoders.meshes import Mesh, read_off, sample
+from data_shards.decoders.points import points
 
 # A flat L of a square with corner (0, 0) and side 1, and one with corner (1, 0) and side 2; z is 5.
 VERTICES = [[0, 0, 5], [1, 0, 5], [1, 1, 5], [0, 1, 5], [3, 0, 5], [3, 2, 5], [1, 2, 5]]
@@ -27,6 +28,38 @@ def test_an_off_file_gives_its_triangles(data: bytes) -> None:
     mesh = read_off(data)
     np.testing.assert_array_equal(mesh.vertices, VERTICES)
     assert mesh.triangles.tolist() == [[0, 1, 2], [0, 2, 3], [1, 4, 5], [1, 5, 6]]
+
+
+BEFORE = [
+    b"# made by a scanner\n",
+    b"\n\n# one\n  # two: OFF 1 2 3\n\n",
+    b"\xef\xbb\xbf",
+    b"# one\r\n\r\n",
+    b"#\r# two\r",
+    b"\n",
+]
+
+
+@pytest.mark.parametrize("before", BEFORE)
+@pytest.mark.parametrize("after", [b"OFF\n7 2 0\n", b"OFF 7 2 0\n", b"OFF7 2 0\n", b"OFF # counts:\n# here\n7 2 0\n"])
+def test_an_off_file_may_begin_with_a_comment(before: bytes, after: bytes) -> None:
+    data = before + after + OFF.partition(b"7 2 0\n")[2]
+    np.testing.assert_array_equal(read_off(data).vertices, VERTICES)
+    np.testing.assert_array_equal(points(data), points(OFF))
+
+
+@pytest.mark.parametrize("kind", [b"COFF", b"NOFF", b"CNOFF", b"STOFF"])
+def test_colours_and_normals_behind_the_coordinates_are_passed_over(kind: bytes) -> None:
+    rows = OFF.splitlines()[3:10]
+    data = b"\n".join([kind, b"7 2 0", *(row + b" 1 0 0 1" for row in rows), *OFF.splitlines()[10:]])
+    np.testing.assert_array_equal(points(data), points(OFF))
+
+
+@pytest.mark.parametrize("data", [b"# OFF 1 0 0", b"#\n", b"", b"OF", b"off\n1 0 0\n0 0 0\n", b"# a\nply\n"])
+def test_what_begins_otherwise_is_no_off_file(data: bytes) -> None:
+    for read in (read_off, points):
+        with pytest.raises(ValueError, match=r"not an OFF file|not a point cloud"):
+            read(data)
 
 
 def test_points_are_uniform_over_the_area() -> None:
