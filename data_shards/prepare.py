@@ -63,12 +63,17 @@ def prepare(
     return Sample(arrays, lengths, known.label, known.weight, known.labels, known.named_labels, targets)
 
 
+def is_absent(extension: str, content: bytes | memoryview) -> bool:
+    """Return whether a member is none: a text of no length says nothing, and the rest of its sample is sound."""
+    return not len(content) and member_names.modality_of(extension) == "text"
+
+
 def _extension_of_each(wanted: Container[str], members: Mapping[str, bytes | memoryview]) -> dict[str, str]:
     """Return the member of each modality that is wanted; ValueError where there are two."""
     extensions: dict[str, str] = {}
     for extension in sorted(members):
         modality = member_names.modality_of(extension)
-        if modality is None or modality not in wanted:
+        if modality is None or modality not in wanted or is_absent(extension, members[extension]):
             continue
         if modality in extensions:
             raise ValueError(f"sample has two members for {modality}: .{extensions[modality]} and .{extension}")

@@ -26,6 +26,7 @@ from data_shards.intake import BadSampleError, Intake, all_labels
 from data_shards.manifest import Manifest, ShardEntry, Shards, Split
 from data_shards.members import content_of
 from data_shards.open import TRAIN, of_evaluation
+from data_shards.prepare import is_absent
 from data_shards.quarantine import one_line
 from data_shards.reader import Reader
 from data_shards.tar_index import TarIndex
@@ -214,7 +215,7 @@ def _fault_of_the_rest(reader: Reader, number: int, config: DataConfig, report: 
     """
     taken = {*config.modalities(), *(("motion",) if config.flow else ())}
     for extension, content in reader.sample(0, number)[1].items():
-        if (decoded := content_of(extension)) in taken and decoded is not None:
+        if (decoded := content_of(extension)) in taken and decoded and not is_absent(extension, content):
             try:
                 report.add_shape(decoded, decode.check(decoded, content))
             except Exception as error:  # noqa: BLE001 - as Intake: whatever a decoder does, the sample is bad
