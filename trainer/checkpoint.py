@@ -4,13 +4,13 @@ All ranks write their share into a hidden folder; each file is synced; the manif
 written last; one rename commits. Which checkpoint is the newest is found by looking.
 """
 
+import json
 import platform
 import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,19 @@ from typing import Any
 from torch import Tensor
 
 from data_shards import durable
+from data_shards.history import entry
 from trainer import checkpoint_folder, checkpoint_names
 from trainer.checkpoint_choice import NEWEST, first_readable
 from trainer.checkpoint_folder import Manifest
 from trainer.config import CheckpointConfig
 from trainer.engine import Engine
 from trainer.retention import kept
-from trainer.run_state import RunState
+from trainer.run_state import PassedOver, RunState
 from trainer.tensor_file import FileRecord, TensorFile, write
 from trainer.world import World
 
 _RETRY_SECONDS = 60.0
+_PASSED_OVER = "passed_over.json"
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class Store:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._pending: Future[SaveReport] | None = None
         self._reports: list[SaveReport] = []
+        self._passed_over = PassedOver()
         self._next_save_time = self._time_after(config.save_every_minutes * 60)
 
     def is_due(self, step: int) -> bool:
@@ -136,7 +139,19 @@ class Store:
         if not self._world.broadcast(checkpoint_names.committed(self._folder)):
             return None
         path, _, damaged = first_readable(self._folder, NEWEST, self._world, self._inspect)
-        return Loaded(self._restore(engine, path), path, damaged)
+        noted = self._world.broadcast(entry(PassedOver, self._folder / _PASSED_OVER) if self._world.is_first else None)
+        self._passed_over = self._passed_over.joined(noted or PassedOver())
+        return Loaded(self._restore(engine, path).passing_over(self._passed_over), path, damaged)
+
+    def pass_over(self, passed: PassedOver) -> str:
+        """Note for this process and every restart what the run passes over; return why it could not be written down.
+
+        Collective. `load` gives it to the state, whatever the checkpoint knows.
+        """
+        self.wait()
+        self._passed_over = self._passed_over.joined(passed)
+        content = json.dumps(asdict(self._passed_over)) + "\n"
+        return self._together(lambda: durable.write(self._folder / _PASSED_OVER, content))
 
     def close(self) -> None:
         """Wait for a save that is running and end the thread."""

@@ -17,7 +17,7 @@ from trainer.hang import BATCH, STEP, HangWatch
 from trainer.ledger import Ledger
 from trainer.metrics import Meter, StepTime
 from trainer.profiling import ProfileWindow
-from trainer.run_state import RunState
+from trainer.run_state import PassedOver, RunState
 from trainer.sink_group import SinkGroup
 from trainer.sinks import Sink
 from trainer.step_report import StepReport
@@ -189,11 +189,16 @@ class _Training:
                 "watch.max_rollbacks allows; look at the samples in metrics.jsonl, or lower optimizer.learning_rate"
             )
         self.hang.at("going back")
+        # All of the run, not of the checkpoint: that one knows nothing of what was met since it was saved.
+        passed = PassedOver(state.skipped_batches).joined(PassedOver(to_pass, state.rollbacks + 1))
+        error = self.store.pass_over(passed)
         loaded = self.store.load(self.engine)
         assert loaded is not None, "the training saved before its first step"
-        resumed = loaded.state.passing_over(to_pass, rollbacks=state.rollbacks + 1)
+        resumed = loaded.state
         self.sinks.rewind(resumed.step)
         self._event(resumed, f"went back from step {state.step}; passes over batches {', '.join(map(str, to_pass))}")
+        if error:
+            self._event(resumed, f"a restart would meet these batches again: {error}")
         return resumed
 
     def _evaluate(self, evaluate: Evaluate, step: int) -> None:

@@ -43,10 +43,29 @@ class RunState:
             recent_losses=losses[-window:] if window else (),
         )
 
-    def passing_over(self, batches: tuple[int, ...], *, rollbacks: int) -> "RunState":
+    def passing_over(self, passed: "PassedOver") -> "RunState":
         """Return this state such that it goes on past these batches, so far as they are still to come."""
-        coming = {batch for batch in batches if batch >= self.batch_index}
-        return replace(self, skipped_batches=tuple(sorted({*self.skipped_batches, *coming})), rollbacks=rollbacks)
+        coming = {batch for batch in passed.batches if batch >= self.batch_index}
+        return replace(
+            self,
+            skipped_batches=tuple(sorted({*self.skipped_batches, *coming})),
+            rollbacks=max(self.rollbacks, passed.rollbacks),
+        )
+
+
+@dataclass(frozen=True)
+class PassedOver:
+    """What a run has learned by going back; a checkpoint from before knows nothing of it."""
+
+    batches: tuple[int, ...] = ()
+    """All that it passes over, in rising order."""
+    rollbacks: int = 0
+    """Times that it went back."""
+
+    def joined(self, other: "PassedOver") -> "PassedOver":
+        """Return what both know."""
+        batches = tuple(sorted({*self.batches, *other.batches}))
+        return PassedOver(batches, max(self.rollbacks, other.rollbacks))
 
 
 @dataclass(frozen=True)

@@ -87,20 +87,29 @@ def test_a_stopped_run_goes_on_as_if_it_had_never_stopped(tmp_path: Path, world:
 
 
 def train(
-    folder: Path, world: World, batches: Batches, *, steps: int, watch: WatchConfig = WATCH, rate: float = 1e-2
+    folder: Path,
+    world: World,
+    batches: Batches,
+    *,
+    steps: int,
+    watch: WatchConfig = WATCH,
+    rate: float = 1e-2,
+    every: int = 3,
 ) -> tuple[RunState, dict[str, torch.Tensor]]:
-    """Return the last state and the weights of a run over these batches, with a checkpoint every three steps."""
-    folder.mkdir()
+    """Return the last state and the weights of a run over these batches, resumed where there is one."""
+    folder.mkdir(exist_ok=True)
     config = TrainConfig(steps=steps, log_every_steps=1, global_batch=16)
-    store = Store(folder / "checkpoints", CheckpointConfig(save_every_steps=3), world)
+    store = Store(folder / "checkpoints", CheckpointConfig(save_every_steps=every), world)
     trained = engine(world, steps=steps, optimizer=replace(OPTIMIZER, learning_rate=rate, schedule="constant"))
-    sink = JsonLines(folder / "metrics.jsonl", 0)
+    loaded = store.load(trained)
+    first = loaded.state if loaded else RunState()
+    sink = JsonLines(folder / "metrics.jsonl", first.step)
     try:
         _, state = fit(
             config,
             engine=trained,
             batches=batches,
-            state=RunState(),
+            state=first,
             store=store,
             sinks=[sink],
             stop=StopRequest(),
@@ -114,6 +123,18 @@ def train(
         store.close()
         trained.close()
     return state, read_weights(complete(folder / "checkpoints")[-1])
+
+
+def interrupted(batches: Batches, at: int) -> Batches:
+    """Return the batches of a process that is ended when it asks for one of them."""
+
+    def batch(index: int) -> Batch:
+        made = batches(index)
+        if index == at:
+            raise KeyboardInterrupt
+        return made
+
+    return batch
 
 
 def spoiled(*indices: int, factor: float) -> Batches:
@@ -139,6 +160,34 @@ def test_a_run_that_cannot_go_on_goes_back_and_past_the_batches_that_spoiled_it(
     messages = [line["message"] for line in records(tmp_path / "spoiled", "event")]
     assert messages[-1] == "went back from step 5; passes over batches 3, 4"
     assert Ledger(tmp_path / "spoiled" / "ledger", world).number == 2
+
+
+@pytest.mark.parametrize("stops_at", [0, 5])
+def test_two_bad_stretches_between_two_saves_are_both_passed_over_in_a_restart_too(
+    tmp_path: Path, world: World, stops_at: int
+) -> None:
+    watch = replace(WATCH, max_rollbacks=2)
+    batches, met = spoiled(4, 5, 8, 9, factor=float("inf")), list[int]()
+
+    def noted(index: int) -> Batch:
+        met.append(index)
+        return batches(index)
+
+    if stops_at:
+        # Killed after it went back for the second time: the checkpoint of step 0 knows of neither stretch.
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "run", world, interrupted(noted, 10), steps=9, watch=watch, every=8)
+        assert met == [0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 6, 7, 8, 9, 0, 1, 2, 3, 6, 7, 10]
+        met.clear()
+    state, weights = train(tmp_path / "run", world, noted, steps=9, watch=watch, every=8)
+    assert state == RunState(step=9, skipped_batches=(4, 5, 8, 9), rollbacks=2)
+    clean = [0, 1, 2, 3, 6, 7, 10, 11, 12]
+    if stops_at:
+        assert met == clean
+    _, expected = train(tmp_path / "clean", world, lambda index: whole_batch(clean[index]), steps=9, every=8)
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    losses = [[line["loss"] for line in records(tmp_path / name, "train")] for name in ("run", "clean")]
+    assert losses[0] == losses[1]
 
 
 @pytest.mark.slow

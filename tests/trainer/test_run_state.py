@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_shards.json_file import typed
-from trainer.run_state import RunState
+from trainer.run_state import PassedOver, RunState
 
 
 @given(st.sets(st.integers(0, 60), max_size=10))
 def test_batches_run_in_order_over_all_that_are_not_skipped(skipped: set[int]) -> None:
-    state = RunState().passing_over(tuple(skipped), rollbacks=1)
+    state = RunState().passing_over(PassedOver(tuple(skipped), 1))
     visited = []
     for _ in range(50):
         visited.append(state.batch_index)
