@@ -220,12 +220,8 @@ class Store:
 
         A damaged one is of no use and does not count; it goes when all that are kept are newer.
         """
-        scores: dict[int, float | None] = {}
         folders = {checkpoint_names.step_of(path): path for path in checkpoint_names.committed(self._folder)}
-        for step, path in folders.items():
-            with suppress(ValueError):
-                if step <= newest_step and not checkpoint_names.problem(path):
-                    scores[step] = checkpoint_folder.read_manifest(path).score
+        scores = {step: score for step, score in checkpoint_folder.scores(self._folder).items() if step <= newest_step}
         keep = kept(scores, self._config)
         for step in folders.keys() - keep:
             if (step in scores or step < min(keep)) and not folders[step].is_symlink():

@@ -75,8 +75,7 @@ def _candidates(folder: Path, which: str) -> Iterator[Path]:
     if which == NEWEST:
         yield from reversed(committed(folder))
     elif which == BEST:
-        scores = {step_of(path): checkpoint_folder.score_of(path) for path in complete(folder)}
-        step = best(scores)
+        step = best(checkpoint_folder.scores(folder))
         yield from [folder / name_of(step)] if step is not None else []
     elif which.isdecimal() and len(which) < 19:
         yield from (path for path in committed(folder) if step_of(path) == int(which))

@@ -8,6 +8,7 @@ step_00000100/checkpoint.json                         written last
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import xxhash
 from torch import Tensor
 
 from data_shards import durable, json_file
-from trainer.checkpoint_names import MANIFEST, problem
+from trainer.checkpoint_names import MANIFEST, complete, problem, step_of
 from trainer.partitions import WEIGHT
 from trainer.run_state import EngineState, RunState
 from trainer.tensor_file import FileRecord, TensorFile, examine
@@ -107,12 +108,13 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     return {name: tensor for file in files for name, tensor in file.read_all().items()}
 
 
-def score_of(folder: Path) -> float | None:
-    """Return the score of a checkpoint; None where it has none, or its manifest cannot be read."""
-    try:
-        return read_manifest(folder).score
-    except ValueError:
-        return None
+def scores(folder: Path) -> dict[int, float | None]:
+    """Return the score of every complete checkpoint of a run by its step; None where it was not evaluated."""
+    found: dict[int, float | None] = {}
+    for path in complete(folder):
+        with suppress(ValueError):  # damaged, or deleted meanwhile
+            found[step_of(path)] = read_manifest(path).score
+    return found
 
 
 def shapes(folder: Path, manifest: Manifest, kind: str = WEIGHT) -> dict[str, Shape]:

@@ -13,7 +13,8 @@ from tiny import CLASSES, OPTIMIZER, Network, engine, whole_batch
 
 from data_shards.batch import Batch
 from trainer.checkpoint import Store
-from trainer.checkpoint_folder import complete, read_manifest, read_weights
+from trainer.checkpoint_folder import read_manifest, read_weights
+from trainer.checkpoint_names import complete
 from trainer.config import CheckpointConfig, ProfileConfig, TrainConfig, WatchConfig
 from trainer.evaluate import evaluate
 from trainer.ledger import Ledger
