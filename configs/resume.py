@@ -1,0 +1,79 @@
+"""What of a run may change when it is resumed: every key of the configuration is classified here, once.
+
+A run's result is decided by its configuration. What only says how the run is watched, kept, fed, or fitted into memory
+may change between two of its starts; for all else there is `perceiver fork`.
+"""
+
+from collections.abc import Sequence
+
+MAY_CHANGE = (
+    # How it is watched.
+    "profile",
+    "train.collective_timeout_seconds",
+    "train.evaluate_every_steps",
+    "train.log_every_steps",
+    "train.time_limit_minutes",
+    "watch.hang_seconds",
+    # How much goes wrong before it ends: what is done about each thing that does stays the same.
+    "data.max_bad_rate",
+    "watch.max_rollbacks",
+    # How it is kept.
+    "checkpoint",
+    # How it is fed: the order of the samples is arithmetic, whoever decodes them.
+    "data.num_processes",
+    "data.num_threads",
+    "data.prefetch_batches",
+    "data.prefetch_mib",
+    "data.remote",
+    # How it is fitted into memory: like the number of processes, no part of what is computed.
+    "model.activation_checkpointing",
+    "model.checkpoint_every",
+    "train.activation_memory_gib",
+    "train.micro_batch",
+)
+
+DECIDES = (
+    "data.audio",
+    "data.datasets",
+    "data.eval_split",
+    "data.flow",
+    "data.image",
+    "data.labels",
+    "data.lanes",
+    "data.mix",
+    "data.modality_dropout",
+    "data.multi_label",
+    "data.points",
+    "data.shards",
+    "data.text",
+    "data.video",
+    "data.window",
+    "model",
+    "optimizer",
+    "seed",
+    "train.global_batch",
+    "train.label_smoothing",
+    "train.precision",
+    "train.steps",
+    "train.zero_stage",
+    "version",
+    # Which batches are passed over.
+    "watch.max_skipped_in_a_row",
+    "watch.spike_score",
+    "watch.spike_window_steps",
+)
+
+
+def may_change(key: str) -> bool:
+    """Return whether a resume may change a key, such as data.num_threads: the longest name above says so."""
+    parts = key.split(".")
+    for length in range(len(parts), 0, -1):
+        name = ".".join(parts[:length])
+        if name in MAY_CHANGE or name in DECIDES:
+            return name in MAY_CHANGE
+    return False
+
+
+def deciding(changes: Sequence[str]) -> list[str]:
+    """Return those lines of `difference` that decide what the run computes."""
+    return [change for change in changes if not may_change(change.partition(":")[0])]
