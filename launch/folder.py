@@ -127,6 +127,13 @@ def existing(folder: RunFolder) -> RunFolder:
     return folder
 
 
+def runs_at(path: Path) -> list[RunFolder]:
+    """Return the run in a folder, or those of a sweep that the folder holds; ValueError where there is none."""
+    folder = RunFolder(path.resolve())
+    below = sorted(folder.path.glob("*/")) if folder.path.is_dir() and not folder.exists else []
+    return [run for run in map(RunFolder, below) if run.exists] or [existing(folder)]
+
+
 def as_typed(path: Path) -> str:
     """Return a path as it is typed here: relative where it lies below the working directory; a line of its own."""
     relative = os.path.relpath(path)

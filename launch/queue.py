@@ -56,6 +56,17 @@ def find(job_id: str, name: str) -> Job | None:
     return None
 
 
+def max_array_tasks() -> int:
+    """Return how many tasks an array of this Slurm may have; 0 where it does not say."""
+    if shutil.which("scontrol") is None:
+        return 0
+    for line in _run("scontrol", "show", "config").stdout.splitlines():
+        key, _, value = (word.strip() for word in line.partition("="))
+        if key == "MaxArraySize" and value.isdigit():
+            return int(value)
+    return 0
+
+
 def named(name: str) -> list[str]:
     """Return the ids of the jobs of this name that wait, run or are just leaving; ValueError where Slurm is away."""
     result = _run("squeue", "--noheader", f"--name={name}", "--format=%A")

@@ -10,6 +10,7 @@ from launch.console import AsJson, Checkpoint
 app = typer.Typer()
 
 Run = Annotated[Path, typer.Argument(help="Run folder.")]
+RunOrSweep = Annotated[Path, typer.Argument(help="Run folder, or that of a sweep.")]
 Config = Annotated[Path, typer.Argument(help="YAML file of the run, such as configs/digits.yaml.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, such as train.steps=1000.")]
 RunOption = Annotated[Path, typer.Option("--run", help="Run folder.")]
@@ -47,7 +48,16 @@ def submit(
 
 @app.command()
 def resume(
-    run: Run, cluster: SameCluster = None, nodes: Nodes = 0, minutes: Minutes = 0, as_json: AsJson = False
+    run: Run,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="key=value of what does not decide the result, such as data.num_threads=4."),
+    ] = None,
+    *,
+    cluster: SameCluster = None,
+    nodes: Nodes = 0,
+    minutes: Minutes = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Submit a run again from its newest checkpoint, perhaps on another number of nodes or another cluster.
 
@@ -55,7 +65,8 @@ def resume(
     """
     from launch import submit as submission
 
-    raise typer.Exit(submission.resume(run, cluster, {"nodes": nodes, "minutes": minutes}, as_json=as_json))
+    changes = {"nodes": nodes, "minutes": minutes}
+    raise typer.Exit(submission.resume(run, cluster, changes, overrides or (), as_json=as_json))
 
 
 @app.command()
@@ -64,23 +75,42 @@ def sweep(
     assignments: Annotated[list[str], typer.Argument(help="key=value,value,... ; every combination is a run.")],
     *,
     run: Annotated[Path, typer.Option("--run", help="Folder of the sweep; it gets a run folder for each.")],
-    cluster: Cluster,
+    cluster: Annotated[str, typer.Option("--cluster", help="Profile; or give --procs.")] = "",
+    procs: Annotated[
+        int, typer.Option("--procs", min=0, help="Processes on this machine, without Slurm: one run after the other.")
+    ] = 0,
     nodes: Nodes = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs and scripts and submit nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Submit a job array with a run for every combination of values.
+    """Train a run for every combination of values: as a job array, or on this machine.
 
-    Example: perceiver sweep configs/digits.yaml optimizer.learning_rate=1e-3,2e-3 --run runs/rates --cluster plain
+    Examples:
+
+    perceiver sweep configs/digits.yaml optimizer.learning_rate=1e-3,2e-3 --run runs/rates --cluster plain
+
+    perceiver sweep configs/digits.yaml optimizer.learning_rate=1e-3,2e-3 --run runs/rates --procs 2
     """
-    from launch import cluster as profiles
     from launch import submit as submission
 
-    raise typer.Exit(submission.sweep(config, assignments, run, profiles.load(cluster, nodes=nodes), as_json=as_json))
+    if bool(cluster) == bool(procs):
+        raise ValueError("a sweep runs on a cluster or on this machine; give one of --cluster and --procs")
+    if procs:
+        from launch import local
+
+        runs = submission.sweep_runs(config, assignments, run)
+        raise typer.Exit(local.sweep(runs, procs, dry_run=dry_run, as_json=as_json))
+    from launch import cluster as profiles
+
+    profile = profiles.load(cluster, nodes=nodes)
+    raise typer.Exit(submission.sweep(config, assignments, run, profile, dry_run=dry_run, as_json=as_json))
 
 
 @app.command()
 def status(
-    runs: Annotated[list[Path] | None, typer.Argument(help="Run folders; those in ./runs if none is given.")] = None,
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Folders of runs and sweeps; ./runs if none is given.")
+    ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Show it again every 2 s until all have ended.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -111,7 +141,7 @@ def logs(
 
 
 @app.command()
-def stop(run: Run) -> None:
+def stop(run: RunOrSweep) -> None:
     """Let a run save at its next step and end; `perceiver resume` goes on with it.
 
     Example: perceiver stop runs/digits
@@ -122,7 +152,7 @@ def stop(run: Run) -> None:
 
 
 @app.command()
-def cancel(run: Run) -> None:
+def cancel(run: RunOrSweep) -> None:
     """End a run's job at once.
 
     Example: perceiver cancel runs/digits

@@ -15,7 +15,7 @@ from rich.text import Text
 from configs.run import load
 from data_shards.display import printable
 from launch import attempts, submission
-from launch.folder import RunFolder, as_typed, existing
+from launch.folder import RunFolder, as_typed, runs_at
 from launch.queue import UNKNOWN, Job
 from launch.restarts import Attempt
 from trainer import ledger, lock
@@ -42,7 +42,7 @@ COLUMNS = {
 
 def main(paths: Sequence[Path], *, watch: bool = False, as_json: bool = False) -> int:
     """Print the state of runs, of those in ./runs where none is given; return the exit status."""
-    folders = [existing(RunFolder(path.resolve())) for path in paths or _all_runs()]
+    folders = [folder for path in paths or _all_runs() for folder in runs_at(path)]
     if as_json:
         states = [read(folder) for folder in folders]
         sys.stdout.write(json.dumps(states[0] if len(states) == 1 else states) + "\n")
@@ -107,7 +107,7 @@ def state_of(
 
 
 def _all_runs() -> list[Path]:
-    found = sorted(path for path in RUNS.glob("*") if RunFolder(path).exists)
+    found = sorted(path for path in RUNS.glob("*") if RunFolder(path).exists or any(path.glob("*/config.yaml")))
     if not found:
         raise ValueError(f"{RUNS.resolve()}: holds no run; name the run folders, `perceiver status RUN ...`")
     return found

@@ -8,41 +8,45 @@ from contextlib import suppress
 from pathlib import Path
 
 from launch import attempts, queue, status, submission
-from launch.folder import RunFolder, existing
+from launch.folder import RunFolder, as_typed, runs_at
 
 
 def stop(path: Path) -> int:
-    """Ask the run to save at its next step and to end for good; return the exit status."""
-    folder = existing(RunFolder(path.resolve()))
+    """Ask a run, or those of a sweep, to save at the next step and to end for good; return the exit status."""
+    for folder in runs_at(path):
+        sys.stdout.write(f"{as_typed(folder.path)}: {_stop(folder)}\n")
+    return 0
+
+
+def cancel(path: Path) -> int:
+    """End the job of a run, or of those of a sweep, now; what was not saved is lost. Return the exit status."""
+    for folder in runs_at(path):
+        sys.stdout.write(f"{as_typed(folder.path)}: {_cancel(folder)}\n")
+    return 0
+
+
+def _stop(folder: RunFolder) -> str:
     state = status.read(folder)["state"]
     if state == "finished":
-        sys.stdout.write("the run is finished; there is nothing to stop\n")
-        return 0
+        return "the run is finished; there is nothing to stop"
     # All ranks look for it, and so does whoever would start the next attempt.
     folder.stop_path.touch()
     sent, job = submission.read(folder), submission.job(folder)
     if sent and job and job.state == "PENDING":
         queue.cancel(sent.job_id)
-        sys.stdout.write(f"job {sent.job_id} waited and is cancelled; `perceiver resume` submits the run again\n")
-    elif state in ("unfinished", "failed", "stopped"):
-        sys.stdout.write("the run is not running, and does not start again by itself until it is resumed\n")
-    else:
-        sys.stdout.write("the run saves after its step and ends; `perceiver resume` goes on with it\n")
-    return 0
+        return f"job {sent.job_id} waited and is cancelled; `perceiver resume` submits the run again"
+    if state in ("unfinished", "failed", "stopped"):
+        return "the run is not running, and does not start again by itself until it is resumed"
+    return "the run saves after its step and ends; `perceiver resume` goes on with it"
 
 
-def cancel(path: Path) -> int:
-    """End the run's job now; what was not saved is lost. Return the exit status."""
-    folder = existing(RunFolder(path.resolve()))
+def _cancel(folder: RunFolder) -> str:
     folder.stop_path.touch()
     sent, job = submission.read(folder), submission.job(folder)
     if sent and job and not job.is_over:
         queue.cancel(sent.job_id)
-        sys.stdout.write(f"job {sent.job_id} is cancelled\n")
-        return 0
-    num_killed = _kill_local(folder)
-    sys.stdout.write(f"{num_killed} processes of the run on this machine were killed\n")
-    return 0
+        return f"job {sent.job_id} is cancelled"
+    return f"{_kill_local(folder)} processes of the run on this machine were killed"
 
 
 def _kill_local(folder: RunFolder) -> int:

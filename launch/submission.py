@@ -31,20 +31,35 @@ class Submission:
 
 
 def send(folders: Sequence[RunFolder], profile: ClusterConfig) -> list[Submission]:
-    """Submit runs that exist, several as one job array; ValueError if one of them is in the queue already."""
+    """Submit runs that exist, several as job arrays; ValueError if one of them is in the queue already."""
     for folder in folders:
         refuse_if_queued(folder)
         folder.stop_path.unlink(missing_ok=True)
         _write(folder.cluster_path, cluster.dump(profile))
     avoided = {node for folder in folders for node in bad_nodes(attempts.history(folder), profile.restarts)}
     name = job_name(folders[0])
-    job_ids = slurm.submit(folders, profile, job_name=name, exclude=sorted(avoided))
-    submissions = [
-        Submission(job_id, name, time.time(), profile.nodes, profile.processes_per_node) for job_id in job_ids
-    ]
-    for folder, submission in zip(folders, submissions, strict=True):
-        _write(folder.submission_path, json.dumps(asdict(submission)) + "\n")
+    submissions: list[Submission] = []
+    for part in arrays(folders, queue.max_array_tasks() if len(folders) > 1 else 0):
+        try:
+            job_ids = slurm.submit(part, profile, job_name=name, exclude=sorted(avoided))
+        except ValueError as error:
+            if not submissions:
+                raise
+            left = (
+                f"{len(submissions)} of {len(folders)} runs were submitted, up to {folders[len(submissions) - 1].path}"
+            )
+            raise ValueError(f"{left}; then {error}; `perceiver resume RUN` submits each that is left") from error
+        for folder, job_id in zip(part, job_ids, strict=True):
+            sent = Submission(job_id, name, time.time(), profile.nodes, profile.processes_per_node)
+            _write(folder.submission_path, json.dumps(asdict(sent)) + "\n")
+            submissions.append(sent)
     return submissions
+
+
+def arrays(folders: Sequence[RunFolder], max_tasks: int) -> list[Sequence[RunFolder]]:
+    """Return the runs of each job array: as many as Slurm lets one have, where it says how many."""
+    length = max_tasks or len(folders)
+    return [folders[start : start + length] for start in range(0, len(folders), length)]
 
 
 def read(folder: RunFolder) -> Submission | None:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from configs.run import RunConfig, load
-from launch import cluster, inherited, plan, slurm, submission
+from launch import attempts, cluster, inherited, plan, queue, slurm, submission
 from launch.cluster import ClusterConfig
 from launch.folder import RunFolder, as_typed, existing
 from launch.loaders import absolute
@@ -27,33 +27,82 @@ def submit(config: RunConfig, path: Path, profile: ClusterConfig, *, dry_run: bo
     script = slurm.script([folder], profile, job_name=submission.job_name(folder))
     if dry_run:
         return _show(config, script, planned, as_json=as_json)
+    _refuse_finished(folder, config)
     open_run(config, folder)
     return _send([folder], profile, planned, as_json=as_json)
 
 
-def resume(path: Path, profile_name: str | None, changes: dict[str, int], *, as_json: bool = False) -> int:
-    """Submit a run again, from its newest checkpoint, perhaps on another number of nodes; return the exit status."""
+def resume(
+    path: Path,
+    profile_name: str | None,
+    changes: dict[str, int],
+    overrides: Sequence[str] = (),
+    *,
+    as_json: bool = False,
+) -> int:
+    """Submit a run again from its newest checkpoint, perhaps on other nodes, watched or fed in another way.
+
+    Returns the exit status.
+    """
     folder = existing(RunFolder(path.resolve()))
     if profile_name is None and not folder.cluster_path.is_file():
         raise ValueError(f"{folder.path}: was never submitted; name a profile with --cluster")
     profile = cluster.load(profile_name or str(folder.cluster_path), **changes)
-    planned = plan.make(load(folder.config_path), profile, folder)
+    config = absolute(load(folder.config_path, overrides))
+    _refuse_finished(folder, config)
+    planned = plan.make(config, profile, folder)
+    open_run(config, folder)
     return _send([folder], profile, planned, as_json=as_json)
 
 
 def sweep(
-    config_path: Path, assignments: Sequence[str], path: Path, profile: ClusterConfig, *, as_json: bool = False
+    config_path: Path,
+    assignments: Sequence[str],
+    path: Path,
+    profile: ClusterConfig,
+    *,
+    dry_run: bool = False,
+    as_json: bool = False,
 ) -> int:
-    """Submit a job array with a run for every combination of the values; return the exit status."""
-    runs = []
-    for chosen in combinations(assignments):
-        config, folder = absolute(load(config_path, chosen)), RunFolder(path.resolve() / name_of(chosen, assignments))
-        planned = plan.make(config, profile, folder)
-        submission.refuse_if_queued(folder)
-        runs.append((config, folder))
+    """Submit job arrays with a run for every combination of the values; return the exit status."""
+    runs = sweep_runs(config_path, assignments, path)
     for config, folder in runs:
+        planned = plan.make(config, profile, folder)
+        slurm.script([folder], profile, job_name=submission.job_name(folder))
+    if dry_run:
+        return _show_sweep(runs, profile, planned, as_json=as_json)
+    going_on = [(config, folder) for config, folder in runs if not is_finished(folder, config)]
+    if len(going_on) < len(runs):
+        sys.stderr.write(f"note: {len(runs) - len(going_on)} of {len(runs)} runs are finished and not submitted\n")
+    for _, folder in going_on:
+        submission.refuse_if_queued(folder)
+    for config, folder in going_on:
         open_run(config, folder)
-    return _send([folder for _, folder in runs], profile, planned, as_json=as_json)
+    return _send([folder for _, folder in going_on], profile, planned, as_json=as_json) if going_on else 0
+
+
+def sweep_runs(config_path: Path, assignments: Sequence[str], path: Path) -> list[tuple[RunConfig, RunFolder]]:
+    """Return the configuration and the folder of each run of a sweep; ValueError where two would share a folder."""
+    runs: dict[str, RunConfig] = {}
+    for chosen in combinations(assignments):
+        name = name_of(chosen, assignments)
+        if name in runs:
+            raise ValueError(f"two runs of the sweep would be called {name}; leave out the value that is there twice")
+        runs[name] = absolute(load(config_path, chosen))
+    return [(config, RunFolder(path.resolve() / name)) for name, config in runs.items()]
+
+
+def is_finished(folder: RunFolder, config: RunConfig) -> bool:
+    """Return whether the run in a folder has made its last step."""
+    return folder.exists and attempts.newest_step(folder) >= config.train.steps
+
+
+def _refuse_finished(folder: RunFolder, config: RunConfig) -> None:
+    if is_finished(folder, config):
+        raise ValueError(
+            f"{folder.path}: is finished at step {config.train.steps}; to train on from there make another run: "
+            f"perceiver fork {as_typed(folder.path)} NEW train.steps={2 * config.train.steps}"
+        )
 
 
 def combinations(assignments: Sequence[str]) -> Iterator[list[str]]:
@@ -75,9 +124,9 @@ def _values(text: str) -> list[str]:
 def name_of(chosen: Sequence[str], assignments: Sequence[str]) -> str:
     """Return the folder name of a run of a sweep: what varies between the runs, such as learning_rate=1e-3."""
     varied = [part for part, assignment in zip(chosen, assignments, strict=True) if part != assignment]
-    return (
-        "_".join(part.partition("=")[0].rpartition(".")[2] + "=" + part.partition("=")[2] for part in varied) or "run"
-    )
+    name = "_".join(part.partition("=")[0].rpartition(".")[2] + "=" + part.partition("=")[2] for part in varied)
+    # A value may be a path; its slashes would be folders.
+    return name.replace("/", "_") or "run"
 
 
 def _send(folders: list[RunFolder], profile: ClusterConfig, planned: Plan, *, as_json: bool) -> int:
@@ -90,10 +139,33 @@ def _send(folders: list[RunFolder], profile: ClusterConfig, planned: Plan, *, as
     for sentence in planned.sentences():
         sys.stdout.write(f"  {sentence}\n")
     names = " ".join(shlex.quote(as_typed(folder.path)) for folder in folders)
-    sys.stdout.write(f"submitted job {sent[0].job_id}{' and its array' if len(sent) > 1 else ''}\n")
+    if len(folders) > 1:
+        names = shlex.quote(as_typed(folders[0].path.parent))
+        jobs = sorted({each.job_id.partition("_")[0] for each in sent})
+        sys.stdout.write(f"submitted {len(sent)} runs as the tasks of job {', '.join(jobs)}\n")
+    else:
+        sys.stdout.write(f"submitted job {sent[0].job_id}\n")
     sys.stdout.write(f"next: perceiver status --watch {names}\n")
     if len(folders) == 1:
         sys.stdout.write(f"      perceiver logs -f {names}\n      perceiver stop {names}\n")
+    return 0
+
+
+def _show_sweep(
+    runs: Sequence[tuple[RunConfig, RunFolder]], profile: ClusterConfig, planned: Plan, *, as_json: bool
+) -> int:
+    """Print what a sweep would submit."""
+    sys.stderr.write(inherited.sentence())
+    folders = [folder for _, folder in runs]
+    parts = submission.arrays(folders, queue.max_array_tasks())
+    scripts = [slurm.script(part, profile, job_name=submission.job_name(part[0])) for part in parts]
+    if as_json:
+        content = {"runs": [str(folder.path) for folder in folders], "plan": asdict(planned), "scripts": scripts}
+        sys.stdout.write(json.dumps(content) + "\n")
+        return 0
+    for sentence in [*planned.sentences(), *(as_typed(folder.path) for folder in folders)]:
+        sys.stdout.write(f"# {sentence}\n")
+    sys.stdout.write("\n".join(scripts) + "\n")
     return 0
 
 

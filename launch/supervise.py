@@ -20,12 +20,15 @@ from launch.restarts import FINISHED, RUN_ME_AGAIN, RestartConfig, verdict
 STRAGGLER_SECONDS = 60.0
 
 
-def supervise(folder: RunFolder, num_processes: int, config: RestartConfig) -> int:
-    """Run the ranks in the run's frozen code until the run has ended for good; return the exit status."""
+def supervise(folder: RunFolder, num_processes: int, config: RestartConfig, *, output: int | None = None) -> int:
+    """Run the ranks in the run's frozen code until the run has ended for good; return the exit status.
+
+    `output` is the file descriptor for what rank 0 shows on a terminal, in place of standard output.
+    """
     with _only_one(folder):
         while True:
             attempt = attempts.begin(folder, job_id="", nodes=[socket.gethostname()])
-            status = _attempt(folder, attempt.number, num_processes)
+            status = _attempt(folder, attempt.number, num_processes, output)
             attempts.end(folder, attempt.number, status)
             decision = verdict(attempts.history(folder), config, stop_requested=folder.stop_path.exists())
             sys.stderr.write(f"perceiver: attempt {attempt.number} ended with status {status}: {decision.reason}\n")
@@ -33,7 +36,7 @@ def supervise(folder: RunFolder, num_processes: int, config: RestartConfig) -> i
                 return status
 
 
-def _attempt(folder: RunFolder, number: int, num_processes: int) -> int:
+def _attempt(folder: RunFolder, number: int, num_processes: int, output: int | None) -> int:
     shared = inherited.of_local_ranks() | {
         NUMBER: str(number),
         "MASTER_ADDR": "127.0.0.1",
@@ -43,7 +46,12 @@ def _attempt(folder: RunFolder, number: int, num_processes: int) -> int:
     }
     command = [sys.executable, "-u", "-m", "launch.rank", str(folder.path)]
     ranks = [
-        subprocess.Popen(command, cwd=folder.code_folder, env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+        subprocess.Popen(
+            command,
+            cwd=folder.code_folder,
+            env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=output,
+        )
         for rank in range(num_processes)
     ]
     with _stop_on_signals(folder):

@@ -127,3 +127,22 @@ def test_stop_says_whether_there_is_anything_to_stop(digits: RunFolder, capsys: 
     stop.stop(digits.path)
     assert "finished" in capsys.readouterr().out
     assert not digits.stop_path.exists()
+
+
+def test_the_folder_of_a_sweep_stands_for_its_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [RunFolder(tmp_path / "runs" / "rates" / name) for name in ("a", "b [/c]")]
+    for run in runs:
+        run.create()
+        run.config_path.write_text(CONFIG.read_text())
+    (tmp_path / "runs" / "rates" / "notes").mkdir()
+    assert status.main([tmp_path / "runs" / "rates"], as_json=True) == 0
+    assert [state["run"] for state in json.loads(capsys.readouterr().out)] == [str(run.path) for run in runs]
+    monkeypatch.chdir(tmp_path)
+    assert status.main([]) == 0
+    assert "rates/a" in capsys.readouterr().out
+    assert stop.stop(tmp_path / "runs" / "rates") == 0
+    assert [run.stop_path.exists() for run in runs] == [True, True]
+    with pytest.raises(ValueError, match="holds no run"):
+        status.main([tmp_path])

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -6,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from configs.run import RunConfig, load
-from launch import plan, submit
+from launch import local, plan, submission, submit
 from launch.cluster import ClusterConfig
 from launch.folder import RunFolder
 
@@ -118,3 +119,96 @@ def test_a_run_whose_script_cannot_be_written_leaves_no_folder(config: RunConfig
     with pytest.raises(ValueError, match="setup in the profile is no shell"):
         submit.submit(config, tmp_path / "run", ClusterConfig(setup=("fi",)), dry_run=False)
     assert not [path for path in tmp_path.iterdir() if path.name != "shards"]
+
+
+@pytest.fixture
+def slurm_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stand-ins for a Slurm whose arrays have two tasks at most and which knows no job; return where they are."""
+    commands = tmp_path / "commands"
+    commands.mkdir()
+    texts = {
+        "sbatch": "#!/bin/sh\ncd $(dirname $0); echo x >> count; cat > $(wc -l < count).sh; wc -l < count\n",
+        "scontrol": "#!/bin/sh\necho 'MaxArraySize            = 2'\n",
+        "squeue": "#!/bin/sh\n",
+    }
+    for name, text in texts.items():
+        (commands / name).write_text(text)
+        (commands / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
+    return commands
+
+
+def rates(shards: Path, *values: str) -> list[str]:
+    return [f"optimizer.learning_rate={','.join(values)}", f"data.shards={shards}"]
+
+
+def test_a_sweep_larger_than_an_array_may_be_becomes_several(
+    shards: Path, tmp_path: Path, slurm_commands: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "rates"
+    assert submit.sweep(CONFIG, rates(shards, "1", "2", "3", "4", "5"), folder, ClusterConfig(), as_json=True) == 0
+    sent = json.loads(capsys.readouterr().out)
+    assert [each["job_id"] for each in sent] == ["1_0", "1_1", "2_0", "2_1", "3"]
+    assert [submission.read(RunFolder(Path(each["run"]))).job_id for each in sent] == [each["job_id"] for each in sent]
+    assert "#SBATCH --array=0-1%2" in (slurm_commands / "2.sh").read_text()
+    assert "--array" not in (slurm_commands / "3.sh").read_text()
+
+
+def test_runs_that_were_submitted_before_slurm_refused_are_known(
+    shards: Path, tmp_path: Path, slurm_commands: Path
+) -> None:
+    text = (slurm_commands / "sbatch").read_text()
+    (slurm_commands / "sbatch").write_text(f"{text}[ $(wc -l < count) -lt 2 ] || {{ echo full >&2; exit 1; }}\n")
+    with pytest.raises(ValueError, match=r"2 of 3 runs were submitted, up to .*rate=2; then sbatch refused .*: full"):
+        submit.sweep(CONFIG, rates(shards, "1", "2", "3"), tmp_path / "rates", ClusterConfig())
+    known = [submission.read(RunFolder(tmp_path / "rates" / f"learning_rate={rate}")) for rate in "123"]
+    assert [each and each.job_id for each in known] == ["1_0", "1_1", None]
+
+
+def test_a_dry_run_of_a_sweep_shows_its_runs_and_scripts_and_makes_nothing(
+    shards: Path, tmp_path: Path, slurm_commands: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (CONFIG, rates(shards, "1", "2", "3"), tmp_path / "rates", ClusterConfig())
+    assert submit.sweep(*words, dry_run=True, as_json=True) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert [Path(run).name for run in shown["runs"]] == [f"learning_rate={rate}" for rate in "123"]
+    assert len(shown["scripts"]) == 2
+    assert submit.sweep(*words, dry_run=True) == 0
+    assert subprocess.run(["bash", "-n"], input=capsys.readouterr().out, text=True, check=False).returncode == 0
+    runs = submit.sweep_runs(*words[:3])
+    assert local.sweep(runs, 2, dry_run=True) == 0
+    assert "learning_rate=3" in capsys.readouterr().out
+    assert not (tmp_path / "rates").exists()
+    assert not (slurm_commands / "count").exists()
+
+
+def test_two_runs_of_a_sweep_never_share_a_folder_and_a_path_in_a_value_makes_none(
+    shards: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="two runs of the sweep would be called learning_rate=1"):
+        submit.sweep_runs(CONFIG, rates(shards, "1", "1"), tmp_path)
+    runs = submit.sweep_runs(CONFIG, [f"data.shards={shards},{shards}/other"], tmp_path)
+    assert {folder.path.parent for _, folder in runs} == {tmp_path}
+
+
+def test_a_finished_run_is_not_submitted_again_and_fork_is_named(
+    config: RunConfig, shards: Path, tmp_path: Path, slurm_commands: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (CONFIG, rates(shards, "1", "2"), tmp_path / "rates", ClusterConfig())
+    submit.sweep(*words)
+    finished = RunFolder(tmp_path / "rates" / "learning_rate=1")
+    complete_checkpoint(finished, config.train.steps)
+    with pytest.raises(ValueError, match=r"is finished at step 600; .*: perceiver fork .* NEW train.steps=1200"):
+        submit.resume(finished.path, None, {})
+    capsys.readouterr()
+    assert submit.sweep(*words, as_json=True) == 0
+    told = capsys.readouterr()
+    assert "1 of 2 runs are finished and not submitted" in told.err
+    assert json.loads(told.out)["run"].endswith("learning_rate=2")
+
+
+def complete_checkpoint(folder: RunFolder, step: int) -> None:
+    """Leave what says that a checkpoint is complete."""
+    path = folder.checkpoints_folder / f"step_{step:08d}"
+    path.mkdir()
+    (path / "checkpoint.json").write_text("{}")
