@@ -17,6 +17,7 @@ from data_shards.folder import refuse_outside
 from data_shards.manifest import Manifest, ShardEntry, Shards, Split
 from data_shards.members import LABEL, RECORD, modality_of
 from data_shards.records import Records
+from data_shards.splits import TRAIN, split_of
 from data_shards.tally import LABELS_ALONE, Labels, Members
 from data_shards.tar_index import MAGIC, TarIndex
 
@@ -47,7 +48,8 @@ def index(
 ) -> Manifest:
     """Index the tars of a folder and write its manifest; ValueError names the first bad tar and counts the others.
 
-    Tars in a folder of their own, such as train/, are the split of that name; tars in `folder` itself are "train".
+    Tars in a folder of their own, such as train/ or Train/, are the split of that name; tars in `folder` itself are
+    "train".
     `records` says what is taken of the samples' records. None takes what was taken before, where the folder has a
     manifest, and else nothing; only records that hold labels alone are labels where there are no others. Indexes and
     manifest go to `index_folder` where it is given, and nothing is written in `folder`. `tell` is given each sentence
@@ -106,7 +108,7 @@ def _tars(folder: Path, tell: Callable[[str], None]) -> dict[Path, str]:
         if path.suffix == ".tar" and len(parts) <= 2 and not path.is_dir() and not any(map(_is_a_systems, parts)):
             refuse_outside(path.parent, folder)
             refuse_outside(path, folder)
-            found[path] = parts[0] if parts[1:] else "train"
+            found[path] = (split_of(parts[0]) or parts[0]) if parts[1:] else TRAIN
         else:
             passed_over.append("/".join(parts))
     if passed_over:

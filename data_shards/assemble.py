@@ -96,13 +96,20 @@ class Assembler:
     def _substitute(
         self, source: Source, shard: int, substitutes: int, rng: np.random.Generator
     ) -> tuple[str, Sample] | None:
-        """Return another sample of the shard, which is at hand: a function of the position, the same after a resume."""
-        for word in draws.words(substitutes, 0, _MAX_SUBSTITUTES).tolist():
-            found = self._found(source, shard, word % source.reader.num_samples(shard), rng)
+        """Return another sample of the shard, which is at hand, or of any where that shard has none that is good.
+
+        Which one is a function of the position: the same on every rank and after a resume.
+        """
+        reader = source.reader
+        words = draws.words(substitutes, 0, 3 * _MAX_SUBSTITUTES).tolist()
+        for number, word in enumerate(words[: 2 * _MAX_SUBSTITUTES]):
+            other = shard if number < _MAX_SUBSTITUTES else words[number + _MAX_SUBSTITUTES] % reader.num_shards
+            found = self._found(source, other, word % reader.num_samples(other), rng)
             if found:
                 return found
         raise ValueError(
-            f"{source.reader.name(shard)}: {_MAX_SUBSTITUTES} samples in a row are bad; copy the shard again"
+            f"{reader.name(shard)}: {_MAX_SUBSTITUTES} samples of it in a row are bad, and so are as many of other "
+            "shards; copy the shards again"
         )
 
     def _generators_of_pairs(self, slots: Slots) -> Iterator[np.random.Generator]:

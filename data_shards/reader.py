@@ -42,6 +42,11 @@ class Reader:
         """Return the key of a sample."""
         return (self._tables.get(shard) or self._open(shard)).samples[sample][0]
 
+    @property
+    def num_shards(self) -> int:
+        """How many shards there are."""
+        return len(self._shards)
+
     def num_samples(self, shard: int) -> int:
         """Return how many samples a shard has."""
         return int(self._shards.num_samples[shard])

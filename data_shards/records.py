@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from data_shards.members import LABEL, RECORD
+from data_shards.shown import shown
 
 NO_LABEL = -1
 MAX_LABEL = 1_000_000
 """A larger label is a mistake: the manifest lists every class up to the largest."""
 MAX_WEIGHT = 1e12
 """A larger weight is a mistake, and the sum over a batch must stay far below what float32 can hold."""
-_MAX_DIGITS, _SHOWN = 20, 60
+_MAX_DIGITS = 20
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,8 @@ def notes(
     named = _named_labels(fields, records.named_labels, names)
     weight = _weight(fields, records.weight)
     if not all(0 <= number <= MAX_LABEL for number in (*labels, *named.values())):
-        shown = _shown([*labels, *named.values()])
-        raise ValueError(f".{RECORD}: labels {shown} are out of range: labels are from 0 to {MAX_LABEL}")
+        found = shown([*labels, *named.values()])
+        raise ValueError(f".{RECORD}: labels {found} are out of range: labels are from 0 to {MAX_LABEL}")
     if not 0 <= weight <= MAX_WEIGHT:
         raise ValueError(f".{RECORD}: weight {weight} is out of range: a weight is from 0 to {MAX_WEIGHT:g}")
     return Notes(label, labels, named, weight)
@@ -73,15 +74,15 @@ def notes(
 
 def _label(content: bytes) -> int:
     """Return the label, NO_LABEL where -1 stands for none."""
-    text = content.strip()
-    if text == b"%d" % NO_LABEL:
+    digits = content.strip()
+    if digits == b"%d" % NO_LABEL:
         return NO_LABEL
-    shown = text[:_SHOWN].decode(errors="replace")
-    if not text.removeprefix(b"-").isdigit():
-        raise ValueError(f".{LABEL}: label is not a number from 0 to {MAX_LABEL}: {shown!a}")
-    if not text.isdigit() or len(text) > _MAX_DIGITS or int(text) > MAX_LABEL:
-        raise ValueError(f".{LABEL}: label {shown} is out of range: labels are from 0 to {MAX_LABEL}")
-    return int(text)
+    text = digits.decode(errors="replace")
+    if not digits.removeprefix(b"-").isdigit():
+        raise ValueError(f".{LABEL}: label is not a number from 0 to {MAX_LABEL}: {shown(text)}")
+    if not digits.isdigit() or len(digits) > _MAX_DIGITS or int(digits) > MAX_LABEL:
+        raise ValueError(f".{LABEL}: label {text[:_MAX_DIGITS]} is out of range: labels are from 0 to {MAX_LABEL}")
+    return int(digits)
 
 
 def _fields(record: bytes) -> dict[str, Any]:
@@ -135,9 +136,4 @@ def _whole(given: object, name: str) -> int:
 
 
 def _not_numbers(name: str, given: object) -> ValueError:
-    return ValueError(f".{RECORD}: weight or labels are not numbers: {name} is {_shown(given)}")
-
-
-def _shown(given: object) -> str:
-    words = ascii(given)
-    return words if len(words) <= _SHOWN else f"{words[:_SHOWN]} ..."
+    return ValueError(f".{RECORD}: weight or labels are not numbers: {name} is {shown(given)}")

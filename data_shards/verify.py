@@ -11,6 +11,7 @@ from pathlib import Path
 
 from data_shards import decode, processes
 from data_shards.adopt import modalities
+from data_shards.batch import Sample
 from data_shards.config import (
     AudioConfig,
     DataConfig,
@@ -183,7 +184,7 @@ def verify_shard(
         except BadSampleError as error:
             report.bad.append(Bad(entry.name, key, str(error)))
             continue
-        if reason := _fault_of_the_rest(reader, number, intake.config, report):
+        if reason := _fault_of_the_rest(reader, number, sample, report):
             report.bad.append(Bad(entry.name, key, reason))
             continue
         labels = all_labels(sample)
@@ -208,12 +209,12 @@ def _checked_index(folder: LocalFolder, entry: ShardEntry) -> TarIndex:
     return index
 
 
-def _fault_of_the_rest(reader: Reader, number: int, config: DataConfig, report: Report) -> str:
+def _fault_of_the_rest(reader: Reader, number: int, sample: Sample, report: Report) -> str:
     """Count the shapes of a sample's members, decoded whole; return the fault of what no draw so far has asked for.
 
     Of a clip a training decodes some frames, other ones each time: in the end all of them.
     """
-    taken = {*config.modalities(), *(("motion",) if config.flow else ())}
+    taken = {*sample.lengths, *(("motion",) if "flow" in sample.lengths else ())}
     for extension, content in reader.sample(0, number)[1].items():
         if (decoded := content_of(extension)) in taken and decoded and not is_absent(extension, content):
             try:

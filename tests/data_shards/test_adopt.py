@@ -34,6 +34,12 @@ def test_folders_of_tars_become_splits(tmp_path: Path, text_shards: TextShards) 
     assert adopted.split("train").shards[1].modalities == {"text": 4}
 
 
+def test_a_split_is_the_same_in_capitals(tmp_path: Path, text_shards: TextShards) -> None:
+    text_shards(tmp_path, [3], "Train")
+    adopted = text_shards(tmp_path, [2], "TEST")
+    assert {name: split.num_samples for name, split in adopted.splits.items()} == {"test": 2, "train": 3}
+
+
 def test_tars_in_the_folder_itself_are_the_train_split(tmp_path: Path, write_tar: WriteTar) -> None:
     write_tar(tmp_path / "laion-000.tar", [("a.txt", b"x"), ("a.json", b"{}")])
     before = (tmp_path / "laion-000.tar").read_bytes()

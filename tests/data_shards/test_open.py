@@ -66,6 +66,26 @@ def test_a_bad_sample_is_replaced_by_the_same_one_on_every_rank_and_after_a_resu
     assert "not what was written" in lines[0]["reason"]
 
 
+def test_a_shard_in_which_all_is_bad_is_replaced_by_others(
+    tmp_path: Path, write_tar: WriteTar, config: DataConfig
+) -> None:
+    write_tar(Path(config.shards) / "train/alone.tar", [("alone.txt", b""), ("alone.cls", b"0")])
+    adopt.index(Path(config.shards))
+    config, listed = replace(config, max_bad_rate=0.05), tmp_path / "quarantine.jsonl"
+    first = keys_of(open_train(config, listed), range(10))
+    assert "alone" not in sum(first, ())
+    assert "alone" in listed.read_text()
+    assert keys_of(open_train(config, listed), range(10)) == first
+
+
+def test_a_split_in_which_all_is_bad_ends_the_run(tmp_path: Path, write_tar: WriteTar) -> None:
+    write_tar(tmp_path / "train/0.tar", [(f"{n}.txt", b"") for n in range(12)])
+    adopt.index(tmp_path)
+    config = replace(CONFIG, shards=str(tmp_path), max_bad_rate=1.0)
+    with pytest.raises(ValueError, match=r"16 samples of it in a row are bad, and so are as many of other shards"):
+        keys_of(open_train(config, tmp_path / "bad.jsonl"), range(1))
+
+
 def test_too_many_bad_samples_end_the_run_with_their_list(tmp_path: Path, config: DataConfig) -> None:
     for key in (b"tr001_0005", b"tr001_0006"):
         flip(Path(config.shards) / "train/000001.tar", key)
