@@ -9,6 +9,7 @@ Standard library only: on a cluster with containers it runs under the host's pyt
 
 import json
 import os
+import socket
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,8 +19,10 @@ from typing import Any
 from launch.folder import RunFolder
 from launch.restarts import FINISHED, RUN_ME_AGAIN, Attempt
 from trainer import checkpoint_names
+from trainer.process import start_ticks
 
 HEARTBEAT_SECONDS = 2.0
+SILENT_SECONDS = 10 * HEARTBEAT_SECONDS
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,13 @@ class RankRecord:
     """Exit status; None while it runs, and for ever if it was killed."""
     seen_at: float = 0.0
     """Its last heartbeat, or when it left; Unix seconds."""
+    start_ticks: int = 0
+    """When its process began, which tells it from a later one of the same id."""
+
+    @staticmethod
+    def here(rank: int, node: str = "") -> "RankRecord":
+        """Return the record of this process."""
+        return RankRecord(rank, node or socket.gethostname(), os.getpid(), start_ticks=start_ticks(os.getpid()))
 
 
 def begin(folder: RunFolder, *, job_id: str, nodes: Sequence[str]) -> Attempt:
@@ -52,7 +62,7 @@ def begin(folder: RunFolder, *, job_id: str, nodes: Sequence[str]) -> Attempt:
 def end(folder: RunFolder, number: int, status: int) -> Attempt:
     """Record how an attempt ended and return it."""
     attempt = replace(
-        _read_attempt(folder, number),
+        read(folder, number),
         ended_at=time.time(),
         status=status,
         last_step=newest_step(folder),
@@ -64,11 +74,22 @@ def end(folder: RunFolder, number: int, status: int) -> Attempt:
 
 def history(folder: RunFolder) -> list[Attempt]:
     """Return all attempts, oldest first; one that Slurm took away has the step that the next one went on from."""
-    attempts = [_read_attempt(folder, number) for number in _numbers(folder)]
+    attempts = [read(folder, number) for number in _numbers(folder)]
     for index, attempt in enumerate(attempts[:-1]):
         if attempt.ended_at is None:
             attempts[index] = replace(attempt, last_step=attempts[index + 1].first_step)
     return attempts
+
+
+def read(folder: RunFolder, number: int) -> Attempt:
+    """Return one attempt, as far as it was recorded."""
+    for name in ("end.json", "start.json"):
+        path = attempt_folder(folder, number) / name
+        if path.is_file():
+            values = _read(path)
+            values |= {key: tuple(values[key]) for key in ("nodes", "failed_nodes")}
+            return Attempt(**values)
+    return Attempt(number, "", (), 0.0, 0)
 
 
 def current(folder: RunFolder) -> int:
@@ -117,16 +138,6 @@ def newest_step(folder: RunFolder) -> int:
 def _numbers(folder: RunFolder) -> list[int]:
     # A folder without start.json is being made, or its maker died: its number is taken all the same.
     return sorted(int(path.name) for path in folder.attempts_folder.glob("[0-9]*"))
-
-
-def _read_attempt(folder: RunFolder, number: int) -> Attempt:
-    for name in ("end.json", "start.json"):
-        path = attempt_folder(folder, number) / name
-        if path.is_file():
-            values = _read(path)
-            values |= {key: tuple(values[key]) for key in ("nodes", "failed_nodes")}
-            return Attempt(**values)
-    return Attempt(number, "", (), 0.0, 0)
 
 
 def _read(path: Path) -> dict[str, Any]:

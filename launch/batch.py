@@ -15,7 +15,8 @@ from pathlib import Path
 
 from launch import attempts
 from launch.folder import RunFolder
-from launch.restarts import FAILED, FINISHED, RUN_ME_AGAIN, RestartConfig, bad_nodes, verdict
+from launch.holder import refuse_if_trained
+from launch.restarts import BAD_INPUT, FAILED, FINISHED, RUN_ME_AGAIN, RestartConfig, bad_nodes, verdict
 
 JOB = "PERCEIVER_JOB"
 """The job's id in words that name no other: by the SLURM_JOB_ID of its last task a whole array would be requeued."""
@@ -33,6 +34,8 @@ FINAL = ("pending execution", "presently disabled", "permission denied", "Invali
 def begin(folder: RunFolder) -> str:
     """Start the record of a new attempt and return the shell lines that its ranks need."""
     job_id = os.environ[JOB]
+    # One of Slurm was superseded by this job, or is this job itself before its requeue.
+    refuse_if_trained(folder)
     nodes = _scontrol("show", "hostnames", os.environ["SLURM_JOB_NODELIST"]).split()
     attempt = attempts.begin(folder, job_id=job_id, nodes=nodes)
     where = f"job {job_id} on {' '.join(nodes)}"
@@ -55,9 +58,11 @@ def end(folder: RunFolder, status: int, config: RestartConfig) -> int:
         _log(f"attempt {number} was superseded by attempt {attempts.current(folder)} and leaves the job to it")
         return status
     attempts.end(folder, number, status)
+    # Limits are those of a submission; what is known of nodes stays.
     history = attempts.history(folder)
+    own = [attempt for attempt in history if attempt.job_id == os.environ[JOB]]
     stop_requested = folder.stop_path.exists()
-    decision = verdict(history, config, stop_requested=stop_requested)
+    decision = verdict(own, config, stop_requested=stop_requested)
     _log(f"attempt {number} ended with status {status}: {decision.reason}")
     if decision.again:
         requeue(os.environ[JOB], exclude=bad_nodes(history, config))
@@ -131,7 +136,11 @@ def main(words: list[str]) -> int:
     """Run `begin RUN` or `end RUN STATUS MAX_REQUEUES MAX_FAILURES EXCLUDE_AFTER`."""
     folder = RunFolder(Path(words[1]))
     if words[0] == "begin":
-        sys.stdout.write(begin(folder) + "\n")
+        try:
+            sys.stdout.write(begin(folder) + "\n")
+        except ValueError as refusal:
+            _log(str(refusal))
+            return BAD_INPUT
         return 0
     status, *limits = (int(word) for word in words[2:])
     return end(folder, status, RestartConfig(*limits))

@@ -53,7 +53,7 @@ def train(
     if procs:
         from launch import local
 
-        raise typer.Exit(local.start(load(config, overrides or ()), run, procs, as_json=as_json))
+        raise typer.Exit(local.start(load(config, overrides or ()), run, procs, take_over=take_over, as_json=as_json))
 
     from launch import train as training
 

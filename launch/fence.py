@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from launch.attempts import HEARTBEAT_SECONDS, attempt_folder
 from launch.folder import RunFolder
 
 NUMBER = "PERCEIVER_ATTEMPT"
+SUPERVISOR = "PERCEIVER_SUPERVISOR"
+"""Process id of the local supervisor, which holds the run's lock for its ranks."""
 
 
 class SupersededError(RuntimeError):
@@ -27,17 +30,22 @@ class Fence:
     """Says whether this process may still write into the run."""
 
     successor: Path | None
-    """Folder of the next attempt; None for a process that nobody supervises, which has a lock of the kernel instead."""
+    """Folder of the next attempt; None for a process that has none itself, such as one that only evaluates."""
 
     @staticmethod
     def of(folder: RunFolder, environment: Mapping[str, str] = os.environ) -> "Fence":
         """Return the fence of the attempt that the environment names."""
         number = environment.get(NUMBER)
-        return Fence(attempt_folder(folder, int(number) + 1) if number else None)
+        return Fence.before(folder, int(number)) if number else Fence(None)
+
+    @staticmethod
+    def before(folder: RunFolder, number: int) -> "Fence":
+        """Return the fence of the attempt of this number."""
+        return Fence(attempt_folder(folder, number + 1))
 
     @property
     def is_supervised(self) -> bool:
-        """Whether this process belongs to an attempt."""
+        """Whether somebody else began the attempt of this process."""
         return self.successor is not None
 
     @property
@@ -52,18 +60,22 @@ class Fence:
                 f"attempt {self.successor} has begun; this process belongs to an earlier one and stops"
             )
 
-    def watch(self, heartbeat: Path) -> None:
+    def watch(self, heartbeat: Path) -> threading.Event:
         """End this process soon after a later attempt has begun, even while it waits for a rank that is gone.
 
         Until then touch `heartbeat`, so that the rank that fell silent first can be told from those that waited for it.
+        The watch ends when the event that is returned is set.
         """
-        threading.Thread(target=self._watch, args=(heartbeat,), name="fence", daemon=True).start()
+        over = threading.Event()
+        threading.Thread(target=self._watch, args=(heartbeat, over), name="fence", daemon=True).start()
+        return over
 
-    def _watch(self, heartbeat: Path) -> None:
-        pause = threading.Event()
+    def _watch(self, heartbeat: Path, over: threading.Event) -> None:
         while self.is_open:
-            os.utime(heartbeat)
-            pause.wait(HEARTBEAT_SECONDS)
+            with suppress(OSError):  # a folder that is away for a moment must not end the watch
+                os.utime(heartbeat)
+            if over.wait(HEARTBEAT_SECONDS):
+                return
         sys.stderr.write(f"attempt {self.successor} has begun; this process belongs to an earlier one and ends\n")
         sys.stderr.flush()
         # No clean-up: it would wait for the other ranks, or write.

@@ -84,6 +84,11 @@ class RunFolder:
         return self.path / "lock"
 
     @property
+    def unfinished_path(self) -> Path:
+        """There while a run is made in a folder that was there before it: all that is in the folder is ours."""
+        return self.path / ".unfinished"
+
+    @property
     def ledger_folder(self) -> Path:
         """One JSON file an attempt: where, how long, how far, and why it ended."""
         return self.path / "ledger"
@@ -103,10 +108,17 @@ class RunFolder:
         """Whether a run was made here."""
         return self.config_path.is_file()
 
+    def refuse_foreign(self) -> None:
+        """Raise ValueError if the folder holds something else than a run."""
+        if self.exists or self.unfinished_path.exists() or not self.path.is_dir():
+            return
+        # Of a disk that was mounted for the run.
+        if any(entry.name != "lost+found" for entry in self.path.iterdir()):
+            raise ValueError(f"{self.path}: is not empty and has no config.yaml of a run; choose another --run folder")
+
     def create(self) -> None:
         """Make the folder; ValueError if it holds something else or cannot be written."""
-        if self.path.is_dir() and not self.exists and any(self.path.iterdir()):
-            raise ValueError(f"{self.path}: is not empty and has no config.yaml of a run; choose another --run folder")
+        self.refuse_foreign()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             for folder in (self.checkpoints_folder, self.tensorboard_folder, self.logs_folder, self.pictures_folder):

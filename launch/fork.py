@@ -31,9 +31,12 @@ def fork(path: Path, new_path: Path, overrides: Sequence[str], which: str = NEWE
     config = absolute(load(old.config_path, overrides))
     changes = difference(load(old.config_path), config)
     source = _checked(old, config, which, changes)
-    open_run(config, new)
-    if source is not None:
-        _share(source, new.checkpoints_folder / source.name)
+
+    def with_checkpoint(made: RunFolder) -> None:
+        if source is not None:
+            _share(source, made.checkpoints_folder / source.name)
+
+    open_run(config, new, more=with_checkpoint)
     step = step_of(source) if source else 0
     sys.stdout.write(f"{as_typed(new.path)}: goes on from step {step} of {as_typed(old.path)}\n")
     for line in changes:

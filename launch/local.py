@@ -17,9 +17,11 @@ OUTCOMES = {FINISHED: "finished", RUN_ME_AGAIN: "preempted"}
 """By exit status; any other failed."""
 
 
-def start(config: RunConfig, path: Path, num_processes: int, *, as_json: bool = False) -> int:
+def start(config: RunConfig, path: Path, num_processes: int, *, take_over: bool = False, as_json: bool = False) -> int:
     """Make or reopen the run, then train it under supervision; return the exit status."""
-    status, state = _start(absolute(config), RunFolder(path.resolve()), num_processes, as_json=as_json)
+    status, state = _start(
+        absolute(config), RunFolder(path.resolve()), num_processes, take_over=take_over, as_json=as_json
+    )
     if as_json:
         sys.stdout.write(json.dumps(state) + "\n")
     return status
@@ -50,12 +52,13 @@ def sweep(
 
 
 def _start(
-    config: RunConfig, folder: RunFolder, num_processes: int, *, as_json: bool
+    config: RunConfig, folder: RunFolder, num_processes: int, *, take_over: bool = False, as_json: bool
 ) -> tuple[int, dict[str, str | int]]:
     """Train a run; return the exit status, and in the words of --json how it ended."""
     config.train.micro_batches_per_rank(num_processes)
-    open_run(config, folder)
+    open_run(config, folder, num_processes)
     # With --json standard output is for one object alone.
-    status = supervise(folder, num_processes, RestartConfig(), output=sys.stderr.fileno() if as_json else None)
+    output = sys.stderr.fileno() if as_json else None
+    status = supervise(folder, num_processes, RestartConfig(), take_over=take_over, output=output)
     outcome, step = OUTCOMES.get(status, "failed"), attempts.newest_step(folder)
     return status, {"outcome": outcome, "step": step, "run": str(folder.path)}

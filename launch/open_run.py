@@ -1,50 +1,161 @@
 """A run's folder is made, or is found to hold the same run."""
 
 import os
+import shutil
+import socket
 import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
 
 from configs.run import RunConfig, difference, dump, load
+from data_shards import durable
 from data_shards.display import masked
+from launch.activations import planned
 from launch.fence import Fence
 from launch.folder import RunFolder
 from launch.freeze import changed_files, freeze
-from launch.loaders import check_evaluation, label_names
+from launch.holder import refuse_if_trained
+from launch.loaders import check_evaluation, eval_split, label_names, open_eval_split, train_loader
 from launch.submission import refuse_if_queued
+from trainer.lock import RunLock
+from trainer.process import lives
+from trainer.world import World
 
 
-def open_run(config: RunConfig, folder: RunFolder) -> None:
-    """Make the run's folder, or check that the run in it is this one; ValueError with what differs."""
-    if folder.exists:
-        changes = difference(load(folder.config_path), config)
-        if changes:
-            raise ValueError(
-                "\n  ".join(
-                    [
-                        f"{folder.path}: holds a run with another configuration; go on with that one "
-                        f"(perceiver train {folder.config_path} --run {folder.path}) or choose another --run folder:",
-                        *changes,
-                    ]
-                )
+def open_run(
+    config: RunConfig, folder: RunFolder, world_size: int = 1, *, more: Callable[[RunFolder], None] = lambda _: None
+) -> None:
+    """Make the run's folder, or check that the run in it is this one; ValueError with what differs.
+
+    A new run is there as a whole or not at all, with what `more` writes into it, and only once all that can be known
+    of it before its first step is known. One that has not begun may still change.
+    """
+    changes = difference(load(folder.config_path), config) if folder.exists else []
+    if changes and _has_begun(folder):
+        raise ValueError(
+            "\n  ".join(
+                [
+                    f"{folder.path}: holds a run with another configuration; go on with that one "
+                    f"(perceiver train {folder.config_path} --run {folder.path}) or choose another --run folder:",
+                    *changes,
+                ]
             )
+        )
     label_names(config)
-    if not folder.exists:
-        check_evaluation(config)
     if not Fence.of(folder).is_supervised:
         refuse_if_queued(folder)
+    if changes or not folder.exists:
+        _refuse_what_cannot_train(config, folder, world_size)
+    if not folder.exists:
+        _publish(config, folder, more)
+    elif changes:
+        _change(config, folder, changes)
+    # A copy that somebody removed; a run that is made has one already.
+    freeze(folder.code_folder)
+    _tell_other_code(folder)
+
+
+def _refuse_what_cannot_train(config: RunConfig, folder: RunFolder, world_size: int) -> None:
+    """Raise ValueError for all that the first step would meet, as far as it can be known without the other ranks."""
+    check_evaluation(config)
+    config.train.micro_batches_per_rank(world_size)
+    planned(config, world_size)
+    first = World(0, world_size, 0, torch.device("cpu"))
+    # Threads begin with the first batch, processes would begin now.
+    quick = replace(config, data=replace(config.data, num_processes=0))
+    train_loader(quick, folder.quarantine_path, first).close()
+    split, _ = eval_split(quick)
+    if split:
+        open_eval_split(quick, split, folder.quarantine_path, first).loader.close()
+
+
+def _publish(config: RunConfig, folder: RunFolder, more: Callable[[RunFolder], None]) -> None:
+    """Make the whole run in a hidden folder beside its own; one rename publishes it."""
+    try:
+        if folder.path.is_dir():
+            _publish_inside(config, folder, more)
+            return
+        folder.path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(folder.path.parent)
+        beside = RunFolder(folder.path.with_name(hidden_name(os.getpid())))
+        try:
+            _fill(config, beside, more)
+            durable.publish(beside.path, folder.path)
+        finally:
+            shutil.rmtree(beside.path, ignore_errors=True)
+    except OSError as error:
+        if folder.exists:
+            raise ValueError(f"{folder.path}: another start has just made this run; start again") from error
+        raise ValueError(
+            f"{folder.path}: cannot be written ({error.strerror}); choose another --run folder or mend its rights"
+        ) from error
+
+
+def _publish_inside(config: RunConfig, folder: RunFolder, more: Callable[[RunFolder], None]) -> None:
+    """Make the run in a folder that is there, such as a mount point or one of an administrator's making.
+
+    It cannot be replaced, so a mark says that what is in it is ours and not finished; config.yaml comes last.
+    """
+    folder.refuse_foreign()
+    with RunLock(folder.unfinished_path):
+        shutil.rmtree(folder.code_folder, ignore_errors=True)
+        shutil.rmtree(folder.checkpoints_folder, ignore_errors=True)
+        _fill(config, folder, more)
+        durable.sync_tree(folder.path)
+        folder.unfinished_path.unlink()
+
+
+def _fill(config: RunConfig, folder: RunFolder, more: Callable[[RunFolder], None]) -> None:
     folder.create()
     freeze(folder.code_folder)
-    if not Fence.of(folder).is_supervised:
-        # Otherwise whoever resumed the run did it: a stop may have come while the ranks started.
-        folder.stop_path.unlink(missing_ok=True)
-    if not folder.exists:
-        # Written last: a folder with a config.yaml is a run.
-        beside = folder.config_path.with_suffix(f".{os.getpid()}")
-        content = dump(config)
-        beside.write_text(content)
+    more(folder)
+    _write_config(config, folder)
+
+
+def _write_config(config: RunConfig, folder: RunFolder) -> None:
+    """Write what makes a folder a run, so that it is on the disk when this returns."""
+    content = dump(config)
+    with durable.beside(folder.config_path) as hidden:
+        hidden.write_text(content)
         if masked(content) != content:
             # A restart needs the password in the URL; the others who may look into the run do not.
-            beside.chmod(0o600)
-        beside.replace(folder.config_path)
+            hidden.chmod(0o600)
+
+
+def hidden_name(pid: int | str) -> str:
+    """Return the name of the folder in which a process of this host makes a run."""
+    return f".perceiver-{socket.gethostname()}-{pid}.new"
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove what starts on this host left that were killed while they made a run here."""
+    for left in parent.glob(hidden_name("*")):
+        pid = left.name.removesuffix(".new").rpartition("-")[2]
+        if not lives(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _has_begun(folder: RunFolder) -> bool:
+    """Return whether a step was made, or there is a checkpoint to make one from."""
+    if any(folder.checkpoints_folder.glob("step_*")):
+        return True
+    return folder.metrics_path.exists() and b'"kind": "train"' in folder.metrics_path.read_bytes()
+
+
+def _change(config: RunConfig, folder: RunFolder, changes: list[str]) -> None:
+    """Give another configuration to a run that has not begun, such as one whose first start was refused."""
+    refuse_if_trained(folder)
+    with RunLock(folder.lock_path):
+        # It may list samples of other data.
+        folder.quarantine_path.unlink(missing_ok=True)
+        _write_config(config, folder)
+    sys.stderr.write("\n  ".join([f"note: {folder.path} had not begun; it is changed:", *changes]) + "\n")
+
+
+def _tell_other_code(folder: RunFolder) -> None:
     changed = changed_files(folder.code_folder)
     if changed:
         sys.stderr.write(

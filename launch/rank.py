@@ -6,7 +6,6 @@ stops itself when a later attempt has begun, and records how it left.
 
 import os
 import signal
-import socket
 import sys
 import traceback
 from collections.abc import Mapping
@@ -18,13 +17,17 @@ from typing import NoReturn
 from data_shards.display import printable_lines
 from launch import attempts
 from launch.attempts import RankRecord
-from launch.fence import NUMBER, Fence
+from launch.fence import NUMBER, SUPERVISOR, Fence
 from launch.folder import RunFolder
 from launch.restarts import RUN_ME_AGAIN
+from trainer.process import end_with_parent
 
 
 def main(folder: RunFolder) -> int:
     """Run this rank of the attempt that the environment names and return its exit status."""
+    if SUPERVISOR in os.environ:
+        # Killed without a word, it would leave ranks behind that nobody watches.
+        end_with_parent(int(os.environ[SUPERVISOR]))
     # Until the training has handlers of its own there is nothing to save, so a signal ends the rank in good order.
     # That of the time limit or of preemption is USR2, Slurm's last word is TERM.
     for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT):
@@ -32,7 +35,7 @@ def main(folder: RunFolder) -> int:
     os.environ.update(torch_variables(os.environ))
     rank, attempt = int(os.environ["RANK"]), int(os.environ[NUMBER])
     _redirect(log_path(folder, attempt, rank))
-    record = RankRecord(rank, os.environ.get("SLURMD_NODENAME") or socket.gethostname(), os.getpid())
+    record = RankRecord.here(rank, os.environ.get("SLURMD_NODENAME", ""))
     Fence.of(folder).watch(attempts.write_rank(folder, attempt, record))
     status = _train(folder)
     attempts.write_rank(folder, attempt, replace(record, status=status))

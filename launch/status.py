@@ -16,11 +16,11 @@ from configs.run import load
 from data_shards.display import printable
 from launch import attempts, submission
 from launch.folder import RunFolder, as_typed, runs_at
+from launch.holder import holder
 from launch.queue import UNKNOWN, Job
 from launch.restarts import Attempt
-from trainer import ledger, lock
+from trainer import ledger
 
-SILENT_SECONDS = 10 * attempts.HEARTBEAT_SECONDS
 RUNS = Path("runs")
 State = dict[str, str | int | float | None]
 COLUMNS = {
@@ -89,8 +89,8 @@ def state_of(
     """Return the state of a run in a word, and why it is in it."""
     if job is not None and not job.is_over and not (job.state == UNKNOWN and is_finished):
         return job.state.lower(), job.reason or _silent(folder, history)
-    if holder := lock.holder(folder.lock_path):
-        return "running", holder
+    if words := holder(folder):
+        return "running", words
     if is_finished:
         return "finished", None
     if folder.stop_path.exists():
@@ -149,7 +149,9 @@ def _cell(name: str, value: str | float | None) -> str:
 def _silent(folder: RunFolder, history: Sequence[Attempt]) -> str | None:
     """Return which ranks of the newest attempt gave no heartbeat lately, in words."""
     records = attempts.ranks(folder, history[-1].number) if history else []
-    late = [record for record in records if record.status is None and time.time() - record.seen_at > SILENT_SECONDS]
+    late = [
+        record for record in records if record.status is None and time.time() - record.seen_at > attempts.SILENT_SECONDS
+    ]
     return f"no heartbeat of {', '.join(f'rank {each.rank} on {each.node}' for each in late)}" if late else None
 
 

@@ -8,7 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from launch import attempts, queue, status, submission
+from launch.attempts import RankRecord
 from launch.folder import RunFolder, as_typed, runs_at
+from trainer.process import start_ticks
 
 
 def stop(path: Path) -> int:
@@ -53,7 +55,7 @@ def _kill_local(folder: RunFolder) -> int:
     living = [
         record
         for record in attempts.ranks(folder, attempts.current(folder))
-        if record.status is None and record.node == socket.gethostname() and _runs(record.pid, folder)
+        if record.status is None and record.node == socket.gethostname() and _runs(record, folder)
     ]
     for record in living:
         with suppress(ProcessLookupError):
@@ -61,8 +63,11 @@ def _kill_local(folder: RunFolder) -> int:
     return len(living)
 
 
-def _runs(pid: int, folder: RunFolder) -> bool:
-    """Return whether the process is a rank of the run: its id may belong to another by now."""
+def _runs(record: RankRecord, folder: RunFolder) -> bool:
+    """Return whether the process is the rank that was recorded: its id may belong to another by now."""
+    if record.start_ticks:
+        return start_ticks(record.pid) == record.start_ticks
+    # Recorded by an earlier release.
     with suppress(OSError):
-        return os.fsencode(folder.path) in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return os.fsencode(folder.path) in Path(f"/proc/{record.pid}/cmdline").read_bytes()
     return False

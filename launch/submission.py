@@ -3,7 +3,8 @@
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -11,6 +12,7 @@ from uuid import uuid4
 from launch import attempts, cluster, queue, slurm
 from launch.cluster import ClusterConfig
 from launch.folder import RunFolder
+from launch.holder import refuse_if_trained
 from launch.restarts import bad_nodes
 
 
@@ -31,17 +33,18 @@ class Submission:
 
 
 def send(folders: Sequence[RunFolder], profile: ClusterConfig) -> list[Submission]:
-    """Submit runs that exist, several as job arrays; ValueError if one of them is in the queue already."""
+    """Submit runs that exist, several as job arrays; ValueError if one is in the queue already or is trained."""
     for folder in folders:
-        refuse_if_queued(folder)
-        folder.stop_path.unlink(missing_ok=True)
+        refuse_if_taken(folder)
+    for folder in folders:
         _write(folder.cluster_path, cluster.dump(profile))
     avoided = {node for folder in folders for node in bad_nodes(attempts.history(folder), profile.restarts)}
     name = job_name(folders[0])
     submissions: list[Submission] = []
     for part in arrays(folders, queue.max_array_tasks() if len(folders) > 1 else 0):
         try:
-            job_ids = slurm.submit(part, profile, job_name=name, exclude=sorted(avoided))
+            with _without_stops(part):
+                job_ids = slurm.submit(part, profile, job_name=name, exclude=sorted(avoided))
         except ValueError as error:
             if not submissions:
                 raise
@@ -75,6 +78,12 @@ def job(folder: RunFolder) -> queue.Job | None:
     return queue.find(submission.job_id, submission.job_name) if submission else None
 
 
+def refuse_if_taken(folder: RunFolder) -> None:
+    """Raise ValueError if a job of this run waits or runs, or a start without Slurm trains in it."""
+    refuse_if_queued(folder)
+    refuse_if_trained(folder)
+
+
 def refuse_if_queued(folder: RunFolder) -> None:
     """Raise ValueError if a job of this run waits or runs: two would write into one folder."""
     submission, found = read(folder), job(folder)
@@ -90,6 +99,20 @@ def job_name(folder: RunFolder) -> str:
     """Return a name for a job of this run that no other has."""
     readable = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in folder.path.name)
     return f"{readable}-{uuid4().hex[:8]}"
+
+
+@contextmanager
+def _without_stops(folders: Sequence[RunFolder]) -> Iterator[None]:
+    """Take stops of the runs' users away before a job can see them; if it is refused they hold on."""
+    stopped = [folder for folder in folders if folder.stop_path.exists()]
+    for folder in stopped:
+        folder.stop_path.unlink()
+    try:
+        yield
+    except BaseException:
+        for folder in stopped:
+            folder.stop_path.touch()
+        raise
 
 
 def _write(path: Path, text: str) -> None:

@@ -28,7 +28,8 @@ def submit(config: RunConfig, path: Path, profile: ClusterConfig, *, dry_run: bo
     if dry_run:
         return _show(config, script, planned, as_json=as_json)
     _refuse_finished(folder, config)
-    open_run(config, folder)
+    submission.refuse_if_taken(folder)
+    open_run(config, folder, profile.world_size)
     return _send([folder], profile, planned, as_json=as_json)
 
 
@@ -75,9 +76,9 @@ def sweep(
     if len(going_on) < len(runs):
         sys.stderr.write(f"note: {len(runs) - len(going_on)} of {len(runs)} runs are finished and not submitted\n")
     for _, folder in going_on:
-        submission.refuse_if_queued(folder)
+        submission.refuse_if_taken(folder)
     for config, folder in going_on:
-        open_run(config, folder)
+        open_run(config, folder, profile.world_size)
     return _send([folder for _, folder in going_on], profile, planned, as_json=as_json) if going_on else 0
 
 

@@ -1,6 +1,5 @@
 """A run's ranks on this machine, restarted by the same rules as on a cluster."""
 
-import fcntl
 import os
 import signal
 import socket
@@ -13,44 +12,59 @@ from types import FrameType
 
 from launch import attempts, inherited
 from launch.batch import free_port, preferred_port
-from launch.fence import NUMBER
+from launch.fence import NUMBER, SUPERVISOR
 from launch.folder import RunFolder
 from launch.restarts import FINISHED, RUN_ME_AGAIN, RestartConfig, verdict
+from trainer.lock import RunLock
 
 STRAGGLER_SECONDS = 60.0
 
 
-def supervise(folder: RunFolder, num_processes: int, config: RestartConfig, *, output: int | None = None) -> int:
+def supervise(
+    folder: RunFolder,
+    num_processes: int,
+    config: RestartConfig,
+    *,
+    take_over: bool = False,
+    output: int | None = None,
+) -> int:
     """Run the ranks in the run's frozen code until the run has ended for good; return the exit status.
 
     `output` is the file descriptor for what rank 0 shows on a terminal, in place of standard output.
     """
-    with _only_one(folder):
+    with RunLock(folder.lock_path, take_over=take_over) as lock:
+        # Only now: a start that is refused must not take away a stop that is meant for the first.
+        folder.stop_path.unlink(missing_ok=True)
+        num_before = attempts.current(folder)
         while True:
             attempt = attempts.begin(folder, job_id="", nodes=[socket.gethostname()])
-            status = _attempt(folder, attempt.number, num_processes, output)
+            status = _attempt(folder, attempt.number, num_processes, lock.descriptor, output)
             attempts.end(folder, attempt.number, status)
-            decision = verdict(attempts.history(folder), config, stop_requested=folder.stop_path.exists())
+            own = [each for each in attempts.history(folder) if each.number > num_before]
+            decision = verdict(own, config, stop_requested=folder.stop_path.exists())
             sys.stderr.write(f"perceiver: attempt {attempt.number} ended with status {status}: {decision.reason}\n")
             if not decision.again:
                 return status
 
 
-def _attempt(folder: RunFolder, number: int, num_processes: int, output: int | None) -> int:
+def _attempt(folder: RunFolder, number: int, num_processes: int, lock: int, output: int | None) -> int:
     shared = inherited.of_local_ranks() | {
         NUMBER: str(number),
+        SUPERVISOR: str(os.getpid()),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port(preferred_port(os.getpid(), number))),
         "WORLD_SIZE": str(num_processes),
         "LOCAL_WORLD_SIZE": str(num_processes),
     }
     command = [sys.executable, "-u", "-m", "launch.rank", str(folder.path)]
+    # The ranks hold the lock too: it is free once the last process of the run is gone.
     ranks = [
         subprocess.Popen(
             command,
             cwd=folder.code_folder,
             env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=output,
+            pass_fds=[lock],
         )
         for rank in range(num_processes)
     ]
@@ -87,13 +101,3 @@ def _stop_on_signals(folder: RunFolder) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def _only_one(folder: RunFolder) -> Iterator[None]:
-    with folder.lock_path.open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(f"{folder.lock_path}: another process trains this run; see `perceiver status`") from error
-        yield

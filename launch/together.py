@@ -29,6 +29,6 @@ def together(world: World, work: Callable[[], T]) -> T:
     raise SystemExit(BAD_INPUT)
 
 
-def first_does(world: World, work: Callable[[], None]) -> None:
+def first_does(world: World, work: Callable[[], object]) -> None:
     """Let rank 0 do the work and the others wait for it; it fails on all or on none. Collective."""
     together(world, work if world.is_first else lambda: None)

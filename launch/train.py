@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +13,12 @@ from configs.run import RunConfig
 from data_shards.order import Order
 from data_shards.quarantine import num_listed
 from launch.activations import planned
+from launch.claim import Claim
 from launch.fence import Fence
 from launch.folder import RunFolder, as_typed
 from launch.loaders import absolute, eval_split, identity, open_eval_split, train_loader
 from launch.open_run import open_run
+from launch.restarts import FINISHED, RUN_ME_AGAIN
 from launch.shown import shown
 from launch.together import first_does, together
 from model import cost
@@ -27,7 +29,6 @@ from trainer.engine import Engine
 from trainer.evaluate import Evaluation, evaluate
 from trainer.hang import HangWatch
 from trainer.ledger import Ledger
-from trainer.lock import RunLock
 from trainer.loop import Evaluate, Outcome, fit
 from trainer.memory import fitting
 from trainer.metrics import Meter, Work, measured_peak_flops
@@ -39,32 +40,26 @@ from trainer.sinks import JsonLines, ProgressBar, TensorBoard
 from trainer.watch import StopRequest
 from trainer.world import World
 
-FINISHED, PREEMPTED = 0, 85
-"""Exit statuses; 85 asks to be run again."""
-
 
 def main(config: RunConfig, path: Path, *, take_over: bool = False, as_json: bool = False) -> int:
     """Train the run in the folder to its end or to a stop; return the exit status. Collective."""
     config, folder = absolute(config), RunFolder(path.resolve())
     world = World.from_environment(config.train.collective_timeout_seconds)
     with StopRequest(folder.stop_path, config.train.time_limit_minutes * 60) as stop:
-        first_does(world, lambda: open_run(config, folder))
+        first_does(world, lambda: open_run(config, folder, world.world_size))
         with (
-            _lock(folder, world, take_over=take_over),
+            Claim(folder, world, take_over=take_over) as claim,
             _entry(folder, world) as ledger,
             HangWatch(folder.watch_folder, world, config.watch.hang_seconds) as hang,
         ):
-            outcome, state = _train(config, folder, world, stop, ledger, hang)
+            outcome, state = _train(config, folder, world, stop, ledger, hang, claim.fence)
             ledger.end(outcome if outcome == "finished" else f"{outcome} ({stop.reason or 'asked of another rank'})")
+            status = RUN_ME_AGAIN if outcome == "preempted" else FINISHED
+            claim.leaves_with(status)
     if world.is_first:
         _tell(config, folder, outcome, state, stop.reason, as_json=as_json)
     world.close()
-    return PREEMPTED if outcome == "preempted" else FINISHED
-
-
-def _lock(folder: RunFolder, world: World, *, take_over: bool) -> AbstractContextManager[object]:
-    """Return what keeps a second start out; a supervised attempt has its fence, which a dead host cannot hold."""
-    return nullcontext() if Fence.of(folder).is_supervised else RunLock(folder.lock_path, world, take_over=take_over)
+    return status
 
 
 @contextmanager
@@ -79,7 +74,13 @@ def _entry(folder: RunFolder, world: World) -> Iterator[Ledger]:
 
 
 def _train(
-    config: RunConfig, folder: RunFolder, world: World, stop: StopRequest, ledger: Ledger, hang: HangWatch
+    config: RunConfig,
+    folder: RunFolder,
+    world: World,
+    stop: StopRequest,
+    ledger: Ledger,
+    hang: HangWatch,
+    fence: Fence,
 ) -> tuple[Outcome, RunState]:
     with ExitStack() as stack:
         with ledger.spent("start_up"):
@@ -92,7 +93,7 @@ def _train(
                 train = fitting(network, goal, batches(0), train, world)
             engine = Engine(network, goal, optimizer=config.optimizer, train=train, world=world)
             stack.callback(engine.close)
-            store = _store(config, folder, world)
+            store = _store(config, folder, world, fence)
             stack.callback(store.close)
             loaded = store.load(engine)
             state = loaded.state if loaded else RunState()
@@ -121,10 +122,8 @@ def _train(
         )
 
 
-def _store(config: RunConfig, folder: RunFolder, world: World) -> Store:
-    return Store(
-        folder.checkpoints_folder, config.checkpoint, world, identity=identity(config), guard=Fence.of(folder).check
-    )
+def _store(config: RunConfig, folder: RunFolder, world: World, fence: Fence) -> Store:
+    return Store(folder.checkpoints_folder, config.checkpoint, world, identity=identity(config), guard=fence.check)
 
 
 def _evaluation(

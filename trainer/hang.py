@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Self
 
 from data_shards.display import printable
+from trainer.process import lives
 from trainer.world import World
 
 _VERDICT = "verdict.json"
@@ -194,7 +195,7 @@ class HangWatch:
         # Who leaves breaks the exchange that the others wait in, and they would leave before they have written.
         _wait(lambda: all(self._stacks_path(beat.rank).exists() for beat in present), _GRACE_SECONDS)
         if others:
-            _wait(lambda: not any(_lives(pid) for pid in others), _GRACE_SECONDS)
+            _wait(lambda: not any(lives(pid) for pid in others), _GRACE_SECONDS)
             _signal(others, signal.SIGKILL)
         os._exit(1)
 
@@ -207,7 +208,7 @@ class HangWatch:
         deadline = time.monotonic() + patience
         while True:
             here = [beat for beat, _ in self._listen().values() if beat.host == socket.gethostname()]
-            missing = [f"rank {beat.rank} (process {beat.pid})" for beat in here if not _lives(beat.pid)]
+            missing = [f"rank {beat.rank} (process {beat.pid})" for beat in here if not lives(beat.pid)]
             if missing or time.monotonic() >= deadline:
                 return missing
             time.sleep(0.1)
@@ -224,12 +225,3 @@ def _wait(done: Callable[[], bool], seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while not done() and time.monotonic() < deadline:
         time.sleep(0.1)
-
-
-def _lives(pid: int) -> bool:
-    """Return whether a process runs or can run again; a zombie does not."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state not in ("Z", "X")

@@ -1,6 +1,8 @@
 """World: which of how many processes this is, on which device, and what they agree on."""
 
 import os
+import socket
+import sys
 import time
 import weakref
 from collections.abc import Mapping
@@ -11,12 +13,13 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch._C._distributed_c10d import HashStore
+from torch._C._distributed_c10d import HashStore, TCPStore
 
 T = TypeVar("T")
 
 # For gloo's thread to let go of the last tensor; a debugger that keeps it must not keep the process.
 _RELEASE_SECONDS = 10.0
+_LOOPBACK, _LOOPBACK_INTERFACE = "127.0.0.1", "lo" if sys.platform == "linux" else "lo0"
 
 
 _LAUNCHERS = {"SLURM_STEP_NUM_TASKS": "srun", "OMPI_COMM_WORLD_SIZE": "mpirun", "PMI_SIZE": "mpiexec"}
@@ -56,7 +59,8 @@ class World:
         timeout = timedelta(seconds=timeout_seconds)
         # Objects and flags travel over gloo, tensors of the device over its own backend.
         backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
-        dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=timeout)
+        store = _local_store(rank, world_size, timeout) if _is_local() else None
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
         return World(rank, world_size, local_rank, device)
 
     @staticmethod
@@ -147,6 +151,24 @@ def _refuse_copies(environment: Mapping[str, str]) -> None:
                 f"{launcher} started {count} processes of this command ({name}={count}), which would not know of each "
                 "other; let `perceiver submit` start them, or torchrun, or start one with --procs"
             )
+
+
+def _is_local() -> bool:
+    """Return whether all ranks are on this machine, and meet without the store of a launcher such as torchrun."""
+    has_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    return not has_agent and os.environ["MASTER_ADDR"] in ("127.0.0.1", "localhost", "::1")
+
+
+def _local_store(rank: int, world_size: int, timeout: timedelta) -> TCPStore:
+    """Return where the ranks of one machine meet: torch's own would listen on every network, to whoever asks."""
+    for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        os.environ.setdefault(variable, _LOOPBACK_INTERFACE)
+    port = int(os.environ["MASTER_PORT"])
+    listening = None
+    if rank == 0:
+        server = socket.create_server((_LOOPBACK, port), backlog=max(128, world_size))
+        listening = server.detach()
+    return TCPStore(_LOOPBACK, port, world_size, rank == 0, timeout, master_listen_fd=listening)
 
 
 def _device(local_rank: int) -> torch.device:

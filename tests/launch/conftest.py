@@ -11,6 +11,13 @@ def shards(tmp_path: Path) -> Path:
     folder = tmp_path / "shards"
     (folder / "train").mkdir(parents=True)
     (folder / "train" / "000000.tar").write_bytes(b"x" * 100)
-    shard = ShardEntry("train/000000.tar", 64, 100, "0" * 64, "0" * 64, {})
+    shard = ShardEntry(
+        "train/000000.tar",
+        64,
+        100,
+        "0" * 64,
+        "0" * 64,
+        dict.fromkeys(("image", "audio", "video", "points", "text", "label"), 64),
+    )
     write(Manifest({"train": Split(Shards.of([shard]), (6,) * 10)}, tuple("0123456789")), folder)
     return folder

@@ -1,5 +1,7 @@
 """Two starts never share a run; a dead one does not hold it, except on a host that cannot be seen."""
 
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -9,33 +11,25 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
+from trainer import lock
 from trainer.lock import RunLock
-from trainer.world import World
 
 HOLDER = """
 import sys, pathlib
 from trainer.lock import RunLock
-from trainer.world import World
-with RunLock(pathlib.Path(sys.argv[1]), World.alone()):
+with RunLock(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
-
-
-def world() -> World:
-    return World(rank=0, world_size=1, local_rank=0, device=torch.device("cpu"))
+HERE = f"process {os.getpid()} on {socket.gethostname()}, since"
 
 
 def test_the_second_is_refused_and_told_of_the_first(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    with (
-        RunLock(path, world()),
-        pytest.raises(ValueError, match=f"process {os.getpid()} on {socket.gethostname()}, since"),
-    ):
-        RunLock(path, world()).__enter__()
-    with RunLock(path, world()):
+    with RunLock(path), pytest.raises(ValueError, match=HERE):
+        RunLock(path).__enter__()
+    with RunLock(path):
         pass
 
 
@@ -48,21 +42,73 @@ def test_a_killed_holder_lets_go(tmp_path: Path) -> None:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(ValueError, match=f"process {holder.pid}"):
-            RunLock(path, world()).__enter__()
+            RunLock(path).__enter__()
+        assert lock.is_held(path)
         holder.send_signal(signal.SIGKILL)
         holder.wait()
-    with RunLock(path, world()):
+    assert not lock.is_held(path)
+    assert not lock.is_alive_here(lock.claim_in(path))
+    with RunLock(path):
         pass
 
 
-def test_a_lock_of_another_host_needs_the_flag_or_the_same_job(tmp_path: Path) -> None:
+def test_a_child_that_outlives_the_holder_holds_the_lock_for_it(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    claim = json.dumps({"host": "elsewhere", "pid": 7, "since": "2026-01-01T00:00:00+00:00", "job_id": "42"})
+    with RunLock(path) as held:
+        # It ends when its standard input does.
+        child = subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[held.descriptor])
+    with child:
+        assert lock.is_held(path)
+        with pytest.raises(ValueError, match="is training in this run"):
+            RunLock(path).__enter__()
+    assert not lock.is_held(path)
+
+
+def test_a_lock_of_another_host_needs_the_flag(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    claim = json.dumps({"host": "elsewhere", "pid": 7, "since": "2026-01-01T00:00:00+00:00"})
     path.write_text(claim)
     with pytest.raises(ValueError, match=r"process 7 on elsewhere.*--take-over"):
-        RunLock(path, world(), job_id="43").__enter__()
+        RunLock(path).__enter__()
     assert path.read_text() == claim
-    for allowed in ({"take_over": True}, {"job_id": "42"}):
-        path.write_text(claim)
-        with RunLock(path, world(), **allowed):
-            assert json.loads(path.read_text())["pid"] == os.getpid()
+    with RunLock(path, take_over=True):
+        assert lock.claim_in(path)["pid"] == os.getpid()
+
+
+def test_a_claim_of_a_process_whose_id_is_now_anothers_is_nobodys(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with RunLock(path):
+        claim = lock.claim_in(path)
+    assert lock.is_alive_here(claim)
+    assert not lock.is_alive_here({**claim, "start_ticks": int(str(claim["start_ticks"])) - 1})
+    assert not lock.is_alive_here({**claim, "host": "elsewhere"})
+
+
+def test_asking_for_the_holder_takes_the_lock_from_nobody(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    assert not lock.is_held(path)
+    with RunLock(path):
+        for _ in range(3):
+            assert lock.is_held(path)
+        with pytest.raises(ValueError, match=HERE):
+            RunLock(path).__enter__()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_a_disk_without_locks_is_told_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def flock(_descriptor: int, _kind: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(ValueError, match=rf"lock: .*{os.strerror(number)}.*-o flock.*--run on another"):
+        RunLock(tmp_path / "lock").__enter__()
+    assert not lock.is_held(tmp_path / "lock")
+
+
+def test_a_damaged_claim_stops_no_start(tmp_path: Path) -> None:
+    for content in (b"", b"{", b"\xff\xfe", b"[1]", b'"text"', b"null"):
+        (tmp_path / "lock").write_bytes(content)
+        with RunLock(tmp_path / "lock"):
+            pass

@@ -1,0 +1,91 @@
+"""The claim of a start on its run: whoever trains holds the lock and owns the newest attempt, however it began."""
+
+import os
+import socket
+import sys
+from contextlib import ExitStack
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+from launch import attempts
+from launch.attempts import RankRecord
+from launch.batch import JOB
+from launch.fence import SUPERVISOR, Fence
+from launch.folder import RunFolder
+from launch.restarts import BAD_INPUT, FAILED
+from launch.together import first_does
+from trainer.lock import RunLock
+from trainer.process import end_with_parent
+from trainer.world import World
+
+_TORCHRUN = "TORCHELASTIC_RUN_ID"
+
+
+class Claim:
+    """Held while the context lasts. Entering is Collective: ValueError on rank 0 where another start has the run.
+
+    The attempt of a supervised rank was begun by its supervisor, which records how it ends; a plain start begins and
+    ends one of its own, so that it too supersedes every earlier one, and is seen by whoever comes after it.
+    """
+
+    def __init__(self, folder: RunFolder, world: World, *, take_over: bool) -> None:
+        self._folder = folder
+        self._world = world
+        self._take_over = take_over
+        self._stack = ExitStack()
+        self._status = FAILED
+        self.fence = Fence.of(folder)
+        """Says whether this start may still write."""
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            if self.fence.is_supervised:
+                _lock_of_attempt(self._folder, self._world, stack)
+            else:
+                lock = RunLock(self._folder.lock_path, take_over=self._take_over)
+                first_does(self._world, lambda: stack.enter_context(lock))
+                self._begin(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, ValueError) or (isinstance(error, SystemExit) and error.code == BAD_INPUT):
+            self._status = BAD_INPUT
+        self._stack.__exit__(kind, error, trace)
+
+    def leaves_with(self, status: int) -> None:
+        """Say with which exit status this process is going to leave."""
+        self._status = status
+
+    def _begin(self, stack: ExitStack) -> None:
+        """Begin an attempt of this start's own, after the lock is taken: what was asked of an earlier one is over."""
+        if _TORCHRUN in os.environ:
+            end_with_parent(os.getppid())
+        folder, world = self._folder, self._world
+        first_does(world, lambda: folder.stop_path.unlink(missing_ok=True))
+        nodes = sorted(set(world.gather(socket.gethostname())))
+        number = world.broadcast(attempts.begin(folder, job_id="", nodes=nodes).number if world.is_first else 0)
+        self.fence = Fence.before(folder, number)
+        if world.is_first:
+            stack.callback(lambda: attempts.end(folder, number, self._status))
+        record = RankRecord.here(world.rank)
+        over = self.fence.watch(attempts.write_rank(folder, number, record))
+        stack.callback(lambda: attempts.write_rank(folder, number, replace(record, status=self._status)))
+        stack.callback(over.set)
+
+
+def _lock_of_attempt(folder: RunFolder, world: World, stack: ExitStack) -> None:
+    """Hold the lock of a supervised attempt too: a local supervisor does so itself, a job where it can.
+
+    A job does without where it cannot: a host that is lost may hold the lock on a shared disk for long, and there are
+    disks without locks. Its fence keeps earlier attempts out.
+    """
+    if SUPERVISOR in os.environ or not world.is_first:
+        return
+    try:
+        stack.enter_context(RunLock(folder.lock_path, take_over=True, job_id=os.environ.get(JOB, "")))
+    except ValueError as refusal:
+        sys.stderr.write(f"note: {refusal}; this attempt is the newest, and trains\n")

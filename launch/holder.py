@@ -1,0 +1,41 @@
+"""Who trains in a run now, as far as it can be seen from here. Standard library only, like launch/batch.py.
+
+On this host the kernel knows who holds the lock. Of another host there are the heartbeats of the newest attempt.
+"""
+
+import socket
+import time
+
+from launch import attempts
+from launch.folder import RunFolder
+from trainer import lock
+
+
+def holder(folder: RunFolder) -> str:
+    """Return who trains in the run, in words; nothing where nobody seems to."""
+    claim = lock.claim_in(folder.lock_path)
+    if lock.is_alive_here(claim) or lock.is_held(folder.lock_path):
+        return lock.told(claim)
+    is_elsewhere = bool(claim) and claim.get("host") != socket.gethostname()
+    return lock.told(claim) if is_elsewhere and _beats(folder) else ""
+
+
+def refuse_if_trained(folder: RunFolder) -> None:
+    """Raise ValueError where a start without Slurm trains in the run; a job is known by the queue."""
+    newest = attempts.current(folder)
+    if newest and attempts.read(folder, newest).job_id:
+        return
+    if words := holder(folder):
+        raise ValueError(
+            f"{folder.path}: {words}, trains in this run; wait for it, or end it after a save with "
+            f"`perceiver stop {folder.path}`"
+        )
+
+
+def _beats(folder: RunFolder) -> bool:
+    """Return whether a rank of the newest attempt gave a heartbeat lately and has not left."""
+    now = time.time()
+    return any(
+        record.status is None and now - record.seen_at <= attempts.SILENT_SECONDS
+        for record in attempts.ranks(folder, attempts.current(folder))
+    )

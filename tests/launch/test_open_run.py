@@ -1,0 +1,175 @@
+"""A run's folder is there as a whole or not at all, and a start that was refused or killed does not block the next."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from configs.run import RunConfig, dump, load
+from launch import open_run as opening
+from launch.folder import RunFolder
+from launch.freeze import changed_files
+from launch.open_run import open_run
+from trainer.lock import RunLock
+
+CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
+# Kills itself at the given call of any of the ways in which a folder changes.
+KILLED = """
+import builtins, io, os, shutil, signal, sys
+from pathlib import Path
+from configs.run import load
+from launch.folder import RunFolder
+from launch import open_run
+place, count, calls = sys.argv[1], int(sys.argv[2]), 0
+def counted(event, arguments):
+    global calls
+    if event in ("os.mkdir", "os.rename", "open", "os.remove") and place in str(arguments):
+        calls += 1
+        if calls == count:
+            os.kill(os.getpid(), signal.SIGKILL)
+config = load(Path(sys.argv[3]), sys.argv[4:])
+sys.addaudithook(counted)
+open_run.open_run(config, RunFolder(Path(place) / "run"))
+print(calls)
+"""
+
+
+@pytest.fixture
+def config(shards: Path) -> RunConfig:
+    return load(CONFIG, [f"data.shards={shards}"])
+
+
+def start(place: Path, shards: Path, *, killed_at: int) -> "subprocess.CompletedProcess[str]":
+    words = [sys.executable, "-c", KILLED, str(place), str(killed_at), str(CONFIG), f"data.shards={shards}"]
+    return subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_start_that_is_killed_anywhere_while_it_makes_the_folder_blocks_no_other(
+    config: RunConfig, shards: Path, tmp_path: Path, is_there: bool
+) -> None:
+    def place(number: int) -> Path:
+        made = tmp_path / f"{is_there}_{number}"
+        (made / "run" if is_there else made).mkdir(parents=True)
+        return made
+
+    undisturbed = start(place(0), shards, killed_at=0)
+    num_calls = int(undisturbed.stdout)
+    assert num_calls > 50, undisturbed.stderr
+    for number in sorted({1, 2, 3, *range(4, num_calls, num_calls // 9), *range(num_calls - 6, num_calls + 1)}):
+        folder = RunFolder(place(number) / "run")
+        assert start(folder.path.parent, shards, killed_at=number).returncode == -signal.SIGKILL
+        if folder.exists:
+            assert not changed_files(folder.code_folder), "a run without all of its code"
+        open_run(config, folder)
+        assert load(folder.config_path) == config
+        assert not changed_files(folder.code_folder)
+        assert [path.name for path in folder.path.parent.iterdir()] == ["run"]
+        assert not folder.unfinished_path.exists() or folder.exists
+
+
+def test_a_refused_start_leaves_nothing_and_the_corrected_one_is_taken(config: RunConfig, tmp_path: Path) -> None:
+    for folder in (RunFolder(tmp_path / "deep" / "run"), RunFolder(tmp_path / "there")):
+        if folder.path.name == "there":
+            folder.path.mkdir()
+        for wrong in ("train.global_batch=128", "train.global_batch=80"):
+            with pytest.raises(ValueError, match="do not fill one global batch"):
+                open_run(load(CONFIG, [f"data.shards={config.data.shards}", wrong]), folder)
+            assert not folder.path.exists() or not any(folder.path.iterdir())
+        open_run(config, folder)
+        assert folder.exists
+
+
+def test_a_number_of_ranks_that_does_not_divide_the_batch_makes_no_folder(config: RunConfig, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(ValueError, match="does not divide over 3 processes"):
+        open_run(config, folder, 3)
+    assert not any(path.name.startswith(".perceiver") or path.name == "run" for path in tmp_path.iterdir())
+
+
+def test_a_run_that_has_not_begun_takes_another_configuration(
+    config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    open_run(config, folder)
+    folder.metrics_path.write_text('{"kind": "event", "step": 0, "message": "leaves out 3 samples"}\n')
+    folder.quarantine_path.write_text("{}\n")
+    other = load(CONFIG, [f"data.shards={config.data.shards}", "seed=7"])
+    open_run(other, folder)
+    assert load(folder.config_path) == other
+    assert not folder.quarantine_path.exists()
+    assert "had not begun; it is changed:\n  seed: 0 -> 7" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("begun", ["checkpoint", "step", "holder"])
+def test_a_run_that_has_begun_or_is_being_started_does_not(config: RunConfig, tmp_path: Path, begun: str) -> None:
+    folder = RunFolder(tmp_path / "run")
+    open_run(config, folder)
+    if begun == "checkpoint":
+        (folder.checkpoints_folder / "step_00000000").mkdir()
+    elif begun == "step":
+        folder.metrics_path.write_text(json.dumps({"kind": "train", "step": 1}) + "\n")
+    lock = RunLock(folder.lock_path)
+    if begun == "holder":
+        lock.__enter__()
+    try:
+        with pytest.raises(ValueError, match=r"another configuration|trains in this run"):
+            open_run(load(CONFIG, [f"data.shards={config.data.shards}", "seed=7"]), folder)
+    finally:
+        lock.__exit__()
+    assert load(folder.config_path) == config
+
+
+def test_what_somebody_else_put_into_the_folder_is_refused_and_stays(config: RunConfig, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("precious")
+    with pytest.raises(ValueError, match=r"is not empty and has no config.yaml"):
+        open_run(config, RunFolder(tmp_path / "run"))
+    assert (tmp_path / "run" / "thesis.tex").read_text() == "precious"
+
+
+def test_the_folder_of_a_fresh_disk_is_taken(config: RunConfig, tmp_path: Path) -> None:
+    (tmp_path / "run" / "lost+found").mkdir(parents=True)
+    open_run(config, RunFolder(tmp_path / "run"))
+    assert RunFolder(tmp_path / "run").exists
+
+
+def test_a_disk_that_is_full_while_the_folder_is_made_is_told_and_leaves_nothing(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(opening, "freeze", full)
+        with pytest.raises(ValueError, match=r"run: cannot be written \(No space left on device\)"):
+            open_run(config, RunFolder(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+    open_run(config, RunFolder(tmp_path / "run"))
+
+
+def test_of_two_first_starts_one_makes_the_run_and_the_other_is_told(config: RunConfig, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+
+    def be_overtaken(_: RunFolder) -> None:
+        folder.create()
+        folder.config_path.write_text(dump(load(CONFIG, ["seed=7"])))
+
+    with pytest.raises(ValueError, match="another start has just made this run; start again"):
+        open_run(config, folder, more=be_overtaken)
+    assert load(folder.config_path).seed == 7
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_making_that_another_process_is_at_is_left_alone(config: RunConfig, tmp_path: Path) -> None:
+    alive, elsewhere = tmp_path / opening.hidden_name(os.getppid()), tmp_path / ".perceiver-elsewhere-1.new"
+    alive.mkdir()
+    elsewhere.mkdir()
+    open_run(config, RunFolder(tmp_path / "run"))
+    assert alive.is_dir()
+    assert elsewhere.is_dir()
