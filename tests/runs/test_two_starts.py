@@ -23,7 +23,7 @@ MakeRun = Callable[..., Any]
 PROFILE = "nodes: 1\nprocesses_per_node: 1\nsignal_seconds: 60\n"
 WITHIN_SECONDS = 120
 # Long enough to be still at it when the second has been refused.
-LONG = "train.steps=100000"
+LONG = ("train.steps=100000", "watch.hang_seconds=0")
 HOW = {
     "plain": ["-m", "launch", "train"],
     "supervised": ["-m", "launch", "train", "--procs", "2"],
@@ -56,10 +56,13 @@ def wait_for(is_so: Callable[[], object], what: str) -> None:
 def training(run: Any, how: str) -> Iterator["tuple[subprocess.Popen[bytes], list[RankRecord]]"]:  # noqa: ANN401
     """Give a start and its ranks once it has a checkpoint of a step; nothing of it outlives the context."""
     folder = RunFolder(run.folder)
-    with subprocess.Popen(words(run, how, LONG), env=environment(), stderr=subprocess.DEVNULL) as process:
+    began = attempts.current(folder)
+    with subprocess.Popen(words(run, how, *LONG), env=environment(), stderr=subprocess.DEVNULL) as process:
         ranks: list[RankRecord] = []
         try:
-            wait_for(lambda: len(run.checkpoints()) > 1 or process.poll() is not None, "checkpoint")
+            wait_for(lambda: attempts.current(folder) > began or process.poll() is not None, "attempt")
+            newest = attempts.newest_step(folder)
+            wait_for(lambda: attempts.newest_step(folder) > newest or process.poll() is not None, "checkpoint")
             assert process.poll() is None
             ranks = attempts.ranks(folder, attempts.current(folder))
             yield process, ranks
@@ -77,18 +80,14 @@ def test_a_second_start_is_refused_and_takes_nothing_away(make_run: MakeRun, tmp
     with training(run, how) as (process, ranks):
         assert len(ranks) == (1 if how == "plain" else 2)
         assert all(rank.status is None and lives(rank.pid) for rank in ranks)
-        # As if somebody had asked the first to stop just now: it is hidden from it, so that it goes on for the test.
         number = attempts.current(folder)
+        # Somebody asks the first to stop, and it has not seen it yet.
         os.kill(ranks[0].pid, signal.SIGSTOP)
         folder.stop_path.touch()
-        second = [call(*words(run, other, LONG)) for other in ("plain", "supervised")]
-        submitted = call(
-            *words(run, "plain", LONG)[:3],
-            "submit",
-            *words(run, "plain", LONG)[4:],
-            "--cluster",
-            str(tmp_path / "profile.yaml"),
-        )
+        second = [call(*words(run, other, *LONG)) for other in ("plain", "supervised")]
+        submit = [*words(run, "plain", *LONG), "--cluster", str(tmp_path / "profile.yaml")]
+        submit[submit.index("train")] = "submit"
+        submitted = call(*submit)
         for refused in (*second, submitted):
             assert refused.returncode == 2, refused.stderr
             assert "in this run" in refused.stderr
@@ -109,19 +108,9 @@ def test_ranks_end_with_their_supervisor_and_the_run_is_free_again(make_run: Mak
         process.kill()
         process.wait()
         wait_for(lambda: not any(lives(rank.pid) for rank in ranks), "end of the ranks")
-    steps = len(run.losses())
-    assert call(*words(run, "plain", LONG, "train.time_limit_minutes=0")).returncode in (0, 2) or steps
-
-
-def test_a_rank_that_outlives_its_supervisor_still_holds_the_run(make_run: MakeRun) -> None:
-    run = make_run("run")
-    with training(run, "supervised") as (process, ranks):
-        # A stopped process dies all the same: so this one is told, as on a system without such a signal, by its lock.
-        os.kill(process.pid, signal.SIGSTOP)
-        os.kill(ranks[1].pid, signal.SIGKILL)
-        refused = call(*words(run, "plain", LONG))
-        assert refused.returncode == 2
-        assert f"process {process.pid} on" in refused.stderr
+    newest = attempts.newest_step(RunFolder(run.folder))
+    with training(run, "plain"):
+        assert attempts.history(RunFolder(run.folder))[-1].first_step == newest
 
 
 def test_cancel_ends_a_plain_run_and_no_process_of_another_host(make_run: MakeRun) -> None:
