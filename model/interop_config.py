@@ -13,6 +13,9 @@ from model.config_inputs import AnyInput, AudioInput, InputsConfig, LabelInput, 
 from model.config_outputs import DecoderConfig, FlowOutput, GridOutput, LabelOutput, OutputsConfig, TextOutput
 from model.config_pixels import FlowInput, ImageInput, VideoInput
 
+# Hugging Face's default. Of the image models only that with learned positions reads it: the others' released files have
+# it, and are for images of _RELEASED_SIDE.
+_UNSAID_SIDE, _RELEASED_SIDE = 56, 224
 # What a config.json leaves out has these values.
 _DEFAULTS: dict[str, Any] = {
     "num_latents": 256,
@@ -30,7 +33,7 @@ _DEFAULTS: dict[str, Any] = {
     "hidden_act": "gelu",
     "vocab_size": 262,
     "max_position_embeddings": 2048,
-    "image_size": 56,
+    "image_size": _UNSAID_SIDE,
     "train_size": (368, 496),
     "num_frames": 16,
     "audio_samples_per_frame": 1920,
@@ -43,9 +46,12 @@ _GELU = {"gelu": "erf", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 _Parts = tuple[InputsConfig, OutputsConfig, DecoderConfig]
 
 
-def config_from_hugging_face(config: Mapping[str, Any]) -> PerceiverConfig:
-    """Return the config of the network that answers as the model of a config.json does."""
-    values = _DEFAULTS | dict(config)
+def config_from_hugging_face(config: Mapping[str, Any], side: int = 0) -> PerceiverConfig:
+    """Return the config of the network that answers as the model of a config.json does.
+
+    `side` is that of the images, where a preprocessor's file says it: most config.json do not.
+    """
+    values = _DEFAULTS | dict(config) | ({"image_side": side} if side else {})
     architecture = architecture_of(values)
     if values["hidden_act"] not in _GELU:
         raise ValueError(f"hidden_act: expected one of {', '.join(_GELU)}, got {values['hidden_act']}")
@@ -100,7 +106,8 @@ def config_to_hugging_face(config: PerceiverConfig) -> dict[str, Any]:
         "attention_probs_dropout_prob": 0.0,
         **_values_of_inputs(config),
     }
-    here, there = _computation(config), _computation(config_from_hugging_face(values))
+    side = config.inputs.image.height if config.inputs.image else 0
+    here, there = _computation(config), _computation(config_from_hugging_face(values, side))
     differing = [f"{name} is {here[name]}, there {there[name]}" for name in here if here[name] != there[name]]
     if differing:
         raise ValueError(f"{architecture} cannot express this network: {'; '.join(differing)}")
@@ -166,14 +173,20 @@ def _label(values: Mapping[str, Any]) -> OutputsConfig:
     return OutputsConfig(label=LabelOutput(num_classes=_num_labels(values), pooling="query"))
 
 
+def _side(values: Mapping[str, Any]) -> int:
+    """Rows and columns of the images of a model whose config.json need not say it."""
+    said = int(values["image_size"])
+    return int(values.get("image_side") or (_RELEASED_SIDE if said == _UNSAID_SIDE else said))
+
+
 def _fourier(values: Mapping[str, Any]) -> _Parts:
     positions = PositionsConfig(num_bands=64, max_resolution=(224, 224))
-    side = values["image_size"]
-    image = ImageInput(height=side, width=side, pixel_range="imagenet", positions=positions)
+    image = ImageInput(_side(values), _side(values), pixel_range="imagenet", positions=positions)
     return InputsConfig(image=image), _label(values), DecoderConfig(query_residual=True)
 
 
 def _learned(values: Mapping[str, Any]) -> _Parts:
+    # Here it is the side of the table of positions.
     side = values["image_size"]
     positions = PositionsConfig(kind="learned", learned_width=256, project_to=256)
     image = ImageInput(height=side, width=side, project_to=256, pixel_range="imagenet", positions=positions)
@@ -183,8 +196,7 @@ def _learned(values: Mapping[str, Any]) -> _Parts:
 
 def _conv(values: Mapping[str, Any]) -> _Parts:
     positions = PositionsConfig(num_bands=64, max_resolution=(56, 56))
-    side = values["image_size"]
-    image = ImageInput(height=side, width=side, conv_stem=True, pixel_range="imagenet", positions=positions)
+    image = ImageInput(_side(values), _side(values), conv_stem=True, pixel_range="imagenet", positions=positions)
     return InputsConfig(image=image), _label(values), DecoderConfig(query_residual=True)
 
 
@@ -210,20 +222,22 @@ def _flow(values: Mapping[str, Any]) -> _Parts:
 
 
 def _multimodal(values: Mapping[str, Any]) -> _Parts:
-    frames, side, patch = values["num_frames"], values["image_size"], values["samples_per_patch"]
+    frames, tokens, patch = values["num_frames"], values["image_size"], values["samples_per_patch"]
     samples = frames * values["audio_samples_per_frame"]
     hearing = PositionsConfig(num_bands=192, max_resolution=(samples,))
-    seeing = PositionsConfig(num_bands=32, max_resolution=(frames, side, side))
+    # image_size counts tokens, of 4 x 4 pixels each; the clip is drawn again in its own size.
+    seeing = PositionsConfig(num_bands=32, max_resolution=(frames, tokens, tokens))
+    shape = tuple(values["output_shape"][1:4])
     inputs = InputsConfig(
         audio=AudioInput(num_samples=samples, patch=patch, positions=hearing),
         label=LabelInput(num_classes=_num_labels(values)),
-        video=VideoInput(num_frames=frames, height=side, width=side, patch=4, positions=seeing),
+        video=VideoInput(num_frames=frames, height=shape[1], width=shape[2], patch=4, positions=seeing),
     )
     query_width = values["_label_trainable_num_channels"]
     outputs = OutputsConfig(
         audio=GridOutput(shape=(samples // patch,), num_channels=patch, positions=hearing),
         label=LabelOutput(num_classes=_num_labels(values), pooling="query", query_width=query_width),
-        video=GridOutput(shape=tuple(values["output_shape"][1:4]), positions=seeing),
+        video=GridOutput(shape=shape, positions=seeing),
     )
     return inputs, outputs, DecoderConfig(output_width=values["output_num_channels"])
 
@@ -251,7 +265,8 @@ def _values_of_inputs(config: PerceiverConfig) -> dict[str, Any]:
             case FlowInput():
                 values |= {"train_size": [modality.height, modality.width]}
             case VideoInput():
-                values |= {"num_frames": modality.num_frames, "image_size": modality.height}
+                resolution = modality.positions.max_resolution or modality.grid
+                values |= {"num_frames": modality.num_frames, "image_size": resolution[-1]}
             case AudioInput():
                 values |= {"samples_per_patch": modality.patch, "audio_samples": modality.num_samples}
     if "audio_samples" in values:
