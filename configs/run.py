@@ -128,7 +128,17 @@ def _grid_problems(name: str, grid: GridOutput, section: Section | None) -> Iter
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Return the configuration of a run: defaults < YAML file < key=value; ConfigError has every problem at once."""
+    """Return the configuration of a run: defaults < YAML file < key=value; ConfigError has every problem at once.
+
+    Raises ValueError for the file of an imported network, beside whose weights a run would start from new ones.
+    """
+    weights = path.with_name("model.safetensors")
+    if weights.is_file():
+        raise ValueError(
+            f"{path}: describes the network whose weights are in {weights}, and a run would start from new weights; "
+            "`perceiver plan` and `perceiver export` take this network; to train a new one of its shape, copy "
+            f"{path.name} into another folder"
+        )
     return read(RunConfig, path, overrides)
 
 

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,9 +18,12 @@ from configs.run import load
 from data_shards.display import printable
 from data_shards.history import tell
 from data_shards.json_file import read_object
+from launch import surroundings
 from launch.folder import RunFolder, existing
+from launch.surroundings import Surroundings
 from model.config import PerceiverConfig
 from model.interop import from_hugging_face, to_hugging_face
+from model.interop_files import PREPROCESSOR, TOKENIZER, TOKENIZER_SETTINGS
 from model.perceiver import Perceiver
 from model.plan import Device, Plan
 from model.plan import plan as planned
@@ -63,28 +66,64 @@ def import_hf(folder: Path, out: Path, *, as_json: bool) -> None:
     for path in (config_path, weights_path):
         if not path.is_file():
             raise ValueError(f"{path}: no such file; the folder needs config.json and model.safetensors")
-    network = from_hugging_face(read_object(config_path), TensorFile(weights_path).read_all())
+    config = read_object(config_path)
+    around = surroundings.of_hugging_face(folder, config)
+    network = from_hugging_face(config, TensorFile(weights_path).read_all(), around.foreign.get(PREPROCESSOR))
     with _new_folder(out) as beside:
         (beside / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(NetworkConfig(network.config))))
         save_file(network.state_dict(), beside / "model.safetensors")
-    _tell(out, network, as_json=as_json)
+        surroundings.keep(around, beside)
+    _tell(out, network, _notes_of_import(network.config), as_json=as_json)
 
 
 def export(source: Path, out: Path, *, onnx: bool, as_json: bool, which: str = NEWEST) -> None:
     """Write a network as Hugging Face's files, or as ONNX."""
-    network = network_of(source, which)
+    network, around = network_of(source, which), _surroundings_of(source)
     if onnx:
         from model.onnx_export import onnx_program
 
-        program = onnx_program(network)
+        picture = f"resize={around.resize}, centre_crop={around.centre_crop:g}" if network.config.inputs.image else ""
+        program = onnx_program(network, classes=around.classes, picture=picture)
         with _new_folder(out) as beside:
             program.save(beside / "network.onnx")
+        notes = around.notes
     else:
         config, state = to_hugging_face(network)
+        files = around.hugging_face(network.config)
         with _new_folder(out) as beside:
-            (beside / "config.json").write_text(json.dumps(config, indent=1))
+            surroundings.write({"config.json": config | around.labels(), **files}, beside)
             save_file(state, beside / "model.safetensors", metadata={"format": "pt"})
-    _tell(out, network, as_json=as_json)
+        notes = (*around.notes, *_notes_of_export(network.config, files))
+    _tell(out, network, notes, as_json=as_json)
+
+
+def _surroundings_of(source: Path) -> Surroundings:
+    if (source / "model.safetensors").is_file():
+        return surroundings.of_import(source)
+    return surroundings.of_run(load(existing(RunFolder(source.resolve())).config_path))
+
+
+def _notes_of_import(config: PerceiverConfig) -> tuple[str, ...]:
+    if config.inputs.image and config.inputs.image.conv_stem:
+        return (
+            "the convolution is padded as DeepMind's is, Hugging Face's otherwise: answers differ from transformers' "
+            "(docs/parity.md)",
+        )
+    return ()
+
+
+def _notes_of_export(config: PerceiverConfig, files: Mapping[str, object]) -> tuple[str, ...]:
+    """What transformers has no file for."""
+    inputs = config.inputs
+    unprepared = [name for name in inputs.chosen() if name not in ("image", "text")]
+    if inputs.text and not files.keys() & {TOKENIZER, TOKENIZER_SETTINGS}:
+        unprepared.append("text")
+    if not unprepared:
+        return ()
+    return (
+        f"transformers has no file that prepares {', '.join(unprepared)}: give it what docs/parity.md says under "
+        '"What an export leaves to you"',
+    )
 
 
 def network_config(path: Path, overrides: Sequence[str] = ()) -> PerceiverConfig:
@@ -129,13 +168,16 @@ def _new_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _tell(out: Path, network: Perceiver, *, as_json: bool) -> None:
+def _tell(out: Path, network: Perceiver, notes: Sequence[str], *, as_json: bool) -> None:
     parameters = sum(parameter.numel() for parameter in network.parameters())
     if as_json:
         files = sorted(path.name for path in out.iterdir())
-        typer.echo(json.dumps({"folder": str(out), "files": files, "parameters": parameters}))
+        told = {"folder": str(out), "files": files, "parameters": parameters, "notes": list(notes)}
+        typer.echo(json.dumps(told))
     else:
         typer.echo(f"{printable(str(out))}: {parameters:,} parameters")
+        for note in notes:
+            typer.echo(printable(f"note: {note}"))
 
 
 def _print(found: Plan) -> None:

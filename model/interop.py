@@ -4,24 +4,30 @@ Only tensors and dictionaries here; who reads and writes the files is the comman
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
 from model.checks import check_names
+from model.config import PerceiverConfig
 from model.interop_config import architecture_of, config_from_hugging_face, config_to_hugging_face
+from model.interop_files import picture
 from model.interop_names import tensor_names
 from model.perceiver import Perceiver
 
 _CONVOLUTION = "perceiver.input_preprocessor.convnet_1x1.weight"
 
 
-def from_hugging_face(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Perceiver:
+def from_hugging_face(
+    config: Mapping[str, Any], state: Mapping[str, Tensor], preprocessor: Mapping[str, Any] | None = None
+) -> Perceiver:
     """Return the network of a config.json and its tensors, which answers as Hugging Face's model does.
 
-    Raises ValueError with every missing, surplus or misshapen tensor.
+    A preprocessor_config.json says what becomes of pixels before. Raises ValueError with every missing, surplus or
+    misshapen tensor.
     """
-    ours = config_from_hugging_face(config)
+    ours = _config(config, preprocessor)
     network = Perceiver(ours, seed=0)
     names = tensor_names(ours, architecture_of(config))
     check_names("Hugging Face's state dict", names.values(), state)
@@ -36,6 +42,16 @@ def from_hugging_face(config: Mapping[str, Any], state: Mapping[str, Tensor]) ->
     # The 1x1 convolution is a linear layer here.
     network.load_state_dict({here: state[there].reshape(own[here].shape) for here, there in names.items()})
     return network
+
+
+def _config(config: Mapping[str, Any], preprocessor: Mapping[str, Any] | None) -> PerceiverConfig:
+    if preprocessor is None:
+        return config_from_hugging_face(config)
+    side, pixel_range = picture(preprocessor)
+    ours = config_from_hugging_face(config, side)
+    if ours.inputs.image is None:
+        return ours
+    return replace(ours, inputs=replace(ours.inputs, image=replace(ours.inputs.image, pixel_range=pixel_range)))
 
 
 def to_hugging_face(network: Perceiver) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -88,6 +88,11 @@ def config_to_hugging_face(config: PerceiverConfig) -> dict[str, Any]:
     Raises ValueError with what Hugging Face's models cannot express: they would load and answer something else.
     """
     architecture = _architecture_for(config)
+    if config.inputs.image and config.inputs.image.conv_stem:
+        raise ValueError(
+            "inputs.image.conv_stem: transformers pads this convolution otherwise, so that its model would answer "
+            "something else; export it as ONNX"
+        )
     values: dict[str, Any] = {
         "model_type": "perceiver",
         "architectures": [architecture],

@@ -1,6 +1,10 @@
 """A network's plan, and Hugging Face's files in and out, through the command."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +12,18 @@ import onnxruntime
 import pytest
 import torch
 import transformers
+from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from configs.run import load
+from data_shards.sections import ImageConfig
+from data_shards.transforms.image import fit
 from launch.cli import app
 from launch.network_files import network_of
+from model.interop import to_hugging_face
+from model.interop_config import config_from_hugging_face
+from model.perceiver import Perceiver
 
 PAPER = Path(__file__).parents[2] / "configs" / "paper"
 
@@ -21,6 +32,14 @@ def called(*arguments: str) -> str:
     result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.output
+
+
+def process(*arguments: str) -> str:
+    command = [sys.executable, "-m", "launch", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command, cwd=PAPER.parents[1], env=environment, capture_output=True, text=True, check=True
+    ).stdout
 
 
 def test_the_plan_of_a_paper_names_its_cost_and_what_fits() -> None:
@@ -79,7 +98,154 @@ def test_another_runtime_runs_what_is_exported_as_onnx(tmp_path: Path) -> None:
     torch.testing.assert_close(torch.from_numpy(answer), found.detach().expand(3, -1, -1), rtol=0, atol=1e-5)
 
 
+SIDE, CLASSES = 12, ("bright", "dark", "grün")
+RUN = f"""
+data:
+  image: {{height: {SIDE}, width: {SIDE}, resize: bicubic}}
+model:
+  inputs:
+    image: {{height: {SIDE}, width: {SIDE}, pixel_range: imagenet, positions: {{max_resolution: [224, 224]}}}}
+  outputs: {{label: {{num_classes: 3, pooling: query}}}}
+  decoder: {{query_residual: true}}
+  num_latents: 4
+  latent_width: 16
+  num_cross_attends: 1
+  num_blocks: 1
+  layers_per_block: 1
+  self_attend: {{num_heads: 2}}
+train: {{steps: 3, global_batch: 8, evaluate_every_steps: 0}}
+optimizer: {{learning_rate: 0.05}}
+"""
+
+
+def pictures_in(folder: Path) -> dict[str, list[Path]]:
+    """Pictures of a few classes, of many sizes, in both splits."""
+    generator = np.random.default_rng(0)
+    found: dict[str, list[Path]] = {}
+    for split in ("train", "test"):
+        for number, name in enumerate(CLASSES):
+            for index in range(4):
+                # Squares, of which nothing is cut: transformers cuts before it resizes, so that edges would differ.
+                side = int(generator.integers(8, 40))
+                pixels = generator.integers(0, 256, (side, side, 3)) * (number + 1) // 3
+                path = folder / split / name / f"{index}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels.astype(np.uint8)).save(path)
+                found.setdefault(split, []).append(path)
+    return found
+
+
+@pytest.mark.slow
+def test_the_exported_model_and_its_processor_answer_as_eval_does_on_the_same_pictures(tmp_path: Path) -> None:
+    pictures = pictures_in(tmp_path / "raw")["test"]
+    called("data", "build", "image-folder", str(tmp_path / "raw"), str(tmp_path / "shards"), "--jobs", "1")
+    config = tmp_path / "run.yaml"
+    config.write_text(RUN)
+    # DeepSpeed starts once a process.
+    process("train", str(config), f"data.shards={tmp_path / 'shards'}", "--run", str(tmp_path / "run"))
+    evaluated = json.loads(process("eval", str(tmp_path / "run"), "--json").splitlines()[-1])
+    called("export", str(tmp_path / "run"), str(tmp_path / "out"))
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "out")
+    theirs = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "out").eval()
+    assert theirs.config.id2label == dict(enumerate(CLASSES))
+    assert theirs.config.label2id == {name: index for index, name in enumerate(CLASSES)}
+    ours = network_of(tmp_path / "run")
+    right = 0
+    for path in pictures:
+        logits = theirs(inputs=processor(Image.open(path), return_tensors="pt")["pixel_values"]).logits
+        section = ImageConfig(height=SIDE, width=SIDE, resize="bicubic")
+        read, _ = fit(path.read_bytes(), section, None)
+        expected = ours({"image": torch.from_numpy(read.copy())[None]})["label"]
+        torch.testing.assert_close(logits, expected, rtol=0, atol=2e-5)
+        right += theirs.config.id2label[int(logits.argmax())] == path.parent.name
+    assert evaluated["accuracy"]["all"] == pytest.approx(right / len(pictures))
+
+
 def test_a_folder_that_is_there_is_kept(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"config\.json: no such file"):
+        called("import-hf", str(tmp_path), str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_of_an_imported_network_is_refused_by_every_command_that_would_start_from_new_weights(
+    tmp_path: Path,
+) -> None:
+    theirs_to(tmp_path / "theirs")
+    called("import-hf", str(tmp_path / "theirs"), str(tmp_path / "ours"))
+    config, run = str(tmp_path / "ours" / "config.yaml"), str(tmp_path / "run")
+    for arguments in (
+        ("train", config, "--run", run),
+        ("train", config, "--run", run, "--procs", "2"),
+        ("fork", str(tmp_path / "ours"), run),
+        ("eval", str(tmp_path / "ours")),
+    ):
+        with pytest.raises(
+            ValueError, match=r"config\.yaml: describes the network whose weights are in .*copy"
+        ) as caught:
+            called(*arguments)
+        assert "\n" not in str(caught.value)
+        assert not (tmp_path / "run").exists()
+    # The remedy: there is nothing beside the file that could be meant.
+    (tmp_path / "other").mkdir()
+    shutil.copy(config, tmp_path / "other")
+    assert (
+        load(tmp_path / "other" / "config.yaml", ["data.text.num_bytes=8", "data.text.masking={}"]).model.num_latents
+        == 4
+    )
+
+
+def test_what_is_beside_hugging_faces_weights_comes_back_from_an_export(tmp_path: Path) -> None:
+    config = transformers.PerceiverConfig(
+        num_latents=4, d_latents=16, d_model=261, num_self_attends_per_block=1, num_cross_attention_heads=1,
+        id2label={0: "cat", 1: "Hündchen"}, label2id={"cat": 0, "Hündchen": 1},
+    )  # fmt: skip
+    transformers.PerceiverForImageClassificationFourier(config).save_pretrained(tmp_path / "theirs")
+    said = {"size": {"height": 8, "width": 8}, "do_normalize": False, "resample": 0}
+    (tmp_path / "theirs" / "preprocessor_config.json").write_text(json.dumps(said))
+    called("import-hf", str(tmp_path / "theirs"), str(tmp_path / "ours"))
+    image = network_of(tmp_path / "ours").config.inputs.image
+    assert image is not None
+    assert (image.shape, image.pixel_range) == ((8, 8, 3), "unit")
+    called("export", str(tmp_path / "ours"), str(tmp_path / "again"))
+    assert json.loads((tmp_path / "again" / "preprocessor_config.json").read_text()) == said
+    loaded = transformers.AutoConfig.from_pretrained(tmp_path / "again")
+    assert loaded.id2label == {0: "cat", 1: "Hündchen"}
+    assert loaded.label2id == {"cat": 0, "Hündchen": 1}
+
+
+def test_a_network_of_texts_goes_out_with_its_tokenizer(tmp_path: Path) -> None:
+    config = transformers.PerceiverConfig(
+        num_latents=4, d_latents=16, d_model=24, num_self_attends_per_block=1, max_position_embeddings=16
+    )
+    transformers.PerceiverForMaskedLM(config).save_pretrained(tmp_path / "theirs")
+    called("import-hf", str(tmp_path / "theirs"), str(tmp_path / "ours"))
+    told = json.loads(called("export", str(tmp_path / "ours"), str(tmp_path / "out"), "--json"))
+    assert told["files"] == ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+    assert told["notes"] == []
+    theirs = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "out").eval()
+    given = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")(
+        ["grün", "a longer one"], padding="max_length", return_tensors="pt"
+    )
+    expected = theirs(inputs=given["input_ids"], attention_mask=given["attention_mask"].float()).logits
+    lengths = {"text": given["attention_mask"].sum(dim=1)}
+    found = network_of(tmp_path / "ours")({"text": given["input_ids"]}, lengths)["text"]
+    shown = given["attention_mask"].bool()
+    torch.testing.assert_close(found[shown], expected[shown], rtol=0, atol=2e-5)
+
+
+def test_a_convolution_that_transformers_pads_otherwise_is_refused(tmp_path: Path) -> None:
+    network = Perceiver(config_from_hugging_face(
+        {"architectures": ["PerceiverForImageClassificationConvProcessing"], "num_latents": 4, "d_latents": 16,
+         "image_size": 8, "num_self_attends_per_block": 1, "num_cross_attention_heads": 1}
+    ), seed=0)  # fmt: skip
+    with pytest.raises(ValueError, match=r"inputs\.image\.conv_stem: transformers pads .*; export it as ONNX"):
+        to_hugging_face(network)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000])
+def test_a_config_that_is_no_json_is_named(tmp_path: Path, text: str) -> None:
+    theirs_to(tmp_path)
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"config\.json: cannot be read"):
         called("import-hf", str(tmp_path), str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()

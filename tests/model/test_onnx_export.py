@@ -1,8 +1,11 @@
 """ONNX gives the answers of the network, for another batch size and with lengths."""
 
 import dataclasses
+import json
+import sys
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 import pytest
 import torch
@@ -52,6 +55,57 @@ def test_onnx_answers_as_the_network(tmp_path: Path) -> None:
     (label,) = session.run(["label"], {name: value.numpy() for name, value in feeds.items()})
     # float32 in another runtime.
     torch.testing.assert_close(torch.from_numpy(label), built(inputs, lengths)["label"], rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the exporter's dependencies warn of each other
+def test_lengths_may_be_left_out_and_no_length_hides_a_part_of_a_picture(tmp_path: Path) -> None:
+    built = Perceiver(CONFIG, seed=0)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in built.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    classes = ("one", "zwei", "três")
+    onnx_program(built, classes=classes, picture="resize=bilinear").save(tmp_path / "network.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "network.onnx")
+    text = torch.randint(1, 262, (3, 8), generator=generator)
+    text[1, 5:] = 0
+    inputs = {
+        "image": torch.randint(0, 256, (3, 4, 6, 3), dtype=torch.uint8, generator=generator),
+        "points": torch.rand(3, 5, 3, generator=generator) * 2 - 1,
+        "text": text,
+    }
+    feeds = {name: value.numpy() for name, value in inputs.items()}
+    whole = {"image": [4, 4, 4], "points": [5, 5, 5], "text": [8, 5, 8]}
+    for given, meant in (
+        ({}, {}),
+        ({"image_length": [1, 0, 28]}, {"image": [4, 0, 4]}),
+        ({"image_length": [0], "points_length": [2]}, {"image": [0, 0, 0], "points": [2, 2, 2]}),
+        ({"text_length": [8, 8, 99], "points_length": [0, -7, 99]}, {"text": [8, 8, 8], "points": [0, 0, 5]}),
+    ):
+        (label,) = session.run(["label"], feeds | {name: np.array(length) for name, length in given.items()})
+        lengths = {name: torch.tensor(length) for name, length in {**whole, **meant}.items()}
+        # float32 in another runtime.
+        torch.testing.assert_close(torch.from_numpy(label), built(inputs, lengths)["label"], rtol=0, atol=1e-5)
+    for wrong in ([4, 4], [[4, 4, 4]]):
+        with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument):
+            session.run(["label"], feeds | {"image_length": np.array(wrong)})
+    told = session.get_modelmeta().custom_metadata_map
+    assert json.loads(told["classes"]) == list(classes)
+    assert told["image"].startswith("uint8 (batch, 4, 6, 3)")
+    assert told["image"].endswith("resize=bilinear")
+    assert told.keys() == {*feeds, *(f"{name}_length" for name in feeds), "label", "classes"}
+    assert [value.name for value in session.get_inputs()] == list(feeds)
+
+
+@pytest.mark.parametrize("library", ["onnx", "onnxscript"])
+def test_a_library_that_is_missing_is_named_with_what_installs_it(
+    library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    sentence = rf"^ONNX needs {library}: pip install 'perceiver-trainer\[onnx\]'$"
+    with pytest.raises(ValueError, match=sentence):
+        onnx_program(Perceiver(CONFIG, seed=0))
 
 
 @pytest.mark.slow

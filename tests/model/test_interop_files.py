@@ -1,0 +1,89 @@
+"""Hugging Face's processor and tokenizer, from our files, prepare pictures and texts as the loader does."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from PIL import Image
+
+from data_shards.sections import ImageConfig, TextConfig
+from data_shards.transforms import image, text
+from model.config_inputs import TextInput
+from model.config_pixels import ImageInput, PixelRange
+from model.interop_files import PREPROCESSOR, byte_tokenizer, picture, preprocessor
+from model.pixels import scaled_pixels
+
+SIDE = 12
+
+
+def processor_of(folder: Path, config: ImageInput, section: ImageConfig) -> Any:  # noqa: ANN401  # it has no type
+    said = preprocessor(config, resize=section.resize, centre_crop=section.centre_crop)
+    (folder / PREPROCESSOR).write_text(json.dumps(said))
+    (folder / "config.json").write_text('{"model_type": "perceiver"}')
+    return transformers.AutoImageProcessor.from_pretrained(folder)
+
+
+def both(folder: Path, pixels: np.ndarray, pixel_range: PixelRange, section: ImageConfig) -> tuple[Any, Any]:
+    """What transformers' processor and what our loader and network make of a picture."""
+    config = ImageInput(height=SIDE, width=SIDE, pixel_range=pixel_range)
+    Image.fromarray(pixels).save(folder / "picture.png")
+    processor = processor_of(folder, config, section)
+    theirs = processor(Image.open(folder / "picture.png"), return_tensors="pt")["pixel_values"][0].permute(1, 2, 0)
+    read, _ = image.fit((folder / "picture.png").read_bytes(), section, None)
+    return theirs.float(), scaled_pixels(torch.from_numpy(read.copy()), pixel_range, torch.float32)
+
+
+@pytest.mark.parametrize("resize", ["bilinear", "bicubic", "lanczos", "nearest"])
+@pytest.mark.parametrize("pixel_range", ["unit", "centred", "imagenet"])
+def test_a_square_picture_becomes_the_same_pixels(tmp_path: Path, pixel_range: PixelRange, resize: Any) -> None:  # noqa: ANN401
+    section = ImageConfig(height=SIDE, width=SIDE, resize=resize)
+    for side, channels in ((40, 3), (7, 3), (12, 3), (25, 1)):
+        pixels = np.random.default_rng(side).integers(0, 256, (side, side, channels), dtype=np.uint8)
+        theirs, ours = both(tmp_path, pixels.squeeze(), pixel_range, section)
+        # float32, scaled in another order.
+        torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-5)
+
+
+def test_a_part_of_a_picture_becomes_nearly_the_same_pixels(tmp_path: Path) -> None:
+    """Transformers cuts whole pixels and then resizes; here a part is resized that may begin between two pixels."""
+    section = ImageConfig(height=SIDE, width=SIDE, resize="bicubic", centre_crop=0.75)
+    rows, columns = np.mgrid[0:50, 0:81] / 81
+    smooth = np.stack([rows, columns, (rows + columns) / 2], axis=-1)
+    theirs, ours = both(tmp_path, (smooth * 255).astype(np.uint8), "unit", section)
+    assert (theirs - ours).abs().max() < 0.02
+    other, _ = both(tmp_path, (smooth * 255).astype(np.uint8), "unit", ImageConfig(height=SIDE, width=SIDE))
+    assert (other - ours).abs().max() > 0.05
+
+
+@pytest.mark.parametrize("pixel_range", ["unit", "centred", "imagenet"])
+def test_a_preprocessor_says_again_what_it_was_made_of(pixel_range: PixelRange) -> None:
+    said = preprocessor(ImageInput(height=28, width=28, pixel_range=pixel_range), resize="nearest", centre_crop=0.875)
+    assert picture(json.loads(json.dumps(said))) == (28, pixel_range)
+    assert said["crop_size"] == {"height": 32, "width": 32}
+
+
+def test_another_scaling_is_refused() -> None:
+    # As the released files have it: the defaults of the class.
+    assert picture({"size": 224, "crop_size": 256}) == (224, "imagenet")
+    with pytest.raises(ValueError, match=r"preprocessor_config\.json: image_mean and image_std: .* got \(0\.1, 0\.2"):
+        picture({"size": 224, "image_mean": [0.1, 0.2, 0.3], "image_std": [1, 1, 1]})
+    with pytest.raises(ValueError, match="size: expected as many rows as columns"):
+        picture({"size": {"height": 2, "width": 3}})
+
+
+def test_a_text_becomes_the_same_ids(tmp_path: Path) -> None:
+    for name, content in byte_tokenizer(TextInput(max_tokens=24)).items():
+        (tmp_path / name).write_text(json.dumps(content))
+    (tmp_path / "config.json").write_text('{"model_type": "perceiver", "architectures": ["PerceiverForMaskedLM"]}')
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    for written in ("a", "it's  here\n\t ", "hé漢字😀\x00", "[PAD] [CLS][MASK]", "x" * 40):
+        found = tokenizer(written, padding="max_length", truncation=True)
+        ids, length = text.fit(written.encode(), TextConfig(num_bytes=24), None)
+        assert found["input_ids"] == ids.tolist()
+        assert found["attention_mask"] == [1] * length + [0] * (24 - length)
+        assert tokenizer.decode(ids[:length]) == written.encode()[:24].decode(errors="replace")
+    assert (tokenizer.pad_token_id, tokenizer.mask_token_id, len(tokenizer)) == (0, 3, 262)
