@@ -1,14 +1,16 @@
 """Strict reading of a dataclass: defaults < YAML file < key=value, and every problem at once."""
 
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+from configs.yaml_text import MOST_CHARACTERS, parse
 
 
 class Schema(Protocol):
@@ -21,6 +23,7 @@ class Schema(Protocol):
 
 S = TypeVar("S", bound=Schema)
 _MERGE_ERRORS = (OmegaConfBaseException, TypeError, ValueError)
+_REFERENCE = re.compile(r"\$\{[\w.]+\}")
 
 
 class ConfigError(ValueError):
@@ -38,7 +41,9 @@ def read(schema: type[S], path: Path, overrides: Sequence[str] = ()) -> S:
     Raises ConfigError with every problem at once: unknown keys, wrong types, missing or contradictory values.
     """
     problems: list[str] = []
-    keys_and_values = [*leaves(_read_yaml(path)), *_parse(overrides, problems)]
+    keys_and_values = [*leaves(read_yaml(path)), *_parse(overrides, problems)]
+    problems += _interpolation_problems(keys_and_values)
+    keys_and_values = [(key, value) for key, value in keys_and_values if not _is_foreign(value)]
     config = OmegaConf.structured(schema)
     try:
         config = OmegaConf.merge(config, *(_nested(key, value) for key, value in keys_and_values))
@@ -49,6 +54,26 @@ def read(schema: type[S], path: Path, overrides: Sequence[str] = ()) -> S:
         raise ConfigError(str(path), problems)
     assert isinstance(config, DictConfig)
     return _checked(schema, config, str(path))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the keys and values of a YAML file; ConfigError where it cannot be read, or is something else."""
+    if not path.is_file():
+        named = sorted(file.stem for file in Path(__file__).parent.glob("*.yaml"))
+        raise ConfigError(str(path), [f"no such file; the named runs are {', '.join(named)} (configs/NAME.yaml)"])
+    try:
+        with path.open(encoding="utf-8") as file:
+            # What is longer is refused whatever follows.
+            content = parse(file.read(MOST_CHARACTERS + 1))
+    except UnicodeDecodeError as error:
+        raise ConfigError(str(path), [f"not YAML: {' '.join(str(error).split())}"]) from error
+    except ValueError as error:
+        raise ConfigError(str(path), [str(error)]) from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(str(path), [f"expected keys and values, got {type(content).__name__}"])
+    return content
 
 
 def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -83,21 +108,6 @@ def _checked(schema: type[S], config: DictConfig, source: str) -> S:
     return run
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        named = sorted(file.stem for file in Path(__file__).parent.glob("*.yaml"))
-        raise ConfigError(str(path), [f"no such file; the named runs are {', '.join(named)} (configs/NAME.yaml)"])
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(str(path), [f"not YAML: {' '.join(str(error).split())}"]) from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise ConfigError(str(path), [f"expected keys and values, got {type(content).__name__}"])
-    return content
-
-
 def _parse(overrides: Sequence[str], problems: list[str]) -> Iterator[tuple[str, Any]]:
     for override in overrides:
         key, equals, text = override.partition("=")
@@ -105,10 +115,27 @@ def _parse(overrides: Sequence[str], problems: list[str]) -> Iterator[tuple[str,
             problems.append(f"{override}: expected key=value, such as train.steps=1000")
             continue
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
+            value = parse(text)
+        except ValueError:
             value = text
         yield from leaves({key: value})
+
+
+def _interpolation_problems(keys_and_values: Sequence[tuple[str, Any]]) -> Iterator[str]:
+    """Yield a sentence for every value that would be replaced by more than another value of the configuration.
+
+    OmegaConf's ${oc.env:NAME} and its like would carry the environment of whoever starts a run into its files and URLs.
+    """
+    for key, value in keys_and_values:
+        if _is_foreign(value):
+            yield (
+                f"{key} = {value!r}: only ${{key}} of another key of the configuration is replaced, nothing of the "
+                "environment; write the value itself (a line of shell may have $NAME)"
+            )
+
+
+def _is_foreign(value: object) -> bool:
+    return "${" in _REFERENCE.sub("", str(value))
 
 
 def _nested(key: str, value: object) -> dict[str, object]:

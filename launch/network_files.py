@@ -9,11 +9,10 @@ from pathlib import Path
 
 import torch
 import typer
-import yaml
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
-from configs.reader import read
+from configs.reader import read, read_yaml
 from configs.run import load
 from data_shards.display import printable
 from data_shards.history import tell
@@ -128,8 +127,7 @@ def _notes_of_export(config: PerceiverConfig, files: Mapping[str, object]) -> tu
 
 def network_config(path: Path, overrides: Sequence[str] = ()) -> PerceiverConfig:
     """Return the network of a YAML file: of a whole run, or of a file that holds `model` alone."""
-    sections = yaml.safe_load(path.read_text()) if path.is_file() else None
-    if isinstance(sections, dict) and sections.keys() <= {"model"}:
+    if path.is_file() and read_yaml(path).keys() <= {"model"}:
         return read(NetworkConfig, path, overrides).model
     return load(path, overrides).model
 
