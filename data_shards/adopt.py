@@ -17,6 +17,7 @@ from data_shards.folder import refuse_outside
 from data_shards.manifest import Manifest, ShardEntry, Shards, Split
 from data_shards.members import LABEL, RECORD, modality_of
 from data_shards.records import Records
+from data_shards.shown import cut
 from data_shards.splits import TRAIN, split_of
 from data_shards.tally import LABELS_ALONE, Labels, Members
 from data_shards.tar_index import MAGIC, TarIndex
@@ -199,7 +200,7 @@ def _adopt(path: Path, folder: Path, out: Path, ways: Sequence[Records]) -> _Ado
             if RECORD in noted:
                 members.add_record(noted[RECORD])
             for way in labels:
-                way.add_sample(f"{path}: {key}", noted)
+                way.add_sample(f"{path}: {cut(key)}", noted)
         if refusal := members.refusal():
             raise ValueError(f"{path}: {refusal}; rename the members, or leave the tar out")
         if labels[0].num_bad and not labels[0].num_labelled:

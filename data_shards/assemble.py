@@ -16,6 +16,7 @@ from data_shards.order import Slots
 from data_shards.quarantine import BadSample, Quarantine
 from data_shards.reader import Reader
 from data_shards.records import NO_LABEL
+from data_shards.shown import cut
 
 PADDING = Sample({}, {})
 _MAX_SUBSTITUTES = 16
@@ -128,6 +129,6 @@ class Assembler:
         except BadSampleError as error:
             name = source.reader.name(shard)
             if self.quarantine is None:
-                raise ValueError(f"{name}: {error.key}: {error}") from error
+                raise ValueError(f"{name}: {cut(error.key)}: {error}") from error
             self.quarantine.add(BadSample(name, error.key, source.split, source.name, error.modality, str(error)))
             return None

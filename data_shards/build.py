@@ -23,6 +23,7 @@ from data_shards.manifest import MODALITIES, Manifest, ShardEntry, Shards, Split
 from data_shards.plan import Plan, ShardPlan, plan
 from data_shards.rows import Row
 from data_shards.shard_writer import Fault, Written, write_shard, written_beside
+from data_shards.shown import listed, shown
 from data_shards.splits import TEST, all_labels, refuse_share, with_test_share
 from data_shards.tar_index import TarIndex
 
@@ -102,7 +103,7 @@ def _check_rows(rows: Sequence[Row], label_names: Sequence[str], named_labels: M
     _check_labels({row.line: all_labels(row) for row in rows}, rows, label_names)
     for name, classes in named_labels.items():
         given = {row.line: (row.named_labels[name],) for row in rows if name in row.named_labels}
-        _check_labels(given, rows, classes, f" {name!r}")
+        _check_labels(given, rows, classes, f" {shown(name)}")
 
 
 def _check_labels(
@@ -130,7 +131,7 @@ def _refuse_empty_classes(counts: Mapping[str, Sequence[int]], label_names: Sequ
     if empty:
         raise ValueError(
             f"{len(empty)} of {len(label_names)}{which} classes have no sample in the split 'train': "
-            f"{', '.join(empty[:FAULTS_SHOWN])}; add samples of them or leave the classes out"
+            f"{listed(empty)}; add samples of them or leave the classes out"
         )
 
 

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Optional
 
 from data_shards.sections import AudioConfig, FlowConfig, ImageConfig, PointsConfig, Section, TextConfig, VideoConfig
+from data_shards.shown import shown
 from data_shards.storage_config import DatasetConfig, RemoteConfig
 from data_shards.transform_config import MixConfig, Problem, at_least
 
@@ -108,7 +109,7 @@ class DataConfig:
             if name not in self.modalities():
                 yield (
                     f"modality_dropout.{name}",
-                    f"{name!r} is not a modality of this run; set data.{name} or leave it out",
+                    f"{shown(name)} is not a modality of this run; set data.{name} or leave it out",
                 )
             if not 0 <= probability <= 1:
                 yield f"modality_dropout.{name}", f"must be a probability from 0 to 1, got {probability}"

@@ -7,6 +7,7 @@ from data_shards.config import DataConfig
 from data_shards.folder import ShardFolder
 from data_shards.intake import Intake
 from data_shards.manifest import Split
+from data_shards.shown import shown
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def served(
     for wanted in only:
         if wanted not in there or wanted not in config.modalities():
             raise ValueError(
-                f"data.datasets.{name}.modalities has {wanted!r}, which is not in the shards ({_listed(there)}) "
+                f"data.datasets.{name}.modalities has {shown(wanted)}, which is not in the shards ({_listed(there)}) "
                 f"or not in the run ({_listed(config.modalities())}); leave it out"
             )
     taken = set(only) or there & config.modalities().keys()
@@ -74,7 +75,7 @@ def check_modalities(datasets: Sequence[Dataset], split_name: str, config: DataC
         if modality not in taken:
             there = {kind for dataset in datasets for kind in dataset.split.shards.modalities}
             raise ValueError(
-                f"{datasets[0].folder}: no sample of split {split_name!r} has {modality}, only {_listed(there)}; "
+                f"{datasets[0].folder}: no sample of split {shown(split_name)} has {modality}, only {_listed(there)}; "
                 f"set data.{modality}=null, or build the shards with {modality}"
             )
 
@@ -94,7 +95,7 @@ def check_classes(datasets: Sequence[Dataset]) -> None:
     if empty:
         others = f" (nor have {len(empty) - 1} others)" if empty[1:] else ""
         raise ValueError(
-            f"{datasets[0].folder}/manifest.json: class {empty[0]!r} has no sample to train on{others}; "
+            f"{datasets[0].folder}/manifest.json: class {shown(empty[0])} has no sample to train on{others}; "
             "add samples or leave the class out, and build again"
         )
 
@@ -111,14 +112,14 @@ def classes_of_labels(wanted: Sequence[str], found: Mapping[str, Mapping[str, tu
         if not places:
             there = _listed({name for labels in found.values() for name in labels})
             raise ValueError(
-                f"{next(iter(found))}: has no label {label!r} (further labels: {there}); take it out of data.labels, "
-                f"or build the shards from a table with the column label.{label}"
+                f"{next(iter(found))}: has no label {shown(label)} (further labels: {there}); take it out of "
+                f"data.labels, or build the shards from a table with the column label.{label}"
             )
         first, *others = places
         for other in others:
             if places[other] != places[first]:
                 raise ValueError(
-                    f"{other}: names other classes of label {label!r} than {first}; datasets that are mixed must "
+                    f"{other}: names other classes of label {shown(label)} than {first}; datasets that are mixed must "
                     "share them"
                 )
         numbers[label] = len(places[first])

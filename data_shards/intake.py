@@ -12,6 +12,7 @@ from data_shards.prepare import BadMemberError, prepare
 from data_shards.quarantine import BadBytesError, one_line
 from data_shards.reader import Reader
 from data_shards.records import NO_LABEL, Records
+from data_shards.shown import shown
 
 
 class BadSampleError(ValueError):
@@ -70,7 +71,7 @@ class Intake:
             raise _out_of_range(f"label {highest}", self.num_classes)
         for name, label in sample.named_labels.items():
             if label >= self.named_classes.get(name, 0):
-                raise _out_of_range(f"label {name!r} {label}", self.named_classes.get(name, 0))
+                raise _out_of_range(f"label {shown(name)} {label}", self.named_classes.get(name, 0))
 
 
 def all_labels(sample: Sample) -> tuple[int, ...]:

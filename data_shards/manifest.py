@@ -17,6 +17,7 @@ from typing import Any
 
 from data_shards.records import OWN, Records
 from data_shards.shards import ShardEntry, Shards
+from data_shards.shown import cut, listed, shown
 
 __all__ = ["MODALITIES", "Manifest", "ShardEntry", "Shards", "Split", "parse", "read", "write"]
 
@@ -63,7 +64,7 @@ class Manifest:
     def split(self, name: str) -> Split:
         """Return the split of that name; ValueError names the ones there are."""
         if name not in self.splits:
-            raise ValueError(f"the manifest has no split {name!r}; it has {', '.join(sorted(self.splits)) or 'none'}")
+            raise ValueError(f"the manifest has no split {shown(name)}; it has {listed(sorted(self.splits)) or 'none'}")
         return self.splits[name]
 
 
@@ -117,7 +118,7 @@ def parse(text: str, path: str) -> Manifest:
         named = {name: tuple(classes) for name, classes in fields.get("named_labels", {}).items()}
         records, tars = _records(fields.get("records"), adopted=adopted), str(fields.get("tars", ""))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{path}: not a manifest ({error!r}); build or index the folder again") from error
+        raise ValueError(f"{path}: not a manifest ({cut(repr(error))}); build or index the folder again") from error
     if version != VERSION:
         raise ValueError(
             f"{path}: version {version}, expected {VERSION}; build the shards again with this release, "

@@ -19,6 +19,7 @@ from data_shards.order import EvalOrder, Order, TrainOrder
 from data_shards.quarantine import Quarantine
 from data_shards.reader import Reader
 from data_shards.remote import RemoteFolder
+from data_shards.shown import shown
 from data_shards.storage_config import DatasetConfig
 
 TRAIN = "train"
@@ -99,7 +100,7 @@ def eval_split(config: DataConfig) -> str:
     there = ", ".join(map(repr, splits)) or "none"
     if config.eval_split:
         if config.eval_split not in splits:
-            raise ValueError(f"{config.shards}: has no split {config.eval_split!r}, only {there}")
+            raise ValueError(f"{config.shards}: has no split {shown(config.eval_split)}, only {there}")
         return config.eval_split
     found = next((name for wanted in EVALUATED for name in splits if name.lower() == wanted), None)
     if found is None:

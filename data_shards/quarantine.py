@@ -9,6 +9,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from data_shards.shown import cut
+
 _LISTED = 10
 _LONGEST_REASON = 300
 
@@ -101,7 +103,7 @@ class Quarantine:
             raise ValueError(
                 f"{len(alike)} of {total} {of_what} are bad, above data.max_bad_rate = {self._max_bad_rate}; mend or "
                 f"leave out what {self._path} lists, or raise the rate: "
-                + "; ".join(f"{bad.shard}: {bad.key}: {bad.reason}" for bad in shown)
+                + "; ".join(f"{bad.shard}: {cut(bad.key)}: {bad.reason}" for bad in shown)
             )
 
 

@@ -11,7 +11,9 @@ from typing import BinaryIO
 
 from data_shards import decode
 from data_shards.members import content_of, modality_of
+from data_shards.quarantine import one_line
 from data_shards.rows import Content, Row
+from data_shards.shown import cut
 from data_shards.tar_walk import MAX_MEMBER_BYTES
 
 END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
@@ -85,7 +87,7 @@ def _members(row: Row) -> Iterator[tuple[str, bytes]]:
         try:
             decode.pair(there)
         except ValueError as error:
-            raise ValueError(f"{origins}: {error}") from error
+            raise ValueError(f"{origins}: {one_line(error)}") from error
     yield from there.items()
 
 
@@ -108,13 +110,13 @@ def _checked_bytes(content: Content) -> bytes | None:
     except OSError as error:
         raise ValueError(f"{content.origin}: {error.strerror or error}") from error
     except ValueError as error:
-        raise ValueError(f"{content.origin}: {error}") from error
+        raise ValueError(f"{content.origin}: {one_line(error)}") from error
 
 
 def _decodable(content: Content) -> bytes | None:
     kind = content_of(content.extension)
     if kind is None:
-        raise ValueError(f"files of kind .{content.extension} are not read; convert it")
+        raise ValueError(f"files of kind .{cut(content.extension)} are not read; convert it")
     if content.num_bytes > MAX_MEMBER_BYTES:
         raise ValueError(f"{content.num_bytes} bytes; a file of a sample has at most {MAX_MEMBER_BYTES}")
     data = content.read()

@@ -5,7 +5,10 @@ from collections.abc import Sequence
 
 MAX_SHOWN = 60
 """Characters or bytes of a value."""
-
+MAX_UNQUOTED = 300
+"""Characters of a text that needs no quotes."""
+MAX_MESSAGE = 20_000
+"""Of all that an error says, which may list many faults."""
 MAX_LISTED = 10
 """Of many names."""
 _NESTED = reprlib.Repr()
@@ -15,14 +18,15 @@ _NESTED.maxlevel, _NESTED.maxstring, _NESTED.maxother = 2, 20, 20
 def shown(value: object) -> str:
     """Return the value in quotes or brackets; a long one is cut and its length told."""
     if isinstance(value, str | bytes | bytearray):
-        rest = (
-            ""
-            if len(value) <= MAX_SHOWN
-            else f"... ({len(value)} {'characters' if isinstance(value, str) else 'bytes'})"
-        )
-        return f"{value[:MAX_SHOWN]!r}{rest}"
+        unit = "characters" if isinstance(value, str) else "bytes"
+        return f"{value[:MAX_SHOWN]!r}" + (f"... ({len(value)} {unit})" if len(value) > MAX_SHOWN else "")
     text = _NESTED.repr(value)
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}... ({type(value).__name__})"
+
+
+def cut(text: str, most: int = MAX_UNQUOTED) -> str:
+    """Return a text that needs no quotes, such as a key or another error's words, in at most so many characters."""
+    return text if len(text) <= most else f"{text[:most]}... ({len(text)} characters)"
 
 
 def listed(names: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from data_shards.members import EXTENSIONS, LABEL, RECORD, content_of, modality_of
 from data_shards.records import NO_LABEL, OWN, Records, notes
+from data_shards.shown import cut, shown
 from data_shards.tar_index import TarIndex
 
 LABELS_ALONE = Records(labels=OWN.labels, named_labels=OWN.named_labels)
@@ -141,10 +142,11 @@ class Members:
 
 def listed(counts: Counter[str], before: str = "") -> str:
     """Return the most common of the names with how often each is there."""
-    shown = [f"{count} {before}{name}" for name, count in counts.most_common(_NUM_SHOWN)]
+    shown = [f"{count} {before}{cut(name)}" for name, count in counts.most_common(_NUM_SHOWN)]
     return ", ".join([*shown, *([f"{len(counts) - _NUM_SHOWN} other kinds"] if len(counts) > _NUM_SHOWN else [])])
 
 
 def _early(key: str, extension: str) -> str:
     renamed = f"{key}_{extension.replace('.', '_', extension.count('.') - 1)}"
-    return f" (a suffix begins at the first dot: {key}.{extension} is of sample {key!r}; rename it to {renamed})"
+    name = cut(f"{key}.{extension}")
+    return f" (a suffix begins at the first dot: {name} is of sample {shown(key)}; rename it to {cut(renamed)})"

@@ -17,6 +17,7 @@ import numpy as np
 from data_shards import extents
 from data_shards.buffers import BufferPool
 from data_shards.members import key_and_extension
+from data_shards.shown import cut, shown
 from data_shards.tar_walk import Entry, walk
 
 MAGIC = b"perceiver-index1"
@@ -65,8 +66,8 @@ class TarIndex:
         extensions = tuple(sorted({extension for _, extension, _ in entries}))
         if len(extensions) > _MAX_EXTENSIONS:
             raise ValueError(
-                f"{path}: has {len(extensions)} different suffixes, such as .{extensions[0]}; a suffix begins at the "
-                f"first dot of a name, and a tar has at most {_MAX_EXTENSIONS}: rename the members"
+                f"{path}: has {len(extensions)} different suffixes, such as .{cut(extensions[0])}; a suffix begins at "
+                f"the first dot of a name, and a tar has at most {_MAX_EXTENSIONS}: rename the members"
             )
         ids = {extension: number for number, extension in enumerate(extensions)}
         offsets = np.array([entry.offset for *_, entry in entries], np.uint64)
@@ -175,12 +176,14 @@ def _grouped(entries: list[tuple[str, str, Entry]], path: Path) -> tuple[tuple[s
         if key != current:
             if key in keys:
                 raise ValueError(
-                    f"{path}: the members of sample {key!r} are not next to each other; sort and pack it anew"
+                    f"{path}: the members of sample {shown(key)} are not next to each other; sort and pack it anew"
                 )
             keys[key] = number
             current, seen = key, set()
         if extension in seen:
-            raise ValueError(f"{path}: sample {key!r} has two members .{extension}; leave one out and pack it anew")
+            raise ValueError(
+                f"{path}: sample {shown(key)} has two members .{cut(extension)}; leave one out and pack it anew"
+            )
         seen.add(extension)
     return tuple(keys), [*keys.values(), len(entries)]
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from unicodedata import category
 
+from data_shards.shown import shown
+
 BLOCK = 512
 MAX_MEMBER_BYTES = 1 << 30
 """A larger member is refused by its header: it is read whole into memory, on every rank."""
@@ -76,7 +78,7 @@ def _walk(descriptor: int, num_bytes: int) -> Iterator[Entry]:
                 yield Entry(name, begin, _taken(name, length, begin, num_bytes))
             elif header.kind in _REFUSED:
                 raise ValueError(
-                    f"member {name!r} is {_REFUSED[header.kind]}; only regular files are read: pack it anew"
+                    f"member {shown(name)} is {_REFUSED[header.kind]}; only regular files are read: pack it anew"
                 )
     if len(block) < BLOCK:
         raise ValueError(f"ends at byte {num_bytes} without an end-of-archive block: it was cut short; copy it again")
@@ -110,11 +112,11 @@ def _parse(block: bytes, place: int, num_bytes: int) -> _Header:
 def _taken(name: str, length: int, begin: int, num_bytes: int) -> int:
     if length > MAX_MEMBER_BYTES:
         raise ValueError(
-            f"member {name!r} has {length} bytes, at most {MAX_MEMBER_BYTES} are taken; split or leave it out"
+            f"member {shown(name)} has {length} bytes, at most {MAX_MEMBER_BYTES} are taken; split or leave it out"
         )
     if begin + length > num_bytes:
         raise ValueError(
-            f"is cut inside member {name!r}: {begin + length} bytes expected, {num_bytes} there; copy it again"
+            f"is cut inside member {shown(name)}: {begin + length} bytes expected, {num_bytes} there; copy it again"
         )
     return length
 
@@ -137,9 +139,9 @@ def _text(field: bytes, place: int) -> str:
 
 def _safe(name: str) -> str:
     if any(category(letter) == "Cc" for letter in name if not letter.isprintable()):
-        raise ValueError(f"member {name!r} has control characters in its name; pack it anew")
+        raise ValueError(f"member {shown(name)} has control characters in its name; pack it anew")
     if name.startswith("/") or ".." in PurePosixPath(name).parts:
-        raise ValueError(f"member {name!r} has a name that leaves its folder; pack it anew")
+        raise ValueError(f"member {shown(name)} has a name that leaves its folder; pack it anew")
     return name.removeprefix("./")
 
 

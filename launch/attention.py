@@ -5,6 +5,7 @@ from pathlib import Path
 from configs.run import load
 from data_shards import open as opening
 from data_shards.history import tell
+from data_shards.shown import shown
 from launch.folder import RunFolder, existing
 from launch.loaders import absolute, open_eval_split
 from trainer.attention_maps import attention_maps, draw, readable
@@ -25,7 +26,7 @@ def main(path: Path, sample: int, which: str = NEWEST) -> list[Path]:
         batch = loader(0)
     if sample >= batch.num_samples:
         raise ValueError(
-            f"--sample {sample}: the first batch of split {split.name!r} has {batch.num_samples} samples, from 0"
+            f"--sample {sample}: the first batch of split {shown(split.name)} has {batch.num_samples} samples, from 0"
         )
     network = readable(config.model, weights.tensors)
     maps = attention_maps(network, batch.arrays, batch.lengths)

@@ -9,6 +9,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from configs.reader import read
+from data_shards.shown import cut, shown
 from launch.restarts import RestartConfig
 
 PROFILES = Path(__file__).resolve().parent.parent / "configs" / "clusters"
@@ -138,7 +139,7 @@ class ClusterConfig:
         for name, value in self.sbatch.items():
             key, option = f"sbatch.{name}", name.replace("_", "-")
             if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", option):
-                yield "sbatch", f"expected the long names of options, such as mail-user, got {name!r}"
+                yield "sbatch", f"expected the long names of options, such as mail-user, got {shown(name)}"
             elif option in _ALWAYS_SET:
                 yield key, f"has a key of its own; set {_ALWAYS_SET[option]}"
             elif option in _SET_BY_KEY and getattr(self, _SET_BY_KEY[option]):
@@ -152,7 +153,7 @@ class ClusterConfig:
     def _variable_problems(self) -> Iterator[tuple[str, str]]:
         for name, value in self.environment.items():
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-                yield "environment", f"expected names of letters, digits and _, got {name!r}"
+                yield "environment", f"expected names of letters, digits and _, got {shown(name)}"
             elif isinstance(value, bool):
                 yield (
                     f"environment.{name}",
@@ -183,7 +184,7 @@ def find(name: str) -> Path:
         if path.is_file():
             return path
     names = ", ".join(sorted(path.stem for path in PROFILES.glob("*.yaml")))
-    raise ValueError(f"{name}: no such cluster profile; give a YAML file or one of {names}")
+    raise ValueError(f"{cut(name)}: no such cluster profile; give a YAML file or one of {names}")
 
 
 def dump(cluster: ClusterConfig) -> str:

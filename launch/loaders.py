@@ -6,6 +6,7 @@ from pathlib import Path
 from configs.run import RunConfig
 from data_shards import open as opening
 from data_shards.loader import Loader
+from data_shards.shown import shown
 from trainer.world import World
 
 
@@ -61,13 +62,13 @@ def eval_split(config: RunConfig) -> tuple[str, str]:
         # A split that was named is meant; without a name, shards for training alone are as good as any.
         if config.data.eval_split:
             raise ValueError(
-                f"data.eval_split = {config.data.eval_split!r}: {error}; name one that is there"
+                f"data.eval_split = {shown(config.data.eval_split)}: {error}; name one that is there"
             ) from error
         return "", f"nothing is evaluated: {error}"
     every = config.train.evaluate_every_steps
     when = f"every {every} steps and at the end" if every else "at the end"
     seen = ", which is trained on too" if split == opening.TRAIN else ""
-    return split, f"split {split!r}{seen} is evaluated {when}"
+    return split, f"split {shown(split)}{seen} is evaluated {when}"
 
 
 def check_evaluation(config: RunConfig) -> None:

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 
+from data_shards.shown import cut
 from launch import inherited
 
 UNKNOWN = "UNKNOWN"
@@ -52,7 +53,7 @@ def find(job_id: str, name: str) -> Job | None:
         if found == name:
             return Job(state, "" if reason == "None" else reason, nodes)
     if result.returncode and "Invalid job id" not in result.stderr:
-        return Job(UNKNOWN, f"squeue: {result.stderr.strip()}", "")
+        return Job(UNKNOWN, f"squeue: {cut(result.stderr.strip())}", "")
     return None
 
 
@@ -71,7 +72,7 @@ def named(name: str) -> list[str]:
     """Return the ids of the jobs of this name that wait, run or are just leaving; ValueError where Slurm is away."""
     result = _run("squeue", "--noheader", f"--name={name}", "--format=%A")
     if result.returncode:
-        raise ValueError(f"squeue: {result.stderr.strip()}")
+        raise ValueError(f"squeue: {cut(result.stderr.strip())}")
     return result.stdout.split()
 
 
@@ -84,7 +85,7 @@ def cancel(job_id: str) -> None:
     """End the job for good; it is signalled with TERM first."""
     result = _run("scancel", job_id)
     if result.returncode:
-        raise ValueError(f"scancel {job_id}: {result.stderr.strip()}")
+        raise ValueError(f"scancel {job_id}: {cut(result.stderr.strip())}")
 
 
 def _run(*words: str) -> subprocess.CompletedProcess[str]:

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import NoReturn
 
 from data_shards.display import printable_lines
+from data_shards.shown import MAX_MESSAGE, cut
 from launch import attempts
 from launch.attempts import RankRecord
 from launch.fence import NUMBER, SUPERVISOR, Fence
@@ -66,7 +67,7 @@ def _train(folder: RunFolder) -> int:
 
         return train.main(load(folder.config_path), folder.path)
     except ValueError as error:
-        sys.stderr.write(f"perceiver: {printable_lines(str(error))}\n")
+        sys.stderr.write(f"perceiver: {printable_lines(cut(str(error), MAX_MESSAGE))}\n")
         return 2
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 1

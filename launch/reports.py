@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from data_shards.display import printable
+from data_shards.shown import shown
 from launch.console import AsJson, Checkpoint, progress_bar
 
 app = typer.Typer()
@@ -82,7 +83,7 @@ def chaos(
     run = absolute(load(config, overrides or ()))
     if not run.data.shards or not Path(run.data.shards).is_dir():
         raise ValueError(
-            f"data.shards = {run.data.shards!r}: not a folder; give the one that `perceiver data build` wrote"
+            f"data.shards = {shown(run.data.shards)}: not a folder; give the one that `perceiver data build` wrote"
         )
     if keep is not None and keep.exists():
         raise ValueError(f"{keep}: exists; --keep needs a new folder")

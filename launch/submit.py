@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from configs.run import RunConfig, load
+from data_shards.shown import cut
 from launch import attempts, cluster, inherited, plan, queue, slurm, submission
 from launch.cluster import ClusterConfig
 from launch.folder import RunFolder, as_typed, existing
@@ -112,7 +113,7 @@ def combinations(assignments: Sequence[str]) -> Iterator[list[str]]:
     for assignment in assignments:
         key, equals, values = assignment.partition("=")
         if not equals or not key:
-            raise ValueError(f"{assignment}: expected key=value,value such as optimizer.learning_rate=1e-3,2e-3")
+            raise ValueError(f"{cut(assignment)}: expected key=value,value such as optimizer.learning_rate=1e-3,2e-3")
         choices.append([f"{key}={value}" for value in _values(values)])
     yield from (list(chosen) for chosen in itertools.product(*choices))
 

@@ -7,6 +7,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from data_shards.shown import cut
+
 MAX_ELEMENTS = 1 << 27
 """A file that claims more vertices or faces is refused."""
 
@@ -64,7 +66,7 @@ def read_off(data: bytes) -> Mesh:
         faces = [line.split() for line in body[num_vertices : num_vertices + num_faces]]
         triangles = fan([[int(corner) for corner in face[1 : 1 + int(face[0])]] for face in faces])
     except (IndexError, ValueError, OverflowError) as error:
-        raise ValueError(f"corrupt OFF file ({error})") from error
+        raise ValueError(f"corrupt OFF file ({cut(str(error))})") from error
     return checked(vertices, triangles)
 
 

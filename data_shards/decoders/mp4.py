@@ -7,6 +7,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+from data_shards.shown import shown
+
 _TABLE = re.compile(rb"stsz|stz2|stts|ctts|stsc|trun|elst|cmov")
 _MEDIA = b"mdat"
 
@@ -27,7 +29,7 @@ def refuse_bomb(file: BinaryIO) -> None:
     # Each entry of an edit list may show all samples again.
     num_samples = claimed[b"stsz"] + claimed[b"stz2"]
     if max((*claimed.values(), claimed[b"elst"] * num_samples), default=0) > num_bytes:
-        raise ValueError(f"video of {num_bytes} bytes claims {dict(claimed)} samples")
+        raise ValueError(f"video of {num_bytes} bytes claims {shown(dict(claimed))} samples")
 
 
 def _without_media(file: BinaryIO, num_bytes: int) -> list[bytes]:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_shards.decoders.meshes import MAX_ELEMENTS, Mesh, checked, fan
+from data_shards.shown import cut, shown
 
 END: Final = b"end_header"
 ORDERS: Final = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
@@ -61,7 +62,7 @@ def read_ply(data: bytes) -> Mesh:
             else:
                 reader.table(element)
     except (KeyError, IndexError, ValueError, OverflowError) as error:
-        raise ValueError(f"corrupt PLY file ({error})") from error
+        raise ValueError(f"corrupt PLY file ({cut(str(error))})") from error
     return checked(vertices, faces)
 
 
@@ -74,7 +75,7 @@ def _header(head: str) -> tuple[str, list[_Element]]:
                 order = ORDERS[kind]
             case ["element", name, count]:
                 if not 0 <= int(count) <= MAX_ELEMENTS:
-                    raise ValueError(f"claims {count} of {name}")
+                    raise ValueError(f"claims {cut(count)} of {cut(name)}")
                 elements.append(_Element(name, int(count), ()))
             case ["property", "list", length, kind, name]:
                 elements[-1] = _with(elements[-1], (name, KINDS[kind], KINDS[length]))
@@ -83,7 +84,7 @@ def _header(head: str) -> tuple[str, list[_Element]]:
             case ["comment" | "obj_info", *_] | []:
                 pass
             case _:
-                raise ValueError(f"header line {line!r}")
+                raise ValueError(f"header line {shown(line)}")
     if order is None:
         raise ValueError("header without a format")
     return order, elements
@@ -109,7 +110,7 @@ class _Text:
         lines = self._lines[self._place : self._place + element.count]
         self._place += element.count
         if len(lines) < element.count:
-            raise ValueError(f"claims {element.count} of {element.name}, {len(lines)} are there")
+            raise ValueError(f"claims {element.count} of {cut(element.name)}, {len(lines)} are there")
         return [line.split() for line in lines]
 
     def table(self, element: _Element) -> NDArray[np.float64]:
@@ -139,7 +140,7 @@ class _Binary:
 
     def table(self, element: _Element) -> NDArray[np.float64]:
         if element.has_lists:
-            raise ValueError(f"{element.name} has lists")
+            raise ValueError(f"{cut(element.name)} has lists")
         dtype = np.dtype([(name, self._order + kind) for name, kind, _ in element.properties])
         rows = np.frombuffer(self._body, dtype, element.count, self._place) if element.count else np.zeros(0, dtype)
         self._place += rows.nbytes

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from data_shards.decoders import meshes
 from data_shards.decoders.ply import read_ply
+from data_shards.shown import cut, listed
 
 MAX_BYTES = 1 << 30
 """A cloud of more decoded bytes is refused."""
@@ -48,7 +49,10 @@ def _of_mesh(mesh: meshes.Mesh, num_points: int, rng: np.random.Generator | None
 
 def _checked(cloud: NDArray[np.generic]) -> NDArray[np.float32]:
     if cloud.ndim != 2 or cloud.shape[1] < 3 or cloud.dtype.kind not in "fiu":
-        raise ValueError(f"point cloud has shape {cloud.shape} of {cloud.dtype}; expected (points, 3) of real numbers")
+        raise ValueError(
+            f"point cloud has shape {cut(str(cloud.shape))} of {cut(str(cloud.dtype))}; "
+            "expected (points, 3) of real numbers"
+        )
     if not len(cloud):
         raise ValueError("point cloud without points")
     # A number too large for float32 becomes infinite here and is refused below.
@@ -68,12 +72,14 @@ def _npy(view: memoryview) -> NDArray[np.generic]:
         read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, fortran, dtype = read_header(head)
     except (ValueError, EOFError, SyntaxError, TypeError, tokenize.TokenError) as error:
-        raise ValueError(f"corrupt .npy header ({error})") from error
+        raise ValueError(f"corrupt .npy header ({cut(str(error))})") from error
     payload = view[head.tell() :]
     if dtype.hasobject:
         raise ValueError(".npy file holds Python objects; they are never unpickled")
     if min(shape, default=0) < 0 or prod(shape) * dtype.itemsize != len(payload):
-        raise ValueError(f".npy file claims shape {shape} of {dtype}, {len(payload)} bytes are there")
+        raise ValueError(
+            f".npy file claims shape {cut(str(shape))} of {cut(str(dtype))}, {len(payload)} bytes are there"
+        )
     flat = np.frombuffer(payload, dtype)
     return flat.reshape(shape, order="F" if fortran else "C")
 
@@ -89,7 +95,7 @@ def _npz(view: memoryview) -> NDArray[np.generic]:
                 # Bounded by what the directory claims: a bomb that lies there ends in a checksum error.
                 return _npy(memoryview(file.read()))
     except KeyError as error:
-        raise ValueError(f".npz file has the arrays {', '.join(names)}; expected one named points") from error
+        raise ValueError(f".npz file has the arrays {listed(names)}; expected one named points") from error
     # zipfile says NotImplementedError of a compression that it does not know, RuntimeError of an encrypted file.
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError, zlib.error) as error:
-        raise ValueError(f"corrupt .npz file ({error})") from error
+        raise ValueError(f"corrupt .npz file ({cut(str(error))})") from error

@@ -16,7 +16,7 @@ from data_shards.shown import MAX_SHOWN, shown
 
 MAX_CLASSES = 1_000_000
 """A number beyond is a mistake: the manifest lists every class up to the largest."""
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|[+-]?inf", re.IGNORECASE)
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:e[+-]?[0-9]+)?|[+-]?inf", re.IGNORECASE)
 _NUMBERS = re.compile(rf"[\[({{]*\s*(?:{_NUMBER.pattern})(?:[\s,;|/]+(?:{_NUMBER.pattern}))+\s*[\])}}]*", re.IGNORECASE)
 _NO_LABEL = ("nan", "<na>")
 """How pandas writes a gap as text."""

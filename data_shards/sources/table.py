@@ -31,6 +31,8 @@ MAX_WEIGHT = float(np.finfo(np.float32).max)
 """Of a sample in the loss, which is computed in this precision."""
 MAX_SPLIT_LETTERS = 100
 """A split's shards have a folder of its name."""
+MAX_PATH = 4096
+"""Letters of a path; no system takes longer ones."""
 
 
 def build(table: Path, out: Path, **options: Unpack[BuildOptions]) -> Manifest:
@@ -107,25 +109,29 @@ def _split(line: int, cell: object) -> str:
 
 
 def _member(line: int, column: str, cell: object, folder: Path) -> Content:
-    if column == "text" and isinstance(cell, bytes):
-        cell = _utf8(line, cell)
-    path = _text(line, column, cell)
-    if column == "text" and plain_text.content_suffix(path.rpartition("/")[2]) != ".txt":
-        return Literal(path.encode(), "txt")
     if column == "text":
-        return plain_text.TextFile(str(folder / path))
+        text = _utf8(line, cell) if isinstance(cell, bytes) else _text(line, column, cell)
+        is_path = len(text) <= MAX_PATH and plain_text.content_suffix(text.rpartition("/")[2]) == ".txt"
+        return plain_text.TextFile(str(folder / text)) if is_path else Literal(text.encode(), "txt")
+    path = _path(line, column, cell)
     content = File(str(folder / path))
     if modality_of(content.extension) != column:
         raise ValueError(f"line {line}: {shown(path)} is not a kind of {column} file that is read; convert it")
     return content
 
 
+def _path(line: int, column: str, cell: object) -> str:
+    path = _text(line, column, cell)
+    if len(path) > MAX_PATH:
+        raise ValueError(f"line {line}: {column} {shown(path)} is longer than any path; write where the file is")
+    return path
+
+
 def _text(line: int, column: str, cell: object) -> str:
     if not isinstance(cell, str):
-        what = "a text" if column == "text" else "a path"
-        kind = type(cell).__name__
+        what = "a text" if column == "text" else "the path of a file"
         raise ValueError(  # noqa: TRY004 - a user's slip
-            f"line {line}: {column} is no text but {kind} {shown(cell)}; write {what}"
+            f"line {line}: {column} expected {what}, got {type(cell).__name__} {shown(cell)}"
         )
     return cell
 
@@ -144,7 +150,7 @@ def _pair(line: int, cells: Mapping[str, Any], folder: Path) -> tuple[Content, .
         return ()
     if len(given) < len(PAIR):
         raise ValueError(f"line {line}: has {' and '.join(given)}; a pair of frames needs first, second and flow")
-    first, second, motion = (str(folder / _text(line, column, cells[column])) for column in PAIR)
+    first, second, motion = (str(folder / _path(line, column, cells[column])) for column in PAIR)
     contents = (Frame(first, "first"), Frame(second, "second"), File(motion))
     for column, content, expected in zip(PAIR, contents, ("flow", "flow", "motion"), strict=True):
         if content_of(content.extension) != expected:
