@@ -47,6 +47,8 @@ class ShardCache:
             fetch(part)
             # Opened before it has its name: from then on another process may delete it to make room.
             file = part.open("rb", buffering=0)
+            # After a power cut a name must not stand for less than it had.
+            os.fsync(file.fileno())
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)

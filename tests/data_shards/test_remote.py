@@ -1,6 +1,8 @@
 """Shards behind real servers on loopback, with a proxy that fails, stalls, cuts short and corrupts: right, or named."""
 
+import errno
 import http.client
+import os
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -14,11 +16,11 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from data_shards import manifest, remote
+from data_shards import adopt, manifest, remote
 from data_shards import open as opening
 from data_shards.config import DataConfig, TextConfig
 from data_shards.manifest import Manifest, ShardEntry
-from data_shards.remote import RemoteFolder
+from data_shards.remote import RefusedError, RemoteFolder
 from data_shards.storage_config import RemoteConfig
 
 TextShards = Callable[..., Manifest]
@@ -63,12 +65,20 @@ class Passing(BaseHTTPRequestHandler):
         answer = upstream.getresponse()
         content = answer.read()
         upstream.close()
+        if fault == "is a page":
+            content = b"<html>".ljust(len(content))
         if fault == "corrupts":
             content = content[:-700] + bytes([content[-700] ^ 1]) + content[-699:]
         self.send_response(answer.status)
         for header, value in answer.getheaders():
-            self.send_header(header, value)
+            if fault != "never ends" or header.lower() not in ("content-length", "connection"):
+                self.send_header(header, value)
         self.end_headers()
+        if fault == "never ends":
+            with suppress(OSError):  # the other side has gone
+                while not self.server.ended.is_set():
+                    self.wfile.write(bytes(1 << 16))
+            return
         if fault == "trickles":
             with suppress(OSError):  # the other side has gone
                 for place in range(len(content)):
@@ -113,13 +123,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, text_shards: TextShards) ->
 
 @pytest.fixture(scope="module")
 def web_server(folder: Path) -> Iterator[str]:
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
-    with running(server):
-        yield f"127.0.0.1:{server.server_port}"
+    with serving(folder) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +143,17 @@ def object_store(folder: Path) -> Iterator[str]:
         client.close()
         yield address
     server.stop()
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    with running(server):
+        yield f"127.0.0.1:{server.server_port}"
 
 
 @contextmanager
@@ -221,8 +237,8 @@ def test_faults_that_pass_are_waited_out(folder: Path, store: Store, settings: R
         ("is silent", "Timeout"),
         ("stalls", "Timeout"),
         ("cuts short", "Payload"),
-        ("corrupts", "its sha256 is|FlexibleChecksum"),
-        ("is replaced", "its sha256 is"),
+        ("408", "408|Request Timeout"),
+        ("429", "429|Too Many Requests"),
     ],
 )
 def test_a_fault_that_stays_ends_at_the_deadline_and_leaves_nothing(
@@ -234,6 +250,91 @@ def test_a_fault_that_stays_ends_at_the_deadline_and_leaves_nothing(
     with pytest.raises(ValueError, match=rf"000001\.tar: not fetched in 0.5 s and 3 attempts \(.*({reason})"):
         shards.open(entry(folder))
     assert cached(settings) == set()
+
+
+@pytest.mark.parametrize("name", [MANIFEST, TAR])
+@pytest.mark.parametrize("status", ["401", "403", "410"])
+def test_what_a_server_refuses_is_asked_for_once(store: Store, settings: RemoteConfig, name: str, status: str) -> None:
+    store.proxy.faults[name] = [status] * 1000
+    with pytest.raises(ValueError, match=rf"{name}: cannot be had \(.*; see to the URL, the credentials") as refused:
+        keys(run_config(store.url, settings))
+    assert isinstance(refused.value, RefusedError)
+    assert store.proxy.requests[name] <= 4, "each thread that fetches asks once"
+
+
+def test_an_index_that_is_forbidden_is_made_from_the_tar(store: Store, settings: RemoteConfig) -> None:
+    store.proxy.faults[INDEX] = ["403"] * 1000
+    assert len(keys(run_config(store.url, settings))) == 5
+
+
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize("fault", ["corrupts", "is replaced"])
+def test_a_file_that_is_another_one_twice_is_not_asked_for_again(
+    folder: Path, store: Store, settings: RemoteConfig, fault: str
+) -> None:
+    store.proxy.faults[TAR] = [fault] * 1000
+    with pytest.raises(ValueError, match=r"000001\.tar: (cannot be had \((its sha256 is|more than its)|.*Checksum)"):
+        RemoteFolder(store.url, replace(settings, deadline_seconds=0.5)).open(entry(folder))
+    assert cached(settings) == set()
+
+
+@pytest.mark.parametrize("name", [TAR, INDEX])
+def test_a_transfer_ends_at_the_listed_size(folder: Path, store: Store, settings: RemoteConfig, name: str) -> None:
+    store.proxy.faults[name] = ["never ends"] * 1000
+    shards = RemoteFolder(store.url, settings)
+    if name == TAR:
+        with pytest.raises(ValueError, match=r"000001\.tar: cannot be had \(more than its \d+ bytes came\)"):
+            shards.open(entry(folder))
+    else:  # which the tar has as well
+        shards.index(entry(folder))
+    assert store.proxy.requests[name] == 1
+
+
+def test_a_url_without_a_manifest_gets_a_sentence(store: Store, settings: RemoteConfig) -> None:
+    with pytest.raises(ValueError, match=r"nothing/manifest\.json: not there; `perceiver data index FOLDER` writes"):
+        keys(run_config(f"{store.url}/nothing", settings))
+
+
+@pytest.mark.parametrize("store", ["http"], indirect=True)
+def test_a_page_in_place_of_a_manifest_is_no_matter_of_patience(store: Store, settings: RemoteConfig) -> None:
+    store.proxy.faults[MANIFEST] = ["is a page"] * 1000
+    with pytest.raises(ValueError, match=r"manifest\.json: cannot be had"):
+        keys(run_config(store.url, settings))
+    assert store.proxy.requests[MANIFEST] == 2
+
+
+def test_a_full_disk_is_no_matter_of_patience(
+    folder: Path, store: Store, settings: RemoteConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = RemoteFolder(store.url, settings)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shards._files, "get_file", full)
+    with pytest.raises(ValueError, match=r"000001\.tar: cannot be had \(OSError: .*No space left"):
+        shards.open(entry(folder))
+
+
+NAMES = ("part#1", "a?b", "50%41", "with blank", "über", "a+b")
+
+
+@pytest.fixture(scope="module")
+def odd_folder(tmp_path_factory: pytest.TempPathFactory, text_shards: TextShards) -> Path:
+    """Shards whose names have a meaning in URLs."""
+    folder = tmp_path_factory.mktemp("odd")
+    text_shards(folder, [3] * len(NAMES), "train")
+    for number, name in enumerate(NAMES):
+        (folder / f"train/{number:06d}.tar").rename(folder / f"train/{name}.tar")
+        (folder / f"train/{number:06d}.idx").unlink()
+    adopt.index(folder)
+    return folder
+
+
+def test_names_with_a_meaning_in_urls_are_names(odd_folder: Path, settings: RemoteConfig) -> None:
+    with serving(odd_folder) as address:
+        found = keys(run_config(f"http://{address}", settings))
+    assert found == keys(run_config(str(odd_folder), settings))
 
 
 def test_a_transfer_that_trickles_ends_at_the_deadline(folder: Path, store: Store, settings: RemoteConfig) -> None:
