@@ -95,7 +95,7 @@ def _train(
             stack.callback(engine.close)
             store = _store(config, folder, world, fence)
             stack.callback(store.close)
-            loaded = store.load(engine)
+            loaded = together(world, lambda: store.load(engine))
             state = loaded.state if loaded else RunState()
             sinks = _sinks(config, folder, state) if world.is_first else SinkGroup([])
             stack.callback(sinks.close)

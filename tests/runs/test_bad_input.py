@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from data_shards.sources import digits
 from launch import cli
 
 MakeRun = Callable[..., Any]
@@ -106,3 +107,22 @@ def test_every_rank_leaves_and_a_run_with_another_config_is_left_as_it_is(make_r
     assert "optimizer.learning_rate: 0.001 -> 0.5" in told
     assert silent == ""
     assert {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.slow
+def test_a_resume_on_other_data_is_refused_and_the_run_resumes_on_its_own(
+    make_run: MakeRun, shards: Path, tmp_path: Path
+) -> None:
+    run = make_run("run", 2, shards=shards)
+    assert [status for status, _, _ in run.finish("train.steps=4", "checkpoint.save_every_steps=2")] == [0, 0]
+    checkpoints, weights = run.checkpoints(), run.weights()
+    shards.rename(tmp_path / "aside")
+    digits.build(shards, seed=1, num_jobs=1, progress=None)
+    (first, _, told), (second, _, silent) = run.finish("train.steps=4", "checkpoint.save_every_steps=2")
+    assert (first, second, silent) == (2, 2, "")
+    assert "belongs to a run on other data (manifest was '" in told
+    assert told.count("perceiver:") == 1
+    assert (run.checkpoints(), run.weights()) == (checkpoints, weights)
+    shutil.rmtree(shards)
+    (tmp_path / "aside").rename(shards)
+    assert [status for status, _, _ in run.finish("train.steps=4", "checkpoint.save_every_steps=2")] == [0, 0]
