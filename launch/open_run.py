@@ -10,10 +10,12 @@ from pathlib import Path
 
 import torch
 
+from configs.resume import deciding
 from configs.run import RunConfig, difference, dump, load
 from data_shards import durable
 from data_shards.display import masked
 from launch.activations import planned
+from launch.attempts import newest_step
 from launch.fence import Fence
 from launch.folder import RunFolder
 from launch.freeze import changed_files, freeze
@@ -22,6 +24,7 @@ from launch.loaders import check_evaluation, eval_split, label_names, open_eval_
 from launch.submission import refuse_if_queued
 from trainer.lock import RunLock
 from trainer.process import lives
+from trainer.sinks import append_event
 from trainer.world import World
 
 
@@ -31,16 +34,19 @@ def open_run(
     """Make the run's folder, or check that the run in it is this one; ValueError with what differs.
 
     A new run is there as a whole or not at all, with what `more` writes into it, and only once all that can be known
-    of it before its first step is known. One that has not begun may still change.
+    of it before its first step is known. One that has not begun may still change, and of one that has whatever does not
+    decide its result.
     """
     changes = difference(load(folder.config_path), config) if folder.exists else []
-    if changes and _has_begun(folder):
+    has_begun = folder.exists and _has_begun(folder)
+    if has_begun and deciding(changes):
         raise ValueError(
             "\n  ".join(
                 [
                     f"{folder.path}: holds a run with another configuration; go on with that one "
-                    f"(perceiver train {folder.config_path} --run {folder.path}) or choose another --run folder:",
-                    *changes,
+                    f"(perceiver train {folder.config_path} --run {folder.path}), make a run with other values from "
+                    f"where it is (perceiver fork {folder.path} NEW key=value), or choose another --run folder:",
+                    *deciding(changes),
                 ]
             )
         )
@@ -52,7 +58,7 @@ def open_run(
     if not folder.exists:
         _publish(config, folder, more)
     elif changes:
-        _change(config, folder, changes)
+        _change(config, folder, changes, has_begun=has_begun)
     # A copy that somebody removed; a run that is made has one already.
     freeze(folder.code_folder)
     _tell_other_code(folder)
@@ -145,14 +151,19 @@ def _has_begun(folder: RunFolder) -> bool:
     return folder.metrics_path.exists() and b'"kind": "train"' in folder.metrics_path.read_bytes()
 
 
-def _change(config: RunConfig, folder: RunFolder, changes: list[str]) -> None:
-    """Give another configuration to a run that has not begun, such as one whose first start was refused."""
+def _change(config: RunConfig, folder: RunFolder, changes: list[str], *, has_begun: bool) -> None:
+    """Give another configuration to a run, and keep a record of it where the run has begun."""
     refuse_if_trained(folder)
     with RunLock(folder.lock_path):
-        # It may list samples of other data.
-        folder.quarantine_path.unlink(missing_ok=True)
+        if has_begun:
+            message = f"resumed with another configuration: {'; '.join(changes)}"
+            append_event(folder.metrics_path, newest_step(folder), message)
+        else:
+            # It may list samples of other data.
+            folder.quarantine_path.unlink(missing_ok=True)
         _write_config(config, folder)
-    sys.stderr.write("\n  ".join([f"note: {folder.path} had not begun; it is changed:", *changes]) + "\n")
+    when = "resumes with the same result" if has_begun else "had not begun"
+    sys.stderr.write("\n  ".join([f"note: {folder.path} {when}; it is changed:", *changes]) + "\n")
 
 
 def _tell_other_code(folder: RunFolder) -> None:

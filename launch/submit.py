@@ -53,7 +53,9 @@ def resume(
     config = absolute(load(folder.config_path, overrides))
     _refuse_finished(folder, config)
     planned = plan.make(config, profile, folder)
-    open_run(config, folder)
+    if overrides:
+        submission.refuse_if_taken(folder)
+        open_run(config, folder, profile.world_size)
     return _send([folder], profile, planned, as_json=as_json)
 
 

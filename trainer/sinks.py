@@ -66,6 +66,15 @@ class JsonLines:
         self._file.close()
 
 
+def append_event(path: Path, step: int, message: str) -> None:
+    """Add an event to the JSON lines of a run that nobody trains in."""
+    with path.open("a+b") as file:
+        # The last line is half a line where its writer was killed.
+        file.seek(max(file.tell() - 1, 0))
+        separator = b"" if file.read() in (b"", b"\n") else b"\n"
+        file.write(separator + json.dumps({"kind": "event", "step": step, "message": message}).encode() + b"\n")
+
+
 class TensorBoard:
     """Scalars under kind/name, and pictures; steps after the one that the run resumes at are purged.
 

@@ -15,6 +15,7 @@ from launch.folder import RunFolder
 from launch.freeze import changed_files
 from launch.open_run import open_run
 from trainer.lock import RunLock
+from trainer.sinks import JsonLines
 
 CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
 # Kills itself at the given call of any of the ways in which a folder changes.
@@ -173,3 +174,57 @@ def test_a_making_that_another_process_is_at_is_left_alone(config: RunConfig, tm
     open_run(config, RunFolder(tmp_path / "run"))
     assert alive.is_dir()
     assert elsewhere.is_dir()
+
+
+def test_what_does_not_decide_the_result_changes_at_a_resume_and_is_recorded(
+    config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    open_run(config, folder)
+    complete_checkpoint(folder.checkpoints_folder, 20)
+    logged = '{"kind": "train", "step": 20, "loss": 1.0}\n'
+    folder.metrics_path.write_text(f'{logged}{{"kind": "train", "st')
+    overrides = [f"data.shards={config.data.shards}", "data.num_threads=3", "train.log_every_steps=1"]
+    changed = load(CONFIG, overrides)
+    open_run(changed, folder)
+    assert load(folder.config_path) == changed
+    assert "data.num_threads: 2 -> 3\n  train.log_every_steps: 10 -> 1\n" in capsys.readouterr().err
+    JsonLines(folder.metrics_path, 20).close()
+    first, event = (json.loads(line) for line in folder.metrics_path.read_text().splitlines())
+    assert first == json.loads(logged)
+    assert (event["kind"], event["step"]) == ("event", 20)
+    assert event["message"].endswith("data.num_threads: 2 -> 3; train.log_every_steps: 10 -> 1")
+
+    open_run(changed, folder)
+    assert len(folder.metrics_path.read_text().splitlines()) == 2
+
+
+def test_what_decides_the_result_does_not_change_and_fork_is_named(config: RunConfig, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    open_run(config, folder)
+    complete_checkpoint(folder.checkpoints_folder, 20)
+    before = folder.config_path.read_bytes()
+    overrides = [f"data.shards={config.data.shards}", "data.num_threads=3", "optimizer.learning_rate=1"]
+    with pytest.raises(ValueError, match=r"another configuration.*perceiver fork .*/run NEW key=value") as caught:
+        open_run(load(CONFIG, overrides), folder)
+    assert str(caught.value).splitlines()[1:] == ["  optimizer.learning_rate: 0.002 -> 1.0"]
+    assert folder.config_path.read_bytes() == before
+    assert not folder.metrics_path.exists()
+
+
+def test_a_run_that_is_trained_does_not_change_under_its_ranks(config: RunConfig, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    open_run(config, folder)
+    complete_checkpoint(folder.checkpoints_folder, 20)
+    before = folder.config_path.read_bytes()
+    changed = load(CONFIG, [f"data.shards={config.data.shards}", "data.num_threads=3"])
+    with RunLock(folder.lock_path), pytest.raises(ValueError, match="trains in this run"):
+        open_run(changed, folder)
+    assert (folder.config_path.read_bytes(), folder.metrics_path.exists()) == (before, False)
+
+
+def complete_checkpoint(checkpoints: Path, step: int) -> None:
+    """Leave what says that a checkpoint is complete."""
+    path = checkpoints / f"step_{step:08d}"
+    path.mkdir(parents=True)
+    (path / "checkpoint.json").write_text("{}")
