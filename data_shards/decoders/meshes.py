@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 
 from data_shards.shown import cut
 
-MAX_ELEMENTS = 1 << 27
+MAX_ELEMENTS = 1 << 23
 """A file that claims more vertices or faces is refused."""
+MAX_TEXT_BYTES = 1 << 27
+"""Longer text is refused: each number of it is an object before it is one of an array."""
 
 _OFF = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:#[^\r\n]*[\r\n]\s*)*(?:ST)?C?N?OFF")
 
@@ -51,6 +53,7 @@ def read_off(data: bytes) -> Mesh:
 
     Colours (COFF), normals (NOFF) and places in a texture (STOFF) stand behind the coordinates, and are passed over.
     """
+    refuse_long(data)
     begin = _OFF.match(data)
     if begin is None:
         raise ValueError("not an OFF file")
@@ -58,19 +61,38 @@ def read_off(data: bytes) -> Mesh:
     rest = data[begin.end() - 3 :]
     lines = [line for line in (line.split(b"#")[0].strip() for line in rest.splitlines()) if line]
     first = lines[0][3:].split()
+    if first == [b"BINARY"]:
+        raise ValueError("OFF file in binary; convert it to text, or to PLY")
     counts, body = (first, lines[1:]) if first else (lines[1].split() if len(lines) > 1 else [], lines[2:])
     try:
         num_vertices, num_faces = int(counts[0]), int(counts[1])
         _refuse_short(num_vertices, num_faces, len(body))
         vertices = np.array([line.split()[:3] for line in body[:num_vertices]], np.float64).reshape(num_vertices, 3)
-        faces = [line.split() for line in body[num_vertices : num_vertices + num_faces]]
-        triangles = fan([[int(corner) for corner in face[1 : 1 + int(face[0])]] for face in faces])
+        triangles = fan([_corners(line.split()) for line in body[num_vertices : num_vertices + num_faces]])
     except (IndexError, ValueError, OverflowError) as error:
         raise ValueError(f"corrupt OFF file ({cut(str(error))})") from error
     return checked(vertices, triangles)
 
 
+def refuse_long(text: bytes) -> None:
+    """Raise ValueError for text that is too long to be taken apart."""
+    if len(text) > MAX_TEXT_BYTES:
+        raise ValueError(
+            f"mesh of {len(text)} bytes of text; at most {MAX_TEXT_BYTES} are read: convert it to binary PLY"
+        )
+
+
+def _corners(words: list[bytes]) -> list[int]:
+    """Return the vertices of a face; a colour may follow them."""
+    count = int(words[0])
+    if not 0 <= count < len(words):
+        raise ValueError(f"a face of {count} corners in a line of {len(words)} numbers")
+    return [int(word) for word in words[1 : 1 + count]]
+
+
 def _refuse_short(num_vertices: int, num_faces: int, num_lines: int) -> None:
+    if max(num_vertices, num_faces) > MAX_ELEMENTS:
+        raise ValueError(f"claims {num_vertices} vertices and {num_faces} faces; at most {MAX_ELEMENTS} are read")
     if num_vertices < 0 or num_faces < 0 or num_vertices + num_faces > num_lines:
         raise ValueError(f"claims {num_vertices} vertices and {num_faces} faces, {num_lines} lines are there")
 

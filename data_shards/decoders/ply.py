@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from data_shards.decoders.meshes import MAX_ELEMENTS, Mesh, checked, fan
+from data_shards.decoders.meshes import MAX_ELEMENTS, Mesh, checked, fan, refuse_long
 from data_shards.shown import cut, shown
 
 END: Final = b"end_header"
@@ -47,7 +47,8 @@ def read_ply(data: bytes) -> Mesh:
     """Return the mesh of a PLY file, without triangles where it is a cloud; ValueError says what is wrong with it."""
     head, _, body = data.partition(END)
     try:
-        order, elements = _header(head.decode("ascii"))
+        # Comments are in any encoding.
+        order, elements = _header(head.decode("latin-1"))
         # The line of end_header may end in CR LF.
         body = body.partition(b"\n")[2]
         reader = _Text(body) if not order else _Binary(body, order)
@@ -75,7 +76,7 @@ def _header(head: str) -> tuple[str, list[_Element]]:
                 order = ORDERS[kind]
             case ["element", name, count]:
                 if not 0 <= int(count) <= MAX_ELEMENTS:
-                    raise ValueError(f"claims {cut(count)} of {cut(name)}")
+                    raise ValueError(f"claims {cut(count)} of {cut(name)}; at most {MAX_ELEMENTS} are read")
                 elements.append(_Element(name, int(count), ()))
             case ["property", "list", length, kind, name]:
                 elements[-1] = _with(elements[-1], (name, KINDS[kind], KINDS[length]))
@@ -103,6 +104,7 @@ class _Text:
     """Elements of a text body, a line each."""
 
     def __init__(self, body: bytes) -> None:
+        refuse_long(body)
         self._lines = body.splitlines()
         self._place = 0
 

@@ -4,6 +4,7 @@ import io
 import random
 import warnings
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -22,10 +23,23 @@ def image(kind: str) -> bytes:
     return file.getvalue()
 
 
-def sound(kind: str) -> bytes:
+def sound(kind: str, subtype: str | None = None) -> bytes:
     file = io.BytesIO()
     soundfile = pytest.importorskip("soundfile")
-    soundfile.write(file, np.random.default_rng(0).normal(0, 0.1, 700), 8_000, format=kind)
+    soundfile.write(file, np.random.default_rng(0).normal(0, 0.1, 700), 8_000, format=kind, subtype=subtype)
+    return file.getvalue()
+
+
+def video(kind: str) -> bytes:
+    file = io.BytesIO()
+    with av.open(file, "w", format=kind) as container:
+        stream = container.add_stream("mpeg4", rate=10, options={"g": "3"})
+        stream.height = stream.width = 32
+        stream.pix_fmt = "yuv420p"
+        for level in range(0, 200, 40):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), level, np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
     return file.getvalue()
 
 
@@ -49,7 +63,11 @@ SEEDS = {
     "wav": lambda: ("audio", sound("WAV")),
     "flac": lambda: ("audio", sound("FLAC")),
     "mp3": lambda: ("audio", sound("MP3")),
+    "ogg": lambda: ("audio", sound("OGG")),
+    "coded wav": lambda: ("audio", sound("WAV", "IMA_ADPCM")),
     "mp4": lambda: ("video", Drawn(0, 0, "mp4").read()),
+    "mkv": lambda: ("video", video("matroska")),
+    "avi": lambda: ("video", video("avi")),
     "npy": lambda: ("points", Drawn(0, 0, "npy").read()),
     "npz": lambda: ("points", npz()),
     "ply": lambda: ("points", ply()),

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from data_shards.decoders import meshes
 from data_shards.decoders.meshes import Mesh, read_off, sample
 from data_shards.decoders.points import points
 
@@ -88,6 +89,10 @@ def test_equal_generators_draw_equal_points() -> None:
         (OFF.replace(b"7 2 0", b"-7 2 0"), "claims -7"),
         (OFF.replace(b"4 0 1 2 3", b"4 0 1 2 9"), "not among its 7"),
         (OFF.replace(b"4 0 1 2 3", b"x 0 1 2 3"), "corrupt OFF"),
+        (OFF.replace(b"4 0 1 2 3", b"4 0 1 2"), "a face of 4 corners in a line of 4 numbers"),
+        (OFF.replace(b"4 0 1 2 3", b"-1 0 1 2"), "a face of -1 corners"),
+        (b"OFF BINARY\n\0\0\0\x07", "in binary"),
+        (OFF.replace(b"7 2 0", b"9999999 2 0"), "at most 8388608 are read"),
         (OFF.replace(b"3 2 5", b"3 nan 5"), "NaN"),
         (b"OFF 0 0 0", "without vertices"),
     ],
@@ -100,3 +105,17 @@ def test_what_is_wrong_with_an_off_file_is_said(data: bytes, sentence: str) -> N
 def test_a_mesh_without_area_cannot_be_sampled() -> None:
     with pytest.raises(ValueError, match="area of 0"):
         sample(Mesh(np.ones((3, 3)), np.array([[0, 1, 2]])), 5, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        OFF,
+        b"ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y\nproperty float z\n"
+        b"end_header\n" + b"1 " * 99,
+    ],
+)
+def test_endless_text_is_refused_before_it_is_taken_apart(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    monkeypatch.setattr(meshes, "MAX_TEXT_BYTES", 50)
+    with pytest.raises(ValueError, match="bytes of text; at most 50 are read"):
+        points(data)

@@ -1,4 +1,6 @@
 import io
+import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
@@ -34,12 +36,47 @@ def test_a_cloud_gives_its_first_three_columns(cloud: np.ndarray) -> None:
         (npy(CLOUD)[:20], "corrupt .npy header"),
         (npy(np.array([[1, 2, "x"]], object), allow_pickle=True), "never unpickled"),
         (npy(np.array([["a", "b", "c"]])), "of real numbers"),
+        (npy(np.zeros(4, [("x", "f4"), ("y", "f4"), ("z", "f4")])), "no array of plain numbers"),
+        (npy(np.zeros((3, 1024))), r"shape \(3, 1024\) of float64; expected a row a point"),
+        (npy(np.zeros((12, 100))), r"shape \(12, 100\)"),
         (b"", "not a point cloud"),
     ],
 )
 def test_what_is_wrong_with_a_cloud_is_said(data: bytes, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         points(data)
+
+
+def with_header(header: str) -> bytes:
+    """A .npy file of no numbers."""
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+
+
+@pytest.mark.parametrize(
+    "shape",
+    ["(" + "-" * 60_000 + "1,)", "(" * 30_000 + ")" * 30_000, "(9**9**9,)", "[" * 60_000, "(" + "9" * 60_000 + ",)"],
+)
+def test_a_header_is_not_evaluated(shape: str) -> None:
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}"
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"corrupt \.npy header|claims shape"):
+        points(with_header(header))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 20
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_every_version_of_the_header_is_read(version: tuple[int, int]) -> None:
+    file = io.BytesIO()
+    np.lib.format.write_array(file, CLOUD, version)
+    np.testing.assert_array_equal(points(file.getvalue()), CLOUD[:, :3].astype(np.float32))
+
+
+def test_a_header_in_another_order_is_read() -> None:
+    header = '{"shape": (2,3) , "descr": "<f4","fortran_order":True }\n'
+    data = with_header(header) + np.arange(6, dtype="<f4").tobytes()
+    np.testing.assert_array_equal(points(data), [[0, 2, 4], [1, 3, 5]])
 
 
 def npz(**arrays: np.ndarray) -> bytes:
@@ -63,3 +100,12 @@ def test_a_decompression_bomb_is_refused_before_it_is_unpacked(monkeypatch: pyte
     monkeypatch.setattr("data_shards.decoders.points.MAX_BYTES", 1_000_000)
     with pytest.raises(ValueError, match=r"claims an array of 4800128 bytes"):
         points(bomb)
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_an_npz_is_unpacked_by_deflate_alone(packing: int) -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", packing) as archive:
+        archive.writestr("points.npy", npy(CLOUD))
+    with pytest.raises(ValueError, match="another way than by deflate"):
+        points(file.getvalue())
