@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from data_shards import durable
+
 FOLDER_NAME = "perceiver-shards"
 _NUM_LOCKS = 256
 
@@ -45,11 +47,10 @@ class ShardCache:
         part = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.part")
         try:
             fetch(part)
+            durable.sync(part)  # after a power cut a name must not stand for less than it had
             # Opened before it has its name: from then on another process may delete it to make room.
             file = part.open("rb", buffering=0)
-            # After a power cut a name must not stand for less than it had.
-            os.fsync(file.fileno())
-            part.replace(path)
+            durable.rename(part, path)
         finally:
             part.unlink(missing_ok=True)
         return file

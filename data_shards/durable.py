@@ -4,6 +4,7 @@ The one place in which the product writes beside a name and renames. Standard li
 some of them run under a host's python3.
 """
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -67,10 +68,13 @@ def sync_tree(folder: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Make a file's bytes, or a folder's entries, durable."""
+    """Make a file's bytes, or a folder's entries, durable; some file systems have no sync of folders."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
+            raise
     finally:
         os.close(descriptor)
 

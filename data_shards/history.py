@@ -12,6 +12,7 @@ from data_shards import json_file
 from data_shards.display import printable
 
 T = TypeVar("T")
+_MOST = 2**63
 
 
 def entry(schema: type[T], path: Path) -> T | None:
@@ -53,9 +54,16 @@ def record_of(line: bytes) -> dict[str, Any] | None:
         record = json_file.parse_object(line)
     except ValueError:
         return None
-    step = record.get("step")
-    is_step = isinstance(step, int | float) and not isinstance(step, bool) and 0 <= step < 2**63
-    return record if is_step and isinstance(record.get("kind"), str) else None
+    step: Any = record.get("step")
+    is_step = is_number(step) and 0 <= step < _MOST
+    # No reader needs to expect numbers that no float can hold.
+    is_sane = all(abs(value) < _MOST for value in record.values() if isinstance(value, int))
+    return record if is_step and is_sane and isinstance(record.get("kind"), str) else None
+
+
+def is_number(value: object) -> bool:
+    """Return whether a value of a record is a number."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 @cache

@@ -75,18 +75,16 @@ def _value(kind: Any, value: object, where: str) -> Any:  # noqa: ANN401  # anno
         return tuple(_value(inner[0], part, f"{where}[{index}]") for index, part in enumerate(value))
     if origin is dict and isinstance(value, dict):
         return {name: _value(inner[1], part, _key(where, name)) for name, part in value.items()}
-    if kind is float and type(value) is int and abs(value) < 2**63:
-        return float(value)
-    if type(value) is kind or (kind is NoneType and value is None):
+    if kind is float and _is_whole(value):
+        return float(value)  # type: ignore[arg-type]  # it is a number
+    if _is_whole(value) if kind is int else type(value) is kind:
         return value
     raise ValueError(f"{where}: expected {_kind_name(kind)}, got {_named(value)}")
 
 
 def _one_of(kinds: tuple[Any, ...], value: object, where: str) -> Any:  # noqa: ANN401
-    for kind in kinds:
-        # A whole number stays one where both kinds of numbers may stand.
-        if type(value) is kind:
-            return value
+    if int in kinds and _is_whole(value):
+        return value  # stays one where a number with a point may stand too
     problem = ValueError(f"{where}: nothing may stand here")
     for kind in kinds:
         try:
@@ -94,6 +92,11 @@ def _one_of(kinds: tuple[Any, ...], value: object, where: str) -> Any:  # noqa: 
         except ValueError as error:
             problem = error if kind is not NoneType else problem
     raise problem
+
+
+def _is_whole(value: Any) -> bool:  # noqa: ANN401
+    """Return whether a value is a whole number of 64 bits."""
+    return type(value) is int and -(2**63) <= value < 2**63
 
 
 def _key(where: str, name: str) -> str:

@@ -8,13 +8,13 @@ A shard folder looks like this; `manifest.json` is written last, so a folder wit
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from data_shards import durable
 from data_shards.records import OWN, Records
 from data_shards.shards import ShardEntry, Shards
 from data_shards.shown import cut, listed, shown
@@ -69,9 +69,7 @@ class Manifest:
 
 
 def write(manifest: Manifest, folder: Path) -> None:
-    """Write `folder/manifest.json` beside its name and rename it: the folder is complete from then on."""
-    path = folder / "manifest.json"
-    beside = folder / f".manifest.json.{os.getpid()}"
+    """Write `folder/manifest.json`: the folder is complete from then on."""
     splits = {
         name: {
             "label_counts": split.label_counts,
@@ -89,11 +87,7 @@ def write(manifest: Manifest, folder: Path) -> None:
         "named_labels": manifest.named_labels,
         "splits": splits,
     }
-    with beside.open("w") as file:
-        file.write(_lines(fields) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    durable.write(folder / "manifest.json", _lines(fields) + "\n")
 
 
 def read(folder: Path) -> Manifest:

@@ -5,10 +5,10 @@ import json
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from data_shards import history, json_file
 from data_shards.shown import cut
 
 _LISTED = 10
@@ -109,5 +109,7 @@ class Quarantine:
 
 def _parsed(line: bytes) -> Iterator[BadSample]:
     """Yield what a line lists: nothing where it is damaged, since a list of bad samples must not end the run."""
-    with suppress(ValueError, TypeError):
-        yield BadSample(**json.loads(line))
+    try:
+        yield json_file.typed(BadSample, json_file.parse_object(line))
+    except ValueError as error:
+        history.tell(f"a line of a list of bad samples cannot be read ({error}); passed over")

@@ -1,15 +1,14 @@
 """Rows to one tar file: the same bytes for the same rows, on any machine and at any time."""
 
 import json
-import os
 import tarfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from data_shards import decode
+from data_shards import decode, durable
 from data_shards.members import content_of, modality_of
 from data_shards.quarantine import one_line
 from data_shards.rows import Content, Row
@@ -60,17 +59,11 @@ def write_shard(rows: Sequence[Row], path: Path) -> tuple[list[Written], list[Fa
 @contextmanager
 def written_beside(path: Path) -> Iterator[BinaryIO]:
     """Give a file beside `path` that takes its name, synced, when the block ends; ValueError where the disk refuses."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as file:
+        with durable.written_beside(path) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
     except OSError as error:
-        with suppress(OSError):  # the folder itself may be what is missing
-            beside.unlink()
         remedy = "free space or choose another folder, then run the same command again: finished shards are kept"
         raise ValueError(f"{path}: cannot be written ({error.strerror}); {remedy}") from error
 

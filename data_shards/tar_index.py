@@ -4,7 +4,6 @@ It is a function of the tar's bytes, lies beside it as NNNNNN.idx, and can be ma
 six counts, then the arrays below and the names, little-endian, one after the other.
 """
 
-import os
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 
-from data_shards import extents
+from data_shards import durable, extents
 from data_shards.buffers import BufferPool
 from data_shards.members import key_and_extension
 from data_shards.shown import cut, shown
@@ -132,13 +131,8 @@ class TarIndex:
         return index
 
     def write(self, path: Path) -> None:
-        """Write the index file beside its name and rename it."""
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        with beside.open("wb") as file:
-            file.write(self.to_bytes())
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        """Write the index file."""
+        durable.write(path, self.to_bytes())
 
     @staticmethod
     def read(path: Path) -> "TarIndex":

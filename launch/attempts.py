@@ -9,6 +9,7 @@ Standard library only: on a cluster with containers it runs under the host's pyt
 
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from data_shards import durable
+from data_shards import history as history_of
 from launch.folder import RunFolder
 from launch.restarts import FINISHED, RUN_ME_AGAIN, Attempt
 from trainer import checkpoint_names
@@ -23,6 +26,8 @@ from trainer.process import start_ticks
 
 HEARTBEAT_SECONDS = 2.0
 SILENT_SECONDS = 10 * HEARTBEAT_SECONDS
+_NUMBER = re.compile(r"\d{4,9}")
+_RANK = re.compile(r"rank_\d+\.json")
 
 
 @dataclass(frozen=True)
@@ -84,11 +89,9 @@ def history(folder: RunFolder) -> list[Attempt]:
 def read(folder: RunFolder, number: int) -> Attempt:
     """Return one attempt, as far as it was recorded."""
     for name in ("end.json", "start.json"):
-        path = attempt_folder(folder, number) / name
-        if path.is_file():
-            values = _read(path)
-            values |= {key: tuple(values[key]) for key in ("nodes", "failed_nodes")}
-            return Attempt(**values)
+        attempt = history_of.entry(Attempt, attempt_folder(folder, number) / name)
+        if attempt is not None:
+            return replace(attempt, number=number)
     return Attempt(number, "", (), 0.0, 0)
 
 
@@ -111,8 +114,8 @@ def write_rank(folder: RunFolder, number: int, record: RankRecord) -> Path:
 
 def ranks(folder: RunFolder, number: int) -> list[RankRecord]:
     """Return what the ranks of an attempt recorded, by rank."""
-    paths = attempt_folder(folder, number).glob("rank_*.json")
-    records = (RankRecord(**_read(path) | {"seen_at": path.stat().st_mtime}) for path in paths)
+    found = {path: history_of.entry(RankRecord, path) for path in _rank_paths(folder, number)}
+    records = (replace(record, seen_at=_modified(path)) for path, record in found.items() if record is not None)
     return sorted(records, key=lambda record: record.rank)
 
 
@@ -137,15 +140,21 @@ def newest_step(folder: RunFolder) -> int:
 
 def _numbers(folder: RunFolder) -> list[int]:
     # A folder without start.json is being made, or its maker died: its number is taken all the same.
-    return sorted(int(path.name) for path in folder.attempts_folder.glob("[0-9]*"))
+    found = folder.attempts_folder.glob("[0-9]*")
+    return sorted(int(path.name) for path in found if _NUMBER.fullmatch(path.name) and path.is_dir())
 
 
-def _read(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text())
-    return content
+def _rank_paths(folder: RunFolder, number: int) -> list[Path]:
+    found = attempt_folder(folder, number).glob("rank_*.json")
+    return [path for path in found if _RANK.fullmatch(path.name)]
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps(content) + "\n")
-    beside.replace(path)
+    durable.write(path, json.dumps(content) + "\n")

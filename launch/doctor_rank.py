@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from data_shards import durable
 from launch.rank import torch_variables
 from trainer.world import World
 
@@ -54,9 +55,7 @@ def main(folder: Path) -> None:
     while not signalled.is_set() and time.monotonic() < deadline:
         time.sleep(0.1)
     report["signalled"] = signalled.is_set()
-    beside = folder / f".report_{world.rank}"
-    beside.write_text(json.dumps(report))
-    beside.replace(folder / f"report_{world.rank}.json")
+    durable.write(folder / f"report_{world.rank}.json", json.dumps(report))
     world.close()
 
 

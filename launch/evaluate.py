@@ -1,9 +1,8 @@
 """`perceiver eval`: a checkpoint on a split that was not trained on, and the pictures of the run."""
 
 import json
-import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 
 from configs.run import RunConfig, load
+from data_shards import durable
 from data_shards import open as opening
 from data_shards.batch import Batch
 from data_shards.display import printable
@@ -45,7 +45,7 @@ def main(path: Path, *, which: str = NEWEST, split: str = "", as_json: bool = Fa
         found = evaluate(network, objective(config.model.outputs), batches, world, tuple(config.data.modalities()))
         if world.is_first:
             result = {"step": step, "split": evaluated.name, **found.as_json()}
-            _write(folder.evaluation_path, result)
+            durable.write(folder.evaluation_path, json.dumps(result) + "\n")
             _draw(config, folder, network, loader, world)
             if as_json:
                 sys.stdout.write(json.dumps(result) + "\n")
@@ -70,12 +70,6 @@ def chosen_network(config: RunConfig, folder: RunFolder, which: str, world: Worl
     network = Perceiver(config.model, seed=config.seed)
     network.load_state_dict(found.tensors)
     return found.step, network.to(world.device)
-
-
-def _write(path: Path, result: Mapping[str, object]) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps(dict(result)) + "\n")
-    beside.replace(path)
 
 
 def _draw(config: RunConfig, folder: RunFolder, network: Perceiver, loader: Loader, world: World) -> None:

@@ -4,6 +4,8 @@ import filecmp
 import shutil
 from pathlib import Path
 
+from data_shards import durable
+
 PACKAGES = ("configs", "data_shards", "launch", "model", "trainer")
 
 
@@ -16,7 +18,7 @@ def freeze(code_folder: Path, source: Path | None = None) -> None:
     shutil.rmtree(beside, ignore_errors=True)
     for package in PACKAGES:
         shutil.copytree(source / package, beside / package, ignore=shutil.ignore_patterns("__pycache__", ".*"))
-    beside.rename(code_folder)
+    durable.publish(beside, code_folder)
 
 
 def changed_files(code_folder: Path, source: Path | None = None) -> list[str]:

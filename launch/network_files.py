@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from configs.reader import read, read_yaml
 from configs.run import load
+from data_shards import durable
 from data_shards.display import printable
 from data_shards.history import tell
 from data_shards.json_file import read_object
@@ -161,7 +162,7 @@ def _new_folder(out: Path) -> Iterator[Path]:
     beside.mkdir(parents=True)
     try:
         yield beside
-        beside.replace(out)
+        durable.publish(beside, out)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

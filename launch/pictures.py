@@ -1,6 +1,5 @@
 """The pictures that a run leaves: its loss curve, and test samples with their predictions."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -8,7 +7,9 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from data_shards import durable
 from data_shards.display import printable, unknown_glyphs_as_boxes
+from data_shards.history import is_number, lines
 
 COLUMNS = 8
 _TITLE_CHARACTERS = 40
@@ -16,8 +17,8 @@ _TITLE_CHARACTERS = 40
 
 def loss_curve(metrics_path: Path, out: Path) -> None:
     """Draw the training loss by step, and the scores of the evaluations beside it, from a run's metrics.jsonl."""
-    rows = [json.loads(line) for line in metrics_path.read_text().splitlines()]
-    losses = [(row["step"], row["loss"]) for row in rows if row["kind"] == "train"]
+    rows = lines(metrics_path)
+    losses = [(row["step"], row["loss"]) for row in rows if row["kind"] == "train" and is_number(row.get("loss"))]
     evaluations = [row for row in rows if row["kind"] == "evaluation"]
     figure = Figure(figsize=(9, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -27,7 +28,7 @@ def loss_curve(metrics_path: Path, out: Path) -> None:
     scores = [key for key in (evaluations[-1] if evaluations else ()) if "/" in key]
     measure = scores[0].partition("/")[0] if scores else "accuracy"
     for name in (key for key in scores if key.startswith(f"{measure}/")):
-        points = [(row["step"], row[name]) for row in evaluations if name in row]
+        points = [(row["step"], row[name]) for row in evaluations if is_number(row.get(name))]
         right.plot(*zip(*points, strict=True), ".-", label=name.partition("/")[2])
     right.set(xlabel="step")
     right.set_title(f"evaluation: {printable(measure.replace('_', ' '))}", parse_math=False)
@@ -90,7 +91,5 @@ def pixels(figure: Figure) -> np.ndarray:
 
 
 def _save(figure: Figure, out: Path) -> None:
-    beside = out.with_name(f".{out.name}")
-    with unknown_glyphs_as_boxes():
-        figure.savefig(beside, format="png", dpi=100)
-    beside.replace(out)
+    with unknown_glyphs_as_boxes(), durable.written_beside(out, survives_power_cut=False) as file:
+        figure.savefig(file, format="png", dpi=100)

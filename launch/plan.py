@@ -1,6 +1,5 @@
 """What is known of a run before it waits in a queue: how it is cut, what it needs, and what would not fit."""
 
-import json
 import math
 import shutil
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 from configs.run import RunConfig
 from data_shards import open as opening
 from data_shards.config import DataConfig
+from data_shards.history import is_number, lines
 from launch.activations import planned
 from launch.cluster import ClusterConfig
 from launch.folder import RunFolder
@@ -137,15 +137,11 @@ def _shard_problems(data: DataConfig) -> Iterator[str]:
 def _measured(folder: RunFolder) -> tuple[float, float | None]:
     """Return the longest step and the longest save of the run so far, in seconds."""
     step_seconds, save_seconds = 0.0, None
-    if folder.metrics_path.exists():
-        for line in folder.metrics_path.read_text().splitlines():
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # the last line may be half written
-            step_seconds = max(step_seconds, record.get("step_seconds", 0.0))
-            if record.get("kind") == "save":
-                save_seconds = max(save_seconds or 0.0, record["seconds"])
+    for record in lines(folder.metrics_path):
+        if is_number(record.get("step_seconds")):
+            step_seconds = max(step_seconds, record["step_seconds"])
+        if record["kind"] == "save" and is_number(record.get("seconds")):
+            save_seconds = max(save_seconds or 0.0, record["seconds"])
     return step_seconds, save_seconds
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from data_shards import durable
 from data_shards.display import printable
 from data_shards.shown import shown
 from launch.console import AsJson, Checkpoint, progress_bar
@@ -32,13 +33,13 @@ def report(run: Run, as_json: AsJson = False) -> None:
     attempts = ledger.read(folder.ledger_folder)
     story = Story(
         name=folder.path.name,
-        config=folder.config_path.read_text(),
+        config=folder.config_path.read_text(encoding="utf-8", errors="replace"),
         records=read_records(folder.metrics_path),
         attempts=attempts,
         pictures=sorted(folder.pictures_folder.glob("*.png")),
     )
     out = folder.path / "report.html"
-    out.write_text(page(story), encoding="utf-8")
+    durable.write(out, page(story))
     goodput = ledger.goodput(attempts)
     told: float | str = goodput if as_json else f"{goodput:.1%}"
     _tell({"report": str(out), "attempts": len(attempts), "goodput": told}, as_json=as_json)

@@ -13,6 +13,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from configs.run import load
+from data_shards import history as history_of
 from data_shards.display import printable
 from launch import attempts, submission
 from launch.folder import RunFolder, as_typed, runs_at
@@ -76,7 +77,7 @@ def read(folder: RunFolder) -> State:
         "steps": steps,
         "loss": newest.get("loss"),
         "samples_per_second": newest.get("samples_per_second"),
-        "eta_seconds": round((steps - step) * step_seconds) if step_seconds else None,
+        "eta_seconds": round((steps - step) * step_seconds) if 0 < step_seconds < float("inf") else None,
         "goodput": ledger.goodput(entries) if entries else None,
         "newest_checkpoint": f"step_{checkpoint:08d}" if checkpoint else None,
         "seconds_since_log": round(time.time() - folder.metrics_path.stat().st_mtime) if newest else None,
@@ -156,13 +157,6 @@ def _silent(folder: RunFolder, history: Sequence[Attempt]) -> str | None:
 
 
 def _newest_training_line(metrics_path: Path) -> dict[str, Any]:
-    if not metrics_path.exists():
-        return {}
-    for line in reversed(metrics_path.read_text().splitlines()):
-        try:
-            fields = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # the last line may be half written
-        if fields.get("kind") == "train":
-            return dict(fields)
-    return {}
+    records = map(history_of.record_of, reversed(history_of.split(metrics_path)))
+    newest = next((record for record in records if record and record["kind"] == "train"), {})
+    return {name: value for name, value in newest.items() if history_of.is_number(value)}

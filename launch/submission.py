@@ -1,14 +1,13 @@
 """The submission of a run: its record in the run's folder, and the job that it became."""
 
 import json
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from uuid import uuid4
 
+from data_shards import durable, history
 from launch import attempts, cluster, queue, slurm
 from launch.cluster import ClusterConfig
 from launch.folder import RunFolder
@@ -37,7 +36,7 @@ def send(folders: Sequence[RunFolder], profile: ClusterConfig) -> list[Submissio
     for folder in folders:
         refuse_if_taken(folder)
     for folder in folders:
-        _write(folder.cluster_path, cluster.dump(profile))
+        durable.write(folder.cluster_path, cluster.dump(profile))
     avoided = {node for folder in folders for node in bad_nodes(attempts.history(folder), profile.restarts)}
     name = job_name(folders[0])
     submissions: list[Submission] = []
@@ -54,7 +53,7 @@ def send(folders: Sequence[RunFolder], profile: ClusterConfig) -> list[Submissio
             raise ValueError(f"{left}; then {error}; `perceiver resume RUN` submits each that is left") from error
         for folder, job_id in zip(part, job_ids, strict=True):
             sent = Submission(job_id, name, time.time(), profile.nodes, profile.processes_per_node)
-            _write(folder.submission_path, json.dumps(asdict(sent)) + "\n")
+            durable.write(folder.submission_path, json.dumps(asdict(sent)) + "\n")
             submissions.append(sent)
     return submissions
 
@@ -67,9 +66,7 @@ def arrays(folders: Sequence[RunFolder], max_tasks: int) -> list[Sequence[RunFol
 
 def read(folder: RunFolder) -> Submission | None:
     """Return the newest submission of a run; None for one that was never submitted."""
-    if not folder.submission_path.is_file():
-        return None
-    return Submission(**json.loads(folder.submission_path.read_text()))
+    return history.entry(Submission, folder.submission_path)
 
 
 def job(folder: RunFolder) -> queue.Job | None:
@@ -113,9 +110,3 @@ def _without_stops(folders: Sequence[RunFolder]) -> Iterator[None]:
         for folder in stopped:
             folder.stop_path.touch()
         raise
-
-
-def _write(path: Path, text: str) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text)
-    beside.replace(path)

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from data_shards import durable
 from model.attention import CrossAttend
 from model.config import PerceiverConfig
 from model.inputs import Inputs, Tokens
@@ -94,9 +95,8 @@ def draw(maps: Sequence[AttentionMap], modality: str, sample: int, values: np.nd
             cell.set_title(f"cross {of_layer.cross_attend}, latent {number}", fontsize=7)
     for cell in cells.ravel():
         cell.set(xticks=[], yticks=[])
-    beside = out.with_name(f".{out.name}")
-    figure.savefig(beside, format="png", dpi=100)
-    beside.replace(out)
+    with durable.written_beside(out, survives_power_cut=False) as file:
+        figure.savefig(file, format="png", dpi=100)
 
 
 def _show(cell: Axes, values: np.ndarray) -> None:

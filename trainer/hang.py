@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from data_shards import durable, json_file
 from data_shards.display import printable
 from trainer.process import lives
 from trainer.world import World
@@ -134,10 +135,8 @@ class HangWatch:
         assert self._folder is not None
         beat = Beat(self._world.rank, socket.gethostname(), os.getpid(), count, self._progress, self._phase)
         path = self._folder / f"rank_{self._world.rank}.json"
-        beside = path.with_name(f".{path.name}")
         with suppress(OSError):  # a full disk must not end the run; silence would
-            beside.write_text(json.dumps(asdict(beat)))
-            beside.replace(path)
+            durable.write(path, json.dumps(asdict(beat)), survives_power_cut=False)
 
     def _listen(self) -> dict[int, tuple[Beat, float]]:
         """Return the newest beat of each other rank, and when this rank first heard it."""
@@ -145,7 +144,7 @@ class HangWatch:
         for rank in range(self._world.world_size):
             with suppress(OSError, ValueError):
                 assert self._folder is not None
-                beat = Beat(**json.loads((self._folder / f"rank_{rank}.json").read_text()))
+                beat = json_file.read(Beat, self._folder / f"rank_{rank}.json")
                 known = self._heard.get(rank)
                 if known is None or known[0].count != beat.count:
                     self._heard[rank] = (beat, now)
@@ -172,19 +171,17 @@ class HangWatch:
         named = "; ".join(f"rank {beat.rank} (host {beat.host}, process {beat.pid}): {why}" for beat, why in culprits)
         verdict = {"culprits": [beat.rank for beat, _ in culprits], "named": named, "found_by": self._world.rank}
         beside = self._verdict_path.with_name(f".verdict.{self._world.rank}")
-        beside.write_text(json.dumps(verdict))
-        with suppress(FileExistsError):
+        with suppress(OSError):  # there is a verdict; or the disk is full, and the next look tries again
+            durable.write(beside, json.dumps(verdict), survives_power_cut=False)
             os.link(beside, self._verdict_path)
             sys.stderr.write(f"{named}; the job ends; stacks of all ranks are in {self._folder}\n")
 
     def _end(self) -> None:
         """Write the stacks of this process and end it: the main thread may be in a call that never returns."""
         stacks = self._stacks_path(self._world.rank)
-        beside = stacks.with_name(f".{stacks.name}")
-        with beside.open("w") as file:
-            faulthandler.dump_traceback(file, all_threads=True)
-        beside.replace(stacks)
-        culprits = json.loads(self._verdict_path.read_text())["culprits"]
+        with suppress(OSError), durable.written_beside(stacks, survives_power_cut=False) as file:
+            faulthandler.dump_traceback(file.fileno(), all_threads=True)
+        culprits = json_file.read_object(self._verdict_path)["culprits"]
         beats = [self._heard[self._world.rank][0], *(beat for beat, _ in self._listen().values())]
         present = [beat for beat in beats if beat.phase != LEFT]
         here = [beat for beat in present if beat.host == socket.gethostname()]

@@ -4,7 +4,7 @@ RUN/ledger/0001.json
 """
 
 import json
-import os
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from data_shards import durable, history
 from data_shards.display import printable
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
 Part = Literal["start_up", "compile", "data_wait", "compute", "evaluation", "save"]
 PARTS: tuple[Part, ...] = ("start_up", "compile", "data_wait", "compute", "evaluation", "save")
+KILLED = "killed"
 _WRITE_EVERY_SECONDS = 5.0
+_NAME = re.compile(r"\d{4,9}\.json")
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Attempt:
     """Where its time went."""
     rollbacks: int = 0
     """Times that it went back."""
-    ended: str = "killed"
+    ended: str = KILLED
     """Why it ended: "finished", "preempted (SIGTERM)", an error; "killed" until it says otherwise."""
 
 
@@ -56,7 +59,8 @@ class Ledger:
     def __init__(self, folder: Path | None, world: "World") -> None:
         hosts = tuple(sorted(set(world.gather(socket.gethostname()))))
         self._folder = folder if world.is_first else None
-        number = len(read(folder)) + 1 if folder else 1
+        # By the names: an entry that cannot be read keeps its number.
+        number = max((int(path.stem) for path in _paths(folder)), default=0) + 1 if folder else 1
         now = time.time()
         self._attempt = Attempt(number, hosts, world.world_size, now, seen_at=now)
         self._spent: dict[str, float] = dict.fromkeys(PARTS, 0.0)
@@ -103,17 +107,22 @@ class Ledger:
         if self._folder is None:
             return
         path = self._folder / f"{self._attempt.number:04d}.json"
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
         with suppress(OSError):  # a full disk must not end the run; the next writing has all of it
             self._folder.mkdir(exist_ok=True)
-            beside.write_text(json.dumps(asdict(self._attempt), indent=1))
-            beside.replace(path)
+            # The next writing has all of it; the last one has to stay.
+            is_last = self._attempt.ended != KILLED
+            durable.write(path, json.dumps(asdict(self._attempt), indent=1), survives_power_cut=is_last)
 
 
 def read(folder: Path) -> list[Attempt]:
-    """Return the attempts of a run, oldest first."""
-    entries = [json.loads(path.read_text()) for path in sorted(folder.glob("[0-9]*.json"))]
-    return [Attempt(**{**entry, "hosts": tuple(entry["hosts"])}) for entry in entries]
+    """Return the attempts of a run, oldest first; an entry that cannot be read is told and left out."""
+    entries = {int(path.stem): history.entry(Attempt, path) for path in _paths(folder)}
+    return [replace(entry, number=number) for number, entry in entries.items() if entry is not None]
+
+
+def _paths(folder: Path) -> list[Path]:
+    found = (path for path in folder.glob("[0-9]*.json") if _NAME.fullmatch(path.name))
+    return sorted(found, key=lambda path: int(path.stem))
 
 
 def lost_steps(attempts: list[Attempt]) -> list[int]:
@@ -128,6 +137,6 @@ def goodput(attempts: list[Attempt]) -> float:
     useful = 0.0
     for attempt, lost in zip(attempts, lost_steps(attempts), strict=True):
         done = attempt.last_step - attempt.first_step
-        useful += attempt.seconds["compute"] * (1 - lost / done if done else 1.0)
+        useful += attempt.seconds.get("compute", 0.0) * (1 - lost / done if done else 1.0)
     wall = sum(attempt.seen_at - attempt.started_at for attempt in attempts)
     return useful / wall if wall > 0 else 0.0

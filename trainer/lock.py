@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Self
 
+from data_shards.json_file import parse_object
 from trainer.process import lives, start_ticks
 
 # Who asks for the holder, such as `perceiver status --watch`, holds the lock for microseconds.
@@ -150,7 +151,5 @@ def _lock(descriptor: int, kind: int) -> bool:
 
 def _read(descriptor: int) -> dict[str, object]:
     with suppress(ValueError, OSError):
-        content = json.loads(os.pread(descriptor, 4096, 0))
-        if isinstance(content, dict):
-            return content
+        return parse_object(os.pread(descriptor, 4096, 0))
     return {}

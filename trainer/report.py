@@ -5,13 +5,13 @@ A pure writer: everything comes in as arguments, one string goes out. Curves are
 
 import base64
 import html
-import json
 import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_shards import history
 from data_shards.display import printable, printable_lines
 from trainer.ledger import PARTS, Attempt, goodput, lost_steps
 from trainer.metrics import Record
@@ -49,8 +49,7 @@ class Story:
 
 def read_records(path: Path) -> list[Record]:
     """Return the whole lines of a metrics.jsonl."""
-    lines = path.read_text().splitlines() if path.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("}")]
+    return history.lines(path)
 
 
 def page(story: Story) -> str:
@@ -113,7 +112,7 @@ def _attempts(attempts: Sequence[Attempt]) -> str:
 def _attempt(attempt: Attempt, lost: int) -> str:
     cells = (
         attempt.number,
-        time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(attempt.started_at)),
+        _time(attempt.started_at),
         ", ".join(attempt.hosts),
         attempt.world_size,
         f"{attempt.first_step} to {attempt.last_step}",
@@ -122,6 +121,13 @@ def _attempt(attempt: Attempt, lost: int) -> str:
         attempt.ended,
     )
     return f"<tr>{''.join(f'<td>{_escaped(str(cell))}</td>' for cell in cells)}</tr>"
+
+
+def _time(seconds: float) -> str:
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    except (ValueError, OverflowError, OSError):
+        return "?"  # a damaged record; the rest of it is of use
 
 
 def _events(records: Sequence[Record]) -> str:

@@ -16,6 +16,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard.summary import image
 
+from data_shards import durable, history
 from data_shards.display import printable
 from trainer.evaluate import told
 from trainer.metrics import Record
@@ -173,17 +174,16 @@ def _short(score: str) -> str:
 
 
 def _without_steps_after(path: Path, step: int) -> PatientFile:
-    """Drop the lines of later steps, and half lines, from a file; open it to append."""
-    if path.exists():
-        lines = [line for line in path.read_text().splitlines() if _step(line) <= step]
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        beside.write_text("".join(f"{line}\n" for line in lines))
-        beside.replace(path)
+    """Drop the lines of later steps, and a half line at the end, from a file; open it to append."""
+    lines = history.split(path)
+    # A last line without an end is of a process that was killed while it wrote. Damaged ones stay: nobody knows what
+    # they are, and readers pass over them.
+    kept = [line for line in lines if line.endswith(b"\n") and not _is_after(line, step)]
+    if kept != lines:
+        durable.write(path, b"".join(kept))
     return PatientFile(path)
 
 
-def _step(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")  # half a line, from a process that was killed while it wrote
+def _is_after(line: bytes, step: int) -> bool:
+    record = history.record_of(line)
+    return record is not None and bool(record["step"] > step)
