@@ -95,7 +95,12 @@ def _splits_on_top(files: Sequence[tuple[str, Names]], folder: Path) -> frozense
     splits = {top for top in tops if split_of(top)}
     deep = {names[0] for _, names in files if len(names) > 2} & splits
     if not deep and tops - splits:
-        # A class may have such a name too.
+        # A train is a vehicle as well; what else has such a name, and no classes in it, is hardly a class.
+        if others := sorted(top for top in splits if top.lower() != TRAIN):
+            raise ValueError(
+                f"{folder}: {listed(others)} would be a split, but has no folders of classes in it; sort its files "
+                "into such folders, move it elsewhere, or rename it if it is a class"
+            )
         return frozenset()
     within = {names[1] for _, names in files if len(names) > 2 and names[0] in splits}
     if deep and (others := sorted(tops - splits - within)):

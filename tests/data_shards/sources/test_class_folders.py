@@ -53,13 +53,16 @@ def test_a_folder_without_a_split_is_said_to_have_none(tmp_path: Path) -> None:
     assert told == ["no folder of a split: all 2 files are for training"]
 
 
-def test_a_class_may_be_called_as_a_split_is(tmp_path: Path) -> None:
-    touch(tmp_path, "train/0.png", "bus/0.png", "test/0.png")
-    assert {(split, name) for split, name, _ in found(tmp_path)} == {
-        ("train", "train"),
-        ("train", "bus"),
-        ("train", "test"),
-    }
+def test_a_train_may_be_a_class(tmp_path: Path) -> None:
+    touch(tmp_path, "train/0.png", "bus/0.png")
+    assert {place[:2] for place in found(tmp_path)} == {("train", "train"), ("train", "bus")}
+
+
+@pytest.mark.parametrize("name", ["Test", "val", "dev"])
+def test_files_of_a_split_without_classes_do_not_become_a_class(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, "cat/0.png", "dog/0.png", f"{name}/0.png")
+    with pytest.raises(ValueError, match=f": {name} would be a split, but has no folders of classes in it; sort"):
+        found(tmp_path)
 
 
 def test_splits_beside_folders_that_are_no_classes_of_theirs_are_refused(tmp_path: Path) -> None:
