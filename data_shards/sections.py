@@ -25,6 +25,14 @@ def _nested(**parts: "Part | None") -> Iterator[Problem]:
             yield from ((f"{name}.{key}", sentence) for key, sentence in part.problems())
 
 
+def _centre_crop(part: float, fit: str) -> Iterator[Problem]:
+    """Yield what is wrong with the part that is kept about the centre."""
+    if not 0 < part <= 1:
+        yield "centre_crop", f"must be above 0 and at most 1, got {part}"
+    elif part < 1 and fit != "crop":
+        yield "centre_crop", f"is for fit=crop, got {part} and fit={fit}; leave one of them out"
+
+
 @dataclass(frozen=True)
 class ImageConfig:
     """Images as uint8 (height, width, 3)."""
@@ -35,8 +43,11 @@ class ImageConfig:
     """Columns of pixels after resizing."""
     resize: Literal["bilinear", "bicubic", "lanczos", "nearest"] = "bilinear"
     """Pillow's filter of that name, with antialiasing where the image shrinks."""
+    fit: Literal["crop", "stretch", "pad"] = "crop"
+    """How other aspect ratios come to this shape, in training too. crop: the largest part of this one about the centre,
+    so the ends of a wide image are never read. stretch: all of it, distorted. pad: all of it, black beside it."""
     centre_crop: float = 1.0
-    """Part of the shorter side that is kept about the centre where nothing is random; 0.875 is usual for ImageNet."""
+    """Part of the shorter side that fit=crop keeps where nothing is random; 0.875 is usual for ImageNet."""
     crop: Optional[CropConfig] = None
     """Set to train on random parts of the image."""
     flip: bool = False
@@ -55,8 +66,7 @@ class ImageConfig:
         """Yield what is wrong with the section."""
         yield from at_least(1, {"height": self.height, "width": self.width})
         yield from at_least(0, {"shift_pixels": self.shift_pixels})
-        if not 0 < self.centre_crop <= 1:
-            yield "centre_crop", f"must be above 0 and at most 1, got {self.centre_crop}"
+        yield from _centre_crop(self.centre_crop, self.fit)
         yield from _nested(crop=self.crop, randaugment=self.randaugment)
 
 
@@ -148,8 +158,11 @@ class VideoConfig:
     """0 spreads the frames over the video; n takes every nth frame, from the middle, in training from anywhere."""
     resize: Literal["bilinear", "bicubic", "lanczos", "nearest"] = "bilinear"
     """Pillow's filter of that name, with antialiasing where the frame shrinks."""
+    fit: Literal["crop", "stretch", "pad"] = "crop"
+    """How other aspect ratios come to this shape, in training too. crop: the largest part of this one about the centre,
+    so the ends of a wide frame are never read. stretch: all of it, distorted. pad: all of it, black beside it."""
     centre_crop: float = 1.0
-    """Part of the shorter side that is kept about the centre where nothing is random."""
+    """Part of the shorter side that fit=crop keeps where nothing is random."""
     crop: Optional[CropConfig] = None
     """Set to train on random parts of the frames, the same in all frames of a clip."""
     flip: bool = False
@@ -166,8 +179,7 @@ class VideoConfig:
         """Yield what is wrong with the section."""
         yield from at_least(1, {"num_frames": self.num_frames, "height": self.height, "width": self.width})
         yield from at_least(0, {"frame_step": self.frame_step})
-        if not 0 < self.centre_crop <= 1:
-            yield "centre_crop", f"must be above 0 and at most 1, got {self.centre_crop}"
+        yield from _centre_crop(self.centre_crop, self.fit)
         yield from _nested(crop=self.crop, colour=self.colour)
 
 

@@ -82,7 +82,8 @@ def export(source: Path, out: Path, *, onnx: bool, as_json: bool, which: str = N
     if onnx:
         from model.onnx_export import onnx_program
 
-        picture = f"resize={around.resize}, centre_crop={around.centre_crop:g}" if network.config.inputs.image else ""
+        how = f"resize={around.resize}, fit={around.fit}, centre_crop={around.centre_crop:g}"
+        picture = how if network.config.inputs.image else ""
         program = onnx_program(network, classes=around.classes, picture=picture)
         with _new_folder(out) as beside:
             program.save(beside / "network.onnx")

@@ -31,6 +31,8 @@ class Surroundings:
     """Filter by which pictures come to their size."""
     centre_crop: float = _RELEASED_CROP
     """Part of a picture's shorter side that is kept about its centre."""
+    fit: str = "crop"
+    """How pictures of another aspect ratio come to their size."""
     foreign: Mapping[str, Any] = field(default_factory=dict)
     """Hugging Face's files as they were imported, by name."""
     notes: tuple[str, ...] = ()
@@ -40,8 +42,10 @@ class Surroundings:
         """Return the files beside config.json and the weights, by name."""
         files = dict(self.foreign)
         image, text = config.inputs.image, config.inputs.text
-        if image and PREPROCESSOR not in files:
-            files[PREPROCESSOR] = preprocessor(image, resize=self.resize, centre_crop=self.centre_crop)
+        if image and PREPROCESSOR not in files and self.fit != "pad":
+            files[PREPROCESSOR] = preprocessor(
+                image, resize=self.resize, centre_crop=self.centre_crop, is_cut=self.fit == "crop"
+            )
         if text and text.vocabulary == BYTE_VOCABULARY and not files.keys() & set(_TEXT_FILES):
             files |= byte_tokenizer(text)
         return files
@@ -66,7 +70,9 @@ def of_run(config: RunConfig) -> Surroundings:
             classes = label_names(absolute(config))
         except (OSError, ValueError) as error:
             notes.append(f"class names are not written, since the shards do not tell them: {error}")
-    return Surroundings(classes, image.resize, image.centre_crop, notes=tuple(notes))
+    if image.fit == "pad":
+        notes.append("no preprocessor is written: Hugging Face's for Perceivers cannot pad, as data.image.fit=pad does")
+    return Surroundings(classes, image.resize, image.centre_crop, image.fit, notes=tuple(notes))
 
 
 def of_import(folder: Path) -> Surroundings:

@@ -22,16 +22,17 @@ _NORMALISED: dict[PixelRange, dict[str, Any]] = {
 }
 
 
-def preprocessor(image: ImageInput, *, resize: str, centre_crop: float) -> dict[str, Any]:
+def preprocessor(image: ImageInput, *, resize: str, centre_crop: float, is_cut: bool = True) -> dict[str, Any]:
     """Return the preprocessor_config.json that makes of a picture what the network was trained on.
 
-    `resize` is the filter, `centre_crop` the part of the shorter side that is kept about the centre.
+    `resize` is the filter, `centre_crop` the part of the shorter side that is kept about the centre; unless the picture
+    `is_cut`, all of it is stretched to the size.
     """
     size = {"height": image.height, "width": image.width}
     return {
         "image_processor_type": "PerceiverImageProcessor",
         "do_convert_rgb": True,
-        "do_center_crop": True,
+        "do_center_crop": is_cut,
         # It keeps size / crop_size of the shorter side.
         "crop_size": {name: _whole(side / centre_crop) for name, side in size.items()},
         "do_resize": True,

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from data_shards.sections import ImageConfig, VideoConfig
 from data_shards.transform_config import CropConfig
 
 Box = tuple[float, float, float, float]
@@ -30,6 +31,11 @@ def centre_box(picture: NDArray[np.uint8], height: int, width: int, part: float 
     return left, top, left + scale * width, top + scale * height
 
 
+def whole_box(picture: NDArray[np.uint8]) -> Box:
+    """Return the box of all of the picture."""
+    return 0, 0, picture.shape[1], picture.shape[0]
+
+
 def random_box(picture: NDArray[np.uint8], config: CropConfig, rng: np.random.Generator) -> Box | None:
     """Return a box of random area, stretch and place, all on whole pixels; None where no attempt fitted."""
     rows, columns = picture.shape[:2]
@@ -47,10 +53,34 @@ def random_box(picture: NDArray[np.uint8], config: CropConfig, rng: np.random.Ge
 
 def resize(pixels: NDArray[np.uint8], box: Box, height: int, width: int, method: str) -> NDArray[np.uint8]:
     """Return the box of the picture as (height, width, 3), by the method of that name."""
-    is_whole = box == (0, 0, pixels.shape[1], pixels.shape[0])
-    if is_whole and pixels.shape[:2] == (height, width):
+    if box == whole_box(pixels) and pixels.shape[:2] == (height, width):
         return pixels
     return np.asarray(Image.fromarray(pixels).resize((width, height), _FILTERS[method], box=box))
+
+
+def usual_box(picture: NDArray[np.uint8], config: ImageConfig | VideoConfig) -> Box:
+    """Return the part of a picture that is read where no part is drawn."""
+    if config.fit == "crop":
+        return centre_box(picture, config.height, config.width, config.centre_crop)
+    return whole_box(picture)
+
+
+def framed(pixels: NDArray[np.uint8], box: Box, config: ImageConfig | VideoConfig) -> NDArray[np.uint8]:
+    """Return the box of the picture as (height, width, 3), by the config's filter, padded where it says so."""
+    if config.fit == "pad":
+        return _padded(pixels, box, config.height, config.width, config.resize)
+    return resize(pixels, box, config.height, config.width, config.resize)
+
+
+def _padded(pixels: NDArray[np.uint8], box: Box, height: int, width: int, method: str) -> NDArray[np.uint8]:
+    """Return the box in its own aspect ratio, as large as fits, about the centre of a black picture."""
+    left, top, right, bottom = box
+    scale = min(height / (bottom - top), width / (right - left))
+    rows, columns = max(1, round(scale * (bottom - top))), max(1, round(scale * (right - left)))
+    picture = np.zeros((height, width, 3), np.uint8)
+    above, before = (height - rows) // 2, (width - columns) // 2
+    picture[above : above + rows, before : before + columns] = resize(pixels, box, rows, columns, method)
+    return picture
 
 
 def cut(pixels: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:

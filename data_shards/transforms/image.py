@@ -5,35 +5,30 @@ from numpy.typing import NDArray
 
 from data_shards import decode
 from data_shards.config import ImageConfig
-from data_shards.transforms.framing import centre_box, cut, random_box, resize
+from data_shards.transforms.framing import cut, framed, random_box, usual_box, whole_box
 from data_shards.transforms.randaugment import randaugment
 
 
 def fit(
     data: bytes | memoryview, config: ImageConfig, rng: np.random.Generator | None
 ) -> tuple[NDArray[np.uint8], int]:
-    """Return the image cut to the shape's aspect ratio about its centre and resized; in training varied at random."""
+    """Return the image as uint8 of the section's shape, by its `fit`; in training varied at random."""
     pixels = decode.pixels(data)
     if rng is None:
-        return _centre(pixels, config), config.height
+        return framed(pixels, usual_box(pixels, config), config), config.height
     return _varied(pixels, config, rng), config.height
-
-
-def _centre(pixels: NDArray[np.uint8], config: ImageConfig) -> NDArray[np.uint8]:
-    box = centre_box(pixels, config.height, config.width, config.centre_crop)
-    return resize(pixels, box, config.height, config.width, config.resize)
 
 
 def _varied(pixels: NDArray[np.uint8], config: ImageConfig, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Crop, mirror, RandAugment, resize and shift, in the order of Perceiver's training code."""
     box = random_box(pixels, config.crop, rng) if config.crop else None
     if box is None:
-        box = centre_box(pixels, config.height, config.width, config.centre_crop)
+        box = usual_box(pixels, config)
     if config.randaugment:
         # The operations see the part alone, at its own size.
         pixels = randaugment(cut(pixels, box), config.randaugment, rng)
-        box = (0, 0, pixels.shape[1], pixels.shape[0])
-    pixels = resize(pixels, box, config.height, config.width, config.resize)
+        box = whole_box(pixels)
+    pixels = framed(pixels, box, config)
     if config.flip and rng.random() < 0.5:
         pixels = pixels[:, ::-1]
     if config.shift_pixels:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from data_shards import decode
 from data_shards.config import VideoConfig
 from data_shards.transforms.colour import jitter
-from data_shards.transforms.framing import centre_box, random_box, resize
+from data_shards.transforms.framing import framed, random_box, usual_box
 
 
 def fit(
@@ -18,10 +18,10 @@ def fit(
     frames = decode.video(data, lambda available: _choose(available, config, rng))
     box = random_box(frames[0], config.crop, rng) if rng is not None and config.crop else None
     if box is None:
-        box = centre_box(frames[0], config.height, config.width, config.centre_crop)
+        box = usual_box(frames[0], config)
     clip = np.zeros(config.shape, np.uint8)
     for place, frame in zip(clip, frames, strict=False):
-        place[:] = resize(frame, box, config.height, config.width, config.resize)
+        place[:] = framed(frame, box, config)
     num_frames = len(frames)
     if rng is not None and config.flip and rng.random() < 0.5:
         clip = clip[:, :, ::-1]

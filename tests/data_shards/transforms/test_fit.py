@@ -9,6 +9,7 @@ from PIL import Image
 
 from data_shards.config import AudioConfig, ImageConfig, PointsConfig, TextConfig, VideoConfig
 from data_shards.sources.digits import Drawn
+from data_shards.transform_config import CropConfig
 from data_shards.transforms import audio, image, points, text, video
 
 
@@ -137,3 +138,63 @@ def test_a_long_text_gives_its_beginning_and_in_training_any_part() -> None:
     generator = rng()
     parts = {bytes((text.fit(b"abcdef", TextConfig(3), generator)[0] - 6).tolist()) for _ in range(100)}
     assert parts == {b"abc", b"bcd", b"cde", b"def"}
+
+
+def wide_and_tall() -> list[np.ndarray]:
+    """A picture of 200 x 50 pixels whose left half is 100 and right half 200, and the same upright."""
+    wide = np.full((50, 200, 3), 100, np.uint8)
+    wide[:, 100:] = 200
+    return [wide, wide.swapaxes(0, 1)]
+
+
+@pytest.mark.parametrize("generator", [None, np.random.default_rng(0)])
+def test_a_stretched_picture_is_all_there(generator: np.random.Generator | None) -> None:
+    for picture in wide_and_tall():
+        fitted, _ = image.fit(png(picture), ImageConfig(8, 8, fit="stretch"), generator)
+        halves = fitted[..., 0] if picture.shape[0] == 50 else fitted[..., 0].T
+        np.testing.assert_array_equal(halves[:, [0, 7]], np.broadcast_to([100, 200], (8, 2)))
+
+
+@pytest.mark.parametrize("generator", [None, np.random.default_rng(0)])
+def test_a_padded_picture_keeps_its_aspect_ratio_and_is_black_beside_it(
+    generator: np.random.Generator | None,
+) -> None:
+    for picture in wide_and_tall():
+        fitted, _ = image.fit(png(picture), ImageConfig(8, 8, resize="nearest", fit="pad"), generator)
+        lying = fitted[..., 0] if picture.shape[0] == 50 else fitted[..., 0].T
+        expected = np.zeros((8, 8))
+        expected[3:5, :4], expected[3:5, 4:] = 100, 200
+        np.testing.assert_array_equal(lying, expected)
+
+
+def test_a_cut_picture_is_its_centre_in_training_too() -> None:
+    picture = np.zeros((50, 200, 3), np.uint8)
+    picture[:, 75:125] = 255
+    for generator in (None, rng()):
+        fitted, _ = image.fit(png(picture), ImageConfig(5, 5, resize="nearest"), generator)
+        assert fitted.min() == 255
+
+
+@pytest.mark.parametrize("fit", ["stretch", "pad"])
+def test_a_random_part_is_brought_to_its_size_as_asked(fit: str) -> None:
+    picture = np.full((50, 200, 3), 255, np.uint8)
+    config = ImageConfig(8, 8, fit=fit, crop=CropConfig(min_area=1, max_area=1, max_stretch=4, attempts=200))
+    fitted, _ = image.fit(png(picture), config, rng())
+    assert (fitted == 255).all() == (fit == "stretch")
+
+
+@pytest.mark.parametrize("fit", ["crop", "stretch", "pad"])
+def test_frames_come_to_their_size_as_pictures_do(fit: str) -> None:
+    clip = Drawn(0, 0, "mp4").read()
+    frames, _ = video.fit(clip, VideoConfig(8, 32, 32), None)
+    fitted, _ = video.fit(clip, VideoConfig(8, 8, 16, fit=fit), None)
+    for frame, small in zip(frames, fitted, strict=True):
+        np.testing.assert_array_equal(small, image.fit(png(frame), ImageConfig(8, 16, fit=fit), None)[0])
+
+
+@pytest.mark.parametrize("section", [ImageConfig, VideoConfig])
+def test_a_part_about_the_centre_goes_with_cutting_alone(section: type[ImageConfig] | type[VideoConfig]) -> None:
+    assert not list(section(fit="pad").problems())
+    ((key, sentence),) = section(fit="pad", centre_crop=0.5).problems()
+    assert key == "centre_crop"
+    assert "got 0.5 and fit=pad" in sentence
