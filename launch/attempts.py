@@ -23,6 +23,7 @@ from launch.folder import RunFolder
 from launch.restarts import FINISHED, RUN_ME_AGAIN, Attempt
 from trainer import checkpoint_names
 from trainer.process import start_ticks
+from trainer.verdict import convicted_pids
 
 HEARTBEAT_SECONDS = 2.0
 SILENT_SECONDS = 10 * HEARTBEAT_SECONDS
@@ -71,7 +72,7 @@ def end(folder: RunFolder, number: int, status: int) -> Attempt:
         ended_at=time.time(),
         status=status,
         last_step=newest_step(folder),
-        failed_nodes=first_to_fail(ranks(folder, number)),
+        failed_nodes=_blamed(folder, ranks(folder, number)),
     )
     _write(attempt_folder(folder, number) / "end.json", asdict(attempt))
     return attempt
@@ -131,6 +132,16 @@ def first_to_fail(records: Sequence[RankRecord]) -> tuple[str, ...]:
         return tuple(sorted({record.node for record in killed if record.seen_at <= silent_since}))
     failed = [record for record in records if record.status not in (None, FINISHED, RUN_ME_AGAIN)]
     return (min(failed, key=lambda record: record.seen_at).node,) if failed else ()
+
+
+def _blamed(folder: RunFolder, records: Sequence[RankRecord]) -> tuple[str, ...]:
+    """Return the nodes on which the failure of an attempt began; none where it may have been any of them."""
+    # After a hang all ranks are ended without a word, the stopped one too: only the verdict tells it from the others.
+    convicted = convicted_pids(folder.watch_folder)
+    hung = {record.node for record in records if convicted.get(record.rank) == record.pid}
+    nodes = hung or set(first_to_fail(records))
+    everywhere = {record.node for record in records}
+    return () if nodes == everywhere and len(nodes) > 1 else tuple(sorted(nodes))
 
 
 def newest_step(folder: RunFolder) -> int:

@@ -11,15 +11,30 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from launch import attempts
+from launch import attempts, queue
 from launch.folder import RunFolder
 from launch.holder import refuse_if_trained
-from launch.restarts import BAD_INPUT, FAILED, FINISHED, RUN_ME_AGAIN, RestartConfig, bad_nodes, verdict
+from launch.restarts import (
+    BAD_INPUT,
+    FAILED,
+    FINISHED,
+    RUN_ME_AGAIN,
+    Attempt,
+    RestartConfig,
+    bad_nodes,
+    dispensable,
+    failures_by_node,
+    verdict,
+)
 
 JOB = "PERCEIVER_JOB"
 """The job's id in words that name no other: by the SLURM_JOB_ID of its last task a whole array would be requeued."""
+
+PROFILE_EXCLUDES = "PERCEIVER_EXCLUDE"
+"""The nodes that the profile excludes; all others of the job are of the run's own failures, and may come back."""
 
 # Below the ports that kernels hand out to outgoing connections, which begin at 32768.
 FIRST_PORT, NUM_PORTS = 20_000, 12_000
@@ -57,23 +72,24 @@ def end(folder: RunFolder, status: int, config: RestartConfig) -> int:
         # A ghost: this node was lost and has come back. A requeue now would end the job's later attempt.
         _log(f"attempt {number} was superseded by attempt {attempts.current(folder)} and leaves the job to it")
         return status
-    attempts.end(folder, number, status)
+    ended, job_id = attempts.end(folder, number, status), os.environ[JOB]
     # Limits are those of a submission; what is known of nodes stays.
-    history = attempts.history(folder)
-    own = [attempt for attempt in history if attempt.job_id == os.environ[JOB]]
+    history = [*(attempt for attempt in attempts.history(folder) if attempt.number < number), ended]
+    own = [attempt for attempt in history if attempt.job_id == job_id or attempt is ended]
     stop_requested = folder.stop_path.exists()
     decision = verdict(own, config, stop_requested=stop_requested)
     _log(f"attempt {number} ended with status {status}: {decision.reason}")
     if decision.again:
-        requeue(os.environ[JOB], exclude=bad_nodes(history, config))
+        requeue(job_id)
+        avoid(job_id, history, config)
     elif status == RUN_ME_AGAIN:
         # Where slurm.conf has RequeueExit=85 Slurm would start again what is to stop.
         return FINISHED if stop_requested else FAILED
     return status
 
 
-def requeue(job_id: str, *, exclude: tuple[str, ...]) -> None:
-    """Put the job back into the queue and keep it away from these nodes too; a Slurm that is away is asked again."""
+def requeue(job_id: str) -> None:
+    """Put the job back into the queue; a Slurm that is away is asked again."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while refusal := _refusal("requeue", job_id):
         _log(f"scontrol requeue {job_id}: {refusal}")
@@ -81,12 +97,36 @@ def requeue(job_id: str, *, exclude: tuple[str, ...]) -> None:
             return
         # Its controller is being restarted, or is so busy that it does not answer in time.
         time.sleep(5)
-    if exclude:
-        before = _field(job_id, "ExcNodeList")
-        names = ",".join(exclude if before == "(null)" else (before, *exclude))
-        # Only a job that waits can be changed, which it does from the requeue on.
-        _scontrol("update", f"JobId={job_id}", f"ExcNodeList={names}")
-        _log(f"the next attempt avoids {names}")
+
+
+def avoid(job_id: str, history: Sequence[Attempt], config: RestartConfig) -> None:
+    """Keep the next attempt of the job away from bad nodes as far as it can do without them, and from no others.
+
+    Only a job that waits can be changed, which it does from the requeue on.
+    """
+    fields = _fields(job_id)
+    before = "" if fields.get("ExcNodeList") == "(null)" else fields.get("ExcNodeList", "")
+    always = os.environ.get(PROFILE_EXCLUDES, before)
+    bad = bad_nodes(history, config)
+    kept = dispensable(
+        [node for node in bad if node not in queue.expanded(fields.get("ReqNodeList", ""))],
+        usable=_usable(fields, history, queue.expanded(always)) if bad else (),
+        needed=int(os.environ["SLURM_JOB_NUM_NODES"]),
+    )
+    for node in bad:
+        why = f"failures began there in attempts {', '.join(map(str, failures_by_node(history)[node]))}"
+        _log(f"the next attempt avoids {node}: {why}" if node in kept else f"the job cannot do without {node}; {why}")
+    names = ",".join(filter(None, [always, *kept]))
+    if names != before and (refusal := _refusal("update", f"JobId={job_id}", f"ExcNodeList={names}")):
+        _log(f"scontrol update ExcNodeList={names}: {refusal}")
+
+
+def _usable(fields: Mapping[str, str], history: Sequence[Attempt], excluded: Sequence[str]) -> list[str]:
+    """Return the nodes that the job could run on if only its profile excluded any."""
+    known = {node for attempt in history for node in attempt.nodes}
+    constraint = "" if fields.get("Features") == "(null)" else fields.get("Features", "")
+    nodes = queue.usable_nodes(fields.get("Partition", ""), constraint, known)
+    return [node for node in nodes if node not in excluded]
 
 
 def preferred_port(job_id: int, attempt: int) -> int:
@@ -118,9 +158,13 @@ def _refusal(*words: str) -> str:
     return ""
 
 
-def _field(job_id: str, name: str) -> str:
-    words = _scontrol("show", "job", "--oneliner", job_id).split()
-    return next((word.partition("=")[2] for word in words if word.startswith(f"{name}=")), "(null)")
+def _fields(job_id: str) -> dict[str, str]:
+    """Return what Slurm knows of the job, by its names; nothing where it does not answer."""
+    try:
+        words = _scontrol("show", "job", "--oneliner", job_id).split()
+    except subprocess.SubprocessError:
+        return {}
+    return {name: value for name, _, value in (word.partition("=") for word in words)}
 
 
 def _scontrol(*words: str) -> str:

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from data_shards.shown import cut
@@ -19,6 +20,7 @@ ENDED = (
     "PREEMPTED",
     "TIMEOUT",
 )
+_TAKES_JOBS = ("allocated", "completing", "idle", "mixed", "planned", "reserved")
 ANSWER_SECONDS = 60.0
 
 
@@ -32,6 +34,8 @@ class Job:
     """Why it waits, or what is known in place of an answer."""
     nodes: str
     """Where it runs, such as n[1-2]."""
+    excluded: str = ""
+    """Where it is not to run, such as n[3-4]."""
 
     @property
     def is_over(self) -> bool:
@@ -46,15 +50,45 @@ def find(job_id: str, name: str) -> Job | None:
     """
     if shutil.which("squeue") is None:
         return None
-    columns = "%T|%r|%N|%j"
+    columns = "%T|%r|%N|%j|%x"
     result = _run("squeue", "--noheader", "--states=all", "--array", f"--jobs={job_id}", f"--format={columns}")
     for line in result.stdout.splitlines():
-        state, reason, nodes, found = line.strip().split("|", 3)
+        state, reason, nodes, found, *excluded = line.strip().split("|", 4)
         if found == name:
-            return Job(state, "" if reason == "None" else reason, nodes)
+            avoided = excluded[0] if excluded and excluded[0] != "(null)" else ""
+            return Job(state, "" if reason == "None" else reason, nodes, avoided)
     if result.returncode and "Invalid job id" not in result.stderr:
         return Job(UNKNOWN, f"squeue: {cut(result.stderr.strip())}", "")
     return None
+
+
+def usable_nodes(partition: str = "", constraint: str = "", among: Collection[str] = ()) -> list[str]:
+    """Return the nodes that take jobs now, of a partition, else of Slurm's default, and with the features asked for.
+
+    Of a constraint that only Slurm understands, such as one with counts, those `among` which are known to fulfil it.
+    """
+    if shutil.which("sinfo") is None:
+        return []
+    asked = [f"--partition={partition}"] if partition else []
+    result = _run("sinfo", "--noheader", "--Node", *asked, "--format=%N|%T|%P|%f")
+    rows = [line.strip().split("|", 3) for line in result.stdout.splitlines()]
+    has_default = not partition and any(row[2].endswith("*") for row in rows)
+    nodes = set()
+    for name, state, of, features in rows:
+        if has_default and not of.endswith("*"):
+            continue
+        fulfils = _fulfils(features.split(","), constraint)
+        # A star is behind the state of a node that does not answer, a tilde behind that of one that is switched off.
+        if state.rstrip("~#%$@^-") in _TAKES_JOBS and (name in among if fulfils is None else fulfils):
+            nodes.add(name)
+    return sorted(nodes)
+
+
+def expanded(nodes: str) -> list[str]:
+    """Return the nodes of a list such as n[1-2], one by one; as they stand where there is no Slurm to ask."""
+    if "[" not in nodes or shutil.which("scontrol") is None:
+        return [node for node in nodes.split(",") if node]
+    return _run("scontrol", "show", "hostnames", nodes).stdout.split()
 
 
 def max_array_tasks() -> int:
@@ -86,6 +120,14 @@ def cancel(job_id: str) -> None:
     result = _run("scancel", job_id)
     if result.returncode:
         raise ValueError(f"scancel {job_id}: {cut(result.stderr.strip())}")
+
+
+def _fulfils(features: Collection[str], constraint: str) -> bool | None:
+    """Return whether features fulfil a constraint of & and |; None for one that says more."""
+    if set(constraint) & set("[]()*"):
+        return None
+    ways = [way.split("&") for way in constraint.split("|")]
+    return not constraint or any(all(part in features for part in way) for way in ways)
 
 
 def _run(*words: str) -> subprocess.CompletedProcess[str]:

@@ -1,7 +1,6 @@
 """Whether a run that has ended is started again: a pure function of the record of its attempts."""
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 FINISHED = 0
@@ -19,7 +18,10 @@ class RestartConfig:
     max_failures: int = 3
     """Failures in a row, without a new checkpoint between them, after which the run is given up."""
     exclude_after: int = 2
-    """Failures that began on a node before that node is excluded from the run's later attempts; 0 excludes none."""
+    """Failures that began on a node, without a new checkpoint between, before later attempts avoid it; 0: never.
+
+    A job is always left as many nodes as it needs.
+    """
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Yield (key, sentence) for every value that contradicts itself."""
@@ -86,18 +88,46 @@ def verdict(history: Sequence[Attempt], config: RestartConfig, *, stop_requested
     return Verdict(again, words)
 
 
+def failures_by_node(history: Sequence[Attempt]) -> dict[str, list[int]]:
+    """Return the numbers of the attempts whose failure began on a node, since the run last wrote a checkpoint."""
+    found: dict[str, list[int]] = {}
+    for attempt in _since_progress(history):
+        for node in attempt.failed_nodes if attempt.failed else ():
+            found.setdefault(node, []).append(attempt.number)
+    return found
+
+
 def bad_nodes(history: Sequence[Attempt], config: RestartConfig) -> tuple[str, ...]:
-    """Return the nodes on which failures began too often, sorted."""
-    counts = Counter(node for attempt in history if attempt.failed for node in attempt.failed_nodes)
-    return tuple(sorted(node for node, count in counts.items() if 0 < config.exclude_after <= count))
+    """Return the nodes on which failures began too often since the run last wrote a checkpoint, worst first."""
+    failures = failures_by_node(history)
+    bad = [node for node, numbers in failures.items() if 0 < config.exclude_after <= len(numbers)]
+    return tuple(sorted(bad, key=lambda node: (-len(failures[node]), node)))
+
+
+def dispensable(bad: Sequence[str], *, usable: Collection[str], needed: int) -> tuple[str, ...]:
+    """Return those bad nodes, given worst first, that a job can be kept away from and still has the nodes it needs.
+
+    `usable` are all nodes that the job could run on now, the bad ones among them.
+    """
+    left = set(usable)
+    chosen = []
+    for node in bad:
+        if len(left - {node}) >= needed:
+            left.discard(node)
+            chosen.append(node)
+    return tuple(sorted(chosen))
+
+
+def _since_progress(history: Sequence[Attempt]) -> list[Attempt]:
+    """Return the newest attempts, back to the last one that wrote a checkpoint."""
+    newest = []
+    for attempt in reversed(history):
+        newest.append(attempt)
+        if attempt.last_step > attempt.first_step:
+            break
+    return newest[::-1]
 
 
 def _failures_in_a_row(history: Sequence[Attempt]) -> int:
     """Count the failures since the run last wrote a checkpoint; attempts that Slurm took away do not count."""
-    count = 0
-    for attempt in reversed(history):
-        if attempt.failed:
-            count += 1
-        if attempt.last_step > attempt.first_step:
-            break
-    return count
+    return sum(attempt.failed for attempt in _since_progress(history))

@@ -16,7 +16,7 @@ from pathlib import Path
 import submitit
 
 from launch import inherited
-from launch.batch import preferred_port
+from launch.batch import PROFILE_EXCLUDES, preferred_port
 from launch.cluster import ClusterConfig, Value
 from launch.folder import RunFolder
 from launch.script import before_the_ranks, python_here, ranks, refuse_path, which_run
@@ -61,6 +61,7 @@ def _of_runs(
     setup = [
         *before_the_ranks(cluster),
         *which_run(folders),
+        f"export {PROFILE_EXCLUDES}={shlex.quote(cluster.exclude)}",
         # From here on every python imports the code that the run was made with.
         'cd "$RUN/code" || exit 2',
         f'SETTINGS=$({host_python} -m launch.batch begin "$RUN") || exit 1',

@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ from rich.text import Text
 from configs.run import load
 from data_shards import history as history_of
 from data_shards.display import printable
-from launch import attempts, submission
+from launch import attempts, cluster, queue, submission
 from launch.folder import RunFolder, as_typed, runs_at
 from launch.holder import holder
 from launch.queue import UNKNOWN, Job
-from launch.restarts import Attempt
+from launch.restarts import Attempt, RestartConfig, bad_nodes, failures_by_node
 from trainer import ledger
 
 RUNS = Path("runs")
@@ -38,6 +39,7 @@ COLUMNS = {
     "goodput": "goodput",
     "checkpoint": "newest_checkpoint",
     "why": "reason",
+    "avoids": "excluded",
 }
 
 
@@ -65,7 +67,8 @@ def read(folder: RunFolder) -> State:
     history = attempts.history(folder)
     job, submitted = submission.job(folder), submission.read(folder)
     checkpoint, entries = attempts.newest_step(folder), ledger.read(folder.ledger_folder)
-    name, reason = state_of(folder, history, job, is_finished=step >= steps)
+    name, reason = state_of(folder, history, job, is_finished=checkpoint >= steps)
+    excluded = queue.expanded(job.excluded) if job and not job.is_over else bad_nodes(history, _restarts(folder))
     return {
         "run": str(folder.path),
         "state": name,
@@ -73,6 +76,7 @@ def read(folder: RunFolder) -> State:
         "job_id": submitted.job_id if submitted else None,
         "attempt": history[-1].number if history else None,
         "nodes": job.nodes if job and job.nodes else None,
+        "excluded": _excluded(excluded, history),
         "step": step,
         "steps": steps,
         "loss": newest.get("loss"),
@@ -154,6 +158,25 @@ def _silent(folder: RunFolder, history: Sequence[Attempt]) -> str | None:
         record for record in records if record.status is None and time.time() - record.seen_at > attempts.SILENT_SECONDS
     ]
     return f"no heartbeat of {', '.join(f'rank {each.rank} on {each.node}' for each in late)}" if late else None
+
+
+def _restarts(folder: RunFolder) -> RestartConfig:
+    """Return the limits of the newest submission."""
+    if folder.cluster_path.is_file():
+        with suppress(ValueError):
+            return cluster.load(str(folder.cluster_path)).restarts
+    return RestartConfig()
+
+
+def _excluded(nodes: Sequence[str], history: Sequence[Attempt]) -> str | None:
+    """Return on which nodes the run is not to run and why, in words."""
+    failures = failures_by_node(history)
+
+    def why(node: str) -> str:
+        numbers = ", ".join(map(str, failures.get(node, ())))
+        return f"failures began there in attempts {numbers}" if numbers else "by the profile or its user"
+
+    return "; ".join(f"{node}: {why(node)}" for node in nodes) or None
 
 
 def _newest_training_line(metrics_path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from launch import attempts, cluster, queue, slurm
 from launch.cluster import ClusterConfig
 from launch.folder import RunFolder
 from launch.holder import refuse_if_trained
-from launch.restarts import bad_nodes
+from launch.restarts import bad_nodes, dispensable
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def send(folders: Sequence[RunFolder], profile: ClusterConfig) -> list[Submissio
         refuse_if_taken(folder)
     for folder in folders:
         durable.write(folder.cluster_path, cluster.dump(profile))
-    avoided = {node for folder in folders for node in bad_nodes(attempts.history(folder), profile.restarts)}
+    avoided = {node for folder in folders for node in _avoided(folder, profile)}
     name = job_name(folders[0])
     submissions: list[Submission] = []
     for part in arrays(folders, queue.max_array_tasks() if len(folders) > 1 else 0):
@@ -96,6 +96,15 @@ def job_name(folder: RunFolder) -> str:
     """Return a name for a job of this run that no other has."""
     readable = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in folder.path.name)
     return f"{readable}-{uuid4().hex[:8]}"
+
+
+def _avoided(folder: RunFolder, profile: ClusterConfig) -> tuple[str, ...]:
+    """Return the nodes on which the run failed too often and that its job can do without."""
+    history = attempts.history(folder)
+    bad = bad_nodes(history, profile.restarts)
+    known = {node for attempt in history for node in attempt.nodes}
+    usable = set(queue.usable_nodes(profile.partition, profile.constraint, known)) if bad else set()
+    return dispensable(bad, usable=usable - set(queue.expanded(profile.exclude)), needed=profile.nodes)
 
 
 @contextmanager

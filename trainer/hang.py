@@ -24,10 +24,11 @@ from typing import Self
 
 from data_shards import durable, json_file
 from data_shards.display import printable
+from trainer import verdict
 from trainer.process import lives
+from trainer.verdict import Verdict
 from trainer.world import World
 
-_VERDICT = "verdict.json"
 _GRACE_SECONDS = 5.0
 _OTHER_PHASES_FACTOR = 10.0
 _MISSED_BEATS = 4
@@ -71,12 +72,13 @@ class HangWatch:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="hang watch", daemon=True)
         self._heard: dict[int, tuple[Beat, float]] = {}
+        self._mine = self._beat(0)
 
     def __enter__(self) -> Self:
         if self._seconds > 0 and self._folder is not None:
             if self._world.is_first:
                 shutil.rmtree(self._folder, ignore_errors=True)
-                self._folder.mkdir(parents=True)
+                self._folder.mkdir(parents=True, exist_ok=True)
             self._world.barrier()
             self._write_beat(0)
             self._world.barrier()
@@ -117,10 +119,14 @@ class HangWatch:
         return self._seconds + 2 * max(self._recent, default=0.0)
 
     def _run(self) -> None:
-        count = 0
+        count, last = 0, time.monotonic()
         while not self._over.wait(self._interval):
             count += 1
             self._write_beat(count)
+            last, slept = time.monotonic(), time.monotonic() - last
+            if slept > self._seconds / 2:
+                # This process was stopped itself, as when a job is suspended: what it did not hear is nobody's silence.
+                self._forgive()
             if culprits := self._culprits():
                 self._convict(culprits)
             if self._verdict_path.exists():
@@ -129,11 +135,19 @@ class HangWatch:
     @property
     def _verdict_path(self) -> Path:
         assert self._folder is not None
-        return self._folder / _VERDICT
+        return self._folder / verdict.NAME
+
+    def _beat(self, count: int) -> Beat:
+        return Beat(self._world.rank, socket.gethostname(), os.getpid(), count, self._progress, self._phase)
+
+    def _forgive(self) -> None:
+        now = time.monotonic()
+        self._since = now
+        self._heard = {rank: (beat, now) for rank, (beat, _) in self._heard.items()}
 
     def _write_beat(self, count: int) -> None:
         assert self._folder is not None
-        beat = Beat(self._world.rank, socket.gethostname(), os.getpid(), count, self._progress, self._phase)
+        beat = self._mine = self._beat(count)
         path = self._folder / f"rank_{self._world.rank}.json"
         with suppress(OSError):  # a full disk must not end the run; silence would
             durable.write(path, json.dumps(asdict(beat)), survives_power_cut=False)
@@ -142,7 +156,7 @@ class HangWatch:
         """Return the newest beat of each other rank, and when this rank first heard it."""
         now = time.monotonic()
         for rank in range(self._world.world_size):
-            with suppress(OSError, ValueError):
+            with suppress(OSError, ValueError, TypeError):
                 assert self._folder is not None
                 beat = json_file.read(Beat, self._folder / f"rank_{rank}.json")
                 known = self._heard.get(rank)
@@ -162,27 +176,35 @@ class HangWatch:
         if silent:
             return [(others[rank][0], f"silent for {silences[rank]:.0f} s") for rank in silent]
         # All are alive and wait for the one that did not get as far.
-        everyone = [self._heard[self._world.rank][0], *(beat for beat, _ in others.values())]
+        everyone = [self._mine, *(beat for beat, _ in others.values())]
         least = min(beat.progress for beat in everyone)
         return [(beat, f"stuck in {beat.phase}") for beat in everyone if beat.progress == least]
 
     def _convict(self, culprits: list[tuple[Beat, str]]) -> None:
         """Name them to everyone: the first verdict holds."""
         named = "; ".join(f"rank {beat.rank} (host {beat.host}, process {beat.pid}): {why}" for beat, why in culprits)
-        verdict = {"culprits": [beat.rank for beat, _ in culprits], "named": named, "found_by": self._world.rank}
+        found = Verdict(
+            tuple(beat.rank for beat, _ in culprits), tuple(beat.pid for beat, _ in culprits), named, self._world.rank
+        )
         beside = self._verdict_path.with_name(f".verdict.{self._world.rank}")
-        with suppress(OSError):  # there is a verdict; or the disk is full, and the next look tries again
-            durable.write(beside, json.dumps(verdict), survives_power_cut=False)
+        try:
+            durable.write(beside, verdict.text(found), survives_power_cut=False)
             os.link(beside, self._verdict_path)
-            sys.stderr.write(f"{named}; the job ends; stacks of all ranks are in {self._folder}\n")
+        except FileExistsError:
+            return
+        except OSError as error:  # on a full disk each rank ends on what it found by itself
+            named = f"{named} (not written: {error.strerror})"
+        sys.stderr.write(f"{named}; the job ends; stacks of all ranks are in {self._folder}\n")
+        if not self._verdict_path.exists():
+            os._exit(1)
 
     def _end(self) -> None:
         """Write the stacks of this process and end it: the main thread may be in a call that never returns."""
         stacks = self._stacks_path(self._world.rank)
         with suppress(OSError), durable.written_beside(stacks, survives_power_cut=False) as file:
             faulthandler.dump_traceback(file.fileno(), all_threads=True)
-        culprits = json_file.read_object(self._verdict_path)["culprits"]
-        beats = [self._heard[self._world.rank][0], *(beat for beat, _ in self._listen().values())]
+        culprits = verdict.convicted_pids(self._verdict_path.parent)
+        beats = [self._mine, *(beat for beat, _ in self._listen().values())]
         present = [beat for beat in beats if beat.phase != LEFT]
         here = [beat for beat in present if beat.host == socket.gethostname()]
         # One innocent rank a host sees to it that nothing is left behind there.

@@ -7,6 +7,7 @@ from launch import attempts
 from launch.attempts import HEARTBEAT_SECONDS, RankRecord
 from launch.fence import NUMBER, Fence, SupersededError
 from launch.folder import RunFolder
+from trainer.verdict import Verdict, text
 
 
 @pytest.fixture
@@ -60,6 +61,36 @@ def test_who_fell_silent_first_is_to_blame_and_not_those_that_waited_for_it() ->
     assert attempts.first_to_fail([rank(1, status=1, seen_at=100.0), silent[1]]) == ("n2",)
     assert attempts.first_to_fail([rank(1, status=1, seen_at=101.0), rank(2, status=1, seen_at=100.0)]) == ("n2",)
     assert attempts.first_to_fail([rank(1, status=0, seen_at=100.0)]) == ()
+
+
+def ended_by_the_watch(folder: RunFolder, culprits: dict[int, int]) -> tuple[str, ...]:
+    """Return whom an attempt of three ranks on three nodes blames, all of which ended at once and without a word."""
+    number = attempts.begin(folder, job_id="1", nodes=["n0", "n1", "n2"]).number
+    for each in range(3):
+        path = attempts.write_rank(folder, number, RankRecord(each, f"n{each}", 100 * number + each))
+        os.utime(path, (1000.0, 1000.0))
+    folder.watch_folder.mkdir(exist_ok=True)
+    verdict = Verdict(tuple(culprits), tuple(culprits.values()), "rank 1: silent for 60 s", 0)
+    (folder.watch_folder / "verdict.json").write_text(text(verdict))
+    return attempts.end(folder, number, 1).failed_nodes
+
+
+def test_after_a_hang_the_rank_of_the_verdict_is_to_blame_and_no_other_node(folder: RunFolder) -> None:
+    assert ended_by_the_watch(folder, {1: 101}) == ("n1",)
+    # The verdict of an earlier attempt says nothing of this one.
+    assert ended_by_the_watch(folder, {1: 101}) == ()
+
+
+def test_where_all_nodes_fail_at_once_none_is_to_blame(folder: RunFolder) -> None:
+    assert ended_by_the_watch(folder, {0: 100, 1: 101, 2: 102}) == ()
+    (folder.watch_folder / "verdict.json").write_bytes(b"\xff{")
+    assert attempts.end(folder, 1, 1).failed_nodes == ()
+
+
+def test_the_only_node_of_an_attempt_is_to_blame_for_its_failure(folder: RunFolder) -> None:
+    attempts.begin(folder, job_id="1", nodes=["n1"])
+    attempts.write_rank(folder, 1, RankRecord(0, "n1", 5))
+    assert attempts.end(folder, 1, 137).failed_nodes == ("n1",)
 
 
 def test_a_rank_record_remembers_its_last_heartbeat(folder: RunFolder) -> None:

@@ -1,6 +1,8 @@
 from dataclasses import replace
 
-from launch.restarts import Attempt, RestartConfig, bad_nodes, verdict
+import pytest
+
+from launch.restarts import Attempt, RestartConfig, bad_nodes, dispensable, failures_by_node, verdict
 
 CONFIG = RestartConfig(max_requeues=2, max_failures=3, exclude_after=2)
 
@@ -43,6 +45,39 @@ def test_a_node_is_bad_after_as_many_failures_as_were_allowed() -> None:
     assert bad_nodes(twice, CONFIG) == ("n2",)
     assert bad_nodes(twice, replace(CONFIG, exclude_after=0)) == ()
     assert bad_nodes([attempt(85, failed_on="n2")] * 3, CONFIG) == ()
+
+
+def test_only_failures_since_the_run_last_wrote_a_checkpoint_speak_against_a_node() -> None:
+    failed = attempt(1, failed_on="n2")
+    assert bad_nodes([failed, failed, attempt(85, progress=5)], CONFIG) == ()
+    assert bad_nodes([failed, attempt(1, progress=5, failed_on="n2")], CONFIG) == ()
+    assert bad_nodes([failed, attempt(1, progress=5, failed_on="n2"), failed], CONFIG) == ("n2",)
+    numbered = [replace(failed, number=3), replace(failed, number=4, failed_nodes=("n1", "n2"))]
+    assert failures_by_node([attempt(0, progress=1), *numbered]) == {"n2": [3, 4], "n1": [4]}
+
+
+def test_the_worst_nodes_come_first() -> None:
+    history = [attempt(1, failed_on=node) for node in ("n1", "n2", "n2", "n1", "n2")]
+    assert bad_nodes(history, CONFIG) == ("n2", "n1")
+
+
+@pytest.mark.parametrize(
+    ("usable", "needed", "expected"),
+    [
+        (("n1", "n2", "n3", "n4"), 2, ("n1", "n2")),
+        (("n1", "n2", "n3"), 2, ("n2",)),
+        (("n1", "n2"), 2, ()),
+        (("n1", "n2"), 1, ("n2",)),
+        # It is down: to keep the job away from it costs nothing.
+        (("n1", "n3", "n4"), 3, ("n2",)),
+        # Slurm does not say what there is.
+        ((), 1, ()),
+    ],
+)
+def test_a_job_is_left_as_many_nodes_as_it_needs(
+    usable: tuple[str, ...], needed: int, expected: tuple[str, ...]
+) -> None:
+    assert dispensable(("n2", "n1"), usable=usable, needed=needed) == expected
 
 
 def test_negative_limits_are_refused() -> None:

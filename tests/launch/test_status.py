@@ -107,6 +107,26 @@ def test_a_run_that_nobody_supervises_is_known_by_its_lock(digits: RunFolder) ->
     assert status.read(digits)["state"] == "unfinished"
 
 
+def test_the_nodes_that_a_run_avoids_are_told_with_the_reason(
+    digits: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (1, 2):
+        attempts.begin(digits, job_id="7", nodes=["n1", "n2"])
+        for rank, ended in enumerate((0, 1)):
+            attempts.write_rank(digits, number, RankRecord(rank, f"n{rank + 1}", 5, ended))
+        attempts.end(digits, number, 1)
+    assert status.read(digits)["excluded"] == "n2: failures began there in attempts 1, 2"
+    squeue = tmp_path / "squeue"
+    squeue.write_text("#!/bin/sh\necho 'PENDING|BadConstraints||digits-1|n2,n9'\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    sent = {"job_id": "7", "job_name": "digits-1", "submitted_at": 0.0, "nodes": 2, "processes_per_node": 1}
+    digits.submission_path.write_text(json.dumps(sent))
+    state = status.read(digits)
+    assert (state["state"], state["reason"]) == ("pending", "BadConstraints")
+    assert state["excluded"] == "n2: failures began there in attempts 1, 2; n9: by the profile or its user"
+
+
 def test_watching_ends_when_the_runs_have(digits: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     digits.metrics_path.write_text('{"kind": "train", "step": 600, "loss": 0.5}\n')
     assert status.main([digits.path], watch=True) == 0

@@ -1,7 +1,7 @@
 """Steps that are nothing but an exchange, watched; rank 1 meets a fault before the fourth.
 
 Arguments: folder, and the fault: "stopped" (SIGSTOP), "killed" (SIGKILL), "stuck" (waits for a batch that never
-comes), "raises".
+comes), "raises", or a phase outside of the steps, such as "a save", in which it is stuck.
 """
 
 import os
@@ -14,6 +14,7 @@ from trainer.hang import BATCH, STEP, HangWatch
 from trainer.world import World
 
 folder, fault = Path(sys.argv[1]), sys.argv[2]
+seconds = float(sys.argv[3]) if len(sys.argv) > 3 else 4.0
 world = World.from_environment(120.0)
 
 
@@ -29,9 +30,15 @@ def meet_the_fault() -> None:
             raise RuntimeError("the fault")
 
 
-with HangWatch(folder, world, seconds=4.0) as hang:
+with HangWatch(folder, world, seconds=seconds) as hang:
     for step in range(100):
         hang.at(BATCH)
+        if step == 3 and fault not in ("stopped", "killed", "stuck", "raises"):
+            # All ranks are in it, and all but one wait for that one.
+            hang.at(fault)
+            if world.rank == 1:
+                threading.Event().wait()
+            world.barrier()
         if world.rank == 1 and step == 3:
             meet_the_fault()
         hang.at(STEP)

@@ -1,0 +1,35 @@
+"""The verdict of a watch over hangs: which ranks held up the job. Standard library only, see launch/attempts.py."""
+
+import json
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+NAME = "verdict.json"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one rank found and all ranks act on."""
+
+    culprits: tuple[int, ...]
+    """Ranks."""
+    pids: tuple[int, ...]
+    """Of their processes, in the same order: a run has a verdict of one attempt while it is at another."""
+    named: str
+    """Who they are and what is held against them, in words."""
+    found_by: int
+    """Rank."""
+
+
+def text(verdict: Verdict) -> str:
+    """Return the content of the file."""
+    return json.dumps(asdict(verdict))
+
+
+def convicted_pids(folder: Path) -> dict[int, int]:
+    """Return the process of each rank that was convicted; nothing without a verdict that can be read."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        content = json.loads((folder / NAME).read_text())
+        return dict(zip(content["culprits"], content["pids"], strict=True))
+    return {}
