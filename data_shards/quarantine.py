@@ -1,5 +1,6 @@
 """The list of bad samples of a run: each is written once, by whichever rank met it first, and too many end the run."""
 
+import errno
 import fcntl
 import json
 import os
@@ -7,6 +8,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from data_shards import history, json_file
 from data_shards.shown import cut
@@ -79,7 +81,7 @@ class Quarantine:
         """Return all that is listed, this sample among it."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            _lock(file)
             file.seek(0)
             lines = file.read().splitlines(keepends=True)
             # A line without an end is what a killed process had time to write.
@@ -113,3 +115,12 @@ def _parsed(line: bytes) -> Iterator[BadSample]:
         yield json_file.typed(BadSample, json_file.parse_object(line))
     except ValueError as error:
         history.tell(f"a line of a list of bad samples cannot be read ({error}); passed over")
+
+
+def _lock(file: BinaryIO) -> None:
+    """Keep the other ranks out; on a disk without locks two that meet a bad sample at once may list one of the two."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
+            raise

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from data_shards.display import printable
 
+UNPUBLISHED = ".perceiver-"
+"""How the name of a folder begins in which a run is being made."""
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -105,8 +108,8 @@ class RunFolder:
 
     @property
     def exists(self) -> bool:
-        """Whether a run was made here."""
-        return self.config_path.is_file()
+        """Whether a run was made here, and not only begun to be made."""
+        return self.config_path.is_file() and not self.path.name.startswith(UNPUBLISHED)
 
     def refuse_foreign(self) -> None:
         """Raise ValueError if the folder holds something else than a run."""

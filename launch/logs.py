@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from launch import attempts, submission
@@ -32,12 +33,22 @@ def main(path: Path, *, rank: int, attempt: int, batch: bool, follow: bool) -> i
 
 def _batch_log(folder: RunFolder) -> Path:
     sent = submission.read(folder)
-    # A task of an array writes beside the logs of the array's first run.
-    found = folder.path.parent.glob(f"*/{folder.logs_folder.name}/{sent.job_id}_0_log.out") if sent else iter(())
-    log = next(found, None)
+    log = next(filter(Path.is_file, _batch_logs(folder, sent)), None) if sent else None
     if log is None:
         raise ValueError(f"{folder.path}: no log of a batch script; the run was never submitted, or waits")
     return log
+
+
+def _batch_logs(folder: RunFolder, sent: submission.Submission) -> Iterator[Path]:
+    """Yield where the log of a submission may be: a task of an array writes beside those of the array's first run."""
+    name = f"{sent.job_id}_0_log.out"
+    yield folder.logs_folder / name
+    for beside in folder.path.parent.glob(f"*/{folder.submission_path.name}"):
+        other = RunFolder(beside.parent)
+        found = submission.read(other)
+        # Slurm uses an id again, and a sibling may be of another cluster: only the job's name is nobody else's.
+        if found and found.job_name == sent.job_name:
+            yield other.logs_folder / name
 
 
 def _copy(log: Path, position: int) -> int:

@@ -17,7 +17,7 @@ from data_shards.display import masked
 from launch.activations import planned
 from launch.attempts import newest_step
 from launch.fence import Fence
-from launch.folder import RunFolder
+from launch.folder import UNPUBLISHED, RunFolder
 from launch.freeze import changed_files, freeze
 from launch.holder import refuse_if_trained
 from launch.loaders import check_evaluation, eval_split, label_names, open_eval_split, train_loader
@@ -133,7 +133,7 @@ def _write_config(config: RunConfig, folder: RunFolder) -> None:
 
 def hidden_name(pid: int | str) -> str:
     """Return the name of the folder in which a process of this host makes a run."""
-    return f".perceiver-{socket.gethostname()}-{pid}.new"
+    return f"{UNPUBLISHED}{socket.gethostname()}-{pid}.new"
 
 
 def _remove_abandoned(parent: Path) -> None:

@@ -68,6 +68,8 @@ def read(folder: RunFolder) -> State:
     job, submitted = submission.job(folder), submission.read(folder)
     checkpoint, entries = attempts.newest_step(folder), ledger.read(folder.ledger_folder)
     name, reason = state_of(folder, history, job, is_finished=checkpoint >= steps)
+    if name == "unfinished" and step >= steps > checkpoint:
+        reason = f"step {step} was made, but the newest complete checkpoint is of step {checkpoint}; it is made again"
     excluded = queue.expanded(job.excluded) if job and not job.is_over else bad_nodes(history, _restarts(folder))
     return {
         "run": str(folder.path),

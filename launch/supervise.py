@@ -32,7 +32,7 @@ def supervise(
 
     `output` is the file descriptor for what rank 0 shows on a terminal, in place of standard output.
     """
-    with RunLock(folder.lock_path, take_over=take_over) as lock:
+    with RunLock(folder.lock_path, take_over=take_over) as lock, _stop_on_signals(folder):
         # Only now: a start that is refused must not take away a stop that is meant for the first.
         folder.stop_path.unlink(missing_ok=True)
         num_before = attempts.current(folder)
@@ -68,8 +68,7 @@ def _attempt(folder: RunFolder, number: int, num_processes: int, lock: int, outp
         )
         for rank in range(num_processes)
     ]
-    with _stop_on_signals(folder):
-        return _wait(ranks)
+    return _wait(ranks)
 
 
 def _wait(ranks: Sequence["subprocess.Popen[bytes]"]) -> int:

@@ -22,6 +22,8 @@ from trainer.evaluate import told
 from trainer.metrics import Record
 from trainer.patient_file import PatientFile
 
+_EVENTS = "events.out.tfevents"
+
 
 class Sink(Protocol):
     """Takes records; only rank 0 has sinks."""
@@ -108,12 +110,19 @@ class TensorBoard:
 
     def _begin(self, resumed_step: int) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        # Readers take the files in the order of their names.
-        name = f"events.out.tfevents.{time.time():017.6f}.{socket.gethostname()}.{os.getpid()}"
-        self._file = PatientFile(self._folder / name)
+        # Readers take the files in the order of their names, and one that is out of order hides what is behind it.
+        microseconds = max(time.time_ns() // 1000, self._newest_microseconds() + 1)
+        stamp = f"{microseconds // 10**6:010d}.{microseconds % 10**6:06d}"
+        self._file = PatientFile(self._folder / f"{_EVENTS}.{stamp}.{socket.gethostname()}.{os.getpid()}")
         self._add(step=0, file_version="brain.Event:2")
         # Readers then drop what earlier files have from this step on.
         self._add(step=resumed_step + 1, session_log=SessionLog(status=SessionLog.START))
+
+    def _newest_microseconds(self) -> int:
+        """Return the time in the name of the last file: a clock may have been set back since."""
+        names = (path.name.removeprefix(f"{_EVENTS}.").split(".") for path in self._folder.glob(f"{_EVENTS}.*"))
+        stamps = (f"{seconds}{micro:0<6}" for seconds, micro, *_ in (name for name in names if len(name) > 1))
+        return max((int(stamp) for stamp in stamps if stamp.isdecimal()), default=0)
 
     def _add(self, **fields: object) -> None:
         RecordWriter(self._file).write(Event(wall_time=time.time(), **fields).SerializeToString())

@@ -1,5 +1,6 @@
 """Logs are printed by rank and attempt, and followed into the attempts that come."""
 
+import json
 import os
 import subprocess
 import sys
@@ -41,6 +42,38 @@ def test_a_log_that_is_not_there_is_told_with_those_that_are(folder: RunFolder) 
         logs.main(folder.path, rank=7, attempt=0, batch=False, follow=False)
     with pytest.raises(ValueError, match="never submitted"):
         logs.main(folder.path, rank=0, attempt=0, batch=True, follow=False)
+
+
+def sent(folder: RunFolder, job_id: str, job_name: str, log: str = "") -> None:
+    """Submit a run as far as its record says, and let its batch script print something."""
+    folder.create()
+    folder.config_path.write_text("version: 1\n")
+    fields = {"job_id": job_id, "job_name": job_name, "submitted_at": 0.0, "nodes": 1, "processes_per_node": 1}
+    folder.submission_path.write_text(json.dumps(fields))
+    if log:
+        (folder.logs_folder / f"{log}_0_log.out").write_text(f"job {job_name}\n")
+
+
+def batch_log(folder: RunFolder, capfdbinary: pytest.CaptureFixture[bytes]) -> str:
+    assert logs.main(folder.path, rank=0, attempt=0, batch=True, follow=False) == 0
+    return capfdbinary.readouterr().out.decode().strip()
+
+
+def test_the_log_of_a_batch_script_is_of_this_run_whatever_ids_its_siblings_have(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    runs = [RunFolder(tmp_path / name) for name in ("a", "b", "c")]
+    for run in runs:
+        sent(run, "12", f"job-{run.path.name}", log="12" if run.path.name != "b" else "")
+    assert batch_log(runs[2], capfdbinary) == "job job-c"
+    with pytest.raises(ValueError, match="no log of a batch script"):
+        batch_log(runs[1], capfdbinary)
+    # Another cluster gave an array of another sweep here the same ids; this one's first run is the last by name.
+    for number, run in enumerate(reversed(runs)):
+        sent(run, f"12_{number}", "sweep-1")
+    (runs[2].logs_folder / "12_2_0_log.out").write_text("job sweep-1\n")
+    sent(RunFolder(tmp_path / "A"), "12_2", "sweep-2", log="12_2")
+    assert batch_log(runs[0], capfdbinary) == "job sweep-1"
 
 
 def test_following_goes_on_with_what_is_added_and_with_the_next_attempt(folder: RunFolder) -> None:

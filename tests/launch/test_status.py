@@ -13,6 +13,7 @@ from launch.attempts import RankRecord
 from launch.folder import RunFolder
 from launch.queue import Job
 from launch.restarts import Attempt
+from trainer.checkpoint_names import MANIFEST, name_of
 
 CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
 ENDED = Attempt(1, "7", ("n1",), started_at=100.0, first_step=0, ended_at=200.0, status=85, last_step=40)
@@ -127,10 +128,36 @@ def test_the_nodes_that_a_run_avoids_are_told_with_the_reason(
     assert state["excluded"] == "n2: failures began there in attempts 1, 2; n9: by the profile or its user"
 
 
+def finish(folder: RunFolder, step: int = 600) -> None:
+    folder.metrics_path.write_text('{"kind": "train", "step": 600, "loss": 0.5}\n')
+    checkpoint = folder.checkpoints_folder / name_of(step)
+    checkpoint.mkdir()
+    (checkpoint / MANIFEST).write_text("{}")
+
+
 def test_watching_ends_when_the_runs_have(digits: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
-    digits.metrics_path.write_text('{"kind": "train", "step": 600, "loss": 0.5}\n')
+    finish(digits)
     assert status.main([digits.path], watch=True) == 0
-    assert "finished" in capsys.readouterr().out
+    assert " finished" in capsys.readouterr().out
+
+
+def test_a_run_whose_last_checkpoint_is_missing_is_not_finished(digits: RunFolder) -> None:
+    finish(digits, step=550)
+    state = status.read(digits)
+    assert (state["state"], state["newest_checkpoint"]) == ("unfinished", "step_00000550")
+    assert "the newest complete checkpoint is of step 550" in str(state["reason"])
+    (digits.checkpoints_folder / name_of(600)).mkdir()
+    assert status.read(digits)["state"] == "unfinished", "a checkpoint without its manifest was taken for complete"
+    (digits.checkpoints_folder / name_of(600) / MANIFEST).write_text("{}")
+    assert status.read(digits)["state"] == "finished"
+
+
+def test_what_a_killed_start_left_hidden_is_no_run(digits: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    left = RunFolder(digits.path.with_name(".perceiver-here-1.new"))
+    left.create()
+    left.config_path.write_text(digits.config_path.read_text())
+    assert status.main([], as_json=True) == 0
+    assert json.loads(capsys.readouterr().out)["run"] == str(digits.path)
 
 
 def test_stop_says_whether_there_is_anything_to_stop(digits: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,7 +170,7 @@ def test_stop_says_whether_there_is_anything_to_stop(digits: RunFolder, capsys: 
     assert "saves after its step" in capsys.readouterr().out
     digits.stop_path.unlink()
     digits.lock_path.write_text("")
-    digits.metrics_path.write_text('{"kind": "train", "step": 600, "loss": 0.5}\n')
+    finish(digits)
     stop.stop(digits.path)
     assert "finished" in capsys.readouterr().out
     assert not digits.stop_path.exists()

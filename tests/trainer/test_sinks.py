@@ -2,10 +2,12 @@
 
 import io
 import json
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import pytest
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -54,6 +56,26 @@ def test_tensorboard_shows_no_step_twice(tmp_path: Path) -> None:
         sink.close()
     events = EventAccumulator(str(tmp_path)).Reload()
     assert [event.step for event in events.Scalars("train/loss")] == list(range(1, 9))
+
+
+@pytest.mark.parametrize("seconds", [-3600.0, 0.0, 3600.0])
+def test_tensorboard_shows_all_steps_though_the_clock_was_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    now = time.time_ns()
+    (tmp_path / "events.out.tfevents.what").write_bytes(b"")
+    for number, (resumed, steps) in enumerate(((0, range(1, 8)), (4, range(5, 9)), (8, range(9, 12)))):
+        monkeypatch.setattr(time, "time_ns", lambda: now + int(number * seconds * 1e9))  # noqa: B023
+        monkeypatch.setattr(time, "time", lambda: time.time_ns() / 1e9)
+        sink = TensorBoard(tmp_path, resumed)
+        write(sink, steps)
+        if number == 1:
+            sink.rewind(7)
+            write(sink, (8,))
+        sink.close()
+    (tmp_path / "events.out.tfevents.what").unlink()
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == list(range(1, 12))
 
 
 def test_tensorboard_has_the_pictures_that_it_is_given(tmp_path: Path) -> None:
