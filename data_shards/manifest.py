@@ -12,15 +12,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from data_shards import durable
+from data_shards.json_file import parse_object
 from data_shards.records import OWN, Records
 from data_shards.shards import ShardEntry, Shards
 from data_shards.shown import cut, listed, shown
 
 __all__ = ["MODALITIES", "Manifest", "ShardEntry", "Shards", "Split", "parse", "read", "write"]
 
+T = TypeVar("T")
 VERSION = 2
 MODALITIES = ("audio", "flow", "image", "points", "text", "video")
 
@@ -98,18 +100,18 @@ def read(folder: Path) -> Manifest:
             f"{path}: no such file; data.shards must name a folder written by `perceiver data build` (a build that was "
             "interrupted goes on when the same command is run again) or adopted by `perceiver data index`"
         )
-    return parse(path.read_text(), str(path))
+    return parse(path.read_bytes(), str(path))
 
 
-def parse(text: str, path: str) -> Manifest:
+def parse(text: str | bytes, path: str) -> Manifest:
     """Return the manifest of that text; ValueError names the path where it is not understood or was changed."""
     try:
-        fields = json.loads(text)
+        fields = parse_object(text)
         del text  # 17 MB where there are 100 000 shards
         version = fields["version"]
         splits = {name: _split(split) for name, split in fields["splits"].items()} if version == VERSION else {}
-        labels, adopted = tuple(fields["label_names"]), bool(fields.get("adopted"))
-        named = {name: tuple(classes) for name, classes in fields.get("named_labels", {}).items()}
+        labels, adopted = _words(fields["label_names"], str), bool(fields.get("adopted"))
+        named = {name: _words(classes, str) for name, classes in fields.get("named_labels", {}).items()}
         records, tars = _records(fields.get("records"), adopted=adopted), str(fields.get("tars", ""))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path}: not a manifest ({cut(repr(error))}); build or index the folder again") from error
@@ -128,10 +130,16 @@ def _records(fields: Mapping[str, Any] | None, *, adopted: bool) -> Records:
 
 
 def _split(fields: Mapping[str, Any]) -> Split:
-    split = Split(Shards.from_columns(fields["shards"]), tuple(fields["label_counts"]))
+    split = Split(Shards.from_columns(fields["shards"]), _words(fields["label_counts"], int))
     if split.fingerprint != fields["fingerprint"]:
         raise ValueError(f"its shards have the fingerprint {split.fingerprint}, {fields['fingerprint']} was written")
     return split
+
+
+def _words(values: object, kind: type[T]) -> tuple[T, ...]:
+    if not isinstance(values, list) or not all(type(value) is kind for value in values):
+        raise ValueError(f"expected a list of {kind.__name__}, got {cut(repr(values))}")
+    return tuple(values)
 
 
 def _lines(value: object, margin: str = "\n") -> str:

@@ -8,6 +8,8 @@ from typing import Any, overload
 
 import numpy as np
 
+from data_shards.shown import cut
+
 _HASH_DIGITS = 64
 _WORD = _HASH_DIGITS + 1
 
@@ -93,6 +95,8 @@ class Shards(Sequence[ShardEntry]):
     def from_columns(columns: Mapping[str, Any]) -> "Shards":
         """Return the shards of to_columns(); ValueError where the columns differ in length or hold something else."""
         names = tuple(columns["names"])
+        for name in names:
+            _check_name(name)
         hashes = columns["sha256"], columns["index_sha256"]
         for digests in hashes:
             if len(digests) != max(0, len(names) * _WORD - 1):
@@ -136,15 +140,26 @@ class Shards(Sequence[ShardEntry]):
         return hash(self._sha256)
 
 
+def _check_name(name: object) -> None:
+    """Raise ValueError unless a shard's name lies in the manifest's folder; links are for the folder to refuse."""
+    if not isinstance(name, str) or not {"", ".", ".."}.isdisjoint(name.split("/")) or "\0" in name:
+        raise ValueError(f"shard {cut(repr(name))}: expected the path of a tar within the folder, such as train/0.tar")
+
+
 def _words(numbers: np.ndarray) -> str:
     # A parser needs forty bytes for each number of a list, and for a word its letters.
     return " ".join(map(str, numbers.tolist()))
 
 
 def _numbers(words: str, count: int) -> np.ndarray:
-    numbers = np.fromiter(map(int, words.split(" ") if words else ()), np.int64)
+    try:
+        numbers = np.fromiter(map(int, words.split(" ") if words else ()), np.int64)
+    except OverflowError as error:
+        raise ValueError("a number of more than 64 bits") from error
     if len(numbers) != count:
         raise ValueError(f"{count} shards, but numbers of {len(numbers)}")
     if count and numbers.min() < 0:
         raise ValueError(f"{numbers.min()} is below 0")
+    if sum(numbers.tolist()) >= 2**62:
+        raise ValueError("its numbers add up to more than 62 bits")
     return numbers

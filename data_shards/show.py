@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 
 from data_shards import decode, manifest
 from data_shards.display import printable, printable_lines, unknown_glyphs_as_boxes
+from data_shards.folder import LocalFolder
 from data_shards.manifest import MODALITIES
 from data_shards.members import LABEL, RECORD, modality_of
-from data_shards.tar_index import TarIndex
 
 FRAMES_SHOWN = 4
 CHARACTERS_SHOWN = 160
@@ -57,18 +57,18 @@ def _spread(folder: Path, shards: manifest.Shards, num_samples: int) -> list[tup
     total = sum(shard.num_samples for shard in shards)
     chosen = np.unique(np.linspace(0, total - 1, min(num_samples, total)).astype(int))
     starts = np.cumsum([0, *(shard.num_samples for shard in shards)])
-    samples = []
+    samples, place = [], LocalFolder(folder)
     for number in chosen.tolist():
         shard = int(np.searchsorted(starts, number, side="right")) - 1
-        samples.append(_read(folder / shards[shard].name, number - int(starts[shard])))
+        samples.append(_read(place, shards[shard], number - int(starts[shard])))
     return samples
 
 
-def _read(tar: Path, sample: int) -> tuple[str, Members]:
+def _read(place: LocalFolder, entry: manifest.ShardEntry, sample: int) -> tuple[str, Members]:
     try:
-        index = TarIndex.read(tar.with_suffix(".idx"))
+        index = place.index(entry)
         members: dict[str, bytes] = {}
-        with tar.open("rb") as file:
+        with place.open(entry) as file:
             for extension, (offset, length) in index.members(sample).items():
                 file.seek(offset)
                 members[extension] = file.read(length)

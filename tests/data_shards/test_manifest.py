@@ -1,7 +1,10 @@
 """The manifest is what was written, can be read by a person, and is refused where it is anything else."""
 
 import json
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,6 +67,46 @@ def test_another_file_is_refused_with_its_path(tmp_path: Path, old: str, new: st
     path.write_text(text.replace(old, new))
     with pytest.raises(ValueError, match=rf"manifest\.json: .*{reason}"):
         manifest.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["/etc/passwd", "../secret.tar", "train/../../secret.tar", "train//c.tar", "./c.tar", "", "train/", "a\0b"]
+)
+def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path: Path, name: str) -> None:
+    manifest.write(Manifest({"train": Split(Shards.of([replace(ENTRIES[0], name=name)]), ())}, ()), tmp_path)
+    with pytest.raises(ValueError, match=r"manifest\.json: not a manifest .*expected the path of a tar within"):
+        manifest.read(tmp_path)
+
+
+@pytest.mark.parametrize("lie", [None, True, -1, 1.5, "x", [], [1], ["x", 1], [["x"]], {}, {"a": 1}, 10**30, "9" * 30])
+def test_a_value_of_another_type_anywhere_is_refused_with_the_files_path(tmp_path: Path, lie: object) -> None:
+    path = written(tmp_path)
+    text = path.read_text()
+
+    def places(part: object) -> Iterator[tuple[dict[str, Any], str]]:
+        if isinstance(part, dict):
+            yield from ((part, key) for key in part)
+            for inner in part.values():
+                yield from places(inner)
+
+    for number in range(len(list(places(json.loads(text))))):
+        fields = json.loads(text)
+        inner, key = list(places(fields))[number]
+        inner[key] = lie
+        path.write_text(json.dumps(fields))
+        try:
+            found = manifest.read(tmp_path)
+        except ValueError as error:
+            assert str(path) in str(error)  # noqa: PT017
+        else:
+            assert all(split.num_samples >= 0 for split in found.splits.values())
+
+
+def test_bytes_that_are_no_json_are_refused_with_the_files_path(tmp_path: Path) -> None:
+    for content in (b"", b"\x80", b"[" * 10**5, b"[]", b"7"):
+        (tmp_path / "manifest.json").write_bytes(content)
+        with pytest.raises(ValueError, match=r"manifest\.json: not a manifest"):
+            manifest.read(tmp_path)
 
 
 def test_a_fingerprint_names_order_counts_sizes_and_hashes() -> None:

@@ -71,6 +71,30 @@ def test_missing_and_cut_shards_are_named_before_the_first_step(tmp_path: Path, 
         LocalFolder(tmp_path).check(split)
 
 
+def test_a_linked_folder_and_a_linked_index_outside_are_refused_and_links_within_are_read(
+    tmp_path: Path, text_shards: TextShards
+) -> None:
+    contents = text_shards(tmp_path / "in", [3])
+    folder, entry = LocalFolder(tmp_path / "in"), contents.split("train").shards[0]
+    (tmp_path / "in" / "train").rename(tmp_path / "in" / "there")
+    (tmp_path / "in" / "train").symlink_to("there")
+    folder.check(contents.split("train"))
+    assert folder.index(entry).num_samples == 3
+    (tmp_path / "linked").symlink_to(tmp_path / "in")
+    LocalFolder(tmp_path / "linked").check(contents.split("train"))
+    index = tmp_path / "in" / "there" / "000000.idx"
+    index.rename(tmp_path / "out.idx")
+    index.symlink_to(tmp_path / "out.idx")
+    with pytest.raises(ValueError, match=r"000000\.idx: leads out of the folder"):
+        folder.index(entry)
+    (tmp_path / "in" / "there").rename(tmp_path / "elsewhere")
+    (tmp_path / "in" / "train").unlink()
+    (tmp_path / "in" / "train").symlink_to(tmp_path / "elsewhere")
+    for read in (lambda: folder.check(contents.split("train")), lambda: folder.open(entry)):
+        with pytest.raises(ValueError, match=r"train(/000000\.tar)?: leads out of the folder"):
+            read()
+
+
 def test_a_shard_outside_the_folder_is_refused(tmp_path: Path, text_shards: TextShards) -> None:
     split = text_shards(tmp_path / "in", [3]).split("train")
     path = tmp_path / "in/train/000000.tar"
