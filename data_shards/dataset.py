@@ -1,5 +1,6 @@
 """A split of a shard folder, found fit to serve a run."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -82,22 +83,35 @@ def check_modalities(datasets: Sequence[Dataset], split_name: str, config: DataC
 
 def check_classes(datasets: Sequence[Dataset]) -> None:
     """Raise ValueError where the datasets name different classes, or a class has no sample to train on."""
-    label_names = datasets[0].label_names
-    for dataset in datasets:
-        if dataset.label_names != label_names:
-            raise ValueError(
-                f"{dataset.folder}: names {len(dataset.label_names)} classes, {datasets[0].folder} names "
-                f"{len(label_names)}, or in another order; datasets that are mixed must share their classes"
-            )
-    all_counts = [dataset.split.label_counts for dataset in datasets]
-    counts = [sum(column) for column in zip(*all_counts, strict=True)]
-    empty = [label for label, count in zip(label_names, counts, strict=False) if not count]
+    label_names = shared_classes({str(dataset.folder): dataset.label_names for dataset in datasets})
+    counts = sum((Counter(dict(enumerate(dataset.split.label_counts))) for dataset in datasets), Counter[int]())
+    empty = [name for label, name in enumerate(label_names) if not counts[label]]
     if empty:
         others = f" (nor have {len(empty) - 1} others)" if empty[1:] else ""
         raise ValueError(
             f"{datasets[0].folder}/manifest.json: class {shown(empty[0])} has no sample to train on{others}; "
             "add samples or leave the class out, and build again"
         )
+
+
+def shared_classes(found: Mapping[str, tuple[str, ...]], what: str = "") -> tuple[str, ...]:
+    """Return the classes of several folders, from what each names; ValueError where they are not the same ones.
+
+    Adopted folders have numbers for names, up to the largest label that each happens to have: those share the most
+    that one has. A folder without labels has no say.
+    """
+    first = max(found, key=lambda place: len(found[place]))
+    for place, names in found.items():
+        if names and names != found[first] and not (_are_numbers(names) and _are_numbers(found[first])):
+            raise ValueError(
+                f"{place}: names {len(names)} classes{what}, {first} names {len(found[first])}, or in another order; "
+                "datasets that are mixed must share their classes"
+            )
+    return found[first]
+
+
+def _are_numbers(names: tuple[str, ...]) -> bool:
+    return names == tuple(str(number) for number in range(len(names)))
 
 
 def classes_of_labels(wanted: Sequence[str], found: Mapping[str, Mapping[str, tuple[str, ...]]]) -> dict[str, int]:
@@ -115,14 +129,7 @@ def classes_of_labels(wanted: Sequence[str], found: Mapping[str, Mapping[str, tu
                 f"{next(iter(found))}: has no label {shown(label)} (further labels: {there}); take it out of "
                 f"data.labels, or build the shards from a table with the column label.{label}"
             )
-        first, *others = places
-        for other in others:
-            if places[other] != places[first]:
-                raise ValueError(
-                    f"{other}: names other classes of label {shown(label)} than {first}; datasets that are mixed must "
-                    "share them"
-                )
-        numbers[label] = len(places[first])
+        numbers[label] = len(shared_classes(places, f" of label {shown(label)}"))
     return numbers
 
 

@@ -211,6 +211,59 @@ def test_datasets_with_other_classes_are_refused(tmp_path: Path, config: DataCon
         opening.train_datasets(replace(config, datasets=both))
 
 
+def labelled(folder: Path, write_tar: WriteTar, labels: range) -> DatasetConfig:
+    """Adopt samples of these labels, each also with a further label that is one less."""
+    records = [json.dumps({"labels": [label], "named_labels": {"less": max(label - 1, 0)}}) for label in labels]
+    members = [
+        part for n, record in enumerate(records) for part in ((f"{n}.txt", b"x"), (f"{n}.json", record.encode()))
+    ]
+    write_tar(folder / "train/0.tar", members)
+    write_tar(folder / "test/0.tar", members)
+    adopt.index(folder)
+    return DatasetConfig(str(folder))
+
+
+def test_adopted_datasets_whose_largest_labels_differ_are_mixed_and_evaluated(
+    tmp_path: Path, write_tar: WriteTar
+) -> None:
+    few = labelled(tmp_path / "few", write_tar, range(4))
+    many = labelled(tmp_path / "many", write_tar, range(8))
+    config = replace(CONFIG, datasets={"a": few, "b": many}, lanes=1, multi_label=True, labels=("less",))
+    assert opening.label_names(config) == tuple("01234567")
+    assert opening.named_classes(config) == {"less": 7}
+    with opening.train_loader(config, seed=0, global_batch=8) as loader:
+        targets = loader(0).targets["label"]
+    assert targets.shape == (8, 8)
+    assert targets.sum() == 8
+    # What is evaluated alone answers as many classes as the network has.
+    loader, _ = opening.eval_loader(replace(config, shards=few.shards), "test", global_batch=4)
+    with loader:
+        assert loader(0).targets["label"].shape == (4, 8)
+
+
+def test_a_dataset_without_labels_can_be_mixed_with_one_that_has_them(
+    tmp_path: Path, write_tar: WriteTar, config: DataConfig
+) -> None:
+    write_tar(tmp_path / "plain/train/0.tar", [(f"{n}.txt", b"x") for n in range(8)])
+    adopt.index(tmp_path / "plain")
+    named = manifest.read(Path(config.shards))
+    manifest.write(replace(named, label_names=("a", "b", "c")), Path(config.shards))
+    both = {"a": DatasetConfig(str(tmp_path / "plain")), "b": DatasetConfig(config.shards)}
+    with open_train(replace(config, datasets=both)) as loader:
+        assert -1 in loader(0).labels.tolist()
+        assert loader.assembler.num_classes == 3
+
+
+def test_what_is_evaluated_has_the_classes_of_what_is_trained_on(
+    tmp_path: Path, config: DataConfig, text_shards: TextShards
+) -> None:
+    other = text_shards(tmp_path / "other", [9])
+    manifest.write(replace(other, label_names=("a", "b", "c")), tmp_path / "other")
+    mixed = replace(config, datasets={"a": DatasetConfig(str(tmp_path / "other"))})
+    with pytest.raises(ValueError, match="datasets that are mixed must share their classes"):
+        opening.label_names(mixed)
+
+
 def test_the_data_state_is_small_and_survives_json(config: DataConfig) -> None:
     state = opening.data_state(config, seed=123, global_batch=4096, step=10**9)
     assert DataState.from_json(state.to_json()) == state
