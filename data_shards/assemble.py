@@ -30,6 +30,8 @@ class Source:
     split: str
     reader: Reader
     intake: Intake
+    num_left_out: int
+    """Samples of the split that are not read, since they lack what data.require names."""
     draws_key: int | None
     """Key of the random draws of training; None decodes without any, for evaluation."""
 

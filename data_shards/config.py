@@ -47,6 +47,8 @@ class DataConfig:
     """Set to use text."""
     modality_dropout: dict[str, float] = field(default_factory=dict)
     """Probability a modality that training hides it from a sample; at least one modality of a sample always stays."""
+    require: tuple[str, ...] = ()
+    """Modalities that a sample must have to be trained or evaluated on; the others are left out, and counted."""
     multi_label: bool = False
     """Samples have lists of labels, as AudioSet's: the target of each is a vector with a 1 for every one of them."""
     labels: tuple[str, ...] = ()
@@ -113,6 +115,9 @@ class DataConfig:
                 )
             if not 0 <= probability <= 1:
                 yield f"modality_dropout.{name}", f"must be a probability from 0 to 1, got {probability}"
+        for name in self.require:
+            if name not in self.modalities():
+                yield "require", f"names {name!r}, which is not a modality of this run; set data.{name} or leave it out"
         yield from self._mix_problems()
         for name, part in self.datasets.items():
             yield from ((f"datasets.{name}.{key}", sentence) for key, sentence in part.problems())

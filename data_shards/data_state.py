@@ -13,7 +13,7 @@ class DataState:
     """Under 300 bytes as JSON, one for the whole job."""
 
     manifest: str
-    """Fingerprint of the training split."""
+    """Fingerprint of the training split, with what is taken of its records and what data.require names."""
     seed: int
     global_batch: int
     lanes: int
@@ -42,7 +42,8 @@ class DataState:
     def check(self, saved: "DataState") -> None:
         """Raise ValueError where a run in the saved state cannot go on with this order, with both values."""
         remedies = {
-            "manifest": "the shards were rebuilt or replaced: name the folder that the run began with",
+            "manifest": "the shards were rebuilt or replaced, data.require names others, or `perceiver data index` was "
+            "asked for other fields of the records: name the folder that the run began with, as it was",
             "mix": "the datasets, their weights or modalities were changed: set them back",
         }
         for field, ours in asdict(self).items():

@@ -8,6 +8,7 @@ from data_shards.config import DataConfig
 from data_shards.folder import ShardFolder
 from data_shards.intake import Intake
 from data_shards.manifest import Split
+from data_shards.require import required
 from data_shards.shown import shown
 
 
@@ -26,6 +27,8 @@ class Dataset:
     intake: Intake
     """What takes its samples, with only the modalities that are taken from this dataset."""
     weight: float = 1.0
+    num_left_out: int = 0
+    """Samples of the split that lack what data.require names."""
 
     @property
     def config(self) -> DataConfig:
@@ -57,6 +60,9 @@ def served(
             )
     taken = set(only) or there & config.modalities().keys()
     folder.check(split)
+    num_samples = split.num_samples
+    if config.require:
+        split = required(folder, split, config.require)
     return Dataset(
         name,
         folder,
@@ -66,6 +72,7 @@ def served(
         shards.named_labels,
         Intake.of(shards, config.only(taken)),
         weight,
+        num_samples - split.num_samples,
     )
 
 

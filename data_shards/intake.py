@@ -66,7 +66,8 @@ class Intake:
 
     def _check(self, sample: Sample) -> None:
         if not sample.lengths:
-            raise ValueError(f"has none of {', '.join(self.config.modalities()) or 'the modalities that are read'}")
+            wanted = ", ".join(self.config.modalities()) or "the modalities that are read"
+            raise ValueError(f"has none of {wanted}; data.require leaves samples without them out")
         if self.num_classes and (highest := max(all_labels(sample), default=0)) >= self.num_classes:
             raise _out_of_range(f"label {highest}", self.num_classes)
         for name, label in sample.named_labels.items():

@@ -40,6 +40,13 @@ class Loader:
                 f"a global batch of {order.global_batch} cannot be shared by {world_size} ranks; "
                 "choose a train.global_batch that the number of ranks divides"
             )
+        self.left_out = tuple(
+            f"data.require leaves out {source.num_left_out} samples of split {source.split!r}"
+            f"{f' of dataset {source.name}' if source.name else ''}"
+            for source in assembler.sources
+            if source.num_left_out
+        )
+        """Sentences on the samples that are not read."""
         share = order.global_batch // world_size
         self.assembler = assembler
         self.order, self._last_step = order, last_step

@@ -7,6 +7,7 @@ A shard folder looks like this; `manifest.json` is written last, so a folder wit
     OUT/test/000000.tar    OUT/test/000000.idx
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -34,6 +35,8 @@ class Split:
     shards: Shards
     label_counts: tuple[int, ...]
     """Samples of each class, in the order of the manifest's label names; empty where there are no labels."""
+    required: frozenset[str] = frozenset()
+    """Modalities that all samples have: others are left out, as data.require asks. A manifest requires none."""
 
     @property
     def num_samples(self) -> int:
@@ -43,7 +46,8 @@ class Split:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over names, counts and hashes of the shards: the identity that an order and a resume rest on."""
-        return self.shards.fingerprint()
+        found = self.shards.fingerprint()
+        return hashlib.sha256(f"{found} {sorted(self.required)}".encode()).hexdigest() if self.required else found
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,12 @@ from data_shards.dataset import Dataset, check_classes, check_modalities, classe
 from data_shards.extents import EXTENT_BYTES
 from data_shards.folder import LocalFolder, ShardFolder
 from data_shards.loader import Loader
-from data_shards.manifest import Split
+from data_shards.manifest import Manifest, Split
 from data_shards.mixture import MixedOrder
 from data_shards.order import EvalOrder, Order, TrainOrder
 from data_shards.quarantine import Quarantine
 from data_shards.reader import Reader
+from data_shards.records import OWN
 from data_shards.remote import RemoteFolder
 from data_shards.shown import shown
 from data_shards.storage_config import DatasetConfig
@@ -143,12 +144,19 @@ def of_evaluation(config: DataConfig) -> DataConfig:
 def data_state(config: DataConfig, *, seed: int, global_batch: int, step: int = 0) -> DataState:
     """Return what decides the samples of every step; a checkpoint keeps it, and another one cannot go on from there."""
     locations = _locations(config)
-    prints = {name: folder(place, config).manifest().split(TRAIN).fingerprint for name, place in locations.items()}
+    prints = {name: _identity(folder(place, config).manifest(), config) for name, place in locations.items()}
     parts = [(name, part.weight, part.modalities) for name, part in config.datasets.items()]
     manifest = prints[""] if not parts else hashlib.sha256(repr(sorted(prints.items())).encode()).hexdigest()
     return DataState(
         manifest, seed, global_batch, config.lanes, config.window, mix=mix_hash(parts) if parts else "", step=step
     )
+
+
+def _identity(shards: Manifest, config: DataConfig) -> str:
+    """Return a hash of the training split and of what is taken of it."""
+    found = shards.split(TRAIN).fingerprint
+    taken = (*sorted(config.require), *([] if shards.records == OWN else [str(shards.records)]))
+    return hashlib.sha256(" ".join((found, *taken)).encode()).hexdigest() if taken else found
 
 
 def _locations(config: DataConfig) -> dict[str, str]:
@@ -184,6 +192,7 @@ def _assembler(
             dataset.split_name,
             Reader(dataset.folder, dataset.split, live_bytes=live_bytes(dataset.split, order, world_size)),
             dataset.intake,
+            dataset.num_left_out,
             None if seed is None else draws.key("samples", dataset.split.fingerprint, seed),
         )
         for dataset in datasets

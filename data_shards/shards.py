@@ -68,6 +68,22 @@ class Shards(Sequence[ShardEntry]):
         """Samples of all shards that have each modality."""
         return Counter({kind: int(counts.sum()) for kind, counts in self._modalities.items()})
 
+    def num_samples_with(self, modality: str) -> np.ndarray:
+        """Return how many samples of each shard have a modality, int64 (shards,)."""
+        return self._modalities.get(modality, np.zeros(len(self), np.int64))
+
+    def with_samples(self, num_samples: np.ndarray) -> "Shards":
+        """Return the shards with only so many of their samples, int64 (shards,); a shard without any is left out."""
+        kept = np.flatnonzero(num_samples)
+        return Shards(
+            tuple(self.names[number] for number in kept.tolist()),
+            num_samples[kept],
+            self.num_bytes[kept],
+            " ".join(np.array(self._sha256.split())[kept]),
+            " ".join(np.array(self._index_sha256.split())[kept]),
+            {kind: np.minimum(counts, num_samples)[kept] for kind, counts in self._modalities.items()},
+        )
+
     def fingerprint(self) -> str:
         """Return the SHA-256 over the hash, sample count, size and name of every tar."""
         digest = hashlib.sha256()

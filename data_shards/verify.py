@@ -9,6 +9,8 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
 from data_shards import decode, processes
 from data_shards.adopt import modalities
 from data_shards.batch import Sample
@@ -30,6 +32,7 @@ from data_shards.open import TRAIN, of_evaluation
 from data_shards.prepare import is_absent
 from data_shards.quarantine import one_line
 from data_shards.reader import Reader
+from data_shards.require import has_all
 from data_shards.tar_index import TarIndex
 
 _EVERYTHING = DataConfig(
@@ -59,6 +62,8 @@ class Report:
     """What was found."""
 
     samples: int = 0
+    left_out: int = 0
+    """Of these, the samples that data.require of the configuration leaves out."""
     bad: list[Bad] = field(default_factory=list)
     """Shards, and samples that a training would refuse."""
     incomplete: list[Bad] = field(default_factory=list)
@@ -76,6 +81,7 @@ class Report:
     def add(self, other: "Report") -> None:
         """Take over what another report counted."""
         self.samples += other.samples
+        self.left_out += other.left_out
         self.bad += other.bad
         self.incomplete += other.incomplete
         for name, (least, greatest) in other.shapes.items():
@@ -177,8 +183,12 @@ def verify_shard(
         report.bad.append(Bad(entry.name, "", str(error)))
         return report
     report.samples = index.num_samples
-    reader = Reader(folder, Split(Shards.of([entry]), ()), live_bytes=4 * EXTENT_BYTES)
-    for number, key in enumerate(index.keys):
+    wanted = frozenset(intake.config.require)
+    good = np.flatnonzero(has_all(index, wanted)).tolist()
+    report.left_out = index.num_samples - len(good)
+    reader = Reader(folder, Split(Shards.of([entry]), (), wanted), live_bytes=4 * EXTENT_BYTES)
+    for number, place in enumerate(good):
+        key = index.keys[place]
         try:
             _, sample = intake.sample(reader, 0, number)
         except BadSampleError as error:
@@ -189,7 +199,7 @@ def verify_shard(
             continue
         labels = all_labels(sample)
         report.count_labels(label_names[label] for label in labels if label_names)
-        for kind in sorted(expected - modalities(index, number) - ({"label"} if labels else set())):
+        for kind in sorted(expected - modalities(index, place) - ({"label"} if labels else set())):
             report.incomplete.append(Bad(entry.name, key, f"has no {kind}, nearly all other samples have one"))
     return report
 

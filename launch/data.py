@@ -94,7 +94,8 @@ def verify(
         for sample in report.incomplete:
             typer.echo(printable(f"incomplete: {sample.shard} {sample.key}: {sample.reason}"))
         incomplete = f", {len(report.incomplete)} incomplete" if report.incomplete else ""
-        typer.echo(f"{report.samples} samples, {len(report.bad)} bad{incomplete}")
+        left_out = f", {report.left_out} left out by data.require" if report.left_out else ""
+        typer.echo(f"{report.samples} samples, {len(report.bad)} bad{incomplete}{left_out}")
         typer.echo("shapes: " + ", ".join(f"{name} {shape}" for name, shape in report.shapes.items()))
         typer.echo(printable("labels: " + ", ".join(f"{name} {count}" for name, count in report.labels.items())))
     if not report.ok:

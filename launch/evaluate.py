@@ -45,6 +45,8 @@ def main(path: Path, *, which: str = NEWEST, split: str = "", as_json: bool = Fa
         found = evaluate(network, objective(config.model.outputs), batches, world, tuple(config.data.modalities()))
         if world.is_first:
             result = {"step": step, "split": evaluated.name, **found.as_json()}
+            for sentence in loader.left_out:
+                tell(sentence)
             durable.write(folder.evaluation_path, json.dumps(result) + "\n")
             _draw(config, folder, network, loader, world)
             if as_json:

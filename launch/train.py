@@ -2,9 +2,10 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -102,8 +103,10 @@ def _train(
             _announce_policy(sinks, state, network, train)
             split, evaluated = together(world, lambda: eval_split(config))
             sinks.write("event", {"step": state.step, "message": evaluated})
-            _announce(sinks, state, loaded, batches.order, halved=train.micro_batch if train != config.train else 0)
-            evaluation = _evaluation(config, folder, engine, world, stack, split) if split else None
+            halved = train.micro_batch if train != config.train else 0
+            _announce(sinks, state, loaded, batches.order, batches.left_out, halved=halved)
+            say = partial(_say, sinks, state)
+            evaluation = _evaluation(config, folder, engine, world, stack, split, say) if split else None
         return fit(
             train,
             engine=engine,
@@ -127,10 +130,18 @@ def _store(config: RunConfig, folder: RunFolder, world: World, fence: Fence) -> 
 
 
 def _evaluation(
-    config: RunConfig, folder: RunFolder, engine: Engine, world: World, stack: ExitStack, name: str
+    config: RunConfig,
+    folder: RunFolder,
+    engine: Engine,
+    world: World,
+    stack: ExitStack,
+    name: str,
+    say: Callable[[str], None],
 ) -> Evaluate:
     split = together(world, lambda: open_eval_split(config, name, folder.quarantine_path, world))
     loader = stack.enter_context(split.loader)
+    for sentence in loader.left_out:
+        say(sentence)
     modalities, goal = tuple(config.data.modalities()), objective(config.model.outputs)
 
     def evaluation() -> Evaluation:
@@ -160,6 +171,10 @@ def _sinks(config: RunConfig, folder: RunFolder, state: RunState) -> SinkGroup:
     )
 
 
+def _say(sinks: SinkGroup, state: RunState, sentence: str) -> None:
+    sinks.write("event", {"step": state.step, "message": sentence})
+
+
 def _announce_policy(sinks: SinkGroup, state: RunState, network: Perceiver, train: TrainConfig) -> None:
     """Say which policy train.activation_memory_gib chose."""
     if train.activation_memory_gib:
@@ -170,9 +185,12 @@ def _announce_policy(sinks: SinkGroup, state: RunState, network: Perceiver, trai
         sinks.write("event", {"step": state.step, "message": message})
 
 
-def _announce(sinks: SinkGroup, state: RunState, loaded: Loaded | None, order: Order, *, halved: int) -> None:
+def _announce(
+    sinks: SinkGroup, state: RunState, loaded: Loaded | None, order: Order, left_out: Sequence[str], *, halved: int
+) -> None:
     """Say what a user should know before the first step."""
     messages = [f"passed over a damaged checkpoint: {sentence}" for sentence in (loaded.damaged if loaded else ())]
+    messages += left_out
     if order.num_dropped:
         messages.append(
             f"an epoch of {order.steps_per_epoch} steps leaves out {order.num_dropped} samples, other ones each time"

@@ -287,7 +287,7 @@ def test_what_is_bad_in_a_shard_is_listed(tmp_path: Path, write_tar: WriteTar) -
     shards = replace(adopt.index(tmp_path), label_names=("zero", "one"))
     report = verify_first(tmp_path, shards)
     assert [(bad.shard, bad.key) for bad in report.bad] == [("train/a.tar", key) for key in ("007", "bad", "far")]
-    assert report.bad[0].reason == "has none of audio, text"
+    assert report.bad[0].reason.startswith("has none of audio, text;")
     assert report.bad[1].reason.startswith(".wav: ")
     assert report.bad[2].reason.startswith("label 3 is out of range: the manifest names 2 classes")
 
@@ -309,7 +309,7 @@ def test_a_configuration_is_verified_as_its_run_reads_it(tmp_path: Path, write_t
     shards = adopt.index(tmp_path)
     assert [bad.key for bad in verify_first(tmp_path, shards).bad] == ["1", "2"]
     report = verify_first(tmp_path, shards, DataConfig(text=TextConfig(4)))
-    assert [(bad.key, bad.reason) for bad in report.bad] == [("1", "has none of text")]
+    assert [(bad.key, bad.reason.split(";")[0]) for bad in report.bad] == [("1", "has none of text")]
 
 
 @pytest.mark.parametrize(
