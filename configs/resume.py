@@ -44,6 +44,7 @@ DECIDES = (
     "data.modality_dropout",
     "data.multi_label",
     "data.points",
+    "data.require",
     "data.shards",
     "data.text",
     "data.video",

@@ -38,15 +38,15 @@ def folder(location: str, config: DataConfig) -> ShardFolder:
 
 
 def label_names(config: DataConfig) -> tuple[str, ...]:
-    """Return the class names of all shards that a run reads; ValueError where they do not share them."""
-    return shared_classes({place: folder(place, config).manifest().label_names for place in _places(config)})
+    """Return the class names of the shards of training; ValueError where they do not share them."""
+    places = dict.fromkeys(_locations(config).values())
+    return shared_classes({place: folder(place, config).manifest().label_names for place in places})
 
 
 def named_classes(config: DataConfig) -> dict[str, int]:
     """Return how many classes each further label has that the config asks for; ValueError where one is not there."""
-    return classes_of_labels(
-        config.labels, {place: folder(place, config).manifest().named_labels for place in _places(config)}
-    )
+    places = {place: folder(place, config) for place in _locations(config).values()}
+    return classes_of_labels(config.labels, {at: found.manifest().named_labels for at, found in places.items()})
 
 
 def train_datasets(config: DataConfig) -> tuple[Dataset, ...]:
@@ -164,12 +164,6 @@ def _locations(config: DataConfig) -> dict[str, str]:
     return {name: part.shards for name, part in config.datasets.items()} or {"": config.shards}
 
 
-def _places(config: DataConfig) -> list[str]:
-    """Return where the shards of training and evaluation lie, each once."""
-    evaluated = [config.shards] if config.shards else []
-    return list(dict.fromkeys([*_locations(config).values(), *evaluated]))
-
-
 def _order(datasets: Sequence[Dataset], config: DataConfig, seed: int, global_batch: int) -> TrainOrder | MixedOrder:
     if not config.datasets:
         return TrainOrder(datasets[0].split, seed, global_batch, config.lanes, config.window)
@@ -199,9 +193,11 @@ def _assembler(
     ]
     bad = Quarantine(quarantine, config.max_bad_rate, _num_samples(datasets)) if quarantine else None
     classes_of_labels(config.labels, {str(dataset.folder): dataset.named_labels for dataset in datasets})
-    # Those of one folder are known; several are read for those that they share.
-    num_classes = len(label_names(config) if config.datasets else datasets[0].label_names)
-    return Assembler(sources, config, num_classes, bad, pinned)
+    named = {str(dataset.folder): dataset.label_names for dataset in datasets}
+    if config.datasets:
+        # What is evaluated alone has the classes of what is trained on.
+        named["data.datasets"] = label_names(config)
+    return Assembler(sources, config, len(shared_classes(named)), bad, pinned)
 
 
 def live_bytes(split: Split, order: Order, world_size: int) -> int:

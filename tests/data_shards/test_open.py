@@ -261,7 +261,7 @@ def test_what_is_evaluated_has_the_classes_of_what_is_trained_on(
     manifest.write(replace(other, label_names=("a", "b", "c")), tmp_path / "other")
     mixed = replace(config, datasets={"a": DatasetConfig(str(tmp_path / "other"))})
     with pytest.raises(ValueError, match="datasets that are mixed must share their classes"):
-        opening.label_names(mixed)
+        opening.eval_loader(replace(mixed, shards=config.shards), "test", global_batch=1)
 
 
 def test_the_data_state_is_small_and_survives_json(config: DataConfig) -> None:
