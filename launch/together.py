@@ -1,6 +1,7 @@
 """Fail on all ranks or on none: what a user can mend is told once, and every rank leaves with the same status."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from trainer.world import World
@@ -27,6 +28,17 @@ def together(world: World, work: Callable[[], T]) -> T:
     if world.is_first:
         raise ValueError("\n".join(sorted(sentences)))
     raise SystemExit(BAD_INPUT)
+
+
+@contextmanager
+def told_by_first(world: World, error: type[ValueError]) -> Iterator[None]:
+    """Let rank 0 tell of an error that all ranks raise alike; the others leave with the same status, in silence."""
+    try:
+        yield
+    except error:
+        if world.is_first:
+            raise
+        raise SystemExit(BAD_INPUT) from None
 
 
 def first_does(world: World, work: Callable[[], object]) -> None:

@@ -21,7 +21,7 @@ from launch.loaders import absolute, eval_split, identity, open_eval_split, trai
 from launch.open_run import open_run
 from launch.restarts import FINISHED, RUN_ME_AGAIN
 from launch.shown import shown
-from launch.together import first_does, together
+from launch.together import first_does, together, told_by_first
 from model import cost
 from model.perceiver import Perceiver
 from trainer.checkpoint import Loaded, Store
@@ -30,7 +30,7 @@ from trainer.engine import Engine
 from trainer.evaluate import Evaluation, evaluate
 from trainer.hang import HangWatch
 from trainer.ledger import Ledger
-from trainer.loop import Evaluate, Outcome, fit
+from trainer.loop import DivergedError, Evaluate, Outcome, fit
 from trainer.memory import fitting
 from trainer.metrics import Meter, Work, measured_peak_flops
 from trainer.objective import objective
@@ -49,6 +49,7 @@ def main(config: RunConfig, path: Path, *, take_over: bool = False, as_json: boo
     with StopRequest(folder.stop_path, config.train.time_limit_minutes * 60) as stop:
         first_does(world, lambda: open_run(config, folder, world.world_size))
         with (
+            told_by_first(world, DivergedError),
             Claim(folder, world, take_over=take_over) as claim,
             _entry(folder, world) as ledger,
             HangWatch(folder.watch_folder, world, config.watch.hang_seconds) as hang,

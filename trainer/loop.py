@@ -32,6 +32,10 @@ Batches = Callable[[int], Batch]
 _LAST_SAVE_TRIES = 3
 
 
+class DivergedError(ValueError):
+    """Steps keep going wrong. Every rank raises it alike, and a restart would meet the same steps."""
+
+
 @dataclass(frozen=True)
 class Step:
     """One step that was made."""
@@ -82,7 +86,7 @@ def fit(
     """Train from `state` to the end or to a stop, leave a checkpoint of where it got, and return both. Collective.
 
     `sinks` are empty on all ranks but the first, and one that fails does not end the run; what is None watches or
-    counts nothing. RuntimeError where steps keep going wrong although the run went back as often as it may.
+    counts nothing. DivergedError where steps keep going wrong although the run went back as often as it may.
     """
     training = _Training(
         config,
@@ -184,9 +188,10 @@ class _Training:
     def _go_back(self, state: RunState, to_pass: tuple[int, ...]) -> RunState:
         """Load the newest checkpoint and go on from it past the batches that went wrong."""
         if state.rollbacks >= self.watch.max_rollbacks:
-            raise RuntimeError(
+            raise DivergedError(
                 f"step {state.step} went wrong after {state.rollbacks} rollbacks, the most that "
-                "watch.max_rollbacks allows; look at the samples in metrics.jsonl, or lower optimizer.learning_rate"
+                "watch.max_rollbacks allows; look at the samples in metrics.jsonl, and lower optimizer.learning_rate "
+                "in a new run, or in one that `perceiver fork` makes of an earlier checkpoint"
             )
         self.hang.at("going back")
         # All of the run, not of the checkpoint: that one knows nothing of what was met since it was saved.

@@ -23,6 +23,7 @@ from trainer.metrics import Record
 from trainer.patient_file import PatientFile
 
 _EVENTS = "events.out.tfevents"
+_LINE_CHARACTERS = 200
 
 
 class Sink(Protocol):
@@ -165,8 +166,12 @@ class ProgressBar:
         self._progress.stop()
 
     def _print(self, record: Record, words: str) -> None:
+        line = printable(f"step {record['step']}: {words}")
+        if len(line) > _LINE_CHARACTERS:
+            # A skipped step names all samples of its global batch; metrics.jsonl has the whole of it.
+            line = f"{line[:_LINE_CHARACTERS]} ... ({len(line) - _LINE_CHARACTERS} more characters in metrics.jsonl)"
         # Not as a str: rich reads [/b] in a sample's key as markup of its own.
-        self._progress.console.print(Text(printable(f"step {record['step']}: {words}")))
+        self._progress.console.print(Text(line))
 
 
 def _summary(record: Record) -> str:

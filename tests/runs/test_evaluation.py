@@ -84,3 +84,13 @@ def test_two_ranks_evaluate_every_sample_once_with_the_scores_of_one(run: Callab
     assert [line["samples"] for line in shared] == [21, 21]
     for one, two in zip(alone, shared, strict=True):
         assert two["accuracy/all"] == pytest.approx(one["accuracy/all"], abs=1e-6)
+
+
+def test_a_run_that_diverges_ends_on_all_ranks_with_one_sentence(tmp_path: Path, make_run: MakeRun) -> None:
+    run = make_run("run", 2)
+    (first, _, told), (second, _, silent) = run.finish("optimizer.learning_rate=1e3", "watch.max_rollbacks=1")
+    assert (first, second) == (2, 2)
+    assert told.startswith("perceiver: step ")
+    assert told.count("\n") == 1
+    assert "lower optimizer.learning_rate" in told
+    assert silent == ""

@@ -18,7 +18,7 @@ from trainer.checkpoint_names import complete
 from trainer.config import CheckpointConfig, ProfileConfig, TrainConfig, WatchConfig
 from trainer.evaluate import evaluate
 from trainer.ledger import Ledger
-from trainer.loop import Batches, fit
+from trainer.loop import Batches, DivergedError, fit
 from trainer.profiling import ProfileWindow
 from trainer.run_state import RunState
 from trainer.sinks import JsonLines
@@ -193,7 +193,7 @@ def test_two_bad_stretches_between_two_saves_are_both_passed_over_in_a_restart_t
 
 @pytest.mark.slow
 def test_a_run_that_goes_wrong_again_and_again_fails(tmp_path: Path, world: World) -> None:
-    with pytest.raises(RuntimeError, match=r"after 1 rollbacks.*watch\.max_rollbacks"):
+    with pytest.raises(DivergedError, match=r"after 1 rollbacks.*watch\.max_rollbacks"):
         train(tmp_path / "run", world, spoiled(*range(3, 20), factor=float("inf")), steps=6)
 
 

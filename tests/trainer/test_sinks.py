@@ -96,3 +96,13 @@ def test_the_progress_bar_tells_step_loss_speed_and_waiting() -> None:
     text = shown.getvalue()
     assert all(part in text for part in ("5/10", "loss 0.2500", "321 samples/s", "data wait 50%", "all 75.00%"))
     assert "No space left on device" in text
+
+
+def test_the_progress_bar_shortens_a_line_that_names_a_thousand_samples() -> None:
+    shown = io.StringIO()
+    bar = ProgressBar(10, 0, Console(file=shown, width=400, color_system=None))
+    bar.write("event", {"step": 5, "message": f"not finite, skipped: batch 4, samples {'00000001 ' * 1000}"})
+    bar.close()
+    [line] = [line for line in shown.getvalue().splitlines() if "not finite" in line]
+    assert len(line) < 300
+    assert line.endswith("more characters in metrics.jsonl)")
