@@ -32,7 +32,7 @@ FLOW = FlowInput(height=SIDE, width=SIDE, project_to=12, positions=PositionsConf
 STEM = replace(FLOW, conv_stem=True, project_to=0)
 OUTPUTS = OutputsConfig(flow=FlowOutput(rescale=1.0))
 GOAL = objective(OUTPUTS)
-TRAIN = TrainConfig(steps=80, global_batch=PAIRS, log_every_steps=20, evaluate_every_steps=80)
+TRAIN = TrainConfig(steps=40, global_batch=PAIRS, log_every_steps=10, evaluate_every_steps=40)
 
 
 def pairs(index: int, height: int = SIDE, width: int = SIDE) -> Batch:
@@ -77,8 +77,9 @@ def error(found: Evaluation) -> float:
     return found.scores["end_point_error"]["flow"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("flow", [FLOW, STEM], ids=["pixels", "stem"])
+@pytest.mark.parametrize(
+    "flow", [pytest.param(FLOW, id="pixels"), pytest.param(STEM, id="stem", marks=pytest.mark.slow)]
+)
 def test_flow_is_learned_through_the_engine_and_judged_by_tiles(tmp_path: Path, world: World, flow: FlowInput) -> None:
     built = network(flow)
     engine = Engine(built, GOAL, optimizer=OptimizerConfig(learning_rate=1e-2), train=TRAIN, world=world)

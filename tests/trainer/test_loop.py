@@ -71,7 +71,6 @@ def records(folder: Path, kind: str) -> list[dict]:
     return [line for line in lines if line["kind"] == kind]
 
 
-@pytest.mark.slow
 def test_a_stopped_run_goes_on_as_if_it_had_never_stopped(tmp_path: Path, world: World) -> None:
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
     for folder in (straight, stopped):
@@ -149,7 +148,6 @@ def spoiled(*indices: int, factor: float) -> Batches:
     return batch
 
 
-@pytest.mark.slow
 def test_a_run_that_cannot_go_on_goes_back_and_past_the_batches_that_spoiled_it(tmp_path: Path, world: World) -> None:
     state, weights = train(tmp_path / "spoiled", world, spoiled(3, 4, factor=float("inf")), steps=6)
     assert state == RunState(step=6, skipped_batches=(3, 4), rollbacks=1)
@@ -191,13 +189,11 @@ def test_two_bad_stretches_between_two_saves_are_both_passed_over_in_a_restart_t
     assert losses[0] == losses[1]
 
 
-@pytest.mark.slow
 def test_a_run_that_goes_wrong_again_and_again_fails(tmp_path: Path, world: World) -> None:
     with pytest.raises(DivergedError, match=r"after 1 rollbacks.*watch\.max_rollbacks"):
         train(tmp_path / "run", world, spoiled(*range(3, 20), factor=float("inf")), steps=6)
 
 
-@pytest.mark.slow
 def test_a_loss_spike_is_passed_over_where_that_is_asked_for(tmp_path: Path, world: World) -> None:
     def spiked(index: int) -> Batch:
         # At this rate the loss of the same batch hardly moves; that of batch 3 lies well above it.
@@ -210,7 +206,6 @@ def test_a_loss_spike_is_passed_over_where_that_is_asked_for(tmp_path: Path, wor
     assert state == RunState(step=15)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("failures", [1, 3])
 def test_a_last_save_that_fails_is_tried_again_and_then_ends_the_run_as_failed(
     tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch, failures: int
@@ -245,14 +240,12 @@ def test_a_save_is_due_by_steps_or_by_time(tmp_path: Path, world: World) -> None
     assert not due(1, save_every_steps=0, save_every_minutes=10)
 
 
-@pytest.mark.slow
 def test_the_profiler_records_the_window_that_was_asked_for(tmp_path: Path, world: World) -> None:
     train(tmp_path / "run", world, whole_batch, steps=4)
     trace = json.loads((tmp_path / "run" / "profile" / "trace_rank_0.json").read_text())
     assert any("linear" in str(event.get("name")) for event in trace["traceEvents"])
 
 
-@pytest.mark.slow
 def test_saves_come_by_step_and_the_best_is_kept(tmp_path: Path, world: World) -> None:
     assert run(tmp_path, world, StopRequest(), save_every_steps=1, keep_last=2, keep_best=True)[0] == "finished"
     steps = {read_manifest(path).state.step: read_manifest(path).score for path in complete(tmp_path / "checkpoints")}
