@@ -156,7 +156,7 @@ def _clouds(path: Path) -> Iterator[tuple[int, int]]:
         raise ValueError(f"{path}: expected HDF5 with the arrays data and label ({error})") from error
     if data.ndim != 3 or data.shape[2] < 3 or len(labels) != len(data):
         raise ValueError(f"{path}: data has shape {data.shape} and {len(labels)} labels; expected (N, P, 3) and N")
-    if labels.dtype.kind not in "iuf" or not np.all(np.equal(np.mod(labels, 1), 0)):
+    if labels.dtype.kind not in "iuf" or not (np.isfinite(labels) & (labels == np.round(labels))).all():
         raise ValueError(f"{path}: label holds something else than whole numbers ({shown(labels[:3].tolist())}, ...)")
     yield from ((int(label), 4 * int(np.prod(data.shape[1:]))) for label in labels)
 

@@ -1,4 +1,6 @@
+import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -66,3 +68,60 @@ def test_a_missing_file_and_a_chunk_too_short_for_a_character_are_refused(tmp_pa
         text.build({"train": tmp_path / "gone.txt"}, tmp_path / "out")
     with pytest.raises(ValueError, match="cannot hold every character"):
         text.build({"train": tmp_path}, tmp_path / "out", num_bytes=3)
+
+
+def test_an_interrupted_build_of_compressed_text_goes_on_where_it_was(tmp_path: Path) -> None:
+    def write(letters: bytes) -> None:
+        (tmp_path / "a.txt.gz").write_bytes(gzip.compress(letters * 100))
+
+    def stop(done: int, total: int) -> None:
+        if done >= total // 2:
+            raise KeyboardInterrupt
+
+    def build(out: str, progress: Callable[[int, int], None] | None = None) -> None:
+        files = {"train": tmp_path / "a.txt.gz"}
+        text.build(files, tmp_path / out, num_bytes=10, samples_per_shard=5, progress=progress)
+
+    write(b"abc")
+    with pytest.raises(KeyboardInterrupt):
+        build("out", stop)
+    # As an earlier process leaves it that was killed.
+    (tmp_path / "out" / ".build" / "text.1").mkdir()
+    first = (tmp_path / "out" / "train" / "000000.tar").stat().st_ino
+    write(b"xyz")
+    with pytest.raises(ValueError, match="begun from other rows, files"):
+        build("out")
+    write(b"abc")
+    build("out")
+    build("clean")
+    assert (tmp_path / "out" / "train" / "000000.tar").stat().st_ino == first
+    assert contents(tmp_path / "out") == contents(tmp_path / "clean")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_shards_of_others_are_left_alone_and_nothing_is_unpacked_beside_them(tmp_path: Path) -> None:
+    (tmp_path / "out" / "train").mkdir(parents=True)
+    (tmp_path / "out" / "train" / "a.tar").touch()
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"abc"))
+    with pytest.raises(ValueError, match="another origin"):
+        text.build({"train": tmp_path / "a.txt.gz"}, tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*")) == ["a.tar", "train"]
+
+
+@pytest.mark.parametrize("text_of", [3, ["a"], {"a": 1}, True])
+def test_a_text_that_is_no_string_is_refused_with_its_line(tmp_path: Path, text_of: object) -> None:
+    lines = [{"text": "a"}, {"text": None}, {"text": ""}, {"text": text_of}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(ValueError, match=r'a\.jsonl: line 4: expected a string as "text", got '):
+        text.build({"train": tmp_path / "a.jsonl"}, tmp_path / "out")
+
+
+def test_linked_folders_of_text_are_read(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "a.txt").write_text("abc")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "store")
+    assert text.build({"train": tmp_path / "in"}, tmp_path / "out").split("train").num_samples == 1
