@@ -43,9 +43,14 @@ class Shards(Sequence[ShardEntry]):
         sha256: str,
         index_sha256: str,
         modalities: Mapping[str, np.ndarray],
+        num_in_tars: np.ndarray | None = None,
     ) -> None:
-        """Numbers are int64 (shards,), hashes are words with a space between them."""
+        """Numbers are int64 (shards,), hashes are words with a space between them.
+
+        `num_in_tars` are the samples of each tar, where some of them are left out.
+        """
         self.names, self.num_samples, self.num_bytes = names, num_samples, num_bytes
+        self._num_in_tars = num_samples if num_in_tars is None else num_in_tars
         self._sha256, self._index_sha256, self._modalities = sha256, index_sha256, modalities
 
     @staticmethod
@@ -82,6 +87,7 @@ class Shards(Sequence[ShardEntry]):
             " ".join(np.array(self._sha256.split())[kept]),
             " ".join(np.array(self._index_sha256.split())[kept]),
             {kind: np.minimum(counts, num_samples)[kept] for kind, counts in self._modalities.items()},
+            self._num_in_tars[kept],
         )
 
     def fingerprint(self) -> str:
@@ -139,7 +145,7 @@ class Shards(Sequence[ShardEntry]):
         digits = slice(number * _WORD, number * _WORD + _HASH_DIGITS)
         return ShardEntry(
             self.names[number],
-            int(self.num_samples[number]),
+            int(self._num_in_tars[number]),
             int(self.num_bytes[number]),
             self._sha256[digits],
             self._index_sha256[digits],
