@@ -79,7 +79,7 @@ def _members(row: Row) -> Iterator[tuple[str, bytes]]:
     if "flow" in map(modality_of, there):
         try:
             decode.pair(there)
-        except ValueError as error:
+        except Exception as error:  # as of a single file
             raise ValueError(f"{origins}: {one_line(error)}") from error
     yield from there.items()
 
@@ -101,8 +101,8 @@ def _checked_bytes(content: Content) -> bytes | None:
     try:
         return _decodable(content)
     except OSError as error:
-        raise ValueError(f"{content.origin}: {error.strerror or error}") from error
-    except ValueError as error:
+        raise ValueError(f"{content.origin}: {error.strerror or one_line(error)}") from error
+    except Exception as error:  # whatever the bytes of one file do to a decoder, that row is bad and no other
         raise ValueError(f"{content.origin}: {one_line(error)}") from error
 
 

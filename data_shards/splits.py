@@ -51,16 +51,21 @@ def _chosen(rows: Sequence[Row], share: float, seed: int) -> set[int]:
         of_class[row.labels if row.label is None else (row.label,)].append(number)
     chosen: set[int] = set()
     place = 0
-    remaining = Counter(label for row in rows for label in all_labels(row))
+    remaining = Counter(each for row in rows for each in _classes(row))
     for _, numbers in sorted(of_class.items()):
         for number in numbers:
             place += 1
             # Rounded to the nearest, so that a share of N samples is as near to share * N as can be.
             due = int(place * share + 0.5) > int((place - 1) * share + 0.5)
-            if due and all(remaining[label] > 1 for label in all_labels(rows[number])):
+            if due and all(remaining[each] > 1 for each in _classes(rows[number])):
                 chosen.add(number)
-                remaining.subtract(all_labels(rows[number]))
+                remaining.subtract(_classes(rows[number]))
     return chosen
+
+
+def _classes(row: Row) -> list[tuple[str, int]]:
+    """Return the classes of a row, the further labels' too; those without one are a class of their own."""
+    return [*(("", label) for label in all_labels(row)), *row.named_labels.items()] or [("", -1)]
 
 
 def all_labels(row: Row) -> tuple[int, ...]:

@@ -318,3 +318,51 @@ def test_two_builds_in_one_folder_do_not_meet(tmp_path: Path) -> None:
             build_table(rows, tmp_path, label_names=NAMES)
 
     build_table(rows, tmp_path, label_names=NAMES, progress=build_again)
+
+
+@dataclass(frozen=True)
+class Odd:
+    """Content whose reading fails as no decoder should."""
+
+    error: type[Exception]
+    extension: str = "txt"
+    origin: str = "odd.txt"
+    num_bytes: int = 1
+
+    def read(self) -> bytes:
+        raise self.error("in an odd\nway" * 100)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError, RecursionError, OverflowError, NotImplementedError, AssertionError, OSError]
+)
+def test_any_failure_of_reading_makes_one_row_bad(tmp_path: Path, error: type[Exception]) -> None:
+    rows = [*texts(4), Row(7, (Odd(error),))]
+    with pytest.raises(ValueError, match=r"line 7: odd\.txt: .*in an odd way") as caught:
+        build_table(rows, tmp_path / "out", label_names=NAMES)
+    assert len(str(caught.value)) < 1_000
+    assert build_table(rows, tmp_path / "out", label_names=NAMES, max_bad=1).split("train").num_samples == 4
+
+
+def test_a_shard_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a power cut leaves under its own name is whole: bytes, then name, then the folder; the manifest last."""
+    done: list[tuple[str, str]] = []
+    sync, replace = os.fsync, Path.replace
+
+    def fsync(descriptor: int) -> None:
+        done.append(("sync", Path(f"/proc/self/fd/{descriptor}").readlink().name))
+        sync(descriptor)
+
+    def rename(path: Path, name: Path) -> Path:
+        done.append(("name", Path(name).name))
+        return replace(path, name)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "replace", rename)
+    build_table(texts(4), tmp_path / "out", label_names=NAMES)
+    for name in ("plan", "000000.tar", "000000.idx", "train-000000.json", "manifest.json"):
+        at = done.index(("name", name))
+        assert done[at - 1] == ("sync", f".{name}.{os.getpid()}")
+        assert done[at + 1][0] == "sync"
+    names = [name for kind, name in done if kind == "name"]
+    assert names == ["plan", "000000.tar", "000000.idx", "train-000000.json", "manifest.json"]

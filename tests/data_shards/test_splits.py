@@ -36,8 +36,17 @@ def test_about_the_share_of_each_class_is_set_aside_and_each_class_keeps_one(
     test = Counter(row.label for row in split if row.split == "test")
     for label, count in Counter(labels).items():
         assert test[label] <= share * count + 1
-        assert label is None or test[label] < count
+        assert test[label] < count
         assert test[label] >= min(share * count - 1, count - 1) - 1e-9
+
+
+def test_a_class_of_a_further_label_keeps_a_sample_to_train_on() -> None:
+    given_rows = [Row(line, (), label=0, named_labels={"writer": line}) for line in range(9)]
+    with pytest.raises(ValueError, match="is none; give a larger share"):
+        with_test_share(given_rows, 0.5, 0)
+    several = [Row(line, (), labels=(0, 1 + line // 2)) for line in range(20)]
+    train = {label for row in with_test_share(several, 0.5, 0) if row.split == "train" for label in row.labels}
+    assert train == set(range(11))
 
 
 def test_another_seed_sets_other_samples_aside() -> None:
