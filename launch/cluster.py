@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from unicodedata import category
 
 from omegaconf import OmegaConf
 
@@ -166,8 +167,13 @@ class ClusterConfig:
 def _line_problems(text: Value) -> Iterator[str]:
     if text in ("True", "False"):
         yield "is a boolean of YAML; write the text that is meant in quotes"
-    elif not all(letter.isprintable() for letter in str(text)):
-        yield "expected one line, got a line break or another character that cannot be printed; take it out"
+    elif has_control(str(text)):
+        yield "expected one line, got a line break or another control character; take it out"
+
+
+def has_control(text: str) -> bool:
+    """Return whether a text has a line break or another control character."""
+    return any(category(letter) == "Cc" for letter in text)
 
 
 def load(name: str, **changes: int) -> ClusterConfig:

@@ -91,15 +91,15 @@ def expanded(nodes: str) -> list[str]:
     return _run("scontrol", "show", "hostnames", nodes).stdout.split()
 
 
-def max_array_tasks() -> int:
-    """Return how many tasks an array of this Slurm may have; 0 where it does not say."""
+def max_array_tasks() -> int | None:
+    """Return how many tasks an array of this Slurm may have, 1 where it has no arrays; None where it does not say."""
     if shutil.which("scontrol") is None:
-        return 0
+        return None
     for line in _run("scontrol", "show", "config").stdout.splitlines():
         key, _, value = (word.strip() for word in line.partition("="))
         if key == "MaxArraySize" and value.isdigit():
-            return int(value)
-    return 0
+            return max(int(value), 1)
+    return None
 
 
 def named(name: str) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launch.batch import JOB
-from launch.cluster import ClusterConfig
+from launch.cluster import ClusterConfig, has_control
 from launch.folder import RunFolder
 
 PACKAGES = ("torch", "deepspeed")
@@ -77,10 +77,10 @@ def ranks(cluster: ClusterConfig, module: str, code: str, folder: str) -> str:
 
 def refuse_path(path: Path) -> None:
     """Raise ValueError where a batch script cannot name the path."""
-    if not str(path).isprintable() or "\\" in str(path):
+    if has_control(str(path)) or "\\" in str(path):
         raise ValueError(
-            f"{str(path)!r}: Slurm reads this path in a script, where it must have no line break, no other character "
-            "that cannot be printed and no backslash; choose another folder"
+            f"{str(path)!r}: Slurm reads this path in a script, where it must have no line break, no other control "
+            "character and no backslash; choose another folder"
         )
 
 

@@ -72,7 +72,8 @@ def _of_runs(
     command = ranks(cluster, "launch.rank", '"$RUN/code"', '"$RUN"')
     executor = _Executor(folders[0].logs_folder, cluster, job_name, exclude, setup, command, teardown)
     if len(folders) > 1:
-        executor.parameters["map_count"] = len(folders)
+        # submitit would let 256 run at once.
+        executor.parameters["map_count"] = executor.parameters["array_parallelism"] = len(folders)
         executor.parameters["additional_parameters"]["output"] = _log(folders[0].logs_folder, "%A_%a")
     return executor
 

@@ -40,7 +40,7 @@ def send(folders: Sequence[RunFolder], profile: ClusterConfig) -> list[Submissio
     avoided = {node for folder in folders for node in _avoided(folder, profile)}
     name = job_name(folders[0])
     submissions: list[Submission] = []
-    for part in arrays(folders, queue.max_array_tasks() if len(folders) > 1 else 0):
+    for part in arrays(folders, queue.max_array_tasks() if len(folders) > 1 else None):
         try:
             with _without_stops(part):
                 job_ids = slurm.submit(part, profile, job_name=name, exclude=sorted(avoided))
@@ -58,7 +58,7 @@ def send(folders: Sequence[RunFolder], profile: ClusterConfig) -> list[Submissio
     return submissions
 
 
-def arrays(folders: Sequence[RunFolder], max_tasks: int) -> list[Sequence[RunFolder]]:
+def arrays(folders: Sequence[RunFolder], max_tasks: int | None) -> list[Sequence[RunFolder]]:
     """Return the runs of each job array: as many as Slurm lets one have, where it says how many."""
     length = max_tasks or len(folders)
     return [folders[start : start + length] for start in range(0, len(folders), length)]

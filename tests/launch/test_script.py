@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from launch import slurm
+from launch import attempts, slurm, submission
 from launch.cluster import ClusterConfig
 from launch.folder import RunFolder
 from launch.freeze import freeze
@@ -119,6 +119,17 @@ def test_a_python_of_the_setup_that_cannot_train_is_passed_over_and_told(run: Ru
     assert len(ranks) == 1
 
 
+def test_the_status_of_the_ranks_decides_what_follows(run: RunFolder, tmp_path: Path) -> None:
+    (tmp_path / "image").write_text("#!/bin/sh\nexit 3\n")
+    (tmp_path / "image").chmod(0o755)
+    status, errors, _ = execute(run, ClusterConfig(python=f"{tmp_path}/image"), tmp_path)
+    assert status == 3
+    assert "attempt 1 ended with status 3: failed with status 3, failure 1 of 3" in errors
+    options = (tmp_path / "report.options").read_text().splitlines()
+    assert {"--kill-on-bad-exit=0", "--wait=60", "--cpus-per-task=1"} <= set(options)
+    assert attempts.history(run)[0].status == 3
+
+
 def test_variables_of_the_profile_are_not_taken_for_the_script_s_own(run: RunFolder, tmp_path: Path) -> None:
     values = {"RUN": "elsewhere", "PERCEIVER_JOB": "7", "GREETING": "it's $me\nand you"}
     status, errors, ranks = execute(run, ClusterConfig(environment=values, setup=("RUN=/nowhere",)), tmp_path)
@@ -139,10 +150,10 @@ def test_a_path_that_the_script_cannot_hold_is_refused(name: str, tmp_path: Path
 
 
 def test_a_percent_in_the_name_of_a_run_is_no_placeholder_of_slurm() -> None:
-    folders = [RunFolder(Path(f"/shared/50%j %A {name}")) for name in "ab"]
+    folders = [RunFolder(Path(f"/shared/50%j %A {name}")) for name in ("a\u00a0", "b")]
     single, array = (slurm.script(some, ClusterConfig(), job_name="job") for some in (folders[:1], folders))
-    assert "#SBATCH --output='/shared/50%%j %%A a/logs/%j_0_log.out'" in single.splitlines()
-    assert "#SBATCH --output='/shared/50%%j %%A a/logs/%A_%a_0_log.out'" in array.splitlines()
+    assert "#SBATCH --output='/shared/50%%j %%A a\u00a0/logs/%j_0_log.out'" in single.splitlines()
+    assert "#SBATCH --output='/shared/50%%j %%A a\u00a0/logs/%A_%a_0_log.out'" in array.splitlines()
 
 
 def test_an_option_of_sbatch_that_is_on_or_off_has_no_value() -> None:
@@ -150,3 +161,15 @@ def test_an_option_of_sbatch_that_is_on_or_off_has_no_value() -> None:
     lines = slurm.script([RunFolder(Path("/run"))], ClusterConfig(sbatch=asked), job_name="job").splitlines()
     assert {"#SBATCH --exclusive", "#SBATCH --no-requeue", "#SBATCH --nice=100"} <= set(lines)
     assert not [line for line in lines if "oversubscribe" in line or line == "#SBATCH --requeue"]
+
+
+def test_two_jobs_of_one_run_have_different_names_without_placeholders() -> None:
+    folder = RunFolder(Path("/shared/50%j\n of it"))
+    names = {submission.job_name(folder) for _ in range(2)}
+    assert len(names) == 2
+    assert all(name.startswith("50_j__of_it-") for name in names)
+
+
+def test_all_tasks_of_an_array_may_run_at_once() -> None:
+    folders = [RunFolder(Path(f"/shared/{number}")) for number in range(300)]
+    assert "#SBATCH --array=0-299%300" in slurm.script(folders, ClusterConfig(), job_name="job").splitlines()

@@ -53,11 +53,13 @@ def test_a_job_that_is_submitted_from_inside_of_another_gets_what_its_profile_as
 ) -> None:
     folder = probe_run("50%j of %A", steps=3, records=["SLURM_MEM_PER_CPU", "SLURM_MEM_PER_NODE", "MINE"])
     profile = tmp_path / "profile.yaml"
-    asked = {"memory_gib": 1, "sbatch": {"exclusive": True}, "srun_arguments": ("--chdir=/",)}
+    comment = 'it\'s # 50%j of "this" $HOME'
+    asked = {"memory_gib": 1, "sbatch": {"exclusive": True, "comment": comment}, "srun_arguments": ("--chdir=/",)}
     profile.write_text(cluster.dump(ClusterConfig(minutes=10, **asked)))
     variables = ("SBATCH_TIMELIMIT=1", "SBATCH_NO_REQUEUE=1", "SBATCH_EXPORT=NONE", "MINE=yes")
     outer = ("srun", "--mem-per-cpu=100", "env", *variables)
     job_id = flat.command(*outer, sys.executable, PROBE / "submit.py", profile, folder.path).strip()
+    assert f"Comment={comment} " in flat.command("scontrol", "show", "job", "--oneliner", job_id)
     assert (flat.field(job_id, "TimeLimit"), flat.field(job_id, "Requeue")) == ("00:10:00", "1")
     flat.wait_for_state(job_id, "COMPLETED")
     line = steps_of(folder)[0]
