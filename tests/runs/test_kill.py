@@ -1,9 +1,12 @@
 """A run that was killed goes on as if nothing had happened."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+
+from configs.run import load
 
 MakeRun = Callable[..., Any]
 
@@ -31,3 +34,22 @@ def test_a_run_with_another_seed_has_other_losses(make_run: MakeRun) -> None:
     assert second.finish("train.steps=3", "seed=1")[0][0] == 0
     # The head starts from zeros, so the first loss is log 10 whatever the seed.
     assert all(first.losses()[step] != second.losses()[step] for step in (2, 3))
+
+
+@pytest.mark.slow
+def test_a_run_that_is_resumed_watched_and_fed_in_another_way_ends_with_the_same_weights(
+    make_run: MakeRun,
+) -> None:
+    undisturbed, run = make_run("undisturbed"), make_run("run")
+    assert [status for status, _, _ in undisturbed.finish("train.steps=12")] == [0]
+    changes = ("data.num_threads=2", "data.prefetch_batches=1", "train.log_every_steps=3")
+    # Ended by its own clock, at whatever step that is.
+    (first, _, told) = run.finish("train.steps=12", "train.time_limit_minutes=0.00001")[0]
+    assert first == 85, told
+    (second, _, told) = run.finish("train.steps=12", *changes)[0]
+    assert second == 0, told
+    assert run.weights() == undisturbed.weights()
+    rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    events = [row["message"] for row in rows if row["kind"] == "event"]
+    assert any("train.log_every_steps: 1 -> 3" in message for message in events)
+    assert load(run.folder / "config.yaml").data.num_threads == 2
