@@ -48,6 +48,7 @@ def execute(folder: RunFolder, profile: ClusterConfig, tmp_path: Path) -> tuple[
         "REPORT": str(report),
         "SLURM_JOB_ID": "12",
         "SLURM_JOB_NODELIST": "n1",
+        "SLURM_JOB_NUM_NODES": "1",
     }
     text = slurm.script([folder], profile, job_name="job").replace(f"={sys.executable}\n", "=python\n")
     (tmp_path / "script.sh").write_text(text)
@@ -123,7 +124,7 @@ def test_the_status_of_the_ranks_decides_what_follows(run: RunFolder, tmp_path: 
     (tmp_path / "image").write_text("#!/bin/sh\nexit 3\n")
     (tmp_path / "image").chmod(0o755)
     status, errors, _ = execute(run, ClusterConfig(python=f"{tmp_path}/image"), tmp_path)
-    assert status == 3
+    assert status == 3, errors
     assert "attempt 1 ended with status 3: failed with status 3, failure 1 of 3" in errors
     options = (tmp_path / "report.options").read_text().splitlines()
     assert {"--kill-on-bad-exit=0", "--wait=60", "--cpus-per-task=1"} <= set(options)
