@@ -12,6 +12,8 @@ from launch.restarts import BAD_INPUT
 
 pytestmark = pytest.mark.slow
 RunRanks = Callable[..., list]
+LOOPBACK = "0100007F"
+"""127.0.0.1 as the kernel writes it."""
 
 
 def test_a_world_that_was_closed_ends_without_an_abort(run_ranks: RunRanks) -> None:
@@ -24,3 +26,8 @@ def test_a_rank_that_met_bad_input_ends_with_its_status(
     attempts.begin(RunFolder(tmp_path), job_id="", nodes=["here"])
     monkeypatch.setenv(NUMBER, "1")
     assert run_ranks("leave", 2, tmp_path, fails=True) == [BAD_INPUT, BAD_INPUT]
+
+
+def test_ranks_of_one_machine_listen_on_it_alone(run_ranks: RunRanks) -> None:
+    addresses = {address for rank in run_ranks("listen", 2) for address in rank}
+    assert addresses == {LOOPBACK}
