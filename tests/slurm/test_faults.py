@@ -44,6 +44,18 @@ def test_a_node_on_which_attempts_fail_is_left_out(flat: Lab, probe_run: Make, s
     assert flat.field(job_id, "ExcNodeList") == "127.0.0.11"
 
 
+def test_a_job_that_needs_all_nodes_is_kept_from_none_and_given_up_in_place_of_waiting_for_good(
+    flat: Lab, probe_run: Make, submit: Submit
+) -> None:
+    folder = probe_run(steps=5, broken_node="127.0.0.11")
+    job_id = submit(flat, folder, nodes=4, restarts=RestartConfig(max_failures=3, exclude_after=1))
+    flat.wait_for_state(job_id, "FAILED")
+    flat.wait_for(lambda: attempts.history(folder)[-1].status, "end")
+    assert [attempt.failed_nodes for attempt in attempts.history(folder)] == [("127.0.0.11",)] * 3
+    assert flat.field(job_id, "ExcNodeList") == "(null)"
+    assert "cannot do without 127.0.0.11" in flat.perceiver("logs", folder.path, "--batch").stdout
+
+
 def test_a_run_that_only_fails_is_given_up(flat: Lab, probe_run: Make, submit: Submit) -> None:
     folder = probe_run(steps=5, status=1)
     job_id = submit(flat, folder, restarts=RestartConfig(max_failures=2, exclude_after=0))
