@@ -1,8 +1,10 @@
 """Fault campaign: a run that is disturbed again and again must end with the weights of one that never was.
 
 Faults inside a rank, at exact places (chaos_rank.py): SIGKILL, SIGSTOP and exceptions in starts, steps, saves,
-commits, evaluations and loads, SIGTERM to all, a full disk (chaos_disk.py). Between two starts: checkpoint files that
-are cut, flipped or removed, shards that are cut, another number of ranks. All are drawn from one seed.
+commits, evaluations and loads, SIGTERM to all, a full disk (chaos_disk.py), a kill while the folder is made, a second
+start. Between two starts (chaos_damage.py): checkpoint files that are cut, flipped or removed, records of the run that
+are damaged, shards that are cut, another number of ranks; a supervisor that is killed (chaos_supervisor.py). All are
+drawn from one seed.
 """
 
 import json
@@ -15,9 +17,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from launch.chaos_damage import damage_history, spoil
 from launch.chaos_disk import small_disk
 from launch.chaos_rank import Action, Place, Plan
 from launch.chaos_ranks import LEFT_BEHIND, attempt
+from launch.chaos_supervisor import kill_supervisor
 from launch.folder import RunFolder
 from trainer.checkpoint_folder import read_manifest
 from trainer.checkpoint_names import complete
@@ -40,6 +44,10 @@ _FATAL: Sequence[tuple[Place, Action]] = (
     ("step", "terminate"),
 )
 _SHARE_OF_FULL_DISKS = 0.3
+_SHARE_OF_SECOND_STARTS = 0.2
+_SHARE_OF_KILLED_MAKINGS = 0.5
+_SHARE_OF_DEAD_SUPERVISORS = 0.12
+_SHARE_OF_DAMAGED_HISTORY = 0.4
 _SHARE_OF_DAMAGE = 0.8
 
 
@@ -105,9 +113,11 @@ class Campaign:
         number = 0
         while len(self.met) < num_faults:
             number += 1
-            with small_disk(self.folder / f"run_{number}", straight) as self.ballast:
-                self._disturb(self.folder / f"run_{number}", number, num_faults, progress)
-            if fingerprint(self.folder / f"run_{number}") == fingerprint(straight):
+            # The run is a folder on the disk: one that is a disk itself could not be published by a rename.
+            disk = self.folder / f"run_{number}"
+            with small_disk(disk, straight) as self.ballast:
+                self._disturb(disk / "run", number, num_faults, progress)
+            if fingerprint(disk / "run") == fingerprint(straight):
                 self.equal.add(number)
         self.ballast = None
         differences = [self._resize(self.folder / f"resized_{index}", straight) for index in range(num_resizes)]
@@ -133,14 +143,19 @@ class Campaign:
         """Start a run over and over, with faults each time, until it has finished."""
         enough = min(num_faults, len(self.met) + _MOST_FAULTS_A_RUN)
         while True:
-            plans = self._plans() if len(self.met) < enough else []
+            is_disturbed = len(self.met) < enough
+            if is_disturbed and self.random.random() < _SHARE_OF_DEAD_SUPERVISORS:
+                self._kill_supervisor(folder, number)
+                continue
+            plans = self._plans(folder) if is_disturbed else []
             began = time.monotonic()
             statuses = self._start(folder, plans)
             happened = [plan for plan in plans if Path(plan.met_path).exists()]
             for plan in happened:
-                Path(plan.met_path).unlink()
                 name, seconds = f"{plan.place} {plan.action}", round(time.monotonic() - began, 1)
-                self.met.append(Met(name, number, seconds, statuses, _complaint(happened, statuses)))
+                complaint = _complaint_of_second(plan) or _complaint(happened, statuses)
+                self.met.append(Met(name, number, seconds, statuses, complaint))
+                Path(plan.met_path).unlink()
             if progress is not None:
                 progress(len(self.met), num_faults)
             if not any(statuses):
@@ -157,16 +172,37 @@ class Campaign:
         self.starved += verdict.exists()
         return verdict.exists() and self.starved <= _MOST_STARVED
 
-    def _plans(self) -> list[Plan]:
+    def _kill_supervisor(self, folder: Path, number: int) -> None:
+        began = time.monotonic()
+        is_met, complaint = kill_supervisor(
+            self._arguments(folder), RunFolder(folder), self.num_ranks, self.random.randrange(2), self.folder / "log"
+        )
+        if is_met or complaint:
+            self.met.append(Met("supervisor kill", number, round(time.monotonic() - began, 1), (), complaint))
+
+    def _plans(self, folder: Path) -> list[Plan]:
+        if not RunFolder(folder).exists and self.random.random() < _SHARE_OF_KILLED_MAKINGS:
+            return [self._plan("make", "kill")]
         # A lone process that is stopped has nobody who could notice.
         place, action = self.random.choice([fault for fault in _FATAL if fault[1] != "stop" or self.num_ranks > 1])
         plans = [self._plan(place, action)]
         if self.random.random() < _SHARE_OF_FULL_DISKS:
             plans.append(self._plan("write", "full_disk"))
+        # Not where the first may be gone before the second has been refused.
+        if place not in ("start", "load") and self.random.random() < _SHARE_OF_SECOND_STARTS:
+            plans.append(self._plan("load", "second_start"))
         return plans
 
     def _plan(self, place: Place, action: Action) -> Plan:
-        most = {"start": 1, "step": max(self.steps // 3, 1), "write": 4, "commit": 2, "evaluation": 1, "load": 1}[place]
+        most = {
+            "make": 1,
+            "start": 1,
+            "step": max(self.steps // 3, 1),
+            "write": 4,
+            "commit": 2,
+            "evaluation": 1,
+            "load": 1,
+        }[place]
         met_path = self.folder / f"met_{place}_{action}"
         ballast = str(self.ballast or "")
         return Plan(
@@ -174,16 +210,23 @@ class Campaign:
         )
 
     def _start(self, folder: Path, plans: Sequence[Plan] = (), num_ranks: int = 0) -> tuple[int, ...]:
-        arguments = [*self.command, *self.overrides, "--run", str(folder), "--json"]
-        # Only rank 0 commits; any rank meets the rest.
-        victim = 0 if any(plan.place == "commit" for plan in plans) else self.random.randrange(self.num_ranks)
-        statuses = attempt(arguments, num_ranks or self.num_ranks, plans, victim, self.folder / "log")
+        # Only rank 0 makes the folder and commits; any rank meets the rest.
+        is_of_first = any(plan.place in ("make", "commit") for plan in plans)
+        victim = 0 if is_of_first else self.random.randrange(self.num_ranks)
+        statuses = attempt(self._arguments(folder), num_ranks or self.num_ranks, plans, victim, self.folder / "log")
         if self.ballast is not None:
             self.ballast.unlink(missing_ok=True)  # of a rank that was killed while the disk was full
         return statuses
 
+    def _arguments(self, folder: Path) -> list[str]:
+        return [*self.command, *self.overrides, "--run", str(folder), "--json"]
+
     def _damage(self, folder: Path, number: int) -> None:
-        """Spoil a shard, which must be refused until it is mended, or the newest of several checkpoints."""
+        """Spoil the run's records, the newest of several checkpoints, or a shard, which is refused while it is cut."""
+        if self.random.random() < _SHARE_OF_DAMAGED_HISTORY:
+            if done := damage_history(RunFolder(folder), self.random):
+                self.met.append(Met(f"bookkeeping: {done}", number, 0.0))
+            return
         how = self.random.choice(("flip", "flip", "truncate", "truncate", "remove", "shard"))
         if how == "shard":
             began = time.monotonic()
@@ -210,18 +253,6 @@ class Campaign:
         return max(abs(found - expected) / abs(expected) for found, expected in pairs)
 
 
-def spoil(path: Path, how: str, draws: random.Random) -> None:
-    """Flip a bit of a file, cut it, or remove it."""
-    content = bytearray(path.read_bytes())
-    if how == "remove":
-        path.unlink()
-    elif how == "truncate":
-        path.write_bytes(content[: draws.randrange(len(content))])
-    else:
-        content[draws.randrange(len(content))] ^= 1 << draws.randrange(8)
-        path.write_bytes(content)
-
-
 def fingerprint(folder: Path) -> dict[str, str]:
     """Return the hashes of all files of a run's last checkpoint; nothing if there is none."""
     checkpoints = complete(RunFolder(folder).checkpoints_folder)
@@ -236,13 +267,18 @@ def _losses(folder: Path) -> list[float]:
     return [line["loss"] for line in lines if line["kind"] == "train"]
 
 
+def _complaint_of_second(plan: Plan) -> str:
+    status = Path(plan.met_path).read_text() if plan.action == "second_start" else "2"
+    return "" if status == "2" else f"a second start was not refused: {status}"
+
+
 def _complaint(plans: list[Plan], statuses: tuple[int, ...]) -> str:
     """Return what is wrong with how the ranks left after these faults."""
     actions = {plan.action for plan in plans}
     if LEFT_BEHIND in statuses:
         return "processes were left behind"
-    if actions == {"full_disk"}:
-        return f"a full disk ended the run: {statuses}" if any(statuses) else ""
+    if actions <= {"full_disk", "second_start"}:
+        return f"{' and '.join(sorted(actions))} ended the run: {statuses}" if any(statuses) else ""
     if "terminate" in actions:
         return f"SIGTERM did not end in good order: {statuses}" if set(statuses) - {0, 85} else ""
     return "" if all(statuses) else f"a rank left as if nothing had happened: {statuses}"

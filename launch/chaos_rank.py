@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -15,9 +16,10 @@ from typing import Any, Literal
 
 from launch.chaos_disk import filled
 
-Place = Literal["start", "step", "write", "commit", "evaluation", "load"]
-Action = Literal["kill", "stop", "raise", "terminate", "full_disk"]
+Place = Literal["make", "start", "step", "write", "commit", "evaluation", "load"]
+Action = Literal["kill", "stop", "raise", "terminate", "full_disk", "second_start"]
 _BLOCK_BYTES = 4096
+_OF_A_RANK = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Plan:
     """What a rank meets, and where."""
 
     place: Place
-    """Which call: the loader's start, a step, the write of a checkpoint's file, its commit, an evaluation, a load."""
+    """Which call: the making of the run's folder, the loader's start, a step, a checkpoint file, its commit, etc."""
     count: int
     """The how manieth of those calls, from 1."""
     action: Action
@@ -40,12 +42,14 @@ class Plan:
 
 def main(plans: list[Plan], arguments: list[str]) -> None:
     """Put the faults in their places and run the command."""
+    import launch.open_run
     import launch.train
     import trainer.checkpoint
     import trainer.engine
     from launch import cli
 
     places: dict[Place, tuple[Any, str]] = {
+        "make": (launch.open_run, "freeze"),
         "start": (launch.train, "train_loader"),
         "step": (trainer.engine.Engine, "step"),
         "write": (trainer.checkpoint, "write"),
@@ -55,12 +59,12 @@ def main(plans: list[Plan], arguments: list[str]) -> None:
     }
     for plan in plans:
         owner, name = places[plan.place]
-        setattr(owner, name, _meeting(plan, getattr(owner, name)))
+        setattr(owner, name, _meeting(plan, getattr(owner, name), arguments))
     sys.argv = ["perceiver", *arguments]
     cli.main()
 
 
-def _meeting(plan: Plan, call: Callable[..., Any]) -> Callable[..., Any]:
+def _meeting(plan: Plan, call: Callable[..., Any], arguments: list[str]) -> Callable[..., Any]:
     """Return the call such that the planned one meets the fault."""
     calls = 0
 
@@ -71,6 +75,9 @@ def _meeting(plan: Plan, call: Callable[..., Any]) -> Callable[..., Any]:
             return call(*args, **kwargs)
         if plan.action == "full_disk":
             return _on_a_full_disk(plan, lambda: call(*args, **kwargs))
+        if plan.action == "second_start":
+            Path(plan.met_path).write_text(str(_second_start(arguments)))
+            return call(*args, **kwargs)
         if plan.delay_ms and plan.action != "raise":
             threading.Timer(plan.delay_ms / 1000, _happen, (plan,)).start()
         else:
@@ -89,8 +96,15 @@ def _happen(plan: Plan) -> None:
             os.kill(os.getpid(), signal.SIGSTOP)
         case "raise":
             raise RuntimeError("a fault of the campaign")
-        case "terminate" | "full_disk":
+        case "terminate" | "full_disk" | "second_start":
             pass  # the driver signals all ranks once it sees the file
+
+
+def _second_start(arguments: list[str]) -> int:
+    """Start the same run again while this process trains it; return how the other left."""
+    environment = {name: value for name, value in os.environ.items() if name not in _OF_A_RANK}
+    command = [sys.executable, "-m", "launch", *arguments]
+    return subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False).returncode
 
 
 def _on_a_full_disk(plan: Plan, call: Callable[[], Any]) -> Any:  # noqa: ANN401  # whatever is called

@@ -3,10 +3,11 @@
 import os
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from launch import attempts
 from launch.attempts import RankRecord
@@ -14,12 +15,13 @@ from launch.batch import JOB
 from launch.fence import SUPERVISOR, Fence
 from launch.folder import RunFolder
 from launch.restarts import BAD_INPUT, FAILED
-from launch.together import first_does
+from launch.together import first_does, together
 from trainer.lock import RunLock
 from trainer.process import end_with_parent
 from trainer.world import World
 
 _TORCHRUN = "TORCHELASTIC_RUN_ID"
+T = TypeVar("T")
 
 
 class Claim:
@@ -65,16 +67,43 @@ class Claim:
         if _TORCHRUN in os.environ:
             end_with_parent(os.getppid())
         folder, world = self._folder, self._world
-        first_does(world, lambda: folder.stop_path.unlink(missing_ok=True))
         nodes = sorted(set(world.gather(socket.gethostname())))
-        number = world.broadcast(attempts.begin(folder, job_id="", nodes=nodes).number if world.is_first else 0)
+        record = RankRecord.here(world.rank)
+
+        def begin() -> int:
+            if not world.is_first:
+                return 0
+            folder.stop_path.unlink(missing_ok=True)
+            return attempts.begin(folder, job_id="", nodes=nodes).number
+
+        number = world.broadcast(together(world, lambda: _written(folder, begin)))
+        heartbeat = together(world, lambda: _written(folder, lambda: attempts.write_rank(folder, number, record)))
         self.fence = Fence.before(folder, number)
         if world.is_first:
-            stack.callback(lambda: attempts.end(folder, number, self._status))
-        record = RankRecord.here(world.rank)
-        over = self.fence.watch(attempts.write_rank(folder, number, record))
-        stack.callback(lambda: attempts.write_rank(folder, number, replace(record, status=self._status)))
+            stack.callback(lambda: _if_possible(lambda: attempts.end(folder, number, self._status)))
+        over = self.fence.watch(heartbeat)
+        stack.callback(
+            lambda: _if_possible(lambda: attempts.write_rank(folder, number, replace(record, status=self._status)))
+        )
         stack.callback(over.set)
+
+
+def _written(folder: RunFolder, work: Callable[[], T]) -> T:
+    """Return the work's result; ValueError where the disk takes no file."""
+    try:
+        return work()
+    except OSError as error:
+        raise ValueError(
+            f"{folder.path}: cannot be written ({error.strerror}); the same command resumes once the disk takes files"
+        ) from error
+
+
+def _if_possible(work: Callable[[], object]) -> None:
+    """Do the work; the record of a run that has left in good order is not worth its exit status."""
+    try:
+        work()
+    except OSError as error:
+        sys.stderr.write(f"note: how this start ended is not recorded: {error}\n")
 
 
 def _lock_of_attempt(folder: RunFolder, world: World, stack: ExitStack) -> None:
