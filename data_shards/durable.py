@@ -79,6 +79,14 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def of_disk(error: OSError) -> str:
+    """Return the sentence for an error that only the owner of the disk can mend; nothing for any other."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return ""
+    where = f"{error.filename}: " if error.filename else ""
+    return f"perceiver: {where}cannot be written ({error.strerror}); free space or mend the disk, then start again\n"
+
+
 def remove(path: Path) -> None:
     """Remove a file, a link or a whole folder, whichever is there."""
     if path.is_dir() and not path.is_symlink():

@@ -48,6 +48,7 @@ FINAL = ("pending execution", "presently disabled", "permission denied", "Invali
 
 def begin(folder: RunFolder) -> str:
     """Start the record of a new attempt and return the shell lines that its ranks need."""
+    folder.check_space()
     job_id = os.environ[JOB]
     # One of Slurm was superseded by this job, or is this job itself before its requeue.
     refuse_if_trained(folder)

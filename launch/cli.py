@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from data_shards.display import printable_lines
+from data_shards.durable import of_disk
 from data_shards.shown import MAX_MESSAGE, cut
 from launch import data, networks, reports, runs
 from launch.console import AsJson, Checkpoint
@@ -84,6 +85,9 @@ def main() -> None:
     except ValueError as error:
         sys.stderr.write(f"perceiver: {printable_lines(cut(str(error), MAX_MESSAGE))}\n")
         sys.exit(2)
+    except OSError as error:
+        sys.stderr.write(printable_lines(of_disk(error) or traceback.format_exc()))
+        sys.exit(2 if of_disk(error) else 1)
     except Exception:  # noqa: BLE001  # as Python would end, but that a traceback may have a URL with a password in it
         sys.stderr.write(printable_lines(traceback.format_exc()))
         sys.exit(1)

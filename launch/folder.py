@@ -4,7 +4,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_shards import durable
 from data_shards.display import printable
+
+_SPACE_BYTES = 1 << 20
 
 UNPUBLISHED = ".perceiver-"
 """How the name of a folder begins in which a run is being made."""
@@ -132,6 +135,20 @@ class RunFolder:
         except OSError as error:
             raise ValueError(
                 f"{self.path}: cannot be written ({error.strerror}); choose another --run folder or mend its rights"
+            ) from error
+
+    def check_space(self) -> None:
+        """Raise ValueError where the disk takes no more: a start keeps records before it makes its first step."""
+        probe = self.path / f".space.{os.getpid()}"
+        try:
+            try:
+                durable.write(probe, bytes(_SPACE_BYTES))
+            finally:
+                probe.unlink(missing_ok=True)
+        except OSError as error:
+            raise ValueError(
+                f"{self.path}: takes no more files ({error.strerror}); free space on its disk or mend its rights, then "
+                "the same command resumes the run from its newest checkpoint"
             ) from error
 
 

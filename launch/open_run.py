@@ -51,6 +51,8 @@ def open_run(
             )
         )
     label_names(config)
+    if folder.exists:
+        folder.check_space()
     if not Fence.of(folder).is_supervised:
         refuse_if_queued(folder)
     if changes or not folder.exists:

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import NoReturn
 
 from data_shards.display import printable_lines
+from data_shards.durable import of_disk
 from data_shards.shown import MAX_MESSAGE, cut
 from launch import attempts
 from launch.attempts import RankRecord
@@ -69,6 +70,9 @@ def _train(folder: RunFolder) -> int:
     except ValueError as error:
         sys.stderr.write(f"perceiver: {printable_lines(cut(str(error), MAX_MESSAGE))}\n")
         return 2
+    except OSError as error:
+        sys.stderr.write(printable_lines(of_disk(error) or traceback.format_exc()))
+        return 2 if of_disk(error) else 1
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 1
     except Exception:  # noqa: BLE001  # the record has to say that this rank failed, whatever it was

@@ -99,7 +99,7 @@ def _train(
             stack.callback(store.close)
             loaded = together(world, lambda: store.load(engine))
             state = loaded.state if loaded else RunState()
-            sinks = _sinks(config, folder, state) if world.is_first else SinkGroup([])
+            sinks = together(world, lambda: _sinks(config, folder, state) if world.is_first else SinkGroup([]))
             stack.callback(sinks.close)
             _announce_policy(sinks, state, network, train)
             split, evaluated = together(world, lambda: eval_split(config))

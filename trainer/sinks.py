@@ -193,9 +193,13 @@ def _without_steps_after(path: Path, step: int) -> PatientFile:
     # A last line without an end is of a process that was killed while it wrote. Damaged ones stay: nobody knows what
     # they are, and readers pass over them.
     kept = [line for line in lines if line.endswith(b"\n") and not _is_after(line, step)]
-    if kept != lines:
-        durable.write(path, b"".join(kept))
-    return PatientFile(path)
+    try:
+        if kept != lines:
+            durable.write(path, b"".join(kept))
+        return PatientFile(path)
+    except OSError as error:
+        remedy = "free space on its disk, then the same command resumes the run"
+        raise ValueError(f"{path}: cannot be written ({error.strerror}); {remedy}") from error
 
 
 def _is_after(line: bytes, step: int) -> bool:

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -30,3 +31,14 @@ def test_a_path_is_told_as_it_would_be_typed(tmp_path: Path, monkeypatch: pytest
     assert as_typed(tmp_path / "runs" / "digits") == "runs/digits"
     assert as_typed(tmp_path) == "."
     assert as_typed(tmp_path.parent / "elsewhere") == str(tmp_path.parent / "elsewhere")
+
+
+def test_a_disk_that_takes_no_more_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.check_space()
+    assert list(tmp_path.iterdir()) == []
+    hidden = tmp_path / f"..space.{os.getpid()}.{os.getpid()}"
+    hidden.symlink_to("/dev/full")
+    with pytest.raises(ValueError, match=r"takes no more files \(No space left on device\); free space"):
+        folder.check_space()
+    assert list(tmp_path.iterdir()) == []

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from data_shards.sources import digits
 from launch import cli
+from launch.chaos_disk import filled, small_disk
 
 MakeRun = Callable[..., Any]
 Perceiver = Callable[..., tuple[int, str]]
@@ -126,3 +128,23 @@ def test_a_resume_on_other_data_is_refused_and_the_run_resumes_on_its_own(
     shutil.rmtree(shards)
     (tmp_path / "aside").rename(shards)
     assert [status for status, _, _ in run.finish("train.steps=4", "checkpoint.save_every_steps=2")] == [0, 0]
+
+
+@pytest.mark.slow
+def test_a_full_disk_at_a_resume_is_a_sentence_and_costs_nothing(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run("run", 2)
+    run.finish("train.steps=10")
+    before = run.weights()
+    with small_disk(tmp_path / "disk", run.folder) as ballast:
+        if ballast is None:
+            pytest.skip("needs the right to mount a small disk")
+        full = replace(run, folder=tmp_path / "disk" / "run")
+        shutil.copytree(run.folder, full.folder)
+        shutil.rmtree(full.checkpoints()[-1])  # so that steps have to be made again
+        with filled(ballast):
+            results = full.finish("train.steps=10")
+        assert [status for status, _, _ in results] == [2, 2]
+        assert results[0][2].count("takes no more files (No space left on device)") == 1
+        assert "Traceback" not in "".join(errors for _, _, errors in results)
+        assert [status for status, _, _ in full.finish("train.steps=10")] == [0, 0]
+        assert full.weights() == before
