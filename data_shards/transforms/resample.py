@@ -6,9 +6,13 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from data_shards.decoders.audio import MAX_SAMPLES
+
 ZERO_CROSSINGS = 10
 """Of the sinc, on each side, at the lower of the two rates."""
 KAISER_BETA = 5.0
+_BLOCK_VALUES = 1 << 24
+"""Values of the input that are laid out for the filter at a time, 64 MiB: those of an hour would be gigabytes."""
 
 
 def resample(samples: NDArray[np.float32], from_rate: int, to_rate: int, method: str) -> NDArray[np.float32]:
@@ -18,6 +22,11 @@ def resample(samples: NDArray[np.float32], from_rate: int, to_rate: int, method:
     common = math.gcd(from_rate, to_rate)
     up, down = to_rate // common, from_rate // common
     num_out = -(-len(samples) * up // down)
+    if num_out > MAX_SAMPLES:
+        raise ValueError(
+            f"{len(samples)} samples at {from_rate} a second are {num_out} at {to_rate}; at most {MAX_SAMPLES} are "
+            "made: see to the rate that the recording claims"
+        )
     if method == "linear":
         between = np.interp(np.arange(num_out) * (down / up), np.arange(len(samples)), samples)
         return np.asarray(between, np.float32)
@@ -36,15 +45,17 @@ def _sinc(samples: NDArray[np.float32], up: int, down: int, num_out: int) -> NDA
     padded = np.pad(samples, (num_taps, num_taps + half // up + 1))
     windows = np.lib.stride_tricks.sliding_window_view(padded, num_taps)
     out = np.empty(num_out, np.float32)
+    block = max(1, _BLOCK_VALUES // num_taps)
     # At most `up` phases occur, and they recur every `up` outputs.
     for first in range(min(up, num_out)):
         place = np.arange(first, num_out, up) * down + half
-        newest = place // up
-        out[first::up] = windows[newest + 1] @ phases[place[0] % up]
+        newest, taps, outputs = place // up, phases[place[0] % up], out[first::up]
+        for begin in range(0, len(newest), block):
+            outputs[begin : begin + block] = windows[newest[begin : begin + block] + 1] @ taps
     return out
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=8)
 def _phases(up: int, down: int) -> NDArray[np.float32]:
     """Return the low-pass filter's taps that each phase meets, (up, taps), the oldest input first."""
     half = ZERO_CROSSINGS * max(up, down)

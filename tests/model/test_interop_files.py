@@ -21,7 +21,8 @@ SIDE = 12
 
 
 def processor_of(folder: Path, config: ImageInput, section: ImageConfig) -> Any:  # noqa: ANN401  # it has no type
-    said = preprocessor(config, resize=section.resize, centre_crop=section.centre_crop)
+    is_cut = section.fit == "crop"
+    said = preprocessor(config, resize=section.resize, centre_crop=section.centre_crop, is_cut=is_cut)
     (folder / PREPROCESSOR).write_text(json.dumps(said))
     (folder / "config.json").write_text('{"model_type": "perceiver"}')
     return transformers.AutoImageProcessor.from_pretrained(folder)
@@ -57,6 +58,13 @@ def test_a_part_of_a_picture_becomes_nearly_the_same_pixels(tmp_path: Path) -> N
     assert (theirs - ours).abs().max() < 0.02
     other, _ = both(tmp_path, (smooth * 255).astype(np.uint8), "unit", ImageConfig(height=SIDE, width=SIDE))
     assert (other - ours).abs().max() > 0.05
+
+
+def test_a_stretched_picture_becomes_the_same_pixels(tmp_path: Path) -> None:
+    section = ImageConfig(height=SIDE, width=SIDE, fit="stretch")
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 70, 3), dtype=np.uint8)
+    theirs, ours = both(tmp_path, pixels, "unit", section)
+    torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("pixel_range", ["unit", "centred", "imagenet"])

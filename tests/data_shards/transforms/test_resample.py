@@ -1,7 +1,10 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy.signal import resample_poly
 
+from data_shards.transforms import resample as resampling
 from data_shards.transforms.resample import resample
 
 
@@ -35,3 +38,23 @@ def test_the_linear_method_interpolates() -> None:
 def test_an_equal_rate_changes_nothing() -> None:
     samples = np.ones(3, np.float32)
     assert resample(samples, 8_000, 8_000, "sinc") is samples
+
+
+@pytest.mark.parametrize("rates", [(48_000, 8_000), (44_100, 16_000), (8_000, 16_000)])
+def test_a_long_recording_is_resampled_in_blocks(monkeypatch: pytest.MonkeyPatch, rates: tuple[int, int]) -> None:
+    samples = np.random.default_rng(0).normal(size=20_000).astype(np.float32)
+    at_once = resample(samples, *rates, "sinc")
+    monkeypatch.setattr(resampling, "_BLOCK_VALUES", 5_000)
+    tracemalloc.start()
+    in_blocks = resample(samples, *rates, "sinc")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # Sums in another order, in float32.
+    np.testing.assert_allclose(in_blocks, at_once, atol=1e-6)
+    assert peak < 2 << 20
+
+
+@pytest.mark.parametrize("method", ["sinc", "linear"])
+def test_a_rate_that_makes_an_hour_of_a_second_is_refused(method: str) -> None:
+    with pytest.raises(ValueError, match="20000 samples at 1 a second are 320000000 at 16000; at most 134217728"):
+        resample(np.zeros(20_000, np.float32), 1, 16_000, method)
