@@ -5,12 +5,14 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from configs.yaml_text import MOST_CHARACTERS, parse
+from data_shards.shown import cut, listed, shown
 
 
 class Schema(Protocol):
@@ -23,6 +25,15 @@ class Schema(Protocol):
 
 S = TypeVar("S", bound=Schema)
 _MERGE_ERRORS = (OmegaConfBaseException, TypeError, ValueError)
+_OMEGACONF_WORDS = MappingProxyType(
+    {
+        "'DictConfig'": "keys and values",
+        "'ListConfig'": "list",
+        "DictConfig": "keys and values",
+        "ListConfig": "list",
+        "TupleConfig, list, ": "",
+    }
+)
 _REFERENCE = re.compile(r"\$\{[\w.]+\}")
 
 
@@ -53,7 +64,7 @@ def read(schema: type[S], path: Path, overrides: Sequence[str] = ()) -> S:
     if problems:
         raise ConfigError(str(path), problems)
     assert isinstance(config, DictConfig)
-    return _checked(schema, config, str(path))
+    return _checked(schema, config, keys_and_values, str(path))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -92,20 +103,30 @@ def _merge_problems(schema: type[S], keys_and_values: Sequence[tuple[str, Any]])
         try:
             config = OmegaConf.merge(config, _nested(key, value))
         except _MERGE_ERRORS as error:
-            yield f"{key} = {value!r}: {_explain(schema, key, error)}"
+            yield f"{key} = {shown(value)}: {_explain(schema, key, value, error)}"
 
 
-def _checked(schema: type[S], config: DictConfig, source: str) -> S:
+def _checked(schema: type[S], config: DictConfig, keys_and_values: Sequence[tuple[str, Any]], source: str) -> S:
     try:
         run = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None)
-        raise ConfigError(source, [f"{f'{key}: ' if key else ''}{str(error).splitlines()[0]}"]) from error
+        # Only what refers to another key was not converted before; not every error of OmegaConf says which it is.
+        references = [name for name, value in keys_and_values if "${" in str(value)]
+        key = getattr(error, "full_key", None) or listed(references)
+        raise ConfigError(source, [f"{key}: {_first_line(error)}"]) from error
     assert isinstance(run, schema)
-    problems = [f"{key} = {OmegaConf.select(config, key)!r}: {sentence}" for key, sentence in run.problems()]
+    problems = [f"{key} = {_value(config, keys_and_values, key)}: {sentence}" for key, sentence in run.problems()]
     if problems:
         raise ConfigError(source, problems)
     return run
+
+
+def _value(config: DictConfig, keys_and_values: Sequence[tuple[str, Any]], key: str) -> str:
+    """Return the value of a key; of a section only what the user set."""
+    value = OmegaConf.select(config, key)
+    if isinstance(value, DictConfig):
+        value = {name.removeprefix(f"{key}."): part for name, part in keys_and_values if name.startswith(f"{key}.")}
+    return shown(value)
 
 
 def _parse(overrides: Sequence[str], problems: list[str]) -> Iterator[tuple[str, Any]]:
@@ -129,8 +150,8 @@ def _interpolation_problems(keys_and_values: Sequence[tuple[str, Any]]) -> Itera
     for key, value in keys_and_values:
         if _is_foreign(value):
             yield (
-                f"{key} = {value!r}: only ${{key}} of another key of the configuration is replaced, nothing of the "
-                "environment; write the value itself (a line of shell may have $NAME)"
+                f"{key} = {shown(value)}: only ${{key}} of another key of the configuration is replaced, nothing of "
+                "the environment; write the value itself (a line of shell may have $NAME)"
             )
 
 
@@ -143,7 +164,7 @@ def _nested(key: str, value: object) -> dict[str, object]:
     return {name: _nested(rest, value) if rest else value}
 
 
-def _explain(schema: type[S], key: str, error: Exception) -> str:
+def _explain(schema: type[S], key: str, value: object, error: Exception) -> str:
     parent, _, name = key.rpartition(".")
     owner = getattr(error, "object_type", None)
     if isinstance(error, ConfigKeyError) and isinstance(owner, type) and is_dataclass(owner):
@@ -151,6 +172,20 @@ def _explain(schema: type[S], key: str, error: Exception) -> str:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {parent}.{close[0]}?" if close and parent else f"known are {', '.join(close or known)}"
         return f"unknown key; {hint}"
-    default = OmegaConf.select(OmegaConf.structured(schema), key, throw_on_missing=False)
-    remedy = "" if OmegaConf.is_config(default) else f"; the default is {default!r}"
-    return str(error).splitlines()[0] + remedy
+    if "is not a subclass of" in str(error):
+        return f"expected a section with keys of its own, {key}.NAME=..., got {type(value).__name__}"
+    defaults = OmegaConf.structured(schema)
+    # Of a section that is not set nothing is known here, and None is no default of its keys.
+    is_known = not parent or OmegaConf.is_config(OmegaConf.select(defaults, parent, throw_on_missing=False))
+    default = OmegaConf.select(defaults, key, throw_on_missing=False)
+    remedy = f"; the default is {default!r}" if is_known and not OmegaConf.is_config(default) else ""
+    return _first_line(error) + remedy
+
+
+def _first_line(error: Exception) -> str:
+    if "is not a subclass of" in str(error):
+        return "expected a section with keys of its own, got a single value"
+    words = str(error).splitlines()[0].rstrip(".")
+    for name, plain in _OMEGACONF_WORDS.items():
+        words = words.replace(name, plain)
+    return cut(words)

@@ -9,7 +9,18 @@ MOST_CHARACTERS = 1 << 18
 MOST_VALUES = 20_000
 """Counted as they are read: an alias counts as all that it stands for."""
 DEEPEST = 40
-# What the constructors of PyYAML raise for a value that its tag does not fit, such as `!!int ''` or `2026-99-99`.
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without dates: a folder or a split may be named 2026-01-01."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  # PyYAML's own name for it
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+# What the constructors of PyYAML raise for a value that its tag does not fit, such as `!!int ''`.
 _CONSTRUCTION_ERRORS = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, OverflowError)
 
 
@@ -18,7 +29,7 @@ def parse(text: str) -> Any:  # noqa: ANN401
     if len(text) > MOST_CHARACTERS:
         raise ValueError(f"has more than {MOST_CHARACTERS} characters, too many for a configuration")
     _check_events(text)
-    loader = yaml.SafeLoader(text)
+    loader = _Loader(text)
     try:
         node = loader.get_single_node()
         if node is None:

@@ -1,5 +1,6 @@
 """What a user says about the training: optimizer, length and cut of the work, checkpoints, watching, profiling."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -40,7 +41,7 @@ class OptimizerConfig:
         """Yield (key, sentence) for every value that contradicts itself."""
         yield from _at_least(self, 0.0, "learning_rate", "weight_decay", "clip_norm", "warmup_steps", "flat_steps")
         yield from _within(self, 0.0, 1.0, "beta1", "beta2", "final_fraction", "decay_factor")
-        if self.epsilon <= 0:
+        if not 0 < self.epsilon < math.inf:
             yield "epsilon", f"must be above 0, got {self.epsilon}; 1e-8 is usual"
         if self.schedule == "step" and not self.decay_steps:
             yield "decay_steps", "schedule=step needs the steps at which the rate falls, such as [1000,2000]"
@@ -87,7 +88,7 @@ class TrainConfig:
             yield "zero_stage", f"must be 0, 1, 2 or 3, got {self.zero_stage}"
         if self.precision == "fp16" and self.zero_stage == 0:
             yield "precision", "fp16 needs zero_stage >= 1: DeepSpeed does not scale the loss at stage 0; or take bf16"
-        if self.collective_timeout_seconds <= 0:
+        if not 0 < self.collective_timeout_seconds < math.inf:
             yield "collective_timeout_seconds", f"must be above 0, got {self.collective_timeout_seconds}"
 
     def logs(self, step: int) -> bool:
@@ -179,8 +180,8 @@ def joint_problems(optimizer: OptimizerConfig, train: TrainConfig) -> Iterator[t
 
 def _at_least(config: object, least: float, *names: str) -> Iterator[tuple[str, str]]:
     for name in names:
-        if getattr(config, name) < least:
-            yield name, f"must be at least {least:g}, got {getattr(config, name)}"
+        if not least <= getattr(config, name) < math.inf:
+            yield name, f"must be a number and at least {least:g}, got {getattr(config, name)}"
 
 
 def _within(config: object, least: float, most: float, *names: str) -> Iterator[tuple[str, str]]:

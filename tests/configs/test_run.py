@@ -91,7 +91,7 @@ def test_every_contradiction_is_reported_at_once(valid: Path) -> None:
 
 def test_a_text_length_that_the_network_does_not_have_is_a_contradiction(valid: Path) -> None:
     (problem,) = problems_of(valid, "data.text.num_bytes=7", "model.inputs.text.max_tokens=9")
-    assert problem.startswith("model.inputs.text = ")
+    assert problem.startswith("model.inputs.text = {'max_tokens': 9}: reads arrays")
     assert "reads arrays of shape (9,), but data.text delivers (7,)" in problem
 
 
@@ -132,3 +132,46 @@ def test_configs_load_without_torch() -> None:
 @pytest.mark.parametrize("path", sorted(NAMED.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_named_run_is_valid(path: Path) -> None:
     assert load(path).train.steps > 0
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("train=many", "train = 'many': expected a section with keys of its own, train.NAME=..., got str"),
+        (
+            "data.image.crop=[1]",
+            "data.image.crop = [1]: expected a section with keys of its own, data.image.crop.NAME=..., got list",
+        ),
+        (
+            "train.steps={a: 1}",
+            "train.steps.a = 1: Value '{'a': 1}' of type keys and values could not be converted to Integer",
+        ),
+        ("optimizer.decay_steps=3", "optimizer.decay_steps = 3: Invalid value assigned: int is not a list, or tuple"),
+        (
+            "data.video.height=many",
+            "data.video.height = 'many': Value 'many' of type 'str' could not be converted to Integer",
+        ),
+        ("train.steps=" + "9x" * 5_000, "... (10000 characters)"),
+        ("optimizer.learning_rate=nan", "optimizer.learning_rate = nan: must be a number and at least 0, got nan"),
+        ("optimizer.learning_rate=1e999", "optimizer.learning_rate = inf: must be a number"),
+        ("optimizer.epsilon=nan", "optimizer.epsilon = nan: must be above 0"),
+        ("watch.hang_seconds=inf", "watch.hang_seconds = inf: must be a number and at least 0"),
+        ("data.image=${seed}", "data.image: expected a section with keys of its own, got a single value"),
+        ("train.steps=${data}", "train.steps"),
+    ],
+)
+def test_a_wrong_value_is_one_short_sentence_about_its_key(valid: Path, override: str, sentence: str) -> None:
+    (problem,) = problems_of(valid, override)
+    assert sentence in problem
+    assert "Config" not in problem
+    assert "\n" not in problem
+    assert len(problem) < 500
+
+
+def test_a_problem_of_a_section_does_not_show_keys_that_were_never_set(valid: Path) -> None:
+    problems = problems_of(valid, "data.audio.num_samples=800", "data.image.height=9", "model.inputs.image.height=8")
+    assert problems == (
+        "data.audio = {'num_samples': 800}: is set but model.inputs.audio is not; set both or neither",
+        "model.inputs.image = {'height': 8, 'width': '${data....e.width}'}: reads arrays of shape (8, 8, 3), but "
+        "data.image delivers (9, 8, 3); make the two agree",
+    )

@@ -25,7 +25,6 @@ HOSTILE = {
     "an empty number": ("seed: !!int ''", "not YAML"),
     "no boolean": ("seed: !!bool x", "not YAML"),
     "no time": ("seed: !!timestamp x", "not YAML"),
-    "no date": ("seed: 2026-99-99", "not YAML"),
     "a long number": ("seed: " + "9" * 10_000, "not YAML"),
     "a Python object": ("seed: !!python/object/apply:os.system [ls]", "could not determine a constructor"),
     "an unhashable key": ("{[a]: 1}", "unhashable"),
@@ -86,6 +85,12 @@ def test_only_keys_of_the_configuration_are_replaced(
     profile.write_text(f"account: '{value}'")
     with pytest.raises(ConfigError, match=r"only \$\{key\}"):
         cluster.load(str(profile))
+
+
+def test_a_date_is_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "profile.yaml"
+    path.write_text("account: 2026-01-01")
+    assert cluster.load(str(path)).account == "2026-01-01"
 
 
 def test_a_key_of_the_configuration_is_replaced(tmp_path: Path) -> None:
