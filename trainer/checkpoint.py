@@ -86,8 +86,10 @@ class Store:
         self._passed_over = PassedOver()
         self._next_save_time = self._time_after(config.save_every_minutes * 60)
 
-    def is_due(self, step: int) -> bool:
+    def is_due(self, step: int, *, is_scored: bool = False) -> bool:
         """Return whether this rank would save after this step; the clock is its own, so that ranks must agree."""
+        if is_scored and self._config.keep_best:
+            return True
         every = self._config.save_every_steps
         return (every > 0 and step % every == 0) or time.monotonic() >= self._next_save_time
 

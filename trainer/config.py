@@ -125,7 +125,7 @@ class CheckpointConfig:
     keep_every_steps: int = 0
     """Checkpoints at multiples of this are kept for ever; 0 for none."""
     keep_best: bool = False
-    """Also keep the checkpoint with the best score of an evaluation: the first that it tells."""
+    """Save after every evaluation, and keep the checkpoint with the best score too: the first that it tells."""
     asynchronous: bool = True
     """Write in the background: a step waits only for the copy to host memory."""
 

@@ -124,7 +124,7 @@ class _Training:
     hang: HangWatch
     profiler: ProfileWindow
     score: float | None = None
-    """Of the newest evaluation; the best checkpoint is known by it."""
+    """Of an evaluation after the newest step; the best checkpoint is known by it."""
     compiled_seconds: float = field(default_factory=compile_seconds)
     """Of torch.compile until the newest step; it compiles while steps run."""
     save_error: str = ""
@@ -152,12 +152,16 @@ class _Training:
             state = step.state
             self._count(step)
             to_pass = self._judge(step)
+            # Of these weights, or of none: the best checkpoint would else be one that was trained on since.
+            self.score = None
             if to_pass:
                 return "preempted", state, to_pass
             is_last = state.step == self.config.steps
             if self.evaluate is not None and (is_last or _is_multiple(state.step, self.config.evaluate_every_steps)):
                 self._evaluate(self.evaluate, state.step)
-            stops, saves = _votes(self.world, self.stop.is_raised(), self.store.is_due(state.step))
+            stops, saves = _votes(
+                self.world, self.stop.is_raised(), self.store.is_due(state.step, is_scored=self.score is not None)
+            )
             if stops or saves or is_last:
                 self._save(state)
             self._report_saves()

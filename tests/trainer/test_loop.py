@@ -254,6 +254,16 @@ def test_saves_come_by_step_and_the_best_is_kept(tmp_path: Path, world: World) -
     assert [line["step"] for line in records(tmp_path, "save")] == [0, 1, 2, 3, 4, 5, 6]
 
 
+def test_the_best_is_what_was_evaluated_and_not_what_was_trained_on_since(
+    tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter((0.9, 0.5))
+    monkeypatch.setattr("trainer.evaluate.Evaluation.best_by", property(lambda _: next(scores)))
+    run(tmp_path, world, StopRequest(), save_every_steps=2, keep_last=1, keep_best=True)
+    found = {read_manifest(path).state.step: read_manifest(path).score for path in complete(tmp_path / "checkpoints")}
+    assert found == {3: 0.9, 6: 0.5}
+
+
 def test_every_real_labelled_sample_is_counted_once_and_modalities_are_hidden(world: World) -> None:
     network = Network(seed=0)
     batch = whole_batch(0)
