@@ -43,6 +43,12 @@ def label_names(config: DataConfig) -> tuple[str, ...]:
     return shared_classes({place: folder(place, config).manifest().label_names for place in places})
 
 
+def with_several_labels(config: DataConfig) -> list[str]:
+    """Return the places of training whose samples have several labels: more labels than samples are counted there."""
+    found = {place: folder(place, config).manifest().splits.values() for place in _locations(config).values()}
+    return [place for place, splits in found.items() if any(sum(s.label_counts) > s.num_samples for s in splits)]
+
+
 def named_classes(config: DataConfig) -> dict[str, int]:
     """Return how many classes each further label has that the config asks for; ValueError where one is not there."""
     places = {place: folder(place, config) for place in _locations(config).values()}

@@ -28,9 +28,19 @@ def label_names(config: RunConfig) -> tuple[str, ...]:
     outputs = config.model.outputs
     if outputs.label is not None:
         _check_classes(config.data.shards, "label", outputs.label.num_classes, len(names))
+        _check_one_label(config)
     for name, num_classes in opening.named_classes(config.data).items():
         _check_classes(config.data.shards, f"labels.{name}", outputs.labels[name].num_classes, num_classes)
     return names
+
+
+def _check_one_label(config: RunConfig) -> None:
+    """Raise ValueError where a network of one class a sample would be trained without those that have several."""
+    if not config.data.multi_label and (places := opening.with_several_labels(config.data)):
+        raise ValueError(
+            f"{places[0]}: samples have several labels, and a network that answers one class learns nothing of them; "
+            "set data.multi_label=true and model.outputs.label.multi_label=true"
+        )
 
 
 def _check_classes(shards: str, output: str, answered: int, there: int) -> None:

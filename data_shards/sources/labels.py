@@ -31,7 +31,7 @@ class Labels:
     names: list[str] = field(default_factory=list)
     """Of the classes: the numbers up to the largest one, or the names in order."""
     several: bool = False
-    """Whether the cells are lists."""
+    """Whether a row has more than one; lists of one are a way to write it."""
 
 
 def is_empty(cell: object) -> bool:
@@ -47,15 +47,13 @@ def numbered(cells: Mapping[int, object], column: str) -> Labels:
     If all are numbers, they are the labels; if all are names, these are numbered in alphabetical order.
     """
     parsed: dict[int, tuple[int | str, ...]] = {}
-    several = False
     for line, cell in cells.items():
         try:
             listed = _listed(cell, column)
             parsed[line] = _values([cell] if listed is None else listed)
         except ValueError as error:
             raise ValueError(f"line {line}: {column} {_as_written(cell)} {error}") from error
-        several |= listed is not None
-    return _in_order({line: values for line, values in parsed.items() if values}, column, several=several)
+    return _in_order({line: values for line, values in parsed.items() if values}, column)
 
 
 def _as_written(cell: object) -> str:
@@ -67,7 +65,7 @@ def _is_number(text: str) -> bool:
     return _NUMBER.fullmatch(text.strip()) is not None
 
 
-def _in_order(parsed: Mapping[int, Sequence[int | str]], column: str, *, several: bool) -> Labels:
+def _in_order(parsed: Mapping[int, Sequence[int | str]], column: str) -> Labels:
     number = next(
         ((line, value) for line, values in parsed.items() for value in values if isinstance(value, int)), None
     )
@@ -82,6 +80,7 @@ def _in_order(parsed: Mapping[int, Sequence[int | str]], column: str, *, several
         names = range(max(int(value) for values in parsed.values() for value in values) + 1)
     place = {name: at for at, name in enumerate(names)}
     of_line = {line: tuple(place[value] for value in values) for line, values in parsed.items()}
+    several = any(len(classes) > 1 for classes in of_line.values())
     return Labels(of_line, [str(name) for name in names], several=several)
 
 

@@ -1,5 +1,6 @@
 """What is evaluated is the split that is named or one of the usual names, and where there is none, a run says so."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,9 +9,10 @@ import pytest
 
 from configs.run import RunConfig, load
 from data_shards import manifest
+from data_shards.sources import table
 from launch import evaluate
 from launch.folder import RunFolder
-from launch.loaders import eval_split
+from launch.loaders import eval_split, label_names
 from launch.open_run import open_run
 
 DIGITS = Path(__file__).parents[2] / "configs" / "digits.yaml"
@@ -45,6 +47,17 @@ def test_the_split_with_the_first_of_the_usual_names_is_evaluated(
 ) -> None:
     config = configured(splits, "train.evaluate_every_steps=0")
     assert eval_split(config) == (expected, f"split {expected!r} is evaluated at the end")
+
+
+def test_samples_of_several_labels_are_refused_where_one_is_answered(tmp_path: Path) -> None:
+    lines = [{"text": "a", "label": [0, 1]}, {"text": "b", "label": [1]}]
+    (tmp_path / "table.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    table.build(tmp_path / "table.jsonl", tmp_path / "shards")
+    overrides = [f"data.shards={tmp_path}/shards", "model.outputs.label.num_classes=2"]
+    with pytest.raises(ValueError, match=r"shards: samples have several labels, .* set data\.multi_label=true"):
+        label_names(load(DIGITS, overrides))
+    several = ["data.multi_label=true", "model.outputs.label.multi_label=true"]
+    assert label_names(load(DIGITS, [*overrides, *several])) == ("0", "1")
 
 
 def test_the_split_that_is_named_is_evaluated(configured: Configured) -> None:

@@ -113,6 +113,11 @@ def test_what_is_no_label_is_refused_with_its_line(
         table.read(write(tmp_path, kind, column, cells))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_lists_of_one_are_single_labels(tmp_path: Path, kind: str) -> None:
+    assert labels(tmp_path, kind, [[1], [], [0], [2, 2]]) == ([1, None, 0, 2], ["0", "1", "2"])
+
+
 def test_a_further_label_is_one_class(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"line 1: label.year .*is a list; only the column label may hold several"):
         table.read(write(tmp_path, "jsonl", "label.year", [[0, 1]]))
