@@ -62,7 +62,10 @@ def of_machine(folder: Path) -> Iterator[Finding]:
     missing = [name for name, found in versions.items() if found == "missing"]
     words = ", ".join(f"{name} {found}" for name, found in versions.items())
     yield Finding("versions", not missing, words, "install the package with the versions of constraints.txt")
-    yield _writing("this machine", doctor_rank.write_speed(folder))
+    try:
+        yield _writing("this machine", doctor_rank.write_speed(folder))
+    except OSError as error:
+        yield Finding("write speed", False, str(error), "mend the rights of the folder, or name another with --folder")
     free = shutil.disk_usage(folder).free / 2**30
     yield Finding("free disk", free > 1, f"{free:.0f} GiB in {folder}", "checkpoints would not fit; use another folder")
     yield _name_resolution()
@@ -76,8 +79,9 @@ def of_cluster(profile: ClusterConfig, folder: Path) -> list[Finding]:
         return [Finding("slurm", False, "there is no sbatch on this machine", remedy)]
     try:
         answer = doctor_job.run(profile, folder)
-    except ValueError as error:
-        return [Finding("job", False, str(error), "change the profile so that Slurm takes the job")]
+    except (OSError, ValueError) as error:
+        remedy = "change the profile so that Slurm takes the job, or name another folder with --folder"
+        return [Finding("job", False, str(error), remedy)]
     if len(answer.reports) < profile.world_size:
         words = f"{len(answer.reports)} of {profile.world_size} ranks of job {answer.job_id} answered; {answer.state}"
         return [Finding("job", False, words, f"it printed: {answer.printed or 'nothing'}")]

@@ -14,11 +14,16 @@ from launch.folder import RunFolder
 PACKAGES = ("torch", "deepspeed")
 """What the python of an environment that the profile's setup activates must have to start the ranks."""
 
-# Status 2 is that of bad input: nobody starts the job again.
-_SETUP_FAILED = """\
-trap 'STATUS=$?; [ ${#BASH_SOURCE[@]} -gt 1 ] || { \
-echo "perceiver: a line of the setup in the profile failed with status $STATUS: $(sed -n "${LINENO}p" "$0")" >&2; \
-echo "perceiver: mend it, or end it with || true where it may fail" >&2; exit 2; }' ERR"""
+# Status 2 is that of bad input: nobody starts the job again. What fails inside of a sourced file is its own affair, as
+# long as the file as a whole does not. A line may also leave: by `exit`, or under `set -u` by an unknown variable.
+_WATCH_THE_SETUP = (
+    "perceiver_setup_failed() { trap - ERR EXIT; "
+    'echo "perceiver: a line of the setup in the profile failed with status $1: $2" >&2; '
+    'echo "perceiver: mend it, or end it with || true where it may fail" >&2; exit 2; }',
+    "trap 'STATUS=$?; [ ${#BASH_SOURCE[@]} -gt 1 ] || "
+    'perceiver_setup_failed $STATUS "$(sed -n "${LINENO}p" "$0")"\' ERR',
+    "trap 'perceiver_setup_failed $? \"it left the script\"' EXIT",
+)
 
 _IN_THE_CODE = (
     'cd "$0" || { echo "perceiver: $(hostname) does not see $0; a container needs it among its mounts" >&2; exit 2; }; '
@@ -37,12 +42,12 @@ def before_the_ranks(cluster: ClusterConfig) -> list[str]:
     _check_setup(cluster.setup)
     return [
         "PERCEIVER_PYTHON=$(command -v python)",
-        _SETUP_FAILED,
+        *_WATCH_THE_SETUP,
         *cluster.setup,
-        "trap - ERR",
+        "trap - ERR EXIT",
         # A line such as set -e was for the setup: the ranks leave with a status that decides what follows.
         "set +eu +o pipefail",
-        *_python_of_setup(),
+        *([] if cluster.python else _python_of_setup()),
         *exports,
     ]
 

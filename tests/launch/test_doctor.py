@@ -110,3 +110,14 @@ def test_the_job_of_the_doctor_is_short_and_does_not_come_back(refusing: Path, t
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such folder; make it"):
         doctor.main(None, tmp_path / "nowhere")
+
+
+def test_a_folder_that_cannot_be_written_is_a_finding_among_others(
+    refusing: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Nobody may write here, root included.
+    assert doctor.main(str(refusing), Path("/proc"), as_json=True) == 1
+    findings = {each["name"]: each for each in json.loads(capsys.readouterr().out)}
+    assert "--folder" in findings["write speed"]["remedy"]
+    assert "/proc/.doctor-" in findings["job"]["words"]
+    assert findings["versions"]["is_well"]

@@ -87,6 +87,16 @@ def test_a_line_of_the_setup_that_fails_ends_the_job_with_a_sentence(
     assert not list(run.attempts_folder.glob("*"))
 
 
+@pytest.mark.parametrize("setup", [("exit 0",), ("set -u", "echo $NO_SUCH_VARIABLE"), ("leave() { exit 7; }", "leave")])
+def test_a_setup_that_leaves_the_script_is_told_and_is_no_success(
+    setup: tuple[str, ...], run: RunFolder, tmp_path: Path
+) -> None:
+    status, errors, ranks = execute(run, ClusterConfig(setup=setup), tmp_path)
+    assert (status, ranks) == (2, [])
+    assert "a line of the setup in the profile failed with status" in errors
+    assert "it left the script" in errors
+
+
 def test_what_may_fail_in_the_setup_does_not_end_the_job(run: RunFolder, tmp_path: Path) -> None:
     (tmp_path / "activate.sh").write_text("false\nexport FROM_SETUP=sourced\n")
     setup = ("grep -q x /dev/null || true", "[ -d /nowhere ] && cd /nowhere || true", f"source {tmp_path}/activate.sh")
@@ -107,9 +117,8 @@ def test_an_environment_that_the_setup_activates_reaches_the_ranks(run: RunFolde
     activate = f"export PATH={tmp_path}/commands/of_setup:$PATH FROM_SETUP=yes"
     profile = ClusterConfig(setup=(f"conda() {{ {activate}; }}", "conda activate trainer"))
     assert execute(run, profile, tmp_path)[2][0].startswith(f"of_setup in {run.code_folder} with yes")
-    named = ClusterConfig(setup=profile.setup, python="commands/submitting/python")
-    script = slurm.script([run], named, job_name="job")
-    assert "commands/submitting/python -u -m launch.rank" in script
+    named = ClusterConfig(setup=profile.setup, python=f"{tmp_path}/commands/submitting/python")
+    assert execute(run, named, tmp_path)[2][1].startswith(f"submitting in {run.code_folder} with yes")
 
 
 def test_a_python_of_the_setup_that_cannot_train_is_passed_over_and_told(run: RunFolder, tmp_path: Path) -> None:

@@ -36,6 +36,17 @@ def test_a_dry_run_shows_the_script_and_the_settings_and_makes_nothing(
     assert not (tmp_path / "run").exists()
 
 
+def test_what_the_shell_asked_of_slurm_is_named_beside_the_json(
+    config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SBATCH_TIMELIMIT", "1")
+    monkeypatch.setenv("SLURM_MEM_PER_CPU", "100")
+    submit.submit(config, tmp_path / "run", ClusterConfig(), dry_run=True, as_json=True)
+    told = capsys.readouterr()
+    assert "not passed on from this shell: SBATCH_TIMELIMIT, SLURM_MEM_PER_CPU" in told.err
+    assert json.loads(told.out)["plan"]["world_size"] == 1
+
+
 def test_combinations_of_a_sweep_are_all_of_them_and_lists_are_one_value() -> None:
     chosen = list(submit.combinations(["a.b=1,2", "c=3", "d=[4,5]"]))
     assert chosen == [["a.b=1", "c=3", "d=[4,5]"], ["a.b=2", "c=3", "d=[4,5]"]]

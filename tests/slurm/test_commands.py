@@ -15,6 +15,7 @@ from launch.cluster import ClusterConfig
 from launch.folder import RunFolder
 
 SubmitDigits = Callable[..., tuple[str, RunFolder]]
+MAX_TASKS = "from launch import queue; print(queue.max_array_tasks())"
 SHORT = ("train.steps=6", "train.global_batch=16", "train.log_every_steps=2", "train.evaluate_every_steps=0")
 
 
@@ -27,9 +28,14 @@ def test_a_sweep_is_an_array_with_a_run_for_every_combination(
     assert [Path(run["run"]).name for run in runs] == ["learning_rate=1e-3", "learning_rate=2e-3"]
     for run in runs:
         flat.wait_for_state(run["job_id"], "COMPLETED")
-    states = perceiver(flat, "status", *(run["run"] for run in runs), "--json")
+    states = perceiver(flat, "status", tmp_path / "rates", "--json")
     assert [(state["state"], state["step"]) for state in states] == [("finished", 6)] * 2
     assert states[0]["loss"] != states[1]["loss"]
+    assert flat.run(sys.executable, "-c", MAX_TASKS).stdout.strip() == "1001", "Slurm's default"
+    again = flat.perceiver("sweep", digits_config, *values, "--run", tmp_path / "rates", "--cluster", profile)
+    assert (again.returncode, "2 of 2 runs are finished and not submitted" in again.stderr) == (0, True)
+    resumed = flat.perceiver("resume", runs[0]["run"])
+    assert (resumed.returncode, "perceiver fork" in resumed.stderr) == (2, True)
     for run in runs:
         assert f"of {Path(run['run']).name}: job" in flat.perceiver("logs", run["run"], "--batch").stdout
 
