@@ -89,6 +89,9 @@ def build_table(
         if (out / "manifest.json").is_file():
             return manifest.read(out)
         outcomes = _outcomes(build, out, max_bad, num_jobs, progress)
+        faults = [fault for outcome in outcomes.values() for fault in outcome.faults]
+        if tell and faults:
+            tell(f"left out, {len(faults)} bad samples:{_lines(faults)}")
         complete = _manifest(build, outcomes, label_names, named_labels)
         _refuse_empty_classes({name: split.label_counts for name, split in complete.splits.items()}, label_names)
         manifest.write(complete, out)
@@ -235,13 +238,16 @@ def _sha256(path: Path) -> str:
 
 
 def _refuse_faults(faults: Sequence[Fault], max_bad: int) -> None:
-    if len(faults) <= max_bad:
-        return
+    if len(faults) > max_bad:
+        remedy = f"mend them, or allow that many to be left out with --max-bad {len(faults)}"
+        raise ValueError(f"{len(faults)} bad samples, at most {max_bad} allowed; {remedy}:{_lines(faults)}")
+
+
+def _lines(faults: Sequence[Fault]) -> str:
+    """Return a line for each of the first faults, in the order of the table."""
     shown = [f"line {fault.line}: {fault.reason}" for fault in sorted(faults, key=lambda fault: fault.line)]
     more = [f"and {len(shown) - FAULTS_SHOWN} more"] if len(shown) > FAULTS_SHOWN else []
-    remedy = f"mend them, or allow that many to be left out with --max-bad {len(faults)}"
-    lines = [f"{len(faults)} bad samples, at most {max_bad} allowed; {remedy}:", *shown[:FAULTS_SHOWN], *more]
-    raise ValueError("\n  ".join(lines))
+    return "".join(f"\n  {line}" for line in [*shown[:FAULTS_SHOWN], *more])
 
 
 def _manifest(

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from data_shards.build import BuildOptions
-from data_shards.display import printable
+from data_shards.display import printable_lines
 from data_shards.manifest import Manifest
 from data_shards.splits import TRAIN
 from launch.console import AsJson, Jobs, progress_bar, report_shards
@@ -221,7 +221,7 @@ def _build(
 
     def tell(sentence: str) -> None:
         notes.append(sentence)
-        typer.echo(printable(sentence), err=as_json)
+        typer.echo(printable_lines(sentence), err=as_json)
 
     with progress_bar(name) as progress:
         manifest = build({**options, "progress": progress, "tell": tell})

@@ -226,8 +226,13 @@ def test_as_many_bad_rows_as_allowed_are_left_out_and_no_more(tmp_path: Path) ->
     for max_bad in (0, 1):
         with pytest.raises(ValueError, match=f"at most {max_bad} allowed"):
             build_table(rows, tmp_path, label_names=NAMES, max_bad=max_bad)
-    built = build_table(rows, tmp_path, label_names=NAMES, max_bad=2)
+    told: list[str] = []
+    built = build_table(rows, tmp_path, label_names=NAMES, max_bad=2, tell=told.append)
     assert built.split("train").num_samples == 4
+    assert told == [
+        "left out, 2 bad samples:\n  line 7: gone.wav: No such file or directory"
+        "\n  line 8: gone.png: No such file or directory"
+    ]
 
 
 def test_a_file_too_large_for_a_sample_is_a_bad_row_and_is_not_read(tmp_path: Path) -> None:
