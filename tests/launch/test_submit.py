@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from configs.run import RunConfig, load
-from launch import local, plan, submission, submit
+from launch import cluster, local, plan, submission, submit
 from launch.cluster import ClusterConfig
 from launch.folder import RunFolder
+from launch.open_run import open_run
+from trainer.lock import RunLock
 
 MIB = 2**20
 CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
@@ -223,3 +225,31 @@ def complete_checkpoint(folder: RunFolder, step: int) -> None:
     path = folder.checkpoints_folder / f"step_{step:08d}"
     path.mkdir()
     (path / "checkpoint.json").write_text("{}")
+
+
+def test_a_submission_that_is_refused_takes_no_stop_away(
+    config: RunConfig, tmp_path: Path, slurm_commands: Path
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    open_run(config, folder)
+    folder.stop_path.touch()
+    (slurm_commands / "sbatch").write_text("#!/bin/sh\necho 'sbatch: error: invalid partition' >&2\nexit 1\n")
+    with pytest.raises(ValueError, match="invalid partition"):
+        submit.submit(config, folder.path, ClusterConfig(), dry_run=False)
+    assert folder.stop_path.exists()
+
+
+def test_a_run_that_a_start_without_slurm_trains_is_not_submitted(
+    config: RunConfig, tmp_path: Path, slurm_commands: Path
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    open_run(config, folder)
+    folder.stop_path.touch()
+    with RunLock(folder.lock_path):
+        with pytest.raises(ValueError, match=rf"process {os.getpid()} on .*, trains in this run"):
+            submit.submit(config, folder.path, ClusterConfig(), dry_run=False)
+        (folder.cluster_path).write_text(cluster.dump(ClusterConfig()))
+        with pytest.raises(ValueError, match="trains in this run"):
+            submit.resume(folder.path, None, {})
+    assert folder.stop_path.exists()
+    assert not (slurm_commands / "count").exists()

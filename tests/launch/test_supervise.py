@@ -78,7 +78,7 @@ def test_a_second_supervisor_of_the_same_run_is_refused(folder: RunFolder, super
         [sys.executable, "-c", SUPERVISE, str(folder.path)], capture_output=True, text=True, check=False
     )
     assert second.returncode != 0
-    assert "another process trains this run" in second.stderr
+    assert "is training in this run" in second.stderr
     assert attempts.current(folder) == 1
 
 

@@ -1,0 +1,147 @@
+"""A start that nobody supervises owns the run as an attempt does: it is seen, supersedes the earlier, and ends."""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from launch import attempts
+from launch.attempts import SILENT_SECONDS, RankRecord
+from launch.claim import Claim
+from launch.fence import NUMBER, SUPERVISOR, Fence, SupersededError
+from launch.folder import RunFolder
+from launch.holder import holder, refuse_if_trained
+from launch.restarts import BAD_INPUT, FAILED, RUN_ME_AGAIN
+from trainer import lock
+from trainer.lock import RunLock
+from trainer.world import World
+
+ALONE = World(0, 1, 0, torch.device("cpu"))
+HERE = socket.gethostname()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunFolder]:
+    for name in (NUMBER, SUPERVISOR, "TORCHELASTIC_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    folder = RunFolder(tmp_path / "run")
+    folder.create()
+    yield folder
+    assert not lock.is_held(folder.lock_path)
+
+
+def claim(folder: RunFolder, *, take_over: bool = False) -> Claim:
+    return Claim(folder, ALONE, take_over=take_over)
+
+
+def test_a_plain_start_supersedes_every_earlier_attempt_and_records_how_it_ends(folder: RunFolder) -> None:
+    earlier = attempts.begin(folder, job_id="12", nodes=["n1"])
+    with claim(folder) as mine:
+        with pytest.raises(SupersededError):
+            Fence.of(folder, {NUMBER: str(earlier.number)}).check()
+        mine.fence.check()
+        [record] = attempts.ranks(folder, 2)
+        assert (record.pid, record.node, record.status) == (os.getpid(), HERE, None)
+        assert f"process {os.getpid()} on {HERE}" in holder(folder)
+        mine.leaves_with(RUN_ME_AGAIN)
+    assert attempts.ranks(folder, 2)[0].status == RUN_ME_AGAIN
+    assert (attempts.history(folder)[-1].job_id, attempts.history(folder)[-1].status) == ("", RUN_ME_AGAIN)
+    assert holder(folder) == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(ValueError("bad input"), BAD_INPUT), (SystemExit(2), BAD_INPUT), (RuntimeError(), FAILED)]
+)
+def test_an_error_is_the_attempts_end(folder: RunFolder, error: BaseException, status: int) -> None:
+    with pytest.raises(type(error)), claim(folder):
+        raise error
+    assert attempts.history(folder)[-1].status == status
+
+
+def test_a_plain_start_is_ended_by_a_later_attempt(folder: RunFolder) -> None:
+    with claim(folder) as mine:
+        # Only what its ranks would do: the thread that ends the process looks every two seconds.
+        attempts.attempt_folder(folder, 2).mkdir()
+        with pytest.raises(SupersededError, match="0002 has begun"):
+            mine.fence.check()
+        attempts.attempt_folder(folder, 2).rmdir()
+
+
+def test_a_refused_start_takes_away_neither_a_stop_nor_a_number(folder: RunFolder) -> None:
+    with claim(folder):
+        folder.stop_path.touch()
+        with pytest.raises(ValueError, match="is training in this run"):
+            claim(folder).__enter__()
+        assert folder.stop_path.exists()
+        assert attempts.current(folder) == 1
+    with claim(folder):
+        assert not folder.stop_path.exists(), "a start that holds the run begins without the stop of an earlier one"
+
+
+def test_the_ranks_of_a_local_supervisor_leave_the_lock_to_it(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts.begin(folder, job_id="", nodes=[HERE])
+    monkeypatch.setenv(NUMBER, "1")
+    monkeypatch.setenv(SUPERVISOR, str(os.getppid()))
+    with RunLock(folder.lock_path), claim(folder) as mine:
+        assert mine.fence.is_supervised
+        assert attempts.current(folder) == 1
+
+
+def test_a_job_holds_the_lock_where_it_can_and_trains_without_it_where_it_cannot(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    attempts.begin(folder, job_id="12", nodes=[HERE])
+    monkeypatch.setenv(NUMBER, "1")
+    monkeypatch.setenv("PERCEIVER_JOB", "12")
+    folder.lock_path.write_text(json.dumps({"host": "a lost node", "pid": 1, "since": "then", "job_id": "12"}))
+    with claim(folder):
+        assert lock.claim_in(folder.lock_path)["job_id"] == "12"
+        assert lock.is_held(folder.lock_path)
+    with RunLock(folder.lock_path), claim(folder):
+        assert "this attempt is the newest, and trains" in capsys.readouterr().err
+
+
+def test_a_disk_that_takes_no_file_is_told_and_the_run_is_free_again(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(attempts, "begin", full)
+        with pytest.raises(ValueError, match=r"run: cannot be written \(No space left on device\)"):
+            claim(folder).__enter__()
+    assert not lock.is_held(folder.lock_path)
+    with monkeypatch.context() as patch, claim(folder):
+        patch.setattr(attempts, "end", full)
+
+
+def claimed_elsewhere(folder: RunFolder, *, seconds_ago: float, status: int | None = None, job_id: str = "") -> None:
+    attempts.begin(folder, job_id=job_id, nodes=["elsewhere"])
+    path = attempts.write_rank(folder, attempts.current(folder), RankRecord(0, "elsewhere", os.getpid(), status))
+    os.utime(path, (time.time() - seconds_ago,) * 2)
+    claim = {"host": "elsewhere", "pid": os.getpid(), "since": "noon", "job_id": job_id}
+    folder.lock_path.write_text(json.dumps(claim))
+
+
+def test_a_start_on_another_host_is_known_by_its_heartbeats(folder: RunFolder) -> None:
+    claimed_elsewhere(folder, seconds_ago=0)
+    assert holder(folder) == f"process {os.getpid()} on elsewhere, since noon"
+    with pytest.raises(ValueError, match=r"process \d+ on elsewhere.*perceiver stop"):
+        refuse_if_trained(folder)
+    claimed_elsewhere(folder, seconds_ago=2 * SILENT_SECONDS)
+    assert holder(folder) == ""
+    claimed_elsewhere(folder, seconds_ago=0, status=0)
+    refuse_if_trained(folder)
+
+
+def test_a_job_that_is_over_holds_up_no_submission_by_what_it_left(folder: RunFolder) -> None:
+    claimed_elsewhere(folder, seconds_ago=0, job_id="12")
+    refuse_if_trained(folder)
