@@ -12,30 +12,52 @@ import pytest
 from configs.run import RunConfig, dump, load
 from launch import open_run as opening
 from launch.folder import RunFolder
-from launch.freeze import changed_files
 from launch.open_run import open_run
 from trainer.lock import RunLock
 from trainer.sinks import JsonLines
 
 CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
-# Kills itself at the given call of any of the ways in which a folder changes.
+# Makes a run again and again: in a child that kills itself at a later change of the folder each time, then once more.
 KILLED = """
-import builtins, io, os, shutil, signal, sys
+import json, os, signal, sys
 from pathlib import Path
 from configs.run import load
 from launch.folder import RunFolder
-from launch import open_run
-place, count, calls = sys.argv[1], int(sys.argv[2]), 0
-def counted(event, arguments):
-    global calls
-    if event in ("os.mkdir", "os.rename", "open", "os.remove") and place in str(arguments):
-        calls += 1
-        if calls == count:
-            os.kill(os.getpid(), signal.SIGKILL)
-config = load(Path(sys.argv[3]), sys.argv[4:])
-sys.addaudithook(counted)
-open_run.open_run(config, RunFolder(Path(place) / "run"))
-print(calls)
+from launch.freeze import changed_files
+from launch.open_run import open_run
+
+place, is_there, config = Path(sys.argv[1]), sys.argv[2] == "True", load(Path(sys.argv[3]), sys.argv[4:])
+
+def make(number, killed_at, counted_in=None):
+    folder = RunFolder(place / str(number) / "run")
+    (folder.path if is_there else folder.path.parent).mkdir(parents=True)
+    child = os.fork()
+    if child:
+        return folder, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    calls = 0
+    def count(event, arguments):
+        nonlocal calls
+        if event in ("os.mkdir", "os.rename", "open", "os.remove") and str(folder.path.parent) in str(arguments):
+            calls += 1
+            if calls == killed_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(count)
+    open_run(config, folder)
+    if counted_in:
+        counted_in.write_text(str(calls))
+    os._exit(0)
+
+counted = place / "counted"
+make(0, 0, counted)
+num_calls = int(counted.read_text())
+points = sorted({1, 2, 3, *range(4, num_calls, num_calls // 8), *range(num_calls - 5, num_calls + 1)})
+for number in points:
+    folder, status = make(number, number)
+    is_half = folder.exists and bool(changed_files(folder.code_folder))
+    open_run(config, folder)
+    whole = load(folder.config_path) == config and not changed_files(folder.code_folder)
+    beside = sorted(path.name for path in folder.path.parent.iterdir())
+    print(json.dumps([number, status, is_half, whole, beside]), flush=True)
 """
 
 
@@ -44,34 +66,21 @@ def config(shards: Path) -> RunConfig:
     return load(CONFIG, [f"data.shards={shards}"])
 
 
-def start(place: Path, shards: Path, *, killed_at: int) -> "subprocess.CompletedProcess[str]":
-    words = [sys.executable, "-c", KILLED, str(place), str(killed_at), str(CONFIG), f"data.shards={shards}"]
-    return subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("is_there", [False, True])
 def test_a_start_that_is_killed_anywhere_while_it_makes_the_folder_blocks_no_other(
-    config: RunConfig, shards: Path, tmp_path: Path, is_there: bool
+    shards: Path, tmp_path: Path, is_there: bool
 ) -> None:
-    def place(number: int) -> Path:
-        made = tmp_path / f"{is_there}_{number}"
-        (made / "run" if is_there else made).mkdir(parents=True)
-        return made
-
-    undisturbed = start(place(0), shards, killed_at=0)
-    num_calls = int(undisturbed.stdout)
-    assert num_calls > 50, undisturbed.stderr
-    for number in sorted({1, 2, 3, *range(4, num_calls, num_calls // 9), *range(num_calls - 6, num_calls + 1)}):
-        folder = RunFolder(place(number) / "run")
-        assert start(folder.path.parent, shards, killed_at=number).returncode == -signal.SIGKILL
-        if folder.exists:
-            assert not changed_files(folder.code_folder), "a run without all of its code"
-        open_run(config, folder)
-        assert load(folder.config_path) == config
-        assert not changed_files(folder.code_folder)
-        assert [path.name for path in folder.path.parent.iterdir()] == ["run"]
-        assert not folder.unfinished_path.exists() or folder.exists
+    words = [sys.executable, "-c", KILLED, str(tmp_path / "made"), str(is_there), str(CONFIG), f"data.shards={shards}"]
+    result = subprocess.run(words, capture_output=True, text=True, timeout=280, check=False)
+    points = [json.loads(line) for line in result.stdout.splitlines()]
+    assert result.returncode == 0, result.stderr
+    assert len(points) >= 15
+    for number, status, is_half, whole, beside in points:
+        assert status == -signal.SIGKILL, f"call {number} was not reached"
+        assert not is_half, f"killed at call {number}, the run was there without all of its code"
+        assert whole, f"killed at call {number}, the next start made something else"
+        assert beside == ["run"], f"killed at call {number}, something stayed beside the run"
 
 
 def test_a_refused_start_leaves_nothing_and_the_corrected_one_is_taken(config: RunConfig, tmp_path: Path) -> None:
