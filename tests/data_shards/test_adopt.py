@@ -348,6 +348,28 @@ def test_a_changed_byte_anywhere_is_found(tmp_path: Path, text_shards: TextShard
         assert reason in report.bad[0].reason
 
 
+@pytest.mark.parametrize("shard", range(4))
+def test_damage_in_any_shard_of_any_split_is_found_by_verify_and_by_the_loaders(
+    tmp_path: Path, text_shards: TextShards, shard: int
+) -> None:
+    text_shards(tmp_path, [3, 3, 3], "train")
+    shards = text_shards(tmp_path, [3], "test")
+    split, number = ("train", shard) if shard < 3 else ("test", 0)
+    path, key = tmp_path / split / f"{number:06d}.tar", f"{split[:2]}{number:03d}_0001"
+    data = bytearray(path.read_bytes())
+    data[data.rindex(key.encode())] ^= 1
+    path.write_bytes(data)
+    found = verify.Report()
+    for name, of in shards.splits.items():
+        for entry in of.shards:
+            found.add(verify.verify_shard(LocalFolder(tmp_path), entry, verify.intake(shards, name, None)))
+    assert [bad.shard for bad in found.bad] == [f"{split}/{number:06d}.tar"]
+    config = DataConfig(str(tmp_path), text=TextConfig(12), lanes=1, window=4)
+    loader, _ = opening.eval_loader(config, split, global_batch=9)
+    with loader, pytest.raises(ValueError, match=rf"{number:06d}\.tar: {key}: bytes .* are not what was written"):
+        loader(0)
+
+
 @pytest.mark.slow
 def test_processes_verify_together(tmp_path: Path, text_shards: TextShards) -> None:
     text_shards(tmp_path, [3, 4, 5])

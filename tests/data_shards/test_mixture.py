@@ -89,3 +89,11 @@ def test_a_far_step_costs_no_more_than_the_first() -> None:
 def test_a_dataset_smaller_than_the_lanes_is_refused() -> None:
     with pytest.raises(ValueError, match="a dataset of 3 samples does not fill 4 lanes"):
         MixedOrder([split_of([3])], [1], 0, 8, 4, 8)
+
+
+def test_what_does_not_fill_the_lanes_of_its_dataset_is_counted() -> None:
+    order = MixedOrder([split_of([43]), split_of([18], "b")], [1, 1], 0, 8, 4, 8)
+    assert order.num_dropped == 3 + 2
+    slots = [name for step in range(60) for name in ids(order.slots(step, 0, 8))]
+    of_first_epochs = {(source, shard, sample) for source, epoch, shard, sample in slots if epoch == 0}
+    assert len(of_first_epochs) == 43 + 18 - order.num_dropped

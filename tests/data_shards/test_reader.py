@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +172,48 @@ def test_threads_that_want_one_extent_read_it_once() -> None:
         first, second = (threads.submit(touch) for _ in range(2))
     assert first.result() is second.result()
     assert cache.num_read == 1
+
+
+def test_a_thread_that_waits_for_a_read_that_fails_gets_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, waits = ExtentCache(100), threading.Event()
+    result = Future.result
+
+    def patient(future: Future[Extent], timeout: float | None = None) -> Extent:
+        waits.set()
+        return result(future, timeout or 10)
+
+    def fails() -> Extent:
+        # Only when the other one waits for what is read here.
+        other.append(threads.submit(cache.fetch, (0, 0), extent))
+        waits.wait(10)
+        raise OSError("input/output error")
+
+    monkeypatch.setattr(Future, "result", patient)
+    other: list[Future[Extent]] = []
+    with ThreadPoolExecutor(1) as threads:
+        with pytest.raises(OSError, match="input/output error"):
+            cache.fetch((0, 0), fails)
+        assert isinstance(other[0].exception(10), OSError)
+
+
+def test_a_cache_that_was_cleared_holds_as_much_as_before() -> None:
+    cache = ExtentCache(live_bytes=30)
+    for _ in range(2):
+        for number in range(3):
+            cache.fetch((0, number), extent)
+        assert (len(cache.held), cache.held_bytes) == (3, 30)
+        cache.clear()
+        assert (len(cache.held), cache.held_bytes) == (0, 0)
+
+
+def test_only_so_many_indexes_are_held(
+    tmp_path: Path, text_shards: TextShards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data_shards.reader._NUM_TABLES", 2)
+    reader = reader_of(tmp_path, text_shards(tmp_path, [2, 2, 2, 2]))
+    for shard in (0, 1, 2, 3, 0):
+        assert reader.key(shard, 1) == f"tr{shard:03d}_0001"
+    assert list(reader._tables) == [3, 0]
 
 
 def test_a_failed_read_is_tried_again_by_the_next_touch() -> None:

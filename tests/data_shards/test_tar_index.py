@@ -1,10 +1,13 @@
 """The index agrees with tarfile on whole tars and names what is wrong with every other one."""
 
 import io
+import os
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from data_shards.tar_index import TarIndex
@@ -71,6 +74,80 @@ def test_a_damaged_index_is_refused(tmp_path: Path, write_tar: WriteTar, damage:
         TarIndex.read(tmp_path / "x.idx")
 
 
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("cuts", [0, 1]),
+        ("cuts", [1, 2]),
+        ("cuts", [0, 0, 2]),
+        ("starts", [0, 2, 3]),
+        ("starts", [0, 0, 4]),
+        ("starts", [1, 2, 4]),
+        ("offsets", [512, 512, 2048, 4608]),
+        ("offsets", [512, 1536, 2560, 1 << 60]),
+        ("lengths", [5, 1, 1 << 62, 1]),
+        ("extension_ids", [0, 1, 0, 2]),
+        ("keys", ["a"]),
+    ],
+)
+def test_an_index_whose_parts_do_not_fit_is_refused(
+    tmp_path: Path, write_tar: WriteTar, name: str, values: list[object]
+) -> None:
+    index = TarIndex.from_tar(write_tar(tmp_path / "x.tar", TWO))
+    whole = getattr(index, name)
+    changed: object = tuple(values) if name == "keys" else np.array(values, whole.dtype)
+    more = {"extent_crcs": np.zeros(len(values) - 1, np.uint32)} if name == "cuts" else {}
+    with pytest.raises(ValueError, match="is not an index"):
+        TarIndex.from_bytes(replace(index, **{name: changed}, **more).to_bytes())  # type: ignore[arg-type]
+
+
+def test_an_index_that_cannot_be_made_durable_leaves_the_old_one(
+    tmp_path: Path, write_tar: WriteTar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    index = TarIndex.from_tar(write_tar(tmp_path / "x.tar", TWO))
+    (tmp_path / "x.idx").write_bytes(b"old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        index.write(tmp_path / "x.idx")
+    assert (tmp_path / "x.idx").read_bytes() == b"old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.idx", "x.tar"]
+
+
+def test_the_size_of_an_extended_header_is_the_members(tmp_path: Path) -> None:
+    path, record = tmp_path / "x.tar", b"12 size=700\n"
+    members = [
+        header("x", size=len(record), kind=b"x") + record.ljust(512, b"\0"),
+        header("a.txt", size=0) + (b"a" * 700).ljust(1024, b"\0"),
+        header("b.txt", size=2) + b"bb".ljust(512, b"\0"),
+    ]
+    path.write_bytes(b"".join(members) + bytes(1024))
+    index, content = TarIndex.from_tar(path), path.read_bytes()
+    found = {key: index.members(sample)["txt"] for sample, key in enumerate(index.keys)}
+    assert {key: content[offset : offset + length] for key, (offset, length) in found.items()} == {
+        "a": b"a" * 700,
+        "b": b"bb",
+    }
+
+
+@pytest.mark.parametrize("name", ["\u00a0a", "a\u202f", "\u3000", "\U0001f469\u200d\U0001f469", "a\u200b", "\ue000"])
+def test_a_name_that_can_be_written_back_is_taken(tmp_path: Path, write_tar: WriteTar, name: str) -> None:
+    index = TarIndex.from_tar(write_tar(tmp_path / "x.tar", [(f"{name}.txt", b"x")]))
+    index.write(tmp_path / "x.idx")
+    assert TarIndex.read(tmp_path / "x.idx").keys == (name,)
+
+
+def test_more_suffixes_than_an_index_can_number_are_told(
+    tmp_path: Path, write_tar: WriteTar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data_shards.tar_index._MAX_EXTENSIONS", 3)
+    write_tar(tmp_path / "x.tar", [(f"clip_1.{n:04d}.jpg", b"x") for n in range(4)])
+    with pytest.raises(ValueError, match=r"x\.tar: has 4 different suffixes, such as \.0000\.jpg; .* most 3: rename"):
+        TarIndex.from_tar(tmp_path / "x.tar")
+
+
 def faults() -> dict[str, tuple[bytes, str]]:
     """Return tars by what is wrong with them, each with what must be said of it."""
     stream = io.BytesIO()
@@ -106,6 +183,7 @@ def faults() -> dict[str, tuple[bytes, str]]:
         "a sparse file": (header("a.x", kind=tarfile.GNUTYPE_SPARSE) + end, "is a sparse file"),
         "an unknown type": (header("a.x", kind=b"Q") + end, "member of unknown type b'Q'"),
         "a name that leaves": (a("../a.x") + end, "member '../a.x' has a name that leaves its folder"),
+        "a line in a name": (a("a\nb.x") + end, "has control characters in its name"),
         "an absolute name": (a("/a.x") + end, "member '/a.x' has a name that leaves its folder"),
         "a bomb of a name": (header("a", kind=b"L", size=1 << 30) + end, "has an extended header of 1073741824 bytes"),
         "compressed": (b"\x1f\x8b" + bytes(510), "is compressed with gzip"),

@@ -14,7 +14,7 @@ from PIL import Image
 from data_shards.batch import Batch
 from data_shards.build import build_table
 from data_shards.config import DataConfig, ImageConfig, TextConfig
-from data_shards.open import train_loader
+from data_shards.open import eval_loader, train_loader
 from data_shards.rows import Literal, Row
 from data_shards.storage_config import DatasetConfig
 from data_shards.transform_config import MaskingConfig, MixConfig
@@ -76,6 +76,33 @@ def test_mixed_batches_do_not_depend_on_the_number_of_ranks(folder: Path) -> Non
         parts = [first_batch(folder, config, rank, world_size) for rank in range(world_size)]
         assert torch.equal(torch.cat([part.arrays["image"] for part in parts]), alone.arrays["image"])
         assert torch.equal(torch.cat([part.targets["label"] for part in parts]), alone.targets["label"])
+
+
+def test_evaluation_mixes_nothing(folder: Path) -> None:
+    config = DataConfig(str(folder), image=ImageConfig(4, 4), mix=MixConfig(mixup_alpha=1.0))
+    found = []
+    for mix in (config.mix, None):
+        loader, _ = eval_loader(replace(config, mix=mix), "train", global_batch=12)
+        with loader:
+            found.append(loader(0))
+    assert torch.equal(found[0].arrays["image"], found[1].arrays["image"])
+    assert set(found[0].targets["label"].flatten().tolist()) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize("mode", ["training", "evaluation"])
+def test_samples_have_the_weights_of_their_rows(tmp_path: Path, mode: str) -> None:
+    rows = [Row(line, (Literal(png(line), "png"),), label=line % 2, weight=line / 4) for line in range(8)]
+    build_table(rows, tmp_path, label_names="ab")
+    config = DataConfig(str(tmp_path), image=ImageConfig(4, 4), lanes=1, window=4)
+    if mode == "training":
+        loader = train_loader(config, seed=0, global_batch=8)
+    else:
+        loader, _ = eval_loader(config, "train", global_batch=16)
+    with loader:
+        batch = loader(0)
+    assert {key: weight for key, weight in zip(batch.keys, batch.weights.tolist(), strict=True) if key} == {
+        f"{line:08d}": line / 4 for line in range(8)
+    }
 
 
 def test_mixing_needs_an_even_number_of_samples_a_rank(folder: Path) -> None:
