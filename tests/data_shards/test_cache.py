@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from data_shards import durable
 from data_shards.cache import ShardCache
 
 
@@ -63,6 +64,31 @@ def test_an_open_file_outlives_its_deletion(tmp_path: Path) -> None:
         read(cache, 1)
         assert names(tmp_path) == {hash_of(1)}
         assert file.read() == content_of(0)
+
+
+def test_a_file_that_another_process_deletes_at_once_is_still_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = durable.rename
+
+    def renamed_and_deleted(path: Path, name: Path) -> None:
+        rename(path, name)
+        name.unlink()
+
+    monkeypatch.setattr(durable, "rename", renamed_and_deleted)
+    assert read(ShardCache(tmp_path, 3000), 7) == content_of(7)
+    assert not names(tmp_path)
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[tuple[str, str]] = []
+    sync, rename = durable.sync, durable.rename
+    monkeypatch.setattr(durable, "sync", lambda path: done.append(("sync", path.suffix)) or sync(path))
+    monkeypatch.setattr(
+        durable, "rename", lambda path, name: done.append(("rename", path.suffix)) or rename(path, name)
+    )
+    read(ShardCache(tmp_path, 3000), 7)
+    assert done[:2] == [("sync", ".part"), ("rename", ".part")]
 
 
 def test_a_failed_or_killed_fetch_leaves_nothing_behind(tmp_path: Path) -> None:
