@@ -1,5 +1,6 @@
 """YAML from anywhere, read within bounds: what is small as text stays small as values, and no key stands twice."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,11 +12,24 @@ MOST_VALUES = 20_000
 DEEPEST = 40
 
 
+_NUMBERS = {
+    "tag:yaml.org,2002:int": re.compile(r"[-+]?(?:0|[1-9][0-9]*)$"),
+    "tag:yaml.org,2002:float": re.compile(
+        r"(?:[-+]?[0-9]+\.[0-9]*(?:[eE][-+][0-9]+)?|\.[0-9]+(?:[eE][-+][0-9]+)?"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    ),
+}
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML without dates: a folder or a split may be named 2026-01-01."""
+    """YAML without dates, and with decimal numbers alone: a folder or a split may be named 2026-01-01.
+
+    To YAML 1.1 an account 0123 is 83, a partition 2024_10 is 202410, and a time of 10:00 is 600. A key that wants a
+    number still takes 1_000.
+    """
 
     yaml_implicit_resolvers = {  # noqa: RUF012  # PyYAML's own name for it
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        first: [(tag, _NUMBERS.get(tag, pattern)) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 

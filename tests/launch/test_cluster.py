@@ -71,3 +71,13 @@ def test_options_and_variables_keep_their_types_when_a_profile_is_written_down(t
     assert profile.sbatch == {"exclusive": True, "oversubscribe": False, "nice": 5}
     (tmp_path / "copy.yaml").write_text(cluster.dump(profile))
     assert cluster.load(str(tmp_path / "copy.yaml")) == profile
+
+
+def test_text_that_yaml_takes_for_a_number_stays_what_was_written(tmp_path: Path) -> None:
+    text = "partition: 2024_10\naccount: 0123\nqos: 0x1f\nminutes: 1_000\nsbatch: {begin: 10:00, nice: 5}\n"
+    (tmp_path / "profile.yaml").write_text(text)
+    profile = cluster.load(str(tmp_path / "profile.yaml"))
+    assert (profile.partition, profile.account, profile.qos) == ("2024_10", "0123", "0x1f")
+    assert (profile.minutes, profile.sbatch) == (1000, {"begin": "10:00", "nice": 5})
+    (tmp_path / "copy.yaml").write_text(cluster.dump(profile))
+    assert cluster.load(str(tmp_path / "copy.yaml")) == profile
