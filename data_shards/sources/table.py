@@ -73,6 +73,8 @@ def read(table: Path, tell: Tell | None = None) -> Table:
         for column, of in found.items():
             if len(of.of_line) < len(rows):
                 tell(f"{column}: {len(rows) - len(of.of_line)} of {len(rows)} rows have none")
+            if of.several:
+                tell(f"{column}: rows have several; a run reads them with data.multi_label=true")
     return _with_labels(rows, found)
 
 

@@ -77,7 +77,10 @@ def test_several_labels_stand_in_a_list(tmp_path: Path, kind: str) -> None:
         found = table.read(write(tmp_path, kind, "label", cells))  # type: ignore[arg-type]
         assert [(row.label, row.labels) for row in found.rows] == [(None, several) for several in expected]
         assert found.label_names == names
-    built = table.build(write(tmp_path, kind, "label", [[0, 1], [0], [2, 1]]), tmp_path / f"out-{kind}")
+    told: list[str] = []
+    path = write(tmp_path, kind, "label", [[0, 1], [0], [2, 1]])
+    built = table.build(path, tmp_path / f"out-{kind}", tell=told.append)
+    assert told == ["label: rows have several; a run reads them with data.multi_label=true"]
     assert built.split("train").label_counts == (2, 2, 1)
     assert manifest.read(tmp_path / f"out-{kind}") == built
 

@@ -119,6 +119,13 @@ def test_a_text_that_is_no_string_is_refused_with_its_line(tmp_path: Path, text_
         text.build({"train": tmp_path / "a.jsonl"}, tmp_path / "out")
 
 
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").symlink_to("gone")
+    with pytest.raises(ValueError, match=r"a\.txt: cannot be read \(No such file or directory\); mend its rights"):
+        text.build({"train": tmp_path / "in"}, tmp_path / "out")
+
+
 def test_linked_folders_of_text_are_read(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "a.txt").write_text("abc")
