@@ -42,11 +42,10 @@ _FATAL: Sequence[tuple[Place, Action]] = (
     ("evaluation", "raise"),
     ("step", "stop"),
     ("step", "terminate"),
+    ("supervisor", "kill"),
 )
 _SHARE_OF_FULL_DISKS = 0.3
 _SHARE_OF_SECOND_STARTS = 0.2
-_SHARE_OF_KILLED_MAKINGS = 0.5
-_SHARE_OF_DEAD_SUPERVISORS = 0.12
 _SHARE_OF_DAMAGED_HISTORY = 0.4
 _SHARE_OF_DAMAGE = 0.8
 
@@ -80,6 +79,8 @@ class Campaign:
     met: list[Met] = field(default_factory=list)
     finished: set[int] = field(default_factory=set)
     equal: set[int] = field(default_factory=set)
+    to_come: list[tuple[Place, Action]] = field(default_factory=list)
+    """Faults that come before any comes again."""
     starved: int = 0
     """Attempts that the watch over hangs ended although nothing was done to them: the machine gave a rank no time."""
     ballast: Path | None = None
@@ -142,12 +143,17 @@ class Campaign:
     def _disturb(self, folder: Path, number: int, num_faults: int, progress: Callable[[int, int], None] | None) -> None:
         """Start a run over and over, with faults each time, until it has finished."""
         enough = min(num_faults, len(self.met) + _MOST_FAULTS_A_RUN)
+        # Every second run meets its first fault while its folder is made.
+        fault: tuple[Place, Action] | None = ("make", "kill") if number % 2 else None
         while True:
-            is_disturbed = len(self.met) < enough
-            if is_disturbed and self.random.random() < _SHARE_OF_DEAD_SUPERVISORS:
-                self._kill_supervisor(folder, number)
-                continue
-            plans = self._plans(folder) if is_disturbed else []
+            plans: list[Plan] = []
+            if len(self.met) < enough:
+                place, action = fault or self._next_fault()
+                fault = None
+                if place == "supervisor":
+                    self._kill_supervisor(folder, number)
+                    continue
+                plans = self._plans(place, action)
             began = time.monotonic()
             statuses = self._start(folder, plans)
             happened = [plan for plan in plans if Path(plan.met_path).exists()]
@@ -180,16 +186,20 @@ class Campaign:
         if is_met or complaint:
             self.met.append(Met("supervisor kill", number, round(time.monotonic() - began, 1), (), complaint))
 
-    def _plans(self, folder: Path) -> list[Plan]:
-        if not RunFolder(folder).exists and self.random.random() < _SHARE_OF_KILLED_MAKINGS:
-            return [self._plan("make", "kill")]
-        # A lone process that is stopped has nobody who could notice.
-        place, action = self.random.choice([fault for fault in _FATAL if fault[1] != "stop" or self.num_ranks > 1])
+    def _next_fault(self) -> tuple[Place, Action]:
+        """Return what ends an attempt: each of the faults once, in an order of the seed, before one comes again."""
+        if not self.to_come:
+            # A lone process that is stopped has nobody who could notice.
+            possible = [fault for fault in _FATAL if fault[1] != "stop" or self.num_ranks > 1]
+            self.to_come = self.random.sample(possible, len(possible))
+        return self.to_come.pop()
+
+    def _plans(self, place: Place, action: Action) -> list[Plan]:
         plans = [self._plan(place, action)]
-        if self.random.random() < _SHARE_OF_FULL_DISKS:
+        if place != "make" and self.random.random() < _SHARE_OF_FULL_DISKS:
             plans.append(self._plan("write", "full_disk"))
         # Not where the first may be gone before the second has been refused.
-        if place not in ("start", "load") and self.random.random() < _SHARE_OF_SECOND_STARTS:
+        if place not in ("make", "start", "load") and self.random.random() < _SHARE_OF_SECOND_STARTS:
             plans.append(self._plan("load", "second_start"))
         return plans
 

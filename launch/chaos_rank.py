@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from launch.chaos_disk import filled
 
-Place = Literal["make", "start", "step", "write", "commit", "evaluation", "load"]
+Place = Literal["make", "start", "step", "write", "commit", "evaluation", "load", "supervisor"]
 Action = Literal["kill", "stop", "raise", "terminate", "full_disk", "second_start"]
 _BLOCK_BYTES = 4096
 _OF_A_RANK = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
