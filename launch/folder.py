@@ -66,7 +66,7 @@ class RunFolder:
 
     @property
     def attempts_folder(self) -> Path:
-        """One folder a supervised start, 0001 and so on."""
+        """One folder a start, 0001 and so on."""
         return self.path / "attempts"
 
     @property

@@ -1,0 +1,46 @@
+"""Records of a run are damaged as they say, and whoever reads them goes on."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from launch import attempts
+from launch.attempts import RankRecord
+from launch.chaos_damage import damage_history
+from launch.folder import RunFolder
+from trainer import ledger, lock
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    folder = RunFolder(tmp_path / "run")
+    folder.create()
+    attempts.begin(folder, job_id="", nodes=["n1"])
+    attempts.write_rank(folder, 1, RankRecord(0, "n1", 5))
+    folder.metrics_path.write_text('{"kind": "train", "step": 1, "loss": 1.0}\n' * 3)
+    folder.lock_path.write_text(json.dumps({"host": "n1", "pid": 5, "since": "noon"}))
+    folder.ledger_folder.mkdir()
+    (folder.ledger_folder / "0001.json").write_text("{}")
+    checkpoint = folder.checkpoints_folder / "step_00000005"
+    checkpoint.mkdir()
+    (checkpoint / "checkpoint.json").write_text("{}")
+    return folder
+
+
+def test_every_kind_of_record_is_damaged_and_the_next_start_begins_all_the_same(
+    folder: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draws, done = random.Random(0), set()
+    for _ in range(60):
+        done.add(damage_history(folder, draws))
+        assert attempts.newest_step(folder) == 5
+        assert [each.number for each in attempts.history(folder)] == [1]
+        attempts.ranks(folder, 1)
+        ledger.read(folder.ledger_folder)
+        lock.claim_in(folder.lock_path)
+    kinds = {name.rpartition(" ")[0] for name in done if name}
+    assert {"start.json", "rank_0.json", "metrics.jsonl", "ledger", "lock", "copied"} <= kinds
+    assert capsys.readouterr().err.count("passed over") > 0
+    assert attempts.begin(folder, job_id="", nodes=["n1"]).number == 2
