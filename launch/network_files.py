@@ -67,8 +67,12 @@ def import_hf(folder: Path, out: Path, *, as_json: bool) -> None:
         if not path.is_file():
             raise ValueError(f"{path}: no such file; the folder needs config.json and model.safetensors")
     config = read_object(config_path)
-    around = surroundings.of_hugging_face(folder, config)
-    network = from_hugging_face(config, TensorFile(weights_path).read_all(), around.foreign.get(PREPROCESSOR))
+    weights = TensorFile(weights_path).read_all()
+    try:
+        around = surroundings.of_hugging_face(folder, config)
+        network = from_hugging_face(config, weights, around.foreign.get(PREPROCESSOR))
+    except ValueError as error:
+        raise ValueError(f"{folder}: config.json and model.safetensors are not those of one model: {error}") from error
     with _new_folder(out) as beside:
         (beside / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(NetworkConfig(network.config))))
         save_file(network.state_dict(), beside / "model.safetensors")

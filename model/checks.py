@@ -1,12 +1,15 @@
 """What is wrong with a batch, in one sentence a field, before it becomes a puzzling error inside the network."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from model.config import PerceiverConfig
 from model.config_inputs import AnyInput, LabelInput, TextInput
+
+_MOST = 2**20
 
 
 def check_inputs(config: PerceiverConfig, inputs: dict[str, Tensor], lengths: dict[str, Tensor] | None = None) -> None:
@@ -98,3 +101,22 @@ def _value_problems(name: str, value: Tensor, modality: AnyInput) -> Iterator[st
     low = 0 if isinstance(modality, TextInput) else -1
     if value.min() < low or value.max() >= top:
         yield f"inputs.{name}: expected ids from {low} to {top - 1}, got {int(value.min())} to {int(value.max())}"
+
+
+def check_values(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Raise ValueError for the first value of another type than its default, or of a size that no model has."""
+    for key, default in defaults.items():
+        value = values[key]
+        if isinstance(default, str):
+            is_fit, expected = isinstance(value, str), "a text"
+        elif isinstance(default, tuple):
+            is_fit = isinstance(value, list | tuple) and len(value) == len(default) and all(map(_is_size, value))
+            expected = f"{len(default)} whole numbers from 1 to {_MOST}"
+        else:
+            is_fit, expected = _is_size(value) or value is default is None, f"a whole number from 1 to {_MOST}"
+        if not is_fit:
+            raise ValueError(f"{key}: expected {expected}, got {repr(value)[:40]}")
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _MOST

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from model.checks import check_names
@@ -28,20 +29,27 @@ def from_hugging_face(
     misshapen tensor.
     """
     ours = _config(config, preprocessor)
-    network = Perceiver(ours, seed=0)
+    if ours.layers_per_block > len(state):
+        raise ValueError(f"num_self_attends_per_block: {ours.layers_per_block}, with {len(state)} tensors in all")
+    with torch.device("meta"):  # shapes alone: what a config.json says may need any memory
+        own = Perceiver(ours, seed=0).state_dict()
     names = tensor_names(ours, architecture_of(config))
     check_names("Hugging Face's state dict", names.values(), state)
-    own = network.state_dict()
     shapes = [
         f"{there}: expected {tuple(own[here].shape)}, got {tuple(state[there].shape)}"
         for here, there in names.items()
-        if own[here].numel() != state[there].numel()
+        if _without_ones(own[here].shape) != _without_ones(state[there].shape)
     ]
     if shapes:
         raise ValueError("; ".join(shapes))
+    network = Perceiver(ours, seed=0)
     # The 1x1 convolution is a linear layer here.
     network.load_state_dict({here: state[there].reshape(own[here].shape) for here, there in names.items()})
     return network
+
+
+def _without_ones(shape: torch.Size) -> list[int]:
+    return [length for length in shape if length != 1]
 
 
 def _config(config: Mapping[str, Any], preprocessor: Mapping[str, Any] | None) -> PerceiverConfig:

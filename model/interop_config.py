@@ -6,6 +6,7 @@ Its models fix in code what is a field here (bands, residuals, paddings): what i
 from collections.abc import Mapping
 from typing import Any
 
+from model.checks import check_values
 from model.config import PerceiverConfig
 from model.config_attention import AttentionConfig
 from model.config_grids import PositionsConfig
@@ -52,6 +53,7 @@ def config_from_hugging_face(config: Mapping[str, Any], side: int = 0) -> Percei
     `side` is that of the images, where a preprocessor's file says it: most config.json do not.
     """
     values = _DEFAULTS | dict(config) | ({"image_side": side} if side else {})
+    check_values(values, _DEFAULTS)
     architecture = architecture_of(values)
     if values["hidden_act"] not in _GELU:
         raise ValueError(f"hidden_act: expected one of {', '.join(_GELU)}, got {values['hidden_act']}")
@@ -121,7 +123,10 @@ def config_to_hugging_face(config: PerceiverConfig) -> dict[str, Any]:
 
 def architecture_of(config: Mapping[str, Any]) -> str:
     """Return the class that a config.json names; ValueError if there is no such network here."""
-    named = list(config.get("architectures") or ["none"])
+    architectures = config.get("architectures") or ["none"]
+    if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
+        raise ValueError(f"architectures: expected a list of one name, got {repr(architectures)[:40]}")
+    named = list(architectures)
     if named[0] not in _PARTS:
         raise ValueError(f"architectures: expected one of {', '.join(_PARTS)}, got {named[0]}")
     return str(named[0])

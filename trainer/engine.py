@@ -10,11 +10,9 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from typing import Any, TypeAlias
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from data_shards.batch import Batch
@@ -22,6 +20,7 @@ from model.perceiver import Perceiver
 from trainer import optimizers
 from trainer.config import OptimizerConfig, TrainConfig, joint_problems
 from trainer.deepspeed_settings import settings
+from trainer.deepspeed_start import group_timeout, uncompiled
 from trainer.lamb import Lamb
 from trainer.objective import Objective
 from trainer.ownership import Ownership
@@ -226,7 +225,7 @@ def _initialize(
     network: nn.Module, inner: torch.optim.Optimizer, config: dict[str, Any], train: TrainConfig, world: World
 ) -> Untyped:
     deepspeed = _import_deepspeed(world)
-    with _group_timeout(train.collective_timeout_seconds), warnings.catch_warnings():
+    with group_timeout(train.collective_timeout_seconds), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         engine, *_ = deepspeed.initialize(model=network, optimizer=inner, config=config)
     assert engine.zero_optimization_stage() == train.zero_stage, "DeepSpeed took another stage than it was given"
@@ -245,40 +244,12 @@ def _import_deepspeed(world: World) -> Untyped:
     # It would be compiled at start-up (a minute, and a compiler) for an inference call that is never made.
     __compatible_ops__["deepspeed_shm_comm"] = False
     # DeepSpeed imports Muon, which compiles itself; loading the compiler for that takes a second.
-    with _uncompiled(), warnings.catch_warnings():
+    with uncompiled(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         importlib.import_module("deepspeed.runtime.zero.muon.muon_optimizer")
     deepspeed.utils.logger.setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed|deepspeed")
     return deepspeed
-
-
-@contextlib.contextmanager
-def _uncompiled() -> Iterator[None]:
-    """Make torch.compile leave functions as they are."""
-    before = os.environ.get("TORCHDYNAMO_DISABLE")
-    os.environ["TORCHDYNAMO_DISABLE"] = "1"
-    try:
-        yield
-    finally:
-        del os.environ["TORCHDYNAMO_DISABLE"]
-        if before is not None:
-            os.environ["TORCHDYNAMO_DISABLE"] = before
-
-
-@contextlib.contextmanager
-def _group_timeout(seconds: float) -> Iterator[None]:
-    """Make new process groups give up after our timeout: those that DeepSpeed clones would wait for 30 minutes."""
-    original = dist.new_group
-
-    def with_timeout(*args: Untyped, **kwargs: Untyped) -> Untyped:
-        return original(*args, **{"timeout": timedelta(seconds=seconds), **kwargs})
-
-    dist.new_group = with_timeout
-    try:
-        yield
-    finally:
-        dist.new_group = original
 
 
 def _gathered(parameters: list[nn.Parameter], zero_stage: int) -> contextlib.AbstractContextManager[None]:

@@ -13,7 +13,7 @@ import pytest
 import torch
 import transformers
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from configs.run import load
@@ -66,6 +66,46 @@ def theirs_to(folder: Path) -> transformers.PerceiverForMaskedLM:
     theirs = transformers.PerceiverForMaskedLM(config).eval()
     theirs.save_pretrained(folder)
     return theirs
+
+
+LIES = [None, True, 0, -1, 2**40, 1.5, "4", [], [4], {}, float("nan")]
+
+
+@pytest.mark.parametrize(
+    "key", ["num_latents", "d_latents", "d_model", "num_self_attends_per_block", "vocab_size", "hidden_act",
+            "num_self_attention_heads", "train_size", "architectures", "max_position_embeddings", "v_channels"],
+)  # fmt: skip
+def test_a_config_of_others_that_lies_is_refused_with_the_folders_name(tmp_path: Path, key: str) -> None:
+    theirs_to(tmp_path / "theirs")
+    path = tmp_path / "theirs" / "config.json"
+    fields = json.loads(path.read_text())
+    for lie in LIES:
+        path.write_text(json.dumps({**fields, key: lie}))
+        if lie is None and key == "v_channels":
+            continue
+        with pytest.raises(ValueError, match=str(tmp_path / "theirs")):
+            called("import-hf", str(tmp_path / "theirs"), str(tmp_path / "ours"))
+    assert not (tmp_path / "ours").exists()
+
+
+def test_weights_of_others_that_lie_are_refused_with_the_files_name(tmp_path: Path) -> None:
+    theirs_to(tmp_path / "theirs")
+    path = tmp_path / "theirs" / "model.safetensors"
+    weights = load_file(path)
+    for damage in (
+        lambda content: content[:-1],
+        lambda content: b"\xff" * 7 + content[7:],
+        lambda content: content[:5],
+    ):
+        content = path.read_bytes()
+        path.write_bytes(damage(content))
+        with pytest.raises(ValueError, match=r"model\.safetensors: is not a safetensors file"):
+            called("import-hf", str(tmp_path / "theirs"), str(tmp_path / "ours"))
+        path.write_bytes(content)
+    name = "perceiver.embeddings.latents"
+    save_file({**weights, name: weights[name].T.contiguous()}, path)
+    with pytest.raises(ValueError, match=rf"theirs: .*{name}: expected \(4, 16\), got \(16, 4\)"):
+        called("import-hf", str(tmp_path / "theirs"), str(tmp_path / "ours"))
 
 
 def test_hugging_faces_files_come_in_and_go_out_again(tmp_path: Path) -> None:
