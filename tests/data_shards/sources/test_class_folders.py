@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from data_shards.sources import audio_folder, av_digits, class_folders, image_folder, point_clouds, text, videos
+from data_shards.sources.folder_files import walk
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -198,3 +199,13 @@ def test_other_sources_tell_what_they_pass_over(tmp_path: Path) -> None:
         touch(tmp_path / "sounds", f"{digit}_jo_0.wav", f"{digit}_jo_7.wav", f"{digit}_Jo_7.wav")
     av_digits.rows(tmp_path / "images", tmp_path / "sounds", seed=0, tell=told.append)
     assert [sentence.rpartition(": ")[2] for sentence in told] == ["10 .jpg", "10 .wav"]
+
+
+def test_a_folder_that_cannot_be_read_is_refused_and_not_passed_over(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/0.png")
+    (tmp_path / "dog").mkdir()
+    walked = walk(tmp_path)
+    next(walked)
+    (tmp_path / "dog").rmdir()
+    with pytest.raises(ValueError, match=r"dog: cannot be read \(No such file or directory\)"):
+        list(walked)
