@@ -11,6 +11,7 @@ import json
 import os
 import re
 import socket
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -74,7 +75,10 @@ def end(folder: RunFolder, number: int, status: int) -> Attempt:
         last_step=newest_step(folder),
         failed_nodes=_blamed(folder, ranks(folder, number)),
     )
-    _write(attempt_folder(folder, number) / "end.json", asdict(attempt))
+    try:
+        _write(attempt_folder(folder, number) / "end.json", asdict(attempt))
+    except OSError as error:  # what follows is decided all the same
+        sys.stderr.write(f"perceiver: how attempt {number} ended is not recorded: {error.strerror}\n")
     return attempt
 
 

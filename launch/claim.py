@@ -4,7 +4,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import Self, TypeVar
@@ -80,12 +80,14 @@ class Claim:
         heartbeat = together(world, lambda: _written(folder, lambda: attempts.write_rank(folder, number, record)))
         self.fence = Fence.before(folder, number)
         if world.is_first:
-            stack.callback(lambda: _if_possible(lambda: attempts.end(folder, number, self._status)))
+            stack.callback(lambda: attempts.end(folder, number, self._status))
         over = self.fence.watch(heartbeat)
-        stack.callback(
-            lambda: _if_possible(lambda: attempts.write_rank(folder, number, replace(record, status=self._status)))
-        )
+        stack.callback(lambda: self._leave(record, number))
         stack.callback(over.set)
+
+    def _leave(self, record: RankRecord, number: int) -> None:
+        with suppress(OSError):  # on a full disk; a rank without a record counts as killed
+            attempts.write_rank(self._folder, number, replace(record, status=self._status))
 
 
 def _written(folder: RunFolder, work: Callable[[], T]) -> T:
@@ -96,14 +98,6 @@ def _written(folder: RunFolder, work: Callable[[], T]) -> T:
         raise ValueError(
             f"{folder.path}: cannot be written ({error.strerror}); the same command resumes once the disk takes files"
         ) from error
-
-
-def _if_possible(work: Callable[[], object]) -> None:
-    """Do the work; the record of a run that has left in good order is not worth its exit status."""
-    try:
-        work()
-    except OSError as error:
-        sys.stderr.write(f"note: how this start ended is not recorded: {error}\n")
 
 
 def _lock_of_attempt(folder: RunFolder, world: World, stack: ExitStack) -> None:

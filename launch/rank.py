@@ -9,6 +9,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -40,7 +41,8 @@ def main(folder: RunFolder) -> int:
     record = RankRecord.here(rank, os.environ.get("SLURMD_NODENAME", ""))
     Fence.of(folder).watch(attempts.write_rank(folder, attempt, record))
     status = _train(folder)
-    attempts.write_rank(folder, attempt, replace(record, status=status))
+    with suppress(OSError):  # on a full disk; a rank without a record counts as killed
+        attempts.write_rank(folder, attempt, replace(record, status=status))
     return status
 
 

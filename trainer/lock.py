@@ -127,7 +127,8 @@ def is_alive_here(claim: dict[str, object]) -> bool:
     pid, ticks = claim.get("pid"), claim.get("start_ticks")
     if claim.get("host") != socket.gethostname() or not isinstance(pid, int):
         return False
-    return lives(pid) if ticks is None else start_ticks(pid) == ticks
+    # Without a word on it by an earlier release; 0 where the system does not tell.
+    return lives(pid) if ticks is None else bool(ticks) and start_ticks(pid) == ticks
 
 
 def told(claim: dict[str, object]) -> str:

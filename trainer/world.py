@@ -156,7 +156,7 @@ def _refuse_copies(environment: Mapping[str, str]) -> None:
 def _is_local() -> bool:
     """Return whether all ranks are on this machine, and meet without the store of a launcher such as torchrun."""
     has_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    return not has_agent and os.environ["MASTER_ADDR"] in ("127.0.0.1", "localhost", "::1")
+    return not has_agent and os.environ.get("MASTER_ADDR") in ("127.0.0.1", "localhost", "::1")
 
 
 def _local_store(rank: int, world_size: int, timeout: timedelta) -> TCPStore:

@@ -119,8 +119,21 @@ def test_a_disk_that_takes_no_file_is_told_and_the_run_is_free_again(
         with pytest.raises(ValueError, match=r"run: cannot be written \(No space left on device\)"):
             claim(folder).__enter__()
     assert not lock.is_held(folder.lock_path)
+
+
+def test_a_disk_that_is_full_at_the_end_changes_nothing_of_how_a_start_leaves(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
     with monkeypatch.context() as patch, claim(folder):
-        patch.setattr(attempts, "end", full)
+        patch.setattr(attempts, "_write", full)
+    assert "how attempt 1 ended is not recorded: No space left on device" in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        attempts.begin(folder, job_id="", nodes=[HERE])
+        patch.setattr(attempts, "_write", full)
+        assert attempts.end(folder, 2, RUN_ME_AGAIN).status == RUN_ME_AGAIN, "what follows is decided by the answer"
 
 
 def claimed_elsewhere(folder: RunFolder, *, seconds_ago: float, status: int | None = None, job_id: str = "") -> None:
