@@ -1,5 +1,6 @@
 """Shapes are checked while the tests run: every jaxtyping annotation of the model is executed."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,3 +14,27 @@ RUNS = Path(__file__).parent / "runs"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put whole runs first: they are the longest, and would keep one process busy when the others are done."""
     items.sort(key=lambda item: RUNS not in item.path.parents)
+
+
+@pytest.fixture
+def disk_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """The paths that are synced and the names that are given, in order; the calls themselves are made."""
+    made: list[tuple[str, str]] = []
+    fsync, replace, rename = os.fsync, os.replace, os.rename
+
+    def noted_fsync(descriptor: int) -> None:
+        made.append(("sync", str(Path(f"/proc/self/fd/{descriptor}").readlink())))
+        fsync(descriptor)
+
+    def noted_replace(source: str, target: str) -> None:
+        made.append(("name", str(target)))
+        replace(source, target)
+
+    def noted_rename(source: str, target: str) -> None:
+        made.append(("name", str(target)))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    monkeypatch.setattr(os, "rename", noted_rename)
+    return made

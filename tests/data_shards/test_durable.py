@@ -11,57 +11,35 @@ from data_shards.manifest import Manifest, ShardEntry, Shards, Split
 from data_shards.manifest import write as write_manifest
 from data_shards.shard_writer import written_beside
 
-
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """The synced paths and the renamed ones, in order."""
-    made: list[tuple[str, str]] = []
-    fsync, replace, rename = os.fsync, os.replace, os.rename
-
-    def noted_fsync(descriptor: int) -> None:
-        made.append(("sync", str(Path(f"/proc/self/fd/{descriptor}").readlink())))
-        fsync(descriptor)
-
-    def noted_replace(source: str, target: str) -> None:
-        made.append(("name", str(target)))
-        replace(source, target)
-
-    def noted_rename(source: str, target: str) -> None:
-        made.append(("name", str(target)))
-        rename(source, target)
-
-    monkeypatch.setattr(os, "fsync", noted_fsync)
-    monkeypatch.setattr(os, "replace", noted_replace)
-    monkeypatch.setattr(os, "rename", noted_rename)
-    return made
+Calls = list[tuple[str, str]]
 
 
 def hidden(path: Path) -> str:
     return str(path.with_name(f".{path.name}.{os.getpid()}"))
 
 
-def test_bytes_are_synced_before_the_name_and_the_folder_after_it(tmp_path: Path, calls: list[tuple[str, str]]) -> None:
+def test_bytes_are_synced_before_the_name_and_the_folder_after_it(tmp_path: Path, disk_calls: Calls) -> None:
     path = tmp_path / "record.json"
     durable.write(path, "new")
-    assert calls == [("sync", hidden(path)), ("name", str(path)), ("sync", str(tmp_path))]
+    assert disk_calls == [("sync", hidden(path)), ("name", str(path)), ("sync", str(tmp_path))]
     assert path.read_text() == "new"
-    calls.clear()
+    disk_calls.clear()
     durable.write(path, b"heartbeat", survives_power_cut=False)
-    assert calls == [("name", str(path))]
+    assert disk_calls == [("name", str(path))]
 
 
-def test_a_published_folder_is_on_the_disk_before_it_has_its_name(tmp_path: Path, calls: list[tuple[str, str]]) -> None:
+def test_a_published_folder_is_on_the_disk_before_it_has_its_name(tmp_path: Path, disk_calls: Calls) -> None:
     beside, folder = tmp_path / ".beside", tmp_path / "folder"
     (beside / "inner").mkdir(parents=True)
     (beside / "inner" / "a").write_text("a")
     (beside / "b").write_text("b")
     durable.publish(beside, folder)
-    named = calls.index(("name", str(folder)))
-    assert {path for _, path in calls[:named]} == {
+    named = disk_calls.index(("name", str(folder)))
+    assert {path for _, path in disk_calls[:named]} == {
         str(beside),
         *(str(beside / name) for name in ("inner", "inner/a", "b")),
     }
-    assert calls[named + 1 :] == [("sync", str(tmp_path))]
+    assert disk_calls[named + 1 :] == [("sync", str(tmp_path))]
     assert (folder / "inner" / "a").read_text() == "a"
 
 
@@ -77,13 +55,13 @@ def test_what_fails_leaves_the_old_content_and_nothing_beside_it(tmp_path: Path)
         durable.write(tmp_path / "no folder" / "record.json", "new")
 
 
-def test_shards_and_their_manifest_are_synced_with_their_folders(tmp_path: Path, calls: list[tuple[str, str]]) -> None:
+def test_shards_and_their_manifest_are_synced_with_their_folders(tmp_path: Path, disk_calls: Calls) -> None:
     tar, manifest = tmp_path / "train" / "000000.tar", tmp_path / "manifest.json"
     with written_beside(tar) as file:
         file.write(b"x")
     entry = ShardEntry("train/000000.tar", 1, 1, "0" * 64, "0" * 64, {})
     write_manifest(Manifest({"train": Split(Shards.of([entry]), ())}, ()), tmp_path)
-    assert calls == [
+    assert disk_calls == [
         *(("sync", hidden(tar)), ("name", str(tar)), ("sync", str(tar.parent))),
         *(("sync", hidden(manifest)), ("name", str(manifest)), ("sync", str(tmp_path))),
     ]

@@ -164,3 +164,23 @@ def test_a_relative_path_is_that_of_where_the_fork_was_asked_for(
     config = load(new.config_path)
     assert config.data.shards == str(shards)
     assert absolute(config) == config
+
+
+def test_a_fork_is_on_the_disk_as_a_whole_before_it_has_its_name(
+    trained: RunFolder, tmp_path: Path, disk_calls: list[tuple[str, str]]
+) -> None:
+    new = RunFolder(tmp_path / "new")
+    disk_calls.clear()
+    fork.fork(trained.path, new.path, [])
+    named = disk_calls.index(("name", str(new.path)))
+    synced = {path for call, path in disk_calls[:named] if call == "sync"}
+    beside = Path(next(path for path in synced if path.endswith(".new")))
+    parts = [
+        new.config_path,
+        new.code_folder / "launch" / "cli.py",
+        new.checkpoints_folder / "step_00000600" / MANIFEST,
+    ]
+    for part in parts:
+        path = beside / part.relative_to(new.path)
+        assert {str(path), str(path.parent)} <= synced
+    assert ("sync", str(tmp_path)) in disk_calls[named:]

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -106,3 +107,17 @@ def test_the_progress_bar_shortens_a_line_that_names_a_thousand_samples() -> Non
     [line] = [line for line in shown.getvalue().splitlines() if "not finite" in line]
     assert len(line) < 300
     assert line.endswith("more characters in metrics.jsonl)")
+
+
+def test_rewritten_metrics_are_on_the_disk_before_they_take_the_place_of_the_old_ones(
+    tmp_path: Path, disk_calls: list[tuple[str, str]]
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    sink = JsonLines(path, 0)
+    write(sink, range(1, 4))
+    sink.close()
+    JsonLines(path, 3).close()
+    assert disk_calls == []  # nothing to drop
+    JsonLines(path, 2).close()
+    hidden = tmp_path / f".metrics.jsonl.{os.getpid()}"
+    assert disk_calls == [("sync", str(hidden)), ("name", str(path)), ("sync", str(tmp_path))]

@@ -1,5 +1,6 @@
 """The store refuses what another network wrote, and deletes nothing that is still of use."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -66,3 +67,27 @@ def test_a_damaged_checkpoint_does_not_push_a_whole_one_out(tmp_path: Path, worl
     assert [report.error for report in store.reports()] == [""] * 5
     store.close()
     trained.close()
+
+
+def test_a_checkpoint_has_its_name_when_all_of_it_is_on_the_disk_and_before_an_older_one_goes(
+    tmp_path: Path, world: World, disk_calls: list[tuple[str, str]]
+) -> None:
+    trained = engine(world)
+    store = Store(tmp_path, CheckpointConfig(keep_last=1, asynchronous=False), world)
+    store.save(trained, RunState(step=1))
+    disk_calls.clear()
+    store.save(trained, RunState(step=2))
+    store.close()
+    trained.close()
+    beside, final = tmp_path / ".step_00000002.tmp", tmp_path / "step_00000002"
+    manifest = beside / f".{MANIFEST}.{os.getpid()}"
+    tensors = [("sync", str(beside / path.name)) for path in sorted(final.glob("*.safetensors"))]
+    assert sorted(disk_calls[:3]) == tensors
+    assert disk_calls[3:] == [
+        ("sync", str(manifest)),
+        ("name", str(beside / MANIFEST)),
+        ("sync", str(beside)),
+        ("name", str(final)),
+        ("sync", str(tmp_path)),
+        ("name", str(tmp_path / ".step_00000001.retired")),
+    ]
