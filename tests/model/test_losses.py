@@ -72,3 +72,40 @@ def test_motion_that_is_unknown_counts_nowhere() -> None:
     assert not said.grad[0, 0].any()
     assert not said.grad[1].any()
     torch.testing.assert_close(said.grad[0, 1], 2 * said.grad[2, 1])
+
+
+def test_losses_of_half_precision_are_those_of_the_same_numbers_in_float32() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = (torch.randn(8, 50, generator=generator) * 4).bfloat16()
+    soft = torch.rand(8, 50, generator=generator).softmax(dim=-1)
+    several = (torch.rand(8, 50, generator=generator) > 0.5).float()
+    weights, labels = torch.rand(8, generator=generator), torch.arange(8)
+    values, targets = logits.view(8, 5, 10), (torch.randn(8, 5, 10, generator=generator) * 4).bfloat16()
+    motion = (torch.randn(8, 5, 5, 2, generator=generator) * 4).bfloat16()
+    cases = {
+        "classes": (cross_entropy_sum, logits, labels),
+        "mixed": (soft_cross_entropy_sum, logits, soft),
+        "several": (binary_cross_entropy_sum, logits, several),
+        "grids": (absolute_error_sum, values, targets),
+        "motion": (end_point_error_sum, logits[:, :50].view(8, 5, 5, 2), motion),
+    }
+    for name, (loss, answers, wanted) in cases.items():
+        in_half = loss(answers, wanted, weights)
+        in_full = loss(answers.float(), wanted.float() if wanted.is_floating_point() else wanted, weights)
+        assert in_half.dtype == torch.float32, name
+        assert torch.equal(in_half, in_full), name
+
+
+def test_pixels_whose_motion_is_unknown_count_neither_as_error_nor_as_pixels() -> None:
+    said = torch.zeros(1, 2, 2, 2)
+    said[0, 1] = 1e6
+    known = torch.full((1, 2, 2, 2), 3.0)
+    known[0, 1] = torch.nan
+    torch.testing.assert_close(end_point_error_sum(said, known, torch.ones(1)), torch.tensor(3.0 * 2**0.5))
+    nothing = torch.full((1, 2, 2, 2), torch.nan)
+    said.requires_grad_()
+    loss = end_point_error_sum(said, nothing, torch.ones(1))
+    loss.backward()
+    assert loss == 0
+    assert said.grad is not None
+    assert said.grad.isfinite().all()

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
-from tiny import LAMB, OPTIMIZER, Network, engine, whole_batch
+from tiny import CLASSES, LAMB, OPTIMIZER, Network, engine, whole_batch
 
 from model.plan import POLICIES
 from trainer.config import OptimizerConfig
@@ -129,3 +129,37 @@ def test_activation_checkpointing_changes_no_bit_at_any_stage(run_ranks: Callabl
 def test_lamb_over_cut_weights_is_refused_before_anything_starts() -> None:
     with pytest.raises(ValueError, match=r"optimizer\.name: lamb is exact at train\.zero_stage 0, 1 and 2"):
         engine(World(0, 1, 0, torch.device("cpu")), optimizer=LAMB, zero_stage=3)
+
+
+@pytest.mark.parametrize(("stage", "micro_batch"), [(0, 0), (0, 8), (1, 4), (2, 8)])
+@pytest.mark.parametrize("config", [OPTIMIZER, LAMB], ids=["adamw", "lamb"])
+def test_one_process_gives_the_losses_and_norms_of_a_plain_loop(
+    world: World, config: OptimizerConfig, stage: int, micro_batch: int
+) -> None:
+    # A norm far above the bound: what is not clipped shows.
+    config = replace(config, clip_norm=0.05)
+    trained = engine(world, optimizer=config, zero_stage=stage, micro_batch=micro_batch, steps=5, log_every_steps=1)
+    reports = [trained.step(whole_batch(step)) for step in range(5)]
+    trained.close()
+    found = [[float(report.loss), float(report.grad_norm), report.group_norms["decayed"]] for report in reports]
+    torch.testing.assert_close(torch.tensor(found), plain_loop(config, 5), rtol=RELATIVE, atol=0)
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_a_loss_that_is_infinite_skips_the_step_though_its_gradient_is_finite(world: World, stage: int) -> None:
+    trained = engine(world, zero_stage=stage)
+    batch = whole_batch(0)
+    before = {name: tensor.clone() for name, tensor in trained.snapshot()["weight"].items()}
+    # Sums of an infinite constant: the gradient knows nothing of it.
+    sums = trained._objective.sums
+
+    def infinite(*arguments: object, **options: object) -> dict[str, torch.Tensor]:
+        return {task: total + math.inf for task, total in sums(*arguments, **options).items()}
+
+    trained._objective = type(
+        "Infinite", (), {"sums": staticmethod(infinite), "counts": CLASSES.counts, "weights": CLASSES.weights}
+    )()
+    report = trained.step(batch)
+    assert report.is_skipped
+    assert all(torch.equal(tensor, before[name]) for name, tensor in trained.snapshot()["weight"].items())
+    trained.close()

@@ -4,10 +4,12 @@ import itertools
 import math
 
 import pytest
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from trainer.config import OptimizerConfig
-from trainer.optimizers import learning_rate, parameter_groups
+from trainer.lamb import Lamb, Segment
+from trainer.optimizers import learning_rate, make, parameter_groups, zero_state
 
 
 def rates(steps: int = 10, **fields: object) -> list[float]:
@@ -52,3 +54,73 @@ def test_only_biases_and_normalisations_escape_the_decay() -> None:
     assert {names[id(parameter)] for parameter in decayed["params"]} == {"linear.weight", "latents"}
     assert {names[id(parameter)] for parameter in exempt["params"]} == {"linear.bias", "norm.weight", "norm.bias"}
     assert (decayed["weight_decay"], exempt["weight_decay"]) == (0.1, 0.0)
+
+
+def bound(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Return the optimizer with a state, each of its tensors being a parameter of its own."""
+    tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
+    zero_state(tensors, optimizer)
+    if isinstance(optimizer, Lamb):
+        segments = {tensor: [Segment(number, 0, tensor.numel())] for number, tensor in enumerate(tensors)}
+        optimizer.bind(segments, len(tensors), torch.Tensor.clone)
+    return optimizer
+
+
+def weights_after_steps(config: OptimizerConfig) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    layer = nn.Linear(3, 2)
+    layer.weight.data = torch.randn(2, 3, generator=generator)
+    layer.bias.data = torch.zeros(2)
+    optimizer = bound(make(layer, config))
+    for _ in range(4):
+        layer.weight.grad = torch.randn(2, 3, generator=generator)
+        layer.bias.grad = torch.randn(2, generator=generator)
+        optimizer.step()
+    return layer.weight.detach().clone()
+
+
+@pytest.mark.parametrize("name", ["adamw", "lamb"])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("learning_rate", 0.02), ("beta1", 0.5), ("beta2", 0.5), ("epsilon", 0.3), ("weight_decay", 0.7)],
+)
+def test_every_option_of_an_optimizer_changes_the_weights(name: str, option: str, value: float) -> None:
+    options = {"name": name, "learning_rate": 0.01, "beta1": 0.8, "beta2": 0.9, "epsilon": 1e-3, "weight_decay": 0.1}
+    before = weights_after_steps(OptimizerConfig(**options))
+    after = weights_after_steps(OptimizerConfig(**{**options, option: value}))
+    assert (before - after).abs().max() > 1e-4
+
+
+def test_the_options_are_those_of_the_papers_formula() -> None:
+    config = OptimizerConfig(learning_rate=0.01, beta1=0.8, beta2=0.7, epsilon=0.3, weight_decay=0.1)
+    optimizer = make(nn.Linear(3, 2), config)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
+    for group in (
+        *optimizer.param_groups,
+        *make(nn.Linear(3, 2), OptimizerConfig("lamb", 0.01, 0.8, 0.7, 0.3)).param_groups,
+    ):
+        assert (group["lr"], group["betas"], group["eps"]) == (0.01, (0.8, 0.7), 0.3)
+
+
+@pytest.mark.parametrize("zero", ["gradient", "weight"])
+def test_a_tensor_without_a_norm_or_a_direction_takes_a_plain_step(zero: str) -> None:
+    tensor = torch.tensor([0.0, 0.0] if zero == "weight" else [3.0, 4.0])
+    tensor.grad = torch.tensor([0.0, 0.0] if zero == "gradient" else [1.0, 1.0])
+    optimizer = bound(Lamb([{"params": [tensor]}], lr=0.1, betas=(0.9, 0.99), eps=1e-6))
+    before = tensor.clone()
+    optimizer.step()
+    # Adam's first direction is the sign of the gradient.
+    torch.testing.assert_close(tensor, before - 0.1 * tensor.grad.sign())
+
+
+def test_the_norm_of_a_tensor_in_many_parts_keeps_the_small_ones() -> None:
+    parts = [torch.tensor([1e4]), *(torch.tensor([2.0]) for _ in range(300))]
+    for part in parts:
+        part.grad = torch.ones(1)
+    optimizer = Lamb([{"params": parts}], lr=0.1, betas=(0.9, 0.99), eps=0.0)
+    zero_state(parts, optimizer)
+    optimizer.bind({part: [Segment(0, 0, 1)] for part in parts}, 1, torch.Tensor.clone)
+    optimizer.step()
+    ratio = math.sqrt(1e8 + 1_200) / math.sqrt(301)
+    # In float32 each of the small squares would be lost beside the first: 6e-6 of the ratio.
+    assert float(2.0 - parts[1]) / 0.1 == pytest.approx(ratio, rel=1e-6)

@@ -1,0 +1,64 @@
+"""Ranks that are threads of this process: a World whose exchanges are real, and cost no process."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from trainer.world import World
+
+T = TypeVar("T")
+SECONDS = 60.0
+
+
+class Meeting:
+    """Where the ranks exchange what they have; a rank that does not come breaks it for all."""
+
+    def __init__(self, world_size: int) -> None:
+        self.items: list[Any] = [None] * world_size
+        self.barrier = threading.Barrier(world_size)
+
+    def exchange(self, rank: int, item: T) -> list[T]:
+        self.items[rank] = item
+        self.barrier.wait(SECONDS)
+        items = list(self.items)
+        self.barrier.wait(SECONDS)
+        return items
+
+
+@dataclass(frozen=True)
+class ThreadWorld(World):
+    """One rank of several in this process."""
+
+    meeting: Meeting = field(default_factory=lambda: Meeting(1))
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        return torch.stack(self.gather(tensor.detach().clone())).sum(dim=0)
+
+    def maximum(self, tensor: Tensor) -> Tensor:
+        return torch.stack(self.gather(tensor.detach().clone())).amax(dim=0)
+
+    def gather(self, item: T) -> list[T]:
+        return self.meeting.exchange(self.rank, item)
+
+    def broadcast(self, item: T) -> T:
+        return self.gather(item)[0]
+
+
+def on_ranks(world_size: int, work: Callable[[ThreadWorld], T]) -> list[T]:
+    """Return what the work returns on each rank; an error of one ends all."""
+    meeting = Meeting(world_size)
+
+    def rank(number: int) -> T:
+        try:
+            return work(ThreadWorld(number, world_size, number, torch.device("cpu"), meeting=meeting))
+        except BaseException:
+            meeting.barrier.abort()
+            raise
+
+    with ThreadPoolExecutor(world_size) as threads:
+        return list(threads.map(rank, range(world_size)))

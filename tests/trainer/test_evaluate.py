@@ -1,0 +1,96 @@
+"""An evaluation judges the network as it is used, over all ranks, and leaves it as it was."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
+from threads import ThreadWorld, on_ranks
+from tiny import CLASSES, Network, whole_batch
+
+from data_shards.batch import Batch
+from model.config_outputs import FlowOutput, LabelOutput, OutputsConfig
+from trainer.evaluate import evaluate, predictions
+from trainer.objective import Objective, objective
+from trainer.world import World
+
+SEVERAL = objective(OutputsConfig(label=LabelOutput(num_classes=5, multi_label=True)))
+
+
+class Careful(nn.Module):
+    """Answers wrongly while it trains, and notes whether a gradient was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network, self.dropout = Network(seed=0), nn.Dropout(0.9)
+        self.gradients: list[bool] = []
+
+    def forward(self, inputs: dict[str, Tensor], lengths: dict[str, Tensor], **_: object) -> dict[str, Tensor]:
+        answers = self.network(inputs, lengths)["label"]
+        self.gradients.append(answers.requires_grad)
+        return {"label": self.dropout(answers)}
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+def test_a_network_is_judged_in_its_evaluation_mode_without_gradients_and_left_as_it_was(
+    world: World, is_training: bool
+) -> None:
+    network = Careful().train(is_training)
+    batch = whole_batch(0)
+    right = network.network(batch.arrays, batch.lengths)["label"].argmax(dim=-1)
+    labelled = replace(batch, labels=right)
+    assert evaluate(network, CLASSES, [labelled], world, ("points",)).scores["accuracy"]["all"] == 1.0
+    assert torch.equal(predictions(network, batch), right)
+    assert network.training == network.dropout.training == is_training
+    assert network.gradients == [False, False]
+
+
+def several(index: int) -> Batch:
+    batch = whole_batch(index)
+    targets = torch.rand(16, 5, generator=torch.Generator().manual_seed(index)) > 0.6
+    return replace(batch, targets={"label": targets.float()})
+
+
+@pytest.mark.parametrize(("goal", "batch_of"), [(CLASSES, whole_batch), (SEVERAL, several)], ids=["one", "several"])
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_the_ranks_together_find_what_one_finds(world: World, goal: Objective, batch_of: Any, world_size: int) -> None:  # noqa: ANN401
+    batches = [batch_of(0), batch_of(1)]
+    # The last batch is half padding: the last ranks have no real sample of it.
+    batches[1] = replace(batches[1], keys=(*batches[1].keys[:7], *[""] * 9))
+    expected = evaluate(Network(seed=0), goal, batches, world, ("points",))
+
+    def rank(here: ThreadWorld) -> Any:  # noqa: ANN401
+        parts = [batch.micro_batches(world_size)[here.rank] for batch in batches]
+        return evaluate(Network(seed=0), goal, parts, here, ("points",))
+
+    for found in on_ranks(world_size, rank):
+        assert found.samples == expected.samples == (23 if goal is SEVERAL else found.samples)
+        assert found.flat() == pytest.approx(expected.flat(), abs=1e-6)
+
+
+def test_a_pair_that_a_sample_lacks_is_not_judged(world: World) -> None:
+    class Still(nn.Module):
+        def forward(
+            self, arrays: dict[str, Tensor], lengths: dict[str, Tensor], *, chunk: int = 0
+        ) -> dict[str, Tensor]:
+            return {"flow": torch.zeros(*arrays["flow"].shape[:1], 4, 4, 2)}
+
+    motion = torch.tensor([3.0, 4.0]).expand(3, 4, 4, 2).clone()
+    motion[1] = 100.0
+    batch = Batch(
+        {"flow": torch.zeros(3, 2, 4, 4, 3)},
+        {"flow": torch.tensor([2, 0, 2])},
+        torch.full((3,), -1),
+        torch.ones(3),
+        ("a", "b", "c"),
+        targets={"flow": motion},
+    )
+    found = evaluate(Still(), objective(OutputsConfig(flow=FlowOutput())), [batch], world, ("flow",))
+    assert found.as_json() == {"samples": 2, "end_point_error": {"flow": 5.0}}
+    # Less error is better.
+    assert found.best_by == -5.0

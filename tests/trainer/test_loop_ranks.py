@@ -1,0 +1,279 @@
+"""What the ranks of a training agree on, and what the loop tells while it goes: without an engine that computes."""
+
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
+from threads import ThreadWorld, on_ranks
+from tiny import whole_batch
+
+from data_shards.batch import Batch
+from trainer.checkpoint import SaveReport
+from trainer.config import TrainConfig, WatchConfig
+from trainer.evaluate import Evaluation
+from trainer.hang import HangWatch
+from trainer.loop import fit
+from trainer.metrics import Record
+from trainer.run_state import RunState
+from trainer.step_report import StepReport
+from trainer.watch import StopRequest
+from trainer.world import World
+
+ALONE = World(0, 1, 0, torch.device("cpu"))
+
+
+class Steps:
+    """An engine whose steps do nothing; those of some batches are skipped."""
+
+    def __init__(self, *skipped: int) -> None:
+        self.skipped = skipped
+        self.asked: list[int] = []
+
+    def step(self, batch: Batch) -> StepReport:
+        index = int(batch.keys[0].split("-")[0])
+        self.asked.append(index)
+        loss = torch.tensor(1.0 + index)
+        return StepReport(loss, {}, 0.1, torch.tensor(1.0), index in self.skipped, {}, 0.0, len(batch.keys))
+
+
+@dataclass
+class Checkpoints:
+    """A store that remembers what it was asked to save; due at some steps."""
+
+    is_there: bool = False
+    due: tuple[int, ...] = ()
+    errors: tuple[str, ...] = ()
+    """Of the first saves."""
+    saved: list[tuple[int, float | None]] = field(default_factory=list)
+    ended: list[SaveReport] = field(default_factory=list)
+
+    def newest(self) -> Path | None:
+        return Path("step_00000000") if self.is_there else None
+
+    def is_due(self, step: int) -> bool:
+        return step in self.due
+
+    def save(self, engine: object, state: RunState, *, score: float | None = None) -> None:
+        error = self.errors[len(self.saved)] if len(self.saved) < len(self.errors) else ""
+        self.saved.append((state.step, score))
+        self.ended.append(SaveReport(state.step, 0.0, 0.0, 1, error))
+
+    def reports(self) -> list[SaveReport]:
+        ended, self.ended = self.ended, []
+        return ended
+
+    def wait(self) -> None:
+        pass
+
+    def pass_over(self, passed: Any) -> str:  # noqa: ANN401
+        self.passed = passed
+        return ""
+
+    def load(self, engine: object) -> Any:  # noqa: ANN401
+        @dataclass
+        class Loaded:
+            state: RunState
+
+        return Loaded(RunState().passing_over(self.passed))
+
+
+class Told:
+    """A sink that keeps everything in order."""
+
+    def __init__(self) -> None:
+        self.records: list[tuple[str, Record]] = []
+
+    def write(self, kind: str, record: Record) -> None:
+        self.records.append((kind, record))
+
+    def draw(self, *_: object) -> None:
+        pass
+
+    def rewind(self, step: int) -> None:
+        self.records.append(("rewind", {"step": step}))
+
+    def close(self) -> None:
+        pass
+
+
+class Phases(HangWatch):
+    """A watch that keeps what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__(None, ALONE, 0.0)
+        self.told: list[str] = []
+
+    def at(self, phase: str) -> None:
+        self.told.append(phase)
+
+
+class StopsAt(StopRequest):
+    """A request of this rank that comes with a step; None for never."""
+
+    def __init__(self, step: int | None) -> None:
+        super().__init__()
+        self.step, self.asked = step, 0
+
+    def is_raised(self) -> bool:
+        self.asked += 1
+        return self.step is not None and self.asked >= self.step
+
+
+def part(index: int, world: World) -> Batch:
+    return whole_batch(index).micro_batches(world.world_size)[world.rank]
+
+
+def train(world: World, store: Checkpoints, engine: Steps | None = None, **parts: Any) -> tuple[Any, Told]:  # noqa: ANN401
+    told = Told()
+    config = parts.pop("config", TrainConfig(steps=6, global_batch=16, log_every_steps=2))
+    result = fit(
+        config,
+        engine=engine or Steps(),
+        batches=lambda index: part(index, world),
+        state=parts.pop("state", RunState()),
+        store=store,
+        sinks=[told] if world.is_first else [],
+        stop=parts.pop("stop", StopsAt(None)),
+        world=world,
+        **parts,
+    )
+    return result, told
+
+
+def scored(*scores: float) -> Any:  # noqa: ANN401
+    """Return an evaluation that finds these scores, one after the other."""
+    left = iter(scores)
+    return lambda: Evaluation(3, {"accuracy": {"all": next(left)}})
+
+
+@pytest.mark.parametrize("asked_of", [0, 1])
+def test_a_stop_that_one_rank_wants_stops_and_saves_on_all_at_the_same_step(asked_of: int) -> None:
+    def rank(world: ThreadWorld) -> Any:  # noqa: ANN401
+        store = Checkpoints()
+        (outcome, state), _ = train(world, store, stop=StopsAt(3 if world.rank == asked_of else None))
+        return outcome, state.step, store.saved
+
+    assert on_ranks(2, rank) == [("preempted", 3, [(0, None), (3, None)])] * 2
+
+
+@pytest.mark.parametrize("due_on", [0, 1])
+def test_a_save_that_is_due_on_one_rank_is_made_by_all(due_on: int) -> None:
+    def rank(world: ThreadWorld) -> Any:  # noqa: ANN401
+        store = Checkpoints(due=(2,) if world.rank == due_on else ())
+        train(world, store)
+        return [step for step, _ in store.saved]
+
+    assert on_ranks(2, rank) == [[0, 2, 6]] * 2
+
+
+@pytest.mark.parametrize("sees_it", [0, 1])
+def test_whether_there_is_a_first_checkpoint_is_what_the_first_rank_sees(sees_it: int) -> None:
+    def rank(world: ThreadWorld) -> Any:  # noqa: ANN401
+        store = Checkpoints(is_there=world.rank == sees_it)
+        train(world, store)
+        return [step for step, _ in store.saved]
+
+    assert on_ranks(2, rank) == [[6] if sees_it == 0 else [0, 6]] * 2
+
+
+def test_the_samples_of_a_skipped_step_are_those_of_all_ranks() -> None:
+    def rank(world: ThreadWorld) -> list[str]:
+        _, told = train(world, Checkpoints(), Steps(1), watch=WatchConfig(max_skipped_in_a_row=3))
+        return [str(record["message"]) for kind, record in told.records if kind == "event"]
+
+    [message], nothing = on_ranks(2, rank)
+    assert message == f"not finite, skipped: batch 1, samples {' '.join(f'1-{row}' for row in range(16))}"
+    assert nothing == []
+
+
+def test_steps_that_keep_going_wrong_end_the_run_after_so_many_rollbacks_and_not_later() -> None:
+    engine = Steps(*range(100))
+    with pytest.raises(ValueError, match="after 2 rollbacks"):
+        train(ALONE, Checkpoints(), engine, watch=WatchConfig(max_skipped_in_a_row=2, max_rollbacks=2))
+    # Each start again passes over what went wrong before.
+    assert engine.asked == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(("every", "expected"), [(0, [5]), (2, [2, 4, 5]), (5, [5]), (9, [5])])
+def test_a_run_is_evaluated_every_so_many_steps_and_at_its_end(every: int, expected: list[int]) -> None:
+    config = TrainConfig(steps=5, global_batch=16, evaluate_every_steps=every)
+    _, told = train(ALONE, Checkpoints(), config=config, evaluate=scored(*range(9)))
+    assert [record["step"] for kind, record in told.records if kind == "evaluation"] == expected
+
+
+def test_a_save_has_the_score_of_the_newest_evaluation() -> None:
+    store = Checkpoints(due=(1, 3, 4))
+    config = TrainConfig(steps=5, global_batch=16, evaluate_every_steps=2)
+    train(ALONE, store, config=config, evaluate=scored(0.5, 0.75, 0.25))
+    assert store.saved == [(0, None), (1, None), (3, 0.5), (4, 0.75), (5, 0.25)]
+
+
+def test_saves_are_told_while_the_run_goes_on_and_failed_ones_as_failed() -> None:
+    _, told = train(ALONE, Checkpoints(due=(2,), errors=("", "No space left on device")))
+    saves = [(record["step"], record["error"]) for kind, record in told.records if kind == "save"]
+    assert saves == [(0, ""), (2, "No space left on device"), (6, "")]
+    kinds = [(kind, record["step"]) for kind, record in told.records]
+    assert kinds.index(("save", 2)) < kinds.index(("train", 4))
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_last_save_that_failed_is_not_counted_as_saved(failures: int) -> None:
+    store = Checkpoints(is_there=True, errors=("disk is full",) * failures)
+    assert train(ALONE, store)[0][0] == "finished"
+    assert [step for step, _ in store.saved] == [6] * (1 + failures)
+    with pytest.raises(RuntimeError, match="step 6 could not be saved"):
+        train(ALONE, Checkpoints(is_there=True, errors=("disk is full",) * 9))
+
+
+def test_the_watch_knows_of_all_that_may_take_longer_than_a_step() -> None:
+    hang = Phases()
+    config = TrainConfig(steps=5, global_batch=16, evaluate_every_steps=5)
+    watch = WatchConfig(max_skipped_in_a_row=1)
+    train(ALONE, Checkpoints(due=(2,)), Steps(3), config=config, evaluate=scored(1.0), hang=hang, watch=watch)
+    assert {"evaluation", "going back", "a save", "the last save"} <= set(hang.told)
+    # Each is left again by the next step, or by what follows it.
+    assert all(first != second for first, second in zip(hang.told, hang.told[1:], strict=False))
+
+
+def test_a_stopped_run_resumes_at_the_step_that_it_saved() -> None:
+    store = Checkpoints()
+    (outcome, state), _ = train(ALONE, store, stop=StopsAt(4))
+    assert (outcome, state.step, store.saved[-1]) == ("preempted", 4, (4, None))
+    engine = Steps()
+    train(ALONE, Checkpoints(is_there=True), engine, state=state)
+    assert engine.asked == [4, 5]
+
+
+def test_a_stop_at_the_last_step_is_a_finished_run() -> None:
+    (outcome, state), _ = train(ALONE, Checkpoints(), stop=StopsAt(6))
+    assert (outcome, state.step) == ("finished", 6)
+
+
+def test_the_window_of_losses_has_the_newest_and_none_of_a_skipped_step() -> None:
+    state = RunState()
+    for loss in (1.0, 2.0, 3.0, 4.0):
+        state = state.after(loss, window=3)
+    assert state.recent_losses == (2.0, 3.0, 4.0)
+    assert state.after(float("nan"), is_skipped=True, window=3).recent_losses == (2.0, 3.0, 4.0)
+    assert replace(state, recent_losses=()).after(None, window=3).recent_losses == ()
+
+
+def test_a_spike_is_judged_by_the_losses_before_it() -> None:
+    # A window of ten: the eleventh loss is judged by the ten before it, and is none of them.
+    class Spiked(Steps):
+        def step(self, batch: Batch) -> StepReport:
+            report = super().step(batch)
+            index = self.asked[-1]
+            return replace(report, loss=torch.tensor(9.0 if index == 10 else 1.0 + index / 100))
+
+    engine = Spiked()
+    config = TrainConfig(steps=12, global_batch=16)
+    watch = WatchConfig(spike_score=10.0, spike_window_steps=10)
+    (_, state), _ = train(ALONE, Checkpoints(), engine, config=config, watch=watch)
+    assert state.skipped_batches == (10,)
+    assert engine.asked == [*range(11), *range(10), 11, 12]
