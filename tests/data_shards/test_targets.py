@@ -180,3 +180,31 @@ def test_mixing_needs_images_alone() -> None:
     labelled = DataConfig(image=ImageConfig(), mix=MixConfig(), labels=("colour",))
     assert [key for key, _ in labelled.problems()] == ["labels"]
     assert not list(DataConfig(image=ImageConfig(), mix=MixConfig()).problems())
+
+
+def test_an_evaluation_mixes_no_images_and_no_labels(tmp_path: Path) -> None:
+    rows = [Row(line, (Literal(png(10 * line), "png"),), label=line % 3) for line in range(24)]
+    build_table(rows, tmp_path, label_names="abc", samples_per_shard=6)
+    config = DataConfig(str(tmp_path), image=ImageConfig(4, 4), mix=MixConfig(mixup_alpha=5.0), lanes=4, window=16)
+    loader, num_batches = eval_loader(config, "train", global_batch=8)
+    with loader:
+        batches = [loader(step) for step in range(num_batches)]
+    for batch in batches:
+        for key, image, label, target in zip(
+            batch.keys, batch.arrays["image"], batch.labels, batch.targets["label"], strict=True
+        ):
+            assert image.unique().tolist() == [10 * int(key)]
+            assert target.tolist() == [float(place == int(label)) for place in range(3)]
+    with train_loader(config, seed=0, global_batch=8) as loader:
+        mixed = loader(0)
+    assert any(len(target.nonzero()) > 1 for target in mixed.targets["label"]), "training mixes"
+
+
+def test_every_sample_has_its_own_weight_in_training_and_evaluation(tmp_path: Path) -> None:
+    rows = [Row(line, (Literal(png(line), "png"),), label=line % 3, weight=1 + line / 4) for line in range(24)]
+    build_table(rows, tmp_path, label_names="abc", samples_per_shard=6)
+    config = DataConfig(str(tmp_path), image=ImageConfig(4, 4), lanes=4, window=16)
+    evaluated, _ = eval_loader(config, "train", global_batch=8)
+    with train_loader(config, seed=0, global_batch=8) as trained, evaluated:
+        for batch in (trained(0), trained(2), evaluated(0), evaluated(2)):
+            assert batch.weights.tolist() == [1 + int(key) / 4 for key in batch.keys]

@@ -12,7 +12,7 @@ from torch import Tensor
 from trainer.world import World
 
 T = TypeVar("T")
-SECONDS = 60.0
+SECONDS = 20.0
 
 
 class Meeting:
