@@ -72,9 +72,13 @@ class RunConfig:
     def _shape_problems(self) -> Iterator[tuple[str, str]]:
         """The network's inputs must be those that the data delivers, with the same shapes."""
         wanted, delivered = self.model.inputs.chosen(), self.data.modalities()
-        for modality in sorted(wanted.keys() ^ delivered.keys()):
-            here, there = ("model.inputs", "data") if modality in wanted else ("data", "model.inputs")
-            yield f"{here}.{modality}", f"is set but {there}.{modality} is not; set both or neither"
+        for modality in sorted(wanted.keys() - delivered.keys()):
+            yield (
+                f"model.inputs.{modality}",
+                _UNDELIVERED.get(modality, f"is set but data.{modality} is not; set both or neither"),
+            )
+        for modality in sorted(delivered.keys() - wanted.keys()):
+            yield f"data.{modality}", f"is set but model.inputs.{modality} is not; set both or neither"
         for modality in sorted(wanted.keys() & delivered.keys()):
             if wanted[modality].shape != delivered[modality].shape:
                 yield (
@@ -112,6 +116,13 @@ class RunConfig:
                     f"model.outputs.labels.{name}.multi_label",
                     "is for model.outputs.label only: a label by name is one class a sample",
                 )
+
+
+_UNDELIVERED = {
+    "label": "no data has it: a class is an input only of networks that programs call; leave it out",
+    "spectrogram": "no data has it: data.audio.log_mel delivers frames of bins; set that, and model.inputs.audio with "
+    "num_samples as its frames and num_channels as its bins in this one's place",
+}
 
 
 def _grid_problems(name: str, grid: GridOutput, section: Section | None) -> Iterator[tuple[str, str]]:

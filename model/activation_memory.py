@@ -12,7 +12,7 @@ from model.config import ActivationCheckpointing, PerceiverConfig
 from model.config_outputs import AnyOutput, GridOutput
 from model.config_pixels import STEM_WIDTH, FlowInput, ImageInput, VideoInput
 from model.cost import num_queries, stem_frames
-from model.forms import read_form, tokens_learn
+from model.forms import read_form
 
 
 def activation_bytes(
@@ -52,7 +52,7 @@ def _tokens(config: PerceiverConfig) -> int:
         # Content and mean, their scale, and the content as it came.
         return M * (modality.content_width + 2)
     keys_values = len({i for kind, i in config.schedule() if kind == "cross_attend"}) * M * (F + V)
-    raw = M * C if tokens_learn(config) else 0
+    raw = M * C if config.tokens_learn else 0
     return M * C + raw + (keys_values if form == "plain" else 0)
 
 
@@ -107,7 +107,7 @@ def _kept_and_again(config: PerceiverConfig) -> tuple[list[int], list[int]]:
 
 def _in_flight(config: PerceiverConfig) -> int:
     """Elements at the end of the forward pass that nothing keeps: the tokens as they came, a layer's intermediates."""
-    raw = 0 if read_form(config) == "separable" or tokens_learn(config) else config.num_tokens * config.token_width
+    raw = 0 if read_form(config) == "separable" or config.tokens_learn else config.num_tokens * config.token_width
     return raw + 6 * config.num_latents * config.latent_width
 
 
@@ -116,7 +116,7 @@ def _token_gradients(config: PerceiverConfig) -> int:
     C = config.token_width
     if read_form(config) == "plain":
         return config.num_tokens * sum(config.cross_attend.widths(C))
-    return config.num_tokens * C if tokens_learn(config) else 0
+    return config.num_tokens * C if config.tokens_learn else 0
 
 
 def _layer(config: PerceiverConfig) -> int:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from model.config_attention import AttentionConfig
-from model.config_grids import Problems, positive
-from model.config_inputs import InputsConfig
+from model.config_grids import PositionsConfig, Problems, not_negative, positive
+from model.config_inputs import InputsConfig, SpectrogramInput
 from model.config_outputs import (
     AnyOutput,
     DecoderConfig,
@@ -16,6 +16,7 @@ from model.config_outputs import (
     OutputsConfig,
     TextOutput,
 )
+from model.config_pixels import ImageInput, VideoInput
 
 ActivationCheckpointing = Literal["none", "blocks", "layers", "selective", "offload"]
 Step = tuple[Literal["cross_attend", "block"], int]
@@ -110,31 +111,65 @@ class PerceiverConfig:
         widths = [width for output in self.outputs.chosen().values() if (width := self.query_width(output))]
         return max(widths, default=0) + (self.decoder.min_padding if len(widths) > 1 else 0)
 
+    @property
+    def tokens_learn(self) -> bool:
+        """Whether the tokens depend on parameters, so that the backward pass must reach them."""
+        modalities = list(self.inputs.chosen().values())
+        if len(modalities) > 1 or self.mask_tokens:
+            return True
+        positions: PositionsConfig | None = getattr(modalities[0], "positions", None)
+        learned = positions is not None and positions.kind == "learned"
+        layers = getattr(modalities[0], "project_to", 0) or getattr(modalities[0], "conv_stem", False)
+        return bool(learned or layers or hasattr(modalities[0], "vocabulary"))
+
+    def separable_problem(self) -> str | None:
+        """Return why tokens must be put together, if they must."""
+        if self.cross_attend.num_heads != 1:
+            return f"needs cross_attend.num_heads=1, got {self.cross_attend.num_heads}; use auto"
+        modalities = list(self.inputs.chosen().values())
+        if len(modalities) != 1 or not isinstance(modalities[0], ImageInput | VideoInput | SpectrogramInput):
+            return "needs one image, video or spectrogram and nothing beside it; use auto"
+        if modalities[0].positions.kind != "fourier":
+            return f"needs Fourier positions, got {modalities[0].positions.kind}; use auto"
+        if self.tokens_learn:
+            return "needs tokens without parameters: no projection, convolution or mask tokens; use auto"
+        return None
+
+    def _form_problem(self) -> str | None:
+        """Why the form that is asked for is impossible, if it is."""
+        if self.cross_attend_form == "absorbed" and self.cross_attend.num_heads != 1:
+            return f"needs cross_attend.num_heads=1, got {self.cross_attend.num_heads}; use auto"
+        return self.separable_problem() if self.cross_attend_form == "separable" else None
+
     def problems(self) -> Iterator[tuple[str, str]]:
         """Yield (key, sentence) of every problem, keys relative to this dataclass."""
         if not self.inputs.chosen():
             yield "inputs", "no modality is set; set at least one, such as inputs.image.height=28"
             return
-        yield from ((f"inputs.{key}", sentence) for key, sentence in self.inputs.problems())
-        yield from ((f"outputs.{key}", sentence) for key, sentence in self.outputs.problems())
+        parts = [*self._part_problems()]
+        # What follows from the parts is known only where they are right.
+        yield from parts or self._joint_problems()
+
+    def _part_problems(self) -> Problems:
+        for part in ("inputs", "outputs", "decoder"):
+            yield from ((f"{part}.{key}", sentence) for key, sentence in getattr(self, part).problems())
         names = ("num_latents", "latent_width", "num_cross_attends", "layers_per_block", "checkpoint_every")
         yield from positive(**{name: getattr(self, name) for name in names})
-        for name in ("num_blocks", "min_padding"):
-            if getattr(self, name) < 0:
-                yield name, f"must be 0 or more, got {getattr(self, name)}"
-        yield from self._attention_problems()
-        yield from self._output_problems()
+        yield from not_negative(num_blocks=self.num_blocks, min_padding=self.min_padding)
 
-    def _attention_problems(self) -> Problems:
+    def _joint_problems(self) -> Problems:
         parts = {
-            "cross_attend": (self.cross_attend, self.token_width),
-            "self_attend": (self.self_attend, self.latent_width),
-            "decoder.cross_attend": (self.decoder.cross_attend, self.latent_width),
+            "cross_attend": (self.cross_attend, self.token_width, "of a token"),
+            "self_attend": (self.self_attend, self.latent_width, "of a latent vector"),
+            "decoder.cross_attend": (self.decoder.cross_attend, self.latent_width, "of a latent vector"),
         }
-        for part, (attention, width) in parts.items():
+        for part, (attention, width, of) in parts.items():
             if part.startswith("decoder") and not self.decoder_width:
                 continue
-            yield from ((f"{part}.{key}", sentence) for key, sentence in attention.problems(width))
+            yield from ((f"{part}.{key}", sentence) for key, sentence in attention.problems(width, of))
+        yield from self._output_problems()
+        if sentence := self._form_problem():
+            yield "cross_attend_form", sentence
 
     def _output_problems(self) -> Problems:
         """Two outputs answer for what was read, so it must be read."""
@@ -144,3 +179,8 @@ class PerceiverConfig:
             yield "outputs.flow", "needs inputs.flow and no other input: its queries are the input's tokens"
         if self.outputs.text and self.decoder.output_width:
             yield "decoder.output_width", f"must be 0 with outputs.text, got {self.decoder.output_width}"
+        if self.decoder.output_width and not self.decoder_width:
+            sentence = (
+                "has no meaning where no output is read by queries; leave it out, or set outputs.label.pooling=query"
+            )
+            yield "decoder.output_width", sentence

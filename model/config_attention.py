@@ -23,16 +23,21 @@ class AttentionConfig:
         qk_width = self.qk_width or token_width
         return qk_width, self.value_width or qk_width
 
-    def problems(self, token_width: int) -> Problems:
-        """Yield (key, sentence) of what attention over tokens of this width cannot have."""
+    def problems(self, token_width: int, of: str) -> Problems:
+        """Yield (key, sentence) of what cannot attend to tokens of this width, the channels `of` something."""
         if self.num_heads < 1:
             yield "num_heads", f"must be at least 1, got {self.num_heads}"
             return
         if self.widening < 1:
             yield "widening", f"must be at least 1, got {self.widening}"
-        for name, width in zip(("qk_width", "value_width"), self.widths(token_width), strict=True):
-            if width < 1 or width % self.num_heads:
+        for name, width in (("qk_width", self.qk_width), ("value_width", self.value_width)):
+            if width < 0 or width % self.num_heads:
                 yield (
                     name,
                     f"must be a positive multiple of num_heads ({self.num_heads}), got {width}; change one of them",
                 )
+        if not self.qk_width and token_width % self.num_heads:
+            yield (
+                "num_heads",
+                f"must divide {token_width}, the channels {of}; change it, or set qk_width to a multiple of it",
+            )

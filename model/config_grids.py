@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import prod
+from math import inf, prod
 from typing import Literal
 
 Problems = Iterator[tuple[str, str]]
@@ -14,6 +14,13 @@ def positive(**values: int) -> Problems:
     for name, value in values.items():
         if value < 1:
             yield name, f"must be at least 1, got {value}"
+
+
+def not_negative(**values: int | float) -> Problems:  # noqa: PYI041  # the tests execute it: an int is no float
+    """Yield every name whose value is below 0 or no finite number."""
+    for name, value in values.items():
+        if not 0 <= value < inf:
+            yield name, f"must be 0 or more, got {value}"
 
 
 @dataclass(frozen=True)
@@ -47,8 +54,7 @@ class PositionsConfig:
             yield "max_resolution", f"must be at least 2 on every axis, got {tuple(self.max_resolution)}"
         if self.kind == "learned" and self.learned_width < 1:
             yield "learned_width", f"must be at least 1, got {self.learned_width}"
-        if self.project_to < 0:
-            yield "project_to", f"must be 0 or more, got {self.project_to}"
+        yield from not_negative(project_to=self.project_to)
 
 
 @dataclass(frozen=True)
@@ -87,11 +93,14 @@ class TokenGrid(ABC):
         return self.content_width + (positions.width(len(self.grid)) if positions else 0)
 
     def problems(self) -> Problems:
-        """Yield (key, sentence) of fields that are not positive, and of the positions."""
-        for name, value in vars(self).items():
-            if isinstance(value, int) and not isinstance(value, bool) and name != "project_to" and value < 1:
-                yield name, f"must be at least 1, got {value}"
-                return
+        """Yield (key, sentence) of fields that are not positive; where all are, of what does not go together."""
+        numbers = {name: value for name, value in vars(self).items() if type(value) is int}
+        project_to = numbers.pop("project_to", 0)
+        sizes = [*positive(**numbers), *not_negative(project_to=project_to)]
+        yield from sizes or self.joint_problems()
+
+    def joint_problems(self) -> Problems:
+        """Yield (key, sentence) of what does not go together in a grid whose sizes are positive."""
         positions: PositionsConfig | None = getattr(self, "positions", None)
         for key, sentence in positions.problems(self.grid) if positions else ():
             yield f"positions.{key}", sentence
@@ -100,5 +109,5 @@ class TokenGrid(ABC):
 def cuts(**sides: tuple[int, int]) -> Problems:
     """Yield every side that its patches do not divide."""
     for name, (side, patch) in sides.items():
-        if patch > 0 and side % patch:
+        if side % patch:
             yield name, f"must be a multiple of the patch ({patch}), got {side}"

@@ -4,6 +4,7 @@ Every modality becomes a grid of tokens: `grid` is its shape, `num_tokens` the p
 """
 
 from dataclasses import dataclass, field
+from math import inf
 
 from model.config_grids import PositionsConfig, Problems, TokenGrid, cuts
 from model.config_pixels import FlowInput, ImageInput, VideoInput
@@ -42,9 +43,9 @@ class AudioInput(TokenGrid):
         """Values of a patch."""
         return self.patch * self.num_channels
 
-    def problems(self) -> Problems:
-        """Yield (key, sentence) of every problem."""
-        yield from super().problems()
+    def joint_problems(self) -> Problems:
+        """Yield (key, sentence) of what does not go together."""
+        yield from super().joint_problems()
         yield from cuts(num_samples=(self.num_samples, self.patch))
 
 
@@ -103,11 +104,11 @@ class PointsInput(TokenGrid):
         """Coordinates, sines and cosines."""
         return self.num_channels * (2 * self.num_bands + 1)
 
-    def problems(self) -> Problems:
-        """Yield (key, sentence) of every problem."""
-        yield from super().problems()
-        if self.max_frequency < 1:
-            yield "max_frequency", f"must be at least 1, got {self.max_frequency}"
+    def joint_problems(self) -> Problems:
+        """Yield (key, sentence) of what does not go together."""
+        yield from super().joint_problems()
+        if not 1 <= self.max_frequency < inf:
+            yield "max_frequency", f"must be at least 1, and finite, got {self.max_frequency}"
 
 
 @dataclass(frozen=True)

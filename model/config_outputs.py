@@ -1,11 +1,11 @@
 """The outputs of a network, one dataclass a kind of task, and the decoder that their queries share."""
 
 from dataclasses import dataclass, field
-from math import prod
+from math import inf, prod
 from typing import Literal
 
 from model.config_attention import AttentionConfig
-from model.config_grids import PositionsConfig, Problems, positive
+from model.config_grids import PositionsConfig, Problems, not_negative, positive
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,10 @@ class LabelOutput:
     def problems(self) -> Problems:
         """Yield (key, sentence) of every problem."""
         yield from positive(num_classes=self.num_classes)
-        if self.pooling == "mean" and self.query_width:
-            yield "query_width", f"has no meaning with pooling=mean, got {self.query_width}; set pooling=query"
+        yield from not_negative(query_width=self.query_width, loss_weight=self.loss_weight)
+        for name in ("query_width", "hidden_layer"):
+            if self.pooling == "mean" and getattr(self, name):
+                yield name, f"has no meaning with pooling=mean, got {getattr(self, name)}; set pooling=query"
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,8 @@ class TextOutput:
     """Weight of this task's loss."""
 
     def problems(self) -> Problems:
-        """Yield nothing: there is nothing to get wrong."""
-        yield from ()
+        """Yield (key, sentence) of every problem."""
+        yield from not_negative(loss_weight=self.loss_weight)
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,9 @@ class FlowOutput:
 
     def problems(self) -> Problems:
         """Yield (key, sentence) of every problem."""
-        if self.rescale <= 0:
+        if not 0 < self.rescale < inf:
             yield "rescale", f"must be positive, got {self.rescale}"
+        yield from not_negative(loss_weight=self.loss_weight)
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,9 @@ class GridOutput:
         """Yield (key, sentence) of every problem."""
         if not self.shape or min(self.shape) < 1:
             yield "shape", f"needs at least one axis and no empty one, got {tuple(self.shape)}"
+            return
         yield from positive(num_channels=self.num_channels)
+        yield from not_negative(loss_weight=self.loss_weight)
         if not 0 <= self.train_queries <= self.num_queries:
             yield "train_queries", f"must be from 0 to the {self.num_queries} that there are, got {self.train_queries}"
         if self.positions.kind == "none":
@@ -106,6 +111,10 @@ class DecoderConfig:
     """Learned channels that the widest query gets when several outputs are joined."""
     output_width: int = 0
     """Channels of a linear layer between the cross-attend and every output's own; 0 leaves it out."""
+
+    def problems(self) -> Problems:
+        """Yield (key, sentence) of every problem but the attention's, which only the network can know."""
+        yield from not_negative(min_padding=self.min_padding, output_width=self.output_width)
 
 
 @dataclass(frozen=True)
@@ -143,5 +152,7 @@ class OutputsConfig:
         for name, output in self.chosen().items():
             prefix = f"labels.{name}" if name in self.labels else name
             yield from ((f"{prefix}.{key}", sentence) for key, sentence in output.problems())
+        for name in sorted(name for name in self.labels if not name or "." in name):
+            yield "labels", f"has an output of the name {name!r}; take one that is not empty and has no full stop"
         for name in sorted(set(self.labels) & (set(vars(self)) - {"labels"})):
             yield f"labels.{name}", "is also the name of an output; choose another"

@@ -58,12 +58,11 @@ class ImageInput(TokenGrid):
         """Channels before the linear layer."""
         return STEM_WIDTH if self.conv_stem else self.patch**2 * self.num_channels
 
-    def problems(self) -> Problems:
-        """Yield (key, sentence) of every problem."""
-        yield from super().problems()
+    def joint_problems(self) -> Problems:
+        """Yield (key, sentence) of what does not go together."""
+        yield from super().joint_problems()
         yield from cuts(height=(self.height, self.patch), width=(self.width, self.patch))
-        if self.pixel_range == "imagenet" and self.num_channels != 3:
-            yield "pixel_range", f"imagenet is defined for 3 channels, got {self.num_channels}; use unit"
+        yield from _range_problems(self.pixel_range, self.num_channels)
         if self.conv_stem and self.patch != 1:
             yield "patch", f"must be 1 with conv_stem, got {self.patch}"
 
@@ -116,11 +115,12 @@ class VideoInput(TokenGrid):
         """Channels before the linear layer."""
         return self.patch_frames * self.patch**2 * self.num_channels
 
-    def problems(self) -> Problems:
-        """Yield (key, sentence) of every problem."""
-        yield from super().problems()
+    def joint_problems(self) -> Problems:
+        """Yield (key, sentence) of what does not go together."""
+        yield from super().joint_problems()
         sides = {"height": (self.height, self.patch), "width": (self.width, self.patch)}
         yield from cuts(num_frames=(self.num_frames, self.patch_frames), **sides)
+        yield from _range_problems(self.pixel_range, self.num_channels)
 
 
 @dataclass(frozen=True)
@@ -185,3 +185,13 @@ class FlowInput(TokenGrid):
     def frames_per_token(self) -> int:
         """Frames that a token shows."""
         return 1 if self.separate_frames else 2
+
+    def joint_problems(self) -> Problems:
+        """Yield (key, sentence) of what does not go together."""
+        yield from super().joint_problems()
+        yield from _range_problems(self.pixel_range, self.num_channels)
+
+
+def _range_problems(pixel_range: PixelRange, num_channels: int) -> Problems:
+    if pixel_range == "imagenet" and num_channels != 3:
+        yield "pixel_range", f"imagenet is defined for 3 channels, got {num_channels}; use unit"

@@ -14,7 +14,7 @@ from model.config import PerceiverConfig
 from model.config_outputs import LabelOutput, TextOutput
 from model.heads import GridHead, MeanHead, UpsamplingHead, head
 from model.inputs import Paddings, Tokens
-from model.parameters import Projection
+from model.parameters import ByName, Projection
 from model.queries import queries
 
 
@@ -29,7 +29,7 @@ class Decoder(nn.Module):
         super().__init__()
         chosen = config.outputs.chosen()
         widths = {name: config.query_width(output) for name, output in chosen.items()}
-        self.means = nn.ModuleDict(
+        self.means = ByName(
             {
                 name: MeanHead(config.latent_width, output.num_classes)
                 for name, output in chosen.items()
@@ -38,7 +38,7 @@ class Decoder(nn.Module):
         )
         asked = {name: output for name, output in chosen.items() if widths[name]}
         width, decoder = config.decoder_width, config.decoder
-        self.queries = nn.ModuleDict({name: queries(output, config) for name, output in asked.items()})
+        self.queries = ByName({name: queries(output, config) for name, output in asked.items()})
         self.paddings = Paddings({name: widths[name] for name in asked}, width)
         self.texts = frozenset(name for name, output in asked.items() if isinstance(output, TextOutput))
         if asked:
@@ -46,7 +46,7 @@ class Decoder(nn.Module):
             self.cross_attend = CrossAttend(width, config.latent_width, attention, config.gelu, query_residual=residual)
         self.project = Projection(width, decoder.output_width) if decoder.output_width else nn.Identity()
         row_width = decoder.output_width or width
-        self.heads = nn.ModuleDict({name: head(output, row_width, config, embedding) for name, output in asked.items()})
+        self.heads = ByName({name: head(output, row_width, config, embedding) for name, output in asked.items()})
 
     def forward(
         self,

@@ -10,9 +10,6 @@ separable  absorbed, for one grid with Fourier positions: tokens are not even pu
 from typing import Literal
 
 from model.config import PerceiverConfig
-from model.config_grids import PositionsConfig
-from model.config_inputs import SpectrogramInput
-from model.config_pixels import ImageInput, VideoInput
 
 Form = Literal["plain", "absorbed", "separable"]
 
@@ -41,40 +38,8 @@ def read_costs(config: PerceiverConfig) -> dict[Form, int]:
     costs: dict[Form, int] = {"plain": plain}
     moved = reads * 6 * N * C * (F + V)
     if config.cross_attend.num_heads == 1:
-        token_gradients = 4 * C if tokens_learn(config) else 0
+        token_gradients = 4 * C if config.tokens_learn else 0
         costs["absorbed"] = moved + reads * N * M * (10 * C + token_gradients + SOFTMAX_ELEMENT)
-    if not separable_problem(config):
+    if not config.separable_problem():
         costs["separable"] = moved + reads * N * M * SEPARABLE_ELEMENT
     return costs
-
-
-def form_problem(config: PerceiverConfig) -> str | None:
-    """Return why the form that the config asks for is impossible, if it is."""
-    if config.cross_attend_form in ("absorbed", "separable") and config.cross_attend.num_heads != 1:
-        return f"needs cross_attend.num_heads=1, got {config.cross_attend.num_heads}; use auto"
-    return separable_problem(config) if config.cross_attend_form == "separable" else None
-
-
-def separable_problem(config: PerceiverConfig) -> str | None:
-    """Return why tokens must be put together, if they must."""
-    if config.cross_attend.num_heads != 1:
-        return f"needs cross_attend.num_heads=1, got {config.cross_attend.num_heads}; use auto"
-    modalities = list(config.inputs.chosen().values())
-    if len(modalities) != 1 or not isinstance(modalities[0], ImageInput | VideoInput | SpectrogramInput):
-        return "needs one image, video or spectrogram and nothing beside it; use auto"
-    if modalities[0].positions.kind != "fourier":
-        return f"needs Fourier positions, got {modalities[0].positions.kind}; use auto"
-    if tokens_learn(config):
-        return "needs tokens without parameters: no projection, convolution or mask tokens; use auto"
-    return None
-
-
-def tokens_learn(config: PerceiverConfig) -> bool:
-    """Return whether the tokens depend on parameters, so that the backward pass must reach them."""
-    modalities = list(config.inputs.chosen().values())
-    if len(modalities) > 1 or config.mask_tokens:
-        return True
-    positions: PositionsConfig | None = getattr(modalities[0], "positions", None)
-    learned = positions is not None and positions.kind == "learned"
-    layers = getattr(modalities[0], "project_to", 0) or getattr(modalities[0], "conv_stem", False)
-    return bool(learned or layers or hasattr(modalities[0], "vocabulary"))

@@ -15,7 +15,7 @@ from model.config import PerceiverConfig
 from model.config_inputs import AnyInput
 from model.conv_stem import ConvStem, Total
 from model.forms import read_form
-from model.parameters import Table
+from model.parameters import ByName, Table
 from model.pixels import StemAdapter
 from model.positions import GridAdapter
 from model.token_sources import GridTokens
@@ -55,7 +55,7 @@ def known_valid(valid_BM: Bool[Tensor, "B M"]) -> Bool[Tensor, "B M"] | None:
     return None if valid_BM.device.type == "cpu" and not tracing and valid_BM.all() else valid_BM
 
 
-class Paddings(nn.ModuleDict):
+class Paddings(ByName):
     """Learned vectors that bring tokens or queries of several kinds to one width; they also tell the kinds apart."""
 
     def __init__(self, widths: dict[str, int], width: int) -> None:
@@ -77,11 +77,11 @@ class Inputs(nn.Module):
         super().__init__()
         self.modalities = config.inputs.chosen()
         self.separable = read_form(config) == "separable"
-        self.adapters = nn.ModuleDict({name: adapter(modality) for name, modality in self.modalities.items()})
+        self.adapters = ByName({name: adapter(modality) for name, modality in self.modalities.items()})
         widths = {name: modality.token_width for name, modality in self.modalities.items()}
         self.paddings = Paddings(widths, config.token_width)
         masks = self.modalities if config.mask_tokens else ()
-        self.mask_tokens = nn.ModuleDict({name: Table(1, config.token_width) for name in masks})
+        self.mask_tokens = ByName({name: Table(1, config.token_width) for name in masks})
         self.stemmed = [name for name, modality in self.modalities.items() if getattr(modality, "conv_stem", False)]
 
     def observe(self, inputs: dict[str, Tensor], lengths: dict[str, Tensor], dtype: torch.dtype, total: Total) -> None:

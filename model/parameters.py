@@ -72,6 +72,15 @@ class Convolution(nn.Conv2d):
         truncated_normal_(self.weight, self.weight[0].numel() ** -0.5, generator)
 
 
+class ByName(nn.ModuleDict):
+    """Modules by names that users choose: PyTorch's own refuses names of its methods, such as "type" and "values"."""
+
+    def add_module(self, name: str, module: nn.Module | None) -> None:
+        """Add a module."""
+        assert module is not None
+        self._modules[name] = module
+
+
 def draw_parameters(network: nn.Module, seed: int) -> None:
     """Fill every parameter of the network from the seed, in the order of its modules."""
     generator = torch.Generator().manual_seed(seed)

@@ -11,7 +11,6 @@ from model.config import PerceiverConfig
 from model.conv_stem import Total
 from model.decoders import Decoder
 from model.encoder import Encoder
-from model.forms import form_problem
 from model.inputs import Inputs
 from model.parameters import draw_parameters
 
@@ -22,8 +21,6 @@ class Perceiver(nn.Module):
     def __init__(self, config: PerceiverConfig, *, seed: int) -> None:
         super().__init__()
         problems = [f"{key}: {sentence}" for key, sentence in config.problems()]
-        if not problems and (sentence := form_problem(config)):
-            problems = [f"cross_attend_form: {sentence}"]
         if problems:
             raise ValueError("\n".join(problems))
         self.config = config

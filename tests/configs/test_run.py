@@ -95,6 +95,63 @@ def test_a_text_length_that_the_network_does_not_have_is_a_contradiction(valid: 
     assert "reads arrays of shape (9,), but data.text delivers (7,)" in problem
 
 
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        (
+            "model.inputs.image.height=30",
+            "model.inputs.image = {...}: reads arrays of shape (30, 8, 3), but data.image delivers (8, 8, 3); "
+            "make the two agree",
+        ),
+        (
+            "model.self_attend.num_heads=7",
+            "model.self_attend.num_heads = 7: must divide 64, the channels of a latent vector; change it, or set "
+            "qk_width to a multiple of it",
+        ),
+        (
+            "model.inputs.label.num_classes=3",
+            "model.inputs.label = {...}: no data has it: a class is an input only of networks that programs call; "
+            "leave it out",
+        ),
+        (
+            "model.inputs.spectrogram.num_bins=3",
+            "model.inputs.spectrogram = {...}: no data has it: data.audio.log_mel delivers frames of bins; set that, "
+            "and model.inputs.audio with num_samples as its frames and num_channels as its bins in this one's place",
+        ),
+        (
+            "model.decoder.output_width=8",
+            "model.decoder.output_width = 8: has no meaning where no output is read by queries; leave it out, or set "
+            "outputs.label.pooling=query",
+        ),
+        (
+            "model.inputs.video.num_channels=1",
+            "model.inputs.video = {...}: reads arrays of shape (2, 16, 16, 1), but data.video delivers (2, 16, 16, 3); "
+            "make the two agree",
+        ),
+    ],
+)
+def test_a_network_that_cannot_be_is_told_in_one_sentence_of_what_was_typed(override: str, sentence: str) -> None:
+    digits = Path(__file__).parents[2] / "configs" / "digits.yaml"
+    (problem,) = problems_of(digits, override)
+    key, _, told = sentence.partition(" = {...}")
+    assert problem.startswith(key)
+    assert problem.endswith(told or sentence)
+    # A default that nobody typed.
+    assert "learned_width" not in problem
+
+
+def test_the_spectrogram_that_is_named_as_a_remedy_exists() -> None:
+    digits = Path(__file__).parents[2] / "configs" / "digits.yaml"
+    run = load(
+        digits,
+        ["data.audio.log_mel={}", "model.inputs.audio.patch=1"]
+        + [f"model.inputs.audio.{key}" for key in ("num_samples=20", "num_channels=40")],
+    )
+    assert run.model.inputs.audio is not None
+    assert run.data.audio is not None
+    assert run.model.inputs.audio.shape == run.data.audio.shape
+
+
 def test_a_config_of_another_version_is_refused(valid: Path) -> None:
     (problem,) = problems_of(valid, "version=7")
     assert problem.startswith("version = 7: this release reads version 1")

@@ -1,0 +1,157 @@
+"""Random configurations: each is refused in sentences, or is a network that answers and learns."""
+
+import dataclasses
+import random
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from model import plan as planning
+from model.config import PerceiverConfig
+from model.config_attention import AttentionConfig
+from model.config_grids import PositionsConfig
+from model.config_inputs import (
+    AnyInput,
+    AudioInput,
+    InputsConfig,
+    LabelInput,
+    PointsInput,
+    SpectrogramInput,
+    TextInput,
+)
+from model.config_outputs import DecoderConfig, FlowOutput, GridOutput, LabelOutput, OutputsConfig, TextOutput
+from model.config_pixels import FlowInput, ImageInput, VideoInput
+from model.perceiver import Perceiver
+
+NUMBERS = (0, -1, -7)
+RATES = (0.0, -1.0, float("nan"), float("inf"))
+SHAPES = ((), (0,), (-1, 2), (3,), (1, 1), (2, 3), (4, 5, 6))
+LABELS = ("other", "type", "values", "train", "x.y", "", "label", "text")
+WORDS = {
+    "kind": ("fourier", "learned", "none"),
+    "pixel_range": ("unit", "centred", "imagenet"),
+    "pooling": ("mean", "query"),
+    "arrangement": ("interleaved", "at_start"),
+    "gelu": ("tanh", "erf"),
+    "cross_attend_form": ("auto", "plain", "absorbed", "separable"),
+    "activation_checkpointing": ("none", "blocks", "layers", "selective", "offload"),
+}
+BASE: dict[str, Any] = {
+    "num_latents": 3,
+    "latent_width": 12,
+    "num_cross_attends": 2,
+    "num_blocks": 2,
+    "layers_per_block": 1,
+    "self_attend": AttentionConfig(num_heads=2),
+    "cross_attend": AttentionConfig(qk_width=12),
+}
+
+
+def inputs(draw: random.Random) -> InputsConfig:
+    bands = PositionsConfig(num_bands=2)
+    every = {
+        "audio": AudioInput(
+            num_samples=12, num_channels=draw.choice((1, 2)), patch=draw.choice((1, 3)), positions=bands
+        ),
+        "flow": FlowInput(height=5, width=6, conv_stem=draw.random() < 0.3, project_to=4, positions=bands),
+        "image": ImageInput(height=4, width=6, patch=draw.choice((1, 2)), positions=bands),
+        "label": LabelInput(num_classes=3),
+        "points": PointsInput(num_points=5, num_bands=2, max_frequency=4.0),
+        "spectrogram": SpectrogramInput(num_frames=4, num_bins=3, positions=bands),
+        "text": TextInput(max_tokens=6, embedding_width=10),
+        "video": VideoInput(num_frames=2, height=4, width=4, patch=2, positions=bands),
+    }
+    names = draw.sample(sorted(every), draw.choice((1, 1, 1, 2, 3)))
+    return InputsConfig(**{name: every[name] for name in names})  # type: ignore[arg-type]  # each its own
+
+
+def outputs(draw: random.Random, read: InputsConfig) -> OutputsConfig:
+    label = LabelOutput(num_classes=3, pooling=draw.choice(("mean", "query")))
+    grid = GridOutput(shape=(2, 3), num_channels=2, positions=PositionsConfig(num_bands=2))
+    return OutputsConfig(
+        label=None if draw.random() < 0.2 else label,
+        labels={draw.choice(LABELS): label} if draw.random() < 0.3 else {},
+        text=TextOutput() if read.text and draw.random() < 0.3 else None,
+        flow=FlowOutput() if read.flow and draw.random() < 0.5 else None,
+        image=grid if draw.random() < 0.2 else None,
+    )
+
+
+def changed(value: Any, draw: random.Random) -> Any:  # noqa: ANN401  # any dataclass of a config
+    """The same dataclass with one of its fields, or of those inside it, at another value."""
+    name = draw.choice([field.name for field in dataclasses.fields(value)])
+    before = getattr(value, name)
+    options: tuple[Any, ...] = (before,)
+    if dataclasses.is_dataclass(before):
+        options = (changed(before, draw),)
+    elif isinstance(before, bool):
+        options = (not before,)
+    elif isinstance(before, int):
+        options = (*NUMBERS, before + 1, before * 2, 5)
+    elif isinstance(before, float):
+        options = RATES
+    elif isinstance(before, tuple):
+        options = SHAPES
+    elif isinstance(before, str):
+        options = WORDS[name]
+    return dataclasses.replace(value, **{name: draw.choice(options)}) if name != "compile" else value
+
+
+def drawn(seed: int) -> PerceiverConfig:
+    """A small network with none, one or several fields out of place."""
+    draw = random.Random(seed)
+    read = inputs(draw)
+    config = PerceiverConfig(inputs=read, outputs=outputs(draw, read), decoder=DecoderConfig(), **BASE)
+    for _ in range(draw.choice((0, 1, 1, 2, 4))):
+        config = changed(config, draw)
+    return config
+
+
+def example(modality: AnyInput) -> Tensor:
+    shape = (2, *modality.shape)
+    if isinstance(modality, TextInput):
+        return torch.zeros(shape, dtype=torch.int64)
+    if isinstance(modality, LabelInput):
+        return torch.full(shape, -1)
+    return torch.zeros(shape, dtype=torch.uint8) if hasattr(modality, "pixel_range") else torch.rand(shape)
+
+
+def holds(config: PerceiverConfig) -> bool:
+    """Check the claim for one configuration; return whether it is a network."""
+    problems = list(config.problems())
+    for key, sentence in problems:
+        assert all(part not in f"{key} {sentence}" for part in ("\n", "Config(", "Input(", "Output(")), (key, sentence)
+    if problems:
+        with pytest.raises(ValueError, match=": "):
+            Perceiver(config, seed=0)
+        return False
+    network = Perceiver(config, seed=0)
+    planning.plan(config, device=planning.Device(2**30, 1e12))
+    values = {name: example(modality) for name, modality in config.inputs.chosen().items()}
+    answers = network(values)
+    assert answers.keys() == config.outputs.chosen().keys()
+    assert all(answer.isfinite().all() for answer in answers.values())
+    torch.stack([answer.sum() for answer in answers.values()]).sum().backward()
+    # A mask token learns where tokens are hidden.
+    unmoved = [name for name, parameter in network.named_parameters() if parameter.grad is None]
+    assert all("mask_tokens" in name for name in unmoved), unmoved
+    return True
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_configuration_is_refused_in_sentences_or_is_a_network(seed: int) -> None:
+    holds(drawn(seed))
+
+
+@pytest.mark.slow
+def test_two_thousand_configurations_are_refused_in_sentences_or_are_networks() -> None:
+    networks = 0
+    for seed in range(2_000):
+        try:
+            networks += holds(drawn(seed))
+        except Exception as error:
+            raise AssertionError(f"seed {seed}: {drawn(seed)}") from error
+    # Both kinds are many.
+    assert 500 < networks < 1_500
