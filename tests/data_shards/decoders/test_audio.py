@@ -93,6 +93,16 @@ def test_decoding_ends_at_the_limit_whatever_the_header_says(monkeypatch: pytest
         assert "1310" in str(refused.value), "two blocks were enough to know it"
 
 
+@pytest.mark.parametrize("kind", ["FLAC", "MP3", "OGG", "WAV"])
+def test_the_limit_is_of_all_channels_together(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    data = encode(STEREO, kind)
+    monkeypatch.setattr(decoder, "MAX_SAMPLES", 8_000)
+    assert len(audio(data)[0]) == 4_000
+    monkeypatch.setattr(decoder, "MAX_SAMPLES", 7_999)
+    with pytest.raises(ValueError, match="at most 7999 are decoded"):
+        audio(data)
+
+
 @pytest.mark.parametrize("subtype", ["IMA_ADPCM", "MS_ADPCM", "ULAW", "ALAW", "GSM610"])
 def test_a_coded_wav_is_read(subtype: str) -> None:
     samples, rate = audio(encode(TONE, "WAV", 8_000, subtype))
@@ -133,6 +143,6 @@ def test_a_rate_that_no_recorder_has_is_refused(rate: int) -> None:
 
 
 def test_a_file_of_no_sound_is_refused() -> None:
-    for data in (b"", b"ID3", b"\xff\xfb", b"OggS", b"no sound at all"):
+    for data in (b"", b"\xff", b"ID3", b"\xff\xfb", b"OggS", b"no sound at all"):
         with pytest.raises(ValueError, match=r"sound|MP3"):
             audio(data)

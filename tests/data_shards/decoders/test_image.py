@@ -40,6 +40,20 @@ def test_every_mode_becomes_red_green_blue(picture: Image.Image, mode: str) -> N
     assert pixels(encode(picture.convert(mode), kind)).shape == (5, 7, 3)
 
 
+@pytest.mark.parametrize("mode", ["P", "RGB", "L"])
+@pytest.mark.parametrize("transparency", [0, bytes([0, 128, 255])])
+def test_transparent_pixels_keep_their_colour(mode: str, transparency: int | bytes) -> None:
+    picture = Image.new(mode, (3, 2), 0)
+    if mode == "P":
+        picture.putpalette([200, 100, 50] * 3)
+    if mode == "RGB":
+        transparency = (0, 0, 0)  # type: ignore[assignment]
+    elif mode == "L":
+        transparency = 0
+    expected = [200, 100, 50] if mode == "P" else [0, 0, 0]
+    assert pixels(encode(picture, transparency=transparency)).reshape(-1, 3).tolist() == [expected] * 6
+
+
 def test_sixteen_bits_of_grey_are_scaled_not_clipped() -> None:
     grey = Image.fromarray(np.array([[0, 257, 0x8080, 0xFFFF]], np.uint16))
     assert pixels(encode(grey))[0, :, 0].tolist() == [0, 1, 128, 255]

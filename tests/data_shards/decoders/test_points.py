@@ -47,6 +47,10 @@ def test_what_is_wrong_with_a_cloud_is_said(data: bytes, sentence: str) -> None:
         points(data)
 
 
+def test_a_mesh_gives_points_of_its_surface() -> None:
+    assert points(b"OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n").shape == (2048, 3)
+
+
 def with_header(header: str) -> bytes:
     """A .npy file of no numbers."""
     return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()

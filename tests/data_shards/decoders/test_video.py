@@ -1,6 +1,8 @@
 import io
 import struct
+import tempfile
 import tracemalloc
+from pathlib import Path
 
 import av
 import numpy as np
@@ -11,16 +13,17 @@ from data_shards.decoders import video as decoder
 from data_shards.decoders.video import shape, video
 
 
-def encode(frames: np.ndarray, kind: str = "mp4", codec: str = "mpeg4", **options: str) -> bytes:
-    file = io.BytesIO()
-    with av.open(file, "w", format=kind) as container:
-        stream = container.add_stream(codec, rate=10, options=options)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode(None))
-    return file.getvalue()
+def encode(frames: np.ndarray, kind: str = "mp4", codec: str = "mpeg4", movflags: str = "", **options: str) -> bytes:
+    with tempfile.NamedTemporaryFile() as file:
+        # By its name: what puts the header first opens the file once more.
+        with av.open(file.name, "w", format=kind, container_options={"movflags": movflags} if movflags else {}) as out:
+            stream = out.add_stream(codec, rate=10, options=options)
+            stream.height, stream.width = frames.shape[1:3]
+            stream.pix_fmt = "yuv420p"
+            for frame in frames:
+                out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            out.mux(stream.encode(None))
+        return Path(file.name).read_bytes()
 
 
 # Each frame one grey, so that a frame is known by its brightness whatever the codec does to edges.
@@ -57,9 +60,27 @@ def test_a_clip_cut_short_is_refused(cut: int) -> None:
         video(encode(CLIP)[:cut])
 
 
+@pytest.mark.parametrize("kept", [0.6, 0.9])
+def test_a_clip_whose_header_came_first_is_refused_where_it_is_cut(kept: float) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, CLIP.shape, np.uint8)
+    data = encode(noise, movflags="faststart")
+    assert data.index(b"moov") < data.index(b"mdat")
+    with pytest.raises(ValueError, match=r"video claims 12 frames, \d+ are there|corrupt video"):
+        video(data[: int(len(data) * kept)])
+
+
+def test_a_fragmented_clip_is_whole() -> None:
+    assert brightness(video(encode(CLIP, movflags="frag_every_frame+empty_moov"))) == list(range(12))
+
+
+@pytest.mark.parametrize("kind", ["mp4", "matroska", "avi"])
+def test_a_clip_of_one_frame_is_one(kind: str) -> None:
+    assert video(encode(CLIP[:1], kind)).shape == (1, 32, 48, 3)
+
+
 def test_a_sound_file_is_no_video() -> None:
-    with pytest.raises(ValueError, match="video"):
-        video(b"RIFF" + bytes(100))
+    with pytest.raises(ValueError, match="not a video"):
+        video(b"RIFF\0\0\0\0WAVE" + bytes(100))
 
 
 def brightness(frames: np.ndarray) -> list[int]:

@@ -266,3 +266,13 @@ def test_large_motion_below_the_formats_unknown_is_known() -> None:
     motion = np.full((12, 20, 2), 9.9e8, np.float32)
     _, found = flow.fit({**PAIR, "flo": flo(motion)}, FlowConfig(12, 20), None)
     np.testing.assert_array_equal(found, motion)
+
+
+def test_training_draws_the_frame_of_each_part() -> None:
+    every, _ = video.fit(CLIP, VideoConfig(8, 16, 16), None)
+    seen = {seed: video.fit(CLIP, VideoConfig(4, 16, 16), np.random.default_rng(seed))[0] for seed in SEEDS}
+    for part in range(4):
+        drawn = {
+            number for frames in seen.values() for number in range(8) if np.array_equal(frames[part], every[number])
+        }
+        assert drawn == {2 * part, 2 * part + 1}
