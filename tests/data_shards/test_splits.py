@@ -49,6 +49,14 @@ def test_a_class_of_a_further_label_keeps_a_sample_to_train_on() -> None:
     assert train == set(range(11))
 
 
+@pytest.mark.parametrize(("num_rows", "share", "expected"), [(3, 0.5, 2), (10, 0.25, 3), (7, 0.1, 1), (100, 0.01, 1)])
+def test_a_share_is_rounded_to_the_nearest_number(num_rows: int, share: float, expected: int) -> None:
+    split = with_test_share(rows(*[0] * num_rows), share, 0)
+    assert sum(row.split == "test" for row in split) == expected
+    with pytest.raises(ValueError, match=r"--test-share 0\.1 of 4 samples is none; give a larger share"):
+        with_test_share(rows(0, 0, 0, 0), 0.1, 0)
+
+
 def test_another_seed_sets_other_samples_aside() -> None:
     given_rows = rows(*[0, 1] * 50)
     chosen = [{row.line for row in with_test_share(given_rows, 0.2, seed) if row.split == "test"} for seed in (0, 0, 1)]
