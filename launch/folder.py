@@ -126,16 +126,20 @@ class RunFolder:
         """Make the folder; ValueError if it holds something else or cannot be written."""
         self.refuse_foreign()
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            for folder in (self.checkpoints_folder, self.tensorboard_folder, self.logs_folder, self.pictures_folder):
-                folder.mkdir(exist_ok=True)
-            probe = self.path / f".writable.{os.getpid()}"
-            probe.write_bytes(b"")
-            probe.unlink()
+            self.make()
         except OSError as error:
             raise ValueError(
                 f"{self.path}: cannot be written ({error.strerror}); choose another --run folder or mend its rights"
             ) from error
+
+    def make(self) -> None:
+        """Make the folder and its parts; OSError if it cannot be written."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        for folder in (self.checkpoints_folder, self.tensorboard_folder, self.logs_folder, self.pictures_folder):
+            folder.mkdir(exist_ok=True)
+        probe = self.path / f".writable.{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
 
     def check_space(self) -> None:
         """Raise ValueError where the disk takes no more: a start keeps records before it makes its first step."""

@@ -1,5 +1,6 @@
 """A run's folder is made, or is found to hold the same run."""
 
+import errno
 import os
 import shutil
 import socket
@@ -86,6 +87,8 @@ def _publish(config: RunConfig, folder: RunFolder, more: Callable[[RunFolder], N
         if folder.path.is_dir():
             _publish_inside(config, folder, more)
             return
+        if folder.path.parent.is_file():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         folder.path.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(folder.path.parent)
         beside = RunFolder(folder.path.with_name(hidden_name(os.getpid())))
@@ -117,7 +120,7 @@ def _publish_inside(config: RunConfig, folder: RunFolder, more: Callable[[RunFol
 
 
 def _fill(config: RunConfig, folder: RunFolder, more: Callable[[RunFolder], None]) -> None:
-    folder.create()
+    folder.make()
     freeze(folder.code_folder)
     more(folder)
     _write_config(config, folder)

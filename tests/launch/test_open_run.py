@@ -163,6 +163,15 @@ def test_a_disk_that_is_full_while_the_folder_is_made_is_told_and_leaves_nothing
     open_run(config, RunFolder(tmp_path / "run"))
 
 
+@pytest.mark.parametrize("below", ["run", "deep/run"])
+def test_a_place_that_cannot_be_written_is_named_as_it_was_asked_for(
+    config: RunConfig, tmp_path: Path, below: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=rf"file/{below}: cannot be written \(Not a directory\)"):
+        open_run(config, RunFolder(tmp_path / "file" / below))
+
+
 def test_of_two_first_starts_one_makes_the_run_and_the_other_is_told(config: RunConfig, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
 
