@@ -110,6 +110,8 @@ def _checked_stream(container: InputContainer) -> av.VideoStream:
 def _packets(container: InputContainer, stream: av.VideoStream) -> Packets:
     packets, num_bytes = [], 0
     for packet in container.demux(stream):
+        if packet.is_corrupt:
+            raise ValueError("clip ends in the middle of a frame")
         packets.append(packet)
         num_bytes += packet.size
         if num_bytes > MAX_CLIP_BYTES:

@@ -60,12 +60,12 @@ def test_a_clip_cut_short_is_refused(cut: int) -> None:
         video(encode(CLIP)[:cut])
 
 
-@pytest.mark.parametrize("kept", [0.6, 0.9])
+@pytest.mark.parametrize("kept", [0.6, 0.9, 0.999])
 def test_a_clip_whose_header_came_first_is_refused_where_it_is_cut(kept: float) -> None:
     noise = np.random.default_rng(0).integers(0, 256, CLIP.shape, np.uint8)
     data = encode(noise, movflags="faststart")
     assert data.index(b"moov") < data.index(b"mdat")
-    with pytest.raises(ValueError, match=r"video claims 12 frames, \d+ are there|corrupt video"):
+    with pytest.raises(ValueError, match=r"video claims 12 frames, \d+ are there|ends in the middle of a frame"):
         video(data[: int(len(data) * kept)])
 
 
