@@ -104,8 +104,8 @@ def is_finished(folder: RunFolder, config: RunConfig) -> bool:
 def _refuse_finished(folder: RunFolder, config: RunConfig) -> None:
     if is_finished(folder, config):
         raise ValueError(
-            f"{folder.path}: is finished at step {config.train.steps}; to train on from there make another run: "
-            f"perceiver fork {as_typed(folder.path)} NEW train.steps={2 * config.train.steps}"
+            f"{folder.path}: is finished at step {attempts.newest_step(folder)}; to train on from there make another "
+            f"run: perceiver fork {as_typed(folder.path)} NEW train.steps={2 * attempts.newest_step(folder)}"
         )
 
 
