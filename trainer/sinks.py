@@ -73,10 +73,10 @@ class JsonLines:
 def append_event(path: Path, step: int, message: str) -> None:
     """Add an event to the JSON lines of a run that nobody trains in."""
     with path.open("a+b") as file:
-        # The last line is half a line where its writer was killed.
-        file.seek(max(file.tell() - 1, 0))
-        separator = b"" if file.read() in (b"", b"\n") else b"\n"
-        file.write(separator + json.dumps({"kind": "event", "step": step, "message": message}).encode() + b"\n")
+        file.seek(0)
+        # Half a line at the end is of a process that was killed while it wrote.
+        file.truncate(file.read().rfind(b"\n") + 1)
+        file.write(json.dumps({"kind": "event", "step": step, "message": message}).encode() + b"\n")
 
 
 class TensorBoard:
