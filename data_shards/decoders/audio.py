@@ -7,7 +7,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from data_shards.decoders.wav import coding, wav
+from data_shards.decoders.wav import chunks_of, coding, wav
 
 try:
     import miniaudio
@@ -65,11 +65,13 @@ def _decoded(view: memoryview) -> Channels:
     # Any format may follow a tag of ID3, though MP3 mostly does.
     untagged = _without_id3(view)
     start = bytes(untagged[:4])
-    if start == b"RIFF" and coding(untagged) not in _CODED_WAV:
-        return wav(untagged, MAX_SAMPLES)
+    if start == b"RIFF":
+        chunks = chunks_of(untagged)
+        is_plain = coding(chunks) not in _CODED_WAV
+        return wav(chunks, MAX_SAMPLES) if is_plain else _by_libsndfile(bytes(untagged), "WAV")
     if start == b"fLaC":
         return _flac(bytes(untagged)) if miniaudio is not None else _by_libsndfile(bytes(untagged), "FLAC")
-    if start in (b"RIFF", b"RIFX", b"RF64"):
+    if start in (b"RIFX", b"RF64"):
         return _by_libsndfile(bytes(untagged), "WAV")
     if start == b"OggS":
         return _by_libsndfile(bytes(untagged), "Ogg")

@@ -1,6 +1,7 @@
 """WAV files by hand: a hundred times as fast as the general libraries, which matters for short recordings."""
 
 import struct
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -11,38 +12,7 @@ UNKNOWN_LENGTH: Final = 0xFFFFFFFF
 """Written by programs that stream into a pipe: the chunk goes on to the end of the file."""
 
 
-def coding(view: memoryview) -> int:
-    """Return the number of the coding of a file's samples: 1 is PCM, 3 is float; ValueError where it has none."""
-    header = _chunks(view).get(b"fmt ", b"")
-    if len(header) < 16:
-        raise ValueError("WAV file without a complete format chunk")
-    (kind,) = struct.unpack_from("<H", header)
-    if kind == EXTENSIBLE and len(header) >= 26:
-        (kind,) = struct.unpack_from("<H", header, 24)
-    return int(kind)
-
-
-def wav(view: memoryview, max_samples: int) -> tuple[NDArray[np.float32], int]:
-    """Return (samples (S, channels) of full scale 1, samples per second) of a file of PCM or float samples.
-
-    Raises ValueError where the file is not whole, or has more than `max_samples`, all channels together.
-    """
-    kind, chunks = coding(view), _chunks(view)
-    if kind not in (1, 3):
-        raise ValueError(f"WAV of kind {kind} is not supported; convert it to 16-bit PCM")
-    if b"data" not in chunks:
-        raise ValueError("WAV file without a data chunk")
-    _, num_channels, rate, _, frame_bytes, bits = struct.unpack_from("<HHIIHH", chunks[b"fmt "])
-    if min(num_channels, rate, frame_bytes) == 0 or frame_bytes != num_channels * bits // 8:
-        raise ValueError(f"WAV header contradicts itself ({num_channels} channels of {bits} bits, {rate} Hz)")
-    payload = chunks[b"data"]
-    if len(payload) * 8 // bits > max_samples:
-        raise ValueError(f"WAV of {len(payload) * 8 // bits} samples; at most {max_samples} are decoded")
-    flat = _to_float(payload[: len(payload) - len(payload) % frame_bytes], kind, bits)
-    return flat.reshape(-1, num_channels), rate
-
-
-def _chunks(view: memoryview) -> dict[bytes, memoryview]:
+def chunks_of(view: memoryview) -> dict[bytes, memoryview]:
     """Return the first chunk of each name; ValueError where one claims more bytes than there are."""
     chunks: dict[bytes, memoryview] = {}
     position = 12
@@ -57,6 +27,37 @@ def _chunks(view: memoryview) -> dict[bytes, memoryview]:
         chunks.setdefault(name, view[start : start + length])
         position = start + length + length % 2
     return chunks
+
+
+def coding(chunks: Mapping[bytes, memoryview]) -> int:
+    """Return the number of the coding of a file's samples: 1 is PCM, 3 is float; ValueError where it has none."""
+    header = chunks.get(b"fmt ", b"")
+    if len(header) < 16:
+        raise ValueError("WAV file without a complete format chunk")
+    (kind,) = struct.unpack_from("<H", header)
+    if kind == EXTENSIBLE and len(header) >= 26:
+        (kind,) = struct.unpack_from("<H", header, 24)
+    return int(kind)
+
+
+def wav(chunks: Mapping[bytes, memoryview], max_samples: int) -> tuple[NDArray[np.float32], int]:
+    """Return (samples (S, channels) of full scale 1, samples per second) of a file of PCM or float samples.
+
+    Raises ValueError where the file is not whole, or has more than `max_samples`, all channels together.
+    """
+    kind = coding(chunks)
+    if kind not in (1, 3):
+        raise ValueError(f"WAV of kind {kind} is not supported; convert it to 16-bit PCM")
+    if b"data" not in chunks:
+        raise ValueError("WAV file without a data chunk")
+    _, num_channels, rate, _, frame_bytes, bits = struct.unpack_from("<HHIIHH", chunks[b"fmt "])
+    if min(num_channels, rate, frame_bytes) == 0 or frame_bytes != num_channels * bits // 8:
+        raise ValueError(f"WAV header contradicts itself ({num_channels} channels of {bits} bits, {rate} Hz)")
+    payload = chunks[b"data"]
+    if len(payload) * 8 // bits > max_samples:
+        raise ValueError(f"WAV of {len(payload) * 8 // bits} samples; at most {max_samples} are decoded")
+    flat = _to_float(payload[: len(payload) - len(payload) % frame_bytes], kind, bits)
+    return flat.reshape(-1, num_channels), rate
 
 
 def _to_float(payload: memoryview, kind: int, bits: int) -> NDArray[np.float32]:
