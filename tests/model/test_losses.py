@@ -1,6 +1,10 @@
 """Losses are sums whose counts are explicit."""
 
+from collections.abc import Callable
+
+import pytest
 import torch
+from torch import Tensor
 
 from model.losses import (
     absolute_error_sum,
@@ -30,9 +34,38 @@ def test_a_sample_without_a_label_has_no_loss_and_no_gradient() -> None:
     assert logits.grad[1].any()
 
 
-def test_half_precision_logits_are_summed_in_float32() -> None:
-    loss = cross_entropy_sum(torch.zeros(2, 4, dtype=torch.bfloat16), torch.tensor([0, 1]), torch.ones(2))
-    assert loss.dtype == torch.float32
+HALF = torch.randn(3, 5, 4, 2, generator=torch.Generator().manual_seed(0)) * 3
+WEIGHTS = torch.tensor([1.0, 2.0, 0.5])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda said: cross_entropy_sum(said[:, :, 0, 0], torch.tensor([0, 3, 4]), WEIGHTS, smoothing=0.1),
+        lambda said: soft_cross_entropy_sum(said[:, :, 0, 0], torch.eye(5)[:3], WEIGHTS),
+        lambda said: binary_cross_entropy_sum(said[:, :, 0, 0], torch.eye(5)[:3], WEIGHTS),
+        lambda said: end_point_error_sum(said, (HALF.flip(0) + 0.01), WEIGHTS),
+    ],
+    ids=["cross entropy", "soft cross entropy", "binary cross entropy", "end point error"],
+)
+def test_losses_of_answers_in_half_precision_are_computed_in_float32(
+    loss: Callable[[Tensor], Tensor], dtype: torch.dtype
+) -> None:
+    said = HALF.to(dtype)
+    found, expected = loss(said), loss(said.double())
+    assert found.dtype == torch.float32
+    # float32 keeps 7 digits, half precision 3; targets in half precision are as exact in both.
+    torch.testing.assert_close(found.double(), expected.double(), rtol=2e-6, atol=0, check_dtype=False)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_error_of_values_and_targets_in_half_precision_is_their_difference_in_float32(dtype: torch.dtype) -> None:
+    values, targets = HALF.to(dtype), (HALF.flip(0) * 1.7).to(dtype)
+    expected = ((values.double() - targets.double()).abs().flatten(1).mean(dim=1) * WEIGHTS).sum()
+    torch.testing.assert_close(
+        absolute_error_sum(values, targets, WEIGHTS).double(), expected, rtol=2e-6, atol=0, check_dtype=False
+    )
 
 
 def test_soft_targets_that_are_one_class_give_the_cross_entropy() -> None:
@@ -62,7 +95,10 @@ def test_errors_of_grids_are_means_over_a_sample_and_sums_over_samples() -> None
 
 
 def test_motion_that_is_unknown_counts_nowhere() -> None:
-    said = torch.zeros(3, 2, 2, 2, requires_grad=True)
+    said = torch.zeros(3, 2, 2, 2)
+    # What is said of unknown motion is far from anything that may stand in its place.
+    said[0, 0], said[1] = 100.0, 100.0
+    said.requires_grad_()
     target = torch.tensor([3.0, 4.0]).expand(3, 2, 2, 2).clone()
     target[0, 0], target[1] = torch.nan, torch.nan
     error = end_point_error_sum(said, target, torch.ones(3))

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 import model.cpu_attention
 from model.attention import CrossAttend, SelfAttend, attend, normalised, padded_heads
 from model.config_attention import AttentionConfig
+from model.config_grids import PositionsConfig
 from model.parameters import draw_parameters
-from model.positions import fourier_features, grid_places
+from model.positions import Positions, axis_features, fourier_features, grid_places
 
 # Sums of some hundred float64 terms in another order.
 TOLERANCE = 1e-12
@@ -178,3 +179,19 @@ def test_bfloat16_attention_is_that_of_float64_to_its_precision(
     for mine, theirs in zip(half, exact, strict=True):
         assert mine.grad is not None
         torch.testing.assert_close(mine.grad.double(), theirs.grad, rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_tables_of_positions_have_the_precision_of_the_network(dtype: torch.dtype) -> None:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        positions = Positions(PositionsConfig(num_bands=8, max_resolution=(40, 56)), (5, 7))
+    finally:
+        torch.set_default_dtype(before)
+    assert {table.dtype for table in positions.axis_tables} == {dtype}
+    exact = axis_features((5, 7), 8, (40.0, 56.0), dtype=torch.float64)
+    # An angle of 28 half turns in float32 has an error of 1e-5.
+    tolerance = 1e-5 if dtype == torch.float32 else 0.0
+    for found, expected in zip(positions.axis_tables, exact, strict=True):
+        torch.testing.assert_close(found.double(), expected, rtol=0, atol=tolerance)

@@ -121,3 +121,36 @@ def test_large_scores_do_not_overflow() -> None:
     queries, tokens = 1e3 * random(1, 2, 8), random(1, 11, 8, seed=1)
     out = read_tokens(queries, DenseTokens(tokens))
     torch.testing.assert_close(out, plain(queries, tokens, None), rtol=0, atol=1e-10)
+
+
+def test_no_graph_of_the_tokens_is_kept_for_the_backward_pass() -> None:
+    tokens = (random(2, 11, 8).requires_grad_() * 2).float()
+    source = DenseTokens(tokens)
+    out = read_tokens(random(2, 5, 8).float(), source)
+    assert not source.values_BMC.requires_grad
+    assert not out.requires_grad
+    # It is a view: detaching copies nothing.
+    assert source.values_BMC.data_ptr() == tokens.data_ptr()
+
+
+@pytest.mark.parametrize(("num_queries", "num_tokens"), [(7, 300_000), (600, 3_000), (2_000, 2_000)])
+def test_scores_of_one_tile_are_all_that_is_held_at_once(num_queries: int, num_tokens: int) -> None:
+    source = DenseTokens(torch.zeros(3, num_tokens, 1))
+    groups = list(model.tiled._tiles(source, torch.zeros(3, num_queries, 1)))
+    assert num_queries * num_tokens > 2**19
+    for samples, tiles, scratch in groups:
+        longest = max(tile.stop - tile.start for tile in tiles)
+        assert (samples.stop - samples.start) * num_queries * longest <= scratch.shape[1] <= 2**19
+        assert [tile.start for tile in tiles] == [0, *(tile.stop for tile in tiles[:-1])]
+        assert tiles[-1].stop == num_tokens
+    assert [samples.start for samples, _, _ in groups] == [0, *(samples.stop for samples, _, _ in groups[:-1])]
+
+
+def test_a_tile_of_a_grid_has_an_odd_number_of_rows() -> None:
+    """Rows of scores that lie whole pages apart make products of few channels four times slower."""
+    grid, _ = grid_tokens((64, 64), batch=1)
+    source = SeparableTokens(grid)
+    for num_queries in (256, 512, 1_024):
+        (_, tiles, _), *_ = model.tiled._tiles(source, torch.zeros(1, num_queries, 1))
+        assert len(tiles) > 1
+        assert (tiles[0].stop - tiles[0].start) // source.row % 2 == 1
