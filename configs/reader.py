@@ -115,10 +115,23 @@ def _checked(schema: type[S], config: DictConfig, keys_and_values: Sequence[tupl
         key = getattr(error, "full_key", None) or listed(references)
         raise ConfigError(source, [f"{key}: {_first_line(error)}"]) from error
     assert isinstance(run, schema)
-    problems = [f"{key} = {_value(config, keys_and_values, key)}: {sentence}" for key, sentence in run.problems()]
+    problems = [f"{key} = {_value(config, keys_and_values, key)}: {sentence}" for key, sentence in _contradictions(run)]
     if problems:
         raise ConfigError(source, problems)
     return run
+
+
+def _contradictions(run: Schema) -> list[tuple[str, str]]:
+    """Return the (key, sentence) of every contradiction, as far as they can be computed."""
+    found = []
+    try:
+        for problem in run.problems():
+            found.append(problem)  # what came before an error counts
+    except ArithmeticError:
+        # A size of 0 was told of by then; what is computed from it cannot be.
+        if not found:
+            raise
+    return found
 
 
 def _value(config: DictConfig, keys_and_values: Sequence[tuple[str, Any]], key: str) -> str:

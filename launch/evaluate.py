@@ -112,7 +112,7 @@ def _tell(folder: RunFolder, step: int, split: str, found: Evaluation) -> None:
         for name, value in values.items()
     }
     width = max(20, *map(len, lines))
-    sys.stdout.writelines(f"  {title:<{width}} {value:>8}\n" for title, value in lines.items())
+    sys.stdout.writelines(printable(f"  {title:<{width}} {value:>8}") + "\n" for title, value in lines.items())
     sys.stdout.write(f"pictures: {as_typed(folder.pictures_folder)}\n")
     sys.stdout.write(f"curves: tensorboard --logdir {as_typed(folder.tensorboard_folder)}\n")
 

@@ -18,7 +18,7 @@ from data_shards.display import masked
 from launch.activations import planned
 from launch.attempts import newest_step
 from launch.fence import Fence
-from launch.folder import UNPUBLISHED, RunFolder
+from launch.folder import UNPUBLISHED, RunFolder, as_typed
 from launch.freeze import changed_files, freeze
 from launch.holder import refuse_if_trained
 from launch.loaders import check_evaluation, eval_split, label_names, open_eval_split, train_loader
@@ -168,7 +168,7 @@ def _change(config: RunConfig, folder: RunFolder, changes: list[str], *, has_beg
             folder.quarantine_path.unlink(missing_ok=True)
         _write_config(config, folder)
     when = "resumes with the same result" if has_begun else "had not begun"
-    sys.stderr.write("\n  ".join([f"note: {folder.path} {when}; it is changed:", *changes]) + "\n")
+    sys.stderr.write("\n  ".join([f"note: {as_typed(folder.path)} {when}; it is changed:", *changes]) + "\n")
 
 
 def _tell_other_code(folder: RunFolder) -> None:
