@@ -15,15 +15,15 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypedDict
+from typing import Any, TypedDict
 
-from data_shards import manifest, processes
+from data_shards import history, json_file, manifest, processes
 from data_shards.claim import claimed
 from data_shards.manifest import MODALITIES, Manifest, ShardEntry, Shards, Split
 from data_shards.plan import Plan, ShardPlan, plan
 from data_shards.rows import Row
 from data_shards.shard_writer import Fault, Written, write_shard, written_beside
-from data_shards.shown import listed, shown
+from data_shards.shown import cut, listed, shown
 from data_shards.splits import TEST, all_labels, refuse_share, with_test_share
 from data_shards.tar_index import TarIndex
 
@@ -191,15 +191,22 @@ def _finished(shard: ShardPlan, out: Path) -> Outcome | None:
     note = _note(shard, out)
     if not note.is_file():
         return None
-    fields = json.loads(note.read_text())
-    entry = ShardEntry(**fields["entry"])
-    if entry.num_samples and not (out / shard.name).is_file():
+    try:
+        outcome = _noted(json_file.read_object(note))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        history.tell(f"{note}: no note of a finished shard ({cut(repr(error))}); {shard.name} is built again")
         return None
+    if outcome.entry.num_samples and not (out / shard.name).is_file():
+        return None
+    return outcome
+
+
+def _noted(fields: Mapping[str, Any]) -> Outcome:
     return Outcome(
-        entry=entry,
-        label_counts={int(label): count for label, count in fields["label_counts"].items()},
-        faults=tuple(Fault(**fault) for fault in fields["faults"]),
-        num_rows=fields["num_rows"],
+        entry=json_file.typed(ShardEntry, fields["entry"]),
+        label_counts={int(label): int(count) for label, count in fields["label_counts"].items()},
+        faults=tuple(json_file.typed(Fault, fault) for fault in fields["faults"]),
+        num_rows=int(fields["num_rows"]),
     )
 
 

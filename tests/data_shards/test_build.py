@@ -197,6 +197,23 @@ def test_an_interrupted_build_goes_on_where_it_was(tmp_path: Path) -> None:
     goes_on_to_the_same_end(rows, tmp_path / "out", fuse)
 
 
+@pytest.mark.parametrize("damage", [b"", b"\x80", b"[]", b"{}", b'{"entry": 1}', b"[" * 10_000])
+def test_a_damaged_note_of_a_finished_shard_costs_that_shard_alone(tmp_path: Path, damage: bytes) -> None:
+    fuse = tmp_path / "fuse"
+    rows = explosives(fuse)
+    with pytest.raises(KeyboardInterrupt):
+        build_until_half(rows, tmp_path / "out", fuse)
+    notes = sorted((tmp_path / "out" / ".build").glob("*.json"))
+    notes[0].write_bytes(damage)
+    before = [path.stat().st_ino for path in sorted((tmp_path / "out" / "train").glob("*.tar"))]
+    fuse.unlink()
+    for out in ("out", "clean"):
+        build_table(rows, tmp_path / out, label_names=NAMES, samples_per_shard=8)
+    assert files(tmp_path / "out") == files(tmp_path / "clean")
+    tars = sorted((tmp_path / "out" / "train").glob("*.tar"))
+    assert [path.stat().st_ino for path in tars][1 : len(before)] == before[1:]
+
+
 def test_a_build_killed_while_it_writes_goes_on_where_it_was(tmp_path: Path) -> None:
     fuse = tmp_path / "fuse"
     rows = explosives(fuse, deadly=True)
