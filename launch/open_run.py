@@ -92,8 +92,11 @@ def _publish(config: RunConfig, folder: RunFolder, more: Callable[[RunFolder], N
         folder.path.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(folder.path.parent)
         beside = RunFolder(folder.path.with_name(hidden_name(os.getpid())))
+        # Of a process of the same id, some time ago.
+        shutil.rmtree(beside.path, ignore_errors=True)
         try:
-            _fill(config, beside, more)
+            _fill(beside, more)
+            _write_config(config, beside)
             durable.publish(beside.path, folder.path)
         finally:
             shutil.rmtree(beside.path, ignore_errors=True)
@@ -114,16 +117,16 @@ def _publish_inside(config: RunConfig, folder: RunFolder, more: Callable[[RunFol
     with RunLock(folder.unfinished_path):
         shutil.rmtree(folder.code_folder, ignore_errors=True)
         shutil.rmtree(folder.checkpoints_folder, ignore_errors=True)
-        _fill(config, folder, more)
+        _fill(folder, more)
         durable.sync_tree(folder.path)
+        _write_config(config, folder)
         folder.unfinished_path.unlink()
 
 
-def _fill(config: RunConfig, folder: RunFolder, more: Callable[[RunFolder], None]) -> None:
+def _fill(folder: RunFolder, more: Callable[[RunFolder], None]) -> None:
     folder.make()
     freeze(folder.code_folder)
     more(folder)
-    _write_config(config, folder)
 
 
 def _write_config(config: RunConfig, folder: RunFolder) -> None:

@@ -12,6 +12,7 @@ import pytest
 from configs.run import RunConfig, dump, load
 from launch import open_run as opening
 from launch.folder import RunFolder
+from launch.freeze import changed_files
 from launch.open_run import open_run
 from trainer.lock import RunLock
 from trainer.sinks import JsonLines
@@ -23,6 +24,7 @@ import json, os, signal, sys
 from pathlib import Path
 from configs.run import load
 from launch.folder import RunFolder
+from launch.freeze import changed_files
 from launch.freeze import changed_files
 from launch.open_run import open_run
 
@@ -183,6 +185,15 @@ def test_of_two_first_starts_one_makes_the_run_and_the_other_is_told(config: Run
         open_run(config, folder, more=be_overtaken)
     assert load(folder.config_path).seed == 7
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_what_a_process_of_the_same_id_left_is_not_published(config: RunConfig, tmp_path: Path) -> None:
+    left = RunFolder(tmp_path / opening.hidden_name(os.getpid()))
+    left.make()
+    (left.code_folder / "launch").mkdir(parents=True)
+    (left.code_folder / "launch" / "old.py").write_text("")
+    open_run(config, RunFolder(tmp_path / "run"))
+    assert not changed_files(tmp_path / "run" / "code")
 
 
 def test_a_making_that_another_process_is_at_is_left_alone(config: RunConfig, tmp_path: Path) -> None:
