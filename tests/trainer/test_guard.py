@@ -37,3 +37,11 @@ def test_a_spike_names_its_batch_only_where_spikes_are_watched() -> None:
     after = before.after(50.0, window=20)
     assert offending(before, after, 50.0, WatchConfig(spike_score=10.0)) == (20,)
     assert offending(before, after, 50.0, WatchConfig()) == ()
+
+
+def test_a_loss_is_judged_by_the_losses_before_it_alone() -> None:
+    # Nine losses judge nothing; with itself among them the tenth would be judged, and by a window that it is in.
+    before = RunState(step=9, recent_losses=(1.0,) * 9)
+    assert offending(before, before.after(50.0, window=20), 50.0, WatchConfig(spike_score=10.0)) == ()
+    before = RunState(step=10, recent_losses=(1.0,) * 10)
+    assert offending(before, before.after(50.0, window=20), 50.0, WatchConfig(spike_score=10.0)) == (10,)
