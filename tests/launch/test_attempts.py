@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,8 @@ from launch.attempts import HEARTBEAT_SECONDS, RankRecord
 from launch.fence import NUMBER, Fence, SupersededError
 from launch.folder import RunFolder
 from trainer.verdict import Verdict, text
+
+TOP = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -115,3 +119,13 @@ def test_a_process_that_nobody_supervises_has_no_fence(folder: RunFolder) -> Non
     fence = Fence.of(folder, {})
     assert not fence.is_supervised
     fence.check()
+
+
+def test_the_record_needs_the_standard_library_alone() -> None:
+    """On a cluster with containers the host's python3 keeps it, which has no torch and no xxhash."""
+    code = "import sys, launch.batch; print(*{name.partition('.')[0] for name in sys.modules})"
+    run = [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(TOP)!r}); {code}"]
+    loaded = set(subprocess.run(run, capture_output=True, text=True, check=True).stdout.split())
+    # Without site-packages' own start-up files, which this interpreter may read.
+    foreign = loaded - sys.stdlib_module_names - {"launch", "trainer", "data_shards"}
+    assert not foreign & {"torch", "numpy", "xxhash", "yaml", "omegaconf", "typer", "rich", "deepspeed", "safetensors"}
