@@ -1,6 +1,5 @@
 """A picture of some samples of a shard folder, to be looked at by a person before a run is started on it."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -14,7 +13,8 @@ from data_shards import decode, manifest
 from data_shards.display import printable, printable_lines, unknown_glyphs_as_boxes
 from data_shards.folder import LocalFolder
 from data_shards.manifest import MODALITIES
-from data_shards.members import LABEL, RECORD, modality_of
+from data_shards.members import modality_of
+from data_shards.records import NO_LABEL, notes
 
 FRAMES_SHOWN = 4
 CHARACTERS_SHOWN = 160
@@ -84,11 +84,17 @@ def _modalities(members: Members) -> dict[str, str]:
 
 
 def _labels(members: Members, contents: manifest.Manifest) -> Iterator[str]:
-    if LABEL in members:
-        yield _class(int(members[LABEL]), contents.label_names)
-    if contents.named_labels and RECORD in members:
-        for name, label in json.loads(members[RECORD]).get("named_labels", {}).items():
-            yield f"{name}: {_class(label, contents.named_labels[name])}"
+    try:
+        known = notes(members, contents.records)
+    except ValueError as error:
+        # As with a member that cannot be decoded: a sheet is for finding such samples.
+        yield str(error)
+        return
+    for label in dict.fromkeys((known.label, *known.labels)):
+        if label != NO_LABEL:
+            yield _class(label, contents.label_names)
+    for name, label in known.named_labels.items():
+        yield f"{name}: {_class(label, contents.named_labels.get(name, ()))}"
 
 
 def _class(label: int, names: tuple[str, ...]) -> str:
