@@ -143,8 +143,8 @@ class Campaign:
     def _disturb(self, folder: Path, number: int, num_faults: int, progress: Callable[[int, int], None] | None) -> None:
         """Start a run over and over, with faults each time, until it has finished."""
         enough = min(num_faults, len(self.met) + _MOST_FAULTS_A_RUN)
-        # Every second run meets its first fault while its folder is made.
-        fault: tuple[Place, Action] | None = ("make", "kill") if number % 2 else None
+        # What can happen to a first start alone comes first: in turns, since a run that is made is made for good.
+        fault: tuple[Place, Action] | None = ("make" if number % 2 else "supervisor", "kill")
         while True:
             plans: list[Plan] = []
             if len(self.met) < enough:

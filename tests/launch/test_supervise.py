@@ -100,7 +100,7 @@ def test_terminating_the_supervisor_stops_the_run_after_a_step(
 def test_ranks_that_are_started_inside_of_an_allocation_are_those_of_the_supervisor(
     folder: RunFolder, variables: dict[str, str]
 ) -> None:
-    folder.config_path.write_text(json.dumps({"steps": 3, "records": ["WORLD_SIZE", "SLURM_PROCID"]}))
+    folder.config_path.write_text(json.dumps({"steps": 60, "records": ["WORLD_SIZE", "SLURM_PROCID"]}))
     allocation = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURMD_NODENAME": "n1", **variables}
     command = [sys.executable, "-c", SUPERVISE, str(folder.path)]
     result = subprocess.run(command, env=os.environ | allocation, capture_output=True, text=True, check=False)
@@ -108,5 +108,6 @@ def test_ranks_that_are_started_inside_of_an_allocation_are_those_of_the_supervi
     assert [record.node for record in attempts.ranks(folder, 1)] == [socket.gethostname()] * 2
     for rank in range(2):
         lines = (folder.path / f"steps_of_rank_{rank}.jsonl").read_text().splitlines()
-        assert [json.loads(line)["WORLD_SIZE"] for line in lines] == ["2"] * 3
+        # How many there are is the load's: a rank of the probe begins at the checkpoint that the other has written.
+        assert {json.loads(line)["WORLD_SIZE"] for line in lines} == {"2"}
         assert {json.loads(line)["SLURM_PROCID"] for line in lines} == {None}

