@@ -138,5 +138,6 @@ def goodput(attempts: list[Attempt]) -> float:
     for attempt, lost in zip(attempts, lost_steps(attempts), strict=True):
         done = attempt.last_step - attempt.first_step
         useful += attempt.seconds.get("compute", 0.0) * (1 - lost / done if done else 1.0)
-    wall = sum(attempt.seen_at - attempt.started_at for attempt in attempts)
+    # A clock that was set back says less than the parts of the time, which are measured by another one.
+    wall = sum(max(each.seen_at - each.started_at, sum(each.seconds.values())) for each in attempts)
     return useful / wall if wall > 0 else 0.0

@@ -45,3 +45,10 @@ def test_lost_work_is_what_the_next_attempt_does_again_and_goodput_leaves_it_out
     ]
     assert lost_steps(attempts) == [5, 0]
     assert goodput(attempts) == pytest.approx((40 + 80) / 200)
+
+
+def test_a_clock_that_is_set_back_makes_no_goodput_above_one() -> None:
+    times = {"start_up": 10.0, "compute": 30.0}
+    attempt = replace(ATTEMPT, started_at=1000.0, seen_at=400.0, seconds=times, last_step=5)
+    assert goodput([attempt]) == pytest.approx(0.75)
+    assert goodput([replace(attempt, seen_at=1060.0)]) == pytest.approx(0.5)
