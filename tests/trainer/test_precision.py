@@ -92,3 +92,28 @@ def test_bf16_is_near_fp32_but_not_the_same(world: World) -> None:
     difference = (losses["fp32"] - losses["bf16"]).abs().max()
     # bf16 keeps 3 digits.
     assert 0 < difference < 0.01
+
+
+@pytest.mark.usefixtures("fp16")
+@pytest.mark.parametrize("stage", [1, 2])
+def test_norms_are_told_without_the_loss_scale(world: World, stage: int) -> None:
+    norms = {}
+    for precision in ("fp32", "fp16"):
+        trained = engine(world, zero_stage=stage, precision=precision, log_every_steps=1)
+        if precision == "fp16":
+            scaler(trained).cur_scale = 512.0
+        norms[precision] = trained.step(whole_batch(0)).group_norms
+        trained.close()
+    # fp16 keeps 3 digits.
+    assert norms["fp16"] == pytest.approx(norms["fp32"], rel=0.02)
+
+
+@pytest.mark.usefixtures("fp16")
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_batch_that_is_not_finite_is_blamed_in_fp16_too(world: World, stage: int) -> None:
+    trained = engine(world, zero_stage=stage, precision="fp16")
+    scaler(trained).cur_scale = 512.0
+    batch = whole_batch(0)
+    batch.arrays["points"].mul_(math.inf)
+    assert trained.step(batch).is_skipped
+    trained.close()
