@@ -54,9 +54,10 @@ def index(
     told: list[str] = []
     with progress_bar("index") as progress:
         manifest = adopt.index(folder, records=records, index_folder=index_folder, progress=progress, tell=told.append)
-    for sentence in told:
-        typer.echo(printable(sentence), err=as_json)
-    report_shards(index_folder or folder, manifest, as_json=as_json)
+    if not as_json:
+        for sentence in told:
+            typer.echo(printable(sentence))
+    report_shards(index_folder or folder, manifest, as_json=as_json, notes=told)
 
 
 @app.command()
