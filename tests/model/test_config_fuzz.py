@@ -146,12 +146,12 @@ def test_a_configuration_is_refused_in_sentences_or_is_a_network(seed: int) -> N
 
 
 @pytest.mark.slow
-def test_hundreds_of_configurations_are_refused_in_sentences_or_are_networks() -> None:
+def test_many_configurations_are_refused_in_sentences_or_are_networks() -> None:
     networks = 0
-    for seed in range(100, 500):
+    for seed in range(100, 250):
         try:
             networks += holds(drawn(seed))
         except Exception as error:
             raise AssertionError(f"seed {seed}: {drawn(seed)}") from error
     # Both kinds are many.
-    assert 100 < networks < 300
+    assert 40 < networks < 110
