@@ -67,7 +67,7 @@ class Intake:
     def _check(self, sample: Sample) -> None:
         if not sample.lengths:
             wanted = ", ".join(self.config.modalities()) or "the modalities that are read"
-            raise ValueError(f"has none of {wanted}; data.require leaves samples without them out")
+            raise ValueError(f"has none of {wanted}")
         if self.num_classes and (highest := max(all_labels(sample), default=0)) >= self.num_classes:
             raise _out_of_range(f"label {highest}", self.num_classes)
         for name, label in sample.named_labels.items():
