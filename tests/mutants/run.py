@@ -97,6 +97,7 @@ def main() -> None:
     parser.add_argument("--packages", nargs="+", default=PACKAGES, choices=PACKAGES)
     parser.add_argument("--files", nargs="*", default=[], help="only faults in these files")
     parser.add_argument("--marker", default="not slow and not slurm", help="which tests may notice them")
+    parser.add_argument("--tests", nargs="*", default=[], help="only tests in these files and folders may notice them")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument(
         "--seconds", type=float, default=120.0, help="limit of a fault; tests that do not end notice it"
@@ -108,7 +109,7 @@ def main() -> None:
     for name in HEAVY:
         __import__(name)
     with clones(given.jobs) as folders:
-        reach = measured(folders[0], given.marker, given.reach)
+        reach = measured(folders[0], given.tests, given.marker, given.reach)
         chosen = choose(folders[0], given.packages, given.files, given.count, given.seed)
         results = try_all(chosen, reach, folders, given.seconds)
     report(results)
@@ -130,12 +131,12 @@ def clones(count: int) -> Iterator[list[Path]]:
         yield paths
 
 
-def measured(clone: Path, marker: str, kept: Path | None) -> Reach:
+def measured(clone: Path, tests: Sequence[str], marker: str, kept: Path | None) -> Reach:
     """Return which tests reach which lines; RuntimeError where a test fails without any fault."""
     if kept is not None and kept.exists():
         return Reach(**json.loads(kept.read_text()))
     path = kept or clone.parent / "reach.json"
-    child = Child(lambda: _measure(clone, marker, path), clone, 3_600)
+    child = Child(lambda: _measure(clone, tests, marker, path), clone, 3_600)
     while not child.is_over():
         wait([child.process.sentinel], timeout=1.0)
     if child.end() != 0:
@@ -145,7 +146,7 @@ def measured(clone: Path, marker: str, kept: Path | None) -> Reach:
     return Reach(**json.loads(path.read_text()))
 
 
-def _measure(clone: Path, marker: str, path: Path) -> int:
+def _measure(clone: Path, tests: Sequence[str], marker: str, path: Path) -> int:
     traces = clone.parent / "traces"
     settings = clone.parent / "coverage.ini"
     packages = "".join(f"\n  {clone.resolve() / package}" for package in PACKAGES)
@@ -159,7 +160,7 @@ def _measure(clone: Path, marker: str, path: Path) -> int:
     tracer = coverage.Coverage(config_file=str(settings))
     timer = Timer(tracer)
     tracer.start()
-    status = pytest.main(["-q", "-p", "no:cacheprovider", "-m", marker], plugins=[timer])
+    status = pytest.main(["-q", "-p", "no:cacheprovider", "-m", marker, *tests], plugins=[timer])
     tracer.stop()
     tracer.save()
     path.write_text(json.dumps({"lines": _reached(traces, clone.resolve()), "seconds": timer.seconds}))
