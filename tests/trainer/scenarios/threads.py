@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import torch
@@ -47,6 +47,9 @@ class ThreadWorld(World):
 
     def broadcast(self, item: T) -> T:
         return self.gather(item)[0]
+
+    def twin(self, timeout_seconds: float) -> "ThreadWorld":
+        return replace(self, meeting=self.broadcast(Meeting(self.world_size)))
 
 
 def on_ranks(world_size: int, work: Callable[[ThreadWorld], T]) -> list[T]:
