@@ -137,7 +137,7 @@ def goodput(attempts: list[Attempt]) -> float:
     useful = 0.0
     for attempt, lost in zip(attempts, lost_steps(attempts), strict=True):
         done = attempt.last_step - attempt.first_step
-        useful += attempt.seconds.get("compute", 0.0) * (1 - lost / done if done else 1.0)
+        useful += attempt.seconds.get("compute", 0.0) * (1 - lost / done if done else 0.0)
     # A clock that was set back says less than the parts of the time, which are measured by another one.
     wall = sum(max(each.seen_at - each.started_at, sum(each.seconds.values())) for each in attempts)
     return useful / wall if wall > 0 else 0.0

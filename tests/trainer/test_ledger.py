@@ -1,12 +1,17 @@
 """Every attempt has an entry, also one that was killed; lost work and goodput follow from them."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from trainer.ledger import Attempt, Ledger, goodput, lost_steps, read
+sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
+from threads import ThreadWorld, on_ranks
+
+from trainer.ledger import PARTS, Attempt, Ledger, goodput, lost_steps, read
 from trainer.world import World
 
 WORLD = World(0, 1, 0, torch.device("cpu"))
@@ -52,3 +57,74 @@ def test_a_clock_that_is_set_back_makes_no_goodput_above_one() -> None:
     attempt = replace(ATTEMPT, started_at=1000.0, seen_at=400.0, seconds=times, last_step=5)
     assert goodput([attempt]) == pytest.approx(0.75)
     assert goodput([replace(attempt, seen_at=1060.0)]) == pytest.approx(0.5)
+
+
+def test_an_entry_says_where_the_attempt_ran_and_where_its_time_went(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(
+        now=0.0, monotonic=lambda: clock.now, perf_counter=lambda: clock.now, time=lambda: 1000.0 + clock.now
+    )
+    monkeypatch.setattr("trainer.ledger.time", clock)
+
+    def rank(world: ThreadWorld) -> str:
+        monkeypatch.setattr("trainer.ledger.socket.gethostname", lambda: "here")
+        ledger = Ledger(tmp_path, world)
+        if world.is_first:
+            ledger.started(3)
+            with ledger.spent("save"):
+                clock.now += 2.0
+            ledger.add("compute", 1.5)
+            ledger.add("compute", 0.25)
+            ledger.reached(4)
+            assert read(tmp_path)[0].last_step == 3, "the file follows every few seconds"
+            clock.now = 5.0
+            ledger.reached(5, rollbacks=1)
+        return str(ledger.number)
+
+    assert on_ranks(2, rank)[0] == "1"
+    [entry] = read(tmp_path)
+    assert (entry.hosts, entry.world_size) == (("here",), 2)
+    assert (entry.first_step, entry.last_step, entry.rollbacks, entry.ended) == (3, 5, 1, "killed")
+    assert (entry.started_at, entry.seen_at) == (1000.0, 1005.0)
+    assert entry.seconds == {**dict.fromkeys(PARTS, 0.0), "save": 2.0, "compute": 1.75}
+
+
+def test_time_is_counted_as_a_parts_though_it_ends_by_an_error(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, WORLD)
+    with pytest.raises(RuntimeError), ledger.spent("evaluation"):
+        raise RuntimeError
+    ledger.end("RuntimeError [/b]\x1b[2J")
+    [entry] = read(tmp_path)
+    assert entry.seconds["evaluation"] > 0
+    assert "\x1b" not in entry.ended
+
+
+def test_only_how_an_attempt_ended_has_to_survive_a_power_cut(
+    tmp_path: Path, disk_calls: list[tuple[str, str]]
+) -> None:
+    ledger = Ledger(tmp_path / "ledger", WORLD)
+    ledger.started(0)
+    assert {kind for kind, _ in disk_calls} == {"name"}
+    disk_calls.clear()
+    ledger.end("finished")
+    assert [kind for kind, _ in disk_calls] == ["sync", "name", "sync"]
+
+
+def test_an_entry_that_cannot_be_read_keeps_its_number_and_other_files_are_none(tmp_path: Path) -> None:
+    for name in ("0002.json", "0007.json", "x.json", "0009.json.bak", "12.json"):
+        (tmp_path / name).write_text("")
+    Ledger(tmp_path, WORLD).end("finished")
+    assert [entry.number for entry in read(tmp_path)] == [8]
+    (tmp_path / "0010.json").write_bytes((tmp_path / "0008.json").read_bytes())
+    assert [entry.number for entry in read(tmp_path)] == [8, 10], "a copy has the number of its name"
+
+
+def test_attempts_that_made_no_step_or_took_no_time_have_no_goodput() -> None:
+    still = replace(ATTEMPT, first_step=5, last_step=5, seen_at=50.0, seconds={"compute": 40.0})
+    assert goodput([]) == goodput([ATTEMPT]) == goodput([still]) == 0.0
+    assert lost_steps([]) == []
+    done = replace(ATTEMPT, last_step=10, seen_at=50.0, seconds={"compute": 50.0})
+    assert lost_steps([done, replace(done, first_step=12)]) == [0, 0]
+    assert goodput([done, replace(still, first_step=0, last_step=0)]) == 0.0
+    assert goodput([done]) == 1.0

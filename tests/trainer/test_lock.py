@@ -8,12 +8,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from trainer import lock
 from trainer.lock import RunLock
+from trainer.process import start_ticks
 
 HOLDER = """
 import sys, pathlib
@@ -112,3 +114,77 @@ def test_a_damaged_claim_stops_no_start(tmp_path: Path) -> None:
         (tmp_path / "lock").write_bytes(content)
         with RunLock(tmp_path / "lock"):
             pass
+
+
+def test_a_claim_says_who_holds_the_run_and_is_gone_with_its_holder(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    assert lock.claim_in(path) == {}
+    with RunLock(path, job_id="4711_2") as held:
+        claim = lock.claim_in(path)
+        assert (claim["host"], claim["pid"], claim["job_id"]) == (socket.gethostname(), os.getpid(), "4711_2")
+        assert claim["start_ticks"] == start_ticks(os.getpid())
+        assert held.descriptor >= 0
+        assert not os.get_inheritable(held.descriptor)
+    assert held.descriptor == -1
+    assert path.read_text() == ""
+    assert lock.claim_in(path) == {}
+    # Over a longer claim of an earlier holder nothing of it is left.
+    path.write_text(json.dumps({"host": socket.gethostname(), "pid": 1, "words": "x" * 500}))
+    with RunLock(path):
+        assert "words" not in lock.claim_in(path)
+    with RunLock(path):
+        pass
+
+
+def test_a_refused_start_leaves_the_claim_and_the_lock_of_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    second = RunLock(path, take_over=True)
+    with RunLock(path):
+        claim = lock.claim_in(path)
+        with pytest.raises(ValueError, match=HERE):
+            second.__enter__()
+        assert second.descriptor == -1
+        second.__exit__()
+        assert lock.claim_in(path) == claim
+        assert lock.is_held(path)
+
+
+def test_a_claim_of_an_earlier_release_is_known_by_its_process_alone(tmp_path: Path) -> None:
+    here = {"host": socket.gethostname(), "pid": os.getpid()}
+    assert lock.is_alive_here(here)
+    assert lock.is_alive_here({**here, "start_ticks": None})
+    assert not lock.is_alive_here({**here, "start_ticks": 0}), "the system did not tell"
+    assert not lock.is_alive_here({**here, "pid": 2**22 + 1})
+    assert not lock.is_alive_here({**here, "pid": "7"})
+    assert not lock.is_alive_here({**here, "pid": 2**22 + 1, "start_ticks": 0})
+
+
+def test_where_there_are_no_locks_a_living_claim_holds_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "lock"
+    with RunLock(path):
+
+        def flock(_descriptor: int, _kind: int) -> None:
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+        with monkeypatch.context() as without:
+            without.setattr(fcntl, "flock", flock)
+            assert lock.is_held(path)
+
+
+def test_who_only_asks_does_not_stop_a_start(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    path.touch()
+    with path.open("rb") as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)
+        assert not lock.is_held(path), "two who ask do not take each other for a holder"
+        timer = threading.Timer(0.1, lambda: fcntl.flock(asking, fcntl.LOCK_UN))
+        timer.start()
+        with RunLock(path):
+            assert lock.is_held(path)
+        timer.join()
+
+
+def test_a_lock_that_cannot_be_opened_is_told_with_its_remedy(tmp_path: Path) -> None:
+    (tmp_path / "lock").mkdir()
+    with pytest.raises(ValueError, match=r"lock: cannot be opened \(Is a directory\).*--run folder"):
+        RunLock(tmp_path / "lock").__enter__()

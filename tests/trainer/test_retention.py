@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.config import CheckpointConfig
-from trainer.retention import kept
+from trainer.retention import best, kept
 
 ACCURACIES = st.dictionaries(st.integers(0, 10_000), st.none() | st.floats(0, 1), min_size=1, max_size=20)
 
@@ -24,3 +24,12 @@ def test_the_newest_is_always_kept_and_nothing_is_invented(
     assert max(scores) in keep
     assert keep <= scores.keys()
     assert len(keep) >= min(last, len(scores))
+
+
+def test_of_equal_scores_the_newest_is_the_best_and_what_is_no_number_never() -> None:
+    nan = float("nan")
+    assert best({1: 0.5, 2: 0.75, 3: 0.75, 4: nan, 5: None}) == 3
+    assert best({1: -2.0, 2: -1.0, 3: -3.0}) == 2
+    assert best({1: None, 2: nan}) is None
+    assert best({}) is None
+    assert kept({1: None, 2: nan, 3: None}, CheckpointConfig(keep_last=1, keep_best=True)) == {3}

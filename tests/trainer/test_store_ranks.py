@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
 from threads import ThreadWorld, on_ranks
 
 from trainer.checkpoint import Store
+from trainer.checkpoint_choice import first_readable
 from trainer.checkpoint_folder import read_manifest, read_weights
 from trainer.checkpoint_names import committed, complete
 from trainer.config import CheckpointConfig
@@ -305,3 +306,19 @@ def test_weights_are_read_from_all_files_of_the_weights(tmp_path: Path) -> None:
     tensors = read_weights(tmp_path / "step_00000003")
     assert {name: tensor.shape for name, tensor in tensors.items()} == SHAPES
     assert all(bool((tensor == 3).all()) for tensor in tensors.values())
+
+
+@pytest.mark.parametrize("sees_it", [0, 1])
+def test_a_checkpoint_that_one_rank_cannot_read_is_loaded_by_none(tmp_path: Path, sees_it: int) -> None:
+    saved(tmp_path, 3, 7)
+
+    def rank(world: ThreadWorld) -> Any:  # noqa: ANN401
+        def read(path: Path) -> str:
+            if world.rank == sees_it and path.name == "step_00000007":
+                raise ValueError("its disk is gone")
+            return path.name
+
+        return first_readable(tmp_path, "newest", world, read)
+
+    path = tmp_path / "step_00000003"
+    assert on_ranks(2, rank) == [(path, path.name, ("its disk is gone",))] * 2

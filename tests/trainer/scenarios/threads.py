@@ -64,4 +64,10 @@ def on_ranks(world_size: int, work: Callable[[ThreadWorld], T]) -> list[T]:
             raise
 
     with ThreadPoolExecutor(world_size) as threads:
-        return list(threads.map(rank, range(world_size)))
+        ranks = [threads.submit(rank, number) for number in range(world_size)]
+    errors = [error for error in (one.exception() for one in ranks) if error is not None]
+    # Who waited for a rank that failed knows only that it did not come.
+    errors.sort(key=lambda error: isinstance(error, threading.BrokenBarrierError))
+    for error in errors:
+        raise error
+    return [one.result() for one in ranks]
