@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -176,9 +177,14 @@ def _reached(traces: Path, clone: Path) -> dict[str, dict[int, list[str]]]:
         for file in data.measured_files():
             lines = found[Path(file).relative_to(clone).as_posix()]
             for line, contexts in data.contexts_by_lineno(file).items():
-                # Of a process: "tests/test_a.py::test_b (call)", perhaps with the dynamic context behind a bar.
-                lines[line] |= {context.partition(" (")[0] for context in contexts} - {""}
+                lines[line] |= {id_of(context) for context in contexts} - {""}
     return {file: {line: sorted(tests) for line, tests in lines.items()} for file, lines in found.items()}
+
+
+def id_of(context: str) -> str:
+    """Return the id of the test that a line's context names; a parameter in it may have brackets of its own."""
+    # Of a process: "tests/test_a.py::test_b (call)", perhaps with the dynamic context behind a bar.
+    return re.sub(r" \((setup|call|teardown)\)(\|.*)?$", "", context)
 
 
 def choose(clone: Path, packages: Sequence[str], files: Sequence[str], count: int, seed: int) -> list[Mutant]:
