@@ -1,6 +1,8 @@
 """What is written survives a power cut: bytes before the name, the name before anything that rests on it."""
 
+import errno
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -89,3 +91,65 @@ def test_one_place_renames_and_syncs() -> None:
         if any(word in path.read_text() for word in words)
     }
     assert found <= exceptions
+
+
+def test_whatever_is_there_is_removed_and_what_a_link_names_stays(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    (kept / "inner").mkdir(parents=True)
+    (kept / "a").write_text("a")
+    for name in ("file", "folder", "link", "nothing"):
+        path = tmp_path / name
+        if name == "file":
+            path.write_text("x")
+        elif name == "folder":
+            (path / "inner").mkdir(parents=True)
+        elif name == "link":
+            path.symlink_to(kept)
+        durable.remove(path)
+        assert not path.exists()
+        assert not path.is_symlink()
+    assert (kept / "a").read_text() == "a"
+
+
+@pytest.mark.parametrize(
+    ("number", "told"), [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EROFS, True), (errno.ENOENT, False)]
+)
+def test_what_only_the_owner_of_the_disk_can_mend_is_a_sentence(number: int, told: bool) -> None:
+    sentence = durable.of_disk(OSError(number, "cause", "/some/file"))
+    assert bool(sentence) == told
+    if told:
+        assert sentence.startswith("perceiver: /some/file: cannot be written (cause); free space")
+        assert durable.of_disk(OSError(number, "cause")).startswith("perceiver: cannot be written (cause)")
+
+
+def refusing(number: int) -> Callable[[int], None]:
+    def fsync(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return fsync
+
+
+def test_a_file_system_without_a_sync_of_folders_is_enough_and_one_of_files_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "a"
+    file.write_text("x")
+    for number in (errno.EINVAL, errno.ENOTSUP):
+        monkeypatch.setattr(os, "fsync", refusing(number))
+        durable.sync(tmp_path)
+        with pytest.raises(OSError, match=os.strerror(number)):
+            durable.sync(file)
+    monkeypatch.setattr(os, "fsync", refusing(errno.EIO))
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        durable.sync(tmp_path)
+
+
+def test_a_sync_leaves_no_file_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(9):
+        durable.sync(tmp_path)
+    monkeypatch.setattr(os, "fsync", refusing(errno.EIO))
+    for _ in range(9):
+        with suppress(OSError):
+            durable.sync(tmp_path)
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before

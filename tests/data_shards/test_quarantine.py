@@ -1,8 +1,10 @@
 """The list of bad samples: each once, whoever meets it first, and what is too many of them."""
 
+import errno
 import fcntl
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -79,3 +81,43 @@ def test_a_modality_has_a_rate_of_its_own(tmp_path: Path) -> None:
 )
 def test_a_reason_is_one_line_of_bounded_length(error: Exception, told: str) -> None:
     assert one_line(error) == told
+
+
+def test_a_disk_without_locks_lists_bad_samples_too_and_another_error_is_none_of_these(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(number: int) -> Callable[..., None]:
+        def flock(*_: object) -> None:
+            raise OSError(number, "no locks")
+
+        return flock
+
+    found = Quarantine(tmp_path / "quarantine.jsonl", 1.0, NUM_SAMPLES)
+    for number in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
+        monkeypatch.setattr(quarantine.fcntl, "flock", refusing(number))
+        found.add(bad("a.tar", str(number)))
+    assert num_listed(tmp_path / "quarantine.jsonl") == 3
+    monkeypatch.setattr(quarantine.fcntl, "flock", refusing(errno.EIO))
+    with pytest.raises(OSError, match="no locks"):
+        found.add(bad("a.tar", "x"))
+
+
+def test_a_list_that_is_not_there_lists_nothing(tmp_path: Path) -> None:
+    assert num_listed(tmp_path / "quarantine.jsonl") == 0
+
+
+def test_a_listed_sample_is_on_the_disk(tmp_path: Path, disk_calls: list[tuple[str, str]]) -> None:
+    path = tmp_path / "quarantine.jsonl"
+    Quarantine(path, 1.0, NUM_SAMPLES).add(bad("a.tar", "0"))
+    assert disk_calls == [("sync", str(path))]
+
+
+def test_too_many_bad_samples_are_told_with_the_first_ten_in_order(tmp_path: Path) -> None:
+    found = Quarantine(tmp_path / "quarantine.jsonl", 0.012, NUM_SAMPLES)
+    for number in range(12, 0, -1):
+        found.add(bad("a.tar", f"{number:02d}"))
+    with pytest.raises(ValueError, match="13 of 1000 samples") as caught:
+        found.add(bad("a.tar", "00"))
+    words = str(caught.value)
+    assert [words.count(f"a.tar: {number:02d}: reason") for number in range(13)] == [1] * 10 + [0] * 3
+    assert words.index("a.tar: 00:") < words.index("a.tar: 09:")

@@ -1,0 +1,189 @@
+"""What is wrong with the data's configuration is told by its key, up to the last value that is right."""
+
+import math
+from typing import Any
+
+import pytest
+
+from data_shards.config import (
+    AudioConfig,
+    DataConfig,
+    FlowConfig,
+    ImageConfig,
+    PointsConfig,
+    TextConfig,
+    VideoConfig,
+)
+from data_shards.storage_config import DatasetConfig, RemoteConfig
+from data_shards.transform_config import (
+    ColourConfig,
+    CropConfig,
+    LogMelConfig,
+    MaskingConfig,
+    MixConfig,
+    RandAugmentConfig,
+    SpecAugmentConfig,
+)
+
+Values = tuple[Any, ...]
+
+# By section and key: the least and greatest values that are right, and their neighbours that are wrong.
+BOUNDS: list[tuple[type, str, Values, Values]] = [
+    *((ImageConfig, key, (1,), (0, -1)) for key in ("height", "width")),
+    (ImageConfig, "shift_pixels", (0, 1), (-1,)),
+    (ImageConfig, "centre_crop", (1e-9, 1), (0, 1.001)),
+    *((AudioConfig, key, (1,), (0,)) for key in ("sample_rate", "num_samples")),
+    (AudioConfig, "jitter_samples", (0,), (-1,)),
+    *((FlowConfig, key, (1, 10), (0,)) for key in ("height", "width")),
+    (FlowConfig, "test_height", (0, 368, 369), (367, -1)),
+    (FlowConfig, "test_width", (0, 496, 497), (495, -1)),
+    *((VideoConfig, key, (1,), (0,)) for key in ("num_frames", "height", "width")),
+    (VideoConfig, "frame_step", (0, 1), (-1,)),
+    (VideoConfig, "centre_crop", (1e-9, 1), (0, 1.001)),
+    (PointsConfig, "num_points", (1,), (0,)),
+    (PointsConfig, "scale_jitter", (0, 0.99), (-0.01, 1)),
+    (PointsConfig, "num_channels", (3,), (2, 4)),
+    (TextConfig, "num_bytes", (1,), (0,)),
+    (CropConfig, "min_area", (1e-9, 1), (0, 1.1)),
+    *((CropConfig, key, (1,), (0, 0.9)) for key in ("max_stretch", "attempts")),
+    (RandAugmentConfig, "num_layers", (1,), (0,)),
+    (RandAugmentConfig, "magnitude", (0, 10), (-0.1, 10.1)),
+    *((ColourConfig, key, (0, 1), (-0.1, 1.1)) for key in ("brightness", "contrast", "saturation")),
+    *(
+        (SpecAugmentConfig, key, (0,), (-1,))
+        for key in ("num_time_masks", "max_time_frames", "num_bin_masks", "max_bins")
+    ),
+    (LogMelConfig, "num_bins", (1,), (0,)),
+    *((LogMelConfig, key, (1e-9, 1), (0, -1, math.inf)) for key in ("window_seconds", "hop_seconds")),
+    (MaskingConfig, "probability", (0, 1), (-0.1, 1.1)),
+    *((MixConfig, key, (1e-9, 1), (0, math.inf)) for key in ("mixup_alpha", "cutmix_alpha")),
+    (MixConfig, "cutmix_probability", (0, 1), (-0.1, 1.1)),
+    (RemoteConfig, "cache_mib", (1,), (0,)),
+    (RemoteConfig, "fetch_ahead_batches", (0,), (-1,)),
+    *((RemoteConfig, key, (0.001,), (0.0, 0.0009)) for key in ("timeout_seconds", "deadline_seconds")),
+]
+
+
+@pytest.mark.parametrize(("section", "key", "right", "wrong"), BOUNDS)
+def test_a_value_is_refused_by_its_key_from_the_first_wrong_one_on(
+    section: type[Any], key: str, right: Values, wrong: Values
+) -> None:
+    of_section = {"centre_crop": {"fit": "crop"}}.get(key, {})
+    for value in right:
+        assert list(section(**{key: value}, **of_section).problems()) == [], value
+    for value in wrong:
+        assert [name for name, _ in section(**{key: value}, **of_section).problems()] == [key], value
+
+
+def test_not_a_number_is_no_value() -> None:
+    assert [key for key, _ in RandAugmentConfig(magnitude=math.nan).problems()] == ["magnitude"]
+    assert [key for key, _ in ColourConfig(contrast=math.nan).problems()] == ["contrast"]
+
+
+def test_what_a_part_lacks_is_told_by_its_whole_key() -> None:
+    data = DataConfig(
+        image=ImageConfig(crop=CropConfig(attempts=0), randaugment=RandAugmentConfig(num_layers=0)),
+        audio=AudioConfig(log_mel=LogMelConfig(num_bins=0), spec_augment=SpecAugmentConfig(max_bins=-1)),
+        video=VideoConfig(crop=CropConfig(attempts=0), colour=ColourConfig(contrast=2)),
+        text=TextConfig(masking=MaskingConfig(2)),
+        datasets={"a": DatasetConfig()},
+        remote=RemoteConfig(cache_mib=0),
+    )
+    assert {key for key, _ in data.problems()} == {
+        "image.crop.attempts",
+        "image.randaugment.num_layers",
+        "audio.log_mel.num_bins",
+        "audio.spec_augment.max_bins",
+        "video.crop.attempts",
+        "video.colour.contrast",
+        "text.masking.probability",
+        "datasets.a.shards",
+        "remote.cache_mib",
+    }
+
+
+def test_options_that_need_another_one_name_it() -> None:
+    assert [key for key, _ in CropConfig(min_area=0.6, max_area=0.5).problems()] == ["min_area"]
+    assert list(CropConfig(min_area=0.5, max_area=0.5).problems()) == []
+    assert [key for key, _ in CropConfig(max_area=1.5).problems()] == ["min_area"]
+    for section in (ImageConfig, VideoConfig):
+        assert [key for key, _ in section(fit="pad", centre_crop=0.9).problems()] == ["centre_crop"]
+        assert list(section(fit="pad").problems()) == []
+    assert [key for key, _ in AudioConfig(spec_augment=SpecAugmentConfig()).problems()] == ["spec_augment"]
+
+
+@pytest.mark.parametrize(("window", "hop"), [(0.05, 0.01), (0.01, 0.05)])
+def test_a_recording_holds_at_least_a_window_and_a_hop(window: float, hop: float) -> None:
+    spectrogram = LogMelConfig(window_seconds=window, hop_seconds=hop)
+    assert list(AudioConfig(1000, 50, log_mel=spectrogram).problems()) == []
+    assert [key for key, _ in AudioConfig(1000, 49, log_mel=spectrogram).problems()] == ["num_samples"]
+    assert AudioConfig(1000, 50, log_mel=spectrogram).shape == (50 // round(1000 * hop), 40)
+
+
+def test_a_window_has_two_samples_and_a_hop_one_at_the_least() -> None:
+    shortest = LogMelConfig(window_seconds=1e-6, hop_seconds=1e-6)
+    assert (shortest.window_samples(8000), shortest.hop_samples(8000)) == (2, 1)
+    assert (LogMelConfig().window_samples(8000), LogMelConfig().hop_samples(8000)) == (200, 80)
+
+
+@pytest.mark.parametrize(
+    ("weight", "wrong"), [(1.0, False), (1e-9, False), (0.0, True), (-1.0, True), (math.inf, True), (math.nan, True)]
+)
+def test_a_dataset_has_shards_and_a_weight(weight: float, wrong: bool) -> None:
+    assert [key for key, _ in DatasetConfig("folder", weight).problems()] == ["weight"] * wrong
+    assert [key for key, _ in DatasetConfig("", weight).problems()] == ["shards", *["weight"] * wrong]
+
+
+def problems(**fields: Any) -> list[str]:  # noqa: ANN401 - of any key
+    return [key for key, _ in DataConfig(**{"text": TextConfig(), **fields}).problems()]
+
+
+def test_a_run_has_a_modality_and_what_is_named_is_one_of_its_own() -> None:
+    assert problems() == []
+    assert problems(text=None) == ["image"]
+    assert problems(modality_dropout={"text": 0.0}) == problems(modality_dropout={"text": 1.0}) == []
+    assert problems(modality_dropout={"text": 1.1}) == problems(modality_dropout={"text": -0.1})
+    assert problems(modality_dropout={"text": 1.1, "image": 0.5}) == ["modality_dropout.text", "modality_dropout.image"]
+    assert problems(require=("text",)) == []
+    assert problems(require=("text", "image")) == ["require"]
+
+
+@pytest.mark.parametrize("key", ["lanes", "window", "num_threads", "prefetch_batches", "prefetch_mib"])
+def test_what_a_loader_needs_one_of_is_at_least_one(key: str) -> None:
+    assert problems(**{key: 1}) == []
+    assert problems(**{key: 0}) == [key]
+
+
+def test_the_limits_of_a_loader_have_bounds() -> None:
+    assert problems(num_processes=0) == problems(max_bad_rate=0.0) == problems(max_bad_rate=1.0) == []
+    assert problems(num_processes=-1) == ["num_processes"]
+    assert problems(max_bad_rate=-0.1) == problems(max_bad_rate=1.1) == ["max_bad_rate"]
+
+
+def test_mixing_is_for_images_alone_and_for_their_label_alone() -> None:
+    mix, image = MixConfig(), ImageConfig()
+    assert problems(text=None, image=image, mix=mix) == []
+    assert problems(mix=mix) == ["mix"]
+    assert problems(image=image, mix=mix) == ["mix"]
+    assert problems(text=None, image=image, mix=mix, labels=("writer",)) == ["labels"]
+    assert problems(text=None, image=image, mix=MixConfig(cutmix_alpha=0)) == ["mix.cutmix_alpha"]
+    assert problems(labels=("writer",)) == []
+
+
+def test_a_label_is_a_vector_where_there_are_several_or_mixed_ones() -> None:
+    assert not DataConfig().has_label_targets
+    assert DataConfig(multi_label=True).has_label_targets
+    assert DataConfig(mix=MixConfig()).has_label_targets
+
+
+def test_only_the_modalities_that_are_named_stay() -> None:
+    data = DataConfig(text=TextConfig(), image=ImageConfig(), points=PointsConfig())
+    assert list(data.modalities()) == ["image", "points", "text"]
+    assert list(data.only({"text", "image", "audio"}).modalities()) == ["image", "text"]
+    assert data.only(()).modalities() == {}
+
+
+def test_evaluation_of_motion_reads_what_it_names_and_else_what_training_reads() -> None:
+    assert FlowConfig(10, 20).of_evaluation() == FlowConfig(10, 20)
+    assert FlowConfig(10, 20, test_height=30).of_evaluation().shape == (2, 30, 20, 3)
+    assert FlowConfig(10, 20, test_width=40).of_evaluation().shape == (2, 10, 40, 3)
