@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
+from configs.containers import misplaced
 from configs.yaml_text import MOST_CHARACTERS, parse
 from data_shards.shown import cut, listed, shown
 
@@ -32,6 +33,8 @@ _OMEGACONF_WORDS = MappingProxyType(
         "DictConfig": "keys and values",
         "ListConfig": "list",
         "TupleConfig, list, ": "",
+        # Of what stands in a list it leaves these as they are.
+        "Value '$VALUE' of type '$VALUE_TYPE'": "Value of another type",
     }
 )
 _REFERENCE = re.compile(r"\$\{[\w.]+\}")
@@ -54,7 +57,7 @@ def read(schema: type[S], path: Path, overrides: Sequence[str] = ()) -> S:
     problems: list[str] = []
     keys_and_values = [*leaves(read_yaml(path)), *_parse(overrides, problems)]
     problems += _interpolation_problems(keys_and_values)
-    keys_and_values = [(key, value) for key, value in keys_and_values if not _is_foreign(value)]
+    keys_and_values = _after_clearing(pair for pair in keys_and_values if not _is_no_value(pair[1]))
     config = OmegaConf.structured(schema)
     try:
         config = OmegaConf.merge(config, *(_nested(key, value) for key, value in keys_and_values))
@@ -115,7 +118,10 @@ def _checked(schema: type[S], config: DictConfig, keys_and_values: Sequence[tupl
         key = getattr(error, "full_key", None) or listed(references)
         raise ConfigError(source, [f"{key}: {_first_line(error)}"]) from error
     assert isinstance(run, schema)
-    problems = [f"{key} = {_value(config, keys_and_values, key)}: {sentence}" for key, sentence in _contradictions(run)]
+    problems = [f"{key}: {sentence}" for key, sentence in misplaced(run)]
+    problems = problems or [
+        f"{key} = {_value(config, keys_and_values, key)}: {sentence}" for key, sentence in _contradictions(run)
+    ]
     if problems:
         raise ConfigError(source, problems)
     return run
@@ -155,17 +161,38 @@ def _parse(overrides: Sequence[str], problems: list[str]) -> Iterator[tuple[str,
         yield from leaves({key: value})
 
 
+def _after_clearing(keys_and_values: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Return the pairs without those that a later `key={}` takes back: merging nothing changes nothing."""
+    kept: list[tuple[str, Any]] = []
+    for key, value in keys_and_values:
+        if value == {}:
+            kept = [pair for pair in kept if not f"{pair[0]}.".startswith(f"{key}.")]
+        kept.append((key, value))
+    return kept
+
+
 def _interpolation_problems(keys_and_values: Sequence[tuple[str, Any]]) -> Iterator[str]:
-    """Yield a sentence for every value that would be replaced by more than another value of the configuration.
+    """Yield a sentence for every value that is none, or would be replaced by more than another of the configuration.
 
     OmegaConf's ${oc.env:NAME} and its like would carry the environment of whoever starts a run into its files and URLs.
     """
     for key, value in keys_and_values:
+        if _is_open(value):
+            yield f"{key} = {shown(value)}: is left open; write a value"
         if _is_foreign(value):
             yield (
                 f"{key} = {shown(value)}: only ${{key}} of another key of the configuration is replaced, nothing of "
                 "the environment; write the value itself (a line of shell may have $NAME)"
             )
+
+
+def _is_open(value: object) -> bool:
+    # OmegaConf's word for a value to come, which a merge passes over in silence.
+    return value == "???" or (isinstance(value, list) and any(map(_is_open, value)))
+
+
+def _is_no_value(value: object) -> bool:
+    return _is_open(value) or _is_foreign(value)
 
 
 def _is_foreign(value: object) -> bool:

@@ -20,6 +20,8 @@ from model.config_pixels import ImageInput, VideoInput
 
 ActivationCheckpointing = Literal["none", "blocks", "layers", "selective", "offload"]
 Step = tuple[Literal["cross_attend", "block"], int]
+_MOST_LAYERS = 100_000
+"""More are a slip of the hand, and to list them would take hours."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,11 @@ class PerceiverConfig:
         names = ("num_latents", "latent_width", "num_cross_attends", "layers_per_block", "checkpoint_every")
         yield from positive(**{name: getattr(self, name) for name in names})
         yield from not_negative(num_blocks=self.num_blocks, min_padding=self.min_padding)
+        num_layers = self.num_blocks * self.layers_per_block
+        if num_layers > _MOST_LAYERS:
+            yield "num_blocks", f"makes {num_layers} layers of self-attention, at most {_MOST_LAYERS} can be"
+        if self.num_cross_attends > _MOST_LAYERS:
+            yield "num_cross_attends", f"must be at most {_MOST_LAYERS}, got {self.num_cross_attends}"
 
     def _joint_problems(self) -> Problems:
         parts = {

@@ -46,6 +46,13 @@ def test_the_file_overwrites_defaults_and_the_command_line_overwrites_the_file(v
     assert config.train.steps == RunConfig().train.steps
 
 
+def test_nothing_in_place_of_a_section_takes_back_what_was_said_of_it(valid: Path) -> None:
+    before = ["data.modality_dropout.image=0.5", "train.steps=7"]
+    assert load(valid, [*before, "data.modality_dropout={}"]).data.modality_dropout == {}
+    assert load(valid, [*before, "train={}", "train.global_batch=8"]).train.steps == RunConfig().train.steps
+    assert load(valid, ["data.modality_dropout={}", *before]).data.modality_dropout == {"image": 0.5}
+
+
 def test_a_resolved_config_loads_as_the_same_config(valid: Path, tmp_path: Path) -> None:
     config = load(valid, ["data.modality_dropout.image=0.5", "optimizer.decay_steps=[10,20]"])
     resolved = tmp_path / "resolved.yaml"
@@ -218,6 +225,19 @@ def test_every_named_run_is_valid(path: Path) -> None:
         ("model.outputs.label.loss_weight=nan", "model.outputs.label.loss_weight = nan: must be"),
         ("data.image=${seed}", "data.image: expected a section with keys of its own, got a single value"),
         ("train.steps=${data}", "train.steps"),
+        ("optimizer.decay_steps=[x]", "optimizer.decay_steps = ['x']: Value of another type could not be converted"),
+        ("data.labels=[[1]]", "data.labels[0]: expected a single value, got [1]"),
+        ("data.labels=[{a: 1}]", "data.labels[0]: expected a single value, got {'a': 1}"),
+        ("data.require=[[image]]", "data.require[0]: expected a single value, got ['image']"),
+        (
+            "data.modality_dropout={image:0.1}",
+            "data.modality_dropout.image:0: expected a single value, got {'1': None}",
+        ),
+        ("train.steps=???", "train.steps = '???': is left open; write a value"),
+        ("data.require=['???']", "data.require = ['???']: is left open; write a value"),
+        ("model.num_blocks=1000000000", "model.num_blocks = 1000000000: makes 6000000000 layers of self-attention"),
+        ("model.layers_per_block=1000000000", "model.num_blocks = 8: makes 8000000000 layers of self-attention"),
+        ("model.num_cross_attends=1000000000", "model.num_cross_attends = 1000000000: must be at most 100000"),
     ],
 )
 def test_a_wrong_value_is_one_short_sentence_about_its_key(valid: Path, override: str, sentence: str) -> None:
