@@ -1,8 +1,33 @@
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from data_shards.manifest import Manifest, ShardEntry, Shards, Split, write
+
+Commands = Callable[..., Callable[[str], list[str]]]
+
+
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
+    """Put stand-ins for commands into the path, given as shell; get what one was asked, a line a call."""
+    folder = tmp_path / "stand_ins"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+    def put(**texts: str) -> Callable[[str], list[str]]:
+        for name, text in texts.items():
+            (folder / name).write_text(f'#!/bin/sh\necho "$@" >> {folder}/{name}.asked\ncd {folder}\n{text}\n')
+            (folder / name).chmod(0o755)
+
+        def asked(name: str) -> list[str]:
+            path = folder / f"{name}.asked"
+            return path.read_text().splitlines() if path.exists() else []
+
+        return asked
+
+    return put
 
 
 @pytest.fixture

@@ -1,6 +1,9 @@
 import os
+import signal
 import socket
-from collections.abc import Callable
+import subprocess
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -151,3 +154,213 @@ def test_a_job_of_slurm_is_held_up_by_no_claim_that_an_attempt_of_slurm_left(
     attempts.begin(folder, job_id="6", nodes=["here"])
     with RunLock(folder.lock_path, job_id="6"):
         assert batch.main(["begin", str(folder.path)]) == 0
+
+
+Commands = Callable[..., Callable[[str], list[str]]]
+AWAY = "Unable to contact slurm controller (connect failure)"
+
+
+@pytest.fixture
+def job(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
+    """The environment of a job of two nodes; call it to end an attempt as the batch script does."""
+    variables = {JOB: "7", "SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "n[1-2]"}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv(PROFILE_EXCLUDES, raising=False)
+    before = signal.getsignal(signal.SIGTERM)
+
+    def end(folder: RunFolder, status: int, *limits: int, number: int = 0) -> int:
+        monkeypatch.setenv("PERCEIVER_ATTEMPT", str(number or attempts.current(folder)))
+        return batch.main(["end", str(folder.path), str(status), *map(str, limits or (9, 9, 2))])
+
+    yield end
+    signal.signal(signal.SIGTERM, before)
+
+
+def requeues(asked: Callable[[str], list[str]]) -> int:
+    return asked("scontrol").count("requeue 7")
+
+
+def test_a_job_begins_an_attempt_and_tells_its_ranks_where_they_meet(
+    folder: RunFolder, commands: Commands, job: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands(scontrol='[ "$*" = "show hostnames n[1-2]" ] && echo n1 && echo n2')
+    checkpoint(folder, 5)
+    assert batch.main(["begin", str(folder.path)]) == 0
+    told = capsys.readouterr()
+    shell = f'{told.out}\necho "$PERCEIVER_ATTEMPT $MASTER_ADDR $MASTER_PORT"'
+    shown = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True).stdout.split()
+    assert shown[:2] == ["1", "n1"]
+    assert 0 <= int(shown[2]) - preferred_port(7, 1) < 100
+    [attempt] = attempts.history(folder)
+    assert (attempt.job_id, attempt.nodes, attempt.first_step) == ("7", ("n1", "n2"), 5)
+    assert "attempt 1 of run: job 7 on n1 n2 from step 5" in told.err
+
+
+@pytest.mark.parametrize(
+    ("status", "limits", "is_stopped", "expected", "is_requeued"),
+    [
+        (0, (9, 9, 2), False, 0, False),
+        (2, (9, 9, 2), False, 2, False),
+        (1, (0, 2, 2), False, 1, True),
+        (1, (9, 1, 2), False, 1, False),
+        (85, (1, 0, 2), False, 85, True),
+        # Where slurm.conf has RequeueExit=85 the job must not leave with it once it is over.
+        (85, (0, 9, 2), False, 1, False),
+        (85, (9, 9, 2), True, 0, False),
+        (1, (9, 9, 2), True, 1, False),
+    ],
+)
+def test_how_an_attempt_ended_is_recorded_and_decides_whether_the_job_comes_back(
+    folder: RunFolder,
+    commands: Commands,
+    job: Callable[..., int],
+    status: int,
+    limits: tuple[int, int, int],
+    is_stopped: bool,
+    expected: int,
+    is_requeued: bool,
+) -> None:
+    asked = commands(scontrol="")
+    attempts.begin(folder, job_id="7", nodes=["n1", "n2"])
+    if is_stopped:
+        folder.stop_path.touch()
+    assert job(folder, status, *limits) == expected
+    assert attempts.history(folder)[0].status == status
+    assert requeues(asked) == is_requeued
+
+
+def test_an_attempt_that_was_superseded_leaves_the_job_to_its_successor(
+    folder: RunFolder, commands: Commands, job: Callable[..., int]
+) -> None:
+    asked = commands(scontrol="")
+    for _ in range(2):
+        attempts.begin(folder, job_id="7", nodes=["n1", "n2"])
+    assert job(folder, 85, number=1) == 85
+    assert asked("scontrol") == []
+    assert attempts.history(folder)[0].status is None
+
+
+def test_the_requeue_ends_the_script_with_term_and_it_lives_on_for_what_follows(
+    folder: RunFolder, commands: Commands, job: Callable[..., int]
+) -> None:
+    asked = commands(scontrol='if [ "$1" = requeue ]; then kill -TERM $PPID; fi')
+    ended: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))
+    attempts.begin(folder, job_id="7", nodes=["n1", "n2"])
+    job(folder, 85)
+    assert requeues(asked) == 1
+    assert ended == []
+
+
+def test_the_limits_are_those_of_one_submission(folder: RunFolder, commands: Commands, job: Callable[..., int]) -> None:
+    asked = commands(scontrol="")
+    for _ in range(2):
+        number = attempts.begin(folder, job_id="6", nodes=["n1"]).number
+        attempts.end(folder, number, 1)
+    attempts.begin(folder, job_id="7", nodes=["n1"])
+    job(folder, 1, 9, 2, 0)
+    assert requeues(asked) == 1
+    attempts.begin(folder, job_id="7", nodes=["n1"])
+    job(folder, 1, 9, 2, 0)
+    assert requeues(asked) == 1
+
+
+def test_a_slurm_that_is_away_is_asked_again_until_it_answers(
+    folder: RunFolder, commands: Commands, job: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    pause_while_a_command_ends = time.sleep
+    monkeypatch.setattr(
+        time, "sleep", lambda seconds: pauses.append(seconds) if seconds >= 1 else pause_while_a_command_ends(seconds)
+    )
+    refuse = f'echo "{AWAY}" >&2; exit 1'
+    asked = commands(scontrol=f"if [ $(grep -c requeue scontrol.asked) -lt 3 ]; then {refuse}; fi")
+    attempts.begin(folder, job_id="7", nodes=["n1"])
+    job(folder, 85)
+    assert requeues(asked) == 3
+    assert len(pauses) == 2, "a controller that is busy is left in peace for a while"
+
+
+@pytest.mark.parametrize(
+    ("words", "patience", "most"),
+    [
+        (AWAY, 0, 1),
+        ("slurm_update error: Job is pending execution", 300, 1),
+        ("Requested operation is presently disabled", 300, 1),
+        ("slurm_update error: Invalid job id specified", 300, 1),
+        ("Access/permission denied", 300, 1),
+    ],
+)
+def test_a_refusal_that_stays_and_a_slurm_that_stays_away_are_not_asked_for_ever(
+    folder: RunFolder,
+    commands: Commands,
+    job: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: str,
+    patience: float,
+    most: int,
+) -> None:
+    def pause(_: float) -> None:
+        assert requeues(asked) <= 3, "it is asked for ever"
+
+    monkeypatch.setattr(time, "sleep", pause)
+    monkeypatch.setattr(batch, "PATIENCE_SECONDS", patience)
+    asked = commands(scontrol=f'echo "{words}" >&2; exit 1')
+    attempts.begin(folder, job_id="7", nodes=["n1"])
+    assert job(folder, 85) == 85
+    assert 1 <= requeues(asked) <= most
+    assert f"scontrol requeue 7: {words}" in capsys.readouterr().err
+
+
+def test_nodes_that_the_user_excluded_stay_excluded_where_the_profile_is_not_known(
+    folder: RunFolder, commands: Commands, job: Callable[..., int]
+) -> None:
+    rows = "".join(f"echo 'n{number}|idle|main*|'; " for number in range(1, 6))
+    asked = commands(scontrol="echo 'JobId=7 Partition=main ExcNodeList=n5'", sinfo=rows)
+    for _ in range(2):
+        number = attempts.begin(folder, job_id="7", nodes=["n1", "n2"]).number
+        for rank in (0, 1):
+            attempts.write_rank(folder, number, RankRecord(rank, f"n{rank + 1}", 5, rank))
+        job(folder, 1)
+    assert asked("scontrol")[-1] == f"{UPDATE}n5,n2"
+
+
+def test_a_job_of_which_slurm_tells_nothing_is_requeued_all_the_same(
+    folder: RunFolder, commands: Commands, job: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = "".join(f"echo 'n{number}|idle|main*|'; " for number in range(1, 5))
+    asked = commands(scontrol='[ "$1" != show ] && [ "$1" != update ]', sinfo=rows)
+    for _ in range(2):
+        number = attempts.begin(folder, job_id="7", nodes=["n1", "n2"]).number
+        for rank in (0, 1):
+            attempts.write_rank(folder, number, RankRecord(rank, f"n{rank + 1}", 5, rank))
+        assert job(folder, 1) == 1
+    assert requeues(asked) == 2
+    # It has no words of its own.
+    assert "scontrol update ExcNodeList=n2: exit status 1" in capsys.readouterr().err
+
+
+def test_a_full_disk_ends_a_job_before_it_begins(
+    folder: RunFolder, commands: Commands, job: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: RunFolder) -> None:
+        raise ValueError("takes no more files")
+
+    commands(scontrol="echo n1")
+    monkeypatch.setattr(RunFolder, "check_space", full)
+    assert batch.main(["begin", str(folder.path)]) == 2
+    assert attempts.current(folder) == 0
+
+
+def test_ports_are_tried_from_the_preferred_one_on_and_around_the_end() -> None:
+    last = FIRST_PORT + NUM_PORTS - 1
+    with socket.socket() as taken:
+        try:
+            taken.bind(("", last))
+        except OSError:
+            pytest.skip("another process uses the port")
+        assert FIRST_PORT <= free_port(last) < FIRST_PORT + 100
+    port = free_port(FIRST_PORT + 5)
+    assert FIRST_PORT + 5 <= port < FIRST_PORT + 105

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from launch import attempts
+from launch import attempts, supervise
 from launch.folder import RunFolder
 from launch.freeze import freeze
+from launch.restarts import RestartConfig
+from trainer.lock import RunLock
 
 PROBE = Path(__file__).parents[1] / "slurm" / "probe"
 SUPERVISE = """
@@ -111,3 +113,141 @@ def test_ranks_that_are_started_inside_of_an_allocation_are_those_of_the_supervi
         # How many there are is the load's: a rank of the probe begins at the checkpoint that the other has written.
         assert {json.loads(line)["WORLD_SIZE"] for line in lines} == {"2"}
         assert {json.loads(line)["SLURM_PROCID"] for line in lines} == {None}
+
+
+# A rank that does in each attempt what the run's orders say, and writes down how it was started.
+RANK = """
+import json, os, signal, sys, time
+from pathlib import Path
+
+run, number, rank = Path(sys.argv[1]), int(os.environ["PERCEIVER_ATTEMPT"]), os.environ["RANK"]
+orders = json.loads((run / "orders.json").read_text())
+files = [str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+report = {"environment": dict(os.environ), "folder": os.getcwd(), "files": files, "parent": os.getppid()}
+(run / f"report_{number}_{rank}.json").write_text(json.dumps(report))
+print(f"rank {rank} of attempt {number}")
+order = orders[min(number, len(orders)) - 1]
+order = order[rank] if isinstance(order, dict) else order
+if order == "stop":
+    os.kill(os.getppid(), signal.SIGTERM)
+    while not (run / "stop").exists():
+        time.sleep(0.01)
+    order = 85
+if order == "die":
+    os.kill(os.getpid(), signal.SIGKILL)
+if order == "linger":
+    time.sleep(60)
+if order == "late":
+    time.sleep(0.5)
+    order = 85
+sys.exit(order)
+"""
+
+
+@pytest.fixture
+def ordered(tmp_path: Path) -> RunFolder:
+    """A run whose ranks do as they are told."""
+    folder = RunFolder(tmp_path / "ordered")
+    folder.create()
+    package = folder.code_folder / "launch"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "rank.py").write_text(RANK)
+    return folder
+
+
+def run_ranks(folder: RunFolder, *orders: object, num_processes: int = 1, **limits: int) -> int:
+    (folder.path / "orders.json").write_text(json.dumps(orders))
+    return supervise.supervise(folder, num_processes, RestartConfig(**limits))
+
+
+def statuses(folder: RunFolder) -> list[int | None]:
+    return [attempt.status for attempt in attempts.history(folder)]
+
+
+def test_ranks_know_who_they_are_where_they_meet_and_who_watches_them(
+    ordered: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_PROCID", "5")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    assert run_ranks(ordered, 0, num_processes=2) == 0
+    reports = [json.loads((ordered.path / f"report_1_{rank}.json").read_text()) for rank in (0, 1)]
+    for rank, report in enumerate(reports):
+        said = report["environment"]
+        assert (said["RANK"], said["LOCAL_RANK"]) == (str(rank), str(rank))
+        assert (said["WORLD_SIZE"], said["LOCAL_WORLD_SIZE"], said["MASTER_ADDR"]) == ("2", "2", "127.0.0.1")
+        assert int(said["PERCEIVER_SUPERVISOR"]) == report["parent"] == os.getpid()
+        assert said["CUDA_VISIBLE_DEVICES"] == "3"
+        assert "SLURM_PROCID" not in said
+        assert report["folder"] == str(ordered.code_folder)
+        # The run is free only once the last process of it is gone.
+        assert str(ordered.lock_path) in report["files"]
+    assert reports[0]["environment"]["MASTER_PORT"] == reports[1]["environment"]["MASTER_PORT"]
+    assert attempts.history(ordered)[0].nodes == (socket.gethostname(),)
+
+
+def test_attempts_follow_each_other_until_the_run_has_finished(
+    ordered: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_ranks(ordered, 85, 1, "die", 0) == 0
+    assert statuses(ordered) == [85, 1, 137, 0]
+    assert "attempt 3 ended with status 137: failed" in capsys.readouterr().err
+    with RunLock(ordered.lock_path):
+        pass
+
+
+def test_failures_of_earlier_starts_do_not_count_against_this_one(ordered: RunFolder) -> None:
+    for _ in range(2):
+        assert run_ranks(ordered, 1, max_failures=2) == 1
+    assert statuses(ordered) == [1] * 4
+
+
+@pytest.mark.parametrize(
+    ("orders", "expected"),
+    [({"0": 85, "1": 0}, 85), ({"0": 85, "1": 1}, 1), ({"0": 3, "1": "die"}, 137), ({"0": 0, "1": 2}, 2)],
+)
+def test_the_worst_rank_decides_how_an_attempt_ended(
+    ordered: RunFolder, orders: dict[str, object], expected: int
+) -> None:
+    assert run_ranks(ordered, orders, num_processes=2, max_failures=0, max_requeues=0) == expected
+
+
+def test_a_rank_that_stays_behind_is_killed_and_one_that_is_only_slower_is_not(
+    ordered: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = {"num_processes": 2, "max_failures": 0, "max_requeues": 0}
+    assert run_ranks(ordered, {"0": 85, "1": "late"}, **limits) == 85
+    monkeypatch.setattr(supervise, "STRAGGLER_SECONDS", 0.2)
+    assert run_ranks(ordered, {"0": 85, "1": "linger"}, **limits) == 137
+
+
+def test_a_signal_to_the_supervisor_stops_the_run_and_the_next_start_takes_the_stop_away(ordered: RunFolder) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    assert run_ranks(ordered, "stop", 0) == 85
+    assert ordered.stop_path.exists()
+    assert statuses(ordered) == [85]
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert run_ranks(ordered, 85, 0) == 0, "the stop of an earlier start ended this one"
+    assert not ordered.stop_path.exists()
+
+
+def test_a_start_that_is_refused_takes_neither_a_stop_nor_a_number(ordered: RunFolder) -> None:
+    ordered.stop_path.touch()
+    with RunLock(ordered.lock_path), pytest.raises(ValueError, match="is training in this run"):
+        run_ranks(ordered, 0)
+    assert ordered.stop_path.exists()
+    assert attempts.current(ordered) == 0
+
+
+def test_a_run_that_a_lost_host_holds_is_taken_over_where_that_is_asked_for(ordered: RunFolder) -> None:
+    ordered.lock_path.write_text(json.dumps({"host": "lost", "pid": 1, "since": "then"}))
+    with pytest.raises(ValueError, match="--take-over"):
+        run_ranks(ordered, 0)
+    assert supervise.supervise(ordered, 1, RestartConfig(), take_over=True) == 0
+
+
+def test_what_the_ranks_print_goes_where_it_is_asked_to_go(ordered: RunFolder, tmp_path: Path) -> None:
+    (ordered.path / "orders.json").write_text("[0]")
+    with (tmp_path / "printed").open("wb") as file:
+        assert supervise.supervise(ordered, 1, RestartConfig(), output=file.fileno()) == 0
+    assert (tmp_path / "printed").read_text() == "rank 0 of attempt 1\n"
