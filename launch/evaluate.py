@@ -19,7 +19,7 @@ from data_shards.loader import Loader
 from launch import pictures
 from launch.folder import RunFolder, as_typed, existing
 from launch.loaders import EvalSplit, absolute, label_names, open_eval_split
-from launch.together import together
+from launch.together import batches_of_all, together
 from model.perceiver import Perceiver
 from trainer.checkpoint_choice import NEWEST, read_weights
 from trainer.evaluate import Evaluation, evaluate, predictions, reconstructions, told
@@ -41,7 +41,7 @@ def main(path: Path, *, which: str = NEWEST, split: str = "", as_json: bool = Fa
     loader = evaluated.loader
     step, network = chosen_network(config, folder, which, world)
     with loader:
-        batches = (loader(index) for index in range(evaluated.num_batches))
+        batches = map(batches_of_all(world, loader), range(evaluated.num_batches))
         found = evaluate(network, objective(config.model.outputs), batches, world, tuple(config.data.modalities()))
         if world.is_first:
             result = {"step": step, "split": evaluated.name, **found.as_json()}

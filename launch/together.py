@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+import torch
+
 from trainer.world import World
 
 BAD_INPUT = 2
@@ -18,16 +20,23 @@ def together(world: World, work: Callable[[], T]) -> T:
     """
     result: T | None = None
     sentence = ""
+    has_failed = False
     try:
         result = work()
     except ValueError as error:
-        sentence = str(error)
-    sentences = {text for text in world.gather(sentence) if text}
-    if not sentences:
+        sentence, has_failed = str(error), True
+    # One small exchange where all is well: batches are asked for in this way too.
+    if not world.maximum(torch.tensor(float(has_failed))):
         return result  # type: ignore[return-value]  # the work returned
+    sentences = {text for text in world.gather(sentence) if text}
     if world.is_first:
         raise ValueError("\n".join(sorted(sentences)))
     raise SystemExit(BAD_INPUT)
+
+
+def batches_of_all(world: World, batches: Callable[[int], T]) -> Callable[[int], T]:
+    """Return the same batches, asked for by all ranks at once: one that a rank cannot have ends all. Collective."""
+    return lambda step: together(world, lambda: batches(step))
 
 
 @contextmanager

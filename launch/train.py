@@ -21,7 +21,7 @@ from launch.loaders import absolute, eval_split, identity, open_eval_split, trai
 from launch.open_run import open_run
 from launch.restarts import FINISHED, RUN_ME_AGAIN
 from launch.shown import shown
-from launch.together import first_does, together, told_by_first
+from launch.together import batches_of_all, first_does, together, told_by_first
 from model import cost
 from model.perceiver import Perceiver
 from trainer.checkpoint import Loaded, Store
@@ -87,7 +87,8 @@ def _train(
     with ExitStack() as stack:
         with ledger.spent("start_up"):
             together(world, lambda: config.train.micro_batches_per_rank(world.world_size))
-            batches = stack.enter_context(together(world, lambda: train_loader(config, folder.quarantine_path, world)))
+            loader = stack.enter_context(together(world, lambda: train_loader(config, folder.quarantine_path, world)))
+            batches = batches_of_all(world, loader)
             network = Perceiver(together(world, lambda: planned(config, world.world_size)), seed=config.seed)
             train = config.train
             goal = objective(config.model.outputs, label_smoothing=train.label_smoothing, seed=config.seed)
@@ -105,7 +106,7 @@ def _train(
             split, evaluated = together(world, lambda: eval_split(config))
             sinks.write("event", {"step": state.step, "message": evaluated})
             halved = train.micro_batch if train != config.train else 0
-            _announce(sinks, state, loaded, batches.order, batches.left_out, halved=halved)
+            _announce(sinks, state, loaded, loader.order, loader.left_out, halved=halved)
             say = partial(_say, sinks, state)
             evaluation = _evaluation(config, folder, engine, world, stack, split, say) if split else None
         return fit(
@@ -146,7 +147,7 @@ def _evaluation(
     modalities, goal = tuple(config.data.modalities()), objective(config.model.outputs)
 
     def evaluation() -> Evaluation:
-        batches = (loader(step) for step in range(split.num_batches))
+        batches = map(batches_of_all(world, loader), range(split.num_batches))
         found = evaluate(engine.network, goal, batches, world, modalities)
         return replace(found, pictures=shown(engine.network, goal, loader(0), world))
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from data_shards.sources import digits
+from data_shards.tar_index import TarIndex
 from launch import cli
 from launch.chaos_disk import filled, small_disk
 
@@ -128,6 +129,21 @@ def test_a_resume_on_other_data_is_refused_and_the_run_resumes_on_its_own(
     shutil.rmtree(shards)
     (tmp_path / "aside").rename(shards)
     assert [status for status, _, _ in run.finish("train.steps=4", "checkpoint.save_every_steps=2")] == [0, 0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_bad_samples_that_one_rank_meets_end_all_with_one_sentence(make_run: MakeRun, shards: Path, split: str) -> None:
+    [shard, *_] = sorted((shards / split).glob("*.tar"))
+    content = bytearray(shard.read_bytes())
+    offset, length = TarIndex.from_tar(shard).members(0)["png"]
+    content[offset + length // 2] ^= 0xFF
+    shard.write_bytes(content)
+    ranks = make_run("run", 2, shards=shards).finish("data.max_bad_rate=0", "train.evaluate_every_steps=20")
+    assert [status for status, _, _ in ranks] == [2, 2]
+    told = "".join(errors for _, _, errors in ranks)
+    assert told.count("are bad, above data.max_bad_rate = 0") == 1
+    assert "Traceback" not in told
 
 
 @pytest.mark.slow
