@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
 import torch
 
-from trainer.metrics import Meter, StepTime, Work, measured_peak_flops
+from trainer.metrics import Meter, StepTime, Work, measured_peak_flops, memory_mib
 from trainer.step_report import StepReport
 from trainer.world import World
 
@@ -67,3 +68,36 @@ def test_the_measured_peak_is_a_rate() -> None:
     peak = measured_peak_flops(torch.device("cpu"), torch.float32)
     assert math.isfinite(peak)
     assert peak > 1e8
+
+
+def test_a_record_sums_up_all_steps_since_the_last_one_and_no_others() -> None:
+    meter = Meter(World(0, 1, 0, torch.device("cpu")))
+    meter.add(replace(REPORT, is_skipped=True), StepTime(seconds=9.0, data_seconds=8.0))
+    meter.record(1, REPORT)
+    for seconds, data in ((2.0, 0.5), (4.0, 1.0)):
+        meter.add(replace(REPORT, is_skipped=True), StepTime(seconds, data))
+    record = meter.record(3, replace(REPORT, task_losses={"label": torch.tensor(2.0), "text": torch.tensor(0.5)}))
+    assert (record["loss/label"], record["loss/text"], record["grad_norm"], record["learning_rate"]) == (2, 0.5, 3, 0.1)
+    assert (record["step_seconds"], record["data_wait_seconds"], record["data_wait_share"]) == (3.0, 0.75, 0.25)
+    assert (record["skipped_steps"], record["bad_samples"]) == (2, 0)
+    assert record["samples_per_second"] == 16 * 2 / 6
+    assert (record["slowest_rank"], record["slowest_rank_excess"]) == (0, 0.0)
+
+
+def test_the_memory_of_a_process_on_the_cpu_is_what_the_kernel_says_in_mebibytes() -> None:
+    status = Path("/proc/self/status").read_text()
+    [peak] = [int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")]
+    # The kernel adds up its threads' counts now and then.
+    assert memory_mib(torch.device("cpu")) == pytest.approx(peak / 1024, rel=0.05)
+
+
+def test_what_is_known_of_the_work_alone_is_told() -> None:
+    for work, told in (
+        (Work(tokens_per_sample=10), {"tokens_per_second"}),
+        (Work(flops_per_sample=1e6), set()),
+        (Work(peak_flops=1e6), set()),
+        (Work(flops_per_sample=1e6, peak_flops=1e6), {"flop_utilisation"}),
+    ):
+        meter = Meter(World(0, 1, 0, torch.device("cpu")), work)
+        meter.add(REPORT, StepTime(1.0, 0.0))
+        assert {"tokens_per_second", "flop_utilisation"} & meter.record(1, REPORT).keys() == told

@@ -163,3 +163,29 @@ def test_a_loss_by_modality_is_that_of_the_samples_that_have_it(batch: Batch) ->
     assert counts["label/audio"] == batch.weights[0]
     assert counts["label/video"] == counts["label"] - batch.weights[3]
     assert not sums["label/audio"].requires_grad
+
+
+def test_the_cells_that_are_asked_are_the_same_in_every_release(batch: Batch) -> None:
+    # A run that resumes under another release must ask what it would have asked.
+    asked = Reconstruction("video", replace(VIDEO, train_queries=7), seed=3).points(replace(batch, index=5))
+    assert asked is not None
+    assert asked.tolist() == [0, 12, 19, 17, 5, 14, 2]
+
+
+def test_mixed_labels_of_a_sample_without_a_label_cost_nothing(batch: Batch, answers: dict[str, Tensor]) -> None:
+    task = Classification()
+    labelled = replace(batch, labels=torch.tensor([0, 1, 2, 3, 4, 0]))
+    assert float(task.count(batch)) == 4.5
+    assert float(task.count(labelled)) == 5.5
+    assert float(task.sum(answers["label"], batch)) < float(task.sum(answers["label"], labelled))
+    heavier = replace(batch, weights=2 * batch.weights)
+    torch.testing.assert_close(task.sum(answers["label"], heavier), 2 * task.sum(answers["label"], batch))
+
+
+def test_a_batch_with_one_modality_is_not_looked_at_by_modality(batch: Batch) -> None:
+    goal = objective(OutputsConfig(label=LabelOutput(num_classes=CLASSES), video=replace(VIDEO, train_queries=7)))
+    assert goal.counts(batch, by_modality=True).keys() == goal.sums(Spy(), batch, by_modality=True).keys()
+    assert goal.counts(batch, by_modality=True).keys() == {"label", "video"}
+    every = goal.asks(batch, every=True)["points"]["video"]
+    assert every.tolist() == list(range(24))
+    assert objective(OutputsConfig(label=LabelOutput(num_classes=CLASSES))).asks(batch) == {}

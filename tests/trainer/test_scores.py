@@ -1,5 +1,6 @@
 """Every task is judged by its own measure, over real samples, as the definition says."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -106,3 +107,41 @@ def test_filled_in_bytes_are_counted_where_they_were_hidden(batch: Batch, world:
 def test_scores_are_told_in_their_unit() -> None:
     assert told("psnr/video", 21.256) == "21.26 dB"
     assert told("accuracy/all", 0.5) == "50.00%"
+
+
+def test_pixels_of_an_error_are_told_as_such() -> None:
+    assert told("end_point_error/flow", 1.256) == "1.26 px"
+
+
+def test_without_a_sample_to_judge_a_score_is_nothing_and_no_error(batch: Batch, world: World) -> None:
+    nobody = replace(batch, keys=("",) * ROWS, labels=torch.zeros(ROWS, dtype=torch.int64))
+    outputs = OutputsConfig(label=LabelOutput(num_classes=2))
+    assert judged(outputs, {"label": torch.zeros(ROWS, 2)}, nobody, world) == {"samples": 0, "accuracy": {"all": 0.0}}
+
+
+def test_sound_is_measured_against_its_own_range(world: World) -> None:
+    audio = torch.rand(2, 8, 1) * 2 - 1
+    batch = Batch({"audio": audio}, {"audio": torch.tensor([8, 8])}, torch.full((2,), -1), torch.ones(2), ("a", "b"))
+    outputs = OutputsConfig(audio=GridOutput(shape=(8,), num_channels=1))
+    # Values between -1 and 1: an error of a tenth is a twentieth of the range.
+    result = judged(outputs, {"audio": audio + 0.1}, batch, world)
+    assert result["psnr"] == {"audio": pytest.approx(20 * math.log10(20), rel=1e-4)}
+
+
+def test_each_modality_alone_is_judged_over_those_that_have_it_and_only_if_there_are_several(
+    batch: Batch, world: World
+) -> None:
+    both = replace(
+        batch,
+        lengths={**batch.lengths, "audio": torch.tensor([9, 0, 9, 0, 0, 9])},
+        labels=torch.tensor([1, 1, 0, 1, 0, 1]),
+    )
+    logits = nn.functional.one_hot(torch.tensor([1, 1, 1, 0, 0, 1]), 2).float()
+    outputs = OutputsConfig(label=LabelOutput(num_classes=2))
+    found = evaluate(Fixed({"label": logits}), objective(outputs), [both], world, ("video", "audio"))
+    assert found.scores == {"accuracy": {"all": 3 / 5, "video": 3 / 4, "audio": 1 / 2}}
+    assert found.samples == 5
+    assert found.best_by == 3 / 5
+    assert found.flat() == {"accuracy/all": 3 / 5, "accuracy/video": 3 / 4, "accuracy/audio": 1 / 2}
+    alone = evaluate(Fixed({"label": logits}), objective(outputs), [both], world, ("video",))
+    assert alone.scores == {"accuracy": {"all": 3 / 5}}

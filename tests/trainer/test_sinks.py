@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from trainer.sinks import JsonLines, ProgressBar, Sink, TensorBoard
+from trainer.sinks import JsonLines, ProgressBar, Sink, TensorBoard, append_event
 
 
 def write(sink: Sink, steps: Iterable[int]) -> None:
@@ -121,3 +121,83 @@ def test_rewritten_metrics_are_on_the_disk_before_they_take_the_place_of_the_old
     JsonLines(path, 2).close()
     hidden = tmp_path / f".metrics.jsonl.{os.getpid()}"
     assert disk_calls == [("sync", str(hidden)), ("name", str(path)), ("sync", str(tmp_path))]
+
+
+def test_a_damaged_line_stays_and_half_a_line_at_the_end_goes(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"kind": "train", "step": 1}\n\xff\n{"kind": "train", "step": 9}\n{"kind": "train", "step": 1}')
+    JsonLines(path, 4).close()
+    assert path.read_bytes() == b'{"kind": "train", "step": 1}\n\xff\n'
+
+
+def test_metrics_that_cannot_be_written_are_told_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"metrics\.jsonl: cannot be written \(No such file.*free space"):
+        JsonLines(tmp_path / "none" / "metrics.jsonl", 0)
+
+
+def test_an_event_is_added_behind_whole_lines(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    append_event(path, 2, "forked")
+    with path.open("a") as file:
+        file.write('{"kind": "tr')
+    append_event(path, 3, "taken over")
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert records == [
+        {"kind": "event", "step": 2, "message": "forked"},
+        {"kind": "event", "step": 3, "message": "taken over"},
+    ]
+
+
+def test_tensorboard_has_every_number_of_a_record_and_no_word_and_no_step(tmp_path: Path) -> None:
+    sink = TensorBoard(tmp_path / "new" / "folder", 0)
+    sink.write("save", {"step": 3, "seconds": 0.5, "num_bytes": 7, "error": "full"})
+    sink.rewind(3)
+    sink.write("save", {"step": 4, "seconds": 0.25, "num_bytes": 7, "error": ""})
+    sink.close()
+    events = EventAccumulator(str(tmp_path / "new" / "folder")).Reload()
+    assert sorted(events.Tags()["scalars"]) == ["save/num_bytes", "save/seconds"]
+    assert [(event.step, event.value) for event in events.Scalars("save/seconds")] == [(3, 0.5), (4, 0.25)]
+    assert abs(events.Scalars("save/seconds")[0].wall_time - time.time()) < 600
+
+
+def shown_by(total_steps: int, resumed_step: int, *records: tuple[str, dict]) -> str:
+    shown = io.StringIO()
+    bar = ProgressBar(total_steps, resumed_step, Console(file=shown, width=120, force_terminal=True, color_system=None))
+    for kind, record in records:
+        if kind == "rewind":
+            bar.rewind(record["step"])
+        else:
+            bar.write(kind, record)
+    bar.close()
+    return shown.getvalue()
+
+
+def test_the_progress_bar_begins_where_the_run_resumes_and_goes_back_with_it() -> None:
+    assert "6/10" in shown_by(10, 6)
+    told = shown_by(10, 6, ("rewind", {"step": 4}))
+    assert told.rindex("4/10") > told.rindex("6/10")
+
+
+def test_what_happened_is_printed_and_what_went_well_is_not() -> None:
+    told = shown_by(
+        10,
+        0,
+        ("event", {"step": 3, "message": "went back [/b] \x1b[2J"}),
+        ("save", {"step": 4, "error": "", "seconds": 1.0}),
+        ("save", {"step": 5, "error": "disk is full"}),
+        ("evaluation", {"step": 6, "samples": 9, "accuracy/all": 0.5, "colour_accuracy/all": 0.25, "psnr/video": 20.0}),
+    )
+    assert "step 3: went back [/b]" in told
+    assert "\x1b[2J" not in told
+    assert "step 4" not in told
+    assert "step 5: disk is full" in told
+    assert "step 6: all 50.00%, colour all 25.00%, video 20.00 dB" in told
+    assert "samples 9" not in told
+
+
+def test_a_line_of_the_progress_bar_that_is_short_enough_is_printed_whole() -> None:
+    for length, is_cut in ((200, False), (201, True)):
+        words = "x" * (length - len("step 5: "))
+        told = shown_by(10, 0, ("event", {"step": 5, "message": words})).replace("\n", "")
+        assert ("more characters" in told) is is_cut
+        assert ("(1 more characters" in told) is is_cut

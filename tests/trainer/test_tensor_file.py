@@ -1,6 +1,7 @@
 """Files are what the safetensors library writes and reads; parts are read by element; hashes tell every byte."""
 
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -137,3 +138,55 @@ def test_any_damage_is_a_sentence_or_gives_tensors_within_the_file(tmp_path: Pat
         assert str(path) in str(error)  # noqa: PT017
     else:
         assert sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) <= len(content)
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 7, 64])
+def test_all_bytes_are_written_hashed_and_on_the_disk_however_they_are_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk_bytes: int
+) -> None:
+    whole = write(tmp_path / "whole", TENSORS)
+    synced, fsync = list[int](), os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_size)
+        fsync(descriptor)
+
+    monkeypatch.setattr("trainer.tensor_file._CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(os, "fsync", noted)
+    assert write(tmp_path / "cut", TENSORS) == whole == examine(tmp_path / "cut")
+    assert (tmp_path / "cut").read_bytes() == (tmp_path / "whole").read_bytes()
+    assert synced == [whole.num_bytes]
+
+
+@pytest.mark.parametrize("length", range(1, 9))
+def test_the_bytes_of_the_first_tensor_begin_at_a_multiple_of_eight(tmp_path: Path, length: int) -> None:
+    write(tmp_path / "file", {"x" * length: torch.arange(3.0)})
+    content = (tmp_path / "file").read_bytes()
+    begin = 8 + int.from_bytes(content[:8], "little")
+    assert begin % 8 == 0
+    assert content[begin:] == torch.arange(3.0).numpy().tobytes()
+    assert content[begin - 8 : begin].strip() != b"", "no more blanks than it takes"
+
+
+def test_a_tensor_that_is_not_contiguous_or_wants_a_gradient_is_written_as_it_is_seen(tmp_path: Path) -> None:
+    turned = torch.arange(6.0).view(2, 3).T.requires_grad_()
+    write(tmp_path / "file", {"turned": turned})
+    assert torch.equal(TensorFile(tmp_path / "file").read_all()["turned"], turned.detach())
+
+
+def test_a_part_is_read_by_elements_of_any_width(tmp_path: Path) -> None:
+    tensors = {str(dtype): torch.arange(10).to(dtype) for dtype in (torch.float64, torch.int16, torch.uint8)}
+    write(tmp_path / "file", tensors)
+    file = TensorFile(tmp_path / "file")
+    for name, tensor in tensors.items():
+        assert torch.equal(file.read(name, 4, 9), tensor[4:9])
+        assert torch.equal(file.read(name, 4), tensor[4:])
+
+
+def test_a_file_that_is_cut_while_it_is_open_is_told(tmp_path: Path) -> None:
+    write(tmp_path / "file", TENSORS)
+    file = TensorFile(tmp_path / "file")
+    with (tmp_path / "file").open("r+b") as cut:
+        cut.truncate(examine(tmp_path / "file").num_bytes - 30)
+    with pytest.raises(ValueError, match="file: became shorter"):
+        file.read_all()
