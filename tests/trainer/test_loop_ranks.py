@@ -3,8 +3,10 @@
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,11 +16,13 @@ from tiny import whole_batch
 
 from data_shards.batch import Batch
 from trainer.checkpoint import SaveReport
-from trainer.config import TrainConfig, WatchConfig
+from trainer.config import ProfileConfig, TrainConfig, WatchConfig
 from trainer.evaluate import Evaluation
 from trainer.hang import HangWatch
+from trainer.ledger import Ledger, read
 from trainer.loop import fit
 from trainer.metrics import Record
+from trainer.profiling import ProfileWindow
 from trainer.run_state import RunState
 from trainer.step_report import StepReport
 from trainer.watch import StopRequest
@@ -277,3 +281,116 @@ def test_a_spike_is_judged_by_the_losses_before_it() -> None:
     (_, state), _ = train(ALONE, Checkpoints(), engine, config=config, watch=watch)
     assert state.skipped_batches == (10,)
     assert engine.asked == [*range(11), *range(10), 11, 12]
+
+
+def test_the_time_of_an_attempt_is_told_by_its_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=0.0, compiled=0.0)
+    clock.perf_counter = clock.monotonic = clock.time = lambda: clock.now
+    monkeypatch.setattr("trainer.loop.time", clock)
+    monkeypatch.setattr("trainer.ledger.time", clock)
+    compiler = SimpleNamespace(calculate_time_spent=lambda: {"total_wall_time": clock.compiled})
+    monkeypatch.setitem(sys.modules, "torch._dynamo.utils", compiler)
+
+    def takes(seconds: float, result: Any = None) -> Any:  # noqa: ANN401
+        clock.now += seconds
+        return result
+
+    class Timed(Steps):
+        def step(self, batch: Batch) -> StepReport:
+            clock.compiled += 1.0
+            return takes(5.0, super().step(batch))
+
+    class Slow(Checkpoints):
+        def save(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401
+            takes(0.25)
+            super().save(*arguments, **options)
+
+        def wait(self) -> None:
+            takes(0.5)
+
+    ledger = Ledger(tmp_path, ALONE)
+    fit(
+        TrainConfig(steps=6, global_batch=16, log_every_steps=9, evaluate_every_steps=6),
+        engine=Timed(),
+        batches=lambda index: takes(2.0, whole_batch(index)),
+        state=RunState(step=3),
+        store=Slow(is_there=True),
+        sinks=[],
+        stop=StopsAt(None),
+        world=ALONE,
+        evaluate=lambda: takes(7.0, Evaluation(1, {"accuracy": {"all": 0.5}})),
+        ledger=ledger,
+    )
+    ledger.end("finished")
+    [entry] = read(tmp_path)
+    assert (entry.first_step, entry.last_step) == (3, 6)
+    parts = {"data_wait": 6.0, "compile": 3.0, "compute": 12.0, "evaluation": 7.0, "save": 0.75}
+    assert {part: seconds for part, seconds in entry.seconds.items() if seconds} == parts
+
+
+def test_what_an_evaluation_drew_is_shown_at_its_step() -> None:
+    class Gallery(Told):
+        def draw(self, name: str, picture: Any, step: int) -> None:  # noqa: ANN401
+            self.records.append((name, {"step": step, "sum": int(picture.sum())}))
+
+    told = Gallery()
+    picture = np.ones((2, 3, 3), np.uint8)
+    fit(
+        TrainConfig(steps=3, global_batch=16, log_every_steps=9, evaluate_every_steps=2),
+        engine=Steps(),
+        batches=whole_batch,
+        state=RunState(),
+        store=Checkpoints(is_there=True),
+        sinks=[told],
+        stop=StopsAt(None),
+        world=ALONE,
+        evaluate=lambda: Evaluation(7, {"accuracy": {"all": 0.5, "image": 0.25}}, {"drawn": picture}),
+    )
+    shown = [(kind, record) for kind, record in told.records if kind in ("evaluation", "drawn")]
+    scores = {"samples": 7, "accuracy/all": 0.5, "accuracy/image": 0.25}
+    assert shown == [
+        entry
+        for step in (2, 3)
+        for entry in (("evaluation", {"step": step, **scores}), ("drawn", {"step": step, "sum": 18}))
+    ]
+
+
+def test_going_back_rewinds_what_was_told_and_says_so_and_what_a_restart_will_not_know() -> None:
+    class Forgetful(Checkpoints):
+        def pass_over(self, passed: Any) -> str:  # noqa: ANN401
+            super().pass_over(passed)
+            return "disk is full"
+
+    watch = WatchConfig(max_skipped_in_a_row=2, max_rollbacks=2)
+    (outcome, state), told = train(ALONE, Forgetful(), Steps(1, 2, 5, 6), watch=watch)
+    assert (outcome, state) == ("finished", RunState(step=6, skipped_batches=(1, 2, 5, 6), rollbacks=2))
+    events = [record for kind, record in told.records if kind == "event" and "skipped" not in str(record["message"])]
+    lost = {"step": 0, "message": "a restart would meet these batches again: disk is full"}
+    assert events == [
+        {"step": 0, "message": "went back from step 3; passes over batches 1, 2"},
+        lost,
+        {"step": 0, "message": "went back from step 5; passes over batches 5, 6"},
+        lost,
+    ]
+    assert [record for kind, record in told.records if kind == "rewind"] == [{"step": 0}] * 2
+
+
+def test_the_profiler_is_told_of_every_boundary_between_two_steps() -> None:
+    class Boundaries(ProfileWindow):
+        def __init__(self) -> None:
+            super().__init__(ProfileConfig(), None, ALONE)
+            self.told: list[int] = []
+
+        def between(self, step: int) -> None:
+            self.told.append(step)
+
+    profiler = Boundaries()
+    train(ALONE, Checkpoints(), state=RunState(step=2), profiler=profiler)
+    assert profiler.told == [2, 3, 4, 5, 6]
+
+
+def test_losses_are_kept_only_where_spikes_are_watched() -> None:
+    for score, kept in ((0.0, 0), (1e9, 4)):
+        watch = WatchConfig(spike_score=score, spike_window_steps=4)
+        (_, state), _ = train(ALONE, Checkpoints(), watch=watch)
+        assert state.recent_losses == (3.0, 4.0, 5.0, 6.0)[:kept]

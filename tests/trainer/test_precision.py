@@ -1,4 +1,4 @@
-"""bf16 and fp16 train, keep fp32 state, and resume to the last bit, loss scale included."""
+"""bf16 and fp16 train, keep fp32 state, and all resume to the last bit, loss scale included."""
 
 import math
 import sys
@@ -40,9 +40,9 @@ def scaler(trained: Engine) -> Any:  # noqa: ANN401  # DeepSpeed has no types
 @pytest.mark.usefixtures("fp16")
 @pytest.mark.parametrize(
     ("precision", "stage"),
-    [*[("bf16", stage) for stage in (0, 1, 2)], ("fp16", 1), ("fp16", 2), *STAGE_3],
+    [("fp32", 3), *[("bf16", stage) for stage in (0, 1, 2)], ("fp16", 1), ("fp16", 2), *STAGE_3],
 )
-def test_half_precision_resumes_to_the_last_bit(tmp_path: Path, world: World, precision: str, stage: int) -> None:
+def test_every_precision_resumes_to_the_last_bit(tmp_path: Path, world: World, precision: str, stage: int) -> None:
     fields = {"zero_stage": stage, "precision": precision, "micro_batch": 8}
     straight = engine(world, **fields)
     store = Store(tmp_path, CheckpointConfig(), world)
