@@ -1,6 +1,8 @@
 import os
+import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -129,3 +131,49 @@ def test_the_record_needs_the_standard_library_alone() -> None:
     # Without site-packages' own start-up files, which this interpreter may read.
     foreign = loaded - sys.stdlib_module_names - {"launch", "trainer", "data_shards"}
     assert not foreign & {"torch", "numpy", "xxhash", "yaml", "omegaconf", "typer", "rich", "deepspeed", "safetensors"}
+
+
+def test_ranks_that_fell_silent_within_a_heartbeat_of_each_other_are_to_blame_alike() -> None:
+    # They are seen only as often as that.
+    together = [rank(1, status=None, seen_at=100.0), rank(2, status=None, seen_at=100.0 + HEARTBEAT_SECONDS)]
+    assert attempts.first_to_fail(together) == ("n1", "n2")
+
+
+def test_ranks_that_left_in_good_order_are_not_to_blame() -> None:
+    assert attempts.first_to_fail([rank(1, status=85, seen_at=100.0), rank(2, status=1, seen_at=101.0)]) == ("n2",)
+    assert attempts.first_to_fail([rank(1, status=85, seen_at=100.0), rank(2, status=0, seen_at=101.0)]) == ()
+    assert attempts.first_to_fail([]) == ()
+
+
+def test_records_are_those_of_ranks_in_their_order_and_of_this_process(folder: RunFolder) -> None:
+    attempts.begin(folder, job_id="1", nodes=["n1"])
+    for number in (10, 9, 2):
+        attempts.write_rank(folder, 1, replace(RankRecord.here(number), status=0))
+    (attempts.attempt_folder(folder, 1) / "rank_3.json.bak").write_text("{}")
+    (attempts.attempt_folder(folder, 1) / "rank_4_old.json").write_text("{}")
+    found = attempts.ranks(folder, 1)
+    assert [record.rank for record in found] == [2, 9, 10]
+    assert {(record.node, record.pid) for record in found} == {(socket.gethostname(), os.getpid())}
+    assert all(record.start_ticks > 0 for record in found)
+    assert RankRecord.here(0, "n7").node == "n7"
+
+
+def test_folders_beside_the_attempts_are_none(folder: RunFolder) -> None:
+    for name in ("0001", "0002.bak", "3", "notes"):
+        (folder.attempts_folder / name).mkdir(parents=True)
+    (folder.attempts_folder / "0004").touch()
+    assert attempts.current(folder) == 1
+    assert attempts.read(folder, 9).number == 9
+    assert not attempts.read(folder, 9).failed
+
+
+def test_an_attempt_that_ended_keeps_its_step_whatever_the_next_one_began_with(folder: RunFolder) -> None:
+    attempts.begin(folder, job_id="1", nodes=["n1"])
+    checkpoint(folder, 7)
+    attempts.end(folder, 1, 1)
+    checkpoint(folder, 9)
+    attempts.begin(folder, job_id="1", nodes=["n1"])
+    first, last = attempts.history(folder)
+    assert (first.last_step, first.ended_at is None) == (7, False)
+    assert (last.first_step, last.ended_at) == (9, None)
+    assert last.started_at > 1e9

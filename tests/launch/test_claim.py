@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,9 +90,13 @@ def test_the_ranks_of_a_local_supervisor_leave_the_lock_to_it(
     attempts.begin(folder, job_id="", nodes=[HERE])
     monkeypatch.setenv(NUMBER, "1")
     monkeypatch.setenv(SUPERVISOR, str(os.getppid()))
+    folder.stop_path.touch()
     with RunLock(folder.lock_path), claim(folder) as mine:
         assert mine.fence.is_supervised
         assert attempts.current(folder) == 1
+    # Its user may have asked for it since the attempt began; its supervisor records how that ends.
+    assert folder.stop_path.exists()
+    assert attempts.history(folder)[0].ended_at is None
 
 
 def test_a_job_holds_the_lock_where_it_can_and_trains_without_it_where_it_cannot(
@@ -158,3 +163,36 @@ def test_a_start_on_another_host_is_known_by_its_heartbeats(folder: RunFolder) -
 def test_a_job_that_is_over_holds_up_no_submission_by_what_it_left(folder: RunFolder) -> None:
     claimed_elsewhere(folder, seconds_ago=0, job_id="12")
     refuse_if_trained(folder)
+
+
+def test_a_start_that_takes_over_has_the_run_that_a_lost_host_held(folder: RunFolder) -> None:
+    folder.lock_path.write_text(json.dumps({"host": "lost", "pid": 1, "since": "then"}))
+    with pytest.raises(ValueError, match="--take-over"):
+        claim(folder).__enter__()
+    assert attempts.current(folder) == 0
+    with claim(folder, take_over=True):
+        assert lock.is_held(folder.lock_path)
+
+
+def test_the_heartbeats_of_a_start_end_with_it(folder: RunFolder) -> None:
+    before = set(threading.enumerate())
+    with claim(folder):
+        [watch] = set(threading.enumerate()) - before
+    watch.join(30)
+    assert not watch.is_alive()
+
+
+def test_a_start_that_says_nothing_of_how_it_leaves_has_failed(folder: RunFolder) -> None:
+    with claim(folder):
+        pass
+    assert (attempts.history(folder)[0].status, attempts.ranks(folder, 1)[0].status) == (FAILED, FAILED)
+    with pytest.raises(SystemExit), claim(folder):
+        raise SystemExit(1)
+    assert attempts.history(folder)[1].status == FAILED
+
+
+def test_only_the_first_rank_of_a_job_takes_its_lock(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts.begin(folder, job_id="12", nodes=[HERE])
+    monkeypatch.setenv(NUMBER, "1")
+    with Claim(folder, World(1, 2, 0, torch.device("cpu")), take_over=False):
+        assert not lock.is_held(folder.lock_path)

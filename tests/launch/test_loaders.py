@@ -2,18 +2,21 @@
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from configs.run import RunConfig, load
 from data_shards import manifest
 from data_shards.sources import table
 from launch import evaluate
 from launch.folder import RunFolder
-from launch.loaders import eval_split, label_names
+from launch.loaders import absolute, eval_split, identity, label_names, open_eval_split, train_loader
 from launch.open_run import open_run
+from trainer.world import World
 
 DIGITS = Path(__file__).parents[2] / "configs" / "digits.yaml"
 Configured = Callable[..., RunConfig]
@@ -95,3 +98,105 @@ def test_eval_names_the_splits_that_there_are(configured: Configured, tmp_path: 
         evaluate.main(folder.path)
     with pytest.raises(ValueError, match=r"has no split 'val', only 'train', 'holdout'"):
         evaluate.main(folder.path, split="val")
+
+
+TEXT = """
+data: {text: {num_bytes: 12}, lanes: 2, window: 8}
+model:
+  inputs: {text: {max_tokens: 12, embedding_width: 16}}
+  outputs: {label: {num_classes: 3}}
+  num_latents: 4
+  latent_width: 16
+  self_attend: {num_heads: 2}
+train: {global_batch: 8}
+"""
+
+
+@pytest.fixture
+def sentences(tmp_path: Path) -> RunConfig:
+    """Return a configuration for 20 samples of text to train on and 5 to evaluate."""
+    rows = [{"text": f"{n} times", "label": n % 3, "split": "test" if n % 5 == 0 else "train"} for n in range(25)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    table.build(tmp_path / "rows.jsonl", tmp_path / "sentences")
+    (tmp_path / "text.yaml").write_text(TEXT)
+    return load(tmp_path / "text.yaml", [f"data.shards={tmp_path}/sentences"])
+
+
+def keys_of_rank(config: RunConfig, quarantine: Path, rank: int, world_size: int, *, split: str = "") -> list[str]:
+    """Return the keys of what a rank reads: of two global batches of training, or of a whole split."""
+    world = World(rank, world_size, 0, torch.device("cpu"))
+    if split:
+        opened = open_eval_split(config, split, quarantine, world)
+        loader, num_batches = opened.loader, opened.num_batches
+    else:
+        loader, num_batches = train_loader(config, quarantine, world), 2
+    with loader:
+        return [key for step in range(num_batches) for key in loader(step).keys]
+
+
+def test_ranks_share_every_global_batch_and_the_whole_split_that_is_evaluated(
+    sentences: RunConfig, tmp_path: Path
+) -> None:
+    bad = tmp_path / "quarantine.jsonl"
+    alone = keys_of_rank(sentences, bad, 0, 1)
+    assert len(set(alone)) == 16
+    first, second = (keys_of_rank(sentences, bad, rank, 2) for rank in (0, 1))
+    assert [*first[:4], *second[:4], *first[4:], *second[4:]] == alone
+    assert keys_of_rank(replace(sentences, seed=1), bad, 0, 1) != alone
+    tested = [keys_of_rank(sentences, bad, rank, 2, split="test") for rank in (0, 1)]
+    assert sorted(key for keys in tested for key in keys if key) == sorted(
+        key for key in keys_of_rank(sentences, bad, 0, 1, split="test") if key
+    )
+    assert len([key for keys in tested for key in keys if key]) == 5
+
+
+@pytest.mark.parametrize("split", ["", "test"])
+def test_a_bad_sample_is_listed_where_the_run_lists_them(sentences: RunConfig, tmp_path: Path, split: str) -> None:
+    bad = tmp_path / "quarantine.jsonl"
+    for shard in (tmp_path / "sentences").rglob("*.tar"):
+        content = shard.read_bytes()
+        for number in range(25):
+            content = content.replace(f"{number} times".encode(), b"\xff" * len(f"{number} times"))
+        shard.write_bytes(content)
+    tolerant = replace(sentences, data=replace(sentences.data, max_bad_rate=1.0))
+    with suppress(ValueError):  # where there is no good sample left
+        keys_of_rank(tolerant, bad, 0, 1, split=split)
+    listed = [json.loads(line) for line in bad.read_text().splitlines()]
+    assert {each["split"] for each in listed} == {split or "train"}
+
+
+def test_paths_of_data_are_absolute_for_a_restart_in_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    overrides = [
+        "data.datasets.a.shards=there/a",
+        "data.datasets.b.shards=https://host/b",
+        "data.remote.cache_folder=c",
+    ]
+    mixed = absolute(load(DIGITS, overrides)).data
+    assert (mixed.shards, mixed.remote.cache_folder) == ("", str(tmp_path / "c"))
+    assert {name: part.shards for name, part in mixed.datasets.items()} == {
+        "a": str(tmp_path / "there" / "a"),
+        "b": "https://host/b",
+    }
+    single = absolute(load(DIGITS, ["data.shards=../here"])).data
+    assert (single.shards, single.remote.cache_folder) == (str(tmp_path.parent / "here"), "")
+
+
+def test_what_decides_the_order_of_samples_is_a_checkpoint_s_identity_and_nothing_else(
+    configured: Configured,
+) -> None:
+    same = identity(configured(["train"]))
+    assert same["global_batch"] == 64
+    assert "step" not in same
+    assert identity(configured(["train"], "data.num_threads=3", "train.log_every_steps=1")) == same
+    assert identity(configured(["train"], "seed=1")) != same
+    assert identity(configured(["train"], "train.global_batch=32")) != same
+    assert identity(configured(["train"], "data.window=2")) != same
+
+
+def test_a_network_that_answers_another_number_of_classes_is_refused_before_it_trains(configured: Configured) -> None:
+    with pytest.raises(ValueError, match=r"has 10 classes, but model.outputs.label.num_classes = 9; set it to 10"):
+        label_names(configured(["train"], "model.outputs.label.num_classes=9"))
+    assert label_names(configured(["train"])) == tuple("0123456789")

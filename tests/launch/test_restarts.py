@@ -80,5 +80,27 @@ def test_a_job_is_left_as_many_nodes_as_it_needs(
     assert dispensable(("n2", "n1"), usable=usable, needed=needed) == expected
 
 
+def test_the_failure_of_the_attempt_that_made_progress_counts_too() -> None:
+    assert not again(attempt(1), attempt(1, progress=5), attempt(1), attempt(1))
+    assert failures_by_node([attempt(1, progress=5, failed_on="n2")]) == {"n2": [1]}
+
+
+def test_no_restart_at_all_can_be_asked_for() -> None:
+    never = RestartConfig(max_requeues=0, max_failures=0)
+    assert list(never.problems()) == []
+    assert not verdict([attempt(85)], never, stop_requested=False).again
+    assert not verdict([attempt(1)], never, stop_requested=False).again
+    assert verdict([attempt(1)], RestartConfig(max_failures=2), stop_requested=False).again
+
+
+def test_what_follows_is_told_with_the_counts() -> None:
+    failed = verdict([attempt(85), attempt(1), attempt(3)], CONFIG, stop_requested=False)
+    assert failed.reason == "failed with status 3, failure 2 of 3 without a checkpoint between"
+    asked = verdict([attempt(85), attempt(1), attempt(85)], CONFIG, stop_requested=False)
+    assert asked.reason == "saved and left in good order; restart 2 of 2"
+
+
 def test_negative_limits_are_refused() -> None:
+    keys = ("max_requeues", "max_failures", "exclude_after")
+    assert [[key for key, _ in RestartConfig(**{name: -1}).problems()] for name in keys] == [[name] for name in keys]
     assert [key for key, _ in RestartConfig(max_failures=-1).problems()] == ["max_failures"]

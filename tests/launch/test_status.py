@@ -3,6 +3,7 @@ import os
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from launch.restarts import Attempt
 from trainer.checkpoint_names import MANIFEST, name_of
 
 CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
+Commands = Callable[..., Callable[[str], list[str]]]
 ENDED = Attempt(1, "7", ("n1",), started_at=100.0, first_step=0, ended_at=200.0, status=85, last_step=40)
 
 
@@ -194,3 +196,137 @@ def test_the_folder_of_a_sweep_stands_for_its_runs(
     assert [run.stop_path.exists() for run in runs] == [True, True]
     with pytest.raises(ValueError, match="holds no run"):
         status.main([tmp_path])
+
+
+def silent(folder: RunFolder, rank: int = 3) -> Attempt:
+    """Return an attempt of which a rank gave its last heartbeat a minute ago."""
+    attempt = attempts.begin(folder, job_id="", nodes=["n1"])
+    path = attempts.write_rank(folder, attempt.number, RankRecord(rank, "n2", 5))
+    os.utime(path, (time.time() - 60, time.time() - 60))
+    return attempt
+
+
+def test_a_run_whose_ranks_are_silent_and_whose_job_is_gone_does_not_run(folder: RunFolder) -> None:
+    assert status.state_of(folder, [silent(folder)], None, is_finished=False) == ("unfinished", None)
+    over = Job("NODE_FAIL", "", "n1")
+    attempts.write_rank(folder, 1, RankRecord(3, "n2", 5))
+    assert status.state_of(folder, attempts.history(folder), over, is_finished=False) == ("unfinished", "node_fail")
+    assert status.state_of(folder, attempts.history(folder), None, is_finished=False) == ("running", None)
+
+
+def test_ranks_that_have_left_are_not_missed_and_all_that_are_silent_are_named(folder: RunFolder) -> None:
+    attempt, job = silent(folder), Job("RUNNING", "", "n[1-2]")
+    path = attempts.write_rank(folder, 1, RankRecord(4, "n5", 5, status=0))
+    os.utime(path, (time.time() - 60, time.time() - 60))
+    assert status.state_of(folder, [attempt], job, is_finished=False)[1] == "no heartbeat of rank 3 on n2"
+    path = attempts.write_rank(folder, 1, RankRecord(5, "n5", 5))
+    os.utime(path, (time.time() - 60, time.time() - 60))
+    told = status.state_of(folder, [attempt], job, is_finished=False)[1]
+    assert told == "no heartbeat of rank 3 on n2, rank 5 on n5"
+    # Slurm's own word goes first.
+    waits = Job("PENDING", "BeginTime", "")
+    assert status.state_of(folder, [attempt], waits, is_finished=False) == ("pending", "BeginTime")
+
+
+def test_a_failure_without_a_culprit_is_told(folder: RunFolder) -> None:
+    failed = replace(ENDED, status=137)
+    told = status.state_of(folder, [failed], None, is_finished=False)
+    assert told == ("failed", "status 137 on no node in particular; see the log")
+    folder.stop_path.touch()
+    assert status.state_of(folder, [failed], None, is_finished=True)[0] == "finished"
+    assert status.state_of(folder, [], None, is_finished=False)[0] == "stopped"
+
+
+def test_how_far_a_run_is_is_read_from_the_newest_whole_line_of_training(digits: RunFolder) -> None:
+    lines = [
+        {"kind": "train", "step": 5, "loss": 1.5, "step_seconds": 9.0},
+        {"kind": "train", "step": 100, "loss": 0.5, "step_seconds": 0.5, "samples_per_second": 128.0, "note": "x"},
+        {"kind": "evaluation", "step": 100, "accuracy/all": 0.5},
+    ]
+    whole = "".join(json.dumps(line) + "\n" for line in lines)
+    digits.metrics_path.write_text(whole + '{"kind": "train", "step": 10')
+    attempts.begin(digits, job_id="", nodes=["n1"])
+    attempts.end(digits, 1, 85)
+    attempts.begin(digits, job_id="", nodes=["n1"])
+    attempts.end(digits, 2, 85)
+    state = status.read(digits)
+    assert (state["step"], state["loss"], state["samples_per_second"]) == (100, 0.5, 128.0)
+    assert state["eta_seconds"] == 250
+    assert (state["attempt"], state["job_id"], state["nodes"], state["newest_checkpoint"]) == (2, None, None, None)
+    assert 0 <= int(state["seconds_since_log"] or 0) < 600
+    digits.metrics_path.unlink()
+    state = status.read(digits)
+    assert (state["step"], state["loss"], state["eta_seconds"], state["seconds_since_log"]) == (0, None, None, None)
+
+
+def test_the_job_of_a_run_is_told_with_its_nodes(digits: RunFolder, tmp_path: Path, commands: Commands) -> None:
+    commands(squeue="echo 'RUNNING|None|n[1-2]|digits-1|(null)'")
+    sent = {"job_id": "7", "job_name": "digits-1", "submitted_at": 0.0, "nodes": 2, "processes_per_node": 1}
+    digits.submission_path.write_text(json.dumps(sent))
+    state = status.read(digits)
+    assert (state["state"], state["job_id"], state["nodes"], state["excluded"]) == ("running", "7", "n[1-2]", None)
+    commands(squeue="echo 'FAILED|None|n[1-2]|digits-1|n9'")
+    assert (status.read(digits)["state"], status.read(digits)["reason"]) == ("unfinished", "failed")
+    assert status.read(digits)["excluded"] is None, "a job that is over keeps the run from no node"
+
+
+def test_one_run_is_shown_a_line_a_fact_in_words_for_people(
+    digits: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digits.metrics_path.write_text(
+        '{"kind": "train", "step": 5, "loss": 1.23456789, "step_seconds": 18.0, "samples_per_second": 128.0}\n'
+    )
+    ledger = {"outcome": "preempted", "seconds": {"step": 3.0, "start_up": 1.0}}
+    digits.ledger_folder.mkdir()
+    (digits.ledger_folder / "0001.json").write_text(json.dumps(ledger))
+    assert status.main([digits.path]) == 0
+    shown = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if len(line.split()) == 2)
+    assert shown["run"] == "runs/digits"
+    assert (shown["step"], shown["steps"], shown["loss"], shown["eta"]) == ("5", "600", "1.235", "2:58:30")
+    assert shown["attempt"] == "-"
+
+
+def test_a_table_has_a_column_for_what_any_run_has_to_say(
+    digits: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    other = RunFolder(digits.path.with_name("other"))
+    other.create()
+    other.config_path.write_text(CONFIG.read_text())
+    assert status.main([]) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.split()[:2] == ["run", "state"]
+    assert "loss" in head
+    assert "checkpoint" not in head
+    assert [row.split()[0] for row in rows] == ["runs/digits", "runs/other"]
+    assert "-" in rows[1].split()
+
+
+def test_watching_looks_again_while_a_run_is_going_on(
+    digits: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digits.lock_path.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": "now"}))
+    looks: list[float] = []
+
+    def end_after_two(seconds: float) -> None:
+        looks.append(seconds)
+        assert len(looks) <= 2
+        if len(looks) == 2:
+            digits.lock_path.write_text("")
+
+    monkeypatch.setattr(status.time, "sleep", end_after_two)
+    assert status.main([digits.path], watch=True) == 0
+    assert len([seconds for seconds in looks if seconds >= 1]) == 2
+    assert "unfinished" in capsys.readouterr().out
+
+
+def test_the_limits_of_the_newest_submission_say_which_nodes_are_bad(digits: RunFolder) -> None:
+    for number in (1, 2):
+        attempts.begin(digits, job_id="7", nodes=["n1", "n2"])
+        for rank, ended in enumerate((0, 1)):
+            attempts.write_rank(digits, number, RankRecord(rank, f"n{rank + 1}", 5, ended))
+        attempts.end(digits, number, 1)
+    digits.cluster_path.write_text("restarts: {exclude_after: 3}\n")
+    assert status.read(digits)["excluded"] is None
+    digits.cluster_path.write_text("restarts: {exclude_after: -3}\n")
+    assert str(status.read(digits)["excluded"]).startswith("n2: failures")
