@@ -1,16 +1,14 @@
 """The configuration of a network: what it derives and what it refuses."""
 
-import dataclasses
 import subprocess
 import sys
 
 import pytest
 
 from model.config import PerceiverConfig
-from model.config_attention import AttentionConfig
 from model.config_grids import PositionsConfig
 from model.config_inputs import AudioInput, InputsConfig, PointsInput, TextInput
-from model.config_outputs import FlowOutput, LabelOutput, OutputsConfig, TextOutput
+from model.config_outputs import GridOutput, LabelOutput, OutputsConfig
 from model.config_pixels import ImageInput, VideoInput
 
 IMAGE = InputsConfig(image=ImageInput())
@@ -63,27 +61,32 @@ def test_tokens_are_those_of_the_papers(inputs: InputsConfig, num_tokens: int, t
     assert list(config.problems()) == []
 
 
+ASKED = LabelOutput(pooling="query")
+
+
+def test_tasks_are_answered_in_the_order_of_their_names() -> None:
+    outputs = OutputsConfig(label=LabelOutput(), labels={"zebra": ASKED, "apple": ASKED}, video=GridOutput())
+    assert list(outputs.chosen()) == ["apple", "label", "video", "zebra"]
+    assert list(outputs.grids()) == ["video"]
+
+
 @pytest.mark.parametrize(
-    ("change", "key"),
+    ("outputs", "width"),
     [
-        ({"inputs": InputsConfig()}, "inputs"),
-        ({"inputs": InputsConfig(image=ImageInput(height=0))}, "inputs.image.height"),
-        ({"inputs": InputsConfig(image=ImageInput(height=30, patch=4))}, "inputs.image.height"),
-        (
-            {"inputs": InputsConfig(image=ImageInput(positions=PositionsConfig(max_resolution=(8,))))},
-            "inputs.image.positions.max_resolution",
-        ),
-        ({"latent_width": 100}, "self_attend.num_heads"),
-        ({"cross_attend": AttentionConfig(num_heads=2)}, "cross_attend.num_heads"),
-        ({"num_cross_attends": 0}, "num_cross_attends"),
-        ({"outputs": OutputsConfig()}, "outputs.label"),
-        ({"outputs": OutputsConfig(text=TextOutput())}, "outputs.text"),
-        ({"outputs": OutputsConfig(flow=FlowOutput())}, "outputs.flow"),
+        (LABEL, 0),
+        (OutputsConfig(label=ASKED), 1_024),
+        (OutputsConfig(label=LabelOutput(pooling="query", query_width=5)), 5),
+        # The mean asks nothing, and is not padded for.
+        (OutputsConfig(label=LabelOutput(), labels={"a": LabelOutput(pooling="query", query_width=5)}), 5),
+        (OutputsConfig(label=ASKED, image=GridOutput(shape=(2, 3))), 1_024 + 2),
+        (OutputsConfig(image=GridOutput(shape=(2, 3), positions=PositionsConfig(num_bands=3))), 2 * 7),
+        (OutputsConfig(image=GridOutput(shape=(2,), positions=PositionsConfig("learned", project_to=9))), 9),
     ],
 )
-def test_every_problem_names_its_key(change: dict[str, object], key: str) -> None:
-    config = dataclasses.replace(PerceiverConfig(inputs=IMAGE, outputs=LABEL), **change)  # type: ignore[arg-type]
-    assert key in [found for found, _ in config.problems()]
+def test_queries_are_as_wide_as_the_widest_and_padded_where_there_are_several(
+    outputs: OutputsConfig, width: int
+) -> None:
+    assert PerceiverConfig(inputs=IMAGE, outputs=outputs).decoder_width == width
 
 
 def test_the_config_needs_no_torch() -> None:

@@ -1,0 +1,82 @@
+"""The defaults of a network's configuration."""
+
+import dataclasses
+from typing import Any
+
+from model.config import PerceiverConfig
+from model.config_inputs import AudioInput, InputsConfig, LabelInput, PointsInput, SpectrogramInput, TextInput
+from model.config_outputs import DecoderConfig, FlowOutput, GridOutput, LabelOutput, OutputsConfig, TextOutput
+from model.config_pixels import FlowInput, ImageInput, VideoInput
+
+
+def test_what_a_config_leaves_out_keeps_its_meaning() -> None:
+    """A file of a run or of a paper names what it changes: another default would be another network."""
+    bands = {"kind": "fourier", "num_bands": 64, "max_resolution": (), "learned_width": 256, "project_to": 0}
+    attention = {"num_heads": 1, "qk_width": 0, "value_width": 0, "widening": 1}
+    named_label = {"num_classes": 1_000, "pooling": "mean", "query_width": 0, "hidden_layer": False}
+    pixels = {"num_channels": 3, "pixel_range": "unit"}
+    square = {"height": 224, "width": 224}
+    expected: dict[Any, dict[str, Any]] = {
+        AudioInput: {"num_samples": 30_720, "num_channels": 1, "patch": 16, "positions": bands},
+        SpectrogramInput: {"num_frames": 100, "num_bins": 48, "positions": bands},
+        PointsInput: {"num_points": 2_048, "num_channels": 3, "num_bands": 64, "max_frequency": 1_120.0},
+        TextInput: {"max_tokens": 2_048, "vocabulary": 262, "embedding_width": 768},
+        LabelInput: {"num_classes": 700},
+        ImageInput: {**square, **pixels, "patch": 1, "conv_stem": False, "project_to": 0, "positions": bands},
+        VideoInput: {
+            "num_frames": 16,
+            **square,
+            **pixels,
+            "patch_frames": 1,
+            "patch": 4,
+            "project_to": 0,
+            "positions": {**bands, "num_bands": 32},
+        },
+        FlowInput: {
+            "height": 368,
+            "width": 496,
+            **pixels,
+            "pixel_range": "centred",
+            "conv_stem": False,
+            "project_to": 64,
+            "separate_frames": False,
+            "positions": bands,
+        },
+        LabelOutput: {**named_label, "multi_label": False, "loss_weight": 1.0},
+        TextOutput: {"loss_weight": 1.0},
+        FlowOutput: {"rescale": 100.0, "loss_weight": 1.0},
+        GridOutput: {
+            "shape": (16, 224, 224),
+            "num_channels": 3,
+            "positions": {**bands, "num_bands": 32},
+            "train_queries": 0,
+            "loss_weight": 1.0,
+        },
+        DecoderConfig: {"cross_attend": attention, "query_residual": False, "min_padding": 2, "output_width": 0},
+        InputsConfig: dict.fromkeys(field.name for field in dataclasses.fields(InputsConfig)),
+        OutputsConfig: {**dict.fromkeys(field.name for field in dataclasses.fields(OutputsConfig)), "labels": {}},
+    }
+    expected[PerceiverConfig] = {
+        "inputs": expected[InputsConfig],
+        "outputs": expected[OutputsConfig],
+        "decoder": expected[DecoderConfig],
+        "min_padding": 4,
+        "mask_tokens": False,
+        "num_latents": 512,
+        "latent_width": 1_024,
+        "num_cross_attends": 8,
+        "num_blocks": 8,
+        "layers_per_block": 6,
+        "arrangement": "interleaved",
+        "share_cross_attends": True,
+        "share_blocks": True,
+        "cross_attend": attention,
+        "self_attend": {**attention, "num_heads": 8},
+        "gelu": "tanh",
+        "cross_attend_form": "auto",
+        "activation_checkpointing": "none",
+        "checkpoint_every": 1,
+        "compile": False,
+    }
+    for kind, fields in expected.items():
+        assert dataclasses.asdict(kind()) == fields, kind

@@ -1,0 +1,177 @@
+"""What a configuration of a network must not be, key by key, and the least that it may be."""
+
+import dataclasses
+from math import inf, nan
+from typing import Any
+
+import pytest
+
+from model.config import PerceiverConfig
+from model.config_attention import AttentionConfig
+from model.config_grids import PositionsConfig
+from model.config_inputs import AudioInput, InputsConfig, LabelInput, PointsInput, SpectrogramInput, TextInput
+from model.config_outputs import DecoderConfig, FlowOutput, GridOutput, LabelOutput, OutputsConfig, TextOutput
+from model.config_pixels import FlowInput, ImageInput, VideoInput
+
+IMAGE = InputsConfig(image=ImageInput())
+LABEL = OutputsConfig(label=LabelOutput())
+
+
+def image(**fields: Any) -> dict[str, Any]:  # noqa: ANN401  # any field
+    return {"inputs": InputsConfig(image=ImageInput(**fields))}
+
+
+def positions(**fields: Any) -> dict[str, Any]:  # noqa: ANN401  # any field
+    return image(positions=PositionsConfig(**fields))
+
+
+def label(**fields: Any) -> dict[str, Any]:  # noqa: ANN401  # any field
+    return {"outputs": OutputsConfig(label=LabelOutput(**fields))}
+
+
+def grid(**fields: Any) -> dict[str, Any]:  # noqa: ANN401  # any field
+    return {"outputs": OutputsConfig(image=GridOutput(**{"shape": (2, 3), **fields}))}
+
+
+def named(*names: str, **fields: Any) -> dict[str, Any]:  # noqa: ANN401  # any field
+    return {"outputs": OutputsConfig(label=LabelOutput(), labels=dict.fromkeys(names, LabelOutput(**fields)))}
+
+
+ASKED = LabelOutput(pooling="query")
+TEXT = {"inputs": InputsConfig(text=TextInput()), "outputs": OutputsConfig(text=TextOutput())}
+PAIR = {"inputs": InputsConfig(flow=FlowInput()), "outputs": OutputsConfig(flow=FlowOutput())}
+
+
+def changed(change: dict[str, Any]) -> PerceiverConfig:
+    return dataclasses.replace(PerceiverConfig(inputs=IMAGE, outputs=LABEL), **change)
+
+
+@pytest.mark.parametrize(
+    ("change", "keys"),
+    [
+        ({"inputs": InputsConfig()}, ["inputs"]),
+        (image(height=0), ["inputs.image.height"]),
+        (image(height=30, patch=4), ["inputs.image.height"]),
+        (image(width=30, patch=4), ["inputs.image.width"]),
+        (image(project_to=-1), ["inputs.image.project_to"]),
+        (image(conv_stem=True, patch=2), ["inputs.image.patch"]),
+        (image(num_channels=4, pixel_range="imagenet"), ["inputs.image.pixel_range"]),
+        (positions(max_resolution=(8,)), ["inputs.image.positions.max_resolution"]),
+        (positions(max_resolution=(8, 1)), ["inputs.image.positions.max_resolution"]),
+        (positions(num_bands=0), ["inputs.image.positions.num_bands"]),
+        (positions(kind="learned", learned_width=0), ["inputs.image.positions.learned_width"]),
+        (positions(kind="learned", project_to=-1), ["inputs.image.positions.project_to"]),
+        ({"inputs": InputsConfig(video=VideoInput(num_frames=3, patch_frames=2))}, ["inputs.video.num_frames"]),
+        ({"inputs": InputsConfig(video=VideoInput(height=6))}, ["inputs.video.height"]),
+        ({"inputs": InputsConfig(video=VideoInput(width=6))}, ["inputs.video.width"]),
+        (
+            {"inputs": InputsConfig(video=VideoInput(num_channels=1, pixel_range="imagenet"))},
+            ["inputs.video.pixel_range"],
+        ),
+        (
+            {"inputs": InputsConfig(video=VideoInput(positions=PositionsConfig(max_resolution=(4, 4))))},
+            ["inputs.video.positions.max_resolution"],
+        ),
+        (
+            {**PAIR, "inputs": InputsConfig(flow=FlowInput(num_channels=1, pixel_range="imagenet"))},
+            ["inputs.flow.pixel_range"],
+        ),
+        ({"inputs": InputsConfig(audio=AudioInput(num_samples=30, patch=4))}, ["inputs.audio.num_samples"]),
+        ({"inputs": InputsConfig(points=PointsInput(max_frequency=0.5))}, ["inputs.points.max_frequency"]),
+        ({"inputs": InputsConfig(points=PointsInput(max_frequency=inf))}, ["inputs.points.max_frequency"]),
+        ({"inputs": InputsConfig(text=TextInput(vocabulary=0))}, ["inputs.text.vocabulary"]),
+        *(({name: 0}, [name]) for name in ("num_latents", "latent_width", "num_cross_attends")),
+        *(({name: 0}, [name]) for name in ("layers_per_block", "checkpoint_every")),
+        *(({name: -1}, [name]) for name in ("num_blocks", "min_padding")),
+        ({"latent_width": 100}, ["self_attend.num_heads"]),
+        ({"cross_attend": AttentionConfig(num_heads=2)}, ["cross_attend.num_heads"]),
+        ({"cross_attend": AttentionConfig(num_heads=0)}, ["cross_attend.num_heads"]),
+        ({"cross_attend": AttentionConfig(widening=0)}, ["cross_attend.widening"]),
+        ({"cross_attend": AttentionConfig(num_heads=2, qk_width=7)}, ["cross_attend.qk_width"]),
+        ({"cross_attend": AttentionConfig(qk_width=-8)}, ["cross_attend.qk_width"]),
+        ({"cross_attend": AttentionConfig(value_width=-8)}, ["cross_attend.value_width"]),
+        (
+            {
+                "outputs": OutputsConfig(label=ASKED),
+                "decoder": DecoderConfig(cross_attend=AttentionConfig(num_heads=3)),
+            },
+            ["decoder.cross_attend.num_heads"],
+        ),
+        (
+            {"cross_attend": AttentionConfig(num_heads=3, qk_width=6), "cross_attend_form": "absorbed"},
+            ["cross_attend_form"],
+        ),
+        ({"outputs": OutputsConfig()}, ["outputs.label"]),
+        (label(num_classes=0), ["outputs.label.num_classes"]),
+        (label(query_width=-1, pooling="query"), ["outputs.label.query_width"]),
+        (label(query_width=8), ["outputs.label.query_width"]),
+        (label(hidden_layer=True), ["outputs.label.hidden_layer"]),
+        (label(loss_weight=-1.0), ["outputs.label.loss_weight"]),
+        (label(loss_weight=nan), ["outputs.label.loss_weight"]),
+        (named("a", "b", num_classes=0), ["outputs.labels.a.num_classes", "outputs.labels.b.num_classes"]),
+        (named("", "x.y", "a"), ["outputs.labels", "outputs.labels"]),
+        (
+            named("video", "text", "flow", "audio", "a"),
+            [f"outputs.labels.{name}" for name in ("audio", "flow", "text", "video")],
+        ),
+        (grid(shape=()), ["outputs.image.shape"]),
+        (grid(shape=(2, 0)), ["outputs.image.shape"]),
+        (grid(num_channels=0), ["outputs.image.num_channels"]),
+        (grid(loss_weight=-1.0), ["outputs.image.loss_weight"]),
+        (grid(train_queries=-1), ["outputs.image.train_queries"]),
+        (grid(train_queries=7), ["outputs.image.train_queries"]),
+        (grid(positions=PositionsConfig(kind="none")), ["outputs.image.positions.kind"]),
+        (grid(positions=PositionsConfig(num_bands=0)), ["outputs.image.positions.num_bands"]),
+        ({**TEXT, "outputs": OutputsConfig(text=TextOutput(loss_weight=-1.0))}, ["outputs.text.loss_weight"]),
+        *(
+            ({**PAIR, "outputs": OutputsConfig(flow=FlowOutput(rescale=rescale))}, ["outputs.flow.rescale"])
+            for rescale in (0.0, -1.0, inf)
+        ),
+        ({**PAIR, "outputs": OutputsConfig(flow=FlowOutput(loss_weight=-1.0))}, ["outputs.flow.loss_weight"]),
+        ({"outputs": OutputsConfig(text=TextOutput())}, ["outputs.text"]),
+        ({**TEXT, "outputs": OutputsConfig(text=TextOutput(), label=ASKED)}, ["outputs.text"]),
+        ({**TEXT, "decoder": DecoderConfig(output_width=8)}, ["decoder.output_width"]),
+        ({"outputs": OutputsConfig(flow=FlowOutput())}, ["outputs.flow"]),
+        (
+            {**PAIR, "inputs": InputsConfig(flow=FlowInput(), label=LabelInput())},
+            ["outputs.flow"],
+        ),
+        ({"decoder": DecoderConfig(output_width=8)}, ["decoder.output_width"]),
+        ({"decoder": DecoderConfig(output_width=-1)}, ["decoder.output_width"]),
+        ({"decoder": DecoderConfig(min_padding=-1)}, ["decoder.min_padding"]),
+    ],
+)
+def test_a_problem_names_its_key_and_no_other(change: dict[str, Any], keys: list[str]) -> None:
+    assert [found for found, _ in changed(change).problems()] == keys
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        positions(num_bands=1, max_resolution=(2, 2)),
+        positions(kind="learned", learned_width=1, num_bands=0),
+        positions(kind="none", num_bands=0, learned_width=0),
+        positions(learned_width=0),
+        image(height=30, width=28, patch=2, num_channels=1, pixel_range="centred"),
+        image(conv_stem=True, height=30, width=27),
+        {"inputs": InputsConfig(points=PointsInput(num_points=1, num_bands=1, max_frequency=1.0))},
+        {"inputs": InputsConfig(spectrogram=SpectrogramInput(num_frames=1, num_bins=1))},
+        label(num_classes=1, loss_weight=0.0),
+        label(pooling="query", query_width=1, hidden_layer=True),
+        named("a", "zebra"),
+        grid(shape=(1,), num_channels=1, loss_weight=0.0, train_queries=1),
+        grid(shape=(2, 3), train_queries=6),
+        {**PAIR, "outputs": OutputsConfig(flow=FlowOutput(rescale=0.5, loss_weight=0.0))},
+        {**PAIR, "outputs": OutputsConfig(flow=FlowOutput(rescale=1.0))},
+        TEXT,
+        {"num_latents": 1, "latent_width": 8, "num_cross_attends": 1, "layers_per_block": 1, "num_blocks": 0},
+        {"min_padding": 0, "checkpoint_every": 2},
+        {"cross_attend": AttentionConfig(num_heads=2, qk_width=2, value_width=4), "cross_attend_form": "plain"},
+        {"decoder": DecoderConfig(min_padding=0), "outputs": OutputsConfig(label=ASKED)},
+        {"decoder": DecoderConfig(output_width=1), "outputs": OutputsConfig(label=ASKED)},
+        # A decoder that nothing asks need not fit.
+        {"decoder": DecoderConfig(cross_attend=AttentionConfig(num_heads=3))},
+    ],
+)
+def test_the_least_that_makes_sense_is_allowed(change: dict[str, Any]) -> None:
+    assert list(changed(change).problems()) == []
