@@ -283,7 +283,9 @@ def _values_of_inputs(config: PerceiverConfig) -> dict[str, Any]:
         values["audio_samples_per_frame"] = values.pop("audio_samples") // values.get("num_frames", 1)
     label, video = config.outputs.label, config.outputs.video
     if label:
-        values |= {"num_labels": label.num_classes, "_label_trainable_num_channels": config.query_width(label)}
+        # A mean has no query; that it cannot be expressed is told where all facts are compared.
+        query_width = config.query_width(label) or config.latent_width
+        values |= {"num_labels": label.num_classes, "_label_trainable_num_channels": query_width}
     if video:
         values |= {"output_shape": [1, *video.shape], "output_num_channels": config.decoder.output_width}
     return values

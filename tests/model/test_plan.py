@@ -72,6 +72,8 @@ def measured_peak(config: PerceiverConfig) -> int:
     for parameter in built.parameters():
         parameter.grad = torch.zeros_like(parameter)
     inputs = {name: torch.rand(BATCH, *modality.shape) for name, modality in config.inputs.chosen().items()}
+    # As the trainer does: batch norms see the global batch before the step.
+    built.observe(inputs, {name: torch.ones(BATCH) for name in inputs}, lambda sums: sums)
     with PeakMemory() as memory:
         built(inputs)["label"].sum().backward()
     return memory.peak
