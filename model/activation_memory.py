@@ -36,8 +36,8 @@ def _adapters(config: PerceiverConfig) -> tuple[int, int]:
             frames, runs = stem_frames(modality)
             pixels = modality.height * modality.width
             half, quarter = STEM_WIDTH * pixels // 4, STEM_WIDTH * pixels // 16
-            # The padded pixels, what the norm, the ReLU and the padding of the pool give, and where each maximum was.
-            kept += runs * (frames * modality.num_channels * pixels + 3 * half + 2 * quarter)
+            # The padded pixels, what the ReLU and the padding of the pool give, and where each maximum was.
+            kept += runs * (frames * modality.num_channels * pixels + 2 * half + 2 * quarter)
             gradients += runs * 2 * half
     return kept, gradients
 

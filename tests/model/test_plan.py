@@ -15,9 +15,9 @@ from model.activation_memory import activation_bytes
 from model.config import ActivationCheckpointing, PerceiverConfig
 from model.config_attention import AttentionConfig
 from model.config_grids import PositionsConfig
-from model.config_inputs import AudioInput, InputsConfig
-from model.config_outputs import LabelOutput, OutputsConfig
-from model.config_pixels import ImageInput
+from model.config_inputs import AudioInput, InputsConfig, TextInput
+from model.config_outputs import GridOutput, LabelOutput, OutputsConfig, TextOutput
+from model.config_pixels import FlowInput, ImageInput
 from model.cost import network_cost, total
 from model.perceiver import Perceiver
 from model.plan import POLICIES, Device, fastest_policy, plan
@@ -71,11 +71,14 @@ def measured_peak(config: PerceiverConfig) -> int:
     built = Perceiver(config, seed=0)
     for parameter in built.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    inputs = {name: torch.rand(BATCH, *modality.shape) for name, modality in config.inputs.chosen().items()}
+    inputs = {
+        name: torch.zeros(BATCH, *modality.shape, dtype=torch.int64 if name == "text" else torch.float32)
+        for name, modality in config.inputs.chosen().items()
+    }
     # As the trainer does: batch norms see the global batch before the step.
     built.observe(inputs, {name: torch.ones(BATCH) for name in inputs}, lambda sums: sums)
     with PeakMemory() as memory:
-        built(inputs)["label"].sum().backward()
+        sum(answer.sum() for answer in built(inputs).values()).backward()  # type: ignore[union-attr]
     return memory.peak
 
 
@@ -117,6 +120,96 @@ def test_joined_modalities_are_kept_before_and_after_their_norm() -> None:
     inputs = dataclasses.replace(CONFIG.inputs, audio=AudioInput(num_samples=512, patch=1, positions=BANDS))
     config = dataclasses.replace(CONFIG, inputs=inputs)
     assert BATCH * activation_bytes(config) == pytest.approx(measured_peak(config), rel=0.1)
+
+
+THINKING = dataclasses.replace(
+    CONFIG,
+    inputs=InputsConfig(image=ImageInput(height=16, width=16, positions=BANDS)),
+    num_latents=64,
+    num_cross_attends=1,
+    num_blocks=2,
+    layers_per_block=8,
+)
+READING = dataclasses.replace(
+    THINKING,
+    inputs=InputsConfig(image=ImageInput(height=16, width=16, positions=PositionsConfig(num_bands=64))),
+    num_latents=128,
+    num_cross_attends=8,
+    num_blocks=0,
+    cross_attend_form="absorbed",
+)
+FEW = PositionsConfig(num_bands=2)
+GRID = GridOutput(shape=(64, 64), num_channels=1, positions=BANDS)
+STEM = FlowInput(height=64, width=64, conv_stem=True, separate_frames=True, project_to=0, positions=FEW)
+WORDS = TextInput(max_tokens=256, embedding_width=64)
+# Networks most of whose memory is one term of the plan's.
+DOMINATED: dict[str, tuple[PerceiverConfig, dict[str, Any], tuple[ActivationCheckpointing, ...]]] = {
+    "mlp": (THINKING, {"self_attend": AttentionConfig(num_heads=4, widening=8)}, ("none", "selective")),
+    "keys": (THINKING, {"self_attend": AttentionConfig(4, qk_width=512, value_width=16)}, ("none", "selective")),
+    "values": (THINKING, {"self_attend": AttentionConfig(4, qk_width=16, value_width=512)}, ("none",)),
+    "latents": (THINKING, {"self_attend": AttentionConfig(4, qk_width=4)}, ("none", "selective", "blocks")),
+    "reads": (READING, {}, ("none", "blocks", "layers", "selective")),
+    "values of reads": (READING, {"cross_attend": AttentionConfig(qk_width=8, value_width=1_024)}, ("none",)),
+    "mlp of reads": (READING, {"cross_attend": AttentionConfig(qk_width=8, widening=8)}, ("none", "selective")),
+    "queries": (THINKING, {"outputs": OutputsConfig(image=GRID), "layers_per_block": 2}, ("none",)),
+    "text": (THINKING, {"inputs": InputsConfig(text=WORDS), "outputs": OutputsConfig(text=TextOutput())}, ("none",)),
+    "two frames": (THINKING, {"inputs": InputsConfig(flow=STEM), "num_latents": 8, "layers_per_block": 2}, ("none",)),
+}
+
+
+@pytest.mark.parametrize(("name", "policy"), [(name, policy) for name, case in DOMINATED.items() for policy in case[2]])
+def test_the_part_that_most_of_the_memory_goes_to_is_planned_as_it_is_held(
+    name: str, policy: ActivationCheckpointing
+) -> None:
+    base, change, _ = DOMINATED[name]
+    config = dataclasses.replace(base, **change, activation_checkpointing=policy)
+    assert BATCH * activation_bytes(config) == pytest.approx(measured_peak(config), rel=0.1)
+
+
+def test_queries_that_training_does_not_ask_take_no_memory() -> None:
+    def needed(train_queries: int) -> int:
+        output = dataclasses.replace(GRID, train_queries=train_queries)
+        return activation_bytes(dataclasses.replace(THINKING, outputs=OutputsConfig(image=output)))
+
+    all_of_them = GRID.num_queries
+    per_query = (needed(all_of_them) - needed(1)) / (all_of_them - 1)
+    assert needed(0) == needed(all_of_them)
+    assert needed(100) == pytest.approx(needed(1) + 99 * per_query, rel=0.01)
+
+
+def test_half_the_bytes_an_element_are_half_the_memory() -> None:
+    for policy in POLICIES:
+        assert activation_bytes(CONFIG, policy, bytes_per_element=2) * 2 == activation_bytes(CONFIG, policy)
+        assert activation_bytes(CONFIG, policy) == activation_bytes(
+            dataclasses.replace(CONFIG, activation_checkpointing=policy)
+        )
+    halves, whole = plan(CONFIG, bytes_per_element=2).policies, plan(CONFIG).policies
+    assert {policy: 2 * found.activation_bytes for policy, found in halves.items()} == {
+        policy: found.activation_bytes for policy, found in whole.items()
+    }
+    assert {(found.micro_batch, found.samples_per_second) for found in whole.values()} == {(None, None)}
+
+
+def test_recomputing_all_costs_a_forward_pass_and_recomputing_what_is_cheap_nearly_nothing() -> None:
+    found = plan(CONFIG, device=Device(2**40, 1e9)).policies
+    speed = {
+        policy: (told.samples_per_second or 0) / (found["none"].samples_per_second or 0)
+        for policy, told in found.items()
+    }
+    assert {policy: round(1 / share, 3) for policy, share in speed.items()} == {
+        "none": 1,
+        "selective": 1.017,
+        **dict.fromkeys(("blocks", "layers", "offload"), 1.333),
+    }
+
+
+def test_the_smallest_policy_is_named_where_none_fits_and_half_precision_fits_twice() -> None:
+    smallest = min(activation_bytes(CONFIG, policy) for policy in POLICIES)
+    assert fastest_policy(CONFIG, micro_batch=3, memory_bytes=3 * smallest)
+    with pytest.raises(ValueError, match=r"the smallest, (blocks|offload|layers), needs 0\.0[1-9] GiB; lower"):
+        fastest_policy(CONFIG, micro_batch=3, memory_bytes=3 * smallest - 1)
+    needed = activation_bytes(CONFIG, "none")
+    assert fastest_policy(CONFIG, micro_batch=2, memory_bytes=needed, bytes_per_element=2) == "none"
 
 
 def test_a_device_takes_as_many_samples_as_its_memory_holds() -> None:
