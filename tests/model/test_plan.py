@@ -192,11 +192,8 @@ def test_half_the_bytes_an_element_are_half_the_memory() -> None:
 
 def test_recomputing_all_costs_a_forward_pass_and_recomputing_what_is_cheap_nearly_nothing() -> None:
     found = plan(CONFIG, device=Device(2**40, 1e9)).policies
-    speed = {
-        policy: (told.samples_per_second or 0) / (found["none"].samples_per_second or 0)
-        for policy, told in found.items()
-    }
-    assert {policy: round(1 / share, 3) for policy, share in speed.items()} == {
+    speeds = {policy: told.samples_per_second or 0 for policy, told in found.items()}
+    assert {policy: round(speeds["none"] / speed, 3) for policy, speed in speeds.items()} == {
         "none": 1,
         "selective": 1.017,
         **dict.fromkeys(("blocks", "layers", "offload"), 1.333),
@@ -204,10 +201,11 @@ def test_recomputing_all_costs_a_forward_pass_and_recomputing_what_is_cheap_near
 
 
 def test_the_smallest_policy_is_named_where_none_fits_and_half_precision_fits_twice() -> None:
-    smallest = min(activation_bytes(CONFIG, policy) for policy in POLICIES)
-    assert fastest_policy(CONFIG, micro_batch=3, memory_bytes=3 * smallest)
-    with pytest.raises(ValueError, match=r"the smallest, (blocks|offload|layers), needs 0\.0[1-9] GiB; lower"):
-        fastest_policy(CONFIG, micro_batch=3, memory_bytes=3 * smallest - 1)
+    smallest = 3_000 * min(activation_bytes(CONFIG, policy) for policy in POLICIES)
+    chosen = fastest_policy(CONFIG, micro_batch=3_000, memory_bytes=smallest)
+    sentence = f"the smallest, {chosen}, needs {smallest / 2**30:.2f} GiB; lower the micro-batch"
+    with pytest.raises(ValueError, match=rf"into {(smallest - 1) / 2**30:.2f} GiB of activations: {sentence}"):
+        fastest_policy(CONFIG, micro_batch=3_000, memory_bytes=smallest - 1)
     needed = activation_bytes(CONFIG, "none")
     assert fastest_policy(CONFIG, micro_batch=2, memory_bytes=needed, bytes_per_element=2) == "none"
 
