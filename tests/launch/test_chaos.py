@@ -1,0 +1,283 @@
+"""A fault campaign counts what happened and believes nobody: what is lost, left behind or refused wrongly is told."""
+
+import json
+import os
+import random
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "trainer"))
+from checkpoints import save
+
+from launch import chaos, chaos_rank, chaos_ranks
+from launch.chaos import Campaign, Met, fingerprint
+from launch.chaos_damage import spoil
+from launch.chaos_rank import Plan
+from launch.folder import RunFolder
+
+# In the place of a training: meets its faults as it is told to and finishes with the same checkpoint each time.
+TRAINING = """
+import json, os, pathlib, shutil, signal, sys, time
+
+here = pathlib.Path(__file__).resolve().parents[1]
+lies = (here / "lies").read_text() if (here / "lies").exists() else ""
+plans = json.loads(sys.argv.pop(1)) if sys.argv[1].startswith("[") else []
+given = dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word)
+run = pathlib.Path(sys.argv[sys.argv.index("--run") + 1])
+rank = os.environ.get("RANK", "0")
+start = [sys.argv[1:], plans, os.environ.get("WORLD_SIZE")]
+(here / f"start_{time.monotonic_ns()}_{rank}.json").write_text(json.dumps(start))
+shards = pathlib.Path(given["data.shards"])
+if any(path.read_bytes() != b"shard" * 20 for path in shards.glob("*.tar")):
+    sys.exit(0 if lies == "shard" else 2)
+fatal = False
+for plan in plans:
+    if plan["action"] == "terminate":
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1 if lies == "terminate" else 85))
+    pathlib.Path(plan["met_path"]).write_text("2")
+    fatal = fatal or plan["action"] in ("kill", "raise", "stop")
+if any(plan["action"] == "terminate" for plan in plans):
+    time.sleep(60)
+if fatal:
+    sys.exit(0 if lies == "kill" else 1)
+if rank == "0":
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "metrics.jsonl").write_text('{"kind": "train", "step": 1, "loss": 2.0}\\n')
+    other = lies == "weights" and run.name != "straight"
+    shutil.rmtree(run / "checkpoints", ignore_errors=True)
+    shutil.copytree(here / ("other" if other else "same"), run / "checkpoints")
+sys.exit(0)
+"""
+
+
+@pytest.fixture
+def campaign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Campaign:
+    """A campaign whose trainings are stand-ins; the file `lies` says in what they are not as they should be."""
+    package = tmp_path / "launch"
+    package.mkdir()
+    for name in ("__init__", "__main__", "chaos_rank"):
+        (package / f"{name}.py").write_text("" if name == "__init__" else TRAINING)
+    for name, value in (("same", 1.0), ("other", 2.0)):
+        save(tmp_path / name, 8, {"weight": torch.full((4,), value)})
+    (tmp_path / "shards").mkdir()
+    for number in range(2):
+        (tmp_path / "shards" / f"{number}.tar").write_bytes(b"shard" * 20)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(chaos, "_SHARE_OF_DAMAGED_HISTORY", 0.3)
+    return Campaign(["train", "config.yaml"], tmp_path / "campaign", tmp_path / "shards", steps=24, num_ranks=1, seed=5)
+
+
+def test_a_campaign_meets_as_many_faults_as_asked_for_and_finds_all_runs_equal(campaign: Campaign) -> None:
+    told: list[tuple[int, int]] = []
+    report = campaign.run(6, num_resizes=1, progress=lambda done, total: told.append((done, total)))
+    assert report["faults"] >= 6
+    assert report["survived"] == report["bit_equal"] == report["faults"]
+    assert sum(report["kinds"].values()) == report["faults"] == len(report["met"])
+    assert (report["ranks"], report["seed"], report["resizes"], report["starved"]) == (1, 5, 1, 0)
+    assert report["resized_loss_difference"] == 0.0
+    assert report["runs"] >= 1
+    assert told[-1] == (report["faults"], 6)
+    assert [path.read_bytes() for path in sorted(campaign.own_shards.glob("*.tar"))] == [b"shard" * 20] * 2
+    starts = [json.loads(path.read_text()) for path in campaign.folder.parent.glob("start_*.json")]
+    assert all(f"data.shards={campaign.own_shards}" in words for words, _, _ in starts)
+    assert {"1", "2"} <= {world_size for _, _, world_size in starts}, "no run was finished by two ranks"
+
+
+@pytest.mark.parametrize(
+    ("lie", "is_survived", "is_equal", "words"),
+    [
+        ("weights", True, False, ""),
+        ("kill", False, True, "a rank left as if nothing had happened"),
+        ("terminate", False, True, "SIGTERM did not end in good order"),
+        ("shard", False, True, "a cut shard was not refused"),
+    ],
+)
+def test_what_is_not_as_it_should_be_is_counted(
+    campaign: Campaign,
+    monkeypatch: pytest.MonkeyPatch,
+    lie: str,
+    is_survived: bool,
+    is_equal: bool,
+    words: str,
+) -> None:
+    monkeypatch.setattr(chaos, "_SHARE_OF_DAMAGE", 0.0)
+    (campaign.folder.parent / "lies").write_text(lie)
+    only = {"kill": [("step", "kill")], "terminate": [("step", "terminate")]}.get(lie, [("step", "raise")])
+    campaign.folder.mkdir()
+    shutil.copytree(campaign.shards, campaign.own_shards)
+    campaign.to_come = only * 3
+    run = campaign.folder / "run"
+    if lie == "shard":
+        while not campaign.met:
+            RunFolder(run).checkpoints_folder.mkdir(parents=True, exist_ok=True)
+            campaign._damage(run, 1)
+    else:
+        campaign._disturb(run, 1, 2, None)
+    complaints = " ".join(met.complaint for met in campaign.met)
+    assert words in complaints
+    campaign.finished.add(1)
+    assert all(map(campaign._is_survived, campaign.met)) == is_survived
+    if lie == "weights":
+        straight = campaign.folder / "straight"
+        campaign._start(straight)
+        assert (fingerprint(run) == fingerprint(straight)) == is_equal
+
+
+def test_a_run_that_fails_by_itself_ends_the_campaign_in_words(campaign: Campaign) -> None:
+    (campaign.shards / "0.tar").write_bytes(b"bad")
+    with pytest.raises(RuntimeError, match=r"the run fails undisturbed, statuses \(2,\)"):
+        campaign.run(1)
+
+
+def plan(place: str = "step", action: str = "kill", **changes: object) -> Plan:
+    return Plan(**{"place": place, "count": 1, "action": action, "delay_ms": 0, "met_path": "", **changes})
+
+
+@pytest.mark.parametrize(
+    ("actions", "statuses", "words"),
+    [
+        (["kill"], (1, 1), ""),
+        (["kill"], (1, 0), "left as if nothing had happened"),
+        (["kill"], (1, chaos_ranks.LEFT_BEHIND), "left behind"),
+        (["terminate"], (85, 0), ""),
+        (["terminate"], (85, 1), "SIGTERM did not end in good order"),
+        (["full_disk"], (0, 0), ""),
+        (["full_disk"], (0, 1), "full_disk ended the run"),
+        (["second_start"], (0, 0), ""),
+        (["full_disk", "second_start"], (1, 1), "full_disk and second_start ended the run"),
+        (["full_disk", "kill"], (1, 1), ""),
+    ],
+)
+def test_how_ranks_have_to_leave_depends_on_what_they_met(
+    actions: list[str], statuses: tuple[int, ...], words: str
+) -> None:
+    found = chaos._complaint([plan(action=action) for action in actions], statuses)
+    assert (words in found) if words else found == ""
+
+
+def test_a_second_start_that_was_not_refused_is_told(tmp_path: Path) -> None:
+    met = tmp_path / "met"
+    for status, is_told in (("2", False), ("0", True), ("1", True)):
+        met.write_text(status)
+        assert bool(chaos._complaint_of_second(plan(action="second_start", met_path=str(met)))) == is_told
+    assert chaos._complaint_of_second(plan(met_path=str(met))) == ""
+
+
+def test_every_fault_comes_once_before_any_comes_again(campaign: Campaign) -> None:
+    campaign.num_ranks = 2
+    rounds = [sorted(campaign._next_fault() for _ in range(len(chaos._FATAL))) for _ in range(2)]
+    assert rounds[0] == rounds[1] == sorted(chaos._FATAL)
+    campaign.num_ranks = 1
+    alone = [campaign._next_fault() for _ in range(len(chaos._FATAL) - 1)]
+    assert ("step", "stop") not in alone, "nobody could notice that a lone process is stopped"
+
+
+def test_places_are_met_early_enough_to_happen_and_a_run_is_made_once(campaign: Campaign) -> None:
+    counts = {place: {campaign._plan(place, "kill").count for _ in range(60)} for place in ("make", "step", "write")}
+    assert counts["make"] == {1}
+    assert counts["step"] == set(range(1, 9))
+    assert counts["write"] == {1, 2, 3, 4}
+    assert all(len(campaign._plans("make", "kill")) == 1 for _ in range(30))
+    also = {each.action for _ in range(60) for each in campaign._plans("step", "kill")[1:]}
+    assert also == {"full_disk", "second_start"}
+    assert {each.action for _ in range(60) for each in campaign._plans("load", "kill")[1:]} == {"full_disk"}
+
+
+def test_an_end_by_the_watch_over_hangs_is_a_busy_machine_a_few_times_only(campaign: Campaign) -> None:
+    run = RunFolder(campaign.folder / "run")
+    run.watch_folder.mkdir(parents=True)
+    assert not campaign._is_starved(run.path)
+    (run.watch_folder / "verdict.json").touch()
+    assert [campaign._is_starved(run.path) for _ in range(4)] == [True, True, True, False]
+    assert campaign.starved == 4
+
+
+def test_what_was_survived_finished_and_has_no_complaint(campaign: Campaign) -> None:
+    campaign.finished = {1}
+    assert campaign._is_survived(Met("step kill", 1, 0.0))
+    assert not campaign._is_survived(Met("step kill", 2, 0.0))
+    assert not campaign._is_survived(Met("step kill", 1, 0.0, (), "left behind"))
+
+
+def test_a_fingerprint_is_of_all_files_of_the_last_complete_checkpoint(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    assert fingerprint(tmp_path) == {}
+    save(run.checkpoints_folder, 4, {"weight": torch.zeros(4)})
+    first = fingerprint(tmp_path)
+    save(run.checkpoints_folder, 8, {"weight": torch.zeros(4)})
+    assert len(first) == 4
+    assert (first["step"], fingerprint(tmp_path)["step"]) == ("4", "8")
+    assert fingerprint(tmp_path) != first
+
+
+@pytest.mark.parametrize("how", ["flip", "truncate", "remove"])
+def test_a_file_is_spoiled_as_it_is_said(tmp_path: Path, how: str) -> None:
+    content = bytes(range(64))
+    for seed in range(20):
+        (tmp_path / "file").write_bytes(content)
+        spoil(tmp_path / "file", how, random.Random(seed))
+        if how == "remove":
+            assert not (tmp_path / "file").exists()
+            continue
+        found = (tmp_path / "file").read_bytes()
+        if how == "truncate":
+            assert content.startswith(found)
+            assert len(found) < 64
+        else:
+            assert sum((one ^ other).bit_count() for one, other in zip(content, found, strict=True)) == 1
+
+
+def test_a_planned_call_and_no_other_meets_its_fault(tmp_path: Path) -> None:
+    met = tmp_path / "met"
+    call = chaos_rank._meeting(plan(action="raise", count=2, met_path=str(met), delay_ms=50), lambda value: value, [])
+    assert call(1) == 1
+    assert not met.exists()
+    with pytest.raises(RuntimeError, match="a fault of the campaign"):
+        call(2)
+    assert met.exists()
+    assert call(value=3) == 3
+
+
+def test_on_a_full_disk_a_file_is_cut_and_afterwards_the_disk_takes_files_again(tmp_path: Path) -> None:
+    def write(num_bytes: int) -> int:
+        return (tmp_path / "file").write_bytes(bytes(num_bytes))
+
+    call = chaos_rank._meeting(plan("write", "full_disk", met_path=str(tmp_path / "met")), write, [])
+    with pytest.raises(OSError, match="File too large"):
+        call(100_000)
+    assert call(100_000) == 100_000
+    assert (tmp_path / "met").exists()
+
+
+def test_a_second_start_is_the_same_command_as_a_process_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "launch").mkdir()
+    (tmp_path / "launch" / "__init__.py").touch()
+    report = "import os, sys; sys.exit(2 if sys.argv[1:] == ['train', 'x'] and 'RANK' not in os.environ else 1)"
+    (tmp_path / "launch" / "__main__.py").write_text(report)
+    monkeypatch.chdir(tmp_path)
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.setenv(name, "0")
+    met = tmp_path / "met"
+    call = chaos_rank._meeting(plan("load", "second_start", met_path=str(met)), lambda: "loaded", ["train", "x"])
+    assert call() == "loaded"
+    assert met.read_text() == "2"
+
+
+def test_a_rank_that_does_not_leave_is_killed_and_told(
+    campaign: Campaign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (
+        "import os, sys, time; time.sleep(60 * int(os.environ['RANK'])); print(os.environ['MASTER_PORT']); sys.exit(3)"
+    )
+    (tmp_path / "launch" / "__main__.py").write_text(text)
+    monkeypatch.setattr(chaos_ranks, "_LEAVE_SECONDS", 0.2)
+    statuses = chaos_ranks.attempt([], 2, (), 0, tmp_path / "log")
+    assert statuses == (3, -9, chaos_ranks.LEFT_BEHIND)
+    assert int((tmp_path / "log").read_text()) > 0
+    assert os.environ.get("MASTER_PORT") is None
