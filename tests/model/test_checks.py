@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.checks import check_lengths
+from model.checks import check_inputs, check_lengths, check_names
 from model.config import PerceiverConfig
 from model.config_attention import AttentionConfig
-from model.config_inputs import InputsConfig, PointsInput, TextInput
+from model.config_inputs import InputsConfig, LabelInput, PointsInput, TextInput
 from model.config_outputs import DecoderConfig, LabelOutput, OutputsConfig
 from model.config_pixels import ImageInput
 from model.perceiver import Perceiver
@@ -58,6 +58,62 @@ def nan_at_second() -> Tensor:
 def test_a_bad_value_is_refused(name: str, value: Tensor, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         Perceiver(CONFIG, seed=0)({**GOOD, name: value})
+
+
+READS_LABEL = dataclasses.replace(CONFIG, inputs=InputsConfig(label=LabelInput(num_classes=3)))
+READS_TEXT = dataclasses.replace(CONFIG, inputs=InputsConfig(text=TextInput(max_tokens=8, embedding_width=16)))
+
+
+@pytest.mark.parametrize(
+    ("config", "ids"),
+    [
+        (READS_LABEL, [-1, 0, 2]),
+        (READS_TEXT, [[0, 261], [1, 2]]),
+        (READS_TEXT, [[0] * 8]),
+        # No sample has a place for text.
+        (READS_TEXT, [[], []]),
+    ],
+)
+def test_the_least_and_the_largest_ids_are_read(config: PerceiverConfig, ids: list[Any]) -> None:
+    check_inputs(config, dict.fromkeys(config.inputs.chosen(), torch.tensor(ids, dtype=torch.int64)))
+
+
+@pytest.mark.parametrize(
+    ("config", "ids", "sentence"),
+    [
+        (READS_LABEL, [-2, 0], "expected ids from -1 to 2, got -2 to 0"),
+        (READS_LABEL, [0, 3], "expected ids from -1 to 2, got 0 to 3"),
+        (READS_LABEL, [[0]], r"expected \(batch, \), got \(1, 1\)"),
+        (READS_TEXT, [[-1, 0]], "expected ids from 0 to 261, got -1 to 0"),
+        (READS_TEXT, [1, 2], r"expected \(batch, 8\) or fewer places, .*, got \(2,\)"),
+        (READS_TEXT, [[[1]]], r"expected \(batch, 8\) or fewer places, .*, got \(1, 1, 1\)"),
+    ],
+)
+def test_ids_beyond_them_are_refused(config: PerceiverConfig, ids: list[Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=rf"^inputs\.(label|text): {sentence}$"):
+        check_inputs(config, dict.fromkeys(config.inputs.chosen(), torch.tensor(ids)))
+
+
+def test_whatever_is_wrong_with_a_batch_is_said_in_one_go() -> None:
+    points = torch.zeros(3, 5, 3)
+    points[0, 0, 0], points[2, 4, 2] = torch.inf, -torch.inf
+    bad = {"image": torch.zeros(3, 4, 4, 1), "points": points, "text": torch.full((3, 8), 262)}
+    with pytest.raises(
+        ValueError, match=r"^inputs\.image: .*; inputs\.points: .* samples \[0, 2\] hold .*; inputs\.text"
+    ):
+        check_inputs(CONFIG, bad)
+    # Bytes of an image may have any value.
+    check_inputs(CONFIG, {**GOOD, "image": torch.full((2, 4, 4, 3), 255, dtype=torch.uint8)})
+    check_inputs(CONFIG, GOOD, {name: torch.tensor([1, 0]) for name in GOOD})
+
+
+def test_names_are_told_in_their_order_and_equal_ones_pass() -> None:
+    check_names("here", ["b", "a"], ["a", "b"])
+    expected, found = [f"m{i}" for i in range(9)], [f"s{i}" for i in range(9)]
+    with pytest.raises(ValueError, match=rf"^here: missing {', '.join(expected)}; surplus {', '.join(found)}$"):
+        check_names("here", reversed(expected), reversed(found))
+    with pytest.raises(ValueError, match=r"^here: missing nothing; surplus b$"):
+        check_names("here", ["a"], ["a", "b"])
 
 
 def test_every_missing_modality_is_named() -> None:

@@ -1,10 +1,13 @@
 """All forms of reading give the same answers and gradients, and the config chooses the cheapest that it can have."""
 
 import dataclasses
+from pathlib import Path
 from typing import Literal
 
 import pytest
 import torch
+import yaml
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from model.config import PerceiverConfig
@@ -17,6 +20,7 @@ from model.forms import read_costs, read_form
 from model.losses import cross_entropy_sum
 from model.perceiver import Perceiver
 
+PAPER = Path(__file__).parents[2] / "configs" / "paper"
 FEW = PositionsConfig(num_bands=3)
 IMAGE = ImageInput(height=6, width=4, positions=FEW)
 BASE = PerceiverConfig(
@@ -135,3 +139,47 @@ def test_a_form_that_cannot_be_had_is_refused(change: dict[str, object], sentenc
     config = dataclasses.replace(BASE, cross_attend_form="separable", **change)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=f"cross_attend_form: {sentence}"):
         Perceiver(config, seed=0)
+
+
+def products(*sizes: tuple[int, int, int]) -> int:
+    """Operations of matrix products (rows, inner, columns): a multiplication and an addition each."""
+    return sum(2 * rows * inner * columns for rows, inner, columns in sizes)
+
+
+@pytest.mark.parametrize("learns", [False, True])
+def test_costs_are_those_of_the_matrix_products_forward_and_backward(learns: bool) -> None:
+    inputs = InputsConfig(image=ImageInput(height=4, width=6, positions=FEW))
+    config = dataclasses.replace(
+        BASE,
+        inputs=inputs,
+        mask_tokens=learns,
+        cross_attend=AttentionConfig(qk_width=10),
+        num_latents=7,
+        num_cross_attends=5,
+        share_cross_attends=True,
+    )
+    M, C, N, F = config.num_tokens, config.token_width, 7, 10
+    # Keys and values: the product, and the gradients of the weights and of the tokens.
+    projection = products((M, C, F), (C, M, F), (M, F, C))
+    # Scores and shares times values; then the scores again, and the gradients of shares, values, queries and keys.
+    attention = products((N, F, M), (N, M, F)) + products((N, F, M), (N, F, M), (M, N, F), (N, M, F), (M, N, F))
+    costs = read_costs(config)
+    assert costs["plain"] == 2 * 2 * projection + 5 * (attention + N * M * 230)
+    # Of the latents alone: the projections of what is asked and of what was read.
+    moved = 2 * products((N, F, C), (F, N, C), (N, C, F))
+    reading = products((N, C, M), (N, M, C)) + products((N, C, M), (N, C, M), (N, M, C))
+    tokens = products((M, N, C), (M, N, C)) if learns else 0
+    assert costs["absorbed"] == 5 * (moved + reading + tokens + N * M * 230)
+    # Sums along axes take the place of products with channels.
+    assert costs.get("separable", 0) == (0 if learns else 5 * (moved + N * M * 320))
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [("p1", "separable"), ("i1", "separable"), ("i2", "absorbed"), ("i7", "plain"), ("i10", "absorbed")],
+)
+def test_the_forms_of_the_papers_networks(name: str, form: Form) -> None:
+    content = yaml.safe_load((PAPER / f"{name}.yaml").read_text())
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(PerceiverConfig), content["model"]))
+    assert isinstance(config, PerceiverConfig)
+    assert read_form(config) == form

@@ -13,10 +13,10 @@ import torch
 from model.config import PerceiverConfig
 from model.config_attention import AttentionConfig
 from model.config_grids import PositionsConfig
-from model.config_inputs import InputsConfig, PointsInput, TextInput
+from model.config_inputs import InputsConfig, LabelInput, PointsInput, TextInput
 from model.config_outputs import FlowOutput, LabelOutput, OutputsConfig
 from model.config_pixels import FlowInput, ImageInput
-from model.onnx_export import onnx_program
+from model.onnx_export import _example, _metadata, _plain, _Positional, onnx_program
 from model.perceiver import Perceiver
 
 CONFIG = PerceiverConfig(
@@ -126,3 +126,80 @@ def test_upsampled_flow_is_answered_for_any_batch_and_named_apart_from_its_frame
     (answer,) = session.run(["flow_answer"], feeds)
     # float32 in another runtime.
     torch.testing.assert_close(torch.from_numpy(answer), built({"flow": frames})["flow"], rtol=0, atol=1e-5)
+
+
+def perturbed(config: PerceiverConfig) -> Perceiver:
+    built = Perceiver(config, seed=0)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in built.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return built
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ({}, {}),
+        ({"image": [1, 0, 28]}, {"image": [4, 0, 4]}),
+        ({"image": [4, 0, -7]}, {"image": [4, 0, 0]}),
+        ({"text": [8, 8, 99], "points": [0, -7, 99]}, {"text": [8, 8, 8], "points": [0, 0, 5]}),
+        ({"text": [2, 0, 1], "points": [1, 2, 3]}, {"text": [2, 0, 1], "points": [1, 2, 3]}),
+        ({"label": [0, 1, 9]}, {"label": [0, 1, 1]}),
+    ],
+)
+def test_what_is_exported_takes_any_length_and_fills_in_those_that_are_left_out(
+    said: dict[str, list[int]], meant: dict[str, list[int]]
+) -> None:
+    inputs = dataclasses.replace(CONFIG.inputs, label=LabelInput(num_classes=4))
+    built = perturbed(dataclasses.replace(CONFIG, inputs=inputs))
+    text = torch.randint(1, 262, (3, 8), generator=torch.Generator().manual_seed(1))
+    # A 0 between other ids is read; those after the last are not.
+    text[1, 5:], text[1, 2], text[2] = 0, 0, 0
+    values = {
+        "image": torch.arange(216, dtype=torch.uint8).view(3, 4, 6, 3),
+        "label": torch.tensor([0, 3, -1]),
+        "points": torch.linspace(-1, 1, 45).view(3, 5, 3),
+        "text": text,
+    }
+    whole = {"image": [4, 4, 4], "label": [1, 1, 1], "points": [5, 5, 5], "text": [8, 5, 0]}
+    given = [torch.tensor(said.get(name, [-1, -1, -1])) for name in values]
+    (found,) = _Positional(built)(*values.values(), *given)
+    lengths = {name: torch.tensor(length) for name, length in {**whole, **meant}.items()}
+    torch.testing.assert_close(found, built(values, lengths)["label"], rtol=0, atol=1e-6)
+
+
+def test_the_file_says_what_each_input_is_and_how_its_length_counts() -> None:
+    inputs = dataclasses.replace(CONFIG.inputs, label=LabelInput(num_classes=4))
+    network = Perceiver(dataclasses.replace(CONFIG, inputs=inputs), seed=0)
+    told = _metadata(network, {"answer": [3]}, ["a", "ü"], "stretched")
+    assert told["image"].startswith("uint8 (batch, 4, 6, 3)")
+    assert told["image"].endswith("; stretched")
+    assert told["text"].startswith("int64 (batch, 8), ids below 262")
+    assert told["label"].startswith("int64 (batch), classes below 4")
+    assert told["points"].startswith("float32 (batch, 5, 3), the points")
+    for name in ("image", "label"):
+        assert told[f"{name}_length"].endswith(
+            "0 for a sample that lacks this input, 1 for one that has it; left out, all have it"
+        )
+    assert told["points_length"].endswith("0 to 5; left out, all 5")
+    assert told["text_length"].endswith("0 to 8; left out, up to the last id that is not 0")
+    assert (told["answer"], told["classes"]) == ("float32 (batch, 3)", '["a", "ü"]')
+    bare = _metadata(network, {}, (), "")
+    assert "classes" not in bare
+    assert "stretched" not in bare["image"]
+    assert {name: _example(network, name).dtype for name in network.config.inputs.chosen()} == {
+        "image": torch.uint8,
+        "label": torch.int64,
+        "points": torch.float32,
+        "text": torch.int64,
+    }
+    assert _example(network, "points").shape == (2, 5, 3)
+
+
+def test_what_is_exported_reads_in_the_plain_form_in_the_precision_of_the_network() -> None:
+    network = perturbed(dataclasses.replace(CONFIG, cross_attend_form="absorbed")).double()
+    plain = _plain(network)
+    assert plain.config.cross_attend_form == "plain"
+    assert all(torch.equal(plain.state_dict()[name], tensor) for name, tensor in network.state_dict().items())
+    assert next(plain.parameters()).dtype == torch.float64

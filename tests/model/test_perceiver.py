@@ -197,6 +197,18 @@ def test_it_learns_to_tell_random_samples_apart() -> None:
     assert losses[-1] < 0.2
 
 
+def test_a_network_without_a_batch_norm_has_nothing_to_observe_and_nothing_to_settle() -> None:
+    built, inputs = network(), batch(2)
+    expected = built(inputs)["label"]
+
+    def total(_: Tensor) -> Tensor:
+        raise AssertionError("ranks wait for each other over nothing")
+
+    built.observe(inputs, lengths({}, {}), total)
+    assert torch.equal(built(inputs)["label"], expected)
+    built.settle(is_kept=True)
+
+
 def test_an_impossible_config_is_refused_with_every_problem() -> None:
     with pytest.raises(ValueError, match="num_latents: must be at least 1, got 0\nlayers_per_block"):
         Perceiver(dataclasses.replace(CONFIG, num_latents=0, layers_per_block=0), seed=0)

@@ -48,3 +48,32 @@ def test_tiles_that_disagree_blend_by_the_distance_to_their_edge() -> None:
 def test_frames_smaller_than_a_tile_are_refused() -> None:
     with pytest.raises(ValueError, match="a tile has 5"):
         tile_starts(4, 5, 1)
+
+
+@pytest.mark.parametrize("overlap", [-1, 5, 6])
+def test_an_overlap_of_a_whole_tile_or_of_less_than_nothing_is_refused(overlap: int) -> None:
+    with pytest.raises(ValueError, match=rf"^min_overlap: expected 0 to 4, got {overlap}$"):
+        tile_starts(9, 5, overlap)
+    # A single tile overlaps with nothing.
+    assert tile_starts(5, 5, overlap) == [0]
+
+
+def test_tiles_are_as_few_as_overlap_enough() -> None:
+    assert tile_starts(10, 5, 0) == [0, 5]
+    assert tile_starts(10, 5, 1) == [0, 2, 5]
+    assert tile_starts(9, 5, 4) == [0, 1, 2, 3, 4]
+
+
+def test_tiles_overlap_by_twenty_pixels_where_nothing_else_is_asked_for() -> None:
+    def widths(**asked: int) -> int:
+        calls: list[Tensor] = []
+
+        def predict(tile: Tensor) -> Tensor:
+            calls.append(tile)
+            return tile[:, 0, :, :, :2]
+
+        tiled_flow(predict, torch.zeros(1, 2, 1, 59, 3), (1, 40), **asked)
+        return len(calls)
+
+    # 59 columns are covered by two tiles of 40 that share 21 of them, and by three that share more.
+    assert (widths(), widths(min_overlap=20), widths(min_overlap=21), widths(min_overlap=22)) == (2, 2, 2, 3)
