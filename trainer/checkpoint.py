@@ -223,7 +223,8 @@ class Store:
         A damaged one is of no use and does not count; it goes when all that are kept are newer.
         """
         folders = {checkpoint_names.step_of(path): path for path in checkpoint_names.committed(self._folder)}
-        scores = {step: score for step, score in checkpoint_folder.scores(self._folder).items() if step <= newest_step}
+        complete = checkpoint_folder.scores(checkpoint_names.complete(self._folder))
+        scores = {step: score for step, score in complete.items() if step <= newest_step}
         keep = kept(scores, self._config)
         for step in folders.keys() - keep:
             if (step in scores or step < min(keep)) and not folders[step].is_symlink():

@@ -46,7 +46,7 @@ def first_readable(
 
     `read` raises ValueError where a checkpoint is not whole.
     """
-    passed_over: list[str] = []
+    passed_over = world.broadcast(_of_unknown_score(folder) if which == BEST and world.is_first else [])
     tried: set[Path] = set()
     while path := world.broadcast(_next(folder, which, tried) if world.is_first else None):
         tried.add(path)
@@ -75,10 +75,21 @@ def _candidates(folder: Path, which: str) -> Iterator[Path]:
     if which == NEWEST:
         yield from reversed(committed(folder))
     elif which == BEST:
-        step = best(checkpoint_folder.scores(folder))
+        step = best(checkpoint_folder.scores(committed(folder)))
         yield from [folder / name_of(step)] if step is not None else []
     elif which.isdecimal() and len(which) < 19:
         yield from (path for path in committed(folder) if step_of(path) == int(which))
+
+
+def _of_unknown_score(folder: Path) -> list[str]:
+    """Return sentences on the checkpoints of which nobody can say whether they are the best."""
+    sentences = []
+    for path in committed(folder):
+        try:
+            checkpoint_folder.read_manifest(path)
+        except ValueError as error:
+            sentences.append(str(error))
+    return sentences
 
 
 def _refusal(folder: Path, which: str, passed_over: list[str]) -> str:

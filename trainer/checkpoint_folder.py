@@ -7,7 +7,7 @@ step_00000100/checkpoint.json                         written last
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ import xxhash
 from torch import Tensor
 
 from data_shards import durable, json_file
-from trainer.checkpoint_names import MANIFEST, complete, problem, step_of
+from trainer.checkpoint_names import MANIFEST, problem, step_of
 from trainer.partitions import WEIGHT
 from trainer.run_state import EngineState, RunState
 from trainer.tensor_file import FileRecord, TensorFile, examine
@@ -108,10 +108,10 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     return {name: tensor for file in files for name, tensor in file.read_all().items()}
 
 
-def scores(folder: Path) -> dict[int, float | None]:
-    """Return the score of every complete checkpoint of a run by its step; None where it was not evaluated."""
+def scores(checkpoints: Iterable[Path]) -> dict[int, float | None]:
+    """Return by its step the score of every checkpoint whose manifest can be read; None where it was not evaluated."""
     found: dict[int, float | None] = {}
-    for path in complete(folder):
+    for path in checkpoints:
         with suppress(ValueError):  # damaged, or deleted meanwhile
             found[step_of(path)] = read_manifest(path).score
     return found

@@ -70,6 +70,19 @@ def test_a_damaged_newest_one_gives_way_and_is_told_and_a_named_one_does_not(fol
         read_weights(folder, "newest", ALONE)
 
 
+def test_a_best_one_that_is_damaged_is_told_and_none_takes_its_place_unsaid(folder: Path) -> None:
+    best = folder / "step_00000150"
+    file = next(best.glob("weight*"))
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"step_00000150/weight-\S+: \d+ bytes, expected \d+; .*100, 200, 300, 400"):
+        read_weights(folder, "best", ALONE)
+    (best / "checkpoint.json").write_text("[]")
+    found = read_weights(folder, "best", ALONE)
+    assert found.step == 300
+    [sentence] = found.passed_over
+    assert "step_00000150/checkpoint.json: cannot be read" in sentence
+
+
 def test_retention_beside_a_reader_makes_it_take_the_next_newest(folder: Path) -> None:
     asked = []
 
