@@ -12,6 +12,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_IN_THE_WAY = (errno.EACCES, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EPERM)
+
 
 def write(path: Path, content: str | bytes, *, survives_power_cut: bool = True) -> None:
     """Give a file this content; readers see the old one or the new one. OSError leaves the old one.
@@ -81,10 +84,18 @@ def sync(path: Path) -> None:
 
 def of_disk(error: OSError) -> str:
     """Return the sentence for an error that only the owner of the disk can mend; nothing for any other."""
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-        return ""
-    where = f"{error.filename}: " if error.filename else ""
-    return f"perceiver: {where}cannot be written ({error.strerror}); free space or mend the disk, then start again\n"
+    # Of a rename the second name is the one that a user knows.
+    path = error.filename2 or error.filename
+    where = f"{path}: " if path else ""
+    if error.errno in _FULL:
+        return (
+            f"perceiver: {where}cannot be written ({error.strerror}); free space or mend the disk, then start again\n"
+        )
+    if path and error.errno in _IN_THE_WAY:
+        return (
+            f"perceiver: {where}cannot be used ({error.strerror}); move it away or mend its rights, then start again\n"
+        )
+    return ""
 
 
 def remove(path: Path) -> None:

@@ -122,6 +122,21 @@ def test_what_only_the_owner_of_the_disk_can_mend_is_a_sentence(number: int, tol
         assert durable.of_disk(OSError(number, "cause")).startswith("perceiver: cannot be written (cause)")
 
 
+@pytest.mark.parametrize("name", ["folder", "link", "file/below", "n" * 300])
+def test_what_stands_in_the_way_of_a_file_is_a_sentence_with_the_name_that_a_user_knows(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("link")
+    with pytest.raises(OSError, match=r"\[Errno") as caught:
+        durable.write(tmp_path / name, "x") if name != "link" else (tmp_path / name).read_bytes()
+    sentence = durable.of_disk(caught.value)
+    assert str(tmp_path / name.partition("/")[0]) in sentence.replace("/.", "/")
+    assert sentence.endswith("move it away or mend its rights, then start again\n")
+    assert not durable.of_disk(PermissionError(errno.EPERM, "of a process, not of a file"))
+
+
 def refusing(number: int) -> Callable[[int], None]:
     def fsync(descriptor: int) -> None:
         raise OSError(number, os.strerror(number))
