@@ -64,6 +64,32 @@ DECIDES = (
     "watch.spike_window_steps",
 )
 
+CARRIES_OVER = frozenset(
+    {
+        # How the same numbers are computed.
+        "activation_checkpointing",
+        "checkpoint_every",
+        "compile",
+        "cross_attend_form",
+        # What the training weighs.
+        "loss_weight",
+        "train_queries",
+        # How much is read and answered, where the shapes of the weights allow it.
+        "height",
+        "max_tokens",
+        "num_bins",
+        "num_frames",
+        "num_points",
+        "num_samples",
+        "shape",
+        "width",
+    }
+)
+"""Keys of a network, by their last part, under whose change its weights keep their meaning.
+
+Others, such as the number of heads, may leave every shape as it is and make noise of what was learned.
+"""
+
 
 def may_change(key: str) -> bool:
     """Return whether a resume may change a key, such as data.num_threads: the longest name above says so."""
@@ -78,3 +104,9 @@ def may_change(key: str) -> bool:
 def deciding(changes: Sequence[str]) -> list[str]:
     """Return those lines of `difference` that decide what the run computes."""
     return [change for change in changes if not may_change(change.partition(":")[0])]
+
+
+def other_meaning(changes: Sequence[str]) -> list[str]:
+    """Return those keys of `difference` under whose change the weights of a network have another meaning."""
+    keys = (change.partition(":")[0] for change in changes)
+    return [key for key in keys if key.startswith("model.") and key.rpartition(".")[2] not in CARRIES_OVER]

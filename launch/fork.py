@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from configs.resume import other_meaning
 from configs.run import RunConfig, difference, load
 from data_shards import durable
 from data_shards.history import tell
@@ -63,7 +64,7 @@ def _checked(old: RunFolder, config: RunConfig, which: str, changes: Sequence[st
     for sentence in passed_over:
         tell(f"passed over a damaged checkpoint: {sentence}")
     other_data = checkpoint_folder.other_data(manifest.identity, identity(config))
-    if problem := other_data or _other_network(config, path, manifest):
+    if problem := other_data or _other_network(config, path, manifest) or _other_meaning(changes):
         changed = "".join(f"\n  {line}" for line in changes)
         raise ValueError(
             f"{path}: {problem}; leave it as it was, or train a new run with it. What was changed:{changed}"
@@ -77,6 +78,12 @@ def _other_network(config: RunConfig, path: Path, manifest: Manifest) -> str:
     here = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     found = checkpoint_folder.difference(checkpoint_folder.shapes(path, manifest), here)
     return f"has the weights of another network than `model` describes: {found}" if found else ""
+
+
+def _other_meaning(changes: Sequence[str]) -> str:
+    """Return why weights that fit would be noise in the new network."""
+    keys = other_meaning(changes)
+    return f"its weights were learned with another {', '.join(keys)} and fit by their shapes alone" if keys else ""
 
 
 def _share(checkpoint: Path, target: Path) -> None:

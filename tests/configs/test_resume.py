@@ -34,6 +34,10 @@ def test_every_key_is_classified_once_and_every_name_is_that_of_a_key() -> None:
     assert set(known) - set(classified) <= sections, "classify the new key in configs/resume.py"
 
 
+def test_every_name_that_carries_over_is_that_of_a_key_of_the_network() -> None:
+    assert {key.rpartition(".")[2] for key in keys(RunConfig) if key.startswith("model.")} >= resume.CARRIES_OVER
+
+
 @pytest.mark.parametrize(
     "override",
     [

@@ -141,6 +141,10 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(
         ),
         ("model.layers_per_block=1", r"\[\d+.*\] there, none here"),
         ("model.layers_per_block=9", r"none there, \[\d+.*\] here"),
+        ("model.self_attend.num_heads=4", "another model.self_attend.num_heads and fit by their shapes alone"),
+        ("model.arrangement=at_start", "another model.arrangement and fit"),
+        ("model.gelu=erf", "another model.gelu and fit"),
+        ("model.num_blocks=3", "another model.num_blocks and fit"),
         ("seed=5", "other data .seed was 0, is 5"),
         ("train.global_batch=128", "other data .global_batch was 64, is 128"),
     ],
@@ -152,6 +156,16 @@ def test_a_fork_that_could_not_go_on_is_refused_and_leaves_nothing(
         fork.fork(trained.path, tmp_path / "new", [override])
     assert f"\n  {override.partition('=')[0]}: " in str(raised.value)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["model.outputs.label.loss_weight=2", "model.activation_checkpointing=blocks", "model.cross_attend_form=plain"],
+)
+def test_a_fork_may_change_what_leaves_the_weights_their_meaning(
+    trained: RunFolder, tmp_path: Path, override: str
+) -> None:
+    assert fork.fork(trained.path, tmp_path / "new", [override]) == 0
 
 
 def test_a_relative_path_is_that_of_where_the_fork_was_asked_for(
