@@ -1,5 +1,7 @@
 """Values that contradict each other are named; the cut of a batch is derived."""
 
+from dataclasses import asdict
+
 import pytest
 
 from trainer.config import CheckpointConfig, OptimizerConfig, ProfileConfig, TrainConfig, WatchConfig, joint_problems
@@ -42,3 +44,53 @@ def test_lamb_over_cut_weights_is_a_problem_of_both_parts() -> None:
     lamb = OptimizerConfig(name="lamb")
     assert [key for key, _ in joint_problems(lamb, TrainConfig(zero_stage=3))] == ["optimizer.name"]
     assert all(list(joint_problems(lamb, TrainConfig(zero_stage=stage))) == [] for stage in range(3))
+
+
+def test_what_nobody_sets_is_the_same_in_every_release() -> None:
+    # A run that leaves a key out must resume, under another release, with the value that it began with.
+    assert asdict(OptimizerConfig()) == {
+        "name": "adamw",
+        "learning_rate": 1e-3,
+        "beta1": 0.9,
+        "beta2": 0.999,
+        "epsilon": 1e-8,
+        "weight_decay": 0.0,
+        "clip_norm": 1.0,
+        "schedule": "cosine",
+        "warmup_steps": 0,
+        "final_fraction": 0.0,
+        "flat_steps": 0,
+        "decay_steps": (),
+        "decay_factor": 0.1,
+    }
+    train = asdict(TrainConfig())
+    assert {key: train[key] for key in ("steps", "global_batch", "micro_batch", "precision", "zero_stage")} == {
+        "steps": 1_000,
+        "global_batch": 128,
+        "micro_batch": 0,
+        "precision": "fp32",
+        "zero_stage": 1,
+    }
+    assert (train["label_smoothing"], train["activation_memory_gib"], train["time_limit_minutes"]) == (0.0, 0.0, 0.0)
+    assert (train["log_every_steps"], train["evaluate_every_steps"]) == (10, 0)
+    assert asdict(CheckpointConfig()) == {
+        "save_every_steps": 1_000,
+        "save_every_minutes": 15.0,
+        "keep_last": 3,
+        "keep_every_steps": 0,
+        "keep_best": False,
+        "asynchronous": True,
+    }
+    assert asdict(WatchConfig()) == {
+        "hang_seconds": 60.0,
+        "max_skipped_in_a_row": 5,
+        "max_rollbacks": 3,
+        "spike_score": 0.0,
+        "spike_window_steps": 100,
+    }
+    assert (ProfileConfig().first_step, ProfileConfig().num_steps) == (0, 3)
+
+
+def test_a_line_of_metrics_comes_every_so_many_steps_and_at_the_end() -> None:
+    config = TrainConfig(steps=7, log_every_steps=3)
+    assert [step for step in range(1, 8) if config.logs(step)] == [3, 6, 7]
