@@ -4,6 +4,7 @@ import pytest
 
 from launch import cluster
 from launch.cluster import ClusterConfig
+from launch.restarts import RestartConfig
 
 
 @pytest.mark.parametrize("name", ["plain", "preemptible", "containers"])
@@ -81,3 +82,48 @@ def test_text_that_yaml_takes_for_a_number_stays_what_was_written(tmp_path: Path
     assert (profile.minutes, profile.sbatch) == (1000, {"begin": "10:00", "nice": 5})
     (tmp_path / "copy.yaml").write_text(cluster.dump(profile))
     assert cluster.load(str(tmp_path / "copy.yaml")) == profile
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        {"processes_per_node": 0},
+        {"cpus_per_process": 0},
+        {"straggler_seconds": 0},
+        {"signal_seconds": 0},
+        {"signal_seconds": 60, "minutes": 1},
+        {"gpus_per_node": 4, "processes_per_node": 5},
+        {"sbatch": {"job_name": "mine"}},
+        {"sbatch": {"mem": "8G"}, "memory_gib": 8},
+        {"setup": ("echo \0",)},
+        {"srun_arguments": ("\0",)},
+        {"environment": {"NAME": "\0"}},
+        {"environment": {"1NAME": 1}},
+        {"restarts": RestartConfig(max_failures=-1)},
+        {"python": "a 'b"},
+    ],
+)
+def test_each_of_these_alone_is_a_problem(profile: dict[str, object]) -> None:
+    assert len(list(ClusterConfig(**profile).problems())) == 1
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        {"signal_seconds": 1},
+        {"signal_seconds": 59, "minutes": 1},
+        {"gpus_per_node": 4, "processes_per_node": 4},
+        {"gres": "gpu:4", "processes_per_node": 8},
+        {"straggler_seconds": 1, "cpus_per_process": 1, "minutes": 3, "nodes": 1},
+        {"sbatch": {"mem": "8G", "mail-user": "me", "partition": "side"}},
+        {"environment": {"NAME_1": "two\nlines", "N": 4, "F": 0.5}},
+        {"srun_arguments": ("--mpi=none", "--exports=1")},
+        {"restarts": RestartConfig(0, 0, 0)},
+    ],
+)
+def test_none_of_these_is_a_problem(profile: dict[str, object]) -> None:
+    assert list(ClusterConfig(**profile).problems()) == []
+
+
+def test_a_job_has_as_many_ranks_as_its_nodes_have() -> None:
+    assert ClusterConfig(nodes=3, processes_per_node=4).world_size == 12

@@ -1,4 +1,5 @@
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ import pytest
 from launch import slurm
 from launch.cluster import ClusterConfig
 from launch.folder import RunFolder
+from launch.restarts import RestartConfig
 
 
 def script(*names: str, **changes: object) -> list[str]:
@@ -84,3 +86,62 @@ def test_without_slurm_a_submission_is_refused_in_words(monkeypatch: pytest.Monk
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ValueError, match="no sbatch on this machine"):
         slurm.submit([RunFolder(tmp_path / "run")], ClusterConfig(), job_name="job")
+
+
+def test_what_slurm_answers_is_the_job_s_id_or_its_refusal_in_its_own_words(
+    tmp_path: Path, commands: Callable[..., Callable[[str], list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = [RunFolder(tmp_path / name) for name in ("a", "b")]
+    asked = commands(sbatch="cat > script; echo 'sbatch: a word of the site'; echo '12;lab'")
+    assert slurm.submit(folders[:1], ClusterConfig(), job_name="job") == ["12"]
+    assert slurm.submit(folders, ClusterConfig(), job_name="job") == ["12_0", "12_1"]
+    assert asked("sbatch") == ["--parsable"] * 2
+    kept = (folders[0].logs_folder / "12_submission.sh").read_text()
+    assert (
+        kept
+        == (tmp_path / "stand_ins" / "script").read_text()
+        == slurm.script(folders, ClusterConfig(), job_name="job")
+    )
+    for answer, words in (
+        ("echo 'invalid account' >&2; exit 1", "sbatch refused the job: invalid account"),
+        ("echo 'try later'; exit 1", "sbatch refused the job: try later"),
+        ("exit 3", "sbatch refused the job: exit status 3"),
+        ("echo 12; exit 1", "sbatch refused the job: 12"),
+        ("echo no number", "sbatch refused the job: no number"),
+    ):
+        commands(sbatch=f"cat > script; {answer}")
+        with pytest.raises(ValueError, match=words):
+            slurm.submit(folders[:1], ClusterConfig(), job_name="job")
+    monkeypatch.setattr(slurm, "ANSWER_SECONDS", 0.2)
+    commands(sbatch="exec sleep 60")
+    with pytest.raises(ValueError, match="sbatch did not answer within"):
+        slurm.submit(folders[:1], ClusterConfig(), job_name="job")
+
+
+def test_what_follows_the_ranks_knows_the_limits_of_the_profile_and_who_is_excluded() -> None:
+    limits = RestartConfig(max_requeues=7, max_failures=5, exclude_after=3)
+    lines = script("run", restarts=limits, exclude="n1", host_python="python3.11")
+    assert lines[-1] == 'exec python3.11 -m launch.batch end "$RUN" $? 7 5 3'
+    assert "export PERCEIVER_EXCLUDE=n1" in lines
+    begin = 'SETTINGS=$(python3.11 -m launch.batch begin "$RUN") || exit 1'
+    assert lines.index(begin) < lines.index('eval "$SETTINGS"') < len(lines) - 1
+
+
+def test_every_resource_of_the_profile_is_asked_for() -> None:
+    lines = script(
+        "run",
+        partition="side",
+        account="ours",
+        qos="high",
+        constraint="a100&nvlink",
+        gres="gpu:4",
+        processes_per_node=4,
+        cpus_per_process=8,
+        minutes=30,
+        signal_seconds=90,
+    )
+    asked = {line.removeprefix("#SBATCH --").replace("'", "") for line in lines if line.startswith("#SBATCH")}
+    assert {"partition=side", "account=ours", "qos=high", "constraint=a100&nvlink", "gres=gpu:4"} <= asked
+    assert {"ntasks-per-node=4", "cpus-per-task=8", "time=30", "signal=USR2@90", "exclude=n7"} <= asked
+    assert not any(each.startswith(("mem", "gpus", "wckey")) for each in asked)
+    assert "--cpus-per-task=8" in next(line for line in lines if line.startswith("srun"))

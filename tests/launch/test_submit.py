@@ -1,13 +1,15 @@
 import json
 import os
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from configs.run import RunConfig, load
-from launch import cluster, local, plan, submission, submit
+from launch import attempts, cluster, local, plan, submission, submit
+from launch.attempts import RankRecord
 from launch.cluster import ClusterConfig
 from launch.folder import RunFolder
 from launch.open_run import open_run
@@ -253,3 +255,113 @@ def test_a_run_that_a_start_without_slurm_trains_is_not_submitted(
             submit.resume(folder.path, None, {})
     assert folder.stop_path.exists()
     assert not (slurm_commands / "count").exists()
+
+
+def test_the_plan_is_in_numbers_that_can_be_checked_by_hand(config: RunConfig, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "deep" / "run")
+    planned = plan.make(config, ClusterConfig(nodes=2, processes_per_node=2), folder)
+    assert (planned.world_size, planned.micro_batches) == (4, 1)
+    assert planned.checkpoint_bytes == 12 * planned.parameters
+    assert planned.state_bytes == plan.state_bytes(planned.parameters, config.train.zero_stage, 4)
+    assert planned.kept_checkpoints == config.checkpoint.keep_last + 1
+    best = replace(config, checkpoint=replace(config.checkpoint, keep_best=True))
+    (Path(config.data.shards) / "test").mkdir()
+    assert plan.make(best, ClusterConfig(), folder).kept_checkpoints == config.checkpoint.keep_last + 2
+    assert planned.save_seconds == planned.checkpoint_bytes / plan.ASSUMED_WRITE_BYTES_PER_SECOND
+    assert not planned.is_measured
+    in_words = list(replace(planned, parameters=1_500, state_bytes=plan.GIB, activation_bytes=2 * plan.GIB).sentences())
+    assert in_words[0] == "4 ranks, 1 micro-batch(es) a step, 1,500 parameters"
+    assert in_words[1].startswith("1.000 GiB a rank for weights, gradients and moments, 2.000 GiB")
+    kept = replace(planned, kept_checkpoints=2, checkpoint_bytes=plan.GIB, free_bytes=10 * plan.GIB)
+    assert list(kept.sentences())[2] == "2 checkpoints take 2.000 GiB of 10 GiB that are free"
+
+
+def test_a_plan_is_measured_by_the_longest_step_and_the_longest_save(config: RunConfig, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.create()
+    rows = [("train", "step_seconds", value) for value in (1.0, 3.0, 2.0)]
+    rows += [("save", "seconds", value) for value in (5.0, 7.0, 6.0)]
+    folder.metrics_path.write_text(
+        "".join(json.dumps({"kind": kind, "step": 1, key: value}) + "\n" for kind, key, value in rows)
+        + '{"kind": "evaluation", "step": 1, "seconds": 99.0}\n'
+    )
+    planned = plan.make(config, ClusterConfig(), folder)
+    assert (planned.save_seconds, planned.is_measured) == (10.0, True)
+
+
+def test_what_does_not_fit_is_told_of_gpus_by_rank_and_of_a_node_by_all_its_ranks(
+    config: RunConfig, tmp_path: Path
+) -> None:
+    large = plan.make(config, ClusterConfig(), RunFolder(tmp_path))
+    fits = replace(large, state_bytes=3 * plan.GIB, activation_bytes=plan.GIB, save_seconds=30.0)
+
+    def told(profile: ClusterConfig, planned: plan.Plan = fits) -> str:
+        return " ".join(plan._problems(planned, profile))
+
+    assert told(ClusterConfig(gres="gpu:1", gpu_memory_gib=4)) == ""
+    assert "a rank needs 4.0 GiB, gpu_memory_gib is 3" in told(ClusterConfig(gres="gpu:1", gpu_memory_gib=3))
+    assert told(ClusterConfig(gpu_memory_gib=3)) == "", "no GPU is asked for"
+    assert told(ClusterConfig(processes_per_node=2, memory_gib=8)) == ""
+    assert "a node's ranks need 8.0 GiB, memory_gib is 7" in told(ClusterConfig(processes_per_node=2, memory_gib=7))
+    assert told(ClusterConfig(processes_per_node=2, gpus_per_node=2, memory_gib=7)) == ""
+    assert told(ClusterConfig(signal_seconds=60)) == ""
+    assert "signal_seconds is 59, but a stop takes 30 s; set it to 120" in told(ClusterConfig(signal_seconds=59))
+    disk = replace(fits, kept_checkpoints=4, checkpoint_bytes=plan.GIB, free_bytes=4 * plan.GIB)
+    assert told(ClusterConfig(), disk) == ""
+    assert "checkpoints need 4.0 GiB, 3.0 GiB are free" in told(ClusterConfig(), replace(disk, free_bytes=3 * plan.GIB))
+
+
+def test_a_run_is_kept_away_from_nodes_on_which_it_failed_too_often(
+    config: RunConfig, tmp_path: Path, slurm_commands: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = "".join(f"echo 'n{number}|idle|main*|fast'; " for number in range(1, 5))
+    (slurm_commands / "sinfo").write_text(f"#!/bin/sh\n{rows}\n")
+    (slurm_commands / "sinfo").chmod(0o755)
+    folder = RunFolder(tmp_path / "run")
+    open_run(config, folder)
+    for number in (1, 2):
+        attempts.begin(folder, job_id="6", nodes=["n1", "n2"])
+        for rank in (0, 1):
+            attempts.write_rank(folder, number, RankRecord(rank, f"n{rank + 1}", 5, rank))
+        attempts.end(folder, number, 1)
+    folder.stop_path.touch()
+    before = time.time()
+    assert submit.submit(config, folder.path, ClusterConfig(nodes=2, exclude="n4"), dry_run=False) == 0
+    assert "#SBATCH --exclude=n4,n2" in (slurm_commands / "1.sh").read_text()
+    assert not folder.stop_path.exists(), "the job would end with its first step"
+    sent = submission.read(folder)
+    assert sent is not None
+    assert (sent.job_id, sent.nodes, sent.processes_per_node) == ("1", 2, 1)
+    assert sent.submitted_at >= before
+    assert sent.job_name in (slurm_commands / "1.sh").read_text()
+    assert cluster.load(str(folder.cluster_path)).nodes == 2
+    told = capsys.readouterr().out
+    assert "submitted job 1\n" in told
+    assert "perceiver status --watch" in told
+    # On four nodes it cannot do without it.
+    submit.resume(folder.path, None, {"nodes": 4}, as_json=True)
+    assert "#SBATCH --exclude=n4\n" in (slurm_commands / "2.sh").read_text()
+    assert json.loads(capsys.readouterr().out) == {"run": str(folder.path), "job_id": "2"}
+    assert submit.resume(folder.path, None, {}, ["data.num_threads=3"]) == 0
+    assert load(folder.config_path).data.num_threads == 3
+
+
+def test_a_run_that_waits_or_was_never_submitted_is_not_resumed(
+    config: RunConfig, tmp_path: Path, slurm_commands: Path
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    open_run(config, folder)
+    with pytest.raises(ValueError, match="was never submitted; name a profile with --cluster"):
+        submit.resume(folder.path, None, {})
+    submit.submit(config, folder.path, ClusterConfig(), dry_run=False)
+    sent = submission.read(folder)
+    assert sent is not None
+    squeue = f"#!/bin/sh\necho 'PENDING|Resources||{sent.job_name}|(null)'\n"
+    (slurm_commands / "squeue").write_text(squeue)
+    for again in (
+        lambda: submit.resume(folder.path, None, {}),
+        lambda: submit.submit(config, folder.path, ClusterConfig(), dry_run=False),
+    ):
+        with pytest.raises(ValueError, match=r"job 1 of this run is PENDING \(Resources\)"):
+            again()
+    assert not (slurm_commands / "2.sh").exists()

@@ -1,0 +1,116 @@
+"""`perceiver eval` scores the checkpoint and the split that are named, and draws what it saw."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "trainer"))
+from checkpoints import save
+
+from configs.run import load
+from data_shards.sources import table
+from launch import evaluate, pictures
+from launch.folder import RunFolder
+from launch.loaders import identity
+from launch.open_run import open_run
+from model.perceiver import Perceiver
+from trainer.checkpoint_names import MANIFEST
+
+CONFIG = """
+data: {image: {height: 8, width: 8, shift_pixels: 0}, lanes: 2, window: 8}
+model:
+  inputs: {image: {height: 8, width: 8}}
+  outputs: {label: {num_classes: 3}}
+  num_latents: 4
+  latent_width: 16
+  num_cross_attends: 1
+  num_blocks: 1
+  layers_per_block: 1
+  self_attend: {num_heads: 2}
+train: {steps: 8, global_batch: 8}
+"""
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """A run with checkpoints of other networks at steps 4 and 8, the first the better, and two splits beside train."""
+    rows = []
+    for number in range(24):
+        pixels = np.random.default_rng(number).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        split = "test" if number < 5 else "other" if number < 8 else "train"
+        rows.append({"image": f"{number}.png", "label": f"class {number % 3}", "split": split})
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    table.build(tmp_path / "rows.jsonl", tmp_path / "shards")
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    config = load(tmp_path / "config.yaml", [f"data.shards={tmp_path}/shards"])
+    folder = RunFolder(tmp_path / "run")
+    open_run(config, folder)
+    for step, score in ((4, 0.9), (8, 0.1)):
+        weights = Perceiver(config.model, seed=step).state_dict()
+        save(folder.checkpoints_folder, step, weights, identity=identity(config), score=score)
+    return folder
+
+
+def test_the_newest_checkpoint_is_scored_on_the_run_s_split_and_what_it_saw_is_drawn(
+    run: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[np.ndarray, list[str], list[str]]] = []
+    draw = pictures.predictions
+
+    def keep(images: np.ndarray, truths: list[str], guesses: list[str], out: Path) -> None:
+        seen.append((images, truths, guesses))
+        draw(images, truths, guesses, out)
+
+    monkeypatch.setattr(pictures, "predictions", keep)
+    run.metrics_path.write_text('{"kind": "train", "step": 1, "loss": 1.0}\n')
+    assert evaluate.main(run.path, as_json=True) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["step"], found["split"], found["samples"]) == (8, "test", 5)
+    assert json.loads(run.evaluation_path.read_text()) == found
+    [(images, truths, guesses)] = seen
+    assert images.shape == (5, 8, 8, 3)
+    assert sorted(truths) == ["class 0", "class 0", "class 1", "class 1", "class 2"]
+    right = sum(truth == guess for truth, guess in zip(truths, guesses, strict=True))
+    assert found["accuracy"]["all"] == pytest.approx(right / 5)
+    names = sorted(path.name for path in run.pictures_folder.glob("*.png"))
+    assert names == ["loss.png", "predictions.png"]
+
+
+def test_the_checkpoint_and_the_split_that_are_named_are_scored_and_told(
+    run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate.main(run.path, which="best", split="other") == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "step 4, 3 other samples"
+    assert told[1].split()[:2] == ["all", "modalities"]
+    assert told[-2].startswith("pictures: ")
+    assert "tensorboard --logdir" in told[-1]
+    assert not (run.pictures_folder / "loss.png").exists(), "a run that logged nothing has no curve"
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_told(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    (run.checkpoints_folder / "step_00000008" / MANIFEST).write_text("{")
+    assert evaluate.main(run.path, as_json=True) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["step"] == 4
+    assert "passed over a damaged checkpoint" in told.err
+
+
+@pytest.mark.parametrize(
+    ("measure", "name", "title"),
+    [
+        ("accuracy", "all", "all modalities"),
+        ("accuracy", "image", "image alone"),
+        ("psnr", "image", "image, psnr"),
+        ("filled_in", "text", "text, filled in"),
+        ("mean_average_precision", "all", "all modalities, mean average precision"),
+        ("mean_average_precision", "audio", "audio alone, mean average precision"),
+    ],
+)
+def test_a_score_is_told_by_what_was_shown_or_by_what_was_answered(measure: str, name: str, title: str) -> None:
+    assert evaluate._title(measure, name) == title

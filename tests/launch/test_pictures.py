@@ -1,0 +1,113 @@
+"""What the pictures of a run show: every logged loss and score, and which predictions are wrong."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from launch import pictures
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that were saved; they are saved all the same."""
+    figures: list[Figure] = []
+    save = pictures._save
+
+    def keep(figure: Figure, out: Path) -> None:
+        figures.append(figure)
+        save(figure, out)
+
+    monkeypatch.setattr(pictures, "_save", keep)
+    return figures
+
+
+def metrics(tmp_path: Path, *records: dict[str, object]) -> Path:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def test_the_loss_curve_has_every_loss_and_every_score_by_step(tmp_path: Path, drawn: list[Figure]) -> None:
+    path = metrics(
+        tmp_path,
+        {"kind": "train", "step": 10, "loss": 2.0},
+        {"kind": "evaluation", "step": 10, "samples": 5, "accuracy/all": 0.25, "accuracy/image": 0.125},
+        {"kind": "train", "step": 20, "loss": 1.0},
+        {"kind": "train", "step": 25, "loss": None},
+        {"kind": "save", "step": 20, "loss": 9.0},
+        {"kind": "evaluation", "step": 20, "samples": 5, "accuracy/all": 0.5, "accuracy/image": None},
+        {"kind": "evaluation", "step": 30, "samples": 5, "accuracy/all": 0.75, "accuracy/image": 0.5, "loss/all": 3.0},
+    )
+    pictures.loss_curve(path, tmp_path / "loss.png")
+    left, right = drawn[0].axes
+    assert [line.get_xydata().tolist() for line in left.lines] == [[[10, 2], [20, 1]]]
+    assert left.get_yscale() == "log"
+    assert {line.get_label(): line.get_xydata().tolist() for line in right.lines} == {
+        "all": [[10, 0.25], [20, 0.5], [30, 0.75]],
+        "image": [[10, 0.125], [30, 0.5]],
+    }
+    assert right.get_ylim() == (0, 1)
+    assert right.get_title() == "evaluation: accuracy"
+    assert [text.get_text() for text in right.get_legend().get_texts()] == ["all", "image"]
+    with Image.open(tmp_path / "loss.png") as picture:
+        assert picture.size[0] > 100
+
+
+def test_a_curve_is_drawn_of_a_run_that_has_logged_nothing_and_of_scores_that_are_no_shares(
+    tmp_path: Path, drawn: list[Figure]
+) -> None:
+    pictures.loss_curve(metrics(tmp_path), tmp_path / "loss.png")
+    assert [len(axes.lines) for axes in drawn[0].axes] == [0, 0]
+    assert drawn[0].axes[1].get_title() == "evaluation: accuracy"
+    path = metrics(tmp_path, *({"kind": "evaluation", "step": step, "psnr/image": 20.0 + step} for step in (1, 2)))
+    pictures.loss_curve(path, tmp_path / "loss.png")
+    right = drawn[1].axes[1]
+    assert right.get_ylim()[1] > 20
+    assert right.get_title() == "evaluation: psnr"
+    path = metrics(tmp_path, {"kind": "evaluation", "step": 1, "end_point_error/$x$": 0.5})
+    pictures.loss_curve(path, tmp_path / "loss.png")
+    assert drawn[2].axes[1].get_title() == "evaluation: end point error"
+
+
+def test_wrong_predictions_are_red_and_say_what_is_true(tmp_path: Path, drawn: list[Figure]) -> None:
+    images = np.random.default_rng(0).random((9, 4, 4, 3)).astype(np.float32)
+    truths = ["cat"] * 8 + ["x" * 50]
+    guesses = ["cat", "dog", *["cat"] * 6, "x" * 50]
+    pictures.predictions(images, truths, guesses, tmp_path / "predictions.png")
+    cells = drawn[0].axes
+    assert len(cells) == 16
+    titles = [(cell.get_title(), cell.title.get_color()) for cell in cells[:9]]
+    assert titles[:2] == [("cat", "black"), ("dog, is cat", "red")]
+    assert titles[8][0] == "x" * 40 + "…"
+    shown = [cell.images[0].get_array() for cell in cells[:9]]
+    assert all(np.allclose(one, other) for one, other in zip(shown, images, strict=True))
+    assert not any(cell.images for cell in cells[9:])
+    assert not any(cell.axison for cell in cells)
+    pictures.predictions(images[:8], truths[:8], guesses[:8], tmp_path / "predictions.png")
+    assert len(drawn[1].axes) == 8
+
+
+def test_samples_are_drawn_whole_clips_by_their_middle_frame_and_recordings_as_waves(tmp_path: Path) -> None:
+    values = np.random.default_rng(0)
+    images = values.random((2, 4, 4, 3)).astype(np.float32) * 3 - 1
+    clips = values.random((2, 5, 4, 4, 3)).astype(np.float32)
+    waves = values.random((2, 10, 1)).astype(np.float32)
+    figure = pictures.samples({"images": images, "clips": clips, "waves": waves})
+    rows = [figure.axes[start : start + 8] for start in (0, 8, 16)]
+    assert [row[0].get_title() for row in rows] == ["images", "clips", "waves"]
+    for index in range(2):
+        assert np.allclose(rows[0][index].images[0].get_array(), images[index].clip(0, 1))
+        assert np.allclose(rows[1][index].images[0].get_array(), clips[index][2])
+        assert np.allclose(rows[2][index].lines[0].get_ydata(), waves[index].ravel())
+        assert rows[2][index].get_ylim() == (-1, 1)
+    assert not any(cell.images or cell.lines for row in rows for cell in row[2:])
+    assert all(len(cell.get_xticks()) == len(cell.get_yticks()) == 0 for cell in figure.axes)
+    picture = pictures.pixels(figure)
+    assert (picture.dtype, picture.shape[2]) == (np.uint8, 3)
+    pictures.reconstructions(images, images, tmp_path / "drawn.png")
+    with Image.open(tmp_path / "drawn.png") as file:
+        assert file.size[0] > 100
