@@ -1,5 +1,6 @@
 """Values that contradict each other are named; the cut of a batch is derived."""
 
+import math
 from dataclasses import asdict
 
 import pytest
@@ -94,3 +95,45 @@ def test_what_nobody_sets_is_the_same_in_every_release() -> None:
 def test_a_line_of_metrics_comes_every_so_many_steps_and_at_the_end() -> None:
     config = TrainConfig(steps=7, log_every_steps=3)
     assert [step for step in range(1, 8) if config.logs(step)] == [3, 6, 7]
+
+
+NUMBERS = [
+    *((OptimizerConfig, key, 0.0, -1e-9) for key in ("learning_rate", "weight_decay", "clip_norm")),
+    *((OptimizerConfig, key, 0, -1) for key in ("warmup_steps", "flat_steps")),
+    *((OptimizerConfig, key, 0.0, -1e-9) for key in ("beta1", "beta2", "final_fraction", "decay_factor")),
+    *((OptimizerConfig, key, 1.0, 1.0 + 1e-9) for key in ("beta1", "beta2", "final_fraction", "decay_factor")),
+    (OptimizerConfig, "epsilon", 1e-30, 0.0),
+    *((TrainConfig, key, 1, 0) for key in ("steps", "global_batch", "log_every_steps")),
+    *((TrainConfig, key, 0, -1) for key in ("micro_batch", "activation_memory_gib", "evaluate_every_steps")),
+    (TrainConfig, "time_limit_minutes", 0.0, -0.1),
+    (TrainConfig, "label_smoothing", 1.0, 1.1),
+    (TrainConfig, "label_smoothing", 0.0, -0.1),
+    (TrainConfig, "zero_stage", 3, 4),
+    (TrainConfig, "zero_stage", 0, -1),
+    (TrainConfig, "collective_timeout_seconds", 1e-9, 0.0),
+    *((CheckpointConfig, key, 0, -1) for key in ("save_every_steps", "save_every_minutes", "keep_every_steps")),
+    (CheckpointConfig, "keep_last", 1, 0),
+    *((WatchConfig, key, 0, -1) for key in ("hang_seconds", "max_rollbacks", "spike_score")),
+    (WatchConfig, "max_skipped_in_a_row", 1, 0),
+    (WatchConfig, "spike_window_steps", 10, 9),
+    (ProfileConfig, "first_step", 0, -1),
+    (ProfileConfig, "num_steps", 1, 0),
+]
+
+
+@pytest.mark.parametrize(("part", "key", "least", "wrong"), NUMBERS)
+def test_a_number_is_taken_up_to_its_bound_and_no_further(part: type, key: str, least: float, wrong: float) -> None:
+    assert list(part(**{key: least}).problems()) == []
+    for value in (wrong, math.nan, *([math.inf] if key != "zero_stage" else [])):
+        [(named, sentence)] = part(**{key: value}).problems()
+        assert named == key
+        assert str(value) in sentence
+
+
+def test_precisions_schedules_and_decays_that_fit_together_are_no_problem() -> None:
+    for stage in (1, 2, 3):
+        assert list(TrainConfig(precision="fp16", zero_stage=stage).problems()) == []
+    assert list(TrainConfig(precision="bf16", zero_stage=0).problems()) == []
+    assert list(OptimizerConfig(schedule="step", decay_steps=(1, 2)).problems()) == []
+    assert [key for key, _ in OptimizerConfig(decay_steps=(2, 2)).problems()] == ["decay_steps"]
+    assert list(joint_problems(OptimizerConfig(), TrainConfig(zero_stage=3))) == []

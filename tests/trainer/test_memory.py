@@ -9,6 +9,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
 from stem import CONFIG, GLOBAL_BATCH, GOAL, images
+from threads import ThreadWorld, on_ranks
 from tiny import CLASSES, Network, whole_batch
 
 from model.perceiver import Perceiver
@@ -52,3 +53,19 @@ def test_a_trial_leaves_the_running_statistics_of_a_batch_norm_as_they_are() -> 
 def test_a_single_sample_that_does_not_fit_is_refused_with_remedies() -> None:
     with pytest.raises(ValueError, match="activation_checkpointing"):
         fitting(Hungry(0), CLASSES, whole_batch(0, 12), TrainConfig(global_batch=12), WORLD)
+
+
+def test_what_does_not_fit_on_one_rank_is_cut_on_all() -> None:
+    def rank(world: ThreadWorld) -> int:
+        share = whole_batch(0, 12).micro_batches(2)[world.rank]
+        network = Hungry(3 if world.rank else 100)
+        return fitting(network, CLASSES, share, TrainConfig(global_batch=12), world).micro_batch
+
+    assert on_ranks(2, rank) == [3, 3]
+
+
+def test_a_sample_that_fits_alone_is_trained_on_alone() -> None:
+    assert fitting(Hungry(1), CLASSES, whole_batch(0, 12), TrainConfig(global_batch=12), WORLD).micro_batch == 1
+    given = TrainConfig(global_batch=12, micro_batch=4)
+    assert fitting(Hungry(4), CLASSES, whole_batch(0, 12), given, WORLD) == given
+    assert fitting(Hungry(3), CLASSES, whole_batch(0, 12), given, WORLD).micro_batch == 2

@@ -3,10 +3,12 @@
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TypeVar
 
 import pytest
 import torch
+from torch import Tensor
 
 from trainer.metrics import Meter, StepTime, Work, measured_peak_flops, memory_mib
 from trainer.step_report import StepReport
@@ -101,3 +103,28 @@ def test_what_is_known_of_the_work_alone_is_told() -> None:
         meter = Meter(World(0, 1, 0, torch.device("cpu")), work)
         meter.add(REPORT, StepTime(1.0, 0.0))
         assert {"tokens_per_second", "flop_utilisation"} & meter.record(1, REPORT).keys() == told
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_peak_is_that_of_the_numbers_that_the_training_computes_with(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    clock = SimpleNamespace(now=0.0)
+    multiplied = []
+
+    def ones(rows: int, columns: int, **options: object) -> Tensor:
+        made = Tensor.new_ones(torch.empty(0, **options), 8, 8)
+        multiplied.append((rows, columns, made.dtype))
+        return made
+
+    def perf_counter() -> float:
+        clock.now += 0.5
+        return clock.now
+
+    monkeypatch.setattr("trainer.metrics.torch.ones", ones)
+    monkeypatch.setattr("trainer.metrics.time.perf_counter", perf_counter)
+    peak = measured_peak_flops(torch.device("cpu"), dtype)
+    [(rows, columns, found)] = multiplied
+    assert (found, rows) == (dtype, columns)
+    # A product has rows ** 3 multiplications and as many additions.
+    assert peak == 2 * rows**3 / 0.5

@@ -66,3 +66,51 @@ def test_half_a_line_is_left_out(tmp_path: Path) -> None:
     path.write_text('{"kind": "train", "step": 1}\n{"kind": "tra')
     assert read_records(path) == [{"kind": "train", "step": 1}]
     assert read_records(tmp_path / "none") == []
+
+
+def points_of(figure: str) -> list[tuple[float, float]]:
+    [line] = re.findall(r'points="([^"]*)"', figure)
+    return [tuple(map(float, point.split(","))) for point in line.split()]
+
+
+def test_a_curve_fills_its_frame_and_its_labels_say_between_what() -> None:
+    figure = curve("loss <x>", [(10.0, 4.0), (20.0, 3.0), (30.0, 1.0), (50.0, 2.0)])
+    assert points_of(figure) == [(70.0, 30.0), (145.0, 70.0), (220.0, 150.0), (370.0, 110.0), (370.0, 110.0)]
+    labels = re.findall(r'<text x="(\d+)" y="(\d+)">([^<]*)</text>', figure)
+    assert labels == [("4", "30", "4"), ("4", "150", "1"), ("70", "170", "10"), ("370", "170", "50")]
+    assert "loss &lt;x&gt;" in figure
+
+
+def test_a_curve_of_one_height_or_one_step_is_a_line_and_no_error() -> None:
+    assert points_of(curve("rate", [(1.0, 5.0), (3.0, 5.0)]))[0] == (70.0, 150.0)
+    assert len({x for x, _ in points_of(curve("rate", [(1.0, 5.0), (1.0, 6.0)]))}) == 1
+
+
+def test_a_long_curve_is_thinned_to_a_screen_and_keeps_its_end() -> None:
+    points = points_of(curve("loss", [(float(step), float(step)) for step in range(4001)]))
+    assert 300 < len(points) < 500
+    assert points[0][0] == 70.0
+    assert points[-1][0] == 370.0
+
+
+def test_what_is_there_once_or_no_number_is_no_curve() -> None:
+    records = [
+        {"kind": "train", "step": 1, "loss": 2.0, "words": "x", "once": 1},
+        {"kind": "save", "step": 2, "loss": 3},
+        {"kind": "train", "step": 3, "loss": 1.0},
+        {"kind": "save", "step": 4, "loss": 5},
+    ]
+    assert curves(records) == {"train: loss": [(1.0, 2.0), (3.0, 1.0)], "save: loss": [(2.0, 3.0), (4.0, 5.0)]}
+
+
+def test_attempts_and_events_have_a_line_each_and_parts_without_content_no_title() -> None:
+    text = page(replace(STORY, records=[*STORY.records, {"kind": "save", "step": 7, "error": "disk is full"}]))
+    assert "<p>step 7: disk is full</p>" in text
+    assert "<p>step 2: not finite &amp; skipped</p>" in text
+    assert text.count("<tr>") == 3
+    assert "<td>0 to 10</td><td>0</td>" in text
+    assert "<td>6.0 s</td>" in text
+    assert "<h2>Pictures</h2>" not in text
+    empty = page(Story("run", "seed: 0", [], [], []))
+    assert re.findall("<h2>([A-Z][a-z]+)</h2>", empty) == ["Configuration"]
+    assert ">?<" in page(replace(STORY, attempts=[replace(ATTEMPT, started_at=1e300)]))

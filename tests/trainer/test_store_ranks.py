@@ -322,3 +322,26 @@ def test_a_checkpoint_that_one_rank_cannot_read_is_loaded_by_none(tmp_path: Path
 
     path = tmp_path / "step_00000003"
     assert on_ranks(2, rank) == [(path, path.name, ("its disk is gone",))] * 2
+
+
+def test_a_save_is_told_with_the_time_that_it_took_and_that_the_training_waited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=1000.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr("trainer.checkpoint.time", clock)
+
+    class Copied(Halves):
+        def snapshot(self) -> dict[str, dict[str, Tensor]]:
+            clock.now += 0.5
+            return super().snapshot()
+
+    def slow(path: Path, tensors: dict[str, Tensor]) -> FileRecord:
+        clock.now += 1.0
+        return write(path, tensors)
+
+    monkeypatch.setattr("trainer.checkpoint.write", slow)
+    store = Store(tmp_path, AT_ONCE, ALONE)
+    store.save(Copied(ALONE), RunState(step=1))
+    store.close()
+    # One file a kind.
+    assert [(report.wait_seconds, report.seconds) for report in store.reports()] == [(0.5, 3.5)]
