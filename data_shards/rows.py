@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
+from data_shards.regular_file import open_regular
 from data_shards.shown import shown
 
 
@@ -55,7 +56,8 @@ class File:
 
     def read(self) -> bytes:
         """Return the whole file."""
-        return Path(self.path).read_bytes()
+        with open_regular(self.path) as file:
+            return file.read()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from unicodedata import category
 
+from data_shards.regular_file import open_regular
 from data_shards.shown import shown
 
 BLOCK = 512
@@ -50,13 +51,11 @@ class _Header:
 
 def walk(path: Path) -> Iterator[Entry]:
     """Yield the regular files of a tar in their order; ValueError names the tar and the place of what is wrong."""
-    descriptor = os.open(path, os.O_RDONLY)
     try:
-        yield from _walk(descriptor, os.fstat(descriptor).st_size)
+        with open_regular(path) as file:
+            yield from _walk(file.fileno(), os.fstat(file.fileno()).st_size)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    finally:
-        os.close(descriptor)
 
 
 def _walk(descriptor: int, num_bytes: int) -> Iterator[Entry]:

@@ -82,12 +82,13 @@ def _decoded(view: memoryview) -> Channels:
 
 def _without_id3(view: memoryview) -> memoryview:
     """Return what follows the tag, whose length is four bytes of seven bits each (id3.org/id3v2.4.0-structure)."""
-    if bytes(view[:3]) != b"ID3" or len(view) < 10:
-        return view
-    length = 0
-    for byte in view[6:10]:
-        length = length << 7 | byte & 0x7F
-    return view[10 + length :]
+    # Some programs write a second tag before the first one.
+    while bytes(view[:3]) == b"ID3" and len(view) >= 10:
+        length = 0
+        for byte in view[6:10]:
+            length = length << 7 | byte & 0x7F
+        view = view[10 + length :]
+    return view
 
 
 def _is_mp3(start: bytes) -> bool:

@@ -8,6 +8,7 @@ from typing import BinaryIO, NoReturn
 import av
 import numpy as np
 from av.container import InputContainer
+from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
@@ -93,9 +94,11 @@ def _refuse_to_open(url: str, flags: int, options: object) -> NoReturn:  # noqa:
 
 
 def _checked_stream(container: InputContainer) -> av.VideoStream:
-    if not container.streams.video:
+    streams = [each for each in container.streams.video if not each.disposition & Disposition.attached_pic]
+    if not streams:
+        # The picture on the cover of a recording is no clip.
         raise ValueError("file without a video stream")
-    stream = container.streams.video[0]
+    stream = streams[0]
     if not hasattr(stream, "width"):
         raise ValueError("video of an unknown codec")
     if stream.width * stream.height > MAX_PIXELS:
@@ -132,7 +135,7 @@ def _num_coded(container: InputContainer, packets: Packets) -> int:
 def _refuse_missing(data: bytes | memoryview, claimed: int) -> None:
     """Raise ValueError unless an edit list is why fewer packets came than the header claims."""
     with opened(io.BytesIO(data), ignore_editlist="1") as container:
-        counted = _num_coded(container, _packets(container, container.streams.video[0]))
+        counted = _num_coded(container, _packets(container, _checked_stream(container)))
     if counted < claimed:
         raise ValueError(f"video claims {claimed} frames, {counted} are there")
 

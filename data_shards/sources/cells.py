@@ -2,7 +2,6 @@
 
 import csv
 import json
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,9 @@ from data_shards.sources.labels import is_empty
 
 Cells = tuple[int, dict[str, Any]]
 """Line in the table, and the cells by column; empty cells are absent."""
+_ROWS_A_BATCH = 32
+"""Of Parquet, that are unpacked at a time: a file of 1 kB can hold as many cells of 20 MB as it likes."""
+_BUFFER_BYTES = 1 << 20
 
 
 def read(table: Path) -> Iterator[Cells]:
@@ -39,7 +41,7 @@ def read(table: Path) -> Iterator[Cells]:
 
 def _separated(table: Path, delimiter: str) -> Iterator[Cells]:
     with plain_text.lines(table, newline="") as file, _long_cells():
-        reader = csv.reader(file, strict=True, delimiter=delimiter)
+        reader = csv.reader(plain_text.bounded(file), strict=True, delimiter=delimiter)
         try:
             columns = next(reader, [])
             _refuse_twice(columns, "line 1: column")
@@ -55,8 +57,8 @@ def _separated(table: Path, delimiter: str) -> Iterator[Cells]:
 
 @contextmanager
 def _long_cells() -> Iterator[None]:
-    """Take cells of any length: the limit of csv, 131 072 characters, is for the whole process."""
-    before = csv.field_size_limit(sys.maxsize)
+    """Take long cells: the limit of csv, 131 072 characters, is for the whole process."""
+    before = csv.field_size_limit(plain_text.MAX_LINE)
     try:
         yield
     finally:
@@ -65,7 +67,7 @@ def _long_cells() -> Iterator[None]:
 
 def _json_lines(table: Path) -> Iterator[Cells]:
     with plain_text.lines(table, newline="\n") as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(plain_text.bounded(file), start=1):
             if line.strip():
                 yield number, _without_empty(json_object(line, number))
 
@@ -107,10 +109,10 @@ def _parquet(table: Path) -> Iterator[Cells]:
     except ImportError as error:
         raise ValueError("Parquet needs pyarrow: pip install 'perceiver-trainer[parquet]'") from error
     try:
-        with parquet.ParquetFile(table) as file:
+        with parquet.ParquetFile(table, buffer_size=_BUFFER_BYTES) as file:
             _refuse_twice(file.schema_arrow.names, "column")
             number = 0
-            for batch in file.iter_batches():
+            for batch in file.iter_batches(_ROWS_A_BATCH):
                 for cells in _rows(batch, number):
                     number += 1
                     yield number, _without_empty(cells)

@@ -7,13 +7,14 @@ FOLDER/CLASS/.../FILE          all of it is the split train
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_shards.build import Tell
 from data_shards.members import EXTENSIONS
-from data_shards.shown import listed, shown
+from data_shards.shown import cut, listed, shown
+from data_shards.sources.class_names import look_alikes, one_spelling
 from data_shards.sources.folder_files import HIDDEN, file_of, is_hidden, passed_over, suffix_of, walk
 from data_shards.splits import TRAIN, split_of
 
@@ -63,12 +64,14 @@ def find(folder: Path, modality: str, tell: Tell | None = None) -> tuple[list[La
             f"{folder}: no {wanted} in {listed(unread)}; convert the files there, or move the folder elsewhere if it "
             f"is no class; {'; '.join(told)}".rstrip("; ")
         )
+    spelling = one_spelling(name for *_, (_, name) in placed)
+    classes = _in_order(set(spelling.values()), folder)
     if tell:
+        told += [*look_alikes(classes), *_deeper(placed, on_top, len(classes))]
         for sentence in [*told, _splits([names for _, names, _ in placed], on_top)]:
             tell(sentence)
-    classes = _in_order({name for *_, (_, name) in placed}, folder)
     numbers = {name: number for number, name in enumerate(classes)}
-    return [Labelled(path, numbers[name], split) for path, _, (split, name) in placed], classes
+    return [Labelled(path, numbers[spelling[name]], split) for path, _, (split, name) in placed], classes
 
 
 def _walk(folder: Path, modality: str) -> _Walked:
@@ -150,6 +153,22 @@ def _splits(files: Sequence[Names], on_top: frozenset[str]) -> str:
         for name, count in sorted(counts.items(), key=lambda item: item[0] or "")
     ]
     return f"splits: {', '.join(parts)}"
+
+
+def _deeper(
+    placed: Sequence[tuple[str, Names, tuple[str, str]]], on_top: frozenset[str], num_classes: int
+) -> Iterator[str]:
+    """Yield a sentence where files lie deeper than the folder of their class: those may be the classes meant."""
+    deep = [
+        (names, name) for _, names, (_, name) in placed if len(names) - (_split_folder(names, on_top) is not None) > 2
+    ]
+    if deep:
+        names, name = deep[0]
+        alone = "there is one class alone, and " if num_classes == 1 else ""
+        yield (
+            f"{alone}{len(deep)} files lie deeper than the folder of their class: {cut('/'.join(names))} is of class "
+            f"{listed([name])}; where that is not meant, name a folder further down"
+        )
 
 
 def _in_order(classes: set[str], folder: Path) -> list[str]:

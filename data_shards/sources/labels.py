@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from data_shards.shown import MAX_SHOWN, shown
+from data_shards.sources.class_names import one_spelling
 
 MAX_CLASSES = 1_000_000
 """A number beyond is a mistake: the manifest lists every class up to the largest."""
@@ -78,8 +79,12 @@ def _in_order(parsed: Mapping[int, Sequence[int | str]], column: str) -> Labels:
     names: list[str] | range = sorted({str(value) for values in parsed.values() for value in values})
     if number:
         names = range(max(int(value) for values in parsed.values() for value in values) + 1)
+    else:
+        spelling = one_spelling(map(str, names))
+        names = sorted(set(spelling.values()))
+        parsed = {line: tuple(spelling[str(name)] for name in values) for line, values in parsed.items()}
     place = {name: at for at, name in enumerate(names)}
-    of_line = {line: tuple(place[value] for value in values) for line, values in parsed.items()}
+    of_line = {line: tuple(dict.fromkeys(place[value] for value in values)) for line, values in parsed.items()}
     several = any(len(classes) > 1 for classes in of_line.values())
     return Labels(of_line, [str(name) for name in names], several=several)
 
@@ -105,7 +110,10 @@ def _parsed(text: str) -> object:
         if isinstance(found, list | tuple):
             return found
     if brackets == "[]" or _NUMBERS.fullmatch(text):
-        raise ValueError('looks like several labels; write them as a list, such as [0, 1] or ["a", "b"]')
+        raise ValueError(
+            'looks like several labels; write them as a list, such as [0, 1] or ["a", "b"], and a number without '
+            "separators"
+        )
     return text
 
 

@@ -9,15 +9,18 @@ import gzip
 import io
 import lzma
 import zlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TextIO, cast
+from typing import IO, AnyStr, BinaryIO, TextIO, cast
 
+from data_shards.regular_file import open_regular
 from data_shards.tar_walk import MAX_MEMBER_BYTES
 
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 """Suffixes of compressed files, after that of their content."""
+MAX_LINE = 1 << 26
+"""Characters, or bytes where they are what is read, of a line or a cell; a longer one is refused."""
 _BLOCK_BYTES = 1 << 20
 _BOMS = (
     # UTF-32 first: its mark begins as that of UTF-16 does.
@@ -39,7 +42,7 @@ def content_suffix(path: Path | str) -> str:
 
 def is_plain(path: Path) -> bool:
     """Return whether the bytes of a text file are its text: not compressed, no byte order mark."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         start = file.read(_MAGIC_BYTES)
     return _compression(path) is None and not any(start.startswith(bom) for bom, _ in _BOMS)
 
@@ -81,6 +84,19 @@ def _no_text(path: Path, place: str, found: str, encoding: str) -> ValueError:
 def lines(path: Path, newline: str | None) -> TextIO:
     """Return the text of a file, opened; `newline` is that of `open`. ValueError as `blocks` raises."""
     return io.TextIOWrapper(io.BufferedReader(_Pieces(blocks(path))), "utf-8", newline=newline)
+
+
+def bounded(file: IO[AnyStr]) -> Iterator[AnyStr]:
+    """Yield the lines of a file; ValueError names one that is longer than any line should be.
+
+    A compressed file of a few kB can hold a line that takes all memory.
+    """
+    number = 1
+    while line := file.readline(MAX_LINE + 1):
+        if len(line) > MAX_LINE:
+            raise ValueError(f"line {number}: is longer than {MAX_LINE}; cut it into several")
+        yield line
+        number += 1
 
 
 class _Pieces(io.RawIOBase):
@@ -144,12 +160,12 @@ def _read(file: BinaryIO, num_bytes: int) -> bytes:
 def _unpacked(path: Path) -> BinaryIO:
     """Open the file, or what is compressed in it."""
     opener = _compression(path)
-    return opener(path) if opener else path.open("rb")
+    return opener(path) if opener else open_regular(path)
 
 
 def _compression(path: Path) -> Callable[[Path], BinaryIO] | None:
     """Return what opens a compressed file, by its first bytes; None where it is not compressed."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         start = file.read(_MAGIC_BYTES)
     if start.startswith(b"\x1f\x8b"):
         return lambda path: cast("BinaryIO", gzip.open(path))

@@ -71,7 +71,7 @@ class Sampled:
     def read(self) -> bytes:
         """Return the points as npy."""
         rng = np.random.default_rng(self.seed)
-        return _npy(points(Path(self.path).read_bytes(), self.num_points, rng))
+        return _npy(points(File(self.path).read(), self.num_points, rng))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,15 +11,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
 
-import numpy as np
-
 from data_shards.build import BuildOptions, Tell, build_table
+from data_shards.display import masked
 from data_shards.manifest import MODALITIES, Manifest
 from data_shards.members import content_of, modality_of
+from data_shards.records import MAX_WEIGHT
 from data_shards.rows import Content, File, Frame, Literal, Row
 from data_shards.shown import listed, shown
 from data_shards.sources import cells as tables
-from data_shards.sources import labels, plain_text
+from data_shards.sources import class_names, labels, plain_text
 from data_shards.splits import TRAIN, split_of
 
 FILES = tuple(modality for modality in MODALITIES if modality != "flow")
@@ -27,10 +27,10 @@ PAIR = ("first", "second", "flow")
 COLUMNS = (*FILES, *PAIR, "label", "weight", "split")
 NAMED = "label."
 """Begins the columns of further labels."""
-MAX_WEIGHT = float(np.finfo(np.float32).max)
-"""Of a sample in the loss, which is computed in this precision."""
 MAX_SPLIT_LETTERS = 100
 """A split's shards have a folder of its name."""
+MAX_HELD_BYTES = 1 << 30
+"""Of all texts that stand in a table; they are held in memory."""
 MAX_PATH = 4096
 """Letters of a path; no system takes longer ones."""
 
@@ -60,12 +60,16 @@ def read(table: Path, tell: Tell | None = None) -> Table:
     """Return the rows of a table and their classes; ValueError names the line of what is wrong in it."""
     rows: list[Row] = []
     given: dict[str, dict[int, object]] = {}
+    held = 0
     try:
         for line, cells in tables.read(table):
             _refuse_unknown_columns(cells)
             rows.append(_row(line, cells, table.parent))
+            held += sum(len(content.value) for content in rows[-1].members if isinstance(content, Literal))
+            _refuse_long(line, held)
             for column in filter(_is_label, cells):
                 given.setdefault(column, {})[line] = cells[column]
+        _refuse_no_rows(rows)
         found = {column: labels.numbered(given[column], column) for column in sorted(given)}
     except (ValueError, OSError) as error:
         raise ValueError(f"{table}: {error}") from error
@@ -75,7 +79,22 @@ def read(table: Path, tell: Tell | None = None) -> Table:
                 tell(f"{column}: {len(rows) - len(of.of_line)} of {len(rows)} rows have none")
             if of.several:
                 tell(f"{column}: rows have several; a run reads them with data.multi_label=true")
+            for sentence in class_names.look_alikes(of.names):
+                tell(f"{column}: {sentence}")
     return _with_labels(rows, found)
+
+
+def _refuse_no_rows(rows: Sequence[Row]) -> None:
+    if not rows:
+        raise ValueError("has no rows; write a line for each sample")
+
+
+def _refuse_long(line: int, num_bytes: int) -> None:
+    if num_bytes > MAX_HELD_BYTES:
+        raise ValueError(
+            f"line {line}: the texts up to here have more than {MAX_HELD_BYTES} bytes; write them to files and name "
+            "these in the column, or split the table"
+        )
 
 
 def _refuse_unknown_columns(cells: Mapping[str, Any]) -> None:
@@ -98,7 +117,7 @@ def _row(line: int, cells: Mapping[str, Any], folder: Path) -> Row:
     except (TypeError, ValueError, OverflowError):
         weight = -1.0
     if not 0 <= weight <= MAX_WEIGHT:
-        raise ValueError(f"line {line}: weight {shown(cells['weight'])} is not a number from 0 to {MAX_WEIGHT:.2g}")
+        raise ValueError(f"line {line}: weight {shown(cells['weight'])} is not a number from 0 to {MAX_WEIGHT:g}")
     return Row(line, members, weight=weight, split=_split(line, cells.get("split", TRAIN)))
 
 
@@ -124,6 +143,8 @@ def _member(line: int, column: str, cell: object, folder: Path) -> Content:
 
 def _path(line: int, column: str, cell: object) -> str:
     path = _text(line, column, cell)
+    if "://" in path:
+        raise ValueError(f"line {line}: {column} {shown(masked(path))} is a URL; download it and write its path")
     if len(path) > MAX_PATH:
         raise ValueError(f"line {line}: {column} {shown(path)} is longer than any path; write where the file is")
     return path

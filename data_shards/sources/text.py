@@ -166,7 +166,7 @@ def _of_json_lines(path: Path, num_bytes: int, original: Path) -> Iterator[Chunk
     """Cut the texts of the lines as one stream; a chunk knows the lines that it is from."""
     rest, skip, start, stop = b"", 0, 0, 0
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(plain_text.bounded(file), start=1):
             text = _text(line, number)
             if not rest:
                 start, skip = stop, 0

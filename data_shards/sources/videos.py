@@ -16,6 +16,7 @@ from data_shards.decoders.audio import MAX_SAMPLES
 from data_shards.decoders.video import opened
 from data_shards.manifest import Manifest
 from data_shards.members import EXTENSIONS
+from data_shards.regular_file import open_regular
 from data_shards.rows import File, Row
 from data_shards.sources import class_folders, table
 
@@ -72,7 +73,7 @@ class Soundtrack:
 
 def extract_audio(path: str) -> bytes | None:
     """Return the first audio track of a file as WAV, None where there is none."""
-    with Path(path).open("rb") as video, opened(video) as container:
+    with open_regular(path) as video, opened(video) as container:
         if not container.streams.audio:
             return None
         stream = container.streams.audio[0]

@@ -118,7 +118,7 @@ def test_gaps_of_numbers_are_absent_in_every_column(tmp_path: Path) -> None:
 @pytest.mark.parametrize("weight", ["1e300", "inf", "-1", "nan", "heavy", "1e999"])
 def test_a_weight_that_the_loss_cannot_hold_is_refused(tmp_path: Path, weight: str) -> None:
     (tmp_path / "a.csv").write_text(f"text,weight\na,1\nb,{weight}\n")
-    with pytest.raises(ValueError, match=f"line 3: weight '{weight}' is not a number from 0 to 3.4e"):
+    with pytest.raises(ValueError, match=f"line 3: weight '{weight}' is not a number from 0 to 1e.12"):
         table.read(tmp_path / "a.csv")
 
 
