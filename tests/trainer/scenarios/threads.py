@@ -1,5 +1,6 @@
 """Ranks that are threads of this process: a World whose exchanges are real, and cost no process."""
 
+import copy
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -43,13 +44,14 @@ class ThreadWorld(World):
         return torch.stack(self.gather(tensor.detach().clone())).amax(dim=0)
 
     def gather(self, item: T) -> list[T]:
-        return self.meeting.exchange(self.rank, item)
+        # A copy each, as ranks that are processes have.
+        return copy.deepcopy(self.meeting.exchange(self.rank, item))
 
     def broadcast(self, item: T) -> T:
         return self.gather(item)[0]
 
     def twin(self, timeout_seconds: float) -> "ThreadWorld":
-        return replace(self, meeting=self.broadcast(Meeting(self.world_size)))
+        return replace(self, meeting=self.meeting.exchange(self.rank, Meeting(self.world_size))[0])
 
 
 def on_ranks(world_size: int, work: Callable[[ThreadWorld], T]) -> list[T]:
