@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shlex
 import stat
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -74,7 +75,7 @@ class LocalFolder:
             if status.st_size != listed_bytes:
                 raise ValueError(
                     f"{path}: has {status.st_size} bytes, the manifest says {listed_bytes}: it was cut short or "
-                    f"replaced; copy it again, then run `perceiver data verify {self._folder}`"
+                    f"replaced; copy it again, then run `perceiver data verify {shlex.quote(str(self._folder))}`"
                 )
 
     def index(self, entry: ShardEntry) -> TarIndex:
@@ -84,7 +85,8 @@ class LocalFolder:
         if path.is_file():
             content, remedy = path.read_bytes(), f"delete it: it is made anew from {entry.name}"
             if not content.startswith(MAGIC):
-                remedy = f"another program wrote it; run `perceiver data index {self.tars} --index-folder OUT`"
+                tars = shlex.quote(str(self.tars))
+                remedy = f"another program wrote it; run `perceiver data index {tars} --index-folder OUT`"
         else:
             content = TarIndex.from_tar(self.path(entry)).to_bytes()
             remedy = "the tar itself was changed: copy it again"

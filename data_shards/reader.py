@@ -1,5 +1,6 @@
 """The bytes of any sample of a split, checked against its checksum, read from its shard an extent at a time."""
 
+import shlex
 import threading
 from collections.abc import Callable, Sequence
 from itertools import chain, pairwise, repeat
@@ -119,7 +120,7 @@ class Reader:
         if checksum(extent.content[begin - extent.begin : end - extent.begin]) != table.crcs[sample]:
             raise BadBytesError(
                 f"bytes {begin} to {end} are not what was written; "
-                f"copy the shard again, then run `perceiver data verify {self._folder}`"
+                f"copy the shard again, then run `perceiver data verify {shlex.quote(str(self._folder))}`"
             )
 
 

@@ -4,6 +4,7 @@ What a bad sample is, Intake alone says: training, evaluation and this module as
 """
 
 import hashlib
+import shlex
 from collections.abc import Callable, Iterable
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
@@ -215,7 +216,9 @@ def _checked_index(folder: LocalFolder, entry: ShardEntry) -> TarIndex:
             raise ValueError(f"{path}: its sha256 is not the manifest's; copy the shard again")
     index = TarIndex.from_tar(path)
     if hashlib.sha256(index.to_bytes()).hexdigest() != entry.index_sha256:
-        raise ValueError(f"{path}: its index is not the manifest's; run `perceiver data index {folder}`")
+        raise ValueError(
+            f"{path}: its index is not the manifest's; run `perceiver data index {shlex.quote(str(folder))}`"
+        )
     return index
 
 

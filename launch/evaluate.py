@@ -1,6 +1,7 @@
 """`perceiver eval`: a checkpoint on a split that was not trained on, and the pictures of the run."""
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -114,7 +115,7 @@ def _tell(folder: RunFolder, step: int, split: str, found: Evaluation) -> None:
     width = max(20, *map(len, lines))
     sys.stdout.writelines(printable(f"  {title:<{width}} {value:>8}") + "\n" for title, value in lines.items())
     sys.stdout.write(f"pictures: {as_typed(folder.pictures_folder)}\n")
-    sys.stdout.write(f"curves: tensorboard --logdir {as_typed(folder.tensorboard_folder)}\n")
+    sys.stdout.write(f"curves: tensorboard --logdir {shlex.quote(as_typed(folder.tensorboard_folder))}\n")
 
 
 def _title(measure: str, name: str) -> str:

@@ -3,6 +3,7 @@
 On this host the kernel knows who holds the lock. Of another host there are the heartbeats of the newest attempt.
 """
 
+import shlex
 import socket
 import time
 
@@ -28,7 +29,7 @@ def refuse_if_trained(folder: RunFolder) -> None:
     if words := holder(folder):
         raise ValueError(
             f"{folder.path}: {words}, trains in this run; wait for it, or end it after a save with "
-            f"`perceiver stop {folder.path}`"
+            f"`perceiver stop {shlex.quote(str(folder.path))}`"
         )
 
 

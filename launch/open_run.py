@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 import shutil
 import socket
 import sys
@@ -41,12 +42,13 @@ def open_run(
     changes = difference(load(folder.config_path), config) if folder.exists else []
     has_begun = folder.exists and _has_begun(folder)
     if has_begun and deciding(changes):
+        run, file = shlex.quote(str(folder.path)), shlex.quote(str(folder.config_path))
         raise ValueError(
             "\n  ".join(
                 [
                     f"{folder.path}: holds a run with another configuration; go on with that one "
-                    f"(perceiver train {folder.config_path} --run {folder.path}), make a run with other values from "
-                    f"where it is (perceiver fork {folder.path} NEW key=value), or choose another --run folder:",
+                    f"(perceiver train {file} --run {run}), make a run with other values from "
+                    f"where it is (perceiver fork {run} NEW key=value), or choose another --run folder:",
                     *deciding(changes),
                 ]
             )

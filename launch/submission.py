@@ -1,6 +1,7 @@
 """The submission of a run: its record in the run's folder, and the job that it became."""
 
 import json
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -88,7 +89,7 @@ def refuse_if_queued(folder: RunFolder) -> None:
         why = f" ({found.reason})" if found.reason else ""
         raise ValueError(
             f"{folder.path}: job {submission.job_id} of this run is {found.state}{why}; "
-            f"`perceiver stop {folder.path}` ends it after a save"
+            f"`perceiver stop {shlex.quote(str(folder.path))}` ends it after a save"
         )
 
 

@@ -103,9 +103,10 @@ def is_finished(folder: RunFolder, config: RunConfig) -> bool:
 
 def _refuse_finished(folder: RunFolder, config: RunConfig) -> None:
     if is_finished(folder, config):
+        step, run = attempts.newest_step(folder), shlex.quote(as_typed(folder.path))
         raise ValueError(
-            f"{folder.path}: is finished at step {attempts.newest_step(folder)}; to train on from there make another "
-            f"run: perceiver fork {as_typed(folder.path)} NEW train.steps={2 * attempts.newest_step(folder)}"
+            f"{folder.path}: is finished at step {step}; to train on from there make another run: "
+            f"perceiver fork {run} NEW train.steps={2 * step}"
         )
 
 

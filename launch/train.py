@@ -1,6 +1,7 @@
 """The composition root: a configuration becomes parts, and the parts become a run."""
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -212,7 +213,8 @@ def _tell(config: RunConfig, folder: RunFolder, outcome: str, state: RunState, r
             "the same command goes on\n"
         )
     else:
+        curves = shlex.quote(as_typed(folder.tensorboard_folder))
         sys.stdout.write(
-            f"finished at step {state.step}; curves: tensorboard --logdir {as_typed(folder.tensorboard_folder)}\n"
-            f"evaluate: perceiver eval {as_typed(folder.path)}\n"
+            f"finished at step {state.step}; curves: tensorboard --logdir {curves}\n"
+            f"evaluate: perceiver eval {shlex.quote(as_typed(folder.path))}\n"
         )

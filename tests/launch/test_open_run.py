@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from configs.run import RunConfig, dump, load
 from launch import open_run as opening
 from launch.folder import RunFolder
 from launch.freeze import changed_files
+from launch.holder import refuse_if_trained
 from launch.open_run import open_run
 from trainer.lock import RunLock
 from trainer.sinks import JsonLines
@@ -239,6 +242,20 @@ def test_what_decides_the_result_does_not_change_and_fork_is_named(config: RunCo
     assert str(caught.value).splitlines()[1:] == ["  optimizer.learning_rate: 0.002 -> 1.0"]
     assert folder.config_path.read_bytes() == before
     assert not folder.metrics_path.exists()
+
+
+def test_a_command_that_is_named_as_a_remedy_can_be_pasted_whatever_the_name(config: RunConfig, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "a run; $(touch x) 'b'")
+    open_run(config, folder)
+    complete_checkpoint(folder.checkpoints_folder, 20)
+    with pytest.raises(ValueError, match="another configuration") as caught:
+        open_run(load(CONFIG, [f"data.shards={config.data.shards}", "seed=5"]), folder)
+    [command] = re.findall(r"\((perceiver train .*)\), make", str(caught.value))
+    assert shlex.split(command) == ["perceiver", "train", str(folder.config_path), "--run", str(folder.path)]
+    with RunLock(folder.lock_path), pytest.raises(ValueError, match="trains in this run") as caught:
+        refuse_if_trained(folder)
+    [command] = re.findall(r"`(perceiver stop .*)`", str(caught.value))
+    assert shlex.split(command) == ["perceiver", "stop", str(folder.path)]
 
 
 def test_a_run_that_is_trained_does_not_change_under_its_ranks(config: RunConfig, tmp_path: Path) -> None:
