@@ -1,6 +1,8 @@
 """Adopting and verifying: plain tars become a shard folder, and what is bad in one is listed."""
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,7 @@ from data_shards.manifest import Manifest
 from data_shards.records import OWN, Records
 from data_shards.rows import Literal, Row
 from data_shards.sources.table import build
+from data_shards.tar_index import TarIndex
 from data_shards.verify import Bad
 
 TextShards = Callable[..., Manifest]
@@ -249,6 +252,84 @@ def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(tmp_path: Path
     for out in (tmp_path / "file", tmp_path / "file/below"):
         with pytest.raises(ValueError, match=r"file.*: cannot be written.*--index-folder"):
             adopt.index(tmp_path / "in", index_folder=out)
+
+
+def test_a_folder_without_the_right_to_write_is_named_with_the_remedy(
+    tmp_path: Path, text_shards: TextShards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def access(path: Path, right: int) -> bool:
+        asked.append(right)
+        return path != tmp_path / "in"
+
+    monkeypatch.setattr(os, "access", access)
+    with pytest.raises(ValueError, match=r"in: cannot be written to; --index-folder OUT"):
+        text_shards(tmp_path / "in", [3])
+    assert asked == [os.W_OK]
+    assert not list(tmp_path.glob("in/*/*.idx"))
+    adopt.index(tmp_path / "in", index_folder=tmp_path / "out")
+
+
+def test_an_index_that_cannot_be_written_is_named_with_the_remedy(
+    tmp_path: Path, text_shards: TextShards, write_tar: WriteTar
+) -> None:
+    # Writing to /dev/full fails as on a full disk.
+    write_tar(tmp_path / "a.tar", [("a.txt", b"x")])
+    (tmp_path / f".a.idx.{os.getpid()}").symlink_to("/dev/full")
+    with pytest.raises(ValueError, match=r"a\.idx: cannot be written \(No space left on device\); --index-folder"):
+        adopt.index(tmp_path)
+    assert not (tmp_path / "manifest.json").exists()
+
+
+def test_a_disk_that_does_not_give_a_tar_is_told(
+    tmp_path: Path, write_tar: WriteTar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    write_tar(tmp_path / "a.tar", [("a.txt", b"x")])
+    monkeypatch.setattr(TarIndex, "from_tar", broken)
+    with pytest.raises(ValueError, match=r"a\.tar: cannot be read \(Input/output error\); see to the disk"):
+        adopt.index(tmp_path)
+
+
+def test_progress_is_told_after_each_tar(tmp_path: Path, write_tar: WriteTar) -> None:
+    for name in "abc":
+        write_tar(tmp_path / f"{name}.tar", [("a.txt", b"x")])
+    told: list[tuple[int, int]] = []
+    adopt.index(tmp_path, progress=lambda done, total: told.append((done, total)))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_tars_of_the_folder_itself_come_first_whatever_their_names(tmp_path: Path, write_tar: WriteTar) -> None:
+    for name in ("z.tar", "train/a.tar", "y.tar", "train/z.tar"):
+        write_tar(tmp_path / name, [("a.txt", b"x")])
+    assert adopt.index(tmp_path).split("train").shards.names == ("y.tar", "z.tar", "train/a.tar", "train/z.tar")
+
+
+def test_a_folder_named_as_a_tar_and_a_manifest_that_is_a_folder_are_no_files_of_ours(
+    tmp_path: Path, write_tar: WriteTar
+) -> None:
+    write_tar(tmp_path / "a.tar", [("a.txt", b"x")])
+    (tmp_path / "b.tar").mkdir()
+    assert adopt.index(tmp_path).split("train").shards.names == ("a.tar",)
+    (tmp_path / "manifest.json").unlink()
+    (tmp_path / "manifest.json").mkdir()
+    with pytest.raises(ValueError, match=r"manifest\.json: is a file of another program"):
+        adopt.index(tmp_path)
+
+
+def test_class_names_of_before_are_kept_and_further_classes_have_numbers(tmp_path: Path, write_tar: WriteTar) -> None:
+    def write(*labels: int) -> Manifest:
+        write_tar(tmp_path / "a.tar", [m for n in labels for m in ((f"{n}.txt", b"x"), (f"{n}.cls", b"%d" % n))])
+        return adopt.index(tmp_path)
+
+    manifest.write(replace(write(0, 1), label_names=("cat", "dog")), tmp_path)
+    assert write(0, 1, 2).label_names == ("cat", "dog", "2")
+    assert write(0).label_names == ("cat", "dog", "2"), "a name is never lost"
+    manifest.write(replace(write(0, 1), label_names=("0", "1")), tmp_path)
+    assert write(0).label_names == ("0",), "numbers are no names"
 
 
 def test_tars_in_a_linked_folder_are_refused(tmp_path: Path, text_shards: TextShards) -> None:
