@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,29 @@ def test_another_shards_index_is_refused(tmp_path: Path, text_shards: TextShards
     (tmp_path / "train/000000.idx").write_bytes((tmp_path / "train/000001.idx").read_bytes())
     with pytest.raises(ValueError, match=r"000000\.idx: is not the index .* delete it"):
         reader_of(tmp_path, manifest).sample(0, 1)
+
+
+def test_an_index_of_as_many_samples_that_is_another_is_refused(tmp_path: Path, text_shards: TextShards) -> None:
+    manifest = text_shards(tmp_path, [3, 3])
+    (tmp_path / "train/000000.idx").write_bytes((tmp_path / "train/000001.idx").read_bytes())
+    with pytest.raises(ValueError, match=r"000000\.idx: is not the index that the manifest names; delete it"):
+        reader_of(tmp_path, manifest).sample(0, 1)
+
+
+def test_an_index_of_other_samples_than_are_listed_is_refused(tmp_path: Path, text_shards: TextShards) -> None:
+    entry = replace(text_shards(tmp_path, [3]).split("train").shards[0], num_samples=4)
+    with pytest.raises(ValueError, match=r"\(it has 3 samples, the manifest says 4\)"):
+        LocalFolder(tmp_path).index(entry)
+
+
+def test_a_shard_that_is_cut_while_a_run_reads_it_is_told(tmp_path: Path, text_shards: TextShards) -> None:
+    reader = reader_of(tmp_path, text_shards(tmp_path, [3]))
+    reader.key(0, 0)
+    path = tmp_path / "train/000000.tar"
+    path.write_bytes(path.read_bytes()[:1500])
+    told = r"000000\.tar: is shorter than its index says \(it ends at byte 1500, a sample at byte \d+\); copy it again"
+    with pytest.raises(ValueError, match=told):
+        reader.sample(0, 2)
 
 
 def test_a_flipped_byte_is_found_in_its_sample_alone(tmp_path: Path, text_shards: TextShards) -> None:

@@ -21,7 +21,7 @@ from data_shards import open as opening
 from data_shards.config import DataConfig, TextConfig
 from data_shards.manifest import Manifest, ShardEntry
 from data_shards.remote import RefusedError, RemoteFolder
-from data_shards.storage_config import RemoteConfig
+from data_shards.storage_config import DatasetConfig, RemoteConfig
 
 TextShards = Callable[..., Manifest]
 MANIFEST, TAR, INDEX = "manifest.json", "train/000001.tar", "train/000001.idx"
@@ -377,6 +377,19 @@ def test_shards_come_ahead_of_their_batches(store: Store, settings: RemoteConfig
     assert {name for name in store.proxy.requests if name.endswith(".tar")} == {
         f"train/00000{number}.tar" for number in range(3)
     }
+
+
+def test_shards_behind_a_url_come_ahead_beside_a_dataset_on_this_machine(
+    folder: Path, store: Store, settings: RemoteConfig
+) -> None:
+    config = replace(
+        run_config("", replace(settings, fetch_ahead_batches=100)),
+        shards="",
+        datasets={"a": DatasetConfig(str(folder)), "b": DatasetConfig(store.url)},
+    )
+    with opening.train_loader(config, seed=0, global_batch=12) as loader:
+        loader(0)
+    assert len([name for name in store.proxy.requests if name.endswith(".tar")]) == 3
 
 
 def test_what_is_needed_for_a_url_is_asked_for(settings: RemoteConfig) -> None:

@@ -209,3 +209,17 @@ def test_a_folder_that_cannot_be_read_is_refused_and_not_passed_over(tmp_path: P
     (tmp_path / "dog").rmdir()
     with pytest.raises(ValueError, match=r"dog: cannot be read \(No such file or directory\)"):
         list(walked)
+
+
+def test_splits_are_told_in_the_order_of_their_folders(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"train/cat/{n}.png" for n in range(3)), "test/cat/0.png", "Val/cat/0.png", "Val/cat/1.png")
+    told: list[str] = []
+    found(tmp_path, told)
+    assert told == ["splits: val 2 files in Val, test 1 files in test, train 3 files in train"]
+
+
+def test_kinds_beyond_the_first_ten_are_counted_together(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/0.png", *(f"cat/{n:02d}.k{n:02d}" for n in range(13)), "cat/x.k00")
+    told: list[str] = []
+    found(tmp_path, told)
+    assert told[0].endswith(": 2 .k00, " + ", ".join(f"1 .k{n:02d}" for n in range(1, 10)) + ", 3 of 3 more kinds")

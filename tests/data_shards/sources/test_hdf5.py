@@ -79,3 +79,19 @@ def test_splits_and_what_lies_beside_the_files_are_told(tmp_path: Path) -> None:
     assert told[1].startswith("passed over, no HDF5 file (.h5, .hdf5)")
     for part in ("2 .off", "1 .txt", "1 hidden", "1 .h5"):
         assert part in told[1]
+
+
+def test_a_cloud_counts_with_the_bytes_that_are_stored_of_it(tmp_path: Path) -> None:
+    write(tmp_path / "a.h5")
+    rows, _ = point_clouds.read_hdf5(tmp_path)
+    assert [row.members[0].num_bytes for row in rows] == [4 * 4 * 3] * 2
+    assert point_clouds.Sampled("a.off", 50, (0, 0)).num_bytes == 4 * 50 * 3
+
+
+@pytest.mark.parametrize("shape", [(2, 4), (2, 4, 2), (3, 4, 3)])
+def test_an_array_that_is_no_list_of_clouds_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["data"] = np.ones(shape, np.float32)
+        file["label"] = np.zeros(2)
+    with pytest.raises(ValueError, match=r"a\.h5: data has shape .* and 2 labels; expected \(N, P, 3\) and N"):
+        point_clouds.read_hdf5(tmp_path)

@@ -131,3 +131,25 @@ def test_a_missing_file_is_reported_with_its_line(folder: Path, tmp_path: Path) 
     (folder / "pictures" / "b.png").unlink()
     with pytest.raises(ValueError, match=r"line 3: .*b.png: No such file"):
         table.build(write(folder, "csv"), tmp_path / "out")
+
+
+@pytest.mark.parametrize("length", [100, 101])
+def test_a_splits_name_is_one_that_a_folder_can_have(tmp_path: Path, length: int) -> None:
+    (tmp_path / "table.csv").write_text(f"text,split\na,{'s' * length}\n")
+    if length == 100:
+        assert table.read(tmp_path / "table.csv").rows[0].split == "s" * 100
+    else:
+        with pytest.raises(ValueError, match=r"line 2: split 's.*is not a name of letters and digits"):
+            table.read(tmp_path / "table.csv")
+
+
+def test_rows_without_a_label_and_rows_with_several_are_told(tmp_path: Path) -> None:
+    lines = [{"text": "a", "label": [0, 1]}, {"text": "b"}, {"text": "c", "label": 1, "label.kind": "x"}]
+    (tmp_path / "table.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    told: list[str] = []
+    table.read(tmp_path / "table.jsonl", told.append)
+    assert told == [
+        "label: 1 of 3 rows have none",
+        "label: rows have several; a run reads them with data.multi_label=true",
+        "label.kind: 2 of 3 rows have none",
+    ]
