@@ -62,6 +62,7 @@ def plan(
 
 def import_hf(folder: Path, out: Path, *, as_json: bool) -> None:
     """Write the network of Hugging Face's files."""
+    _refuse_taken(out)
     config_path, weights_path = folder / "config.json", folder / "model.safetensors"
     for path in (config_path, weights_path):
         if not path.is_file():
@@ -82,6 +83,7 @@ def import_hf(folder: Path, out: Path, *, as_json: bool) -> None:
 
 def export(source: Path, out: Path, *, onnx: bool, as_json: bool, which: str = NEWEST) -> None:
     """Write a network as Hugging Face's files, or as ONNX."""
+    _refuse_taken(out)
     network, around = network_of(source, which), _surroundings_of(source)
     if onnx:
         from model.onnx_export import onnx_program
@@ -157,11 +159,16 @@ def network_of(source: Path, which: str = NEWEST) -> Perceiver:
     return network.eval()
 
 
+def _refuse_taken(out: Path) -> None:
+    """Raise ValueError where something has the name; asked before the work, which takes minutes for ONNX."""
+    if out.exists():
+        raise ValueError(f"{out}: is there already; choose another folder or remove it")
+
+
 @contextmanager
 def _new_folder(out: Path) -> Iterator[Path]:
     """Give a folder beside `out`, which takes its name when all its files are written."""
-    if out.exists():
-        raise ValueError(f"{out}: is there already; choose another folder or remove it")
+    _refuse_taken(out)
     beside = out.with_name(f".{out.name}.beside")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)

@@ -289,3 +289,10 @@ def test_a_config_that_is_no_json_is_named(tmp_path: Path, text: str) -> None:
     with pytest.raises(ValueError, match=r"config\.json: cannot be read"):
         called("import-hf", str(tmp_path), str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["export", "import-hf"])
+def test_a_folder_that_is_there_is_refused_before_any_work(tmp_path: Path, command: str) -> None:
+    result = CliRunner().invoke(app, [command, str(tmp_path / "nothing yet"), str(tmp_path)])
+    assert isinstance(result.exception, ValueError)
+    assert str(result.exception) == f"{tmp_path}: is there already; choose another folder or remove it"
