@@ -92,7 +92,8 @@ class HangWatch:
             return
         self._over.set()
         self._thread.join()
-        if error is None or isinstance(error, ValueError):
+        # Bad input is told by the first rank alone; the others leave by SystemExit, and none of them is missing.
+        if error is None or isinstance(error, ValueError | SystemExit):
             self._phase = LEFT
             self._write_beat(sys.maxsize)
         elif missing := self._missing(patience=2.0):
