@@ -71,6 +71,10 @@ def index(
         tell(f"records hold labels alone, and nothing else gives any: taken as with --labels-from {ways[1].labels}")
     for sentence in (*members.sentences(ways[chosen]), *labels[chosen].sentences()):
         tell(sentence)
+    if not labels[chosen].num_labelled:
+        tell("no sample has a label: there is no .cls member that holds one, and no record gives one")
+    if splits.keys() == {TRAIN}:
+        tell(f"there is no split but {TRAIN}, so nothing can be evaluated; tars in a folder test/ are the split test")
     found = _manifest(splits, chosen, labels[chosen], before, "" if out == folder else str(folder.resolve()))
     manifest.write(found, out)
     return found

@@ -17,6 +17,7 @@ LABELS_ALONE = Records(labels=OWN.labels, named_labels=OWN.named_labels)
 _OWN_FIELDS = frozenset({OWN.labels, OWN.named_labels, OWN.weight})
 _OTHER = ""
 _NUM_SHOWN = 5
+_NUM_KEPT = 100
 
 
 @dataclass
@@ -79,6 +80,8 @@ class Members:
     num_records: int = 0
     fields: Counter[str] = field(default_factory=Counter)
     """Records that have each field that a record of this program may have, and those that have others."""
+    other_fields: Counter[str] = field(default_factory=Counter)
+    """Records that have each field of others, as far as there are not too many."""
 
     def add_index(self, index: TarIndex) -> None:
         """Count the members of a tar's samples."""
@@ -101,6 +104,10 @@ class Members:
             found = None
         names = set(found) if isinstance(found, dict) else {_OTHER}
         self.fields.update({name if name in _OWN_FIELDS else _OTHER for name in names})
+        for name in names - _OWN_FIELDS - {_OTHER}:
+            # Somebody's records may have a field of their own each.
+            if name in self.other_fields or len(self.other_fields) < _NUM_KEPT:
+                self.other_fields[name] += 1
 
     def add(self, other: "Members") -> None:
         """Take over what was counted elsewhere."""
@@ -111,6 +118,7 @@ class Members:
         self.early = self.early or other.early
         self.num_records += other.num_records
         self.fields += other.fields
+        self.other_fields += other.other_fields
 
     @property
     def records_hold_labels_alone(self) -> bool:
@@ -130,6 +138,8 @@ class Members:
             if self.fields[name] and taken != name:
                 option = f"--{name.replace('_', '-')}-from"
                 yield f"{self.fields[name]} records have {name!r}, which is not taken; {option} {name} takes it"
+        if others := self.other_fields - Counter(dict.fromkeys(options.values(), self.num_records)):
+            yield f"fields of records that are not taken: {listed(others)}; --labels-from FIELD takes one as the label"
 
     def refusal(self) -> str:
         """Return the sentence for tars in which nothing is read; empty where something is."""

@@ -226,5 +226,8 @@ def _build(
     with progress_bar(name) as progress:
         manifest = build({**options, "progress": progress, "tell": tell})
     if manifest.splits.keys() == {TRAIN}:
-        tell("there is no split but train, so nothing can be evaluated; name one, or see --test-share or --test")
+        tell(
+            "there is no split but train, so nothing can be evaluated; `perceiver data build SOURCE --help` says how to "
+            "set samples aside"
+        )
     report_shards(out, manifest, as_json=as_json, notes=notes)

@@ -23,7 +23,7 @@ from trainer.metrics import Record
 from trainer.patient_file import PatientFile
 
 _EVENTS = "events.out.tfevents"
-_LINE_CHARACTERS = 200
+_LINE_CHARACTERS = 300
 
 
 class Sink(Protocol):

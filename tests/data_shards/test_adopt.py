@@ -83,6 +83,9 @@ def test_records_of_others_are_let_be(tmp_path: Path, write_tar: WriteTar) -> No
     assert [sentence.split(";")[0] for sentence in told[1:]] == [
         "2 records have 'named_labels', which is not taken",
         "1 records have 'weight', which is not taken",
+        "fields of records that are not taken: 1 caption",
+        "no sample has a label: there is no .cls member that holds one, and no record gives one",
+        "there is no split but train, so nothing can be evaluated",
     ]
     assert verify_first(tmp_path, adopted).bad == []
 
@@ -183,6 +186,7 @@ def test_members_that_are_not_read_are_counted_by_their_suffix(tmp_path: Path, w
         "members that are not read: 3 .#.png, 3 .meta (a suffix begins at the first dot: 0.7.png is of sample '0'; "
         "rename it to 0_7.png)",
         "1 of 4 samples have no member that is read: they are bad samples",
+        "there is no split but train, so nothing can be evaluated; tars in a folder test/ are the split test",
     ]
 
 

@@ -34,7 +34,7 @@ def test_what_is_passed_over_and_that_nothing_is_evaluated_is_told(folder: Path,
     told = run("image-folder", folder, tmp_path / "out")
     assert "passed over, no image file (png, jpg, jpeg, webp, bmp): 1 .md\n" in told
     assert "no folder of a split: all 20 files are for training\n" in told
-    assert "nothing can be evaluated; name one, or see --test-share" in told
+    assert "nothing can be evaluated; `perceiver data build SOURCE --help` says how" in told
     assert f"{tmp_path}/out/train: 20 samples in 1 shards" in told
 
 

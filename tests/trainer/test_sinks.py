@@ -101,11 +101,11 @@ def test_the_progress_bar_tells_step_loss_speed_and_waiting() -> None:
 
 def test_the_progress_bar_shortens_a_line_that_names_a_thousand_samples() -> None:
     shown = io.StringIO()
-    bar = ProgressBar(10, 0, Console(file=shown, width=400, color_system=None))
+    bar = ProgressBar(10, 0, Console(file=shown, width=500, color_system=None))
     bar.write("event", {"step": 5, "message": f"not finite, skipped: batch 4, samples {'00000001 ' * 1000}"})
     bar.close()
     [line] = [line for line in shown.getvalue().splitlines() if "not finite" in line]
-    assert len(line) < 300
+    assert len(line) < 400
     assert line.endswith("more characters in metrics.jsonl)")
 
 
@@ -196,7 +196,7 @@ def test_what_happened_is_printed_and_what_went_well_is_not() -> None:
 
 
 def test_a_line_of_the_progress_bar_that_is_short_enough_is_printed_whole() -> None:
-    for length, is_cut in ((200, False), (201, True)):
+    for length, is_cut in ((300, False), (301, True)):
         words = "x" * (length - len("step 5: "))
         told = shown_by(10, 0, ("event", {"step": 5, "message": words})).replace("\n", "")
         assert ("more characters" in told) is is_cut
