@@ -227,7 +227,7 @@ def _build(
         manifest = build({**options, "progress": progress, "tell": tell})
     if manifest.splits.keys() == {TRAIN}:
         tell(
-            "there is no split but train, so nothing can be evaluated; `perceiver data build SOURCE --help` says how to "
-            "set samples aside"
+            "there is no split but train, so nothing can be evaluated; `perceiver data build SOURCE --help` says how "
+            "to set samples aside"
         )
     report_shards(out, manifest, as_json=as_json, notes=notes)

@@ -42,6 +42,10 @@ def fork(path: Path, new_path: Path, overrides: Sequence[str], which: str = NEWE
     sys.stdout.write(f"{as_typed(new.path)}: goes on from step {step} of {as_typed(old.path)}\n")
     for line in changes:
         sys.stdout.write(f"  {line}\n")
+    run = as_typed(new.path)
+    sys.stdout.write(
+        f"train it: perceiver train {run}/config.yaml --run {run}, or on Slurm: perceiver resume {run} --cluster ...\n"
+    )
     return 0
 
 

@@ -1,6 +1,7 @@
 """`perceiver status`: how far runs are, from their folders and, where there is one, from Slurm's queue."""
 
 import json
+import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from launch import attempts, cluster, queue, submission
 from launch.folder import RunFolder, as_typed, runs_at
 from launch.holder import holder
 from launch.queue import UNKNOWN, Job
-from launch.restarts import Attempt, RestartConfig, bad_nodes, failures_by_node
+from launch.restarts import RUN_ME_AGAIN, Attempt, RestartConfig, bad_nodes, failures_by_node
 from trainer import ledger
 
 RUNS = Path("runs")
@@ -103,14 +104,14 @@ def state_of(
     if folder.stop_path.exists():
         return "stopped", "by its user; `perceiver resume` goes on"
     last = history[-1] if history else None
-    if last and last.ended_at is None and job is None and _silent(folder, history) is None:
+    if last and last.ended_at is None and job is None and _may_live_elsewhere(folder, last):
         return "running", None
     if last and last.failed:
         return (
             "failed",
             f"status {last.status} on {', '.join(last.failed_nodes) or 'no node in particular'}; see the log",
         )
-    return "unfinished", job.state.lower() if job else None
+    return "unfinished", job.state.lower() if job else _end_of(last)
 
 
 def _all_runs() -> list[Path]:
@@ -151,6 +152,21 @@ def _cell(name: str, value: str | float | None) -> str:
     if name == "goodput":
         return f"{float(value):.0%}"
     return f"{value:.4g}" if isinstance(value, float) else printable(str(value))
+
+
+def _may_live_elsewhere(folder: RunFolder, last: Attempt) -> bool:
+    """Return whether ranks of an attempt give heartbeats on another host; of this one the kernel has told."""
+    is_elsewhere = any(record.node != socket.gethostname() for record in attempts.ranks(folder, last.number))
+    return is_elsewhere and _silent(folder, [last]) is None
+
+
+def _end_of(last: Attempt | None) -> str | None:
+    """Return how the newest attempt of a run without a job ended, in words."""
+    if last is None:
+        return None
+    if last.ended_at is None:
+        return "was killed or cut off; the same command resumes it"
+    return "stopped after a save; the same command resumes it" if last.status == RUN_ME_AGAIN else None
 
 
 def _silent(folder: RunFolder, history: Sequence[Attempt]) -> str | None:

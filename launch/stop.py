@@ -39,7 +39,8 @@ def _stop(folder: RunFolder) -> str:
         return f"job {sent.job_id} waited and is cancelled; `perceiver resume` submits the run again"
     if state in ("unfinished", "failed", "stopped"):
         return "the run is not running, and does not start again by itself until it is resumed"
-    return "the run saves after its step and ends; `perceiver resume` goes on with it"
+    again = "`perceiver resume`" if sent else "the command that started it"
+    return f"the run saves after its step and ends; {again} resumes it"
 
 
 def _cancel(folder: RunFolder) -> str:

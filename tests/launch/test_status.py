@@ -207,11 +207,22 @@ def silent(folder: RunFolder, rank: int = 3) -> Attempt:
 
 
 def test_a_run_whose_ranks_are_silent_and_whose_job_is_gone_does_not_run(folder: RunFolder) -> None:
-    assert status.state_of(folder, [silent(folder)], None, is_finished=False) == ("unfinished", None)
+    killed = "was killed or cut off; the same command resumes it"
+    assert status.state_of(folder, [silent(folder)], None, is_finished=False) == ("unfinished", killed)
     over = Job("NODE_FAIL", "", "n1")
     attempts.write_rank(folder, 1, RankRecord(3, "n2", 5))
     assert status.state_of(folder, attempts.history(folder), over, is_finished=False) == ("unfinished", "node_fail")
     assert status.state_of(folder, attempts.history(folder), None, is_finished=False) == ("running", None)
+
+
+def test_a_start_of_this_host_that_was_killed_does_not_run_though_its_heartbeat_is_fresh(folder: RunFolder) -> None:
+    attempts.begin(folder, job_id="", nodes=[socket.gethostname()])
+    attempts.write_rank(folder, 1, RankRecord(0, socket.gethostname(), 5))
+    killed = "was killed or cut off; the same command resumes it"
+    assert status.state_of(folder, attempts.history(folder), None, is_finished=False) == ("unfinished", killed)
+    attempts.end(folder, 1, 85)
+    stopped = "stopped after a save; the same command resumes it"
+    assert status.state_of(folder, attempts.history(folder), None, is_finished=False) == ("unfinished", stopped)
 
 
 def test_ranks_that_have_left_are_not_missed_and_all_that_are_silent_are_named(folder: RunFolder) -> None:
