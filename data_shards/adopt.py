@@ -116,14 +116,16 @@ def _tars(folder: Path, tell: Callable[[str], None]) -> dict[Path, str]:
             found[path] = (split_of(parts[0]) or parts[0]) if parts[1:] else TRAIN
         else:
             passed_over.append("/".join(parts))
+    told = ""
     if passed_over:
         shown = ", ".join(passed_over[:_NUM_SHOWN])
         others = f" and {len(passed_over) - _NUM_SHOWN} more" if passed_over[_NUM_SHOWN:] else ""
-        tell(f"passed over, as hidden, compressed, not named .tar, or more than one folder deep: {shown}{others}")
+        told = f"passed over, as hidden, compressed, not named .tar, or more than one folder deep: {shown}{others}"
+        tell(told)
     if not found:
         raise ValueError(
             f"{folder}: no .tar file in it or in a folder of it; name the folder that holds the tars, unpacked if they "
-            "are compressed"
+            f"are compressed{told and f'; {told}'}"
         )
     # Those of the folder itself come first.
     return {path: found[path] for path in sorted(found, key=lambda path: (path.parent != folder, path))}

@@ -31,6 +31,11 @@ def cut(text: str, most: int = MAX_UNQUOTED) -> str:
 
 def listed(names: Sequence[str]) -> str:
     """Return the first of some names, and how many more there are."""
-    first = [name if name.isprintable() and len(name) <= MAX_SHOWN else shown(name) for name in names[:MAX_LISTED]]
+    first = [name if _is_plain(name) else shown(name) for name in names[:MAX_LISTED]]
     more = [f"{len(names) - MAX_LISTED} more"] if names[MAX_LISTED:] else []
     return ", ".join([*first, *more])
+
+
+def _is_plain(name: str) -> bool:
+    """Return whether a name can be told from the words about it: it is not empty, and has no blanks at its ends."""
+    return bool(name) and name.isprintable() and len(name) <= MAX_SHOWN and name == name.strip()

@@ -113,3 +113,7 @@ def test_errors_about_classes_files_and_members_are_short(tmp_path: Path, write_
         with pytest.raises(ValueError, match=r".") as caught:
             fault()
         assert len(str(caught.value)) < MOST + 1_000
+
+
+def test_a_name_of_blanks_or_none_is_quoted() -> None:
+    assert listed(["label", " label", ""]) == "label, ' label', ''"

@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 
 from data_shards import decode
 from data_shards.decoders import video as decoder
@@ -203,3 +204,23 @@ def test_a_table_that_claims_billions_is_refused_before_they_are_laid_out(name: 
 def test_a_text_that_names_other_files_is_no_video(text: str) -> None:
     with pytest.raises(ValueError, match=r"not a video: it begins with .*; expected MP4, QuickTime, Matroska, WebM or"):
         video(text.encode())
+
+
+@pytest.mark.parametrize("has_clip", [False, True])
+def test_the_picture_of_a_cover_is_no_clip(has_clip: bool) -> None:
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        cover = container.add_stream("mjpeg", width=32, height=32, pix_fmt="yuvj420p")
+        cover.disposition = Disposition.attached_pic
+        clip = container.add_stream("mpeg4", width=16, height=16, pix_fmt="yuv420p") if has_clip else None
+        for stream, number in ((cover, 1), (clip, 3)):
+            for _ in range(number) if stream else ():
+                frame = av.VideoFrame(stream.width, stream.height, stream.pix_fmt)
+                container.mux(stream.encode(frame))
+            if stream:
+                container.mux(stream.encode(None))
+    if has_clip:
+        assert shape(file.getvalue()) == (3, 16, 16, 3)
+    else:
+        with pytest.raises(ValueError, match="file without a video stream"):
+            video(file.getvalue())
