@@ -181,6 +181,15 @@ def test_bfloat16_attention_is_that_of_float64_to_its_precision(
         torch.testing.assert_close(mine.grad.double(), theirs.grad, rtol=0, atol=0.05)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_what_a_compiler_is_given_is_the_same_attention(masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    q, k, v = random(2, 3, 4, 8), random(2, 3, 5, 8, seed=1), random(2, 3, 5, 6, seed=2)
+    valid = torch.tensor([[True, False, True, True, True], [True] + [False] * 4]) if masked else None
+    expected = model.cpu_attention.cpu_attention(q, k, v, valid)
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    torch.testing.assert_close(model.cpu_attention.cpu_attention(q, k, v, valid), expected, rtol=0, atol=TOLERANCE)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_tables_of_positions_have_the_precision_of_the_network(dtype: torch.dtype) -> None:
     before = torch.get_default_dtype()
