@@ -28,7 +28,6 @@ from pathlib import Path
 from configs.run import load
 from launch.folder import RunFolder
 from launch.freeze import changed_files
-from launch.freeze import changed_files
 from launch.open_run import open_run
 
 place, is_there, config = Path(sys.argv[1]), sys.argv[2] == "True", load(Path(sys.argv[3]), sys.argv[4:])
@@ -146,6 +145,14 @@ def test_what_somebody_else_put_into_the_folder_is_refused_and_stays(config: Run
     with pytest.raises(ValueError, match=r"is not empty and has no config.yaml"):
         open_run(config, RunFolder(tmp_path / "run"))
     assert (tmp_path / "run" / "thesis.tex").read_text() == "precious"
+
+
+def test_the_folders_above_a_new_run_are_made_too(config: RunConfig, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "runs" / "of_today" / "run")
+    open_run(config, folder, more=lambda made: (made.checkpoints_folder / "step_00000005").mkdir())
+    assert load(folder.config_path) == config
+    assert [path.name for path in folder.checkpoints_folder.iterdir()] == ["step_00000005"]
+    assert [path.name for path in folder.path.parent.iterdir()] == ["run"], "what was made beside it stayed"
 
 
 def test_the_folder_of_a_fresh_disk_is_taken(config: RunConfig, tmp_path: Path) -> None:
