@@ -133,8 +133,6 @@ class Members:
             yield f"members that are not read: {listed(self.unread, '.')}{self.early}"
         if self.num_empty:
             yield f"{self.num_empty} of {self.num_samples} samples have no member that is read: they are bad samples"
-        if self.fields.keys() == {_OTHER} and not records:
-            yield f"nothing is taken of {self.num_records} records; --labels-from FIELD takes the labels from a field"
         options = {OWN.labels: records.labels, OWN.named_labels: records.named_labels, OWN.weight: records.weight}
         for name, taken in options.items():
             if self.fields[name] and taken != name:

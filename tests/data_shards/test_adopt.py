@@ -471,10 +471,3 @@ def test_where_no_tar_is_taken_those_passed_over_are_named(tmp_path: Path, write
     write_tar(tmp_path / "0.TAR", [("a.txt", b"x")])
     with pytest.raises(ValueError, match=r"no .tar file in it .*passed over, .*: 0\.TAR"):
         adopt.index(tmp_path)
-
-
-def test_records_of_which_nothing_is_taken_are_told(tmp_path: Path, write_tar: WriteTar) -> None:
-    write_tar(tmp_path / "0.tar", [("a.txt", b"x"), ("a.json", b'{"label": 1}')])
-    told: list[str] = []
-    adopt.index(tmp_path, tell=told.append)
-    assert told == ["nothing is taken of 1 records; --labels-from FIELD takes the labels from a field"]
