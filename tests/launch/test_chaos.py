@@ -177,8 +177,11 @@ def test_every_fault_comes_once_before_any_comes_again(campaign: Campaign) -> No
 
 
 def test_places_are_met_early_enough_to_happen_and_a_run_is_made_once(campaign: Campaign) -> None:
-    counts = {place: {campaign._plan(place, "kill").count for _ in range(60)} for place in ("make", "step", "write")}
-    assert counts["make"] == {1}
+    places = ("make", "start", "step", "write", "commit", "evaluation", "load")
+    counts = {place: {campaign._plan(place, "kill").count for _ in range(60)} for place in places}
+    # A start comes to each of these once.
+    assert counts["make"] == counts["start"] == counts["evaluation"] == counts["load"] == {1}
+    assert counts["commit"] == {1, 2}
     assert counts["step"] == set(range(1, 9))
     assert counts["write"] == {1, 2, 3, 4}
     assert all(len(campaign._plans("make", "kill")) == 1 for _ in range(30))
