@@ -1,6 +1,9 @@
 """Processes that a launcher started without torchrun's variables are refused: each would train alone, in one folder."""
 
+from datetime import timedelta
+
 import pytest
+from torch._C._distributed_c10d import HashStore
 
 from trainer.world import World
 
@@ -46,3 +49,31 @@ def test_half_of_torchruns_variables_are_named_with_what_is_missing(monkeypatch:
     monkeypatch.setenv("RANK", "0")
     with pytest.raises(ValueError, match="RANK is set but WORLD_SIZE, MASTER_ADDR, MASTER_PORT is not"):
         World.from_environment()
+
+
+@pytest.mark.parametrize(
+    ("address", "agent", "is_local"),
+    [
+        ("127.0.0.1", "", True),
+        ("localhost", "False", True),
+        ("::1", "", True),
+        ("127.0.0.1", "True", False),
+        ("node-7", "", False),
+    ],
+)
+def test_ranks_of_one_machine_meet_by_themselves_unless_a_launcher_has_a_place_for_them(
+    monkeypatch: pytest.MonkeyPatch, address: str, agent: str, is_local: bool
+) -> None:
+    met = []
+    monkeypatch.setattr("trainer.world._local_store", lambda *given: met.append(given) or HashStore())
+    monkeypatch.setattr("trainer.world.dist.init_process_group", lambda *_, **options: met.append(options))
+    variables = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_PORT": "1", "MASTER_ADDR": address}
+    for name, value in {**variables, "TORCHELASTIC_USE_AGENT_STORE": agent}.items():
+        monkeypatch.setenv(name, value)
+    world = World.from_environment(30.0)
+    assert (world.rank, world.world_size, world.local_rank) == (1, 2, 1)
+    options = met[-1]
+    assert (options["store"] is not None) is is_local is (len(met) == 2)
+    assert (options["rank"], options["world_size"], options["timeout"]) == (1, 2, timedelta(seconds=30))
+    if is_local:
+        assert met[0] == (1, 2, timedelta(seconds=30))

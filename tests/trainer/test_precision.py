@@ -117,3 +117,16 @@ def test_a_batch_that_is_not_finite_is_blamed_in_fp16_too(world: World, stage: i
     batch.arrays["points"].mul_(math.inf)
     assert trained.step(batch).is_skipped
     trained.close()
+
+
+@pytest.mark.parametrize("stage", range(4))
+def test_an_engine_that_has_trained_on_goes_back_to_the_last_bit(tmp_path: Path, world: World, stage: int) -> None:
+    trained = engine(world, zero_stage=stage)
+    store = Store(tmp_path, CheckpointConfig(asynchronous=False), world)
+    train(trained, 0, 1)
+    store.save(trained, RunState(step=1))
+    losses = train(trained, 1, 4)
+    assert store.load(trained) is not None
+    assert train(trained, 1, 4) == losses
+    store.close()
+    trained.close()
