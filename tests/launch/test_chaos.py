@@ -284,3 +284,14 @@ def test_a_rank_that_does_not_leave_is_killed_and_told(
     assert statuses == (3, -9, chaos_ranks.LEFT_BEHIND)
     assert int((tmp_path / "log").read_text()) > 0
     assert os.environ.get("MASTER_PORT") is None
+
+
+def test_a_run_has_finished_only_when_all_its_ranks_have(campaign: Campaign, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chaos, "_SHARE_OF_DAMAGE", 0.0)
+    campaign.folder.mkdir()
+    shutil.copytree(campaign.shards, campaign.own_shards)
+    campaign.num_ranks, campaign.to_come = 2, [("step", "kill")] * 3
+    # The rank beside the one that is killed leaves with 0.
+    campaign._disturb(campaign.folder / "run", 1, 2, None)
+    assert len(campaign.met) >= 2
+    assert campaign.finished == {1}
