@@ -191,6 +191,7 @@ def test_a_watch_lasts_as_long_as_its_context_and_leaves_word_that_it_went(tmp_p
         assert not (folder / "verdict.json").exists(), "that of the attempt before"
         assert json.loads((folder / "rank_0.json").read_text())["phase"] == "start"
         assert hang._thread.is_alive()
+        assert hang._thread.daemon, "it keeps no process that ends"
     assert not hang._thread.is_alive()
     assert json.loads((folder / "rank_0.json").read_text())["phase"] == LEFT
 

@@ -188,3 +188,10 @@ def test_a_lock_that_cannot_be_opened_is_told_with_its_remedy(tmp_path: Path) ->
     (tmp_path / "lock").mkdir()
     with pytest.raises(ValueError, match=r"lock: cannot be opened \(Is a directory\).*--run folder"):
         RunLock(tmp_path / "lock").__enter__()
+
+
+def test_a_claim_is_on_the_disk_and_everybody_may_read_it(tmp_path: Path, disk_calls: list[tuple[str, str]]) -> None:
+    path = tmp_path / "lock"
+    with RunLock(path):
+        assert disk_calls == [("sync", str(path))]
+        assert path.stat().st_mode & 0o777 == 0o644

@@ -201,3 +201,9 @@ def test_a_line_of_the_progress_bar_that_is_short_enough_is_printed_whole() -> N
         told = shown_by(10, 0, ("event", {"step": 5, "message": words})).replace("\n", "")
         assert ("more characters" in told) is is_cut
         assert ("(1 more characters" in told) is is_cut
+
+
+def test_a_file_of_events_is_named_by_the_time_it_was_made(tmp_path: Path) -> None:
+    TensorBoard(tmp_path, 0).close()
+    [path] = tmp_path.iterdir()
+    assert abs(int(path.name.split(".")[3]) - time.time()) < 600
