@@ -51,6 +51,8 @@ for stage in range(4):
         entry["straight"] = digest(straight)
         if stage == LONG_STAGE:
             entry["straight_losses"] += train(straight, 6, LAST_STEP)
+        assert store.load(straight) is not None
+        entry["back_losses"] = train(straight, 3, 6)
         straight.close()
     for distance in range(4):
         micro_batch = 4 if distance else 0
