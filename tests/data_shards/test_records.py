@@ -90,9 +90,15 @@ def test_a_record_that_gives_no_number_is_refused(record: bytes, told: str) -> N
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("record", [NESTED, b"no JSON", b'{"weight": "1.2 kg", "labels": "outdoor"}'])
+@pytest.mark.parametrize("record", [NESTED, b"no JSON", b'{"weight": "1.2 kg", "labels": "outdoor"}', b'{"": 7}'])
 def test_what_is_not_asked_of_a_record_is_not_read(record: bytes) -> None:
     assert notes({"json": record, "cls": b"1"}, Records()) == Notes(label=1)
+
+
+@pytest.mark.parametrize("fields", [Records(labels="tag"), Records(named_labels="tags"), Records(weight="score")])
+def test_a_field_without_a_name_is_never_the_one_that_was_not_named(fields: Records) -> None:
+    found = notes({"json": b'{"": "of others"}'}, fields)
+    assert (found.labels, found.named_labels, found.weight) == ((), {}, 1.0)
 
 
 def test_only_the_further_labels_that_are_wanted_are_read() -> None:
