@@ -97,7 +97,7 @@ def verify(
         incomplete = f", {len(report.incomplete)} incomplete" if report.incomplete else ""
         left_out = f", {report.left_out} left out by data.require" if report.left_out else ""
         typer.echo(f"{report.samples} samples, {len(report.bad)} bad{incomplete}{left_out}")
-        typer.echo("shapes: " + ", ".join(f"{name} {shape}" for name, shape in report.shapes.items()))
+        typer.echo("shapes: " + ", ".join(f"{name} {_range(*shape)}" for name, shape in report.shapes.items()))
         typer.echo(printable("labels: " + ", ".join(f"{name} {count}" for name, count in report.labels.items())))
     if not report.ok:
         raise typer.Exit(1)
@@ -118,3 +118,8 @@ def show(
 
     drawing.contact_sheet(folder, out, split=split, num_samples=samples)
     typer.echo(f"wrote {printable(str(out))}")
+
+
+def _range(least: list[int], greatest: list[int]) -> str:
+    """Return the shapes between two, as they are printed."""
+    return str(least) if least == greatest else f"{least} to {greatest}"

@@ -100,7 +100,8 @@ class TrainConfig:
         if self.global_batch % world_size:
             raise ValueError(
                 f"train.global_batch = {self.global_batch} does not divide over {world_size} processes; "
-                "change one of the two"
+                f"take a multiple of {world_size}, or other processes (--procs here; on Slurm --nodes, and "
+                "processes_per_node of the profile)"
             )
         share = self.global_batch // world_size
         micro_batch = min(self.micro_batch, share) or share
