@@ -25,7 +25,7 @@ class Dataset:
     named_labels: Mapping[str, tuple[str, ...]]
     """Class names of each further label by its name."""
     intake: Intake
-    """What takes its samples, with only the modalities that are taken from this dataset."""
+    """The intake of its samples, with only the modalities that are taken from this dataset."""
     weight: float = 1.0
     num_left_out: int = 0
     """Samples of the split that lack what data.require names."""

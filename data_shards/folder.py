@@ -37,7 +37,7 @@ class LocalFolder:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._tars: Path | None = None
-        """Where the tars lie, once the manifest is read: here, or where they were indexed from elsewhere."""
+        """The folder of the tars, once the manifest is read: this one, or another that was indexed from here."""
 
     def __str__(self) -> str:
         return str(self._folder)
@@ -50,7 +50,7 @@ class LocalFolder:
 
     @property
     def tars(self) -> Path:
-        """Where the tars lie."""
+        """The folder of the tars."""
         if self._tars is None:
             self.manifest()
         assert self._tars is not None

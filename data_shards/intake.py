@@ -22,7 +22,7 @@ class BadSampleError(ValueError):
         super().__init__(reason)
         self.key = key
         self.modality = modality
-        """What cannot be decoded; empty where it is no single modality."""
+        """The modality that cannot be decoded; empty where it is no single one."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Intake:
     config: DataConfig
     """With the modalities that are taken from the dataset."""
     records: Records
-    """What is taken from the samples' records."""
+    """The fields that are taken from the samples' records."""
     num_classes: int
     """Labels must be below; 0 where the dataset names no classes."""
     named_classes: Mapping[str, int]

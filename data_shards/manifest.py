@@ -62,7 +62,7 @@ class Manifest:
     adopted: bool = False
     """Whether others wrote the tars: what each sample should have is then for `perceiver data verify` to guess."""
     records: Records = OWN
-    """What is taken from the records of the samples; of others' records, what the user asked for."""
+    """The fields that are taken from the samples' records; of others' records, those that the user asked for."""
     tars: str = ""
     """Folder of the tars, where the manifest and the indexes are in one of their own."""
     version: int = VERSION

@@ -28,7 +28,7 @@ class BadSample:
     shard: str
     key: str
     split: str = ""
-    """Of the shard; the rate of a split is that of its own samples. Empty in lists of older releases."""
+    """The split of the shard; its rate is that of its own samples. Empty in lists of older releases."""
     source: str = ""
     """Dataset, where several are mixed."""
     modality: str = ""

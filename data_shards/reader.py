@@ -148,7 +148,7 @@ class _Table:
         samples = zip(index.keys, extents, pairwise(index.starts.tolist()), strict=True)
         found = [(key, place, crc, members[first:last]) for key, (place, crc), (first, last) in samples]
         self.numbers: Sequence[int] = range(index.num_samples)
-        """Where in the tar each sample stands."""
+        """Each sample's place in the tar."""
         if required:
             self.numbers = np.flatnonzero(has_all(index, required)).tolist()
             found = [found[number] for number in self.numbers]

@@ -29,7 +29,7 @@ class Records:
     named_labels: str = ""
     """An object: name of a further label to its class."""
     weight: str = ""
-    """Of the sample in the loss."""
+    """The weight of the sample in the loss."""
 
     def __bool__(self) -> bool:
         return bool(self.labels or self.named_labels or self.weight)
@@ -41,7 +41,7 @@ OWN = Records(labels="labels", named_labels="named_labels", weight="weight")
 
 @dataclass(frozen=True)
 class Notes:
-    """What is known of a sample beside its modalities."""
+    """All that is known of a sample beside its modalities."""
 
     label: int = NO_LABEL
     labels: tuple[int, ...] = ()

@@ -161,7 +161,7 @@ class _TooLongError(ValueError):
 
 
 def _is_final(error: Exception) -> bool:
-    """Whether the next answer will be the same."""
+    """True where the next answer will be the same."""
     if isinstance(error, (_TooLongError, PermissionError)) or type(error).__name__ in _WITHOUT_CREDENTIALS:
         return True
     status = _status(error)

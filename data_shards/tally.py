@@ -76,7 +76,7 @@ class Members:
     loose: Counter[str] = field(default_factory=Counter)
     """Members that belong to no sample, by their name, with # for the digits in it."""
     early: str = ""
-    """What to do about a suffix that would be read if it did not begin so early; empty where there is none."""
+    """The remedy for a suffix that would be read if it did not begin so early; empty where there is none."""
     num_records: int = 0
     fields: Counter[str] = field(default_factory=Counter)
     """Records that have each field that a record of this program may have, and those that have others."""
@@ -122,7 +122,7 @@ class Members:
 
     @property
     def records_hold_labels_alone(self) -> bool:
-        """Whether every record has labels, and nothing but what a record of this program may have."""
+        """True where every record has labels, and nothing but what a record of this program may have."""
         return 0 < self.num_records == self.fields[OWN.labels] and not self.fields[_OTHER]
 
     def sentences(self, records: Records) -> Iterator[str]:

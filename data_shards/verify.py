@@ -64,7 +64,7 @@ class Report:
 
     samples: int = 0
     left_out: int = 0
-    """Of these, the samples that data.require of the configuration leaves out."""
+    """The samples among these that data.require of the configuration leaves out."""
     bad: list[Bad] = field(default_factory=list)
     """Shards, and samples that a training would refuse."""
     incomplete: list[Bad] = field(default_factory=list)

@@ -27,7 +27,7 @@ class Plan:
     """What a rank meets, and where."""
 
     place: Place
-    """Which call: the making of the run's folder, the loader's start, a step, a checkpoint file, its commit, etc."""
+    """The call: the making of the run's folder, the loader's start, a step, a checkpoint file, its commit, etc."""
     count: int
     """The how manieth of those calls, from 1."""
     action: Action

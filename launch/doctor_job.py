@@ -27,13 +27,13 @@ LEAVE_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of the job."""
+    """The outcome of the job."""
 
     job_id: str
     reports: list[dict[str, Any]]
-    """Of the ranks that answered, by rank."""
+    """The findings of the ranks that answered, by rank."""
     state: str
-    """What Slurm said of the job in the end, in words."""
+    """Slurm's last word on the job."""
     printed: str
     """The end of its log."""
 

@@ -45,7 +45,7 @@ class Fence:
 
     @property
     def is_supervised(self) -> bool:
-        """Whether somebody else began the attempt of this process."""
+        """True where somebody else began the attempt of this process."""
         return self.successor is not None
 
     @property

@@ -111,7 +111,7 @@ class RunFolder:
 
     @property
     def exists(self) -> bool:
-        """Whether a run was made here, and not only begun to be made."""
+        """True where a run was made here, and not only begun to be made."""
         return self.config_path.is_file() and not self.path.name.startswith(UNPUBLISHED)
 
     def refuse_foreign(self) -> None:

@@ -94,7 +94,7 @@ class EvalSplit:
 
     name: str
     loader: Loader
-    """Of this rank's part."""
+    """It makes this rank's part of each batch."""
     num_batches: int
 
 

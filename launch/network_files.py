@@ -120,7 +120,7 @@ def _notes_of_import(config: PerceiverConfig) -> tuple[str, ...]:
 
 
 def _notes_of_export(config: PerceiverConfig, files: Mapping[str, object]) -> tuple[str, ...]:
-    """What transformers has no file for."""
+    """The inputs that transformers has no file for."""
     inputs = config.inputs
     unprepared = [name for name in inputs.chosen() if name not in ("image", "text")]
     if inputs.text and not files.keys() & {TOKENIZER, TOKENIZER_SETTINGS}:

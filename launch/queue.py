@@ -35,7 +35,7 @@ class Job:
     nodes: str
     """Where it runs, such as n[1-2]."""
     excluded: str = ""
-    """Where it is not to run, such as n[3-4]."""
+    """The nodes on which it is not to run, such as n[3-4]."""
 
     @property
     def is_over(self) -> bool:

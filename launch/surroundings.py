@@ -23,7 +23,7 @@ _RELEASED_CROP = 224 / 256
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What an export writes beside the weights."""
+    """All that an export writes beside the weights."""
 
     classes: tuple[str, ...] = ()
     """Names of the answers of outputs.label, in order; empty where nobody knows them."""
@@ -36,7 +36,7 @@ class Surroundings:
     foreign: Mapping[str, Any] = field(default_factory=dict)
     """Hugging Face's files as they were imported, by name."""
     notes: tuple[str, ...] = ()
-    """What could not be found out."""
+    """The facts that could not be found out."""
 
     def hugging_face(self, config: PerceiverConfig) -> dict[str, Any]:
         """Return the files beside config.json and the weights, by name."""

@@ -115,7 +115,7 @@ class PerceiverConfig:
 
     @property
     def tokens_learn(self) -> bool:
-        """Whether the tokens depend on parameters, so that the backward pass must reach them."""
+        """True where the tokens depend on parameters, so that the backward pass must reach them."""
         modalities = list(self.inputs.chosen().values())
         if len(modalities) > 1 or self.mask_tokens:
             return True

@@ -42,7 +42,7 @@ class Manifest:
     files: dict[str, FileRecord]
     """Size and hash of every other file."""
     score: float | None = None
-    """Of the evaluation of these very weights, for keeping the best; None where there was none."""
+    """The score of these very weights, for keeping the best; None where they were not evaluated."""
     versions: dict[str, str] | None = None
     """Of the libraries that wrote it."""
     version: int = VERSION

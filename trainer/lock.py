@@ -34,7 +34,7 @@ class RunLock:
         self._take_over = take_over
         self._job_id = job_id
         self.descriptor = -1
-        """Of the open lock file; a child inherits it only where it is passed on."""
+        """The open lock file's descriptor; a child inherits it only where it is passed on."""
 
     def __enter__(self) -> Self:
         if refusal := self._claim():

@@ -124,7 +124,7 @@ class _Training:
     hang: HangWatch
     profiler: ProfileWindow
     score: float | None = None
-    """Of an evaluation after the newest step; the best checkpoint is known by it."""
+    """The score of an evaluation after the newest step; the best checkpoint is known by it."""
     compiled_seconds: float = field(default_factory=compile_seconds)
     """Of torch.compile until the newest step; it compiles while steps run."""
     save_error: str = ""

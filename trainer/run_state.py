@@ -55,7 +55,7 @@ class RunState:
 
 @dataclass(frozen=True)
 class PassedOver:
-    """What a run has learned by going back; a checkpoint from before knows nothing of it."""
+    """All that a run has learned by going back; a checkpoint from before knows nothing of it."""
 
     batches: tuple[int, ...] = ()
     """All that it passes over, in rising order."""
@@ -75,6 +75,6 @@ class EngineState:
     steps: int
     """Steps made; also how far the schedule is."""
     applied_steps: float
-    """Those of them that changed the weights."""
+    """The steps of them that changed the weights."""
     loss_scale: dict[str, int | float]
     """Fields of the loss scaler by name; empty where there is none."""

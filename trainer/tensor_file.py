@@ -118,7 +118,7 @@ class TensorFile:
 
 @dataclass(frozen=True)
 class _Entry:
-    """What the header says of a tensor."""
+    """The header's entry of a tensor."""
 
     dtype: str
     shape: tuple[int, ...]

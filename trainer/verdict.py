@@ -10,12 +10,12 @@ NAME = "verdict.json"
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one rank found and all ranks act on."""
+    """The finding of one rank, on which all ranks act."""
 
     culprits: tuple[int, ...]
     """Ranks."""
     pids: tuple[int, ...]
-    """Of their processes, in the same order: a run has a verdict of one attempt while it is at another."""
+    """The ids of their processes, in the same order: a verdict of one attempt may be there while another runs."""
     named: str
     """Who they are and what is held against them, in words."""
     found_by: int

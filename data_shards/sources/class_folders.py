@@ -34,10 +34,10 @@ class Labelled:
 
 @dataclass
 class _Walked:
-    """What lies below a folder."""
+    """The files that lie below a folder."""
 
     files: list[tuple[str, Names]] = field(default_factory=list)
-    """Of the modality: path and names."""
+    """The files of the modality: path and names."""
     passed: Counter[str] = field(default_factory=Counter)
     """The others by suffix."""
     folders: list[Names] = field(default_factory=list)

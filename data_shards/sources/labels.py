@@ -32,7 +32,7 @@ class Labels:
     names: list[str] = field(default_factory=list)
     """Of the classes: the numbers up to the largest one, or the names in order."""
     several: bool = False
-    """Whether a row has more than one; lists of one are a way to write it."""
+    """True where a row has more than one; lists of one are a way to write it."""
 
 
 def is_empty(cell: object) -> bool:

@@ -47,7 +47,7 @@ class Table:
 
     rows: list[Row]
     label_names: list[str]
-    """Of the classes: the numbers up to the largest one, or the names in order."""
+    """The names of the classes: the numbers up to the largest one, or the names in order."""
     named_labels: dict[str, list[str]] = field(default_factory=dict)
     """The same of each further label."""
 

@@ -50,7 +50,7 @@ class Chunk:
     """A part of the text of a stretch of a file; read where it is needed, so that no more than places are kept."""
 
     path: str = field(repr=False)
-    """Where its bytes are: `original`, or a copy, which has another place in each call."""
+    """The file of its bytes: `original`, or a copy, which has another place in each call."""
     start: int
     """First byte of the stretch: of JSON lines, that of a line."""
     stop: int
@@ -63,7 +63,7 @@ class Chunk:
     original: str
     """The file that a person knows."""
     digest: str
-    """Of the text that a copy holds; empty where there is none."""
+    """The hash of the text that a copy holds; empty where there is none."""
     extension: str = "txt"
 
     @property

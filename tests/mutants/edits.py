@@ -62,7 +62,7 @@ def faults(source: bytes) -> list[Fault]:
 
 
 class _Places:
-    """Where a node stands in the text."""
+    """The place of a node in the text."""
 
     def __init__(self, source: bytes) -> None:
         self.source = source

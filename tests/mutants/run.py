@@ -44,7 +44,7 @@ HEAVY = ("torch", "torch._dynamo", "deepspeed", "numpy", "av", "omegaconf", "mat
 
 @dataclass(frozen=True)
 class Reach:
-    """Which tests reach which lines, and how long each takes."""
+    """The tests that reach each line, and how long each takes."""
 
     lines: dict[str, dict[str, list[str]]]
     """Test ids by file and line."""
