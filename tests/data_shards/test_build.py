@@ -83,21 +83,31 @@ def test_several_processes_write_the_bytes_of_one(tmp_path: Path) -> None:
 
 SCRIPT = """
 from pathlib import Path
+from data_shards import decode
 from data_shards.build import build_table
 from data_shards.rows import File, Row
 
+
+def held(*_):
+    # Spawned processes run this script too: opening the pipe holds each until the test has written.
+    Path({pipe!r}).open("rb").read()
+
+
+decode.check = held
+
 if __name__ == "__main__":
-    rows = [Row(line, (File({pipe!r}),)) for line in range(4)]
+    rows = [Row(line, (File({text!r}),)) for line in range(4)]
     build_table(rows, Path({out!r}), samples_per_shard=2, num_jobs=2)
 """
 
 
 @pytest.mark.slow
 def test_the_processes_of_a_killed_build_end_with_it(tmp_path: Path) -> None:
-    # Reading the pipe holds each process in the middle of a shard until the test has opened the other end.
-    pipe = tmp_path / "pipe.txt"
+    pipe, text = tmp_path / "pipe", tmp_path / "a.txt"
     os.mkfifo(pipe)
-    (tmp_path / "script.py").write_text(SCRIPT.format(pipe=str(pipe), out=str(tmp_path / "out")))
+    text.write_text("a text")
+    script = SCRIPT.format(pipe=str(pipe), text=str(text), out=str(tmp_path / "out"))
+    (tmp_path / "script.py").write_text(script)
     with subprocess.Popen([sys.executable, tmp_path / "script.py"]) as build, pipe.open("wb"):
         wait_until(lambda: len(list((tmp_path / "out").glob("train/.*.tar.*"))) == 2)
         listed = Path(f"/proc/{build.pid}/task/{build.pid}/children").read_text()
