@@ -29,6 +29,7 @@ def together(world: World, work: Callable[[], T]) -> T:
     if not world.maximum(torch.tensor(float(has_failed))):
         return result  # type: ignore[return-value]  # the work returned
     sentences = {text for text in world.gather(sentence) if text}
+    world.settle()
     if world.is_first:
         raise ValueError("\n".join(sorted(sentences)))
     raise SystemExit(BAD_INPUT)
@@ -45,6 +46,7 @@ def told_by_first(world: World, error: type[ValueError]) -> Iterator[None]:
     try:
         yield
     except error:
+        world.settle()
         if world.is_first:
             raise
         raise SystemExit(BAD_INPUT) from None

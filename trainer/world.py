@@ -127,6 +127,12 @@ class World:
 
     def close(self) -> None:
         """Leave together. A process that ends without this can abort or hang at its exit. Collective."""
+        self.settle()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+    def settle(self) -> None:
+        """Return when no exchange is under way, so that this process may end at any time. Collective."""
         if dist.is_initialized():
             last = torch.zeros(())
             dist.all_reduce(last)
@@ -137,7 +143,6 @@ class World:
             deadline = time.monotonic() + _RELEASE_SECONDS
             while held() is not None and time.monotonic() < deadline:
                 time.sleep(0.001)
-            dist.destroy_process_group()
 
 
 def _refuse_copies(environment: Mapping[str, str]) -> None:
