@@ -128,7 +128,8 @@ class World:
     def close(self) -> None:
         """Leave together. A process that ends without this can abort or hang at its exit. Collective."""
         self.settle()
-        if dist.is_initialized():
+        # A process alone leaves nobody waiting, and DeepSpeed keeps the first group that it saw for good.
+        if self.world_size > 1 and dist.is_initialized():
             dist.destroy_process_group()
 
     def settle(self) -> None:
