@@ -30,7 +30,7 @@ class Labels:
     of_line: dict[int, tuple[int, ...]]
     """By line, those that have any."""
     names: list[str] = field(default_factory=list)
-    """Of the classes: the numbers up to the largest one, or the names in order."""
+    """The names of the classes: the numbers up to the largest one, or the names in order."""
     several: bool = False
     """True where a row has more than one; lists of one are a way to write it."""
 
