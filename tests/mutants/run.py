@@ -101,7 +101,10 @@ def main() -> None:
     parser.add_argument("--tests", nargs="*", default=[], help="only tests in these files and folders may notice them")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument(
-        "--seconds", type=float, default=120.0, help="limit of a fault; tests that do not end notice it"
+        "--seconds",
+        type=float,
+        default=120.0,
+        help="limit of a fault beside three times what its tests take; tests that do not end notice it",
     )
     parser.add_argument("--reach", type=Path, help="keep in this file which tests reach what, or take it from there")
     parser.add_argument("--out", type=Path, help="write all results here, as JSON")
@@ -248,7 +251,9 @@ class Trial:
         self._source = self._path.read_bytes()
         self._path.write_bytes(mutant.fault.planted(self._source))
         tests = reach.tests(mutant.file, mutant.fault.line)
-        self.child = Child(lambda: _notices(tests) if tests else NOT_REACHED, clone, seconds)
+        # Many tests take long without a fault, too; only far longer than that is a test that does not end.
+        usual = sum(reach.seconds.get(test, 0.0) for test in tests)
+        self.child = Child(lambda: _notices(tests) if tests else NOT_REACHED, clone, seconds + 3 * usual)
 
     def verdict(self) -> str:
         """End the tests, put the file back and return what came out."""
@@ -312,7 +317,8 @@ def report(results: Sequence[tuple[Mutant, str]]) -> None:
         if total:
             found = sum(counts[verdict] for verdict in NOTICED)
             sys.stdout.write(
-                f"{package:12} {found} of {total} noticed ({found / total:.0%}); "
+                f"{package:12} {found} of {total} noticed ({found / total:.0%}), "
+                f"{counts['did not end']} of them by tests that did not end; "
                 f"{counts['NOT REACHED']} on lines that no test reaches, "
                 f"{counts[WRONG_TYPES]} not counted since mypy refuses them\n"
             )
