@@ -13,6 +13,7 @@ MAY_CHANGE = (
     "train.evaluate_every_steps",
     "train.log_every_steps",
     "train.time_limit_minutes",
+    "watch.compile_seconds",
     "watch.hang_seconds",
     # How much goes wrong before it ends: what is done about each thing that does stays the same.
     "data.max_bad_rate",

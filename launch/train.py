@@ -26,6 +26,7 @@ from launch.together import batches_of_all, first_does, together, told_by_first
 from model import cost
 from model.perceiver import Perceiver
 from trainer.checkpoint import Loaded, Store
+from trainer.compiling import told_of_compiling
 from trainer.config import TrainConfig
 from trainer.engine import Engine
 from trainer.evaluate import Evaluation, evaluate
@@ -53,7 +54,7 @@ def main(config: RunConfig, path: Path, *, take_over: bool = False, as_json: boo
             told_by_first(world, DivergedError),
             Claim(folder, world, take_over=take_over) as claim,
             _entry(folder, world) as ledger,
-            HangWatch(folder.watch_folder, world, config.watch.hang_seconds) as hang,
+            _watch(config, folder, world) as hang,
         ):
             outcome, state = _train(config, folder, world, stop, ledger, hang, claim.fence)
             ledger.end(outcome if outcome == "finished" else f"{outcome} ({stop.reason or 'asked of another rank'})")
@@ -63,6 +64,11 @@ def main(config: RunConfig, path: Path, *, take_over: bool = False, as_json: boo
         _tell(config, folder, outcome, state, stop.reason, as_json=as_json)
     world.close()
     return status
+
+
+def _watch(config: RunConfig, folder: RunFolder, world: World) -> HangWatch:
+    watch = config.watch
+    return HangWatch(folder.watch_folder, world, watch.hang_seconds, compile_seconds=watch.compile_seconds)
 
 
 @contextmanager
@@ -91,6 +97,8 @@ def _train(
             loader = stack.enter_context(together(world, lambda: train_loader(config, folder.quarantine_path, world)))
             batches = batches_of_all(world, loader)
             network = Perceiver(together(world, lambda: planned(config, world.world_size)), seed=config.seed)
+            if network.config.compile:
+                stack.enter_context(told_of_compiling(hang))
             train = config.train
             goal = objective(config.model.outputs, label_smoothing=train.label_smoothing, seed=config.seed)
             if world.device.type == "cuda":

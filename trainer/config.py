@@ -142,6 +142,8 @@ class WatchConfig:
 
     hang_seconds: float = 60.0
     """A process without a step for this long, plus twice the slowest recent one, ends the job; 0 waits for ever."""
+    compile_seconds: float = 1_800.0
+    """As hang_seconds, of a process that compiles."""
     max_skipped_in_a_row: int = 5
     """Non-finite steps in a row after which the run goes back to its last checkpoint and past those batches."""
     max_rollbacks: int = 3
@@ -153,7 +155,7 @@ class WatchConfig:
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Yield (key, sentence) for every value that contradicts itself."""
-        yield from _at_least(self, 0, "hang_seconds", "max_rollbacks", "spike_score")
+        yield from _at_least(self, 0, "hang_seconds", "compile_seconds", "max_rollbacks", "spike_score")
         yield from _at_least(self, 1, "max_skipped_in_a_row")
         yield from _at_least(self, 10, "spike_window_steps")
 

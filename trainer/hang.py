@@ -34,6 +34,7 @@ _OTHER_PHASES_FACTOR = 10.0
 _MISSED_BEATS = 4
 BATCH = "waiting for its batch"
 STEP = "a step"
+COMPILE = "compiling"
 LEFT = "left"
 
 
@@ -50,22 +51,28 @@ class Beat:
     """Rises with every step and every change of phase."""
     phase: str
     """What the main thread is at; LEFT once it has gone in good order."""
+    limit_seconds: float = 0.0
+    """How long it may be at it: who waits for this rank waits as long."""
 
 
 class HangWatch:
     """The watch over a run's processes while the context lasts. Entering: Collective.
 
-    A rank is overdue after `seconds` plus twice the slowest recent step; outside of steps, where nobody knows how long
-    things take, after ten times that. With 0 seconds nothing is watched.
+    A rank is overdue after `seconds` plus twice the slowest recent step; outside of steps and in a cold one, where
+    nobody knows how long things take, after ten times `seconds`; while it compiles, after `compile_seconds`. A rank
+    that waits for another may wait as long as that one may take. With 0 seconds nothing is watched.
     """
 
-    def __init__(self, folder: Path | None, world: World, seconds: float) -> None:
+    def __init__(self, folder: Path | None, world: World, seconds: float, *, compile_seconds: float = 1_800.0) -> None:
         self._folder = folder
         self._world = world
         self._seconds = seconds if folder is not None else 0.0
+        self._compile_seconds = compile_seconds
         self._interval = min(1.0, seconds / 10)
         self._progress = 0
         self._phase = "start"
+        self._is_cold = False
+        self._compiles = False
         self._since = time.monotonic()
         self._recent: deque[float] = deque(maxlen=50)
         self._step_began: float | None = None
@@ -100,22 +107,38 @@ class HangWatch:
             # A broken exchange says which socket closed; this says which rank.
             sys.stderr.write(f"rank {self._world.rank}: {printable(str(error))}; gone: {'; '.join(missing)}\n")
 
-    def at(self, phase: str) -> None:
-        """Say what the main thread is at; STEP begins a step, BATCH the wait for its batch."""
+    def at(self, phase: str, *, is_cold: bool = False) -> None:
+        """Say what the main thread is at; STEP begins a step, BATCH the wait for its batch.
+
+        A step `is_cold` if caches, libraries and connections are not yet warm: its time is no measure of later ones.
+        """
         now = time.monotonic()
         if phase == BATCH:
-            if self._step_began is not None:
+            if self._step_began is not None and not self._is_cold:
                 self._recent.append(now - self._step_began)
             self._step_began = now
         elif phase != STEP:
             self._step_began = None
-        self._phase, self._since = phase, now
+        self._phase, self._since, self._is_cold = phase, now, is_cold
         self._progress += 1
+
+    def compiles(self) -> None:
+        """Say that the main thread, whatever it is at, waits for a compiler from now on."""
+        self._compiles, self._since = True, time.monotonic()
+
+    def compiled(self) -> None:
+        """Say that the compiler is done: what the main thread was at begins anew, and no step took that time."""
+        now = time.monotonic()
+        if self._step_began is not None:
+            self._step_began += now - self._since
+        self._compiles, self._since = False, now
 
     @property
     def limit_seconds(self) -> float:
         """How long the main thread may be at what it is at."""
-        if self._phase not in (BATCH, STEP):
+        if self._compiles:
+            return self._compile_seconds
+        if self._phase not in (BATCH, STEP) or self._is_cold:
             return _OTHER_PHASES_FACTOR * self._seconds
         return self._seconds + 2 * max(self._recent, default=0.0)
 
@@ -139,7 +162,10 @@ class HangWatch:
         return self._folder / verdict.NAME
 
     def _beat(self, count: int) -> Beat:
-        return Beat(self._world.rank, socket.gethostname(), os.getpid(), count, self._progress, self._phase)
+        # Compiling is no progress: with a warm cache one rank does less of it than another.
+        phase = COMPILE if self._compiles and self._phase != LEFT else self._phase
+        host, pid = socket.gethostname(), os.getpid()
+        return Beat(self._world.rank, host, pid, count, self._progress, phase, self.limit_seconds)
 
     def _forgive(self) -> None:
         now = time.monotonic()
@@ -170,7 +196,8 @@ class HangWatch:
         now = time.monotonic()
         others = self._listen()
         silences = {rank: now - heard for rank, (beat, heard) in others.items() if beat.phase != LEFT}
-        held_up = now - self._since > self.limit_seconds
+        may_take = [beat.limit_seconds for beat, _ in others.values() if beat.phase != LEFT]
+        held_up = now - self._since > max([self.limit_seconds, *may_take])
         if not held_up and max(silences.values(), default=0.0) <= self._seconds:
             return []
         silent = [rank for rank, silence in silences.items() if silence > _MISSED_BEATS * self._interval]
@@ -179,7 +206,10 @@ class HangWatch:
         # All are alive and wait for the one that did not get as far.
         everyone = [self._mine, *(beat for beat, _ in others.values())]
         least = min(beat.progress for beat in everyone)
-        return [(beat, f"stuck in {beat.phase}") for beat in everyone if beat.progress == least]
+        behind = [beat for beat in everyone if beat.progress == least]
+        # Who compiles has not yet come to the exchange that ranks of the same progress wait in.
+        compiling = [beat for beat in behind if beat.phase == COMPILE]
+        return [(beat, f"stuck in {beat.phase}") for beat in compiling or behind]
 
     def _convict(self, culprits: list[tuple[Beat, str]]) -> None:
         """Name them to everyone: the first verdict holds."""

@@ -54,14 +54,16 @@ def steps(
     engine: Engine, batches: Batches, state: RunState, *, until: int, hang: HangWatch, window: int
 ) -> Iterator[Step]:
     """Yield the steps from `state` on; `window` recent losses are kept in the state. Collective."""
+    is_cold = True
     while state.step < until:
-        hang.at(BATCH)
+        hang.at(BATCH, is_cold=is_cold)
         started = time.perf_counter()
         batch = batches(state.batch_index)
         arrived = time.perf_counter()
-        hang.at(STEP)
+        hang.at(STEP, is_cold=is_cold)
         report = engine.step(batch)
         loss = float(report.loss) if window else None
+        is_cold = False
         before, state = state, state.after(loss, is_skipped=report.is_skipped, window=window)
         yield Step(before, state, batch, report, StepTime(time.perf_counter() - started, arrived - started))
 

@@ -55,6 +55,7 @@ def test_every_name_that_carries_over_is_that_of_a_key_of_the_network() -> None:
         "checkpoint.keep_best=true",
         "checkpoint.save_every_steps=3",
         "watch.hang_seconds=5",
+        "watch.compile_seconds=5",
         "profile.first_step=3",
         "model.activation_checkpointing=layers",
     ],

@@ -84,6 +84,7 @@ def test_what_nobody_sets_is_the_same_in_every_release() -> None:
     }
     assert asdict(WatchConfig()) == {
         "hang_seconds": 60.0,
+        "compile_seconds": 1_800.0,
         "max_skipped_in_a_row": 5,
         "max_rollbacks": 3,
         "spike_score": 0.0,
@@ -113,7 +114,7 @@ NUMBERS = [
     (TrainConfig, "collective_timeout_seconds", 1e-9, 0.0),
     *((CheckpointConfig, key, 0, -1) for key in ("save_every_steps", "save_every_minutes", "keep_every_steps")),
     (CheckpointConfig, "keep_last", 1, 0),
-    *((WatchConfig, key, 0, -1) for key in ("hang_seconds", "max_rollbacks", "spike_score")),
+    *((WatchConfig, key, 0, -1) for key in ("hang_seconds", "compile_seconds", "max_rollbacks", "spike_score")),
     (WatchConfig, "max_skipped_in_a_row", 1, 0),
     (WatchConfig, "spike_window_steps", 10, 9),
     (ProfileConfig, "first_step", 0, -1),

@@ -1,20 +1,25 @@
 """The watch over hangs is told when the loop is at something that takes longer than a step."""
 
+import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
 import torch
+from torch.fx import GraphModule
 
 sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
 from tiny import CLASSES, engine, whole_batch
 
 from data_shards.batch import Batch
 from trainer.checkpoint import Loaded, Store
+from trainer.compiling import told_of_compiling
 from trainer.config import CheckpointConfig, TrainConfig, WatchConfig
 from trainer.engine import Engine
 from trainer.evaluate import Evaluation, evaluate
-from trainer.hang import HangWatch
-from trainer.loop import fit
+from trainer.hang import BATCH, COMPILE, STEP, HangWatch
+from trainer.loop import fit, steps
 from trainer.run_state import RunState
 from trainer.watch import StopRequest
 from trainer.world import World
@@ -68,3 +73,111 @@ def test_evaluation_saves_and_going_back_are_not_judged_as_steps(tmp_path: Path,
     assert met["load"] == {"going back"}
     assert met["batch"] == {"waiting for its batch"}
     assert hang._phase == "the last save"
+
+
+STEP_SECONDS, COMPILE_SECONDS = 8.0, 100.0
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The clock of the watch, which stands still unless a test moves it."""
+    hands = SimpleNamespace(now=1000.0, monotonic=lambda: hands.now)
+    monkeypatch.setattr("trainer.hang.time", hands)
+    return hands
+
+
+def watch(folder: Path, rank: int = 0, world_size: int = 1) -> HangWatch:
+    world = World(rank, world_size, rank, torch.device("cpu"))
+    hang = HangWatch(folder, world, STEP_SECONDS, compile_seconds=COMPILE_SECONDS)
+    for _ in range(2):
+        hang.at(BATCH)
+    hang.at(STEP)
+    return hang
+
+
+def doubled(values: torch.Tensor) -> torch.Tensor:
+    return values * 2
+
+
+@pytest.mark.parametrize(("seconds", "is_hang"), [(STEP_SECONDS + 1, False), (COMPILE_SECONDS + 1, True)])
+def test_a_step_that_compiles_may_take_as_long_as_compiling_may_and_no_longer(
+    tmp_path: Path, clock: SimpleNamespace, seconds: float, is_hang: bool
+) -> None:
+    hang, found, inside = watch(tmp_path), [], []
+
+    def slow(graph: GraphModule, _: object) -> GraphModule:
+        hang._write_beat(1)
+        clock.now += seconds
+        found.extend(why for _, why in hang._culprits())
+        inside.append(json.loads((tmp_path / "rank_0.json").read_text())["phase"])
+        return graph
+
+    with told_of_compiling(hang):
+        torch.compile(doubled, backend=slow)(torch.ones(3))
+    assert inside == [COMPILE]
+    assert found == (["stuck in compiling"] if is_hang else [])
+    # The step goes on, with its own limit, and its time is without that of the compiler.
+    assert hang.limit_seconds == STEP_SECONDS
+    assert hang._culprits() == []
+    clock.now += STEP_SECONDS + 1
+    hang._mine = hang._beat(2)
+    assert [why for _, why in hang._culprits()] == ["stuck in a step"]
+    hang.at(BATCH)
+    assert hang.limit_seconds == STEP_SECONDS + 2 * (STEP_SECONDS + 1)
+
+
+def test_after_the_watch_a_compilation_is_told_to_nobody(tmp_path: Path, clock: SimpleNamespace) -> None:
+    hang = watch(tmp_path)
+    with told_of_compiling(hang):
+        pass
+    torch.compile(doubled, backend=lambda graph, _: graph)(torch.ones(3, 2))
+    assert hang.limit_seconds == STEP_SECONDS
+
+
+def other(folder: Path, *, limit: float, phase: str = COMPILE, progress: int = 3) -> None:
+    told = {"rank": 1, "host": "elsewhere", "pid": 7, "count": 1, "progress": progress, "phase": phase}
+    (folder / "rank_1.json").write_text(json.dumps(told | {"limit_seconds": limit}))
+
+
+def test_who_waits_for_a_rank_that_compiles_waits_as_long_as_it_may_take(
+    tmp_path: Path, clock: SimpleNamespace
+) -> None:
+    hang = watch(tmp_path, world_size=2)
+    hang._mine = hang._beat(1)
+    assert hang._culprits() == []
+    clock.now += COMPILE_SECONDS
+    other(tmp_path, limit=COMPILE_SECONDS)
+    assert hang._culprits() == []
+    clock.now += 1
+    assert [(beat.rank, why) for beat, why in hang._culprits()] == [(1, "stuck in compiling")]
+
+
+def test_who_waits_for_a_rank_that_left_does_not_wait_for_its_limit(tmp_path: Path, clock: SimpleNamespace) -> None:
+    hang = watch(tmp_path, world_size=2)
+    hang._mine = hang._beat(1)
+    other(tmp_path, limit=COMPILE_SECONDS, phase="left", progress=sys.maxsize)
+    clock.now += STEP_SECONDS + 1
+    assert [(beat.rank, why) for beat, why in hang._culprits()] == [(0, "stuck in a step")]
+
+
+def test_the_first_step_of_a_start_has_ten_times_as_long_and_is_no_measure(
+    tmp_path: Path, clock: SimpleNamespace
+) -> None:
+    limits = []
+    world = World(0, 1, 0, torch.device("cpu"))
+    hang = HangWatch(tmp_path, world, STEP_SECONDS)
+
+    class Slow:
+        def step(self, batch: Batch) -> SimpleNamespace:
+            limits.append(hang.limit_seconds)
+            clock.now += 50.0 if len(limits) == 2 else 1.0
+            return SimpleNamespace(loss=0.0, is_skipped=False)
+
+    def batches(index: int) -> Batch:
+        limits.append(hang.limit_seconds)
+        return whole_batch(index)
+
+    made = steps(Slow(), batches, RunState(), until=3, hang=hang, window=0)  # type: ignore[arg-type]
+    assert sum(1 for _ in made) == 3
+    cold, warm = 10 * STEP_SECONDS, STEP_SECONDS
+    assert limits == [cold, cold, warm, warm, warm + 2, warm + 2]
