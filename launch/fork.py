@@ -68,7 +68,8 @@ def _checked(old: RunFolder, config: RunConfig, which: str, changes: Sequence[st
     for sentence in passed_over:
         tell(f"passed over a damaged checkpoint: {sentence}")
     other_data = checkpoint_folder.other_data(manifest.identity, identity(config))
-    if problem := other_data or _other_network(config, path, manifest) or _other_meaning(changes):
+    problem = other_data or _other_network(config, path, manifest) or _other_meaning(changes) or _too_late(config, path)
+    if problem:
         changed = "".join(f"\n  {line}" for line in changes)
         raise ValueError(
             f"{path}: {problem}; leave it as it was, or train a new run with it. What was changed:{changed}"
@@ -88,6 +89,12 @@ def _other_meaning(changes: Sequence[str]) -> str:
     """Return why weights that fit would be noise in the new network."""
     keys = other_meaning(changes)
     return f"its weights were learned with another {', '.join(keys)} and fit by their shapes alone" if keys else ""
+
+
+def _too_late(config: RunConfig, path: Path) -> str:
+    """Return why the new run would be over before it begins."""
+    step, end = step_of(path), config.train.steps
+    return f"is of step {step}, after the end of the new run at train.steps={end}" if step > end else ""
 
 
 def _share(checkpoint: Path, target: Path) -> None:

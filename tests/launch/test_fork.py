@@ -147,6 +147,7 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(
         ("model.num_blocks=3", "another model.num_blocks and fit"),
         ("seed=5", "other data .seed was 0, is 5"),
         ("train.global_batch=128", "other data .global_batch was 64, is 128"),
+        ("train.steps=599", r"step_00000600: is of step 600, after the end of the new run at train.steps=599"),
     ],
 )
 def test_a_fork_that_could_not_go_on_is_refused_and_leaves_nothing(
@@ -160,7 +161,12 @@ def test_a_fork_that_could_not_go_on_is_refused_and_leaves_nothing(
 
 @pytest.mark.parametrize(
     "override",
-    ["model.outputs.label.loss_weight=2", "model.activation_checkpointing=blocks", "model.cross_attend_form=plain"],
+    [
+        "model.outputs.label.loss_weight=2",
+        "model.activation_checkpointing=blocks",
+        "model.cross_attend_form=plain",
+        "train.steps=600",
+    ],
 )
 def test_a_fork_may_change_what_leaves_the_weights_their_meaning(
     trained: RunFolder, tmp_path: Path, override: str
