@@ -9,7 +9,7 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import torch
@@ -23,15 +23,12 @@ from trainer.deepspeed_settings import settings
 from trainer.deepspeed_start import group_timeout, uncompiled
 from trainer.lamb import Lamb
 from trainer.objective import Objective
-from trainer.ownership import Ownership
-from trainer.partitions import KINDS, WEIGHT, EvenParameters, FlatGroups, Partitions, Whole
+from trainer.ownership import Ownership, ReadTensor
+from trainer.partitions import KINDS, WEIGHT, EvenParameters, FlatGroups, Partitions, Piece, Whole
 from trainer.run_state import EngineState
 from trainer.step_report import StepReport
 from trainer.stopwatch import Stopwatch
 from trainer.world import World
-
-ReadTensor = Callable[[str, str, int, int], Tensor]
-"""(kind, name, start, stop) -> those elements of the flattened tensor of a checkpoint."""
 
 Untyped: TypeAlias = Any
 """Objects of DeepSpeed, which has no types."""
@@ -118,9 +115,7 @@ class Engine:
         Buffers and frozen parameters are among the weights of rank 0. The next call overwrites what this one returned.
         """
         pieces = list(self._partitions.pieces())
-        if self._ownership is None:
-            self._ownership = Ownership(pieces, self._shapes, self._world)
-        tensors = self._ownership.snapshot(pieces)
+        tensors = self._owning(pieces).snapshot(pieces)
         with self._fixed() as fixed:
             if self._world.is_first:
                 tensors[WEIGHT] |= {name: tensor.detach().cpu().clone() for name, tensor in fixed.items()}
@@ -140,14 +135,28 @@ class Engine:
         return {kind: self._shapes if kind == WEIGHT else trained for kind in KINDS}
 
     def restore(self, read: ReadTensor, progress: EngineState) -> None:
-        """Take over a state, saved at any ZeRO stage, precision and world size; its tensors have our `shapes`."""
+        """Take over a state, saved at any ZeRO stage, precision and world size; its tensors have our `shapes`.
+
+        Each tensor is read by one rank, which deals it out. ValueError on all ranks where one cannot read its own.
+        """
         with torch.no_grad():
-            for piece in self._partitions.pieces():
-                for kind in KINDS:
-                    piece.tensors[kind].copy_(read(kind, piece.name, piece.start, piece.stop))
+            pieces = list(self._partitions.pieces())
+            owning = self._owning(pieces)
+            unmoved: dict[str, Tensor] = {}
+            problem = ""
+            try:
+                owning.read(pieces, read)
+                for name in self._shapes.keys() - set(self._trained) if self._world.is_first else ():
+                    unmoved[name] = read(WEIGHT, name, 0, self._shapes[name].numel())
+            except ValueError as error:
+                problem = str(error)
+            self._world.refuse(problem)
+            owning.deal(pieces)
             with self._fixed() as fixed:
                 for name, tensor in fixed.items():
-                    tensor.copy_(read(WEIGHT, name, 0, tensor.numel()).view(tensor.shape))
+                    if self._world.is_first:
+                        tensor.copy_(unmoved[name].view(tensor.shape))
+                    self._world.spread(tensor, 0)
             self._partitions.refresh()
         for master in self._partitions.masters():
             self._inner.state[master]["step"].fill_(progress.applied_steps)
@@ -160,6 +169,11 @@ class Engine:
     def close(self) -> None:
         """Release what DeepSpeed holds: its hooks on the network."""
         self._deepspeed.destroy()
+
+    def _owning(self, pieces: list[Piece]) -> Ownership:
+        if self._ownership is None:
+            self._ownership = Ownership(pieces, self._shapes, self._world)
+        return self._ownership
 
     def _backward(
         self, micro_batches: list[Batch], counts: dict[str, Tensor], *, by_modality: bool

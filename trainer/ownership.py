@@ -1,22 +1,16 @@
-"""Ownership: which rank writes which parameter of a checkpoint, and how the pieces of the others get to it."""
+"""Ownership: which rank writes which parameter of a checkpoint and reads it again, and the host memory for it."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
+from trainer.exchange import ROUND_ELEMENTS, Exchange, Extent
 from trainer.partitions import KINDS, Piece
 from trainer.world import World
 
-
-@dataclass(frozen=True)
-class Extent:
-    """Where a piece lies."""
-
-    name: str
-    start: int
-    stop: int
+ReadTensor = Callable[[str, str, int, int], Tensor]
+"""(kind, name, start, stop) -> those elements of the flattened tensor of a checkpoint; ValueError if it cannot."""
 
 
 def owners(held: list[list[Extent]]) -> dict[str, int]:
@@ -28,7 +22,7 @@ def owners(held: list[list[Extent]]) -> dict[str, int]:
     lengths: dict[str, dict[int, int]] = {}
     for rank, extents in enumerate(held):
         for extent in extents:
-            lengths.setdefault(extent.name, {})[rank] = extent.stop - extent.start
+            lengths.setdefault(extent.name, {})[rank] = extent.length
     owner: dict[str, int] = {}
     for name, by_rank in lengths.items():
         most = max(by_rank.values())
@@ -39,19 +33,33 @@ def owners(held: list[list[Extent]]) -> dict[str, int]:
 
 
 class Ownership:
-    """The plan of a run's saves, and the host memory that they are copied into."""
+    """The plan of a run's saves and loads, and the host memory that they are copied through. Construction: Collective.
 
-    def __init__(self, pieces: list[Piece], shapes: dict[str, torch.Size], world: World) -> None:
+    Every tensor of the optimizer is written by one rank and read by one rank, whatever the ZeRO stage.
+    """
+
+    def __init__(
+        self,
+        pieces: list[Piece],
+        shapes: Mapping[str, torch.Size],
+        world: World,
+        *,
+        round_elements: int = ROUND_ELEMENTS,
+    ) -> None:
         self._world = world
         self._shapes = shapes
-        self._held = world.gather([Extent(piece.name, piece.start, piece.stop) for piece in pieces])
-        self._owners = owners(self._held)
-        self._whole = {
+        held = world.gather([_extent(piece) for piece in pieces])
+        self._owners = owners(held)
+        whole = {
             (rank, extent.name)
-            for rank, extents in enumerate(self._held)
+            for rank, extents in enumerate(held)
             for extent in extents
-            if extent.stop - extent.start == shapes[extent.name].numel()
+            if extent.length == shapes[extent.name].numel()
         }
+        self._whole = {name for name, owner in self._owners.items() if (owner, name) in whole}
+        parted = {name: owner for name, owner in self._owners.items() if name not in self._whole}
+        self._exchange = Exchange(held, parted, world, round_elements=round_elements)
+        self._copied = {name for rank, name in whole if rank != self._owners[name]}
         # Kept from save to save: fresh pages cost more than the copy itself.
         self._host: dict[tuple[str, str], Tensor] = {}
 
@@ -60,45 +68,52 @@ class Ownership:
 
         The tensors are overwritten by the next call.
         """
-        received, waiting = self._exchange(pieces)
-        mine = [piece for piece in pieces if self._owners[piece.name] == self._world.rank]
-        for piece in mine:
-            for kind in KINDS:
-                self._place(kind, Extent(piece.name, piece.start, piece.stop), piece.tensors[kind])
-        for work in waiting:
-            work.wait()
-        for kind, extent, tensor in received:
-            self._place(kind, extent, tensor)
-        names = [name for name, owner in self._owners.items() if owner == self._world.rank]
-        return {kind: {name: self._host[kind, name].view(self._shapes[name]) for name in names} for kind in KINDS}
-
-    def _exchange(self, pieces: list[Piece]) -> tuple[list[tuple[str, Extent, Tensor]], list[dist.Work]]:
-        """Start sending what others write, and receiving what this rank lacks of what it writes."""
-        waiting: list[dist.Work] = []
-        received: list[tuple[str, Extent, Tensor]] = []
         here = {piece.name: piece for piece in pieces}
-        for rank, extents in enumerate(self._held):
-            for extent in extents:
-                owner = self._owners[extent.name]
-                if owner == rank or (owner, extent.name) in self._whole:
-                    continue
-                for kind in KINDS:
-                    if rank == self._world.rank:
-                        waiting.append(_started(dist.isend(here[extent.name].tensors[kind], owner)))
-                    elif owner == self._world.rank:
-                        place = torch.empty(extent.stop - extent.start, device=self._world.device)
-                        waiting.append(_started(dist.irecv(place, rank)))
-                        received.append((kind, extent, place))
-        return received, waiting
+        for kind in KINDS:
+            for piece in self._owned(pieces):
+                self._kept(kind, piece.name)[piece.start : piece.stop].copy_(piece.tensors[kind])
+            self._exchange.to_owners(_held(here, kind), self._part_of(kind))
+        names = [name for name, owner in self._owners.items() if owner == self._world.rank]
+        return {kind: {name: self._kept(kind, name).view(self._shapes[name]) for name in names} for kind in KINDS}
 
-    def _place(self, kind: str, extent: Extent, tensor: Tensor) -> None:
-        key = (kind, extent.name)
+    def read(self, pieces: list[Piece], read: ReadTensor) -> None:
+        """Read what this rank owns: into its pieces, and where others hold a part of it into the host's memory too."""
+        for kind in KINDS:
+            for piece in self._owned(pieces):
+                if piece.name in self._whole:
+                    piece.tensors[kind].copy_(read(kind, piece.name, piece.start, piece.stop))
+                else:
+                    kept = self._kept(kind, piece.name)
+                    kept.copy_(read(kind, piece.name, 0, kept.numel()))
+                    piece.tensors[kind].copy_(kept[piece.start : piece.stop])
+
+    def deal(self, pieces: list[Piece]) -> None:
+        """Bring what each rank has read to all that hold a piece of it. Collective."""
+        here = {piece.name: piece for piece in pieces}
+        for kind in KINDS:
+            self._exchange.to_holders(self._part_of(kind), _held(here, kind))
+            for name, owner in self._owners.items():
+                if name in self._copied:
+                    self._world.spread(here[name].tensors[kind], owner)
+
+    def _owned(self, pieces: list[Piece]) -> list[Piece]:
+        return [piece for piece in pieces if self._owners[piece.name] == self._world.rank]
+
+    def _part_of(self, kind: str) -> Callable[[Extent], Tensor]:
+        return lambda extent: self._kept(kind, extent.name)[extent.start : extent.stop]
+
+    def _kept(self, kind: str, name: str) -> Tensor:
+        """Return the host's memory for a tensor of this rank, flat."""
+        key = (kind, name)
         if key not in self._host:
             pinned = self._world.device.type == "cuda"
-            self._host[key] = torch.empty(self._shapes[extent.name].numel(), pin_memory=pinned)
-        self._host[key][extent.start : extent.stop].copy_(tensor)
+            self._host[key] = torch.empty(self._shapes[name].numel(), pin_memory=pinned)
+        return self._host[key]
 
 
-def _started(work: dist.Work | None) -> dist.Work:
-    assert work is not None, "this rank is not part of the group"
-    return work
+def _extent(piece: Piece) -> Extent:
+    return Extent(piece.name, piece.start, piece.stop)
+
+
+def _held(pieces: Mapping[str, Piece], kind: str) -> Callable[[Extent], Tensor]:
+    return lambda extent: pieces[extent.name].tensors[kind]

@@ -120,6 +120,29 @@ class World:
         dist.broadcast_object_list(items, src=0, device=torch.device("cpu"), group=self.group)
         return items[0]
 
+    def refuse(self, problem: str) -> None:
+        """Raise ValueError on all ranks with the problems that any of them has. Collective."""
+        if problems := sorted({sentence for sentence in self.gather(problem) if sentence}):
+            raise ValueError("; ".join(problems))
+
+    def spread(self, tensor: Tensor, source: int) -> None:
+        """Overwrite the tensor by that of the rank `source`. Collective."""
+        if self.world_size > 1:
+            # What a broadcast takes lies in one piece.
+            whole = tensor.contiguous()
+            dist.broadcast(whole, group=self.group, group_src=source)
+            if whole is not tensor:
+                tensor.copy_(whole)
+
+    def exchange(self, tensor: Tensor, sent: list[int], expected: list[int]) -> Tensor:
+        """Return what all ranks have for this one, in their order; `tensor` is what it has for each of them.
+
+        `sent` and `expected` say how many elements that is, by rank. Collective.
+        """
+        received = tensor.new_empty(sum(expected))
+        dist.all_to_all_single(received, tensor, expected, sent, group=self.group)
+        return received
+
     def barrier(self) -> None:
         """Wait for all ranks. Collective."""
         # A sum over CPU tensors instead of dist.barrier(), which would pick a device of its own.

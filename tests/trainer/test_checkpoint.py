@@ -17,7 +17,7 @@ STAGES = ("0", "1", "2", "3")
 RELATIVE = 1e-5
 
 
-@pytest.fixture(scope="module", params=[1, 2])
+@pytest.fixture(scope="module", params=[1, 2, 4])
 def saved(
     request: pytest.FixtureRequest, run_ranks: Callable[..., list], tmp_path_factory: pytest.TempPathFactory
 ) -> Saved:
@@ -70,7 +70,7 @@ def test_another_world_size_takes_over_the_very_state_and_goes_on_alike(
 ) -> None:
     folder, world_size, result = saved
     assert len(result["1"]["straight_losses"]) == 50
-    elsewhere = run_ranks("resume", 3 - world_size, folder, "load")[0]
+    elsewhere = run_ranks("resume", 2 if world_size == 1 else 1, folder, "load")[0]
     for stage in STAGES:
         for distance in range(4):
             assert elsewhere[stage][f"loaded_{distance}"] == result[stage]["saved"]

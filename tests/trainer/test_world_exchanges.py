@@ -1,34 +1,15 @@
 """What ranks exchange is everyone's, in the order of the ranks, and leaves what each of them has as it was."""
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
-from typing import TypeVar
+import sys
+from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-from torch._C._distributed_c10d import HashStore
+
+sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
+from threads import CPU, on_gloo
 
 from trainer.world import World
-
-T = TypeVar("T")
-CPU = torch.device("cpu")
-
-
-def on_gloo(world_size: int, work: Callable[[World], T]) -> list[T]:
-    """Return what the work returns on each rank: threads of this process, whose exchanges go over gloo."""
-    store = HashStore()
-
-    def rank(number: int) -> T:
-        group = dist.ProcessGroup(store, number, world_size)
-        group._set_default_backend(dist.ProcessGroup.BackendType.GLOO)
-        gloo = dist.ProcessGroupGloo(dist.PrefixStore("gloo", store), number, world_size, timedelta(seconds=60))
-        group._register_backend(CPU, dist.ProcessGroup.BackendType.GLOO, gloo)
-        return work(World(number, world_size, number, CPU, group=group))
-
-    with ThreadPoolExecutor(world_size) as threads:
-        return list(threads.map(rank, range(world_size)))
 
 
 @pytest.mark.parametrize("world_size", [1, 3])
@@ -62,3 +43,38 @@ def test_one_process_is_first_and_its_own_company() -> None:
     assert world.broadcast("mine") == "mine"
     assert world.twin(1.0) == world
     assert world.agree(True) and not world.agree(False)  # noqa: PT018
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_each_rank_gets_what_all_have_for_it(world_size: int) -> None:
+    def rank(world: World) -> list[float]:
+        # Rank r has r + c elements for rank c, all of them 10 r + c.
+        sent = [world.rank + other for other in range(world_size)]
+        tensor = torch.cat([torch.full((count,), 10.0 * world.rank + other) for other, count in enumerate(sent)])
+        return world.exchange(tensor, sent, sent).tolist()
+
+    ranks = range(world_size)
+    assert on_gloo(world_size, rank) == [
+        [10.0 * other + mine for other in ranks for _ in range(mine + other)] for mine in ranks
+    ]
+
+
+@pytest.mark.parametrize("source", [0, 2])
+def test_a_tensor_of_one_rank_is_spread_to_all_however_it_lies(source: int) -> None:
+    def rank(world: World) -> list[list[float]]:
+        tensor = torch.full((2, 3), float(world.rank)).t()
+        world.spread(tensor, source)
+        return tensor.tolist()
+
+    assert on_gloo(3, rank) == [[[float(source)] * 2] * 3] * 3
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_what_one_rank_cannot_do_is_refused_by_all_with_one_sentence(world_size: int) -> None:
+    def rank(world: World) -> str:
+        world.refuse("")
+        with pytest.raises(ValueError, match="the disk is gone") as refused:
+            world.refuse("the disk is gone" if world.rank == world_size - 1 else "")
+        return str(refused.value)
+
+    assert on_gloo(world_size, rank) == ["the disk is gone"] * world_size

@@ -1,19 +1,23 @@
-"""Ranks that are threads of this process: a World whose exchanges are real, and cost no process."""
+"""Ranks that are threads of this process: their exchanges are real, over gloo or by hand, and cost no process."""
 
 import copy
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import HashStore
 
 from trainer.world import World
 
 T = TypeVar("T")
 SECONDS = 20.0
+CPU = torch.device("cpu")
 
 
 class Meeting:
@@ -50,8 +54,29 @@ class ThreadWorld(World):
     def broadcast(self, item: T) -> T:
         return self.gather(item)[0]
 
+    def spread(self, tensor: Tensor, source: int) -> None:
+        tensor.copy_(self.gather(tensor)[source])
+
+    def exchange(self, tensor: Tensor, sent: list[int], expected: list[int]) -> Tensor:
+        return torch.cat([parts[self.rank] for parts in self.gather(tensor.split(sent))])
+
     def twin(self, timeout_seconds: float) -> "ThreadWorld":
         return replace(self, meeting=self.meeting.exchange(self.rank, Meeting(self.world_size))[0])
+
+
+def on_gloo(world_size: int, work: Callable[[World], T]) -> list[T]:
+    """Return what the work returns on each rank: threads of this process, whose exchanges go over gloo."""
+    store = HashStore()
+
+    def rank(number: int) -> T:
+        group = dist.ProcessGroup(store, number, world_size)
+        group._set_default_backend(dist.ProcessGroup.BackendType.GLOO)
+        gloo = dist.ProcessGroupGloo(dist.PrefixStore("gloo", store), number, world_size, timedelta(seconds=60))
+        group._register_backend(CPU, dist.ProcessGroup.BackendType.GLOO, gloo)
+        return work(World(number, world_size, number, CPU, group=group))
+
+    with ThreadPoolExecutor(world_size) as threads:
+        return list(threads.map(rank, range(world_size)))
 
 
 def on_ranks(world_size: int, work: Callable[[ThreadWorld], T]) -> list[T]:
