@@ -66,6 +66,13 @@ class Batch:
     each further label: int64 (B,), -1 where there is none. Only what the config asks for is there."""
     index: int = 0
     """Number of the global batch in its order: the key of draws that all its samples share."""
+    lengths_on_host: dict[str, Tensor] = field(default_factory=dict)
+    """The lengths of a batch that is on a device, as they were on the host; empty for one that is on the host."""
+
+    @property
+    def host_lengths(self) -> dict[str, Tensor]:
+        """The lengths where a look at them waits for no device: what they hide decides which kernels are called."""
+        return self.lengths_on_host or self.lengths
 
     @property
     def num_samples(self) -> int:
@@ -81,6 +88,7 @@ class Batch:
             labels=self.labels.to(device, non_blocking=True),
             targets={name: target.to(device, non_blocking=True) for name, target in self.targets.items()},
             weights=self.weights.to(device, non_blocking=True),
+            lengths_on_host={} if torch.device(device).type == "cpu" else self.host_lengths,
         )
 
     def pinned(self) -> "Batch":
@@ -103,6 +111,7 @@ class Batch:
                 self.keys[cut],
                 {name: target[cut] for name, target in self.targets.items()},
                 self.index,
+                {name: length[cut] for name, length in self.lengths_on_host.items()},
             )
             for cut in cuts
         ]

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from model.alignment import ALIGNMENT, FromHeads, ToHeads, widened
 from model.compilation import frugal_inductor
 from model.config_attention import AttentionConfig
 from model.cpu_attention import cpu_attention
@@ -20,6 +21,8 @@ from model.tiled import read_tokens
 from model.token_sources import EPSILON, TokenSource
 
 Gelu = Literal["tanh", "erf"]
+MOST_FLASH_CHANNELS = 256
+"""Of a head, in flash attention."""
 
 
 def attend(
@@ -27,36 +30,44 @@ def attend(
     k_BHMK: Float[Tensor, "B H M K"],
     v_BHMV: Float[Tensor, "B H M V"],
     valid_BM: Bool[Tensor, "B M"] | None = None,
+    scale: float | None = None,
 ) -> Float[Tensor, "B H N V"]:
-    """Return softmax(q kᵀ / sqrt(K)) v over the valid keys; a sample with no valid key gets 0."""
+    """Return softmax(scale q kᵀ) v over the valid keys, by default 1 / sqrt(K); a sample with no valid key gets 0.
+
+    Heads that have zeros after their channels want the scale of the others.
+    """
     if valid_BM is None:
-        return _softmax_attention(q_BHNK, k_BHMK, v_BHMV, None)
+        return _softmax_attention(q_BHNK, k_BHMK, v_BHMV, None, scale)
     some_B = valid_BM.any(dim=1)
     # Without a key softmax is 0/0, and zeroing it afterwards leaves NaN in the gradients: such samples see every key.
     seen_BM = valid_BM | ~some_B[:, None]
-    out: Tensor = _softmax_attention(q_BHNK, k_BHMK, v_BHMV, seen_BM)
+    out: Tensor = _softmax_attention(q_BHNK, k_BHMK, v_BHMV, seen_BM, scale)
     return out * some_B[:, None, None, None]
 
 
-def _softmax_attention(q: Tensor, k: Tensor, v: Tensor, valid_BM: Tensor | None) -> Tensor:
+def _softmax_attention(q: Tensor, k: Tensor, v: Tensor, valid_BM: Tensor | None, scale: float | None) -> Tensor:
     width, value_width = q.shape[-1], v.shape[-1]
+    scale = scale or width**-0.5
     if q.device.type == "cpu" and (width != value_width or q.dtype in (torch.bfloat16, torch.float16)):
-        return cpu_attention(q, k, v, valid_BM)
+        return cpu_attention(q, k, v, valid_BM, scale)
     mask = None if valid_BM is None else valid_BM[:, None, None, :]
     if q.device.type != "cpu":
-        q, k, v = padded_heads(q, k, v)
-    out: Tensor = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=width**-0.5)
-    return out[..., :value_width]
+        # With a mask, and of wider heads, what runs is not flash attention, and takes keys and values of two widths.
+        one_width = mask is None and max(width, value_width) <= MOST_FLASH_CHANNELS
+        q, k, v = padded_heads(q, k, v, one_width=one_width)
+    out: Tensor = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+    return out if out.shape[-1] == value_width else out[..., :value_width]
 
 
-def padded_heads(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return heads of the widths that fused kernels take: one for all three, a multiple of 8 (261 becomes 264).
+def padded_heads(q: Tensor, k: Tensor, v: Tensor, *, one_width: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+    """Return heads of the widths that fused kernels take, multiples of 8, or one for all three; as they are if so.
 
     Zeros change no score and add no value; the scale stays that of the true width.
     """
-    common = -(-max(q.shape[-1], v.shape[-1]) // 8) * 8
-    q, k, v = (functional.pad(part, (0, common - part.shape[-1])) for part in (q, k, v))
-    return q, k, v
+    qk_width, value_width = (-(-part.shape[-1] // ALIGNMENT) * ALIGNMENT for part in (q, v))
+    if one_width:
+        qk_width = value_width = max(qk_width, value_width)
+    return widened(q, qk_width), widened(k, qk_width), widened(v, value_width)
 
 
 def normalised(tokens: Float[Tensor, "*S C"]) -> Float[Tensor, "*S C"]:
@@ -67,9 +78,9 @@ def normalised(tokens: Float[Tensor, "*S C"]) -> Float[Tensor, "*S C"]:
 def in_autocast(tokens: Float[Tensor, "*S C"]) -> Float[Tensor, "*S C"]:
     """Return the tokens in the precision in which autocast would multiply them, if it is on."""
     device = tokens.device.type
-    if tokens.dtype != torch.float32 or not torch.is_autocast_enabled(device):
+    if tokens.dtype != torch.float32 or not torch.amp.is_autocast_available(device):
         return tokens
-    return tokens.to(torch.get_autocast_dtype(device))
+    return tokens.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else tokens
 
 
 class Attention(nn.Module):
@@ -79,10 +90,11 @@ class Attention(nn.Module):
         super().__init__()
         qk_width, value_width = config.widths(default_width)
         self.num_heads = config.num_heads
-        self.query = Linear(query_width, qk_width)
-        self.key = Linear(token_width, qk_width)
-        self.value = Linear(token_width, value_width)
-        self.output = Linear(value_width, query_width)
+        self.scale = (qk_width // config.num_heads) ** -0.5
+        self.query = ToHeads(query_width, qk_width, config.num_heads)
+        self.key = ToHeads(token_width, qk_width, config.num_heads)
+        self.value = ToHeads(token_width, value_width, config.num_heads)
+        self.output = FromHeads(value_width, query_width, config.num_heads)
 
     def heads(self, values: Float[Tensor, "B S C"]) -> Float[Tensor, "B H S c"]:
         """Split the channels into heads, contiguous groups of them."""
@@ -123,7 +135,7 @@ class SelfAttend(nn.Module):
         """Return the latents after one layer."""
         attention, normed = self.attention, self.norm_attention(latents_BND)
         q, k, v = (attention.heads(linear(normed)) for linear in (attention.query, attention.key, attention.value))
-        latents_BND = latents_BND + attention.answer(attend(q, k, v))
+        latents_BND = latents_BND + attention.answer(attend(q, k, v, scale=attention.scale))
         out: Tensor = latents_BND + self.mlp(self.norm_mlp(latents_BND))
         return out
 
@@ -150,14 +162,18 @@ class CrossAttend(nn.Module):
         self.compile(backend=frugal_inductor)
         self.absorbed = torch.compile(self.absorbed, backend=frugal_inductor)  # type: ignore[method-assign]  # as Module.compile does
 
-    def keys_values(self, normalised_BMC: Float[Tensor, "B M C"]) -> tuple[Tensor, Tensor]:
-        """Return keys and values of normalised tokens; layers that are shared need them once."""
+    def keys_values(self, normalised_BMC: Float[Tensor, "B M _"]) -> tuple[Tensor, Tensor]:
+        """Return keys and values of normalised tokens; layers that are shared need them once.
+
+        The tokens may have zeros after their channels.
+        """
         attention, norm = self.attention, self.norm_tokens
         # The norm's scale and offset move into the projections, and both are one product: one pass over the tokens.
-        weight = torch.cat([attention.key.weight, attention.value.weight])
-        bias = torch.cat([attention.key.bias, attention.value.bias]) + weight @ norm.bias
-        both = functional.linear(normalised_BMC, weight * norm.weight, bias)
-        keys, values = both.tensor_split([attention.key.out_features], dim=-1)
+        weights, biases = zip(attention.key.aligned_rows(), attention.value.aligned_rows(), strict=True)
+        weight = torch.cat(weights)
+        bias = torch.cat(biases) + weight @ norm.bias
+        both = functional.linear(normalised_BMC, widened(weight * norm.weight, normalised_BMC.shape[-1]), bias)
+        keys, values = both.tensor_split([len(weights[0])], dim=-1)
         return attention.heads(keys), attention.heads(values)
 
     def absorbed(
@@ -174,10 +190,12 @@ class CrossAttend(nn.Module):
         """
         attention, norm = self.attention, self.norm_tokens
         q_BNF = attention.query(self.norm_query(queries_BND)) * attention.key.out_features**-0.5
-        asked_BNC = (q_BNF @ attention.key.weight) * norm.weight
+        key_weight, _ = attention.key.aligned_rows()
+        scale_C, offset_C = (widened(part, source.num_channels) for part in (norm.weight, norm.bias))
+        asked_BNC = (q_BNF @ widened(key_weight, source.num_channels)) * scale_C
         mixed_BNC = read_tokens(asked_BNC.expand(source.num_samples, -1, -1), source, valid_BM, values_BMC)
         # The keys' bias is among those numbers: its gradient is 0, not absent.
-        heads_BNV = attention.value(mixed_BNC * norm.weight + norm.bias) + 0 * attention.key.bias.sum()
+        heads_BNV = attention.value(mixed_BNC * scale_C + offset_C) + 0 * attention.key.bias.sum()
         if valid_BM is not None:
             heads_BNV = heads_BNV * valid_BM.any(dim=1)[:, None, None]
         return self._after(queries_BND, attention.output(heads_BNV))
@@ -195,7 +213,8 @@ class CrossAttend(nn.Module):
         Queries that do not ask read 0, as those without a valid token do.
         """
         q_BHNK = self.attention.heads(self.attention.query(self.norm_query(queries_BND)))
-        heads = attend(q_BHNK.expand(k_BHMK.shape[0], -1, -1, -1), k_BHMK, v_BHMV, valid_BM)
+        q_BHNK = q_BHNK.expand(k_BHMK.shape[0], -1, -1, -1)
+        heads = attend(q_BHNK, k_BHMK, v_BHMV, valid_BM, self.attention.scale)
         if asking_BN is not None:
             heads = heads * asking_BN[:, None, :, None]
         return self._after(queries_BND, self.attention.answer(heads))

@@ -24,16 +24,18 @@ def cpu_attention(
     k: Float[Tensor, "B H M K"],
     v: Float[Tensor, "B H M V"],
     valid_BM: Bool[Tensor, "B M"] | None,
+    scale: float | None = None,
 ) -> Float[Tensor, "B H N V"]:
-    """Return softmax(q kᵀ / sqrt(K)) v over the valid keys, of which every sample has one."""
+    """Return softmax(scale q kᵀ) v, by default 1 / sqrt(K), over the valid keys, of which every sample has one."""
+    scale = scale or q.shape[-1] ** -0.5
     if torch.compiler.is_compiling() or torch.compiler.is_exporting():
         # A compiler cannot look into the tiles; it fuses what is around the products, and computes again what is cheap.
-        scores = torch.matmul((q * q.shape[-1] ** -0.5).contiguous(), k.contiguous().mT)
+        scores = torch.matmul((q * scale).contiguous(), k.contiguous().mT)
         seen = scores if valid_BM is None else scores.masked_fill(~valid_BM[:, None, None, :], -torch.inf)
         return torch.matmul(seen.softmax(dim=-1), v.contiguous())
     num_samples, num_heads = q.shape[:2]
     hidden = None if valid_BM is None else ~valid_BM.repeat_interleave(num_heads, dim=0)[:, None]
-    scaled, keys, values = (part.flatten(0, 1) for part in (q * q.shape[-1] ** -0.5, k, v))
+    scaled, keys, values = (part.flatten(0, 1) for part in (q * scale, k, v))
     out: Tensor = _Attention.apply(scaled, keys, values, hidden)  # type: ignore[no-untyped-call]
     return out.view(num_samples, num_heads, *out.shape[1:])
 

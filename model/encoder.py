@@ -5,6 +5,7 @@ from collections.abc import Callable
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from model.alignment import aligned
 from model.attention import CrossAttend, SelfAttend, in_autocast, normalised
 from model.compilation import frugal_inductor
 from model.config import PerceiverConfig
@@ -71,7 +72,7 @@ class Encoder(nn.Module):
 
     def _plain_read(self, tokens: Tokens) -> Read:
         """What cross-attends that share their weights share is computed once: the norm, the keys and the values."""
-        normalised_BMC = normalised(tokens.values)
+        normalised_BMC = aligned(normalised(tokens.values))
         keys_values: dict[int, tuple[Tensor, Tensor]] = {}
 
         def read(index: int, latents_BND: Tensor) -> Tensor:
@@ -89,7 +90,7 @@ class Encoder(nn.Module):
         if isinstance(tokens.parts, GridTokens):
             values, source = None, SeparableTokens(tokens.parts)
         else:
-            values = in_autocast(normalised(tokens.parts))
+            values = in_autocast(aligned(normalised(tokens.parts)))
             source = DenseTokens(values)
 
         def read(index: int, latents_BND: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ B samples, M tokens of all modalities, C channels of the joined tokens
 
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -31,6 +32,8 @@ class Tokens:
     """Which tokens are there; None means all."""
     spans: dict[str, tuple[int, int]]
     """First token of each modality, and the one after its last."""
+    whole: frozenset[str] = frozenset()
+    """The modalities that are known to lack no token in any sample."""
 
     @property
     def values(self) -> Float[Tensor, "B M C"]:
@@ -38,21 +41,30 @@ class Tokens:
         return self.parts.whole() if isinstance(self.parts, GridTokens) else self.parts
 
     def valid_of(self, name: str) -> Bool[Tensor, "B m"] | None:
-        """Return which tokens of a modality are there."""
-        return None if self.valid is None else self.valid[:, slice(*self.spans[name])]
+        """Return which tokens of a modality are there; None means all."""
+        return None if self.valid is None or name in self.whole else self.valid[:, slice(*self.spans[name])]
 
 
 def valid_tokens(config: AnyInput, num_tokens: int, lengths_B: Int[Tensor, " B"]) -> Bool[Tensor, "B M"]:
     """Return which tokens of a modality hold at least one of the first `lengths` entries along its first axis."""
-    tokens_per_row = config.num_tokens // config.grid[0]
-    starts = torch.arange(num_tokens, device=lengths_B.device) // tokens_per_row * config.entries_per_row
+    starts: Tensor = _first_entry(config, torch.arange(num_tokens, device=lengths_B.device))
     return starts < lengths_B[:, None]
 
 
-def known_valid(valid_BM: Bool[Tensor, "B M"]) -> Bool[Tensor, "B M"] | None:
-    """Return None for a mask that hides nothing, if looking costs nothing: attention without a mask is faster."""
-    tracing = torch.compiler.is_compiling() or torch.compiler.is_exporting()
-    return None if valid_BM.device.type == "cpu" and not tracing and valid_BM.all() else valid_BM
+def hides_nothing(config: AnyInput, num_tokens: int, lengths_B: Int[Tensor, " B"]) -> bool:
+    """Return whether all tokens of all samples are valid, where it is known without waiting for a device.
+
+    Attention without a mask is faster, and on a CPU equal to the bit. While a network is traced its lengths are not
+    yet known.
+    """
+    if lengths_B.device.type != "cpu" or torch.compiler.is_compiling() or torch.compiler.is_exporting():
+        return False
+    return not lengths_B.numel() or bool(_first_entry(config, num_tokens - 1) < lengths_B.min())
+
+
+def _first_entry(config: AnyInput, token: Any) -> Any:  # noqa: ANN401  # a number or an array of them
+    """The first entry, along its modality's first axis, that a token holds."""
+    return token // (config.num_tokens // config.grid[0]) * config.entries_per_row
 
 
 class Paddings(ByName):
@@ -107,18 +119,28 @@ class Inputs(nn.Module):
     ) -> Tokens:
         """Return the tokens of all modalities.
 
-        `lengths` counts the valid entries of each along its first axis; `hidden` (B, M of the modality) says which
+        `lengths` counts the valid entries of each along its first axis, best on the host: then a mask is made only
+        where it hides something. `hidden` (B, M of the modality) says which
         tokens give way to their modality's mask token.
         """
         parts, counts = self._parts(inputs, hidden, dtype)
         spans = dict(zip(self.modalities, pairwise(accumulate(counts, initial=0)), strict=True))
         if lengths is None:
             return Tokens(parts, None, spans)
+        whole = frozenset(
+            name
+            for (name, modality), count in zip(self.modalities.items(), counts, strict=True)
+            if hides_nothing(modality, count, lengths[name])
+        )
+        return Tokens(parts, None if len(whole) == len(spans) else self._valid(counts, lengths, inputs), spans, whole)
+
+    def _valid(self, counts: list[int], lengths: dict[str, Tensor], inputs: dict[str, Tensor]) -> Tensor:
+        """Which tokens are valid, where the inputs are."""
         valid = [
-            valid_tokens(modality, count, lengths[name])
+            valid_tokens(modality, count, lengths[name].to(inputs[name].device, non_blocking=True))
             for (name, modality), count in zip(self.modalities.items(), counts, strict=True)
         ]
-        return Tokens(parts, known_valid(torch.cat(valid, dim=1)), spans)
+        return valid[0] if len(valid) == 1 else torch.cat(valid, dim=1)
 
     def _parts(
         self, inputs: dict[str, Tensor], hidden: dict[str, Tensor] | None, dtype: torch.dtype

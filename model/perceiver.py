@@ -44,7 +44,8 @@ class Perceiver(nn.Module):
         "video": values (B, *shape, channels).
 
         `inputs` holds every modality of the config, as the loader delivers it; `lengths` how many entries along each
-        modality's first axis are valid, 0 where a sample lacks it, and may be left out if all are there. `hidden` says
+        modality's first axis are valid, 0 where a sample lacks it, and may be left out if all are there. Lengths that
+        stay on the host, wherever the inputs are, cost attention a mask only where they hide something. `hidden` says
         which tokens of a modality give way to its mask token. `points` asks for some cells of a grid only (training);
         `chunk` decodes that many queries at a time (large outputs at test), the latents being encoded once.
         Raises ValueError for inputs that are not what the config declares.

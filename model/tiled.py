@@ -8,6 +8,7 @@ the one before it was: fresh arrays come from the operating system page by page,
 """
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from importlib.util import find_spec
 from math import e, log2, prod
@@ -43,7 +44,7 @@ def read_tokens(
         # Without a token softmax is 0/0, which no later product with 0 mends.
         valid_BM = valid_BM | ~valid_BM.any(dim=1, keepdim=True)
     # Autocast would round scores in the forward pass alone: what the tokens are held in decides for both passes.
-    with torch.autocast(queries_BNC.device.type, enabled=False):
+    with _without_autocast(queries_BNC.device.type):
         if isinstance(source, SeparableTokens) and _has_kernel(queries_BNC.device, source.dtype):
             from model.grid_read import read_grid
 
@@ -52,6 +53,10 @@ def read_tokens(
             queries_BNC = queries_BNC.to(source.dtype)
         out: Tensor = _Read.apply(queries_BNC, values_BMC, source, valid_BM)  # type: ignore[no-untyped-call]
     return out
+
+
+def _without_autocast(device: str) -> AbstractContextManager[object]:
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 @cache

@@ -24,6 +24,8 @@ class TokenSource(ABC):
 
     num_samples: int
     num_tokens: int
+    num_channels: int
+    """Of a token, and of the vectors; zeros that come after its own are among them."""
     row: int
     """A tile holds a multiple of this many tokens."""
     dtype: torch.dtype
@@ -59,7 +61,7 @@ class DenseTokens(TokenSource):
 
     def __init__(self, values_BMC: Float[Tensor, "B M C"]) -> None:
         self.values_BMC = values_BMC.detach()
-        self.num_samples, self.num_tokens = values_BMC.shape[:2]
+        self.num_samples, self.num_tokens, self.num_channels = values_BMC.shape
         self.dtype = values_BMC.dtype
 
     def prepared(self, vectors: Float[Tensor, "b N C"]) -> tuple[Tensor, ...]:
@@ -116,7 +118,7 @@ class SeparableTokens(TokenSource):
         self.shape = tuple(table.shape[0] for table in self.tables)
         self.num_samples, self.num_tokens = content_BMc.shape[:2]
         self.row = prod(self.shape[1:])
-        width = content_BMc.shape[2] + self.tables[0].shape[1]
+        self.num_channels = width = content_BMc.shape[2] + self.tables[0].shape[1]
         mean_BM = (content_BMc.sum(dim=-1) + self._along_axes([table.sum(dim=-1) for table in self.tables])) / width
         squares = content_BMc.square().sum(dim=-1) + self._along_axes([t.square().sum(dim=-1) for t in self.tables])
         self.inverse_BM = (squares / width - mean_BM.square() + EPSILON).rsqrt()

@@ -50,7 +50,7 @@ def attention_maps(network: Perceiver, inputs: dict[str, Tensor], lengths: dict[
     def note_shares(layer: CrossAttend, arguments: tuple[Tensor, Tensor, Tensor, Tensor | None], _: Tensor) -> None:
         queries, keys, _values, valid = arguments
         asked = layer.attention.heads(layer.attention.query(layer.norm_query(queries)))
-        scores = asked @ keys.mT * asked.shape[-1] ** -0.5
+        scores = asked @ keys.mT * layer.attention.scale
         if valid is not None:
             scores = scores.masked_fill(~valid[:, None, None, :], -torch.inf)
         # A sample without a valid token looks nowhere.

@@ -88,7 +88,7 @@ class Engine:
         counts = {task: torch.where(count == 0, 1.0, count) for task, count in counts.items()}
         own = self._deepspeed.module
         if isinstance(own, Perceiver):
-            own.observe(batch.arrays, batch.lengths, self._world.sum)
+            own.observe(batch.arrays, batch.host_lengths, self._world.sum)
         parts = self._backward(batch.micro_batches(self.num_micro_batches), counts, by_modality=is_logged)
         group_norms = self._group_norms() if is_logged else {}
         norm, is_finite = self._update()

@@ -66,8 +66,8 @@ def evaluate(
             here = batch.to(world.device)
             real = torch.tensor([key != "" for key in batch.keys], device=world.device)
             for shown in (ALL, *alone):
-                lengths = here.lengths if shown == ALL else _alone(here.lengths, shown)
-                judged = real if shown == ALL else real & (lengths[shown] > 0)
+                lengths = here.host_lengths if shown == ALL else _alone(here.host_lengths, shown)
+                judged = real if shown == ALL else real & (here.lengths[shown] > 0)
                 answers = _answered(network, here, lengths, **objective.asks(here, every=True), **chunk)
                 for score in scores:
                     if shown == ALL or score.by_modality:
@@ -124,7 +124,7 @@ def _answers(network: nn.Module, batch: Batch, **asks: object) -> dict[str, Tens
     was_training = network.training
     network.eval()
     with torch.no_grad():
-        answered: dict[str, Tensor] = network(batch.arrays, batch.lengths, **asks)
+        answered: dict[str, Tensor] = network(batch.arrays, batch.host_lengths, **asks)
     network.train(was_training)
     return answered
 

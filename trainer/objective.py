@@ -31,7 +31,7 @@ class Objective:
 
         `by_modality` adds "task/modality", to look at alone: over the samples that have the modality.
         """
-        answers = network(batch.arrays, batch.lengths, **self.asks(batch))
+        answers = network(batch.arrays, batch.host_lengths, **self.asks(batch))
         sums = {name: task.sum(answers[name], batch) for name, task in self.tasks.items()}
         parts = self._by_modality(batch) if by_modality else ()
         with torch.no_grad():
