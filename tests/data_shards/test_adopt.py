@@ -238,14 +238,14 @@ def test_an_index_folder_leaves_the_tars_and_all_beside_them_alone(tmp_path: Pat
         index.write_text("v1.2 8\n")
     (tmp_path / "in/manifest.json").unlink()
     before = {path: path.read_bytes() for path in (tmp_path / "in").rglob("*") if path.is_file()}
-    adopted = adopt.index(tmp_path / "in", index_folder=tmp_path / "out")
+    adopted = adopt.index(tmp_path / "in", index_folder=tmp_path / "new/out")
     assert {path: path.read_bytes() for path in (tmp_path / "in").rglob("*") if path.is_file()} == before
-    assert {path.name for path in (tmp_path / "out").rglob("*.*")} == {"manifest.json", "000000.idx"}
+    assert {path.name for path in (tmp_path / "new/out").rglob("*.*")} == {"manifest.json", "000000.idx"}
     assert adopted.splits == expected.splits
-    report = verify_first(tmp_path / "out", adopted)
+    report = verify_first(tmp_path / "new/out", adopted)
     assert (report.samples, report.bad) == (3, [])
-    (tmp_path / "out/train/000000.idx").unlink()
-    config = DataConfig(str(tmp_path / "out"), text=TextConfig(12), lanes=1, window=4)
+    (tmp_path / "new/out/train/000000.idx").unlink()
+    config = DataConfig(str(tmp_path / "new/out"), text=TextConfig(12), lanes=1, window=4)
     with opening.train_loader(config, seed=0, global_batch=3) as loader:
         assert sorted(loader(0).keys) == ["tr000_0000", "tr000_0001", "tr000_0002"]
 

@@ -1,6 +1,7 @@
 """Mixing: counts follow the weights at every step, ranks share the batch, each dataset keeps its own epochs."""
 
 from collections import Counter
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -40,6 +41,12 @@ def test_counts_follow_the_weights_at_every_step(weights: list[float], num_slots
     check_counts(schedule.counts(num_slots), weights, num_slots)
     before, after = schedule.counts(num_slots), schedule.counts(num_slots + 1)
     assert sorted(np.subtract(after, before).tolist()) == [0] * (len(weights) - 1) + [1]
+
+
+@given(st.integers(1, 1000), st.integers(1, 1000), st.integers(0, 10_000))
+def test_the_counts_of_two_datasets_are_the_nearest_ones(first: int, second: int, num_slots: int) -> None:
+    count, _ = Schedule([first, second]).counts(num_slots)
+    assert abs(count - Fraction(num_slots * first, first + second)) <= Fraction(1, 2)
 
 
 def test_planted_fault_a_random_schedule_strays() -> None:

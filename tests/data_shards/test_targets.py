@@ -14,6 +14,7 @@ from PIL import Image
 from data_shards.batch import Batch
 from data_shards.build import build_table
 from data_shards.config import DataConfig, ImageConfig, TextConfig
+from data_shards.dataset import classes_of_labels
 from data_shards.open import eval_loader, train_loader
 from data_shards.rows import Literal, Row
 from data_shards.storage_config import DatasetConfig
@@ -149,6 +150,12 @@ def test_a_label_that_is_not_there_is_refused(tmp_path: Path) -> None:
     config = DataConfig(image=ImageConfig(4, 4), labels=("colour",))
     with pytest.raises(ValueError, match=r"has no label 'colour' \(further labels: parity, third\); take it out of"):
         first_batch(named_labels(tmp_path), config)
+
+
+def test_the_labels_that_are_there_are_listed_in_order() -> None:
+    there = dict.fromkeys("qwertyuiop", ("a", "b"))
+    with pytest.raises(ValueError, match=r"\(further labels: e, i, o, p, q, r, t, u, w, y\)"):
+        classes_of_labels(["colour"], {"place": there})
 
 
 def test_datasets_must_name_the_same_classes_of_a_label(tmp_path: Path) -> None:

@@ -61,6 +61,12 @@ def faults(source: bytes) -> list[Fault]:
     return sorted(found, key=lambda fault: (fault.start, fault.stop, fault.text))
 
 
+def runs_at_import(source: bytes, line: int) -> bool:
+    """Return whether a line stands outside of all functions: whoever loads the module runs it."""
+    functions = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef))
+    return not any(node.body[0].lineno <= line <= (node.end_lineno or 0) for node in functions)
+
+
 class _Places:
     """The place of a node in the text."""
 

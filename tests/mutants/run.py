@@ -27,7 +27,7 @@ from types import ModuleType
 
 import coverage
 import pytest
-from edits import Fault, faults
+from edits import Fault, faults, runs_at_import
 
 PACKAGES = ("data_shards", "model", "trainer", "launch")
 REPOSITORY = Path(__file__).parents[2]
@@ -51,10 +51,14 @@ class Reach:
     seconds: dict[str, float]
     """By test id."""
 
-    def tests(self, file: str, line: int) -> list[str]:
-        """Return the tests that reach a line, else those that reach its file: what runs at import is reached by all."""
+    def tests(self, file: str, line: int, *, is_at_import: bool) -> list[str]:
+        """Return the tests that reach a line, nearest and quickest first.
+
+        What runs at import is seen only in the test that imports it first; it is every test of the file that uses it.
+        """
         by_line = self.lines.get(file, {})
-        found = set(by_line.get(str(line), ())) or {test for tests in by_line.values() for test in tests}
+        here = set(by_line.get(str(line), ()))
+        found = {test for tests in by_line.values() for test in tests} if is_at_import or not here else here
         return sorted(found, key=lambda test: (not _mirrors(test, file), self.seconds.get(test, 0.0)))
 
 
@@ -250,7 +254,8 @@ class Trial:
         self._path = clone / mutant.file
         self._source = self._path.read_bytes()
         self._path.write_bytes(mutant.fault.planted(self._source))
-        tests = reach.tests(mutant.file, mutant.fault.line)
+        is_at_import = runs_at_import(self._source, mutant.fault.line)
+        tests = reach.tests(mutant.file, mutant.fault.line, is_at_import=is_at_import)
         # Many tests take long without a fault, too; only far longer than that is a test that does not end.
         usual = sum(reach.seconds.get(test, 0.0) for test in tests)
         self.child = Child(lambda: _notices(tests) if tests else NOT_REACHED, clone, seconds + 3 * usual)

@@ -1,7 +1,7 @@
 """What faults are planted, and where none are."""
 
 import pytest
-from edits import faults
+from edits import faults, runs_at_import
 
 
 def planted(source: str) -> list[str]:
@@ -63,3 +63,19 @@ def test_every_fault_has_its_line() -> None:
         (4, "without e="),
         (4, "constant"),
     }
+
+
+def test_what_stands_outside_of_functions_runs_at_import() -> None:
+    source = b"""LIMIT = 1
+class A:
+    width: int = 2
+    def f(
+        self, depth=3
+    ):
+        self.depth = depth
+        def inner():
+            return 4
+        return 5
+A()
+"""
+    assert [line for line in range(1, 12) if runs_at_import(source, line)] == [1, 2, 3, 4, 5, 6, 11]

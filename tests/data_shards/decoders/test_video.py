@@ -11,6 +11,7 @@ from av.stream import Disposition
 
 from data_shards import decode
 from data_shards.decoders import video as decoder
+from data_shards.decoders.mp4 import refuse_bomb
 from data_shards.decoders.video import shape, video
 
 
@@ -180,6 +181,22 @@ def test_a_clip_is_checked_without_keeping_its_frames(monkeypatch: pytest.Monkey
     assert decode.check("video", data) == (12, 32, 48, 3)
     with pytest.raises(ValueError, match="clip of more than 10000 decoded bytes"):
         video(data)
+
+
+def test_a_clip_of_too_many_coded_bytes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encode(CLIP)
+    monkeypatch.setattr(decoder, "MAX_CLIP_BYTES", 100)
+    with pytest.raises(ValueError, match="clip of more than 100 coded bytes"):
+        decode.check("video", data)
+
+
+def test_what_stands_behind_an_empty_box_is_looked_at() -> None:
+    empty, claim = b"\0\0\0\x08free", b"\0\0\0\x18stsz" + b"\0" * 8 + b"\xff\xff\0\0" + b"\0" * 4
+    box = b"\0\0\0\x10mdat" + b"\0" * 8
+    with pytest.raises(ValueError, match=r"claims .*4294901760"):
+        refuse_bomb(io.BytesIO(empty + box + claim))
+    # What claims much within coded samples claims nothing.
+    refuse_bomb(io.BytesIO(empty + b"\0\0\0\x20mdat" + claim))
 
 
 @pytest.mark.parametrize("name", [b"stsz", b"stts", b"elst"])

@@ -1,0 +1,59 @@
+"""The defaults of the data's configuration."""
+
+import dataclasses
+from typing import Any
+
+from data_shards.config import DataConfig
+from data_shards.storage_config import DatasetConfig, RemoteConfig
+from data_shards.transform_config import (
+    ColourConfig,
+    CropConfig,
+    LogMelConfig,
+    MaskingConfig,
+    MixConfig,
+    RandAugmentConfig,
+    SpecAugmentConfig,
+)
+
+
+def test_what_a_config_leaves_out_keeps_its_meaning() -> None:
+    """A run's file names what it changes: another default would be other data."""
+    remote = {
+        "cache_folder": "",
+        "cache_mib": 65_536,
+        "timeout_seconds": 30.0,
+        "deadline_seconds": 900.0,
+        "fetch_ahead_batches": 64,
+    }
+    modalities = dict.fromkeys(("image", "audio", "video", "flow", "points", "text"))
+    expected: dict[Any, dict[str, Any]] = {
+        CropConfig: {"min_area": 0.08, "max_area": 1.0, "max_stretch": 4 / 3, "attempts": 10},
+        RandAugmentConfig: {"num_layers": 4, "magnitude": 5.0},
+        ColourConfig: dict.fromkeys(("brightness", "contrast", "saturation"), 0.4),
+        SpecAugmentConfig: {"num_time_masks": 2, "max_time_frames": 20, "num_bin_masks": 2, "max_bins": 8},
+        LogMelConfig: {"num_bins": 40, "window_seconds": 0.025, "hop_seconds": 0.01},
+        MaskingConfig: {"probability": 0.15},
+        MixConfig: {"mixup_alpha": 0.2, "cutmix_alpha": 1.0, "cutmix_probability": 0.5},
+        RemoteConfig: remote,
+        DatasetConfig: {"shards": "", "weight": 1.0, "modalities": ()},
+        DataConfig: {
+            **modalities,
+            "shards": "",
+            "eval_split": "",
+            "modality_dropout": {},
+            "require": (),
+            "multi_label": False,
+            "labels": (),
+            "mix": None,
+            "datasets": {},
+            "remote": remote,
+            "max_bad_rate": 0.001,
+            "lanes": 8,
+            "window": 1024,
+            "num_threads": 2,
+            "num_processes": 0,
+            "prefetch_batches": 4,
+            "prefetch_mib": 1024,
+        },
+    }
+    assert {config: dataclasses.asdict(config()) for config in expected} == expected
