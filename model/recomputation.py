@@ -5,7 +5,8 @@ All by non-reentrant checkpointing, which alone is exact at every ZeRO stage whe
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from functools import partial
+from functools import cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,14 +18,10 @@ Layer = Callable[..., Tensor]
 Run = Callable[..., Tensor]
 
 # Matrix products and fused attention: dear to compute again; the element-wise work between them is not.
-_PRODUCTS = (
-    torch.ops.aten.mm.default,
-    torch.ops.aten.addmm.default,
-    torch.ops.aten.bmm.default,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
-    torch.ops.aten._scaled_dot_product_flash_attention.default,
-    torch.ops.aten._scaled_dot_product_efficient_attention.default,
-)
+_PRODUCTS = frozenset({"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::_addmm_activation"})
+_ATTENTION = frozenset({"aten::_flash_attention_forward", "aten::_efficient_attention_forward", "flex_attention"})
+# What scaled_dot_product_attention becomes, by device, shapes and version of PyTorch: flash, efficient, cudnn, ...
+_SCALED_DOT_PRODUCT = "aten::_scaled_dot_product_"
 
 
 def run_block(policy: ActivationCheckpointing) -> Run:
@@ -76,4 +73,15 @@ def offloaded(layer: Layer, *inputs: object) -> Tensor:
 
 
 def _keep_products(_context: object, operation: object, *_inputs: object, **_options: object) -> CheckpointPolicy:
-    return CheckpointPolicy.MUST_SAVE if operation in _PRODUCTS else CheckpointPolicy.PREFER_RECOMPUTE
+    return CheckpointPolicy.MUST_SAVE if is_dear(operation) else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+@cache
+def is_dear(operation: Any) -> bool:  # noqa: ANN401  # PyTorch's operations have no common type
+    """Return whether an operation is a matrix product or an attention, whose result `selective` keeps.
+
+    One that writes where it is told is neither: its result may be written over before it is needed.
+    """
+    name = operation.name()
+    is_attention = name.startswith(_SCALED_DOT_PRODUCT) and "backward" not in name
+    return name in _PRODUCTS or name in _ATTENTION or is_attention

@@ -1,14 +1,17 @@
 """Every policy gives the gradients of keeping everything, to the bit, with shared weights; compiling, to 1e-5."""
 
 import dataclasses
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from model.config import ActivationCheckpointing, PerceiverConfig
 from model.config_attention import AttentionConfig
@@ -18,6 +21,7 @@ from model.config_outputs import LabelOutput, OutputsConfig
 from model.config_pixels import ImageInput
 from model.losses import cross_entropy_sum
 from model.perceiver import Perceiver
+from model.recomputation import is_dear, selective
 
 FEW = PositionsConfig(num_bands=3)
 IMAGE = ImageInput(height=6, width=4, positions=FEW)
@@ -61,6 +65,70 @@ def test_gradients_are_equal_to_the_bit(
     found = gradients(dataclasses.replace(config, activation_checkpointing=policy, checkpoint_every=every))
     assert found.keys() == expected.keys() == {name for name, _ in Perceiver(config, seed=0).named_parameters()}
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+FORWARD = [
+    name
+    for name in torch._C._dispatch_get_all_op_names()
+    if re.fullmatch(r"aten::(_scaled_dot_product_\w+|_(flash|efficient)_attention_forward)", name)
+    and "backward" not in name
+]
+
+
+@pytest.mark.parametrize("name", [*FORWARD, "aten::mm", "aten::addmm", "aten::bmm"])
+def test_selective_keeps_every_attention_and_product_that_pytorch_has(name: str) -> None:
+    packet = getattr(torch.ops.aten, name.removeprefix("aten::"))
+    assert is_dear(packet.default)
+
+
+def test_selective_keeps_attention_that_is_compiled_from_a_function_of_scores() -> None:
+    from torch.nn.attention.flex_attention import flex_attention as _  # noqa: F401  # registers the operation
+
+    assert is_dear(torch.ops.higher_order.flex_attention)
+
+
+@pytest.mark.parametrize(
+    "operation", ["native_layer_norm", "gelu", "_to_copy", "_scaled_dot_product_cudnn_attention_backward"]
+)
+def test_selective_computes_the_rest_again(operation: str) -> None:
+    packet = getattr(torch.ops.aten, operation)
+    assert not is_dear(getattr(packet, packet.overloads()[0]))
+    # What is written to an array of tiles is overwritten by the next.
+    assert not is_dear(torch.ops.aten.bmm.out)
+
+
+class Counter(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+
+    def __torch_dispatch__(
+        self,
+        func: torch._ops.OpOverload,
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> object:
+        self.calls.append(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+ATTENTION: dict[str, Callable[[Tensor], Tensor]] = {
+    "cudnn": lambda q: torch.ops.aten._scaled_dot_product_cudnn_attention(q, q, q, None, True)[0],
+    "efficient": lambda q: torch.ops.aten._scaled_dot_product_efficient_attention(q, q, q, None, True)[0],
+    "flash": lambda q: torch.ops.aten._scaled_dot_product_flash_attention(q, q, q)[0],
+}
+
+
+@pytest.mark.parametrize("kernel", ATTENTION)
+def test_selective_runs_an_attention_of_a_gpu_once(kernel: str) -> None:
+    # Tensors of shapes without numbers: the kernels themselves want a GPU.
+    q = torch.empty(2, 2, 16, 8, device="meta", dtype=torch.bfloat16, requires_grad=True)
+    with Counter() as counter:
+        selective(lambda value: ATTENTION[kernel](value.tanh()).exp(), q).sum().backward()
+    calls = counter.calls
+    assert calls.count(f"aten::_scaled_dot_product_{kernel}_attention") == 1
+    assert calls.count("aten::tanh") == 2
 
 
 def kept_bytes(config: PerceiverConfig) -> int:
