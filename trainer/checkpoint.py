@@ -19,14 +19,14 @@ from torch import Tensor
 
 from data_shards import durable
 from data_shards.history import entry
-from trainer import checkpoint_folder, checkpoint_names
+from trainer import checkpoint_folder, checkpoint_names, checkpoint_read
 from trainer.checkpoint_choice import NEWEST, first_readable
 from trainer.checkpoint_folder import Manifest
 from trainer.config import CheckpointConfig
 from trainer.engine import Engine
 from trainer.retention import kept
 from trainer.run_state import PassedOver, RunState
-from trainer.tensor_file import FileRecord, TensorFile, write
+from trainer.tensor_file import FileRecord, write
 from trainer.world import World
 
 _RETRY_SECONDS = 60.0
@@ -129,8 +129,8 @@ class Store:
         return reports
 
     def newest(self) -> Path | None:
-        """Return the newest checkpoint that was committed, by this rank's sight."""
-        return next(reversed(checkpoint_names.committed(self._folder)), None)
+        """Return the newest checkpoint that was committed, by rank 0's sight. Collective."""
+        return self._world.from_first(lambda: next(reversed(checkpoint_names.committed(self._folder)), None))
 
     def load(self, engine: Engine) -> Loaded | None:
         """Bring the engine to the newest checkpoint that is whole; None where there is none at all.
@@ -138,12 +138,15 @@ class Store:
         Raises ValueError on all ranks where every checkpoint is damaged or belongs to other data.
         """
         self.wait()
-        if not self._world.broadcast(checkpoint_names.committed(self._folder)):
+        if self.newest() is None:
             return None
-        path, _, damaged = first_readable(self._folder, NEWEST, self._world, self._inspect)
-        noted = self._world.broadcast(entry(PassedOver, self._folder / _PASSED_OVER) if self._world.is_first else None)
+        path, manifest, damaged = first_readable(
+            self._folder, NEWEST, self._world, lambda path: checkpoint_read.verified(path, self._world)
+        )
+        noted = self._world.from_first(lambda: entry(PassedOver, self._folder / _PASSED_OVER))
         self._passed_over = self._passed_over.joined(noted or PassedOver())
-        return Loaded(self._restore(engine, path).passing_over(self._passed_over), path, damaged)
+        self._restore(engine, path, manifest)
+        return Loaded(manifest.state.passing_over(self._passed_over), path, damaged)
 
     def pass_over(self, passed: PassedOver) -> str:
         """Note for this process and every restart what the run passes over; return why it could not be written down.
@@ -232,37 +235,23 @@ class Store:
                 folders[step].rename(hidden)
                 shutil.rmtree(hidden)
 
-    def _inspect(self, path: Path) -> None:
-        """Raise ValueError where this rank's share of the files is damaged; each is looked at by one rank."""
-        if problem := checkpoint_names.problem(path):
-            raise ValueError(problem)
-        manifest = checkpoint_folder.read_manifest(path)
-        share = sorted(manifest.files)[self._world.rank :: self._world.world_size]
-        if sentences := checkpoint_folder.damage(path, share, manifest):
-            raise ValueError("; ".join(sentences))
-
-    def _restore(self, engine: Engine, path: Path) -> RunState:
-        manifest = checkpoint_folder.read_manifest(path)
+    def _restore(self, engine: Engine, path: Path, manifest: Manifest) -> None:
         if problem := checkpoint_folder.other_data(manifest.identity, self._identity):
             raise ValueError(f"{path}: {problem}; use another --run folder")
+        files = checkpoint_read.opened(path, manifest, self._world)
+        sources = {(name.partition("-")[0], tensor): file for name, file in files.items() for tensor in file.names()}
         for kind, shapes in engine.shapes().items():
-            if difference := checkpoint_folder.difference(checkpoint_folder.shapes(path, manifest, kind), shapes):
+            there = {tensor: file.shape(tensor) for (of, tensor), file in sources.items() if of == kind}
+            if difference := checkpoint_folder.difference(there, shapes):
                 raise ValueError(
                     f"{path}: was written by a run of another network: of {kind}, {difference}; "
                     "set `model` back to what it was, or start a new run"
                 )
-        sources = {
-            (name.partition("-")[0], tensor): file
-            for name in manifest.files
-            for file in [TensorFile(path / name)]
-            for tensor in file.names()
-        }
 
         def read(kind: str, name: str, start: int, stop: int) -> Tensor:
             return sources[kind, name].read(name, start, stop)
 
         engine.restore(read, manifest.engine)
-        return manifest.state
 
     def _time_after(self, seconds: float) -> float:
         return time.monotonic() + seconds if seconds > 0 else float("inf")

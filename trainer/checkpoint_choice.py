@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from trainer import checkpoint_folder
+from trainer import checkpoint_folder, checkpoint_read
 from trainer.checkpoint_names import committed, complete, name_of, step_of
 from trainer.retention import best
 from trainer.world import World
@@ -35,7 +35,7 @@ def read_weights(folder: Path, which: str, world: World) -> Weights:
     ValueError on all ranks where there is none. A damaged newest one gives way to the one before it, and one that the
     run's retention deletes meanwhile to a newer one; who names a checkpoint gets no other.
     """
-    path, tensors, passed_over = first_readable(folder, which, world, checkpoint_folder.read_weights)
+    path, tensors, passed_over = first_readable(folder, which, world, lambda path: checkpoint_read.weights(path, world))
     return Weights(step_of(path), tensors, passed_over)
 
 
@@ -44,11 +44,11 @@ def first_readable(
 ) -> tuple[Path, T, tuple[str, ...]]:
     """Return the checkpoint asked for, what `read` makes of it, and sentences on those passed over. Collective.
 
-    `read` raises ValueError where a checkpoint is not whole.
+    `read` raises ValueError, on any rank or on all, where a checkpoint is not whole.
     """
-    passed_over = world.broadcast(_of_unknown_score(folder) if which == BEST and world.is_first else [])
+    passed_over = world.from_first(lambda: _of_unknown_score(folder) if which == BEST else [])
     tried: set[Path] = set()
-    while path := world.broadcast(_next(folder, which, tried) if world.is_first else None):
+    while path := world.from_first(lambda: _next(folder, which, tried)):
         tried.add(path)
         result, problem = None, ""
         try:
@@ -58,12 +58,12 @@ def first_readable(
         problems = sorted({sentence for sentence in world.gather(problem) if sentence})
         if not problems:
             return path, result, tuple(passed_over)  # type: ignore[return-value]  # it was read
-        is_gone = world.broadcast(not path.exists())
+        is_gone = world.from_first(lambda: not path.exists())
         passed_over += [f"{path}: was deleted while it was read"] if is_gone and which != NEWEST else []
         passed_over += [] if is_gone else problems
         if which != NEWEST:
             break
-    raise ValueError(_refusal(folder, which, passed_over))
+    raise ValueError(world.from_first(lambda: _refusal(folder, which, passed_over)))
 
 
 def _next(folder: Path, which: str, tried: set[Path]) -> Path | None:

@@ -142,15 +142,14 @@ class Engine:
         with torch.no_grad():
             pieces = list(self._partitions.pieces())
             owning = self._owning(pieces)
+            fixed_names = self._shapes.keys() - set(self._trained) if self._world.is_first else set()
             unmoved: dict[str, Tensor] = {}
-            problem = ""
-            try:
+
+            def read_own() -> None:
                 owning.read(pieces, read)
-                for name in self._shapes.keys() - set(self._trained) if self._world.is_first else ():
-                    unmoved[name] = read(WEIGHT, name, 0, self._shapes[name].numel())
-            except ValueError as error:
-                problem = str(error)
-            self._world.refuse(problem)
+                unmoved.update((name, read(WEIGHT, name, 0, self._shapes[name].numel())) for name in fixed_names)
+
+            self._world.from_each(read_own)
             owning.deal(pieces)
             with self._fixed() as fixed:
                 for name, tensor in fixed.items():

@@ -135,7 +135,7 @@ class _Training:
     def run(self, state: RunState) -> tuple[Outcome, RunState]:
         """See `fit`."""
         self.ledger.started(state.step)
-        if self.world.broadcast(self.store.newest()) is None:
+        if self.store.newest() is None:
             # So that there is something to go back to, and a disk that cannot be written is met now.
             self._save(state)
         while True:

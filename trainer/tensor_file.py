@@ -80,16 +80,44 @@ def examine(path: Path) -> FileRecord:
     return FileRecord(num_bytes, digest.hexdigest())
 
 
-class TensorFile:
-    """The tensors of one file; a read touches only its part. ValueError names a file that is not what it says."""
+@dataclass(frozen=True)
+class Entry:
+    """The header's entry of a tensor."""
 
-    def __init__(self, path: Path) -> None:
+    dtype: str
+    shape: tuple[int, ...]
+    data_offsets: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of its tensors."""
+
+    entries: dict[str, Entry]
+    """By the names of the tensors, all within the file's bytes."""
+    data_start: int
+    """Where the first byte of them is."""
+
+
+class TensorFile:
+    """The tensors of one file; a read touches only its part. ValueError names a file that is not what it says.
+
+    Who was told the header by another rank need not open the file for it.
+    """
+
+    def __init__(self, path: Path, header: Header | None = None) -> None:
         self._path = path
-        self._entries, self._data_start = _header(path)
+        self.header = header or _header(path)
+        """What the file says of its tensors."""
+        self._entries, self._data_start = self.header.entries, self.header.data_start
 
     def names(self) -> list[str]:
         """Return the names of the tensors."""
         return list(self._entries)
+
+    def empty(self, name: str) -> Tensor:
+        """Return memory for a tensor of this name."""
+        return torch.empty(self._entries[name].shape, dtype=_DTYPES[self._entries[name].dtype])
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a tensor."""
@@ -106,7 +134,10 @@ class TensorFile:
             )
         dtype = _DTYPES[entry.dtype]
         offset = self._data_start + entry.data_offsets[0] + start * dtype.itemsize
-        data = np.fromfile(self._path, dtype=np.uint8, count=(stop - start) * dtype.itemsize, offset=offset)
+        try:
+            data = np.fromfile(self._path, dtype=np.uint8, count=(stop - start) * dtype.itemsize, offset=offset)
+        except OSError as error:
+            raise ValueError(f"{self._path}: cannot be read ({error.strerror})") from error
         if len(data) != (stop - start) * dtype.itemsize:
             raise ValueError(f"{self._path}: became shorter while it was read")
         return torch.from_numpy(data).view(dtype) if len(data) else torch.empty(0, dtype=dtype)
@@ -116,33 +147,24 @@ class TensorFile:
         return {name: self.read(name).view(entry.shape) for name, entry in self._entries.items()}
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """The header's entry of a tensor."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    data_offsets: tuple[int, ...]
-
-
-def _header(path: Path) -> tuple[dict[str, _Entry], int]:
-    """Return the tensors that a file has, all within its bytes, and where the first byte of them is."""
+def _header(path: Path) -> Header:
+    """Return what a file says of its tensors, all of which lie within its bytes."""
     try:
         with path.open("rb") as file:
             num_bytes = os.fstat(file.fileno()).st_size
             length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
             content = parse_object(file.read(min(length, _MAX_HEADER_BYTES)))
         content.pop("__metadata__", None)
-        entries = {name: typed(_Entry, fields, name) for name, fields in content.items()}
+        entries = {name: typed(Entry, fields, name) for name, fields in content.items()}
         _check(entries, num_bytes - _LENGTH_BYTES - length)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise ValueError(f"{path}: is not a safetensors file, or was damaged ({error}); copy it again") from error
-    return entries, _LENGTH_BYTES + length
+    return Header(entries, _LENGTH_BYTES + length)
 
 
-def _check(entries: dict[str, _Entry], num_bytes: int) -> None:
+def _check(entries: dict[str, Entry], num_bytes: int) -> None:
     """Raise ValueError unless the tensors lie one behind the other and fill the bytes, as the format wants it."""
     begin = 0
     for name, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):

@@ -5,7 +5,7 @@ import socket
 import sys
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TypeVar
@@ -120,10 +120,20 @@ class World:
         dist.broadcast_object_list(items, src=0, device=torch.device("cpu"), group=self.group)
         return items[0]
 
-    def refuse(self, problem: str) -> None:
-        """Raise ValueError on all ranks with the problems that any of them has. Collective."""
-        if problems := sorted({sentence for sentence in self.gather(problem) if sentence}):
+    def from_first(self, work: Callable[[], T]) -> T:
+        """Return what the work returns on rank 0, which alone does it; its ValueError is raised on all. Collective."""
+        result, problem = _tried(work) if self.is_first else (None, None)
+        result, problem = self.broadcast((result, problem))
+        if problem is not None:
+            raise ValueError(problem)
+        return result  # type: ignore[return-value]  # the work returned
+
+    def from_each(self, work: Callable[[], T]) -> list[T]:
+        """Return what the work returns on each rank; ValueError on all with the sentences of any. Collective."""
+        outcomes = self.gather(_tried(work))
+        if problems := sorted({problem for _, problem in outcomes if problem is not None}):
             raise ValueError("; ".join(problems))
+        return [result for result, _ in outcomes]  # type: ignore[misc]  # the work returned
 
     def spread(self, tensor: Tensor, source: int) -> None:
         """Overwrite the tensor by that of the rank `source`. Collective."""
@@ -167,6 +177,14 @@ class World:
             deadline = time.monotonic() + _RELEASE_SECONDS
             while held() is not None and time.monotonic() < deadline:
                 time.sleep(0.001)
+
+
+def _tried(work: Callable[[], T]) -> tuple[T | None, str | None]:
+    """Return what the work returns and None, or None and the sentence of its ValueError."""
+    try:
+        return work(), None
+    except ValueError as error:
+        return None, str(error)
 
 
 def _refuse_copies(environment: Mapping[str, str]) -> None:

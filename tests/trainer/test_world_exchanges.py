@@ -7,7 +7,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
-from threads import CPU, on_gloo
+from threads import CPU, on_gloo, on_ranks
 
 from trainer.world import World
 
@@ -71,10 +71,34 @@ def test_a_tensor_of_one_rank_is_spread_to_all_however_it_lies(source: int) -> N
 
 @pytest.mark.parametrize("world_size", [1, 3])
 def test_what_one_rank_cannot_do_is_refused_by_all_with_one_sentence(world_size: int) -> None:
-    def rank(world: World) -> str:
-        world.refuse("")
-        with pytest.raises(ValueError, match="the disk is gone") as refused:
-            world.refuse("the disk is gone" if world.rank == world_size - 1 else "")
-        return str(refused.value)
+    def rank(world: World) -> tuple[list[int], str]:
+        def work() -> None:
+            if world.rank == world_size - 1:
+                raise ValueError("the disk is gone")
 
-    assert on_gloo(world_size, rank) == ["the disk is gone"] * world_size
+        with pytest.raises(ValueError, match="the disk is gone") as refused:
+            world.from_each(work)
+        return world.from_each(lambda: world.rank), str(refused.value)
+
+    assert on_gloo(world_size, rank) == [(list(range(world_size)), "the disk is gone")] * world_size
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_only_the_first_rank_does_what_is_done_once_and_all_are_told(world_size: int) -> None:
+    done = list[int]()
+
+    def rank(world: World) -> tuple[str, str]:
+        def work() -> str:
+            done.append(world.rank)
+            return "found"
+
+        def fails() -> str:
+            raise ValueError("the disk is gone")
+
+        found = world.from_first(work)
+        with pytest.raises(ValueError, match="the disk is gone") as refused:
+            world.from_first(fails)
+        return found, str(refused.value)
+
+    assert on_ranks(world_size, rank) == [("found", "the disk is gone")] * world_size
+    assert done == [0]
