@@ -1,58 +1,36 @@
 """HangWatch: a rank that died, was stopped or is stuck is named, everyone's stacks are kept, and the job ends.
 
-A thread on each rank writes a heartbeat file; the threads read each other's. Silence means a process that is dead or
-stopped; heartbeats without progress mean one that is stuck. Files and not sockets, because a stopped process answers
-no socket, and because they are there to read afterwards.
+A thread on each rank tells what the main thread is at, and hears the others, see trainer/beats.py. Silence means a
+process that is dead or stopped; heartbeats without progress mean one that is stuck. The watcher of the first host hears
+all ranks and judges; those of other hosts hear the first host, and judge it where it is silent.
 """
 
-import faulthandler
-import json
 import os
 import shutil
-import signal
 import socket
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from data_shards import durable, json_file
+from data_shards import durable
 from data_shards.display import printable
 from trainer import verdict
+from trainer.beats import LEFT, Beat, Beats
+from trainer.job_end import KNOWS, JobEnd
+from trainer.node import Node
 from trainer.process import lives
 from trainer.verdict import Verdict
 from trainer.world import World
 
-_GRACE_SECONDS = 5.0
 _OTHER_PHASES_FACTOR = 10.0
-_MISSED_BEATS = 4
 BATCH = "waiting for its batch"
 STEP = "a step"
 COMPILE = "compiling"
-LEFT = "left"
-
-
-@dataclass(frozen=True)
-class Beat:
-    """What a rank last told of itself."""
-
-    rank: int
-    host: str
-    pid: int
-    count: int
-    """Rises with every heartbeat: clocks of hosts are not compared."""
-    progress: int
-    """Rises with every step and every change of phase."""
-    phase: str
-    """What the main thread is at; LEFT once it has gone in good order."""
-    limit_seconds: float = 0.0
-    """How long it may be at it: who waits for this rank waits as long."""
 
 
 class HangWatch:
@@ -60,7 +38,8 @@ class HangWatch:
 
     A rank is overdue after `seconds` plus twice the slowest recent step; outside of steps and in a cold one, where
     nobody knows how long things take, after ten times `seconds`; while it compiles, after `compile_seconds`. A rank
-    that waits for another may wait as long as that one may take. With 0 seconds nothing is watched.
+    that waits for another may wait as long as that one may take. With 0 seconds nothing is watched. What another host
+    tells is known up to a fifth of `seconds` later.
     """
 
     def __init__(self, folder: Path | None, world: World, seconds: float, *, compile_seconds: float = 1_800.0) -> None:
@@ -68,7 +47,7 @@ class HangWatch:
         self._world = world
         self._seconds = seconds if folder is not None else 0.0
         self._compile_seconds = compile_seconds
-        self._interval = min(1.0, seconds / 10)
+        self._interval, self._period = min(1.0, seconds / 10), seconds / 10
         self._progress = 0
         self._phase = "start"
         self._is_cold = False
@@ -76,21 +55,26 @@ class HangWatch:
         self._since = time.monotonic()
         self._recent: deque[float] = deque(maxlen=50)
         self._step_began: float | None = None
+        self._count, self._end_word = 0, ""
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="hang watch", daemon=True)
-        self._heard: dict[int, tuple[Beat, float]] = {}
-        self._mine = self._beat(0)
+        self._beats: Beats | None = None
 
     def __enter__(self) -> Self:
         if self._seconds > 0 and self._folder is not None:
             if self._world.is_first:
                 shutil.rmtree(self._folder, ignore_errors=True)
                 self._folder.mkdir(parents=True, exist_ok=True)
-            self._world.barrier()
-            self._write_beat(0)
-            self._world.barrier()
+            node = Node.join(self._world)
+            self.listen_to(node, self._world.gather(self._beat()))
             self._thread.start()
         return self
+
+    def listen_to(self, node: Node, first: Sequence[Beat]) -> None:
+        """Hear the ranks, of each of which `first` has a beat."""
+        assert self._folder is not None
+        self._beats = Beats(self._folder, node, first, interval=self._interval, period=self._period)
+        self._ranks.tell(self._beat())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -101,11 +85,17 @@ class HangWatch:
         self._thread.join()
         # Bad input is told by the first rank alone; the others leave by SystemExit, and none of them is missing.
         if error is None or isinstance(error, ValueError | SystemExit):
-            self._phase = LEFT
-            self._write_beat(sys.maxsize)
+            self._phase, self._count = LEFT, sys.maxsize
+            self._ranks.leave(self._beat())
+            return
+        words = f"rank {self._world.rank}: {printable(str(error))}"
+        if self._verdict_path.exists():
+            # The ranks of another host have ended, and broke the exchange that this one waited in.
+            sys.stderr.write(f"{words}; the job ends, see {self._verdict_path}\n")
+            self._end(error)
         elif missing := self._missing(patience=2.0):
             # A broken exchange says which socket closed; this says which rank.
-            sys.stderr.write(f"rank {self._world.rank}: {printable(str(error))}; gone: {'; '.join(missing)}\n")
+            sys.stderr.write(f"{words}; gone: {'; '.join(missing)}\n")
 
     def at(self, phase: str, *, is_cold: bool = False) -> None:
         """Say what the main thread is at; STEP begins a step, BATCH the wait for its batch.
@@ -143,70 +133,63 @@ class HangWatch:
         return self._seconds + 2 * max(self._recent, default=0.0)
 
     def _run(self) -> None:
-        count, last = 0, time.monotonic()
+        last = time.monotonic()
         while not self._over.wait(self._interval):
-            count += 1
-            self._write_beat(count)
+            self._count += 1
+            self._ranks.tell(self._beat())
             last, slept = time.monotonic(), time.monotonic() - last
+            has_asked = self._ranks.listen()
             if slept > self._seconds / 2:
                 # This process was stopped itself, as when a job is suspended: what it did not hear is nobody's silence.
-                self._forgive()
+                self._since = last
+                self._ranks.forgive(self._ranks.newest)
             if culprits := self._culprits():
                 self._convict(culprits)
-            if self._verdict_path.exists():
+            if (has_asked and self._verdict_path.exists()) or any(beat.end for beat in self._ranks.here()):
                 self._end()
+
+    @property
+    def _ranks(self) -> Beats:
+        assert self._beats is not None
+        return self._beats
 
     @property
     def _verdict_path(self) -> Path:
         assert self._folder is not None
         return self._folder / verdict.NAME
 
-    def _beat(self, count: int) -> Beat:
+    def _beat(self) -> Beat:
         # Compiling is no progress: with a warm cache one rank does less of it than another.
         phase = COMPILE if self._compiles and self._phase != LEFT else self._phase
-        host, pid = socket.gethostname(), os.getpid()
-        return Beat(self._world.rank, host, pid, count, self._progress, phase, self.limit_seconds)
-
-    def _forgive(self) -> None:
-        now = time.monotonic()
-        self._since = now
-        self._heard = {rank: (beat, now) for rank, (beat, _) in self._heard.items()}
-
-    def _write_beat(self, count: int) -> None:
-        assert self._folder is not None
-        beat = self._mine = self._beat(count)
-        path = self._folder / f"rank_{self._world.rank}.json"
-        with suppress(OSError):  # a full disk must not end the run; silence would
-            durable.write(path, json.dumps(asdict(beat)), survives_power_cut=False)
-
-    def _listen(self) -> dict[int, tuple[Beat, float]]:
-        """Return the newest beat of each other rank, and when this rank first heard it."""
-        now = time.monotonic()
-        for rank in range(self._world.world_size):
-            with suppress(OSError, ValueError, TypeError):
-                assert self._folder is not None
-                beat = json_file.read(Beat, self._folder / f"rank_{rank}.json")
-                known = self._heard.get(rank)
-                if known is None or known[0].count != beat.count:
-                    self._heard[rank] = (beat, now)
-        return {rank: heard for rank, heard in self._heard.items() if rank != self._world.rank}
+        return Beat(
+            self._world.rank,
+            socket.gethostname(),
+            os.getpid(),
+            self._count,
+            self._progress,
+            phase,
+            self.limit_seconds,
+            time.monotonic() - self._since,
+            self._end_word,
+        )
 
     def _culprits(self) -> list[tuple[Beat, str]]:
         """Return who holds up the job, and why that is thought; nobody while it goes on."""
-        now = time.monotonic()
-        others = self._listen()
-        silences = {rank: now - heard for rank, (beat, heard) in others.items() if beat.phase != LEFT}
-        may_take = [beat.limit_seconds for beat, _ in others.values() if beat.phase != LEFT]
-        held_up = now - self._since > max([self.limit_seconds, *may_take])
+        ranks = self._ranks
+        if not ranks.is_watcher:
+            return []
+        others = [beat for rank, (beat, _) in ranks.newest.items() if rank != self._world.rank and beat.phase != LEFT]
+        present, silences = [self._beat(), *others], ranks.silences()
+        limit = max(beat.limit_seconds for beat in present)
+        held_up = ranks.node.is_head and any(beat.at_seconds > limit for beat in present)
         if not held_up and max(silences.values(), default=0.0) <= self._seconds:
             return []
-        silent = [rank for rank, silence in silences.items() if silence > _MISSED_BEATS * self._interval]
+        silent = [rank for rank, silence in silences.items() if silence > ranks.patience(rank)]
         if silent:
-            return [(others[rank][0], f"silent for {silences[rank]:.0f} s") for rank in silent]
+            return [(ranks.newest[rank][0], f"silent for {silences[rank]:.0f} s") for rank in silent]
         # All are alive and wait for the one that did not get as far.
-        everyone = [self._mine, *(beat for beat, _ in others.values())]
-        least = min(beat.progress for beat in everyone)
-        behind = [beat for beat in everyone if beat.progress == least]
+        least = min(beat.progress for beat in present)
+        behind = [beat for beat in present if beat.progress == least]
         # Who compiles has not yet come to the exchange that ranks of the same progress wait in.
         compiling = [beat for beat in behind if beat.phase == COMPILE]
         return [(beat, f"stuck in {beat.phase}") for beat in compiling or behind]
@@ -223,55 +206,30 @@ class HangWatch:
             os.link(beside, self._verdict_path)
         except FileExistsError:
             return
-        except OSError as error:  # on a full disk each rank ends on what it found by itself
+        except OSError as error:  # on a full disk each host ends on what it found by itself
             named = f"{named} (not written: {error.strerror})"
+        finally:
+            self._tell(KNOWS)
         sys.stderr.write(f"{named}; the job ends; stacks of all ranks are in {self._folder}\n")
         if not self._verdict_path.exists():
             os._exit(1)
 
-    def _end(self) -> None:
-        """Write the stacks of this process and end it: the main thread may be in a call that never returns."""
-        stacks = self._stacks_path(self._world.rank)
-        with suppress(OSError), durable.written_beside(stacks, survives_power_cut=False) as file:
-            faulthandler.dump_traceback(file.fileno(), all_threads=True)
-        culprits = verdict.convicted_pids(self._verdict_path.parent)
-        beats = [self._mine, *(beat for beat, _ in self._listen().values())]
-        present = [beat for beat in beats if beat.phase != LEFT]
-        here = [beat for beat in present if beat.host == socket.gethostname()]
-        # One innocent rank a host sees to it that nothing is left behind there.
-        keeper = min(here, key=lambda beat: (beat.rank in culprits, beat.rank))
-        others = [beat.pid for beat in here if beat.rank != self._world.rank] if keeper.rank == self._world.rank else []
-        _signal(others, signal.SIGCONT)  # a stopped process can write its stacks then
-        # Who leaves breaks the exchange that the others wait in, and they would leave before they have written.
-        _wait(lambda: all(self._stacks_path(beat.rank).exists() for beat in present), _GRACE_SECONDS)
-        if others:
-            _wait(lambda: not any(lives(pid) for pid in others), _GRACE_SECONDS)
-            _signal(others, signal.SIGKILL)
-        os._exit(1)
-
-    def _stacks_path(self, rank: int) -> Path:
+    def _end(self, error: BaseException | None = None) -> None:
+        """End this process."""
         assert self._folder is not None
-        return self._folder / f"stacks_rank_{rank}.txt"
+        JobEnd(self._folder, self._world.rank, self._ranks, self._tell, self._period).now(error)
+
+    def _tell(self, end_word: str) -> None:
+        self._end_word = end_word
+        self._ranks.tell(self._beat())
 
     def _missing(self, patience: float) -> list[str]:
         """Return the ranks of this host that are no longer alive."""
         deadline = time.monotonic() + patience
         while True:
-            here = [beat for beat, _ in self._listen().values() if beat.host == socket.gethostname()]
-            missing = [f"rank {beat.rank} (process {beat.pid})" for beat in here if not lives(beat.pid)]
+            missing = [
+                f"rank {beat.rank} (process {beat.pid})" for beat in self._ranks.present() if not lives(beat.pid)
+            ]
             if missing or time.monotonic() >= deadline:
                 return missing
             time.sleep(0.1)
-
-
-def _signal(pids: list[int], number: signal.Signals) -> None:
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid, number)
-
-
-def _wait(done: Callable[[], bool], seconds: float) -> None:
-    """Wait until it is done, but no longer than this."""
-    deadline = time.monotonic() + seconds
-    while not done() and time.monotonic() < deadline:
-        time.sleep(0.1)

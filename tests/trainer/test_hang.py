@@ -2,7 +2,6 @@
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,19 +11,33 @@ from pathlib import Path
 import pytest
 import torch
 
+from trainer.beats import Beat, path_of, read, write
+from trainer.board import Board
 from trainer.hang import BATCH, STEP, HangWatch
+from trainer.node import Node
 from trainer.world import World
 
+# Rank 0 of four: rank 2 is of its host, rank 1 of another, whose process has by chance the id of one here.
 CONVICTS = """
-import sys, torch
+import os, socket, sys, torch
 from pathlib import Path
+from trainer.beats import Beat
+from trainer.board import Board
 from trainer.hang import HangWatch
+from trainer.node import Node
 from trainer.world import World
 hang = HangWatch(Path(sys.argv[1]), World(0, 3, 0, torch.device("cpu")), 0.1)
+board, _ = Board.create(2)
+first = [
+    Beat(0, socket.gethostname(), os.getpid(), 0, 0, "a step"),
+    Beat(1, "elsewhere", int(sys.argv[2]), 0, 0, "a step"),
+    Beat(2, socket.gethostname(), int(sys.argv[3]), 0, 0, "a step"),
+]
+hang.listen_to(Node(0, (0, 1, 0), board), first)
 hang._run()
 """
 # The scenario allows 4 s; a loaded machine adds to starting, noticing and ending.
-WITHIN_SECONDS = 45
+WITHIN_SECONDS = 150
 
 
 @pytest.mark.slow
@@ -44,6 +57,25 @@ def test_a_rank_that_holds_up_the_others_is_named_and_all_end_with_their_stacks_
     # A stopped process goes on for the moment that it needs to write.
     assert ("meet_the_fault" if fault == "stuck" else "in <module>") in stacks[1]
     assert all("in barrier" in stacks[rank] for rank in (0, 2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("culprit", [0, 2, 3])
+@pytest.mark.parametrize(("fault", "why"), [("stopped", "silent for"), ("stuck", "stuck in waiting for its batch")])
+def test_a_rank_of_any_host_is_named_and_all_ranks_of_all_hosts_write_their_stacks(
+    run_ranks: Callable[..., list], tmp_path: Path, fault: str, why: str, culprit: int
+) -> None:
+    """Ranks 0 and 1 are of one host, 2 and 3 of another."""
+    started = time.monotonic()
+    assert run_ranks("hang", 4, tmp_path / "watch", fault, 4.0, culprit, 2, fails=True) == [1, 1, 1, 1]
+    assert time.monotonic() - started < WITHIN_SECONDS
+    verdict = json.loads((tmp_path / "watch" / "verdict.json").read_text())
+    assert verdict["culprits"] == [culprit]
+    assert verdict["named"].startswith(f"rank {culprit} (host n{culprit // 2}, ")
+    assert why in verdict["named"]
+    stacks = [(tmp_path / "watch" / f"stacks_rank_{rank}.txt").read_text() for rank in range(4)]
+    assert all("in barrier" in stacks[rank] for rank in range(4) if rank != culprit)
+    assert sorted(path.name for path in (tmp_path / "watch").glob("node_*")) == ["node_0.json", "node_2.json"]
 
 
 @pytest.mark.slow
@@ -72,14 +104,13 @@ def test_outside_of_steps_a_rank_has_ten_times_as_long_and_is_named_then(
     assert ["in barrier" in stack for stack in stacks] == [True, False]
 
 
-def watch(folder: Path, *, rank: int = 0, world_size: int = 2, seconds: float = 30.0) -> HangWatch:
+def watch(folder: Path, *, seconds: float = 30.0) -> HangWatch:
+    """Return the watch of rank 0 of two, each on a host of its own."""
     folder.mkdir(exist_ok=True)
-    return HangWatch(folder, World(rank, world_size, rank, torch.device("cpu")), seconds)
-
-
-def beat(folder: Path, *, rank: int, host: str, pid: int, count: int = 1) -> None:
-    fields = {"rank": rank, "host": host, "pid": pid, "count": count, "progress": 0, "phase": "a step"}
-    (folder / f"rank_{rank}.json").write_text(json.dumps(fields))
+    hang = HangWatch(folder, World(0, 2, 0, torch.device("cpu")), seconds)
+    first = [Beat(rank, "elsewhere", 1, 0, 0, "a step") for rank in range(2)]
+    hang.listen_to(Node(0, (0, 1), Board.alone()), first)
+    return hang
 
 
 def test_what_the_main_thread_is_at_decides_how_long_it_may_take(tmp_path: Path) -> None:
@@ -99,10 +130,7 @@ def test_processes_of_other_hosts_are_never_signalled(tmp_path: Path) -> None:
     """A process here has by chance the id that a rank of another host has; its own rank here is ended."""
     bystander, peer = subprocess.Popen(["sleep", "600"]), subprocess.Popen(["sleep", "600"])
     try:
-        tmp_path.mkdir(exist_ok=True)
-        beat(tmp_path, rank=1, host="elsewhere", pid=bystander.pid)
-        beat(tmp_path, rank=2, host=socket.gethostname(), pid=peer.pid)
-        words = [sys.executable, "-c", CONVICTS, str(tmp_path)]
+        words = [sys.executable, "-c", CONVICTS, str(tmp_path), str(bystander.pid), str(peer.pid)]
         ended = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
         assert ended.returncode == 1, ended.stderr
         assert "rank 1 (host elsewhere" in ended.stderr
@@ -116,19 +144,25 @@ def test_processes_of_other_hosts_are_never_signalled(tmp_path: Path) -> None:
 
 def test_a_rank_that_was_stopped_itself_takes_nobody_for_silent(tmp_path: Path) -> None:
     hang = watch(tmp_path, seconds=0.01)
-    beat(tmp_path, rank=1, host="elsewhere", pid=1)
-    assert hang._listen()
-    hang._since = time.monotonic() - 60
-    hang._heard = {rank: (heard, time.monotonic() - 60) for rank, (heard, _) in hang._heard.items()}
+    hang._ranks.listen()
+    hang._ranks.newest = {rank: (beat, time.monotonic() - 60) for rank, (beat, _) in hang._ranks.newest.items()}
     assert hang._culprits()
     hang._seconds = 30.0
-    hang._forgive()
+    hang._ranks.forgive(hang._ranks.newest)
     assert not hang._culprits()
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"5", b"[]", b'{"rank": 1}'])
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"5", b"[]", b'[{"rank": 1}]', b"0 1 2", b"00000000 0 \n"])
 def test_a_damaged_heartbeat_is_no_heartbeat_and_ends_no_watch(tmp_path: Path, content: bytes) -> None:
     hang = watch(tmp_path)
-    (tmp_path / "rank_1.json").write_bytes(content)
-    assert hang._listen() == {}
+    before = dict(hang._ranks.newest)
+    path_of(tmp_path, 1).write_bytes(content)
+    hang._ranks.listen()
+    assert hang._ranks.newest[1][0] == before[1][0]
     assert hang._culprits() == []
+    write(path_of(tmp_path, 1), [Beat(1, "elsewhere", 1, 5, 0, "a step")])
+    whole = path_of(tmp_path, 1).read_bytes()
+    assert read(path_of(tmp_path, 1))
+    for number in range(len(whole) - 1):
+        path_of(tmp_path, 1).write_bytes(whole[:number] + bytes([whole[number] ^ 1]) + whole[number + 1 :])
+        assert read(path_of(tmp_path, 1)) in ([], [Beat(1, "elsewhere", 1, 5, 0, "a step")])

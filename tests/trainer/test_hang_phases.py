@@ -1,6 +1,5 @@
 """The watch over hangs is told when the loop is at something that takes longer than a step."""
 
-import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +12,8 @@ sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
 from tiny import CLASSES, engine, whole_batch
 
 from data_shards.batch import Batch
+from trainer.beats import Beat, path_of, write
+from trainer.board import Board
 from trainer.checkpoint import Loaded, Store
 from trainer.compiling import told_of_compiling
 from trainer.config import CheckpointConfig, TrainConfig, WatchConfig
@@ -20,6 +21,7 @@ from trainer.engine import Engine
 from trainer.evaluate import Evaluation, evaluate
 from trainer.hang import BATCH, COMPILE, STEP, HangWatch
 from trainer.loop import fit, steps
+from trainer.node import Node
 from trainer.run_state import RunState
 from trainer.watch import StopRequest
 from trainer.world import World
@@ -83,16 +85,25 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The clock of the watch, which stands still unless a test moves it."""
     hands = SimpleNamespace(now=1000.0, monotonic=lambda: hands.now)
     monkeypatch.setattr("trainer.hang.time", hands)
+    monkeypatch.setattr("trainer.beats.time", hands)
     return hands
 
 
 def watch(folder: Path, rank: int = 0, world_size: int = 1) -> HangWatch:
     world = World(rank, world_size, rank, torch.device("cpu"))
     hang = HangWatch(folder, world, STEP_SECONDS, compile_seconds=COMPILE_SECONDS)
+    first = [Beat(other, "elsewhere", 7, 0, 3, "a step") for other in range(world_size)]
+    hang.listen_to(Node(rank, tuple(range(world_size)), Board.alone()), first)
     for _ in range(2):
         hang.at(BATCH)
     hang.at(STEP)
     return hang
+
+
+def named(hang: HangWatch) -> list[str]:
+    hang._ranks._next_exchange = 0.0
+    hang._ranks.listen()
+    return [why for _, why in hang._culprits()]
 
 
 def doubled(values: torch.Tensor) -> torch.Tensor:
@@ -106,10 +117,9 @@ def test_a_step_that_compiles_may_take_as_long_as_compiling_may_and_no_longer(
     hang, found, inside = watch(tmp_path), [], []
 
     def slow(graph: GraphModule, _: object) -> GraphModule:
-        hang._write_beat(1)
         clock.now += seconds
-        found.extend(why for _, why in hang._culprits())
-        inside.append(json.loads((tmp_path / "rank_0.json").read_text())["phase"])
+        found.extend(named(hang))
+        inside.append(hang._beat().phase)
         return graph
 
     with told_of_compiling(hang):
@@ -118,10 +128,9 @@ def test_a_step_that_compiles_may_take_as_long_as_compiling_may_and_no_longer(
     assert found == (["stuck in compiling"] if is_hang else [])
     # The step goes on, with its own limit, and its time is without that of the compiler.
     assert hang.limit_seconds == STEP_SECONDS
-    assert hang._culprits() == []
+    assert named(hang) == []
     clock.now += STEP_SECONDS + 1
-    hang._mine = hang._beat(2)
-    assert [why for _, why in hang._culprits()] == ["stuck in a step"]
+    assert named(hang) == ["stuck in a step"]
     hang.at(BATCH)
     assert hang.limit_seconds == STEP_SECONDS + 2 * (STEP_SECONDS + 1)
 
@@ -134,30 +143,29 @@ def test_after_the_watch_a_compilation_is_told_to_nobody(tmp_path: Path, clock: 
     assert hang.limit_seconds == STEP_SECONDS
 
 
-def other(folder: Path, *, limit: float, phase: str = COMPILE, progress: int = 3) -> None:
-    told = {"rank": 1, "host": "elsewhere", "pid": 7, "count": 1, "progress": progress, "phase": phase}
-    (folder / "rank_1.json").write_text(json.dumps(told | {"limit_seconds": limit}))
+def other(folder: Path, *, limit: float, phase: str = COMPILE, progress: int = 3, count: int = 1) -> None:
+    write(path_of(folder, 1), [Beat(1, "elsewhere", 7, count, progress, phase, limit)])
 
 
 def test_who_waits_for_a_rank_that_compiles_waits_as_long_as_it_may_take(
     tmp_path: Path, clock: SimpleNamespace
 ) -> None:
     hang = watch(tmp_path, world_size=2)
-    hang._mine = hang._beat(1)
-    assert hang._culprits() == []
-    clock.now += COMPILE_SECONDS
     other(tmp_path, limit=COMPILE_SECONDS)
-    assert hang._culprits() == []
+    assert named(hang) == []
+    clock.now += COMPILE_SECONDS
+    other(tmp_path, limit=COMPILE_SECONDS, count=2)
+    assert named(hang) == []
     clock.now += 1
-    assert [(beat.rank, why) for beat, why in hang._culprits()] == [(1, "stuck in compiling")]
+    other(tmp_path, limit=COMPILE_SECONDS, count=3)
+    assert named(hang) == ["stuck in compiling"]
 
 
 def test_who_waits_for_a_rank_that_left_does_not_wait_for_its_limit(tmp_path: Path, clock: SimpleNamespace) -> None:
     hang = watch(tmp_path, world_size=2)
-    hang._mine = hang._beat(1)
     other(tmp_path, limit=COMPILE_SECONDS, phase="left", progress=sys.maxsize)
     clock.now += STEP_SECONDS + 1
-    assert [(beat.rank, why) for beat, why in hang._culprits()] == [(0, "stuck in a step")]
+    assert named(hang) == ["stuck in a step"]
 
 
 def test_the_first_step_of_a_start_has_ten_times_as_long_and_is_no_measure(

@@ -9,13 +9,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from trainer.beats import Beat, path_of, read, write
+from trainer.board import Board
 from trainer.hang import BATCH, LEFT, STEP, HangWatch
+from trainer.node import Node
 from trainer.verdict import Verdict, convicted_pids, text
 from trainer.world import World
 
@@ -51,6 +55,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The clock of the watch, which stands still unless a test moves it."""
     hands = SimpleNamespace(now=1000.0, monotonic=lambda: hands.now, sleep=lambda seconds: move(hands, seconds))
     monkeypatch.setattr("trainer.hang.time", hands)
+    monkeypatch.setattr("trainer.beats.time", hands)
     return hands
 
 
@@ -58,16 +63,40 @@ def move(clock: SimpleNamespace, seconds: float) -> None:
     clock.now += seconds
 
 
-def watch(folder: Path, *, rank: int = 0, world_size: int = 3, seconds: float = SECONDS) -> HangWatch:
-    return HangWatch(folder, World(rank, world_size, rank, torch.device("cpu")), seconds)
+def watch(
+    folder: Path, *, rank: int = 0, world_size: int = 3, seconds: float = SECONDS, pids: dict[int, int] | None = None
+) -> HangWatch:
+    """Return a watch of a rank that shares its host with those that have a process here; others are alone on theirs."""
+    hang = HangWatch(folder, World(rank, world_size, rank, torch.device("cpu")), seconds)
+    here = sorted({rank, *(pids or ())})
+    made = Board.create(len(here))
+    assert made is not None
+    made[1].unlink()
+    first_of = tuple(here[0] if other in here else other for other in range(world_size))
+    first = [
+        Beat(other, HERE if other in here else "elsewhere", (pids or {}).get(other, 7), 0, 0, STEP)
+        for other in range(world_size)
+    ]
+    hang.listen_to(Node(rank, first_of, made[0]), first)
+    return hang
 
 
 def beat(folder: Path, rank: int, count: int = 1, **fields: object) -> None:
-    told = {"rank": rank, "host": "elsewhere", "pid": 7, "count": count, "progress": 0, "phase": STEP, **fields}
-    (folder / f"rank_{rank}.json").write_text(json.dumps(told))
+    """Tell a beat of a rank that is alone on its host."""
+    told = {"host": "elsewhere", "pid": 7, "progress": 0, "phase": STEP, **fields}
+    write(path_of(folder, rank), [Beat(rank, count=count, **told)])  # type: ignore[arg-type]
+
+
+def post(hang: HangWatch, rank: int, **fields: object) -> None:
+    """Tell a beat of a rank of the same host."""
+    node = hang._ranks.node
+    told = Beat(**{"rank": rank, "host": HERE, "pid": 7, "count": 1, "progress": 0, "phase": STEP, **fields})  # type: ignore[arg-type]
+    node.board.put(node.ranks.index(rank), json.dumps(asdict(told)).encode())
 
 
 def named(hang: HangWatch) -> list[tuple[int, str]]:
+    hang._ranks._next_exchange = 0.0
+    hang._ranks.listen()
     return [(heard.rank, why) for heard, why in hang._culprits()]
 
 
@@ -100,14 +129,15 @@ def test_who_is_held_up_blames_a_rank_that_missed_its_beats_before_one_that_is_b
     hang = watch(tmp_path)
     hang.at(BATCH)
     hang.at(STEP)
-    hang._mine = hang._beat(1)
     beat(tmp_path, 1, progress=9)
     beat(tmp_path, 2, progress=0)
     named(hang)
     move(clock, SECONDS / 2)
+    hang._ranks.tell(hang._beat())
     beat(tmp_path, 2, count=2, progress=0)
     assert named(hang) == []
     move(clock, SECONDS / 2 + 0.1)
+    hang._ranks.tell(hang._beat())
     beat(tmp_path, 2, count=3, progress=0)
     assert named(hang) == [(1, "silent for 8 s")]
     beat(tmp_path, 1, count=2, progress=9)
@@ -119,9 +149,8 @@ def test_a_rank_that_got_as_far_as_the_least_is_among_those_that_are_stuck(
 ) -> None:
     hang = watch(tmp_path)
     hang.at(BATCH)
-    hang._mine = hang._beat(1)
-    assert hang._mine.progress == 1
     move(clock, SECONDS + 0.1)
+    hang._ranks.tell(hang._beat())
     beat(tmp_path, 1, progress=1, phase="evaluation")
     beat(tmp_path, 2, progress=2)
     assert named(hang) == [(0, f"stuck in {BATCH}"), (1, "stuck in evaluation")]
@@ -165,35 +194,76 @@ def test_a_watch_that_slept_itself_convicts_nobody(
     hang._end = lambda: None  # type: ignore[method-assign]
     hang._run()
     assert bool(convicted_pids(tmp_path)) is is_convicted
-    assert json.loads((tmp_path / "rank_0.json").read_text())["count"] == len(sleeps)
+    assert hang._ranks.newest[0][0].count == len(sleeps)
 
 
 def test_the_first_verdict_holds(tmp_path: Path, clock: SimpleNamespace) -> None:
     first, second = watch(tmp_path, rank=0), watch(tmp_path, rank=2)
-    beat(tmp_path, 1, pid=77)
     for hang in (first, second):
-        hang._listen()
+        beat(tmp_path, 1, pid=77)
+        beat(tmp_path, 0, pid=78)
+        named(hang)
     move(clock, SECONDS + 1)
     for hang in (first, second):
         hang._convict(hang._culprits())
-        beat(tmp_path, 1, pid=78, count=2)
     found = json.loads((tmp_path / "verdict.json").read_text())
-    assert (found["culprits"], found["pids"], found["found_by"]) == ([1], [77], 0)
-    assert found["named"] == "rank 1 (host elsewhere, process 77): silent for 9 s"
-    assert convicted_pids(tmp_path) == {1: 77}
+    assert (found["culprits"], found["pids"], found["found_by"]) == ([1, 2], [77, 7], 0)
+    assert found["named"].startswith("rank 1 (host elsewhere, process 77): silent for 9 s; rank 2 ")
+    assert convicted_pids(tmp_path) == {1: 77, 2: 7}
+
+
+def test_a_host_whose_first_rank_is_not_the_first_of_all_judges_that_host_alone(
+    tmp_path: Path, clock: SimpleNamespace
+) -> None:
+    hang = watch(tmp_path, rank=2)
+    hang.at(STEP)
+    beat(tmp_path, 0)
+    assert named(hang) == []
+    for count in range(2, 5):
+        move(clock, SECONDS / 2)
+        beat(tmp_path, 0, count)
+        hang._ranks.tell(hang._beat())
+        # It is held up itself, and hears nothing of rank 1: who holds it up is for rank 0 to tell.
+        assert named(hang) == []
+    move(clock, SECONDS + 1)
+    assert named(hang) == [(0, "silent for 9 s")]
+
+
+def test_the_next_rank_of_a_host_watches_where_the_first_is_silent(tmp_path: Path, clock: SimpleNamespace) -> None:
+    hang = watch(tmp_path, rank=1, pids={0: 7})
+    hang.at(BATCH)
+    post(hang, 0)
+    named(hang)
+    assert not hang._ranks.is_watcher
+    # As long as rank 0 beats, it hears what other hosts tell: this rank need not.
+    move(clock, 0.9 * SECONDS)
+    post(hang, 0, count=2)
+    named(hang)
+    move(clock, 0.9 * SECONDS)
+    hang.at(STEP)
+    assert named(hang) == []
+    assert hang._ranks.is_watcher
+    beat(tmp_path, 2)
+    move(clock, 0.2 * SECONDS)
+    hang.at(STEP)
+    assert named(hang) == [(0, "silent for 9 s")], "and rank 2, of which it had heard nothing, has time to tell"
+    assert {each.rank for each in read(path_of(tmp_path, 0))} == {0, 1}, "it writes for its host"
 
 
 def test_a_watch_lasts_as_long_as_its_context_and_leaves_word_that_it_went(tmp_path: Path) -> None:
     folder = tmp_path / "watch"
     folder.mkdir()
     (folder / "verdict.json").write_text("{}")
-    with watch(folder, world_size=1, seconds=20.0) as hang:
+    with watch_alone(folder) as hang:
         assert not (folder / "verdict.json").exists(), "that of the attempt before"
-        assert json.loads((folder / "rank_0.json").read_text())["phase"] == "start"
         assert hang._thread.is_alive()
         assert hang._thread.daemon, "it keeps no process that ends"
     assert not hang._thread.is_alive()
-    assert json.loads((folder / "rank_0.json").read_text())["phase"] == LEFT
+    assert [each.phase for each in read(path_of(folder, 0))] == [LEFT]
+
+
+def watch_alone(folder: Path) -> HangWatch:
+    return HangWatch(folder, World(0, 1, 0, torch.device("cpu")), 20.0)
 
 
 @pytest.mark.parametrize("error", [ValueError("bad input"), SystemExit(2), RuntimeError("connection closed by peer")])
@@ -202,21 +272,14 @@ def test_bad_input_is_told_by_its_own_words_and_a_broken_exchange_by_who_is_gone
 ) -> None:
     gone = forked(lambda: 0)
     os.waitpid(gone, 0)
-
-    def end() -> None:
-        with watch(tmp_path / "watch", world_size=1, seconds=20.0) as hang:
-            hang._world = World(0, 3, 0, torch.device("cpu"))
-            beat(tmp_path / "watch", 1, host=HERE, pid=gone)
-            beat(tmp_path / "watch", 2, host=HERE, pid=os.getpid())
-            raise error
-
-    with pytest.raises(type(error)):
-        end()
-    phase = json.loads((tmp_path / "watch" / "rank_0.json").read_text())["phase"]
+    hang = watch(tmp_path, seconds=20.0, pids={1: gone, 2: os.getpid()})
+    hang._thread.start()
+    hang.__exit__(type(error), error, None)
+    phases = [each.phase for each in read(path_of(tmp_path, 0)) if each.rank == 0]
     if isinstance(error, ValueError | SystemExit):
-        assert (phase, capsys.readouterr().err) == (LEFT, "")
+        assert (phases, capsys.readouterr().err) == ([LEFT], "")
     else:
-        assert phase != LEFT
+        assert LEFT not in phases
         assert capsys.readouterr().err == f"rank 0: connection closed by peer; gone: rank 1 (process {gone})\n"
 
 
@@ -231,7 +294,7 @@ def test_without_a_limit_or_a_folder_nothing_is_watched(tmp_path: Path, seconds:
 @pytest.fixture
 def children(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[], object]], int]]:
     """Start a process that does some work; it is gone after the test. Nobody's patience is long."""
-    monkeypatch.setattr("trainer.hang._GRACE_SECONDS", 0.2)
+    monkeypatch.setattr("trainer.job_end._GRACE_SECONDS", 0.2)
     started = []
 
     def start(work: Callable[[], object]) -> int:
@@ -256,11 +319,11 @@ def test_the_first_innocent_rank_of_a_host_ends_what_is_left_there_and_nobody_el
     tmp_path: Path, children: Start, culprits: tuple[int, ...], rank: int, ends_others: bool
 ) -> None:
     pids = {other: children(signal.pause) for other in range(3) if other != rank}
+    hang = watch(tmp_path, rank=rank, seconds=0.5, pids=pids)
     for other, pid in pids.items():
-        beat(tmp_path, other, host=HERE, pid=pid)
-        (tmp_path / f"stacks_rank_{other}.txt").touch()
+        post(hang, other, pid=pid, end="wrote its stacks")
     (tmp_path / "verdict.json").write_text(text(Verdict(culprits, (1,) * len(culprits), "", 0)))
-    mine = children(watch(tmp_path, rank=rank, seconds=0.5)._run)
+    mine = children(hang._run)
     assert ended(mine) == 1
     assert "most recent call first" in (tmp_path / f"stacks_rank_{rank}.txt").read_text()
     assert [ended(pid, 60.0 if ends_others else 0.0) for pid in pids.values()] == [-9 if ends_others else None] * 2
@@ -269,15 +332,14 @@ def test_the_first_innocent_rank_of_a_host_ends_what_is_left_there_and_nobody_el
 def test_only_ranks_of_this_host_that_have_not_left_are_ended(tmp_path: Path, children: Start) -> None:
     """By chance other processes of this host have the ids of a rank elsewhere and of one that is gone."""
     elsewhere, gone, peer = (children(signal.pause) for _ in range(3))
+    hang = watch(tmp_path, world_size=4, seconds=0.1, pids={2: gone, 3: peer})
     beat(tmp_path, 1, host="elsewhere", pid=elsewhere)
-    beat(tmp_path, 2, host=HERE, pid=gone, phase=LEFT)
-    beat(tmp_path, 3, host=HERE, pid=peer)
-    for rank in (1, 3):
-        (tmp_path / f"stacks_rank_{rank}.txt").touch()
-    mine = children(watch(tmp_path, world_size=4, seconds=0.1)._run)
+    post(hang, 2, pid=gone, phase=LEFT)
+    post(hang, 3, pid=peer)
+    mine = children(hang._run)
     assert (ended(mine), ended(peer)) == (1, -signal.SIGKILL)
     assert (ended(elsewhere, 0.0), ended(gone, 0.0)) == (None, None)
-    assert set(convicted_pids(tmp_path)) == {1, 3}
+    assert set(convicted_pids(tmp_path)) <= {1, 3}
 
 
 def test_a_stopped_rank_is_woken_to_write_its_stacks(tmp_path: Path, children: Start) -> None:
@@ -287,8 +349,9 @@ def test_a_stopped_rank_is_woken_to_write_its_stacks(tmp_path: Path, children: S
 
     peer = children(stopped)
     os.waitpid(peer, os.WUNTRACED)
-    beat(tmp_path, 1, host=HERE, pid=peer)
-    mine = children(watch(tmp_path, world_size=2, seconds=0.1)._run)
+    hang = watch(tmp_path, world_size=2, seconds=0.1, pids={1: peer})
+    post(hang, 1, pid=peer)
+    mine = children(hang._run)
     assert (ended(mine), ended(peer)) == (1, 0)
     assert (tmp_path / "stacks_rank_1.txt").read_text() == "woken"
 
@@ -300,8 +363,31 @@ def test_a_verdict_that_a_full_disk_does_not_take_ends_this_rank_all_the_same(
     folder.mkdir()
     hang = watch(folder, world_size=2, seconds=0.1)
     beat(folder, 1, pid=77)
-    hang._listen()
+    named(hang)
     shutil.rmtree(folder)
     assert ended(children(hang._run)) == 1
     assert "rank 1 (host elsewhere, process 77): silent for" in (told := capfd.readouterr().err)
     assert "(not written: No such file or directory); the job ends" in told
+
+
+def test_ranks_that_leave_at_once_are_both_told_to_have_left(tmp_path: Path) -> None:
+    first = watch(tmp_path, rank=0, world_size=2, pids={1: 7})
+    second = watch(tmp_path, rank=1, world_size=2, pids={0: 7})
+    second._beats.node = Node(1, (0, 0), first._ranks.node.board)  # type: ignore[union-attr]
+    written = first._ranks._write
+
+    def late() -> None:
+        first._ranks._write = written  # type: ignore[method-assign]
+        # Rank 1 leaves while rank 0 is about to write what it saw before.
+        seen = first._ranks.here()
+        leave(second)
+        write(path_of(tmp_path, 0), seen)
+
+    first._ranks._write = late  # type: ignore[method-assign]
+    leave(first)
+    assert [each.phase for each in read(path_of(tmp_path, 0))] == [LEFT, LEFT]
+
+
+def leave(hang: HangWatch) -> None:
+    hang._phase, hang._count = LEFT, sys.maxsize
+    hang._ranks.leave(hang._beat())

@@ -1,0 +1,164 @@
+"""A rank is heard over memory on its host, and over one small file a host between hosts."""
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from threads import CPU, on_gloo
+
+from trainer.beats import Beat, Beats, path_of, read
+from trainer.board import SLOT_BYTES, Board
+from trainer.hang import STEP, HangWatch
+from trainer.node import Node
+from trainer.world import World
+
+opened: list[str] | None = None
+
+
+def note(event: str, arguments: tuple[object, ...]) -> None:
+    if opened is not None and event in ("open", "os.listdir", "os.scandir", "os.rename", "os.link"):
+        opened.append(str(arguments[0]))
+
+
+sys.addaudithook(note)  # it cannot be taken away
+
+
+@pytest.fixture
+def calls() -> Iterator[list[str]]:
+    """The paths that this process opens, lists or renames."""
+    global opened
+    opened = []
+    yield opened
+    opened = None
+
+
+def test_ranks_of_one_host_cost_the_shared_disk_one_write_at_a_time(tmp_path: Path, calls: list[str]) -> None:
+    world_size, beats = 8, 10
+    seconds = 2.0
+    before = len(calls)
+
+    def watched(world: World) -> int:
+        with HangWatch(tmp_path / "watch", world, seconds):
+            threading.Event().wait(beats * seconds / 10)
+        return 0
+
+    on_gloo(world_size, watched)
+    there = [path for path in calls[before:] if str(tmp_path) in path]
+    # As each rank leaves it writes a last time, and may have to do so again; 1 is made before a watcher is known.
+    assert len(there) <= beats + 4 * world_size, "each rank opened the file of each rank at each beat"
+    assert not list(Path("/dev/shm").glob("perceiver-board-*")), "nothing is left behind in the host's memory"
+
+
+@pytest.mark.parametrize(("hosts", "ranks_a_host"), [(4, 6), (16, 1)])
+def test_a_minute_of_heartbeats_is_a_few_calls_a_rank(
+    tmp_path: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch, hosts: int, ranks_a_host: int
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("trainer.beats.time.monotonic", lambda: now[0])
+    world_size = hosts * ranks_a_host
+    first_of = tuple(rank - rank % ranks_a_host for rank in range(world_size))
+    boards = {first: Board.create(ranks_a_host) for first in set(first_of)}
+    first = [Beat(rank, f"n{first_of[rank]}", rank, 0, 0, STEP) for rank in range(world_size)]
+    ranks = []
+    for rank in range(world_size):
+        board, path = boards[first_of[rank]] or (Board.alone(), Path())
+        path.unlink(missing_ok=True)
+        ranks.append(Beats(tmp_path, Node(rank, first_of, board), first, interval=1.0, period=6.0))
+    before = len(calls)
+    for second in range(60):
+        for each in ranks:
+            each.tell(Beat(each.node.rank, "n", 1, second, second, STEP))
+        for each in ranks:
+            each.listen()
+        now[0] += 1.0
+    there = [path for path in calls[before:] if str(tmp_path) in path]
+    # Each host writes its file, reads the first host's, and the first host reads it: ten times a minute.
+    assert len(there) <= 30 * hosts
+    # And rank 0 has heard everyone lately.
+    assert max(ranks[0].silences().values()) <= 8.0
+    assert set(ranks[0].silences()) == set(range(1, world_size))
+    assert {beat.rank for beat in read(path_of(tmp_path, 0))} == set(range(ranks_a_host))
+
+
+def test_a_rank_of_another_host_that_stops_is_heard_no_more_by_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("trainer.beats.time.monotonic", lambda: now[0])
+    first = [Beat(rank, "n", rank, 0, 0, STEP) for rank in range(4)]
+    board = Board.create(2)
+    assert board is not None
+    board[1].unlink()
+    mine = Beats(tmp_path, Node(0, (0, 1, 2, 2), Board.alone()), first, interval=1.0, period=6.0)
+    others = [Beats(tmp_path, Node(rank, (0, 1, 2, 2), board[0]), first, interval=1.0, period=6.0) for rank in (2, 3)]
+    for second in range(70):
+        for each in others[1:] if second >= 30 else others:
+            each.tell(Beat(each.node.rank, "n", 1, second, 0, STEP))
+            each.listen()
+        mine.tell(Beat(0, "n", 1, second, 0, STEP))
+        mine.listen()
+        now[0] += 1.0
+    # Rank 2 wrote for its host; when it stopped rank 3 took that over, and tells that rank 2 has not been heard since.
+    assert 34 <= mine.silences()[2] <= 47
+    assert mine.silences()[3] <= 8
+
+
+def test_a_slot_gives_what_was_put_there_and_nothing_half(tmp_path: Path) -> None:
+    made = Board.create(3)
+    assert made is not None
+    board, path = made
+    other = Board.open(path)
+    path.unlink()
+    assert other is not None
+    assert [other.get(slot) for slot in range(3)] == [b"", b"", b""]
+    board.put(1, b"a longer one")
+    board.put(2, b"x" * (SLOT_BYTES - 8))
+    board.put(1, b"short")
+    assert [other.get(slot) for slot in range(3)] == [b"", b"short", b"x" * (SLOT_BYTES - 8)]
+    board._memory[SLOT_BYTES + 9 : SLOT_BYTES + 10] = b"?"
+    assert other.get(1) == b""
+    assert Board.open(tmp_path / "missing") is None
+
+
+def test_ranks_that_do_not_share_memory_are_hosts_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.node.Board.open", lambda _: None)
+    assert on_gloo(3, lambda world: Node.join(world).first_of) == [(0, 1, 2)] * 3
+
+
+def test_ranks_are_of_one_host_by_its_name_and_by_what_the_kernel_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    hosts = [("n", "a", "p"), ("n", "b", "p"), ("n", "a", "q"), ("n", "a", "p")]
+    known = threading.local()
+    monkeypatch.setattr("trainer.node._host", lambda: hosts[known.rank])
+
+    def join(world: World) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        known.rank = world.rank
+        node = Node.join(world)
+        node.put(b"%d" % world.rank)
+        world.barrier()
+        return node.first_of, tuple(node.get())
+
+    first_of = (0, 1, 2, 0)
+    assert on_gloo(4, join) == [(first_of, here) for here in ((0, 3), (1,), (2,), (0, 3))]
+
+
+def test_a_process_alone_shares_its_board_with_nobody() -> None:
+    node = Node.join(World(0, 1, 0, CPU))
+    node.put(b"here")
+    assert (node.get(), node.is_head, node.ranks) == ({0: b"here"}, True, (0,))
+
+
+def test_a_full_disk_takes_the_beats_of_a_host_that_it_has_had_before(tmp_path: Path) -> None:
+    path = tmp_path / "node_0.json"
+    beats = Beats(tmp_path, Node(0, (0,), Board.alone()), [Beat(0, "n", 1, 0, 0, STEP)], interval=1.0, period=1.0)
+    beats.listen()
+    inode, size = path.stat().st_ino, path.stat().st_size
+    beats.tell(Beat(0, "n", 1, 5, 0, STEP))
+    beats._next_exchange = 0.0
+    beats.listen()
+    assert read(path)[0].count == 5
+    assert (path.stat().st_ino, path.stat().st_size) == (inode, size), "no block is asked for, no name is made"
+    os.truncate(path, size // 2)
+    assert read(path) == []
