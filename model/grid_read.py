@@ -15,8 +15,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from model.grid_kernel import BLOCK_COLUMNS, Parts, Tokens, sums_of_parts
-from model.tiled import DEVICE_TILE_ELEMENTS, LOG2_E, MASKED
+from model.tiled import LOG2_E, MASKED
 from model.token_sources import SeparableTokens, over_axes
+
+# Of the arrays of rows and of columns of the samples that are read together.
+DEVICE_TILE_ELEMENTS = 2**26
 
 
 def read_grid(

@@ -7,7 +7,7 @@ the one before it was: fresh arrays come from the operating system page by page,
     B samples, N queries, M tokens, C channels, T tokens of a tile
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from importlib.util import find_spec
@@ -18,13 +18,17 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from model.caches import l2_bytes
 from model.token_sources import DenseTokens, SeparableTokens, TokenSource
 
 # Scores are taken to this base, in which CPUs exponentiate three times faster.
 LOG2_E = log2(e)
-# Elements of a tile of scores: on a CPU as many as stay in its cache, on a device as many as keep it busy.
+# Elements of a tile of scores on a CPU, as many as stay in its cache.
 CPU_TILE_ELEMENTS = 2**19
-DEVICE_TILE_ELEMENTS = 2**26
+# Of a GPU's cache, what both arrays of scores may fill; tokens, their gradients and weights of products want the rest.
+CACHE_SHARE = 0.5
+# For exactness, not for speed: the kernels have no instructions for it.
+_UNKNOWN_TO_DEVICES = (torch.float64,)
 # Below every score, and finite: where a tile is all masked, so that no score is above -inf, no -inf is taken from -inf.
 MASKED = -1e30
 
@@ -59,18 +63,30 @@ def _without_autocast(device: str) -> AbstractContextManager[object]:
     return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
-@cache
 def _has_kernel(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether a kernel reads separable tokens there. Triton comes with PyTorch for CUDA, not with that for CPUs."""
-    if device.type != "cuda" or torch.version.cuda is None or dtype != torch.float32 or find_spec("triton") is None:
+    """Whether a kernel reads separable tokens there."""
+    return dtype == torch.float32 and _has_triton(device)
+
+
+@cache
+def _has_triton(device: torch.device) -> bool:
+    """Whether Triton runs there: it comes with PyTorch for CUDA, not with that for CPUs."""
+    if device.type != "cuda" or torch.version.cuda is None or find_spec("triton") is None:
         return False
     # The oldest that Triton supports.
     return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
+def _tile_elements(source: TokenSource, device: torch.device) -> int:
+    """How many scores a tile has: what is written to a GPU's memory and read again takes as long as the products."""
+    if device.type == "cpu":
+        return CPU_TILE_ELEMENTS
+    return int(CACHE_SHARE * l2_bytes(device)) // (2 * source.dtype.itemsize)
+
+
 def _tiles(source: TokenSource, queries: Tensor) -> Iterator[tuple[slice, list[slice], Tensor]]:
     """Groups of samples, the tiles of their tokens, and two arrays for the scores of any of these tiles."""
-    elements = CPU_TILE_ELEMENTS if queries.device.type == "cpu" else DEVICE_TILE_ELEMENTS
+    elements = _tile_elements(source, queries.device)
     num_queries = queries.shape[1]
     rows = max(1, elements // (num_queries * source.row))
     if source.row > 1:
@@ -93,6 +109,39 @@ def _scores(
     return source.scores(samples, tokens, vectors, scratch[: prod(shape)].view(shape))
 
 
+def _part(valid_BM: Tensor | None, samples: slice, tokens: slice) -> Bool[Tensor, "b T"] | None:
+    return None if valid_BM is None else valid_BM[samples, tokens]
+
+
+def _steps(source: TokenSource, device: torch.device) -> tuple[Callable[..., Tensor], Callable[..., None]]:
+    """What is done to the scores of a tile in the forward and in the backward pass."""
+    if source.dtype in _UNKNOWN_TO_DEVICES or not _has_triton(device):
+        return _to_shares, _to_gradients
+    from model.tile_kernel import to_gradients, to_shares
+
+    return to_shares, to_gradients
+
+
+def _to_shares(scores: Tensor, top: Tensor, total: Tensor, valid: Tensor | None) -> Tensor:
+    """See model.tile_kernel.to_shares."""
+    if valid is not None:
+        scores.masked_fill_(~valid[:, None], -torch.inf)
+    higher = torch.maximum(top, scores.amax(dim=-1, keepdim=True))
+    rescale = (top - higher).exp2_()
+    shares = scores.sub_(higher).exp2_()
+    total.mul_(rescale).add_(shares.sum(dim=-1, keepdim=True, dtype=total.dtype))
+    top.copy_(higher)
+    return rescale
+
+
+def _to_gradients(scores: Tensor, products: Tensor, log_sums: Tensor, offsets: Tensor, valid: Tensor | None) -> None:
+    """See model.tile_kernel.to_gradients."""
+    if valid is not None:
+        scores.masked_fill_(~valid[:, None], -torch.inf)
+    shares = scores.sub_(log_sums).exp2_()
+    products.sub_(offsets).mul_(shares)
+
+
 class _Read(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -104,20 +153,15 @@ class _Read(torch.autograd.Function):
     ) -> Tensor:
         out_BNC = torch.empty_like(queries_BNC)
         log_sums_BN = out_BNC.new_empty(queries_BNC.shape[:2], dtype=torch.promote_types(out_BNC.dtype, torch.float32))
+        to_shares, _ = _steps(source, queries_BNC.device)
         for samples, tiles, (scratch, _) in _tiles(source, queries_BNC):
             asked = source.prepared(queries_BNC[samples] * LOG2_E)
             top = log_sums_BN.new_full(log_sums_BN[samples].shape, MASKED)[..., None]
             total, sums = torch.zeros_like(top), source.sums(asked)
             for tokens in tiles:
-                scores = _scores(source, samples, tokens, asked, scratch)
-                if valid_BM is not None:
-                    scores.masked_fill_(~valid_BM[samples, None, tokens], -torch.inf)
-                higher = torch.maximum(top, scores.amax(dim=-1, keepdim=True))
-                rescale = (top - higher).exp2_()
-                shares = scores.sub_(higher).exp2_()
-                total = total * rescale + shares.sum(dim=-1, keepdim=True, dtype=total.dtype)
+                shares = _scores(source, samples, tokens, asked, scratch)
+                rescale = to_shares(shares, top, total, _part(valid_BM, samples, tokens))
                 source.add(sums.mul_(rescale), samples, tokens, shares)
-                top = higher
             out_BNC[samples] = source.mixed(sums) / total
             log_sums_BN[samples] = (top + total.log2())[..., 0]
         ctx.source, ctx.valid_BM = source, valid_BM
@@ -131,17 +175,16 @@ class _Read(torch.autograd.Function):
         grad_queries = torch.empty_like(queries_BNC)
         grad_values = torch.empty_like(values_BMC) if ctx.needs_input_grad[1] else None
         offset_BN1 = (grad_BNC * out_BNC).sum(dim=-1, keepdim=True, dtype=log_sums_BN.dtype)
+        _, to_gradients = _steps(source, queries_BNC.device)
         for samples, tiles, (scratch, other_scratch) in _tiles(source, queries_BNC):
             queries, grad = queries_BNC[samples], grad_BNC[samples]
             asked, wanted = source.prepared(queries * LOG2_E), source.prepared(grad)
             sums = source.sums(asked)
             for tokens in tiles:
-                scores = _scores(source, samples, tokens, asked, scratch)
-                if valid_BM is not None:
-                    scores.masked_fill_(~valid_BM[samples, None, tokens], -torch.inf)
-                shares = scores.sub_(log_sums_BN[samples, :, None]).exp2_()
-                products = _scores(source, samples, tokens, wanted, other_scratch)
-                grad_scores = products.sub_(offset_BN1[samples]).mul_(shares)
+                shares = _scores(source, samples, tokens, asked, scratch)
+                grad_scores = _scores(source, samples, tokens, wanted, other_scratch)
+                valid = _part(valid_BM, samples, tokens)
+                to_gradients(shares, grad_scores, log_sums_BN[samples, :, None], offset_BN1[samples], valid)
                 if grad_values is not None:
                     grad_values[samples, tokens] = grad_scores.mT @ queries + shares.mT @ grad
                 source.add(sums, samples, tokens, grad_scores)

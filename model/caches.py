@@ -1,0 +1,16 @@
+"""How much the processors of a device keep close to them: the one place for the sizes of caches."""
+
+from functools import cache
+
+import torch
+
+ASSUMED_L2_BYTES = 50 * 2**20
+"""An H100's and an H200's, where the device is not here."""
+
+
+@cache
+def l2_bytes(device: torch.device) -> int:
+    """Return the bytes of a GPU's second cache, which all its processors share."""
+    if device.type == "cuda" and torch.cuda.is_available():
+        return int(torch.cuda.get_device_properties(device).L2_cache_size)
+    return ASSUMED_L2_BYTES
