@@ -53,10 +53,12 @@ DECIDES = (
     "model",
     "optimizer",
     "seed",
+    "train.deterministic",
     "train.global_batch",
     "train.label_smoothing",
     "train.precision",
     "train.steps",
+    "train.tf32",
     "train.zero_stage",
     "version",
     # Which batches are passed over.

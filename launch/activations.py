@@ -5,6 +5,7 @@ from dataclasses import replace
 from configs.run import RunConfig
 from model.config import PerceiverConfig
 from model.plan import fastest_policy
+from trainer.arithmetic import local_device_type, resolved
 
 GIB = 2**30
 
@@ -14,7 +15,7 @@ def planned(config: RunConfig, world_size: int) -> PerceiverConfig:
 
     No policy changes a result, so that another number of ranks may take another one. ValueError if none fits.
     """
-    train, network = config.train, config.model
+    train, network = resolved(config.train, local_device_type()), config.model
     if not train.activation_memory_gib:
         return network
     micro_batch = train.global_batch // world_size // train.micro_batches_per_rank(world_size)

@@ -20,7 +20,7 @@ from data_shards.loader import Loader
 from launch import pictures
 from launch.folder import RunFolder, as_typed, existing
 from launch.loaders import EvalSplit, absolute, label_names, open_eval_split
-from launch.together import batches_of_all, together
+from launch.together import batches_of_all, joined, together
 from model.perceiver import Perceiver
 from trainer.checkpoint_choice import NEWEST, read_weights
 from trainer.evaluate import Evaluation, evaluate, predictions, reconstructions, told
@@ -37,7 +37,7 @@ def main(path: Path, *, which: str = NEWEST, split: str = "", as_json: bool = Fa
     """Evaluate a checkpoint of a run, see `checkpoint_choice`; return the exit status. Collective."""
     folder = RunFolder(path.resolve())
     config = absolute(load(existing(folder).config_path))
-    world = World.from_environment(config.train.collective_timeout_seconds)
+    world = joined(config.train.collective_timeout_seconds)
     evaluated = together(world, lambda: _opened(config, split, folder, world))
     loader = evaluated.loader
     step, network = chosen_network(config, folder, which, world)

@@ -24,6 +24,7 @@ from launch.freeze import changed_files, freeze
 from launch.holder import refuse_if_trained
 from launch.loaders import check_evaluation, eval_split, label_names, open_eval_split, train_loader
 from launch.submission import refuse_if_queued
+from trainer import arithmetic
 from trainer.lock import RunLock
 from trainer.process import lives
 from trainer.sinks import append_event
@@ -39,6 +40,8 @@ def open_run(
     of it before its first step is known. One that has not begun may still change, and of one that has whatever does not
     decide its result.
     """
+    if folder.exists and config.train.precision == "auto":
+        config = _in_precision(config, load(folder.config_path).train.precision)
     changes = difference(load(folder.config_path), config) if folder.exists else []
     has_begun = folder.exists and _has_begun(folder)
     if has_begun and deciding(changes):
@@ -67,6 +70,26 @@ def open_run(
     # A copy that somebody removed; a run that is made has one already.
     freeze(folder.code_folder)
     _tell_other_code(folder)
+
+
+def with_precision(config: RunConfig, folder: RunFolder, world: World) -> RunConfig:
+    """Return the configuration with the precision of the run, which its first start chooses for good. Collective.
+
+    Another device could choose another one, and a resumed run would not give the same bits.
+    """
+    return _in_precision(config, world.broadcast(_frozen_precision(folder, world) if world.is_first else ""))
+
+
+def _frozen_precision(folder: RunFolder, world: World) -> str:
+    run = load(folder.config_path)
+    train = arithmetic.resolved(run.train, world.device.type)
+    if run.train != train:
+        _write_config(replace(run, train=train), folder)
+    return train.precision
+
+
+def _in_precision(config: RunConfig, precision: str) -> RunConfig:
+    return replace(config, train=replace(config.train, precision=precision))  # type: ignore[arg-type]  # of a RunConfig
 
 
 def _refuse_what_cannot_train(config: RunConfig, folder: RunFolder, world_size: int) -> None:

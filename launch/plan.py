@@ -15,6 +15,7 @@ from launch.cluster import ClusterConfig
 from launch.folder import RunFolder
 from model.activation_memory import activation_bytes
 from model.cost import network_cost, total
+from trainer.arithmetic import local_device_type, resolved
 
 BYTES_PER_NUMBER = 4
 GIB = 2**30
@@ -119,7 +120,8 @@ def _problems(plan: Plan, profile: ClusterConfig) -> Iterator[str]:
 def _activations(config: RunConfig, world_size: int, micro_batches: int) -> int:
     samples = config.train.global_batch // world_size // micro_batches
     # Autocast keeps what it computes in half precision.
-    width = BYTES_PER_NUMBER if config.train.precision == "fp32" else BYTES_PER_NUMBER // 2
+    precision = resolved(config.train, local_device_type()).precision
+    width = BYTES_PER_NUMBER if precision == "fp32" else BYTES_PER_NUMBER // 2
     return samples * activation_bytes(planned(config, world_size), bytes_per_element=width)
 
 

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import torch
 
+from trainer import devices
 from trainer.world import World
 
 BAD_INPUT = 2
@@ -33,6 +34,15 @@ def together(world: World, work: Callable[[], T]) -> T:
     if world.is_first:
         raise ValueError("\n".join(sorted(sentences)))
     raise SystemExit(BAD_INPUT)
+
+
+def joined(timeout_seconds: float) -> World:
+    """Join the processes of this command; all end where two of them would share a GPU. Collective."""
+    world = World.from_environment(timeout_seconds)
+    if world.device.type == "cuda":
+        gpus = world.gather(devices.of_this_process(world.device.index))
+        together(world, lambda: devices.refuse_shared(gpus))
+    return world
 
 
 def batches_of_all(world: World, batches: Callable[[int], T]) -> Callable[[int], T]:

@@ -19,12 +19,13 @@ from launch.claim import Claim
 from launch.fence import Fence
 from launch.folder import RunFolder, as_typed
 from launch.loaders import absolute, eval_split, identity, open_eval_split, train_loader
-from launch.open_run import open_run
+from launch.open_run import open_run, with_precision
 from launch.restarts import FINISHED, RUN_ME_AGAIN
 from launch.shown import shown
-from launch.together import batches_of_all, first_does, together, told_by_first
+from launch.together import batches_of_all, first_does, joined, together, told_by_first
 from model import cost
 from model.perceiver import Perceiver
+from trainer import arithmetic
 from trainer.checkpoint import Loaded, Store
 from trainer.compiling import told_of_compiling
 from trainer.config import TrainConfig
@@ -47,7 +48,8 @@ from trainer.world import World
 def main(config: RunConfig, path: Path, *, take_over: bool = False, as_json: bool = False) -> int:
     """Train the run in the folder to its end or to a stop; return the exit status. Collective."""
     config, folder = absolute(config), RunFolder(path.resolve())
-    world = World.from_environment(config.train.collective_timeout_seconds)
+    arithmetic.prepare(config.train)
+    world = joined(config.train.collective_timeout_seconds)
     with StopRequest(folder.stop_path, config.train.time_limit_minutes * 60) as stop:
         first_does(world, lambda: open_run(config, folder, world.world_size))
         with (
@@ -56,6 +58,7 @@ def main(config: RunConfig, path: Path, *, take_over: bool = False, as_json: boo
             _entry(folder, world) as ledger,
             _watch(config, folder, world) as hang,
         ):
+            config = with_precision(config, folder, world)
             outcome, state = _train(config, folder, world, stop, ledger, hang, claim.fence)
             ledger.end(outcome if outcome == "finished" else f"{outcome} ({stop.reason or 'asked of another rank'})")
             status = RUN_ME_AGAIN if outcome == "preempted" else FINISHED
@@ -93,6 +96,7 @@ def _train(
 ) -> tuple[Outcome, RunState]:
     with ExitStack() as stack:
         with ledger.spent("start_up"):
+            arithmetic.apply(config.train, world.device)
             together(world, lambda: config.train.micro_batches_per_rank(world.world_size))
             loader = stack.enter_context(together(world, lambda: train_loader(config, folder.quarantine_path, world)))
             batches = batches_of_all(world, loader)
@@ -111,6 +115,7 @@ def _train(
             state = loaded.state if loaded else RunState()
             sinks = together(world, lambda: _sinks(config, folder, state) if world.is_first else SinkGroup([]))
             stack.callback(sinks.close)
+            sinks.write("event", {"step": state.step, "message": arithmetic.sentence(train, world.device)})
             _announce_policy(sinks, state, network, train)
             split, evaluated = together(world, lambda: eval_split(config))
             sinks.write("event", {"step": state.step, "message": evaluated})

@@ -62,8 +62,14 @@ class TrainConfig:
     activation_memory_gib: float = 0.0
     """Memory of one process for the activations of a micro-batch: the fastest model.activation_checkpointing that fits
     is taken; 0 takes the one that is set."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Of the network's arithmetic. Weights that are updated, moments and sums are fp32 in all three."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Of the network's arithmetic. Weights that are updated, moments and sums are fp32 in all of them. auto is bf16 on
+    a GPU and fp32 elsewhere, chosen at the first start of a run and kept wherever it resumes."""
+    deterministic: bool = True
+    """On a GPU, take only kernels that give the same bits each time; without them a resumed run ends elsewhere."""
+    tf32: bool = False
+    """On a GPU, round the factors of fp32 products to 10 bits behind the point (TF32); bf16 products stay as they
+    are."""
     zero_stage: int = 1
     """What DeepSpeed partitions: 0 nothing, 1 optimizer moments, 2 gradients too, 3 weights too."""
     label_smoothing: float = 0.0

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from data_shards.batch import Batch
 from model.perceiver import Perceiver
-from trainer import optimizers
+from trainer import arithmetic, optimizers
 from trainer.config import OptimizerConfig, TrainConfig, joint_problems
 from trainer.deepspeed_settings import settings
 from trainer.deepspeed_start import group_timeout, uncompiled
@@ -44,6 +44,7 @@ class Engine:
     ) -> None:
         for key, sentence in joint_problems(optimizer, train):
             raise ValueError(f"{key}: {sentence}")
+        train = arithmetic.resolved(train, world.device.type)
         self._objective = objective
         self._optimizer_config = optimizer
         self._train = train
@@ -247,9 +248,12 @@ def _initialize(
 
 def _import_deepspeed(world: World) -> Untyped:
     """Import it late: it reads the environment and picks an accelerator while it is imported."""
-    os.environ.setdefault("LOCAL_RANK", str(world.local_rank))
     if world.device.type == "cpu":
+        os.environ.setdefault("LOCAL_RANK", str(world.local_rank))
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    else:
+        # It takes the variable for the number of the device, of which a process may see but one.
+        os.environ["LOCAL_RANK"] = str(world.device.index)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import deepspeed

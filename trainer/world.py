@@ -15,6 +15,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch._C._distributed_c10d import HashStore, TCPStore
 
+from trainer import devices
+
 T = TypeVar("T")
 
 # For gloo's thread to let go of the last tensor; a debugger that keeps it must not keep the process.
@@ -221,7 +223,6 @@ def _local_store(rank: int, world_size: int, timeout: timedelta) -> TCPStore:
 def _device(local_rank: int) -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    # Under --gpus-per-task a process sees one device, whatever its local rank.
-    device = torch.device("cuda", local_rank % torch.cuda.device_count())
+    device = torch.device("cuda", devices.index(local_rank, torch.cuda.device_count()))
     torch.cuda.set_device(device)
     return device

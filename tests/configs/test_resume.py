@@ -81,6 +81,8 @@ def test_how_a_run_is_watched_kept_fed_or_fitted_may_change(override: str) -> No
         "train.steps=5",
         "train.global_batch=32",
         "train.precision=bf16",
+        "train.deterministic=false",
+        "train.tf32=true",
         "train.label_smoothing=0.1",
         "watch.spike_score=6",
     ],

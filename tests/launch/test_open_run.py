@@ -10,15 +10,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from configs.run import RunConfig, dump, load
 from launch import open_run as opening
 from launch.folder import RunFolder
 from launch.freeze import changed_files
 from launch.holder import refuse_if_trained
-from launch.open_run import open_run
+from launch.open_run import open_run, with_precision
 from trainer.lock import RunLock
 from trainer.sinks import JsonLines
+from trainer.world import World
 
 CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
 # Makes a run again and again: in a child that kills itself at a later change of the folder each time, then once more.
@@ -28,7 +30,7 @@ from pathlib import Path
 from configs.run import load
 from launch.folder import RunFolder
 from launch.freeze import changed_files
-from launch.open_run import open_run
+from launch.open_run import open_run, with_precision
 
 place, is_there, config = Path(sys.argv[1]), sys.argv[2] == "True", load(Path(sys.argv[3]), sys.argv[4:])
 
@@ -97,6 +99,24 @@ def test_a_refused_start_leaves_nothing_and_the_corrected_one_is_taken(config: R
             assert not folder.path.exists() or not any(folder.path.iterdir())
         open_run(config, folder)
         assert folder.exists
+
+
+def test_the_first_start_chooses_the_precision_and_no_other_device_changes_it(
+    config: RunConfig, tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    open_run(config, folder)
+    # As `perceiver submit` leaves it on a machine without a GPU.
+    assert load(folder.config_path).train.precision == "auto"
+    gpu, cpu = (World(0, 1, 0, torch.device(kind)) for kind in ("cuda", "cpu"))
+    assert with_precision(config, folder, gpu).train.precision == "bf16"
+    assert load(folder.config_path).train.precision == "bf16"
+    (folder.checkpoints_folder / "step_00000001").mkdir(parents=True)
+    # The file that the run was made from is no other configuration.
+    open_run(config, folder)
+    assert with_precision(config, folder, cpu).train.precision == "bf16"
+    with pytest.raises(ValueError, match=r"train\.precision: 'bf16' -> 'fp32'"):
+        open_run(load(CONFIG, [f"data.shards={config.data.shards}", "train.precision=fp32"]), folder)
 
 
 def test_a_number_of_ranks_that_does_not_divide_the_batch_makes_no_folder(config: RunConfig, tmp_path: Path) -> None:
