@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.alignment import ALIGNMENT, FromHeads, ToHeads, widened
+from model.alignment import FromHeads, ToHeads, widened
+from model.attention_kernels import given_widths
 from model.compilation import frugal_inductor
 from model.config_attention import AttentionConfig
 from model.cpu_attention import cpu_attention
@@ -21,8 +22,6 @@ from model.tiled import read_tokens
 from model.token_sources import EPSILON, TokenSource
 
 Gelu = Literal["tanh", "erf"]
-MOST_FLASH_CHANNELS = 256
-"""Of a head, in flash attention."""
 
 
 def attend(
@@ -52,21 +51,17 @@ def _softmax_attention(q: Tensor, k: Tensor, v: Tensor, valid_BM: Tensor | None,
         return cpu_attention(q, k, v, valid_BM, scale)
     mask = None if valid_BM is None else valid_BM[:, None, None, :]
     if q.device.type != "cpu":
-        # With a mask, and of wider heads, what runs is not flash attention, and takes keys and values of two widths.
-        one_width = mask is None and max(width, value_width) <= MOST_FLASH_CHANNELS
-        q, k, v = padded_heads(q, k, v, one_width=one_width)
+        q, k, v = padded_heads(q, k, v, masked=mask is not None)
     out: Tensor = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
     return out if out.shape[-1] == value_width else out[..., :value_width]
 
 
-def padded_heads(q: Tensor, k: Tensor, v: Tensor, *, one_width: bool = True) -> tuple[Tensor, Tensor, Tensor]:
-    """Return heads of the widths that fused kernels take, multiples of 8, or one for all three; as they are if so.
+def padded_heads(q: Tensor, k: Tensor, v: Tensor, *, masked: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """Return heads of the widths that fused kernels take, as model.attention_kernels has them; themselves if so.
 
     Zeros change no score and add no value; the scale stays that of the true width.
     """
-    qk_width, value_width = (-(-part.shape[-1] // ALIGNMENT) * ALIGNMENT for part in (q, v))
-    if one_width:
-        qk_width = value_width = max(qk_width, value_width)
+    qk_width, value_width = given_widths((q.shape[-1], v.shape[-1]), masked=masked)
     return widened(q, qk_width), widened(k, qk_width), widened(v, value_width)
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from model.activation_memory import activation_bytes
+from model.attention_kernels import AttentionKernel, attention_kernels
 from model.config import ActivationCheckpointing, PerceiverConfig
 from model.cost import Cost, network_cost, total
 from model.forms import Form, read_form
@@ -55,6 +56,8 @@ class Plan:
     """How the latents read the tokens."""
     policies: dict[ActivationCheckpointing, PolicyPlan]
     """By the key model.activation_checkpointing."""
+    attention: tuple[AttentionKernel, ...]
+    """What each attention takes on a GPU, as is expected of PyTorch's rules."""
 
 
 def plan(config: PerceiverConfig, *, device: Device | None = None, bytes_per_element: int = 4) -> Plan:
@@ -70,7 +73,9 @@ def plan(config: PerceiverConfig, *, device: Device | None = None, bytes_per_ele
         free = device.memory_bytes - whole.parameters * STATE_BYTES_PER_PARAMETER
         speed = device.peak_flops / (TRAINING_PASSES[policy] * whole.flops)
         policies[policy] = PolicyPlan(activations, max(free // activations, 0), speed)
-    return Plan({**parts, "total": whole}, read_form(config), policies)
+    form = read_form(config)
+    kernels = attention_kernels(config, form, "bf16" if bytes_per_element == 2 else "fp32")
+    return Plan({**parts, "total": whole}, form, policies, tuple(kernels))
 
 
 def fastest_policy(

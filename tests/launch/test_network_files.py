@@ -50,7 +50,11 @@ def test_the_plan_of_a_paper_names_its_cost_and_what_fits() -> None:
     none, blocks = found["policies"]["none"], found["policies"]["blocks"]
     assert 0 < none["micro_batch"] < blocks["micro_batch"]
     assert none["samples_per_second"] > blocks["samples_per_second"]
-    assert "cross_attends" in called("plan", str(PAPER / "p1.yaml"), "model.num_latents=256")
+    assert [row["kernel"] for row in found["attention"]] == ["Triton or tiles", "flash"]
+    told = called("plan", str(PAPER / "p1.yaml"), "model.num_latents=256")
+    assert "cross_attends" in told
+    # Without --bf16 there is no half precision, which flash attention wants.
+    assert "efficient" in told.splitlines()[-1]
 
 
 def test_half_a_device_is_refused() -> None:
