@@ -10,7 +10,7 @@ from trainer.arithmetic import local_device_type, resolved
 GIB = 2**30
 
 
-def planned(config: RunConfig, world_size: int) -> PerceiverConfig:
+def planned(config: RunConfig, world_size: int, device: str = "cpu") -> PerceiverConfig:
     """Return the network with the fastest policy that fits into train.activation_memory_gib, or as it is for 0.
 
     No policy changes a result, so that another number of ranks may take another one. ValueError if none fits.
@@ -25,6 +25,7 @@ def planned(config: RunConfig, world_size: int) -> PerceiverConfig:
             micro_batch=micro_batch,
             memory_bytes=int(train.activation_memory_gib * GIB),
             bytes_per_element=4 if train.precision == "fp32" else 2,
+            device=device,
         )
     except ValueError as error:
         raise ValueError(f"train.activation_memory_gib: {error}") from None

@@ -195,7 +195,7 @@ def _print(found: Plan) -> None:
     typer.echo(f"{'part':14} {'parameters':>14} {'GFLOP forward':>14}")
     for name, cost in found.parts.items():
         typer.echo(f"{name:14} {cost.parameters:14,} {cost.flops / 1e9:14.2f}")
-    typer.echo(f"\nlatents read the tokens in the {found.form} form\n")
+    typer.echo(f"\n{found.reading['cpu']}\non a GPU, {found.reading['cuda']}\n")
     typer.echo(f"{'checkpointing':14} {'MiB a sample':>14} {'micro-batch':>14} {'samples/s':>14}")
     for policy, needs in found.policies.items():
         batch = "-" if needs.micro_batch is None else f"{needs.micro_batch}"

@@ -75,7 +75,7 @@ def make(config: RunConfig, profile: ClusterConfig, folder: RunFolder) -> Plan:
         micro_batches=micro_batches,
         parameters=parameters,
         state_bytes=state_bytes(parameters, config.train.zero_stage, profile.world_size),
-        activation_bytes=_activations(config, profile.world_size, micro_batches),
+        activation_bytes=_activations(config, profile, micro_batches),
         checkpoint_bytes=checkpoint_bytes,
         kept_checkpoints=config.checkpoint.keep_last + 1 + config.checkpoint.keep_best,
         free_bytes=shutil.disk_usage(_existing(folder.path)).free,
@@ -117,12 +117,14 @@ def _problems(plan: Plan, profile: ClusterConfig) -> Iterator[str]:
         )
 
 
-def _activations(config: RunConfig, world_size: int, micro_batches: int) -> int:
-    samples = config.train.global_batch // world_size // micro_batches
+def _activations(config: RunConfig, profile: ClusterConfig, micro_batches: int) -> int:
+    device = "cuda" if profile.gpus_per_node or profile.gres else "cpu"
+    samples = config.train.global_batch // profile.world_size // micro_batches
     # Autocast keeps what it computes in half precision.
     precision = resolved(config.train, local_device_type()).precision
     width = BYTES_PER_NUMBER if precision == "fp32" else BYTES_PER_NUMBER // 2
-    return samples * activation_bytes(planned(config, world_size), bytes_per_element=width)
+    network = planned(config, profile.world_size, device)
+    return samples * activation_bytes(network, bytes_per_element=width, device=device)
 
 
 def _shard_problems(data: DataConfig) -> Iterator[str]:

@@ -20,6 +20,7 @@ from launch.fence import Fence
 from launch.folder import RunFolder, as_typed
 from launch.loaders import absolute, eval_split, identity, open_eval_split, train_loader
 from launch.open_run import open_run, with_precision
+from launch.reading import reading_of_this_start
 from launch.restarts import FINISHED, RUN_ME_AGAIN
 from launch.shown import shown
 from launch.together import batches_of_all, first_does, joined, together, told_by_first
@@ -100,7 +101,9 @@ def _train(
             together(world, lambda: config.train.micro_batches_per_rank(world.world_size))
             loader = stack.enter_context(together(world, lambda: train_loader(config, folder.quarantine_path, world)))
             batches = batches_of_all(world, loader)
-            network = Perceiver(together(world, lambda: planned(config, world.world_size)), seed=config.seed)
+            network = Perceiver(
+                together(world, lambda: planned(config, world.world_size, world.device.type)), seed=config.seed
+            )
             if network.config.compile:
                 stack.enter_context(told_of_compiling(hang))
             train = config.train
@@ -117,6 +120,8 @@ def _train(
             stack.callback(sinks.close)
             sinks.write("event", {"step": state.step, "message": arithmetic.sentence(train, world.device)})
             _announce_policy(sinks, state, network, train)
+            for sentence in reading_of_this_start(config.model, folder, world.device) if world.is_first else ():
+                _say(sinks, state, sentence)
             split, evaluated = together(world, lambda: eval_split(config))
             sinks.write("event", {"step": state.step, "message": evaluated})
             halved = train.micro_batch if train != config.train else 0

@@ -16,10 +16,18 @@ from model.forms import read_form
 
 
 def activation_bytes(
-    config: PerceiverConfig, policy: ActivationCheckpointing | None = None, *, bytes_per_element: int = 4
+    config: PerceiverConfig,
+    policy: ActivationCheckpointing | None = None,
+    *,
+    bytes_per_element: int = 4,
+    device: str = "cpu",
 ) -> int:
-    """Return the bytes of one sample's activations under a policy, by default the config's."""
-    config = replace(config, activation_checkpointing=policy or config.activation_checkpointing)
+    """Return the bytes of one sample's activations under a policy, by default the config's, on a kind of device."""
+    config = replace(
+        config,
+        activation_checkpointing=policy or config.activation_checkpointing,
+        cross_attend_form=read_form(config, device),
+    )
     adapters, stem_gradients = _adapters(config)
     reading = _tokens(config) + _steps(config) + _decoder(config)
     # The convolution's gradients come last, when all else is gone but the tokens'.

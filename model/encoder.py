@@ -9,7 +9,7 @@ from model.alignment import aligned
 from model.attention import CrossAttend, SelfAttend, in_autocast, normalised
 from model.compilation import frugal_inductor
 from model.config import PerceiverConfig
-from model.forms import read_form
+from model.forms import Form, FormByDevice
 from model.inputs import Tokens
 from model.parameters import Table
 from model.recomputation import kept, run_block, run_cross_attend, run_layer
@@ -38,7 +38,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: PerceiverConfig) -> None:
         super().__init__()
-        self.form = read_form(config)
+        self._form_on = FormByDevice(config)
         self.schedule = config.schedule()
         num_cross_attends = 1 + max(index for kind, index in self.schedule if kind == "cross_attend")
         num_blocks = 1 + max((index for kind, index in self.schedule if kind == "block"), default=-1)
@@ -49,13 +49,18 @@ class Encoder(nn.Module):
         )
         self.blocks = nn.ModuleList(Block(config) for _ in range(num_blocks))
         policy = config.activation_checkpointing
-        self.run_cross_attend = run_cross_attend(policy, absorbed=self.form != "plain")
+        self.run_plain, self.run_absorbed = (run_cross_attend(policy, absorbed=absorbed) for absorbed in (False, True))
         self.run_block, self.checkpoint_every = run_block(policy), config.checkpoint_every
         if config.compile:
             for block in self.blocks:
                 block.compile(backend=frugal_inductor)
             for index in range(num_cross_attends):
                 self._cross_attend(index).compile_both()
+
+    @property
+    def form(self) -> Form:
+        """In which form the latents read the tokens, on the device where they are."""
+        return self._form_on(self.latents.weight.device)
 
     def forward(self, tokens: Tokens) -> Float[Tensor, "B N D"]:
         """Return the latents after reading and thinking."""
@@ -79,7 +84,7 @@ class Encoder(nn.Module):
             layer = self._cross_attend(index)
             if index not in keys_values:
                 keys_values[index] = layer.keys_values(normalised_BMC)
-            return self.run_cross_attend(layer, latents_BND, *keys_values[index], tokens.valid)
+            return self.run_plain(layer, latents_BND, *keys_values[index], tokens.valid)
 
         return read
 
@@ -94,7 +99,7 @@ class Encoder(nn.Module):
             source = DenseTokens(values)
 
         def read(index: int, latents_BND: Tensor) -> Tensor:
-            return self.run_cross_attend(self._cross_attend(index).absorbed, latents_BND, source, values, tokens.valid)
+            return self.run_absorbed(self._cross_attend(index).absorbed, latents_BND, source, values, tokens.valid)
 
         return read
 

@@ -9,37 +9,90 @@ separable  absorbed, for one grid with Fourier positions: tokens are not even pu
 
 from typing import Literal
 
+import torch
+
 from model.config import PerceiverConfig
+from model.grid_support import kernel_problem, triton_version
+from model.grid_tiles import tile_of
+from model.read_costs import READ_CONSTANTS, DeviceKind
 
 Form = Literal["plain", "absorbed", "separable"]
 
-# Operations of a matrix product that take as long as one element's way through softmax, forward and backward, and as
-# the additions and sums that the separable form makes of a product: measured on one core in float32 (docs/model.md).
-SOFTMAX_ELEMENT = 230
-SEPARABLE_ELEMENT = 320
+
+class FormByDevice:
+    """The form of a network, decided for each kind of device when it first reads there."""
+
+    def __init__(self, config: PerceiverConfig) -> None:
+        self._config = config
+        self._forms: dict[str, Form] = {"cpu": read_form(config)}
+
+    def __call__(self, device: torch.device) -> Form:
+        """Return the form on a device."""
+        if device.type not in self._forms:
+            self._forms[device.type] = read_form(self._config, device)
+        return self._forms[device.type]
 
 
-def read_form(config: PerceiverConfig) -> Form:
-    """Return the form that the config asks for, or the cheapest that the network can have."""
+def read_form(config: PerceiverConfig, device: torch.device | str = "cpu") -> Form:
+    """Return the form that the config asks for, or the cheapest that the network can have on a device."""
     if config.cross_attend_form != "auto":
         return config.cross_attend_form
-    costs = read_costs(config)
+    costs = read_costs(config, device)
     return min(costs, key=lambda form: costs[form])
 
 
-def read_costs(config: PerceiverConfig) -> dict[Form, int]:
+def read_costs(config: PerceiverConfig, device: torch.device | str = "cpu") -> dict[Form, int]:
     """Return what all cross-attends' reading of one sample costs in training, in operations, for each form there is."""
+    constants = READ_CONSTANTS[_kind(config, torch.device(device))]
     M, C, N = config.num_tokens, config.token_width, config.num_latents
     F, V = config.cross_attend.widths(C)
     modules = len({index for kind, index in config.schedule() if kind == "cross_attend"})
     reads = config.num_cross_attends
     # Three products of M x C in training for each projection; two forward and five backward for each score.
-    plain = modules * 6 * M * C * (F + V) + reads * N * M * (7 * (F + V) + SOFTMAX_ELEMENT)
-    costs: dict[Form, int] = {"plain": plain}
+    scores = reads * N * M
+    plain = modules * 6 * M * C * (F + V) + scores * (7 * (F + V) * constants.plain_products + constants.plain)
+    costs: dict[Form, int] = {"plain": round(plain)}
     moved = reads * 6 * N * C * (F + V)
     if config.cross_attend.num_heads == 1:
         token_gradients = 4 * C if config.tokens_learn else 0
-        costs["absorbed"] = moved + reads * N * M * (10 * C + token_gradients + SOFTMAX_ELEMENT)
+        products = (10 * C + token_gradients) * constants.absorbed_products
+        costs["absorbed"] = round(moved + scores * (products + constants.absorbed))
     if not config.separable_problem():
-        costs["separable"] = moved + reads * N * M * SEPARABLE_ELEMENT
+        costs["separable"] = moved + scores * constants.separable
     return costs
+
+
+def reading(config: PerceiverConfig, device: torch.device | str = "cpu") -> str:
+    """Return how the latents read the tokens on a device, in a sentence that says why it is not by the kernel."""
+    device = torch.device(device)
+    form = read_form(config, device)
+    sentence = f"latents read the tokens in the {form} form"
+    if device.type != "cuda" or config.separable_problem():
+        return sentence
+    problem = _kernel_problem(config, device)
+    if form == "separable":
+        if problem:
+            return f"{sentence}, tile by tile: {problem}"
+        return f"{sentence}, by the kernel of Triton {triton_version() or 'with PyTorch for CUDA'}{_tile(device)}"
+    return f"{sentence}; the separable form has no kernel here: {problem}" if problem else sentence
+
+
+def _kind(config: PerceiverConfig, device: torch.device) -> DeviceKind:
+    if device.type != "cuda":
+        return "cpu"
+    has_kernel = config.separable_problem() or not _kernel_problem(config, device)
+    return "cuda" if has_kernel else "cuda without kernel"
+
+
+def _kernel_problem(config: PerceiverConfig, device: torch.device) -> str | None:
+    (modality,) = config.inputs.chosen().values()
+    # The mean is one more channel of the content.
+    return kernel_problem(device, modality.content_width + 1, config.num_latents)
+
+
+def _tile(device: torch.device) -> str:
+    """The tile of a GPU that is here: like the version, it decides how sums are rounded."""
+    if not torch.cuda.is_available():
+        return ""
+    tile = tile_of(device)
+    return f" in tiles of {tile.columns} columns and {tile.queries} queries"

@@ -9,18 +9,16 @@ programs add to the same number: the same inputs give the same bits.
 """
 
 from math import prod
-from typing import no_type_check
+from typing import Any, no_type_check
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from model.grid_tiles import BLOCK_COLUMNS, Tile
 from model.tiled import MASKED
 
-# As many as compile without spilling: a thread keeps up to five numbers of each.
-BLOCK_COLUMNS = 16
-MAX_BLOCK_QUERIES = 128
 # Of so many channels, an image's colours and the mean, a thread keeps the sums, too; those of more are in memory.
 MAX_KEPT_CHANNELS = 4
 # Two run at a time; with six times as many the last ones leave little of a device idle.
@@ -37,7 +35,7 @@ Parts = tuple[Tensor, Tensor, Tensor]
 
 
 def sums_of_parts(
-    tokens: Tokens, asked: Parts, wanted: tuple[Tensor, ...] | None = None
+    tokens: Tokens, asked: Parts, wanted: tuple[Tensor, ...] | None, tile: Tile
 ) -> tuple[Parts, Parts, Tensor]:
     """Return sums of weighted tokens over each part of the grid: (b, R, Y, 1, N), (b, S, K, L, N), (b, P, c, 1, N).
 
@@ -48,13 +46,13 @@ def sums_of_parts(
     gradients of the scores, and what is returned beside the sums is empty.
     """
     (b, Y, N), (_, X, _), (_, c, _) = (part.shape for part in asked)
-    K, block_queries = X // BLOCK_COLUMNS, max(32, min(MAX_BLOCK_QUERIES, triton.next_power_of_2(N)))
-    query_blocks = -(-N // block_queries)
-    part_rows, part_blocks = part_shape(b * query_blocks, Y, K, _num_multiprocessors(asked[0].device))
+    K, shape = X // tile.columns, kernel_shape(tile, c, N)
+    query_blocks = -(-N // shape["BLOCK_QUERIES"])
+    part_rows, part_blocks = part_shape(b * query_blocks, Y, K, _num_multiprocessors(asked[0].device), tile.columns)
     S, R = -(-Y // part_rows), -(-K // part_blocks)
     new = asked[0].new_empty
     # Those of rows are added to at each block of columns, as are those of content that is in memory.
-    sums = new(b, R, Y, 1, N).zero_(), new(b, S, K, BLOCK_COLUMNS, N), new(b, S * R, c, 1, N).zero_()
+    sums = new(b, R, Y, 1, N).zero_(), new(b, S, K, tile.columns, N), new(b, S * R, c, 1, N).zero_()
     tops = new(b, R, Y, 1, N).fill_(MASKED), new(b, S, K, 1, N), new(b, S * R, 1, 1, N)
     totals = torch.empty_like(tops[-1])
     with torch.cuda.device_of(totals):  # type: ignore[no-untyped-call]
@@ -66,16 +64,54 @@ def sums_of_parts(
             *tops,
             totals,
             *(N, Y, K, c, part_rows, part_blocks, R),
-            KEPT=c if c <= MAX_KEPT_CHANNELS else 0,
-            BLOCK_QUERIES=block_queries,
-            BLOCK_COLUMNS=BLOCK_COLUMNS,
-            num_warps=block_queries // 32,
+            **shape,
+            num_warps=num_warps(shape),
             **OPTIONS,
         )
     return sums, tops, totals
 
 
-def part_shape(programs: int, rows: int, blocks: int, multiprocessors: int) -> tuple[int, int]:
+def kernel_shape(tile: Tile, num_channels: int, num_queries: int) -> dict[str, int]:
+    """Return the constants with which the kernel is compiled: no more queries than there are, one a thread."""
+    return {
+        "KEPT": num_channels if num_channels <= MAX_KEPT_CHANNELS else 0,
+        "BLOCK_QUERIES": max(32, min(tile.queries, triton.next_power_of_2(num_queries))),
+        "BLOCK_COLUMNS": tile.columns,
+    }
+
+
+def num_warps(shape: dict[str, int]) -> int:
+    """Return the warps of a program, with a query a thread."""
+    return shape["BLOCK_QUERIES"] // 32
+
+
+def compiled(capability: tuple[int, int], shape: dict[str, int], *, backward: bool) -> Any:  # noqa: ANN401
+    """Return the kernel as Triton compiles it for a compute capability, which need not be here, with masks."""
+    names = _read_kernel.arg_names
+    constants = shape if backward else {**shape, **dict.fromkeys(_GRADIENT)}
+    kinds = {name: "i32" if name in _COUNTS else "*fp32" for name in names} | {"valid": "*i1"}
+    kinds |= dict.fromkeys(constants, "constexpr")
+    aligned = {(index,): [["tt.divisibility", 16]] for index, name in enumerate(names) if kinds[name][0] == "*"}
+    return triton.compile(
+        triton.compiler.ASTSource(_read_kernel, kinds, constants, aligned),
+        target=triton.backends.compiler.GPUTarget("cuda", 10 * capability[0] + capability[1], 32),
+        options={"num_warps": num_warps(shape), **OPTIONS},
+    )
+
+
+def fault(shared_bytes: int, num_spills: int) -> str | None:
+    """Return what is wrong with a compiled kernel in words, or None.
+
+    Memory that threads share is where they wait for each other's sums: a query has a thread to itself, and needs none.
+    """
+    if shared_bytes:
+        return f"so that threads wait for each other ({shared_bytes} bytes that they share; 0 were expected)"
+    return f"with {num_spills} registers that spill; 0 were expected" if num_spills else None
+
+
+def part_shape(
+    programs: int, rows: int, blocks: int, multiprocessors: int, columns: int = BLOCK_COLUMNS
+) -> tuple[int, int]:
     """Return how many rows and blocks of columns a program reads: fewer where few programs would leave a device idle.
 
     `programs` is how many there are if each reads the whole grid. A part of the rows keeps sums of all columns, a part
@@ -83,7 +119,7 @@ def part_shape(programs: int, rows: int, blocks: int, multiprocessors: int) -> t
     """
     wanted = -(-PROGRAMS_PER_MULTIPROCESSOR * multiprocessors // programs)
     parts = [(min(rows, -(-wanted // column_parts)), column_parts) for column_parts in range(1, blocks + 1)]
-    S, R = max(parts, key=lambda pair: (min(wanted, prod(pair)), -pair[0] * blocks * BLOCK_COLUMNS - pair[1] * rows))
+    S, R = max(parts, key=lambda pair: (min(wanted, prod(pair)), -pair[0] * blocks * columns - pair[1] * rows))
     return -(-rows // S), -(-blocks // R)
 
 
@@ -94,6 +130,8 @@ def _num_multiprocessors(device: torch.device) -> int:
 
 # Compiled once for all shapes, and so as it is tested.
 _COUNTS = ("num_queries", "num_rows", "num_blocks", "num_channels", "part_rows", "part_blocks", "num_column_parts")
+# None in the forward pass.
+_GRADIENT = ("grad_rows", "grad_columns", "grad_content", "log_totals", "offsets")
 
 
 @triton.jit(do_not_specialize=_COUNTS)
@@ -115,9 +153,10 @@ def _read_kernel(
     end_block = tl.minimum(first_block + part_blocks, num_blocks)
     num_columns = num_blocks * BLOCK_COLUMNS
     num_tokens = num_rows * num_columns
-    # Seeing that queries are contiguous, Triton would give a thread four of them, and the columns of one to several
-    # threads, which then wait for each other at every sum: the hint hides it.
-    query = tl.max_contiguous(tl.program_id(0) * BLOCK_QUERIES + tl.arange(0, BLOCK_QUERIES), 1)
+    # Seeing that queries are contiguous and aligned, Triton would give a thread four of them, and the columns of one to
+    # several threads, which then wait for each other at every sum: the hint hides that they are aligned. That they are
+    # contiguous must be seen: between axes of which neither is, Triton 3.6 lays the columns across threads.
+    query = tl.multiple_of(tl.program_id(0) * BLOCK_QUERIES + tl.arange(0, BLOCK_QUERIES), 1)
     here = query < num_queries
     queries = query[None, :]
 
@@ -148,8 +187,8 @@ def _read_kernel(
         rescale = tl.full([BLOCK_QUERIES], 1.0, rows.dtype.element_ty)
     if KEPT > 0:
         num_channels = KEPT
-    channels = tl.arange(0, triton.next_power_of_2(max(KEPT, 1)))[:, None]
-    kept = tl.full([triton.next_power_of_2(max(KEPT, 1)), BLOCK_QUERIES], 0.0, rows.dtype.element_ty)
+    channels = tl.arange(0, triton.next_power_of_2(KEPT if KEPT > 0 else 1))[:, None]
+    kept = tl.full([triton.next_power_of_2(KEPT if KEPT > 0 else 1), BLOCK_QUERIES], 0.0, rows.dtype.element_ty)
 
     for block in range(first_block, end_block):
         column = block * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)

@@ -14,7 +14,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
-from model.grid_kernel import BLOCK_COLUMNS, Parts, Tokens, sums_of_parts
+from model.grid_kernel import Parts, Tokens, sums_of_parts
+from model.grid_tiles import Tile, tile_of
 from model.tiled import LOG2_E, MASKED
 from model.token_sources import SeparableTokens, over_axes
 
@@ -23,10 +24,14 @@ DEVICE_TILE_ELEMENTS = 2**26
 
 
 def read_grid(
-    queries_BNC: Float[Tensor, "B N C"], source: SeparableTokens, valid_BM: Bool[Tensor, "B M"] | None = None
+    queries_BNC: Float[Tensor, "B N C"],
+    source: SeparableTokens,
+    valid_BM: Bool[Tensor, "B M"] | None = None,
+    tile: Tile | None = None,
 ) -> Float[Tensor, "B N C"]:
-    """Return what `model.tiled.read_tokens` does, for a grid of two axes or more."""
-    out: Tensor = _ReadGrid.apply(queries_BNC, source, valid_BM)  # type: ignore[no-untyped-call]
+    """Return what `model.tiled.read_tokens` does, for a grid of two axes or more; by default with the device's tile."""
+    tile = tile or tile_of(queries_BNC.device)
+    out: Tensor = _ReadGrid.apply(queries_BNC, source, valid_BM, tile)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -37,33 +42,34 @@ class _ReadGrid(torch.autograd.Function):
         queries_BNC: Tensor,
         source: SeparableTokens,
         valid_BM: Tensor | None,
+        tile: Tile,
     ) -> Tensor:
         out_BNC = torch.empty_like(queries_BNC)
         log_sums_BN = queries_BNC.new_empty(queries_BNC.shape[:2], dtype=source.dtype)
         for samples in _groups(source, queries_BNC):
-            tokens, asked = _tokens(source, samples, valid_BM), _asked(source, queries_BNC[samples])
-            sums, tops, totals = sums_of_parts(tokens, asked)
+            tokens = _tokens(source, samples, valid_BM, tile)
+            sums, tops, totals = sums_of_parts(tokens, _asked(source, queries_BNC[samples], tile), None, tile)
             top = tops[-1].amax(dim=1, keepdim=True)
             total = (totals * (tops[-1] - top).exp2()).sum(dim=1, keepdim=True)
             shares = [part * ((its_top - top).exp2() / total) for part, its_top in zip(sums, tops, strict=True)]
             out_BNC[samples] = _mixed(source, *shares)
             log_sums_BN[samples] = (top + total.log2())[:, 0, 0, 0]
-        ctx.source, ctx.valid_BM = source, valid_BM
+        ctx.source, ctx.valid_BM, ctx.tile = source, valid_BM, tile
         ctx.save_for_backward(queries_BNC, out_BNC, log_sums_BN)
         return out_BNC
 
     @staticmethod
-    def backward(ctx: Any, grad_BNC: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
+    def backward(ctx: Any, grad_BNC: Tensor) -> tuple[Tensor, None, None, None]:  # noqa: ANN401
         queries_BNC, out_BNC, log_sums_BN = ctx.saved_tensors
-        source = ctx.source
+        source, tile = ctx.source, ctx.tile
         grad_queries = torch.empty_like(queries_BNC)
         offsets_BN = (grad_BNC * out_BNC).sum(dim=-1, dtype=source.dtype)
         for samples in _groups(source, queries_BNC):
-            tokens, asked = _tokens(source, samples, ctx.valid_BM), _asked(source, queries_BNC[samples])
-            wanted = (*_products(source, grad_BNC[samples]), log_sums_BN[samples], offsets_BN[samples])
-            sums, _, _ = sums_of_parts(tokens, asked, wanted)
+            tokens, asked = _tokens(source, samples, ctx.valid_BM, tile), _asked(source, queries_BNC[samples], tile)
+            wanted = (*_products(source, grad_BNC[samples], tile), log_sums_BN[samples], offsets_BN[samples])
+            sums, _, _ = sums_of_parts(tokens, asked, wanted, tile)
             grad_queries[samples] = _mixed(source, *sums)
-        return grad_queries, None, None
+        return grad_queries, None, None, None
 
 
 def _groups(source: SeparableTokens, queries_BNC: Tensor) -> list[slice]:
@@ -76,9 +82,9 @@ def _groups(source: SeparableTokens, queries_BNC: Tensor) -> list[slice]:
     return [slice(start, min(start + group, num_samples)) for start in range(0, num_samples, group)]
 
 
-def _tokens(source: SeparableTokens, samples: slice, valid_BM: Tensor | None) -> Tokens:
+def _tokens(source: SeparableTokens, samples: slice, valid_BM: Tensor | None, tile: Tile) -> Tokens:
     """The tokens, with ones beyond the grid up to a whole block of columns."""
-    beyond = -source.shape[-1] % BLOCK_COLUMNS
+    beyond = -source.shape[-1] % tile.columns
 
     def rows(numbers: Tensor) -> Tensor:
         numbers = numbers.reshape(*numbers.shape[:-1], -1, source.shape[-1])
@@ -88,17 +94,17 @@ def _tokens(source: SeparableTokens, samples: slice, valid_BM: Tensor | None) ->
     return rows(source.inverse_BM[samples]), rows(source.content_BcM[samples]), valid
 
 
-def _asked(source: SeparableTokens, queries_bNC: Tensor) -> Parts:
+def _asked(source: SeparableTokens, queries_bNC: Tensor, tile: Tile) -> Parts:
     """The products of the queries: beyond the grid they are lower than masked scores, so that no share is there."""
-    rows, columns, content = _products(source, queries_bNC.to(source.dtype) * LOG2_E)
+    rows, columns, content = _products(source, queries_bNC.to(source.dtype) * LOG2_E, tile)
     columns[:, source.shape[-1] :] = 2 * MASKED
     return rows, columns, content
 
 
-def _products(source: SeparableTokens, vectors_bNC: Tensor) -> Parts:
+def _products(source: SeparableTokens, vectors_bNC: Tensor, tile: Tile) -> Parts:
     """The products of vectors with rows and columns, and their content: (b, _, N) each."""
     content, *leading, columns = source.products(vectors_bNC)
-    columns = functional.pad(columns, (0, -source.shape[-1] % BLOCK_COLUMNS))
+    columns = functional.pad(columns, (0, -source.shape[-1] % tile.columns))
     rows = over_axes(leading).flatten(2)
     return rows.mT.contiguous(), columns.mT.contiguous(), content.mT.contiguous()
 

@@ -15,7 +15,7 @@ from model.adapters import adapter
 from model.config import PerceiverConfig
 from model.config_inputs import AnyInput
 from model.conv_stem import ConvStem, Total
-from model.forms import read_form
+from model.forms import FormByDevice
 from model.parameters import ByName, Table
 from model.pixels import StemAdapter
 from model.positions import GridAdapter
@@ -88,7 +88,7 @@ class Inputs(nn.Module):
     def __init__(self, config: PerceiverConfig) -> None:
         super().__init__()
         self.modalities = config.inputs.chosen()
-        self.separable = read_form(config) == "separable"
+        self._form_on = FormByDevice(config)
         self.adapters = ByName({name: adapter(modality) for name, modality in self.modalities.items()})
         widths = {name: modality.token_width for name, modality in self.modalities.items()}
         self.paddings = Paddings(widths, config.token_width)
@@ -146,7 +146,7 @@ class Inputs(nn.Module):
         self, inputs: dict[str, Tensor], hidden: dict[str, Tensor] | None, dtype: torch.dtype
     ) -> tuple[Tensor | GridTokens, list[int]]:
         """The tokens, and how many there are of each modality."""
-        if self.separable:
+        if self._form_on(next(iter(inputs.values())).device) == "separable":
             ((name, only),) = self.adapters.items()
             assert isinstance(only, GridAdapter)
             content_BMc = only.content(inputs[name], dtype)

@@ -7,7 +7,7 @@ from model.activation_memory import activation_bytes
 from model.attention_kernels import AttentionKernel, attention_kernels
 from model.config import ActivationCheckpointing, PerceiverConfig
 from model.cost import Cost, network_cost, total
-from model.forms import Form, read_form
+from model.forms import Form, read_form, reading
 
 POLICIES: tuple[ActivationCheckpointing, ...] = get_args(ActivationCheckpointing)
 # From the fastest on: recomputed operations as a share of the forward pass' grow along this list.
@@ -53,7 +53,9 @@ class Plan:
     parts: dict[str, Cost]
     """Parameters and forward operations of each part; their sum is under "total"."""
     form: Form
-    """How the latents read the tokens."""
+    """How the latents read the tokens on a CPU."""
+    reading: dict[str, str]
+    """How they read them on a "cpu" and on "cuda", in a sentence that says what a GPU has no kernel for."""
     policies: dict[ActivationCheckpointing, PolicyPlan]
     """By the key model.activation_checkpointing."""
     attention: tuple[AttentionKernel, ...]
@@ -73,17 +75,17 @@ def plan(config: PerceiverConfig, *, device: Device | None = None, bytes_per_ele
         free = device.memory_bytes - whole.parameters * STATE_BYTES_PER_PARAMETER
         speed = device.peak_flops / (TRAINING_PASSES[policy] * whole.flops)
         policies[policy] = PolicyPlan(activations, max(free // activations, 0), speed)
-    form = read_form(config)
-    kernels = attention_kernels(config, form, "bf16" if bytes_per_element == 2 else "fp32")
-    return Plan({**parts, "total": whole}, form, policies, tuple(kernels))
+    kernels = attention_kernels(config, read_form(config, "cuda"), "bf16" if bytes_per_element == 2 else "fp32")
+    sentences = {kind: reading(config, kind) for kind in ("cpu", "cuda")}
+    return Plan({**parts, "total": whole}, read_form(config), sentences, policies, tuple(kernels))
 
 
 def fastest_policy(
-    config: PerceiverConfig, *, micro_batch: int, memory_bytes: int, bytes_per_element: int = 4
+    config: PerceiverConfig, *, micro_batch: int, memory_bytes: int, bytes_per_element: int = 4, device: str = "cpu"
 ) -> ActivationCheckpointing:
     """Return the fastest policy whose activations fit into this memory; ValueError with the smallest if none does."""
     needed = {
-        policy: micro_batch * activation_bytes(config, policy, bytes_per_element=bytes_per_element)
+        policy: micro_batch * activation_bytes(config, policy, bytes_per_element=bytes_per_element, device=device)
         for policy in BY_SPEED
     }
     for policy in BY_SPEED:

@@ -9,8 +9,6 @@ the one before it was: fresh arrays come from the operating system page by page,
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
-from importlib.util import find_spec
 from math import e, log2, prod
 from typing import Any
 
@@ -19,6 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from model.caches import l2_bytes
+from model.grid_support import missing, spilled
 from model.token_sources import DenseTokens, SeparableTokens, TokenSource
 
 # Scores are taken to this base, in which CPUs exponentiate three times faster.
@@ -50,9 +49,11 @@ def read_tokens(
     # Autocast would round scores in the forward pass alone: what the tokens are held in decides for both passes.
     with _without_autocast(queries_BNC.device.type):
         if isinstance(source, SeparableTokens) and _has_kernel(queries_BNC.device, source.dtype):
-            from model.grid_read import read_grid
+            sizes = source.content_BcM.shape[1], queries_BNC.shape[1]
+            if spilled(queries_BNC.device, *sizes) is None:
+                from model.grid_read import read_grid
 
-            return read_grid(queries_BNC, source, valid_BM)
+                return read_grid(queries_BNC, source, valid_BM)
         if isinstance(source, DenseTokens):
             queries_BNC = queries_BNC.to(source.dtype)
         out: Tensor = _Read.apply(queries_BNC, values_BMC, source, valid_BM)  # type: ignore[no-untyped-call]
@@ -64,17 +65,14 @@ def _without_autocast(device: str) -> AbstractContextManager[object]:
 
 
 def _has_kernel(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether a kernel reads separable tokens there."""
+    """Whether a kernel can read separable tokens there, if Triton compiles it as it should."""
     return dtype == torch.float32 and _has_triton(device)
 
 
-@cache
 def _has_triton(device: torch.device) -> bool:
     """Whether Triton runs there: it comes with PyTorch for CUDA, not with that for CPUs."""
-    if device.type != "cuda" or torch.version.cuda is None or find_spec("triton") is None:
-        return False
-    # The oldest that Triton supports.
-    return torch.cuda.get_device_capability(device) >= (8, 0)
+    is_gpu = device.type == "cuda" and torch.version.cuda is not None and torch.cuda.is_available()
+    return is_gpu and missing(device) is None
 
 
 def _tile_elements(source: TokenSource, device: torch.device) -> int:

@@ -9,16 +9,20 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+import model.forms
+from model import grid_support
 from model.config import PerceiverConfig
 from model.config_attention import AttentionConfig
 from model.config_grids import PositionsConfig
 from model.config_inputs import AudioInput, InputsConfig, SpectrogramInput
 from model.config_outputs import LabelOutput, OutputsConfig
 from model.config_pixels import ImageInput, VideoInput
-from model.forms import read_costs, read_form
+from model.forms import read_costs, read_form, reading
 from model.losses import cross_entropy_sum
 from model.perceiver import Perceiver
+from model.read_costs import READ_CONSTANTS
 
 PAPER = Path(__file__).parents[2] / "configs" / "paper"
 FEW = PositionsConfig(num_bands=3)
@@ -174,12 +178,87 @@ def test_costs_are_those_of_the_matrix_products_forward_and_backward(learns: boo
     assert costs.get("separable", 0) == (0 if learns else 5 * (moved + N * M * 320))
 
 
+def paper(name: str) -> PerceiverConfig:
+    content = yaml.safe_load((PAPER / f"{name}.yaml").read_text())
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(PerceiverConfig), content["model"]))
+    assert isinstance(config, PerceiverConfig)
+    return config
+
+
 @pytest.mark.parametrize(
     ("name", "form"),
     [("p1", "separable"), ("i1", "separable"), ("i2", "absorbed"), ("i7", "plain"), ("i10", "absorbed")],
 )
 def test_the_forms_of_the_papers_networks(name: str, form: Form) -> None:
-    content = yaml.safe_load((PAPER / f"{name}.yaml").read_text())
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(PerceiverConfig), content["model"]))
-    assert isinstance(config, PerceiverConfig)
-    assert read_form(config) == form
+    assert read_form(paper(name)) == form
+
+
+ON_A_CPU = {
+    "separable": "i1 i1p p1 p1a_1 p1a_2 p1a_4 p1a_start p1c_12 p1c_4 p1c_8 p1n",
+    "absorbed": "i10 i11 i12 i12_light i12_separate i13 i14 i14p i15 i15p i2 i2p i3 i3p i4 i5 p2 p8",
+    "plain": "i6 i7 i8 i8b_128 i8b_512 i9",
+}
+
+
+def test_a_cpu_reads_the_papers_networks_as_it_did() -> None:
+    forms = {name: form for form, names in ON_A_CPU.items() for name in names.split()}
+    assert {path.stem: read_form(paper(path.stem)) for path in PAPER.glob("*.yaml")} == forms
+
+
+def test_the_costs_on_a_gpu_are_made_of_its_own_constants() -> None:
+    config = dataclasses.replace(BASE, cross_attend=AttentionConfig(qk_width=10), mask_tokens=False)
+    scores = config.num_cross_attends * config.num_latents * config.num_tokens
+    cpu, gpu = READ_CONSTANTS["cpu"], READ_CONSTANTS["cuda"]
+    here, there = read_costs(config), read_costs(config, "cuda")
+    F, V = config.cross_attend.widths(config.token_width)
+    assert there["separable"] - here["separable"] == scores * (gpu.separable - cpu.separable)
+    assert there["plain"] - here["plain"] == scores * (
+        gpu.plain - cpu.plain + 7 * (F + V) * (gpu.plain_products - cpu.plain_products)
+    )
+    assert there["absorbed"] - here["absorbed"] == scores * (gpu.absorbed - cpu.absorbed)
+
+
+# Tiles of scores go through a GPU's memory; what fused attention makes of keys and values does not.
+LEARNED = dataclasses.replace(
+    BASE, inputs=InputsConfig(image=ImageInput(height=20, width=20, positions=FEW)), num_latents=16, mask_tokens=True
+)
+
+
+def test_a_network_reads_in_the_form_of_the_device_where_it_is() -> None:
+    assert (read_form(LEARNED), read_form(LEARNED, "cuda")) == ("absorbed", "plain")
+    network = Perceiver(LEARNED, seed=0)
+    assert network.encoder.form == "absorbed"
+    with FakeTensorMode():
+        assert on_a_fake_gpu(network).encoder.form == "plain"
+
+
+def on_a_fake_gpu(network: Perceiver) -> Perceiver:
+    """The network with tensors that have a device and no numbers; PyTorch for CPUs cannot copy to it."""
+    with torch.no_grad():
+        return network._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype, device="cuda"))
+
+
+@pytest.mark.parametrize(
+    ("version", "sentence"),
+    [
+        ("3.6.0", "latents read the tokens in the separable form, by the kernel of Triton 3.6.0"),
+        (None, "latents read the tokens in the separable form, by the kernel of Triton with PyTorch for CUDA"),
+        (
+            "2.1.0",
+            "latents read the tokens in the absorbed form; the separable form has no kernel here: "
+            "Triton 2.1.0 is older than 3.5",
+        ),
+    ],
+)
+def test_where_the_kernel_cannot_be_had_a_sentence_says_why(
+    version: str | None, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grid_support, "triton_version", lambda: version)
+    monkeypatch.setattr(model.forms, "triton_version", lambda: version)
+    # Looked up anew, and by those that come after, too.
+    monkeypatch.setattr(grid_support, "missing", grid_support.missing.__wrapped__)
+    assert reading(paper("p1"), "cuda") == sentence
+    asked = dataclasses.replace(paper("p1"), cross_attend_form="separable")
+    assert reading(asked, "cuda").startswith("latents read the tokens in the separable form")
+    assert ("tile by tile: Triton 2.1.0 is older than 3.5" in reading(asked, "cuda")) == (version == "2.1.0")
+    assert reading(paper("p1")) == "latents read the tokens in the separable form"

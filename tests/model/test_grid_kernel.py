@@ -1,15 +1,19 @@
 """The kernel of the separable form: interpreted against the other forms, compiled, and run where there is a device."""
 
+import contextlib
 import re
 import subprocess
 from math import prod
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 import model.tiled
+from model import grid_support
 from model.attention import normalised
 from model.config import PerceiverConfig
 from model.config_attention import AttentionConfig
@@ -17,6 +21,7 @@ from model.config_grids import PositionsConfig
 from model.config_inputs import InputsConfig
 from model.config_outputs import LabelOutput, OutputsConfig
 from model.config_pixels import ImageInput
+from model.grid_tiles import CANDIDATES, DEFAULT, Tile
 from model.losses import cross_entropy_sum
 from model.perceiver import Perceiver
 from model.positions import axis_features
@@ -129,6 +134,17 @@ VALID = torch.arange(114) < torch.tensor([[101], [1]])
 
 
 @pytest.mark.usefixtures("_interpreted")
+@pytest.mark.parametrize("tile", [Tile(8, 128), Tile(16, 32)], ids=str)
+def test_every_tile_gives_the_same_answers(tile: Tile) -> None:
+    grid = grid_tokens((3, 37), 2, 3)
+    width = grid.whole().shape[-1]
+    queries, upstream = random(2, 40, width).requires_grad_(), random(2, 40, width, seed=3)
+    source = separable(grid, torch.float64)
+    found = with_gradient(grid_read.read_grid(queries, source, None, tile), queries, upstream)
+    torch.testing.assert_close(found, with_gradient(plain(queries, grid, None), queries, upstream), rtol=0, atol=1e-12)
+
+
+@pytest.mark.usefixtures("_interpreted")
 @pytest.mark.parametrize("valid", [None, VALID], ids=["all", "masked"])
 def test_the_kernel_is_as_exact_as_float32_and_the_same_twice(valid: Tensor | None) -> None:
     assert float32_error("cpu", valid) < TOLERANCE_FLOAT32
@@ -163,35 +179,77 @@ def test_few_samples_keep_a_device_busy(programs: int, rows: int, blocks: int) -
     assert programs < 132 * grid_kernel.PROGRAMS_PER_MULTIPROCESSOR or parts == 1
 
 
-GRADIENT = ("grad_rows", "grad_columns", "grad_content", "log_totals", "offsets")
+def compile_for(capability: int, tile: Tile, channels: int, *, backward: bool) -> Any:  # noqa: ANN401
+    shape = grid_kernel.kernel_shape(tile, channels, 512)
+    return grid_kernel.compiled(divmod(capability, 10), shape, backward=backward)
 
 
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
-@pytest.mark.parametrize("kept", [4, 0], ids=["kept", "in-memory"])
+@pytest.mark.parametrize("channels", [4, 5], ids=["kept", "in-memory"])
 def test_the_kernel_compiles_without_spilling(
-    kept: int, backward: bool, capability: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    channels: int, backward: bool, capability: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(triton.knobs.cache, "dir", str(tmp_path))
-    constants = {"KEPT": kept, "BLOCK_QUERIES": 128, "BLOCK_COLUMNS": grid_kernel.BLOCK_COLUMNS}
-    constants |= {} if backward else dict.fromkeys(GRADIENT)
-    names = grid_kernel._read_kernel.arg_names
-    kinds = {name: "i32" if name.startswith(("num_", "part_")) else "*fp32" for name in names} | {"valid": "*i1"}
-    kinds |= dict.fromkeys(constants, "constexpr")
-    aligned = {(index,): [["tt.divisibility", 16]] for index, name in enumerate(names) if kinds[name][0] == "*"}
-    compiled = triton.compile(
-        triton.compiler.ASTSource(grid_kernel._read_kernel, kinds, constants, aligned),
-        target=triton.backends.compiler.GPUTarget("cuda", capability, 32),
-        options={"num_warps": 4, **grid_kernel.OPTIONS},
-    )
-    cubin = tmp_path / "kernel.cubin"
+    check_shape(compile_for(capability, DEFAULT, channels, backward=backward), tmp_path)
+
+
+@pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
+@pytest.mark.parametrize("columns", sorted({tile.columns for tile in CANDIDATES} - {DEFAULT.columns}))
+def test_tiles_that_a_device_may_be_given_compile_without_spilling(
+    columns: int, backward: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(triton.knobs.cache, "dir", str(tmp_path))
+    check_shape(compile_for(90, Tile(columns, 128), 4, backward=backward), tmp_path)
+
+
+def check_shape(compiled: Any, folder: Path) -> None:  # noqa: ANN401
+    cubin = folder / "kernel.cubin"
     cubin.write_bytes(compiled.asm["cubin"])
     tool = triton.knobs.nvidia.cuobjdump.path
     usage = subprocess.run([tool, "-res-usage", cubin], capture_output=True, text=True, check=True).stdout
     assert re.search(r"\bSTACK:0\b.*\bLOCAL:0\b", usage), usage
     # Nor do threads wait for each other's sums.
-    assert compiled.metadata.shared == 0
+    assert grid_kernel.fault(compiled.metadata.shared, 0) is None
     assert "shfl" not in compiled.asm["ptx"]
+    # Of two axes neither of which is seen to be contiguous, Triton 3.6 gives a thread a part of the columns.
+    assert "tt.contiguity" not in compiled.asm["ttir"]
+
+
+@pytest.fixture
+def _a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU as far as it is asked about; nothing runs on it."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
+    for name in ("missing", "spilled"):
+        monkeypatch.setattr(grid_support, name, getattr(grid_support, name).__wrapped__)
+
+
+@pytest.mark.usefixtures("_a_device")
+@pytest.mark.parametrize(("warps", "spills"), [(8, 0), (4, 98), (4, 0)], ids=["other-shape", "spills", "as-it-should"])
+def test_a_kernel_that_is_not_compiled_as_it_should_reads_nothing(
+    warps: int, spills: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(triton.knobs.cache, "dir", str(tmp_path))
+    # With more threads than queries, those of one query wait for each other, as they did under Triton 3.6.
+    monkeypatch.setattr(grid_kernel, "num_warps", lambda _: warps)
+    really = grid_kernel.compiled
+
+    def loaded(*arguments: Any, **more: Any) -> Any:  # noqa: ANN401
+        kernel = really(*arguments, **more)
+        # A device counts the spills when it loads the kernel.
+        return SimpleNamespace(metadata=kernel.metadata, run=None, n_spills=spills)
+
+    monkeypatch.setattr(grid_kernel, "compiled", loaded)
+    found = grid_support.kernel_problem(torch.device("cuda"), 4, 512)
+    if spills:
+        assert found == f"Triton {triton.__version__} compiles the kernel with 98 registers that spill; 0 were expected"
+    elif warps == 8:
+        assert found is not None
+        assert f"Triton {triton.__version__} compiles the kernel so that threads wait for each other" in found
+    else:
+        assert found is None
 
 
 IMAGE = PerceiverConfig(

@@ -1,0 +1,44 @@
+"""What a score of the latents' reading costs beside matrix products, by kind of device: the one place for such numbers.
+
+benchmarks/gpu measures those of a GPU and prints them as they are written here.
+"""
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+DeviceKind = Literal["cpu", "cuda", "cuda without kernel"]
+
+
+@dataclass(frozen=True)
+class ReadConstants:
+    """Operations of a matrix product that take as long as one score's way through softmax, forward and backward."""
+
+    plain: int
+    """In attention over keys and values, beside its products."""
+    absorbed: int
+    """Tile by tile, beside the products."""
+    separable: int
+    """The additions and sums that the separable form makes of the products among them."""
+    plain_products: float = 1.0
+    """How many times longer than other products those of attention take."""
+    absorbed_products: float = 1.0
+    """How many times longer than other products those of tiles take."""
+
+
+READ_CONSTANTS: MappingProxyType[DeviceKind, ReadConstants] = MappingProxyType(
+    {
+        # Measured on one core in float32 (docs/model.md).
+        "cpu": ReadConstants(plain=230, absorbed=230, separable=320),
+        # Not measured: expected of an H100 in bf16 from its data sheet, 990 TFLOP/s and 3.35 TB/s (296 operations
+        # in the time of a byte), 3.9 T exponentials and 31 T float32 instructions a second.
+        #   plain      two exponentials and 16 other instructions, in registers; a head of more than 256 channels, as
+        #              one that reads tokens has, is left to the matrix instructions before Hopper's, half as fast
+        #   absorbed   26 bytes of scores, shares and their gradients, which stay in the cache (model/tiled.py), taken
+        #              to be twice as fast as the memory: 148 operations a byte
+        #   separable  57 instructions of the kernel's inner loops, 26 forwards and 31 backwards
+        "cuda": ReadConstants(plain=1_000, absorbed=3_850, separable=1_830, plain_products=2.0),
+        # Tile by tile in float32, where Triton has no kernel for it: 160 bytes that stay in the cache.
+        "cuda without kernel": ReadConstants(plain=1_000, absorbed=3_850, separable=23_700, plain_products=2.0),
+    }
+)

@@ -1,0 +1,50 @@
+"""What a start of a run on a GPU says about how its tokens are read."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import model.forms
+from launch.folder import RunFolder
+from launch.reading import reading_of_this_start
+from model.config import PerceiverConfig
+from model.config_inputs import InputsConfig
+from model.config_outputs import LabelOutput, OutputsConfig
+from model.config_pixels import ImageInput
+
+NETWORK = PerceiverConfig(inputs=InputsConfig(image=ImageInput(224, 224)), outputs=OutputsConfig(label=LabelOutput(3)))
+GPU, CPU = torch.device("cuda"), torch.device("cpu")
+
+
+def start(folder: RunFolder, device: torch.device = GPU) -> list[str]:
+    """The sentences of a start, which are written down as the run does."""
+    sentences = list(reading_of_this_start(NETWORK, folder, device))
+    with folder.metrics_path.open("a") as file:
+        file.writelines(json.dumps({"step": 0, "kind": "event", "message": each}) + "\n" for each in sentences)
+    return sentences
+
+
+def test_each_start_on_a_gpu_says_by_what_it_reads_and_one_on_a_cpu_says_nothing(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert start(folder, CPU) == []
+    (sentence,) = start(folder)
+    assert sentence.startswith("latents read the tokens in the separable form, by the kernel of Triton")
+    assert start(folder) == [sentence]
+
+
+def test_a_start_that_reads_by_another_kernel_than_the_last_one_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(tmp_path)
+    monkeypatch.setattr(model.forms, "triton_version", lambda: "3.6.0")
+    start(folder)
+    monkeypatch.setattr(model.forms, "triton_version", lambda: "3.7.1")
+    now, told = start(folder)
+    assert now.endswith("3.7.1")
+    assert told.startswith(
+        "before this start latents read the tokens in the separable form, by the kernel of Triton 3.6"
+    )
+    assert "to the last bit" in told
+    assert start(folder) == [now]
