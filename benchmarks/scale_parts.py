@@ -112,9 +112,9 @@ class OneOfMany(World):
         self.script.count("all_gather", len(pickle.dumps(item)) * self.world_size)
         return self._everyones(item)
 
-    def collect(self, item: Any) -> list[Any] | None:  # noqa: ANN401
+    def collect(self, item: Any) -> list[Any]:  # noqa: ANN401
         self.script.count("gather", len(pickle.dumps(item)) * (self.world_size if self.is_first else 1))
-        return self._everyones(item) if self.is_first else None
+        return self._everyones(item) if self.is_first else []
 
     def spread(self, tensor: Tensor, _: int) -> None:
         self.script.count("broadcast", tensor.numel() * tensor.element_size())
@@ -180,7 +180,7 @@ class Idle:
 
     def __init__(self, world: World) -> None:
         held = extents(world.rank, world.world_size)
-        self.pieces = [Piece(e.name, e.start, {kind: torch.zeros(e.length) for kind in KINDS}) for e in held]
+        self.pieces = [Piece(e.name, e.start, {kind: torch.zeros(e.stop - e.start) for kind in KINDS}) for e in held]
         self.world = world
         self.report = StepReport(torch.ones(()), {"label": torch.ones(())}, 0.1, torch.ones(()), False, {}, 0.0, 1024)
         self._ownership: Ownership | None = None

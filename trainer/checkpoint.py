@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,18 +20,21 @@ from torch import Tensor
 
 from data_shards import durable
 from data_shards.history import entry
+from data_shards.shown import cut
 from trainer import checkpoint_folder, checkpoint_names, checkpoint_read
 from trainer.checkpoint_choice import NEWEST, first_readable
 from trainer.checkpoint_folder import Manifest
 from trainer.config import CheckpointConfig
 from trainer.engine import Engine
-from trainer.retention import kept
+from trainer.retention import Complete, kept
 from trainer.run_state import PassedOver, RunState
 from trainer.tensor_file import FileRecord, write
 from trainer.world import World
 
 _RETRY_SECONDS = 60.0
 _PASSED_OVER = "passed_over.json"
+_SENTENCE = 1000
+"""Letters of what a rank says of a write that failed: it goes into one message with what names it."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,12 @@ class Store:
         # The background thread's exchanges must not mix with those of the training.
         self._twin = world.twin(timeout_seconds)
         self._identity = identity or {}
+        self._versions = {
+            "python": platform.python_version(),
+            # Looked up in files of the environment, once and by the rank that writes them down.
+            **{name: version(name) for name in ("torch", "deepspeed") if world.is_first},
+        }
+        self._complete = Complete()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._pending: Future[SaveReport] | None = None
         self._reports: list[SaveReport] = []
@@ -105,7 +115,7 @@ class Store:
             world_size=self._world.world_size,
             files={},
             score=score,
-            versions={"python": platform.python_version(), **{name: version(name) for name in ("torch", "deepspeed")}},
+            versions=self._versions,
         )
         self._next_save_time = self._time_after(self._config.save_every_minutes * 60)
         waited = time.monotonic() - started
@@ -138,6 +148,7 @@ class Store:
         Raises ValueError on all ranks where every checkpoint is damaged or belongs to other data.
         """
         self.wait()
+        self._complete = Complete()
         if self.newest() is None:
             return None
         path, manifest, damaged = first_readable(
@@ -156,7 +167,8 @@ class Store:
         self.wait()
         self._passed_over = self._passed_over.joined(passed)
         content = json.dumps(asdict(self._passed_over)) + "\n"
-        return self._together(lambda: durable.write(self._folder / _PASSED_OVER, content))
+        written = partial(durable.write, self._folder / _PASSED_OVER, content)
+        return self._world.from_first(lambda: self._attempted(written))
 
     def close(self) -> None:
         """Wait for a save that is running and end the thread."""
@@ -168,31 +180,35 @@ class Store:
     ) -> SaveReport:
         """Write and commit in the background. All ranks fail or none: what one met, all are told."""
         beside = self._folder / f".{checkpoint_names.name_of(manifest.state.step)}.tmp"
-        error = self._together(lambda: self._clear(beside))
-        files: dict[str, FileRecord] = {}
+        error = self._twin.broadcast(self._attempted(lambda: self._clear(beside)) if self._world.is_first else "")
+        num_bytes = 0
         if not error:
-            outcomes = self._twin.gather(self._write_share(beside, tensors))
-            error = "; ".join(outcome for outcome in outcomes if isinstance(outcome, str))
-            for outcome in outcomes:
-                files |= outcome if isinstance(outcome, dict) else {}
-        if not error:
-            whole = replace(manifest, files=files)
-            error = self._together(lambda: self._commit(beside, whole))
-        if error:
-            self._together(lambda: shutil.rmtree(beside, ignore_errors=True))
-        num_bytes = sum(record.num_bytes for record in files.values())
+            # One message a rank tells rank 0 what was written, and one tells each rank whether it is a checkpoint.
+            outcomes = self._twin.collect(self._write_share(beside, tensors))
+            error, num_bytes = self._twin.broadcast(self._finished(beside, manifest, outcomes))
         return SaveReport(manifest.state.step, waited, time.monotonic() - started, num_bytes, error)
 
-    def _together(self, work: Callable[[], None]) -> str:
-        """Let rank 0 do the work; return on all ranks why it failed."""
-        error = ""
-        if self._world.is_first:
-            try:
-                self._guard()
-                work()
-            except OSError as problem:
-                error = str(problem)
-        return self._twin.broadcast(error)
+    def _finished(
+        self, beside: Path, manifest: Manifest, outcomes: list[dict[str, FileRecord] | str]
+    ) -> tuple[str, int]:
+        """Commit on rank 0 what all ranks have written; return why not, and how many bytes it has."""
+        if not self._world.is_first:
+            return "", 0
+        files = {name: record for outcome in outcomes if isinstance(outcome, dict) for name, record in outcome.items()}
+        error = "; ".join(outcome for outcome in outcomes if isinstance(outcome, str))
+        error = error or self._attempted(lambda: self._commit(beside, replace(manifest, files=files)))
+        if error:
+            self._attempted(lambda: shutil.rmtree(beside, ignore_errors=True))
+        return error, sum(record.num_bytes for record in files.values())
+
+    def _attempted(self, work: Callable[[], None]) -> str:
+        """Do what rank 0 alone does; return why it failed."""
+        try:
+            self._guard()
+            work()
+        except OSError as problem:
+            return str(problem)
+        return ""
 
     def _clear(self, beside: Path) -> None:
         """Remove what killed saves left and make the folder of this one."""
@@ -208,7 +224,7 @@ class Store:
                     name = checkpoint_folder.file_name(kind, self._world.rank, self._world.world_size)
                     records[name] = write(beside / name, by_name)
         except OSError as problem:
-            return f"rank {self._world.rank}: {problem}"
+            return cut(f"rank {self._world.rank}: {problem}", _SENTENCE)
         return records
 
     def _commit(self, beside: Path, manifest: Manifest) -> None:
@@ -218,6 +234,7 @@ class Store:
             # A damaged one of this step, passed over by the load that this run went on from.
             final.rename(self._folder / f".{final.name}.replaced")
         durable.rename(beside, final)
+        self._complete.add(final, manifest.score)
         self._retire(manifest.state.step)
 
     def _retire(self, newest_step: int) -> None:
@@ -226,7 +243,7 @@ class Store:
         A damaged one is of no use and does not count; it goes when all that are kept are newer.
         """
         folders = {checkpoint_names.step_of(path): path for path in checkpoint_names.committed(self._folder)}
-        complete = checkpoint_folder.scores(checkpoint_names.complete(self._folder))
+        complete = self._complete.scores(folders.values())
         scores = {step: score for step, score in complete.items() if step <= newest_step}
         keep = kept(scores, self._config)
         for step in folders.keys() - keep:

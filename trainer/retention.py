@@ -1,7 +1,11 @@
-"""Which checkpoints are kept, and which is the best: pure functions of their steps and scores."""
+"""Which checkpoints are kept, and which is the best, by their steps and scores; and which of them are complete."""
 
 import math
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 
+from trainer import checkpoint_folder, checkpoint_names
 from trainer.config import CheckpointConfig
 
 
@@ -20,3 +24,41 @@ def best(scores: dict[int, float | None]) -> int | None:
     """Return the step with the highest score; of equal ones the newest, None where none has a score."""
     measured = {step: score for step, score in scores.items() if score is not None and not math.isnan(score)}
     return max(measured, key=lambda step: (measured[step], step)) if measured else None
+
+
+Stamp = tuple[int, int, int]
+
+
+class Complete:
+    """Which checkpoints are complete, and their scores.
+
+    All files of one are looked at when it is first asked about, and again whenever its folder or manifest has changed:
+    at every save that would be each file of each kept checkpoint.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[Path, tuple[Stamp, float | None]] = {}
+
+    def add(self, checkpoint: Path, score: float | None) -> None:
+        """Take it from who has just written it that a checkpoint is complete."""
+        self._seen[checkpoint] = _stamp(checkpoint), score
+
+    def scores(self, checkpoints: Iterable[Path]) -> dict[int, float | None]:
+        """Return by its step the score of every complete one of these; None where it was not evaluated."""
+        found: dict[int, float | None] = {}
+        for path in checkpoints:
+            with suppress(OSError):  # deleted meanwhile
+                if path not in self._seen or self._seen[path][0] != _stamp(path):
+                    self._seen.pop(path, None)
+                    stamp = _stamp(path)
+                    for score in checkpoint_folder.scores([] if checkpoint_names.problem(path) else [path]).values():
+                        self._seen[path] = stamp, score
+                if path in self._seen:
+                    found[checkpoint_names.step_of(path)] = self._seen[path][1]
+        return found
+
+
+def _stamp(checkpoint: Path) -> Stamp:
+    """Return what changes where a file of a checkpoint comes or goes, or its manifest is written anew."""
+    manifest = (checkpoint / checkpoint_names.MANIFEST).lstat()
+    return checkpoint.lstat().st_mtime_ns, manifest.st_mtime_ns, manifest.st_size

@@ -1,6 +1,7 @@
 """World: which of how many processes this is, on which device, and what they agree on."""
 
 import os
+import pickle
 import socket
 import sys
 import time
@@ -19,6 +20,7 @@ from trainer import devices
 
 T = TypeVar("T")
 
+_MESSAGE_BYTES = 4096
 # For gloo's thread to let go of the last tensor; a debugger that keeps it must not keep the process.
 _RELEASE_SECONDS = 10.0
 _LOOPBACK, _LOOPBACK_INTERFACE = "127.0.0.1", "lo" if sys.platform == "linux" else "lo0"
@@ -121,6 +123,18 @@ class World:
         items = [item]
         dist.broadcast_object_list(items, src=0, device=torch.device("cpu"), group=self.group)
         return items[0]
+
+    def collect(self, item: T) -> list[T]:
+        """Return everyone's item on rank 0, nothing elsewhere: one message a rank, of a few kilobytes. Collective."""
+        if self.world_size == 1:
+            return [item]
+        content = pickle.dumps(item)
+        assert len(content) <= _MESSAGE_BYTES, "an item that is too long for one message"
+        message = torch.frombuffer(bytearray(content.ljust(_MESSAGE_BYTES, b"\0")), dtype=torch.uint8)
+        messages = [torch.empty_like(message) for _ in range(self.world_size)] if self.is_first else None
+        dist.gather(message, messages, group=self.group, group_dst=0)
+        # What follows the end of a pickle is not read.
+        return [pickle.loads(each.numpy().tobytes()) for each in messages or ()]
 
     def from_first(self, work: Callable[[], T]) -> T:
         """Return what the work returns on rank 0, which alone does it; its ValueError is raised on all. Collective."""

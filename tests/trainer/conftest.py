@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,36 @@ def world() -> Iterator[World]:
     alone = World.alone()
     yield alone
     alone.close()
+
+
+class Opens:
+    """The names of the files that each thread opens while this listens; a hook of the interpreter stays for good."""
+
+    def __init__(self) -> None:
+        self.by_thread: dict[int, list[str]] | None = None
+        sys.addaudithook(self.hook)
+
+    def __call__(self) -> list[str]:
+        """Return those of the thread that asks."""
+        assert self.by_thread is not None
+        return list(self.by_thread.get(threading.get_ident(), []))
+
+    def hook(self, event: str, arguments: tuple[object, ...]) -> None:
+        if event == "open" and self.by_thread is not None and isinstance(arguments[0], str | bytes | Path):
+            self.by_thread.setdefault(threading.get_ident(), []).append(Path(str(arguments[0])).name)
+
+
+@pytest.fixture(scope="session")
+def hook() -> Opens:
+    return Opens()
+
+
+@pytest.fixture
+def opens(hook: Opens) -> Iterator[Opens]:
+    """Return the names of the files that the calling thread has opened in this test."""
+    hook.by_thread = {}
+    yield hook
+    hook.by_thread = None
 
 
 @pytest.fixture(scope="session")

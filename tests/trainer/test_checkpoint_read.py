@@ -1,9 +1,8 @@
 """Of the ranks that load a checkpoint each opens a share of its files, and all are told the same."""
 
 import sys
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from trainer.tensor_file import examine
 
 NAMES = [f"layer{number}" for number in range(12)]
 SHAPES = {name: torch.Size([8, 3]) for name in NAMES}
+Opened = Callable[[], list[str]]
 WRITERS, NUM_FILES = 4, 4 * len(KINDS)
 
 
@@ -70,30 +70,6 @@ class Even:
         )
 
 
-class Opens:
-    """The files that each thread opens while this listens; a hook of the interpreter stays for good."""
-
-    def __init__(self) -> None:
-        self.by_thread: dict[int, list[str]] | None = None
-        sys.addaudithook(self.hook)
-
-    def hook(self, event: str, arguments: tuple[object, ...]) -> None:
-        if event == "open" and self.by_thread is not None and isinstance(arguments[0], str | bytes | Path):
-            self.by_thread.setdefault(threading.get_ident(), []).append(Path(str(arguments[0])).name)
-
-
-@pytest.fixture(scope="module")
-def hook() -> Opens:
-    return Opens()
-
-
-@pytest.fixture
-def opens(hook: Opens) -> Iterator[Opens]:
-    hook.by_thread = {}
-    yield hook
-    hook.by_thread = None
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     def save(world: ThreadWorld) -> None:
@@ -105,7 +81,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def loads(folder: Path, world_size: int, stage: int, opens: Opens) -> list[Counter[str]]:
+def loads(folder: Path, world_size: int, stage: int, opens: Opened) -> list[Counter[str]]:
     """Return which files each rank opens while it loads; all of them get every bit."""
 
     def load(world: ThreadWorld) -> Counter[str]:
@@ -115,8 +91,7 @@ def loads(folder: Path, world_size: int, stage: int, opens: Opens) -> list[Count
         assert found.state == RunState(step=3)
         assert engine.is_right
         store.close()
-        assert opens.by_thread is not None
-        return Counter(opens.by_thread.get(threading.get_ident(), []))
+        return Counter(opens())
 
     return on_ranks(world_size, load)
 
@@ -124,7 +99,7 @@ def loads(folder: Path, world_size: int, stage: int, opens: Opens) -> list[Count
 @pytest.mark.parametrize("stage", [0, 3])
 @pytest.mark.parametrize("world_size", [1, 2, 8])
 def test_a_load_opens_each_file_of_a_checkpoint_as_often_whatever_the_number_of_ranks(
-    folder: Path, opens: Opens, world_size: int, stage: int
+    folder: Path, opens: Opened, world_size: int, stage: int
 ) -> None:
     by_rank = loads(folder, world_size, stage, opens)
     tensors = [Counter({name: count for name, count in one.items() if "safetensors" in name}) for one in by_rank]
@@ -135,11 +110,10 @@ def test_a_load_opens_each_file_of_a_checkpoint_as_often_whatever_the_number_of_
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_weights_alone_are_read_once_too_and_are_everyones(folder: Path, opens: Opens, world_size: int) -> None:
+def test_weights_alone_are_read_once_too_and_are_everyones(folder: Path, opens: Opened, world_size: int) -> None:
     def read(world: ThreadWorld) -> tuple[bool, list[str]]:
         found = read_weights(folder, "newest", world).tensors
-        assert opens.by_thread is not None
-        mine = [name for name in opens.by_thread.get(threading.get_ident(), []) if name.startswith(WEIGHT)]
+        mine = [name for name in opens() if name.startswith(WEIGHT)]
         return all(torch.equal(found[name].view(-1), value(WEIGHT, name)) for name in NAMES), mine
 
     told = on_ranks(world_size, read)

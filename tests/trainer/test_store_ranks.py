@@ -14,6 +14,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
 from threads import ThreadWorld, on_ranks
 
+from trainer import checkpoint_names
 from trainer.checkpoint import Store
 from trainer.checkpoint_choice import first_readable
 from trainer.checkpoint_folder import read_manifest, read_weights
@@ -197,6 +198,58 @@ def test_the_exchanges_of_a_save_in_the_background_do_not_meet_those_of_the_trai
         return found, [report.error for report in store.reports()]
 
     assert on_ranks(2, rank) == [([[(0, number), (1, number)] for number in range(20)], [""])] * 2
+
+
+def test_a_commit_waits_for_one_message_a_rank_and_tells_its_end_in_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = dict[tuple[int, bool], list[str]]()
+
+    def counted(name: str, exchange: Callable[[ThreadWorld, Any], Any]) -> Callable[[ThreadWorld, Any], Any]:
+        def call(world: ThreadWorld, item: Any) -> Any:  # noqa: ANN401
+            is_save = threading.current_thread().name.startswith("checkpoint")
+            said.setdefault((world.rank, is_save), []).append(name)
+            return exchange(world, item)
+
+        return call
+
+    gather = ThreadWorld.gather
+    monkeypatch.setattr(ThreadWorld, "gather", counted("gather", gather))
+    monkeypatch.setattr(ThreadWorld, "broadcast", counted("broadcast", lambda world, item: gather(world, item)[0]))
+    collect = counted("collect", lambda world, item: gather(world, item) if world.is_first else gather(world, item)[:0])
+    monkeypatch.setattr(ThreadWorld, "collect", collect, raising=False)
+    saved(tmp_path, 1, world_size=4)
+    # The folder is there; what was written; what became of it.
+    assert [said[rank, True] for rank in range(4)] == [["broadcast", "collect", "broadcast"]] * 4
+
+
+def test_a_save_does_not_read_the_checkpoints_before_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = list[Path]()
+    problem = checkpoint_names.problem
+
+    def counted(path: Path) -> str:
+        looked.append(path)
+        return problem(path)
+
+    saved(tmp_path, 1, config=CheckpointConfig(keep_last=9, asynchronous=False))
+    monkeypatch.setattr(checkpoint_names, "problem", counted)
+    saved(tmp_path, 2, 3, 4, 5, config=CheckpointConfig(keep_last=9, asynchronous=False))
+    # That of the process before, which nobody here has seen whole.
+    assert looked == [tmp_path / "step_00000001"]
+
+
+def test_a_checkpoint_that_was_harmed_since_it_was_written_counts_no_more(tmp_path: Path) -> None:
+    def rank(world: ThreadWorld) -> list[str]:
+        store = Store(tmp_path, CheckpointConfig(keep_last=2, asynchronous=False), world)
+        for step in (1, 2):
+            store.save(Halves(world), RunState(step=step))
+        if world.is_first:
+            next(tmp_path.glob("step_00000002/exp_avg-*")).unlink()
+        store.save(Halves(world), RunState(step=3))
+        store.close()
+        return [path.name for path in complete(tmp_path)]
+
+    assert on_ranks(2, rank) == [["step_00000001", "step_00000003"]] * 2
 
 
 def test_a_save_waits_for_the_one_before_it_and_both_are_told(tmp_path: Path) -> None:

@@ -32,6 +32,13 @@ def test_everyones_item_comes_in_the_order_of_the_ranks(world_size: int) -> None
     assert on_gloo(world_size, lambda world: world.gather(("rank", world.rank))) == [expected] * world_size
 
 
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_what_all_have_is_collected_by_the_first_alone(world_size: int) -> None:
+    expected = [("rank", number) for number in range(world_size)]
+    found = on_gloo(world_size, lambda world: world.collect(("rank", world.rank)))
+    assert found == [expected] + [[]] * (world_size - 1)
+
+
 @pytest.mark.parametrize("raised", [(), (0,), (2,), (0, 1, 2)])
 def test_a_flag_of_any_rank_is_raised_for_all(raised: tuple[int, ...]) -> None:
     assert on_gloo(3, lambda world: world.agree(world.rank in raised)) == [bool(raised)] * 3

@@ -54,6 +54,10 @@ class ThreadWorld(World):
     def broadcast(self, item: T) -> T:
         return self.gather(item)[0]
 
+    def collect(self, item: T) -> list[T]:
+        items = self.gather(item)
+        return items if self.is_first else []
+
     def spread(self, tensor: Tensor, source: int) -> None:
         tensor.copy_(self.gather(tensor)[source])
 
