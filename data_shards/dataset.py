@@ -5,10 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from data_shards.config import DataConfig
-from data_shards.folder import ShardFolder
 from data_shards.intake import Intake
 from data_shards.manifest import Split
-from data_shards.require import required
+from data_shards.places import Place
 from data_shards.shown import shown
 
 
@@ -18,7 +17,7 @@ class Dataset:
 
     name: str
     """Names it in the quarantine list and in messages; empty where it is the only one."""
-    folder: ShardFolder
+    folder: Place
     split_name: str
     split: Split
     label_names: tuple[str, ...]
@@ -37,7 +36,7 @@ class Dataset:
 
 
 def served(
-    folder: ShardFolder,
+    folder: Place,
     split_name: str,
     config: DataConfig,
     *,
@@ -59,10 +58,8 @@ def served(
                 f"or not in the run ({_listed(config.modalities())}); leave it out"
             )
     taken = set(only) or there & config.modalities().keys()
-    folder.check(split)
     num_samples = split.num_samples
-    if config.require:
-        split = required(folder, split, config.require)
+    split = folder.served(split_name, config.require)
     return Dataset(
         name,
         folder,

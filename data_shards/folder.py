@@ -13,7 +13,7 @@ from data_shards.tar_index import MAGIC, TarIndex
 
 
 class ShardFolder(Protocol):
-    """A place with shards; see LocalFolder and remote.RemoteFolder."""
+    """A folder of shards; see LocalFolder and remote.RemoteFolder."""
 
     def manifest(self) -> Manifest:
         """Return the manifest; ValueError where there is none."""
@@ -34,9 +34,10 @@ class ShardFolder(Protocol):
 class LocalFolder:
     """A folder that `perceiver data build` or `perceiver data index` wrote."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, known: Manifest | None = None) -> None:
+        """`known` is its manifest, where somebody has read it."""
         self._folder = folder
-        self._tars: Path | None = None
+        self._tars: Path | None = Path(known.tars or folder) if known else None
         """The folder of the tars, once the manifest is read: this one, or another that was indexed from here."""
 
     def __str__(self) -> str:

@@ -11,15 +11,14 @@ from data_shards.config import DataConfig
 from data_shards.data_state import DataState, mix_hash
 from data_shards.dataset import Dataset, check_classes, check_modalities, classes_of_labels, served, shared_classes
 from data_shards.extents import EXTENT_BYTES
-from data_shards.folder import LocalFolder, ShardFolder
 from data_shards.loader import Loader
 from data_shards.manifest import Manifest, Split
 from data_shards.mixture import MixedOrder
 from data_shards.order import EvalOrder, Order, TrainOrder
+from data_shards.places import Places
 from data_shards.quarantine import Quarantine
 from data_shards.reader import Reader
 from data_shards.records import OWN
-from data_shards.remote import RemoteFolder
 from data_shards.shown import shown
 from data_shards.storage_config import DatasetConfig
 
@@ -28,38 +27,34 @@ EVALUATED = ("test", "val", "validation", "valid", "dev")
 """Splits that are evaluated, the first one that there is, where the configuration names none."""
 
 
-def folder(location: str, config: DataConfig) -> ShardFolder:
-    """Return the shard folder at a path or URL."""
-    if "://" in location:
-        return RemoteFolder(location, config.remote)
-    if not location:
-        raise ValueError("data.shards is not set; give the folder that `perceiver data build` wrote, data.shards=PATH")
-    return LocalFolder(Path(location))
-
-
-def label_names(config: DataConfig) -> tuple[str, ...]:
+def label_names(config: DataConfig, places: Places | None = None) -> tuple[str, ...]:
     """Return the class names of the shards of training; ValueError where they do not share them."""
-    places = dict.fromkeys(_locations(config).values())
-    return shared_classes({place: folder(place, config).manifest().label_names for place in places})
+    places = places or Places(config)
+    return shared_classes(
+        {at: places.at(at).manifest().label_names for at in dict.fromkeys(_locations(config).values())}
+    )
 
 
-def with_several_labels(config: DataConfig) -> list[str]:
+def with_several_labels(config: DataConfig, places: Places | None = None) -> list[str]:
     """Return the places of training whose samples have several labels: more labels than samples are counted there."""
-    found = {place: folder(place, config).manifest().splits.values() for place in _locations(config).values()}
+    places = places or Places(config)
+    found = {at: places.at(at).manifest().splits.values() for at in _locations(config).values()}
     return [place for place, splits in found.items() if any(sum(s.label_counts) > s.num_samples for s in splits)]
 
 
-def named_classes(config: DataConfig) -> dict[str, int]:
+def named_classes(config: DataConfig, places: Places | None = None) -> dict[str, int]:
     """Return how many classes each further label has that the config asks for; ValueError where one is not there."""
-    places = {place: folder(place, config) for place in _locations(config).values()}
-    return classes_of_labels(config.labels, {at: found.manifest().named_labels for at, found in places.items()})
+    places = places or Places(config)
+    found = {at: places.at(at).manifest().named_labels for at in _locations(config).values()}
+    return classes_of_labels(config.labels, found)
 
 
-def train_datasets(config: DataConfig) -> tuple[Dataset, ...]:
+def train_datasets(config: DataConfig, places: Places | None = None) -> tuple[Dataset, ...]:
     """Return what training reads, checked; ValueError says what does not fit."""
+    places = places or Places(config)
     parts = config.datasets or {"": DatasetConfig(config.shards)}
     datasets = tuple(
-        served(folder(part.shards, config), TRAIN, config, name=name, weight=part.weight, only=part.modalities)
+        served(places.at(part.shards), TRAIN, config, name=name, weight=part.weight, only=part.modalities)
         for name, part in sorted(parts.items())
     )
     check_modalities(datasets, TRAIN, config)
@@ -81,8 +76,9 @@ def train_loader(
     world_size: int = 1,
     pinned: bool = False,
     quarantine: Path | None = None,
+    places: Places | None = None,
 ) -> Loader:
-    """Return this rank's loader of training batches.
+    """Return this rank's loader of training batches; `places` is what is known of its shard folders.
 
     Bad samples are replaced and listed in the file `quarantine`; without one, the first is an error.
     """
@@ -92,19 +88,20 @@ def train_loader(
             f"{global_batch} on {world_size} ranks is not a multiple of {2 * world_size}; change train.global_batch "
             "or the number of ranks"
         )
-    datasets = train_datasets(config)
+    places = places or Places(config)
+    datasets = train_datasets(config, places)
     order = _order(datasets, config, seed, global_batch)
-    assembler = _assembler(datasets, order, config, seed, world_size, pinned, quarantine)
-    is_remote = any(isinstance(dataset.folder, RemoteFolder) for dataset in datasets)
+    assembler = _assembler(datasets, order, config, seed, world_size, pinned, quarantine, places)
+    is_remote = any(dataset.folder.is_remote for dataset in datasets)
     fetch_ahead = config.remote.fetch_ahead_batches if is_remote else 0
     return Loader(assembler, order, rank=rank, world_size=world_size, fetch_ahead_batches=fetch_ahead)
 
 
-def eval_split(config: DataConfig) -> str:
+def eval_split(config: DataConfig, places: Places | None = None) -> str:
     """Return the split that is evaluated; ValueError says why there is none."""
     if not config.shards:
         raise ValueError("data.shards is not set, and the datasets that are mixed are trained on only")
-    splits = folder(config.shards, config).manifest().splits
+    splits = (places or Places(config)).at(config.shards).manifest().splits
     there = ", ".join(map(repr, splits)) or "none"
     if config.eval_split:
         if config.eval_split not in splits:
@@ -128,16 +125,18 @@ def eval_loader(
     world_size: int = 1,
     pinned: bool = False,
     quarantine: Path | None = None,
+    places: Places | None = None,
 ) -> tuple[Loader, int]:
     """Return this rank's loader of one pass over a split, and the number of its steps.
 
     A bad sample is a slot of weight 0, listed in the file `quarantine`; without one it is an error.
     """
     config = of_evaluation(config)
-    dataset = served(folder(config.shards, config), split, config)
+    places = places or Places(config)
+    dataset = served(places.at(config.shards), split, config)
     check_modalities((dataset,), split, config)
     order = EvalOrder(dataset.split, global_batch)
-    assembler = _assembler((dataset,), order, config, None, world_size, pinned, quarantine)
+    assembler = _assembler((dataset,), order, config, None, world_size, pinned, quarantine, places)
     last_step = order.steps_per_epoch - 1
     return Loader(assembler, order, rank=rank, world_size=world_size, last_step=last_step), order.steps_per_epoch
 
@@ -147,10 +146,12 @@ def of_evaluation(config: DataConfig) -> DataConfig:
     return config if config.flow is None else replace(config, flow=config.flow.of_evaluation())
 
 
-def data_state(config: DataConfig, *, seed: int, global_batch: int, step: int = 0) -> DataState:
+def data_state(
+    config: DataConfig, *, seed: int, global_batch: int, step: int = 0, places: Places | None = None
+) -> DataState:
     """Return what decides the samples of every step; a checkpoint keeps it, and another one cannot go on from there."""
-    locations = _locations(config)
-    prints = {name: _identity(folder(place, config).manifest(), config) for name, place in locations.items()}
+    places = places or Places(config)
+    prints = {name: _identity(places.at(at).manifest(), config) for name, at in _locations(config).items()}
     parts = [(name, part.weight, part.modalities) for name, part in config.datasets.items()]
     manifest = prints[""] if not parts else hashlib.sha256(repr(sorted(prints.items())).encode()).hexdigest()
     return DataState(
@@ -185,6 +186,7 @@ def _assembler(
     world_size: int,
     pinned: bool,
     quarantine: Path | None,
+    places: Places,
 ) -> Assembler:
     sources = [
         Source(
@@ -202,7 +204,7 @@ def _assembler(
     named = {str(dataset.folder): dataset.label_names for dataset in datasets}
     if config.datasets:
         # What is evaluated alone has the classes of what is trained on.
-        named["data.datasets"] = label_names(config)
+        named["data.datasets"] = label_names(config, places)
     return Assembler(sources, config, len(shared_classes(named)), bad, pinned)
 
 

@@ -17,9 +17,10 @@ from data_shards.batch import Batch
 from data_shards.display import printable
 from data_shards.history import tell
 from data_shards.loader import Loader
+from data_shards.places import Places
 from launch import pictures
 from launch.folder import RunFolder, as_typed, existing
-from launch.loaders import EvalSplit, absolute, label_names, open_eval_split
+from launch.loaders import absolute, label_names, open_eval_split, places_of_all
 from launch.together import batches_of_all, joined, together
 from model.perceiver import Perceiver
 from trainer.checkpoint_choice import NEWEST, read_weights
@@ -38,7 +39,8 @@ def main(path: Path, *, which: str = NEWEST, split: str = "", as_json: bool = Fa
     folder = RunFolder(path.resolve())
     config = absolute(load(existing(folder).config_path))
     world = joined(config.train.collective_timeout_seconds)
-    evaluated = together(world, lambda: _opened(config, split, folder, world))
+    name, places = _looked(config, split, world)
+    evaluated = together(world, lambda: open_eval_split(config, name, folder.quarantine_path, world, places))
     loader = evaluated.loader
     step, network = chosen_network(config, folder, which, world)
     with loader:
@@ -58,10 +60,15 @@ def main(path: Path, *, which: str = NEWEST, split: str = "", as_json: bool = Fa
     return 0
 
 
-def _opened(config: RunConfig, split: str, folder: RunFolder, world: World) -> EvalSplit:
-    """Return the split that was asked for, or the run's own."""
+def _looked(config: RunConfig, split: str, world: World) -> tuple[str, Places]:
+    """Return the split that was asked for, or the run's own, and what is known of its folder. Collective."""
     data = replace(config.data, eval_split=split or config.data.eval_split)
-    return open_eval_split(config, opening.eval_split(data), folder.quarantine_path, world)
+
+    def look(places: Places) -> None:
+        places.at(data.shards).served(opening.eval_split(data, places), data.require)
+
+    places = places_of_all(config, world, Places(data), look)
+    return opening.eval_split(data, places), places
 
 
 def chosen_network(config: RunConfig, folder: RunFolder, which: str, world: World) -> tuple[int, Perceiver]:

@@ -16,6 +16,7 @@ from configs.resume import deciding
 from configs.run import RunConfig, difference, dump, load
 from data_shards import durable
 from data_shards.display import masked
+from data_shards.places import Places
 from launch.activations import planned
 from launch.attempts import newest_step
 from launch.fence import Fence
@@ -32,9 +33,16 @@ from trainer.world import World
 
 
 def open_run(
-    config: RunConfig, folder: RunFolder, world_size: int = 1, *, more: Callable[[RunFolder], None] = lambda _: None
+    config: RunConfig,
+    folder: RunFolder,
+    world_size: int = 1,
+    *,
+    more: Callable[[RunFolder], None] = lambda _: None,
+    places: Places | None = None,
 ) -> None:
     """Make the run's folder, or check that the run in it is this one; ValueError with what differs.
+
+    What is found of the shard folders is kept in `places`.
 
     A new run is there as a whole or not at all, with what `more` writes into it, and only once all that can be known
     of it before its first step is known. One that has not begun may still change, and of one that has whatever does not
@@ -56,13 +64,14 @@ def open_run(
                 ]
             )
         )
-    label_names(config)
+    places = places or Places(config.data)
+    label_names(config, places)
     if folder.exists:
         folder.check_space()
     if not Fence.of(folder).is_supervised:
         refuse_if_queued(folder)
     if changes or not folder.exists:
-        _refuse_what_cannot_train(config, folder, world_size)
+        _refuse_what_cannot_train(config, folder, world_size, places)
     if not folder.exists:
         _publish(config, folder, more)
     elif changes:
@@ -92,18 +101,18 @@ def _in_precision(config: RunConfig, precision: str) -> RunConfig:
     return replace(config, train=replace(config.train, precision=precision))  # type: ignore[arg-type]  # of a RunConfig
 
 
-def _refuse_what_cannot_train(config: RunConfig, folder: RunFolder, world_size: int) -> None:
+def _refuse_what_cannot_train(config: RunConfig, folder: RunFolder, world_size: int, places: Places) -> None:
     """Raise ValueError for all that the first step would meet, as far as it can be known without the other ranks."""
-    check_evaluation(config)
+    check_evaluation(config, places)
     config.train.micro_batches_per_rank(world_size)
     planned(config, world_size)
     first = World(0, world_size, 0, torch.device("cpu"))
     # Threads begin with the first batch, processes would begin now.
     quick = replace(config, data=replace(config.data, num_processes=0))
-    train_loader(quick, folder.quarantine_path, first).close()
-    split, _ = eval_split(quick)
+    train_loader(quick, folder.quarantine_path, first, places).close()
+    split, _ = eval_split(quick, places)
     if split:
-        open_eval_split(quick, split, folder.quarantine_path, first).loader.close()
+        open_eval_split(quick, split, folder.quarantine_path, first, places).loader.close()
 
 
 def _publish(config: RunConfig, folder: RunFolder, more: Callable[[RunFolder], None]) -> None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs.run import RunConfig
-from data_shards import open as opening
 from data_shards.config import DataConfig
 from data_shards.history import is_number, lines
+from data_shards.places import Place
 from launch.activations import planned
 from launch.cluster import ClusterConfig
 from launch.folder import RunFolder
@@ -131,9 +131,9 @@ def _shard_problems(data: DataConfig) -> Iterator[str]:
     """Yield what is wrong with each dataset, as far as a glance shows it; of remote ones only the manifest is read."""
     for location in {data.shards, *(part.shards for part in data.datasets.values())} - {""} or {""}:
         try:
-            folder = opening.folder(location, data)
-            for split in folder.manifest().splits.values():
-                folder.check(split)
+            place = Place(location, data)
+            for split in place.manifest().splits.values():
+                place.check(split)
         except ValueError as error:
             yield str(error)
 

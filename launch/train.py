@@ -13,12 +13,13 @@ import torch
 
 from configs.run import RunConfig
 from data_shards.order import Order
+from data_shards.places import Places
 from data_shards.quarantine import num_listed
 from launch.activations import planned
 from launch.claim import Claim
 from launch.fence import Fence
 from launch.folder import RunFolder, as_typed
-from launch.loaders import absolute, eval_split, identity, open_eval_split, train_loader
+from launch.loaders import absolute, eval_split, identity, look, open_eval_split, places_of_all, train_loader
 from launch.open_run import open_run, with_precision
 from launch.reading import reading_of_this_start
 from launch.restarts import FINISHED, RUN_ME_AGAIN
@@ -52,7 +53,8 @@ def main(config: RunConfig, path: Path, *, take_over: bool = False, as_json: boo
     arithmetic.prepare(config.train)
     world = joined(config.train.collective_timeout_seconds)
     with StopRequest(folder.stop_path, config.train.time_limit_minutes * 60) as stop:
-        first_does(world, lambda: open_run(config, folder, world.world_size))
+        places = Places(config.data)
+        first_does(world, lambda: open_run(config, folder, world.world_size, places=places))
         with (
             told_by_first(world, DivergedError),
             Claim(folder, world, take_over=take_over) as claim,
@@ -60,7 +62,7 @@ def main(config: RunConfig, path: Path, *, take_over: bool = False, as_json: boo
             _watch(config, folder, world) as hang,
         ):
             config = with_precision(config, folder, world)
-            outcome, state = _train(config, folder, world, stop, ledger, hang, claim.fence)
+            outcome, state = _train(config, folder, world, stop, ledger, hang, claim.fence, places)
             ledger.end(outcome if outcome == "finished" else f"{outcome} ({stop.reason or 'asked of another rank'})")
             status = RUN_ME_AGAIN if outcome == "preempted" else FINISHED
             claim.leaves_with(status)
@@ -94,12 +96,16 @@ def _train(
     ledger: Ledger,
     hang: HangWatch,
     fence: Fence,
+    places: Places,
 ) -> tuple[Outcome, RunState]:
     with ExitStack() as stack:
         with ledger.spent("start_up"):
             arithmetic.apply(config.train, world.device)
             together(world, lambda: config.train.micro_batches_per_rank(world.world_size))
-            loader = stack.enter_context(together(world, lambda: train_loader(config, folder.quarantine_path, world)))
+            places = places_of_all(config, world, places, partial(look, config))
+            loader = stack.enter_context(
+                together(world, lambda: train_loader(config, folder.quarantine_path, world, places))
+            )
             batches = batches_of_all(world, loader)
             network = Perceiver(
                 together(world, lambda: planned(config, world.world_size, world.device.type)), seed=config.seed
@@ -112,7 +118,7 @@ def _train(
                 train = fitting(network, goal, batches(0), train, world)
             engine = Engine(network, goal, optimizer=config.optimizer, train=train, world=world)
             stack.callback(engine.close)
-            store = _store(config, folder, world, fence)
+            store = _store(config, folder, world, fence, places)
             stack.callback(store.close)
             loaded = together(world, lambda: store.load(engine))
             state = loaded.state if loaded else RunState()
@@ -122,12 +128,12 @@ def _train(
             _announce_policy(sinks, state, network, train)
             for sentence in reading_of_this_start(config.model, folder, world.device) if world.is_first else ():
                 _say(sinks, state, sentence)
-            split, evaluated = together(world, lambda: eval_split(config))
+            split, evaluated = together(world, lambda: eval_split(config, places))
             sinks.write("event", {"step": state.step, "message": evaluated})
             halved = train.micro_batch if train != config.train else 0
             _announce(sinks, state, loaded, loader.order, loader.left_out, halved=halved)
             say = partial(_say, sinks, state)
-            evaluation = _evaluation(config, folder, engine, world, stack, split, say) if split else None
+            evaluation = _evaluation(config, folder, engine, world, stack, split, say, places) if split else None
         return fit(
             train,
             engine=engine,
@@ -146,8 +152,9 @@ def _train(
         )
 
 
-def _store(config: RunConfig, folder: RunFolder, world: World, fence: Fence) -> Store:
-    return Store(folder.checkpoints_folder, config.checkpoint, world, identity=identity(config), guard=fence.check)
+def _store(config: RunConfig, folder: RunFolder, world: World, fence: Fence, places: Places) -> Store:
+    data = identity(config, places)
+    return Store(folder.checkpoints_folder, config.checkpoint, world, identity=data, guard=fence.check)
 
 
 def _evaluation(
@@ -158,8 +165,9 @@ def _evaluation(
     stack: ExitStack,
     name: str,
     say: Callable[[str], None],
+    places: Places,
 ) -> Evaluate:
-    split = together(world, lambda: open_eval_split(config, name, folder.quarantine_path, world))
+    split = together(world, lambda: open_eval_split(config, name, folder.quarantine_path, world, places))
     loader = stack.enter_context(split.loader)
     for sentence in loader.left_out:
         say(sentence)

@@ -70,6 +70,11 @@ class Node:
         return {rank: content for rank, content in slots.items() if content}
 
 
+def is_first_of_host(world: World) -> bool:
+    """Return whether no rank before this one is of its host. Collective."""
+    return world.gather(_host()).index(_host()) == world.rank
+
+
 def _opened(path: str) -> Board | None:
     return Board.open(Path(path)) if path else None
 
