@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+import matplotlib.image
+import numpy as np
 import torch
 
 from model.config import PerceiverConfig
 from model.config_inputs import ImageInput, InputsConfig, TextInput
 from model.config_outputs import LabelOutput, OutputsConfig
 from model.perceiver import Perceiver
-from trainer.attention_maps import attention_maps, draw, readable
+from trainer.attention_maps import AttentionMap, attention_maps, draw, readable
 
 CONFIG = PerceiverConfig(
     inputs=InputsConfig(image=ImageInput(height=6, width=4), text=TextInput(max_tokens=5, embedding_width=16)),
@@ -45,6 +47,28 @@ def test_shares_add_up_over_all_modalities_and_hidden_tokens_get_none(tmp_path: 
     for modality, values in INPUTS.items():
         draw(maps, modality, 0, values[0].numpy(), tmp_path / f"{modality}.png")
         assert (tmp_path / f"{modality}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def drawn(grid: tuple[int, ...], values: np.ndarray, path: Path) -> np.ndarray:
+    """Return what is black in the picture of one latent that looks at everything alike."""
+    draw([AttentionMap(0, {"some": torch.zeros(1, 1, *grid)})], "some", 0, values, path)
+    picture = matplotlib.image.imread(path)[..., :3].sum(-1)
+    # The right half: the weights, without their frame and title.
+    return picture[:, picture.shape[1] // 2 :] < 0.1
+
+
+def test_a_picture_keeps_its_shape_and_a_row_fills_its_place(tmp_path: Path) -> None:
+    flat = drawn((2, 16), np.zeros((2, 16, 3), np.uint8), tmp_path / "flat.png")
+    row = drawn((32,), np.zeros(32), tmp_path / "row.png")
+    assert 0 < flat.mean() < 0.3 < row.mean()
+
+
+def test_of_a_clip_the_middle_frame_is_drawn(tmp_path: Path) -> None:
+    clip = np.zeros((3, 4, 4, 3), np.uint8)
+    clip[1] = 255
+    for name, values in (("clip", clip), ("frame", clip[1])):
+        drawn((3, 4, 4) if name == "clip" else (4, 4), values, tmp_path / f"{name}.png")
+    assert (tmp_path / "clip.png").read_bytes() == (tmp_path / "frame.png").read_bytes()
 
 
 def test_a_map_tells_which_tokens_change_the_answer() -> None:

@@ -69,11 +69,12 @@ def test_what_nobody_sets_is_the_same_in_every_release() -> None:
         "steps": 1_000,
         "global_batch": 128,
         "micro_batch": 0,
-        "precision": "fp32",
+        "precision": "auto",
         "zero_stage": 1,
     }
     assert (train["label_smoothing"], train["activation_memory_gib"], train["time_limit_minutes"]) == (0.0, 0.0, 0.0)
     assert (train["log_every_steps"], train["evaluate_every_steps"]) == (10, 0)
+    assert (train["deterministic"], train["tf32"]) == (True, False)
     assert asdict(CheckpointConfig()) == {
         "save_every_steps": 1_000,
         "save_every_minutes": 15.0,

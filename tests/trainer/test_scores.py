@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from data_shards.batch import Batch
 from model.config_outputs import GridOutput, LabelOutput, OutputsConfig, TextOutput
-from trainer.evaluate import evaluate, reconstructions, told
+from trainer.evaluate import CHUNK, evaluate, reconstructions, told
 from trainer.objective import objective
 from trainer.world import World
 
@@ -71,6 +72,19 @@ def test_the_ratio_is_the_mean_over_the_samples_that_have_the_modality(
     target, again = reconstructions(Fixed({"video": drawn}), goal, batch)["video"]
     torch.testing.assert_close(target, batch.arrays["video"] / 255)
     torch.testing.assert_close(again, drawn)
+
+
+def test_a_picture_is_drawn_again_in_chunks_however_large_it_is(batch: Batch) -> None:
+    asked: list[object] = []
+
+    class Drawing(Fixed):
+        def forward(self, *given: Any, **asks: Any) -> dict[str, Tensor]:  # noqa: ANN401  # whatever is asked
+            asked.append(asks.get("chunk"))
+            return super().forward(*given, **asks)
+
+    drawing = Drawing({"video": batch.arrays["video"] / 255})
+    reconstructions(drawing, objective(OutputsConfig(video=VIDEO)), batch)
+    assert asked == [CHUNK]
 
 
 def test_precision_is_that_of_all_real_samples_together(batch: Batch, world: World) -> None:
