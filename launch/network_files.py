@@ -201,7 +201,7 @@ def _print(found: Plan) -> None:
         batch = "-" if needs.micro_batch is None else f"{needs.micro_batch}"
         speed = "-" if needs.samples_per_second is None else f"{needs.samples_per_second:.1f}"
         typer.echo(f"{policy:14} {needs.activation_bytes / 2**20:14.1f} {batch:>14} {speed:>14}")
-    typer.echo(f"\n{'on a GPU':14} {'heads':>14} {'channels':>14} {'kernel':>20} {'with a mask':>20}")
+    typer.echo(f"\n{'GPU, bf16':14} {'heads':>14} {'channels':>14} {'kernel':>20} {'with a mask':>20}")
     for row in found.attention:
         channels, masked = "/".join(map(str, dict.fromkeys(row.widths))), row.masked_kernel or "none is given"
         typer.echo(f"{row.part:14} {row.num_heads:14} {channels:>14} {row.kernel:>20} {masked:>20}")

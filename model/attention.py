@@ -190,7 +190,8 @@ class CrossAttend(nn.Module):
         asked_BNC = (q_BNF @ widened(key_weight, source.num_channels)) * scale_C
         mixed_BNC = read_tokens(asked_BNC.expand(source.num_samples, -1, -1), source, valid_BM, values_BMC)
         # The keys' bias is among those numbers: its gradient is 0, not absent.
-        heads_BNV = attention.value(mixed_BNC * scale_C + offset_C) + 0 * attention.key.bias.sum()
+        offset_C = offset_C + 0 * attention.key.bias.sum()
+        heads_BNV = attention.value(mixed_BNC * scale_C + offset_C)
         if valid_BM is not None:
             heads_BNV = heads_BNV * valid_BM.any(dim=1)[:, None, None]
         return self._after(queries_BND, attention.output(heads_BNV))

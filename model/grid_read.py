@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
+from model.alignment import widened
 from model.grid_kernel import Parts, Tokens, sums_of_parts
 from model.grid_tiles import Tile, tile_of
 from model.tiled import LOG2_E, MASKED
@@ -104,7 +105,7 @@ def _asked(source: SeparableTokens, queries_bNC: Tensor, tile: Tile) -> Parts:
 def _products(source: SeparableTokens, vectors_bNC: Tensor, tile: Tile) -> Parts:
     """The products of vectors with rows and columns, and their content: (b, _, N) each."""
     content, *leading, columns = source.products(vectors_bNC)
-    columns = functional.pad(columns, (0, -source.shape[-1] % tile.columns))
+    columns = widened(columns, columns.shape[-1] + -source.shape[-1] % tile.columns)
     rows = over_axes(leading).flatten(2)
     return rows.mT.contiguous(), columns.mT.contiguous(), content.mT.contiguous()
 

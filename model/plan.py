@@ -59,7 +59,7 @@ class Plan:
     policies: dict[ActivationCheckpointing, PolicyPlan]
     """By the key model.activation_checkpointing."""
     attention: tuple[AttentionKernel, ...]
-    """What each attention takes on a GPU, as is expected of PyTorch's rules."""
+    """What each attention takes on a GPU in bf16, its precision by default, as is expected of PyTorch's rules."""
 
 
 def plan(config: PerceiverConfig, *, device: Device | None = None, bytes_per_element: int = 4) -> Plan:
@@ -75,7 +75,7 @@ def plan(config: PerceiverConfig, *, device: Device | None = None, bytes_per_ele
         free = device.memory_bytes - whole.parameters * STATE_BYTES_PER_PARAMETER
         speed = device.peak_flops / (TRAINING_PASSES[policy] * whole.flops)
         policies[policy] = PolicyPlan(activations, max(free // activations, 0), speed)
-    kernels = attention_kernels(config, read_form(config, "cuda"), "bf16" if bytes_per_element == 2 else "fp32")
+    kernels = attention_kernels(config, read_form(config, "cuda"))
     sentences = {kind: reading(config, kind) for kind in ("cpu", "cuda")}
     return Plan({**parts, "total": whole}, read_form(config), sentences, policies, tuple(kernels))
 

@@ -22,9 +22,9 @@ from model.attention import CrossAttend, attend, normalised, padded_heads
 from model.config import PerceiverConfig
 from model.config_attention import AttentionConfig
 from model.config_grids import PositionsConfig
-from model.config_inputs import AnyInput, AudioInput, InputsConfig, TextInput
+from model.config_inputs import AnyInput, AudioInput, InputsConfig, PointsInput, SpectrogramInput, TextInput
 from model.config_outputs import LabelOutput, OutputsConfig, TextOutput
-from model.config_pixels import ImageInput, VideoInput
+from model.config_pixels import FlowInput, ImageInput, VideoInput
 from model.inputs import Inputs, hides_nothing, valid_tokens
 from model.perceiver import Perceiver
 from trainer.objective import Objective
@@ -296,3 +296,52 @@ def test_a_gpu_pads_what_lets_a_faster_kernel_run_and_no_more(
         out = attend(q, k, v, valid)
     assert calls.widths == [widths]
     assert out.shape == (2, 1, 5, value_width)
+
+
+# ------------------------------------------------------------------------------- what is hidden, modality by modality
+POINTS = PointsInput(num_points=7, num_bands=2)
+SPECTROGRAM = SpectrogramInput(num_frames=6, num_bins=4, positions=FEW)
+VIDEO = VideoInput(num_frames=4, height=4, width=4, patch_frames=2, positions=FEW)
+FRAMES = FlowInput(height=4, width=4, project_to=0, separate_frames=True, positions=FEW)
+HIDING: dict[str, tuple[dict[str, AnyInput], dict[str, int]]] = {
+    "a recording that is short": ({"audio": AUDIO}, {"audio": 9}),
+    "a spectrogram that is short": ({"spectrogram": SPECTROGRAM}, {"spectrogram": 5}),
+    "a cloud of few points": ({"points": POINTS}, {"points": 6}),
+    "a clip of few frames": ({"video": VIDEO}, {"video": 2}),
+    "a text that is padded": ({"text": TextInput(vocabulary=9, max_tokens=5, embedding_width=4)}, {"text": 4}),
+    "a second frame that is missing": ({"flow": FRAMES}, {"flow": 1}),
+    "a modality that is dropped": ({"image": IMAGE, "audio": AUDIO}, {"audio": 0}),
+    "rows below an image": ({"image": IMAGE}, {"image": 5}),
+}
+
+
+@pytest.mark.parametrize("heads", [1, 3])
+@pytest.mark.parametrize("case", HIDING)
+def test_what_is_hidden_is_not_read_and_a_gpu_is_given_its_mask(case: str, heads: int) -> None:
+    modalities, short = HIDING[case]
+    attention = AttentionConfig(num_heads=heads, qk_width=6)
+    config = dataclasses.replace(SMALL, inputs=InputsConfig(**modalities), cross_attend=attention)
+    whole = {name: modality.shape[0] for name, modality in modalities.items()}
+    network = perturbed(Perceiver(config, seed=0))
+    inputs = {name: torch.rand(2, *modality.shape) for name, modality in modalities.items()}
+    inputs |= {"text": torch.tensor([[1, 2, 3, 4, 5]] * 2)} if "text" in modalities else {}
+    answers = []
+    for lengths in (whole, whole | short):
+        counts = {name: torch.tensor([whole[name], length]) for name, length in lengths.items()}
+        answers.append(network(inputs, counts)["label"])
+        on_device = {name: value.to("meta") for name, value in inputs.items()}
+        with Calls() as calls:
+            Perceiver(config, seed=0).to("meta")(on_device, counts)
+        masks = sum(mask is not None for mask in calls.masks)
+        assert masks == (0 if lengths == whole else config.num_cross_attends)
+    torch.testing.assert_close(answers[0][0], answers[1][0], rtol=0, atol=1e-6)
+    assert (answers[0][1] - answers[1][1]).abs().max() > 1e-3
+
+
+def test_latents_and_queries_are_all_there_and_never_get_a_mask() -> None:
+    lengths = {"image": [6, 0], "audio": [24, 3]}
+    num_reads = BOTH.num_cross_attends
+    num_others = BOTH.num_blocks * BOTH.layers_per_block + 1
+    masks = masks_on_a_gpu(BOTH, lengths)
+    assert len(masks) == num_reads + num_others
+    assert sum(mask is None for mask in masks) == num_others
