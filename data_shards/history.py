@@ -3,7 +3,10 @@
 Standard library only, see durable.
 """
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,16 +16,16 @@ from data_shards.display import printable
 
 T = TypeVar("T")
 _MOST = 2**63
+_BLOCK_BYTES = 1 << 16
 
 
 def entry(schema: type[T], path: Path) -> T | None:
     """Return the dataclass in a file; None where there is none, or where it cannot be read, which is told."""
-    if not path.exists():
-        return None
     try:
         return json_file.read(schema, path)
     except ValueError as error:
-        tell(f"{error}; passed over")
+        if not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+            tell(f"{error}; passed over")
         return None
 
 
@@ -46,6 +49,23 @@ def lines(path: Path) -> list[dict[str, Any]]:
 def split(path: Path) -> list[bytes]:
     """Return the lines of a file with their ends; none where there is no file."""
     return path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+
+
+def newest_first(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a file with their ends, the last one first; none where there is no file.
+
+    Of a long file only as much is read as is asked for.
+    """
+    with suppress(FileNotFoundError), path.open("rb", buffering=0) as file:
+        start, rest = file.seek(0, os.SEEK_END), b""
+        while start:
+            stop, start = start, max(0, start - _BLOCK_BYTES)
+            file.seek(start)
+            first, *lines = (file.read(stop - start) + rest).splitlines(keepends=True)
+            yield from reversed(lines)
+            rest = first
+        if rest:
+            yield rest
 
 
 def record_of(line: bytes) -> dict[str, Any] | None:

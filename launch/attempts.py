@@ -13,7 +13,8 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from trainer.verdict import convicted_pids
 HEARTBEAT_SECONDS = 2.0
 SILENT_SECONDS = 10 * HEARTBEAT_SECONDS
 _NUMBER = re.compile(r"\d{4,9}")
-_RANK = re.compile(r"rank_\d+\.json")
+_RANK = re.compile(r"rank_(\d+)\.json")
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,12 @@ def end(folder: RunFolder, number: int, status: int) -> Attempt:
     return attempt
 
 
-def history(folder: RunFolder) -> list[Attempt]:
-    """Return all attempts, oldest first; one that Slurm took away has the step that the next one went on from."""
-    attempts = [read(folder, number) for number in _numbers(folder)]
+def history(folder: RunFolder, *, after: int = 0) -> list[Attempt]:
+    """Return the attempts after a number, oldest first.
+
+    One that Slurm took away has the step that the next one went on from.
+    """
+    attempts = [read(folder, number) for number in _numbers(folder) if number > after]
     for index, attempt in enumerate(attempts[:-1]):
         if attempt.ended_at is None:
             attempts[index] = replace(attempt, last_step=attempts[index + 1].first_step)
@@ -112,16 +116,35 @@ def attempt_folder(folder: RunFolder, number: int) -> Path:
 
 def write_rank(folder: RunFolder, number: int, record: RankRecord) -> Path:
     """Record where a rank runs or how it left, and return the file; touching it is the rank's heartbeat."""
-    path = attempt_folder(folder, number) / f"rank_{record.rank}.json"
+    path = _rank_path(folder, number, record.rank)
     _write(path, asdict(record))
     return path
 
 
 def ranks(folder: RunFolder, number: int) -> list[RankRecord]:
     """Return what the ranks of an attempt recorded, by rank."""
-    found = {path: history_of.entry(RankRecord, path) for path in _rank_paths(folder, number)}
-    records = (replace(record, seen_at=_modified(path)) for path, record in found.items() if record is not None)
-    return sorted(records, key=lambda record: record.rank)
+    return list(each_rank(folder, number))
+
+
+def each_rank(folder: RunFolder, number: int) -> Iterator[RankRecord]:
+    """Yield what the ranks of an attempt recorded, by rank; each is read when it is asked for."""
+    for rank, seen_at in sorted(_seen(folder, number).items()):
+        if record := _read_rank(folder, number, rank):
+            yield replace(record, seen_at=seen_at)
+
+
+def not_seen(folder: RunFolder, number: int) -> list[RankRecord]:
+    """Return the records of the ranks of an attempt that gave no heartbeat lately, or have left."""
+    since = time.time() - SILENT_SECONDS
+    silent = sorted(rank for rank, seen_at in _seen(folder, number).items() if seen_at < since)
+    return [record for rank in silent if (record := _read_rank(folder, number, rank))]
+
+
+def is_beating(folder: RunFolder, number: int) -> bool:
+    """Return whether a rank of an attempt gave a heartbeat lately and has not left."""
+    since = time.time() - SILENT_SECONDS
+    lately = (_read_rank(folder, number, rank) for rank, seen_at in _seen(folder, number).items() if seen_at >= since)
+    return any(record is not None and record.status is None for record in lately)
 
 
 def first_to_fail(records: Sequence[RankRecord]) -> tuple[str, ...]:
@@ -155,20 +178,28 @@ def newest_step(folder: RunFolder) -> int:
 
 def _numbers(folder: RunFolder) -> list[int]:
     # A folder without start.json is being made, or its maker died: its number is taken all the same.
-    found = folder.attempts_folder.glob("[0-9]*")
-    return sorted(int(path.name) for path in found if _NUMBER.fullmatch(path.name) and path.is_dir())
+    with suppress(FileNotFoundError), os.scandir(folder.attempts_folder) as found:
+        return sorted(int(each.name) for each in found if _NUMBER.fullmatch(each.name) and each.is_dir())
+    return []
 
 
-def _rank_paths(folder: RunFolder, number: int) -> list[Path]:
-    found = attempt_folder(folder, number).glob("rank_*.json")
-    return [path for path in found if _RANK.fullmatch(path.name)]
+def _seen(folder: RunFolder, number: int) -> dict[int, float]:
+    """Return when the file of each rank of an attempt was written or touched: one look a rank, and no read."""
+    found = {}
+    with suppress(FileNotFoundError), os.scandir(attempt_folder(folder, number)) as files:
+        for file in files:
+            if name := _RANK.fullmatch(file.name):
+                with suppress(OSError):
+                    found[int(name[1])] = file.stat().st_mtime
+    return found
 
 
-def _modified(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0
+def _read_rank(folder: RunFolder, number: int, rank: int) -> RankRecord | None:
+    return history_of.entry(RankRecord, _rank_path(folder, number, rank))
+
+
+def _rank_path(folder: RunFolder, number: int, rank: int) -> Path:
+    return attempt_folder(folder, number) / f"rank_{rank}.json"
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

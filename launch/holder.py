@@ -5,7 +5,6 @@ On this host the kernel knows who holds the lock. Of another host there are the 
 
 import shlex
 import socket
-import time
 
 from launch import attempts
 from launch.folder import RunFolder
@@ -18,7 +17,7 @@ def holder(folder: RunFolder) -> str:
     if lock.is_alive_here(claim) or lock.is_held(folder.lock_path):
         return lock.told(claim)
     is_elsewhere = bool(claim) and claim.get("host") != socket.gethostname()
-    return lock.told(claim) if is_elsewhere and _beats(folder) else ""
+    return lock.told(claim) if is_elsewhere and attempts.is_beating(folder, attempts.current(folder)) else ""
 
 
 def refuse_if_trained(folder: RunFolder) -> None:
@@ -31,12 +30,3 @@ def refuse_if_trained(folder: RunFolder) -> None:
             f"{folder.path}: {words}, trains in this run; wait for it, or end it after a save with "
             f"`perceiver stop {shlex.quote(str(folder.path))}`"
         )
-
-
-def _beats(folder: RunFolder) -> bool:
-    """Return whether a rank of the newest attempt gave a heartbeat lately and has not left."""
-    now = time.time()
-    return any(
-        record.status is None and now - record.seen_at <= attempts.SILENT_SECONDS
-        for record in attempts.ranks(folder, attempts.current(folder))
-    )

@@ -96,7 +96,7 @@ def state_of(
 ) -> tuple[str, str | None]:
     """Return the state of a run in a word, and why it is in it."""
     if job is not None and not job.is_over and not (job.state == UNKNOWN and is_finished):
-        return job.state.lower(), job.reason or _silent(folder, history)
+        return job.state.lower(), job.reason or _silent(folder, history[-1] if history else None)
     if words := holder(folder):
         return "running", words
     if is_finished:
@@ -156,8 +156,8 @@ def _cell(name: str, value: str | float | None) -> str:
 
 def _may_live_elsewhere(folder: RunFolder, last: Attempt) -> bool:
     """Return whether ranks of an attempt give heartbeats on another host; of this one the kernel has told."""
-    is_elsewhere = any(record.node != socket.gethostname() for record in attempts.ranks(folder, last.number))
-    return is_elsewhere and _silent(folder, [last]) is None
+    here = socket.gethostname()
+    return any(record.node != here for record in attempts.each_rank(folder, last.number)) and not _silent(folder, last)
 
 
 def _end_of(last: Attempt | None) -> str | None:
@@ -169,12 +169,9 @@ def _end_of(last: Attempt | None) -> str | None:
     return "stopped after a save; the same command resumes it" if last.status == RUN_ME_AGAIN else None
 
 
-def _silent(folder: RunFolder, history: Sequence[Attempt]) -> str | None:
-    """Return which ranks of the newest attempt gave no heartbeat lately, in words."""
-    records = attempts.ranks(folder, history[-1].number) if history else []
-    late = [
-        record for record in records if record.status is None and time.time() - record.seen_at > attempts.SILENT_SECONDS
-    ]
+def _silent(folder: RunFolder, last: Attempt | None) -> str | None:
+    """Return which ranks of an attempt gave no heartbeat lately, in words; only their records are read."""
+    late = [record for record in attempts.not_seen(folder, last.number) if record.status is None] if last else []
     return f"no heartbeat of {', '.join(f'rank {each.rank} on {each.node}' for each in late)}" if late else None
 
 
@@ -198,6 +195,6 @@ def _excluded(nodes: Sequence[str], history: Sequence[Attempt]) -> str | None:
 
 
 def _newest_training_line(metrics_path: Path) -> dict[str, Any]:
-    records = map(history_of.record_of, reversed(history_of.split(metrics_path)))
+    records = map(history_of.record_of, history_of.newest_first(metrics_path))
     newest = next((record for record in records if record and record["kind"] == "train"), {})
     return {name: value for name, value in newest.items() if history_of.is_number(value)}

@@ -40,7 +40,7 @@ def supervise(
             attempt = attempts.begin(folder, job_id="", nodes=[socket.gethostname()])
             status = _attempt(folder, attempt.number, num_processes, lock.descriptor, output)
             ended = attempts.end(folder, attempt.number, status)
-            own = [each for each in attempts.history(folder) if num_before < each.number < ended.number]
+            own = [each for each in attempts.history(folder, after=num_before) if each.number < ended.number]
             decision = verdict([*own, ended], config, stop_requested=folder.stop_path.exists())
             sys.stderr.write(f"perceiver: attempt {attempt.number} ended with status {status}: {decision.reason}\n")
             if not decision.again:

@@ -79,3 +79,25 @@ def test_a_record_has_a_step_a_kind_and_numbers_that_a_reader_can_hold(line: str
 def test_what_is_told_is_one_line_without_control_characters(capfd: pytest.CaptureFixture[str]) -> None:
     history.tell("a\x1b[2J\nb")
     assert capfd.readouterr().err == "perceiver: a\\x1b[2J\\nb\n"
+
+
+@pytest.mark.parametrize("block_bytes", [1, 2, 7, 1 << 16])
+@pytest.mark.parametrize(
+    "content", [b"", b"one", b"one\n", b"\n\none\ntwo\n", b"one\ntwo\nthe third is cut", b"a" * 40 + b"\nb"]
+)
+def test_the_lines_of_a_file_come_backwards_whatever_its_blocks_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, block_bytes: int
+) -> None:
+    monkeypatch.setattr(history, "_BLOCK_BYTES", block_bytes)
+    (tmp_path / "lines").write_bytes(content)
+    assert list(history.newest_first(tmp_path / "lines")) == history.split(tmp_path / "lines")[::-1]
+    assert list(history.newest_first(tmp_path / "none")) == []
+
+
+def test_of_a_long_file_only_its_end_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)  # a hole: who reads it all is killed
+        file.seek(0, 2)
+        file.write(b"\nthe last\n")
+    assert next(history.newest_first(path)) == b"the last\n"

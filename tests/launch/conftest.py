@@ -1,5 +1,6 @@
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,28 @@ def shards(tmp_path: Path) -> Path:
     )
     write(Manifest({"train": Split(Shards.of([shard]), (6,) * 10)}, tuple("0123456789")), folder)
     return folder
+
+
+class Opens:
+    """The paths that this process opens while this listens; a hook of the interpreter stays for good."""
+
+    def __init__(self) -> None:
+        self.paths: list[str] | None = None
+        sys.addaudithook(self.hook)
+
+    def hook(self, event: str, arguments: tuple[object, ...]) -> None:
+        if event == "open" and self.paths is not None:
+            self.paths.append(str(arguments[0]))
+
+
+@pytest.fixture(scope="session")
+def hook() -> Opens:
+    return Opens()
+
+
+@pytest.fixture
+def opens(hook: Opens) -> Iterator[list[str]]:
+    """Return the paths that are opened during the test."""
+    hook.paths = []
+    yield hook.paths
+    hook.paths = None

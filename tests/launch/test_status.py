@@ -341,3 +341,40 @@ def test_the_limits_of_the_newest_submission_say_which_nodes_are_bad(digits: Run
     assert status.read(digits)["excluded"] is None
     digits.cluster_path.write_text("restarts: {exclude_after: -3}\n")
     assert str(status.read(digits)["excluded"]).startswith("n2: failures")
+
+
+def test_a_job_of_many_ranks_is_looked_at_without_opening_a_file_for_each(folder: RunFolder, opens: list[str]) -> None:
+    number = attempts.begin(folder, job_id="7", nodes=["n1"]).number
+    for rank in range(64):
+        attempts.write_rank(folder, number, RankRecord.here(rank, f"n{rank // 8}"))
+    late = attempts.write_rank(folder, number, RankRecord.here(41, "n5"))
+    os.utime(late, (1.0, 1.0))
+    opens.clear()
+    history = attempts.history(folder)
+    found = status.state_of(folder, history, Job("RUNNING", "", "n[0-7]"), is_finished=False)
+    assert found == ("running", "no heartbeat of rank 41 on n5")
+    assert [Path(path).name for path in opens if "rank_" in path] == ["rank_41.json"]
+
+
+def test_a_run_elsewhere_is_known_by_a_few_of_its_ranks(folder: RunFolder, opens: list[str]) -> None:
+    number = attempts.begin(folder, job_id="", nodes=["n1"]).number
+    for rank in range(64):
+        attempts.write_rank(folder, number, RankRecord.here(rank, "elsewhere"))
+    folder.lock_path.write_text(json.dumps({"host": "elsewhere", "pid": 1, "since": "noon"}))
+    opens.clear()
+    assert status.state_of(folder, attempts.history(folder), None, is_finished=False)[0] == "running"
+    folder.lock_path.unlink()
+    assert status.state_of(folder, attempts.history(folder), None, is_finished=False)[0] == "running"
+    assert len([path for path in opens if "rank_" in path]) == 2
+
+
+def test_an_attempt_that_has_ended_is_one_file_to_read(folder: RunFolder, opens: list[str]) -> None:
+    for _ in range(20):
+        number = attempts.begin(folder, job_id="", nodes=["n1"]).number
+        attempts.end(folder, number, 1)
+    opens.clear()
+    assert len(attempts.history(folder)) == 20
+    assert len([path for path in opens if path.endswith(".json")]) == 20
+    opens.clear()
+    assert [each.number for each in attempts.history(folder, after=18)] == [19, 20]
+    assert len([path for path in opens if path.endswith(".json")]) == 2
