@@ -199,6 +199,32 @@ def test_an_end_by_the_watch_over_hangs_is_a_busy_machine_a_few_times_only(campa
     assert campaign.starved == 4
 
 
+def test_after_a_resize_the_largest_relative_difference_of_a_loss_counts(
+    campaign: Campaign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = {"resized": [0.5, 4.0], "straight": [0.4, 4.4]}
+    for name, values in losses.items():
+        folder = RunFolder(campaign.folder / name)
+        folder.path.mkdir(parents=True)
+        lines = ({"kind": "train", "step": step, "loss": loss} for step, loss in enumerate(values, 1))
+        folder.metrics_path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    monkeypatch.setattr(Campaign, "_start", lambda *_, **__: (0,))
+    assert campaign._resize(campaign.folder / "resized", campaign.folder / "straight") == pytest.approx(0.25)
+
+
+def test_every_damage_of_a_checkpoint_is_counted(campaign: Campaign, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(campaign.shards, campaign.own_shards)
+    for step in (4, 8):
+        save(RunFolder(run).checkpoints_folder, step, {"weight": torch.full((4,), float(step))})
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    while not any(met.name.startswith("checkpoint") for met in campaign.met):
+        campaign._damage(run, 3)
+    assert (campaign.met[-1].run, campaign.met[-1].complaint) == (3, "")
+    after = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert {path.parent.name for path in before if after.get(path) != before[path]} == {"step_00000008"}
+
+
 def test_what_was_survived_finished_and_has_no_complaint(campaign: Campaign) -> None:
     campaign.finished = {1}
     assert campaign._is_survived(Met("step kill", 1, 0.0))

@@ -36,6 +36,9 @@ def unwell(*reports: dict[str, Any], asks_for_gpus: bool = True) -> dict[str, st
 def test_ranks_that_agree_and_are_healthy_are_well() -> None:
     assert unwell(report(0), report(1)) == {}
     assert unwell(report(0, gpus=[]), report(1, gpus=[]), asks_for_gpus=False) == {}
+    words = {found.name: found.words for found in doctor.judge([report(0), report(1)], asks_for_gpus=True)}
+    assert words["same versions"] == "everywhere"
+    assert words["shared folder"] == "seen by all"
 
 
 @pytest.mark.parametrize(

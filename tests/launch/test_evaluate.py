@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "trainer"))
 from checkpoints import save
 
 from configs.run import load
+from data_shards.batch import Batch
 from data_shards.sources import table
 from launch import evaluate, pictures
 from launch.folder import RunFolder
@@ -19,6 +22,7 @@ from launch.loaders import identity
 from launch.open_run import open_run
 from model.perceiver import Perceiver
 from trainer.checkpoint_names import MANIFEST
+from trainer.world import World
 
 CONFIG = """
 data: {image: {height: 8, width: 8, shift_pixels: 0}, lanes: 2, window: 8}
@@ -91,6 +95,25 @@ def test_the_checkpoint_and_the_split_that_are_named_are_scored_and_told(
     assert told[-2].startswith("pictures: ")
     assert "tensorboard --logdir" in told[-1]
     assert not (run.pictures_folder / "loss.png").exists(), "a run that logged nothing has no curve"
+
+
+def test_only_pictures_with_a_label_that_are_no_padding_are_shown() -> None:
+    batch = Batch(
+        arrays={"image": torch.arange(4, dtype=torch.uint8).view(4, 1, 1, 1)},
+        lengths={"image": torch.tensor([1, 0, 1, 1])},
+        labels=torch.tensor([0, 1, -1, 1]),
+        weights=torch.ones(4),
+        keys=("shown", "without a picture", "without a label", ""),
+        targets={},
+    )
+
+    class First(nn.Module):
+        def forward(self, arrays: dict[str, Tensor], lengths: dict[str, Tensor]) -> dict[str, Tensor]:
+            assert arrays.keys() == lengths.keys()
+            return {"label": torch.tensor([[0.0, 1.0]] * 4)}
+
+    [(image, truth, guess)] = evaluate._pictured(First(), batch, World(0, 1, 0, torch.device("cpu")))
+    assert (image.item(), truth, guess) == (0, 0, 1)
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_told(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:

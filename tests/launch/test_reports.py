@@ -36,6 +36,12 @@ def test_report_writes_one_page_into_the_run(run: RunFolder) -> None:
     assert "train: loss" in Path(told["report"]).read_text()
 
 
+def test_a_config_of_another_encoding_is_reported_all_the_same(run: RunFolder) -> None:
+    run.config_path.write_bytes(b"# caf\xe9\n" + run.config_path.read_bytes())
+    assert CliRunner().invoke(app, ["report", str(run.path)]).exit_code == 0
+    assert "# caf\ufffd" in (run.path / "report.html").read_text()
+
+
 def test_attention_of_a_run_without_a_checkpoint_is_refused(run: RunFolder) -> None:
     error = CliRunner().invoke(app, ["attention", str(run.path)]).exception
     assert isinstance(error, ValueError)
