@@ -9,7 +9,8 @@ from launch.folder import RunFolder, as_typed
 def test_a_new_folder_is_made_with_its_parts(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "runs" / "a run with 'quotes'")
     folder.create()
-    assert folder.checkpoints_folder.is_dir()
+    parts = sorted(path.name for path in folder.path.iterdir())
+    assert parts == ["checkpoints", "logs", "pictures", "tensorboard"]
     assert not folder.exists
 
 
