@@ -69,23 +69,37 @@ def make(config: RunConfig, profile: ClusterConfig, folder: RunFolder) -> Plan:
     micro_batches = config.train.micro_batches_per_rank(profile.world_size)
     parameters = total(network_cost(config.model)).parameters
     step_seconds, save_seconds = _measured(folder)
-    checkpoint_bytes = 3 * BYTES_PER_NUMBER * parameters
+    state, activations = memory(config, profile)
+    saved = checkpoint_bytes(config)
     plan = Plan(
         world_size=profile.world_size,
         micro_batches=micro_batches,
         parameters=parameters,
-        state_bytes=state_bytes(parameters, config.train.zero_stage, profile.world_size),
-        activation_bytes=_activations(config, profile, micro_batches),
-        checkpoint_bytes=checkpoint_bytes,
+        state_bytes=state,
+        activation_bytes=activations,
+        checkpoint_bytes=saved,
         kept_checkpoints=config.checkpoint.keep_last + 1 + config.checkpoint.keep_best,
         free_bytes=shutil.disk_usage(_existing(folder.path)).free,
-        save_seconds=step_seconds + (save_seconds or checkpoint_bytes / ASSUMED_WRITE_BYTES_PER_SECOND),
+        save_seconds=step_seconds + (save_seconds or saved / ASSUMED_WRITE_BYTES_PER_SECOND),
         is_measured=save_seconds is not None,
     )
     problems = [*_problems(plan, profile), *_shard_problems(config.data)]
     if problems:
         raise ValueError("\n  ".join([f"{folder.path} cannot run like this:", *problems]))
     return plan
+
+
+def memory(config: RunConfig, profile: ClusterConfig) -> tuple[int, int]:
+    """Return a rank's memory for the state of training, and for the activations of a micro-batch."""
+    micro_batches = config.train.micro_batches_per_rank(profile.world_size)
+    parameters = total(network_cost(config.model)).parameters
+    state = state_bytes(parameters, config.train.zero_stage, profile.world_size)
+    return state, _activations(config, profile, micro_batches)
+
+
+def checkpoint_bytes(config: RunConfig) -> int:
+    """Return the bytes of one checkpoint: weights and two moments."""
+    return 3 * BYTES_PER_NUMBER * total(network_cost(config.model)).parameters
 
 
 def state_bytes(parameters: int, zero_stage: int, world_size: int) -> int:

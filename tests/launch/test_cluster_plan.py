@@ -1,0 +1,170 @@
+"""The plan of a run on a cluster, as arithmetic and through the command."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from configs.run import RunConfig
+from launch import plan
+from launch.cli import app
+from launch.cluster import ClusterConfig
+from launch.cluster_plan import Cluster, cluster_plan
+from model.config import PerceiverConfig
+from model.config_inputs import InputsConfig, PointsInput
+from model.config_outputs import LabelOutput, OutputsConfig
+from model.hardware import HARDWARE
+from trainer.config import CheckpointConfig, TrainConfig
+
+PAPER = Path(__file__).parents[2] / "configs" / "paper"
+CLUSTER = Cluster(
+    nodes=16,
+    gpus=8,
+    device=HARDWARE["H100"],
+    interconnect_bytes_per_second=50e9,
+    disk_bytes_per_second=2e9,
+    node_mtbf_seconds=2000 * 3600,
+    restart_seconds=300,
+)
+NETWORK = PerceiverConfig(
+    inputs=InputsConfig(points=PointsInput(num_points=512, num_bands=16, max_frequency=20.0)),
+    outputs=OutputsConfig(label=LabelOutput(num_classes=40)),
+    num_latents=128,
+    latent_width=512,
+    num_cross_attends=2,
+    num_blocks=2,
+    layers_per_block=6,
+)
+CONFIG = RunConfig(model=NETWORK, train=TrainConfig(global_batch=8192, precision="bf16"))
+
+
+def train(**changes: object) -> RunConfig:
+    return replace(CONFIG, train=replace(CONFIG.train, **changes))
+
+
+def test_the_parts_of_a_step_add_up_and_give_the_samples_a_second() -> None:
+    found = cluster_plan(CONFIG, CLUSTER)
+    assert set(found.step) == {"products", "reads", "elementwise", "update", "communication"}
+    assert sum(found.step.values()) == pytest.approx(found.step_seconds)
+    assert found.samples_per_second == pytest.approx(8192 / found.step_seconds)
+
+
+def test_scaling_efficiency_falls_with_slower_interconnects() -> None:
+    rates = [400e9, 50e9, 12.5e9, 1.25e9]
+    efficiencies = [
+        cluster_plan(CONFIG, replace(CLUSTER, interconnect_bytes_per_second=rate)).efficiency for rate in rates
+    ]
+    assert efficiencies == sorted(efficiencies, reverse=True)
+    assert len(set(efficiencies)) == len(rates)
+    assert all(0 < efficiency < 1 for efficiency in efficiencies)
+
+
+def test_one_rank_exchanges_nothing_and_is_wholly_efficient() -> None:
+    found = cluster_plan(CONFIG, replace(CLUSTER, nodes=1, gpus=1))
+    assert found.efficiency == 1
+    assert all(each.seconds == 0 for each in found.communication.values())
+
+
+def test_one_node_does_not_wait_for_its_interconnect() -> None:
+    one = replace(CLUSTER, nodes=1)
+    slow = replace(one, interconnect_bytes_per_second=1.0)
+    assert cluster_plan(CONFIG, slow) == cluster_plan(CONFIG, one)
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_the_memory_of_a_rank_is_that_of_a_submission(stage: int) -> None:
+    config = train(zero_stage=stage, micro_batch=16)
+    found = cluster_plan(config, CLUSTER)
+    profile = ClusterConfig(nodes=16, processes_per_node=8, gpus_per_node=8)
+    assert (found.state_bytes, found.activation_bytes) == plan.memory(config, profile)
+    assert found.checkpoint_bytes == plan.checkpoint_bytes(config)
+
+
+def test_overlap_never_takes_longer_and_leaves_the_last_bucket() -> None:
+    # Wide enough for several buckets.
+    wide = replace(CONFIG, model=replace(NETWORK, latent_width=2048))
+    found = cluster_plan(wide, CLUSTER).communication
+    for stage, each in found.items():
+        assert 0 < each.overlapped_seconds <= each.seconds, stage
+    assert found[0].overlapped_seconds < 0.6 * found[0].seconds
+
+
+def test_stage_3_overlaps_by_itself_and_the_lower_ones_when_told() -> None:
+    assert cluster_plan(train(zero_stage=3), CLUSTER).overlaps
+    lower = cluster_plan(train(zero_stage=1), CLUSTER)
+    assert lower.step["communication"] == (
+        lower.communication[1].overlapped_seconds if lower.overlaps else lower.communication[1].seconds
+    )
+
+
+def test_failures_come_as_often_as_there_are_nodes() -> None:
+    few, many = cluster_plan(CONFIG, CLUSTER), cluster_plan(CONFIG, replace(CLUSTER, nodes=128))
+    assert few.job_mtbf_seconds == 8 * many.job_mtbf_seconds == 2000 * 3600 / 16
+    assert few.goodput.useful > many.goodput.useful
+    assert few.interval_steps * few.step_seconds > many.interval_steps * many.step_seconds
+
+
+def test_a_slower_disk_takes_longer_and_a_blocking_save_holds_the_training_up() -> None:
+    slow = replace(CLUSTER, disk_bytes_per_second=1e6)
+    beside = cluster_plan(CONFIG, slow)
+    blocking = cluster_plan(replace(CONFIG, checkpoint=CheckpointConfig(asynchronous=False)), slow)
+    assert beside.save_seconds == blocking.save_seconds > cluster_plan(CONFIG, CLUSTER).save_seconds
+    assert blocking.stall_seconds == blocking.save_seconds > beside.stall_seconds
+    assert blocking.goodput.useful < beside.goodput.useful
+
+
+def test_a_batch_that_does_not_divide_is_refused() -> None:
+    with pytest.raises(ValueError, match="does not divide over 128 processes"):
+        cluster_plan(train(global_batch=100), CLUSTER)
+
+
+def called(*arguments: str) -> str:
+    result = CliRunner().invoke(app, ["plan", *arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+ASKED = ("--nodes", "128", "--gpus", "8", "--interconnect", "400Gb", "--mtbf-hours", "2000", "--bf16")
+
+
+def test_the_command_prints_a_table_and_the_same_as_json() -> None:
+    table = called(str(PAPER / "p1.yaml"), *ASKED)
+    found = json.loads(called(str(PAPER / "p1.yaml"), *ASKED, "--json"))
+    assert found["world_size"] == 1024
+    assert found["global_batch"] == 64 * 1024
+    for words in ("products", "reads", "elementwise", "ZeRO 3", "scaling efficiency", "goodput", "not measured"):
+        assert words in table
+    assert f"checkpoint.save_every_steps={found['interval_steps']}" in table
+    assert f"{found['goodput']['useful']:.2%}" in table
+    assert f"{found['samples_per_second']:.1f}" in table
+
+
+def test_keys_of_the_training_can_be_told_beside_a_network_alone() -> None:
+    asked = ("train.global_batch=2048", "train.zero_stage=2", "--nodes", "2", "--json")
+    found = json.loads(called(str(PAPER / "p1.yaml"), *asked))
+    assert (found["global_batch"], found["zero_stage"], found["precision"]) == (2048, 2, "fp32")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--nodes", "0"], "--nodes: expected a count from 1"),
+        (["--nodes", "-3"], "--nodes: expected a count from 1"),
+        (["--nodes", "2", "--gpus", "0"], "--gpus: expected a count from 1"),
+        (["--nodes", "2", "--interconnect", "400"], "--interconnect: expected a rate such as 400Gb"),
+        (["--nodes", "2", "--disk", "fast"], "--disk: expected a rate"),
+        (["--nodes", "2", "--mtbf-hours", "0"], "--mtbf-hours: expected the hours"),
+        (["--nodes", "2", "--mtbf-hours", "nan"], "--mtbf-hours: expected the hours"),
+        (["--nodes", "2", "--restart-minutes", "-1"], "--restart-minutes: expected 0 or more"),
+        (["--nodes", "2", "--device", "V100"], "--device: expected one of H100, H200, A100, CPU"),
+        (["--gpus", "8"], "--gpus: is of a cluster, which needs --nodes"),
+        (["--mtbf-hours", "2000"], "--mtbf-hours: is of a cluster, which needs --nodes"),
+        (["--nodes", "3", "train.global_batch=100"], "does not divide over 24 processes"),
+    ],
+)
+def test_a_flag_that_makes_no_sense_is_one_sentence(arguments: list[str], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence) as refused:
+        called(str(PAPER / "p1.yaml"), *arguments)
+    assert len(str(refused.value).splitlines()) == 1

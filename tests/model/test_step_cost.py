@@ -1,0 +1,106 @@
+"""The work of a step, against a count of what the network's own step moves and multiplies."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch._ops import OpOverload
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from model.attention import SelfAttend
+from model.config import PerceiverConfig
+from model.config_attention import AttentionConfig
+from model.config_inputs import InputsConfig, PointsInput
+from model.config_outputs import LabelOutput, OutputsConfig
+from model.cost import network_cost, total
+from model.hardware import HARDWARE
+from model.step_cost import step_seconds, step_work
+
+PRODUCTS = ("mm", "addmm", "bmm", "_scaled_dot_product")
+
+
+class Moved(TorchDispatchMode):
+    """Bytes that operations read and write, products left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_bytes = 0
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> object:
+        out = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        if not func.is_view and not name.startswith(PRODUCTS) and name not in ("detach", "ones_like", "_unsafe_view"):
+            self.num_bytes += _bytes((args, out))
+        return out
+
+
+def _bytes(values: object) -> int:
+    if isinstance(values, torch.Tensor):
+        return values.nbytes
+    return sum(map(_bytes, values)) if isinstance(values, list | tuple) else 0
+
+
+def config(**changes: object) -> PerceiverConfig:
+    network = PerceiverConfig(
+        inputs=InputsConfig(points=PointsInput(num_points=11, num_bands=4, max_frequency=4.0)),
+        outputs=OutputsConfig(label=LabelOutput(num_classes=5)),
+        num_latents=64,
+        latent_width=64,
+        num_cross_attends=1,
+        num_blocks=2,
+        layers_per_block=3,
+    )
+    return replace(network, **changes)
+
+
+@pytest.mark.parametrize("widening", [1, 4])
+def test_the_elementwise_traffic_of_layers_is_what_they_move(widening: int) -> None:
+    attention = AttentionConfig(num_heads=4, widening=widening)
+    layer = SelfAttend(64, attention, "tanh")
+    latents = torch.randn(2, 64, 64, requires_grad=True)
+    with Moved() as moved:
+        layer(latents).sum().backward()
+    told = [step_work(config(num_blocks=n, self_attend=attention), "fp32").moved_bytes for n in (2, 3)]
+    # Of one layer and one sample; an upper bound where operations were fused since.
+    of_layer = (told[1] - told[0]) / 3
+    assert moved.num_bytes / 2 == pytest.approx(of_layer, rel=0.1)
+
+
+def test_the_products_are_three_times_the_forward_passes_but_for_what_the_reads_have() -> None:
+    attention = AttentionConfig(num_heads=4)
+    layer = SelfAttend(64, attention, "tanh")
+    # As products, which the counter knows.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted:
+        layer(torch.randn(1, 64, 64))
+    told = [step_work(config(num_blocks=n, self_attend=attention), "fp32").products for n in (2, 3)]
+    assert (told[1] - told[0]) / 3 == 3 * counted.get_total_flops()
+
+
+def test_products_and_the_papers_reads_are_all_of_the_papers_count() -> None:
+    network = config()
+    F, V = network.cross_attend.widths(network.token_width)
+    with_tokens = 2 * network.num_tokens * (network.token_width + network.num_latents) * (F + V)
+    assert step_work(network, "fp32").products == 3 * (total(network_cost(network)).flops - with_tokens)
+
+
+def test_what_a_policy_computes_again_is_in_every_part() -> None:
+    kept = step_work(config(), "fp32")
+    again = step_work(config(activation_checkpointing="blocks"), "fp32")
+    for part in ("products", "reads", "softmax", "moved_bytes"):
+        assert getattr(again, part) == pytest.approx(4 / 3 * getattr(kept, part))
+
+
+def test_seconds_grow_with_the_samples_and_fall_with_the_device() -> None:
+    work = step_work(config(), "bf16")
+    few, many = (step_seconds(work, samples, HARDWARE["H100"], "bf16") for samples in (1, 8))
+    assert many.whole == pytest.approx(8 * few.whole)
+    faster = step_seconds(work, 8, HARDWARE["H200"], "bf16")
+    # The same arithmetic, a faster memory.
+    assert faster.products == many.products
+    assert faster.elementwise < many.elementwise
+    assert step_seconds(work, 8, HARDWARE["A100"], "bf16").products > many.products
