@@ -20,6 +20,7 @@ from model.cost import network_cost, total
 from model.hardware import Hardware
 from model.perceiver import Perceiver
 from model.step_cost import StepSeconds, step_seconds, step_work
+from trainer.arithmetic import resolved
 from trainer.communication import exchanges, small_messages
 from trainer.deepspeed_settings import settings
 
@@ -146,7 +147,8 @@ class ClusterPlan:
 
 def cluster_plan(config: RunConfig, cluster: Cluster) -> ClusterPlan:
     """Return the plan of a run; ValueError where its batch does not divide over the ranks."""
-    train, world_size = config.train, cluster.world_size
+    train, world_size = resolved(config.train, cluster.device.kind), cluster.world_size
+    config = replace(config, train=train)
     micro_batches = train.micro_batches_per_rank(world_size)
     work = _computation(config, cluster)
     by_stage = dict(_by_stage(config, cluster, work.whole))
@@ -233,8 +235,10 @@ def _by_stage(config: RunConfig, cluster: Cluster, computation: float) -> Iterat
 
 def _computation(config: RunConfig, cluster: Cluster) -> StepSeconds:
     train, kind = config.train, cluster.device.kind
-    work = step_work(planned(config, cluster.world_size, kind), train.precision, kind)
-    return step_seconds(work, train.global_batch // cluster.world_size, cluster.device, train.precision)
+    precision = train.precision
+    assert precision != "auto", "what a device computes in was not resolved"
+    work = step_work(planned(config, cluster.world_size, kind), precision, kind)
+    return step_seconds(work, train.global_batch // cluster.world_size, cluster.device, precision)
 
 
 def _update_seconds(config: RunConfig, cluster: Cluster) -> float:

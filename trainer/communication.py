@@ -15,8 +15,6 @@ from trainer.deepspeed_settings import settings
 from trainer.optimizers import parameter_groups
 
 Kind = Literal["all_reduce", "all_gather", "reduce_scatter"]
-_BYTES = {"fp32": 4, "bf16": 4, "fp16": 2}
-"""Of a weight and a gradient under way: bf16 is autocast, in which both stay fp32."""
 _SMALL_MESSAGES = {0: 2, 1: 4, 2: 4, 3: 4}
 """Counts and losses; DeepSpeed's overflow and norm."""
 
@@ -60,7 +58,8 @@ def exchanges(
     ]
     micro_batches = train.micro_batches_per_rank(world_size)
     chosen = settings(optimizer, train, num_micro_batches=micro_batches, world_size=world_size)["zero_optimization"]
-    width = _BYTES[train.precision]
+    # bf16 is autocast: weights and gradients under way stay fp32.
+    width = 2 if train.precision == "fp16" else 4
     if train.zero_stage == 3:
         return _of_stage_3(groups, chosen, micro_batches, world_size, width)
     # Stage 2 lets go of the gradients after each micro-batch, and has to sum them before.
