@@ -144,7 +144,7 @@ def test_the_command_prints_a_table_and_the_same_as_json() -> None:
 def test_keys_of_the_training_can_be_told_beside_a_network_alone() -> None:
     asked = ("train.global_batch=2048", "train.zero_stage=2", "--nodes", "2", "--json")
     found = json.loads(called(str(PAPER / "p1.yaml"), *asked))
-    assert (found["global_batch"], found["zero_stage"], found["precision"]) == (2048, 2, "fp32")
+    assert (found["global_batch"], found["zero_stage"], found["precision"]) == (2048, 2, "bf16")
 
 
 @pytest.mark.parametrize(
