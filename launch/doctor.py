@@ -12,6 +12,7 @@ from typing import Any
 
 from launch import cluster, doctor_job, doctor_rank
 from launch.cluster import ClusterConfig
+from trainer import descriptors
 
 SLOW_MIB_PER_SECOND = 20.0
 CLOCK_SECONDS = 1.0
@@ -44,6 +45,7 @@ def main(profile_name: str | None, folder: Path, *, as_json: bool = False) -> in
 
 def _all(profile: ClusterConfig | None, folder: Path) -> Iterator[Finding]:
     yield from of_machine(folder)
+    yield _open_files("this machine", descriptors.hard_limit(), profile.world_size if profile else os.cpu_count() or 1)
     if profile is not None:
         yield from of_cluster(profile, folder)
 
@@ -110,6 +112,8 @@ def judge(reports: Sequence[dict[str, Any]], *, asks_for_gpus: bool) -> Iterator
     remedy = "without the signal a run saves only when TERM comes; ask for `scancel --signal` to reach job steps"
     words = f"not at ranks {', '.join(map(str, deaf))}" if deaf else "USR2 reaches every rank"
     yield Finding("signals", not deaf, words, remedy)
+    fewest = min(reports, key=lambda report: int(report["open_files"]))
+    yield _open_files(fewest["node"], fewest["open_files"], len(reports))
     yield from _gpus_of_nodes(reports, nodes, asks_for_gpus=asks_for_gpus)
 
 
@@ -133,6 +137,12 @@ def _gpus_of_nodes(
 def _writing(where: str, mib_per_second: float) -> Finding:
     remedy = "checkpoints will take long; put runs on a faster disk, or leave checkpoint.asynchronous on"
     return Finding("write speed", mib_per_second > SLOW_MIB_PER_SECOND, f"{mib_per_second:.0f} MiB/s, {where}", remedy)
+
+
+def _open_files(where: str, limit: int, world_size: int) -> Finding:
+    words = f"{limit} a process, {where}; a rank of {world_size} needs {descriptors.needed(world_size)}"
+    problem = descriptors.problem(limit, world_size)
+    return Finding("open files", not problem, words, problem.partition("; ")[2])
 
 
 def _name_resolution() -> Finding:

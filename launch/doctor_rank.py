@@ -21,6 +21,7 @@ import torch.distributed as dist
 
 from data_shards import durable
 from launch.rank import torch_variables
+from trainer import descriptors
 from trainer.world import World
 
 PACKAGES = ("torch", "deepspeed", "numpy", "safetensors", "omegaconf")
@@ -39,6 +40,7 @@ def main(folder: Path) -> None:
         "versions": versions(),
         "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         "sick_gpus": sick(gpus()),
+        "open_files": descriptors.hard_limit(),
         "sees_token": (folder / "token").exists(),
         "write_mib_per_second": write_speed(folder),
         "master": address(os.environ["MASTER_ADDR"]),

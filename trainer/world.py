@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch._C._distributed_c10d import HashStore, TCPStore
 
-from trainer import devices
+from trainer import descriptors, devices
 
 T = TypeVar("T")
 
@@ -61,6 +61,10 @@ class World:
         local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         device = _device(local_rank)
         timeout = timedelta(seconds=timeout_seconds)
+        _refuse_few_descriptors(local_rank, world_size)
+        # A group of gloo then connects the pairs that exchange something, and not all: of 1 024 ranks about ten with
+        # each. DeepSpeed makes groups that exchange nothing over gloo.
+        os.environ.setdefault("TORCH_GLOO_LAZY_INIT", "1")
         # Objects and flags travel over gloo, tensors of the device over its own backend.
         backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
         store = _local_store(rank, world_size, timeout) if _is_local() else None
@@ -214,6 +218,15 @@ def _refuse_copies(environment: Mapping[str, str]) -> None:
                 f"{launcher} started {count} processes of this command ({name}={count}), which would not know of each "
                 "other; let `perceiver submit` start them, or torchrun, or start one with --procs"
             )
+
+
+def _refuse_few_descriptors(local_rank: int, world_size: int) -> None:
+    """Raise the limit of open files, and ValueError where it is too low: by one rank of each host, told once there."""
+    sentence = descriptors.problem(descriptors.raise_limit(), world_size)
+    if sentence and local_rank == 0:
+        raise ValueError(sentence)
+    if sentence:
+        raise SystemExit(2)
 
 
 def _is_local() -> bool:

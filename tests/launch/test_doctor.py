@@ -17,6 +17,7 @@ def report(rank: int, **changes: object) -> dict[str, Any]:
         "node": f"n{rank}",
         "master": "n0 is 10.0.0.1",
         "versions": doctor_rank.versions(),
+        "open_files": 524_288,
         "sees_token": True,
         "write_mib_per_second": 500.0,
         "clock": 1000.0,
@@ -46,6 +47,11 @@ def test_ranks_that_agree_and_are_healthy_are_well() -> None:
     [
         ("same versions", {"versions": {"python": "3.8"}}, "differ on n1"),
         ("shared folder", {"sees_token": False}, "not seen by n1"),
+        (
+            "open files",
+            {"open_files": 64},
+            "64 a process, n1; a rank of 2 needs 196; raise the hard limit",
+        ),
         ("write speed", {"write_mib_per_second": 3.0}, "3 MiB/s, n1"),
         ("clocks", {"clock": 1002.5}, "2.500 s apart"),
         ("all-reduce", {"all_reduce_gib_per_second": 0.001}, "set network_interface"),

@@ -1,0 +1,44 @@
+"""How many files and connections a rank may have open, and how many it needs. Standard library only."""
+
+import resource
+from contextlib import suppress
+
+_NO_LIMIT = 1 << 40
+_OF_ITS_OWN = 192
+"""Libraries, logs, shards that are read, and the devices' own files."""
+_FOR_EACH_RANK = 2
+"""An exchange in which every rank has something for every other, as in a save; on rank 0 also where all meet."""
+
+
+def raise_limit() -> int:
+    """Let this process open as many files as it may at most, and return how many that is."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # some systems say "unlimited" and grant less
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return _finite(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+
+
+def hard_limit() -> int:
+    """Return how many files this process may open at most."""
+    return _finite(resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+
+
+def needed(world_size: int) -> int:
+    """Return how many a rank among so many opens at most."""
+    return _OF_ITS_OWN + _FOR_EACH_RANK * world_size
+
+
+def problem(limit: int, world_size: int) -> str:
+    """Return why ranks that may open `limit` files cannot be so many, and the remedy; nothing where they can."""
+    at_most = needed(world_size)
+    if limit >= at_most:
+        return ""
+    return (
+        f"a process may open {limit} files here (ulimit -Hn), and each of {world_size} ranks needs {at_most}; "
+        "raise the hard limit: LimitNOFILE of slurmd's unit, nofile in /etc/security/limits.conf, or --ulimit of a "
+        "container"
+    )
+
+
+def _finite(limit: int) -> int:
+    return _NO_LIMIT if limit == resource.RLIM_INFINITY else limit
