@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check fast lint mutants clean
+.PHONY: demo test check fast lint mutants gpu-check clean
 
 # torch first and alone: where a CPU wheel of this version is at hand pip takes it, and nothing later asks for another.
 .venv/installed: pyproject.toml constraints.txt
@@ -40,5 +40,9 @@ fast: .venv/installed
 mutants: .venv/installed
 	$(BIN)/python tests/mutants/run.py --count 300 --marker "not slurm" --seconds 300
 
+# Tries the GPU kit itself, every part at tiny sizes on the CPU; docs/gpu.md says how to measure a GPU.
+gpu-check: .venv/installed
+	$(BIN)/python -m benchmarks.gpu --device cpu --tiny --out .gpu
+
 clean:
-	rm -rf .venv data runs
+	rm -rf .venv .gpu data runs

@@ -1,0 +1,92 @@
+"""Measure all parts: python -m benchmarks.gpu --out FOLDER [--device cpu --tiny]
+
+Each part is a process of its own with a limit, so that a crash or a hang costs one part; FOLDER/gpu_check.json is
+written again after each. Parts come in the order of what they tell, and the last have what time is left.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks.gpu.runs import build_digits
+from benchmarks.gpu.setting import ROOT, Found, Setting
+from trainer import arithmetic
+from trainer.config import TrainConfig
+
+# Seconds, which are 465 together: of the 8 minutes that a run takes at the most, the start has the rest.
+LIMITS = {"facts": 35, "networks": 145, "resume": 75, "step": 75, "kernel": 55, "constants": 25, "zero": 55}
+# A CPU that others use too is slower than a GPU, even at tiny sizes.
+TINY_PATIENCE = 8
+# Less is no use to any part.
+LEAST_SECONDS = 15
+
+
+def main() -> int:
+    """Run the parts, or one of them; return how many of them failed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument("--tiny", action="store_true", help="small sizes, to try the kit itself on a CPU")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--seconds", type=float, default=465, help="of all parts together")
+    parser.add_argument("--parts", default=",".join(LIMITS), help="which, in their order")
+    parser.add_argument("--only", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    setting = Setting(torch.device(given.device), given.tiny, given.out.resolve())
+    if given.only:
+        # Read when CUDA starts.
+        arithmetic.prepare(TrainConfig())
+        part = importlib.import_module(f"benchmarks.gpu.{given.only}")
+        setting.keep(given.only, part.measure(setting))
+        return 0
+    setting.out.mkdir(parents=True, exist_ok=True)
+    patience = TINY_PATIENCE if given.tiny else 1
+    return run(setting, given.parts.split(","), given.seconds * patience, patience)
+
+
+def run(setting: Setting, parts: list[str], seconds: float, patience: int) -> int:
+    """Run each part within its limit and what is left of all; return how many failed."""
+    ends = time.monotonic() + seconds
+    building = build_digits(setting) if {"resume", "zero"} & set(parts) else None
+    whole: dict[str, Found] = {}
+    for part in parts:
+        left = min(LIMITS[part] * patience, ends - time.monotonic())
+        whole[part] = measured(setting, part, left) if left >= LEAST_SECONDS else {"failed": "no time was left"}
+        (setting.out / "gpu_check.json").write_text(json.dumps(whole, indent=1))
+        print(f"== {part}: {whole[part].get('failed', 'measured')} in {whole[part].get('seconds', 0)} s", flush=True)
+    if building:
+        building.wait()
+    return sum("failed" in found for found in whole.values())
+
+
+def measured(setting: Setting, part: str, limit: float) -> Found:
+    """Return what a part found in a process of its own, as far as it came."""
+    path, log = setting.out / f"{part}.json", setting.out / f"{part}.log"
+    path.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "benchmarks.gpu", *setting.command, "--only", part]
+    began = time.monotonic()
+    with log.open("wb") as file:
+        child = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            status: int | str = child.wait(limit)
+        except subprocess.TimeoutExpired:
+            # With all that it started: whole runs are in its session.
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+            status = f"its limit of {limit:.0f} s"
+    found: Found = json.loads(path.read_text()) if path.exists() else {}
+    found["seconds"] = round(time.monotonic() - began, 1)
+    if status:
+        found |= {"failed": f"ended with {status}", "log": log.read_text(errors="replace")[-1_500:]}
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""The constants of the cost model behind cross_attend_form=auto, printed as model/read_costs.py has them."""
+
+from collections.abc import Callable
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from benchmarks.gpu.clock import timed
+from benchmarks.gpu.setting import Found, Setting
+from model.grid_support import kernel_problem
+from model.positions import axis_features
+from model.tiled import read_tokens
+from model.token_sources import DenseTokens, GridTokens, SeparableTokens
+from trainer.metrics import measured_peak_flops
+
+
+def measure(setting: Setting) -> Found:
+    """Return the constants and what they were made of.
+
+    The time of a score grows with its channels: of two widths, the slope says how much longer these products take than
+    others, and the rest is the score's own.
+    """
+    dtype = torch.bfloat16 if setting.on_gpu else torch.float32
+    rate = measured_peak_flops(setting.device, dtype)
+    widths = (16, 64) if setting.is_tiny else (264, 704)
+    found: Found = {"rate_tflops": rate / 1e12, "widths": list(widths), "rows": []}
+
+    def score_operations(form: str, width: int, work: Callable[[], object], scores: int) -> float:
+        operations = timed(work, setting.device).milliseconds / 1e3 * rate / scores
+        found["rows"].append({"form": form, "width": width, "operations_a_score": operations})
+        setting.keep("constants", found)
+        return operations
+
+    both = {"plain": _attention(setting, dtype), "absorbed": _tiles(setting, dtype)}
+    # Forward and backward: seven products of queries by tokens with keys and with values, ten with tokens.
+    products = {"plain": 14, "absorbed": 10}
+    of = {
+        form: _line([(products[form] * width, score_operations(form, width, *work(width))) for width in widths])
+        for form, work in both.items()
+    }
+    kinds = ["cuda", "cuda without kernel"] if setting.on_gpu else ["cpu"]
+    if setting.on_gpu and kernel_problem(setting.device, 4, 512):
+        kinds.remove("cuda")
+    for kind in kinds:
+        work, scores = _grid(setting)
+        with patch("model.tiled._has_kernel", lambda *_, kind=kind: kind == "cuda"):
+            separable = score_operations(f"separable on {kind}", 0, work, scores)
+        found[kind] = (
+            f'"{kind}": ReadConstants(plain={of["plain"][0]:_.0f}, absorbed={of["absorbed"][0]:_.0f}, '
+            f"separable={separable:_.0f}, plain_products={of['plain'][1]:.2f}, "
+            f"absorbed_products={of['absorbed'][1]:.2f}),"
+        )
+        print(found[kind], flush=True)
+    return found
+
+
+def _line(points: list[tuple[int, float]]) -> tuple[float, float]:
+    """Return where the line through two points begins, at 0 at the least, and its slope."""
+    (first, low), (second, high) = points
+    slope = max((high - low) / (second - first), 0.01)
+    return max(low - slope * first, 0.0), slope
+
+
+Work = tuple[Callable[[], object], int]
+
+
+def _sizes(setting: Setting) -> tuple[int, int, int]:
+    """Samples, queries, tokens."""
+    return (1, 16, 256) if setting.is_tiny else (16, 512, 50_176)
+
+
+def _attention(setting: Setting, dtype: torch.dtype) -> Callable[[int], Work]:
+    B, N, M = _sizes(setting)
+
+    def of(width: int) -> Work:
+        q, k, v = (
+            torch.randn(B, 1, length, width, device=setting.device, dtype=dtype, requires_grad=True)
+            for length in (N, M, M)
+        )
+        upstream = torch.randn_like(q)
+        return lambda: torch.autograd.grad(scaled_dot_product_attention(q, k, v), (q, k, v), upstream), B * N * M
+
+    return of
+
+
+def _tiles(setting: Setting, dtype: torch.dtype) -> Callable[[int], Work]:
+    B, N, M = _sizes(setting)
+
+    def of(width: int) -> Work:
+        tokens = torch.randn(B, M, width, device=setting.device, dtype=dtype)
+        return _step(setting, DenseTokens(tokens), (B, N, width), dtype), B * N * M
+
+    return of
+
+
+def _grid(setting: Setting) -> Work:
+    B, N, M = _sizes(setting)
+    side = round(M**0.5)
+    tables = axis_features((side, side), 64, [float(side)] * 2, dtype=torch.float32)
+    content = torch.randn(B, M, 3, device=setting.device)
+    source = SeparableTokens(GridTokens(content, tuple(table.to(setting.device) for table in tables)))
+    return _step(setting, source, (B, N, 3 + tables[0].shape[-1]), torch.float32), B * N * M
+
+
+def _step(
+    setting: Setting, source: DenseTokens | SeparableTokens, shape: tuple[int, ...], dtype: torch.dtype
+) -> Callable[[], tuple[Tensor, ...]]:
+    asked = torch.randn(shape, device=setting.device, dtype=dtype).mul_(0.05).requires_grad_()
+    upstream = torch.randn_like(asked)
+    return lambda: torch.autograd.grad(read_tokens(asked, source), asked, upstream)

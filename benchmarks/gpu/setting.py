@@ -1,0 +1,73 @@
+"""On what and how large the parts measure, and where they leave what they have found so far."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from launch.network_files import network_config
+from model.config import PerceiverConfig
+
+ROOT = Path(__file__).parents[2]
+Found = dict[str, Any]
+
+# The papers' networks in small: a CPU tries every line in a minute.
+_TINY = {
+    "num_latents": 16,
+    "latent_width": 64,
+    "layers_per_block": 1,
+    "num_blocks": 2,
+    "num_cross_attends": 2,
+    "inputs.image.height": 32,
+    "inputs.image.width": 32,
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all parts are told."""
+
+    device: torch.device
+    """Where the networks are."""
+    is_tiny: bool
+    """Whether all sizes are small, to try the kit itself."""
+    out: Path
+    """The folder of the results."""
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether there is a GPU to measure."""
+        return self.device.type == "cuda"
+
+    @property
+    def digits(self) -> Path:
+        """The shards that whole runs train on."""
+        return self.out / "digits"
+
+    @property
+    def command(self) -> list[str]:
+        """The arguments that make this setting again."""
+        return ["--device", self.device.type, "--out", str(self.out), *(["--tiny"] if self.is_tiny else [])]
+
+    def batches(self) -> tuple[int, ...]:
+        """Return the batches to measure, the largest first."""
+        return (2,) if self.is_tiny else (64, 32, 16)
+
+    def config(self, name: str, **change: object) -> PerceiverConfig:
+        """Return a network of configs/paper, changed; small if everything is."""
+        small: Mapping[str, object] = _TINY if self.is_tiny else {}
+        values = {**small, **change}
+        if name == "i1":
+            # Perceiver IO reads once.
+            values.pop("num_cross_attends", None)
+        overrides = [f"model.{key}={value}" for key, value in values.items()]
+        return network_config(ROOT / "configs" / "paper" / f"{name}.yaml", overrides)
+
+    def keep(self, part: str, found: Found) -> None:
+        """Write what a part has found so far: a crash or its limit loses the rest only."""
+        beside = self.out / f"{part}.beside"
+        beside.write_text(json.dumps(found))
+        beside.replace(self.out / f"{part}.json")

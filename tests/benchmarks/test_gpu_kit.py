@@ -1,0 +1,131 @@
+"""The GPU kit, tried on the CPU: every part is there with its figures, and the tables follow from them."""
+
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.gpu import tables
+from benchmarks.gpu.__main__ import LIMITS, TINY_PATIENCE
+from benchmarks.gpu.setting import ROOT
+
+Found = dict[str, Any]
+
+FOUND: Found = {
+    "facts": {
+        "card": "a card",
+        "commit": "0123456789abcdef",
+        **dict.fromkeys(("python", "torch", "triton", "deepspeed", "transformers"), "1.0"),
+        "product_tflops_bf16": 700.0,
+        "product_tflops_fp32": 50.0,
+        "attention": [{"precision": "bf16", "width": 64, "mask": False, "free": "flash", "deterministic": "flash"}],
+    },
+    "networks": {
+        "rows": [
+            {
+                "network": "p1",
+                "by": "this",
+                "form": "separable",
+                "compiled": False,
+                "batch": 64,
+                "ms": 160.0,
+                "samples_per_s": 400.0,
+                "paper_share_of_peak": 0.85,
+                "done_share_of_peak": 0.5,
+                "peak_mib": 20_000.0,
+                "activations_mib": 19_000.0,
+                "planned_mib": 20_000.0,
+            }
+        ]
+    },
+    "step": {"failed": "ended with its limit of 75 s", "rows": [{"zero_stage": 1, "host_waits": {"engine.py:1": 2}}]},
+    "constants": {"cuda": '"cuda": ReadConstants(plain=1, absorbed=2, separable=3),', "rate_tflops": 700.0},
+}
+
+
+def page() -> str:
+    return f"before\n{tables.BEGIN}\nold\n{tables.END}\nafter"
+
+
+def test_what_is_measured_is_in_the_tables_and_a_changed_figure_changes_them() -> None:
+    text = tables.written(page(), FOUND, "card.json")
+    assert text.startswith(f"before\n{tables.BEGIN}")
+    assert text.endswith(f"{tables.END}\nafter")
+    assert "old" not in text
+    assert "a card; python 1.0" in text
+    assert "benchmarks/results/card.json" in text
+    assert "| p1 | this (separable) | 64 | 160 | 400 | 85 | 50 | 20000 | 0.95 | - |" in text
+    assert "This part did not end: ended with its limit of 75 s." in text
+    assert '"cuda": ReadConstants(plain=1, absorbed=2, separable=3),' in text
+    changed = copy.deepcopy(FOUND)
+    changed["networks"]["rows"][0]["samples_per_s"] = 401.0
+    assert "| p1 | this (separable) | 64 | 160 | 401 |" in tables.written(page(), changed, "card.json")
+    # Written twice is written once.
+    assert tables.written(text, FOUND, "card.json") == text
+
+
+def test_tables_of_nothing_are_empty_and_say_so() -> None:
+    text = tables.written(page(), {})
+    assert text.count(tables.NOT_MEASURED) == len(tables.TABLES) + 2
+    with pytest.raises(ValueError, match="expected the lines"):
+        tables.written("a page without markers", FOUND)
+
+
+def test_the_page_shows_a_result_that_is_there_or_says_that_none_is() -> None:
+    text = tables.PAGE.read_text()
+    results = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+    pages = [tables.written(text, json.loads(path.read_text()), path.name) for path in results]
+    assert text in (pages or [tables.written(text, {})])
+
+
+def test_all_parts_have_time_in_eight_minutes() -> None:
+    assert sum(LIMITS.values()) <= 8 * 60
+
+
+# Of each part, the key of its rows, and the figures of every row.
+FIGURES = {
+    "facts": ("attention", ("width", "free", "deterministic")),
+    "networks": (
+        "rows",
+        ("ms", "samples_per_s", "paper_share_of_peak", "done_tflop", "done_share_of_peak", "peak_mib"),
+    ),
+    "resume": ("rows", ("killed_at_step", "save_seconds", "last_losses")),
+    "step": ("rows", ("step_ms", "operations")),
+    "kernel": ("rows", ("forward_ms", "both_ms", "ns_a_score")),
+    "constants": ("rows", ("operations_a_score",)),
+    "zero": ("rows", ("loss", "step_ms", "memory_mib")),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60 * TINY_PATIENCE * 8)
+def test_every_part_measures_what_it_says(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--tiny", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3_000:] + done.stderr[-1_000:]
+    found: Found = json.loads((tmp_path / "gpu_check.json").read_text())
+    assert list(found) == list(LIMITS) == list(FIGURES)
+    for part, (key, figures) in FIGURES.items():
+        assert found[part][key], part
+        for row in found[part][key]:
+            assert not row.get("error"), row
+            assert all(row[figure] not in (None, "", []) for figure in figures), row
+    assert {"commit", "card", "torch", "triton", "deepspeed", "product_tflops_bf16"} <= found["facts"].keys()
+    by = {(row["network"], row["by"], row["form"]) for row in found["networks"]["rows"]}
+    assert {("p1", "this", "separable"), ("p1", "this", "absorbed"), ("p1", "this", "plain")} <= by
+    assert {("i1", "transformers", ""), ("p1", "PyTorch's attention", "")} <= by
+    for row in found["resume"]["rows"]:
+        assert row["killed_at_step"] > 0, row
+        assert row["twice_bit_equal"], row
+        assert row["resumed_bit_equal"], row
+    assert {row["optimizer"] for row in found["step"]["rows"]} == {"adamw", "lamb"}
+    assert {row["deterministic"] for row in found["step"]["rows"]} == {True, False}
+    assert len(found["step"]["snapshots"]) == 2
+    assert found["constants"]["cpu"].startswith('"cpu": ReadConstants(plain=')
+    text = tables.written(page(), found, "tiny.json")
+    assert "no GPU; python" in text
+    assert text.count(tables.NOT_MEASURED) == 0
