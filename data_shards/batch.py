@@ -6,6 +6,7 @@ device.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -92,9 +93,22 @@ class Batch:
         )
 
     def pinned(self) -> "Batch":
-        """Return the batch in page-locked memory, itself where it is there."""
-        arrays = {name: array if array.is_pinned() else array.pin_memory() for name, array in self.arrays.items()}
-        return replace(self, arrays=arrays)
+        """Return the batch in page-locked memory, all of it: a copy from any other makes the host wait."""
+        return replace(
+            self,
+            arrays={name: _pinned(array) for name, array in self.arrays.items()},
+            lengths={name: _pinned(length) for name, length in self.lengths.items()},
+            labels=_pinned(self.labels),
+            targets={name: _pinned(target) for name, target in self.targets.items()},
+            weights=_pinned(self.weights),
+        )
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Yield what a copy to a device copies."""
+        yield from self.arrays.values()
+        yield from self.lengths.values()
+        yield from self.targets.values()
+        yield from (self.labels, self.weights)
 
     def micro_batches(self, num_parts: int) -> list["Batch"]:
         """Cut into equal consecutive parts, as views."""
@@ -115,6 +129,10 @@ class Batch:
             )
             for cut in cuts
         ]
+
+
+def _pinned(tensor: Tensor) -> Tensor:
+    return tensor if tensor.is_pinned() else tensor.pin_memory()
 
 
 def layout(config: DataConfig) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:

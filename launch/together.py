@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import torch
 
@@ -26,9 +26,14 @@ def together(world: World, work: Callable[[], T]) -> T:
         result = work()
     except ValueError as error:
         sentence, has_failed = str(error), True
-    # One small exchange where all is well: batches are asked for in this way too.
-    if not world.maximum(torch.tensor(float(has_failed))):
-        return result  # type: ignore[return-value]  # the work returned
+    # One small exchange where all is well.
+    if world.maximum(torch.tensor(float(has_failed))):
+        leave(world, sentence)
+    return result  # type: ignore[return-value]  # the work returned
+
+
+def leave(world: World, sentence: str) -> NoReturn:
+    """End on all ranks, as `together` does, with what this rank has to say, which may be nothing. Collective."""
     sentences = {text for text in world.gather(sentence) if text}
     world.settle()
     if world.is_first:

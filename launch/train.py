@@ -24,7 +24,7 @@ from launch.open_run import open_run, with_precision
 from launch.reading import reading_of_this_start
 from launch.restarts import FINISHED, RUN_ME_AGAIN
 from launch.shown import shown
-from launch.together import batches_of_all, first_does, joined, together, told_by_first
+from launch.together import batches_of_all, first_does, joined, leave, together, told_by_first
 from model import cost
 from model.perceiver import Perceiver
 from trainer import arithmetic
@@ -33,6 +33,7 @@ from trainer.compiling import told_of_compiling
 from trainer.config import TrainConfig
 from trainer.engine import Engine
 from trainer.evaluate import Evaluation, evaluate
+from trainer.feed import Feed
 from trainer.hang import HangWatch
 from trainer.ledger import Ledger
 from trainer.loop import DivergedError, Evaluate, Outcome, fit
@@ -106,7 +107,6 @@ def _train(
             loader = stack.enter_context(
                 together(world, lambda: train_loader(config, folder.quarantine_path, world, places))
             )
-            batches = batches_of_all(world, loader)
             network = Perceiver(
                 together(world, lambda: planned(config, world.world_size, world.device.type)), seed=config.seed
             )
@@ -115,7 +115,7 @@ def _train(
             train = config.train
             goal = objective(config.model.outputs, label_smoothing=train.label_smoothing, seed=config.seed)
             if world.device.type == "cuda":
-                train = fitting(network, goal, batches(0), train, world)
+                train = fitting(network, goal, batches_of_all(world, loader)(0), train, world)
             engine = Engine(network, goal, optimizer=config.optimizer, train=train, world=world)
             stack.callback(engine.close)
             store = _store(config, folder, world, fence, places)
@@ -137,7 +137,7 @@ def _train(
         return fit(
             train,
             engine=engine,
-            batches=batches,
+            batches=Feed(loader, world, partial(leave, world)),
             state=state,
             store=store,
             sinks=[sinks],

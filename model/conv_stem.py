@@ -39,17 +39,22 @@ class AveragedNorm(nn.BatchNorm2d):
                 setattr(self, name, before.to(getattr(self, name).device))
         return self
 
-    def average(self, count: Tensor, mean_C: Tensor, variance_C: Tensor) -> None:
-        """Move the running statistics towards those of a batch with so many values, as nn.BatchNorm2d does."""
+    def average(self, count: Tensor, mean_C: Tensor, variance_C: Tensor, is_kept: Tensor | bool = True) -> None:
+        """Move the running statistics towards those of a batch with so many values, as nn.BatchNorm2d does.
+
+        Where the batch is not kept, which the device alone may know, nothing moves.
+        """
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         # Nothing moves where no sample has the modality.
         share = MOMENTUM * (count > 0)
         unbiased_C = variance_C * count / (count - 1).clamp(min=1)
+        kept = torch.full((), is_kept, device=count.device) if isinstance(is_kept, bool) else is_kept
         for average_C, new_C in ((self.running_mean, mean_C), (self.running_var, unbiased_C)):
-            average_C.lerp_(new_C.to(average_C.dtype), share.to(average_C.dtype))
-        self.num_batches_tracked += count > 0
+            moved_C = torch.lerp(average_C, new_C.to(average_C.dtype), share.to(average_C.dtype))
+            average_C.copy_(torch.where(kept, moved_C, average_C))
+        self.num_batches_tracked += (count > 0) & kept
 
 
 class ConvStem(nn.Module):
@@ -89,16 +94,16 @@ class ConvStem(nn.Module):
     def sums(self, pixels: Float[Tensor, "B H W c"], shown_B: Bool[Tensor, " B"] | None = None) -> Float[Tensor, "K K"]:
         """Return the sums over the places of these images, in float64; `shown` leaves out images that are not there."""
         with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
-            return _sums(_padded(pixels if shown_B is None else pixels[shown_B]))
+            return _sums(_padded(pixels if shown_B is None else _shown(pixels, shown_B)))
 
     def observe(self, sums_KK: Float[Tensor, "K K"]) -> None:
         """Take the sums over a global batch: until `settle`, training normalises with its statistics."""
         self._given_KK = sums_KK
 
-    def settle(self, *, is_kept: bool) -> None:
+    def settle(self, *, is_kept: Tensor | bool) -> None:
         """End a global batch; where it `is_kept`, its statistics enter the running ones."""
-        if is_kept and self._last is not None:
-            self.norm.average(*self._last)
+        if self._last is not None:
+            self.norm.average(*self._last, is_kept)
         self._given_KK = self._last = None
 
     def _statistics(self, padded: Float[Tensor, "B c R S"]) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
@@ -121,6 +126,15 @@ class ConvStem(nn.Module):
         else:
             self._last = last
         return mean_C, variance_C
+
+
+def _shown(pixels: Float[Tensor, "B H W c"], shown_B: Bool[Tensor, " B"]) -> Float[Tensor, "b H W c"]:
+    """The images that are there; a mask on the host, where looking at it is free, makes nobody wait for a device."""
+    if shown_B.device == pixels.device:
+        return pixels[shown_B]
+    rows = shown_B.nonzero().squeeze(1)
+    on_device = rows.pin_memory() if pixels.is_cuda else rows
+    return pixels if len(rows) == len(pixels) else pixels[on_device.to(pixels.device, non_blocking=True)]
 
 
 def _padded(pixels: Float[Tensor, "B H W c"]) -> Float[Tensor, "B c R S"]:

@@ -103,7 +103,7 @@ class Inputs(nn.Module):
             assert isinstance(only, StemAdapter)
             only.observe(inputs[name], lengths[name] > 0, dtype, total)
 
-    def settle(self, *, is_kept: bool) -> None:
+    def settle(self, *, is_kept: Tensor | bool) -> None:
         """End a global batch; see Perceiver."""
         for name in self.stemmed:
             stem = self.adapters[name].stem

@@ -63,7 +63,7 @@ class Perceiver(nn.Module):
         """
         self.inputs.observe(inputs, lengths, self.encoder.latents.weight.dtype, total)
 
-    def settle(self, *, is_kept: bool) -> None:
+    def settle(self, *, is_kept: Tensor | bool) -> None:
         """End a global batch; its statistics enter the running ones, which evaluation uses, where it `is_kept`."""
         self.inputs.settle(is_kept=is_kept)
 

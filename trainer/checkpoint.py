@@ -98,10 +98,12 @@ class Store:
 
     def is_due(self, step: int, *, is_scored: bool = False) -> bool:
         """Return whether this rank would save after this step; the clock is its own, so that ranks must agree."""
-        if is_scored and self._config.keep_best:
-            return True
+        return self.is_planned(step, is_scored=is_scored) or time.monotonic() >= self._next_save_time
+
+    def is_planned(self, step: int, *, is_scored: bool = False) -> bool:
+        """Return whether every rank knows, without asking the others, that all save after this step."""
         every = self._config.save_every_steps
-        return (every > 0 and step % every == 0) or time.monotonic() >= self._next_save_time
+        return (is_scored and self._config.keep_best) or (every > 0 and step % every == 0)
 
     def save(self, engine: Engine, state: RunState, *, score: float | None = None) -> None:
         """Save a state; in the background where the config says so, after a save that is still running."""

@@ -33,14 +33,20 @@ def settings(
             # True computes linear layers in another order: losses would depend on the stage.
             "memory_efficient_linear": False,
         }
+    # In fp16, DeepSpeed scales the loss, and waits each step to see whether it scaled too far.
+    is_judged_on_device = train.zero_stage < 3 and train.precision != "fp16"
+    if train.zero_stage in (1, 2) and is_judged_on_device:
+        # It would look at the device three times a step; see trainer/update.py.
+        zero["compute_grad_norm"] = False
     return {
         "train_batch_size": train.global_batch,
         "train_micro_batch_size_per_gpu": micro_batch,
         "gradient_accumulation_steps": num_micro_batches,
-        # At stage 0 the engine clips itself, because DeepSpeed reports no norm there.
-        "gradient_clipping": optimizer.clip_norm if train.zero_stage else 0.0,
+        "gradient_clipping": 0.0 if is_judged_on_device else optimizer.clip_norm,
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
+        # It would wait for the device twice a step, to time it.
+        "timers": {"throughput": {"enabled": False}},
         **_precision(train),
     }
 

@@ -6,10 +6,9 @@ The only file that imports deepspeed. Facts of 0.19.8 that it works around are n
 import contextlib
 import importlib
 import logging
-import math
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -26,8 +25,9 @@ from trainer.objective import Objective
 from trainer.ownership import Ownership, ReadTensor
 from trainer.partitions import KINDS, WEIGHT, EvenParameters, FlatGroups, Partitions, Piece, Whole
 from trainer.run_state import EngineState
-from trainer.step_report import StepReport
+from trainer.step_report import StartedStep, StepReport, Told
 from trainer.stopwatch import Stopwatch
+from trainer.update import DeviceUpdate, HostUpdate, Update
 from trainer.world import World
 
 Untyped: TypeAlias = Any
@@ -68,8 +68,8 @@ class Engine:
         if isinstance(inner, Lamb):
             parts = world.sum if train.zero_stage else torch.Tensor.clone
             inner.bind(self._partitions.segments(), len(names), parts)
+        self._update = self._updated_by(optimizer.clip_norm)
         self._ownership: Ownership | None = None
-        self._stopwatch = Stopwatch(world.device)
         self._num_steps = 0
 
     @property
@@ -77,37 +77,47 @@ class Engine:
         """The network as it must be called: through DeepSpeed, which gathers its weights and casts."""
         return self._deepspeed  # type: ignore[no-any-return]  # DeepSpeed is untyped
 
+    @property
+    def steps_ahead(self) -> int:
+        """How many steps may be started before the report of an older one is read, so that the device is never idle."""
+        return int(self._world.device.type == "cuda")
+
     def step(self, batch: Batch) -> StepReport:
         """Update the weights by this rank's share of one global batch; the step is counted even if it is skipped."""
+        return self.start(batch).report()
+
+    def start(self, batch: Batch, flags: Sequence[bool] = ()) -> StartedStep:
+        """Start such a step; on a GPU this returns long before it is done.
+
+        The report tells which `flags` any rank raised: they travel with the counts of samples, and cost no exchange.
+        """
         batch = batch.to(self._world.device)
         rate = optimizers.learning_rate(self._optimizer_config, self._num_steps, self._train.steps)
         for group in self._deepspeed.optimizer.param_groups:
             group["lr"] = rate
         is_logged = self._train.logs(self._num_steps + 1)
-        counts = self._total(self._objective.counts(batch, by_modality=is_logged))
-        # A task without a single sample has a sum of zero too.
-        counts = {task: torch.where(count == 0, 1.0, count) for task, count in counts.items()}
+        counts, raised = self._counts(batch, flags, by_modality=is_logged)
         own = self._deepspeed.module
         if isinstance(own, Perceiver):
             own.observe(batch.arrays, batch.host_lengths, self._world.sum)
-        parts = self._backward(batch.micro_batches(self.num_micro_batches), counts, by_modality=is_logged)
-        group_norms = self._group_norms() if is_logged else {}
+        watch = Stopwatch(self._world.device)
+        parts = self._backward(batch.micro_batches(self.num_micro_batches), counts, watch, by_modality=is_logged)
+        scale = getattr(getattr(self._deepspeed.optimizer, "loss_scaler", None), "cur_scale", 1.0)
+        squares = self._group_squares() if is_logged else {}
         norm, is_finite = self._update()
         if isinstance(own, Perceiver):
             own.settle(is_kept=is_finite)
         self._num_steps += 1
         losses = {task: total / counts[task] for task, total in self._total(parts).items()}
-        loss = self._weighted(losses)
-        is_rescaled = self._train.precision == "fp16" and not is_finite and math.isfinite(loss)
-        return StepReport(
-            loss=loss,
-            task_losses=losses,
-            learning_rate=rate,
-            grad_norm=norm,
-            is_skipped=not is_finite and not is_rescaled,
-            group_norms=group_norms,
-            forward_seconds=self._stopwatch.read(),
-            num_samples=self._train.global_batch,
+        told = Told(rate, self._train.global_batch, self._train.precision == "fp16", scale, watch)
+        return StartedStep(
+            told,
+            loss=self._weighted(losses),
+            norm=norm,
+            is_finite=is_finite,
+            flags=raised,
+            losses=losses,
+            squares=squares,
         )
 
     def snapshot(self) -> dict[str, dict[str, Tensor]]:
@@ -175,15 +185,30 @@ class Engine:
             self._ownership = Ownership(pieces, self._shapes, self._world)
         return self._ownership
 
+    def _updated_by(self, clip_norm: float) -> Update:
+        if self._train.precision == "fp16" or not isinstance(self._partitions, Whole | FlatGroups):
+            return HostUpdate(self._deepspeed, self._world.device)
+        return DeviceUpdate(self._deepspeed, self._inner, self._partitions, clip_norm, self._world)
+
+    def _counts(self, batch: Batch, flags: Sequence[bool], *, by_modality: bool) -> tuple[dict[str, Tensor], Tensor]:
+        """Return what each sum is divided by, over all ranks, and how many ranks raised each flag."""
+        counts = self._objective.counts(batch, by_modality=by_modality)
+        # Filled on the device: a copy would come from memory that is not page-locked, and make the host wait.
+        raised = [torch.full((), float(flag), device=self._world.device) for flag in flags]
+        totals = self._world.sum(torch.stack([count.float() for count in (*counts.values(), *raised)]))
+        # A task without a single sample has a sum of zero too.
+        divisors = (torch.where(count == 0, 1.0, count) for count in totals[: len(counts)])
+        return dict(zip(counts, divisors, strict=True)), totals[len(counts) :]
+
     def _backward(
-        self, micro_batches: list[Batch], counts: dict[str, Tensor], *, by_modality: bool
+        self, micro_batches: list[Batch], counts: dict[str, Tensor], watch: Stopwatch, *, by_modality: bool
     ) -> dict[str, Tensor]:
         """Leave the reduced gradient in place; return this rank's sums."""
         totals = {task: torch.zeros((), device=self._world.device) for task in counts}
         for index, micro_batch in enumerate(micro_batches):
             is_last = index == len(micro_batches) - 1
             self._deepspeed.set_gradient_accumulation_boundary(is_last)
-            with self._stopwatch:
+            with watch:
                 sums = self._objective.sums(self._deepspeed, micro_batch, by_modality=by_modality)
             loss = self._weighted({task: part / counts[task] for task, part in sums.items()})
             # DeepSpeed takes the mean over the ranks; the sums want the sum.
@@ -193,11 +218,9 @@ class Engine:
                 self._deepspeed.step()
         return totals
 
-    def _group_norms(self) -> dict[str, float]:
-        scale = getattr(getattr(self._deepspeed.optimizer, "loss_scaler", None), "cur_scale", 1.0)
+    def _group_squares(self) -> dict[str, Tensor]:
         squares = self._world.sum(torch.stack(self._partitions.gradient_squares()))
-        names = [group["name"] for group in self._inner.param_groups]
-        return {name: math.sqrt(square) / scale for name, square in zip(names, squares.tolist(), strict=True)}
+        return dict(zip((group["name"] for group in self._inner.param_groups), squares.unbind(), strict=True))
 
     def _weighted(self, losses: dict[str, Tensor]) -> Tensor:
         return torch.stack([weight * losses[task] for task, weight in self._objective.weights.items()]).sum()
@@ -205,24 +228,6 @@ class Engine:
     def _total(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
         totals = self._world.sum(torch.stack([part.detach().float() for part in parts.values()]))
         return dict(zip(parts, totals, strict=True))
-
-    def _update(self) -> tuple[Tensor, bool]:
-        """Clip and apply the gradient; return its norm, and whether it was finite: one that was not changes nothing.
-
-        The host waits for the device once a step, for this answer: DeepSpeed asks for it itself from stage 1 on.
-        """
-        if self._train.zero_stage > 0:
-            self._deepspeed.step()
-            norm = torch.as_tensor(self._deepspeed.get_global_grad_norm())
-            return norm, not self._deepspeed.optimizer.overflow
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self._partitions.masters() if p.grad is not None])
-        is_finite = bool(norm.isfinite())
-        if not is_finite:
-            self._inner.zero_grad(set_to_none=True)
-        elif self._optimizer_config.clip_norm > 0:
-            torch.nn.utils.clip_grads_with_norm_(self._partitions.masters(), self._optimizer_config.clip_norm, norm)
-        self._deepspeed.step()
-        return norm, is_finite
 
     @contextlib.contextmanager
     def _fixed(self) -> Iterator[dict[str, Tensor]]:

@@ -26,13 +26,21 @@ class Segment:
 
 
 class Lamb(torch.optim.Optimizer):
-    """LAMB over tensors that may hold several parameters, or parts of some; `bind` says which."""
+    """LAMB over tensors that may hold several parameters, or parts of some; `bind` says which.
+
+    The moments and the direction are those of torch's fused Adam. On a GPU a step launches one kernel a parameter, for
+    its trust ratio, and a few for all of them together.
+    """
+
+    found_inf: Tensor | None = None
+    """Where it is 1, on the device, the step changes nothing, as in torch's fused optimizers."""
 
     def __init__(self, params: Iterable[dict[str, Any]], *, lr: float, betas: tuple[float, float], eps: float) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": 0.0})
         self._segments: Mapping[Tensor, list[Segment]] = {}
         self._num_parameters = 0
         self._sum: Callable[[Tensor], Tensor] = torch.Tensor.clone
+        self._numbers: dict[tuple[int, ...], Tensor] = {}
 
     def bind(
         self, segments: Mapping[Tensor, list[Segment]], num_parameters: int, sum_over_ranks: Callable[[Tensor], Tensor]
@@ -45,37 +53,65 @@ class Lamb(torch.optim.Optimizer):
         """Update every tensor that has a gradient. Collective: one small sum a group."""
         assert closure is None
         for group in self.param_groups:
-            directions = {p: self._direction(p, group) for p in group["params"] if p.grad is not None}
-            if not directions:
-                continue
-            squares = torch.zeros(2, self._num_parameters, dtype=torch.float64, device=group["params"][0].device)
-            for tensor, direction in directions.items():
-                for segment in self._segments[tensor]:
-                    squares[0, segment.parameter] += _square(tensor, segment)
-                    squares[1, segment.parameter] += _square(direction, segment)
-            norms = self._sum(squares).sqrt()
-            ratios = torch.where((norms > 0).all(dim=0), norms[0] / norms[1], 1.0).to(torch.float32)
-            for tensor, direction in directions.items():
-                for segment in self._segments[tensor]:
-                    _part(tensor, segment).sub_(_part(direction, segment) * (group["lr"] * ratios[segment.parameter]))
+            tensors = [tensor for tensor in group["params"] if tensor.grad is not None]
+            if tensors:
+                self._update(tensors, self._directions(tensors, group), group["lr"])
 
-    def _direction(self, tensor: Tensor, group: dict[str, Any]) -> Tensor:
-        """Advance the moments and return the direction, weight decay included."""
-        state = self.state[tensor]
+    def _directions(self, tensors: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+        """Advance the moments and return the directions, weight decay included."""
+        states = [self.state[tensor] for tensor in tensors]
+        steps = [state["step"] for state in states]
+        directions = [torch.zeros_like(tensor) for tensor in tensors]
         beta1, beta2 = group["betas"]
-        gradient: Tensor = tensor.grad  # type: ignore[assignment]  # the caller looked
-        state["step"] += 1
-        state["exp_avg"].lerp_(gradient, 1 - beta1)
-        state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        first = state["exp_avg"] / (1 - beta1 ** state["step"])
-        root: Tensor = (state["exp_avg_sq"] / (1 - beta2 ** state["step"])).sqrt()
-        direction: Tensor = first / root.add_(group["eps"])
-        return direction.add_(tensor, alpha=group["weight_decay"])
+        torch._foreach_add_(steps, 1.0)
+        # A step of -1 from zero is the direction.
+        torch._fused_adam_(
+            directions,
+            [tensor.grad for tensor in tensors if tensor.grad is not None],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            steps,
+            lr=-1.0,
+            beta1=beta1,
+            beta2=beta2,
+            weight_decay=0.0,
+            eps=group["eps"],
+            amsgrad=False,
+            maximize=False,
+            found_inf=self.found_inf,
+        )
+        if self.found_inf is not None:
+            torch._foreach_sub_(steps, [self.found_inf] * len(steps))
+        if group["weight_decay"]:
+            torch._foreach_add_(directions, tensors, alpha=group["weight_decay"])
+        return directions
+
+    def _update(self, tensors: list[Tensor], directions: list[Tensor], rate: float) -> None:
+        segments = [(index, segment) for index, tensor in enumerate(tensors) for segment in self._segments[tensor]]
+        parts = [_part(tensors[index], segment) for index, segment in segments]
+        moves = [_part(directions[index], segment) for index, segment in segments]
+        device = tensors[0].device
+        squares = torch.zeros(2, self._num_parameters, dtype=torch.float64, device=device)
+        numbers = self._number(tuple(segment.parameter for _, segment in segments), device)
+        if segments:
+            norms = [torch.stack(torch._foreach_norm(tensors, 2, dtype=torch.float64)) for tensors in (parts, moves)]
+            squares.index_add_(1, numbers, torch.stack(norms).square())
+        norms_of_all = self._sum(squares).sqrt()
+        ratios = torch.where((norms_of_all > 0).all(dim=0), norms_of_all[0] / norms_of_all[1], 1.0).to(torch.float32)
+        if segments:
+            scales = ratios.index_select(0, numbers) * rate
+            if self.found_inf is not None:
+                scales = scales * (1 - self.found_inf)
+            torch._foreach_mul_(moves, list(scales.unbind()))
+            torch._foreach_sub_(parts, moves)
+
+    def _number(self, parameters: tuple[int, ...], device: torch.device) -> Tensor:
+        """Return the numbers on the device; they are copied there once, since a copy makes the host wait."""
+        if parameters not in self._numbers:
+            self._numbers[parameters] = torch.tensor(parameters, dtype=torch.int64, device=device)
+        return self._numbers[parameters]
 
 
 def _part(tensor: Tensor, segment: Segment) -> Tensor:
     return tensor.view(-1).narrow(0, segment.start, segment.numel)
-
-
-def _square(tensor: Tensor, segment: Segment) -> Tensor:
-    return _part(tensor, segment).double().square().sum()

@@ -1,33 +1,29 @@
-"""The loop: steps() makes steps; fit() decides what happens between them."""
+"""The loop: fit() decides what happens between the steps that steps() makes."""
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-import torch
-
-from data_shards.batch import Batch
 from trainer import guard
 from trainer.checkpoint import Store
 from trainer.config import ProfileConfig, TrainConfig, WatchConfig
 from trainer.engine import Engine
 from trainer.evaluate import Evaluation
-from trainer.hang import BATCH, STEP, HangWatch
+from trainer.feed import Batches, Feed
+from trainer.hang import HangWatch
 from trainer.ledger import Ledger
-from trainer.metrics import Meter, StepTime
+from trainer.metrics import Meter
 from trainer.profiling import ProfileWindow
 from trainer.run_state import PassedOver, RunState
 from trainer.sink_group import SinkGroup
 from trainer.sinks import Sink
-from trainer.step_report import StepReport
+from trainer.steps import Course, Step, steps
 from trainer.stopwatch import compile_seconds
 from trainer.watch import StopRequest
 from trainer.world import World
 
 Outcome = Literal["finished", "preempted"]
 Evaluate = Callable[[], Evaluation]
-Batches = Callable[[int], Batch]
 
 _LAST_SAVE_TRIES = 3
 
@@ -36,43 +32,11 @@ class DivergedError(ValueError):
     """Steps keep going wrong. Every rank raises it alike, and a restart would meet the same steps."""
 
 
-@dataclass(frozen=True)
-class Step:
-    """One step that was made."""
-
-    before: RunState
-    state: RunState
-    """After it."""
-    batch: Batch
-    """This rank's part."""
-    report: StepReport
-    time: StepTime
-    """On this rank."""
-
-
-def steps(
-    engine: Engine, batches: Batches, state: RunState, *, until: int, hang: HangWatch, window: int
-) -> Iterator[Step]:
-    """Yield the steps from `state` on; `window` recent losses are kept in the state. Collective."""
-    is_cold = True
-    while state.step < until:
-        hang.at(BATCH, is_cold=is_cold)
-        started = time.perf_counter()
-        batch = batches(state.batch_index)
-        arrived = time.perf_counter()
-        hang.at(STEP, is_cold=is_cold)
-        report = engine.step(batch)
-        loss = float(report.loss) if window else None
-        is_cold = False
-        before, state = state, state.after(loss, is_skipped=report.is_skipped, window=window)
-        yield Step(before, state, batch, report, StepTime(time.perf_counter() - started, arrived - started))
-
-
 def fit(
     config: TrainConfig,
     *,
     engine: Engine,
-    batches: Batches,
+    batches: Batches | Feed,
     state: RunState,
     store: Store,
     sinks: Sequence[Sink],
@@ -94,7 +58,7 @@ def fit(
         config,
         watch or WatchConfig(),
         engine,
-        batches,
+        batches if isinstance(batches, Feed) else Feed(batches, world),
         store,
         SinkGroup(sinks),
         stop,
@@ -115,7 +79,7 @@ class _Training:
     config: TrainConfig
     watch: WatchConfig
     engine: Engine
-    batches: Batches
+    feed: Feed
     store: Store
     sinks: SinkGroup
     stop: StopRequest
@@ -131,6 +95,8 @@ class _Training:
     """Of torch.compile until the newest step; it compiles while steps run."""
     save_error: str = ""
     """Of the newest save that ended."""
+    wanted: tuple[bool, bool] = (False, False)
+    """Whether any rank wants to stop, and to save, at the next step boundary without a step under way."""
 
     def run(self, state: RunState) -> tuple[Outcome, RunState]:
         """See `fit`."""
@@ -149,28 +115,50 @@ class _Training:
     def _until_trouble(self, state: RunState) -> tuple[Outcome, RunState, tuple[int, ...]]:
         """Return how the steps ended, and the batches to pass over if they went wrong."""
         window = self.watch.spike_window_steps if self.watch.spike_score > 0 else 0
+        course = Course(self.config.steps, window, self._wants, self._pauses)
+        self.wanted = (False, False)
         self.profiler.between(state.step)
-        for step in steps(self.engine, self.batches, state, until=self.config.steps, hang=self.hang, window=window):
+        for step in steps(self.engine, self.feed, state, course, self.hang):
             state = step.state
             self._count(step)
             to_pass = self._judge(step)
-            # Of these weights, or of none: the best checkpoint would else be one that was trained on since.
-            self.score = None
             if to_pass:
+                # Of no weights: those that were judged are given up.
+                self.score = None
                 return "preempted", state, to_pass
-            is_last = state.step == self.config.steps
-            if self.evaluate is not None and (is_last or _is_multiple(state.step, self.config.evaluate_every_steps)):
-                self._evaluate(self.evaluate, state.step)
-            stops, saves = _votes(
-                self.world, self.stop.is_raised(), self.store.is_due(state.step, is_scored=self.score is not None)
-            )
-            if stops or saves or is_last:
-                self._save(state)
-            self._report_saves()
-            if stops and not is_last:
+            stops, saves = self.wanted = _either(self.wanted, step.report.flags)
+            if not step.is_newest:
+                continue
+            self._between(state, saves=stops or saves)
+            if stops and state.step < self.config.steps:
                 return "preempted", state, ()
-            self.profiler.between(state.step)
         return "finished", state, ()
+
+    def _between(self, state: RunState, *, saves: bool) -> None:
+        """Do what is due while the engine is where this state is."""
+        # Of these weights, or of none: the best checkpoint would else be one that was trained on since.
+        self.score = None
+        self.wanted = (False, False)
+        if self.evaluate is not None and self._is_evaluated(state.step):
+            self._evaluate(self.evaluate, state.step)
+        if saves or state.step == self.config.steps:
+            self._save(state)
+        self._report_saves()
+        self.profiler.between(state.step)
+
+    def _wants(self, step: int) -> tuple[bool, bool]:
+        """Whether this rank wants the run to stop, and to be saved, after a step that is about to start."""
+        return self.stop.is_raised(), self.store.is_due(step, is_scored=self._is_evaluated(step))
+
+    def _pauses(self, step: int) -> bool:
+        """Whether all ranks know that something is done after this step."""
+        is_scored = self._is_evaluated(step)
+        is_known = is_scored or self.store.is_planned(step, is_scored=is_scored) or self.profiler.acts_after(step)
+        return is_known or any(self.wanted)
+
+    def _is_evaluated(self, step: int) -> bool:
+        is_last = step == self.config.steps
+        return self.evaluate is not None and (is_last or _is_multiple(step, self.config.evaluate_every_steps))
 
     def _count(self, step: Step) -> None:
         self.meter.add(step.report, step.time)
@@ -187,9 +175,7 @@ class _Training:
         if step.report.is_skipped:
             keys = [key for part in self.world.gather(step.batch.keys) for key in part if key]
             self._event(step.state, f"not finite, skipped: batch {step.before.batch_index}, samples {' '.join(keys)}")
-        # Whoever judges nothing need not read the loss from the device.
-        is_judged = self.watch.spike_score > 0 or step.state.skipped_in_a_row > 0
-        return guard.offending(step.before, step.state, float(step.report.loss) if is_judged else 0.0, self.watch)
+        return guard.offending(step.before, step.state, step.report.loss, self.watch)
 
     def _go_back(self, state: RunState, to_pass: tuple[int, ...]) -> RunState:
         """Load the newest checkpoint and go on from it past the batches that went wrong."""
@@ -251,9 +237,8 @@ class _Training:
         self.sinks.write("event", {"step": state.step, "message": message})
 
 
-def _votes(world: World, *flags: bool) -> list[bool]:
-    """Return what any rank wants: one exchange a step, which also keeps the ranks together."""
-    return [bool(flag) for flag in world.maximum(torch.tensor(flags, dtype=torch.float32))]
+def _either(wanted: tuple[bool, bool], flags: tuple[bool, ...]) -> tuple[bool, bool]:
+    return wanted[0] or flags[0], wanted[1] or flags[1]
 
 
 def _is_multiple(step: int, every: int) -> bool:

@@ -1,4 +1,4 @@
-"""Meter: the steps between two log lines become one record, with one exchange and one look at the device."""
+"""Meter: the steps between two log lines become one record, with one exchange."""
 
 import resource
 import statistics
@@ -51,7 +51,7 @@ class Meter:
         self._skipped = 0
 
     def add(self, report: StepReport, time: StepTime) -> None:
-        """Take in one step; reads nothing from the device."""
+        """Take in one step."""
         self._times.append(time)
         self._forward_seconds += report.forward_seconds
         self._skipped += report.is_skipped
@@ -63,16 +63,12 @@ class Meter:
         waits, forwards = zip(
             *self._world.gather((sum(time.data_seconds for time in self._times), self._forward_seconds)), strict=True
         )
-        # The one look at the device.
-        loss, grad_norm, *losses = torch.stack(
-            [value.to(report.loss) for value in (report.loss, report.grad_norm, *report.task_losses.values())]
-        ).tolist()
         record: Record = {
             "step": step,
-            "loss": loss,
-            **{f"loss/{task}": of_task for task, of_task in zip(report.task_losses, losses, strict=True)},
+            "loss": report.loss,
+            **{f"loss/{task}": loss for task, loss in report.task_losses.items()},
             "learning_rate": report.learning_rate,
-            "grad_norm": grad_norm,
+            "grad_norm": report.grad_norm,
             **{f"grad_norm/{group}": norm for group, norm in report.group_norms.items()},
             "skipped_steps": self._skipped,
             "bad_samples": self._count_bad_samples(),

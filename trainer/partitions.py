@@ -4,10 +4,11 @@ The one file that knows how DeepSpeed 0.19.8 lays its optimizers out (attributes
 tests/trainer/test_deepspeed_facts.py say what of that it relies on.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from trainer.lamb import Segment
@@ -15,6 +16,9 @@ from trainer.optimizers import MOMENTS
 
 WEIGHT = "weight"
 KINDS = (WEIGHT, *MOMENTS)
+_CLIP_EPSILON = 1e-6  # torch's and DeepSpeed's
+Total = Callable[[Tensor], Tensor]
+"""Sums a tensor over all ranks. Collective."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,22 @@ class Partitions(Protocol):
         ...
 
 
+class Clippable(Partitions, Protocol):
+    """Partitions whose gradients can be clipped between backward and step, with no look at the device by the host."""
+
+    def gradients(self) -> list[Tensor]:
+        """Return the parts of the gradient that this rank applies; writing into them changes what is applied."""
+        ...
+
+    def gradient_norm(self, total: Total) -> Tensor:
+        """Return the norm of the whole gradient, not finite where any part of it is not. Collective."""
+        ...
+
+    def clip_factor(self, norm: Tensor, most: float) -> Tensor:
+        """Return what a gradient of this norm is multiplied by, so that its norm is `most` at most."""
+        ...
+
+
 @dataclass(frozen=True)
 class Whole:
     """ZeRO 0: every rank holds everything; the optimizer is torch's own."""
@@ -93,6 +113,18 @@ class Whole:
             for index, group in enumerate(groups)
         }
         return _squares(gradients, [group["params"][0] for group in groups])
+
+    def gradients(self) -> list[Tensor]:
+        """Return the gradients of the parameters."""
+        return [parameter.grad for parameter in self.masters() if parameter.grad is not None]
+
+    def gradient_norm(self, total: Total) -> Tensor:  # noqa: ARG002 - as Clippable has it
+        """Return the norm, as torch computes it; all ranks have the same gradients."""
+        return torch.nn.utils.get_total_norm(self.gradients())
+
+    def clip_factor(self, norm: Tensor, most: float) -> Tensor:
+        """Return the factor, rounded as torch does."""
+        return (most / (norm + _CLIP_EPSILON)).clamp(max=1.0)
 
 
 @dataclass(frozen=True)
@@ -133,6 +165,25 @@ class FlatGroups:
     def gradient_squares(self) -> list[Tensor]:
         """Return the squares of the parts that this rank reduced."""
         return _squares(self.zero.averaged_gradients, self.masters())
+
+    def gradients(self) -> list[Tensor]:
+        """Return the parts that this rank reduced, and the padding of its cuts."""
+        return [part for index in range(len(self.masters())) for part in self.zero.averaged_gradients[index]]
+
+    def gradient_norm(self, total: Total) -> Tensor:
+        """Return the norm, as DeepSpeed computes it: in fp64 a part, then over the ranks and groups."""
+        squares = torch.stack([self._square(index) for index in range(len(self.masters()))])
+        norm: Tensor = torch.linalg.vector_norm(total(squares).pow(0.5))
+        return norm
+
+    def clip_factor(self, norm: Tensor, most: float) -> Tensor:
+        """Return the factor, rounded as DeepSpeed does."""
+        return 1.0 / ((norm + _CLIP_EPSILON) / most).clamp(min=1.0)
+
+    def _square(self, index: int) -> Tensor:
+        parts = [part for part in self.zero.averaged_gradients[index] if not getattr(part, "_zero_padding", False)]
+        norms = torch._foreach_norm(parts, 2, dtype=torch.float64) if parts else [self.masters()[index].new_zeros(())]
+        return torch.stack(norms).pow(2).sum().float()
 
 
 @dataclass(frozen=True)

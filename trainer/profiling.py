@@ -18,6 +18,11 @@ class ProfileWindow:
         self._world = world
         self._profile: profile | None = None
 
+    def acts_after(self, steps_done: int) -> bool:
+        """Return whether `between` does something there, for which no step may be under way."""
+        first, last = self._config.first_step - 1, self._config.first_step + self._config.num_steps - 1
+        return self._folder is not None and self._config.first_step > 0 and steps_done in (first, last)
+
     def between(self, steps_done: int) -> None:
         """Start before the first step of the window; stop and write after its last."""
         if self._folder is None or self._config.first_step == 0:

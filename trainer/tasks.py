@@ -140,7 +140,9 @@ class Reconstruction:
         key = draws.key("queries", self.modality, self.seed, batch.index)
         generator = np.random.Generator(np.random.Philox(key=key))
         cells = generator.choice(self.output.num_queries, self.output.train_queries, replace=False, shuffle=False)
-        return torch.from_numpy(cells).to(batch.weights.device)
+        points = torch.from_numpy(cells)
+        # From memory that is not page-locked the host would wait for the copy.
+        return (points.pin_memory() if batch.weights.is_cuda else points).to(batch.weights.device, non_blocking=True)
 
     def count(self, batch: Batch) -> Tensor:
         """Return the sum of the weights of the samples that have the modality."""

@@ -16,10 +16,10 @@ from trainer.world import World
 
 T = TypeVar("T")
 REPORT = StepReport(
-    loss=torch.tensor(2.0),
-    task_losses={"label": torch.tensor(2.0)},
+    loss=2.0,
+    task_losses={"label": 2.0},
     learning_rate=0.1,
-    grad_norm=torch.tensor(3.0),
+    grad_norm=3.0,
     is_skipped=False,
     group_norms={"decayed": 2.5},
     forward_seconds=0.2,
@@ -78,7 +78,7 @@ def test_a_record_sums_up_all_steps_since_the_last_one_and_no_others() -> None:
     meter.record(1, REPORT)
     for seconds, data in ((2.0, 0.5), (4.0, 1.0)):
         meter.add(replace(REPORT, is_skipped=True), StepTime(seconds, data))
-    record = meter.record(3, replace(REPORT, task_losses={"label": torch.tensor(2.0), "text": torch.tensor(0.5)}))
+    record = meter.record(3, replace(REPORT, task_losses={"label": 2.0, "text": 0.5}))
     assert (record["loss/label"], record["loss/text"], record["grad_norm"], record["learning_rate"]) == (2, 0.5, 3, 0.1)
     assert (record["step_seconds"], record["data_wait_seconds"], record["data_wait_share"]) == (3.0, 0.75, 0.25)
     assert (record["skipped_steps"], record["bad_samples"]) == (2, 0)

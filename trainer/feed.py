@@ -1,0 +1,106 @@
+"""Feed: the batches of a training on their device; on a GPU the next one is copied while a step runs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn
+
+import torch
+
+from data_shards.batch import Batch
+from data_shards.records import NO_LABEL
+from trainer.world import World
+
+Batches = Callable[[int], Batch]
+Leave = Callable[[str], NoReturn]
+
+
+@dataclass(frozen=True)
+class Fed:
+    """What a step is made of."""
+
+    batch: Batch
+    problem: str = ""
+    """Why this rank has no batch, in words; `batch` is padding then, so that the ranks stay together."""
+
+
+class Feed:
+    """A rank's part of any global batch.
+
+    A batch that a rank cannot have is padding with a sentence about it. All ranks meet it in their next exchange and
+    then call `leave`, together; without `leave` the loader's error is raised on its rank alone.
+    """
+
+    def __init__(self, batches: Batches, world: World, leave: Leave | None = None) -> None:
+        self._batches, self._world, self._leave = batches, world, leave
+        self._like: Batch | None = None
+        self._stream: torch.cuda.Stream | None = None
+        if world.device.type == "cuda":
+            self._stream = torch.cuda.Stream(world.device)  # type: ignore[no-untyped-call]
+        self._coming: tuple[int, Fed] | None = None
+
+    def __call__(self, index: int) -> Fed:
+        """Return global batch `index`, ready for whatever is queued next. The first call: Collective."""
+        coming, self._coming = self._coming, None
+        fed = coming[1] if coming is not None and coming[0] == index else self._fed(index)
+        if self._stream is not None:
+            _join(self._stream, fed.batch)
+        return fed
+
+    def prepare(self, index: int) -> None:
+        """On a GPU, have the next batch copied beside the step that runs."""
+        if self._stream is not None:
+            self._coming = index, self._fed(index)
+
+    def leave(self, problem: str) -> NoReturn:
+        """End on all ranks, because some rank has no batch. Collective."""
+        assert self._leave is not None, "a problem was told although nobody knows how to leave"
+        self._leave(problem)
+
+    def _fed(self, index: int) -> Fed:
+        problem = ""
+        try:
+            batch = self._batches(index)
+        except ValueError as error:
+            if self._leave is None:
+                raise
+            problem = str(error)
+        self._meet_first(problem)
+        if problem:
+            assert self._like is not None
+            batch = _padding(self._like, index)
+        elif self._like is None:
+            self._like = batch.to("meta")
+        if self._stream is None:
+            return Fed(batch, problem)
+        with torch.cuda.stream(self._stream):
+            return Fed(batch.pinned().to(self._world.device), problem)
+
+    def _meet_first(self, problem: str) -> None:
+        """What padding looks like is known from the first batch, so that all ranks must have that one."""
+        if (
+            self._leave is not None
+            and self._like is None
+            and self._world.maximum(torch.tensor(float(bool(problem)))) > 0
+        ):
+            self._leave(problem)
+
+
+def _padding(like: Batch, index: int) -> Batch:
+    """A batch of the same shapes in which no sample counts."""
+    arrays, targets = (
+        {name: torch.zeros_like(tensor, device="cpu") for name, tensor in tensors.items()}
+        for tensors in (like.arrays, like.targets)
+    )
+    lengths = {name: torch.zeros_like(length, device="cpu") for name, length in like.lengths.items()}
+    labels = torch.full_like(like.labels, NO_LABEL, device="cpu")
+    weights = torch.zeros_like(like.weights, device="cpu")
+    return Batch(arrays, lengths, labels, weights, ("",) * len(like.keys), targets, index)
+
+
+def _join(stream: torch.cuda.Stream, batch: Batch) -> None:
+    """Let the current stream wait for the copies of another, and that one not reuse their memory before it is done."""
+    current = torch.cuda.current_stream()
+    current.wait_stream(stream)
+    for tensor in batch.tensors():
+        if tensor.is_cuda:
+            tensor.record_stream(current)

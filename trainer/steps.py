@@ -1,0 +1,99 @@
+"""steps(): the steps of a training one after the other; on a GPU a step is started before the last one is looked at.
+
+The device then has its next work while the host looks. Nothing is decided on a step that nobody has looked at: between
+two steps where something may be saved, evaluated or ended, no step is under way.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from data_shards.batch import Batch
+from trainer.engine import Engine
+from trainer.feed import Fed, Feed
+from trainer.hang import BATCH, STEP, HangWatch
+from trainer.metrics import StepTime
+from trainer.run_state import RunState
+from trainer.step_report import StartedStep, StepReport
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step that was made."""
+
+    before: RunState
+    state: RunState
+    """After it."""
+    batch: Batch
+    """This rank's part."""
+    report: StepReport
+    time: StepTime
+    """On this rank."""
+    is_newest: bool
+    """Whether the engine is where this step left it; else one more step is under way."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """What the steps are made for."""
+
+    until: int
+    """Steps of the whole run."""
+    window: int
+    """Recent losses that are kept in the state."""
+    flags: Callable[[int], Sequence[bool]]
+    """What this rank wants after so many steps; the report of that step says what any rank wants."""
+    pauses: Callable[[int], bool]
+    """Whether something is done after so many steps, for which no other may be under way. Alike on all ranks."""
+
+
+@dataclass(frozen=True)
+class _Started:
+    fed: Fed
+    step: StartedStep
+    seconds: float
+    data_seconds: float
+
+
+def steps(engine: Engine, feed: Feed, state: RunState, course: Course, hang: HangWatch) -> Iterator[Step]:
+    """Yield the steps from `state` on. Collective."""
+    waiting: deque[_Started] = deque()
+    is_cold = True
+    while state.step < course.until:
+        count = state.step + len(waiting)
+        if count < course.until and _may_start(waiting, engine.steps_ahead, count, course):
+            waiting.append(_start(engine, feed, state, count, course, hang, is_cold=is_cold))
+            is_cold = False
+            continue
+        began = time.perf_counter()
+        made = waiting.popleft()
+        report = made.step.report()
+        *flags, has_problem = report.flags
+        if has_problem:
+            feed.leave(made.fed.problem)
+        loss = report.loss if course.window else None
+        before, state = state, state.after(loss, is_skipped=report.is_skipped, window=course.window)
+        spent = StepTime(made.seconds + time.perf_counter() - began, made.data_seconds)
+        yield Step(before, state, made.fed.batch, replace(report, flags=tuple(flags)), spent, not waiting)
+
+
+def _may_start(waiting: Sequence[_Started], ahead: int, count: int, course: Course) -> bool:
+    return not waiting or (len(waiting) <= ahead and not course.pauses(count))
+
+
+def _start(
+    engine: Engine, feed: Feed, state: RunState, count: int, course: Course, hang: HangWatch, *, is_cold: bool
+) -> _Started:
+    """Start the step that follows `count` steps."""
+    hang.at(BATCH, is_cold=is_cold)
+    began = time.perf_counter()
+    fed = feed(state.batch_of(count))
+    arrived = time.perf_counter()
+    hang.at(STEP, is_cold=is_cold)
+    step = engine.start(fed.batch, (*course.flags(count + 1), bool(fed.problem)))
+    started = time.perf_counter()
+    if count + 1 < course.until:
+        feed.prepare(state.batch_of(count + 1))
+    ended = time.perf_counter()
+    return _Started(fed, step, ended - began, arrived - began + ended - started)
