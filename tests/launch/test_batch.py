@@ -102,6 +102,16 @@ def test_a_node_is_avoided_after_two_failures_and_comes_back_after_a_checkpoint(
     assert slurm(nodes="n1")[-1] == f"{UPDATE}n9", "what began before the last progress still counts"
 
 
+def test_a_job_that_excludes_no_node_excludes_only_the_bad_one(
+    folder: RunFolder, slurm: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(PROFILE_EXCLUDES)
+    for _ in range(2):
+        slurm(nodes="n1 n2 n3 n4")
+        fail(folder, monkeypatch, on="n2")
+    assert [line for line in slurm(nodes="") if UPDATE in line] == [f"{UPDATE}n2"]
+
+
 @pytest.mark.parametrize(
     ("nodes", "required", "features"),
     [

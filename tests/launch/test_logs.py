@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from launch import attempts, logs
+from launch.cli import app
 from launch.folder import RunFolder
 from launch.rank import log_path
 
@@ -35,6 +36,13 @@ def test_the_newest_attempt_of_rank_0_is_meant_unless_told_otherwise(
 ) -> None:
     assert logs.main(folder.path, rank=rank, attempt=attempt, batch=False, follow=False) == 0
     assert capfdbinary.readouterr().out.decode() == f"{expected}\n"
+
+
+def test_the_command_prints_what_it_is_asked_for(folder: RunFolder, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        app(["logs", str(folder.path), "--rank", "1", "--attempt", "1"])
+    assert ended.value.code == 0
+    assert capfd.readouterr().out == "rank 1 in attempt 1\n"
 
 
 def test_a_log_that_is_not_there_is_told_with_those_that_are(folder: RunFolder) -> None:
