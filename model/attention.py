@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.alignment import FromHeads, ToHeads, widened
-from model.attention_kernels import given_widths
+from model.attention_kernels import MOST_FLASH_CHANNELS, given_widths
 from model.compilation import frugal_inductor
 from model.config_attention import AttentionConfig
 from model.cpu_attention import cpu_attention
 from model.parameters import Linear
 from model.tiled import read_tokens
 from model.token_sources import EPSILON, TokenSource
+from model.wide_attention import wide_attention
 
 Gelu = Literal["tanh", "erf"]
 
@@ -52,8 +53,17 @@ def _softmax_attention(q: Tensor, k: Tensor, v: Tensor, valid_BM: Tensor | None,
     mask = None if valid_BM is None else valid_BM[:, None, None, :]
     if q.device.type != "cpu":
         q, k, v = padded_heads(q, k, v, masked=mask is not None)
+    if q.device.type != "cpu" and max(q.shape[-1], v.shape[-1]) > MOST_FLASH_CHANNELS:
+        return _wide(q, k, v, valid_BM, scale)[..., :value_width]
     out: Tensor = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
     return out if out.shape[-1] == value_width else out[..., :value_width]
+
+
+def _wide(q: Tensor, k: Tensor, v: Tensor, valid_BM: Tensor | None, scale: float) -> Tensor:
+    num_samples, num_heads = q.shape[:2]
+    hidden = None if valid_BM is None else ~valid_BM.repeat_interleave(num_heads, dim=0)[:, None]
+    out: Tensor = wide_attention(*(part.flatten(0, 1) for part in (q, k, v)), hidden, scale)
+    return out.view(num_samples, num_heads, *out.shape[1:])
 
 
 def padded_heads(q: Tensor, k: Tensor, v: Tensor, *, masked: bool = False) -> tuple[Tensor, Tensor, Tensor]:

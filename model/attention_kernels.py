@@ -21,8 +21,9 @@ MOST_CUDNN_CHANNELS = 128
 # Channels that heads are a multiple of: 16 bytes.
 ALIGNED_CHANNELS = {"fp32": 4, "bf16": 8, "fp16": 8}
 WIDEST_ALIGNMENT = 8
-# Of the forms that read the tokens without scaled_dot_product_attention.
-_OWN = {"absorbed": "products by tiles", "separable": "Triton or tiles"}
+# Of wide heads, and of the forms that read the tokens without scaled_dot_product_attention.
+TILES = "products by tiles"
+_OWN = {"absorbed": TILES, "separable": "Triton or tiles"}
 # Generations in which PyTorch asks cuDNN first: Hopper and the large ones of Blackwell.
 CUDNN_FIRST = (9, 10)
 
@@ -90,6 +91,10 @@ def attention_kernels(
         F, V = (width // attention.num_heads for width in attention.widths(default_width))
         if part == "cross_attend" and form != "plain":
             yield AttentionKernel(part, attention.num_heads, (F, V), _OWN[form], _OWN[form])
+            continue
+        if max(F, V) > MOST_FLASH_CHANNELS:
+            masked_kernel = TILES if part == "cross_attend" else ""
+            yield AttentionKernel(part, attention.num_heads, given_widths((F, V), masked=True), TILES, masked_kernel)
             continue
         kernels = [
             sdpa_kernel(

@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 
+from model.attention_kernels import MOST_FLASH_CHANNELS
 from model.config import PerceiverConfig
 from model.grid_support import kernel_problem, triton_version
 from model.grid_tiles import tile_of
@@ -50,7 +51,9 @@ def read_costs(config: PerceiverConfig, device: torch.device | str = "cpu") -> d
     reads = config.num_cross_attends
     # Three products of M x C in training for each projection; two forward and five backward for each score.
     scores = reads * N * M
-    plain = modules * 6 * M * C * (F + V) + scores * (7 * (F + V) * constants.plain_products + constants.plain)
+    is_wide = max(F, V) > MOST_FLASH_CHANNELS * config.cross_attend.num_heads
+    softmax, slowness = (constants.wide, 1.0) if is_wide else (constants.plain, constants.plain_products)
+    plain = modules * 6 * M * C * (F + V) + scores * (7 * (F + V) * slowness + softmax)
     costs: dict[Form, int] = {"plain": round(plain)}
     moved = reads * 6 * N * C * (F + V)
     if config.cross_attend.num_heads == 1:

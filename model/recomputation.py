@@ -19,7 +19,14 @@ Run = Callable[..., Tensor]
 
 # Matrix products and fused attention: dear to compute again; the element-wise work between them is not.
 _PRODUCTS = frozenset({"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::_addmm_activation"})
-_ATTENTION = frozenset({"aten::_flash_attention_forward", "aten::_efficient_attention_forward", "flex_attention"})
+_ATTENTION = frozenset(
+    {
+        "aten::_flash_attention_forward",
+        "aten::_efficient_attention_forward",
+        "flex_attention",
+        "perceiver::wide_attention",
+    }
+)
 # What scaled_dot_product_attention becomes, by device, shapes and version of PyTorch: flash, efficient, cudnn, ...
 _SCALED_DOT_PRODUCT = "aten::_scaled_dot_product_"
 

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from model.caches import l2_bytes
+from model.caches import tile_elements
 from model.grid_support import missing, spilled
 from model.token_sources import DenseTokens, SeparableTokens, TokenSource
 
@@ -24,8 +24,6 @@ from model.token_sources import DenseTokens, SeparableTokens, TokenSource
 LOG2_E = log2(e)
 # Elements of a tile of scores on a CPU, as many as stay in its cache.
 CPU_TILE_ELEMENTS = 2**19
-# Of a GPU's cache, what both arrays of scores may fill; tokens, their gradients and weights of products want the rest.
-CACHE_SHARE = 0.5
 # For exactness, not for speed: the kernels have no instructions for it.
 _UNKNOWN_TO_DEVICES = (torch.float64,)
 # Below every score, and finite: where a tile is all masked, so that no score is above -inf, no -inf is taken from -inf.
@@ -75,16 +73,10 @@ def _has_triton(device: torch.device) -> bool:
     return is_gpu and missing(device) is None
 
 
-def _tile_elements(source: TokenSource, device: torch.device) -> int:
-    """How many scores a tile has: what is written to a GPU's memory and read again takes as long as the products."""
-    if device.type == "cpu":
-        return CPU_TILE_ELEMENTS
-    return int(CACHE_SHARE * l2_bytes(device)) // (2 * source.dtype.itemsize)
-
-
 def _tiles(source: TokenSource, queries: Tensor) -> Iterator[tuple[slice, list[slice], Tensor]]:
     """Groups of samples, the tiles of their tokens, and two arrays for the scores of any of these tiles."""
-    elements = _tile_elements(source, queries.device)
+    is_cpu = queries.device.type == "cpu"
+    elements = CPU_TILE_ELEMENTS if is_cpu else tile_elements(queries.device, source.dtype)
     num_queries = queries.shape[1]
     rows = max(1, elements // (num_queries * source.row))
     if source.row > 1:

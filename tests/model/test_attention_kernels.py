@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from launch.network_files import network_config
-from model.attention_kernels import Gpu, Kernel, attention_kernels, given_widths, sdpa_kernel
+from model.attention_kernels import TILES, Gpu, Kernel, attention_kernels, given_widths, sdpa_kernel
 
 PAPER = Path(__file__).parents[2] / "configs" / "paper"
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and here is none")
@@ -48,9 +48,13 @@ def test_heads_are_given_one_width_where_flash_attention_can_follow() -> None:
     ("name", "form", "expected"),
     [
         ("p1", "separable", {"cross_attend": "Triton or tiles", "self_attend": "flash"}),
-        ("p1", "plain", {"cross_attend": "efficient", "self_attend": "flash"}),
+        ("p1", "plain", {"cross_attend": TILES, "self_attend": "flash"}),
         ("i7", "plain", {"cross_attend": "flash", "self_attend": "flash", "decoder": "flash"}),
-        ("i10", "absorbed", {"cross_attend": "products by tiles", "self_attend": "flash", "decoder": "efficient"}),
+        (
+            "i10",
+            "absorbed",
+            {"cross_attend": "products by tiles", "self_attend": "flash", "decoder": "products by tiles"},
+        ),
     ],
 )
 def test_the_attentions_of_the_papers_networks(name: str, form: str, expected: dict[str, str]) -> None:

@@ -262,3 +262,13 @@ def test_where_the_kernel_cannot_be_had_a_sentence_says_why(
     assert reading(asked, "cuda").startswith("latents read the tokens in the separable form")
     assert ("tile by tile: Triton 2.1.0 is older than 3.5" in reading(asked, "cuda")) == (version == "2.1.0")
     assert reading(paper("p1")) == "latents read the tokens in the separable form"
+
+
+def test_heads_that_are_too_wide_for_flash_attention_cost_a_gpu_what_their_tiles_do() -> None:
+    wide = paper("i4")
+    assert wide.token_width > 256
+    gpu, N, M, F = READ_CONSTANTS["cuda"], wide.num_latents, wide.num_tokens, wide.token_width
+    assert read_costs(wide, "cuda")["plain"] == 12 * M * F**2 + N * M * (14 * F + gpu.wide)
+    narrow = dataclasses.replace(wide, cross_attend=AttentionConfig(num_heads=2, qk_width=512))
+    scores = N * M * (14 * 512 * gpu.plain_products + gpu.plain)
+    assert read_costs(narrow, "cuda")["plain"] == 12 * M * F * 512 + scores

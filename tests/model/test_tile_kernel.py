@@ -10,6 +10,7 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import model.caches
 import model.tiled
 from model.caches import ASSUMED_L2_BYTES, l2_bytes
 from model.tiled import read_tokens
@@ -129,7 +130,7 @@ def test_a_tile_of_a_gpu_is_as_large_as_its_cache_has_it(monkeypatch: pytest.Mon
     lengths = []
     caches: list[Callable[[torch.device], int]] = [lambda _: 40 * 2**20, lambda _: 80 * 2**20]
     for cache in caches:
-        monkeypatch.setattr(model.tiled, "l2_bytes", cache)
+        monkeypatch.setattr(model.caches, "l2_bytes", cache)
         _, tiles, _ = next(model.tiled._tiles(source, queries))
         lengths.append(tiles[0].stop)
     assert lengths == [10_240, 20_480]

@@ -1,0 +1,104 @@
+"""Attention of wide heads against the plain one, in float64, with all gradients; and what a GPU is told to do."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import model.wide_attention
+from model.attention import attend
+from model.recomputation import selective
+from model.wide_attention import wide_attention
+
+# Sums of some dozen float64 terms in another order.
+TOLERANCE = 1e-12
+SCALE = 0.3
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def plain(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None, scale: float) -> Tensor:
+    scores = scale * q @ k.mT
+    return (scores if hidden is None else scores.masked_fill(hidden, -torch.inf)).softmax(dim=-1) @ v
+
+
+@pytest.fixture(params=[1, 20, 70, 2**20], ids=["one query a tile", "some", "some heads", "all"])
+def _tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model.wide_attention, "tile_elements", lambda *_: request.param)
+
+
+HIDDEN = ~(torch.arange(7) < torch.tensor([3, 7, 1]).view(3, 1, 1))
+
+
+@pytest.mark.usefixtures("_tiles")
+@pytest.mark.parametrize("hidden", [None, HIDDEN], ids=["all", "masked"])
+def test_wide_heads_give_the_plain_attention_and_all_its_gradients(hidden: Tensor | None) -> None:
+    results = []
+    attention: tuple[Callable[..., Tensor], ...] = (plain, wide_attention)
+    for function in attention:
+        q, k, v = (random(3, n, c, seed=n).requires_grad_() for n, c in ((5, 4), (7, 4), (7, 6)))
+        out = function(q, k, v, hidden, SCALE)
+        results.append([out, *torch.autograd.grad(out.sin().sum(), (q, k, v))])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@pytest.mark.usefixtures("_tiles")
+def test_bfloat16_is_added_up_in_float32() -> None:
+    q, k, v = (random(3, n, 4, seed=n).bfloat16().requires_grad_() for n in (40, 7, 7))
+    exact = [part.detach().double().requires_grad_() for part in (q, k, v)]
+    found = torch.autograd.grad(wide_attention(q, k, v, None, SCALE).float().square().sum(), (q, k, v))
+    expected = torch.autograd.grad(plain(*exact, None, SCALE).square().sum(), exact)
+    for one, other in zip(found, expected, strict=True):
+        # Eight bits of mantissa, of the largest.
+        assert (one.double() - other).abs().max() < 0.03 * other.abs().max()
+
+
+def test_queries_that_all_samples_share_and_heads_side_by_side_are_read_as_they_lie() -> None:
+    q, kv = random(1, 5, 4).requires_grad_(), random(3, 7, 12, seed=1).requires_grad_()
+    results = []
+    attention: tuple[Callable[..., Tensor], ...] = (plain, wide_attention)
+    for function in attention:
+        out = function(q.expand(3, -1, -1), kv[..., :4], kv[..., 4:], None, SCALE)
+        results.append([out, *torch.autograd.grad(out.sin().sum(), (q, kv))])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+class Calls(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(
+        self,
+        func: torch._ops.OpOverload,
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
+        self.names.append(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(("width", "is_wide"), [(256, False), (264, True), (704, True)])
+def test_a_gpu_takes_it_for_heads_that_flash_attention_does_not(width: int, is_wide: bool, masked: bool) -> None:
+    q, k, v = (torch.empty(2, 1, n, width, device="meta", dtype=torch.bfloat16) for n in (5, 9, 9))
+    valid = torch.empty(2, 9, dtype=torch.bool, device="meta") if masked else None
+    with Calls() as calls:
+        assert attend(q, k, v, valid).shape == q.shape
+    assert ("perceiver::wide_attention" in calls.names) == is_wide
+
+
+def test_selective_recomputation_runs_it_once() -> None:
+    q = torch.empty(2, 5, 264, device="meta", dtype=torch.bfloat16, requires_grad=True)
+    with Calls() as calls:
+        selective(lambda value: wide_attention(value.tanh(), value, value, None, SCALE).exp(), q).sum().backward()
+    assert calls.names.count("perceiver::wide_attention") == 1
+    assert calls.names.count("perceiver::wide_attention_backward") == 1
+    assert calls.names.count("aten::tanh") == 2
