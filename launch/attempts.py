@@ -2,6 +2,7 @@
 
 RUN/attempts/0003/start.json   who, where, from which step; written by the supervisor
 RUN/attempts/0003/rank_2.json  where a rank runs and, once it has left by itself, with which status
+RUN/attempts/0003/alive_0.json  when the ranks of a host were last heard, see launch/heartbeat.py
 RUN/attempts/0003/end.json     how it ended; missing when Slurm took the attempt away
 
 Standard library only: on a cluster with containers it runs under the host's python3.
@@ -13,7 +14,7 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any
 
 from data_shards import durable
 from data_shards import history as history_of
+from data_shards.json_file import parse_object
 from launch.folder import RunFolder
 from launch.restarts import FINISHED, RUN_ME_AGAIN, Attempt
 from trainer import checkpoint_names
@@ -128,22 +130,30 @@ def ranks(folder: RunFolder, number: int) -> list[RankRecord]:
 
 def each_rank(folder: RunFolder, number: int) -> Iterator[RankRecord]:
     """Yield what the ranks of an attempt recorded, by rank; each is read when it is asked for."""
-    for rank, seen_at in sorted(_seen(folder, number).items()):
+    touched = _touched(folder, number)
+    heard = _seen(folder, number, touched)
+    for rank in sorted(touched):
         if record := _read_rank(folder, number, rank):
-            yield replace(record, seen_at=seen_at)
+            yield replace(record, seen_at=(heard if record.status is None else touched)[rank])
 
 
 def not_seen(folder: RunFolder, number: int) -> list[RankRecord]:
     """Return the records of the ranks of an attempt that gave no heartbeat lately, or have left."""
     since = time.time() - SILENT_SECONDS
-    silent = sorted(rank for rank, seen_at in _seen(folder, number).items() if seen_at < since)
+    silent = sorted(
+        rank for rank, seen_at in _seen(folder, number, _touched(folder, number)).items() if seen_at < since
+    )
     return [record for rank in silent if (record := _read_rank(folder, number, rank))]
 
 
 def is_beating(folder: RunFolder, number: int) -> bool:
     """Return whether a rank of an attempt gave a heartbeat lately and has not left."""
     since = time.time() - SILENT_SECONDS
-    lately = (_read_rank(folder, number, rank) for rank, seen_at in _seen(folder, number).items() if seen_at >= since)
+    lately = (
+        _read_rank(folder, number, rank)
+        for rank, seen_at in _seen(folder, number, _touched(folder, number)).items()
+        if seen_at >= since
+    )
     return any(record is not None and record.status is None for record in lately)
 
 
@@ -183,7 +193,7 @@ def _numbers(folder: RunFolder) -> list[int]:
     return []
 
 
-def _seen(folder: RunFolder, number: int) -> dict[int, float]:
+def _touched(folder: RunFolder, number: int) -> dict[int, float]:
     """Return when the file of each rank of an attempt was written or touched: one look a rank, and no read."""
     found = {}
     with suppress(FileNotFoundError), os.scandir(attempt_folder(folder, number)) as files:
@@ -192,6 +202,18 @@ def _seen(folder: RunFolder, number: int) -> dict[int, float]:
                 with suppress(OSError):
                     found[int(name[1])] = file.stat().st_mtime
     return found
+
+
+def _seen(folder: RunFolder, number: int, touched: Mapping[int, float]) -> dict[int, float]:
+    """Return when each rank was last seen to live: when its file was touched, or what its host told later."""
+    seen = dict(touched)
+    for path in attempt_folder(folder, number).glob("alive_*.json"):
+        # Half a file is one that is being written: the next one comes in two seconds.
+        with suppress(OSError, TypeError, ValueError):
+            told_at, ages = path.stat().st_mtime, parse_object(path.read_bytes())
+            heard = {int(rank): told_at - float(age) for rank, age in ages.items()}
+            seen |= {rank: max(seen[rank], at) for rank, at in heard.items() if rank in seen}
+    return seen
 
 
 def _read_rank(folder: RunFolder, number: int, rank: int) -> RankRecord | None:

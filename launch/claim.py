@@ -14,9 +14,11 @@ from launch.attempts import RankRecord
 from launch.batch import JOB
 from launch.fence import SUPERVISOR, Fence
 from launch.folder import RunFolder
+from launch.heartbeat import Heartbeat
 from launch.restarts import BAD_INPUT, FAILED
 from launch.together import first_does, together
 from trainer.lock import RunLock
+from trainer.node import Node
 from trainer.process import end_with_parent
 from trainer.world import World
 
@@ -31,10 +33,12 @@ class Claim:
     ends one of its own, so that it too supersedes every earlier one, and is seen by whoever comes after it.
     """
 
-    def __init__(self, folder: RunFolder, world: World, *, take_over: bool) -> None:
+    def __init__(self, folder: RunFolder, world: World, *, take_over: bool, heartbeat: Heartbeat | None = None) -> None:
+        """`heartbeat` is that of a supervised rank, which has begun before."""
         self._folder = folder
         self._world = world
         self._take_over = take_over
+        self._heartbeat = heartbeat
         self._stack = ExitStack()
         self._status = FAILED
         self.fence = Fence.of(folder)
@@ -48,6 +52,8 @@ class Claim:
                 lock = RunLock(self._folder.lock_path, take_over=self._take_over)
                 first_does(self._world, lambda: stack.enter_context(lock))
                 self._begin(stack)
+            if self._heartbeat is not None:
+                self._heartbeat.share(Node.join(self._world))
             self._stack = stack.pop_all()
         return self
 
@@ -81,9 +87,9 @@ class Claim:
         self.fence = Fence.before(folder, number)
         if world.is_first:
             stack.callback(lambda: attempts.end(folder, number, self._status))
-        over = self.fence.watch(heartbeat)
+        self._heartbeat = self.fence.watch(heartbeat)
         stack.callback(lambda: self._leave(record, number))
-        stack.callback(over.set)
+        stack.callback(self._heartbeat.set)
 
     def _leave(self, record: RankRecord, number: int) -> None:
         with suppress(OSError):  # on a full disk; a rank without a record counts as killed

@@ -7,14 +7,13 @@ clock. A rank that cannot see the folder cannot write into the run either.
 
 import os
 import sys
-import threading
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from launch.attempts import HEARTBEAT_SECONDS, attempt_folder
 from launch.folder import RunFolder
+from launch.heartbeat import Heartbeat
 
 NUMBER = "PERCEIVER_ATTEMPT"
 SUPERVISOR = "PERCEIVER_SUPERVISOR"
@@ -60,22 +59,15 @@ class Fence:
                 f"attempt {self.successor} has begun; this process belongs to an earlier one and stops"
             )
 
-    def watch(self, heartbeat: Path) -> threading.Event:
+    def watch(self, record: Path) -> Heartbeat:
         """End this process soon after a later attempt has begun, even while it waits for a rank that is gone.
 
-        Until then touch `heartbeat`, so that the rank that fell silent first can be told from those that waited for it.
-        The watch ends when the event that is returned is set.
+        Until then its heartbeat is given, so that the rank that fell silent first can be told from those that waited
+        for it. The watch ends when the event that is returned is set.
         """
-        over = threading.Event()
-        threading.Thread(target=self._watch, args=(heartbeat, over), name="fence", daemon=True).start()
-        return over
+        return Heartbeat(record, HEARTBEAT_SECONDS, lambda: self.is_open, self._end)
 
-    def _watch(self, heartbeat: Path, over: threading.Event) -> None:
-        while self.is_open:
-            with suppress(OSError):  # a folder that is away for a moment must not end the watch
-                os.utime(heartbeat)
-            if over.wait(HEARTBEAT_SECONDS):
-                return
+    def _end(self) -> None:
         sys.stderr.write(f"attempt {self.successor} has begun; this process belongs to an earlier one and ends\n")
         sys.stderr.flush()
         # No clean-up: it would wait for the other ranks, or write.

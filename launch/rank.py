@@ -22,6 +22,7 @@ from launch import attempts
 from launch.attempts import RankRecord
 from launch.fence import NUMBER, SUPERVISOR, Fence
 from launch.folder import RunFolder
+from launch.heartbeat import Heartbeat
 from launch.restarts import RUN_ME_AGAIN
 from trainer.process import end_with_parent
 
@@ -39,8 +40,7 @@ def main(folder: RunFolder) -> int:
     rank, attempt = int(os.environ["RANK"]), int(os.environ[NUMBER])
     _redirect(log_path(folder, attempt, rank))
     record = RankRecord.here(rank, os.environ.get("SLURMD_NODENAME", ""))
-    Fence.of(folder).watch(attempts.write_rank(folder, attempt, record))
-    status = _train(folder)
+    status = _train(folder, Fence.of(folder).watch(attempts.write_rank(folder, attempt, record)))
     with suppress(OSError):  # on a full disk; a rank without a record counts as killed
         attempts.write_rank(folder, attempt, replace(record, status=status))
     return status
@@ -63,12 +63,12 @@ def log_path(folder: RunFolder, attempt: int, rank: int) -> Path:
     return folder.logs_folder / f"attempt_{attempt:04d}_rank_{rank}.log"
 
 
-def _train(folder: RunFolder) -> int:
+def _train(folder: RunFolder, heartbeat: Heartbeat) -> int:
     try:
         from configs.run import load
         from launch import train
 
-        return train.main(load(folder.config_path), folder.path)
+        return train.main(load(folder.config_path), folder.path, heartbeat=heartbeat)
     except ValueError as error:
         sys.stderr.write(f"perceiver: {printable_lines(cut(str(error), MAX_MESSAGE))}\n")
         return 2

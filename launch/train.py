@@ -19,6 +19,7 @@ from launch.activations import planned
 from launch.claim import Claim
 from launch.fence import Fence
 from launch.folder import RunFolder, as_typed
+from launch.heartbeat import Heartbeat
 from launch.loaders import absolute, eval_split, identity, look, open_eval_split, places_of_all, train_loader
 from launch.open_run import open_run, with_precision
 from launch.reading import reading_of_this_start
@@ -48,17 +49,25 @@ from trainer.watch import StopRequest
 from trainer.world import World
 
 
-def main(config: RunConfig, path: Path, *, take_over: bool = False, as_json: bool = False) -> int:
+def main(
+    config: RunConfig,
+    path: Path,
+    *,
+    take_over: bool = False,
+    as_json: bool = False,
+    heartbeat: Heartbeat | None = None,
+) -> int:
     """Train the run in the folder to its end or to a stop; return the exit status. Collective."""
     config, folder = absolute(config), RunFolder(path.resolve())
     arithmetic.prepare(config.train)
     world = joined(config.train.collective_timeout_seconds)
-    with StopRequest(folder.stop_path, config.train.time_limit_minutes * 60) as stop:
+    # One rank that looks for the file of a stop is enough: all of them would ask the disk every second.
+    with StopRequest(folder.stop_path if world.is_first else None, config.train.time_limit_minutes * 60) as stop:
         places = Places(config.data)
         first_does(world, lambda: open_run(config, folder, world.world_size, places=places))
         with (
             told_by_first(world, DivergedError),
-            Claim(folder, world, take_over=take_over) as claim,
+            Claim(folder, world, take_over=take_over, heartbeat=heartbeat) as claim,
             _entry(folder, world) as ledger,
             _watch(config, folder, world) as hang,
         ):
@@ -145,7 +154,7 @@ def _train(
             world=world,
             evaluate=evaluation,
             watch=config.watch,
-            meter=Meter(world, _work(config, world), count_bad_samples=lambda: num_listed(folder.quarantine_path)),
+            meter=Meter(world, _work(config, world), count_bad_samples=partial(_num_bad, folder, world)),
             ledger=ledger,
             hang=hang,
             profiler=ProfileWindow(config.profile, folder.profile_folder, world),
@@ -179,6 +188,11 @@ def _evaluation(
         return replace(found, pictures=shown(engine.network, goal, loader(0), world))
 
     return evaluation
+
+
+def _num_bad(folder: RunFolder, world: World) -> int:
+    """Return how many bad samples are listed; only the first rank, whose record is kept, reads the list."""
+    return num_listed(folder.quarantine_path) if world.is_first else 0
 
 
 def _work(config: RunConfig, world: World) -> Work:

@@ -60,7 +60,7 @@ class Ledger:
         hosts = tuple(sorted(set(world.gather(socket.gethostname()))))
         self._folder = folder if world.is_first else None
         # By the names: an entry that cannot be read keeps its number.
-        number = max((int(path.stem) for path in _paths(folder)), default=0) + 1 if folder else 1
+        number = max((int(path.stem) for path in _paths(self._folder)), default=0) + 1 if self._folder else 1
         now = time.time()
         self._attempt = Attempt(number, hosts, world.world_size, now, seen_at=now)
         self._spent: dict[str, float] = dict.fromkeys(PARTS, 0.0)

@@ -1,0 +1,145 @@
+"""The ranks of a host hear each other over memory, and one of them tells the disk that all of them live."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from launch import attempts
+from launch.attempts import RankRecord
+from launch.folder import RunFolder
+from launch.heartbeat import Heartbeat
+from trainer.board import Board
+from trainer.node import Node
+
+written: list[str] | None = None
+
+
+def note(event: str, arguments: tuple[object, ...]) -> None:
+    if written is not None and event in ("open", "os.utime"):
+        written.append(Path(str(arguments[0])).name)
+
+
+sys.addaudithook(note)  # it cannot be taken away
+
+
+@pytest.fixture
+def calls() -> Iterator[list[str]]:
+    """The names of files that this process opens or touches."""
+    global written
+    written = []
+    yield written
+    written = None
+
+
+class Ranks:
+    """The heartbeats of a host's ranks, given by hand."""
+
+    def __init__(self, folder: RunFolder, num_ranks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.newest, self.ended, self.looks = 1000.0, True, 0, 0
+        monkeypatch.setattr("launch.heartbeat.time.monotonic", lambda: self.now)
+        monkeypatch.setattr("launch.heartbeat.threading.Thread.start", lambda _: None)
+        made = Board.create(num_ranks)
+        assert made is not None
+        made[1].unlink()
+        attempts.begin(folder, job_id="", nodes=["n1"])
+        self.beats = []
+        for rank in range(num_ranks):
+            record = attempts.write_rank(folder, 1, RankRecord(rank, "n1", 100 + rank))
+            os.utime(record, (1000.0, 1000.0))
+            beat = Heartbeat(record, 2.0, self.looked, lambda: None)
+            beat.share(Node(rank, (0,) * num_ranks, made[0]))
+            self.beats.append(beat)
+
+    def looked(self) -> bool:
+        self.looks += 1
+        return self.newest
+
+    def give(self, seconds: float, *, silent: tuple[int, ...] = ()) -> list[bool]:
+        """Give the beats of so many seconds; return what each rank found at last, whether it may go on."""
+        found = [True] * len(self.beats)
+        for _ in range(int(seconds / 0.5)):
+            for rank, beat in enumerate(self.beats):
+                # Who found that it is over has ended.
+                if rank not in silent and found[rank]:
+                    found[rank] = beat._alone() if beat._node is None else beat._among(beat._node)
+            self.now += 0.5
+        return found
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    made = RunFolder(tmp_path / "run")
+    made.create()
+    return made
+
+
+@pytest.fixture
+def start(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Ranks]:
+    return lambda num_ranks: Ranks(folder, num_ranks, monkeypatch)
+
+
+def test_one_rank_of_a_host_writes_and_looks_for_all_of_them(
+    folder: RunFolder, start: Callable[[int], Ranks], calls: list[str]
+) -> None:
+    ranks = start(8)
+    calls.clear()
+    assert ranks.give(60.0) == [True] * 8
+    # Each rank touched its file and looked for a later attempt every two seconds: 240 calls of each kind.
+    assert calls == ["alive_0.json"] * 40
+    assert ranks.looks == 40
+    seen = [record.seen_at for record in attempts.ranks(folder, 1)]
+    assert len(seen) == 8
+    assert all(time.time() - 60 < at for at in seen), "later than their own files were touched"
+    assert attempts.not_seen(folder, 1) == []
+
+
+def test_a_rank_that_was_killed_is_the_one_that_was_not_seen_lately_and_its_place_is_taken(
+    folder: RunFolder, start: Callable[[int], Ranks]
+) -> None:
+    ranks = start(3)
+    ranks.give(10.0)
+    ranks.give(40.0, silent=(0,))
+    first, *others = attempts.ranks(folder, 1)
+    assert [record.rank for record in attempts.not_seen(folder, 1)] == [0]
+    assert all(38 <= other.seen_at - first.seen_at <= 42 for other in others)
+    assert attempts.is_beating(folder, 1)
+
+
+def test_a_rank_that_left_is_known_by_its_own_file(folder: RunFolder, start: Callable[[int], Ranks]) -> None:
+    ranks = start(2)
+    ranks.give(10.0)
+    left = attempts.write_rank(folder, 1, RankRecord(1, "n1", 101, status=1))
+    os.utime(left, (2000.0, 2000.0))
+    assert attempts.ranks(folder, 1)[1].seen_at == 2000.0
+
+
+def test_a_later_attempt_ends_all_ranks_of_a_host_by_one_look(start: Callable[[int], Ranks]) -> None:
+    ranks = start(4)
+    ranks.give(10.0)
+    ranks.newest = False
+    assert ranks.give(2.5) == [False] * 4
+
+
+def test_a_damaged_word_on_who_lives_is_none(folder: RunFolder, start: Callable[[int], Ranks]) -> None:
+    ranks = start(2)
+    ranks.give(10.0)
+    path = attempts.attempt_folder(folder, 1) / "alive_0.json"
+    assert set(json.loads(path.read_text())) == {"0", "1"}
+    for damaged in (b"", b"{", b"[]", b'{"0": []}', b'{"x": "1"}', b"\xff", b'{"0": "a"}', b'{"7": "0.0"}'):
+        path.write_bytes(damaged)
+        assert [record.seen_at for record in attempts.ranks(folder, 1)] == [1000.0, 1000.0]
+
+
+def test_a_full_disk_takes_the_next_word_on_who_lives(folder: RunFolder, start: Callable[[int], Ranks]) -> None:
+    ranks = start(2)
+    ranks.give(10.0)
+    path = attempts.attempt_folder(folder, 1) / "alive_0.json"
+    before = path.stat()
+    ranks.give(500.0, silent=(1,))
+    assert (path.stat().st_ino, path.stat().st_size) == (before.st_ino, before.st_size)
+    assert float(json.loads(path.read_text())["1"]) > 490
