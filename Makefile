@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check fast lint mutants gpu-check clean
+.PHONY: demo test check fast lint mutants gpu-check compatibility clean
 
 # torch first and alone: where a CPU wheel of this version is at hand pip takes it, and nothing later asks for another.
 .venv/installed: pyproject.toml constraints.txt
@@ -44,5 +44,10 @@ mutants: .venv/installed
 gpu-check: .venv/installed
 	$(BIN)/python -m benchmarks.gpu --device cpu --tiny --out .gpu
 
+# The fast tests with the oldest and the newest PyTorch and DeepSpeed that pyproject.toml allows, in environments under
+# .compatibility/. By hand: PyTorch's wheels for CUDA bring gigabytes. `make compatibility PYTHON=python3.13`.
+compatibility:
+	$(PYTHON) tests/compatibility/environments.py $(COMPATIBILITY)
+
 clean:
-	rm -rf .venv .gpu data runs
+	rm -rf .venv .gpu .compatibility data runs

@@ -10,7 +10,7 @@ import typer
 from data_shards.display import printable_lines
 from data_shards.durable import of_disk
 from data_shards.shown import MAX_MESSAGE, cut
-from launch import data, networks, reports, runs
+from launch import data, networks, reports, runs, versions
 from launch.console import AsJson, Checkpoint
 
 app = typer.Typer(
@@ -81,6 +81,7 @@ def evaluate(
 def main() -> None:
     """Run the command; what a user can mend is one message and status 2, never a traceback."""
     try:
+        versions.check_packages()
         app(prog_name="perceiver")
     except ValueError as error:
         sys.stderr.write(f"perceiver: {printable_lines(cut(str(error), MAX_MESSAGE))}\n")

@@ -18,7 +18,7 @@ from typing import NoReturn
 from data_shards.display import printable_lines
 from data_shards.durable import of_disk
 from data_shards.shown import MAX_MESSAGE, cut
-from launch import attempts
+from launch import attempts, versions
 from launch.attempts import RankRecord
 from launch.fence import NUMBER, SUPERVISOR, Fence
 from launch.folder import RunFolder
@@ -65,6 +65,7 @@ def log_path(folder: RunFolder, attempt: int, rank: int) -> Path:
 
 def _train(folder: RunFolder, heartbeat: Heartbeat) -> int:
     try:
+        versions.check_packages()
         from configs.run import load
         from launch import train
 

@@ -147,5 +147,7 @@ def _padded(pixels: Float[Tensor, "B H W c"]) -> Float[Tensor, "B c R S"]:
 def _sums(padded: Float[Tensor, "B c R S"]) -> Float[Tensor, "K K"]:
     """Sums of the products of all that lies under the kernel and a 1."""
     places_BKL = functional.unfold(padded, SIDE, stride=STRIDE)
-    places_KN = functional.pad(places_BKL.transpose(0, 1).flatten(1).double(), (0, 0, 0, 1), value=1.0)
+    places_KN = places_BKL.transpose(0, 1).flatten(1).double()
+    # Not by functional.pad, which refuses a batch without a picture before PyTorch 2.10.
+    places_KN = torch.cat([places_KN, places_KN.new_ones(1, places_KN.shape[1])])
     return places_KN @ places_KN.T

@@ -1,0 +1,54 @@
+"""The versions that this release runs with, looked at before anything is imported that would take time or fail.
+
+Read by Python 3.7 and newer, so that an old one is told too: no syntax that it lacks.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+
+# From the first that will do to the first that will not; pyproject.toml has the same.
+PYTHON = ((3, 11), (3, 14))
+PACKAGES = {"torch": ((2, 9), (2, 14)), "deepspeed": ((0, 19, 8), (0, 20))}
+_REMEDY = 'docs/cluster.md says under "Versions" which were tried'
+
+
+def check_python(version: tuple[int, ...] = sys.version_info[:3]) -> None:
+    """Raise ValueError where Python is one that this release does not run with."""
+    if not _is_within(version, *PYTHON):
+        found = ".".join(map(str, version))
+        raise ValueError(f"{_sentence('Python', found, *PYTHON)}: take another environment or container; {_REMEDY}")
+
+
+def check_packages() -> None:
+    """Raise ValueError with every installed package that this release does not run with.
+
+    Names and versions are read, nothing is imported. A package that is missing is told by what needs it.
+    """
+    from importlib.metadata import PackageNotFoundError, version
+
+    problems = []
+    for name, accepted in PACKAGES.items():
+        try:
+            found = version(name)
+        except PackageNotFoundError:
+            continue
+        if not _is_within(numbers(found), *accepted):
+            problems.append(_sentence(name, found, *accepted))
+    if problems:
+        raise ValueError(f"{' and '.join(problems)}: install others; {_REMEDY}")
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """Return the release's numbers: (2, 9, 0) of "2.9.0a0+145a3a7bda.nv25.10"."""
+    return tuple(int(number) for number in re.findall(r"[0-9]+", re.split(r"[^0-9.]", version, maxsplit=1)[0]))
+
+
+def _is_within(found: tuple[int, ...], first: tuple[int, ...], beyond: tuple[int, ...]) -> bool:
+    return first <= found < beyond
+
+
+def _sentence(name: str, found: str, first: tuple[int, ...], beyond: tuple[int, ...]) -> str:
+    last = ".".join(map(str, (*beyond[:-1], beyond[-1] - 1)))
+    return f"{name} is {found}, but this release runs with {'.'.join(map(str, first))} to {last}.*"
