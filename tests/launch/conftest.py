@@ -1,7 +1,10 @@
+import importlib
+import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,3 +75,27 @@ def opens(hook: Opens) -> Iterator[list[str]]:
     hook.paths = []
     yield hook.paths
     hook.paths = None
+
+
+Door = Callable[..., list[dict[str, Any]]]
+
+
+@pytest.fixture
+def door(monkeypatch: pytest.MonkeyPatch) -> Door:
+    """Stand in for a function, "launch.submit.submit", and get the arguments of each call by their names."""
+
+    def put(name: str, answer: object = 0) -> list[dict[str, Any]]:
+        module, _, function = name.rpartition(".")
+        signature = inspect.signature(getattr(importlib.import_module(module), function))
+        calls: list[dict[str, Any]] = []
+
+        def stand_in(*args: object, **kwargs: object) -> object:
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            calls.append(bound.arguments)
+            return answer(**bound.arguments) if callable(answer) else answer
+
+        monkeypatch.setattr(f"{module}.{function}", stand_in)
+        return calls
+
+    return put

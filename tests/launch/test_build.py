@@ -2,13 +2,18 @@
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from data_shards.manifest import Manifest, ShardEntry, Shards, Split
 from launch.build import app
+
+Door = Callable[..., list[dict[str, Any]]]
 
 
 def run(*arguments: str | Path) -> str:
@@ -55,3 +60,132 @@ def test_a_program_reads_the_notes_in_the_json(folder: Path, tmp_path: Path) -> 
 def test_rows_without_a_label_are_counted(folder: Path, tmp_path: Path, source: str) -> None:
     (tmp_path / "table.csv").write_text("text,label\na,0\nb,\nc,nan\n")
     assert "label: 2 of 3 rows have none\n" in run(source, tmp_path / "table.csv", tmp_path / "out")
+
+
+USUAL = {"seed": 0, "samples_per_shard": 1000, "max_bad": 0, "num_jobs": 2, "test_share": 0.0}
+TOLD = {"seed": 5, "samples_per_shard": 1, "max_bad": 3, "num_jobs": 1, "test_share": 0.25}
+FLAGS = ["--seed", "5", "--samples-per-shard", "1", "--max-bad", "3", "--jobs", "1", "--test-share", "0.25"]
+OF_TEXT = {name: USUAL[name] for name in ("seed", "samples_per_shard", "num_jobs")}
+OF_PAIRS = {name: USUAL[name] for name in ("seed", "num_jobs")}
+IN, OUT = Path("in"), Path("out")
+
+
+def split(num_samples: int, num_shards: int = 1) -> Split:
+    shard = ShardEntry("x.tar", num_samples, 100, "0" * 64, "0" * 64, {})
+    return Split(Shards.of([shard] * num_shards), (num_samples * num_shards,))
+
+
+@pytest.mark.parametrize(
+    ("source", "words", "expected"),
+    [
+        ("digits", ["digits", OUT], {"out": OUT} | OF_PAIRS),
+        ("digits", ["digits", OUT, "--seed", "5", "--jobs", "1"], {"out": OUT, "seed": 5, "num_jobs": 1}),
+        (
+            "av_digits",
+            ["av-digits", "--images", "a.zip", "--recordings", "b.zip", OUT],
+            {"out": OUT, "images": Path("a.zip"), "recordings": Path("b.zip")} | OF_PAIRS,
+        ),
+        (
+            "av_digits",
+            ["av-digits", "--images", "a", "--recordings", "b", "--seed", "5", "--jobs", "1", OUT],
+            {"out": OUT, "images": Path("a"), "recordings": Path("b"), "seed": 5, "num_jobs": 1},
+        ),
+        ("table", ["table", IN, OUT], {"table": IN, "out": OUT} | USUAL),
+        ("table", ["table", IN, OUT, *FLAGS], {"table": IN, "out": OUT} | TOLD),
+        ("image_folder", ["image-folder", IN, OUT], {"folder": IN, "out": OUT} | USUAL),
+        ("image_folder", ["image-folder", IN, OUT, *FLAGS], {"folder": IN, "out": OUT} | TOLD),
+        (
+            "audio_folder",
+            ["audio-folder", IN, OUT],
+            {"folder": IN, "out": OUT, "segments": None, "classes": None} | USUAL,
+        ),
+        (
+            "audio_folder",
+            ["audio-folder", IN, OUT, "--train-csv", "a", "--test-csv", "b", "--classes", "c", *FLAGS],
+            {"folder": IN, "out": OUT, "segments": {"train": Path("a"), "test": Path("b")}, "classes": Path("c")}
+            | TOLD,
+        ),
+        (
+            "audio_folder",
+            ["audio-folder", IN, OUT, "--test-csv", "b"],
+            {"folder": IN, "out": OUT, "segments": {"test": Path("b")}, "classes": None} | USUAL,
+        ),
+        ("point_clouds", ["point-clouds", IN, OUT], {"folder": IN, "out": OUT, "num_points": 2048} | USUAL),
+        (
+            "point_clouds",
+            ["point-clouds", IN, OUT, "--num-points", "0", *FLAGS],
+            {"folder": IN, "out": OUT, "num_points": 0} | TOLD,
+        ),
+        ("videos", ["videos", IN, OUT], {"source": IN, "out": OUT, "audio": True} | USUAL),
+        ("videos", ["videos", IN, OUT, "--no-audio", *FLAGS], {"source": IN, "out": OUT, "audio": False} | TOLD),
+        ("text", ["text", "--train", IN, OUT], {"files": {"train": IN}, "out": OUT, "num_bytes": 2048} | OF_TEXT),
+        (
+            "text",
+            ["text", "--train", IN, "--test", "b", "--num-bytes", "4", "--samples-per-shard", "1", "--seed", "5",
+             "--jobs", "1", OUT],
+            {"files": {"train": IN, "test": Path("b")}, "out": OUT, "num_bytes": 4, "samples_per_shard": 1, "seed": 5,
+             "num_jobs": 1},
+        ),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("as_json", [False, True])
+def test_each_source_is_given_what_was_typed_and_tells_how_far_it_is(
+    door: Door, source: str, words: list[str | Path], expected: dict[str, object], as_json: bool
+) -> None:
+    def build(*, options: dict[str, Any] | None = None, **given: Any) -> Manifest:  # noqa: ANN401  # of any source
+        given |= options or {}
+        given["progress"](3, 7)
+        if "tell" in given:
+            given["tell"]("three are\x1b left")
+        return Manifest({"train": split(3), "test": split(2, 2)}, ("a", "b"))
+
+    calls = door(f"data_shards.sources.{source}.build", build)
+    result = CliRunner().invoke(app, [*map(str, words), *["--json"] * as_json], catch_exceptions=False)
+    assert result.exit_code == 0
+    [given] = calls
+    given |= given.pop("options", {})
+    told = "tell" in given
+    assert {name: value for name, value in given.items() if name not in ("progress", "tell")} == expected
+    assert "3/7" in result.stderr
+    name = source.replace("_", "-") if source in ("digits", "av_digits") else "in"
+    assert f"{name} " in result.stderr
+    assert (result.stderr if as_json else result.stdout).count("three are") == told
+    assert "\x1b left" not in result.output
+    if as_json:
+        found = json.loads(result.stdout)
+        assert found == {
+            "folder": "out",
+            "splits": {
+                "train": {"samples": 3, "shards": 1, "bytes": 100},
+                "test": {"samples": 4, "shards": 2, "bytes": 200},
+            },
+            "labels": ["a", "b"],
+            "notes": ["three are\x1b left"] * told,
+        }
+    else:
+        lines = result.stdout.splitlines()[told:]
+        assert lines == ["out/train: 3 samples in 1 shards, 100 bytes", "out/test: 4 samples in 2 shards, 200 bytes"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["digits", OUT, "--jobs", "0"],
+        ["table", IN, OUT, "--max-bad", "-1"],
+        ["table", IN, OUT, "--samples-per-shard", "0"],
+        ["point-clouds", IN, OUT, "--num-points", "-1"],
+        ["text", "--train", IN, OUT, "--num-bytes", "3"],
+        ["text", OUT],
+        ["av-digits", "--images", "a", OUT],
+        ["av-digits", "--recordings", "a", OUT],
+    ],
+)
+def test_a_number_that_makes_no_sense_and_a_word_that_is_missing_are_refused(words: list[str | Path]) -> None:
+    assert CliRunner().invoke(app, list(map(str, words))).exit_code == 2
+
+
+def test_nothing_to_evaluate_is_said_of_the_split_train_alone(door: Door) -> None:
+    for names, is_said in ((["train"], True), (["test"], False), (["train", "test"], False)):
+        door("data_shards.sources.table.build", Manifest({name: split(1) for name in names}, ()))
+        told = run("table", IN, OUT)
+        assert ("nothing can be evaluated" in told) == is_said

@@ -1,0 +1,70 @@
+"""Every option of `perceiver plan`, `import-hf` and `export` reaches what the command does."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from launch.cli import app
+from launch.cluster_report import Flags
+
+Door = Callable[..., list[dict[str, Any]]]
+HERE, THERE = Path("here"), Path("there")
+USUAL = Flags(128, 8, "H100", "400Gb", "2GB/s", 2000.0, 5.0, 0.0, 0.0)
+NONE = Flags(128, 0, "", "", "", 0.0, 0.0, 139.0, 400.0)
+
+
+@pytest.mark.parametrize(
+    ("words", "function", "expected"),
+    [
+        (
+            ["plan", "here"],
+            "launch.network_files.plan",
+            {"path": HERE, "overrides": (), "memory_gib": 0, "peak_tflops": 0, "bf16": False, "as_json": False},
+        ),
+        (
+            ["plan", "here", "a=1", "--memory-gib", "0.5", "--peak-tflops", "400", "--bf16", "--json"],
+            "launch.network_files.plan",
+            {"path": HERE, "overrides": ["a=1"], "memory_gib": 0.5, "peak_tflops": 400, "bf16": True, "as_json": True},
+        ),
+        (
+            ["plan", "here", "--nodes", "128"],
+            "launch.cluster_report.report",
+            {"path": HERE, "overrides": (), "flags": USUAL, "bf16": False, "as_json": False},
+        ),
+        (
+            ["plan", "here", "a=1", "--nodes", "128", "--gpus", "0", "--device", "", "--interconnect", "", "--disk", "",
+             "--mtbf-hours", "0", "--restart-minutes", "0", "--memory-gib", "139", "--peak-tflops", "400", "--bf16",
+             "--json"],
+            "launch.cluster_report.report",
+            {"path": HERE, "overrides": ["a=1"], "flags": NONE, "bf16": True, "as_json": True},
+        ),
+        (["import-hf", "here", "there"], "launch.network_files.import_hf",
+         {"folder": HERE, "out": THERE, "as_json": False}),
+        (["import-hf", "here", "there", "--json"], "launch.network_files.import_hf",
+         {"folder": HERE, "out": THERE, "as_json": True}),
+        (["export", "here", "there"], "launch.network_files.export",
+         {"source": HERE, "out": THERE, "onnx": False, "as_json": False, "which": "newest"}),
+        (["export", "here", "there", "--onnx", "--checkpoint", "best", "--json"], "launch.network_files.export",
+         {"source": HERE, "out": THERE, "onnx": True, "as_json": True, "which": "best"}),
+    ],
+)  # fmt: skip
+def test_what_is_typed_is_what_is_done(door: Door, words: list[str], function: str, expected: dict[str, Any]) -> None:
+    calls = door(function, None)
+    assert CliRunner().invoke(app, words, catch_exceptions=False).exit_code == 0
+    assert calls == [expected]
+
+
+@pytest.mark.parametrize(
+    "flag", ["--gpus", "--device", "--interconnect", "--disk", "--mtbf-hours", "--restart-minutes"]
+)
+def test_a_flag_of_a_cluster_without_one_is_refused_by_its_name(flag: str) -> None:
+    with pytest.raises(ValueError, match=f"^{flag}: is of a cluster, which needs --nodes"):
+        CliRunner().invoke(app, ["plan", "here", flag, "1"], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("flag", ["--memory-gib", "--peak-tflops"])
+def test_a_device_has_no_less_than_nothing(flag: str) -> None:
+    assert CliRunner().invoke(app, ["plan", "here", flag, "-1"]).exit_code == 2

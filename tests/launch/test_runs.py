@@ -1,0 +1,144 @@
+"""Every option of the commands of a run's life reaches what the command does, and its status is the command's."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from configs.run import load
+from launch.cli import app
+from launch.cluster import ClusterConfig
+from launch.cluster import load as profile_of
+
+Door = Callable[..., list[dict[str, Any]]]
+CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
+RUN = Path("runs/a")
+DIGITS, PLAIN = load(CONFIG), profile_of("plain")
+
+
+def status_of(*words: str | Path) -> int:
+    return CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False).exit_code
+
+
+@pytest.mark.parametrize(
+    ("words", "function", "expected"),
+    [
+        (
+            ["submit", CONFIG, "--run", RUN, "--cluster", "plain"],
+            "launch.submit.submit",
+            {"config": DIGITS, "path": RUN, "profile": PLAIN, "dry_run": False, "as_json": False},
+        ),
+        (
+            ["submit", CONFIG, "seed=3", "--run", RUN, "--cluster", "plain", "--nodes", "3", "--minutes", "9",
+             "--dry-run", "--json"],
+            "launch.submit.submit",
+            {"config": replace(DIGITS, seed=3), "path": RUN, "profile": replace(PLAIN, nodes=3, minutes=9),
+             "dry_run": True, "as_json": True},
+        ),
+        (
+            ["resume", RUN],
+            "launch.submit.resume",
+            {"path": RUN, "profile_name": None, "changes": {"nodes": 0, "minutes": 0}, "overrides": (),
+             "as_json": False},
+        ),
+        (
+            ["resume", RUN, "a=1", "b=2", "--cluster", "plain", "--nodes", "2", "--minutes", "5", "--json"],
+            "launch.submit.resume",
+            {"path": RUN, "profile_name": "plain", "changes": {"nodes": 2, "minutes": 5}, "overrides": ["a=1", "b=2"],
+             "as_json": True},
+        ),
+        (
+            ["sweep", CONFIG, "seed=1,2", "--run", RUN, "--cluster", "plain"],
+            "launch.submit.sweep",
+            {"config_path": CONFIG, "assignments": ["seed=1,2"], "path": RUN, "profile": PLAIN, "dry_run": False,
+             "as_json": False},
+        ),
+        (
+            ["sweep", CONFIG, "seed=1", "--run", RUN, "--cluster", "plain", "--nodes", "4", "--dry-run", "--json"],
+            "launch.submit.sweep",
+            {"config_path": CONFIG, "assignments": ["seed=1"], "path": RUN, "profile": replace(PLAIN, nodes=4),
+             "dry_run": True, "as_json": True},
+        ),
+        (
+            ["status"],
+            "launch.status.main",
+            {"paths": (), "watch": False, "as_json": False},
+        ),
+        (
+            ["status", RUN, "b", "--watch", "--json"],
+            "launch.status.main",
+            {"paths": [RUN, Path("b")], "watch": True, "as_json": True},
+        ),
+        (
+            ["logs", RUN],
+            "launch.logs.main",
+            {"path": RUN, "rank": 0, "attempt": 0, "batch": False, "follow": False},
+        ),
+        (
+            ["logs", RUN, "--rank", "1", "--attempt", "2", "--batch", "-f"],
+            "launch.logs.main",
+            {"path": RUN, "rank": 1, "attempt": 2, "batch": True, "follow": True},
+        ),
+        (["stop", RUN], "launch.stop.stop", {"path": RUN}),
+        (["cancel", RUN], "launch.stop.cancel", {"path": RUN}),
+        (
+            ["fork", RUN, "b"],
+            "launch.fork.fork",
+            {"path": RUN, "new_path": Path("b"), "overrides": (), "which": "newest"},
+        ),
+        (
+            ["fork", RUN, "b", "a=1", "--checkpoint", "best"],
+            "launch.fork.fork",
+            {"path": RUN, "new_path": Path("b"), "overrides": ["a=1"], "which": "best"},
+        ),
+        (["diff", RUN, "b"], "launch.fork.diff", {"one": RUN, "other": Path("b")}),
+        (["doctor"], "launch.doctor.main", {"profile_name": None, "folder": Path(), "as_json": False}),
+        (
+            ["doctor", "--cluster", "plain", "--folder", RUN, "--json"],
+            "launch.doctor.main",
+            {"profile_name": "plain", "folder": RUN, "as_json": True},
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_typed_is_what_is_done_and_how_that_ends_is_the_status(
+    door: Door, words: list[str | Path], function: str, expected: dict[str, object]
+) -> None:
+    calls = door(function, 3)
+    assert status_of(*words) == 3
+    assert calls == [expected]
+    assert isinstance(expected.get("profile", PLAIN), ClusterConfig)
+
+
+@pytest.mark.parametrize(("more", "is_dry"), [([], False), (["--dry-run", "--json"], True)])
+def test_a_sweep_of_this_machine_is_of_every_combination(door: Door, more: list[str], is_dry: bool) -> None:
+    calls = door("launch.local.sweep", 3)
+    assert status_of("sweep", CONFIG, "seed=1,2", "--run", RUN, "--procs", "2", *more) == 3
+    [given] = calls
+    assert [(config.seed, folder.path.name) for config, folder in given.pop("runs")] == [(1, "seed=1"), (2, "seed=2")]
+    assert given == {"num_processes": 2, "dry_run": is_dry, "as_json": is_dry}
+
+
+@pytest.mark.parametrize("more", [[], ["--cluster", "plain", "--procs", "1"]])
+def test_a_sweep_is_of_a_cluster_or_of_this_machine_and_never_of_both(more: list[str]) -> None:
+    with pytest.raises(ValueError, match="give one of --cluster and --procs"):
+        status_of("sweep", CONFIG, "seed=1", "--run", RUN, *more)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["submit", CONFIG, "--run", RUN, "--cluster", "plain", "--nodes", "-1"],
+        ["submit", CONFIG, "--run", RUN, "--cluster", "plain", "--minutes", "-1"],
+        ["submit", CONFIG, "--run", RUN],
+        ["submit", CONFIG, "--cluster", "plain"],
+        ["sweep", CONFIG, "--run", RUN, "--procs", "1"],
+        ["sweep", CONFIG, "seed=1", "--run", RUN, "--procs", "-1"],
+        ["logs", RUN, "--rank", "-1"],
+        ["logs", RUN, "--attempt", "-1"],
+    ],
+)
+def test_a_number_below_0_and_a_word_that_is_missing_are_refused(words: list[str | Path]) -> None:
+    assert status_of(*words) == 2
