@@ -17,6 +17,8 @@ from model.activation_memory import activation_bytes
 from model.config import PerceiverConfig
 from model.cost import network_cost, total
 from model.forms import read_form
+from trainer import arithmetic
+from trainer.config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def measure(setting: Setting) -> Found:
 
 
 def _rows(setting: Setting, case: Case) -> Iterator[Found]:
-    torch.use_deterministic_algorithms(setting.on_gpu and case.by == "this")
+    arithmetic.apply(TrainConfig(deterministic=case.by == "this"), setting.device)
     config = setting.config(case.name, cross_attend_form=case.form)
     form = read_form(config, setting.device) if case.by == "this" else ""
     base = {"network": case.name, "by": case.by, "form": form, "compiled": case.is_compiled}

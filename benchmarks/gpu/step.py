@@ -56,37 +56,44 @@ def measure(setting: Setting) -> Found:
     size = 4 if setting.is_tiny else 32
     found: Found = {"rows": []}
     for case in TINY_CASES if setting.is_tiny else CASES:
-        train = TrainConfig(
-            steps=1_000,
-            global_batch=size,
-            zero_stage=case.zero_stage,
-            log_every_steps=1_000,
-            precision=case.precision,  # type: ignore[arg-type]
-            deterministic=case.deterministic,
-        )
-        arithmetic.apply(train, world.device)
-        config = setting.config("p1")
-        optimizer = OptimizerConfig(name=case.optimizer)  # type: ignore[arg-type]
-        engine = Engine(Perceiver(config, seed=0), GOAL, optimizer=optimizer, train=train, world=world)
-        image = config.inputs.image
-        assert image is not None
-        batches = [_batch(size, image.shape, index, pinned=setting.on_gpu) for index in range(4)]
-        row = {**vars(case), "batch": size, "step_ms": _step_ms(setting, engine, batches)}
-        if setting.on_gpu:
-            row |= {"host_waits": _waits(engine, batches[0]), **_launches(engine, batches[0])}
-        else:
-            row["operations"] = _operations(engine, batches[0])
+        try:
+            row = {**vars(case), "batch": size, **_row(setting, case, world, size, found)}
+        except (RuntimeError, ValueError) as error:
+            row = {**vars(case), "batch": size, "error": f"{type(error).__name__}: {error}"[:300]}
         found["rows"].append(row)
-        if len(found["rows"]) == 1:
-            found["snapshots"] = [_snapshot(setting, engine) for _ in range(2)]
-        engine.close()
-        del engine
         if setting.on_gpu:
             torch.cuda.empty_cache()
         setting.keep("step", found)
         print(row, flush=True)
     world.close()
     return found
+
+
+def _row(setting: Setting, case: Case, world: World, size: int, found: Found) -> Found:
+    train = TrainConfig(
+        steps=1_000,
+        global_batch=size,
+        zero_stage=case.zero_stage,
+        log_every_steps=1_000,
+        precision=case.precision,  # type: ignore[arg-type]
+        deterministic=case.deterministic,
+    )
+    arithmetic.apply(train, world.device)
+    config = setting.config("p1")
+    optimizer = OptimizerConfig(name=case.optimizer)  # type: ignore[arg-type]
+    engine = Engine(Perceiver(config, seed=0), GOAL, optimizer=optimizer, train=train, world=world)
+    image = config.inputs.image
+    assert image is not None
+    batches = [_batch(size, image.shape, index, pinned=setting.on_gpu) for index in range(4)]
+    row: Found = {"step_ms": _step_ms(setting, engine, batches)}
+    if setting.on_gpu:
+        row |= {"host_waits": _waits(engine, batches[0]), **_launches(engine, batches[0])}
+    else:
+        row["operations"] = _operations(engine, batches[0])
+    if "snapshots" not in found:
+        found["snapshots"] = [_snapshot(setting, engine) for _ in range(2)]
+    engine.close()
+    return row
 
 
 def _batch(size: int, shape: tuple[int, ...], index: int, *, pinned: bool) -> Batch:

@@ -117,6 +117,14 @@ _NETWORKS: tuple[Column, ...] = (
     ("activations / plan", _of_plan),
     ("error", _of("error")),
 )
+_BLOCKS: tuple[Column, ...] = (
+    ("batch", _of("batch")),
+    ("compiled", _of("compiled")),
+    ("ms", _of("ms")),
+    ("% of 990 TFLOP/s", _of("share_of_peak", 100)),
+    ("products, ms", _of("product_ms")),
+    ("% of it within the products", _of("product_share_of_peak", 100)),
+)
 _RESUME: tuple[Column, ...] = (
     ("precision", _of("precision")),
     ("made twice: bits equal", _of("twice_bit_equal")),
@@ -134,6 +142,7 @@ _STEP: tuple[Column, ...] = (
     ("operations", _of("operations")),
     ("idle %", _of("idle_share", 100)),
     ("waits of the host", _waits),
+    ("error", _of("error")),
 )
 _PROFILE: tuple[Column, ...] = (
     ("ZeRO", _of("zero_stage")),
@@ -152,6 +161,7 @@ _ZERO: tuple[Column, ...] = (
     ("exit status", _of("status")),
     ("loss", _of("loss")),
     ("MiB", _of("memory_mib")),
+    ("error", _of("error")),
 )
 _KERNEL: tuple[Column, ...] = (
     ("reader", _of("reader")),
@@ -172,6 +182,7 @@ _ATTENTION: tuple[Column, ...] = (
 # Part, title, where its rows are, columns.
 TABLES: tuple[tuple[str, str, str, tuple[Column, ...]], ...] = (
     ("networks", "A training step in bf16, forward and backward", "rows", _NETWORKS),
+    ("blocks", "Six layers of the latents, forward and backward in bf16", "rows", _BLOCKS),
     ("resume", "Bits", "rows", _RESUME),
     ("step", "A step of the trainer on the first paper's network", "rows", _STEP),
     ("step", "Where such a step's time goes", "rows", _PROFILE),

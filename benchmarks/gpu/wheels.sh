@@ -1,11 +1,10 @@
 #!/usr/bin/env bash
 # Fetch what a machine with a GPU, PyTorch, transformers and no network lacks: benchmarks/gpu/wheels.sh FOLDER
-# For Python 3.12 on Linux, or that of PYTHON_VERSION; versions are those of constraints.txt. To be called after `make .venv/installed`.
+# For Python 3.12 on Linux, or that of PYTHON_VERSION; versions are those of constraints.txt. After `make .venv/installed`.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 out=$(mkdir -p "$1" && cd "$1" && pwd)
-pip=(.venv/bin/python -m pip)
-"${pip[@]}" --version >/dev/null 2>&1 || pip=(python3 -m pip)
+pip=("${PYTHON:-.venv/bin/python}" -m pip)
 packages=(pydantic pydantic_core annotated-types typing-inspection typing_extensions hjson omegaconf google-crc32c webdataset braceexpand
     submitit cloudpickle beartype jaxtyping wadler_lindig av xxhash pytest-timeout)
 wanted=()

@@ -93,6 +93,7 @@ FIGURES = {
         "rows",
         ("ms", "samples_per_s", "paper_share_of_peak", "done_tflop", "done_share_of_peak", "peak_mib"),
     ),
+    "blocks": ("rows", ("ms", "share_of_peak", "product_ms", "product_share_of_peak")),
     "resume": ("rows", ("killed_at_step", "save_seconds", "last_losses")),
     "step": ("rows", ("step_ms", "operations")),
     "kernel": ("rows", ("forward_ms", "both_ms", "ns_a_score")),
