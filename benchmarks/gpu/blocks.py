@@ -75,4 +75,5 @@ def _product_ms(setting: Setting, step: Step) -> float:
         step()
         synchronise(setting.device)
     events = [event for event in seen.key_averages() if event.key in PRODUCTS]
-    return sum(event.self_device_time_total if setting.on_gpu else event.self_cpu_time_total for event in events) / 1e3
+    times = (event.self_device_time_total if setting.on_gpu else event.self_cpu_time_total for event in events)
+    return float(sum(times)) / 1e3

@@ -64,7 +64,8 @@ def _read(tile: Tile | None) -> Callable[[Tensor, SeparableTokens], Tensor]:
 
 
 def _by_kernel(read_grid: Callable[..., Tensor], tile: Tile, asked: Tensor, source: SeparableTokens) -> Tensor:
-    return read_grid(asked, source, None, tile)
+    read: Tensor = read_grid(asked, source, None, tile)
+    return read
 
 
 def _row(

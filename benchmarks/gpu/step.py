@@ -19,6 +19,7 @@ from trainer import arithmetic
 from trainer.config import OptimizerConfig, TrainConfig
 from trainer.engine import Engine
 from trainer.objective import Objective
+from trainer.step_report import StartedStep
 from trainer.tasks import Classification
 from trainer.world import World
 
@@ -109,14 +110,23 @@ def _batch(size: int, shape: tuple[int, ...], index: int, *, pinned: bool) -> Ba
 
 
 def _step_ms(setting: Setting, engine: Engine, batches: list[Batch]) -> float:
-    for batch in batches[: 1 if setting.is_tiny else 3]:
-        engine.step(batch)
+    _train(engine, batches[: 1 if setting.is_tiny else 3])
     synchronise(setting.device)
     began = time.perf_counter()
-    for batch in batches:
-        engine.step(batch)
+    _train(engine, batches)
     synchronise(setting.device)
     return 1e3 * (time.perf_counter() - began) / len(batches)
+
+
+def _train(engine: Engine, batches: list[Batch]) -> None:
+    """Make steps as the trainer's loop does: a report is read when the next step has started."""
+    started: collections.deque[StartedStep] = collections.deque()
+    for batch in batches:
+        started.append(engine.start(batch))
+        if len(started) > engine.steps_ahead:
+            started.popleft().report()
+    for step in started:
+        step.report()
 
 
 def _snapshot(setting: Setting, engine: Engine) -> Found:
@@ -138,22 +148,24 @@ def _waits(engine: Engine, batch: Batch) -> dict[str, int]:
             stack = [frame for frame in traceback.extract_stack() if any(part in frame.filename for part in OURS)]
             places[" < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(stack[-3:]))] += 1
 
+    before = engine.start(batch)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.showwarning = note
         torch.cuda.set_sync_debug_mode("warn")
         try:
-            engine.step(batch)
+            started = engine.start(batch)
+            before.report()
         finally:
             torch.cuda.set_sync_debug_mode("default")
+    started.report()
     return dict(places)
 
 
 def _launches(engine: Engine, batch: Batch, steps: int = 3) -> Found:
     """The kernels of a step, the share of the time in which one runs, and which take longest."""
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
-        for _ in range(steps):
-            engine.step(batch)
+        _train(engine, [batch] * steps)
         torch.cuda.synchronize()
     events = list(seen.events())
     spans = sorted(
@@ -180,5 +192,5 @@ def _launches(engine: Engine, batch: Batch, steps: int = 3) -> Found:
 def _operations(engine: Engine, batch: Batch) -> int:
     """Operations that a step asks PyTorch for; on a GPU most of them launch a kernel."""
     with profile(activities=[ProfilerActivity.CPU]) as seen:
-        engine.step(batch)
+        _train(engine, [batch])
     return sum(event.name.startswith("aten::") for event in seen.events())

@@ -70,10 +70,11 @@ def transformers(setting: Setting, config: PerceiverConfig) -> Callable[[Images]
         self_attention_widening_factor=1,
         cross_attention_widening_factor=1,
         attention_probs_dropout_prob=0.0,
-        num_labels=CLASSES,
+        num_labels=CLASSES,  # type: ignore[call-arg]  # of its base class
         image_size=image.height,
     )
-    network = library.PerceiverForImageClassificationFourier(architecture).to(setting.device).train()
+    network: nn.Module = library.PerceiverForImageClassificationFourier(architecture)
+    network.to(setting.device).train()
     return _of(setting, network, lambda pixels: network(inputs=pixels.permute(0, 3, 1, 2)).logits)
 
 
