@@ -1,6 +1,7 @@
 """What a score of the latents' reading costs beside matrix products, by kind of device: the one place for such numbers.
 
-benchmarks/gpu measures those of a GPU and prints them as they are written here.
+Peaks of devices are in model/hardware.py. benchmarks/gpu measures a GPU's numbers and prints them as they are written
+here.
 """
 
 from dataclasses import dataclass

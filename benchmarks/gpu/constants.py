@@ -10,6 +10,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from benchmarks.gpu.clock import timed
 from benchmarks.gpu.setting import Found, Setting
 from model.grid_support import kernel_problem
+from model.hardware import HARDWARE
 from model.positions import axis_features
 from model.tiled import read_tokens
 from model.token_sources import DenseTokens, GridTokens, SeparableTokens
@@ -25,7 +26,7 @@ def measure(setting: Setting) -> Found:
     dtype = torch.bfloat16 if setting.on_gpu else torch.float32
     rate = measured_peak_flops(setting.device, dtype)
     widths = (16, 64) if setting.is_tiny else (264, 704)
-    found: Found = {"rate_tflops": rate / 1e12, "widths": list(widths), "rows": []}
+    found: Found = {"rate_tflops": rate / 1e12, "widths": list(widths), "rows": [], "shares": [_shares(setting, rate)]}
 
     def score_operations(form: str, width: int, work: Callable[[], object], scores: int) -> float:
         operations = timed(work, setting.device).milliseconds / 1e3 * rate / scores
@@ -54,6 +55,27 @@ def measure(setting: Setting) -> Found:
         )
         print(found[kind], flush=True)
     return found
+
+
+def _shares(setting: Setting, product_rate: float) -> Found:
+    """What is reached of the peaks in model/hardware.py."""
+    name = next((name for name in HARDWARE if setting.on_gpu and name in torch.cuda.get_device_name()), "CPU")
+    hardware = HARDWARE[name]
+    elements = 2**20 if setting.is_tiny else 2**28
+    one, other = (torch.zeros(elements, device=setting.device) for _ in range(2))
+    host = torch.empty(elements, pin_memory=setting.on_gpu)
+    # Read twice and written once; and, towards the host, copied once.
+    memory_rate = 3 * one.nbytes / timed(lambda: torch.add(one, other, out=one), setting.device).milliseconds * 1e3
+    host_rate = one.nbytes / timed(lambda: host.copy_(one, non_blocking=True), setting.device).milliseconds * 1e3
+    peak = hardware.half_flops if setting.on_gpu else hardware.fp32_flops
+    return {
+        "hardware": name,
+        "product_share": product_rate / peak,
+        "memory_share": memory_rate / hardware.memory_bytes_per_second,
+        "host_share": host_rate / hardware.host_bytes_per_second,
+        "memory_tb_per_s": memory_rate / 1e12,
+        "host_gb_per_s": host_rate / 1e9,
+    }
 
 
 def _line(points: list[tuple[int, float]]) -> tuple[float, float]:

@@ -55,7 +55,8 @@ def _read(tile: Tile | None) -> Callable[[Tensor, SeparableTokens], Tensor]:
 
         def by_tiles(asked: Tensor, source: SeparableTokens) -> Tensor:
             with patch("model.tiled._has_kernel", lambda *_: False):
-                return read_tokens(asked, source)
+                read: Tensor = read_tokens(asked, source)
+            return read
 
         return by_tiles
     from model.grid_read import read_grid

@@ -171,6 +171,14 @@ _KERNEL: tuple[Column, ...] = (
     ("ns a score", _of("ns_a_score")),
     ("error", _of("error")),
 )
+_SHARES: tuple[Column, ...] = (
+    ("device in model/hardware.py", _of("hardware")),
+    ("product_share", _of("product_share")),
+    ("memory_share", _of("memory_share")),
+    ("transfer_share, to the host", _of("host_share")),
+    ("memory, TB/s", _of("memory_tb_per_s")),
+    ("to the host, GB/s", _of("host_gb_per_s")),
+)
 _ATTENTION: tuple[Column, ...] = (
     ("precision", _of("precision")),
     ("channels of a head", _of("width")),
@@ -189,6 +197,7 @@ TABLES: tuple[tuple[str, str, str, tuple[Column, ...]], ...] = (
     ("step", "What a save keeps a step waiting, the first time and later", "snapshots", _SNAPSHOTS),
     ("zero", "Whole runs of the digits, side by side on one GPU", "rows", _ZERO),
     ("kernel", "512 latents reading 224 x 224 pixels", "rows", _KERNEL),
+    ("constants", "What is reached of the peaks", "shares", _SHARES),
     ("facts", "Which kernel scaled_dot_product_attention calls", "attention", _ATTENTION),
 )
 

@@ -126,6 +126,8 @@ def test_every_part_measures_what_it_says(tmp_path: Path) -> None:
     assert {row["optimizer"] for row in found["step"]["rows"]} == {"adamw", "lamb"}
     assert {row["deterministic"] for row in found["step"]["rows"]} == {True, False}
     assert len(found["step"]["snapshots"]) == 2
+    (shares,) = found["constants"]["shares"]
+    assert all(shares[name] > 0 for name in ("product_share", "memory_share", "host_share"))
     assert found["constants"]["cpu"].startswith('"cpu": ReadConstants(plain=')
     text = tables.written(page(), found, "tiny.json")
     assert "no GPU; python" in text
