@@ -52,7 +52,9 @@ def read_costs(config: PerceiverConfig, device: torch.device | str = "cpu") -> d
     # Three products of M x C in training for each projection; two forward and five backward for each score.
     scores = reads * N * M
     is_wide = max(F, V) > MOST_FLASH_CHANNELS * config.cross_attend.num_heads
-    softmax, slowness = (constants.wide, 1.0) if is_wide else (constants.plain, constants.plain_products)
+    softmax, slowness = (
+        (constants.wide, constants.wide_products) if is_wide else (constants.plain, constants.plain_products)
+    )
     plain = modules * 6 * M * C * (F + V) + scores * (7 * (F + V) * slowness + softmax)
     costs: dict[Form, int] = {"plain": round(plain)}
     moved = reads * 6 * N * C * (F + V)

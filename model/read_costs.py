@@ -27,6 +27,8 @@ class ReadConstants:
     """How many times longer than other products those of tiles take."""
     wide: int = 230
     """In attention over keys and values of heads too wide for flash attention, beside its products."""
+    wide_products: float = 1.0
+    """How many times longer than other products those of such heads take."""
 
 
 READ_CONSTANTS: MappingProxyType[DeviceKind, ReadConstants] = MappingProxyType(

@@ -5,10 +5,10 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 from benchmarks.gpu.clock import timed
 from benchmarks.gpu.setting import Found, Setting
+from model.attention import attend
 from model.grid_support import kernel_problem
 from model.hardware import HARDWARE
 from model.positions import axis_features
@@ -25,8 +25,9 @@ def measure(setting: Setting) -> Found:
     """
     dtype = torch.bfloat16 if setting.on_gpu else torch.float32
     rate = measured_peak_flops(setting.device, dtype)
-    widths = (16, 64) if setting.is_tiny else (264, 704)
-    found: Found = {"rate_tflops": rate / 1e12, "widths": list(widths), "rows": [], "shares": [_shares(setting, rate)]}
+    # Flash attention takes heads of up to 256 channels; wider ones are read by products of tiles.
+    narrow, wide = ((16, 64), (16, 64)) if setting.is_tiny else ((64, 256), (264, 704))
+    found: Found = {"rate_tflops": rate / 1e12, "rows": [], "shares": [_shares(setting, rate)]}
 
     def score_operations(form: str, width: int, work: Callable[[], object], scores: int) -> float:
         operations = timed(work, setting.device).milliseconds / 1e3 * rate / scores
@@ -34,12 +35,15 @@ def measure(setting: Setting) -> Found:
         setting.keep("constants", found)
         return operations
 
-    both = {"plain": _attention(setting, dtype), "absorbed": _tiles(setting, dtype)}
     # Forward and backward: seven products of queries by tokens with keys and with values, ten with tokens.
-    products = {"plain": 14, "absorbed": 10}
+    ways = {
+        "plain": (_attention(setting, dtype), narrow, 14),
+        "wide": (_attention(setting, dtype), wide, 14),
+        "absorbed": (_tiles(setting, dtype), wide, 10),
+    }
     of = {
-        form: _line([(products[form] * width, score_operations(form, width, *work(width))) for width in widths])
-        for form, work in both.items()
+        form: _line([(products * width, score_operations(form, width, *work(width))) for width in widths])
+        for form, (work, widths, products) in ways.items()
     }
     kinds = ["cuda", "cuda without kernel"] if setting.on_gpu else ["cpu"]
     if setting.on_gpu and kernel_problem(setting.device, 4, 512):
@@ -51,7 +55,8 @@ def measure(setting: Setting) -> Found:
         found[kind] = (
             f'"{kind}": ReadConstants(plain={of["plain"][0]:_.0f}, absorbed={of["absorbed"][0]:_.0f}, '
             f"separable={separable:_.0f}, plain_products={of['plain'][1]:.2f}, "
-            f"absorbed_products={of['absorbed'][1]:.2f}),"
+            f"absorbed_products={of['absorbed'][1]:.2f}, wide={of['wide'][0]:_.0f}, "
+            f"wide_products={of['wide'][1]:.2f}),"
         )
         print(found[kind], flush=True)
     return found
@@ -102,7 +107,7 @@ def _attention(setting: Setting, dtype: torch.dtype) -> Callable[[int], Work]:
             for length in (N, M, M)
         )
         upstream = torch.randn_like(q)
-        return lambda: torch.autograd.grad(scaled_dot_product_attention(q, k, v), (q, k, v), upstream), B * N * M
+        return lambda: torch.autograd.grad(attend(q, k, v), (q, k, v), upstream), B * N * M
 
     return of
 
