@@ -50,7 +50,7 @@ def make_run(path: Path, shards: Path) -> RunFolder:
     """Make the folder of a run on these shards."""
     folder = RunFolder(path)
     folder.make()
-    config = load(Path("configs/digits.yaml"), [f"data.shards={shards}"])
+    config = load(Path(__file__).parents[1] / "configs" / "digits.yaml", [f"data.shards={shards}"])
     train = replace(config.train, global_batch=1024)
     data = replace(config.data, audio=None, video=None, points=None, text=None, modality_dropout={}, lanes=1024)
     inputs = replace(config.model.inputs, audio=None, video=None, points=None, text=None)

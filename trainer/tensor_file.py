@@ -152,10 +152,11 @@ class TensorFile:
 def _bytes_at(path: Path, offset: int, num_bytes: int) -> np.ndarray:
     """Return the bytes of a file from an offset on, fewer where it ends before: three calls, numpy makes seventeen."""
     data = np.empty(num_bytes, np.uint8)
+    view = memoryview(data)  # type: ignore[arg-type]  # an array
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         at = 0
-        while at < num_bytes and (count := os.preadv(descriptor, [memoryview(data)[at:]], offset + at)):
+        while at < num_bytes and (count := os.preadv(descriptor, [view[at:]], offset + at)):
             at += count
     finally:
         os.close(descriptor)
