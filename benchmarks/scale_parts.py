@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from launch import attempts, loaders, status
 from launch.attempts import RankRecord
 from launch.claim import Claim
 from launch.folder import RunFolder
-from launch.together import batches_of_all
+from launch.together import leave
 from trainer.checkpoint import Store
 from trainer.config import CheckpointConfig, TrainConfig
+from trainer.feed import Feed
 from trainer.hang import HangWatch
 from trainer.loop import fit
 from trainer.run_state import RunState
@@ -61,6 +63,7 @@ def make_run(path: Path, shards: Path) -> RunFolder:
 
 def start(folder: RunFolder, world: OneOfMany) -> Iterator[None]:
     """Claim the run and open its shards, as every start does."""
+    world.script.shares_memory = True
     yield
     config: RunConfig = load(folder.config_path)
     with Claim(folder, world, take_over=False):
@@ -78,7 +81,7 @@ def step(folder: RunFolder, world: OneOfMany) -> Iterator[None]:
     fit(
         TrainConfig(steps=NUM_STEPS, global_batch=1024, log_every_steps=50),
         engine=idle,
-        batches=batches_of_all(world, lambda _: empty),
+        batches=Feed(lambda _: empty, world, partial(leave, world)),
         state=RunState(),
         store=idle,
         sinks=[],

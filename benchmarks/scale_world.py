@@ -6,10 +6,11 @@ first, and the others are told what it told. Nothing here needs a network.
 
 import pickle
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -143,6 +144,8 @@ class OneOfMany(World):
                 return [(every, None), *[({}, None)] * (self.world_size - 1)]
             case (str(), str(), str()):
                 return [(f"node{rank // RANKS_A_NODE}", *item[1:]) for rank in range(self.world_size)]
+            case int() if self.script.shares_memory:
+                return [rank // RANKS_A_NODE * RANKS_A_NODE for rank in range(self.world_size)]
             case str() if self.script.shares_memory and not item:
                 return [board(min(RANKS_A_NODE, self.world_size))] * self.world_size
             case _:
@@ -183,7 +186,8 @@ class Idle:
         held = extents(world.rank, world.world_size)
         self.pieces = [Piece(e.name, e.start, {kind: torch.zeros(e.stop - e.start) for kind in KINDS}) for e in held]
         self.world = world
-        self.report = StepReport(torch.ones(()), {"label": torch.ones(())}, 0.1, torch.ones(()), False, {}, 0.0, 1024)
+        self.report = StepReport(1.0, {"label": 1.0}, 0.1, 1.0, False, {}, 0.0, 1024)
+        self.steps_ahead = 0
         self._ownership: Ownership | None = None
 
     @property
@@ -191,8 +195,9 @@ class Idle:
         self._ownership = self._ownership or Ownership(self.pieces, TENSORS, self.world)
         return self._ownership
 
-    def step(self, *_: object, **__: object) -> StepReport:
-        return self.report
+    def start(self, _: object, flags: Sequence[bool]) -> Any:  # noqa: ANN401
+        """Make a step of no time; what any rank wants is what this one wants."""
+        return SimpleNamespace(report=lambda: replace(self.report, flags=tuple(flags)))
 
     def snapshot(self) -> dict[str, dict[str, Tensor]]:
         return self.ownership.snapshot(self.pieces)
