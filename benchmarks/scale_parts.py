@@ -16,6 +16,7 @@ from benchmarks.scale_world import RANKS_A_NODE, Cost, Idle, OneOfMany, Script, 
 from configs.run import RunConfig, dump, load
 from data_shards.batch import Batch
 from data_shards.manifest import Manifest, ShardEntry, Shards, Split, write
+from data_shards.places import Places
 from launch import attempts, loaders, status
 from launch.attempts import RankRecord
 from launch.claim import Claim
@@ -67,9 +68,10 @@ def start(folder: RunFolder, world: OneOfMany) -> Iterator[None]:
     yield
     config: RunConfig = load(folder.config_path)
     with Claim(folder, world, take_over=False):
-        loaders.train_loader(config, folder.quarantine_path, world).close()
-        loaders.eval_split(config)
-        loaders.identity(config)
+        places = loaders.places_of_all(config, world, Places(config.data), partial(loaders.look, config))
+        loaders.train_loader(config, folder.quarantine_path, world, places).close()
+        loaders.eval_split(config, places)
+        loaders.identity(config, places)
         yield
 
 

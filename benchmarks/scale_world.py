@@ -143,7 +143,8 @@ class OneOfMany(World):
                 every = {path.name: TensorFile(path).header for path in self.script.folder.glob("*.safetensors")}
                 return [(every, None), *[({}, None)] * (self.world_size - 1)]
             case (str(), str(), str()):
-                return [(f"node{rank // RANKS_A_NODE}", *item[1:]) for rank in range(self.world_size)]
+                here, nodes = self.rank // RANKS_A_NODE, [rank // RANKS_A_NODE for rank in range(self.world_size)]
+                return [item if node == here else (f"node{node}", *item[1:]) for node in nodes]
             case int() if self.script.shares_memory:
                 return [rank // RANKS_A_NODE * RANKS_A_NODE for rank in range(self.world_size)]
             case str() if self.script.shares_memory and not item:
