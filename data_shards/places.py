@@ -8,7 +8,6 @@ from typing import BinaryIO
 from data_shards.config import DataConfig
 from data_shards.folder import LocalFolder, ShardFolder
 from data_shards.manifest import Manifest, ShardEntry, Split
-from data_shards.remote import RemoteFolder
 from data_shards.require import required
 from data_shards.tar_index import TarIndex
 
@@ -121,6 +120,9 @@ class Places:
 def folder(location: str, config: DataConfig, known: Manifest | None = None) -> ShardFolder:
     """Return the shard folder at a path or URL, of which the manifest may be known."""
     if "://" in location:
+        # Its libraries are a hundred files, which a start from a folder need not open.
+        from data_shards.remote import RemoteFolder
+
         return RemoteFolder(location, config.remote)
     if not location:
         raise ValueError("data.shards is not set; give the folder that `perceiver data build` wrote, data.shards=PATH")

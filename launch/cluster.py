@@ -91,6 +91,11 @@ class ClusterConfig:
     `setup` activates, else for the python that submits."""
     host_python: str = ""
     """Python 3.11 outside of the container for the batch script's bookkeeping; empty for the python that submits."""
+    pack_folder: str = ""
+    """Folder on the shared disk for the environment that submits, packed into one file; a node unpacks it once and its
+    ranks start from there. Empty starts them from where the environment is."""
+    unpack_folder: str = ""
+    """Folder on each node's own disk for it, such as $TMPDIR or /scratch/$USER; empty for $TMPDIR, or else /tmp."""
     restarts: RestartConfig = field(default_factory=RestartConfig)
     """How often the run starts again by itself."""
 
@@ -118,9 +123,19 @@ class ClusterConfig:
             )
         for key, sentence in self.restarts.problems():
             yield f"restarts.{key}", sentence
+        yield from self._packing_problems()
         yield from self._text_problems()
         yield from self._option_problems()
         yield from self._variable_problems()
+
+    def _packing_problems(self) -> Iterator[tuple[str, str]]:
+        if self.pack_folder and self.python:
+            yield "pack_folder", "is set together with python, which starts the ranks from elsewhere; set one of them"
+        if self.unpack_folder and not re.fullmatch(r"[/$][\w/$.+@-]*", self.unpack_folder):
+            yield (
+                "unpack_folder",
+                f"expected a path from / or of a variable, such as $TMPDIR/env, got {shown(self.unpack_folder)}",
+            )
 
     def _text_problems(self) -> Iterator[tuple[str, str]]:
         """Each of these is one word or line of the batch script."""

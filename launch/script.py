@@ -11,6 +11,8 @@ from launch.batch import JOB
 from launch.cluster import ClusterConfig, has_control
 from launch.folder import RunFolder
 
+_START = 'exec "$@"'
+
 PACKAGES = ("torch", "deepspeed")
 """What the python of an environment that the profile's setup activates must have to start the ranks."""
 
@@ -27,7 +29,6 @@ _WATCH_THE_SETUP = (
 
 _IN_THE_CODE = (
     'cd "$0" || { echo "perceiver: $(hostname) does not see $0; a container needs it among its mounts" >&2; exit 2; }; '
-    'exec "$@"'
 )
 
 
@@ -61,8 +62,11 @@ def which_run(folders: Sequence[RunFolder]) -> list[str]:
     return [f"RUNS=({' '.join(paths)})", 'RUN="${RUNS[$SLURM_ARRAY_TASK_ID]}"', task]
 
 
-def ranks(cluster: ClusterConfig, module: str, code: str, folder: str) -> str:
-    """Return the command that starts `python -m MODULE FOLDER` on every rank, in the folder of the code."""
+def ranks(cluster: ClusterConfig, module: str, code: str, folder: str, *, first: str = "") -> str:
+    """Return the command that starts `python -m MODULE FOLDER` on every rank, in the folder of the code.
+
+    `first` is shell that each rank runs before it, and that may change the words of the command.
+    """
     arguments = [
         # Ranks that leave with "run me again" are no reason to kill the others in the middle of their own leaving.
         "--kill-on-bad-exit=0",
@@ -75,7 +79,7 @@ def ranks(cluster: ClusterConfig, module: str, code: str, folder: str) -> str:
     ]
     srun = " ".join(["srun", *(shlex.quote(argument) for argument in arguments)])
     # A container of pyxis starts in its image's own folder.
-    start = f"sh -c {shlex.quote(_IN_THE_CODE)} {code}"
+    start = f"sh -c {shlex.quote(_IN_THE_CODE + first + _START)} {code}"
     python = cluster.python or '"$PERCEIVER_PYTHON"'
     return f"{srun} {start} {python} -u -m {module} {folder}"
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import submitit
 
-from launch import inherited
+from launch import inherited, packing
 from launch.batch import PROFILE_EXCLUDES, preferred_port
 from launch.cluster import ClusterConfig, Value
 from launch.folder import RunFolder
@@ -24,16 +24,31 @@ from launch.script import before_the_ranks, python_here, ranks, refuse_path, whi
 ANSWER_SECONDS = 120.0
 
 
-def script(folders: Sequence[RunFolder], cluster: ClusterConfig, *, job_name: str, exclude: Sequence[str] = ()) -> str:
-    """Return the batch script of a run, or of an array with one task a run; ValueError where it cannot be written."""
-    return _of_runs(folders, cluster, job_name, exclude).text
+def script(
+    folders: Sequence[RunFolder],
+    cluster: ClusterConfig,
+    *,
+    job_name: str,
+    exclude: Sequence[str] = (),
+    packed: Path | None = None,
+) -> str:
+    """Return the batch script of a run, or of an array with one task a run; ValueError where it cannot be written.
+
+    `packed` is the file of the environment that each node unpacks, see launch/packing.py.
+    """
+    return _of_runs(folders, cluster, job_name, exclude, packed).text
 
 
 def submit(
-    folders: Sequence[RunFolder], cluster: ClusterConfig, *, job_name: str, exclude: Sequence[str] = ()
+    folders: Sequence[RunFolder],
+    cluster: ClusterConfig,
+    *,
+    job_name: str,
+    exclude: Sequence[str] = (),
+    packed: Path | None = None,
 ) -> list[str]:
     """Submit the runs, several as one array, and return the job id of each; ValueError with Slurm's own words."""
-    job_id = _of_runs(folders, cluster, job_name, exclude).send()
+    job_id = _of_runs(folders, cluster, job_name, exclude, packed).send()
     return [job_id] if len(folders) == 1 else [f"{job_id}_{task}" for task in range(len(folders))]
 
 
@@ -53,7 +68,11 @@ def submit_module(module: str, folder: Path, cluster: ClusterConfig, *, code: Pa
 
 
 def _of_runs(
-    folders: Sequence[RunFolder], cluster: ClusterConfig, job_name: str, exclude: Sequence[str]
+    folders: Sequence[RunFolder],
+    cluster: ClusterConfig,
+    job_name: str,
+    exclude: Sequence[str],
+    packed: Path | None,
 ) -> "_Executor":
     host_python, limits = cluster.host_python or python_here(), cluster.restarts
     for folder in folders:
@@ -66,10 +85,15 @@ def _of_runs(
         'cd "$RUN/code" || exit 2',
         f'SETTINGS=$({host_python} -m launch.batch begin "$RUN") || exit 1',
         'eval "$SETTINGS"',
+        *(packing.variables(cluster, packed) if packed else ()),
     ]
     numbers = f"{limits.max_requeues} {limits.max_failures} {limits.exclude_after}"
-    teardown = [f'exec {host_python} -m launch.batch end "$RUN" $? {numbers}']
-    command = ranks(cluster, "launch.rank", '"$RUN/code"', '"$RUN"')
+    teardown = [
+        *(packing.cleaning(cluster) if packed else ()),
+        f'exec {host_python} -m launch.batch end "$RUN" $? {numbers}',
+    ]
+    first = packing.UNPACK if packed else ""
+    command = ranks(cluster, "launch.rank", '"$RUN/code"', '"$RUN"', first=first)
     executor = _Executor(folders[0].logs_folder, cluster, job_name, exclude, setup, command, teardown)
     if len(folders) > 1:
         # submitit would let 256 run at once.

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from uuid import uuid4
 
 from data_shards import durable, history
-from launch import attempts, cluster, queue, slurm
+from launch import attempts, cluster, queue
 from launch.cluster import ClusterConfig
 from launch.folder import RunFolder
 from launch.holder import refuse_if_trained
@@ -34,8 +34,12 @@ class Submission:
 
 def send(folders: Sequence[RunFolder], profile: ClusterConfig) -> list[Submission]:
     """Submit runs that exist, several as job arrays; ValueError if one is in the queue already or is trained."""
+    # Here: a rank that starts asks this file whether its run is queued, and submits nothing.
+    from launch import packing, slurm
+
     for folder in folders:
         refuse_if_taken(folder)
+    packed = packing.pack(profile)
     for folder in folders:
         durable.write(folder.cluster_path, cluster.dump(profile))
     avoided = {node for folder in folders for node in _avoided(folder, profile)}
@@ -44,7 +48,7 @@ def send(folders: Sequence[RunFolder], profile: ClusterConfig) -> list[Submissio
     for part in arrays(folders, queue.max_array_tasks() if len(folders) > 1 else None):
         try:
             with _without_stops(part):
-                job_ids = slurm.submit(part, profile, job_name=name, exclude=sorted(avoided))
+                job_ids = slurm.submit(part, profile, job_name=name, exclude=sorted(avoided), packed=packed)
         except ValueError as error:
             if not submissions:
                 raise

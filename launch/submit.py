@@ -11,7 +11,7 @@ from pathlib import Path
 
 from configs.run import RunConfig, load
 from data_shards.shown import cut
-from launch import attempts, cluster, inherited, plan, queue, slurm, submission
+from launch import attempts, cluster, inherited, packing, plan, queue, slurm, submission
 from launch.cluster import ClusterConfig
 from launch.folder import RunFolder, as_typed, existing
 from launch.loaders import absolute
@@ -25,7 +25,8 @@ def submit(config: RunConfig, path: Path, profile: ClusterConfig, *, dry_run: bo
     config, folder = absolute(config), RunFolder(path.resolve())
     planned = plan.make(config, profile, folder)
     # Before anything is made: it is refused where the profile or the path cannot be written into it.
-    script = slurm.script([folder], profile, job_name=submission.job_name(folder))
+    packed = packing.archive(profile) if dry_run else None
+    script = slurm.script([folder], profile, job_name=submission.job_name(folder), packed=packed)
     if dry_run:
         return _show(config, script, planned, as_json=as_json)
     _refuse_finished(folder, config)
@@ -163,7 +164,8 @@ def _show_sweep(
     sys.stderr.write(inherited.sentence())
     folders = [folder for _, folder in runs]
     parts = submission.arrays(folders, queue.max_array_tasks())
-    scripts = [slurm.script(part, profile, job_name=submission.job_name(part[0])) for part in parts]
+    packed = packing.archive(profile)
+    scripts = [slurm.script(part, profile, job_name=submission.job_name(part[0]), packed=packed) for part in parts]
     if as_json:
         content = {"runs": [str(folder.path) for folder in folders], "plan": asdict(planned), "scripts": scripts}
         sys.stdout.write(json.dumps(content) + "\n")

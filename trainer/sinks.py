@@ -5,22 +5,19 @@ import os
 import socket
 import time
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.text import Text
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.summary.writer.record_writer import RecordWriter
-from torch.utils.tensorboard.summary import image
 
 from data_shards import durable, history
 from data_shards.display import printable
 from trainer.evaluate import told
 from trainer.metrics import Record
 from trainer.patient_file import PatientFile
+
+# tensorboard and rich are imported where they are used: they open some 400 files, and only the first rank has sinks.
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _EVENTS = "events.out.tfevents"
 _LINE_CHARACTERS = 300
@@ -91,12 +88,16 @@ class TensorBoard:
 
     def write(self, kind: str, record: Record) -> None:
         """Add every number of the record."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
         numbers = {name: value for name, value in record.items() if name != "step" and isinstance(value, int | float)}
         values = [Summary.Value(tag=f"{kind}/{name}", simple_value=value) for name, value in numbers.items()]
         self._add(step=int(record["step"]), summary=Summary(value=values))
 
     def draw(self, name: str, picture: np.ndarray, step: int) -> None:
         """Add a picture, uint8 (H, W, 3)."""
+        from torch.utils.tensorboard.summary import image
+
         drawn = image(name, picture, dataformats="HWC")  # type: ignore[no-untyped-call]
         self._add(step=step, summary=drawn)
 
@@ -110,6 +111,8 @@ class TensorBoard:
         self._file.close()
 
     def _begin(self, resumed_step: int) -> None:
+        from tensorboard.compat.proto.event_pb2 import SessionLog
+
         self._folder.mkdir(parents=True, exist_ok=True)
         # Readers take the files in the order of their names, and one that is out of order hides what is behind it.
         microseconds = max(time.time_ns() // 1000, self._newest_microseconds() + 1)
@@ -126,13 +129,18 @@ class TensorBoard:
         return max((int(stamp) for stamp in stamps if stamp.isdecimal()), default=0)
 
     def _add(self, **fields: object) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
         RecordWriter(self._file).write(Event(wall_time=time.time(), **fields).SerializeToString())
 
 
 class ProgressBar:
     """One line on a terminal: step, loss, samples/s, data wait, time left."""
 
-    def __init__(self, total_steps: int, resumed_step: int, console: Console | None = None) -> None:
+    def __init__(self, total_steps: int, resumed_step: int, console: "Console | None" = None) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
         self._progress = Progress(
             TextColumn("step"),
             MofNCompleteColumn(),
@@ -166,6 +174,8 @@ class ProgressBar:
         self._progress.stop()
 
     def _print(self, record: Record, words: str) -> None:
+        from rich.text import Text
+
         line = printable(f"step {record['step']}: {words}")
         if len(line) > _LINE_CHARACTERS:
             # A skipped step names all samples of its global batch; metrics.jsonl has the whole of it.
