@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 from omegaconf import OmegaConf
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import model.forms
@@ -234,8 +234,11 @@ def test_a_network_reads_in_the_form_of_the_device_where_it_is() -> None:
 
 def on_a_fake_gpu(network: Perceiver) -> Perceiver:
     """The network with tensors that have a device and no numbers; PyTorch for CPUs cannot copy to it."""
-    with torch.no_grad():
-        return network._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype, device="cuda"))
+    # One by one: Module._apply of PyTorch 2.9 leaves the parameters where they are.
+    for module in network.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            setattr(module, name, nn.Parameter(torch.empty(parameter.shape, device="cuda")))
+    return network
 
 
 @pytest.mark.parametrize(
