@@ -44,6 +44,8 @@ class Cluster:
     """What a node sends to other nodes, over all its adapters, in one direction."""
     disk_bytes_per_second: float
     """What all ranks together write to the disk that they share."""
+    commit_seconds: float
+    """How long a save takes beside writing its bytes: agreeing, syncing, renaming."""
     node_mtbf_seconds: float
     """Mean time between failures of one node."""
     restart_seconds: float
@@ -212,7 +214,7 @@ def overlaps(config: RunConfig, world_size: int) -> bool:
 
 def faults_of(config: RunConfig, cluster: Cluster, *, state_bytes: int) -> Faults:
     """Return what the run loses time to."""
-    written = checkpoint_bytes(config) / cluster.disk_bytes_per_second
+    written = cluster.commit_seconds + checkpoint_bytes(config) / cluster.disk_bytes_per_second
     # A rank copies what it holds of weights and moments, a part of all that it keeps for training.
     copied = min(state_bytes, checkpoint_bytes(config)) / cluster.device.host_rate
     is_beside = config.checkpoint.asynchronous

@@ -20,6 +20,8 @@ from trainer.config import CheckpointConfig, OptimizerConfig, TrainConfig
 GIB = 2**30
 SAMPLES_PER_RANK = 64
 """Where a file has a network only, and nobody said how large a batch is."""
+COMMIT_SECONDS = 1.0
+"""Expected of a shared disk, not measured; benchmarks/plan.py measures it of a local one."""
 _MOST_NODES, _MOST_GPUS = 100_000, 1_024
 
 
@@ -47,6 +49,7 @@ class Flags:
             device=self._device(),
             interconnect_bytes_per_second=bytes_per_second(self.interconnect, "--interconnect"),
             disk_bytes_per_second=bytes_per_second(self.disk, "--disk"),
+            commit_seconds=COMMIT_SECONDS,
             node_mtbf_seconds=3600 * self.mtbf_hours,
             restart_seconds=60 * self.restart_minutes,
         )
@@ -149,8 +152,9 @@ def _lines(found: ClusterPlan, flags: Flags) -> Iterator[str]:
 def _fault_lines(found: ClusterPlan, flags: Flags) -> Iterator[str]:
     ends = found.goodput
     yield (
-        f"{'save':24}{found.save_seconds:10.2f}   s for {found.checkpoint_bytes / GIB:.3f} GiB at {flags.disk} of the "
-        f"shared disk (--disk); the training stands still for {found.stall_seconds:.3f} s of it"
+        f"{'save':24}{found.save_seconds:10.2f}   s: {found.checkpoint_bytes / GIB:.3f} GiB at {flags.disk} of the "
+        f"shared disk (--disk), and {COMMIT_SECONDS:g} s to commit; the training stands still for "
+        f"{found.stall_seconds:.3f} s of it"
     )
     yield (
         f"{'failures':24}{found.job_mtbf_seconds / 3600:10.2f}   h between two of the job: "

@@ -25,6 +25,7 @@ CLUSTER = Cluster(
     device=HARDWARE["H100"],
     interconnect_bytes_per_second=50e9,
     disk_bytes_per_second=2e9,
+    commit_seconds=0.5,
     node_mtbf_seconds=2000 * 3600,
     restart_seconds=300,
 )
