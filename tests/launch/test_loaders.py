@@ -5,20 +5,26 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from configs.run import RunConfig, load
 from data_shards import manifest
+from data_shards.config import DataConfig
+from data_shards.manifest import Shards, Split
+from data_shards.places import Places
 from data_shards.sources import table
 from launch import evaluate
 from launch.folder import RunFolder
-from launch.loaders import absolute, eval_split, identity, label_names, open_eval_split, train_loader
+from launch.loaders import EvalSplit, absolute, eval_split, identity, label_names, look, open_eval_split, train_loader
 from launch.open_run import open_run
+from model.config_outputs import LabelOutput
 from trainer.world import World
 
 DIGITS = Path(__file__).parents[2] / "configs" / "digits.yaml"
+Door = Callable[..., list[dict[str, Any]]]
 Configured = Callable[..., RunConfig]
 
 
@@ -200,3 +206,56 @@ def test_a_network_that_answers_another_number_of_classes_is_refused_before_it_t
     with pytest.raises(ValueError, match=r"has 10 classes, but model.outputs.label.num_classes = 9; set it to 10"):
         label_names(configured(["train"], "model.outputs.label.num_classes=9"))
     assert label_names(configured(["train"])) == tuple("0123456789")
+
+
+@pytest.mark.parametrize(("device", "is_pinned"), [("cpu", False), ("cuda", True)])
+def test_a_loader_is_that_of_the_rank_and_its_batches_are_pinned_for_a_gpu(
+    configured: Configured, door: Door, device: str, is_pinned: bool
+) -> None:
+    config, world = (
+        configured(["train", "test"], "seed=7", "train.global_batch=32"),
+        World(1, 4, 1, torch.device(device)),
+    )
+    bad, places = Path("bad.jsonl"), Places(DataConfig())
+    trained, evaluated = door("data_shards.open.train_loader", "a"), door("data_shards.open.eval_loader", ("b", 9))
+    common = {"config": config.data, "global_batch": 32, "rank": 1, "world_size": 4, "pinned": is_pinned,
+              "quarantine": bad, "places": places}  # fmt: skip
+    assert train_loader(config, bad, world, places) == "a"
+    assert trained == [common | {"seed": 7}]
+    assert open_eval_split(config, "val", bad, world, places) == EvalSplit("val", "b", 9)
+    assert evaluated == [common | {"split": "val"}]
+
+
+def test_every_further_label_is_answered_in_as_many_classes_as_the_shards_have(
+    configured: Configured, door: Door
+) -> None:
+    config = configured(["train"])
+    outputs = replace(
+        config.model.outputs, labels={"colour": LabelOutput(num_classes=3), "size": LabelOutput(num_classes=2)}
+    )
+    config = replace(config, model=replace(config.model, outputs=outputs))
+    door("data_shards.open.named_classes", {"colour": 3, "size": 2})
+    assert label_names(config) == tuple("0123456789")
+    door("data_shards.open.named_classes", {"colour": 3, "size": 5})
+    with pytest.raises(ValueError, match=r"has 5 classes, but model.outputs.labels.size.num_classes = 2; set it to 5"):
+        label_names(config)
+    # A network that draws its input again answers no class.
+    door("data_shards.open.named_classes", {})
+    outputs = replace(config.model.outputs, label=None, labels={})
+    assert label_names(replace(config, model=replace(config.model, outputs=outputs))) == tuple("0123456789")
+
+
+def test_all_that_a_run_reads_is_looked_at(configured: Configured, shards: Path) -> None:
+    config = configured(["train", "test"], "data.require=[audio]")
+    look(config, Places(config.data))
+    there = manifest.read(shards)
+    [whole] = there.splits["train"].shards
+    mute = Split(Shards.of([replace(whole, modalities={"image": 64, "label": 64})]), (6,) * 10)
+    manifest.write(replace(there, splits={"train": there.splits["train"], "holdout": mute}), shards)
+    look(config, Places(config.data))
+    manifest.write(replace(there, splits={"train": there.splits["train"], "test": mute}), shards)
+    with pytest.raises(ValueError, match="audio"):
+        look(config, Places(config.data))
+    manifest.write(replace(there, splits={"train": mute, "holdout": there.splits["train"]}), shards)
+    with pytest.raises(ValueError, match="audio"):
+        look(config, Places(config.data))

@@ -5,7 +5,10 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -13,17 +16,28 @@ import pytest
 import torch
 import transformers
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "trainer"))
+from checkpoints import save
 
 from configs.run import load
 from data_shards.sections import ImageConfig
 from data_shards.transforms.image import fit
 from launch.cli import app
-from launch.network_files import network_of
+from launch.folder import RunFolder
+from launch.network_files import _notes_of_export, _notes_of_import, network_config, network_of
+from launch.open_run import open_run
+from model import plan
+from model.config_inputs import InputsConfig
 from model.interop import to_hugging_face
 from model.interop_config import config_from_hugging_face
 from model.perceiver import Perceiver
+from trainer.checkpoint_names import MANIFEST
+
+Door = Callable[..., list[dict[str, Any]]]
 
 PAPER = Path(__file__).parents[2] / "configs" / "paper"
 
@@ -299,3 +313,141 @@ def test_a_folder_that_is_there_is_refused_before_any_work(tmp_path: Path, comma
     result = CliRunner().invoke(app, [command, str(tmp_path / "nothing yet"), str(tmp_path)])
     assert isinstance(result.exception, ValueError)
     assert str(result.exception) == f"{tmp_path}: is there already; choose another folder or remove it"
+
+
+def test_a_plan_is_a_table_of_parts_policies_and_attentions(capsys: pytest.CaptureFixture[str]) -> None:
+    without = called("plan", str(PAPER / "p1.yaml")).splitlines()
+    found = json.loads(called("plan", str(PAPER / "p1.yaml"), "--json"))
+    assert without[0].split() == ["part", "parameters", "GFLOP", "forward"]
+    rows = {line.split()[0]: line.split() for line in without if len(line.split()) >= 3}
+    total = found["parts"]["total"]
+    assert rows["total"] == ["total", f"{total['parameters']:,}", f"{total['flops'] / 1e9:.2f}"]
+    assert set(found["parts"]) <= set(rows)
+    assert found["reading"]["cpu"] in without
+    assert f"on a GPU, {found['reading']['cuda']}" in without
+    assert without.count("") == 3
+    needs = found["policies"]["none"]
+    assert rows["none"] == ["none", f"{needs['activation_bytes'] / 2**20:.1f}", "-", "-"]
+    device = ("--memory-gib", "139", "--peak-tflops", "400", "--bf16")
+    with_device = called("plan", str(PAPER / "p1.yaml"), *device).splitlines()
+    needs = json.loads(called("plan", str(PAPER / "p1.yaml"), *device, "--json"))["policies"]["none"]
+    [row] = [line.split() for line in with_device if line.startswith("none ")]
+    size, speed = f"{needs['activation_bytes'] / 2**20:.1f}", f"{needs['samples_per_second']:.1f}"
+    assert row == ["none", size, str(needs["micro_batch"]), speed]
+    attention = found["attention"][0]
+    line = next(line for line in without if line.startswith(attention["part"]) and attention["kernel"] in line)
+    assert "none is given" in line or attention["masked_kernel"] in line
+    head = next(line for line in without if line.startswith("GPU, bf16"))
+    assert head.split() == ["GPU,", "bf16", "heads", "channels", "kernel", "with", "a", "mask"]
+    # Numbers stand below each other.
+    assert line.index(attention["kernel"]) + len(attention["kernel"]) == head.index("kernel") + len("kernel")
+
+
+def test_a_device_is_planned_with_its_own_memory_speed_and_bytes(door: Door) -> None:
+    found = plan.plan(network_config(PAPER / "p1.yaml"))
+    asked = door("launch.network_files.planned", found)
+    called("plan", str(PAPER / "p1.yaml"), "--memory-gib", "0.5", "--peak-tflops", "2", "--bf16")
+    called("plan", str(PAPER / "p1.yaml"), "model.num_latents=256")
+    assert (asked[0]["device"], asked[0]["bytes_per_element"]) == (plan.Device(2**29, 2e12), 2)
+    assert (asked[1]["device"], asked[1]["bytes_per_element"]) == (None, 4)
+    assert asked[1]["config"].num_latents == 256
+    with pytest.raises(ValueError, match="both --memory-gib and --peak-tflops"):
+        called("plan", str(PAPER / "p1.yaml"), "--peak-tflops", "80")
+
+
+def test_what_came_in_and_went_out_is_told_with_its_notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs_to(tmp_path / "theirs")
+    count = sum(weight.numel() for weight in load_file(tmp_path / "theirs" / "model.safetensors").values())
+    ours, files = tmp_path / "ours", ["config.yaml", "model.safetensors"]
+    told = json.loads(called("import-hf", str(tmp_path / "theirs"), str(ours), "--json"))
+    assert told == {"folder": str(ours), "files": files, "parameters": count, "notes": []}
+    told = called("export", str(ours), str(tmp_path / "out")).splitlines()
+    assert told[0] == f"{tmp_path}/out: {count:,} parameters"
+    [note] = told[1:]
+    assert note.startswith("note: transformers has no file that prepares text: ")
+    told = json.loads(called("export", str(ours), str(tmp_path / "again"), "--json"))
+    assert told["files"] == ["config.json", "model.safetensors"]
+    assert [f"note: {each}" for each in told["notes"]] == [note]
+    with safe_open(tmp_path / "again" / "model.safetensors", "pt") as file:
+        assert file.metadata() == {"format": "pt"}
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+class Program:
+    """A network in ONNX, as far as it is a file."""
+
+    def save(self, path: Path) -> None:
+        path.write_text("onnx")
+
+
+@pytest.mark.parametrize("has_image", [False, True])
+def test_what_onnx_cannot_say_of_classes_and_pictures_goes_with_it(tmp_path: Path, door: Door, has_image: bool) -> None:
+    config = {"num_latents": 4, "d_latents": 16, "num_self_attends_per_block": 1}
+    if has_image:
+        both = transformers.PerceiverConfig(
+            **config,
+            d_model=261,
+            num_cross_attention_heads=1,
+            id2label={0: "cat", 1: "dog"},
+            label2id={"cat": 0, "dog": 1},
+        )
+        transformers.PerceiverForImageClassificationFourier(both).save_pretrained(tmp_path / "theirs")
+        size = {"size": {"height": 8, "width": 8}, "do_normalize": False}
+        (tmp_path / "theirs" / "preprocessor_config.json").write_text(json.dumps(size))
+    else:
+        theirs_to(tmp_path / "theirs")
+    called("import-hf", str(tmp_path / "theirs"), str(tmp_path / "ours"))
+    asked = door("model.onnx_export.onnx_program", Program())
+    told = json.loads(called("export", str(tmp_path / "ours"), str(tmp_path / "out"), "--onnx", "--json"))
+    assert (told["files"], told["notes"]) == (["network.onnx"], [])
+    picture = "resize=bicubic, fit=crop, centre_crop=0.875" if has_image else ""
+    assert asked[0]["picture"] == picture
+    assert asked[0]["classes"] == (("cat", "dog") if has_image else ())
+
+
+def test_an_import_has_no_checkpoints_to_choose_from_and_half_a_folder_is_named(tmp_path: Path) -> None:
+    theirs_to(tmp_path / "theirs")
+    called("import-hf", str(tmp_path / "theirs"), str(tmp_path / "ours"))
+    with pytest.raises(ValueError, match=r"--checkpoint best: .* has no checkpoints but one network"):
+        called("export", str(tmp_path / "ours"), str(tmp_path / "out"), "--checkpoint", "best")
+    (tmp_path / "theirs" / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"model\.safetensors: no such file"):
+        called("import-hf", str(tmp_path / "theirs"), str(tmp_path / "other"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_goes_out_with_the_weights_of_the_checkpoint_that_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], shards: Path
+) -> None:
+    config = load(PAPER.parent / "digits.yaml", [f"data.shards={shards}", "model.num_latents=4"])
+    folder = RunFolder(tmp_path / "run")
+    open_run(config, folder)
+    for step, score in ((4, 0.9), (8, 0.1)):
+        save(folder.checkpoints_folder, step, Perceiver(config.model, seed=step).state_dict(), score=score)
+    for which, seed in (("newest", 8), ("best", 4), ("4", 4)):
+        found = network_of(folder.path, which)
+        assert not found.training
+        assert torch.equal(found.encoder.latents.weight, Perceiver(config.model, seed=seed).encoder.latents.weight)
+    (folder.checkpoints_folder / "step_00000008" / MANIFEST).write_text("{")
+    assert torch.equal(
+        network_of(folder.path).encoder.latents.weight, Perceiver(config.model, seed=4).encoder.latents.weight
+    )
+    assert "passed over a damaged checkpoint" in capsys.readouterr().err
+
+
+def test_inputs_without_a_file_of_transformers_are_named() -> None:
+    config = load(PAPER.parent / "digits.yaml").model
+
+    def named(files: dict[str, object]) -> list[str]:
+        [note] = _notes_of_export(config, files)
+        return sorted(note.partition(":")[0].removeprefix("transformers has no file that prepares ").split(", "))
+
+    assert named({}) == ["audio", "points", "text", "video"]
+    assert named({"tokenizer.json": {}}) == named({"tokenizer_config.json": {}}) == ["audio", "points", "video"]
+    image = config.inputs.image
+    assert image is not None
+    alone = replace(config, inputs=InputsConfig(image=image))
+    assert _notes_of_export(alone, {}) == _notes_of_import(alone) == ()
+    [note] = _notes_of_import(replace(config, inputs=InputsConfig(image=replace(image, conv_stem=True))))
+    assert "padded as DeepMind's" in note
+    assert _notes_of_import(replace(config, inputs=InputsConfig(text=config.inputs.text))) == ()

@@ -1,0 +1,132 @@
+"""What an export writes beside the weights: names of classes, and how pictures and texts are prepared."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configs.run import RunConfig
+from data_shards.config import DataConfig
+from data_shards.sections import ImageConfig
+from launch import surroundings
+from launch.surroundings import Surroundings
+from model.config import PerceiverConfig
+from model.config_inputs import InputsConfig, TextInput
+from model.config_outputs import LabelOutput, OutputsConfig
+from model.config_pixels import ImageInput
+from model.interop_files import BYTE_VOCABULARY, PREPROCESSOR
+
+Door = Callable[..., list[dict[str, Any]]]
+IMAGE = ImageInput(height=8, width=8)
+TEXT = TextInput(max_tokens=8, embedding_width=16)
+TOKENIZER = {"tokenizer.json", "tokenizer_config.json"}
+
+
+def network(image: ImageInput | None = None, text: TextInput | None = None) -> PerceiverConfig:
+    return PerceiverConfig(inputs=InputsConfig(image=image, text=text))
+
+
+def test_pictures_are_prepared_as_the_run_prepared_them() -> None:
+    around = Surroundings(resize="lanczos", centre_crop=0.5, fit="crop")
+    files = around.hugging_face(network(image=IMAGE))
+    assert list(files) == [PREPROCESSOR]
+    settings = files[PREPROCESSOR]
+    assert (settings["size"]["height"], settings["crop_size"]["height"], settings["resample"]) == (8, 16, 1)
+    assert settings["do_center_crop"]
+    assert not replace(around, fit="stretch").hugging_face(network(image=IMAGE))[PREPROCESSOR]["do_center_crop"]
+    assert replace(around, fit="pad").hugging_face(network(image=IMAGE)) == {}
+    assert Surroundings().hugging_face(network(image=IMAGE))[PREPROCESSOR]["resample"] == 3
+
+
+def test_what_was_imported_goes_out_as_it_came() -> None:
+    around = Surroundings(foreign={PREPROCESSOR: {"a": 1}, "special_tokens_map.json": {"b": 2}})
+    assert around.hugging_face(network(image=IMAGE, text=TEXT)) == around.foreign
+
+
+@pytest.mark.parametrize("file", [*TOKENIZER, "special_tokens_map.json", "added_tokens.json"])
+def test_a_tokenizer_that_was_imported_in_any_file_gets_no_other_beside_it(file: str) -> None:
+    assert set(Surroundings(foreign={file: {}}).hugging_face(network(text=TEXT))) == {file}
+
+
+def test_texts_of_bytes_get_a_tokenizer_of_bytes_and_others_none() -> None:
+    assert set(Surroundings(foreign={PREPROCESSOR: {}}).hugging_face(network(text=TEXT))) == {PREPROCESSOR, *TOKENIZER}
+    assert TEXT.vocabulary == BYTE_VOCABULARY
+    assert Surroundings().hugging_face(network(text=replace(TEXT, vocabulary=1000))) == {}
+    assert Surroundings().hugging_face(network()) == {}
+
+
+def test_classes_are_named_in_their_order() -> None:
+    assert Surroundings(classes=("cat", "dog")).labels() == {
+        "id2label": {"0": "cat", "1": "dog"},
+        "label2id": {"cat": 0, "dog": 1},
+    }
+    assert Surroundings().labels() == {}
+
+
+def run(image: ImageConfig | None, *, has_label: bool = True) -> RunConfig:
+    outputs = OutputsConfig(label=LabelOutput(num_classes=2) if has_label else None)
+    return RunConfig(data=DataConfig(shards="shards", image=image), model=PerceiverConfig(outputs=outputs))
+
+
+def test_what_the_data_of_a_run_says_is_written(door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = door("launch.surroundings.label_names", ("cat", "dog"))
+    found = surroundings.of_run(run(ImageConfig(resize="lanczos", fit="stretch")))
+    assert found == Surroundings(("cat", "dog"), "lanczos", 1.0, "stretch")
+    assert asked[0]["config"].data.shards == f"{tmp_path}/shards"
+    usual = ImageConfig()
+    assert surroundings.of_run(run(None)) == Surroundings(("cat", "dog"), usual.resize, usual.centre_crop, usual.fit)
+    assert surroundings.of_run(run(None, has_label=False)).classes == ()
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize("error", [ValueError("are gone"), OSError("are away")])
+def test_what_an_export_cannot_know_or_say_is_noted(door: Door, error: Exception) -> None:
+    def fail(**_: object) -> None:
+        raise error
+
+    door("launch.surroundings.label_names", fail)
+    found = surroundings.of_run(run(ImageConfig(fit="pad")))
+    assert found.classes == ()
+    names, pad = found.notes
+    assert names.startswith("class names are not written")
+    assert names.endswith(str(error))
+    assert "cannot pad, as data.image.fit=pad does" in pad
+
+
+def test_what_hugging_face_says_comes_back_from_what_was_kept(tmp_path: Path) -> None:
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    theirs.mkdir()
+    ours.mkdir()
+    for name in (
+        PREPROCESSOR,
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+    ):
+        (theirs / name).write_text(json.dumps({"is": name}))
+    (theirs / "other.json").write_text("{}")
+    found = surroundings.of_hugging_face(theirs, {"id2label": {"1": "dog", "0": "Hündchen"}})
+    assert found.classes == ("Hündchen", "dog")
+    assert len(found.foreign) == 5
+    surroundings.keep(found, ours)
+    assert len(list(ours.iterdir())) == 6
+    assert "Hündchen" in (ours / "classes.json").read_text(encoding="utf-8")
+    assert surroundings.of_import(ours) == found
+
+
+@pytest.mark.parametrize("said", [{}, {"id2label": None}, {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}])
+def test_names_that_hugging_face_made_up_are_none(tmp_path: Path, said: dict[str, object]) -> None:
+    found = surroundings.of_hugging_face(tmp_path, said)
+    assert found == Surroundings()
+    surroundings.keep(found, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert surroundings.of_import(tmp_path) == Surroundings()
+
+
+def test_a_class_without_a_name_between_named_ones_gets_its_number(tmp_path: Path) -> None:
+    assert surroundings.of_hugging_face(tmp_path, {"id2label": {"0": "cat", "2": "dog"}}).classes == ("cat", "LABEL_1")
