@@ -124,7 +124,8 @@ def _train(
             train = config.train
             goal = objective(config.model.outputs, label_smoothing=train.label_smoothing, seed=config.seed)
             if world.device.type == "cuda":
-                train = fitting(network, goal, batches_of_all(world, loader)(0), train, world)
+                first = batches_of_all(world, loader)(0)
+                train = together(world, lambda: fitting(network, goal, first, train, world))
             engine = Engine(network, goal, optimizer=config.optimizer, train=train, world=world)
             stack.callback(engine.close)
             store = _store(config, folder, world, fence, places)

@@ -85,7 +85,9 @@ class Positions(nn.Module):
         if self.kind == "none":
             return content_BMC
         positions_MP = whole_table(self.axis_tables) if self.kind == "fourier" else self.project(self.learned.weight)
-        return torch.cat([content_BMC, positions_MP.expand(content_BMC.shape[0], -1, -1)], dim=-1)
+        # Tables stay float32 where weights are half precision, and would make the tokens float32 too.
+        positions_BMP = positions_MP.to(content_BMC.dtype).expand(content_BMC.shape[0], -1, -1)
+        return torch.cat([content_BMC, positions_BMP], dim=-1)
 
 
 class GridAdapter(nn.Module, ABC):

@@ -99,7 +99,8 @@ class GridTokens:
     def whole(self) -> Float[Tensor, "B M C"]:
         """Return the tokens put together."""
         positions_MP = whole_table(self.axis_tables)
-        return torch.cat([self.content_BMc, positions_MP.expand(self.content_BMc.shape[0], -1, -1)], dim=-1)
+        positions_BMP = positions_MP.to(self.content_BMc.dtype).expand(self.content_BMc.shape[0], -1, -1)
+        return torch.cat([self.content_BMc, positions_BMP], dim=-1)
 
 
 class SeparableTokens(TokenSource):

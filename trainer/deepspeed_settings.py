@@ -9,6 +9,9 @@ from trainer.config import OptimizerConfig, TrainConfig
 
 _BUCKET_ELEMENTS = 50_000_000
 _SMALL_PARAMETER = 10_000
+_INITIAL_SCALE_POWER = 16
+INITIAL_LOSS_SCALE = 2.0**_INITIAL_SCALE_POWER
+"""Of fp16, before any gradient has left its range."""
 
 
 def settings(
@@ -57,5 +60,6 @@ def _precision(train: TrainConfig) -> dict[str, Any]:
         # keeps DeepSpeed from reducing the gradients of linear layers in bf16.
         return {"torch_autocast": {"enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": []}}
     if train.precision == "fp16":
-        return {"fp16": {"enabled": True, "loss_scale": 0, "initial_scale_power": 16, "loss_scale_window": 1000}}
+        scale = {"loss_scale": 0, "initial_scale_power": _INITIAL_SCALE_POWER, "loss_scale_window": 1000}
+        return {"fp16": {"enabled": True, **scale}}
     return {}

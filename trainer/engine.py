@@ -21,7 +21,7 @@ from trainer.config import OptimizerConfig, TrainConfig, joint_problems
 from trainer.deepspeed_settings import settings
 from trainer.deepspeed_start import group_timeout, uncompiled
 from trainer.lamb import Lamb
-from trainer.objective import Objective
+from trainer.objective import Objective, contagious
 from trainer.ownership import Ownership, ReadTensor
 from trainer.partitions import KINDS, WEIGHT, EvenParameters, FlatGroups, Partitions, Piece, Whole
 from trainer.run_state import EngineState
@@ -108,11 +108,12 @@ class Engine:
         if isinstance(own, Perceiver):
             own.settle(is_kept=is_finite)
         self._num_steps += 1
-        losses = {task: total / counts[task] for task, total in self._total(parts).items()}
+        totals = self._total(parts)
+        losses = {task: total / counts[task] for task, total in totals.items()}
         told = Told(rate, self._train.global_batch, self._train.precision == "fp16", scale, watch)
         return StartedStep(
             told,
-            loss=self._weighted(losses),
+            loss=self._objective.loss(totals, counts),
             norm=norm,
             is_finite=is_finite,
             flags=raised,
@@ -210,9 +211,9 @@ class Engine:
             self._deepspeed.set_gradient_accumulation_boundary(is_last)
             with watch:
                 sums = self._objective.sums(self._deepspeed, micro_batch, by_modality=by_modality)
-            loss = self._weighted({task: part / counts[task] for task, part in sums.items()})
+            loss = self._objective.loss(sums, counts)
             # DeepSpeed takes the mean over the ranks; the sums want the sum.
-            self._deepspeed.backward(_contagious(loss) * self._world.world_size, scale_wrt_gas=False)
+            self._deepspeed.backward(contagious(loss) * self._world.world_size, scale_wrt_gas=False)
             totals = {task: totals[task] + part.detach() for task, part in sums.items()}
             if not is_last:
                 self._deepspeed.step()
@@ -221,9 +222,6 @@ class Engine:
     def _group_squares(self) -> dict[str, Tensor]:
         squares = self._world.sum(torch.stack(self._partitions.gradient_squares()))
         return dict(zip((group["name"] for group in self._inner.param_groups), squares.unbind(), strict=True))
-
-    def _weighted(self, losses: dict[str, Tensor]) -> Tensor:
-        return torch.stack([weight * losses[task] for task, weight in self._objective.weights.items()]).sum()
 
     def _total(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
         totals = self._world.sum(torch.stack([part.detach().float() for part in parts.values()]))
@@ -291,8 +289,3 @@ def _partitions(deepspeed: Untyped, names: dict[Tensor, str], zero_stage: int, r
             return FlatGroups(names, deepspeed.optimizer)
         case _:
             return EvenParameters(names, deepspeed.optimizer, rank)
-
-
-def _contagious(loss: Tensor) -> Tensor:
-    """Return the loss, or NaN gradients with it: a finite gradient of an infinite loss must not be applied."""
-    return loss * torch.where(loss.detach().isfinite(), 1.0, torch.nan)

@@ -37,6 +37,11 @@ class Objective:
         with torch.no_grad():
             return sums | {f"{name}/{of}": self.tasks[name].sum(answers[name], part) for name, of, part in parts}
 
+    def loss(self, sums: Mapping[str, Tensor], counts: Mapping[str, Tensor]) -> Tensor:
+        """Return the loss of sums over some samples, each divided by the count over all."""
+        parts = [weight * (sums[task] / counts[task]) for task, weight in self.weights.items()]
+        return torch.stack(parts).sum()
+
     def asks(self, batch: Batch, *, every: bool = False) -> dict[str, dict[str, Tensor]]:
         """Return the network's keyword that asks for what training wants of this batch, or for `every` query.
 
@@ -53,6 +58,11 @@ class Objective:
             for modality, lengths in batch.lengths.items():
                 part = replace(batch, weights=batch.weights * (lengths > 0))
                 yield from ((name, modality, part) for name in tasks)
+
+
+def contagious(loss: Tensor) -> Tensor:
+    """Return the loss, or NaN gradients with it: a finite gradient of an infinite loss must not be applied."""
+    return loss * torch.where(loss.detach().isfinite(), 1.0, torch.nan)
 
 
 def objective(outputs: OutputsConfig, *, label_smoothing: float = 0.0, seed: int = 0) -> Objective:
