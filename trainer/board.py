@@ -6,21 +6,19 @@ Standard library only.
 import mmap
 import os
 import struct
-import tempfile
 import zlib
-from contextlib import suppress
 from pathlib import Path
 
 SLOT_BYTES = 1024
 _HEAD = struct.Struct("<II")
-_SHARED_MEMORY = Path("/dev/shm")
 
 
 class Board:
     """Each process fills its own slot and reads all of them."""
 
-    def __init__(self, memory: mmap.mmap) -> None:
+    def __init__(self, memory: mmap.mmap, descriptor: int = -1) -> None:
         self._memory = memory
+        self._descriptor = descriptor
 
     @staticmethod
     def alone() -> "Board":
@@ -28,20 +26,31 @@ class Board:
         return Board(mmap.mmap(-1, SLOT_BYTES))
 
     @staticmethod
-    def create(num_slots: int) -> "tuple[Board, Path] | None":
-        """Return a new board and the file by which others open it; None where this host has no room for one."""
-        for folder in (_SHARED_MEMORY, Path(tempfile.gettempdir())):
-            with suppress(OSError):
-                descriptor, name = tempfile.mkstemp(prefix="perceiver-board-", dir=folder)
-                try:
-                    # All of it now: a page that a full tmpfs cannot give later would end the process by SIGBUS.
-                    os.write(descriptor, bytes(num_slots * SLOT_BYTES))
-                    return Board(mmap.mmap(descriptor, num_slots * SLOT_BYTES)), Path(name)
-                except OSError:
-                    Path(name).unlink()
-                finally:
-                    os.close(descriptor)
-        return None
+    def create(num_slots: int) -> "Board | None":
+        """Return a new board, which others can open until it is closed to them; None where there is no memory for it.
+
+        It has no name in any folder: a process that is killed leaves nothing behind.
+        """
+        try:
+            descriptor = os.memfd_create("perceiver-board")
+        except OSError:
+            return None
+        try:
+            # All of it now: a page that is not to be had later would end the process by SIGBUS.
+            os.write(descriptor, bytes(num_slots * SLOT_BYTES))
+            return Board(mmap.mmap(descriptor, num_slots * SLOT_BYTES), descriptor)
+        except OSError:
+            os.close(descriptor)
+            return None
+
+    @property
+    def path(self) -> Path:
+        """By which other processes of this host open a board that was just created."""
+        return Path(f"/proc/{os.getpid()}/fd/{self._descriptor}")
+
+    def close_to_others(self) -> None:
+        """Let nobody else open it; all who have keep it."""
+        os.close(self._descriptor)
 
     @staticmethod
     def open(path: Path) -> "Board | None":

@@ -28,12 +28,12 @@ class Node:
         hosts = world.gather(_host())
         ranks = [rank for rank, host in enumerate(hosts) if host == hosts[world.rank]]
         made = Board.create(len(ranks)) if world.rank == ranks[0] and len(ranks) > 1 else None
-        paths = world.gather(str(made[1]) if made else "")
-        board = made[0] if made else _opened(paths[ranks[0]])
+        paths = world.gather(str(made.path) if made else "")
+        board = made or _opened(paths[ranks[0]])
         # Containers of one host may see each other's names and not each other's memory: each is then a node of its own.
         joined = world.gather(ranks[0] if board else world.rank)
         if made:
-            made[1].unlink(missing_ok=True)  # all have opened it, and no killed process leaves it behind
+            made.close_to_others()
         return Node(world.rank, tuple(joined), board or Board.alone())
 
     @cached_property

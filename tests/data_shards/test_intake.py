@@ -10,6 +10,7 @@ import pytest
 from data_shards import adopt, prepare, verify
 from data_shards import open as opening
 from data_shards.config import DataConfig, TextConfig
+from data_shards.folder import LocalFolder
 from data_shards.intake import BadSampleError, Intake
 from data_shards.reader import Reader
 from data_shards.records import OWN
@@ -108,7 +109,7 @@ def test_training_goes_on_without_hostile_records_and_verify_names_the_same(
             assert HOSTILE.keys().isdisjoint(loader(step).keys)
     bad = [json.loads(line)["key"] for line in listed.read_text().splitlines()]
     assert sorted(bad) == sorted(HOSTILE)
-    place = opening.LocalFolder(tmp_path)
+    place = LocalFolder(tmp_path)
     report = verify.verify_shard(
         place, shards.split("train").shards[0], verify.intake(shards, "train", config), label_names=("0",)
     )

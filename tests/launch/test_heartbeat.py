@@ -45,14 +45,14 @@ class Ranks:
         monkeypatch.setattr("launch.heartbeat.threading.Thread.start", lambda _: None)
         made = Board.create(num_ranks)
         assert made is not None
-        made[1].unlink()
+        made.close_to_others()
         attempts.begin(folder, job_id="", nodes=["n1"])
         self.beats = []
         for rank in range(num_ranks):
             record = attempts.write_rank(folder, 1, RankRecord(rank, "n1", 100 + rank))
             os.utime(record, (1000.0, 1000.0))
             beat = Heartbeat(record, 2.0, self.looked, lambda: None)
-            beat.share(Node(rank, (0,) * num_ranks, made[0]))
+            beat.share(Node(rank, (0,) * num_ranks, made))
             self.beats.append(beat)
 
     def looked(self) -> bool:

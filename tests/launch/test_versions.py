@@ -56,7 +56,7 @@ def test_a_rank_ends_with_the_same_sentence_and_status(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     environment = installed(tmp_path, torch="2.8.0") | {"RANK": "0"}
     code = "import sys; from pathlib import Path; from launch.folder import RunFolder; from launch import rank; "
-    code += f"sys.exit(rank._train(RunFolder(Path({str(tmp_path / 'run')!r}))))"
+    code += f"sys.exit(rank._train(RunFolder(Path({str(tmp_path / 'run')!r})), None))"
     found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert found.returncode == 2
     assert found.stderr.startswith("perceiver: torch is 2.8.0, but ")

@@ -27,7 +27,7 @@ from trainer.hang import HangWatch
 from trainer.node import Node
 from trainer.world import World
 hang = HangWatch(Path(sys.argv[1]), World(0, 3, 0, torch.device("cpu")), 0.1)
-board, _ = Board.create(2)
+board = Board.create(2)
 first = [
     Beat(0, socket.gethostname(), os.getpid(), 0, 0, "a step"),
     Beat(1, "elsewhere", int(sys.argv[2]), 0, 0, "a step"),

@@ -19,10 +19,13 @@ from trainer.compiling import told_of_compiling
 from trainer.config import CheckpointConfig, TrainConfig, WatchConfig
 from trainer.engine import Engine
 from trainer.evaluate import Evaluation, evaluate
+from trainer.feed import Feed
 from trainer.hang import BATCH, COMPILE, STEP, HangWatch
-from trainer.loop import fit, steps
+from trainer.loop import fit
 from trainer.node import Node
 from trainer.run_state import RunState
+from trainer.step_report import StepReport
+from trainer.steps import Course, steps
 from trainer.watch import StopRequest
 from trainer.world import World
 
@@ -176,16 +179,20 @@ def test_the_first_step_of_a_start_has_ten_times_as_long_and_is_no_measure(
     hang = HangWatch(tmp_path, world, STEP_SECONDS)
 
     class Slow:
-        def step(self, batch: Batch) -> SimpleNamespace:
+        steps_ahead = 0
+
+        def start(self, batch: Batch, flags: tuple[bool, ...]) -> SimpleNamespace:
             limits.append(hang.limit_seconds)
             clock.now += 50.0 if len(limits) == 2 else 1.0
-            return SimpleNamespace(loss=0.0, is_skipped=False)
+            report = StepReport(0.0, {}, 0.1, 1.0, False, {}, 0.0, 1, flags)
+            return SimpleNamespace(report=lambda: report)
 
     def batches(index: int) -> Batch:
         limits.append(hang.limit_seconds)
         return whole_batch(index)
 
-    made = steps(Slow(), batches, RunState(), until=3, hang=hang, window=0)  # type: ignore[arg-type]
+    course = Course(until=3, window=0, flags=lambda _: (), pauses=lambda _: False)
+    made = steps(Slow(), Feed(batches, world), RunState(), course, hang)  # type: ignore[arg-type]
     assert sum(1 for _ in made) == 3
     cold, warm = 10 * STEP_SECONDS, STEP_SECONDS
     assert limits == [cold, cold, warm, warm, warm + 2, warm + 2]

@@ -71,13 +71,13 @@ def watch(
     here = sorted({rank, *(pids or ())})
     made = Board.create(len(here))
     assert made is not None
-    made[1].unlink()
+    made.close_to_others()
     first_of = tuple(here[0] if other in here else other for other in range(world_size))
     first = [
         Beat(other, HERE if other in here else "elsewhere", (pids or {}).get(other, 7), 0, 0, STEP)
         for other in range(world_size)
     ]
-    hang.listen_to(Node(rank, first_of, made[0]), first)
+    hang.listen_to(Node(rank, first_of, made), first)
     return hang
 
 
