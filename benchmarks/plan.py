@@ -6,7 +6,8 @@ For 1, 2 and 4 ranks, each started by torchrun: the constants of this machine ar
 once (rates of a matrix product, of an element-wise sum, of gloo's all-reduce and of the disk; the time of a sum of one
 number and of a save of next to nothing) and given to the plan; what it predicts is printed beside what is measured. A
 step is the median of rounds in which the stages take turns. Of an exchange the rank that waited least is taken: the
-others wait for it, too.
+others wait for it, too. Rates of computation and the computation of a step are in CPU seconds of the rank's own thread,
+since a machine is seldom idle; all else is by the clock, and means little on a machine that is busy.
 """
 
 import argparse
@@ -88,13 +89,13 @@ class Clock:
                 setattr(dist, name, original)
 
 
-def median_seconds(work: Callable[[], object], rounds: int) -> float:
+def median_seconds(work: Callable[[], object], rounds: int, clock: Callable[[], float] = time.perf_counter) -> float:
     work()
     taken = []
     for _ in range(rounds):
-        started = time.perf_counter()
+        started = clock()
         work()
-        taken.append(time.perf_counter() - started)
+        taken.append(clock() - started)
     return statistics.median(taken)
 
 
@@ -104,9 +105,9 @@ def constants(world: World, folder: Path, rounds: int) -> dict[str, float]:
     left, right = torch.randn(rows, width), torch.randn(width, width)
     one, other, out = (torch.randn(rows, width) for _ in range(3))
     world.barrier()
-    product = median_seconds(lambda: torch.mm(left, right), 20 * rounds)
+    product = median_seconds(lambda: torch.mm(left, right), 20 * rounds, time.thread_time)
     world.barrier()
-    moved = median_seconds(lambda: torch.add(one, other, out=out), 50 * rounds)
+    moved = median_seconds(lambda: torch.add(one, other, out=out), 50 * rounds, time.thread_time)
     found = {"product_flops": 2 * rows * width**2 / product, "moved_bytes_per_second": 3 * 4 * rows * width / moved}
     content = os.urandom(DISK_BYTES // world.world_size)
     path = folder / f"disk_{world.rank}"
@@ -214,7 +215,7 @@ def measured(world: World, folder: Path, rounds: int) -> dict[int, dict[str, flo
     }
     mine = batch(world)
     seconds: dict[int, dict[str, list[float]]] = {
-        stage: {"step": [], "communication": [], "save": []} for stage in engines
+        stage: {"computation": [], "communication": [], "step": [], "save": []} for stage in engines
     }
     stores = {}
     for stage in engines:
@@ -224,16 +225,17 @@ def measured(world: World, folder: Path, rounds: int) -> dict[int, dict[str, flo
         for stage, engine in engines.items():
             clock = Clock()
             world.barrier()
-            started = time.perf_counter()
+            started, worked = time.perf_counter(), time.thread_time()
             with clock.running():
                 engine.step(mine)
-            step = time.perf_counter() - started
+            step, work = time.perf_counter() - started, time.thread_time() - worked
             # Of a save, and a step, the last rank counts.
             world.barrier()
             started = time.perf_counter()
             stores[stage].save(engine, RunState(step=turn))
             save = time.perf_counter() - started
             if turn:
+                seconds[stage]["computation"].append(statistics.mean(world.gather(work)))
                 seconds[stage]["step"].append(max(world.gather(step)))
                 seconds[stage]["communication"].append(min(world.gather(clock.seconds)))
                 seconds[stage]["save"].append(max(world.gather(save)))
@@ -259,7 +261,12 @@ def of_ranks(rounds: int, path: Path) -> None:
     stages = {}
     for stage, seconds in taken.items():
         plan = predicted(found, world.world_size, stage)
-        told = {"step": plan.step_seconds, "communication": plan.step["communication"], "save": plan.save_seconds}
+        told = {
+            "computation": plan.step_seconds - plan.step["communication"],
+            "communication": plan.step["communication"],
+            "step": plan.step_seconds,
+            "save": plan.save_seconds,
+        }
         stages[stage] = {"predicted": told, "measured": seconds, "parts": plan.step}
     if world.is_first:
         path.write_text(json.dumps({"constants": found, "stages": stages}))
