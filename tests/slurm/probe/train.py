@@ -19,7 +19,7 @@ from launch.folder import RunFolder
 CONSTANT = 1
 
 
-def main(settings: dict[str, Any], path: Path) -> int:
+def main(settings: dict[str, Any], path: Path, **_: object) -> int:
     told: list[int] = []
     for number in (signal.SIGUSR2, signal.SIGTERM):
         signal.signal(number, lambda received, _: told.append(received))

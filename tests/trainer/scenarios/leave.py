@@ -29,7 +29,7 @@ def starved_world() -> World:
     return world
 
 
-def refused(_config: object, _path: Path) -> int:
+def refused(_config: object, _path: Path, **_: object) -> int:
     starved_world().sum(torch.ones(()))
     raise ValueError("bad input")
 
