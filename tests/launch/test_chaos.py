@@ -4,8 +4,13 @@ import json
 import os
 import random
 import shutil
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,11 +18,13 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "trainer"))
 from checkpoints import save
 
-from launch import chaos, chaos_rank, chaos_ranks
+from launch import chaos, chaos_rank, chaos_ranks, cli, open_run, train
 from launch.chaos import Campaign, Met, fingerprint
 from launch.chaos_damage import spoil
 from launch.chaos_rank import Plan
 from launch.folder import RunFolder
+from trainer import checkpoint
+from trainer.engine import Engine
 
 # In the place of a training: meets its faults as it is told to and finishes with the same checkpoint each time.
 TRAINING = """
@@ -321,3 +328,205 @@ def test_a_run_has_finished_only_when_all_its_ranks_have(campaign: Campaign, mon
     campaign._disturb(campaign.folder / "run", 1, 2, None)
     assert len(campaign.met) >= 2
     assert campaign.finished == {1}
+
+
+def test_a_campaign_saves_evaluates_and_watches_often_enough_for_its_faults(tmp_path: Path) -> None:
+    def told(steps: int) -> dict[str, str]:
+        campaign = Campaign(["train"], tmp_path, tmp_path / "data", steps=steps, num_ranks=1, seed=0)
+        return dict(word.split("=") for word in campaign.overrides)
+
+    assert told(24) == {
+        "data.shards": f"{tmp_path}/shards",
+        "watch.hang_seconds": f"{chaos.HANG_SECONDS}",
+        "checkpoint.save_every_steps": "3",
+        "train.evaluate_every_steps": "8",
+    }
+    assert (told(2)["checkpoint.save_every_steps"], told(2)["train.evaluate_every_steps"]) == ("1", "1")
+
+
+@pytest.fixture
+def starts(campaign: Campaign, monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
+    """What each start of ranks was asked for; they leave with 0."""
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr(chaos, "attempt", lambda *words: asked.append(words) or (0,))
+    return asked
+
+
+def test_a_run_is_started_with_its_command_and_any_of_its_ranks_meets_the_faults_but_those_of_the_first(
+    campaign: Campaign, starts: list[tuple[object, ...]]
+) -> None:
+    campaign.num_ranks, run = 4, campaign.folder / "run"
+    for place in ("step", "make", "commit"):
+        for _ in range(30):
+            assert campaign._start(run, [plan(place)]) == (0,)
+    victims = [victim for _, _, _, victim, _ in starts]
+    assert set(victims[:30]) == {0, 1, 2, 3}
+    assert set(victims[30:]) == {0}
+    words, num_ranks, plans, _, log = starts[0]
+    assert words == ["train", "config.yaml", *campaign.overrides, "--run", str(run), "--json"]
+    assert (num_ranks, plans, log) == (4, [plan("step")], campaign.folder / "log")
+
+
+def test_what_fills_the_disk_is_removed_after_a_start(campaign: Campaign, starts: list[tuple[object, ...]]) -> None:
+    campaign.folder.mkdir()
+    campaign.ballast = campaign.folder / ".ballast"
+    for _ in range(2):
+        campaign._start(campaign.folder / "run")
+        campaign.ballast.touch()
+    assert campaign._plan("write", "full_disk").ballast_path == str(campaign.ballast)
+    campaign._start(campaign.folder / "run")
+    assert not campaign.ballast.exists()
+    campaign.ballast = None
+    assert campaign._plan("write", "full_disk").ballast_path == ""
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (4, 2), (5, 2)])
+def test_a_resized_run_meets_a_kill_and_is_finished_by_another_number_of_ranks(
+    campaign: Campaign, starts: list[tuple[object, ...]], monkeypatch: pytest.MonkeyPatch, before: int, after: int
+) -> None:
+    monkeypatch.setattr(chaos, "_losses", lambda _: [2.0])
+    campaign.num_ranks = before
+    assert campaign._resize(campaign.folder / "a", campaign.folder / "b") == 0.0
+    first, second = starts
+    assert (first[1], second[1]) == (before, after)
+    assert [(each.place, each.action) for each in first[2]] == [("step", "kill")]
+    assert second[2] == ()
+    monkeypatch.setattr(chaos, "attempt", lambda *_: (0, 1))
+    assert campaign._resize(campaign.folder / "a", campaign.folder / "b") == float("inf")
+
+
+def test_losses_are_those_of_training(campaign: Campaign) -> None:
+    folder = RunFolder(campaign.folder / "run")
+    folder.path.mkdir(parents=True)
+    lines = [{"kind": "train", "loss": 2.0}, {"kind": "evaluation", "loss": 9.0}, {"kind": "train", "loss": 1.0}]
+    folder.metrics_path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert chaos._losses(folder.path) == [2.0, 1.0]
+
+
+def test_damage_between_two_starts_is_of_records_checkpoints_or_shards_and_is_mended_where_it_is_a_shard(
+    campaign: Campaign, starts: list[tuple[object, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder(campaign.folder / "run")
+    run.checkpoints_folder.mkdir(parents=True)
+    shutil.copytree(campaign.shards, campaign.own_shards)
+    monkeypatch.setattr(chaos, "_SHARE_OF_DAMAGED_HISTORY", 1.0)
+    campaign._damage(run.path, 3)
+    assert campaign.met == [], "there is nothing to damage"
+    run.metrics_path.write_text("{}\n")
+    campaign._damage(run.path, 3)
+    [met] = campaign.met
+    assert met.name.startswith("bookkeeping: metrics.jsonl ")
+    assert (met.run, met.seconds) == (3, 0.0)
+    monkeypatch.setattr(chaos, "_SHARE_OF_DAMAGED_HISTORY", 0.0)
+    sizes: list[list[int]] = []
+
+    def attempt(*_: object) -> tuple[int, ...]:
+        sizes.append([path.stat().st_size for path in sorted(campaign.own_shards.glob("*.tar"))])
+        return (2, 2)
+
+    monkeypatch.setattr(chaos, "attempt", attempt)
+    while not sizes:
+        campaign._damage(run.path, 4)
+    assert min(sizes[0]) < 100 == max(sizes[0])
+    assert [path.stat().st_size for path in campaign.own_shards.glob("*.tar")] == [100, 100]
+    met = campaign.met[-1]
+    assert (met.name, met.run, met.statuses, met.complaint) == ("shard truncate", 4, (2, 2), "")
+    # One checkpoint alone is what a start needs.
+    save(run.checkpoints_folder, 4, {"weight": torch.zeros(4)})
+    monkeypatch.setattr(chaos, "attempt", lambda *_: (2, 2))
+    for _ in range(20):
+        campaign._damage(run.path, 5)
+    assert not [each for each in campaign.met if each.name.startswith("checkpoint")]
+
+
+@pytest.mark.parametrize("place", ["make", "start", "step", "write", "commit", "evaluation", "load"])
+def test_a_rank_of_a_campaign_is_the_command_that_meets_its_plan_at_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    owners = {
+        "make": (open_run, "freeze"),
+        "start": (train, "train_loader"),
+        "step": (Engine, "step"),
+        "write": (checkpoint, "write"),
+        "commit": (checkpoint.Store, "_commit"),
+        "evaluation": (train, "evaluate"),
+        "load": (checkpoint.Store, "load"),
+    }
+    for owner, name in owners.values():
+        monkeypatch.setattr(owner, name, getattr(owner, name))
+    before = {other: getattr(*owners[other]) for other in owners}
+    seen: list[list[str]] = []
+    monkeypatch.setattr(cli, "main", lambda: seen.append(sys.argv))
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    met = tmp_path / "met"
+    chaos_rank.main([plan(place, "raise", met_path=str(met))], ["train", "x"])
+    assert seen == [["perceiver", "train", "x"]]
+    assert [other for other in owners if getattr(*owners[other]) is not before[other]] == [place]
+    with pytest.raises(RuntimeError, match="a fault of the campaign"):
+        getattr(*owners[place])()
+    assert met.exists()
+
+
+@pytest.mark.parametrize(
+    ("action", "number"), [("kill", signal.SIGKILL), ("stop", signal.SIGSTOP), ("terminate", None)]
+)
+def test_a_fault_is_that_signal_to_the_own_process_and_comes_as_late_as_planned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: str, number: int | None
+) -> None:
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda *words: sent.append(words))
+    met = tmp_path / "met"
+    call = chaos_rank._meeting(plan("step", action, met_path=str(met)), lambda: met.exists(), [])
+    assert call(), "it comes before the call"
+    assert sent == ([(os.getpid(), number)] if number else [])
+    met.unlink()
+    late: list[tuple[float, object, tuple[Plan, ...]]] = []
+    monkeypatch.setattr(
+        chaos_rank.threading,
+        "Timer",
+        lambda *words: late.append(words) or SimpleNamespace(start=lambda: late.append("begun")),
+    )
+    late_plan = plan("step", action, met_path=str(met), delay_ms=20)
+    assert not chaos_rank._meeting(late_plan, lambda: met.exists(), [])()
+    assert late == [(0.02, chaos_rank._happen, (late_plan,)), "begun"]
+
+
+def test_a_full_disk_of_its_own_is_filled_during_the_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[object] = []
+
+    @contextmanager
+    def filled(ballast: Path) -> Iterator[None]:
+        events.append(ballast)
+        yield
+        events.append("free again")
+
+    monkeypatch.setattr(chaos_rank, "filled", filled)
+    full = plan("write", "full_disk", met_path=str(tmp_path / "met"), ballast_path=str(tmp_path / ".ballast"))
+    chaos_rank._meeting(full, lambda: events.append("written"), [])()
+    assert events == [tmp_path / ".ballast", "written", "free again"]
+    assert (tmp_path / "met").exists()
+
+
+def test_ranks_know_each_other_the_victim_its_plans_and_a_term_that_is_planned_reaches_all(
+    campaign: Campaign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = """
+import json, os, pathlib, signal, sys, time
+names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "OMP_NUM_THREADS")
+print(json.dumps([os.environ[name] for name in names] + sys.argv[1:]), flush=True)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(85))
+for word in sys.argv[1:2]:
+    for plan in json.loads(word) if word.startswith("[") else ():
+        pathlib.Path(plan["met_path"]).touch()
+time.sleep(30)
+"""
+    for name in ("__main__", "chaos_rank"):
+        (tmp_path / "launch" / f"{name}.py").write_text(report)
+    planned = plan("step", "terminate", met_path=str(tmp_path / "met"))
+    # The other must have its handler before the victim says that it is there.
+    statuses = chaos_ranks.attempt(["train", "x"], 2, [planned], 1, tmp_path / "log")
+    assert set(statuses) <= {85, -signal.SIGTERM}
+    assert len(statuses) == 2
+    rows = sorted(json.loads(line) for line in (tmp_path / "log").read_text().splitlines())
+    assert rows[-1] == ["1", "1", "2", "127.0.0.1", "1", json.dumps([asdict(planned)]), "train", "x"]
+    assert rows[0] in (rows[-1], ["0", "0", "2", "127.0.0.1", "1", "train", "x"])

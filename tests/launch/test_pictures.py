@@ -111,3 +111,51 @@ def test_samples_are_drawn_whole_clips_by_their_middle_frame_and_recordings_as_w
     pictures.reconstructions(images, images, tmp_path / "drawn.png")
     with Image.open(tmp_path / "drawn.png") as file:
         assert file.size[0] > 100
+
+
+def test_pictures_grow_with_what_is_in_them_and_nothing_in_them_overlaps(tmp_path: Path, drawn: list[Figure]) -> None:
+    images = np.zeros((17, 4, 4, 3), dtype=np.float32)
+    for count in (1, 17):
+        names = ["cat"] * count
+        pictures.predictions(images[:count], names, names, tmp_path / "predictions.png")
+    one, three = (figure.get_size_inches() for figure in drawn)
+    assert (three[0], three[1]) == (one[0], pytest.approx(3 * one[1]))
+    rows = [pictures.samples(dict.fromkeys("ab"[:count], images[:1])) for count in (1, 2)]
+    assert rows[1].get_size_inches()[1] == pytest.approx(2 * rows[0].get_size_inches()[1])
+    assert rows[0].get_size_inches()[0] > 8
+    pictures.loss_curve(metrics(tmp_path), tmp_path / "loss.png")
+    width, height = drawn[-1].get_size_inches()
+    assert width > 1.5 * height, "two curves stand beside each other"
+    assert all(figure.get_layout_engine() is not None for figure in [*drawn, *rows])
+
+
+def test_a_curve_says_what_its_axes_and_lines_are(tmp_path: Path, drawn: list[Figure]) -> None:
+    path = metrics(tmp_path, {"kind": "evaluation", "step": 1, "accuracy/all": 0.5})
+    pictures.loss_curve(path, tmp_path / "loss.png")
+    left, right = drawn[0].axes
+    assert (left.get_title(), left.get_xlabel(), right.get_xlabel()) == ("training loss", "step", "step")
+    assert right.get_legend().get_title().get_text() == "modalities"
+    assert right.lines[0].get_marker() == "."
+    assert all(axes.get_xgridlines()[0].get_visible() for axes in (left, right))
+
+
+def test_more_samples_than_a_row_holds_are_left_out_and_a_picture_has_three_channels() -> None:
+    images = np.random.default_rng(0).random((10, 4, 4, 3)).astype(np.float32)
+    figure = pictures.samples({"images": images})
+    assert len(figure.axes) == 8
+    assert all(cell.images for cell in figure.axes)
+    height, width, channels = pictures.pixels(figure).shape
+    assert channels == 3
+    assert width > height > 10
+
+
+def test_a_picture_is_not_worth_a_sync_of_the_disk(tmp_path: Path, disk_calls: list[tuple[str, str]]) -> None:
+    pictures.loss_curve(metrics(tmp_path), tmp_path / "loss.png")
+    assert [kind for kind, _ in disk_calls] == ["name"]
+
+
+def test_a_name_of_exactly_as_many_letters_as_fit_is_shown_whole(tmp_path: Path, drawn: list[Figure]) -> None:
+    images, names = np.zeros((2, 4, 4, 3)), ["x" * 40, "$x$"]
+    pictures.predictions(images, names, names, tmp_path / "predictions.png")
+    assert [cell.get_title() for cell in drawn[0].axes[:2]] == names
+    assert not any(cell.title.get_parse_math() for cell in drawn[0].axes[:2])
