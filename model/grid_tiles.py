@@ -1,7 +1,7 @@
 """What a program of model.grid_kernel holds at a time, by device: a table, since the sums' last bits depend on it.
 
 A search at the start of a run would let the clock decide how its sums are rounded, and a resumed run could choose
-otherwise (docs/decisions/8-the-tile-is-a-table.md). benchmarks/gpu measures `CANDIDATES` and prints what belongs into
+otherwise (docs/decisions/10-the-tile-is-a-table.md). benchmarks/gpu measures `CANDIDATES` and prints what belongs into
 `TILES`.
 """
 
