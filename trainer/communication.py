@@ -15,8 +15,8 @@ from trainer.deepspeed_settings import settings
 from trainer.optimizers import parameter_groups
 
 Kind = Literal["all_reduce", "all_gather", "reduce_scatter"]
-_SMALL_MESSAGES = {0: 2, 1: 4, 2: 4, 3: 4}
-"""Counts and losses; DeepSpeed's overflow and norm."""
+_SMALL_MESSAGES = {0: 2, 1: 3, 2: 3, 3: 4}
+"""Counts, with what the ranks want of the run, and losses; from stage 1 on the norm."""
 
 
 _PREFETCHED_ELEMENTS = 50_000_000
@@ -66,7 +66,8 @@ def exchanges(
     times = micro_batches if train.zero_stage == 2 else 1
     numel = sum(map(sum, groups))
     calls = times * -(-numel // chosen["reduce_bucket_size"])
-    gradients = Exchange("all_reduce", times * width * numel, calls, "backward")
+    sent = 2 if train.gradient_dtype == "bf16" else width
+    gradients = Exchange("all_reduce", times * sent * numel, calls, "backward")
     if train.zero_stage == 0:
         return (gradients,)
     # Each group is one flat tensor, padded to an even cut.

@@ -8,20 +8,52 @@ from typing import Any
 from trainer.config import OptimizerConfig, TrainConfig
 
 _BUCKET_ELEMENTS = 50_000_000
+_GRADIENT_BYTES = 4
+MIB = 1 << 20
+_NODE = 8
+"""Processes that a node usually has at most."""
 _SMALL_PARAMETER = 10_000
 _INITIAL_SCALE_POWER = 16
 INITIAL_LOSS_SCALE = 2.0**_INITIAL_SCALE_POWER
 """Of fp16, before any gradient has left its range."""
 
 
+def overlaps(train: TrainConfig, world_size: int, device_type: str) -> bool:
+    """Return whether gradients travel during the backward pass at ZeRO 1 and 2.
+
+    Between GPUs the exchange runs on a stream of its own. On a CPU it would take the cores from the backward pass.
+    """
+    if train.zero_stage not in (1, 2) or train.gradient_exchange != "auto":
+        return train.gradient_exchange == "during_backward"
+    return device_type == "cuda" and world_size > 1
+
+
+def bucket_elements(train: TrainConfig, world_size: int, device_type: str) -> int:
+    """Return how many gradients travel together.
+
+    During the backward pass the first must leave early, so that buckets are small; among more processes than a node
+    has, each exchange waits longer for its first byte, and buckets are larger.
+    """
+    if train.gradient_bucket_mib:
+        return train.gradient_bucket_mib * MIB // _GRADIENT_BYTES
+    if overlaps(train, world_size, device_type):
+        return (32 if world_size <= _NODE else 128) * MIB // _GRADIENT_BYTES
+    return _BUCKET_ELEMENTS
+
+
 def settings(
-    optimizer: OptimizerConfig, train: TrainConfig, *, num_micro_batches: int, world_size: int
+    optimizer: OptimizerConfig,
+    train: TrainConfig,
+    *,
+    num_micro_batches: int,
+    world_size: int,
+    device_type: str = "cpu",
 ) -> dict[str, Any]:
     """Return the dictionary for deepspeed.initialize."""
     micro_batch = train.global_batch // world_size // num_micro_batches
     zero: dict[str, Any] = {
         "stage": train.zero_stage,
-        "reduce_bucket_size": _BUCKET_ELEMENTS,
+        "reduce_bucket_size": bucket_elements(train, world_size, device_type),
         "allgather_bucket_size": _BUCKET_ELEMENTS,
         # True makes the parameter mapping wrong, which checkpoints and LAMB rest on.
         "round_robin_gradients": False,
@@ -29,6 +61,8 @@ def settings(
         # Stage 2 needs it, to let go of the gradients of other ranks.
         "contiguous_gradients": train.zero_stage >= 2,
     }
+    if train.zero_stage in (1, 2):
+        zero["overlap_comm"] = overlaps(train, world_size, device_type)
     if train.zero_stage == 3:
         zero |= {
             # Smaller parameters stay gathered: a message each would cost more than the memory is worth.
@@ -50,6 +84,7 @@ def settings(
         "zero_allow_untested_optimizer": True,
         # It would wait for the device twice a step, to time it.
         "timers": {"throughput": {"enabled": False}},
+        **({"communication_data_type": "bf16"} if train.gradient_dtype == "bf16" else {}),
         **_precision(train),
     }
 

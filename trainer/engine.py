@@ -1,13 +1,9 @@
 """Engine: one optimizer step over a global batch through DeepSpeed, and its state under parameter names.
 
-The only file that imports deepspeed. Facts of 0.19.8 that it works around are named where they bite.
+Facts of DeepSpeed 0.19.8 that it works around are named where they bite.
 """
 
 import contextlib
-import importlib
-import logging
-import os
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
@@ -19,7 +15,7 @@ from model.perceiver import Perceiver
 from trainer import arithmetic, optimizers
 from trainer.config import OptimizerConfig, TrainConfig, joint_problems
 from trainer.deepspeed_settings import settings
-from trainer.deepspeed_start import group_timeout, uncompiled
+from trainer.deepspeed_start import gathered, initialize, waiting_on_the_device
 from trainer.lamb import Lamb
 from trainer.objective import Objective, contagious
 from trainer.ownership import Ownership, ReadTensor
@@ -54,10 +50,16 @@ class Engine:
         self._shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
         self._trained = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
         inner = optimizers.make(network, optimizer)
-        self._deepspeed = _initialize(
+        self._deepspeed = initialize(
             network.to(world.device),
             inner,
-            settings(optimizer, train, num_micro_batches=self.num_micro_batches, world_size=world.world_size),
+            settings(
+                optimizer,
+                train,
+                num_micro_batches=self.num_micro_batches,
+                world_size=world.world_size,
+                device_type=world.device.type,
+            ),
             train,
             world,
         )
@@ -213,7 +215,8 @@ class Engine:
                 sums = self._objective.sums(self._deepspeed, micro_batch, by_modality=by_modality)
             loss = self._objective.loss(sums, counts)
             # DeepSpeed takes the mean over the ranks; the sums want the sum.
-            self._deepspeed.backward(contagious(loss) * self._world.world_size, scale_wrt_gas=False)
+            with waiting_on_the_device(self._deepspeed.optimizer):
+                self._deepspeed.backward(contagious(loss) * self._world.world_size, scale_wrt_gas=False)
             totals = {task: totals[task] + part.detach() for task, part in sums.items()}
             if not is_last:
                 self._deepspeed.step()
@@ -234,51 +237,8 @@ class Engine:
         saved = module.state_dict(keep_vars=True).keys()
         buffers = {name: buffer for name, buffer in module.named_buffers() if name in saved}
         frozen = {name: parameter for name, parameter in module.named_parameters() if not parameter.requires_grad}
-        with _gathered(list(frozen.values()), self._train.zero_stage):
+        with gathered(list(frozen.values()), self._train.zero_stage):
             yield {**buffers, **{name: parameter.data for name, parameter in frozen.items()}}
-
-
-def _initialize(
-    network: nn.Module, inner: torch.optim.Optimizer, config: dict[str, Any], train: TrainConfig, world: World
-) -> Untyped:
-    deepspeed = _import_deepspeed(world)
-    with group_timeout(train.collective_timeout_seconds), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        engine, *_ = deepspeed.initialize(model=network, optimizer=inner, config=config)
-    assert engine.zero_optimization_stage() == train.zero_stage, "DeepSpeed took another stage than it was given"
-    return engine
-
-
-def _import_deepspeed(world: World) -> Untyped:
-    """Import it late: it reads the environment and picks an accelerator while it is imported."""
-    if world.device.type == "cpu":
-        os.environ.setdefault("LOCAL_RANK", str(world.local_rank))
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    else:
-        # It takes the variable for the number of the device, of which a process may see but one.
-        os.environ["LOCAL_RANK"] = str(world.device.index)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import deepspeed
-        from deepspeed.ops import __compatible_ops__
-    # It would be compiled at start-up (a minute, and a compiler) for an inference call that is never made.
-    __compatible_ops__["deepspeed_shm_comm"] = False
-    # DeepSpeed imports Muon, which compiles itself; loading the compiler for that takes a second.
-    with uncompiled(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        importlib.import_module("deepspeed.runtime.zero.muon.muon_optimizer")
-    deepspeed.utils.logger.setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed|deepspeed")
-    return deepspeed
-
-
-def _gathered(parameters: list[nn.Parameter], zero_stage: int) -> contextlib.AbstractContextManager[None]:
-    if zero_stage < 3 or not parameters:
-        return contextlib.nullcontext()
-    import deepspeed
-
-    gathered: contextlib.AbstractContextManager[None] = deepspeed.zero.GatheredParameters(parameters, modifier_rank=0)
-    return gathered
 
 
 def _partitions(deepspeed: Untyped, names: dict[Tensor, str], zero_stage: int, rank: int) -> Partitions:

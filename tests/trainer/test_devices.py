@@ -11,8 +11,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
 from tiny import Network
 
-from trainer import devices, engine
+from trainer import devices
 from trainer.config import TrainConfig
+from trainer.deepspeed_start import initialize
 from trainer.devices import Gpu
 from trainer.world import World
 
@@ -33,14 +34,14 @@ def test_deepspeed_is_given_the_device_that_the_process_took(local_rank: int, mo
     world = World(local_rank, 4, local_rank, torch.device("cuda", 0))
     taken = []
 
-    def initialize(**_: object) -> object:
+    def started(**_: object) -> object:
         taken.append(os.environ["LOCAL_RANK"])
         raise InterruptedError
 
-    monkeypatch.setattr("deepspeed.initialize", initialize)
+    monkeypatch.setattr("deepspeed.initialize", started)
     network = Network(0)
     with pytest.raises(InterruptedError):
-        engine._initialize(network, torch.optim.AdamW(network.parameters()), {}, TrainConfig(), world)
+        initialize(network, torch.optim.AdamW(network.parameters()), {}, TrainConfig(), world)
     assert taken == ["0"]
 
 

@@ -115,3 +115,17 @@ def test_what_the_ranks_want_travels_with_the_counts_of_samples(
     # of two groups; the losses.
     assert small == [4, 1] if stage == 0 else [4, 2, 1]
     assert not [operation for operation, elements in made[0] if elements == 0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_gradients_travel_as_they_are_told_to_and_the_run_learns_the_same(
+    run_ranks: Callable[..., list], precision: str
+) -> None:
+    told = run_ranks("gradients", 2, precision)[0]
+    assert len(told) == 8
+    for name, (losses, types) in told.items():
+        stage, way = name.split("/")
+        assert types == ["torch.bfloat16" if way == "bf16" else "torch.float32"], name
+        # Rounding a gradient to 8 bits moves the weights of the next steps; the order of a sum moves the last bit.
+        assert losses == pytest.approx(told[f"{stage}/default"][0], rel=1e-2 if way == "bf16" else 1e-6), name
