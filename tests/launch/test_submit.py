@@ -1,13 +1,17 @@
 import json
 import os
+import re
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from configs.run import RunConfig, load
+from data_shards.config import DatasetConfig
 from launch import attempts, cluster, local, plan, submission, submit
 from launch.attempts import RankRecord
 from launch.cluster import ClusterConfig
@@ -15,6 +19,7 @@ from launch.folder import RunFolder
 from launch.open_run import open_run
 from trainer.lock import RunLock
 
+Door = Callable[..., list[dict[str, Any]]]
 MIB = 2**20
 CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
 
@@ -365,3 +370,153 @@ def test_a_run_that_waits_or_was_never_submitted_is_not_resumed(
         with pytest.raises(ValueError, match=r"job 1 of this run is PENDING \(Resources\)"):
             again()
     assert not (slurm_commands / "2.sh").exists()
+
+
+def test_what_was_submitted_is_told_with_its_plan_and_what_may_come_next(
+    config: RunConfig, shards: Path, tmp_path: Path, slurm_commands: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SBATCH_TIMELIMIT", "1")
+    assert submit.submit(config, Path("a run"), ClusterConfig(), dry_run=False) == 0
+    told = capsys.readouterr()
+    lines = told.out.splitlines()
+    planned = plan.make(config, ClusterConfig(), RunFolder(tmp_path / "a run"))
+    assert lines[0] == f"  {next(planned.sentences())}"
+    assert lines[-4:] == [
+        "submitted job 1",
+        "next: perceiver status --watch 'a run'",
+        "      perceiver logs -f 'a run'",
+        "      perceiver stop 'a run'",
+    ]
+    assert len(lines) == 4 + len(list(planned.sentences()))
+    assert "not passed on from this shell: SBATCH_TIMELIMIT" in told.err
+    assert submit.sweep(CONFIG, rates(shards, "1", "2", "3"), tmp_path / "all rates", ClusterConfig()) == 0
+    told = capsys.readouterr()
+    assert told.out.splitlines()[-2:] == [
+        "submitted 3 runs as the tasks of job 2, 3",
+        "next: perceiver status --watch 'all rates'",
+    ]
+    assert "not passed on from this shell: SBATCH_TIMELIMIT" in told.err
+
+
+def test_a_sweep_whose_runs_are_all_finished_submits_nothing(
+    shards: Path, tmp_path: Path, slurm_commands: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (CONFIG, rates(shards, "1", "2"), tmp_path / "rates", ClusterConfig())
+    for config, folder in submit.sweep_runs(*words[:3]):
+        open_run(config, folder)
+        complete_checkpoint(folder, config.train.steps)
+    assert submit.sweep(*words) == 0
+    assert "2 of 2 runs are finished" in capsys.readouterr().err
+    assert not (slurm_commands / "count").exists()
+
+
+def test_what_a_dry_run_shows_is_the_plan_above_the_script_and_the_settings_below_it(
+    config: RunConfig, shards: Path, tmp_path: Path, slurm_commands: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SBATCH_TIMELIMIT", "1")
+    profile = ClusterConfig(nodes=2)
+    small = replace(config, train=replace(config.train, micro_batch=8))
+    assert submit.submit(small, tmp_path / "run", profile, dry_run=True) == 0
+    told = capsys.readouterr()
+    planned = plan.make(small, profile, RunFolder(tmp_path / "run"))
+    lines = told.out.splitlines()
+    sentences = [f"# {sentence}" for sentence in planned.sentences()]
+    assert lines[: len(sentences) + 1] == [*sentences, "#!/bin/bash"]
+    assert '#  "train_micro_batch_size_per_gpu": 8,' in lines
+    assert '#  "gradient_accumulation_steps": 4,' in lines
+    assert "not passed on from this shell" in told.err
+    assert submit.sweep(CONFIG, rates(shards, "1", "2", "3"), tmp_path / "rates", profile, dry_run=True) == 0
+    told = capsys.readouterr()
+    lines = told.out.splitlines()
+    assert "# rates/learning_rate=3" in lines[:20]
+    assert lines.count("#!/bin/bash") == 2
+    assert lines[0].startswith("# 2 ranks")
+    assert "not passed on from this shell" in told.err
+    assert (
+        submit.sweep(CONFIG, rates(shards, "1", "2", "3"), tmp_path / "rates", profile, dry_run=True, as_json=True) == 0
+    )
+    assert json.loads(capsys.readouterr().out)["plan"]["world_size"] == 2
+
+
+def test_a_run_is_resumed_on_another_cluster_and_with_other_limits(
+    config: RunConfig, tmp_path: Path, slurm_commands: Path
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    open_run(config, folder)
+    (tmp_path / "other.yaml").write_text(cluster.dump(ClusterConfig(nodes=4, minutes=30)))
+    assert submit.resume(folder.path, str(tmp_path / "other.yaml"), {"nodes": 0, "minutes": 90}) == 0
+    script = (slurm_commands / "1.sh").read_text().splitlines()
+    assert {"#SBATCH --nodes=4", "#SBATCH --time=90"} <= set(script)
+    assert cluster.load(str(folder.cluster_path)).minutes == 90
+    with pytest.raises(ValueError, match="holds no run"):
+        submit.resume(tmp_path / "nowhere", None, {})
+    with pytest.raises(ValueError, match="does not divide over 3 processes"):
+        submit.resume(folder.path, None, {"nodes": 3})
+
+
+def test_a_run_in_the_queue_without_a_reason_is_refused_by_its_state_alone(
+    config: RunConfig, tmp_path: Path, slurm_commands: Path
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    open_run(config, folder)
+    submit.submit(config, folder.path, ClusterConfig(), dry_run=False)
+    sent = submission.read(folder)
+    assert sent is not None
+    (slurm_commands / "squeue").write_text(f"#!/bin/sh\necho 'RUNNING|None|n1|{sent.job_name}|(null)'\n")
+    with pytest.raises(ValueError, match=r"job 1 of this run is RUNNING; `perceiver stop .*/run` ends it after a save"):
+        submission.refuse_if_queued(folder)
+    (slurm_commands / "squeue").write_text(f"#!/bin/sh\necho 'COMPLETED|None|n1|{sent.job_name}|(null)'\n")
+    submission.refuse_if_queued(folder)
+
+
+def test_a_job_s_name_is_readable_and_no_other_s() -> None:
+    folder = RunFolder(Path("a run: [1]-x_y.z"))
+    names = {submission.job_name(folder) for _ in range(10)}
+    assert len(names) == 10
+    assert all(name.startswith("a_run___1_-x_y.z-") and len(name) == 25 for name in names)
+
+
+def test_a_sentence_says_whether_a_stop_was_measured_and_how_long_it_takes(config: RunConfig, tmp_path: Path) -> None:
+    planned = replace(plan.make(config, ClusterConfig(), RunFolder(tmp_path)), save_seconds=1.25)
+    assert (
+        list(planned.sentences())[-1] == "a stop takes a step and 1.25 s for its save (at 200 MB/s; not measured yet)"
+    )
+    assert list(replace(planned, is_measured=True).sentences())[-1] == "a stop takes 1.2 s (measured)"
+
+
+def test_all_problems_of_a_plan_are_told_at_once(config: RunConfig, tmp_path: Path) -> None:
+    gone = replace(config, data=replace(config.data, shards=str(tmp_path / "gone")))
+    with pytest.raises(ValueError, match="cannot run like this") as caught:
+        plan.make(gone, ClusterConfig(signal_seconds=1, memory_gib=1), RunFolder(tmp_path / "run"))
+    lines = str(caught.value).splitlines()
+    assert lines[0] == f"{tmp_path}/run cannot run like this:"
+    assert len(lines) >= 2
+    assert any("gone" in line for line in lines[1:])
+    mixed = replace(config, data=replace(config.data, shards="", datasets={
+        name: DatasetConfig(str(tmp_path / name)) for name in ("one", "two")}))  # fmt: skip
+    with pytest.raises(ValueError, match="cannot run like this") as caught:
+        plan.make(mixed, ClusterConfig(), RunFolder(tmp_path / "run"))
+    assert {"one", "two"} <= set(re.findall("one|two", str(caught.value)))
+
+
+@pytest.mark.parametrize(
+    ("profile", "precision", "width", "device"),
+    [
+        (ClusterConfig(nodes=2), "fp32", 4, "cpu"),
+        (ClusterConfig(nodes=2), "bf16", 2, "cpu"),
+        (ClusterConfig(nodes=2, gpus_per_node=1), "fp32", 4, "cuda"),
+        (ClusterConfig(nodes=2, gres="gpu:1"), "bf16", 2, "cuda"),
+    ],
+)
+def test_activations_are_those_of_a_micro_batch_in_the_run_s_precision_on_the_profile_s_device(
+    config: RunConfig, door: Door, profile: ClusterConfig, precision: str, width: int, device: str
+) -> None:
+    run = replace(config, train=replace(config.train, precision=precision, micro_batch=8))
+    policies, asked = door("launch.plan.planned", run.model), door("launch.plan.activation_bytes", 100)
+    assert plan.memory(run, profile)[1] == 800
+    assert (asked[0]["bytes_per_element"], asked[0]["device"]) == (width, device)
+    assert (policies[0]["world_size"], policies[0]["device"]) == (2, device)
