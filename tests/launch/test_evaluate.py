@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,11 @@ from data_shards.batch import Batch
 from data_shards.sources import table
 from launch import evaluate, pictures
 from launch.folder import RunFolder
-from launch.loaders import identity
+from launch.loaders import EvalSplit, identity
 from launch.open_run import open_run
 from model.perceiver import Perceiver
 from trainer.checkpoint_names import MANIFEST
+from trainer.evaluate import Evaluation
 from trainer.world import World
 
 CONFIG = """
@@ -137,3 +139,86 @@ def test_a_damaged_checkpoint_is_passed_over_and_told(run: RunFolder, capsys: py
 )
 def test_a_score_is_told_by_what_was_shown_or_by_what_was_answered(measure: str, name: str, title: str) -> None:
     assert evaluate._title(measure, name) == title
+
+
+def test_all_ranks_leave_together_and_what_a_loader_left_out_is_told(
+    run: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[World] = []
+    monkeypatch.setattr(World, "close", lambda world: left.append(world))
+    opened = evaluate.open_eval_split
+
+    def without_some(*words: object) -> EvalSplit:
+        split = opened(*words)
+        split.loader.left_out = ("2 samples of this test have no sound",)
+        return split
+
+    monkeypatch.setattr(evaluate, "open_eval_split", without_some)
+    assert evaluate.main(run.path, as_json=True) == 0
+    assert len(left) == 1
+    assert "2 samples of this test have no sound" in capsys.readouterr().err
+
+
+def test_scores_are_told_a_line_each_in_their_columns(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    found = Evaluation(
+        7,
+        {"accuracy": {"all": 0.5, "image": 0.25}, "psnr": {"image": 20.0}, "accuracy_of_a_long_name": {"all": 1.0}},
+        {},
+    )
+    evaluate._tell(run, 3, "te\x1bst", found)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("step 3, 7 te")
+    assert "\x1b" not in lines[0]
+    titles = ["all modalities", "image alone", "image, psnr", "all modalities, accuracy of a long name"]
+    width = max(map(len, titles))
+    assert [line[2 : 2 + width].rstrip() for line in lines[1:5]] == titles
+    assert [line[2 + width :] for line in lines[1:5]] == ["   50.00%", "   25.00%", " 20.00 dB", "  100.00%"]
+    short = Evaluation(7, {"accuracy": {"all": 0.5}}, {})
+    evaluate._tell(run, 3, "test", short)
+    assert capsys.readouterr().out.splitlines()[1] == f"  {'all modalities':20}   50.00%"
+
+
+def test_what_is_drawn_again_is_shown_with_what_it_should_be(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[tuple[int, ...], tuple[int, ...], str]] = []
+    monkeypatch.setattr(
+        pictures, "reconstructions", lambda truth, found, out: drawn.append((truth.shape, found.shape, out.name))
+    )
+    monkeypatch.setattr(pictures, "predictions", lambda *_: drawn.append(((), (), "predictions")))
+    again = CONFIG.replace("{label: {num_classes: 3}}", "{image: {shape: [8, 8]}}")
+    (tmp_path / "again.yaml").write_text(again)
+    config = load(tmp_path / "again.yaml", [f"data.shards={tmp_path}/shards"])
+    folder = RunFolder(tmp_path / "again")
+    open_run(config, folder)
+    save(folder.checkpoints_folder, 4, Perceiver(config.model, seed=0).state_dict(), identity=identity(config))
+    assert evaluate.main(folder.path, as_json=True) == 0
+    assert drawn == [((8, 8, 8, 3), (8, 8, 8, 3), "reconstructed_image.png")]
+
+
+@pytest.mark.parametrize("change", ["multi_label", "no pictures", "nothing to show"])
+def test_predictions_are_drawn_of_pictures_with_one_label(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    drawn: list[object] = []
+    monkeypatch.setattr(pictures, "predictions", lambda *words: drawn.append(words))
+    monkeypatch.setattr(evaluate, "_pictured", lambda *_: iter(rows))
+    config = load(run.config_path)
+    rows = [(np.zeros((8, 8, 3)), 0, 1)] * 40
+    batches = lambda _: None  # noqa: E731
+    evaluate._draw(config, run, nn.Identity(), batches, World.alone())
+    [(images, truths, guesses, out)] = drawn
+    assert (images.shape, set(truths), set(guesses)) == ((32, 8, 8, 3), {"class 0"}, {"class 1"})
+    assert out == run.pictures_folder / "predictions.png"
+    drawn.clear()
+    label = config.model.outputs.label
+    assert label is not None
+    if change == "multi_label":
+        outputs = replace(config.model.outputs, label=replace(label, multi_label=True))
+        config = replace(config, model=replace(config.model, outputs=outputs))
+    elif change == "no pictures":
+        config = replace(config, data=replace(config.data, image=None))
+    else:
+        rows.clear()
+    evaluate._draw(config, run, nn.Identity(), batches, World.alone())
+    assert drawn == []

@@ -378,3 +378,73 @@ def test_an_attempt_that_has_ended_is_one_file_to_read(folder: RunFolder, opens:
     opens.clear()
     assert [each.number for each in attempts.history(folder, after=18)] == [19, 20]
     assert len([path for path in opens if path.endswith(".json")]) == 2
+
+
+def test_runs_are_shown_in_the_order_of_their_names_and_those_of_sweeps_among_them(
+    digits: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("zebra", "ant", "sweep/b", "sweep/a", "moth"):
+        other = RunFolder(digits.path.parent / name)
+        other.create()
+        other.config_path.write_text(CONFIG.read_text())
+    (digits.path.parent / "notes").mkdir()
+    assert status.main([], as_json=True) == 0
+    shown = [Path(state["run"]).name for state in json.loads(capsys.readouterr().out)]
+    assert shown == ["ant", "digits", "moth", "a", "b", "zebra"]
+
+
+def test_each_look_of_a_watch_is_shown_at_once_and_the_next_comes_after_two_seconds(
+    digits: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digits.lock_path.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": "now"}))
+    shown: list[bool] = []
+    pauses: list[float] = []
+    update = status.Live.update
+
+    def updated(live: status.Live, table: object, *, refresh: bool = False) -> None:
+        shown.append(refresh)
+        update(live, table, refresh=refresh)
+
+    def end(seconds: float) -> None:
+        pauses.append(seconds)
+        digits.lock_path.write_text("")
+
+    monkeypatch.setattr(status.Live, "update", updated)
+    monkeypatch.setattr(status.time, "sleep", end)
+    assert status.main([digits.path], watch=True) == 0
+    assert shown == [True, True]
+    assert [seconds for seconds in pauses if seconds >= 1] == [2]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("loss", None, "-"),
+        ("loss", 0.123456, "0.1235"),
+        ("step", 5, "5"),
+        ("goodput", 0.456, "46%"),
+        ("eta_seconds", 59, "0:00:59"),
+        ("eta_seconds", 3 * 3600 + 62, "3:01:02"),
+        ("reason", "a\x1bb", "a�b"),
+    ],
+)
+def test_a_value_is_shown_as_people_read_it(name: str, value: object, shown: str) -> None:
+    found = status._cell(name, value)
+    assert "\x1b" not in found
+    assert found == shown or name == "reason"
+
+
+@pytest.mark.parametrize(
+    ("status_of_last", "is_ended", "words"),
+    [
+        (85, True, "stopped after a save; the same command resumes it"),
+        (0, True, None),
+        (None, False, "was killed or cut off; the same command resumes it"),
+    ],
+)
+def test_how_the_last_attempt_of_a_run_without_a_job_ended_is_told(
+    folder: RunFolder, status_of_last: int | None, is_ended: bool, words: str | None
+) -> None:
+    last = replace(ENDED, status=status_of_last, ended_at=200.0 if is_ended else None)
+    assert status.state_of(folder, [last], None, is_finished=False) == ("unfinished", words)
+    assert status.state_of(folder, [], None, is_finished=False) == ("unfinished", None)
