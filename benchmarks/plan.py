@@ -6,8 +6,9 @@ For 1, 2 and 4 ranks, each started by torchrun: the constants of this machine ar
 once (rates of a matrix product, of an element-wise sum, of gloo's all-reduce and of the disk; the time of a sum of one
 number and of a save of next to nothing) and given to the plan; what it predicts is printed beside what is measured. A
 step is the median of rounds in which the stages take turns. Of an exchange the rank that waited least is taken: the
-others wait for it, too. Rates of computation and the computation of a step are in CPU seconds of the rank's own thread,
-since a machine is seldom idle; all else is by the clock, and means little on a machine that is busy.
+others wait for it, too. Rates of computation, and the computation of a step, are in CPU seconds of the rank's own
+thread, since a machine is seldom idle; a step is those and its exchanges, and "clock" in the JSON is what it took with
+all waiting. Saves and exchanges are by the clock.
 """
 
 import argparse
@@ -217,7 +218,7 @@ def measured(world: World, folder: Path, rounds: int) -> dict[int, dict[str, flo
     }
     mine = batch(world)
     seconds: dict[int, dict[str, list[float]]] = {
-        stage: {"computation": [], "communication": [], "step": [], "save": []} for stage in engines
+        stage: {"computation": [], "communication": [], "step": [], "clock": [], "save": []} for stage in engines
     }
     stores = {}
     for stage in engines:
@@ -237,9 +238,11 @@ def measured(world: World, folder: Path, rounds: int) -> dict[int, dict[str, flo
             stores[stage].save(engine, RunState(step=turn))
             save = time.perf_counter() - started
             if turn:
-                seconds[stage]["computation"].append(statistics.mean(world.gather(work)))
-                seconds[stage]["step"].append(max(world.gather(step)))
-                seconds[stage]["communication"].append(min(world.gather(clock.seconds)))
+                computation, exchanged = statistics.mean(world.gather(work)), min(world.gather(clock.seconds))
+                seconds[stage]["computation"].append(computation)
+                seconds[stage]["communication"].append(exchanged)
+                seconds[stage]["step"].append(computation + exchanged)
+                seconds[stage]["clock"].append(max(world.gather(step)))
                 seconds[stage]["save"].append(max(world.gather(save)))
     for store in stores.values():
         store.close()
