@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.folder import RunFolder, as_typed
+from launch.folder import UNPUBLISHED, RunFolder, as_typed, existing, runs_at
 
 
 def test_a_new_folder_is_made_with_its_parts(tmp_path: Path) -> None:
@@ -43,3 +43,45 @@ def test_a_disk_that_takes_no_more_is_told_before_anything_is_written(tmp_path: 
     with pytest.raises(ValueError, match=r"takes no more files \(No space left on device\); free space"):
         folder.check_space()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_left_of_the_look_whether_a_folder_can_be_written(tmp_path: Path) -> None:
+    for _ in range(2):
+        RunFolder(tmp_path / "run").make()
+    assert not [path for path in (tmp_path / "run").iterdir() if path.name.startswith(".")]
+
+
+def test_every_part_of_a_run_has_a_place_of_its_own() -> None:
+    folder = RunFolder(Path("run"))
+    names = [name for name in dir(RunFolder) if name.endswith(("_path", "_folder"))]
+    places = [getattr(folder, name) for name in names]
+    assert len(set(places)) == len(places) > 15
+    assert all(place.parent == folder.path for place in places)
+
+
+def test_a_fresh_disk_is_no_foreign_folder_and_a_run_of_another_start_is_none(tmp_path: Path) -> None:
+    (tmp_path / "lost+found").mkdir()
+    RunFolder(tmp_path).refuse_foreign()
+    (tmp_path / "other").touch()
+    with pytest.raises(ValueError, match="is not empty"):
+        RunFolder(tmp_path).refuse_foreign()
+    RunFolder(tmp_path).unfinished_path.touch()
+    RunFolder(tmp_path).refuse_foreign()
+    hidden = RunFolder(tmp_path / f"{UNPUBLISHED}here-1.new")
+    hidden.create()
+    hidden.config_path.touch()
+    assert not hidden.exists
+    with pytest.raises(ValueError, match=r"holds no run \(no config.yaml\)"):
+        existing(hidden)
+
+
+def test_runs_of_a_sweep_are_in_the_order_of_their_names_and_one_run_is_itself(tmp_path: Path) -> None:
+    for name in ("d", "b", "c", "a"):
+        RunFolder(tmp_path / name).create()
+        RunFolder(tmp_path / name).config_path.touch()
+    (tmp_path / "notes").mkdir()
+    assert [run.path.name for run in runs_at(tmp_path)] == ["a", "b", "c", "d"]
+    assert [run.path.name for run in runs_at(tmp_path / "c")] == ["c"]
+    for path in (tmp_path / "notes", tmp_path / "nowhere"):
+        with pytest.raises(ValueError, match="holds no run"):
+            runs_at(path)
