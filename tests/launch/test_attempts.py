@@ -177,3 +177,13 @@ def test_an_attempt_that_ended_keeps_its_step_whatever_the_next_one_began_with(f
     assert (first.last_step, first.ended_at is None) == (7, False)
     assert (last.first_step, last.ended_at) == (9, None)
     assert last.started_at > 1e9
+
+
+def test_nodes_of_a_failure_are_named_once_and_in_order(folder: RunFolder) -> None:
+    silent = [RankRecord(number, f"n{9 - number // 2}", 1, None, 100.0) for number in range(8)]
+    assert attempts.first_to_fail(silent) == ("n6", "n7", "n8", "n9")
+    number = attempts.begin(folder, job_id="1", nodes=["n5"]).number
+    for each in [*silent, RankRecord(8, "n5", 1, 0)]:
+        path = attempts.write_rank(folder, number, each)
+        os.utime(path, (1000.0, 1000.0))
+    assert attempts.end(folder, number, 1).failed_nodes == ("n6", "n7", "n8", "n9")

@@ -196,3 +196,29 @@ def test_only_the_first_rank_of_a_job_takes_its_lock(folder: RunFolder, monkeypa
     monkeypatch.setenv(NUMBER, "1")
     with Claim(folder, World(1, 2, 0, torch.device("cpu")), take_over=False):
         assert not lock.is_held(folder.lock_path)
+
+
+@pytest.mark.parametrize("is_torchrun", [False, True])
+def test_a_rank_of_torchrun_ends_with_it_and_one_that_was_typed_lives_on_its_own(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, is_torchrun: bool
+) -> None:
+    parents: list[int] = []
+    monkeypatch.setattr("launch.claim.end_with_parent", parents.append)
+    if is_torchrun:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "7")
+    with claim(folder) as held:
+        held.leaves_with(0)
+    assert parents == [os.getppid()] * is_torchrun
+
+
+def test_an_attempt_of_several_hosts_has_them_in_order_and_each_rank_its_record(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(World, "gather", lambda *_: ["d", "b", "a", "c", "b"])
+    with claim(folder) as held:
+        held.leaves_with(0)
+        [record] = attempts.ranks(folder, 1)
+        assert (record.rank, record.pid, record.status) == (0, os.getpid(), None)
+    assert attempts.history(folder)[0].nodes == ("a", "b", "c", "d")
+    assert attempts.history(folder)[0].job_id == ""
+    assert [each.status for each in attempts.ranks(folder, 1)] == [0]

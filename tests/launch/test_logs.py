@@ -98,3 +98,18 @@ def test_following_goes_on_with_what_is_added_and_with_the_next_attempt(folder: 
             assert process.stdout.readline() == b"rank 0 in attempt 3\n"
         finally:
             process.kill()
+
+
+def test_every_option_of_the_command_reaches_what_it_prints(
+    folder: RunFolder, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sent(folder, "7", "job", log="7")
+    for words, expected in (
+        ([], "rank 0 in attempt 2"),
+        (["--batch"], "job job"),
+        (["--attempt", "1"], "rank 0 in attempt 1"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            app(["logs", str(folder.path), *words])
+        assert ended.value.code == 0
+        assert capfd.readouterr().out == f"{expected}\n"

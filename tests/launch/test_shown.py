@@ -2,13 +2,15 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from data_shards.batch import Batch
+from launch import pictures
 from launch.shown import shown
-from model.config_outputs import GridOutput, OutputsConfig
+from model.config_outputs import GridOutput, LabelOutput, OutputsConfig
 from trainer.objective import objective
 from trainer.world import World
 
@@ -46,3 +48,39 @@ def test_what_is_drawn_again_stands_below_its_input_and_other_inputs_alone(batch
     assert (both[len(both) // 2 :] == 127).any()
     assert not (both[: len(both) // 2] == 127).all(axis=-1).sum() > 100
     assert shown(Gray(), GOAL, batch, replace(world, rank=1)) == {}
+
+
+def test_as_many_samples_are_shown_as_divide_the_batch_and_all_that_a_person_can_see(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[dict[str, np.ndarray]] = []
+    monkeypatch.setattr(pictures, "samples", lambda of_name: rows.append(of_name) or pictures.Figure())
+    world, label = World(0, 1, 0, torch.device("cpu")), objective(OutputsConfig(label=LabelOutput(num_classes=3)))
+    batch.arrays["image"][:] = 255
+    batch.arrays["audio"] = torch.zeros(12, 8, 1)
+    batch.lengths["audio"] = torch.full((12,), 8)
+    found = shown(nn.Identity(), label, batch, world)
+    assert list(found) == ["inputs/image", "inputs/video"]
+    assert [list(row) for row in rows] == [["input"], ["input"]]
+    # 4 of 12; 8 of 16 and of 8.
+    assert rows[0]["input"].shape == (4, 4, 4, 3)
+    assert (rows[0]["input"] == 1.0).all()
+    shown(Gray(), GOAL, batch, world)
+    assert list(rows[-1]) == ["input", "drawn"]
+    assert {value.shape for value in rows[-1].values()} == {(4, 4, 4, 3)}
+
+
+@pytest.mark.parametrize(("samples", "expected"), [(8, 8), (16, 8), (12, 4), (7, 1)])
+def test_no_more_than_eight_samples_are_shown(monkeypatch: pytest.MonkeyPatch, samples: int, expected: int) -> None:
+    rows: list[int] = []
+    monkeypatch.setattr(pictures, "samples", lambda of_name: rows.append(len(of_name["input"])) or pictures.Figure())
+    batch = Batch(
+        arrays={"image": torch.zeros(samples, 4, 4, 3, dtype=torch.uint8)},
+        lengths={"image": torch.full((samples,), 4)},
+        labels=torch.zeros(samples, dtype=torch.int64),
+        weights=torch.ones(samples),
+        keys=tuple(map(str, range(samples))),
+    )
+    label = objective(OutputsConfig(label=LabelOutput(num_classes=3)))
+    shown(nn.Identity(), label, batch, World(0, 1, 0, torch.device("cpu")))
+    assert rows == [expected]
