@@ -135,3 +135,98 @@ def test_a_time_limit_shorter_than_the_doctor_s_stays(commands: Commands, tmp_pa
     assert {"#SBATCH --time=5", "#SBATCH --signal=USR2@40", "#SBATCH --nodes=2"} <= set(script.splitlines())
     assert "mine -u -m launch.doctor_rank" in script
     assert "export MASTER_PORT=2" in script or "export MASTER_PORT=3" in script
+
+
+def test_what_the_job_printed_is_told_from_its_end_whatever_its_bytes_are(
+    commands: Commands, tmp_path: Path, quick: list[float]
+) -> None:
+    log = """head -c 3000 /dev/zero | tr '\\0' 'x' > $FOLDER/7_0_log.out
+printf 'caf\\351 end' >> $FOLDER/7_0_log.out
+echo 7"""
+    put(commands, tmp_path, "RUNNING|None", sbatch=f"{SBATCH.removesuffix('echo 7')}{log}")
+    answer = doctor_job.run(PROFILE, tmp_path)
+    assert len(answer.printed) == 2000
+    assert answer.printed.endswith("xcaf\ufffd end")
+
+
+def test_the_job_is_called_as_its_folder_which_is_hidden_where_the_runs_will_be(
+    commands: Commands, tmp_path: Path, quick: list[float], capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    looks = 'echo "$FOLDER" > folder; ls -A $FOLDER > seen; echo "$CODE" > code'
+    put(commands, tmp_path, "RUNNING|None", sbatch=SBATCH.replace('echo "$FOLDER" > folder', looks))
+    monkeypatch.setenv("SBATCH_TIMELIMIT", "1")
+    (tmp_path / "runs").mkdir()
+    doctor_job.run(PROFILE, tmp_path / "runs")
+    stand_ins = tmp_path / "stand_ins"
+    folder = Path((stand_ins / "folder").read_text().strip())
+    assert folder.parent == tmp_path / "runs"
+    assert folder.name == f".{(stand_ins / 'name').read_text().strip()}"
+    assert "token" in (stand_ins / "seen").read_text().split()
+    assert (Path((stand_ins / "code").read_text().strip()) / "launch" / "doctor_rank.py").is_file()
+    assert "not passed on from this shell: SBATCH_TIMELIMIT" in capsys.readouterr().err
+
+
+def test_the_ranks_are_signalled_before_half_of_a_short_time_limit(
+    commands: Commands, tmp_path: Path, quick: list[float]
+) -> None:
+    put(commands, tmp_path, "RUNNING|None")
+    doctor_job.run(ClusterConfig(nodes=2, minutes=2, signal_seconds=100), tmp_path)
+    lines = (tmp_path / "stand_ins" / "script").read_text().splitlines()
+    assert {"#SBATCH --time=2", "#SBATCH --signal=USR2@60"} <= set(lines)
+    doctor_job.run(ClusterConfig(nodes=2, minutes=600, signal_seconds=100), tmp_path)
+    lines = (tmp_path / "stand_ins" / "script").read_text().splitlines()
+    assert {"#SBATCH --time=10", "#SBATCH --signal=USR2@100"} <= set(lines)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_is_an_exit_with_its_number_and_one_that_is_ignored_stays_so(number: int) -> None:
+    with pytest.raises(SystemExit) as leaving, doctor_job._ends_in_order():
+        signal.raise_signal(number)
+    assert leaving.value.code == 128 + number
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with doctor_job._ends_in_order():
+            signal.raise_signal(number)
+            assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+
+
+def test_a_folder_that_is_written_once_more_is_removed_all_the_same(
+    tmp_path: Path, quick: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[Path] = []
+    remove = doctor_job.shutil.rmtree
+
+    def late(path: Path, *, ignore_errors: bool = False) -> None:
+        tries.append(path)
+        if len(tries) == 3:
+            remove(path, ignore_errors=ignore_errors)
+
+    monkeypatch.setattr(doctor_job.shutil, "rmtree", late)
+    with doctor_job._shared(tmp_path) as shared:
+        assert [path.name for path in shared.iterdir()] == ["token"]
+    assert len(tries) == 3
+    assert not shared.exists()
+    tries.clear()
+    monkeypatch.setattr(doctor_job.shutil, "rmtree", lambda path, **_: tries.append(path))
+    with doctor_job._shared(tmp_path):
+        pass
+    assert len(tries) == 10, "a folder that stays is not waited for for ever"
+
+
+def test_a_state_is_told_once_and_again_when_it_changes(
+    commands: Commands, tmp_path: Path, quick: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    states = """case "$*" in *--jobs=*)
+    echo x >> looks
+    case $(wc -l < looks) in 1|2|3) s="PENDING|Priority";; 4|5) s="RUNNING|None";; *) s="COMPLETED|None";; esac
+    echo "$s||$(cat name)|(null)";;
+esac"""
+    put(commands, tmp_path, "", squeue=states, sbatch=SBATCH.replace("for rank in 1 0", "for rank in"))
+    answer = doctor_job.run(PROFILE, tmp_path)
+    told = [line for line in capsys.readouterr().err.splitlines() if "job 7 is" in line]
+    assert told == [f"doctor: job 7 is {words}" for words in ("PENDING (Priority)", "RUNNING", "COMPLETED")]
+    assert answer.state == "job 7 is COMPLETED"
+    assert answer.reports == []
