@@ -3,8 +3,8 @@
 All by non-reentrant checkpointing, which alone is exact at every ZeRO stage when a module runs several times in a pass.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache, partial
 from typing import Any
 
@@ -61,13 +61,14 @@ def recomputed(layer: Layer, *inputs: object) -> Tensor:
 
 def selective(layer: Layer, *inputs: object) -> Tensor:
     """Return the layer's output, keeping the results of matrix products and computing the rest again."""
-    out: Tensor = checkpoint(
-        layer,
-        *inputs,
-        use_reentrant=False,
-        preserve_rng_state=False,
-        context_fn=partial(create_selective_checkpoint_contexts, _keep_products),
-    )
+    with _uncached_autocast():
+        out: Tensor = checkpoint(
+            layer,
+            *inputs,
+            use_reentrant=False,
+            preserve_rng_state=False,
+            context_fn=partial(create_selective_checkpoint_contexts, _keep_products),
+        )
     return out
 
 
@@ -77,6 +78,20 @@ def offloaded(layer: Layer, *inputs: object) -> Tensor:
     host: AbstractContextManager[object] = torch.autograd.graph.save_on_cpu(pin_memory=tensors[0].is_cuda)
     with host:
         return recomputed(layer, *inputs)
+
+
+@contextmanager
+def _uncached_autocast() -> Iterator[None]:
+    """Have autocast cast weights each time: a layer that found them cast would do less than when it is computed again.
+
+    What is computed again must be the same operations in the same order.
+    """
+    was_cached = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(was_cached)
 
 
 def _keep_products(_context: object, operation: object, *_inputs: object, **_options: object) -> CheckpointPolicy:
