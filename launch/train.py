@@ -27,6 +27,7 @@ from launch.restarts import FINISHED, RUN_ME_AGAIN
 from launch.shown import shown
 from launch.together import batches_of_all, first_does, joined, leave, together, told_by_first
 from model import cost
+from model.compilation import is_compiled
 from model.perceiver import Perceiver
 from trainer import arithmetic
 from trainer.checkpoint import Loaded, Store
@@ -119,7 +120,7 @@ def _train(
             network = Perceiver(
                 together(world, lambda: planned(config, world.world_size, world.device.type)), seed=config.seed
             )
-            if network.config.compile:
+            if is_compiled(network.config.compile, world.device.type):
                 stack.enter_context(told_of_compiling(hang))
             train = config.train
             goal = objective(config.model.outputs, label_smoothing=train.label_smoothing, seed=config.seed)

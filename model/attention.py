@@ -4,7 +4,6 @@ B samples, H heads, N queries, M keys, K channels of a head's queries and keys, 
 D channels of what asks (latents), C channels of what is read (tokens)
 """
 
-from functools import partial
 from typing import Literal
 
 import torch
@@ -14,7 +13,7 @@ from torch.nn import functional
 
 from model.alignment import FromHeads, ToHeads, widened
 from model.attention_kernels import MOST_FLASH_CHANNELS, given_widths
-from model.compilation import frugal_inductor
+from model.compilation import Compile, Regions
 from model.config_attention import AttentionConfig
 from model.cpu_attention import cpu_attention
 from model.parameters import Linear
@@ -118,19 +117,21 @@ class Mlp(nn.Module):
         super().__init__()
         self.widen = Linear(width, widening * width)
         self.narrow = Linear(widening * width, width)
-        self.gelu = partial(functional.gelu, approximate="tanh" if gelu == "tanh" else "none")
+        # A word and not a function: with a function of its own, each layer would be compiled by itself.
+        self.approximate = "tanh" if gelu == "tanh" else "none"
 
     def forward(self, values: Float[Tensor, "*S D"]) -> Float[Tensor, "*S D"]:
         """Return the transformed values."""
-        out: Tensor = self.narrow(self.gelu(self.widen(values)))
+        out: Tensor = self.narrow(functional.gelu(self.widen(values), approximate=self.approximate))
         return out
 
 
 class SelfAttend(nn.Module):
     """A pre-norm transformer layer over the latents."""
 
-    def __init__(self, width: int, config: AttentionConfig, gelu: Gelu) -> None:
+    def __init__(self, width: int, config: AttentionConfig, gelu: Gelu, *, compile: Compile = False) -> None:  # noqa: A002  # the config's key
         super().__init__()
+        self.region = Regions(compile)
         self.norm_attention = nn.LayerNorm(width)
         self.attention = Attention(width, width, config, default_width=width)
         self.norm_mlp = nn.LayerNorm(width)
@@ -138,7 +139,11 @@ class SelfAttend(nn.Module):
 
     def forward(self, latents_BND: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
         """Return the latents after one layer."""
-        attention, normed = self.attention, self.norm_attention(latents_BND)
+        return self.region(SelfAttend._thought, latents_BND.device)(self, latents_BND)
+
+    def _thought(self, latents_BND: Tensor) -> Tensor:
+        # One cast for all three: each would keep a copy of its own for the backward pass.
+        attention, normed = self.attention, in_autocast(self.norm_attention(latents_BND))
         q, k, v = (attention.heads(linear(normed)) for linear in (attention.query, attention.key, attention.value))
         latents_BND = latents_BND + attention.answer(attend(q, k, v, scale=attention.scale))
         out: Tensor = latents_BND + self.mlp(self.norm_mlp(latents_BND))
@@ -152,20 +157,23 @@ class CrossAttend(nn.Module):
     """
 
     def __init__(
-        self, query_width: int, token_width: int, config: AttentionConfig, gelu: Gelu, *, query_residual: bool = True
+        self,
+        query_width: int,
+        token_width: int,
+        config: AttentionConfig,
+        gelu: Gelu,
+        *,
+        query_residual: bool = True,
+        compile: Compile = False,  # noqa: A002  # the config's key
     ) -> None:
         super().__init__()
+        self.region = Regions(compile)
         self.query_residual = query_residual
         self.norm_query = nn.LayerNorm(query_width)
         self.norm_tokens = nn.LayerNorm(token_width)
         self.attention = Attention(query_width, token_width, config, default_width=token_width)
         self.norm_mlp = nn.LayerNorm(query_width)
         self.mlp = Mlp(query_width, config.widening, gelu)
-
-    def compile_both(self) -> None:
-        """Let torch.compile run this layer, in either form."""
-        self.compile(backend=frugal_inductor)
-        self.absorbed = torch.compile(self.absorbed, backend=frugal_inductor)  # type: ignore[method-assign]  # as Module.compile does
 
     def keys_values(self, normalised_BMC: Float[Tensor, "B M _"]) -> tuple[Tensor, Tensor]:
         """Return keys and values of normalised tokens; layers that are shared need them once.
@@ -178,7 +186,8 @@ class CrossAttend(nn.Module):
         weight = torch.cat(weights)
         bias = torch.cat(biases) + weight @ norm.bias
         both = functional.linear(normalised_BMC, widened(weight * norm.weight, normalised_BMC.shape[-1]), bias)
-        keys, values = both.tensor_split([len(weights[0])], dim=-1)
+        # Unlike two slices, whose gradients are arrays of their own as large as both.
+        keys, values = torch.split(both, [len(weight) for weight in weights], dim=-1)
         return attention.heads(keys), attention.heads(values)
 
     def absorbed(
@@ -193,14 +202,23 @@ class CrossAttend(nn.Module):
         Queries times keys is (query, key's weight, scale) times normalised token, up to numbers that are the same for
         all tokens and leave softmax alone; shares add up to 1, so that values can be projected after they are mixed.
         """
-        attention, norm = self.attention, self.norm_tokens
+        asked_BNC = self.region(CrossAttend._asked, queries_BND.device)(self, queries_BND, source.num_channels)
+        mixed_BNC = read_tokens(asked_BNC.expand(source.num_samples, -1, -1), source, valid_BM, values_BMC)
+        return self.region(CrossAttend._answered, queries_BND.device)(self, queries_BND, mixed_BNC, valid_BM)
+
+    def _asked(self, queries_BND: Tensor, num_channels: int) -> Tensor:
+        attention = self.attention
         q_BNF = attention.query(self.norm_query(queries_BND)) * attention.key.out_features**-0.5
         key_weight, _ = attention.key.aligned_rows()
-        scale_C, offset_C = (widened(part, source.num_channels) for part in (norm.weight, norm.bias))
-        asked_BNC = (q_BNF @ widened(key_weight, source.num_channels)) * scale_C
-        mixed_BNC = read_tokens(asked_BNC.expand(source.num_samples, -1, -1), source, valid_BM, values_BMC)
-        # The keys' bias is among those numbers: its gradient is 0, not absent.
-        offset_C = offset_C + 0 * attention.key.bias.sum()
+        scale_C = widened(self.norm_tokens.weight, num_channels)
+        asked_BNC: Tensor = (q_BNF @ widened(key_weight, num_channels)) * scale_C
+        return asked_BNC
+
+    def _answered(self, queries_BND: Tensor, mixed_BNC: Tensor, valid_BM: Tensor | None) -> Tensor:
+        attention, norm = self.attention, self.norm_tokens
+        # The keys' bias is among the numbers that are the same for all tokens: its gradient is 0, not absent.
+        offset_C = norm.bias + 0 * attention.key.bias.sum()
+        scale_C, offset_C = (widened(part, mixed_BNC.shape[-1]) for part in (norm.weight, offset_C))
         heads_BNV = attention.value(mixed_BNC * scale_C + offset_C)
         if valid_BM is not None:
             heads_BNV = heads_BNV * valid_BM.any(dim=1)[:, None, None]
@@ -218,6 +236,17 @@ class CrossAttend(nn.Module):
 
         Queries that do not ask read 0, as those without a valid token do.
         """
+        read = self.region(CrossAttend._read, queries_BND.device)
+        return read(self, queries_BND, k_BHMK, v_BHMV, valid_BM, asking_BN)
+
+    def _read(
+        self,
+        queries_BND: Tensor,
+        k_BHMK: Tensor,
+        v_BHMV: Tensor,
+        valid_BM: Tensor | None,
+        asking_BN: Tensor | None,
+    ) -> Tensor:
         q_BHNK = self.attention.heads(self.attention.query(self.norm_query(queries_BND)))
         q_BHNK = q_BHNK.expand(k_BHMK.shape[0], -1, -1, -1)
         heads = attend(q_BHNK, k_BHMK, v_BHMV, valid_BM, self.attention.scale)

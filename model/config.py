@@ -67,8 +67,8 @@ class PerceiverConfig:
     layer by layer; all but matrix products; or as blocks, with what is kept in the host's memory."""
     checkpoint_every: int = 1
     """Of the blocks, only every so many-th is computed again; 1 means all."""
-    compile: bool = False
-    """Whether blocks and cross-attends go through torch.compile."""
+    compile: Literal["auto", True, False] = "auto"
+    """Whether the layers of the encoder go through torch.compile; auto compiles them on a GPU."""
 
     @property
     def token_width(self) -> int:

@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 from model.alignment import aligned
 from model.attention import CrossAttend, SelfAttend, in_autocast, normalised
-from model.compilation import frugal_inductor
+from model.compilation import is_compiled
 from model.config import PerceiverConfig
 from model.forms import Form, FormByDevice
 from model.inputs import Tokens
 from model.parameters import Table
-from model.recomputation import kept, run_block, run_cross_attend, run_layer
+from model.recomputation import Run, kept, run_block, run_cross_attend, run_layer, selective
 from model.token_sources import DenseTokens, GridTokens, SeparableTokens, TokenSource
 
 Read = Callable[[int, Tensor], Tensor]
@@ -23,7 +23,8 @@ class Block(nn.ModuleList):
 
     def __init__(self, config: PerceiverConfig) -> None:
         width, attention = config.latent_width, config.self_attend
-        super().__init__(SelfAttend(width, attention, config.gelu) for _ in range(config.layers_per_block))
+        layers = range(config.layers_per_block)
+        super().__init__(SelfAttend(width, attention, config.gelu, compile=config.compile) for _ in layers)
         self.run_layer = run_layer(config.activation_checkpointing)
 
     def forward(self, latents_BND: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
@@ -44,18 +45,16 @@ class Encoder(nn.Module):
         num_blocks = 1 + max((index for kind, index in self.schedule if kind == "block"), default=-1)
         self.latents = Table(config.num_latents, config.latent_width)
         self.cross_attends = nn.ModuleList(
-            CrossAttend(config.latent_width, config.token_width, config.cross_attend, config.gelu)
+            CrossAttend(
+                config.latent_width, config.token_width, config.cross_attend, config.gelu, compile=config.compile
+            )
             for _ in range(num_cross_attends)
         )
         self.blocks = nn.ModuleList(Block(config) for _ in range(num_blocks))
         policy = config.activation_checkpointing
         self.run_plain, self.run_absorbed = (run_cross_attend(policy, absorbed=absorbed) for absorbed in (False, True))
         self.run_block, self.checkpoint_every = run_block(policy), config.checkpoint_every
-        if config.compile:
-            for block in self.blocks:
-                block.compile(backend=frugal_inductor)
-            for index in range(num_cross_attends):
-                self._cross_attend(index).compile_both()
+        self.compile_setting = config.compile
 
     @property
     def form(self) -> Form:
@@ -66,10 +65,11 @@ class Encoder(nn.Module):
         """Return the latents after reading and thinking."""
         read = self._plain_read(tokens) if self.form == "plain" else self._absorbed_read(tokens)
         latents_BND = self.latents.weight[None]
+        run_block = self._run(self.run_block)
         num_blocks = 0
         for kind, index in self.schedule:
             if kind == "block":
-                run = kept if num_blocks % self.checkpoint_every else self.run_block
+                run = kept if num_blocks % self.checkpoint_every else run_block
                 latents_BND, num_blocks = run(self.blocks[index], latents_BND), num_blocks + 1
             else:
                 latents_BND = read(index, latents_BND)
@@ -77,14 +77,14 @@ class Encoder(nn.Module):
 
     def _plain_read(self, tokens: Tokens) -> Read:
         """What cross-attends that share their weights share is computed once: the norm, the keys and the values."""
-        normalised_BMC = aligned(normalised(tokens.values))
+        normalised_BMC = in_autocast(aligned(normalised(tokens.values)))
         keys_values: dict[int, tuple[Tensor, Tensor]] = {}
 
         def read(index: int, latents_BND: Tensor) -> Tensor:
             layer = self._cross_attend(index)
             if index not in keys_values:
                 keys_values[index] = layer.keys_values(normalised_BMC)
-            return self.run_plain(layer, latents_BND, *keys_values[index], tokens.valid)
+            return self._run(self.run_plain)(layer, latents_BND, *keys_values[index], tokens.valid)
 
         return read
 
@@ -102,6 +102,11 @@ class Encoder(nn.Module):
             return self.run_absorbed(self._cross_attend(index).absorbed, latents_BND, source, values, tokens.valid)
 
         return read
+
+    def _run(self, run: Run) -> Run:
+        """Return how a step is run: what is compiled keeps no more than `selective` does, without a policy."""
+        compiled = is_compiled(self.compile_setting, self.latents.weight.device.type)
+        return kept if compiled and run is selective else run
 
     def _cross_attend(self, index: int) -> CrossAttend:
         layer = self.cross_attends[index]

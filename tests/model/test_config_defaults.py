@@ -76,7 +76,7 @@ def test_what_a_config_leaves_out_keeps_its_meaning() -> None:
         "cross_attend_form": "auto",
         "activation_checkpointing": "none",
         "checkpoint_every": 1,
-        "compile": False,
+        "compile": "auto",
     }
     for kind, fields in expected.items():
         assert dataclasses.asdict(kind()) == fields, kind

@@ -1,0 +1,90 @@
+"""Compiling changes no gradient, takes no more compilations in a large network than in a small one, and is a GPU's way.
+
+A stand-in for the compiler counts the graphs that it is given and runs them as they are: what is traced, guarded,
+differentiated and computed again is as with the real one, which test_recomputation.py uses.
+"""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from model.compilation import is_compiled
+from model.config import PerceiverConfig
+
+COUNTS = """
+import dataclasses, sys
+sys.path.insert(0, {folder!r})
+import torch
+from functorch.compile import make_boxed_func, min_cut_rematerialization_partition
+from torch._dynamo.backends.common import aot_autograd
+import model.compilation
+from test_recomputation import CONFIG, IMAGE, InputsConfig, Perceiver, gradients
+
+graphs = []
+inner = aot_autograd(
+    fw_compiler=lambda graph, _: make_boxed_func(graph.forward), partition_fn=min_cut_rematerialization_partition
+)
+
+def counted(graph, inputs):
+    graphs.append(graph)
+    return inner(graph, inputs)
+
+model.compilation.frugal_inductor = counted
+SMALL = dict(num_cross_attends=2, num_blocks=2, layers_per_block=1)
+LARGE = dict(num_cross_attends=4, num_blocks=4, layers_per_block=3, share_blocks=False, share_cross_attends=False)
+
+def compiled(config, policy):
+    before = len(graphs)
+    on = dataclasses.replace(config, compile=True, activation_checkpointing=policy)
+    found, expected = gradients(on), gradients(dataclasses.replace(config, compile=False))
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-6, atol=1e-7, msg=name)
+    return len(graphs) - before
+
+{body}
+"""
+FORM = """
+form, policies = {form!r}, ("none", "blocks", "layers", "selective", "offload")
+inputs = InputsConfig(image=IMAGE) if form == "separable" else CONFIG.inputs
+config = dataclasses.replace(CONFIG, inputs=inputs, cross_attend_form=form)
+first = compiled(dataclasses.replace(config, **SMALL), "none")
+# A layer and a cross-attend; the latents that the first one is given are the same for all samples.
+assert first == {expected}, first
+assert [compiled(dataclasses.replace(config, **LARGE), policy) for policy in policies] == [0] * 5
+network = Perceiver(dataclasses.replace(config, **SMALL, compile=True), seed=0).eval()
+arrays = {{n: torch.rand(3, *m.shape) for n, m in config.inputs.chosen().items()}}
+plain = Perceiver(dataclasses.replace(config, **SMALL, compile=False), seed=0).eval()
+before = len(graphs)
+with torch.no_grad():
+    torch.testing.assert_close(network(arrays)["label"], plain(arrays)["label"])
+    once = len(graphs) - before
+    network(arrays)
+assert once <= {expected} and len(graphs) - before == once
+"""
+
+
+def run(body: str) -> None:
+    # In a process of its own: the checks of shapes that the tests put around every function cannot be compiled.
+    code = COUNTS.format(folder=str(Path(__file__).parent), body=body)
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("form", "expected"), [("plain", 3), ("absorbed", 4), ("separable", 4)])
+def test_blocks_cross_attends_and_policies_add_no_compilation(form: str, expected: int) -> None:
+    run(FORM.format(form=form, expected=expected))
+
+
+def test_a_gpu_compiles_by_default_and_a_cpu_where_it_is_told_to() -> None:
+    assert PerceiverConfig().compile == "auto"
+    assert [is_compiled("auto", device) for device in ("cuda", "cpu", "meta")] == [True, False, False]
+    assert [is_compiled(setting, device) for setting in (True, False) for device in ("cuda", "cpu")] == [
+        *(True, True),
+        *(False, False),
+    ]
+    assert dataclasses.replace(PerceiverConfig(), compile=True).compile is True
