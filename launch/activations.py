@@ -10,6 +10,17 @@ from trainer.arithmetic import local_device_type, resolved
 GIB = 2**30
 
 
+def element_bytes(precision: str) -> dict[str, int]:
+    """Return the bytes of an activation's element as model.activation_memory takes them.
+
+    bf16 is autocast, which leaves the residual stream in fp32; in fp16 the weights themselves are halves.
+    """
+    return {
+        "bytes_per_element": 4 if precision == "fp32" else 2,
+        "stream_bytes": 2 if precision == "fp16" else 4,
+    }
+
+
 def planned(config: RunConfig, world_size: int, device: str = "cpu") -> PerceiverConfig:
     """Return the network with the fastest policy that fits into train.activation_memory_gib, or as it is for 0.
 
@@ -24,7 +35,7 @@ def planned(config: RunConfig, world_size: int, device: str = "cpu") -> Perceive
             network,
             micro_batch=micro_batch,
             memory_bytes=int(train.activation_memory_gib * GIB),
-            bytes_per_element=4 if train.precision == "fp32" else 2,
+            **element_bytes(train.precision),
             device=device,
         )
     except ValueError as error:

@@ -10,7 +10,7 @@ from configs.run import RunConfig
 from data_shards.config import DataConfig
 from data_shards.history import is_number, lines
 from data_shards.places import Place
-from launch.activations import planned
+from launch.activations import element_bytes, planned
 from launch.cluster import ClusterConfig
 from launch.folder import RunFolder
 from model.activation_memory import activation_bytes
@@ -134,11 +134,12 @@ def _problems(plan: Plan, profile: ClusterConfig) -> Iterator[str]:
 def _activations(config: RunConfig, profile: ClusterConfig, micro_batches: int) -> int:
     device = "cuda" if profile.gpus_per_node or profile.gres else "cpu"
     samples = config.train.global_batch // profile.world_size // micro_batches
-    # Autocast keeps what it computes in half precision.
     precision = resolved(config.train, local_device_type()).precision
-    width = BYTES_PER_NUMBER if precision == "fp32" else BYTES_PER_NUMBER // 2
     network = planned(config, profile.world_size, device)
-    return samples * activation_bytes(network, bytes_per_element=width, device=device)
+    # What is computed again casts the weights again.
+    are_kept = precision == "bf16" and network.activation_checkpointing == "none"
+    copies = 2 * total(network_cost(network)).parameters if are_kept else 0
+    return samples * activation_bytes(network, None, device=device, **element_bytes(precision)) + copies
 
 
 def _shard_problems(data: DataConfig) -> Iterator[str]:

@@ -62,13 +62,15 @@ class Plan:
     """What each attention takes on a GPU in bf16, its precision by default, as is expected of PyTorch's rules."""
 
 
-def plan(config: PerceiverConfig, *, device: Device | None = None, bytes_per_element: int = 4) -> Plan:
-    """Return what the network needs, and what the device can do with it if there is one."""
+def plan(
+    config: PerceiverConfig, *, device: Device | None = None, bytes_per_element: int = 4, stream_bytes: int = 4
+) -> Plan:
+    """Return what the network needs, and what the device can do with it if there is one; bytes as activation_bytes."""
     parts = network_cost(config)
     whole = total(parts)
     policies = {}
     for policy in POLICIES:
-        activations = activation_bytes(config, policy, bytes_per_element=bytes_per_element)
+        activations = activation_bytes(config, policy, bytes_per_element=bytes_per_element, stream_bytes=stream_bytes)
         if device is None:
             policies[policy] = PolicyPlan(activations, None, None)
             continue
@@ -81,13 +83,17 @@ def plan(config: PerceiverConfig, *, device: Device | None = None, bytes_per_ele
 
 
 def fastest_policy(
-    config: PerceiverConfig, *, micro_batch: int, memory_bytes: int, bytes_per_element: int = 4, device: str = "cpu"
+    config: PerceiverConfig,
+    *,
+    micro_batch: int,
+    memory_bytes: int,
+    bytes_per_element: int = 4,
+    stream_bytes: int = 4,
+    device: str = "cpu",
 ) -> ActivationCheckpointing:
     """Return the fastest policy whose activations fit into this memory; ValueError with the smallest if none does."""
-    needed = {
-        policy: micro_batch * activation_bytes(config, policy, bytes_per_element=bytes_per_element, device=device)
-        for policy in BY_SPEED
-    }
+    widths = {"bytes_per_element": bytes_per_element, "stream_bytes": stream_bytes}
+    needed = {policy: micro_batch * activation_bytes(config, policy, device=device, **widths) for policy in BY_SPEED}
     for policy in BY_SPEED:
         if needed[policy] <= memory_bytes:
             return policy

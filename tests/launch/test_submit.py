@@ -122,8 +122,11 @@ def test_the_memory_of_a_rank_is_its_state_and_the_activations_of_a_micro_batch(
     assert plan.make(in_parts, ClusterConfig(), RunFolder(tmp_path / "run")).activation_bytes * 4 == (
         whole.activation_bytes
     )
-    half = plan.make(replace(large, train=replace(large.train, precision="bf16")), ClusterConfig(), RunFolder(tmp_path))
-    assert half.activation_bytes * 2 == whole.activation_bytes
+    halves = [replace(large, train=replace(large.train, precision=precision)) for precision in ("bf16", "fp16")]
+    bf16, fp16 = (plan.make(half, ClusterConfig(), RunFolder(tmp_path)) for half in halves)
+    assert fp16.activation_bytes * 2 == whole.activation_bytes
+    # The residual stream stays fp32.
+    assert 0.55 < bf16.activation_bytes / whole.activation_bytes < 0.75
     with pytest.raises(ValueError, match=r"a node's ranks need .* GiB, memory_gib is 8; raise it or use more nodes"):
         plan.make(large, ClusterConfig(memory_gib=8), RunFolder(tmp_path / "run"))
     gpus = ClusterConfig(gpus_per_node=1, gpu_memory_gib=8)

@@ -1,0 +1,89 @@
+"""The plan's activation memory against what a step holds on a GPU, in fp32 and under autocast to bf16.
+
+Nothing is computed, so that networks have the sizes of the papers'. What lives is counted by its shapes.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
+from fake_gpu import step
+
+from launch.network_files import network_config
+from model.activation_memory import activation_bytes
+from model.config import ActivationCheckpointing, PerceiverConfig
+from model.config_attention import AttentionConfig
+from model.config_grids import PositionsConfig
+from model.config_inputs import AudioInput, InputsConfig
+from model.config_outputs import LabelOutput, OutputsConfig
+from model.config_pixels import ImageInput
+from model.cost import network_cost, total
+from model.forms import Form
+from model.plan import POLICIES
+
+PAPER = Path(__file__).parents[2] / "configs" / "paper"
+# So many samples that weights, and their copies in half precision, are little beside them.
+BATCH = 64
+IMAGE = ImageInput(height=48, width=32, positions=PositionsConfig(num_bands=16))
+CONFIG = PerceiverConfig(
+    inputs=InputsConfig(image=IMAGE),
+    outputs=OutputsConfig(label=LabelOutput(num_classes=5)),
+    num_latents=128,
+    latent_width=256,
+    num_cross_attends=3,
+    num_blocks=3,
+    layers_per_block=2,
+    self_attend=AttentionConfig(num_heads=4),
+)
+INPUTS = {
+    "pixels": InputsConfig(image=IMAGE),
+    "patches": InputsConfig(image=ImageInput(height=96, width=96, patch=4, project_to=64, positions=IMAGE.positions)),
+    "image and audio": InputsConfig(image=IMAGE, audio=AudioInput(num_samples=512, patch=1, positions=IMAGE.positions)),
+}
+
+
+def ratio(config: PerceiverConfig, *, bf16: bool) -> float:
+    """What is planned over what is held."""
+    # Copies of weights, which what is computed again makes again.
+    copies = 2 * total(network_cost(config)).parameters * (bf16 and config.activation_checkpointing == "none")
+    planned = BATCH * activation_bytes(config, bytes_per_element=2 if bf16 else 4, device="cuda") + copies
+    return planned / step(config, BATCH, bf16=bf16).peak
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("bf16", [True], ids=["bf16"])
+def test_a_plain_read_is_planned_within_a_tenth(policy: ActivationCheckpointing, bf16: bool) -> None:
+    config = dataclasses.replace(CONFIG, cross_attend_form="plain", activation_checkpointing=policy)
+    assert ratio(config, bf16=bf16) == pytest.approx(1, rel=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("form", "inputs"),
+    [
+        ("separable", "pixels"),
+        ("absorbed", "pixels"),
+        ("absorbed", "patches"),
+        ("plain", "patches"),
+        ("plain", "image and audio"),
+    ],
+)
+def test_every_form_is_planned_within_a_tenth(
+    form: Form, inputs: str, policy: ActivationCheckpointing, bf16: bool
+) -> None:
+    config = dataclasses.replace(CONFIG, inputs=INPUTS[inputs], cross_attend_form=form, activation_checkpointing=policy)
+    assert ratio(config, bf16=bf16) == pytest.approx(1, rel=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("row", ["p1", "i1"])
+def test_rows_of_the_papers_are_planned_within_a_tenth(row: str, policy: ActivationCheckpointing, bf16: bool) -> None:
+    config = network_config(PAPER / f"{row}.yaml", [f"model.activation_checkpointing={policy}"])
+    assert ratio(config, bf16=bf16) == pytest.approx(1, rel=0.1)
