@@ -4,6 +4,7 @@ PyTorch without CUDA neither differentiates nor autocasts fake tensors of a GPU.
 device, which they still tell everyone else, and autocast is done here, operation by operation, as it is documented.
 """
 
+import dataclasses
 import weakref
 from collections import Counter
 from collections.abc import Iterator
@@ -214,7 +215,11 @@ class Work(TorchDispatchMode):
 
 
 def step(config: PerceiverConfig, batch: int, *, bf16: bool) -> Work:
-    """Return the work of a step's forward and backward pass; the bytes are those beyond weights and their gradients."""
+    """Return the work of a step's forward and backward pass; the bytes are those beyond weights and their gradients.
+
+    Nothing is compiled: the compiler would look for the GPU.
+    """
+    config = dataclasses.replace(config, compile=False)
     with gpu():
         built = Perceiver(config, seed=0)
         for module in built.modules():
