@@ -32,10 +32,15 @@ def test_more_ranks_or_smaller_micro_batches_need_less_recomputation() -> None:
     assert planned(run(enough_for_four, micro_batch=4), 1) == NETWORK
 
 
-def test_half_precision_needs_half() -> None:
-    enough_for_eight = 8 * activation_bytes(NETWORK, "none") / GIB
-    assert planned(run(enough_for_eight), 1).activation_checkpointing != "none"
-    assert planned(run(enough_for_eight, precision="bf16"), 1) == NETWORK
+@pytest.mark.parametrize(("precision", "stream_bytes"), [("bf16", 4), ("fp16", 2)])
+def test_half_precision_needs_less_and_autocast_leaves_the_residual_stream_as_it_is(
+    precision: str, stream_bytes: int
+) -> None:
+    needed = activation_bytes(NETWORK, "none", bytes_per_element=2, stream_bytes=stream_bytes)
+    enough = 16.5 * needed / GIB
+    assert planned(run(enough), 1).activation_checkpointing != "none"
+    assert planned(run(enough, precision=precision), 1) == NETWORK
+    assert planned(run(0.9 * enough, precision=precision), 1).activation_checkpointing != "none"
 
 
 def test_a_limit_that_nothing_fits_is_told_by_its_key() -> None:
