@@ -132,6 +132,20 @@ def _to_gradients(scores: Tensor, products: Tensor, log_sums: Tensor, offsets: T
     products.sub_(offsets).mul_(shares)
 
 
+def _write_gradients(out: Tensor, grad_scores: Tensor, queries: Tensor, shares: Tensor, grad: Tensor) -> None:
+    """Write the gradients of some tokens, in which scores and shares each have a part."""
+    if out.device.type == "cpu":
+        out.copy_(grad_scores.mT @ queries + shares.mT @ grad)
+    else:
+        _write_sum(out, (grad_scores.mT, queries), (shares.mT, grad))
+
+
+def _write_sum(out: Tensor, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> None:
+    """Write the sum of two products: a GPU adds to what is there while it writes, two passes in place of five."""
+    torch.bmm(*first, out=out)
+    torch.baddbmm(out, *second, out=out)
+
+
 class _Read(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -176,7 +190,7 @@ class _Read(torch.autograd.Function):
                 valid = _part(valid_BM, samples, tokens)
                 to_gradients(shares, grad_scores, log_sums_BN[samples, :, None], offset_BN1[samples], valid)
                 if grad_values is not None:
-                    grad_values[samples, tokens] = grad_scores.mT @ queries + shares.mT @ grad
+                    _write_gradients(grad_values[samples, tokens], grad_scores, queries, shares, grad)
                 source.add(sums, samples, tokens, grad_scores)
             grad_queries[samples] = source.mixed(sums)
         return grad_queries, grad_values, None, None
