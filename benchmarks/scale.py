@@ -4,7 +4,8 @@
 
 One rank is real, all others are made up (see benchmarks/scale_parts.py); files are real, in a temporary folder. All is
 done twice: for the seconds, and under strace, which counts the calls that name the folders of the run and the shards.
-Without strace no calls are counted. Seconds are of one try, on a disk that nobody shares.
+Without strace no calls are counted. Figures of steps are of one, those of heartbeats of a second, and all others of the
+part as a whole. Seconds are of one try, on a disk that nobody shares.
 """
 
 import argparse
@@ -18,29 +19,34 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from benchmarks.scale_parts import (
-    BEAT_SECONDS,
-    NUM_ATTEMPTS,
-    NUM_STEPS,
-    PARTS,
-    RANKS_A_NODE,
-    make_run,
-    make_shards,
-    measured,
-)
+from benchmarks.scale_parts import NUM_ATTEMPTS, NUM_STEPS, PARTS, make_run, make_shards, measured
+from benchmarks.scale_world import RANKS_A_NODE, Cost
 
-WORLD_SIZES = (2, 8, 64, 256, 1024)
-NUM_SHARDS = 100_000
-TINY_WORLD_SIZES, TINY_SHARDS = (2, 8), 100
+Row = dict[str, Any]
 _MARK = re.compile(r'"/perceiver-scale/([^"]*)"')
 _TRACER = ("strace", "-f", "-y", "--seccomp-bpf", "-qq", "-e", "trace=%file,%desc", "-e", "signal=none")
-_UNITS = {"step": NUM_STEPS, "heartbeat": BEAT_SECONDS}
-"""What the figures of a part are divided by, where they are not of the part as a whole."""
-Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much is measured."""
+
+    world_sizes: tuple[int, ...] = (2, 8, 64, 256, 1024)
+    num_shards: int = 100_000
+    beat_seconds: float = 4.0
+    """How long a rank stands still under the watch."""
+
+    def unit(self, part: str) -> float:
+        """Return what the figures of a part are divided by: they are of a step, a second, or of the part as a whole."""
+        return {"step": NUM_STEPS, "heartbeat": self.beat_seconds}.get(part, 1)
+
+
+TINY = Extent((2, 8), 100, 1.0)
 
 
 def main() -> None:
@@ -50,87 +56,69 @@ def main() -> None:
     parser.add_argument("--picture", type=Path)
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    world_sizes = TINY_WORLD_SIZES if arguments.tiny else WORLD_SIZES
+    extent = TINY if arguments.tiny else Extent()
     if arguments.measure:
-        print(json.dumps(measure(arguments.measure, world_sizes)))
+        print(json.dumps(measure(arguments.measure, extent)))
         return
-    num_shards = TINY_SHARDS if arguments.tiny else NUM_SHARDS
     with tempfile.TemporaryDirectory(prefix="perceiver-scale-") as folder:
-        rows = both(Path(folder), num_shards, tiny=arguments.tiny)
+        rows = both(Path(folder), extent)
     print(table(rows))
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        sizes = {"num_shards": num_shards, "num_attempts": NUM_ATTEMPTS, "ranks_a_node": RANKS_A_NODE}
+        sizes = {"num_shards": extent.num_shards, "num_attempts": NUM_ATTEMPTS, "ranks_a_node": RANKS_A_NODE}
         arguments.json.write_text(json.dumps({**where(), **sizes, "rows": rows}, indent=1) + "\n")
     if arguments.picture:
         draw(rows, arguments.picture)
 
 
-def measure(folder: Path, world_sizes: tuple[int, ...]) -> list[Row]:
+def measure(folder: Path, extent: Extent) -> list[Row]:
     """Return the seconds and bytes of each part at each number of ranks, by ranks that stand for all."""
     rows = []
-    for world_size in world_sizes:
+    for world_size in extent.world_sizes:
         run = make_run(folder / f"run{world_size}", folder / "shards")
         for name in PARTS:
             told: list[object] = []
-            for rank in (0,) if name == "status" else (0, 1, RANKS_A_NODE):
-                if rank < world_size:
-                    script, seconds = measured(name, run, rank, world_size, list(told))
-                    told = script.told if rank == 0 else told
-                    unit = _UNITS.get(name, 1)
-                    row: Row = {"part": name, "world_size": world_size, "rank": rank, "seconds": seconds / unit}
-                    row |= {"exchanges": script.exchanges / unit}
-                    row |= {"bytes": {kind: count / unit for kind, count in script.num_bytes.items()}}
-                    rows.append(row)
+            # The first of all, one beside it, and the first of another node.
+            for rank in (0,) if name == "status" else (0, 1, RANKS_A_NODE)[: 2 + (world_size > RANKS_A_NODE)]:
+                cost, said = measured(name, run, rank, world_size, list(told), extent.beat_seconds)
+                told = told or said
+                rows.append({"part": name, "world_size": world_size, "rank": rank} | row(cost, extent.unit(name)))
     return rows
 
 
-def both(folder: Path, num_shards: int, *, tiny: bool) -> list[Row]:
+def row(cost: Cost, unit: float) -> Row:
+    """Return what a part costs, by the unit."""
+    return {
+        "seconds": cost.seconds / unit,
+        "cpu_seconds": cost.cpu_seconds / unit,
+        "exchanges": cost.exchanges / unit,
+        "bytes": {collective: count / unit for collective, count in cost.num_bytes.items()},
+    }
+
+
+def both(folder: Path, extent: Extent) -> list[Row]:
     """Return what was measured, with the calls of a second time under strace."""
-    make_shards(folder / "shards", num_shards)
-    rows = _measured_apart(folder, [], tiny=tiny)
+    make_shards(folder / "shards", extent.num_shards)
+    rows = _measured_apart(folder, [], extent)
     if shutil.which("strace"):
         for run in folder.glob("run*"):
             shutil.rmtree(run)
         log = folder.with_name(f"{folder.name}.strace")
-        tracer = [
-            "strace",
-            "-f",
-            "-y",
-            "--seccomp-bpf",
-            "-qq",
-            "-e",
-            "trace=%file,%desc",
-            "-e",
-            "signal=none",
-            "-o",
-            str(log),
-        ]
         try:
-            _measured_apart(folder, tracer, tiny=tiny)
+            _measured_apart(folder, [*_TRACER, "-o", str(log)], extent)
             calls = counted(log, str(folder))
         finally:
             log.unlink(missing_ok=True)
-        for row in rows:
-            found = calls.get((row["part"], row["world_size"], row["rank"]), Counter())
-            unit = _UNITS.get(row["part"], 1)
-            row |= {
-                "calls": found.total() / unit,
-                "by_call": {name: count / unit for name, count in found.most_common()},
-            }
+        for each in rows:
+            found, unit = calls[each["part"], each["world_size"], each["rank"]], extent.unit(each["part"])
+            each["calls"] = found.total() / unit
+            each["by_call"] = {name: count / unit for name, count in found.most_common()}
     return rows
 
 
-def _measured_apart(folder: Path, tracer: list[str], *, tiny: bool) -> list[Row]:
-    command = [
-        *tracer,
-        sys.executable,
-        "-m",
-        "benchmarks.scale",
-        "--measure",
-        str(folder),
-        *(["--tiny"] if tiny else []),
-    ]
+def _measured_apart(folder: Path, tracer: list[str], extent: Extent) -> list[Row]:
+    command = [*tracer, sys.executable, "-m", "benchmarks.scale", "--measure", str(folder)]
+    command += ["--tiny"] if extent == TINY else []
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr}")
@@ -171,12 +159,14 @@ def where() -> dict[str, object]:
 
 def table(rows: list[Row]) -> str:
     """Return the figures as a page has them."""
-    lines = ["| part | ranks | rank | calls | seconds | exchanges | bytes |", "|---|---|---|---|---|---|---|"]
-    for row in rows:
-        calls = f"{row['calls']:.4g}" if "calls" in row else "-"
-        figures = [calls, f"{row['seconds']:.3g}", f"{row['exchanges']:.3g}", f"{sum(row['bytes'].values()):.3g}"]
-        lines.append("| " + " | ".join([row["part"], str(row["world_size"]), str(row["rank"]), *figures]) + " |")
-    return "\n".join(lines)
+    names = ("part", "ranks", "rank", "calls", "seconds", "of the processor", "exchanges", "bytes")
+    lines = [" | ".join(names), " | ".join("---" for _ in names)]
+    for each in rows:
+        figures = [each.get("calls", float("nan")), each["seconds"], each["cpu_seconds"], each["exchanges"]]
+        figures.append(sum(each["bytes"].values()))
+        words = [each["part"], each["world_size"], each["rank"], *(f"{figure:.4g}" for figure in figures)]
+        lines.append(" | ".join(map(str, words)))
+    return "\n".join(f"| {line} |" for line in lines)
 
 
 def draw(rows: list[Row], path: Path) -> None:
@@ -185,12 +175,12 @@ def draw(rows: list[Row], path: Path) -> None:
 
     figure = Figure(figsize=(9, 6), layout="constrained")
     every = figure.subplots(2, 2)
-    for (what, rank), axes in zip(product(("calls", "seconds"), (0, 1)), every.flat, strict=True):
-        shown = [row for row in rows if row["rank"] == rank and what in row]
-        for name in dict.fromkeys(row["part"] for row in shown):
-            points = [(row["world_size"], row[what]) for row in shown if row["part"] == name]
+    for (what, rank), axes in zip(product(("calls", "cpu_seconds"), (0, 1)), every.flat, strict=True):
+        shown = [each for each in rows if each["rank"] == rank and what in each]
+        for name in dict.fromkeys(each["part"] for each in shown):
+            points = [(each["world_size"], each[what]) for each in shown if each["part"] == name]
             axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
-        axes.set(title=f"{what} of rank {rank}", xlabel="ranks", xscale="log")
+        axes.set(title=f"{what.replace('_', ' ')} of rank {rank}", xlabel="ranks", xscale="log")
         axes.set_yscale("symlog" if what == "calls" else "log")
         axes.grid(alpha=0.3)
         axes.legend(fontsize="x-small")

@@ -2,9 +2,9 @@
 
 import torch
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.gpu.clock import PEAK_FLOPS, synchronise, timed
+from benchmarks.gpu.operations import operations
 from benchmarks.gpu.setting import Found, Setting
 from benchmarks.gpu.subjects import Step
 from model.compilation import frugal_inductor
@@ -29,16 +29,14 @@ def measure(setting: Setting) -> Found:
 
 def _row(setting: Setting, batch: int, *, compiled: bool) -> Found:
     step = _step(setting, batch, compiled=compiled)
-    with FlopCounterMode(display=False) as counter:
-        _step(setting, batch, compiled=False)()
-    counted = {str(name).partition(".")[2]: flops for name, flops in counter.get_flop_counts()["Global"].items()}
+    counted = operations(_step(setting, batch, compiled=False))
     products = sum(flops for name, flops in counted.items() if f"aten::{name}" in PRODUCTS)
     timing = timed(step, setting.device)
     row: Found = {
         "batch": batch,
         "compiled": compiled,
         "ms": timing.milliseconds,
-        "share_of_peak": counter.get_total_flops() / timing.milliseconds * 1e3 / PEAK_FLOPS,
+        "share_of_peak": sum(counted.values()) / timing.milliseconds * 1e3 / PEAK_FLOPS,
     }
     milliseconds = _product_ms(setting, step)
     return {

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.gpu import subjects
 from benchmarks.gpu.clock import PEAK_FLOPS, timed
+from benchmarks.gpu.operations import operations
 from benchmarks.gpu.setting import Found, Setting
 from benchmarks.gpu.subjects import Images, Step
 from model.activation_memory import activation_bytes
@@ -101,9 +101,7 @@ def _row(setting: Setting, config: PerceiverConfig, step: Step, batch: int, *, i
     row: Found = {}
     if is_counted:
         # Of matrix products and attention, as they are called: what a kernel avoids is not among them.
-        with FlopCounterMode(display=False) as counter:
-            step()
-        row["done_tflop"] = counter.get_total_flops() / 1e12
+        row["done_tflop"] = sum(operations(step).values()) / 1e12
     timing = timed(step, setting.device)
     seconds = timing.milliseconds / 1e3
     row |= {

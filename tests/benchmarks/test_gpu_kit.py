@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from benchmarks.gpu import tables
 from benchmarks.gpu.__main__ import LIMITS, TINY_PATIENCE
+from benchmarks.gpu.operations import operations
 from benchmarks.gpu.setting import ROOT
+from model.wide_attention import wide_attention
 
 Found = dict[str, Any]
 
@@ -84,6 +87,15 @@ def test_the_page_shows_a_result_that_is_there_or_says_that_none_is() -> None:
 
 def test_all_parts_have_time_in_eight_minutes() -> None:
     assert sum(LIMITS.values()) <= 8 * 60
+
+
+def test_operations_are_those_of_products_and_of_this_networks_own_attention() -> None:
+    q, k, v = (torch.randn(2, length, 5, requires_grad=True) for length in (3, 7, 7))
+    score = 2 * 2 * 3 * 7 * 5
+    found = operations(lambda: wide_attention(q, k, v, None, 1.0).sum().backward())
+    # Two products forwards; backwards the scores again, and the gradients of shares, values, queries and keys.
+    assert found == {"wide_attention": 2 * score, "wide_attention_backward": 5 * score}
+    assert operations(lambda: (q @ k.mT).sum().backward()) == {"bmm": 3 * score}
 
 
 # Of each part, the key of its rows, and the figures of every row.

@@ -95,6 +95,8 @@ def door(monkeypatch: pytest.MonkeyPatch) -> Door:
             calls.append(bound.arguments)
             return answer(**bound.arguments) if callable(answer) else answer
 
+        # For whoever stands in for this one.
+        stand_in.__signature__ = signature  # type: ignore[attr-defined]
         monkeypatch.setattr(f"{module}.{function}", stand_in)
         return calls
 

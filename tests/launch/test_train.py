@@ -1,0 +1,271 @@
+"""A run is put together from its configuration: what it leaves, prints and says before its first step."""
+
+import json
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from configs.run import RunConfig, load
+from data_shards import manifest
+from data_shards.quarantine import BadSample, Quarantine
+from data_shards.sources import table
+from launch import attempts, train
+from launch.folder import RunFolder
+from launch.loaders import identity
+from model import cost
+from model.perceiver import Perceiver
+from trainer import ledger
+from trainer.checkpoint import Loaded
+from trainer.engine import Engine
+from trainer.evaluate import Evaluation
+from trainer.lock import is_held
+from trainer.objective import objective
+from trainer.run_state import RunState
+from trainer.sink_group import SinkGroup
+from trainer.world import World
+
+Door = Callable[..., list[dict[str, Any]]]
+
+CONFIG = """
+data: {text: {num_bytes: 12}, lanes: 2, window: 8, num_threads: 1}
+model:
+  inputs: {text: {max_tokens: 12, embedding_width: 8}}
+  outputs: {label: {num_classes: 3}}
+  num_latents: 2
+  latent_width: 8
+  num_cross_attends: 1
+  num_blocks: 1
+  layers_per_block: 1
+  self_attend: {num_heads: 2}
+train: {steps: 2, global_batch: 8, log_every_steps: 1}
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> RunConfig:
+    """A run of two steps of text, with 20 samples to train on and 5 to evaluate."""
+    rows = [{"text": f"{n} times", "label": n % 3, "split": "test" if n % 5 == 0 else "train"} for n in range(25)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    table.build(tmp_path / "rows.jsonl", tmp_path / "shards")
+    (tmp_path / "text.yaml").write_text(CONFIG)
+    return load(tmp_path / "text.yaml", [f"data.shards={tmp_path}/shards"])
+
+
+def messages(folder: RunFolder) -> list[str]:
+    lines = [json.loads(line) for line in folder.metrics_path.read_text().splitlines()]
+    return [line["message"] for line in lines if line["kind"] == "event"]
+
+
+def test_a_run_trains_to_its_end_leaves_all_that_it_is_known_by_and_is_not_trained_twice(
+    config: RunConfig, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = RunFolder(tmp_path / "a run")
+    assert train.main(config, Path("a run")) == 0
+    told = capfd.readouterr().out.splitlines()
+    assert told[-2] == "finished at step 2; curves: tensorboard --logdir 'a run/tensorboard'"
+    assert told[-1] == "evaluate: perceiver eval 'a run'"
+    names = ["step_00000000", "step_00000002"]
+    assert sorted(path.name for path in folder.checkpoints_folder.iterdir()) == names
+    assert list(folder.tensorboard_folder.iterdir())
+    assert messages(folder) == [
+        "computes in fp32 on the CPU, where every kernel is deterministic",
+        "split 'test' is evaluated at the end",
+        "an epoch of 2 steps leaves out 4 samples, other ones each time",
+    ]
+    lines = [json.loads(line) for line in folder.metrics_path.read_text().splitlines()]
+    steps = [line for line in lines if line["kind"] == "train"]
+    assert [line["step"] for line in steps] == [1, 2]
+    assert all(line["flop_utilisation"] > 0 and line["bad_samples"] == 0 for line in steps)
+    [evaluation] = [line for line in lines if line["kind"] == "evaluation"]
+    assert (evaluation["step"], evaluation["samples"]) == (2, 5)
+    [entry] = ledger.read(folder.ledger_folder)
+    assert (entry.ended, entry.last_step) == ("finished", 2)
+    assert min(entry.seconds[part] for part in ("start_up", "compute", "evaluation", "save")) > 0
+    assert [(attempt.status, attempt.last_step) for attempt in attempts.history(folder)] == [(0, 2)]
+    assert not is_held(folder.lock_path)
+
+    assert train.main(config, folder.path, as_json=True) == 0
+    told = capfd.readouterr().out.splitlines()
+    assert json.loads(told[-1]) == {"outcome": "finished", "step": 2, "run": str(folder.path)}
+    assert not any("evaluate: " in line for line in told)
+    assert folder.metrics_path.read_text().count('"kind": "train"') == 2
+    assert attempts.current(folder) == 2
+
+
+def test_a_run_that_is_stopped_says_by_what_and_asks_to_be_started_again(
+    config: RunConfig, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    short = replace(config, train=replace(config.train, time_limit_minutes=1e-9))
+    assert train.main(short, folder.path) == 85
+    assert "stopped by time limit after step 1 of 2; the same command goes on\n" in capfd.readouterr().out
+    [entry] = ledger.read(folder.ledger_folder)
+    assert entry.ended == "preempted (time limit)"
+    assert attempts.history(folder)[0].status == 85
+    assert train.main(config, folder.path) == 0
+    assert [entry.last_step for entry in ledger.read(folder.ledger_folder)] == [1, 2]
+
+
+@pytest.fixture
+def fitted(door: Door) -> list[dict[str, Any]]:
+    """What the loop of each training is given; it makes no step."""
+
+    def fit(state: RunState, **_: object) -> tuple[str, RunState]:
+        return "finished", state
+
+    return door("launch.train.fit", fit)
+
+
+def test_the_loop_is_given_the_parts_that_the_configuration_describes(
+    config: RunConfig, tmp_path: Path, fitted: list[dict[str, Any]], door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peaks = door("launch.train.measured_peak_flops", 7e9)
+    goals = []
+    monkeypatch.setattr(train, "objective", lambda *words, **named: goals.append(named) or objective(*words, **named))
+    config = replace(
+        config,
+        seed=3,
+        train=replace(config.train, label_smoothing=0.25, activation_memory_gib=2.0),
+        watch=replace(config.watch, hang_seconds=77.0, compile_seconds=99.0),
+        profile=replace(config.profile, first_step=5),
+    )
+    folder = RunFolder(tmp_path / "run")
+    assert train.main(config, folder.path) == 0
+    [given] = fitted
+    assert given["config"] == replace(config.train, precision="fp32")
+    assert (given["watch"], given["state"].step) == (config.watch, 0)
+    assert given["evaluate"] is not None
+    hang, profiler, meter = given["hang"], given["profiler"], given["meter"]
+    assert (hang._folder, hang._seconds, hang._compile_seconds) == (folder.watch_folder, 77.0, 99.0)
+    assert (profiler._folder, profiler._config) == (folder.profile_folder, config.profile)
+    assert meter._work.flops_per_sample == 3 * cost.total(cost.network_cost(config.model)).flops
+    assert (meter._work.tokens_per_sample, meter._work.peak_flops) == (12, 7e9)
+    assert [peak["dtype"] for peak in peaks] == [torch.float32]
+    assert goals[0] == {"label_smoothing": 0.25, "seed": 3}
+    weights = Perceiver(config.model, seed=3).state_dict()
+    found = given["engine"].network.module.state_dict()
+    assert all(torch.equal(value, found[name]) for name, value in weights.items())
+    assert given["store"]._identity == identity(config)
+    assert "activations fit into 2 GiB with model.activation_checkpointing=none" in messages(folder)
+    assert ledger.read(folder.ledger_folder)[0].seconds["start_up"] > 0
+
+
+def test_half_precision_is_measured_by_its_own_peak_and_a_compiled_network_is_watched(
+    config: RunConfig, tmp_path: Path, fitted: list[dict[str, Any]], door: Door
+) -> None:
+    peaks, told = door("launch.train.measured_peak_flops", 7e9), door("launch.train.told_of_compiling", nullcontext())
+    half = replace(config, train=replace(config.train, precision="bf16"))
+    train.main(half, tmp_path / "half")
+    assert told == []
+    assert [peak["dtype"] for peak in peaks] == [torch.bfloat16]
+    train.main(replace(config, model=replace(config.model, compile=True)), tmp_path / "compiled")
+    assert [each["hang"] for each in told] == [fitted[1]["hang"]]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), ValueError("mend it")])
+def test_an_error_ends_the_attempt_with_its_words_and_a_lost_host_s_run_is_taken_over_where_that_is_asked_for(
+    config: RunConfig, tmp_path: Path, door: Door, error: Exception
+) -> None:
+    def fail(**_: object) -> None:
+        raise error
+
+    door("launch.train.fit", fail)
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(type(error), match=str(error)):
+        train.main(config, folder.path)
+    assert ledger.read(folder.ledger_folder)[0].ended == f"failed: {error}"
+    assert attempts.history(folder)[0].status == (2 if isinstance(error, ValueError) else 1)
+    assert not is_held(folder.lock_path)
+    folder.lock_path.write_text('{"host": "lost", "pid": 1}')
+    with pytest.raises(ValueError, match="--take-over"):
+        train.main(config, folder.path)
+    with pytest.raises(type(error), match=str(error)):
+        train.main(config, folder.path, take_over=True)
+
+
+def test_a_run_without_a_split_to_evaluate_says_so_and_trains(
+    config: RunConfig, tmp_path: Path, fitted: list[dict[str, Any]]
+) -> None:
+    there = manifest.read(tmp_path / "shards")
+    manifest.write(replace(there, splits={"train": there.splits["train"]}), tmp_path / "shards")
+    alone = replace(config, checkpoint=replace(config.checkpoint, keep_best=False))
+    assert train.main(alone, tmp_path / "run") == 0
+    assert fitted[0]["evaluate"] is None
+    assert any(message.startswith("nothing is evaluated") for message in messages(RunFolder(tmp_path / "run")))
+
+
+def test_an_evaluation_is_of_all_samples_of_the_split_by_the_network_that_trains(
+    config: RunConfig, tmp_path: Path, door: Door
+) -> None:
+    drawn = door("launch.train.shown", {"inputs": "a picture"})
+    found: list[Any] = []
+
+    def fit(evaluate: Callable[[], Evaluation], state: RunState, engine: Engine, **_: object) -> tuple[str, RunState]:
+        found.extend((evaluate(), engine.network))
+        return "finished", state
+
+    door("launch.train.fit", fit)
+    train.main(config, tmp_path / "run")
+    assert (found[0].samples, found[0].pictures) == (5, {"inputs": "a picture"})
+    assert [each["network"] for each in drawn] == [found[1]]
+
+
+class Kept:
+    """A sink that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def write(self, kind: str, record: dict[str, Any]) -> None:
+        assert (kind, record["step"]) == ("event", 4)
+        self.messages.append(record["message"])
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Steps:
+    """An order as far as it is told of."""
+
+    steps_per_epoch: int
+    num_dropped: int
+
+
+def test_what_a_user_should_know_before_the_first_step_is_told_and_nothing_else() -> None:
+    told, state = Kept(), RunState(step=4)
+    train._announce(SinkGroup([told]), state, None, Steps(7, 0), [], halved=0)
+    assert told.messages == []
+    loaded = Loaded(state, Path(), ("a is cut", "b is gone"))
+    train._announce(SinkGroup([told]), state, loaded, Steps(7, 3), ["2 have no sound"], halved=5)
+    assert told.messages == [
+        "passed over a damaged checkpoint: a is cut",
+        "passed over a damaged checkpoint: b is gone",
+        "2 have no sound",
+        "an epoch of 7 steps leaves out 3 samples, other ones each time",
+        "out of memory: the micro-batch is now 5; the global batch and the results stay",
+    ]
+
+
+@pytest.mark.parametrize(("reason", "by"), [("SIGTERM", "SIGTERM"), ("", "another rank")])
+def test_who_stopped_a_run_is_told(
+    config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str], reason: str, by: str
+) -> None:
+    folder, state = RunFolder(tmp_path), RunState(step=1)
+    train._tell(config, folder, "preempted", state, reason, as_json=False)
+    assert capsys.readouterr().out == f"stopped by {by} after step 1 of 2; the same command goes on\n"
+    train._tell(config, folder, "preempted", state, reason, as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"outcome": "preempted", "step": 1, "run": str(tmp_path)}
+
+
+def test_the_first_rank_alone_counts_the_bad_samples(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    Quarantine(folder.quarantine_path, 1.0, {("train", "", ""): 10}).add(BadSample("a", "b", "train"))
+    ranks = [World(rank, 2, rank, torch.device("cpu")) for rank in (0, 1)]
+    assert [train._num_bad(folder, world) for world in ranks] == [1, 0]
