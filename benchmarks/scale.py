@@ -158,15 +158,24 @@ def where() -> dict[str, object]:
 
 
 def table(rows: list[Row]) -> str:
-    """Return the figures as a page has them."""
-    names = ("part", "ranks", "rank", "calls", "seconds", "of the processor", "exchanges", "bytes")
-    lines = [" | ".join(names), " | ".join("---" for _ in names)]
-    for each in rows:
-        figures = [each.get("calls", float("nan")), each["seconds"], each["cpu_seconds"], each["exchanges"]]
-        figures.append(sum(each["bytes"].values()))
-        words = [each["part"], each["world_size"], each["rank"], *(f"{figure:.4g}" for figure in figures)]
-        lines.append(" | ".join(map(str, words)))
-    return "\n".join(f"| {line} |" for line in lines)
+    """Return the figures as a page has them: calls by the number of ranks, all others at the most ranks."""
+    world_sizes = sorted({each["world_size"] for each in rows})
+    names = ["part", "rank", *(f"calls, {count} ranks" for count in world_sizes)]
+    names += ["ms of the processor", "exchanges", "kB"]
+    lines = [names, ["---"] * len(names)]
+    by_place = {(each["part"], each["rank"], each["world_size"]): each for each in rows}
+    largest = [each for each in rows if each["world_size"] == world_sizes[-1]]
+    for part, rank in dict.fromkeys((each["part"], each["rank"]) for each in largest):
+        found = [by_place.get((part, rank, world_size), {}) for world_size in world_sizes]
+        calls = [_figure(each["calls"]) if "calls" in each else "" for each in found]
+        most = found[-1]
+        figures = [most["cpu_seconds"] * 1e3, most["exchanges"], sum(most["bytes"].values()) / 1e3]
+        lines.append([part, str(rank), *calls, *map(_figure, figures)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def draw(rows: list[Row], path: Path) -> None:
