@@ -139,7 +139,7 @@ def load_newest(folder: RunFolder, world: OneOfMany) -> Iterator[None]:
 
 def look(folder: RunFolder, world: OneOfMany) -> Iterator[None]:
     """Ask how far the run is, as `perceiver status` does, after many attempts."""
-    with mock.patch("os.fsync"):
+    with mock.patch("os.fsync"), mock.patch.object(attempts, "newest_step", return_value=0):
         for last in (False,) * (NUM_ATTEMPTS - 1) + (True,):
             number = attempts.begin(folder, job_id="", nodes=["node0"]).number
             for rank in range(world.world_size if last else 1):
