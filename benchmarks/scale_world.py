@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from trainer import tensor_file
+from trainer.board import Board
 from trainer.checkpoint_folder import file_name
 from trainer.ownership import Extent, Ownership, owners
 from trainer.partitions import KINDS, Piece
@@ -86,6 +87,8 @@ class Script:
     """Where the other ranks have their files of a checkpoint."""
     shares_memory: bool = False
     """Whether the first rank of each node tells where the memory is that its ranks share."""
+    board: Board | None = field(default_factory=lambda: Board.create(RANKS_A_NODE))
+    """That memory."""
     cost: Cost = field(default_factory=Cost)
 
 
@@ -148,16 +151,10 @@ class OneOfMany(World):
             case int() if self.script.shares_memory:
                 return [rank // RANKS_A_NODE * RANKS_A_NODE for rank in range(self.world_size)]
             case str() if self.script.shares_memory and not item:
-                return [board(min(RANKS_A_NODE, self.world_size))] * self.world_size
+                assert self.script.board is not None, "this machine has no memory to share"
+                return [str(self.script.board.path)] * self.world_size
             case _:
                 return [item] * self.world_size
-
-
-def board(num_ranks: int) -> str:
-    """Return the memory that the ranks of a node share."""
-    from trainer.board import Board
-
-    return str(Board.create(num_ranks)[1])
 
 
 def extents(rank: int, world_size: int) -> list[Extent]:
