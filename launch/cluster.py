@@ -90,7 +90,8 @@ class ClusterConfig:
     """How a rank starts python, such as `apptainer exec --nv image.sif python`; empty for that of an environment which
     `setup` activates, else for the python that submits."""
     host_python: str = ""
-    """Python 3.11 outside of the container for the batch script's bookkeeping; empty for the python that submits."""
+    """Python 3.11 to 3.13 outside of the container, for the batch script's bookkeeping; empty for the one that
+    submits."""
     pack_folder: str = ""
     """Folder on the shared disk for the environment that submits, packed into one file; a node unpacks it once and its
     ranks start from there. Empty starts them from where the environment is."""
