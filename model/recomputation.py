@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from model.config import ActivationCheckpointing
+from model.offload import Offload, SideStream
 
 Layer = Callable[..., Tensor]
 Run = Callable[..., Tensor]
@@ -74,8 +75,11 @@ def selective(layer: Layer, *inputs: object) -> Tensor:
 
 def offloaded(layer: Layer, *inputs: object) -> Tensor:
     """Return the layer's output, keeping its inputs only, and those in the host's memory."""
-    tensors = [value for value in inputs if isinstance(value, Tensor)]
-    host: AbstractContextManager[object] = torch.autograd.graph.save_on_cpu(pin_memory=tensors[0].is_cuda)
+    device = next(value.device for value in inputs if isinstance(value, Tensor))
+    host: AbstractContextManager[object] = torch.autograd.graph.save_on_cpu()
+    if device.type == "cuda":
+        offload = _offload(device)
+        host = torch.autograd.graph.saved_tensors_hooks(offload.pack, offload.unpack)
     with host:
         return recomputed(layer, *inputs)
 
@@ -92,6 +96,12 @@ def _uncached_autocast() -> Iterator[None]:
         yield
     finally:
         torch.set_autocast_cache_enabled(was_cached)
+
+
+@cache
+def _offload(device: torch.device) -> Offload:
+    """One a device: what a layer kept is fetched while the layer after it is at work, whichever kinds they are."""
+    return Offload(SideStream(device))
 
 
 def _keep_products(_context: object, operation: object, *_inputs: object, **_options: object) -> CheckpointPolicy:
