@@ -20,6 +20,7 @@ from launch.holder import holder, refuse_if_trained
 from launch.restarts import BAD_INPUT, FAILED, RUN_ME_AGAIN
 from trainer import lock
 from trainer.lock import RunLock
+from trainer.node import Node
 from trainer.world import World
 
 ALONE = World(0, 1, 0, torch.device("cpu"))
@@ -222,3 +223,22 @@ def test_an_attempt_of_several_hosts_has_them_in_order_and_each_rank_its_record(
     assert attempts.history(folder)[0].nodes == ("a", "b", "c", "d")
     assert attempts.history(folder)[0].job_id == ""
     assert [each.status for each in attempts.ranks(folder, 1)] == [0]
+
+
+def test_a_supervised_rank_shares_its_heartbeat_with_its_host_and_begins_no_attempt(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts.begin(folder, job_id="7", nodes=["n1"])
+    monkeypatch.setenv(NUMBER, "1")
+    monkeypatch.setenv("PERCEIVER_JOB", "7")
+    nodes: list[Node] = []
+
+    class Shared:
+        share = staticmethod(nodes.append)
+
+    with Claim(folder, ALONE, take_over=False, heartbeat=Shared()) as held:
+        assert [node.ranks for node in nodes] == [(0,)]
+        assert lock.claim_in(folder.lock_path)["job_id"] == "7"
+        held.leaves_with(0)
+    assert attempts.current(folder) == 1
+    assert attempts.ranks(folder, 1) == []

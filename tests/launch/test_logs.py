@@ -46,8 +46,10 @@ def test_the_command_prints_what_it_is_asked_for(folder: RunFolder, capfd: pytes
 
 
 def test_a_log_that_is_not_there_is_told_with_those_that_are(folder: RunFolder) -> None:
-    with pytest.raises(ValueError, match=r"attempt_0002_rank_7.log: no such log; there are attempt_0001_rank_0.log"):
+    with pytest.raises(ValueError, match=r"attempt_0002_rank_7.log: no such log") as refused:
         logs.main(folder.path, rank=7, attempt=0, batch=False, follow=False)
+    there = [f"attempt_{attempt:04d}_rank_{rank}.log" for attempt in (1, 2) for rank in (0, 1)]
+    assert f"; there are {', '.join(there)}; --batch shows" in str(refused.value)
     with pytest.raises(ValueError, match="never submitted"):
         logs.main(folder.path, rank=0, attempt=0, batch=True, follow=False)
 

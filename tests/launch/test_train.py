@@ -1,6 +1,7 @@
 """A run is put together from its configuration: what it leaves, prints and says before its first step."""
 
 import json
+import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -12,15 +13,17 @@ import torch
 
 from configs.run import RunConfig, load
 from data_shards import manifest
+from data_shards.loader import Loader
 from data_shards.quarantine import BadSample, Quarantine
 from data_shards.sources import table
 from launch import attempts, train
+from launch.fence import SupersededError
 from launch.folder import RunFolder
-from launch.loaders import identity
+from launch.loaders import EvalSplit, identity, look
 from model import cost
 from model.perceiver import Perceiver
 from trainer import ledger
-from trainer.checkpoint import Loaded
+from trainer.checkpoint import Loaded, Store
 from trainer.engine import Engine
 from trainer.evaluate import Evaluation
 from trainer.lock import is_held
@@ -214,6 +217,7 @@ def test_an_evaluation_is_of_all_samples_of_the_split_by_the_network_that_trains
     train.main(config, tmp_path / "run")
     assert (found[0].samples, found[0].pictures) == (5, {"inputs": "a picture"})
     assert [each["network"] for each in drawn] == [found[1]]
+    assert len([key for key in drawn[0]["batch"].keys if key]) == 5
 
 
 class Kept:
@@ -269,3 +273,58 @@ def test_the_first_rank_alone_counts_the_bad_samples(tmp_path: Path) -> None:
     Quarantine(folder.quarantine_path, 1.0, {("train", "", ""): 10}).add(BadSample("a", "b", "train"))
     ranks = [World(rank, 2, rank, torch.device("cpu")) for rank in (0, 1)]
     assert [train._num_bad(folder, world) for world in ranks] == [1, 0]
+
+
+def test_a_start_prepares_its_arithmetic_and_closes_all_that_it_opened(
+    config: RunConfig, tmp_path: Path, fitted: list[dict[str, Any]], door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[str] = []
+    for owner in (Engine, Store, SinkGroup, World):
+        close = owner.close
+
+        def noted(self: object, close: Callable[[Any], None] = close, name: str = owner.__name__) -> None:
+            closed.append(name)
+            close(self)
+
+        monkeypatch.setattr(owner, "close", noted)
+    applied, fits = door("trainer.arithmetic.apply", None), door("launch.train.fitting", None)
+    looked, stops = door("launch.train.look", look), []
+    stop_request = train.StopRequest
+    monkeypatch.setattr(train, "StopRequest", lambda *words: stops.append(words) or stop_request(*words))
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    config = replace(config, train=replace(config.train, micro_batch=4, time_limit_minutes=7.0))
+    folder = RunFolder(tmp_path / "run")
+    assert train.main(config, folder.path) == 0
+    assert os.environ.pop("CUBLAS_WORKSPACE_CONFIG", "") == ":4096:8"
+    assert [each["device"].type for each in applied] == ["cpu"]
+    assert fits == [], "what fits into a GPU was tried without one"
+    assert closed == ["SinkGroup", "Store", "Engine", "World"]
+    assert stops == [(folder.stop_path, 420.0)]
+    assert len(looked) == 1
+    assert not any(message.startswith("out of memory") for message in messages(folder))
+    guard = fitted[0]["store"]._guard
+    guard()
+    attempts.begin(folder, job_id="", nodes=["elsewhere"])
+    with pytest.raises(SupersededError):
+        guard()
+
+
+def test_what_a_loader_left_out_is_told_of_training_and_of_the_evaluation(
+    config: RunConfig, tmp_path: Path, fitted: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained, evaluated = train.train_loader, train.open_eval_split
+
+    def without_some(*words: Any) -> Loader:  # noqa: ANN401
+        loader = trained(*words)
+        loader.left_out = ("2 of training",)
+        return loader
+
+    def without_others(*words: Any) -> EvalSplit:  # noqa: ANN401
+        split = evaluated(*words)
+        split.loader.left_out = ("1 of the evaluation",)
+        return split
+
+    monkeypatch.setattr(train, "train_loader", without_some)
+    monkeypatch.setattr(train, "open_eval_split", without_others)
+    train.main(config, tmp_path / "run")
+    assert {"2 of training", "1 of the evaluation"} <= set(messages(RunFolder(tmp_path / "run")))
