@@ -8,7 +8,9 @@ import torch
 
 import model.forms
 from launch.folder import RunFolder
+from launch.network_files import plan
 from launch.reading import reading_of_this_start
+from model import grid_support
 from model.config import PerceiverConfig
 from model.config_inputs import InputsConfig
 from model.config_outputs import LabelOutput, OutputsConfig
@@ -32,6 +34,20 @@ def test_each_start_on_a_gpu_says_by_what_it_reads_and_one_on_a_cpu_says_nothing
     (sentence,) = start(folder)
     assert sentence.startswith("latents read the tokens in the separable form, by the kernel of Triton")
     assert start(folder) == [sentence]
+
+
+def test_a_plan_says_how_a_gpu_would_read(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    path = Path(__file__).parents[2] / "configs" / "paper" / "p1.yaml"
+    monkeypatch.setattr(model.forms, "triton_version", lambda: "3.6.0")
+    plan(path, [], 0, 0, bf16=False, as_json=False)
+    assert (
+        "on a GPU, latents read the tokens in the separable form, by the kernel of Triton 3.6.0"
+        in capsys.readouterr().out
+    )
+    monkeypatch.setattr(grid_support, "triton_version", lambda: "2.1.0")
+    monkeypatch.setattr(grid_support, "missing", grid_support.missing.__wrapped__)
+    plan(path, ["model.cross_attend_form=separable"], 0, 0, bf16=False, as_json=False)
+    assert "tile by tile: Triton 2.1.0 is older than 3.5" in capsys.readouterr().out
 
 
 def test_a_start_that_reads_by_another_kernel_than_the_last_one_says_so(

@@ -227,7 +227,11 @@ def _a_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_a_device")
-@pytest.mark.parametrize(("warps", "spills"), [(8, 0), (4, 98), (4, 0)], ids=["other-shape", "spills", "as-it-should"])
+@pytest.mark.parametrize(
+    ("warps", "spills"),
+    [(8, 0), (4, 98), (4, 4), (4, 0)],
+    ids=["other-shape", "spills", "spills-little", "as-it-should"],
+)
 def test_a_kernel_that_is_not_compiled_as_it_should_reads_nothing(
     warps: int, spills: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -243,8 +247,11 @@ def test_a_kernel_that_is_not_compiled_as_it_should_reads_nothing(
 
     monkeypatch.setattr(grid_kernel, "compiled", loaded)
     found = grid_support.kernel_problem(torch.device("cuda"), 4, 512)
-    if spills:
-        assert found == f"Triton {triton.__version__} compiles the kernel with 98 registers that spill; 0 were expected"
+    if spills == 98:
+        assert (
+            found
+            == f"Triton {triton.__version__} compiles the kernel with 98 registers that spill; at most 16 do no harm"
+        )
     elif warps == 8:
         assert found is not None
         assert f"Triton {triton.__version__} compiles the kernel so that threads wait for each other" in found
