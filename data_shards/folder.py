@@ -39,6 +39,8 @@ class LocalFolder:
         self._folder = folder
         self._tars: Path | None = Path(known.tars or folder) if known else None
         """The folder of the tars, once the manifest is read: this one, or another that was indexed from here."""
+        self._resolved: dict[Path, str] = {}
+        """Where the folders truly lie."""
 
     def __str__(self) -> str:
         return str(self._folder)
@@ -82,9 +84,9 @@ class LocalFolder:
     def index(self, entry: ShardEntry) -> TarIndex:
         """Return the index beside the tar, or where that is missing, one made anew from the tar."""
         path = (self._folder / entry.name).with_suffix(".idx")
-        refuse_outside(path, self._folder)
-        if path.is_file():
-            content, remedy = path.read_bytes(), f"delete it: it is made anew from {entry.name}"
+        content = self._index_beside(path)
+        if content is not None:
+            remedy = f"delete it: it is made anew from {entry.name}"
             if not content.startswith(MAGIC):
                 tars = shlex.quote(str(self.tars))
                 remedy = f"another program wrote it; run `perceiver data index {tars} --index-folder OUT`"
@@ -95,8 +97,7 @@ class LocalFolder:
 
     def open(self, entry: ShardEntry) -> BinaryIO:
         """Return the tar, opened unbuffered."""
-        refuse_outside(self.path(entry), self.tars)
-        return self.path(entry).open("rb", buffering=0)
+        return self._opened(self.path(entry), self.tars)
 
     def name(self, entry: ShardEntry) -> str:
         """Return the path of a shard."""
@@ -105,6 +106,38 @@ class LocalFolder:
     def path(self, entry: ShardEntry) -> Path:
         """Return where a tar lies."""
         return self.tars / entry.name
+
+    def _index_beside(self, path: Path) -> bytes | None:
+        """Return the bytes of an index; None where there is no such file."""
+        try:
+            with self._opened(path, self._folder) as file:
+                return file.read()
+        except (FileNotFoundError, IsADirectoryError):
+            return None
+
+    def _opened(self, path: Path, folder: Path) -> BinaryIO:
+        """Return a file of a folder, opened unbuffered; ValueError where its path leads out of the folder.
+
+        The kernel knows where an open file lies: to resolve its path at each extent that is read would ask the disk for
+        each part of it.
+        """
+        file = path.open("rb", buffering=0)
+        if not self._lies_in(folder, file.fileno()):
+            try:
+                refuse_outside(path, folder)
+            except ValueError:
+                file.close()
+                raise
+        return file
+
+    def _lies_in(self, folder: Path, descriptor: int) -> bool:
+        """Return whether an open file lies in a folder; False where this system does not tell."""
+        if folder not in self._resolved:
+            self._resolved[folder] = f"{folder.resolve()}/"
+        try:
+            return os.readlink(f"/proc/self/fd/{descriptor}").startswith(self._resolved[folder])  # noqa: PTH115  # a call an extent
+        except OSError:
+            return False
 
 
 def checked_index(content: bytes, entry: ShardEntry, complaint: str) -> TarIndex:

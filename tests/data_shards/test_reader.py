@@ -1,5 +1,6 @@
 """The reader gives what was packed, an extent at a time, and nothing that was changed since."""
 
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -117,6 +118,41 @@ def test_a_linked_folder_and_a_linked_index_outside_are_refused_and_links_within
     for read in (lambda: folder.check(contents.split("train")), lambda: folder.open(entry)):
         with pytest.raises(ValueError, match=r"train(/000000\.tar)?: leads out of the folder"):
             read()
+
+
+def test_a_shard_that_is_read_again_costs_its_opening_and_no_look_at_each_part_of_its_path(
+    tmp_path: Path, text_shards: TextShards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = text_shards(tmp_path, [3, 3])
+    folder, (first, second) = LocalFolder(tmp_path), contents.split("train").shards
+    folder.open(first).close()
+    looked: list[str] = []
+    lstat = os.lstat
+    monkeypatch.setattr(os, "lstat", lambda path: looked.append(str(path)) or lstat(path))
+    for entry in (first, second):
+        folder.open(entry).close()
+        folder.index(entry)
+    assert looked == []
+
+
+def test_where_the_system_does_not_tell_where_a_file_lies_its_path_is_resolved(
+    tmp_path: Path, text_shards: TextShards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = text_shards(tmp_path / "in", [3]).split("train")
+    folder, readlink = LocalFolder(tmp_path / "in"), os.readlink
+
+    def untold(path: str) -> str:
+        if str(path).startswith("/proc/self/fd/"):
+            raise FileNotFoundError(path)
+        return readlink(path)
+
+    monkeypatch.setattr(os, "readlink", untold)
+    folder.open(split.shards[0]).close()
+    path = tmp_path / "in/train/000000.tar"
+    path.rename(tmp_path / "out.tar")
+    path.symlink_to(tmp_path / "out.tar")
+    with pytest.raises(ValueError, match=r"000000\.tar: leads out of the folder"):
+        folder.open(split.shards[0])
 
 
 def test_a_shard_outside_the_folder_is_refused(tmp_path: Path, text_shards: TextShards) -> None:
