@@ -16,7 +16,9 @@ from model.cost import num_queries, stem_frames
 from model.forms import read_form
 
 FULL = 4
-# Arrays of the latents' size that are there beside what is computed again, gradients of a layer's results: measured.
+# Arrays of the latents' size that are there beside what is computed again, gradients of a layer's results: as measured
+# on a CPU, and counted from shapes on a GPU, where they are gone when the gradients of the tokens come.
+FLYING_ON_CPU = 4
 FLYING: dict[ActivationCheckpointing, float] = {"none": 0, "selective": 4, "layers": 1.5, "blocks": 1, "offload": 3}
 
 
@@ -50,7 +52,7 @@ def activation_bytes(
     )
     width = Bytes(bytes_per_element, stream_bytes)
     adapters, stem_gradients = _adapters(config, width)
-    reading = _tokens(config, width) + _steps(config, width) + _decoder(config, width)
+    reading = _tokens(config, width) + _steps(config, width, device) + _decoder(config, width)
     # The convolution's gradients come last, when all else is gone but the tokens'.
     stem = stem_gradients + config.num_tokens * config.token_width * width.stream
     return adapters + max(reading, stem)
@@ -101,7 +103,7 @@ def _restored(config: PerceiverConfig, width: Bytes) -> int:
     return M * read * width.product
 
 
-def _steps(config: PerceiverConfig, width: Bytes) -> int:
+def _steps(config: PerceiverConfig, width: Bytes, device: str) -> int:
     """Bytes of the cross-attends and blocks when they are most: kept, computed again, or gradients of the tokens.
 
     The backward pass goes through the schedule from its end. What it has done with is gone, but the gradients of the
@@ -109,7 +111,8 @@ def _steps(config: PerceiverConfig, width: Bytes) -> int:
     """
     gradients, restored = _token_gradients(config, width), _restored(config, width)
     latents = config.num_latents * config.latent_width * width.stream
-    flying = int(FLYING[config.activation_checkpointing] * latents)
+    on_cpu = device == "cpu"
+    flying = int((FLYING_ON_CPU if on_cpu else FLYING[config.activation_checkpointing]) * latents)
     kept, again = _kept_and_again(config, width)
     held = sum(kept)
     most = held + _in_flight(config, width)
@@ -117,8 +120,8 @@ def _steps(config: PerceiverConfig, width: Bytes) -> int:
     for (kind, _), its_kept, its_again in reversed(list(zip(config.schedule(), kept, again, strict=True))):
         own = gradients if kind == "cross_attend" else 0
         read = restored if kind == "cross_attend" else 0
-        # When the gradients of the tokens come, what flew is done with.
-        most = max(most, held + its_again + read + later + max(own, flying if its_again else 0))
+        beside = flying if its_again else 0
+        most = max(most, held + its_again + read + later + (own + beside if on_cpu else max(own, beside)))
         held, later = held - its_kept, max(later, own)
     return most
 
