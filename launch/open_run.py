@@ -25,6 +25,7 @@ from launch.freeze import changed_files, freeze
 from launch.holder import refuse_if_trained
 from launch.loaders import check_evaluation, eval_split, label_names, open_eval_split, train_loader
 from launch.submission import refuse_if_queued
+from model.compilation import Compile, is_compiled
 from trainer import arithmetic
 from trainer.lock import RunLock
 from trainer.process import lives
@@ -48,8 +49,8 @@ def open_run(
     of it before its first step is known. One that has not begun may still change, and of one that has whatever does not
     decide its result.
     """
-    if folder.exists and config.train.precision == "auto":
-        config = _in_precision(config, load(folder.config_path).train.precision)
+    if folder.exists:
+        config = _as_chosen(config, load(folder.config_path))
     changes = difference(load(folder.config_path), config) if folder.exists else []
     has_begun = folder.exists and _has_begun(folder)
     if has_begun and deciding(changes):
@@ -81,24 +82,36 @@ def open_run(
     _tell_other_code(folder)
 
 
-def with_precision(config: RunConfig, folder: RunFolder, world: World) -> RunConfig:
-    """Return the configuration with the precision of the run, which its first start chooses for good. Collective.
+def with_choices(config: RunConfig, folder: RunFolder, world: World) -> RunConfig:
+    """Return the configuration with what `auto` means for the run, which its first start chooses for good. Collective.
 
-    Another device could choose another one, and a resumed run would not give the same bits.
+    Another device could choose otherwise, and a resumed run would not give the same bits.
     """
-    return _in_precision(config, world.broadcast(_frozen_precision(folder, world) if world.is_first else ""))
+    precision, compiles = world.broadcast(_frozen_choices(folder, world) if world.is_first else ("", False))
+    return _with(config, precision, compiles)
 
 
-def _frozen_precision(folder: RunFolder, world: World) -> str:
+def _frozen_choices(folder: RunFolder, world: World) -> tuple[str, Compile]:
     run = load(folder.config_path)
-    train = arithmetic.resolved(run.train, world.device.type)
-    if run.train != train:
-        _write_config(replace(run, train=train), folder)
-    return train.precision
+    precision = arithmetic.resolved(run.train, world.device.type).precision
+    # ZeRO 3 gathers weights module by module, within what would be compiled.
+    is_left_out = run.model.compile == "auto" and run.train.zero_stage == 3
+    compiles = not is_left_out and is_compiled(run.model.compile, world.device.type)
+    chosen = _with(run, precision, compiles)
+    if chosen != run:
+        _write_config(chosen, folder)
+    return precision, compiles
 
 
-def _in_precision(config: RunConfig, precision: str) -> RunConfig:
-    return replace(config, train=replace(config.train, precision=precision))  # type: ignore[arg-type]  # of a RunConfig
+def _as_chosen(config: RunConfig, run: RunConfig) -> RunConfig:
+    """Return the configuration with what a run has chosen, where it leaves the choice."""
+    precision = run.train.precision if config.train.precision == "auto" else config.train.precision
+    return _with(config, precision, run.model.compile if config.model.compile == "auto" else config.model.compile)
+
+
+def _with(config: RunConfig, precision: str, compiles: Compile) -> RunConfig:
+    train = replace(config.train, precision=precision)  # type: ignore[arg-type]  # of a RunConfig
+    return replace(config, train=train, model=replace(config.model, compile=compiles))
 
 
 def _refuse_what_cannot_train(config: RunConfig, folder: RunFolder, world_size: int, places: Places) -> None:

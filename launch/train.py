@@ -21,7 +21,7 @@ from launch.fence import Fence
 from launch.folder import RunFolder, as_typed
 from launch.heartbeat import Heartbeat
 from launch.loaders import absolute, eval_split, identity, look, open_eval_split, places_of_all, train_loader
-from launch.open_run import open_run, with_precision
+from launch.open_run import open_run, with_choices
 from launch.reading import reading_of_this_start
 from launch.restarts import FINISHED, RUN_ME_AGAIN
 from launch.shown import shown
@@ -72,7 +72,7 @@ def main(
             _entry(folder, world) as ledger,
             _watch(config, folder, world) as hang,
         ):
-            config = with_precision(config, folder, world)
+            config = with_choices(config, folder, world)
             outcome, state = _train(config, folder, world, stop, ledger, hang, claim.fence, places)
             ledger.end(outcome if outcome == "finished" else f"{outcome} ({stop.reason or 'asked of another rank'})")
             status = RUN_ME_AGAIN if outcome == "preempted" else FINISHED

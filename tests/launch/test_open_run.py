@@ -17,7 +17,7 @@ from launch import open_run as opening
 from launch.folder import RunFolder
 from launch.freeze import changed_files
 from launch.holder import refuse_if_trained
-from launch.open_run import open_run, with_precision
+from launch.open_run import open_run, with_choices
 from trainer.lock import RunLock
 from trainer.sinks import JsonLines
 from trainer.world import World
@@ -30,7 +30,7 @@ from pathlib import Path
 from configs.run import load
 from launch.folder import RunFolder
 from launch.freeze import changed_files
-from launch.open_run import open_run, with_precision
+from launch.open_run import open_run, with_choices
 
 place, is_there, config = Path(sys.argv[1]), sys.argv[2] == "True", load(Path(sys.argv[3]), sys.argv[4:])
 
@@ -101,22 +101,35 @@ def test_a_refused_start_leaves_nothing_and_the_corrected_one_is_taken(config: R
         assert folder.exists
 
 
-def test_the_first_start_chooses_the_precision_and_no_other_device_changes_it(
+def test_the_first_start_chooses_precision_and_compiling_and_no_other_device_changes_them(
     config: RunConfig, tmp_path: Path
 ) -> None:
     folder = RunFolder(tmp_path / "run")
     open_run(config, folder)
     # As `perceiver submit` leaves it on a machine without a GPU.
     assert load(folder.config_path).train.precision == "auto"
+    assert load(folder.config_path).model.compile == "auto"
     gpu, cpu = (World(0, 1, 0, torch.device(kind)) for kind in ("cuda", "cpu"))
-    assert with_precision(config, folder, gpu).train.precision == "bf16"
+    assert with_choices(config, folder, gpu).train.precision == "bf16"
     assert load(folder.config_path).train.precision == "bf16"
+    assert load(folder.config_path).model.compile is True
     (folder.checkpoints_folder / "step_00000001").mkdir(parents=True)
     # The file that the run was made from is no other configuration.
     open_run(config, folder)
-    assert with_precision(config, folder, cpu).train.precision == "bf16"
+    on_cpu = with_choices(config, folder, cpu)
+    assert (on_cpu.train.precision, on_cpu.model.compile) == ("bf16", True)
     with pytest.raises(ValueError, match=r"train\.precision: 'bf16' -> 'fp32'"):
         open_run(load(CONFIG, [f"data.shards={config.data.shards}", "train.precision=fp32"]), folder)
+
+
+@pytest.mark.parametrize(("override", "compiles"), [("train.zero_stage=3", False), ("train.zero_stage=2", True)])
+def test_on_a_gpu_layers_are_compiled_but_where_their_weights_are_partitioned(
+    config: RunConfig, tmp_path: Path, override: str, compiles: bool
+) -> None:
+    folder, gpu = RunFolder(tmp_path / "run"), World(0, 1, 0, torch.device("cuda"))
+    started = load(CONFIG, [f"data.shards={config.data.shards}", override])
+    open_run(started, folder)
+    assert with_choices(started, folder, gpu).model.compile is compiles
 
 
 def test_a_number_of_ranks_that_does_not_divide_the_batch_makes_no_folder(config: RunConfig, tmp_path: Path) -> None:
