@@ -37,9 +37,11 @@ class Regions:
 
     def __call__(self, function: Callable[P, T], device: torch.device) -> Callable[P, T]:
         """Return the function as it is run on a device."""
-        if not is_compiled(self._setting, device.type) or torch.compiler.is_compiling():
-            return function
-        return _compiled(function)
+        is_traced = torch.compiler.is_compiling() or torch.compiler.is_exporting()
+        # Tensors may have the shapes of a GPU's and no numbers.
+        is_fake = device.type == "cuda" and not torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        compiles = is_compiled(self._setting, device.type) and not is_traced and not is_fake
+        return _compiled(function) if compiles else function
 
 
 @cache

@@ -1,5 +1,7 @@
 """The latents' blocks alone: how near their products come to what the GPU can do, and what lies between them."""
 
+from dataclasses import replace
+
 import torch
 from torch.profiler import ProfilerActivity, profile
 
@@ -7,7 +9,6 @@ from benchmarks.gpu.clock import PEAK_FLOPS, synchronise, timed
 from benchmarks.gpu.operations import operations
 from benchmarks.gpu.setting import Found, Setting
 from benchmarks.gpu.subjects import Step
-from model.compilation import frugal_inductor
 from model.encoder import Block
 from trainer import arithmetic
 from trainer.config import TrainConfig
@@ -47,12 +48,10 @@ def _row(setting: Setting, batch: int, *, compiled: bool) -> Found:
 
 
 def _step(setting: Setting, batch: int, *, compiled: bool) -> Step:
-    config = setting.config("p1")
+    config = replace(setting.config("p1"), compile=compiled)
     block = Block(config).to(setting.device)
     for parameter in block.parameters():
         torch.nn.init.normal_(parameter, std=0.02)
-    if compiled:
-        block.compile(backend=frugal_inductor)
     shape = (batch, config.num_latents, config.latent_width)
     latents = torch.randn(shape, device=setting.device, requires_grad=True)
     upstream = torch.randn_like(latents)
