@@ -154,7 +154,7 @@ def cluster_plan(config: RunConfig, cluster: Cluster) -> ClusterPlan:
     micro_batches = train.micro_batches_per_rank(world_size)
     work = _computation(config, cluster)
     by_stage = dict(_by_stage(config, cluster, work.whole))
-    own, beside = by_stage[train.zero_stage], overlaps(config, world_size)
+    own, beside = by_stage[train.zero_stage], overlaps(config, world_size, cluster.device.kind)
     step = Step(
         products=work.products,
         reads=work.reads,
@@ -193,7 +193,7 @@ def cluster_plan(config: RunConfig, cluster: Cluster) -> ClusterPlan:
 
 def communication(network: nn.Module, config: RunConfig, cluster: Cluster, *, computation: float) -> Communication:
     """Return the exchanges of a step of the run, beside so many seconds of computation."""
-    found = exchanges(network, config.optimizer, config.train, cluster.world_size)
+    found = exchanges(network, config.optimizer, config.train, cluster.world_size, cluster.device.kind)
     small = small_messages(config.train, cluster.world_size) * cluster.message_seconds
     windows = {"backward": _BACKWARD_SHARE * computation, "passes": computation, "update": 0.0}
     whole = overlapped = small
@@ -204,11 +204,13 @@ def communication(network: nn.Module, config: RunConfig, cluster: Cluster, *, co
     return Communication(sum(each.sent_bytes(cluster.world_size) for each in found), whole, overlapped)
 
 
-def overlaps(config: RunConfig, world_size: int) -> bool:
+def overlaps(config: RunConfig, world_size: int, device_type: str) -> bool:
     """Return whether DeepSpeed is told to exchange beside the backward pass; by itself it does at stage 3."""
     train = config.train
     micro_batches = train.micro_batches_per_rank(world_size)
-    told = settings(config.optimizer, train, num_micro_batches=micro_batches, world_size=world_size)
+    told = settings(
+        config.optimizer, train, num_micro_batches=micro_batches, world_size=world_size, device_type=device_type
+    )
     return bool(told["zero_optimization"].get("overlap_comm", train.zero_stage == 3))
 
 

@@ -47,7 +47,7 @@ class Exchange:
 
 
 def exchanges(
-    network: nn.Module, optimizer: OptimizerConfig, train: TrainConfig, world_size: int
+    network: nn.Module, optimizer: OptimizerConfig, train: TrainConfig, world_size: int, device_type: str = "cpu"
 ) -> tuple[Exchange, ...]:
     """Return the exchanges of a step that move tensors of the network; a network on the meta device will do."""
     if world_size == 1:
@@ -57,7 +57,9 @@ def exchanges(
         for group in parameter_groups(network, optimizer.weight_decay)
     ]
     micro_batches = train.micro_batches_per_rank(world_size)
-    chosen = settings(optimizer, train, num_micro_batches=micro_batches, world_size=world_size)["zero_optimization"]
+    chosen = settings(
+        optimizer, train, num_micro_batches=micro_batches, world_size=world_size, device_type=device_type
+    )["zero_optimization"]
     # bf16 is autocast: weights and gradients under way stay fp32.
     width = 2 if train.precision == "fp16" else 4
     if train.zero_stage == 3:

@@ -100,6 +100,19 @@ def test_stage_3_overlaps_by_itself_and_the_lower_ones_when_told() -> None:
     )
 
 
+def test_exchanges_run_beside_the_backward_pass_where_a_gpu_would_do_so() -> None:
+    assert cluster_plan(train(zero_stage=1), CLUSTER).overlaps
+    assert not cluster_plan(train(zero_stage=1), replace(CLUSTER, device=HARDWARE["CPU"])).overlaps
+    told = train(zero_stage=1, gradient_exchange="after_backward")
+    assert not cluster_plan(told, CLUSTER).overlaps
+
+
+def test_gradients_of_half_the_width_send_less() -> None:
+    whole, half = (cluster_plan(train(gradient_dtype=width), CLUSTER) for width in ("fp32", "bf16"))
+    for stage in (0, 1, 2):
+        assert half.communication[stage].sent_bytes < whole.communication[stage].sent_bytes
+
+
 def test_failures_come_as_often_as_there_are_nodes() -> None:
     few, many = cluster_plan(CONFIG, CLUSTER), cluster_plan(CONFIG, replace(CLUSTER, nodes=128))
     assert few.job_mtbf_seconds == 8 * many.job_mtbf_seconds == 2000 * 3600 / 16
