@@ -162,9 +162,8 @@ def test_a_loss_that_is_infinite_skips_the_step_though_its_gradient_is_finite(wo
     def infinite(*arguments: object, **options: object) -> dict[str, torch.Tensor]:
         return {task: total + math.inf for task, total in sums(*arguments, **options).items()}
 
-    trained._objective = type(
-        "Infinite", (), {"sums": staticmethod(infinite), "counts": CLASSES.counts, "weights": CLASSES.weights}
-    )()
+    told = {"counts": CLASSES.counts, "loss": CLASSES.loss, "weights": CLASSES.weights}
+    trained._objective = type("Infinite", (), {"sums": staticmethod(infinite), **told})()
     report = trained.step(batch)
     assert report.is_skipped
     assert all(torch.equal(tensor, before[name]) for name, tensor in trained.snapshot()["weight"].items())
