@@ -45,7 +45,7 @@ def test_every_part_is_measured_at_every_number_of_ranks(rows: dict[tuple[str, i
 def test_what_is_asked_of_the_shared_disk_does_not_grow_with_the_ranks(rows: dict[tuple[str, int, int], Any]) -> None:
     for rank in (0, 1):
         assert rows["step", 8, rank]["calls"] < 1
-        assert rows["heartbeat", 8, rank]["calls"] <= rows["heartbeat", 2, rank]["calls"] + 2
+        assert rows["heartbeat", 8, rank]["calls"] < 8  # every rank of every rank would be more than 16 a second
         # There are as many tensors, of which each rank reads fewer.
         assert rows["load", 8, rank]["calls"] <= rows["load", 2, rank]["calls"]
     assert rows["save", 8, 1]["calls"] <= rows["save", 2, 1]["calls"]
