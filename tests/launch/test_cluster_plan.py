@@ -5,17 +5,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from configs.run import RunConfig
 from launch import plan
 from launch.cli import app
 from launch.cluster import ClusterConfig
-from launch.cluster_plan import Cluster, cluster_plan
+from launch.cluster_plan import Cluster, cluster_plan, communication
 from model.config import PerceiverConfig
 from model.config_inputs import InputsConfig, PointsInput
 from model.config_outputs import LabelOutput, OutputsConfig
 from model.hardware import HARDWARE
+from model.perceiver import Perceiver
+from trainer.communication import exchanges
 from trainer.config import CheckpointConfig, TrainConfig
 
 PAPER = Path(__file__).parents[2] / "configs" / "paper"
@@ -182,3 +185,19 @@ def test_a_flag_that_makes_no_sense_is_one_sentence(arguments: list[str], senten
     with pytest.raises(ValueError, match=sentence) as refused:
         called(str(PAPER / "p1.yaml"), *arguments)
     assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_an_exchange_hides_no_longer_than_what_it_runs_beside(stage: int) -> None:
+    config = train(zero_stage=stage)
+    slow = replace(CLUSTER, interconnect_bytes_per_second=1.0)
+    with torch.device("meta"):
+        network = Perceiver(NETWORK, seed=0)
+    found = exchanges(network, config.optimizer, config.train, slow.world_size)
+    # The backward pass is two thirds of the computation; beside an update there is nothing.
+    windows = {"backward": 2 / 3, "passes": 1.0, "update": 0.0}
+    assert any(each.during == "backward" for each in found)
+    for computation in (1000.0, 3000.0):
+        plan = communication(network, config, slow, computation=computation)
+        hidden = sum(windows[each.during] * computation for each in found if each.hidden_share)
+        assert plan.seconds - plan.overlapped_seconds == pytest.approx(hidden)
