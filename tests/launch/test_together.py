@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 from threads import ThreadWorld, on_ranks
 
-from launch.together import BAD_INPUT, batches_of_all, together
+from launch.together import BAD_INPUT, batches_of_all, first_does, together, told_by_first
+from trainer.loop import DivergedError
 
 
 def outcome(work: Callable[[], object]) -> object:
@@ -42,3 +43,26 @@ def test_a_batch_that_one_rank_cannot_have_ends_all_at_the_same_step() -> None:
         return [outcome(lambda step=step: batches(step)) for step in range(3)]
 
     assert on_ranks(2, work) == [[0, 0, "rank 1 has no file"], [1, 1, BAD_INPUT]]
+
+
+def test_an_error_that_all_ranks_raise_is_told_by_the_first_alone_and_any_other_is_everybody_s() -> None:
+    def failing(world: ThreadWorld, error: Exception) -> object:
+        def work() -> None:
+            with told_by_first(world, DivergedError):
+                raise error
+
+        return outcome(work)
+
+    assert on_ranks(3, lambda world: failing(world, DivergedError("grew"))) == ["grew", BAD_INPUT, BAD_INPUT]
+    assert on_ranks(2, lambda world: failing(world, ValueError("other"))) == ["other", "other"]
+
+
+def test_the_first_alone_does_what_is_done_once_and_what_it_cannot_do_ends_all() -> None:
+    done: list[int] = []
+    assert on_ranks(2, lambda world: outcome(lambda: first_does(world, lambda: done.append(world.rank)))) == [
+        None,
+        None,
+    ]
+    assert done == [0]
+    found = on_ranks(2, lambda world: outcome(lambda: first_does(world, lambda: failing_on(0, world))))
+    assert found == ["rank 0 has no file", BAD_INPUT]
