@@ -8,6 +8,13 @@ _OF_ITS_OWN = 192
 """Libraries, logs, shards that are read, and the devices' own files."""
 _FOR_EACH_RANK = 2
 """An exchange in which every rank has something for every other, as in a save; on rank 0 also where all meet."""
+_GROUPS = 8
+"""Channels of the ranks, DeepSpeed's among them; each may connect all pairs."""
+CONNECTED_RANKS = 64
+"""So many ranks connect all pairs at their start: who waits for one that died hears of it at once.
+
+With more, a rank connects to those that it exchanges with. One that dies before that is found by the watch over hangs.
+"""
 
 
 def raise_limit() -> int:
@@ -25,7 +32,8 @@ def hard_limit() -> int:
 
 def needed(world_size: int) -> int:
     """Return how many a rank among so many opens at most."""
-    return _OF_ITS_OWN + _FOR_EACH_RANK * world_size
+    for_each = _GROUPS if world_size <= CONNECTED_RANKS else _FOR_EACH_RANK
+    return _OF_ITS_OWN + for_each * world_size
 
 
 def problem(limit: int, world_size: int) -> str:

@@ -62,9 +62,11 @@ class World:
         device = _device(local_rank)
         timeout = timedelta(seconds=timeout_seconds)
         _refuse_few_descriptors(local_rank, world_size)
-        # A group of gloo then connects the pairs that exchange something, and not all: of 1 024 ranks about ten with
-        # each. DeepSpeed makes groups that exchange nothing over gloo.
-        os.environ.setdefault("TORCH_GLOO_LAZY_INIT", "1")
+        if world_size > descriptors.CONNECTED_RANKS:
+            # A group of gloo then connects the pairs that exchange something, and not all: of 1 024 ranks about ten
+            # with each. DeepSpeed makes groups that exchange nothing over gloo. The price: an exchange with a rank that
+            # died before the two were connected waits until its time is up.
+            os.environ.setdefault("TORCH_GLOO_LAZY_INIT", "1")
         # Objects and flags travel over gloo, tensors of the device over its own backend.
         backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
         store = _local_store(rank, world_size, timeout) if _is_local() else None

@@ -32,6 +32,14 @@ def test_a_group_connects_the_ranks_that_exchange_something_and_not_all(
         assert sums == [sums[0]] * 5
 
 
+@pytest.mark.slow
+def test_a_rank_that_is_gone_before_the_first_exchange_is_not_waited_for(run_ranks: Callable[..., list]) -> None:
+    _, *others = run_ranks("gone", 3)
+    for seconds, error in others:
+        assert seconds < 60
+        assert "gloo" in error
+
+
 def test_the_soft_limit_is_raised_to_the_hard_one(limit: list[int]) -> None:
     assert descriptors.raise_limit() == 4096
     assert limit == [4096, 4096]
@@ -48,7 +56,7 @@ def test_a_limit_that_cannot_be_raised_is_what_it_is(limit: list[int], monkeypat
     assert descriptors.hard_limit() == 4096
 
 
-@pytest.mark.parametrize("world_size", [2, 250, 1024])
+@pytest.mark.parametrize("world_size", [2, 64, 250, 1024])
 def test_a_limit_that_is_enough_has_no_problem_and_one_less_has(world_size: int) -> None:
     enough = descriptors.needed(world_size)
     assert enough > world_size

@@ -6,7 +6,11 @@ from pathlib import Path
 
 import torch
 
+from trainer import descriptors
 from trainer.world import World
+
+# As ranks of a large run do it.
+descriptors.CONNECTED_RANKS = 4
 
 
 def sockets() -> int:
