@@ -530,3 +530,31 @@ time.sleep(30)
     rows = sorted(json.loads(line) for line in (tmp_path / "log").read_text().splitlines())
     assert rows[-1] == ["1", "1", "2", "127.0.0.1", "1", json.dumps([asdict(planned)]), "train", "x"]
     assert rows[0] in (rows[-1], ["0", "0", "2", "127.0.0.1", "1", "train", "x"])
+
+
+def test_the_shard_and_the_file_that_a_seed_damages_do_not_depend_on_the_order_in_which_a_disk_lists_them(
+    campaign: Campaign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, found = RunFolder(campaign.folder / "run"), Path.rglob
+    run.checkpoints_folder.mkdir(parents=True)
+    shutil.copytree(campaign.shards, campaign.own_shards)
+    monkeypatch.setattr(chaos, "_SHARE_OF_DAMAGED_HISTORY", 0.0)
+    cut: list[list[list[str]]] = []
+    for is_reversed in (False, True):
+        listed: list[list[str]] = []
+
+        def rglob(path: Path, pattern: str, is_reversed: bool = is_reversed) -> list[Path]:
+            return sorted(found(path, pattern), reverse=is_reversed)
+
+        def attempt(*_: object, listed: list[list[str]] = listed) -> tuple[int, ...]:
+            listed.append([path.name for path in campaign.own_shards.iterdir() if path.stat().st_size < 100])
+            return (2,)
+
+        monkeypatch.setattr(Path, "rglob", rglob)
+        monkeypatch.setattr(chaos, "attempt", attempt)
+        campaign.random = random.Random(7)
+        while len(listed) < 6:
+            campaign._damage(run.path, 1)
+        cut.append(listed)
+    assert cut[0] == cut[1]
+    assert {name for [name] in cut[0]} == {"0.tar", "1.tar"}

@@ -1,11 +1,14 @@
 """The small disk of a disturbed run is really full while it is filled, and what it held stays."""
 
 import errno
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from launch.chaos_disk import filled, small_disk
+
+Commands = Callable[..., Callable[[str], list[str]]]
 
 
 def test_a_filled_disk_takes_no_byte_and_what_it_held_outlives_it(tmp_path: Path) -> None:
@@ -33,3 +36,31 @@ def test_a_run_that_is_too_large_for_memory_gets_no_disk_of_its_own(tmp_path: Pa
     with small_disk(tmp_path / "run", like=tmp_path / "like") as ballast:
         assert ballast is None
     assert (tmp_path / "run").is_dir()
+
+
+def test_a_disk_that_cannot_be_mounted_is_done_without(tmp_path: Path, commands: Commands) -> None:
+    (tmp_path / "like").mkdir()
+    asked = commands(mount="echo not permitted >&2; exit 32", umount="exit 1")
+    with small_disk(tmp_path / "run", like=tmp_path / "like") as ballast:
+        assert ballast is None
+    assert asked("mount") == [f"-t tmpfs -o size={16 << 20} tmpfs {tmp_path / 'run'}"]
+    assert asked("umount") == []
+
+
+def test_a_system_without_the_command_has_no_small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "like").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with small_disk(tmp_path / "run", like=tmp_path / "like") as ballast:
+        assert ballast is None
+
+
+def test_a_disk_that_cannot_be_unmounted_stays_and_what_it_held_is_beside_it(
+    tmp_path: Path, commands: Commands
+) -> None:
+    (tmp_path / "like").mkdir()
+    commands(mount="exit 0", umount="exit 1")
+    with small_disk(tmp_path / "run", like=tmp_path / "like") as ballast:
+        assert ballast == tmp_path / "run" / ".ballast"
+        (tmp_path / "run" / "link").symlink_to("nowhere")
+    assert (tmp_path / "run").is_dir()
+    assert (tmp_path / "run.kept" / "link").is_symlink()

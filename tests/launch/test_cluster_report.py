@@ -11,8 +11,11 @@ import pytest
 
 from launch import cluster_report
 from launch.cluster_plan import ClusterPlan, cluster_plan
-from launch.cluster_report import Flags, report
+from launch.cluster_report import Flags, PlannedNetwork, report
+from launch.network_files import NetworkConfig
+from model.config import PerceiverConfig
 from model.hardware import HARDWARE
+from trainer.config import CheckpointConfig, OptimizerConfig, TrainConfig
 
 Door = Callable[..., list[dict[str, Any]]]
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -140,3 +143,9 @@ def test_a_plan_fits_where_its_bytes_are_exactly_those_of_the_device() -> None:
         cluster = FLAGS.cluster()
         cluster = replace(cluster, device=replace(cluster.device, memory_bytes=float(memory)))
         assert cluster_plan(config, cluster).fits == fits
+
+
+def test_a_part_that_nobody_named_is_as_usual() -> None:
+    usual = PlannedNetwork()
+    assert usual == PlannedNetwork(PerceiverConfig(), OptimizerConfig(), TrainConfig(), CheckpointConfig())
+    assert NetworkConfig() == NetworkConfig(PerceiverConfig())
