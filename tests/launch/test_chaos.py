@@ -558,3 +558,22 @@ def test_the_shard_and_the_file_that_a_seed_damages_do_not_depend_on_the_order_i
         cut.append(listed)
     assert cut[0] == cut[1]
     assert {name for [name] in cut[0]} == {"0.tar", "1.tar"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_counted"),
+    [((True, ""), True), ((True, "left"), True), ((False, "failed"), True), ((False, ""), False)],
+)
+def test_a_supervisor_that_was_killed_or_failed_is_counted_with_what_was_wrong(
+    campaign: Campaign, monkeypatch: pytest.MonkeyPatch, answer: tuple[bool, str], is_counted: bool
+) -> None:
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr(chaos, "kill_supervisor", lambda *words: asked.append(words) or answer)
+    for _ in range(20):
+        campaign._kill_supervisor(campaign.folder / "run", 3)
+    found = {(met.name, met.run, met.statuses, met.complaint) for met in campaign.met}
+    assert found == ({("supervisor kill", 3, (), answer[1])} if is_counted else set())
+    words, folder, num_ranks, _, log = asked[0]
+    assert words == campaign._arguments(campaign.folder / "run")
+    assert (folder, num_ranks, log) == (RunFolder(campaign.folder / "run"), 1, campaign.folder / "log")
+    assert {each[3] for each in asked} == {0, 1}, "some are killed before a save and some after one"
