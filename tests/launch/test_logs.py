@@ -115,3 +115,26 @@ def test_every_option_of_the_command_reaches_what_it_prints(
             app(["logs", str(folder.path), *words])
         assert ended.value.code == 0
         assert capfd.readouterr().out == f"{expected}\n"
+
+
+@pytest.mark.parametrize(
+    ("attempt", "expected"), [(1, ["rank 0 in attempt 1"]), (0, ["rank 0 in attempt 2", "rank 0 in attempt 3"])]
+)
+def test_an_attempt_that_is_named_is_followed_alone_and_the_newest_into_the_next(
+    folder: RunFolder, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch, attempt: int,
+    expected: list[str],
+) -> None:  # fmt: skip
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 1:
+            attempts.begin(folder, job_id="", nodes=["n1"])
+            log_path(folder, 3, 0).write_text("rank 0 in attempt 3\n")
+        if len(pauses) == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(logs.time, "sleep", pause)
+    with pytest.raises(KeyboardInterrupt):
+        logs.main(folder.path, rank=0, attempt=attempt, batch=False, follow=True)
+    assert capfdbinary.readouterr().out.decode().splitlines() == expected
