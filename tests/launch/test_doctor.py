@@ -55,7 +55,7 @@ def test_ranks_that_agree_and_are_healthy_are_well() -> None:
         (
             "open files",
             {"open_files": 64},
-            "64 a process, n1; a rank of 2 needs 196; raise the hard limit",
+            "64 a process, n1; a rank of 2 needs 208; raise the hard limit",
         ),
         ("write speed", {"write_mib_per_second": 3.0}, "3 MiB/s, n1"),
         ("clocks", {"clock": 1002.5}, "2.500 s apart"),
@@ -182,7 +182,7 @@ def test_a_machine_that_is_fit_is_told_fact_by_fact(
     assert found["free disk"].words == f"50 GiB in {tmp_path}"
     assert found["host name"].words.startswith(f"{socket.gethostname()} is ")
     assert found["GPUs here"].words == "none; 6 CPU cores"
-    assert found["open files"].words == "500000 a process, this machine; a rank of 6 needs 204"
+    assert found["open files"].words == "500000 a process, this machine; a rank of 6 needs 240"
     assert doctor.main(None, tmp_path) == 0
     told = capsys.readouterr().out.splitlines()
     assert len(told) == 6
@@ -192,7 +192,7 @@ def test_a_machine_that_is_fit_is_told_fact_by_fact(
 
 def test_a_cluster_s_ranks_are_what_files_are_needed_for(here: Here, tmp_path: Path) -> None:
     found = {each.name: each for each in doctor._all(ClusterConfig(nodes=5, processes_per_node=4), tmp_path)}
-    assert "a rank of 20 needs 232" in found["open files"].words
+    assert "a rank of 20 needs 352" in found["open files"].words
     assert (found["slurm"].is_well, found["slurm"].words) == (False, "there is no sbatch on this machine")
     assert "login node" in found["slurm"].remedy
 
@@ -234,7 +234,7 @@ def test_what_keeps_a_machine_from_a_run_is_told_with_a_remedy_and_is_status_1(
 
 
 def test_healthy_gpus_and_a_little_more_than_the_least_are_well(here: Here, tmp_path: Path) -> None:
-    here.commands, here.lines, here.speed, here.free_gib, here.open_files = ["nvidia-smi"], ["A, 0"], 20.1, 1.1, 204
+    here.commands, here.lines, here.speed, here.free_gib, here.open_files = ["nvidia-smi"], ["A, 0"], 20.1, 1.1, 240
     found = of_machine(tmp_path)
     assert all(finding.is_well for finding in found.values())
     assert found["GPUs here"].words == "A, 0"
@@ -267,7 +267,7 @@ def test_the_slowest_node_and_the_fewest_files_are_what_counts() -> None:
                report(2, write_mib_per_second=80.0, clock=1000.5, open_files=300)]  # fmt: skip
     found = {each.name: each for each in doctor.judge(reports, asks_for_gpus=True)}
     assert found["write speed"].words == "80 MiB/s, n2"
-    assert found["open files"].words == "300 a process, n2; a rank of 3 needs 198"
+    assert found["open files"].words == "300 a process, n2; a rank of 3 needs 216"
     assert found["clocks"].words == "0.500 s apart"
     assert found["all-reduce"].words == "3.00 GiB/s of each rank"
     assert found["signals"].words == "USR2 reaches every rank"

@@ -24,6 +24,7 @@ from torch.utils.checkpoint import checkpoint
 import model.grid_read  # noqa: F401  # so that its kernel can be replaced
 from model.config import PerceiverConfig
 from model.grid_tiles import DEFAULT, Tile
+from model.offload import Offload
 from model.perceiver import Perceiver
 
 CUDA = torch.device("cuda", 0)
@@ -71,6 +72,19 @@ class Autocast:
         if self.is_gpu:
             torch.set_autocast_enabled("cuda", state[0])
             torch.set_autocast_dtype("cuda", state[1])
+
+
+class Carried:
+    """Copies between a GPU and its host, in no time."""
+
+    def leave(self, tensor: Tensor) -> Tensor:
+        return tensor.to("cpu")
+
+    def fetch(self, kept: Tensor) -> tuple[Tensor, None]:
+        return kept.to(CUDA), None
+
+    def meet(self, tensor: Tensor, arrival: None) -> None:
+        pass
 
 
 class OnGpu(TorchFunctionMode):
@@ -156,6 +170,8 @@ def gpu() -> Iterator[None]:
         stack.enter_context(patch("model.grid_read.sums_of_parts", fake_kernel))
         stack.enter_context(patch("torch.amp.is_autocast_available", lambda device: device in ("cpu", "cuda")))
         stack.enter_context(patch("model.recomputation.checkpoint", recomputed))
+        offload = Offload(Carried())
+        stack.enter_context(patch("model.recomputation._offload", lambda _: offload))
         stack.enter_context(OnGpu())
         yield
 
