@@ -25,7 +25,8 @@ class Tile:
 BLOCK_COLUMNS = 16
 MAX_BLOCK_QUERIES = 128
 DEFAULT = Tile(BLOCK_COLUMNS, MAX_BLOCK_QUERIES)
-# All compile without spilling for compute capabilities 8.0 and 9.0 by Triton 3.5.1, 3.6.0 and 3.7.1.
+# Of them 16 columns and 128 queries were compiled without spilling by Triton 3.5.1 to 3.7.1; a tile that spills on a
+# device is not used there.
 CANDIDATES = tuple(Tile(columns, queries) for columns in (16, 8) for queries in (128, 64, 32, 256))
 # By compute capability, where another tile than the default was measured to be faster.
 TILES: MappingProxyType[tuple[int, int], Tile] = MappingProxyType({})
