@@ -40,25 +40,31 @@ class Plan:
     """What a full disk is filled with; without it the kernel limits the size of this process's files instead."""
 
 
-def main(plans: list[Plan], arguments: list[str]) -> None:
-    """Put the faults in their places and run the command."""
+def places() -> dict[Place, tuple[Any, str]]:
+    """Return the call that each place is, by its owner and name."""
     import launch.open_run
     import launch.train
     import trainer.checkpoint
     import trainer.engine
-    from launch import cli
 
-    places: dict[Place, tuple[Any, str]] = {
+    return {
         "make": (launch.open_run, "freeze"),
         "start": (launch.train, "train_loader"),
-        "step": (trainer.engine.Engine, "step"),
+        "step": (trainer.engine.Engine, "start"),
         "write": (trainer.checkpoint, "write"),
         "commit": (trainer.checkpoint.Store, "_commit"),
         "evaluation": (launch.train, "evaluate"),
         "load": (trainer.checkpoint.Store, "load"),
     }
+
+
+def main(plans: list[Plan], arguments: list[str]) -> None:
+    """Put the faults in their places and run the command."""
+    from launch import cli
+
+    calls = places()
     for plan in plans:
-        owner, name = places[plan.place]
+        owner, name = calls[plan.place]
         setattr(owner, name, _meeting(plan, getattr(owner, name), arguments))
     sys.argv = ["perceiver", *arguments]
     cli.main()

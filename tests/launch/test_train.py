@@ -16,7 +16,7 @@ from data_shards import manifest
 from data_shards.loader import Loader
 from data_shards.quarantine import BadSample, Quarantine
 from data_shards.sources import table
-from launch import attempts, train
+from launch import attempts, chaos_rank, train
 from launch.fence import SupersededError
 from launch.folder import RunFolder
 from launch.loaders import EvalSplit, identity, look
@@ -62,6 +62,25 @@ def config(tmp_path: Path) -> RunConfig:
 def messages(folder: RunFolder) -> list[str]:
     lines = [json.loads(line) for line in folder.metrics_path.read_text().splitlines()]
     return [line["message"] for line in lines if line["kind"] == "event"]
+
+
+def test_a_training_comes_by_every_place_where_a_campaign_puts_faults(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def told(place: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def calling(*given: Any, **named: Any) -> Any:  # noqa: ANN401  # whatever is called
+            seen.append(place)
+            return call(*given, **named)
+
+        return calling
+
+    for place, (owner, name) in chaos_rank.places().items():
+        monkeypatch.setattr(owner, name, told(place, getattr(owner, name)))
+    assert train.main(config, tmp_path / "run") == 0
+    assert set(seen) == set(chaos_rank.places())
+    assert seen.count("step") == 2
 
 
 def test_a_run_trains_to_its_end_leaves_all_that_it_is_known_by_and_is_not_trained_twice(
