@@ -117,9 +117,12 @@ def _steps(config: PerceiverConfig, width: Bytes, device: str) -> int:
     held = sum(kept)
     most = held + _in_flight(config, width)
     later = 0
-    for (kind, _), its_kept, its_again in reversed(list(zip(config.schedule(), kept, again, strict=True))):
-        own = gradients if kind == "cross_attend" else 0
-        read = restored if kind == "cross_attend" else 0
+    kinds = [kind for kind, _ in config.schedule()]
+    # What the step before it read is on its way back while a step is computed again.
+    reads = [restored * (kind == "cross_attend") for kind in kinds]
+    comings = [0, *reads[:-1]]
+    for kind, its_kept, its_again, *back in reversed(list(zip(kinds, kept, again, reads, comings, strict=True))):
+        own, read = gradients if kind == "cross_attend" else 0, sum(back)
         beside = flying if its_again else 0
         most = max(most, held + its_again + read + later + (own + beside if on_cpu else max(own, beside)))
         held, later = held - its_kept, max(later, own)
