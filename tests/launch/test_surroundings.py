@@ -46,7 +46,7 @@ def test_what_was_imported_goes_out_as_it_came() -> None:
     assert around.hugging_face(network(image=IMAGE, text=TEXT)) == around.foreign
 
 
-@pytest.mark.parametrize("file", [*TOKENIZER, "special_tokens_map.json", "added_tokens.json"])
+@pytest.mark.parametrize("file", [*sorted(TOKENIZER), "special_tokens_map.json", "added_tokens.json"])
 def test_a_tokenizer_that_was_imported_in_any_file_gets_no_other_beside_it(file: str) -> None:
     assert set(Surroundings(foreign={file: {}}).hugging_face(network(text=TEXT))) == {file}
 
