@@ -446,7 +446,7 @@ def test_a_rank_of_a_campaign_is_the_command_that_meets_its_plan_at_its_place(
     owners = {
         "make": (open_run, "freeze"),
         "start": (train, "train_loader"),
-        "step": (Engine, "step"),
+        "step": (Engine, "start"),
         "write": (checkpoint, "write"),
         "commit": (checkpoint.Store, "_commit"),
         "evaluation": (train, "evaluate"),
