@@ -61,7 +61,8 @@ class Lamb(torch.optim.Optimizer):
         """Advance the moments and return the directions, weight decay included."""
         states = [self.state[tensor] for tensor in tensors]
         steps = [state["step"] for state in states]
-        directions = [torch.zeros_like(tensor) for tensor in tensors]
+        directions = [torch.empty_like(tensor) for tensor in tensors]
+        torch._foreach_zero_(directions)
         beta1, beta2 = group["betas"]
         torch._foreach_add_(steps, 1.0)
         # A step of -1 from zero is the direction.

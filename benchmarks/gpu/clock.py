@@ -13,7 +13,7 @@ PEAK_FLOPS = 990e12
 
 @dataclass(frozen=True)
 class Timing:
-    """What one piece of work takes."""
+    """Holds the time and the memory that one piece of work takes."""
 
     milliseconds: float
     """The median of some turns."""

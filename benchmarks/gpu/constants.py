@@ -63,7 +63,7 @@ def measure(setting: Setting) -> Found:
 
 
 def _shares(setting: Setting, product_rate: float) -> Found:
-    """What is reached of the peaks in model/hardware.py."""
+    """Return which shares of the peaks in model/hardware.py this device reaches."""
     name = next((name for name in HARDWARE if setting.on_gpu and name in torch.cuda.get_device_name()), "CPU")
     hardware = HARDWARE[name]
     elements = 2**20 if setting.is_tiny else 2**28

@@ -116,7 +116,7 @@ def _line(rows: list[Found]) -> str:
 
 
 def _compiled() -> list[Found]:
-    """What Triton makes of the kernel for GPUs that are not here."""
+    """Return how Triton compiles the kernel for an H100, whether one is here or not."""
     from model.grid_kernel import compiled, fault, kernel_shape
 
     rows = []

@@ -32,7 +32,7 @@ class Case:
     form: str = "auto"
     """How this one reads."""
     is_compiled: bool = False
-    """Whether this one is compiled."""
+    """True measures this network compiled."""
     batches: int = 3
     """How many of the setting's batches are measured, from the largest on."""
 

@@ -28,10 +28,10 @@ _TINY = {
 
 @dataclass(frozen=True)
 class Setting:
-    """What all parts are told."""
+    """Says where and how large every part measures."""
 
     device: torch.device
-    """Where the networks are."""
+    """The networks are on it."""
     is_tiny: bool
     """Whether all sizes are small, to try the kit itself."""
     out: Path

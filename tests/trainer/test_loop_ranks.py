@@ -12,7 +12,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
-from threads import ThreadWorld, on_ranks
+from threads import StopsAt, ThreadWorld, on_ranks
 from tiny import whole_batch
 
 from data_shards.batch import Batch
@@ -26,7 +26,6 @@ from trainer.metrics import Record
 from trainer.profiling import ProfileWindow
 from trainer.run_state import RunState
 from trainer.step_report import StepReport
-from trainer.watch import StopRequest
 from trainer.world import World
 
 ALONE = World(0, 1, 0, torch.device("cpu"))
@@ -125,18 +124,6 @@ class Phases(HangWatch):
 
     def at(self, phase: str, *, is_cold: bool = False) -> None:
         self.told.append(phase)
-
-
-class StopsAt(StopRequest):
-    """A request of this rank that comes with a step; None for never."""
-
-    def __init__(self, step: int | None) -> None:
-        super().__init__()
-        self.step, self.asked = step, 0
-
-    def is_raised(self) -> bool:
-        self.asked += 1
-        return self.step is not None and self.asked >= self.step
 
 
 def part(index: int, world: World) -> Batch:

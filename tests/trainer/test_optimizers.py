@@ -2,10 +2,12 @@
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainer.config import OptimizerConfig
 from trainer.lamb import Lamb, Segment
@@ -111,6 +113,41 @@ def test_a_tensor_without_a_norm_or_a_direction_takes_a_plain_step(zero: str) ->
     optimizer.step()
     # Adam's first direction is the sign of the gradient.
     torch.testing.assert_close(tensor, before - 0.1 * tensor.grad.sign())
+
+
+class Launches(TorchDispatchMode):
+    """Counts what a GPU would launch: views and memory that is not filled cost nothing."""
+
+    FREE = frozenset({"view", "detach", "alias", "slice", "unbind", "select", "empty_like", "as_strided", "unsqueeze"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
+        name = func.overloadpacket.__name__
+        # Numbers that lie on the device are taken one by one.
+        alone = args[1] if name == "_foreach_mul_" and isinstance(args[1], list) else [None]
+        self.count += 0 if name in self.FREE else len(alone)
+        return func(*args, **(kwargs or {}))
+
+
+def launches(num_parameters: int) -> int:
+    parameters = [nn.Parameter(torch.ones(3, 5)) for _ in range(num_parameters)]
+    optimizer = bound(Lamb([{"params": parameters, "weight_decay": 0.1}], lr=0.1, betas=(0.9, 0.99), eps=1e-6))
+    optimizer.found_inf = torch.zeros(())
+    for parameter in parameters:
+        parameter.grad = torch.full_like(parameter, 0.5)
+    # The first step also copies the numbers of the parameters to the device.
+    optimizer.step()
+    with Launches() as counted:
+        optimizer.step()
+    return counted.count
+
+
+def test_a_step_of_lamb_launches_one_kernel_a_parameter_and_a_few_for_all() -> None:
+    assert launches(40) - launches(20) == 20
+    assert launches(20) <= 20 + 28
 
 
 def test_the_norm_of_a_tensor_in_many_parts_keeps_the_small_ones() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
-from threads import ThreadWorld, on_ranks
+from threads import StopsAt, ThreadWorld, on_ranks
 from tiny import whole_batch
 
 from data_shards.batch import Batch
@@ -22,7 +22,6 @@ from trainer.loop import fit
 from trainer.profiling import ProfileWindow
 from trainer.run_state import RunState
 from trainer.step_report import StepReport
-from trainer.watch import StopRequest
 from trainer.world import World
 
 ALONE = World(0, 1, 0, torch.device("cpu"))
@@ -88,18 +87,6 @@ class Saves:
         return SimpleNamespace(state=RunState(step=self.saved[-1]).passing_over(self.passed))
 
 
-class StopsBefore(StopRequest):
-    """A request that comes while this rank prepares a step; None for never."""
-
-    def __init__(self, step: int | None) -> None:
-        super().__init__()
-        self.step, self.asked = step, 0
-
-    def is_raised(self) -> bool:
-        self.asked += 1
-        return self.step is not None and self.asked >= self.step
-
-
 def train(world: World, ahead: int, *, skipped: tuple[int, ...] = (), **parts: Any) -> tuple[Any, Saves, Ahead]:  # noqa: ANN401
     engine = Ahead(world, ahead, skipped)
     store = Saves(engine, at=parts.pop("save_at", ()))
@@ -111,7 +98,7 @@ def train(world: World, ahead: int, *, skipped: tuple[int, ...] = (), **parts: A
         state=RunState(),
         store=store,
         sinks=[],
-        stop=parts.pop("stop", StopsBefore(None)),
+        stop=parts.pop("stop", StopsAt(None)),
         world=world,
         **parts,
     )
@@ -136,7 +123,7 @@ def test_a_step_is_started_before_the_last_one_is_looked_at() -> None:
         state=RunState(),
         store=Saves(engine),
         sinks=[],
-        stop=StopsBefore(None),
+        stop=StopsAt(None),
         world=ALONE,
     )
     # After a save, as at the start, the first step has none before it.
@@ -164,7 +151,7 @@ def test_saves_evaluations_and_profiles_come_at_their_steps_with_no_step_under_w
         state=RunState(),
         store=store,
         sinks=[],
-        stop=StopsBefore(None),
+        stop=StopsAt(None),
         world=ALONE,
         evaluate=evaluate,
         profiler=Profile(ProfileConfig(first_step=3, num_steps=4), tmp_path, ALONE),
@@ -178,7 +165,7 @@ def test_saves_evaluations_and_profiles_come_at_their_steps_with_no_step_under_w
 @pytest.mark.parametrize("asked_of", [0, 1])
 def test_what_one_rank_asks_for_is_done_on_all_at_the_same_step(ahead: int, stops_at: int, asked_of: int) -> None:
     def rank(world: ThreadWorld) -> Any:  # noqa: ANN401
-        stop = StopsBefore(3 if world.rank == asked_of else None)
+        stop = StopsAt(3 if world.rank == asked_of else None)
         (outcome, state), store, engine = train(world, ahead, stop=stop)
         return outcome, state.step, store.saved, engine.started
 
@@ -241,7 +228,7 @@ def test_a_batch_that_one_rank_cannot_have_ends_all_ranks_and_nothing_later_is_s
                 state=RunState(),
                 store=store,
                 sinks=[],
-                stop=StopsBefore(None),
+                stop=StopsAt(None),
                 world=world,
             )
         return left.value.args[0], store.saved

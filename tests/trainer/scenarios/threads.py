@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch._C._distributed_c10d import HashStore
 
+from trainer.watch import StopRequest
 from trainer.world import World
 
 T = TypeVar("T")
@@ -33,6 +34,18 @@ class Meeting:
         items = list(self.items)
         self.barrier.wait(SECONDS)
         return items
+
+
+class StopsAt(StopRequest):
+    """A request that comes while this rank prepares a step; None for never."""
+
+    def __init__(self, step: int | None) -> None:
+        super().__init__()
+        self.step, self.asked = step, 0
+
+    def is_raised(self) -> bool:
+        self.asked += 1
+        return self.step is not None and self.asked >= self.step
 
 
 @dataclass(frozen=True)
