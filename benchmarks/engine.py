@@ -16,7 +16,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -36,10 +36,12 @@ from trainer.loop import fit
 from trainer.objective import Objective
 from trainer.run_state import RunState
 from trainer.sinks import JsonLines, Sink, TensorBoard
-from trainer.step_report import StepReport
+from trainer.step_report import StartedStep, StepReport
 from trainer.tasks import Classification
 from trainer.watch import StopRequest
 from trainer.world import World
+
+Start = Callable[..., StartedStep]
 
 OPTIMIZER = OptimizerConfig(clip_norm=1.0, schedule="constant")
 CONFIG = load(Path(__file__).parents[1] / "configs" / "av_digits.yaml", ["data.shards=none"])
@@ -78,11 +80,20 @@ class Clock:
         self.work.append(time.thread_time())
         return batch(index % 4, self._rows)
 
-    def noting(self, step: Callable[[Batch], StepReport]) -> Callable[[Batch], StepReport]:
-        def noted(part: Batch) -> StepReport:
-            report = step(part)
-            self.work.append(time.thread_time())
-            return report
+    def noting(self, start: Start) -> Start:
+        """Return the engine's start of a step such that the report, which ends the step on a CPU, is noted."""
+
+        def noted(part: Batch, flags: Sequence[bool] = ()) -> StartedStep:
+            step = start(part, flags)
+            report = step.report
+
+            def reported() -> StepReport:
+                result = report()
+                self.work.append(time.thread_time())
+                return result
+
+            step.report = reported  # type: ignore[method-assign]
+            return step
 
         return noted
 
@@ -90,6 +101,7 @@ class Clock:
         return statistics.median(b - a for a, b in zip(self.times, self.times[1:], strict=False))
 
     def around_seconds(self) -> float:
+        assert len(self.work) == 2 * len(self.times), "a batch without the end of its step"
         ends, starts = self.work[1:-1:2], self.work[2::2]
         return statistics.mean(start - end for end, start in zip(ends, starts, strict=True))
 
@@ -119,14 +131,14 @@ def ours(world: World, zero_stage: int, rows: int, folder: Path, around: list[fl
     folder.mkdir(exist_ok=True)
     train = TrainConfig(steps=1 << 30, global_batch=rows * world.world_size, zero_stage=zero_stage)
     engine = Engine(Perceiver(CONFIG.model, seed=0), CLASSES, optimizer=OPTIMIZER, train=train, world=world)
-    engine_step = engine.step
+    start = engine.start
     store = Store(folder, CheckpointConfig(save_every_steps=0, save_every_minutes=0), world)
     done = 0
 
     def run(steps: int) -> float:
         nonlocal done
         clock = Clock(rows)
-        engine.step = clock.noting(engine_step)  # type: ignore[method-assign, assignment]
+        engine.start = clock.noting(start)  # type: ignore[method-assign]
         upto = TrainConfig(**{**vars(train), "steps": done + steps + 1})
         sinks: list[Sink] = []
         if world.is_first:
