@@ -204,7 +204,7 @@ def _file_system(url: str, config: RemoteConfig) -> fsspec.AbstractFileSystem:
         try:
             files = fsspec.filesystem("s3", skip_instance_cache=True, config_kwargs=settings)
         except ImportError as error:
-            raise ValueError(f"{url} needs s3fs: pip install 'perceiver-trainer[s3]'") from error
+            raise ValueError(f"{url} needs s3fs: pip install s3fs") from error
         files.retries = 1
         return files
     raise ValueError(f"{url}: shards are read from folders, http://, https:// and s3://, not from {scheme}://")

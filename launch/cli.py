@@ -27,6 +27,22 @@ app.add_typer(networks.app)
 Run = Annotated[Path, typer.Argument(help="Run folder.")]
 
 
+def _show_version(asked: bool) -> None:  # as typer calls it
+    if asked:
+        typer.echo(versions.sentence())
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *,
+    version: Annotated[  # its callback has acted by then
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Take the options that come before a command."""
+
+
 @app.command()
 def train(
     config: Annotated[Path, typer.Argument(help="YAML file of the run, such as configs/digits.yaml.")],

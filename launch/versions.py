@@ -40,6 +40,19 @@ def check_packages() -> None:
         raise ValueError(f"{' and '.join(problems)}: install others; {_REMEDY}")
 
 
+def sentence() -> str:
+    """Return the versions of this product and of what decides its numbers; nothing is imported for it."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = []
+    for name in ("perceiver-trainer", *PACKAGES):
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            found.append(f"{name} (not installed)")
+    return ", ".join([*found, f"Python {'.'.join(map(str, sys.version_info[:3]))}"])
+
+
 def numbers(version: str) -> tuple[int, ...]:
     """Return the release's numbers: (2, 9, 0) of "2.9.0a0+145a3a7bda.nv25.10"."""
     return tuple(int(number) for number in re.findall(r"[0-9]+", re.split(r"[^0-9.]", version, maxsplit=1)[0]))

@@ -88,9 +88,7 @@ def _check_libraries() -> None:
         import onnx  # noqa: F401  # the exporter's
         import onnxscript  # noqa: F401  # the same
     except ImportError as error:
-        raise ValueError(
-            f"ONNX needs {str(error.name).partition('.')[0]}: pip install 'perceiver-trainer[onnx]'"
-        ) from error
+        raise ValueError(f"ONNX needs {str(error.name).partition('.')[0]}: pip install onnx onnxscript") from error
 
 
 def _make_optional(program: torch.onnx.ONNXProgram, name: str) -> None:

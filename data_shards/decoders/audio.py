@@ -22,7 +22,7 @@ MAX_SAMPLES = 1 << 27
 """Decoding ends at so many samples, all channels together: 50 minutes of 44.1 kHz mono, half a GiB."""
 MAX_RATE = 768_000
 """Of samples per second: the highest that converters reach."""
-REMEDY = "FLAC, MP3, Ogg and coded WAV need a library: pip install 'perceiver-trainer[codecs]'"
+REMEDY = "FLAC, MP3, Ogg and coded WAV need a library: pip install soundfile miniaudio"
 Channels = tuple[NDArray[np.float32], int]
 """Samples (S, channels), full scale 1, and samples per second."""
 _BLOCK = 1 << 16

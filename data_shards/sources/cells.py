@@ -107,7 +107,7 @@ def _parquet(table: Path) -> Iterator[Cells]:
     try:
         from pyarrow import lib, parquet
     except ImportError as error:
-        raise ValueError("Parquet needs pyarrow: pip install 'perceiver-trainer[parquet]'") from error
+        raise ValueError("Parquet needs pyarrow: pip install pyarrow") from error
     try:
         with parquet.ParquetFile(table, buffer_size=_BUFFER_BYTES) as file:
             _refuse_twice(file.schema_arrow.names, "column")

@@ -104,7 +104,7 @@ def _handwriting() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise ValueError("the built-in digits need scikit-learn: pip install 'perceiver-trainer[digits]'") from error
+        raise ValueError("the built-in digits need scikit-learn: pip install scikit-learn") from error
     bunch = load_digits()
     return bunch.images / 16, bunch.target
 

@@ -183,6 +183,6 @@ def _open_zstd(path: Path) -> BinaryIO:
     try:
         import pyarrow
     except ImportError as error:
-        raise ValueError("zstd needs pyarrow: pip install 'perceiver-trainer[parquet]', or unpack the file") from error
+        raise ValueError("zstd needs pyarrow: pip install pyarrow, or unpack the file") from error
     stream: BinaryIO = pyarrow.CompressedInputStream(pyarrow.OSFile(str(path)), "zstd")
     return stream

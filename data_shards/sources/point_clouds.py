@@ -184,7 +184,7 @@ def _open(path: str) -> Any:  # noqa: ANN401 - h5py is untyped
     try:
         import h5py
     except ImportError as error:
-        raise ValueError("HDF5 needs h5py: pip install 'perceiver-trainer[hdf5]'") from error
+        raise ValueError("HDF5 needs h5py: pip install h5py") from error
     return h5py.File(path)
 
 

@@ -1,6 +1,7 @@
 """The one command: all that it can do is found by its help, and every error ends it with a sentence and a status."""
 
 import errno
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -111,6 +112,12 @@ def test_what_is_typed_is_what_is_done_and_how_that_ends_is_the_status(
     calls = door(function, 3)
     assert status_of(*words) == 3
     assert calls == [expected]
+
+
+def test_the_version_is_told_with_those_that_decide_the_numbers() -> None:
+    told = CliRunner().invoke(app, ["--version"])
+    assert told.exit_code == 0
+    assert re.fullmatch(r"perceiver-trainer \d+\.\d+\.\d+, torch \S+, deepspeed \S+, Python 3\.\d+\.\d+\n", told.output)
 
 
 def test_a_negative_number_of_processes_is_refused() -> None:
