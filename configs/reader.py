@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
+from configs.choice import choices, seeded, without_removed
 from configs.containers import misplaced
 from configs.yaml_text import MOST_CHARACTERS, parse
 from data_shards.shown import cut, listed, shown
@@ -58,12 +59,13 @@ def read(schema: type[S], path: Path, overrides: Sequence[str] = ()) -> S:
     keys_and_values = [*leaves(read_yaml(path)), *_parse(overrides, problems)]
     problems += _interpolation_problems(keys_and_values)
     keys_and_values = _after_clearing(pair for pair in keys_and_values if not _is_no_value(pair[1]))
-    config = OmegaConf.structured(schema)
+    named = tuple(choices(schema))
+    defaults, keys_and_values = seeded(schema, named, without_removed(named, keys_and_values), problems)
     try:
-        config = OmegaConf.merge(config, *(_nested(key, value) for key, value in keys_and_values))
+        config = OmegaConf.merge(defaults, *(_nested(key, value) for key, value in keys_and_values))
     except _MERGE_ERRORS:
         # Only one by one does every wrong key get its sentence; each merge copies the whole, which takes 10 ms.
-        problems += _merge_problems(schema, keys_and_values)
+        problems += _merge_problems(defaults, keys_and_values)
     if problems:
         raise ConfigError(str(path), problems)
     assert isinstance(config, DictConfig)
@@ -100,13 +102,13 @@ def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield key, value
 
 
-def _merge_problems(schema: type[S], keys_and_values: Sequence[tuple[str, Any]]) -> Iterator[str]:
-    config = OmegaConf.structured(schema)
+def _merge_problems(defaults: DictConfig, keys_and_values: Sequence[tuple[str, Any]]) -> Iterator[str]:
+    config: Any = defaults
     for key, value in keys_and_values:
         try:
             config = OmegaConf.merge(config, _nested(key, value))
         except _MERGE_ERRORS as error:
-            yield f"{key} = {shown(value)}: {_explain(schema, key, value, error)}"
+            yield f"{key} = {shown(value)}: {_explain(defaults, key, value, error)}"
 
 
 def _checked(schema: type[S], config: DictConfig, keys_and_values: Sequence[tuple[str, Any]], source: str) -> S:
@@ -204,7 +206,7 @@ def _nested(key: str, value: object) -> dict[str, object]:
     return {name: _nested(rest, value) if rest else value}
 
 
-def _explain(schema: type[S], key: str, value: object, error: Exception) -> str:
+def _explain(defaults: DictConfig, key: str, value: object, error: Exception) -> str:
     parent, _, name = key.rpartition(".")
     owner = getattr(error, "object_type", None)
     if isinstance(error, ConfigKeyError) and isinstance(owner, type) and is_dataclass(owner):
@@ -214,7 +216,6 @@ def _explain(schema: type[S], key: str, value: object, error: Exception) -> str:
         return f"unknown key; {hint}"
     if "is not a subclass of" in str(error):
         return f"expected a section with keys of its own, {key}.NAME=..., got {type(value).__name__}"
-    defaults = OmegaConf.structured(schema)
     # Of a section that is not set nothing is known here, and None is no default of its keys.
     is_known = not parent or OmegaConf.is_config(OmegaConf.select(defaults, parent, throw_on_missing=False))
     default = OmegaConf.select(defaults, key, throw_on_missing=False)

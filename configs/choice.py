@@ -1,0 +1,127 @@
+"""Sections under names of the user's own, each of a class that one of its keys chooses.
+
+A field `dict[str, Any]` is such a section where its metadata name the key and the classes:
+
+    inputs: dict[str, Any] = field(default_factory=dict, metadata={"chosen_by": "modality", "among": {"image": Image}})
+
+Each class is a frozen dataclass with that key as a field: `modality: Literal["image"] = "image"`. So the configuration
+that is written names the class again. The dataclass around may say where an entry without the key looks for it, in the
+metadata of its own field: {"follows": {"inputs": "data.inputs"}} is the entry of the same name in data.inputs.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, get_type_hints
+
+from omegaconf import DictConfig, OmegaConf, read_write
+
+from data_shards.shown import shown
+
+Pairs = Sequence[tuple[str, Any]]
+"""Dotted keys and their values, in the order in which they are merged."""
+_NAME = re.compile(r"[\w-][\w -]*")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A section of named entries."""
+
+    place: str
+    """Its dotted key."""
+    key: str
+    """The key of an entry that chooses its class."""
+    classes: Mapping[str, type]
+    """The classes by the value of that key."""
+    follows: str
+    """The section whose entry of the same name says the class of an entry that does not; empty where there is none."""
+
+    def parts(self, key: str) -> tuple[str, str] | None:
+        """Return the entry that a dotted key is about, and the key within it; None where it is about none."""
+        if not key.startswith(f"{self.place}."):
+            return None
+        name, _, rest = key.removeprefix(f"{self.place}.").partition(".")
+        return name, rest
+
+
+def choices(schema: type[Any], prefix: str = "", follows: Mapping[str, str] | None = None) -> Iterator[Choice]:
+    """Yield every section of named entries of a dataclass and of those in it."""
+    hints = get_type_hints(schema)
+    for field in fields(schema):
+        place = f"{prefix}{field.name}"
+        if "chosen_by" in field.metadata:
+            leader = (follows or {}).get(field.name, "")
+            yield Choice(place, field.metadata["chosen_by"], field.metadata["among"], leader)
+        elif is_dataclass(kind := hints[field.name]) and isinstance(kind, type):
+            yield from choices(kind, f"{place}.", field.metadata.get("follows"))
+
+
+def without_removed(found: Sequence[Choice], pairs: Pairs) -> list[tuple[str, Any]]:
+    """Return the pairs without the entries that a later NAME=null takes away."""
+    kept: list[tuple[str, Any]] = []
+    for key, value in pairs:
+        if value is None and any((about := choice.parts(key)) and not about[1] for choice in found):
+            kept = [pair for pair in kept if not f"{pair[0]}.".startswith(f"{key}.")]
+        else:
+            kept.append((key, value))
+    return kept
+
+
+def seeded(
+    schema: type[Any], found: Sequence[Choice], pairs: Pairs, problems: list[str]
+) -> tuple[DictConfig, list[tuple[str, Any]]]:
+    """Return the defaults, with the entries that the pairs name, and those pairs that can be merged into them.
+
+    What is wrong with the choice of a class is added to the problems, one sentence an entry.
+    """
+    config = OmegaConf.structured(schema)
+    of_entries = {choice.place: _entries(choice, pairs) for choice in found}
+    refused = set()
+    for choice in found:
+        for name, entry in of_entries[choice.place].items():
+            leader = of_entries.get(choice.follows, {}).get(name, {})
+            # What is wrong with the leader is told there.
+            told = choice.key not in entry and choice.key in leader
+            kind = entry.get(choice.key, leader.get(choice.key))
+            if sentence := _problem(choice, name, entry, kind):
+                refused.add(f"{choice.place}.{name}")
+                problems += [] if told else [sentence]
+            else:
+                entries = OmegaConf.select(config, choice.place)
+                # A frozen dataclass is read-only to OmegaConf too.
+                with read_write(entries):
+                    entries[name] = OmegaConf.structured(choice.classes[str(kind)])
+    return config, [(key, value) for key, value in pairs if not _is_of(refused, found, key)]
+
+
+def _entries(choice: Choice, pairs: Pairs) -> dict[str, dict[str, Any]]:
+    """Return what is said of each entry; under "" what stands in the place of all of it."""
+    entries: dict[str, dict[str, Any]] = {}
+    for key, value in pairs:
+        if about := choice.parts(key):
+            entries.setdefault(about[0], {})[about[1]] = value
+    return entries
+
+
+def _is_of(refused: set[str], found: Sequence[Choice], key: str) -> bool:
+    return any((about := choice.parts(key)) and f"{choice.place}.{about[0]}" in refused for choice in found)
+
+
+def _problem(choice: Choice, name: str, entry: Mapping[str, Any], kind: object) -> str | None:
+    """Return what is wrong with an entry as a whole, in one sentence, if anything is."""
+    place, known = f"{choice.place}.{name}", ", ".join(sorted(choice.classes))
+    if not _NAME.fullmatch(name):
+        return f"{choice.place}: has the name {shown(name)}; names are of letters, digits, spaces, - and _"
+    if entry.get("", {}) != {}:
+        given = type(entry[""]).__name__
+        return f"{place} = {shown(entry[''])}: expected a section with keys of its own, {place}.NAME=..., got {given}"
+    if kind is None:
+        has_dot = any(key.endswith(f".{choice.key}") for key in entry)
+        remedy = "; a name has no full stop" if has_dot else ""
+        return f"{place}.{choice.key}: is not set; set it to one of {known}{remedy}"
+    if not isinstance(kind, str) or kind not in choice.classes:
+        close = difflib.get_close_matches(str(kind), choice.classes, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        return f"{place}.{choice.key} = {shown(kind)}: expected one of {known}{hint}"
+    return None
