@@ -19,6 +19,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch import nn
 
+from benchmarks.arguments import at_least
 from trainer.checkpoint import Store
 from trainer.config import CheckpointConfig, OptimizerConfig, TrainConfig
 from trainer.engine import Engine
@@ -42,8 +43,8 @@ class Network(nn.Module):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--layers", type=int, default=LAYERS)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--layers", type=at_least(1), default=LAYERS)
+    parser.add_argument("--rounds", type=at_least(1), default=3)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()

@@ -23,6 +23,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from benchmarks.arguments import at_least
 from configs.run import load
 from data_shards.batch import Batch, layout
 from model.perceiver import Perceiver
@@ -165,8 +166,10 @@ def ours(world: World, zero_stage: int, rows: int, folder: Path, around: list[fl
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=10, help="steps of a round; a line of metrics is written in it")
+    parser.add_argument("--rounds", type=at_least(1), default=10)
+    parser.add_argument(
+        "--steps", type=at_least(1), default=10, help="steps of a round; a line of metrics is written in it"
+    )
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     world = World.from_environment(120.0)

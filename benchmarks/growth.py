@@ -9,7 +9,6 @@ sizes are left out once a step would take longer than two minutes: it grows with
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,16 +17,14 @@ import matplotlib as mpl
 import torch
 from torch import Tensor, nn
 
-# Not this folder, in which model.py would be the package that is measured.
-sys.path[0] = str(Path(__file__).parents[1])
-
-from model.attention import SelfAttend  # noqa: E402
-from model.config import PerceiverConfig  # noqa: E402
-from model.config_attention import AttentionConfig  # noqa: E402
-from model.config_inputs import InputsConfig, PointsInput  # noqa: E402
-from model.config_outputs import LabelOutput, OutputsConfig  # noqa: E402
-from model.parameters import draw_parameters  # noqa: E402
-from model.perceiver import Perceiver  # noqa: E402
+from benchmarks.arguments import at_least
+from model.attention import SelfAttend
+from model.config import PerceiverConfig
+from model.config_attention import AttentionConfig
+from model.config_inputs import InputsConfig, PointsInput
+from model.config_outputs import LabelOutput, OutputsConfig
+from model.parameters import draw_parameters
+from model.perceiver import Perceiver
 
 LAYERS, WIDTH, HEADS, LATENTS, CLASSES, BANDS = 6, 256, 8, 256, 10, 16
 LONGEST_SECONDS = 120.0
@@ -57,8 +54,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--picture", type=Path)
-    parser.add_argument("--largest", type=int, default=65_536)
-    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--largest", type=at_least(1), default=65_536)
+    parser.add_argument("--turns", type=at_least(1), default=3)
     arguments = parser.parse_args()
     # One thread: threads that wait for each other on a shared machine burn CPU seconds.
     torch.set_num_threads(1)

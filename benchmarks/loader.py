@@ -32,6 +32,7 @@ import webdataset
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from benchmarks.arguments import at_least
 from data_shards import adopt, decode, manifest
 from data_shards.config import AudioConfig, DataConfig, ImageConfig
 from data_shards.folder import LocalFolder
@@ -84,8 +85,10 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="file to write the figures to")
-    parser.add_argument("--turns", type=int, default=6, help="times that each figure is taken")
-    parser.add_argument("--epochs", type=int, default=20, help="epochs over which memory is watched")
+    parser.add_argument("--turns", type=at_least(1), default=6, help="times that each figure is taken")
+    parser.add_argument(
+        "--epochs", type=at_least(3), default=20, help="epochs over which memory is watched; the first two do not count"
+    )
     folder = Path(tempfile.gettempdir()) / "perceiver_benchmark_loader"
     parser.add_argument("--folder", type=Path, default=folder, help="where the shards are kept for the next time")
     return parser.parse_args()

@@ -13,6 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.arguments import at_least
 from data_shards import manifest
 from data_shards.manifest import Manifest, ShardEntry, Shards, Split
 from data_shards.order import TrainOrder
@@ -76,7 +77,7 @@ def best(samples_per_shard: int, turns: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="file to write the figures to")
-    parser.add_argument("--turns", type=int, default=5, help="times that each figure is taken")
+    parser.add_argument("--turns", type=at_least(1), default=5, help="times that each figure is taken")
     arguments = parser.parse_args()
     figures = best(SAMPLES_PER_SHARD, arguments.turns)
     figures["memory_mb_of_10_times_the_samples"] = best(10 * SAMPLES_PER_SHARD, 1)["memory_mb"]

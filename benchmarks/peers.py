@@ -1,4 +1,4 @@
-"""The networks that benchmarks/model.py compares, each built for the same configuration and fed the same tensor."""
+"""The networks that benchmarks/network.py compares, each built for the same configuration and fed the same tensor."""
 
 import importlib
 import importlib.machinery

@@ -29,6 +29,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from benchmarks.arguments import at_least
 from configs.run import RunConfig
 from data_shards.batch import Batch
 from launch.cluster_plan import Cluster, ClusterPlan, cluster_plan
@@ -280,8 +281,8 @@ def of_ranks(rounds: int, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--ranks", type=at_least(1), nargs="+", default=[1, 2, 4])
+    parser.add_argument("--rounds", type=at_least(1), default=5)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--as-rank", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -1,7 +1,7 @@
 """How fast is the network beside its peers? One training step (forward and backward) of equal architectures.
 
     pip install --no-deps perceiver-pytorch perceiver-io      # transformers is a test dependency already
-    python benchmarks/model.py --json OUT.json [--only imagenet64] [--dtypes float32 bfloat16]
+    python benchmarks/network.py --json OUT.json [--only imagenet64] [--dtypes float32 bfloat16]
 
 `ours` is the network as a config gives it, `ours, compiled` the same with model.compile=true; peers run as they come.
 Every measurement is a process of its own, so that its peak memory is its own; networks take turns, and each keeps the
@@ -26,11 +26,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Not this folder, in which this file would be the package that it measures.
-sys.path[0] = str(Path(__file__).parents[1])
-
-from benchmarks.peers import BUILDERS, COMPILED, CONFIGS, OURS  # noqa: E402
-from model.cost import network_cost, total  # noqa: E402
+from benchmarks.arguments import at_least
+from benchmarks.peers import BUILDERS, COMPILED, CONFIGS, OURS
+from model.cost import network_cost, total
 
 # lucidrains' is another architecture.
 EQUAL_PEERS = ("transformers", "perceiver-io")
@@ -41,7 +39,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--only", nargs="*", default=list(CONFIGS))
     parser.add_argument("--dtypes", nargs="*", default=["float32", "bfloat16"])
-    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--turns", type=at_least(1), default=3)
     parser.add_argument("--networks", nargs="*", default=list(BUILDERS))
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -1,0 +1,50 @@
+"""Every benchmark is a command, as a file and as a module, and none stands in the way of what it measures."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.arguments import at_least
+
+REPOSITORY = Path(__file__).parents[2]
+FOLDER = REPOSITORY / "benchmarks"
+COMMANDS = sorted(path.stem for path in FOLDER.glob("*.py") if "__main__" in path.read_text())
+
+
+def run(*words: str) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *words]
+    return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_no_benchmark_has_the_name_of_a_module_that_others_import() -> None:
+    # `python benchmarks/X.py` looks in that folder first.
+    others = [path for path in sys.path if Path(path or ".").resolve() != FOLDER]
+    names = {path.stem for path in FOLDER.iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert {name for name in names if importlib.machinery.PathFinder.find_spec(name, others)} <= {"__pycache__"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("how", [("-m", "benchmarks.{}"), ("benchmarks/{}.py",)], ids=["module", "file"])
+def test_every_benchmark_runs_as_a_module_and_as_a_file(name: str, how: tuple[str, ...]) -> None:
+    found = run(*(word.format(name) for word in how), "--help")
+    assert (found.returncode, found.stderr) == (0, "")
+    assert "--json" in found.stdout
+
+
+@pytest.mark.slow
+def test_too_few_epochs_are_refused_in_a_sentence() -> None:
+    found = run("-m", "benchmarks.loader", "--epochs", "2")
+    assert found.returncode == 2
+    assert found.stderr.endswith("error: argument --epochs: expected a whole number of at least 3, got '2'\n")
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", ""])
+def test_a_count_below_the_least_is_no_count(text: str) -> None:
+    with pytest.raises(Exception, match=f"expected a whole number of at least 1, got '{text}'"):
+        at_least(1)(text)
