@@ -5,6 +5,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from data_shards import json_file
+
 VERSION = 1
 
 
@@ -30,14 +32,14 @@ class DataState:
 
     @staticmethod
     def from_json(text: str) -> "DataState":
-        """Return the state of to_json(); ValueError where another version wrote it."""
-        fields = json.loads(text)
+        """Return the state of to_json(); ValueError where another version wrote it, or it is something else."""
+        fields = json_file.parse_object(text.encode())
         if fields.get("version") != VERSION:
             raise ValueError(
                 f"the data state has version {fields.get('version')}, expected {VERSION}; "
                 "go on with the release that wrote it, or start a new run"
             )
-        return DataState(**fields)
+        return json_file.typed(DataState, fields)
 
     def check(self, saved: "DataState") -> None:
         """Raise ValueError where a run in the saved state cannot go on with this order, with both values."""

@@ -147,11 +147,17 @@ def of_evaluation(config: DataConfig) -> DataConfig:
 
 
 def data_state(
-    config: DataConfig, *, seed: int, global_batch: int, step: int = 0, places: Places | None = None
+    config: DataConfig,
+    *,
+    seed: int,
+    global_batch: int,
+    step: int = 0,
+    split: str = TRAIN,
+    places: Places | None = None,
 ) -> DataState:
     """Return what decides the samples of every step; a checkpoint keeps it, and another one cannot go on from there."""
     places = places or Places(config)
-    prints = {name: _identity(places.at(at).manifest(), config) for name, at in _locations(config).items()}
+    prints = {name: _identity(places.at(at).manifest(), config, split) for name, at in _locations(config).items()}
     parts = [(name, part.weight, part.modalities) for name, part in config.datasets.items()]
     manifest = prints[""] if not parts else hashlib.sha256(repr(sorted(prints.items())).encode()).hexdigest()
     return DataState(
@@ -159,9 +165,9 @@ def data_state(
     )
 
 
-def _identity(shards: Manifest, config: DataConfig) -> str:
-    """Return a hash of the training split and of what is taken of it."""
-    found = shards.split(TRAIN).fingerprint
+def _identity(shards: Manifest, config: DataConfig, split: str) -> str:
+    """Return a hash of a split and of what is taken of it."""
+    found = shards.split(split).fingerprint
     taken = (*sorted(config.require), *([] if shards.records == OWN else [str(shards.records)]))
     return hashlib.sha256(" ".join((found, *taken)).encode()).hexdigest() if taken else found
 

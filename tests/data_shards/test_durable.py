@@ -86,7 +86,7 @@ def test_one_place_renames_and_syncs() -> None:
     words += (".rename(hidden", "part.replace(", ").replace(scratch", "beside.rename(folder")
     found = {
         str(path.relative_to(top))
-        for package in ("data_shards", "trainer", "model", "launch", "configs")
+        for package in ("data_shards", "trainer", "model", "launch", "configs", "perceiver_trainer")
         for path in (top / package).rglob("*.py")
         if any(word in path.read_text() for word in words)
     }
