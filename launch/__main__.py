@@ -1,6 +1,6 @@
 """`python -m launch` is the command `perceiver`, from the code in the working directory."""
 
-from launch.cli import main
+from perceiver_trainer.__main__ import main
 
 if __name__ == "__main__":
     main()

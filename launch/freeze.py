@@ -6,11 +6,11 @@ from pathlib import Path
 
 from data_shards import durable
 
-PACKAGES = ("configs", "data_shards", "launch", "model", "trainer")
+PACKAGES = ("configs", "data_shards", "launch", "model", "perceiver_trainer", "trainer")
 
 
 def freeze(code_folder: Path, source: Path | None = None) -> None:
-    """Copy the five packages into `code_folder`, complete or not at all; an existing copy is left as it is."""
+    """Copy the packages into `code_folder`, complete or not at all; an existing copy is left as it is."""
     source = source or installed_folder()
     if code_folder.exists():
         return
