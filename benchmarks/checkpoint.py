@@ -20,13 +20,13 @@ import torch.distributed.checkpoint as dcp
 from torch import nn
 
 from benchmarks.arguments import at_least
-from trainer.checkpoint import Store
+from trainer.checkpoint.store import Store
 from trainer.config import CheckpointConfig, OptimizerConfig, TrainConfig
-from trainer.engine import Engine
-from trainer.objective import Objective
+from trainer.distributed.world import World
+from trainer.engine.engine import Engine
 from trainer.run_state import RunState
-from trainer.tasks import Classification
-from trainer.world import World
+from trainer.tasks.losses import Classification
+from trainer.tasks.objective import Objective
 
 LAYERS, WIDTH = 12, 4096
 TARGET = 0.10

@@ -19,13 +19,13 @@ import numpy as np
 import soundfile
 from PIL import Image
 
-from data_shards import decode
 from data_shards.config import AudioConfig, ImageConfig
-from data_shards.decoders import audio as audio_decoder
-from data_shards.decoders import image as image_decoder
+from data_shards.modalities import decode
+from data_shards.modalities.decoding import audio as audio_decoder
+from data_shards.modalities.decoding import image as image_decoder
+from data_shards.modalities.transform_config import CropConfig, LogMelConfig, RandAugmentConfig
+from data_shards.modalities.transforms import audio, image
 from data_shards.sources.digits import Drawn
-from data_shards.transform_config import CropConfig, LogMelConfig, RandAugmentConfig
-from data_shards.transforms import audio, image
 
 TURNS, SECONDS_A_TURN = 5, 0.3
 RATE = 16_000

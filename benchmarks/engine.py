@@ -25,22 +25,22 @@ from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.arguments import at_least
 from configs.run import load
-from data_shards.batch import Batch, layout
+from data_shards.loading.batch import Batch, layout
 from model.perceiver import Perceiver
-from trainer import optimizers
-from trainer.checkpoint import Store
+from trainer.checkpoint.store import Store
 from trainer.config import CheckpointConfig, OptimizerConfig, TrainConfig
-from trainer.engine import Engine
-from trainer.hang import HangWatch
-from trainer.ledger import Ledger
+from trainer.distributed.world import World
+from trainer.engine.engine import Engine
+from trainer.engine.step_report import StartedStep, StepReport
+from trainer.health.hang import HangWatch
+from trainer.health.stop_request import StopRequest
 from trainer.loop import fit
-from trainer.objective import Objective
+from trainer.optim import optimizers
 from trainer.run_state import RunState
-from trainer.sinks import JsonLines, Sink, TensorBoard
-from trainer.step_report import StartedStep, StepReport
-from trainer.tasks import Classification
-from trainer.watch import StopRequest
-from trainer.world import World
+from trainer.sinks.ledger import Ledger
+from trainer.sinks.writers import JsonLines, Sink, TensorBoard
+from trainer.tasks.losses import Classification
+from trainer.tasks.objective import Objective
 
 Start = Callable[..., StartedStep]
 

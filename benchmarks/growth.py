@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.arguments import at_least
-from model.attention import SelfAttend
-from model.config import PerceiverConfig
-from model.config_attention import AttentionConfig
-from model.config_inputs import InputsConfig, PointsInput
-from model.config_outputs import LabelOutput, OutputsConfig
+from model.attention.layers import SelfAttend
+from model.config.attention import AttentionConfig
+from model.config.inputs import InputsConfig, PointsInput
+from model.config.outputs import LabelOutput, OutputsConfig
+from model.config.perceiver import PerceiverConfig
 from model.parameters import draw_parameters
 from model.perceiver import Perceiver
 

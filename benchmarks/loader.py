@@ -33,14 +33,16 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from benchmarks.arguments import at_least
-from data_shards import adopt, decode, manifest
+from data_shards.building import adoption
 from data_shards.config import AudioConfig, DataConfig, ImageConfig
-from data_shards.folder import LocalFolder
-from data_shards.loader import Loader
-from data_shards.open import live_bytes, train_loader
-from data_shards.order import TrainOrder
-from data_shards.reader import Reader
-from data_shards.transforms.image import fit as fit_image
+from data_shards.format import manifest
+from data_shards.loading.loader import Loader
+from data_shards.loading.reader import Reader
+from data_shards.loading.streams import live_bytes, train_loader
+from data_shards.modalities import decode
+from data_shards.modalities.transforms.image import fit as fit_image
+from data_shards.order.sample_order import TrainOrder
+from data_shards.storage.local_folder import LocalFolder
 
 NUM_SHARDS, SAMPLES_PER_SHARD, RATE = 40, 500, 16_000
 NUM_SAMPLES = NUM_SHARDS * SAMPLES_PER_SHARD
@@ -272,7 +274,7 @@ def make_shards(folder: Path) -> None:
     (folder / "train").mkdir(exist_ok=True)
     with ProcessPoolExecutor(2) as processes:
         list(processes.map(write_shard, [folder / f"train/{number:06d}.tar" for number in range(NUM_SHARDS)]))
-    adopt.index(folder)
+    adoption.index(folder)
 
 
 def write_shard(path: Path) -> None:

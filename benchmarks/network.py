@@ -28,7 +28,7 @@ from torch import Tensor
 
 from benchmarks.arguments import at_least
 from benchmarks.peers import BUILDERS, COMPILED, CONFIGS, OURS
-from model.cost import network_cost, total
+from model.budget.flops import network_cost, total
 
 # lucidrains' is another architecture.
 EQUAL_PEERS = ("transformers", "perceiver-io")

@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 from benchmarks.arguments import at_least
-from data_shards import manifest
-from data_shards.manifest import Manifest, ShardEntry, Shards, Split
-from data_shards.order import TrainOrder
+from data_shards.format import manifest
+from data_shards.format.manifest import Manifest, ShardEntry, Shards, Split
+from data_shards.order.sample_order import TrainOrder
 
 NUM_SHARDS, SAMPLES_PER_SHARD = 100_000, 1_000
 GLOBAL_BATCH, LANES, WINDOW = 4_096, 256, 4_096

@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from model.config import PerceiverConfig
-from model.config_attention import AttentionConfig
-from model.config_inputs import InputsConfig, PointsInput, TextInput
-from model.config_outputs import DecoderConfig, LabelOutput, OutputsConfig, TextOutput
-from model.config_pixels import ImageInput
-from model.inputs import Inputs
+from model.config.attention import AttentionConfig
+from model.config.inputs import InputsConfig, PointsInput, TextInput
+from model.config.outputs import DecoderConfig, LabelOutput, OutputsConfig, TextOutput
+from model.config.perceiver import PerceiverConfig
+from model.config.pixels import ImageInput
+from model.modalities.byte_array import Inputs
 from model.perceiver import Perceiver
 
 OURS = "ours"
@@ -77,7 +77,7 @@ def transformers(configuration: Configuration) -> nn.Module:
     """With the weights of our network, which is exported to it; its dropout of attention is off."""
     import transformers as library
 
-    from model.interop import to_hugging_face
+    from model.interop.huggingface import to_hugging_face
 
     values, state = to_hugging_face(Perceiver(configuration.ours, seed=0))
     architecture = values["architectures"][0]
@@ -178,7 +178,7 @@ _SEVERAL = (OURS, COMPILED, "perceiver-io", "perceiver-pytorch")
 
 
 def _imagenet(side: int, num_latents: int, width: int, num_cross_attends: int) -> PerceiverConfig:
-    from model.config_grids import PositionsConfig
+    from model.config.grids import PositionsConfig
 
     positions = PositionsConfig(num_bands=64, max_resolution=(224, 224))
     one = num_cross_attends == 1

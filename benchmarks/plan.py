@@ -31,20 +31,20 @@ import torch.distributed as dist
 
 from benchmarks.arguments import at_least
 from configs.run import RunConfig
-from data_shards.batch import Batch
-from launch.cluster_plan import Cluster, ClusterPlan, cluster_plan
-from model.config import PerceiverConfig
-from model.config_inputs import InputsConfig, PointsInput
-from model.config_outputs import LabelOutput, OutputsConfig
-from model.hardware import Hardware
+from data_shards.loading.batch import Batch
+from launch.run.cluster_plan import Cluster, ClusterPlan, cluster_plan
+from model.budget.hardware import Hardware
+from model.config.inputs import InputsConfig, PointsInput
+from model.config.outputs import LabelOutput, OutputsConfig
+from model.config.perceiver import PerceiverConfig
 from model.perceiver import Perceiver
-from trainer.checkpoint import Store
+from trainer.checkpoint.store import Store
 from trainer.config import CheckpointConfig, OptimizerConfig, TrainConfig
-from trainer.engine import Engine
-from trainer.objective import Objective
+from trainer.distributed.world import World
+from trainer.engine.engine import Engine
 from trainer.run_state import RunState
-from trainer.tasks import Classification
-from trainer.world import World
+from trainer.tasks.losses import Classification
+from trainer.tasks.objective import Objective
 
 SAMPLES = 8
 NETWORK = PerceiverConfig(

@@ -15,21 +15,23 @@ import torch
 
 from benchmarks.scale_world import RANKS_A_NODE, Cost, Idle, OneOfMany, Script, mark
 from configs.run import RunConfig, dump, load
-from data_shards.batch import Batch
-from data_shards.manifest import Manifest, ShardEntry, Shards, Split, write
-from data_shards.places import Places
-from launch import attempts, loaders, status
-from launch.attempts import RankRecord
-from launch.claim import Claim
-from launch.folder import RunFolder
-from launch.together import leave
-from trainer.checkpoint import Store
+from data_shards.format.manifest import Manifest, ShardEntry, Shards, Split, write
+from data_shards.loading.batch import Batch
+from data_shards.loading.shard_folders import Places
+from launch.lifecycle import attempts
+from launch.lifecycle.agreement import leave
+from launch.lifecycle.attempts import RankRecord
+from launch.lifecycle.claim import Claim
+from launch.lifecycle.run_folder import RunFolder
+from launch.report import status
+from launch.run import loaders
+from trainer.checkpoint.store import Store
 from trainer.config import CheckpointConfig, TrainConfig
 from trainer.feed import Feed
-from trainer.hang import HangWatch
+from trainer.health.hang import HangWatch
+from trainer.health.stop_request import StopRequest
 from trainer.loop import fit
 from trainer.run_state import RunState
-from trainer.watch import StopRequest
 
 NUM_ATTEMPTS, NUM_STEPS = 50, 200
 Part = Callable[[RunFolder, OneOfMany], Iterator[None]]

@@ -17,15 +17,15 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from trainer import tensor_file
-from trainer.board import Board
-from trainer.checkpoint_folder import file_name
-from trainer.ownership import Extent, Ownership, owners
-from trainer.partitions import KINDS, Piece
+from trainer.checkpoint import tensor_file
+from trainer.checkpoint.layout import file_name
+from trainer.checkpoint.tensor_file import FileRecord, TensorFile
+from trainer.distributed.board import Board
+from trainer.distributed.world import World
+from trainer.engine.step_report import StepReport
+from trainer.optim.ownership import Extent, Ownership, owners
+from trainer.optim.partitions import KINDS, Piece
 from trainer.run_state import EngineState
-from trainer.step_report import StepReport
-from trainer.tensor_file import FileRecord, TensorFile
-from trainer.world import World
 
 RANKS_A_NODE = 8
 NUM_ELEMENTS = 1024

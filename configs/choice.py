@@ -17,7 +17,7 @@ from typing import Any, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from data_shards.shown import shown
+from data_shards.files.quoting import shown
 
 Pairs = Sequence[tuple[str, Any]]
 """Dotted keys and their values, in the order in which they are merged."""

@@ -5,7 +5,7 @@ from dataclasses import fields, is_dataclass
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from data_shards.shown import shown
+from data_shards.files.quoting import shown
 
 
 def misplaced(owner: object, prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -14,7 +14,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from configs.choice import choices, seeded, without_removed
 from configs.containers import misplaced
 from configs.yaml_text import MOST_CHARACTERS, parse
-from data_shards.shown import cut, listed, shown
+from data_shards.files.quoting import cut, listed, shown
 
 
 class Schema(Protocol):

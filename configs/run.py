@@ -10,9 +10,9 @@ from omegaconf import OmegaConf
 
 from configs.reader import leaves, read
 from data_shards.config import DataConfig, Section
-from data_shards.display import printable
-from model.config import PerceiverConfig
-from model.config_outputs import GridOutput
+from data_shards.files.display import printable
+from model.config.outputs import GridOutput
+from model.config.perceiver import PerceiverConfig
 from trainer.config import (
     CheckpointConfig,
     OptimizerConfig,

@@ -8,10 +8,18 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Optional
 
-from data_shards.sections import AudioConfig, FlowConfig, ImageConfig, PointsConfig, Section, TextConfig, VideoConfig
-from data_shards.shown import shown
-from data_shards.storage_config import DatasetConfig, RemoteConfig
-from data_shards.transform_config import MixConfig, Problem, at_least
+from data_shards.files.quoting import shown
+from data_shards.modalities.sections import (
+    AudioConfig,
+    FlowConfig,
+    ImageConfig,
+    PointsConfig,
+    Section,
+    TextConfig,
+    VideoConfig,
+)
+from data_shards.modalities.transform_config import MixConfig, Problem, at_least
+from data_shards.storage.config import DatasetConfig, RemoteConfig
 
 __all__ = [
     "AudioConfig",

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.config import PerceiverConfig
-from model.config_inputs import AnyInput, LabelInput, TextInput
+from model.config.inputs import AnyInput, LabelInput, TextInput
+from model.config.perceiver import PerceiverConfig
 
 _MOST = 2**20
 

@@ -5,15 +5,15 @@ from collections.abc import Callable
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from model.alignment import aligned
-from model.attention import CrossAttend, SelfAttend, in_autocast, normalised
+from model.attention.absorbed.token_sources import DenseTokens, GridTokens, SeparableTokens, TokenSource
+from model.attention.alignment import aligned
+from model.attention.layers import CrossAttend, SelfAttend, in_autocast, normalised
+from model.attention.read_forms import Form, FormByDevice
 from model.compilation import is_compiled
-from model.config import PerceiverConfig
-from model.forms import Form, FormByDevice
-from model.inputs import Tokens
+from model.config.perceiver import PerceiverConfig
+from model.modalities.byte_array import Tokens
 from model.parameters import Table
 from model.recomputation import Run, kept, run_block, run_cross_attend, run_layer, selective
-from model.token_sources import DenseTokens, GridTokens, SeparableTokens, TokenSource
 
 Read = Callable[[int, Tensor], Tensor]
 

@@ -5,13 +5,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from model.adapters import TextAdapter
 from model.checks import check_inputs, check_state
-from model.config import PerceiverConfig
-from model.conv_stem import Total
-from model.decoders import Decoder
+from model.config.perceiver import PerceiverConfig
+from model.decoder import Decoder
 from model.encoder import Encoder
-from model.inputs import Inputs
+from model.modalities.adapters import TextAdapter
+from model.modalities.byte_array import Inputs
+from model.modalities.conv_stem import Total
 from model.parameters import draw_parameters
 
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from model.config_grids import PositionsConfig
+from model.config.grids import PositionsConfig
 from model.parameters import Projection, Table
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
-from model.config import ActivationCheckpointing
+from model.config.perceiver import ActivationCheckpointing
 from model.offload import Offload, SideStream
 
 Layer = Callable[..., Tensor]

@@ -8,7 +8,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from data_shards.batch import Batch
     from data_shards.config import (
         AudioConfig,
         DataConfig,
@@ -18,8 +17,9 @@ if TYPE_CHECKING:
         TextConfig,
         VideoConfig,
     )
-    from data_shards.shard_loader import ShardLoader
-    from model.config import PerceiverConfig
+    from data_shards.loading.batch import Batch
+    from data_shards.loading.shard_loader import ShardLoader
+    from model.config.perceiver import PerceiverConfig
     from model.perceiver import Perceiver
 
 __all__ = [
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "data_shards.batch": ("Batch",),
+    "data_shards.loading.batch": ("Batch",),
     "data_shards.config": (
         "AudioConfig",
         "DataConfig",
@@ -47,8 +47,8 @@ _HOMES = {
         "TextConfig",
         "VideoConfig",
     ),
-    "data_shards.shard_loader": ("ShardLoader",),
-    "model.config": ("PerceiverConfig",),
+    "data_shards.loading.shard_loader": ("ShardLoader",),
+    "model.config.perceiver": ("PerceiverConfig",),
     "model.perceiver": ("Perceiver",),
 }
 

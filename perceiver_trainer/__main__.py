@@ -11,7 +11,7 @@ def main() -> None:
     if sentence:
         sys.stderr.write(f"perceiver: {sentence}\n")
         sys.exit(2)
-    from launch.cli import main as command
+    from launch.cli.main import main as command
 
     command()
 

@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from data_shards import durable
-from model.attention import CrossAttend
-from model.config import PerceiverConfig
-from model.inputs import Inputs, Tokens
+from data_shards.files import atomic
+from model.attention.layers import CrossAttend
+from model.config.perceiver import PerceiverConfig
+from model.modalities.byte_array import Inputs, Tokens
 from model.perceiver import Perceiver
 
 _LATENTS_SHOWN = 8
@@ -95,7 +95,7 @@ def draw(maps: Sequence[AttentionMap], modality: str, sample: int, values: np.nd
             cell.set_title(f"cross {of_layer.cross_attend}, latent {number}", fontsize=7)
     for cell in cells.ravel():
         cell.set(xticks=[], yticks=[])
-    with durable.written_beside(out, survives_power_cut=False) as file:
+    with atomic.written_beside(out, survives_power_cut=False) as file:
         figure.savefig(file, format="png", dpi=100)
 
 

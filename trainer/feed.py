@@ -6,9 +6,9 @@ from typing import NoReturn
 
 import torch
 
-from data_shards.batch import Batch
-from data_shards.records import NO_LABEL
-from trainer.world import World
+from data_shards.format.annotations import NO_LABEL
+from data_shards.loading.batch import Batch
+from trainer.distributed.world import World
 
 Batches = Callable[[int], Batch]
 Leave = Callable[[str], NoReturn]

@@ -4,23 +4,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from trainer import guard
-from trainer.checkpoint import Store
+from trainer.checkpoint.store import Store
 from trainer.config import ProfileConfig, TrainConfig, WatchConfig
-from trainer.engine import Engine
-from trainer.evaluate import Evaluation
+from trainer.distributed.world import World
+from trainer.engine.engine import Engine
+from trainer.engine.stopwatch import compile_seconds
+from trainer.evaluation import Evaluation
 from trainer.feed import Batches, Feed
-from trainer.hang import HangWatch
-from trainer.ledger import Ledger
-from trainer.metrics import Meter
-from trainer.profiling import ProfileWindow
+from trainer.health import spikes
+from trainer.health.hang import HangWatch
+from trainer.health.profiling import ProfileWindow
+from trainer.health.stop_request import StopRequest
 from trainer.run_state import PassedOver, RunState
-from trainer.sink_group import SinkGroup
-from trainer.sinks import Sink
+from trainer.sinks.ledger import Ledger
+from trainer.sinks.meter import Meter
+from trainer.sinks.sink_group import SinkGroup
+from trainer.sinks.writers import Sink
 from trainer.steps import Course, Step, steps
-from trainer.stopwatch import compile_seconds
-from trainer.watch import StopRequest
-from trainer.world import World
 
 Outcome = Literal["finished", "preempted"]
 Evaluate = Callable[[], Evaluation]
@@ -175,7 +175,7 @@ class _Training:
         if step.report.is_skipped:
             keys = [key for part in self.world.gather(step.batch.keys) for key in part if key]
             self._event(step.state, f"not finite, skipped: batch {step.before.batch_index}, samples {' '.join(keys)}")
-        return guard.offending(step.before, step.state, step.report.loss, self.watch)
+        return spikes.offending(step.before, step.state, step.report.loss, self.watch)
 
     def _go_back(self, state: RunState, to_pass: tuple[int, ...]) -> RunState:
         """Load the newest checkpoint and go on from it past the batches that went wrong."""

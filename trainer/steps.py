@@ -9,13 +9,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from data_shards.batch import Batch
-from trainer.engine import Engine
+from data_shards.loading.batch import Batch
+from trainer.engine.engine import Engine
+from trainer.engine.step_report import StartedStep, StepReport
 from trainer.feed import Fed, Feed
-from trainer.hang import BATCH, STEP, HangWatch
-from trainer.metrics import StepTime
+from trainer.health.hang import BATCH, STEP, HangWatch
 from trainer.run_state import RunState
-from trainer.step_report import StartedStep, StepReport
+from trainer.sinks.meter import StepTime
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from benchmarks.gpu.operations import operations
 from benchmarks.gpu.setting import Found, Setting
 from benchmarks.gpu.subjects import Step
 from model.encoder import Block
-from trainer import arithmetic
 from trainer.config import TrainConfig
+from trainer.engine import arithmetic
 
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm")
 

@@ -1,4 +1,4 @@
-"""The constants of the cost model behind cross_attend_form=auto, printed as model/read_costs.py has them."""
+"""The constants of the cost model behind cross_attend_form=auto, printed as model/attention/read_costs.py has them."""
 
 from collections.abc import Callable
 from unittest.mock import patch
@@ -8,13 +8,13 @@ from torch import Tensor
 
 from benchmarks.gpu.clock import timed
 from benchmarks.gpu.setting import Found, Setting
-from model.attention import attend
-from model.grid_support import kernel_problem
-from model.hardware import HARDWARE
+from model.attention.absorbed.grid_support import kernel_problem
+from model.attention.absorbed.tiled import read_tokens
+from model.attention.absorbed.token_sources import DenseTokens, GridTokens, SeparableTokens
+from model.attention.layers import attend
+from model.budget.hardware import HARDWARE
 from model.positions import axis_features
-from model.tiled import read_tokens
-from model.token_sources import DenseTokens, GridTokens, SeparableTokens
-from trainer.metrics import measured_peak_flops
+from trainer.sinks.meter import measured_peak_flops
 
 
 def measure(setting: Setting) -> Found:
@@ -50,7 +50,7 @@ def measure(setting: Setting) -> Found:
         kinds.remove("cuda")
     for kind in kinds:
         work, scores = _grid(setting)
-        with patch("model.tiled._has_kernel", lambda *_, kind=kind: kind == "cuda"):
+        with patch("model.attention.absorbed.tiled._has_kernel", lambda *_, kind=kind: kind == "cuda"):
             separable = score_operations(f"separable on {kind}", 0, work, scores)
         found[kind] = (
             f'"{kind}": ReadConstants(plain={of["plain"][0]:_.0f}, absorbed={of["absorbed"][0]:_.0f}, '
@@ -63,7 +63,7 @@ def measure(setting: Setting) -> Found:
 
 
 def _shares(setting: Setting, product_rate: float) -> Found:
-    """Return which shares of the peaks in model/hardware.py this device reaches."""
+    """Return which shares of the peaks in model/budget/hardware.py this device reaches."""
     name = next((name for name in HARDWARE if setting.on_gpu and name in torch.cuda.get_device_name()), "CPU")
     hardware = HARDWARE[name]
     elements = 2**20 if setting.is_tiny else 2**28

@@ -10,8 +10,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.gpu.setting import ROOT, Found, Setting
-from model.attention_kernels import Gpu, Precision, sdpa_kernel
-from trainer.metrics import measured_peak_flops
+from model.attention.kernel_choice import Gpu, Precision, sdpa_kernel
+from trainer.sinks.meter import measured_peak_flops
 
 PACKAGES = ("torch", "triton", "deepspeed", "transformers", "numpy")
 # Of heads: those of latents, of a grid's tokens as the weights pad them, of wider tokens.

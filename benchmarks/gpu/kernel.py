@@ -13,18 +13,18 @@ from torch import Tensor
 
 from benchmarks.gpu.clock import timed
 from benchmarks.gpu.setting import ROOT, Found, Setting
-from model.grid_support import kernel_problem, triton_version
-from model.grid_tiles import CANDIDATES, DEFAULT, Tile
+from model.attention.absorbed.grid_support import kernel_problem, triton_version
+from model.attention.absorbed.grid_tiles import CANDIDATES, DEFAULT, Tile
+from model.attention.absorbed.tiled import read_tokens
+from model.attention.absorbed.token_sources import GridTokens, SeparableTokens
 from model.positions import axis_features
-from model.tiled import read_tokens
-from model.token_sources import GridTokens, SeparableTokens
 
 TESTS = ("tests/model/test_grid_kernel.py", "tests/model/test_attention_kernels.py")
 NEED_A_GPU = "on_a_device or a_gpu_that_is_here"
 
 
 def measure(setting: Setting) -> Found:
-    """Return a row for each tile, and the line of model/grid_tiles.py that follows from them."""
+    """Return a row for each tile, and the line of model/attention/absorbed/grid_tiles.py that follows from them."""
     found: Found = {"triton": triton_version() or "not installed", "rows": []}
     if setting.on_gpu:
         found["problem"] = kernel_problem(setting.device, 4, 512)
@@ -55,12 +55,12 @@ def _read(tile: Tile | None) -> Callable[[Tensor, SeparableTokens], Tensor]:
     if tile is None:
 
         def by_tiles(asked: Tensor, source: SeparableTokens) -> Tensor:
-            with patch("model.tiled._has_kernel", lambda *_: False):
+            with patch("model.attention.absorbed.tiled._has_kernel", lambda *_: False):
                 read: Tensor = read_tokens(asked, source)
             return read
 
         return by_tiles
-    from model.grid_read import read_grid
+    from model.attention.absorbed.grid_read import read_grid
 
     return partial(_by_kernel, read_grid, tile)
 
@@ -117,7 +117,7 @@ def _line(rows: list[Found]) -> str:
 
 def _compiled() -> list[Found]:
     """Return how Triton compiles the kernel for an H100, whether one is here or not."""
-    from model.grid_kernel import compiled, fault, kernel_shape
+    from model.attention.absorbed.grid_kernel import compiled, fault, kernel_shape
 
     rows = []
     for backward in (False, True):

@@ -13,12 +13,12 @@ from benchmarks.gpu.clock import PEAK_FLOPS, timed
 from benchmarks.gpu.operations import operations
 from benchmarks.gpu.setting import Found, Setting
 from benchmarks.gpu.subjects import Images, Step
-from model.activation_memory import activation_bytes
-from model.config import PerceiverConfig
-from model.cost import network_cost, total
-from model.forms import read_form
-from trainer import arithmetic
+from model.attention.read_forms import read_form
+from model.budget.activation_memory import activation_bytes
+from model.budget.flops import network_cost, total
+from model.config.perceiver import PerceiverConfig
 from trainer.config import TrainConfig
+from trainer.engine import arithmetic
 
 
 @dataclass(frozen=True)

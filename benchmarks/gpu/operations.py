@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-import model.wide_attention  # noqa: F401  # which makes the operations known that are counted here
+import model.attention.wide  # noqa: F401  # which makes the operations known that are counted here
 
 Shape = Sequence[int]
 

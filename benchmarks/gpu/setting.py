@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from launch.network_files import network_config
-from model.config import PerceiverConfig
+from launch.run.network_files import network_config
+from model.config.perceiver import PerceiverConfig
 
 ROOT = Path(__file__).parents[2]
 Found = dict[str, Any]

@@ -13,15 +13,15 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.gpu.clock import synchronise
 from benchmarks.gpu.setting import Found, Setting
-from data_shards.batch import Batch
+from data_shards.loading.batch import Batch
 from model.perceiver import Perceiver
-from trainer import arithmetic
 from trainer.config import OptimizerConfig, TrainConfig
-from trainer.engine import Engine
-from trainer.objective import Objective
-from trainer.step_report import StartedStep
-from trainer.tasks import Classification
-from trainer.world import World
+from trainer.distributed.world import World
+from trainer.engine import arithmetic
+from trainer.engine.engine import Engine
+from trainer.engine.step_report import StartedStep
+from trainer.tasks.losses import Classification
+from trainer.tasks.objective import Objective
 
 GOAL = Objective({"label": Classification()}, {"label": 1.0})
 OURS = ("/trainer/", "/model/", "/data_shards/", "/deepspeed/")

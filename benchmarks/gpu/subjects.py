@@ -9,8 +9,8 @@ from torch.nn import functional
 
 from benchmarks.gpu.setting import Setting
 from benchmarks.peers import TheirTokens
-from model.config import PerceiverConfig
-from model.losses import cross_entropy_sum
+from model.config.perceiver import PerceiverConfig
+from model.outputs.losses import cross_entropy_sum
 from model.perceiver import Perceiver
 
 Step = Callable[[], object]

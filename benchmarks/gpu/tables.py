@@ -48,7 +48,10 @@ def _tables(found: Found, source: str) -> str:
     lines = [found.get("kernel", {}).get("line")]
     lines += [value for name, value in found.get("constants", {}).items() if str(value).startswith(f'"{name}": Read')]
     code = "\n".join(line for line in lines if line)
-    parts += ["**What follows for `TILES` (model/grid_tiles.py) and `READ_CONSTANTS` (model/read_costs.py)**"]
+    parts += [
+        "**What follows for `TILES` (model/attention/absorbed/grid_tiles.py) and "
+        "`READ_CONSTANTS` (model/attention/read_costs.py)**"
+    ]
     parts.append(f"```\n{code}\n```" if code else NOT_MEASURED)
     return "\n\n".join(parts)
 
@@ -172,7 +175,7 @@ _KERNEL: tuple[Column, ...] = (
     ("error", _of("error")),
 )
 _SHARES: tuple[Column, ...] = (
-    ("device in model/hardware.py", _of("hardware")),
+    ("device in model/budget/hardware.py", _of("hardware")),
     ("product_share", _of("product_share")),
     ("memory_share", _of("memory_share")),
     ("transfer_share, to the host", _of("host_share")),

@@ -1,1 +1,1 @@
-"""One module a kind of raw input; each makes a table that data_shards.build turns into shards."""
+"""One module a kind of raw input; each makes a table that data_shards.building.builder turns into shards."""

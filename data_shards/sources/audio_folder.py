@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Unpack
 
-from data_shards.build import BuildOptions, Tell, build_table
-from data_shards.manifest import Manifest
-from data_shards.members import EXTENSIONS
-from data_shards.rows import File, Row
-from data_shards.shown import MAX_SHOWN, shown
-from data_shards.sources import class_folders, plain_text
-from data_shards.sources.folder_files import HIDDEN, file_of, is_hidden, passed_over, suffix_of, walk
+from data_shards.building.builder import BuildOptions, Tell, build_table
+from data_shards.building.raw_sample import File, Row
+from data_shards.files.quoting import MAX_SHOWN, shown
+from data_shards.format.manifest import Manifest
+from data_shards.format.members import EXTENSIONS
+from data_shards.sources import class_folders
+from data_shards.sources.parsing import plain_text
+from data_shards.sources.parsing.folder_files import HIDDEN, file_of, is_hidden, passed_over, suffix_of, walk
 
 YOUTUBE_ID_LETTERS = 11
 

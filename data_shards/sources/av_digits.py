@@ -15,11 +15,11 @@ from typing import Unpack
 
 import numpy as np
 
-from data_shards.build import BuildOptions, Tell, build_table
-from data_shards.manifest import Manifest
-from data_shards.rows import Content, File, Row, Zipped
-from data_shards.sources.folder_files import HIDDEN, is_hidden, passed_over, suffix_of, walk
-from data_shards.splits import TEST, TRAIN
+from data_shards.building.builder import BuildOptions, Tell, build_table
+from data_shards.building.raw_sample import Content, File, Row, Zipped
+from data_shards.building.splits import TEST, TRAIN
+from data_shards.format.manifest import Manifest
+from data_shards.sources.parsing.folder_files import HIDDEN, is_hidden, passed_over, suffix_of, walk
 
 DIGITS = tuple("0123456789")
 NUM_TEST_RECORDINGS = 5

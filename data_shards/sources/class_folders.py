@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_shards.build import Tell
-from data_shards.members import EXTENSIONS
-from data_shards.shown import cut, listed, shown
-from data_shards.sources.class_names import look_alikes, one_spelling
-from data_shards.sources.folder_files import HIDDEN, file_of, is_hidden, passed_over, suffix_of, walk
-from data_shards.splits import TRAIN, split_of
+from data_shards.building.builder import Tell
+from data_shards.building.splits import TRAIN, split_of
+from data_shards.files.quoting import cut, listed, shown
+from data_shards.format.members import EXTENSIONS
+from data_shards.sources.parsing.class_names import look_alikes, one_spelling
+from data_shards.sources.parsing.folder_files import HIDDEN, file_of, is_hidden, passed_over, suffix_of, walk
 
 Names = tuple[str, ...]
 """The names that lead from the folder to a file or a folder in it."""

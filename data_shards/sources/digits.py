@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from data_shards.build import Progress, build_table
-from data_shards.manifest import Manifest
-from data_shards.rows import Row
+from data_shards.building.builder import Progress, build_table
+from data_shards.building.raw_sample import Row
+from data_shards.format.manifest import Manifest
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SAMPLES_PER_SHARD = 180

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Unpack
 
-from data_shards.build import BuildOptions, build_table
-from data_shards.manifest import Manifest
-from data_shards.rows import File, Row
+from data_shards.building.builder import BuildOptions, build_table
+from data_shards.building.raw_sample import File, Row
+from data_shards.format.manifest import Manifest
 from data_shards.sources import class_folders
 
 

@@ -11,14 +11,15 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from data_shards.build import BuildOptions, Tell, build_table
-from data_shards.decoders.points import MAX_BYTES, points
-from data_shards.manifest import Manifest
-from data_shards.rows import Content, File, Row
-from data_shards.shown import shown
-from data_shards.sources import class_folders, plain_text
-from data_shards.sources.folder_files import HIDDEN, is_hidden, passed_over, suffix_of, walk
-from data_shards.splits import TRAIN, split_of
+from data_shards.building.builder import BuildOptions, Tell, build_table
+from data_shards.building.raw_sample import Content, File, Row
+from data_shards.building.splits import TRAIN, split_of
+from data_shards.files.quoting import shown
+from data_shards.format.manifest import Manifest
+from data_shards.modalities.decoding.points import MAX_BYTES, points
+from data_shards.sources import class_folders
+from data_shards.sources.parsing import plain_text
+from data_shards.sources.parsing.folder_files import HIDDEN, is_hidden, passed_over, suffix_of, walk
 
 MESHES = (".off", ".ply")
 HDF5 = (".h5", ".hdf5")

@@ -11,16 +11,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
 
-from data_shards.build import BuildOptions, Tell, build_table
-from data_shards.display import masked
-from data_shards.manifest import MODALITIES, Manifest
-from data_shards.members import content_of, modality_of
-from data_shards.records import MAX_WEIGHT
-from data_shards.rows import Content, File, Frame, Literal, Row
-from data_shards.shown import listed, shown
-from data_shards.sources import cells as tables
-from data_shards.sources import class_names, labels, plain_text
-from data_shards.splits import TRAIN, split_of
+from data_shards.building.builder import BuildOptions, Tell, build_table
+from data_shards.building.raw_sample import Content, File, Frame, Literal, Row
+from data_shards.building.splits import TRAIN, split_of
+from data_shards.files.display import masked
+from data_shards.files.quoting import listed, shown
+from data_shards.format.annotations import MAX_WEIGHT
+from data_shards.format.manifest import MODALITIES, Manifest
+from data_shards.format.members import content_of, modality_of
+from data_shards.sources.parsing import cells as tables
+from data_shards.sources.parsing import class_names, labels, plain_text
 
 FILES = tuple(modality for modality in MODALITIES if modality != "flow")
 PAIR = ("first", "second", "flow")

@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Unpack
 
-from data_shards.build import BuildOptions, Tell, build_table
-from data_shards.claim import refuse_another_origin
-from data_shards.manifest import Manifest
-from data_shards.rows import Row
-from data_shards.shard_writer import written_beside
-from data_shards.shown import shown
-from data_shards.sources import plain_text
-from data_shards.sources.cells import json_object
-from data_shards.sources.folder_files import HIDDEN, is_hidden, passed_over, suffix_of, walk
+from data_shards.building.build_claim import refuse_another_origin
+from data_shards.building.builder import BuildOptions, Tell, build_table
+from data_shards.building.raw_sample import Row
+from data_shards.building.shard_writer import written_beside
+from data_shards.files.quoting import shown
+from data_shards.format.manifest import Manifest
+from data_shards.sources.parsing import plain_text
+from data_shards.sources.parsing.cells import json_object
+from data_shards.sources.parsing.folder_files import HIDDEN, is_hidden, passed_over, suffix_of, walk
 
 JSON_LINES = (".jsonl", ".ndjson", ".json")
 SUFFIXES = (".txt", *JSON_LINES)

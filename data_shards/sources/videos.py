@@ -11,13 +11,13 @@ import av
 import numpy as np
 from av.audio.resampler import AudioResampler
 
-from data_shards.build import BuildOptions
-from data_shards.decoders.audio import MAX_SAMPLES
-from data_shards.decoders.video import opened
-from data_shards.manifest import Manifest
-from data_shards.members import EXTENSIONS
-from data_shards.regular_file import open_regular
-from data_shards.rows import File, Row
+from data_shards.building.builder import BuildOptions
+from data_shards.building.raw_sample import File, Row
+from data_shards.files.regular_file import open_regular
+from data_shards.format.manifest import Manifest
+from data_shards.format.members import EXTENSIONS
+from data_shards.modalities.decoding.audio import MAX_SAMPLES
+from data_shards.modalities.decoding.video import opened
 from data_shards.sources import class_folders, table
 
 

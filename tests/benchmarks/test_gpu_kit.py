@@ -14,7 +14,7 @@ from benchmarks.gpu import tables
 from benchmarks.gpu.__main__ import LIMITS, TINY_PATIENCE
 from benchmarks.gpu.operations import operations
 from benchmarks.gpu.setting import ROOT
-from model.wide_attention import wide_attention
+from model.attention.wide import wide_attention
 
 Found = dict[str, Any]
 

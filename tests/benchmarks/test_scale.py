@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks import scale
 from benchmarks.scale_world import extents
-from trainer.ownership import owners
+from trainer.optim.ownership import owners
 
 REPOSITORY = Path(__file__).parents[2]
 

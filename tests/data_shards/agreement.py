@@ -22,13 +22,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_shards import adopt, verify
-from data_shards import open as opening
+from data_shards.building import adoption, verification
 from data_shards.config import AudioConfig, DataConfig, FlowConfig, ImageConfig, PointsConfig, TextConfig
-from data_shards.folder import LocalFolder
-from data_shards.loader import Loader
-from data_shards.manifest import Manifest
-from data_shards.records import OWN, Records
+from data_shards.format.annotations import OWN, Records
+from data_shards.format.manifest import Manifest
+from data_shards.loading import streams
+from data_shards.loading.loader import Loader
+from data_shards.storage.local_folder import LocalFolder
 
 SPLITS = ("train", "train", "test", "val", "Train", "TEST", "a b", "métrique", "0", "\u202fx", ".Trash-1000")
 KEYS = (
@@ -146,9 +146,9 @@ def configurations(folder: Path, shards: Manifest, rng: random.Random) -> Iterat
 
 def verified(folder: Path, shards: Manifest, split: str, config: DataConfig | None) -> dict[tuple[str, str], str]:
     """Return what verify calls bad, by shard and key."""
-    place, taken = LocalFolder(folder), verify.intake(shards, split, config)
+    place, taken = LocalFolder(folder), verification.intake(shards, split, config)
     reports = [
-        verify.verify_shard(place, entry, taken, verify.partners(shards, split), shards.label_names)
+        verification.verify_shard(place, entry, taken, verification.partners(shards, split), shards.label_names)
         for entry in shards.split(split).shards
     ]
     return {(str(folder / bad.shard), bad.key): bad.reason for report in reports for bad in report.bad}
@@ -180,7 +180,7 @@ def check_split(folder: Path, shards: Manifest, split: str, config: DataConfig |
     list_path = folder / f"{len(found.disagreements)}.evaluation.jsonl"
     list_path.unlink(missing_ok=True)
     try:
-        loader, num_steps = opening.eval_loader(used, split, global_batch=4, quarantine=list_path)
+        loader, num_steps = streams.eval_loader(used, split, global_batch=4, quarantine=list_path)
     except ValueError as error:
         found.outcomes["a configuration refused" if "data.require leaves out all" in str(error) else str(error)] += 1
         return
@@ -191,10 +191,10 @@ def check_split(folder: Path, shards: Manifest, split: str, config: DataConfig |
     found.samples += shards.split(split).num_samples
     found.bad += len(expected)
     # A training in which nearly all is bad ends, and lists what it met until then.
-    if split == opening.TRAIN and len(expected) < (shards.split(split).num_samples - num_left_out) // 2:
+    if split == streams.TRAIN and len(expected) < (shards.split(split).num_samples - num_left_out) // 2:
         list_path.unlink(missing_ok=True)
         try:
-            training = opening.train_loader(used, seed=0, global_batch=1, quarantine=list_path)
+            training = streams.train_loader(used, seed=0, global_batch=1, quarantine=list_path)
         except ValueError as error:
             # A class without a sample, as any training of these shards would be told.
             found.outcomes["a training refused" if "no sample to train on" in str(error) else str(error)] += 1
@@ -218,7 +218,7 @@ def check_folder(folder: Path, rng: random.Random, pool: dict[str, list[bytes]],
     write_folder(folder, rng, pool)
     asked = rng.choice((None, None, OWN, Records(labels="labels"), Records(weight="weight"), Records()))
     try:
-        shards = adopt.index(folder, records=asked)
+        shards = adoption.index(folder, records=asked)
     except ValueError as error:
         found.outcomes["folders refused" if "\n" not in str(error) else str(error)] += 1
         return

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from data_shards import adopt
-from data_shards.manifest import Manifest
+from data_shards.building import adoption
+from data_shards.format.manifest import Manifest
 
 Members = Sequence[tuple[str, bytes]]
 
@@ -40,6 +40,6 @@ def text_shards(write_tar: Callable[[Path, Members], Path]) -> Callable[..., Man
                 key = f"{split[:2]}{shard:03d}_{sample:04d}"
                 members += [(f"{key}.txt", key.encode()), (f"{key}.cls", str((shard + sample) % 3).encode())]
             write_tar(folder / split / f"{shard:06d}.tar", members)
-        return adopt.index(folder)
+        return adoption.index(folder)
 
     return write

@@ -15,16 +15,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from data_shards import open as opening
 from data_shards.config import DataConfig, TextConfig
-from data_shards.data_state import DataState
+from data_shards.loading import streams
+from data_shards.order.state import DataState
 
 SEED, GLOBAL_BATCH, SAVE_EVERY_STEPS = 0, 12, 4
 
 
 def run_jobs(shards: str, state: str, num_steps: str, end: str, *world_sizes: str) -> None:
     config = DataConfig(shards, text=TextConfig(num_bytes=12), lanes=4, window=8)
-    start = opening.data_state(config, seed=SEED, global_batch=GLOBAL_BATCH)
+    start = streams.data_state(config, seed=SEED, global_batch=GLOBAL_BATCH)
     is_new, path = not Path(state).is_file(), Path(state)
     if not is_new:
         saved = DataState.from_json(path.read_text())
@@ -32,7 +32,7 @@ def run_jobs(shards: str, state: str, num_steps: str, end: str, *world_sizes: st
         start = saved
 
     def run(rank: int, world_size: int) -> None:
-        with opening.train_loader(
+        with streams.train_loader(
             config, seed=SEED, global_batch=GLOBAL_BATCH, rank=rank, world_size=world_size
         ) as loader:
             for step in range(start.step, int(num_steps)):

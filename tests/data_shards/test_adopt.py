@@ -9,17 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from data_shards import adopt, manifest, verify
-from data_shards import open as opening
-from data_shards.build import build_table
+from data_shards.building import adoption, verification
+from data_shards.building.builder import build_table
+from data_shards.building.raw_sample import Literal, Row
+from data_shards.building.verification import Bad
 from data_shards.config import DataConfig, TextConfig
-from data_shards.folder import LocalFolder
-from data_shards.manifest import Manifest
-from data_shards.records import OWN, Records
-from data_shards.rows import Literal, Row
+from data_shards.format import manifest
+from data_shards.format.annotations import OWN, Records
+from data_shards.format.manifest import Manifest
+from data_shards.format.tar_index import TarIndex
+from data_shards.loading import streams
 from data_shards.sources.table import build
-from data_shards.tar_index import TarIndex
-from data_shards.verify import Bad
+from data_shards.storage.local_folder import LocalFolder
 
 TextShards = Callable[..., Manifest]
 WriteTar = Callable[..., Path]
@@ -46,7 +47,7 @@ def test_a_split_is_the_same_in_capitals(tmp_path: Path, text_shards: TextShards
 def test_tars_in_the_folder_itself_are_the_train_split(tmp_path: Path, write_tar: WriteTar) -> None:
     write_tar(tmp_path / "laion-000.tar", [("a.txt", b"x"), ("a.json", b"{}")])
     before = (tmp_path / "laion-000.tar").read_bytes()
-    split = adopt.index(tmp_path).split("train")
+    split = adoption.index(tmp_path).split("train")
     assert [shard.name for shard in split.shards] == ["laion-000.tar"]
     assert split.label_counts == ()
     assert (tmp_path / "laion-000.tar").read_bytes() == before
@@ -56,7 +57,7 @@ def test_bad_tars_are_named_and_no_manifest_is_written(tmp_path: Path, write_tar
     for name in ("a", "b", "c"):
         write_tar(tmp_path / f"{name}.tar", [("a.txt", b"x"), ("a.cls", b"0" if name == "a" else b"cat")])
     with pytest.raises(ValueError, match=r"b\.tar: a: \.cls: label is not a number .*'cat'; none .*; 1 more of the 3"):
-        adopt.index(tmp_path)
+        adoption.index(tmp_path)
     assert not (tmp_path / "manifest.json").exists()
 
 
@@ -77,7 +78,7 @@ def write_records(folder: Path, write_tar: WriteTar, keys: str, *more: tuple[str
 def test_records_of_others_are_let_be(tmp_path: Path, write_tar: WriteTar) -> None:
     write_records(tmp_path, write_tar, "abcde")
     told: list[str] = []
-    adopted = adopt.index(tmp_path, tell=told.append)
+    adopted = adoption.index(tmp_path, tell=told.append)
     assert (adopted.label_names, adopted.named_labels, adopted.records) == ((), {}, Records())
     assert told[0] == "3 records have 'labels', which is not taken; --labels-from labels takes it"
     assert [sentence.split(";")[0] for sentence in told[1:]] == [
@@ -95,7 +96,7 @@ def test_what_the_user_names_is_taken_of_records_and_kept_in_the_manifest(tmp_pa
     for split, keys in {"train": "abcde", "test": "b"}.items():
         write_records(tmp_path / split, write_tar, keys)
     told: list[str] = []
-    adopted = adopt.index(tmp_path, records=records, tell=told.append)
+    adopted = adoption.index(tmp_path, records=records, tell=told.append)
     counts = {name: split.label_counts for name, split in adopted.splits.items()}
     assert counts == {"test": (0, 0, 1), "train": (1, 0, 2)}
     assert adopted.label_names == ("0", "1", "2")
@@ -108,9 +109,9 @@ def test_what_the_user_names_is_taken_of_records_and_kept_in_the_manifest(tmp_pa
 
 def test_what_was_named_holds_until_another_is(tmp_path: Path, write_tar: WriteTar) -> None:
     write_records(tmp_path, write_tar, "ab")
-    taken = adopt.index(tmp_path, records=Records(weight="weight"))
-    assert adopt.index(tmp_path) == taken
-    assert adopt.index(tmp_path, records=Records()).records == Records()
+    taken = adoption.index(tmp_path, records=Records(weight="weight"))
+    assert adoption.index(tmp_path) == taken
+    assert adoption.index(tmp_path, records=Records()).records == Records()
 
 
 def test_records_that_hold_labels_alone_are_labels_where_there_are_no_others(
@@ -118,12 +119,12 @@ def test_records_that_hold_labels_alone_are_labels_where_there_are_no_others(
 ) -> None:
     write_records(tmp_path / "alone", write_tar, "ab")
     told: list[str] = []
-    adopted = adopt.index(tmp_path / "alone", tell=told.append)
+    adopted = adoption.index(tmp_path / "alone", tell=told.append)
     assert adopted.label_names == ("0", "1", "2")
     assert adopted.records == Records(labels="labels", named_labels="named_labels"), "never a weight unasked"
     assert told[0].endswith("taken as with --labels-from labels")
     write_records(tmp_path / "others", write_tar, "ab", ("z.txt", b"x"), ("z.cls", b"0"))
-    assert adopt.index(tmp_path / "others").label_names == ("0",)
+    assert adoption.index(tmp_path / "others").label_names == ("0",)
 
 
 def test_shards_that_were_built_here_keep_their_records_and_class_names(tmp_path: Path) -> None:
@@ -132,7 +133,7 @@ def test_shards_that_were_built_here_keep_their_records_and_class_names(tmp_path
     ]
     built = build_table(rows, tmp_path, label_names=("cat", "dog"), named_labels={"kind": ("one",)})
     for _ in range(2):
-        again = adopt.index(tmp_path)
+        again = adoption.index(tmp_path)
         assert (again.label_names, again.named_labels, again.records) == (("cat", "dog"), {"kind": ("one",)}, OWN)
         assert again.split("train").label_counts == built.split("train").label_counts
 
@@ -145,7 +146,7 @@ def test_a_folder_that_an_earlier_release_indexed_must_be_indexed_again(
     path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "records"}))
     with pytest.raises(ValueError, match=r"took labels and weights of records unasked.*index the folder again"):
         manifest.read(tmp_path)
-    adopt.index(tmp_path)
+    adoption.index(tmp_path)
     assert manifest.read(tmp_path).records == Records()
 
 
@@ -162,7 +163,7 @@ def test_a_tar_without_a_label_that_can_be_read_is_refused(
 ) -> None:
     write_tar(tmp_path / "0.tar", [("a.txt", b"x"), ("a.json", record)])
     with pytest.raises(ValueError, match=told):
-        adopt.index(tmp_path, records=OWN)
+        adoption.index(tmp_path, records=OWN)
 
 
 def test_a_label_among_others_that_cannot_be_read_is_a_bad_sample(tmp_path: Path, write_tar: WriteTar) -> None:
@@ -170,7 +171,7 @@ def test_a_label_among_others_that_cannot_be_read_is_a_bad_sample(tmp_path: Path
     members = [part for key, label in labels.items() for part in ((f"{key}.txt", b"x"), (f"{key}.cls", label))]
     write_tar(tmp_path / "0.tar", members)
     told: list[str] = []
-    adopted = adopt.index(tmp_path, tell=told.append)
+    adopted = adoption.index(tmp_path, tell=told.append)
     assert adopted.split("train").label_counts == (1, 1)
     assert told[0].startswith("1 samples have a label or a record that cannot be read")
     assert [bad.key for bad in verify_first(tmp_path, adopted).bad] == ["b"]
@@ -180,7 +181,7 @@ def test_members_that_are_not_read_are_counted_by_their_suffix(tmp_path: Path, w
     members = [(f"{n}.{suffix}", b"x") for n in range(3) for suffix in ("txt", "7.png", "meta")]
     write_tar(tmp_path / "0.tar", [*members, ("._9.txt", b"x"), ("README", b"x"), ("lost.cls", b"0")])
     told: list[str] = []
-    adopt.index(tmp_path, tell=told.append)
+    adoption.index(tmp_path, tell=told.append)
     assert told == [
         "members that are hidden or have no suffix belong to no sample: 1 ._#.txt, 1 README",
         "members that are not read: 3 .#.png, 3 .meta (a suffix begins at the first dot: 0.7.png is of sample '0'; "
@@ -204,7 +205,7 @@ def test_a_tar_in_which_nothing_is_read_is_refused(
 ) -> None:
     write_tar(tmp_path / "0.tar", [(name, b"0") for name in names])
     with pytest.raises(ValueError, match=rf"0\.tar: holds no member that is read, but .*{told}.*these are read: \.png"):
-        adopt.index(tmp_path)
+        adoption.index(tmp_path)
 
 
 def test_what_others_put_beside_the_tars_is_passed_over_and_told(
@@ -215,7 +216,7 @@ def test_what_others_put_beside_the_tars_is_passed_over_and_told(
         write_tar(tmp_path / name, [("a.txt", b"x")])
     told: list[str] = []
     text_shards(tmp_path, [3])
-    adopted = adopt.index(tmp_path, tell=told.append)
+    adopted = adoption.index(tmp_path, tell=told.append)
     assert adopted.split("train").shards.names == ("train/000000.tar",)
     assert told[0].startswith("passed over, as hidden, compressed, not named .tar, or more than one folder deep: ")
     assert all(name in told[0] or "1 more" in told[0] for name in others)
@@ -238,7 +239,7 @@ def test_an_index_folder_leaves_the_tars_and_all_beside_them_alone(tmp_path: Pat
         index.write_text("v1.2 8\n")
     (tmp_path / "in/manifest.json").unlink()
     before = {path: path.read_bytes() for path in (tmp_path / "in").rglob("*") if path.is_file()}
-    adopted = adopt.index(tmp_path / "in", index_folder=tmp_path / "new/out")
+    adopted = adoption.index(tmp_path / "in", index_folder=tmp_path / "new/out")
     assert {path: path.read_bytes() for path in (tmp_path / "in").rglob("*") if path.is_file()} == before
     assert {path.name for path in (tmp_path / "new/out").rglob("*.*")} == {"manifest.json", "000000.idx"}
     assert adopted.splits == expected.splits
@@ -246,7 +247,7 @@ def test_an_index_folder_leaves_the_tars_and_all_beside_them_alone(tmp_path: Pat
     assert (report.samples, report.bad) == (3, [])
     (tmp_path / "new/out/train/000000.idx").unlink()
     config = DataConfig(str(tmp_path / "new/out"), text=TextConfig(12), lanes=1, window=4)
-    with opening.train_loader(config, seed=0, global_batch=3) as loader:
+    with streams.train_loader(config, seed=0, global_batch=3) as loader:
         assert sorted(loader(0).keys) == ["tr000_0000", "tr000_0001", "tr000_0002"]
 
 
@@ -255,7 +256,7 @@ def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(tmp_path: Path
     (tmp_path / "file").write_text("")
     for out in (tmp_path / "file", tmp_path / "file/below"):
         with pytest.raises(ValueError, match=r"file.*: cannot be written.*--index-folder"):
-            adopt.index(tmp_path / "in", index_folder=out)
+            adoption.index(tmp_path / "in", index_folder=out)
 
 
 def test_a_folder_without_the_right_to_write_is_named_with_the_remedy(
@@ -272,7 +273,7 @@ def test_a_folder_without_the_right_to_write_is_named_with_the_remedy(
         text_shards(tmp_path / "in", [3])
     assert asked == [os.W_OK]
     assert not list(tmp_path.glob("in/*/*.idx"))
-    adopt.index(tmp_path / "in", index_folder=tmp_path / "out")
+    adoption.index(tmp_path / "in", index_folder=tmp_path / "out")
 
 
 def test_an_index_that_cannot_be_written_is_named_with_the_remedy(
@@ -282,7 +283,7 @@ def test_an_index_that_cannot_be_written_is_named_with_the_remedy(
     write_tar(tmp_path / "a.tar", [("a.txt", b"x")])
     (tmp_path / f".a.idx.{os.getpid()}").symlink_to("/dev/full")
     with pytest.raises(ValueError, match=r"a\.idx: cannot be written \(No space left on device\); --index-folder"):
-        adopt.index(tmp_path)
+        adoption.index(tmp_path)
     assert not (tmp_path / "manifest.json").exists()
 
 
@@ -295,21 +296,21 @@ def test_a_disk_that_does_not_give_a_tar_is_told(
     write_tar(tmp_path / "a.tar", [("a.txt", b"x")])
     monkeypatch.setattr(TarIndex, "from_tar", broken)
     with pytest.raises(ValueError, match=r"a\.tar: cannot be read \(Input/output error\); see to the disk"):
-        adopt.index(tmp_path)
+        adoption.index(tmp_path)
 
 
 def test_progress_is_told_after_each_tar(tmp_path: Path, write_tar: WriteTar) -> None:
     for name in "abc":
         write_tar(tmp_path / f"{name}.tar", [("a.txt", b"x")])
     told: list[tuple[int, int]] = []
-    adopt.index(tmp_path, progress=lambda done, total: told.append((done, total)))
+    adoption.index(tmp_path, progress=lambda done, total: told.append((done, total)))
     assert told == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_tars_of_the_folder_itself_come_first_whatever_their_names(tmp_path: Path, write_tar: WriteTar) -> None:
     for name in ("z.tar", "train/a.tar", "y.tar", "train/z.tar"):
         write_tar(tmp_path / name, [("a.txt", b"x")])
-    assert adopt.index(tmp_path).split("train").shards.names == ("y.tar", "z.tar", "train/a.tar", "train/z.tar")
+    assert adoption.index(tmp_path).split("train").shards.names == ("y.tar", "z.tar", "train/a.tar", "train/z.tar")
 
 
 def test_a_folder_named_as_a_tar_and_a_manifest_that_is_a_folder_are_no_files_of_ours(
@@ -317,17 +318,17 @@ def test_a_folder_named_as_a_tar_and_a_manifest_that_is_a_folder_are_no_files_of
 ) -> None:
     write_tar(tmp_path / "a.tar", [("a.txt", b"x")])
     (tmp_path / "b.tar").mkdir()
-    assert adopt.index(tmp_path).split("train").shards.names == ("a.tar",)
+    assert adoption.index(tmp_path).split("train").shards.names == ("a.tar",)
     (tmp_path / "manifest.json").unlink()
     (tmp_path / "manifest.json").mkdir()
     with pytest.raises(ValueError, match=r"manifest\.json: is a file of another program"):
-        adopt.index(tmp_path)
+        adoption.index(tmp_path)
 
 
 def test_class_names_of_before_are_kept_and_further_classes_have_numbers(tmp_path: Path, write_tar: WriteTar) -> None:
     def write(*labels: int) -> Manifest:
         write_tar(tmp_path / "a.tar", [m for n in labels for m in ((f"{n}.txt", b"x"), (f"{n}.cls", b"%d" % n))])
-        return adopt.index(tmp_path)
+        return adoption.index(tmp_path)
 
     manifest.write(replace(write(0, 1), label_names=("cat", "dog")), tmp_path)
     assert write(0, 1, 2).label_names == ("cat", "dog", "2")
@@ -341,20 +342,22 @@ def test_tars_in_a_linked_folder_are_refused(tmp_path: Path, text_shards: TextSh
     (tmp_path / "in").mkdir()
     (tmp_path / "in/train").symlink_to(tmp_path / "other/train")
     with pytest.raises(ValueError, match=r"in/train: leads out of the folder"):
-        adopt.index(tmp_path / "in")
+        adoption.index(tmp_path / "in")
 
 
 def test_a_folder_without_tars_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no \.tar file in it"):
-        adopt.index(tmp_path)
+        adoption.index(tmp_path)
     with pytest.raises(ValueError, match="no such folder"):
-        adopt.index(tmp_path / "none")
+        adoption.index(tmp_path / "none")
 
 
-def verify_first(folder: Path, shards: Manifest, config: DataConfig | None = None) -> verify.Report:
+def verify_first(folder: Path, shards: Manifest, config: DataConfig | None = None) -> verification.Report:
     """Verify the first shard of train, in this process."""
-    entry, intake = shards.split("train").shards[0], verify.intake(shards, "train", config)
-    return verify.verify_shard(LocalFolder(folder), entry, intake, verify.partners(shards, "train"), shards.label_names)
+    entry, intake = shards.split("train").shards[0], verification.intake(shards, "train", config)
+    return verification.verify_shard(
+        LocalFolder(folder), entry, intake, verification.partners(shards, "train"), shards.label_names
+    )
 
 
 def test_a_sound_folder_verifies(tmp_path: Path, text_shards: TextShards) -> None:
@@ -369,7 +372,7 @@ def test_what_is_bad_in_a_shard_is_listed(tmp_path: Path, write_tar: WriteTar) -
     members = [(name, content) for name, content in members if name != "007.txt"]
     members += [("bad.wav", b"RIFF"), ("bad.txt", b"hello"), ("far.txt", b"hello"), ("far.cls", b"3")]
     write_tar(tmp_path / "train/a.tar", members)
-    shards = replace(adopt.index(tmp_path), label_names=("zero", "one"))
+    shards = replace(adoption.index(tmp_path), label_names=("zero", "one"))
     report = verify_first(tmp_path, shards)
     assert [(bad.shard, bad.key) for bad in report.bad] == [("train/a.tar", key) for key in ("007", "bad", "far")]
     assert report.bad[0].reason.startswith("has none of audio, text")
@@ -382,7 +385,7 @@ def test_what_a_sample_has_lost_is_told_and_is_bad_only_where_training_refuses_i
 ) -> None:
     members = [(f"{n:03d}.{extension}", b"0") for n in range(40) for extension in ("txt", "cls")]
     write_tar(tmp_path / "train/a.tar", [member for member in members if member[0] != "007.cls"])
-    report = verify_first(tmp_path, adopt.index(tmp_path))
+    report = verify_first(tmp_path, adoption.index(tmp_path))
     assert report.ok
     assert [(bad.key, bad.reason) for bad in report.incomplete] == [
         ("007", "has no label, nearly all other samples have one")
@@ -391,7 +394,7 @@ def test_what_a_sample_has_lost_is_told_and_is_bad_only_where_training_refuses_i
 
 def test_a_configuration_is_verified_as_its_run_reads_it(tmp_path: Path, write_tar: WriteTar) -> None:
     write_tar(tmp_path / "a.tar", [("0.txt", b"x"), ("1.wav", b"RIFF"), ("2.txt", b"x"), ("2.wav", b"RIFF")])
-    shards = adopt.index(tmp_path)
+    shards = adoption.index(tmp_path)
     assert [bad.key for bad in verify_first(tmp_path, shards).bad] == ["1", "2"]
     report = verify_first(tmp_path, shards, DataConfig(text=TextConfig(4)))
     assert [(bad.key, bad.reason.split(";")[0]) for bad in report.bad] == [("1", "has none of text")]
@@ -407,15 +410,15 @@ def test_partners_are_what_nearly_all_samples_have(
     members = [(f"{number:03d}.txt", b"hello") for number in range(num_whole + num_alone)]
     labels = [(f"{number:03d}.cls", b"0") for number in range(num_whole)]
     write_tar(tmp_path / "train/a.tar", sorted(members + labels))
-    assert verify.partners(adopt.index(tmp_path), "train") == expected
+    assert verification.partners(adoption.index(tmp_path), "train") == expected
 
 
 def test_what_a_build_left_out_is_not_missed(tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
     table.write_text("text,label\n" + "hello,0\n" * 30 + "hello,\n")
     built = build(table, tmp_path / "built")
-    assert verify.partners(built, "train") == set()
-    assert verify.partners(adopt.index(tmp_path / "built"), "train") == {"label", "text"}
+    assert verification.partners(built, "train") == set()
+    assert verification.partners(adoption.index(tmp_path / "built"), "train") == {"label", "text"}
 
 
 def test_a_changed_byte_anywhere_is_found(tmp_path: Path, text_shards: TextShards) -> None:
@@ -444,13 +447,13 @@ def test_damage_in_any_shard_of_any_split_is_found_by_verify_and_by_the_loaders(
     data = bytearray(path.read_bytes())
     data[data.rindex(key.encode())] ^= 1
     path.write_bytes(data)
-    found = verify.Report()
+    found = verification.Report()
     for name, of in shards.splits.items():
         for entry in of.shards:
-            found.add(verify.verify_shard(LocalFolder(tmp_path), entry, verify.intake(shards, name, None)))
+            found.add(verification.verify_shard(LocalFolder(tmp_path), entry, verification.intake(shards, name, None)))
     assert [bad.shard for bad in found.bad] == [f"{split}/{number:06d}.tar"]
     config = DataConfig(str(tmp_path), text=TextConfig(12), lanes=1, window=4)
-    loader, _ = opening.eval_loader(config, split, global_batch=9)
+    loader, _ = streams.eval_loader(config, split, global_batch=9)
     with loader, pytest.raises(ValueError, match=rf"{number:06d}\.tar: {key}: bytes .* are not what was written"):
         loader(0)
 
@@ -460,7 +463,7 @@ def test_processes_verify_together(tmp_path: Path, text_shards: TextShards) -> N
     text_shards(tmp_path, [3, 4, 5])
     (tmp_path / "train/000001.tar").unlink()
     seen: list[tuple[int, int]] = []
-    report = verify.verify(tmp_path, num_jobs=2, progress=lambda done, total: seen.append((done, total)))
+    report = verification.verify(tmp_path, num_jobs=2, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 3), (2, 3), (3, 3)]
     assert report.samples == 8
     assert isinstance(report.bad[0], Bad)
@@ -470,4 +473,4 @@ def test_processes_verify_together(tmp_path: Path, text_shards: TextShards) -> N
 def test_where_no_tar_is_taken_those_passed_over_are_named(tmp_path: Path, write_tar: WriteTar) -> None:
     write_tar(tmp_path / "0.TAR", [("a.txt", b"x")])
     with pytest.raises(ValueError, match=r"no .tar file in it .*passed over, .*: 0\.TAR"):
-        adopt.index(tmp_path)
+        adoption.index(tmp_path)

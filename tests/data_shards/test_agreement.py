@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from data_shards import verify
-from data_shards.records import OWN
+from data_shards.building import verification
+from data_shards.format.annotations import OWN
 
 sys.path.insert(0, str(Path(__file__).parent))
 import agreement
@@ -24,8 +24,8 @@ def test_verify_and_training_agree_on_every_sample_of_25_mutated_folders(seed: i
 def test_planted_fault_a_verify_that_reads_other_records_than_training_is_noticed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    honest = verify.intake
-    monkeypatch.setattr(verify, "intake", lambda *words: replace(honest(*words), records=OWN))
+    honest = verification.intake
+    monkeypatch.setattr(verification, "intake", lambda *words: replace(honest(*words), records=OWN))
     assert agreement.check(25, 11).disagreements
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from data_shards.buffers import BufferPool
+from data_shards.format.buffers import BufferPool
 
 
 def test_memory_is_used_again_only_when_no_view_of_it_is_left() -> None:

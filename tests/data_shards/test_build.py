@@ -16,12 +16,12 @@ import webdataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_shards import manifest
-from data_shards.build import build_table
-from data_shards.plan import plan
-from data_shards.rows import File, Literal, Row
-from data_shards.tar_index import TarIndex
-from data_shards.tar_walk import MAX_MEMBER_BYTES
+from data_shards.building.builder import build_table
+from data_shards.building.raw_sample import File, Literal, Row
+from data_shards.building.shard_assignment import plan
+from data_shards.format import manifest
+from data_shards.format.tar_index import TarIndex
+from data_shards.format.tar_walk import MAX_MEMBER_BYTES
 
 NAMES = ("a", "b")
 
@@ -83,9 +83,9 @@ def test_several_processes_write_the_bytes_of_one(tmp_path: Path) -> None:
 
 SCRIPT = """
 from pathlib import Path
-from data_shards import decode
-from data_shards.build import build_table
-from data_shards.rows import File, Row
+from data_shards.modalities import decode
+from data_shards.building.builder import build_table
+from data_shards.building.raw_sample import File, Row
 
 
 def held(*_):

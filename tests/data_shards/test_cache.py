@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from data_shards import durable
-from data_shards.cache import ShardCache
+from data_shards.files import atomic
+from data_shards.storage.cache import ShardCache
 
 
 def content_of(number: int) -> bytes:
@@ -69,24 +69,22 @@ def test_an_open_file_outlives_its_deletion(tmp_path: Path) -> None:
 def test_a_file_that_another_process_deletes_at_once_is_still_had(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rename = durable.rename
+    rename = atomic.rename
 
     def renamed_and_deleted(path: Path, name: Path) -> None:
         rename(path, name)
         name.unlink()
 
-    monkeypatch.setattr(durable, "rename", renamed_and_deleted)
+    monkeypatch.setattr(atomic, "rename", renamed_and_deleted)
     assert read(ShardCache(tmp_path, 3000), 7) == content_of(7)
     assert not names(tmp_path)
 
 
 def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[tuple[str, str]] = []
-    sync, rename = durable.sync, durable.rename
-    monkeypatch.setattr(durable, "sync", lambda path: done.append(("sync", path.suffix)) or sync(path))
-    monkeypatch.setattr(
-        durable, "rename", lambda path, name: done.append(("rename", path.suffix)) or rename(path, name)
-    )
+    sync, rename = atomic.sync, atomic.rename
+    monkeypatch.setattr(atomic, "sync", lambda path: done.append(("sync", path.suffix)) or sync(path))
+    monkeypatch.setattr(atomic, "rename", lambda path, name: done.append(("rename", path.suffix)) or rename(path, name))
     read(ShardCache(tmp_path, 3000), 7)
     assert done[:2] == [("sync", ".part"), ("rename", ".part")]
 

@@ -14,8 +14,7 @@ from data_shards.config import (
     TextConfig,
     VideoConfig,
 )
-from data_shards.storage_config import DatasetConfig, RemoteConfig
-from data_shards.transform_config import (
+from data_shards.modalities.transform_config import (
     ColourConfig,
     CropConfig,
     LogMelConfig,
@@ -24,6 +23,7 @@ from data_shards.transform_config import (
     RandAugmentConfig,
     SpecAugmentConfig,
 )
+from data_shards.storage.config import DatasetConfig, RemoteConfig
 
 Values = tuple[Any, ...]
 

@@ -4,8 +4,7 @@ import dataclasses
 from typing import Any
 
 from data_shards.config import DataConfig
-from data_shards.storage_config import DatasetConfig, RemoteConfig
-from data_shards.transform_config import (
+from data_shards.modalities.transform_config import (
     ColourConfig,
     CropConfig,
     LogMelConfig,
@@ -14,6 +13,7 @@ from data_shards.transform_config import (
     RandAugmentConfig,
     SpecAugmentConfig,
 )
+from data_shards.storage.config import DatasetConfig, RemoteConfig
 
 
 def test_what_a_config_leaves_out_keeps_its_meaning() -> None:

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from data_shards.display import masked, printable, printable_lines
+from data_shards.files.display import masked, printable, printable_lines
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from data_shards import durable
-from data_shards.manifest import Manifest, ShardEntry, Shards, Split
-from data_shards.manifest import write as write_manifest
-from data_shards.shard_writer import written_beside
+from data_shards.building.shard_writer import written_beside
+from data_shards.files import atomic
+from data_shards.format.manifest import Manifest, ShardEntry, Shards, Split
+from data_shards.format.manifest import write as write_manifest
 
 Calls = list[tuple[str, str]]
 
@@ -22,11 +22,11 @@ def hidden(path: Path) -> str:
 
 def test_bytes_are_synced_before_the_name_and_the_folder_after_it(tmp_path: Path, disk_calls: Calls) -> None:
     path = tmp_path / "record.json"
-    durable.write(path, "new")
+    atomic.write(path, "new")
     assert disk_calls == [("sync", hidden(path)), ("name", str(path)), ("sync", str(tmp_path))]
     assert path.read_text() == "new"
     disk_calls.clear()
-    durable.write(path, b"heartbeat", survives_power_cut=False)
+    atomic.write(path, b"heartbeat", survives_power_cut=False)
     assert disk_calls == [("name", str(path))]
 
 
@@ -35,7 +35,7 @@ def test_a_published_folder_is_on_the_disk_before_it_has_its_name(tmp_path: Path
     (beside / "inner").mkdir(parents=True)
     (beside / "inner" / "a").write_text("a")
     (beside / "b").write_text("b")
-    durable.publish(beside, folder)
+    atomic.publish(beside, folder)
     named = disk_calls.index(("name", str(folder)))
     assert {path for _, path in disk_calls[:named]} == {
         str(beside),
@@ -47,14 +47,14 @@ def test_a_published_folder_is_on_the_disk_before_it_has_its_name(tmp_path: Path
 
 def test_what_fails_leaves_the_old_content_and_nothing_beside_it(tmp_path: Path) -> None:
     path = tmp_path / "record.json"
-    durable.write(path, "old")
-    with suppress(ValueError), durable.written_beside(path) as file:
+    atomic.write(path, "old")
+    with suppress(ValueError), atomic.written_beside(path) as file:
         file.write(b"half")
         raise ValueError
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
     with pytest.raises(FileNotFoundError):
-        durable.write(tmp_path / "no folder" / "record.json", "new")
+        atomic.write(tmp_path / "no folder" / "record.json", "new")
 
 
 def test_shards_and_their_manifest_are_synced_with_their_folders(tmp_path: Path, disk_calls: Calls) -> None:
@@ -72,14 +72,14 @@ def test_shards_and_their_manifest_are_synced_with_their_folders(tmp_path: Path,
 def test_one_place_renames_and_syncs() -> None:
     """Whoever writes beside a name uses `durable`; the exceptions are named, each with its reason."""
     exceptions = {
-        "data_shards/durable.py",
-        "data_shards/quarantine.py",  # appends in place, under a lock
+        "data_shards/files/atomic.py",
+        "data_shards/loading/quarantine.py",  # appends in place, under a lock
         "data_shards/sources/text.py",  # scratch
-        "launch/chaos_disk.py",  # moves a folder of a test
-        "launch/doctor_rank.py",  # measures the disk
-        "trainer/checkpoint.py",  # hides what it deletes
-        "trainer/lock.py",  # writes into the locked file itself
-        "trainer/tensor_file.py",  # hashes and syncs in one pass
+        "launch/chaos/disk.py",  # moves a folder of a test
+        "launch/doctor/rank.py",  # measures the disk
+        "trainer/checkpoint/store.py",  # hides what it deletes
+        "trainer/health/run_lock.py",  # writes into the locked file itself
+        "trainer/checkpoint/tensor_file.py",  # hashes and syncs in one pass
     }
     top = Path(__file__).parents[2]
     words = ("os.fsync(", "os.replace(", "os.rename(", "beside.replace(", "beside.rename(", "hidden.replace(")
@@ -105,7 +105,7 @@ def test_whatever_is_there_is_removed_and_what_a_link_names_stays(tmp_path: Path
             (path / "inner").mkdir(parents=True)
         elif name == "link":
             path.symlink_to(kept)
-        durable.remove(path)
+        atomic.remove(path)
         assert not path.exists()
         assert not path.is_symlink()
     assert (kept / "a").read_text() == "a"
@@ -115,11 +115,11 @@ def test_whatever_is_there_is_removed_and_what_a_link_names_stays(tmp_path: Path
     ("number", "told"), [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EROFS, True), (errno.ENOENT, False)]
 )
 def test_what_only_the_owner_of_the_disk_can_mend_is_a_sentence(number: int, told: bool) -> None:
-    sentence = durable.of_disk(OSError(number, "cause", "/some/file"))
+    sentence = atomic.of_disk(OSError(number, "cause", "/some/file"))
     assert bool(sentence) == told
     if told:
         assert sentence.startswith("perceiver: /some/file: cannot be written (cause); free space")
-        assert durable.of_disk(OSError(number, "cause")).startswith("perceiver: cannot be written (cause)")
+        assert atomic.of_disk(OSError(number, "cause")).startswith("perceiver: cannot be written (cause)")
 
 
 @pytest.mark.parametrize("name", ["folder", "link", "file/below", "n" * 300])
@@ -130,11 +130,11 @@ def test_what_stands_in_the_way_of_a_file_is_a_sentence_with_the_name_that_a_use
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to("link")
     with pytest.raises(OSError, match=r"\[Errno") as caught:
-        durable.write(tmp_path / name, "x") if name != "link" else (tmp_path / name).read_bytes()
-    sentence = durable.of_disk(caught.value)
+        atomic.write(tmp_path / name, "x") if name != "link" else (tmp_path / name).read_bytes()
+    sentence = atomic.of_disk(caught.value)
     assert str(tmp_path / name.partition("/")[0]) in sentence.replace("/.", "/")
     assert sentence.endswith("move it away or mend its rights, then start again\n")
-    assert not durable.of_disk(PermissionError(errno.EPERM, "of a process, not of a file"))
+    assert not atomic.of_disk(PermissionError(errno.EPERM, "of a process, not of a file"))
 
 
 def refusing(number: int) -> Callable[[int], None]:
@@ -151,20 +151,20 @@ def test_a_file_system_without_a_sync_of_folders_is_enough_and_one_of_files_is_n
     file.write_text("x")
     for number in (errno.EINVAL, errno.ENOTSUP):
         monkeypatch.setattr(os, "fsync", refusing(number))
-        durable.sync(tmp_path)
+        atomic.sync(tmp_path)
         with pytest.raises(OSError, match=os.strerror(number)):
-            durable.sync(file)
+            atomic.sync(file)
     monkeypatch.setattr(os, "fsync", refusing(errno.EIO))
     with pytest.raises(OSError, match=os.strerror(errno.EIO)):
-        durable.sync(tmp_path)
+        atomic.sync(tmp_path)
 
 
 def test_a_sync_leaves_no_file_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(9):
-        durable.sync(tmp_path)
+        atomic.sync(tmp_path)
     monkeypatch.setattr(os, "fsync", refusing(errno.EIO))
     for _ in range(9):
         with suppress(OSError):
-            durable.sync(tmp_path)
+            atomic.sync(tmp_path)
     assert len(list(Path("/proc/self/fd").iterdir())) <= before

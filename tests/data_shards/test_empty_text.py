@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data_shards import adopt, verify
+from data_shards.building import adoption, verification
 from data_shards.config import DataConfig, ImageConfig, TextConfig
-from data_shards.folder import LocalFolder
-from data_shards.intake import BadSampleError
-from data_shards.manifest import Manifest
-from data_shards.reader import Reader
+from data_shards.format.manifest import Manifest
+from data_shards.loading.admission import BadSampleError
+from data_shards.loading.reader import Reader
 from data_shards.sources import table
+from data_shards.storage.local_folder import LocalFolder
 
 CONFIG = DataConfig(image=ImageConfig(8, 8), text=TextConfig(4))
 
@@ -29,7 +29,10 @@ def png() -> bytes:
 def lengths(folder: Path, shards: Manifest) -> dict[str, dict[str, int]]:
     """What training reads of each sample, by key; nothing of a bad one."""
     split = shards.split("train")
-    intake, reader = verify.intake(shards, "train", CONFIG), Reader(LocalFolder(folder), split, live_bytes=1 << 20)
+    intake, reader = (
+        verification.intake(shards, "train", CONFIG),
+        Reader(LocalFolder(folder), split, live_bytes=1 << 20),
+    )
     found = {}
     for number in range(split.num_samples):
         try:
@@ -45,10 +48,10 @@ def test_an_empty_text_in_a_tar_takes_nothing_with_it(
 ) -> None:
     members = [("a.png", png), ("a.txt", b""), ("b.png", png), ("b.txt", b"cat"), ("c.txt", b"")]
     write_tar(tmp_path / "train" / "0.tar", members)
-    shards = adopt.index(tmp_path)
+    shards = adoption.index(tmp_path)
     assert lengths(tmp_path, shards) == {"a": {"image": 8}, "b": {"image": 8, "text": 3}, "c": {}}
-    entry, intake = shards.split("train").shards[0], verify.intake(shards, "train", CONFIG)
-    report = verify.verify_shard(LocalFolder(tmp_path), entry, intake)
+    entry, intake = shards.split("train").shards[0], verification.intake(shards, "train", CONFIG)
+    report = verification.verify_shard(LocalFolder(tmp_path), entry, intake)
     assert [(bad.key, bad.reason) for bad in report.bad] == [("c", "has none of image, text")]
 
 

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from data_shards.extents import Extent, ExtentCache
+from data_shards.format.extents import Extent, ExtentCache
 
 
 def extent(num_bytes: int) -> Extent:

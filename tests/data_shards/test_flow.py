@@ -10,13 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from data_shards import decode
+from data_shards.building.contact_sheet import contact_sheet
+from data_shards.building.verification import verify
 from data_shards.config import DataConfig, FlowConfig
-from data_shards.open import eval_loader, train_loader
-from data_shards.prepare import prepare
-from data_shards.show import contact_sheet
+from data_shards.loading.sample import prepare
+from data_shards.loading.streams import eval_loader, train_loader
+from data_shards.modalities import decode
 from data_shards.sources import table
-from data_shards.verify import verify
 
 ROWS, COLUMNS = 12, 20
 

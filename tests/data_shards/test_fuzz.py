@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_shards import decode
-from data_shards.members import modality_of
-from data_shards.tar_index import TarIndex
-from data_shards.tar_walk import BLOCK
+from data_shards.format.members import modality_of
+from data_shards.format.tar_index import TarIndex
+from data_shards.format.tar_walk import BLOCK
+from data_shards.modalities import decode
 
 WriteTar = Callable[..., Path]
 LONGEST_SECONDS = 20.0

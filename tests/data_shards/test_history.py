@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from data_shards import history
+from data_shards.files import history
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from data_shards import adopt, prepare, verify
-from data_shards import open as opening
+from data_shards.building import adoption, verification
 from data_shards.config import DataConfig, TextConfig
-from data_shards.folder import LocalFolder
-from data_shards.intake import BadSampleError, Intake
-from data_shards.reader import Reader
-from data_shards.records import OWN
+from data_shards.format.annotations import OWN
+from data_shards.loading import sample as prepare
+from data_shards.loading import streams
+from data_shards.loading.admission import BadSampleError, Intake
+from data_shards.loading.reader import Reader
+from data_shards.storage.local_folder import LocalFolder
 
 WriteTar = Callable[..., Path]
 CONFIG = DataConfig(text=TextConfig(4), lanes=1, window=4, max_bad_rate=0.5)
@@ -102,16 +103,16 @@ def test_training_goes_on_without_hostile_records_and_verify_names_the_same(
     for key, record in HOSTILE.items():
         members += [(f"{key}.txt", b"x"), (f"{key}.cls", b"0"), (f"{key}.json", record)]
     write_tar(tmp_path / "train/0.tar", members)
-    shards = adopt.index(tmp_path, records=OWN)
+    shards = adoption.index(tmp_path, records=OWN)
     config, listed = replace(CONFIG, shards=str(tmp_path)), tmp_path / "quarantine.jsonl"
-    with opening.train_loader(config, seed=0, global_batch=6, quarantine=listed) as loader:
+    with streams.train_loader(config, seed=0, global_batch=6, quarantine=listed) as loader:
         for step in range(3):
             assert HOSTILE.keys().isdisjoint(loader(step).keys)
     bad = [json.loads(line)["key"] for line in listed.read_text().splitlines()]
     assert sorted(bad) == sorted(HOSTILE)
     place = LocalFolder(tmp_path)
-    report = verify.verify_shard(
-        place, shards.split("train").shards[0], verify.intake(shards, "train", config), label_names=("0",)
+    report = verification.verify_shard(
+        place, shards.split("train").shards[0], verification.intake(shards, "train", config), label_names=("0",)
     )
     assert {fault.key for fault in report.bad} == HOSTILE.keys()
 
@@ -122,7 +123,7 @@ def test_a_weight_of_a_record_weights_its_sample_where_it_was_asked_for(tmp_path
     ]
     write_tar(tmp_path / "train/0.tar", members)
     for records, expected in ((None, [1.0] * 4), (replace(OWN, weight="w"), [0.0, 1.0, 2.0, 3.0])):
-        adopt.index(tmp_path, records=records)
-        with opening.train_loader(replace(CONFIG, shards=str(tmp_path)), seed=0, global_batch=4) as loader:
+        adoption.index(tmp_path, records=records)
+        with streams.train_loader(replace(CONFIG, shards=str(tmp_path)), seed=0, global_batch=4) as loader:
             batch = loader(0)
         assert dict(zip(batch.keys, batch.weights.tolist(), strict=True)) == dict(zip("0123", expected, strict=True))

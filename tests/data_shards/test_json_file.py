@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from data_shards.json_file import MAX_BYTES, read, read_object, typed
+from data_shards.files.typed_json import MAX_BYTES, read, read_object, typed
 
 
 @dataclass(frozen=True)

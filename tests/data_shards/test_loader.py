@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from data_shards import manifest
-from data_shards import open as opening
-from data_shards.batch import Batch
 from data_shards.config import DataConfig, ImageConfig, TextConfig
-from data_shards.loader import Loader
-from data_shards.manifest import Manifest
+from data_shards.format import manifest
+from data_shards.format.manifest import Manifest
+from data_shards.loading import streams
+from data_shards.loading.batch import Batch
+from data_shards.loading.loader import Loader
 
 TextShards = Callable[..., Manifest]
 CONFIG = DataConfig(text=TextConfig(num_bytes=12), lanes=4, window=8)
@@ -29,12 +29,12 @@ def folder(tmp_path: Path, text_shards: TextShards) -> Path:
 
 def open_train(folder: Path, rank: int = 0, world_size: int = 1, config: DataConfig = CONFIG, seed: int = 0) -> Loader:
     config = replace(config, shards=str(folder))
-    return opening.train_loader(config, seed=seed, global_batch=12, rank=rank, world_size=world_size)
+    return streams.train_loader(config, seed=seed, global_batch=12, rank=rank, world_size=world_size)
 
 
 def open_test(folder: Path, rank: int = 0, world_size: int = 1) -> Loader:
     config = replace(CONFIG, shards=str(folder))
-    return opening.eval_loader(config, "test", global_batch=8, rank=rank, world_size=world_size)[0]
+    return streams.eval_loader(config, "test", global_batch=8, rank=rank, world_size=world_size)[0]
 
 
 def texts(batch: Batch) -> list[str]:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from data_shards import manifest
-from data_shards.manifest import Manifest, ShardEntry, Shards, Split
+from data_shards.format import manifest
+from data_shards.format.manifest import Manifest, ShardEntry, Shards, Split
 
 ENTRIES = [
     ShardEntry("train/a b.tar", 1000, 35_000_000, "1" * 64, "2" * 64, {"audio": 7, "image": 1000}),

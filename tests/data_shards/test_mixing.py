@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from data_shards.mixing import mix_pairs
-from data_shards.transform_config import MixConfig
+from data_shards.modalities.mixup import mix_pairs
+from data_shards.modalities.transform_config import MixConfig
 
 
 def generators(count: int, seed: int = 0) -> list[np.random.Generator]:

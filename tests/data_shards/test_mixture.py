@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_shards.manifest import ShardEntry, Shards, Split
-from data_shards.mixture import MixedOrder, Schedule
-from data_shards.order import Slots, TrainOrder
+from data_shards.format.manifest import ShardEntry, Shards, Split
+from data_shards.order.mixture import MixedOrder, Schedule
+from data_shards.order.sample_order import Slots, TrainOrder
 
 WEIGHTS = st.lists(st.floats(0.001, 1000), min_size=1, max_size=12)
 

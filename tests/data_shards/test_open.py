@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_shards import adopt, manifest
-from data_shards import open as opening
-from data_shards.batch import Batch
+from data_shards.building import adoption
 from data_shards.config import DataConfig, PointsConfig, TextConfig
-from data_shards.data_state import DataState
-from data_shards.loader import Loader
-from data_shards.manifest import Manifest
-from data_shards.storage_config import DatasetConfig
+from data_shards.format import manifest
+from data_shards.format.manifest import Manifest
+from data_shards.loading import streams
+from data_shards.loading.batch import Batch
+from data_shards.loading.loader import Loader
+from data_shards.order.state import DataState
+from data_shards.storage.config import DatasetConfig
 
 TextShards = Callable[..., Manifest]
 WriteTar = Callable[..., Path]
@@ -39,7 +40,7 @@ def flip(path: Path, content: bytes) -> None:
 
 
 def open_train(config: DataConfig, quarantine: Path | None = None, **ranks: int) -> Loader:
-    return opening.train_loader(config, seed=0, global_batch=12, quarantine=quarantine, **ranks)
+    return streams.train_loader(config, seed=0, global_batch=12, quarantine=quarantine, **ranks)
 
 
 def keys_of(loader: Loader, steps: range) -> list[tuple[str, ...]]:
@@ -70,7 +71,7 @@ def test_a_shard_in_which_all_is_bad_is_replaced_by_others(
     tmp_path: Path, write_tar: WriteTar, config: DataConfig
 ) -> None:
     write_tar(Path(config.shards) / "train/alone.tar", [("alone.txt", b""), ("alone.cls", b"0")])
-    adopt.index(Path(config.shards))
+    adoption.index(Path(config.shards))
     config, listed = replace(config, max_bad_rate=0.05), tmp_path / "quarantine.jsonl"
     first = keys_of(open_train(config, listed), range(10))
     assert "alone" not in sum(first, ())
@@ -80,7 +81,7 @@ def test_a_shard_in_which_all_is_bad_is_replaced_by_others(
 
 def test_a_split_in_which_all_is_bad_ends_the_run(tmp_path: Path, write_tar: WriteTar) -> None:
     write_tar(tmp_path / "train/0.tar", [(f"{n}.txt", b"") for n in range(12)])
-    adopt.index(tmp_path)
+    adoption.index(tmp_path)
     config = replace(CONFIG, shards=str(tmp_path), max_bad_rate=1.0)
     with pytest.raises(ValueError, match=r"16 samples of it in a row are bad, and so are as many of other shards"):
         keys_of(open_train(config, tmp_path / "bad.jsonl"), range(1))
@@ -98,7 +99,7 @@ def test_too_many_bad_samples_end_the_run_with_their_list(tmp_path: Path, config
 def test_a_rate_counts_the_samples_of_its_modality_alone(tmp_path: Path, write_tar: WriteTar) -> None:
     members = [(f"{n:03d}.txt", b"hello") for n in range(100)] + [("100.npy", b"no array"), ("101.npy", b"nor this")]
     write_tar(tmp_path / "data/train/0.tar", members)
-    adopt.index(tmp_path / "data")
+    adoption.index(tmp_path / "data")
     config = replace(CONFIG, shards=str(tmp_path / "data"), points=PointsConfig(num_points=4), max_bad_rate=0.5)
     with pytest.raises(ValueError, match=r"2 of 2 points of split 'train' are bad"):
         keys_of(open_train(config, tmp_path / "bad.jsonl"), range(16))
@@ -107,7 +108,7 @@ def test_a_rate_counts_the_samples_of_its_modality_alone(tmp_path: Path, write_t
 def test_a_bad_sample_of_an_evaluation_is_padding(tmp_path: Path, config: DataConfig) -> None:
     flip(Path(config.shards) / "test/000000.tar", b"te000_0003")
     listed = tmp_path / "bad.jsonl"
-    loader, num_steps = opening.eval_loader(
+    loader, num_steps = streams.eval_loader(
         replace(config, max_bad_rate=0.1), "test", global_batch=4, quarantine=listed
     )
     with loader:
@@ -124,7 +125,7 @@ def test_bad_samples_are_counted_against_the_split_that_they_are_of(tmp_path: Pa
     config, listed = replace(config, max_bad_rate=0.1), tmp_path / "bad.jsonl"
     for _ in range(2):
         keys_of(open_train(config, listed), range(10))
-        loader, num_steps = opening.eval_loader(config, "test", global_batch=4, quarantine=listed)
+        loader, num_steps = streams.eval_loader(config, "test", global_batch=4, quarantine=listed)
         keys_of(loader, range(num_steps))
     lines = [json.loads(line) for line in listed.read_text().splitlines()]
     assert sorted((line["split"], line["key"]) for line in lines) == [
@@ -141,7 +142,7 @@ def test_too_many_bad_samples_of_an_evaluation_end_it_with_those_of_its_split(
     flip(Path(config.shards) / "test/000000.tar", b"te000_0003")
     config, listed = replace(config, max_bad_rate=0.05), tmp_path / "bad.jsonl"
     keys_of(open_train(config, listed), range(10))
-    loader, num_steps = opening.eval_loader(config, "test", global_batch=4, quarantine=listed)
+    loader, num_steps = streams.eval_loader(config, "test", global_batch=4, quarantine=listed)
     with pytest.raises(ValueError, match=r"1 of 11 samples of split 'test' are bad") as error:
         keys_of(loader, range(num_steps))
     assert "tr001_0005" not in str(error.value)
@@ -172,7 +173,7 @@ def test_datasets_are_mixed_by_weight(tmp_path: Path, text_shards: TextShards) -
         text_shards(tmp_path / name, counts)
     datasets = {"a": DatasetConfig(str(tmp_path / "a"), 3.0), "b": DatasetConfig(str(tmp_path / "b"), 1.0)}
     config = replace(CONFIG, datasets=datasets)
-    with opening.train_loader(config, seed=0, global_batch=16) as loader:
+    with streams.train_loader(config, seed=0, global_batch=16) as loader:
         batches = [loader(step) for step in range(10)]
         sources = [Counter(loader.order.slots(step, 0, 16).source.tolist()) for step in range(10)]
     assert all(count == {0: 12, 1: 4} for count in sources)
@@ -186,7 +187,7 @@ def test_a_dataset_may_serve_only_some_modalities(tmp_path: Path, write_tar: Wri
     samples = [[*members, ("cls", b"%d" % (number % 3))] for number in range(16)]
     named = [(f"{number:03d}.{kind}", data) for number, sample in enumerate(samples) for kind, data in sample]
     write_tar(tmp_path / "points/train/0.tar", named)
-    adopt.index(tmp_path / "points")
+    adoption.index(tmp_path / "points")
     text_shards(tmp_path / "text", [16])
     points, text = (
         DatasetConfig(str(tmp_path / "points"), modalities=("points",)),
@@ -194,13 +195,13 @@ def test_a_dataset_may_serve_only_some_modalities(tmp_path: Path, write_tar: Wri
     )
     datasets = {"p": points, "t": text}
     config = replace(CONFIG, points=PointsConfig(num_points=4), datasets=datasets)
-    with opening.train_loader(config, seed=0, global_batch=8) as loader:
+    with streams.train_loader(config, seed=0, global_batch=8) as loader:
         batch: Batch = loader(0)
     has = list(zip((batch.lengths["points"] > 0).tolist(), (batch.lengths["text"] > 0).tolist(), strict=True))
     assert Counter(has) == {(True, False): 4, (False, True): 4}
     bad = replace(config, datasets={"p": points, "t": replace(text, modalities=("points",))})
     with pytest.raises(ValueError, match=r"datasets\.t\.modalities has 'points', which is not in the shards \(text\)"):
-        opening.train_datasets(bad)
+        streams.train_datasets(bad)
 
 
 def test_datasets_with_other_classes_are_refused(tmp_path: Path, config: DataConfig, text_shards: TextShards) -> None:
@@ -208,7 +209,7 @@ def test_datasets_with_other_classes_are_refused(tmp_path: Path, config: DataCon
     manifest.write(replace(other, label_names=("a", "b", "c")), tmp_path / "other")
     both = {"a": DatasetConfig(config.shards), "b": DatasetConfig(str(tmp_path / "other"))}
     with pytest.raises(ValueError, match="datasets that are mixed must share their classes"):
-        opening.train_datasets(replace(config, datasets=both))
+        streams.train_datasets(replace(config, datasets=both))
 
 
 def labelled(folder: Path, write_tar: WriteTar, labels: range) -> DatasetConfig:
@@ -219,7 +220,7 @@ def labelled(folder: Path, write_tar: WriteTar, labels: range) -> DatasetConfig:
     ]
     write_tar(folder / "train/0.tar", members)
     write_tar(folder / "test/0.tar", members)
-    adopt.index(folder)
+    adoption.index(folder)
     return DatasetConfig(str(folder))
 
 
@@ -229,14 +230,14 @@ def test_adopted_datasets_whose_largest_labels_differ_are_mixed_and_evaluated(
     few = labelled(tmp_path / "few", write_tar, range(4))
     many = labelled(tmp_path / "many", write_tar, range(8))
     config = replace(CONFIG, datasets={"a": few, "b": many}, lanes=1, multi_label=True, labels=("less",))
-    assert opening.label_names(config) == tuple("01234567")
-    assert opening.named_classes(config) == {"less": 7}
-    with opening.train_loader(config, seed=0, global_batch=8) as loader:
+    assert streams.label_names(config) == tuple("01234567")
+    assert streams.named_classes(config) == {"less": 7}
+    with streams.train_loader(config, seed=0, global_batch=8) as loader:
         targets = loader(0).targets["label"]
     assert targets.shape == (8, 8)
     assert targets.sum() == 8
     # What is evaluated alone answers as many classes as the network has.
-    loader, _ = opening.eval_loader(replace(config, shards=few.shards), "test", global_batch=4)
+    loader, _ = streams.eval_loader(replace(config, shards=few.shards), "test", global_batch=4)
     with loader:
         assert loader(0).targets["label"].shape == (4, 8)
 
@@ -245,7 +246,7 @@ def test_a_dataset_without_labels_can_be_mixed_with_one_that_has_them(
     tmp_path: Path, write_tar: WriteTar, config: DataConfig
 ) -> None:
     write_tar(tmp_path / "plain/train/0.tar", [(f"{n}.txt", b"x") for n in range(8)])
-    adopt.index(tmp_path / "plain")
+    adoption.index(tmp_path / "plain")
     named = manifest.read(Path(config.shards))
     manifest.write(replace(named, label_names=("a", "b", "c")), Path(config.shards))
     both = {"a": DatasetConfig(str(tmp_path / "plain")), "b": DatasetConfig(config.shards)}
@@ -261,14 +262,14 @@ def test_what_is_evaluated_has_the_classes_of_what_is_trained_on(
     manifest.write(replace(other, label_names=("a", "b", "c")), tmp_path / "other")
     mixed = replace(config, datasets={"a": DatasetConfig(str(tmp_path / "other"))})
     with pytest.raises(ValueError, match="datasets that are mixed must share their classes"):
-        opening.eval_loader(replace(mixed, shards=config.shards), "test", global_batch=1)
+        streams.eval_loader(replace(mixed, shards=config.shards), "test", global_batch=1)
 
 
 def test_the_data_state_is_small_and_survives_json(config: DataConfig) -> None:
-    state = opening.data_state(config, seed=123, global_batch=4096, step=10**9)
+    state = streams.data_state(config, seed=123, global_batch=4096, step=10**9)
     assert DataState.from_json(state.to_json()) == state
     mixed = replace(config, datasets={name: DatasetConfig(config.shards) for name in ("a", "b", "c")})
-    assert len(opening.data_state(mixed, seed=123, global_batch=4096, step=10**9).to_json()) < 300
+    assert len(streams.data_state(mixed, seed=123, global_batch=4096, step=10**9).to_json()) < 300
 
 
 @pytest.mark.parametrize(
@@ -281,21 +282,21 @@ def test_the_data_state_is_small_and_survives_json(config: DataConfig) -> None:
     ],
 )
 def test_a_resume_with_other_data_is_refused(config: DataConfig, change: dict[str, int], sentence: str) -> None:
-    state = opening.data_state(config, seed=0, global_batch=12)
+    state = streams.data_state(config, seed=0, global_batch=12)
     state.check(replace(state, step=99))
     with pytest.raises(ValueError, match=sentence):
         state.check(replace(state, **change))  # type: ignore[arg-type]
 
 
 def test_a_data_state_of_another_version_is_refused(config: DataConfig) -> None:
-    text = opening.data_state(config, seed=0, global_batch=12).to_json().replace('"version": 1', '"version": 2')
+    text = streams.data_state(config, seed=0, global_batch=12).to_json().replace('"version": 1', '"version": 2')
     with pytest.raises(ValueError, match="the data state has version 2, expected 1"):
         DataState.from_json(text)
 
 
 def test_shards_that_are_not_set_are_asked_for() -> None:
     with pytest.raises(ValueError, match=r"data\.shards is not set"):
-        opening.train_datasets(CONFIG)
+        streams.train_datasets(CONFIG)
 
 
 def test_a_sample_with_nothing_that_the_network_reads_is_refused_by_its_key(
@@ -303,6 +304,6 @@ def test_a_sample_with_nothing_that_the_network_reads_is_refused_by_its_key(
 ) -> None:
     members = [(f"s{sample:02d}.txt", b"words") for sample in range(12)]
     write_tar(tmp_path / "train/000000.tar", [*members, ("s12.cls", b"0")])
-    adopt.index(tmp_path)
+    adoption.index(tmp_path)
     with pytest.raises(ValueError, match=r"000000\.tar: s12: has none of text"):
         keys_of(open_train(replace(CONFIG, shards=str(tmp_path))), range(2))

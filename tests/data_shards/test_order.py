@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_shards.manifest import ShardEntry, Shards, Split
-from data_shards.order import EvalOrder, LaneOrder, Slots, TrainOrder
+from data_shards.format.manifest import ShardEntry, Shards, Split
+from data_shards.order.sample_order import EvalOrder, LaneOrder, Slots, TrainOrder
 
 Order = TrainOrder | EvalOrder
 Take = Callable[[Order, int, int, int], Slots]

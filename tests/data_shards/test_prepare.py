@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from data_shards.config import AudioConfig, DataConfig, ImageConfig, TextConfig
-from data_shards.prepare import prepare
-from data_shards.transform_config import MaskingConfig
+from data_shards.loading.sample import prepare
+from data_shards.modalities.transform_config import MaskingConfig
 
 CONFIG = DataConfig(
     image=ImageConfig(4, 4, shift_pixels=1), text=TextConfig(6), modality_dropout={"image": 0.5, "text": 0.5}

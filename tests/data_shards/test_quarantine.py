@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from data_shards import quarantine
-from data_shards.quarantine import BadSample, Quarantine, num_listed, one_line
+from data_shards.loading import quarantine
+from data_shards.loading.quarantine import BadSample, Quarantine, num_listed, one_line
 
 NUM_SAMPLES = {("train", "", ""): 1000, ("train", "", "image"): 10}
 

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_shards import adopt, extents
-from data_shards.extents import Extent, ExtentCache
-from data_shards.folder import LocalFolder
-from data_shards.manifest import Manifest
-from data_shards.reader import Reader
+from data_shards.building import adoption
+from data_shards.format import extents
+from data_shards.format.extents import Extent, ExtentCache
+from data_shards.format.manifest import Manifest
+from data_shards.loading.reader import Reader
+from data_shards.storage.local_folder import LocalFolder
 
 TextShards = Callable[..., Manifest]
 
@@ -176,7 +177,7 @@ def test_extents_begin_and_end_with_samples() -> None:
 def test_a_large_shard_is_read_in_extents(tmp_path: Path, write_tar: Callable[..., Path]) -> None:
     content = bytes(3 << 20)
     write_tar(tmp_path / "a.tar", [(f"{n}.txt", content) for n in range(8)])
-    manifest = adopt.index(tmp_path)
+    manifest = adoption.index(tmp_path)
     reader = Reader(LocalFolder(tmp_path), manifest.split("train"), live_bytes=16 << 20)
     for sample, num_read in [(0, 1), (2, 1), (3, 2), (7, 3), (6, 3), (1, 4)]:
         assert reader.sample(0, sample)[1]["txt"] == content
@@ -203,7 +204,7 @@ def test_threads_that_want_the_same_extents_read_different_ones(
 
 def test_little_is_read_ahead_of_what_is_held(tmp_path: Path, write_tar: Callable[..., Path]) -> None:
     write_tar(tmp_path / "a.tar", [(f"{n}.txt", bytes(3 << 20)) for n in range(24)])
-    manifest = adopt.index(tmp_path)
+    manifest = adoption.index(tmp_path)
     reader = Reader(LocalFolder(tmp_path), manifest.split("train"), live_bytes=64 << 20)
     reader.read_ahead([0] * 24, list(range(24)))
     assert reader.extents.num_read == 1
@@ -269,7 +270,7 @@ def test_a_cache_that_was_cleared_holds_as_much_as_before() -> None:
 def test_only_so_many_indexes_are_held(
     tmp_path: Path, text_shards: TextShards, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("data_shards.reader._NUM_TABLES", 2)
+    monkeypatch.setattr("data_shards.loading.reader._NUM_TABLES", 2)
     reader = reader_of(tmp_path, text_shards(tmp_path, [2, 2, 2, 2]))
     for shard in (0, 1, 2, 3, 0):
         assert reader.key(shard, 1) == f"tr{shard:03d}_0001"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from data_shards.records import MAX_LABEL, OWN, Notes, Records, notes
+from data_shards.format.annotations import MAX_LABEL, OWN, Notes, Records, notes
 
 NESTED = b"[" * 100_000
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from data_shards import adopt
+from data_shards.building import adoption
 from data_shards.sources import image_folder, table, text
 
 
@@ -20,7 +20,7 @@ def test_a_pipe_is_refused_by_name(tmp_path: Path, place: str) -> None:
     rows.write_text("text,label\n0.txt,0\n")
     build = {
         "picture": lambda: image_folder.build(folder, out),
-        "tar": lambda: adopt.index(folder),
+        "tar": lambda: adoption.index(folder),
         "caption": lambda: table.build(rows, out),
         "text": lambda: text.build({"train": folder}, out),
         "table": lambda: table.build(folder / names[place], out),

@@ -16,12 +16,14 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from data_shards import adopt, manifest, remote
-from data_shards import open as opening
+from data_shards.building import adoption
 from data_shards.config import DataConfig, TextConfig
-from data_shards.manifest import Manifest, ShardEntry
-from data_shards.remote import RefusedError, RemoteFolder
-from data_shards.storage_config import DatasetConfig, RemoteConfig
+from data_shards.format import manifest
+from data_shards.format.manifest import Manifest, ShardEntry
+from data_shards.loading import streams
+from data_shards.storage import remote_folder
+from data_shards.storage.config import DatasetConfig, RemoteConfig
+from data_shards.storage.remote_folder import RefusedError, RemoteFolder
 
 TextShards = Callable[..., Manifest]
 MANIFEST, TAR, INDEX = "manifest.json", "train/000001.tar", "train/000001.idx"
@@ -183,7 +185,7 @@ def settings(tmp_path: Path) -> RemoteConfig:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "time", Clock())
+    monkeypatch.setattr(remote_folder, "time", Clock())
 
 
 def run_config(url: str, settings: RemoteConfig) -> DataConfig:
@@ -191,7 +193,7 @@ def run_config(url: str, settings: RemoteConfig) -> DataConfig:
 
 
 def keys(config: DataConfig) -> list[tuple[str, ...]]:
-    with opening.train_loader(config, seed=0, global_batch=12) as loader:
+    with streams.train_loader(config, seed=0, global_batch=12) as loader:
         return [loader(step).keys for step in range(5)]
 
 
@@ -330,7 +332,7 @@ def odd_folder(tmp_path_factory: pytest.TempPathFactory, text_shards: TextShards
     for number, name in enumerate(NAMES):
         (folder / f"train/{number:06d}.tar").rename(folder / f"train/{name}.tar")
         (folder / f"train/{number:06d}.idx").unlink()
-    adopt.index(folder)
+    adoption.index(folder)
     return folder
 
 
@@ -361,7 +363,7 @@ def test_a_missing_index_is_made_from_the_tar(store: Store, settings: RemoteConf
 def test_the_cache_keeps_to_its_bound(write_tar: Callable[..., Path], tmp_path: Path, settings: RemoteConfig) -> None:
     for number in range(3):
         write_tar(tmp_path / "large" / "train" / f"{number}.tar", [("a.txt", bytes([65 + number]) * 700_000)])
-    listed = adopt.index(tmp_path / "large").split("train").shards
+    listed = adoption.index(tmp_path / "large").split("train").shards
     with serving(tmp_path / "large") as address:
         shards = RemoteFolder(f"http://{address}", replace(settings, cache_mib=1))
         for listed_shard in listed:
@@ -372,7 +374,7 @@ def test_the_cache_keeps_to_its_bound(write_tar: Callable[..., Path], tmp_path: 
 
 def test_shards_come_ahead_of_their_batches(store: Store, settings: RemoteConfig) -> None:
     config = run_config(store.url, replace(settings, fetch_ahead_batches=100))
-    with opening.train_loader(config, seed=0, global_batch=12) as loader:
+    with streams.train_loader(config, seed=0, global_batch=12) as loader:
         loader(0)
     assert {name for name in store.proxy.requests if name.endswith(".tar")} == {
         f"train/00000{number}.tar" for number in range(3)
@@ -387,7 +389,7 @@ def test_shards_behind_a_url_come_ahead_beside_a_dataset_on_this_machine(
         shards="",
         datasets={"a": DatasetConfig(str(folder)), "b": DatasetConfig(store.url)},
     )
-    with opening.train_loader(config, seed=0, global_batch=12) as loader:
+    with streams.train_loader(config, seed=0, global_batch=12) as loader:
         loader(0)
     assert len([name for name in store.proxy.requests if name.endswith(".tar")]) == 3
 

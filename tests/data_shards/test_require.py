@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_shards import adopt, verify
-from data_shards import open as opening
+from data_shards.building import adoption, verification
 from data_shards.config import DataConfig, PointsConfig, TextConfig
-from data_shards.folder import LocalFolder
-from data_shards.loader import Loader
-from data_shards.reader import Reader
-from data_shards.records import Records
-from data_shards.require import required
+from data_shards.format.annotations import Records
+from data_shards.loading import streams
+from data_shards.loading.loader import Loader
+from data_shards.loading.reader import Reader
+from data_shards.storage.local_folder import LocalFolder
+from data_shards.storage.required_inputs import required
 
 WriteTar = Callable[..., Path]
 CONFIG = DataConfig(points=PointsConfig(4), text=TextConfig(4), lanes=1, window=4, require=("text",))
@@ -41,7 +41,7 @@ def folder(tmp_path: Path, write_tar: WriteTar) -> Path:
         ]
         write_tar(tmp_path / f"train/{number}.tar", members)
         write_tar(tmp_path / f"test/{number}.tar", members)
-    adopt.index(tmp_path)
+    adoption.index(tmp_path)
     return tmp_path
 
 
@@ -59,10 +59,10 @@ def expected(letters: str) -> list[str]:
 def test_exactly_the_samples_that_have_all_are_read(folder: Path, require: tuple[str, ...], letters: str) -> None:
     config, listed = replace(CONFIG, shards=str(folder), require=require), folder / "bad.jsonl"
     wanted = expected(letters)
-    training = opening.train_loader(config, seed=0, global_batch=1, quarantine=listed)
+    training = streams.train_loader(config, seed=0, global_batch=1, quarantine=listed)
     assert training.left_out == (f"data.require leaves out {12 - len(wanted)} samples of split 'train'",)
     assert keys(training, len(wanted)) == wanted
-    evaluation, num_steps = opening.eval_loader(config, "test", global_batch=2, quarantine=listed)
+    evaluation, num_steps = streams.eval_loader(config, "test", global_batch=2, quarantine=listed)
     assert keys(evaluation, num_steps) == wanted
     assert not listed.exists()
 
@@ -70,10 +70,12 @@ def test_exactly_the_samples_that_have_all_are_read(folder: Path, require: tuple
 def test_verify_counts_what_is_left_out_and_calls_only_the_others_bad(folder: Path) -> None:
     config, shards = replace(CONFIG, require=()), LocalFolder(folder).manifest()
 
-    def verified(config: DataConfig) -> verify.Report:
-        total = verify.Report()
+    def verified(config: DataConfig) -> verification.Report:
+        total = verification.Report()
         for entry in shards.split("train").shards:
-            total.add(verify.verify_shard(LocalFolder(folder), entry, verify.intake(shards, "train", config)))
+            total.add(
+                verification.verify_shard(LocalFolder(folder), entry, verification.intake(shards, "train", config))
+            )
         return total
 
     assert [bad.key for bad in verified(config).bad] == expected("n")
@@ -87,23 +89,23 @@ def test_a_changed_byte_of_a_sample_after_one_that_is_left_out_is_found(folder: 
     content[content.index(b"03b.txt") + 512] ^= 1
     path.write_bytes(content)
     config = replace(CONFIG, shards=str(folder), max_bad_rate=0.5)
-    training = opening.train_loader(config, seed=0, global_batch=1, quarantine=folder / "bad.jsonl")
+    training = streams.train_loader(config, seed=0, global_batch=1, quarantine=folder / "bad.jsonl")
     assert "03b" not in keys(training, 8)
     assert '"key": "03b"' in (folder / "bad.jsonl").read_text()
 
 
 def test_a_run_that_requires_something_else_does_not_resume(folder: Path) -> None:
     config = replace(CONFIG, shards=str(folder))
-    saved = opening.data_state(config, seed=0, global_batch=1)
+    saved = streams.data_state(config, seed=0, global_batch=1)
     with pytest.raises(ValueError, match=r"data\.require names others"):
-        opening.data_state(replace(config, require=("points",)), seed=0, global_batch=1).check(saved)
+        streams.data_state(replace(config, require=("points",)), seed=0, global_batch=1).check(saved)
 
 
 def test_as_many_samples_that_are_others_are_another_order(tmp_path: Path, write_tar: WriteTar) -> None:
     write_tar(tmp_path / "train/0.tar", [("0.txt", b"x"), ("1.npy", cloud())])
-    adopt.index(tmp_path)
+    adoption.index(tmp_path)
     config = replace(CONFIG, shards=str(tmp_path))
-    splits = [opening.train_datasets(replace(config, require=(kind,)))[0].split for kind in ("text", "points")]
+    splits = [streams.train_datasets(replace(config, require=(kind,)))[0].split for kind in ("text", "points")]
     assert [split.num_samples for split in splits] == [1, 1]
     assert splits[0].fingerprint != splits[1].fingerprint
 
@@ -112,8 +114,8 @@ def test_a_run_does_not_resume_where_other_fields_of_the_records_are_taken(tmp_p
     write_tar(tmp_path / "train/0.tar", [("a.txt", b"x"), ("a.json", b'{"score": 2}')])
     states = []
     for field in ("", "score"):
-        adopt.index(tmp_path, records=Records(weight=field))
-        states.append(opening.data_state(replace(CONFIG, shards=str(tmp_path)), seed=0, global_batch=1))
+        adoption.index(tmp_path, records=Records(weight=field))
+        states.append(streams.data_state(replace(CONFIG, shards=str(tmp_path)), seed=0, global_batch=1))
     with pytest.raises(ValueError, match="was asked for other fields of the records"):
         states[1].check(states[0])
 
@@ -129,7 +131,7 @@ def test_what_no_sample_has_cannot_be_required(folder: Path) -> None:
 
 def test_a_reader_in_another_process_leaves_out_the_same(folder: Path) -> None:
     config = replace(CONFIG, shards=str(folder))
-    split = opening.train_datasets(config)[0].split
+    split = streams.train_datasets(config)[0].split
     reader = Reader(LocalFolder(folder), split, live_bytes=1 << 20)
     make, words = reader.__reduce__()[:2]
     assert [make(*words).key(0, number) for number in range(3)] == ["00t", "01b", "03b"]

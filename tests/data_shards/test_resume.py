@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from data_shards.data_state import DataState
-from data_shards.manifest import Manifest
+from data_shards.format.manifest import Manifest
+from data_shards.order.state import DataState
 
 TextShards = Callable[..., Manifest]
 NUM_STEPS, SAVED_AT, KILLED_AFTER = 20, 8, 10

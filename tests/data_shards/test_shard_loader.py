@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from data_shards.batch import Batch
 from data_shards.config import DataConfig, TextConfig
-from data_shards.manifest import Manifest
-from data_shards.open import train_loader
-from data_shards.shard_loader import ShardLoader
+from data_shards.format.manifest import Manifest
+from data_shards.loading.batch import Batch
+from data_shards.loading.shard_loader import ShardLoader
+from data_shards.loading.streams import train_loader
 
 TextShards = Callable[..., Manifest]
 

@@ -7,12 +7,14 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from data_shards import adopt, decode, show
-from data_shards.build import build_table
-from data_shards.manifest import Manifest
-from data_shards.records import OWN, Records
-from data_shards.rows import Literal, Row
-from data_shards.show import contact_sheet
+from data_shards.building import adoption
+from data_shards.building import contact_sheet as show
+from data_shards.building.builder import build_table
+from data_shards.building.contact_sheet import contact_sheet
+from data_shards.building.raw_sample import Literal, Row
+from data_shards.format.annotations import OWN, Records
+from data_shards.format.manifest import Manifest
+from data_shards.modalities import decode
 from data_shards.sources.digits import NAMES, Drawn
 
 
@@ -59,7 +61,7 @@ def test_labels_are_those_that_training_takes_and_one_that_cannot_be_read_is_tol
             header = tarfile.TarInfo(name)
             header.size = len(data)
             tar.addfile(header, io.BytesIO(data))
-    shards = adopt.index(tmp_path, records=Records(labels="tags"))
+    shards = adoption.index(tmp_path, records=Records(labels="tags"))
     assert contact_sheet(tmp_path, tmp_path / "sheet.png") == 2
     good, bad = ({"json": b'{"tags": [0, 2]}'}, {"cls": b"cat"})
     assert list(show._labels(good, shards)) == ["0", "2"]

@@ -10,14 +10,14 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from data_shards.adopt import index
-from data_shards.build import build_table
-from data_shards.decoders.meshes import read_off
-from data_shards.decoders.points import points
-from data_shards.rows import Literal, Row
-from data_shards.shown import MAX_LISTED, MAX_SHOWN, cut, listed, shown
+from data_shards.building.adoption import index
+from data_shards.building.builder import build_table
+from data_shards.building.raw_sample import Literal, Row
+from data_shards.files.quoting import MAX_LISTED, MAX_SHOWN, cut, listed, shown
+from data_shards.modalities.decoding.meshes import read_off
+from data_shards.modalities.decoding.points import points
 from data_shards.sources import audio_folder, table, text
-from launch.submit import combinations
+from launch.slurm.submit import combinations
 
 HUGE = "x" * 1_000_000
 MOST = 1_000

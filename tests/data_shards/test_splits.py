@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_shards.build import build_table
-from data_shards.rows import Literal, Row
-from data_shards.splits import with_test_share
+from data_shards.building.builder import build_table
+from data_shards.building.raw_sample import Literal, Row
+from data_shards.building.splits import with_test_share
 
 
 def rows(*labels: int | None) -> list[Row]:

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_shards.tar_index import TarIndex
-from data_shards.tar_walk import MAX_MEMBER_BYTES
+from data_shards.format.tar_index import TarIndex
+from data_shards.format.tar_walk import MAX_MEMBER_BYTES
 
 WriteTar = Callable[..., Path]
 TWO = [("a.txt", b"first"), ("a.cls", b"0"), ("b.txt", b"second" * 200), ("b.cls", b"1")]
@@ -142,7 +142,7 @@ def test_a_name_that_can_be_written_back_is_taken(tmp_path: Path, write_tar: Wri
 def test_more_suffixes_than_an_index_can_number_are_told(
     tmp_path: Path, write_tar: WriteTar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("data_shards.tar_index._MAX_EXTENSIONS", 3)
+    monkeypatch.setattr("data_shards.format.tar_index._MAX_EXTENSIONS", 3)
     write_tar(tmp_path / "x.tar", [(f"clip_1.{n:04d}.jpg", b"x") for n in range(4)])
     with pytest.raises(ValueError, match=r"x\.tar: has 4 different suffixes, such as \.0000\.jpg; .* most 3: rename"):
         TarIndex.from_tar(tmp_path / "x.tar")

@@ -11,14 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
-from data_shards.batch import Batch
-from data_shards.build import build_table
+from data_shards.building.builder import build_table
+from data_shards.building.raw_sample import Literal, Row
 from data_shards.config import DataConfig, ImageConfig, TextConfig
-from data_shards.dataset import classes_of_labels
-from data_shards.open import eval_loader, train_loader
-from data_shards.rows import Literal, Row
-from data_shards.storage_config import DatasetConfig
-from data_shards.transform_config import MaskingConfig, MixConfig
+from data_shards.loading.batch import Batch
+from data_shards.loading.dataset import classes_of_labels
+from data_shards.loading.streams import eval_loader, train_loader
+from data_shards.modalities.transform_config import MaskingConfig, MixConfig
+from data_shards.storage.config import DatasetConfig
 
 PARITY_AND_THIRD = MappingProxyType({"parity": ["even", "odd"], "third": "012"})
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from data_shards import adopt, manifest, verify
+from data_shards.building import adoption, verification
+from data_shards.building.verification import Bad, Report
 from data_shards.config import DataConfig, TextConfig
-from data_shards.folder import LocalFolder
-from data_shards.manifest import Manifest
-from data_shards.verify import Bad, Report
+from data_shards.format import manifest
+from data_shards.format.manifest import Manifest
+from data_shards.storage.local_folder import LocalFolder
 
 TextShards = Callable[..., Manifest]
 WriteTar = Callable[..., Path]
@@ -21,7 +22,7 @@ WriteTar = Callable[..., Path]
 @pytest.fixture
 def in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Starting a process takes a second, and what it does is the same in a thread."""
-    monkeypatch.setattr("data_shards.processes.start", ThreadPoolExecutor)
+    monkeypatch.setattr("data_shards.building.worker_processes.start", ThreadPoolExecutor)
 
 
 @pytest.mark.usefixtures("in_threads")
@@ -29,19 +30,19 @@ def test_all_shards_of_all_splits_are_counted_together(tmp_path: Path, text_shar
     text_shards(tmp_path, [3, 4], "train")
     text_shards(tmp_path, [2], "test")
     told: list[tuple[int, int]] = []
-    report = verify.verify(tmp_path, progress=lambda done, total: told.append((done, total)))
+    report = verification.verify(tmp_path, progress=lambda done, total: told.append((done, total)))
     assert (report.ok, report.samples, report.left_out) == (True, 9, 0)
     assert report.labels == {"0": 3, "1": 4, "2": 2}
     assert report.shapes == {"text": [[10], [10]]}
     assert told == [(1, 3), (2, 3), (3, 3)]
-    assert verify.verify(tmp_path).samples == 9
+    assert verification.verify(tmp_path).samples == 9
 
 
 @pytest.mark.usefixtures("in_threads")
 def test_a_class_without_a_sample_is_counted_as_0(tmp_path: Path, text_shards: TextShards) -> None:
     shards = text_shards(tmp_path, [3])
     manifest.write(replace(shards, label_names=("a", "b", "c", "d")), tmp_path)
-    assert verify.verify(tmp_path).labels == {"a": 1, "b": 1, "c": 1, "d": 0}
+    assert verification.verify(tmp_path).labels == {"a": 1, "b": 1, "c": 1, "d": 0}
 
 
 @pytest.mark.usefixtures("in_threads")
@@ -55,9 +56,9 @@ def test_a_killed_process_is_told_with_the_shard_that_it_read(
             return future
 
     text_shards(tmp_path, [3])
-    monkeypatch.setattr("data_shards.processes.start", Broken)
+    monkeypatch.setattr("data_shards.building.worker_processes.start", Broken)
     with pytest.raises(ValueError, match=r"000000\.tar: a process was killed .*--jobs 1"):
-        verify.verify(tmp_path)
+        verification.verify(tmp_path)
 
 
 def test_reports_are_added() -> None:
@@ -76,9 +77,9 @@ def first(folder: Path, config: DataConfig | None = None) -> Report:
     """Verify the first shard of train."""
     shards = manifest.read(folder)
     entry = shards.split("train").shards[0]
-    expected = verify.partners(shards, "train")
-    return verify.verify_shard(
-        LocalFolder(folder), entry, verify.intake(shards, "train", config), expected, shards.label_names
+    expected = verification.partners(shards, "train")
+    return verification.verify_shard(
+        LocalFolder(folder), entry, verification.intake(shards, "train", config), expected, shards.label_names
     )
 
 
@@ -110,8 +111,8 @@ def test_a_sample_of_which_some_part_is_never_drawn_is_decoded_whole(
         raise OverflowError(f"the last of {content}")
 
     write_tar(tmp_path / "a.tar", [(f"{n}.txt", b"x") for n in range(3)])
-    adopt.index(tmp_path)
-    monkeypatch.setattr("data_shards.decode.check", no_frame)
+    adoption.index(tmp_path)
+    monkeypatch.setattr("data_shards.modalities.decode.check", no_frame)
     report = first(tmp_path, DataConfig(text=TextConfig(4)))
     assert [(bad.key, bad.reason) for bad in report.bad] == [
         (str(n), ".txt: OverflowError: the last of text") for n in range(3)
@@ -129,6 +130,6 @@ def test_what_all_but_a_twentieth_or_one_have_is_expected(
         (f"{n:03d}.{kind}", b"0") for n in range(total) for kind in ("txt", "cls") if kind == "txt" or n < num_with
     ]
     write_tar(tmp_path / "a.tar", members)
-    adopted = adopt.index(tmp_path)
-    assert verify.partners(adopted, "train") == ({"text", "label"} if expected else {"text"})
-    assert verify.partners(replace(adopted, adopted=False), "train") == frozenset()
+    adopted = adoption.index(tmp_path)
+    assert verification.partners(adopted, "train") == ({"text", "label"} if expected else {"text"})
+    assert verification.partners(replace(adopted, adopted=False), "train") == frozenset()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from data_shards.manifest import Manifest, ShardEntry, Shards, Split, write
+from data_shards.format.manifest import Manifest, ShardEntry, Shards, Split, write
 
 Commands = Callable[..., Callable[[str], list[str]]]
 
@@ -82,7 +82,7 @@ Door = Callable[..., list[dict[str, Any]]]
 
 @pytest.fixture
 def door(monkeypatch: pytest.MonkeyPatch) -> Door:
-    """Stand in for a function, "launch.submit.submit", and get the arguments of each call by their names."""
+    """Stand in for a function, "launch.slurm.submit.submit", and get the arguments of each call by their names."""
 
     def put(name: str, answer: object = 0) -> list[dict[str, Any]]:
         module, _, function = name.rpartition(".")

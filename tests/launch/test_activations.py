@@ -3,12 +3,12 @@ from dataclasses import replace
 import pytest
 
 from configs.run import RunConfig
-from launch.activations import GIB, planned
-from model.activation_memory import activation_bytes
-from model.config import PerceiverConfig
-from model.config_inputs import InputsConfig
-from model.config_outputs import LabelOutput, OutputsConfig
-from model.config_pixels import ImageInput
+from launch.run.activation_policy import GIB, planned
+from model.budget.activation_memory import activation_bytes
+from model.config.inputs import InputsConfig
+from model.config.outputs import LabelOutput, OutputsConfig
+from model.config.perceiver import PerceiverConfig
+from model.config.pixels import ImageInput
 from trainer.config import TrainConfig
 
 NETWORK = PerceiverConfig(

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from launch import attempts
-from launch.attempts import HEARTBEAT_SECONDS, RankRecord
-from launch.fence import NUMBER, Fence, SupersededError
-from launch.folder import RunFolder
-from trainer.verdict import Verdict, text
+from launch.lifecycle import attempts
+from launch.lifecycle.attempts import HEARTBEAT_SECONDS, RankRecord
+from launch.lifecycle.fence import NUMBER, Fence, SupersededError
+from launch.lifecycle.run_folder import RunFolder
+from trainer.health.verdict import Verdict, text
 
 TOP = Path(__file__).parents[2]
 
@@ -125,7 +125,7 @@ def test_a_process_that_nobody_supervises_has_no_fence(folder: RunFolder) -> Non
 
 def test_the_record_needs_the_standard_library_alone() -> None:
     """On a cluster with containers the host's python3 keeps it, which has no torch and no xxhash."""
-    code = "import sys, launch.batch; print(*{name.partition('.')[0] for name in sys.modules})"
+    code = "import sys, launch.slurm.batch; print(*{name.partition('.')[0] for name in sys.modules})"
     run = [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(TOP)!r}); {code}"]
     loaded = set(subprocess.run(run, capture_output=True, text=True, check=True).stdout.split())
     # Without site-packages' own start-up files, which this interpreter may read.

@@ -15,13 +15,13 @@ from checkpoints import save
 
 from configs.run import load
 from data_shards.sources import table
-from launch import attention
-from launch.folder import RunFolder
-from launch.loaders import identity
-from launch.open_run import open_run
+from launch.lifecycle.run_folder import RunFolder
+from launch.report import attention_pictures
+from launch.run.creation import open_run
+from launch.run.loaders import identity
 from model.perceiver import Perceiver
-from trainer.checkpoint_names import MANIFEST
-from trainer.world import World
+from trainer.checkpoint.names import MANIFEST
+from trainer.distributed.world import World
 
 CONFIG = """
 data: {image: {height: 8, width: 8, shift_pixels: 0}, text: {num_bytes: 8}, lanes: 2, window: 8}
@@ -63,7 +63,7 @@ def run(tmp_path: Path) -> RunFolder:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What was drawn; it is drawn all the same."""
     calls: list[dict[str, Any]] = []
-    draw, close = attention.draw, World.close
+    draw, close = attention_pictures.draw, World.close
 
     def noted(maps: Any, modality: str, sample: int, values: np.ndarray, out: Path) -> None:  # noqa: ANN401
         calls.append({"maps": maps, "modality": modality, "sample": sample, "values": values, "out": out})
@@ -73,13 +73,13 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         calls.append({"modality": "leaves"})
         close(world)
 
-    monkeypatch.setattr(attention, "draw", noted)
+    monkeypatch.setattr(attention_pictures, "draw", noted)
     monkeypatch.setattr(World, "close", left)
     return calls
 
 
 def test_a_sample_is_drawn_a_picture_a_modality_of_its_own_values(run: RunFolder, drawn: list[dict[str, Any]]) -> None:
-    found = attention.main(run.path, 1)
+    found = attention_pictures.main(run.path, 1)
     assert found == [run.pictures_folder / f"attention_{name}.png" for name in ("image", "text")]
     assert all(path.is_file() for path in found)
     assert [call["modality"] for call in drawn] == ["image", "text", "leaves"]
@@ -94,7 +94,7 @@ def test_a_sample_is_drawn_a_picture_a_modality_of_its_own_values(run: RunFolder
 
 def test_the_checkpoint_that_is_named_is_looked_into(run: RunFolder, drawn: list[dict[str, Any]]) -> None:
     for which in ("newest", "8", "best"):
-        attention.main(run.path, 0, which)
+        attention_pictures.main(run.path, 0, which)
     newest, eighth, best = (call["maps"][0].weights["image"] for call in drawn if call["modality"] == "image")
     assert torch.equal(newest, eighth)
     assert not torch.equal(newest, best)
@@ -102,7 +102,7 @@ def test_the_checkpoint_that_is_named_is_looked_into(run: RunFolder, drawn: list
 
 def test_a_damaged_checkpoint_is_passed_over_and_told(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     (run.checkpoints_folder / "step_00000008" / MANIFEST).write_text("{")
-    attention.main(run.path, 0)
+    attention_pictures.main(run.path, 0)
     assert "passed over a damaged checkpoint" in capsys.readouterr().err
 
 
@@ -111,5 +111,5 @@ def test_a_sample_beyond_the_first_batch_is_refused(run: RunFolder, sample: int)
     with pytest.raises(
         ValueError, match=f"--sample {sample}: the first batch of split 'test' has [58] samples, from 0"
     ):
-        attention.main(run.path, sample)
+        attention_pictures.main(run.path, sample)
     assert list(run.pictures_folder.iterdir()) == []

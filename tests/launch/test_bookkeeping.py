@@ -9,18 +9,20 @@ import pytest
 import torch
 
 from configs.run import load
-from data_shards import history
-from data_shards.quarantine import BadSample, Quarantine
-from launch import attempts, pictures, queue, status, submission
-from launch.attempts import RankRecord
-from launch.folder import RunFolder
-from launch.plan import _measured
-from launch.restarts import RestartConfig, verdict
-from trainer import ledger
-from trainer.ledger import Ledger
-from trainer.report import Story, page, read_records
-from trainer.sinks import JsonLines
-from trainer.world import World
+from data_shards.files import history
+from data_shards.loading.quarantine import BadSample, Quarantine
+from launch.lifecycle import attempts
+from launch.lifecycle.attempts import RankRecord
+from launch.lifecycle.restart_policy import RestartConfig, verdict
+from launch.lifecycle.run_folder import RunFolder
+from launch.report import pictures, status
+from launch.run.plan import _measured
+from launch.slurm import queue, submission
+from trainer.distributed.world import World
+from trainer.sinks import ledger
+from trainer.sinks.ledger import Ledger
+from trainer.sinks.page import Story, page, read_records
+from trainer.sinks.writers import JsonLines
 
 CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
 ALONE = World(0, 1, 0, torch.device("cpu"))

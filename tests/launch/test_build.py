@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from data_shards.manifest import Manifest, ShardEntry, Shards, Split
-from launch.build import app
+from data_shards.format.manifest import Manifest, ShardEntry, Shards, Split
+from launch.cli.build import app
 
 Door = Callable[..., list[dict[str, Any]]]
 

@@ -18,19 +18,22 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "trainer"))
 from checkpoints import save
 
-from launch import chaos, chaos_rank, chaos_ranks, cli, open_run, train
-from launch.chaos import Campaign, Met, fingerprint
-from launch.chaos_damage import spoil
-from launch.chaos_rank import Plan
-from launch.folder import RunFolder
-from trainer import checkpoint
-from trainer.engine import Engine
+from launch.chaos import campaign as chaos
+from launch.chaos import rank, ranks
+from launch.chaos.campaign import Campaign, Met, fingerprint
+from launch.chaos.damage import spoil
+from launch.chaos.rank import Plan
+from launch.cli import main
+from launch.lifecycle.run_folder import RunFolder
+from launch.run import composition, creation
+from trainer.checkpoint import store
+from trainer.engine.engine import Engine
 
 # In the place of a training: meets its faults as it is told to and finishes with the same checkpoint each time.
 TRAINING = """
 import json, os, pathlib, shutil, signal, sys, time
 
-here = pathlib.Path(__file__).resolve().parents[1]
+here = pathlib.Path.cwd()
 lies = (here / "lies").read_text() if (here / "lies").exists() else ""
 plans = json.loads(sys.argv.pop(1)) if sys.argv[1].startswith("[") else []
 given = dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word)
@@ -65,9 +68,11 @@ sys.exit(0)
 def campaign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Campaign:
     """A campaign whose trainings are stand-ins; the file `lies` says in what they are not as they should be."""
     package = tmp_path / "launch"
-    package.mkdir()
-    for name in ("__init__", "__main__", "chaos_rank"):
-        (package / f"{name}.py").write_text("" if name == "__init__" else TRAINING)
+    (package / "chaos").mkdir(parents=True)
+    for name in ("__main__", "chaos/rank"):
+        (package / f"{name}.py").write_text(TRAINING)
+    for folder in (package, package / "chaos"):
+        (folder / "__init__.py").touch()
     for name, value in (("same", 1.0), ("other", 2.0)):
         save(tmp_path / name, 8, {"weight": torch.full((4,), value)})
     (tmp_path / "shards").mkdir()
@@ -149,7 +154,7 @@ def plan(place: str = "step", action: str = "kill", **changes: object) -> Plan:
     [
         (["kill"], (1, 1), ""),
         (["kill"], (1, 0), "left as if nothing had happened"),
-        (["kill"], (1, chaos_ranks.LEFT_BEHIND), "left behind"),
+        (["kill"], (1, ranks.LEFT_BEHIND), "left behind"),
         (["terminate"], (85, 0), ""),
         (["terminate"], (85, 1), "SIGTERM did not end in good order"),
         (["full_disk"], (0, 0), ""),
@@ -269,7 +274,7 @@ def test_a_file_is_spoiled_as_it_is_said(tmp_path: Path, how: str) -> None:
 
 def test_a_planned_call_and_no_other_meets_its_fault(tmp_path: Path) -> None:
     met = tmp_path / "met"
-    call = chaos_rank._meeting(plan(action="raise", count=2, met_path=str(met), delay_ms=50), lambda value: value, [])
+    call = rank._meeting(plan(action="raise", count=2, met_path=str(met), delay_ms=50), lambda value: value, [])
     assert call(1) == 1
     assert not met.exists()
     with pytest.raises(RuntimeError, match="a fault of the campaign"):
@@ -282,7 +287,7 @@ def test_on_a_full_disk_a_file_is_cut_and_afterwards_the_disk_takes_files_again(
     def write(num_bytes: int) -> int:
         return (tmp_path / "file").write_bytes(bytes(num_bytes))
 
-    call = chaos_rank._meeting(plan("write", "full_disk", met_path=str(tmp_path / "met")), write, [])
+    call = rank._meeting(plan("write", "full_disk", met_path=str(tmp_path / "met")), write, [])
     with pytest.raises(OSError, match="File too large"):
         call(100_000)
     assert call(100_000) == 100_000
@@ -300,7 +305,7 @@ def test_a_second_start_is_the_same_command_as_a_process_of_its_own(
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.setenv(name, "0")
     met = tmp_path / "met"
-    call = chaos_rank._meeting(plan("load", "second_start", met_path=str(met)), lambda: "loaded", ["train", "x"])
+    call = rank._meeting(plan("load", "second_start", met_path=str(met)), lambda: "loaded", ["train", "x"])
     assert call() == "loaded"
     assert met.read_text() == "2"
 
@@ -312,9 +317,9 @@ def test_a_rank_that_does_not_leave_is_killed_and_told(
         "import os, sys, time; time.sleep(60 * int(os.environ['RANK'])); print(os.environ['MASTER_PORT']); sys.exit(3)"
     )
     (tmp_path / "launch" / "__main__.py").write_text(text)
-    monkeypatch.setattr(chaos_ranks, "_LEAVE_SECONDS", 0.2)
-    statuses = chaos_ranks.attempt([], 2, (), 0, tmp_path / "log")
-    assert statuses == (3, -9, chaos_ranks.LEFT_BEHIND)
+    monkeypatch.setattr(ranks, "_LEAVE_SECONDS", 0.2)
+    statuses = ranks.attempt([], 2, (), 0, tmp_path / "log")
+    assert statuses == (3, -9, ranks.LEFT_BEHIND)
     assert int((tmp_path / "log").read_text()) > 0
     assert os.environ.get("MASTER_PORT") is None
 
@@ -444,22 +449,22 @@ def test_a_rank_of_a_campaign_is_the_command_that_meets_its_plan_at_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     owners = {
-        "make": (open_run, "freeze"),
-        "start": (train, "train_loader"),
+        "make": (creation, "freeze"),
+        "start": (composition, "train_loader"),
         "step": (Engine, "start"),
-        "write": (checkpoint, "write"),
-        "commit": (checkpoint.Store, "_commit"),
-        "evaluation": (train, "evaluate"),
-        "load": (checkpoint.Store, "load"),
+        "write": (store, "write"),
+        "commit": (store.Store, "_commit"),
+        "evaluation": (composition, "evaluate"),
+        "load": (store.Store, "load"),
     }
     for owner, name in owners.values():
         monkeypatch.setattr(owner, name, getattr(owner, name))
     before = {other: getattr(*owners[other]) for other in owners}
     seen: list[list[str]] = []
-    monkeypatch.setattr(cli, "main", lambda: seen.append(sys.argv))
+    monkeypatch.setattr(main, "main", lambda: seen.append(sys.argv))
     monkeypatch.setattr(sys, "argv", sys.argv)
     met = tmp_path / "met"
-    chaos_rank.main([plan(place, "raise", met_path=str(met))], ["train", "x"])
+    rank.main([plan(place, "raise", met_path=str(met))], ["train", "x"])
     assert seen == [["perceiver", "train", "x"]]
     assert [other for other in owners if getattr(*owners[other]) is not before[other]] == [place]
     with pytest.raises(RuntimeError, match="a fault of the campaign"):
@@ -476,19 +481,19 @@ def test_a_fault_is_that_signal_to_the_own_process_and_comes_as_late_as_planned(
     sent: list[tuple[int, int]] = []
     monkeypatch.setattr(os, "kill", lambda *words: sent.append(words))
     met = tmp_path / "met"
-    call = chaos_rank._meeting(plan("step", action, met_path=str(met)), lambda: met.exists(), [])
+    call = rank._meeting(plan("step", action, met_path=str(met)), lambda: met.exists(), [])
     assert call(), "it comes before the call"
     assert sent == ([(os.getpid(), number)] if number else [])
     met.unlink()
     late: list[tuple[float, object, tuple[Plan, ...]]] = []
     monkeypatch.setattr(
-        chaos_rank.threading,
+        rank.threading,
         "Timer",
         lambda *words: late.append(words) or SimpleNamespace(start=lambda: late.append("begun")),
     )
     late_plan = plan("step", action, met_path=str(met), delay_ms=20)
-    assert not chaos_rank._meeting(late_plan, lambda: met.exists(), [])()
-    assert late == [(0.02, chaos_rank._happen, (late_plan,)), "begun"]
+    assert not rank._meeting(late_plan, lambda: met.exists(), [])()
+    assert late == [(0.02, rank._happen, (late_plan,)), "begun"]
 
 
 def test_a_full_disk_of_its_own_is_filled_during_the_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -500,9 +505,9 @@ def test_a_full_disk_of_its_own_is_filled_during_the_call(tmp_path: Path, monkey
         yield
         events.append("free again")
 
-    monkeypatch.setattr(chaos_rank, "filled", filled)
+    monkeypatch.setattr(rank, "filled", filled)
     full = plan("write", "full_disk", met_path=str(tmp_path / "met"), ballast_path=str(tmp_path / ".ballast"))
-    chaos_rank._meeting(full, lambda: events.append("written"), [])()
+    rank._meeting(full, lambda: events.append("written"), [])()
     assert events == [tmp_path / ".ballast", "written", "free again"]
     assert (tmp_path / "met").exists()
 
@@ -520,11 +525,11 @@ for word in sys.argv[1:2]:
         pathlib.Path(plan["met_path"]).touch()
 time.sleep(30)
 """
-    for name in ("__main__", "chaos_rank"):
+    for name in ("__main__", "chaos/rank"):
         (tmp_path / "launch" / f"{name}.py").write_text(report)
     planned = plan("step", "terminate", met_path=str(tmp_path / "met"))
     # The other must have its handler before the victim says that it is there.
-    statuses = chaos_ranks.attempt(["train", "x"], 2, [planned], 1, tmp_path / "log")
+    statuses = ranks.attempt(["train", "x"], 2, [planned], 1, tmp_path / "log")
     assert set(statuses) <= {85, -signal.SIGTERM}
     assert len(statuses) == 2
     rows = sorted(json.loads(line) for line in (tmp_path / "log").read_text().splitlines())

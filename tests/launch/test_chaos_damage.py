@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from launch import attempts
-from launch.attempts import RankRecord
-from launch.chaos_damage import damage_history
-from launch.folder import RunFolder
-from trainer import ledger, lock
+from launch.chaos.damage import damage_history
+from launch.lifecycle import attempts
+from launch.lifecycle.attempts import RankRecord
+from launch.lifecycle.run_folder import RunFolder
+from trainer.health import run_lock
+from trainer.sinks import ledger
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def test_every_kind_of_record_is_damaged_and_the_next_start_begins_all_the_same(
         assert [each.number for each in attempts.history(folder)] == [1]
         attempts.ranks(folder, 1)
         ledger.read(folder.ledger_folder)
-        lock.claim_in(folder.lock_path)
+        run_lock.claim_in(folder.lock_path)
     kinds = {name.rpartition(" ")[0] for name in done if name}
     assert {"start.json", "rank_0.json", "metrics.jsonl", "ledger", "lock", "copied"} <= kinds
     assert capsys.readouterr().err.count("passed over") > 0

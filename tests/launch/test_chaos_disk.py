@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.chaos_disk import filled, small_disk
+from launch.chaos.disk import filled, small_disk
 
 Commands = Callable[..., Callable[[str], list[str]]]
 

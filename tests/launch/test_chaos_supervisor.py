@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from launch import attempts, chaos_supervisor
-from launch.chaos_supervisor import kill_supervisor
-from launch.folder import RunFolder
-from trainer.process import lives
+from launch.chaos import supervisor_faults
+from launch.chaos.supervisor_faults import kill_supervisor
+from launch.lifecycle import attempts
+from launch.lifecycle.run_folder import RunFolder
+from trainer.health.process import lives
 
 # In the place of a supervisor: begins an attempt of two ranks, of which the file `how` says whether they end with it.
 SUPERVISOR = """
@@ -79,17 +80,17 @@ def test_a_supervisor_is_killed_once_its_ranks_are_there_and_have_saved_as_often
 
 
 def test_ranks_that_outlive_it_are_told_and_killed(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chaos_supervisor, "_LEAVE_SECONDS", 0.2)
+    monkeypatch.setattr(supervisor_faults, "_LEAVE_SECONDS", 0.2)
     is_met, complaint = killed(folder, "stay")
     left = [rank.pid for rank in attempts.ranks(folder, 1)]
     assert (is_met, complaint) == (True, f"ranks outlived their supervisor: {left}")
     for pid in left:
-        chaos_supervisor._wait(lambda pid=pid: not lives(pid), 10.0)
+        supervisor_faults._wait(lambda pid=pid: not lives(pid), 10.0)
     assert not any(map(lives, left))
 
 
 def test_a_run_that_is_held_by_nobody_is_told(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chaos_supervisor, "_LEAVE_SECONDS", 0.2)
+    monkeypatch.setattr(supervisor_faults, "_LEAVE_SECONDS", 0.2)
     hold = "import fcntl, sys; file = open(sys.argv[1], 'a'); fcntl.flock(file, 2); print(1, flush=True); input()"
     words = [sys.executable, "-c", hold, str(folder.lock_path)]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:

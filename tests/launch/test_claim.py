@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from launch import attempts
-from launch.attempts import SILENT_SECONDS, RankRecord
-from launch.claim import Claim
-from launch.fence import NUMBER, SUPERVISOR, Fence, SupersededError
-from launch.folder import RunFolder
-from launch.holder import holder, refuse_if_trained
-from launch.restarts import BAD_INPUT, FAILED, RUN_ME_AGAIN
-from trainer import lock
-from trainer.lock import RunLock
-from trainer.node import Node
-from trainer.world import World
+from launch.lifecycle import attempts
+from launch.lifecycle.attempts import SILENT_SECONDS, RankRecord
+from launch.lifecycle.claim import Claim
+from launch.lifecycle.fence import NUMBER, SUPERVISOR, Fence, SupersededError
+from launch.lifecycle.holder import holder, refuse_if_trained
+from launch.lifecycle.restart_policy import BAD_INPUT, FAILED, RUN_ME_AGAIN
+from launch.lifecycle.run_folder import RunFolder
+from trainer.distributed.node import Node
+from trainer.distributed.world import World
+from trainer.health import run_lock
+from trainer.health.run_lock import RunLock
 
 ALONE = World(0, 1, 0, torch.device("cpu"))
 HERE = socket.gethostname()
@@ -34,7 +34,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunFolde
     folder = RunFolder(tmp_path / "run")
     folder.create()
     yield folder
-    assert not lock.is_held(folder.lock_path)
+    assert not run_lock.is_held(folder.lock_path)
 
 
 def claim(folder: RunFolder, *, take_over: bool = False) -> Claim:
@@ -108,8 +108,8 @@ def test_a_job_holds_the_lock_where_it_can_and_trains_without_it_where_it_cannot
     monkeypatch.setenv("PERCEIVER_JOB", "12")
     folder.lock_path.write_text(json.dumps({"host": "a lost node", "pid": 1, "since": "then", "job_id": "12"}))
     with claim(folder):
-        assert lock.claim_in(folder.lock_path)["job_id"] == "12"
-        assert lock.is_held(folder.lock_path)
+        assert run_lock.claim_in(folder.lock_path)["job_id"] == "12"
+        assert run_lock.is_held(folder.lock_path)
     with RunLock(folder.lock_path), claim(folder):
         assert "this attempt is the newest, and trains" in capsys.readouterr().err
 
@@ -124,7 +124,7 @@ def test_a_disk_that_takes_no_file_is_told_and_the_run_is_free_again(
         patch.setattr(attempts, "begin", full)
         with pytest.raises(ValueError, match=r"run: cannot be written \(No space left on device\)"):
             claim(folder).__enter__()
-    assert not lock.is_held(folder.lock_path)
+    assert not run_lock.is_held(folder.lock_path)
 
 
 def test_a_disk_that_is_full_at_the_end_changes_nothing_of_how_a_start_leaves(
@@ -172,7 +172,7 @@ def test_a_start_that_takes_over_has_the_run_that_a_lost_host_held(folder: RunFo
         claim(folder).__enter__()
     assert attempts.current(folder) == 0
     with claim(folder, take_over=True):
-        assert lock.is_held(folder.lock_path)
+        assert run_lock.is_held(folder.lock_path)
 
 
 def test_the_heartbeats_of_a_start_end_with_it(folder: RunFolder) -> None:
@@ -196,7 +196,7 @@ def test_only_the_first_rank_of_a_job_takes_its_lock(folder: RunFolder, monkeypa
     attempts.begin(folder, job_id="12", nodes=[HERE])
     monkeypatch.setenv(NUMBER, "1")
     with Claim(folder, World(1, 2, 0, torch.device("cpu")), take_over=False):
-        assert not lock.is_held(folder.lock_path)
+        assert not run_lock.is_held(folder.lock_path)
 
 
 @pytest.mark.parametrize("is_torchrun", [False, True])
@@ -204,7 +204,7 @@ def test_a_rank_of_torchrun_ends_with_it_and_one_that_was_typed_lives_on_its_own
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch, is_torchrun: bool
 ) -> None:
     parents: list[int] = []
-    monkeypatch.setattr("launch.claim.end_with_parent", parents.append)
+    monkeypatch.setattr("launch.lifecycle.claim.end_with_parent", parents.append)
     if is_torchrun:
         monkeypatch.setenv("TORCHELASTIC_RUN_ID", "7")
     with claim(folder) as held:
@@ -238,7 +238,7 @@ def test_a_supervised_rank_shares_its_heartbeat_with_its_host_and_begins_no_atte
 
     with Claim(folder, ALONE, take_over=False, heartbeat=Shared()) as held:
         assert [node.ranks for node in nodes] == [(0,)]
-        assert lock.claim_in(folder.lock_path)["job_id"] == "7"
+        assert run_lock.claim_in(folder.lock_path)["job_id"] == "7"
         held.leaves_with(0)
     assert attempts.current(folder) == 1
     assert attempts.ranks(folder, 1) == []

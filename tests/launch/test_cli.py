@@ -13,8 +13,8 @@ import typer
 from typer.testing import CliRunner
 
 from configs.run import load
-from launch import cli
-from launch.cli import app
+from launch.cli import main
+from launch.cli.main import app
 
 Door = Callable[..., list[dict[str, Any]]]
 CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
@@ -74,12 +74,12 @@ def test_each_group_says_what_it_is_for(words: list[str]) -> None:
     [
         (
             ["train", CONFIG, "--run", RUN],
-            "launch.train.main",
+            "launch.run.composition.main",
             {"config": DIGITS, "path": RUN, "take_over": False, "as_json": False, "heartbeat": None},
         ),
         (
             ["train", CONFIG, "seed=3", "--run", RUN, "--procs", "0", "--take-over", "--json"],
-            "launch.train.main",
+            "launch.run.composition.main",
             {
                 "config": replace(DIGITS, seed=3),
                 "path": RUN,
@@ -90,18 +90,18 @@ def test_each_group_says_what_it_is_for(words: list[str]) -> None:
         ),
         (
             ["train", CONFIG, "--run", RUN, "--procs", "2"],
-            "launch.local.start",
+            "launch.supervise.local.start",
             {"config": DIGITS, "path": RUN, "num_processes": 2, "take_over": False, "as_json": False},
         ),
         (
             ["train", CONFIG, "seed=3", "--run", RUN, "--procs", "1", "--take-over", "--json"],
-            "launch.local.start",
+            "launch.supervise.local.start",
             {"config": replace(DIGITS, seed=3), "path": RUN, "num_processes": 1, "take_over": True, "as_json": True},
         ),
-        (["eval", RUN], "launch.evaluate.main", {"path": RUN, "which": "newest", "split": "", "as_json": False}),
+        (["eval", RUN], "launch.run.evaluation.main", {"path": RUN, "which": "newest", "split": "", "as_json": False}),
         (
             ["eval", RUN, "--split", "val", "--checkpoint", "best", "--json"],
-            "launch.evaluate.main",
+            "launch.run.evaluation.main",
             {"path": RUN, "which": "best", "split": "val", "as_json": True},
         ),
     ],
@@ -144,10 +144,10 @@ def test_what_a_user_can_mend_is_a_sentence_and_what_is_ours_a_traceback(
     def fail(**_: object) -> int:
         raise error
 
-    door("launch.evaluate.main", fail)
+    door("launch.run.evaluation.main", fail)
     monkeypatch.setattr(sys, "argv", ["perceiver", "eval", "a"])
     with pytest.raises(SystemExit) as left:
-        cli.main()
+        main.main()
     told = capsys.readouterr().err
     assert left.value.code == status
     assert words in told
@@ -158,10 +158,10 @@ def test_what_a_user_can_mend_is_a_sentence_and_what_is_ours_a_traceback(
 def test_a_status_is_passed_on_and_help_names_the_command_as_it_is_called(
     door: Door, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    door("launch.evaluate.main", 7)
+    door("launch.run.evaluation.main", 7)
     for words, status in ((["eval", "a"], 7), (["--help"], 0)):
         monkeypatch.setattr(sys, "argv", ["another name", *words])
         with pytest.raises(SystemExit) as left:
-            cli.main()
+            main.main()
         assert left.value.code == status
     assert "Usage: perceiver" in capsys.readouterr().out

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from launch import cluster
-from launch.cluster import ClusterConfig
-from launch.restarts import RestartConfig
+from launch.lifecycle.restart_policy import RestartConfig
+from launch.slurm import cluster
+from launch.slurm.cluster import ClusterConfig
 
 
 @pytest.mark.parametrize("name", ["plain", "preemptible", "containers"])

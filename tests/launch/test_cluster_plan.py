@@ -9,17 +9,17 @@ import torch
 from typer.testing import CliRunner
 
 from configs.run import RunConfig
-from launch import plan
-from launch.cli import app
-from launch.cluster import ClusterConfig
-from launch.cluster_plan import Cluster, cluster_plan, communication
-from model.config import PerceiverConfig
-from model.config_inputs import InputsConfig, PointsInput
-from model.config_outputs import LabelOutput, OutputsConfig
-from model.hardware import HARDWARE
+from launch.cli.main import app
+from launch.run import plan
+from launch.run.cluster_plan import Cluster, cluster_plan, communication
+from launch.slurm.cluster import ClusterConfig
+from model.budget.hardware import HARDWARE
+from model.config.inputs import InputsConfig, PointsInput
+from model.config.outputs import LabelOutput, OutputsConfig
+from model.config.perceiver import PerceiverConfig
 from model.perceiver import Perceiver
-from trainer.communication import exchanges
 from trainer.config import CheckpointConfig, TrainConfig
+from trainer.engine.communication import exchanges
 
 PAPER = Path(__file__).parents[2] / "configs" / "paper"
 CLUSTER = Cluster(

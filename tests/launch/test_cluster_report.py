@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from launch import cluster_report
-from launch.cluster_plan import ClusterPlan, cluster_plan
-from launch.cluster_report import Flags, PlannedNetwork, report
-from launch.network_files import NetworkConfig
-from model.config import PerceiverConfig
-from model.hardware import HARDWARE
+from launch.cli import cluster_report
+from launch.cli.cluster_report import Flags, PlannedNetwork, report
+from launch.run.cluster_plan import ClusterPlan, cluster_plan
+from launch.run.network_files import NetworkConfig
+from model.budget.hardware import HARDWARE
+from model.config.perceiver import PerceiverConfig
 from trainer.config import CheckpointConfig, OptimizerConfig, TrainConfig
 
 Door = Callable[..., list[dict[str, Any]]]
@@ -66,7 +66,7 @@ def test_the_least_and_the_most_are_taken() -> None:
 @pytest.fixture
 def planned(door: Door) -> list[dict[str, Any]]:
     """Each run and cluster that was planned."""
-    return door("launch.cluster_report.cluster_plan", cluster_plan)
+    return door("launch.cli.cluster_report.cluster_plan", cluster_plan)
 
 
 def test_a_network_alone_gets_a_batch_for_its_ranks_and_a_run_keeps_its_own(
@@ -102,7 +102,7 @@ def test_every_line_has_its_number(
         found.append(cluster_plan(**given))
         return found[-1]
 
-    door("launch.cluster_report.cluster_plan", keep)
+    door("launch.cli.cluster_report.cluster_plan", keep)
     report(CONFIGS / "paper" / "p1.yaml", ["train.zero_stage=2"], FLAGS, bf16=True, as_json=False)
     [plan] = found
     lines = capsys.readouterr().out.splitlines()

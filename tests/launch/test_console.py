@@ -2,7 +2,7 @@
 
 import pytest
 
-from launch.console import progress_bar
+from launch.cli.console import progress_bar
 
 
 def test_a_bar_says_how_far_it_is_beside_its_name_and_leaves_standard_output_alone(

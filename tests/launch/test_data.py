@@ -12,10 +12,10 @@ import pytest
 from typer.testing import CliRunner
 
 from configs.run import load
-from data_shards.manifest import Manifest
-from data_shards.records import Records
-from data_shards.verify import Bad, Report
-from launch.data import app
+from data_shards.building.verification import Bad, Report
+from data_shards.format.annotations import Records
+from data_shards.format.manifest import Manifest
+from launch.cli.data import app
 
 Door = Callable[..., list[dict[str, Any]]]
 
@@ -70,7 +70,7 @@ def test_an_index_takes_the_fields_and_the_folder_that_were_named(
         tell("three are\x1b left")
         return MANIFEST
 
-    calls = door("data_shards.adopt.index", index)
+    calls = door("data_shards.building.adoption.index", index)
     result = CliRunner().invoke(app, ["index", "in", *words, *["--json"] * as_json], catch_exceptions=False)
     [given] = calls
     assert {name: value for name, value in given.items() if name not in ("progress", "tell")} == {
@@ -107,7 +107,7 @@ def test_what_is_bad_is_listed_counted_and_ends_with_status_1(door: Door) -> Non
         progress(3, 7)
         return BAD
 
-    door("data_shards.verify.verify", verify)
+    door("data_shards.building.verification.verify", verify)
     result = CliRunner().invoke(app, ["verify", "in"], catch_exceptions=False)
     assert result.exit_code == 1
     assert "3/7" in result.stderr
@@ -123,7 +123,7 @@ def test_what_is_bad_is_listed_counted_and_ends_with_status_1(door: Door) -> Non
 
 
 def test_shards_without_a_fault_end_with_status_0_and_no_word_of_faults(door: Door) -> None:
-    door("data_shards.verify.verify", Report(samples=9))
+    door("data_shards.building.verification.verify", Report(samples=9))
     result = CliRunner().invoke(app, ["verify", "in"], catch_exceptions=False)
     assert (result.exit_code, result.stdout.splitlines()[0]) == (0, "9 samples, 0 bad")
     assert "bad:" not in result.stdout
@@ -131,14 +131,14 @@ def test_shards_without_a_fault_end_with_status_0_and_no_word_of_faults(door: Do
 
 @pytest.mark.parametrize(("report", "is_well"), [(BAD, False), (Report(samples=9), True)])
 def test_a_program_reads_all_that_was_found_and_whether_it_is_well(door: Door, report: Report, is_well: bool) -> None:
-    door("data_shards.verify.verify", report)
+    door("data_shards.building.verification.verify", report)
     result = CliRunner().invoke(app, ["verify", "in", "--json"], catch_exceptions=False)
     assert result.exit_code == (0 if is_well else 1)
     assert json.loads(result.stdout) == {**asdict(report), "ok": is_well}
 
 
 def test_verify_reads_as_the_configuration_does_and_in_as_many_processes(door: Door) -> None:
-    calls = door("data_shards.verify.verify", Report())
+    calls = door("data_shards.building.verification.verify", Report())
     config = Path(__file__).parents[2] / "configs" / "digits.yaml"
     for words in ([], ["--config", str(config), "--jobs", "1"]):
         assert CliRunner().invoke(app, ["verify", "in", *words], catch_exceptions=False).exit_code == 0
@@ -148,7 +148,7 @@ def test_verify_reads_as_the_configuration_does_and_in_as_many_processes(door: D
 
 
 def test_a_contact_sheet_is_drawn_of_what_was_asked_for_and_named(door: Door) -> None:
-    calls = door("data_shards.show.contact_sheet", 8)
+    calls = door("data_shards.building.contact_sheet.contact_sheet", 8)
     usual = CliRunner().invoke(app, ["show", "in"], catch_exceptions=False)
     asked = CliRunner().invoke(app, ["show", "in", "--out", "a\x1b.png", "--split", "val", "--samples", "1"])
     assert usual.stdout == "wrote contact_sheet.png\n"

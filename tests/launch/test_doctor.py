@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from launch import cluster, doctor, doctor_job, doctor_rank
-from launch.cluster import ClusterConfig
-from launch.doctor import Finding
-from trainer import descriptors
+from launch.doctor import examination, job
+from launch.doctor import rank as doctor_rank
+from launch.doctor.examination import Finding
+from launch.slurm import cluster
+from launch.slurm.cluster import ClusterConfig
+from trainer.distributed import descriptors
 
 
 def report(rank: int, **changes: object) -> dict[str, Any]:
@@ -35,14 +37,14 @@ def report(rank: int, **changes: object) -> dict[str, Any]:
 
 
 def unwell(*reports: dict[str, Any], asks_for_gpus: bool = True) -> dict[str, str]:
-    findings = doctor.judge(reports, asks_for_gpus=asks_for_gpus)
+    findings = examination.judge(reports, asks_for_gpus=asks_for_gpus)
     return {each.name: f"{each.words}; {each.remedy}" for each in findings if not each.is_well}
 
 
 def test_ranks_that_agree_and_are_healthy_are_well() -> None:
     assert unwell(report(0), report(1)) == {}
     assert unwell(report(0, gpus=[]), report(1, gpus=[]), asks_for_gpus=False) == {}
-    words = {found.name: found.words for found in doctor.judge([report(0), report(1)], asks_for_gpus=True)}
+    words = {found.name: found.words for found in examination.judge([report(0), report(1)], asks_for_gpus=True)}
     assert words["same versions"] == "everywhere"
     assert words["shared folder"] == "seen by all"
 
@@ -106,7 +108,7 @@ def test_what_was_found_here_is_told_though_slurm_takes_no_job(
     refusing: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "runs").mkdir()
-    assert doctor.main(str(refusing), tmp_path / "runs", as_json=True) == 1
+    assert examination.main(str(refusing), tmp_path / "runs", as_json=True) == 1
     findings = {each["name"]: each for each in json.loads(capsys.readouterr().out)}
     assert {"versions", "write speed", "free disk", "job"} <= findings.keys()
     assert "Invalid account" in findings["job"]["words"]
@@ -115,7 +117,7 @@ def test_what_was_found_here_is_told_though_slurm_takes_no_job(
 
 def test_the_job_of_the_doctor_is_short_and_does_not_come_back(refusing: Path, tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
-    doctor.main(str(refusing), tmp_path / "runs")
+    examination.main(str(refusing), tmp_path / "runs")
     lines = (tmp_path / "commands" / "sbatch.script").read_text().splitlines()
     assert {"#SBATCH --time=10", "#SBATCH --signal=USR2@300", "#SBATCH --no-requeue"} <= set(lines)
     assert "#SBATCH --requeue" not in lines
@@ -123,14 +125,14 @@ def test_the_job_of_the_doctor_is_short_and_does_not_come_back(refusing: Path, t
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such folder; make it"):
-        doctor.main(None, tmp_path / "nowhere")
+        examination.main(None, tmp_path / "nowhere")
 
 
 def test_a_folder_that_cannot_be_written_is_a_finding_among_others(
     refusing: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # Nobody may write here, root included.
-    assert doctor.main(str(refusing), Path("/proc"), as_json=True) == 1
+    assert examination.main(str(refusing), Path("/proc"), as_json=True) == 1
     findings = {each["name"]: each for each in json.loads(capsys.readouterr().out)}
     assert "--folder" in findings["write speed"]["remedy"]
     assert "/proc/.doctor-" in findings["job"]["words"]
@@ -167,7 +169,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Here:
 
 
 def of_machine(folder: Path) -> dict[str, Finding]:
-    found = doctor._all(None, folder)
+    found = examination._all(None, folder)
     return {finding.name: finding for finding in found}
 
 
@@ -183,7 +185,7 @@ def test_a_machine_that_is_fit_is_told_fact_by_fact(
     assert found["host name"].words.startswith(f"{socket.gethostname()} is ")
     assert found["GPUs here"].words == "none; 6 CPU cores"
     assert found["open files"].words == "500000 a process, this machine; a rank of 6 needs 240"
-    assert doctor.main(None, tmp_path) == 0
+    assert examination.main(None, tmp_path) == 0
     told = capsys.readouterr().out.splitlines()
     assert len(told) == 6
     assert all(line.startswith("ok  ") for line in told)
@@ -191,7 +193,7 @@ def test_a_machine_that_is_fit_is_told_fact_by_fact(
 
 
 def test_a_cluster_s_ranks_are_what_files_are_needed_for(here: Here, tmp_path: Path) -> None:
-    found = {each.name: each for each in doctor._all(ClusterConfig(nodes=5, processes_per_node=4), tmp_path)}
+    found = {each.name: each for each in examination._all(ClusterConfig(nodes=5, processes_per_node=4), tmp_path)}
     assert "a rank of 20 needs 352" in found["open files"].words
     assert (found["slurm"].is_well, found["slurm"].words) == (False, "there is no sbatch on this machine")
     assert "login node" in found["slurm"].remedy
@@ -223,12 +225,12 @@ def test_what_keeps_a_machine_from_a_run_is_told_with_a_remedy_and_is_status_1(
     assert [finding.name for finding in found.values() if not finding.is_well] == [name]
     assert words in found[name].words
     assert remedy in found[name].remedy
-    assert doctor.main(None, tmp_path) == 1
+    assert examination.main(None, tmp_path) == 1
     told = capsys.readouterr().out.splitlines()
     [at] = [number for number, line in enumerate(told) if line.startswith("!!")]
     assert words in told[at]
     assert told[at + 1] == f"{'':26} {found[name].remedy}"
-    assert doctor.main(None, tmp_path, as_json=True) == 1
+    assert examination.main(None, tmp_path, as_json=True) == 1
     told_json = json.loads(capsys.readouterr().out)
     assert [each["name"] for each in told_json if not each["is_well"]] == [name]
 
@@ -252,7 +254,7 @@ def test_every_node_is_named_once_and_in_order() -> None:
     reports = [report(rank, node=f"n{4 - rank // 2}", versions={"python": "3.8"}) for rank in range(8)]
     for each in reports:
         each.update(sees_token=False, signalled=False, sick_gpus=["H100, 7", "A100, 1"])
-    found = {each.name: each.words for each in doctor.judge(list(reversed(reports)), asks_for_gpus=True)}
+    found = {each.name: each.words for each in examination.judge(list(reversed(reports)), asks_for_gpus=True)}
     assert found["ranks"] == "8 ranks on n1, n2, n3, n4 met at n0 is 10.0.0.1"
     assert found["same versions"] == "differ on n1, n2, n3, n4"
     assert found["shared folder"] == "not seen by n1, n2, n3, n4"
@@ -265,7 +267,7 @@ def test_every_node_is_named_once_and_in_order() -> None:
 def test_the_slowest_node_and_the_fewest_files_are_what_counts() -> None:
     reports = [report(0, write_mib_per_second=90.0, open_files=400), report(1, all_reduce_gib_per_second=3.0),
                report(2, write_mib_per_second=80.0, clock=1000.5, open_files=300)]  # fmt: skip
-    found = {each.name: each for each in doctor.judge(reports, asks_for_gpus=True)}
+    found = {each.name: each for each in examination.judge(reports, asks_for_gpus=True)}
     assert found["write speed"].words == "80 MiB/s, n2"
     assert found["open files"].words == "300 a process, n2; a rank of 3 needs 216"
     assert found["clocks"].words == "0.500 s apart"
@@ -301,15 +303,15 @@ def test_gpus_are_missed_where_the_profile_asks_for_them(
     here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, profile: ClusterConfig, is_asked: bool
 ) -> None:
     here.commands = ["sbatch"]
-    answer = doctor_job.Answer("7", [report(0, gpus=[])], "RUNNING", "")
-    monkeypatch.setattr(doctor_job, "run", lambda *_: answer)
-    found = {each.name: each for each in doctor.of_cluster(profile, tmp_path)}
+    answer = job.Answer("7", [report(0, gpus=[])], "RUNNING", "")
+    monkeypatch.setattr(job, "run", lambda *_: answer)
+    found = {each.name: each for each in examination.of_cluster(profile, tmp_path)}
     assert found["GPUs"].is_well != is_asked
 
 
 def test_a_job_that_printed_nothing_says_so(here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here.commands = ["sbatch"]
-    monkeypatch.setattr(doctor_job, "run", lambda *_: doctor_job.Answer("7", [], "job 7 is FAILED", ""))
-    [found] = doctor.of_cluster(ClusterConfig(), tmp_path)
+    monkeypatch.setattr(job, "run", lambda *_: job.Answer("7", [], "job 7 is FAILED", ""))
+    [found] = examination.of_cluster(ClusterConfig(), tmp_path)
     assert (found.is_well, found.remedy) == (False, "it printed: nothing")
     assert found.words == "0 of 1 ranks of job 7 answered; job 7 is FAILED"

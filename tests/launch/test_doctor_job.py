@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from launch import doctor, doctor_job
-from launch.cluster import ClusterConfig
+from launch.doctor import examination, job
+from launch.slurm.cluster import ClusterConfig
 
 Commands = Callable[..., Callable[[str], list[str]]]
 PROFILE = ClusterConfig(nodes=2)
@@ -57,7 +57,7 @@ def test_all_ranks_meet_are_signalled_and_report(
     asked = put(commands, tmp_path, "RUNNING|None")
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     (tmp_path / "runs").mkdir()
-    answer = doctor_job.run(PROFILE, tmp_path / "runs")
+    answer = job.run(PROFILE, tmp_path / "runs")
     assert (answer.job_id, [report["rank"] for report in answer.reports]) == ("7", [0, 1])
     assert answer.printed == "printed by the job\n"
     assert asked("scancel")[0] == "--signal=USR2 7"
@@ -74,7 +74,7 @@ def test_all_ranks_meet_are_signalled_and_report(
 
 def test_a_job_that_is_left_is_cancelled_by_its_name(commands: Commands, tmp_path: Path, quick: list[float]) -> None:
     asked = put(commands, tmp_path, "RUNNING|None", sbatch=f"echo 7 > left\n{SBATCH}")
-    doctor_job.run(PROFILE, tmp_path)
+    job.run(PROFILE, tmp_path)
     name = (tmp_path / "stand_ins" / "name").read_text().strip()
     assert name.startswith("doctor-")
     assert f"--noheader --name={name} --format=%A" in asked("squeue")
@@ -92,8 +92,8 @@ def test_a_job_of_which_no_rank_reports_is_told_with_its_state(
     commands: Commands, tmp_path: Path, quick: list[float], monkeypatch: pytest.MonkeyPatch, state: str, words: str
 ) -> None:
     asked = put(commands, tmp_path, state, sbatch=SBATCH.replace("for rank in 1 0", "for rank in 1"))
-    monkeypatch.setattr(doctor_job, "WAIT_SECONDS", 0.3)
-    [finding] = doctor.of_cluster(PROFILE, tmp_path)
+    monkeypatch.setattr(job, "WAIT_SECONDS", 0.3)
+    [finding] = examination.of_cluster(PROFILE, tmp_path)
     assert not finding.is_well
     assert f"0 of 2 ranks of job 7 answered; {words}" in finding.words
     assert "printed by the job" in finding.remedy
@@ -107,13 +107,13 @@ def test_a_job_that_slurm_forgot_and_one_that_does_not_end_are_told(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(doctor_job, "LEAVE_SECONDS", 0.2)
+    monkeypatch.setattr(job, "LEAVE_SECONDS", 0.2)
     put(commands, tmp_path, "", squeue='case "$*" in *--name=*) echo 7; echo 8;; esac', scancel="exit 1")
-    assert doctor_job.run(PROFILE, tmp_path).state == "Slurm forgot it"
+    assert job.run(PROFILE, tmp_path).state == "Slurm forgot it"
     assert "job 7, 8 does not end; see squeue" in capsys.readouterr().err
     put(commands, tmp_path, "", squeue="echo away >&2; exit 1")
-    monkeypatch.setattr(doctor_job, "WAIT_SECONDS", 0.2)
-    doctor_job.run(PROFILE, tmp_path)
+    monkeypatch.setattr(job, "WAIT_SECONDS", 0.2)
+    job.run(PROFILE, tmp_path)
     assert "squeue: away; end the job with: scancel --name=doctor-" in capsys.readouterr().err
 
 
@@ -121,7 +121,7 @@ def test_a_signal_ends_the_doctor_in_order(commands: Commands, tmp_path: Path, q
     asked = put(commands, tmp_path, "PENDING|Resources", sbatch=f"{SBATCH}; echo 7 > left; kill -TERM $PPID")
     (tmp_path / "runs").mkdir()
     with pytest.raises(SystemExit) as leaving:
-        doctor_job.run(PROFILE, tmp_path / "runs")
+        job.run(PROFILE, tmp_path / "runs")
     assert leaving.value.code == 128 + signal.SIGTERM
     assert asked("scancel") == ["7"]
     assert list((tmp_path / "runs").iterdir()) == []
@@ -130,10 +130,10 @@ def test_a_signal_ends_the_doctor_in_order(commands: Commands, tmp_path: Path, q
 def test_a_time_limit_shorter_than_the_doctor_s_stays(commands: Commands, tmp_path: Path, quick: list[float]) -> None:
     put(commands, tmp_path, "RUNNING|None")
     short = ClusterConfig(nodes=2, minutes=5, signal_seconds=40, python="mine", setup=("true",))
-    assert len(doctor_job.run(short, tmp_path).reports) == 2
+    assert len(job.run(short, tmp_path).reports) == 2
     script = (tmp_path / "stand_ins" / "script").read_text()
     assert {"#SBATCH --time=5", "#SBATCH --signal=USR2@40", "#SBATCH --nodes=2"} <= set(script.splitlines())
-    assert "mine -u -m launch.doctor_rank" in script
+    assert "mine -u -m launch.doctor.rank" in script
     assert "export MASTER_PORT=2" in script or "export MASTER_PORT=3" in script
 
 
@@ -144,7 +144,7 @@ def test_what_the_job_printed_is_told_from_its_end_whatever_its_bytes_are(
 printf 'caf\\351 end' >> $FOLDER/7_0_log.out
 echo 7"""
     put(commands, tmp_path, "RUNNING|None", sbatch=f"{SBATCH.removesuffix('echo 7')}{log}")
-    answer = doctor_job.run(PROFILE, tmp_path)
+    answer = job.run(PROFILE, tmp_path)
     assert len(answer.printed) == 2000
     assert answer.printed.endswith("xcaf\ufffd end")
 
@@ -157,13 +157,13 @@ def test_the_job_is_called_as_its_folder_which_is_hidden_where_the_runs_will_be(
     put(commands, tmp_path, "RUNNING|None", sbatch=SBATCH.replace('echo "$FOLDER" > folder', looks))
     monkeypatch.setenv("SBATCH_TIMELIMIT", "1")
     (tmp_path / "runs").mkdir()
-    doctor_job.run(PROFILE, tmp_path / "runs")
+    job.run(PROFILE, tmp_path / "runs")
     stand_ins = tmp_path / "stand_ins"
     folder = Path((stand_ins / "folder").read_text().strip())
     assert folder.parent == tmp_path / "runs"
     assert folder.name == f".{(stand_ins / 'name').read_text().strip()}"
     assert "token" in (stand_ins / "seen").read_text().split()
-    assert (Path((stand_ins / "code").read_text().strip()) / "launch" / "doctor_rank.py").is_file()
+    assert (Path((stand_ins / "code").read_text().strip()) / "launch" / "doctor" / "rank.py").is_file()
     assert "not passed on from this shell: SBATCH_TIMELIMIT" in capsys.readouterr().err
 
 
@@ -171,22 +171,22 @@ def test_the_ranks_are_signalled_before_half_of_a_short_time_limit(
     commands: Commands, tmp_path: Path, quick: list[float]
 ) -> None:
     put(commands, tmp_path, "RUNNING|None")
-    doctor_job.run(ClusterConfig(nodes=2, minutes=2, signal_seconds=100), tmp_path)
+    job.run(ClusterConfig(nodes=2, minutes=2, signal_seconds=100), tmp_path)
     lines = (tmp_path / "stand_ins" / "script").read_text().splitlines()
     assert {"#SBATCH --time=2", "#SBATCH --signal=USR2@60"} <= set(lines)
-    doctor_job.run(ClusterConfig(nodes=2, minutes=600, signal_seconds=100), tmp_path)
+    job.run(ClusterConfig(nodes=2, minutes=600, signal_seconds=100), tmp_path)
     lines = (tmp_path / "stand_ins" / "script").read_text().splitlines()
     assert {"#SBATCH --time=10", "#SBATCH --signal=USR2@100"} <= set(lines)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_is_an_exit_with_its_number_and_one_that_is_ignored_stays_so(number: int) -> None:
-    with pytest.raises(SystemExit) as leaving, doctor_job._ends_in_order():
+    with pytest.raises(SystemExit) as leaving, job._ends_in_order():
         signal.raise_signal(number)
     assert leaving.value.code == 128 + number
     before = signal.signal(number, signal.SIG_IGN)
     try:
-        with doctor_job._ends_in_order():
+        with job._ends_in_order():
             signal.raise_signal(number)
             assert signal.getsignal(number) is signal.SIG_IGN
     finally:
@@ -197,21 +197,21 @@ def test_a_folder_that_is_written_once_more_is_removed_all_the_same(
     tmp_path: Path, quick: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tries: list[Path] = []
-    remove = doctor_job.shutil.rmtree
+    remove = job.shutil.rmtree
 
     def late(path: Path, *, ignore_errors: bool = False) -> None:
         tries.append(path)
         if len(tries) == 3:
             remove(path, ignore_errors=ignore_errors)
 
-    monkeypatch.setattr(doctor_job.shutil, "rmtree", late)
-    with doctor_job._shared(tmp_path) as shared:
+    monkeypatch.setattr(job.shutil, "rmtree", late)
+    with job._shared(tmp_path) as shared:
         assert [path.name for path in shared.iterdir()] == ["token"]
     assert len(tries) == 3
     assert not shared.exists()
     tries.clear()
-    monkeypatch.setattr(doctor_job.shutil, "rmtree", lambda path, **_: tries.append(path))
-    with doctor_job._shared(tmp_path):
+    monkeypatch.setattr(job.shutil, "rmtree", lambda path, **_: tries.append(path))
+    with job._shared(tmp_path):
         pass
     assert len(tries) == 10, "a folder that stays is not waited for for ever"
 
@@ -225,7 +225,7 @@ def test_a_state_is_told_once_and_again_when_it_changes(
     echo "$s||$(cat name)|(null)";;
 esac"""
     put(commands, tmp_path, "", squeue=states, sbatch=SBATCH.replace("for rank in 1 0", "for rank in"))
-    answer = doctor_job.run(PROFILE, tmp_path)
+    answer = job.run(PROFILE, tmp_path)
     told = [line for line in capsys.readouterr().err.splitlines() if "job 7 is" in line]
     assert told == [f"doctor: job 7 is {words}" for words in ("PENDING (Priority)", "RUNNING", "COMPLETED")]
     assert answer.state == "job 7 is COMPLETED"

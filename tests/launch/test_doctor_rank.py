@@ -14,9 +14,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from launch import doctor_rank
-from trainer import descriptors
-from trainer.world import World
+from launch.doctor import rank as doctor_rank
+from trainer.distributed import descriptors
+from trainer.distributed.world import World
 
 Commands = Callable[..., Callable[[str], list[str]]]
 Door = Callable[..., list[dict[str, Any]]]

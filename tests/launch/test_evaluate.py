@@ -15,16 +15,17 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "trainer"))
 from checkpoints import save
 
 from configs.run import load
-from data_shards.batch import Batch
+from data_shards.loading.batch import Batch
 from data_shards.sources import table
-from launch import evaluate, pictures
-from launch.folder import RunFolder
-from launch.loaders import EvalSplit, identity
-from launch.open_run import open_run
+from launch.lifecycle.run_folder import RunFolder
+from launch.report import pictures
+from launch.run import evaluation
+from launch.run.creation import open_run
+from launch.run.loaders import EvalSplit, identity
 from model.perceiver import Perceiver
-from trainer.checkpoint_names import MANIFEST
-from trainer.evaluate import Evaluation
-from trainer.world import World
+from trainer.checkpoint.names import MANIFEST
+from trainer.distributed.world import World
+from trainer.evaluation import Evaluation
 
 CONFIG = """
 data: {image: {height: 8, width: 8, shift_pixels: 0}, lanes: 2, window: 8}
@@ -74,7 +75,7 @@ def test_the_newest_checkpoint_is_scored_on_the_run_s_split_and_what_it_saw_is_d
 
     monkeypatch.setattr(pictures, "predictions", keep)
     run.metrics_path.write_text('{"kind": "train", "step": 1, "loss": 1.0}\n')
-    assert evaluate.main(run.path, as_json=True) == 0
+    assert evaluation.main(run.path, as_json=True) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["step"], found["split"], found["samples"]) == (8, "test", 5)
     assert json.loads(run.evaluation_path.read_text()) == found
@@ -90,7 +91,7 @@ def test_the_newest_checkpoint_is_scored_on_the_run_s_split_and_what_it_saw_is_d
 def test_the_checkpoint_and_the_split_that_are_named_are_scored_and_told(
     run: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert evaluate.main(run.path, which="best", split="other") == 0
+    assert evaluation.main(run.path, which="best", split="other") == 0
     told = capsys.readouterr().out.splitlines()
     assert told[0] == "step 4, 3 other samples"
     assert told[1].split()[:2] == ["all", "modalities"]
@@ -114,13 +115,13 @@ def test_only_pictures_with_a_label_that_are_no_padding_are_shown() -> None:
             assert arrays.keys() == lengths.keys()
             return {"label": torch.tensor([[0.0, 1.0]] * 4)}
 
-    [(image, truth, guess)] = evaluate._pictured(First(), batch, World(0, 1, 0, torch.device("cpu")))
+    [(image, truth, guess)] = evaluation._pictured(First(), batch, World(0, 1, 0, torch.device("cpu")))
     assert (image.item(), truth, guess) == (0, 0, 1)
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_told(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     (run.checkpoints_folder / "step_00000008" / MANIFEST).write_text("{")
-    assert evaluate.main(run.path, as_json=True) == 0
+    assert evaluation.main(run.path, as_json=True) == 0
     told = capsys.readouterr()
     assert json.loads(told.out)["step"] == 4
     assert "passed over a damaged checkpoint" in told.err
@@ -138,7 +139,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_told(run: RunFolder, capsys: py
     ],
 )
 def test_a_score_is_told_by_what_was_shown_or_by_what_was_answered(measure: str, name: str, title: str) -> None:
-    assert evaluate._title(measure, name) == title
+    assert evaluation._title(measure, name) == title
 
 
 def test_all_ranks_leave_together_and_what_a_loader_left_out_is_told(
@@ -146,15 +147,15 @@ def test_all_ranks_leave_together_and_what_a_loader_left_out_is_told(
 ) -> None:
     left: list[World] = []
     monkeypatch.setattr(World, "close", lambda world: left.append(world))
-    opened = evaluate.open_eval_split
+    opened = evaluation.open_eval_split
 
     def without_some(*words: object) -> EvalSplit:
         split = opened(*words)
         split.loader.left_out = ("2 samples of this test have no sound",)
         return split
 
-    monkeypatch.setattr(evaluate, "open_eval_split", without_some)
-    assert evaluate.main(run.path, as_json=True) == 0
+    monkeypatch.setattr(evaluation, "open_eval_split", without_some)
+    assert evaluation.main(run.path, as_json=True) == 0
     assert len(left) == 1
     assert "2 samples of this test have no sound" in capsys.readouterr().err
 
@@ -165,7 +166,7 @@ def test_scores_are_told_a_line_each_in_their_columns(run: RunFolder, capsys: py
         {"accuracy": {"all": 0.5, "image": 0.25}, "psnr": {"image": 20.0}, "accuracy_of_a_long_name": {"all": 1.0}},
         {},
     )
-    evaluate._tell(run, 3, "te\x1bst", found)
+    evaluation._tell(run, 3, "te\x1bst", found)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("step 3, 7 te")
     assert "\x1b" not in lines[0]
@@ -174,7 +175,7 @@ def test_scores_are_told_a_line_each_in_their_columns(run: RunFolder, capsys: py
     assert [line[2 : 2 + width].rstrip() for line in lines[1:5]] == titles
     assert [line[2 + width :] for line in lines[1:5]] == ["   50.00%", "   25.00%", " 20.00 dB", "  100.00%"]
     short = Evaluation(7, {"accuracy": {"all": 0.5}}, {})
-    evaluate._tell(run, 3, "test", short)
+    evaluation._tell(run, 3, "test", short)
     assert capsys.readouterr().out.splitlines()[1] == f"  {'all modalities':20}   50.00%"
 
 
@@ -192,7 +193,7 @@ def test_what_is_drawn_again_is_shown_with_what_it_should_be(
     folder = RunFolder(tmp_path / "again")
     open_run(config, folder)
     save(folder.checkpoints_folder, 4, Perceiver(config.model, seed=0).state_dict(), identity=identity(config))
-    assert evaluate.main(folder.path, as_json=True) == 0
+    assert evaluation.main(folder.path, as_json=True) == 0
     assert drawn == [((8, 8, 8, 3), (8, 8, 8, 3), "reconstructed_image.png")]
 
 
@@ -202,11 +203,11 @@ def test_predictions_are_drawn_of_pictures_with_one_label(
 ) -> None:
     drawn: list[object] = []
     monkeypatch.setattr(pictures, "predictions", lambda *words: drawn.append(words))
-    monkeypatch.setattr(evaluate, "_pictured", lambda *_: iter(rows))
+    monkeypatch.setattr(evaluation, "_pictured", lambda *_: iter(rows))
     config = load(run.config_path)
     rows = [(np.zeros((8, 8, 3)), 0, 1)] * 40
     batches = lambda _: None  # noqa: E731
-    evaluate._draw(config, run, nn.Identity(), batches, World.alone())
+    evaluation._draw(config, run, nn.Identity(), batches, World.alone())
     [(images, truths, guesses, out)] = drawn
     assert (images.shape, set(truths), set(guesses)) == ((32, 8, 8, 3), {"class 0"}, {"class 1"})
     assert out == run.pictures_folder / "predictions.png"
@@ -220,5 +221,5 @@ def test_predictions_are_drawn_of_pictures_with_one_label(
         config = replace(config, data=replace(config.data, image=None))
     else:
         rows.clear()
-    evaluate._draw(config, run, nn.Identity(), batches, World.alone())
+    evaluation._draw(config, run, nn.Identity(), batches, World.alone())
     assert drawn == []

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from launch import attempts, fence
-from launch.attempts import RankRecord
-from launch.fence import Fence
-from launch.folder import RunFolder
+from launch.lifecycle import attempts, fence
+from launch.lifecycle.attempts import RankRecord
+from launch.lifecycle.fence import Fence
+from launch.lifecycle.run_folder import RunFolder
 
 # In the place of a training: its main thread works on, and would clean up if it were asked to.
 WORKS = """
 import atexit, sys, time
 from pathlib import Path
-from launch import fence
-from launch.folder import RunFolder
+from launch.lifecycle import fence
+from launch.lifecycle.run_folder import RunFolder
 
 folder = Path(sys.argv[1])
 fence.HEARTBEAT_SECONDS = 0.02

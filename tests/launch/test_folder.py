@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.folder import UNPUBLISHED, RunFolder, as_typed, existing, runs_at
+from launch.lifecycle.run_folder import UNPUBLISHED, RunFolder, as_typed, existing, runs_at
 
 
 def test_a_new_folder_is_made_with_its_parts(tmp_path: Path) -> None:

@@ -11,13 +11,14 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "trainer"))
 from checkpoints import save
 
 from configs.run import load
-from launch import attempts, fork
-from launch.folder import RunFolder
-from launch.loaders import absolute, identity
-from launch.open_run import open_run
+from launch.lifecycle import attempts
+from launch.lifecycle.run_folder import RunFolder
+from launch.run import fork
+from launch.run.creation import open_run
+from launch.run.loaders import absolute, identity
 from model.perceiver import Perceiver
-from trainer.checkpoint_folder import read_weights
-from trainer.checkpoint_names import MANIFEST
+from trainer.checkpoint.layout import read_weights
+from trainer.checkpoint.names import MANIFEST
 
 CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
 SMALL = ["model.num_latents=8", "model.latent_width=16", "model.self_attend.num_heads=2", "model.num_cross_attends=1"]
@@ -53,10 +54,10 @@ def test_a_fork_has_the_new_values_and_differs_in_nothing_else(
     assert "optimizer.learning_rate: 0.002 -> 0.5" in capsys.readouterr().out
     assert fork.diff(run.path, new.path) == 1
     assert capsys.readouterr().out == "optimizer.learning_rate: 0.002 -> 0.5\n"
-    with (new.code_folder / "launch" / "cli.py").open("a") as file:
+    with (new.code_folder / "launch" / "cli" / "main.py").open("a") as file:
         file.write("# changed\n")
     assert fork.diff(run.path, new.path) == 1
-    assert capsys.readouterr().out.splitlines()[-1] == "code/launch/cli.py"
+    assert capsys.readouterr().out.splitlines()[-1] == "code/launch/cli/main.py"
     assert fork.diff(run.path, run.path) == 0
 
 
@@ -197,7 +198,7 @@ def test_a_fork_is_on_the_disk_as_a_whole_before_it_has_its_name(
     beside = Path(next(path for path in synced if path.endswith(".new")))
     parts = [
         new.config_path,
-        new.code_folder / "launch" / "cli.py",
+        new.code_folder / "launch" / "cli" / "main.py",
         new.checkpoints_folder / "step_00000600" / MANIFEST,
     ]
     for part in parts:

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from launch.freeze import PACKAGES, changed_files, freeze
+from launch.run.frozen_code import PACKAGES, changed_files, freeze
 
 
 def make_source(folder: Path) -> Path:

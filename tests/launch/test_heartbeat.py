@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from launch import attempts
-from launch.attempts import RankRecord
-from launch.folder import RunFolder
-from launch.heartbeat import Heartbeat
-from trainer.board import Board
-from trainer.node import Node
+from launch.lifecycle import attempts
+from launch.lifecycle.attempts import RankRecord
+from launch.lifecycle.heartbeat import Heartbeat
+from launch.lifecycle.run_folder import RunFolder
+from trainer.distributed.board import Board
+from trainer.distributed.node import Node
 
 written: list[str] | None = None
 
@@ -41,8 +41,8 @@ class Ranks:
 
     def __init__(self, folder: RunFolder, num_ranks: int, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now, self.newest, self.ended, self.looks = 1000.0, True, 0, 0
-        monkeypatch.setattr("launch.heartbeat.time.monotonic", lambda: self.now)
-        monkeypatch.setattr("launch.heartbeat.threading.Thread.start", lambda _: None)
+        monkeypatch.setattr("launch.lifecycle.heartbeat.time.monotonic", lambda: self.now)
+        monkeypatch.setattr("launch.lifecycle.heartbeat.threading.Thread.start", lambda _: None)
         made = Board.create(num_ranks)
         assert made is not None
         made.close_to_others()

@@ -9,18 +9,19 @@ import pytest
 from rich.console import Console
 
 from configs.run import difference, load
-from data_shards.build import build_table
-from data_shards.manifest import ShardEntry
-from data_shards.remote import RemoteFolder
-from data_shards.rows import Literal, Row
-from data_shards.show import contact_sheet
-from data_shards.storage_config import RemoteConfig
-from launch import cli, console, pictures, status
-from launch.folder import RunFolder
-from launch.open_run import open_run
-from trainer.ledger import Ledger, read
-from trainer.report import Story, page
-from trainer.world import World
+from data_shards.building.builder import build_table
+from data_shards.building.contact_sheet import contact_sheet
+from data_shards.building.raw_sample import Literal, Row
+from data_shards.format.manifest import ShardEntry
+from data_shards.storage.config import RemoteConfig
+from data_shards.storage.remote_folder import RemoteFolder
+from launch.cli import console, main
+from launch.lifecycle.run_folder import RunFolder
+from launch.report import pictures, status
+from launch.run.creation import open_run
+from trainer.distributed.world import World
+from trainer.sinks.ledger import Ledger, read
+from trainer.sinks.page import Story, page
 
 NAMES = ("[/b]", "$\\bad{$", "<script>x</script>", "a\x1b[2J\x07", "_\udcff", "\u4f60\U0001f600", "x" * 10_000)
 DIGITS = Path(__file__).parents[2] / "configs" / "digits.yaml"
@@ -78,9 +79,9 @@ def test_an_error_is_told_without_control_characters_and_passwords(
     def fail(**_: object) -> None:
         raise error(f"{URL}: key\x1b[2J\udcff\n  second line")
 
-    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(main, "app", fail)
     with pytest.raises(SystemExit) as left:
-        cli.main()
+        main.main()
     assert left.value.code == expected
     told = capsys.readouterr().err
     assert "https://***@host/data?***: key\\x1b[2J\\udcff\n  second line\n" in told

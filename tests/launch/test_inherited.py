@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from launch import inherited, queue, slurm
-from launch.cluster import ClusterConfig
-from launch.folder import RunFolder
+from launch.lifecycle.run_folder import RunFolder
+from launch.slurm import door, inherited, queue
+from launch.slurm.cluster import ClusterConfig
 
 RECORD = f"""#!{sys.executable}
 import json, os, pathlib, sys
@@ -50,7 +50,7 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_job_is_asked_for_without_the_options_and_the_allocation_of_the_shell(shell: Path, tmp_path: Path) -> None:
-    assert slurm.submit([RunFolder(tmp_path / "run")], ClusterConfig(), job_name="job") == ["12"]
+    assert door.submit([RunFolder(tmp_path / "run")], ClusterConfig(), job_name="job") == ["12"]
     seen = json.loads((shell / "sbatch.json").read_text())
     assert not seen.keys() & FOREIGN.keys()
     assert (seen["SLURM_CONF"], seen["MINE"]) == ("/etc/ours.conf", "yes")

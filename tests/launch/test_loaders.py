@@ -11,17 +11,26 @@ import pytest
 import torch
 
 from configs.run import RunConfig, load
-from data_shards import manifest
 from data_shards.config import DataConfig
-from data_shards.manifest import Shards, Split
-from data_shards.places import Places
+from data_shards.format import manifest
+from data_shards.format.manifest import Shards, Split
+from data_shards.loading.shard_folders import Places
 from data_shards.sources import table
-from launch import evaluate
-from launch.folder import RunFolder
-from launch.loaders import EvalSplit, absolute, eval_split, identity, label_names, look, open_eval_split, train_loader
-from launch.open_run import open_run
-from model.config_outputs import LabelOutput
-from trainer.world import World
+from launch.lifecycle.run_folder import RunFolder
+from launch.run import evaluation
+from launch.run.creation import open_run
+from launch.run.loaders import (
+    EvalSplit,
+    absolute,
+    eval_split,
+    identity,
+    label_names,
+    look,
+    open_eval_split,
+    train_loader,
+)
+from model.config.outputs import LabelOutput
+from trainer.distributed.world import World
 
 DIGITS = Path(__file__).parents[2] / "configs" / "digits.yaml"
 Door = Callable[..., list[dict[str, Any]]]
@@ -101,9 +110,9 @@ def test_eval_names_the_splits_that_there_are(configured: Configured, tmp_path: 
     folder = RunFolder(tmp_path / "run")
     open_run(configured(["train", "holdout"]), folder)
     with pytest.raises(ValueError, match=r"'train', 'holdout', and none of .*--split"):
-        evaluate.main(folder.path)
+        evaluation.main(folder.path)
     with pytest.raises(ValueError, match=r"has no split 'val', only 'train', 'holdout'"):
-        evaluate.main(folder.path, split="val")
+        evaluation.main(folder.path, split="val")
 
 
 TEXT = """
@@ -217,7 +226,10 @@ def test_a_loader_is_that_of_the_rank_and_its_batches_are_pinned_for_a_gpu(
         World(1, 4, 1, torch.device(device)),
     )
     bad, places = Path("bad.jsonl"), Places(DataConfig())
-    trained, evaluated = door("data_shards.open.train_loader", "a"), door("data_shards.open.eval_loader", ("b", 9))
+    trained, evaluated = (
+        door("data_shards.loading.streams.train_loader", "a"),
+        door("data_shards.loading.streams.eval_loader", ("b", 9)),
+    )
     common = {"config": config.data, "global_batch": 32, "rank": 1, "world_size": 4, "pinned": is_pinned,
               "quarantine": bad, "places": places}  # fmt: skip
     assert train_loader(config, bad, world, places) == "a"
@@ -234,13 +246,13 @@ def test_every_further_label_is_answered_in_as_many_classes_as_the_shards_have(
         config.model.outputs, labels={"colour": LabelOutput(num_classes=3), "size": LabelOutput(num_classes=2)}
     )
     config = replace(config, model=replace(config.model, outputs=outputs))
-    door("data_shards.open.named_classes", {"colour": 3, "size": 2})
+    door("data_shards.loading.streams.named_classes", {"colour": 3, "size": 2})
     assert label_names(config) == tuple("0123456789")
-    door("data_shards.open.named_classes", {"colour": 3, "size": 5})
+    door("data_shards.loading.streams.named_classes", {"colour": 3, "size": 5})
     with pytest.raises(ValueError, match=r"has 5 classes, but model.outputs.labels.size.num_classes = 2; set it to 5"):
         label_names(config)
     # A network that draws its input again answers no class.
-    door("data_shards.open.named_classes", {})
+    door("data_shards.loading.streams.named_classes", {})
     outputs = replace(config.model.outputs, label=None, labels={})
     assert label_names(replace(config, model=replace(config.model, outputs=outputs))) == tuple("0123456789")
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from configs.run import RunConfig, load
-from launch import attempts, local
-from launch.folder import RunFolder
-from launch.open_run import open_run
-from launch.restarts import RestartConfig
+from launch.lifecycle import attempts
+from launch.lifecycle.restart_policy import RestartConfig
+from launch.lifecycle.run_folder import RunFolder
+from launch.run.creation import open_run
+from launch.supervise import local
 
 CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
 # In the place of a rank: prints, and leaves as the run's folder is called.
@@ -26,7 +27,7 @@ def made(shards: Path, tmp_path: Path) -> Made:
     def make(status: int) -> tuple[RunConfig, RunFolder]:
         folder = RunFolder(tmp_path / f"run_{status}")
         open_run(config, folder)
-        (folder.code_folder / "launch" / "rank.py").write_text(RANK)
+        (folder.code_folder / "launch" / "supervise" / "rank.py").write_text(RANK)
         return config, folder
 
     return make

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from launch import attempts, logs
-from launch.cli import app
-from launch.folder import RunFolder
-from launch.rank import log_path
+from launch.cli.main import app
+from launch.lifecycle import attempts
+from launch.lifecycle.run_folder import RunFolder
+from launch.report import logs
+from launch.supervise.rank import log_path
 
 
 @pytest.fixture

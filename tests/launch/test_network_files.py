@@ -24,18 +24,18 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "trainer"))
 from checkpoints import save
 
 from configs.run import load
-from data_shards.sections import ImageConfig
-from data_shards.transforms.image import fit
-from launch.cli import app
-from launch.folder import RunFolder
-from launch.network_files import _notes_of_export, _notes_of_import, network_config, network_of
-from launch.open_run import open_run
-from model import plan
-from model.config_inputs import InputsConfig
-from model.interop import to_hugging_face
-from model.interop_config import config_from_hugging_face
+from data_shards.modalities.sections import ImageConfig
+from data_shards.modalities.transforms.image import fit
+from launch.cli.main import app
+from launch.lifecycle.run_folder import RunFolder
+from launch.run.creation import open_run
+from launch.run.network_files import _notes_of_export, _notes_of_import, network_config, network_of
+from model.budget import plan
+from model.config.inputs import InputsConfig
+from model.interop.huggingface import to_hugging_face
+from model.interop.huggingface_config import config_from_hugging_face
 from model.perceiver import Perceiver
-from trainer.checkpoint_names import MANIFEST
+from trainer.checkpoint.names import MANIFEST
 
 Door = Callable[..., list[dict[str, Any]]]
 
@@ -345,7 +345,7 @@ def test_a_plan_is_a_table_of_parts_policies_and_attentions(capsys: pytest.Captu
 
 def test_a_device_is_planned_with_its_own_memory_speed_and_bytes(door: Door) -> None:
     found = plan.plan(network_config(PAPER / "p1.yaml"))
-    asked = door("launch.network_files.planned", found)
+    asked = door("launch.run.network_files.planned", found)
     called("plan", str(PAPER / "p1.yaml"), "--memory-gib", "0.5", "--peak-tflops", "2", "--bf16")
     called("plan", str(PAPER / "p1.yaml"), "model.num_latents=256")
     assert (asked[0]["device"], asked[0]["bytes_per_element"]) == (plan.Device(2**29, 2e12), 2)
@@ -397,7 +397,7 @@ def test_what_onnx_cannot_say_of_classes_and_pictures_goes_with_it(tmp_path: Pat
     else:
         theirs_to(tmp_path / "theirs")
     called("import-hf", str(tmp_path / "theirs"), str(tmp_path / "ours"))
-    asked = door("model.onnx_export.onnx_program", Program())
+    asked = door("model.interop.onnx_export.onnx_program", Program())
     told = json.loads(called("export", str(tmp_path / "ours"), str(tmp_path / "out"), "--onnx", "--json"))
     assert (told["files"], told["notes"]) == (["network.onnx"], [])
     picture = "resize=bicubic, fit=crop, centre_crop=0.875" if has_image else ""

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from launch.cli import app
-from launch.cluster_report import Flags
+from launch.cli.cluster_report import Flags
+from launch.cli.main import app
 
 Door = Callable[..., list[dict[str, Any]]]
 HERE, THERE = Path("here"), Path("there")
@@ -21,33 +21,33 @@ NONE = Flags(128, 0, "", "", "", 0.0, 0.0, 139.0, 400.0)
     [
         (
             ["plan", "here"],
-            "launch.network_files.plan",
+            "launch.run.network_files.plan",
             {"path": HERE, "overrides": (), "memory_gib": 0, "peak_tflops": 0, "bf16": False, "as_json": False},
         ),
         (
             ["plan", "here", "a=1", "--memory-gib", "0.5", "--peak-tflops", "400", "--bf16", "--json"],
-            "launch.network_files.plan",
+            "launch.run.network_files.plan",
             {"path": HERE, "overrides": ["a=1"], "memory_gib": 0.5, "peak_tflops": 400, "bf16": True, "as_json": True},
         ),
         (
             ["plan", "here", "--nodes", "128"],
-            "launch.cluster_report.report",
+            "launch.cli.cluster_report.report",
             {"path": HERE, "overrides": (), "flags": USUAL, "bf16": False, "as_json": False},
         ),
         (
             ["plan", "here", "a=1", "--nodes", "128", "--gpus", "0", "--device", "", "--interconnect", "", "--disk", "",
              "--mtbf-hours", "0", "--restart-minutes", "0", "--memory-gib", "139", "--peak-tflops", "400", "--bf16",
              "--json"],
-            "launch.cluster_report.report",
+            "launch.cli.cluster_report.report",
             {"path": HERE, "overrides": ["a=1"], "flags": NONE, "bf16": True, "as_json": True},
         ),
-        (["import-hf", "here", "there"], "launch.network_files.import_hf",
+        (["import-hf", "here", "there"], "launch.run.network_files.import_hf",
          {"folder": HERE, "out": THERE, "as_json": False}),
-        (["import-hf", "here", "there", "--json"], "launch.network_files.import_hf",
+        (["import-hf", "here", "there", "--json"], "launch.run.network_files.import_hf",
          {"folder": HERE, "out": THERE, "as_json": True}),
-        (["export", "here", "there"], "launch.network_files.export",
+        (["export", "here", "there"], "launch.run.network_files.export",
          {"source": HERE, "out": THERE, "onnx": False, "as_json": False, "which": "newest"}),
-        (["export", "here", "there", "--onnx", "--checkpoint", "best", "--json"], "launch.network_files.export",
+        (["export", "here", "there", "--onnx", "--checkpoint", "best", "--json"], "launch.run.network_files.export",
          {"source": HERE, "out": THERE, "onnx": True, "as_json": True, "which": "best"}),
     ],
 )  # fmt: skip

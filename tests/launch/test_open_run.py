@@ -13,14 +13,14 @@ import pytest
 import torch
 
 from configs.run import RunConfig, dump, load
-from launch import open_run as opening
-from launch.folder import RunFolder
-from launch.freeze import changed_files
-from launch.holder import refuse_if_trained
-from launch.open_run import open_run, with_choices
-from trainer.lock import RunLock
-from trainer.sinks import JsonLines
-from trainer.world import World
+from launch.lifecycle.holder import refuse_if_trained
+from launch.lifecycle.run_folder import RunFolder
+from launch.run import creation
+from launch.run.creation import open_run, with_choices
+from launch.run.frozen_code import changed_files
+from trainer.distributed.world import World
+from trainer.health.run_lock import RunLock
+from trainer.sinks.writers import JsonLines
 
 CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
 # Makes a run again and again: in a child that kills itself at a later change of the folder each time, then once more.
@@ -28,9 +28,9 @@ KILLED = """
 import json, os, signal, sys
 from pathlib import Path
 from configs.run import load
-from launch.folder import RunFolder
-from launch.freeze import changed_files
-from launch.open_run import open_run, with_choices
+from launch.lifecycle.run_folder import RunFolder
+from launch.run.frozen_code import changed_files
+from launch.run.creation import open_run, with_choices
 
 place, is_there, config = Path(sys.argv[1]), sys.argv[2] == "True", load(Path(sys.argv[3]), sys.argv[4:])
 
@@ -201,7 +201,7 @@ def test_a_disk_that_is_full_while_the_folder_is_made_is_told_and_leaves_nothing
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(opening, "freeze", full)
+        patch.setattr(creation, "freeze", full)
         with pytest.raises(ValueError, match=r"run: cannot be written \(No space left on device\)"):
             open_run(config, RunFolder(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
@@ -231,7 +231,7 @@ def test_of_two_first_starts_one_makes_the_run_and_the_other_is_told(config: Run
 
 
 def test_what_a_process_of_the_same_id_left_is_not_published(config: RunConfig, tmp_path: Path) -> None:
-    left = RunFolder(tmp_path / opening.hidden_name(os.getpid()))
+    left = RunFolder(tmp_path / creation.hidden_name(os.getpid()))
     left.make()
     (left.code_folder / "launch").mkdir(parents=True)
     (left.code_folder / "launch" / "old.py").write_text("")
@@ -240,7 +240,7 @@ def test_what_a_process_of_the_same_id_left_is_not_published(config: RunConfig, 
 
 
 def test_a_making_that_another_process_is_at_is_left_alone(config: RunConfig, tmp_path: Path) -> None:
-    alive, elsewhere = tmp_path / opening.hidden_name(os.getppid()), tmp_path / ".perceiver-elsewhere-1.new"
+    alive, elsewhere = tmp_path / creation.hidden_name(os.getppid()), tmp_path / ".perceiver-elsewhere-1.new"
     alive.mkdir()
     elsewhere.mkdir()
     open_run(config, RunFolder(tmp_path / "run"))

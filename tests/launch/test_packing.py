@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from launch import packing, slurm
-from launch.cluster import ClusterConfig
-from launch.folder import RunFolder
-from launch.packing import CLEAN, UNPACK, archive, pack
+from launch.lifecycle.run_folder import RunFolder
+from launch.slurm import door, packing
+from launch.slurm.cluster import ClusterConfig
+from launch.slurm.packing import CLEAN, UNPACK, archive, pack
 
 TAR = """#!/bin/sh
 echo unpacked >> {log}
@@ -147,12 +147,14 @@ def test_an_environment_that_cannot_be_packed_is_a_sentence_and_leaves_nothing(
 
 def test_the_script_of_a_job_unpacks_before_its_ranks_and_cleans_up_after_them(tmp_path: Path) -> None:
     asked = ClusterConfig(pack_folder=str(tmp_path), unpack_folder="$SCRATCH", srun_arguments=("--mpi=none",))
-    text = slurm.script([RunFolder(tmp_path / "run")], asked, job_name="job", packed=tmp_path / "environment-1.tar")
+    text = door.script([RunFolder(tmp_path / "run")], asked, job_name="job", packed=tmp_path / "environment-1.tar")
     lines = [f"export PERCEIVER_PACKED={tmp_path}/environment-1.tar", "export PERCEIVER_UNPACK='$SCRATCH'"]
     assert all(line in text.splitlines() for line in lines)
-    places = [text.index(part) for part in (*lines, "srun --kill", "flock -s 9", "timeout 60 srun", "launch.batch end")]
+    places = [
+        text.index(part) for part in (*lines, "srun --kill", "flock -s 9", "timeout 60 srun", "launch.slurm.batch end")
+    ]
     assert places == sorted(places)
-    plain = slurm.script([RunFolder(tmp_path / "run")], ClusterConfig(), job_name="job")
+    plain = door.script([RunFolder(tmp_path / "run")], ClusterConfig(), job_name="job")
     assert "PERCEIVER_PACKED" not in plain
     assert "flock" not in plain
 

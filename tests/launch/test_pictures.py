@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from launch import pictures
+from launch.report import pictures
 
 
 @pytest.fixture

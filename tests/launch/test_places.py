@@ -11,11 +11,11 @@ import pytest
 from threads import ThreadWorld, on_ranks
 
 from configs.run import RunConfig, load
-from data_shards import manifest
-from data_shards.manifest import Manifest, ShardEntry, Shards, Split
-from data_shards.places import Places
-from launch import loaders
-from launch.loaders import identity, look, open_eval_split, places_of_all, train_loader
+from data_shards.format import manifest
+from data_shards.format.manifest import Manifest, ShardEntry, Shards, Split
+from data_shards.loading.shard_folders import Places
+from launch.run import loaders
+from launch.run.loaders import identity, look, open_eval_split, places_of_all, train_loader
 
 DIGITS = Path(__file__).parents[2] / "configs" / "digits.yaml"
 KINDS = dict.fromkeys(("image", "audio", "video", "points", "text", "label"), 64)

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from launch import queue
-from launch.queue import Job
+from launch.slurm import queue
+from launch.slurm.queue import Job
 
 Commands = Callable[..., Callable[[str], list[str]]]
 

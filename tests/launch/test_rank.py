@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from configs.run import load
-from launch import attempts, rank
-from launch.fence import NUMBER, SUPERVISOR, Fence
-from launch.folder import RunFolder
-from launch.heartbeat import Heartbeat
-from launch.restarts import RUN_ME_AGAIN
+from launch.lifecycle import attempts
+from launch.lifecycle.fence import NUMBER, SUPERVISOR, Fence
+from launch.lifecycle.heartbeat import Heartbeat
+from launch.lifecycle.restart_policy import RUN_ME_AGAIN
+from launch.lifecycle.run_folder import RunFolder
+from launch.supervise import rank
 
 Door = Callable[..., list[dict[str, Any]]]
 CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
@@ -71,7 +72,7 @@ def test_a_rank_of_slurm_is_one_of_torch_s_and_records_where_it_runs_and_how_it_
         return status
 
     seen: list[Any] = []
-    calls = door("launch.train.main", main)
+    calls = door("launch.run.composition.main", main)
     assert rank.main(folder) == status
     [given] = calls
     assert (given["config"], given["path"]) == (load(CONFIG), folder.path)
@@ -87,7 +88,7 @@ def test_a_rank_of_slurm_is_one_of_torch_s_and_records_where_it_runs_and_how_it_
 def test_a_signal_before_there_is_anything_to_save_ends_a_rank_in_good_order(
     folder: RunFolder, door: Door, number: int
 ) -> None:
-    door("launch.train.main", lambda **_: signal.raise_signal(number))
+    door("launch.run.composition.main", lambda **_: signal.raise_signal(number))
     assert rank.main(folder) == RUN_ME_AGAIN
     assert [record.status for record in attempts.ranks(folder, 2)] == [RUN_ME_AGAIN]
 
@@ -114,7 +115,7 @@ def test_an_error_is_told_and_is_the_rank_s_status(
     def fail(**_: object) -> int:
         raise error
 
-    door("launch.train.main", fail)
+    door("launch.run.composition.main", fail)
     assert rank.main(folder) == status
     told = capsys.readouterr().err
     assert words in told
@@ -124,8 +125,8 @@ def test_an_error_is_told_and_is_the_rank_s_status(
 
 
 def test_a_rank_of_a_local_supervisor_ends_with_it(folder: RunFolder, door: Door) -> None:
-    ends = door("launch.rank.end_with_parent", None)
-    door("launch.train.main")
+    ends = door("launch.supervise.rank.end_with_parent", None)
+    door("launch.run.composition.main")
     rank.main(folder)
     assert ends == []
     os.environ[SUPERVISOR] = "123"
@@ -134,7 +135,7 @@ def test_a_rank_of_a_local_supervisor_ends_with_it(folder: RunFolder, door: Door
 
 
 def test_only_the_first_rank_keeps_a_terminal(folder: RunFolder, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    door("launch.train.main", lambda **_: os.write(1, b"printed\n") * 0)
+    door("launch.run.composition.main", lambda **_: os.write(1, b"printed\n") * 0)
     monkeypatch.setattr(os, "isatty", lambda descriptor: descriptor == 1)
     rank.main(folder)
     assert log(folder) == "printed\n"
@@ -161,5 +162,5 @@ def test_a_disk_that_is_full_changes_nothing_of_how_a_rank_leaves(
         return write(folder, number, record)
 
     monkeypatch.setattr(attempts, "write_rank", full)
-    door("launch.train.main", 85)
+    door("launch.run.composition.main", 85)
     assert rank.main(folder) == 85

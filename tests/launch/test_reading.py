@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 
-import model.forms
-from launch.folder import RunFolder
-from launch.network_files import plan
-from launch.reading import reading_of_this_start
-from model import grid_support
-from model.config import PerceiverConfig
-from model.config_inputs import InputsConfig
-from model.config_outputs import LabelOutput, OutputsConfig
-from model.config_pixels import ImageInput
+import model.attention.read_forms
+from launch.lifecycle.run_folder import RunFolder
+from launch.run.network_files import plan
+from launch.run.read_form import reading_of_this_start
+from model.attention.absorbed import grid_support
+from model.config.inputs import InputsConfig
+from model.config.outputs import LabelOutput, OutputsConfig
+from model.config.perceiver import PerceiverConfig
+from model.config.pixels import ImageInput
 
 NETWORK = PerceiverConfig(inputs=InputsConfig(image=ImageInput(224, 224)), outputs=OutputsConfig(label=LabelOutput(3)))
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
@@ -38,7 +38,7 @@ def test_each_start_on_a_gpu_says_by_what_it_reads_and_one_on_a_cpu_says_nothing
 
 def test_a_plan_says_how_a_gpu_would_read(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     path = Path(__file__).parents[2] / "configs" / "paper" / "p1.yaml"
-    monkeypatch.setattr(model.forms, "triton_version", lambda: "3.6.0")
+    monkeypatch.setattr(model.attention.read_forms, "triton_version", lambda: "3.6.0")
     plan(path, [], 0, 0, bf16=False, as_json=False)
     assert (
         "on a GPU, latents read the tokens in the separable form, by the kernel of Triton 3.6.0"
@@ -54,9 +54,9 @@ def test_a_start_that_reads_by_another_kernel_than_the_last_one_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = RunFolder(tmp_path)
-    monkeypatch.setattr(model.forms, "triton_version", lambda: "3.6.0")
+    monkeypatch.setattr(model.attention.read_forms, "triton_version", lambda: "3.6.0")
     start(folder)
-    monkeypatch.setattr(model.forms, "triton_version", lambda: "3.7.1")
+    monkeypatch.setattr(model.attention.read_forms, "triton_version", lambda: "3.7.1")
     now, told = start(folder)
     assert now.endswith("3.7.1")
     assert told.startswith(

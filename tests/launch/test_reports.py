@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from launch.chaos import Campaign
-from launch.cli import app
-from launch.folder import RunFolder
-from trainer import ledger
-from trainer.report import Story
+from launch.chaos.campaign import Campaign
+from launch.cli.main import app
+from launch.lifecycle.run_folder import RunFolder
+from trainer.sinks import ledger
+from trainer.sinks.page import Story
 
 Door = Callable[..., list[dict[str, Any]]]
 CONFIG = """
@@ -74,7 +74,7 @@ def test_the_report_is_of_all_that_the_run_left(run: RunFolder, monkeypatch: pyt
         seen.append(story)
         return b"a page"
 
-    monkeypatch.setattr("trainer.report.page", page)
+    monkeypatch.setattr("trainer.sinks.page.page", page)
     monkeypatch.setattr(ledger, "read", lambda folder: [folder])
     monkeypatch.setattr(ledger, "goodput", lambda attempts: 0.875 if attempts == [run.ledger_folder] else 0.0)
     for name in ("b", "a", "c", "d"):
@@ -92,7 +92,7 @@ def test_the_report_is_of_all_that_the_run_left(run: RunFolder, monkeypatch: pyt
 
 
 def test_attention_is_drawn_of_the_sample_and_the_checkpoint_that_were_named(door: Door) -> None:
-    calls = door("launch.attention.main", [Path("a\x1b.png"), Path("b.png")])
+    calls = door("launch.report.attention_pictures.main", [Path("a\x1b.png"), Path("b.png")])
     usual = CliRunner().invoke(app, ["attention", "run"], catch_exceptions=False)
     asked = CliRunner().invoke(app, ["attention", "run", "--sample", "3", "--checkpoint", "best", "--json"])
     assert calls == [

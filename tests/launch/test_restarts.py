@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from launch.restarts import Attempt, RestartConfig, bad_nodes, dispensable, failures_by_node, verdict
+from launch.lifecycle.restart_policy import Attempt, RestartConfig, bad_nodes, dispensable, failures_by_node, verdict
 
 CONFIG = RestartConfig(max_requeues=2, max_failures=3, exclude_after=2)
 

@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from configs.run import load
-from launch.cli import app
-from launch.cluster import ClusterConfig
-from launch.cluster import load as profile_of
+from launch.cli.main import app
+from launch.slurm.cluster import ClusterConfig
+from launch.slurm.cluster import load as profile_of
 
 Door = Callable[..., list[dict[str, Any]]]
 CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
@@ -28,77 +28,77 @@ def status_of(*words: str | Path) -> int:
     [
         (
             ["submit", CONFIG, "--run", RUN, "--cluster", "plain"],
-            "launch.submit.submit",
+            "launch.slurm.submit.submit",
             {"config": DIGITS, "path": RUN, "profile": PLAIN, "dry_run": False, "as_json": False},
         ),
         (
             ["submit", CONFIG, "seed=3", "--run", RUN, "--cluster", "plain", "--nodes", "3", "--minutes", "9",
              "--dry-run", "--json"],
-            "launch.submit.submit",
+            "launch.slurm.submit.submit",
             {"config": replace(DIGITS, seed=3), "path": RUN, "profile": replace(PLAIN, nodes=3, minutes=9),
              "dry_run": True, "as_json": True},
         ),
         (
             ["resume", RUN],
-            "launch.submit.resume",
+            "launch.slurm.submit.resume",
             {"path": RUN, "profile_name": None, "changes": {"nodes": 0, "minutes": 0}, "overrides": (),
              "as_json": False},
         ),
         (
             ["resume", RUN, "a=1", "b=2", "--cluster", "plain", "--nodes", "2", "--minutes", "5", "--json"],
-            "launch.submit.resume",
+            "launch.slurm.submit.resume",
             {"path": RUN, "profile_name": "plain", "changes": {"nodes": 2, "minutes": 5}, "overrides": ["a=1", "b=2"],
              "as_json": True},
         ),
         (
             ["sweep", CONFIG, "seed=1,2", "--run", RUN, "--cluster", "plain"],
-            "launch.submit.sweep",
+            "launch.slurm.submit.sweep",
             {"config_path": CONFIG, "assignments": ["seed=1,2"], "path": RUN, "profile": PLAIN, "dry_run": False,
              "as_json": False},
         ),
         (
             ["sweep", CONFIG, "seed=1", "--run", RUN, "--cluster", "plain", "--nodes", "4", "--dry-run", "--json"],
-            "launch.submit.sweep",
+            "launch.slurm.submit.sweep",
             {"config_path": CONFIG, "assignments": ["seed=1"], "path": RUN, "profile": replace(PLAIN, nodes=4),
              "dry_run": True, "as_json": True},
         ),
         (
             ["status"],
-            "launch.status.main",
+            "launch.report.status.main",
             {"paths": (), "watch": False, "as_json": False},
         ),
         (
             ["status", RUN, "b", "--watch", "--json"],
-            "launch.status.main",
+            "launch.report.status.main",
             {"paths": [RUN, Path("b")], "watch": True, "as_json": True},
         ),
         (
             ["logs", RUN],
-            "launch.logs.main",
+            "launch.report.logs.main",
             {"path": RUN, "rank": 0, "attempt": 0, "batch": False, "follow": False},
         ),
         (
             ["logs", RUN, "--rank", "1", "--attempt", "2", "--batch", "-f"],
-            "launch.logs.main",
+            "launch.report.logs.main",
             {"path": RUN, "rank": 1, "attempt": 2, "batch": True, "follow": True},
         ),
-        (["stop", RUN], "launch.stop.stop", {"path": RUN}),
-        (["cancel", RUN], "launch.stop.cancel", {"path": RUN}),
+        (["stop", RUN], "launch.supervise.stop.stop", {"path": RUN}),
+        (["cancel", RUN], "launch.supervise.stop.cancel", {"path": RUN}),
         (
             ["fork", RUN, "b"],
-            "launch.fork.fork",
+            "launch.run.fork.fork",
             {"path": RUN, "new_path": Path("b"), "overrides": (), "which": "newest"},
         ),
         (
             ["fork", RUN, "b", "a=1", "--checkpoint", "best"],
-            "launch.fork.fork",
+            "launch.run.fork.fork",
             {"path": RUN, "new_path": Path("b"), "overrides": ["a=1"], "which": "best"},
         ),
-        (["diff", RUN, "b"], "launch.fork.diff", {"one": RUN, "other": Path("b")}),
-        (["doctor"], "launch.doctor.main", {"profile_name": None, "folder": Path(), "as_json": False}),
+        (["diff", RUN, "b"], "launch.run.fork.diff", {"one": RUN, "other": Path("b")}),
+        (["doctor"], "launch.doctor.examination.main", {"profile_name": None, "folder": Path(), "as_json": False}),
         (
             ["doctor", "--cluster", "plain", "--folder", RUN, "--json"],
-            "launch.doctor.main",
+            "launch.doctor.examination.main",
             {"profile_name": "plain", "folder": RUN, "as_json": True},
         ),
     ],
@@ -114,7 +114,7 @@ def test_what_is_typed_is_what_is_done_and_how_that_ends_is_the_status(
 
 @pytest.mark.parametrize(("more", "is_dry"), [([], False), (["--dry-run", "--json"], True)])
 def test_a_sweep_of_this_machine_is_of_every_combination(door: Door, more: list[str], is_dry: bool) -> None:
-    calls = door("launch.local.sweep", 3)
+    calls = door("launch.supervise.local.sweep", 3)
     assert status_of("sweep", CONFIG, "seed=1,2", "--run", RUN, "--procs", "2", *more) == 3
     [given] = calls
     assert [(config.seed, folder.path.name) for config, folder in given.pop("runs")] == [(1, "seed=1"), (2, "seed=2")]

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from launch import attempts, slurm, submission
-from launch.cluster import ClusterConfig
-from launch.folder import RunFolder
-from launch.freeze import freeze
+from launch.lifecycle import attempts
+from launch.lifecycle.run_folder import RunFolder
+from launch.run.frozen_code import freeze
+from launch.slurm import door, submission
+from launch.slurm.cluster import ClusterConfig
 
 RUN = """#!/bin/bash
 # Like srun without and pyxis with a container: the task starts somewhere else.
@@ -50,7 +51,7 @@ def execute(folder: RunFolder, profile: ClusterConfig, tmp_path: Path) -> tuple[
         "SLURM_JOB_NODELIST": "n1",
         "SLURM_JOB_NUM_NODES": "1",
     }
-    text = slurm.script([folder], profile, job_name="job").replace(f"={sys.executable}\n", "=python\n")
+    text = door.script([folder], profile, job_name="job").replace(f"={sys.executable}\n", "=python\n")
     (tmp_path / "script.sh").write_text(text)
     result = subprocess.run(
         ["bash", tmp_path / "script.sh"], env=environment, capture_output=True, text=True, check=False, timeout=60
@@ -60,7 +61,9 @@ def execute(folder: RunFolder, profile: ClusterConfig, tmp_path: Path) -> tuple[
 
 def test_ranks_start_in_the_code_of_the_run_wherever_their_container_starts(run: RunFolder, tmp_path: Path) -> None:
     status, errors, ranks = execute(run, ClusterConfig(), tmp_path)
-    assert ranks == [f"submitting in {run.code_folder} with nothing nothing: -u -m launch.rank {run.path}"], errors
+    assert ranks == [f"submitting in {run.code_folder} with nothing nothing: -u -m launch.supervise.rank {run.path}"], (
+        errors
+    )
     assert status == 0
     assert "--export=ALL" in (tmp_path / "report.options").read_text().splitlines()
 
@@ -145,30 +148,30 @@ def test_variables_of_the_profile_are_not_taken_for_the_script_s_own(run: RunFol
     status, errors, ranks = execute(run, ClusterConfig(environment=values, setup=("RUN=/nowhere",)), tmp_path)
     assert status == 0, errors
     assert "it's $me" in ranks[0]
-    assert f"-u -m launch.rank {run.path}" in ranks[1]
+    assert f"-u -m launch.supervise.rank {run.path}" in ranks[1]
 
 
 def test_an_open_quote_in_the_setup_is_refused_before_the_queue(run: RunFolder) -> None:
     with pytest.raises(ValueError, match="setup in the profile is no shell"):
-        slurm.script([run], ClusterConfig(setup=('echo "never closed',)), job_name="job")
+        door.script([run], ClusterConfig(setup=('echo "never closed',)), job_name="job")
 
 
 @pytest.mark.parametrize("name", ["a\ntouch pwned", "a\rb", "back\\slash"])
 def test_a_path_that_the_script_cannot_hold_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="must have no line break"):
-        slurm.script([RunFolder(tmp_path / name)], ClusterConfig(), job_name="job")
+        door.script([RunFolder(tmp_path / name)], ClusterConfig(), job_name="job")
 
 
 def test_a_percent_in_the_name_of_a_run_is_no_placeholder_of_slurm() -> None:
     folders = [RunFolder(Path(f"/shared/50%j %A {name}")) for name in ("a\u00a0", "b")]
-    single, array = (slurm.script(some, ClusterConfig(), job_name="job") for some in (folders[:1], folders))
+    single, array = (door.script(some, ClusterConfig(), job_name="job") for some in (folders[:1], folders))
     assert "#SBATCH --output='/shared/50%%j %%A a\u00a0/logs/%j_0_log.out'" in single.splitlines()
     assert "#SBATCH --output='/shared/50%%j %%A a\u00a0/logs/%A_%a_0_log.out'" in array.splitlines()
 
 
 def test_an_option_of_sbatch_that_is_on_or_off_has_no_value() -> None:
     asked = {"exclusive": True, "oversubscribe": False, "no_requeue": True, "nice": 100}
-    lines = slurm.script([RunFolder(Path("/run"))], ClusterConfig(sbatch=asked), job_name="job").splitlines()
+    lines = door.script([RunFolder(Path("/run"))], ClusterConfig(sbatch=asked), job_name="job").splitlines()
     assert {"#SBATCH --exclusive", "#SBATCH --no-requeue", "#SBATCH --nice=100"} <= set(lines)
     assert not [line for line in lines if "oversubscribe" in line or line == "#SBATCH --requeue"]
 
@@ -182,4 +185,4 @@ def test_two_jobs_of_one_run_have_different_names_without_placeholders() -> None
 
 def test_all_tasks_of_an_array_may_run_at_once() -> None:
     folders = [RunFolder(Path(f"/shared/{number}")) for number in range(300)]
-    assert "#SBATCH --array=0-299%300" in slurm.script(folders, ClusterConfig(), job_name="job").splitlines()
+    assert "#SBATCH --array=0-299%300" in door.script(folders, ClusterConfig(), job_name="job").splitlines()

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from data_shards.batch import Batch
-from launch import pictures
-from launch.shown import shown
-from model.config_outputs import GridOutput, LabelOutput, OutputsConfig
-from trainer.objective import objective
-from trainer.world import World
+from data_shards.loading.batch import Batch
+from launch.report import pictures
+from launch.report.prediction_pictures import shown
+from model.config.outputs import GridOutput, LabelOutput, OutputsConfig
+from trainer.distributed.world import World
+from trainer.tasks.objective import objective
 
 GOAL = objective(OutputsConfig(image=GridOutput(shape=(4, 4))))
 

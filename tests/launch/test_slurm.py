@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from launch import slurm
-from launch.cluster import ClusterConfig
-from launch.folder import RunFolder
-from launch.restarts import RestartConfig
+from launch.lifecycle.restart_policy import RestartConfig
+from launch.lifecycle.run_folder import RunFolder
+from launch.slurm import door
+from launch.slurm.cluster import ClusterConfig
 
 
 def script(*names: str, **changes: object) -> list[str]:
     folders = [RunFolder(Path("/shared") / name) for name in names]
-    text = slurm.script(folders, ClusterConfig(**changes), job_name="job", exclude=["n7"])
+    text = door.script(folders, ClusterConfig(**changes), job_name="job", exclude=["n7"])
     assert subprocess.run(["bash", "-n"], input=text, text=True, check=False).returncode == 0
     return text.splitlines()
 
@@ -78,14 +78,16 @@ def test_an_array_has_a_run_for_every_task() -> None:
 
 def test_containers_get_their_own_python_and_the_bookkeeping_that_of_the_host() -> None:
     lines = script("run", python="apptainer exec x.sif python", host_python="python3.11")
-    assert any(line.startswith("srun") and "apptainer exec x.sif python -u -m launch.rank" in line for line in lines)
-    assert any(line.startswith("exec python3.11 -m launch.batch end") for line in lines)
+    assert any(
+        line.startswith("srun") and "apptainer exec x.sif python -u -m launch.supervise.rank" in line for line in lines
+    )
+    assert any(line.startswith("exec python3.11 -m launch.slurm.batch end") for line in lines)
 
 
 def test_without_slurm_a_submission_is_refused_in_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ValueError, match="no sbatch on this machine"):
-        slurm.submit([RunFolder(tmp_path / "run")], ClusterConfig(), job_name="job")
+        door.submit([RunFolder(tmp_path / "run")], ClusterConfig(), job_name="job")
 
 
 def test_what_slurm_answers_is_the_job_s_id_or_its_refusal_in_its_own_words(
@@ -93,14 +95,12 @@ def test_what_slurm_answers_is_the_job_s_id_or_its_refusal_in_its_own_words(
 ) -> None:
     folders = [RunFolder(tmp_path / name) for name in ("a", "b")]
     asked = commands(sbatch="cat > script; echo 'sbatch: a word of the site'; echo '12;lab'")
-    assert slurm.submit(folders[:1], ClusterConfig(), job_name="job") == ["12"]
-    assert slurm.submit(folders, ClusterConfig(), job_name="job") == ["12_0", "12_1"]
+    assert door.submit(folders[:1], ClusterConfig(), job_name="job") == ["12"]
+    assert door.submit(folders, ClusterConfig(), job_name="job") == ["12_0", "12_1"]
     assert asked("sbatch") == ["--parsable"] * 2
     kept = (folders[0].logs_folder / "12_submission.sh").read_text()
     assert (
-        kept
-        == (tmp_path / "stand_ins" / "script").read_text()
-        == slurm.script(folders, ClusterConfig(), job_name="job")
+        kept == (tmp_path / "stand_ins" / "script").read_text() == door.script(folders, ClusterConfig(), job_name="job")
     )
     for answer, words in (
         ("echo 'invalid account' >&2; exit 1", "sbatch refused the job: invalid account"),
@@ -111,19 +111,19 @@ def test_what_slurm_answers_is_the_job_s_id_or_its_refusal_in_its_own_words(
     ):
         commands(sbatch=f"cat > script; {answer}")
         with pytest.raises(ValueError, match=words):
-            slurm.submit(folders[:1], ClusterConfig(), job_name="job")
-    monkeypatch.setattr(slurm, "ANSWER_SECONDS", 0.2)
+            door.submit(folders[:1], ClusterConfig(), job_name="job")
+    monkeypatch.setattr(door, "ANSWER_SECONDS", 0.2)
     commands(sbatch="exec sleep 60")
     with pytest.raises(ValueError, match="sbatch did not answer within"):
-        slurm.submit(folders[:1], ClusterConfig(), job_name="job")
+        door.submit(folders[:1], ClusterConfig(), job_name="job")
 
 
 def test_what_follows_the_ranks_knows_the_limits_of_the_profile_and_who_is_excluded() -> None:
     limits = RestartConfig(max_requeues=7, max_failures=5, exclude_after=3)
     lines = script("run", restarts=limits, exclude="n1", host_python="python3.11")
-    assert lines[-1] == 'exec python3.11 -m launch.batch end "$RUN" $? 7 5 3'
+    assert lines[-1] == 'exec python3.11 -m launch.slurm.batch end "$RUN" $? 7 5 3'
     assert "export PERCEIVER_EXCLUDE=n1" in lines
-    begin = 'SETTINGS=$(python3.11 -m launch.batch begin "$RUN") || exit 1'
+    begin = 'SETTINGS=$(python3.11 -m launch.slurm.batch begin "$RUN") || exit 1'
     assert lines.index(begin) < lines.index('eval "$SETTINGS"') < len(lines) - 1
 
 

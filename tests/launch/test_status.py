@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from launch import attempts, status, stop, submission
-from launch.attempts import RankRecord
-from launch.folder import RunFolder
-from launch.queue import Job
-from launch.restarts import Attempt
-from trainer.checkpoint_names import MANIFEST, name_of
+from launch.lifecycle import attempts
+from launch.lifecycle.attempts import RankRecord
+from launch.lifecycle.restart_policy import Attempt
+from launch.lifecycle.run_folder import RunFolder
+from launch.report import status
+from launch.slurm import submission
+from launch.slurm.queue import Job
+from launch.supervise import stop
+from trainer.checkpoint.names import MANIFEST, name_of
 
 CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
 Commands = Callable[..., Callable[[str], list[str]]]

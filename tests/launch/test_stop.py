@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from launch import attempts, stop
-from launch.attempts import RankRecord
-from launch.folder import RunFolder
-from trainer.process import start_ticks
+from launch.lifecycle import attempts
+from launch.lifecycle.attempts import RankRecord
+from launch.lifecycle.run_folder import RunFolder
+from launch.supervise import stop
+from trainer.health.process import start_ticks
 
 CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
 HERE = socket.gethostname()

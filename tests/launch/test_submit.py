@@ -12,13 +12,16 @@ import pytest
 
 from configs.run import RunConfig, load
 from data_shards.config import DatasetConfig
-from launch import attempts, cluster, local, plan, submission, submit
-from launch.attempts import RankRecord
-from launch.cluster import ClusterConfig
-from launch.folder import RunFolder
-from launch.open_run import open_run
-from model.cost import network_cost, total
-from trainer.lock import RunLock
+from launch.lifecycle import attempts
+from launch.lifecycle.attempts import RankRecord
+from launch.lifecycle.run_folder import RunFolder
+from launch.run import plan
+from launch.run.creation import open_run
+from launch.slurm import cluster, submission, submit
+from launch.slurm.cluster import ClusterConfig
+from launch.supervise import local
+from model.budget.flops import network_cost, total
+from trainer.health.run_lock import RunLock
 
 Door = Callable[..., list[dict[str, Any]]]
 MIB = 2**20
@@ -520,7 +523,7 @@ def test_activations_are_those_of_a_micro_batch_in_the_run_s_precision_on_the_pr
     config: RunConfig, door: Door, profile: ClusterConfig, precision: str, width: int, device: str
 ) -> None:
     run = replace(config, train=replace(config.train, precision=precision, micro_batch=8))
-    policies, asked = door("launch.plan.planned", run.model), door("launch.plan.activation_bytes", 100)
+    policies, asked = door("launch.run.plan.planned", run.model), door("launch.run.plan.activation_bytes", 100)
     # Half-precision copies of the weights are kept as well.
     copies = 2 * total(network_cost(config.model)).parameters if precision == "bf16" else 0
     assert plan.memory(run, profile)[1] == 800 + copies

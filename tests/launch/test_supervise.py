@@ -13,19 +13,20 @@ from pathlib import Path
 
 import pytest
 
-from launch import attempts, supervise
-from launch.folder import RunFolder
-from launch.freeze import freeze
-from launch.restarts import RestartConfig
-from trainer.lock import RunLock
+from launch.lifecycle import attempts
+from launch.lifecycle.restart_policy import RestartConfig
+from launch.lifecycle.run_folder import RunFolder
+from launch.run.frozen_code import freeze
+from launch.supervise import supervisor as supervise
+from trainer.health.run_lock import RunLock
 
 PROBE = Path(__file__).parents[1] / "slurm" / "probe"
 SUPERVISE = """
 import sys
 from pathlib import Path
-from launch.folder import RunFolder
-from launch.restarts import RestartConfig
-from launch.supervise import supervise
+from launch.lifecycle.run_folder import RunFolder
+from launch.lifecycle.restart_policy import RestartConfig
+from launch.supervise.supervisor import supervise
 sys.exit(supervise(RunFolder(Path(sys.argv[1])), 2, RestartConfig(max_requeues=2, max_failures=2)))
 """
 
@@ -35,7 +36,7 @@ def folder(tmp_path: Path) -> RunFolder:
     folder = RunFolder(tmp_path / "run")
     folder.create()
     freeze(folder.code_folder)
-    shutil.copy(PROBE / "train.py", folder.code_folder / "launch" / "train.py")
+    shutil.copy(PROBE / "train.py", folder.code_folder / "launch" / "run" / "composition.py")
     shutil.copy(PROBE / "run.py", folder.code_folder / "configs" / "run.py")
     folder.config_path.write_text(json.dumps({"steps": 40}))
     return folder
@@ -149,9 +150,10 @@ def ordered(tmp_path: Path) -> RunFolder:
     """A run whose ranks do as they are told."""
     folder = RunFolder(tmp_path / "ordered")
     folder.create()
-    package = folder.code_folder / "launch"
+    package = folder.code_folder / "launch" / "supervise"
     package.mkdir(parents=True)
-    (package / "__init__.py").touch()
+    for part in (package.parent, package):
+        (part / "__init__.py").touch()
     (package / "rank.py").write_text(RANK)
     return folder
 

@@ -10,14 +10,14 @@ import pytest
 
 from configs.run import RunConfig
 from data_shards.config import DataConfig
-from data_shards.sections import ImageConfig
-from launch import surroundings
-from launch.surroundings import Surroundings
-from model.config import PerceiverConfig
-from model.config_inputs import InputsConfig, TextInput
-from model.config_outputs import LabelOutput, OutputsConfig
-from model.config_pixels import ImageInput
-from model.interop_files import BYTE_VOCABULARY, PREPROCESSOR
+from data_shards.modalities.sections import ImageConfig
+from launch.run import preprocessing
+from launch.run.preprocessing import Surroundings
+from model.config.inputs import InputsConfig, TextInput
+from model.config.outputs import LabelOutput, OutputsConfig
+from model.config.perceiver import PerceiverConfig
+from model.config.pixels import ImageInput
+from model.interop.huggingface_files import BYTE_VOCABULARY, PREPROCESSOR
 
 Door = Callable[..., list[dict[str, Any]]]
 IMAGE = ImageInput(height=8, width=8)
@@ -73,13 +73,13 @@ def run(image: ImageConfig | None, *, has_label: bool = True) -> RunConfig:
 
 def test_what_the_data_of_a_run_says_is_written(door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    asked = door("launch.surroundings.label_names", ("cat", "dog"))
-    found = surroundings.of_run(run(ImageConfig(resize="lanczos", fit="stretch")))
+    asked = door("launch.run.preprocessing.label_names", ("cat", "dog"))
+    found = preprocessing.of_run(run(ImageConfig(resize="lanczos", fit="stretch")))
     assert found == Surroundings(("cat", "dog"), "lanczos", 1.0, "stretch")
     assert asked[0]["config"].data.shards == f"{tmp_path}/shards"
     usual = ImageConfig()
-    assert surroundings.of_run(run(None)) == Surroundings(("cat", "dog"), usual.resize, usual.centre_crop, usual.fit)
-    assert surroundings.of_run(run(None, has_label=False)).classes == ()
+    assert preprocessing.of_run(run(None)) == Surroundings(("cat", "dog"), usual.resize, usual.centre_crop, usual.fit)
+    assert preprocessing.of_run(run(None, has_label=False)).classes == ()
     assert len(asked) == 2
 
 
@@ -88,8 +88,8 @@ def test_what_an_export_cannot_know_or_say_is_noted(door: Door, error: Exception
     def fail(**_: object) -> None:
         raise error
 
-    door("launch.surroundings.label_names", fail)
-    found = surroundings.of_run(run(ImageConfig(fit="pad")))
+    door("launch.run.preprocessing.label_names", fail)
+    found = preprocessing.of_run(run(ImageConfig(fit="pad")))
     assert found.classes == ()
     names, pad = found.notes
     assert names.startswith("class names are not written")
@@ -110,23 +110,23 @@ def test_what_hugging_face_says_comes_back_from_what_was_kept(tmp_path: Path) ->
     ):
         (theirs / name).write_text(json.dumps({"is": name}))
     (theirs / "other.json").write_text("{}")
-    found = surroundings.of_hugging_face(theirs, {"id2label": {"1": "dog", "0": "Hündchen"}})
+    found = preprocessing.of_hugging_face(theirs, {"id2label": {"1": "dog", "0": "Hündchen"}})
     assert found.classes == ("Hündchen", "dog")
     assert len(found.foreign) == 5
-    surroundings.keep(found, ours)
+    preprocessing.keep(found, ours)
     assert len(list(ours.iterdir())) == 6
     assert "Hündchen" in (ours / "classes.json").read_text(encoding="utf-8")
-    assert surroundings.of_import(ours) == found
+    assert preprocessing.of_import(ours) == found
 
 
 @pytest.mark.parametrize("said", [{}, {"id2label": None}, {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}])
 def test_names_that_hugging_face_made_up_are_none(tmp_path: Path, said: dict[str, object]) -> None:
-    found = surroundings.of_hugging_face(tmp_path, said)
+    found = preprocessing.of_hugging_face(tmp_path, said)
     assert found == Surroundings()
-    surroundings.keep(found, tmp_path)
+    preprocessing.keep(found, tmp_path)
     assert list(tmp_path.iterdir()) == []
-    assert surroundings.of_import(tmp_path) == Surroundings()
+    assert preprocessing.of_import(tmp_path) == Surroundings()
 
 
 def test_a_class_without_a_name_between_named_ones_gets_its_number(tmp_path: Path) -> None:
-    assert surroundings.of_hugging_face(tmp_path, {"id2label": {"0": "cat", "2": "dog"}}).classes == ("cat", "LABEL_1")
+    assert preprocessing.of_hugging_face(tmp_path, {"id2label": {"0": "cat", "2": "dog"}}).classes == ("cat", "LABEL_1")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from threads import ThreadWorld, on_ranks
 
-from launch.together import BAD_INPUT, batches_of_all, first_does, together, told_by_first
+from launch.lifecycle.agreement import BAD_INPUT, batches_of_all, first_does, together, told_by_first
 from trainer.loop import DivergedError
 
 

@@ -12,25 +12,27 @@ import pytest
 import torch
 
 from configs.run import RunConfig, load
-from data_shards import manifest
-from data_shards.loader import Loader
-from data_shards.quarantine import BadSample, Quarantine
+from data_shards.format import manifest
+from data_shards.loading.loader import Loader
+from data_shards.loading.quarantine import BadSample, Quarantine
 from data_shards.sources import table
-from launch import attempts, chaos_rank, train
-from launch.fence import SupersededError
-from launch.folder import RunFolder
-from launch.loaders import EvalSplit, identity, look
-from model import cost
+from launch.chaos import rank as chaos_rank
+from launch.lifecycle import attempts
+from launch.lifecycle.fence import SupersededError
+from launch.lifecycle.run_folder import RunFolder
+from launch.run import composition
+from launch.run.loaders import EvalSplit, identity, look
+from model.budget import flops
 from model.perceiver import Perceiver
-from trainer import ledger
-from trainer.checkpoint import Loaded, Store
-from trainer.engine import Engine
-from trainer.evaluate import Evaluation
-from trainer.lock import is_held
-from trainer.objective import objective
+from trainer.checkpoint.store import Loaded, Store
+from trainer.distributed.world import World
+from trainer.engine.engine import Engine
+from trainer.evaluation import Evaluation
+from trainer.health.run_lock import is_held
 from trainer.run_state import RunState
-from trainer.sink_group import SinkGroup
-from trainer.world import World
+from trainer.sinks import ledger
+from trainer.sinks.sink_group import SinkGroup
+from trainer.tasks.objective import objective
 
 Door = Callable[..., list[dict[str, Any]]]
 
@@ -78,7 +80,7 @@ def test_a_training_comes_by_every_place_where_a_campaign_puts_faults(
 
     for place, (owner, name) in chaos_rank.places().items():
         monkeypatch.setattr(owner, name, told(place, getattr(owner, name)))
-    assert train.main(config, tmp_path / "run") == 0
+    assert composition.main(config, tmp_path / "run") == 0
     assert set(seen) == set(chaos_rank.places())
     assert seen.count("step") == 2
 
@@ -88,7 +90,7 @@ def test_a_run_trains_to_its_end_leaves_all_that_it_is_known_by_and_is_not_train
 ) -> None:
     monkeypatch.chdir(tmp_path)
     folder = RunFolder(tmp_path / "a run")
-    assert train.main(config, Path("a run")) == 0
+    assert composition.main(config, Path("a run")) == 0
     told = capfd.readouterr().out.splitlines()
     assert told[-2] == "finished at step 2; curves: tensorboard --logdir 'a run/tensorboard'"
     assert told[-1] == "evaluate: perceiver eval 'a run'"
@@ -112,7 +114,7 @@ def test_a_run_trains_to_its_end_leaves_all_that_it_is_known_by_and_is_not_train
     assert [(attempt.status, attempt.last_step) for attempt in attempts.history(folder)] == [(0, 2)]
     assert not is_held(folder.lock_path)
 
-    assert train.main(config, folder.path, as_json=True) == 0
+    assert composition.main(config, folder.path, as_json=True) == 0
     told = capfd.readouterr().out.splitlines()
     assert json.loads(told[-1]) == {"outcome": "finished", "step": 2, "run": str(folder.path)}
     assert not any("evaluate: " in line for line in told)
@@ -125,12 +127,12 @@ def test_a_run_that_is_stopped_says_by_what_and_asks_to_be_started_again(
 ) -> None:
     folder = RunFolder(tmp_path / "run")
     short = replace(config, train=replace(config.train, time_limit_minutes=1e-9))
-    assert train.main(short, folder.path) == 85
+    assert composition.main(short, folder.path) == 85
     assert "stopped by time limit after step 1 of 2; the same command goes on\n" in capfd.readouterr().out
     [entry] = ledger.read(folder.ledger_folder)
     assert entry.ended == "preempted (time limit)"
     assert attempts.history(folder)[0].status == 85
-    assert train.main(config, folder.path) == 0
+    assert composition.main(config, folder.path) == 0
     assert [entry.last_step for entry in ledger.read(folder.ledger_folder)] == [1, 2]
 
 
@@ -141,15 +143,17 @@ def fitted(door: Door) -> list[dict[str, Any]]:
     def fit(state: RunState, **_: object) -> tuple[str, RunState]:
         return "finished", state
 
-    return door("launch.train.fit", fit)
+    return door("launch.run.composition.fit", fit)
 
 
 def test_the_loop_is_given_the_parts_that_the_configuration_describes(
     config: RunConfig, tmp_path: Path, fitted: list[dict[str, Any]], door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    peaks = door("launch.train.measured_peak_flops", 7e9)
+    peaks = door("launch.run.composition.measured_peak_flops", 7e9)
     goals = []
-    monkeypatch.setattr(train, "objective", lambda *words, **named: goals.append(named) or objective(*words, **named))
+    monkeypatch.setattr(
+        composition, "objective", lambda *words, **named: goals.append(named) or objective(*words, **named)
+    )
     config = replace(
         config,
         seed=3,
@@ -158,7 +162,7 @@ def test_the_loop_is_given_the_parts_that_the_configuration_describes(
         profile=replace(config.profile, first_step=5),
     )
     folder = RunFolder(tmp_path / "run")
-    assert train.main(config, folder.path) == 0
+    assert composition.main(config, folder.path) == 0
     [given] = fitted
     assert given["config"] == replace(config.train, precision="fp32")
     assert (given["watch"], given["state"].step) == (config.watch, 0)
@@ -166,7 +170,7 @@ def test_the_loop_is_given_the_parts_that_the_configuration_describes(
     hang, profiler, meter = given["hang"], given["profiler"], given["meter"]
     assert (hang._folder, hang._seconds, hang._compile_seconds) == (folder.watch_folder, 77.0, 99.0)
     assert (profiler._folder, profiler._config) == (folder.profile_folder, config.profile)
-    assert meter._work.flops_per_sample == 3 * cost.total(cost.network_cost(config.model)).flops
+    assert meter._work.flops_per_sample == 3 * flops.total(flops.network_cost(config.model)).flops
     assert (meter._work.tokens_per_sample, meter._work.peak_flops) == (12, 7e9)
     assert [peak["dtype"] for peak in peaks] == [torch.float32]
     assert goals[0] == {"label_smoothing": 0.25, "seed": 3}
@@ -181,12 +185,15 @@ def test_the_loop_is_given_the_parts_that_the_configuration_describes(
 def test_half_precision_is_measured_by_its_own_peak_and_a_compiled_network_is_watched(
     config: RunConfig, tmp_path: Path, fitted: list[dict[str, Any]], door: Door
 ) -> None:
-    peaks, told = door("launch.train.measured_peak_flops", 7e9), door("launch.train.told_of_compiling", nullcontext())
+    peaks, told = (
+        door("launch.run.composition.measured_peak_flops", 7e9),
+        door("launch.run.composition.told_of_compiling", nullcontext()),
+    )
     half = replace(config, train=replace(config.train, precision="bf16"))
-    train.main(half, tmp_path / "half")
+    composition.main(half, tmp_path / "half")
     assert told == []
     assert [peak["dtype"] for peak in peaks] == [torch.bfloat16]
-    train.main(replace(config, model=replace(config.model, compile=True)), tmp_path / "compiled")
+    composition.main(replace(config, model=replace(config.model, compile=True)), tmp_path / "compiled")
     assert [each["hang"] for each in told] == [fitted[1]["hang"]]
 
 
@@ -197,18 +204,18 @@ def test_an_error_ends_the_attempt_with_its_words_and_a_lost_host_s_run_is_taken
     def fail(**_: object) -> None:
         raise error
 
-    door("launch.train.fit", fail)
+    door("launch.run.composition.fit", fail)
     folder = RunFolder(tmp_path / "run")
     with pytest.raises(type(error), match=str(error)):
-        train.main(config, folder.path)
+        composition.main(config, folder.path)
     assert ledger.read(folder.ledger_folder)[0].ended == f"failed: {error}"
     assert attempts.history(folder)[0].status == (2 if isinstance(error, ValueError) else 1)
     assert not is_held(folder.lock_path)
     folder.lock_path.write_text('{"host": "lost", "pid": 1}')
     with pytest.raises(ValueError, match="--take-over"):
-        train.main(config, folder.path)
+        composition.main(config, folder.path)
     with pytest.raises(type(error), match=str(error)):
-        train.main(config, folder.path, take_over=True)
+        composition.main(config, folder.path, take_over=True)
 
 
 def test_a_run_without_a_split_to_evaluate_says_so_and_trains(
@@ -217,7 +224,7 @@ def test_a_run_without_a_split_to_evaluate_says_so_and_trains(
     there = manifest.read(tmp_path / "shards")
     manifest.write(replace(there, splits={"train": there.splits["train"]}), tmp_path / "shards")
     alone = replace(config, checkpoint=replace(config.checkpoint, keep_best=False))
-    assert train.main(alone, tmp_path / "run") == 0
+    assert composition.main(alone, tmp_path / "run") == 0
     assert fitted[0]["evaluate"] is None
     assert any(message.startswith("nothing is evaluated") for message in messages(RunFolder(tmp_path / "run")))
 
@@ -225,15 +232,15 @@ def test_a_run_without_a_split_to_evaluate_says_so_and_trains(
 def test_an_evaluation_is_of_all_samples_of_the_split_by_the_network_that_trains(
     config: RunConfig, tmp_path: Path, door: Door
 ) -> None:
-    drawn = door("launch.train.shown", {"inputs": "a picture"})
+    drawn = door("launch.run.composition.shown", {"inputs": "a picture"})
     found: list[Any] = []
 
     def fit(evaluate: Callable[[], Evaluation], state: RunState, engine: Engine, **_: object) -> tuple[str, RunState]:
         found.extend((evaluate(), engine.network))
         return "finished", state
 
-    door("launch.train.fit", fit)
-    train.main(config, tmp_path / "run")
+    door("launch.run.composition.fit", fit)
+    composition.main(config, tmp_path / "run")
     assert (found[0].samples, found[0].pictures) == (5, {"inputs": "a picture"})
     assert [each["network"] for each in drawn] == [found[1]]
     assert len([key for key in drawn[0]["batch"].keys if key]) == 5
@@ -263,10 +270,10 @@ class Steps:
 
 def test_what_a_user_should_know_before_the_first_step_is_told_and_nothing_else() -> None:
     told, state = Kept(), RunState(step=4)
-    train._announce(SinkGroup([told]), state, None, Steps(7, 0), [], halved=0)
+    composition._announce(SinkGroup([told]), state, None, Steps(7, 0), [], halved=0)
     assert told.messages == []
     loaded = Loaded(state, Path(), ("a is cut", "b is gone"))
-    train._announce(SinkGroup([told]), state, loaded, Steps(7, 3), ["2 have no sound"], halved=5)
+    composition._announce(SinkGroup([told]), state, loaded, Steps(7, 3), ["2 have no sound"], halved=5)
     assert told.messages == [
         "passed over a damaged checkpoint: a is cut",
         "passed over a damaged checkpoint: b is gone",
@@ -281,9 +288,9 @@ def test_who_stopped_a_run_is_told(
     config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str], reason: str, by: str
 ) -> None:
     folder, state = RunFolder(tmp_path), RunState(step=1)
-    train._tell(config, folder, "preempted", state, reason, as_json=False)
+    composition._tell(config, folder, "preempted", state, reason, as_json=False)
     assert capsys.readouterr().out == f"stopped by {by} after step 1 of 2; the same command goes on\n"
-    train._tell(config, folder, "preempted", state, reason, as_json=True)
+    composition._tell(config, folder, "preempted", state, reason, as_json=True)
     assert json.loads(capsys.readouterr().out) == {"outcome": "preempted", "step": 1, "run": str(tmp_path)}
 
 
@@ -291,7 +298,7 @@ def test_the_first_rank_alone_counts_the_bad_samples(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     Quarantine(folder.quarantine_path, 1.0, {("train", "", ""): 10}).add(BadSample("a", "b", "train"))
     ranks = [World(rank, 2, rank, torch.device("cpu")) for rank in (0, 1)]
-    assert [train._num_bad(folder, world) for world in ranks] == [1, 0]
+    assert [composition._num_bad(folder, world) for world in ranks] == [1, 0]
 
 
 def test_a_start_prepares_its_arithmetic_and_closes_all_that_it_opened(
@@ -306,14 +313,14 @@ def test_a_start_prepares_its_arithmetic_and_closes_all_that_it_opened(
             close(self)
 
         monkeypatch.setattr(owner, "close", noted)
-    applied, fits = door("trainer.arithmetic.apply", None), door("launch.train.fitting", None)
-    looked, stops = door("launch.train.look", look), []
-    stop_request = train.StopRequest
-    monkeypatch.setattr(train, "StopRequest", lambda *words: stops.append(words) or stop_request(*words))
+    applied, fits = door("trainer.engine.arithmetic.apply", None), door("launch.run.composition.fitting", None)
+    looked, stops = door("launch.run.composition.look", look), []
+    stop_request = composition.StopRequest
+    monkeypatch.setattr(composition, "StopRequest", lambda *words: stops.append(words) or stop_request(*words))
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     config = replace(config, train=replace(config.train, micro_batch=4, time_limit_minutes=7.0))
     folder = RunFolder(tmp_path / "run")
-    assert train.main(config, folder.path) == 0
+    assert composition.main(config, folder.path) == 0
     assert os.environ.pop("CUBLAS_WORKSPACE_CONFIG", "") == ":4096:8"
     assert [each["device"].type for each in applied] == ["cpu"]
     assert fits == [], "what fits into a GPU was tried without one"
@@ -331,7 +338,7 @@ def test_a_start_prepares_its_arithmetic_and_closes_all_that_it_opened(
 def test_what_a_loader_left_out_is_told_of_training_and_of_the_evaluation(
     config: RunConfig, tmp_path: Path, fitted: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained, evaluated = train.train_loader, train.open_eval_split
+    trained, evaluated = composition.train_loader, composition.open_eval_split
 
     def without_some(*words: Any) -> Loader:  # noqa: ANN401
         loader = trained(*words)
@@ -343,7 +350,7 @@ def test_what_a_loader_left_out_is_told_of_training_and_of_the_evaluation(
         split.loader.left_out = ("1 of the evaluation",)
         return split
 
-    monkeypatch.setattr(train, "train_loader", without_some)
-    monkeypatch.setattr(train, "open_eval_split", without_others)
-    train.main(config, tmp_path / "run")
+    monkeypatch.setattr(composition, "train_loader", without_some)
+    monkeypatch.setattr(composition, "open_eval_split", without_others)
+    composition.main(config, tmp_path / "run")
     assert {"2 of training", "1 of the evaluation"} <= set(messages(RunFolder(tmp_path / "run")))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from launch.units import bytes_per_second
+from launch.cli.units import bytes_per_second
 
 
 @pytest.mark.parametrize(

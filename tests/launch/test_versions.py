@@ -55,7 +55,8 @@ def test_the_command_ends_with_one_sentence_before_torch_is_imported(
 def test_a_rank_ends_with_the_same_sentence_and_status(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     environment = installed(tmp_path, torch="2.8.0") | {"RANK": "0"}
-    code = "import sys; from pathlib import Path; from launch.folder import RunFolder; from launch import rank; "
+    code = "import sys; from pathlib import Path; from launch.lifecycle.run_folder import RunFolder; "
+    code += "from launch.supervise import rank; "
     code += f"sys.exit(rank._train(RunFolder(Path({str(tmp_path / 'run')!r})), None))"
     found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert found.returncode == 2

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from launch.network_files import network_config
-from model.attention_kernels import TILES, Gpu, Kernel, attention_kernels, given_widths, sdpa_kernel
+from launch.run.network_files import network_config
+from model.attention.kernel_choice import TILES, Gpu, Kernel, attention_kernels, given_widths, sdpa_kernel
 
 PAPER = Path(__file__).parents[2] / "configs" / "paper"
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and here is none")

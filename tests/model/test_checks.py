@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from model.checks import check_inputs, check_lengths, check_names
-from model.config import PerceiverConfig
-from model.config_attention import AttentionConfig
-from model.config_inputs import InputsConfig, LabelInput, PointsInput, TextInput
-from model.config_outputs import DecoderConfig, LabelOutput, OutputsConfig
-from model.config_pixels import ImageInput
+from model.config.attention import AttentionConfig
+from model.config.inputs import InputsConfig, LabelInput, PointsInput, TextInput
+from model.config.outputs import DecoderConfig, LabelOutput, OutputsConfig
+from model.config.perceiver import PerceiverConfig
+from model.config.pixels import ImageInput
 from model.perceiver import Perceiver
 
 CONFIG = PerceiverConfig(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from model.compilation import is_compiled
-from model.config import PerceiverConfig
+from model.config.perceiver import PerceiverConfig
 
 COUNTS = """
 import dataclasses, sys

@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from model.config import PerceiverConfig
-from model.config_grids import PositionsConfig
-from model.config_inputs import AudioInput, InputsConfig, PointsInput, TextInput
-from model.config_outputs import GridOutput, LabelOutput, OutputsConfig
-from model.config_pixels import ImageInput, VideoInput
+from model.config.grids import PositionsConfig
+from model.config.inputs import AudioInput, InputsConfig, PointsInput, TextInput
+from model.config.outputs import GridOutput, LabelOutput, OutputsConfig
+from model.config.perceiver import PerceiverConfig
+from model.config.pixels import ImageInput, VideoInput
 
 IMAGE = InputsConfig(image=ImageInput())
 LABEL = OutputsConfig(label=LabelOutput())

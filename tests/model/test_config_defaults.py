@@ -3,10 +3,10 @@
 import dataclasses
 from typing import Any
 
-from model.config import PerceiverConfig
-from model.config_inputs import AudioInput, InputsConfig, LabelInput, PointsInput, SpectrogramInput, TextInput
-from model.config_outputs import DecoderConfig, FlowOutput, GridOutput, LabelOutput, OutputsConfig, TextOutput
-from model.config_pixels import FlowInput, ImageInput, VideoInput
+from model.config.inputs import AudioInput, InputsConfig, LabelInput, PointsInput, SpectrogramInput, TextInput
+from model.config.outputs import DecoderConfig, FlowOutput, GridOutput, LabelOutput, OutputsConfig, TextOutput
+from model.config.perceiver import PerceiverConfig
+from model.config.pixels import FlowInput, ImageInput, VideoInput
 
 
 def test_what_a_config_leaves_out_keeps_its_meaning() -> None:

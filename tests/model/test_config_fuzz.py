@@ -8,21 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from model import plan as planning
-from model.config import PerceiverConfig
-from model.config_attention import AttentionConfig
-from model.config_grids import PositionsConfig
-from model.config_inputs import (
-    AnyInput,
-    AudioInput,
-    InputsConfig,
-    LabelInput,
-    PointsInput,
-    SpectrogramInput,
-    TextInput,
-)
-from model.config_outputs import DecoderConfig, FlowOutput, GridOutput, LabelOutput, OutputsConfig, TextOutput
-from model.config_pixels import FlowInput, ImageInput, VideoInput
+from model.budget import plan
+from model.config.attention import AttentionConfig
+from model.config.grids import PositionsConfig
+from model.config.inputs import AnyInput, AudioInput, InputsConfig, LabelInput, PointsInput, SpectrogramInput, TextInput
+from model.config.outputs import DecoderConfig, FlowOutput, GridOutput, LabelOutput, OutputsConfig, TextOutput
+from model.config.perceiver import PerceiverConfig
+from model.config.pixels import FlowInput, ImageInput, VideoInput
 from model.perceiver import Perceiver
 
 NUMBERS = (0, -1, -7)
@@ -129,7 +121,7 @@ def holds(config: PerceiverConfig) -> bool:
             Perceiver(config, seed=0)
         return False
     network = Perceiver(config, seed=0)
-    planning.plan(config, device=planning.Device(2**30, 1e12))
+    plan.plan(config, device=plan.Device(2**30, 1e12))
     values = {name: example(modality) for name, modality in config.inputs.chosen().items()}
     answers = network(values)
     assert answers.keys() == config.outputs.chosen().keys()

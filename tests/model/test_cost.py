@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from model.config import PerceiverConfig
-from model.config_attention import AttentionConfig
-from model.config_grids import PositionsConfig
-from model.config_inputs import AudioInput, InputsConfig, LabelInput, TextInput
-from model.config_outputs import DecoderConfig, FlowOutput, GridOutput, LabelOutput, OutputsConfig, TextOutput
-from model.config_pixels import FlowInput, ImageInput, VideoInput
-from model.cost import network_cost, num_queries, shared_reads, total
+from model.budget.flops import network_cost, num_queries, shared_reads, total
+from model.config.attention import AttentionConfig
+from model.config.grids import PositionsConfig
+from model.config.inputs import AudioInput, InputsConfig, LabelInput, TextInput
+from model.config.outputs import DecoderConfig, FlowOutput, GridOutput, LabelOutput, OutputsConfig, TextOutput
+from model.config.perceiver import PerceiverConfig
+from model.config.pixels import FlowInput, ImageInput, VideoInput
 from model.perceiver import Perceiver
 
 PAPER = Path(__file__).parents[2] / "configs" / "paper"

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.config import PerceiverConfig
-from model.config_attention import AttentionConfig
-from model.config_grids import PositionsConfig
-from model.config_inputs import AudioInput, InputsConfig, LabelInput, SpectrogramInput, TextInput
-from model.config_outputs import DecoderConfig, FlowOutput, GridOutput, LabelOutput, OutputsConfig, TextOutput
-from model.config_pixels import FlowInput, ImageInput, VideoInput
+from model.config.attention import AttentionConfig
+from model.config.grids import PositionsConfig
+from model.config.inputs import AudioInput, InputsConfig, LabelInput, SpectrogramInput, TextInput
+from model.config.outputs import DecoderConfig, FlowOutput, GridOutput, LabelOutput, OutputsConfig, TextOutput
+from model.config.perceiver import PerceiverConfig
+from model.config.pixels import FlowInput, ImageInput, VideoInput
 from model.perceiver import Perceiver
 
 FEW = PositionsConfig(num_bands=3)

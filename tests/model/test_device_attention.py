@@ -15,20 +15,20 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import model.alignment
-import model.attention
-from data_shards.batch import Batch
-from model.attention import CrossAttend, attend, normalised, padded_heads
-from model.config import PerceiverConfig
-from model.config_attention import AttentionConfig
-from model.config_grids import PositionsConfig
-from model.config_inputs import AnyInput, AudioInput, InputsConfig, PointsInput, SpectrogramInput, TextInput
-from model.config_outputs import LabelOutput, OutputsConfig, TextOutput
-from model.config_pixels import FlowInput, ImageInput, VideoInput
-from model.inputs import Inputs, hides_nothing, valid_tokens
+import model.attention.alignment
+import model.attention.layers
+from data_shards.loading.batch import Batch
+from model.attention.layers import CrossAttend, attend, normalised, padded_heads
+from model.config.attention import AttentionConfig
+from model.config.grids import PositionsConfig
+from model.config.inputs import AnyInput, AudioInput, InputsConfig, PointsInput, SpectrogramInput, TextInput
+from model.config.outputs import LabelOutput, OutputsConfig, TextOutput
+from model.config.perceiver import PerceiverConfig
+from model.config.pixels import FlowInput, ImageInput, VideoInput
+from model.modalities.byte_array import Inputs, hides_nothing, valid_tokens
 from model.perceiver import Perceiver
-from trainer.objective import Objective
-from trainer.tasks import Classification
+from trainer.tasks.losses import Classification
+from trainer.tasks.objective import Objective
 
 FEW = PositionsConfig(num_bands=3)
 IMAGE = ImageInput(height=6, width=4, positions=FEW)  # 3 + 14 channels
@@ -158,7 +158,7 @@ def test_a_mask_that_hides_nothing_changes_no_bit(
     pixels, lengths = batch(SMALL, {"image": [6, 6]}).arrays, {"image": torch.tensor([6, 6])}
     results = []
     for look in (hides_nothing, lambda *_: False):
-        monkeypatch.setattr("model.inputs.hides_nothing", look)
+        monkeypatch.setattr("model.modalities.byte_array.hides_nothing", look)
         network.zero_grad(set_to_none=True)
         answer = network({"image": pixels["image"].to(dtype)}, lengths)["label"]
         answer.float().square().sum().backward()
@@ -251,9 +251,9 @@ def test_widened_heads_give_equal_answers_and_gradients(
     valid = torch.arange(9) < torch.tensor([[3], [9]]) if masked else None
     results = []
     for alignment in (1, 8):
-        monkeypatch.setattr(model.alignment, "aligned_width", partial(rounded_up, alignment=alignment))
+        monkeypatch.setattr(model.attention.alignment, "aligned_width", partial(rounded_up, alignment=alignment))
         read = tokens.clone().requires_grad_()
-        wide = model.alignment.widened(normalised(read), -(-17 // alignment) * alignment)
+        wide = model.attention.alignment.widened(normalised(read), -(-17 // alignment) * alignment)
         keys, values = layer.keys_values(wide)
         assert keys.shape[-1] == (5 if alignment == 1 else 8)
         assert values.shape[-1] == (7 if alignment == 1 else 8)
@@ -269,13 +269,13 @@ def test_widened_heads_give_equal_answers_and_gradients(
 def test_tokens_become_aligned_in_the_pass_that_casts_them() -> None:
     values = torch.rand(2, 5, 17, device="meta", requires_grad=True)
     with Pads() as pads:
-        wide = model.alignment.aligned(values)
+        wide = model.attention.alignment.aligned(values)
         (gradient,) = torch.autograd.grad(wide.sum(), values)
     assert wide.shape == (2, 5, 24)
     assert gradient.shape == values.shape
     assert pads.shapes == []
     there = torch.rand(2, 5, 17)
-    assert model.alignment.aligned(there) is there
+    assert model.attention.alignment.aligned(there) is there
 
 
 @pytest.mark.parametrize(

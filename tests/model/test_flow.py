@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.config import PerceiverConfig
-from model.config_attention import AttentionConfig
-from model.config_grids import PositionsConfig
-from model.config_inputs import InputsConfig
-from model.config_outputs import DecoderConfig, FlowOutput, OutputsConfig
-from model.config_pixels import FlowInput
-from model.heads import UpsamplingHead
+from model.config.attention import AttentionConfig
+from model.config.grids import PositionsConfig
+from model.config.inputs import InputsConfig
+from model.config.outputs import DecoderConfig, FlowOutput, OutputsConfig
+from model.config.perceiver import PerceiverConfig
+from model.config.pixels import FlowInput
+from model.outputs.flow_tiles import tiled_flow
+from model.outputs.heads import UpsamplingHead
 from model.perceiver import Perceiver
-from model.tiles import tiled_flow
 
 # Sums of some dozen float64 terms in another order.
 TOLERANCE = 1e-12

@@ -11,18 +11,18 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-import model.forms
-from model import grid_support
-from model.config import PerceiverConfig
-from model.config_attention import AttentionConfig
-from model.config_grids import PositionsConfig
-from model.config_inputs import AudioInput, InputsConfig, SpectrogramInput
-from model.config_outputs import LabelOutput, OutputsConfig
-from model.config_pixels import ImageInput, VideoInput
-from model.forms import read_costs, read_form, reading
-from model.losses import cross_entropy_sum
+import model.attention.read_forms
+from model.attention.absorbed import grid_support
+from model.attention.read_costs import READ_CONSTANTS
+from model.attention.read_forms import read_costs, read_form, reading
+from model.config.attention import AttentionConfig
+from model.config.grids import PositionsConfig
+from model.config.inputs import AudioInput, InputsConfig, SpectrogramInput
+from model.config.outputs import LabelOutput, OutputsConfig
+from model.config.perceiver import PerceiverConfig
+from model.config.pixels import ImageInput, VideoInput
+from model.outputs.losses import cross_entropy_sum
 from model.perceiver import Perceiver
-from model.read_costs import READ_CONSTANTS
 
 PAPER = Path(__file__).parents[2] / "configs" / "paper"
 FEW = PositionsConfig(num_bands=3)
@@ -257,7 +257,7 @@ def test_where_the_kernel_cannot_be_had_a_sentence_says_why(
     version: str | None, sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(grid_support, "triton_version", lambda: version)
-    monkeypatch.setattr(model.forms, "triton_version", lambda: version)
+    monkeypatch.setattr(model.attention.read_forms, "triton_version", lambda: version)
     # Looked up anew, and by those that come after, too.
     monkeypatch.setattr(grid_support, "missing", grid_support.missing.__wrapped__)
     assert reading(paper("p1"), "cuda") == sentence

@@ -12,27 +12,27 @@ import pytest
 import torch
 from torch import Tensor
 
-import model.tiled
-from model import grid_support
-from model.attention import normalised
-from model.config import PerceiverConfig
-from model.config_attention import AttentionConfig
-from model.config_grids import PositionsConfig
-from model.config_inputs import InputsConfig
-from model.config_outputs import LabelOutput, OutputsConfig
-from model.config_pixels import ImageInput
-from model.grid_tiles import CANDIDATES, DEFAULT, Tile
-from model.losses import cross_entropy_sum
+import model.attention.absorbed.tiled
+from model.attention.absorbed import grid_support
+from model.attention.absorbed.grid_tiles import CANDIDATES, DEFAULT, Tile
+from model.attention.absorbed.tiled import read_tokens
+from model.attention.absorbed.token_sources import GridTokens, SeparableTokens
+from model.attention.layers import normalised
+from model.config.attention import AttentionConfig
+from model.config.grids import PositionsConfig
+from model.config.inputs import InputsConfig
+from model.config.outputs import LabelOutput, OutputsConfig
+from model.config.perceiver import PerceiverConfig
+from model.config.pixels import ImageInput
+from model.outputs.losses import cross_entropy_sum
 from model.perceiver import Perceiver
 from model.positions import axis_features
-from model.tiled import read_tokens
-from model.token_sources import GridTokens, SeparableTokens
 
 WITHOUT = "needs Triton, which comes with PyTorch for CUDA: pip install triton"
 triton = pytest.importorskip("triton", reason=WITHOUT)
 interpreter = pytest.importorskip("triton.runtime.interpreter", reason=WITHOUT)
-grid_kernel = pytest.importorskip("model.grid_kernel", reason=WITHOUT)
-grid_read = pytest.importorskip("model.grid_read", reason=WITHOUT)
+grid_kernel = pytest.importorskip("model.attention.absorbed.grid_kernel", reason=WITHOUT)
+grid_read = pytest.importorskip("model.attention.absorbed.grid_read", reason=WITHOUT)
 
 # Interpreting takes its time.
 pytestmark = pytest.mark.slow
@@ -309,7 +309,7 @@ def test_a_perceiver_learns_the_same_through_the_kernel(
     runs = []
     kernel = grid_read.sums_of_parts
     monkeypatch.setattr(grid_read, "sums_of_parts", lambda *arguments: runs.append(1) or kernel(*arguments))
-    monkeypatch.setattr(model.tiled, "_has_kernel", lambda _, dtype: dtype == torch.float32)
+    monkeypatch.setattr(model.attention.absorbed.tiled, "_has_kernel", lambda _, dtype: dtype == torch.float32)
     check_training_steps("cpu", precision, tolerance)
     # Each cross-attend reads once forwards and once backwards.
     assert len(runs) == 2 * IMAGE.num_cross_attends
@@ -318,7 +318,7 @@ def test_a_perceiver_learns_the_same_through_the_kernel(
 @needs_cuda
 @pytest.mark.parametrize("valid", [None, VALID], ids=["all", "masked"])
 def test_on_a_device_the_kernel_is_as_exact_as_float32(valid: Tensor | None) -> None:
-    assert model.tiled._has_kernel(torch.device("cuda"), torch.float32)
+    assert model.attention.absorbed.tiled._has_kernel(torch.device("cuda"), torch.float32)
     assert float32_error("cuda", valid) < TOLERANCE_FLOAT32
 
 

@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PerceiverConfig as TheirConfig
 
-from model.inputs import Tokens
-from model.interop import from_hugging_face, to_hugging_face
+from model.interop.huggingface import from_hugging_face, to_hugging_face
+from model.modalities.byte_array import Tokens
+from model.modalities.pixels import neighbourhoods
 from model.perceiver import Perceiver
-from model.pixels import neighbourhoods
 
 SMALL: dict[str, Any] = {
     "num_latents": 8,

@@ -9,14 +9,14 @@ import torch
 import transformers
 
 from model.checks import check_values
-from model.config import PerceiverConfig
-from model.config_attention import AttentionConfig
-from model.config_grids import PositionsConfig
-from model.config_inputs import AudioInput, InputsConfig, PointsInput
-from model.config_outputs import LabelOutput, OutputsConfig
-from model.config_pixels import ImageInput
-from model.interop import from_hugging_face, to_hugging_face
-from model.interop_config import architecture_of, config_from_hugging_face, config_to_hugging_face
+from model.config.attention import AttentionConfig
+from model.config.grids import PositionsConfig
+from model.config.inputs import AudioInput, InputsConfig, PointsInput
+from model.config.outputs import LabelOutput, OutputsConfig
+from model.config.perceiver import PerceiverConfig
+from model.config.pixels import ImageInput
+from model.interop.huggingface import from_hugging_face, to_hugging_face
+from model.interop.huggingface_config import architecture_of, config_from_hugging_face, config_to_hugging_face
 from model.perceiver import Perceiver
 
 FOURIER = "PerceiverForImageClassificationFourier"

@@ -10,12 +10,12 @@ import torch
 import transformers
 from PIL import Image
 
-from data_shards.sections import ImageConfig, TextConfig
-from data_shards.transforms import image, text
-from model.config_inputs import TextInput
-from model.config_pixels import ImageInput, PixelRange
-from model.interop_files import PREPROCESSOR, byte_tokenizer, picture, preprocessor
-from model.pixels import scaled_pixels
+from data_shards.modalities.sections import ImageConfig, TextConfig
+from data_shards.modalities.transforms import image, text
+from model.config.inputs import TextInput
+from model.config.pixels import ImageInput, PixelRange
+from model.interop.huggingface_files import PREPROCESSOR, byte_tokenizer, picture, preprocessor
+from model.modalities.pixels import scaled_pixels
 
 SIDE = 12
 

@@ -8,8 +8,8 @@ import transformers
 import yaml
 from omegaconf import OmegaConf
 
-from model.config import PerceiverConfig
-from model.interop_config import config_from_hugging_face, config_to_hugging_face
+from model.config.perceiver import PerceiverConfig
+from model.interop.huggingface_config import config_from_hugging_face, config_to_hugging_face
 
 PAPER = Path(__file__).parents[2] / "configs" / "paper"
 VISION = {

@@ -10,13 +10,13 @@ import onnxruntime
 import pytest
 import torch
 
-from model.config import PerceiverConfig
-from model.config_attention import AttentionConfig
-from model.config_grids import PositionsConfig
-from model.config_inputs import InputsConfig, LabelInput, PointsInput, TextInput
-from model.config_outputs import FlowOutput, LabelOutput, OutputsConfig
-from model.config_pixels import FlowInput, ImageInput
-from model.onnx_export import _example, _metadata, _plain, _Positional, onnx_program
+from model.config.attention import AttentionConfig
+from model.config.grids import PositionsConfig
+from model.config.inputs import InputsConfig, LabelInput, PointsInput, TextInput
+from model.config.outputs import FlowOutput, LabelOutput, OutputsConfig
+from model.config.perceiver import PerceiverConfig
+from model.config.pixels import FlowInput, ImageInput
+from model.interop.onnx_export import _example, _metadata, _plain, _Positional, onnx_program
 from model.perceiver import Perceiver
 
 CONFIG = PerceiverConfig(

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.config import PerceiverConfig
-from model.config_attention import AttentionConfig
-from model.config_grids import PositionsConfig
-from model.config_inputs import AudioInput, InputsConfig, PointsInput, TextInput
-from model.config_outputs import LabelOutput, OutputsConfig
-from model.config_pixels import ImageInput, VideoInput
-from model.inputs import Tokens
-from model.losses import cross_entropy_sum
+from model.config.attention import AttentionConfig
+from model.config.grids import PositionsConfig
+from model.config.inputs import AudioInput, InputsConfig, PointsInput, TextInput
+from model.config.outputs import LabelOutput, OutputsConfig
+from model.config.perceiver import PerceiverConfig
+from model.config.pixels import ImageInput, VideoInput
+from model.modalities.byte_array import Tokens
+from model.outputs.losses import cross_entropy_sum
 from model.perceiver import Perceiver
 
 FEW = PositionsConfig(num_bands=3)

@@ -6,23 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.adapters import LabelAdapter, PointsAdapter, TextAdapter
-from model.config import PerceiverConfig
-from model.config_attention import AttentionConfig
-from model.config_grids import PositionsConfig
-from model.config_inputs import (
-    AudioInput,
-    InputsConfig,
-    LabelInput,
-    PointsInput,
-    SpectrogramInput,
-    TextInput,
-)
-from model.config_outputs import LabelOutput, OutputsConfig
-from model.config_pixels import FlowInput, ImageInput, VideoInput
-from model.inputs import valid_tokens
+from model.config.attention import AttentionConfig
+from model.config.grids import PositionsConfig
+from model.config.inputs import AudioInput, InputsConfig, LabelInput, PointsInput, SpectrogramInput, TextInput
+from model.config.outputs import LabelOutput, OutputsConfig
+from model.config.perceiver import PerceiverConfig
+from model.config.pixels import FlowInput, ImageInput, VideoInput
+from model.modalities.adapters import LabelAdapter, PointsAdapter, TextAdapter
+from model.modalities.byte_array import valid_tokens
+from model.modalities.pixels import boxes, neighbourhoods, scaled_pixels
 from model.perceiver import Perceiver
-from model.pixels import boxes, neighbourhoods, scaled_pixels
 from model.positions import cell_places
 
 FEW = PositionsConfig(num_bands=2)

@@ -10,17 +10,17 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-import model.tiled
-from model.activation_memory import activation_bytes
-from model.config import ActivationCheckpointing, PerceiverConfig
-from model.config_attention import AttentionConfig
-from model.config_grids import PositionsConfig
-from model.config_inputs import AudioInput, InputsConfig, TextInput
-from model.config_outputs import GridOutput, LabelOutput, OutputsConfig, TextOutput
-from model.config_pixels import FlowInput, ImageInput
-from model.cost import network_cost, total
+import model.attention.absorbed.tiled
+from model.budget.activation_memory import activation_bytes
+from model.budget.flops import network_cost, total
+from model.budget.plan import POLICIES, Device, fastest_policy, plan
+from model.config.attention import AttentionConfig
+from model.config.grids import PositionsConfig
+from model.config.inputs import AudioInput, InputsConfig, TextInput
+from model.config.outputs import GridOutput, LabelOutput, OutputsConfig, TextOutput
+from model.config.perceiver import ActivationCheckpointing, PerceiverConfig
+from model.config.pixels import FlowInput, ImageInput
 from model.perceiver import Perceiver
-from model.plan import POLICIES, Device, fastest_policy, plan
 
 BANDS = PositionsConfig(num_bands=16)
 CONFIG = PerceiverConfig(
@@ -85,7 +85,7 @@ def measured_peak(config: PerceiverConfig) -> int:
 @pytest.fixture(autouse=True)
 def _small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles have a fixed size, which a network as small as this one would not hide."""
-    monkeypatch.setattr(model.tiled, "CPU_TILE_ELEMENTS", 2**13)
+    monkeypatch.setattr(model.attention.absorbed.tiled, "CPU_TILE_ELEMENTS", 2**13)
 
 
 IMAGES = {

@@ -12,17 +12,17 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
 from fake_gpu import step
 
-from launch.network_files import network_config
-from model.activation_memory import activation_bytes
-from model.config import ActivationCheckpointing, PerceiverConfig
-from model.config_attention import AttentionConfig
-from model.config_grids import PositionsConfig
-from model.config_inputs import AudioInput, InputsConfig
-from model.config_outputs import LabelOutput, OutputsConfig
-from model.config_pixels import ImageInput
-from model.cost import network_cost, total
-from model.forms import Form
-from model.plan import POLICIES
+from launch.run.network_files import network_config
+from model.attention.read_forms import Form
+from model.budget.activation_memory import activation_bytes
+from model.budget.flops import network_cost, total
+from model.budget.plan import POLICIES
+from model.config.attention import AttentionConfig
+from model.config.grids import PositionsConfig
+from model.config.inputs import AudioInput, InputsConfig
+from model.config.outputs import LabelOutput, OutputsConfig
+from model.config.perceiver import ActivationCheckpointing, PerceiverConfig
+from model.config.pixels import ImageInput
 
 PAPER = Path(__file__).parents[2] / "configs" / "paper"
 # So many samples that weights, and their copies in half precision, are little beside them.

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from model.config import ActivationCheckpointing, PerceiverConfig
-from model.config_attention import AttentionConfig
-from model.config_grids import PositionsConfig
-from model.config_inputs import AudioInput, InputsConfig
-from model.config_outputs import LabelOutput, OutputsConfig
-from model.config_pixels import ImageInput
-from model.losses import cross_entropy_sum
+from model.config.attention import AttentionConfig
+from model.config.grids import PositionsConfig
+from model.config.inputs import AudioInput, InputsConfig
+from model.config.outputs import LabelOutput, OutputsConfig
+from model.config.perceiver import ActivationCheckpointing, PerceiverConfig
+from model.config.pixels import ImageInput
+from model.outputs.losses import cross_entropy_sum
 from model.perceiver import Perceiver
 from model.recomputation import is_dear, selective
 
@@ -178,7 +178,7 @@ import sys
 sys.path.insert(0, {folder!r})
 import dataclasses, torch
 from {module} import CONFIG, gradients, kept_bytes
-from model.attention import attend
+from model.attention.layers import attend
 for form in ("plain", "absorbed"):
     config = dataclasses.replace(CONFIG, cross_attend_form=form, num_cross_attends=1, num_blocks=1, layers_per_block=1)
     expected, found = gradients(config), gradients(dataclasses.replace(config, compile=True))

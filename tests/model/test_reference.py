@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import model.cpu_attention
-from model.attention import CrossAttend, SelfAttend, attend, normalised, padded_heads
-from model.config_attention import AttentionConfig
-from model.config_grids import PositionsConfig
+import model.attention.cpu
+from model.attention.layers import CrossAttend, SelfAttend, attend, normalised, padded_heads
+from model.config.attention import AttentionConfig
+from model.config.grids import PositionsConfig
 from model.parameters import draw_parameters
 from model.positions import Positions, axis_features, fourier_features, grid_places
 
@@ -166,7 +166,7 @@ def test_padded_heads_give_the_same_attention_with_the_scale_of_the_true_width()
 def test_bfloat16_attention_is_that_of_float64_to_its_precision(
     masked: bool, heads_at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model.cpu_attention, "TILE_ELEMENTS", heads_at_once * 25)
+    monkeypatch.setattr(model.attention.cpu, "TILE_ELEMENTS", heads_at_once * 25)
     q, k, v = (random(2, 3, 5, 8, seed=seed) for seed in range(3))
     valid = torch.tensor([[True, False, True, True, True], [False] * 5]) if masked else None
     half = [part.bfloat16().requires_grad_() for part in (q, k, v)]
@@ -185,9 +185,9 @@ def test_bfloat16_attention_is_that_of_float64_to_its_precision(
 def test_what_a_compiler_is_given_is_the_same_attention(masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     q, k, v = random(2, 3, 4, 8), random(2, 3, 5, 8, seed=1), random(2, 3, 5, 6, seed=2)
     valid = torch.tensor([[True, False, True, True, True], [True] + [False] * 4]) if masked else None
-    expected = model.cpu_attention.cpu_attention(q, k, v, valid)
+    expected = model.attention.cpu.cpu_attention(q, k, v, valid)
     monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
-    torch.testing.assert_close(model.cpu_attention.cpu_attention(q, k, v, valid), expected, rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(model.attention.cpu.cpu_attention(q, k, v, valid), expected, rtol=0, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -10,14 +10,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from model.attention import SelfAttend
-from model.config import PerceiverConfig
-from model.config_attention import AttentionConfig
-from model.config_inputs import InputsConfig, PointsInput
-from model.config_outputs import LabelOutput, OutputsConfig
-from model.cost import network_cost, total
-from model.hardware import HARDWARE
-from model.step_cost import step_seconds, step_work
+from model.attention.layers import SelfAttend
+from model.budget.flops import network_cost, total
+from model.budget.hardware import HARDWARE
+from model.budget.step_cost import step_seconds, step_work
+from model.config.attention import AttentionConfig
+from model.config.inputs import InputsConfig, PointsInput
+from model.config.outputs import LabelOutput, OutputsConfig
+from model.config.perceiver import PerceiverConfig
 
 PRODUCTS = ("mm", "addmm", "bmm", "_scaled_dot_product")
 

@@ -10,16 +10,16 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import model.caches
-import model.tiled
-from model.caches import ASSUMED_L2_BYTES, l2_bytes
-from model.tiled import read_tokens
-from model.token_sources import DenseTokens
+import model.attention.caches
+from model.attention.absorbed import tiled
+from model.attention.absorbed.tiled import read_tokens
+from model.attention.absorbed.token_sources import DenseTokens
+from model.attention.caches import ASSUMED_L2_BYTES, l2_bytes
 
 WITHOUT = "needs Triton, which comes with PyTorch for CUDA: pip install triton"
 triton = pytest.importorskip("triton", reason=WITHOUT)
 interpreter = pytest.importorskip("triton.runtime.interpreter", reason=WITHOUT)
-tile_kernel = pytest.importorskip("model.tile_kernel", reason=WITHOUT)
+tile_kernel = pytest.importorskip("model.attention.absorbed.tile_kernel", reason=WITHOUT)
 
 # Sums of some dozen float64 terms in another order.
 TOLERANCE = 1e-12
@@ -52,9 +52,12 @@ def test_tile_after_tile_the_kernels_do_what_pytorch_does(valid: Tensor | None) 
     found, expected = [], []
     for into, (shares, gradients) in (
         (found, (tile_kernel.to_shares, tile_kernel.to_gradients)),
-        (expected, (model.tiled._to_shares, model.tiled._to_gradients)),
+        (expected, (tiled._to_shares, tiled._to_gradients)),
     ):
-        top, total = torch.full((2, 5, 1), model.tiled.MASKED, dtype=torch.float64), torch.zeros(2, 5, 1).double()
+        top, total = (
+            torch.full((2, 5, 1), tiled.MASKED, dtype=torch.float64),
+            torch.zeros(2, 5, 1).double(),
+        )
         for seed in (0, 1):
             scores = 5 * random(2, 5, 11, seed=seed)
             rescale = shares(scores, top, total, valid)
@@ -69,7 +72,7 @@ def test_tile_after_tile_the_kernels_do_what_pytorch_does(valid: Tensor | None) 
 def test_two_products_are_added_where_they_are_written() -> None:
     whole = torch.zeros(3, 9, 4, dtype=torch.float64)
     first, second = ((random(2, 5, 6, seed=seed), random(2, 6, 4, seed=seed + 1)) for seed in (0, 2))
-    model.tiled._write_sum(whole[1:, 2:7], first, second)
+    tiled._write_sum(whole[1:, 2:7], first, second)
     expected = torch.zeros_like(whole)
     expected[1:, 2:7] = torch.matmul(*first) + torch.matmul(*second)
     torch.testing.assert_close(whole, expected, rtol=0, atol=TOLERANCE)
@@ -80,12 +83,12 @@ def test_two_products_are_added_where_they_are_written() -> None:
 def test_reading_with_the_kernels_gives_the_same_answers_and_gradients(
     valid: Tensor | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model.tiled, "CPU_TILE_ELEMENTS", 20)
+    monkeypatch.setattr(tiled, "CPU_TILE_ELEMENTS", 20)
     results = []
     for has_triton in (False, True):
-        monkeypatch.setattr(model.tiled, "_has_triton", lambda _, here=has_triton: here)
+        monkeypatch.setattr(tiled, "_has_triton", lambda _, here=has_triton: here)
         # As if float64 were a precision of devices.
-        monkeypatch.setattr(model.tiled, "_UNKNOWN_TO_DEVICES", ())
+        monkeypatch.setattr(tiled, "_UNKNOWN_TO_DEVICES", ())
         queries, tokens = random(2, 5, 8).requires_grad_(), random(2, 11, 8, seed=1).requires_grad_()
         out = read_tokens(queries, DenseTokens(tokens), valid, tokens)
         results.append([out, *torch.autograd.grad(out.sin().sum(), (queries, tokens))])
@@ -126,7 +129,7 @@ def test_the_scores_of_a_tile_stay_in_the_cache_of_a_gpu(
     source = DenseTokens(torch.empty(num_samples, num_tokens, 264, dtype=dtype, device="meta"))
     queries = torch.empty(num_samples, num_queries, 264, dtype=dtype, device="meta")
     read = 0
-    for samples, tiles, scratch in model.tiled._tiles(source, queries):
+    for samples, tiles, scratch in tiled._tiles(source, queries):
         assert scratch.numel() * scratch.element_size() <= l2_bytes(queries.device) / 2
         read += sum(tokens.stop - tokens.start for tokens in tiles) * (samples.stop - samples.start)
     assert read == num_samples * num_tokens
@@ -139,8 +142,8 @@ def test_a_tile_of_a_gpu_is_as_large_as_its_cache_has_it(monkeypatch: pytest.Mon
     lengths = []
     caches: list[Callable[[torch.device], int]] = [lambda _: 40 * 2**20, lambda _: 80 * 2**20]
     for cache in caches:
-        monkeypatch.setattr(model.caches, "l2_bytes", cache)
-        _, tiles, _ = next(model.tiled._tiles(source, queries))
+        monkeypatch.setattr(model.attention.caches, "l2_bytes", cache)
+        _, tiles, _ = next(tiled._tiles(source, queries))
         lengths.append(tiles[0].stop)
     assert lengths == [10_240, 20_480]
 
@@ -167,7 +170,7 @@ class LargeOperations(TorchDispatchMode):
 @pytest.mark.parametrize("masked", [False, True])
 def test_a_tile_on_a_gpu_is_products_and_one_kernel_a_pass(masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     launched: list[object] = []
-    monkeypatch.setattr(model.tiled, "_has_triton", lambda _: True)
+    monkeypatch.setattr(tiled, "_has_triton", lambda _: True)
     monkeypatch.setattr(tile_kernel, "_launch", lambda kernel, *_: launched.append(kernel))
     tokens = torch.empty(2, 64, 24, dtype=torch.bfloat16, device="meta", requires_grad=True)
     queries = torch.empty(2, 16, 24, dtype=torch.bfloat16, device="meta", requires_grad=True)

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-import model.tiled
-from model.attention import in_autocast, normalised
+import model.attention.absorbed.tiled
+from model.attention.absorbed.tiled import TokenSource, read_tokens
+from model.attention.absorbed.token_sources import DenseTokens, GridTokens, SeparableTokens
+from model.attention.layers import in_autocast, normalised
 from model.positions import axis_features, fourier_features, grid_places
-from model.tiled import TokenSource, read_tokens
-from model.token_sources import DenseTokens, GridTokens, SeparableTokens
 
 # Sums of some hundred float64 terms in another order.
 TOLERANCE = 1e-12
@@ -41,7 +41,7 @@ def axis_tables(shape: tuple[int, ...], num_bands: int) -> tuple[Tensor, ...]:
 @pytest.fixture(params=[64, 2**19])
 def tile_elements(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many tiles, and one."""
-    monkeypatch.setattr(model.tiled, "CPU_TILE_ELEMENTS", request.param)
+    monkeypatch.setattr(model.attention.absorbed.tiled, "CPU_TILE_ELEMENTS", request.param)
 
 
 @pytest.mark.usefixtures("tile_elements")
@@ -136,7 +136,7 @@ def test_no_graph_of_the_tokens_is_kept_for_the_backward_pass() -> None:
 @pytest.mark.parametrize(("num_queries", "num_tokens"), [(7, 300_000), (600, 3_000), (2_000, 2_000)])
 def test_scores_of_one_tile_are_all_that_is_held_at_once(num_queries: int, num_tokens: int) -> None:
     source = DenseTokens(torch.zeros(3, num_tokens, 1))
-    groups = list(model.tiled._tiles(source, torch.zeros(3, num_queries, 1)))
+    groups = list(model.attention.absorbed.tiled._tiles(source, torch.zeros(3, num_queries, 1)))
     assert num_queries * num_tokens > 2**19
     for samples, tiles, scratch in groups:
         longest = max(tile.stop - tile.start for tile in tiles)
@@ -151,6 +151,6 @@ def test_a_tile_of_a_grid_has_an_odd_number_of_rows() -> None:
     grid, _ = grid_tokens((64, 64), batch=1)
     source = SeparableTokens(grid)
     for num_queries in (256, 512, 1_024):
-        (_, tiles, _), *_ = model.tiled._tiles(source, torch.zeros(1, num_queries, 1))
+        (_, tiles, _), *_ = model.attention.absorbed.tiled._tiles(source, torch.zeros(1, num_queries, 1))
         assert len(tiles) > 1
         assert (tiles[0].stop - tiles[0].start) // source.row % 2 == 1

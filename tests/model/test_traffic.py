@@ -12,7 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
 from fake_gpu import Work, step
 
-from launch.network_files import network_config
+from launch.run.network_files import network_config
 
 PAPER = Path(__file__).parents[2] / "configs" / "paper"
 BATCH = 64

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import model.wide_attention
-from model.attention import attend
+import model.attention.wide
+from model.attention.layers import attend
+from model.attention.wide import wide_attention
 from model.recomputation import selective
-from model.wide_attention import wide_attention
 
 # Sums of some dozen float64 terms in another order.
 TOLERANCE = 1e-12
@@ -28,7 +28,7 @@ def plain(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None, scale: float) 
 
 @pytest.fixture(params=[1, 20, 70, 2**20], ids=["one query a tile", "some", "some heads", "all"])
 def _tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model.wide_attention, "tile_elements", lambda *_: request.param)
+    monkeypatch.setattr(model.attention.wide, "tile_elements", lambda *_: request.param)
 
 
 HIDDEN = ~(torch.arange(7) < torch.tensor([3, 7, 1]).view(3, 1, 1))

@@ -33,7 +33,7 @@ PACKAGES = ("data_shards", "model", "trainer", "launch")
 REPOSITORY = Path(__file__).parents[2]
 EQUIVALENT = Path(__file__).with_name("equivalent.json")
 # Interpreted by Triton from its source, where no tracer sees which lines run.
-NOT_TRACED = ("model/grid_kernel.py",)
+NOT_TRACED = ("model/attention/absorbed/grid_kernel.py",)
 # Loaded once, before the forks; none of them knows the project.
 NOTICED = ("noticed", "did not end")
 WRONG_TYPES = "refused by mypy"

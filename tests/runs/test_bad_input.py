@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from data_shards.format.tar_index import TarIndex
 from data_shards.sources import digits
-from data_shards.tar_index import TarIndex
-from launch import cli
-from launch.chaos_disk import filled, small_disk
+from launch.chaos.disk import filled, small_disk
+from launch.cli import main
 
 MakeRun = Callable[..., Any]
 Perceiver = Callable[..., tuple[int, str]]
@@ -25,7 +25,7 @@ def perceiver(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     def call(*arguments: object) -> tuple[int, str]:
         monkeypatch.setattr("sys.argv", ["perceiver", *map(str, arguments)])
         with pytest.raises(SystemExit) as left:
-            cli.main()
+            main.main()
         status = left.value.code
         return status if isinstance(status, int) else 0, capsys.readouterr().err
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.chaos import Campaign, fingerprint
+from launch.chaos.campaign import Campaign, fingerprint
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 STEPS = 40

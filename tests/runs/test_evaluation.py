@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from data_shards.build import build_table
-from data_shards.rows import Literal, Row
+from data_shards.building.builder import build_table
+from data_shards.building.raw_sample import Literal, Row
 
 pytestmark = pytest.mark.slow
 MakeRun = Callable[..., Any]

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from data_shards.build import build_table
-from data_shards.rows import Literal, Row
+from data_shards.building.builder import build_table
+from data_shards.building.raw_sample import Literal, Row
 
 SMALL = """
   num_latents: 8

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from launch import attempts
-from launch.attempts import RankRecord
-from launch.folder import RunFolder
-from trainer.process import lives
+from launch.lifecycle import attempts
+from launch.lifecycle.attempts import RankRecord
+from launch.lifecycle.run_folder import RunFolder
+from trainer.health.process import lives
 
 pytestmark = pytest.mark.slow
 MakeRun = Callable[..., Any]

@@ -10,10 +10,10 @@ import pytest
 from lab import Lab, missing, perceiver
 
 from data_shards.sources import digits
-from launch import cluster
-from launch.cluster import ClusterConfig
-from launch.folder import RunFolder
-from launch.freeze import freeze
+from launch.lifecycle.run_folder import RunFolder
+from launch.run.frozen_code import freeze
+from launch.slurm import cluster
+from launch.slurm.cluster import ClusterConfig
 
 PROBE = Path(__file__).parent / "probe"
 
@@ -91,7 +91,7 @@ def probe_run(tmp_path: Path) -> Callable[..., RunFolder]:
 def probe_source(source: Path) -> Path:
     """Make a copy of the code that a user might work on, with the probe in the place of the training."""
     freeze(source)
-    shutil.copy(PROBE / "train.py", source / "launch" / "train.py")
+    shutil.copy(PROBE / "train.py", source / "launch" / "run" / "composition.py")
     shutil.copy(PROBE / "run.py", source / "configs" / "run.py")
     return source
 
@@ -123,7 +123,7 @@ def submit(submit_array: Callable[..., list[str]]) -> Callable[..., str]:
 
 @pytest.fixture(scope="session")
 def digits_config() -> Path:
-    return Path(cluster.__file__).parents[1] / "configs" / "digits.yaml"
+    return Path(cluster.__file__).parents[2] / "configs" / "digits.yaml"
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from typing import Any, Self
 
 import accounting
 
-from launch.folder import RunFolder
+from launch.lifecycle.run_folder import RunFolder
 
 NUM_NODES = 4
 PATIENCE_SECONDS = 240

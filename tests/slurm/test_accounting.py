@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from lab import Lab, perceiver
 
-from launch.folder import RunFolder
+from launch.lifecycle.run_folder import RunFolder
 
 SHORT = ("train.steps=6", "train.global_batch=16", "train.log_every_steps=2", "train.evaluate_every_steps=0")
 

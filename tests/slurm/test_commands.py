@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 from lab import Lab, perceiver
 
-from launch import attempts, cluster, submission
-from launch.cluster import ClusterConfig
-from launch.folder import RunFolder
+from launch.lifecycle import attempts
+from launch.lifecycle.run_folder import RunFolder
+from launch.slurm import cluster, submission
+from launch.slurm.cluster import ClusterConfig
 
 SubmitDigits = Callable[..., tuple[str, RunFolder]]
-MAX_TASKS = "from launch import queue; print(queue.max_array_tasks())"
+MAX_TASKS = "from launch.slurm import queue; print(queue.max_array_tasks())"
 SHORT = ("train.steps=6", "train.global_batch=16", "train.log_every_steps=2", "train.evaluate_every_steps=0")
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from lab import Lab, steps_of
 
-from launch import attempts
-from launch.folder import RunFolder
-from launch.restarts import RestartConfig
+from launch.lifecycle import attempts
+from launch.lifecycle.restart_policy import RestartConfig
+from launch.lifecycle.run_folder import RunFolder
 
 Make = Callable[..., RunFolder]
 Submit = Callable[..., str]

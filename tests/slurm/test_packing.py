@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from lab import Lab
 
-from launch import attempts, cluster
-from launch.cluster import ClusterConfig
-from launch.folder import RunFolder
+from launch.lifecycle import attempts
+from launch.lifecycle.run_folder import RunFolder
+from launch.slurm import cluster
+from launch.slurm.cluster import ClusterConfig
 
 SUBMIT = Path(__file__).parent / "probe" / "submit.py"
 TELLS = """

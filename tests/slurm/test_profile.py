@@ -6,9 +6,10 @@ from pathlib import Path
 
 from lab import Lab, steps_of
 
-from launch import attempts, cluster
-from launch.cluster import ClusterConfig
-from launch.folder import RunFolder
+from launch.lifecycle import attempts
+from launch.lifecycle.run_folder import RunFolder
+from launch.slurm import cluster
+from launch.slurm.cluster import ClusterConfig
 
 PROBE = Path(__file__).parent / "probe"
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from lab import Lab, steps_of
 
-from launch import attempts
-from launch.folder import RunFolder
-from launch.restarts import RestartConfig
+from launch.lifecycle import attempts
+from launch.lifecycle.restart_policy import RestartConfig
+from launch.lifecycle.run_folder import RunFolder
 
 Make = Callable[..., RunFolder]
 Submit = Callable[..., str]
@@ -83,7 +83,7 @@ def test_a_requeued_job_runs_the_code_it_was_submitted_with(
     folder = probe_run(steps=10, holds_at=6)
     job_id = submit(flat, folder)
     flat.wait_for(lambda: attempts.newest_step(folder) == 5, "first steps")
-    edited = tmp_path / "source" / "launch" / "train.py"
+    edited = tmp_path / "source" / "launch" / "run" / "composition.py"
     edited.write_text(edited.read_text().replace("CONSTANT = 1", "CONSTANT = 2"))
     flat.command("scontrol", "requeue", job_id)
     after_the_edit = probe_run("another", steps=5)

@@ -10,9 +10,9 @@ import pytest
 import torch
 from lab import Lab, perceiver
 
-from launch import attempts
-from launch.folder import RunFolder
-from trainer.checkpoint_folder import read_weights
+from launch.lifecycle import attempts
+from launch.lifecycle.run_folder import RunFolder
+from trainer.checkpoint.layout import read_weights
 
 SubmitDigits = Callable[..., tuple[str, RunFolder]]
 

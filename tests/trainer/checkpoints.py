@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 import xxhash
 
-from trainer.checkpoint_folder import Manifest, file_name, write_manifest
-from trainer.checkpoint_names import MANIFEST, name_of
-from trainer.partitions import KINDS
+from trainer.checkpoint.layout import Manifest, file_name, write_manifest
+from trainer.checkpoint.names import MANIFEST, name_of
+from trainer.checkpoint.tensor_file import write
+from trainer.optim.partitions import KINDS
 from trainer.run_state import EngineState, RunState
-from trainer.tensor_file import write
 
 
 def save(

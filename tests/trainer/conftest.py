@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from trainer.world import World
+from trainer.distributed.world import World
 
 SCENARIOS = Path(__file__).parent / "scenarios"
 REPOSITORY = Path(__file__).parents[2]

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from trainer import arithmetic
 from trainer.config import TrainConfig
+from trainer.engine import arithmetic
 
 GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
 

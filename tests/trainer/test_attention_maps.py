@@ -6,9 +6,9 @@ import matplotlib.image
 import numpy as np
 import torch
 
-from model.config import PerceiverConfig
-from model.config_inputs import ImageInput, InputsConfig, TextInput
-from model.config_outputs import LabelOutput, OutputsConfig
+from model.config.inputs import ImageInput, InputsConfig, TextInput
+from model.config.outputs import LabelOutput, OutputsConfig
+from model.config.perceiver import PerceiverConfig
 from model.perceiver import Perceiver
 from trainer.attention_maps import AttentionMap, attention_maps, draw, readable
 

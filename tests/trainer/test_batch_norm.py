@@ -13,14 +13,14 @@ from torch.nn import functional
 sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
 from stem import CONFIG, GLOBAL_BATCH, GOAL, NORM, OPTIMIZER, STEPS, engine, images, running, trained
 
-from model.conv_stem import ConvStem, same_padding
+from model.modalities.conv_stem import ConvStem, same_padding
 from model.perceiver import Perceiver
-from trainer.checkpoint import Store
+from trainer.checkpoint.store import Store
 from trainer.config import CheckpointConfig
-from trainer.evaluate import evaluate
-from trainer.optimizers import learning_rate, parameter_groups
+from trainer.distributed.world import World
+from trainer.evaluation import evaluate
+from trainer.optim.optimizers import learning_rate, parameter_groups
 from trainer.run_state import RunState
-from trainer.world import World
 
 # fp32 keeps 7 digits; sums are added in another order.
 RELATIVE, ABSOLUTE = 2e-5, 2e-6

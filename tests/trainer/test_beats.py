@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from threads import CPU, on_gloo
 
-from trainer.beats import Beat, Beats, path_of, read
-from trainer.board import SLOT_BYTES, Board
-from trainer.hang import STEP, HangWatch
-from trainer.node import Node
-from trainer.world import World
+from trainer.distributed.board import SLOT_BYTES, Board
+from trainer.distributed.node import Node
+from trainer.distributed.world import World
+from trainer.health.hang import STEP, HangWatch
+from trainer.health.heartbeats import Beat, Beats, path_of, read
 
 opened: list[str] | None = None
 
@@ -57,7 +57,7 @@ def test_a_minute_of_heartbeats_is_a_few_calls_a_rank(
     tmp_path: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch, hosts: int, ranks_a_host: int
 ) -> None:
     now = [1000.0]
-    monkeypatch.setattr("trainer.beats.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("trainer.health.heartbeats.time.monotonic", lambda: now[0])
     world_size = hosts * ranks_a_host
     first_of = tuple(rank - rank % ranks_a_host for rank in range(world_size))
     boards = {first: Board.create(ranks_a_host) for first in set(first_of)}
@@ -88,7 +88,7 @@ def test_a_rank_of_another_host_that_stops_is_heard_no_more_by_the_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1000.0]
-    monkeypatch.setattr("trainer.beats.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("trainer.health.heartbeats.time.monotonic", lambda: now[0])
     first = [Beat(rank, "n", rank, 0, 0, STEP) for rank in range(4)]
     board = Board.create(2)
     assert board is not None
@@ -125,14 +125,14 @@ def test_a_slot_gives_what_was_put_there_and_nothing_half(tmp_path: Path) -> Non
 
 
 def test_ranks_that_do_not_share_memory_are_hosts_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.node.Board.open", lambda _: None)
+    monkeypatch.setattr("trainer.distributed.node.Board.open", lambda _: None)
     assert on_gloo(3, lambda world: Node.join(world).first_of) == [(0, 1, 2)] * 3
 
 
 def test_ranks_are_of_one_host_by_its_name_and_by_what_the_kernel_says(monkeypatch: pytest.MonkeyPatch) -> None:
     hosts = [("n", "a", "p"), ("n", "b", "p"), ("n", "a", "q"), ("n", "a", "p")]
     known = threading.local()
-    monkeypatch.setattr("trainer.node._host", lambda: hosts[known.rank])
+    monkeypatch.setattr("trainer.distributed.node._host", lambda: hosts[known.rank])
 
     def join(world: World) -> tuple[tuple[int, ...], tuple[int, ...]]:
         known.rank = world.rank

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from trainer.checkpoint_folder import read_manifest, read_weights
-from trainer.checkpoint_names import complete
+from trainer.checkpoint.layout import read_manifest, read_weights
+from trainer.checkpoint.names import complete
 
 Saved = tuple[Path, int, dict]
 STAGES = ("0", "1", "2", "3")

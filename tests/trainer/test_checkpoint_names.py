@@ -10,7 +10,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from checkpoints import rewrite, save
 
-from trainer.checkpoint_names import MANIFEST, committed, complete, newest_step, problem
+from trainer.checkpoint.names import MANIFEST, committed, complete, newest_step, problem
 
 TENSORS = {"a": torch.arange(6.0).view(2, 3)}
 

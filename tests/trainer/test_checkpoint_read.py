@@ -15,15 +15,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 from checkpoints import rewrite
 from threads import ThreadWorld, on_ranks
 
-from trainer.checkpoint import Store
-from trainer.checkpoint_choice import read_weights
-from trainer.checkpoint_folder import read_manifest
-from trainer.checkpoint_names import MANIFEST
+from trainer.checkpoint.choice import read_weights
+from trainer.checkpoint.layout import read_manifest
+from trainer.checkpoint.names import MANIFEST
+from trainer.checkpoint.store import Store
+from trainer.checkpoint.tensor_file import examine
 from trainer.config import CheckpointConfig
-from trainer.ownership import Ownership
-from trainer.partitions import KINDS, WEIGHT, Piece
+from trainer.optim.ownership import Ownership
+from trainer.optim.partitions import KINDS, WEIGHT, Piece
 from trainer.run_state import EngineState, RunState
-from trainer.tensor_file import examine
 
 NAMES = [f"layer{number}" for number in range(12)]
 SHAPES = {name: torch.Size([8, 3]) for name in NAMES}

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from model.config import PerceiverConfig
-from model.config_inputs import InputsConfig, PointsInput
-from model.config_outputs import LabelOutput, OutputsConfig
+from model.config.inputs import InputsConfig, PointsInput
+from model.config.outputs import LabelOutput, OutputsConfig
+from model.config.perceiver import PerceiverConfig
 from model.perceiver import Perceiver
-from trainer.communication import Exchange, exchanges
 from trainer.config import OptimizerConfig, TrainConfig
+from trainer.engine.communication import Exchange, exchanges
 
 RunRanks = Callable[..., list[Any]]
 SCENARIO = Path(__file__).parent / "scenarios" / "exchanged.py"

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from torch._C._distributed_c10d import HashStore
 
-from trainer.world import World
+from trainer.distributed.world import World
 
 LAUNCHERS = [
     {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "0"},
@@ -65,8 +65,8 @@ def test_ranks_of_one_machine_meet_by_themselves_unless_a_launcher_has_a_place_f
     monkeypatch: pytest.MonkeyPatch, address: str, agent: str, is_local: bool
 ) -> None:
     met = []
-    monkeypatch.setattr("trainer.world._local_store", lambda *given: met.append(given) or HashStore())
-    monkeypatch.setattr("trainer.world.dist.init_process_group", lambda *_, **options: met.append(options))
+    monkeypatch.setattr("trainer.distributed.world._local_store", lambda *given: met.append(given) or HashStore())
+    monkeypatch.setattr("trainer.distributed.world.dist.init_process_group", lambda *_, **options: met.append(options))
     variables = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_PORT": "1", "MASTER_ADDR": address}
     for name, value in {**variables, "TORCHELASTIC_USE_AGENT_STORE": agent}.items():
         monkeypatch.setenv(name, value)

@@ -12,8 +12,8 @@ sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
 from tiny import OPTIMIZER, Network, engine, whole_batch
 
 from trainer.config import TrainConfig
-from trainer.deepspeed_settings import settings
-from trainer.world import World
+from trainer.distributed.world import World
+from trainer.engine.deepspeed_settings import settings
 
 pytestmark = pytest.mark.slow
 

@@ -6,8 +6,8 @@ import pytest
 from deepspeed.accelerator import get_accelerator
 
 from trainer.config import OptimizerConfig, TrainConfig
-from trainer.deepspeed_settings import settings
-from trainer.deepspeed_start import waiting_on_the_device
+from trainer.engine.deepspeed_settings import settings
+from trainer.engine.deepspeed_start import waiting_on_the_device
 
 
 def given(**train: object) -> dict:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from trainer import descriptors
-from trainer.world import World
+from trainer.distributed import descriptors
+from trainer.distributed.world import World
 
 
 @pytest.fixture

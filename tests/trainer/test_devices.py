@@ -11,11 +11,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
 from tiny import Network
 
-from trainer import devices
 from trainer.config import TrainConfig
-from trainer.deepspeed_start import initialize
-from trainer.devices import Gpu
-from trainer.world import World
+from trainer.distributed import devices
+from trainer.distributed.devices import Gpu
+from trainer.distributed.world import World
+from trainer.engine.deepspeed_start import initialize
 
 
 @pytest.mark.parametrize("visible", [4, 8])

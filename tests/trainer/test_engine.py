@@ -14,10 +14,10 @@ from torch.nn import functional
 sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
 from tiny import CLASSES, LAMB, OPTIMIZER, Network, engine, whole_batch
 
-from model.plan import POLICIES
+from model.budget.plan import POLICIES
 from trainer.config import OptimizerConfig
-from trainer.optimizers import learning_rate, parameter_groups
-from trainer.world import World
+from trainer.distributed.world import World
+from trainer.optim.optimizers import learning_rate, parameter_groups
 
 # fp32 keeps 7 digits; the parts of a batch are added in another order.
 RELATIVE = 1e-6

@@ -13,11 +13,11 @@ sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
 from threads import ThreadWorld, on_ranks
 from tiny import CLASSES, Network, whole_batch
 
-from data_shards.batch import Batch
-from model.config_outputs import FlowOutput, LabelOutput, OutputsConfig
-from trainer.evaluate import evaluate, predictions
-from trainer.objective import Objective, objective
-from trainer.world import World
+from data_shards.loading.batch import Batch
+from model.config.outputs import FlowOutput, LabelOutput, OutputsConfig
+from trainer.distributed.world import World
+from trainer.evaluation import evaluate, predictions
+from trainer.tasks.objective import Objective, objective
 
 SEVERAL = objective(OutputsConfig(label=LabelOutput(num_classes=5, multi_label=True)))
 

@@ -8,24 +8,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from data_shards.batch import Batch
-from model.config import PerceiverConfig
-from model.config_attention import AttentionConfig
-from model.config_grids import PositionsConfig
-from model.config_inputs import InputsConfig
-from model.config_outputs import DecoderConfig, FlowOutput, OutputsConfig
-from model.config_pixels import FlowInput
+from data_shards.loading.batch import Batch
+from model.config.attention import AttentionConfig
+from model.config.grids import PositionsConfig
+from model.config.inputs import InputsConfig
+from model.config.outputs import DecoderConfig, FlowOutput, OutputsConfig
+from model.config.perceiver import PerceiverConfig
+from model.config.pixels import FlowInput
 from model.perceiver import Perceiver
-from trainer.checkpoint import Store
+from trainer.checkpoint.store import Store
 from trainer.config import CheckpointConfig, OptimizerConfig, TrainConfig
-from trainer.engine import Engine
-from trainer.evaluate import Evaluation, evaluate, told
+from trainer.distributed.world import World
+from trainer.engine.engine import Engine
+from trainer.evaluation import Evaluation, evaluate, told
+from trainer.health.stop_request import StopRequest
 from trainer.loop import fit
-from trainer.objective import objective
 from trainer.run_state import RunState
-from trainer.sinks import JsonLines
-from trainer.watch import StopRequest
-from trainer.world import World
+from trainer.sinks.writers import JsonLines
+from trainer.tasks.objective import objective
 
 SIDE, PAIRS = 8, 16
 FLOW = FlowInput(height=SIDE, width=SIDE, project_to=12, positions=PositionsConfig(num_bands=2))

@@ -1,7 +1,7 @@
 """Spikes are judged against the median of a window; steps that were skipped in a row name their batches."""
 
 from trainer.config import WatchConfig
-from trainer.guard import offending, robust_score
+from trainer.health.spikes import offending, robust_score
 from trainer.run_state import RunState
 
 

@@ -11,21 +11,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainer.beats import Beat, path_of, read, write
-from trainer.board import Board
-from trainer.hang import BATCH, STEP, HangWatch
-from trainer.node import Node
-from trainer.world import World
+from trainer.distributed.board import Board
+from trainer.distributed.node import Node
+from trainer.distributed.world import World
+from trainer.health.hang import BATCH, STEP, HangWatch
+from trainer.health.heartbeats import Beat, path_of, read, write
 
 # Rank 0 of four: rank 2 is of its host, rank 1 of another, whose process has by chance the id of one here.
 CONVICTS = """
 import os, socket, sys, torch
 from pathlib import Path
-from trainer.beats import Beat
-from trainer.board import Board
-from trainer.hang import HangWatch
-from trainer.node import Node
-from trainer.world import World
+from trainer.health.heartbeats import Beat
+from trainer.distributed.board import Board
+from trainer.health.hang import HangWatch
+from trainer.distributed.node import Node
+from trainer.distributed.world import World
 hang = HangWatch(Path(sys.argv[1]), World(0, 3, 0, torch.device("cpu")), 0.1)
 board = Board.create(2)
 first = [

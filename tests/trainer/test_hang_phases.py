@@ -11,23 +11,23 @@ from torch.fx import GraphModule
 sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
 from tiny import CLASSES, engine, whole_batch
 
-from data_shards.batch import Batch
-from trainer.beats import Beat, path_of, write
-from trainer.board import Board
-from trainer.checkpoint import Loaded, Store
-from trainer.compiling import told_of_compiling
+from data_shards.loading.batch import Batch
+from trainer.checkpoint.store import Loaded, Store
 from trainer.config import CheckpointConfig, TrainConfig, WatchConfig
-from trainer.engine import Engine
-from trainer.evaluate import Evaluation, evaluate
+from trainer.distributed.board import Board
+from trainer.distributed.node import Node
+from trainer.distributed.world import World
+from trainer.engine.engine import Engine
+from trainer.engine.step_report import StepReport
+from trainer.evaluation import Evaluation, evaluate
 from trainer.feed import Feed
-from trainer.hang import BATCH, COMPILE, STEP, HangWatch
+from trainer.health.compilation import told_of_compiling
+from trainer.health.hang import BATCH, COMPILE, STEP, HangWatch
+from trainer.health.heartbeats import Beat, path_of, write
+from trainer.health.stop_request import StopRequest
 from trainer.loop import fit
-from trainer.node import Node
 from trainer.run_state import RunState
-from trainer.step_report import StepReport
 from trainer.steps import Course, steps
-from trainer.watch import StopRequest
-from trainer.world import World
 
 
 def test_evaluation_saves_and_going_back_are_not_judged_as_steps(tmp_path: Path, world: World) -> None:
@@ -87,8 +87,8 @@ STEP_SECONDS, COMPILE_SECONDS = 8.0, 100.0
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The clock of the watch, which stands still unless a test moves it."""
     hands = SimpleNamespace(now=1000.0, monotonic=lambda: hands.now)
-    monkeypatch.setattr("trainer.hang.time", hands)
-    monkeypatch.setattr("trainer.beats.time", hands)
+    monkeypatch.setattr("trainer.health.hang.time", hands)
+    monkeypatch.setattr("trainer.health.heartbeats.time", hands)
     return hands
 
 

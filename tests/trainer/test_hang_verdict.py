@@ -16,12 +16,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from trainer.beats import Beat, path_of, read, write
-from trainer.board import Board
-from trainer.hang import BATCH, LEFT, STEP, HangWatch
-from trainer.node import Node
-from trainer.verdict import Verdict, convicted_pids, text
-from trainer.world import World
+from trainer.distributed.board import Board
+from trainer.distributed.node import Node
+from trainer.distributed.world import World
+from trainer.health.hang import BATCH, LEFT, STEP, HangWatch
+from trainer.health.heartbeats import Beat, path_of, read, write
+from trainer.health.verdict import Verdict, convicted_pids, text
 
 HERE = socket.gethostname()
 SECONDS = 8.0
@@ -54,8 +54,8 @@ def ended(pid: int, seconds: float = 60.0) -> int | None:
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The clock of the watch, which stands still unless a test moves it."""
     hands = SimpleNamespace(now=1000.0, monotonic=lambda: hands.now, sleep=lambda seconds: move(hands, seconds))
-    monkeypatch.setattr("trainer.hang.time", hands)
-    monkeypatch.setattr("trainer.beats.time", hands)
+    monkeypatch.setattr("trainer.health.hang.time", hands)
+    monkeypatch.setattr("trainer.health.heartbeats.time", hands)
     return hands
 
 
@@ -294,7 +294,7 @@ def test_without_a_limit_or_a_folder_nothing_is_watched(tmp_path: Path, seconds:
 @pytest.fixture
 def children(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[], object]], int]]:
     """Start a process that does some work; it is gone after the test. Nobody's patience is long."""
-    monkeypatch.setattr("trainer.job_end._GRACE_SECONDS", 0.2)
+    monkeypatch.setattr("trainer.health.job_end._GRACE_SECONDS", 0.2)
     started = []
 
     def start(work: Callable[[], object]) -> int:

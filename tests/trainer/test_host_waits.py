@@ -18,7 +18,7 @@ from tiny import LAMB, OPTIMIZER, engine, whole_batch
 
 from model.perceiver import Perceiver
 from trainer.config import OptimizerConfig
-from trainer.world import World
+from trainer.distributed.world import World
 
 
 class Looks(TorchDispatchMode):

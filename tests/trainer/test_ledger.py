@@ -11,8 +11,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
 from threads import ThreadWorld, on_ranks
 
-from trainer.ledger import PARTS, Attempt, Ledger, goodput, lost_steps, read
-from trainer.world import World
+from trainer.distributed.world import World
+from trainer.sinks.ledger import PARTS, Attempt, Ledger, goodput, lost_steps, read
 
 WORLD = World(0, 1, 0, torch.device("cpu"))
 ATTEMPT = Attempt(number=1, hosts=("a",), world_size=2, started_at=0.0)
@@ -65,10 +65,10 @@ def test_an_entry_says_where_the_attempt_ran_and_where_its_time_went(
     clock = SimpleNamespace(
         now=0.0, monotonic=lambda: clock.now, perf_counter=lambda: clock.now, time=lambda: 1000.0 + clock.now
     )
-    monkeypatch.setattr("trainer.ledger.time", clock)
+    monkeypatch.setattr("trainer.sinks.ledger.time", clock)
 
     def rank(world: ThreadWorld) -> str:
-        monkeypatch.setattr("trainer.ledger.socket.gethostname", lambda: "here")
+        monkeypatch.setattr("trainer.sinks.ledger.socket.gethostname", lambda: "here")
         ledger = Ledger(tmp_path, world)
         if world.is_first:
             ledger.started(3)

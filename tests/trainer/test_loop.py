@@ -11,20 +11,20 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
 from tiny import CLASSES, OPTIMIZER, Network, engine, whole_batch
 
-from data_shards.batch import Batch
-from trainer.checkpoint import Store
-from trainer.checkpoint_folder import read_manifest, read_weights
-from trainer.checkpoint_names import complete
+from data_shards.loading.batch import Batch
+from trainer.checkpoint.layout import read_manifest, read_weights
+from trainer.checkpoint.names import complete
+from trainer.checkpoint.store import Store
+from trainer.checkpoint.tensor_file import FileRecord, write
 from trainer.config import CheckpointConfig, ProfileConfig, TrainConfig, WatchConfig
-from trainer.evaluate import evaluate
-from trainer.ledger import Ledger
+from trainer.distributed.world import World
+from trainer.evaluation import evaluate
+from trainer.health.profiling import ProfileWindow
+from trainer.health.stop_request import StopRequest
 from trainer.loop import Batches, DivergedError, fit
-from trainer.profiling import ProfileWindow
 from trainer.run_state import RunState
-from trainer.sinks import JsonLines
-from trainer.tensor_file import FileRecord, write
-from trainer.watch import StopRequest
-from trainer.world import World
+from trainer.sinks.ledger import Ledger
+from trainer.sinks.writers import JsonLines
 
 WATCH = WatchConfig(max_skipped_in_a_row=2, max_rollbacks=1)
 TRAIN = TrainConfig(steps=6, log_every_steps=2, evaluate_every_steps=3, global_batch=16)
@@ -219,7 +219,7 @@ def test_a_last_save_that_fails_is_tried_again_and_then_ends_the_run_as_failed(
             raise OSError(28, "No space left on device")
         return write(path, tensors)
 
-    monkeypatch.setattr("trainer.checkpoint.write", on_a_full_disk)
+    monkeypatch.setattr("trainer.checkpoint.store.write", on_a_full_disk)
     if failures == 1:
         state, _ = train(tmp_path / "run", world, whole_batch, steps=5)
         assert state == RunState(step=5)
@@ -258,7 +258,7 @@ def test_the_best_is_what_was_evaluated_and_not_what_was_trained_on_since(
     tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter((0.9, 0.5))
-    monkeypatch.setattr("trainer.evaluate.Evaluation.best_by", property(lambda _: next(scores)))
+    monkeypatch.setattr("trainer.evaluation.Evaluation.best_by", property(lambda _: next(scores)))
     run(tmp_path, world, StopRequest(), save_every_steps=2, keep_last=1, keep_best=True)
     found = {read_manifest(path).state.step: read_manifest(path).score for path in complete(tmp_path / "checkpoints")}
     assert found == {3: 0.9, 6: 0.5}

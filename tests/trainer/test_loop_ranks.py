@@ -15,18 +15,18 @@ sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
 from threads import StopsAt, ThreadWorld, on_ranks
 from tiny import whole_batch
 
-from data_shards.batch import Batch
-from trainer.checkpoint import SaveReport
+from data_shards.loading.batch import Batch
+from trainer.checkpoint.store import SaveReport
 from trainer.config import ProfileConfig, TrainConfig, WatchConfig
-from trainer.evaluate import Evaluation
-from trainer.hang import HangWatch
-from trainer.ledger import Ledger, read
+from trainer.distributed.world import World
+from trainer.engine.step_report import StepReport
+from trainer.evaluation import Evaluation
+from trainer.health.hang import HangWatch
+from trainer.health.profiling import ProfileWindow
 from trainer.loop import fit
-from trainer.metrics import Record
-from trainer.profiling import ProfileWindow
 from trainer.run_state import RunState
-from trainer.step_report import StepReport
-from trainer.world import World
+from trainer.sinks.ledger import Ledger, read
+from trainer.sinks.meter import Record
 
 ALONE = World(0, 1, 0, torch.device("cpu"))
 
@@ -277,7 +277,7 @@ def test_the_time_of_an_attempt_is_told_by_its_use(tmp_path: Path, monkeypatch: 
     clock = SimpleNamespace(now=0.0, compiled=0.0)
     clock.perf_counter = clock.monotonic = clock.time = lambda: clock.now
     monkeypatch.setattr("trainer.steps.time", clock)
-    monkeypatch.setattr("trainer.ledger.time", clock)
+    monkeypatch.setattr("trainer.sinks.ledger.time", clock)
     compiler = SimpleNamespace(calculate_time_spent=lambda: {"total_wall_time": clock.compiled})
     monkeypatch.setitem(sys.modules, "torch._dynamo.utils", compiler)
 

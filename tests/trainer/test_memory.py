@@ -16,9 +16,9 @@ from tiny import CLASSES, OPTIMIZER, Network, whole_batch
 
 from model.perceiver import Perceiver
 from trainer.config import TrainConfig
-from trainer.engine import Engine
-from trainer.memory import fitting
-from trainer.world import World
+from trainer.distributed.world import World
+from trainer.engine.engine import Engine
+from trainer.engine.memory import fitting
 
 WORLD = World(0, 1, 0, torch.device("cpu"))
 

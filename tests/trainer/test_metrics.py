@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer.metrics import Meter, StepTime, Work, measured_peak_flops, memory_mib
-from trainer.step_report import StepReport
-from trainer.world import World
+from trainer.distributed.world import World
+from trainer.engine.step_report import StepReport
+from trainer.sinks.meter import Meter, StepTime, Work, measured_peak_flops, memory_mib
 
 T = TypeVar("T")
 REPORT = StepReport(
@@ -121,8 +121,8 @@ def test_the_peak_is_that_of_the_numbers_that_the_training_computes_with(
         clock.now += 0.5
         return clock.now
 
-    monkeypatch.setattr("trainer.metrics.torch.ones", ones)
-    monkeypatch.setattr("trainer.metrics.time.perf_counter", perf_counter)
+    monkeypatch.setattr("trainer.sinks.meter.torch.ones", ones)
+    monkeypatch.setattr("trainer.sinks.meter.time.perf_counter", perf_counter)
     peak = measured_peak_flops(torch.device("cpu"), dtype)
     [(rows, columns, found)] = multiplied
     assert (found, rows) == (dtype, columns)

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from data_shards.batch import Batch
-from model.config_outputs import GridOutput, LabelOutput, OutputsConfig
-from trainer.objective import objective
-from trainer.tasks import Classification, HiddenWords, Reconstruction, SeveralLabels, Task
+from data_shards.loading.batch import Batch
+from model.config.outputs import GridOutput, LabelOutput, OutputsConfig
+from trainer.tasks.losses import Classification, HiddenWords, Reconstruction, SeveralLabels, Task
+from trainer.tasks.objective import objective
 
 CLASSES, LENGTH = 5, 7
 

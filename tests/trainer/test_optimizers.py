@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainer.config import OptimizerConfig
-from trainer.lamb import Lamb, Segment
-from trainer.optimizers import learning_rate, make, parameter_groups, zero_state
+from trainer.optim.lamb import Lamb, Segment
+from trainer.optim.optimizers import learning_rate, make, parameter_groups, zero_state
 
 
 def rates(steps: int = 10, **fields: object) -> list[float]:

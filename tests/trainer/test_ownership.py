@@ -12,9 +12,9 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
 from threads import CPU, on_gloo
 
-from trainer.ownership import Extent, Ownership, owners
-from trainer.partitions import KINDS, Piece
-from trainer.world import World
+from trainer.distributed.world import World
+from trainer.optim.ownership import Extent, Ownership, owners
+from trainer.optim.partitions import KINDS, Piece
 
 SHAPES = {"a": torch.Size([5, 7]), "b": torch.Size([3]), "c": torch.Size([16]), "d": torch.Size([1])}
 """Sizes that no cut fits."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.patient_file import PatientFile
+from trainer.sinks.patient_file import PatientFile
 
 
 def test_what_a_full_disk_does_not_take_is_written_once_there_is_room(tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
 from tiny import engine, whole_batch
 
-from trainer.checkpoint import Store
+from trainer.checkpoint.store import Store
 from trainer.config import CheckpointConfig
-from trainer.engine import Engine
+from trainer.distributed.world import World
+from trainer.engine.engine import Engine
 from trainer.run_state import RunState
-from trainer.world import World
 
 STAGE_3 = [pytest.param(precision, 3, marks=pytest.mark.slow) for precision in ("bf16", "fp16")]
 

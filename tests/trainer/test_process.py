@@ -4,7 +4,7 @@ import os
 import signal
 import time
 
-from trainer.process import end_with_parent, lives, start_ticks
+from trainer.health.process import end_with_parent, lives, start_ticks
 
 
 def test_a_process_lives_until_it_has_ended_though_nobody_has_asked_for_its_status() -> None:

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from trainer.config import ProfileConfig
-from trainer.profiling import ProfileWindow
-from trainer.world import World
+from trainer.distributed.world import World
+from trainer.health.profiling import ProfileWindow
 
 
 def steps_in(trace: Path) -> list[str]:

@@ -5,8 +5,8 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
-from trainer.ledger import PARTS, Attempt
-from trainer.report import Story, curve, curves, page, read_records
+from trainer.sinks.ledger import PARTS, Attempt
+from trainer.sinks.page import Story, curve, curves, page, read_records
 
 ATTEMPT = Attempt(
     1,

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trainer.checkpoint.retention import best, kept
 from trainer.config import CheckpointConfig
-from trainer.retention import best, kept
 
 ACCURACIES = st.dictionaries(st.integers(0, 10_000), st.none() | st.floats(0, 1), min_size=1, max_size=20)
 

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_shards.json_file import typed
+from data_shards.files.typed_json import typed
 from trainer.run_state import PassedOver, RunState
 
 

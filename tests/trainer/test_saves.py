@@ -10,15 +10,15 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
 from tiny import engine, whole_batch
 
-from trainer.checkpoint import Store
-from trainer.checkpoint_folder import read_manifest
-from trainer.checkpoint_names import complete
+from trainer.checkpoint.layout import read_manifest
+from trainer.checkpoint.names import complete
+from trainer.checkpoint.store import Store
 from trainer.config import CheckpointConfig, TrainConfig
-from trainer.evaluate import Evaluation
+from trainer.distributed.world import World
+from trainer.evaluation import Evaluation
+from trainer.health.stop_request import StopRequest
 from trainer.loop import fit
 from trainer.run_state import RunState
-from trainer.watch import StopRequest
-from trainer.world import World
 
 
 def steps(folder: Path) -> dict[int, float | None]:
@@ -49,7 +49,7 @@ def test_the_time_to_the_next_save_begins_anew_with_every_save(
     tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
-    monkeypatch.setattr("trainer.checkpoint.time", clock)
+    monkeypatch.setattr("trainer.checkpoint.store.time", clock)
     store = Store(tmp_path, CheckpointConfig(save_every_steps=0, save_every_minutes=10), world)
     trained = engine(world)
     due = []
@@ -78,7 +78,7 @@ def test_a_commit_that_fails_is_reported_tried_again_and_leaves_the_older_checkp
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as broken:
-        broken.setattr("trainer.checkpoint.checkpoint_folder.write_manifest", full)
+        broken.setattr("trainer.checkpoint.store.layout.write_manifest", full)
         store.save(trained, RunState(step=2))
         store.wait()
     assert [bool(report.error) for report in store.reports()] == [False, True]

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from data_shards.batch import Batch
-from model.config_outputs import GridOutput, LabelOutput, OutputsConfig, TextOutput
-from trainer.evaluate import CHUNK, evaluate, reconstructions, told
-from trainer.objective import objective
-from trainer.world import World
+from data_shards.loading.batch import Batch
+from model.config.outputs import GridOutput, LabelOutput, OutputsConfig, TextOutput
+from trainer.distributed.world import World
+from trainer.evaluation import CHUNK, evaluate, reconstructions, told
+from trainer.tasks.objective import objective
 
 VIDEO = GridOutput(shape=(2, 3, 4))
 ROWS = 6

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from trainer.metrics import Record
-from trainer.sink_group import SinkGroup
-from trainer.sinks import JsonLines, ProgressBar
+from trainer.sinks.meter import Record
+from trainer.sinks.sink_group import SinkGroup
+from trainer.sinks.writers import JsonLines, ProgressBar
 
 
 class Broken:

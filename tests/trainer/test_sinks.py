@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from trainer.sinks import JsonLines, ProgressBar, Sink, TensorBoard, append_event
+from trainer.sinks.writers import JsonLines, ProgressBar, Sink, TensorBoard, append_event
 
 
 def write(sink: Sink, steps: Iterable[int]) -> None:

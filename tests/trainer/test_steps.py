@@ -13,16 +13,16 @@ sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
 from threads import StopsAt, ThreadWorld, on_ranks
 from tiny import whole_batch
 
-from data_shards.batch import Batch
-from trainer.checkpoint import SaveReport
+from data_shards.loading.batch import Batch
+from trainer.checkpoint.store import SaveReport
 from trainer.config import ProfileConfig, TrainConfig, WatchConfig
-from trainer.evaluate import Evaluation
+from trainer.distributed.world import World
+from trainer.engine.step_report import StepReport
+from trainer.evaluation import Evaluation
 from trainer.feed import Feed
+from trainer.health.profiling import ProfileWindow
 from trainer.loop import fit
-from trainer.profiling import ProfileWindow
 from trainer.run_state import RunState
-from trainer.step_report import StepReport
-from trainer.world import World
 
 ALONE = World(0, 1, 0, torch.device("cpu"))
 STEPS = 12

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from trainer.stopwatch import Stopwatch, compile_seconds
+from trainer.engine.stopwatch import Stopwatch, compile_seconds
 
 
 def test_compile_seconds_grow_by_what_is_compiled_and_by_nothing_else() -> None:
@@ -25,7 +25,7 @@ def double(values: torch.Tensor) -> torch.Tensor:
 
 def test_a_stopwatch_sums_what_was_inside_and_begins_anew_when_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(now=0.0, perf_counter=lambda: clock.now)
-    monkeypatch.setattr("trainer.stopwatch.time", clock)
+    monkeypatch.setattr("trainer.engine.stopwatch.time", clock)
     watch = Stopwatch(torch.device("cpu"))
     for inside, outside in ((2.0, 5.0), (3.0, 7.0)):
         with watch:

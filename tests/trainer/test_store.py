@@ -12,11 +12,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 from checkpoints import save
 from tiny import Network, engine, whole_batch
 
-from trainer.checkpoint import Store
-from trainer.checkpoint_names import MANIFEST, committed, complete, step_of
+from trainer.checkpoint.names import MANIFEST, committed, complete, step_of
+from trainer.checkpoint.store import Store
 from trainer.config import CheckpointConfig
+from trainer.distributed.world import World
 from trainer.run_state import RunState
-from trainer.world import World
 
 
 def steps(folder: Path) -> list[int]:

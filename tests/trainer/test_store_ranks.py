@@ -14,16 +14,16 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
 from threads import ThreadWorld, on_ranks
 
-from trainer import checkpoint_names
-from trainer.checkpoint import Store
-from trainer.checkpoint_choice import first_readable
-from trainer.checkpoint_folder import read_manifest, read_weights
-from trainer.checkpoint_names import committed, complete
+from trainer.checkpoint import names
+from trainer.checkpoint.choice import first_readable
+from trainer.checkpoint.layout import read_manifest, read_weights
+from trainer.checkpoint.names import committed, complete
+from trainer.checkpoint.store import Store
+from trainer.checkpoint.tensor_file import FileRecord, write
 from trainer.config import CheckpointConfig
-from trainer.partitions import KINDS
+from trainer.distributed.world import World
+from trainer.optim.partitions import KINDS
 from trainer.run_state import EngineState, PassedOver, RunState
-from trainer.tensor_file import FileRecord, write
-from trainer.world import World
 
 SHAPES = {"first": torch.Size([3, 2]), "second": torch.Size([5])}
 AT_ONCE = CheckpointConfig(asynchronous=False)
@@ -127,7 +127,7 @@ def test_a_write_that_fails_on_one_rank_is_no_save_on_any(
             raise OSError(28, "No space left on device")
         return write(path, tensors)
 
-    monkeypatch.setattr("trainer.checkpoint.write", on_a_full_disk)
+    monkeypatch.setattr("trainer.checkpoint.store.write", on_a_full_disk)
     for reports in saved(tmp_path, 3, 7, 8):
         assert [report.error for report in reports] == [
             "",
@@ -148,8 +148,8 @@ def test_what_only_the_first_rank_does_and_fails_at_is_told_to_all(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as broken:
-        target = "durable.remove" if work == "clear" else "checkpoint_folder.write_manifest"
-        broken.setattr(f"trainer.checkpoint.{target}", full)
+        target = "atomic.remove" if work == "clear" else "layout.write_manifest"
+        broken.setattr(f"trainer.checkpoint.store.{target}", full)
         (tmp_path / ".step_00000001.tmp").mkdir()
         assert [reports[0].error for reports in saved(tmp_path, 7)] == ["[Errno 28] No space left on device"] * 2
     assert [path.name for path in committed(tmp_path)] == ["step_00000003"]
@@ -186,7 +186,7 @@ def test_the_exchanges_of_a_save_in_the_background_do_not_meet_those_of_the_trai
             exchanged.wait(20.0)
         return write(path, tensors)
 
-    monkeypatch.setattr("trainer.checkpoint.write", late)
+    monkeypatch.setattr("trainer.checkpoint.store.write", late)
 
     def rank(world: ThreadWorld) -> Any:  # noqa: ANN401
         store = Store(tmp_path, CheckpointConfig(), world)
@@ -225,14 +225,14 @@ def test_a_commit_waits_for_one_message_a_rank_and_tells_its_end_in_one(
 
 def test_a_save_does_not_read_the_checkpoints_before_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looked = list[Path]()
-    problem = checkpoint_names.problem
+    problem = names.problem
 
     def counted(path: Path) -> str:
         looked.append(path)
         return problem(path)
 
     saved(tmp_path, 1, config=CheckpointConfig(keep_last=9, asynchronous=False))
-    monkeypatch.setattr(checkpoint_names, "problem", counted)
+    monkeypatch.setattr(names, "problem", counted)
     saved(tmp_path, 2, 3, 4, 5, config=CheckpointConfig(keep_last=9, asynchronous=False))
     # That of the process before, which nobody here has seen whole.
     assert looked == [tmp_path / "step_00000001"]
@@ -311,7 +311,7 @@ def test_a_note_that_the_disk_does_not_take_is_told_and_holds_in_this_process(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("trainer.checkpoint.durable.write", full)
+    monkeypatch.setattr("trainer.checkpoint.store.atomic.write", full)
 
     def note(world: ThreadWorld) -> Any:  # noqa: ANN401
         store = Store(tmp_path, AT_ONCE, world)
@@ -327,14 +327,14 @@ def test_a_save_that_failed_is_due_again_in_a_minute_and_not_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
-    monkeypatch.setattr("trainer.checkpoint.time", clock)
+    monkeypatch.setattr("trainer.checkpoint.store.time", clock)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     store = Store(tmp_path, CheckpointConfig(save_every_steps=0, save_every_minutes=10, asynchronous=False), ALONE)
     with monkeypatch.context() as broken:
-        broken.setattr("trainer.checkpoint.write", full)
+        broken.setattr("trainer.checkpoint.store.write", full)
         store.save(Halves(ALONE), RunState(step=1))
     due = []
     for clock.now in (59.9, 60.5):
@@ -381,7 +381,7 @@ def test_a_save_is_told_with_the_time_that_it_took_and_that_the_training_waited(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = SimpleNamespace(now=1000.0, monotonic=lambda: clock.now)
-    monkeypatch.setattr("trainer.checkpoint.time", clock)
+    monkeypatch.setattr("trainer.checkpoint.store.time", clock)
 
     class Copied(Halves):
         def snapshot(self) -> dict[str, dict[str, Tensor]]:
@@ -392,7 +392,7 @@ def test_a_save_is_told_with_the_time_that_it_took_and_that_the_training_waited(
         clock.now += 1.0
         return write(path, tensors)
 
-    monkeypatch.setattr("trainer.checkpoint.write", slow)
+    monkeypatch.setattr("trainer.checkpoint.store.write", slow)
     store = Store(tmp_path, AT_ONCE, ALONE)
     store.save(Copied(ALONE), RunState(step=1))
     store.close()

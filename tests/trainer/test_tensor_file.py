@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from trainer.tensor_file import TensorFile, examine, write
+from trainer.checkpoint.tensor_file import TensorFile, examine, write
 
 TENSORS = {
     "matrix": torch.arange(12, dtype=torch.float32).view(3, 4),
@@ -151,7 +151,7 @@ def test_all_bytes_are_written_hashed_and_on_the_disk_however_they_are_cut(
         synced.append(os.fstat(descriptor).st_size)
         fsync(descriptor)
 
-    monkeypatch.setattr("trainer.tensor_file._CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr("trainer.checkpoint.tensor_file._CHUNK_BYTES", chunk_bytes)
     monkeypatch.setattr(os, "fsync", noted)
     assert write(tmp_path / "cut", TENSORS) == whole == examine(tmp_path / "cut")
     assert (tmp_path / "cut").read_bytes() == (tmp_path / "whole").read_bytes()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.watch import StopRequest
+from trainer.health.stop_request import StopRequest
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT])

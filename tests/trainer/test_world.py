@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from launch import attempts
-from launch.fence import NUMBER
-from launch.folder import RunFolder
-from launch.restarts import BAD_INPUT
+from launch.lifecycle import attempts
+from launch.lifecycle.fence import NUMBER
+from launch.lifecycle.restart_policy import BAD_INPUT
+from launch.lifecycle.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow
 RunRanks = Callable[..., list]

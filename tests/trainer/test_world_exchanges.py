@@ -9,7 +9,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
 from threads import CPU, on_gloo, on_ranks
 
-from trainer.world import World
+from trainer.distributed.world import World
 
 
 @pytest.mark.parametrize("world_size", [1, 3])

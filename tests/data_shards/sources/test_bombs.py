@@ -7,8 +7,9 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from data_shards.records import MAX_WEIGHT
-from data_shards.sources import plain_text, table, text
+from data_shards.format.annotations import MAX_WEIGHT
+from data_shards.sources import table, text
+from data_shards.sources.parsing import plain_text
 
 
 def test_a_long_line_is_refused_before_it_takes_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from data_shards.sources import cells, table
+from data_shards.sources import table
+from data_shards.sources.parsing import cells
 
 
 def read(path: Path) -> list[tuple[int, dict[str, object]]]:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from data_shards.sources import audio_folder, av_digits, class_folders, image_folder, point_clouds, text, videos
-from data_shards.sources.folder_files import walk
+from data_shards.sources.parsing.folder_files import walk
 
 
 def touch(folder: Path, *names: str) -> None:

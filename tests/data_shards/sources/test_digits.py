@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from data_shards import decode
-from data_shards.decoders.audio import audio
-from data_shards.rows import Row
+from data_shards.building.raw_sample import Row
+from data_shards.modalities import decode
+from data_shards.modalities.decoding.audio import audio
 from data_shards.sources import digits
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_shards import decode
-from data_shards.manifest import Manifest
-from data_shards.rows import Row
+from data_shards.building.raw_sample import Row
+from data_shards.format.manifest import Manifest
+from data_shards.format.tar_index import TarIndex
+from data_shards.modalities import decode
 from data_shards.sources import audio_folder, class_folders, image_folder, point_clouds, videos
 from data_shards.sources.digits import Drawn
-from data_shards.tar_index import TarIndex
 
 
 def jpeg(value: int) -> bytes:
@@ -270,7 +270,7 @@ def test_videos_can_be_listed_in_a_table(tmp_path: Path) -> None:
 
 def test_a_row_of_nothing_but_a_silent_track_is_bad(tmp_path: Path) -> None:
     put(tmp_path / "silent.mp4", clip(with_sound=False))
-    from data_shards.build import build_table
+    from data_shards.building.builder import build_table
 
     with pytest.raises(ValueError, match=r"line 3: .*silent.mp4 \(audio track\): holds no modality"):
         build_table([Row(3, (videos.Soundtrack(str(tmp_path / "silent.mp4")),))], tmp_path / "out")

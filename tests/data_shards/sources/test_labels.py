@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from data_shards import manifest
+from data_shards.format import manifest
 from data_shards.sources import table
-from data_shards.sources.labels import numbered
+from data_shards.sources.parsing.labels import numbered
 
 KINDS = ("csv", "tsv", "jsonl", "parquet")
 

@@ -15,9 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_shards.manifest import Manifest
-from data_shards.sources import plain_text, table, text
-from data_shards.tar_index import TarIndex
+from data_shards.format.manifest import Manifest
+from data_shards.format.tar_index import TarIndex
+from data_shards.sources import table, text
+from data_shards.sources.parsing import plain_text
 
 
 def zstd(data: bytes) -> bytes:

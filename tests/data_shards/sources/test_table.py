@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from data_shards import manifest
-from data_shards.rows import File, Literal
+from data_shards.building.raw_sample import File, Literal
+from data_shards.format import manifest
+from data_shards.format.tar_index import TarIndex
 from data_shards.sources import table
-from data_shards.tar_index import TarIndex
 
 LINES = [
     {"image": "pictures/a.png", "text": "a cat", "label": "cat"},

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from data_shards.format.tar_index import TarIndex
 from data_shards.sources import text
-from data_shards.tar_index import TarIndex
 
 LINES = st.lists(st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=30), max_size=12)
 

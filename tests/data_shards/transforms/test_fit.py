@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from data_shards.config import AudioConfig, ImageConfig, PointsConfig, TextConfig, VideoConfig
+from data_shards.modalities.transform_config import CropConfig
+from data_shards.modalities.transforms import audio, image, points, text, video
 from data_shards.sources.digits import Drawn
-from data_shards.transform_config import CropConfig
-from data_shards.transforms import audio, image, points, text, video
 
 
 def rng() -> np.random.Generator:

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_shards.transform_config import CropConfig
-from data_shards.transforms.framing import centre_box, cut, random_box, resize
+from data_shards.modalities.transform_config import CropConfig
+from data_shards.modalities.transforms.framing import centre_box, cut, random_box, resize
 
 
 def rng() -> np.random.Generator:

@@ -11,10 +11,9 @@ import pytest
 from PIL import Image
 
 from data_shards.config import AudioConfig, FlowConfig, ImageConfig, PointsConfig, TextConfig, VideoConfig
-from data_shards.decoders.flow import MAGIC
-from data_shards.sections import Section
-from data_shards.sources.digits import Drawn
-from data_shards.transform_config import (
+from data_shards.modalities.decoding.flow import MAGIC
+from data_shards.modalities.sections import Section
+from data_shards.modalities.transform_config import (
     ColourConfig,
     CropConfig,
     LogMelConfig,
@@ -22,8 +21,9 @@ from data_shards.transform_config import (
     RandAugmentConfig,
     SpecAugmentConfig,
 )
-from data_shards.transforms import audio, flow, image, points, text, video
-from data_shards.transforms.masking import mask_words
+from data_shards.modalities.transforms import audio, flow, image, points, text, video
+from data_shards.modalities.transforms.masking import mask_words
+from data_shards.sources.digits import Drawn
 
 Fitted = list[bytes]
 SEEDS = range(12)

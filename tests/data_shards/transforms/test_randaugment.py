@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_shards.transform_config import RandAugmentConfig
-from data_shards.transforms.randaugment import GREY, OPERATIONS, randaugment
+from data_shards.modalities.transform_config import RandAugmentConfig
+from data_shards.modalities.transforms.randaugment import GREY, OPERATIONS, randaugment
 
 
 def picture() -> np.ndarray:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.signal import resample_poly
 
-from data_shards.transforms import resample as resampling
-from data_shards.transforms.resample import resample
+from data_shards.modalities.transforms import resample as resampling
+from data_shards.modalities.transforms.resample import resample
 
 
 @pytest.mark.parametrize(

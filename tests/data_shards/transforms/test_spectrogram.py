@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from data_shards.config import AudioConfig
-from data_shards.transform_config import LogMelConfig
-from data_shards.transforms.spectrogram import FLOOR, log_mel
+from data_shards.modalities.transform_config import LogMelConfig
+from data_shards.modalities.transforms.spectrogram import FLOOR, log_mel
 
 RATE = 8_000
 CONFIG = LogMelConfig(num_bins=40, window_seconds=0.025, hop_seconds=0.010)

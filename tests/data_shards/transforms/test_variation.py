@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 
 from data_shards.config import AudioConfig, ImageConfig, PointsConfig, TextConfig, VideoConfig
-from data_shards.sources.digits import Drawn
-from data_shards.transform_config import (
+from data_shards.modalities.transform_config import (
     ColourConfig,
     CropConfig,
     LogMelConfig,
@@ -16,12 +15,13 @@ from data_shards.transform_config import (
     RandAugmentConfig,
     SpecAugmentConfig,
 )
-from data_shards.transforms import audio, image, points, video
-from data_shards.transforms.colour import GREY_WEIGHTS, jitter
-from data_shards.transforms.masking import mask_words
-from data_shards.transforms.spectrogram import spec_augment
-from data_shards.transforms.text import MASK, PAD
-from data_shards.transforms.text import fit as fit_text
+from data_shards.modalities.transforms import audio, image, points, video
+from data_shards.modalities.transforms.colour import GREY_WEIGHTS, jitter
+from data_shards.modalities.transforms.masking import mask_words
+from data_shards.modalities.transforms.spectrogram import spec_augment
+from data_shards.modalities.transforms.text import MASK, PAD
+from data_shards.modalities.transforms.text import fit as fit_text
+from data_shards.sources.digits import Drawn
 
 
 def rng(seed: int = 0) -> np.random.Generator:

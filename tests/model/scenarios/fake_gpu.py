@@ -21,9 +21,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.checkpoint import checkpoint
 
-import model.grid_read  # noqa: F401  # so that its kernel can be replaced
-from model.config import PerceiverConfig
-from model.grid_tiles import DEFAULT, Tile
+import model.attention.absorbed.grid_read  # noqa: F401  # so that its kernel can be replaced
+from model.attention.absorbed.grid_tiles import DEFAULT, Tile
+from model.config.perceiver import PerceiverConfig
 from model.offload import Offload
 from model.perceiver import Perceiver
 
@@ -165,9 +165,11 @@ def gpu() -> Iterator[None]:
         stack.enter_context(FakeTensorMode())
         for place in ("torch.autocast", "torch.amp.autocast"):
             stack.enter_context(patch(place, Autocast))
-        stack.enter_context(patch("model.tiled._has_kernel", lambda device, _: device.type == "cuda"))
-        stack.enter_context(patch("model.grid_read.tile_of", lambda _: DEFAULT))
-        stack.enter_context(patch("model.grid_read.sums_of_parts", fake_kernel))
+        stack.enter_context(
+            patch("model.attention.absorbed.tiled._has_kernel", lambda device, _: device.type == "cuda")
+        )
+        stack.enter_context(patch("model.attention.absorbed.grid_read.tile_of", lambda _: DEFAULT))
+        stack.enter_context(patch("model.attention.absorbed.grid_read.sums_of_parts", fake_kernel))
         stack.enter_context(patch("torch.amp.is_autocast_available", lambda device: device in ("cpu", "cuda")))
         stack.enter_context(patch("model.recomputation.checkpoint", recomputed))
         offload = Offload(Carried())

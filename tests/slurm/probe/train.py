@@ -1,4 +1,4 @@
-"""Stands in for launch/train.py in a run's frozen code: the life of a rank without torch, in milliseconds.
+"""Stands in for launch/run/composition.py in a run's frozen code: the life of a rank without torch, in milliseconds.
 
 A step is a pause; rank 0 leaves a checkpoint folder and a line of metrics after every one, behind the real fence. With
 `holds_at` the first attempt stays in that step until it is told to end, is ended, or the file `go_on` is there: what is
@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from launch import attempts
-from launch.fence import NUMBER, Fence
-from launch.folder import RunFolder
+from launch.lifecycle import attempts
+from launch.lifecycle.fence import NUMBER, Fence
+from launch.lifecycle.run_folder import RunFolder
 
 CONSTANT = 1
 

@@ -1,4 +1,6 @@
-"""Print the bytes that a step exchanges, counted and as trainer/communication.py has them: "STAGE" -> [counted, told].
+"""Print the bytes that a step exchanges, counted and as trainer/engine/communication.py has them.
+
+"STAGE" -> [counted, told].
 
 `exchanged.py MICRO_BATCH` on gloo ranks; `exchanged.py MICRO_BATCH WORLD_SIZE` as the first of a fake group's ranks.
 """
@@ -15,14 +17,14 @@ from tiny import CLASSES, OPTIMIZER, whole_batch
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from model.config import PerceiverConfig
-from model.config_inputs import InputsConfig, PointsInput
-from model.config_outputs import LabelOutput, OutputsConfig
+from model.config.inputs import InputsConfig, PointsInput
+from model.config.outputs import LabelOutput, OutputsConfig
+from model.config.perceiver import PerceiverConfig
 from model.perceiver import Perceiver
-from trainer.communication import exchanges, small_messages
 from trainer.config import TrainConfig
-from trainer.engine import Engine
-from trainer.world import World
+from trainer.distributed.world import World
+from trainer.engine.communication import exchanges, small_messages
+from trainer.engine.engine import Engine
 
 SMALL_BYTES = 16
 # The argument that has the whole tensor, whoever holds which part of it.

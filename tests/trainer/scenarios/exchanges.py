@@ -12,15 +12,15 @@ import torch
 import torch.distributed as dist
 from tiny import engine, share, whole_batch
 
-from data_shards.batch import Batch
-from launch.together import leave
-from trainer.checkpoint import Store
+from data_shards.loading.batch import Batch
+from launch.lifecycle.agreement import leave
+from trainer.checkpoint.store import Store
 from trainer.config import CheckpointConfig, TrainConfig
+from trainer.distributed.world import World
 from trainer.feed import Feed
+from trainer.health.stop_request import StopRequest
 from trainer.loop import fit
 from trainer.run_state import RunState
-from trainer.watch import StopRequest
-from trainer.world import World
 
 STEPS, WATCHED = 8, 5
 world = World.from_environment(60.0)

@@ -14,11 +14,11 @@ from pathlib import Path
 from tiny import engine, share, whole_batch
 from torch import Tensor
 
-from trainer import checkpoint
-from trainer.checkpoint import Store
+from trainer.checkpoint import store as checkpoint
+from trainer.checkpoint.store import Store
 from trainer.config import CheckpointConfig
+from trainer.distributed.world import World
 from trainer.run_state import RunState
-from trainer.world import World
 
 folder, fault = Path(sys.argv[1]), sys.argv[2]
 world = World.from_environment(60.0)

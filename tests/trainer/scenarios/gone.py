@@ -5,7 +5,7 @@ import os
 import sys
 import time
 
-from trainer.world import World
+from trainer.distributed.world import World
 
 world = World.from_environment(120.0)
 if world.rank == 0:

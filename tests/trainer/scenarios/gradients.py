@@ -11,7 +11,7 @@ from typing import Any
 import torch.distributed as dist
 from tiny import engine, share, whole_batch
 
-from trainer.world import World
+from trainer.distributed.world import World
 
 WAYS = {
     "default": {},

@@ -12,9 +12,9 @@ import sys
 import threading
 from pathlib import Path
 
-from trainer import node
-from trainer.hang import BATCH, STEP, HangWatch
-from trainer.world import World
+from trainer.distributed import node
+from trainer.distributed.world import World
+from trainer.health.hang import BATCH, STEP, HangWatch
 
 folder, fault = Path(sys.argv[1]), sys.argv[2]
 seconds = float(sys.argv[3]) if len(sys.argv) > 3 else 4.0

@@ -13,8 +13,8 @@ import torch
 import torch.distributed as dist
 
 import configs.run
-from launch import train
-from trainer.world import World
+from launch.run import composition
+from trainer.distributed.world import World
 
 
 def starved_world() -> World:
@@ -40,5 +40,5 @@ if len(sys.argv) == 1:
     world.close()
     sys.stdout.write("true")
 else:
-    configs.run.load, train.main = (lambda _path: None), refused
-    runpy.run_module("launch.rank", run_name="__main__")
+    configs.run.load, composition.main = (lambda _path: None), refused
+    runpy.run_module("launch.supervise.rank", run_name="__main__")

@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from trainer.world import World
+from trainer.distributed.world import World
 
 _LISTENING = "0A"
 

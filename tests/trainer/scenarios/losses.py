@@ -12,9 +12,9 @@ from dataclasses import replace
 
 from tiny import LAMB, engine, share, whole_batch
 
-from data_shards.batch import Batch
-from trainer.step_report import StepReport
-from trainer.world import World
+from data_shards.loading.batch import Batch
+from trainer.distributed.world import World
+from trainer.engine.step_report import StepReport
 
 world = World.from_environment(60.0)
 

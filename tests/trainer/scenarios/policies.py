@@ -6,15 +6,15 @@ import sys
 import torch
 from tiny import CLASSES, GLOBAL_BATCH, OPTIMIZER, share, whole_batch
 
-from model.config import PerceiverConfig
-from model.config_attention import AttentionConfig
-from model.config_inputs import InputsConfig, PointsInput
-from model.config_outputs import LabelOutput, OutputsConfig
+from model.budget.plan import POLICIES
+from model.config.attention import AttentionConfig
+from model.config.inputs import InputsConfig, PointsInput
+from model.config.outputs import LabelOutput, OutputsConfig
+from model.config.perceiver import PerceiverConfig
 from model.perceiver import Perceiver
-from model.plan import POLICIES
 from trainer.config import TrainConfig
-from trainer.engine import Engine
-from trainer.world import World
+from trainer.distributed.world import World
+from trainer.engine.engine import Engine
 
 torch.set_num_threads(1)
 world = World.from_environment(60.0)

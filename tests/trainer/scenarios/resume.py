@@ -13,11 +13,11 @@ from pathlib import Path
 import xxhash
 from tiny import engine, share, whole_batch
 
-from trainer.checkpoint import Store
+from trainer.checkpoint.store import Store
 from trainer.config import CheckpointConfig
-from trainer.engine import Engine
+from trainer.distributed.world import World
+from trainer.engine.engine import Engine
 from trainer.run_state import RunState
-from trainer.world import World
 
 
 def digest(trained: Engine) -> list[str]:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from trainer import descriptors
-from trainer.world import World
+from trainer.distributed import descriptors
+from trainer.distributed.world import World
 
 # As ranks of a large run do it.
 descriptors.CONNECTED_RANKS = 4

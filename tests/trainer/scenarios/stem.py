@@ -9,18 +9,18 @@ import sys
 import torch
 from torch import nn
 
-from data_shards.batch import Batch
-from model.config import PerceiverConfig
-from model.config_attention import AttentionConfig
-from model.config_grids import PositionsConfig
-from model.config_inputs import InputsConfig
-from model.config_outputs import LabelOutput, OutputsConfig
-from model.config_pixels import ImageInput
+from data_shards.loading.batch import Batch
+from model.config.attention import AttentionConfig
+from model.config.grids import PositionsConfig
+from model.config.inputs import InputsConfig
+from model.config.outputs import LabelOutput, OutputsConfig
+from model.config.perceiver import PerceiverConfig
+from model.config.pixels import ImageInput
 from model.perceiver import Perceiver
 from trainer.config import OptimizerConfig, TrainConfig
-from trainer.engine import Engine
-from trainer.objective import Objective, objective
-from trainer.world import World
+from trainer.distributed.world import World
+from trainer.engine.engine import Engine
+from trainer.tasks.objective import Objective, objective
 
 GLOBAL_BATCH, STEPS = 8, 4
 CONFIG = PerceiverConfig(

@@ -13,8 +13,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch._C._distributed_c10d import HashStore
 
-from trainer.watch import StopRequest
-from trainer.world import World
+from trainer.distributed.world import World
+from trainer.health.stop_request import StopRequest
 
 T = TypeVar("T")
 SECONDS = 20.0

@@ -3,12 +3,12 @@
 import torch
 from torch import nn
 
-from data_shards.batch import Batch
+from data_shards.loading.batch import Batch
 from trainer.config import OptimizerConfig, TrainConfig
-from trainer.engine import Engine
-from trainer.objective import Objective
-from trainer.tasks import Classification
-from trainer.world import World
+from trainer.distributed.world import World
+from trainer.engine.engine import Engine
+from trainer.tasks.losses import Classification
+from trainer.tasks.objective import Objective
 
 GLOBAL_BATCH = 16
 CLASSES = Objective({"label": Classification()}, {"label": 1.0})

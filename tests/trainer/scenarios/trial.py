@@ -10,9 +10,9 @@ from stem import CONFIG, GLOBAL_BATCH, GOAL, OPTIMIZER, images
 import model.compilation
 from model.perceiver import Perceiver
 from trainer.config import TrainConfig
-from trainer.engine import Engine
-from trainer.memory import fitting
-from trainer.world import World
+from trainer.distributed.world import World
+from trainer.engine.engine import Engine
+from trainer.engine.memory import fitting
 
 compiled: list[torch.fx.GraphModule] = []
 

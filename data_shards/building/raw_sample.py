@@ -1,0 +1,147 @@
+"""One sample on its way into a shard: where the bytes of its members come from, its label, its weight."""
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+from data_shards.files.quoting import shown
+from data_shards.files.regular_file import open_regular
+
+
+class Content(Protocol):
+    """Where the bytes of one member come from; small and picklable, since it travels to the process that reads."""
+
+    @property
+    def extension(self) -> str:
+        """Of the member in the shard: lower case, without a dot."""
+
+    @property
+    def origin(self) -> str:
+        """What a person is told when the bytes are bad: a path, mostly."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Length of the bytes, for balance among the shards; 0 where it is not known before they are read."""
+
+    def read(self) -> bytes | None:
+        """Return the bytes, None where the sample turns out to lack them; OSError or ValueError for a fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file on disk."""
+
+    path: str
+
+    @property
+    def extension(self) -> str:
+        """The suffix of the path."""
+        return Path(self.path).suffix[1:].lower()
+
+    @property
+    def origin(self) -> str:
+        """The path."""
+        return self.path
+
+    @property
+    def num_bytes(self) -> int:
+        """Its size; 0 where it is missing, which `read` reports."""
+        try:
+            return Path(self.path).stat().st_size
+        except (OSError, ValueError):  # the latter of a path that no file can have
+            return 0
+
+    def read(self) -> bytes:
+        """Return the whole file."""
+        with open_regular(self.path) as file:
+            return file.read()
+
+
+@dataclass(frozen=True, slots=True)
+class Frame(File):
+    """A file on disk that is one of the two frames of a pair."""
+
+    place: str
+    """Either first or second."""
+
+    @property
+    def extension(self) -> str:
+        """Place and suffix, such as "first.png"."""
+        return f"{self.place}.{Path(self.path).suffix[1:].lower()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Zipped:
+    """A file in a zip archive, which is never unpacked."""
+
+    archive: str
+    name: str
+    num_bytes: int
+
+    @property
+    def extension(self) -> str:
+        """The suffix of the name."""
+        return Path(self.name).suffix[1:].lower()
+
+    @property
+    def origin(self) -> str:
+        """Archive and name."""
+        return f"{self.archive}/{self.name}"
+
+    def read(self) -> bytes:
+        """Return the unpacked file; its checksum is verified."""
+        try:
+            return _open_archive(self.archive).read(self.name)
+        except (KeyError, zipfile.BadZipFile) as error:
+            raise ValueError(f"unreadable in the archive ({error})") from error
+
+
+@lru_cache(maxsize=8)
+def _open_archive(path: str) -> zipfile.ZipFile:
+    # Kept open: a zip's directory is read at each opening, and thousands of rows name the same archive.
+    return zipfile.ZipFile(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """Bytes that stand in the table itself, such as a sentence."""
+
+    value: bytes
+    extension: str
+
+    @property
+    def origin(self) -> str:
+        """The first of the bytes."""
+        return shown(self.value)
+
+    @property
+    def num_bytes(self) -> int:
+        """Their number."""
+        return len(self.value)
+
+    def read(self) -> bytes:
+        """Return the bytes."""
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One sample; at most one member a modality."""
+
+    line: int
+    """Where it stands in its table, for the report of faults; its key in the shards, so no two rows share it."""
+    members: tuple[Content, ...]
+    """The modalities that the sample has."""
+    label: int | None = None
+    """Index into the label names."""
+    labels: tuple[int, ...] = field(default=())
+    """Where a sample has several labels, as AudioSet's do."""
+    named_labels: Mapping[str, int] = field(default_factory=dict)
+    """Further labels by name, each an index into the classes of that name."""
+    weight: float = 1.0
+    """Of the sample in the loss."""
+    split: str = "train"
+    """The split that it belongs to."""

@@ -1,0 +1,129 @@
+"""Rows to one tar file: the same bytes for the same rows, on any machine and at any time."""
+
+import json
+import tarfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from data_shards.building.raw_sample import Content, Row
+from data_shards.files import atomic
+from data_shards.files.quoting import cut
+from data_shards.format.members import content_of, modality_of
+from data_shards.format.tar_walk import MAX_MEMBER_BYTES
+from data_shards.loading.quarantine import one_line
+from data_shards.modalities import decode
+
+END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A row that was left out, and why."""
+
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Written:
+    """A row that is in the shard."""
+
+    row: Row
+    modalities: tuple[str, ...]
+    """Those that it turned out to have."""
+
+
+def write_shard(rows: Sequence[Row], path: Path) -> tuple[list[Written], list[Fault]]:
+    """Write the rows that can be read and decoded as one tar; return those and the faults of the others.
+
+    Written beside and renamed: under its own name a shard is complete. Raises ValueError where the disk refuses.
+    """
+    written: list[Written] = []
+    faults: list[Fault] = []
+    with written_beside(path) as file:
+        for row in rows:
+            try:
+                members = dict(_members(row))
+            except ValueError as error:
+                faults.append(Fault(row.line, str(error)))
+                continue
+            for extension, data in [*members.items(), *_notes(row)]:
+                _append(file, f"{row.line:08d}.{extension}", data)
+            written.append(Written(row, tuple(filter(None, map(modality_of, members)))))
+        file.write(END_OF_TAR)
+    return written, faults
+
+
+@contextmanager
+def written_beside(path: Path) -> Iterator[BinaryIO]:
+    """Give a file beside `path` that takes its name, synced, when the block ends; ValueError where the disk refuses."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic.written_beside(path) as file:
+            yield file
+    except OSError as error:
+        remedy = "free space or choose another folder, then run the same command again: finished shards are kept"
+        raise ValueError(f"{path}: cannot be written ({error.strerror}); {remedy}") from error
+
+
+def _members(row: Row) -> Iterator[tuple[str, bytes]]:
+    """Yield (extension, bytes) of each modality; ValueError names the file that is bad, and why."""
+    contents = sorted(row.members, key=lambda content: content.extension)
+    found = [(content.extension, _checked_bytes(content)) for content in contents]
+    origins = ", ".join(content.origin for content in contents)
+    if all(data is None for _, data in found):
+        raise ValueError(f"{origins}: holds no modality")
+    there = {extension: data for extension, data in found if data is not None}
+    if "flow" in map(modality_of, there):
+        try:
+            decode.pair(there)
+        except Exception as error:  # as of a single file
+            raise ValueError(f"{origins}: {one_line(error)}") from error
+    yield from there.items()
+
+
+def _notes(row: Row) -> Iterator[tuple[str, bytes]]:
+    """Yield label, weight and further labels as members, where there is something to note."""
+    if row.label is not None:
+        yield "cls", str(row.label).encode()
+    notes: dict[str, float | list[int] | dict[str, int]] = {"labels": list(row.labels)} if row.labels else {}
+    if row.named_labels:
+        notes["named_labels"] = dict(row.named_labels)
+    if row.weight != 1:
+        notes["weight"] = row.weight
+    if notes:
+        yield "json", json.dumps(notes, sort_keys=True).encode()
+
+
+def _checked_bytes(content: Content) -> bytes | None:
+    try:
+        return _decodable(content)
+    except OSError as error:
+        raise ValueError(f"{content.origin}: {error.strerror or one_line(error)}") from error
+    except Exception as error:  # whatever the bytes of one file do to a decoder, that row is bad and no other
+        raise ValueError(f"{content.origin}: {one_line(error)}") from error
+
+
+def _decodable(content: Content) -> bytes | None:
+    kind = content_of(content.extension)
+    if kind is None:
+        raise ValueError(f"files of kind .{cut(content.extension)} are not read; convert it")
+    if content.num_bytes > MAX_MEMBER_BYTES:
+        raise ValueError(f"{content.num_bytes} bytes; a file of a sample has at most {MAX_MEMBER_BYTES}")
+    data = content.read()
+    if data is not None:
+        decode.check(kind, data)
+    return data
+
+
+def _append(file: BinaryIO, name: str, data: bytes) -> None:
+    header = tarfile.TarInfo(name)
+    header.size = len(data)
+    header.mode = 0o644
+    # Owner, group and time stay 0: who built a shard and when must not change its hash.
+    file.write(header.tobuf(tarfile.USTAR_FORMAT))
+    file.write(data)
+    file.write(bytes(-len(data) % tarfile.BLOCKSIZE))

@@ -1,0 +1,238 @@
+"""Reads everything that a shard folder holds and reports what is bad: hashes, checksums, every sample decoded.
+
+What a bad sample is, Intake alone says: training, evaluation and this module ask it in the same words.
+"""
+
+import hashlib
+import shlex
+from collections.abc import Callable, Iterable
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from data_shards.building import worker_processes
+from data_shards.building.adoption import modalities
+from data_shards.config import (
+    AudioConfig,
+    DataConfig,
+    FlowConfig,
+    ImageConfig,
+    PointsConfig,
+    TextConfig,
+    VideoConfig,
+)
+from data_shards.format.extents import EXTENT_BYTES
+from data_shards.format.manifest import Manifest, ShardEntry, Shards, Split
+from data_shards.format.members import content_of
+from data_shards.format.tar_index import TarIndex
+from data_shards.loading.admission import BadSampleError, Intake, all_labels
+from data_shards.loading.batch import Sample
+from data_shards.loading.quarantine import one_line
+from data_shards.loading.reader import Reader
+from data_shards.loading.sample import is_absent
+from data_shards.loading.streams import TRAIN, of_evaluation
+from data_shards.modalities import decode
+from data_shards.storage.local_folder import LocalFolder
+from data_shards.storage.required_inputs import has_all
+
+_EVERYTHING = DataConfig(
+    audio=AudioConfig(resample="linear"),
+    flow=FlowConfig(1, 1),
+    image=ImageConfig(),
+    points=PointsConfig(),
+    text=TextConfig(),
+    video=VideoConfig(),
+)
+_RARELY = 0.05
+"""Where no more of a split's samples lack a file, they have lost it; one sample always may."""
+
+
+@dataclass(frozen=True)
+class Bad:
+    """Something that is not as it should be."""
+
+    shard: str
+    key: str
+    """Key of the sample; empty where the whole shard is meant."""
+    reason: str
+
+
+@dataclass
+class Report:
+    """What was found."""
+
+    samples: int = 0
+    left_out: int = 0
+    """The samples among these that data.require of the configuration leaves out."""
+    bad: list[Bad] = field(default_factory=list)
+    """Shards, and samples that a training would refuse."""
+    incomplete: list[Bad] = field(default_factory=list)
+    """Samples that a training takes, though they seem to have lost a file."""
+    shapes: dict[str, list[list[int]]] = field(default_factory=dict)
+    """By modality the least and the greatest length of each axis after decoding."""
+    labels: dict[str, int] = field(default_factory=dict)
+    """Samples by class name."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is bad."""
+        return not self.bad
+
+    def add(self, other: "Report") -> None:
+        """Take over what another report counted."""
+        self.samples += other.samples
+        self.left_out += other.left_out
+        self.bad += other.bad
+        self.incomplete += other.incomplete
+        for name, (least, greatest) in other.shapes.items():
+            self._widen(name, least, greatest)
+        for name, count in other.labels.items():
+            self.labels[name] = self.labels.get(name, 0) + count
+
+    def count_labels(self, names: Iterable[str]) -> None:
+        """Count the classes of one sample."""
+        for name in names:
+            self.labels[name] = self.labels.get(name, 0) + 1
+
+    def add_shape(self, modality: str, shape: tuple[int, ...]) -> None:
+        """Count the shape of one decoded member."""
+        self._widen(modality, list(shape), list(shape))
+
+    def _widen(self, modality: str, least: list[int], greatest: list[int]) -> None:
+        lowest, highest = self.shapes.get(modality, [least, greatest])
+        self.shapes[modality] = [
+            [min(pair) for pair in zip(lowest, least, strict=True)],
+            [max(pair) for pair in zip(highest, greatest, strict=True)],
+        ]
+
+
+def verify(
+    folder: Path,
+    config: DataConfig | None = None,
+    *,
+    num_jobs: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Read all of a shard folder in `num_jobs` processes; ValueError only where its manifest cannot be read.
+
+    A sample is bad where a training with that configuration of its data would find it bad; without one, a training on
+    all modalities of its split.
+    """
+    place = LocalFolder(folder)
+    shards = place.manifest()
+    tasks = [
+        (entry, intake(shards, name, config), partners(shards, name))
+        for name, split in shards.splits.items()
+        for entry in split.shards
+    ]
+    report = Report(labels=dict.fromkeys(shards.label_names, 0))
+    with worker_processes.start(num_jobs) as pool:
+        coming = [pool.submit(verify_shard, place, *task, shards.label_names) for task in tasks]
+        for number, (future, (entry, *_)) in enumerate(zip(coming, tasks, strict=True)):
+            try:
+                report.add(future.result())
+            except BrokenProcessPool as error:
+                raise ValueError(
+                    f"{place.path(entry)}: a process was killed that read this shard or one after it; "
+                    "see how much memory it takes with --jobs 1"
+                ) from error
+            if progress:
+                progress(number + 1, len(tasks))
+    return report
+
+
+def intake(shards: Manifest, split_name: str, config: DataConfig | None) -> Intake:
+    """Return what takes the samples of a split in a training with that configuration, or on all that it has."""
+    there = {kind for kind, count in shards.split(split_name).shards.modalities.items() if count}
+    if config is None:
+        config = replace(_EVERYTHING, labels=tuple(shards.named_labels))
+    elif split_name != TRAIN:
+        config = of_evaluation(config)
+    return Intake.of(shards, config.only(there))
+
+
+def partners(shards: Manifest, split_name: str) -> frozenset[str]:
+    """Return the modalities, and "label", that a sample of the split has unless it has lost a file.
+
+    None where the shards were built here: a build knows what each sample has, and the hashes hold it fast.
+    """
+    if not shards.adopted:
+        return frozenset()
+    split = shards.split(split_name)
+    counts = dict(split.shards.modalities)
+    # More labels than samples: some have several, which would hide that others have none.
+    if (num_labels := sum(split.label_counts)) <= split.num_samples:
+        counts["label"] = num_labels
+    lacking = {kind: split.num_samples - count for kind, count in counts.items()}
+    most = max(1.0, _RARELY * split.num_samples)
+    return frozenset(kind for kind, count in lacking.items() if count <= most and 2 * count < split.num_samples)
+
+
+def verify_shard(
+    folder: LocalFolder,
+    entry: ShardEntry,
+    intake: Intake,
+    expected: frozenset[str] = frozenset(),
+    label_names: tuple[str, ...] = (),
+) -> Report:
+    """Read all of one shard; a sample that has not all that is expected, as partners() returns it, is incomplete."""
+    report = Report()
+    try:
+        index = _checked_index(folder, entry)
+    except ValueError as error:
+        report.bad.append(Bad(entry.name, "", str(error)))
+        return report
+    report.samples = index.num_samples
+    wanted = frozenset(intake.config.require)
+    good = np.flatnonzero(has_all(index, wanted)).tolist()
+    report.left_out = index.num_samples - len(good)
+    reader = Reader(folder, Split(Shards.of([entry]), (), wanted), live_bytes=4 * EXTENT_BYTES)
+    for number, place in enumerate(good):
+        key = index.keys[place]
+        try:
+            _, sample = intake.sample(reader, 0, number)
+        except BadSampleError as error:
+            report.bad.append(Bad(entry.name, key, str(error)))
+            continue
+        if reason := _fault_of_the_rest(reader, number, sample, report):
+            report.bad.append(Bad(entry.name, key, reason))
+            continue
+        labels = all_labels(sample)
+        report.count_labels(label_names[label] for label in labels if label_names)
+        for kind in sorted(expected - modalities(index, place) - ({"label"} if labels else set())):
+            report.incomplete.append(Bad(entry.name, key, f"has no {kind}, nearly all other samples have one"))
+    return report
+
+
+def _checked_index(folder: LocalFolder, entry: ShardEntry) -> TarIndex:
+    """Return the index of a shard whose bytes are the manifest's; ValueError says what is not."""
+    folder.check(Split(Shards.of([entry]), ()))
+    path = folder.path(entry)
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
+            # What is wrong with the tar says more than that its hash is another.
+            TarIndex.from_tar(path)
+            raise ValueError(f"{path}: its sha256 is not the manifest's; copy the shard again")
+    index = TarIndex.from_tar(path)
+    if hashlib.sha256(index.to_bytes()).hexdigest() != entry.index_sha256:
+        raise ValueError(
+            f"{path}: its index is not the manifest's; run `perceiver data index {shlex.quote(str(folder))}`"
+        )
+    return index
+
+
+def _fault_of_the_rest(reader: Reader, number: int, sample: Sample, report: Report) -> str:
+    """Count the shapes of a sample's members, decoded whole; return the fault of what no draw so far has asked for.
+
+    Of a clip a training decodes some frames, other ones each time: in the end all of them.
+    """
+    taken = {*sample.lengths, *(("motion",) if "flow" in sample.lengths else ())}
+    for extension, content in reader.sample(0, number)[1].items():
+        if (decoded := content_of(extension)) in taken and decoded and not is_absent(extension, content):
+            try:
+                report.add_shape(decoded, decode.check(decoded, content))
+            except Exception as error:  # noqa: BLE001 - as Intake: whatever a decoder does, the sample is bad
+                return f".{extension}: {one_line(error)}"
+    return ""

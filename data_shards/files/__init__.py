@@ -1,0 +1,1 @@
+"""What every part writes and reads files with, and how text from outside is shown. Imports nothing of the project."""

@@ -1,0 +1,139 @@
+"""What the notes of a sample say: its label in .cls, and in .json the fields that the folder's manifest names.
+
+Nothing else reads them, so what `perceiver data index` counts and `perceiver data verify` checks is what training uses.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from data_shards.files.quoting import shown
+from data_shards.format.members import LABEL, RECORD
+
+NO_LABEL = -1
+MAX_LABEL = 1_000_000
+"""A larger label is a mistake: the manifest lists every class up to the largest."""
+MAX_WEIGHT = 1e12
+"""A larger weight is a mistake, and the sum over a batch must stay far below what float32 can hold."""
+_MAX_DIGITS = 20
+
+
+@dataclass(frozen=True)
+class Records:
+    """The fields of a .json member that speak of its sample; "" where none does, whatever the record holds."""
+
+    labels: str = ""
+    """A class, or a list of classes."""
+    named_labels: str = ""
+    """An object: name of a further label to its class."""
+    weight: str = ""
+    """The weight of the sample in the loss."""
+
+    def __bool__(self) -> bool:
+        return bool(self.labels or self.named_labels or self.weight)
+
+
+OWN = Records(labels="labels", named_labels="named_labels", weight="weight")
+"""What `perceiver data build` writes."""
+
+
+@dataclass(frozen=True)
+class Notes:
+    """All that is known of a sample beside its modalities."""
+
+    label: int = NO_LABEL
+    labels: tuple[int, ...] = ()
+    """All of them, where a sample has several."""
+    named_labels: dict[str, int] = field(default_factory=dict)
+    weight: float = 1.0
+
+
+def notes(
+    members: Mapping[str, bytes | memoryview], records: Records = OWN, names: Sequence[str] | None = None
+) -> Notes:
+    """Return the notes of a sample with these members; ValueError names the member and says what is wrong with it.
+
+    `names` are the further labels that are wanted; None takes all of them.
+    """
+    label = _label(bytes(members[LABEL])) if LABEL in members else NO_LABEL
+    if RECORD not in members or not records:
+        return Notes(label)
+    fields = _fields(bytes(members[RECORD]))
+    labels = _labels(fields, records.labels)
+    named = _named_labels(fields, records.named_labels, names)
+    weight = _weight(fields, records.weight)
+    if not all(0 <= number <= MAX_LABEL for number in (*labels, *named.values())):
+        found = shown([*labels, *named.values()])
+        raise ValueError(f".{RECORD}: labels {found} are out of range: labels are from 0 to {MAX_LABEL}")
+    if not 0 <= weight <= MAX_WEIGHT:
+        raise ValueError(f".{RECORD}: weight {weight} is out of range: a weight is from 0 to {MAX_WEIGHT:g}")
+    return Notes(label, labels, named, weight)
+
+
+def _label(content: bytes) -> int:
+    """Return the label, NO_LABEL where -1 stands for none."""
+    digits = content.strip()
+    if digits == b"%d" % NO_LABEL:
+        return NO_LABEL
+    text = digits.decode(errors="replace")
+    if not digits.removeprefix(b"-").isdigit():
+        raise ValueError(f".{LABEL}: label is not a number from 0 to {MAX_LABEL}: {shown(text)}")
+    if not digits.isdigit() or len(digits) > _MAX_DIGITS or int(digits) > MAX_LABEL:
+        raise ValueError(f".{LABEL}: label {text[:_MAX_DIGITS]} is out of range: labels are from 0 to {MAX_LABEL}")
+    return int(digits)
+
+
+def _fields(record: bytes) -> dict[str, Any]:
+    """Return the fields of a record; none where it is JSON of another kind than an object."""
+    try:
+        fields = json.loads(record)
+    except (ValueError, RecursionError, MemoryError) as error:
+        sentence = f"{type(error).__name__}: {error}"
+        raise ValueError(f".{RECORD}: weight or labels are not numbers: it is no JSON ({sentence})") from error
+    return fields if isinstance(fields, dict) else {}
+
+
+def _labels(fields: Mapping[str, Any], name: str) -> tuple[int, ...]:
+    given = fields.get(name) if name else None
+    if given is None:
+        return ()
+    listed = given if isinstance(given, list) else [given]
+    # Once each: a class that is listed twice is still one class of the sample.
+    return tuple(dict.fromkeys(_whole(label, name) for label in listed))
+
+
+def _named_labels(fields: Mapping[str, Any], name: str, names: Sequence[str] | None) -> dict[str, int]:
+    given = fields.get(name) if name else None
+    if given is None:
+        return {}
+    if not isinstance(given, dict):
+        raise _not_numbers(name, given)
+    wanted = given if names is None else [label for label in names if label in given]
+    return {label: _whole(given[label], f"{name}.{label}") for label in wanted if given[label] is not None}
+
+
+def _weight(fields: Mapping[str, Any], name: str) -> float:
+    given = fields.get(name) if name else None
+    if given is None:
+        return 1.0
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        raise _not_numbers(name, given)
+    try:
+        return float(given)
+    except OverflowError:
+        return math.inf
+
+
+def _whole(given: object, name: str) -> int:
+    """Return a whole number as it stands in JSON, with or without a decimal point."""
+    if isinstance(given, float) and given.is_integer():
+        return int(given)
+    if isinstance(given, bool) or not isinstance(given, int):
+        raise _not_numbers(name, given)
+    return given
+
+
+def _not_numbers(name: str, given: object) -> ValueError:
+    return ValueError(f".{RECORD}: weight or labels are not numbers: {name} is {shown(given)}")

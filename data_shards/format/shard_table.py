@@ -1,0 +1,187 @@
+"""The shards of a split as columns: 100 000 entries, an object each, take 1.3 s to read and 66 MB to keep."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+import numpy as np
+
+from data_shards.files.quoting import cut
+
+_HASH_DIGITS = 64
+_WORD = _HASH_DIGITS + 1
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """One tar file of a split."""
+
+    name: str
+    """Path relative to the folder of the manifest, such as "train/000000.tar"."""
+    num_samples: int
+    """Samples in the tar; every file of a sample shares its key."""
+    num_bytes: int
+    """Size of the tar file."""
+    sha256: str
+    """Of the tar file, hexadecimal."""
+    index_sha256: str
+    """Of the index file beside it, hexadecimal."""
+    modalities: dict[str, int]
+    """Samples that have each modality."""
+
+
+class Shards(Sequence[ShardEntry]):
+    """Entries, put together when they are asked for."""
+
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        num_samples: np.ndarray,
+        num_bytes: np.ndarray,
+        sha256: str,
+        index_sha256: str,
+        modalities: Mapping[str, np.ndarray],
+        num_in_tars: np.ndarray | None = None,
+    ) -> None:
+        """Numbers are int64 (shards,), hashes are words with a space between them.
+
+        `num_in_tars` are the samples of each tar, where some of them are left out.
+        """
+        self.names, self.num_samples, self.num_bytes = names, num_samples, num_bytes
+        self._num_in_tars = num_samples if num_in_tars is None else num_in_tars
+        self._sha256, self._index_sha256, self._modalities = sha256, index_sha256, modalities
+
+    @staticmethod
+    def of(entries: Iterable[ShardEntry]) -> "Shards":
+        """Return the shards of these entries."""
+        listed = list(entries)
+        assert all(len(digest) == _HASH_DIGITS for entry in listed for digest in (entry.sha256, entry.index_sha256))
+        kinds = sorted({kind for entry in listed for kind in entry.modalities})
+        return Shards(
+            tuple(entry.name for entry in listed),
+            np.array([entry.num_samples for entry in listed], np.int64),
+            np.array([entry.num_bytes for entry in listed], np.int64),
+            " ".join(entry.sha256 for entry in listed),
+            " ".join(entry.index_sha256 for entry in listed),
+            {kind: np.array([entry.modalities.get(kind, 0) for entry in listed], np.int64) for kind in kinds},
+        )
+
+    @property
+    def modalities(self) -> Counter[str]:
+        """Samples of all shards that have each modality."""
+        return Counter({kind: int(counts.sum()) for kind, counts in self._modalities.items()})
+
+    def num_samples_with(self, modality: str) -> np.ndarray:
+        """Return how many samples of each shard have a modality, int64 (shards,)."""
+        return self._modalities.get(modality, np.zeros(len(self), np.int64))
+
+    def with_samples(self, num_samples: np.ndarray) -> "Shards":
+        """Return the shards with only so many of their samples, int64 (shards,); a shard without any is left out."""
+        kept = np.flatnonzero(num_samples)
+        return Shards(
+            tuple(self.names[number] for number in kept.tolist()),
+            num_samples[kept],
+            self.num_bytes[kept],
+            " ".join(np.array(self._sha256.split())[kept]),
+            " ".join(np.array(self._index_sha256.split())[kept]),
+            {kind: np.minimum(counts, num_samples)[kept] for kind, counts in self._modalities.items()},
+            self._num_in_tars[kept],
+        )
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 over the hash, sample count, size and name of every tar."""
+        digest = hashlib.sha256()
+        # In pieces: the rows of 100 000 shards all at once take 20 MB.
+        for begin in range(0, len(self), 1000):
+            cut = slice(begin, begin + 1000)
+            hashes = self._sha256[begin * _WORD : (begin + 1000) * _WORD].split()
+            numbers = self.num_samples[cut].tolist(), self.num_bytes[cut].tolist()
+            rows = zip(hashes, *numbers, self.names[cut], strict=True)
+            digest.update("".join([f"{sha} {samples} {size} {name}\n" for sha, samples, size, name in rows]).encode())
+        return digest.hexdigest()
+
+    def to_columns(self) -> dict[str, object]:
+        """Return what from_columns() takes, as JSON has it."""
+        return {
+            "names": self.names,
+            "num_samples": _words(self.num_samples),
+            "num_bytes": _words(self.num_bytes),
+            "modalities": {kind: _words(counts) for kind, counts in self._modalities.items()},
+            "sha256": self._sha256,
+            "index_sha256": self._index_sha256,
+        }
+
+    @staticmethod
+    def from_columns(columns: Mapping[str, Any]) -> "Shards":
+        """Return the shards of to_columns(); ValueError where the columns differ in length or hold something else."""
+        names = tuple(columns["names"])
+        for name in names:
+            _check_name(name)
+        hashes = columns["sha256"], columns["index_sha256"]
+        for digests in hashes:
+            if len(digests) != max(0, len(names) * _WORD - 1):
+                raise ValueError(f"{len(names)} shards, but hashes of {len(digests) / _WORD:.1f}")
+        return Shards(
+            names,
+            _numbers(columns["num_samples"], len(names)),
+            _numbers(columns["num_bytes"], len(names)),
+            *hashes,
+            {kind: _numbers(counts, len(names)) for kind, counts in columns["modalities"].items()},
+        )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, place: int) -> ShardEntry: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[ShardEntry]: ...
+    def __getitem__(self, place: int | slice) -> ShardEntry | list[ShardEntry]:
+        if isinstance(place, slice):
+            return [self[number] for number in range(len(self))[place]]
+        number = range(len(self))[place]
+        digits = slice(number * _WORD, number * _WORD + _HASH_DIGITS)
+        return ShardEntry(
+            self.names[number],
+            int(self._num_in_tars[number]),
+            int(self.num_bytes[number]),
+            self._sha256[digits],
+            self._index_sha256[digits],
+            {kind: int(counts[number]) for kind, counts in self._modalities.items() if counts[number]},
+        )
+
+    def __iter__(self) -> Iterator[ShardEntry]:
+        return (self[number] for number in range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Shards) and self.to_columns() == other.to_columns()
+
+    def __hash__(self) -> int:
+        return hash(self._sha256)
+
+
+def _check_name(name: object) -> None:
+    """Raise ValueError unless a shard's name lies in the manifest's folder; links are for the folder to refuse."""
+    if not isinstance(name, str) or not {"", ".", ".."}.isdisjoint(name.split("/")) or "\0" in name:
+        raise ValueError(f"shard {cut(repr(name))}: expected the path of a tar within the folder, such as train/0.tar")
+
+
+def _words(numbers: np.ndarray) -> str:
+    # A parser needs forty bytes for each number of a list, and for a word its letters.
+    return " ".join(map(str, numbers.tolist()))
+
+
+def _numbers(words: str, count: int) -> np.ndarray:
+    try:
+        numbers = np.fromiter(map(int, words.split(" ") if words else ()), np.int64)
+    except OverflowError as error:
+        raise ValueError("a number of more than 64 bits") from error
+    if len(numbers) != count:
+        raise ValueError(f"{count} shards, but numbers of {len(numbers)}")
+    if count and numbers.min() < 0:
+        raise ValueError(f"{numbers.min()} is below 0")
+    if sum(numbers.tolist()) >= 2**62:
+        raise ValueError("its numbers add up to more than 62 bits")
+    return numbers

@@ -1,0 +1,87 @@
+"""What decides whether a sample can be used, and what it then is: one rule for training, evaluation and verify."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from data_shards.config import DataConfig
+from data_shards.files.quoting import shown
+from data_shards.format.annotations import NO_LABEL, Records
+from data_shards.format.manifest import Manifest
+from data_shards.loading.batch import Sample
+from data_shards.loading.quarantine import BadBytesError, one_line
+from data_shards.loading.reader import Reader
+from data_shards.loading.sample import BadMemberError, prepare
+
+
+class BadSampleError(ValueError):
+    """A sample that cannot be used."""
+
+    def __init__(self, key: str, modality: str, reason: str) -> None:
+        super().__init__(reason)
+        self.key = key
+        self.modality = modality
+        """The modality that cannot be decoded; empty where it is no single one."""
+
+
+@dataclass(frozen=True)
+class Intake:
+    """Takes samples of a dataset or refuses them."""
+
+    config: DataConfig
+    """With the modalities that are taken from the dataset."""
+    records: Records
+    """The fields that are taken from the samples' records."""
+    num_classes: int
+    """Labels must be below; 0 where the dataset names no classes."""
+    named_classes: Mapping[str, int]
+    """How many classes each further label has."""
+
+    @staticmethod
+    def of(shards: Manifest, config: DataConfig) -> "Intake":
+        """Return what takes samples of these shards, for a configuration of modalities that they have."""
+        named_classes = {name: len(classes) for name, classes in shards.named_labels.items()}
+        return Intake(config, shards.records, len(shards.label_names), named_classes)
+
+    def sample(
+        self, reader: Reader, shard: int, number: int, rng: np.random.Generator | None = None
+    ) -> tuple[str, Sample]:
+        """Return key and sample, with a generator as training varies it.
+
+        BadSampleError where the sample cannot be used; another ValueError where its shard is at fault.
+        """
+        try:
+            key, members = reader.sample(shard, number)
+        except BadBytesError as error:
+            raise BadSampleError(reader.key(shard, number), "", str(error)) from error
+        try:
+            sample = prepare(members, self.config, rng, records=self.records)
+            self._check(sample)
+        # Any: whatever the bytes of one sample do to a decoder, the run goes on without that sample.
+        except Exception as error:
+            modality = error.modality if isinstance(error, BadMemberError) else ""
+            raise BadSampleError(key, modality, one_line(error)) from error
+        return key, sample
+
+    def _check(self, sample: Sample) -> None:
+        if not sample.lengths:
+            wanted = ", ".join(self.config.modalities()) or "the modalities that are read"
+            raise ValueError(f"has none of {wanted}")
+        if self.num_classes and (highest := max(all_labels(sample), default=0)) >= self.num_classes:
+            raise _out_of_range(f"label {highest}", self.num_classes)
+        for name, label in sample.named_labels.items():
+            if label >= self.named_classes.get(name, 0):
+                raise _out_of_range(f"label {shown(name)} {label}", self.named_classes.get(name, 0))
+
+
+def all_labels(sample: Sample) -> tuple[int, ...]:
+    """Return all labels of a sample, other than those by name."""
+    return sample.labels if sample.label == NO_LABEL else (*sample.labels, sample.label)
+
+
+def _out_of_range(found: str, num_classes: int) -> ValueError:
+    return ValueError(
+        f"{found} is out of range: the manifest names {num_classes} classes, 0 to {num_classes - 1}; mend the table "
+        "and build the shards again"
+    )

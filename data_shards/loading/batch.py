@@ -1,0 +1,179 @@
+"""Sample: one sample as arrays of fixed shape. Batch: samples packed into one flat buffer a modality.
+
+Shapes of one sample (see sections.py): image uint8 (H, W, 3); audio float32 (S,) or (frames, bins); video uint8
+(T, H, W, 3); flow uint8 (2, H, W, 3); points float32 (P, 3); text int16 (L,). Pixels stay bytes until they are on the
+device.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_shards.config import DataConfig
+from data_shards.format.annotations import NO_LABEL
+from data_shards.format.buffers import BufferPool
+
+_DTYPES = MappingProxyType(
+    {
+        "audio": torch.float32,
+        "flow": torch.uint8,
+        "image": torch.uint8,
+        "points": torch.float32,
+        "text": torch.int16,
+        "video": torch.uint8,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One decoded sample."""
+
+    arrays: dict[str, np.ndarray]
+    """The fixed-shape array of each modality that the sample has."""
+    lengths: dict[str, int]
+    """Valid entries along the first axis of each array; a modality that is absent is left out or 0."""
+    label: int = NO_LABEL
+    weight: float = 1.0
+    labels: tuple[int, ...] = ()
+    """All of them, where a sample has several."""
+    named_labels: dict[str, int] = field(default_factory=dict)
+    """Further labels by name, of those that the config asks for."""
+    targets: dict[str, np.ndarray] = field(default_factory=dict)
+    """What the network is to say, other than labels; see Batch."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B samples; a slot that only pads the batch has weight 0, no key, and length 0 in every modality."""
+
+    arrays: dict[str, Tensor]
+    """(B, ...) for every configured modality; zeros where a sample lacks it."""
+    lengths: dict[str, Tensor]
+    """int64 (B,): valid entries along the first axis after B; 0 where the modality is absent."""
+    labels: Tensor
+    """int64 (B,); -1 where there is none."""
+    weights: Tensor
+    """float32 (B,)."""
+    keys: tuple[str, ...]
+    targets: dict[str, Tensor] = field(default_factory=dict)
+    """"label": float32 (B, classes), where labels are several or mixed; "text": int16 (B, bytes), the true ids of what
+    was hidden, 0 elsewhere; "flow": float32 (B, H, W, 2), motion to the right and down, NaN if unknown; by the name of
+    each further label: int64 (B,), -1 where there is none. Only what the config asks for is there."""
+    index: int = 0
+    """Number of the global batch in its order: the key of draws that all its samples share."""
+    lengths_on_host: dict[str, Tensor] = field(default_factory=dict)
+    """The lengths of a batch that is on a device, as they were on the host; empty for one that is on the host."""
+
+    @property
+    def host_lengths(self) -> dict[str, Tensor]:
+        """The lengths where a look at them waits for no device: what they hide decides which kernels are called."""
+        return self.lengths_on_host or self.lengths
+
+    @property
+    def num_samples(self) -> int:
+        """Samples that are not padding."""
+        return sum(key != "" for key in self.keys)
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """Return the batch on a device; from pinned memory the copy does not block."""
+        return replace(
+            self,
+            arrays={name: array.to(device, non_blocking=True) for name, array in self.arrays.items()},
+            lengths={name: length.to(device, non_blocking=True) for name, length in self.lengths.items()},
+            labels=self.labels.to(device, non_blocking=True),
+            targets={name: target.to(device, non_blocking=True) for name, target in self.targets.items()},
+            weights=self.weights.to(device, non_blocking=True),
+            lengths_on_host={} if torch.device(device).type == "cpu" else self.host_lengths,
+        )
+
+    def pinned(self) -> "Batch":
+        """Return the batch in page-locked memory, all of it: a copy from any other makes the host wait."""
+        return replace(
+            self,
+            arrays={name: _pinned(array) for name, array in self.arrays.items()},
+            lengths={name: _pinned(length) for name, length in self.lengths.items()},
+            labels=_pinned(self.labels),
+            targets={name: _pinned(target) for name, target in self.targets.items()},
+            weights=_pinned(self.weights),
+        )
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Yield what a copy to a device copies."""
+        yield from self.arrays.values()
+        yield from self.lengths.values()
+        yield from self.targets.values()
+        yield from (self.labels, self.weights)
+
+    def micro_batches(self, num_parts: int) -> list["Batch"]:
+        """Cut into equal consecutive parts, as views."""
+        if len(self.keys) % num_parts:
+            raise ValueError(f"a batch of {len(self.keys)} samples cannot be cut into {num_parts} equal micro-batches")
+        rows = len(self.keys) // num_parts
+        cuts = [slice(start, start + rows) for start in range(0, len(self.keys), rows)]
+        return [
+            Batch(
+                {name: array[cut] for name, array in self.arrays.items()},
+                {name: length[cut] for name, length in self.lengths.items()},
+                self.labels[cut],
+                self.weights[cut],
+                self.keys[cut],
+                {name: target[cut] for name, target in self.targets.items()},
+                self.index,
+                {name: length[cut] for name, length in self.lengths_on_host.items()},
+            )
+            for cut in cuts
+        ]
+
+
+def _pinned(tensor: Tensor) -> Tensor:
+    return tensor if tensor.is_pinned() else tensor.pin_memory()
+
+
+def layout(config: DataConfig) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """Return shape and dtype of one sample in each configured modality."""
+    return {name: (section.shape, _DTYPES[name]) for name, section in config.modalities().items()}
+
+
+def num_bytes(config: DataConfig, num_samples: int) -> int:
+    """Return the bytes that the arrays of a batch take."""
+    return num_samples * sum(math.prod(shape) * dtype.itemsize for shape, dtype in layout(config).values())
+
+
+def empty(config: DataConfig, num_samples: int, *, num_classes: int = 0, pool: BufferPool, pinned: bool) -> Batch:
+    """Return a batch of padding, to be filled row by row; its arrays, from the pool or pinned, are not yet zeroed."""
+
+    def array(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        # torch keeps pinned memory for the next batch by itself.
+        if pinned:
+            return torch.empty(shape, dtype=dtype, pin_memory=True)
+        return torch.from_numpy(pool.take(math.prod(shape) * dtype.itemsize)).view(dtype).view(shape)
+
+    return Batch(
+        arrays={name: array((num_samples, *shape), dtype) for name, (shape, dtype) in layout(config).items()},
+        lengths={name: torch.zeros(num_samples, dtype=torch.int64) for name in config.modalities()},
+        labels=torch.full((num_samples,), NO_LABEL, dtype=torch.int64),
+        weights=torch.zeros(num_samples, dtype=torch.float32),
+        keys=("",) * num_samples,
+        targets={
+            name: torch.zeros((num_samples, *shape), dtype=dtype, pin_memory=pinned)
+            for name, (shape, dtype) in _targets(config, num_classes).items()
+        },
+    )
+
+
+def _targets(config: DataConfig, num_classes: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """Return shape and dtype of one sample's targets."""
+    targets: dict[str, tuple[tuple[int, ...], torch.dtype]] = dict.fromkeys(config.labels, ((), torch.int64))
+    if config.has_label_targets:
+        targets["label"] = (num_classes,), torch.float32
+    if config.text is not None and config.text.masking is not None:
+        targets["text"] = config.text.shape, torch.int16
+    if config.flow is not None:
+        targets["flow"] = (config.flow.height, config.flow.width, 2), torch.float32
+    return targets

@@ -1,0 +1,67 @@
+"""Pairs of frames and the motion between them."""
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_shards.format.members import EXTENSIONS, MOTION, SECOND_FRAMES
+from data_shards.modalities.decoding.image import MAX_PIXELS, pixels
+
+T = TypeVar("T", np.uint8, np.float32)
+
+MAGIC = np.float32(202021.25).tobytes()
+"""First bytes of a .flo file."""
+UNKNOWN = 1e9
+"""The format's motion of a pixel whose motion is not known, or more."""
+_HEADER_BYTES = 12
+
+
+def motion(data: bytes | memoryview) -> NDArray[np.float32]:
+    """Return the motion of Middlebury's .flo as float32 (H, W, 2): pixels to the right and down, NaN where unknown.
+
+    The format is a magic number, width and height (int32), then the motion row by row, all little-endian
+    (vision.middlebury.edu/flow/code/flow-code/README.txt).
+    """
+    if len(data) < _HEADER_BYTES or bytes(data[:4]) != MAGIC:
+        raise ValueError("not a .flo file: it does not begin with PIEH")
+    width, height = np.frombuffer(data, "<i4", 2, offset=4).tolist()
+    if not 0 < width * height <= MAX_PIXELS or min(width, height) < 1:
+        raise ValueError(f"claims the motion of {width} x {height} pixels; from 1 to {MAX_PIXELS} are decoded")
+    expected = _HEADER_BYTES + 8 * width * height
+    if len(data) != expected:
+        raise ValueError(f"corrupt motion ({len(data)} bytes, {expected} for {width} x {height} pixels)")
+    moved = np.frombuffer(data, "<f4", offset=_HEADER_BYTES).reshape(height, width, 2).astype(np.float32)
+    moved[~(np.abs(moved) < UNKNOWN).all(axis=-1)] = np.nan
+    return moved
+
+
+def pair(
+    members: Mapping[str, bytes | memoryview],
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]]:
+    """Return first and second frame, uint8 (H, W, 3), and the motion between them, (H, W, 2), of a sample's members."""
+    first = _decoded(pixels, members, EXTENSIONS["flow"], "first frame")
+    second = _decoded(pixels, members, SECOND_FRAMES, "second frame")
+    moved = _decoded(motion, members, (MOTION,), "motion")
+    if not first.shape[:2] == second.shape[:2] == moved.shape[:2]:
+        sizes = ", ".join(f"{height} x {width}" for height, width in (a.shape[:2] for a in (first, second, moved)))
+        raise ValueError(f"first frame, second frame and motion of a pair must be of one size, got {sizes}")
+    return first, second, moved
+
+
+def _decoded(
+    decode: Callable[[bytes | memoryview], NDArray[T]],
+    members: Mapping[str, bytes | memoryview],
+    extensions: tuple[str, ...],
+    what: str,
+) -> NDArray[T]:
+    there = [extension for extension in extensions if extension in members]
+    if not there:
+        raise ValueError(f"a pair of frames is without its {what}")
+    if there[1:]:
+        raise ValueError(f"a pair of frames has two members for its {what}: .{there[0]} and .{there[1]}")
+    try:
+        return decode(members[there[0]])
+    except ValueError as error:
+        raise ValueError(f".{there[0]}: {error}") from error

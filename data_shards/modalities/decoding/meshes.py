@@ -1,0 +1,114 @@
+"""Triangle meshes and point clouds in the text and binary files of 3-D scanning: OFF and PLY."""
+
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_shards.files.quoting import cut
+
+MAX_ELEMENTS = 1 << 23
+"""A file that claims more vertices or faces is refused."""
+MAX_TEXT_BYTES = 1 << 27
+"""Longer text is refused: each number of it is an object before it is one of an array."""
+
+_OFF = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:#[^\r\n]*[\r\n]\s*)*(?:ST)?C?N?OFF")
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Vertices, and the triangles between them; a plain point cloud has none."""
+
+    vertices: NDArray[np.float64]
+    """(V, 3)."""
+    triangles: NDArray[np.int64]
+    """(F, 3): vertices of each."""
+
+
+def sample(mesh: Mesh, num_points: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Return points drawn uniformly from the surface, shape (num_points, 3)."""
+    corners = mesh.vertices[mesh.triangles]
+    along, across = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    areas = np.linalg.norm(np.cross(along, across), axis=1)
+    total = areas.sum()
+    if not (0 < total < np.inf):
+        raise ValueError(f"mesh of {len(areas)} triangles has an area of {total / 2}")
+    chosen = rng.choice(len(areas), num_points, p=areas / total)
+    # A point of the parallelogram beyond the diagonal is folded back: uniform over the triangle, none rejected.
+    shares = rng.random((2, num_points, 1))
+    folded = np.where(shares.sum(axis=0) > 1, 1 - shares, shares)
+    drawn = corners[chosen, 0] + folded[0] * along[chosen] + folded[1] * across[chosen]
+    return np.asarray(drawn, np.float32)
+
+
+def is_off(data: bytes | memoryview) -> bool:
+    """Return whether the bytes begin as an OFF file does, after comments, blank lines and a byte order mark."""
+    return _OFF.match(data) is not None
+
+
+def read_off(data: bytes) -> Mesh:
+    """Return the mesh of an OFF file; ModelNet40's, whose first line also holds the counts, included.
+
+    Colours (COFF), normals (NOFF) and places in a texture (STOFF) stand behind the coordinates, and are passed over.
+    """
+    refuse_long(data)
+    begin = _OFF.match(data)
+    if begin is None:
+        raise ValueError("not an OFF file")
+    # The keyword stays on its line, so that counts behind it are told from those below it.
+    rest = data[begin.end() - 3 :]
+    lines = [line for line in (line.split(b"#")[0].strip() for line in rest.splitlines()) if line]
+    first = lines[0][3:].split()
+    if first == [b"BINARY"]:
+        raise ValueError("OFF file in binary; convert it to text, or to PLY")
+    counts, body = (first, lines[1:]) if first else (lines[1].split() if len(lines) > 1 else [], lines[2:])
+    try:
+        num_vertices, num_faces = int(counts[0]), int(counts[1])
+        _refuse_short(num_vertices, num_faces, len(body))
+        vertices = np.array([line.split()[:3] for line in body[:num_vertices]], np.float64).reshape(num_vertices, 3)
+        triangles = fan([_corners(line.split()) for line in body[num_vertices : num_vertices + num_faces]])
+    except (IndexError, ValueError, OverflowError) as error:
+        raise ValueError(f"corrupt OFF file ({cut(str(error))})") from error
+    return checked(vertices, triangles)
+
+
+def refuse_long(text: bytes) -> None:
+    """Raise ValueError for text that is too long to be taken apart."""
+    if len(text) > MAX_TEXT_BYTES:
+        raise ValueError(
+            f"mesh of {len(text)} bytes of text; at most {MAX_TEXT_BYTES} are read: convert it to binary PLY"
+        )
+
+
+def _corners(words: list[bytes]) -> list[int]:
+    """Return the vertices of a face; a colour may follow them."""
+    count = int(words[0])
+    if not 0 <= count < len(words):
+        raise ValueError(f"a face of {count} corners in a line of {len(words)} numbers")
+    return [int(word) for word in words[1 : 1 + count]]
+
+
+def _refuse_short(num_vertices: int, num_faces: int, num_lines: int) -> None:
+    if max(num_vertices, num_faces) > MAX_ELEMENTS:
+        raise ValueError(f"claims {num_vertices} vertices and {num_faces} faces; at most {MAX_ELEMENTS} are read")
+    if num_vertices < 0 or num_faces < 0 or num_vertices + num_faces > num_lines:
+        raise ValueError(f"claims {num_vertices} vertices and {num_faces} faces, {num_lines} lines are there")
+
+
+def fan(polygons: list[list[int]]) -> NDArray[np.int64]:
+    """Return polygons cut into triangles that share their first corner, shape (F, 3)."""
+    triangles = [(corners[0], second, third) for corners in polygons for second, third in pairwise(corners[1:])]
+    return np.array(triangles, np.int64).reshape(-1, 3)
+
+
+def checked(vertices: NDArray[np.float64], triangles: NDArray[np.int64]) -> Mesh:
+    """Return the mesh; ValueError where it has no vertices, or a triangle one that does not exist."""
+    if not len(vertices):
+        raise ValueError("mesh without vertices")
+    if len(triangles) and (triangles.min() < 0 or triangles.max() >= len(vertices)):
+        raise ValueError(f"mesh has a face with a vertex that is not among its {len(vertices)}")
+    if not np.isfinite(vertices).all():
+        raise ValueError("mesh has NaN or infinite coordinates")
+    return Mesh(vertices, triangles)

@@ -1,0 +1,63 @@
+"""What the tables of an MP4 file claim, looked at before a library makes arrays as long as that."""
+
+import os
+import re
+from collections import Counter
+from typing import BinaryIO
+
+import numpy as np
+
+from data_shards.files.quoting import shown
+
+_TABLE = re.compile(rb"stsz|stz2|stts|ctts|stsc|trun|elst|cmov")
+_MEDIA = b"mdat"
+
+
+def refuse_bomb(file: BinaryIO) -> None:
+    """Raise ValueError where a table claims more samples than the file has bytes; a few bytes can claim billions.
+
+    The tables are those of ISO/IEC 14496-12: sizes, times and chunks of samples, runs of fragments, edit lists.
+    """
+    num_bytes = file.seek(0, os.SEEK_END)
+    claimed: Counter[bytes] = Counter()
+    for header in _without_media(file, num_bytes):
+        for match in _TABLE.finditer(header):
+            if match[0] == b"cmov":
+                raise ValueError("video with a compressed header; convert it, as by ffmpeg -i OLD -c copy NEW.mp4")
+            claimed[match[0]] += _num_claimed(match[0], header[match.end() :])
+    file.seek(0)
+    # Each entry of an edit list may show all samples again.
+    num_samples = claimed[b"stsz"] + claimed[b"stz2"]
+    if max((*claimed.values(), claimed[b"elst"] * num_samples), default=0) > num_bytes:
+        raise ValueError(f"video of {num_bytes} bytes claims {shown(dict(claimed))} samples")
+
+
+def _without_media(file: BinaryIO, num_bytes: int) -> list[bytes]:
+    """Return the boxes of the file without those that hold nothing but coded samples."""
+    found, place = [], 0
+    while place + 8 <= num_bytes:
+        file.seek(place)
+        start = file.read(16)
+        length = int.from_bytes(start[:4], "big")
+        if length == 1:
+            length = int.from_bytes(start[8:16], "big")
+        # A length of 0 is up to the end; any other below 8 is damage, which the library will meet as well.
+        length = min(length if length >= 8 else num_bytes, num_bytes - place)
+        if start[4:8] != _MEDIA:
+            file.seek(place)
+            found.append(file.read(length))
+        place += length
+    return found
+
+
+def _num_claimed(name: bytes, body: bytes) -> int:
+    if name in (b"stsz", b"stz2"):
+        return int.from_bytes(body[8:12], "big")
+    num_entries = int.from_bytes(body[4:8], "big")
+    if name in (b"trun", b"elst"):
+        return num_entries
+    # Pairs of a number of samples and what they share, or triples that have it in the middle.
+    columns, column = (3, 1) if name == b"stsc" else (2, 0)
+    whole = body[8 : 8 + 4 * columns * min(num_entries, len(body) // (4 * columns))]
+    table = np.frombuffer(whole[: len(whole) - len(whole) % (4 * columns)], ">u4").reshape(-1, columns)
+    return int(table[:, column].sum(dtype=np.int64))

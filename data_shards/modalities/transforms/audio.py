@@ -1,0 +1,45 @@
+"""Recordings to float32 (num_samples,) at the config's rate, or to frames of a log-mel spectrogram."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_shards.config import AudioConfig
+from data_shards.modalities import decode
+from data_shards.modalities.transforms.resample import resample
+from data_shards.modalities.transforms.spectrogram import log_mel, spec_augment
+
+
+def fit(
+    data: bytes | memoryview, config: AudioConfig, rng: np.random.Generator | None
+) -> tuple[NDArray[np.float32], int]:
+    """Return the middle of a long recording, or a short one padded with zeros; in training moved at random."""
+    window, num_valid = _window(data, config, rng)
+    if config.log_mel is None:
+        return window, num_valid
+    frames, num_frames = log_mel(window, num_valid, config.sample_rate, config.log_mel)
+    if rng is not None and config.spec_augment:
+        frames = spec_augment(frames, num_frames, config.spec_augment, rng)
+    return frames, num_frames
+
+
+def _window(
+    data: bytes | memoryview, config: AudioConfig, rng: np.random.Generator | None
+) -> tuple[NDArray[np.float32], int]:
+    samples, sample_rate = decode.audio(data)
+    samples = resample(samples, sample_rate, config.sample_rate, config.resample)
+    spare = len(samples) - config.num_samples
+    if spare >= 0:
+        start = _jittered(spare // 2, spare, config.jitter_samples, rng)
+        return samples[start : start + config.num_samples], config.num_samples
+    window = np.zeros(config.num_samples, np.float32)
+    # A short recording starts at once, or in training after a little silence, which counts as heard.
+    start = _jittered(0, -spare, config.jitter_samples, rng)
+    window[start : start + len(samples)] = samples
+    return window, start + len(samples)
+
+
+def _jittered(start: int, last: int, jitter: int, rng: np.random.Generator | None) -> int:
+    """Return a start moved by up to `jitter` within 0 and `last`, each possible one with equal probability."""
+    if rng is None or not jitter:
+        return start
+    return int(rng.integers(max(0, start - jitter), min(last, start + jitter), endpoint=True))

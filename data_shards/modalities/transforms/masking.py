@@ -1,0 +1,36 @@
+"""Words of a text hidden for the network to fill in."""
+
+import re
+import zlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_shards.modalities.transform_config import MaskingConfig
+from data_shards.modalities.transforms.text import MASK, NUM_SPECIAL, PAD
+
+_WORD = re.compile(rb"\S+")
+
+
+def mask_words(
+    ids: NDArray[np.int16], num_valid: int, config: MaskingConfig, rng: np.random.Generator | None
+) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
+    """Return (ids with the bytes of some words replaced by MASK, the true ids at those places and PAD elsewhere).
+
+    A word is a run of bytes that are not white space (Perceiver IO, appendix F.3). Without a generator the words are
+    drawn from the text itself, so that an evaluation always asks for the same ones.
+    """
+    text = (ids[:num_valid] - NUM_SPECIAL).astype(np.uint8).tobytes()
+    rng = rng or np.random.Generator(np.random.Philox(zlib.crc32(text)))
+    words = [match.span() for match in _WORD.finditer(text)]
+    masked, targets = ids.copy(), np.full_like(ids, PAD)
+    if not words:
+        return masked, targets
+    hidden = rng.random(len(words)) < config.probability
+    # A text with nothing hidden would teach nothing.
+    hidden[rng.integers(len(words))] |= not hidden.any()
+    for (start, end), is_hidden in zip(words, hidden, strict=True):
+        if is_hidden:
+            masked[start:end] = MASK
+            targets[start:end] = ids[start:end]
+    return masked, targets

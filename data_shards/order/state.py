@@ -1,0 +1,63 @@
+"""The data state of a run: all that a resume needs to go on with the same samples, whatever the number of ranks."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from data_shards.files import typed_json
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class DataState:
+    """Under 300 bytes as JSON, one for the whole job."""
+
+    manifest: str
+    """Fingerprint of the training split, with what is taken of its records and what data.require names."""
+    seed: int
+    global_batch: int
+    lanes: int
+    window: int
+    mix: str = ""
+    """Hash of the names, weights and modalities of several datasets; empty where there is one."""
+    step: int = 0
+    """Batches that the optimizer has used; what was prefetched does not count."""
+    version: int = VERSION
+
+    def to_json(self) -> str:
+        """Return the state in one line."""
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> "DataState":
+        """Return the state of to_json(); ValueError where another version wrote it, or it is something else."""
+        fields = typed_json.parse_object(text.encode())
+        if fields.get("version") != VERSION:
+            raise ValueError(
+                f"the data state has version {fields.get('version')}, expected {VERSION}; "
+                "go on with the release that wrote it, or start a new run"
+            )
+        return typed_json.typed(DataState, fields)
+
+    def check(self, saved: "DataState") -> None:
+        """Raise ValueError where a run in the saved state cannot go on with this order, with both values."""
+        remedies = {
+            "manifest": "the shards were rebuilt or replaced, data.require names others, or `perceiver data index` was "
+            "asked for other fields of the records: name the folder that the run began with, as it was",
+            "mix": "the datasets, their weights or modalities were changed: set them back",
+        }
+        for field, ours in asdict(self).items():
+            theirs = getattr(saved, field)
+            if field != "step" and ours != theirs:
+                remedy = remedies.get(field, "set it back")
+                raise ValueError(
+                    f"the run's samples were drawn with {field} = {theirs}, now it is {ours}: "
+                    f"it would see other samples; {remedy}, or start a new run"
+                )
+
+
+def mix_hash(parts: Sequence[tuple[str, float, tuple[str, ...]]]) -> str:
+    """Return 16 hexadecimal digits for the (name, weight, modalities) of several datasets."""
+    return hashlib.sha256(json.dumps(sorted(parts)).encode()).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""The files that sources read: tables, plain text, class names, labels. Only sources import it."""

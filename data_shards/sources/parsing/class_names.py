@@ -1,0 +1,37 @@
+"""Names of classes as people write them: which are one class written twice, and which only look alike."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from unicodedata import category, normalize
+
+from data_shards.files.quoting import shown
+
+
+def one_spelling(names: Iterable[str]) -> dict[str, str]:
+    """Return for each name the one that is used: macOS writes an accent behind its letter, others in one with it."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(set(names)):
+        groups[normalize("NFC", name)].append(name)
+    return {name: alike[0] for alike in groups.values() for name in alike}
+
+
+def look_alikes(names: Iterable[str]) -> list[str]:
+    """Return a sentence for each names of classes that a person would take for one."""
+    return [
+        f"the classes {' and '.join(map(shown, alike))} look alike; write them in one way if they are one class"
+        for alike in _alike(names)
+    ]
+
+
+def _alike(names: Iterable[str]) -> list[list[str]]:
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        groups[_bare(name)].append(name)
+    return [alike for alike in groups.values() if len(alike) > 1]
+
+
+def _bare(name: str) -> str:
+    """Return the name without case, blanks and characters that cannot be seen; a number without zeros before it."""
+    letters = (letter for letter in normalize("NFKC", name).casefold() if category(letter) not in ("Cf", "Cc", "Zs"))
+    bare = "".join(letters)
+    return (bare.lstrip("0") or "0") if bare.isascii() and bare.isdecimal() else bare

@@ -1,0 +1,67 @@
+"""The files below a folder, links followed, and a word about those that are passed over."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from data_shards.format.members import EXTENSIONS
+
+HIDDEN = "hidden"
+"""Under which hidden files, and all that lies in hidden folders, are counted."""
+_OF_SYSTEMS = ("__MACOSX", "@eaDir")
+"""Folders that other systems leave behind."""
+_MAX_KINDS = 10
+_MAX_SUFFIX_LETTERS = 20
+
+
+def walk(folder: Path) -> Iterator[tuple[str, tuple[str, ...], tuple[str, ...]]]:
+    """Yield each folder from `folder` down: its path, the names that lead to it, and the names of its files, sorted.
+
+    A link is followed, one that leads back to a folder above it is refused, and so is a folder that cannot be read.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder")
+    above: dict[str, tuple[str, ...]] = {str(folder): (os.path.realpath(folder),)}
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
+        folders.sort()
+        reals = above.pop(parent)
+        for name in folders:
+            path = os.path.join(parent, name)  # noqa: PTH118 - a million of them
+            # A link alone can lead back, and resolving a path costs a call for each of its folders.
+            real = os.path.realpath(path) if os.path.islink(path) else f"{reals[-1]}/{name}"  # noqa: PTH114
+            if any(f"{each}/".startswith(f"{real}/") for each in reals):
+                raise ValueError(f"{path}: is a link to a folder that it lies in; remove it")
+            above[path] = (*reals, real)
+        yield parent, Path(parent).relative_to(folder).parts, tuple(sorted(files))
+
+
+def _refuse(error: OSError) -> None:
+    raise ValueError(f"{error.filename}: cannot be read ({error.strerror})") from error
+
+
+def is_hidden(names: Iterable[str]) -> bool:
+    """Return whether one of the names is that of a hidden file or folder, or of another system's."""
+    return any(name.startswith(".") or name in _OF_SYSTEMS for name in names)
+
+
+def suffix_of(name: str) -> str:
+    """Return the suffix of a file's name as it is counted: in lower case, with its dot."""
+    suffix = Path(name).suffix.lower()
+    if not suffix:
+        return "without a suffix"
+    return suffix if len(suffix) <= _MAX_SUFFIX_LETTERS and suffix.isprintable() else "of an odd suffix"
+
+
+def file_of(modality: str) -> str:
+    """Return what a file of the modality is called in a message, with the suffixes that are read."""
+    return f"{modality} file ({', '.join(EXTENSIONS[modality])})"
+
+
+def passed_over(counts: Mapping[str, int], wanted: str) -> str:
+    """Return a sentence on the files that were passed over, by suffix; `wanted` says what is read."""
+    found = Counter(counts).most_common()
+    parts = [f"{count} {kind}" for kind, count in found[:_MAX_KINDS]]
+    if more := found[_MAX_KINDS:]:
+        parts.append(f"{sum(count for _, count in more)} of {len(more)} more kinds")
+    return f"passed over, no {wanted}: {', '.join(parts)}"

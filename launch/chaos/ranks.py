@@ -1,0 +1,63 @@
+"""One start of all ranks for a fault campaign: with their faults, watched to its end, and nothing left behind."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from launch.chaos.rank import Plan
+
+LEFT_BEHIND = -1000
+"""Stands among the statuses where a process had to be killed by the campaign."""
+
+_START_SECONDS = 900.0
+_LEAVE_SECONDS = 60.0
+
+
+def attempt(
+    arguments: list[str], num_ranks: int, plans: Sequence[Plan], victim: int, log_path: Path
+) -> tuple[int, ...]:
+    """Start all ranks, the victim with the plans, and return how each left."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    with log_path.open("a") as log:
+        ranks = []
+        for rank in range(num_ranks):
+            module = ["launch"]
+            if plans and rank == victim:
+                module = ["launch.chaos.rank", json.dumps([asdict(plan) for plan in plans])]
+            command = [sys.executable, "-m", *module, *arguments]
+            environment = _environment(rank, num_ranks, port)
+            ranks.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+        return _watched(ranks, [Path(plan.met_path) for plan in plans if plan.action == "terminate"])
+
+
+def _watched(ranks: list[subprocess.Popen[bytes]], terminate_paths: list[Path]) -> tuple[int, ...]:
+    """Wait for the ranks, pass a planned SIGTERM on to all, and kill what does not leave."""
+    deadline = time.monotonic() + _START_SECONDS
+    left_behind: tuple[int, ...] = ()
+    while any(rank.poll() is None for rank in ranks):
+        if any(path.exists() for path in terminate_paths):
+            terminate_paths = []
+            for rank in ranks:
+                rank.send_signal(signal.SIGTERM)
+        if any(rank.returncode is not None for rank in ranks):
+            deadline = min(deadline, time.monotonic() + _LEAVE_SECONDS)
+        if time.monotonic() > deadline:
+            left_behind = (LEFT_BEHIND,)
+            for rank in ranks:
+                rank.kill()
+        time.sleep(0.02)
+    return (*(rank.wait() for rank in ranks), *left_behind)
+
+
+def _environment(rank: int, world_size: int, port: int) -> dict[str, str]:
+    ours = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
+    return {**os.environ, "MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in ours.items()}}

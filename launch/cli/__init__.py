@@ -1,0 +1,1 @@
+"""The command `perceiver`: options and output. What it does is in the other folders."""

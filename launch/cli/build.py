@@ -1,0 +1,233 @@
+"""The commands `perceiver data build`: one a kind of raw input."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from data_shards.building.builder import BuildOptions
+from data_shards.building.splits import TRAIN
+from data_shards.files.display import printable_lines
+from data_shards.format.manifest import Manifest
+from launch.cli.console import AsJson, Jobs, progress_bar, report_shards
+
+app = typer.Typer(no_args_is_help=True, help="Turn raw files into tar shards and a manifest.")
+
+Out = Annotated[Path, typer.Argument(help="Folder to write; a build that was interrupted goes on in it.")]
+Folder = Annotated[Path, typer.Argument(help="Folder of raw files.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of all draws; the same seed gives the same bytes.")]
+MaxBad = Annotated[int, typer.Option("--max-bad", min=0, help="Rows that may be unreadable before the build fails.")]
+TestShare = Annotated[
+    float,
+    typer.Option(
+        help="Share of each class that becomes the split test, where the files say no split; the seed draws it."
+    ),
+]
+PerShard = Annotated[int, typer.Option("--samples-per-shard", min=1, help="Samples in a shard, at the most.")]
+
+
+@app.command()
+def digits(out: Out, seed: Seed = 0, jobs: Jobs = 2, as_json: AsJson = False) -> None:
+    """The built-in digits: each as an image, a keypad tone, a point cloud, a clip and its name in words.
+
+    Example: perceiver data build digits data/digits
+    """
+    from data_shards.sources import digits as source
+
+    with progress_bar("digits") as progress:
+        manifest = source.build(out, seed=seed, num_jobs=jobs, progress=progress)
+    report_shards(out, manifest, as_json=as_json)
+
+
+@app.command("av-digits")
+def av_digits(
+    out: Out,
+    images: Annotated[Path, typer.Option(help="MNIST as PNG: a zip or folder with train|test/DIGIT/*.png.")],
+    recordings: Annotated[Path, typer.Option(help="The Free Spoken Digit Dataset: a zip or folder with *.wav.")],
+    seed: Seed = 0,
+    jobs: Jobs = 2,
+    as_json: AsJson = False,
+) -> None:
+    """Handwritten digits paired with spoken ones.
+
+    Example: perceiver data build av-digits --images mnist_png.zip --recordings fsdd.zip data/av_digits
+    """
+    from data_shards.sources import av_digits as source
+
+    def build(options: BuildOptions) -> Manifest:
+        return source.build(out, images=images, recordings=recordings, **options)
+
+    _build("av-digits", out, as_json, BuildOptions(seed=seed, num_jobs=jobs), build)
+
+
+@app.command()
+def table(
+    table: Annotated[Path, typer.Argument(help="CSV, TSV, JSON lines or Parquet; one row a sample.")],
+    out: Out,
+    test_share: TestShare = 0.0,
+    max_bad: MaxBad = 0,
+    samples_per_shard: PerShard = 1_000,
+    seed: Seed = 0,
+    jobs: Jobs = 2,
+    as_json: AsJson = False,
+) -> None:
+    """A table with the columns image, audio, video, points, text (paths, or text in the cell), label, weight, split.
+
+    A label is a number or a name; several stand in a list, such as [0, 2]. An empty cell or NaN is no label.
+
+    Further labels have columns label.NAME; optical flow has first, second (frames) and flow (a .flo file).
+
+    Example: perceiver data build table samples.csv data/samples
+    """
+    from data_shards.sources import table as source
+
+    options = BuildOptions(
+        seed=seed, samples_per_shard=samples_per_shard, max_bad=max_bad, num_jobs=jobs, test_share=test_share
+    )
+    _build(table.name, out, as_json, options, lambda options: source.build(table, out, **options))
+
+
+@app.command("image-folder")
+def image_folder(
+    folder: Folder,
+    out: Out,
+    test_share: TestShare = 0.0,
+    max_bad: MaxBad = 0,
+    samples_per_shard: PerShard = 1_000,
+    seed: Seed = 0,
+    jobs: Jobs = 2,
+    as_json: AsJson = False,
+) -> None:
+    """Images as ImageNet lays them out: SPLIT/CLASS/*.jpg, SPLIT being train, test, val and so on, in any case.
+
+    Example: perceiver data build image-folder imagenet data/imagenet
+    """
+    from data_shards.sources import image_folder as source
+
+    options = BuildOptions(
+        seed=seed, samples_per_shard=samples_per_shard, max_bad=max_bad, num_jobs=jobs, test_share=test_share
+    )
+    _build(folder.name, out, as_json, options, lambda options: source.build(folder, out, **options))
+
+
+@app.command("audio-folder")
+def audio_folder(
+    folder: Folder,
+    out: Out,
+    train_csv: Annotated[Path | None, typer.Option(help="AudioSet's list of training segments.")] = None,
+    test_csv: Annotated[Path | None, typer.Option(help="AudioSet's list of evaluation segments.")] = None,
+    classes: Annotated[Path | None, typer.Option(help="AudioSet's class_labels_indices.csv.")] = None,
+    test_share: TestShare = 0.0,
+    max_bad: MaxBad = 0,
+    samples_per_shard: PerShard = 1_000,
+    seed: Seed = 0,
+    jobs: Jobs = 2,
+    as_json: AsJson = False,
+) -> None:
+    """Recordings: a folder a class, or AudioSet's lists with several labels a recording.
+
+    Example: perceiver data build audio-folder recordings data/recordings
+    """
+    from data_shards.sources import audio_folder as source
+
+    lists = {name: path for name, path in {"train": train_csv, "test": test_csv}.items() if path is not None}
+    options = BuildOptions(
+        seed=seed, samples_per_shard=samples_per_shard, max_bad=max_bad, num_jobs=jobs, test_share=test_share
+    )
+
+    def build(options: BuildOptions) -> Manifest:
+        return source.build(folder, out, segments=lists or None, classes=classes, **options)
+
+    _build(folder.name, out, as_json, options, build)
+
+
+@app.command("point-clouds")
+def point_clouds(
+    folder: Folder,
+    out: Out,
+    num_points: Annotated[int, typer.Option(min=0, help="Points drawn from a mesh; 0 stores the mesh.")] = 2_048,
+    test_share: TestShare = 0.0,
+    max_bad: MaxBad = 0,
+    samples_per_shard: PerShard = 1_000,
+    seed: Seed = 0,
+    jobs: Jobs = 2,
+    as_json: AsJson = False,
+) -> None:
+    """Point clouds and meshes: ModelNet40's folders of OFF files, or its HDF5 files.
+
+    Example: perceiver data build point-clouds ModelNet40 data/modelnet40
+    """
+    from data_shards.sources import point_clouds as source
+
+    options = BuildOptions(
+        seed=seed, samples_per_shard=samples_per_shard, max_bad=max_bad, num_jobs=jobs, test_share=test_share
+    )
+    _build(
+        folder.name, out, as_json, options, lambda options: source.build(folder, out, num_points=num_points, **options)
+    )
+
+
+@app.command()
+def videos(
+    source: Annotated[Path, typer.Argument(help="A folder with a folder a class, or a table.")],
+    out: Out,
+    audio: Annotated[bool, typer.Option(help="Whether the sound is extracted too.")] = True,
+    test_share: TestShare = 0.0,
+    max_bad: MaxBad = 0,
+    samples_per_shard: PerShard = 1_000,
+    seed: Seed = 0,
+    jobs: Jobs = 2,
+    as_json: AsJson = False,
+) -> None:
+    """Videos and their sound.
+
+    Example: perceiver data build videos kinetics data/kinetics
+    """
+    from data_shards.sources import videos as builder
+
+    options = BuildOptions(
+        seed=seed, samples_per_shard=samples_per_shard, max_bad=max_bad, num_jobs=jobs, test_share=test_share
+    )
+    _build(source.name, out, as_json, options, lambda options: builder.build(source, out, audio=audio, **options))
+
+
+@app.command()
+def text(
+    out: Out,
+    train: Annotated[Path, typer.Option(help="Text file, JSON lines, or a folder of them, compressed too.")],
+    test: Annotated[Path | None, typer.Option(help="The same for the test split.")] = None,
+    num_bytes: Annotated[int, typer.Option(min=4, help="Bytes of a chunk, at the most.")] = 2_048,
+    samples_per_shard: PerShard = 1_000,
+    seed: Seed = 0,
+    jobs: Jobs = 2,
+    as_json: AsJson = False,
+) -> None:
+    """Lines of text or JSON, cut into chunks.
+
+    Example: perceiver data build text --train wiki.txt data/wiki
+    """
+    from data_shards.sources import text as source
+
+    files = {name: path for name, path in {"train": train, "test": test}.items() if path is not None}
+    options = BuildOptions(seed=seed, samples_per_shard=samples_per_shard, num_jobs=jobs)
+    _build(train.name, out, as_json, options, lambda options: source.build(files, out, num_bytes=num_bytes, **options))
+
+
+def _build(
+    name: str, out: Path, as_json: bool, options: BuildOptions, build: Callable[[BuildOptions], Manifest]
+) -> None:
+    notes: list[str] = []
+
+    def tell(sentence: str) -> None:
+        notes.append(sentence)
+        typer.echo(printable_lines(sentence), err=as_json)
+
+    with progress_bar(name) as progress:
+        manifest = build({**options, "progress": progress, "tell": tell})
+    if manifest.splits.keys() == {TRAIN}:
+        tell(
+            "there is no split but train, so nothing can be evaluated; `perceiver data build SOURCE --help` says how "
+            "to set samples aside"
+        )
+    report_shards(out, manifest, as_json=as_json, notes=notes)

@@ -1,0 +1,55 @@
+"""What the commands have in common on the terminal: options, a progress bar, the report on shards."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from data_shards.files.display import printable
+from data_shards.format.manifest import Manifest
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+Checkpoint = Annotated[
+    str, typer.Option("--checkpoint", help="Which one: newest, best (by its evaluation), or the number of a step.")
+]
+Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Processes.")]
+
+
+@contextmanager
+def progress_bar(name: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar on standard error and give the function that moves it: (done, total)."""
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(printable(name), total=None)
+
+        def advance(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield advance
+        if bar.tasks[task].total is None:
+            # Everything was there already: a bar that never moved would look like work left undone.
+            bar.update(task, visible=False)
+
+
+def report_shards(folder: Path, manifest: Manifest, *, as_json: bool, notes: Sequence[str] = ()) -> None:
+    """Print what a shard folder holds; `notes` is what was told of it before, for a program that reads the result."""
+    splits = {
+        name: {
+            "samples": split.num_samples,
+            "shards": len(split.shards),
+            "bytes": sum(shard.num_bytes for shard in split.shards),
+        }
+        for name, split in manifest.splits.items()
+    }
+    if as_json:
+        found = {"folder": str(folder), "splits": splits, "labels": list(manifest.label_names), "notes": list(notes)}
+        typer.echo(json.dumps(found))
+        return
+    for name, counts in splits.items():
+        samples, shards, size = counts["samples"], counts["shards"], counts["bytes"]
+        typer.echo(f"{printable(f'{folder}/{name}')}: {samples} samples in {shards} shards, {size} bytes")

@@ -1,0 +1,127 @@
+"""The commands `perceiver data build|index|verify|show`."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from data_shards.files.display import printable
+from launch.cli import build
+from launch.cli.console import AsJson, Jobs, progress_bar, report_shards
+
+app = typer.Typer(no_args_is_help=True, help="Make, adopt, check and look at shards.")
+app.add_typer(build.app, name="build")
+
+
+@app.command()
+def index(
+    folder: Annotated[Path, typer.Argument(help="Folder of tar files.")],
+    labels_from: Annotated[
+        str | None, typer.Option(help="Field of the .json members that holds a sample's class, or a list of them.")
+    ] = None,
+    named_labels_from: Annotated[
+        str | None, typer.Option(help="Field that holds further labels, an object of names and classes.")
+    ] = None,
+    weight_from: Annotated[
+        str | None, typer.Option(help="Field that holds a sample's weight in the loss; without it all have weight 1.")
+    ] = None,
+    index_folder: Annotated[
+        Path | None, typer.Option(help="Write indexes and manifest here, and nothing beside the tars.")
+    ] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Adopt plain tars that webdataset, img2dataset or GNU tar wrote: index them and write a manifest.
+
+    Labels come from .cls members. Of .json members only the fields that you name are taken, and what you name is
+    kept in the manifest: it holds until you name others.
+
+    Examples:
+
+    perceiver data index data/laion
+
+    perceiver data index data/tagged --labels-from tags --weight-from score
+
+    perceiver data index /read_only/laion --index-folder data/laion
+    """
+    from data_shards.building import adoption
+    from data_shards.format.annotations import Records
+
+    fields = (labels_from, named_labels_from, weight_from)
+    records = Records(*(name or "" for name in fields)) if fields != (None, None, None) else None
+    told: list[str] = []
+    with progress_bar("index") as progress:
+        manifest = adoption.index(
+            folder, records=records, index_folder=index_folder, progress=progress, tell=told.append
+        )
+    if not as_json:
+        for sentence in told:
+            typer.echo(printable(sentence))
+    report_shards(index_folder or folder, manifest, as_json=as_json, notes=told)
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(help="Shard folder.")],
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file of a run: read what this run reads, as it does.")
+    ] = None,
+    jobs: Jobs = 2,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Read everything: hashes, checksums, each sample as a training reads it. Exit status 1 if any is bad.
+
+    Bad are the samples that a training with this configuration would find bad; without one, a training on all
+    modalities of the shards.
+
+    Examples:
+
+    perceiver data verify data/digits
+
+    perceiver data verify data/laion --config configs/image_text.yaml
+    """
+    from configs.run import load
+    from data_shards.building import verification
+
+    read = load(config).data if config else None
+    with progress_bar("verify") as progress:
+        report = verification.verify(folder, read, num_jobs=jobs, progress=progress)
+    if as_json:
+        typer.echo(json.dumps(asdict(report) | {"ok": report.ok}))
+    else:
+        for bad in report.bad:
+            typer.echo(printable(f"bad: {bad.shard} {bad.key}: {bad.reason}"))
+        for sample in report.incomplete:
+            typer.echo(printable(f"incomplete: {sample.shard} {sample.key}: {sample.reason}"))
+        incomplete = f", {len(report.incomplete)} incomplete" if report.incomplete else ""
+        left_out = f", {report.left_out} left out by data.require" if report.left_out else ""
+        typer.echo(f"{report.samples} samples, {len(report.bad)} bad{incomplete}{left_out}")
+        typer.echo("shapes: " + ", ".join(f"{name} {_range(*shape)}" for name, shape in report.shapes.items()))
+        typer.echo(printable("labels: " + ", ".join(f"{name} {count}" for name, count in report.labels.items())))
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def show(
+    folder: Annotated[Path, typer.Argument(help="Shard folder.")],
+    out: Annotated[Path, typer.Option("--out", help="PNG file to write.")] = Path("contact_sheet.png"),
+    split: Annotated[str, typer.Option(help="Split to draw from.")] = "train",
+    samples: Annotated[int, typer.Option(min=1, help="Samples to draw.")] = 8,
+) -> None:
+    """Draw a contact sheet: images, spectrograms, clips, point clouds, text and labels.
+
+    Example: perceiver data show data/digits --out digits.png
+    """
+    from data_shards.building import contact_sheet
+
+    contact_sheet.contact_sheet(folder, out, split=split, num_samples=samples)
+    typer.echo(f"wrote {printable(str(out))}")
+
+
+def _range(least: list[int], greatest: list[int]) -> str:
+    """Return the shapes between two, as they are printed."""
+    return str(least) if least == greatest else f"{least} to {greatest}"

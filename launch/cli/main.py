@@ -1,0 +1,111 @@
+"""The command `perceiver`; `python -m launch` is the same."""
+
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from data_shards.files.atomic import of_disk
+from data_shards.files.display import printable_lines
+from data_shards.files.quoting import MAX_MESSAGE, cut
+from launch import versions
+from launch.cli import data, networks, reports, runs
+from launch.cli.console import AsJson, Checkpoint
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Train multimodal Perceivers on tar shards; a run that is stopped goes on exactly where it was.",
+)
+app.add_typer(data.app, name="data")
+app.add_typer(runs.app)
+app.add_typer(reports.app)
+app.add_typer(networks.app)
+
+Run = Annotated[Path, typer.Argument(help="Run folder.")]
+
+
+def _show_version(asked: bool) -> None:  # as typer calls it
+    if asked:
+        typer.echo(versions.sentence())
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *,
+    version: Annotated[  # its callback has acted by then
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Take the options that come before a command."""
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML file of the run, such as configs/digits.yaml.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, such as train.steps=1000.")] = None,
+    *,
+    run: Annotated[Path, typer.Option("--run", help="Run folder; a run that is there goes on.")],
+    procs: Annotated[
+        int,
+        typer.Option("--procs", min=0, help="Processes on this machine, supervised: the run starts again by itself."),
+    ] = 0,
+    take_over: Annotated[bool, typer.Option("--take-over", help="Claim a run that a dead host left locked.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train, or go on with the run that is in the folder.
+
+    Examples:
+
+    perceiver train configs/digits.yaml data.shards=data/digits --run runs/digits
+
+    perceiver train configs/digits.yaml data.shards=data/digits --run runs/digits --procs 2
+
+    torchrun --nproc-per-node 2 -m -- launch train configs/digits.yaml data.shards=data/digits --run runs/digits
+    """
+    from configs.run import load
+
+    if procs:
+        from launch.supervise import local
+
+        raise typer.Exit(local.start(load(config, overrides or ()), run, procs, take_over=take_over, as_json=as_json))
+
+    from launch.run import composition
+
+    raise typer.Exit(composition.main(load(config, overrides or ()), run, take_over=take_over, as_json=as_json))
+
+
+@app.command("eval")
+def evaluate(
+    run: Run,
+    split: Annotated[str, typer.Option("--split", help="Which split; the run's data.eval_split if not given.")] = "",
+    checkpoint: Checkpoint = "newest",
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate a checkpoint on a split, samples that were never trained on; draw the pictures of the run.
+
+    Example: perceiver eval runs/digits --checkpoint best --json
+    """
+    from launch.run import evaluation
+
+    raise typer.Exit(evaluation.main(run, which=checkpoint, split=split, as_json=as_json))
+
+
+def main() -> None:
+    """Run the command; what a user can mend is one message and status 2, never a traceback."""
+    try:
+        versions.check_packages()
+        app(prog_name="perceiver")
+    except ValueError as error:
+        sys.stderr.write(f"perceiver: {printable_lines(cut(str(error), MAX_MESSAGE))}\n")
+        sys.exit(2)
+    except OSError as error:
+        sys.stderr.write(printable_lines(of_disk(error) or traceback.format_exc()))
+        sys.exit(2 if of_disk(error) else 1)
+    except Exception:  # noqa: BLE001  # as Python would end, but that a traceback may have a URL with a password in it
+        sys.stderr.write(printable_lines(traceback.format_exc()))
+        sys.exit(1)

@@ -1,0 +1,110 @@
+"""The commands that tell what runs did and try what they withstand: report, attention, chaos."""
+
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from data_shards.files import atomic
+from data_shards.files.display import printable
+from data_shards.files.quoting import shown
+from launch.cli.console import AsJson, Checkpoint, progress_bar
+
+app = typer.Typer()
+
+Run = Annotated[Path, typer.Argument(help="Run folder.")]
+
+
+@app.command()
+def report(run: Run, as_json: AsJson = False) -> None:
+    """Write RUN/report.html: curves, attempts, goodput, configuration, pictures; one file that needs no other.
+
+    Example: perceiver report runs/digits
+    """
+    from launch.lifecycle.run_folder import RunFolder, existing
+    from trainer.sinks import ledger
+    from trainer.sinks.page import Story, page, read_records
+
+    folder = existing(RunFolder(run.resolve()))
+    attempts = ledger.read(folder.ledger_folder)
+    story = Story(
+        name=folder.path.name,
+        config=folder.config_path.read_text(encoding="utf-8", errors="replace"),
+        records=read_records(folder.metrics_path),
+        attempts=attempts,
+        pictures=sorted(folder.pictures_folder.glob("*.png")),
+    )
+    out = folder.path / "report.html"
+    atomic.write(out, page(story))
+    goodput = ledger.goodput(attempts)
+    told: float | str = goodput if as_json else f"{goodput:.1%}"
+    _tell({"report": str(out), "attempts": len(attempts), "goodput": told}, as_json=as_json)
+
+
+@app.command()
+def attention(
+    run: Run,
+    sample: Annotated[int, typer.Option("--sample", min=0, help="Which of the first test samples.")] = 0,
+    checkpoint: Checkpoint = "newest",
+    as_json: AsJson = False,
+) -> None:
+    """Draw where the latents look at a test sample, a picture a modality: RUN/pictures/attention_*.png.
+
+    Example: perceiver attention runs/digits --sample 3
+    """
+    from launch.report.attention_pictures import main as draw
+
+    _tell({"pictures": [str(path) for path in draw(run, sample, checkpoint)]}, as_json=as_json)
+
+
+@app.command()
+def chaos(
+    config: Annotated[Path, typer.Argument(help="YAML file of a short run.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, such as train.steps=40.")] = None,
+    *,
+    faults: Annotated[int, typer.Option("--faults", min=1, help="Faults to meet.")] = 20,
+    seed: Annotated[int, typer.Option("--seed", help="Of the faults.")] = 0,
+    procs: Annotated[int, typer.Option("--procs", min=1, help="Processes of a run, on this machine.")] = 1,
+    resizes: Annotated[int, typer.Option("--resizes", min=0, help="Changes of the number of processes to try.")] = 0,
+    keep: Annotated[Path | None, typer.Option("--keep", help="New folder for the runs and their log.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Disturb a run again and again; its weights must be those of a run that never was disturbed. Shards are copied.
+
+    Example: perceiver chaos configs/digits.yaml data.shards=data/digits train.steps=60 --faults 20 --procs 2
+    """
+    from configs.run import load
+    from launch.chaos.campaign import Campaign
+    from launch.run.loaders import absolute
+
+    run = absolute(load(config, overrides or ()))
+    if not run.data.shards or not Path(run.data.shards).is_dir():
+        raise ValueError(
+            f"data.shards = {shown(run.data.shards)}: not a folder; give the one that `perceiver data build` wrote"
+        )
+    if keep is not None and keep.exists():
+        raise ValueError(f"{keep}: exists; --keep needs a new folder")
+    folder = keep or Path(tempfile.mkdtemp()) / "campaign"
+    command = ["train", str(config), *(overrides or ())]
+    campaign = Campaign(command, folder.resolve(), Path(run.data.shards), run.train.steps, procs, seed)
+    with progress_bar("faults") as progress:
+        result = campaign.run(faults, num_resizes=resizes, progress=progress)
+    if keep is None:
+        shutil.rmtree(folder.parent)
+    _tell(result, as_json=as_json)
+    raise typer.Exit(0 if result["survived"] == result["bit_equal"] == result["faults"] else 1)
+
+
+def _tell(result: dict[str, object], *, as_json: bool) -> None:
+    """Print a result as one JSON object, or a line a value."""
+    if as_json:
+        sys.stdout.write(json.dumps(result) + "\n")
+        return
+    for name, value in result.items():
+        rows = value if isinstance(value, list) else [value]
+        for row in rows:
+            sys.stdout.write(printable(f"{name.replace('_', ' ')}: {row}") + "\n")

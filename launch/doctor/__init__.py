@@ -1,0 +1,1 @@
+"""`perceiver doctor`: is this machine, or that cluster, fit for a run?"""

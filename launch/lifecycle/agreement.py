@@ -1,0 +1,72 @@
+"""Fail on all ranks or on none: what a user can mend is told once, and every rank leaves with the same status."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn, TypeVar
+
+import torch
+
+from trainer.distributed import devices
+from trainer.distributed.world import World
+
+BAD_INPUT = 2
+
+T = TypeVar("T")
+
+
+def together(world: World, work: Callable[[], T]) -> T:
+    """Return what the work returned; where it raised ValueError on any rank, all ranks end. Collective.
+
+    Rank 0 raises a ValueError with the sentences of all; the others leave with the same exit status, in silence.
+    """
+    result: T | None = None
+    sentence = ""
+    has_failed = False
+    try:
+        result = work()
+    except ValueError as error:
+        sentence, has_failed = str(error), True
+    # One small exchange where all is well.
+    if world.maximum(torch.tensor(float(has_failed))):
+        leave(world, sentence)
+    return result  # type: ignore[return-value]  # the work returned
+
+
+def leave(world: World, sentence: str) -> NoReturn:
+    """End on all ranks, as `together` does, with what this rank has to say, which may be nothing. Collective."""
+    sentences = {text for text in world.gather(sentence) if text}
+    world.settle()
+    if world.is_first:
+        raise ValueError("\n".join(sorted(sentences)))
+    raise SystemExit(BAD_INPUT)
+
+
+def joined(timeout_seconds: float) -> World:
+    """Join the processes of this command; all end where two of them would share a GPU. Collective."""
+    world = World.from_environment(timeout_seconds)
+    if world.device.type == "cuda":
+        gpus = world.gather(devices.of_this_process(world.device.index))
+        together(world, lambda: devices.refuse_shared(gpus))
+    return world
+
+
+def batches_of_all(world: World, batches: Callable[[int], T]) -> Callable[[int], T]:
+    """Return the same batches, asked for by all ranks at once: one that a rank cannot have ends all. Collective."""
+    return lambda step: together(world, lambda: batches(step))
+
+
+@contextmanager
+def told_by_first(world: World, error: type[ValueError]) -> Iterator[None]:
+    """Let rank 0 tell of an error that all ranks raise alike; the others leave with the same status, in silence."""
+    try:
+        yield
+    except error:
+        world.settle()
+        if world.is_first:
+            raise
+        raise SystemExit(BAD_INPUT) from None
+
+
+def first_does(world: World, work: Callable[[], object]) -> None:
+    """Let rank 0 do the work and the others wait for it; it fails on all or on none. Collective."""
+    together(world, work if world.is_first else lambda: None)

@@ -1,0 +1,176 @@
+"""RunFolder: every path of a run, by name."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_shards.files import atomic
+from data_shards.files.display import printable
+
+_SPACE_BYTES = 1 << 20
+
+UNPUBLISHED = ".perceiver-"
+"""How the name of a folder begins in which a run is being made."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run; nothing else of the product builds a path inside it."""
+
+    path: Path
+
+    @property
+    def config_path(self) -> Path:
+        """The resolved configuration; written once, when the run is made."""
+        return self.path / "config.yaml"
+
+    @property
+    def code_folder(self) -> Path:
+        """The copy of the code that the run started with."""
+        return self.path / "code"
+
+    @property
+    def checkpoints_folder(self) -> Path:
+        """One folder a checkpoint, step_00000100 and so on."""
+        return self.path / "checkpoints"
+
+    @property
+    def metrics_path(self) -> Path:
+        """One JSON line a logged step or evaluation."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def quarantine_path(self) -> Path:
+        """Samples that were found bad: one JSON object a line."""
+        return self.path / "quarantine.jsonl"
+
+    @property
+    def evaluation_path(self) -> Path:
+        """The newest result of `perceiver eval`."""
+        return self.path / "evaluation.json"
+
+    @property
+    def tensorboard_folder(self) -> Path:
+        """Event files."""
+        return self.path / "tensorboard"
+
+    @property
+    def logs_folder(self) -> Path:
+        """Log files, one a rank."""
+        return self.path / "logs"
+
+    @property
+    def pictures_folder(self) -> Path:
+        """The loss curve and test samples with their predictions."""
+        return self.path / "pictures"
+
+    @property
+    def attempts_folder(self) -> Path:
+        """One folder a start, 0001 and so on."""
+        return self.path / "attempts"
+
+    @property
+    def cluster_path(self) -> Path:
+        """The cluster profile of the newest submission."""
+        return self.path / "cluster.yaml"
+
+    @property
+    def submission_path(self) -> Path:
+        """The newest submission: its job id, and what it asked for."""
+        return self.path / "submission.json"
+
+    @property
+    def stop_path(self) -> Path:
+        """There from `perceiver stop` until the run is resumed: it is not started again by itself."""
+        return self.path / "stop"
+
+    @property
+    def lock_path(self) -> Path:
+        """Held by the processes that write into the run."""
+        return self.path / "lock"
+
+    @property
+    def unfinished_path(self) -> Path:
+        """There while a run is made in a folder that was there before it: all that is in the folder is ours."""
+        return self.path / ".unfinished"
+
+    @property
+    def ledger_folder(self) -> Path:
+        """One JSON file an attempt: where, how long, how far, and why it ended."""
+        return self.path / "ledger"
+
+    @property
+    def watch_folder(self) -> Path:
+        """Heartbeats of the ranks, and the stacks of all of them after a hang."""
+        return self.path / "watch"
+
+    @property
+    def profile_folder(self) -> Path:
+        """Traces of the profiler window."""
+        return self.path / "profile"
+
+    @property
+    def exists(self) -> bool:
+        """True where a run was made here, and not only begun to be made."""
+        return self.config_path.is_file() and not self.path.name.startswith(UNPUBLISHED)
+
+    def refuse_foreign(self) -> None:
+        """Raise ValueError if the folder holds something else than a run."""
+        if self.exists or self.unfinished_path.exists() or not self.path.is_dir():
+            return
+        # Of a disk that was mounted for the run.
+        if any(entry.name != "lost+found" for entry in self.path.iterdir()):
+            raise ValueError(f"{self.path}: is not empty and has no config.yaml of a run; choose another --run folder")
+
+    def create(self) -> None:
+        """Make the folder; ValueError if it holds something else or cannot be written."""
+        self.refuse_foreign()
+        try:
+            self.make()
+        except OSError as error:
+            raise ValueError(
+                f"{self.path}: cannot be written ({error.strerror}); choose another --run folder or mend its rights"
+            ) from error
+
+    def make(self) -> None:
+        """Make the folder and its parts; OSError if it cannot be written."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        for folder in (self.checkpoints_folder, self.tensorboard_folder, self.logs_folder, self.pictures_folder):
+            folder.mkdir(exist_ok=True)
+        probe = self.path / f".writable.{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+
+    def check_space(self) -> None:
+        """Raise ValueError where the disk takes no more: a start keeps records before it makes its first step."""
+        probe = self.path / f".space.{os.getpid()}"
+        try:
+            try:
+                atomic.write(probe, bytes(_SPACE_BYTES))
+            finally:
+                probe.unlink(missing_ok=True)
+        except OSError as error:
+            raise ValueError(
+                f"{self.path}: takes no more files ({error.strerror}); free space on its disk or mend its rights, then "
+                "the same command resumes the run from its newest checkpoint"
+            ) from error
+
+
+def existing(folder: RunFolder) -> RunFolder:
+    """Return the folder; ValueError where no run was made in it."""
+    if not folder.exists:
+        raise ValueError(f"{folder.path}: holds no run (no config.yaml); `perceiver train CONFIG --run RUN` makes one")
+    return folder
+
+
+def runs_at(path: Path) -> list[RunFolder]:
+    """Return the run in a folder, or those of a sweep that the folder holds; ValueError where there is none."""
+    folder = RunFolder(path.resolve())
+    below = sorted(folder.path.glob("*/")) if folder.path.is_dir() and not folder.exists else []
+    return [run for run in map(RunFolder, below) if run.exists] or [existing(folder)]
+
+
+def as_typed(path: Path) -> str:
+    """Return a path as it is typed here: relative where it lies below the working directory; a line of its own."""
+    relative = os.path.relpath(path)
+    return printable(str(path) if relative.startswith(os.pardir) else relative)

@@ -1,0 +1,1 @@
+"""What runs did, for people: status, logs, pictures."""

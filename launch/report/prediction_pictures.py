@@ -1,0 +1,39 @@
+"""Pictures of the first test samples, which a run shows in TensorBoard beside its scores."""
+
+import math
+
+import numpy as np
+from torch import nn
+
+from data_shards.loading.batch import Batch
+from trainer.distributed.world import World
+from trainer.evaluation import reconstructions
+from trainer.tasks.losses import PIXEL_RANGE, Reconstruction
+from trainer.tasks.objective import Objective
+
+_SEEN = ("image", "video")
+_NUM_SHOWN = 8
+
+
+def shown(network: nn.Module, objective: Objective, batch: Batch, world: World) -> dict[str, np.ndarray]:
+    """Return the inputs of a few samples, and with a modality that is drawn again what the network drew. Collective.
+
+    uint8 (H, W, 3) by name, on the first rank.
+    """
+    num_shown = math.gcd(len(batch.keys), _NUM_SHOWN)
+    few = batch.micro_batches(len(batch.keys) // num_shown)[0].to(world.device)
+    draws = any(isinstance(task, Reconstruction) for task in objective.tasks.values())
+    pairs = reconstructions(network, objective, few) if draws else {}
+    if not world.is_first:
+        return {}
+    # Only now: every start of every rank would wait 0.4 s for matplotlib.
+    from launch.report import pictures
+
+    seen = {
+        name: few.arrays[name].cpu().numpy() / PIXEL_RANGE for name in _SEEN if name in few.arrays.keys() - pairs.keys()
+    }
+    rows = {f"inputs/{name}": {"input": values} for name, values in seen.items()} | {
+        f"reconstructions/{name}": {"input": truth.cpu().numpy(), "drawn": drawn.cpu().numpy()}
+        for name, (truth, drawn) in pairs.items()
+    }
+    return {name: pictures.pixels(pictures.samples(of_name)) for name, of_name in rows.items()}

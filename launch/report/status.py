@@ -1,0 +1,201 @@
+"""`perceiver status`: how far runs are, from their folders and, where there is one, from Slurm's queue."""
+
+import json
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Column, Table
+from rich.text import Text
+
+from configs.run import load
+from data_shards.files import history as history_of
+from data_shards.files.display import printable
+from launch.lifecycle import attempts
+from launch.lifecycle.holder import holder
+from launch.lifecycle.restart_policy import RUN_ME_AGAIN, Attempt, RestartConfig, bad_nodes, failures_by_node
+from launch.lifecycle.run_folder import RunFolder, as_typed, runs_at
+from launch.slurm import cluster, queue, submission
+from launch.slurm.queue import UNKNOWN, Job
+from trainer.sinks import ledger
+
+RUNS = Path("runs")
+State = dict[str, str | int | float | None]
+COLUMNS = {
+    "run": "run",
+    "state": "state",
+    "job": "job_id",
+    "attempt": "attempt",
+    "nodes": "nodes",
+    "step": "step",
+    "of": "steps",
+    "loss": "loss",
+    "samples/s": "samples_per_second",
+    "ETA": "eta_seconds",
+    "goodput": "goodput",
+    "checkpoint": "newest_checkpoint",
+    "why": "reason",
+    "avoids": "excluded",
+}
+
+
+def main(paths: Sequence[Path], *, watch: bool = False, as_json: bool = False) -> int:
+    """Print the state of runs, of those in ./runs where none is given; return the exit status."""
+    folders = [folder for path in paths or _all_runs() for folder in runs_at(path)]
+    if as_json:
+        states = [read(folder) for folder in folders]
+        sys.stdout.write(json.dumps(states[0] if len(states) == 1 else states) + "\n")
+    elif watch:
+        _watch(folders)
+    elif len(folders) == 1:
+        for name, value in read(folders[0]).items():
+            sys.stdout.write(f"{name.replace('_', ' ').removesuffix(' seconds'):<20} {_cell(name, value)}\n")
+    else:
+        Console().print(table([read(folder) for folder in folders]))
+    return 0
+
+
+def read(folder: RunFolder) -> State:
+    """Return how far the run is: of steps, loss and speed the newest line of its metrics says."""
+    steps = load(folder.config_path).train.steps
+    newest = _newest_training_line(folder.metrics_path)
+    step, step_seconds = int(newest.get("step", 0)), float(newest.get("step_seconds", 0.0))
+    history = attempts.history(folder)
+    job, submitted = submission.job(folder), submission.read(folder)
+    checkpoint, entries = attempts.newest_step(folder), ledger.read(folder.ledger_folder)
+    name, reason = state_of(folder, history, job, is_finished=checkpoint >= steps)
+    if name == "unfinished" and step >= steps > checkpoint:
+        reason = f"step {step} was made, but the newest complete checkpoint is of step {checkpoint}; it is made again"
+    excluded = queue.expanded(job.excluded) if job and not job.is_over else bad_nodes(history, _restarts(folder))
+    return {
+        "run": str(folder.path),
+        "state": name,
+        "reason": reason,
+        "job_id": submitted.job_id if submitted else None,
+        "attempt": history[-1].number if history else None,
+        "nodes": job.nodes if job and job.nodes else None,
+        "excluded": _excluded(excluded, history),
+        "step": step,
+        "steps": steps,
+        "loss": newest.get("loss"),
+        "samples_per_second": newest.get("samples_per_second"),
+        "eta_seconds": round((steps - step) * step_seconds) if 0 < step_seconds < float("inf") else None,
+        "goodput": ledger.goodput(entries) if entries else None,
+        "newest_checkpoint": f"step_{checkpoint:08d}" if checkpoint else None,
+        "seconds_since_log": round(time.time() - folder.metrics_path.stat().st_mtime) if newest else None,
+    }
+
+
+def state_of(
+    folder: RunFolder, history: Sequence[Attempt], job: Job | None, *, is_finished: bool
+) -> tuple[str, str | None]:
+    """Return the state of a run in a word, and why it is in it."""
+    if job is not None and not job.is_over and not (job.state == UNKNOWN and is_finished):
+        return job.state.lower(), job.reason or _silent(folder, history[-1] if history else None)
+    if words := holder(folder):
+        return "running", words
+    if is_finished:
+        return "finished", None
+    if folder.stop_path.exists():
+        return "stopped", "by its user; `perceiver resume` goes on"
+    last = history[-1] if history else None
+    if last and last.ended_at is None and job is None and _may_live_elsewhere(folder, last):
+        return "running", None
+    if last and last.failed:
+        return (
+            "failed",
+            f"status {last.status} on {', '.join(last.failed_nodes) or 'no node in particular'}; see the log",
+        )
+    return "unfinished", job.state.lower() if job else _end_of(last)
+
+
+def _all_runs() -> list[Path]:
+    found = sorted(path for path in RUNS.glob("*") if RunFolder(path).exists or any(path.glob("*/config.yaml")))
+    if not found:
+        raise ValueError(f"{RUNS.resolve()}: holds no run; name the run folders, `perceiver status RUN ...`")
+    return found
+
+
+def table(states: Sequence[State]) -> Table:
+    """Return the states as a table, a row a run; a column that has nothing to say is left out."""
+    columns = {title: name for title, name in COLUMNS.items() if any(state[name] is not None for state in states)}
+    result = Table(*(Column(title, overflow="fold") for title in columns), box=None)
+    for state in states:
+        # Not as str: rich reads [/b] in a path as markup.
+        result.add_row(*(Text(_cell(name, state[name])) for name in columns.values()))
+    return result
+
+
+def _watch(folders: Sequence[RunFolder]) -> None:
+    with Live(console=Console(), auto_refresh=False) as live:
+        while True:
+            states = [read(folder) for folder in folders]
+            live.update(table(states), refresh=True)
+            if all(state["state"] not in ("pending", "running", "completing", "unknown") for state in states):
+                return
+            time.sleep(2)
+
+
+def _cell(name: str, value: str | float | None) -> str:
+    if value is None:
+        return "-"
+    if name == "run":
+        return as_typed(Path(str(value)))
+    if name == "eta_seconds":
+        minutes, seconds = divmod(int(value), 60)
+        return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+    if name == "goodput":
+        return f"{float(value):.0%}"
+    return f"{value:.4g}" if isinstance(value, float) else printable(str(value))
+
+
+def _may_live_elsewhere(folder: RunFolder, last: Attempt) -> bool:
+    """Return whether ranks of an attempt give heartbeats on another host; of this one the kernel has told."""
+    here = socket.gethostname()
+    return any(record.node != here for record in attempts.each_rank(folder, last.number)) and not _silent(folder, last)
+
+
+def _end_of(last: Attempt | None) -> str | None:
+    """Return how the newest attempt of a run without a job ended, in words."""
+    if last is None:
+        return None
+    if last.ended_at is None:
+        return "was killed or cut off; the same command resumes it"
+    return "stopped after a save; the same command resumes it" if last.status == RUN_ME_AGAIN else None
+
+
+def _silent(folder: RunFolder, last: Attempt | None) -> str | None:
+    """Return which ranks of an attempt gave no heartbeat lately, in words; only their records are read."""
+    late = [record for record in attempts.not_seen(folder, last.number) if record.status is None] if last else []
+    return f"no heartbeat of {', '.join(f'rank {each.rank} on {each.node}' for each in late)}" if late else None
+
+
+def _restarts(folder: RunFolder) -> RestartConfig:
+    """Return the limits of the newest submission."""
+    if folder.cluster_path.is_file():
+        with suppress(ValueError):
+            return cluster.load(str(folder.cluster_path)).restarts
+    return RestartConfig()
+
+
+def _excluded(nodes: Sequence[str], history: Sequence[Attempt]) -> str | None:
+    """Return on which nodes the run is not to run and why, in words."""
+    failures = failures_by_node(history)
+
+    def why(node: str) -> str:
+        numbers = ", ".join(map(str, failures.get(node, ())))
+        return f"failures began there in attempts {numbers}" if numbers else "by the profile or its user"
+
+    return "; ".join(f"{node}: {why(node)}" for node in nodes) or None
+
+
+def _newest_training_line(metrics_path: Path) -> dict[str, Any]:
+    records = map(history_of.record_of, history_of.newest_first(metrics_path))
+    newest = next((record for record in records if record and record["kind"] == "train"), {})
+    return {name: value for name, value in newest.items() if history_of.is_number(value)}

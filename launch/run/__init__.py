@@ -1,0 +1,1 @@
+"""One run: its creation, composition, evaluation, plan and forks."""

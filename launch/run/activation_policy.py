@@ -1,0 +1,43 @@
+"""Which policy of activation checkpointing a run takes on the ranks that it has."""
+
+from dataclasses import replace
+
+from configs.run import RunConfig
+from model.budget.plan import fastest_policy
+from model.config.perceiver import PerceiverConfig
+from trainer.engine.arithmetic import local_device_type, resolved
+
+GIB = 2**30
+
+
+def element_bytes(precision: str) -> dict[str, int]:
+    """Return the bytes of an activation's element as model.budget.activation_memory takes them.
+
+    bf16 is autocast, which leaves the residual stream in fp32; in fp16 the weights themselves are halves.
+    """
+    return {
+        "bytes_per_element": 4 if precision == "fp32" else 2,
+        "stream_bytes": 2 if precision == "fp16" else 4,
+    }
+
+
+def planned(config: RunConfig, world_size: int, device: str = "cpu") -> PerceiverConfig:
+    """Return the network with the fastest policy that fits into train.activation_memory_gib, or as it is for 0.
+
+    No policy changes a result, so that another number of ranks may take another one. ValueError if none fits.
+    """
+    train, network = resolved(config.train, local_device_type()), config.model
+    if not train.activation_memory_gib:
+        return network
+    micro_batch = train.global_batch // world_size // train.micro_batches_per_rank(world_size)
+    try:
+        policy = fastest_policy(
+            network,
+            micro_batch=micro_batch,
+            memory_bytes=int(train.activation_memory_gib * GIB),
+            **element_bytes(train.precision),
+            device=device,
+        )
+    except ValueError as error:
+        raise ValueError(f"train.activation_memory_gib: {error}") from None
+    return replace(network, activation_checkpointing=policy)

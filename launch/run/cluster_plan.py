@@ -1,0 +1,255 @@
+"""`perceiver plan CONFIG --nodes 128 --gpus 8`: what a run would take on a cluster that nobody has asked yet.
+
+Arithmetic alone: operations and bytes of a step over what a device does of them (model/budget/hardware.py), exchanges
+over links, saves over the disk. benchmarks/plan.py holds it against measured steps on CPU ranks.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+
+import torch
+from torch import nn
+
+from configs.run import RunConfig
+from launch.run.activation_policy import planned
+from launch.run.goodput import Faults, Goodput, best_interval, goodput
+from launch.run.plan import checkpoint_bytes, memory
+from launch.slurm.cluster import ClusterConfig
+from model.budget.flops import network_cost, total
+from model.budget.hardware import Hardware
+from model.budget.step_cost import StepSeconds, step_seconds, step_work
+from model.perceiver import Perceiver
+from trainer.engine.arithmetic import resolved
+from trainer.engine.communication import exchanges, small_messages
+from trainer.engine.deepspeed_settings import settings
+
+_UPDATE_BYTES = 40
+"""Of each parameter that a rank updates: its gradient's norm and clipping, AdamW's reads and writes."""
+_BACKWARD_SHARE = 2 / 3
+"""Of a step's computation."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The machines of a run that is only thought of."""
+
+    nodes: int
+    """Nodes."""
+    gpus: int
+    """Devices of a node, one rank each; cores where the device is a CPU."""
+    device: Hardware
+    """What a device does."""
+    interconnect_bytes_per_second: float
+    """What a node sends to other nodes, over all its adapters, in one direction."""
+    disk_bytes_per_second: float
+    """What all ranks together write to the disk that they share."""
+    commit_seconds: float
+    """How long a save takes beside writing its bytes: agreeing, syncing, renaming."""
+    node_mtbf_seconds: float
+    """Mean time between failures of one node."""
+    restart_seconds: float
+    """From a failure to the next start's first step: noticing it, the queue, starting, loading."""
+
+    @property
+    def world_size(self) -> int:
+        """Ranks."""
+        return self.nodes * self.gpus
+
+    @property
+    def link_rate(self) -> float:
+        """What a rank sends in a ring: one rank of a node sends to the next node, and the slowest link decides."""
+        links = [self.device.link_bytes_per_second] if self.gpus > 1 else []
+        links += [self.interconnect_bytes_per_second] if self.nodes > 1 else []
+        return self.device.transfer_share * min(links, default=math.inf)
+
+    @property
+    def message_seconds(self) -> float:
+        """How long a sum of a few numbers takes over a tree of the ranks."""
+        return self.device.hop_seconds * math.ceil(math.log2(self.world_size))
+
+
+@dataclass(frozen=True)
+class Communication:
+    """The exchanges of a step at one ZeRO stage."""
+
+    sent_bytes: float
+    """What a rank sends."""
+    seconds: float
+    """How long that takes."""
+    overlapped_seconds: float
+    """How much of it is left beside the computation, if it may run beside it."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """The parts of one optimizer step, in seconds, one after the other."""
+
+    products: float
+    reads: float
+    elementwise: float
+    update: float
+    communication: float
+
+    @property
+    def seconds(self) -> float:
+        """The whole step."""
+        return self.products + self.reads + self.elementwise + self.update + self.communication
+
+
+@dataclass(frozen=True)
+class ClusterPlan:
+    """What a run would take."""
+
+    device: str
+    """Where the device's numbers are from."""
+    world_size: int
+    """Ranks."""
+    global_batch: int
+    """Samples of a step."""
+    micro_batches: int
+    """Into how many a rank cuts its share."""
+    zero_stage: int
+    """The run's."""
+    precision: str
+    """Of the arithmetic."""
+    overlaps: bool
+    """Whether exchanges run beside the computation, as DeepSpeed is told."""
+    step: dict[str, float]
+    """Seconds by part."""
+    step_seconds: float
+    """Their sum."""
+    samples_per_second: float
+    """Of all ranks."""
+    efficiency: float
+    """Samples a second of a rank, as a share of those of a rank that exchanges nothing."""
+    communication: dict[int, Communication]
+    """By ZeRO stage."""
+    state_bytes: int
+    """Memory of a rank for weights, gradients and moments."""
+    activation_bytes: int
+    """Memory of a rank for the activations of a micro-batch."""
+    device_memory_bytes: float
+    """Memory that the device has."""
+    fits: bool
+    """Whether that is enough."""
+    checkpoint_bytes: int
+    """Of one checkpoint."""
+    save_seconds: float
+    """Until a checkpoint is on the disk."""
+    stall_seconds: float
+    """How long the training stands still for it."""
+    job_mtbf_seconds: float
+    """Mean time between failures of all nodes together."""
+    interval_steps: int
+    """Steps between two saves that lose least."""
+    goodput: Goodput
+    """Where the time goes with such saves."""
+
+
+def cluster_plan(config: RunConfig, cluster: Cluster) -> ClusterPlan:
+    """Return the plan of a run; ValueError where its batch does not divide over the ranks."""
+    train, world_size = resolved(config.train, cluster.device.kind), cluster.world_size
+    config = replace(config, train=train)
+    micro_batches = train.micro_batches_per_rank(world_size)
+    work = _computation(config, cluster)
+    by_stage = dict(_by_stage(config, cluster, work.whole))
+    own, beside = by_stage[train.zero_stage], overlaps(config, world_size, cluster.device.kind)
+    step = Step(
+        products=work.products,
+        reads=work.reads,
+        elementwise=work.elementwise,
+        update=_update_seconds(config, cluster),
+        communication=own.overlapped_seconds if beside else own.seconds,
+    )
+    state, activations = memory(config, _profile(cluster))
+    faults = faults_of(config, cluster, state_bytes=state)
+    interval = max(math.ceil(best_interval(faults, step.seconds) / step.seconds), 1)
+    return ClusterPlan(
+        device=cluster.device.source,
+        world_size=world_size,
+        global_batch=train.global_batch,
+        micro_batches=micro_batches,
+        zero_stage=train.zero_stage,
+        precision=train.precision,
+        overlaps=beside,
+        step=asdict(step),
+        step_seconds=step.seconds,
+        samples_per_second=train.global_batch / step.seconds,
+        efficiency=1 - step.communication / step.seconds,
+        communication=by_stage,
+        state_bytes=state,
+        activation_bytes=activations,
+        device_memory_bytes=cluster.device.memory_bytes,
+        fits=state + activations <= cluster.device.memory_bytes,
+        checkpoint_bytes=checkpoint_bytes(config),
+        save_seconds=faults.stall_seconds + faults.commit_seconds,
+        stall_seconds=faults.stall_seconds,
+        job_mtbf_seconds=faults.mean_seconds,
+        interval_steps=interval,
+        goodput=goodput(faults, interval * step.seconds),
+    )
+
+
+def communication(network: nn.Module, config: RunConfig, cluster: Cluster, *, computation: float) -> Communication:
+    """Return the exchanges of a step of the run, beside so many seconds of computation."""
+    found = exchanges(network, config.optimizer, config.train, cluster.world_size, cluster.device.kind)
+    small = small_messages(config.train, cluster.world_size) * cluster.message_seconds
+    windows = {"backward": _BACKWARD_SHARE * computation, "passes": computation, "update": 0.0}
+    whole = overlapped = small
+    for each in found:
+        seconds = each.sent_bytes(cluster.world_size) / cluster.link_rate + each.calls * cluster.message_seconds
+        whole += seconds
+        overlapped += seconds - min(windows[each.during], each.hidden_share * seconds)
+    return Communication(sum(each.sent_bytes(cluster.world_size) for each in found), whole, overlapped)
+
+
+def overlaps(config: RunConfig, world_size: int, device_type: str) -> bool:
+    """Return whether DeepSpeed is told to exchange beside the backward pass; by itself it does at stage 3."""
+    train = config.train
+    micro_batches = train.micro_batches_per_rank(world_size)
+    told = settings(
+        config.optimizer, train, num_micro_batches=micro_batches, world_size=world_size, device_type=device_type
+    )
+    return bool(told["zero_optimization"].get("overlap_comm", train.zero_stage == 3))
+
+
+def faults_of(config: RunConfig, cluster: Cluster, *, state_bytes: int) -> Faults:
+    """Return what the run loses time to."""
+    written = cluster.commit_seconds + checkpoint_bytes(config) / cluster.disk_bytes_per_second
+    # A rank copies what it holds of weights and moments, a part of all that it keeps for training.
+    copied = min(state_bytes, checkpoint_bytes(config)) / cluster.device.host_rate
+    is_beside = config.checkpoint.asynchronous
+    return Faults(
+        mean_seconds=cluster.node_mtbf_seconds / cluster.nodes,
+        stall_seconds=copied if is_beside else copied + written,
+        commit_seconds=written if is_beside else 0.0,
+        restart_seconds=cluster.restart_seconds,
+    )
+
+
+def _by_stage(config: RunConfig, cluster: Cluster, computation: float) -> Iterator[tuple[int, Communication]]:
+    # Shapes are enough.
+    with torch.device("meta"):
+        network = Perceiver(config.model, seed=0)
+    for stage in range(4):
+        staged = replace(config, train=replace(config.train, zero_stage=stage))
+        yield stage, communication(network, staged, cluster, computation=computation)
+
+
+def _computation(config: RunConfig, cluster: Cluster) -> StepSeconds:
+    train, kind = config.train, cluster.device.kind
+    precision = train.precision
+    assert precision != "auto", "what a device computes in was not resolved"
+    work = step_work(planned(config, cluster.world_size, kind), precision, kind)
+    return step_seconds(work, train.global_batch // cluster.world_size, cluster.device, precision)
+
+
+def _update_seconds(config: RunConfig, cluster: Cluster) -> float:
+    owners = cluster.world_size if config.train.zero_stage else 1
+    return total(network_cost(config.model)).parameters / owners * _UPDATE_BYTES / cluster.device.memory_rate
+
+
+def _profile(cluster: Cluster) -> ClusterConfig:
+    gpus = cluster.gpus if cluster.device.kind == "cuda" else 0
+    return ClusterConfig(nodes=cluster.nodes, processes_per_node=cluster.gpus, gpus_per_node=gpus)

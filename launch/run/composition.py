@@ -1,0 +1,262 @@
+"""The composition root: a configuration becomes parts, and the parts become a run."""
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from configs.run import RunConfig
+from data_shards.loading.quarantine import num_listed
+from data_shards.loading.shard_folders import Places
+from data_shards.order.sample_order import Order
+from launch.lifecycle.agreement import batches_of_all, first_does, joined, leave, together, told_by_first
+from launch.lifecycle.claim import Claim
+from launch.lifecycle.fence import Fence
+from launch.lifecycle.heartbeat import Heartbeat
+from launch.lifecycle.restart_policy import FINISHED, RUN_ME_AGAIN
+from launch.lifecycle.run_folder import RunFolder, as_typed
+from launch.report.prediction_pictures import shown
+from launch.run.activation_policy import planned
+from launch.run.creation import open_run, with_choices
+from launch.run.loaders import absolute, eval_split, identity, look, open_eval_split, places_of_all, train_loader
+from launch.run.read_form import reading_of_this_start
+from model.budget import flops
+from model.compilation import is_compiled
+from model.perceiver import Perceiver
+from trainer.checkpoint.store import Loaded, Store
+from trainer.config import TrainConfig
+from trainer.distributed.world import World
+from trainer.engine import arithmetic
+from trainer.engine.engine import Engine
+from trainer.engine.memory import fitting
+from trainer.evaluation import Evaluation, evaluate
+from trainer.feed import Feed
+from trainer.health.compilation import told_of_compiling
+from trainer.health.hang import HangWatch
+from trainer.health.profiling import ProfileWindow
+from trainer.health.stop_request import StopRequest
+from trainer.loop import DivergedError, Evaluate, Outcome, fit
+from trainer.run_state import RunState
+from trainer.sinks.ledger import Ledger
+from trainer.sinks.meter import Meter, Work, measured_peak_flops
+from trainer.sinks.sink_group import SinkGroup
+from trainer.sinks.writers import JsonLines, ProgressBar, TensorBoard
+from trainer.tasks.objective import objective
+
+
+def main(
+    config: RunConfig,
+    path: Path,
+    *,
+    take_over: bool = False,
+    as_json: bool = False,
+    heartbeat: Heartbeat | None = None,
+) -> int:
+    """Train the run in the folder to its end or to a stop; return the exit status. Collective."""
+    config, folder = absolute(config), RunFolder(path.resolve())
+    arithmetic.prepare(config.train)
+    world = joined(config.train.collective_timeout_seconds)
+    # One rank that looks for the file of a stop is enough: all of them would ask the disk every second.
+    with StopRequest(folder.stop_path if world.is_first else None, config.train.time_limit_minutes * 60) as stop:
+        places = Places(config.data)
+        first_does(world, lambda: open_run(config, folder, world.world_size, places=places))
+        with (
+            told_by_first(world, DivergedError),
+            Claim(folder, world, take_over=take_over, heartbeat=heartbeat) as claim,
+            _entry(folder, world) as ledger,
+            _watch(config, folder, world) as hang,
+        ):
+            config = with_choices(config, folder, world)
+            outcome, state = _train(config, folder, world, stop, ledger, hang, claim.fence, places)
+            ledger.end(outcome if outcome == "finished" else f"{outcome} ({stop.reason or 'asked of another rank'})")
+            status = RUN_ME_AGAIN if outcome == "preempted" else FINISHED
+            claim.leaves_with(status)
+    if world.is_first:
+        _tell(config, folder, outcome, state, stop.reason, as_json=as_json)
+    world.close()
+    return status
+
+
+def _watch(config: RunConfig, folder: RunFolder, world: World) -> HangWatch:
+    watch = config.watch
+    return HangWatch(folder.watch_folder, world, watch.hang_seconds, compile_seconds=watch.compile_seconds)
+
+
+@contextmanager
+def _entry(folder: RunFolder, world: World) -> Iterator[Ledger]:
+    """Give this attempt's entry in the ledger; an error ends it too."""
+    ledger = Ledger(folder.ledger_folder, world)
+    try:
+        yield ledger
+    except Exception as error:
+        ledger.end(f"failed: {error}")
+        raise
+
+
+def _train(
+    config: RunConfig,
+    folder: RunFolder,
+    world: World,
+    stop: StopRequest,
+    ledger: Ledger,
+    hang: HangWatch,
+    fence: Fence,
+    places: Places,
+) -> tuple[Outcome, RunState]:
+    with ExitStack() as stack:
+        with ledger.spent("start_up"):
+            arithmetic.apply(config.train, world.device)
+            together(world, lambda: config.train.micro_batches_per_rank(world.world_size))
+            places = places_of_all(config, world, places, partial(look, config))
+            loader = stack.enter_context(
+                together(world, lambda: train_loader(config, folder.quarantine_path, world, places))
+            )
+            network = Perceiver(
+                together(world, lambda: planned(config, world.world_size, world.device.type)), seed=config.seed
+            )
+            if is_compiled(network.config.compile, world.device.type):
+                stack.enter_context(told_of_compiling(hang))
+            train = config.train
+            goal = objective(config.model.outputs, label_smoothing=train.label_smoothing, seed=config.seed)
+            if world.device.type == "cuda":
+                first = batches_of_all(world, loader)(0)
+                train = together(world, lambda: fitting(network, goal, first, train, world))
+            engine = Engine(network, goal, optimizer=config.optimizer, train=train, world=world)
+            stack.callback(engine.close)
+            store = _store(config, folder, world, fence, places)
+            stack.callback(store.close)
+            loaded = together(world, lambda: store.load(engine))
+            state = loaded.state if loaded else RunState()
+            sinks = together(world, lambda: _sinks(config, folder, state) if world.is_first else SinkGroup([]))
+            stack.callback(sinks.close)
+            sinks.write("event", {"step": state.step, "message": arithmetic.sentence(train, world.device)})
+            _announce_policy(sinks, state, network, train)
+            for sentence in reading_of_this_start(config.model, folder, world.device) if world.is_first else ():
+                _say(sinks, state, sentence)
+            split, evaluated = together(world, lambda: eval_split(config, places))
+            sinks.write("event", {"step": state.step, "message": evaluated})
+            halved = train.micro_batch if train != config.train else 0
+            _announce(sinks, state, loaded, loader.order, loader.left_out, halved=halved)
+            say = partial(_say, sinks, state)
+            evaluation = _evaluation(config, folder, engine, world, stack, split, say, places) if split else None
+        return fit(
+            train,
+            engine=engine,
+            batches=Feed(loader, world, partial(leave, world)),
+            state=state,
+            store=store,
+            sinks=[sinks],
+            stop=stop,
+            world=world,
+            evaluate=evaluation,
+            watch=config.watch,
+            meter=Meter(world, _work(config, world), count_bad_samples=partial(_num_bad, folder, world)),
+            ledger=ledger,
+            hang=hang,
+            profiler=ProfileWindow(config.profile, folder.profile_folder, world),
+        )
+
+
+def _store(config: RunConfig, folder: RunFolder, world: World, fence: Fence, places: Places) -> Store:
+    data = identity(config, places)
+    return Store(folder.checkpoints_folder, config.checkpoint, world, identity=data, guard=fence.check)
+
+
+def _evaluation(
+    config: RunConfig,
+    folder: RunFolder,
+    engine: Engine,
+    world: World,
+    stack: ExitStack,
+    name: str,
+    say: Callable[[str], None],
+    places: Places,
+) -> Evaluate:
+    split = together(world, lambda: open_eval_split(config, name, folder.quarantine_path, world, places))
+    loader = stack.enter_context(split.loader)
+    for sentence in loader.left_out:
+        say(sentence)
+    modalities, goal = tuple(config.data.modalities()), objective(config.model.outputs)
+
+    def evaluation() -> Evaluation:
+        batches = map(batches_of_all(world, loader), range(split.num_batches))
+        found = evaluate(engine.network, goal, batches, world, modalities)
+        return replace(found, pictures=shown(engine.network, goal, loader(0), world))
+
+    return evaluation
+
+
+def _num_bad(folder: RunFolder, world: World) -> int:
+    """Return how many bad samples are listed; only the first rank, whose record is kept, reads the list."""
+    return num_listed(folder.quarantine_path) if world.is_first else 0
+
+
+def _work(config: RunConfig, world: World) -> Work:
+    dtype = torch.float32 if config.train.precision == "fp32" else torch.bfloat16
+    return Work(
+        flops_per_sample=3 * flops.total(flops.network_cost(config.model)).flops,
+        tokens_per_sample=config.model.num_tokens,
+        peak_flops=measured_peak_flops(world.device, dtype),
+    )
+
+
+def _sinks(config: RunConfig, folder: RunFolder, state: RunState) -> SinkGroup:
+    return SinkGroup(
+        [
+            JsonLines(folder.metrics_path, state.step),
+            TensorBoard(folder.tensorboard_folder, state.step),
+            ProgressBar(config.train.steps, state.step),
+        ]
+    )
+
+
+def _say(sinks: SinkGroup, state: RunState, sentence: str) -> None:
+    sinks.write("event", {"step": state.step, "message": sentence})
+
+
+def _announce_policy(sinks: SinkGroup, state: RunState, network: Perceiver, train: TrainConfig) -> None:
+    """Say which policy train.activation_memory_gib chose."""
+    if train.activation_memory_gib:
+        policy = network.config.activation_checkpointing
+        message = (
+            f"activations fit into {train.activation_memory_gib:g} GiB with model.activation_checkpointing={policy}"
+        )
+        sinks.write("event", {"step": state.step, "message": message})
+
+
+def _announce(
+    sinks: SinkGroup, state: RunState, loaded: Loaded | None, order: Order, left_out: Sequence[str], *, halved: int
+) -> None:
+    """Say what a user should know before the first step."""
+    messages = [f"passed over a damaged checkpoint: {sentence}" for sentence in (loaded.damaged if loaded else ())]
+    messages += left_out
+    if order.num_dropped:
+        messages.append(
+            f"an epoch of {order.steps_per_epoch} steps leaves out {order.num_dropped} samples, other ones each time"
+        )
+    if halved:
+        messages.append(f"out of memory: the micro-batch is now {halved}; the global batch and the results stay")
+    for message in messages:
+        sinks.write("event", {"step": state.step, "message": message})
+
+
+def _tell(config: RunConfig, folder: RunFolder, outcome: str, state: RunState, reason: str, *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps({"outcome": outcome, "step": state.step, "run": str(folder.path)}) + "\n")
+    elif outcome == "preempted":
+        sys.stdout.write(
+            f"stopped by {reason or 'another rank'} after step {state.step} of {config.train.steps}; "
+            "the same command goes on\n"
+        )
+    else:
+        curves = shlex.quote(as_typed(folder.tensorboard_folder))
+        sys.stdout.write(
+            f"finished at step {state.step}; curves: tensorboard --logdir {curves}\n"
+            f"evaluate: perceiver eval {shlex.quote(as_typed(folder.path))}\n"
+        )

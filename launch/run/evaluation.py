@@ -1,0 +1,130 @@
+"""`perceiver eval`: a checkpoint on a split that was not trained on, and the pictures of the run."""
+
+import json
+import shlex
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from configs.run import RunConfig, load
+from data_shards.files import atomic
+from data_shards.files.display import printable
+from data_shards.files.history import tell
+from data_shards.loading import streams
+from data_shards.loading.batch import Batch
+from data_shards.loading.loader import Loader
+from data_shards.loading.shard_folders import Places
+from launch.lifecycle.agreement import batches_of_all, joined, together
+from launch.lifecycle.run_folder import RunFolder, as_typed, existing
+from launch.report import pictures
+from launch.run.loaders import absolute, label_names, open_eval_split, places_of_all
+from model.perceiver import Perceiver
+from trainer.checkpoint.choice import NEWEST, read_weights
+from trainer.distributed.world import World
+from trainer.evaluation import Evaluation, evaluate, predictions, reconstructions, told
+from trainer.tasks.metrics import ALL, END_POINT_ERROR
+from trainer.tasks.objective import objective
+
+NUM_PICTURED = 32
+_OF_WHAT_IS_ANSWERED = ("psnr", "filled_in", END_POINT_ERROR)
+"""Scores whose names say what was answered, and not what alone was shown."""
+
+
+def main(path: Path, *, which: str = NEWEST, split: str = "", as_json: bool = False) -> int:
+    """Evaluate a checkpoint of a run, see `checkpoint_choice`; return the exit status. Collective."""
+    folder = RunFolder(path.resolve())
+    config = absolute(load(existing(folder).config_path))
+    world = joined(config.train.collective_timeout_seconds)
+    name, places = _looked(config, split, world)
+    evaluated = together(world, lambda: open_eval_split(config, name, folder.quarantine_path, world, places))
+    loader = evaluated.loader
+    step, network = chosen_network(config, folder, which, world)
+    with loader:
+        batches = map(batches_of_all(world, loader), range(evaluated.num_batches))
+        found = evaluate(network, objective(config.model.outputs), batches, world, tuple(config.data.modalities()))
+        if world.is_first:
+            result = {"step": step, "split": evaluated.name, **found.as_json()}
+            for sentence in loader.left_out:
+                tell(sentence)
+            atomic.write(folder.evaluation_path, json.dumps(result) + "\n")
+            _draw(config, folder, network, loader, world)
+            if as_json:
+                sys.stdout.write(json.dumps(result) + "\n")
+            else:
+                _tell(folder, step, evaluated.name, found)
+    world.close()
+    return 0
+
+
+def _looked(config: RunConfig, split: str, world: World) -> tuple[str, Places]:
+    """Return the split that was asked for, or the run's own, and what is known of its folder. Collective."""
+    data = replace(config.data, eval_split=split or config.data.eval_split)
+
+    def look(places: Places) -> None:
+        places.at(data.shards).served(streams.eval_split(data, places), data.require)
+
+    places = places_of_all(config, world, Places(data), look)
+    return streams.eval_split(data, places), places
+
+
+def chosen_network(config: RunConfig, folder: RunFolder, which: str, world: World) -> tuple[int, Perceiver]:
+    """Return the step and the network of a checkpoint; all ranks end where there is none. Collective."""
+    found = together(world, lambda: read_weights(folder.checkpoints_folder, which, world))
+    if world.is_first:
+        for sentence in found.passed_over:
+            tell(f"passed over a damaged checkpoint: {sentence}")
+    network = Perceiver(config.model, seed=config.seed)
+    network.load_state_dict(found.tensors)
+    return found.step, network.to(world.device)
+
+
+def _draw(config: RunConfig, folder: RunFolder, network: Perceiver, loader: Loader, world: World) -> None:
+    if folder.metrics_path.exists():
+        pictures.loss_curve(folder.metrics_path, folder.pictures_folder / "loss.png")
+    outputs = config.model.outputs
+    batch = loader(0)
+    if outputs.label is not None and not outputs.label.multi_label and "image" in config.data.modalities():
+        names = label_names(config)
+        rows = list(_pictured(network, batch, world))[:NUM_PICTURED]
+        if rows:
+            images, truths, guesses = zip(*rows, strict=True)
+            pictures.predictions(
+                np.stack(images),
+                [names[truth] for truth in truths],
+                [names[guess] for guess in guesses],
+                folder.pictures_folder / "predictions.png",
+            )
+    if outputs.grids():
+        pairs = reconstructions(network, objective(outputs), batch.to(world.device))
+        for name, (target, drawn) in pairs.items():
+            out = folder.pictures_folder / f"reconstructed_{name}.png"
+            pictures.reconstructions(target.cpu().numpy(), drawn.cpu().numpy(), out)
+
+
+def _pictured(network: Perceiver, batch: Batch, world: World) -> Iterator[tuple[np.ndarray, int, int]]:
+    guesses = predictions(network, batch.to(world.device)).cpu()
+    shown = (batch.lengths["image"] > 0) & (batch.labels >= 0) & torch.tensor([key != "" for key in batch.keys])
+    for index in torch.nonzero(shown).flatten().tolist():
+        yield batch.arrays["image"][index].numpy(), int(batch.labels[index]), int(guesses[index])
+
+
+def _tell(folder: RunFolder, step: int, split: str, found: Evaluation) -> None:
+    sys.stdout.write(f"step {step}, {found.samples} {printable(split)} samples\n")
+    lines = {
+        _title(measure, name): told(measure, value)
+        for measure, values in found.scores.items()
+        for name, value in values.items()
+    }
+    width = max(20, *map(len, lines))
+    sys.stdout.writelines(printable(f"  {title:<{width}} {value:>8}") + "\n" for title, value in lines.items())
+    sys.stdout.write(f"pictures: {as_typed(folder.pictures_folder)}\n")
+    sys.stdout.write(f"curves: tensorboard --logdir {shlex.quote(as_typed(folder.tensorboard_folder))}\n")
+
+
+def _title(measure: str, name: str) -> str:
+    shown = "all modalities" if name == ALL else name if measure in _OF_WHAT_IS_ANSWERED else f"{name} alone"
+    return shown if measure == "accuracy" else f"{shown}, {measure.replace('_', ' ')}"

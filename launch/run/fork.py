@@ -1,0 +1,111 @@
+"""`perceiver fork` and `perceiver diff`: a new run from where another is, and in what two runs differ."""
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from configs.resume import other_meaning
+from configs.run import RunConfig, difference, load
+from data_shards.files import atomic
+from data_shards.files.history import tell
+from launch.lifecycle.run_folder import RunFolder, as_typed, existing
+from launch.run.creation import open_run
+from launch.run.frozen_code import changed_files
+from launch.run.loaders import absolute, identity
+from model.perceiver import Perceiver
+from trainer.checkpoint import layout
+from trainer.checkpoint.choice import NEWEST, first_readable
+from trainer.checkpoint.layout import Manifest
+from trainer.checkpoint.names import committed, step_of
+from trainer.distributed.world import World
+
+
+def fork(path: Path, new_path: Path, overrides: Sequence[str], which: str = NEWEST) -> int:
+    """Make a run with another's checkpoint and another configuration; return the exit status."""
+    old, new = existing(RunFolder(path.resolve())), RunFolder(new_path.resolve())
+    if new.exists:
+        raise ValueError(f"{new.path}: holds a run already; choose another folder")
+    config = absolute(load(old.config_path, overrides))
+    changes = difference(load(old.config_path), config)
+    source = _checked(old, config, which, changes)
+
+    def with_checkpoint(made: RunFolder) -> None:
+        if source is not None:
+            _share(source, made.checkpoints_folder / source.name)
+
+    open_run(config, new, more=with_checkpoint)
+    step = step_of(source) if source else 0
+    sys.stdout.write(f"{as_typed(new.path)}: goes on from step {step} of {as_typed(old.path)}\n")
+    for line in changes:
+        sys.stdout.write(f"  {line}\n")
+    run = as_typed(new.path)
+    sys.stdout.write(
+        f"train it: perceiver train {run}/config.yaml --run {run}, or on Slurm: perceiver resume {run} --cluster ...\n"
+    )
+    return 0
+
+
+def diff(one: Path, other: Path) -> int:
+    """Print the values and the code files in which two runs differ; return 0 if there are none, else 1."""
+    first, second = existing(RunFolder(one.resolve())), existing(RunFolder(other.resolve()))
+    lines = difference(load(first.config_path), load(second.config_path))
+    files = [f"code/{name}" for name in changed_files(first.code_folder, second.code_folder)]
+    for line in [*lines, *files]:
+        sys.stdout.write(f"{line}\n")
+    return 1 if lines or files else 0
+
+
+def _checked(old: RunFolder, config: RunConfig, which: str, changes: Sequence[str]) -> Path | None:
+    """Return the checkpoint to go on from, None where there is none yet; ValueError where the new run cannot."""
+    if not committed(old.checkpoints_folder) and which == NEWEST:
+        return None
+    alone = World(0, 1, 0, torch.device("cpu"))
+    path, manifest, passed_over = first_readable(old.checkpoints_folder, which, alone, layout.read_whole)
+    for sentence in passed_over:
+        tell(f"passed over a damaged checkpoint: {sentence}")
+    other_data = layout.other_data(manifest.identity, identity(config))
+    problem = other_data or _other_network(config, path, manifest) or _other_meaning(changes) or _too_late(config, path)
+    if problem:
+        changed = "".join(f"\n  {line}" for line in changes)
+        raise ValueError(
+            f"{path}: {problem}; leave it as it was, or train a new run with it. What was changed:{changed}"
+        )
+    return path
+
+
+def _other_network(config: RunConfig, path: Path, manifest: Manifest) -> str:
+    with torch.device("meta"):  # shapes alone
+        network = Perceiver(config.model, seed=0)
+    here = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    found = layout.difference(layout.shapes(path, manifest), here)
+    return f"has the weights of another network than `model` describes: {found}" if found else ""
+
+
+def _other_meaning(changes: Sequence[str]) -> str:
+    """Return why weights that fit would be noise in the new network."""
+    keys = other_meaning(changes)
+    return f"its weights were learned with another {', '.join(keys)} and fit by their shapes alone" if keys else ""
+
+
+def _too_late(config: RunConfig, path: Path) -> str:
+    """Return why the new run would be over before it begins."""
+    step, end = step_of(path), config.train.steps
+    return f"is of step {step}, after the end of the new run at train.steps={end}" if step > end else ""
+
+
+def _share(checkpoint: Path, target: Path) -> None:
+    """Give the new run the checkpoint. Both share the bytes, which are never changed."""
+    beside = target.with_name(f".{target.name}.tmp")
+    shutil.copytree(checkpoint, beside, copy_function=_link)
+    atomic.publish(beside, target)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

@@ -1,0 +1,150 @@
+"""The loaders of a run, from its configuration and this rank."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from configs.run import RunConfig
+from data_shards.files.quoting import shown
+from data_shards.loading import streams
+from data_shards.loading.loader import Loader
+from data_shards.loading.shard_folders import Places
+from launch.lifecycle.agreement import first_does, together
+from trainer.distributed.node import is_first_of_host
+from trainer.distributed.world import World
+
+
+def absolute(config: RunConfig) -> RunConfig:
+    """Return the configuration with the paths of the data made absolute: a restart may run in another folder."""
+    data = config.data
+    datasets = {name: replace(part, shards=_absolute(part.shards)) for name, part in data.datasets.items()}
+    remote = replace(data.remote, cache_folder=_absolute(data.remote.cache_folder))
+    return replace(config, data=replace(data, shards=_absolute(data.shards), datasets=datasets, remote=remote))
+
+
+def _absolute(path: str) -> str:
+    return path if not path or "://" in path else str(Path(path).resolve())
+
+
+def label_names(config: RunConfig, places: Places | None = None) -> tuple[str, ...]:
+    """Return the class names of the shards; ValueError unless the network answers as many classes, of every label."""
+    places = places or Places(config.data)
+    names = streams.label_names(config.data, places)
+    outputs = config.model.outputs
+    if outputs.label is not None:
+        _check_classes(config.data.shards, "label", outputs.label.num_classes, len(names))
+        _check_one_label(config, places)
+    for name, num_classes in streams.named_classes(config.data, places).items():
+        _check_classes(config.data.shards, f"labels.{name}", outputs.labels[name].num_classes, num_classes)
+    return names
+
+
+def _check_one_label(config: RunConfig, places: Places) -> None:
+    """Raise ValueError where a network of one class a sample would be trained without those that have several."""
+    if not config.data.multi_label and (several := streams.with_several_labels(config.data, places)):
+        raise ValueError(
+            f"{several[0]}: samples have several labels, and a network that answers one class learns nothing of them; "
+            "set data.multi_label=true and model.outputs.label.multi_label=true"
+        )
+
+
+def _check_classes(shards: str, output: str, answered: int, there: int) -> None:
+    if answered != there:
+        raise ValueError(
+            f"{shards}: has {there} classes, but model.outputs.{output}.num_classes = {answered}; set it to {there}, "
+            "or take the shards that the network was meant for"
+        )
+
+
+def train_loader(config: RunConfig, quarantine: Path, world: World, places: Places | None = None) -> Loader:
+    """Return this rank's loader of the training split; bad samples are listed in the file `quarantine`."""
+    return streams.train_loader(
+        config.data,
+        seed=config.seed,
+        global_batch=config.train.global_batch,
+        rank=world.rank,
+        world_size=world.world_size,
+        pinned=world.device.type == "cuda",
+        quarantine=quarantine,
+        places=places,
+    )
+
+
+def eval_split(config: RunConfig, places: Places | None = None) -> tuple[str, str]:
+    """Return the split that is evaluated and a sentence about when; no split, and why, where nothing can be."""
+    try:
+        split = streams.eval_split(config.data, places)
+    except ValueError as error:
+        # A split that was named is meant; without a name, shards for training alone are as good as any.
+        if config.data.eval_split:
+            raise ValueError(
+                f"data.eval_split = {shown(config.data.eval_split)}: {error}; name one that is there"
+            ) from error
+        return "", f"nothing is evaluated: {error}"
+    every = config.train.evaluate_every_steps
+    when = f"every {every} steps and at the end" if every else "at the end"
+    seen = ", which is trained on too" if split == streams.TRAIN else ""
+    return split, f"split {shown(split)}{seen} is evaluated {when}"
+
+
+def check_evaluation(config: RunConfig, places: Places | None = None) -> None:
+    """Raise ValueError where a run wants to keep its best checkpoint, and nothing says which that is."""
+    split, sentence = eval_split(config, places)
+    if config.checkpoint.keep_best and not split:
+        raise ValueError(f"checkpoint.keep_best = true, but {sentence}; or set checkpoint.keep_best=false")
+
+
+@dataclass(frozen=True)
+class EvalSplit:
+    """A split that is evaluated, opened."""
+
+    name: str
+    loader: Loader
+    """It makes this rank's part of each batch."""
+    num_batches: int
+
+
+def open_eval_split(
+    config: RunConfig, name: str, quarantine: Path, world: World, places: Places | None = None
+) -> EvalSplit:
+    """Return a split, opened on this rank; bad samples are listed in the file `quarantine`."""
+    loader, num_batches = streams.eval_loader(
+        config.data,
+        name,
+        global_batch=config.train.global_batch,
+        rank=world.rank,
+        world_size=world.world_size,
+        pinned=world.device.type == "cuda",
+        quarantine=quarantine,
+        places=places,
+    )
+    return EvalSplit(name, loader, num_batches)
+
+
+def identity(config: RunConfig, places: Places | None = None) -> dict[str, str | int]:
+    """Return what decides the sample order: a checkpoint of another identity is not gone on with."""
+    seed, global_batch = config.seed, config.train.global_batch
+    state = asdict(streams.data_state(config.data, seed=seed, global_batch=global_batch, places=places))
+    # The step is the run's own.
+    return {name: value for name, value in state.items() if name != "step"}
+
+
+def look(config: RunConfig, places: Places) -> None:
+    """Look at all that the run reads of its shard folders; ValueError says what cannot serve it."""
+    streams.train_datasets(config.data, places)
+    split, _ = eval_split(config, places)
+    if split:
+        places.at(config.data.shards).served(split, config.data.require)
+
+
+def places_of_all(config: RunConfig, world: World, places: Places, look: Callable[[Places], object]) -> Places:
+    """Return what `look` finds in the shard folders: rank 0 looks, one rank of each other host checks. Collective.
+
+    If every rank looked, the shared disk would be asked for every shard by every rank.
+    """
+    first_does(world, lambda: look(places))
+    told = world.broadcast(places.found if world.is_first else {})
+    known = places if world.is_first else Places(config.data, told)
+    is_first_here = is_first_of_host(world)
+    together(world, known.check_here if is_first_here and not world.is_first else lambda: None)
+    return known

@@ -1,0 +1,207 @@
+"""`perceiver plan`, `import-hf` and `export`: the files around what model/ computes."""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+import typer
+from omegaconf import OmegaConf
+from safetensors.torch import save_file
+
+from configs.reader import read, read_yaml
+from configs.run import load
+from data_shards.files import atomic
+from data_shards.files.display import printable
+from data_shards.files.history import tell
+from data_shards.files.typed_json import read_object
+from launch.lifecycle.run_folder import RunFolder, existing
+from launch.run import preprocessing
+from launch.run.preprocessing import Surroundings
+from model.budget.plan import Device, Plan
+from model.budget.plan import plan as planned
+from model.config.perceiver import PerceiverConfig
+from model.interop.huggingface import from_hugging_face, to_hugging_face
+from model.interop.huggingface_files import PREPROCESSOR, TOKENIZER, TOKENIZER_SETTINGS
+from model.perceiver import Perceiver
+from trainer.checkpoint.choice import NEWEST, read_weights
+from trainer.checkpoint.tensor_file import TensorFile
+from trainer.distributed.world import World
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """A network alone."""
+
+    model: PerceiverConfig = field(default_factory=PerceiverConfig)
+    """The network."""
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Yield (key, sentence) of every problem."""
+        yield from ((f"model.{key}", sentence) for key, sentence in self.model.problems())
+
+
+def plan(
+    path: Path, overrides: Sequence[str], memory_gib: float, peak_tflops: float, *, bf16: bool, as_json: bool
+) -> None:
+    """Print what a network needs of a device."""
+    if bool(memory_gib) != bool(peak_tflops):
+        raise ValueError("a device needs both --memory-gib and --peak-tflops")
+    device = Device(int(memory_gib * GIB), peak_tflops * 1e12) if memory_gib else None
+    found = planned(network_config(path, overrides), device=device, bytes_per_element=2 if bf16 else 4)
+    if as_json:
+        typer.echo(json.dumps(asdict(found)))
+        return
+    _print(found)
+
+
+def import_hf(folder: Path, out: Path, *, as_json: bool) -> None:
+    """Write the network of Hugging Face's files."""
+    _refuse_taken(out)
+    config_path, weights_path = folder / "config.json", folder / "model.safetensors"
+    for path in (config_path, weights_path):
+        if not path.is_file():
+            raise ValueError(f"{path}: no such file; the folder needs config.json and model.safetensors")
+    config = read_object(config_path)
+    weights = TensorFile(weights_path).read_all()
+    try:
+        around = preprocessing.of_hugging_face(folder, config)
+        network = from_hugging_face(config, weights, around.foreign.get(PREPROCESSOR))
+    except ValueError as error:
+        raise ValueError(f"{folder}: config.json and model.safetensors are not those of one model: {error}") from error
+    with _new_folder(out) as beside:
+        (beside / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(NetworkConfig(network.config))))
+        save_file(network.state_dict(), beside / "model.safetensors")
+        preprocessing.keep(around, beside)
+    _tell(out, network, _notes_of_import(network.config), as_json=as_json)
+
+
+def export(source: Path, out: Path, *, onnx: bool, as_json: bool, which: str = NEWEST) -> None:
+    """Write a network as Hugging Face's files, or as ONNX."""
+    _refuse_taken(out)
+    network, around = network_of(source, which), _surroundings_of(source)
+    if onnx:
+        from model.interop.onnx_export import onnx_program
+
+        how = f"resize={around.resize}, fit={around.fit}, centre_crop={around.centre_crop:g}"
+        picture = how if network.config.inputs.image else ""
+        program = onnx_program(network, classes=around.classes, picture=picture)
+        with _new_folder(out) as beside:
+            program.save(beside / "network.onnx")
+        notes = around.notes
+    else:
+        config, state = to_hugging_face(network)
+        files = around.hugging_face(network.config)
+        with _new_folder(out) as beside:
+            preprocessing.write({"config.json": config | around.labels(), **files}, beside)
+            save_file(state, beside / "model.safetensors", metadata={"format": "pt"})
+        notes = (*around.notes, *_notes_of_export(network.config, files))
+    _tell(out, network, notes, as_json=as_json)
+
+
+def _surroundings_of(source: Path) -> Surroundings:
+    if (source / "model.safetensors").is_file():
+        return preprocessing.of_import(source)
+    return preprocessing.of_run(load(existing(RunFolder(source.resolve())).config_path))
+
+
+def _notes_of_import(config: PerceiverConfig) -> tuple[str, ...]:
+    if config.inputs.image and config.inputs.image.conv_stem:
+        return (
+            "the convolution is padded as DeepMind's is, Hugging Face's otherwise: answers differ from transformers' "
+            "(docs/parity.md)",
+        )
+    return ()
+
+
+def _notes_of_export(config: PerceiverConfig, files: Mapping[str, object]) -> tuple[str, ...]:
+    """The inputs that transformers has no file for."""
+    inputs = config.inputs
+    unprepared = [name for name in inputs.chosen() if name not in ("image", "text")]
+    if inputs.text and not files.keys() & {TOKENIZER, TOKENIZER_SETTINGS}:
+        unprepared.append("text")
+    if not unprepared:
+        return ()
+    return (
+        f"transformers has no file that prepares {', '.join(unprepared)}: give it what docs/parity.md says under "
+        '"What an export leaves to you"',
+    )
+
+
+def network_config(path: Path, overrides: Sequence[str] = ()) -> PerceiverConfig:
+    """Return the network of a YAML file: of a whole run, or of a file that holds `model` alone."""
+    if path.is_file() and read_yaml(path).keys() <= {"model"}:
+        return read(NetworkConfig, path, overrides).model
+    return load(path, overrides).model
+
+
+def network_of(source: Path, which: str = NEWEST) -> Perceiver:
+    """Return the network of a run's checkpoint, or of what `import-hf` wrote."""
+    weights_path = source / "model.safetensors"
+    if weights_path.is_file():
+        if which != NEWEST:
+            raise ValueError(f"--checkpoint {which}: {source} has no checkpoints but one network; leave it out")
+        config, weights = network_config(source / "config.yaml"), TensorFile(weights_path).read_all()
+    else:
+        folder = RunFolder(source.resolve())
+        config = load(existing(folder).config_path).model
+        found = read_weights(folder.checkpoints_folder, which, World(0, 1, 0, torch.device("cpu")))
+        for sentence in found.passed_over:
+            tell(f"passed over a damaged checkpoint: {sentence}")
+        weights = found.tensors
+    network = Perceiver(config, seed=0)
+    network.load_state_dict(weights)
+    return network.eval()
+
+
+def _refuse_taken(out: Path) -> None:
+    """Raise ValueError where something has the name; asked before the work, which takes minutes for ONNX."""
+    if out.exists():
+        raise ValueError(f"{out}: is there already; choose another folder or remove it")
+
+
+@contextmanager
+def _new_folder(out: Path) -> Iterator[Path]:
+    """Give a folder beside `out`, which takes its name when all its files are written."""
+    _refuse_taken(out)
+    beside = out.with_name(f".{out.name}.beside")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    try:
+        yield beside
+        atomic.publish(beside, out)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _tell(out: Path, network: Perceiver, notes: Sequence[str], *, as_json: bool) -> None:
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    if as_json:
+        files = sorted(path.name for path in out.iterdir())
+        told = {"folder": str(out), "files": files, "parameters": parameters, "notes": list(notes)}
+        typer.echo(json.dumps(told))
+    else:
+        typer.echo(f"{printable(str(out))}: {parameters:,} parameters")
+        for note in notes:
+            typer.echo(printable(f"note: {note}"))
+
+
+def _print(found: Plan) -> None:
+    typer.echo(f"{'part':14} {'parameters':>14} {'GFLOP forward':>14}")
+    for name, cost in found.parts.items():
+        typer.echo(f"{name:14} {cost.parameters:14,} {cost.flops / 1e9:14.2f}")
+    typer.echo(f"\n{found.reading['cpu']}\non a GPU, {found.reading['cuda']}\n")
+    typer.echo(f"{'checkpointing':14} {'MiB a sample':>14} {'micro-batch':>14} {'samples/s':>14}")
+    for policy, needs in found.policies.items():
+        batch = "-" if needs.micro_batch is None else f"{needs.micro_batch}"
+        speed = "-" if needs.samples_per_second is None else f"{needs.samples_per_second:.1f}"
+        typer.echo(f"{policy:14} {needs.activation_bytes / 2**20:14.1f} {batch:>14} {speed:>14}")
+    typer.echo(f"\n{'GPU, bf16':14} {'heads':>14} {'channels':>14} {'kernel':>20} {'with a mask':>20}")
+    for row in found.attention:
+        channels, masked = "/".join(map(str, dict.fromkeys(row.widths))), row.masked_kernel or "none is given"
+        typer.echo(f"{row.part:14} {row.num_heads:14} {channels:>14} {row.kernel:>20} {masked:>20}")

@@ -1,0 +1,168 @@
+"""What is known of a run before it waits in a queue: how it is cut, what it needs, and what would not fit."""
+
+import math
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from configs.run import RunConfig
+from data_shards.config import DataConfig
+from data_shards.files.history import is_number, lines
+from data_shards.loading.shard_folders import Place
+from launch.lifecycle.run_folder import RunFolder
+from launch.run.activation_policy import element_bytes, planned
+from launch.slurm.cluster import ClusterConfig
+from model.budget.activation_memory import activation_bytes
+from model.budget.flops import network_cost, total
+from trainer.engine.arithmetic import local_device_type, resolved
+
+BYTES_PER_NUMBER = 4
+GIB = 2**30
+ASSUMED_WRITE_BYTES_PER_SECOND = 200e6
+"""Until the run has saved once and its own time is known."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run on a cluster, in numbers."""
+
+    world_size: int
+    """Ranks."""
+    micro_batches: int
+    """Into how many a rank cuts its share of a step."""
+    parameters: int
+    """Weights of the network."""
+    state_bytes: int
+    """Memory of one rank for weights, gradients and moments."""
+    activation_bytes: int
+    """Memory of one rank for what its micro-batch keeps for the backward pass."""
+    checkpoint_bytes: int
+    """Of one checkpoint on the disk."""
+    kept_checkpoints: int
+    """How many there are at once, with the one being written."""
+    free_bytes: int
+    """Free where the run is."""
+    save_seconds: float
+    """How long a stop takes: the longest step and save so far, or what is assumed before there was one."""
+    is_measured: bool
+    """Whether save_seconds was measured in this run."""
+
+    def sentences(self) -> Iterator[str]:
+        """Yield the plan in words."""
+        yield f"{self.world_size} ranks, {self.micro_batches} micro-batch(es) a step, {self.parameters:,} parameters"
+        yield (
+            f"{self.state_bytes / GIB:.3f} GiB a rank for weights, gradients and moments, "
+            f"{self.activation_bytes / GIB:.3f} GiB for the activations of a micro-batch"
+        )
+        kept, free = self.kept_checkpoints * self.checkpoint_bytes / GIB, self.free_bytes / GIB
+        yield f"{self.kept_checkpoints} checkpoints take {kept:.3f} GiB of {free:.0f} GiB that are free"
+        if self.is_measured:
+            yield f"a stop takes {self.save_seconds:.1f} s (measured)"
+        else:
+            how = f"at {ASSUMED_WRITE_BYTES_PER_SECOND / 1e6:.0f} MB/s; not measured yet"
+            yield f"a stop takes a step and {self.save_seconds:.2f} s for its save ({how})"
+
+
+def make(config: RunConfig, profile: ClusterConfig, folder: RunFolder) -> Plan:
+    """Return the plan; ValueError with every problem that the queue would only have delayed."""
+    micro_batches = config.train.micro_batches_per_rank(profile.world_size)
+    parameters = total(network_cost(config.model)).parameters
+    step_seconds, save_seconds = _measured(folder)
+    state, activations = memory(config, profile)
+    saved = checkpoint_bytes(config)
+    plan = Plan(
+        world_size=profile.world_size,
+        micro_batches=micro_batches,
+        parameters=parameters,
+        state_bytes=state,
+        activation_bytes=activations,
+        checkpoint_bytes=saved,
+        kept_checkpoints=config.checkpoint.keep_last + 1 + config.checkpoint.keep_best,
+        free_bytes=shutil.disk_usage(_existing(folder.path)).free,
+        save_seconds=step_seconds + (save_seconds or saved / ASSUMED_WRITE_BYTES_PER_SECOND),
+        is_measured=save_seconds is not None,
+    )
+    problems = [*_problems(plan, profile), *_shard_problems(config.data)]
+    if problems:
+        raise ValueError("\n  ".join([f"{folder.path} cannot run like this:", *problems]))
+    return plan
+
+
+def memory(config: RunConfig, profile: ClusterConfig) -> tuple[int, int]:
+    """Return a rank's memory for the state of training, and for the activations of a micro-batch."""
+    micro_batches = config.train.micro_batches_per_rank(profile.world_size)
+    parameters = total(network_cost(config.model)).parameters
+    state = state_bytes(parameters, config.train.zero_stage, profile.world_size)
+    return state, _activations(config, profile, micro_batches)
+
+
+def checkpoint_bytes(config: RunConfig) -> int:
+    """Return the bytes of one checkpoint: weights and two moments."""
+    return 3 * BYTES_PER_NUMBER * total(network_cost(config.model)).parameters
+
+
+def state_bytes(parameters: int, zero_stage: int, world_size: int) -> int:
+    """Return a rank's memory for the state of training in fp32: what ZeRO partitions is there once in all ranks."""
+    weights, gradients, moments = (BYTES_PER_NUMBER * parameters * copies for copies in (1, 1, 2))
+    shared = (zero_stage >= 1) * moments + (zero_stage >= 2) * gradients + (zero_stage >= 3) * weights
+    return weights + gradients + moments - shared + shared // world_size
+
+
+def _problems(plan: Plan, profile: ClusterConfig) -> Iterator[str]:
+    needed = plan.kept_checkpoints * plan.checkpoint_bytes
+    if needed > plan.free_bytes:
+        yield (
+            f"checkpoints need {needed / GIB:.1f} GiB, {plan.free_bytes / GIB:.1f} GiB are free; "
+            "put the run elsewhere or lower checkpoint.keep_last"
+        )
+    on_rank = plan.state_bytes + plan.activation_bytes
+    on_node = on_rank * profile.processes_per_node
+    on_gpus = profile.gpus_per_node or profile.gres
+    remedies = "use more nodes, a higher train.zero_stage, a smaller train.micro_batch or train.activation_memory_gib"
+    if profile.gpu_memory_gib and on_gpus and on_rank > profile.gpu_memory_gib * GIB:
+        yield f"a rank needs {on_rank / GIB:.1f} GiB, gpu_memory_gib is {profile.gpu_memory_gib}; {remedies}"
+    if profile.memory_gib and not on_gpus and on_node > profile.memory_gib * GIB:
+        yield f"a node's ranks need {on_node / GIB:.1f} GiB, memory_gib is {profile.memory_gib}; raise it or {remedies}"
+    if profile.signal_seconds < 2 * plan.save_seconds:
+        yield (
+            f"signal_seconds is {profile.signal_seconds}, but a stop takes {plan.save_seconds:.0f} s; "
+            f"set it to {math.ceil(4 * plan.save_seconds)}, or the time limit comes before the save is done"
+        )
+
+
+def _activations(config: RunConfig, profile: ClusterConfig, micro_batches: int) -> int:
+    device = "cuda" if profile.gpus_per_node or profile.gres else "cpu"
+    samples = config.train.global_batch // profile.world_size // micro_batches
+    precision = resolved(config.train, local_device_type()).precision
+    network = planned(config, profile.world_size, device)
+    # What is computed again casts the weights again.
+    are_kept = precision == "bf16" and network.activation_checkpointing == "none"
+    copies = 2 * total(network_cost(network)).parameters if are_kept else 0
+    return samples * activation_bytes(network, None, device=device, **element_bytes(precision)) + copies
+
+
+def _shard_problems(data: DataConfig) -> Iterator[str]:
+    """Yield what is wrong with each dataset, as far as a glance shows it; of remote ones only the manifest is read."""
+    for location in {data.shards, *(part.shards for part in data.datasets.values())} - {""} or {""}:
+        try:
+            place = Place(location, data)
+            for split in place.manifest().splits.values():
+                place.check(split)
+        except ValueError as error:
+            yield str(error)
+
+
+def _measured(folder: RunFolder) -> tuple[float, float | None]:
+    """Return the longest step and the longest save of the run so far, in seconds."""
+    step_seconds, save_seconds = 0.0, None
+    for record in lines(folder.metrics_path):
+        if is_number(record.get("step_seconds")):
+            step_seconds = max(step_seconds, record["step_seconds"])
+        if record["kind"] == "save" and is_number(record.get("seconds")):
+            save_seconds = max(save_seconds or 0.0, record["seconds"])
+    return step_seconds, save_seconds
+
+
+def _existing(path: Path) -> Path:
+    return next(parent for parent in (path.resolve(), *path.resolve().parents) if parent.exists())

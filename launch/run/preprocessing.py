@@ -1,0 +1,110 @@
+"""What belongs to a network beside its weights: the names of its classes, and how its inputs are prepared."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from configs.run import RunConfig
+from data_shards.files.typed_json import read_object
+from data_shards.modalities.sections import ImageConfig
+from launch.run.loaders import absolute, label_names
+from model.config.perceiver import PerceiverConfig
+from model.interop.huggingface_files import BYTE_VOCABULARY, PREPROCESSOR, byte_tokenizer, preprocessor
+
+CLASSES = "classes.json"
+_FOREIGN = (PREPROCESSOR, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+"""Files of Hugging Face's that an import keeps for the next export."""
+_TEXT_FILES = _FOREIGN[1:]
+# The part of a picture that the released models look at.
+_RELEASED_CROP = 224 / 256
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """All that an export writes beside the weights."""
+
+    classes: tuple[str, ...] = ()
+    """Names of the answers of outputs.label, in order; empty where nobody knows them."""
+    resize: str = "bicubic"
+    """Filter by which pictures come to their size."""
+    centre_crop: float = _RELEASED_CROP
+    """Part of a picture's shorter side that is kept about its centre."""
+    fit: str = "crop"
+    """How pictures of another aspect ratio come to their size."""
+    foreign: Mapping[str, Any] = field(default_factory=dict)
+    """Hugging Face's files as they were imported, by name."""
+    notes: tuple[str, ...] = ()
+    """The facts that could not be found out."""
+
+    def hugging_face(self, config: PerceiverConfig) -> dict[str, Any]:
+        """Return the files beside config.json and the weights, by name."""
+        files = dict(self.foreign)
+        image, text = config.inputs.image, config.inputs.text
+        if image and PREPROCESSOR not in files and self.fit != "pad":
+            files[PREPROCESSOR] = preprocessor(
+                image, resize=self.resize, centre_crop=self.centre_crop, is_cut=self.fit == "crop"
+            )
+        if text and text.vocabulary == BYTE_VOCABULARY and not files.keys() & set(_TEXT_FILES):
+            files |= byte_tokenizer(text)
+        return files
+
+    def labels(self) -> dict[str, Any]:
+        """Return what a config.json says of the classes."""
+        if not self.classes:
+            return {}
+        return {
+            "id2label": {str(index): name for index, name in enumerate(self.classes)},
+            "label2id": {name: index for index, name in enumerate(self.classes)},
+        }
+
+
+def of_run(config: RunConfig) -> Surroundings:
+    """Return what the data of a run says; class names are read from the shards."""
+    image = config.data.image or ImageConfig()
+    classes: tuple[str, ...] = ()
+    notes = []
+    if config.model.outputs.label:
+        try:
+            classes = label_names(absolute(config))
+        except (OSError, ValueError) as error:
+            notes.append(f"class names are not written, since the shards do not tell them: {error}")
+    if image.fit == "pad":
+        notes.append("no preprocessor is written: Hugging Face's for Perceivers cannot pad, as data.image.fit=pad does")
+    return Surroundings(classes, image.resize, image.centre_crop, image.fit, notes=tuple(notes))
+
+
+def of_import(folder: Path) -> Surroundings:
+    """Return what `import-hf` kept in the folder of a network."""
+    kept = dict(_kept(folder, (CLASSES, *_FOREIGN)))
+    return Surroundings(tuple(kept.pop(CLASSES, {}).get("classes", ())), foreign=kept)
+
+
+def of_hugging_face(folder: Path, config: Mapping[str, Any]) -> Surroundings:
+    """Return what a folder of Hugging Face's says beside the weights; names that it made up itself are none."""
+    named = {int(index): str(name) for index, name in (config.get("id2label") or {}).items()}
+    classes = tuple(named.get(index, f"LABEL_{index}") for index in range(len(named)))
+    if all(name == f"LABEL_{index}" for index, name in enumerate(classes)):
+        classes = ()
+    return Surroundings(classes, foreign=dict(_kept(folder, _FOREIGN)))
+
+
+def keep(surroundings: Surroundings, folder: Path) -> None:
+    """Write into a folder what `of_import` reads."""
+    files = dict(surroundings.foreign)
+    if surroundings.classes:
+        files[CLASSES] = {"classes": list(surroundings.classes)}
+    write(files, folder)
+
+
+def write(files: Mapping[str, Any], folder: Path) -> None:
+    """Write files of JSON."""
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def _kept(folder: Path, names: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    for name in names:
+        if (folder / name).is_file():
+            yield name, read_object(folder / name)

@@ -1,0 +1,1 @@
+"""Attention, its layers, and the kernels and forms in which each device computes it."""

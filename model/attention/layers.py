@@ -1,0 +1,261 @@
+"""Attention and the two layers that are made of it.
+
+B samples, H heads, N queries, M keys, K channels of a head's queries and keys, V of its values
+D channels of what asks (latents), C channels of what is read (tokens)
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from model.attention.absorbed.tiled import read_tokens
+from model.attention.absorbed.token_sources import EPSILON, TokenSource
+from model.attention.alignment import FromHeads, ToHeads, widened
+from model.attention.cpu import cpu_attention
+from model.attention.kernel_choice import MOST_FLASH_CHANNELS, given_widths
+from model.attention.wide import wide_attention
+from model.compilation import Compile, Regions
+from model.config.attention import AttentionConfig
+from model.parameters import Linear
+
+Gelu = Literal["tanh", "erf"]
+
+
+def attend(
+    q_BHNK: Float[Tensor, "B H N K"],
+    k_BHMK: Float[Tensor, "B H M K"],
+    v_BHMV: Float[Tensor, "B H M V"],
+    valid_BM: Bool[Tensor, "B M"] | None = None,
+    scale: float | None = None,
+) -> Float[Tensor, "B H N V"]:
+    """Return softmax(scale q kᵀ) v over the valid keys, by default 1 / sqrt(K); a sample with no valid key gets 0.
+
+    Heads that have zeros after their channels want the scale of the others.
+    """
+    if valid_BM is None:
+        return _softmax_attention(q_BHNK, k_BHMK, v_BHMV, None, scale)
+    some_B = valid_BM.any(dim=1)
+    # Without a key softmax is 0/0, and zeroing it afterwards leaves NaN in the gradients: such samples see every key.
+    seen_BM = valid_BM | ~some_B[:, None]
+    out: Tensor = _softmax_attention(q_BHNK, k_BHMK, v_BHMV, seen_BM, scale)
+    return out * some_B[:, None, None, None]
+
+
+def _softmax_attention(q: Tensor, k: Tensor, v: Tensor, valid_BM: Tensor | None, scale: float | None) -> Tensor:
+    width, value_width = q.shape[-1], v.shape[-1]
+    scale = scale or width**-0.5
+    if q.device.type == "cpu" and (width != value_width or q.dtype in (torch.bfloat16, torch.float16)):
+        return cpu_attention(q, k, v, valid_BM, scale)
+    mask = None if valid_BM is None else valid_BM[:, None, None, :]
+    if q.device.type != "cpu":
+        q, k, v = padded_heads(q, k, v, masked=mask is not None)
+    if q.device.type != "cpu" and max(q.shape[-1], v.shape[-1]) > MOST_FLASH_CHANNELS:
+        return _wide(q, k, v, valid_BM, scale)[..., :value_width]
+    out: Tensor = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+    return out if out.shape[-1] == value_width else out[..., :value_width]
+
+
+def _wide(q: Tensor, k: Tensor, v: Tensor, valid_BM: Tensor | None, scale: float) -> Tensor:
+    num_samples, num_heads = q.shape[:2]
+    hidden = None if valid_BM is None else ~valid_BM.repeat_interleave(num_heads, dim=0)[:, None]
+    out: Tensor = wide_attention(*(part.flatten(0, 1) for part in (q, k, v)), hidden, scale)
+    return out.view(num_samples, num_heads, *out.shape[1:])
+
+
+def padded_heads(q: Tensor, k: Tensor, v: Tensor, *, masked: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """Return heads of the widths that fused kernels take, as model.attention.kernel_choice has them; themselves if so.
+
+    Zeros change no score and add no value; the scale stays that of the true width.
+    """
+    qk_width, value_width = given_widths((q.shape[-1], v.shape[-1]), masked=masked)
+    return widened(q, qk_width), widened(k, qk_width), widened(v, value_width)
+
+
+def normalised(tokens: Float[Tensor, "*S C"]) -> Float[Tensor, "*S C"]:
+    """Return the tokens with mean 0 and deviation 1: LayerNorm before its scale and offset."""
+    return functional.layer_norm(tokens, tokens.shape[-1:], eps=EPSILON)
+
+
+def in_autocast(tokens: Float[Tensor, "*S C"]) -> Float[Tensor, "*S C"]:
+    """Return the tokens in the precision in which autocast would multiply them, if it is on."""
+    device = tokens.device.type
+    if tokens.dtype != torch.float32 or not torch.amp.is_autocast_available(device):
+        return tokens
+    return tokens.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else tokens
+
+
+class Attention(nn.Module):
+    """The four projections around `attend`."""
+
+    def __init__(self, query_width: int, token_width: int, config: AttentionConfig, *, default_width: int) -> None:
+        super().__init__()
+        qk_width, value_width = config.widths(default_width)
+        self.num_heads = config.num_heads
+        self.scale = (qk_width // config.num_heads) ** -0.5
+        self.query = ToHeads(query_width, qk_width, config.num_heads)
+        self.key = ToHeads(token_width, qk_width, config.num_heads)
+        self.value = ToHeads(token_width, value_width, config.num_heads)
+        self.output = FromHeads(value_width, query_width, config.num_heads)
+
+    def heads(self, values: Float[Tensor, "B S C"]) -> Float[Tensor, "B H S c"]:
+        """Split the channels into heads, contiguous groups of them."""
+        return values.reshape(*values.shape[:2], self.num_heads, -1).transpose(1, 2)
+
+    def answer(self, heads: Float[Tensor, "B H N V"]) -> Float[Tensor, "B N D"]:
+        """Join the heads and project them to the width of what asked."""
+        out: Tensor = self.output(heads.transpose(1, 2).flatten(start_dim=2))
+        return out
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a GELU between them."""
+
+    def __init__(self, width: int, widening: int, gelu: Gelu) -> None:
+        super().__init__()
+        self.widen = Linear(width, widening * width)
+        self.narrow = Linear(widening * width, width)
+        # A word and not a function: with a function of its own, each layer would be compiled by itself.
+        self.approximate = "tanh" if gelu == "tanh" else "none"
+
+    def forward(self, values: Float[Tensor, "*S D"]) -> Float[Tensor, "*S D"]:
+        """Return the transformed values."""
+        out: Tensor = self.narrow(functional.gelu(self.widen(values), approximate=self.approximate))
+        return out
+
+
+class SelfAttend(nn.Module):
+    """A pre-norm transformer layer over the latents."""
+
+    def __init__(self, width: int, config: AttentionConfig, gelu: Gelu, *, compile: Compile = False) -> None:  # noqa: A002  # the config's key
+        super().__init__()
+        self.region = Regions(compile)
+        self.norm_attention = nn.LayerNorm(width)
+        self.attention = Attention(width, width, config, default_width=width)
+        self.norm_mlp = nn.LayerNorm(width)
+        self.mlp = Mlp(width, config.widening, gelu)
+
+    def forward(self, latents_BND: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+        """Return the latents after one layer."""
+        return self.region(SelfAttend._thought, latents_BND.device)(self, latents_BND)
+
+    def _thought(self, latents_BND: Tensor) -> Tensor:
+        # One cast for all three: each would keep a copy of its own for the backward pass.
+        attention, normed = self.attention, in_autocast(self.norm_attention(latents_BND))
+        q, k, v = (attention.heads(linear(normed)) for linear in (attention.query, attention.key, attention.value))
+        latents_BND = latents_BND + attention.answer(attend(q, k, v, scale=attention.scale))
+        out: Tensor = latents_BND + self.mlp(self.norm_mlp(latents_BND))
+        return out
+
+
+class CrossAttend(nn.Module):
+    """A pre-norm layer in which latents (or queries) read tokens.
+
+    It takes the tokens normalised but not yet scaled: that part is the same for all layers that read them.
+    """
+
+    def __init__(
+        self,
+        query_width: int,
+        token_width: int,
+        config: AttentionConfig,
+        gelu: Gelu,
+        *,
+        query_residual: bool = True,
+        compile: Compile = False,  # noqa: A002  # the config's key
+    ) -> None:
+        super().__init__()
+        self.region = Regions(compile)
+        self.query_residual = query_residual
+        self.norm_query = nn.LayerNorm(query_width)
+        self.norm_tokens = nn.LayerNorm(token_width)
+        self.attention = Attention(query_width, token_width, config, default_width=token_width)
+        self.norm_mlp = nn.LayerNorm(query_width)
+        self.mlp = Mlp(query_width, config.widening, gelu)
+
+    def keys_values(self, normalised_BMC: Float[Tensor, "B M _"]) -> tuple[Tensor, Tensor]:
+        """Return keys and values of normalised tokens; layers that are shared need them once.
+
+        The tokens may have zeros after their channels.
+        """
+        attention, norm = self.attention, self.norm_tokens
+        # The norm's scale and offset move into the projections, and both are one product: one pass over the tokens.
+        weights, biases = zip(attention.key.aligned_rows(), attention.value.aligned_rows(), strict=True)
+        weight = torch.cat(weights)
+        bias = torch.cat(biases) + weight @ norm.bias
+        both = functional.linear(normalised_BMC, widened(weight * norm.weight, normalised_BMC.shape[-1]), bias)
+        # Unlike two slices, whose gradients are arrays of their own as large as both.
+        keys, values = torch.split(both, [len(weight) for weight in weights], dim=-1)
+        return attention.heads(keys), attention.heads(values)
+
+    def absorbed(
+        self,
+        queries_BND: Float[Tensor, "#B N D"],
+        source: TokenSource,
+        values_BMC: Float[Tensor, "B M C"] | None,
+        valid_BM: Bool[Tensor, "B M"] | None,
+    ) -> Float[Tensor, "B N D"]:
+        """Return the queries after reading in one head, with the tokens' norm and projections moved to the queries.
+
+        Queries times keys is (query, key's weight, scale) times normalised token, up to numbers that are the same for
+        all tokens and leave softmax alone; shares add up to 1, so that values can be projected after they are mixed.
+        """
+        asked_BNC = self.region(CrossAttend._asked, queries_BND.device)(self, queries_BND, source.num_channels)
+        mixed_BNC = read_tokens(asked_BNC.expand(source.num_samples, -1, -1), source, valid_BM, values_BMC)
+        return self.region(CrossAttend._answered, queries_BND.device)(self, queries_BND, mixed_BNC, valid_BM)
+
+    def _asked(self, queries_BND: Tensor, num_channels: int) -> Tensor:
+        attention = self.attention
+        q_BNF = attention.query(self.norm_query(queries_BND)) * attention.key.out_features**-0.5
+        key_weight, _ = attention.key.aligned_rows()
+        scale_C = widened(self.norm_tokens.weight, num_channels)
+        asked_BNC: Tensor = (q_BNF @ widened(key_weight, num_channels)) * scale_C
+        return asked_BNC
+
+    def _answered(self, queries_BND: Tensor, mixed_BNC: Tensor, valid_BM: Tensor | None) -> Tensor:
+        attention, norm = self.attention, self.norm_tokens
+        # The keys' bias is among the numbers that are the same for all tokens: its gradient is 0, not absent.
+        offset_C = norm.bias + 0 * attention.key.bias.sum()
+        scale_C, offset_C = (widened(part, mixed_BNC.shape[-1]) for part in (norm.weight, offset_C))
+        heads_BNV = attention.value(mixed_BNC * scale_C + offset_C)
+        if valid_BM is not None:
+            heads_BNV = heads_BNV * valid_BM.any(dim=1)[:, None, None]
+        return self._after(queries_BND, attention.output(heads_BNV))
+
+    def forward(
+        self,
+        queries_BND: Float[Tensor, "#B N D"],
+        k_BHMK: Float[Tensor, "B H M K"],
+        v_BHMV: Float[Tensor, "B H M V"],
+        valid_BM: Bool[Tensor, "B M"] | None = None,
+        asking_BN: Bool[Tensor, "B N"] | None = None,
+    ) -> Float[Tensor, "B N D"]:
+        """Return the queries after reading; queries that all samples share come as a batch of one.
+
+        Queries that do not ask read 0, as those without a valid token do.
+        """
+        read = self.region(CrossAttend._read, queries_BND.device)
+        return read(self, queries_BND, k_BHMK, v_BHMV, valid_BM, asking_BN)
+
+    def _read(
+        self,
+        queries_BND: Tensor,
+        k_BHMK: Tensor,
+        v_BHMV: Tensor,
+        valid_BM: Tensor | None,
+        asking_BN: Tensor | None,
+    ) -> Tensor:
+        q_BHNK = self.attention.heads(self.attention.query(self.norm_query(queries_BND)))
+        q_BHNK = q_BHNK.expand(k_BHMK.shape[0], -1, -1, -1)
+        heads = attend(q_BHNK, k_BHMK, v_BHMV, valid_BM, self.attention.scale)
+        if asking_BN is not None:
+            heads = heads * asking_BN[:, None, :, None]
+        return self._after(queries_BND, self.attention.answer(heads))
+
+    def _after(self, queries_BND: Float[Tensor, "#B N D"], read_BND: Float[Tensor, "B N D"]) -> Tensor:
+        if self.query_residual:
+            read_BND = queries_BND + read_BND
+        out: Tensor = read_BND + self.mlp(self.norm_mlp(read_BND))
+        return out

@@ -1,0 +1,1 @@
+"""What a network costs, from its configuration alone: operations, memory, time."""

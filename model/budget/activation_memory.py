@@ -1,0 +1,229 @@
+"""The memory of a training step's activations, from the config alone; tests hold it to within 10 % of what is measured.
+
+Activations are those that autograd keeps between the forward and the backward pass and, where a policy computes some
+again, the largest part that is held while it does. Under autocast what matrix products take and give is in half
+precision; the residual stream, what norms take and the inputs stay in float32.
+
+    M tokens, C their channels, N latents, D their channels, F channels of queries and keys, V of values
+"""
+
+from dataclasses import dataclass, replace
+
+from model.attention.read_forms import read_form
+from model.budget.flops import num_queries, stem_frames
+from model.config.outputs import AnyOutput, GridOutput
+from model.config.perceiver import ActivationCheckpointing, PerceiverConfig
+from model.config.pixels import STEM_WIDTH, FlowInput, ImageInput, VideoInput
+
+FULL = 4
+# Arrays of the latents' size that are there beside what is computed again, gradients of a layer's results: as measured
+# on a CPU, and counted from shapes on a GPU, where they are gone when the gradients of the tokens come.
+FLYING_ON_CPU = 4
+FLYING: dict[ActivationCheckpointing, float] = {"none": 0, "selective": 4, "layers": 1.5, "blocks": 1, "offload": 3}
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """Bytes of an element."""
+
+    product: int
+    """Of what matrix products take and give."""
+    stream: int
+    """Of the residual stream and all else."""
+
+
+def activation_bytes(
+    config: PerceiverConfig,
+    policy: ActivationCheckpointing | None = None,
+    *,
+    bytes_per_element: int = FULL,
+    stream_bytes: int = FULL,
+    device: str = "cpu",
+) -> int:
+    """Return the bytes of one sample's activations under a policy, by default the config's, on a kind of device.
+
+    `bytes_per_element` are of what matrix products take and give, `stream_bytes` of all else: under autocast to half
+    precision 2 and 4, and where the weights are in half precision themselves 2 and 2.
+    """
+    config = replace(
+        config,
+        activation_checkpointing=policy or config.activation_checkpointing,
+        cross_attend_form=read_form(config, device),
+    )
+    width = Bytes(bytes_per_element, stream_bytes)
+    adapters, stem_gradients = _adapters(config, width)
+    reading = _tokens(config, width) + _steps(config, width, device) + _decoder(config, width)
+    # The convolution's gradients come last, when all else is gone but the tokens'.
+    stem = stem_gradients + config.num_tokens * config.token_width * width.stream
+    return adapters + max(reading, stem)
+
+
+def _adapters(config: PerceiverConfig, width: Bytes) -> tuple[int, int]:
+    """Bytes that linear layers and convolutions before the tokens keep, and of the convolutions' own gradients."""
+    kept = gradients = 0
+    for modality in config.inputs.chosen().values():
+        if isinstance(modality, ImageInput | VideoInput | FlowInput) and modality.project_to:
+            kept += modality.num_tokens * modality.raw_width * width.product
+        if isinstance(modality, ImageInput | FlowInput) and modality.conv_stem:
+            frames, runs = stem_frames(modality)
+            pixels = modality.height * modality.width
+            half, quarter = STEM_WIDTH * pixels // 4, STEM_WIDTH * pixels // 16
+            # The padded pixels, what the ReLU and the padding of the pool give, and where each maximum was (8 bytes).
+            kept += runs * ((frames * modality.num_channels * pixels + 2 * half) * width.product + 8 * quarter)
+            gradients += runs * 2 * half * width.product
+    return kept, gradients
+
+
+def _tokens(config: PerceiverConfig, width: Bytes) -> int:
+    """Bytes of what all cross-attends read: kept by every policy, but offload has inputs in the host's memory."""
+    M, C = config.num_tokens, config.token_width
+    form = read_form(config)
+    if form == "separable":
+        (modality,) = config.inputs.chosen().values()
+        # Content and mean, their scale, and the content as it came.
+        return M * (modality.content_width + 2) * FULL
+    raw = M * C * width.stream if config.tokens_learn else 0
+    keys_values = 0 if config.activation_checkpointing == "offload" else _keys_values(config, width)
+    return raw + M * C * width.product + keys_values
+
+
+def _keys_values(config: PerceiverConfig, width: Bytes) -> int:
+    """Bytes of the keys and values of the plain form, of all modules."""
+    modules = len({index for kind, index in config.schedule() if kind == "cross_attend"})
+    widths = sum(config.cross_attend.widths(config.token_width))
+    return modules * config.num_tokens * widths * width.product if read_form(config) == "plain" else 0
+
+
+def _restored(config: PerceiverConfig, width: Bytes) -> int:
+    """Bytes of what a cross-attend reads that come back from the host's memory."""
+    if config.activation_checkpointing != "offload":
+        return 0
+    M, C = config.num_tokens, config.token_width
+    read = {"plain": sum(config.cross_attend.widths(C)), "absorbed": C, "separable": 0}[read_form(config)]
+    return M * read * width.product
+
+
+def _steps(config: PerceiverConfig, width: Bytes, device: str) -> int:
+    """Bytes of the cross-attends and blocks when they are most: kept, computed again, or gradients of the tokens.
+
+    The backward pass goes through the schedule from its end. What it has done with is gone, but the gradients of the
+    tokens stay until the first cross-attend.
+    """
+    gradients, restored = _token_gradients(config, width), _restored(config, width)
+    latents = config.num_latents * config.latent_width * width.stream
+    on_cpu = device == "cpu"
+    flying = int((FLYING_ON_CPU if on_cpu else FLYING[config.activation_checkpointing]) * latents)
+    kept, again = _kept_and_again(config, width)
+    held = sum(kept)
+    most = held + _in_flight(config, width)
+    later = 0
+    kinds = [kind for kind, _ in config.schedule()]
+    # What the step before it read is on its way back while a step is computed again.
+    reads = [restored * (kind == "cross_attend") for kind in kinds]
+    comings = [0, *reads[:-1]]
+    for kind, its_kept, its_again, *back in reversed(list(zip(kinds, kept, again, reads, comings, strict=True))):
+        own, read = gradients if kind == "cross_attend" else 0, sum(back)
+        beside = flying if its_again else 0
+        most = max(most, held + its_again + read + later + (own + beside if on_cpu else max(own, beside)))
+        held, later = held - its_kept, max(later, own)
+    return most
+
+
+def _kept_and_again(config: PerceiverConfig, width: Bytes) -> tuple[list[int], list[int]]:
+    """Bytes that each step of the schedule keeps, and that it computes again in the backward pass."""
+    latents, layers = config.num_latents * config.latent_width * width.stream, config.layers_per_block
+    layer, cross = _layer(config, width), _cross_attend(config, width)
+    block, products = layers * layer, layers * _products(config, width)
+    read = _read_products(config, width)
+    whole = {"cross_attend": (cross, 0), "block": (block, 0)}
+    absorbed = read_form(config) != "plain"
+    recomputed = {
+        "none": whole,
+        "layers": {"cross_attend": (latents, cross), "block": (layers * latents, layer)},
+        "blocks": {"cross_attend": (latents, cross), "block": (latents, block)},
+        "offload": {"cross_attend": (0, cross), "block": (0, block)},
+        "selective": {
+            "cross_attend": (cross, 0) if absorbed else (latents + read, max(cross - read, 0)),
+            "block": (latents + products, max(block - products, 0)),
+        },
+    }[config.activation_checkpointing]
+    every = 1 if config.activation_checkpointing == "layers" else config.checkpoint_every
+    kept, again, num_blocks = [], [], 0
+    for kind, _ in config.schedule():
+        # Layers are computed again in every block.
+        is_whole = kind == "block" and num_blocks % every
+        its_kept, its_again = (whole if is_whole else recomputed)[kind]
+        kept.append(its_kept)
+        again.append(its_again)
+        num_blocks += kind == "block"
+    return kept, again
+
+
+def _in_flight(config: PerceiverConfig, width: Bytes) -> int:
+    """Bytes at the end of the forward pass that nothing keeps: the tokens as they came, a layer's intermediates."""
+    raw = 0 if read_form(config) == "separable" or config.tokens_learn else config.num_tokens * config.token_width
+    policy, latents = config.activation_checkpointing, config.num_latents * config.latent_width
+    recomputes = policy in ("blocks", "layers", "offload")
+    read = _keys_values(config, width) if policy == "offload" else 0
+    return (raw + 6 * recomputes * latents) * width.stream + read
+
+
+def _token_gradients(config: PerceiverConfig, width: Bytes) -> int:
+    """Bytes of the gradients that a cross-attend gives to what it reads, and of their sum over cross-attends."""
+    C = config.token_width
+    if read_form(config) == "plain":
+        return config.num_tokens * sum(config.cross_attend.widths(C)) * width.product
+    return config.num_tokens * C * width.product if config.tokens_learn else 0
+
+
+def _layer(config: PerceiverConfig, width: Bytes) -> int:
+    """Bytes that a self-attention layer keeps: both norms' inputs and outputs, q, k, v, what they give, the MLP."""
+    N, D = config.num_latents, config.latent_width
+    F, V = config.self_attend.widths(D)
+    hidden = config.self_attend.widening * D
+    return N * (2 * D * width.stream + (2 * D + 2 * F + 2 * V + 2 * hidden) * width.product)
+
+
+def _products(config: PerceiverConfig, width: Bytes) -> int:
+    """Bytes of the results of a layer's matrix products."""
+    N, D = config.num_latents, config.latent_width
+    F, V = config.self_attend.widths(D)
+    return N * (2 * F + 2 * V + 2 * D + config.self_attend.widening * D) * width.product
+
+
+def _read_products(config: PerceiverConfig, width: Bytes) -> int:
+    """Bytes of the results of a cross-attend's matrix products, without keys and values."""
+    D = config.latent_width
+    F, V = config.cross_attend.widths(config.token_width)
+    return config.num_latents * (F + V + 2 * D + config.cross_attend.widening * D) * width.product
+
+
+def _cross_attend(config: PerceiverConfig, width: Bytes) -> int:
+    """Bytes that a cross-attend keeps at the side of the latents."""
+    N, D, C = config.num_latents, config.latent_width, config.token_width
+    F, V = config.cross_attend.widths(C)
+    hidden = config.cross_attend.widening * D
+    around = N * (2 * D * width.stream + (2 * D + F + V + 2 * hidden) * width.product)
+    form = read_form(config)
+    if form == "plain":
+        return around
+    # What the product with the keys' weight gives and the values' product takes; the queries and what they read.
+    return around + 2 * N * C * (width.product + (FULL if form == "separable" else width.product))
+
+
+def _decoder(config: PerceiverConfig, width: Bytes) -> int:
+    """Bytes of the queries' way through the decoder, without recomputation."""
+    N, D, E = config.num_latents, config.latent_width, config.decoder_width
+    if not E:
+        return 0
+    F, V = config.decoder.cross_attend.widths(D)
+    hidden = config.decoder.cross_attend.widening * E
+    per_query = 2 * E * width.stream + (2 * E + F + V + 2 * hidden) * width.product
+    asked = (output for output in config.outputs.chosen().values() if config.query_width(output))
+    return N * (D + F + V) * width.product + sum(_asked(output, config) for output in asked) * per_query
+
+
+def _asked(output: AnyOutput, config: PerceiverConfig) -> int:
+    """Queries of a sample in training."""
+    some = output.train_queries if isinstance(output, GridOutput) else 0
+    return some or num_queries(output, config)

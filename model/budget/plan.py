@@ -1,0 +1,104 @@
+"""What a network needs of a device: parameters, operations, activation memory by policy, micro-batch and speed."""
+
+from dataclasses import dataclass
+from typing import get_args
+
+from model.attention.kernel_choice import AttentionKernel, attention_kernels
+from model.attention.read_forms import Form, read_form, reading
+from model.budget.activation_memory import activation_bytes
+from model.budget.flops import Cost, network_cost, total
+from model.config.perceiver import ActivationCheckpointing, PerceiverConfig
+
+POLICIES: tuple[ActivationCheckpointing, ...] = get_args(ActivationCheckpointing)
+# From the fastest on: recomputed operations as a share of the forward pass' grow along this list.
+BY_SPEED: tuple[ActivationCheckpointing, ...] = ("none", "selective", "layers", "blocks", "offload")
+# fp32 weight, gradient and two moments; see the trainer for how ZeRO divides them.
+STATE_BYTES_PER_PARAMETER = 16
+# Forward and backward cost three forward passes; recomputing all of it one more.
+TRAINING_PASSES: dict[ActivationCheckpointing, float] = {
+    "none": 3.0,
+    "selective": 3.05,
+    "layers": 4.0,
+    "blocks": 4.0,
+    "offload": 4.0,
+}
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a device offers."""
+
+    memory_bytes: int
+    """Memory for weights, optimizer state and activations."""
+    peak_flops: float
+    """Operations a second that it reaches on this work."""
+
+
+@dataclass(frozen=True)
+class PolicyPlan:
+    """What one policy of activation checkpointing needs and gives."""
+
+    activation_bytes: int
+    """Activations of one sample."""
+    micro_batch: int | None
+    """Most samples that fit on the device at once; 0 if none does, None without a device."""
+    samples_per_second: float | None
+    """Samples a second at the device's peak; None without a device."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a network needs."""
+
+    parts: dict[str, Cost]
+    """Parameters and forward operations of each part; their sum is under "total"."""
+    form: Form
+    """How the latents read the tokens on a CPU."""
+    reading: dict[str, str]
+    """How they read them on a "cpu" and on "cuda", in a sentence that says what a GPU has no kernel for."""
+    policies: dict[ActivationCheckpointing, PolicyPlan]
+    """By the key model.activation_checkpointing."""
+    attention: tuple[AttentionKernel, ...]
+    """What each attention takes on a GPU in bf16, its precision by default, as is expected of PyTorch's rules."""
+
+
+def plan(
+    config: PerceiverConfig, *, device: Device | None = None, bytes_per_element: int = 4, stream_bytes: int = 4
+) -> Plan:
+    """Return what the network needs, and what the device can do with it if there is one; bytes as activation_bytes."""
+    parts = network_cost(config)
+    whole = total(parts)
+    policies = {}
+    for policy in POLICIES:
+        activations = activation_bytes(config, policy, bytes_per_element=bytes_per_element, stream_bytes=stream_bytes)
+        if device is None:
+            policies[policy] = PolicyPlan(activations, None, None)
+            continue
+        free = device.memory_bytes - whole.parameters * STATE_BYTES_PER_PARAMETER
+        speed = device.peak_flops / (TRAINING_PASSES[policy] * whole.flops)
+        policies[policy] = PolicyPlan(activations, max(free // activations, 0), speed)
+    kernels = attention_kernels(config, read_form(config, "cuda"))
+    sentences = {kind: reading(config, kind) for kind in ("cpu", "cuda")}
+    return Plan({**parts, "total": whole}, read_form(config), sentences, policies, tuple(kernels))
+
+
+def fastest_policy(
+    config: PerceiverConfig,
+    *,
+    micro_batch: int,
+    memory_bytes: int,
+    bytes_per_element: int = 4,
+    stream_bytes: int = 4,
+    device: str = "cpu",
+) -> ActivationCheckpointing:
+    """Return the fastest policy whose activations fit into this memory; ValueError with the smallest if none does."""
+    widths = {"bytes_per_element": bytes_per_element, "stream_bytes": stream_bytes}
+    needed = {policy: micro_batch * activation_bytes(config, policy, device=device, **widths) for policy in BY_SPEED}
+    for policy in BY_SPEED:
+        if needed[policy] <= memory_bytes:
+            return policy
+    smallest = min(needed, key=lambda policy: needed[policy])
+    raise ValueError(
+        f"no policy fits {micro_batch} samples into {memory_bytes / 2**30:.2f} GiB of activations: the smallest, "
+        f"{smallest}, needs {needed[smallest] / 2**30:.2f} GiB; lower the micro-batch"
+    )

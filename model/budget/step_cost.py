@@ -1,0 +1,104 @@
+"""What a training step does for one sample: products, reads of the tokens, element-wise work; from the config alone.
+
+Products are counted as in cost.py, with what a policy computes again. Reads are those of forms.py, in operations of a
+product that take as long. Element-wise work is what norms, residual sums, activations, casts and sums over rows move
+through memory where nothing is fused; tests/model/test_step_cost.py holds it against a count.
+"""
+
+from dataclasses import dataclass
+
+from model.attention.read_costs import READ_CONSTANTS
+from model.attention.read_forms import read_costs, read_form
+from model.budget.flops import network_cost, num_queries, total
+from model.budget.hardware import Hardware, Kind, Precision
+from model.budget.plan import TRAINING_PASSES
+from model.config.perceiver import PerceiverConfig
+
+_BYTES = 4
+
+
+@dataclass(frozen=True)
+class StepWork:
+    """The work of one sample, forward and backward."""
+
+    products: float
+    """Operations of matrix products, but those with the tokens."""
+    reads: float
+    """Operations of a product that take as long as the cross-attends' reading."""
+    softmax: float
+    """Operations of a product that take as long as the softmax between the latents."""
+    moved_bytes: float
+    """What element-wise work reads and writes."""
+
+
+@dataclass(frozen=True)
+class StepSeconds:
+    """How long the parts of that work take on a device."""
+
+    products: float
+    reads: float
+    elementwise: float
+
+    @property
+    def whole(self) -> float:
+        """All of it."""
+        return self.products + self.reads + self.elementwise
+
+
+def step_work(config: PerceiverConfig, precision: Precision, kind: Kind = "cpu") -> StepWork:
+    """Return the work of one sample on a kind of device."""
+    passes = TRAINING_PASSES[config.activation_checkpointing]
+    M, C, N = config.num_tokens, config.token_width, config.num_latents
+    F, V = config.cross_attend.widths(C)
+    with_tokens = config.num_cross_attends * 2 * M * (C + N) * (F + V)
+    layers = config.num_blocks * config.layers_per_block
+    return StepWork(
+        products=passes * (total(network_cost(config)).flops - with_tokens),
+        reads=passes / 3 * read_costs(config, kind)[read_form(config, kind)],
+        softmax=passes / 3 * layers * config.self_attend.num_heads * N * N * READ_CONSTANTS[kind].plain,
+        moved_bytes=passes / 3 * _BYTES * _moved_elements(config, kind, is_half=precision != "fp32"),
+    )
+
+
+def step_seconds(work: StepWork, samples: int, device: Hardware, precision: Precision) -> StepSeconds:
+    """Return how long so many samples take, one part after the other."""
+    rate = device.product_rate(precision)
+    return StepSeconds(
+        products=samples * work.products / rate,
+        reads=samples * work.reads / rate,
+        elementwise=samples * (work.moved_bytes / device.memory_rate + work.softmax / rate),
+    )
+
+
+def _moved_elements(config: PerceiverConfig, kind: Kind, *, is_half: bool) -> int:
+    """Elements read and written, as if all had four bytes: in half precision the casts take what narrow ones save."""
+    N, D, E = config.num_latents, config.latent_width, config.decoder_width
+    layers = config.num_blocks * config.layers_per_block
+    queries = sum(num_queries(output, config) for output in config.outputs.chosen().values()) if E else 0
+    latents = (
+        N
+        * D
+        * (
+            layers * _per_element(config.self_attend.widening, is_half=is_half)
+            + config.num_cross_attends * _per_element(config.cross_attend.widening, is_half=is_half)
+        )
+    )
+    return (
+        latents
+        + queries * E * _per_element(config.decoder.cross_attend.widening, is_half=is_half)
+        + _tokens(config, kind)
+    )
+
+
+def _per_element(widening: int, *, is_half: bool) -> int:
+    """Moves for each element of a layer's input: two norms, two residual sums, five sums of gradients, biases, GELU."""
+    return 44 + 3 * widening if is_half else 33 + 6 * widening
+
+
+def _tokens(config: PerceiverConfig, kind: Kind) -> int:
+    """Putting the tokens together and their norm, and the sums of gradients from several cross-attends."""
+    form = read_form(config, kind)
+    if form == "separable":
+        return 0
+    gradients = sum(config.cross_attend.widths(config.token_width)) if form == "plain" else 0
+    return config.num_tokens * (6 * config.token_width + 3 * (config.num_cross_attends - 1) * gradients)

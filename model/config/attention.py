@@ -1,0 +1,43 @@
+"""One kind of attention layer."""
+
+from dataclasses import dataclass
+
+from model.config.grids import Problems
+
+
+@dataclass(frozen=True)
+class AttentionConfig:
+    """One kind of attention layer; the layers of the kind are all alike."""
+
+    num_heads: int = 1
+    """Heads; they divide the widths below."""
+    qk_width: int = 0
+    """Channels of queries and keys; 0 means those of the attended tokens."""
+    value_width: int = 0
+    """Channels of values; 0 means qk_width."""
+    widening: int = 1
+    """Hidden channels of the layer's MLP, as a multiple of its width."""
+
+    def widths(self, token_width: int) -> tuple[int, int]:
+        """Return the channels of queries and keys, and of values, over tokens of this width."""
+        qk_width = self.qk_width or token_width
+        return qk_width, self.value_width or qk_width
+
+    def problems(self, token_width: int, of: str) -> Problems:
+        """Yield (key, sentence) of what cannot attend to tokens of this width, the channels `of` something."""
+        if self.num_heads < 1:
+            yield "num_heads", f"must be at least 1, got {self.num_heads}"
+            return
+        if self.widening < 1:
+            yield "widening", f"must be at least 1, got {self.widening}"
+        for name, width in (("qk_width", self.qk_width), ("value_width", self.value_width)):
+            if width < 0 or width % self.num_heads:
+                yield (
+                    name,
+                    f"must be a positive multiple of num_heads ({self.num_heads}), got {width}; change one of them",
+                )
+        if not self.qk_width and token_width % self.num_heads:
+            yield (
+                "num_heads",
+                f"must divide {token_width}, the channels {of}; change it, or set qk_width to a multiple of it",
+            )

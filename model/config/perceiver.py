@@ -1,0 +1,193 @@
+"""The network: how it reads, thinks and answers. Standard library only, so that configs load without torch."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from model.config.attention import AttentionConfig
+from model.config.grids import PositionsConfig, Problems, not_negative, positive
+from model.config.inputs import InputsConfig, SpectrogramInput
+from model.config.outputs import (
+    AnyOutput,
+    DecoderConfig,
+    FlowOutput,
+    GridOutput,
+    LabelOutput,
+    OutputsConfig,
+    TextOutput,
+)
+from model.config.pixels import ImageInput, VideoInput
+
+ActivationCheckpointing = Literal["none", "blocks", "layers", "selective", "offload"]
+Step = tuple[Literal["cross_attend", "block"], int]
+_MOST_LAYERS = 100_000
+"""More are a slip of the hand, and to list them would take hours."""
+
+
+@dataclass(frozen=True)
+class PerceiverConfig:
+    """A Perceiver (any number of cross-attends, mean pooling) or a Perceiver IO (one, and query decoders)."""
+
+    inputs: InputsConfig = field(default_factory=InputsConfig)
+    """What is read."""
+    outputs: OutputsConfig = field(default_factory=OutputsConfig)
+    """What is answered."""
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    """How queries read the latents; outputs that pool the latents do without."""
+    min_padding: int = 4
+    """Learned channels that the widest modality gets when several are joined; narrower ones are padded to its width."""
+    mask_tokens: bool = False
+    """Whether each modality has a learned token that can take the place of any of its tokens."""
+    num_latents: int = 512
+    """Latent vectors."""
+    latent_width: int = 1_024
+    """Channels of a latent vector."""
+    num_cross_attends: int = 8
+    """How often the latents read the inputs."""
+    num_blocks: int = 8
+    """Blocks of self-attention layers over the latents; 0 leaves cross-attends only."""
+    layers_per_block: int = 6
+    """Self-attention layers of a block."""
+    arrangement: Literal["interleaved", "at_start"] = "interleaved"
+    """Whether cross-attends are spread evenly between the blocks or all come before them."""
+    share_cross_attends: bool = True
+    """Whether the cross-attends from the second on have the same weights; the first always has its own."""
+    share_blocks: bool = True
+    """Whether all blocks have the same weights, layer by layer."""
+    cross_attend: AttentionConfig = field(default_factory=AttentionConfig)
+    """Attention from the latents to the inputs."""
+    self_attend: AttentionConfig = field(default_factory=lambda: AttentionConfig(num_heads=8))
+    """Attention between the latents."""
+    gelu: Literal["tanh", "erf"] = "tanh"
+    """The MLPs' activation: DeepMind's tanh approximation, or the exact one of Hugging Face."""
+    cross_attend_form: Literal["auto", "plain", "absorbed", "separable"] = "auto"
+    """How the latents read the inputs; all forms give the same numbers, and auto takes the one that costs least."""
+    activation_checkpointing: ActivationCheckpointing = "none"
+    """What the backward pass computes again instead of keeping: nothing; all of every block and cross-attend; the same
+    layer by layer; all but matrix products; or as blocks, with what is kept in the host's memory."""
+    checkpoint_every: int = 1
+    """Of the blocks, only every so many-th is computed again; 1 means all."""
+    compile: Literal["auto", True, False] = "auto"
+    """Whether the layers of the encoder go through torch.compile; auto compiles them on a GPU."""
+
+    @property
+    def token_width(self) -> int:
+        """Channels of the joined tokens: a single modality's own, or the widest plus the padding."""
+        widths = [modality.token_width for modality in self.inputs.chosen().values()]
+        return widths[0] if len(widths) == 1 else max(widths) + self.min_padding
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of one sample, all modalities joined."""
+        return sum(modality.num_tokens for modality in self.inputs.chosen().values())
+
+    def schedule(self) -> tuple[Step, ...]:
+        """Return the encoder's steps in order; the number is that of the module, which shared steps have in common."""
+        at_block = [
+            index * self.num_blocks // self.num_cross_attends if self.arrangement == "interleaved" else 0
+            for index in range(self.num_cross_attends)
+        ]
+        steps: list[Step] = []
+        for block in range(max(self.num_blocks, 1)):
+            for index in (index for index, place in enumerate(at_block) if place == block):
+                steps.append(("cross_attend", min(index, 1) if self.share_cross_attends else index))
+            if block < self.num_blocks:
+                steps.append(("block", 0 if self.share_blocks else block))
+        return tuple(steps)
+
+    def query_width(self, output: AnyOutput) -> int:
+        """Return the channels of an output's own queries, before padding; 0 for one that pools the latents."""
+        match output:
+            case LabelOutput():
+                return 0 if output.pooling == "mean" else output.query_width or self.latent_width
+            case TextOutput():
+                return self.inputs.text.embedding_width if self.inputs.text else 0
+            case FlowOutput():
+                return self.token_width
+            case GridOutput():
+                return output.positions.width(len(output.shape))
+
+    @property
+    def decoder_width(self) -> int:
+        """Channels of the queries as the decoder takes them: one output's own, or the widest plus the padding."""
+        widths = [width for output in self.outputs.chosen().values() if (width := self.query_width(output))]
+        return max(widths, default=0) + (self.decoder.min_padding if len(widths) > 1 else 0)
+
+    @property
+    def tokens_learn(self) -> bool:
+        """True where the tokens depend on parameters, so that the backward pass must reach them."""
+        modalities = list(self.inputs.chosen().values())
+        if len(modalities) > 1 or self.mask_tokens:
+            return True
+        positions: PositionsConfig | None = getattr(modalities[0], "positions", None)
+        learned = positions is not None and positions.kind == "learned"
+        layers = getattr(modalities[0], "project_to", 0) or getattr(modalities[0], "conv_stem", False)
+        return bool(learned or layers or hasattr(modalities[0], "vocabulary"))
+
+    def separable_problem(self) -> str | None:
+        """Return why tokens must be put together, if they must."""
+        if self.cross_attend.num_heads != 1:
+            return f"needs cross_attend.num_heads=1, got {self.cross_attend.num_heads}; use auto"
+        modalities = list(self.inputs.chosen().values())
+        if len(modalities) != 1 or not isinstance(modalities[0], ImageInput | VideoInput | SpectrogramInput):
+            return "needs one image, video or spectrogram and nothing beside it; use auto"
+        if modalities[0].positions.kind != "fourier":
+            return f"needs Fourier positions, got {modalities[0].positions.kind}; use auto"
+        if self.tokens_learn:
+            return "needs tokens without parameters: no projection, convolution or mask tokens; use auto"
+        return None
+
+    def _form_problem(self) -> str | None:
+        """Why the form that is asked for is impossible, if it is."""
+        if self.cross_attend_form == "absorbed" and self.cross_attend.num_heads != 1:
+            return f"needs cross_attend.num_heads=1, got {self.cross_attend.num_heads}; use auto"
+        return self.separable_problem() if self.cross_attend_form == "separable" else None
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Yield (key, sentence) of every problem, keys relative to this dataclass."""
+        if not self.inputs.chosen():
+            yield "inputs", "no modality is set; set at least one, such as inputs.image.height=28"
+            return
+        parts = [*self._part_problems()]
+        # What follows from the parts is known only where they are right.
+        yield from parts or self._joint_problems()
+
+    def _part_problems(self) -> Problems:
+        for part in ("inputs", "outputs", "decoder"):
+            yield from ((f"{part}.{key}", sentence) for key, sentence in getattr(self, part).problems())
+        names = ("num_latents", "latent_width", "num_cross_attends", "layers_per_block", "checkpoint_every")
+        yield from positive(**{name: getattr(self, name) for name in names})
+        yield from not_negative(num_blocks=self.num_blocks, min_padding=self.min_padding)
+        num_layers = self.num_blocks * self.layers_per_block
+        if num_layers > _MOST_LAYERS:
+            yield "num_blocks", f"makes {num_layers} layers of self-attention, at most {_MOST_LAYERS} can be"
+        if self.num_cross_attends > _MOST_LAYERS:
+            yield "num_cross_attends", f"must be at most {_MOST_LAYERS}, got {self.num_cross_attends}"
+
+    def _joint_problems(self) -> Problems:
+        parts = {
+            "cross_attend": (self.cross_attend, self.token_width, "of a token"),
+            "self_attend": (self.self_attend, self.latent_width, "of a latent vector"),
+            "decoder.cross_attend": (self.decoder.cross_attend, self.latent_width, "of a latent vector"),
+        }
+        for part, (attention, width, of) in parts.items():
+            if part.startswith("decoder") and not self.decoder_width:
+                continue
+            yield from ((f"{part}.{key}", sentence) for key, sentence in attention.problems(width, of))
+        yield from self._output_problems()
+        if sentence := self._form_problem():
+            yield "cross_attend_form", sentence
+
+    def _output_problems(self) -> Problems:
+        """Two outputs answer for what was read, so it must be read."""
+        if self.outputs.text and (self.inputs.text is None or self.decoder_width != self.inputs.text.embedding_width):
+            yield "outputs.text", "needs inputs.text, whose embedding it shares, and no wider query beside it"
+        if self.outputs.flow and list(self.inputs.chosen()) != ["flow"]:
+            yield "outputs.flow", "needs inputs.flow and no other input: its queries are the input's tokens"
+        if self.outputs.text and self.decoder.output_width:
+            yield "decoder.output_width", f"must be 0 with outputs.text, got {self.decoder.output_width}"
+        if self.decoder.output_width and not self.decoder_width:
+            sentence = (
+                "has no meaning where no output is read by queries; leave it out, or set outputs.label.pooling=query"
+            )
+            yield "decoder.output_width", sentence

@@ -1,0 +1,89 @@
+"""Latents -> answers: the mean of the latents, or queries that read them in one shared cross-attend.
+
+B samples, N latents, D channels of a latent, O queries, E channels of a query
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from model.attention.layers import CrossAttend, normalised
+from model.config.outputs import LabelOutput, TextOutput
+from model.config.perceiver import PerceiverConfig
+from model.modalities.byte_array import Paddings, Tokens
+from model.outputs.heads import GridHead, MeanHead, UpsamplingHead, head
+from model.outputs.queries import queries
+from model.parameters import ByName, Projection
+
+
+class Decoder(nn.Module):
+    """Every output of a network.
+
+    Queries read the latents and not each other, so each output is decoded alone, with the same weights: what the
+    papers do in one array of queries, without building that array.
+    """
+
+    def __init__(self, config: PerceiverConfig, embedding: Callable[[], Tensor]) -> None:
+        super().__init__()
+        chosen = config.outputs.chosen()
+        widths = {name: config.query_width(output) for name, output in chosen.items()}
+        self.means = ByName(
+            {
+                name: MeanHead(config.latent_width, output.num_classes)
+                for name, output in chosen.items()
+                if isinstance(output, LabelOutput) and output.pooling == "mean"
+            }
+        )
+        asked = {name: output for name, output in chosen.items() if widths[name]}
+        width, decoder = config.decoder_width, config.decoder
+        self.queries = ByName({name: queries(output, config) for name, output in asked.items()})
+        self.paddings = Paddings({name: widths[name] for name in asked}, width)
+        self.texts = frozenset(name for name, output in asked.items() if isinstance(output, TextOutput))
+        if asked:
+            attention, residual = decoder.cross_attend, decoder.query_residual
+            self.cross_attend = CrossAttend(width, config.latent_width, attention, config.gelu, query_residual=residual)
+        self.project = Projection(width, decoder.output_width) if decoder.output_width else nn.Identity()
+        row_width = decoder.output_width or width
+        self.heads = ByName({name: head(output, row_width, config, embedding) for name, output in asked.items()})
+
+    def forward(
+        self,
+        latents_BND: Float[Tensor, "B N D"],
+        tokens: Tokens,
+        *,
+        points: dict[str, Int[Tensor, " O"]] | None = None,
+        chunk: int = 0,
+    ) -> dict[str, Tensor]:
+        """Return every answer by its output's name.
+
+        `points` asks for some cells of a grid only, by their index in the flattened grid; `chunk` is the number of
+        queries that are decoded at once, all of them for 0.
+        """
+        answers = {name: mean(latents_BND) for name, mean in self.means.items()}
+        keys_values = self.cross_attend.keys_values(normalised(latents_BND)) if self.heads else None
+        for name, task_head in self.heads.items():
+            asked = (points or {}).get(name)
+            queries_BOE = self.paddings(name, self.queries[name](tokens, asked))
+            # A place without a byte asks nothing: the released code masks such queries, Hugging Face's does not.
+            asking_BO = tokens.valid_of("text") if name in self.texts else None
+            rows_BOE = self._read(queries_BOE, keys_values, asking_BO, chunk or queries_BOE.shape[1])
+            on_grid = isinstance(task_head, GridHead | UpsamplingHead)
+            answers[name] = task_head(rows_BOE, **({"whole": asked is None} if on_grid else {}))
+        return answers
+
+    def _read(
+        self,
+        queries_BOE: Float[Tensor, "_B O E"],
+        keys_values: tuple[Tensor, Tensor] | None,
+        asking_BO: Bool[Tensor, "B O"] | None,
+        chunk: int,
+    ) -> Float[Tensor, "B O F"]:
+        assert keys_values is not None
+        rows = []
+        for start in range(0, queries_BOE.shape[1], chunk):
+            part = slice(start, start + chunk)
+            asking = None if asking_BO is None else asking_BO[:, part]
+            rows.append(self.project(self.cross_attend(queries_BOE[:, part], *keys_values, asking_BN=asking)))
+        return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)

@@ -1,0 +1,76 @@
+"""Hugging Face's Perceiver, both ways: a config.json with the tensors of its state dict, and a network.
+
+Only tensors and dictionaries here; who reads and writes the files is the command line. docs/parity.md has what differs.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model.checks import check_names
+from model.config.perceiver import PerceiverConfig
+from model.interop.huggingface_config import architecture_of, config_from_hugging_face, config_to_hugging_face
+from model.interop.huggingface_files import picture
+from model.interop.huggingface_names import tensor_names
+from model.perceiver import Perceiver
+
+_CONVOLUTION = "perceiver.input_preprocessor.convnet_1x1.weight"
+
+
+def from_hugging_face(
+    config: Mapping[str, Any], state: Mapping[str, Tensor], preprocessor: Mapping[str, Any] | None = None
+) -> Perceiver:
+    """Return the network of a config.json and its tensors, which answers as Hugging Face's model does.
+
+    A preprocessor_config.json says what becomes of pixels before. Raises ValueError with every missing, surplus or
+    misshapen tensor.
+    """
+    ours = _config(config, preprocessor)
+    if ours.layers_per_block > len(state):
+        raise ValueError(f"num_self_attends_per_block: {ours.layers_per_block}, with {len(state)} tensors in all")
+    with torch.device("meta"):  # shapes alone: what a config.json says may need any memory
+        own = Perceiver(ours, seed=0).state_dict()
+    names = tensor_names(ours, architecture_of(config))
+    check_names("Hugging Face's state dict", names.values(), state)
+    shapes = [
+        f"{there}: expected {tuple(own[here].shape)}, got {tuple(state[there].shape)}"
+        for here, there in names.items()
+        if _without_ones(own[here].shape) != _without_ones(state[there].shape)
+    ]
+    if shapes:
+        raise ValueError("; ".join(shapes))
+    network = Perceiver(ours, seed=0)
+    # The 1x1 convolution is a linear layer here.
+    network.load_state_dict({here: state[there].reshape(own[here].shape) for here, there in names.items()})
+    return network
+
+
+def _without_ones(shape: torch.Size) -> list[int]:
+    return [length for length in shape if length != 1]
+
+
+def _config(config: Mapping[str, Any], preprocessor: Mapping[str, Any] | None) -> PerceiverConfig:
+    if preprocessor is None:
+        return config_from_hugging_face(config)
+    side, pixel_range = picture(preprocessor)
+    ours = config_from_hugging_face(config, side)
+    if ours.inputs.image is None:
+        return ours
+    return replace(ours, inputs=replace(ours.inputs, image=replace(ours.inputs.image, pixel_range=pixel_range)))
+
+
+def to_hugging_face(network: Perceiver) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the config.json and the tensors that Hugging Face's model of the same architecture loads.
+
+    Raises ValueError if it has no such architecture.
+    """
+    config = config_to_hugging_face(network.config)
+    names, own = tensor_names(network.config, architecture_of(config)), network.state_dict()
+    check_names("the network", names, own)
+    state = {there: own[here].contiguous() for here, there in names.items()}
+    if _CONVOLUTION in state:
+        state[_CONVOLUTION] = state[_CONVOLUTION][:, :, None, None]
+    return config, state

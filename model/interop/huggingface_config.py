@@ -1,0 +1,291 @@
+"""Hugging Face's config.json of a Perceiver, both ways.
+
+Its models fix in code what is a field here (bands, residuals, paddings): what it cannot express is refused.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from model.checks import check_values
+from model.config.attention import AttentionConfig
+from model.config.grids import PositionsConfig
+from model.config.inputs import AnyInput, AudioInput, InputsConfig, LabelInput, TextInput
+from model.config.outputs import DecoderConfig, FlowOutput, GridOutput, LabelOutput, OutputsConfig, TextOutput
+from model.config.perceiver import PerceiverConfig
+from model.config.pixels import FlowInput, ImageInput, VideoInput
+
+# Hugging Face's default. Of the image models only that with learned positions reads it: the others' released files have
+# it, and are for images of _RELEASED_SIDE.
+_UNSAID_SIDE, _RELEASED_SIDE = 56, 224
+# What a config.json leaves out has these values.
+_DEFAULTS: dict[str, Any] = {
+    "num_latents": 256,
+    "d_latents": 1280,
+    "d_model": 768,
+    "num_blocks": 1,
+    "num_self_attends_per_block": 26,
+    "num_self_attention_heads": 8,
+    "num_cross_attention_heads": 8,
+    "qk_channels": None,
+    "v_channels": None,
+    "cross_attention_shape_for_attention": "kv",
+    "self_attention_widening_factor": 1,
+    "cross_attention_widening_factor": 1,
+    "hidden_act": "gelu",
+    "vocab_size": 262,
+    "max_position_embeddings": 2048,
+    "image_size": _UNSAID_SIDE,
+    "train_size": (368, 496),
+    "num_frames": 16,
+    "audio_samples_per_frame": 1920,
+    "samples_per_patch": 16,
+    "output_shape": (1, 16, 224, 224),
+    "output_num_channels": 512,
+    "_label_trainable_num_channels": 1024,
+}
+_GELU = {"gelu": "erf", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
+_Parts = tuple[InputsConfig, OutputsConfig, DecoderConfig]
+
+
+def config_from_hugging_face(config: Mapping[str, Any], side: int = 0) -> PerceiverConfig:
+    """Return the config of the network that answers as the model of a config.json does.
+
+    `side` is that of the images, where a preprocessor's file says it: most config.json do not.
+    """
+    values = _DEFAULTS | dict(config) | ({"image_side": side} if side else {})
+    check_values(values, _DEFAULTS)
+    architecture = architecture_of(values)
+    if values["hidden_act"] not in _GELU:
+        raise ValueError(f"hidden_act: expected one of {', '.join(_GELU)}, got {values['hidden_act']}")
+    inputs, outputs, decoder = _PARTS[architecture](values)
+    widths = {"qk_width": values["qk_channels"] or 0, "value_width": values["v_channels"] or 0}
+    cross_widths = dict(widths)
+    if values["cross_attention_shape_for_attention"] == "q" and not widths["qk_width"]:
+        cross_widths["qk_width"] = values["d_latents"]
+    return PerceiverConfig(
+        inputs=inputs,
+        outputs=outputs,
+        decoder=decoder,
+        mask_tokens=architecture == "PerceiverForMultimodalAutoencoding",
+        num_latents=values["num_latents"],
+        latent_width=values["d_latents"],
+        num_cross_attends=1,
+        num_blocks=values["num_blocks"],
+        layers_per_block=values["num_self_attends_per_block"],
+        cross_attend=AttentionConfig(
+            num_heads=values["num_cross_attention_heads"],
+            widening=values["cross_attention_widening_factor"],
+            **cross_widths,
+        ),
+        self_attend=AttentionConfig(
+            num_heads=values["num_self_attention_heads"], widening=values["self_attention_widening_factor"], **widths
+        ),
+        gelu="tanh" if _GELU[values["hidden_act"]] == "tanh" else "erf",
+    )
+
+
+def config_to_hugging_face(config: PerceiverConfig) -> dict[str, Any]:
+    """Return the config.json of the model that answers as this network does.
+
+    Raises ValueError with what Hugging Face's models cannot express: they would load and answer something else.
+    """
+    architecture = _architecture_for(config)
+    if config.inputs.image and config.inputs.image.conv_stem:
+        raise ValueError(
+            "inputs.image.conv_stem: transformers pads this convolution otherwise, so that its model would answer "
+            "something else; export it as ONNX"
+        )
+    values: dict[str, Any] = {
+        "model_type": "perceiver",
+        "architectures": [architecture],
+        "num_latents": config.num_latents,
+        "d_latents": config.latent_width,
+        "d_model": config.token_width,
+        "num_blocks": config.num_blocks,
+        "num_self_attends_per_block": config.layers_per_block,
+        "num_self_attention_heads": config.self_attend.num_heads,
+        "num_cross_attention_heads": config.cross_attend.num_heads,
+        "qk_channels": config.self_attend.qk_width or None,
+        "v_channels": config.self_attend.value_width or None,
+        "self_attention_widening_factor": config.self_attend.widening,
+        "cross_attention_widening_factor": config.cross_attend.widening,
+        "hidden_act": "gelu_pytorch_tanh" if config.gelu == "tanh" else "gelu",
+        "attention_probs_dropout_prob": 0.0,
+        **_values_of_inputs(config),
+    }
+    side = config.inputs.image.height if config.inputs.image else 0
+    here, there = _computation(config), _computation(config_from_hugging_face(values, side))
+    differing = [f"{name} is {here[name]}, there {there[name]}" for name in here if here[name] != there[name]]
+    if differing:
+        raise ValueError(f"{architecture} cannot express this network: {'; '.join(differing)}")
+    return values
+
+
+def architecture_of(config: Mapping[str, Any]) -> str:
+    """Return the class that a config.json names; ValueError if there is no such network here."""
+    architectures = config.get("architectures") or ["none"]
+    if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
+        raise ValueError(f"architectures: expected a list of one name, got {repr(architectures)[:40]}")
+    named = list(architectures)
+    if named[0] not in _PARTS:
+        raise ValueError(f"architectures: expected one of {', '.join(_PARTS)}, got {named[0]}")
+    return str(named[0])
+
+
+def _architecture_for(config: PerceiverConfig) -> str:
+    inputs, outputs = config.inputs, config.outputs
+    if len(inputs.chosen()) > 1:
+        return "PerceiverForMultimodalAutoencoding"
+    if inputs.flow:
+        return "PerceiverForOpticalFlow"
+    if inputs.text:
+        return "PerceiverForMaskedLM" if outputs.text else "PerceiverForSequenceClassification"
+    if inputs.image and inputs.image.conv_stem:
+        return "PerceiverForImageClassificationConvProcessing"
+    if inputs.image and inputs.image.positions.kind == "learned":
+        return "PerceiverForImageClassificationLearned"
+    if inputs.image:
+        return "PerceiverForImageClassificationFourier"
+    raise ValueError(f"inputs: Hugging Face has no Perceiver that reads {', '.join(inputs.chosen())} alone")
+
+
+def _computation(config: PerceiverConfig) -> dict[str, object]:
+    """What decides the numbers, by name; how they are computed, and what a loss is worth, is left out."""
+    cross, think, decode = config.cross_attend, config.self_attend, config.decoder
+    return {
+        "steps": config.schedule(),
+        "latents": (config.num_latents, config.latent_width, config.layers_per_block),
+        "tokens": (config.num_tokens, config.token_width, config.mask_tokens),
+        "inputs": {name: _input_facts(modality) for name, modality in config.inputs.chosen().items()},
+        "outputs": {name: type(output).__name__ for name, output in config.outputs.chosen().items()},
+        "query_width": config.decoder_width,
+        "cross_attend": (cross.num_heads, cross.widths(config.token_width), cross.widening),
+        "self_attend": (think.num_heads, think.widths(config.latent_width), think.widening),
+        "decoder": (decode.cross_attend.num_heads, decode.cross_attend.widths(config.latent_width)),
+        "query_residual": decode.query_residual,
+        "output_width": decode.output_width,
+        "gelu": config.gelu,
+    }
+
+
+def _input_facts(modality: AnyInput) -> tuple[object, ...]:
+    positions: PositionsConfig | None = getattr(modality, "positions", None)
+    if positions is None or positions.kind != "fourier":
+        return (modality.shape, modality.grid)
+    return (modality.shape, modality.grid, positions.num_bands, tuple(positions.max_resolution or modality.grid))
+
+
+def _num_labels(values: Mapping[str, Any]) -> int:
+    return int(values.get("num_labels") or len(values.get("id2label") or (0, 1)))
+
+
+def _label(values: Mapping[str, Any]) -> OutputsConfig:
+    return OutputsConfig(label=LabelOutput(num_classes=_num_labels(values), pooling="query"))
+
+
+def _side(values: Mapping[str, Any]) -> int:
+    """Rows and columns of the images of a model whose config.json need not say it."""
+    said = int(values["image_size"])
+    return int(values.get("image_side") or (_RELEASED_SIDE if said == _UNSAID_SIDE else said))
+
+
+def _fourier(values: Mapping[str, Any]) -> _Parts:
+    positions = PositionsConfig(num_bands=64, max_resolution=(224, 224))
+    image = ImageInput(_side(values), _side(values), pixel_range="imagenet", positions=positions)
+    return InputsConfig(image=image), _label(values), DecoderConfig(query_residual=True)
+
+
+def _learned(values: Mapping[str, Any]) -> _Parts:
+    # Here it is the side of the table of positions.
+    side = values["image_size"]
+    positions = PositionsConfig(kind="learned", learned_width=256, project_to=256)
+    image = ImageInput(height=side, width=side, project_to=256, pixel_range="imagenet", positions=positions)
+    # DeepMind's own file of this model has no residual here; its shapes are the same.
+    return InputsConfig(image=image), _label(values), DecoderConfig(query_residual=True)
+
+
+def _conv(values: Mapping[str, Any]) -> _Parts:
+    positions = PositionsConfig(num_bands=64, max_resolution=(56, 56))
+    image = ImageInput(_side(values), _side(values), conv_stem=True, pixel_range="imagenet", positions=positions)
+    return InputsConfig(image=image), _label(values), DecoderConfig(query_residual=True)
+
+
+def _words(values: Mapping[str, Any]) -> InputsConfig:
+    text = TextInput(values["max_position_embeddings"], values["vocab_size"], values["d_model"])
+    return InputsConfig(text=text)
+
+
+def _sequence(values: Mapping[str, Any]) -> _Parts:
+    return _words(values), _label(values), DecoderConfig(query_residual=True)
+
+
+def _text(values: Mapping[str, Any]) -> _Parts:
+    attention = AttentionConfig(num_heads=8, qk_width=256, value_width=values["d_model"])
+    return _words(values), OutputsConfig(text=TextOutput()), DecoderConfig(cross_attend=attention)
+
+
+def _flow(values: Mapping[str, Any]) -> _Parts:
+    height, width = values["train_size"]
+    positions = PositionsConfig(num_bands=64, max_resolution=(height, width))
+    flow = FlowInput(height=height, width=width, project_to=64, positions=positions)
+    return InputsConfig(flow=flow), OutputsConfig(flow=FlowOutput()), DecoderConfig()
+
+
+def _multimodal(values: Mapping[str, Any]) -> _Parts:
+    frames, tokens, patch = values["num_frames"], values["image_size"], values["samples_per_patch"]
+    samples = frames * values["audio_samples_per_frame"]
+    hearing = PositionsConfig(num_bands=192, max_resolution=(samples,))
+    # image_size counts tokens, of 4 x 4 pixels each; the clip is drawn again in its own size.
+    seeing = PositionsConfig(num_bands=32, max_resolution=(frames, tokens, tokens))
+    shape = tuple(values["output_shape"][1:4])
+    inputs = InputsConfig(
+        audio=AudioInput(num_samples=samples, patch=patch, positions=hearing),
+        label=LabelInput(num_classes=_num_labels(values)),
+        video=VideoInput(num_frames=frames, height=shape[1], width=shape[2], patch=4, positions=seeing),
+    )
+    query_width = values["_label_trainable_num_channels"]
+    outputs = OutputsConfig(
+        audio=GridOutput(shape=(samples // patch,), num_channels=patch, positions=hearing),
+        label=LabelOutput(num_classes=_num_labels(values), pooling="query", query_width=query_width),
+        video=GridOutput(shape=shape, positions=seeing),
+    )
+    return inputs, outputs, DecoderConfig(output_width=values["output_num_channels"])
+
+
+_PARTS = {
+    "PerceiverForMaskedLM": _text,
+    "PerceiverForSequenceClassification": _sequence,
+    "PerceiverForImageClassificationFourier": _fourier,
+    "PerceiverForImageClassificationLearned": _learned,
+    "PerceiverForImageClassificationConvProcessing": _conv,
+    "PerceiverForOpticalFlow": _flow,
+    "PerceiverForMultimodalAutoencoding": _multimodal,
+}
+
+
+def _values_of_inputs(config: PerceiverConfig) -> dict[str, Any]:
+    """The fields of a config.json that say what is read and answered."""
+    values: dict[str, Any] = {}
+    for modality in config.inputs.chosen().values():
+        match modality:
+            case ImageInput():
+                values |= {"image_size": modality.height}
+            case TextInput():
+                values |= {"max_position_embeddings": modality.max_tokens, "vocab_size": modality.vocabulary}
+            case FlowInput():
+                values |= {"train_size": [modality.height, modality.width]}
+            case VideoInput():
+                resolution = modality.positions.max_resolution or modality.grid
+                values |= {"num_frames": modality.num_frames, "image_size": resolution[-1]}
+            case AudioInput():
+                values |= {"samples_per_patch": modality.patch, "audio_samples": modality.num_samples}
+    if "audio_samples" in values:
+        values["audio_samples_per_frame"] = values.pop("audio_samples") // values.get("num_frames", 1)
+    label, video = config.outputs.label, config.outputs.video
+    if label:
+        # A mean has no query; that it cannot be expressed is told where all facts are compared.
+        query_width = config.query_width(label) or config.latent_width
+        values |= {"num_labels": label.num_classes, "_label_trainable_num_channels": query_width}
+    if video:
+        values |= {"output_shape": [1, *video.shape], "output_num_channels": config.decoder.output_width}
+    return values

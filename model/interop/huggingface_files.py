@@ -1,0 +1,110 @@
+"""The files beside Hugging Face's config.json: how pictures and texts become what a network reads.
+
+Only dictionaries here; who reads and writes the files is the command line. docs/parity.md has what differs.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from model.config.inputs import TextInput
+from model.config.pixels import ImageInput, PixelRange
+from model.modalities.pixels import IMAGENET_DEVIATION, IMAGENET_MEAN
+
+PREPROCESSOR, TOKENIZER, TOKENIZER_SETTINGS = "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"
+SPECIAL = ("[PAD]", "[BOS]", "[EOS]", "[MASK]", "[CLS]", "[SEP]")
+BYTE_VOCABULARY = len(SPECIAL) + 256
+# Pillow's numbers of its filters.
+_FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
+_NORMALISED: dict[PixelRange, dict[str, Any]] = {
+    "unit": {"do_normalize": False},
+    "centred": {"do_normalize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3},
+    "imagenet": {"do_normalize": True, "image_mean": list(IMAGENET_MEAN), "image_std": list(IMAGENET_DEVIATION)},
+}
+
+
+def preprocessor(image: ImageInput, *, resize: str, centre_crop: float, is_cut: bool = True) -> dict[str, Any]:
+    """Return the preprocessor_config.json that makes of a picture what the network was trained on.
+
+    `resize` is the filter, `centre_crop` the part of the shorter side that is kept about the centre; unless the picture
+    `is_cut`, all of it is stretched to the size.
+    """
+    size = {"height": image.height, "width": image.width}
+    return {
+        "image_processor_type": "PerceiverImageProcessor",
+        "do_convert_rgb": True,
+        "do_center_crop": is_cut,
+        # It keeps size / crop_size of the shorter side.
+        "crop_size": {name: _whole(side / centre_crop) for name, side in size.items()},
+        "do_resize": True,
+        "size": size,
+        "resample": _FILTERS[resize],
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        **_NORMALISED[image.pixel_range],
+    }
+
+
+def picture(preprocessor: Mapping[str, Any]) -> tuple[int, PixelRange]:
+    """Return the side of the images that a preprocessor_config.json gives, and the range of their pixels.
+
+    Raises ValueError if the network could not read them from bytes by itself.
+    """
+    size = preprocessor.get("size", 224)
+    sides = {size} if isinstance(size, int) else {int(size["height"]), int(size["width"])}
+    if len(sides) > 1:
+        raise ValueError(f"{PREPROCESSOR}: size: expected as many rows as columns, got {size}")
+    side = sides.pop()
+    if not preprocessor.get("do_normalize", True):
+        return side, "unit"
+    mean, deviation = (
+        tuple(preprocessor.get(key, default))
+        for key, default in (("image_mean", IMAGENET_MEAN), ("image_std", IMAGENET_DEVIATION))
+    )
+    for name, values in _NORMALISED.items():
+        if values["do_normalize"] and (mean, deviation) == (tuple(values["image_mean"]), tuple(values["image_std"])):
+            return side, name
+    raise ValueError(
+        f"{PREPROCESSOR}: image_mean and image_std: expected ImageNet's, or 0.5 for all, got {mean} and {deviation}; "
+        "no model.inputs.image.pixel_range is that"
+    )
+
+
+def byte_tokenizer(text: TextInput) -> dict[str, dict[str, Any]]:
+    """Return the files of a tokenizer that gives the ids of a text's bytes: 6 and the byte, and nothing around them.
+
+    Hugging Face's own for Perceivers puts [CLS] before and [SEP] after the bytes, which no text here was trained with.
+    """
+    vocabulary = {token: index for index, token in enumerate((*SPECIAL, *_byte_letters()))}
+    letters = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+    tokens: dict[str, Any] = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": None,
+        "pre_tokenizer": letters,
+        "post_processor": None,
+        "decoder": letters,
+        "model": {"type": "BPE", "vocab": vocabulary, "merges": []},
+    }
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": text.max_tokens,
+        "model_input_names": ["input_ids", "attention_mask"],
+        "clean_up_tokenization_spaces": False,
+        # A text that holds "[PAD]" holds five bytes.
+        "split_special_tokens": True,
+        **{f"{token[1:-1].lower()}_token": token for token in SPECIAL},
+    }
+    return {TOKENIZER: tokens, TOKENIZER_SETTINGS: settings}
+
+
+def _byte_letters() -> list[str]:
+    """The letter that stands for each byte in files of tokenizers: itself where it prints, else one above 255."""
+    prints = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    above = iter(range(256, 512))
+    return [chr(byte if byte in prints else next(above)) for byte in range(256)]
+
+
+def _whole(number: float) -> int | float:
+    return round(number) if number == round(number) else number

@@ -1,0 +1,163 @@
+"""A network as ONNX, for inference elsewhere; the file says what its inputs and answers are."""
+
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from model.config.inputs import AnyInput, LabelInput, TextInput
+from model.config.pixels import FlowInput, ImageInput
+from model.perceiver import Perceiver
+
+Whole = ImageInput | FlowInput | LabelInput
+"""Inputs that a sample has as a whole or not at all: a part of one is never read."""
+_UNSAID = -1
+"""The length that stands for one that is left out."""
+
+
+class _Positional(nn.Module):
+    """The network with a tensor an argument, as ONNX has them: the modalities, then their lengths, by name."""
+
+    def __init__(self, network: Perceiver) -> None:
+        super().__init__()
+        self.network = network
+        self.modalities = network.config.inputs.chosen()
+
+    def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
+        count = len(self.modalities)
+        inputs = dict(zip(self.modalities, values[:count], strict=True))
+        said = dict(zip(self.modalities, values[count:], strict=True))
+        lengths = {name: _valid(self.modalities[name], inputs[name], said[name]) for name in self.modalities}
+        return tuple(self.network(inputs, lengths).values())
+
+
+def _valid(modality: AnyInput, value: Tensor, said: Tensor) -> Tensor:
+    """How many entries of each sample are valid: nothing that may be said hides a part of a whole."""
+    full = _entries(modality)
+    if isinstance(modality, TextInput):
+        # Up to the last id that is not padding.
+        left_out = (torch.arange(1, full + 1, device=value.device) * (value != 0)).amax(dim=1)
+    else:
+        left_out = torch.full_like(said, full)
+    there = full * said.clamp(0, 1) if isinstance(modality, Whole) else said.clamp(0, full)
+    return torch.where(said == _UNSAID, left_out, there)
+
+
+def onnx_program(network: Perceiver, *, classes: Sequence[str] = (), picture: str = "") -> torch.onnx.ONNXProgram:
+    """Return the ONNX program of a network; `.save(path)` writes it.
+
+    Its inputs are the modalities by name (pixels uint8) and, optional, "NAME_length" for each, its outputs the answers
+    by name, or "NAME_answer" where an input has that name; any batch size is taken. Its metadata explains each, with
+    how a `picture` comes to its size, and has the names of the `classes` as JSON. ValueError where a library
+    is missing.
+    """
+    _check_libraries()
+    network = _plain(network).eval()
+    chosen = network.config.inputs.chosen()
+    values = [_example(network, name) for name in chosen]
+    lengths = [torch.full((2,), _entries(modality)) for modality in chosen.values()]
+    names = [*chosen, *(f"{name}_length" for name in chosen)]
+    batch = torch.export.Dim("batch", min=1)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own: deprecated parts of its dependencies
+        answers = network(dict(zip(chosen, values, strict=True)))
+        # ONNX has one space of names: a text that is filled in would be its own input.
+        outputs = {name: f"{name}_answer" if name in names else name for name in answers}
+        program = torch.onnx.export(
+            _Positional(network),
+            (*values, *lengths),
+            input_names=names,
+            output_names=list(outputs.values()),
+            dynamic_shapes={"values": tuple({0: batch} for _ in names)},
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    for name in chosen:
+        _make_optional(program, name)
+    shapes = {outputs[name]: list(answer.shape[1:]) for name, answer in answers.items()}
+    program.model.metadata_props.update(_metadata(network, shapes, classes, picture))
+    return program
+
+
+def _check_libraries() -> None:
+    try:
+        import onnx  # noqa: F401  # the exporter's
+        import onnxscript  # noqa: F401  # the same
+    except ImportError as error:
+        raise ValueError(f"ONNX needs {str(error.name).partition('.')[0]}: pip install onnx onnxscript") from error
+
+
+def _make_optional(program: torch.onnx.ONNXProgram, name: str) -> None:
+    """Let the length of a modality be left out, or be one number for all samples."""
+    import onnx_ir
+
+    graph = program.model.graph
+    inputs = {value.name: value for value in graph.inputs}
+    inner = inputs[f"{name}_length"]
+    outer = onnx_ir.Input(f"{name}_length", onnx_ir.Shape(["samples_or_1"]), onnx_ir.TensorType(onnx_ir.DataType.INT64))
+    # An initializer of an input's name is what the input is where nothing is given.
+    outer.const_value = onnx_ir.tensor([_UNSAID], dtype=onnx_ir.DataType.INT64, name=outer.name)
+    size = onnx_ir.node("Shape", [inputs[name]], {"start": 0, "end": 1})
+    spread = onnx_ir.node("Expand", [outer, size.outputs[0]])
+    spread.outputs[0].name, size.outputs[0].name = f"{name}_length_of_each", f"{name}_samples"
+    inner.replace_all_uses_with(spread.outputs[0])
+    graph.inputs[graph.inputs.index(inner)] = outer
+    graph.register_initializer(outer)
+    first = next(iter(graph))
+    graph.insert_before(first, [size, spread])
+
+
+def _metadata(network: Perceiver, shapes: dict[str, list[int]], classes: Sequence[str], picture: str) -> dict[str, str]:
+    told = {}
+    for name, modality in network.config.inputs.chosen().items():
+        told[name] = _explained(name, modality) + (f"; {picture}" if picture and name == "image" else "")
+        told[f"{name}_length"] = _explained_length(modality)
+    for name, shape in shapes.items():
+        told[name] = f"float32 (batch, {', '.join(map(str, shape))})"
+    if classes:
+        told["classes"] = json.dumps(list(classes), ensure_ascii=False)
+    return told
+
+
+def _explained(name: str, modality: AnyInput) -> str:
+    shape = ", ".join(["batch", *map(str, modality.shape)])
+    if isinstance(modality, TextInput):
+        return f"int64 ({shape}), ids below {modality.vocabulary}, filled up with 0; of bytes: 6 and the byte"
+    if isinstance(modality, LabelInput):
+        return f"int64 ({shape}), classes below {modality.num_classes}, or -1 for none"
+    if hasattr(modality, "pixel_range"):
+        return f"uint8 ({shape}), red, green and blue from 0 to 255: the network scales them itself"
+    return f"float32 ({shape}), the {name} as data.{name} of the run's config.yaml prepares it"
+
+
+def _explained_length(modality: AnyInput) -> str:
+    kind = "int64 (batch) or (1), optional: "
+    if isinstance(modality, Whole):
+        return kind + "0 for a sample that lacks this input, 1 for one that has it; left out, all have it"
+    full = _entries(modality)
+    missing = "up to the last id that is not 0" if isinstance(modality, TextInput) else f"all {full}"
+    return kind + f"how many entries from the first on are valid, 0 to {full}; left out, {missing}"
+
+
+def _entries(modality: AnyInput) -> int:
+    """Entries along the first axis, which a length counts."""
+    return modality.shape[0] if modality.shape else 1
+
+
+def _plain(network: Perceiver) -> Perceiver:
+    """Return the network in the plain form: the tiles of the others depend on the batch size, which stays open here."""
+    plain = Perceiver(replace(network.config, cross_attend_form="plain"), seed=0)
+    plain.load_state_dict(network.state_dict())
+    return plain.to(next(network.parameters()))
+
+
+def _example(network: Perceiver, name: str) -> Tensor:
+    modality = network.config.inputs.chosen()[name]
+    shape = (2, *modality.shape)
+    if isinstance(modality, TextInput | LabelInput):
+        return torch.zeros(shape, dtype=torch.int64)
+    return torch.zeros(shape, dtype=torch.uint8 if hasattr(modality, "pixel_range") else torch.float32)

@@ -1,0 +1,101 @@
+"""The adapters of sound, points, text and labels, and the choice of one: values as the loader delivers them -> tokens.
+
+B samples, M tokens, C channels of a token
+S audio samples, T frames of a spectrogram, F its bins, P points, A coordinates, L characters
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from model.config.inputs import AnyInput, AudioInput, LabelInput, PointsInput, SpectrogramInput, TextInput
+from model.config.pixels import FlowInput, ImageInput, VideoInput
+from model.modalities.pixels import FlowAdapter, ImageAdapter, VideoAdapter
+from model.parameters import Table
+from model.positions import GridAdapter, Positions, fourier_features
+
+
+class AudioAdapter(GridAdapter):
+    """Patches of raw samples or of a spectrogram's frames, each with its place in time."""
+
+    def __init__(self, config: AudioInput) -> None:
+        super().__init__()
+        self.config = config
+        self.positions = Positions(config.positions, config.grid)
+
+    def content(self, samples: Float[Tensor, "B S *c"], dtype: torch.dtype) -> Float[Tensor, "B M C"]:
+        """Return the tokens of recordings without their positions."""
+        return samples.to(dtype).reshape(samples.shape[0], -1, self.config.content_width)
+
+
+class SpectrogramAdapter(GridAdapter):
+    """The cells of a spectrogram, each with its place on (time, frequency)."""
+
+    def __init__(self, config: SpectrogramInput) -> None:
+        super().__init__()
+        self.positions = Positions(config.positions, config.grid)
+
+    def content(self, cells_BTF: Float[Tensor, "B T F"], dtype: torch.dtype) -> Float[Tensor, "B M C"]:
+        """Return the tokens of spectrograms without their positions."""
+        return cells_BTF.to(dtype).flatten(1)[..., None]
+
+
+class PointsAdapter(nn.Module):
+    """The Fourier features of every point's coordinates: the only modality whose positions are its values."""
+
+    def __init__(self, config: PointsInput) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, points_BPA: Float[Tensor, "B P A"], dtype: torch.dtype) -> Float[Tensor, "B M C"]:
+        """Return the tokens of clouds in [-1, 1]."""
+        # In at least float32 whatever the network computes in: at 1 120 half periods a unit, bfloat16 would be noise.
+        places = points_BPA.to(torch.promote_types(dtype, torch.float32))
+        resolution = [2 * self.config.max_frequency] * self.config.num_channels
+        return fourier_features(places, self.config.num_bands, resolution).to(dtype)
+
+
+class TextAdapter(nn.Module):
+    """The embedding of every byte or token plus the learned vector of its place."""
+
+    def __init__(self, config: TextInput) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = Table(config.vocabulary, config.embedding_width)
+        self.places = Table(config.max_tokens, config.embedding_width)
+
+    def forward(self, ids_BL: Int[Tensor, "B L"], dtype: torch.dtype) -> Float[Tensor, "B M C"]:
+        """Return the tokens of ids."""
+        embedded = functional.embedding(ids_BL.long(), self.embedding.weight)
+        return (embedded + self.places.weight[: ids_BL.shape[1]]).to(dtype)
+
+
+class LabelAdapter(nn.Module):
+    """A class as one token, one-hot."""
+
+    def __init__(self, config: LabelInput) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, labels_B: Int[Tensor, " B"], dtype: torch.dtype) -> Float[Tensor, "B 1 C"]:
+        """Return the token of every label; one that is not known (negative) is all zeros."""
+        known = functional.one_hot(labels_B.long().clamp(min=0), self.config.num_classes).to(dtype)
+        return (known * (labels_B >= 0)[:, None])[:, None]
+
+
+ADAPTERS: dict[type, type[nn.Module]] = {
+    AudioInput: AudioAdapter,
+    FlowInput: FlowAdapter,
+    ImageInput: ImageAdapter,
+    LabelInput: LabelAdapter,
+    PointsInput: PointsAdapter,
+    SpectrogramInput: SpectrogramAdapter,
+    TextInput: TextAdapter,
+    VideoInput: VideoAdapter,
+}
+
+
+def adapter(config: AnyInput) -> nn.Module:
+    """Return the adapter of a modality."""
+    return ADAPTERS[type(config)](config)

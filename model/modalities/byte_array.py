@@ -1,0 +1,166 @@
+"""How modalities become one array of tokens, and which of its tokens are valid.
+
+B samples, M tokens of all modalities, C channels of the joined tokens
+"""
+
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from model.attention.absorbed.token_sources import GridTokens
+from model.attention.read_forms import FormByDevice
+from model.config.inputs import AnyInput
+from model.config.perceiver import PerceiverConfig
+from model.modalities.adapters import adapter
+from model.modalities.conv_stem import ConvStem, Total
+from model.modalities.pixels import StemAdapter
+from model.parameters import ByName, Table
+from model.positions import GridAdapter
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The byte array of the paper, put together or, where it is read in the separable form, in its parts."""
+
+    parts: Float[Tensor, "B M C"] | GridTokens
+    """Tokens of all modalities, in the order of their names."""
+    valid: Bool[Tensor, "B M"] | None
+    """Which tokens are there; None means all."""
+    spans: dict[str, tuple[int, int]]
+    """First token of each modality, and the one after its last."""
+    whole: frozenset[str] = frozenset()
+    """The modalities that are known to lack no token in any sample."""
+
+    @property
+    def values(self) -> Float[Tensor, "B M C"]:
+        """The tokens, put together."""
+        return self.parts.whole() if isinstance(self.parts, GridTokens) else self.parts
+
+    def valid_of(self, name: str) -> Bool[Tensor, "B m"] | None:
+        """Return which tokens of a modality are there; None means all."""
+        return None if self.valid is None or name in self.whole else self.valid[:, slice(*self.spans[name])]
+
+
+def valid_tokens(config: AnyInput, num_tokens: int, lengths_B: Int[Tensor, " B"]) -> Bool[Tensor, "B M"]:
+    """Return which tokens of a modality hold at least one of the first `lengths` entries along its first axis."""
+    starts: Tensor = _first_entry(config, torch.arange(num_tokens, device=lengths_B.device))
+    return starts < lengths_B[:, None]
+
+
+def hides_nothing(config: AnyInput, num_tokens: int, lengths_B: Int[Tensor, " B"]) -> bool:
+    """Return whether all tokens of all samples are valid, where it is known without waiting for a device.
+
+    Attention without a mask is faster, and on a CPU equal to the bit. While a network is traced its lengths are not
+    yet known.
+    """
+    if lengths_B.device.type != "cpu" or torch.compiler.is_compiling() or torch.compiler.is_exporting():
+        return False
+    return not lengths_B.numel() or bool(_first_entry(config, num_tokens - 1) < lengths_B.min())
+
+
+def _first_entry(config: AnyInput, token: Any) -> Any:  # noqa: ANN401  # a number or an array of them
+    """The first entry, along its modality's first axis, that a token holds."""
+    return token // (config.num_tokens // config.grid[0]) * config.entries_per_row
+
+
+class Paddings(ByName):
+    """Learned vectors that bring tokens or queries of several kinds to one width; they also tell the kinds apart."""
+
+    def __init__(self, widths: dict[str, int], width: int) -> None:
+        super().__init__({name: Table(1, width - own) for name, own in widths.items() if own < width})
+
+    def forward(self, name: str, tokens: Float[Tensor, "B M c"]) -> Float[Tensor, "B M C"]:
+        """Return the tokens with their kind's vector after their channels."""
+        if name not in self:
+            return tokens
+        padding = self[name]
+        assert isinstance(padding, Table)
+        return torch.cat([tokens, padding.weight.expand(*tokens.shape[:2], -1)], dim=-1)
+
+
+class Inputs(nn.Module):
+    """The adapters, and the learned vectors that pad their tokens to a common width or take their place."""
+
+    def __init__(self, config: PerceiverConfig) -> None:
+        super().__init__()
+        self.modalities = config.inputs.chosen()
+        self._form_on = FormByDevice(config)
+        self.adapters = ByName({name: adapter(modality) for name, modality in self.modalities.items()})
+        widths = {name: modality.token_width for name, modality in self.modalities.items()}
+        self.paddings = Paddings(widths, config.token_width)
+        masks = self.modalities if config.mask_tokens else ()
+        self.mask_tokens = ByName({name: Table(1, config.token_width) for name in masks})
+        self.stemmed = [name for name, modality in self.modalities.items() if getattr(modality, "conv_stem", False)]
+
+    def observe(self, inputs: dict[str, Tensor], lengths: dict[str, Tensor], dtype: torch.dtype, total: Total) -> None:
+        """Take the statistics of a global batch that batch norms need; see Perceiver."""
+        for name in self.stemmed:
+            only = self.adapters[name]
+            assert isinstance(only, StemAdapter)
+            only.observe(inputs[name], lengths[name] > 0, dtype, total)
+
+    def settle(self, *, is_kept: Tensor | bool) -> None:
+        """End a global batch; see Perceiver."""
+        for name in self.stemmed:
+            stem = self.adapters[name].stem
+            assert isinstance(stem, ConvStem)
+            stem.settle(is_kept=is_kept)
+
+    def forward(
+        self,
+        inputs: dict[str, Tensor],
+        lengths: dict[str, Tensor] | None,
+        hidden: dict[str, Tensor] | None,
+        dtype: torch.dtype,
+    ) -> Tokens:
+        """Return the tokens of all modalities.
+
+        `lengths` counts the valid entries of each along its first axis, best on the host: then a mask is made only
+        where it hides something. `hidden` (B, M of the modality) says which
+        tokens give way to their modality's mask token.
+        """
+        parts, counts = self._parts(inputs, hidden, dtype)
+        spans = dict(zip(self.modalities, pairwise(accumulate(counts, initial=0)), strict=True))
+        if lengths is None:
+            return Tokens(parts, None, spans)
+        whole = frozenset(
+            name
+            for (name, modality), count in zip(self.modalities.items(), counts, strict=True)
+            if hides_nothing(modality, count, lengths[name])
+        )
+        return Tokens(parts, None if len(whole) == len(spans) else self._valid(counts, lengths, inputs), spans, whole)
+
+    def _valid(self, counts: list[int], lengths: dict[str, Tensor], inputs: dict[str, Tensor]) -> Tensor:
+        """Which tokens are valid, where the inputs are."""
+        valid = [
+            valid_tokens(modality, count, lengths[name].to(inputs[name].device, non_blocking=True))
+            for (name, modality), count in zip(self.modalities.items(), counts, strict=True)
+        ]
+        return valid[0] if len(valid) == 1 else torch.cat(valid, dim=1)
+
+    def _parts(
+        self, inputs: dict[str, Tensor], hidden: dict[str, Tensor] | None, dtype: torch.dtype
+    ) -> tuple[Tensor | GridTokens, list[int]]:
+        """The tokens, and how many there are of each modality."""
+        if self._form_on(next(iter(inputs.values())).device) == "separable":
+            ((name, only),) = self.adapters.items()
+            assert isinstance(only, GridAdapter)
+            content_BMc = only.content(inputs[name], dtype)
+            return GridTokens(content_BMc, only.positions.axis_tables), [content_BMc.shape[1]]
+        values = [self._tokens(name, inputs[name], (hidden or {}).get(name), dtype) for name in self.modalities]
+        joined_BMC = values[0] if len(values) == 1 else torch.cat(values, dim=1)
+        return joined_BMC, [tokens.shape[1] for tokens in values]
+
+    def _tokens(self, name: str, value: Tensor, hidden_BM: Tensor | None, dtype: torch.dtype) -> Tensor:
+        tokens_BMC: Tensor = self.paddings(name, self.adapters[name](value, dtype))
+        if hidden_BM is None:
+            return tokens_BMC
+        if name not in self.mask_tokens:
+            raise ValueError(f"hidden.{name}: tokens can only be hidden with mask_tokens=true; it is false")
+        mask_token = self.mask_tokens[name]
+        assert isinstance(mask_token, Table)
+        return torch.where(hidden_BM[..., None], mask_token.weight, tokens_BMC)

@@ -1,0 +1,1 @@
+"""Latents to answers: queries, heads, losses, and the measures of an answer."""

@@ -1,0 +1,103 @@
+"""What the decoder asks: one row of channels for every value that is wanted.
+
+B samples (1 where all samples ask the same), O queries, E channels of a query
+"""
+
+from math import prod
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from model.config.grids import PositionsConfig
+from model.config.outputs import AnyOutput, FlowOutput, GridOutput, LabelOutput, TextOutput
+from model.config.perceiver import PerceiverConfig
+from model.modalities.byte_array import Tokens
+from model.parameters import Projection, Table
+from model.positions import cell_places, fourier_features, grid_places
+
+
+class LearnedQueries(nn.Module):
+    """A learned row a query; a text asks as many as it has places."""
+
+    def __init__(self, num_queries: int, width: int, *, follows: str | None = None) -> None:
+        super().__init__()
+        self.follows = follows
+        self.table = Table(num_queries, width)
+
+    def forward(self, tokens: Tokens, points: Int[Tensor, " O"] | None) -> Float[Tensor, "1 O E"]:
+        """Return the rows, or those of some points only."""
+        rows_OE = self.table.weight if points is None else self.table.weight[points]
+        if self.follows is not None:
+            start, stop = tokens.spans[self.follows]
+            rows_OE = rows_OE[: stop - start]
+        return rows_OE[None]
+
+
+class GridQueries(nn.Module):
+    """The positions of a grid's cells, computed when they are asked: grids of outputs are large, their cells few.
+
+    The whole grid spans [-1, 1] with both ends; single points are placed as in the released code, whose last cell lies
+    one cell short of 1 (section 1.4 of the reference: an inconsistency that trained weights depend on).
+    """
+
+    def __init__(self, shape: tuple[int, ...], config: PositionsConfig) -> None:
+        super().__init__()
+        self.shape, self.num_bands = shape, config.num_bands
+        self.max_resolution = [float(top) for top in config.max_resolution or shape]
+
+    def forward(self, tokens: Tokens, points: Int[Tensor, " O"] | None) -> Float[Tensor, "1 O E"]:
+        """Return the features of every cell, or of the points: indices into the flattened grid."""
+        like = tokens.values
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        if points is None:
+            places = grid_places(self.shape, dtype=dtype).to(like.device)
+        else:
+            places = cell_places(points, self.shape, dtype=dtype)
+        return fourier_features(places, self.num_bands, self.max_resolution).to(like.dtype)[None]
+
+
+class ProjectedQueries(nn.Module):
+    """Learned rows and a linear layer after them."""
+
+    def __init__(self, num_queries: int, config: PositionsConfig) -> None:
+        super().__init__()
+        self.rows = LearnedQueries(num_queries, config.learned_width)
+        self.project = Projection(config.learned_width, config.project_to)
+
+    def forward(self, tokens: Tokens, points: Int[Tensor, " O"] | None) -> Float[Tensor, "1 O E"]:
+        """Return the projected rows."""
+        out: Tensor = self.project(self.rows(tokens, points))
+        return out
+
+
+class InputQueries(nn.Module):
+    """The input's own tokens, of the first frame where frames are separate."""
+
+    def __init__(self, num_queries: int) -> None:
+        super().__init__()
+        self.num_queries = num_queries
+
+    def forward(self, tokens: Tokens, points: Int[Tensor, " O"] | None) -> Float[Tensor, "B O E"]:
+        """Return the tokens, or those of some points only."""
+        rows_BOE = tokens.values[:, : self.num_queries]
+        return rows_BOE if points is None else rows_BOE[:, points]
+
+
+def queries(output: AnyOutput, config: PerceiverConfig) -> nn.Module:
+    """Return what asks for an output."""
+    match output:
+        case LabelOutput():
+            return LearnedQueries(1, config.query_width(output))
+        case TextOutput():
+            assert config.inputs.text is not None
+            return LearnedQueries(config.inputs.text.max_tokens, config.query_width(output), follows="text")
+        case FlowOutput():
+            assert config.inputs.flow is not None
+            return InputQueries(prod(config.inputs.flow.cells))
+        case GridOutput():
+            if output.positions.kind == "fourier":
+                return GridQueries(output.shape, output.positions)
+            if output.positions.project_to:
+                return ProjectedQueries(prod(output.shape), output.positions)
+            return LearnedQueries(prod(output.shape), output.positions.learned_width)

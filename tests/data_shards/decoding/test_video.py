@@ -1,0 +1,243 @@
+import io
+import struct
+import tempfile
+import tracemalloc
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from av.stream import Disposition
+
+from data_shards.modalities import decode
+from data_shards.modalities.decoding import video as decoder
+from data_shards.modalities.decoding.mp4 import refuse_bomb
+from data_shards.modalities.decoding.video import shape, video
+
+
+def encode(frames: np.ndarray, kind: str = "mp4", codec: str = "mpeg4", movflags: str = "", **options: str) -> bytes:
+    with tempfile.NamedTemporaryFile() as file:
+        # By its name: what puts the header first opens the file once more.
+        with av.open(file.name, "w", format=kind, container_options={"movflags": movflags} if movflags else {}) as out:
+            stream = out.add_stream(codec, rate=10, options=options)
+            stream.height, stream.width = frames.shape[1:3]
+            stream.pix_fmt = "yuv420p"
+            for frame in frames:
+                out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            out.mux(stream.encode(None))
+        return Path(file.name).read_bytes()
+
+
+# Each frame one grey, so that a frame is known by its brightness whatever the codec does to edges.
+CLIP = np.repeat(np.arange(0, 240, 20, np.uint8), 32 * 48 * 3).reshape(12, 32, 48, 3)
+
+
+@pytest.mark.parametrize("kind", ["mp4", "matroska", "avi"])
+def test_a_clip_gives_all_its_frames_in_order(kind: str) -> None:
+    decoded = video(encode(CLIP, kind))
+    assert decoded.shape == (12, 32, 48, 3)
+    assert decoded.dtype == np.uint8
+    # A lossy codec and a change of colour space: a few steps of 255, far less than the 20 between frames.
+    np.testing.assert_allclose(decoded.mean(axis=(1, 2, 3)), CLIP.mean(axis=(1, 2, 3)), atol=4)
+
+
+def test_only_the_frames_asked_for_are_returned() -> None:
+    data = encode(CLIP)
+    chosen = video(data, lambda available: [1, available - 2])
+    np.testing.assert_array_equal(chosen, video(data)[[1, 10]])
+
+
+def test_a_clip_that_lies_about_its_length_is_refused() -> None:
+    data = encode(CLIP, "avi")
+    # The number of frames in an AVI's header, 12, is made 200.
+    lying = data.replace((12).to_bytes(4, "little"), (200).to_bytes(4, "little"))
+    assert lying != data
+    with pytest.raises(ValueError, match=r"claims 200 frames, 1\d are there"):
+        video(lying)
+
+
+@pytest.mark.parametrize("cut", [0, 20, 200, -400])
+def test_a_clip_cut_short_is_refused(cut: int) -> None:
+    with pytest.raises(ValueError, match="video"):
+        video(encode(CLIP)[:cut])
+
+
+@pytest.mark.parametrize("kept", [0.6, 0.9, 0.999])
+def test_a_clip_whose_header_came_first_is_refused_where_it_is_cut(kept: float) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, CLIP.shape, np.uint8)
+    data = encode(noise, movflags="faststart")
+    assert data.index(b"moov") < data.index(b"mdat")
+    with pytest.raises(ValueError, match=r"video claims 12 frames, \d+ are there|ends in the middle of a frame"):
+        video(data[: int(len(data) * kept)])
+
+
+def test_a_fragmented_clip_is_whole() -> None:
+    assert brightness(video(encode(CLIP, movflags="frag_every_frame+empty_moov"))) == list(range(12))
+
+
+@pytest.mark.parametrize("kind", ["mp4", "matroska", "avi"])
+def test_a_clip_of_one_frame_is_one(kind: str) -> None:
+    assert video(encode(CLIP[:1], kind)).shape == (1, 32, 48, 3)
+
+
+def test_a_sound_file_is_no_video() -> None:
+    with pytest.raises(ValueError, match="not a video"):
+        video(b"RIFF\0\0\0\0WAVE" + bytes(100))
+
+
+def brightness(frames: np.ndarray) -> list[int]:
+    """The number that each frame of CLIP has there."""
+    return np.rint(frames.mean(axis=(1, 2, 3)) / 20).astype(int).tolist()
+
+
+def box(data: bytes, name: bytes) -> slice:
+    """Where the content of the first box of that name is."""
+    place = data.index(name)
+    return slice(place + 4, place - 4 + int.from_bytes(data[place - 4 : place], "big"))
+
+
+def cut_without_encoding(first: int, last: int) -> bytes:
+    """CLIP with an edit list that shows these frames alone, as ffmpeg's -c copy writes it."""
+    data = encode(CLIP, g="12")
+    ticks = int.from_bytes(data[box(data, b"mdhd")][12:16], "big") // 10
+    seconds = int.from_bytes(data[box(data, b"mvhd")][12:16], "big")
+    edits = struct.pack(">IIIII", 0, 1, (last + 1 - first) * seconds // 10, first * ticks, 0x10000)
+    return data[: box(data, b"elst").start] + edits + data[box(data, b"elst").stop :]
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 11), (3, 11), (0, 7), (4, 6)])
+def test_what_an_edit_list_leaves_out_is_no_frame(first: int, last: int) -> None:
+    data = cut_without_encoding(first, last)
+    assert brightness(video(data)) == list(range(first, last + 1))
+    assert brightness(video(data, lambda available: [0, available - 1])) == [first, last]
+    assert decode.check("video", data) == (last + 1 - first, 32, 48, 3)
+
+
+def headless(num_missing: int) -> bytes:
+    """A clip that was cut where its frames refer to ones before the cut."""
+    encoded = encode(np.concatenate([CLIP] * 4), codec="libx264", **{"x264-params": "open-gop=1:keyint=6:bframes=2"})
+    file = io.BytesIO()
+    with av.open(io.BytesIO(encoded)) as whole, av.open(file, "w", format="matroska") as cut:
+        stream = cut.add_stream_from_template(whole.streams.video[0])
+        for packet in list(whole.demux(video=0))[num_missing:-1]:
+            packet.stream = stream
+            cut.mux(packet)
+    return file.getvalue()
+
+
+@pytest.mark.skipif("libx264" not in av.codecs_available, reason="PyAV was built without x264")
+@pytest.mark.parametrize("num_missing", [1, 5, 6, 7, 12])
+def test_a_clip_without_its_beginning_has_the_frames_that_can_be_shown(num_missing: int) -> None:
+    data = headless(num_missing)
+    with av.open(io.BytesIO(data)) as container:
+        shown = sum(1 for _ in container.decode(video=0))
+    assert 0 < shown <= 48 - num_missing
+    asked = []
+    frames = video(data, lambda available: asked.append(available) or range(available))
+    assert len(frames) == shown == asked[-1]
+    assert shape(data) == frames.shape
+
+
+def test_an_avi_whose_frames_last_several_ticks_is_whole() -> None:
+    file = io.BytesIO()
+    with av.open(file, "w", format="avi") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+        for number, frame in enumerate(CLIP):
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            picture.pts = 2 * number
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    assert brightness(video(file.getvalue())) == list(range(12))
+
+
+TURNS = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}
+
+
+@pytest.mark.parametrize("degrees", TURNS)
+def test_a_clip_that_was_filmed_lying_is_upright(degrees: int) -> None:
+    clip = CLIP.copy()
+    clip[:, :, :24] = 0  # black on the left
+    data = encode(clip)
+    a, b, c, d = (value << 16 for value in TURNS[degrees])
+    header = box(data, b"tkhd")
+    matrix = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    turned = data[: header.start + 40] + matrix + data[header.start + 76 :]
+    # The matrix turns clockwise: black goes from the left to the top, the right, the bottom.
+    expected = np.rot90(video(data), -degrees // 90, axes=(1, 2))
+    np.testing.assert_array_equal(video(turned), expected)
+
+
+def test_frames_that_are_passed_over_count_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoder, "MAX_DECODED_PIXELS", 5 * 32 * 48)
+    assert len(video(encode(CLIP), lambda _: [4])) == 1
+    with pytest.raises(ValueError, match="clip of more than 7680 pixels"):
+        video(encode(CLIP), lambda available: [available - 1])
+
+
+def test_a_clip_is_checked_without_keeping_its_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encode(CLIP)
+    monkeypatch.setattr(decoder, "MAX_CLIP_BYTES", 10_000)
+    assert decode.check("video", data) == (12, 32, 48, 3)
+    with pytest.raises(ValueError, match="clip of more than 10000 decoded bytes"):
+        video(data)
+
+
+def test_a_clip_of_too_many_coded_bytes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encode(CLIP)
+    monkeypatch.setattr(decoder, "MAX_CLIP_BYTES", 100)
+    with pytest.raises(ValueError, match="clip of more than 100 coded bytes"):
+        decode.check("video", data)
+
+
+def test_what_stands_behind_an_empty_box_is_looked_at() -> None:
+    empty, claim = b"\0\0\0\x08free", b"\0\0\0\x18stsz" + b"\0" * 8 + b"\xff\xff\0\0" + b"\0" * 4
+    box = b"\0\0\0\x10mdat" + b"\0" * 8
+    with pytest.raises(ValueError, match=r"claims .*4294901760"):
+        refuse_bomb(io.BytesIO(empty + box + claim))
+    # What claims much within coded samples claims nothing.
+    refuse_bomb(io.BytesIO(empty + b"\0\0\0\x20mdat" + claim))
+
+
+@pytest.mark.parametrize("name", [b"stsz", b"stts", b"elst"])
+def test_a_table_that_claims_billions_is_refused_before_they_are_laid_out(name: bytes) -> None:
+    data = bytearray(encode(CLIP, bf="0"))
+    start = box(bytes(data), name).start
+    count = {b"stsz": start + 8, b"stts": start + 8, b"elst": start + 4}[name]
+    if name == b"stsz":
+        data[start + 4 : start + 8] = (7).to_bytes(4, "big")
+    data[count : count + 4] = (80_000_000).to_bytes(4, "big")
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"claims .*80000"):
+        video(bytes(data))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 20
+
+
+@pytest.mark.parametrize(
+    "text", ["ffconcat version 1.0\nfile x.mp4\n", "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\n", "#EXTM3U\n", "<MPD/>"]
+)
+def test_a_text_that_names_other_files_is_no_video(text: str) -> None:
+    with pytest.raises(ValueError, match=r"not a video: it begins with .*; expected MP4, QuickTime, Matroska, WebM or"):
+        video(text.encode())
+
+
+@pytest.mark.parametrize("has_clip", [False, True])
+def test_the_picture_of_a_cover_is_no_clip(has_clip: bool) -> None:
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        cover = container.add_stream("mjpeg", width=32, height=32, pix_fmt="yuvj420p")
+        cover.disposition = Disposition.attached_pic
+        clip = container.add_stream("mpeg4", width=16, height=16, pix_fmt="yuv420p") if has_clip else None
+        for stream, number in ((cover, 1), (clip, 3)):
+            for _ in range(number) if stream else ():
+                frame = av.VideoFrame(stream.width, stream.height, stream.pix_fmt)
+                container.mux(stream.encode(frame))
+            if stream:
+                container.mux(stream.encode(None))
+    if has_clip:
+        assert shape(file.getvalue()) == (3, 16, 16, 3)
+    else:
+        with pytest.raises(ValueError, match="file without a video stream"):
+            video(file.getvalue())

@@ -1,0 +1,78 @@
+import io
+import struct
+import wave
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from data_shards.modalities.decoding.audio import audio
+
+TONE = np.sin(np.linspace(0, 20, 400)) * 0.9
+
+
+def wav(payload: bytes, kind: int = 1, num_channels: int = 1, bits: int = 16, rate: int = 8_000) -> bytes:
+    frame_bytes = num_channels * bits // 8
+    header = struct.pack("<HHIIHH", kind, num_channels, rate, rate * frame_bytes, frame_bytes, bits)
+    chunks = b"WAVEfmt " + struct.pack("<I", len(header)) + header + b"data" + struct.pack("<I", len(payload)) + payload
+    return b"RIFF" + struct.pack("<I", len(chunks)) + chunks
+
+
+@pytest.mark.parametrize(
+    ("kind", "bits", "encode", "tolerance"),
+    [
+        (1, 8, lambda x: (np.round(x * 127) + 128).astype(np.uint8).tobytes(), 2 / 127),
+        (1, 16, lambda x: np.round(x * 32767).astype("<i2").tobytes(), 1 / 2**14),
+        (1, 24, lambda x: np.round(x * (2**23 - 1)).astype("<i4").view("u1").reshape(-1, 4)[:, :3].tobytes(), 1e-6),
+        (1, 32, lambda x: np.round(x * (2**31 - 1)).astype("<i4").tobytes(), 1e-6),
+        (3, 32, lambda x: x.astype("<f4").tobytes(), 1e-7),
+        (3, 64, lambda x: x.astype("<f8").tobytes(), 1e-7),
+    ],
+)
+def test_every_sample_format_gives_the_tone(
+    kind: int, bits: int, encode: Callable[[np.ndarray], bytes], tolerance: float
+) -> None:
+    # Tolerances: two steps of the quantisation that the format itself makes (full scale is 127 or 128).
+    samples, rate = audio(wav(encode(TONE), kind, bits=bits))
+    assert rate == 8_000
+    assert samples.dtype == np.float32
+    np.testing.assert_allclose(samples, TONE, atol=tolerance)
+
+
+def test_the_parser_agrees_with_the_standard_library() -> None:
+    encoded = io.BytesIO()
+    with wave.open(encoded, "wb") as file:
+        file.setparams((2, 2, 44_100, 0, "NONE", ""))
+        file.writeframes(np.arange(-600, 600, dtype="<i2").tobytes())
+    samples, rate = audio(encoded.getvalue())
+    assert rate == 44_100
+    np.testing.assert_array_equal(samples, np.arange(-600, 600).reshape(-1, 2).mean(axis=1) / 32_768)
+
+
+def test_chunks_before_the_samples_are_passed_over_with_their_padding() -> None:
+    plain = wav(TONE.astype("<f4").tobytes(), 3, bits=32)
+    with_note = plain[:36] + b"LIST\x03\x00\x00\x00abc\x00" + plain[36:]
+    np.testing.assert_array_equal(audio(with_note)[0], audio(plain)[0])
+
+
+def test_a_streamed_file_of_unknown_length_goes_on_to_its_end() -> None:
+    plain = wav(bytes(20))
+    streamed = plain[:40] + b"\xff\xff\xff\xff" + plain[44:]
+    assert len(audio(streamed)[0]) == 10
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (wav(b""), "length 0"),
+        (wav(bytes(100))[:-10], "claims 100 bytes, 90 are there"),
+        (b"RIFF\x04\x00\x00\x00WAVE", "complete format"),
+        (b"", "not sound"),
+        (wav(bytes(8), num_channels=0), "contradicts itself"),
+        (wav(bytes(8), kind=353), "kind 353"),
+        (wav(np.array([0, np.nan], "<f4").tobytes(), 3, bits=32), "NaN"),
+    ],
+)
+def test_what_is_wrong_with_a_recording_is_said(data: bytes, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        audio(data)

@@ -1,0 +1,108 @@
+"""The checkpoint that somebody asks for, in words: the newest, the best or that of a step; and its weights."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from torch import Tensor
+
+from trainer.checkpoint import layout, reading
+from trainer.checkpoint.names import committed, complete, name_of, step_of
+from trainer.checkpoint.retention import best
+from trainer.distributed.world import World
+
+NEWEST, BEST = "newest", "best"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights of a checkpoint."""
+
+    step: int
+    """After which they were saved."""
+    tensors: dict[str, Tensor]
+    """Weights and buffers by name."""
+    passed_over: tuple[str, ...]
+    """Sentences on newer checkpoints that could not be read."""
+
+
+def read_weights(folder: Path, which: str, world: World) -> Weights:
+    """Return the weights of a run's "newest" or "best" checkpoint, or of that of a step. Collective.
+
+    ValueError on all ranks where there is none. A damaged newest one gives way to the one before it, and one that the
+    run's retention deletes meanwhile to a newer one; who names a checkpoint gets no other.
+    """
+    path, tensors, passed_over = first_readable(folder, which, world, lambda path: reading.weights(path, world))
+    return Weights(step_of(path), tensors, passed_over)
+
+
+def first_readable(
+    folder: Path, which: str, world: World, read: Callable[[Path], T]
+) -> tuple[Path, T, tuple[str, ...]]:
+    """Return the checkpoint asked for, what `read` makes of it, and sentences on those passed over. Collective.
+
+    `read` raises ValueError, on any rank or on all, where a checkpoint is not whole.
+    """
+    passed_over = world.from_first(lambda: _of_unknown_score(folder) if which == BEST else [])
+    tried: set[Path] = set()
+    while path := world.from_first(lambda: _next(folder, which, tried)):
+        tried.add(path)
+        result, problem = None, ""
+        try:
+            result = read(path)
+        except ValueError as error:
+            problem = str(error)
+        problems = sorted({sentence for sentence in world.gather(problem) if sentence})
+        if not problems:
+            return path, result, tuple(passed_over)  # type: ignore[return-value]  # it was read
+        is_gone = world.from_first(lambda: not path.exists())
+        passed_over += [f"{path}: was deleted while it was read"] if is_gone and which != NEWEST else []
+        passed_over += [] if is_gone else problems
+        if which != NEWEST:
+            break
+    raise ValueError(world.from_first(lambda: _refusal(folder, which, passed_over)))
+
+
+def _next(folder: Path, which: str, tried: set[Path]) -> Path | None:
+    """Return what to try next; looked for anew each time, since a run may be writing."""
+    return next((path for path in _candidates(folder, which) if path not in tried), None)
+
+
+def _candidates(folder: Path, which: str) -> Iterator[Path]:
+    if which == NEWEST:
+        yield from reversed(committed(folder))
+    elif which == BEST:
+        step = best(layout.scores(committed(folder)))
+        yield from [folder / name_of(step)] if step is not None else []
+    elif which.isdecimal() and len(which) < 19:
+        yield from (path for path in committed(folder) if step_of(path) == int(which))
+
+
+def _of_unknown_score(folder: Path) -> list[str]:
+    """Return sentences on the checkpoints of which nobody can say whether they are the best."""
+    sentences = []
+    for path in committed(folder):
+        try:
+            layout.read_manifest(path)
+        except ValueError as error:
+            sentences.append(str(error))
+    return sentences
+
+
+def _refusal(folder: Path, which: str, passed_over: list[str]) -> str:
+    steps = ", ".join(str(step_of(path)) for path in complete(folder))
+    if passed_over and which == NEWEST:
+        return f"{folder}: no checkpoint is whole ({'; '.join(passed_over)}); restore one of them, or train anew"
+    if passed_over:
+        return f"{'; '.join(passed_over)}; --checkpoint can name {NEWEST} or one of the steps {steps}"
+    if not steps:
+        return f"{folder}: holds no complete checkpoint yet; train further"
+    if which == BEST:
+        return (
+            f"{folder}: no checkpoint was evaluated when it was saved, so that none is the best; name one of the steps "
+            f"{steps}, and set train.evaluate_every_steps and checkpoint.keep_best for the next run"
+        )
+    return f"--checkpoint {which}: expected {NEWEST}, {BEST} or one of the steps that are there: {steps}"

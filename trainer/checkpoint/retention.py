@@ -1,0 +1,64 @@
+"""Which checkpoints are kept, and which is the best, by their steps and scores; and which of them are complete."""
+
+import math
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from trainer.checkpoint import layout, names
+from trainer.config import CheckpointConfig
+
+
+def kept(scores: dict[int, float | None], config: CheckpointConfig) -> set[int]:
+    """Return the steps to keep of {step: score or None}: the last n, every k-th, and the best where asked for."""
+    steps = sorted(scores)
+    keep = set(steps[-config.keep_last :])
+    if config.keep_every_steps:
+        keep |= {step for step in steps if step % config.keep_every_steps == 0}
+    if config.keep_best and (of_best := best(scores)) is not None:
+        keep.add(of_best)
+    return keep
+
+
+def best(scores: dict[int, float | None]) -> int | None:
+    """Return the step with the highest score; of equal ones the newest, None where none has a score."""
+    measured = {step: score for step, score in scores.items() if score is not None and not math.isnan(score)}
+    return max(measured, key=lambda step: (measured[step], step)) if measured else None
+
+
+Stamp = tuple[int, int, int]
+
+
+class Complete:
+    """Which checkpoints are complete, and their scores.
+
+    All files of one are looked at when it is first asked about, and again whenever its folder or manifest has changed:
+    at every save that would be each file of each kept checkpoint.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[Path, tuple[Stamp, float | None]] = {}
+
+    def add(self, checkpoint: Path, score: float | None) -> None:
+        """Take it from who has just written it that a checkpoint is complete."""
+        self._seen[checkpoint] = _stamp(checkpoint), score
+
+    def scores(self, checkpoints: Iterable[Path]) -> dict[int, float | None]:
+        """Return by its step the score of every complete one of these; None where it was not evaluated."""
+        found: dict[int, float | None] = {}
+        for path in checkpoints:
+            with suppress(OSError):  # deleted meanwhile
+                if path not in self._seen or self._seen[path][0] != _stamp(path):
+                    self._seen.pop(path, None)
+                    stamp = _stamp(path)
+                    for score in layout.scores([] if names.problem(path) else [path]).values():
+                        self._seen[path] = stamp, score
+                if path in self._seen:
+                    found[names.step_of(path)] = self._seen[path][1]
+        return found
+
+
+def _stamp(checkpoint: Path) -> Stamp:
+    """Return what changes where a file of a checkpoint comes or goes, or its manifest is written anew."""
+    manifest = (checkpoint / names.MANIFEST).lstat()
+    return checkpoint.lstat().st_mtime_ns, manifest.st_mtime_ns, manifest.st_size

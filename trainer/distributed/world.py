@@ -1,0 +1,257 @@
+"""World: which of how many processes this is, on which device, and what they agree on."""
+
+import os
+import pickle
+import socket
+import sys
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch._C._distributed_c10d import HashStore, TCPStore
+
+from trainer.distributed import descriptors, devices
+
+T = TypeVar("T")
+
+_MESSAGE_BYTES = 4096
+# For gloo's thread to let go of the last tensor; a debugger that keeps it must not keep the process.
+_RELEASE_SECONDS = 10.0
+_LOOPBACK, _LOOPBACK_INTERFACE = "127.0.0.1", "lo" if sys.platform == "linux" else "lo0"
+
+
+_LAUNCHERS = {"SLURM_STEP_NUM_TASKS": "srun", "OMPI_COMM_WORLD_SIZE": "mpirun", "PMI_SIZE": "mpiexec"}
+"""What launchers that do not set torchrun's variables say in their place: how many processes there are."""
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run. Every method but the constructors is collective: all ranks must call it."""
+
+    rank: int
+    """This process among all, from 0."""
+    world_size: int
+    """How many processes there are, on all nodes."""
+    local_rank: int
+    """This process among those of its node, from 0."""
+    device: torch.device
+    """Where this process computes."""
+    group: dist.ProcessGroup | None = None
+    """The processes' channel; None is the one that all of torch uses."""
+
+    @staticmethod
+    def from_environment(timeout_seconds: float = 600.0) -> "World":
+        """Join the processes that torchrun's variables name; without them this process is alone.
+
+        The only place where the environment is read. Collective.
+        """
+        if "RANK" not in os.environ:
+            _refuse_copies(os.environ)
+            return World.alone()
+        missing = [name for name in ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+        if missing:
+            raise ValueError(f"RANK is set but {', '.join(missing)} is not; unset RANK, or start by torchrun")
+        rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        device = _device(local_rank)
+        timeout = timedelta(seconds=timeout_seconds)
+        _refuse_few_descriptors(local_rank, world_size)
+        if world_size > descriptors.CONNECTED_RANKS:
+            # A group of gloo then connects the pairs that exchange something, and not all: of 1 024 ranks about ten
+            # with each. DeepSpeed makes groups that exchange nothing over gloo. The price: an exchange with a rank that
+            # died before the two were connected waits until its time is up.
+            os.environ.setdefault("TORCH_GLOO_LAZY_INIT", "1")
+        # Objects and flags travel over gloo, tensors of the device over its own backend.
+        backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
+        store = _local_store(rank, world_size, timeout) if _is_local() else None
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
+        return World(rank, world_size, local_rank, device)
+
+    @staticmethod
+    def alone() -> "World":
+        """Return the world of one process, which needs no launcher and no port."""
+        device = _device(0)
+        if not dist.is_initialized():
+            backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
+            dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+        return World(0, 1, 0, device)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this rank writes what is written once."""
+        return self.rank == 0
+
+    def twin(self, timeout_seconds: float) -> "World":
+        """Return the same processes over a channel of their own, for a thread beside the training. Collective."""
+        if self.world_size == 1:
+            return replace(self, device=torch.device("cpu"))
+        group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_seconds))
+        return replace(self, device=torch.device("cpu"), group=group)
+
+    def agree(self, flag: bool) -> bool:
+        """Return whether any rank raised its flag. Collective."""
+        return bool(self.sum(torch.tensor(float(flag))) > 0)
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Return the sum over all ranks; the argument is left as it is. Collective."""
+        if self.world_size == 1:
+            return tensor
+        total = tensor.detach().clone()
+        dist.all_reduce(total, group=self.group)
+        return total
+
+    def maximum(self, tensor: Tensor) -> Tensor:
+        """Return the elementwise maximum over all ranks; the argument is left as it is. Collective."""
+        if self.world_size == 1:
+            return tensor
+        largest = tensor.detach().clone()
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=self.group)
+        return largest
+
+    def gather(self, item: T) -> list[T]:
+        """Return everyone's item, in the order of the ranks. Collective."""
+        if self.world_size == 1:
+            return [item]
+        items: list[T | None] = [None] * self.world_size
+        dist.all_gather_object(items, item, group=self.group)
+        return items  # type: ignore[return-value]  # all places are filled
+
+    def broadcast(self, item: T) -> T:
+        """Return rank 0's item. Collective."""
+        if self.world_size == 1:
+            return item
+        items = [item]
+        dist.broadcast_object_list(items, src=0, device=torch.device("cpu"), group=self.group)
+        return items[0]
+
+    def collect(self, item: T) -> list[T]:
+        """Return everyone's item on rank 0, nothing elsewhere: one message a rank, of a few kilobytes. Collective."""
+        if self.world_size == 1:
+            return [item]
+        content = pickle.dumps(item)
+        assert len(content) <= _MESSAGE_BYTES, "an item that is too long for one message"
+        message = torch.frombuffer(bytearray(content.ljust(_MESSAGE_BYTES, b"\0")), dtype=torch.uint8)
+        messages = [torch.empty_like(message) for _ in range(self.world_size)] if self.is_first else None
+        dist.gather(message, messages, group=self.group, group_dst=0)
+        # What follows the end of a pickle is not read.
+        return [pickle.loads(each.numpy().tobytes()) for each in messages or ()]
+
+    def from_first(self, work: Callable[[], T]) -> T:
+        """Return what the work returns on rank 0, which alone does it; its ValueError is raised on all. Collective."""
+        result, problem = _tried(work) if self.is_first else (None, None)
+        result, problem = self.broadcast((result, problem))
+        if problem is not None:
+            raise ValueError(problem)
+        return result  # type: ignore[return-value]  # the work returned
+
+    def from_each(self, work: Callable[[], T]) -> list[T]:
+        """Return what the work returns on each rank; ValueError on all with the sentences of any. Collective."""
+        outcomes = self.gather(_tried(work))
+        if problems := sorted({problem for _, problem in outcomes if problem is not None}):
+            raise ValueError("; ".join(problems))
+        return [result for result, _ in outcomes]  # type: ignore[misc]  # the work returned
+
+    def spread(self, tensor: Tensor, source: int) -> None:
+        """Overwrite the tensor by that of the rank `source`. Collective."""
+        if self.world_size > 1:
+            # What a broadcast takes lies in one piece.
+            whole = tensor.contiguous()
+            dist.broadcast(whole, group=self.group, group_src=source)
+            if whole is not tensor:
+                tensor.copy_(whole)
+
+    def exchange(self, tensor: Tensor, sent: list[int], expected: list[int]) -> Tensor:
+        """Return what all ranks have for this one, in their order; `tensor` is what it has for each of them.
+
+        `sent` and `expected` say how many elements that is, by rank. Collective.
+        """
+        received = tensor.new_empty(sum(expected))
+        dist.all_to_all_single(received, tensor, expected, sent, group=self.group)
+        return received
+
+    def barrier(self) -> None:
+        """Wait for all ranks. Collective."""
+        # A sum over CPU tensors instead of dist.barrier(), which would pick a device of its own.
+        self.sum(torch.zeros(()))
+
+    def close(self) -> None:
+        """Leave together. A process that ends without this can abort or hang at its exit. Collective."""
+        self.settle()
+        # A process alone leaves nobody waiting, and DeepSpeed keeps the first group that it saw for good.
+        if self.world_size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+    def settle(self) -> None:
+        """Return when no exchange is under way, so that this process may end at any time. Collective."""
+        if dist.is_initialized():
+            last = torch.zeros(())
+            dist.all_reduce(last)
+            held = weakref.ref(last)
+            del last
+            # Gloo's thread lets go of a tensor after the exchange, for which it needs the interpreter: where that is
+            # shutting down already, the process aborts. Destroying the group does not wait, since DeepSpeed keeps it.
+            deadline = time.monotonic() + _RELEASE_SECONDS
+            while held() is not None and time.monotonic() < deadline:
+                time.sleep(0.001)
+
+
+def _tried(work: Callable[[], T]) -> tuple[T | None, str | None]:
+    """Return what the work returns and None, or None and the sentence of its ValueError."""
+    try:
+        return work(), None
+    except ValueError as error:
+        return None, str(error)
+
+
+def _refuse_copies(environment: Mapping[str, str]) -> None:
+    """Raise ValueError where a launcher that is not understood started several processes: each would be alone."""
+    for name, launcher in _LAUNCHERS.items():
+        count = environment.get(name, "1")
+        # The shell of `srun --pty` is one process, however many tasks the step has.
+        if count.isdigit() and int(count) > 1 and "SLURM_PTY_PORT" not in environment:
+            # By each of them: the first that leaves may take the others with it before they say a word.
+            raise ValueError(
+                f"{launcher} started {count} processes of this command ({name}={count}), which would not know of each "
+                "other; let `perceiver submit` start them, or torchrun, or start one with --procs"
+            )
+
+
+def _refuse_few_descriptors(local_rank: int, world_size: int) -> None:
+    """Raise the limit of open files, and ValueError where it is too low: by one rank of each host, told once there."""
+    sentence = descriptors.problem(descriptors.raise_limit(), world_size)
+    if sentence and local_rank == 0:
+        raise ValueError(sentence)
+    if sentence:
+        raise SystemExit(2)
+
+
+def _is_local() -> bool:
+    """Return whether all ranks are on this machine, and meet without the store of a launcher such as torchrun."""
+    has_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    return not has_agent and os.environ.get("MASTER_ADDR") in ("127.0.0.1", "localhost", "::1")
+
+
+def _local_store(rank: int, world_size: int, timeout: timedelta) -> TCPStore:
+    """Return where the ranks of one machine meet: torch's own would listen on every network, to whoever asks."""
+    for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        os.environ.setdefault(variable, _LOOPBACK_INTERFACE)
+    port = int(os.environ["MASTER_PORT"])
+    listening = None
+    if rank == 0:
+        server = socket.create_server((_LOOPBACK, port), backlog=max(128, world_size))
+        listening = server.detach()
+    return TCPStore(_LOOPBACK, port, world_size, rank == 0, timeout, master_listen_fd=listening)
+
+
+def _device(local_rank: int) -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", devices.index(local_rank, torch.cuda.device_count()))
+    torch.cuda.set_device(device)
+    return device

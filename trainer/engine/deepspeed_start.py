@@ -1,0 +1,120 @@
+"""The door to DeepSpeed, the only file that imports it, and what it must find around it."""
+
+import contextlib
+import importlib
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from trainer.config import TrainConfig
+from trainer.distributed.world import World
+
+
+@contextlib.contextmanager
+def uncompiled() -> Iterator[None]:
+    """Make torch.compile leave functions as they are."""
+    before = os.environ.get("TORCHDYNAMO_DISABLE")
+    os.environ["TORCHDYNAMO_DISABLE"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["TORCHDYNAMO_DISABLE"]
+        if before is not None:
+            os.environ["TORCHDYNAMO_DISABLE"] = before
+
+
+@contextlib.contextmanager
+def group_timeout(seconds: float) -> Iterator[None]:
+    """Make new process groups give up after our timeout: those that DeepSpeed clones would wait for 30 minutes."""
+    original = dist.new_group
+
+    def with_timeout(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # whatever torch takes
+        return original(*args, **{"timeout": timedelta(seconds=seconds), **kwargs})
+
+    dist.new_group = with_timeout
+    try:
+        yield
+    finally:
+        dist.new_group = original
+
+
+def initialize(
+    network: nn.Module, inner: torch.optim.Optimizer, config: dict[str, Any], train: TrainConfig, world: World
+) -> Any:  # noqa: ANN401  # DeepSpeed is untyped
+    """Return DeepSpeed's engine over the network. Collective."""
+    deepspeed = _import_deepspeed(world)
+    if train.gradient_dtype == "bf16":
+        # Under autocast DeepSpeed asks each parameter in which type its gradient travels.
+        for parameter in network.parameters():
+            parameter.comm_dtype = torch.bfloat16  # type: ignore[attr-defined]
+    with group_timeout(train.collective_timeout_seconds), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        engine, *_ = deepspeed.initialize(model=network, optimizer=inner, config=config)
+    assert engine.zero_optimization_stage() == train.zero_stage, "DeepSpeed took another stage than it was given"
+    return engine
+
+
+def _import_deepspeed(world: World) -> Any:  # noqa: ANN401
+    """Import it late: it reads the environment and picks an accelerator while it is imported."""
+    if world.device.type == "cpu":
+        os.environ.setdefault("LOCAL_RANK", str(world.local_rank))
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    else:
+        # It takes the variable for the number of the device, of which a process may see but one.
+        os.environ["LOCAL_RANK"] = str(world.device.index)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import deepspeed
+        from deepspeed.ops import __compatible_ops__
+    # It would be compiled at start-up (a minute, and a compiler) for an inference call that is never made.
+    __compatible_ops__["deepspeed_shm_comm"] = False
+    # DeepSpeed imports Muon, which compiles itself; loading the compiler for that takes a second.
+    with uncompiled(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        importlib.import_module("deepspeed.runtime.zero.muon.muon_optimizer")
+    deepspeed.utils.logger.setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed|deepspeed")
+    return deepspeed
+
+
+def gathered(parameters: list[nn.Parameter], zero_stage: int) -> contextlib.AbstractContextManager[None]:
+    """Give back the whole of parameters that ZeRO 3 has cut, to read or to overwrite. Collective."""
+    if zero_stage < 3 or not parameters:
+        return contextlib.nullcontext()
+    import deepspeed
+
+    gathered: contextlib.AbstractContextManager[None] = deepspeed.zero.GatheredParameters(parameters, modifier_rank=0)
+    return gathered
+
+
+@contextlib.contextmanager
+def waiting_on_the_device(optimizer: Any) -> Iterator[None]:  # noqa: ANN401
+    """Let streams wait for each other where DeepSpeed would have the host wait for all of them.
+
+    At ZeRO 1 and 2 it does so before each exchange during the backward pass, and after the last.
+    """
+    if not getattr(optimizer, "overlap_comm", False) or optimizer.reduction_stream is None:
+        yield
+        return
+    from deepspeed.accelerator import get_accelerator
+
+    accelerator, exchange = get_accelerator(), optimizer.reduction_stream
+
+    def meet(*_: object) -> None:
+        # Gradients must be there before they travel, and have arrived before their memory is used again.
+        computing = accelerator.current_stream()
+        exchange.wait_stream(computing)
+        computing.wait_stream(exchange)
+
+    accelerator.synchronize = meet
+    try:
+        yield
+    finally:
+        del accelerator.synchronize

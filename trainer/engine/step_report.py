@@ -1,0 +1,89 @@
+"""StepReport: what one optimizer step did. StartedStep: the same, before anybody has looked."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainer.engine.readback import read_later
+from trainer.engine.stopwatch import Stopwatch
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step did."""
+
+    loss: float
+    """Of the global batch, before the update."""
+    task_losses: dict[str, float]
+    """Of each task, unweighted; in log lines also of each task's samples with a modality, as "task/modality"."""
+    learning_rate: float
+    """That the step was made with."""
+    grad_norm: float
+    """Of the whole gradient before clipping; infinite or NaN where the step was skipped."""
+    is_skipped: bool
+    """Whether loss or gradient was not finite, so that nothing was updated on any rank. Where only the scaled gradient
+    of fp16 left its range, the scale is lowered and this stays False."""
+    group_norms: dict[str, float]
+    """Norm of the gradient of each parameter group before clipping; empty between log lines."""
+    forward_seconds: float
+    """Time of this rank's forward passes: what the others cannot wait for yet, so that slow ranks show."""
+    num_samples: int
+    """Samples of the global batch."""
+    flags: tuple[bool, ...] = ()
+    """Which of the flags that the step was given any rank raised."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the host knows of a step when it starts it."""
+
+    learning_rate: float
+    num_samples: int
+    can_rescale: bool
+    """Whether a gradient that is not finite may be one that fp16 scaled too far."""
+    loss_scale: float
+    """That gradients of groups still have in them."""
+    watch: Stopwatch
+    """Of the forward passes."""
+
+
+class StartedStep:
+    """A step that the device may still be at; its numbers are on their way to the host."""
+
+    def __init__(
+        self,
+        told: Told,
+        *,
+        loss: Tensor,
+        norm: Tensor,
+        is_finite: Tensor,
+        flags: Tensor,
+        losses: dict[str, Tensor],
+        squares: dict[str, Tensor],
+    ) -> None:
+        """`squares` are those of the norms of the gradient's groups, over all ranks."""
+        self._told, self._num_flags = told, len(flags)
+        self._tasks, self._groups = tuple(losses), tuple(squares)
+        values = [loss, norm, is_finite, *flags.unbind(), *losses.values(), *squares.values()]
+        self._read: Callable[[], list[float]] = read_later(torch.stack([value.float() for value in values]))
+
+    def report(self) -> StepReport:
+        """Return what the step did; waits until the device has done it."""
+        loss, norm, is_finite, *more = self._read()
+        flags, numbers = more[: self._num_flags], iter(more[self._num_flags :])
+        losses = {task: next(numbers) for task in self._tasks}
+        is_rescaled = self._told.can_rescale and not is_finite and math.isfinite(loss)
+        return StepReport(
+            loss=loss,
+            task_losses=losses,
+            learning_rate=self._told.learning_rate,
+            grad_norm=norm,
+            is_skipped=not is_finite and not is_rescaled,
+            group_norms={group: math.sqrt(next(numbers)) / self._told.loss_scale for group in self._groups},
+            forward_seconds=self._told.watch.read(),
+            num_samples=self._told.num_samples,
+            flags=tuple(flag > 0 for flag in flags),
+        )

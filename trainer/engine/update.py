@@ -1,0 +1,54 @@
+"""The update of a step: the gradient is clipped and applied where it is finite, and nothing changes where it is not."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from trainer.distributed.world import World
+from trainer.optim.partitions import Clippable
+
+
+class Update(Protocol):
+    """How a ZeRO stage in a precision updates. Collective."""
+
+    def __call__(self) -> tuple[Tensor, Tensor]:
+        """Update; return the norm of the gradient before clipping, and whether it was finite, both on the device."""
+        ...
+
+
+@dataclass(frozen=True)
+class DeviceUpdate:
+    """ZeRO 0, 1 and 2 in fp32 and bf16: the device itself leaves a step out, and the host need not wait to know."""
+
+    deepspeed: Any
+    inner: torch.optim.Optimizer
+    partitions: Clippable
+    clip_norm: float
+    world: World
+
+    def __call__(self) -> tuple[Tensor, Tensor]:
+        """See Update."""
+        norm = self.partitions.gradient_norm(self.world.sum)
+        is_finite = norm.isfinite()
+        if self.clip_norm > 0:
+            torch._foreach_mul_(self.partitions.gradients(), self.partitions.clip_factor(norm, self.clip_norm))
+        # What torch's fused optimizers, and LAMB, read on the device.
+        self.inner.found_inf = (~is_finite).float()  # type: ignore[attr-defined]
+        self.deepspeed.step()
+        return norm, is_finite
+
+
+@dataclass(frozen=True)
+class HostUpdate:
+    """ZeRO 3, and fp16, whose loss scale is a number of the host: DeepSpeed waits for the device once or more."""
+
+    deepspeed: Any
+    device: torch.device
+
+    def __call__(self) -> tuple[Tensor, Tensor]:
+        """See Update."""
+        self.deepspeed.step()
+        norm = torch.as_tensor(self.deepspeed.get_global_grad_norm(), device=self.device)
+        return norm, torch.full((), not self.deepspeed.optimizer.overflow, device=self.device)

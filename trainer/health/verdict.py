@@ -1,0 +1,35 @@
+"""The verdict of a watch over hangs: which ranks held up the job. Standard library only: attempts.py reads it."""
+
+import json
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+NAME = "verdict.json"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The finding of one rank, on which all ranks act."""
+
+    culprits: tuple[int, ...]
+    """Ranks."""
+    pids: tuple[int, ...]
+    """The ids of their processes, in the same order: a verdict of one attempt may be there while another runs."""
+    named: str
+    """Who they are and what is held against them, in words."""
+    found_by: int
+    """Rank."""
+
+
+def text(verdict: Verdict) -> str:
+    """Return the content of the file."""
+    return json.dumps(asdict(verdict))
+
+
+def convicted_pids(folder: Path) -> dict[int, int]:
+    """Return the process of each rank that was convicted; nothing without a verdict that can be read."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        content = json.loads((folder / NAME).read_text())
+        return dict(zip(content["culprits"], content["pids"], strict=True))
+    return {}

@@ -1,0 +1,1 @@
+"""Optimizers, and which rank holds, writes and reads which part of their state."""

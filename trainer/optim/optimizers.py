@@ -1,0 +1,76 @@
+"""Parameter groups, optimizers and the learning rate as a pure function of the step."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainer.config import OptimizerConfig
+from trainer.optim.lamb import Lamb
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""Names of the two moments in the state of every optimizer here, and in a checkpoint."""
+
+
+def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Return one group that decays and one, of biases and normalisations, that does not.
+
+    The papers decay everything else, learned positions and latents included.
+    """
+    decays: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    seen: set[int] = set()
+    for module in network.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad and id(parameter) not in seen:
+                seen.add(id(parameter))
+                exempt = isinstance(module, nn.LayerNorm) or name.rsplit("_", 1)[-1] == "bias"
+                decays[not exempt].append(parameter)
+    groups = (
+        {"name": "decayed", "params": decays[True], "weight_decay": weight_decay},
+        {"name": "exempt", "params": decays[False], "weight_decay": 0.0},
+    )
+    return [group for group in groups if group["params"]]
+
+
+def make(network: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Return the optimizer over the parameter groups of a network."""
+    groups = parameter_groups(network, config.weight_decay)
+    betas = (config.beta1, config.beta2)
+    if config.name == "lamb":
+        return Lamb(groups, lr=config.learning_rate, betas=betas, eps=config.epsilon)
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, eps=config.epsilon, fused=True)
+
+
+def zero_state(parameters: Iterable[Tensor], optimizer: torch.optim.Optimizer) -> None:
+    """Give the optimizer the state that it would make at its first step, so that one can be saved or loaded before."""
+    for parameter in parameters:
+        optimizer.state[parameter] = {
+            "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+            **{moment: torch.zeros_like(parameter, memory_format=torch.preserve_format) for moment in MOMENTS},
+        }
+
+
+def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float:
+    """Return the rate of the step after `step` done ones, of `total_steps`.
+
+    Warm-up: peak * (step + 1) / warmup_steps. Then, with p the share of the way from the end of the warm-up (or of
+    the flat part) to the last step:
+      cosine, flat_cosine   peak * (f + (1 - f) * (1 + cos(pi p)) / 2), f the final fraction
+      step                  peak * decay_factor ** (number of decay_steps passed)
+      constant              peak
+    """
+    peak = config.learning_rate
+    if step < config.warmup_steps:
+        return peak * (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return peak
+    if config.schedule == "step":
+        return peak * config.decay_factor ** sum(step >= decay for decay in config.decay_steps)
+    start = config.warmup_steps
+    if config.schedule == "flat_cosine":
+        start = max(start, config.flat_steps)
+    share = min(max(step - start, 0) / max(total_steps - start, 1), 1.0)
+    floor = config.final_fraction
+    return peak * (floor + (1 - floor) * (1 + math.cos(math.pi * share)) / 2)

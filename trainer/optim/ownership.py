@@ -1,0 +1,119 @@
+"""Ownership: which rank writes which parameter of a checkpoint and reads it again, and the host memory for it."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from trainer.distributed.exchange import ROUND_ELEMENTS, Exchange, Extent
+from trainer.distributed.world import World
+from trainer.optim.partitions import KINDS, Piece
+
+ReadTensor = Callable[[str, str, int, int], Tensor]
+"""(kind, name, start, stop) -> those elements of the flattened tensor of a checkpoint; ValueError if it cannot."""
+
+
+def owners(held: list[list[Extent]]) -> dict[str, int]:
+    """Return the writing rank of each parameter: of those who hold most of it, who writes least so far.
+
+    At ZeRO 3 all hold as much but for some padding, hence the tenth.
+    """
+    loads = [0] * len(held)
+    lengths: dict[str, dict[int, int]] = {}
+    for rank, extents in enumerate(held):
+        for extent in extents:
+            lengths.setdefault(extent.name, {})[rank] = extent.length
+    owner: dict[str, int] = {}
+    for name, by_rank in lengths.items():
+        most = max(by_rank.values())
+        holders = [rank for rank, length in by_rank.items() if length > 0.9 * most]
+        owner[name] = min(holders, key=lambda rank: loads[rank])
+        loads[owner[name]] += sum(by_rank.values())
+    return owner
+
+
+class Ownership:
+    """The plan of a run's saves and loads, and the host memory that they are copied through. Construction: Collective.
+
+    Every tensor of the optimizer is written by one rank and read by one rank, whatever the ZeRO stage.
+    """
+
+    def __init__(
+        self,
+        pieces: list[Piece],
+        shapes: Mapping[str, torch.Size],
+        world: World,
+        *,
+        round_elements: int = ROUND_ELEMENTS,
+    ) -> None:
+        self._world = world
+        self._shapes = shapes
+        held = world.gather([_extent(piece) for piece in pieces])
+        self._owners = owners(held)
+        whole = {
+            (rank, extent.name)
+            for rank, extents in enumerate(held)
+            for extent in extents
+            if extent.length == shapes[extent.name].numel()
+        }
+        self._whole = {name for name, owner in self._owners.items() if (owner, name) in whole}
+        parted = {name: owner for name, owner in self._owners.items() if name not in self._whole}
+        self._exchange = Exchange(held, parted, world, round_elements=round_elements)
+        self._copied = {name for rank, name in whole if rank != self._owners[name]}
+        # Kept from save to save: fresh pages cost more than the copy itself.
+        self._host: dict[tuple[str, str], Tensor] = {}
+
+    def snapshot(self, pieces: list[Piece]) -> dict[str, dict[str, Tensor]]:
+        """Return, for each of KINDS, the whole tensors that this rank writes, in host memory. Collective.
+
+        The tensors are overwritten by the next call.
+        """
+        here = {piece.name: piece for piece in pieces}
+        for kind in KINDS:
+            for piece in self._owned(pieces):
+                self._kept(kind, piece.name)[piece.start : piece.stop].copy_(piece.tensors[kind])
+            self._exchange.to_owners(_held(here, kind), self._part_of(kind))
+        names = [name for name, owner in self._owners.items() if owner == self._world.rank]
+        return {kind: {name: self._kept(kind, name).view(self._shapes[name]) for name in names} for kind in KINDS}
+
+    def read(self, pieces: list[Piece], read: ReadTensor) -> None:
+        """Read what this rank owns: into its pieces, and where others hold a part of it into the host's memory too."""
+        for kind in KINDS:
+            for piece in self._owned(pieces):
+                if piece.name in self._whole:
+                    piece.tensors[kind].copy_(read(kind, piece.name, piece.start, piece.stop))
+                else:
+                    kept = self._kept(kind, piece.name)
+                    kept.copy_(read(kind, piece.name, 0, kept.numel()))
+                    piece.tensors[kind].copy_(kept[piece.start : piece.stop])
+
+    def deal(self, pieces: list[Piece]) -> None:
+        """Bring what each rank has read to all that hold a piece of it. Collective."""
+        here = {piece.name: piece for piece in pieces}
+        for kind in KINDS:
+            self._exchange.to_holders(self._part_of(kind), _held(here, kind))
+            for name, owner in self._owners.items():
+                if name in self._copied:
+                    self._world.spread(here[name].tensors[kind], owner)
+
+    def _owned(self, pieces: list[Piece]) -> list[Piece]:
+        return [piece for piece in pieces if self._owners[piece.name] == self._world.rank]
+
+    def _part_of(self, kind: str) -> Callable[[Extent], Tensor]:
+        return lambda extent: self._kept(kind, extent.name)[extent.start : extent.stop]
+
+    def _kept(self, kind: str, name: str) -> Tensor:
+        """Return the host's memory for a tensor of this rank, flat."""
+        key = (kind, name)
+        if key not in self._host:
+            pinned = self._world.device.type == "cuda"
+            self._host[key] = torch.empty(self._shapes[name].numel(), pin_memory=pinned)
+        return self._host[key]
+
+
+def _extent(piece: Piece) -> Extent:
+    return Extent(piece.name, piece.start, piece.stop)
+
+
+def _held(pieces: Mapping[str, Piece], kind: str) -> Callable[[Extent], Tensor]:
+    return lambda extent: pieces[extent.name].tensors[kind]

@@ -1,0 +1,238 @@
+"""Pieces: the parts of fp32 weights and moments that this rank holds, as flat views under parameter names.
+
+The one file that knows how DeepSpeed 0.19.8 lays its optimizers out (attributes, not imports); the contract tests in
+tests/trainer/test_deepspeed_facts.py say what of that it relies on.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from trainer.optim.lamb import Segment
+from trainer.optim.optimizers import MOMENTS
+
+WEIGHT = "weight"
+KINDS = (WEIGHT, *MOMENTS)
+_CLIP_EPSILON = 1e-6  # torch's and DeepSpeed's
+Total = Callable[[Tensor], Tensor]
+"""Sums a tensor over all ranks. Collective."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A contiguous part of one flattened parameter; writing into its tensors changes the optimizer."""
+
+    name: str
+    """Of the parameter, in the network."""
+    start: int
+    """First element in the flattened parameter."""
+    tensors: dict[str, Tensor]
+    """A flat fp32 view for each of KINDS."""
+
+    @property
+    def stop(self) -> int:
+        """One past the last element."""
+        return self.start + self.tensors[WEIGHT].numel()
+
+
+class Partitions(Protocol):
+    """How one ZeRO stage spreads the state over the ranks."""
+
+    def masters(self) -> list[Tensor]:
+        """Return the tensors that the inner optimizer updates: the keys of its state."""
+        ...
+
+    def pieces(self) -> Iterator[Piece]:
+        """Yield what this rank holds."""
+        ...
+
+    def segments(self) -> dict[Tensor, list[Segment]]:
+        """Return which parameters, numbered alike on all ranks, lie where in the masters."""
+        ...
+
+    def refresh(self) -> None:
+        """Bring the network's weights in line after the pieces were written. Collective."""
+        ...
+
+    def gradient_squares(self) -> list[Tensor]:
+        """Return, between backward and step, this rank's part of each group's squared gradient norm, loss scale in."""
+        ...
+
+
+class Clippable(Partitions, Protocol):
+    """Partitions whose gradients can be clipped between backward and step, with no look at the device by the host."""
+
+    def gradients(self) -> list[Tensor]:
+        """Return the parts of the gradient that this rank applies; writing into them changes what is applied."""
+        ...
+
+    def gradient_norm(self, total: Total) -> Tensor:
+        """Return the norm of the whole gradient, not finite where any part of it is not. Collective."""
+        ...
+
+    def clip_factor(self, norm: Tensor, most: float) -> Tensor:
+        """Return what a gradient of this norm is multiplied by, so that its norm is `most` at most."""
+        ...
+
+
+@dataclass(frozen=True)
+class Whole:
+    """ZeRO 0: every rank holds everything; the optimizer is torch's own."""
+
+    names: dict[Tensor, str]
+    optimizer: Any
+    rank: int
+
+    def masters(self) -> list[Tensor]:
+        """Return the parameters themselves."""
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    def pieces(self) -> Iterator[Piece]:
+        """Yield every parameter whole."""
+        for parameter in self.masters():
+            state = self.optimizer.state[parameter]
+            moments = {moment: state[moment].view(-1) for moment in MOMENTS}
+            yield Piece(self.names[parameter], 0, {WEIGHT: parameter.data.view(-1), **moments})
+
+    def segments(self) -> dict[Tensor, list[Segment]]:
+        """Return each parameter as its own segment."""
+        numbers = {parameter: number for number, parameter in enumerate(self.names)}
+        return {parameter: [Segment(numbers[parameter], 0, parameter.numel())] for parameter in self.masters()}
+
+    def refresh(self) -> None:
+        """Do nothing: the pieces are the weights."""
+
+    def gradient_squares(self) -> list[Tensor]:
+        """Return the squares on rank 0 and zeros elsewhere: the gradients are already the same on all ranks."""
+        groups = self.optimizer.param_groups
+        gradients = {
+            index: [p.grad for p in group["params"] if p.grad is not None and self.rank == 0]
+            for index, group in enumerate(groups)
+        }
+        return _squares(gradients, [group["params"][0] for group in groups])
+
+    def gradients(self) -> list[Tensor]:
+        """Return the gradients of the parameters."""
+        return [parameter.grad for parameter in self.masters() if parameter.grad is not None]
+
+    def gradient_norm(self, total: Total) -> Tensor:  # noqa: ARG002 - as Clippable has it
+        """Return the norm, as torch computes it; all ranks have the same gradients."""
+        return torch.nn.utils.get_total_norm(self.gradients())
+
+    def clip_factor(self, norm: Tensor, most: float) -> Tensor:
+        """Return the factor, rounded as torch does."""
+        return (most / (norm + _CLIP_EPSILON)).clamp(max=1.0)
+
+
+@dataclass(frozen=True)
+class FlatGroups:
+    """ZeRO 1 and 2: each group is one flat tensor, cut evenly over the ranks wherever that falls in a parameter."""
+
+    names: dict[Tensor, str]
+    zero: Any
+
+    def masters(self) -> list[Tensor]:
+        """Return this rank's fp32 part of each group."""
+        return list(self.zero.single_partition_of_fp32_groups)
+
+    def pieces(self) -> Iterator[Piece]:
+        """Yield the part of each parameter that falls into this rank's cut."""
+        for parameters, master in zip(self.zero.bit16_groups, self.masters(), strict=True):
+            sources = {WEIGHT: master.data, **{moment: self.zero.optimizer.state[master][moment] for moment in MOMENTS}}
+            for parameter in parameters:
+                mapping = parameter._hp_mapping
+                if mapping is not None:
+                    at = mapping.hp_fragment_address
+                    views = {kind: source.narrow(0, at.start, at.numel) for kind, source in sources.items()}
+                    yield Piece(self.names[parameter], mapping.lp_fragment_address.start, views)
+
+    def segments(self) -> dict[Tensor, list[Segment]]:
+        """Return the parts of parameters that lie in this rank's cuts."""
+        numbers = {parameter: number for number, parameter in enumerate(self.names)}
+        found: dict[Tensor, list[Segment]] = {}
+        for parameters, master in zip(self.zero.bit16_groups, self.masters(), strict=True):
+            addresses = [(numbers[p], p._hp_mapping.hp_fragment_address) for p in parameters if p._hp_mapping]
+            found[master] = [Segment(number, at.start, at.numel) for number, at in addresses]
+        return found
+
+    def refresh(self) -> None:
+        """Copy this rank's fp32 parts into the network's weights and gather the others'. Collective."""
+        self.zero.update_lp_params()
+
+    def gradient_squares(self) -> list[Tensor]:
+        """Return the squares of the parts that this rank reduced."""
+        return _squares(self.zero.averaged_gradients, self.masters())
+
+    def gradients(self) -> list[Tensor]:
+        """Return the parts that this rank reduced, and the padding of its cuts."""
+        return [part for index in range(len(self.masters())) for part in self.zero.averaged_gradients[index]]
+
+    def gradient_norm(self, total: Total) -> Tensor:
+        """Return the norm, as DeepSpeed computes it: in fp64 a part, then over the ranks and groups."""
+        squares = torch.stack([self._square(index) for index in range(len(self.masters()))])
+        norm: Tensor = torch.linalg.vector_norm(total(squares).pow(0.5))
+        return norm
+
+    def clip_factor(self, norm: Tensor, most: float) -> Tensor:
+        """Return the factor, rounded as DeepSpeed does."""
+        return 1.0 / ((norm + _CLIP_EPSILON) / most).clamp(min=1.0)
+
+    def _square(self, index: int) -> Tensor:
+        parts = [part for part in self.zero.averaged_gradients[index] if not getattr(part, "_zero_padding", False)]
+        norms = torch._foreach_norm(parts, 2, dtype=torch.float64) if parts else [self.masters()[index].new_zeros(())]
+        return torch.stack(norms).pow(2).sum().float()
+
+
+@dataclass(frozen=True)
+class EvenParameters:
+    """ZeRO 3: each parameter is cut evenly over the ranks, the last part padded."""
+
+    names: dict[Tensor, str]
+    zero: Any
+    rank: int
+
+    def masters(self) -> list[Tensor]:
+        """Return this rank's fp32 part of each sub-group."""
+        return list(self.zero.fp32_partitioned_groups_flat)
+
+    def pieces(self) -> Iterator[Piece]:
+        """Yield this rank's part of each parameter, without padding."""
+        for parameters in self.zero.fp16_groups:
+            for parameter in parameters:
+                index, offset, padded = self.zero.grad_position[self.zero.get_param_id(parameter)]
+                start = self.rank * padded
+                length = min(padded, parameter.ds_numel - start)
+                if length > 0:
+                    master = self.zero.fp32_partitioned_groups_flat[index]
+                    state = self.zero.optimizer.state[master]
+                    sources = {WEIGHT: master.data, **{moment: state[moment] for moment in MOMENTS}}
+                    views = {kind: source.narrow(0, offset, length) for kind, source in sources.items()}
+                    yield Piece(self.names[parameter], start, views)
+
+    def segments(self) -> dict[Tensor, list[Segment]]:
+        """Fail: LAMB's norms over these cuts were never shown to be exact, and the configuration refuses them."""
+        raise AssertionError("the configuration should have refused LAMB at ZeRO 3")
+
+    def refresh(self) -> None:
+        """Copy the fp32 parts into the partitioned weights, and gather those that stay gathered. Collective."""
+        for index, master in enumerate(self.masters()):
+            self.zero.fp16_partitioned_groups_flat[index].data.copy_(master.data)
+            self.zero._unflatten_partitioned_parameters(index)
+        if self.zero.persistent_parameters:
+            first, every = self.zero.persistent_parameters[0], self.zero.persistent_parameters
+            first.partition(every)
+            first.all_gather(every)
+
+    def gradient_squares(self) -> list[Tensor]:
+        """Return the squares of the parts that this rank reduced."""
+        return _squares(self.zero.averaged_gradients, self.masters())
+
+
+def _squares(gradients: Mapping[int, list[Tensor] | None], masters: list[Tensor]) -> list[Tensor]:
+    return [
+        sum((part.float().square().sum() for part in gradients.get(index) or ()), start=master.new_zeros(()))
+        for index, master in enumerate(masters)
+    ]
