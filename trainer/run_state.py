@@ -1,6 +1,7 @@
 """RunState: where a run is. With the configuration it decides every step that follows."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -78,3 +79,5 @@ class EngineState:
     """The steps of them that changed the weights."""
     loss_scale: dict[str, int | float]
     """Fields of the loss scaler by name; empty where there is none."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """Whatever else its owner needs to go on, fit for JSON; a run keeps nothing here."""

@@ -25,10 +25,10 @@ from trainer.checkpoint import layout, names, reading
 from trainer.checkpoint.choice import NEWEST, first_readable
 from trainer.checkpoint.layout import Manifest
 from trainer.checkpoint.retention import Complete, kept
+from trainer.checkpoint.state import Checkpointed
 from trainer.checkpoint.tensor_file import FileRecord, write
 from trainer.config import CheckpointConfig
 from trainer.distributed.world import World
-from trainer.engine.engine import Engine
 from trainer.run_state import PassedOver, RunState
 
 _RETRY_SECONDS = 60.0
@@ -105,7 +105,7 @@ class Store:
         every = self._config.save_every_steps
         return (is_scored and self._config.keep_best) or (every > 0 and step % every == 0)
 
-    def save(self, engine: Engine, state: RunState, *, score: float | None = None) -> None:
+    def save(self, engine: Checkpointed, state: RunState, *, score: float | None = None) -> None:
         """Save a state; in the background where the config says so, after a save that is still running."""
         started = time.monotonic()
         self.wait()
@@ -144,7 +144,7 @@ class Store:
         """Return the newest checkpoint that was committed, by rank 0's sight. Collective."""
         return self._world.from_first(lambda: next(reversed(names.committed(self._folder)), None))
 
-    def load(self, engine: Engine) -> Loaded | None:
+    def load(self, engine: Checkpointed) -> Loaded | None:
         """Bring the engine to the newest checkpoint that is whole; None where there is none at all.
 
         Raises ValueError on all ranks where every checkpoint is damaged or belongs to other data.
@@ -254,7 +254,7 @@ class Store:
                 folders[step].rename(hidden)
                 shutil.rmtree(hidden)
 
-    def _restore(self, engine: Engine, path: Path, manifest: Manifest) -> None:
+    def _restore(self, engine: Checkpointed, path: Path, manifest: Manifest) -> None:
         if problem := layout.other_data(manifest.identity, self._identity):
             raise ValueError(f"{path}: {problem}; use another --run folder")
         files = reading.opened(path, manifest, self._world)
@@ -264,7 +264,7 @@ class Store:
             if difference := layout.difference(there, shapes):
                 raise ValueError(
                     f"{path}: was written by a run of another network: of {kind}, {difference}; "
-                    "set `model` back to what it was, or start a new run"
+                    "take the network that wrote it, or another folder"
                 )
 
         def read(kind: str, name: str, start: int, stop: int) -> Tensor:

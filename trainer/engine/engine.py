@@ -3,9 +3,7 @@
 Facts of DeepSpeed 0.19.8 that it works around are named where they bite.
 """
 
-import contextlib
-from collections.abc import Iterator, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,21 +14,17 @@ from trainer.config import OptimizerConfig, TrainConfig, joint_problems
 from trainer.distributed.world import World
 from trainer.engine import arithmetic
 from trainer.engine.deepspeed_settings import settings
-from trainer.engine.deepspeed_start import gathered, initialize, waiting_on_the_device
+from trainer.engine.deepspeed_start import initialize, waiting_on_the_device
+from trainer.engine.sharded_state import ShardedState
 from trainer.engine.step_report import StartedStep, StepReport, Told
 from trainer.engine.stopwatch import Stopwatch
 from trainer.engine.update import DeviceUpdate, HostUpdate, Update
 from trainer.optim import optimizers
 from trainer.optim.lamb import Lamb
-from trainer.optim.ownership import Ownership, ReadTensor
-from trainer.optim.partitions import KINDS, WEIGHT, EvenParameters, FlatGroups, Partitions, Piece, Whole
+from trainer.optim.ownership import ReadTensor
+from trainer.optim.partitions import FlatGroups, Whole
 from trainer.run_state import EngineState
 from trainer.tasks.objective import Objective, contagious
-
-Untyped: TypeAlias = Any
-"""Objects of DeepSpeed, which has no types."""
-
-_LOSS_SCALER_FIELDS = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
 
 
 class Engine:
@@ -48,8 +42,7 @@ class Engine:
         self._world = world
         self.num_micro_batches = train.micro_batches_per_rank(world.world_size)
         # Taken now: ZeRO 3 leaves a parameter without its shape.
-        self._shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
-        self._trained = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+        shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
         inner = optimizers.make(network, optimizer)
         self._deepspeed = initialize(
             network.to(world.device),
@@ -65,14 +58,14 @@ class Engine:
             world,
         )
         self._inner = inner
-        names: dict[Tensor, str] = {parameter: name for name, parameter in self._deepspeed.module.named_parameters()}
-        self._partitions = _partitions(self._deepspeed, names, train.zero_stage, world.rank)
+        self._sharded = ShardedState(self._deepspeed, inner, shapes, world)
+        self._partitions = self._sharded.partitions
         optimizers.zero_state(self._partitions.masters(), inner)
         if isinstance(inner, Lamb):
             parts = world.sum if train.zero_stage else torch.Tensor.clone
-            inner.bind(self._partitions.segments(), len(names), parts)
+            num_parameters = sum(1 for _ in self._deepspeed.module.parameters())
+            inner.bind(self._partitions.segments(), num_parameters, parts)
         self._update = self._updated_by(optimizer.clip_norm)
-        self._ownership: Ownership | None = None
         self._num_steps = 0
 
     @property
@@ -129,65 +122,27 @@ class Engine:
 
         Buffers and frozen parameters are among the weights of rank 0. The next call overwrites what this one returned.
         """
-        pieces = list(self._partitions.pieces())
-        tensors = self._owning(pieces).snapshot(pieces)
-        with self._fixed() as fixed:
-            if self._world.is_first:
-                tensors[WEIGHT] |= {name: tensor.detach().cpu().clone() for name, tensor in fixed.items()}
-        return tensors
+        return self._sharded.snapshot()
 
     def progress(self) -> EngineState:
         """Return the numbers that belong to the state beside the tensors."""
-        masters = self._partitions.masters()
-        applied = float(self._inner.state[masters[0]]["step"]) if masters else 0.0
-        scaler = getattr(self._deepspeed.optimizer, "loss_scaler", None)
-        scale = {field: getattr(scaler, field) for field in _LOSS_SCALER_FIELDS if hasattr(scaler, field)}
-        return EngineState(self._num_steps, applied, scale)
+        return EngineState(self._num_steps, self._sharded.applied_steps(), self._sharded.loss_scale())
 
     def shapes(self) -> dict[str, dict[str, torch.Size]]:
         """Return, for each of KINDS, the shapes of all tensors of a checkpoint by name."""
-        trained = {name: self._shapes[name] for name in self._trained}
-        return {kind: self._shapes if kind == WEIGHT else trained for kind in KINDS}
+        return self._sharded.shapes()
 
     def restore(self, read: ReadTensor, progress: EngineState) -> None:
         """Take over a state, saved at any ZeRO stage, precision and world size; its tensors have our `shapes`.
 
         Each tensor is read by one rank, which deals it out. ValueError on all ranks where one cannot read its own.
         """
-        with torch.no_grad():
-            pieces = list(self._partitions.pieces())
-            owning = self._owning(pieces)
-            fixed_names = self._shapes.keys() - set(self._trained) if self._world.is_first else set()
-            unmoved: dict[str, Tensor] = {}
-
-            def read_own() -> None:
-                owning.read(pieces, read)
-                unmoved.update((name, read(WEIGHT, name, 0, self._shapes[name].numel())) for name in fixed_names)
-
-            self._world.from_each(read_own)
-            owning.deal(pieces)
-            with self._fixed() as fixed:
-                for name, tensor in fixed.items():
-                    if self._world.is_first:
-                        tensor.copy_(unmoved[name].view(tensor.shape))
-                    self._world.spread(tensor, 0)
-            self._partitions.refresh()
-        for master in self._partitions.masters():
-            self._inner.state[master]["step"].fill_(progress.applied_steps)
+        self._sharded.restore(read, progress.applied_steps, progress.loss_scale)
         self._num_steps = progress.steps
-        scaler = getattr(self._deepspeed.optimizer, "loss_scaler", None)
-        for field, value in progress.loss_scale.items():
-            if hasattr(scaler, field):
-                setattr(scaler, field, value)
 
     def close(self) -> None:
         """Release what DeepSpeed holds: its hooks on the network."""
         self._deepspeed.destroy()
-
-    def _owning(self, pieces: list[Piece]) -> Ownership:
-        if self._ownership is None:
-            self._ownership = Ownership(pieces, self._shapes, self._world)
-        return self._ownership
 
     def _updated_by(self, clip_norm: float) -> Update:
         if self._train.precision == "fp16" or not isinstance(self._partitions, Whole | FlatGroups):
@@ -230,23 +185,3 @@ class Engine:
     def _total(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
         totals = self._world.sum(torch.stack([part.detach().float() for part in parts.values()]))
         return dict(zip(parts, totals, strict=True))
-
-    @contextlib.contextmanager
-    def _fixed(self) -> Iterator[dict[str, Tensor]]:
-        """Give what no optimizer moves, to read or to overwrite: saved buffers, and frozen parameters."""
-        module = self._deepspeed.module
-        saved = module.state_dict(keep_vars=True).keys()
-        buffers = {name: buffer for name, buffer in module.named_buffers() if name in saved}
-        frozen = {name: parameter for name, parameter in module.named_parameters() if not parameter.requires_grad}
-        with gathered(list(frozen.values()), self._train.zero_stage):
-            yield {**buffers, **{name: parameter.data for name, parameter in frozen.items()}}
-
-
-def _partitions(deepspeed: Untyped, names: dict[Tensor, str], zero_stage: int, rank: int) -> Partitions:
-    match zero_stage:
-        case 0:
-            return Whole(names, deepspeed.optimizer, rank)
-        case 1 | 2:
-            return FlatGroups(names, deepspeed.optimizer)
-        case _:
-            return EvenParameters(names, deepspeed.optimizer, rank)

@@ -1,0 +1,121 @@
+"""ShardedState: weights and moments of a DeepSpeed engine as whole tensors under parameter names, to save and restore.
+
+The engine may be that of a run or one of somebody else's making; see trainer/standalone/deepspeed_state.py.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from trainer.distributed.world import World
+from trainer.engine.deepspeed_start import gathered
+from trainer.optim.ownership import Ownership, ReadTensor
+from trainer.optim.partitions import KINDS, WEIGHT, EvenParameters, FlatGroups, Partitions, Piece, Whole
+
+Untyped: TypeAlias = Any
+"""Objects of DeepSpeed, which has no types."""
+_LOSS_SCALER_FIELDS = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
+
+
+class ShardedState:
+    """The state of one engine. Construction and every method: Collective."""
+
+    def __init__(
+        self, deepspeed: Untyped, inner: torch.optim.Optimizer, shapes: Mapping[str, torch.Size], world: World
+    ) -> None:
+        """`inner` is the optimizer that DeepSpeed wraps, `shapes` those of the whole tensors of the module's state."""
+        self._deepspeed = deepspeed
+        self._inner = inner
+        self._shapes = dict(shapes)
+        self._world = world
+        self._zero_stage: int = deepspeed.zero_optimization_stage()
+        names = {parameter: name for name, parameter in deepspeed.module.named_parameters()}
+        self._trained = [name for parameter, name in names.items() if parameter.requires_grad]
+        self.partitions = _partitions(deepspeed, names, self._zero_stage, world.rank)
+        """Which rank holds what."""
+        self._ownership: Ownership | None = None
+
+    def snapshot(self) -> dict[str, dict[str, Tensor]]:
+        """Return, for each of KINDS, the whole tensors that this rank writes, copied to host memory.
+
+        Buffers and frozen parameters are among the weights of rank 0. The next call overwrites what this one returned.
+        """
+        pieces = list(self.partitions.pieces())
+        tensors = self._owning(pieces).snapshot(pieces)
+        with self._fixed() as fixed:
+            if self._world.is_first:
+                tensors[WEIGHT] |= {name: tensor.detach().cpu().clone() for name, tensor in fixed.items()}
+        return tensors
+
+    def shapes(self) -> dict[str, dict[str, torch.Size]]:
+        """Return, for each of KINDS, the shapes of all tensors of a checkpoint by name."""
+        trained = {name: self._shapes[name] for name in self._trained}
+        return {kind: self._shapes if kind == WEIGHT else trained for kind in KINDS}
+
+    def applied_steps(self) -> float:
+        """Return the steps that changed the weights."""
+        masters = self.partitions.masters()
+        return float(self._inner.state[masters[0]]["step"]) if masters else 0.0
+
+    def loss_scale(self) -> dict[str, int | float]:
+        """Return the fields of the loss scaler by name; empty where there is none."""
+        scaler = getattr(self._deepspeed.optimizer, "loss_scaler", None)
+        return {field: getattr(scaler, field) for field in _LOSS_SCALER_FIELDS if hasattr(scaler, field)}
+
+    def restore(self, read: ReadTensor, applied_steps: float, loss_scale: Mapping[str, int | float]) -> None:
+        """Take over a state, saved at any ZeRO stage, precision and world size; its tensors have our `shapes`.
+
+        Each tensor is read by one rank, which deals it out. ValueError on all ranks where one cannot read its own.
+        """
+        with torch.no_grad():
+            pieces = list(self.partitions.pieces())
+            owning = self._owning(pieces)
+            fixed_names = self._shapes.keys() - set(self._trained) if self._world.is_first else set()
+            unmoved: dict[str, Tensor] = {}
+
+            def read_own() -> None:
+                owning.read(pieces, read)
+                unmoved.update((name, read(WEIGHT, name, 0, self._shapes[name].numel())) for name in fixed_names)
+
+            self._world.from_each(read_own)
+            owning.deal(pieces)
+            with self._fixed() as fixed:
+                for name, tensor in fixed.items():
+                    if self._world.is_first:
+                        tensor.copy_(unmoved[name].view(tensor.shape))
+                    self._world.spread(tensor, 0)
+            self.partitions.refresh()
+        for master in self.partitions.masters():
+            self._inner.state[master]["step"].fill_(applied_steps)
+        scaler = getattr(self._deepspeed.optimizer, "loss_scaler", None)
+        for field, value in loss_scale.items():
+            if hasattr(scaler, field):
+                setattr(scaler, field, value)
+
+    def _owning(self, pieces: list[Piece]) -> Ownership:
+        if self._ownership is None:
+            self._ownership = Ownership(pieces, self._shapes, self._world)
+        return self._ownership
+
+    @contextlib.contextmanager
+    def _fixed(self) -> Iterator[dict[str, Tensor]]:
+        """Give what no optimizer moves, to read or to overwrite: saved buffers, and frozen parameters."""
+        module = self._deepspeed.module
+        saved = module.state_dict(keep_vars=True).keys()
+        buffers = {name: buffer for name, buffer in module.named_buffers() if name in saved}
+        frozen = {name: parameter for name, parameter in module.named_parameters() if not parameter.requires_grad}
+        with gathered(list(frozen.values()), self._zero_stage):
+            yield {**buffers, **{name: parameter.data for name, parameter in frozen.items()}}
+
+
+def _partitions(deepspeed: Untyped, names: dict[Tensor, str], zero_stage: int, rank: int) -> Partitions:
+    match zero_stage:
+        case 0:
+            return Whole(names, deepspeed.optimizer, rank)
+        case 1 | 2:
+            return FlatGroups(names, deepspeed.optimizer)
+        case _:
+            return EvenParameters(names, deepspeed.optimizer, rank)
