@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Optional
 
+from data_shards.files.problems import Problem, at_least
 from data_shards.files.quoting import shown
 from data_shards.modalities.sections import (
     AudioConfig,
@@ -18,7 +19,7 @@ from data_shards.modalities.sections import (
     TextConfig,
     VideoConfig,
 )
-from data_shards.modalities.transform_config import MixConfig, Problem, at_least
+from data_shards.modalities.transform_config import MixConfig
 from data_shards.storage.config import DatasetConfig, RemoteConfig
 
 __all__ = [

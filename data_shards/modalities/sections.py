@@ -4,15 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, Optional
 
+from data_shards.files.problems import Problem, at_least
 from data_shards.modalities.transform_config import (
     ColourConfig,
     CropConfig,
     LogMelConfig,
     MaskingConfig,
-    Problem,
     RandAugmentConfig,
     SpecAugmentConfig,
-    at_least,
 )
 
 # ruff: noqa: UP045 - OmegaConf reads Optional[X] best

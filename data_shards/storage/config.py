@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from data_shards.modalities.transform_config import Problem, at_least
+from data_shards.files.problems import Problem, at_least
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ that meets the faults of its plans at exact places. Nothing of this is in the pr
 import json
 import os
 import resource
+import runpy
 import signal
 import subprocess
 import sys
@@ -60,14 +61,12 @@ def places() -> dict[Place, tuple[Any, str]]:
 
 def main(plans: list[Plan], arguments: list[str]) -> None:
     """Put the faults in their places and run the command."""
-    from launch.cli import main as cli
-
     calls = places()
     for plan in plans:
         owner, name = calls[plan.place]
         setattr(owner, name, _meeting(plan, getattr(owner, name), arguments))
     sys.argv = ["perceiver", *arguments]
-    cli.main()
+    runpy.run_module("launch", run_name="__main__")
 
 
 def _meeting(plan: Plan, call: Callable[..., Any], arguments: list[str]) -> Callable[..., Any]:

@@ -40,7 +40,7 @@ def submit(
     """
     from configs.run import load
     from launch.slurm import cluster as profiles
-    from launch.slurm import submit as submission
+    from launch.supervise import submit as submission
 
     profile = profiles.load(cluster, nodes=nodes, minutes=minutes)
     raise typer.Exit(submission.submit(load(config, overrides or ()), run, profile, dry_run=dry_run, as_json=as_json))
@@ -63,7 +63,7 @@ def resume(
 
     Example: perceiver resume runs/digits --nodes 2
     """
-    from launch.slurm import submit as submission
+    from launch.supervise import submit as submission
 
     changes = {"nodes": nodes, "minutes": minutes}
     raise typer.Exit(submission.resume(run, cluster, changes, overrides or (), as_json=as_json))
@@ -91,7 +91,7 @@ def sweep(
 
     perceiver sweep configs/digits.yaml optimizer.learning_rate=1e-3,2e-3 --run runs/rates --procs 2
     """
-    from launch.slurm import submit as submission
+    from launch.supervise import submit as submission
 
     if bool(cluster) == bool(procs):
         raise ValueError("a sweep runs on a cluster or on this machine; give one of --cluster and --procs")

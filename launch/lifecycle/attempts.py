@@ -29,6 +29,9 @@ from trainer.checkpoint import names
 from trainer.health.process import start_ticks
 from trainer.health.verdict import convicted_pids
 
+JOB = "PERCEIVER_JOB"
+"""Variable with the job's id in words that name no other: by the SLURM_JOB_ID of its last task a whole array would be
+requeued."""
 HEARTBEAT_SECONDS = 2.0
 SILENT_SECONDS = 10 * HEARTBEAT_SECONDS
 _NUMBER = re.compile(r"\d{4,9}")

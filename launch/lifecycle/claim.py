@@ -11,12 +11,11 @@ from typing import Self, TypeVar
 
 from launch.lifecycle import attempts
 from launch.lifecycle.agreement import first_does, together
-from launch.lifecycle.attempts import RankRecord
+from launch.lifecycle.attempts import JOB, RankRecord
 from launch.lifecycle.fence import SUPERVISOR, Fence
 from launch.lifecycle.heartbeat import Heartbeat
 from launch.lifecycle.restart_policy import BAD_INPUT, FAILED
 from launch.lifecycle.run_folder import RunFolder
-from launch.slurm.batch import JOB
 from trainer.distributed.node import Node
 from trainer.distributed.world import World
 from trainer.health.process import end_with_parent

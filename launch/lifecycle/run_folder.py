@@ -59,6 +59,10 @@ class RunFolder:
         """Log files, one a rank."""
         return self.path / "logs"
 
+    def log_path(self, attempt: int, rank: int) -> Path:
+        """Return where the output of a rank in an attempt goes."""
+        return self.logs_folder / f"attempt_{attempt:04d}_rank_{rank}.log"
+
     @property
     def pictures_folder(self) -> Path:
         """The loss curve and test samples with their predictions."""

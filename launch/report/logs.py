@@ -8,7 +8,6 @@ from pathlib import Path
 from launch.lifecycle import attempts
 from launch.lifecycle.run_folder import RunFolder, existing
 from launch.slurm import submission
-from launch.supervise.rank import log_path
 
 
 def main(path: Path, *, rank: int, attempt: int, batch: bool, follow: bool) -> int:
@@ -18,13 +17,13 @@ def main(path: Path, *, rank: int, attempt: int, batch: bool, follow: bool) -> i
         _copy(_batch_log(folder), 0)
         return 0
     number = attempt or attempts.current(folder)
-    log = log_path(folder, number, rank)
+    log = folder.log_path(number, rank)
     if not log.is_file() and not follow:
         there = ", ".join(sorted(file.name for file in folder.logs_folder.glob("attempt_*"))) or "none"
         raise ValueError(f"{log}: no such log; there are {there}; --batch shows what the batch script printed")
     position = 0
     while True:
-        position = _copy(log_path(folder, number, rank), position)
+        position = _copy(folder.log_path(number, rank), position)
         if not follow:
             return 0
         if not attempt and number < attempts.current(folder):

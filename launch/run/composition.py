@@ -21,7 +21,7 @@ from launch.lifecycle.fence import Fence
 from launch.lifecycle.heartbeat import Heartbeat
 from launch.lifecycle.restart_policy import FINISHED, RUN_ME_AGAIN
 from launch.lifecycle.run_folder import RunFolder, as_typed
-from launch.report.prediction_pictures import shown
+from launch.pictures.predictions import shown
 from launch.run.activation_policy import planned
 from launch.run.creation import open_run, with_choices
 from launch.run.loaders import absolute, eval_split, identity, look, open_eval_split, places_of_all, train_loader

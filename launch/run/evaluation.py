@@ -20,7 +20,7 @@ from data_shards.loading.loader import Loader
 from data_shards.loading.shard_folders import Places
 from launch.lifecycle.agreement import batches_of_all, joined, together
 from launch.lifecycle.run_folder import RunFolder, as_typed, existing
-from launch.report import pictures
+from launch.pictures import drawing
 from launch.run.loaders import absolute, label_names, open_eval_split, places_of_all
 from model.perceiver import Perceiver
 from trainer.checkpoint.choice import NEWEST, read_weights
@@ -84,7 +84,7 @@ def chosen_network(config: RunConfig, folder: RunFolder, which: str, world: Worl
 
 def _draw(config: RunConfig, folder: RunFolder, network: Perceiver, loader: Loader, world: World) -> None:
     if folder.metrics_path.exists():
-        pictures.loss_curve(folder.metrics_path, folder.pictures_folder / "loss.png")
+        drawing.loss_curve(folder.metrics_path, folder.pictures_folder / "loss.png")
     outputs = config.model.outputs
     batch = loader(0)
     if outputs.label is not None and not outputs.label.multi_label and "image" in config.data.modalities():
@@ -92,7 +92,7 @@ def _draw(config: RunConfig, folder: RunFolder, network: Perceiver, loader: Load
         rows = list(_pictured(network, batch, world))[:NUM_PICTURED]
         if rows:
             images, truths, guesses = zip(*rows, strict=True)
-            pictures.predictions(
+            drawing.predictions(
                 np.stack(images),
                 [names[truth] for truth in truths],
                 [names[guess] for guess in guesses],
@@ -102,7 +102,7 @@ def _draw(config: RunConfig, folder: RunFolder, network: Perceiver, loader: Load
         pairs = reconstructions(network, objective(outputs), batch.to(world.device))
         for name, (target, drawn) in pairs.items():
             out = folder.pictures_folder / f"reconstructed_{name}.png"
-            pictures.reconstructions(target.cpu().numpy(), drawn.cpu().numpy(), out)
+            drawing.reconstructions(target.cpu().numpy(), drawn.cpu().numpy(), out)
 
 
 def _pictured(network: Perceiver, batch: Batch, world: World) -> Iterator[tuple[np.ndarray, int, int]]:

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from launch.lifecycle import attempts
+from launch.lifecycle.attempts import JOB
 from launch.lifecycle.holder import refuse_if_trained
 from launch.lifecycle.restart_policy import (
     BAD_INPUT,
@@ -30,9 +31,6 @@ from launch.lifecycle.restart_policy import (
 )
 from launch.lifecycle.run_folder import RunFolder
 from launch.slurm import queue
-
-JOB = "PERCEIVER_JOB"
-"""The job's id in words that name no other: by the SLURM_JOB_ID of its last task a whole array would be requeued."""
 
 PROFILE_EXCLUDES = "PERCEIVER_EXCLUDE"
 """The nodes that the profile excludes; all others of the job are of the run's own failures, and may come back."""

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from launch.lifecycle.attempts import JOB
 from launch.lifecycle.run_folder import RunFolder
-from launch.slurm.batch import JOB
 from launch.slurm.cluster import ClusterConfig, has_control
 
 _START = 'exec "$@"'

@@ -1,1 +1,1 @@
-"""The ranks of a run on this machine, restarted by the rules of a cluster."""
+"""How ranks are started, restarted and stopped, on this machine and through Slurm."""

@@ -39,7 +39,7 @@ def main(folder: RunFolder) -> int:
         signal.signal(number, _leave)
     os.environ.update(torch_variables(os.environ))
     rank, attempt = int(os.environ["RANK"]), int(os.environ[NUMBER])
-    _redirect(log_path(folder, attempt, rank))
+    _redirect(folder.log_path(attempt, rank))
     record = RankRecord.here(rank, os.environ.get("SLURMD_NODENAME", ""))
     status = _train(folder, Fence.of(folder).watch(attempts.write_rank(folder, attempt, record)))
     with suppress(OSError):  # on a full disk; a rank without a record counts as killed
@@ -57,11 +57,6 @@ def torch_variables(environment: Mapping[str, str]) -> dict[str, str]:
         "WORLD_SIZE": environment["SLURM_STEP_NUM_TASKS"],
         "LOCAL_WORLD_SIZE": environment["SLURM_STEP_TASKS_PER_NODE"].partition("(")[0].partition(",")[0],
     }
-
-
-def log_path(folder: RunFolder, attempt: int, rank: int) -> Path:
-    """Return where a rank's output goes."""
-    return folder.logs_folder / f"attempt_{attempt:04d}_rank_{rank}.log"
 
 
 def _train(folder: RunFolder, heartbeat: Heartbeat) -> int:

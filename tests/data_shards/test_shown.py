@@ -17,7 +17,7 @@ from data_shards.files.quoting import MAX_LISTED, MAX_SHOWN, cut, listed, shown
 from data_shards.modalities.decoding.meshes import read_off
 from data_shards.modalities.decoding.points import points
 from data_shards.sources import audio_folder, table, text
-from launch.slurm.submit import combinations
+from launch.supervise.submit import combinations
 
 HUGE = "x" * 1_000_000
 MOST = 1_000

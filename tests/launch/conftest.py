@@ -82,7 +82,7 @@ Door = Callable[..., list[dict[str, Any]]]
 
 @pytest.fixture
 def door(monkeypatch: pytest.MonkeyPatch) -> Door:
-    """Stand in for a function, "launch.slurm.submit.submit", and get the arguments of each call by their names."""
+    """Stand in for a function, "launch.supervise.submit.submit", and get the arguments of each call by their names."""
 
     def put(name: str, answer: object = 0) -> list[dict[str, Any]]:
         module, _, function = name.rpartition(".")

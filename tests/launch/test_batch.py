@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from launch.lifecycle import attempts
-from launch.lifecycle.attempts import RankRecord
+from launch.lifecycle.attempts import JOB, RankRecord
 from launch.lifecycle.restart_policy import RestartConfig
 from launch.lifecycle.run_folder import RunFolder
 from launch.slurm import batch
-from launch.slurm.batch import FIRST_PORT, JOB, NUM_PORTS, PROFILE_EXCLUDES, free_port, preferred_port
+from launch.slurm.batch import FIRST_PORT, NUM_PORTS, PROFILE_EXCLUDES, free_port, preferred_port
 from trainer.health.run_lock import RunLock
 
 JOBS = st.integers(min_value=1, max_value=10**7)

@@ -15,7 +15,8 @@ from launch.lifecycle import attempts
 from launch.lifecycle.attempts import RankRecord
 from launch.lifecycle.restart_policy import RestartConfig, verdict
 from launch.lifecycle.run_folder import RunFolder
-from launch.report import pictures, status
+from launch.pictures import drawing
+from launch.report import status
 from launch.run.plan import _measured
 from launch.slurm import queue, submission
 from trainer.distributed.world import World
@@ -119,7 +120,7 @@ def test_the_loss_curve_is_drawn_from_the_lines_that_can_be_read(run: RunFolder)
     lines[0] = lines[0].replace(b"1.0", b'"x"')
     lines[1] = lines[1].replace(b"1.0", b"null")
     run.metrics_path.write_bytes(b"".join([*lines, b"[" * 10_000, b"\n\x80\n[]\n", b'{"kind": "train", "st']))
-    pictures.loss_curve(run.metrics_path, run.pictures_folder / "loss.png")
+    drawing.loss_curve(run.metrics_path, run.pictures_folder / "loss.png")
     assert (run.pictures_folder / "loss.png").read_bytes()[:4] == b"\x89PNG"
 
 

@@ -18,7 +18,7 @@ from configs.run import load
 from data_shards.loading.batch import Batch
 from data_shards.sources import table
 from launch.lifecycle.run_folder import RunFolder
-from launch.report import pictures
+from launch.pictures import drawing
 from launch.run import evaluation
 from launch.run.creation import open_run
 from launch.run.loaders import EvalSplit, identity
@@ -67,13 +67,13 @@ def test_the_newest_checkpoint_is_scored_on_the_run_s_split_and_what_it_saw_is_d
     run: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[np.ndarray, list[str], list[str]]] = []
-    draw = pictures.predictions
+    draw = drawing.predictions
 
     def keep(images: np.ndarray, truths: list[str], guesses: list[str], out: Path) -> None:
         seen.append((images, truths, guesses))
         draw(images, truths, guesses, out)
 
-    monkeypatch.setattr(pictures, "predictions", keep)
+    monkeypatch.setattr(drawing, "predictions", keep)
     run.metrics_path.write_text('{"kind": "train", "step": 1, "loss": 1.0}\n')
     assert evaluation.main(run.path, as_json=True) == 0
     found = json.loads(capsys.readouterr().out)
@@ -184,9 +184,9 @@ def test_what_is_drawn_again_is_shown_with_what_it_should_be(
 ) -> None:
     drawn: list[tuple[tuple[int, ...], tuple[int, ...], str]] = []
     monkeypatch.setattr(
-        pictures, "reconstructions", lambda truth, found, out: drawn.append((truth.shape, found.shape, out.name))
+        drawing, "reconstructions", lambda truth, found, out: drawn.append((truth.shape, found.shape, out.name))
     )
-    monkeypatch.setattr(pictures, "predictions", lambda *_: drawn.append(((), (), "predictions")))
+    monkeypatch.setattr(drawing, "predictions", lambda *_: drawn.append(((), (), "predictions")))
     again = CONFIG.replace("{label: {num_classes: 3}}", "{image: {shape: [8, 8]}}")
     (tmp_path / "again.yaml").write_text(again)
     config = load(tmp_path / "again.yaml", [f"data.shards={tmp_path}/shards"])
@@ -202,7 +202,7 @@ def test_predictions_are_drawn_of_pictures_with_one_label(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     drawn: list[object] = []
-    monkeypatch.setattr(pictures, "predictions", lambda *words: drawn.append(words))
+    monkeypatch.setattr(drawing, "predictions", lambda *words: drawn.append(words))
     monkeypatch.setattr(evaluation, "_pictured", lambda *_: iter(rows))
     config = load(run.config_path)
     rows = [(np.zeros((8, 8, 3)), 0, 1)] * 40

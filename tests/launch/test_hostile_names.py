@@ -17,7 +17,8 @@ from data_shards.storage.config import RemoteConfig
 from data_shards.storage.remote_folder import RemoteFolder
 from launch.cli import console, main
 from launch.lifecycle.run_folder import RunFolder
-from launch.report import pictures, status
+from launch.pictures import drawing
+from launch.report import status
 from launch.run.creation import open_run
 from trainer.distributed.world import World
 from trainer.sinks.ledger import Ledger, read
@@ -31,11 +32,11 @@ URL = "https://user:word@host/data?token=abc"
 @pytest.mark.parametrize("name", NAMES)
 def test_class_names_are_drawn_whatever_they_are(tmp_path: Path, name: str) -> None:
     images = np.zeros((2, 4, 4, 3), np.float32)
-    pictures.predictions(images, ["a", name], [name, name], tmp_path / "predictions.png")
+    drawing.predictions(images, ["a", name], [name, name], tmp_path / "predictions.png")
     record = {"kind": "evaluation", "step": 1, f"{name.replace('/', '')}_accuracy/all": 0.5}
     lines = [{"kind": "train", "step": 1, "loss": 0.1}, record]
     (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    pictures.loss_curve(tmp_path / "metrics.jsonl", tmp_path / "loss.png")
+    drawing.loss_curve(tmp_path / "metrics.jsonl", tmp_path / "loss.png")
     assert {path.name for path in tmp_path.glob("*.png")} == {"loss.png", "predictions.png"}
 
 

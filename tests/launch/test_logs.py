@@ -12,7 +12,6 @@ from launch.cli.main import app
 from launch.lifecycle import attempts
 from launch.lifecycle.run_folder import RunFolder
 from launch.report import logs
-from launch.supervise.rank import log_path
 
 
 @pytest.fixture
@@ -24,7 +23,7 @@ def folder(tmp_path: Path) -> RunFolder:
     for attempt in (1, 2):
         attempts.begin(folder, job_id="", nodes=["n1"])
         for rank in (0, 1):
-            log_path(folder, attempt, rank).write_text(f"rank {rank} in attempt {attempt}\n")
+            folder.log_path(attempt, rank).write_text(f"rank {rank} in attempt {attempt}\n")
     return folder
 
 
@@ -93,11 +92,11 @@ def test_following_goes_on_with_what_is_added_and_with_the_next_attempt(folder: 
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == b"rank 0 in attempt 2\n"
-            with log_path(folder, 2, 0).open("a") as file:
+            with folder.log_path(2, 0).open("a") as file:
                 file.write("a line more\n")
             assert process.stdout.readline() == b"a line more\n"
             attempts.begin(folder, job_id="", nodes=["n1"])
-            log_path(folder, 3, 0).write_text("rank 0 in attempt 3\n")
+            folder.log_path(3, 0).write_text("rank 0 in attempt 3\n")
             assert process.stdout.readline() == b"rank 0 in attempt 3\n"
         finally:
             process.kill()
@@ -131,7 +130,7 @@ def test_an_attempt_that_is_named_is_followed_alone_and_the_newest_into_the_next
         pauses.append(seconds)
         if len(pauses) == 1:
             attempts.begin(folder, job_id="", nodes=["n1"])
-            log_path(folder, 3, 0).write_text("rank 0 in attempt 3\n")
+            folder.log_path(3, 0).write_text("rank 0 in attempt 3\n")
         if len(pauses) == 4:
             raise KeyboardInterrupt
 

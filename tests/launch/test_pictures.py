@@ -8,20 +8,20 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from launch.report import pictures
+from launch.pictures import drawing
 
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures that were saved; they are saved all the same."""
     figures: list[Figure] = []
-    save = pictures._save
+    save = drawing._save
 
     def keep(figure: Figure, out: Path) -> None:
         figures.append(figure)
         save(figure, out)
 
-    monkeypatch.setattr(pictures, "_save", keep)
+    monkeypatch.setattr(drawing, "_save", keep)
     return figures
 
 
@@ -42,7 +42,7 @@ def test_the_loss_curve_has_every_loss_and_every_score_by_step(tmp_path: Path, d
         {"kind": "evaluation", "step": 20, "samples": 5, "accuracy/all": 0.5, "accuracy/image": None},
         {"kind": "evaluation", "step": 30, "samples": 5, "accuracy/all": 0.75, "accuracy/image": 0.5, "loss/all": 3.0},
     )
-    pictures.loss_curve(path, tmp_path / "loss.png")
+    drawing.loss_curve(path, tmp_path / "loss.png")
     left, right = drawn[0].axes
     assert [line.get_xydata().tolist() for line in left.lines] == [[[10, 2], [20, 1]]]
     assert left.get_yscale() == "log"
@@ -60,16 +60,16 @@ def test_the_loss_curve_has_every_loss_and_every_score_by_step(tmp_path: Path, d
 def test_a_curve_is_drawn_of_a_run_that_has_logged_nothing_and_of_scores_that_are_no_shares(
     tmp_path: Path, drawn: list[Figure]
 ) -> None:
-    pictures.loss_curve(metrics(tmp_path), tmp_path / "loss.png")
+    drawing.loss_curve(metrics(tmp_path), tmp_path / "loss.png")
     assert [len(axes.lines) for axes in drawn[0].axes] == [0, 0]
     assert drawn[0].axes[1].get_title() == "evaluation: accuracy"
     path = metrics(tmp_path, *({"kind": "evaluation", "step": step, "psnr/image": 20.0 + step} for step in (1, 2)))
-    pictures.loss_curve(path, tmp_path / "loss.png")
+    drawing.loss_curve(path, tmp_path / "loss.png")
     right = drawn[1].axes[1]
     assert right.get_ylim()[1] > 20
     assert right.get_title() == "evaluation: psnr"
     path = metrics(tmp_path, {"kind": "evaluation", "step": 1, "end_point_error/$x$": 0.5})
-    pictures.loss_curve(path, tmp_path / "loss.png")
+    drawing.loss_curve(path, tmp_path / "loss.png")
     assert drawn[2].axes[1].get_title() == "evaluation: end point error"
 
 
@@ -77,7 +77,7 @@ def test_wrong_predictions_are_red_and_say_what_is_true(tmp_path: Path, drawn: l
     images = np.random.default_rng(0).random((9, 4, 4, 3)).astype(np.float32)
     truths = ["cat"] * 8 + ["x" * 50]
     guesses = ["cat", "dog", *["cat"] * 6, "x" * 50]
-    pictures.predictions(images, truths, guesses, tmp_path / "predictions.png")
+    drawing.predictions(images, truths, guesses, tmp_path / "predictions.png")
     cells = drawn[0].axes
     assert len(cells) == 16
     titles = [(cell.get_title(), cell.title.get_color()) for cell in cells[:9]]
@@ -87,7 +87,7 @@ def test_wrong_predictions_are_red_and_say_what_is_true(tmp_path: Path, drawn: l
     assert all(np.allclose(one, other) for one, other in zip(shown, images, strict=True))
     assert not any(cell.images for cell in cells[9:])
     assert not any(cell.axison for cell in cells)
-    pictures.predictions(images[:8], truths[:8], guesses[:8], tmp_path / "predictions.png")
+    drawing.predictions(images[:8], truths[:8], guesses[:8], tmp_path / "predictions.png")
     assert len(drawn[1].axes) == 8
 
 
@@ -96,7 +96,7 @@ def test_samples_are_drawn_whole_clips_by_their_middle_frame_and_recordings_as_w
     images = values.random((2, 4, 4, 3)).astype(np.float32) * 3 - 1
     clips = values.random((2, 5, 4, 4, 3)).astype(np.float32)
     waves = values.random((2, 10, 1)).astype(np.float32)
-    figure = pictures.samples({"images": images, "clips": clips, "waves": waves})
+    figure = drawing.samples({"images": images, "clips": clips, "waves": waves})
     rows = [figure.axes[start : start + 8] for start in (0, 8, 16)]
     assert [row[0].get_title() for row in rows] == ["images", "clips", "waves"]
     for index in range(2):
@@ -106,9 +106,9 @@ def test_samples_are_drawn_whole_clips_by_their_middle_frame_and_recordings_as_w
         assert rows[2][index].get_ylim() == (-1, 1)
     assert not any(cell.images or cell.lines for row in rows for cell in row[2:])
     assert all(len(cell.get_xticks()) == len(cell.get_yticks()) == 0 for cell in figure.axes)
-    picture = pictures.pixels(figure)
+    picture = drawing.pixels(figure)
     assert (picture.dtype, picture.shape[2]) == (np.uint8, 3)
-    pictures.reconstructions(images, images, tmp_path / "drawn.png")
+    drawing.reconstructions(images, images, tmp_path / "drawn.png")
     with Image.open(tmp_path / "drawn.png") as file:
         assert file.size[0] > 100
 
@@ -117,13 +117,13 @@ def test_pictures_grow_with_what_is_in_them_and_nothing_in_them_overlaps(tmp_pat
     images = np.zeros((17, 4, 4, 3), dtype=np.float32)
     for count in (1, 17):
         names = ["cat"] * count
-        pictures.predictions(images[:count], names, names, tmp_path / "predictions.png")
+        drawing.predictions(images[:count], names, names, tmp_path / "predictions.png")
     one, three = (figure.get_size_inches() for figure in drawn)
     assert (three[0], three[1]) == (one[0], pytest.approx(3 * one[1]))
-    rows = [pictures.samples(dict.fromkeys("ab"[:count], images[:1])) for count in (1, 2)]
+    rows = [drawing.samples(dict.fromkeys("ab"[:count], images[:1])) for count in (1, 2)]
     assert rows[1].get_size_inches()[1] == pytest.approx(2 * rows[0].get_size_inches()[1])
     assert rows[0].get_size_inches()[0] > 8
-    pictures.loss_curve(metrics(tmp_path), tmp_path / "loss.png")
+    drawing.loss_curve(metrics(tmp_path), tmp_path / "loss.png")
     width, height = drawn[-1].get_size_inches()
     assert width > 1.5 * height, "two curves stand beside each other"
     assert all(figure.get_layout_engine() is not None for figure in [*drawn, *rows])
@@ -131,7 +131,7 @@ def test_pictures_grow_with_what_is_in_them_and_nothing_in_them_overlaps(tmp_pat
 
 def test_a_curve_says_what_its_axes_and_lines_are(tmp_path: Path, drawn: list[Figure]) -> None:
     path = metrics(tmp_path, {"kind": "evaluation", "step": 1, "accuracy/all": 0.5})
-    pictures.loss_curve(path, tmp_path / "loss.png")
+    drawing.loss_curve(path, tmp_path / "loss.png")
     left, right = drawn[0].axes
     assert (left.get_title(), left.get_xlabel(), right.get_xlabel()) == ("training loss", "step", "step")
     assert right.get_legend().get_title().get_text() == "modalities"
@@ -141,21 +141,21 @@ def test_a_curve_says_what_its_axes_and_lines_are(tmp_path: Path, drawn: list[Fi
 
 def test_more_samples_than_a_row_holds_are_left_out_and_a_picture_has_three_channels() -> None:
     images = np.random.default_rng(0).random((10, 4, 4, 3)).astype(np.float32)
-    figure = pictures.samples({"images": images})
+    figure = drawing.samples({"images": images})
     assert len(figure.axes) == 8
     assert all(cell.images for cell in figure.axes)
-    height, width, channels = pictures.pixels(figure).shape
+    height, width, channels = drawing.pixels(figure).shape
     assert channels == 3
     assert width > height > 10
 
 
 def test_a_picture_is_not_worth_a_sync_of_the_disk(tmp_path: Path, disk_calls: list[tuple[str, str]]) -> None:
-    pictures.loss_curve(metrics(tmp_path), tmp_path / "loss.png")
+    drawing.loss_curve(metrics(tmp_path), tmp_path / "loss.png")
     assert [kind for kind, _ in disk_calls] == ["name"]
 
 
 def test_a_name_of_exactly_as_many_letters_as_fit_is_shown_whole(tmp_path: Path, drawn: list[Figure]) -> None:
     images, names = np.zeros((2, 4, 4, 3)), ["x" * 40, "$x$"]
-    pictures.predictions(images, names, names, tmp_path / "predictions.png")
+    drawing.predictions(images, names, names, tmp_path / "predictions.png")
     assert [cell.get_title() for cell in drawn[0].axes[:2]] == names
     assert not any(cell.title.get_parse_math() for cell in drawn[0].axes[:2])

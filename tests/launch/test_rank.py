@@ -56,7 +56,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunFolde
 
 
 def log(folder: RunFolder) -> str:
-    return rank.log_path(folder, 2, 5).read_text()
+    return folder.log_path(2, 5).read_text()
 
 
 @pytest.mark.parametrize("status", [0, 1, RUN_ME_AGAIN])
@@ -141,14 +141,14 @@ def test_only_the_first_rank_keeps_a_terminal(folder: RunFolder, door: Door, mon
     assert log(folder) == "printed\n"
     os.environ["SLURM_PROCID"] = "0"
     rank.main(folder)
-    assert not rank.log_path(folder, 2, 0).exists()
+    assert not folder.log_path(2, 0).exists()
 
 
 def test_variables_of_ranks_without_slurm_stay_as_they_are() -> None:
     assert rank.torch_variables({"RANK": "3"}) == {}
     assert rank.torch_variables({**SLURM, "RANK": "3"})["RANK"] == "5"
     assert rank.torch_variables({**SLURM, "SLURM_STEP_TASKS_PER_NODE": "3,2"})["LOCAL_WORLD_SIZE"] == "3"
-    assert rank.log_path(RunFolder(Path("run")), 2, 13) == Path("run/logs/attempt_0002_rank_13.log")
+    assert RunFolder(Path("run")).log_path(2, 13) == Path("run/logs/attempt_0002_rank_13.log")
 
 
 def test_a_disk_that_is_full_changes_nothing_of_how_a_rank_leaves(

@@ -28,37 +28,37 @@ def status_of(*words: str | Path) -> int:
     [
         (
             ["submit", CONFIG, "--run", RUN, "--cluster", "plain"],
-            "launch.slurm.submit.submit",
+            "launch.supervise.submit.submit",
             {"config": DIGITS, "path": RUN, "profile": PLAIN, "dry_run": False, "as_json": False},
         ),
         (
             ["submit", CONFIG, "seed=3", "--run", RUN, "--cluster", "plain", "--nodes", "3", "--minutes", "9",
              "--dry-run", "--json"],
-            "launch.slurm.submit.submit",
+            "launch.supervise.submit.submit",
             {"config": replace(DIGITS, seed=3), "path": RUN, "profile": replace(PLAIN, nodes=3, minutes=9),
              "dry_run": True, "as_json": True},
         ),
         (
             ["resume", RUN],
-            "launch.slurm.submit.resume",
+            "launch.supervise.submit.resume",
             {"path": RUN, "profile_name": None, "changes": {"nodes": 0, "minutes": 0}, "overrides": (),
              "as_json": False},
         ),
         (
             ["resume", RUN, "a=1", "b=2", "--cluster", "plain", "--nodes", "2", "--minutes", "5", "--json"],
-            "launch.slurm.submit.resume",
+            "launch.supervise.submit.resume",
             {"path": RUN, "profile_name": "plain", "changes": {"nodes": 2, "minutes": 5}, "overrides": ["a=1", "b=2"],
              "as_json": True},
         ),
         (
             ["sweep", CONFIG, "seed=1,2", "--run", RUN, "--cluster", "plain"],
-            "launch.slurm.submit.sweep",
+            "launch.supervise.submit.sweep",
             {"config_path": CONFIG, "assignments": ["seed=1,2"], "path": RUN, "profile": PLAIN, "dry_run": False,
              "as_json": False},
         ),
         (
             ["sweep", CONFIG, "seed=1", "--run", RUN, "--cluster", "plain", "--nodes", "4", "--dry-run", "--json"],
-            "launch.slurm.submit.sweep",
+            "launch.supervise.submit.sweep",
             {"config_path": CONFIG, "assignments": ["seed=1"], "path": RUN, "profile": replace(PLAIN, nodes=4),
              "dry_run": True, "as_json": True},
         ),

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from data_shards.loading.batch import Batch
-from launch.report import pictures
-from launch.report.prediction_pictures import shown
+from launch.pictures import drawing
+from launch.pictures.predictions import shown
 from model.config.outputs import GridOutput, LabelOutput, OutputsConfig
 from trainer.distributed.world import World
 from trainer.tasks.objective import objective
@@ -54,7 +54,7 @@ def test_as_many_samples_are_shown_as_divide_the_batch_and_all_that_a_person_can
     batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows: list[dict[str, np.ndarray]] = []
-    monkeypatch.setattr(pictures, "samples", lambda of_name: rows.append(of_name) or pictures.Figure())
+    monkeypatch.setattr(drawing, "samples", lambda of_name: rows.append(of_name) or drawing.Figure())
     world, label = World(0, 1, 0, torch.device("cpu")), objective(OutputsConfig(label=LabelOutput(num_classes=3)))
     batch.arrays["image"][:] = 255
     batch.arrays["audio"] = torch.zeros(12, 8, 1)
@@ -73,7 +73,7 @@ def test_as_many_samples_are_shown_as_divide_the_batch_and_all_that_a_person_can
 @pytest.mark.parametrize(("samples", "expected"), [(8, 8), (16, 8), (12, 4), (7, 1)])
 def test_no_more_than_eight_samples_are_shown(monkeypatch: pytest.MonkeyPatch, samples: int, expected: int) -> None:
     rows: list[int] = []
-    monkeypatch.setattr(pictures, "samples", lambda of_name: rows.append(len(of_name["input"])) or pictures.Figure())
+    monkeypatch.setattr(drawing, "samples", lambda of_name: rows.append(len(of_name["input"])) or drawing.Figure())
     batch = Batch(
         arrays={"image": torch.zeros(samples, 4, 4, 3, dtype=torch.uint8)},
         lengths={"image": torch.full((samples,), 4)},

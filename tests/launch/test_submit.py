@@ -17,9 +17,9 @@ from launch.lifecycle.attempts import RankRecord
 from launch.lifecycle.run_folder import RunFolder
 from launch.run import plan
 from launch.run.creation import open_run
-from launch.slurm import cluster, submission, submit
+from launch.slurm import cluster, submission
 from launch.slurm.cluster import ClusterConfig
-from launch.supervise import local
+from launch.supervise import local, submit
 from model.budget.flops import network_cost, total
 from trainer.health.run_lock import RunLock
 

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from data_shards.config import AudioConfig
 from data_shards.modalities import decode
+from data_shards.modalities.sections import AudioConfig
 from data_shards.modalities.transforms.resample import resample
 from data_shards.modalities.transforms.spectrogram import log_mel, spec_augment
 

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from data_shards.config import ImageConfig
 from data_shards.modalities import decode
+from data_shards.modalities.sections import ImageConfig
 from data_shards.modalities.transforms.framing import cut, framed, random_box, usual_box, whole_box
 from data_shards.modalities.transforms.randaugment import randaugment
 

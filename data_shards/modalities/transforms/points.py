@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from data_shards.config import PointsConfig
 from data_shards.modalities import decode
+from data_shards.modalities.sections import PointsConfig
 
 
 def fit(

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from data_shards.config import TextConfig
 from data_shards.modalities import decode
+from data_shards.modalities.sections import TextConfig
 
 PAD, BOS, EOS, MASK, CLS, SEP = range(6)
 NUM_SPECIAL = 6

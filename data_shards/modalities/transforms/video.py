@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from data_shards.config import VideoConfig
 from data_shards.modalities import decode
+from data_shards.modalities.sections import VideoConfig
 from data_shards.modalities.transforms.colour import jitter
 from data_shards.modalities.transforms.framing import framed, random_box, usual_box
 

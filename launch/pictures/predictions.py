@@ -27,7 +27,7 @@ def shown(network: nn.Module, objective: Objective, batch: Batch, world: World) 
     if not world.is_first:
         return {}
     # Only now: every start of every rank would wait 0.4 s for matplotlib.
-    from launch.report import pictures
+    from launch.pictures import drawing
 
     seen = {
         name: few.arrays[name].cpu().numpy() / PIXEL_RANGE for name in _SEEN if name in few.arrays.keys() - pairs.keys()
@@ -36,4 +36,4 @@ def shown(network: nn.Module, objective: Objective, batch: Batch, world: World) 
         f"reconstructions/{name}": {"input": truth.cpu().numpy(), "drawn": drawn.cpu().numpy()}
         for name, (truth, drawn) in pairs.items()
     }
-    return {name: pictures.pixels(pictures.samples(of_name)) for name, of_name in rows.items()}
+    return {name: drawing.pixels(drawing.samples(of_name)) for name, of_name in rows.items()}

@@ -1,0 +1,20 @@
+"""Problems of a configuration's parts: the key, and one sentence with what was expected, what came and the remedy."""
+
+from collections.abc import Iterator
+
+Problem = tuple[str, str]
+"""Key relative to the part, and a sentence with what was expected, what came and what to do."""
+
+
+def at_least(minimum: float, fields: dict[str, float]) -> Iterator[Problem]:
+    """Yield a problem for each field below the minimum."""
+    for key, value in fields.items():
+        if not value >= minimum:
+            yield key, f"must be at least {minimum}, got {value}"
+
+
+def probabilities(fields: dict[str, float]) -> Iterator[Problem]:
+    """Yield a problem for each field that is not a probability."""
+    for key, value in fields.items():
+        if not 0 <= value <= 1:
+            yield key, f"must be from 0 to 1, got {value}"
