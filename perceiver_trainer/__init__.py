@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from data_shards.loading.shard_loader import ShardLoader
     from model.config.perceiver import PerceiverConfig
     from model.perceiver import Perceiver
+    from trainer.standalone.checkpoint_store import CheckpointStore
 
 __all__ = [
     "AudioConfig",
     "Batch",
+    "CheckpointStore",
     "DataConfig",
     "FlowConfig",
     "ImageConfig",
@@ -50,6 +52,7 @@ _HOMES = {
     "data_shards.loading.shard_loader": ("ShardLoader",),
     "model.config.perceiver": ("PerceiverConfig",),
     "model.perceiver": ("Perceiver",),
+    "trainer.standalone.checkpoint_store": ("CheckpointStore",),
 }
 
 

@@ -38,7 +38,7 @@ def test_the_names_that_a_type_checker_sees_are_those_that_are_there() -> None:
 
 
 def test_the_main_names_are_there() -> None:
-    assert {"Perceiver", "PerceiverConfig", "ShardLoader"} <= set(perceiver_trainer.__all__)
+    assert {"CheckpointStore", "Perceiver", "PerceiverConfig", "ShardLoader"} <= set(perceiver_trainer.__all__)
 
 
 def test_another_name_is_refused_as_python_does() -> None:
@@ -49,7 +49,13 @@ def test_another_name_is_refused_as_python_does() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "needed"),
-    [("PerceiverConfig", set()), ("DataConfig", set()), ("Perceiver", {"torch"}), ("ShardLoader", {"torch"})],
+    [
+        ("PerceiverConfig", set()),
+        ("DataConfig", set()),
+        ("Perceiver", {"torch"}),
+        ("ShardLoader", {"torch"}),
+        ("CheckpointStore", {"torch"}),
+    ],
 )
 def test_a_name_brings_along_nothing_that_it_does_not_need(name: str, needed: set[str]) -> None:
     assert imported_by(name) <= needed

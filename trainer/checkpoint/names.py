@@ -15,7 +15,7 @@ from data_shards.files import typed_json
 
 MANIFEST = "checkpoint.json"
 _FOLDER = re.compile(r"step_\d{8,18}")
-_FILE = re.compile(r"[a-z_]+-\d+-of-\d+\.safetensors")
+_FILE = re.compile(r"\w+-\d+-of-\d+\.safetensors", re.ASCII)
 
 
 def name_of(step: int) -> str:

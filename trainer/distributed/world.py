@@ -82,6 +82,17 @@ class World:
             dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
         return World(0, 1, 0, device)
 
+    @staticmethod
+    def of_torch(timeout_seconds: float = 600.0) -> "World":
+        """Return the processes that torch.distributed has joined, over a channel of their own; else this one alone.
+
+        The channel is one of gloo, whatever backend the others use, and tensors travel through host memory. Collective.
+        """
+        if not dist.is_initialized() or dist.get_world_size() == 1:
+            return World(0, 1, 0, torch.device("cpu"))
+        group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_seconds))
+        return World(dist.get_rank(), dist.get_world_size(), 0, torch.device("cpu"), group)
+
     @property
     def is_first(self) -> bool:
         """Whether this rank writes what is written once."""
