@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     )
     from data_shards.loading.batch import Batch
     from data_shards.loading.shard_loader import ShardLoader
+    from launch.run.loaded_run import LoadedRun, load_run
     from model.config.perceiver import PerceiverConfig
     from model.perceiver import Perceiver
     from trainer.standalone.checkpoint_store import CheckpointStore
@@ -30,12 +31,14 @@ __all__ = [
     "DataConfig",
     "FlowConfig",
     "ImageConfig",
+    "LoadedRun",
     "Perceiver",
     "PerceiverConfig",
     "PointsConfig",
     "ShardLoader",
     "TextConfig",
     "VideoConfig",
+    "load_run",
 ]
 
 _HOMES = {
@@ -50,6 +53,7 @@ _HOMES = {
         "VideoConfig",
     ),
     "data_shards.loading.shard_loader": ("ShardLoader",),
+    "launch.run.loaded_run": ("LoadedRun", "load_run"),
     "model.config.perceiver": ("PerceiverConfig",),
     "model.perceiver": ("Perceiver",),
     "trainer.standalone.checkpoint_store": ("CheckpointStore",),

@@ -92,7 +92,7 @@ def test_what_an_export_cannot_know_or_say_is_noted(door: Door, error: Exception
     found = preprocessing.of_run(run(ImageConfig(fit="pad")))
     assert found.classes == ()
     names, pad = found.notes
-    assert names.startswith("class names are not written")
+    assert names.startswith("class names are not known")
     assert names.endswith(str(error))
     assert "cannot pad, as data.image.fit=pad does" in pad
 

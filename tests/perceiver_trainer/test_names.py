@@ -38,7 +38,9 @@ def test_the_names_that_a_type_checker_sees_are_those_that_are_there() -> None:
 
 
 def test_the_main_names_are_there() -> None:
-    assert {"CheckpointStore", "Perceiver", "PerceiverConfig", "ShardLoader"} <= set(perceiver_trainer.__all__)
+    assert {"CheckpointStore", "Perceiver", "PerceiverConfig", "ShardLoader", "load_run"} <= set(
+        perceiver_trainer.__all__
+    )
 
 
 def test_another_name_is_refused_as_python_does() -> None:
@@ -55,6 +57,7 @@ def test_another_name_is_refused_as_python_does() -> None:
         ("Perceiver", {"torch"}),
         ("ShardLoader", {"torch"}),
         ("CheckpointStore", {"torch"}),
+        ("load_run", {"torch"}),
     ],
 )
 def test_a_name_brings_along_nothing_that_it_does_not_need(name: str, needed: set[str]) -> None:

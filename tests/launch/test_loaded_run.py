@@ -1,0 +1,61 @@
+"""A run is loaded in one call, and its network answers a sample of its own in two more."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from test_evaluate import run
+
+from launch.lifecycle.run_folder import RunFolder
+from launch.run.loaded_run import load_run
+from model.perceiver import Perceiver
+from trainer.checkpoint.names import MANIFEST
+
+__all__ = ["run"]
+
+
+def test_three_lines_answer_a_decoded_sample(run: RunFolder) -> None:
+    loaded = load_run(run.path)
+    batch = next(iter(loaded.loader("test")))
+    answer = loaded.network(batch.arrays, batch.lengths)["label"]
+    assert answer.shape == (1, 3)
+    assert loaded.class_names == ("class 0", "class 1", "class 2")
+    assert (loaded.step, loaded.notes, loaded.config.train.global_batch) == (8, (), 8)
+    assert not loaded.network.training
+
+
+@pytest.mark.parametrize(("checkpoint", "step"), [("best", 4), (4, 4), ("8", 8), ("newest", 8)])
+def test_the_checkpoint_is_the_one_that_is_asked_for(run: RunFolder, checkpoint: str | int, step: int) -> None:
+    loaded = load_run(str(run.path), checkpoint=checkpoint)
+    expected = Perceiver(loaded.config.model, seed=step).state_dict()
+    assert loaded.step == step
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in loaded.network.state_dict().items())
+
+
+def test_the_split_is_that_which_the_run_evaluates_where_none_is_named(run: RunFolder) -> None:
+    with load_run(run.path).loader() as loader:
+        assert len(list(loader)) == 5
+    with load_run(run.path).loader("other", global_batch=2) as loader:
+        assert sum(batch.num_samples for batch in loader) == 3
+
+
+def test_what_could_not_be_had_is_noted(run: RunFolder) -> None:
+    (run.checkpoints_folder / "step_00000008" / MANIFEST).unlink()
+    shutil.rmtree(run.path.parent / "shards")
+    loaded = load_run(run.path)
+    assert (loaded.step, loaded.class_names, len(loaded.notes)) == (4, (), 2)
+    assert loaded.notes[0].startswith("passed over a damaged checkpoint: ")
+    assert loaded.notes[1].startswith("class names are not ")
+    with pytest.raises(ValueError, match="shards"):
+        loaded.loader()
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path, run: RunFolder) -> None:
+    with pytest.raises(ValueError, match="holds no run"):
+        load_run(tmp_path / "none")
+    with pytest.raises(ValueError, match=r"^checkpoint 5: expected newest, best or one of the steps .*: 4, 8"):
+        load_run(run.path, checkpoint=5)
