@@ -49,7 +49,7 @@ def _tables(found: Found, source: str) -> str:
     lines += [value for name, value in found.get("constants", {}).items() if str(value).startswith(f'"{name}": Read')]
     code = "\n".join(line for line in lines if line)
     parts += [
-        "**What follows for `TILES` (model/attention/absorbed/grid_tiles.py) and "
+        "**The resulting `TILES` (model/attention/absorbed/grid_tiles.py) and "
         "`READ_CONSTANTS` (model/attention/read_costs.py)**"
     ]
     parts.append(f"```\n{code}\n```" if code else NOT_MEASURED)
@@ -115,7 +115,7 @@ _NETWORKS: tuple[Column, ...] = (
     ("ms", _of("ms")),
     ("samples/s", _of("samples_per_s")),
     ("% of 990 TFLOP/s, the papers' operations", _of("paper_share_of_peak", 100)),
-    ("% of it, operations done", _of("done_share_of_peak", 100)),
+    ("% of 990 TFLOP/s, operations done", _of("done_share_of_peak", 100)),
     ("peak MiB", _of("peak_mib")),
     ("activations / plan", _of_plan),
     ("error", _of("error")),
@@ -126,12 +126,12 @@ _BLOCKS: tuple[Column, ...] = (
     ("ms", _of("ms")),
     ("% of 990 TFLOP/s", _of("share_of_peak", 100)),
     ("products, ms", _of("product_ms")),
-    ("% of it within the products", _of("product_share_of_peak", 100)),
+    ("% of 990 TFLOP/s within the products", _of("product_share_of_peak", 100)),
 )
 _RESUME: tuple[Column, ...] = (
     ("precision", _of("precision")),
-    ("made twice: bits equal", _of("twice_bit_equal")),
-    ("killed and resumed: bits equal", _of("resumed_bit_equal")),
+    ("run twice: bit-equal", _of("twice_bit_equal")),
+    ("killed and resumed: bit-equal", _of("resumed_bit_equal")),
     ("killed at step", _of("killed_at_step")),
     ("longest save, s", _of("save_seconds")),
 )
@@ -151,7 +151,7 @@ _PROFILE: tuple[Column, ...] = (
     ("ZeRO", _of("zero_stage")),
     ("optimizer", _of("optimizer")),
     ("where the host waits", _of("host_waits")),
-    ("kernels that take longest, ms a step", _of("longest_ms")),
+    ("longest kernels, ms per step", _of("longest_ms")),
 )
 _SNAPSHOTS: tuple[Column, ...] = (
     ("stall, s", _of("stall_seconds")),
@@ -193,15 +193,15 @@ _ATTENTION: tuple[Column, ...] = (
 # Part, title, where its rows are, columns.
 TABLES: tuple[tuple[str, str, str, tuple[Column, ...]], ...] = (
     ("networks", "A training step in bf16, forward and backward", "rows", _NETWORKS),
-    ("blocks", "Six layers of the latents, forward and backward in bf16", "rows", _BLOCKS),
-    ("resume", "Bits", "rows", _RESUME),
+    ("blocks", "Six self-attention layers of the latents, forward and backward in bf16", "rows", _BLOCKS),
+    ("resume", "Bit-equality", "rows", _RESUME),
     ("step", "A step of the trainer on the first paper's network", "rows", _STEP),
     ("step", "Where such a step's time goes", "rows", _PROFILE),
-    ("step", "What a save keeps a step waiting, the first time and later", "snapshots", _SNAPSHOTS),
+    ("step", "How long a save stalls a step, the first time and later", "snapshots", _SNAPSHOTS),
     ("zero", "Whole runs of the digits, side by side on one GPU", "rows", _ZERO),
     ("kernel", "512 latents reading 224 x 224 pixels", "rows", _KERNEL),
-    ("constants", "What is reached of the peaks", "shares", _SHARES),
-    ("facts", "Which kernel scaled_dot_product_attention calls", "attention", _ATTENTION),
+    ("constants", "Fraction of the peak rates that is reached", "shares", _SHARES),
+    ("facts", "The kernel that scaled_dot_product_attention calls", "attention", _ATTENTION),
 )
 
 
