@@ -6,8 +6,8 @@ The same network (that of configs/av_digits.yaml), batches, AdamW and clipping; 
 machine may be shared; the ratio of a pair of neighbouring rounds is taken, and the median of all pairs is shown. The
 batch is made so large that a step of DDP takes about 300 ms on this machine, with one core a rank.
 
-"around" is the work of the main thread in a step outside of batch and engine: metrics, votes, ledger, sinks. It does
-not depend on the network, and is shown as a share of a step of 100 ms. A rank's waiting for another is left out: it
+"around" is the work of the main thread in a step outside of batch and engine: metrics, votes, times, sinks. It does not
+depend on the network, and is shown as a share of a step of 100 ms. A rank's waiting for another is left out: it
 would wait in the engine as well.
 """
 
@@ -37,7 +37,7 @@ from trainer.health.stop_request import StopRequest
 from trainer.loop import fit
 from trainer.optim import optimizers
 from trainer.run_state import RunState
-from trainer.sinks.ledger import Ledger
+from trainer.sinks.attempt_time import AttemptTime
 from trainer.sinks.writers import JsonLines, Sink, TensorBoard
 from trainer.tasks.losses import Classification
 from trainer.tasks.objective import Objective
@@ -154,7 +154,7 @@ def ours(world: World, zero_stage: int, rows: int, folder: Path, around: list[fl
                 sinks=sinks,
                 stop=StopRequest(folder / "stop"),
                 world=world,
-                ledger=Ledger(folder / "ledger", world),
+                time=AttemptTime(None, world),
                 hang=hang,
             )
         done += steps + 1

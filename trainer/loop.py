@@ -16,7 +16,7 @@ from trainer.health.hang import HangWatch
 from trainer.health.profiling import ProfileWindow
 from trainer.health.stop_request import StopRequest
 from trainer.run_state import PassedOver, RunState
-from trainer.sinks.ledger import Ledger
+from trainer.sinks.attempt_time import AttemptTime
 from trainer.sinks.meter import Meter
 from trainer.sinks.sink_group import SinkGroup
 from trainer.sinks.writers import Sink
@@ -45,7 +45,7 @@ def fit(
     evaluate: Evaluate | None = None,
     watch: WatchConfig | None = None,
     meter: Meter | None = None,
-    ledger: Ledger | None = None,
+    time: AttemptTime | None = None,
     hang: HangWatch | None = None,
     profiler: ProfileWindow | None = None,
 ) -> tuple[Outcome, RunState]:
@@ -65,7 +65,7 @@ def fit(
         world,
         evaluate,
         meter or Meter(world),
-        ledger or Ledger(None, world),
+        time or AttemptTime(None, world),
         hang or HangWatch(None, world, 0.0),
         profiler or ProfileWindow(ProfileConfig(), None, world),
     )
@@ -86,7 +86,7 @@ class _Training:
     world: World
     evaluate: Evaluate | None
     meter: Meter
-    ledger: Ledger
+    time: AttemptTime
     hang: HangWatch
     profiler: ProfileWindow
     score: float | None = None
@@ -100,7 +100,7 @@ class _Training:
 
     def run(self, state: RunState) -> tuple[Outcome, RunState]:
         """See `fit`."""
-        self.ledger.started(state.step)
+        self.time.started(state.step)
         if self.store.newest() is None:
             # So that there is something to go back to, and a disk that cannot be written is met now.
             self._save(state)
@@ -162,11 +162,11 @@ class _Training:
 
     def _count(self, step: Step) -> None:
         self.meter.add(step.report, step.time)
-        self.ledger.add("data_wait", step.time.data_seconds)
+        self.time.add("data_wait", step.time.data_seconds)
         compiled, self.compiled_seconds = compile_seconds() - self.compiled_seconds, compile_seconds()
-        self.ledger.add("compile", compiled)
-        self.ledger.add("compute", step.time.seconds - step.time.data_seconds - compiled)
-        self.ledger.reached(step.state.step, step.state.rollbacks)
+        self.time.add("compile", compiled)
+        self.time.add("compute", step.time.seconds - step.time.data_seconds - compiled)
+        self.time.reached(step.state.step, step.state.rollbacks)
         if self.config.logs(step.state.step):
             self.sinks.write("train", self.meter.record(step.state.step, step.report))
 
@@ -200,7 +200,7 @@ class _Training:
 
     def _evaluate(self, evaluate: Evaluate, step: int) -> None:
         self.hang.at("evaluation")
-        with self.ledger.spent("evaluation"):
+        with self.time.spent("evaluation"):
             evaluation = evaluate()
         self.score = evaluation.best_by
         self.sinks.write("evaluation", {"step": step, "samples": evaluation.samples, **evaluation.flat()})
@@ -209,7 +209,7 @@ class _Training:
 
     def _save(self, state: RunState) -> None:
         self.hang.at("a save")
-        with self.ledger.spent("save"):
+        with self.time.spent("save"):
             self.store.save(self.engine, state, score=self.score)
 
     def _report_saves(self) -> None:
@@ -221,7 +221,7 @@ class _Training:
         """Wait for the last save. One that failed is tried again: no later one would, and its steps would be lost."""
         for tries_left in reversed(range(_LAST_SAVE_TRIES)):
             self.hang.at("the last save")
-            with self.ledger.spent("save"):
+            with self.time.spent("save"):
                 self.store.wait()
             self._report_saves()
             if not self.save_error:

@@ -44,7 +44,6 @@ def _records(folder: RunFolder) -> list[Path]:
     single = [folder.metrics_path, folder.quarantine_path, folder.lock_path]
     return [
         *(path for path in single if path.is_file()),
-        *folder.ledger_folder.glob("*.json"),
         *folder.attempts_folder.glob("*/*.json"),
         *folder.watch_folder.glob("*.json"),
     ]
@@ -64,6 +63,6 @@ def _empty(content: bytearray, _draws: random.Random) -> None:
 
 
 _WAYS: dict[str, Callable[[bytearray, random.Random], None]] = {"flipped": _flip, "cut": _cut, "emptied": _empty}
-_KINDS = {"ledger": "ledger", "watch": "heartbeat"}
+_KINDS = {"watch": "heartbeat"}
 _COPIES = (".bak", ".copy", "_old")
 _SHARE_OF_COPIES = 0.2

@@ -13,6 +13,7 @@ from data_shards.files.quoting import MAX_MESSAGE, cut
 from launch import versions
 from launch.cli import data, networks, reports, runs
 from launch.cli.console import AsJson, Checkpoint
+from launch.lifecycle.exit_status import BAD_INPUT, FAILED
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -102,10 +103,10 @@ def main() -> None:
         app(prog_name="perceiver")
     except ValueError as error:
         sys.stderr.write(f"perceiver: {printable_lines(cut(str(error), MAX_MESSAGE))}\n")
-        sys.exit(2)
+        sys.exit(BAD_INPUT)
     except OSError as error:
         sys.stderr.write(printable_lines(of_disk(error) or traceback.format_exc()))
-        sys.exit(2 if of_disk(error) else 1)
+        sys.exit(BAD_INPUT if of_disk(error) else FAILED)
     except Exception:  # noqa: BLE001  # as Python would end, but that a traceback may have a URL with a password in it
         sys.stderr.write(printable_lines(traceback.format_exc()))
-        sys.exit(1)
+        sys.exit(FAILED)

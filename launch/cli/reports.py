@@ -25,12 +25,13 @@ def report(run: Run, as_json: AsJson = False) -> None:
 
     Example: perceiver report runs/digits
     """
+    from launch.lifecycle.attempts import times
     from launch.lifecycle.run_folder import RunFolder, existing
-    from trainer.sinks import ledger
+    from trainer.sinks.attempt_time import goodput
     from trainer.sinks.page import Story, page, read_records
 
     folder = existing(RunFolder(run.resolve()))
-    attempts = ledger.read(folder.ledger_folder)
+    attempts = times(folder)
     story = Story(
         name=folder.path.name,
         config=folder.config_path.read_text(encoding="utf-8", errors="replace"),
@@ -40,8 +41,8 @@ def report(run: Run, as_json: AsJson = False) -> None:
     )
     out = folder.path / "report.html"
     atomic.write(out, page(story))
-    goodput = ledger.goodput(attempts)
-    told: float | str = goodput if as_json else f"{goodput:.1%}"
+    share = goodput(attempts)
+    told: float | str = share if as_json else f"{share:.1%}"
     _tell({"report": str(out), "attempts": len(attempts), "goodput": told}, as_json=as_json)
 
 

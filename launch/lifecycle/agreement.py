@@ -6,10 +6,9 @@ from typing import NoReturn, TypeVar
 
 import torch
 
+from launch.lifecycle.exit_status import BAD_INPUT
 from trainer.distributed import devices
 from trainer.distributed.world import World
-
-BAD_INPUT = 2
 
 T = TypeVar("T")
 

@@ -4,6 +4,7 @@ RUN/attempts/0003/start.json   who, where, from which step; written by the super
 RUN/attempts/0003/rank_2.json  where a rank runs and, once it has left by itself, with which status
 RUN/attempts/0003/alive_0.json  when the ranks of a host were last heard, see launch/lifecycle/heartbeat.py
 RUN/attempts/0003/end.json     how it ended; missing when Slurm took the attempt away
+RUN/attempts/0003/time.json    where its time went, see trainer/sinks/attempt_time.py
 
 Standard library only: on a cluster with containers it runs under the host's python3.
 """
@@ -23,11 +24,14 @@ from typing import Any
 from data_shards.files import atomic
 from data_shards.files import history as history_of
 from data_shards.files.typed_json import parse_object
-from launch.lifecycle.restart_policy import FINISHED, RUN_ME_AGAIN, Attempt
+from launch.lifecycle.exit_status import FINISHED, RUN_ME_AGAIN
+from launch.lifecycle.restart_policy import Attempt
 from launch.lifecycle.run_folder import RunFolder
 from trainer.checkpoint import names
 from trainer.health.process import start_ticks
 from trainer.health.verdict import convicted_pids
+from trainer.sinks import attempt_time
+from trainer.sinks.attempt_time import TimeEntry
 
 JOB = "PERCEIVER_JOB"
 """Variable with the job's id in words that name no other: by the SLURM_JOB_ID of its last task a whole array would be
@@ -182,6 +186,11 @@ def _blamed(folder: RunFolder, records: Sequence[RankRecord]) -> tuple[str, ...]
     nodes = hung or set(first_to_fail(records))
     everywhere = {record.node for record in records}
     return () if nodes == everywhere and len(nodes) > 1 else tuple(sorted(nodes))
+
+
+def times(folder: RunFolder) -> list[TimeEntry]:
+    """Return where the time of each attempt went, oldest first."""
+    return attempt_time.read([attempt_folder(folder, number) for number in _numbers(folder)])
 
 
 def newest_step(folder: RunFolder) -> int:

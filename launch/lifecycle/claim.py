@@ -12,9 +12,9 @@ from typing import Self, TypeVar
 from launch.lifecycle import attempts
 from launch.lifecycle.agreement import first_does, together
 from launch.lifecycle.attempts import JOB, RankRecord
+from launch.lifecycle.exit_status import BAD_INPUT, FAILED
 from launch.lifecycle.fence import SUPERVISOR, Fence
 from launch.lifecycle.heartbeat import Heartbeat
-from launch.lifecycle.restart_policy import BAD_INPUT, FAILED
 from launch.lifecycle.run_folder import RunFolder
 from trainer.distributed.node import Node
 from trainer.distributed.world import World

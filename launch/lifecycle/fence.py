@@ -43,6 +43,11 @@ class Fence:
         return Fence(attempt_folder(folder, number + 1))
 
     @property
+    def attempt(self) -> Path | None:
+        """The folder of the attempt of this process."""
+        return self.successor and self.successor.with_name(f"{int(self.successor.name) - 1:04d}")
+
+    @property
     def is_supervised(self) -> bool:
         """True where somebody else began the attempt of this process."""
         return self.successor is not None

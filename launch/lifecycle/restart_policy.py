@@ -3,10 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-FINISHED = 0
-FAILED = 1
-BAD_INPUT = 2
-RUN_ME_AGAIN = 85
+from launch.lifecycle.exit_status import BAD_INPUT, FINISHED, RUN_ME_AGAIN
 
 
 @dataclass(frozen=True)

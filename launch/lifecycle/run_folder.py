@@ -70,7 +70,7 @@ class RunFolder:
 
     @property
     def attempts_folder(self) -> Path:
-        """One folder a start, 0001 and so on."""
+        """One folder a start, 0001 and so on: where, how long, how far, and why it ended."""
         return self.path / "attempts"
 
     @property
@@ -97,11 +97,6 @@ class RunFolder:
     def unfinished_path(self) -> Path:
         """There while a run is made in a folder that was there before it: all that is in the folder is ours."""
         return self.path / ".unfinished"
-
-    @property
-    def ledger_folder(self) -> Path:
-        """One JSON file an attempt: where, how long, how far, and why it ended."""
-        return self.path / "ledger"
 
     @property
     def watch_folder(self) -> Path:

@@ -18,12 +18,13 @@ from configs.run import load
 from data_shards.files import history as history_of
 from data_shards.files.display import printable
 from launch.lifecycle import attempts
+from launch.lifecycle.exit_status import RUN_ME_AGAIN
 from launch.lifecycle.holder import holder
-from launch.lifecycle.restart_policy import RUN_ME_AGAIN, Attempt, RestartConfig, bad_nodes, failures_by_node
+from launch.lifecycle.restart_policy import Attempt, RestartConfig, bad_nodes, failures_by_node
 from launch.lifecycle.run_folder import RunFolder, as_typed, runs_at
 from launch.slurm import cluster, queue, submission
 from launch.slurm.queue import UNKNOWN, Job
-from trainer.sinks import ledger
+from trainer.sinks import attempt_time
 
 RUNS = Path("runs")
 State = dict[str, str | int | float | None]
@@ -68,7 +69,7 @@ def read(folder: RunFolder) -> State:
     step, step_seconds = int(newest.get("step", 0)), float(newest.get("step_seconds", 0.0))
     history = attempts.history(folder)
     job, submitted = submission.job(folder), submission.read(folder)
-    checkpoint, entries = attempts.newest_step(folder), ledger.read(folder.ledger_folder)
+    checkpoint, entries = attempts.newest_step(folder), attempts.times(folder)
     name, reason = state_of(folder, history, job, is_finished=checkpoint >= steps)
     if name == "unfinished" and step >= steps > checkpoint:
         reason = f"step {step} was made, but the newest complete checkpoint is of step {checkpoint}; it is made again"
@@ -86,7 +87,7 @@ def read(folder: RunFolder) -> State:
         "loss": newest.get("loss"),
         "samples_per_second": newest.get("samples_per_second"),
         "eta_seconds": round((steps - step) * step_seconds) if 0 < step_seconds < float("inf") else None,
-        "goodput": ledger.goodput(entries) if entries else None,
+        "goodput": attempt_time.goodput(entries) if entries else None,
         "newest_checkpoint": f"step_{checkpoint:08d}" if checkpoint else None,
         "seconds_since_log": round(time.time() - folder.metrics_path.stat().st_mtime) if newest else None,
     }

@@ -17,9 +17,9 @@ from data_shards.loading.shard_folders import Places
 from data_shards.order.sample_order import Order
 from launch.lifecycle.agreement import batches_of_all, first_does, joined, leave, together, told_by_first
 from launch.lifecycle.claim import Claim
+from launch.lifecycle.exit_status import FINISHED, RUN_ME_AGAIN
 from launch.lifecycle.fence import Fence
 from launch.lifecycle.heartbeat import Heartbeat
-from launch.lifecycle.restart_policy import FINISHED, RUN_ME_AGAIN
 from launch.lifecycle.run_folder import RunFolder, as_typed
 from launch.pictures.predictions import shown
 from launch.run.activation_policy import planned
@@ -43,7 +43,7 @@ from trainer.health.profiling import ProfileWindow
 from trainer.health.stop_request import StopRequest
 from trainer.loop import DivergedError, Evaluate, Outcome, fit
 from trainer.run_state import RunState
-from trainer.sinks.ledger import Ledger
+from trainer.sinks.attempt_time import AttemptTime
 from trainer.sinks.meter import Meter, Work, measured_peak_flops
 from trainer.sinks.sink_group import SinkGroup
 from trainer.sinks.writers import JsonLines, ProgressBar, TensorBoard
@@ -69,12 +69,12 @@ def main(
         with (
             told_by_first(world, DivergedError),
             Claim(folder, world, take_over=take_over, heartbeat=heartbeat) as claim,
-            _entry(folder, world) as ledger,
+            _time(claim.fence, world) as time,
             _watch(config, folder, world) as hang,
         ):
             config = with_choices(config, folder, world)
-            outcome, state = _train(config, folder, world, stop, ledger, hang, claim.fence, places)
-            ledger.end(outcome if outcome == "finished" else f"{outcome} ({stop.reason or 'asked of another rank'})")
+            outcome, state = _train(config, folder, world, stop, time, hang, claim.fence, places)
+            time.end(outcome if outcome == "finished" else f"{outcome} ({stop.reason or 'asked of another rank'})")
             status = RUN_ME_AGAIN if outcome == "preempted" else FINISHED
             claim.leaves_with(status)
     if world.is_first:
@@ -89,13 +89,13 @@ def _watch(config: RunConfig, folder: RunFolder, world: World) -> HangWatch:
 
 
 @contextmanager
-def _entry(folder: RunFolder, world: World) -> Iterator[Ledger]:
-    """Give this attempt's entry in the ledger; an error ends it too."""
-    ledger = Ledger(folder.ledger_folder, world)
+def _time(fence: Fence, world: World) -> Iterator[AttemptTime]:
+    """Count the time of this attempt; an error ends it too."""
+    time = AttemptTime(fence.attempt, world)
     try:
-        yield ledger
+        yield time
     except Exception as error:
-        ledger.end(f"failed: {error}")
+        time.end(f"failed: {error}")
         raise
 
 
@@ -104,13 +104,13 @@ def _train(
     folder: RunFolder,
     world: World,
     stop: StopRequest,
-    ledger: Ledger,
+    time: AttemptTime,
     hang: HangWatch,
     fence: Fence,
     places: Places,
 ) -> tuple[Outcome, RunState]:
     with ExitStack() as stack:
-        with ledger.spent("start_up"):
+        with time.spent("start_up"):
             arithmetic.apply(config.train, world.device)
             together(world, lambda: config.train.micro_batches_per_rank(world.world_size))
             places = places_of_all(config, world, places, partial(look, config))
@@ -157,7 +157,7 @@ def _train(
             evaluate=evaluation,
             watch=config.watch,
             meter=Meter(world, _work(config, world), count_bad_samples=partial(_num_bad, folder, world)),
-            ledger=ledger,
+            time=time,
             hang=hang,
             profiler=ProfileWindow(config.profile, folder.profile_folder, world),
         )

@@ -16,19 +16,9 @@ from pathlib import Path
 
 from launch.lifecycle import attempts
 from launch.lifecycle.attempts import JOB
+from launch.lifecycle.exit_status import BAD_INPUT, FAILED, FINISHED, RUN_ME_AGAIN
 from launch.lifecycle.holder import refuse_if_trained
-from launch.lifecycle.restart_policy import (
-    BAD_INPUT,
-    FAILED,
-    FINISHED,
-    RUN_ME_AGAIN,
-    Attempt,
-    RestartConfig,
-    bad_nodes,
-    dispensable,
-    failures_by_node,
-    verdict,
-)
+from launch.lifecycle.restart_policy import Attempt, RestartConfig, bad_nodes, dispensable, failures_by_node, verdict
 from launch.lifecycle.run_folder import RunFolder
 from launch.slurm import queue
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from configs.run import RunConfig
 from launch.lifecycle import attempts
-from launch.lifecycle.restart_policy import FINISHED, RUN_ME_AGAIN, RestartConfig
+from launch.lifecycle.exit_status import FINISHED, RUN_ME_AGAIN
+from launch.lifecycle.restart_policy import RestartConfig
 from launch.lifecycle.run_folder import RunFolder, as_typed
 from launch.run.creation import open_run
 from launch.run.loaders import absolute

@@ -21,9 +21,9 @@ from data_shards.files.quoting import MAX_MESSAGE, cut
 from launch import versions
 from launch.lifecycle import attempts
 from launch.lifecycle.attempts import RankRecord
+from launch.lifecycle.exit_status import BAD_INPUT, FAILED, RUN_ME_AGAIN
 from launch.lifecycle.fence import NUMBER, SUPERVISOR, Fence
 from launch.lifecycle.heartbeat import Heartbeat
-from launch.lifecycle.restart_policy import RUN_ME_AGAIN
 from launch.lifecycle.run_folder import RunFolder
 from trainer.health.process import end_with_parent
 
@@ -68,15 +68,15 @@ def _train(folder: RunFolder, heartbeat: Heartbeat) -> int:
         return composition.main(load(folder.config_path), folder.path, heartbeat=heartbeat)
     except ValueError as error:
         sys.stderr.write(f"perceiver: {printable_lines(cut(str(error), MAX_MESSAGE))}\n")
-        return 2
+        return BAD_INPUT
     except OSError as error:
         sys.stderr.write(printable_lines(of_disk(error) or traceback.format_exc()))
-        return 2 if of_disk(error) else 1
+        return BAD_INPUT if of_disk(error) else FAILED
     except SystemExit as leaving:
-        return leaving.code if isinstance(leaving.code, int) else 1
+        return leaving.code if isinstance(leaving.code, int) else FAILED
     except Exception:  # noqa: BLE001  # the record has to say that this rank failed, whatever it was
         sys.stderr.write(printable_lines(traceback.format_exc()))
-        return 1
+        return FAILED
 
 
 def _leave(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from types import FrameType
 
 from launch.lifecycle import attempts
+from launch.lifecycle.exit_status import FINISHED, RUN_ME_AGAIN
 from launch.lifecycle.fence import NUMBER, SUPERVISOR
-from launch.lifecycle.restart_policy import FINISHED, RUN_ME_AGAIN, RestartConfig, verdict
+from launch.lifecycle.restart_policy import RestartConfig, verdict
 from launch.lifecycle.run_folder import RunFolder
 from launch.slurm import inherited
 from launch.slurm.batch import free_port, preferred_port

@@ -20,8 +20,7 @@ from launch.report import status
 from launch.run.plan import _measured
 from launch.slurm import queue, submission
 from trainer.distributed.world import World
-from trainer.sinks import ledger
-from trainer.sinks.ledger import Ledger
+from trainer.sinks.attempt_time import AttemptTime
 from trainer.sinks.page import Story, page, read_records
 from trainer.sinks.writers import JsonLines
 
@@ -59,7 +58,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
         number = attempts.begin(folder, job_id="1", nodes=["n1"]).number
         attempts.write_rank(folder, number, RankRecord(0, "n1", 1, 1))
         attempts.end(folder, number, 1)
-        Ledger(folder.ledger_folder, ALONE).end("preempted (SIGTERM)")
+        AttemptTime(folder.attempts_folder / f"{number:04d}", ALONE).end("preempted (SIGTERM)")
     sink = JsonLines(folder.metrics_path, 0)
     for step in range(1, 20):
         sink.write("train", {"step": step, "loss": 1.0, "step_seconds": 1.5, "samples_per_second": 10.0})
@@ -80,15 +79,15 @@ def everything(folder: RunFolder) -> None:
     status.read(folder)
     submission.read(folder)
     _measured(folder)
-    entries = ledger.read(folder.ledger_folder)
+    entries = attempts.times(folder)
     page(Story("run", "", read_records(folder.metrics_path), entries, []))
     before = attempts.current(folder)
     attempt = attempts.begin(folder, job_id="2", nodes=["n1"])
     assert attempt.number > before
     attempts.end(folder, attempt.number, 1)
     verdict(attempts.history(folder), RestartConfig(), stop_requested=False)
-    number = Ledger(folder.ledger_folder, ALONE).number
-    assert number > max((entry.number for entry in entries), default=0)
+    AttemptTime(folder.attempts_folder / f"{attempt.number:04d}", ALONE).end("finished")
+    assert attempts.times(folder)[-1].number == attempt.number
     JsonLines(folder.metrics_path, 10).close()
     Quarantine(folder.quarantine_path, 1.0, NUM_SAMPLES).add(BadSample("a.tar", "l", "train", "", "image"))
 
@@ -105,13 +104,13 @@ def test_a_damaged_file_of_a_run_stops_neither_a_command_nor_the_next_start(run:
 
 
 def test_copies_of_records_are_none(run: RunFolder) -> None:
-    before = len(attempts.history(run)), len(ledger.read(run.ledger_folder)), len(attempts.ranks(run, 1))
+    before = len(attempts.history(run)), len(attempts.times(run)), len(attempts.ranks(run, 1))
     shutil.copytree(run.attempts_folder / "0001", run.attempts_folder / "0001.bak")
     shutil.copytree(run.attempts_folder / "0001", run.attempts_folder / "0001 (copy)")
     (run.attempts_folder / "0007").write_text("a file")
-    shutil.copy(run.ledger_folder / "0001.json", run.ledger_folder / "0001 (copy).json")
+    shutil.copy(run.attempts_folder / "0001" / "time.json", run.attempts_folder / "0001" / "time (copy).json")
     shutil.copy(run.attempts_folder / "0001" / "rank_0.json", run.attempts_folder / "0001" / "rank_0 (copy).json")
-    assert (len(attempts.history(run)), len(ledger.read(run.ledger_folder)), len(attempts.ranks(run, 1))) == before
+    assert (len(attempts.history(run)), len(attempts.times(run)), len(attempts.ranks(run, 1))) == before
     everything(run)
 
 
@@ -138,14 +137,15 @@ def test_damage_is_told_once_and_nothing_that_was_there_is_lost(
     run: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     history.tell.cache_clear()
-    path = run.ledger_folder / "0001.json"
+    path = run.attempts_folder / "0001" / "time.json"
     path.write_text("")
     for _ in range(3):
-        assert [entry.number for entry in ledger.read(run.ledger_folder)] == [2]
-    assert capsys.readouterr().err.count("0001.json: cannot be read") == 1
-    Ledger(run.ledger_folder, ALONE).end("finished")
+        assert [entry.number for entry in attempts.times(run)] == [2]
+    assert capsys.readouterr().err.count("time.json: cannot be read") == 1
+    number = attempts.begin(run, job_id="2", nodes=["n1"]).number
+    AttemptTime(run.attempts_folder / f"{number:04d}", ALONE).end("finished")
     assert path.read_text() == ""
-    assert [entry.number for entry in ledger.read(run.ledger_folder)] == [2, 3]
+    assert [entry.number for entry in attempts.times(run)] == [2, 3]
 
 
 def test_a_byte_above_0x7f_costs_its_line_of_the_metrics_and_no_other(

@@ -11,7 +11,6 @@ from launch.lifecycle import attempts
 from launch.lifecycle.attempts import RankRecord
 from launch.lifecycle.run_folder import RunFolder
 from trainer.health import run_lock
-from trainer.sinks import ledger
 
 
 @pytest.fixture
@@ -22,8 +21,7 @@ def folder(tmp_path: Path) -> RunFolder:
     attempts.write_rank(folder, 1, RankRecord(0, "n1", 5))
     folder.metrics_path.write_text('{"kind": "train", "step": 1, "loss": 1.0}\n' * 3)
     folder.lock_path.write_text(json.dumps({"host": "n1", "pid": 5, "since": "noon"}))
-    folder.ledger_folder.mkdir()
-    (folder.ledger_folder / "0001.json").write_text("{}")
+    (folder.attempts_folder / "0001" / "time.json").write_text("{}")
     checkpoint = folder.checkpoints_folder / "step_00000005"
     checkpoint.mkdir()
     (checkpoint / "checkpoint.json").write_text("{}")
@@ -39,9 +37,9 @@ def test_every_kind_of_record_is_damaged_and_the_next_start_begins_all_the_same(
         assert attempts.newest_step(folder) == 5
         assert [each.number for each in attempts.history(folder)] == [1]
         attempts.ranks(folder, 1)
-        ledger.read(folder.ledger_folder)
+        attempts.times(folder)
         run_lock.claim_in(folder.lock_path)
     kinds = {name.rpartition(" ")[0] for name in done if name}
-    assert {"start.json", "rank_0.json", "metrics.jsonl", "ledger", "lock", "copied"} <= kinds
+    assert {"start.json", "rank_0.json", "metrics.jsonl", "time.json", "lock", "copied"} <= kinds
     assert capsys.readouterr().err.count("passed over") > 0
     assert attempts.begin(folder, job_id="", nodes=["n1"]).number == 2

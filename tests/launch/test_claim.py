@@ -14,9 +14,9 @@ import torch
 from launch.lifecycle import attempts
 from launch.lifecycle.attempts import SILENT_SECONDS, RankRecord
 from launch.lifecycle.claim import Claim
+from launch.lifecycle.exit_status import BAD_INPUT, FAILED, RUN_ME_AGAIN
 from launch.lifecycle.fence import NUMBER, SUPERVISOR, Fence, SupersededError
 from launch.lifecycle.holder import holder, refuse_if_trained
-from launch.lifecycle.restart_policy import BAD_INPUT, FAILED, RUN_ME_AGAIN
 from launch.lifecycle.run_folder import RunFolder
 from trainer.distributed.node import Node
 from trainer.distributed.world import World

@@ -21,7 +21,7 @@ from launch.pictures import drawing
 from launch.report import status
 from launch.run.creation import open_run
 from trainer.distributed.world import World
-from trainer.sinks.ledger import Ledger, read
+from trainer.sinks.attempt_time import AttemptTime, read
 from trainer.sinks.page import Story, page
 
 NAMES = ("[/b]", "$\\bad{$", "<script>x</script>", "a\x1b[2J\x07", "_\udcff", "\u4f60\U0001f600", "x" * 10_000)
@@ -90,12 +90,14 @@ def test_an_error_is_told_without_control_characters_and_passwords(
     assert "word" not in told
 
 
-def test_the_difference_of_two_runs_and_the_ledger_have_no_password(tmp_path: Path) -> None:
+def test_the_difference_of_two_runs_and_the_record_of_an_attempt_have_no_password(tmp_path: Path) -> None:
     old, new = load(DIGITS, ["data.shards=a"]), load(DIGITS, [f"data.shards={URL}"])
     assert difference(old, new) == ["data.shards: 'a' -> 'https://***@host/data?***'"]
     world = World.alone()
-    Ledger(tmp_path / "ledger", world).end(f"failed: {URL}: \x1b")
-    assert read(tmp_path / "ledger")[-1].ended == "failed: https://***@host/data?***: \\x1b"
+    folder = tmp_path / "0001"
+    folder.mkdir()
+    AttemptTime(folder, world).end(f"failed: {URL}: \x1b")
+    assert read([folder])[-1].ended == "failed: https://***@host/data?***: \\x1b"
 
 
 @pytest.mark.parametrize(("place", "others_may_read"), [(URL, False), ("s3://bucket/data", True)])

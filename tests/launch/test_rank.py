@@ -11,9 +11,9 @@ import pytest
 
 from configs.run import load
 from launch.lifecycle import attempts
+from launch.lifecycle.exit_status import RUN_ME_AGAIN
 from launch.lifecycle.fence import NUMBER, SUPERVISOR, Fence
 from launch.lifecycle.heartbeat import Heartbeat
-from launch.lifecycle.restart_policy import RUN_ME_AGAIN
 from launch.lifecycle.run_folder import RunFolder
 from launch.supervise import rank
 

@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 from launch.chaos.campaign import Campaign
 from launch.cli.main import app
 from launch.lifecycle.run_folder import RunFolder
-from trainer.sinks import ledger
 from trainer.sinks.page import Story
 
 Door = Callable[..., list[dict[str, Any]]]
@@ -75,8 +74,8 @@ def test_the_report_is_of_all_that_the_run_left(run: RunFolder, monkeypatch: pyt
         return b"a page"
 
     monkeypatch.setattr("trainer.sinks.page.page", page)
-    monkeypatch.setattr(ledger, "read", lambda folder: [folder])
-    monkeypatch.setattr(ledger, "goodput", lambda attempts: 0.875 if attempts == [run.ledger_folder] else 0.0)
+    monkeypatch.setattr("launch.lifecycle.attempts.times", lambda folder: [folder.path])
+    monkeypatch.setattr("trainer.sinks.attempt_time.goodput", lambda attempts: 0.875 if attempts == [run.path] else 0.0)
     for name in ("b", "a", "c", "d"):
         (run.pictures_folder / f"{name}.png").touch()
     result = CliRunner().invoke(app, ["report", str(run.path)], catch_exceptions=False)
@@ -84,7 +83,7 @@ def test_the_report_is_of_all_that_the_run_left(run: RunFolder, monkeypatch: pyt
     assert out.read_bytes() == b"a page"
     assert result.stdout.splitlines() == [f"report: {out}", "attempts: 1", "goodput: 87.5%"]
     [story] = seen
-    assert (story.name, story.config, story.attempts) == ("run", CONFIG, [run.ledger_folder])
+    assert (story.name, story.config, story.attempts) == ("run", CONFIG, [run.path])
     assert [record["loss"] for record in story.records] == [2.0, 1.0]
     assert [path.name for path in story.pictures] == ["a.png", "b.png", "c.png", "d.png"]
     result = CliRunner().invoke(app, ["report", str(run.path), "--json"], catch_exceptions=False)

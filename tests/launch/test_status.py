@@ -290,14 +290,14 @@ def test_one_run_is_shown_a_line_a_fact_in_words_for_people(
     digits.metrics_path.write_text(
         '{"kind": "train", "step": 5, "loss": 1.23456789, "step_seconds": 18.0, "samples_per_second": 128.0}\n'
     )
-    ledger = {"outcome": "preempted", "seconds": {"step": 3.0, "start_up": 1.0}}
-    digits.ledger_folder.mkdir()
-    (digits.ledger_folder / "0001.json").write_text(json.dumps(ledger))
+    damaged = {"outcome": "preempted", "seconds": {"step": 3.0, "start_up": 1.0}}
+    (digits.attempts_folder / "0001").mkdir(parents=True)
+    (digits.attempts_folder / "0001" / "time.json").write_text(json.dumps(damaged))
     assert status.main([digits.path]) == 0
     shown = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if len(line.split()) == 2)
     assert shown["run"] == "runs/digits"
     assert (shown["step"], shown["steps"], shown["loss"], shown["eta"]) == ("5", "600", "1.235", "2:58:30")
-    assert shown["attempt"] == "-"
+    assert (shown["attempt"], shown["goodput"]) == ("1", "-")
 
 
 def test_a_table_has_a_column_for_what_any_run_has_to_say(

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 from threads import ThreadWorld, on_ranks
 
-from launch.lifecycle.agreement import BAD_INPUT, batches_of_all, first_does, together, told_by_first
+from launch.lifecycle.agreement import batches_of_all, first_does, together, told_by_first
+from launch.lifecycle.exit_status import BAD_INPUT
 from trainer.loop import DivergedError
 
 

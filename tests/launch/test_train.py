@@ -30,7 +30,6 @@ from trainer.engine.engine import Engine
 from trainer.evaluation import Evaluation
 from trainer.health.run_lock import is_held
 from trainer.run_state import RunState
-from trainer.sinks import ledger
 from trainer.sinks.sink_group import SinkGroup
 from trainer.tasks.objective import objective
 
@@ -108,7 +107,7 @@ def test_a_run_trains_to_its_end_leaves_all_that_it_is_known_by_and_is_not_train
     assert all(line["flop_utilisation"] > 0 and line["bad_samples"] == 0 for line in steps)
     [evaluation] = [line for line in lines if line["kind"] == "evaluation"]
     assert (evaluation["step"], evaluation["samples"]) == (2, 5)
-    [entry] = ledger.read(folder.ledger_folder)
+    [entry] = attempts.times(folder)
     assert (entry.ended, entry.last_step) == ("finished", 2)
     assert min(entry.seconds[part] for part in ("start_up", "compute", "evaluation", "save")) > 0
     assert [(attempt.status, attempt.last_step) for attempt in attempts.history(folder)] == [(0, 2)]
@@ -129,11 +128,11 @@ def test_a_run_that_is_stopped_says_by_what_and_asks_to_be_started_again(
     short = replace(config, train=replace(config.train, time_limit_minutes=1e-9))
     assert composition.main(short, folder.path) == 85
     assert "stopped by time limit after step 1 of 2; the same command goes on\n" in capfd.readouterr().out
-    [entry] = ledger.read(folder.ledger_folder)
+    [entry] = attempts.times(folder)
     assert entry.ended == "preempted (time limit)"
     assert attempts.history(folder)[0].status == 85
     assert composition.main(config, folder.path) == 0
-    assert [entry.last_step for entry in ledger.read(folder.ledger_folder)] == [1, 2]
+    assert [entry.last_step for entry in attempts.times(folder)] == [1, 2]
 
 
 @pytest.fixture
@@ -179,7 +178,7 @@ def test_the_loop_is_given_the_parts_that_the_configuration_describes(
     assert all(torch.equal(value, found[name]) for name, value in weights.items())
     assert given["store"]._identity == identity(config)
     assert "activations fit into 2 GiB with model.activation_checkpointing=none" in messages(folder)
-    assert ledger.read(folder.ledger_folder)[0].seconds["start_up"] > 0
+    assert attempts.times(folder)[0].seconds["start_up"] > 0
 
 
 def test_half_precision_is_measured_by_its_own_peak_and_a_compiled_network_is_watched(
@@ -208,7 +207,7 @@ def test_an_error_ends_the_attempt_with_its_words_and_a_lost_host_s_run_is_taken
     folder = RunFolder(tmp_path / "run")
     with pytest.raises(type(error), match=str(error)):
         composition.main(config, folder.path)
-    assert ledger.read(folder.ledger_folder)[0].ended == f"failed: {error}"
+    assert attempts.times(folder)[0].ended == f"failed: {error}"
     assert attempts.history(folder)[0].status == (2 if isinstance(error, ValueError) else 1)
     assert not is_held(folder.lock_path)
     folder.lock_path.write_text('{"host": "lost", "pid": 1}')

@@ -23,7 +23,7 @@ from trainer.health.profiling import ProfileWindow
 from trainer.health.stop_request import StopRequest
 from trainer.loop import Batches, DivergedError, fit
 from trainer.run_state import RunState
-from trainer.sinks.ledger import Ledger
+from trainer.sinks.attempt_time import AttemptTime, read
 from trainer.sinks.writers import JsonLines
 
 WATCH = WatchConfig(max_skipped_in_a_row=2, max_rollbacks=1)
@@ -86,6 +86,13 @@ def test_a_stopped_run_goes_on_as_if_it_had_never_stopped(tmp_path: Path, world:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def attempt_folder(folder: Path) -> Path:
+    """Make the folder of an attempt that is the next."""
+    path = folder / f"{len([*folder.glob('0*')]) + 1:04d}"
+    path.mkdir(parents=True)
+    return path
+
+
 def train(
     folder: Path,
     world: World,
@@ -115,7 +122,7 @@ def train(
             stop=StopRequest(),
             world=world,
             watch=watch,
-            ledger=Ledger(folder / "ledger", world),
+            time=AttemptTime(attempt_folder(folder), world),
             profiler=ProfileWindow(ProfileConfig(first_step=2, num_steps=2), folder / "profile", world),
         )
     finally:
@@ -158,7 +165,7 @@ def test_a_run_that_cannot_go_on_goes_back_and_past_the_batches_that_spoiled_it(
     assert losses[0] == losses[1]
     messages = [line["message"] for line in records(tmp_path / "spoiled", "event")]
     assert messages[-1] == "went back from step 5; passes over batches 3, 4"
-    assert Ledger(tmp_path / "spoiled" / "ledger", world).number == 2
+    assert [entry.number for entry in read([tmp_path / "spoiled" / "0001"])] == [1]
 
 
 @pytest.mark.parametrize("stops_at", [0, 5])

@@ -25,7 +25,7 @@ from trainer.health.hang import HangWatch
 from trainer.health.profiling import ProfileWindow
 from trainer.loop import fit
 from trainer.run_state import RunState
-from trainer.sinks.ledger import Ledger, read
+from trainer.sinks.attempt_time import AttemptTime, read
 from trainer.sinks.meter import Record
 
 ALONE = World(0, 1, 0, torch.device("cpu"))
@@ -277,7 +277,7 @@ def test_the_time_of_an_attempt_is_told_by_its_use(tmp_path: Path, monkeypatch: 
     clock = SimpleNamespace(now=0.0, compiled=0.0)
     clock.perf_counter = clock.monotonic = clock.time = lambda: clock.now
     monkeypatch.setattr("trainer.steps.time", clock)
-    monkeypatch.setattr("trainer.sinks.ledger.time", clock)
+    monkeypatch.setattr("trainer.sinks.attempt_time.time", clock)
     compiler = SimpleNamespace(calculate_time_spent=lambda: {"total_wall_time": clock.compiled})
     monkeypatch.setitem(sys.modules, "torch._dynamo.utils", compiler)
 
@@ -298,7 +298,9 @@ def test_the_time_of_an_attempt_is_told_by_its_use(tmp_path: Path, monkeypatch: 
         def wait(self) -> None:
             takes(0.5)
 
-    ledger = Ledger(tmp_path, ALONE)
+    folder = tmp_path / "0001"
+    folder.mkdir()
+    time = AttemptTime(folder, ALONE)
     fit(
         TrainConfig(steps=6, global_batch=16, log_every_steps=9, evaluate_every_steps=6),
         engine=Timed(),
@@ -309,10 +311,10 @@ def test_the_time_of_an_attempt_is_told_by_its_use(tmp_path: Path, monkeypatch: 
         stop=StopsAt(None),
         world=ALONE,
         evaluate=lambda: takes(7.0, Evaluation(1, {"accuracy": {"all": 0.5}})),
-        ledger=ledger,
+        time=time,
     )
-    ledger.end("finished")
-    [entry] = read(tmp_path)
+    time.end("finished")
+    [entry] = read([folder])
     assert (entry.first_step, entry.last_step) == (3, 6)
     parts = {"data_wait": 6.0, "compile": 3.0, "compute": 12.0, "evaluation": 7.0, "save": 0.75}
     assert {part: seconds for part, seconds in entry.seconds.items() if seconds} == parts

@@ -5,10 +5,10 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
-from trainer.sinks.ledger import PARTS, Attempt
+from trainer.sinks.attempt_time import PARTS, TimeEntry
 from trainer.sinks.page import Story, curve, curves, page, read_records
 
-ATTEMPT = Attempt(
+ATTEMPT = TimeEntry(
     1,
     ("node-1",),
     2,

@@ -1,4 +1,4 @@
-"""The compiler's own account of its time is the one that the ledger takes over."""
+"""The compiler's own account of its time is the one that an attempt's time takes over."""
 
 from types import SimpleNamespace
 

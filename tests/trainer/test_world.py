@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from launch.lifecycle import attempts
+from launch.lifecycle.exit_status import BAD_INPUT
 from launch.lifecycle.fence import NUMBER
-from launch.lifecycle.restart_policy import BAD_INPUT
 from launch.lifecycle.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow

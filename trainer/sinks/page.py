@@ -13,7 +13,7 @@ from pathlib import Path
 
 from data_shards.files import history
 from data_shards.files.display import printable, printable_lines
-from trainer.sinks.ledger import PARTS, Attempt, goodput, lost_steps
+from trainer.sinks.attempt_time import PARTS, TimeEntry, goodput, lost_steps
 from trainer.sinks.meter import Record
 
 _WIDTH, _HEIGHT = 440, 180
@@ -41,8 +41,8 @@ class Story:
     """The resolved configuration, as YAML."""
     records: Sequence[Record]
     """Lines of metrics.jsonl."""
-    attempts: Sequence[Attempt]
-    """Entries of the ledger."""
+    attempts: Sequence[TimeEntry]
+    """Where the time of each went."""
     pictures: Sequence[Path]
     """PNG files: samples, attention maps."""
 
@@ -100,16 +100,16 @@ def curve(name: str, points: Sequence[tuple[float, float]]) -> str:
     )
 
 
-def _attempts(attempts: Sequence[Attempt]) -> str:
+def _attempts(attempts: Sequence[TimeEntry]) -> str:
     if not attempts:
         return ""
     heads = ("attempt", "started", "hosts", "ranks", "steps", "lost", *PARTS, "ended")
-    rows = "".join(_attempt(attempt, lost) for attempt, lost in zip(attempts, lost_steps(list(attempts)), strict=True))
-    useful = f"<p>Goodput, the share of the wall time that made steps which lasted: {goodput(list(attempts)):.1%}</p>"
+    rows = "".join(_attempt(attempt, lost) for attempt, lost in zip(attempts, lost_steps(attempts), strict=True))
+    useful = f"<p>Goodput, the share of the wall time that made steps which lasted: {goodput(attempts):.1%}</p>"
     return f"{useful}<table><tr>{''.join(f'<th>{head}</th>' for head in heads)}</tr>{rows}</table>"
 
 
-def _attempt(attempt: Attempt, lost: int) -> str:
+def _attempt(attempt: TimeEntry, lost: int) -> str:
     cells = (
         attempt.number,
         _time(attempt.started_at),

@@ -1,13 +1,12 @@
-"""Ledger: where the time of every attempt at a run went. One file an attempt, rewritten as it goes, so kills are seen.
+"""AttemptTime: where the time of an attempt at a run went, rewritten as it runs, so that a kill is seen.
 
-RUN/ledger/0001.json
+RUN/attempts/0003/time.json, in the folder in which the attempt is recorded.
 """
 
 import json
-import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -17,19 +16,19 @@ from data_shards.files import atomic, history
 from data_shards.files.display import printable
 
 if TYPE_CHECKING:
-    # Only its name: `perceiver status` reads ledgers, and starts four times faster without torch.
+    # Only its name: `perceiver status` reads entries, and starts four times faster without torch.
     from trainer.distributed.world import World
 
 Part = Literal["start_up", "compile", "data_wait", "compute", "evaluation", "save"]
 PARTS: tuple[Part, ...] = ("start_up", "compile", "data_wait", "compute", "evaluation", "save")
 KILLED = "killed"
 _WRITE_EVERY_SECONDS = 5.0
-_NAME = re.compile(r"\d{4,9}\.json")
+FILE = "time.json"
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """One start of a run."""
+class TimeEntry:
+    """One attempt: where it ran, how far it came and where its time went."""
 
     number: int
     """From 1."""
@@ -53,16 +52,16 @@ class Attempt:
     """Why it ended: "finished", "preempted (SIGTERM)", an error; "killed" until it says otherwise."""
 
 
-class Ledger:
-    """The entry of this attempt, on rank 0; without a folder it only counts. Construction: Collective."""
+class AttemptTime:
+    """Counts the seconds of this attempt and writes them on rank 0. Collective in its construction."""
 
     def __init__(self, folder: Path | None, world: "World") -> None:
+        """`folder` is that of the attempt, named by its number; without one nothing is written."""
         hosts = tuple(sorted(set(world.gather(socket.gethostname()))))
         self._folder = folder if world.is_first else None
-        # By the names: an entry that cannot be read keeps its number.
-        number = max((int(path.stem) for path in _paths(self._folder)), default=0) + 1 if self._folder else 1
+        number = int(folder.name) if folder else 1
         now = time.time()
-        self._attempt = Attempt(number, hosts, world.world_size, now, seen_at=now)
+        self._attempt = TimeEntry(number, hosts, world.world_size, now, seen_at=now)
         self._spent: dict[str, float] = dict.fromkeys(PARTS, 0.0)
         self._next_write = 0.0
         self._write()
@@ -86,7 +85,7 @@ class Ledger:
         self._spent[part] += seconds
 
     def started(self, step: int) -> None:
-        """Say from which step this attempt goes on."""
+        """Say from which step this attempt resumes."""
         self._attempt = replace(self._attempt, first_step=step, last_step=step)
         self._write()
 
@@ -106,33 +105,26 @@ class Ledger:
         self._attempt = replace(self._attempt, seconds=dict(self._spent), seen_at=time.time())
         if self._folder is None:
             return
-        path = self._folder / f"{self._attempt.number:04d}.json"
         with suppress(OSError):  # a full disk must not end the run; the next writing has all of it
-            self._folder.mkdir(exist_ok=True)
             # The next writing has all of it; the last one has to stay.
             is_last = self._attempt.ended != KILLED
-            atomic.write(path, json.dumps(asdict(self._attempt), indent=1), survives_power_cut=is_last)
+            atomic.write(self._folder / FILE, json.dumps(asdict(self._attempt), indent=1), survives_power_cut=is_last)
 
 
-def read(folder: Path) -> list[Attempt]:
-    """Return the attempts of a run, oldest first; an entry that cannot be read is told and left out."""
-    entries = {int(path.stem): history.entry(Attempt, path) for path in _paths(folder)}
-    return [replace(entry, number=number) for number, entry in entries.items() if entry is not None]
+def read(attempts: Sequence[Path]) -> list[TimeEntry]:
+    """Return the entries of the attempts with these folders; one that cannot be read is reported and left out."""
+    found = {int(folder.name): history.entry(TimeEntry, folder / FILE) for folder in attempts}
+    return [replace(entry, number=number) for number, entry in found.items() if entry is not None]
 
 
-def _paths(folder: Path) -> list[Path]:
-    found = (path for path in folder.glob("[0-9]*.json") if _NAME.fullmatch(path.name))
-    return sorted(found, key=lambda path: int(path.stem))
-
-
-def lost_steps(attempts: list[Attempt]) -> list[int]:
+def lost_steps(attempts: Sequence[TimeEntry]) -> list[int]:
     """Return, for each attempt, the steps it did that a later one did again."""
     following = [attempt.first_step for attempt in attempts[1:]]
     lost = [max(attempt.last_step - first, 0) for attempt, first in zip(attempts, following, strict=False)]
     return [*lost, *[0] * (len(attempts) - len(lost))]
 
 
-def goodput(attempts: list[Attempt]) -> float:
+def goodput(attempts: Sequence[TimeEntry]) -> float:
     """Return the share of the wall time that made steps which lasted: compute time less lost work, over all time."""
     useful = 0.0
     for attempt, lost in zip(attempts, lost_steps(attempts), strict=True):
