@@ -13,11 +13,11 @@ MAY_CHANGE = (
     "train.evaluate_every_steps",
     "train.log_every_steps",
     "train.time_limit_minutes",
-    "watch.compile_seconds",
-    "watch.hang_seconds",
+    "health.compile_seconds",
+    "health.hang_seconds",
     # How much goes wrong before it ends: what is done about each thing that does stays the same.
     "data.max_bad_rate",
-    "watch.max_rollbacks",
+    "health.max_rollbacks",
     # How it is kept.
     "checkpoint",
     # How it is fed: the order of the samples is arithmetic, whoever decodes them.
@@ -28,7 +28,7 @@ MAY_CHANGE = (
     "data.remote",
     # How it is fitted into memory: like the number of processes, no part of what is computed.
     "model.activation_checkpointing",
-    "model.checkpoint_every",
+    "model.recompute_every_blocks",
     "train.activation_memory_gib",
     "train.micro_batch",
 )
@@ -65,16 +65,16 @@ DECIDES = (
     "train.zero_stage",
     "version",
     # Which batches are passed over.
-    "watch.max_skipped_in_a_row",
-    "watch.spike_score",
-    "watch.spike_window_steps",
+    "health.max_skipped_in_a_row",
+    "health.spike_score",
+    "health.spike_window_steps",
 )
 
 CARRIES_OVER = frozenset(
     {
         # How the same numbers are computed.
         "activation_checkpointing",
-        "checkpoint_every",
+        "recompute_every_blocks",
         "compile",
         "cross_attend_form",
         # What the training weighs.

@@ -15,10 +15,10 @@ from model.config.outputs import GridOutput
 from model.config.perceiver import PerceiverConfig
 from trainer.config import (
     CheckpointConfig,
+    HealthConfig,
     OptimizerConfig,
     ProfileConfig,
     TrainConfig,
-    WatchConfig,
     joint_problems,
 )
 
@@ -43,7 +43,7 @@ class RunConfig:
     """Length, batch, precision and partitioning of the training."""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     """When checkpoints are written and which are kept."""
-    watch: WatchConfig = field(default_factory=WatchConfig)
+    health: HealthConfig = field(default_factory=HealthConfig)
     """What is done about steps that go wrong and processes that do not answer."""
     profile: ProfileConfig = field(default_factory=ProfileConfig)
     """A window of steps to be traced."""
@@ -53,7 +53,7 @@ class RunConfig:
         if self.version != VERSION:
             remedy = f"set version={VERSION} after comparing the keys, or use the release that wrote the file"
             yield "version", f"this release reads version {VERSION}; {remedy}"
-        for part in ("data", "model", "optimizer", "train", "checkpoint", "watch", "profile"):
+        for part in ("data", "model", "optimizer", "train", "checkpoint", "health", "profile"):
             for key, sentence in getattr(self, part).problems():
                 yield f"{part}.{key}", sentence
         yield from joint_problems(self.optimizer, self.train)

@@ -53,7 +53,7 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(num_blocks))
         policy = config.activation_checkpointing
         self.run_plain, self.run_absorbed = (run_cross_attend(policy, absorbed=absorbed) for absorbed in (False, True))
-        self.run_block, self.checkpoint_every = run_block(policy), config.checkpoint_every
+        self.run_block, self.recompute_every_blocks = run_block(policy), config.recompute_every_blocks
         self.compile_setting = config.compile
 
     @property
@@ -69,7 +69,7 @@ class Encoder(nn.Module):
         num_blocks = 0
         for kind, index in self.schedule:
             if kind == "block":
-                run = kept if num_blocks % self.checkpoint_every else run_block
+                run = kept if num_blocks % self.recompute_every_blocks else run_block
                 latents_BND, num_blocks = run(self.blocks[index], latents_BND), num_blocks + 1
             else:
                 latents_BND = read(index, latents_BND)

@@ -162,7 +162,7 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True)
-class WatchConfig:
+class HealthConfig:
     """What is done about steps that go wrong and processes that do not answer."""
 
     hang_seconds: float = 60.0

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from trainer.checkpoint.store import Store
-from trainer.config import ProfileConfig, TrainConfig, WatchConfig
+from trainer.config import HealthConfig, ProfileConfig, TrainConfig
 from trainer.distributed.world import World
 from trainer.engine.engine import Engine
 from trainer.engine.stopwatch import compile_seconds
@@ -43,7 +43,7 @@ def fit(
     stop: StopRequest,
     world: World,
     evaluate: Evaluate | None = None,
-    watch: WatchConfig | None = None,
+    health: HealthConfig | None = None,
     meter: Meter | None = None,
     time: AttemptTime | None = None,
     hang: HangWatch | None = None,
@@ -56,7 +56,7 @@ def fit(
     """
     training = _Training(
         config,
-        watch or WatchConfig(),
+        health or HealthConfig(),
         engine,
         batches if isinstance(batches, Feed) else Feed(batches, world),
         store,
@@ -77,7 +77,7 @@ class _Training:
     """The collaborators of a training, and what happens between its steps."""
 
     config: TrainConfig
-    watch: WatchConfig
+    health: HealthConfig
     engine: Engine
     feed: Feed
     store: Store
@@ -114,7 +114,7 @@ class _Training:
 
     def _until_trouble(self, state: RunState) -> tuple[Outcome, RunState, tuple[int, ...]]:
         """Return how the steps ended, and the batches to pass over if they went wrong."""
-        window = self.watch.spike_window_steps if self.watch.spike_score > 0 else 0
+        window = self.health.spike_window_steps if self.health.spike_score > 0 else 0
         course = Course(self.config.steps, window, self._wants, self._pauses)
         self.wanted = (False, False)
         self.profiler.between(state.step)
@@ -175,14 +175,14 @@ class _Training:
         if step.report.is_skipped:
             keys = [key for part in self.world.gather(step.batch.keys) for key in part if key]
             self._event(step.state, f"not finite, skipped: batch {step.before.batch_index}, samples {' '.join(keys)}")
-        return spikes.offending(step.before, step.state, step.report.loss, self.watch)
+        return spikes.offending(step.before, step.state, step.report.loss, self.health)
 
     def _go_back(self, state: RunState, to_pass: tuple[int, ...]) -> RunState:
         """Load the newest checkpoint and go on from it past the batches that went wrong."""
-        if state.rollbacks >= self.watch.max_rollbacks:
+        if state.rollbacks >= self.health.max_rollbacks:
             raise DivergedError(
                 f"step {state.step} went wrong after {state.rollbacks} rollbacks, the most that "
-                "watch.max_rollbacks allows; look at the samples in metrics.jsonl, and lower optimizer.learning_rate "
+                "health.max_rollbacks allows; look at the samples in metrics.jsonl, and lower optimizer.learning_rate "
                 "in a new run, or in one that `perceiver fork` makes of an earlier checkpoint"
             )
         self.hang.at("going back")

@@ -91,7 +91,7 @@ class Campaign:
         self.own_shards = self.folder / "shards"
         self.overrides = [
             f"data.shards={self.own_shards}",
-            f"watch.hang_seconds={HANG_SECONDS}",
+            f"health.hang_seconds={HANG_SECONDS}",
             f"checkpoint.save_every_steps={max(self.steps // _SAVES, 1)}",
             f"train.evaluate_every_steps={max(self.steps // 3, 1)}",
         ]

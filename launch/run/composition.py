@@ -84,8 +84,8 @@ def main(
 
 
 def _watch(config: RunConfig, folder: RunFolder, world: World) -> HangWatch:
-    watch = config.watch
-    return HangWatch(folder.watch_folder, world, watch.hang_seconds, compile_seconds=watch.compile_seconds)
+    health = config.health
+    return HangWatch(folder.watch_folder, world, health.hang_seconds, compile_seconds=health.compile_seconds)
 
 
 @contextmanager
@@ -155,7 +155,7 @@ def _train(
             stop=stop,
             world=world,
             evaluate=evaluation,
-            watch=config.watch,
+            health=config.health,
             meter=Meter(world, _work(config, world), count_bad_samples=partial(_num_bad, folder, world)),
             time=time,
             hang=hang,

@@ -113,10 +113,10 @@ class Attention(nn.Module):
 class Mlp(nn.Module):
     """Two linear layers with a GELU between them."""
 
-    def __init__(self, width: int, widening: int, gelu: Gelu) -> None:
+    def __init__(self, width: int, mlp_ratio: int, gelu: Gelu) -> None:
         super().__init__()
-        self.widen = Linear(width, widening * width)
-        self.narrow = Linear(widening * width, width)
+        self.widen = Linear(width, mlp_ratio * width)
+        self.narrow = Linear(mlp_ratio * width, width)
         # A word and not a function: with a function of its own, each layer would be compiled by itself.
         self.approximate = "tanh" if gelu == "tanh" else "none"
 
@@ -135,7 +135,7 @@ class SelfAttend(nn.Module):
         self.norm_attention = nn.LayerNorm(width)
         self.attention = Attention(width, width, config, default_width=width)
         self.norm_mlp = nn.LayerNorm(width)
-        self.mlp = Mlp(width, config.widening, gelu)
+        self.mlp = Mlp(width, config.mlp_ratio, gelu)
 
     def forward(self, latents_BND: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
         """Return the latents after one layer."""
@@ -173,7 +173,7 @@ class CrossAttend(nn.Module):
         self.norm_tokens = nn.LayerNorm(token_width)
         self.attention = Attention(query_width, token_width, config, default_width=token_width)
         self.norm_mlp = nn.LayerNorm(query_width)
-        self.mlp = Mlp(query_width, config.widening, gelu)
+        self.mlp = Mlp(query_width, config.mlp_ratio, gelu)
 
     def keys_values(self, normalised_BMC: Float[Tensor, "B M _"]) -> tuple[Tensor, Tensor]:
         """Return keys and values of normalised tokens; layers that are shared need them once.

@@ -147,7 +147,7 @@ def _kept_and_again(config: PerceiverConfig, width: Bytes) -> tuple[list[int], l
             "block": (latents + products, max(block - products, 0)),
         },
     }[config.activation_checkpointing]
-    every = 1 if config.activation_checkpointing == "layers" else config.checkpoint_every
+    every = 1 if config.activation_checkpointing == "layers" else config.recompute_every_blocks
     kept, again, num_blocks = [], [], 0
     for kind, _ in config.schedule():
         # Layers are computed again in every block.
@@ -180,7 +180,7 @@ def _layer(config: PerceiverConfig, width: Bytes) -> int:
     """Bytes that a self-attention layer keeps: both norms' inputs and outputs, q, k, v, what they give, the MLP."""
     N, D = config.num_latents, config.latent_width
     F, V = config.self_attend.widths(D)
-    hidden = config.self_attend.widening * D
+    hidden = config.self_attend.mlp_ratio * D
     return N * (2 * D * width.stream + (2 * D + 2 * F + 2 * V + 2 * hidden) * width.product)
 
 
@@ -188,21 +188,21 @@ def _products(config: PerceiverConfig, width: Bytes) -> int:
     """Bytes of the results of a layer's matrix products."""
     N, D = config.num_latents, config.latent_width
     F, V = config.self_attend.widths(D)
-    return N * (2 * F + 2 * V + 2 * D + config.self_attend.widening * D) * width.product
+    return N * (2 * F + 2 * V + 2 * D + config.self_attend.mlp_ratio * D) * width.product
 
 
 def _read_products(config: PerceiverConfig, width: Bytes) -> int:
     """Bytes of the results of a cross-attend's matrix products, without keys and values."""
     D = config.latent_width
     F, V = config.cross_attend.widths(config.token_width)
-    return config.num_latents * (F + V + 2 * D + config.cross_attend.widening * D) * width.product
+    return config.num_latents * (F + V + 2 * D + config.cross_attend.mlp_ratio * D) * width.product
 
 
 def _cross_attend(config: PerceiverConfig, width: Bytes) -> int:
     """Bytes that a cross-attend keeps at the side of the latents."""
     N, D, C = config.num_latents, config.latent_width, config.token_width
     F, V = config.cross_attend.widths(C)
-    hidden = config.cross_attend.widening * D
+    hidden = config.cross_attend.mlp_ratio * D
     around = N * (2 * D * width.stream + (2 * D + F + V + 2 * hidden) * width.product)
     form = read_form(config)
     if form == "plain":
@@ -217,7 +217,7 @@ def _decoder(config: PerceiverConfig, width: Bytes) -> int:
     if not E:
         return 0
     F, V = config.decoder.cross_attend.widths(D)
-    hidden = config.decoder.cross_attend.widening * E
+    hidden = config.decoder.cross_attend.mlp_ratio * E
     per_query = 2 * E * width.stream + (2 * E + F + V + 2 * hidden) * width.product
     asked = (output for output in config.outputs.chosen().values() if config.query_width(output))
     return N * (D + F + V) * width.product + sum(_asked(output, config) for output in asked) * per_query

@@ -67,7 +67,7 @@ def _attention(N: int, D: int, M: int, C: int, config: AttentionConfig, default_
     """An attention and its MLP, without norms; N = M and C = D within the latents."""
     F, V = config.widths(default_width)
     projections = _linear(D, F, N) + _linear(C, F, M) + _linear(C, V, M) + _linear(V, D, N)
-    mlp = _linear(D, config.widening * D, N) + _linear(config.widening * D, D, N)
+    mlp = _linear(D, config.mlp_ratio * D, N) + _linear(config.mlp_ratio * D, D, N)
     return projections + mlp + Cost(flops=2 * N * M * (F + V))
 
 

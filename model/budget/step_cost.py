@@ -79,20 +79,20 @@ def _moved_elements(config: PerceiverConfig, kind: Kind, *, is_half: bool) -> in
         N
         * D
         * (
-            layers * _per_element(config.self_attend.widening, is_half=is_half)
-            + config.num_cross_attends * _per_element(config.cross_attend.widening, is_half=is_half)
+            layers * _per_element(config.self_attend.mlp_ratio, is_half=is_half)
+            + config.num_cross_attends * _per_element(config.cross_attend.mlp_ratio, is_half=is_half)
         )
     )
     return (
         latents
-        + queries * E * _per_element(config.decoder.cross_attend.widening, is_half=is_half)
+        + queries * E * _per_element(config.decoder.cross_attend.mlp_ratio, is_half=is_half)
         + _tokens(config, kind)
     )
 
 
-def _per_element(widening: int, *, is_half: bool) -> int:
+def _per_element(mlp_ratio: int, *, is_half: bool) -> int:
     """Moves for each element of a layer's input: two norms, two residual sums, five sums of gradients, biases, GELU."""
-    return 44 + 3 * widening if is_half else 33 + 6 * widening
+    return 44 + 3 * mlp_ratio if is_half else 33 + 6 * mlp_ratio
 
 
 def _tokens(config: PerceiverConfig, kind: Kind) -> int:

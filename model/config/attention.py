@@ -15,7 +15,7 @@ class AttentionConfig:
     """Channels of queries and keys; 0 means those of the attended tokens."""
     value_width: int = 0
     """Channels of values; 0 means qk_width."""
-    widening: int = 1
+    mlp_ratio: int = 1
     """Hidden channels of the layer's MLP, as a multiple of its width."""
 
     def widths(self, token_width: int) -> tuple[int, int]:
@@ -28,8 +28,8 @@ class AttentionConfig:
         if self.num_heads < 1:
             yield "num_heads", f"must be at least 1, got {self.num_heads}"
             return
-        if self.widening < 1:
-            yield "widening", f"must be at least 1, got {self.widening}"
+        if self.mlp_ratio < 1:
+            yield "mlp_ratio", f"must be at least 1, got {self.mlp_ratio}"
         for name, width in (("qk_width", self.qk_width), ("value_width", self.value_width)):
             if width < 0 or width % self.num_heads:
                 yield (

@@ -65,7 +65,7 @@ class PerceiverConfig:
     activation_checkpointing: ActivationCheckpointing = "none"
     """What the backward pass computes again instead of keeping: nothing; all of every block and cross-attend; the same
     layer by layer; all but matrix products; or as blocks, with what is kept in the host's memory."""
-    checkpoint_every: int = 1
+    recompute_every_blocks: int = 1
     """Of the blocks, only every so many-th is computed again; 1 means all."""
     compile: Literal["auto", True, False] = "auto"
     """Whether the layers of the encoder go through torch.compile; auto compiles them on a GPU."""
@@ -155,7 +155,7 @@ class PerceiverConfig:
     def _part_problems(self) -> Problems:
         for part in ("inputs", "outputs", "decoder"):
             yield from ((f"{part}.{key}", sentence) for key, sentence in getattr(self, part).problems())
-        names = ("num_latents", "latent_width", "num_cross_attends", "layers_per_block", "checkpoint_every")
+        names = ("num_latents", "latent_width", "num_cross_attends", "layers_per_block", "recompute_every_blocks")
         yield from positive(**{name: getattr(self, name) for name in names})
         yield from not_negative(num_blocks=self.num_blocks, min_padding=self.min_padding)
         num_layers = self.num_blocks * self.layers_per_block

@@ -74,11 +74,11 @@ def config_from_hugging_face(config: Mapping[str, Any], side: int = 0) -> Percei
         layers_per_block=values["num_self_attends_per_block"],
         cross_attend=AttentionConfig(
             num_heads=values["num_cross_attention_heads"],
-            widening=values["cross_attention_widening_factor"],
+            mlp_ratio=values["cross_attention_widening_factor"],
             **cross_widths,
         ),
         self_attend=AttentionConfig(
-            num_heads=values["num_self_attention_heads"], widening=values["self_attention_widening_factor"], **widths
+            num_heads=values["num_self_attention_heads"], mlp_ratio=values["self_attention_widening_factor"], **widths
         ),
         gelu="tanh" if _GELU[values["hidden_act"]] == "tanh" else "erf",
     )
@@ -107,8 +107,8 @@ def config_to_hugging_face(config: PerceiverConfig) -> dict[str, Any]:
         "num_cross_attention_heads": config.cross_attend.num_heads,
         "qk_channels": config.self_attend.qk_width or None,
         "v_channels": config.self_attend.value_width or None,
-        "self_attention_widening_factor": config.self_attend.widening,
-        "cross_attention_widening_factor": config.cross_attend.widening,
+        "self_attention_widening_factor": config.self_attend.mlp_ratio,
+        "cross_attention_widening_factor": config.cross_attend.mlp_ratio,
         "hidden_act": "gelu_pytorch_tanh" if config.gelu == "tanh" else "gelu",
         "attention_probs_dropout_prob": 0.0,
         **_values_of_inputs(config),
@@ -159,8 +159,8 @@ def _computation(config: PerceiverConfig) -> dict[str, object]:
         "inputs": {name: _input_facts(modality) for name, modality in config.inputs.chosen().items()},
         "outputs": {name: type(output).__name__ for name, output in config.outputs.chosen().items()},
         "query_width": config.decoder_width,
-        "cross_attend": (cross.num_heads, cross.widths(config.token_width), cross.widening),
-        "self_attend": (think.num_heads, think.widths(config.latent_width), think.widening),
+        "cross_attend": (cross.num_heads, cross.widths(config.token_width), cross.mlp_ratio),
+        "self_attend": (think.num_heads, think.widths(config.latent_width), think.mlp_ratio),
         "decoder": (decode.cross_attend.num_heads, decode.cross_attend.widths(config.latent_width)),
         "query_residual": decode.query_residual,
         "output_width": decode.output_width,

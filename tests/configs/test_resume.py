@@ -54,8 +54,8 @@ def test_every_name_that_carries_over_is_that_of_a_key_of_the_network() -> None:
         "train.micro_batch=8",
         "checkpoint.keep_best=true",
         "checkpoint.save_every_steps=3",
-        "watch.hang_seconds=5",
-        "watch.compile_seconds=5",
+        "health.hang_seconds=5",
+        "health.compile_seconds=5",
         "profile.first_step=3",
         "model.activation_checkpointing=layers",
     ],
@@ -84,7 +84,7 @@ def test_how_a_run_is_watched_kept_fed_or_fitted_may_change(override: str) -> No
         "train.deterministic=false",
         "train.tf32=true",
         "train.label_smoothing=0.1",
-        "watch.spike_score=6",
+        "health.spike_score=6",
     ],
 )
 def test_what_decides_the_result_may_not(override: str) -> None:

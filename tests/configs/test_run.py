@@ -219,7 +219,7 @@ def test_every_named_run_is_valid(path: Path) -> None:
         ("optimizer.learning_rate=nan", "optimizer.learning_rate = nan: must be a number and at least 0, got nan"),
         ("optimizer.learning_rate=1e999", "optimizer.learning_rate = inf: must be a number"),
         ("optimizer.epsilon=nan", "optimizer.epsilon = nan: must be above 0"),
-        ("watch.hang_seconds=inf", "watch.hang_seconds = inf: must be a number and at least 0"),
+        ("health.hang_seconds=inf", "health.hang_seconds = inf: must be a number and at least 0"),
         ("model.inputs.image.patch=0", "model.inputs.image.patch = 0: must be at least 1"),
         ("model.outputs.label.loss_weight=inf", "model.outputs.label.loss_weight = inf: must be"),
         ("model.outputs.label.loss_weight=nan", "model.outputs.label.loss_weight = nan: must be"),

@@ -342,7 +342,7 @@ def test_a_campaign_saves_evaluates_and_watches_often_enough_for_its_faults(tmp_
 
     assert told(24) == {
         "data.shards": f"{tmp_path}/shards",
-        "watch.hang_seconds": f"{chaos.HANG_SECONDS}",
+        "health.hang_seconds": f"{chaos.HANG_SECONDS}",
         "checkpoint.save_every_steps": "3",
         "train.evaluate_every_steps": "8",
     }

@@ -157,14 +157,14 @@ def test_the_loop_is_given_the_parts_that_the_configuration_describes(
         config,
         seed=3,
         train=replace(config.train, label_smoothing=0.25, activation_memory_gib=2.0),
-        watch=replace(config.watch, hang_seconds=77.0, compile_seconds=99.0),
+        health=replace(config.health, hang_seconds=77.0, compile_seconds=99.0),
         profile=replace(config.profile, first_step=5),
     )
     folder = RunFolder(tmp_path / "run")
     assert composition.main(config, folder.path) == 0
     [given] = fitted
     assert given["config"] == replace(config.train, precision="fp32")
-    assert (given["watch"], given["state"].step) == (config.watch, 0)
+    assert (given["health"], given["state"].step) == (config.health, 0)
     assert given["evaluate"] is not None
     hang, profiler, meter = given["hang"], given["profiler"], given["meter"]
     assert (hang._folder, hang._seconds, hang._compile_seconds) == (folder.watch_folder, 77.0, 99.0)

@@ -12,7 +12,7 @@ from model.config.pixels import FlowInput, ImageInput, VideoInput
 def test_what_a_config_leaves_out_keeps_its_meaning() -> None:
     """A file of a run or of a paper names what it changes: another default would be another network."""
     bands = {"kind": "fourier", "num_bands": 64, "max_resolution": (), "learned_width": 256, "project_to": 0}
-    attention = {"num_heads": 1, "qk_width": 0, "value_width": 0, "widening": 1}
+    attention = {"num_heads": 1, "qk_width": 0, "value_width": 0, "mlp_ratio": 1}
     named_label = {"num_classes": 1_000, "pooling": "mean", "query_width": 0, "hidden_layer": False}
     pixels = {"num_channels": 3, "pixel_range": "unit"}
     square = {"height": 224, "width": 224}
@@ -75,7 +75,7 @@ def test_what_a_config_leaves_out_keeps_its_meaning() -> None:
         "gelu": "tanh",
         "cross_attend_form": "auto",
         "activation_checkpointing": "none",
-        "checkpoint_every": 1,
+        "recompute_every_blocks": 1,
         "compile": "auto",
     }
     for kind, fields in expected.items():

@@ -125,7 +125,7 @@ BASE = PerceiverConfig(
     num_blocks=2,
     layers_per_block=2,
     share_cross_attends=False,
-    self_attend=AttentionConfig(num_heads=4, qk_width=8, value_width=12, widening=3),
+    self_attend=AttentionConfig(num_heads=4, qk_width=8, value_width=12, mlp_ratio=3),
 )
 LEARNED = PositionsConfig(kind="learned", learned_width=6, project_to=5)
 NETWORKS = {

@@ -112,7 +112,7 @@ def test_activations_are_within_a_tenth_of_what_a_step_holds(
 
 @pytest.mark.parametrize("policy", ["blocks", "layers", "selective"])
 def test_every_second_block_is_planned_as_it_is_held(policy: ActivationCheckpointing) -> None:
-    config = dataclasses.replace(CONFIG, activation_checkpointing=policy, checkpoint_every=2)
+    config = dataclasses.replace(CONFIG, activation_checkpointing=policy, recompute_every_blocks=2)
     assert BATCH * activation_bytes(config) == pytest.approx(measured_peak(config), rel=0.1)
 
 
@@ -144,13 +144,13 @@ STEM = FlowInput(height=64, width=64, conv_stem=True, separate_frames=True, proj
 WORDS = TextInput(max_tokens=256, embedding_width=64)
 # Networks most of whose memory is one term of the plan's.
 DOMINATED: dict[str, tuple[PerceiverConfig, dict[str, Any], tuple[ActivationCheckpointing, ...]]] = {
-    "mlp": (THINKING, {"self_attend": AttentionConfig(num_heads=4, widening=8)}, ("none", "selective")),
+    "mlp": (THINKING, {"self_attend": AttentionConfig(num_heads=4, mlp_ratio=8)}, ("none", "selective")),
     "keys": (THINKING, {"self_attend": AttentionConfig(4, qk_width=512, value_width=16)}, ("none", "selective")),
     "values": (THINKING, {"self_attend": AttentionConfig(4, qk_width=16, value_width=512)}, ("none",)),
     "latents": (THINKING, {"self_attend": AttentionConfig(4, qk_width=4)}, ("none", "selective", "blocks")),
     "reads": (READING, {}, ("none", "blocks", "layers", "selective")),
     "values of reads": (READING, {"cross_attend": AttentionConfig(qk_width=8, value_width=1_024)}, ("none",)),
-    "mlp of reads": (READING, {"cross_attend": AttentionConfig(qk_width=8, widening=8)}, ("none", "selective")),
+    "mlp of reads": (READING, {"cross_attend": AttentionConfig(qk_width=8, mlp_ratio=8)}, ("none", "selective")),
     "queries": (THINKING, {"outputs": OutputsConfig(image=GRID), "layers_per_block": 2}, ("none",)),
     "text": (THINKING, {"inputs": InputsConfig(text=WORDS), "outputs": OutputsConfig(text=TextOutput())}, ("none",)),
     "two frames": (THINKING, {"inputs": InputsConfig(flow=STEM), "num_latents": 8, "layers_per_block": 2}, ("none",)),

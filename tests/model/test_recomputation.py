@@ -62,7 +62,7 @@ def test_gradients_are_equal_to_the_bit(
     inputs = InputsConfig(image=IMAGE) if form == "separable" else CONFIG.inputs
     config = dataclasses.replace(CONFIG, inputs=inputs, cross_attend_form=form)
     expected = gradients(config)
-    found = gradients(dataclasses.replace(config, activation_checkpointing=policy, checkpoint_every=every))
+    found = gradients(dataclasses.replace(config, activation_checkpointing=policy, recompute_every_blocks=every))
     assert found.keys() == expected.keys() == {name for name, _ in Perceiver(config, seed=0).named_parameters()}
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
@@ -152,7 +152,7 @@ def test_every_policy_keeps_less_than_none() -> None:
     config = dataclasses.replace(CONFIG, inputs=InputsConfig(image=IMAGE), num_latents=32)
     everything = kept_bytes(config)
     kept = {p: kept_bytes(dataclasses.replace(config, activation_checkpointing=p)) for p in ("blocks", "layers")}
-    half = kept_bytes(dataclasses.replace(config, activation_checkpointing="blocks", checkpoint_every=2))
+    half = kept_bytes(dataclasses.replace(config, activation_checkpointing="blocks", recompute_every_blocks=2))
     assert max(kept.values()) < half < everything
 
 

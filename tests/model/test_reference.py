@@ -90,7 +90,7 @@ def cross_attend(layer: CrossAttend, queries: Tensor, tokens: Tensor, valid: lis
 @pytest.mark.parametrize("kind", ["tanh", "erf"])
 @pytest.mark.parametrize("residual", [True, False])
 @pytest.mark.parametrize(
-    "config", [AttentionConfig(), AttentionConfig(num_heads=2, qk_width=6, value_width=10, widening=3)]
+    "config", [AttentionConfig(), AttentionConfig(num_heads=2, qk_width=6, value_width=10, mlp_ratio=3)]
 )
 def test_cross_attend_equals_the_loops(config: AttentionConfig, residual: bool, kind: str) -> None:
     layer = perturbed(CrossAttend(7, 5, config, kind, query_residual=residual), seed=1)  # type: ignore[arg-type]
@@ -106,7 +106,7 @@ def test_cross_attend_equals_the_loops(config: AttentionConfig, residual: bool, 
 
 @pytest.mark.parametrize("kind", ["tanh", "erf"])
 def test_self_attend_equals_the_loops(kind: str) -> None:
-    layer = perturbed(SelfAttend(8, AttentionConfig(num_heads=2, widening=2), kind), seed=3)  # type: ignore[arg-type]
+    layer = perturbed(SelfAttend(8, AttentionConfig(num_heads=2, mlp_ratio=2), kind), seed=3)  # type: ignore[arg-type]
     assert isinstance(layer, SelfAttend)
     latents = random(2, 5, 8)
     out = layer(latents)

@@ -58,9 +58,9 @@ def config(**changes: object) -> PerceiverConfig:
     return replace(network, **changes)
 
 
-@pytest.mark.parametrize("widening", [1, 4])
-def test_the_elementwise_traffic_of_layers_is_what_they_move(widening: int) -> None:
-    attention = AttentionConfig(num_heads=4, widening=widening)
+@pytest.mark.parametrize("mlp_ratio", [1, 4])
+def test_the_elementwise_traffic_of_layers_is_what_they_move(mlp_ratio: int) -> None:
+    attention = AttentionConfig(num_heads=4, mlp_ratio=mlp_ratio)
     layer = SelfAttend(64, attention, "tanh")
     latents = torch.randn(2, 64, 64, requires_grad=True)
     with Moved() as moved:

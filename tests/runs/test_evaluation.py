@@ -92,7 +92,7 @@ def test_two_ranks_evaluate_every_sample_once_with_the_scores_of_one(run: Callab
 
 def test_a_run_that_diverges_ends_on_all_ranks_with_one_sentence(tmp_path: Path, make_run: MakeRun) -> None:
     run = make_run("run", 2)
-    (first, _, told), (second, _, silent) = run.finish("optimizer.learning_rate=1e3", "watch.max_rollbacks=1")
+    (first, _, told), (second, _, silent) = run.finish("optimizer.learning_rate=1e3", "health.max_rollbacks=1")
     assert (first, second) == (2, 2)
     assert told.startswith("perceiver: step ")
     assert told.count("\n") == 1

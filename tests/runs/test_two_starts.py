@@ -23,7 +23,7 @@ MakeRun = Callable[..., Any]
 PROFILE = "nodes: 1\nprocesses_per_node: 1\nsignal_seconds: 60\n"
 WITHIN_SECONDS = 120
 # Long enough to be still at it when the second has been refused.
-LONG = ("train.steps=100000", "watch.hang_seconds=0")
+LONG = ("train.steps=100000", "health.hang_seconds=0")
 HOW = {
     "plain": ["-m", "launch", "train"],
     "supervised": ["-m", "launch", "train", "--procs", "2"],

@@ -22,7 +22,7 @@ def test_time_limits_and_lost_ranks_leave_the_weights_of_an_undisturbed_run(
 ) -> None:
     """Three runs of two ranks: one is left alone, one meets three time limits, one has a rank killed, then one hang."""
     length = ("train.steps=1000000", "train.global_batch=16", "train.log_every_steps=5", "train.evaluate_every_steps=0")
-    saves = ("checkpoint.save_every_steps=50", "checkpoint.keep_every_steps=50", "watch.hang_seconds=10")
+    saves = ("checkpoint.save_every_steps=50", "checkpoint.keep_every_steps=50", "health.hang_seconds=10")
     # Slurm looks every 30 s and warns where the limit is nearer than the signal's time and 30 s: after 20 to 50 s here.
     limited_id, limited = submit_digits(
         flat, "limited", *length, *saves, processes_per_node=2, minutes=2, signal_seconds=70

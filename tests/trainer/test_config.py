@@ -5,10 +5,10 @@ from dataclasses import asdict
 
 import pytest
 
-from trainer.config import CheckpointConfig, OptimizerConfig, ProfileConfig, TrainConfig, WatchConfig, joint_problems
+from trainer.config import CheckpointConfig, HealthConfig, OptimizerConfig, ProfileConfig, TrainConfig, joint_problems
 
 
-@pytest.mark.parametrize("part", [OptimizerConfig, TrainConfig, CheckpointConfig, WatchConfig, ProfileConfig])
+@pytest.mark.parametrize("part", [OptimizerConfig, TrainConfig, CheckpointConfig, HealthConfig, ProfileConfig])
 def test_defaults_have_no_problems(part: type) -> None:
     assert list(part().problems()) == []
 
@@ -83,7 +83,7 @@ def test_what_nobody_sets_is_the_same_in_every_release() -> None:
         "keep_best": False,
         "asynchronous": True,
     }
-    assert asdict(WatchConfig()) == {
+    assert asdict(HealthConfig()) == {
         "hang_seconds": 60.0,
         "compile_seconds": 1_800.0,
         "max_skipped_in_a_row": 5,
@@ -115,9 +115,9 @@ NUMBERS = [
     (TrainConfig, "collective_timeout_seconds", 1e-9, 0.0),
     *((CheckpointConfig, key, 0, -1) for key in ("save_every_steps", "save_every_minutes", "keep_every_steps")),
     (CheckpointConfig, "keep_last", 1, 0),
-    *((WatchConfig, key, 0, -1) for key in ("hang_seconds", "compile_seconds", "max_rollbacks", "spike_score")),
-    (WatchConfig, "max_skipped_in_a_row", 1, 0),
-    (WatchConfig, "spike_window_steps", 10, 9),
+    *((HealthConfig, key, 0, -1) for key in ("hang_seconds", "compile_seconds", "max_rollbacks", "spike_score")),
+    (HealthConfig, "max_skipped_in_a_row", 1, 0),
+    (HealthConfig, "spike_window_steps", 10, 9),
     (ProfileConfig, "first_step", 0, -1),
     (ProfileConfig, "num_steps", 1, 0),
 ]

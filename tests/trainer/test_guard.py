@@ -1,6 +1,6 @@
 """Spikes are judged against the median of a window; steps that were skipped in a row name their batches."""
 
-from trainer.config import WatchConfig
+from trainer.config import HealthConfig
 from trainer.health.spikes import offending, robust_score
 from trainer.run_state import RunState
 
@@ -23,7 +23,7 @@ def test_one_outlier_in_the_window_does_not_hide_the_next() -> None:
 
 
 def test_the_batches_of_the_newest_skipped_steps_are_named_once_there_are_enough() -> None:
-    config = WatchConfig(max_skipped_in_a_row=2)
+    config = HealthConfig(max_skipped_in_a_row=2)
     first = RunState(step=4, skipped_batches=(1,))
     second = first.after(is_skipped=True)
     third = second.after(is_skipped=True)
@@ -35,13 +35,13 @@ def test_the_batches_of_the_newest_skipped_steps_are_named_once_there_are_enough
 def test_a_spike_names_its_batch_only_where_spikes_are_watched() -> None:
     before = RunState(step=20, recent_losses=(1.0, 1.1) * 10)
     after = before.after(50.0, window=20)
-    assert offending(before, after, 50.0, WatchConfig(spike_score=10.0)) == (20,)
-    assert offending(before, after, 50.0, WatchConfig()) == ()
+    assert offending(before, after, 50.0, HealthConfig(spike_score=10.0)) == (20,)
+    assert offending(before, after, 50.0, HealthConfig()) == ()
 
 
 def test_a_loss_is_judged_by_the_losses_before_it_alone() -> None:
     # Nine losses judge nothing; with itself among them the tenth would be judged, and by a window that it is in.
     before = RunState(step=9, recent_losses=(1.0,) * 9)
-    assert offending(before, before.after(50.0, window=20), 50.0, WatchConfig(spike_score=10.0)) == ()
+    assert offending(before, before.after(50.0, window=20), 50.0, HealthConfig(spike_score=10.0)) == ()
     before = RunState(step=10, recent_losses=(1.0,) * 10)
-    assert offending(before, before.after(50.0, window=20), 50.0, WatchConfig(spike_score=10.0)) == (10,)
+    assert offending(before, before.after(50.0, window=20), 50.0, HealthConfig(spike_score=10.0)) == (10,)

@@ -13,7 +13,7 @@ from tiny import CLASSES, engine, whole_batch
 
 from data_shards.loading.batch import Batch
 from trainer.checkpoint.store import Loaded, Store
-from trainer.config import CheckpointConfig, TrainConfig, WatchConfig
+from trainer.config import CheckpointConfig, HealthConfig, TrainConfig
 from trainer.distributed.board import Board
 from trainer.distributed.node import Node
 from trainer.distributed.world import World
@@ -67,7 +67,7 @@ def test_evaluation_saves_and_going_back_are_not_judged_as_steps(tmp_path: Path,
             stop=StopRequest(),
             world=world,
             evaluate=evaluation,
-            watch=WatchConfig(max_skipped_in_a_row=2, max_rollbacks=1),
+            health=HealthConfig(max_skipped_in_a_row=2, max_rollbacks=1),
             hang=hang,
         )
     finally:

@@ -16,7 +16,7 @@ from trainer.checkpoint.layout import read_manifest, read_weights
 from trainer.checkpoint.names import complete
 from trainer.checkpoint.store import Store
 from trainer.checkpoint.tensor_file import FileRecord, write
-from trainer.config import CheckpointConfig, ProfileConfig, TrainConfig, WatchConfig
+from trainer.config import CheckpointConfig, HealthConfig, ProfileConfig, TrainConfig
 from trainer.distributed.world import World
 from trainer.evaluation import evaluate
 from trainer.health.profiling import ProfileWindow
@@ -26,7 +26,7 @@ from trainer.run_state import RunState
 from trainer.sinks.attempt_time import AttemptTime, read
 from trainer.sinks.writers import JsonLines
 
-WATCH = WatchConfig(max_skipped_in_a_row=2, max_rollbacks=1)
+HEALTH = HealthConfig(max_skipped_in_a_row=2, max_rollbacks=1)
 TRAIN = TrainConfig(steps=6, log_every_steps=2, evaluate_every_steps=3, global_batch=16)
 
 
@@ -99,7 +99,7 @@ def train(
     batches: Batches,
     *,
     steps: int,
-    watch: WatchConfig = WATCH,
+    health: HealthConfig = HEALTH,
     rate: float = 1e-2,
     every: int = 3,
 ) -> tuple[RunState, dict[str, torch.Tensor]]:
@@ -121,7 +121,7 @@ def train(
             sinks=[sink],
             stop=StopRequest(),
             world=world,
-            watch=watch,
+            health=health,
             time=AttemptTime(attempt_folder(folder), world),
             profiler=ProfileWindow(ProfileConfig(first_step=2, num_steps=2), folder / "profile", world),
         )
@@ -172,7 +172,7 @@ def test_a_run_that_cannot_go_on_goes_back_and_past_the_batches_that_spoiled_it(
 def test_two_bad_stretches_between_two_saves_are_both_passed_over_in_a_restart_too(
     tmp_path: Path, world: World, stops_at: int
 ) -> None:
-    watch = replace(WATCH, max_rollbacks=2)
+    health = replace(HEALTH, max_rollbacks=2)
     batches, met = spoiled(4, 5, 8, 9, factor=float("inf")), list[int]()
 
     def noted(index: int) -> Batch:
@@ -182,10 +182,10 @@ def test_two_bad_stretches_between_two_saves_are_both_passed_over_in_a_restart_t
     if stops_at:
         # Killed after it went back for the second time: the checkpoint of step 0 knows of neither stretch.
         with pytest.raises(KeyboardInterrupt):
-            train(tmp_path / "run", world, interrupted(noted, 10), steps=9, watch=watch, every=8)
+            train(tmp_path / "run", world, interrupted(noted, 10), steps=9, health=health, every=8)
         assert met == [0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 6, 7, 8, 9, 0, 1, 2, 3, 6, 7, 10]
         met.clear()
-    state, weights = train(tmp_path / "run", world, noted, steps=9, watch=watch, every=8)
+    state, weights = train(tmp_path / "run", world, noted, steps=9, health=health, every=8)
     assert state == RunState(step=9, skipped_batches=(4, 5, 8, 9), rollbacks=2)
     clean = [0, 1, 2, 3, 6, 7, 10, 11, 12]
     if stops_at:
@@ -197,7 +197,7 @@ def test_two_bad_stretches_between_two_saves_are_both_passed_over_in_a_restart_t
 
 
 def test_a_run_that_goes_wrong_again_and_again_fails(tmp_path: Path, world: World) -> None:
-    with pytest.raises(DivergedError, match=r"after 1 rollbacks.*watch\.max_rollbacks"):
+    with pytest.raises(DivergedError, match=r"after 1 rollbacks.*health\.max_rollbacks"):
         train(tmp_path / "run", world, spoiled(*range(3, 20), factor=float("inf")), steps=6)
 
 
@@ -206,8 +206,8 @@ def test_a_loss_spike_is_passed_over_where_that_is_asked_for(tmp_path: Path, wor
         # At this rate the loss of the same batch hardly moves; that of batch 3 lies well above it.
         return whole_batch(3 if index == 13 else 1)
 
-    watch = WatchConfig(spike_score=100.0, spike_window_steps=20)
-    state, _ = train(tmp_path / "watched", world, spiked, steps=15, watch=watch, rate=1e-6)
+    health = HealthConfig(spike_score=100.0, spike_window_steps=20)
+    state, _ = train(tmp_path / "watched", world, spiked, steps=15, health=health, rate=1e-6)
     assert (state.skipped_batches, state.rollbacks) == ((13,), 1)
     state, _ = train(tmp_path / "unwatched", world, spiked, steps=15, rate=1e-6)
     assert state == RunState(step=15)

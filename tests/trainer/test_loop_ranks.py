@@ -17,7 +17,7 @@ from tiny import whole_batch
 
 from data_shards.loading.batch import Batch
 from trainer.checkpoint.store import SaveReport
-from trainer.config import ProfileConfig, TrainConfig, WatchConfig
+from trainer.config import HealthConfig, ProfileConfig, TrainConfig
 from trainer.distributed.world import World
 from trainer.engine.step_report import StepReport
 from trainer.evaluation import Evaluation
@@ -177,7 +177,7 @@ def test_a_save_that_is_due_on_one_rank_is_made_by_all(due_on: int) -> None:
 
 def test_the_samples_of_a_skipped_step_are_those_of_all_ranks() -> None:
     def rank(world: ThreadWorld) -> list[str]:
-        _, told = train(world, Checkpoints(), Steps(1), watch=WatchConfig(max_skipped_in_a_row=3))
+        _, told = train(world, Checkpoints(), Steps(1), health=HealthConfig(max_skipped_in_a_row=3))
         return [str(record["message"]) for kind, record in told.records if kind == "event"]
 
     [message], nothing = on_ranks(2, rank)
@@ -188,7 +188,7 @@ def test_the_samples_of_a_skipped_step_are_those_of_all_ranks() -> None:
 def test_steps_that_keep_going_wrong_end_the_run_after_so_many_rollbacks_and_not_later() -> None:
     engine = Steps(*range(100))
     with pytest.raises(ValueError, match="after 2 rollbacks"):
-        train(ALONE, Checkpoints(), engine, watch=WatchConfig(max_skipped_in_a_row=2, max_rollbacks=2))
+        train(ALONE, Checkpoints(), engine, health=HealthConfig(max_skipped_in_a_row=2, max_rollbacks=2))
     # Each start again passes over what went wrong before.
     assert engine.asked == [0, 1, 2, 3, 4, 5]
 
@@ -227,8 +227,8 @@ def test_a_last_save_that_failed_is_not_counted_as_saved(failures: int) -> None:
 def test_the_watch_knows_of_all_that_may_take_longer_than_a_step() -> None:
     hang = Phases()
     config = TrainConfig(steps=5, global_batch=16, evaluate_every_steps=5)
-    watch = WatchConfig(max_skipped_in_a_row=1)
-    train(ALONE, Checkpoints(due=(2,)), Steps(3), config=config, evaluate=scored(1.0), hang=hang, watch=watch)
+    health = HealthConfig(max_skipped_in_a_row=1)
+    train(ALONE, Checkpoints(due=(2,)), Steps(3), config=config, evaluate=scored(1.0), hang=hang, health=health)
     assert {"evaluation", "going back", "a save", "the last save"} <= set(hang.told)
     # Each is left again by the next step, or by what follows it.
     assert all(first != second for first, second in zip(hang.told, hang.told[1:], strict=False))
@@ -267,8 +267,8 @@ def test_a_spike_is_judged_by_the_losses_before_it() -> None:
 
     engine = Spiked()
     config = TrainConfig(steps=12, global_batch=16)
-    watch = WatchConfig(spike_score=10.0, spike_window_steps=10)
-    (_, state), _ = train(ALONE, Checkpoints(), engine, config=config, watch=watch)
+    health = HealthConfig(spike_score=10.0, spike_window_steps=10)
+    (_, state), _ = train(ALONE, Checkpoints(), engine, config=config, health=health)
     assert state.skipped_batches == (10,)
     assert engine.asked == [*range(11), *range(10), 11, 12]
 
@@ -353,8 +353,8 @@ def test_going_back_rewinds_what_was_told_and_says_so_and_what_a_restart_will_no
             super().pass_over(passed)
             return "disk is full"
 
-    watch = WatchConfig(max_skipped_in_a_row=2, max_rollbacks=2)
-    (outcome, state), told = train(ALONE, Forgetful(), Steps(1, 2, 5, 6), watch=watch)
+    health = HealthConfig(max_skipped_in_a_row=2, max_rollbacks=2)
+    (outcome, state), told = train(ALONE, Forgetful(), Steps(1, 2, 5, 6), health=health)
     assert (outcome, state) == ("finished", RunState(step=6, skipped_batches=(1, 2, 5, 6), rollbacks=2))
     events = [record for kind, record in told.records if kind == "event" and "skipped" not in str(record["message"])]
     lost = {"step": 0, "message": "a restart would meet these batches again: disk is full"}
@@ -383,6 +383,6 @@ def test_the_profiler_is_told_of_every_boundary_between_two_steps() -> None:
 
 def test_losses_are_kept_only_where_spikes_are_watched() -> None:
     for score, kept in ((0.0, 0), (1e9, 4)):
-        watch = WatchConfig(spike_score=score, spike_window_steps=4)
-        (_, state), _ = train(ALONE, Checkpoints(), watch=watch)
+        health = HealthConfig(spike_score=score, spike_window_steps=4)
+        (_, state), _ = train(ALONE, Checkpoints(), health=health)
         assert state.recent_losses == (3.0, 4.0, 5.0, 6.0)[:kept]

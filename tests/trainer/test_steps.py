@@ -15,7 +15,7 @@ from tiny import whole_batch
 
 from data_shards.loading.batch import Batch
 from trainer.checkpoint.store import SaveReport
-from trainer.config import ProfileConfig, TrainConfig, WatchConfig
+from trainer.config import HealthConfig, ProfileConfig, TrainConfig
 from trainer.distributed.world import World
 from trainer.engine.step_report import StepReport
 from trainer.evaluation import Evaluation
@@ -184,8 +184,8 @@ def test_a_save_that_one_ranks_clock_asks_for_is_made_by_all(ahead: int, saved: 
 
 @pytest.mark.parametrize("ahead", [0, 1])
 def test_steps_that_go_wrong_are_passed_over_alike_and_nothing_is_saved_beyond_them(ahead: int) -> None:
-    watch = WatchConfig(max_skipped_in_a_row=2, max_rollbacks=2)
-    (outcome, state), store, _ = train(ALONE, ahead, skipped=(6, 7, 8), watch=watch)
+    health = HealthConfig(max_skipped_in_a_row=2, max_rollbacks=2)
+    (outcome, state), store, _ = train(ALONE, ahead, skipped=(6, 7, 8), health=health)
     assert outcome == "finished"
     assert (state.step, state.skipped_batches, state.rollbacks) == (STEPS, (6, 7), 1)
     assert (state.skipped_steps, state.skipped_in_a_row) == (1, 0)
@@ -194,8 +194,8 @@ def test_steps_that_go_wrong_are_passed_over_alike_and_nothing_is_saved_beyond_t
 
 @pytest.mark.parametrize("ahead", [0, 1])
 def test_the_last_step_is_looked_at_before_it_is_saved(ahead: int) -> None:
-    watch = WatchConfig(max_skipped_in_a_row=1, max_rollbacks=1)
-    (outcome, state), store, _ = train(ALONE, ahead, skipped=(11,), watch=watch)
+    health = HealthConfig(max_skipped_in_a_row=1, max_rollbacks=1)
+    (outcome, state), store, _ = train(ALONE, ahead, skipped=(11,), health=health)
     assert (outcome, state.skipped_batches) == ("finished", (11,))
     assert store.saved == [5, 10, 12]
 

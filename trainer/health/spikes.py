@@ -3,14 +3,14 @@
 import math
 import statistics
 
-from trainer.config import WatchConfig
+from trainer.config import HealthConfig
 from trainer.run_state import RunState
 
 _MAD_TO_SIGMA = 1.4826
 _LEAST_WINDOW = 10
 
 
-def offending(before: RunState, state: RunState, loss: float, config: WatchConfig) -> tuple[int, ...]:
+def offending(before: RunState, state: RunState, loss: float, config: HealthConfig) -> tuple[int, ...]:
     """Return the batches that made the newest steps go wrong, or nothing; `before` is the state before this step."""
     if state.skipped_in_a_row >= config.max_skipped_in_a_row:
         return tuple(state.batch_of(step) for step in range(state.step - state.skipped_in_a_row, state.step))
