@@ -30,6 +30,8 @@ class Labels:
     num_classes: Counter[str] = field(default_factory=Counter)
     """Classes of each further label."""
     num_labelled: int = 0
+    num_doubled: int = 0
+    """Samples that list a label twice."""
     num_bad: int = 0
     """Samples whose notes cannot be read."""
     first_bad: str = ""
@@ -44,6 +46,7 @@ class Labels:
             return
         labels = {*found.labels, found.label} - {NO_LABEL}
         self.counts.update(labels)
+        self.num_doubled += found.is_doubled
         self.num_labelled += bool(labels or found.named_labels)
         self.num_classes |= Counter({name: label + 1 for name, label in found.named_labels.items()})
 
@@ -52,11 +55,17 @@ class Labels:
         self.counts += other.counts
         self.num_classes |= other.num_classes
         self.num_labelled += other.num_labelled
+        self.num_doubled += other.num_doubled
         self.num_bad += other.num_bad
         self.first_bad = self.first_bad or other.first_bad
 
     def sentences(self) -> Iterator[str]:
         """Yield what a user should know."""
+        if self.num_doubled:
+            yield (
+                f"{self.num_doubled} records list a class twice in {self.records.labels!r}, which counts once; these "
+                "are to be numbers of classes, such as [0, 2], and not a one or a zero for each class"
+            )
         if self.num_bad:
             yield (
                 f"{self.num_bad} samples have a label or a record that cannot be read, and are bad: `perceiver data "

@@ -48,6 +48,8 @@ class Notes:
     """All of them, where a sample has several."""
     named_labels: dict[str, int] = field(default_factory=dict)
     weight: float = 1.0
+    is_doubled: bool = field(default=False, compare=False)
+    """Whether a label stands twice in the list; it counts once."""
 
 
 def notes(
@@ -61,7 +63,9 @@ def notes(
     if RECORD not in members or not records:
         return Notes(label)
     fields = _fields(bytes(members[RECORD]))
-    labels = _labels(fields, records.labels)
+    listed = _labels(fields, records.labels)
+    # A class that is listed twice is still one class of the sample.
+    labels = tuple(dict.fromkeys(listed))
     named = _named_labels(fields, records.named_labels, names)
     weight = _weight(fields, records.weight)
     if not all(0 <= number <= MAX_LABEL for number in (*labels, *named.values())):
@@ -69,7 +73,7 @@ def notes(
         raise ValueError(f".{RECORD}: labels {found} are out of range: labels are from 0 to {MAX_LABEL}")
     if not 0 <= weight <= MAX_WEIGHT:
         raise ValueError(f".{RECORD}: weight {weight} is out of range: a weight is from 0 to {MAX_WEIGHT:g}")
-    return Notes(label, labels, named, weight)
+    return Notes(label, labels, named, weight, is_doubled=len(labels) < len(listed))
 
 
 def _label(content: bytes) -> int:
@@ -100,8 +104,7 @@ def _labels(fields: Mapping[str, Any], name: str) -> tuple[int, ...]:
     if given is None:
         return ()
     listed = given if isinstance(given, list) else [given]
-    # Once each: a class that is listed twice is still one class of the sample.
-    return tuple(dict.fromkeys(_whole(label, name) for label in listed))
+    return tuple(_whole(label, name) for label in listed)
 
 
 def _named_labels(fields: Mapping[str, Any], name: str, names: Sequence[str] | None) -> dict[str, int]:

@@ -6,6 +6,7 @@ FOLDER/CLASS/.../FILE          all of it is the split train
 """
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from data_shards.sources.parsing.folder_files import HIDDEN, file_of, is_hidden,
 Names = tuple[str, ...]
 """The names that lead from the folder to a file or a folder in it."""
 LOOSE = "in no folder of a class"
+_FIRST_WORD = re.compile(r"\s*([a-z]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,7 @@ def _walk(folder: Path, modality: str) -> _Walked:
 def _splits_on_top(files: Sequence[tuple[str, Names]], folder: Path) -> frozenset[str]:
     """Return the uppermost folders that are splits with folders of classes; ValueError where it cannot be known."""
     tops = {names[0] for _, names in files if len(names) > 1}
+    _refuse_nearly_splits({names[0] for _, names in files if len(names) > 2}, folder)
     splits = {top for top in tops if split_of(top)}
     deep = {names[0] for _, names in files if len(names) > 2} & splits
     if not deep and tops - splits:
@@ -112,6 +115,17 @@ def _splits_on_top(files: Sequence[tuple[str, Names]], folder: Path) -> frozense
             "theirs; move these elsewhere, or rename the former if they are classes"
         )
     return frozenset(splits)
+
+
+def _refuse_nearly_splits(with_folders: set[str], folder: Path) -> None:
+    """Raise ValueError where folders with folders in them are named as splits are, and something more."""
+    nearly = {top: word[1] for top in with_folders if (word := _FIRST_WORD.match(top.lower())) and split_of(word[1])}
+    if len({split_of(word) for word in nearly.values()}) > 1 and not all(map(split_of, nearly)):
+        meant = ", ".join(f"{shown(top)} to {word}" for top, word in sorted(nearly.items()) if not split_of(top))
+        raise ValueError(
+            f"{folder}: {listed(sorted(nearly))} look like splits, and are no names of splits that are known; rename "
+            f"{meant}, or move them into a folder of each class"
+        )
 
 
 def _place(names: Names, on_top: frozenset[str]) -> tuple[str, str] | None:

@@ -79,7 +79,7 @@ def read(table: Path, tell: Tell | None = None) -> Table:
                 tell(f"{column}: {len(rows) - len(of.of_line)} of {len(rows)} rows have none")
             if of.several:
                 tell(f"{column}: rows have several; a run reads them with data.multi_label=true")
-            for sentence in class_names.look_alikes(of.names):
+            for sentence in (*class_names.look_alikes(of.names), *class_names.gaps(of.names)):
                 tell(f"{column}: {sentence}")
     return _with_labels(rows, found)
 

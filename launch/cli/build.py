@@ -1,6 +1,6 @@
 """The commands `perceiver data build`: one a kind of raw input."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +16,10 @@ app = typer.Typer(no_args_is_help=True, help="Turn raw files into tar shards and
 
 Out = Annotated[Path, typer.Argument(help="Folder to write; a build that was interrupted goes on in it.")]
 Folder = Annotated[Path, typer.Argument(help="Folder of raw files.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of all draws; the same seed gives the same bytes.")]
+Seed = Annotated[
+    int,
+    typer.Option("--seed", min=0, max=2**63 - 1, help="Seed of all draws; the same seed gives the same bytes."),
+]
 MaxBad = Annotated[int, typer.Option("--max-bad", min=0, help="Rows that may be unreadable before the build fails.")]
 TestShare = Annotated[
     float,
@@ -58,7 +61,7 @@ def av_digits(
     def build(options: BuildOptions) -> Manifest:
         return source.build(out, images=images, recordings=recordings, **options)
 
-    _build("av-digits", out, as_json, BuildOptions(seed=seed, num_jobs=jobs), build)
+    _build("av-digits", [images, recordings], out, as_json, BuildOptions(seed=seed, num_jobs=jobs), build)
 
 
 @app.command()
@@ -85,7 +88,7 @@ def table(
     options = BuildOptions(
         seed=seed, samples_per_shard=samples_per_shard, max_bad=max_bad, num_jobs=jobs, test_share=test_share
     )
-    _build(table.name, out, as_json, options, lambda options: source.build(table, out, **options))
+    _build(table.name, [table], out, as_json, options, lambda options: source.build(table, out, **options))
 
 
 @app.command("image-folder")
@@ -108,7 +111,7 @@ def image_folder(
     options = BuildOptions(
         seed=seed, samples_per_shard=samples_per_shard, max_bad=max_bad, num_jobs=jobs, test_share=test_share
     )
-    _build(folder.name, out, as_json, options, lambda options: source.build(folder, out, **options))
+    _build(folder.name, [folder], out, as_json, options, lambda options: source.build(folder, out, **options))
 
 
 @app.command("audio-folder")
@@ -139,7 +142,7 @@ def audio_folder(
     def build(options: BuildOptions) -> Manifest:
         return source.build(folder, out, segments=lists or None, classes=classes, **options)
 
-    _build(folder.name, out, as_json, options, build)
+    _build(folder.name, [folder], out, as_json, options, build)
 
 
 @app.command("point-clouds")
@@ -164,7 +167,12 @@ def point_clouds(
         seed=seed, samples_per_shard=samples_per_shard, max_bad=max_bad, num_jobs=jobs, test_share=test_share
     )
     _build(
-        folder.name, out, as_json, options, lambda options: source.build(folder, out, num_points=num_points, **options)
+        folder.name,
+        [folder],
+        out,
+        as_json,
+        options,
+        lambda options: source.build(folder, out, num_points=num_points, **options),
     )
 
 
@@ -189,7 +197,9 @@ def videos(
     options = BuildOptions(
         seed=seed, samples_per_shard=samples_per_shard, max_bad=max_bad, num_jobs=jobs, test_share=test_share
     )
-    _build(source.name, out, as_json, options, lambda options: builder.build(source, out, audio=audio, **options))
+    _build(
+        source.name, [source], out, as_json, options, lambda options: builder.build(source, out, audio=audio, **options)
+    )
 
 
 @app.command()
@@ -211,12 +221,23 @@ def text(
 
     files = {name: path for name, path in {"train": train, "test": test}.items() if path is not None}
     options = BuildOptions(seed=seed, samples_per_shard=samples_per_shard, num_jobs=jobs)
-    _build(train.name, out, as_json, options, lambda options: source.build(files, out, num_bytes=num_bytes, **options))
+
+    def build(options: BuildOptions) -> Manifest:
+        return source.build(files, out, num_bytes=num_bytes, **options)
+
+    _build(train.name, [*files.values()], out, as_json, options, build)
 
 
 def _build(
-    name: str, out: Path, as_json: bool, options: BuildOptions, build: Callable[[BuildOptions], Manifest]
+    name: str,
+    sources: Sequence[Path],
+    out: Path,
+    as_json: bool,
+    options: BuildOptions,
+    build: Callable[[BuildOptions], Manifest],
 ) -> None:
+    for source in sources:
+        _refuse_within(out, source)
     notes: list[str] = []
 
     def tell(sentence: str) -> None:
@@ -231,3 +252,9 @@ def _build(
             "to set samples aside"
         )
     report_shards(out, manifest, as_json=as_json, notes=notes)
+
+
+def _refuse_within(out: Path, source: Path) -> None:
+    """Raise ValueError where shards would be written among the files that they are made of, and read with these."""
+    if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
+        raise ValueError(f"{out}: lies in {source}, whose files are read; choose a folder outside it")

@@ -474,3 +474,16 @@ def test_where_no_tar_is_taken_those_passed_over_are_named(tmp_path: Path, write
     write_tar(tmp_path / "0.TAR", [("a.txt", b"x")])
     with pytest.raises(ValueError, match=r"no .tar file in it .*passed over, .*: 0\.TAR"):
         adoption.index(tmp_path)
+
+
+def test_a_class_that_a_record_lists_twice_counts_once_and_is_told(tmp_path: Path, write_tar: WriteTar) -> None:
+    members = [
+        (f"{n}.{suffix}", data)
+        for n in range(3)
+        for suffix, data in (("txt", b"a"), ("json", b'{"labels": [0, 0, 1]}'))
+    ]
+    write_tar(tmp_path / "a.tar", members)
+    told: list[str] = []
+    found = adoption.index(tmp_path, tell=told.append)
+    assert found.splits["train"].label_counts == (3, 3)
+    assert any("3 records list a class twice in 'labels', which counts once" in sentence for sentence in told)

@@ -189,3 +189,17 @@ def test_nothing_to_evaluate_is_said_of_the_split_train_alone(door: Door) -> Non
         door("data_shards.sources.table.build", Manifest({name: split(1) for name in names}, ()))
         told = run("table", IN, OUT)
         assert ("nothing can be evaluated" in told) == is_said
+
+
+@pytest.mark.parametrize("out", ["in", "in/shards", "in/cat", "in/../in/dog/deep", "link/shards"])
+def test_shards_are_not_written_among_the_files_that_they_are_made_of(folder: Path, tmp_path: Path, out: str) -> None:
+    (tmp_path / "link").symlink_to(folder)
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(ValueError, match=r"lies in .*in, whose files are read; choose a folder outside it"):
+        run("image-folder", folder, tmp_path / out)
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_table_may_lie_beside_its_shards(folder: Path) -> None:
+    (folder / "a.csv").write_text("image,label\ncat/1.png,0\n")
+    assert "1 samples" in run("table", folder / "a.csv", folder / "shards")

@@ -6,6 +6,8 @@ from unicodedata import category, normalize
 
 from data_shards.files.quoting import shown
 
+_GAPS = frozenset({"none", "null", "nil", "na", "n/a", "#n/a", "nat", "-", "--", "?", "missing", "undefined"})
+
 
 def one_spelling(names: Iterable[str]) -> dict[str, str]:
     """Return for each name the one that is used: macOS writes an accent behind its letter, others in one with it."""
@@ -20,6 +22,17 @@ def look_alikes(names: Iterable[str]) -> list[str]:
     return [
         f"the classes {' and '.join(map(shown, alike))} look alike; write them in one way if they are one class"
         for alike in _alike(names)
+    ]
+
+
+def gaps(names: Iterable[str]) -> list[str]:
+    """Return a sentence for the classes whose names are how other programs write an empty cell."""
+    found = [name for name in names if name.strip().casefold() in _GAPS]
+    if not found:
+        return []
+    return [
+        f"{' and '.join(map(shown, found))} {'is a class' if len(found) == 1 else 'are classes'}; where it means that "
+        "there is no label, leave the cell empty"
     ]
 
 

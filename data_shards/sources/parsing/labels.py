@@ -54,7 +54,22 @@ def numbered(cells: Mapping[int, object], column: str) -> Labels:
             parsed[line] = _values([cell] if listed is None else listed)
         except ValueError as error:
             raise ValueError(f"line {line}: {column} {_as_written(cell)} {error}") from error
-    return _in_order({line: values for line, values in parsed.items() if values}, column)
+    given = {line: values for line, values in parsed.items() if values}
+    _refuse_vectors(given, column)
+    return _in_order(given, column)
+
+
+def _refuse_vectors(parsed: Mapping[int, Sequence[int | str]], column: str) -> None:
+    """Raise ValueError where the lists have a place for each class, with a one in it, in place of classes."""
+    written = {tuple(values) for values in parsed.values()}
+    if len({len(values) for values in written}) != 1 or not {each for values in written for each in values} <= {0, 1}:
+        return
+    if any(len(set(values)) < len(values) for values in written) or len(written) > 1 < len(next(iter(written))):
+        line, values = next(iter(parsed.items()))
+        raise ValueError(
+            f"line {line}: {column} {shown(list(values))} looks like a place for each class, as all of the column do; "
+            "write the numbers of the classes that a row has, such as [0, 2]"
+        )
 
 
 def _as_written(cell: object) -> str:
@@ -118,11 +133,11 @@ def _parsed(text: str) -> object:
 
 
 def _values(cells: Sequence[object]) -> tuple[int | str, ...]:
-    """Return the classes of cells, each once; none where the only cell is empty."""
+    """Return the classes of cells; none where the only cell is empty."""
     found = [_value(cell) for cell in cells]
     if None in found and len(found) > 1:
         raise ValueError("has an empty place; write as many labels as there are")
-    return tuple(dict.fromkeys(value for value in found if value is not None))
+    return tuple(value for value in found if value is not None)
 
 
 def _value(cell: object) -> int | str | None:

@@ -223,3 +223,18 @@ def test_kinds_beyond_the_first_ten_are_counted_together(tmp_path: Path) -> None
     told: list[str] = []
     found(tmp_path, told)
     assert told[0].endswith(": 2 .k00, " + ", ".join(f"1 .k{n:02d}" for n in range(1, 10)) + ", 3 of 3 more kinds")
+
+
+@pytest.mark.parametrize(
+    ("train", "other"),
+    [("train2017", "val2017"), ("train_set", "test_set"), ("Training images", "test"), ("train", "Val-1")],
+)
+def test_folders_that_are_nearly_named_as_splits_are_no_classes(tmp_path: Path, train: str, other: str) -> None:
+    touch(tmp_path, f"{train}/a/1.png", f"{train}/b/2.png", f"{other}/a/3.png", f"{other}/b/4.png")
+    with pytest.raises(ValueError, match=r"look like splits|would be splits"):
+        found(tmp_path)
+
+
+def test_classes_that_begin_as_splits_do_are_classes(tmp_path: Path) -> None:
+    touch(tmp_path, "test_tube/1.png", "train_station/2.png", "valley/inner/3.png", "train_set/inner/4.png")
+    assert {name for _, name, _ in found(tmp_path)} == {"test_tube", "train_station", "valley", "train_set"}

@@ -167,3 +167,30 @@ def test_names_are_numbered_in_alphabetical_order(names: list[str]) -> None:
     found = numbered(dict(enumerate(names)), "label")
     assert found.names == sorted(set(names))
     assert [found.names[label] for (label,) in found.of_line.values()] == names
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+        [[1, 1, 0], [0, 1, 1]],
+        [[0, 1], [1, 0]],
+        [["1.0", "0.0"], ["0.0", "1.0"]],
+        [[0, 0, 0, 1]],
+    ],
+)
+def test_a_place_for_each_class_is_no_list_of_classes(tmp_path: Path, cells: list[object]) -> None:
+    with pytest.raises(ValueError, match=r"line 1: label \[.*\] looks like a place for each class"):
+        labels(tmp_path, "jsonl", cells)
+
+
+@pytest.mark.parametrize("cells", [[[0, 1], [0, 1]], [[0, 1], [1]], [[0, 2, 2], [1, 1, 0]], [[1], [0]]])
+def test_lists_of_classes_may_look_a_little_like_places(tmp_path: Path, cells: list[object]) -> None:
+    labels(tmp_path, "jsonl", cells)
+
+
+@pytest.mark.parametrize("name", ["None", "NULL", "n/a", "-", "?"])
+def test_a_class_that_may_be_an_empty_cell_is_told(tmp_path: Path, name: str) -> None:
+    told: list[str] = []
+    table.read(write(tmp_path, "csv", "label", [name, "cat", "dog"]), told.append)
+    assert [sentence for sentence in told if f"{name!r} is a class; where it means that there is no label" in sentence]
