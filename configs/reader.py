@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -56,7 +57,9 @@ def read(schema: type[S], path: Path, overrides: Sequence[str] = ()) -> S:
     Raises ConfigError with every problem at once: unknown keys, wrong types, missing or contradictory values.
     """
     problems: list[str] = []
-    keys_and_values = [*leaves(read_yaml(path)), *_parse(overrides, problems)]
+    of_file = list(leaves(read_yaml(path)))
+    problems += _twice(key for key, _ in of_file)
+    keys_and_values = [*of_file, *_parse(overrides, problems)]
     problems += _interpolation_problems(keys_and_values)
     keys_and_values = _after_clearing(pair for pair in keys_and_values if not _is_no_value(pair[1]))
     named = tuple(choices(schema))
@@ -100,6 +103,13 @@ def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from leaves(value, f"{key}.")
         else:
             yield key, value
+
+
+def _twice(keys: Iterable[str]) -> Iterator[str]:
+    """Yield a sentence for every key that a file has twice: in its section, and in one piece with its dots."""
+    for key, count in Counter(keys).items():
+        if count > 1:
+            yield f"{key}: stands {count} times in the file; leave one"
 
 
 def _merge_problems(defaults: DictConfig, keys_and_values: Sequence[tuple[str, Any]]) -> Iterator[str]:

@@ -23,6 +23,8 @@ from trainer.config import (
 )
 
 VERSION = 1
+MOST_SEED = 2**63 - 1
+"""The generators of torch take no larger one."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class RunConfig:
         if self.version != VERSION:
             remedy = f"set version={VERSION} after comparing the keys, or use the release that wrote the file"
             yield "version", f"this release reads version {VERSION}; {remedy}"
+        if not 0 <= self.seed <= MOST_SEED:
+            yield "seed", f"must be from 0 to {MOST_SEED}, got {self.seed}"
         for part in ("data", "model", "optimizer", "train", "checkpoint", "health", "profile"):
             for key, sentence in getattr(self, part).problems():
                 yield f"{part}.{key}", sentence

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Optional
 
-from data_shards.files.problems import Problem, at_least
+from data_shards.files.problems import MOST_BATCHES_AHEAD, Problem, at_least, at_most
 from data_shards.files.quoting import shown
 from data_shards.modalities.sections import (
     AudioConfig,
@@ -136,6 +136,7 @@ class DataConfig:
         positive = ("lanes", "window", "num_threads", "prefetch_batches", "prefetch_mib")
         yield from at_least(1, {name: getattr(self, name) for name in positive})
         yield from at_least(0, {"num_processes": self.num_processes})
+        yield from at_most(MOST_BATCHES_AHEAD, {"prefetch_batches": self.prefetch_batches})
 
     def _mix_problems(self) -> Iterator[Problem]:
         if self.mix is None:

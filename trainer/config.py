@@ -5,6 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+_MOST_TIMEOUT_SECONDS = 2_000_000
+"""gloo counts milliseconds in 32 bits."""
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
@@ -40,7 +43,10 @@ class OptimizerConfig:
     def problems(self) -> Iterator[tuple[str, str]]:
         """Yield (key, sentence) for every value that contradicts itself."""
         yield from _at_least(self, 0.0, "learning_rate", "weight_decay", "clip_norm", "warmup_steps", "flat_steps")
-        yield from _within(self, 0.0, 1.0, "beta1", "beta2", "final_fraction", "decay_factor")
+        yield from _within(self, 0.0, 1.0, "final_fraction", "decay_factor")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                yield name, f"must be from 0 to below 1, got {getattr(self, name)}"
         if not 0 < self.epsilon < math.inf:
             yield "epsilon", f"must be above 0, got {self.epsilon}; 1e-8 is usual"
         if self.schedule == "step" and not self.decay_steps:
@@ -113,8 +119,11 @@ class TrainConfig:
             yield "gradient_exchange", "during_backward is a choice at zero_stage 1 and 2 only; take auto"
         if self.gradient_dtype == "bf16" and (self.zero_stage == 3 or self.precision == "fp16"):
             yield "gradient_dtype", "bf16 is for zero_stage 0, 1 and 2, and not for precision=fp16; take fp32"
-        if not 0 < self.collective_timeout_seconds < math.inf:
-            yield "collective_timeout_seconds", f"must be above 0, got {self.collective_timeout_seconds}"
+        if not 0 < self.collective_timeout_seconds <= _MOST_TIMEOUT_SECONDS:
+            yield (
+                "collective_timeout_seconds",
+                f"must be above 0 and at most {_MOST_TIMEOUT_SECONDS}, got {self.collective_timeout_seconds}",
+            )
 
     def logs(self, step: int) -> bool:
         """Return whether there is a line of metrics after so many steps."""

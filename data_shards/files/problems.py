@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 Problem = tuple[str, str]
 """Key relative to the part, and a sentence with what was expected, what came and what to do."""
+MOST_BATCHES_AHEAD = 10_000
+"""The slots of each are computed before the first step."""
 
 
 def at_least(minimum: float, fields: dict[str, float]) -> Iterator[Problem]:
@@ -11,6 +13,13 @@ def at_least(minimum: float, fields: dict[str, float]) -> Iterator[Problem]:
     for key, value in fields.items():
         if not value >= minimum:
             yield key, f"must be at least {minimum}, got {value}"
+
+
+def at_most(maximum: float, fields: dict[str, float]) -> Iterator[Problem]:
+    """Yield a problem for each field above the maximum."""
+    for key, value in fields.items():
+        if not value <= maximum:
+            yield key, f"must be at most {maximum}, got {value}"
 
 
 def probabilities(fields: dict[str, float]) -> Iterator[Problem]:

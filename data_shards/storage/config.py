@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from data_shards.files.problems import Problem, at_least
+from data_shards.files.problems import MOST_BATCHES_AHEAD, Problem, at_least, at_most
 
 
 @dataclass(frozen=True)
@@ -44,4 +44,5 @@ class RemoteConfig:
         """Yield what is wrong with the section."""
         yield from at_least(1, {"cache_mib": self.cache_mib})
         yield from at_least(0, {"fetch_ahead_batches": self.fetch_ahead_batches})
+        yield from at_most(MOST_BATCHES_AHEAD, {"fetch_ahead_batches": self.fetch_ahead_batches})
         yield from at_least(0.001, {"timeout_seconds": self.timeout_seconds, "deadline_seconds": self.deadline_seconds})

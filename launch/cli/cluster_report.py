@@ -23,6 +23,7 @@ SAMPLES_PER_RANK = 64
 COMMIT_SECONDS = 1.0
 """Expected of a shared disk, not measured; benchmarks/plan.py measures it of a local one."""
 _MOST_NODES, _MOST_GPUS = 100_000, 1_024
+_MOST_HOURS = 10**9
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,11 @@ class Flags:
                 yield f"{flag}: expected a count from 1 to {most}, got {count}"
         if self.device.upper() not in HARDWARE:
             yield f"--device: expected one of {', '.join(HARDWARE)}, got {shown(self.device)}"
-        if not 0 < self.mtbf_hours < math.inf:
-            yield f"--mtbf-hours: expected the hours between two failures of a node, above 0, got {self.mtbf_hours:g}"
+        if not 0 < self.mtbf_hours <= _MOST_HOURS:
+            yield (
+                "--mtbf-hours: expected the hours between two failures of a node, above 0 and at most "
+                f"{_MOST_HOURS:,}, got {self.mtbf_hours:g}"
+            )
         if not 0 <= self.restart_minutes < math.inf:
             yield f"--restart-minutes: expected 0 or more, got {self.restart_minutes:g}"
         for flag, number in (("--memory-gib", self.memory_gib), ("--peak-tflops", self.peak_tflops)):

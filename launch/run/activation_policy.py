@@ -1,13 +1,16 @@
 """Which policy of activation checkpointing a run takes on the ranks that it has."""
 
+import os
 from dataclasses import replace
 
 from configs.run import RunConfig
+from model.budget.flops import network_cost, total
 from model.budget.plan import fastest_policy
 from model.config.perceiver import PerceiverConfig
 from trainer.engine.arithmetic import local_device_type, resolved
 
 GIB = 2**30
+_WEIGHT_BYTES = 4
 
 
 def element_bytes(precision: str) -> dict[str, int]:
@@ -19,6 +22,17 @@ def element_bytes(precision: str) -> dict[str, int]:
         "bytes_per_element": 4 if precision == "fp32" else 2,
         "stream_bytes": 2 if precision == "fp16" else 4,
     }
+
+
+def refuse_large(network: PerceiverConfig) -> None:
+    """Raise ValueError where the weights alone are larger than this machine's memory, in which they are made."""
+    parameters = total(network_cost(network)).parameters
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if parameters * _WEIGHT_BYTES > memory:
+        raise ValueError(
+            f"model: has {parameters:,} parameters, {parameters * _WEIGHT_BYTES / GIB:,.0f} GiB of weights, and this "
+            f"machine {memory / GIB:,.0f} GiB of memory; `perceiver plan` prints which part has how many"
+        )
 
 
 def planned(config: RunConfig, world_size: int, device: str = "cpu") -> PerceiverConfig:

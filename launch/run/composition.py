@@ -22,7 +22,7 @@ from launch.lifecycle.fence import Fence
 from launch.lifecycle.heartbeat import Heartbeat
 from launch.lifecycle.run_folder import RunFolder, as_typed
 from launch.pictures.predictions import shown
-from launch.run.activation_policy import planned
+from launch.run.activation_policy import planned, refuse_large
 from launch.run.creation import open_run, with_choices
 from launch.run.loaders import absolute, eval_split, identity, look, open_eval_split, places_of_all, train_loader
 from launch.run.read_form import reading_of_this_start
@@ -117,6 +117,7 @@ def _train(
             loader = stack.enter_context(
                 together(world, lambda: train_loader(config, folder.quarantine_path, world, places))
             )
+            together(world, lambda: refuse_large(config.model))
             network = Perceiver(
                 together(world, lambda: planned(config, world.world_size, world.device.type)), seed=config.seed
             )

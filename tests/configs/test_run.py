@@ -255,3 +255,17 @@ def test_a_problem_of_a_section_does_not_show_keys_that_were_never_set(valid: Pa
         "model.inputs.image = {'height': 8, 'width': '${data....e.width}'}: reads arrays of shape (8, 8, 3), but "
         "data.image delivers (9, 8, 3); make the two agree",
     )
+
+
+def test_a_key_stands_once_in_a_file_however_it_is_spelled(valid: Path) -> None:
+    valid.write_text(f"{VALID}train.global_batch: 64\n")
+    assert problems_of(valid) == ("train.global_batch: stands 2 times in the file; leave one",)
+    valid.write_text(f"{VALID}train.steps: 7\n")
+    assert load(valid, ["train.steps=8", "train.steps=9"]).train.steps == 9
+
+
+def test_a_seed_is_one_that_the_generators_take(valid: Path) -> None:
+    assert load(valid, [f"seed={2**63 - 1}"]).seed == 2**63 - 1
+    for seed in (-1, 2**63, 10**30):
+        [problem] = problems_of(valid, f"seed={seed}")
+        assert problem == f"seed = {seed}: must be from 0 to {2**63 - 1}, got {seed}"

@@ -155,6 +155,9 @@ def test_what_a_loader_needs_one_of_is_at_least_one(key: str) -> None:
 
 
 def test_the_limits_of_a_loader_have_bounds() -> None:
+    assert problems(prefetch_batches=10_000) == problems(remote=RemoteConfig(fetch_ahead_batches=10_000)) == []
+    assert problems(prefetch_batches=10_001) == ["prefetch_batches"]
+    assert problems(remote=RemoteConfig(fetch_ahead_batches=10_001)) == ["remote.fetch_ahead_batches"]
     assert problems(num_processes=0) == problems(max_bad_rate=0.0) == problems(max_bad_rate=1.0) == []
     assert problems(num_processes=-1) == ["num_processes"]
     assert problems(max_bad_rate=-0.1) == problems(max_bad_rate=1.1) == ["max_bad_rate"]

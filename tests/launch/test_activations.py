@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from configs.run import RunConfig
-from launch.run.activation_policy import GIB, planned
+from launch.run.activation_policy import GIB, planned, refuse_large
 from model.budget.activation_memory import activation_bytes
 from model.config.inputs import InputsConfig
 from model.config.outputs import LabelOutput, OutputsConfig
@@ -52,3 +52,9 @@ def test_a_policy_and_a_limit_contradict_each_other() -> None:
     config = run(1.0)
     config = replace(config, model=replace(NETWORK, activation_checkpointing="blocks"))
     assert any(key == "train.activation_memory_gib" for key, _ in config.problems())
+
+
+def test_a_network_larger_than_the_memory_is_refused_before_it_is_made() -> None:
+    refuse_large(NETWORK)
+    with pytest.raises(ValueError, match=r"model: has .* parameters, .* GiB of weights, and this machine .* GiB"):
+        refuse_large(replace(NETWORK, num_latents=10**12))

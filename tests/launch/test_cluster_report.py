@@ -46,6 +46,7 @@ def test_memory_and_peak_of_a_device_replace_those_that_are_known() -> None:
         ({"nodes": 100_001}, "--nodes: expected a count from 1 to 100000, got 100001"),
         ({"gpus": 1025}, "--gpus: expected a count from 1 to 1024, got 1025"),
         ({"mtbf_hours": math.inf}, "--mtbf-hours: expected the hours"),
+        ({"mtbf_hours": 1e10}, "--mtbf-hours: expected the hours"),
         ({"restart_minutes": math.inf}, "--restart-minutes: expected 0 or more"),
         ({"restart_minutes": math.nan}, "--restart-minutes: expected 0 or more"),
         ({"memory_gib": math.inf}, "--memory-gib: expected 0 or more"),

@@ -77,3 +77,24 @@ def test_ranks_of_one_machine_meet_by_themselves_unless_a_launcher_has_a_place_f
     assert (options["rank"], options["world_size"], options["timeout"]) == (1, 2, timedelta(seconds=30))
     if is_local:
         assert met[0] == (1, 2, timedelta(seconds=30))
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("RANK", "x"), ("WORLD_SIZE", "2;"), ("LOCAL_RANK", "-1"), ("RANK", ""), ("WORLD_SIZE", "1.0")],
+)
+def test_what_a_launcher_says_in_words_that_are_no_numbers_is_refused_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    said = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    for name, text in {**said, variable: value}.items():
+        monkeypatch.setenv(name, text)
+    with pytest.raises(ValueError, match=rf"{variable}='.*' is not a number"):
+        World.from_environment()
+
+
+def test_a_rank_that_is_not_among_all_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in {"RANK": "2", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, text)
+    with pytest.raises(ValueError, match=r"RANK=2 is not below WORLD_SIZE=2"):
+        World.from_environment()

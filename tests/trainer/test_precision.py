@@ -130,3 +130,12 @@ def test_an_engine_that_has_trained_on_goes_back_to_the_last_bit(tmp_path: Path,
     assert train(trained, 1, 4) == losses
     store.close()
     trained.close()
+
+
+def test_a_precision_that_the_device_lacks_is_refused_by_its_key(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine(world).close()
+    from deepspeed.accelerator import get_accelerator
+
+    monkeypatch.setattr(get_accelerator(), "is_fp16_supported", lambda: False)
+    with pytest.raises(ValueError, match=r"train.precision = fp16: cpu does not compute in it; take fp32 or bf16"):
+        engine(world, precision="fp16", zero_stage=1)

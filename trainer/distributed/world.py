@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch._C._distributed_c10d import HashStore, TCPStore
 
+from data_shards.files.quoting import shown
 from trainer.distributed import descriptors, devices
 
 T = TypeVar("T")
@@ -57,8 +58,9 @@ class World:
         missing = [name for name in ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
         if missing:
             raise ValueError(f"RANK is set but {', '.join(missing)} is not; unset RANK, or start by torchrun")
-        rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        rank, world_size, local_rank = (_number(os.environ, name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+        if not rank < world_size:
+            raise ValueError(f"RANK={rank} is not below WORLD_SIZE={world_size}; unset both, or start by torchrun")
         device = _device(local_rank)
         timeout = timedelta(seconds=timeout_seconds)
         _refuse_few_descriptors(local_rank, world_size)
@@ -220,6 +222,14 @@ def _tried(work: Callable[[], T]) -> tuple[T | None, str | None]:
         return None, str(error)
 
 
+def _number(environment: Mapping[str, str], name: str) -> int:
+    """Return the number that a launcher put into the environment, 0 where there is none."""
+    text = environment.get(name, "0")
+    if not (text.isascii() and text.isdecimal()):
+        raise ValueError(f"{name}={shown(text)} is not a number; unset it, or start by torchrun, which sets it")
+    return int(text)
+
+
 def _refuse_copies(environment: Mapping[str, str]) -> None:
     """Raise ValueError where a launcher that is not understood started several processes: each would be alone."""
     for name, launcher in _LAUNCHERS.items():
@@ -252,7 +262,7 @@ def _local_store(rank: int, world_size: int, timeout: timedelta) -> TCPStore:
     """Return where the ranks of one machine meet: torch's own would listen on every network, to whoever asks."""
     for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
         os.environ.setdefault(variable, _LOOPBACK_INTERFACE)
-    port = int(os.environ["MASTER_PORT"])
+    port = _number(os.environ, "MASTER_PORT")
     listening = None
     if rank == 0:
         server = socket.create_server((_LOOPBACK, port), backlog=max(128, world_size))

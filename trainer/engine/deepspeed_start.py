@@ -56,9 +56,20 @@ def initialize(
             parameter.comm_dtype = torch.bfloat16  # type: ignore[attr-defined]
     with group_timeout(train.collective_timeout_seconds), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        engine, *_ = deepspeed.initialize(model=network, optimizer=inner, config=config)
+        engine = _engine(deepspeed, train.precision, world, model=network, optimizer=inner, config=config)
     assert engine.zero_optimization_stage() == train.zero_stage, "DeepSpeed took another stage than it was given"
     return engine
+
+
+def _engine(deepspeed: Any, precision: str, world: World, **parts: object) -> Any:  # noqa: ANN401
+    try:
+        return deepspeed.initialize(**parts)[0]
+    except ValueError as error:
+        if "is not supported on your device" not in str(error):
+            raise
+        raise ValueError(
+            f"train.precision = {precision}: {world.device} does not compute in it; take fp32 or bf16"
+        ) from error
 
 
 def _import_deepspeed(world: World) -> Any:  # noqa: ANN401

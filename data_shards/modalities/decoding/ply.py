@@ -10,6 +10,8 @@ from data_shards.files.quoting import cut, shown
 from data_shards.modalities.decoding.meshes import MAX_ELEMENTS, Mesh, checked, fan, refuse_long
 
 END: Final = b"end_header"
+_MAX_PROPERTIES = 1_000
+"""Each costs time for each vertex, whether or not there are any."""
 ORDERS: Final = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
 KINDS: Final = {
     "char": "i1",
@@ -92,6 +94,8 @@ def _header(head: str) -> tuple[str, list[_Element]]:
 
 
 def _with(element: _Element, new: tuple[str, str, str]) -> _Element:
+    if len(element.properties) == _MAX_PROPERTIES:
+        raise ValueError(f"{cut(element.name)} has more than {_MAX_PROPERTIES} properties")
     return _Element(element.name, element.count, (*element.properties, new))
 
 

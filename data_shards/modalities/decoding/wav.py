@@ -10,13 +10,18 @@ from numpy.typing import NDArray
 EXTENSIBLE: Final = 0xFFFE
 UNKNOWN_LENGTH: Final = 0xFFFFFFFF
 """Written by programs that stream into a pipe: the chunk goes on to the end of the file."""
+_MAX_CHUNKS = 10_000
+"""Before the samples; a file that is made of empty ones would take minutes to walk through."""
 
 
 def chunks_of(view: memoryview) -> dict[bytes, memoryview]:
     """Return the first chunk of each name; ValueError where one claims more bytes than there are."""
     chunks: dict[bytes, memoryview] = {}
-    position = 12
+    position, count = 12, 0
     while position + 8 <= len(view) and b"data" not in chunks:
+        count += 1
+        if count > _MAX_CHUNKS:
+            raise ValueError(f"WAV of more than {_MAX_CHUNKS} chunks")
         name = bytes(view[position : position + 4])
         (length,) = struct.unpack_from("<I", view, position + 4)
         start, rest = position + 8, len(view) - position - 8

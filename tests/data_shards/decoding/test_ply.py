@@ -73,3 +73,9 @@ def test_a_mesh_is_sampled_and_a_cloud_is_taken_as_it_is() -> None:
 def test_what_is_wrong_with_a_ply_file_is_said(data: bytes, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         read_ply(data)
+
+
+def test_properties_without_end_are_refused_before_they_cost_time() -> None:
+    properties = b"".join(b"property double p%d\n" % number for number in range(1_001))
+    with pytest.raises(ValueError, match="vertex has more than 1000 properties"):
+        read_ply(b"ply\nformat binary_little_endian 1.0\nelement vertex 0\n" + properties + b"end_header\n")

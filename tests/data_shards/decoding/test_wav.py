@@ -76,3 +76,11 @@ def test_a_streamed_file_of_unknown_length_goes_on_to_its_end() -> None:
 def test_what_is_wrong_with_a_recording_is_said(data: bytes, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         audio(data)
+
+
+def test_chunks_without_end_are_refused_before_they_cost_time() -> None:
+    plain = wav(bytes(20))
+    empty = b"LIST" + bytes(4)
+    assert len(audio(plain[:36] + empty * 9_998 + plain[36:])[0]) == 10
+    with pytest.raises(ValueError, match="WAV of more than 10000 chunks"):
+        audio(plain[:36] + empty * 10_000 + plain[36:])
