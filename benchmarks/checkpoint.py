@@ -20,17 +20,17 @@ import torch.distributed.checkpoint as dcp
 from torch import nn
 
 from benchmarks.arguments import at_least
+from model.outputs.label import LabelOutput
 from trainer.checkpoint.store import Store
 from trainer.config import CheckpointConfig, OptimizerConfig, TrainConfig
 from trainer.distributed.world import World
 from trainer.engine.engine import Engine
 from trainer.run_state import RunState
-from trainer.tasks.losses import Classification
-from trainer.tasks.objective import Objective
+from trainer.tasks.objective import objective
 
 LAYERS, WIDTH = 12, 4096
 TARGET = 0.10
-CLASSES = Objective({"label": Classification()}, {"label": 1.0})
+CLASSES = objective({"label": LabelOutput()})
 
 
 class Network(nn.Module):

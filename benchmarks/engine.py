@@ -26,6 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from benchmarks.arguments import at_least
 from configs.run import load
 from data_shards.loading.batch import Batch, layout
+from model.outputs.label import LabelOutput
 from model.perceiver import Perceiver
 from trainer.checkpoint.store import Store
 from trainer.config import CheckpointConfig, OptimizerConfig, TrainConfig
@@ -39,8 +40,7 @@ from trainer.optim import optimizers
 from trainer.run_state import RunState
 from trainer.sinks.attempt_time import AttemptTime
 from trainer.sinks.writers import JsonLines, Sink, TensorBoard
-from trainer.tasks.losses import Classification
-from trainer.tasks.objective import Objective
+from trainer.tasks.objective import objective
 
 Start = Callable[..., StartedStep]
 
@@ -48,7 +48,7 @@ OPTIMIZER = OptimizerConfig(clip_norm=1.0, schedule="constant")
 CONFIG = load(Path(__file__).parents[1] / "configs" / "av_digits.yaml", ["data.shards=none"])
 TARGET, STEP_SECONDS = 1.05, 0.3
 SHORT_STEP_SECONDS, AROUND_TARGET = 0.1, 0.01
-CLASSES = Objective({"label": Classification()}, {"label": 1.0})
+CLASSES = objective({"label": LabelOutput()})
 
 
 def batch(index: int, rows: int) -> Batch:

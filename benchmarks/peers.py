@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from model.config.attention import AttentionConfig
+from model.config.decoder import DecoderConfig
 from model.config.inputs import InputsConfig, PointsInput, TextInput
-from model.config.outputs import DecoderConfig, LabelOutput, OutputsConfig, TextOutput
 from model.config.perceiver import PerceiverConfig
 from model.config.pixels import ImageInput
 from model.modalities.byte_array import Inputs
+from model.outputs.label import LabelOutput
+from model.outputs.text import TextOutput
 from model.perceiver import Perceiver
 
 OURS = "ours"
@@ -45,7 +47,7 @@ class Alone(nn.Module):
     def __init__(self, config: PerceiverConfig) -> None:
         super().__init__()
         self.network = Perceiver(config, seed=0)
-        (self.input,), (self.output,) = config.inputs.chosen(), config.outputs.chosen()
+        (self.input,), (self.output,) = config.inputs.chosen(), config.outputs
 
     def forward(self, value: Tensor) -> Tensor:
         answer: Tensor = self.network({self.input: value})[self.output]
@@ -117,7 +119,7 @@ def perceiver_io(configuration: Configuration) -> nn.Module:
     class Classifier(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.encoder, self.logits = encoder, nn.Linear(config.latent_width, config.outputs.label.num_classes)
+            self.encoder, self.logits = encoder, nn.Linear(config.latent_width, config.outputs["label"].num_classes)
 
         def forward(self, value: Tensor) -> Tensor:
             logits: Tensor = self.logits(self.encoder(value).mean(dim=1))
@@ -144,7 +146,7 @@ def perceiver_pytorch(configuration: Configuration) -> nn.Module:
         latent_heads=config.self_attend.num_heads,
         cross_dim_head=config.token_width,
         latent_dim_head=config.latent_width // config.self_attend.num_heads,
-        num_classes=config.outputs.label.num_classes,
+        num_classes=config.outputs["label"].num_classes,
         weight_tie_layers=True,
         self_per_cross_attn=config.layers_per_block,
     )
@@ -173,7 +175,7 @@ BUILDERS: dict[str, Callable[[Configuration], nn.Module]] = {
     "perceiver-pytorch": perceiver_pytorch,
 }
 
-_MEAN = OutputsConfig(label=LabelOutput(num_classes=1_000))
+_MEAN = {"label": LabelOutput(num_classes=1_000)}
 _SEVERAL = (OURS, COMPILED, "perceiver-io", "perceiver-pytorch")
 
 
@@ -184,7 +186,7 @@ def _imagenet(side: int, num_latents: int, width: int, num_cross_attends: int) -
     one = num_cross_attends == 1
     return PerceiverConfig(
         inputs=InputsConfig(image=ImageInput(height=side, width=side, positions=positions)),
-        outputs=OutputsConfig(label=LabelOutput(num_classes=1_000, pooling="query")) if one else _MEAN,
+        outputs={"label": LabelOutput(num_classes=1_000, pooling="query")} if one else _MEAN,
         decoder=DecoderConfig(query_residual=True),
         num_latents=num_latents,
         latent_width=width,
@@ -199,7 +201,7 @@ def _half_mlm() -> PerceiverConfig:
     attention = AttentionConfig(num_heads=8, qk_width=128, value_width=640)
     return PerceiverConfig(
         inputs=InputsConfig(text=TextInput(max_tokens=2_048, embedding_width=384)),
-        outputs=OutputsConfig(text=TextOutput()),
+        outputs={"text": TextOutput()},
         decoder=DecoderConfig(cross_attend=AttentionConfig(num_heads=8, qk_width=256, value_width=384)),
         num_latents=256,
         latent_width=640,

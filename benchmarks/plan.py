@@ -35,28 +35,27 @@ from data_shards.loading.batch import Batch
 from launch.run.cluster_plan import Cluster, ClusterPlan, cluster_plan
 from model.budget.hardware import Hardware
 from model.config.inputs import InputsConfig, PointsInput
-from model.config.outputs import LabelOutput, OutputsConfig
 from model.config.perceiver import PerceiverConfig
+from model.outputs.label import LabelOutput
 from model.perceiver import Perceiver
 from trainer.checkpoint.store import Store
 from trainer.config import CheckpointConfig, OptimizerConfig, TrainConfig
 from trainer.distributed.world import World
 from trainer.engine.engine import Engine
 from trainer.run_state import RunState
-from trainer.tasks.losses import Classification
-from trainer.tasks.objective import Objective
+from trainer.tasks.objective import objective
 
 SAMPLES = 8
 NETWORK = PerceiverConfig(
     inputs=InputsConfig(points=PointsInput(num_points=512, num_bands=16, max_frequency=20.0)),
-    outputs=OutputsConfig(label=LabelOutput(num_classes=40)),
+    outputs={"label": LabelOutput(num_classes=40)},
     num_latents=128,
     latent_width=256,
     num_cross_attends=1,
     num_blocks=1,
     layers_per_block=6,
 )
-CLASSES = Objective({"label": Classification()}, {"label": 1.0})
+CLASSES = objective({"label": LabelOutput(num_classes=40)})
 EXCHANGES = ("all_reduce", "all_gather_into_tensor", "reduce_scatter_tensor", "all_gather", "broadcast")
 DISK_BYTES = 64 * 2**20
 MOVED_ELEMENTS = 2**21

@@ -92,7 +92,8 @@ def seeded(
                 # A frozen dataclass is read-only to OmegaConf too.
                 with read_write(entries):
                     entries[name] = OmegaConf.structured(choice.classes[str(kind)])
-    return config, [(key, value) for key, value in pairs if not _is_of(refused, found, key)]
+    left = [(key, value) for key, value in pairs if not _is_of(refused, found, key)]
+    return config, [pair for pair in left if not _is_superseded(found, of_entries, pair)]
 
 
 def _entries(choice: Choice, pairs: Pairs) -> dict[str, dict[str, Any]]:
@@ -106,6 +107,17 @@ def _entries(choice: Choice, pairs: Pairs) -> dict[str, dict[str, Any]]:
 
 def _is_of(refused: set[str], found: Sequence[Choice], key: str) -> bool:
     return any((about := choice.parts(key)) and f"{choice.place}.{about[0]}" in refused for choice in found)
+
+
+def _is_superseded(
+    found: Sequence[Choice], of_entries: Mapping[str, Mapping[str, Mapping[str, Any]]], pair: tuple[str, Any]
+) -> bool:
+    """Return whether a pair chooses a class that a later one replaces by another."""
+    for choice in found:
+        about = choice.parts(pair[0])
+        if about and about[1] == choice.key:
+            return bool(of_entries[choice.place][about[0]][choice.key] != pair[1])
+    return False
 
 
 def _problem(choice: Choice, name: str, entry: Mapping[str, Any], kind: object) -> str | None:

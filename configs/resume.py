@@ -78,8 +78,13 @@ CARRIES_OVER = frozenset(
         "compile",
         "cross_attend_form",
         # What the training weighs.
+        "class_weights",
+        "huber_delta",
+        "loss",
         "loss_weight",
+        "target",
         "train_queries",
+        "value_range",
         # How much is read and answered, where the shapes of the weights allow it.
         "height",
         "max_tokens",

@@ -9,9 +9,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from configs.reader import leaves, read
-from data_shards.config import DataConfig, Section
+from data_shards.config import DataConfig
 from data_shards.files.display import printable
-from model.config.outputs import GridOutput
 from model.config.perceiver import PerceiverConfig
 from trainer.config import (
     CheckpointConfig,
@@ -92,34 +91,29 @@ class RunConfig:
                 )
 
     def _target_problems(self) -> Iterator[tuple[str, str]]:
-        """The data must have the targets of the network's answers."""
-        outputs, data = self.model.outputs, self.data
-        is_masked = data.text is not None and data.text.masking is not None
-        if is_masked != (outputs.text is not None):
-            yield "data.text.masking", "hides words that model.outputs.text learns to fill in; set both or neither"
-        if outputs.label is not None and outputs.label.multi_label != data.multi_label:
-            expected = f"must equal model.outputs.label.multi_label, which is {outputs.label.multi_label}"
-            yield "data.multi_label", f"{expected}; change one of the two"
-        if data.has_label_targets and outputs.label is None:
-            yield "model.outputs.label", "is not set, but data.multi_label or data.mix makes targets of it; set it"
-        yield from self._named_label_problems()
-        if (data.flow is None) != (outputs.flow is None):
-            yield "data.flow", "reads pairs whose motion model.outputs.flow tells; set both or neither"
-        for name, grid in outputs.grids().items():
-            yield from _grid_problems(name, grid, data.modalities().get(name))
-
-    def _named_label_problems(self) -> Iterator[tuple[str, str]]:
-        answered, delivered = self.model.outputs.labels, self.data.labels
-        for name in sorted(answered.keys() - set(delivered)):
-            yield f"model.outputs.labels.{name}", "is set but data.labels does not name it; do both or neither"
-        for name in sorted(set(delivered) - answered.keys()):
-            yield "data.labels", f"names {name!r}, but model.outputs.labels.{name} is not set; do both or neither"
-        for name, output in answered.items():
-            if output.multi_label:
+        """The data must have the targets of the network's answers, and no others."""
+        there = self.data.targets()
+        wanted = {name: output.wanted() for name, output in self.model.answers().items()}
+        for name, (kind, of) in wanted.items():
+            if (kind, of) not in there:
+                yield f"model.outputs.{name}", _LACKING[kind].format(of=of)
+            elif kind == "input":
+                yield from self._reconstruction_problems(name, of)
+        for (kind, of), key in there.items():
+            if key and (kind, of) not in wanted.values():
                 yield (
-                    f"model.outputs.labels.{name}.multi_label",
-                    "is for model.outputs.label only: a label by name is one class a sample",
+                    f"data.{key}",
+                    f"{_UNUSED[kind].format(of=of)}, which no output answers; set one, or leave this out",
                 )
+
+    def _reconstruction_problems(self, name: str, of: str) -> Iterator[tuple[str, str]]:
+        """What is reconstructed must have the shape of what is answered."""
+        answered, delivered = self.model.answers()[name].answered(), self.data.modalities()[of].shape
+        # Sound is cut into patches: a query answers several samples.
+        is_cut = len(delivered) == 1 and answered is not None and prod(answered) == prod(delivered)
+        if answered is not None and answered != delivered and not is_cut:
+            sentence = f"answers {answered}, data.{of} delivers {delivered}; make them agree, or leave shape out"
+            yield f"model.outputs.{name}.shape", sentence
 
 
 _UNDELIVERED = {
@@ -129,17 +123,21 @@ _UNDELIVERED = {
 }
 
 
-def _grid_problems(name: str, grid: GridOutput, section: Section | None) -> Iterator[tuple[str, str]]:
-    """What is drawn again must be read, cell by cell."""
-    answered = (*grid.shape, grid.num_channels)
-    if section is None:
-        yield f"model.outputs.{name}", f"draws again what data.{name} reads; set it, or leave this out"
-    # Sound is cut into patches: a query answers several samples.
-    elif answered != section.shape and (len(section.shape) > 1 or prod(answered) != prod(section.shape)):
-        yield (
-            f"model.outputs.{name}.shape",
-            f"answers {answered}, data.{name} delivers {section.shape}; make them agree",
-        )
+_LACKING = {
+    "label": "needs one label a sample: set data.multi_label=false, or kind=labels",
+    "labels": "needs the list of a sample's labels: set data.multi_label=true, or kind=label",
+    "named label": "needs the label {of!r}: name it in data.labels, or leave target out",
+    "hidden words": "fills in hidden words: set data.{of}.masking, or leave this out",
+    "motion": "answers the motion of data.{of}: set that, or leave this out",
+    "input": "reconstructs data.{of}: set that, or leave this out",
+}
+_UNUSED = {
+    "label": "makes targets of the label",
+    "labels": "makes targets of the labels",
+    "named label": "names {of!r}",
+    "hidden words": "hides words",
+    "motion": "reads pairs of frames for their motion",
+}
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:

@@ -110,6 +110,25 @@ class DataConfig:
         """Whether a label is a vector over the classes."""
         return self.multi_label or self.mix is not None
 
+    def targets(self) -> dict[tuple[str, str], str]:
+        """Return what a network can be asked of these data: (kind, of what), with the key that makes such targets.
+
+        The key is empty for what is there in any case, and need not be asked.
+        """
+        found = {("labels" if self.multi_label else "label", ""): self._key_of_label_targets}
+        found |= {("named label", name): "labels" for name in self.labels}
+        for name, section in self.modalities().items():
+            found["input", name] = ""
+            if isinstance(section, TextConfig) and section.masking is not None:
+                found["hidden words", name] = f"{name}.masking"
+            if isinstance(section, FlowConfig):
+                found["motion", name] = name
+        return found
+
+    @property
+    def _key_of_label_targets(self) -> str:
+        return "multi_label" if self.multi_label else "mix" if self.mix is not None else ""
+
     def problems(self) -> Iterator[Problem]:
         """Yield what is wrong with the data's configuration."""
         if not self.modalities():
@@ -127,6 +146,7 @@ class DataConfig:
         for name in self.require:
             if name not in self.modalities():
                 yield "require", f"names {name!r}, which is not a modality of this run; set data.{name} or leave it out"
+        yield from self._name_problems()
         yield from self._mix_problems()
         for name, part in self.datasets.items():
             yield from ((f"datasets.{name}.{key}", sentence) for key, sentence in part.problems())
@@ -137,6 +157,14 @@ class DataConfig:
         yield from at_least(1, {name: getattr(self, name) for name in positive})
         yield from at_least(0, {"num_processes": self.num_processes})
         yield from at_most(MOST_BATCHES_AHEAD, {"prefetch_batches": self.prefetch_batches})
+
+    def _name_problems(self) -> Iterator[Problem]:
+        """Targets come under the names of labels, and of the modalities that they are made of."""
+        for name in sorted(set(self.labels)):
+            if self.labels.count(name) > 1:
+                yield "labels", f"names {name!r} twice; leave one out"
+            if name == "label" or name in self.modalities():
+                yield "labels", f"has the name {name!r}, which is taken; rename the label in the data"
 
     def _mix_problems(self) -> Iterator[Problem]:
         if self.mix is None:

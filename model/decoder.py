@@ -10,11 +10,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from model.attention.layers import CrossAttend, normalised
-from model.config.outputs import LabelOutput, TextOutput
 from model.config.perceiver import PerceiverConfig
 from model.modalities.byte_array import Paddings, Tokens
-from model.outputs.heads import GridHead, MeanHead, UpsamplingHead, head
-from model.outputs.queries import queries
 from model.parameters import ByName, Projection
 
 
@@ -25,28 +22,25 @@ class Decoder(nn.Module):
     papers do in one array of queries, without building that array.
     """
 
-    def __init__(self, config: PerceiverConfig, embedding: Callable[[], Tensor]) -> None:
+    def __init__(self, config: PerceiverConfig, embedding: Callable[[str], Tensor]) -> None:
         super().__init__()
-        chosen = config.outputs.chosen()
-        widths = {name: config.query_width(output) for name, output in chosen.items()}
-        self.means = ByName(
-            {
-                name: MeanHead(config.latent_width, output.num_classes)
-                for name, output in chosen.items()
-                if isinstance(output, LabelOutput) and output.pooling == "mean"
-            }
-        )
-        asked = {name: output for name, output in chosen.items() if widths[name]}
+        answers = config.answers()
+        widths = {name: output.own_width(config) for name, output in answers.items()}
+        pooled = {name: output for name, output in answers.items() if not widths[name]}
+        latent_width = config.latent_width
+        self.means = ByName({name: output.head(latent_width, config, embedding) for name, output in pooled.items()})
+        asked = {name: output for name, output in answers.items() if widths[name]}
         width, decoder = config.decoder_width, config.decoder
-        self.queries = ByName({name: queries(output, config) for name, output in asked.items()})
+        self.queries = ByName({name: output.queries(config) for name, output in asked.items()})
         self.paddings = Paddings({name: widths[name] for name in asked}, width)
-        self.texts = frozenset(name for name, output in asked.items() if isinstance(output, TextOutput))
+        self.asks_along = {name: output.asks_along() for name, output in asked.items()}
+        self.answering_points = frozenset(name for name, output in asked.items() if output.answers_points())
         if asked:
             attention, residual = decoder.cross_attend, decoder.query_residual
             self.cross_attend = CrossAttend(width, config.latent_width, attention, config.gelu, query_residual=residual)
         self.project = Projection(width, decoder.output_width) if decoder.output_width else nn.Identity()
         row_width = decoder.output_width or width
-        self.heads = ByName({name: head(output, row_width, config, embedding) for name, output in asked.items()})
+        self.heads = ByName({name: output.head(row_width, config, embedding) for name, output in asked.items()})
 
     def forward(
         self,
@@ -67,10 +61,11 @@ class Decoder(nn.Module):
             asked = (points or {}).get(name)
             queries_BOE = self.paddings(name, self.queries[name](tokens, asked))
             # A place without a byte asks nothing: the released code masks such queries, Hugging Face's does not.
-            asking_BO = tokens.valid_of("text") if name in self.texts else None
+            followed = self.asks_along[name]
+            asking_BO = tokens.valid_of(followed) if followed else None
             rows_BOE = self._read(queries_BOE, keys_values, asking_BO, chunk or queries_BOE.shape[1])
-            on_grid = isinstance(task_head, GridHead | UpsamplingHead)
-            answers[name] = task_head(rows_BOE, **({"whole": asked is None} if on_grid else {}))
+            by_points = {"whole": asked is None} if name in self.answering_points else {}
+            answers[name] = task_head(rows_BOE, **by_points)
         return answers
 
     def _read(

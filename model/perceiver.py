@@ -40,8 +40,8 @@ class Perceiver(nn.Module):
     ) -> dict[str, Tensor]:
         """Return the answer of every output by its name.
 
-        "label": logits (B, classes); "text": logits (B, L, vocabulary); "flow": (B, H, W, 2) pixels; "audio", "image",
-        "video": values (B, *shape, channels).
+        Of kind label and labels: logits (B, classes); value: (B, values); text: logits (B, L, vocabulary); flow:
+        (B, H, W, 2) pixels; grid: values (B, *shape, channels).
 
         `inputs` holds every modality of the config, as the loader delivers it; `lengths` how many entries along each
         modality's first axis are valid, 0 where a sample lacks it, and may be left out if all are there. Lengths that
@@ -73,7 +73,7 @@ class Perceiver(nn.Module):
             check_state({name: value.shape for name, value in self.state_dict().items()}, state_dict)
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
-    def _embedding(self) -> Tensor:
-        text = self.inputs.adapters["text"]
+    def _embedding(self, name: str) -> Tensor:
+        text = self.inputs.adapters[name]
         assert isinstance(text, TextAdapter)
         return text.embedding.weight

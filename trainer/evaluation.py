@@ -1,6 +1,7 @@
 """How good a network is on samples that it was not trained on; every sample is counted once at any world size."""
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,12 +13,38 @@ from data_shards.loading.batch import Batch
 from model.outputs.flow_tiles import tiled_flow
 from model.perceiver import Perceiver
 from trainer.distributed.world import World
-from trainer.tasks.losses import Motion, Reconstruction, Task
-from trainer.tasks.metrics import ALL, END_POINT_ERROR, Score, scores_of
+from trainer.tasks.metric import Metric, Result, Table
 from trainer.tasks.objective import Objective
+from trainer.tasks.task import Task
 
+ALL = "all"
+"""All inputs are shown."""
 CHUNK = 16_384
 """Queries that are decoded at once: a clip of 16 frames of 224 x 224 asks 800 000."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """The value of a metric."""
+
+    output: str
+    """The answer that is judged."""
+    metric: Metric
+    """What it is judged by."""
+    shown: str
+    """ALL, or the only input that was shown."""
+    value: float
+    """NaN where nothing was there to be judged."""
+
+    @property
+    def key(self) -> str:
+        """Its name in records: "digit/accuracy", or "digit/accuracy/photo" with that input alone."""
+        return f"{self.output}/{self.metric.name}" + ("" if self.shown == ALL else f"/{self.shown}")
+
+    @property
+    def words(self) -> str:
+        """Its value with its unit."""
+        return "not measured" if math.isnan(self.value) else self.metric.shown(self.value)
 
 
 @dataclass(frozen=True)
@@ -25,42 +52,59 @@ class Evaluation:
     """What an evaluation found."""
 
     samples: int
-    """That were judged, with all modalities shown."""
-    scores: Mapping[str, Mapping[str, float]]
-    """By what is measured ("accuracy", "psnr", ...; higher is better, but for "end_point_error"), then "all", the
-    modality that was shown alone, or the one that was drawn again."""
+    """That were judged, with all inputs shown."""
+    values: tuple[Value, ...]
+    """Of each metric, the most important one first."""
+    num_judged: Mapping[str, int] = field(default_factory=dict)
+    """Samples that had a target, by answer."""
+    tables: Mapping[str, Mapping[str, Table]] = field(default_factory=dict)
+    """By answer, more than a number: what each class comes to, and which classes were taken for which."""
     pictures: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Of some of the samples, uint8 (H, W, 3)."""
 
     @property
     def best_by(self) -> float:
-        """What the best checkpoint is known by, higher being better: the first score, or the first error's negative."""
-        measure, values = next(iter(self.scores.items()))
-        first = next(iter(values.values()))
-        return -first if measure == END_POINT_ERROR else first
+        """What the best checkpoint is known by, the largest being the best: the goodness of the first value."""
+        return self.values[0].metric.goodness(self.values[0].value)
 
     def flat(self) -> dict[str, float]:
-        """Return {"accuracy/all": value, ...}."""
-        return {f"{measure}/{name}": value for measure, by in self.scores.items() for name, value in by.items()}
+        """Return {"digit/accuracy": value, ...} of all that was measured."""
+        return {value.key: value.value for value in self.values if not math.isnan(value.value)}
+
+    def summary(self) -> str:
+        """Return the first metric of each answer as one line."""
+        firsts = {value.output: value for value in reversed(self.values) if value.shown == ALL}
+        first = [value for value in self.values if value is firsts[value.output]]
+        alone = [value for value in self.values if value.shown != ALL]
+        said = [f"{value.output} {value.metric.name.replace('_', ' ')} {value.words}" for value in first]
+        return ", ".join(said + [f"{value.output} of {value.shown} alone {value.words}" for value in alone])
 
     def as_json(self) -> dict[str, object]:
-        """Return {"samples": n, "accuracy": {"all": a, "image": b, ...}, ...}."""
-        return {"samples": self.samples, **{measure: dict(by) for measure, by in self.scores.items()}}
+        """Return {"samples": n, "metrics": {"digit": {"accuracy": {"all": a, "photo": b}}}, "judged", "tables"}."""
+        metrics: dict[str, dict[str, dict[str, float | None]]] = {}
+        for value in self.values:
+            of_metric = metrics.setdefault(value.output, {}).setdefault(value.metric.name, {})
+            of_metric[value.shown] = None if math.isnan(value.value) else value.value
+        tables = {name: dict(of) for name, of in self.tables.items() if of}
+        return {"samples": self.samples, "metrics": metrics, "judged": dict(self.num_judged), "tables": tables}
 
 
 def evaluate(
-    network: nn.Module, objective: Objective, batches: Iterable[Batch], world: World, modalities: tuple[str, ...]
+    network: nn.Module, objective: Objective, batches: Iterable[Batch], world: World, inputs: tuple[str, ...]
 ) -> Evaluation:
     """Return how well the network answers each task of the objective. Collective.
 
-    `batches` is this rank's part, as many batches on every rank; slots without a key only fill a batch. A modality
+    `batches` is this rank's part, as many batches on every rank; slots without a key only fill a batch. An input
     alone is measured by setting the lengths of the others to zero, over the samples that have it.
     """
     was_training = network.training
     network.eval()
-    scores = scores_of(objective)
-    alone = modalities if len(modalities) > 1 and any(score.by_modality for score in scores) else ()
-    chunk = _chunk(objective.tasks.values())
+    tasks = objective.by_importance()
+    alone = inputs if len(inputs) > 1 and any(task.by_input for task in tasks) else ()
+    measured = {
+        (task.name, shown): task.measurement() for task in tasks for shown in (ALL, *(alone if task.by_input else ()))
+    }
+    chunk = {"chunk": CHUNK} if any(task.asks_many for task in tasks) else {}
     with torch.no_grad():
         for batch in batches:
             here = batch.to(world.device)
@@ -69,55 +113,46 @@ def evaluate(
                 lengths = here.host_lengths if shown == ALL else _alone(here.host_lengths, shown)
                 judged = real if shown == ALL else real & (here.lengths[shown] > 0)
                 answers = _answered(network, here, lengths, **objective.asks(here, every=True), **chunk)
-                for score in scores:
-                    if shown == ALL or score.by_modality:
-                        score.add(shown, answers, here, judged)
+                for task in tasks:
+                    if (task.name, shown) in measured:
+                        measured[task.name, shown].add(answers[task.name], here, judged)
     network.train(was_training)
-    return _evaluation(scores, world)
+    return _evaluation(tasks, {key: measurement.result(world) for key, measurement in measured.items()})
 
 
-def told(measure: str, value: float | str) -> str:
-    """Return a score as it is printed: decibels of a ratio, pixels of an error, per cent of all else."""
-    if measure.startswith(END_POINT_ERROR):
-        return f"{value:.2f} px"
-    return f"{value:.2f} dB" if measure.startswith("psnr") else f"{value:.2%}"
-
-
-def predictions(network: nn.Module, batch: Batch) -> Tensor:
-    """Return the most likely class of each sample of a batch."""
-    answered: Tensor = _answers(network, batch)["label"]
+def predictions(network: nn.Module, batch: Batch, name: str) -> Tensor:
+    """Return the most likely class of each sample of a batch, as an output answers."""
+    answered: Tensor = _answers(network, batch)[name]
     return answered.argmax(dim=-1)
 
 
 def reconstructions(network: nn.Module, objective: Objective, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return what was to be drawn again and what the network drew, both (B, *shape, channels), by modality."""
-    drawn = _answers(network, batch, **objective.asks(batch, every=True), chunk=CHUNK)
-    tasks = {name: task for name, task in objective.tasks.items() if isinstance(task, Reconstruction)}
-    targets = {name: task.target(batch) for name, task in tasks.items()}
-    return {name: (target, drawn[name].float().view_as(target)) for name, target in targets.items()}
-
-
-def _chunk(tasks: Iterable[Task]) -> dict[str, int]:
-    """How many queries are decoded at once; only a network that answers with grids knows of it."""
-    return {"chunk": CHUNK} if any(isinstance(task, Reconstruction | Motion) for task in tasks) else {}
+    """Return what was to be answered and what was, both (B, *shape, channels), of answers that can be seen so."""
+    compared = {name: task for name, task in objective.tasks.items() if task.is_compared}
+    if not compared:
+        return {}
+    answers = _answers(network, batch, **objective.asks(batch, every=True), chunk=CHUNK)
+    return {name: task.compared(answers[name], batch) for name, task in compared.items()}
 
 
 def _answered(network: nn.Module, batch: Batch, lengths: dict[str, Tensor], **asks: Any) -> dict[str, Tensor]:  # noqa: ANN401
     """The answers to a batch; frames that are larger than the network's are asked tile by tile."""
     # DeepSpeed holds the network as its module.
     own = getattr(network, "module", network)
-    flow = own.config.inputs.flow if isinstance(own, Perceiver) else None
-    if flow is None or batch.arrays["flow"].shape[2:4] == (flow.height, flow.width):
+    config = own.config if isinstance(own, Perceiver) else None
+    flow = config.inputs.flow if config is not None else None
+    if config is None or flow is None or batch.arrays["flow"].shape[2:4] == (flow.height, flow.width):
         answered: dict[str, Tensor] = network(batch.arrays, lengths, **asks)
         return answered
+    (name,) = config.outputs
 
     def of_tile(frames: Tensor) -> Tensor:
-        answer: Tensor = network({"flow": frames}, **asks)["flow"]
+        answer: Tensor = network({"flow": frames}, **asks)[name]
         return answer
 
     tile = (flow.height, flow.width)
     # 20 pixels as the paper has them, or half a tile where that is less.
-    return {"flow": tiled_flow(of_tile, batch.arrays["flow"], tile, min_overlap=min(20, *(side // 2 for side in tile)))}
+    return {name: tiled_flow(of_tile, batch.arrays["flow"], tile, min_overlap=min(20, *(side // 2 for side in tile)))}
 
 
 def _answers(network: nn.Module, batch: Batch, **asks: object) -> dict[str, Tensor]:
@@ -129,14 +164,24 @@ def _answers(network: nn.Module, batch: Batch, **asks: object) -> dict[str, Tens
     return answered
 
 
-def _evaluation(scores: list[Score], world: World) -> Evaluation:
-    found: dict[str, dict[str, float]] = {}
-    samples = 0
-    for score in scores:
-        values, counted = score.result(world)
-        found.setdefault(score.measure, {}).update(values)
-        samples = max(samples, counted)
-    return Evaluation(samples, found)
+def _evaluation(tasks: list[Task[Any]], found: dict[tuple[str, str], Result]) -> Evaluation:
+    of_all = {task.name: found[task.name, ALL] for task in tasks}
+    return Evaluation(
+        max(result.num_judged for result in of_all.values()),
+        tuple(value for task in tasks for value in _values(task, found)),
+        {name: result.num_judged for name, result in of_all.items()},
+        {name: result.tables for name, result in of_all.items()},
+    )
+
+
+def _values(task: Task[Any], found: dict[tuple[str, str], Result]) -> Iterator[Value]:
+    """Yield all metrics with all inputs shown, and the first with each alone."""
+    first, *others = task.metrics()
+    for (name, shown), result in found.items():
+        if name == task.name:
+            yield Value(name, first, shown, result.values[first.name])
+    for metric in others:
+        yield Value(task.name, metric, ALL, found[task.name, ALL].values[metric.name])
 
 
 def _alone(lengths: dict[str, Tensor], modality: str) -> dict[str, Tensor]:

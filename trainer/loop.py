@@ -17,7 +17,7 @@ from trainer.health.profiling import ProfileWindow
 from trainer.health.stop_request import StopRequest
 from trainer.run_state import PassedOver, RunState
 from trainer.sinks.attempt_time import AttemptTime
-from trainer.sinks.meter import Meter
+from trainer.sinks.meter import Meter, Record
 from trainer.sinks.sink_group import SinkGroup
 from trainer.sinks.writers import Sink
 from trainer.steps import Course, Step, steps
@@ -203,7 +203,8 @@ class _Training:
         with self.time.spent("evaluation"):
             evaluation = evaluate()
         self.score = evaluation.best_by
-        self.sinks.write("evaluation", {"step": step, "samples": evaluation.samples, **evaluation.flat()})
+        found: Record = {"samples": evaluation.samples, "summary": evaluation.summary()}
+        self.sinks.write("evaluation", {"step": step, **found, **evaluation.flat()})
         for name, picture in evaluation.pictures.items():
             self.sinks.draw(name, picture, step)
 

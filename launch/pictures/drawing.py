@@ -1,22 +1,26 @@
 """The pictures that a run leaves: its loss curve, and test samples with their predictions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from data_shards.files import atomic
 from data_shards.files.display import printable, unknown_glyphs_as_boxes
 from data_shards.files.history import is_number, lines
+from trainer.tasks.metric import Metric
 
 COLUMNS = 8
 _TITLE_CHARACTERS = 40
+_TICK_CHARACTERS = 12
+_MOST_NAMED = 40
 
 
-def loss_curve(metrics_path: Path, out: Path) -> None:
-    """Draw the training loss by step, and the scores of the evaluations beside it, from a run's metrics.jsonl."""
+def loss_curve(metrics_path: Path, out: Path, output: str, metric: Metric) -> None:
+    """Draw the training loss by step, and a metric of the evaluations beside it, from a run's metrics.jsonl."""
     rows = lines(metrics_path)
     losses = [(row["step"], row["loss"]) for row in rows if row["kind"] == "train" and is_number(row.get("loss"))]
     evaluations = [row for row in rows if row["kind"] == "evaluation"]
@@ -25,17 +29,22 @@ def loss_curve(metrics_path: Path, out: Path) -> None:
     if losses:
         left.plot(*zip(*losses, strict=True), linewidth=0.8)
     left.set(title="training loss", xlabel="step", yscale="log")
-    scores = [key for key in (evaluations[-1] if evaluations else ()) if "/" in key]
-    measure = scores[0].partition("/")[0] if scores else "accuracy"
-    for name in (key for key in scores if key.startswith(f"{measure}/")):
-        points = [(row["step"], row[name]) for row in evaluations if is_number(row.get(name))]
-        right.plot(*zip(*points, strict=True), ".-", label=name.partition("/")[2])
+    of_metric = f"{output}/{metric.name}"
+    keys = [key for key in (evaluations[-1] if evaluations else ()) if f"{key}/".startswith(f"{of_metric}/")]
+    for key in keys:
+        points = [(row["step"], row[key]) for row in evaluations if is_number(row.get(key))]
+        shown = key.removeprefix(of_metric).removeprefix("/")
+        right.plot(
+            *zip(*points, strict=True), ".-", label=f"only {_short(shown, _TICK_CHARACTERS)}" if shown else "all inputs"
+        )
     right.set(xlabel="step")
-    right.set_title(f"evaluation: {printable(measure.replace('_', ' '))}", parse_math=False)
-    if measure != "psnr":
-        right.set(ylim=(0, 1))
-    if scores:
-        right.legend(title="modalities", loc="lower right")
+    unit = f" ({metric.unit})" if metric.unit and metric.unit != "%" else ""
+    right.set_title(printable(f"{output}: {metric.name.replace('_', ' ')}{unit}"), parse_math=False)
+    if metric.highest is not None:
+        right.set(ylim=(0, metric.highest))
+    if keys:
+        legend = right.legend(loc="lower right" if metric.higher_is_better else "upper right")
+        _without_formulas(legend.get_texts())
     for axes in (left, right):
         axes.grid(alpha=0.3)
     _save(figure, out)
@@ -51,10 +60,24 @@ def predictions(images: np.ndarray, truths: Sequence[str], guesses: Sequence[str
     for cell, image, truth, guess in zip(cells, images, truths, guesses, strict=False):
         cell.imshow(image)
         right = truth == guess
-        title = printable(guess if right else f"{guess}, is {truth}")
-        shown = title if len(title) <= _TITLE_CHARACTERS else f"{title[:_TITLE_CHARACTERS]}…"
+        title = guess if right else f"{guess}, is {truth}"
         # Class names are no formulas, whatever dollar signs they have.
-        cell.set_title(shown, color="black" if right else "red", fontsize=9, parse_math=False)
+        cell.set_title(_short(title), color="black" if right else "red", fontsize=9, parse_math=False)
+    _save(figure, out)
+
+
+def confusion(counts: np.ndarray, names: Sequence[str], out: Path) -> None:
+    """Draw how often each true class (a row) was answered with each class (a column), as parts of the row."""
+    parts = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure = Figure(figsize=(6, 6), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(parts, vmin=0, vmax=1, cmap="Blues")
+    axes.set(xlabel="answered", ylabel="true")
+    if len(counts) <= _MOST_NAMED:
+        titles = [_short(name, _TICK_CHARACTERS) for name in names] or [str(number) for number in range(len(counts))]
+        axes.set_xticks(range(len(counts)), titles, rotation=90)
+        axes.set_yticks(range(len(counts)), titles)
+        _without_formulas([*axes.get_xticklabels(), *axes.get_yticklabels()])
     _save(figure, out)
 
 
@@ -88,6 +111,17 @@ def pixels(figure: Figure) -> np.ndarray:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # type: ignore[no-untyped-call]
     return np.asarray(canvas.buffer_rgba())[..., :3]  # type: ignore[no-untyped-call]
+
+
+def _without_formulas(texts: Iterable[Text]) -> None:
+    """Let names stand as they are, whatever dollar signs they have."""
+    for text in texts:
+        text.set_parse_math(False)
+
+
+def _short(name: str, num_characters: int = _TITLE_CHARACTERS) -> str:
+    title = printable(name)
+    return title if len(title) <= num_characters else f"{title[:num_characters]}…"
 
 
 def _save(figure: Figure, out: Path) -> None:

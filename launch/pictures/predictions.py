@@ -8,7 +8,7 @@ from torch import nn
 from data_shards.loading.batch import Batch
 from trainer.distributed.world import World
 from trainer.evaluation import reconstructions
-from trainer.tasks.losses import PIXEL_RANGE, Reconstruction
+from trainer.tasks.grid import PIXEL_RANGE
 from trainer.tasks.objective import Objective
 
 _SEEN = ("image", "video")
@@ -22,8 +22,7 @@ def shown(network: nn.Module, objective: Objective, batch: Batch, world: World) 
     """
     num_shown = math.gcd(len(batch.keys), _NUM_SHOWN)
     few = batch.micro_batches(len(batch.keys) // num_shown)[0].to(world.device)
-    draws = any(isinstance(task, Reconstruction) for task in objective.tasks.values())
-    pairs = reconstructions(network, objective, few) if draws else {}
+    pairs = reconstructions(network, objective, few)
     if not world.is_first:
         return {}
     # Only now: every start of every rank would wait 0.4 s for matplotlib.

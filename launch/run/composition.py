@@ -124,7 +124,7 @@ def _train(
             if is_compiled(network.config.compile, world.device.type):
                 stack.enter_context(told_of_compiling(hang))
             train = config.train
-            goal = objective(config.model.outputs, label_smoothing=train.label_smoothing, seed=config.seed)
+            goal = objective(config.model.answers(), label_smoothing=train.label_smoothing, seed=config.seed)
             if world.device.type == "cuda":
                 first = batches_of_all(world, loader)(0)
                 train = together(world, lambda: fitting(network, goal, first, train, world))
@@ -183,7 +183,7 @@ def _evaluation(
     loader = stack.enter_context(split.loader)
     for sentence in loader.left_out:
         say(sentence)
-    modalities, goal = tuple(config.data.modalities()), objective(config.model.outputs)
+    modalities, goal = tuple(config.data.modalities()), objective(config.model.answers())
 
     def evaluation() -> Evaluation:
         batches = map(batches_of_all(world, loader), range(split.num_batches))

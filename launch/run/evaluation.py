@@ -22,16 +22,14 @@ from launch.lifecycle.agreement import batches_of_all, joined, together
 from launch.lifecycle.run_folder import RunFolder, as_typed, existing
 from launch.pictures import drawing
 from launch.run.loaders import absolute, label_names, open_eval_split, places_of_all
+from model.outputs.label import LabelOutput
 from model.perceiver import Perceiver
 from trainer.checkpoint.choice import NEWEST, read_weights
 from trainer.distributed.world import World
-from trainer.evaluation import Evaluation, evaluate, predictions, reconstructions, told
-from trainer.tasks.metrics import ALL, END_POINT_ERROR
+from trainer.evaluation import ALL, Evaluation, Value, evaluate, predictions, reconstructions
 from trainer.tasks.objective import objective
 
 NUM_PICTURED = 32
-_OF_WHAT_IS_ANSWERED = ("psnr", "filled_in", END_POINT_ERROR)
-"""Scores whose names say what was answered, and not what alone was shown."""
 
 
 def main(path: Path, *, which: str = NEWEST, split: str = "", as_json: bool = False) -> int:
@@ -45,13 +43,13 @@ def main(path: Path, *, which: str = NEWEST, split: str = "", as_json: bool = Fa
     step, network = chosen_network(config, folder, which, world)
     with loader:
         batches = map(batches_of_all(world, loader), range(evaluated.num_batches))
-        found = evaluate(network, objective(config.model.outputs), batches, world, tuple(config.data.modalities()))
+        found = evaluate(network, objective(config.model.answers()), batches, world, tuple(config.data.modalities()))
         if world.is_first:
             result = {"step": step, "split": evaluated.name, **found.as_json()}
             for sentence in loader.left_out:
                 tell(sentence)
             atomic.write(folder.evaluation_path, json.dumps(result) + "\n")
-            _draw(config, folder, network, loader, world)
+            _draw(config, folder, network, loader, world, found)
             if as_json:
                 sys.stdout.write(json.dumps(result) + "\n")
             else:
@@ -82,31 +80,44 @@ def chosen_network(config: RunConfig, folder: RunFolder, which: str, world: Worl
     return found.step, network.to(world.device)
 
 
-def _draw(config: RunConfig, folder: RunFolder, network: Perceiver, loader: Loader, world: World) -> None:
+def _draw(
+    config: RunConfig, folder: RunFolder, network: Perceiver, loader: Loader, world: World, found: Evaluation
+) -> None:
     if folder.metrics_path.exists():
-        drawing.loss_curve(folder.metrics_path, folder.pictures_folder / "loss.png")
-    outputs = config.model.outputs
+        first = found.values[0]
+        drawing.loss_curve(folder.metrics_path, folder.pictures_folder / "loss.png", first.output, first.metric)
     batch = loader(0)
-    if outputs.label is not None and not outputs.label.multi_label and "image" in config.data.modalities():
-        names = label_names(config)
-        rows = list(_pictured(network, batch, world))[:NUM_PICTURED]
-        if rows:
-            images, truths, guesses = zip(*rows, strict=True)
-            drawing.predictions(
-                np.stack(images),
-                [names[truth] for truth in truths],
-                [names[guess] for guess in guesses],
-                folder.pictures_folder / "predictions.png",
-            )
-    if outputs.grids():
-        pairs = reconstructions(network, objective(outputs), batch.to(world.device))
-        for name, (target, drawn) in pairs.items():
-            out = folder.pictures_folder / f"reconstructed_{name}.png"
-            drawing.reconstructions(target.cpu().numpy(), drawn.cpu().numpy(), out)
+    _draw_predictions(config, folder, network, batch, world)
+    pairs = reconstructions(network, objective(config.model.answers()), batch.to(world.device))
+    for name, (target, drawn) in pairs.items():
+        out = folder.pictures_folder / f"reconstructed_{name}.png"
+        drawing.reconstructions(target.cpu().numpy(), drawn.cpu().numpy(), out)
+    for name, tables in found.tables.items():
+        if counts := tables.get("confusion"):
+            names = label_names(config) if not config.model.answers()[name].target else ()
+            drawing.confusion(np.array(counts), names, folder.pictures_folder / f"confusion_{name}.png")
 
 
-def _pictured(network: Perceiver, batch: Batch, world: World) -> Iterator[tuple[np.ndarray, int, int]]:
-    guesses = predictions(network, batch.to(world.device)).cpu()
+def _draw_predictions(config: RunConfig, folder: RunFolder, network: Perceiver, batch: Batch, world: World) -> None:
+    """Draw images with the classes that are answered, where there are both."""
+    outputs = config.model.outputs
+    answering = [name for name, output in outputs.items() if isinstance(output, LabelOutput) and not output.target]
+    if not answering or "image" not in config.data.modalities():
+        return
+    names = label_names(config)
+    rows = list(_pictured(network, batch, world, answering[0]))[:NUM_PICTURED]
+    if rows:
+        images, truths, guesses = zip(*rows, strict=True)
+        drawing.predictions(
+            np.stack(images),
+            [names[truth] for truth in truths],
+            [names[guess] for guess in guesses],
+            folder.pictures_folder / "predictions.png",
+        )
+
+
+def _pictured(network: Perceiver, batch: Batch, world: World, output: str) -> Iterator[tuple[np.ndarray, int, int]]:
+    guesses = predictions(network, batch.to(world.device), output).cpu()
     shown = (batch.lengths["image"] > 0) & (batch.labels >= 0) & torch.tensor([key != "" for key in batch.keys])
     for index in torch.nonzero(shown).flatten().tolist():
         yield batch.arrays["image"][index].numpy(), int(batch.labels[index]), int(guesses[index])
@@ -114,17 +125,13 @@ def _pictured(network: Perceiver, batch: Batch, world: World) -> Iterator[tuple[
 
 def _tell(folder: RunFolder, step: int, split: str, found: Evaluation) -> None:
     sys.stdout.write(f"step {step}, {found.samples} {printable(split)} samples\n")
-    lines = {
-        _title(measure, name): told(measure, value)
-        for measure, values in found.scores.items()
-        for name, value in values.items()
-    }
+    lines = {_title(value): value.words for value in found.values}
     width = max(20, *map(len, lines))
-    sys.stdout.writelines(printable(f"  {title:<{width}} {value:>8}") + "\n" for title, value in lines.items())
+    sys.stdout.writelines(printable(f"  {title:<{width}} {words:>8}") + "\n" for title, words in lines.items())
     sys.stdout.write(f"pictures: {as_typed(folder.pictures_folder)}\n")
     sys.stdout.write(f"curves: tensorboard --logdir {shlex.quote(as_typed(folder.tensorboard_folder))}\n")
 
 
-def _title(measure: str, name: str) -> str:
-    shown = "all modalities" if name == ALL else name if measure in _OF_WHAT_IS_ANSWERED else f"{name} alone"
-    return shown if measure == "accuracy" else f"{shown}, {measure.replace('_', ' ')}"
+def _title(value: Value) -> str:
+    title = f"{value.output}: {value.metric.name.replace('_', ' ')}"
+    return title if value.shown == ALL else f"{title}, {value.shown} alone"

@@ -10,6 +10,7 @@ from data_shards.loading import streams
 from data_shards.loading.loader import Loader
 from data_shards.loading.shard_folders import Places
 from launch.lifecycle.agreement import first_does, together
+from model.outputs.label import LabelOutput, LabelsOutput
 from trainer.distributed.node import is_first_of_host
 from trainer.distributed.world import World
 
@@ -30,21 +31,21 @@ def label_names(config: RunConfig, places: Places | None = None) -> tuple[str, .
     """Return the class names of the shards; ValueError unless the network answers as many classes, of every label."""
     places = places or Places(config.data)
     names = streams.label_names(config.data, places)
-    outputs = config.model.outputs
-    if outputs.label is not None:
-        _check_classes(config.data.shards, "label", outputs.label.num_classes, len(names))
-        _check_one_label(config, places)
-    for name, num_classes in streams.named_classes(config.data, places).items():
-        _check_classes(config.data.shards, f"labels.{name}", outputs.labels[name].num_classes, num_classes)
+    num_classes = {"": len(names), **streams.named_classes(config.data, places)}
+    for name, output in sorted(config.model.outputs.items()):
+        if isinstance(output, LabelOutput | LabelsOutput):
+            _check_classes(config.data.shards, name, output.num_classes, num_classes[output.target])
+        if isinstance(output, LabelOutput) and not output.target:
+            _check_one_label(config, places, name)
     return names
 
 
-def _check_one_label(config: RunConfig, places: Places) -> None:
+def _check_one_label(config: RunConfig, places: Places, name: str) -> None:
     """Raise ValueError where a network of one class a sample would be trained without those that have several."""
     if not config.data.multi_label and (several := streams.with_several_labels(config.data, places)):
         raise ValueError(
             f"{several[0]}: samples have several labels, and a network that answers one class learns nothing of them; "
-            "set data.multi_label=true and model.outputs.label.multi_label=true"
+            f"set data.multi_label=true and model.outputs.{name}.kind=labels"
         )
 
 

@@ -12,6 +12,7 @@ from data_shards.modalities.sections import ImageConfig
 from launch.run.loaders import absolute, label_names
 from model.config.perceiver import PerceiverConfig
 from model.interop.huggingface_files import BYTE_VOCABULARY, PREPROCESSOR, byte_tokenizer, preprocessor
+from model.outputs.label import LabelOutput
 
 CLASSES = "classes.json"
 _FOREIGN = (PREPROCESSOR, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
@@ -26,7 +27,7 @@ class Surroundings:
     """All that an export writes beside the weights."""
 
     classes: tuple[str, ...] = ()
-    """Names of the answers of outputs.label, in order; empty where nobody knows them."""
+    """Names of the classes of the sample's label, in order; empty where nobody knows them."""
     resize: str = "bicubic"
     """Filter by which pictures come to their size."""
     centre_crop: float = _RELEASED_CROP
@@ -65,7 +66,7 @@ def of_run(config: RunConfig) -> Surroundings:
     image = config.data.image or ImageConfig()
     classes: tuple[str, ...] = ()
     notes = []
-    if config.model.outputs.label:
+    if any(isinstance(output, LabelOutput) and not output.target for output in config.model.outputs.values()):
         try:
             classes = label_names(absolute(config))
         except (OSError, ValueError) as error:

@@ -10,8 +10,7 @@ precision; the residual stream, what norms take and the inputs stay in float32.
 from dataclasses import dataclass, replace
 
 from model.attention.read_forms import read_form
-from model.budget.flops import num_queries, stem_frames
-from model.config.outputs import AnyOutput, GridOutput
+from model.budget.flops import stem_frames
 from model.config.perceiver import ActivationCheckpointing, PerceiverConfig
 from model.config.pixels import STEM_WIDTH, FlowInput, ImageInput, VideoInput
 
@@ -219,11 +218,5 @@ def _decoder(config: PerceiverConfig, width: Bytes) -> int:
     F, V = config.decoder.cross_attend.widths(D)
     hidden = config.decoder.cross_attend.mlp_ratio * E
     per_query = 2 * E * width.stream + (2 * E + F + V + 2 * hidden) * width.product
-    asked = (output for output in config.outputs.chosen().values() if config.query_width(output))
-    return N * (D + F + V) * width.product + sum(_asked(output, config) for output in asked) * per_query
-
-
-def _asked(output: AnyOutput, config: PerceiverConfig) -> int:
-    """Queries of a sample in training."""
-    some = output.train_queries if isinstance(output, GridOutput) else 0
-    return some or num_queries(output, config)
+    asked = (output for output in config.answers().values() if output.own_width(config))
+    return N * (D + F + V) * width.product + sum(output.num_trained(config) for output in asked) * per_query

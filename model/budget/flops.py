@@ -7,27 +7,11 @@ element-wise work are none, one sample, forward only, and what shared cross-atte
     M tokens, C their channels, N latents (or queries), D their channels, F channels of queries and keys, V of values
 """
 
-from dataclasses import dataclass
-from math import prod
-
 from model.config.attention import AttentionConfig
+from model.config.cost import Cost, linear
 from model.config.inputs import AnyInput, TextInput
-from model.config.outputs import AnyOutput, FlowOutput, GridOutput, LabelOutput, TextOutput
 from model.config.perceiver import PerceiverConfig
 from model.config.pixels import STEM_WIDTH, FlowInput, ImageInput, VideoInput
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a part of a network costs."""
-
-    parameters: int = 0
-    """Weights, counted once however often they are used."""
-    flops: int = 0
-    """Operations of one sample's forward pass."""
-
-    def __add__(self, other: "Cost") -> "Cost":
-        return Cost(self.parameters + other.parameters, self.flops + other.flops)
 
 
 def network_cost(config: PerceiverConfig, num_points: dict[str, int] | None = None) -> dict[str, Cost]:
@@ -59,15 +43,11 @@ def _modules(config: PerceiverConfig, kind: str) -> set[int]:
     return {index for step, index in config.schedule() if step == kind}
 
 
-def _linear(inputs: int, outputs: int, rows: int = 0) -> Cost:
-    return Cost(inputs * outputs + outputs, 2 * rows * inputs * outputs)
-
-
 def _attention(N: int, D: int, M: int, C: int, config: AttentionConfig, default_width: int) -> Cost:
     """An attention and its MLP, without norms; N = M and C = D within the latents."""
     F, V = config.widths(default_width)
-    projections = _linear(D, F, N) + _linear(C, F, M) + _linear(C, V, M) + _linear(V, D, N)
-    mlp = _linear(D, config.mlp_ratio * D, N) + _linear(config.mlp_ratio * D, D, N)
+    projections = linear(D, F, N) + linear(C, F, M) + linear(C, V, M) + linear(V, D, N)
+    mlp = linear(D, config.mlp_ratio * D, N) + linear(config.mlp_ratio * D, D, N)
     return projections + mlp + Cost(flops=2 * N * M * (F + V))
 
 
@@ -107,11 +87,11 @@ def _adapter(modality: AnyInput) -> Cost:
         return cost
     cost += Cost(modality.num_tokens * positions.learned_width)
     # The layer over the positions runs once a batch, not once a sample: its operations are not counted.
-    return cost + (_linear(positions.learned_width, positions.project_to) if positions.project_to else Cost())
+    return cost + (linear(positions.learned_width, positions.project_to) if positions.project_to else Cost())
 
 
 def _pixels(modality: ImageInput | VideoInput | FlowInput) -> Cost:
-    project = _linear(modality.raw_width, modality.project_to, modality.num_tokens) if modality.project_to else Cost()
+    project = linear(modality.raw_width, modality.project_to, modality.num_tokens) if modality.project_to else Cost()
     if isinstance(modality, VideoInput) or not modality.conv_stem:
         return project
     frames, runs = stem_frames(modality)
@@ -134,61 +114,19 @@ def _conv_stem(height: int, width: int, channels: int) -> Cost:
 
 def _decoder(config: PerceiverConfig, num_points: dict[str, int]) -> Cost:
     """The queries, the shared cross-attend and the heads; keys and values of the latents count once."""
-    chosen = config.outputs.chosen()
+    answers = config.answers()
     N, D, E = config.num_latents, config.latent_width, config.decoder_width
-    asked = {name: output for name, output in chosen.items() if config.query_width(output)}
-    means = (output for output in chosen.values() if isinstance(output, LabelOutput) and output.pooling == "mean")
-    cost = sum((_linear(D, output.num_classes, 1) for output in means), Cost())
+    asked = {name: output for name, output in answers.items() if output.own_width(config)}
+    pooled = (output for name, output in answers.items() if name not in asked)
+    cost = sum((output.head_cost(D, 1, config) for output in pooled), Cost())
     if not asked:
         return cost
-    counts = {name: num_points.get(name, num_queries(output, config)) for name, output in asked.items()}
+    counts = {name: num_points.get(name, output.num_queries(config)) for name, output in asked.items()}
     cost += _cross_attend(sum(counts.values()), E, N, D, config.decoder.cross_attend)
     width = config.decoder.output_width or E
     if config.decoder.output_width:
-        cost += _linear(E, width, sum(counts.values()))
-    paddings = sum(E - config.query_width(output) for output in asked.values())
-    heads = (_head(output, width, counts[name], config) for name, output in asked.items())
-    tables = (_queries(output, config) for name, output in asked.items())
+        cost += linear(E, width, sum(counts.values()))
+    paddings = sum(E - output.own_width(config) for output in asked.values())
+    heads = (output.head_cost(width, counts[name], config) for name, output in asked.items())
+    tables = (output.queries_cost(config) for output in asked.values())
     return sum((*heads, *tables), cost + Cost(parameters=paddings))
-
-
-def num_queries(output: AnyOutput, config: PerceiverConfig) -> int:
-    """Return how many rows of the latents an output asks for, all cells of a grid."""
-    match output:
-        case TextOutput():
-            return config.inputs.text.max_tokens if config.inputs.text else 0
-        case FlowOutput():
-            return prod(config.inputs.flow.cells) if config.inputs.flow else 0
-        case GridOutput():
-            return output.num_queries
-    return 1
-
-
-def _queries(output: AnyOutput, config: PerceiverConfig) -> Cost:
-    match output:
-        case LabelOutput() | TextOutput():
-            return Cost(num_queries(output, config) * config.query_width(output))
-        case GridOutput() if output.positions.kind == "learned":
-            cost = Cost(output.num_queries * output.positions.learned_width)
-            project_to = output.positions.project_to
-            return cost + (_linear(output.positions.learned_width, project_to) if project_to else Cost())
-    return Cost()
-
-
-def _head(output: AnyOutput, width: int, asked: int, config: PerceiverConfig) -> Cost:
-    match output:
-        case LabelOutput():
-            hidden = _linear(width, width, 1) if output.hidden_layer else Cost()
-            return hidden + _linear(width, output.num_classes, 1)
-        case TextOutput():
-            vocabulary = config.inputs.text.vocabulary if config.inputs.text else 0
-            return Cost(vocabulary, 2 * asked * width * vocabulary)
-        case FlowOutput():
-            side = config.inputs.flow.upsampling if config.inputs.flow else 1
-            if side == 1:
-                return _linear(width, 2, asked)
-            # The shares of 3x3 cells in every pixel of a cell, and the products with their motion.
-            shares = _linear(9 * width, 9 * side**2, asked)
-            return _linear(width, 2, asked) + shares + Cost(flops=2 * asked * side**2 * 9 * 2)
-        case GridOutput():
-            return _linear(width, output.num_channels, asked)

@@ -6,7 +6,8 @@ from typing import get_args
 from model.attention.kernel_choice import AttentionKernel, attention_kernels
 from model.attention.read_forms import Form, read_form, reading
 from model.budget.activation_memory import activation_bytes
-from model.budget.flops import Cost, network_cost, total
+from model.budget.flops import network_cost, total
+from model.config.cost import Cost
 from model.config.perceiver import ActivationCheckpointing, PerceiverConfig
 
 POLICIES: tuple[ActivationCheckpointing, ...] = get_args(ActivationCheckpointing)

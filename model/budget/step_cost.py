@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from model.attention.read_costs import READ_CONSTANTS
 from model.attention.read_forms import read_costs, read_form
-from model.budget.flops import network_cost, num_queries, total
+from model.budget.flops import network_cost, total
 from model.budget.hardware import Hardware, Kind, Precision
 from model.budget.plan import TRAINING_PASSES
 from model.config.perceiver import PerceiverConfig
@@ -74,7 +74,7 @@ def _moved_elements(config: PerceiverConfig, kind: Kind, *, is_half: bool) -> in
     """Elements read and written, as if all had four bytes: in half precision the casts take what narrow ones save."""
     N, D, E = config.num_latents, config.latent_width, config.decoder_width
     layers = config.num_blocks * config.layers_per_block
-    queries = sum(num_queries(output, config) for output in config.outputs.chosen().values()) if E else 0
+    queries = sum(output.num_queries(config) for output in config.answers().values()) if E else 0
     latents = (
         N
         * D

@@ -2,21 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from model.config.attention import AttentionConfig
+from model.config.decoder import DecoderConfig
 from model.config.grids import PositionsConfig, Problems, not_negative, positive
-from model.config.inputs import InputsConfig, SpectrogramInput
-from model.config.outputs import (
-    AnyOutput,
-    DecoderConfig,
-    FlowOutput,
-    GridOutput,
-    LabelOutput,
-    OutputsConfig,
-    TextOutput,
-)
+from model.config.inputs import AnyInput, InputsConfig, SpectrogramInput
 from model.config.pixels import ImageInput, VideoInput
+from model.outputs.kinds import KINDS
+from model.outputs.output import Network, Output
 
 ActivationCheckpointing = Literal["none", "blocks", "layers", "selective", "offload"]
 Step = tuple[Literal["cross_attend", "block"], int]
@@ -25,13 +19,13 @@ _MOST_LAYERS = 100_000
 
 
 @dataclass(frozen=True)
-class PerceiverConfig:
+class PerceiverConfig(Network):
     """A Perceiver (any number of cross-attends, mean pooling) or a Perceiver IO (one, and query decoders)."""
 
     inputs: InputsConfig = field(default_factory=InputsConfig)
     """What is read."""
-    outputs: OutputsConfig = field(default_factory=OutputsConfig)
-    """What is answered."""
+    outputs: dict[str, Any] = field(default_factory=dict, metadata={"chosen_by": "kind", "among": KINDS})
+    """What is answered, by names of the user's own; `kind` says what each answer is (docs/tasks.md)."""
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     """How queries read the latents; outputs that pool the latents do without."""
     min_padding: int = 4
@@ -95,22 +89,18 @@ class PerceiverConfig:
                 steps.append(("block", 0 if self.share_blocks else block))
         return tuple(steps)
 
-    def query_width(self, output: AnyOutput) -> int:
-        """Return the channels of an output's own queries, before padding; 0 for one that pools the latents."""
-        match output:
-            case LabelOutput():
-                return 0 if output.pooling == "mean" else output.query_width or self.latent_width
-            case TextOutput():
-                return self.inputs.text.embedding_width if self.inputs.text else 0
-            case FlowOutput():
-                return self.token_width
-            case GridOutput():
-                return output.positions.width(len(output.shape))
+    def input_named(self, name: str) -> AnyInput | None:
+        """Return an input; None where none has that name."""
+        return self.inputs.chosen().get(name)
+
+    def answers(self) -> dict[str, Output]:
+        """Return the outputs sorted by name, with what their names and the inputs decide filled in."""
+        return {name: output.named(name, self) for name, output in sorted(self.outputs.items())}
 
     @property
     def decoder_width(self) -> int:
         """Channels of the queries as the decoder takes them: one output's own, or the widest plus the padding."""
-        widths = [width for output in self.outputs.chosen().values() if (width := self.query_width(output))]
+        widths = [width for output in self.answers().values() if (width := output.own_width(self))]
         return max(widths, default=0) + (self.decoder.min_padding if len(widths) > 1 else 0)
 
     @property
@@ -153,8 +143,14 @@ class PerceiverConfig:
         yield from parts or self._joint_problems()
 
     def _part_problems(self) -> Problems:
-        for part in ("inputs", "outputs", "decoder"):
+        for part in ("inputs", "decoder"):
             yield from ((f"{part}.{key}", sentence) for key, sentence in getattr(self, part).problems())
+        if not self.outputs:
+            yield "outputs", "no output is set; set at least one, such as outputs.digit={kind: label, num_classes: 10}"
+        for name in sorted(name for name in self.outputs if not name or "." in name):
+            yield "outputs", f"has an answer of the name {name!r}; take one that is not empty and has no full stop"
+        for name, output in sorted(self.outputs.items()):
+            yield from ((f"outputs.{name}.{key}", sentence) for key, sentence in output.problems())
         names = ("num_latents", "latent_width", "num_cross_attends", "layers_per_block", "recompute_every_blocks")
         yield from positive(**{name: getattr(self, name) for name in names})
         yield from not_negative(num_blocks=self.num_blocks, min_padding=self.min_padding)
@@ -179,15 +175,10 @@ class PerceiverConfig:
             yield "cross_attend_form", sentence
 
     def _output_problems(self) -> Problems:
-        """Two outputs answer for what was read, so it must be read."""
-        if self.outputs.text and (self.inputs.text is None or self.decoder_width != self.inputs.text.embedding_width):
-            yield "outputs.text", "needs inputs.text, whose embedding it shares, and no wider query beside it"
-        if self.outputs.flow and list(self.inputs.chosen()) != ["flow"]:
-            yield "outputs.flow", "needs inputs.flow and no other input: its queries are the input's tokens"
-        if self.outputs.text and self.decoder.output_width:
-            yield "decoder.output_width", f"must be 0 with outputs.text, got {self.decoder.output_width}"
+        """Yield what of the answers this network cannot give."""
+        for name, output in self.answers().items():
+            for key, sentence in output.network_problems(self):
+                yield f"outputs.{name}.{key}".rstrip("."), sentence
         if self.decoder.output_width and not self.decoder_width:
-            sentence = (
-                "has no meaning where no output is read by queries; leave it out, or set outputs.label.pooling=query"
-            )
+            sentence = "has no meaning where no output is read by queries; leave it out, or set pooling=query of one"
             yield "decoder.output_width", sentence

@@ -12,7 +12,12 @@ from torch import Tensor
 
 from model.checks import check_names
 from model.config.perceiver import PerceiverConfig
-from model.interop.huggingface_config import architecture_of, config_from_hugging_face, config_to_hugging_face
+from model.interop.huggingface_config import (
+    architecture_of,
+    config_from_hugging_face,
+    config_to_hugging_face,
+    names_of_outputs,
+)
 from model.interop.huggingface_files import picture
 from model.interop.huggingface_names import tensor_names
 from model.perceiver import Perceiver
@@ -48,6 +53,14 @@ def from_hugging_face(
     return network
 
 
+def _renamed(tensor: str, new_names: Mapping[str, str]) -> str:
+    """Return the name of a tensor of a network whose outputs have other names."""
+    decoder, *parts = tensor.split(".")
+    if decoder == "decoder" and parts[0] in ("heads", "means", "paddings", "queries"):
+        parts[1] = new_names[parts[1]]
+    return ".".join([decoder, *parts])
+
+
 def _without_ones(shape: torch.Size) -> list[int]:
     return [length for length in shape if length != 1]
 
@@ -68,7 +81,9 @@ def to_hugging_face(network: Perceiver) -> tuple[dict[str, Any], dict[str, Tenso
     Raises ValueError if it has no such architecture.
     """
     config = config_to_hugging_face(network.config)
-    names, own = tensor_names(network.config, architecture_of(config)), network.state_dict()
+    new_names = names_of_outputs(network.config)
+    names = tensor_names(network.config, architecture_of(config))
+    own = {_renamed(name, new_names): tensor for name, tensor in network.state_dict().items()}
     check_names("the network", names, own)
     state = {there: own[here].contiguous() for here, there in names.items()}
     if _CONVOLUTION in state:

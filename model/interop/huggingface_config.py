@@ -4,15 +4,22 @@ Its models fix in code what is a field here (bands, residuals, paddings): what i
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from model.checks import check_values
 from model.config.attention import AttentionConfig
+from model.config.decoder import DecoderConfig
 from model.config.grids import PositionsConfig
 from model.config.inputs import AnyInput, AudioInput, InputsConfig, LabelInput, TextInput
-from model.config.outputs import DecoderConfig, FlowOutput, GridOutput, LabelOutput, OutputsConfig, TextOutput
 from model.config.perceiver import PerceiverConfig
 from model.config.pixels import FlowInput, ImageInput, VideoInput
+from model.outputs.flow import FlowOutput
+from model.outputs.grid import GridOutput
+from model.outputs.kinds import kind_of
+from model.outputs.label import LabelOutput
+from model.outputs.output import Output
+from model.outputs.text import TextOutput
 
 # Hugging Face's default. Of the image models only that with learned positions reads it: the others' released files have
 # it, and are for images of _RELEASED_SIDE.
@@ -44,7 +51,8 @@ _DEFAULTS: dict[str, Any] = {
     "_label_trainable_num_channels": 1024,
 }
 _GELU = {"gelu": "erf", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
-_Parts = tuple[InputsConfig, OutputsConfig, DecoderConfig]
+_Outputs = dict[str, Output]
+_Parts = tuple[InputsConfig, _Outputs, DecoderConfig]
 
 
 def config_from_hugging_face(config: Mapping[str, Any], side: int = 0) -> PerceiverConfig:
@@ -89,7 +97,8 @@ def config_to_hugging_face(config: PerceiverConfig) -> dict[str, Any]:
 
     Raises ValueError with what Hugging Face's models cannot express: they would load and answer something else.
     """
-    architecture = _architecture_for(config)
+    architecture, new_names = _architecture_for(config), names_of_outputs(config)
+    config = replace(config, outputs={new_names[name]: output for name, output in config.answers().items()})
     if config.inputs.image and config.inputs.image.conv_stem:
         raise ValueError(
             "inputs.image.conv_stem: transformers pads this convolution otherwise, so that its model would answer "
@@ -121,6 +130,17 @@ def config_to_hugging_face(config: PerceiverConfig) -> dict[str, Any]:
     return values
 
 
+def names_of_outputs(config: PerceiverConfig) -> dict[str, str]:
+    """Return the name that each output has in a network that comes from Hugging Face: by its kind, or what it draws."""
+    answers = config.answers()
+    usual = {
+        name: output.target if isinstance(output, GridOutput) else kind_of(type(output))
+        for name, output in answers.items()
+    }
+    is_clear = len(set(usual.values())) == len(usual)
+    return usual if is_clear else {name: name for name in answers}
+
+
 def architecture_of(config: Mapping[str, Any]) -> str:
     """Return the class that a config.json names; ValueError if there is no such network here."""
     architectures = config.get("architectures") or ["none"]
@@ -139,7 +159,8 @@ def _architecture_for(config: PerceiverConfig) -> str:
     if inputs.flow:
         return "PerceiverForOpticalFlow"
     if inputs.text:
-        return "PerceiverForMaskedLM" if outputs.text else "PerceiverForSequenceClassification"
+        fills_in = any(isinstance(output, TextOutput) for output in outputs.values())
+        return "PerceiverForMaskedLM" if fills_in else "PerceiverForSequenceClassification"
     if inputs.image and inputs.image.conv_stem:
         return "PerceiverForImageClassificationConvProcessing"
     if inputs.image and inputs.image.positions.kind == "learned":
@@ -157,7 +178,7 @@ def _computation(config: PerceiverConfig) -> dict[str, object]:
         "latents": (config.num_latents, config.latent_width, config.layers_per_block),
         "tokens": (config.num_tokens, config.token_width, config.mask_tokens),
         "inputs": {name: _input_facts(modality) for name, modality in config.inputs.chosen().items()},
-        "outputs": {name: type(output).__name__ for name, output in config.outputs.chosen().items()},
+        "outputs": {name: type(output).__name__ for name, output in config.answers().items()},
         "query_width": config.decoder_width,
         "cross_attend": (cross.num_heads, cross.widths(config.token_width), cross.mlp_ratio),
         "self_attend": (think.num_heads, think.widths(config.latent_width), think.mlp_ratio),
@@ -179,8 +200,8 @@ def _num_labels(values: Mapping[str, Any]) -> int:
     return int(values.get("num_labels") or len(values.get("id2label") or (0, 1)))
 
 
-def _label(values: Mapping[str, Any]) -> OutputsConfig:
-    return OutputsConfig(label=LabelOutput(num_classes=_num_labels(values), pooling="query"))
+def _label(values: Mapping[str, Any]) -> _Outputs:
+    return {"label": LabelOutput(num_classes=_num_labels(values), pooling="query")}
 
 
 def _side(values: Mapping[str, Any]) -> int:
@@ -221,14 +242,14 @@ def _sequence(values: Mapping[str, Any]) -> _Parts:
 
 def _text(values: Mapping[str, Any]) -> _Parts:
     attention = AttentionConfig(num_heads=8, qk_width=256, value_width=values["d_model"])
-    return _words(values), OutputsConfig(text=TextOutput()), DecoderConfig(cross_attend=attention)
+    return _words(values), {"text": TextOutput()}, DecoderConfig(cross_attend=attention)
 
 
 def _flow(values: Mapping[str, Any]) -> _Parts:
     height, width = values["train_size"]
     positions = PositionsConfig(num_bands=64, max_resolution=(height, width))
     flow = FlowInput(height=height, width=width, project_to=64, positions=positions)
-    return InputsConfig(flow=flow), OutputsConfig(flow=FlowOutput()), DecoderConfig()
+    return InputsConfig(flow=flow), {"flow": FlowOutput()}, DecoderConfig()
 
 
 def _multimodal(values: Mapping[str, Any]) -> _Parts:
@@ -244,11 +265,11 @@ def _multimodal(values: Mapping[str, Any]) -> _Parts:
         video=VideoInput(num_frames=frames, height=shape[1], width=shape[2], patch=4, positions=seeing),
     )
     query_width = values["_label_trainable_num_channels"]
-    outputs = OutputsConfig(
-        audio=GridOutput(shape=(samples // patch,), num_channels=patch, positions=hearing),
-        label=LabelOutput(num_classes=_num_labels(values), pooling="query", query_width=query_width),
-        video=GridOutput(shape=shape, positions=seeing),
-    )
+    outputs: _Outputs = {
+        "audio": GridOutput(shape=(samples // patch,), num_channels=patch, positions=hearing),
+        "label": LabelOutput(num_classes=_num_labels(values), pooling="query", query_width=query_width),
+        "video": GridOutput(shape=shape, num_channels=3, positions=seeing),
+    }
     return inputs, outputs, DecoderConfig(output_width=values["output_num_channels"])
 
 
@@ -281,11 +302,12 @@ def _values_of_inputs(config: PerceiverConfig) -> dict[str, Any]:
                 values |= {"samples_per_patch": modality.patch, "audio_samples": modality.num_samples}
     if "audio_samples" in values:
         values["audio_samples_per_frame"] = values.pop("audio_samples") // values.get("num_frames", 1)
-    label, video = config.outputs.label, config.outputs.video
-    if label:
-        # A mean has no query; that it cannot be expressed is told where all facts are compared.
-        query_width = config.query_width(label) or config.latent_width
+    answers = config.answers()
+    label, video = answers.get("label"), answers.get("video")
+    if isinstance(label, LabelOutput):
+        # A mean has no query; that it cannot be expressed is said where all facts are compared.
+        query_width = label.own_width(config) or config.latent_width
         values |= {"num_labels": label.num_classes, "_label_trainable_num_channels": query_width}
-    if video:
+    if isinstance(video, GridOutput):
         values |= {"output_shape": [1, *video.shape], "output_num_channels": config.decoder.output_width}
     return values

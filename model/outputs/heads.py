@@ -10,38 +10,50 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.config.outputs import AnyOutput, FlowOutput, GridOutput, LabelOutput, TextOutput
-from model.config.perceiver import PerceiverConfig
 from model.parameters import Projection, ZeroLinear
 
 
 class MeanHead(nn.Module):
     """The mean of the latents and one linear layer: the head of the first paper, with no norm before it."""
 
-    def __init__(self, latent_width: int, num_classes: int) -> None:
+    def __init__(self, latent_width: int, num_answered: int) -> None:
         super().__init__()
-        self.logits = ZeroLinear(latent_width, num_classes)
+        self.logits = ZeroLinear(latent_width, num_answered)
 
-    def forward(self, latents_BND: Float[Tensor, "B N D"]) -> Float[Tensor, "B classes"]:
-        """Return the logits of each sample."""
+    def forward(self, latents_BND: Float[Tensor, "B N D"]) -> Float[Tensor, "B c"]:
+        """Return the numbers of each sample."""
         out: Tensor = self.logits(latents_BND.mean(dim=1))
         return out
 
 
-class LabelHead(nn.Module):
+class RowHead(nn.Module):
     """The one decoded row and one linear layer, for GLUE with a hidden layer between."""
 
-    def __init__(self, width: int, output: LabelOutput) -> None:
+    def __init__(self, width: int, num_answered: int, *, hidden_layer: bool) -> None:
         super().__init__()
-        self.hidden = Projection(width, width) if output.hidden_layer else None
-        self.logits = Projection(width, output.num_classes)
+        self.hidden = Projection(width, width) if hidden_layer else None
+        self.logits = Projection(width, num_answered)
 
-    def forward(self, rows_BOE: Float[Tensor, "B 1 E"]) -> Float[Tensor, "B classes"]:
-        """Return the logits of each sample."""
+    def forward(self, rows_BOE: Float[Tensor, "B 1 E"]) -> Float[Tensor, "B c"]:
+        """Return the numbers of each sample."""
         row_BE = rows_BOE[:, 0]
         if self.hidden is not None:
             row_BE = torch.tanh(self.hidden(row_BE))
         out: Tensor = self.logits(row_BE)
+        return out
+
+
+class ScaledHead(nn.Module):
+    """Another head, whose numbers are brought to the unit of what they are compared with."""
+
+    def __init__(self, head: nn.Module, offset: float, scale: float) -> None:
+        super().__init__()
+        self.head, self.offset, self.scale = head, offset, scale
+
+    def forward(self, rows: Float[Tensor, "B *n"]) -> Float[Tensor, "B c"]:
+        """Return the numbers of each sample in their own unit."""
+        # In fp32: of 40 000 with a scale of 1, half precision would keep nothing.
+        out: Tensor = self.offset + self.scale * self.head(rows).float()
         return out
 
 
@@ -107,19 +119,6 @@ def _around(values_BOc: Float[Tensor, "B O c"], rows: int, columns: int) -> Floa
     return torch.stack(shifted, dim=3).flatten(1, 2)
 
 
-def head(output: AnyOutput, width: int, config: PerceiverConfig, embedding: Callable[[], Tensor]) -> nn.Module:
-    """Return the head of an output that is read by queries."""
-    match output:
-        case LabelOutput():
-            return LabelHead(width, output)
-        case TextOutput():
-            assert config.inputs.text is not None
-            return TextHead(config.inputs.text.vocabulary, embedding)
-        case FlowOutput():
-            assert config.inputs.flow is not None
-            shape, factor = (config.inputs.flow.height, config.inputs.flow.width), config.inputs.flow.upsampling
-            if factor > 1:
-                return UpsamplingHead(width, shape, factor, output.rescale)
-            return GridHead(ZeroLinear(width, 2), shape, output.rescale)
-        case GridOutput():
-            return GridHead(Projection(width, output.num_channels), tuple(output.shape))
+def flow_head(width: int, size: tuple[int, int], divisor: float) -> GridHead:
+    """Return a linear layer from each row to the motion of its pixel; at first nothing moves."""
+    return GridHead(ZeroLinear(width, 2), size, divisor)

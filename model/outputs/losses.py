@@ -5,6 +5,8 @@ Every loss takes a weight for each of its terms; the count that it is divided by
     B samples, C classes, n the axes of the terms
 """
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -38,11 +40,16 @@ def soft_cross_entropy_sum(
 
 
 def binary_cross_entropy_sum(
-    logits_BC: Float[Tensor, "B C"], targets_BC: Float[Tensor, "B C"], weights_B: Float[Tensor, " B"]
+    logits_BC: Float[Tensor, "B C"],
+    targets_BC: Float[Tensor, "B C"],
+    weights_B: Float[Tensor, " B"],
+    class_weights_C: Float[Tensor, " C"] | None = None,
 ) -> Float[Tensor, ""]:
     """Return the weighted sum over samples of the mean over classes: classes that do not exclude each other."""
     losses_BC = functional.binary_cross_entropy_with_logits(logits_BC.float(), targets_BC.float(), reduction="none")
-    return (losses_BC.mean(dim=-1) * weights_B).sum()
+    if class_weights_C is None:
+        return (losses_BC.mean(dim=-1) * weights_B).sum()
+    return ((losses_BC * class_weights_C).sum(dim=-1) / class_weights_C.sum() * weights_B).sum()
 
 
 def absolute_error_sum(
@@ -50,6 +57,36 @@ def absolute_error_sum(
 ) -> Float[Tensor, ""]:
     """Return the weighted sum over samples of the mean absolute error: autoencoded sound and pictures."""
     return ((values.float() - targets.float()).abs().flatten(1).mean(dim=1) * weights_B).sum()
+
+
+def squared_error_sum(
+    values: Float[Tensor, "B *n"], targets: Float[Tensor, "B *n"], weights_B: Float[Tensor, " B"]
+) -> Float[Tensor, ""]:
+    """Return the weighted sum over samples of the mean squared error."""
+    return ((values.float() - targets.float()).square().flatten(1).mean(dim=1) * weights_B).sum()
+
+
+def regression_error_sum(
+    values_BK: Float[Tensor, "B K"],
+    targets_BK: Float[Tensor, "B K"],
+    weights_B1: Float[Tensor, "B 1"],
+    *,
+    scale: float,
+    loss: Literal["squared", "absolute", "huber"],
+    delta: float,
+) -> Float[Tensor, ""]:
+    """Return the weighted sum of the errors of the numbers that are known, in units of `scale`; others are NaN.
+
+    Half the square for huber below `delta`, so that value and slope join; the whole square for squared.
+    """
+    known_BK = targets_BK.isfinite()
+    # Not a product with 0: the gradient of NaN times 0 is NaN.
+    errors_BK = torch.where(known_BK, values_BK.float() - targets_BK.float(), 0.0).abs() / scale
+    if loss == "squared":
+        errors_BK = errors_BK.square()
+    elif loss == "huber":
+        errors_BK = torch.where(errors_BK < delta, 0.5 * errors_BK.square(), delta * (errors_BK - 0.5 * delta))
+    return (errors_BK * weights_B1).sum()
 
 
 def end_point_error_sum(

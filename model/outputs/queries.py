@@ -3,15 +3,11 @@
 B samples (1 where all samples ask the same), O queries, E channels of a query
 """
 
-from math import prod
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from model.config.grids import PositionsConfig
-from model.config.outputs import AnyOutput, FlowOutput, GridOutput, LabelOutput, TextOutput
-from model.config.perceiver import PerceiverConfig
 from model.modalities.byte_array import Tokens
 from model.parameters import Projection, Table
 from model.positions import cell_places, fourier_features, grid_places
@@ -82,22 +78,3 @@ class InputQueries(nn.Module):
         """Return the tokens, or those of some points only."""
         rows_BOE = tokens.values[:, : self.num_queries]
         return rows_BOE if points is None else rows_BOE[:, points]
-
-
-def queries(output: AnyOutput, config: PerceiverConfig) -> nn.Module:
-    """Return what asks for an output."""
-    match output:
-        case LabelOutput():
-            return LearnedQueries(1, config.query_width(output))
-        case TextOutput():
-            assert config.inputs.text is not None
-            return LearnedQueries(config.inputs.text.max_tokens, config.query_width(output), follows="text")
-        case FlowOutput():
-            assert config.inputs.flow is not None
-            return InputQueries(prod(config.inputs.flow.cells))
-        case GridOutput():
-            if output.positions.kind == "fourier":
-                return GridQueries(output.shape, output.positions)
-            if output.positions.project_to:
-                return ProjectedQueries(prod(output.shape), output.positions)
-            return LearnedQueries(prod(output.shape), output.positions.learned_width)

@@ -118,6 +118,12 @@ def test_a_class_may_be_chosen_after_the_keys_that_are_of_it(file: Path) -> None
     )
 
 
+def test_a_class_may_be_chosen_anew(file: Path) -> None:
+    run = read(Run, file, ["model.inputs.voice={}", "data.inputs.voice.modality=image", "data.inputs.voice.height=5"])
+    assert run.data.inputs["voice"] == Image(height=5)
+    assert run.model.inputs["voice"] == Image()
+
+
 def test_nothing_in_place_of_an_entry_takes_back_its_keys_and_of_the_section_all_entries(file: Path) -> None:
     run = read(Run, file, ["data.inputs.photo={}", "data.inputs.photo.modality=image"])
     assert run.data.inputs["photo"] == Image()

@@ -22,6 +22,8 @@ def keys(schema: type[Any], prefix: str = "") -> Iterator[str]:
         for part in (types[field.name], *get_args(types[field.name])):
             if is_dataclass(part):
                 yield from keys(part, f"{key}.")
+        for part in field.metadata.get("among", {}).values():
+            yield from keys(part, f"{key}.NAME.")
 
 
 def test_every_key_is_classified_once_and_every_name_is_that_of_a_key() -> None:

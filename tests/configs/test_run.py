@@ -20,7 +20,7 @@ model:
       height: ${data.image.height}
       width: ${data.image.width}
   outputs:
-    label: {num_classes: 10}
+    label: {kind: label, num_classes: 10}
 train: {global_batch: 32}
 """
 
@@ -128,7 +128,7 @@ def test_a_text_length_that_the_network_does_not_have_is_a_contradiction(valid: 
         (
             "model.decoder.output_width=8",
             "model.decoder.output_width = 8: has no meaning where no output is read by queries; leave it out, or set "
-            "outputs.label.pooling=query",
+            "pooling=query of one",
         ),
         (
             "model.inputs.video.num_channels=1",

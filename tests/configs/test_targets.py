@@ -12,7 +12,7 @@ data:
   image: {height: 8, width: 8}
 model:
   inputs: {image: {height: 8, width: 8}}
-  outputs: {label: {num_classes: 10}}
+  outputs: {label: {kind: label, num_classes: 10}}
 train: {global_batch: 32}
 """
 WORDS = """
@@ -20,7 +20,7 @@ data:
   text: {num_bytes: 32, masking: {probability: 0.15}}
 model:
   inputs: {text: {max_tokens: 32}}
-  outputs: {text: {}}
+  outputs: {text: {kind: text}}
 train: {global_batch: 32}
 """
 AGAIN = """
@@ -32,8 +32,8 @@ model:
     audio: {num_samples: 64, patch: 8}
     image: {height: 8, width: 8}
   outputs:
-    audio: {shape: [8], num_channels: 8}
-    image: {shape: [8, 8]}
+    audio: {kind: grid, shape: [8], num_channels: 8}
+    image: {kind: grid, shape: [8, 8]}
 train: {global_batch: 32}
 """
 
@@ -43,9 +43,15 @@ data:
   flow: {height: 8, width: 8}
 model:
   inputs: {flow: {height: 8, width: 8}}
-  outputs: {flow: {}}
+  outputs: {flow: {kind: flow}}
 train: {global_batch: 32}
 """
+
+
+LABEL = "model.outputs.label={kind: label, num_classes: 3}"
+LABELS = "model.outputs.colour.kind=labels"
+FLOW = "model.outputs.flow.kind=flow"
+COLOUR = "model.outputs.colour={kind: label, target: colour, num_classes: 3}"
 
 
 def problems(tmp_path: Path, text: str, *overrides: str) -> list[str]:
@@ -61,36 +67,32 @@ def problems(tmp_path: Path, text: str, *overrides: str) -> list[str]:
     ("text", "overrides", "keys"),
     [
         (CLASSES, [], []),
-        (CLASSES, ["data.multi_label=true"], ["data.multi_label"]),
-        (CLASSES, ["data.multi_label=true", "model.outputs.label.multi_label=true"], []),
+        (CLASSES, ["data.multi_label=true"], ["data.multi_label", "model.outputs.label"]),
+        (CLASSES, ["data.multi_label=true", "model.outputs.label.kind=labels"], []),
+        (CLASSES, ["model.outputs.label.kind=labels"], ["model.outputs.label"]),
         (CLASSES, ["data.mix={}"], []),
-        (CLASSES, ["model.outputs.text={}"], ["data.text.masking", "model.outputs.text"]),
-        (CLASSES, ["model.outputs.labels={colour: {num_classes: 3}}"], ["model.outputs.labels.colour"]),
+        (CLASSES, ["model.outputs.text.kind=text"], ["model.outputs.text", "model.outputs.text"]),
+        (CLASSES, [COLOUR], ["model.outputs.colour"]),
         (CLASSES, ["data.labels=[colour]"], ["data.labels"]),
-        (CLASSES, ["model.outputs.labels={colour: {num_classes: 3}}", "data.labels=[colour]"], []),
-        (
-            CLASSES,
-            ["model.outputs.labels={colour: {num_classes: 3, multi_label: true}}", "data.labels=[colour]"],
-            ["model.outputs.labels.colour.multi_label"],
-        ),
-        (
-            CLASSES,
-            ["model.outputs.labels={text: {num_classes: 3}}", "data.labels=[text]"],
-            ["model.outputs.labels.text"],
-        ),
-        (CLASSES, ["model.outputs.video.shape=[2, 8, 8]"], ["model.outputs.video"]),
+        (CLASSES, [COLOUR, "data.labels=[colour]"], []),
+        (CLASSES, [COLOUR, "data.labels=[colour, colour]"], ["data.labels"]),
+        (CLASSES, [COLOUR, LABELS], ["model.outputs.colour", "model.outputs.colour.target"]),
+        (CLASSES, ["model.outputs.label.target=image", "data.labels=[image]"], ["data.labels"]),
+        (CLASSES, ["model.outputs.video={kind: grid, shape: [2, 8, 8], num_channels: 3}"], ["model.outputs.video"]),
+        (CLASSES, ["model.outputs.video.kind=grid"], ["model.outputs.video", "model.outputs.video.shape"]),
         (WORDS, [], []),
-        (WORDS, ["model.outputs.label={num_classes: 3}"], []),
-        (WORDS, ["model.outputs.text=null", "model.outputs.label.num_classes=3"], ["data.text.masking"]),
+        (WORDS, ["model.outputs.label={kind: label, num_classes: 3}"], []),
+        (WORDS, ["model.outputs.text=null", LABEL], ["data.text.masking"]),
         (PAIRS, [], []),
-        (PAIRS, ["model.outputs.flow=null", "model.outputs.label.num_classes=3"], ["data.flow"]),
+        (PAIRS, ["model.outputs.flow=null", LABEL], ["data.flow"]),
         (PAIRS, ["data.flow.test_height=4"], ["data.flow.test_height"]),
-        (CLASSES, ["model.inputs.flow={}", "model.outputs.flow={}"], ["data.flow", "model.outputs.flow"]),
+        (CLASSES, ["model.inputs.flow={}", FLOW], ["model.outputs.flow", "model.outputs.flow"]),
         (AGAIN, [], []),
-        (AGAIN, ["model.outputs.label.num_classes=3", "data.mix={}"], ["data.mix"]),
+        (AGAIN, [LABEL, "data.mix={}"], ["data.mix"]),
         (AGAIN, ["model.outputs.image.shape=[8, 4]"], ["model.outputs.image.shape"]),
         (AGAIN, ["model.outputs.image.num_channels=1"], ["model.outputs.image.shape"]),
         (AGAIN, ["model.outputs.audio.shape=[16]"], ["model.outputs.audio.shape"]),
+        (AGAIN, ["model.outputs.again={kind: grid, target: image}"], []),
         (AGAIN, ["model.outputs.image.train_queries=65"], ["model.outputs.image.train_queries"]),
         (WORDS, ["data.text.masking.probability=1.5"], ["data.text.masking.probability"]),
     ],

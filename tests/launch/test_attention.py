@@ -27,7 +27,7 @@ CONFIG = """
 data: {image: {height: 8, width: 8, shift_pixels: 0}, text: {num_bytes: 8}, lanes: 2, window: 8}
 model:
   inputs: {image: {height: 8, width: 8}, text: {max_tokens: 8, embedding_width: 16}}
-  outputs: {label: {num_classes: 3}}
+  outputs: {label: {kind: label, num_classes: 3}}
   num_latents: 4
   latent_width: 16
   num_cross_attends: 1

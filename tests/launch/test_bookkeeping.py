@@ -23,6 +23,7 @@ from trainer.distributed.world import World
 from trainer.sinks.attempt_time import AttemptTime
 from trainer.sinks.page import Story, page, read_records
 from trainer.sinks.writers import JsonLines
+from trainer.tasks.metric import Metric
 
 CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
 ALONE = World(0, 1, 0, torch.device("cpu"))
@@ -62,7 +63,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     sink = JsonLines(folder.metrics_path, 0)
     for step in range(1, 20):
         sink.write("train", {"step": step, "loss": 1.0, "step_seconds": 1.5, "samples_per_second": 10.0})
-        sink.write("evaluation", {"step": step, "samples": 10, "accuracy/all": 1.0})
+        sink.write("evaluation", {"step": step, "samples": 10, "label/accuracy": 1.0})
         sink.write("save", {"step": step, "seconds": 1.0, "error": ""})
     sink.close()
     Quarantine(folder.quarantine_path, 1.0, NUM_SAMPLES).add(BadSample("a.tar", "k", "train", "", "image"))
@@ -119,7 +120,7 @@ def test_the_loss_curve_is_drawn_from_the_lines_that_can_be_read(run: RunFolder)
     lines[0] = lines[0].replace(b"1.0", b'"x"')
     lines[1] = lines[1].replace(b"1.0", b"null")
     run.metrics_path.write_bytes(b"".join([*lines, b"[" * 10_000, b"\n\x80\n[]\n", b'{"kind": "train", "st']))
-    drawing.loss_curve(run.metrics_path, run.pictures_folder / "loss.png")
+    drawing.loss_curve(run.metrics_path, run.pictures_folder / "loss.png", "label", Metric("accuracy", "%"))
     assert (run.pictures_folder / "loss.png").read_bytes()[:4] == b"\x89PNG"
 
 

@@ -15,8 +15,8 @@ from launch.run.cluster_plan import Cluster, cluster_plan, communication
 from launch.slurm.cluster import ClusterConfig
 from model.budget.hardware import HARDWARE
 from model.config.inputs import InputsConfig, PointsInput
-from model.config.outputs import LabelOutput, OutputsConfig
 from model.config.perceiver import PerceiverConfig
+from model.outputs.label import LabelOutput
 from model.perceiver import Perceiver
 from trainer.config import CheckpointConfig, TrainConfig
 from trainer.engine.communication import exchanges
@@ -34,7 +34,7 @@ CLUSTER = Cluster(
 )
 NETWORK = PerceiverConfig(
     inputs=InputsConfig(points=PointsInput(num_points=512, num_bands=16, max_frequency=20.0)),
-    outputs=OutputsConfig(label=LabelOutput(num_classes=40)),
+    outputs={"label": LabelOutput(num_classes=40)},
     num_latents=128,
     latent_width=512,
     num_cross_attends=2,

@@ -1,6 +1,7 @@
 """`perceiver eval` scores the checkpoint and the split that are named, and draws what it saw."""
 
 import json
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -22,16 +23,19 @@ from launch.pictures import drawing
 from launch.run import evaluation
 from launch.run.creation import open_run
 from launch.run.loaders import EvalSplit, identity
+from model.outputs.label import LabelOutput, LabelsOutput
 from model.perceiver import Perceiver
 from trainer.checkpoint.names import MANIFEST
 from trainer.distributed.world import World
-from trainer.evaluation import Evaluation
+from trainer.evaluation import ALL, Evaluation, Value
+from trainer.tasks.metric import Metric
 
+ACCURACY = Metric("accuracy", "%", highest=1.0)
 CONFIG = """
 data: {image: {height: 8, width: 8, shift_pixels: 0}, lanes: 2, window: 8}
 model:
   inputs: {image: {height: 8, width: 8}}
-  outputs: {label: {num_classes: 3}}
+  outputs: {label: {kind: label, num_classes: 3}}
   num_latents: 4
   latent_width: 16
   num_cross_attends: 1
@@ -83,9 +87,9 @@ def test_the_newest_checkpoint_is_scored_on_the_run_s_split_and_what_it_saw_is_d
     assert images.shape == (5, 8, 8, 3)
     assert sorted(truths) == ["class 0", "class 0", "class 1", "class 1", "class 2"]
     right = sum(truth == guess for truth, guess in zip(truths, guesses, strict=True))
-    assert found["accuracy"]["all"] == pytest.approx(right / 5)
+    assert found["metrics"]["label"]["accuracy"]["all"] == pytest.approx(right / 5)
     names = sorted(path.name for path in run.pictures_folder.glob("*.png"))
-    assert names == ["loss.png", "predictions.png"]
+    assert names == ["confusion_label.png", "loss.png", "predictions.png"]
 
 
 def test_the_checkpoint_and_the_split_that_are_named_are_scored_and_told(
@@ -94,7 +98,7 @@ def test_the_checkpoint_and_the_split_that_are_named_are_scored_and_told(
     assert evaluation.main(run.path, which="best", split="other") == 0
     told = capsys.readouterr().out.splitlines()
     assert told[0] == "step 4, 3 other samples"
-    assert told[1].split()[:2] == ["all", "modalities"]
+    assert told[1].split()[:2] == ["label:", "accuracy"]
     assert told[-2].startswith("pictures: ")
     assert "tensorboard --logdir" in told[-1]
     assert not (run.pictures_folder / "loss.png").exists(), "a run that logged nothing has no curve"
@@ -115,7 +119,7 @@ def test_only_pictures_with_a_label_that_are_no_padding_are_shown() -> None:
             assert arrays.keys() == lengths.keys()
             return {"label": torch.tensor([[0.0, 1.0]] * 4)}
 
-    [(image, truth, guess)] = evaluation._pictured(First(), batch, World(0, 1, 0, torch.device("cpu")))
+    [(image, truth, guess)] = evaluation._pictured(First(), batch, World(0, 1, 0, torch.device("cpu")), "label")
     assert (image.item(), truth, guess) == (0, 0, 1)
 
 
@@ -128,18 +132,15 @@ def test_a_damaged_checkpoint_is_passed_over_and_told(run: RunFolder, capsys: py
 
 
 @pytest.mark.parametrize(
-    ("measure", "name", "title"),
+    ("value", "title"),
     [
-        ("accuracy", "all", "all modalities"),
-        ("accuracy", "image", "image alone"),
-        ("psnr", "image", "image, psnr"),
-        ("filled_in", "text", "text, filled in"),
-        ("mean_average_precision", "all", "all modalities, mean average precision"),
-        ("mean_average_precision", "audio", "audio alone, mean average precision"),
+        (Value("digit", ACCURACY, ALL, 0.5), "digit: accuracy"),
+        (Value("digit", ACCURACY, "photo", 0.5), "digit: accuracy, photo alone"),
+        (Value("tags", Metric("mean_average_precision", "%"), ALL, 0.5), "tags: mean average precision"),
     ],
 )
-def test_a_score_is_told_by_what_was_shown_or_by_what_was_answered(measure: str, name: str, title: str) -> None:
-    assert evaluation._title(measure, name) == title
+def test_a_metric_is_told_by_what_was_answered_and_what_was_shown(value: Value, title: str) -> None:
+    assert evaluation._title(value) == title
 
 
 def test_all_ranks_leave_together_and_what_a_loader_left_out_is_told(
@@ -161,22 +162,24 @@ def test_all_ranks_leave_together_and_what_a_loader_left_out_is_told(
 
 
 def test_scores_are_told_a_line_each_in_their_columns(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
-    found = Evaluation(
-        7,
-        {"accuracy": {"all": 0.5, "image": 0.25}, "psnr": {"image": 20.0}, "accuracy_of_a_long_name": {"all": 1.0}},
-        {},
-    )
+    long = Metric("accuracy_of_a_rather_long_name", "%")
+    first = (Value("digit", ACCURACY, ALL, 0.5), Value("digit", ACCURACY, "image", 0.25))
+    others = (Value("photo", Metric("psnr", "dB"), ALL, 20.0), Value("digit", long, ALL, 1.0))
+    found = Evaluation(7, (*first, *others, Value("age", Metric("error", "years"), ALL, math.nan)))
     evaluation._tell(run, 3, "te\x1bst", found)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("step 3, 7 te")
     assert "\x1b" not in lines[0]
-    titles = ["all modalities", "image alone", "image, psnr", "all modalities, accuracy of a long name"]
+    titles = ["digit: accuracy", "digit: accuracy, image alone", "photo: psnr"]
+    titles += ["digit: accuracy of a rather long name", "age: error"]
     width = max(map(len, titles))
-    assert [line[2 : 2 + width].rstrip() for line in lines[1:5]] == titles
-    assert [line[2 + width :] for line in lines[1:5]] == ["   50.00%", "   25.00%", " 20.00 dB", "  100.00%"]
-    short = Evaluation(7, {"accuracy": {"all": 0.5}}, {})
+    assert [line[2 : 2 + width].rstrip() for line in lines[1:6]] == titles
+    assert [line[2 + width :] for line in lines[1:6]] == [
+        *("   50.00%", "   25.00%", " 20.00 dB", "  100.00%", " not measured")
+    ]
+    short = Evaluation(7, first[:1])
     evaluation._tell(run, 3, "test", short)
-    assert capsys.readouterr().out.splitlines()[1] == f"  {'all modalities':20}   50.00%"
+    assert capsys.readouterr().out.splitlines()[1] == f"  {'digit: accuracy':20}   50.00%"
 
 
 def test_what_is_drawn_again_is_shown_with_what_it_should_be(
@@ -187,14 +190,14 @@ def test_what_is_drawn_again_is_shown_with_what_it_should_be(
         drawing, "reconstructions", lambda truth, found, out: drawn.append((truth.shape, found.shape, out.name))
     )
     monkeypatch.setattr(drawing, "predictions", lambda *_: drawn.append(((), (), "predictions")))
-    again = CONFIG.replace("{label: {num_classes: 3}}", "{image: {shape: [8, 8]}}")
+    again = CONFIG.replace("{label: {kind: label, num_classes: 3}}", "{again: {kind: grid, target: image}}")
     (tmp_path / "again.yaml").write_text(again)
     config = load(tmp_path / "again.yaml", [f"data.shards={tmp_path}/shards"])
     folder = RunFolder(tmp_path / "again")
     open_run(config, folder)
     save(folder.checkpoints_folder, 4, Perceiver(config.model, seed=0).state_dict(), identity=identity(config))
     assert evaluation.main(folder.path, as_json=True) == 0
-    assert drawn == [((8, 8, 8, 3), (8, 8, 8, 3), "reconstructed_image.png")]
+    assert drawn == [((8, 8, 8, 3), (8, 8, 8, 3), "reconstructed_again.png")]
 
 
 @pytest.mark.parametrize("change", ["multi_label", "no pictures", "nothing to show"])
@@ -206,20 +209,21 @@ def test_predictions_are_drawn_of_pictures_with_one_label(
     monkeypatch.setattr(evaluation, "_pictured", lambda *_: iter(rows))
     config = load(run.config_path)
     rows = [(np.zeros((8, 8, 3)), 0, 1)] * 40
-    batches = lambda _: None  # noqa: E731
-    evaluation._draw(config, run, nn.Identity(), batches, World.alone())
+    batches = lambda _: Batch({}, {}, torch.zeros(0), torch.zeros(0), ())  # noqa: E731
+    found = Evaluation(1, (Value("label", ACCURACY, ALL, 0.5),))
+    evaluation._draw(config, run, nn.Identity(), batches, World.alone(), found)
     [(images, truths, guesses, out)] = drawn
     assert (images.shape, set(truths), set(guesses)) == ((32, 8, 8, 3), {"class 0"}, {"class 1"})
     assert out == run.pictures_folder / "predictions.png"
     drawn.clear()
-    label = config.model.outputs.label
-    assert label is not None
+    label = config.model.outputs["label"]
+    assert isinstance(label, LabelOutput)
     if change == "multi_label":
-        outputs = replace(config.model.outputs, label=replace(label, multi_label=True))
+        outputs = {"label": LabelsOutput(num_classes=label.num_classes)}
         config = replace(config, model=replace(config.model, outputs=outputs))
     elif change == "no pictures":
         config = replace(config, data=replace(config.data, image=None))
     else:
         rows.clear()
-    evaluation._draw(config, run, nn.Identity(), batches, World.alone())
+    evaluation._draw(config, run, nn.Identity(), batches, World.alone(), found)
     assert drawn == []

@@ -23,6 +23,7 @@ from launch.run.creation import open_run
 from trainer.distributed.world import World
 from trainer.sinks.attempt_time import AttemptTime, read
 from trainer.sinks.page import Story, page
+from trainer.tasks.metric import Metric
 
 NAMES = ("[/b]", "$\\bad{$", "<script>x</script>", "a\x1b[2J\x07", "_\udcff", "\u4f60\U0001f600", "x" * 10_000)
 DIGITS = Path(__file__).parents[2] / "configs" / "digits.yaml"
@@ -33,11 +34,12 @@ URL = "https://user:word@host/data?token=abc"
 def test_class_names_are_drawn_whatever_they_are(tmp_path: Path, name: str) -> None:
     images = np.zeros((2, 4, 4, 3), np.float32)
     drawing.predictions(images, ["a", name], [name, name], tmp_path / "predictions.png")
-    record = {"kind": "evaluation", "step": 1, f"{name.replace('/', '')}_accuracy/all": 0.5}
+    record = {"kind": "evaluation", "step": 1, f"label/accuracy/{name}": 0.5}
     lines = [{"kind": "train", "step": 1, "loss": 0.1}, record]
     (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    drawing.loss_curve(tmp_path / "metrics.jsonl", tmp_path / "loss.png")
-    assert {path.name for path in tmp_path.glob("*.png")} == {"loss.png", "predictions.png"}
+    drawing.loss_curve(tmp_path / "metrics.jsonl", tmp_path / "loss.png", "label", Metric("accuracy", "%"))
+    drawing.confusion(np.eye(2, dtype=int), [name, "a"], tmp_path / "confusion.png")
+    assert {path.name for path in tmp_path.glob("*.png")} == {"confusion.png", "loss.png", "predictions.png"}
 
 
 @pytest.mark.parametrize("text", ["costs $3", "$\\bad{$", "a\x1b[2J\x00", "\u4f60"])

@@ -29,7 +29,8 @@ from launch.run.loaders import (
     open_eval_split,
     train_loader,
 )
-from model.config.outputs import LabelOutput
+from model.outputs.grid import GridOutput
+from model.outputs.label import LabelOutput
 from trainer.distributed.world import World
 
 DIGITS = Path(__file__).parents[2] / "configs" / "digits.yaml"
@@ -74,7 +75,7 @@ def test_samples_of_several_labels_are_refused_where_one_is_answered(tmp_path: P
     overrides = [f"data.shards={tmp_path}/shards", "model.outputs.label.num_classes=2"]
     with pytest.raises(ValueError, match=r"shards: samples have several labels, .* set data\.multi_label=true"):
         label_names(load(DIGITS, overrides))
-    several = ["data.multi_label=true", "model.outputs.label.multi_label=true"]
+    several = ["data.multi_label=true", "model.outputs.label.kind=labels"]
     assert label_names(load(DIGITS, [*overrides, *several])) == ("0", "1")
 
 
@@ -119,7 +120,7 @@ TEXT = """
 data: {text: {num_bytes: 12}, lanes: 2, window: 8}
 model:
   inputs: {text: {max_tokens: 12, embedding_width: 16}}
-  outputs: {label: {num_classes: 3}}
+  outputs: {label: {kind: label, num_classes: 3}}
   num_latents: 4
   latent_width: 16
   self_attend: {num_heads: 2}
@@ -242,18 +243,17 @@ def test_every_further_label_is_answered_in_as_many_classes_as_the_shards_have(
     configured: Configured, door: Door
 ) -> None:
     config = configured(["train"])
-    outputs = replace(
-        config.model.outputs, labels={"colour": LabelOutput(num_classes=3), "size": LabelOutput(num_classes=2)}
-    )
+    named = {name: LabelOutput(num_classes=n, target=name) for name, n in (("colour", 3), ("size", 2))}
+    outputs = config.model.outputs | named
     config = replace(config, model=replace(config.model, outputs=outputs))
     door("data_shards.loading.streams.named_classes", {"colour": 3, "size": 2})
     assert label_names(config) == tuple("0123456789")
     door("data_shards.loading.streams.named_classes", {"colour": 3, "size": 5})
-    with pytest.raises(ValueError, match=r"has 5 classes, but model.outputs.labels.size.num_classes = 2; set it to 5"):
+    with pytest.raises(ValueError, match=r"has 5 classes, but model.outputs.size.num_classes = 2; set it to 5"):
         label_names(config)
     # A network that draws its input again answers no class.
     door("data_shards.loading.streams.named_classes", {})
-    outputs = replace(config.model.outputs, label=None, labels={})
+    outputs = {"image": GridOutput()}
     assert label_names(replace(config, model=replace(config.model, outputs=outputs))) == tuple("0123456789")
 
 

@@ -162,7 +162,7 @@ data:
 model:
   inputs:
     image: {{height: {SIDE}, width: {SIDE}, pixel_range: imagenet, positions: {{max_resolution: [224, 224]}}}}
-  outputs: {{label: {{num_classes: 3, pooling: query}}}}
+  outputs: {{label: {{kind: label, num_classes: 3, pooling: query}}}}
   decoder: {{query_residual: true}}
   num_latents: 4
   latent_width: 16
@@ -215,7 +215,7 @@ def test_the_exported_model_and_its_processor_answer_as_eval_does_on_the_same_pi
         expected = ours({"image": torch.from_numpy(read.copy())[None]})["label"]
         torch.testing.assert_close(logits, expected, rtol=0, atol=2e-5)
         right += theirs.config.id2label[int(logits.argmax())] == path.parent.name
-    assert evaluated["accuracy"]["all"] == pytest.approx(right / len(pictures))
+    assert evaluated["metrics"]["label"]["accuracy"]["all"] == pytest.approx(right / len(pictures))
 
 
 def test_a_folder_that_is_there_is_kept(tmp_path: Path) -> None:

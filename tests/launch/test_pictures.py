@@ -9,6 +9,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from launch.pictures import drawing
+from trainer.tasks.metric import Metric
+
+ACCURACY = Metric("accuracy", "%", highest=1.0)
 
 
 @pytest.fixture
@@ -35,24 +38,31 @@ def test_the_loss_curve_has_every_loss_and_every_score_by_step(tmp_path: Path, d
     path = metrics(
         tmp_path,
         {"kind": "train", "step": 10, "loss": 2.0},
-        {"kind": "evaluation", "step": 10, "samples": 5, "accuracy/all": 0.25, "accuracy/image": 0.125},
+        {"kind": "evaluation", "step": 10, "samples": 5, "label/accuracy": 0.25, "label/accuracy/image": 0.125},
         {"kind": "train", "step": 20, "loss": 1.0},
         {"kind": "train", "step": 25, "loss": None},
         {"kind": "save", "step": 20, "loss": 9.0},
-        {"kind": "evaluation", "step": 20, "samples": 5, "accuracy/all": 0.5, "accuracy/image": None},
-        {"kind": "evaluation", "step": 30, "samples": 5, "accuracy/all": 0.75, "accuracy/image": 0.5, "loss/all": 3.0},
+        {"kind": "evaluation", "step": 20, "samples": 5, "label/accuracy": 0.5, "label/accuracy/image": None},
+        {
+            "kind": "evaluation",
+            "step": 30,
+            "samples": 5,
+            "label/accuracy": 0.75,
+            "label/accuracy/image": 0.5,
+            "colour/accuracy": 3.0,
+        },
     )
-    drawing.loss_curve(path, tmp_path / "loss.png")
+    drawing.loss_curve(path, tmp_path / "loss.png", "label", ACCURACY)
     left, right = drawn[0].axes
     assert [line.get_xydata().tolist() for line in left.lines] == [[[10, 2], [20, 1]]]
     assert left.get_yscale() == "log"
     assert {line.get_label(): line.get_xydata().tolist() for line in right.lines} == {
-        "all": [[10, 0.25], [20, 0.5], [30, 0.75]],
-        "image": [[10, 0.125], [30, 0.5]],
+        "all inputs": [[10, 0.25], [20, 0.5], [30, 0.75]],
+        "only image": [[10, 0.125], [30, 0.5]],
     }
     assert right.get_ylim() == (0, 1)
-    assert right.get_title() == "evaluation: accuracy"
-    assert [text.get_text() for text in right.get_legend().get_texts()] == ["all", "image"]
+    assert right.get_title() == "label: accuracy"
+    assert [text.get_text() for text in right.get_legend().get_texts()] == ["all inputs", "only image"]
     with Image.open(tmp_path / "loss.png") as picture:
         assert picture.size[0] > 100
 
@@ -60,17 +70,17 @@ def test_the_loss_curve_has_every_loss_and_every_score_by_step(tmp_path: Path, d
 def test_a_curve_is_drawn_of_a_run_that_has_logged_nothing_and_of_scores_that_are_no_shares(
     tmp_path: Path, drawn: list[Figure]
 ) -> None:
-    drawing.loss_curve(metrics(tmp_path), tmp_path / "loss.png")
+    drawing.loss_curve(metrics(tmp_path), tmp_path / "loss.png", "label", ACCURACY)
     assert [len(axes.lines) for axes in drawn[0].axes] == [0, 0]
-    assert drawn[0].axes[1].get_title() == "evaluation: accuracy"
-    path = metrics(tmp_path, *({"kind": "evaluation", "step": step, "psnr/image": 20.0 + step} for step in (1, 2)))
-    drawing.loss_curve(path, tmp_path / "loss.png")
+    assert drawn[0].axes[1].get_title() == "label: accuracy"
+    path = metrics(tmp_path, *({"kind": "evaluation", "step": step, "label/psnr": 20.0 + step} for step in (1, 2)))
+    drawing.loss_curve(path, tmp_path / "loss.png", "label", Metric("psnr", "dB"))
     right = drawn[1].axes[1]
     assert right.get_ylim()[1] > 20
-    assert right.get_title() == "evaluation: psnr"
-    path = metrics(tmp_path, {"kind": "evaluation", "step": 1, "end_point_error/$x$": 0.5})
-    drawing.loss_curve(path, tmp_path / "loss.png")
-    assert drawn[2].axes[1].get_title() == "evaluation: end point error"
+    assert right.get_title() == "label: psnr (dB)"
+    path = metrics(tmp_path, {"kind": "evaluation", "step": 1, "$x$/error": 0.5})
+    drawing.loss_curve(path, tmp_path / "loss.png", "$x$", Metric("error", "px", higher_is_better=False))
+    assert drawn[2].axes[1].get_title() == "$x$: error (px)"
 
 
 def test_wrong_predictions_are_red_and_say_what_is_true(tmp_path: Path, drawn: list[Figure]) -> None:
@@ -123,18 +133,18 @@ def test_pictures_grow_with_what_is_in_them_and_nothing_in_them_overlaps(tmp_pat
     rows = [drawing.samples(dict.fromkeys("ab"[:count], images[:1])) for count in (1, 2)]
     assert rows[1].get_size_inches()[1] == pytest.approx(2 * rows[0].get_size_inches()[1])
     assert rows[0].get_size_inches()[0] > 8
-    drawing.loss_curve(metrics(tmp_path), tmp_path / "loss.png")
+    drawing.loss_curve(metrics(tmp_path), tmp_path / "loss.png", "label", ACCURACY)
     width, height = drawn[-1].get_size_inches()
     assert width > 1.5 * height, "two curves stand beside each other"
     assert all(figure.get_layout_engine() is not None for figure in [*drawn, *rows])
 
 
 def test_a_curve_says_what_its_axes_and_lines_are(tmp_path: Path, drawn: list[Figure]) -> None:
-    path = metrics(tmp_path, {"kind": "evaluation", "step": 1, "accuracy/all": 0.5})
-    drawing.loss_curve(path, tmp_path / "loss.png")
+    path = metrics(tmp_path, {"kind": "evaluation", "step": 1, "label/accuracy": 0.5})
+    drawing.loss_curve(path, tmp_path / "loss.png", "label", ACCURACY)
     left, right = drawn[0].axes
     assert (left.get_title(), left.get_xlabel(), right.get_xlabel()) == ("training loss", "step", "step")
-    assert right.get_legend().get_title().get_text() == "modalities"
+    assert [text.get_text() for text in right.get_legend().get_texts()] == ["all inputs"]
     assert right.lines[0].get_marker() == "."
     assert all(axes.get_xgridlines()[0].get_visible() for axes in (left, right))
 
@@ -150,7 +160,7 @@ def test_more_samples_than_a_row_holds_are_left_out_and_a_picture_has_three_chan
 
 
 def test_a_picture_is_not_worth_a_sync_of_the_disk(tmp_path: Path, disk_calls: list[tuple[str, str]]) -> None:
-    drawing.loss_curve(metrics(tmp_path), tmp_path / "loss.png")
+    drawing.loss_curve(metrics(tmp_path), tmp_path / "loss.png", "label", ACCURACY)
     assert [kind for kind, _ in disk_calls] == ["name"]
 
 

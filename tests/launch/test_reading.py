@@ -12,11 +12,13 @@ from launch.run.network_files import plan
 from launch.run.read_form import reading_of_this_start
 from model.attention.absorbed import grid_support
 from model.config.inputs import InputsConfig
-from model.config.outputs import LabelOutput, OutputsConfig
 from model.config.perceiver import PerceiverConfig
 from model.config.pixels import ImageInput
+from model.outputs.label import LabelOutput
 
-NETWORK = PerceiverConfig(inputs=InputsConfig(image=ImageInput(224, 224)), outputs=OutputsConfig(label=LabelOutput(3)))
+NETWORK = PerceiverConfig(
+    inputs=InputsConfig(image=ImageInput(224, 224)), outputs={"label": LabelOutput(num_classes=3)}
+)
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
 
 

@@ -18,7 +18,7 @@ CONFIG = """
 data: {image: {height: 8, width: 8}}
 model:
   inputs: {image: {height: 8, width: 8}}
-  outputs: {label: {num_classes: 10}}
+  outputs: {label: {kind: label, num_classes: 10}}
 """
 
 

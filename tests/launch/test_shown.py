@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from data_shards.loading.batch import Batch
 from launch.pictures import drawing
 from launch.pictures.predictions import shown
-from model.config.outputs import GridOutput, LabelOutput, OutputsConfig
+from model.outputs.grid import GridOutput
+from model.outputs.label import LabelOutput
 from trainer.distributed.world import World
 from trainer.tasks.objective import objective
 
-GOAL = objective(OutputsConfig(image=GridOutput(shape=(4, 4))))
+GOAL = objective({"image": GridOutput(target="image", shape=(4, 4), num_channels=3)})
 
 
 class Gray(nn.Module):
@@ -55,7 +56,7 @@ def test_as_many_samples_are_shown_as_divide_the_batch_and_all_that_a_person_can
 ) -> None:
     rows: list[dict[str, np.ndarray]] = []
     monkeypatch.setattr(drawing, "samples", lambda of_name: rows.append(of_name) or drawing.Figure())
-    world, label = World(0, 1, 0, torch.device("cpu")), objective(OutputsConfig(label=LabelOutput(num_classes=3)))
+    world, label = World(0, 1, 0, torch.device("cpu")), objective({"label": LabelOutput(num_classes=3)})
     batch.arrays["image"][:] = 255
     batch.arrays["audio"] = torch.zeros(12, 8, 1)
     batch.lengths["audio"] = torch.full((12,), 8)
@@ -81,6 +82,6 @@ def test_no_more_than_eight_samples_are_shown(monkeypatch: pytest.MonkeyPatch, s
         weights=torch.ones(samples),
         keys=tuple(map(str, range(samples))),
     )
-    label = objective(OutputsConfig(label=LabelOutput(num_classes=3)))
+    label = objective({"label": LabelOutput(num_classes=3)})
     shown(nn.Identity(), label, batch, World(0, 1, 0, torch.device("cpu")))
     assert rows == [expected]

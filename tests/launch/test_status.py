@@ -255,7 +255,7 @@ def test_how_far_a_run_is_is_read_from_the_newest_whole_line_of_training(digits:
     lines = [
         {"kind": "train", "step": 5, "loss": 1.5, "step_seconds": 9.0},
         {"kind": "train", "step": 100, "loss": 0.5, "step_seconds": 0.5, "samples_per_second": 128.0, "note": "x"},
-        {"kind": "evaluation", "step": 100, "accuracy/all": 0.5},
+        {"kind": "evaluation", "step": 100, "label/accuracy": 0.5},
     ]
     whole = "".join(json.dumps(line) + "\n" for line in lines)
     digits.metrics_path.write_text(whole + '{"kind": "train", "step": 10')

@@ -14,10 +14,10 @@ from data_shards.modalities.sections import ImageConfig
 from launch.run import preprocessing
 from launch.run.preprocessing import Surroundings
 from model.config.inputs import InputsConfig, TextInput
-from model.config.outputs import LabelOutput, OutputsConfig
 from model.config.perceiver import PerceiverConfig
 from model.config.pixels import ImageInput
 from model.interop.huggingface_files import BYTE_VOCABULARY, PREPROCESSOR
+from model.outputs.label import LabelOutput
 
 Door = Callable[..., list[dict[str, Any]]]
 IMAGE = ImageInput(height=8, width=8)
@@ -67,7 +67,7 @@ def test_classes_are_named_in_their_order() -> None:
 
 
 def run(image: ImageConfig | None, *, has_label: bool = True) -> RunConfig:
-    outputs = OutputsConfig(label=LabelOutput(num_classes=2) if has_label else None)
+    outputs = {"label": LabelOutput(num_classes=2)} if has_label else {}
     return RunConfig(data=DataConfig(shards="shards", image=image), model=PerceiverConfig(outputs=outputs))
 
 

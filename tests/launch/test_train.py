@@ -39,7 +39,7 @@ CONFIG = """
 data: {text: {num_bytes: 12}, lanes: 2, window: 8, num_threads: 1}
 model:
   inputs: {text: {max_tokens: 12, embedding_width: 8}}
-  outputs: {label: {num_classes: 3}}
+  outputs: {label: {kind: label, num_classes: 3}}
   num_latents: 2
   latent_width: 8
   num_cross_attends: 1

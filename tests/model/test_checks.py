@@ -10,10 +10,11 @@ from torch import Tensor
 
 from model.checks import check_inputs, check_lengths, check_names
 from model.config.attention import AttentionConfig
+from model.config.decoder import DecoderConfig
 from model.config.inputs import InputsConfig, LabelInput, PointsInput, TextInput
-from model.config.outputs import DecoderConfig, LabelOutput, OutputsConfig
 from model.config.perceiver import PerceiverConfig
 from model.config.pixels import ImageInput
+from model.outputs.label import LabelOutput
 from model.perceiver import Perceiver
 
 CONFIG = PerceiverConfig(
@@ -22,7 +23,7 @@ CONFIG = PerceiverConfig(
         points=PointsInput(num_points=5),
         text=TextInput(max_tokens=8, embedding_width=16),
     ),
-    outputs=OutputsConfig(label=LabelOutput(num_classes=2)),
+    outputs={"label": LabelOutput(num_classes=2)},
     num_latents=4,
     latent_width=16,
     num_cross_attends=1,
@@ -143,7 +144,7 @@ def test_lengths_are_one_count_a_sample_of_every_modality() -> None:
         ),
         (
             {
-                "outputs": OutputsConfig(label=LabelOutput(num_classes=2, pooling="query")),
+                "outputs": {"label": LabelOutput(num_classes=2, pooling="query")},
                 "decoder": DecoderConfig(cross_attend=AttentionConfig(num_heads=5)),
             },
             r"^decoder\.cross_attend\.num_heads: must divide 16, the channels of a latent vector; change it",

@@ -7,12 +7,16 @@ import pytest
 
 from model.config.grids import PositionsConfig
 from model.config.inputs import AudioInput, InputsConfig, PointsInput, TextInput
-from model.config.outputs import GridOutput, LabelOutput, OutputsConfig
 from model.config.perceiver import PerceiverConfig
 from model.config.pixels import ImageInput, VideoInput
+from model.outputs.grid import GridOutput
+from model.outputs.label import LabelOutput
+from model.outputs.output import Output
+from model.outputs.text import TextOutput
+from model.outputs.value import ValueOutput
 
 IMAGE = InputsConfig(image=ImageInput())
-LABEL = OutputsConfig(label=LabelOutput())
+LABEL = {"label": LabelOutput()}
 
 
 def test_the_paper_reads_between_blocks_and_shares_from_the_second_read_on() -> None:
@@ -65,26 +69,54 @@ ASKED = LabelOutput(pooling="query")
 
 
 def test_tasks_are_answered_in_the_order_of_their_names() -> None:
-    outputs = OutputsConfig(label=LabelOutput(), labels={"zebra": ASKED, "apple": ASKED}, video=GridOutput())
-    assert list(outputs.chosen()) == ["apple", "label", "video", "zebra"]
-    assert list(outputs.grids()) == ["video"]
+    outputs = {"label": LabelOutput(), "zebra": ASKED, "apple": ASKED, "image": GridOutput()}
+    answers = PerceiverConfig(inputs=IMAGE, outputs=outputs).answers()
+    assert list(answers) == ["apple", "image", "label", "zebra"]
+    assert answers["image"] == GridOutput(target="image", shape=(224, 224), num_channels=3, value_range=1.0)
+
+
+def test_an_answer_about_an_input_has_the_name_of_that_input_or_names_it() -> None:
+    inputs = InputsConfig(audio=AudioInput(num_samples=32, patch=8), video=VideoInput(2, 4, 8), text=TextInput())
+    outputs = {
+        "audio": GridOutput(),
+        "clip": GridOutput(target="video"),
+        "sound": GridOutput(target="audio", shape=(2,), value_range=6.0),
+        "words": TextOutput(target="text"),
+        "age": ValueOutput(),
+        "years": ValueOutput(target="age"),
+    }
+    answers = PerceiverConfig(inputs=inputs, outputs=outputs).answers()
+    assert {name: answer.target for name, answer in answers.items()} == {
+        "audio": "audio",
+        "clip": "video",
+        "sound": "audio",
+        "words": "text",
+        "age": "age",
+        "years": "age",
+    }
+    grids = {name: answer for name, answer in answers.items() if isinstance(answer, GridOutput)}
+    assert {name: (grid.answered(), grid.value_range) for name, grid in grids.items()} == {
+        "audio": ((4, 8), 2.0),
+        "clip": ((2, 4, 8, 3), 1.0),
+        "sound": ((2, 16), 6.0),
+    }
 
 
 @pytest.mark.parametrize(
     ("outputs", "width"),
     [
         (LABEL, 0),
-        (OutputsConfig(label=ASKED), 1_024),
-        (OutputsConfig(label=LabelOutput(pooling="query", query_width=5)), 5),
+        ({"label": ASKED}, 1_024),
+        ({"label": LabelOutput(pooling="query", query_width=5)}, 5),
         # The mean asks nothing, and is not padded for.
-        (OutputsConfig(label=LabelOutput(), labels={"a": LabelOutput(pooling="query", query_width=5)}), 5),
-        (OutputsConfig(label=ASKED, image=GridOutput(shape=(2, 3))), 1_024 + 2),
-        (OutputsConfig(image=GridOutput(shape=(2, 3), positions=PositionsConfig(num_bands=3))), 2 * 7),
-        (OutputsConfig(image=GridOutput(shape=(2,), positions=PositionsConfig("learned", project_to=9))), 9),
+        ({"label": LabelOutput(), "a": LabelOutput(pooling="query", query_width=5, target="a")}, 5),
+        ({"label": ASKED, "image": GridOutput(shape=(2, 3))}, 1_024 + 2),
+        ({"image": GridOutput(shape=(2, 3), positions=PositionsConfig(num_bands=3))}, 2 * 7),
+        ({"image": GridOutput(shape=(2,), positions=PositionsConfig("learned", project_to=9))}, 9),
     ],
 )
 def test_queries_are_as_wide_as_the_widest_and_padded_where_there_are_several(
-    outputs: OutputsConfig, width: int
+    outputs: dict[str, Output], width: int
 ) -> None:
     assert PerceiverConfig(inputs=IMAGE, outputs=outputs).decoder_width == width
 

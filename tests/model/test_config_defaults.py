@@ -3,17 +3,24 @@
 import dataclasses
 from typing import Any
 
+from model.config.decoder import DecoderConfig
 from model.config.inputs import AudioInput, InputsConfig, LabelInput, PointsInput, SpectrogramInput, TextInput
-from model.config.outputs import DecoderConfig, FlowOutput, GridOutput, LabelOutput, OutputsConfig, TextOutput
 from model.config.perceiver import PerceiverConfig
 from model.config.pixels import FlowInput, ImageInput, VideoInput
+from model.outputs.flow import FlowOutput
+from model.outputs.grid import GridOutput
+from model.outputs.label import LabelOutput, LabelsOutput
+from model.outputs.text import TextOutput
+from model.outputs.value import ValueOutput
 
 
 def test_what_a_config_leaves_out_keeps_its_meaning() -> None:
     """A file of a run or of a paper names what it changes: another default would be another network."""
     bands = {"kind": "fourier", "num_bands": 64, "max_resolution": (), "learned_width": 256, "project_to": 0}
     attention = {"num_heads": 1, "qk_width": 0, "value_width": 0, "mlp_ratio": 1}
-    named_label = {"num_classes": 1_000, "pooling": "mean", "query_width": 0, "hidden_layer": False}
+    of_any: dict[str, Any] = {"target": "", "loss_weight": 1.0}
+    vector = {**of_any, "pooling": "mean", "query_width": 0, "hidden_layer": False}
+    classes = {**vector, "num_classes": 1_000, "class_weights": ()}
     pixels = {"num_channels": 3, "pixel_range": "unit"}
     square = {"height": 224, "width": 224}
     expected: dict[Any, dict[str, Any]] = {
@@ -42,23 +49,35 @@ def test_what_a_config_leaves_out_keeps_its_meaning() -> None:
             "separate_frames": False,
             "positions": bands,
         },
-        LabelOutput: {**named_label, "multi_label": False, "loss_weight": 1.0},
-        TextOutput: {"loss_weight": 1.0},
-        FlowOutput: {"rescale": 100.0, "loss_weight": 1.0},
+        LabelOutput: {**classes, "kind": "label"},
+        LabelsOutput: {**classes, "kind": "labels"},
+        ValueOutput: {
+            **vector,
+            "kind": "value",
+            "num_values": 1,
+            "loss": "squared",
+            "huber_delta": 1.0,
+            "offset": 0.0,
+            "scale": 1.0,
+        },
+        TextOutput: {**of_any, "kind": "text"},
+        FlowOutput: {**of_any, "kind": "flow", "rescale": 100.0},
         GridOutput: {
-            "shape": (16, 224, 224),
-            "num_channels": 3,
+            **of_any,
+            "kind": "grid",
+            "shape": (),
+            "num_channels": 0,
             "positions": {**bands, "num_bands": 32},
             "train_queries": 0,
-            "loss_weight": 1.0,
+            "loss": "absolute",
+            "value_range": 0.0,
         },
         DecoderConfig: {"cross_attend": attention, "query_residual": False, "min_padding": 2, "output_width": 0},
         InputsConfig: dict.fromkeys(field.name for field in dataclasses.fields(InputsConfig)),
-        OutputsConfig: {**dict.fromkeys(field.name for field in dataclasses.fields(OutputsConfig)), "labels": {}},
     }
     expected[PerceiverConfig] = {
         "inputs": expected[InputsConfig],
-        "outputs": expected[OutputsConfig],
+        "outputs": {},
         "decoder": expected[DecoderConfig],
         "min_padding": 4,
         "mask_tokens": False,

@@ -10,11 +10,17 @@ from torch import Tensor
 
 from model.budget import plan
 from model.config.attention import AttentionConfig
+from model.config.decoder import DecoderConfig
 from model.config.grids import PositionsConfig
 from model.config.inputs import AnyInput, AudioInput, InputsConfig, LabelInput, PointsInput, SpectrogramInput, TextInput
-from model.config.outputs import DecoderConfig, FlowOutput, GridOutput, LabelOutput, OutputsConfig, TextOutput
 from model.config.perceiver import PerceiverConfig
 from model.config.pixels import FlowInput, ImageInput, VideoInput
+from model.outputs.flow import FlowOutput
+from model.outputs.grid import GridOutput
+from model.outputs.label import LabelOutput
+from model.outputs.output import Output
+from model.outputs.text import TextOutput
+from model.outputs.value import ValueOutput
 from model.perceiver import Perceiver
 
 NUMBERS = (0, -1, -7)
@@ -59,16 +65,18 @@ def inputs(draw: random.Random) -> InputsConfig:
     return InputsConfig(**{name: every[name] for name in names})  # type: ignore[arg-type]  # each its own
 
 
-def outputs(draw: random.Random, read: InputsConfig) -> OutputsConfig:
+def outputs(draw: random.Random, read: InputsConfig) -> dict[str, Output]:
     label = LabelOutput(num_classes=3, pooling=draw.choice(("mean", "query")))
     grid = GridOutput(shape=(2, 3), num_channels=2, positions=PositionsConfig(num_bands=2))
-    return OutputsConfig(
-        label=None if draw.random() < 0.2 else label,
-        labels={draw.choice(LABELS): label} if draw.random() < 0.3 else {},
-        text=TextOutput() if read.text and draw.random() < 0.3 else None,
-        flow=FlowOutput() if read.flow and draw.random() < 0.5 else None,
-        image=grid if draw.random() < 0.2 else None,
-    )
+    drawn: dict[str, Output | None] = {
+        "label": None if draw.random() < 0.2 else label,
+        draw.choice(LABELS): dataclasses.replace(label, target="a") if draw.random() < 0.3 else None,
+        "text": TextOutput() if read.text and draw.random() < 0.3 else None,
+        "flow": FlowOutput() if read.flow and draw.random() < 0.5 else None,
+        "image": grid if draw.random() < 0.2 else None,
+        "age": ValueOutput(pooling="query") if draw.random() < 0.2 else None,
+    }
+    return {name: output for name, output in drawn.items() if output is not None}
 
 
 def changed(value: Any, draw: random.Random) -> Any:  # noqa: ANN401  # any dataclass of a config
@@ -124,7 +132,7 @@ def holds(config: PerceiverConfig) -> bool:
     plan.plan(config, device=plan.Device(2**30, 1e12))
     values = {name: example(modality) for name, modality in config.inputs.chosen().items()}
     answers = network(values)
-    assert answers.keys() == config.outputs.chosen().keys()
+    assert answers.keys() == config.answers().keys()
     assert all(answer.isfinite().all() for answer in answers.values())
     torch.stack([answer.sum() for answer in answers.values()]).sum().backward()
     # A mask token learns where tokens are hidden.

@@ -7,14 +7,19 @@ from typing import Any
 import pytest
 
 from model.config.attention import AttentionConfig
+from model.config.decoder import DecoderConfig
 from model.config.grids import PositionsConfig
 from model.config.inputs import AudioInput, InputsConfig, LabelInput, PointsInput, SpectrogramInput, TextInput
-from model.config.outputs import DecoderConfig, FlowOutput, GridOutput, LabelOutput, OutputsConfig, TextOutput
 from model.config.perceiver import PerceiverConfig
 from model.config.pixels import FlowInput, ImageInput, VideoInput
+from model.outputs.flow import FlowOutput
+from model.outputs.grid import GridOutput
+from model.outputs.label import LabelOutput, LabelsOutput
+from model.outputs.text import TextOutput
+from model.outputs.value import ValueOutput
 
 IMAGE = InputsConfig(image=ImageInput())
-LABEL = OutputsConfig(label=LabelOutput())
+LABEL = {"label": LabelOutput()}
 
 
 def image(**fields: Any) -> dict[str, Any]:  # noqa: ANN401  # any field
@@ -26,20 +31,20 @@ def positions(**fields: Any) -> dict[str, Any]:  # noqa: ANN401  # any field
 
 
 def label(**fields: Any) -> dict[str, Any]:  # noqa: ANN401  # any field
-    return {"outputs": OutputsConfig(label=LabelOutput(**fields))}
+    return {"outputs": {"label": LabelOutput(**fields)}}
 
 
 def grid(**fields: Any) -> dict[str, Any]:  # noqa: ANN401  # any field
-    return {"outputs": OutputsConfig(image=GridOutput(**{"shape": (2, 3), **fields}))}
+    return {"outputs": {"image": GridOutput(**{"shape": (2, 3), **fields})}}
 
 
 def named(*names: str, **fields: Any) -> dict[str, Any]:  # noqa: ANN401  # any field
-    return {"outputs": OutputsConfig(label=LabelOutput(), labels=dict.fromkeys(names, LabelOutput(**fields)))}
+    return {"outputs": {"label": LabelOutput(), **dict.fromkeys(names, LabelOutput(**fields))}}
 
 
 ASKED = LabelOutput(pooling="query")
-TEXT = {"inputs": InputsConfig(text=TextInput()), "outputs": OutputsConfig(text=TextOutput())}
-PAIR = {"inputs": InputsConfig(flow=FlowInput()), "outputs": OutputsConfig(flow=FlowOutput())}
+TEXT = {"inputs": InputsConfig(text=TextInput()), "outputs": {"text": TextOutput()}}
+PAIR = {"inputs": InputsConfig(flow=FlowInput()), "outputs": {"flow": FlowOutput()}}
 
 
 def changed(change: dict[str, Any]) -> PerceiverConfig:
@@ -94,7 +99,7 @@ def changed(change: dict[str, Any]) -> PerceiverConfig:
         ({"cross_attend": AttentionConfig(value_width=-8)}, ["cross_attend.value_width"]),
         (
             {
-                "outputs": OutputsConfig(label=ASKED),
+                "outputs": {"label": ASKED},
                 "decoder": DecoderConfig(cross_attend=AttentionConfig(num_heads=3)),
             },
             ["decoder.cross_attend.num_heads"],
@@ -103,37 +108,42 @@ def changed(change: dict[str, Any]) -> PerceiverConfig:
             {"cross_attend": AttentionConfig(num_heads=3, qk_width=6), "cross_attend_form": "absorbed"},
             ["cross_attend_form"],
         ),
-        ({"outputs": OutputsConfig()}, ["outputs.label"]),
+        ({"outputs": {}}, ["outputs"]),
         (label(num_classes=0), ["outputs.label.num_classes"]),
         (label(query_width=-1, pooling="query"), ["outputs.label.query_width"]),
         (label(query_width=8), ["outputs.label.query_width"]),
         (label(hidden_layer=True), ["outputs.label.hidden_layer"]),
         (label(loss_weight=-1.0), ["outputs.label.loss_weight"]),
         (label(loss_weight=nan), ["outputs.label.loss_weight"]),
-        (named("a", "b", num_classes=0), ["outputs.labels.a.num_classes", "outputs.labels.b.num_classes"]),
-        (named("", "x.y", "a"), ["outputs.labels", "outputs.labels"]),
-        (
-            named("video", "text", "flow", "audio", "a"),
-            [f"outputs.labels.{name}" for name in ("audio", "flow", "text", "video")],
-        ),
-        (grid(shape=()), ["outputs.image.shape"]),
+        (named("a", "b", num_classes=0), ["outputs.a.num_classes", "outputs.b.num_classes"]),
+        (named("", "x.y", "a"), ["outputs", "outputs"]),
+        ({"outputs": {"other": GridOutput()}}, ["outputs.other.shape"]),
+        ({"outputs": {"other": GridOutput(shape=(2, 3))}}, ["outputs.other.shape"]),
+        ({"outputs": {"age": ValueOutput(num_values=0)}}, ["outputs.age.num_values"]),
+        ({"outputs": {"age": ValueOutput(scale=0.0)}}, ["outputs.age.scale"]),
+        ({"outputs": {"age": ValueOutput(offset=nan)}}, ["outputs.age.offset"]),
+        ({"outputs": {"age": ValueOutput(huber_delta=inf)}}, ["outputs.age.huber_delta"]),
+        ({"outputs": {"tags": LabelsOutput(target="tags")}}, ["outputs.tags.target"]),
+        ({"outputs": {"tags": LabelsOutput(num_classes=2, class_weights=(1.0, -1.0))}}, ["outputs.tags.class_weights"]),
+        (label(num_classes=2, class_weights=(1.0,)), ["outputs.label.class_weights"]),
+        (label(num_classes=2, class_weights=(0.0, 0.0)), ["outputs.label.class_weights"]),
         (grid(shape=(2, 0)), ["outputs.image.shape"]),
-        (grid(num_channels=0), ["outputs.image.num_channels"]),
+        (grid(num_channels=-1), ["outputs.image.num_channels"]),
         (grid(loss_weight=-1.0), ["outputs.image.loss_weight"]),
         (grid(train_queries=-1), ["outputs.image.train_queries"]),
         (grid(train_queries=7), ["outputs.image.train_queries"]),
         (grid(positions=PositionsConfig(kind="none")), ["outputs.image.positions.kind"]),
         (grid(positions=PositionsConfig(num_bands=0)), ["outputs.image.positions.num_bands"]),
-        ({**TEXT, "outputs": OutputsConfig(text=TextOutput(loss_weight=-1.0))}, ["outputs.text.loss_weight"]),
+        ({**TEXT, "outputs": {"text": TextOutput(loss_weight=-1.0)}}, ["outputs.text.loss_weight"]),
         *(
-            ({**PAIR, "outputs": OutputsConfig(flow=FlowOutput(rescale=rescale))}, ["outputs.flow.rescale"])
+            ({**PAIR, "outputs": {"flow": FlowOutput(rescale=rescale)}}, ["outputs.flow.rescale"])
             for rescale in (0.0, -1.0, inf)
         ),
-        ({**PAIR, "outputs": OutputsConfig(flow=FlowOutput(loss_weight=-1.0))}, ["outputs.flow.loss_weight"]),
-        ({"outputs": OutputsConfig(text=TextOutput())}, ["outputs.text"]),
-        ({**TEXT, "outputs": OutputsConfig(text=TextOutput(), label=ASKED)}, ["outputs.text"]),
-        ({**TEXT, "decoder": DecoderConfig(output_width=8)}, ["decoder.output_width"]),
-        ({"outputs": OutputsConfig(flow=FlowOutput())}, ["outputs.flow"]),
+        ({**PAIR, "outputs": {"flow": FlowOutput(loss_weight=-1.0)}}, ["outputs.flow.loss_weight"]),
+        ({"outputs": {"text": TextOutput()}}, ["outputs.text"]),
+        ({**TEXT, "outputs": {"text": TextOutput(), "label": ASKED}}, ["outputs.text"]),
+        ({**TEXT, "decoder": DecoderConfig(output_width=8)}, ["outputs.text"]),
+        ({"outputs": {"flow": FlowOutput()}}, ["outputs.flow"]),
         (
             {**PAIR, "inputs": InputsConfig(flow=FlowInput(), label=LabelInput())},
             ["outputs.flow"],
@@ -163,15 +173,17 @@ def test_a_problem_names_its_key_and_no_other(change: dict[str, Any], keys: list
         named("a", "zebra"),
         grid(shape=(1,), num_channels=1, loss_weight=0.0, train_queries=1),
         grid(shape=(2, 3), train_queries=6),
-        {**PAIR, "outputs": OutputsConfig(flow=FlowOutput(rescale=0.5, loss_weight=0.0))},
-        {**PAIR, "outputs": OutputsConfig(flow=FlowOutput(rescale=1.0))},
+        grid(shape=()),
+        label(num_classes=2, class_weights=(0.0, 3.0)),
+        {**PAIR, "outputs": {"flow": FlowOutput(rescale=0.5, loss_weight=0.0)}},
+        {**PAIR, "outputs": {"flow": FlowOutput(rescale=1.0)}},
         TEXT,
         {"num_latents": 1, "latent_width": 8, "num_cross_attends": 1, "layers_per_block": 1, "num_blocks": 0},
         {"min_padding": 0, "recompute_every_blocks": 2},
         {"num_cross_attends": 100_000, "num_blocks": 10_000, "layers_per_block": 10},
         {"cross_attend": AttentionConfig(num_heads=2, qk_width=2, value_width=4), "cross_attend_form": "plain"},
-        {"decoder": DecoderConfig(min_padding=0), "outputs": OutputsConfig(label=ASKED)},
-        {"decoder": DecoderConfig(output_width=1), "outputs": OutputsConfig(label=ASKED)},
+        {"decoder": DecoderConfig(min_padding=0), "outputs": {"label": ASKED}},
+        {"decoder": DecoderConfig(output_width=1), "outputs": {"label": ASKED}},
         # A decoder that nothing asks need not fit.
         {"decoder": DecoderConfig(cross_attend=AttentionConfig(num_heads=3))},
     ],

@@ -5,19 +5,22 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
-from omegaconf import OmegaConf
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from model.budget.flops import network_cost, num_queries, shared_reads, total
+from launch.run.network_files import network_config
+from model.budget.flops import network_cost, shared_reads, total
 from model.config.attention import AttentionConfig
+from model.config.decoder import DecoderConfig
 from model.config.grids import PositionsConfig
 from model.config.inputs import AudioInput, InputsConfig, LabelInput, TextInput
-from model.config.outputs import DecoderConfig, FlowOutput, GridOutput, LabelOutput, OutputsConfig, TextOutput
 from model.config.perceiver import PerceiverConfig
 from model.config.pixels import FlowInput, ImageInput, VideoInput
+from model.outputs.flow import FlowOutput
+from model.outputs.grid import GridOutput
+from model.outputs.label import LabelOutput
+from model.outputs.text import TextOutput
 from model.perceiver import Perceiver
 
 PAPER = Path(__file__).parents[2] / "configs" / "paper"
@@ -64,10 +67,7 @@ POINTS = {"i13": {"video": 512, "audio": 512}}
 
 
 def paper(name: str) -> PerceiverConfig:
-    content = yaml.safe_load((PAPER / f"{name}.yaml").read_text())
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(PerceiverConfig), content["model"]))
-    assert isinstance(config, PerceiverConfig)
-    return config
+    return network_config(PAPER / f"{name}.yaml", ())
 
 
 def test_every_file_is_in_the_table() -> None:
@@ -99,7 +99,7 @@ def test_the_released_models_have_exactly_these_parameters(name: str, parameters
 def test_downsampled_flow_has_the_tokens_and_queries_of_the_paper(name: str, num_tokens: int, token_width: int) -> None:
     config = paper(name)
     assert (config.num_tokens, config.token_width, config.decoder_width) == (num_tokens, token_width, token_width)
-    assert num_queries(config.outputs.chosen()["flow"], config) == 11_408
+    assert config.answers()["flow"].num_queries(config) == 11_408
     # The convolution and its norm; 64 channels after the decoder, 2 of motion, 16 x 9 shares of 3x3 cells.
     stem = 49 * (3 if name == "i12_separate" else 6) * 64 + 2 * 64
     head = token_width * 64 + 64 + (64 * 2 + 2) + (9 * 64 * 144 + 144)
@@ -118,7 +118,7 @@ def decoding_parameters(query_width: int, token_width: int) -> int:
 FEW = PositionsConfig(num_bands=3)
 BASE = PerceiverConfig(
     inputs=InputsConfig(image=ImageInput(height=8, width=8, positions=FEW)),
-    outputs=OutputsConfig(label=LabelOutput(num_classes=5)),
+    outputs={"label": LabelOutput(num_classes=5)},
     num_latents=6,
     latent_width=16,
     num_cross_attends=2,
@@ -141,18 +141,18 @@ NETWORKS = {
     "text": dataclasses.replace(
         BASE,
         inputs=InputsConfig(text=TextInput(max_tokens=8, embedding_width=12)),
-        outputs=OutputsConfig(text=TextOutput()),
+        outputs={"text": TextOutput()},
         decoder=DecoderConfig(cross_attend=AttentionConfig(num_heads=2, qk_width=8, value_width=12)),
     ),
     "flow": dataclasses.replace(
         BASE,
         inputs=InputsConfig(flow=FlowInput(height=8, width=8, project_to=5, positions=FEW)),
-        outputs=OutputsConfig(flow=FlowOutput()),
+        outputs={"flow": FlowOutput()},
     ),
     "downsampled flow": dataclasses.replace(
         BASE,
         inputs=InputsConfig(flow=FlowInput(height=9, width=14, conv_stem=True, project_to=0, positions=FEW)),
-        outputs=OutputsConfig(flow=FlowOutput()),
+        outputs={"flow": FlowOutput()},
         decoder=DecoderConfig(output_width=10),
     ),
     "downsampled separate frames": dataclasses.replace(
@@ -160,7 +160,7 @@ NETWORKS = {
         inputs=InputsConfig(
             flow=FlowInput(height=9, width=14, conv_stem=True, project_to=5, separate_frames=True, positions=FEW)
         ),
-        outputs=OutputsConfig(flow=FlowOutput()),
+        outputs={"flow": FlowOutput()},
     ),
     "autoencoder": dataclasses.replace(
         BASE,
@@ -169,11 +169,11 @@ NETWORKS = {
             label=LabelInput(num_classes=5),
             video=VideoInput(num_frames=2, height=8, width=8, patch=4, project_to=9, positions=FEW),
         ),
-        outputs=OutputsConfig(
-            audio=GridOutput(shape=(6,), num_channels=4, positions=LEARNED),
-            label=LabelOutput(num_classes=5, pooling="query", hidden_layer=True),
-            video=GridOutput(shape=(2, 8, 8), positions=FEW),
-        ),
+        outputs={
+            "audio": GridOutput(shape=(6,), num_channels=4, positions=LEARNED),
+            "label": LabelOutput(num_classes=5, pooling="query", hidden_layer=True),
+            "video": GridOutput(shape=(2, 8, 8), positions=FEW),
+        },
         mask_tokens=True,
         decoder=DecoderConfig(output_width=10),
     ),

@@ -7,11 +7,15 @@ import torch
 from torch import Tensor
 
 from model.config.attention import AttentionConfig
+from model.config.decoder import DecoderConfig
 from model.config.grids import PositionsConfig
 from model.config.inputs import AudioInput, InputsConfig, LabelInput, SpectrogramInput, TextInput
-from model.config.outputs import DecoderConfig, FlowOutput, GridOutput, LabelOutput, OutputsConfig, TextOutput
 from model.config.perceiver import PerceiverConfig
 from model.config.pixels import FlowInput, ImageInput, VideoInput
+from model.outputs.flow import FlowOutput
+from model.outputs.grid import GridOutput
+from model.outputs.label import LabelOutput
+from model.outputs.text import TextOutput
 from model.perceiver import Perceiver
 
 FEW = PositionsConfig(num_bands=3)
@@ -26,7 +30,7 @@ SMALL = PerceiverConfig(
 TEXT = dataclasses.replace(
     SMALL,
     inputs=InputsConfig(text=TextInput(max_tokens=8, embedding_width=12)),
-    outputs=OutputsConfig(text=TextOutput()),
+    outputs={"text": TextOutput()},
     cross_attend=AttentionConfig(num_heads=2, qk_width=8, value_width=16),
     decoder=DecoderConfig(cross_attend=AttentionConfig(num_heads=2, qk_width=8, value_width=12)),
 )
@@ -37,18 +41,18 @@ KINETICS = dataclasses.replace(
         label=LabelInput(num_classes=5),
         video=VideoInput(num_frames=2, height=8, width=8, patch=4, positions=FEW),
     ),
-    outputs=OutputsConfig(
-        audio=GridOutput(shape=(6,), num_channels=4, positions=FEW),
-        label=LabelOutput(num_classes=5, pooling="query"),
-        video=GridOutput(shape=(2, 8, 8), positions=FEW),
-    ),
+    outputs={
+        "audio": GridOutput(shape=(6,), num_channels=4, positions=FEW),
+        "label": LabelOutput(num_classes=5, pooling="query"),
+        "video": GridOutput(shape=(2, 8, 8), positions=FEW),
+    },
     mask_tokens=True,
     decoder=DecoderConfig(output_width=10),
 )
 FLOW = dataclasses.replace(
     SMALL,
     inputs=InputsConfig(flow=FlowInput(height=4, width=6, project_to=5, positions=FEW)),
-    outputs=OutputsConfig(flow=FlowOutput()),
+    outputs={"flow": FlowOutput()},
 )
 
 
@@ -82,7 +86,7 @@ def test_every_output_has_its_shape() -> None:
 
 def test_several_tasks_are_answered_by_a_query_each_as_if_each_were_alone() -> None:
     tasks = {name: LabelOutput(num_classes=n, pooling="query", hidden_layer=True) for name, n in (("a", 2), ("b", 3))}
-    both = dataclasses.replace(KINETICS, outputs=OutputsConfig(labels=tasks), decoder=DecoderConfig(min_padding=0))
+    both = dataclasses.replace(KINETICS, outputs=tasks, decoder=DecoderConfig(min_padding=0))
     answers = network(both)(kinetics_inputs())
     assert {name: answer.shape[1] for name, answer in answers.items()} == {"a": 2, "b": 3}
 
@@ -145,7 +149,7 @@ def test_text_weights_are_tied_to_the_embedding() -> None:
 
 def test_flow_is_asked_with_the_tokens_and_starts_at_zero() -> None:
     assert not Perceiver(FLOW, seed=0)({"flow": random(1, 2, 4, 6, 3)})["flow"].any()
-    rescaled = dataclasses.replace(FLOW, outputs=OutputsConfig(flow=FlowOutput(rescale=50.0)))
+    rescaled = dataclasses.replace(FLOW, outputs={"flow": FlowOutput(rescale=50.0)})
     frames = {"flow": random(1, 2, 4, 6, 3)}
     torch.testing.assert_close(network(rescaled)(frames)["flow"], 2 * network(FLOW)(frames)["flow"])
 
@@ -178,7 +182,7 @@ def test_separate_frames_are_answered_for_the_first() -> None:
     ],
 )
 def test_the_other_inputs_give_the_tokens_that_the_config_counts(inputs: InputsConfig, value: tuple[int, ...]) -> None:
-    config = dataclasses.replace(SMALL, inputs=inputs, outputs=OutputsConfig(label=LabelOutput(num_classes=3)))
+    config = dataclasses.replace(SMALL, inputs=inputs, outputs={"label": LabelOutput(num_classes=3)})
     built = network(config)
     tokens = built.inputs(dict.fromkeys(inputs.chosen(), random(*value)), None, None, torch.float32)
     assert tokens.values.shape == (1, config.num_tokens, config.token_width)
@@ -187,9 +191,7 @@ def test_the_other_inputs_give_the_tokens_that_the_config_counts(inputs: InputsC
 def test_the_conv_stem_has_the_padding_of_the_released_code() -> None:
     image = ImageInput(height=224, width=224, conv_stem=True)
     assert image.grid == (56, 56)
-    built = network(
-        dataclasses.replace(SMALL, inputs=InputsConfig(image=image), outputs=OutputsConfig(label=LabelOutput()))
-    )
+    built = network(dataclasses.replace(SMALL, inputs=InputsConfig(image=image), outputs={"label": LabelOutput()}))
     stem = built.get_submodule("inputs.adapters.image.stem").eval()
     pixels = random(1, 8, 8, 3)
     weight, norm = stem.get_parameter("convolution.weight"), stem.get_submodule("norm")

@@ -22,20 +22,20 @@ from model.attention.layers import CrossAttend, attend, normalised, padded_heads
 from model.config.attention import AttentionConfig
 from model.config.grids import PositionsConfig
 from model.config.inputs import AnyInput, AudioInput, InputsConfig, PointsInput, SpectrogramInput, TextInput
-from model.config.outputs import LabelOutput, OutputsConfig, TextOutput
 from model.config.perceiver import PerceiverConfig
 from model.config.pixels import FlowInput, ImageInput, VideoInput
 from model.modalities.byte_array import Inputs, hides_nothing, valid_tokens
+from model.outputs.label import LabelOutput
+from model.outputs.text import TextOutput
 from model.perceiver import Perceiver
-from trainer.tasks.losses import Classification
-from trainer.tasks.objective import Objective
+from trainer.tasks.objective import objective
 
 FEW = PositionsConfig(num_bands=3)
 IMAGE = ImageInput(height=6, width=4, positions=FEW)  # 3 + 14 channels
 AUDIO = AudioInput(num_samples=24, patch=4, positions=FEW)
 SMALL = PerceiverConfig(
     inputs=InputsConfig(image=IMAGE),
-    outputs=OutputsConfig(label=LabelOutput(num_classes=5, pooling="query")),
+    outputs={"label": LabelOutput(num_classes=5, pooling="query")},
     num_latents=6,
     latent_width=16,
     num_cross_attends=3,
@@ -45,7 +45,7 @@ SMALL = PerceiverConfig(
     cross_attend_form="plain",
 )
 BOTH = dataclasses.replace(SMALL, inputs=InputsConfig(image=IMAGE, audio=AUDIO))
-CLASSIFY = Objective({"label": Classification()}, {"label": 1.0})
+CLASSIFY = objective({"label": LabelOutput()})
 
 
 class Calls(TorchFunctionMode):
@@ -176,7 +176,7 @@ def perturbed(network: Perceiver) -> Perceiver:
 
 TEXT = PerceiverConfig(
     inputs=InputsConfig(text=TextInput(vocabulary=9, max_tokens=5, embedding_width=4), image=IMAGE),
-    outputs=OutputsConfig(label=LabelOutput(num_classes=5)),
+    outputs={"label": LabelOutput(num_classes=5)},
     num_latents=3,
     latent_width=8,
     num_cross_attends=1,
@@ -196,7 +196,7 @@ def test_a_modality_that_is_whole_is_known_to_be_so_beside_one_that_is_not() -> 
 
 def test_a_text_that_is_padded_asks_nothing_beyond_its_end() -> None:
     text = TextInput(vocabulary=9, max_tokens=5, embedding_width=4)
-    config = dataclasses.replace(TEXT, inputs=InputsConfig(text=text), outputs=OutputsConfig(text=TextOutput()))
+    config = dataclasses.replace(TEXT, inputs=InputsConfig(text=text), outputs={"text": TextOutput()})
     network = perturbed(Perceiver(config, seed=0))
     ids = torch.tensor([[1, 2, 3, 0, 0]])
     whole, padded = (network({"text": ids}, {"text": torch.tensor([length])})["text"] for length in (5, 3))

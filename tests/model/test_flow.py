@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from model.config.attention import AttentionConfig
+from model.config.decoder import DecoderConfig
 from model.config.grids import PositionsConfig
 from model.config.inputs import InputsConfig
-from model.config.outputs import DecoderConfig, FlowOutput, OutputsConfig
 from model.config.perceiver import PerceiverConfig
 from model.config.pixels import FlowInput
+from model.outputs.flow import FlowOutput
 from model.outputs.flow_tiles import tiled_flow
 from model.outputs.heads import UpsamplingHead
 from model.perceiver import Perceiver
@@ -24,7 +25,7 @@ F64 = torch.float64
 STEM = FlowInput(height=9, width=13, conv_stem=True, project_to=0, positions=PositionsConfig(num_bands=3))
 CONFIG = PerceiverConfig(
     inputs=InputsConfig(flow=FlowInput(height=4, width=6, project_to=5, positions=PositionsConfig(num_bands=3))),
-    outputs=OutputsConfig(flow=FlowOutput()),
+    outputs={"flow": FlowOutput()},
     decoder=DecoderConfig(output_width=8),
     num_latents=6,
     latent_width=16,

@@ -6,21 +6,20 @@ from typing import Literal
 
 import pytest
 import torch
-import yaml
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import model.attention.read_forms
+from launch.run.network_files import network_config
 from model.attention.absorbed import grid_support
 from model.attention.read_costs import READ_CONSTANTS
 from model.attention.read_forms import read_costs, read_form, reading
 from model.config.attention import AttentionConfig
 from model.config.grids import PositionsConfig
 from model.config.inputs import AudioInput, InputsConfig, SpectrogramInput
-from model.config.outputs import LabelOutput, OutputsConfig
 from model.config.perceiver import PerceiverConfig
 from model.config.pixels import ImageInput, VideoInput
+from model.outputs.label import LabelOutput
 from model.outputs.losses import cross_entropy_sum
 from model.perceiver import Perceiver
 
@@ -29,7 +28,7 @@ FEW = PositionsConfig(num_bands=3)
 IMAGE = ImageInput(height=6, width=4, positions=FEW)
 BASE = PerceiverConfig(
     inputs=InputsConfig(image=IMAGE),
-    outputs=OutputsConfig(label=LabelOutput(num_classes=5)),
+    outputs={"label": LabelOutput(num_classes=5)},
     num_latents=6,
     latent_width=16,
     num_cross_attends=3,
@@ -179,10 +178,7 @@ def test_costs_are_those_of_the_matrix_products_forward_and_backward(learns: boo
 
 
 def paper(name: str) -> PerceiverConfig:
-    content = yaml.safe_load((PAPER / f"{name}.yaml").read_text())
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(PerceiverConfig), content["model"]))
-    assert isinstance(config, PerceiverConfig)
-    return config
+    return network_config(PAPER / f"{name}.yaml", ())
 
 
 @pytest.mark.parametrize(

@@ -217,6 +217,22 @@ def test_the_encoder_of_an_exported_folder_is_loaded_by_perceiver_model(tmp_path
     torch.testing.assert_close(ours.encoder(tokens), expected, rtol=0, atol=2e-5)
 
 
+def test_an_output_may_have_any_name() -> None:
+    ours = our_model(their_model("PerceiverForImageClassificationFourier", "gelu"))
+    outputs = {"attention": ours.config.outputs["label"]}
+    named = Perceiver(dataclasses.replace(ours.config, outputs=outputs), seed=0)
+    old = ours.state_dict()
+    own = {
+        name.replace("heads.label", "heads.attention").replace("queries.label", "queries.attention"): name
+        for name in old
+    }
+    named.load_state_dict({name: old[source] for name, source in own.items()})
+    (config, state), (expected_config, expected) = to_hugging_face(named), to_hugging_face(ours)
+    assert config == expected_config
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
+
+
 def test_missing_and_surplus_tensors_are_all_named() -> None:
     theirs: Any = their_model("PerceiverForMaskedLM", "gelu")
     state = theirs.state_dict()

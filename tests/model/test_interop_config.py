@@ -12,11 +12,12 @@ from model.checks import check_values
 from model.config.attention import AttentionConfig
 from model.config.grids import PositionsConfig
 from model.config.inputs import AudioInput, InputsConfig, PointsInput
-from model.config.outputs import LabelOutput, OutputsConfig
 from model.config.perceiver import PerceiverConfig
 from model.config.pixels import ImageInput
 from model.interop.huggingface import from_hugging_face, to_hugging_face
 from model.interop.huggingface_config import architecture_of, config_from_hugging_face, config_to_hugging_face
+from model.outputs.grid import GridOutput
+from model.outputs.label import LabelOutput
 from model.perceiver import Perceiver
 
 FOURIER = "PerceiverForImageClassificationFourier"
@@ -75,8 +76,9 @@ def test_the_least_and_the_largest_sizes_are_allowed() -> None:
 def test_classes_are_counted_by_number_or_by_name() -> None:
     def classes(**values: object) -> int:
         config = config_from_hugging_face({"architectures": [SEQUENCE], **values})
-        assert config.outputs.label is not None
-        return config.outputs.label.num_classes
+        label = config.outputs["label"]
+        assert isinstance(label, LabelOutput)
+        return label.num_classes
 
     names = {"0": "a", "1": "b", "2": "c"}
     assert (classes(), classes(id2label=names), classes(id2label=names, num_labels=7)) == (2, 3, 7)
@@ -121,9 +123,9 @@ def test_a_clip_and_its_sound_have_the_lengths_that_the_config_says() -> None:
         (64,),
     )
     assert (video.shape, video.grid, video.positions.max_resolution) == ((2, 8, 12, 3), (2, 2, 3), (2, 6, 6))
-    heard, seen = config.outputs.audio, config.outputs.video
-    assert heard is not None
-    assert seen is not None
+    heard, seen = config.answers()["audio"], config.answers()["video"]
+    assert isinstance(heard, GridOutput)
+    assert isinstance(seen, GridOutput)
     assert (heard.shape, heard.num_channels, heard.positions) == ((4,), 16, audio.positions)
     assert (seen.shape, seen.positions, video.positions.num_bands) == ((2, 8, 12), video.positions, 32)
     assert (config.decoder.output_width, label.num_classes) == (24, 5)
@@ -138,7 +140,9 @@ def altered(config: PerceiverConfig, part: str, **changes: Any) -> PerceiverConf
 
     def deep(value: Any, left: list[str]) -> Any:  # noqa: ANN401  # any dataclass of a config
         if not left:
-            return dataclasses.replace(value, **changes)
+            return value | changes if isinstance(value, dict) else dataclasses.replace(value, **changes)
+        if isinstance(value, dict):
+            return value | {left[0]: deep(value[left[0]], left[1:])}
         return dataclasses.replace(value, **{left[0]: deep(getattr(value, left[0]), left[1:])})
 
     found = deep(config, names)
@@ -159,7 +163,7 @@ def altered(config: PerceiverConfig, part: str, **changes: Any) -> PerceiverConf
         (FOURIER, "decoder", {"output_width": 8}, "output_width"),
         (FOURIER, "decoder", {"cross_attend": AttentionConfig(num_heads=2)}, "decoder"),
         (FOURIER, "outputs.label", {"query_width": 8}, "query_width"),
-        (FOURIER, "outputs", {"labels": {"b": LabelOutput(pooling="query")}}, "outputs"),
+        (FOURIER, "outputs", {"b": LabelOutput(pooling="query")}, "outputs"),
         (FOURIER, "outputs.label", {"pooling": "mean"}, "query_width"),
         (LEARNED, "inputs.image.positions", {"learned_width": 8, "project_to": 8}, "tokens"),
         (TEXT, "decoder.cross_attend", {"qk_width": 8}, "decoder"),
@@ -186,7 +190,7 @@ def test_what_decides_the_numbers_and_has_no_key_in_a_config_is_refused(
     ],
 )
 def test_a_network_of_no_architecture_is_refused(inputs: InputsConfig, sentence: str) -> None:
-    config = PerceiverConfig(inputs=inputs, outputs=OutputsConfig(label=LabelOutput(pooling="query")))
+    config = PerceiverConfig(inputs=inputs, outputs={"label": LabelOutput(pooling="query")})
     with pytest.raises(ValueError, match=sentence):
         config_to_hugging_face(config)
 

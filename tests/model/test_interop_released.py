@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import transformers
-import yaml
-from omegaconf import OmegaConf
 
+from launch.run.network_files import network_config
 from model.config.perceiver import PerceiverConfig
 from model.interop.huggingface_config import config_from_hugging_face, config_to_hugging_face
+from model.outputs.grid import GridOutput
 
 PAPER = Path(__file__).parents[2] / "configs" / "paper"
 VISION = {
@@ -67,11 +67,7 @@ def released(architecture: str) -> dict[str, Any]:
 
 
 def of_paper(name: str) -> PerceiverConfig:
-    values = yaml.safe_load((PAPER / f"{name}.yaml").read_text())["model"]
-    merged = OmegaConf.merge(OmegaConf.structured(PerceiverConfig), values)
-    found = OmegaConf.to_object(merged)
-    assert isinstance(found, PerceiverConfig)
-    return found
+    return network_config(PAPER / f"{name}.yaml", ())
 
 
 def places(grids: dict[str, Any]) -> dict[str, object]:
@@ -94,7 +90,7 @@ def test_a_released_config_is_the_network_of_the_paper(architecture: str) -> Non
     assert (found.num_tokens, found.token_width) == (paper.num_tokens, paper.token_width)
     assert found.token_width == RELEASED[architecture][1].get("d_model", 768)
     assert places(found.inputs.chosen()) == places(paper.inputs.chosen())
-    assert places(found.outputs.chosen()) == places(paper.outputs.chosen())
+    assert places(found.answers()) == places(paper.answers())
     assert found.decoder_width == paper.decoder_width
     assert found.schedule() == paper.schedule()
 
@@ -102,10 +98,11 @@ def test_a_released_config_is_the_network_of_the_paper(architecture: str) -> Non
 def test_the_clip_of_the_released_autoencoder_has_positions_of_the_authors_code() -> None:
     found = config_from_hugging_face(released("PerceiverForMultimodalAutoencoding"))
     assert found.inputs.video is not None
-    assert found.outputs.video is not None
+    drawn = found.answers()["video"]
+    assert isinstance(drawn, GridOutput)
     assert found.inputs.video.positions.max_resolution == (16, 56, 56)
-    assert found.outputs.video.positions.max_resolution == (16, 56, 56)
-    assert found.outputs.video.shape == (16, 224, 224)
+    assert drawn.positions.max_resolution == (16, 56, 56)
+    assert drawn.shape == (16, 224, 224)
 
 
 @pytest.mark.parametrize("architecture", [name for name in RELEASED if "Conv" not in name])

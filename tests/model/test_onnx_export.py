@@ -13,10 +13,11 @@ import torch
 from model.config.attention import AttentionConfig
 from model.config.grids import PositionsConfig
 from model.config.inputs import InputsConfig, LabelInput, PointsInput, TextInput
-from model.config.outputs import FlowOutput, LabelOutput, OutputsConfig
 from model.config.perceiver import PerceiverConfig
 from model.config.pixels import FlowInput, ImageInput
 from model.interop.onnx_export import _example, _metadata, _plain, _Positional, onnx_program
+from model.outputs.flow import FlowOutput
+from model.outputs.label import LabelOutput
 from model.perceiver import Perceiver
 
 CONFIG = PerceiverConfig(
@@ -25,7 +26,7 @@ CONFIG = PerceiverConfig(
         points=PointsInput(num_points=5, num_bands=2, max_frequency=4.0),
         text=TextInput(max_tokens=8, embedding_width=14),
     ),
-    outputs=OutputsConfig(label=LabelOutput(num_classes=3, pooling="query")),
+    outputs={"label": LabelOutput(num_classes=3, pooling="query")},
     num_latents=4,
     latent_width=16,
     num_cross_attends=2,
@@ -112,7 +113,7 @@ def test_a_library_that_is_missing_is_named_with_what_installs_it(
 @pytest.mark.filterwarnings("ignore")  # the exporter's dependencies warn of each other
 def test_upsampled_flow_is_answered_for_any_batch_and_named_apart_from_its_frames(tmp_path: Path) -> None:
     flow = FlowInput(height=9, width=13, conv_stem=True, project_to=0, positions=PositionsConfig(num_bands=2))
-    outputs = OutputsConfig(flow=FlowOutput())
+    outputs = {"flow": FlowOutput()}
     config = dataclasses.replace(CONFIG, inputs=InputsConfig(flow=flow), outputs=outputs, num_blocks=1)
     built = Perceiver(config, seed=0).eval()
     generator = torch.Generator().manual_seed(0)

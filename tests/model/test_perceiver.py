@@ -9,10 +9,10 @@ from torch import Tensor
 from model.config.attention import AttentionConfig
 from model.config.grids import PositionsConfig
 from model.config.inputs import AudioInput, InputsConfig, PointsInput, TextInput
-from model.config.outputs import LabelOutput, OutputsConfig
 from model.config.perceiver import PerceiverConfig
 from model.config.pixels import ImageInput, VideoInput
 from model.modalities.byte_array import Tokens
+from model.outputs.label import LabelOutput
 from model.outputs.losses import cross_entropy_sum
 from model.perceiver import Perceiver
 
@@ -25,7 +25,7 @@ CONFIG = PerceiverConfig(
         points=PointsInput(num_points=9, num_bands=3, max_frequency=4.0),
         text=TextInput(max_tokens=8, embedding_width=16),
     ),
-    outputs=OutputsConfig(label=LabelOutput(num_classes=5)),
+    outputs={"label": LabelOutput(num_classes=5)},
     num_latents=6,
     latent_width=16,
     num_cross_attends=3,

@@ -9,12 +9,12 @@ from torch import Tensor
 from model.config.attention import AttentionConfig
 from model.config.grids import PositionsConfig
 from model.config.inputs import AudioInput, InputsConfig, LabelInput, PointsInput, SpectrogramInput, TextInput
-from model.config.outputs import LabelOutput, OutputsConfig
 from model.config.perceiver import PerceiverConfig
 from model.config.pixels import FlowInput, ImageInput, VideoInput
 from model.modalities.adapters import LabelAdapter, PointsAdapter, TextAdapter
 from model.modalities.byte_array import valid_tokens
 from model.modalities.pixels import boxes, neighbourhoods, scaled_pixels
+from model.outputs.label import LabelOutput
 from model.perceiver import Perceiver
 from model.positions import cell_places
 
@@ -118,7 +118,7 @@ def test_a_token_is_there_if_any_of_its_entries_is(modality: ImageInput, length:
 
 
 SMALL = PerceiverConfig(
-    outputs=OutputsConfig(label=LabelOutput(num_classes=2)),
+    outputs={"label": LabelOutput(num_classes=2)},
     num_latents=3,
     latent_width=8,
     num_cross_attends=1,

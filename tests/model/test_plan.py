@@ -17,15 +17,17 @@ from model.budget.plan import POLICIES, Device, fastest_policy, plan
 from model.config.attention import AttentionConfig
 from model.config.grids import PositionsConfig
 from model.config.inputs import AudioInput, InputsConfig, TextInput
-from model.config.outputs import GridOutput, LabelOutput, OutputsConfig, TextOutput
 from model.config.perceiver import ActivationCheckpointing, PerceiverConfig
 from model.config.pixels import FlowInput, ImageInput
+from model.outputs.grid import GridOutput
+from model.outputs.label import LabelOutput
+from model.outputs.text import TextOutput
 from model.perceiver import Perceiver
 
 BANDS = PositionsConfig(num_bands=16)
 CONFIG = PerceiverConfig(
     inputs=InputsConfig(image=ImageInput(height=48, width=32, positions=BANDS)),
-    outputs=OutputsConfig(label=LabelOutput(num_classes=5)),
+    outputs={"label": LabelOutput(num_classes=5)},
     num_latents=128,
     latent_width=64,
     num_cross_attends=4,
@@ -151,8 +153,8 @@ DOMINATED: dict[str, tuple[PerceiverConfig, dict[str, Any], tuple[ActivationChec
     "reads": (READING, {}, ("none", "blocks", "layers", "selective")),
     "values of reads": (READING, {"cross_attend": AttentionConfig(qk_width=8, value_width=1_024)}, ("none",)),
     "mlp of reads": (READING, {"cross_attend": AttentionConfig(qk_width=8, mlp_ratio=8)}, ("none", "selective")),
-    "queries": (THINKING, {"outputs": OutputsConfig(image=GRID), "layers_per_block": 2}, ("none",)),
-    "text": (THINKING, {"inputs": InputsConfig(text=WORDS), "outputs": OutputsConfig(text=TextOutput())}, ("none",)),
+    "queries": (THINKING, {"outputs": {"image": GRID}, "layers_per_block": 2}, ("none",)),
+    "text": (THINKING, {"inputs": InputsConfig(text=WORDS), "outputs": {"text": TextOutput()}}, ("none",)),
     "two frames": (THINKING, {"inputs": InputsConfig(flow=STEM), "num_latents": 8, "layers_per_block": 2}, ("none",)),
 }
 
@@ -169,9 +171,9 @@ def test_the_part_that_most_of_the_memory_goes_to_is_planned_as_it_is_held(
 def test_queries_that_training_does_not_ask_take_no_memory() -> None:
     def needed(train_queries: int) -> int:
         output = dataclasses.replace(GRID, train_queries=train_queries)
-        return activation_bytes(dataclasses.replace(THINKING, outputs=OutputsConfig(image=output)))
+        return activation_bytes(dataclasses.replace(THINKING, outputs={"image": output}))
 
-    all_of_them = GRID.num_queries
+    all_of_them = GRID.num_cells
     per_query = (needed(all_of_them) - needed(1)) / (all_of_them - 1)
     assert needed(0) == needed(all_of_them)
     assert needed(100) == pytest.approx(needed(1) + 99 * per_query, rel=0.01)

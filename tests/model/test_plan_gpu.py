@@ -20,9 +20,9 @@ from model.budget.plan import POLICIES
 from model.config.attention import AttentionConfig
 from model.config.grids import PositionsConfig
 from model.config.inputs import AudioInput, InputsConfig
-from model.config.outputs import LabelOutput, OutputsConfig
 from model.config.perceiver import ActivationCheckpointing, PerceiverConfig
 from model.config.pixels import ImageInput
+from model.outputs.label import LabelOutput
 
 PAPER = Path(__file__).parents[2] / "configs" / "paper"
 # So many samples that weights, and their copies in half precision, are little beside them.
@@ -30,7 +30,7 @@ BATCH = 64
 IMAGE = ImageInput(height=48, width=32, positions=PositionsConfig(num_bands=16))
 CONFIG = PerceiverConfig(
     inputs=InputsConfig(image=IMAGE),
-    outputs=OutputsConfig(label=LabelOutput(num_classes=5)),
+    outputs={"label": LabelOutput(num_classes=5)},
     num_latents=128,
     latent_width=256,
     num_cross_attends=3,

@@ -16,9 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from model.config.attention import AttentionConfig
 from model.config.grids import PositionsConfig
 from model.config.inputs import AudioInput, InputsConfig
-from model.config.outputs import LabelOutput, OutputsConfig
 from model.config.perceiver import ActivationCheckpointing, PerceiverConfig
 from model.config.pixels import ImageInput
+from model.outputs.label import LabelOutput
 from model.outputs.losses import cross_entropy_sum
 from model.perceiver import Perceiver
 from model.recomputation import is_dear, selective
@@ -27,7 +27,7 @@ FEW = PositionsConfig(num_bands=3)
 IMAGE = ImageInput(height=6, width=4, positions=FEW)
 CONFIG = PerceiverConfig(
     inputs=InputsConfig(image=IMAGE, audio=AudioInput(num_samples=24, patch=4, positions=FEW)),
-    outputs=OutputsConfig(label=LabelOutput(num_classes=5)),
+    outputs={"label": LabelOutput(num_classes=5)},
     num_latents=6,
     latent_width=16,
     num_cross_attends=3,

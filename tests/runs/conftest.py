@@ -27,7 +27,7 @@ model:
     image: {height: 8, width: 8, positions: {num_bands: 2}}
     audio: {num_samples: 800, patch: 80, positions: {num_bands: 4}}
   outputs:
-    label: {num_classes: 10}
+    label: {kind: label, num_classes: 10}
   num_latents: 8
   latent_width: 32
   num_cross_attends: 2

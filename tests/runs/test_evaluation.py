@@ -18,7 +18,7 @@ CONFIG = """
 data: {text: {num_bytes: 12}, lanes: 4, window: 16}
 model:
   inputs: {text: {max_tokens: 12, embedding_width: 16}}
-  outputs: {label: {num_classes: 3}}
+  outputs: {label: {kind: label, num_classes: 3}}
   num_latents: 8
   latent_width: 32
   num_cross_attends: 1
@@ -87,7 +87,7 @@ def test_two_ranks_evaluate_every_sample_once_with_the_scores_of_one(run: Callab
     alone, shared = (records(run(world_size, train=48, test=21), "evaluation") for world_size in (1, 2))
     assert [line["samples"] for line in shared] == [21, 21]
     for one, two in zip(alone, shared, strict=True):
-        assert two["accuracy/all"] == pytest.approx(one["accuracy/all"], abs=1e-6)
+        assert two["label/accuracy"] == pytest.approx(one["label/accuracy"], abs=1e-6)
 
 
 def test_a_run_that_diverges_ends_on_all_ranks_with_one_sentence(tmp_path: Path, make_run: MakeRun) -> None:

@@ -31,7 +31,7 @@ data:
   window: 16
 model:
   inputs: {{text: {{max_tokens: 24, embedding_width: 16}}}}
-  outputs: {{text: {{}}}}
+  outputs: {{text: {{kind: text}}}}
   cross_attend: {{num_heads: 2, qk_width: 16, value_width: 16}}
   decoder: {{cross_attend: {{num_heads: 2, qk_width: 16, value_width: 16}}}}
 {SMALL}"""
@@ -43,7 +43,7 @@ data:
   window: 16
 model:
   inputs: {{image: {{height: 4, width: 4, positions: {{num_bands: 2}}}}}}
-  outputs: {{label: {{num_classes: 2, multi_label: IS_MULTI}}}}
+  outputs: {{label: {{kind: KIND, num_classes: 2}}}}
 {SMALL}"""
 AGAIN = f"""
 data:
@@ -53,8 +53,8 @@ data:
 model:
   inputs: {{image: {{height: 4, width: 4, positions: {{num_bands: 2}}}}}}
   outputs:
-    image: {{shape: [4, 4], train_queries: 5, positions: {{num_bands: 2}}}}
-    label: {{num_classes: 2, pooling: query, loss_weight: 0.1}}
+    image: {{kind: grid, shape: [4, 4], train_queries: 5, positions: {{num_bands: 2}}}}
+    label: {{kind: label, num_classes: 2, pooling: query, loss_weight: 0.1}}
 {SMALL}"""
 NAMED = f"""
 data:
@@ -64,7 +64,9 @@ data:
   window: 16
 model:
   inputs: {{image: {{height: 4, width: 4, positions: {{num_bands: 2}}}}}}
-  outputs: {{label: {{num_classes: 2, pooling: query}}, labels: {{shade: {{num_classes: 2, pooling: query}}}}}}
+  outputs:
+    label: {{kind: label, num_classes: 2, pooling: query}}
+    shade: {{kind: label, target: shade, num_classes: 2, pooling: query}}
 {SMALL}"""
 PAIRS = f"""
 data:
@@ -73,7 +75,7 @@ data:
   window: 16
 model:
   inputs: {{flow: {{height: 8, width: 8, project_to: 12, positions: {{num_bands: 2}}}}}}
-  outputs: {{flow: {{rescale: 1.0}}}}
+  outputs: {{flow: {{kind: flow, rescale: 1.0}}}}
   decoder: {{output_width: 16}}
 {SMALL}"""
 CASES = {
@@ -81,16 +83,16 @@ CASES = {
     "named": NAMED,
     "pairs": PAIRS,
     "words": WORDS,
-    "mixed": CLASSES.replace("LABELS", "mix: {mixup_alpha: 0.2}").replace("IS_MULTI", "false"),
-    "several": CLASSES.replace("LABELS", "multi_label: true").replace("IS_MULTI", "true"),
+    "mixed": CLASSES.replace("LABELS", "mix: {mixup_alpha: 0.2}").replace("KIND", "label"),
+    "several": CLASSES.replace("LABELS", "multi_label: true").replace("KIND", "labels"),
 }
 MEASURES = {
-    "again": {"accuracy/all", "psnr/image"},
-    "named": {"accuracy/all", "shade_accuracy/all"},
-    "pairs": {"end_point_error/flow"},
-    "words": {"filled_in/text"},
-    "mixed": {"accuracy/all"},
-    "several": {"mean_average_precision/all"},
+    "again": {"label/accuracy", "image/psnr"},
+    "named": {"label/accuracy", "shade/accuracy"},
+    "pairs": {"flow/end_point_error"},
+    "words": {"text/accuracy"},
+    "mixed": {"label/accuracy"},
+    "several": {"label/mean_average_precision"},
 }
 
 

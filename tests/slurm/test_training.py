@@ -115,7 +115,7 @@ def _newest_multiple(folder: RunFolder) -> int:
 def accuracies(folder: RunFolder) -> dict[str, float]:
     lines = [json.loads(line) for line in folder.metrics_path.read_text().splitlines()]
     last = [line for line in lines if line["kind"] == "evaluation"][-1]
-    return {name: value for name, value in last.items() if name.startswith("accuracy/")}
+    return {name: value for name, value in last.items() if name.startswith("label/accuracy")}
 
 
 def logged_step(folder: RunFolder) -> int:

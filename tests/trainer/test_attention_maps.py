@@ -7,14 +7,14 @@ import numpy as np
 import torch
 
 from model.config.inputs import ImageInput, InputsConfig, TextInput
-from model.config.outputs import LabelOutput, OutputsConfig
 from model.config.perceiver import PerceiverConfig
+from model.outputs.label import LabelOutput
 from model.perceiver import Perceiver
 from trainer.attention_maps import AttentionMap, attention_maps, draw, readable
 
 CONFIG = PerceiverConfig(
     inputs=InputsConfig(image=ImageInput(height=6, width=4), text=TextInput(max_tokens=5, embedding_width=16)),
-    outputs=OutputsConfig(label=LabelOutput(num_classes=3)),
+    outputs={"label": LabelOutput(num_classes=3)},
     num_latents=3,
     latent_width=16,
     num_cross_attends=2,

@@ -14,12 +14,13 @@ from threads import ThreadWorld, on_ranks
 from tiny import CLASSES, Network, whole_batch
 
 from data_shards.loading.batch import Batch
-from model.config.outputs import FlowOutput, LabelOutput, OutputsConfig
+from model.outputs.flow import FlowOutput
+from model.outputs.label import LabelsOutput
 from trainer.distributed.world import World
 from trainer.evaluation import evaluate, predictions
 from trainer.tasks.objective import Objective, objective
 
-SEVERAL = objective(OutputsConfig(label=LabelOutput(num_classes=5, multi_label=True)))
+SEVERAL = objective({"label": LabelsOutput(num_classes=5)})
 
 
 class Careful(nn.Module):
@@ -44,8 +45,8 @@ def test_a_network_is_judged_in_its_evaluation_mode_without_gradients_and_left_a
     batch = whole_batch(0)
     right = network.network(batch.arrays, batch.lengths)["label"].argmax(dim=-1)
     labelled = replace(batch, labels=right)
-    assert evaluate(network, CLASSES, [labelled], world, ("points",)).scores["accuracy"]["all"] == 1.0
-    assert torch.equal(predictions(network, batch), right)
+    assert evaluate(network, CLASSES, [labelled], world, ("points",)).flat()["label/accuracy"] == 1.0
+    assert torch.equal(predictions(network, batch, "label"), right)
     assert network.training == network.dropout.training == is_training
     assert network.gradients == [False, False]
 
@@ -78,7 +79,7 @@ def test_a_pair_that_a_sample_lacks_is_not_judged(world: World) -> None:
         def forward(
             self, arrays: dict[str, Tensor], lengths: dict[str, Tensor], *, chunk: int = 0
         ) -> dict[str, Tensor]:
-            return {"flow": torch.zeros(*arrays["flow"].shape[:1], 4, 4, 2)}
+            return {"motion": torch.zeros(*arrays["flow"].shape[:1], 4, 4, 2)}
 
     motion = torch.tensor([3.0, 4.0]).expand(3, 4, 4, 2).clone()
     motion[1] = 100.0
@@ -90,7 +91,8 @@ def test_a_pair_that_a_sample_lacks_is_not_judged(world: World) -> None:
         ("a", "b", "c"),
         targets={"flow": motion},
     )
-    found = evaluate(Still(), objective(OutputsConfig(flow=FlowOutput())), [batch], world, ("flow",))
-    assert found.as_json() == {"samples": 2, "end_point_error": {"flow": 5.0}}
+    found = evaluate(Still(), objective({"motion": FlowOutput(target="flow")}), [batch], world, ("flow",))
+    assert found.flat() == {"motion/end_point_error": 5.0}
+    assert (found.samples, found.summary()) == (2, "motion end point error 5.00 px")
     # Less error is better.
     assert found.best_by == -5.0

@@ -98,9 +98,9 @@ def test_forward_and_backward_of_a_perceiver_look_at_no_value(monkeypatch: pytes
     # Such a device has no autocast to be switched off.
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
     network, batch = on_meta()
-    counts = stem.GOAL.counts(batch, by_modality=True)
+    counts = stem.GOAL.counts(batch, by_input=True)
     network.observe(batch.arrays, batch.host_lengths, Tensor.clone)
-    sums = stem.GOAL.sums(network, batch, by_modality=True)
+    sums = stem.GOAL.sums(network, batch, by_input=True)
     sum(part / counts[task] for task, part in sums.items() if part.requires_grad).backward()
     network.settle(is_kept=counts["label"].isfinite())
     assert all(parameter.grad is not None for parameter in network.parameters())

@@ -286,7 +286,8 @@ def test_every_real_labelled_sample_is_counted_once_and_modalities_are_hidden(wo
     )
     result = evaluate(network, CLASSES, [padded, padded], world, ("points", "text")).as_json()
     assert result["samples"] == 20
-    assert result["accuracy"]["all"] == 1.0
-    assert result["accuracy"]["points"] == 1.0
+    accuracy = result["metrics"]["label"]["accuracy"]
+    assert accuracy["all"] == 1.0
+    assert accuracy["points"] == 1.0
     # Alone, text leaves the points out; it is asked only of the eight samples that have it.
-    assert result["accuracy"]["text"] == pytest.approx((hidden[:8] == labels[:8]).float().mean().item())
+    assert accuracy["text"] == pytest.approx((hidden[:8] == labels[:8]).float().mean().item())

@@ -13,14 +13,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
 from threads import StopsAt, ThreadWorld, on_ranks
-from tiny import whole_batch
+from tiny import accuracy, whole_batch
 
 from data_shards.loading.batch import Batch
 from trainer.checkpoint.store import SaveReport
 from trainer.config import HealthConfig, ProfileConfig, TrainConfig
 from trainer.distributed.world import World
 from trainer.engine.step_report import StepReport
-from trainer.evaluation import Evaluation
 from trainer.health.hang import HangWatch
 from trainer.health.profiling import ProfileWindow
 from trainer.loop import fit
@@ -152,7 +151,7 @@ def train(world: World, store: Checkpoints, engine: Steps | None = None, **parts
 def scored(*scores: float) -> Any:  # noqa: ANN401
     """Return an evaluation that finds these scores, one after the other."""
     left = iter(scores)
-    return lambda: Evaluation(3, {"accuracy": {"all": next(left)}})
+    return lambda: accuracy(3, next(left))
 
 
 @pytest.mark.parametrize("asked_of", [0, 1])
@@ -310,7 +309,7 @@ def test_the_time_of_an_attempt_is_told_by_its_use(tmp_path: Path, monkeypatch: 
         sinks=[],
         stop=StopsAt(None),
         world=ALONE,
-        evaluate=lambda: takes(7.0, Evaluation(1, {"accuracy": {"all": 0.5}})),
+        evaluate=lambda: takes(7.0, accuracy(1, 0.5)),
         time=time,
     )
     time.end("finished")
@@ -336,10 +335,11 @@ def test_what_an_evaluation_drew_is_shown_at_its_step() -> None:
         sinks=[told],
         stop=StopsAt(None),
         world=ALONE,
-        evaluate=lambda: Evaluation(7, {"accuracy": {"all": 0.5, "image": 0.25}}, {"drawn": picture}),
+        evaluate=lambda: replace(accuracy(7, 0.5, image=0.25), pictures={"drawn": picture}),
     )
     shown = [(kind, record) for kind, record in told.records if kind in ("evaluation", "drawn")]
-    scores = {"samples": 7, "accuracy/all": 0.5, "accuracy/image": 0.25}
+    scores = {"samples": 7, "label/accuracy": 0.5, "label/accuracy/image": 0.25}
+    scores["summary"] = "label accuracy 50.00%, label of image alone 25.00%"
     assert shown == [
         entry
         for step in (2, 3)

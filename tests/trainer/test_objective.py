@@ -2,15 +2,22 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from data_shards.loading.batch import Batch
-from model.config.outputs import GridOutput, LabelOutput, OutputsConfig
-from trainer.tasks.losses import Classification, HiddenWords, Reconstruction, SeveralLabels, Task
+from model.outputs.grid import GridOutput
+from model.outputs.label import LabelOutput, LabelsOutput
+from model.outputs.text import TextOutput
+from trainer.tasks.grid import GridTask
+from trainer.tasks.label import LabelTask
+from trainer.tasks.labels import LabelsTask
 from trainer.tasks.objective import objective
+from trainer.tasks.task import Task, Training
+from trainer.tasks.text import TextTask
 
 CLASSES, LENGTH = 5, 7
 
@@ -69,23 +76,24 @@ def drawn(batch: Batch, answer: Tensor) -> Tensor:
     return (errors * batch.weights[has]).sum() / batch.weights[has].sum()
 
 
-VIDEO = GridOutput(shape=(2, 3, 4))
+VIDEO = GridOutput(shape=(2, 3, 4), num_channels=3, target="video")
+LABEL = LabelOutput(num_classes=CLASSES)
 
 
 @pytest.mark.parametrize(
     ("name", "task", "definition"),
     [
-        ("label", Classification(label_smoothing=0.1), soft),
-        ("label", SeveralLabels(), several),
-        ("text", HiddenWords(), hidden),
-        ("video", Reconstruction("video", VIDEO), drawn),
+        ("label", LabelTask("label", LABEL, Training(label_smoothing=0.1)), soft),
+        ("label", LabelsTask("label", LabelsOutput(num_classes=CLASSES)), several),
+        ("text", TextTask("text", TextOutput(target="text")), hidden),
+        ("video", GridTask("video", VIDEO), drawn),
     ],
 )
 def test_a_loss_is_its_definition_however_the_batch_is_cut(
     batch: Batch,
     answers: dict[str, Tensor],
     name: str,
-    task: Task,
+    task: Task[Any],
     definition: Callable[[Batch, Tensor], Tensor],
 ) -> None:
     count = task.count(batch)
@@ -99,7 +107,7 @@ def test_a_loss_is_its_definition_however_the_batch_is_cut(
 def test_mixed_labels_that_are_certain_are_labels(batch: Batch, answers: dict[str, Tensor]) -> None:
     certain = torch.nn.functional.one_hot(batch.labels.clamp(min=0), CLASSES).float()
     for smoothing in (0.0, 0.1):
-        task = Classification(smoothing)
+        task = LabelTask("label", LABEL, Training(smoothing))
         expected = task.sum(answers["label"], replace(batch, targets={}))
         torch.testing.assert_close(task.sum(answers["label"], replace(batch, targets={"label": certain})), expected)
 
@@ -107,7 +115,7 @@ def test_mixed_labels_that_are_certain_are_labels(batch: Batch, answers: dict[st
 def test_the_queries_that_are_asked_are_those_of_the_whole_batch_and_change_with_it(
     batch: Batch, answers: dict[str, Tensor]
 ) -> None:
-    task = Reconstruction("video", replace(VIDEO, train_queries=7), seed=3)
+    task = GridTask("video", replace(VIDEO, train_queries=7), Training(seed=3))
     asked = task.points(batch)
     assert asked is not None
     assert len(asked.unique()) == 7
@@ -115,7 +123,7 @@ def test_the_queries_that_are_asked_are_those_of_the_whole_batch_and_change_with
         of_part = task.points(part)
         assert of_part is not None
         assert torch.equal(of_part, asked)
-    others = [replace(task, seed=4).points(batch), task.points(replace(batch, index=1))]
+    others = [replace(task, training=Training(seed=4)).points(batch), task.points(replace(batch, index=1))]
     assert all(other is not None and not torch.equal(other, asked) for other in others)
     every = task.points(batch, every=True)
     assert every is not None
@@ -139,24 +147,20 @@ class Spy(nn.Module):
 
 
 def test_an_objective_has_a_task_for_each_output_with_its_weight(batch: Batch) -> None:
-    outputs = OutputsConfig(
-        label=LabelOutput(num_classes=CLASSES, loss_weight=0.5), video=replace(VIDEO, train_queries=7)
-    )
+    outputs = {"label": LabelOutput(num_classes=CLASSES, loss_weight=0.5), "video": replace(VIDEO, train_queries=7)}
     goal, spy = objective(outputs, label_smoothing=0.1, seed=3), Spy()
     assert goal.weights == {"label": 0.5, "video": 1.0}
-    assert goal.tasks["label"] == Classification(0.1)
+    assert goal.tasks["label"] == LabelTask("label", outputs["label"], Training(0.1, 3))
     sums = goal.sums(spy, batch)
     assert sums.keys() == goal.counts(batch).keys() == {"label", "video"}
     assert spy.points.keys() == {"video"}
 
 
 def test_a_loss_by_modality_is_that_of_the_samples_that_have_it(batch: Batch) -> None:
-    outputs = OutputsConfig(
-        label=LabelOutput(num_classes=CLASSES, loss_weight=0.5), video=replace(VIDEO, train_queries=7)
-    )
+    outputs = {"label": LabelOutput(num_classes=CLASSES, loss_weight=0.5), "video": replace(VIDEO, train_queries=7)}
     goal = objective(outputs)
     both = replace(batch, lengths={**batch.lengths, "audio": torch.tensor([9, 0, 0, 0, 0, 0])})
-    sums, counts = (goal.sums(Spy(), both, by_modality=True), goal.counts(both, by_modality=True))
+    sums, counts = (goal.sums(Spy(), both, by_input=True), goal.counts(both, by_input=True))
     assert sums.keys() == counts.keys() == {"label", "video", "label/video", "label/audio"}
     # The spy answers zeros, which cost as much whatever is true.
     torch.testing.assert_close(sums["label/audio"], sums["label"] * counts["label/audio"] / counts["label"])
@@ -167,13 +171,13 @@ def test_a_loss_by_modality_is_that_of_the_samples_that_have_it(batch: Batch) ->
 
 def test_the_cells_that_are_asked_are_the_same_in_every_release(batch: Batch) -> None:
     # A run that resumes under another release must ask what it would have asked.
-    asked = Reconstruction("video", replace(VIDEO, train_queries=7), seed=3).points(replace(batch, index=5))
+    asked = GridTask("video", replace(VIDEO, train_queries=7), Training(seed=3)).points(replace(batch, index=5))
     assert asked is not None
     assert asked.tolist() == [0, 12, 19, 17, 5, 14, 2]
 
 
 def test_mixed_labels_of_a_sample_without_a_label_cost_nothing(batch: Batch, answers: dict[str, Tensor]) -> None:
-    task = Classification()
+    task = LabelTask("label", LABEL)
     labelled = replace(batch, labels=torch.tensor([0, 1, 2, 3, 4, 0]))
     assert float(task.count(batch)) == 4.5
     assert float(task.count(labelled)) == 5.5
@@ -183,9 +187,9 @@ def test_mixed_labels_of_a_sample_without_a_label_cost_nothing(batch: Batch, ans
 
 
 def test_a_batch_with_one_modality_is_not_looked_at_by_modality(batch: Batch) -> None:
-    goal = objective(OutputsConfig(label=LabelOutput(num_classes=CLASSES), video=replace(VIDEO, train_queries=7)))
-    assert goal.counts(batch, by_modality=True).keys() == goal.sums(Spy(), batch, by_modality=True).keys()
-    assert goal.counts(batch, by_modality=True).keys() == {"label", "video"}
+    goal = objective({"label": LabelOutput(num_classes=CLASSES), "video": replace(VIDEO, train_queries=7)})
+    assert goal.counts(batch, by_input=True).keys() == goal.sums(Spy(), batch, by_input=True).keys()
+    assert goal.counts(batch, by_input=True).keys() == {"label", "video"}
     every = goal.asks(batch, every=True)["points"]["video"]
     assert every.tolist() == list(range(24))
-    assert objective(OutputsConfig(label=LabelOutput(num_classes=CLASSES))).asks(batch) == {}
+    assert objective({"label": LabelOutput(num_classes=CLASSES)}).asks(batch) == {}

@@ -8,14 +8,13 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
-from tiny import engine, whole_batch
+from tiny import accuracy, engine, whole_batch
 
 from trainer.checkpoint.layout import read_manifest
 from trainer.checkpoint.names import complete
 from trainer.checkpoint.store import Store
 from trainer.config import CheckpointConfig, TrainConfig
 from trainer.distributed.world import World
-from trainer.evaluation import Evaluation
 from trainer.health.stop_request import StopRequest
 from trainer.loop import fit
 from trainer.run_state import RunState
@@ -38,7 +37,7 @@ def test_the_best_checkpoint_is_kept_however_old_it_is(tmp_path: Path, world: Wo
         sinks=[],
         stop=StopRequest(),
         world=world,
-        evaluate=lambda: Evaluation(1, {"accuracy": {"all": next(scores)}}),
+        evaluate=lambda: accuracy(1, next(scores)),
     )
     store.close()
     trained.close()

@@ -1,5 +1,6 @@
 """Every task is judged by its own measure, over real samples, as the definition says."""
 
+import json
 import math
 from dataclasses import replace
 from typing import Any
@@ -9,12 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from data_shards.loading.batch import Batch
-from model.config.outputs import GridOutput, LabelOutput, OutputsConfig, TextOutput
+from model.outputs.grid import GridOutput
+from model.outputs.label import LabelOutput, LabelsOutput
+from model.outputs.output import Output
+from model.outputs.text import TextOutput
 from trainer.distributed.world import World
-from trainer.evaluation import CHUNK, evaluate, reconstructions, told
+from trainer.evaluation import ALL, CHUNK, Evaluation, Value, evaluate, reconstructions
+from trainer.tasks.metric import Metric
 from trainer.tasks.objective import objective
 
-VIDEO = GridOutput(shape=(2, 3, 4))
+VIDEO = GridOutput(target="video", shape=(2, 3, 4), num_channels=3, value_range=1.0)
 ROWS = 6
 
 
@@ -54,8 +59,8 @@ def batch() -> Batch:
     )
 
 
-def judged(outputs: OutputsConfig, answers: dict[str, Tensor], batch: Batch, world: World) -> dict[str, object]:
-    return evaluate(Fixed(answers), objective(outputs), [batch, batch], world, ("video",)).as_json()
+def judged(outputs: dict[str, Output], answers: dict[str, Tensor], batch: Batch, world: World) -> Evaluation:
+    return evaluate(Fixed(answers), objective(outputs), [batch, batch], world, ("video",))
 
 
 @pytest.mark.parametrize("train_queries", [0, 5])
@@ -65,10 +70,11 @@ def test_the_ratio_is_the_mean_over_the_samples_that_have_the_modality(
     grid = replace(VIDEO, train_queries=train_queries)
     errors = torch.tensor([0.1, 0.01, 0.5, 0.1, 0.1, 0.5])  # 20, 40, absent, 20, 20 dB, padding
     drawn = batch.arrays["video"] / 255 + errors.view(-1, 1, 1, 1, 1)
-    result = judged(OutputsConfig(video=grid), {"video": drawn}, batch, world)
-    assert result["samples"] == 8
-    assert result["psnr"] == {"video": pytest.approx(25.0, rel=1e-4)}
-    goal = objective(OutputsConfig(video=grid))
+    result = judged({"video": grid}, {"video": drawn}, batch, world)
+    assert result.samples == 8
+    error = math.sqrt((3 * 0.1**2 + 0.01**2) / 4)
+    assert result.flat() == pytest.approx({"video/psnr": 25.0, "video/root_mean_squared_error": error}, rel=1e-4)
+    goal = objective({"video": grid})
     target, again = reconstructions(Fixed({"video": drawn}), goal, batch)["video"]
     torch.testing.assert_close(target, batch.arrays["video"] / 255)
     torch.testing.assert_close(again, drawn)
@@ -83,28 +89,32 @@ def test_a_picture_is_drawn_again_in_chunks_however_large_it_is(batch: Batch) ->
             return super().forward(*given, **asks)
 
     drawing = Drawing({"video": batch.arrays["video"] / 255})
-    reconstructions(drawing, objective(OutputsConfig(video=VIDEO)), batch)
+    reconstructions(drawing, objective({"video": VIDEO}), batch)
     assert asked == [CHUNK]
 
 
 def test_precision_is_that_of_all_real_samples_together(batch: Batch, world: World) -> None:
     logits = torch.tensor([[3.0, 0], [0, 3], [1, 1], [2, 2], [0, 0], [9, 9]])
-    result = judged(OutputsConfig(label=LabelOutput(num_classes=2, multi_label=True)), {"label": logits}, batch, world)
-    assert result["samples"] == 10
+    result = judged({"label": LabelsOutput(num_classes=2)}, {"label": logits}, batch, world)
+    assert result.samples == 10
     # Class 0: hits at ranks 2 (a, twice), 6 (c), 10 (e) of 10; class 1: 2 (b), 6 (c).
     first = (2 * 2 / 2 + 2 * 4 / 6 + 2 * 6 / 10) / 6
     second = (2 * 2 / 2 + 2 * 4 / 6) / 4
-    assert result["mean_average_precision"] == {"all": pytest.approx((first + second) / 2)}
+    assert result.flat()["label/mean_average_precision"] == pytest.approx((first + second) / 2)
+    assert result.tables["label"] == {"average_precision_of_class": [pytest.approx(first), pytest.approx(second)]}
+    # Answers above one half: of class 0 a, c, d with a, c right of a, c, e; of class 1 b, c, d with b, c right of b, c.
+    assert result.flat()["label/f1"] == pytest.approx((2 * 2 / (3 + 3) + 2 * 2 / (3 + 2)) / 2)
 
 
 def test_further_labels_are_judged_where_they_are_given_and_after_the_label(batch: Batch, world: World) -> None:
     classes = torch.tensor([0, 1, -1, 1, 0, 1])
     batch = replace(batch, labels=torch.tensor([1, 1, 1, 0, -1, 0]), targets={"colour": classes})
     logits = torch.tensor([[3.0, 0], [3, 0], [3, 0], [0, 3], [0, 3], [0, 3]])
-    outputs = OutputsConfig(label=LabelOutput(num_classes=2), labels={"colour": LabelOutput(num_classes=2)})
+    outputs = {"label": LabelOutput(num_classes=2), "colour": LabelOutput(num_classes=2, target="colour")}
     result = judged(outputs, {"label": logits, "colour": logits}, batch, world)
-    assert list(result) == ["samples", "accuracy", "colour_accuracy"]
-    assert (result["accuracy"], result["colour_accuracy"]) == ({"all": 0.0}, {"all": 0.5})
+    assert [value.key for value in result.values] == ["label/accuracy", "label/f1", "colour/accuracy", "colour/f1"]
+    assert (result.flat()["label/accuracy"], result.flat()["colour/accuracy"]) == (0.0, 0.5)
+    assert result.num_judged == {"label": 8, "colour": 8}
     goal = objective(outputs)
     assert {name: float(count) for name, count in goal.counts(batch).items()} == {"label": 5, "colour": 5}
     expected = nn.functional.cross_entropy(logits[classes >= 0], classes[classes >= 0], reduction="sum")
@@ -114,32 +124,41 @@ def test_further_labels_are_judged_where_they_are_given_and_after_the_label(batc
 def test_filled_in_bytes_are_counted_where_they_were_hidden(batch: Batch, world: World) -> None:
     guesses = torch.tensor([[70, 1], [1, 71], [72, 1], [1, 1], [1, 1], [70, 70]])
     logits = nn.functional.one_hot(guesses, 80).float()
-    result = judged(OutputsConfig(text=TextOutput()), {"text": logits}, batch, world)
-    assert result == {"samples": 10, "filled_in": {"text": 3 / 5}}
+    result = judged({"text": TextOutput(target="text")}, {"text": logits}, batch, world)
+    assert (result.samples, result.flat()) == (10, {"text/accuracy": 3 / 5})
 
 
-def test_scores_are_told_in_their_unit() -> None:
-    assert told("psnr/video", 21.256) == "21.26 dB"
-    assert told("accuracy/all", 0.5) == "50.00%"
+def test_a_metric_is_printed_in_its_unit() -> None:
+    assert Metric("psnr", "dB").shown(21.256) == "21.26 dB"
+    assert Metric("accuracy", "%").shown(0.5) == "50.00%"
+    assert Metric("end_point_error", "px").shown(1.256) == "1.26 px"
+    assert Metric("r2").shown(0.123456) == "0.1235"
 
 
-def test_pixels_of_an_error_are_told_as_such() -> None:
-    assert told("end_point_error/flow", 1.256) == "1.26 px"
+def test_the_best_value_is_the_highest_or_the_lowest_as_its_metric_says() -> None:
+    for higher_is_better in (True, False):
+        metric = Metric("any", higher_is_better=higher_is_better)
+        low, high = (Evaluation(1, (Value("a", metric, ALL, value),)).best_by for value in (1.0, 2.0))
+        assert (high > low) == higher_is_better
 
 
 def test_without_a_sample_to_judge_a_score_is_nothing_and_no_error(batch: Batch, world: World) -> None:
     nobody = replace(batch, keys=("",) * ROWS, labels=torch.zeros(ROWS, dtype=torch.int64))
-    outputs = OutputsConfig(label=LabelOutput(num_classes=2))
-    assert judged(outputs, {"label": torch.zeros(ROWS, 2)}, nobody, world) == {"samples": 0, "accuracy": {"all": 0.0}}
+    outputs = {"label": LabelOutput(num_classes=2)}
+    found = judged(outputs, {"label": torch.zeros(ROWS, 2)}, nobody, world)
+    assert (found.samples, found.flat()) == (0, {})
+    assert math.isnan(found.best_by), "no checkpoint is the best by nothing"
+    assert found.summary() == "label accuracy not measured"
+    assert json.loads(json.dumps(found.as_json(), allow_nan=False))["metrics"]["label"]["accuracy"] == {"all": None}
 
 
 def test_sound_is_measured_against_its_own_range(world: World) -> None:
     audio = torch.rand(2, 8, 1) * 2 - 1
     batch = Batch({"audio": audio}, {"audio": torch.tensor([8, 8])}, torch.full((2,), -1), torch.ones(2), ("a", "b"))
-    outputs = OutputsConfig(audio=GridOutput(shape=(8,), num_channels=1))
+    outputs = {"audio": GridOutput(target="audio", shape=(8,), num_channels=1, value_range=2.0)}
     # Values between -1 and 1: an error of a tenth is a twentieth of the range.
     result = judged(outputs, {"audio": audio + 0.1}, batch, world)
-    assert result["psnr"] == {"audio": pytest.approx(20 * math.log10(20), rel=1e-4)}
+    assert result.flat()["audio/psnr"] == pytest.approx(20 * math.log10(20), rel=1e-4)
 
 
 def test_each_modality_alone_is_judged_over_those_that_have_it_and_only_if_there_are_several(
@@ -151,11 +170,12 @@ def test_each_modality_alone_is_judged_over_those_that_have_it_and_only_if_there
         labels=torch.tensor([1, 1, 0, 1, 0, 1]),
     )
     logits = nn.functional.one_hot(torch.tensor([1, 1, 1, 0, 0, 1]), 2).float()
-    outputs = OutputsConfig(label=LabelOutput(num_classes=2))
+    outputs = {"label": LabelOutput(num_classes=2)}
     found = evaluate(Fixed({"label": logits}), objective(outputs), [both], world, ("video", "audio"))
-    assert found.scores == {"accuracy": {"all": 3 / 5, "video": 3 / 4, "audio": 1 / 2}}
     assert found.samples == 5
     assert found.best_by == 3 / 5
-    assert found.flat() == {"accuracy/all": 3 / 5, "accuracy/video": 3 / 4, "accuracy/audio": 1 / 2}
+    accuracies = {"label/accuracy": 3 / 5, "label/accuracy/video": 3 / 4, "label/accuracy/audio": 1 / 2}
+    assert {key: value for key, value in found.flat().items() if "accuracy" in key} == accuracies
+    assert found.as_json()["metrics"]["label"]["accuracy"] == {"all": 3 / 5, "video": 3 / 4, "audio": 1 / 2}
     alone = evaluate(Fixed({"label": logits}), objective(outputs), [both], world, ("video",))
-    assert alone.scores == {"accuracy": {"all": 3 / 5}}
+    assert alone.flat().keys() == {"label/accuracy", "label/f1"}

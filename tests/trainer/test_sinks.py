@@ -91,11 +91,11 @@ def test_the_progress_bar_tells_step_loss_speed_and_waiting() -> None:
     shown = io.StringIO()
     bar = ProgressBar(10, 2, Console(file=shown, width=120, force_terminal=True, color_system=None))
     bar.write("train", {"step": 5, "loss": 0.25, "samples_per_second": 321.0, "data_wait_share": 0.5})
-    bar.write("evaluation", {"step": 5, "samples": 3, "accuracy/all": 0.75})
+    bar.write("evaluation", {"step": 5, "samples": 3, "label/accuracy": 0.75, "summary": "label accuracy 75.00%"})
     bar.write("save", {"step": 5, "error": "No space left on device"})
     bar.close()
     text = shown.getvalue()
-    assert all(part in text for part in ("5/10", "loss 0.2500", "321 samples/s", "data wait 50%", "all 75.00%"))
+    assert all(part in text for part in ("5/10", "loss 0.2500", "321 samples/s", "data wait 50%", "accuracy 75.00%"))
     assert "No space left on device" in text
 
 
@@ -185,13 +185,13 @@ def test_what_happened_is_printed_and_what_went_well_is_not() -> None:
         ("event", {"step": 3, "message": "went back [/b] \x1b[2J"}),
         ("save", {"step": 4, "error": "", "seconds": 1.0}),
         ("save", {"step": 5, "error": "disk is full"}),
-        ("evaluation", {"step": 6, "samples": 9, "accuracy/all": 0.5, "colour_accuracy/all": 0.25, "psnr/video": 20.0}),
+        ("evaluation", {"step": 6, "samples": 9, "label/accuracy": 0.5, "summary": "label 50%"}),
     )
     assert "step 3: went back [/b]" in told
     assert "\x1b[2J" not in told
     assert "step 4" not in told
     assert "step 5: disk is full" in told
-    assert "step 6: all 50.00%, colour all 25.00%, video 20.00 dB" in told
+    assert "step 6: label 50%" in told
     assert "samples 9" not in told
 
 

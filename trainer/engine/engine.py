@@ -92,12 +92,12 @@ class Engine:
         for group in self._deepspeed.optimizer.param_groups:
             group["lr"] = rate
         is_logged = self._train.logs(self._num_steps + 1)
-        counts, raised = self._counts(batch, flags, by_modality=is_logged)
+        counts, raised = self._counts(batch, flags, by_input=is_logged)
         own = self._deepspeed.module
         if isinstance(own, Perceiver):
             own.observe(batch.arrays, batch.host_lengths, self._world.sum)
         watch = Stopwatch(self._world.device)
-        parts = self._backward(batch.micro_batches(self.num_micro_batches), counts, watch, by_modality=is_logged)
+        parts = self._backward(batch.micro_batches(self.num_micro_batches), counts, watch, by_input=is_logged)
         scale = getattr(getattr(self._deepspeed.optimizer, "loss_scaler", None), "cur_scale", 1.0)
         squares = self._group_squares() if is_logged else {}
         norm, is_finite = self._update()
@@ -149,9 +149,9 @@ class Engine:
             return HostUpdate(self._deepspeed, self._world.device)
         return DeviceUpdate(self._deepspeed, self._inner, self._partitions, clip_norm, self._world)
 
-    def _counts(self, batch: Batch, flags: Sequence[bool], *, by_modality: bool) -> tuple[dict[str, Tensor], Tensor]:
+    def _counts(self, batch: Batch, flags: Sequence[bool], *, by_input: bool) -> tuple[dict[str, Tensor], Tensor]:
         """Return what each sum is divided by, over all ranks, and how many ranks raised each flag."""
-        counts = self._objective.counts(batch, by_modality=by_modality)
+        counts = self._objective.counts(batch, by_input=by_input)
         # Filled on the device: a copy would come from memory that is not page-locked, and make the host wait.
         raised = [torch.full((), float(flag), device=self._world.device) for flag in flags]
         totals = self._world.sum(torch.stack([count.float() for count in (*counts.values(), *raised)]))
@@ -160,7 +160,7 @@ class Engine:
         return dict(zip(counts, divisors, strict=True)), totals[len(counts) :]
 
     def _backward(
-        self, micro_batches: list[Batch], counts: dict[str, Tensor], watch: Stopwatch, *, by_modality: bool
+        self, micro_batches: list[Batch], counts: dict[str, Tensor], watch: Stopwatch, *, by_input: bool
     ) -> dict[str, Tensor]:
         """Leave the reduced gradient in place; return this rank's sums."""
         totals = {task: torch.zeros((), device=self._world.device) for task in counts}
@@ -168,7 +168,7 @@ class Engine:
             is_last = index == len(micro_batches) - 1
             self._deepspeed.set_gradient_accumulation_boundary(is_last)
             with watch:
-                sums = self._objective.sums(self._deepspeed, micro_batch, by_modality=by_modality)
+                sums = self._objective.sums(self._deepspeed, micro_batch, by_input=by_input)
             loss = self._objective.loss(sums, counts)
             # DeepSpeed takes the mean over the ranks; the sums want the sum.
             with waiting_on_the_device(self._deepspeed.optimizer):

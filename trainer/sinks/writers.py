@@ -11,7 +11,6 @@ import numpy as np
 
 from data_shards.files import atomic, history
 from data_shards.files.display import printable
-from trainer.evaluation import told
 from trainer.sinks.meter import Record
 from trainer.sinks.patient_file import PatientFile
 
@@ -159,8 +158,7 @@ class ProgressBar:
         elif kind == "event" or record.get("error"):
             self._print(record, str(record.get("message") or record.get("error")))
         elif kind == "evaluation":
-            values = [f"{_short(name)} {told(name, value)}" for name, value in record.items() if "/" in name]
-            self._print(record, ", ".join(values))
+            self._print(record, str(record["summary"]))
 
     def draw(self, name: str, picture: np.ndarray, step: int) -> None:
         """Leave it out."""
@@ -189,12 +187,6 @@ def _summary(record: Record) -> str:
         f"loss {record['loss']:.4f}  {record['samples_per_second']:.0f} samples/s  "
         f"data wait {record['data_wait_share']:.0%}"
     )
-
-
-def _short(score: str) -> str:
-    """A score's name among others on a line: what was shown, behind the label's name where it is a further one."""
-    measure, _, shown = score.partition("/")
-    return f"{measure.removesuffix('_accuracy')} {shown}" if measure.endswith("_accuracy") else shown
 
 
 def _without_steps_after(path: Path, step: int) -> PatientFile:

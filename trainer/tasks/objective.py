@@ -2,38 +2,41 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from data_shards.loading.batch import Batch
-from model.config.outputs import AnyOutput, FlowOutput, GridOutput, LabelOutput, OutputsConfig, TextOutput
-from trainer.tasks.losses import Classification, HiddenWords, Motion, Reconstruction, SeveralLabels, Task
+from model.outputs.kinds import kind_of
+from model.outputs.output import Output
+from trainer.tasks.kinds import BY_KIND
+from trainer.tasks.task import Task, Training
 
 
 @dataclass(frozen=True)
 class Objective:
     """The loss is the sum over tasks of weight * (sum over all samples) / (count over all samples)."""
 
-    tasks: Mapping[str, Task]
+    tasks: Mapping[str, Task[Any]]
     """By the output that answers it."""
     weights: Mapping[str, float]
     """Of each task in the loss."""
 
-    def counts(self, batch: Batch, *, by_modality: bool = False) -> dict[str, Tensor]:
+    def counts(self, batch: Batch, *, by_input: bool = False) -> dict[str, Tensor]:
         """Return what each sum of `sums` over this batch will be divided by: known before the network has run."""
         counts = {name: task.count(batch) for name, task in self.tasks.items()}
-        parts = self._by_modality(batch) if by_modality else ()
-        return counts | {f"{name}/{modality}": self.tasks[name].count(part) for name, modality, part in parts}
+        parts = self._by_input(batch) if by_input else ()
+        return counts | {f"{name}/{of}": self.tasks[name].count(part) for name, of, part in parts}
 
-    def sums(self, network: nn.Module, batch: Batch, *, by_modality: bool = False) -> dict[str, Tensor]:
+    def sums(self, network: nn.Module, batch: Batch, *, by_input: bool = False) -> dict[str, Tensor]:
         """Return each task's summed loss over this batch, in fp32.
 
-        `by_modality` adds "task/modality", to look at alone: over the samples that have the modality.
+        `by_input` adds "task/input", to look at alone: over the samples that have the input.
         """
         answers = network(batch.arrays, batch.host_lengths, **self.asks(batch))
         sums = {name: task.sum(answers[name], batch) for name, task in self.tasks.items()}
-        parts = self._by_modality(batch) if by_modality else ()
+        parts = self._by_input(batch) if by_input else ()
         with torch.no_grad():
             return sums | {f"{name}/{of}": self.tasks[name].sum(answers[name], part) for name, of, part in parts}
 
@@ -51,9 +54,16 @@ class Objective:
         points = {name: cells for name, cells in asked.items() if cells is not None}
         return {"points": points} if points else {}
 
-    def _by_modality(self, batch: Batch) -> Iterator[tuple[str, str, Batch]]:
-        """Yield task, modality, and the batch in which only the samples with that modality have a weight."""
-        tasks = [name for name, task in self.tasks.items() if not isinstance(task, Reconstruction)]
+    def by_importance(self) -> list[Task[Any]]:
+        """Return the tasks in the order in which they are reported: answers about the sample as a whole first.
+
+        Among those the sample's own label is first; all others come by name.
+        """
+        return sorted(self.tasks.values(), key=lambda task: (not task.by_input, bool(task.output.target), task.name))
+
+    def _by_input(self, batch: Batch) -> Iterator[tuple[str, str, Batch]]:
+        """Yield task, input, and the batch in which only the samples with that input have a weight."""
+        tasks = [name for name, task in self.tasks.items() if task.by_input]
         if len(batch.lengths) > 1:
             for modality, lengths in batch.lengths.items():
                 part = replace(batch, weights=batch.weights * (lengths > 0))
@@ -65,20 +75,8 @@ def contagious(loss: Tensor) -> Tensor:
     return loss * torch.where(loss.detach().isfinite(), 1.0, torch.nan)
 
 
-def objective(outputs: OutputsConfig, *, label_smoothing: float = 0.0, seed: int = 0) -> Objective:
-    """Return the objective of a network's outputs; RunConfig has checked that the data has their targets."""
-    chosen = outputs.chosen()
-    tasks = {name: _task(name, output, label_smoothing, seed) for name, output in chosen.items()}
-    return Objective(tasks, {name: output.loss_weight for name, output in chosen.items()})
-
-
-def _task(name: str, output: AnyOutput, label_smoothing: float, seed: int) -> Task:
-    match output:
-        case LabelOutput():
-            return SeveralLabels() if output.multi_label else Classification(label_smoothing, name)
-        case TextOutput():
-            return HiddenWords()
-        case GridOutput():
-            return Reconstruction(name, output, seed)
-        case FlowOutput():
-            return Motion()
+def objective(answers: Mapping[str, Output], *, label_smoothing: float = 0.0, seed: int = 0) -> Objective:
+    """Return the objective of a network's answers; RunConfig has checked that the data has their targets."""
+    training = Training(label_smoothing, seed)
+    tasks = {name: BY_KIND[kind_of(type(output))].of(name, output, training) for name, output in answers.items()}
+    return Objective(tasks, {name: output.loss_weight for name, output in answers.items()})

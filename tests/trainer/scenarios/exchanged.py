@@ -18,8 +18,8 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from model.config.inputs import InputsConfig, PointsInput
-from model.config.outputs import LabelOutput, OutputsConfig
 from model.config.perceiver import PerceiverConfig
+from model.outputs.label import LabelOutput
 from model.perceiver import Perceiver
 from trainer.config import TrainConfig
 from trainer.distributed.world import World
@@ -76,7 +76,7 @@ for stage in range(4):
     network = Perceiver(
         PerceiverConfig(
             inputs=InputsConfig(points=PointsInput(num_points=11, num_bands=4, max_frequency=4.0)),
-            outputs=OutputsConfig(label=LabelOutput(num_classes=5)),
+            outputs={"label": LabelOutput(num_classes=5)},
             num_latents=6,
             # Its larger weights are above what stage 3 keeps gathered, its smaller ones below.
             latent_width=104,

@@ -13,9 +13,9 @@ from data_shards.loading.batch import Batch
 from model.config.attention import AttentionConfig
 from model.config.grids import PositionsConfig
 from model.config.inputs import InputsConfig
-from model.config.outputs import LabelOutput, OutputsConfig
 from model.config.perceiver import PerceiverConfig
 from model.config.pixels import ImageInput
+from model.outputs.label import LabelOutput
 from model.perceiver import Perceiver
 from trainer.config import OptimizerConfig, TrainConfig
 from trainer.distributed.world import World
@@ -25,7 +25,7 @@ from trainer.tasks.objective import Objective, objective
 GLOBAL_BATCH, STEPS = 8, 4
 CONFIG = PerceiverConfig(
     inputs=InputsConfig(image=ImageInput(height=12, width=10, conv_stem=True, positions=PositionsConfig(num_bands=2))),
-    outputs=OutputsConfig(label=LabelOutput(num_classes=3)),
+    outputs={"label": LabelOutput(num_classes=3)},
     num_latents=4,
     latent_width=16,
     num_cross_attends=1,
@@ -33,7 +33,7 @@ CONFIG = PerceiverConfig(
     layers_per_block=1,
     self_attend=AttentionConfig(num_heads=2),
 )
-GOAL: Objective = objective(CONFIG.outputs)
+GOAL: Objective = objective(CONFIG.answers())
 OPTIMIZER = OptimizerConfig(learning_rate=1e-2, epsilon=1e-4)
 NORM = "inputs.adapters.image.stem.norm."
 

@@ -4,14 +4,16 @@ import torch
 from torch import nn
 
 from data_shards.loading.batch import Batch
+from model.outputs.label import LabelOutput
 from trainer.config import OptimizerConfig, TrainConfig
 from trainer.distributed.world import World
 from trainer.engine.engine import Engine
-from trainer.tasks.losses import Classification
-from trainer.tasks.objective import Objective
+from trainer.evaluation import ALL, Evaluation, Value
+from trainer.tasks.metric import Metric
+from trainer.tasks.objective import objective
 
 GLOBAL_BATCH = 16
-CLASSES = Objective({"label": Classification()}, {"label": 1.0})
+CLASSES = objective({"label": LabelOutput(num_classes=5)})
 OPTIMIZER = OptimizerConfig(learning_rate=1e-2, weight_decay=0.1, clip_norm=0.5, warmup_steps=2)
 
 LAMB = OptimizerConfig(
@@ -68,3 +70,10 @@ def engine(world: World, *, seed: int = 0, optimizer: OptimizerConfig = OPTIMIZE
     """Return an engine over the tiny network."""
     fields = {"steps": 10, "global_batch": GLOBAL_BATCH, "collective_timeout_seconds": 60.0, **train}
     return Engine(Network(seed), CLASSES, optimizer=optimizer, train=TrainConfig(**fields), world=world)
+
+
+def accuracy(samples: int, value: float, **alone: float) -> Evaluation:
+    """Return what an evaluation found of so many samples: an accuracy, and those of inputs that were shown alone."""
+    metric = Metric("accuracy", "%", highest=1.0)
+    shown = {ALL: value, **alone}
+    return Evaluation(samples, tuple(Value("label", metric, name, found) for name, found in shown.items()))

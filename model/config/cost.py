@@ -1,0 +1,21 @@
+"""What a part of a network costs, and the parts that all of them are made of."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Parameters, and the operations of one sample's forward pass."""
+
+    parameters: int = 0
+    """Weights, counted once however often they are used."""
+    flops: int = 0
+    """Operations of one sample's forward pass."""
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(self.parameters + other.parameters, self.flops + other.flops)
+
+
+def linear(inputs: int, outputs: int, rows: int = 0) -> Cost:
+    """Return the cost of a linear layer that so many rows of a sample go through."""
+    return Cost(inputs * outputs + outputs, 2 * rows * inputs * outputs)

@@ -1,0 +1,23 @@
+"""All kinds of answers, by the name under which a configuration chooses them."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from types import MappingProxyType
+
+from model.outputs.flow import FlowOutput
+from model.outputs.grid import GridOutput
+from model.outputs.label import LabelOutput, LabelsOutput
+from model.outputs.output import Output
+from model.outputs.text import TextOutput
+from model.outputs.value import ValueOutput
+
+OUTPUTS: tuple[type[Output], ...] = (LabelOutput, LabelsOutput, ValueOutput, TextOutput, FlowOutput, GridOutput)
+
+
+def kind_of(output: type[Output]) -> str:
+    """Return the name of a kind, which is the default of its field `kind`."""
+    (name,) = (field.default for field in fields(output) if field.name == "kind")
+    return str(name)
+
+
+KINDS: Mapping[str, type[Output]] = MappingProxyType({kind_of(output): output for output in OUTPUTS})

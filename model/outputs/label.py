@@ -1,0 +1,72 @@
+"""Answers about classes: the one of a sample, or all of several that do not exclude each other."""
+
+from dataclasses import dataclass
+from math import inf
+from typing import Literal
+
+from model.config.grids import Problems, positive
+from model.outputs.vector import VectorOutput
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelOutput(VectorOutput):
+    """The class of a sample. `target` is one of data.labels; empty for the sample's own label."""
+
+    kind: Literal["label"] = "label"
+    """Chooses this kind of answer."""
+    num_classes: int = 1_000
+    """Classes."""
+    class_weights: tuple[float, ...] = ()
+    """What a sample of each class weighs in the loss, for classes that are rare; empty means all the same."""
+
+    @property
+    def num_answered(self) -> int:
+        """A logit a class."""
+        return self.num_classes
+
+    def wanted(self) -> tuple[str, str]:
+        """Return the label."""
+        return ("named label", self.target) if self.target else ("label", "")
+
+    def problems(self) -> Problems:
+        """Yield (key, sentence) of every problem."""
+        yield from super().problems()
+        yield from positive(num_classes=self.num_classes)
+        yield from class_weight_problems(self.class_weights, self.num_classes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelsOutput(VectorOutput):
+    """All classes of a sample, as AudioSet's: a sigmoid a class in place of one softmax. The target is its list."""
+
+    kind: Literal["labels"] = "labels"
+    """Chooses this kind of answer."""
+    num_classes: int = 1_000
+    """Classes."""
+    class_weights: tuple[float, ...] = ()
+    """What each class weighs in the loss; empty means all the same."""
+
+    @property
+    def num_answered(self) -> int:
+        """A logit a class."""
+        return self.num_classes
+
+    def wanted(self) -> tuple[str, str]:
+        """Return the list of labels."""
+        return "labels", ""
+
+    def problems(self) -> Problems:
+        """Yield (key, sentence) of every problem."""
+        yield from super().problems()
+        yield from positive(num_classes=self.num_classes)
+        yield from class_weight_problems(self.class_weights, self.num_classes)
+        if self.target:
+            yield "target", f"must be empty, since a sample has one list of labels, got {self.target!r}; leave it out"
+
+
+def class_weight_problems(weights: tuple[float, ...], num_classes: int) -> Problems:
+    """Yield what is wrong with the weights of the classes."""
+    if weights and len(weights) != num_classes:
+        yield "class_weights", f"needs one number for each of the {num_classes} classes, or none; got {len(weights)}"
+    if not all(0 <= weight < inf for weight in weights) or (weights and not any(weights)):
+        yield "class_weights", f"must be 0 or more, and not all 0, got {tuple(weights)}"

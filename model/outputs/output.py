@@ -1,0 +1,121 @@
+"""What every kind of answer says of itself: a configuration from which queries, head, and cost follow.
+
+A kind is one frozen dataclass in a file of its own; kinds.py lists them all. Its fields are what a user configures, its
+methods all that the network asks: how wide its queries are, which modules make queries and answers, what they cost.
+
+    latents (B, N, D)  --[cross-attend of the decoder]-->  rows (B, O, E)  --[head]-->  answer
+                               ^
+              queries (B or 1, O, E), unless the head pools the latents itself
+
+The dataclasses import the standard library alone, so that a configuration loads without torch; the modules that they
+make (queries.py, heads.py) are imported by the methods that make them.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from model.config.cost import Cost
+from model.config.decoder import DecoderConfig
+from model.config.grids import Problems, not_negative
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class Network(ABC):
+    """What an answer depends on of the network that gives it."""
+
+    latent_width: int
+    """Channels of a latent vector."""
+    decoder: DecoderConfig
+    """The decoder that all queries share."""
+
+    @property
+    @abstractmethod
+    def token_width(self) -> int:
+        """Channels of the joined tokens."""
+
+    @property
+    @abstractmethod
+    def num_tokens(self) -> int:
+        """Tokens of one sample, all inputs joined."""
+
+    @property
+    @abstractmethod
+    def decoder_width(self) -> int:
+        """Channels of the queries as the decoder takes them."""
+
+    @abstractmethod
+    def input_named(self, name: str) -> Any:  # noqa: ANN401  # of any modality
+        """Return the configuration of an input; None where the network has none of that name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output(ABC):
+    """An answer of the network."""
+
+    target: str = ""
+    """What the answer is compared with; each kind says what a name means, and what an empty one."""
+    loss_weight: float = 1.0
+    """Weight of this answer's loss."""
+
+    @abstractmethod
+    def own_width(self, network: Network) -> int:
+        """Return the channels of its own queries, before padding; 0 for an answer that pools the latents."""
+
+    @abstractmethod
+    def num_queries(self, network: Network) -> int:
+        """Return how many rows of the latents it asks for: all of one sample."""
+
+    @abstractmethod
+    def queries(self, network: Network) -> "nn.Module":
+        """Return the module that maps (tokens, points) to queries (B or 1, O, E)."""
+
+    @abstractmethod
+    def head(self, width: int, network: Network, embedding: "Callable[[str], Tensor]") -> "nn.Module":
+        """Return the module that maps decoded rows (B, O, width), or latents where it pools them, to the answer.
+
+        `embedding` returns the table of a text input by the input's name.
+        """
+
+    @abstractmethod
+    def queries_cost(self, network: Network) -> Cost:
+        """Return the cost of its queries."""
+
+    @abstractmethod
+    def head_cost(self, width: int, num_asked: int, network: Network) -> Cost:
+        """Return the cost of its head for so many decoded rows of so many channels."""
+
+    def num_trained(self, network: Network) -> int:
+        """Return how many rows training asks for."""
+        return self.num_queries(network)
+
+    def answers_points(self) -> bool:
+        """Return whether some queries may be asked without the others; its head is then told by `whole` if all are."""
+        return False
+
+    def asks_along(self) -> str:
+        """Return the input whose places its queries follow, so that none is asked where none is; empty for no input."""
+        return ""
+
+    def answered(self) -> tuple[int, ...] | None:
+        """Return the shape of an answer that is compared with an input as a whole; None for others."""
+        return None
+
+    @abstractmethod
+    def wanted(self) -> tuple[str, str]:
+        """Return what the data must have to compare it with: a kind of target, and of what (DataConfig.targets)."""
+
+    def named(self, name: str, network: Network) -> "Output":  # noqa: ARG002  # by kinds that answer for an input
+        """Return this answer with what its name and the network's inputs decide filled in."""
+        return self
+
+    def problems(self) -> Problems:
+        """Yield (key, sentence) of every problem in its fields."""
+        yield from not_negative(loss_weight=self.loss_weight)
+
+    def network_problems(self, network: Network) -> Problems:  # noqa: ARG002  # by kinds that depend on it
+        """Yield (key, sentence) of what this network cannot answer; asked where its parts have no problem."""
+        yield from ()

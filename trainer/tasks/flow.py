@@ -1,0 +1,60 @@
+"""Optical flow: the distance between the motion that is answered and the true one."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from data_shards.loading.batch import Batch
+from model.outputs.flow import FlowOutput
+from model.outputs.losses import end_point_error_sum
+from trainer.distributed.world import World
+from trainer.tasks.metric import Measurement, Metric, Result, Sums, ratio
+from trainer.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class FlowTask(Task[FlowOutput]):
+    """Mean distance in pixels over the pixels of known motion, over the samples that have frames."""
+
+    kind: ClassVar[str] = "flow"
+    by_input: ClassVar[bool] = False
+    asks_many: ClassVar[bool] = True
+
+    def count(self, batch: Batch) -> Tensor:
+        """Return the sum of the weights of the samples that have frames."""
+        return self._weights(batch).sum()
+
+    def sum(self, answer: Tensor, batch: Batch) -> Tensor:
+        """Return the weighted sum of the end-point errors."""
+        return end_point_error_sum(answer, batch.targets[self.output.target], self._weights(batch))
+
+    def metrics(self) -> tuple[Metric, ...]:
+        """Return the end-point error."""
+        return (Metric("end_point_error", "px", higher_is_better=False),)
+
+    def measurement(self) -> Measurement:
+        """Return an empty sum."""
+        return EndPointError(self.output.target)
+
+    def _weights(self, batch: Batch) -> Tensor:
+        return batch.weights * (batch.lengths[self.output.target] > 0)
+
+
+class EndPointError(Measurement):
+    """Mean over the samples of their mean distance."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._sums = Sums(2)
+
+    def add(self, answer: Tensor, batch: Batch, judged: Tensor) -> None:
+        """See Measurement."""
+        judged = judged & (batch.lengths[self._target] > 0)
+        error = end_point_error_sum(answer, batch.targets[self._target], judged.float())
+        self._sums.add(error, judged.sum())
+
+    def result(self, world: World) -> Result:
+        """See Measurement."""
+        total, count = self._sums.joined(world)
+        return Result({"end_point_error": ratio(total, count)}, int(count))

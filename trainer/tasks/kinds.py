@@ -1,0 +1,16 @@
+"""All tasks, by the kind of answer that each is for."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from trainer.tasks.flow import FlowTask
+from trainer.tasks.grid import GridTask
+from trainer.tasks.label import LabelTask
+from trainer.tasks.labels import LabelsTask
+from trainer.tasks.task import Task
+from trainer.tasks.text import TextTask
+from trainer.tasks.value import ValueTask
+
+TASKS: tuple[type[Task[Any]], ...] = (LabelTask, LabelsTask, ValueTask, TextTask, FlowTask, GridTask)
+BY_KIND: Mapping[str, type[Task[Any]]] = MappingProxyType({task.kind: task for task in TASKS})

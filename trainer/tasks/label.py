@@ -1,0 +1,139 @@
+"""The class of a sample: cross-entropy; accuracy, and what each class comes to."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from data_shards.format.annotations import NO_LABEL
+from data_shards.loading.batch import Batch
+from model.outputs.label import LabelOutput
+from model.outputs.losses import cross_entropy_sum, labelled, soft_cross_entropy_sum
+from trainer.distributed.world import World
+from trainer.tasks.metric import Measurement, Metric, Result, Table, listed, ratio
+from trainer.tasks.task import Task
+
+MIXED = "label"
+"""The target of labels that mixup made distributions of."""
+_ACCURACY = Metric("accuracy", "%", highest=1.0)
+_TOP_5 = Metric("top_5_accuracy", "%", highest=1.0)
+_F1 = Metric("f1", "%", highest=1.0)
+_TOP = 5
+_MOST_TABLED = 1_000
+"""Classes of a confusion matrix that is written out."""
+
+
+@dataclass(frozen=True)
+class LabelTask(Task[LabelOutput]):
+    """Cross-entropy of a label, weighted by the samples' weights, over the samples that have one."""
+
+    kind: ClassVar[str] = "label"
+
+    def classes(self, batch: Batch) -> Tensor:
+        """Return the true class of each sample, (B,) int64, NO_LABEL where there is none."""
+        return batch.targets[self.output.target] if self.output.target else batch.labels
+
+    def count(self, batch: Batch) -> Tensor:
+        """Return the sum of the weights of the labelled samples."""
+        if (mixed := self._mixed(batch)) is not None:
+            return (self._sample_weights(batch) * self._of_mixed(mixed)).sum()
+        return self._sample_weights(batch).sum()
+
+    def sum(self, answer: Tensor, batch: Batch) -> Tensor:
+        """Return the weighted sum of the cross-entropies, where labels were mixed with the mixed ones."""
+        smoothing = self.training.label_smoothing
+        if (mixed := self._mixed(batch)) is None:
+            weights = self._sample_weights(batch)
+            return cross_entropy_sum(answer, self.classes(batch), weights, smoothing=smoothing)
+        smoothed = (1 - smoothing) * mixed + smoothing / answer.shape[-1]
+        if self.output.class_weights:
+            smoothed = smoothed * self._class_weights(smoothed)
+        return soft_cross_entropy_sum(answer, smoothed, self._sample_weights(batch))
+
+    def metrics(self) -> tuple[Metric, ...]:
+        """Return accuracy, top-5 accuracy where there are more classes, and F1."""
+        return (_ACCURACY, *((_TOP_5,) if self.output.num_classes > _TOP else ()), _F1)
+
+    def measurement(self) -> Measurement:
+        """Return an empty confusion matrix."""
+        return Confusion(self)
+
+    def _mixed(self, batch: Batch) -> Tensor | None:
+        return None if self.output.target else batch.targets.get(MIXED)
+
+    def _sample_weights(self, batch: Batch) -> Tensor:
+        """The weight of each sample with a label; that of a mixed one has its classes' weights in the target."""
+        classes = self.classes(batch)
+        weights = labelled(classes, batch.weights)
+        if not self.output.class_weights or self._mixed(batch) is not None:
+            return weights
+        return weights * self._class_weights(weights)[classes.clamp(min=0)]
+
+    def _of_mixed(self, mixed: Tensor) -> Tensor:
+        """The weight that the classes of a mixed label have together."""
+        if not self.output.class_weights:
+            return torch.ones_like(mixed[:, 0])
+        return (mixed * self._class_weights(mixed)).sum(dim=1)
+
+    def _class_weights(self, like: Tensor) -> Tensor:
+        return torch.tensor(self.output.class_weights, dtype=torch.float32, device=like.device)
+
+
+class Confusion(Measurement):
+    """How often each true class was answered with each class, and with the true one among the five most likely."""
+
+    def __init__(self, task: LabelTask) -> None:
+        self._task = task
+        num_classes = task.output.num_classes
+        # Of many classes only what each comes to is counted: a matrix of 21 000 has 3 GB.
+        self._is_whole = num_classes <= _MOST_TABLED
+        rows = num_classes if self._is_whole else 3
+        self._counts = torch.zeros((rows, num_classes), dtype=torch.int64)
+        self._in_top = torch.zeros(1, dtype=torch.int64)
+
+    def add(self, answer: Tensor, batch: Batch, judged: Tensor) -> None:
+        """See Measurement."""
+        truths = self._task.classes(batch)
+        judged = judged & (truths != NO_LABEL)
+        truths, answer = truths[judged], answer[judged]
+        guesses = answer.argmax(dim=-1)
+        self._counts = self._counts.to(answer.device)
+        self._in_top = self._in_top.to(answer.device)
+        ones = torch.ones_like(truths)
+        if self._is_whole:
+            self._counts.index_put_((truths, guesses), ones, accumulate=True)
+        else:
+            hits = truths[guesses == truths]
+            for row, classes in enumerate((truths, guesses, hits)):
+                self._counts[row].index_put_((classes,), torch.ones_like(classes), accumulate=True)
+        top = answer.topk(min(_TOP, answer.shape[-1]), dim=-1).indices
+        self._in_top += (top == truths[:, None]).any(dim=-1).sum()
+
+    def result(self, world: World) -> Result:
+        """See Measurement."""
+        counts = world.sum(self._counts.to(world.device)).cpu()
+        in_top = int(world.sum(self._in_top.to(world.device)))
+        if self._is_whole:
+            true, guessed, hits = counts.sum(dim=1), counts.sum(dim=0), counts.diagonal()
+        else:
+            true, guessed, hits = counts
+        num_judged = int(true.sum())
+        values = {
+            "accuracy": ratio(int(hits.sum()), num_judged),
+            "top_5_accuracy": ratio(in_top, num_judged),
+            "f1": _mean_f1(true, guessed, hits),
+        }
+        wanted = {metric.name for metric in self._task.metrics()}
+        tables: dict[str, Table] = {"accuracy_of_class": listed((hits.double() / true).tolist())}
+        if self._is_whole:
+            tables["confusion"] = counts.tolist()
+        return Result({name: value for name, value in values.items() if name in wanted}, num_judged, tables)
+
+
+def _mean_f1(true: Tensor, guessed: Tensor, hits: Tensor) -> float:
+    """The mean over the classes that are there or were answered of 2 hits / (true + guessed)."""
+    both = (true + guessed).double()
+    found = both > 0
+    return float((2 * hits.double()[found] / both[found]).mean()) if bool(found.any()) else math.nan

@@ -1,0 +1,80 @@
+"""What an answer is trained for and judged by: one class a kind of answer, each in a file of its own.
+
+    loss of a task = (sum over all samples) / (count over all samples)
+
+Both are taken of each micro-batch of each rank and added, so that the loss does not depend on how a batch is cut. The
+count is known before the network has run.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Generic, Self, TypeVar
+
+from torch import Tensor
+
+from data_shards.loading.batch import Batch
+from model.outputs.output import Output
+from trainer.tasks.metric import Measurement, Metric
+
+OutputT = TypeVar("OutputT", bound=Output)
+
+
+@dataclass(frozen=True)
+class Training:
+    """What of a run's training tasks depend on."""
+
+    label_smoothing: float = 0.0
+    """Part of a label's target that is spread over all classes."""
+    seed: int = 0
+    """Of the draws of the queries that training asks."""
+
+
+@dataclass(frozen=True)
+class Task(ABC, Generic[OutputT]):
+    """The loss and the metrics of an answer."""
+
+    kind: ClassVar[str]
+    """The kind of answer that it is for."""
+    by_input: ClassVar[bool] = True
+    """Whether loss and metrics are also taken over the samples that have an input, and metrics with it alone."""
+    asks_many: ClassVar[bool] = False
+    """Whether an evaluation decodes its queries in several parts, since they may be many."""
+
+    is_compared: ClassVar[bool] = False
+    """Whether the true answer and the given one can be seen side by side."""
+
+    name: str
+    """The name of the answer."""
+    output: OutputT
+    """Its configuration, with target and shape filled in."""
+    training: Training = Training()
+    """What else decides its loss."""
+
+    @classmethod
+    def of(cls, name: str, output: OutputT, training: Training) -> Self:
+        """Return the task of an answer."""
+        return cls(name, output, training)
+
+    def points(self, batch: Batch, *, every: bool = False) -> Tensor | None:  # noqa: ARG002  # by tasks with many queries
+        """Return the queries that training asks of this batch, or `every` one, (O,) int64; None asks all in order."""
+        return None
+
+    @abstractmethod
+    def count(self, batch: Batch) -> Tensor:
+        """Return what the sum over this batch will be divided by: known before the network has run."""
+
+    @abstractmethod
+    def sum(self, answer: Tensor, batch: Batch) -> Tensor:
+        """Return the summed loss of the network's answer to this batch, in fp32."""
+
+    @abstractmethod
+    def metrics(self) -> tuple[Metric, ...]:
+        """Return what it is judged by; the first one decides which checkpoint is the best."""
+
+    @abstractmethod
+    def measurement(self) -> Measurement:
+        """Return an empty measurement of the metrics."""
+
+    def compared(self, answer: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the true answer and the given one, (B, *shape, channels); asked of tasks that are `is_compared`."""
+        raise NotImplementedError

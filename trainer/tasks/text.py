@@ -1,0 +1,61 @@
+"""Hidden bytes or tokens of a text: cross-entropy; how many were filled in rightly."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from data_shards.loading.batch import Batch
+from model.outputs.losses import cross_entropy_sum, labelled
+from model.outputs.text import TextOutput
+from trainer.distributed.world import World
+from trainer.tasks.metric import Measurement, Metric, Result, Sums, ratio
+from trainer.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class TextTask(Task[TextOutput]):
+    """Cross-entropy of the bytes that were hidden from the text, weighted by the samples' weights."""
+
+    kind: ClassVar[str] = "text"
+    by_input: ClassVar[bool] = False
+
+    def count(self, batch: Batch) -> Tensor:
+        """Return the sum of the weights of the hidden bytes."""
+        return labelled(*self.hidden(batch)).sum()
+
+    def sum(self, answer: Tensor, batch: Batch) -> Tensor:
+        """Return the weighted sum of the cross-entropies."""
+        return cross_entropy_sum(answer, *self.hidden(batch))
+
+    def hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the true ids of the hidden bytes, -1 where nothing was hidden, and the weight of each place."""
+        ids = batch.targets[self.output.target].long()
+        return ids.masked_fill(ids == 0, -1), batch.weights[:, None].expand(ids.shape)
+
+    def metrics(self) -> tuple[Metric, ...]:
+        """Return the accuracy."""
+        return (Metric("accuracy", "%", highest=1.0),)
+
+    def measurement(self) -> Measurement:
+        """Return an empty count."""
+        return FilledIn(self)
+
+
+class FilledIn(Measurement):
+    """Part of the hidden bytes that were filled in rightly."""
+
+    def __init__(self, task: TextTask) -> None:
+        self._task = task
+        self._sums = Sums(3)
+
+    def add(self, answer: Tensor, batch: Batch, judged: Tensor) -> None:
+        """See Measurement."""
+        ids, _ = self._task.hidden(batch)
+        asked = (ids >= 0) & judged[:, None]
+        self._sums.add(((answer.argmax(dim=-1) == ids) & asked).sum(), asked.sum(), judged.sum())
+
+    def result(self, world: World) -> Result:
+        """See Measurement."""
+        right, asked, samples = self._sums.joined(world)
+        return Result({"accuracy": ratio(right, asked)}, int(samples))
