@@ -19,10 +19,13 @@ import numpy as np
 import soundfile
 from PIL import Image
 
-from data_shards.config import AudioConfig, ImageConfig
-from data_shards.modalities import decode
+from data_shards.modalities.audio import AudioConfig
 from data_shards.modalities.decoding import audio as audio_decoder
 from data_shards.modalities.decoding import image as image_decoder
+from data_shards.modalities.decoding.image import pixels
+from data_shards.modalities.decoding.points import points
+from data_shards.modalities.decoding.video import video
+from data_shards.modalities.image import ImageConfig
 from data_shards.modalities.transform_config import CropConfig, LogMelConfig, RandAugmentConfig
 from data_shards.modalities.transforms import audio, image
 from data_shards.sources.digits import Drawn
@@ -47,30 +50,32 @@ def measure() -> Iterator[tuple[str, float]]:
     rng = np.random.default_rng(0)
     for side in (128, 224, 500):
         picture = jpeg(side, rng)
-        yield f"JPEG {side} px, simplejpeg", cost(lambda data=picture: decode.pixels(data))
+        yield f"JPEG {side} px, simplejpeg", cost(lambda data=picture: pixels(data))
         with without(image_decoder, "simplejpeg"):
-            yield f"JPEG {side} px, Pillow", cost(lambda data=picture: decode.pixels(data))
+            yield f"JPEG {side} px, Pillow", cost(lambda data=picture: pixels(data))
     wave = sound("WAV", rng)
-    yield "WAV 1 s", cost(lambda: decode.audio(wave))
+    yield "WAV 1 s", cost(lambda: audio_decoder.audio(wave))
     for kind in ("FLAC", "MP3"):
         recording = sound(kind, rng)
-        yield f"{kind} 1 s, miniaudio", cost(lambda data=recording: decode.audio(data))
+        yield f"{kind} 1 s, miniaudio", cost(lambda data=recording: audio(data))
         with without(audio_decoder, "miniaudio"):
-            yield f"{kind} 1 s, soundfile", cost(lambda data=recording: decode.audio(data))
+            yield f"{kind} 1 s, soundfile", cost(lambda data=recording: audio(data))
     film = clip(rng)
-    yield "MPEG-4 64 x 224 px, all frames", cost(lambda: decode.video(film))
-    yield "MPEG-4 64 x 224 px, every 8th", cost(lambda: decode.video(film, lambda available: range(0, available, 8)))
+    yield "MPEG-4 64 x 224 px, all frames", cost(lambda: video(film))
+    yield "MPEG-4 64 x 224 px, every 8th", cost(lambda: video(film, lambda available: range(0, available, 8)))
     cloud = Drawn(0, 0, "npy").read()
-    yield "npy 256 points", cost(lambda: decode.points(cloud))
+    yield "npy 256 points", cost(lambda: points(cloud))
     large = jpeg(500, rng)
-    plain = ImageConfig(224, 224, resize="bicubic", centre_crop=0.875)
+    plain = ImageConfig(height=224, width=224, resize="bicubic", centre_crop=0.875)
     yield "JPEG 500 px to 224, evaluation", cost(lambda: image.fit(large, plain, None))
-    varied = ImageConfig(224, 224, resize="bicubic", crop=CropConfig(), flip=True)
+    varied = ImageConfig(height=224, width=224, resize="bicubic", crop=CropConfig(), flip=True)
     yield "JPEG 500 px to 224, crop and flip", cost(lambda: image.fit(large, varied, rng))
-    harder = ImageConfig(224, 224, resize="bicubic", crop=CropConfig(), flip=True, randaugment=RandAugmentConfig())
+    harder = Image(
+        height=224, width=224, resize="bicubic", crop=CropConfig(), flip=True, randaugment=RandAugmentConfig()
+    )
     yield "JPEG 500 px to 224, RandAugment", cost(lambda: image.fit(large, harder, rng))
-    yield "WAV 1 s, 16 to 8 kHz", cost(lambda: audio.fit(wave, AudioConfig(8_000, 8_000), None))
-    bands = AudioConfig(RATE, RATE, log_mel=LogMelConfig(num_bins=80))
+    yield "WAV 1 s, 16 to 8 kHz", cost(lambda: audio.fit(wave, AudioConfig(sample_rate=8_000, num_samples=8_000), None))
+    bands = AudioConfig(sample_rate=RATE, num_samples=RATE, log_mel=LogMelConfig(num_bins=80))
     yield "WAV 1 s, log-mel of 80 bins", cost(lambda: audio.fit(wave, bands, None))
 
 

@@ -34,12 +34,14 @@ from torch.utils.data import DataLoader
 
 from benchmarks.arguments import at_least
 from data_shards.building import adoption
-from data_shards.config import AudioConfig, DataConfig, ImageConfig
+from data_shards.config import DataConfig
 from data_shards.format import manifest
 from data_shards.loading.loader import Loader
 from data_shards.loading.reader import Reader
 from data_shards.loading.streams import live_bytes, train_loader
-from data_shards.modalities import decode
+from data_shards.modalities.audio import AudioConfig
+from data_shards.modalities.decoding.audio import audio
+from data_shards.modalities.image import ImageConfig
 from data_shards.modalities.transforms.image import fit as fit_image
 from data_shards.order.sample_order import TrainOrder
 from data_shards.storage.local_folder import LocalFolder
@@ -133,8 +135,9 @@ def cat(tars: list[str]) -> None:
 
 
 def config() -> DataConfig:
-    image, audio = ImageConfig(PIXELS, PIXELS, resize="nearest"), AudioConfig(sample_rate=RATE, num_samples=RATE)
-    return DataConfig(image=image, audio=audio, lanes=8, window=1024, num_threads=2)
+    image = ImageConfig(height=PIXELS, width=PIXELS, resize="nearest")
+    audio = AudioConfig(sample_rate=RATE, num_samples=RATE)
+    return DataConfig(inputs={"image": image, "audio": audio}, lanes=8, window=1024, num_threads=2)
 
 
 def open_loader(folder: Path) -> Loader:
@@ -207,7 +210,7 @@ def codecs_alone(encoded: list[dict[str, bytes]]) -> None:
     def run(samples: list[dict[str, bytes]]) -> None:
         for members in samples:
             fit_image(members["jpg"], fit, None)
-            decode.audio(members["wav"] if "wav" in members else members["flac"])
+            audio(members["wav"] if "wav" in members else members["flac"])
 
     with ThreadPoolExecutor(2) as threads:
         list(threads.map(run, [encoded[::2], encoded[1::2]]))

@@ -34,21 +34,16 @@ MAY_CHANGE = (
 )
 
 DECIDES = (
-    "data.audio",
     "data.datasets",
     "data.eval_split",
-    "data.flow",
-    "data.image",
+    "data.inputs",
     "data.labels",
     "data.lanes",
     "data.mix",
     "data.modality_dropout",
     "data.multi_label",
-    "data.points",
     "data.require",
     "data.shards",
-    "data.text",
-    "data.video",
     "data.window",
     "model",
     "optimizer",

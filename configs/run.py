@@ -74,19 +74,19 @@ class RunConfig:
 
     def _shape_problems(self) -> Iterator[tuple[str, str]]:
         """The network's inputs must be those that the data delivers, with the same shapes."""
-        wanted, delivered = self.model.inputs.chosen(), self.data.modalities()
+        wanted, delivered = self.model.inputs.chosen(), self.data.ordered_inputs
         for modality in sorted(wanted.keys() - delivered.keys()):
             yield (
                 f"model.inputs.{modality}",
-                _UNDELIVERED.get(modality, f"is set but data.{modality} is not; set both or neither"),
+                _UNDELIVERED.get(modality, f"is set but data.inputs.{modality} is not; set both or neither"),
             )
         for modality in sorted(delivered.keys() - wanted.keys()):
-            yield f"data.{modality}", f"is set but model.inputs.{modality} is not; set both or neither"
+            yield f"data.inputs.{modality}", f"is set but model.inputs.{modality} is not; set both or neither"
         for modality in sorted(wanted.keys() & delivered.keys()):
             if wanted[modality].shape != delivered[modality].shape:
                 yield (
                     f"model.inputs.{modality}",
-                    f"reads arrays of shape {wanted[modality].shape}, but data.{modality} delivers "
+                    f"reads arrays of shape {wanted[modality].shape}, but data.inputs.{modality} delivers "
                     f"{delivered[modality].shape}; make the two agree",
                 )
 
@@ -108,18 +108,18 @@ class RunConfig:
 
     def _reconstruction_problems(self, name: str, of: str) -> Iterator[tuple[str, str]]:
         """What is reconstructed must have the shape of what is answered."""
-        answered, delivered = self.model.answers()[name].answered(), self.data.modalities()[of].shape
+        answered, delivered = self.model.answers()[name].answered(), self.data.ordered_inputs[of].shape
         # Sound is cut into patches: a query answers several samples.
         is_cut = len(delivered) == 1 and answered is not None and prod(answered) == prod(delivered)
         if answered is not None and answered != delivered and not is_cut:
-            sentence = f"answers {answered}, data.{of} delivers {delivered}; make them agree, or leave shape out"
+            sentence = f"answers {answered}, data.inputs.{of} delivers {delivered}; make them agree, or leave shape out"
             yield f"model.outputs.{name}.shape", sentence
 
 
 _UNDELIVERED = {
     "label": "no data has it: a class is an input only of networks that programs call; leave it out",
-    "spectrogram": "no data has it: data.audio.log_mel delivers frames of bins; set that, and model.inputs.audio with "
-    "num_samples as its frames and num_channels as its bins in this one's place",
+    "spectrogram": "no data has it: data.inputs.audio.log_mel delivers frames of bins; set that, and model.inputs."
+    "audio with num_samples as its frames and num_channels as its bins in this one's place",
 }
 
 
@@ -127,9 +127,9 @@ _LACKING = {
     "label": "needs one label a sample: set data.multi_label=false, or kind=labels",
     "labels": "needs the list of a sample's labels: set data.multi_label=true, or kind=label",
     "named label": "needs the label {of!r}: name it in data.labels, or leave target out",
-    "hidden words": "fills in hidden words: set data.{of}.masking, or leave this out",
-    "motion": "answers the motion of data.{of}: set that, or leave this out",
-    "input": "reconstructs data.{of}: set that, or leave this out",
+    "hidden words": "fills in hidden words: set data.inputs.{of}.masking, or leave this out",
+    "motion": "answers the motion of data.inputs.{of}: set that, or leave this out",
+    "input": "reconstructs data.inputs.{of}: set that, or leave this out",
 }
 _UNUSED = {
     "label": "makes targets of the label",

@@ -1,37 +1,22 @@
-"""What a run asks of its data: the modalities with their fixed shapes, the sample order, and the loader's limits.
+"""What a run asks of its data: the inputs with their fixed shapes, the sample order, and the loader's limits.
 
-A modality is used when its section is set; every batch then has that array, zeros where a sample lacks it.
+Every batch has an array for each input, zeros where a sample lacks it.
 """
 
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Optional
+from typing import Any, Optional
 
 from data_shards.files.problems import MOST_BATCHES_AHEAD, Problem, at_least, at_most
 from data_shards.files.quoting import shown
-from data_shards.modalities.sections import (
-    AudioConfig,
-    FlowConfig,
-    ImageConfig,
-    PointsConfig,
-    Section,
-    TextConfig,
-    VideoConfig,
-)
+from data_shards.modalities.catalogue import BY_NAME
+from data_shards.modalities.modality import Modality
 from data_shards.modalities.transform_config import MixConfig
 from data_shards.storage.config import DatasetConfig, RemoteConfig
 
-__all__ = [
-    "AudioConfig",
-    "DataConfig",
-    "FlowConfig",
-    "ImageConfig",
-    "PointsConfig",
-    "Section",
-    "TextConfig",
-    "VideoConfig",
-]
+ALL = "all"
+"""What an evaluation calls a score with all inputs; no input has this name."""
 
 
 @dataclass(frozen=True)
@@ -42,34 +27,24 @@ class DataConfig:
     """Folder that `perceiver data build` or `perceiver data index` wrote, with its splits."""
     eval_split: str = ""
     """Split that is evaluated; empty for test or, where there is none, val, validation, valid or dev."""
-    image: Optional[ImageConfig] = None  # noqa: UP045 - OmegaConf reads Optional[X] best
-    """Set to use images."""
-    audio: Optional[AudioConfig] = None  # noqa: UP045
-    """Set to use audio."""
-    video: Optional[VideoConfig] = None  # noqa: UP045
-    """Set to use video."""
-    flow: Optional[FlowConfig] = None  # noqa: UP045
-    """Set to use pairs of frames; the motion between them is a target."""
-    points: Optional[PointsConfig] = None  # noqa: UP045
-    """Set to use point clouds."""
-    text: Optional[TextConfig] = None  # noqa: UP045
-    """Set to use text."""
+    inputs: dict[str, Any] = field(default_factory=dict, metadata={"chosen_by": "modality", "among": BY_NAME})
+    """What is read of a sample, under names of your own: NAME: {modality: image, height: 32, width: 32}."""
     modality_dropout: dict[str, float] = field(default_factory=dict)
-    """Probability a modality that training hides it from a sample; at least one modality of a sample always stays."""
+    """Probability an input that training hides it from a sample; at least one input of a sample always stays."""
     require: tuple[str, ...] = ()
-    """Modalities that a sample must have to be trained or evaluated on; the others are left out, and counted."""
+    """Inputs that a sample must have to be trained or evaluated on; the others are left out, and counted."""
     multi_label: bool = False
     """Samples have lists of labels, as AudioSet's: the target of each is a vector with a 1 for every one of them."""
     labels: tuple[str, ...] = ()
     """Names of further labels that are targets, such as those of a table's columns label.NAME."""
     mix: Optional[MixConfig] = None  # noqa: UP045
-    """Set to train on pairs of images that are blended or pasted into each other; images must be the only modality."""
+    """Set to train on pairs of images that are blended or pasted into each other; an image must be the only input."""
     datasets: dict[str, DatasetConfig] = field(default_factory=dict)
     """Several datasets, by name, that training mixes by weight; `shards` is then what is evaluated alone."""
     remote: RemoteConfig = field(default_factory=RemoteConfig)
     """How shards behind a URL are fetched."""
     max_bad_rate: float = 0.001
-    """Part of a modality's samples in a dataset that may be bad, and are replaced, before the run ends."""
+    """Part of an input's samples in a dataset that may be bad, and are replaced, before the run ends."""
     lanes: int = 8
     """Streams of shards that give equal parts of every global batch; must divide it. Part of the order."""
     window: int = 1024
@@ -83,27 +58,28 @@ class DataConfig:
     prefetch_mib: int = 1024
     """Memory that those batches may take together, at most."""
 
-    def modalities(self) -> dict[str, "Section"]:
-        """Return the sections that are set, by modality, in alphabetical order."""
-        return self._modalities
-
     @cached_property
-    def _modalities(self) -> dict[str, "Section"]:
-        # Asked for several times a sample.
-        sections = {
-            "audio": self.audio,
-            "flow": self.flow,
-            "image": self.image,
-            "points": self.points,
-            "text": self.text,
-            "video": self.video,
-        }
-        return {name: section for name, section in sections.items() if section is not None}
+    def ordered_inputs(self) -> dict[str, Modality]:
+        """The inputs in the order of their names, in which they are decoded and draw their random numbers."""
+        return dict(sorted(self.inputs.items()))
 
-    def only(self, modalities: Container[str]) -> "DataConfig":
-        """Return the configuration without the other modalities."""
-        dropped = {name: None for name in self.modalities() if name not in modalities}
-        return replace(self, **dropped)  # type: ignore[arg-type]  # all None
+    def only(self, names: Container[str]) -> "DataConfig":
+        """Return the configuration without the other inputs."""
+        return replace(self, inputs={name: section for name, section in self.inputs.items() if name in names})
+
+    def of_evaluation(self) -> "DataConfig":
+        """Return the configuration with which every split but that of training is read."""
+        return replace(self, inputs={name: section.of_evaluation() for name, section in self.inputs.items()})
+
+    def target_arrays(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Return shape and type of what the network is to say of inputs, by their names."""
+        found = {name: section.target for name, section in self.ordered_inputs.items()}
+        return {name: target for name, target in found.items() if target is not None}
+
+    @property
+    def required_members(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """The inputs that a sample must have, each with the patterns of its member."""
+        return tuple((name, self.ordered_inputs[name].patterns) for name in sorted(self.require))
 
     @property
     def has_label_targets(self) -> bool:
@@ -117,12 +93,10 @@ class DataConfig:
         """
         found = {("labels" if self.multi_label else "label", ""): self._key_of_label_targets}
         found |= {("named label", name): "labels" for name in self.labels}
-        for name, section in self.modalities().items():
+        for name, section in self.ordered_inputs.items():
             found["input", name] = ""
-            if isinstance(section, TextConfig) and section.masking is not None:
-                found["hidden words", name] = f"{name}.masking"
-            if isinstance(section, FlowConfig):
-                found["motion", name] = name
+            if section.asks:
+                found[section.asks[0], name] = f"inputs.{name}.{section.asks[1]}".rstrip(".")
         return found
 
     @property
@@ -131,21 +105,10 @@ class DataConfig:
 
     def problems(self) -> Iterator[Problem]:
         """Yield what is wrong with the data's configuration."""
-        if not self.modalities():
-            yield "image", "no modality is set; set at least one of audio, flow, image, points, text, video"
-        for name, section in self.modalities().items():
-            yield from ((f"{name}.{key}", sentence) for key, sentence in section.problems())
-        for name, probability in self.modality_dropout.items():
-            if name not in self.modalities():
-                yield (
-                    f"modality_dropout.{name}",
-                    f"{shown(name)} is not a modality of this run; set data.{name} or leave it out",
-                )
-            if not 0 <= probability <= 1:
-                yield f"modality_dropout.{name}", f"must be a probability from 0 to 1, got {probability}"
-        for name in self.require:
-            if name not in self.modalities():
-                yield "require", f"names {name!r}, which is not a modality of this run; set data.{name} or leave it out"
+        if not self.inputs:
+            yield "inputs", f"no input is set; set at least one of {', '.join(BY_NAME)}, as NAME.modality=image"
+        for name, section in self.ordered_inputs.items():
+            yield from ((f"inputs.{name}.{key}", sentence) for key, sentence in section.problems())
         yield from self._name_problems()
         yield from self._mix_problems()
         for name, part in self.datasets.items():
@@ -159,22 +122,43 @@ class DataConfig:
         yield from at_most(MOST_BATCHES_AHEAD, {"prefetch_batches": self.prefetch_batches})
 
     def _name_problems(self) -> Iterator[Problem]:
-        """Targets come under the names of labels, and of the modalities that they are made of."""
+        """Names must be those of inputs, and nothing may have the name of something else."""
+        if ALL in self.inputs:
+            yield f"inputs.{ALL}", f"{ALL} is what a score with all inputs is called; choose another name"
+        for name, probability in self.modality_dropout.items():
+            if name not in self.inputs:
+                yield f"modality_dropout.{name}", _no_input(name)
+            if not 0 <= probability <= 1:
+                yield f"modality_dropout.{name}", f"must be a probability from 0 to 1, got {probability}"
+        for name in self.require:
+            if name not in self.inputs:
+                yield "require", f"names {_no_input(name)}"
+        yield from self._label_name_problems()
+
+    def _label_name_problems(self) -> Iterator[Problem]:
+        """Targets come under the names of labels, and of the inputs that they are made of."""
         for name in sorted(set(self.labels)):
             if self.labels.count(name) > 1:
                 yield "labels", f"names {name!r} twice; leave one out"
-            if name == "label" or name in self.modalities():
+            if name == "label" or name in self.inputs:
                 yield "labels", f"has the name {name!r}, which is taken; rename the label in the data"
+        if "label" in self.target_arrays():
+            yield "inputs.label", "has a target of its own, and the label of a sample has this name; choose another"
 
     def _mix_problems(self) -> Iterator[Problem]:
         if self.mix is None:
             return
         yield from ((f"mix.{key}", sentence) for key, sentence in self.mix.problems())
-        if self.image is None or len(self.modalities()) > 1:
-            others = ", ".join(name for name in self.modalities() if name != "image") or "no image"
-            yield "mix", f"mixes the labels by what it mixes of the images, and there is {others}; leave one out"
+        others = [name for name, section in self.ordered_inputs.items() if section.modality != "image"]
+        if others or len(self.inputs) != 1:
+            found = ", ".join(others or self.ordered_inputs) or "no image"
+            yield "mix", f"mixes the labels by what it mixes of one image, and there is {found}; leave one out"
         if self.labels:
             yield (
                 "labels",
                 f"names {', '.join(self.labels)}, but data.mix mixes for the label alone; leave one out",
             )
+
+
+def _no_input(name: str) -> str:
+    return f"{shown(name)}, which is not an input of this run; set data.inputs.{name} or leave it out"

@@ -8,17 +8,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from data_shards.config import (
-        AudioConfig,
-        DataConfig,
-        FlowConfig,
-        ImageConfig,
-        PointsConfig,
-        TextConfig,
-        VideoConfig,
-    )
+    from data_shards.config import DataConfig
     from data_shards.loading.batch import Batch
     from data_shards.loading.shard_loader import ShardLoader
+    from data_shards.modalities.audio import AudioConfig
+    from data_shards.modalities.flow import FlowConfig
+    from data_shards.modalities.image import ImageConfig
+    from data_shards.modalities.points import PointsConfig
+    from data_shards.modalities.text import TextConfig
+    from data_shards.modalities.video import VideoConfig
     from launch.run.loaded_run import LoadedRun, load_run
     from model.config.perceiver import PerceiverConfig
     from model.perceiver import Perceiver
@@ -43,15 +41,13 @@ __all__ = [
 
 _HOMES = {
     "data_shards.loading.batch": ("Batch",),
-    "data_shards.config": (
-        "AudioConfig",
-        "DataConfig",
-        "FlowConfig",
-        "ImageConfig",
-        "PointsConfig",
-        "TextConfig",
-        "VideoConfig",
-    ),
+    "data_shards.config": ("DataConfig",),
+    "data_shards.modalities.audio": ("AudioConfig",),
+    "data_shards.modalities.flow": ("FlowConfig",),
+    "data_shards.modalities.image": ("ImageConfig",),
+    "data_shards.modalities.points": ("PointsConfig",),
+    "data_shards.modalities.text": ("TextConfig",),
+    "data_shards.modalities.video": ("VideoConfig",),
     "data_shards.loading.shard_loader": ("ShardLoader",),
     "launch.run.loaded_run": ("LoadedRun", "load_run"),
     "model.config.perceiver": ("PerceiverConfig",),

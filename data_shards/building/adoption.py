@@ -18,7 +18,8 @@ from data_shards.files.quoting import cut
 from data_shards.format import manifest
 from data_shards.format.annotations import Records
 from data_shards.format.manifest import Manifest, ShardEntry, Shards, Split
-from data_shards.format.members import LABEL, RECORD, modality_of
+from data_shards.format.members import LABEL, RECORD
+from data_shards.format.shard_table import kind_of
 from data_shards.format.tar_index import MAGIC, TarIndex
 from data_shards.storage.local_folder import refuse_outside
 
@@ -27,6 +28,7 @@ _NOT_SPLITS = (".", "$", "@", "__")
 """Names that systems give to what they put beside a user's files begin with these."""
 _TAR = re.compile(r"\.(tar(\.(gz|bz2|xz|zst|lz4))?|tgz|tbz2?|txz)$", re.IGNORECASE)
 _NUM_SHOWN = 5
+_NUM_SUFFIXES = 64
 
 
 @dataclass(frozen=True)
@@ -90,13 +92,19 @@ def describe(path: Path, folder: Path, index: TarIndex) -> ShardEntry:
         num_bytes=index.tar_bytes,
         sha256=sha256,
         index_sha256=hashlib.sha256(index.to_bytes()).hexdigest(),
-        modalities=dict(Counter(kind for sample in range(index.num_samples) for kind in modalities(index, sample))),
+        kinds=kinds_of(index),
     )
 
 
-def modalities(index: TarIndex, sample: int) -> set[str]:
-    """Return the modalities that a sample has."""
-    return {kind for extension in index.members(sample) if (kind := modality_of(extension))}
+def kinds_of(index: TarIndex) -> dict[str, int]:
+    """Return how many samples of a tar there are of each kind, by the suffixes of their members.
+
+    Only its commonest suffixes count: where a name has a full stop too many, each sample may have one of its own.
+    """
+    numbers = Counter(index.extension_ids.tolist()).most_common(_NUM_SUFFIXES)
+    common = {index.extensions[number] for number, _ in numbers}
+    found = Counter(kind_of(common & index.members(sample).keys()) for sample in range(index.num_samples))
+    return dict(sorted(found.items()))
 
 
 def _tars(folder: Path, tell: Callable[[str], None]) -> dict[Path, str]:

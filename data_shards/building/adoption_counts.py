@@ -9,8 +9,9 @@ from pathlib import Path
 
 from data_shards.files.quoting import cut, shown
 from data_shards.format.annotations import NO_LABEL, OWN, Records, notes
-from data_shards.format.members import EXTENSIONS, LABEL, RECORD, content_of, modality_of
+from data_shards.format.members import LABEL, RECORD
 from data_shards.format.tar_index import TarIndex
+from data_shards.modalities.catalogue import MODALITIES, held_by, inputs_of
 
 LABELS_ALONE = Records(labels=OWN.labels, named_labels=OWN.named_labels)
 """What is taken of records that hold labels and nothing of others."""
@@ -79,11 +80,13 @@ class Members:
 
     num_samples: int = 0
     num_empty: int = 0
-    """Samples without a member of any modality."""
+    """Samples without a member that any modality reads."""
     unread: Counter[str] = field(default_factory=Counter)
     """Members that are not read, by their suffix, with # for the digits in it."""
     loose: Counter[str] = field(default_factory=Counter)
     """Members that belong to no sample, by their name, with # for the digits in it."""
+    named: Counter[str] = field(default_factory=Counter)
+    """Members that are read where an input names them, by their suffix."""
     early: str = ""
     """The remedy for a suffix that would be read if it did not begin so early; empty where there is none."""
     num_records: int = 0
@@ -97,12 +100,14 @@ class Members:
         self.num_samples += index.num_samples
         for sample, key in enumerate(index.keys):
             extensions = index.members(sample)
-            self.num_empty += not any(map(modality_of, extensions))
+            self.num_empty += not inputs_of(extensions)
             for extension in extensions:
-                if content_of(extension) is None and extension not in (LABEL, RECORD):
+                if held_by(extension) is None and extension not in (LABEL, RECORD):
                     self.unread[re.sub(r"\d+", "#", extension)] += 1
-                    if not self.early and "." in extension and content_of(extension.rpartition(".")[2]):
+                    if not self.early and "." in extension and held_by(extension.rpartition(".")[2]):
                         self.early = _early(Path(key).name, extension)
+                elif (held := held_by(extension)) and extension not in held[0]().roles[held[1]]:
+                    self.named[extension] += 1
 
     def add_record(self, record: bytes) -> None:
         """Count which fields a record has."""
@@ -123,6 +128,7 @@ class Members:
         self.num_samples += other.num_samples
         self.num_empty += other.num_empty
         self.unread += other.unread
+        self.named += other.named
         self.loose += other.loose
         self.early = self.early or other.early
         self.num_records += other.num_records
@@ -140,6 +146,10 @@ class Members:
             yield f"members that are hidden or have no suffix belong to no sample: {listed(self.loose)}"
         if self.unread:
             yield f"members that are not read: {listed(self.unread, '.')}{self.early}"
+        if self.named:
+            first = cut(self.named.most_common(1)[0][0])
+            remedy = f"data.inputs.NAME.members={first} of a run"
+            yield f"members that are read where an input names them, as {remedy}: {listed(self.named, '.')}"
         if self.num_empty:
             yield f"{self.num_empty} of {self.num_samples} samples have no member that is read: they are bad samples"
         options = {OWN.labels: records.labels, OWN.named_labels: records.named_labels, OWN.weight: records.weight}
@@ -154,7 +164,9 @@ class Members:
         """Return the sentence for tars in which nothing is read; empty where something is."""
         if self.num_empty < self.num_samples:
             return ""
-        read = " ".join(f".{extension}" for extensions in EXTENSIONS.values() for extension in extensions)
+        read = " ".join(
+            f".{extension}" for extension in sorted({suffix for kind in MODALITIES for suffix in kind.usual})
+        )
         found = listed(self.unread, ".") or "only labels and records"
         return f"holds no member that is read, but {found}{self.early}; these are read: {read}"
 

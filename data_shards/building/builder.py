@@ -26,7 +26,7 @@ from data_shards.building.splits import TEST, all_labels, refuse_share, with_tes
 from data_shards.files import history, typed_json
 from data_shards.files.quoting import cut, listed, shown
 from data_shards.format import manifest
-from data_shards.format.manifest import MODALITIES, Manifest, ShardEntry, Shards, Split
+from data_shards.format.manifest import Manifest, ShardEntry, Shards, Split
 from data_shards.format.tar_index import TarIndex
 
 Progress = Callable[[int, int], None]
@@ -230,14 +230,13 @@ def _entry(name: str, written: Sequence[Written], path: Path) -> ShardEntry:
     index_path = path.with_suffix(".idx")
     with written_beside(index_path) as file:
         file.write(TarIndex.from_tar(path).to_bytes())
-    modalities = Counter(modality for each in written for modality in each.modalities)
     return ShardEntry(
         name=name,
         num_samples=len(written),
         num_bytes=path.stat().st_size,
         sha256=_sha256(path),
         index_sha256=_sha256(index_path),
-        modalities={modality: modalities[modality] for modality in MODALITIES if modality in modalities},
+        kinds=dict(sorted(Counter(each.kind for each in written).items())),
     )
 
 

@@ -11,10 +11,13 @@ from typing import BinaryIO
 from data_shards.building.raw_sample import Content, Row
 from data_shards.files import atomic
 from data_shards.files.quoting import cut
-from data_shards.format.members import content_of, modality_of
+from data_shards.format.shard_table import kind_of
 from data_shards.format.tar_walk import MAX_MEMBER_BYTES
 from data_shards.loading.quarantine import one_line
-from data_shards.modalities import decode
+from data_shards.modalities.catalogue import held_by
+from data_shards.modalities.decoding.flow import pair
+from data_shards.modalities.flow import FlowConfig
+from data_shards.modalities.modality import select
 
 END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
 
@@ -32,8 +35,8 @@ class Written:
     """A row that is in the shard."""
 
     row: Row
-    modalities: tuple[str, ...]
-    """Those that it turned out to have."""
+    kind: str
+    """The suffixes of the members that it turned out to have, as kind_of() joins them."""
 
 
 def write_shard(rows: Sequence[Row], path: Path) -> tuple[list[Written], list[Fault]]:
@@ -50,9 +53,10 @@ def write_shard(rows: Sequence[Row], path: Path) -> tuple[list[Written], list[Fa
             except ValueError as error:
                 faults.append(Fault(row.line, str(error)))
                 continue
-            for extension, data in [*members.items(), *_notes(row)]:
+            members |= dict(_notes(row))
+            for extension, data in members.items():
                 _append(file, f"{row.line:08d}.{extension}", data)
-            written.append(Written(row, tuple(filter(None, map(modality_of, members)))))
+            written.append(Written(row, kind_of(members)))
         file.write(END_OF_TAR)
     return written, faults
 
@@ -70,16 +74,16 @@ def written_beside(path: Path) -> Iterator[BinaryIO]:
 
 
 def _members(row: Row) -> Iterator[tuple[str, bytes]]:
-    """Yield (extension, bytes) of each modality; ValueError names the file that is bad, and why."""
+    """Yield (suffix, bytes) of each member; ValueError names the file that is bad, and why."""
     contents = sorted(row.members, key=lambda content: content.extension)
     found = [(content.extension, _checked_bytes(content)) for content in contents]
     origins = ", ".join(content.origin for content in contents)
     if all(data is None for _, data in found):
         raise ValueError(f"{origins}: holds no modality")
     there = {extension: data for extension, data in found if data is not None}
-    if "flow" in map(modality_of, there):
+    if frames := select(FlowConfig(), there):
         try:
-            decode.pair(there)
+            pair(frames)
         except Exception as error:  # as of a single file
             raise ValueError(f"{origins}: {one_line(error)}") from error
     yield from there.items()
@@ -108,14 +112,15 @@ def _checked_bytes(content: Content) -> bytes | None:
 
 
 def _decodable(content: Content) -> bytes | None:
-    kind = content_of(content.extension)
-    if kind is None:
+    held = held_by(content.extension)
+    if held is None:
         raise ValueError(f"files of kind .{cut(content.extension)} are not read; convert it")
     if content.num_bytes > MAX_MEMBER_BYTES:
         raise ValueError(f"{content.num_bytes} bytes; a file of a sample has at most {MAX_MEMBER_BYTES}")
     data = content.read()
     if data is not None:
-        decode.check(kind, data)
+        modality, role = held
+        modality.decoded_shape(role, data)
     return data
 
 

@@ -7,44 +7,28 @@ import hashlib
 import shlex
 from collections.abc import Callable, Iterable
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from data_shards.building import worker_processes
-from data_shards.building.adoption import modalities
-from data_shards.config import (
-    AudioConfig,
-    DataConfig,
-    FlowConfig,
-    ImageConfig,
-    PointsConfig,
-    TextConfig,
-    VideoConfig,
-)
+from data_shards.config import DataConfig
 from data_shards.format.extents import EXTENT_BYTES
 from data_shards.format.manifest import Manifest, ShardEntry, Shards, Split
-from data_shards.format.members import content_of
+from data_shards.format.members import fitting
 from data_shards.format.tar_index import TarIndex
 from data_shards.loading.admission import BadSampleError, Intake, all_labels
 from data_shards.loading.batch import Sample
+from data_shards.loading.dataset import inputs_in
 from data_shards.loading.quarantine import one_line
 from data_shards.loading.reader import Reader
-from data_shards.loading.sample import is_absent
-from data_shards.loading.streams import TRAIN, of_evaluation
-from data_shards.modalities import decode
+from data_shards.loading.streams import TRAIN
+from data_shards.modalities.catalogue import inputs_of
+from data_shards.modalities.modality import select
 from data_shards.storage.local_folder import LocalFolder
 from data_shards.storage.required_inputs import has_all
 
-_EVERYTHING = DataConfig(
-    audio=AudioConfig(resample="linear"),
-    flow=FlowConfig(1, 1),
-    image=ImageConfig(),
-    points=PointsConfig(),
-    text=TextConfig(),
-    video=VideoConfig(),
-)
 _RARELY = 0.05
 """Where no more of a split's samples lack a file, they have lost it; one sample always may."""
 
@@ -71,7 +55,7 @@ class Report:
     incomplete: list[Bad] = field(default_factory=list)
     """Samples that a training takes, though they seem to have lost a file."""
     shapes: dict[str, list[list[int]]] = field(default_factory=dict)
-    """By modality the least and the greatest length of each axis after decoding."""
+    """By input, or input.role, the least and the greatest length of each axis after decoding."""
     labels: dict[str, int] = field(default_factory=dict)
     """Samples by class name."""
 
@@ -96,9 +80,9 @@ class Report:
         for name in names:
             self.labels[name] = self.labels.get(name, 0) + 1
 
-    def add_shape(self, modality: str, shape: tuple[int, ...]) -> None:
+    def add_shape(self, name: str, shape: tuple[int, ...]) -> None:
         """Count the shape of one decoded member."""
-        self._widen(modality, list(shape), list(shape))
+        self._widen(name, list(shape), list(shape))
 
     def _widen(self, modality: str, least: list[int], greatest: list[int]) -> None:
         lowest, highest = self.shapes.get(modality, [least, greatest])
@@ -118,7 +102,7 @@ def verify(
     """Read all of a shard folder in `num_jobs` processes; ValueError only where its manifest cannot be read.
 
     A sample is bad where a training with that configuration of its data would find it bad; without one, a training on
-    all modalities of its split.
+    all that its split holds.
     """
     place = LocalFolder(folder)
     shards = place.manifest()
@@ -145,23 +129,24 @@ def verify(
 
 def intake(shards: Manifest, split_name: str, config: DataConfig | None) -> Intake:
     """Return what takes the samples of a split in a training with that configuration, or on all that it has."""
-    there = {kind for kind, count in shards.split(split_name).shards.modalities.items() if count}
+    split = shards.split(split_name)
     if config is None:
-        config = replace(_EVERYTHING, labels=tuple(shards.named_labels))
+        config = DataConfig(inputs=inputs_of(split.shards.suffixes), labels=tuple(shards.named_labels))
     elif split_name != TRAIN:
-        config = of_evaluation(config)
-    return Intake.of(shards, config.only(there))
+        config = config.of_evaluation()
+    return Intake.of(shards, config.only(inputs_in(split, config)))
 
 
 def partners(shards: Manifest, split_name: str) -> frozenset[str]:
-    """Return the modalities, and "label", that a sample of the split has unless it has lost a file.
+    """Return the inputs, and "label", that a sample of the split has unless it has lost a file.
 
     None where the shards were built here: a build knows what each sample has, and the hashes hold it fast.
     """
     if not shards.adopted:
         return frozenset()
     split = shards.split(split_name)
-    counts = dict(split.shards.modalities)
+    sections = inputs_of(split.shards.suffixes).items()
+    counts = {name: int(split.shards.num_samples_with(section.patterns).sum()) for name, section in sections}
     # More labels than samples: some have several, which would hide that others have none.
     if (num_labels := sum(split.label_counts)) <= split.num_samples:
         counts["label"] = num_labels
@@ -185,7 +170,7 @@ def verify_shard(
         report.bad.append(Bad(entry.name, "", str(error)))
         return report
     report.samples = index.num_samples
-    wanted = frozenset(intake.config.require)
+    wanted = intake.config.required_members
     good = np.flatnonzero(has_all(index, wanted)).tolist()
     report.left_out = index.num_samples - len(good)
     reader = Reader(folder, Split(Shards.of([entry]), (), wanted), live_bytes=4 * EXTENT_BYTES)
@@ -196,12 +181,14 @@ def verify_shard(
         except BadSampleError as error:
             report.bad.append(Bad(entry.name, key, str(error)))
             continue
-        if reason := _fault_of_the_rest(reader, number, sample, report):
+        if reason := _fault_of_the_rest(reader, number, sample, intake.config, report):
             report.bad.append(Bad(entry.name, key, reason))
             continue
         labels = all_labels(sample)
         report.count_labels(label_names[label] for label in labels if label_names)
-        for kind in sorted(expected - modalities(index, place) - ({"label"} if labels else set())):
+        suffixes = index.members(place)
+        there = {name for name, section in inputs_of(suffixes).items() if any(fitting(section.patterns, suffixes))}
+        for kind in sorted(expected - there - ({"label"} if labels else set())):
             report.incomplete.append(Bad(entry.name, key, f"has no {kind}, nearly all other samples have one"))
     return report
 
@@ -223,16 +210,17 @@ def _checked_index(folder: LocalFolder, entry: ShardEntry) -> TarIndex:
     return index
 
 
-def _fault_of_the_rest(reader: Reader, number: int, sample: Sample, report: Report) -> str:
+def _fault_of_the_rest(reader: Reader, number: int, sample: Sample, config: DataConfig, report: Report) -> str:
     """Count the shapes of a sample's members, decoded whole; return the fault of what no draw so far has asked for.
 
     Of a clip a training decodes some frames, other ones each time: in the end all of them.
     """
-    taken = {*sample.lengths, *(("motion",) if "flow" in sample.lengths else ())}
-    for extension, content in reader.sample(0, number)[1].items():
-        if (decoded := content_of(extension)) in taken and decoded and not is_absent(extension, content):
+    members = reader.sample(0, number)[1]
+    for name in sample.lengths:
+        section = config.ordered_inputs[name]
+        for role, member in select(section, members).items():
             try:
-                report.add_shape(decoded, decode.check(decoded, content))
+                report.add_shape(f"{name}.{role}" if role else name, section.decoded_shape(role, member.content))
             except Exception as error:  # noqa: BLE001 - as Intake: whatever a decoder does, the sample is bad
-                return f".{extension}: {one_line(error)}"
+                return f".{member.suffix}: {one_line(error)}"
     return ""

@@ -21,11 +21,12 @@ from data_shards.files.typed_json import parse_object
 from data_shards.format.annotations import OWN, Records
 from data_shards.format.shard_table import ShardEntry, Shards
 
-__all__ = ["MODALITIES", "Manifest", "ShardEntry", "Shards", "Split", "parse", "read", "write"]
+__all__ = ["Manifest", "ShardEntry", "Shards", "Split", "parse", "read", "write"]
 
 T = TypeVar("T")
-VERSION = 2
-MODALITIES = ("audio", "flow", "image", "points", "text", "video")
+VERSION = 3
+Required = tuple[tuple[str, tuple[str, ...]], ...]
+"""Inputs by name, each with the patterns of the member that a sample must have."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class Split:
     shards: Shards
     label_counts: tuple[int, ...]
     """Samples of each class, in the order of the manifest's label names; empty where there are no labels."""
-    required: frozenset[str] = frozenset()
-    """Modalities that all samples have: others are left out, as data.require asks. A manifest requires none."""
+    required: Required = ()
+    """Inputs that all samples have: others are left out, as data.require asks. A manifest requires none."""
 
     @property
     def num_samples(self) -> int:
@@ -47,7 +48,10 @@ class Split:
     def fingerprint(self) -> str:
         """SHA-256 over names, counts and hashes of the shards: the identity that an order and a resume rest on."""
         found = self.shards.fingerprint()
-        return hashlib.sha256(f"{found} {sorted(self.required)}".encode()).hexdigest() if self.required else found
+        if not self.required:
+            return found
+        names = sorted(name for name, _ in self.required)
+        return hashlib.sha256(f"{found} {names}".encode()).hexdigest()
 
 
 @dataclass(frozen=True)

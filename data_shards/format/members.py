@@ -1,40 +1,17 @@
-"""What the name of a tar member means: its sample's key, its extension, and the modality of an extension."""
+"""What the name of a tar member means: its sample's key and its suffix; and which suffixes an input reads."""
 
 import re
+from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
+from functools import lru_cache
 
-_IMAGES = ("png", "jpg", "jpeg", "webp", "bmp")
-_FRAMES = (*_IMAGES, "ppm")
-EXTENSIONS = {
-    "image": _IMAGES,
-    "audio": ("wav", "flac", "mp3", "ogg"),
-    "video": ("mp4", "webm", "mkv", "avi", "mov"),
-    "points": ("npy", "npz", "ply", "off"),
-    "text": ("txt",),
-    "flow": tuple(f"first.{extension}" for extension in _FRAMES),
-}
-"""By modality. Of a pair of frames the first one stands for the pair."""
-SECOND_FRAMES = tuple(f"second.{extension}" for extension in _FRAMES)
-MOTION = "flo"
-"""Member with the motion from the first frame of a pair to the second."""
 LABEL = "cls"
 """Member with the label: an integer in ASCII."""
 RECORD = "json"
 """Member with the rarely needed rest: {"weight": w, "labels": [...], "named_labels": {"writer": 3}}."""
 
-_MODALITIES = {extension: modality for modality, extensions in EXTENSIONS.items() for extension in extensions}
 _NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)
-
-
-def modality_of(extension: str) -> str | None:
-    """Return the modality that a member of that extension holds, None where it holds none."""
-    return _MODALITIES.get(extension)
-
-
-def content_of(extension: str) -> str | None:
-    """Return what is decoded from a member: a modality, also of a pair's second frame, or "motion"; None for notes."""
-    if extension == MOTION:
-        return "motion"
-    return "flow" if extension in SECOND_FRAMES else modality_of(extension)
+_FIELD = re.compile(r"((?:[^/]*\.)?(?:json|npz))[./](.+)", re.DOTALL)
 
 
 def key_and_extension(name: str) -> tuple[str, str] | None:
@@ -46,3 +23,29 @@ def key_and_extension(name: str) -> tuple[str, str] | None:
     if match is None or re.match(r"__[^/]*__($|[/.])", name):
         return None
     return match[1], match[2].lower()
+
+
+def fitting(patterns: Sequence[str], suffixes: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield (suffix, field) of what the patterns mean of these suffixes, once each; no field is the whole member."""
+    for suffix in sorted(suffixes):
+        yield from ((suffix, field) for field in _fields(tuple(patterns), suffix))
+
+
+@lru_cache(maxsize=4096)  # asked for every member of every sample
+def _fields(patterns: tuple[str, ...], suffix: str) -> tuple[str, ...]:
+    split = dict.fromkeys(map(suffix_and_field, patterns))
+    return tuple(dict.fromkeys(field for pattern, field in split if fnmatchcase(suffix, pattern)))
+
+
+def suffix_and_field(pattern: str) -> tuple[str, str]:
+    """Split a pattern into that of a suffix, in lower case, and a field of the record or archive, "" for all of it."""
+    match = _FIELD.fullmatch(pattern)
+
+    return (match[1].lower(), match[2]) if match else (pattern.lower(), "")
+
+
+def pattern_problem(pattern: str) -> str | None:
+    """Return what is wrong with the pattern of a member, if anything is."""
+    if not pattern or pattern.startswith(".") or "/" in suffix_and_field(pattern)[0]:
+        return f"{pattern!r} is no suffix; write what follows the first dot of a member's name, such as jpg or left.jpg"
+    return None

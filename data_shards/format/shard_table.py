@@ -9,6 +9,7 @@ from typing import Any, overload
 import numpy as np
 
 from data_shards.files.quoting import cut
+from data_shards.format.members import fitting
 
 _HASH_DIGITS = 64
 _WORD = _HASH_DIGITS + 1
@@ -28,8 +29,8 @@ class ShardEntry:
     """Of the tar file, hexadecimal."""
     index_sha256: str
     """Of the index file beside it, hexadecimal."""
-    modalities: dict[str, int]
-    """Samples that have each modality."""
+    kinds: dict[str, int]
+    """Samples of each kind: the suffixes of a sample's members, sorted, with / between them."""
 
 
 class Shards(Sequence[ShardEntry]):
@@ -42,7 +43,7 @@ class Shards(Sequence[ShardEntry]):
         num_bytes: np.ndarray,
         sha256: str,
         index_sha256: str,
-        modalities: Mapping[str, np.ndarray],
+        kinds: Mapping[str, np.ndarray],
         num_in_tars: np.ndarray | None = None,
     ) -> None:
         """Numbers are int64 (shards,), hashes are words with a space between them.
@@ -51,31 +52,38 @@ class Shards(Sequence[ShardEntry]):
         """
         self.names, self.num_samples, self.num_bytes = names, num_samples, num_bytes
         self._num_in_tars = num_samples if num_in_tars is None else num_in_tars
-        self._sha256, self._index_sha256, self._modalities = sha256, index_sha256, modalities
+        self._sha256, self._index_sha256, self._kinds = sha256, index_sha256, kinds
 
     @staticmethod
     def of(entries: Iterable[ShardEntry]) -> "Shards":
         """Return the shards of these entries."""
         listed = list(entries)
         assert all(len(digest) == _HASH_DIGITS for entry in listed for digest in (entry.sha256, entry.index_sha256))
-        kinds = sorted({kind for entry in listed for kind in entry.modalities})
+        kinds = sorted({kind for entry in listed for kind in entry.kinds})
         return Shards(
             tuple(entry.name for entry in listed),
             np.array([entry.num_samples for entry in listed], np.int64),
             np.array([entry.num_bytes for entry in listed], np.int64),
             " ".join(entry.sha256 for entry in listed),
             " ".join(entry.index_sha256 for entry in listed),
-            {kind: np.array([entry.modalities.get(kind, 0) for entry in listed], np.int64) for kind in kinds},
+            {kind: np.array([entry.kinds.get(kind, 0) for entry in listed], np.int64) for kind in kinds},
         )
 
     @property
-    def modalities(self) -> Counter[str]:
-        """Samples of all shards that have each modality."""
-        return Counter({kind: int(counts.sum()) for kind, counts in self._modalities.items()})
+    def suffixes(self) -> Counter[str]:
+        """Samples of all shards that have a member of each suffix."""
+        found: Counter[str] = Counter()
+        for kind, counts in self._kinds.items():
+            found.update(dict.fromkeys(kind.split("/"), int(counts.sum())))
+        return found
 
-    def num_samples_with(self, modality: str) -> np.ndarray:
-        """Return how many samples of each shard have a modality, int64 (shards,)."""
-        return self._modalities.get(modality, np.zeros(len(self), np.int64))
+    def num_samples_with(self, *members: Sequence[str]) -> np.ndarray:
+        """Return how many samples of each shard have a member for each of these lists of patterns, int64 (shards,)."""
+        counts = np.zeros(len(self), np.int64)
+        for kind, of_kind in self._kinds.items():
+            if all(any(fitting(patterns, kind.split("/"))) for patterns in members):
+                counts += of_kind
+        return counts
 
     def with_samples(self, num_samples: np.ndarray) -> "Shards":
         """Return the shards with only so many of their samples, int64 (shards,); a shard without any is left out."""
@@ -86,7 +94,7 @@ class Shards(Sequence[ShardEntry]):
             self.num_bytes[kept],
             " ".join(np.array(self._sha256.split())[kept]),
             " ".join(np.array(self._index_sha256.split())[kept]),
-            {kind: np.minimum(counts, num_samples)[kept] for kind, counts in self._modalities.items()},
+            {kind: np.minimum(counts, num_samples)[kept] for kind, counts in self._kinds.items()},
             self._num_in_tars[kept],
         )
 
@@ -108,7 +116,7 @@ class Shards(Sequence[ShardEntry]):
             "names": self.names,
             "num_samples": _words(self.num_samples),
             "num_bytes": _words(self.num_bytes),
-            "modalities": {kind: _words(counts) for kind, counts in self._modalities.items()},
+            "kinds": {kind: _words(counts) for kind, counts in self._kinds.items()},
             "sha256": self._sha256,
             "index_sha256": self._index_sha256,
         }
@@ -128,7 +136,7 @@ class Shards(Sequence[ShardEntry]):
             _numbers(columns["num_samples"], len(names)),
             _numbers(columns["num_bytes"], len(names)),
             *hashes,
-            {kind: _numbers(counts, len(names)) for kind, counts in columns["modalities"].items()},
+            {kind: _numbers(counts, len(names)) for kind, counts in columns["kinds"].items()},
         )
 
     def __len__(self) -> int:
@@ -149,7 +157,7 @@ class Shards(Sequence[ShardEntry]):
             int(self.num_bytes[number]),
             self._sha256[digits],
             self._index_sha256[digits],
-            {kind: int(counts[number]) for kind, counts in self._modalities.items() if counts[number]},
+            {kind: int(counts[number]) for kind, counts in self._kinds.items() if counts[number]},
         )
 
     def __iter__(self) -> Iterator[ShardEntry]:
@@ -160,6 +168,11 @@ class Shards(Sequence[ShardEntry]):
 
     def __hash__(self) -> int:
         return hash(self._sha256)
+
+
+def kind_of(suffixes: Iterable[str]) -> str:
+    """Return the kind of a sample with members of these suffixes."""
+    return "/".join(sorted(suffixes))
 
 
 def _check_name(name: object) -> None:

@@ -18,11 +18,11 @@ from data_shards.loading.sample import BadMemberError, prepare
 class BadSampleError(ValueError):
     """A sample that cannot be used."""
 
-    def __init__(self, key: str, modality: str, reason: str) -> None:
+    def __init__(self, key: str, name: str, reason: str) -> None:
         super().__init__(reason)
         self.key = key
-        self.modality = modality
-        """The modality that cannot be decoded; empty where it is no single one."""
+        self.input = name
+        """The input that cannot be decoded; empty where it is no single one."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Intake:
     """Takes samples of a dataset or refuses them."""
 
     config: DataConfig
-    """With the modalities that are taken from the dataset."""
+    """With the inputs that are taken from the dataset."""
     records: Records
     """The fields that are taken from the samples' records."""
     num_classes: int
@@ -40,7 +40,7 @@ class Intake:
 
     @staticmethod
     def of(shards: Manifest, config: DataConfig) -> "Intake":
-        """Return what takes samples of these shards, for a configuration of modalities that they have."""
+        """Return what takes samples of these shards, for a configuration of inputs that they have."""
         named_classes = {name: len(classes) for name, classes in shards.named_labels.items()}
         return Intake(config, shards.records, len(shards.label_names), named_classes)
 
@@ -60,13 +60,13 @@ class Intake:
             self._check(sample)
         # Any: whatever the bytes of one sample do to a decoder, the run goes on without that sample.
         except Exception as error:
-            modality = error.modality if isinstance(error, BadMemberError) else ""
-            raise BadSampleError(key, modality, one_line(error)) from error
+            name = error.input if isinstance(error, BadMemberError) else ""
+            raise BadSampleError(key, name, one_line(error)) from error
         return key, sample
 
     def _check(self, sample: Sample) -> None:
         if not sample.lengths:
-            wanted = ", ".join(self.config.modalities()) or "the modalities that are read"
+            wanted = ", ".join(self.config.ordered_inputs) or "the inputs that are read"
             raise ValueError(f"has none of {wanted}")
         if self.num_classes and (highest := max(all_labels(sample), default=0)) >= self.num_classes:
             raise _out_of_range(f"label {highest}", self.num_classes)

@@ -1,14 +1,11 @@
-"""Sample: one sample as arrays of fixed shape. Batch: samples packed into one flat buffer a modality.
+"""Sample: one sample as arrays of fixed shape. Batch: samples packed into one flat buffer an input.
 
-Shapes of one sample (see sections.py): image uint8 (H, W, 3); audio float32 (S,) or (frames, bins); video uint8
-(T, H, W, 3); flow uint8 (2, H, W, 3); points float32 (P, 3); text int16 (L,). Pixels stay bytes until they are on the
-device.
+The section of an input says the shape and the type of its array; pixels stay bytes until they are on the device.
 """
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -18,26 +15,15 @@ from data_shards.config import DataConfig
 from data_shards.format.annotations import NO_LABEL
 from data_shards.format.buffers import BufferPool
 
-_DTYPES = MappingProxyType(
-    {
-        "audio": torch.float32,
-        "flow": torch.uint8,
-        "image": torch.uint8,
-        "points": torch.float32,
-        "text": torch.int16,
-        "video": torch.uint8,
-    }
-)
-
 
 @dataclass(frozen=True)
 class Sample:
     """One decoded sample."""
 
     arrays: dict[str, np.ndarray]
-    """The fixed-shape array of each modality that the sample has."""
+    """The fixed-shape array of each input that the sample has."""
     lengths: dict[str, int]
-    """Valid entries along the first axis of each array; a modality that is absent is left out or 0."""
+    """Valid entries along the first axis of each array; an input that is absent is left out or 0."""
     label: int = NO_LABEL
     weight: float = 1.0
     labels: tuple[int, ...] = ()
@@ -50,21 +36,21 @@ class Sample:
 
 @dataclass(frozen=True)
 class Batch:
-    """B samples; a slot that only pads the batch has weight 0, no key, and length 0 in every modality."""
+    """B samples; a slot that only pads the batch has weight 0, no key, and length 0 in every input."""
 
     arrays: dict[str, Tensor]
-    """(B, ...) for every configured modality; zeros where a sample lacks it."""
+    """(B, ...) for every input; zeros where a sample lacks it."""
     lengths: dict[str, Tensor]
-    """int64 (B,): valid entries along the first axis after B; 0 where the modality is absent."""
+    """int64 (B,): valid entries along the first axis after B; 0 where the input is absent."""
     labels: Tensor
     """int64 (B,); -1 where there is none."""
     weights: Tensor
     """float32 (B,)."""
     keys: tuple[str, ...]
     targets: dict[str, Tensor] = field(default_factory=dict)
-    """"label": float32 (B, classes), where labels are several or mixed; "text": int16 (B, bytes), the true ids of what
-    was hidden, 0 elsewhere; "flow": float32 (B, H, W, 2), motion to the right and down, NaN if unknown; by the name of
-    each further label: int64 (B,), -1 where there is none. Only what the config asks for is there."""
+    """"label": float32 (B, classes), where labels are several or mixed; by the name of an input, what its section has
+    as a target, such as the true ids of what was hidden of a text, 0 elsewhere; by the name of each further label:
+    int64 (B,), -1 where there is none. Only what the config asks for is there."""
     index: int = 0
     """Number of the global batch in its order: the key of draws that all its samples share."""
     lengths_on_host: dict[str, Tensor] = field(default_factory=dict)
@@ -136,8 +122,8 @@ def _pinned(tensor: Tensor) -> Tensor:
 
 
 def layout(config: DataConfig) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-    """Return shape and dtype of one sample in each configured modality."""
-    return {name: (section.shape, _DTYPES[name]) for name, section in config.modalities().items()}
+    """Return shape and dtype of one sample in each input."""
+    return {name: (section.shape, getattr(torch, section.dtype)) for name, section in config.ordered_inputs.items()}
 
 
 def num_bytes(config: DataConfig, num_samples: int) -> int:
@@ -156,7 +142,7 @@ def empty(config: DataConfig, num_samples: int, *, num_classes: int = 0, pool: B
 
     return Batch(
         arrays={name: array((num_samples, *shape), dtype) for name, (shape, dtype) in layout(config).items()},
-        lengths={name: torch.zeros(num_samples, dtype=torch.int64) for name in config.modalities()},
+        lengths={name: torch.zeros(num_samples, dtype=torch.int64) for name in config.ordered_inputs},
         labels=torch.full((num_samples,), NO_LABEL, dtype=torch.int64),
         weights=torch.zeros(num_samples, dtype=torch.float32),
         keys=("",) * num_samples,
@@ -172,8 +158,4 @@ def _targets(config: DataConfig, num_classes: int) -> dict[str, tuple[tuple[int,
     targets: dict[str, tuple[tuple[int, ...], torch.dtype]] = dict.fromkeys(config.labels, ((), torch.int64))
     if config.has_label_targets:
         targets["label"] = (num_classes,), torch.float32
-    if config.text is not None and config.text.masking is not None:
-        targets["text"] = config.text.shape, torch.int16
-    if config.flow is not None:
-        targets["flow"] = (config.flow.height, config.flow.width, 2), torch.float32
-    return targets
+    return targets | {name: (shape, getattr(torch, dtype)) for name, (shape, dtype) in config.target_arrays().items()}

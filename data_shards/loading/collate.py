@@ -74,7 +74,7 @@ class Assembler:
             for name in self.config.labels:
                 targets[name][slot] = sample.named_labels.get(name, NO_LABEL)
         if self.config.mix is not None and self.sources[0].draws_key is not None:
-            mix_pairs(arrays["image"], targets["label"], self.config.mix, self._generators_of_pairs(slots))
+            mix_pairs(next(iter(arrays.values())), targets["label"], self.config.mix, self._generators_of_pairs(slots))
         return replace(batch, keys=tuple(keys))
 
     def _samples(self, slots: Slots) -> Iterator[tuple[str, Sample, float]]:
@@ -134,5 +134,5 @@ class Assembler:
             name = source.reader.name(shard)
             if self.quarantine is None:
                 raise ValueError(f"{name}: {cut(error.key)}: {error}") from error
-            self.quarantine.add(BadSample(name, error.key, source.split, source.name, error.modality, str(error)))
+            self.quarantine.add(BadSample(name, error.key, source.split, source.name, error.input, str(error)))
             return None

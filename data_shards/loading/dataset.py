@@ -5,10 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from data_shards.config import DataConfig
-from data_shards.files.quoting import shown
+from data_shards.files.quoting import cut, shown
 from data_shards.format.manifest import Split
 from data_shards.loading.admission import Intake
 from data_shards.loading.shard_folders import Place
+
+_NUM_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -24,14 +26,14 @@ class Dataset:
     named_labels: Mapping[str, tuple[str, ...]]
     """Class names of each further label by its name."""
     intake: Intake
-    """The intake of its samples, with only the modalities that are taken from this dataset."""
+    """The intake of its samples, with only the inputs that are taken from this dataset."""
     weight: float = 1.0
     num_left_out: int = 0
     """Samples of the split that lack what data.require names."""
 
     @property
     def config(self) -> DataConfig:
-        """The run's configuration, with the modalities that are taken from this dataset."""
+        """The run's configuration, with the inputs that are taken from this dataset."""
         return self.intake.config
 
 
@@ -46,20 +48,20 @@ def served(
 ) -> Dataset:
     """Return the dataset; ValueError names the first reason for which it cannot serve the run.
 
-    `only` names the modalities that are taken from it; where it is empty, all are that it has.
+    `only` names the inputs that are taken from it; where it is empty, all are that it has.
     """
     shards = folder.manifest()
     split = shards.split(split_name)
-    there = {kind for kind, count in split.shards.modalities.items() if count}
+    there = inputs_in(split, config)
     for wanted in only:
-        if wanted not in there or wanted not in config.modalities():
+        if wanted not in there:
             raise ValueError(
-                f"data.datasets.{name}.modalities has {shown(wanted)}, which is not in the shards ({_listed(there)}) "
-                f"or not in the run ({_listed(config.modalities())}); leave it out"
+                f"data.datasets.{name}.inputs has {shown(wanted)}, which is not in the shards ({_listed(there)}) "
+                f"or not in the run ({_listed(config.inputs)}); leave it out"
             )
-    taken = set(only) or there & config.modalities().keys()
+    taken = set(only) or there
     num_samples = split.num_samples
-    split = folder.served(split_name, config.require)
+    split = folder.served(split_name, config.required_members)
     return Dataset(
         name,
         folder,
@@ -73,15 +75,24 @@ def served(
     )
 
 
-def check_modalities(datasets: Sequence[Dataset], split_name: str, config: DataConfig) -> None:
-    """Raise ValueError for a modality of the run that no dataset serves."""
-    taken = {kind for dataset in datasets for kind in dataset.config.modalities()}
-    for modality in config.modalities():
-        if modality not in taken:
-            there = {kind for dataset in datasets for kind in dataset.split.shards.modalities}
+def inputs_in(split: Split, config: DataConfig) -> set[str]:
+    """Return the inputs of a run that at least one sample of a split has."""
+    sections = config.ordered_inputs.items()
+    return {name for name, section in sections if split.shards.num_samples_with(section.patterns).any()}
+
+
+def check_inputs(datasets: Sequence[Dataset], split_name: str, config: DataConfig) -> None:
+    """Raise ValueError for an input of the run that no dataset serves."""
+    taken = {name for dataset in datasets for name in dataset.config.inputs}
+    for name, section in config.ordered_inputs.items():
+        if name not in taken:
+            suffixes = sum((dataset.split.shards.suffixes for dataset in datasets), Counter[str]())
+            there = [f".{cut(suffix)}" for suffix, _ in suffixes.most_common(_NUM_SHOWN)]
+            reads = ", ".join(f".{pattern}" for pattern in section.patterns)
             raise ValueError(
-                f"{datasets[0].folder}: no sample of split {shown(split_name)} has {modality}, only {_listed(there)}; "
-                f"set data.{modality}=null, or build the shards with {modality}"
+                f"{datasets[0].folder}: no sample of split {shown(split_name)} has {name}, which reads {reads}, only "
+                f"{_listed(there)}; set data.inputs.{name}.members to one of these, or data.inputs.{name}=null and "
+                f"model.inputs.{name}=null"
             )
 
 

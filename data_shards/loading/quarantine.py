@@ -31,14 +31,14 @@ class BadSample:
     """The split of the shard; its rate is that of its own samples. Empty in lists of older releases."""
     source: str = ""
     """Dataset, where several are mixed."""
-    modality: str = ""
+    input: str = ""
     """What cannot be decoded; empty where the sample's bytes have changed."""
     reason: str = ""
 
     @property
     def counted_with(self) -> tuple[str, str, str]:
-        """Split, source and modality: whose samples it is one of."""
-        return self.split, self.source, self.modality
+        """Split, source and input: whose samples it is one of."""
+        return self.split, self.source, self.input
 
 
 def one_line(error: Exception) -> str:
@@ -58,7 +58,7 @@ class Quarantine:
     """Bad samples by (shard, key) in a file of JSON lines that all ranks of a run and all its restarts share."""
 
     def __init__(self, path: Path, max_bad_rate: float, num_samples: Mapping[tuple[str, str, str], int]) -> None:
-        """`num_samples` has, by (split, source, modality), how many there are; modality "" is all of them."""
+        """`num_samples` has, by (split, source, input), how many there are; input "" is all of them."""
         self._path = path
         self._max_bad_rate = max_bad_rate
         self._num_samples = num_samples
@@ -70,7 +70,7 @@ class Quarantine:
         return Quarantine, (self._path, self._max_bad_rate, self._num_samples)
 
     def add(self, bad: BadSample) -> None:
-        """List a bad sample unless it is; ValueError where its split then has too many of its source and modality."""
+        """List a bad sample unless it is; ValueError where its split then has too many of its source and input."""
         with self._lock:
             if (bad.shard, bad.key) not in self._known:
                 listed = self._written(bad)
@@ -96,11 +96,11 @@ class Quarantine:
         return listed
 
     def _check_rate(self, alike: Sequence[BadSample]) -> None:
-        """Raise ValueError where these, of one split, source and modality, are too many."""
-        split, source, modality = alike[0].counted_with
-        total = self._num_samples.get((split, source, modality), 0)
+        """Raise ValueError where these, of one split, source and input, are too many."""
+        split, source, name = alike[0].counted_with
+        total = self._num_samples.get((split, source, name), 0)
         if len(alike) > self._max_bad_rate * total:
-            of_what = " of ".join(name for name in (modality or "samples", source, f"split {split!r}") if name)
+            of_what = " of ".join(part for part in (name or "samples", source, f"split {split!r}") if part)
             shown = sorted(alike, key=lambda bad: (bad.shard, bad.key))[:_LISTED]
             raise ValueError(
                 f"{len(alike)} of {total} {of_what} are bad, above data.max_bad_rate = {self._max_bad_rate}; mend or "

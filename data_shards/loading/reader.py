@@ -10,7 +10,7 @@ import numpy as np
 from data_shards.format import extents
 from data_shards.format.buffers import BufferPool
 from data_shards.format.extents import Extent, ExtentCache
-from data_shards.format.manifest import Split
+from data_shards.format.manifest import Required, Split
 from data_shards.format.tar_index import TarIndex, checksum
 from data_shards.loading.quarantine import BadBytesError
 from data_shards.storage.local_folder import ShardFolder
@@ -131,7 +131,7 @@ def _reader(folder: ShardFolder, split: Split, live_bytes: int) -> Reader:
 class _Table:
     """An index unpacked into lists: a place in a list takes a tenth of the time of one in an array."""
 
-    def __init__(self, shard: int, index: TarIndex, required: frozenset[str]) -> None:
+    def __init__(self, shard: int, index: TarIndex, required: Required) -> None:
         self.spans: list[list[int]] = index.spans.tolist()
         self.crcs: list[int] = index.crcs.tolist()
         self.cuts: list[int] = index.cuts.tolist()

@@ -1,12 +1,12 @@
 """Places: the shard folders of a run, each looked at once; what was found may be told to other processes."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 from data_shards.config import DataConfig
-from data_shards.format.manifest import Manifest, ShardEntry, Split
+from data_shards.format.manifest import Manifest, Required, ShardEntry, Split
 from data_shards.format.tar_index import TarIndex
 from data_shards.storage.local_folder import LocalFolder, ShardFolder
 from data_shards.storage.required_inputs import required
@@ -19,8 +19,8 @@ class Found:
     manifest: Manifest
     checked: set[str] = field(default_factory=set)
     """Splits whose shards are what the manifest says."""
-    required: dict[tuple[str, frozenset[str]], Split] = field(default_factory=dict)
-    """By name and modalities, splits without the samples that lack one of these."""
+    required: dict[tuple[str, Required], Split] = field(default_factory=dict)
+    """By name and inputs, splits without the samples that lack one of these."""
 
 
 class Place:
@@ -48,7 +48,7 @@ class Place:
         """Raise ValueError for the first shard that is not what the manifest says, as far as a glance shows it."""
         self._folder.check(split)
 
-    def served(self, name: str, require: Collection[str]) -> Split:
+    def served(self, name: str, require: Required) -> Split:
         """Return a split with only the samples that have what is required, its shards checked; ValueError says why not.
 
         What was checked once, here or by whoever told of it, is not checked again.
@@ -59,7 +59,7 @@ class Place:
             found.checked.add(name)
         if not require:
             return split
-        key = name, frozenset(require)
+        key = name, require
         if key not in found.required:
             found.required[key] = required(self._folder, split, require)
         return found.required[key]

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from data_shards.config import DataConfig
@@ -11,14 +10,7 @@ from data_shards.format.annotations import OWN
 from data_shards.format.extents import EXTENT_BYTES
 from data_shards.format.manifest import Manifest, Split
 from data_shards.loading.collate import Assembler, Source
-from data_shards.loading.dataset import (
-    Dataset,
-    check_classes,
-    check_modalities,
-    classes_of_labels,
-    served,
-    shared_classes,
-)
+from data_shards.loading.dataset import Dataset, check_classes, check_inputs, classes_of_labels, served, shared_classes
 from data_shards.loading.loader import Loader
 from data_shards.loading.quarantine import Quarantine
 from data_shards.loading.reader import Reader
@@ -61,10 +53,10 @@ def train_datasets(config: DataConfig, places: Places | None = None) -> tuple[Da
     places = places or Places(config)
     parts = config.datasets or {"": DatasetConfig(config.shards)}
     datasets = tuple(
-        served(places.at(part.shards), TRAIN, config, name=name, weight=part.weight, only=part.modalities)
+        served(places.at(part.shards), TRAIN, config, name=name, weight=part.weight, only=part.inputs)
         for name, part in sorted(parts.items())
     )
-    check_modalities(datasets, TRAIN, config)
+    check_inputs(datasets, TRAIN, config)
     check_classes(datasets)
     return datasets
 
@@ -138,19 +130,14 @@ def eval_loader(
 
     A bad sample is a slot of weight 0, listed in the file `quarantine`; without one it is an error.
     """
-    config = of_evaluation(config)
+    config = config.of_evaluation()
     places = places or Places(config)
     dataset = served(places.at(config.shards), split, config)
-    check_modalities((dataset,), split, config)
+    check_inputs((dataset,), split, config)
     order = EvalOrder(dataset.split, global_batch)
     assembler = _assembler((dataset,), order, config, None, world_size, pinned, quarantine, places)
     last_step = order.steps_per_epoch - 1
     return Loader(assembler, order, rank=rank, world_size=world_size, last_step=last_step), order.steps_per_epoch
-
-
-def of_evaluation(config: DataConfig) -> DataConfig:
-    """Return the configuration with which every split but that of training is read."""
-    return config if config.flow is None else replace(config, flow=config.flow.of_evaluation())
 
 
 def data_state(
@@ -165,7 +152,7 @@ def data_state(
     """Return what decides the samples of every step; a checkpoint keeps it, and another one cannot go on from there."""
     places = places or Places(config)
     prints = {name: _identity(places.at(at).manifest(), config, split) for name, at in _locations(config).items()}
-    parts = [(name, part.weight, part.modalities) for name, part in config.datasets.items()]
+    parts = [(name, part.weight, part.inputs) for name, part in config.datasets.items()]
     manifest = prints[""] if not parts else hashlib.sha256(repr(sorted(prints.items())).encode()).hexdigest()
     return DataState(
         manifest, seed, global_batch, config.lanes, config.window, mix=mix_hash(parts) if parts else "", step=step
@@ -228,9 +215,11 @@ def live_bytes(split: Split, order: Order, world_size: int) -> int:
 
 
 def _num_samples(datasets: Sequence[Dataset]) -> dict[tuple[str, str, str], int]:
-    """Return the samples by (split, source, modality), with those of a source altogether under modality ""."""
+    """Return the samples by (split, source, input), with those of a source altogether under input ""."""
     counts: dict[tuple[str, str, str], int] = {}
     for dataset in datasets:
-        of_kinds = {"": dataset.split.num_samples, **dataset.split.shards.modalities}
-        counts |= {(dataset.split_name, dataset.name, kind): count for kind, count in of_kinds.items()}
+        place = dataset.split_name, dataset.name
+        counts[*place, ""] = dataset.split.num_samples
+        for name, section in dataset.config.ordered_inputs.items():
+            counts[*place, name] = int(dataset.split.shards.num_samples_with(section.patterns).sum())
     return counts

@@ -7,6 +7,14 @@ from dataclasses import dataclass
 from data_shards.files.problems import Problem, at_least, probabilities
 
 
+def centre_crop_problems(part: float, fit: str) -> Iterator[Problem]:
+    """Yield what is wrong with the part that is kept about the centre."""
+    if not 0 < part <= 1:
+        yield "centre_crop", f"must be above 0 and at most 1, got {part}"
+    elif part < 1 and fit != "crop":
+        yield "centre_crop", f"is for fit=crop, got {part} and fit={fit}; leave one of them out"
+
+
 @dataclass(frozen=True)
 class CropConfig:
     """A random part of the picture, the "Inception crop"."""

@@ -10,7 +10,7 @@ from data_shards.building.builder import BuildOptions, Tell, build_table
 from data_shards.building.raw_sample import File, Row
 from data_shards.files.quoting import MAX_SHOWN, shown
 from data_shards.format.manifest import Manifest
-from data_shards.format.members import EXTENSIONS
+from data_shards.modalities.catalogue import usual_suffixes
 from data_shards.sources import class_folders
 from data_shards.sources.parsing import plain_text
 from data_shards.sources.parsing.folder_files import HIDDEN, file_of, is_hidden, passed_over, suffix_of, walk
@@ -95,7 +95,7 @@ def _by_id(folder: Path, tell: Tell | None) -> dict[str, str]:
         for path in (Path(parent, name) for name in files):
             if is_hidden((*names, path.name)):
                 passed[HIDDEN] += 1
-            elif path.suffix[1:].lower() not in EXTENSIONS["audio"]:
+            elif path.suffix[1:].lower() not in usual_suffixes("audio"):
                 passed[suffix_of(path.name)] += 1
             else:
                 paths.setdefault(path.stem[:YOUTUBE_ID_LETTERS], str(path))

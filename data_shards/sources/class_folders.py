@@ -15,7 +15,7 @@ from pathlib import Path
 from data_shards.building.builder import Tell
 from data_shards.building.splits import TRAIN, split_of
 from data_shards.files.quoting import cut, listed, shown
-from data_shards.format.members import EXTENSIONS
+from data_shards.modalities.catalogue import usual_suffixes
 from data_shards.sources.parsing.class_names import look_alikes, one_spelling
 from data_shards.sources.parsing.folder_files import HIDDEN, file_of, is_hidden, passed_over, suffix_of, walk
 
@@ -87,7 +87,7 @@ def _walk(folder: Path, modality: str) -> _Walked:
         for name in files:
             if name.startswith("."):
                 walked.passed[HIDDEN] += 1
-            elif name.rpartition(".")[2].lower() in EXTENSIONS[modality]:
+            elif name.rpartition(".")[2].lower() in usual_suffixes(modality):
                 walked.files.append((os.path.join(parent, name), (*names, name)))  # noqa: PTH118 - a million of them
             else:
                 walked.passed[suffix_of(name)] += 1

@@ -17,12 +17,13 @@ from data_shards.building.splits import TRAIN, split_of
 from data_shards.files.display import masked
 from data_shards.files.quoting import listed, shown
 from data_shards.format.annotations import MAX_WEIGHT
-from data_shards.format.manifest import MODALITIES, Manifest
-from data_shards.format.members import content_of, modality_of
+from data_shards.format.manifest import Manifest
+from data_shards.modalities.catalogue import MODALITIES, usual_suffixes
+from data_shards.modalities.flow import FlowConfig
 from data_shards.sources.parsing import cells as tables
 from data_shards.sources.parsing import class_names, labels, plain_text
 
-FILES = tuple(modality for modality in MODALITIES if modality != "flow")
+FILES = tuple(kind().modality for kind in MODALITIES if kind is not FlowConfig)
 PAIR = ("first", "second", "flow")
 COLUMNS = (*FILES, *PAIR, "label", "weight", "split")
 NAMED = "label."
@@ -136,7 +137,7 @@ def _member(line: int, column: str, cell: object, folder: Path) -> Content:
         return plain_text.TextFile(str(folder / text)) if is_path else Literal(text.encode(), "txt")
     path = _path(line, column, cell)
     content = File(str(folder / path))
-    if modality_of(content.extension) != column:
+    if content.extension not in usual_suffixes(column):
         raise ValueError(f"line {line}: {shown(path)} is not a kind of {column} file that is read; convert it")
     return content
 
@@ -175,8 +176,8 @@ def _pair(line: int, cells: Mapping[str, Any], folder: Path) -> tuple[Content, .
         raise ValueError(f"line {line}: has {' and '.join(given)}; a pair of frames needs first, second and flow")
     first, second, motion = (str(folder / _path(line, column, cells[column])) for column in PAIR)
     contents = (Frame(first, "first"), Frame(second, "second"), File(motion))
-    for column, content, expected in zip(PAIR, contents, ("flow", "flow", "motion"), strict=True):
-        if content_of(content.extension) != expected:
+    for (column, content), patterns in zip(zip(PAIR, contents, strict=True), FlowConfig().roles.values(), strict=True):
+        if content.extension not in patterns:
             raise ValueError(
                 f"line {line}: {shown(cells[column])} is not a kind of {column} file that is read; convert it"
             )

@@ -15,7 +15,7 @@ from data_shards.building.builder import BuildOptions
 from data_shards.building.raw_sample import File, Row
 from data_shards.files.regular_file import open_regular
 from data_shards.format.manifest import Manifest
-from data_shards.format.members import EXTENSIONS
+from data_shards.modalities.catalogue import usual_suffixes
 from data_shards.modalities.decoding.audio import MAX_SAMPLES
 from data_shards.modalities.decoding.video import opened
 from data_shards.sources import class_folders, table
@@ -39,9 +39,9 @@ def _with_soundtrack(row: Row) -> Row:
     """Add the sound of a row's video, unless the row has a recording of its own."""
     extensions = {content.extension for content in row.members}
     videos = [
-        content for content in row.members if isinstance(content, File) and content.extension in EXTENSIONS["video"]
+        content for content in row.members if isinstance(content, File) and content.extension in usual_suffixes("video")
     ]
-    if not videos or extensions & set(EXTENSIONS["audio"]):
+    if not videos or extensions & set(usual_suffixes("audio")):
         return row
     return replace(row, members=(*row.members, Soundtrack(videos[0].path)))
 

@@ -14,8 +14,8 @@ class DatasetConfig:
     """Its shard folder or URL."""
     weight: float = 1.0
     """Its share of the training samples is this weight divided by the sum of all."""
-    modalities: tuple[str, ...] = ()
-    """What of the run's modalities is taken from it; empty for all that it has."""
+    inputs: tuple[str, ...] = ()
+    """What of the run's inputs is taken from it, by name; empty for all that it has."""
 
     def problems(self) -> Iterator[Problem]:
         """Yield what is wrong with the section."""

@@ -183,7 +183,7 @@ def _evaluation(
     loader = stack.enter_context(split.loader)
     for sentence in loader.left_out:
         say(sentence)
-    modalities, goal = tuple(config.data.modalities()), objective(config.model.answers())
+    modalities, goal = tuple(config.data.ordered_inputs), objective(config.model.answers())
 
     def evaluation() -> Evaluation:
         batches = map(batches_of_all(world, loader), range(split.num_batches))

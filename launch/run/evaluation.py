@@ -43,7 +43,7 @@ def main(path: Path, *, which: str = NEWEST, split: str = "", as_json: bool = Fa
     step, network = chosen_network(config, folder, which, world)
     with loader:
         batches = map(batches_of_all(world, loader), range(evaluated.num_batches))
-        found = evaluate(network, objective(config.model.answers()), batches, world, tuple(config.data.modalities()))
+        found = evaluate(network, objective(config.model.answers()), batches, world, tuple(config.data.ordered_inputs))
         if world.is_first:
             result = {"step": step, "split": evaluated.name, **found.as_json()}
             for sentence in loader.left_out:
@@ -63,7 +63,7 @@ def _looked(config: RunConfig, split: str, world: World) -> tuple[str, Places]:
     data = replace(config.data, eval_split=split or config.data.eval_split)
 
     def look(places: Places) -> None:
-        places.at(data.shards).served(streams.eval_split(data, places), data.require)
+        places.at(data.shards).served(streams.eval_split(data, places), data.required_members)
 
     places = places_of_all(config, world, Places(data), look)
     return streams.eval_split(data, places), places
@@ -102,10 +102,11 @@ def _draw_predictions(config: RunConfig, folder: RunFolder, network: Perceiver, 
     """Draw images with the classes that are answered, where there are both."""
     outputs = config.model.outputs
     answering = [name for name, output in outputs.items() if isinstance(output, LabelOutput) and not output.target]
-    if not answering or "image" not in config.data.modalities():
+    pictured = [name for name, section in config.data.ordered_inputs.items() if section.modality == "image"]
+    if not answering or not pictured:
         return
     names = label_names(config)
-    rows = list(_pictured(network, batch, world, answering[0]))[:NUM_PICTURED]
+    rows = list(_pictured(network, batch, world, answering[0], pictured[0]))[:NUM_PICTURED]
     if rows:
         images, truths, guesses = zip(*rows, strict=True)
         drawing.predictions(
@@ -116,11 +117,13 @@ def _draw_predictions(config: RunConfig, folder: RunFolder, network: Perceiver, 
         )
 
 
-def _pictured(network: Perceiver, batch: Batch, world: World, output: str) -> Iterator[tuple[np.ndarray, int, int]]:
+def _pictured(
+    network: Perceiver, batch: Batch, world: World, output: str, image: str
+) -> Iterator[tuple[np.ndarray, int, int]]:
     guesses = predictions(network, batch.to(world.device), output).cpu()
-    shown = (batch.lengths["image"] > 0) & (batch.labels >= 0) & torch.tensor([key != "" for key in batch.keys])
+    shown = (batch.lengths[image] > 0) & (batch.labels >= 0) & torch.tensor([key != "" for key in batch.keys])
     for index in torch.nonzero(shown).flatten().tolist():
-        yield batch.arrays["image"][index].numpy(), int(batch.labels[index]), int(guesses[index])
+        yield batch.arrays[image][index].numpy(), int(batch.labels[index]), int(guesses[index])
 
 
 def _tell(folder: RunFolder, step: int, split: str, found: Evaluation) -> None:

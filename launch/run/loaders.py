@@ -135,7 +135,7 @@ def look(config: RunConfig, places: Places) -> None:
     streams.train_datasets(config.data, places)
     split, _ = eval_split(config, places)
     if split:
-        places.at(config.data.shards).served(split, config.data.require)
+        places.at(config.data.shards).served(split, config.data.required_members)
 
 
 def places_of_all(config: RunConfig, world: World, places: Places, look: Callable[[Places], object]) -> Places:

@@ -8,7 +8,7 @@ from typing import Any
 
 from configs.run import RunConfig
 from data_shards.files.typed_json import read_object
-from data_shards.modalities.sections import ImageConfig
+from data_shards.modalities.image import ImageConfig
 from launch.run.loaders import absolute, label_names
 from model.config.perceiver import PerceiverConfig
 from model.interop.huggingface_files import BYTE_VOCABULARY, PREPROCESSOR, byte_tokenizer, preprocessor
@@ -63,7 +63,8 @@ class Surroundings:
 
 def of_run(config: RunConfig) -> Surroundings:
     """Return what the data of a run says; class names are read from the shards."""
-    image = config.data.image or ImageConfig()
+    images = [section for section in config.data.ordered_inputs.values() if isinstance(section, ImageConfig)]
+    image = images[0] if images else ImageConfig()
     classes: tuple[str, ...] = ()
     notes = []
     if any(isinstance(output, LabelOutput) and not output.target for output in config.model.outputs.values()):
@@ -72,7 +73,9 @@ def of_run(config: RunConfig) -> Surroundings:
         except (OSError, ValueError) as error:
             notes.append(f"class names are not known, since the shards do not tell them: {error}")
     if image.fit == "pad":
-        notes.append("no preprocessor is written: Hugging Face's for Perceivers cannot pad, as data.image.fit=pad does")
+        notes.append(
+            "no preprocessor is written: Hugging Face's for Perceivers cannot pad, as fit=pad of the input does"
+        )
     return Surroundings(classes, image.resize, image.centre_crop, image.fit, notes=tuple(notes))
 
 

@@ -75,7 +75,7 @@ def test_how_a_run_is_watched_kept_fed_or_fitted_may_change(override: str) -> No
         "data.shards=elsewhere",
         "data.lanes=4",
         "data.window=64",
-        "data.image.shift_pixels=0",
+        "data.inputs.image.shift_pixels=0",
         "data.modality_dropout.audio=0.1",
         "data.datasets.more.shards=there",
         "model.compile=true",

@@ -12,13 +12,14 @@ NAMED = Path(__file__).parents[2] / "configs"
 VALID = """
 seed: 3
 data:
-  image: {height: 8, width: 8}
+  inputs:
+    image: {modality: image, height: 8, width: 8}
   lanes: 4
 model:
   inputs:
     image:
-      height: ${data.image.height}
-      width: ${data.image.width}
+      height: ${data.inputs.image.height}
+      width: ${data.inputs.image.width}
   outputs:
     label: {kind: label, num_classes: 10}
 train: {global_batch: 32}
@@ -39,7 +40,7 @@ def problems_of(path: Path, *overrides: str) -> tuple[str, ...]:
 
 
 def test_the_file_overwrites_defaults_and_the_command_line_overwrites_the_file(valid: Path) -> None:
-    config = load(valid, ["train.global_batch=64", "data.image.height=16"])
+    config = load(valid, ["train.global_batch=64", "data.inputs.image.height=16"])
     assert (config.seed, config.train.global_batch) == (3, 64)
     assert config.model.inputs.image is not None
     assert config.model.inputs.image.height == 16
@@ -66,7 +67,7 @@ def test_every_problem_of_types_and_keys_is_reported_at_once(valid: Path) -> Non
         "train.stepz=3",
         "train.steps=many",
         "optimizer.name=sgd",
-        "data.audio.sampl_rate=1",
+        "data.inputs.audio={modality: audio, sampl_rate: 1}",
         "lonely",
         "optimizer=3",
     )
@@ -75,31 +76,35 @@ def test_every_problem_of_types_and_keys_is_reported_at_once(valid: Path) -> Non
         "train.stepz = 3",
         "train.steps = 'many'",
         "optimizer.name = 'sgd'",
-        "data.audio.sampl_rate = 1",
+        "data.inputs.audio.sampl_rate = 1",
         "optimizer = 3",
     ]
     assert "did you mean train.steps?" in problems[1]
     assert "the default is 1000" in problems[2]
     assert "'adamw'" in problems[3]
-    assert "did you mean data.audio.sample_rate?" in problems[4]
+    assert "did you mean data.inputs.audio.sample_rate?" in problems[4]
 
 
 def test_every_contradiction_is_reported_at_once(valid: Path) -> None:
     problems = problems_of(
-        valid, "data.lanes=5", "model.inputs.image.width=9", "data.text.num_bytes=7", "train.steps=0"
+        valid,
+        "data.lanes=5",
+        "model.inputs.image.width=9",
+        "data.inputs.text={modality: text, num_bytes: 7}",
+        "train.steps=0",
     )
     assert {problem.split(" = ")[0] for problem in problems} == {
         "train.steps",
         "train.global_batch",
-        "data.text",
+        "data.inputs.text",
         "model.inputs.image",
     }
 
 
 def test_a_text_length_that_the_network_does_not_have_is_a_contradiction(valid: Path) -> None:
-    (problem,) = problems_of(valid, "data.text.num_bytes=7", "model.inputs.text.max_tokens=9")
+    (problem,) = problems_of(valid, "data.inputs.text={modality: text, num_bytes: 7}", "model.inputs.text.max_tokens=9")
     assert problem.startswith("model.inputs.text = {'max_tokens': 9}: reads arrays")
-    assert "reads arrays of shape (9,), but data.text delivers (7,)" in problem
+    assert "reads arrays of shape (9,), but data.inputs.text delivers (7,)" in problem
 
 
 @pytest.mark.parametrize(
@@ -107,7 +112,7 @@ def test_a_text_length_that_the_network_does_not_have_is_a_contradiction(valid: 
     [
         (
             "model.inputs.image.height=30",
-            "model.inputs.image = {...}: reads arrays of shape (30, 8, 3), but data.image delivers (8, 8, 3); "
+            "model.inputs.image = {...}: reads arrays of shape (30, 8, 3), but data.inputs.image delivers (8, 8, 3); "
             "make the two agree",
         ),
         (
@@ -122,8 +127,9 @@ def test_a_text_length_that_the_network_does_not_have_is_a_contradiction(valid: 
         ),
         (
             "model.inputs.spectrogram.num_bins=3",
-            "model.inputs.spectrogram = {...}: no data has it: data.audio.log_mel delivers frames of bins; set that, "
-            "and model.inputs.audio with num_samples as its frames and num_channels as its bins in this one's place",
+            "model.inputs.spectrogram = {...}: no data has it: data.inputs.audio.log_mel delivers frames of bins; "
+            "set that, and model.inputs.audio with num_samples as its frames and num_channels as its bins in this "
+            "one's place",
         ),
         (
             "model.decoder.output_width=8",
@@ -132,8 +138,8 @@ def test_a_text_length_that_the_network_does_not_have_is_a_contradiction(valid: 
         ),
         (
             "model.inputs.video.num_channels=1",
-            "model.inputs.video = {...}: reads arrays of shape (2, 16, 16, 1), but data.video delivers (2, 16, 16, 3); "
-            "make the two agree",
+            "model.inputs.video = {...}: reads arrays of shape (2, 16, 16, 1), but data.inputs.video delivers "
+            "(2, 16, 16, 3); make the two agree",
         ),
     ],
 )
@@ -151,12 +157,11 @@ def test_the_spectrogram_that_is_named_as_a_remedy_exists() -> None:
     digits = Path(__file__).parents[2] / "configs" / "digits.yaml"
     run = load(
         digits,
-        ["data.audio.log_mel={}", "model.inputs.audio.patch=1"]
+        ["data.inputs.audio.log_mel={}", "model.inputs.audio.patch=1"]
         + [f"model.inputs.audio.{key}" for key in ("num_samples=20", "num_channels=40")],
     )
     assert run.model.inputs.audio is not None
-    assert run.data.audio is not None
-    assert run.model.inputs.audio.shape == run.data.audio.shape
+    assert run.model.inputs.audio.shape == run.data.inputs["audio"].shape
 
 
 def test_a_config_of_another_version_is_refused(valid: Path) -> None:
@@ -177,7 +182,7 @@ def test_a_file_that_is_no_config_is_one_problem(tmp_path: Path, content: str | 
 
 
 def test_an_interpolation_that_leads_nowhere_is_a_problem(valid: Path) -> None:
-    (problem,) = problems_of(valid, "model.inputs.image.height=${data.image.depth}")
+    (problem,) = problems_of(valid, "model.inputs.image.height=${data.inputs.image.depth}")
     assert "depth" in problem
 
 
@@ -203,8 +208,8 @@ def test_every_named_run_is_valid(path: Path) -> None:
     [
         ("train=many", "train = 'many': expected a section with keys of its own, train.NAME=..., got str"),
         (
-            "data.image.crop=[1]",
-            "data.image.crop = [1]: expected a section with keys of its own, data.image.crop.NAME=..., got list",
+            "data.inputs.image.crop=[1]",
+            "data.inputs.image.crop = [1]: expected a section with keys of its own, data.inputs.image.crop.NAME=...",
         ),
         (
             "train.steps={a: 1}",
@@ -212,8 +217,8 @@ def test_every_named_run_is_valid(path: Path) -> None:
         ),
         ("optimizer.decay_steps=3", "optimizer.decay_steps = 3: Invalid value assigned: int is not a list, or tuple"),
         (
-            "data.video.height=many",
-            "data.video.height = 'many': Value 'many' of type 'str' could not be converted to Integer",
+            "data.inputs.video={modality: video, height: many}",
+            "data.inputs.video.height = 'many': Value 'many' of type 'str' could not be converted to Integer",
         ),
         ("train.steps=" + "9x" * 5_000, "... (10000 characters)"),
         ("optimizer.learning_rate=nan", "optimizer.learning_rate = nan: must be a number and at least 0, got nan"),
@@ -223,7 +228,7 @@ def test_every_named_run_is_valid(path: Path) -> None:
         ("model.inputs.image.patch=0", "model.inputs.image.patch = 0: must be at least 1"),
         ("model.outputs.label.loss_weight=inf", "model.outputs.label.loss_weight = inf: must be"),
         ("model.outputs.label.loss_weight=nan", "model.outputs.label.loss_weight = nan: must be"),
-        ("data.image=${seed}", "data.image: expected a section with keys of its own, got a single value"),
+        ("data.inputs.image=${seed}", "data.inputs.image = '${seed}': expected a section with keys of its own"),
         ("train.steps=${data}", "train.steps"),
         ("optimizer.decay_steps=[x]", "optimizer.decay_steps = ['x']: Value of another type could not be converted"),
         ("data.labels=[[1]]", "data.labels[0]: expected a single value, got [1]"),
@@ -249,11 +254,17 @@ def test_a_wrong_value_is_one_short_sentence_about_its_key(valid: Path, override
 
 
 def test_a_problem_of_a_section_does_not_show_keys_that_were_never_set(valid: Path) -> None:
-    problems = problems_of(valid, "data.audio.num_samples=800", "data.image.height=9", "model.inputs.image.height=8")
+    problems = problems_of(
+        valid,
+        "data.inputs.audio={modality: audio, num_samples: 800}",
+        "data.inputs.image.height=9",
+        "model.inputs.image.height=8",
+    )
     assert problems == (
-        "data.audio = {'num_samples': 800}: is set but model.inputs.audio is not; set both or neither",
+        "data.inputs.audio = {'modality': 'audio', 'num_samples': 800}: is set but model.inputs.audio is not; "
+        "set both or neither",
         "model.inputs.image = {'height': 8, 'width': '${data....e.width}'}: reads arrays of shape (8, 8, 3), but "
-        "data.image delivers (9, 8, 3); make the two agree",
+        "data.inputs.image delivers (9, 8, 3); make the two agree",
     )
 
 

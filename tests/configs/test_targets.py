@@ -9,7 +9,7 @@ from configs.run import load
 
 CLASSES = """
 data:
-  image: {height: 8, width: 8}
+  inputs: {image: {modality: image, height: 8, width: 8}}
 model:
   inputs: {image: {height: 8, width: 8}}
   outputs: {label: {kind: label, num_classes: 10}}
@@ -17,7 +17,7 @@ train: {global_batch: 32}
 """
 WORDS = """
 data:
-  text: {num_bytes: 32, masking: {probability: 0.15}}
+  inputs: {text: {modality: text, num_bytes: 32, masking: {probability: 0.15}}}
 model:
   inputs: {text: {max_tokens: 32}}
   outputs: {text: {kind: text}}
@@ -25,8 +25,7 @@ train: {global_batch: 32}
 """
 AGAIN = """
 data:
-  audio: {num_samples: 64}
-  image: {height: 8, width: 8}
+  inputs: {audio: {modality: audio, num_samples: 64}, image: {modality: image, height: 8, width: 8}}
 model:
   inputs:
     audio: {num_samples: 64, patch: 8}
@@ -40,7 +39,7 @@ train: {global_batch: 32}
 
 PAIRS = """
 data:
-  flow: {height: 8, width: 8}
+  inputs: {flow: {modality: flow, height: 8, width: 8}}
 model:
   inputs: {flow: {height: 8, width: 8}}
   outputs: {flow: {kind: flow}}
@@ -82,10 +81,10 @@ def problems(tmp_path: Path, text: str, *overrides: str) -> list[str]:
         (CLASSES, ["model.outputs.video.kind=grid"], ["model.outputs.video", "model.outputs.video.shape"]),
         (WORDS, [], []),
         (WORDS, ["model.outputs.label={kind: label, num_classes: 3}"], []),
-        (WORDS, ["model.outputs.text=null", LABEL], ["data.text.masking"]),
+        (WORDS, ["model.outputs.text=null", LABEL], ["data.inputs.text.masking"]),
         (PAIRS, [], []),
-        (PAIRS, ["model.outputs.flow=null", LABEL], ["data.flow"]),
-        (PAIRS, ["data.flow.test_height=4"], ["data.flow.test_height"]),
+        (PAIRS, ["model.outputs.flow=null", LABEL], ["data.inputs.flow"]),
+        (PAIRS, ["data.inputs.flow.test_height=4"], ["data.inputs.flow.test_height"]),
         (CLASSES, ["model.inputs.flow={}", FLOW], ["model.outputs.flow", "model.outputs.flow"]),
         (AGAIN, [], []),
         (AGAIN, [LABEL, "data.mix={}"], ["data.mix"]),
@@ -94,7 +93,7 @@ def problems(tmp_path: Path, text: str, *overrides: str) -> list[str]:
         (AGAIN, ["model.outputs.audio.shape=[16]"], ["model.outputs.audio.shape"]),
         (AGAIN, ["model.outputs.again={kind: grid, target: image}"], []),
         (AGAIN, ["model.outputs.image.train_queries=65"], ["model.outputs.image.train_queries"]),
-        (WORDS, ["data.text.masking.probability=1.5"], ["data.text.masking.probability"]),
+        (WORDS, ["data.inputs.text.masking.probability=1.5"], ["data.inputs.text.masking.probability"]),
     ],
 )
 def test_targets_and_answers_must_agree(tmp_path: Path, text: str, overrides: list[str], keys: list[str]) -> None:

@@ -18,16 +18,24 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from data_shards.building import adoption, verification
-from data_shards.config import AudioConfig, DataConfig, FlowConfig, ImageConfig, PointsConfig, TextConfig
+from data_shards.config import DataConfig
 from data_shards.format.annotations import OWN, Records
 from data_shards.format.manifest import Manifest
 from data_shards.loading import streams
+from data_shards.loading.dataset import inputs_in
 from data_shards.loading.loader import Loader
+from data_shards.modalities.audio import AudioConfig
+from data_shards.modalities.catalogue import inputs_of
+from data_shards.modalities.flow import FlowConfig
+from data_shards.modalities.image import ImageConfig
+from data_shards.modalities.points import PointsConfig
+from data_shards.modalities.text import TextConfig
 from data_shards.storage.local_folder import LocalFolder
 
 SPLITS = ("train", "train", "test", "val", "Train", "TEST", "a b", "métrique", "0", "\u202fx", ".Trash-1000")
@@ -54,12 +62,12 @@ NAMES = ("{key}.{suffix}",) * 12 + (
 )  # fmt: skip
 SHAPES = (("png", "cls"), ("jpg", "cls", "json"), ("txt",), ("txt", "json"), ("png", "txt", "cls"), ("npy", "cls"),
           ("wav", "txt"), ("first.png", "second.png", "flo"), ("jpg", "png", "cls"), ("png", "json"))  # fmt: skip
-SECTIONS = {
-    "image": ImageConfig(4, 4),
-    "text": TextConfig(4),
-    "points": PointsConfig(4),
+SECTIONS: dict[str, Any] = {
+    "image": ImageConfig(height=4, width=4),
+    "text": TextConfig(num_bytes=4),
+    "points": PointsConfig(num_points=4),
     "audio": AudioConfig(num_samples=64, resample="linear"),
-    "flow": FlowConfig(1, 1),
+    "flow": FlowConfig(height=1, width=1),
 }
 
 
@@ -132,12 +140,12 @@ def members(
 def configurations(folder: Path, shards: Manifest, rng: random.Random) -> Iterator[DataConfig | None]:
     """Yield how the folder is read: all of it, and as one run may."""
     yield None
-    there = {kind for split in shards.splits.values() for kind in split.shards.modalities}
+    there = {name for split in shards.splits.values() for name in inputs_in(split, DataConfig(inputs=SECTIONS))}
     chosen = {kind: section for kind, section in SECTIONS.items() if rng.random() < (0.7 if kind in there else 0.02)}
     if chosen:
         yield DataConfig(
             str(folder),
-            **chosen,  # type: ignore[arg-type]
+            inputs=chosen,
             labels=tuple(name for name in shards.named_labels if rng.random() < 0.5),
             multi_label=rng.random() < 0.5,
             require=tuple(kind for kind in chosen if rng.random() < 0.2),
@@ -169,10 +177,12 @@ def read_all(loader: Loader, num_steps: int) -> None:
 
 def check_split(folder: Path, shards: Manifest, split: str, config: DataConfig | None, found: Found) -> None:
     """Compare verify with an evaluation of the split, and of "train" with a training."""
-    there = {kind for kind, count in shards.split(split).shards.modalities.items() if count}
-    everything = DataConfig(str(folder), **SECTIONS, labels=tuple(shards.named_labels))  # type: ignore[arg-type]
+    held = inputs_of(shards.split(split).shards.suffixes)
+    inputs = {name: SECTIONS.get(name, section) for name, section in held.items()}
+    everything = DataConfig(str(folder), inputs=inputs, labels=tuple(shards.named_labels))
+    there = inputs_in(shards.split(split), config or everything)
     used = replace((config or everything).only(there), max_bad_rate=1.0, lanes=1, window=4, num_threads=1)
-    if config is not None and used.modalities().keys() != config.modalities().keys():
+    if config is not None and used.inputs.keys() != config.inputs.keys():
         # The run asks for what no sample has, and is refused before its first step.
         found.outcomes["a configuration refused"] += 1
         return

@@ -15,15 +15,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from data_shards.config import DataConfig, TextConfig
+from data_shards.config import DataConfig
 from data_shards.loading import streams
+from data_shards.modalities.text import TextConfig
 from data_shards.order.state import DataState
 
 SEED, GLOBAL_BATCH, SAVE_EVERY_STEPS = 0, 12, 4
 
 
 def run_jobs(shards: str, state: str, num_steps: str, end: str, *world_sizes: str) -> None:
-    config = DataConfig(shards, text=TextConfig(num_bytes=12), lanes=4, window=8)
+    config = DataConfig(shards, inputs={"text": TextConfig(num_bytes=12)}, lanes=4, window=8)
     start = streams.data_state(config, seed=SEED, global_batch=GLOBAL_BATCH)
     is_new, path = not Path(state).is_file(), Path(state)
     if not is_new:

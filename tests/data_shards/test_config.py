@@ -5,15 +5,12 @@ from typing import Any
 
 import pytest
 
-from data_shards.config import (
-    AudioConfig,
-    DataConfig,
-    FlowConfig,
-    ImageConfig,
-    PointsConfig,
-    TextConfig,
-    VideoConfig,
-)
+from data_shards.config import DataConfig
+from data_shards.modalities.audio import AudioConfig
+from data_shards.modalities.flow import FlowConfig
+from data_shards.modalities.image import ImageConfig
+from data_shards.modalities.points import PointsConfig
+from data_shards.modalities.text import TextConfig
 from data_shards.modalities.transform_config import (
     ColourConfig,
     CropConfig,
@@ -23,6 +20,7 @@ from data_shards.modalities.transform_config import (
     RandAugmentConfig,
     SpecAugmentConfig,
 )
+from data_shards.modalities.video import VideoConfig
 from data_shards.storage.config import DatasetConfig, RemoteConfig
 
 Values = tuple[Any, ...]
@@ -82,21 +80,23 @@ def test_not_a_number_is_no_value() -> None:
 
 def test_what_a_part_lacks_is_told_by_its_whole_key() -> None:
     data = DataConfig(
-        image=ImageConfig(crop=CropConfig(attempts=0), randaugment=RandAugmentConfig(num_layers=0)),
-        audio=AudioConfig(log_mel=LogMelConfig(num_bins=0), spec_augment=SpecAugmentConfig(max_bins=-1)),
-        video=VideoConfig(crop=CropConfig(attempts=0), colour=ColourConfig(contrast=2)),
-        text=TextConfig(masking=MaskingConfig(2)),
+        inputs={
+            "image": ImageConfig(crop=CropConfig(attempts=0), randaugment=RandAugmentConfig(num_layers=0)),
+            "audio": AudioConfig(log_mel=LogMelConfig(num_bins=0), spec_augment=SpecAugmentConfig(max_bins=-1)),
+            "video": VideoConfig(crop=CropConfig(attempts=0), colour=ColourConfig(contrast=2)),
+            "text": TextConfig(masking=MaskingConfig(2)),
+        },
         datasets={"a": DatasetConfig()},
         remote=RemoteConfig(cache_mib=0),
     )
     assert {key for key, _ in data.problems()} == {
-        "image.crop.attempts",
-        "image.randaugment.num_layers",
-        "audio.log_mel.num_bins",
-        "audio.spec_augment.max_bins",
-        "video.crop.attempts",
-        "video.colour.contrast",
-        "text.masking.probability",
+        "inputs.image.crop.attempts",
+        "inputs.image.randaugment.num_layers",
+        "inputs.audio.log_mel.num_bins",
+        "inputs.audio.spec_augment.max_bins",
+        "inputs.video.crop.attempts",
+        "inputs.video.colour.contrast",
+        "inputs.text.masking.probability",
         "datasets.a.shards",
         "remote.cache_mib",
     }
@@ -115,9 +115,11 @@ def test_options_that_need_another_one_name_it() -> None:
 @pytest.mark.parametrize(("window", "hop"), [(0.05, 0.01), (0.01, 0.05)])
 def test_a_recording_holds_at_least_a_window_and_a_hop(window: float, hop: float) -> None:
     spectrogram = LogMelConfig(window_seconds=window, hop_seconds=hop)
-    assert list(AudioConfig(1000, 50, log_mel=spectrogram).problems()) == []
-    assert [key for key, _ in AudioConfig(1000, 49, log_mel=spectrogram).problems()] == ["num_samples"]
-    assert AudioConfig(1000, 50, log_mel=spectrogram).shape == (50 // round(1000 * hop), 40)
+    assert list(AudioConfig(sample_rate=1000, num_samples=50, log_mel=spectrogram).problems()) == []
+    assert [key for key, _ in AudioConfig(sample_rate=1000, num_samples=49, log_mel=spectrogram).problems()] == [
+        "num_samples"
+    ]
+    assert AudioConfig(sample_rate=1000, num_samples=50, log_mel=spectrogram).shape == (50 // round(1000 * hop), 40)
 
 
 def test_a_window_has_two_samples_and_a_hop_one_at_the_least() -> None:
@@ -135,12 +137,12 @@ def test_a_dataset_has_shards_and_a_weight(weight: float, wrong: bool) -> None:
 
 
 def problems(**fields: Any) -> list[str]:  # noqa: ANN401 - of any key
-    return [key for key, _ in DataConfig(**{"text": TextConfig(), **fields}).problems()]
+    return [key for key, _ in DataConfig(**{"inputs": {"text": TextConfig()}, **fields}).problems()]
 
 
 def test_a_run_has_a_modality_and_what_is_named_is_one_of_its_own() -> None:
     assert problems() == []
-    assert problems(text=None) == ["image"]
+    assert problems(inputs={}) == ["inputs"]
     assert problems(modality_dropout={"text": 0.0}) == problems(modality_dropout={"text": 1.0}) == []
     assert problems(modality_dropout={"text": 1.1}) == problems(modality_dropout={"text": -0.1})
     assert problems(modality_dropout={"text": 1.1, "image": 0.5}) == ["modality_dropout.text", "modality_dropout.image"]
@@ -164,12 +166,13 @@ def test_the_limits_of_a_loader_have_bounds() -> None:
 
 
 def test_mixing_is_for_images_alone_and_for_their_label_alone() -> None:
-    mix, image = MixConfig(), ImageConfig()
-    assert problems(text=None, image=image, mix=mix) == []
+    mix, photo = MixConfig(), {"photo": ImageConfig()}
+    assert problems(inputs=photo, mix=mix) == []
     assert problems(mix=mix) == ["mix"]
-    assert problems(image=image, mix=mix) == ["mix"]
-    assert problems(text=None, image=image, mix=mix, labels=("writer",)) == ["labels"]
-    assert problems(text=None, image=image, mix=MixConfig(cutmix_alpha=0)) == ["mix.cutmix_alpha"]
+    assert problems(inputs={**photo, "text": TextConfig()}, mix=mix) == ["mix"]
+    assert problems(inputs={**photo, "other": ImageConfig()}, mix=mix) == ["mix"]
+    assert problems(inputs=photo, mix=mix, labels=("writer",)) == ["labels"]
+    assert problems(inputs=photo, mix=MixConfig(cutmix_alpha=0)) == ["mix.cutmix_alpha"]
     assert problems(labels=("writer",)) == []
 
 
@@ -180,13 +183,13 @@ def test_a_label_is_a_vector_where_there_are_several_or_mixed_ones() -> None:
 
 
 def test_only_the_modalities_that_are_named_stay() -> None:
-    data = DataConfig(text=TextConfig(), image=ImageConfig(), points=PointsConfig())
-    assert list(data.modalities()) == ["image", "points", "text"]
-    assert list(data.only({"text", "image", "audio"}).modalities()) == ["image", "text"]
-    assert data.only(()).modalities() == {}
+    data = DataConfig(inputs={"text": TextConfig(), "image": ImageConfig(), "points": PointsConfig()})
+    assert list(data.ordered_inputs) == ["image", "points", "text"]
+    assert list(data.only({"text", "image", "audio"}).ordered_inputs) == ["image", "text"]
+    assert data.only(()).inputs == {}
 
 
 def test_evaluation_of_motion_reads_what_it_names_and_else_what_training_reads() -> None:
-    assert FlowConfig(10, 20).of_evaluation() == FlowConfig(10, 20)
-    assert FlowConfig(10, 20, test_height=30).of_evaluation().shape == (2, 30, 20, 3)
-    assert FlowConfig(10, 20, test_width=40).of_evaluation().shape == (2, 10, 40, 3)
+    assert FlowConfig(height=10, width=20).of_evaluation() == FlowConfig(height=10, width=20)
+    assert FlowConfig(height=10, width=20, test_height=30).of_evaluation().shape == (2, 30, 20, 3)
+    assert FlowConfig(height=10, width=20, test_width=40).of_evaluation().shape == (2, 10, 40, 3)

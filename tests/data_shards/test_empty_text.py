@@ -9,14 +9,16 @@ import pytest
 from PIL import Image
 
 from data_shards.building import adoption, verification
-from data_shards.config import DataConfig, ImageConfig, TextConfig
+from data_shards.config import DataConfig
 from data_shards.format.manifest import Manifest
 from data_shards.loading.admission import BadSampleError
 from data_shards.loading.reader import Reader
+from data_shards.modalities.image import ImageConfig
+from data_shards.modalities.text import TextConfig
 from data_shards.sources import table
 from data_shards.storage.local_folder import LocalFolder
 
-CONFIG = DataConfig(image=ImageConfig(8, 8), text=TextConfig(4))
+CONFIG = DataConfig(inputs={"image": ImageConfig(height=8, width=8), "text": TextConfig(num_bytes=4)})
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,7 @@ def test_an_empty_text_of_a_table_takes_nothing_with_it(tmp_path: Path, png: byt
     (tmp_path / "empty.txt.gz").write_bytes(gzip.compress(b""))
     (tmp_path / "table.csv").write_text(f"image,text\na.png,{cell}\n")
     built = table.build(tmp_path / "table.csv", tmp_path / "out")
-    assert built.split("train").shards[0].modalities == {"image": 1}
+    assert built.split("train").shards.suffixes == {"png": 1}
     if cell.strip():
         (tmp_path / "table.csv").write_text(f"text\n{cell}\n")
         with pytest.raises(ValueError, match=rf"line 2: {tmp_path}/{cell}: holds no modality"):

@@ -12,10 +12,12 @@ from PIL import Image
 
 from data_shards.building.contact_sheet import contact_sheet
 from data_shards.building.verification import verify
-from data_shards.config import DataConfig, FlowConfig
+from data_shards.config import DataConfig
 from data_shards.loading.sample import prepare
 from data_shards.loading.streams import eval_loader, train_loader
-from data_shards.modalities import decode
+from data_shards.modalities.decoding import flow as decoder
+from data_shards.modalities.decoding.image import pixels
+from data_shards.modalities.flow import FlowConfig
 from data_shards.sources import table
 
 ROWS, COLUMNS = 12, 20
@@ -61,12 +63,12 @@ def shards(pairs: Path) -> Path:
 
 
 def config(shards: Path, flow: FlowConfig) -> DataConfig:
-    return DataConfig(shards=str(shards), flow=flow, lanes=2, window=4)
+    return DataConfig(shards=str(shards), inputs={"flow": flow}, lanes=2, window=4)
 
 
 def test_motion_is_read_and_the_unknown_is_not_a_number() -> None:
     motion = np.array([[[0.5, -2.0], [1e9, 0.0], [3.0, 1.7e9]]], np.float32)
-    found = decode.motion(flo(motion))
+    found = decoder.motion(flo(motion))
     np.testing.assert_array_equal(found, [[[0.5, -2.0], [np.nan, np.nan], [np.nan, np.nan]]])
 
 
@@ -82,12 +84,12 @@ def test_motion_is_read_and_the_unknown_is_not_a_number() -> None:
 )
 def test_bad_motion_is_refused_in_a_sentence(data: bytes, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        decode.motion(data)
+        decoder.motion(data)
 
 
 def test_training_cuts_frames_and_motion_together_anywhere(shards: Path) -> None:
     places = set()
-    with train_loader(config(shards, FlowConfig(5, 7)), seed=0, global_batch=6) as loader:
+    with train_loader(config(shards, FlowConfig(height=5, width=7)), seed=0, global_batch=6) as loader:
         batches = [loader(index) for index in range(4)]
     for batch in batches:
         assert batch.arrays["flow"].dtype == torch.uint8
@@ -104,7 +106,9 @@ def test_training_cuts_frames_and_motion_together_anywhere(shards: Path) -> None
 
 def test_a_mirrored_pair_moves_the_other_way(shards: Path) -> None:
     mirrored = []
-    with train_loader(config(shards, FlowConfig(ROWS, COLUMNS, flip=True)), seed=0, global_batch=6) as loader:
+    with train_loader(
+        config(shards, FlowConfig(height=ROWS, width=COLUMNS, flip=True)), seed=0, global_batch=6
+    ) as loader:
         batches = [loader(index) for index in range(4)]
     for batch in batches:
         for frames, motion in zip(batch.arrays["flow"].float(), batch.targets["flow"], strict=True):
@@ -115,7 +119,9 @@ def test_a_mirrored_pair_moves_the_other_way(shards: Path) -> None:
 
 
 def test_evaluation_cuts_larger_frames_about_the_centre(shards: Path) -> None:
-    loader, _ = eval_loader(config(shards, FlowConfig(5, 7, test_height=8, test_width=10)), "test", global_batch=2)
+    loader, _ = eval_loader(
+        config(shards, FlowConfig(height=5, width=7, test_height=8, test_width=10)), "test", global_batch=2
+    )
     with loader:
         batch = loader(0)
     assert batch.arrays["flow"].shape == (2, 2, 8, 10, 3)
@@ -125,7 +131,7 @@ def test_evaluation_cuts_larger_frames_about_the_centre(shards: Path) -> None:
 
 def test_frames_that_are_too_small_are_bad_samples(shards: Path) -> None:
     with (
-        train_loader(config(shards, FlowConfig(ROWS + 1, 7)), seed=0, global_batch=6) as loader,
+        train_loader(config(shards, FlowConfig(height=ROWS + 1, width=7)), seed=0, global_batch=6) as loader,
         pytest.raises(ValueError, match=r": \d+: frames of 12 x 20 pixels are smaller than the 13 x 7"),
     ):
         loader(0)
@@ -133,7 +139,7 @@ def test_frames_that_are_too_small_are_bad_samples(shards: Path) -> None:
 
 def test_a_bad_member_of_a_pair_is_named_once() -> None:
     members = {"first.ppm": ppm(np.zeros((2, 3, 3), np.uint8)), "second.ppm": ppm(np.zeros((2, 3, 3), np.uint8))}
-    flow = DataConfig(flow=FlowConfig(2, 3))
+    flow = DataConfig(inputs={"flow": FlowConfig(height=2, width=3)})
     with pytest.raises(ValueError, match=r"^a pair of frames is without its motion$"):
         prepare(members, flow)
     with pytest.raises(ValueError, match=r"^\.flo: not a \.flo file"):
@@ -143,9 +149,10 @@ def test_a_bad_member_of_a_pair_is_named_once() -> None:
 def test_pairs_are_verified_and_shown(shards: Path) -> None:
     report = verify(shards)
     assert report.ok
-    assert report.shapes == {"flow": [[ROWS, COLUMNS, 3]] * 2, "motion": [[ROWS, COLUMNS, 2]] * 2}
+    frames, motion = [[ROWS, COLUMNS, 3]] * 2, [[ROWS, COLUMNS, 2]] * 2
+    assert report.shapes == {"flow": frames, "flow.second": frames, "flow.motion": motion}
     assert contact_sheet(shards, shards / "sheet.png", num_samples=2) == 2
-    sheet = decode.pixels((shards / "sheet.png").read_bytes()).astype(int)
+    sheet = pixels((shards / "sheet.png").read_bytes()).astype(int)
     # Arrows.
     assert ((sheet[..., 0] > 200) & (sheet[..., 1:].max(axis=-1) < 60)).sum() > 50
 
@@ -179,6 +186,6 @@ def test_a_table_names_both_frames_and_their_motion(tmp_path: Path, lines: str, 
 
 
 def test_what_evaluation_cuts_is_no_smaller_than_what_the_network_reads() -> None:
-    problems = dict(FlowConfig(8, 8, test_height=7, test_width=8).problems())
+    problems = dict(FlowConfig(height=8, width=8, test_height=7, test_width=8).problems())
     assert problems == {"test_height": "must be at least 8, as in training, or 0, got 7"}
-    assert replace(FlowConfig(8, 9), test_height=16).of_evaluation().shape == (2, 16, 9, 3)
+    assert replace(FlowConfig(height=8, width=9), test_height=16).of_evaluation().shape == (2, 16, 9, 3)

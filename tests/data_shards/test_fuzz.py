@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_shards.format.members import modality_of
 from data_shards.format.tar_index import TarIndex
 from data_shards.format.tar_walk import BLOCK
-from data_shards.modalities import decode
+from data_shards.modalities.catalogue import held_by
 
 WriteTar = Callable[..., Path]
 LONGEST_SECONDS = 20.0
@@ -146,9 +145,9 @@ def seeds() -> dict[str, bytes]:
 
 @pytest.mark.parametrize("extension", sorted(seeds()))
 def test_600_mutated_members_are_decoded_or_refused(extension: str) -> None:
-    modality, good = modality_of(extension), seeds()[extension]
-    assert modality is not None
-    decode.check(modality, good)
+    held, good = held_by(extension), seeds()[extension]
+    assert held is not None
+    held[0].decoded_shape("", good)
     for mutated in mutations(good, random.Random(extension), 600):
-        found = timed(lambda mutated=mutated: decode.check(modality, mutated))  # type: ignore[misc] # bound by value
+        found = timed(lambda mutated=mutated: held[0].decoded_shape("", mutated))  # type: ignore[misc] # bound by value
         assert isinstance(found, tuple | ValueError)

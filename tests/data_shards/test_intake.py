@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from data_shards.building import adoption, verification
-from data_shards.config import DataConfig, TextConfig
+from data_shards.config import DataConfig
 from data_shards.format.annotations import OWN
-from data_shards.loading import sample as prepare
 from data_shards.loading import streams
 from data_shards.loading.admission import BadSampleError, Intake
 from data_shards.loading.reader import Reader
+from data_shards.modalities.text import TextConfig
 from data_shards.storage.local_folder import LocalFolder
 
 WriteTar = Callable[..., Path]
-CONFIG = DataConfig(text=TextConfig(4), lanes=1, window=4, max_bad_rate=0.5)
+CONFIG = DataConfig(inputs={"text": TextConfig(num_bytes=4)}, lanes=1, window=4, max_bad_rate=0.5)
 
 
 class Members:
@@ -40,10 +40,10 @@ def test_any_failure_of_a_decoder_is_a_bad_sample(monkeypatch: pytest.MonkeyPatc
     def fail(*_: object) -> object:
         raise error
 
-    monkeypatch.setattr(prepare, "_FITS", {"text": fail})
+    monkeypatch.setattr(TextConfig, "prepare", fail)
     with pytest.raises(BadSampleError, match=type(error).__name__) as found:
         take({"txt": b"x"})
-    assert (found.value.key, found.value.modality) == ("key", "text")
+    assert (found.value.key, found.value.input) == ("key", "text")
     assert "\n" not in str(found.value)
 
 
@@ -52,7 +52,7 @@ def test_who_wants_to_leave_leaves(monkeypatch: pytest.MonkeyPatch, error: type[
     def fail(*_: object) -> object:
         raise error
 
-    monkeypatch.setattr(prepare, "_FITS", {"text": fail})
+    monkeypatch.setattr(TextConfig, "prepare", fail)
     with pytest.raises(error):
         take({"txt": b"x"})
 
@@ -76,7 +76,7 @@ def test_a_reason_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> object:
         raise ValueError("long " * 10_000)
 
-    monkeypatch.setattr(prepare, "_FITS", {"text": fail})
+    monkeypatch.setattr(TextConfig, "prepare", fail)
     with pytest.raises(BadSampleError) as found:
         take({"txt": b"x"})
     assert len(str(found.value)) < 400

@@ -9,15 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from data_shards.config import DataConfig, ImageConfig, TextConfig
+from data_shards.config import DataConfig
 from data_shards.format import manifest
 from data_shards.format.manifest import Manifest
 from data_shards.loading import streams
 from data_shards.loading.batch import Batch
 from data_shards.loading.loader import Loader
+from data_shards.modalities.image import ImageConfig
+from data_shards.modalities.text import TextConfig
 
 TextShards = Callable[..., Manifest]
-CONFIG = DataConfig(text=TextConfig(num_bytes=12), lanes=4, window=8)
+CONFIG = DataConfig(inputs={"text": TextConfig(num_bytes=12)}, lanes=4, window=8)
 
 
 @pytest.fixture
@@ -97,7 +99,9 @@ def test_evaluation_serves_every_sample_once_and_pads_with_weight_0(folder: Path
 
 
 def test_no_more_is_prefetched_than_batches_and_bytes_allow(folder: Path) -> None:
-    config = replace(CONFIG, text=TextConfig(num_bytes=1 << 15), prefetch_batches=10, prefetch_mib=2)
+    config = replace(
+        CONFIG, inputs=CONFIG.inputs | {"text": TextConfig(num_bytes=1 << 15)}, prefetch_batches=10, prefetch_mib=2
+    )
     with open_train(folder, config=config) as loader:
         loader(0)
         assert len(loader._coming) == 2  # 12 texts of 64 KiB are 0.75 MiB a batch
@@ -144,9 +148,9 @@ def test_a_label_out_of_range_is_reported_with_shard_and_key(folder: Path) -> No
     ("config", "world_size", "sentence"),
     [
         (
-            replace(CONFIG, image=ImageConfig()),
+            replace(CONFIG, inputs=CONFIG.inputs | {"image": ImageConfig()}),
             1,
-            "no sample of split 'train' has image, only text; set data.image=null",
+            "has image, which reads .png, .jpg, .jpeg, .webp, .bmp, only .cls, .txt; set data.inputs.image.members",
         ),
         (CONFIG, 5, "a global batch of 12 cannot be shared by 5 ranks"),
     ],

@@ -12,9 +12,9 @@ from data_shards.format import manifest
 from data_shards.format.manifest import Manifest, ShardEntry, Shards, Split
 
 ENTRIES = [
-    ShardEntry("train/a b.tar", 1000, 35_000_000, "1" * 64, "2" * 64, {"audio": 7, "image": 1000}),
-    ShardEntry("train/c.tar", 20, 7_000, "3" * 64, "4" * 64, {"text": 20}),
-    ShardEntry("train/d.tar", 5, 1 << 40, "5" * 64, "6" * 64, {"image": 5}),
+    ShardEntry("train/a b.tar", 1000, 35_000_000, "1" * 64, "2" * 64, {"jpg": 993, "jpg/wav": 7}),
+    ShardEntry("train/c.tar", 20, 7_000, "3" * 64, "4" * 64, {"txt": 20}),
+    ShardEntry("train/d.tar", 5, 1 << 40, "5" * 64, "6" * 64, {"jpg": 5}),
 ]
 WRITTEN = Manifest({"train": Split(Shards.of(ENTRIES), (3, 4)), "test": Split(Shards.of([]), (0, 0))}, ("cat", "dog"))
 
@@ -31,7 +31,8 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     shards = found.split("train").shards
     assert list(shards) == ENTRIES
     assert (shards[-1], shards[1:]) == (ENTRIES[2], ENTRIES[1:])
-    assert shards.modalities == {"audio": 7, "image": 1005, "text": 20}
+    assert shards.suffixes == {"wav": 7, "jpg": 1005, "txt": 20}
+    assert shards.num_samples_with(["wav"], ["png", "j*"]).tolist() == [7, 0, 0]
     assert found.split("train").num_samples == 1025
     assert list(found.split("test").shards) == []
     assert found != Manifest({"train": Split(Shards.of(ENTRIES[:2]), (3, 4))}, ("cat", "dog"))
@@ -55,7 +56,7 @@ def test_the_file_is_json_with_a_line_a_column(tmp_path: Path) -> None:
         ('"1000 20 5"', '"1000 20 x"', "invalid literal"),
         ('"1000 20 5"', '"1000 20 -5"', "-5 is below 0"),
         ("6" * 64, "6" * 10, "3 shards, but hashes of 2.2"),
-        ('"version": 2', '"version": 1', "version 1, expected 2; build the shards again"),
+        ('"version": 3', '"version": 1', "version 1, expected 3; build the shards again"),
         ('"num_samples"', '"samples"', "KeyError"),
         ("{", "", "JSONDecodeError"),
     ],

@@ -11,18 +11,20 @@ import numpy as np
 import pytest
 
 from data_shards.building import adoption
-from data_shards.config import DataConfig, PointsConfig, TextConfig
+from data_shards.config import DataConfig
 from data_shards.format import manifest
 from data_shards.format.manifest import Manifest
 from data_shards.loading import streams
 from data_shards.loading.batch import Batch
 from data_shards.loading.loader import Loader
+from data_shards.modalities.points import PointsConfig
+from data_shards.modalities.text import TextConfig
 from data_shards.order.state import DataState
 from data_shards.storage.config import DatasetConfig
 
 TextShards = Callable[..., Manifest]
 WriteTar = Callable[..., Path]
-CONFIG = DataConfig(text=TextConfig(num_bytes=12), lanes=4, window=8)
+CONFIG = DataConfig(inputs={"text": TextConfig(num_bytes=12)}, lanes=4, window=8)
 
 
 @pytest.fixture
@@ -62,7 +64,7 @@ def test_a_bad_sample_is_replaced_by_the_same_one_on_every_rank_and_after_a_resu
     halves = [keys_of(open_train(config, listed, rank=rank, world_size=2), range(4, 10)) for rank in (0, 1)]
     assert [first + second for first, second in zip(*halves, strict=True)] == replaced[4:]
     lines = [json.loads(line) for line in listed.read_text().splitlines()]
-    assert [(line["key"], line["modality"]) for line in lines] == [("tr001_0005", "")]
+    assert [(line["key"], line["input"]) for line in lines] == [("tr001_0005", "")]
     assert lines[0]["shard"].endswith("000001.tar")
     assert "not what was written" in lines[0]["reason"]
 
@@ -100,7 +102,12 @@ def test_a_rate_counts_the_samples_of_its_modality_alone(tmp_path: Path, write_t
     members = [(f"{n:03d}.txt", b"hello") for n in range(100)] + [("100.npy", b"no array"), ("101.npy", b"nor this")]
     write_tar(tmp_path / "data/train/0.tar", members)
     adoption.index(tmp_path / "data")
-    config = replace(CONFIG, shards=str(tmp_path / "data"), points=PointsConfig(num_points=4), max_bad_rate=0.5)
+    config = replace(
+        CONFIG,
+        shards=str(tmp_path / "data"),
+        inputs=CONFIG.inputs | {"points": PointsConfig(num_points=4)},
+        max_bad_rate=0.5,
+    )
     with pytest.raises(ValueError, match=r"2 of 2 points of split 'train' are bad"):
         keys_of(open_train(config, tmp_path / "bad.jsonl"), range(16))
 
@@ -190,17 +197,17 @@ def test_a_dataset_may_serve_only_some_modalities(tmp_path: Path, write_tar: Wri
     adoption.index(tmp_path / "points")
     text_shards(tmp_path / "text", [16])
     points, text = (
-        DatasetConfig(str(tmp_path / "points"), modalities=("points",)),
+        DatasetConfig(str(tmp_path / "points"), inputs=("points",)),
         DatasetConfig(str(tmp_path / "text")),
     )
     datasets = {"p": points, "t": text}
-    config = replace(CONFIG, points=PointsConfig(num_points=4), datasets=datasets)
+    config = replace(CONFIG, inputs=CONFIG.inputs | {"points": PointsConfig(num_points=4)}, datasets=datasets)
     with streams.train_loader(config, seed=0, global_batch=8) as loader:
         batch: Batch = loader(0)
     has = list(zip((batch.lengths["points"] > 0).tolist(), (batch.lengths["text"] > 0).tolist(), strict=True))
     assert Counter(has) == {(True, False): 4, (False, True): 4}
-    bad = replace(config, datasets={"p": points, "t": replace(text, modalities=("points",))})
-    with pytest.raises(ValueError, match=r"datasets\.t\.modalities has 'points', which is not in the shards \(text\)"):
+    bad = replace(config, datasets={"p": points, "t": replace(text, inputs=("points",))})
+    with pytest.raises(ValueError, match=r"datasets\.t\.inputs has 'points', which is not in the shards \(text\)"):
         streams.train_datasets(bad)
 
 

@@ -4,12 +4,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_shards.config import AudioConfig, DataConfig, ImageConfig, TextConfig
+from data_shards.config import DataConfig
 from data_shards.loading.sample import prepare
+from data_shards.modalities.audio import AudioConfig
+from data_shards.modalities.image import ImageConfig
+from data_shards.modalities.text import TextConfig
 from data_shards.modalities.transform_config import MaskingConfig
 
 CONFIG = DataConfig(
-    image=ImageConfig(4, 4, shift_pixels=1), text=TextConfig(6), modality_dropout={"image": 0.5, "text": 0.5}
+    inputs={"image": ImageConfig(height=4, width=4, shift_pixels=1), "text": TextConfig(num_bytes=6)},
+    modality_dropout={"image": 0.5, "text": 0.5},
 )
 
 
@@ -37,7 +41,7 @@ def test_a_sample_may_have_several_labels() -> None:
 
 
 def test_hidden_words_are_the_target() -> None:
-    config = DataConfig(text=TextConfig(8, masking=MaskingConfig(1.0)))
+    config = DataConfig(inputs={"text": TextConfig(num_bytes=8, masking=MaskingConfig(1.0))})
     sample = prepare({"txt": b"ab c"}, config, np.random.default_rng(0))
     assert sample.arrays["text"].tolist() == [3, 3, ord(" ") + 6, 3, 0, 0, 0, 0]
     assert sample.targets["text"].tolist() == [ord("a") + 6, ord("b") + 6, 0, ord("c") + 6, 0, 0, 0, 0]
@@ -77,7 +81,7 @@ def test_evaluation_hides_nothing() -> None:
     ("members", "sentence"),
     [
         ({"png": b"broken"}, r"\.png: not an image"),
-        ({"png": png(), "jpg": png()}, "two members for image: .jpg and .png"),
+        ({"png": png(), "jpg": png()}, "input image: two members fit: .jpg and .png"),
         ({"txt": b"x", "cls": b"two"}, r"\.cls: label is not a number"),
         ({"txt": b"x", "cls": b"-5"}, "label -5"),
         ({"txt": b"x", "json": b'{"weight": "heavy"}'}, r"\.json: weight or labels are not"),
@@ -93,5 +97,5 @@ def test_what_is_wrong_with_a_sample_is_said(members: dict[str, bytes], sentence
 
 def test_a_modality_that_is_not_configured_is_not_even_decoded() -> None:
     with pytest.raises(ValueError, match=r"\.wav"):
-        prepare(MEMBERS, DataConfig(audio=AudioConfig()))
+        prepare(MEMBERS, DataConfig(inputs={"audio": AudioConfig()}))
     assert prepare(MEMBERS, CONFIG).arrays

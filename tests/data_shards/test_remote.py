@@ -17,10 +17,11 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from data_shards.building import adoption
-from data_shards.config import DataConfig, TextConfig
+from data_shards.config import DataConfig
 from data_shards.format import manifest
 from data_shards.format.manifest import Manifest, ShardEntry
 from data_shards.loading import streams
+from data_shards.modalities.text import TextConfig
 from data_shards.storage import remote_folder
 from data_shards.storage.config import DatasetConfig, RemoteConfig
 from data_shards.storage.remote_folder import RefusedError, RemoteFolder
@@ -189,7 +190,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run_config(url: str, settings: RemoteConfig) -> DataConfig:
-    return DataConfig(url, text=TextConfig(num_bytes=12), lanes=4, window=8, remote=settings)
+    return DataConfig(url, inputs={"text": TextConfig(num_bytes=12)}, lanes=4, window=8, remote=settings)
 
 
 def keys(config: DataConfig) -> list[tuple[str, ...]]:

@@ -9,16 +9,20 @@ import numpy as np
 import pytest
 
 from data_shards.building import adoption, verification
-from data_shards.config import DataConfig, PointsConfig, TextConfig
+from data_shards.config import DataConfig
 from data_shards.format.annotations import Records
 from data_shards.loading import streams
 from data_shards.loading.loader import Loader
 from data_shards.loading.reader import Reader
+from data_shards.modalities.points import PointsConfig
+from data_shards.modalities.text import TextConfig
 from data_shards.storage.local_folder import LocalFolder
 from data_shards.storage.required_inputs import required
 
 WriteTar = Callable[..., Path]
-CONFIG = DataConfig(points=PointsConfig(4), text=TextConfig(4), lanes=1, window=4, require=("text",))
+CONFIG = DataConfig(
+    inputs={"points": PointsConfig(num_points=4), "text": TextConfig(num_bytes=4)}, lanes=1, window=4, require=("text",)
+)
 # Of each shard the samples as letters: t has text, p points, b both, n neither.
 SHARDS = ("tbpbn", "pp", "bbb", "tn")
 
@@ -126,7 +130,7 @@ def test_what_no_sample_has_cannot_be_required(folder: Path) -> None:
     second = replace(split, shards=split.shards.with_samples(np.array([0, 2, 0, 0])))
     assert second.shards.names == ("train/1.tar",)
     with pytest.raises(ValueError, match="leaves out all samples, none has text"):
-        required(LocalFolder(folder), second, ("text",))
+        required(LocalFolder(folder), second, (("text", ("txt",)),))
 
 
 def test_a_reader_in_another_process_leaves_out_the_same(folder: Path) -> None:

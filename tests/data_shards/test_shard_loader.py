@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from data_shards.config import DataConfig, TextConfig
+from data_shards.config import DataConfig
 from data_shards.format.manifest import Manifest
 from data_shards.loading.batch import Batch
 from data_shards.loading.shard_loader import ShardLoader
 from data_shards.loading.streams import train_loader
+from data_shards.modalities.text import TextConfig
 
 TextShards = Callable[..., Manifest]
 
@@ -22,7 +23,7 @@ def data(tmp_path_factory: pytest.TempPathFactory, text_shards: TextShards) -> D
     folder = tmp_path_factory.mktemp("shards")
     text_shards(folder, [13, 12, 11])
     text_shards(folder, [5, 4], split="test")
-    return DataConfig(shards=str(folder), text=TextConfig(num_bytes=16), lanes=4, window=8)
+    return DataConfig(shards=str(folder), inputs={"text": TextConfig(num_bytes=16)}, lanes=4, window=8)
 
 
 def keys(batches: Iterator[Batch] | ShardLoader, most: int = 10**6) -> list[tuple[str, ...]]:
@@ -149,8 +150,8 @@ def test_what_does_not_fit_is_said_of_its_own_arguments(
 
 
 def test_a_configuration_that_contradicts_itself_is_refused_with_all_problems(data: DataConfig) -> None:
-    with pytest.raises(ValueError, match=r"(?s)data\.text\.num_bytes: .*data\.lanes: "):
-        ShardLoader(replace(data, text=TextConfig(num_bytes=0), lanes=0), global_batch=8)
+    with pytest.raises(ValueError, match=r"(?s)data\.inputs\.text\.num_bytes: .*data\.lanes: "):
+        ShardLoader(replace(data, inputs=data.inputs | {"text": TextConfig(num_bytes=0)}, lanes=0), global_batch=8)
     with pytest.raises(ValueError, match=r"data\.shards is not set"):
         ShardLoader(replace(data, shards=""), global_batch=8)
 

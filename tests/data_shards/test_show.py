@@ -14,7 +14,14 @@ from data_shards.building.contact_sheet import contact_sheet
 from data_shards.building.raw_sample import Literal, Row
 from data_shards.format.annotations import OWN, Records
 from data_shards.format.manifest import Manifest
-from data_shards.modalities import decode
+from data_shards.modalities.audio import AudioConfig
+from data_shards.modalities.decoding import audio, flow, image, points, video
+from data_shards.modalities.flow import FlowConfig
+from data_shards.modalities.image import ImageConfig
+from data_shards.modalities.modality import MAIN, Member
+from data_shards.modalities.points import PointsConfig
+from data_shards.modalities.text import TextConfig
+from data_shards.modalities.video import VideoConfig
 from data_shards.sources.digits import NAMES, Drawn
 
 
@@ -31,7 +38,7 @@ def build(folder: Path, number: int) -> None:
 def test_a_sheet_shows_every_modality_of_samples_of_all_shards(tmp_path: Path) -> None:
     build(tmp_path, 4)
     assert contact_sheet(tmp_path, tmp_path / "new" / "sheet.png", num_samples=9) == 5
-    sheet = decode.pixels((tmp_path / "new" / "sheet.png").read_bytes())
+    sheet = image.pixels((tmp_path / "new" / "sheet.png").read_bytes())
     # Five rows and six columns of cells; a cell with nothing in it is white.
     cells = [np.array_split(row, 6, axis=1) for row in np.array_split(sheet, 5, axis=0)]
     num_blank = sum(bool((cell == 255).all()) for row in cells for cell in row)
@@ -82,8 +89,8 @@ def colours(number: int) -> np.ndarray:
 def test_a_clip_is_shown_by_four_frames_from_first_to_last_two_by_two(
     axes: Axes, monkeypatch: pytest.MonkeyPatch, available: int, shown: list[int]
 ) -> None:
-    monkeypatch.setattr(decode, "video", lambda _, choose: colours(available)[choose(available)])
-    show._draw_video(axes, b"")
+    monkeypatch.setattr(video, "video", lambda _, choose: colours(available)[choose(available)])
+    VideoConfig.draw(axes, {MAIN: Member("", b"")})
     picture = np.asarray(axes.images[0].get_array())
     assert picture.shape == (10, 14, 3)
     for place in range(4):
@@ -99,8 +106,8 @@ def test_a_sound_is_shown_as_its_spectrogram_over_seconds_and_kilohertz(
     axes: Axes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tone = np.sin(2 * np.pi * 2_000 * np.arange(16_000) / 8_000).astype(np.float32)
-    monkeypatch.setattr(decode, "audio", lambda _: (tone, 8_000))
-    show._draw_audio(axes, b"")
+    monkeypatch.setattr(audio, "audio", lambda _: (tone, 8_000))
+    AudioConfig.draw(axes, {MAIN: Member("", b"")})
     (image,) = axes.images
     assert image.get_extent() == [0, 2, 0, 4]
     assert image.origin == "lower"
@@ -115,8 +122,8 @@ def test_a_sound_is_shown_as_its_spectrogram_over_seconds_and_kilohertz(
 
 @pytest.mark.parametrize("num_samples", [1, 15, 127, 129])
 def test_a_sound_of_any_length_is_shown(axes: Axes, monkeypatch: pytest.MonkeyPatch, num_samples: int) -> None:
-    monkeypatch.setattr(decode, "audio", lambda _: (np.zeros(num_samples, np.float32), 1_000))
-    show._draw_audio(axes, b"")
+    monkeypatch.setattr(audio, "audio", lambda _: (np.zeros(num_samples, np.float32), 1_000))
+    AudioConfig.draw(axes, {MAIN: Member("", b"")})
     window = 16
     assert np.asarray(axes.images[0].get_array()).shape == (9, (max(window, num_samples) - window) // 4 + 1)
     assert axes.images[0].get_extent()[1] == max(window, num_samples) / 1_000
@@ -126,8 +133,8 @@ def test_a_sound_of_any_length_is_shown(axes: Axes, monkeypatch: pytest.MonkeyPa
 
 def test_a_cloud_is_shown_from_the_front_with_its_depth_as_colour(axes: Axes, monkeypatch: pytest.MonkeyPatch) -> None:
     cloud = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
-    monkeypatch.setattr(decode, "points", lambda _: cloud)
-    show._draw_points(axes, b"")
+    monkeypatch.setattr(points, "points", lambda _: cloud)
+    PointsConfig.draw(axes, {MAIN: Member("", b"")})
     (dots,) = axes.collections
     np.testing.assert_array_equal(dots.get_offsets(), cloud[:, :2])
     np.testing.assert_array_equal(dots.get_array(), cloud[:, 2])
@@ -141,8 +148,8 @@ def test_arrows_begin_at_pixels_and_say_where_these_go(
     down, right = np.mgrid[:rows, :columns]
     motion = np.stack([1000 * down + right, -down], axis=-1).astype(np.float32)
     frame = np.zeros((rows, columns, 3), np.uint8)
-    monkeypatch.setattr(decode, "pair", lambda _: (frame, frame, motion))
-    show._draw_pair(axes, {})
+    monkeypatch.setattr(flow, "pair", lambda _: (frame, frame, motion))
+    FlowConfig.draw(axes, {})
     (arrows,) = axes.collections
     places = np.asarray(arrows.XY).astype(int)
     assert len(places) == min(rows, 8) * min(columns, 8)
@@ -160,14 +167,14 @@ def words(axes: Axes) -> list[str]:
 
 def test_a_text_is_shown_with_its_end_or_with_a_sign_that_it_goes_on(axes: Axes) -> None:
     for length in (160, 161):
-        show._draw_text(axes, b"x" * length)
+        TextConfig.draw(axes, {MAIN: Member("", b"x" * length)})
     assert words(axes) == ["x" * 160, "x" * 160 + " ..."]
     assert not axes.axison
 
 
 def test_what_cannot_be_decoded_is_told_in_red_in_its_place(axes: Axes) -> None:
-    show._draw_member(axes, "image", {"png": b"no\x1bpicture"})
-    show._draw_member(axes, "audio", {"png": b""})
+    show._draw_input(axes, ImageConfig(), {"png": b"no\x1bpicture"})
+    show._draw_input(axes, AudioConfig(), {"png": b""})
     assert [text.get_color() for text in axes.texts] == ["red", "black"]
     assert words(axes)[0].startswith("not an image: it begins with")
     assert words(axes)[1] == "-"

@@ -13,10 +13,12 @@ from PIL import Image
 
 from data_shards.building.builder import build_table
 from data_shards.building.raw_sample import Literal, Row
-from data_shards.config import DataConfig, ImageConfig, TextConfig
+from data_shards.config import DataConfig
 from data_shards.loading.batch import Batch
 from data_shards.loading.dataset import classes_of_labels
 from data_shards.loading.streams import eval_loader, train_loader
+from data_shards.modalities.image import ImageConfig
+from data_shards.modalities.text import TextConfig
 from data_shards.modalities.transform_config import MaskingConfig, MixConfig
 from data_shards.storage.config import DatasetConfig
 
@@ -61,7 +63,7 @@ def first_batch(folder: Path, config: DataConfig, rank: int = 0, world_size: int
 
 
 def test_several_labels_are_a_vector(folder: Path) -> None:
-    batch = first_batch(folder, DataConfig(image=ImageConfig(4, 4), multi_label=True))
+    batch = first_batch(folder, DataConfig(inputs={"image": ImageConfig(height=4, width=4)}, multi_label=True))
     for key, target in zip(batch.keys, batch.targets["label"].tolist(), strict=True):
         expected = [0.0, 0.0, 0.0, 1.0]
         expected[int(key) % 3] = 1.0
@@ -69,8 +71,8 @@ def test_several_labels_are_a_vector(folder: Path) -> None:
 
 
 def test_mixed_batches_do_not_depend_on_the_number_of_ranks(folder: Path) -> None:
-    config = DataConfig(image=ImageConfig(4, 4), mix=MixConfig(mixup_alpha=1.0))
-    plain = first_batch(folder, DataConfig(image=ImageConfig(4, 4)))
+    config = DataConfig(inputs={"image": ImageConfig(height=4, width=4)}, mix=MixConfig(mixup_alpha=1.0))
+    plain = first_batch(folder, DataConfig(inputs={"image": ImageConfig(height=4, width=4)}))
     alone = first_batch(folder, config)
     assert not torch.equal(plain.arrays["image"], alone.arrays["image"])
     for world_size in (2, 3, 6):
@@ -80,7 +82,7 @@ def test_mixed_batches_do_not_depend_on_the_number_of_ranks(folder: Path) -> Non
 
 
 def test_evaluation_mixes_nothing(folder: Path) -> None:
-    config = DataConfig(str(folder), image=ImageConfig(4, 4), mix=MixConfig(mixup_alpha=1.0))
+    config = DataConfig(str(folder), inputs={"image": ImageConfig(height=4, width=4)}, mix=MixConfig(mixup_alpha=1.0))
     found = []
     for mix in (config.mix, None):
         loader, _ = eval_loader(replace(config, mix=mix), "train", global_batch=12)
@@ -94,7 +96,7 @@ def test_evaluation_mixes_nothing(folder: Path) -> None:
 def test_samples_have_the_weights_of_their_rows(tmp_path: Path, mode: str) -> None:
     rows = [Row(line, (Literal(png(line), "png"),), label=line % 2, weight=line / 4) for line in range(8)]
     build_table(rows, tmp_path, label_names="ab")
-    config = DataConfig(str(tmp_path), image=ImageConfig(4, 4), lanes=1, window=4)
+    config = DataConfig(str(tmp_path), inputs={"image": ImageConfig(height=4, width=4)}, lanes=1, window=4)
     if mode == "training":
         loader = train_loader(config, seed=0, global_batch=8)
     else:
@@ -107,7 +109,7 @@ def test_samples_have_the_weights_of_their_rows(tmp_path: Path, mode: str) -> No
 
 
 def test_mixing_needs_an_even_number_of_samples_a_rank(folder: Path) -> None:
-    config = DataConfig(image=ImageConfig(4, 4), mix=MixConfig(mixup_alpha=1.0))
+    config = DataConfig(inputs={"image": ImageConfig(height=4, width=4)}, mix=MixConfig(mixup_alpha=1.0))
     with pytest.raises(
         ValueError, match=r"a global batch of 12 on 4 ranks is not a multiple of 8; change train\.global"
     ):
@@ -115,7 +117,7 @@ def test_mixing_needs_an_even_number_of_samples_a_rank(folder: Path) -> None:
 
 
 def test_hidden_words_are_targets_apart_from_the_inputs(folder: Path) -> None:
-    batch = first_batch(folder, DataConfig(text=TextConfig(16, masking=MaskingConfig(0.5))))
+    batch = first_batch(folder, DataConfig(inputs={"text": TextConfig(num_bytes=16, masking=MaskingConfig(0.5))}))
     assert batch.arrays.keys() == {"text"}
     hidden = batch.targets["text"] != 0
     assert hidden.any(dim=1).all()
@@ -123,13 +125,13 @@ def test_hidden_words_are_targets_apart_from_the_inputs(folder: Path) -> None:
 
 
 def test_targets_follow_their_batch_into_its_micro_batches(folder: Path) -> None:
-    config = DataConfig(image=ImageConfig(4, 4), multi_label=True)
+    config = DataConfig(inputs={"image": ImageConfig(height=4, width=4)}, multi_label=True)
     batch = first_batch(folder, config).to("cpu")
     assert torch.equal(torch.cat([part.targets["label"] for part in batch.micro_batches(3)]), batch.targets["label"])
 
 
 def test_a_further_label_is_a_class_a_sample_or_none(tmp_path: Path) -> None:
-    config = DataConfig(image=ImageConfig(4, 4), labels=("parity", "third"))
+    config = DataConfig(inputs={"image": ImageConfig(height=4, width=4)}, labels=("parity", "third"))
     batch = first_batch(named_labels(tmp_path), config)
     assert batch.targets.keys() == {"parity", "third"}
     lines = [int(key) for key in batch.keys]
@@ -140,14 +142,14 @@ def test_a_further_label_is_a_class_a_sample_or_none(tmp_path: Path) -> None:
 
 def test_datasets_that_are_mixed_may_have_different_labels(tmp_path: Path, folder: Path) -> None:
     parts = {"with": DatasetConfig(str(named_labels(tmp_path / "with"))), "without": DatasetConfig(str(folder))}
-    config = DataConfig(image=ImageConfig(4, 4), labels=("parity",), datasets=parts)
+    config = DataConfig(inputs={"image": ImageConfig(height=4, width=4)}, labels=("parity",), datasets=parts)
     batch = first_batch(folder, config)
     given = (batch.targets["parity"] >= 0).sum()
     assert 0 < given < len(batch.keys)
 
 
 def test_a_label_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    config = DataConfig(image=ImageConfig(4, 4), labels=("colour",))
+    config = DataConfig(inputs={"image": ImageConfig(height=4, width=4)}, labels=("colour",))
     with pytest.raises(ValueError, match=r"has no label 'colour' \(further labels: parity, third\); take it out of"):
         first_batch(named_labels(tmp_path), config)
 
@@ -161,7 +163,7 @@ def test_the_labels_that_are_there_are_listed_in_order() -> None:
 def test_datasets_must_name_the_same_classes_of_a_label(tmp_path: Path) -> None:
     others = named_labels(tmp_path / "others", {"parity": ["odd", "even"], "third": "012"})
     parts = {"a": DatasetConfig(str(named_labels(tmp_path / "these"))), "b": DatasetConfig(str(others))}
-    config = DataConfig(image=ImageConfig(4, 4), labels=("third", "parity"), datasets=parts)
+    config = DataConfig(inputs={"image": ImageConfig(height=4, width=4)}, labels=("third", "parity"), datasets=parts)
     with pytest.raises(ValueError, match=r"others: names 2 classes of label 'parity', .*these names 2, or in another"):
         first_batch(others, config)
 
@@ -171,7 +173,7 @@ def test_a_further_label_that_is_out_of_range_is_refused_by_its_sample(tmp_path:
     path = folder / "manifest.json"
     path.write_text(path.read_text().replace('["0", "1", "2"]', '["0", "1"]'))
     with pytest.raises(ValueError, match=r"\.tar: \d+: label 'third' 2 is out of range: the manifest names 2 classes"):
-        first_batch(folder, DataConfig(image=ImageConfig(4, 4), labels=("third",)))
+        first_batch(folder, DataConfig(inputs={"image": ImageConfig(height=4, width=4)}, labels=("third",)))
 
 
 def test_a_build_refuses_further_labels_that_are_out_of_range_or_never_seen(tmp_path: Path) -> None:
@@ -182,17 +184,25 @@ def test_a_build_refuses_further_labels_that_are_out_of_range_or_never_seen(tmp_
 
 
 def test_mixing_needs_images_alone() -> None:
-    keys = [key for key, _ in DataConfig(image=ImageConfig(), text=TextConfig(), mix=MixConfig()).problems()]
+    keys = [
+        key for key, _ in DataConfig(inputs={"image": ImageConfig(), "text": TextConfig()}, mix=MixConfig()).problems()
+    ]
     assert keys == ["mix"]
-    labelled = DataConfig(image=ImageConfig(), mix=MixConfig(), labels=("colour",))
+    labelled = DataConfig(inputs={"image": ImageConfig()}, mix=MixConfig(), labels=("colour",))
     assert [key for key, _ in labelled.problems()] == ["labels"]
-    assert not list(DataConfig(image=ImageConfig(), mix=MixConfig()).problems())
+    assert not list(DataConfig(inputs={"image": ImageConfig()}, mix=MixConfig()).problems())
 
 
 def test_an_evaluation_mixes_no_images_and_no_labels(tmp_path: Path) -> None:
     rows = [Row(line, (Literal(png(10 * line), "png"),), label=line % 3) for line in range(24)]
     build_table(rows, tmp_path, label_names="abc", samples_per_shard=6)
-    config = DataConfig(str(tmp_path), image=ImageConfig(4, 4), mix=MixConfig(mixup_alpha=5.0), lanes=4, window=16)
+    config = DataConfig(
+        str(tmp_path),
+        inputs={"image": ImageConfig(height=4, width=4)},
+        mix=MixConfig(mixup_alpha=5.0),
+        lanes=4,
+        window=16,
+    )
     loader, num_batches = eval_loader(config, "train", global_batch=8)
     with loader:
         batches = [loader(step) for step in range(num_batches)]
@@ -210,7 +220,7 @@ def test_an_evaluation_mixes_no_images_and_no_labels(tmp_path: Path) -> None:
 def test_every_sample_has_its_own_weight_in_training_and_evaluation(tmp_path: Path) -> None:
     rows = [Row(line, (Literal(png(line), "png"),), label=line % 3, weight=1 + line / 4) for line in range(24)]
     build_table(rows, tmp_path, label_names="abc", samples_per_shard=6)
-    config = DataConfig(str(tmp_path), image=ImageConfig(4, 4), lanes=4, window=16)
+    config = DataConfig(str(tmp_path), inputs={"image": ImageConfig(height=4, width=4)}, lanes=4, window=16)
     evaluated, _ = eval_loader(config, "train", global_batch=8)
     with train_loader(config, seed=0, global_batch=8) as trained, evaluated:
         for batch in (trained(0), trained(2), evaluated(0), evaluated(2)):

@@ -10,9 +10,10 @@ import pytest
 
 from data_shards.building import adoption, verification
 from data_shards.building.verification import Bad, Report
-from data_shards.config import DataConfig, TextConfig
+from data_shards.config import DataConfig
 from data_shards.format import manifest
 from data_shards.format.manifest import Manifest
+from data_shards.modalities.text import TextConfig
 from data_shards.storage.local_folder import LocalFolder
 
 TextShards = Callable[..., Manifest]
@@ -107,13 +108,13 @@ def test_a_changed_tar_that_still_is_one_is_bad_as_a_whole(tmp_path: Path, text_
 def test_a_sample_of_which_some_part_is_never_drawn_is_decoded_whole(
     tmp_path: Path, write_tar: WriteTar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_frame(content: str, _: object) -> tuple[int, ...]:
-        raise OverflowError(f"the last of {content}")
+    def no_frame(role: str, _: object) -> tuple[int, ...]:
+        raise OverflowError("the last of text")
 
     write_tar(tmp_path / "a.tar", [(f"{n}.txt", b"x") for n in range(3)])
     adoption.index(tmp_path)
-    monkeypatch.setattr("data_shards.modalities.decode.check", no_frame)
-    report = first(tmp_path, DataConfig(text=TextConfig(4)))
+    monkeypatch.setattr(TextConfig, "decoded_shape", staticmethod(no_frame))
+    report = first(tmp_path, DataConfig(inputs={"text": TextConfig(num_bytes=4)}))
     assert [(bad.key, bad.reason) for bad in report.bad] == [
         (str(n), ".txt: OverflowError: the last of text") for n in range(3)
     ]

@@ -46,7 +46,7 @@ def shards(tmp_path: Path) -> Path:
         100,
         "0" * 64,
         "0" * 64,
-        dict.fromkeys(("image", "audio", "video", "points", "text", "label"), 64),
+        {"cls/mp4/npy/png/txt/wav": 64},
     )
     write(Manifest({"train": Split(Shards.of([shard]), (6,) * 10)}, tuple("0123456789")), folder)
     return folder

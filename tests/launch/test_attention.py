@@ -24,7 +24,12 @@ from trainer.checkpoint.names import MANIFEST
 from trainer.distributed.world import World
 
 CONFIG = """
-data: {image: {height: 8, width: 8, shift_pixels: 0}, text: {num_bytes: 8}, lanes: 2, window: 8}
+data:
+  inputs:
+    image: {modality: image, height: 8, width: 8, shift_pixels: 0}
+    text: {modality: text, num_bytes: 8}
+  lanes: 2
+  window: 8
 model:
   inputs: {image: {height: 8, width: 8}, text: {max_tokens: 8, embedding_width: 16}}
   outputs: {label: {kind: label, num_classes: 3}}

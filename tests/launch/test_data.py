@@ -32,11 +32,11 @@ def folder(tmp_path: Path) -> Path:
 
 def test_what_is_passed_over_is_printed_or_in_the_json(folder: Path) -> None:
     told = CliRunner().invoke(app, ["index", str(folder)]).stdout
-    assert "members that are not read: 1 .left.jpg" in told
+    assert "as data.inputs.NAME.members=left.jpg of a run: 1 .left.jpg" in told
     assert "1 records have 'weight', which is not taken; --weight-from weight takes it" in told
     found = CliRunner().invoke(app, ["index", str(folder), "--json", "--labels-from", "tags"]).stdout
     assert json.loads(found)["labels"] == ["0", "1"]
-    assert json.loads(found)["notes"][0].startswith("members that are not read: 1 .left.jpg")
+    assert json.loads(found)["notes"][0].endswith("as data.inputs.NAME.members=left.jpg of a run: 1 .left.jpg")
 
 
 def test_an_index_folder_is_what_is_reported(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

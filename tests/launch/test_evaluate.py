@@ -32,7 +32,7 @@ from trainer.tasks.metric import Metric
 
 ACCURACY = Metric("accuracy", "%", highest=1.0)
 CONFIG = """
-data: {image: {height: 8, width: 8, shift_pixels: 0}, lanes: 2, window: 8}
+data: {inputs: {image: {modality: image, height: 8, width: 8, shift_pixels: 0}}, lanes: 2, window: 8}
 model:
   inputs: {image: {height: 8, width: 8}}
   outputs: {label: {kind: label, num_classes: 3}}
@@ -119,7 +119,9 @@ def test_only_pictures_with_a_label_that_are_no_padding_are_shown() -> None:
             assert arrays.keys() == lengths.keys()
             return {"label": torch.tensor([[0.0, 1.0]] * 4)}
 
-    [(image, truth, guess)] = evaluation._pictured(First(), batch, World(0, 1, 0, torch.device("cpu")), "label")
+    [(image, truth, guess)] = evaluation._pictured(
+        First(), batch, World(0, 1, 0, torch.device("cpu")), "label", "image"
+    )
     assert (image.item(), truth, guess) == (0, 0, 1)
 
 
@@ -222,7 +224,7 @@ def test_predictions_are_drawn_of_pictures_with_one_label(
         outputs = {"label": LabelsOutput(num_classes=label.num_classes)}
         config = replace(config, model=replace(config.model, outputs=outputs))
     elif change == "no pictures":
-        config = replace(config, data=replace(config.data, image=None))
+        config = replace(config, data=replace(config.data, inputs={}))
     else:
         rows.clear()
     evaluation._draw(config, run, nn.Identity(), batches, World.alone(), found)

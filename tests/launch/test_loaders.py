@@ -117,7 +117,7 @@ def test_eval_names_the_splits_that_there_are(configured: Configured, tmp_path: 
 
 
 TEXT = """
-data: {text: {num_bytes: 12}, lanes: 2, window: 8}
+data: {inputs: {text: {modality: text, num_bytes: 12}}, lanes: 2, window: 8}
 model:
   inputs: {text: {max_tokens: 12, embedding_width: 16}}
   outputs: {label: {kind: label, num_classes: 3}}
@@ -262,7 +262,7 @@ def test_all_that_a_run_reads_is_looked_at(configured: Configured, shards: Path)
     look(config, Places(config.data))
     there = manifest.read(shards)
     [whole] = there.splits["train"].shards
-    mute = Split(Shards.of([replace(whole, modalities={"image": 64, "label": 64})]), (6,) * 10)
+    mute = Split(Shards.of([replace(whole, kinds={"cls/png": 64})]), (6,) * 10)
     manifest.write(replace(there, splits={"train": there.splits["train"], "holdout": mute}), shards)
     look(config, Places(config.data))
     manifest.write(replace(there, splits={"train": there.splits["train"], "test": mute}), shards)

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "trainer"))
 from checkpoints import save
 
 from configs.run import load
-from data_shards.modalities.sections import ImageConfig
+from data_shards.modalities.image import ImageConfig
 from data_shards.modalities.transforms.image import fit
 from launch.cli.main import app
 from launch.lifecycle.run_folder import RunFolder
@@ -158,7 +158,7 @@ def test_another_runtime_runs_what_is_exported_as_onnx(tmp_path: Path) -> None:
 SIDE, CLASSES = 12, ("bright", "dark", "grün")
 RUN = f"""
 data:
-  image: {{height: {SIDE}, width: {SIDE}, resize: bicubic}}
+  inputs: {{image: {{modality: image, height: {SIDE}, width: {SIDE}, resize: bicubic}}}}
 model:
   inputs:
     image: {{height: {SIDE}, width: {SIDE}, pixel_range: imagenet, positions: {{max_resolution: [224, 224]}}}}
@@ -246,7 +246,9 @@ def test_a_run_of_an_imported_network_is_refused_by_every_command_that_would_sta
     (tmp_path / "other").mkdir()
     shutil.copy(config, tmp_path / "other")
     assert (
-        load(tmp_path / "other" / "config.yaml", ["data.text.num_bytes=8", "data.text.masking={}"]).model.num_latents
+        load(
+            tmp_path / "other" / "config.yaml", ["data.inputs.text={modality: text, num_bytes: 8, masking: {}}"]
+        ).model.num_latents
         == 4
     )
 

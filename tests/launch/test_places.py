@@ -18,7 +18,7 @@ from launch.run import loaders
 from launch.run.loaders import identity, look, open_eval_split, places_of_all, train_loader
 
 DIGITS = Path(__file__).parents[2] / "configs" / "digits.yaml"
-KINDS = dict.fromkeys(("image", "audio", "video", "points", "text", "label"), 64)
+KINDS = {"cls/mp4/npy/png/txt/wav": 64}
 asked: Counter[tuple[int, str]] | None = None
 data = ""
 

@@ -15,7 +15,7 @@ from trainer.sinks.page import Story
 
 Door = Callable[..., list[dict[str, Any]]]
 CONFIG = """
-data: {image: {height: 8, width: 8}}
+data: {inputs: {image: {modality: image, height: 8, width: 8}}}
 model:
   inputs: {image: {height: 8, width: 8}}
   outputs: {label: {kind: label, num_classes: 10}}

@@ -10,7 +10,7 @@ import pytest
 
 from configs.run import RunConfig
 from data_shards.config import DataConfig
-from data_shards.modalities.sections import ImageConfig
+from data_shards.modalities.image import ImageConfig
 from launch.run import preprocessing
 from launch.run.preprocessing import Surroundings
 from model.config.inputs import InputsConfig, TextInput
@@ -68,7 +68,8 @@ def test_classes_are_named_in_their_order() -> None:
 
 def run(image: ImageConfig | None, *, has_label: bool = True) -> RunConfig:
     outputs = {"label": LabelOutput(num_classes=2)} if has_label else {}
-    return RunConfig(data=DataConfig(shards="shards", image=image), model=PerceiverConfig(outputs=outputs))
+    data = DataConfig(shards="shards", inputs={"image": image} if image else {})
+    return RunConfig(data=data, model=PerceiverConfig(outputs=outputs))
 
 
 def test_what_the_data_of_a_run_says_is_written(door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +95,7 @@ def test_what_an_export_cannot_know_or_say_is_noted(door: Door, error: Exception
     names, pad = found.notes
     assert names.startswith("class names are not known")
     assert names.endswith(str(error))
-    assert "cannot pad, as data.image.fit=pad does" in pad
+    assert "cannot pad, as fit=pad of the input does" in pad
 
 
 def test_what_hugging_face_says_comes_back_from_what_was_kept(tmp_path: Path) -> None:

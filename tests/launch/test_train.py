@@ -36,7 +36,7 @@ from trainer.tasks.objective import objective
 Door = Callable[..., list[dict[str, Any]]]
 
 CONFIG = """
-data: {text: {num_bytes: 12}, lanes: 2, window: 8, num_threads: 1}
+data: {inputs: {text: {modality: text, num_bytes: 12}}, lanes: 2, window: 8, num_threads: 1}
 model:
   inputs: {text: {max_tokens: 12, embedding_width: 8}}
   outputs: {label: {kind: label, num_classes: 3}}

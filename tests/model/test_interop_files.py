@@ -10,7 +10,8 @@ import torch
 import transformers
 from PIL import Image
 
-from data_shards.modalities.sections import ImageConfig, TextConfig
+from data_shards.modalities.image import ImageConfig
+from data_shards.modalities.text import TextConfig
 from data_shards.modalities.transforms import image, text
 from model.config.inputs import TextInput
 from model.config.pixels import ImageInput, PixelRange

@@ -16,8 +16,9 @@ from data_shards.sources import digits
 
 TINY = """
 data:
-  image: {height: 8, width: 8, shift_pixels: 1}
-  audio: {num_samples: 800}
+  inputs:
+    image: {modality: image, height: 8, width: 8, shift_pixels: 1}
+    audio: {modality: audio, num_samples: 800}
   modality_dropout: {audio: 0.3}
   lanes: 8
   window: 64

@@ -15,7 +15,7 @@ from data_shards.building.raw_sample import Literal, Row
 pytestmark = pytest.mark.slow
 MakeRun = Callable[..., Any]
 CONFIG = """
-data: {text: {num_bytes: 12}, lanes: 4, window: 16}
+data: {inputs: {text: {modality: text, num_bytes: 12}}, lanes: 4, window: 16}
 model:
   inputs: {text: {max_tokens: 12, embedding_width: 16}}
   outputs: {label: {kind: label, num_classes: 3}}

@@ -26,7 +26,7 @@ train: {steps: 30, global_batch: 16, log_every_steps: 1}
 """
 WORDS = f"""
 data:
-  text: {{num_bytes: 24, masking: {{probability: 0.3}}}}
+  inputs: {{text: {{modality: text, num_bytes: 24, masking: {{probability: 0.3}}}}}}
   lanes: 4
   window: 16
 model:

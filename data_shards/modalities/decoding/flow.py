@@ -1,15 +1,11 @@
 """Pairs of frames and the motion between them."""
 
-from collections.abc import Callable, Mapping
-from typing import TypeVar
-
 import numpy as np
 from numpy.typing import NDArray
 
-from data_shards.format.members import EXTENSIONS, MOTION, SECOND_FRAMES
 from data_shards.modalities.decoding.image import MAX_PIXELS, pixels
-
-T = TypeVar("T", np.uint8, np.float32)
+from data_shards.modalities.flow import MOTION, SECOND
+from data_shards.modalities.modality import MAIN, Members
 
 MAGIC = np.float32(202021.25).tobytes()
 """First bytes of a .flo file."""
@@ -38,30 +34,14 @@ def motion(data: bytes | memoryview) -> NDArray[np.float32]:
 
 
 def pair(
-    members: Mapping[str, bytes | memoryview],
+    members: Members,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]]:
     """Return first and second frame, uint8 (H, W, 3), and the motion between them, (H, W, 2), of a sample's members."""
-    first = _decoded(pixels, members, EXTENSIONS["flow"], "first frame")
-    second = _decoded(pixels, members, SECOND_FRAMES, "second frame")
-    moved = _decoded(motion, members, (MOTION,), "motion")
+    if missing := [what for role, what in ((SECOND, "second frame"), (MOTION, "motion")) if role not in members]:
+        raise ValueError(f"a pair of frames is without its {missing[0]}")
+    first, second = members[MAIN].decoded(pixels), members[SECOND].decoded(pixels)
+    moved = members[MOTION].decoded(motion)
     if not first.shape[:2] == second.shape[:2] == moved.shape[:2]:
         sizes = ", ".join(f"{height} x {width}" for height, width in (a.shape[:2] for a in (first, second, moved)))
         raise ValueError(f"first frame, second frame and motion of a pair must be of one size, got {sizes}")
     return first, second, moved
-
-
-def _decoded(
-    decode: Callable[[bytes | memoryview], NDArray[T]],
-    members: Mapping[str, bytes | memoryview],
-    extensions: tuple[str, ...],
-    what: str,
-) -> NDArray[T]:
-    there = [extension for extension in extensions if extension in members]
-    if not there:
-        raise ValueError(f"a pair of frames is without its {what}")
-    if there[1:]:
-        raise ValueError(f"a pair of frames has two members for its {what}: .{there[0]} and .{there[1]}")
-    try:
-        return decode(members[there[0]])
-    except ValueError as error:
-        raise ValueError(f".{there[0]}: {error}") from error

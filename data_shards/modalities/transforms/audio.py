@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from data_shards.modalities import decode
-from data_shards.modalities.sections import AudioConfig
+from data_shards.modalities.audio import AudioConfig
+from data_shards.modalities.decoding.audio import audio
 from data_shards.modalities.transforms.resample import resample
 from data_shards.modalities.transforms.spectrogram import log_mel, spec_augment
 
@@ -25,7 +25,7 @@ def fit(
 def _window(
     data: bytes | memoryview, config: AudioConfig, rng: np.random.Generator | None
 ) -> tuple[NDArray[np.float32], int]:
-    samples, sample_rate = decode.audio(data)
+    samples, sample_rate = audio(data)
     samples = resample(samples, sample_rate, config.sample_rate, config.resample)
     spare = len(samples) - config.num_samples
     if spare >= 0:

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from data_shards.modalities import decode
-from data_shards.modalities.sections import ImageConfig
+from data_shards.modalities.decoding.image import pixels as decoded
+from data_shards.modalities.image import ImageConfig
 from data_shards.modalities.transforms.framing import cut, framed, random_box, usual_box, whole_box
 from data_shards.modalities.transforms.randaugment import randaugment
 
@@ -13,7 +13,7 @@ def fit(
     data: bytes | memoryview, config: ImageConfig, rng: np.random.Generator | None
 ) -> tuple[NDArray[np.uint8], int]:
     """Return the image as uint8 of the section's shape, by its `fit`; in training varied at random."""
-    pixels = decode.pixels(data)
+    pixels = decoded(data)
     if rng is None:
         return framed(pixels, usual_box(pixels, config), config), config.height
     return _varied(pixels, config, rng), config.height

@@ -3,15 +3,15 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from data_shards.modalities import decode
-from data_shards.modalities.sections import PointsConfig
+from data_shards.modalities.decoding.points import points
+from data_shards.modalities.points import PointsConfig
 
 
 def fit(
     data: bytes | memoryview, config: PointsConfig, rng: np.random.Generator | None
 ) -> tuple[NDArray[np.float32], int]:
     """Return points of the cloud, padded with zeros: random ones in training, evenly spaced in the file otherwise."""
-    cloud = decode.points(data, config.num_points, rng)
+    cloud = points(data, config.num_points, rng)
     kept = min(len(cloud), config.num_points)
     if rng is None:
         chosen = np.arange(kept) * len(cloud) // kept

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from data_shards.modalities import decode
-from data_shards.modalities.sections import TextConfig
+from data_shards.modalities.decoding.text import text
+from data_shards.modalities.text import TextConfig
 
 PAD, BOS, EOS, MASK, CLS, SEP = range(6)
 NUM_SPECIAL = 6
@@ -13,7 +13,7 @@ VOCABULARY = NUM_SPECIAL + 256
 
 def fit(data: bytes | memoryview, config: TextConfig, rng: np.random.Generator | None) -> tuple[NDArray[np.int16], int]:
     """Return the ids of the text padded with PAD; of a longer text the beginning, in training a random part."""
-    characters = decode.text(data)
+    characters = text(data)
     spare = len(characters) - config.num_bytes
     start = int(rng.integers(spare, endpoint=True)) if rng is not None and spare > 0 else 0
     part = characters[start : start + config.num_bytes]

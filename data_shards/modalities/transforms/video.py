@@ -5,17 +5,17 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from data_shards.modalities import decode
-from data_shards.modalities.sections import VideoConfig
+from data_shards.modalities.decoding.video import video
 from data_shards.modalities.transforms.colour import jitter
 from data_shards.modalities.transforms.framing import framed, random_box, usual_box
+from data_shards.modalities.video import VideoConfig
 
 
 def fit(
     data: bytes | memoryview, config: VideoConfig, rng: np.random.Generator | None
 ) -> tuple[NDArray[np.uint8], int]:
     """Return frames of the clip, resized, in training varied at random; a short clip is padded with frames of zeros."""
-    frames = decode.video(data, lambda available: _choose(available, config, rng))
+    frames = video(data, lambda available: _choose(available, config, rng))
     box = random_box(frames[0], config.crop, rng) if rng is not None and config.crop else None
     if box is None:
         box = usual_box(frames[0], config)

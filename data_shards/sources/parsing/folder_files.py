@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from data_shards.format.members import EXTENSIONS
+from data_shards.modalities.catalogue import usual_suffixes
 
 HIDDEN = "hidden"
 """Under which hidden files, and all that lies in hidden folders, are counted."""
@@ -55,7 +55,7 @@ def suffix_of(name: str) -> str:
 
 def file_of(modality: str) -> str:
     """Return what a file of the modality is called in a message, with the suffixes that are read."""
-    return f"{modality} file ({', '.join(EXTENSIONS[modality])})"
+    return f"{modality} file ({', '.join(usual_suffixes(modality))})"
 
 
 def passed_over(counts: Mapping[str, int], wanted: str) -> str:

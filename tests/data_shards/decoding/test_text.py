@@ -6,7 +6,7 @@ import lzma
 
 import pytest
 
-from data_shards.modalities import decode
+from data_shards.modalities.decoding.text import text
 
 
 @pytest.mark.parametrize(
@@ -23,9 +23,9 @@ from data_shards.modalities import decode
 )
 def test_what_is_not_utf8_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match="not text in UTF-8 at byte"):
-        decode.text(data)
+        text(data)
 
 
 def test_text_keeps_its_bytes() -> None:
     data = "caf\u00e9 \u4e3d \U0001f680".encode()
-    assert decode.text(memoryview(data)).tobytes() == data
+    assert text(memoryview(data)).tobytes() == data

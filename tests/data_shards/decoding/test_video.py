@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from av.stream import Disposition
 
-from data_shards.modalities import decode
+from data_shards.modalities.catalogue import BY_NAME
 from data_shards.modalities.decoding import video as decoder
 from data_shards.modalities.decoding.mp4 import refuse_bomb
 from data_shards.modalities.decoding.video import shape, video
@@ -110,7 +110,7 @@ def test_what_an_edit_list_leaves_out_is_no_frame(first: int, last: int) -> None
     data = cut_without_encoding(first, last)
     assert brightness(video(data)) == list(range(first, last + 1))
     assert brightness(video(data, lambda available: [0, available - 1])) == [first, last]
-    assert decode.check("video", data) == (last + 1 - first, 32, 48, 3)
+    assert BY_NAME["video"].decoded_shape("", data) == (last + 1 - first, 32, 48, 3)
 
 
 def headless(num_missing: int) -> bytes:
@@ -178,7 +178,7 @@ def test_frames_that_are_passed_over_count_as_well(monkeypatch: pytest.MonkeyPat
 def test_a_clip_is_checked_without_keeping_its_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encode(CLIP)
     monkeypatch.setattr(decoder, "MAX_CLIP_BYTES", 10_000)
-    assert decode.check("video", data) == (12, 32, 48, 3)
+    assert BY_NAME["video"].decoded_shape("", data) == (12, 32, 48, 3)
     with pytest.raises(ValueError, match="clip of more than 10000 decoded bytes"):
         video(data)
 
@@ -187,7 +187,7 @@ def test_a_clip_of_too_many_coded_bytes_is_refused(monkeypatch: pytest.MonkeyPat
     data = encode(CLIP)
     monkeypatch.setattr(decoder, "MAX_CLIP_BYTES", 100)
     with pytest.raises(ValueError, match="clip of more than 100 coded bytes"):
-        decode.check("video", data)
+        BY_NAME["video"].decoded_shape("", data)
 
 
 def test_what_stands_behind_an_empty_box_is_looked_at() -> None:

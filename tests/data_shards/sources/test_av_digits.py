@@ -67,7 +67,7 @@ def test_a_zip_gives_the_shards_of_its_folder(folders: tuple[Path, Path], tmp_pa
     zipped = av_digits.build(tmp_path / "b", images=archives[0], recordings=archives[1])
     assert zipped == unpacked
     assert zipped.split("train").num_samples == 30
-    assert zipped.split("train").shards[0].modalities == {"audio": 30, "image": 30}
+    assert zipped.split("train").shards.suffixes == {"wav": 30, "png": 30, "cls": 30}
 
 
 def test_what_an_archive_lacks_is_said(folders: tuple[Path, Path], tmp_path: Path) -> None:

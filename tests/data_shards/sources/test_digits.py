@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from data_shards.building.raw_sample import Row
-from data_shards.modalities import decode
+from data_shards.modalities.decoding import image, points, video
 from data_shards.modalities.decoding.audio import audio
 from data_shards.sources import digits
 
@@ -39,7 +39,7 @@ def test_a_member_is_the_same_to_the_byte_for_a_seed(extension: str) -> None:
 def test_the_image_is_the_handwriting(rows: list[Row]) -> None:
     from sklearn.datasets import load_digits
 
-    pixels = decode.pixels(member(rows[5], "png"))
+    pixels = image.pixels(member(rows[5], "png"))
     np.testing.assert_allclose(pixels[..., 0] / 255, load_digits().images[5] / 16, atol=0.5 / 255)
 
 
@@ -55,15 +55,15 @@ def test_the_tone_is_the_one_of_the_digits_key(rows: list[Row], number: int) -> 
 
 
 def test_the_points_lie_on_the_strokes(rows: list[Row]) -> None:
-    cloud = decode.points(member(rows[0], "npy"))
-    pixels = decode.pixels(member(rows[0], "png"))[..., 0]
+    cloud = points.points(member(rows[0], "npy"))
+    pixels = image.pixels(member(rows[0], "png"))[..., 0]
     columns, lines = ((cloud[:, 0] + 1) * 4).astype(int), ((1 - cloud[:, 1]) * 4).astype(int)
     assert (pixels[lines, columns] > 0).all()
     assert np.all(cloud[:, 2] <= pixels[lines, columns] / 255 / 2 + 0.01)
 
 
 def test_the_digit_of_the_clip_drifts_within_the_canvas(rows: list[Row]) -> None:
-    frames = decode.video(member(rows[0], "mp4"))[..., 0].astype(float)
+    frames = video.video(member(rows[0], "mp4"))[..., 0].astype(float)
     ink = frames.sum(axis=(1, 2))
     # Nothing is lost at a border; the codec changes the sum by a few per cent.
     np.testing.assert_allclose(ink, ink[0], rtol=0.1)
@@ -86,9 +86,9 @@ def test_the_keypad_is_that_of_the_recommendation() -> None:
 def test_members_have_the_shapes_that_the_configurations_read(rows: list[Row]) -> None:
     samples, rate = audio(member(rows[0], "wav"))
     assert (samples.shape, rate) == ((2_000,), 8_000)
-    assert decode.points(member(rows[0], "npy")).shape == (256, 3)
-    assert decode.video(member(rows[0], "mp4")).shape == (8, 32, 32, 3)
-    assert decode.pixels(member(rows[0], "png")).shape == (8, 8, 3)
+    assert points.points(member(rows[0], "npy")).shape == (256, 3)
+    assert video.video(member(rows[0], "mp4")).shape == (8, 32, 32, 3)
+    assert image.pixels(member(rows[0], "png")).shape == (8, 8, 3)
 
 
 @pytest.mark.parametrize("number", [0, 7, 100])
@@ -107,8 +107,8 @@ def test_a_tone_is_above_its_noise_at_any_loudness_and_phase(rows: list[Row], nu
 
 
 def test_points_are_denser_and_higher_where_the_ink_is_darker(rows: list[Row]) -> None:
-    pixels = decode.pixels(member(rows[3], "png"))[..., 0] / 255
-    cloud = np.concatenate([decode.points(digits.Drawn(3, seed, "npy").read()) for seed in range(60)])
+    pixels = image.pixels(member(rows[3], "png"))[..., 0] / 255
+    cloud = np.concatenate([points.points(digits.Drawn(3, seed, "npy").read()) for seed in range(60)])
     columns, lines = ((cloud[:, 0] + 1) * 4).astype(int), ((1 - cloud[:, 1]) * 4).astype(int)
     counts = np.zeros((8, 8))
     np.add.at(counts, (lines, columns), 1)
@@ -126,7 +126,7 @@ def test_points_are_denser_and_higher_where_the_ink_is_darker(rows: list[Row]) -
 def test_the_clip_has_the_whole_digit_on_a_straight_way() -> None:
     starts, ends = set(), set()
     for seed in range(12):
-        frames = decode.video(digits.Drawn(0, seed, "mp4").read())[..., 0].astype(float)
+        frames = video.video(digits.Drawn(0, seed, "mp4").read())[..., 0].astype(float)
         centres = np.array(
             [[frame.sum(axis=1 - axis) @ np.arange(32) / frame.sum() for axis in (0, 1)] for frame in frames]
         )

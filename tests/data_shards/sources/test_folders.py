@@ -12,7 +12,7 @@ from PIL import Image
 from data_shards.building.raw_sample import Row
 from data_shards.format.manifest import Manifest
 from data_shards.format.tar_index import TarIndex
-from data_shards.modalities import decode
+from data_shards.modalities.decoding import audio, points
 from data_shards.sources import audio_folder, class_folders, image_folder, point_clouds, videos
 from data_shards.sources.digits import Drawn
 
@@ -141,7 +141,7 @@ def test_modelnets_meshes_are_sampled_by_the_seed(tmp_path: Path) -> None:
         point_clouds.build(tmp_path / "in", tmp_path / out, num_points=50, seed=seed)
     built = point_clouds.build(tmp_path / "in", tmp_path / "one", num_points=50)
     clouds = {key: sample["npy"] for key, sample in members(tmp_path / "one", built).items()}
-    assert {decode.points(data).shape for data in clouds.values()} == {(50, 3)}
+    assert {points.points(data).shape for data in clouds.values()} == {(50, 3)}
     assert len(set(clouds.values())) == 2, "two equal meshes give different points"
     train = {out: (tmp_path / out / "train" / "000000.tar").read_bytes() for out in ("one", "two", "other")}
     assert train["one"] == train["two"] != train["other"]
@@ -172,7 +172,7 @@ def test_modelnets_hdf5_files_are_read(tmp_path: Path) -> None:
     assert (built.split("train").label_counts, built.split("test").label_counts) == ((2, 2), (1, 0))
     samples = members(tmp_path / "out", built)
     for number, key in enumerate(sorted(samples)):
-        np.testing.assert_array_equal(decode.points(samples[key]["npy"]), clouds[number])
+        np.testing.assert_array_equal(points.points(samples[key]["npy"]), clouds[number])
         assert samples[key]["cls"] == str(number % 2).encode()
 
 
@@ -247,16 +247,17 @@ def test_a_videos_sound_becomes_a_member_and_a_silent_one_has_none(tmp_path: Pat
     put(tmp_path / "in" / "train" / "jump" / "loud.mp4", clip(with_sound=True))
     put(tmp_path / "in" / "train" / "run" / "silent.mp4", clip(with_sound=False))
     built = videos.build(tmp_path / "in", tmp_path / "out")
-    assert built.split("train").shards[0].modalities == {"audio": 1, "video": 2}
+    assert built.split("train").shards.suffixes == {"wav": 1, "mp4": 2, "cls": 2}
     samples = members(tmp_path / "out", built)
     assert samples["00000001"].keys() == {"mp4", "cls"}
-    samples_1khz, rate = decode.audio(samples["00000000"]["wav"])
+    samples_1khz, rate = audio.audio(samples["00000000"]["wav"])
     assert rate == 16_000
     assert np.fft.rfftfreq(len(samples_1khz), 1 / rate)[np.abs(np.fft.rfft(samples_1khz)).argmax()] == pytest.approx(
         1_000, abs=5
     )
-    assert videos.build(tmp_path / "in", tmp_path / "deaf", audio=False).split("train").shards[0].modalities == {
-        "video": 2
+    assert videos.build(tmp_path / "in", tmp_path / "deaf", audio=False).split("train").shards.suffixes == {
+        "mp4": 2,
+        "cls": 2,
     }
 
 
@@ -265,7 +266,7 @@ def test_videos_can_be_listed_in_a_table(tmp_path: Path) -> None:
     put(tmp_path / "table.csv", b"video,label,split\nclips/a.mp4,jump,train\n")
     built = videos.build(tmp_path / "table.csv", tmp_path / "out")
     assert built.label_names == ("jump",)
-    assert built.split("train").shards[0].modalities == {"audio": 1, "video": 1}
+    assert built.split("train").shards.suffixes == {"wav": 1, "mp4": 1, "cls": 1}
 
 
 def test_a_row_of_nothing_but_a_silent_track_is_bad(tmp_path: Path) -> None:

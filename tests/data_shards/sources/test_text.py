@@ -40,7 +40,7 @@ def test_a_text_becomes_shards_of_its_splits(tmp_path: Path) -> None:
     files = {"train": tmp_path / "train", "test": tmp_path / "test.txt"}
     built = text.build(files, tmp_path / "out", num_bytes=40)
     assert built.split("train").num_samples == 4
-    assert built.split("test").shards[0].modalities == {"text": 1}
+    assert built.split("test").shards.suffixes == {"txt": 1}
     assert built.label_names == ()
     index = TarIndex.read(tmp_path / "out" / "train" / "000000.idx")
     assert sorted(length for sample in range(4) for _, length in index.members(sample).values()) == [6, 20, 40, 40]

@@ -10,9 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_shards.config import AudioConfig, FlowConfig, ImageConfig, PointsConfig, TextConfig, VideoConfig
+from data_shards.modalities.audio import AudioConfig
 from data_shards.modalities.decoding.flow import MAGIC
-from data_shards.modalities.sections import Section
+from data_shards.modalities.flow import FlowConfig
+from data_shards.modalities.image import ImageConfig
+from data_shards.modalities.modality import Modality, select
+from data_shards.modalities.points import PointsConfig
+from data_shards.modalities.text import TextConfig
 from data_shards.modalities.transform_config import (
     ColourConfig,
     CropConfig,
@@ -23,6 +27,7 @@ from data_shards.modalities.transform_config import (
 )
 from data_shards.modalities.transforms import audio, flow, image, points, text, video
 from data_shards.modalities.transforms.masking import mask_words
+from data_shards.modalities.video import VideoConfig
 from data_shards.sources.digits import Drawn
 
 Fitted = list[bytes]
@@ -78,22 +83,28 @@ def masked_text(data: bytes, config: TextConfig, rng: np.random.Generator | None
 
 BASE: dict[str, tuple[Any, Callable[..., Any], Any]] = {
     "image": (
-        ImageConfig(16, 16, crop=CropConfig(0.3, 0.9), randaugment=RandAugmentConfig(2)),
+        ImageConfig(height=16, width=16, crop=CropConfig(0.3, 0.9), randaugment=RandAugmentConfig(2)),
         image.fit,
         PICTURE,
     ),
-    "picture": (ImageConfig(16, 16), image.fit, PICTURE),
+    "picture": (ImageConfig(height=16, width=16), image.fit, PICTURE),
     "audio": (
-        AudioConfig(8_000, 2_000, log_mel=LogMelConfig(), spec_augment=SpecAugmentConfig(1, 9, 1, 5)),
+        AudioConfig(
+            sample_rate=8_000, num_samples=2_000, log_mel=LogMelConfig(), spec_augment=SpecAugmentConfig(1, 9, 1, 5)
+        ),
         audio.fit,
         RECORDING,
     ),
-    "wave": (AudioConfig(6_000, 1_000), audio.fit, RECORDING),
-    "video": (VideoConfig(4, 16, 16, crop=CropConfig(0.3, 0.9), colour=ColourConfig()), video.fit, CLIP),
-    "clip": (VideoConfig(4, 16, 12), video.fit, CLIP),
-    "points": (PointsConfig(64), points.fit, CLOUD),
-    "text": (TextConfig(64, masking=MaskingConfig(0.5)), masked_text, WORDS),
-    "flow": (FlowConfig(5, 7), flow.fit, PAIR),
+    "wave": (AudioConfig(sample_rate=6_000, num_samples=1_000), audio.fit, RECORDING),
+    "video": (
+        VideoConfig(num_frames=4, height=16, width=16, crop=CropConfig(0.3, 0.9), colour=ColourConfig()),
+        video.fit,
+        CLIP,
+    ),
+    "clip": (VideoConfig(num_frames=4, height=16, width=12), video.fit, CLIP),
+    "points": (PointsConfig(num_points=64), points.fit, CLOUD),
+    "text": (TextConfig(num_bytes=64, masking=MaskingConfig(0.5)), masked_text, WORDS),
+    "flow": (FlowConfig(height=5, width=7), flow.fit, select(FlowConfig(), PAIR)),
 }
 OTHER: dict[str, dict[str, Any]] = {
     "image": {
@@ -169,15 +180,16 @@ OF_TRAINING = (
 )
 ELSEWHERE = {"PointsConfig.num_channels", "FlowConfig.test_height", "FlowConfig.test_width", "AudioConfig.spec_augment"}
 """The first has one value; the others are of evaluation, or are tested with the spectrogram."""
+WHICH_MEMBERS = {"modality", "members", "second", "motion"}
 CASES = [(name, option) for name, options in OTHER.items() for option in options]
 
 
-def changed(config: Section, option: str, value: object) -> Section:
+def changed(config: Modality, option: str, value: object) -> Modality:
     part, _, key = option.partition(".")
     return replace(config, **{part: replace(getattr(config, part), **{key: value}) if key else value})
 
 
-def fitted(name: str, config: Section, *, training: bool) -> Fitted:
+def fitted(name: str, config: Modality, *, training: bool) -> Fitted:
     _, fit, data = BASE[name]
     generators = [np.random.default_rng(seed) for seed in SEEDS] if training else [None]
     return [b"".join(np.ascontiguousarray(part).tobytes() for part in fit(data, config, rng)) for rng in generators]
@@ -208,6 +220,7 @@ def test_every_option_is_among_them() -> None:
     sections = {type(config) for config, _, _ in BASE.values()}
     parts = {CropConfig, RandAugmentConfig, ColourConfig, SpecAugmentConfig, LogMelConfig, MaskingConfig}
     there = {f"{section.__name__}.{field.name}" for section in sections | parts for field in fields(section)}
+    there = {option for option in there if option.rpartition(".")[2] not in WHICH_MEMBERS}
     assert tried | ELSEWHERE == there
 
 
@@ -228,7 +241,7 @@ def test_a_mirrored_clip_is_mirrored_in_all_its_frames(name: str) -> None:
 
 
 def test_what_pads_a_short_clip_has_no_colour() -> None:
-    config = VideoConfig(10, 16, 16, colour=ColourConfig(1.0, 1.0, 1.0), flip=True)
+    config = VideoConfig(num_frames=10, height=16, width=16, colour=ColourConfig(1.0, 1.0, 1.0), flip=True)
     for seed in SEEDS:
         clip, length = video.fit(CLIP, config, np.random.default_rng(seed))
         assert length == 8
@@ -238,9 +251,9 @@ def test_what_pads_a_short_clip_has_no_colour() -> None:
 
 def test_a_mesh_gives_other_points_in_training() -> None:
     mesh = b"OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n"
-    drawn = {points.fit(mesh, PointsConfig(9), np.random.default_rng(seed))[0].tobytes() for seed in SEEDS}
+    drawn = {points.fit(mesh, PointsConfig(num_points=9), np.random.default_rng(seed))[0].tobytes() for seed in SEEDS}
     assert len(drawn) == len(SEEDS)
-    usual = {points.fit(mesh, PointsConfig(9), None)[0].tobytes() for _ in range(2)}
+    usual = {points.fit(mesh, PointsConfig(num_points=9), None)[0].tobytes() for _ in range(2)}
     assert len(usual) == 1
 
 
@@ -251,26 +264,33 @@ UNKNOWN = [(1e9, 0), (0, 1e9), (-1e9, 0), (0, -1.7e9), (np.nan, 0), (0, np.nan),
 def test_unknown_motion_stays_unknown_where_it_is(vector: tuple[float, float]) -> None:
     motion = np.full((12, 20, 2), 3.0, np.float32)
     motion[4, 6] = vector
-    _, found = flow.fit({**PAIR, "flo": flo(motion)}, FlowConfig(12, 20), None)
+    _, found = flow.fit(select(FlowConfig(), {**PAIR, "flo": flo(motion)}), FlowConfig(height=12, width=20), None)
     places = np.argwhere(np.isnan(found))
     np.testing.assert_array_equal(places, [[4, 6, 0], [4, 6, 1]])
     assert (found[~np.isnan(found)] == 3).all()
     mirrored = set()
     for seed in SEEDS:
-        _, found = flow.fit({**PAIR, "flo": flo(motion)}, FlowConfig(12, 20, flip=True), np.random.default_rng(seed))
+        _, found = flow.fit(
+            select(FlowConfig(), {**PAIR, "flo": flo(motion)}),
+            FlowConfig(height=12, width=20, flip=True),
+            np.random.default_rng(seed),
+        )
         mirrored |= {tuple(place) for place in np.argwhere(np.isnan(found))}
     assert mirrored == {(4, 6, 0), (4, 6, 1), (4, 13, 0), (4, 13, 1)}
 
 
 def test_large_motion_below_the_formats_unknown_is_known() -> None:
     motion = np.full((12, 20, 2), 9.9e8, np.float32)
-    _, found = flow.fit({**PAIR, "flo": flo(motion)}, FlowConfig(12, 20), None)
+    _, found = flow.fit(select(FlowConfig(), {**PAIR, "flo": flo(motion)}), FlowConfig(height=12, width=20), None)
     np.testing.assert_array_equal(found, motion)
 
 
 def test_training_draws_the_frame_of_each_part() -> None:
-    every, _ = video.fit(CLIP, VideoConfig(8, 16, 16), None)
-    seen = {seed: video.fit(CLIP, VideoConfig(4, 16, 16), np.random.default_rng(seed))[0] for seed in SEEDS}
+    every, _ = video.fit(CLIP, VideoConfig(num_frames=8, height=16, width=16), None)
+    seen = {
+        seed: video.fit(CLIP, VideoConfig(num_frames=4, height=16, width=16), np.random.default_rng(seed))[0]
+        for seed in SEEDS
+    }
     for part in range(4):
         drawn = {
             number for frames in seen.values() for number in range(8) if np.array_equal(frames[part], every[number])

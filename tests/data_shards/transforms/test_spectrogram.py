@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from data_shards.config import AudioConfig
+from data_shards.modalities.audio import AudioConfig
 from data_shards.modalities.transform_config import LogMelConfig
 from data_shards.modalities.transforms.spectrogram import FLOOR, log_mel
 
@@ -61,13 +61,15 @@ def test_frames_of_padding_are_zero_and_do_not_count() -> None:
     samples = np.zeros(6000, np.float32)
     samples[:1001] = np.random.default_rng(0).normal(0, 0.1, 1001)
     frames, num_frames = log_mel(samples, 1001, RATE, CONFIG)
-    assert frames.shape == AudioConfig(RATE, 6000, log_mel=CONFIG).shape == (75, 40)
+    assert frames.shape == AudioConfig(sample_rate=RATE, num_samples=6000, log_mel=CONFIG).shape == (75, 40)
     assert num_frames == 13
     assert frames[:13].any(axis=1).all()
     assert not frames[13:].any()
 
 
 def test_what_is_wrong_with_the_config_is_said() -> None:
-    assert not list(AudioConfig(RATE, 6000, log_mel=CONFIG).problems())
-    keys = {key for key, _ in AudioConfig(RATE, 100, log_mel=LogMelConfig(0, 0.025, -1)).problems()}
+    assert not list(AudioConfig(sample_rate=RATE, num_samples=6000, log_mel=CONFIG).problems())
+    keys = {
+        key for key, _ in AudioConfig(sample_rate=RATE, num_samples=100, log_mel=LogMelConfig(0, 0.025, -1)).problems()
+    }
     assert keys == {"num_samples", "log_mel.num_bins", "log_mel.hop_seconds"}

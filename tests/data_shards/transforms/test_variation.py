@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_shards.config import AudioConfig, ImageConfig, PointsConfig, TextConfig, VideoConfig
+from data_shards.modalities.audio import AudioConfig
+from data_shards.modalities.image import ImageConfig
+from data_shards.modalities.points import PointsConfig
+from data_shards.modalities.text import TextConfig
 from data_shards.modalities.transform_config import (
     ColourConfig,
     CropConfig,
@@ -21,6 +24,7 @@ from data_shards.modalities.transforms.masking import mask_words
 from data_shards.modalities.transforms.spectrogram import spec_augment
 from data_shards.modalities.transforms.text import MASK, PAD
 from data_shards.modalities.transforms.text import fit as fit_text
+from data_shards.modalities.video import VideoConfig
 from data_shards.sources.digits import Drawn
 
 
@@ -44,21 +48,31 @@ PICTURE = png(rng().integers(0, 256, (40, 60, 3), np.uint8))
 FITS = {
     "image": lambda generator: image.fit(
         PICTURE,
-        ImageConfig(16, 16, resize="bicubic", crop=CropConfig(), flip=True, randaugment=RandAugmentConfig()),
+        ImageConfig(
+            height=16, width=16, resize="bicubic", crop=CropConfig(), flip=True, randaugment=RandAugmentConfig()
+        ),
         generator,
     ),
     "audio": lambda generator: audio.fit(
         Drawn(0, 0, "wav").read(),
-        AudioConfig(8_000, 1_000, jitter_samples=50, log_mel=LogMelConfig(), spec_augment=SpecAugmentConfig()),
+        AudioConfig(
+            sample_rate=8_000,
+            num_samples=1_000,
+            jitter_samples=50,
+            log_mel=LogMelConfig(),
+            spec_augment=SpecAugmentConfig(),
+        ),
         generator,
     ),
     "video": lambda generator: video.fit(
         Drawn(0, 0, "mp4").read(),
-        VideoConfig(4, 16, 16, frame_step=1, crop=CropConfig(), flip=True, colour=ColourConfig()),
+        VideoConfig(
+            num_frames=4, height=16, width=16, frame_step=1, crop=CropConfig(), flip=True, colour=ColourConfig()
+        ),
         generator,
     ),
     "points": lambda generator: points.fit(
-        Drawn(0, 0, "npy").read(), PointsConfig(64, normalize="unit_cube", scale_jitter=0.01), generator
+        Drawn(0, 0, "npy").read(), PointsConfig(num_points=64, normalize="unit_cube", scale_jitter=0.01), generator
     ),
 }
 
@@ -72,7 +86,7 @@ def test_a_sample_follows_its_generator_and_evaluation_draws_nothing(modality: s
 
 
 def test_every_second_image_is_mirrored() -> None:
-    config = ImageConfig(40, 60, flip=True)
+    config = ImageConfig(height=40, width=60, flip=True)
     plain, generator = image.fit(PICTURE, config, None)[0], rng()
     mirrored = 0
     for _ in range(200):
@@ -92,7 +106,9 @@ def test_a_random_crop_is_a_part_of_the_image_resized() -> None:
     generator = rng()
     spans = []
     for _ in range(100):
-        pixels, _ = image.fit(where, ImageConfig(20, 20, crop=CropConfig(min_area=0.25, max_area=0.25)), generator)
+        pixels, _ = image.fit(
+            where, ImageConfig(height=20, width=20, crop=CropConfig(min_area=0.25, max_area=0.25)), generator
+        )
         spans.append(np.ptp(pixels[..., 0].astype(float)) * np.ptp(pixels[..., 1].astype(float)) / (190 * 190))
     # A quarter of the area; the outermost centres of 20 pixels span 19/20 of a side.
     np.testing.assert_allclose(spans, 0.25, atol=0.03)
@@ -101,24 +117,24 @@ def test_a_random_crop_is_a_part_of_the_image_resized() -> None:
 def test_evaluation_takes_the_centre() -> None:
     rows, columns = np.mgrid[:200, :200]
     where = png(np.stack([rows, columns, np.zeros_like(rows)], axis=-1).astype(np.uint8))
-    pixels, _ = image.fit(where, ImageConfig(100, 100, centre_crop=0.5, crop=CropConfig()), None)
+    pixels, _ = image.fit(where, ImageConfig(height=100, width=100, centre_crop=0.5, crop=CropConfig()), None)
     np.testing.assert_array_equal(pixels[..., 0], rows[50:150, 50:150])
     np.testing.assert_array_equal(pixels[..., 1], columns[50:150, 50:150])
 
 
 def test_frames_a_step_apart_come_from_the_middle_and_in_training_from_anywhere() -> None:
     clip = Drawn(0, 0, "mp4").read()
-    every, _ = video.fit(clip, VideoConfig(8, 32, 32), None)
-    middle, length = video.fit(clip, VideoConfig(3, 32, 32, frame_step=2), None)
+    every, _ = video.fit(clip, VideoConfig(num_frames=8, height=32, width=32), None)
+    middle, length = video.fit(clip, VideoConfig(num_frames=3, height=32, width=32, frame_step=2), None)
     np.testing.assert_array_equal(middle, every[[1, 3, 5]])
     assert length == 3
     generator = rng()
     starts = set()
     for _ in range(60):
-        drawn, _ = video.fit(clip, VideoConfig(3, 32, 32, frame_step=2), generator)
+        drawn, _ = video.fit(clip, VideoConfig(num_frames=3, height=32, width=32, frame_step=2), generator)
         starts.add(next(start for start in range(4) if np.array_equal(drawn, every[start : start + 5 : 2])))
     assert starts == {0, 1, 2, 3}
-    short, length = video.fit(clip, VideoConfig(6, 32, 32, frame_step=3), None)
+    short, length = video.fit(clip, VideoConfig(num_frames=6, height=32, width=32, frame_step=3), None)
     np.testing.assert_array_equal(short[:3], every[[0, 3, 6]])
     assert length == 3
 
@@ -142,20 +158,20 @@ def test_colour_jitter_is_its_definition_and_the_same_for_all_frames() -> None:
 
 def test_points_are_scaled_one_by_one_then_centred_in_a_cube() -> None:
     cloud = rng().normal(5, 2, (500, 3)).astype(np.float32)
-    plain, _ = points.fit(npy(cloud), PointsConfig(500), None)
+    plain, _ = points.fit(npy(cloud), PointsConfig(num_points=500), None)
     np.testing.assert_array_equal(plain, cloud)
-    scaled, _ = points.fit(npy(cloud), PointsConfig(500, scale_jitter=0.01), rng())
+    scaled, _ = points.fit(npy(cloud), PointsConfig(num_points=500, scale_jitter=0.01), rng())
     factors = scaled / cloud
     assert np.ptp(factors, axis=1).max() < 1e-5, "x, y and z of a point share their factor"
     assert 0.99 <= factors.min() < 0.991
     assert 1.009 < factors.max() <= 1.01
-    centred, _ = points.fit(npy(cloud), PointsConfig(500, normalize="centre"), None)
+    centred, _ = points.fit(npy(cloud), PointsConfig(num_points=500, normalize="centre"), None)
     np.testing.assert_allclose(centred, cloud - cloud.mean(axis=0), atol=1e-5)
-    unit, _ = points.fit(npy(cloud), PointsConfig(600, normalize="unit_cube"), None)
+    unit, _ = points.fit(npy(cloud), PointsConfig(num_points=600, normalize="unit_cube"), None)
     assert np.abs(unit).max() == 1
     np.testing.assert_allclose(unit[:500].mean(axis=0), 0, atol=1e-6)
     assert not unit[500:].any()
-    single, _ = points.fit(npy(cloud[:1]), PointsConfig(2, normalize="unit_cube"), None)
+    single, _ = points.fit(npy(cloud[:1]), PointsConfig(num_points=2, normalize="unit_cube"), None)
     assert not single.any()
 
 
@@ -177,7 +193,7 @@ def test_spec_augment_hides_whole_bands_and_stretches_of_what_is_heard() -> None
 
 def test_whole_words_are_hidden_and_become_the_target() -> None:
     text = "das Maß  ist voll\nund leer".encode()
-    ids, length = fit_text(text, TextConfig(40), None)
+    ids, length = fit_text(text, TextConfig(num_bytes=40), None)
     words = dict.fromkeys(text.split(), 0)
     for seed in range(400):
         masked, targets = mask_words(ids, length, MaskingConfig(0.3), rng(seed))
@@ -196,7 +212,7 @@ def test_whole_words_are_hidden_and_become_the_target() -> None:
 def test_evaluation_always_hides_the_same_words_of_a_text() -> None:
     results = {}
     for text in (b"one two three four five six", b"seven eight nine ten eleven twelve"):
-        ids, length = fit_text(text, TextConfig(40), None)
+        ids, length = fit_text(text, TextConfig(num_bytes=40), None)
         first, again = (mask_words(ids, length, MaskingConfig(0.5), None)[1] for _ in range(2))
         np.testing.assert_array_equal(first, again)
         assert first.any()
@@ -205,7 +221,7 @@ def test_evaluation_always_hides_the_same_words_of_a_text() -> None:
 
 
 def test_a_text_of_white_space_has_nothing_to_hide() -> None:
-    ids, length = fit_text(b" \n", TextConfig(4), None)
+    ids, length = fit_text(b" \n", TextConfig(num_bytes=4), None)
     masked, targets = mask_words(ids, length, MaskingConfig(1), rng())
     np.testing.assert_array_equal(masked, ids)
     assert not targets.any()
@@ -213,8 +229,8 @@ def test_a_text_of_white_space_has_nothing_to_hide() -> None:
 
 def test_a_recording_at_another_rate_is_resampled() -> None:
     data = Drawn(0, 0, "wav").read()
-    plain, _ = audio.fit(data, AudioConfig(8_000, 2_000), None)
-    doubled, length = audio.fit(data, AudioConfig(16_000, 4_000), None)
+    plain, _ = audio.fit(data, AudioConfig(sample_rate=8_000, num_samples=2_000), None)
+    doubled, length = audio.fit(data, AudioConfig(sample_rate=16_000, num_samples=4_000), None)
     assert length == 4_000
     # Away from the ends and without what lies near 4 kHz, which the filter takes.
     spectrum, twice = np.abs(np.fft.rfft(plain)), np.abs(np.fft.rfft(doubled)) / 2

@@ -1,0 +1,96 @@
+"""Sound: WAV, FLAC, MP3 and Ogg to float32 samples, or to the frames of a log-mel spectrogram."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal, Optional, Self
+
+from data_shards.files.problems import Problem, at_least
+from data_shards.modalities.modality import MAIN, Content, Members, Modality, Prepared, nested
+from data_shards.modalities.transform_config import LogMelConfig, SpecAugmentConfig
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.axes import Axes
+
+# ruff: noqa: UP045 - OmegaConf reads Optional[X] best
+
+
+@dataclass(frozen=True)
+class AudioConfig(Modality):
+    """Mono audio as float32 (num_samples,) in [-1, 1], or as the frames of its log-mel spectrogram."""
+
+    modality: Literal["audio"] = "audio"
+    sample_rate: int = 8_000
+    """Samples a second; recordings at another rate are resampled."""
+    num_samples: int = 8_000
+    """Length of the array: longer recordings are cut, shorter ones padded with zeros."""
+    resample: Literal["sinc", "linear"] = "sinc"
+    """sinc: a Kaiser-windowed low-pass filter, as scipy.signal.resample_poly; linear: fast, with aliases."""
+    jitter_samples: int = 0
+    """Training moves the recording by up to this many samples, within what there is of it."""
+    log_mel: Optional[LogMelConfig] = None
+    """Set to turn the waveform into frames of a log-mel spectrogram."""
+    spec_augment: Optional[SpecAugmentConfig] = None
+    """Set to train on spectrograms with hidden parts."""
+
+    usual: ClassVar[tuple[str, ...]] = ("wav", "flac", "mp3", "ogg")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(num_samples,), or (frames, mel bins)."""
+        if self.log_mel is None:
+            return (self.num_samples,)
+        return self.num_samples // self.log_mel.hop_samples(self.sample_rate), self.log_mel.num_bins
+
+    def prepare(self, found: Members, rng: "np.random.Generator | None") -> Prepared:
+        """Return the recording in this shape; in training varied at random."""
+        from data_shards.modalities.transforms import audio
+
+        return Prepared(*audio.fit(found[MAIN].content, self, rng))
+
+    @staticmethod
+    def decoded_shape(role: str, content: Content) -> tuple[int, ...]:  # noqa: ARG004 - there is one role
+        """Decode a recording and return the shape of its samples."""
+        from data_shards.modalities.decoding.audio import audio
+
+        return audio(content)[0].shape
+
+    @classmethod
+    def lenient(cls) -> Self:
+        """Return the section that takes any rate, without a long filter for each."""
+        return cls(resample="linear")
+
+    @staticmethod
+    def draw(axes: "Axes", found: Members) -> None:
+        """Draw the spectrogram in decibels, seconds across and kHz up."""
+        import numpy as np
+
+        from data_shards.modalities.decoding.audio import audio
+
+        samples, sample_rate = audio(found[MAIN].content)
+        window = max(16, min(256, len(samples) // 8))
+        padded = np.pad(samples, (0, max(0, window - len(samples))))
+        pieces = np.lib.stride_tricks.sliding_window_view(padded, window)[:: max(1, window // 4)]
+        power = np.abs(np.fft.rfft(pieces * np.hanning(window), axis=1)) ** 2
+        decibels = 10 * np.log10(power.T + 1e-10)
+        extent = (0, len(padded) / sample_rate, 0, sample_rate / 2000)
+        axes.imshow(decibels, origin="lower", aspect="auto", extent=extent, vmin=decibels.max() - 60)
+        axes.tick_params(labelsize=6)
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield what is wrong with the section."""
+        yield from super().problems()
+        yield from at_least(1, {"sample_rate": self.sample_rate, "num_samples": self.num_samples})
+        yield from at_least(0, {"jitter_samples": self.jitter_samples})
+        yield from nested(log_mel=self.log_mel, spec_augment=self.spec_augment)
+        if self.log_mel is None:
+            if self.spec_augment is not None:
+                yield "spec_augment", "hides parts of a spectrogram; set log_mel as well, or leave it out"
+            return
+        longest = max(self.log_mel.window_seconds, self.log_mel.hop_seconds)
+        if self.num_samples < longest * self.sample_rate:
+            yield (
+                "num_samples",
+                f"{self.num_samples} samples are shorter than a window or hop of {longest} s; give more samples, "
+                "or shorten log_mel.window_seconds and log_mel.hop_seconds",
+            )

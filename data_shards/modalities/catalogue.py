@@ -1,0 +1,59 @@
+"""The modalities that the loader knows: the one place where they are listed."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from data_shards.format.members import fitting
+from data_shards.modalities.audio import AudioConfig
+from data_shards.modalities.flow import FlowConfig
+from data_shards.modalities.image import ImageConfig
+from data_shards.modalities.modality import MAIN, Modality
+from data_shards.modalities.points import PointsConfig
+from data_shards.modalities.text import TextConfig
+from data_shards.modalities.video import VideoConfig
+
+MODALITIES: tuple[type[Modality], ...] = (
+    ImageConfig,
+    AudioConfig,
+    VideoConfig,
+    PointsConfig,
+    TextConfig,
+    FlowConfig,
+)
+"""Where several read members of one suffix, the first is meant by the suffix alone (npy), the last by a suffix with a
+name before it (eeg.npy)."""
+BY_NAME = {kind().modality: kind for kind in MODALITIES}
+
+
+def usual_suffixes(modality: str) -> tuple[str, ...]:
+    """Return the suffixes of the files that hold a modality."""
+    return BY_NAME[modality].usual
+
+
+def held_by(suffix: str) -> tuple[type[Modality], str] | None:
+    """Return the modality that a member of that suffix usually holds, and its role; None for notes and all others."""
+    for kind in MODALITIES:
+        for role, patterns in kind().roles.items():
+            if suffix in patterns:
+                return kind, role
+    name, _, last = suffix.rpartition(".")
+    # A number before the last dot is a name with a dot too many, not the name of a camera.
+    of_name = [kind for kind in MODALITIES if name[:1].isalpha() and last in kind.usual]
+    return (of_name[-1], MAIN) if of_name else None
+
+
+def inputs_of(suffixes: Iterable[str]) -> dict[str, Modality]:
+    """Return an input for all that samples with such members hold, by name, to look at data before any run."""
+    suffixes = sorted(suffixes)
+    inputs: dict[str, Modality] = {}
+    for kind in MODALITIES:
+        section = kind.lenient()
+        if any(fitting(section.patterns, suffixes)):
+            inputs[section.modality] = section
+    for suffix in suffixes:
+        held = held_by(suffix)
+        if held and held[1] == MAIN and suffix not in held[0].usual:
+            stem = suffix.rpartition(".")[0].replace(".", "_")
+            name = stem if stem not in inputs else suffix.replace(".", "_")
+            inputs[name] = replace(held[0].lenient(), members=suffix)
+    return dict(sorted(inputs.items()))

@@ -1,0 +1,110 @@
+"""Pairs of frames as uint8 (2, height, width, 3), and the motion between them, which is what the network is to say."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
+
+from data_shards.files.problems import Problem, at_least
+from data_shards.modalities.image import ImageConfig
+from data_shards.modalities.modality import MAIN, Content, Members, Modality, Prepared
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.axes import Axes
+
+SECOND, MOTION = "second", "motion"
+FRAMES = (*ImageConfig.usual, "ppm")
+ARROWS = 8
+"""Along each side of a frame that is drawn."""
+
+
+@dataclass(frozen=True)
+class FlowConfig(Modality):
+    """Pairs of frames as uint8 (2, height, width, 3), and the motion between them. `members` is the first frame."""
+
+    modality: Literal["flow"] = "flow"
+    second: str | tuple[str, ...] = tuple(f"second.{suffix}" for suffix in FRAMES)
+    """Member with the second frame."""
+    motion: str | tuple[str, ...] = "flo"
+    """Member with the motion from the first frame to the second."""
+    height: int = 368
+    """Rows of pixels that training cuts from a pair, anywhere; nothing is resized, since motion is in pixels."""
+    width: int = 496
+    """Columns of pixels that training cuts from a pair."""
+    flip: bool = False
+    """Training mirrors every second pair."""
+    test_height: int = 0
+    """Rows that evaluation cuts about the centre, judged in overlapping tiles of height x width; 0: height."""
+    test_width: int = 0
+    """Columns that evaluation cuts about the centre; 0: width."""
+
+    usual: ClassVar[tuple[str, ...]] = tuple(f"first.{suffix}" for suffix in FRAMES)
+    dtype: ClassVar[str] = "uint8"
+
+    @property
+    def roles(self) -> dict[str, tuple[str, ...]]:
+        """The first frame, the second, and the motion."""
+        others = {SECOND: self.second, MOTION: self.motion}
+        as_tuples = {role: (of,) if isinstance(of, str) else tuple(of) for role, of in others.items()}
+        return {MAIN: self.patterns, **as_tuples}
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Frames, rows, columns and channels."""
+        return 2, self.height, self.width, 3
+
+    @property
+    def target(self) -> tuple[tuple[int, ...], str] | None:
+        """Motion to the right and down in pixels, NaN where it is not known."""
+        return (self.height, self.width, 2), "float32"
+
+    @property
+    def asks(self) -> tuple[str, str] | None:
+        """The motion between the frames."""
+        return "motion", ""
+
+    def prepare(self, found: Members, rng: "np.random.Generator | None") -> Prepared:
+        """Return a cut of the frames and of the motion: about the centre, in training anywhere."""
+        from data_shards.modalities.transforms import flow
+
+        frames, motion = flow.fit(found, self, rng)
+        return Prepared(frames, len(frames), motion)
+
+    @staticmethod
+    def decoded_shape(role: str, content: Content) -> tuple[int, ...]:
+        """Decode a frame or the motion and return its shape."""
+        from data_shards.modalities.decoding.flow import motion
+        from data_shards.modalities.decoding.image import pixels
+
+        return motion(content).shape if role == MOTION else pixels(content).shape
+
+    @classmethod
+    def lenient(cls) -> Self:
+        """Return the section that takes pairs of any size."""
+        return cls(height=1, width=1)
+
+    def of_evaluation(self) -> Self:
+        """Return the section with the size of evaluation."""
+        return replace(self, height=self.test_height or self.height, width=self.test_width or self.width)
+
+    @staticmethod
+    def draw(axes: "Axes", found: Members) -> None:
+        """Draw the first frame, and arrows to where some of its pixels go."""
+        import numpy as np
+
+        from data_shards.modalities.decoding.flow import pair
+
+        first, _, motion = pair(found)
+        axes.axis("off")
+        axes.imshow(first)
+        rows, columns = (np.linspace(0, side - 1, min(side, ARROWS) + 2)[1:-1].astype(int) for side in motion.shape[:2])
+        right, down = np.moveaxis(motion[np.ix_(rows, columns)], -1, 0)
+        axes.quiver(*np.meshgrid(columns, rows), right, down, color="red", angles="xy")
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield what is wrong with the section."""
+        yield from super().problems()
+        yield from at_least(1, {"height": self.height, "width": self.width})
+        for key, side in (("test_height", self.height), ("test_width", self.width)):
+            if getattr(self, key) and getattr(self, key) < side:
+                yield key, f"must be at least {side}, as in training, or 0, got {getattr(self, key)}"

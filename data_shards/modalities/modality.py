@@ -1,0 +1,169 @@
+"""What the loader knows of a modality: one frozen dataclass each, which is also the section of an input of that kind.
+
+    data.inputs.photo: {modality: image, height: 224, width: 224}   ->   Image(height=224, width=224)
+
+A section says which members of a sample it reads, the shape and the type of one sample's array, how the members become
+that array, and how they are drawn for a person. Nothing else in the program asks which modality an input is of: a
+further one is a file such as image.py, and a line in catalogue.py. A configuration is read without the libraries that
+decode, so what needs them imports them where it is called.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+
+from data_shards.files.problems import Problem
+from data_shards.format import members as names
+from data_shards.modalities.fields import content_of_field
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.axes import Axes
+
+T = TypeVar("T")
+Content = bytes | memoryview
+MAIN = ""
+"""The role of the member without which a sample lacks the input."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """What an input reads of a sample: a member, or a field of one."""
+
+    suffix: str
+    """As messages name it, without the first dot."""
+    content: Content
+
+    def decoded(self, decode: Callable[[Content], T]) -> T:
+        """Return what a decoder makes of it; its ValueError names the member."""
+        try:
+            return decode(self.content)
+        except ValueError as error:
+            raise ValueError(f".{self.suffix}: {error}") from error
+
+
+Members = Mapping[str, Member]
+"""By role."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An input of one sample, ready for its batch."""
+
+    array: "np.ndarray"
+    """Of the section's shape and type."""
+    length: int
+    """Valid entries along its first axis; what follows is padding."""
+    target: "np.ndarray | None" = None
+    """What the network is to say of it, where the section has a target."""
+
+
+@dataclass(frozen=True)
+class Modality(ABC):
+    """An input of a run. A subclass is a frozen dataclass with a field `modality: Literal["name"] = "name"`."""
+
+    modality: str = ""
+    members: str | tuple[str, ...] = ()
+    """What is read of a sample: a suffix such as left.jpg, several, or patterns such as *.jpg, each with everything
+    after the first dot of a name; also a field of a record (json.caption) or an array of an archive (arrays.npz/eeg).
+    Empty for the usual suffixes of the modality."""
+
+    usual: ClassVar[tuple[str, ...]] = ()
+    """Suffixes of the members that hold this modality where an input names none."""
+    dtype: ClassVar[str] = "float32"
+    """Of the array, as numpy and torch call it."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample's array."""
+
+    @abstractmethod
+    def prepare(self, found: Members, rng: "np.random.Generator | None") -> Prepared:
+        """Return the array of a sample, varied at random where there is a generator: then the sample is for training.
+
+        Every draw comes from the generator. Raises ValueError, which says what is wrong with the members.
+        """
+
+    @staticmethod
+    @abstractmethod
+    def decoded_shape(role: str, content: Content) -> tuple[int, ...]:
+        """Decode the whole of a member and return its shape; ValueError says what is wrong with it."""
+
+    @staticmethod
+    @abstractmethod
+    def draw(axes: "Axes", found: Members) -> None:
+        """Draw the members of a sample for a person; ValueError says what is wrong with them."""
+
+    @property
+    def roles(self) -> dict[str, tuple[str, ...]]:
+        """The patterns of the members by what they are for; MAIN has the ones without which the input is absent."""
+        return {MAIN: self.patterns}
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The members that are asked for, or the usual ones."""
+        return ((self.members,) if isinstance(self.members, str) else tuple(self.members)) or self.usual
+
+    @property
+    def target(self) -> tuple[tuple[int, ...], str] | None:
+        """Shape and type of what the network is to say of the input; None where that is nothing."""
+        return None
+
+    @property
+    def asks(self) -> tuple[str, str] | None:
+        """What kind of target this is, and the key of the section that makes it; None where there is no target."""
+        return None
+
+    @classmethod
+    def lenient(cls) -> Self:
+        """Return the section that takes whatever can be decoded, to look at data of which no run has said anything."""
+        return cls()
+
+    def of_evaluation(self) -> Self:
+        """Return the section with which all splits but that of training are read."""
+        return self
+
+    @staticmethod
+    def is_absent(content: Content) -> bool:  # noqa: ARG004 - for subclasses
+        """Return whether a member says nothing, so that its sample lacks the input and is sound all the same."""
+        return False
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield what is wrong with the section."""
+        for pattern in self.patterns:
+            if sentence := names.pattern_problem(pattern):
+                yield "members", sentence
+
+
+def select(section: Modality, members: Mapping[str, Content]) -> Members:
+    """Return what an input reads of a sample by role, nothing where the sample lacks it.
+
+    `members` maps suffixes to bytes. Raises ValueError where two of them fit one role.
+    """
+    found = {}
+    for role, patterns in section.roles.items():
+        if (member := _chosen(section, patterns, members)) is not None:
+            found[role] = member
+        elif role == MAIN:
+            return {}
+    return found
+
+
+def _chosen(section: Modality, patterns: Sequence[str], members: Mapping[str, Content]) -> Member | None:
+    fitting = []
+    for suffix, field in names.fitting(patterns, members):
+        content = content_of_field(suffix, field, members[suffix]) if field else members[suffix]
+        if content is not None and not section.is_absent(content):
+            fitting.append(Member(f"{suffix}/{field}" if field else suffix, content))
+    if fitting[1:]:
+        raise ValueError(f"two members fit: .{fitting[0].suffix} and .{fitting[1].suffix}")
+    return fitting[0] if fitting else None
+
+
+def nested(**parts: Any) -> Iterator[Problem]:  # noqa: ANN401 - any part with problems of its own
+    """Yield the problems of those optional parts that are set, under their names."""
+    for name, part in parts.items():
+        if part is not None:
+            yield from ((f"{name}.{key}", sentence) for key, sentence in part.problems())

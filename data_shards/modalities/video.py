@@ -1,0 +1,94 @@
+"""Video: MP4, QuickTime, Matroska, WebM and AVI to uint8 (num_frames, height, width, 3)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal, Optional
+
+from data_shards.files.problems import Problem, at_least
+from data_shards.modalities.modality import MAIN, Content, Members, Modality, Prepared, nested
+from data_shards.modalities.transform_config import ColourConfig, CropConfig, centre_crop_problems
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.axes import Axes
+
+# ruff: noqa: UP045 - OmegaConf reads Optional[X] best
+FRAMES_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class VideoConfig(Modality):
+    """Clips as uint8 (num_frames, height, width, 3)."""
+
+    modality: Literal["video"] = "video"
+    num_frames: int = 16
+    """Frames of a clip."""
+    height: int = 28
+    """Rows of pixels after resizing."""
+    width: int = 28
+    """Columns of pixels after resizing."""
+    frame_step: int = 0
+    """0 spreads the frames over the video; n takes every nth frame, from the middle, in training from anywhere."""
+    resize: Literal["bilinear", "bicubic", "lanczos", "nearest"] = "bilinear"
+    """Pillow's filter of that name, with antialiasing where the frame shrinks."""
+    fit: Literal["crop", "stretch", "pad"] = "crop"
+    """How other aspect ratios come to this shape, in training too. crop: the largest part of this one about the centre,
+    so the ends of a wide frame are never read. stretch: all of it, distorted. pad: all of it, black beside it."""
+    centre_crop: float = 1.0
+    """Part of the shorter side that fit=crop keeps where nothing is random."""
+    crop: Optional[CropConfig] = None
+    """Set to train on random parts of the frames, the same in all frames of a clip."""
+    flip: bool = False
+    """Training mirrors every second clip."""
+    colour: Optional[ColourConfig] = None
+    """Set to train on clips with random brightness, contrast and saturation."""
+
+    usual: ClassVar[tuple[str, ...]] = ("mp4", "webm", "mkv", "avi", "mov")
+    dtype: ClassVar[str] = "uint8"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Frames, rows, columns and channels."""
+        return self.num_frames, self.height, self.width, 3
+
+    def prepare(self, found: Members, rng: "np.random.Generator | None") -> Prepared:
+        """Return frames of the clip in this shape; in training varied at random."""
+        from data_shards.modalities.transforms import video
+
+        return Prepared(*video.fit(found[MAIN].content, self, rng))
+
+    @staticmethod
+    def decoded_shape(role: str, content: Content) -> tuple[int, ...]:  # noqa: ARG004 - there is one role
+        """Decode all frames of a clip and return its shape."""
+        from data_shards.modalities.decoding import video
+
+        return video.shape(content)
+
+    @staticmethod
+    def draw(axes: "Axes", found: Members) -> None:
+        """Draw a few frames from first to last, two by two, with a light line between them."""
+        import numpy as np
+
+        from data_shards.modalities.decoding.video import video
+
+        frames = video(found[MAIN].content, _first_to_last)
+        bordered = np.full((FRAMES_SHOWN, frames.shape[1] + 1, frames.shape[2] + 1, 3), 255, np.uint8)
+        bordered[: len(frames), :-1, :-1] = frames
+        upper, lower = (np.concatenate(list(pair), axis=1) for pair in (bordered[:2], bordered[2:]))
+        axes.axis("off")
+        axes.imshow(np.concatenate([upper, lower]))
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield what is wrong with the section."""
+        yield from super().problems()
+        yield from at_least(1, {"num_frames": self.num_frames, "height": self.height, "width": self.width})
+        yield from at_least(0, {"frame_step": self.frame_step})
+        yield from centre_crop_problems(self.centre_crop, self.fit)
+        yield from nested(crop=self.crop, colour=self.colour)
+
+
+def _first_to_last(available: int) -> list[int]:
+    import numpy as np
+
+    frames: list[int] = np.unique(np.linspace(0, available - 1, FRAMES_SHOWN).astype(int)).tolist()
+    return frames
