@@ -39,7 +39,7 @@ def submit(
     Example: perceiver submit configs/digits.yaml data.shards=data/digits --run runs/digits --cluster plain --nodes 4
     """
     from configs.run import load
-    from launch.slurm import cluster as profiles
+    from launch.lifecycle import cluster as profiles
     from launch.supervise import submit as submission
 
     profile = profiles.load(cluster, nodes=nodes, minutes=minutes)
@@ -100,7 +100,7 @@ def sweep(
 
         runs = submission.sweep_runs(config, assignments, run)
         raise typer.Exit(local.sweep(runs, procs, dry_run=dry_run, as_json=as_json))
-    from launch.slurm import cluster as profiles
+    from launch.lifecycle import cluster as profiles
 
     profile = profiles.load(cluster, nodes=nodes)
     raise typer.Exit(submission.sweep(config, assignments, run, profile, dry_run=dry_run, as_json=as_json))

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from launch.doctor import job, rank
-from launch.slurm import cluster
-from launch.slurm.cluster import ClusterConfig
+from launch.lifecycle import cluster
+from launch.lifecycle.cluster import ClusterConfig
 from trainer.distributed import descriptors
 
 SLOW_MIB_PER_SECOND = 20.0

@@ -13,9 +13,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from launch.lifecycle.cluster import ClusterConfig
 from launch.run.frozen_code import installed_folder
 from launch.slurm import door, inherited, queue
-from launch.slurm.cluster import ClusterConfig
 
 MINUTES = 10
 """The job's time limit, unless the profile's is shorter: a short job starts sooner."""

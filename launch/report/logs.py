@@ -7,7 +7,7 @@ from pathlib import Path
 
 from launch.lifecycle import attempts
 from launch.lifecycle.run_folder import RunFolder, existing
-from launch.slurm import submission
+from launch.schedulers import submission
 
 
 def main(path: Path, *, rank: int, attempt: int, batch: bool, follow: bool) -> int:

@@ -17,13 +17,13 @@ from rich.text import Text
 from configs.run import load
 from data_shards.files import history as history_of
 from data_shards.files.display import printable
-from launch.lifecycle import attempts
+from launch.lifecycle import attempts, cluster
 from launch.lifecycle.exit_status import RUN_ME_AGAIN
 from launch.lifecycle.holder import holder
 from launch.lifecycle.restart_policy import Attempt, RestartConfig, bad_nodes, failures_by_node
 from launch.lifecycle.run_folder import RunFolder, as_typed, runs_at
-from launch.slurm import cluster, queue, submission
-from launch.slurm.queue import UNKNOWN, Job
+from launch.lifecycle.scheduler import UNKNOWN, Job
+from launch.schedulers import submission
 from trainer.sinks import attempt_time
 
 RUNS = Path("runs")
@@ -73,7 +73,7 @@ def read(folder: RunFolder) -> State:
     name, reason = state_of(folder, history, job, is_finished=checkpoint >= steps)
     if name == "unfinished" and step >= steps > checkpoint:
         reason = f"step {step} was made, but the newest complete checkpoint is of step {checkpoint}; it is made again"
-    excluded = queue.expanded(job.excluded) if job and not job.is_over else bad_nodes(history, _restarts(folder))
+    excluded = job.excluded if job and not job.is_over else bad_nodes(history, _restarts(folder))
     return {
         "run": str(folder.path),
         "state": name,

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from configs.run import RunConfig
+from launch.lifecycle.cluster import ClusterConfig
 from launch.run.activation_policy import planned
 from launch.run.goodput import Faults, Goodput, best_interval, goodput
 from launch.run.plan import checkpoint_bytes, memory
-from launch.slurm.cluster import ClusterConfig
 from model.budget.flops import network_cost, total
 from model.budget.hardware import Hardware
 from model.budget.step_cost import StepSeconds, step_seconds, step_work

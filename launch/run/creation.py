@@ -24,7 +24,7 @@ from launch.lifecycle.run_folder import UNPUBLISHED, RunFolder, as_typed
 from launch.run.activation_policy import planned
 from launch.run.frozen_code import changed_files, freeze
 from launch.run.loaders import check_evaluation, eval_split, label_names, open_eval_split, train_loader
-from launch.slurm.submission import refuse_if_queued
+from launch.schedulers.submission import refuse_if_queued
 from model.compilation import Compile, is_compiled
 from trainer.distributed.world import World
 from trainer.engine import arithmetic

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import submitit
 
+from launch.lifecycle.cluster import ClusterConfig, Value
 from launch.lifecycle.run_folder import RunFolder
 from launch.slurm import inherited, packing
 from launch.slurm.batch import PROFILE_EXCLUDES, preferred_port
-from launch.slurm.cluster import ClusterConfig, Value
 from launch.slurm.script import before_the_ranks, python_here, ranks, refuse_path, which_run
 
 ANSWER_SECONDS = 120.0

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_shards.files import atomic
-from launch.slurm.cluster import ClusterConfig
+from launch.lifecycle.cluster import ClusterConfig
 
 _OF_THE_SYSTEM = (Path("/"), Path("/usr"), Path("/usr/local"))
 

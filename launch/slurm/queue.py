@@ -3,44 +3,13 @@
 import shutil
 import subprocess
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from data_shards.files.quoting import cut
+from launch.lifecycle.scheduler import UNKNOWN, Job
 from launch.slurm import inherited
 
-UNKNOWN = "UNKNOWN"
-ENDED = (
-    "BOOT_FAIL",
-    "CANCELLED",
-    "COMPLETED",
-    "DEADLINE",
-    "FAILED",
-    "NODE_FAIL",
-    "OUT_OF_MEMORY",
-    "PREEMPTED",
-    "TIMEOUT",
-)
 _TAKES_JOBS = ("allocated", "completing", "idle", "mixed", "planned", "reserved")
 ANSWER_SECONDS = 60.0
-
-
-@dataclass(frozen=True)
-class Job:
-    """A job as squeue shows it."""
-
-    state: str
-    """PENDING, RUNNING, COMPLETING and so on; UNKNOWN while Slurm does not answer."""
-    reason: str
-    """Why it waits, or what is known in place of an answer."""
-    nodes: str
-    """Where it runs, such as n[1-2]."""
-    excluded: str = ""
-    """The nodes on which it is not to run, such as n[3-4]."""
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it has ended for good."""
-        return self.state in ENDED
 
 
 def find(job_id: str, name: str) -> Job | None:
@@ -56,7 +25,7 @@ def find(job_id: str, name: str) -> Job | None:
         state, reason, nodes, found, *excluded = line.strip().split("|", 4)
         if found == name:
             avoided = excluded[0] if excluded and excluded[0] != "(null)" else ""
-            return Job(state, "" if reason == "None" else reason, nodes, avoided)
+            return Job(state, "" if reason == "None" else reason, nodes, tuple(expanded(avoided)))
     if result.returncode and "Invalid job id" not in result.stderr:
         return Job(UNKNOWN, f"squeue: {cut(result.stderr.strip())}", "")
     return None

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launch.lifecycle.attempts import JOB
+from launch.lifecycle.cluster import ClusterConfig, has_control
 from launch.lifecycle.run_folder import RunFolder
-from launch.slurm.cluster import ClusterConfig, has_control
 
 _START = 'exec "$@"'
 

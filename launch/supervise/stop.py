@@ -11,7 +11,7 @@ from launch.lifecycle import attempts
 from launch.lifecycle.attempts import RankRecord
 from launch.lifecycle.run_folder import RunFolder, as_typed, runs_at
 from launch.report import status
-from launch.slurm import queue, submission
+from launch.schedulers import submission
 from trainer.health.process import start_ticks
 
 
@@ -37,7 +37,7 @@ def _stop(folder: RunFolder) -> str:
     folder.stop_path.touch()
     sent, job = submission.read(folder), submission.job(folder)
     if sent and job and job.state == "PENDING":
-        queue.cancel(sent.job_id)
+        submission.cancel(sent)
         return f"job {sent.job_id} waited and is cancelled; `perceiver resume` submits the run again"
     if state in ("unfinished", "failed", "stopped"):
         return "the run is not running, and does not start again by itself until it is resumed"
@@ -49,7 +49,7 @@ def _cancel(folder: RunFolder) -> str:
     folder.stop_path.touch()
     sent, job = submission.read(folder), submission.job(folder)
     if sent and job and not job.is_over:
-        queue.cancel(sent.job_id)
+        submission.cancel(sent)
         return f"job {sent.job_id} is cancelled"
     return f"{_kill_local(folder)} processes of the run on this machine were killed"
 

@@ -11,14 +11,15 @@ from pathlib import Path
 
 from configs.run import RunConfig, load
 from data_shards.files.quoting import cut
-from launch.lifecycle import attempts
+from launch.lifecycle import attempts, cluster
+from launch.lifecycle.cluster import ClusterConfig
 from launch.lifecycle.run_folder import RunFolder, as_typed, existing
 from launch.run import plan
 from launch.run.creation import open_run
 from launch.run.loaders import absolute
 from launch.run.plan import Plan
-from launch.slurm import cluster, door, inherited, packing, queue, submission
-from launch.slurm.cluster import ClusterConfig
+from launch.schedulers import submission
+from launch.slurm import inherited
 from trainer.engine import deepspeed_settings
 
 
@@ -27,8 +28,7 @@ def submit(config: RunConfig, path: Path, profile: ClusterConfig, *, dry_run: bo
     config, folder = absolute(config), RunFolder(path.resolve())
     planned = plan.make(config, profile, folder)
     # Before anything is made: it is refused where the profile or the path cannot be written into it.
-    packed = packing.archive(profile) if dry_run else None
-    script = door.script([folder], profile, job_name=submission.job_name(folder), packed=packed)
+    [script] = _preview([folder], profile)
     if dry_run:
         return _show(config, script, planned, as_json=as_json)
     _refuse_finished(folder, config)
@@ -75,7 +75,7 @@ def sweep(
     runs = sweep_runs(config_path, assignments, path)
     for config, folder in runs:
         planned = plan.make(config, profile, folder)
-        door.script([folder], profile, job_name=submission.job_name(folder))
+        _preview([folder], profile)
     if dry_run:
         return _show_sweep(runs, profile, planned, as_json=as_json)
     going_on = [(config, folder) for config, folder in runs if not is_finished(folder, config)]
@@ -138,7 +138,6 @@ def name_of(chosen: Sequence[str], assignments: Sequence[str]) -> str:
 
 
 def _send(folders: list[RunFolder], profile: ClusterConfig, planned: Plan, *, as_json: bool) -> int:
-    sys.stderr.write(inherited.sentence())
     sent = submission.send(folders, profile)
     if as_json:
         rows = [{"run": str(folder.path), "job_id": each.job_id} for folder, each in zip(folders, sent, strict=True)]
@@ -159,15 +158,18 @@ def _send(folders: list[RunFolder], profile: ClusterConfig, planned: Plan, *, as
     return 0
 
 
+def _preview(folders: Sequence[RunFolder], profile: ClusterConfig) -> list[str]:
+    scheduler = submission.SCHEDULERS[profile.scheduler]
+    return scheduler.preview(folders, profile, job_name=submission.job_name(folders[0]))
+
+
 def _show_sweep(
     runs: Sequence[tuple[RunConfig, RunFolder]], profile: ClusterConfig, planned: Plan, *, as_json: bool
 ) -> int:
     """Print what a sweep would submit."""
     sys.stderr.write(inherited.sentence())
     folders = [folder for _, folder in runs]
-    parts = submission.arrays(folders, queue.max_array_tasks())
-    packed = packing.archive(profile)
-    scripts = [door.script(part, profile, job_name=submission.job_name(part[0]), packed=packed) for part in parts]
+    scripts = _preview(folders, profile)
     if as_json:
         content = {"runs": [str(folder.path) for folder in folders], "plan": asdict(planned), "scripts": scripts}
         sys.stdout.write(json.dumps(content) + "\n")

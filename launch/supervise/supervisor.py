@@ -8,10 +8,11 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
-from launch.lifecycle import attempts
-from launch.lifecycle.exit_status import FINISHED, RUN_ME_AGAIN
+from launch.lifecycle import attempts, cluster
+from launch.lifecycle.exit_status import BAD_INPUT, FINISHED, RUN_ME_AGAIN
 from launch.lifecycle.fence import NUMBER, SUPERVISOR
 from launch.lifecycle.restart_policy import RestartConfig, verdict
 from launch.lifecycle.run_folder import RunFolder
@@ -29,14 +30,17 @@ def supervise(
     *,
     take_over: bool = False,
     output: int | None = None,
+    keeps_stop: bool = False,
 ) -> int:
     """Run the ranks in the run's frozen code until the run has ended for good; return the exit status.
 
-    `output` is the file descriptor for what rank 0 shows on a terminal, in place of standard output.
+    `output` is the file descriptor for what rank 0 shows on a terminal, in place of standard output. With `keeps_stop`
+    a stop that is there already is obeyed: it was asked for after the job was submitted.
     """
     with RunLock(folder.lock_path, take_over=take_over) as lock, _stop_on_signals(folder):
         # Only now: a start that is refused must not take away a stop that is meant for the first.
-        folder.stop_path.unlink(missing_ok=True)
+        if not keeps_stop:
+            folder.stop_path.unlink(missing_ok=True)
         num_before = attempts.current(folder)
         while True:
             attempt = attempts.begin(folder, job_id="", nodes=[socket.gethostname()])
@@ -102,3 +106,18 @@ def _stop_on_signals(folder: RunFolder) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def main(path: str) -> int:
+    """Train a submitted run in the background, as its profile says; return the exit status."""
+    folder = RunFolder(Path(path))
+    try:
+        profile = cluster.load(str(folder.cluster_path))
+        return supervise(folder, profile.processes_per_node, profile.restarts, keeps_stop=True)
+    except ValueError as error:
+        sys.stderr.write(f"perceiver: {error}\n")
+        return BAD_INPUT
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

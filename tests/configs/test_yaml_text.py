@@ -8,7 +8,7 @@ import yaml
 from configs.reader import ConfigError
 from configs.run import load
 from configs.yaml_text import parse
-from launch.slurm import cluster
+from launch.lifecycle import cluster
 
 LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10))
 MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}\n" for n in range(1, 10))

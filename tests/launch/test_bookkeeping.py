@@ -18,7 +18,8 @@ from launch.lifecycle.run_folder import RunFolder
 from launch.pictures import drawing
 from launch.report import status
 from launch.run.plan import _measured
-from launch.slurm import queue, submission
+from launch.schedulers import submission
+from launch.slurm import queue
 from trainer.distributed.world import World
 from trainer.sinks.attempt_time import AttemptTime
 from trainer.sinks.page import Story, page, read_records

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from launch.lifecycle import cluster
+from launch.lifecycle.cluster import ClusterConfig
 from launch.lifecycle.restart_policy import RestartConfig
-from launch.slurm import cluster
-from launch.slurm.cluster import ClusterConfig
 
 
 @pytest.mark.parametrize("name", ["plain", "preemptible", "containers"])

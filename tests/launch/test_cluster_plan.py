@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 from configs.run import RunConfig
 from launch.cli.main import app
+from launch.lifecycle.cluster import ClusterConfig
 from launch.run import plan
 from launch.run.cluster_plan import Cluster, cluster_plan, communication
-from launch.slurm.cluster import ClusterConfig
 from model.budget.hardware import HARDWARE
 from model.config.inputs import InputsConfig, PointsInput
 from model.config.perceiver import PerceiverConfig

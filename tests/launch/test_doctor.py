@@ -13,8 +13,8 @@ import pytest
 from launch.doctor import examination, job
 from launch.doctor import rank as doctor_rank
 from launch.doctor.examination import Finding
-from launch.slurm import cluster
-from launch.slurm.cluster import ClusterConfig
+from launch.lifecycle import cluster
+from launch.lifecycle.cluster import ClusterConfig
 from trainer.distributed import descriptors
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from launch.doctor import examination, job
-from launch.slurm.cluster import ClusterConfig
+from launch.lifecycle.cluster import ClusterConfig
 
 Commands = Callable[..., Callable[[str], list[str]]]
 PROFILE = ClusterConfig(nodes=2)

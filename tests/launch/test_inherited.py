@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from launch.lifecycle.cluster import ClusterConfig
 from launch.lifecycle.run_folder import RunFolder
 from launch.slurm import door, inherited, queue
-from launch.slurm.cluster import ClusterConfig
 
 RECORD = f"""#!{sys.executable}
 import json, os, pathlib, sys

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from launch.lifecycle.cluster import ClusterConfig
 from launch.lifecycle.run_folder import RunFolder
 from launch.slurm import door, packing
-from launch.slurm.cluster import ClusterConfig
 from launch.slurm.packing import CLEAN, UNPACK, archive, pack
 
 TAR = """#!/bin/sh

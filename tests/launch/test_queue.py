@@ -4,15 +4,15 @@ from collections.abc import Callable
 
 import pytest
 
+from launch.lifecycle.scheduler import Job
 from launch.slurm import queue
-from launch.slurm.queue import Job
 
 Commands = Callable[..., Callable[[str], list[str]]]
 
 
 def test_a_job_is_known_by_its_id_and_its_name(commands: Commands) -> None:
     asked = commands(squeue="echo 'PENDING|Resources||other-1|(null)'; echo 'RUNNING|None|n[1-2]|run-1|n3,n4'")
-    assert queue.find("7", "run-1") == Job("RUNNING", "", "n[1-2]", "n3,n4")
+    assert queue.find("7", "run-1") == Job("RUNNING", "", "n[1-2]", ("n3", "n4"))
     assert queue.find("7", "other-1") == Job("PENDING", "Resources", "")
     assert queue.find("7", "run-2") is None, "an id that Slurm gave to another"
     words = asked("squeue")[0].split()

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from configs.run import load
 from launch.cli.main import app
-from launch.slurm.cluster import ClusterConfig
-from launch.slurm.cluster import load as profile_of
+from launch.lifecycle.cluster import ClusterConfig
+from launch.lifecycle.cluster import load as profile_of
 
 Door = Callable[..., list[dict[str, Any]]]
 CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"

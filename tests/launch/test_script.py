@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from launch.lifecycle import attempts
+from launch.lifecycle.cluster import ClusterConfig
 from launch.lifecycle.run_folder import RunFolder
 from launch.run.frozen_code import freeze
-from launch.slurm import door, submission
-from launch.slurm.cluster import ClusterConfig
+from launch.schedulers import submission
+from launch.slurm import door
 
 RUN = """#!/bin/bash
 # Like srun without and pyxis with a container: the task starts somewhere else.

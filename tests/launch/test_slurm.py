@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from launch.lifecycle.cluster import ClusterConfig
 from launch.lifecycle.restart_policy import RestartConfig
 from launch.lifecycle.run_folder import RunFolder
 from launch.slurm import door
-from launch.slurm.cluster import ClusterConfig
 
 
 def script(*names: str, **changes: object) -> list[str]:

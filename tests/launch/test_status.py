@@ -13,9 +13,9 @@ from launch.lifecycle import attempts
 from launch.lifecycle.attempts import RankRecord
 from launch.lifecycle.restart_policy import Attempt
 from launch.lifecycle.run_folder import RunFolder
+from launch.lifecycle.scheduler import Job
 from launch.report import status
-from launch.slurm import submission
-from launch.slurm.queue import Job
+from launch.schedulers import submission
 from launch.supervise import stop
 from trainer.checkpoint.names import MANIFEST, name_of
 

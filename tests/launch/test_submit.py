@@ -12,13 +12,13 @@ import pytest
 
 from configs.run import RunConfig, load
 from data_shards.config import DatasetConfig
-from launch.lifecycle import attempts
+from launch.lifecycle import attempts, cluster
 from launch.lifecycle.attempts import RankRecord
+from launch.lifecycle.cluster import ClusterConfig
 from launch.lifecycle.run_folder import RunFolder
 from launch.run import plan
 from launch.run.creation import open_run
-from launch.slurm import cluster, submission
-from launch.slurm.cluster import ClusterConfig
+from launch.schedulers import submission
 from launch.supervise import local, submit
 from model.budget.flops import network_cost, total
 from trainer.health.run_lock import RunLock

@@ -10,10 +10,10 @@ import pytest
 from lab import Lab, missing, perceiver
 
 from data_shards.sources import digits
+from launch.lifecycle import cluster
+from launch.lifecycle.cluster import ClusterConfig
 from launch.lifecycle.run_folder import RunFolder
 from launch.run.frozen_code import freeze
-from launch.slurm import cluster
-from launch.slurm.cluster import ClusterConfig
 
 PROBE = Path(__file__).parent / "probe"
 

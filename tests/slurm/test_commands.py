@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from lab import Lab, perceiver
 
-from launch.lifecycle import attempts
+from launch.lifecycle import attempts, cluster
+from launch.lifecycle.cluster import ClusterConfig
 from launch.lifecycle.run_folder import RunFolder
-from launch.slurm import cluster, submission
-from launch.slurm.cluster import ClusterConfig
+from launch.schedulers import submission
 
 SubmitDigits = Callable[..., tuple[str, RunFolder]]
 MAX_TASKS = "from launch.slurm import queue; print(queue.max_array_tasks())"

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 from lab import Lab
 
-from launch.lifecycle import attempts
+from launch.lifecycle import attempts, cluster
+from launch.lifecycle.cluster import ClusterConfig
 from launch.lifecycle.run_folder import RunFolder
-from launch.slurm import cluster
-from launch.slurm.cluster import ClusterConfig
 
 SUBMIT = Path(__file__).parent / "probe" / "submit.py"
 TELLS = """

@@ -6,10 +6,9 @@ from pathlib import Path
 
 from lab import Lab, steps_of
 
-from launch.lifecycle import attempts
+from launch.lifecycle import attempts, cluster
+from launch.lifecycle.cluster import ClusterConfig
 from launch.lifecycle.run_folder import RunFolder
-from launch.slurm import cluster
-from launch.slurm.cluster import ClusterConfig
 
 PROBE = Path(__file__).parent / "probe"
 

@@ -3,8 +3,9 @@
 import sys
 from pathlib import Path
 
+from launch.lifecycle import cluster
 from launch.lifecycle.run_folder import RunFolder
-from launch.slurm import cluster, submission
+from launch.schedulers import submission
 
 runs = [RunFolder(Path(word)) for word in sys.argv[2:]]
 for sent in submission.send(runs, cluster.load(sys.argv[1])):

@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Literal
 from unicodedata import category
 
 from omegaconf import OmegaConf
@@ -37,6 +38,24 @@ _SET_BY_KEY = {
     "gpus-per-node": "gpus_per_node",
     "mem": "memory_gib",
 }
+_OF_SLURM = (
+    "gres",
+    "memory_gib",
+    "partition",
+    "account",
+    "qos",
+    "constraint",
+    "exclude",
+    "wckey",
+    "sbatch",
+    "setup",
+    "network_interface",
+    "srun_arguments",
+    "python",
+    "host_python",
+    "pack_folder",
+    "unpack_folder",
+)
 _OF_THE_RUN = ("array", "error", "input", "job-name", "open-mode", "output", "parsable", "test-only", "wait", "wrap")
 
 
@@ -44,6 +63,8 @@ _OF_THE_RUN = ("array", "error", "input", "job-name", "open-mode", "output", "pa
 class ClusterConfig:
     """What a job asks for, how its processes start and how often it may start again."""
 
+    scheduler: Literal["slurm", "local"] = "slurm"
+    """Who starts the job: Slurm, or this machine in the background, without a time limit."""
     nodes: int = 1
     """Nodes of the job."""
     processes_per_node: int = 1
@@ -122,12 +143,22 @@ class ClusterConfig:
                 "processes_per_node",
                 f"{self.processes_per_node} ranks would share {self.gpus_per_node} GPUs; use one rank a GPU",
             )
+        yield from self._local_problems()
         for key, sentence in self.restarts.problems():
             yield f"restarts.{key}", sentence
         yield from self._packing_problems()
         yield from self._text_problems()
         yield from self._option_problems()
         yield from self._variable_problems()
+
+    def _local_problems(self) -> Iterator[tuple[str, str]]:
+        if self.scheduler != "local":
+            return
+        if self.nodes != 1:
+            yield "nodes", f"must be 1 with scheduler=local, which is this machine, got {self.nodes}"
+        for key in _OF_SLURM:
+            if getattr(self, key):
+                yield key, "speaks to Slurm, and has no meaning with scheduler=local; leave it out"
 
     def _packing_problems(self) -> Iterator[tuple[str, str]]:
         if self.pack_folder and self.python:

@@ -3,18 +3,21 @@
 import json
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from uuid import uuid4
 
 from data_shards.files import atomic, history
-from launch.lifecycle import attempts
+from launch.lifecycle import attempts, cluster
+from launch.lifecycle.cluster import ClusterConfig
 from launch.lifecycle.holder import refuse_if_trained
 from launch.lifecycle.restart_policy import bad_nodes, dispensable
 from launch.lifecycle.run_folder import RunFolder
-from launch.slurm import cluster, queue
-from launch.slurm.cluster import ClusterConfig
+from launch.lifecycle.scheduler import Job, Scheduler
+from launch.schedulers.local import Local
+from launch.schedulers.slurm import Slurm
 
 
 @dataclass(frozen=True)
@@ -31,43 +34,40 @@ class Submission:
     """Asked for."""
     processes_per_node: int
     """Asked for."""
+    scheduler: str = "slurm"
+    """To whom."""
+
+
+SCHEDULERS: Mapping[str, Scheduler] = MappingProxyType({"slurm": Slurm(), "local": Local()})
+"""By the name in a cluster's profile."""
 
 
 def send(folders: Sequence[RunFolder], profile: ClusterConfig) -> list[Submission]:
     """Submit runs that exist, several as job arrays; ValueError if one is in the queue already or is trained."""
-    # Here: a rank that starts asks this file whether its run is queued, and submits nothing.
-    from launch.slurm import door, packing
-
     for folder in folders:
         refuse_if_taken(folder)
-    packed = packing.pack(profile)
+    scheduler, name = SCHEDULERS[profile.scheduler], job_name(folders[0])
+    avoided = sorted({node for folder in folders for node in _avoided(folder, profile)})
+    submissions: list[Submission] = []
     for folder in folders:
         atomic.write(folder.cluster_path, cluster.dump(profile))
-    avoided = {node for folder in folders for node in _avoided(folder, profile)}
-    name = job_name(folders[0])
-    submissions: list[Submission] = []
-    for part in arrays(folders, queue.max_array_tasks() if len(folders) > 1 else None):
+    with _without_stops(folders) as left:
         try:
-            with _without_stops(part):
-                job_ids = door.submit(part, profile, job_name=name, exclude=sorted(avoided), packed=packed)
+            for folder, job_id in scheduler.submit(folders, profile, job_name=name, avoided=avoided):
+                left.remove(folder)
+                sent = Submission(
+                    job_id, name, time.time(), profile.nodes, profile.processes_per_node, profile.scheduler
+                )
+                atomic.write(folder.submission_path, json.dumps(asdict(sent)) + "\n")
+                submissions.append(sent)
         except ValueError as error:
             if not submissions:
                 raise
-            left = (
+            done = (
                 f"{len(submissions)} of {len(folders)} runs were submitted, up to {folders[len(submissions) - 1].path}"
             )
-            raise ValueError(f"{left}; then {error}; `perceiver resume RUN` submits each that is left") from error
-        for folder, job_id in zip(part, job_ids, strict=True):
-            sent = Submission(job_id, name, time.time(), profile.nodes, profile.processes_per_node)
-            atomic.write(folder.submission_path, json.dumps(asdict(sent)) + "\n")
-            submissions.append(sent)
+            raise ValueError(f"{done}; then {error}; `perceiver resume RUN` submits each that is left") from error
     return submissions
-
-
-def arrays(folders: Sequence[RunFolder], max_tasks: int | None) -> list[Sequence[RunFolder]]:
-    """Return the runs of each job array: as many as Slurm lets one have, where it says how many."""
-    length = max_tasks or len(folders)
-    return [folders[start : start + length] for start in range(0, len(folders), length)]
 
 
 def read(folder: RunFolder) -> Submission | None:
@@ -75,10 +75,15 @@ def read(folder: RunFolder) -> Submission | None:
     return history.entry(Submission, folder.submission_path)
 
 
-def job(folder: RunFolder) -> queue.Job | None:
-    """Return the run's job as long as Slurm remembers it."""
-    submission = read(folder)
-    return queue.find(submission.job_id, submission.job_name) if submission else None
+def job(folder: RunFolder) -> Job | None:
+    """Return the run's job as long as its scheduler remembers it."""
+    sent = read(folder)
+    return SCHEDULERS[sent.scheduler].find(sent.job_id, sent.job_name) if sent else None
+
+
+def cancel(sent: Submission) -> None:
+    """End the job of a submission for good, without a save."""
+    SCHEDULERS[sent.scheduler].cancel(sent.job_id)
 
 
 def refuse_if_taken(folder: RunFolder) -> None:
@@ -109,19 +114,18 @@ def _avoided(folder: RunFolder, profile: ClusterConfig) -> tuple[str, ...]:
     history = attempts.history(folder)
     bad = bad_nodes(history, profile.restarts)
     known = {node for attempt in history for node in attempt.nodes}
-    usable = set(queue.usable_nodes(profile.partition, profile.constraint, known)) if bad else set()
-    return dispensable(bad, usable=usable - set(queue.expanded(profile.exclude)), needed=profile.nodes)
+    usable = SCHEDULERS[profile.scheduler].usable_nodes(profile, known) if bad else ()
+    return dispensable(bad, usable=set(usable), needed=profile.nodes)
 
 
 @contextmanager
-def _without_stops(folders: Sequence[RunFolder]) -> Iterator[None]:
-    """Take stops of the runs' users away before a job can see them; if it is refused they hold on."""
-    stopped = [folder for folder in folders if folder.stop_path.exists()]
+def _without_stops(folders: Sequence[RunFolder]) -> Iterator[set[RunFolder]]:
+    """Take stops of the runs' users away before a job can see them; those of runs that stay in the set are put back."""
+    stopped, left = {folder for folder in folders if folder.stop_path.exists()}, set(folders)
     for folder in stopped:
         folder.stop_path.unlink()
     try:
-        yield
-    except BaseException:
-        for folder in stopped:
+        yield left
+    finally:
+        for folder in stopped & left:
             folder.stop_path.touch()
-        raise
