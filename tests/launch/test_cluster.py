@@ -31,7 +31,7 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
 
 
 def test_an_unknown_profile_and_an_unknown_key_are_answered_with_what_there_is(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="one of containers, plain, preemptible"):
+    with pytest.raises(ValueError, match="one of containers, plain, preemptible, workstation"):
         cluster.load("plane")
     (tmp_path / "typo.yaml").write_text("nodez: 2\n")
     with pytest.raises(ValueError, match="nodez = 2: unknown key"):
