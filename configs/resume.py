@@ -44,6 +44,7 @@ DECIDES = (
     "data.multi_label",
     "data.require",
     "data.shards",
+    "data.values",
     "data.window",
     "model",
     "optimizer",

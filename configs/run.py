@@ -127,6 +127,7 @@ _LACKING = {
     "label": "needs one label a sample: set data.multi_label=false, or kind=labels",
     "labels": "needs the list of a sample's labels: set data.multi_label=true, or kind=label",
     "named label": "needs the label {of!r}: name it in data.labels, or leave target out",
+    "value": "needs the value {of!r}: name it in data.values, or set target to one that is there",
     "hidden words": "fills in hidden words: set data.inputs.{of}.masking, or leave this out",
     "motion": "answers the motion of data.inputs.{of}: set that, or leave this out",
     "input": "reconstructs data.inputs.{of}: set that, or leave this out",
@@ -135,6 +136,7 @@ _UNUSED = {
     "label": "makes targets of the label",
     "labels": "makes targets of the labels",
     "named label": "names {of!r}",
+    "value": "names {of!r}",
     "hidden words": "hides words",
     "motion": "reads pairs of frames for their motion",
 }

@@ -37,6 +37,8 @@ class DataConfig:
     """Samples have lists of labels, as AudioSet's: the target of each is a vector with a 1 for every one of them."""
     labels: tuple[str, ...] = ()
     """Names of further labels that are targets, such as those of a table's columns label.NAME."""
+    values: tuple[str, ...] = ()
+    """Names of numbers that are targets, such as those of a table's columns value.NAME; several may be one value."""
     mix: Optional[MixConfig] = None  # noqa: UP045
     """Set to train on pairs of images that are blended or pasted into each other; an image must be the only input."""
     datasets: dict[str, DatasetConfig] = field(default_factory=dict)
@@ -93,6 +95,7 @@ class DataConfig:
         """
         found = {("labels" if self.multi_label else "label", ""): self._key_of_label_targets}
         found |= {("named label", name): "labels" for name in self.labels}
+        found |= {("value", name): "values" for name in self.values}
         for name, section in self.ordered_inputs.items():
             found["input", name] = ""
             if section.asks:
@@ -136,12 +139,14 @@ class DataConfig:
         yield from self._label_name_problems()
 
     def _label_name_problems(self) -> Iterator[Problem]:
-        """Targets come under the names of labels, and of the inputs that they are made of."""
-        for name in sorted(set(self.labels)):
-            if self.labels.count(name) > 1:
-                yield "labels", f"names {name!r} twice; leave one out"
-            if name == "label" or name in self.inputs:
-                yield "labels", f"has the name {name!r}, which is taken; rename the label in the data"
+        """Targets come under the names of labels and values, and of the inputs that they are made of."""
+        for key, names in (("labels", self.labels), ("values", self.values)):
+            others = {"label", *self.inputs, *(self.labels if key == "values" else ())}
+            for name in sorted(set(names)):
+                if names.count(name) > 1:
+                    yield key, f"names {name!r} twice; leave one out"
+                if name in others:
+                    yield key, f"has the name {name!r}, which is taken; rename it in the data"
         if "label" in self.target_arrays():
             yield "inputs.label", "has a target of its own, and the label of a sample has this name; choose another"
 

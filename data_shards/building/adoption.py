@@ -277,6 +277,7 @@ def _manifest(
         adopted=True,
         records=labels.records,
         tars=tars,
+        values=dict(sorted(labels.num_values.items())),
     )
 
 

@@ -15,7 +15,7 @@ from data_shards.modalities.catalogue import MODALITIES, held_by, inputs_of
 
 LABELS_ALONE = Records(labels=OWN.labels, named_labels=OWN.named_labels)
 """What is taken of records that hold labels and nothing of others."""
-_OWN_FIELDS = frozenset({OWN.labels, OWN.named_labels, OWN.weight})
+_OWN_FIELDS = frozenset({OWN.labels, OWN.named_labels, OWN.weight, OWN.values})
 _OTHER = ""
 _NUM_SHOWN = 5
 _NUM_KEPT = 100
@@ -30,6 +30,8 @@ class Labels:
     """Samples of each class."""
     num_classes: Counter[str] = field(default_factory=Counter)
     """Classes of each further label."""
+    num_values: Counter[str] = field(default_factory=Counter)
+    """Numbers of each value."""
     num_labelled: int = 0
     num_doubled: int = 0
     """Samples that list a label twice."""
@@ -50,11 +52,13 @@ class Labels:
         self.num_doubled += found.is_doubled
         self.num_labelled += bool(labels or found.named_labels)
         self.num_classes |= Counter({name: label + 1 for name, label in found.named_labels.items()})
+        self.num_values |= Counter({name: len(numbers) for name, numbers in found.values.items()})
 
     def add(self, other: "Labels") -> None:
         """Take over what was counted elsewhere."""
         self.counts += other.counts
         self.num_classes |= other.num_classes
+        self.num_values |= other.num_values
         self.num_labelled += other.num_labelled
         self.num_doubled += other.num_doubled
         self.num_bad += other.num_bad
@@ -152,7 +156,7 @@ class Members:
             yield f"members that are read where an input names them, as {remedy}: {listed(self.named, '.')}"
         if self.num_empty:
             yield f"{self.num_empty} of {self.num_samples} samples have no member that is read: they are bad samples"
-        options = {OWN.labels: records.labels, OWN.named_labels: records.named_labels, OWN.weight: records.weight}
+        options = {name: getattr(records, name) for name in (OWN.labels, OWN.named_labels, OWN.weight, OWN.values)}
         for name, taken in options.items():
             if self.fields[name] and taken != name:
                 option = f"--{name.replace('_', '-')}-from"

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypedDict
@@ -86,6 +86,7 @@ def build_table(
         if tell:
             tell(f"set aside for the split test: {sum(row.split == TEST for row in rows)} of {len(rows)} samples")
     _check_rows(rows, label_names, named_labels)
+    num_values = _num_values(rows)
     build = plan(rows, seed=seed, samples_per_shard=samples_per_shard)
     with claimed(out, build.fingerprint):
         if (out / "manifest.json").is_file():
@@ -94,7 +95,7 @@ def build_table(
         faults = [fault for outcome in outcomes.values() for fault in outcome.faults]
         if tell and faults:
             tell(f"left out, {len(faults)} bad samples:{_lines(faults)}")
-        complete = _manifest(build, outcomes, label_names, named_labels)
+        complete = replace(_manifest(build, outcomes, label_names, named_labels), values=num_values)
         _refuse_empty_classes({name: split.label_counts for name, split in complete.splits.items()}, label_names)
         manifest.write(complete, out)
         _clean(out)
@@ -109,6 +110,20 @@ def _check_rows(rows: Sequence[Row], label_names: Sequence[str], named_labels: M
     for name, classes in named_labels.items():
         given = {row.line: (row.named_labels[name],) for row in rows if name in row.named_labels}
         _check_labels(given, rows, classes, f" {shown(name)}")
+
+
+def _num_values(rows: Sequence[Row]) -> dict[str, int]:
+    """Return how many numbers each value has; ValueError where it has more in one row than in another."""
+    first: dict[str, Row] = {}
+    for row in rows:
+        for name, numbers in row.values.items():
+            before = first.setdefault(name, row)
+            if len(numbers) != len(before.values[name]):
+                raise ValueError(
+                    f"line {row.line}: value {shown(name)} has {len(numbers)} numbers, on line {before.line} it has "
+                    f"{len(before.values[name])}; write as many in every row, nan for one that is not known"
+                )
+    return {name: len(row.values[name]) for name, row in sorted(first.items())}
 
 
 def _check_labels(

@@ -86,6 +86,8 @@ def _labels(members: Members, contents: manifest.Manifest) -> Iterator[str]:
             yield _class(label, contents.label_names)
     for name, label in known.named_labels.items():
         yield f"{name}: {_class(label, contents.named_labels.get(name, ()))}"
+    for name, numbers in known.values.items():
+        yield f"{name}: {', '.join(f'{number:g}' for number in numbers)}"
 
 
 def _class(label: int, names: tuple[str, ...]) -> str:

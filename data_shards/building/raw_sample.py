@@ -141,6 +141,8 @@ class Row:
     """Where a sample has several labels, as AudioSet's do."""
     named_labels: Mapping[str, int] = field(default_factory=dict)
     """Further labels by name, each an index into the classes of that name."""
+    values: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Numbers that are to be answered, by name; NaN for one of several that is not known."""
     weight: float = 1.0
     """Of the sample in the loss."""
     split: str = "train"

@@ -1,6 +1,7 @@
 """Rows to one tar file: the same bytes for the same rows, on any machine and at any time."""
 
 import json
+import math
 import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -93,13 +94,19 @@ def _notes(row: Row) -> Iterator[tuple[str, bytes]]:
     """Yield label, weight and further labels as members, where there is something to note."""
     if row.label is not None:
         yield "cls", str(row.label).encode()
-    notes: dict[str, float | list[int] | dict[str, int]] = {"labels": list(row.labels)} if row.labels else {}
+    notes: dict[str, object] = {"labels": list(row.labels)} if row.labels else {}
     if row.named_labels:
         notes["named_labels"] = dict(row.named_labels)
+    if row.values:
+        notes["values"] = {name: [_known(number) for number in numbers] for name, numbers in row.values.items()}
     if row.weight != 1:
         notes["weight"] = row.weight
     if notes:
         yield "json", json.dumps(notes, sort_keys=True).encode()
+
+
+def _known(number: float) -> float | None:
+    return None if math.isnan(number) else number
 
 
 def _checked_bytes(content: Content) -> bytes | None:

@@ -131,7 +131,11 @@ def intake(shards: Manifest, split_name: str, config: DataConfig | None) -> Inta
     """Return what takes the samples of a split in a training with that configuration, or on all that it has."""
     split = shards.split(split_name)
     if config is None:
-        config = DataConfig(inputs=inputs_of(split.shards.suffixes), labels=tuple(shards.named_labels))
+        config = DataConfig(
+            inputs=inputs_of(split.shards.suffixes),
+            labels=tuple(shards.named_labels),
+            values=tuple(shards.values),
+        )
     elif split_name != TRAIN:
         config = config.of_evaluation()
     return Intake.of(shards, config.only(inputs_in(split, config)))

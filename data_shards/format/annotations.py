@@ -17,6 +17,8 @@ MAX_LABEL = 1_000_000
 """A larger label is a mistake: the manifest lists every class up to the largest."""
 MAX_WEIGHT = 1e12
 """A larger weight is a mistake, and the sum over a batch must stay far below what float32 can hold."""
+MAX_VALUE = 1e30
+"""A larger value is a mistake: its square is beyond what float32 can hold."""
 _MAX_DIGITS = 20
 
 
@@ -30,12 +32,16 @@ class Records:
     """An object: name of a further label to its class."""
     weight: str = ""
     """The weight of the sample in the loss."""
+    values: str = ""
+    """An object: name of a value to its number, or to a list of numbers; WHOLE for the record itself."""
 
     def __bool__(self) -> bool:
-        return bool(self.labels or self.named_labels or self.weight)
+        return bool(self.labels or self.named_labels or self.weight or self.values)
 
 
-OWN = Records(labels="labels", named_labels="named_labels", weight="weight")
+WHOLE = "."
+"""The record itself is the object that holds values by name."""
+OWN = Records(labels="labels", named_labels="named_labels", weight="weight", values="values")
 """What `perceiver data build` writes."""
 
 
@@ -48,16 +54,21 @@ class Notes:
     """All of them, where a sample has several."""
     named_labels: dict[str, int] = field(default_factory=dict)
     weight: float = 1.0
+    values: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    """Numbers by name; NaN for one of several that is not known."""
     is_doubled: bool = field(default=False, compare=False)
     """Whether a label stands twice in the list; it counts once."""
 
 
 def notes(
-    members: Mapping[str, bytes | memoryview], records: Records = OWN, names: Sequence[str] | None = None
+    members: Mapping[str, bytes | memoryview],
+    records: Records = OWN,
+    names: Sequence[str] | None = None,
+    value_names: Sequence[str] | None = None,
 ) -> Notes:
     """Return the notes of a sample with these members; ValueError names the member and says what is wrong with it.
 
-    `names` are the further labels that are wanted; None takes all of them.
+    `names` are the further labels that are wanted, `value_names` the values; None takes all of them.
     """
     label = _label(bytes(members[LABEL])) if LABEL in members else NO_LABEL
     if RECORD not in members or not records:
@@ -73,7 +84,8 @@ def notes(
         raise ValueError(f".{RECORD}: labels {found} are out of range: labels are from 0 to {MAX_LABEL}")
     if not 0 <= weight <= MAX_WEIGHT:
         raise ValueError(f".{RECORD}: weight {weight} is out of range: a weight is from 0 to {MAX_WEIGHT:g}")
-    return Notes(label, labels, named, weight, is_doubled=len(labels) < len(listed))
+    values = _values(fields, records.values, value_names)
+    return Notes(label, labels, named, weight, values, is_doubled=len(labels) < len(listed))
 
 
 def _label(content: bytes) -> int:
@@ -115,6 +127,38 @@ def _named_labels(fields: Mapping[str, Any], name: str, names: Sequence[str] | N
         raise _not_numbers(name, given)
     wanted = given if names is None else [label for label in names if label in given]
     return {label: _whole(given[label], f"{name}.{label}") for label in wanted if given[label] is not None}
+
+
+def _values(fields: Mapping[str, Any], name: str, wanted: Sequence[str] | None) -> dict[str, tuple[float, ...]]:
+    """Return the numbers of each value that is there; of a whole record all that are numbers, where none is named."""
+    given = fields if name == WHOLE else fields.get(name) if name else None
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise ValueError(  # noqa: TRY004 - a fault of the data
+            f".{RECORD}: values are not numbers by name: {name} is {shown(given)}"
+        )
+    if wanted is None:
+        wanted = [key for key in given if name != WHOLE or _are_numbers(given[key])]
+    return {key: _numbers(given[key], key) for key in wanted if given.get(key) is not None}
+
+
+def _are_numbers(given: object) -> bool:
+    """Return whether this is a number, or a list of numbers in which null stands for those that are not known."""
+    listed = given if isinstance(given, list) else [given]
+    known = [number for number in listed if number is not None]
+    return bool(known) and all(isinstance(number, int | float) and not isinstance(number, bool) for number in known)
+
+
+def _numbers(given: Any, name: str) -> tuple[float, ...]:  # noqa: ANN401  # of JSON
+    if not _are_numbers(given):
+        raise ValueError(f".{RECORD}: value {name} is no number: {shown(given)}; write a number, or null for none")
+    listed = given if isinstance(given, list) else [given]
+    found = [math.nan if number is None else number for number in listed]
+    # As the network gets them: what float32 cannot hold is infinite there.
+    if any(abs(number) > MAX_VALUE for number in found):
+        raise ValueError(f".{RECORD}: value {name} is out of range: {shown(given)} is beyond {MAX_VALUE:g}")
+    return tuple(map(float, found))
 
 
 def _weight(fields: Mapping[str, Any], name: str) -> float:

@@ -70,6 +70,8 @@ class Manifest:
     tars: str = ""
     """Folder of the tars, where the manifest and the indexes are in one of their own."""
     version: int = VERSION
+    values: Mapping[str, int] = field(default_factory=dict)
+    """How many numbers each value has, by its name."""
 
     def split(self, name: str) -> Split:
         """Return the split of that name; ValueError names the ones there are."""
@@ -95,6 +97,7 @@ def write(manifest: Manifest, folder: Path) -> None:
         "tars": manifest.tars,
         "label_names": manifest.label_names,
         "named_labels": manifest.named_labels,
+        "values": manifest.values,
         "splits": splits,
     }
     atomic.write(folder / "manifest.json", _lines(fields) + "\n")
@@ -120,6 +123,7 @@ def parse(text: str | bytes, path: str) -> Manifest:
         splits = {name: _split(split) for name, split in fields["splits"].items()} if version == VERSION else {}
         labels, adopted = _words(fields["label_names"], str), bool(fields.get("adopted"))
         named = {name: _words(classes, str) for name, classes in fields.get("named_labels", {}).items()}
+        values = {str(name): int(count) for name, count in fields.get("values", {}).items()}
         records, tars = _records(fields.get("records"), adopted=adopted), str(fields.get("tars", ""))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path}: not a manifest ({cut(repr(error))}); build or index the folder again") from error
@@ -128,13 +132,13 @@ def parse(text: str | bytes, path: str) -> Manifest:
             f"{path}: version {version}, expected {VERSION}; build the shards again with this release, "
             "or train with the one that wrote them"
         )
-    return Manifest(splits, labels, named, adopted, records, tars, version)
+    return Manifest(splits, labels, named, adopted, records, tars, version, values)
 
 
 def _records(fields: Mapping[str, Any] | None, *, adopted: bool) -> Records:
     if fields is None and adopted:
         raise ValueError("an earlier release indexed it and took labels and weights of records unasked")
-    return OWN if fields is None else Records(**fields)
+    return Records(**fields) if adopted and fields is not None else OWN
 
 
 def _split(fields: Mapping[str, Any]) -> Split:

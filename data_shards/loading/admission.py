@@ -1,7 +1,7 @@
 """What decides whether a sample can be used, and what it then is: one rule for training, evaluation and verify."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -37,12 +37,14 @@ class Intake:
     """Labels must be below; 0 where the dataset names no classes."""
     named_classes: Mapping[str, int]
     """How many classes each further label has."""
+    num_values: Mapping[str, int] = field(default_factory=dict)
+    """How many numbers each value has."""
 
     @staticmethod
     def of(shards: Manifest, config: DataConfig) -> "Intake":
         """Return what takes samples of these shards, for a configuration of inputs that they have."""
         named_classes = {name: len(classes) for name, classes in shards.named_labels.items()}
-        return Intake(config, shards.records, len(shards.label_names), named_classes)
+        return Intake(config, shards.records, len(shards.label_names), named_classes, shards.values)
 
     def sample(
         self, reader: Reader, shard: int, number: int, rng: np.random.Generator | None = None
@@ -70,6 +72,10 @@ class Intake:
             raise ValueError(f"has none of {wanted}")
         if self.num_classes and (highest := max(all_labels(sample), default=0)) >= self.num_classes:
             raise _out_of_range(f"label {highest}", self.num_classes)
+        for name in self.config.values:
+            found, expected = len(sample.targets.get(name, ())), self.num_values.get(name, 0)
+            if name in sample.targets and found != expected:
+                raise ValueError(f"value {shown(name)} has {found} numbers, the manifest says {expected}")
         for name, label in sample.named_labels.items():
             if label >= self.named_classes.get(name, 0):
                 raise _out_of_range(f"label {shown(name)} {label}", self.named_classes.get(name, 0))

@@ -4,8 +4,9 @@ The section of an input says the shape and the type of its array; pixels stay by
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -50,7 +51,8 @@ class Batch:
     targets: dict[str, Tensor] = field(default_factory=dict)
     """"label": float32 (B, classes), where labels are several or mixed; by the name of an input, what its section has
     as a target, such as the true ids of what was hidden of a text, 0 elsewhere; by the name of each further label:
-    int64 (B,), -1 where there is none. Only what the config asks for is there."""
+    int64 (B,), -1 where there is none; by that of each value: float32 (B, numbers), NaN where there is none. Only what
+    the config asks for is there."""
     index: int = 0
     """Number of the global batch in its order: the key of draws that all its samples share."""
     lengths_on_host: dict[str, Tensor] = field(default_factory=dict)
@@ -131,7 +133,15 @@ def num_bytes(config: DataConfig, num_samples: int) -> int:
     return num_samples * sum(math.prod(shape) * dtype.itemsize for shape, dtype in layout(config).values())
 
 
-def empty(config: DataConfig, num_samples: int, *, num_classes: int = 0, pool: BufferPool, pinned: bool) -> Batch:
+def empty(
+    config: DataConfig,
+    num_samples: int,
+    *,
+    num_classes: int = 0,
+    num_values: Mapping[str, int] = MappingProxyType({}),
+    pool: BufferPool,
+    pinned: bool,
+) -> Batch:
     """Return a batch of padding, to be filled row by row; its arrays, from the pool or pinned, are not yet zeroed."""
 
     def array(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -140,16 +150,19 @@ def empty(config: DataConfig, num_samples: int, *, num_classes: int = 0, pool: B
             return torch.empty(shape, dtype=dtype, pin_memory=True)
         return torch.from_numpy(pool.take(math.prod(shape) * dtype.itemsize)).view(dtype).view(shape)
 
+    targets = {
+        name: torch.zeros((num_samples, *shape), dtype=dtype, pin_memory=pinned)
+        for name, (shape, dtype) in _targets(config, num_classes).items()
+    }
+    for name in config.values:
+        targets[name] = torch.full((num_samples, num_values[name]), torch.nan, pin_memory=pinned)
     return Batch(
         arrays={name: array((num_samples, *shape), dtype) for name, (shape, dtype) in layout(config).items()},
         lengths={name: torch.zeros(num_samples, dtype=torch.int64) for name in config.ordered_inputs},
         labels=torch.full((num_samples,), NO_LABEL, dtype=torch.int64),
         weights=torch.zeros(num_samples, dtype=torch.float32),
         keys=("",) * num_samples,
-        targets={
-            name: torch.zeros((num_samples, *shape), dtype=dtype, pin_memory=pinned)
-            for name, (shape, dtype) in _targets(config, num_classes).items()
-        },
+        targets=targets,
     )
 
 

@@ -1,6 +1,6 @@
 """Slots to a batch: read, decode and transform each sample, and lay it into its row of the batch's flat buffers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -44,6 +44,8 @@ class Assembler:
     config: DataConfig
     num_classes: int
     """Length of a vector over the classes; 0 where the data name none."""
+    num_values: Mapping[str, int] = field(default_factory=dict)
+    """How many numbers each of data.values has."""
     quarantine: Quarantine | None = None
     """Where bad samples are listed; None makes the first one an error."""
     pinned: bool = False
@@ -54,7 +56,12 @@ class Assembler:
     def batch(self, slots: Slots) -> Batch:
         """Return the batch of these slots; ValueError names shard and key of a sample that cannot be used."""
         batch = batches.empty(
-            self.config, len(slots.shard), num_classes=self.num_classes, pool=self.pool, pinned=self.pinned
+            self.config,
+            len(slots.shard),
+            num_classes=self.num_classes,
+            num_values=self.num_values,
+            pool=self.pool,
+            pinned=self.pinned,
         )
         # numpy writes a row in a fifth of the time that torch takes; the memory is the same.
         arrays = {name: array.numpy() for name, array in batch.arrays.items()}

@@ -25,6 +25,8 @@ class Dataset:
     label_names: tuple[str, ...]
     named_labels: Mapping[str, tuple[str, ...]]
     """Class names of each further label by its name."""
+    values: Mapping[str, int]
+    """How many numbers each value has by its name."""
     intake: Intake
     """The intake of its samples, with only the inputs that are taken from this dataset."""
     weight: float = 1.0
@@ -69,6 +71,7 @@ def served(
         split,
         shards.label_names,
         shards.named_labels,
+        shards.values,
         Intake.of(shards, config.only(taken)),
         weight,
         num_samples - split.num_samples,
@@ -145,6 +148,28 @@ def classes_of_labels(wanted: Sequence[str], found: Mapping[str, Mapping[str, tu
                 f"data.labels, or build the shards from a table with the column label.{label}"
             )
         numbers[label] = len(shared_classes(places, f" of label {shown(label)}"))
+    return numbers
+
+
+def numbers_of_values(wanted: Sequence[str], found: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    """Return how many numbers each value that is wanted has, from what each folder says.
+
+    Not every folder need have every value: a sample without one is not trained on it. Raises ValueError where none has
+    it, or two say other numbers.
+    """
+    numbers = {}
+    for value in wanted:
+        counts = {place: values[value] for place, values in found.items() if value in values}
+        if not counts:
+            there = _listed({name for values in found.values() for name in values})
+            raise ValueError(
+                f"{next(iter(found))}: has no value {shown(value)} (values: {there}); take it out of data.values, or "
+                f"build the shards from a table with the column value.{value}"
+            )
+        if len(set(counts.values())) > 1:
+            said = ", ".join(f"{count} in {place}" for place, count in counts.items())
+            raise ValueError(f"value {shown(value)} has {said} numbers; datasets that are mixed must have the same")
+        numbers[value] = next(iter(counts.values()))
     return numbers
 
 

@@ -53,7 +53,8 @@ def prepare(
         arrays[name], lengths[name] = prepared.array, prepared.length
         if prepared.target is not None:
             targets[name] = prepared.target
-    known = notes(members, records, config.labels)
+    known = notes(members, records, config.labels, config.values)
+    targets |= {name: np.array(numbers, np.float32) for name, numbers in known.values.items()}
     return Sample(arrays, lengths, known.label, known.weight, known.labels, known.named_labels, targets)
 
 

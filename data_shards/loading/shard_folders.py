@@ -132,7 +132,7 @@ def folder(location: str, config: DataConfig, known: Manifest | None = None) -> 
 def _content(found: Manifest) -> tuple[object, ...]:
     """Return what two folders share that hold the same shards."""
     prints = {name: split.fingerprint for name, split in found.splits.items()}
-    return prints, found.label_names, dict(found.named_labels), found.records
+    return prints, found.label_names, dict(found.named_labels), dict(found.values), found.records
 
 
 def _itself(folder: ShardFolder) -> ShardFolder:

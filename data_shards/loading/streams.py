@@ -10,7 +10,15 @@ from data_shards.format.annotations import OWN
 from data_shards.format.extents import EXTENT_BYTES
 from data_shards.format.manifest import Manifest, Split
 from data_shards.loading.collate import Assembler, Source
-from data_shards.loading.dataset import Dataset, check_classes, check_inputs, classes_of_labels, served, shared_classes
+from data_shards.loading.dataset import (
+    Dataset,
+    check_classes,
+    check_inputs,
+    classes_of_labels,
+    numbers_of_values,
+    served,
+    shared_classes,
+)
 from data_shards.loading.loader import Loader
 from data_shards.loading.quarantine import Quarantine
 from data_shards.loading.reader import Reader
@@ -46,6 +54,13 @@ def named_classes(config: DataConfig, places: Places | None = None) -> dict[str,
     places = places or Places(config)
     found = {at: places.at(at).manifest().named_labels for at in _locations(config).values()}
     return classes_of_labels(config.labels, found)
+
+
+def num_values(config: DataConfig, places: Places | None = None) -> dict[str, int]:
+    """Return how many numbers each value has that the config asks for; ValueError where one is not there."""
+    places = places or Places(config)
+    found = {at: places.at(at).manifest().values for at in _locations(config).values()}
+    return numbers_of_values(config.values, found)
 
 
 def train_datasets(config: DataConfig, places: Places | None = None) -> tuple[Dataset, ...]:
@@ -201,11 +216,12 @@ def _assembler(
     ]
     bad = Quarantine(quarantine, config.max_bad_rate, _num_samples(datasets)) if quarantine else None
     classes_of_labels(config.labels, {str(dataset.folder): dataset.named_labels for dataset in datasets})
+    values = numbers_of_values(config.values, {str(dataset.folder): dataset.values for dataset in datasets})
     named = {str(dataset.folder): dataset.label_names for dataset in datasets}
     if config.datasets:
         # What is evaluated alone has the classes of what is trained on.
         named["data.datasets"] = label_names(config, places)
-    return Assembler(sources, config, len(shared_classes(named)), bad, pinned)
+    return Assembler(sources, config, len(shared_classes(named)), values, bad, pinned)
 
 
 def live_bytes(split: Split, order: Order, world_size: int) -> int:

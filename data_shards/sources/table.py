@@ -2,11 +2,11 @@
 
 Columns image, audio, video, points hold paths relative to the table; text holds the text itself, or a path that ends in
 .txt; first, second and flow hold the paths of two frames and of the motion between them (.flo). label is a class number
-or name, or a list of several, label.NAME a further one with classes of its own, weight a number, split a name ("train"
-by default). Empty cells are absent.
+or name, or a list of several, label.NAME a further one with classes of its own, value.NAME a number to be answered or a
+list of them, weight a number, split a name ("train" by default). Empty cells are absent.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -21,13 +21,15 @@ from data_shards.format.manifest import Manifest
 from data_shards.modalities.catalogue import MODALITIES, usual_suffixes
 from data_shards.modalities.flow import FlowConfig
 from data_shards.sources.parsing import cells as tables
-from data_shards.sources.parsing import class_names, labels, plain_text
+from data_shards.sources.parsing import class_names, labels, numbers, plain_text
 
 FILES = tuple(kind().modality for kind in MODALITIES if kind is not FlowConfig)
 PAIR = ("first", "second", "flow")
 COLUMNS = (*FILES, *PAIR, "label", "weight", "split")
 NAMED = "label."
 """Begins the columns of further labels."""
+VALUE = "value."
+"""Begins the columns of numbers that are to be answered."""
 MAX_SPLIT_LETTERS = 100
 """A split's shards have a folder of its name."""
 MAX_HELD_BYTES = 1 << 30
@@ -75,14 +77,22 @@ def read(table: Path, tell: Tell | None = None) -> Table:
     except (ValueError, OSError) as error:
         raise ValueError(f"{table}: {error}") from error
     if tell:
-        for column, of in found.items():
-            if len(of.of_line) < len(rows):
-                tell(f"{column}: {len(rows) - len(of.of_line)} of {len(rows)} rows have none")
-            if of.several:
-                tell(f"{column}: rows have several; a run reads them with data.multi_label=true")
-            for sentence in (*class_names.look_alikes(of.names), *class_names.gaps(of.names)):
-                tell(f"{column}: {sentence}")
+        for sentence in _remarks(rows, found):
+            tell(sentence)
     return _with_labels(rows, found)
+
+
+def _remarks(rows: Sequence[Row], found: Mapping[str, labels.Labels]) -> Iterator[str]:
+    """Yield what a user should know of the labels and values."""
+    for name in sorted({name for row in rows for name in row.values}):
+        if count := sum(name not in row.values for row in rows):
+            yield f"{VALUE}{name}: {count} of {len(rows)} rows have none"
+    for column, of in found.items():
+        if len(of.of_line) < len(rows):
+            yield f"{column}: {len(rows) - len(of.of_line)} of {len(rows)} rows have none"
+        if of.several:
+            yield f"{column}: rows have several; a run reads them with data.multi_label=true"
+        yield from (f"{column}: {sentence}" for sentence in class_names.look_alikes(of.names))
 
 
 def _refuse_no_rows(rows: Sequence[Row]) -> None:
@@ -99,13 +109,20 @@ def _refuse_long(line: int, num_bytes: int) -> None:
 
 
 def _refuse_unknown_columns(cells: Mapping[str, Any]) -> None:
-    unknown = sorted(column for column in cells if column not in COLUMNS and not _is_label(column))
+    unknown = sorted(
+        column for column in cells if column not in COLUMNS and not _is_label(column) and not _is_value(column)
+    )
     if unknown:
-        raise ValueError(f"unknown columns {listed(unknown)}; a table has {', '.join(COLUMNS)}, {NAMED}NAME")
+        known = ", ".join((*COLUMNS, f"{NAMED}NAME", f"{VALUE}NAME"))
+        raise ValueError(f"unknown columns {listed(unknown)}; a table has {known}")
 
 
 def _is_label(column: str) -> bool:
     return column == "label" or (column.startswith(NAMED) and column.removeprefix(NAMED).isidentifier())
+
+
+def _is_value(column: str) -> bool:
+    return column.startswith(VALUE) and column.removeprefix(VALUE).isidentifier()
 
 
 def _row(line: int, cells: Mapping[str, Any], folder: Path) -> Row:
@@ -119,7 +136,9 @@ def _row(line: int, cells: Mapping[str, Any], folder: Path) -> Row:
         weight = -1.0
     if not 0 <= weight <= MAX_WEIGHT:
         raise ValueError(f"line {line}: weight {shown(cells['weight'])} is not a number from 0 to {MAX_WEIGHT:g}")
-    return Row(line, members, weight=weight, split=_split(line, cells.get("split", TRAIN)))
+    found = {column: numbers.numbers(line, column, cells[column]) for column in sorted(filter(_is_value, cells))}
+    values = {column.removeprefix(VALUE): several for column, several in found.items() if several}
+    return Row(line, members, values=values, weight=weight, split=_split(line, cells.get("split", TRAIN)))
 
 
 def _split(line: int, cell: object) -> str:

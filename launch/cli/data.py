@@ -27,6 +27,10 @@ def index(
     weight_from: Annotated[
         str | None, typer.Option(help="Field that holds a sample's weight in the loss; without it all have weight 1.")
     ] = None,
+    values_from: Annotated[
+        str | None,
+        typer.Option(help="Field that holds numbers to be answered, an object of names and numbers; . for the record."),
+    ] = None,
     index_folder: Annotated[
         Path | None, typer.Option(help="Write indexes and manifest here, and nothing beside the tars.")
     ] = None,
@@ -49,8 +53,8 @@ def index(
     from data_shards.building import adoption
     from data_shards.format.annotations import Records
 
-    fields = (labels_from, named_labels_from, weight_from)
-    records = Records(*(name or "" for name in fields)) if fields != (None, None, None) else None
+    fields = (labels_from, named_labels_from, weight_from, values_from)
+    records = Records(*(name or "" for name in fields)) if any(name is not None for name in fields) else None
     told: list[str] = []
     with progress_bar("index") as progress:
         manifest = adoption.index(

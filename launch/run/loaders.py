@@ -11,6 +11,7 @@ from data_shards.loading.loader import Loader
 from data_shards.loading.shard_folders import Places
 from launch.lifecycle.agreement import first_does, together
 from model.outputs.label import LabelOutput, LabelsOutput
+from model.outputs.value import ValueOutput
 from trainer.distributed.node import is_first_of_host
 from trainer.distributed.world import World
 
@@ -37,7 +38,20 @@ def label_names(config: RunConfig, places: Places | None = None) -> tuple[str, .
             _check_classes(config.data.shards, name, output.num_classes, num_classes[output.target])
         if isinstance(output, LabelOutput) and not output.target:
             _check_one_label(config, places, name)
+    _check_values(config, places)
     return names
+
+
+def _check_values(config: RunConfig, places: Places) -> None:
+    """Raise ValueError where a network answers other numbers than the shards have."""
+    there = streams.num_values(config.data, places)
+    for name, output in config.model.answers().items():
+        if isinstance(output, ValueOutput) and output.num_values != there[output.target]:
+            found = there[output.target]
+            raise ValueError(
+                f"{config.data.shards}: value {shown(output.target)} has {found} numbers, but "
+                f"model.outputs.{name}.num_values = {output.num_values}; set it to {found}"
+            )
 
 
 def _check_one_label(config: RunConfig, places: Places, name: str) -> None:

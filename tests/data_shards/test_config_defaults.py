@@ -43,6 +43,7 @@ def test_what_a_config_leaves_out_keeps_its_meaning() -> None:
             "require": (),
             "multi_label": False,
             "labels": (),
+            "values": (),
             "mix": None,
             "datasets": {},
             "remote": remote,

@@ -78,7 +78,18 @@ model:
   outputs: {{flow: {{kind: flow, rescale: 1.0}}}}
   decoder: {{output_width: 16}}
 {SMALL}"""
+VALUE = f"""
+data:
+  inputs: {{image: {{modality: image, height: 4, width: 4}}}}
+  values: [brightness]
+  lanes: 4
+  window: 16
+model:
+  inputs: {{image: {{height: 4, width: 4, positions: {{num_bands: 2}}}}}}
+  outputs: {{brightness: {{kind: value, loss: huber, offset: 100, scale: 125}}}}
+{SMALL}"""
 CASES = {
+    "value": VALUE,
     "again": AGAIN,
     "named": NAMED,
     "pairs": PAIRS,
@@ -87,6 +98,7 @@ CASES = {
     "several": CLASSES.replace("LABELS", "multi_label: true").replace("KIND", "labels"),
 }
 MEASURES = {
+    "value": {"brightness/root_mean_squared_error", "brightness/mean_absolute_error", "brightness/r2"},
     "again": {"label/accuracy", "image/psnr"},
     "named": {"label/accuracy", "shade/accuracy"},
     "pairs": {"flow/end_point_error"},
@@ -117,7 +129,11 @@ def row(line: int) -> Row:
     members = (picture, Literal(b"every word is known", "txt"), *pair(line))
     # Every fourth sample has no shade.
     named = {"shade": 1 - line % 2} if line % 4 else {}
-    return Row(line, members, label=line % 2, named_labels=named, split="test" if line >= 64 else "train")
+    # Every fifth sample has no brightness.
+    values = {"brightness": (250.0 * (line % 2),)} if line % 5 else {}
+    return Row(
+        line, members, label=line % 2, named_labels=named, values=values, split="test" if line >= 64 else "train"
+    )
 
 
 @pytest.mark.slow
