@@ -75,6 +75,12 @@ def read(schema: type[S], path: Path, overrides: Sequence[str] = ()) -> S:
     return _checked(schema, config, keys_and_values, str(path))
 
 
+def asked(key: str, path: Path, overrides: Sequence[str] = ()) -> Any:  # noqa: ANN401  # whatever stands there
+    """Return what is asked for a key, before anything is checked; None where it is not set."""
+    values = [value for name, value in (*leaves(read_yaml(path)), *_parse(overrides, [])) if name == key]
+    return values[-1] if values else None
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return the keys and values of a YAML file; ConfigError where it cannot be read, or is something else."""
     if not path.is_file():

@@ -48,6 +48,7 @@ DECIDES = (
     "data.window",
     "model",
     "optimizer",
+    "plugins",
     "seed",
     "train.deterministic",
     "train.global_batch",

@@ -1,14 +1,15 @@
 """What a run is: one frozen dataclass, loaded strictly from defaults < YAML file < key=value."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from configs.reader import leaves, read
+from configs import plugins
+from configs.reader import asked, leaves, read
 from data_shards.config import DataConfig
 from data_shards.files.display import printable
 from model.config.perceiver import PerceiverConfig
@@ -32,6 +33,8 @@ class RunConfig:
 
     version: int = VERSION
     """Version of this layout; a file of another version is refused."""
+    plugins: tuple[str, ...] = ()
+    """Python files of one's own, with kinds of what is built in; a run keeps a copy of each. See docs/extending.md."""
     seed: int = 0
     """Seed of the weights, of the order of the samples and of every random transform."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -145,6 +148,8 @@ _UNUSED = {
 def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Return the configuration of a run: defaults < YAML file < key=value; ConfigError has every problem at once.
 
+    Its plug-ins are run first, and found by their whole paths then. Those of another run only where it is trusted.
+
     Raises ValueError for the file of an imported network, beside whose weights a run would start from new ones.
     """
     weights = path.with_name("model.safetensors")
@@ -154,7 +159,11 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
             "`perceiver plan` and `perceiver export` take this network; to train a new one of its shape, copy "
             f"{path.name} into another folder"
         )
-    return read(RunConfig, path, overrides)
+    # First: what a configuration may say depends on them.
+    files = plugins.found(asked("plugins", path, overrides) or (), path.parent)
+    plugins.check_trust(path, files)
+    plugins.use(files)
+    return replace(read(RunConfig, path, overrides), plugins=tuple(map(str, files)))
 
 
 def dump(config: RunConfig) -> str:
@@ -164,13 +173,18 @@ def dump(config: RunConfig) -> str:
 
 def difference(old: RunConfig, new: RunConfig) -> list[str]:
     """Return a line "key: old -> new" for every value in which two configurations differ."""
-    before, after = dict(_flat(old)), dict(_flat(new))
+    return differing(_content(old), _content(new))
+
+
+def differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Return such lines for the contents of two files."""
+    before, after = dict(leaves(old)), dict(leaves(new))
     keys = sorted(before.keys() | after.keys())
     changed = [key for key in keys if before.get(key) != after.get(key)]
     return [printable(f"{key}: {before.get(key)!r} -> {after.get(key)!r}") for key in changed]
 
 
-def _flat(config: RunConfig) -> Iterator[tuple[str, Any]]:
+def _content(config: RunConfig) -> dict[str, Any]:
     content = OmegaConf.to_container(OmegaConf.structured(config))
     assert isinstance(content, dict)
-    yield from leaves({str(key): value for key, value in content.items()})
+    return {str(key): value for key, value in content.items()}

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from launch.run.loaded_run import LoadedRun, load_run
     from model.config.perceiver import PerceiverConfig
     from model.perceiver import Perceiver
+    from trainer.sinks.sink import RunSink
     from trainer.standalone.checkpoint_store import CheckpointStore
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Perceiver",
     "PerceiverConfig",
     "PointsConfig",
+    "RunSink",
     "ShardLoader",
     "TextConfig",
     "VideoConfig",
@@ -52,6 +54,7 @@ _HOMES = {
     "launch.run.loaded_run": ("LoadedRun", "load_run"),
     "model.config.perceiver": ("PerceiverConfig",),
     "model.perceiver": ("Perceiver",),
+    "trainer.sinks.sink": ("RunSink",),
     "trainer.standalone.checkpoint_store": ("CheckpointStore",),
 }
 

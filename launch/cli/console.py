@@ -17,6 +17,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JS
 Checkpoint = Annotated[
     str, typer.Option("--checkpoint", help="Which one: newest, best (by its evaluation), or the number of a step.")
 ]
+TrustCode = Annotated[
+    bool, typer.Option("--trust-code", help="Run the plug-ins of the run: its author's code. Read them first.")
+]
 Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Processes.")]
 
 

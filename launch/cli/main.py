@@ -9,10 +9,11 @@ import typer
 
 from data_shards.files.atomic import of_disk
 from data_shards.files.display import printable_lines
+from data_shards.files.plugin_files import fault_in
 from data_shards.files.quoting import MAX_MESSAGE, cut
 from launch import versions
 from launch.cli import data, networks, reports, runs
-from launch.cli.console import AsJson, Checkpoint
+from launch.cli.console import AsJson, Checkpoint, TrustCode
 from launch.lifecycle.exit_status import BAD_INPUT, FAILED
 
 app = typer.Typer(
@@ -56,6 +57,7 @@ def train(
         typer.Option("--procs", min=0, help="Processes on this machine, supervised: the run starts again by itself."),
     ] = 0,
     take_over: Annotated[bool, typer.Option("--take-over", help="Claim a run that a dead host left locked.")] = False,
+    trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Train, or go on with the run that is in the folder.
@@ -68,8 +70,11 @@ def train(
 
     torchrun --nproc-per-node 2 -m -- launch train configs/digits.yaml data.shards=data/digits --run runs/digits
     """
+    from configs.plugins import trust
     from configs.run import load
 
+    if trust_code or config.resolve().parent == run.resolve():
+        trust(config.parent)
     if procs:
         from launch.supervise import local
 
@@ -85,13 +90,18 @@ def evaluate(
     run: Run,
     split: Annotated[str, typer.Option("--split", help="Which split; the run's data.eval_split if not given.")] = "",
     checkpoint: Checkpoint = "newest",
+    trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a checkpoint on a split, samples that were never trained on; draw the pictures of the run.
 
     Example: perceiver eval runs/digits --checkpoint best --json
     """
+    from configs.plugins import trust
     from launch.run import evaluation
+
+    if trust_code:
+        trust(run)
 
     raise typer.Exit(evaluation.main(run, which=checkpoint, split=split, as_json=as_json))
 
@@ -107,6 +117,7 @@ def main() -> None:
     except OSError as error:
         sys.stderr.write(printable_lines(of_disk(error) or traceback.format_exc()))
         sys.exit(BAD_INPUT if of_disk(error) else FAILED)
-    except Exception:  # noqa: BLE001  # as Python would end, but that a traceback may have a URL with a password in it
-        sys.stderr.write(printable_lines(traceback.format_exc()))
-        sys.exit(FAILED)
+    except Exception as error:  # noqa: BLE001  # as Python would end, but that a traceback may have a password in it
+        fault = fault_in(error)
+        sys.stderr.write(printable_lines(f"perceiver: {fault}\n" if fault else traceback.format_exc()))
+        sys.exit(BAD_INPUT if fault else FAILED)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from launch.cli.console import AsJson, Checkpoint
+from launch.cli.console import AsJson, Checkpoint, TrustCode
 
 app = typer.Typer()
 
@@ -38,6 +38,7 @@ def plan(
     restart_minutes: Annotated[
         float | None, typer.Option("--restart-minutes", help="From a failure to the next step; 5 if not given.")
     ] = None,
+    trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Print parameters, operations by part, activation memory by policy and, for a device, micro-batch and samples/s.
@@ -50,6 +51,10 @@ def plan(
 
     perceiver plan configs/paper/p1.yaml --nodes 128 --gpus 8 --interconnect 400Gb --mtbf-hours 2000 --bf16
     """
+    from configs.plugins import trust
+
+    if trust_code:
+        trust(config.parent)
     of_cluster = {
         "--gpus": gpus,
         "--device": device,
@@ -103,12 +108,16 @@ def export(
     out: Annotated[Path, typer.Argument(help="Folder for the exported files.")],
     onnx: Annotated[bool, typer.Option("--onnx", help="As ONNX instead of as Hugging Face's files.")] = False,
     checkpoint: Checkpoint = "newest",
+    trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a network as files that transformers loads, or as ONNX.
 
     Example: perceiver export runs/digits exported --onnx
     """
+    from configs.plugins import trust
     from launch.run import network_files
 
+    if trust_code:
+        trust(source)
     network_files.export(source, out, onnx=onnx, as_json=as_json, which=checkpoint)

@@ -12,7 +12,7 @@ import typer
 from data_shards.files import atomic
 from data_shards.files.display import printable
 from data_shards.files.quoting import shown
-from launch.cli.console import AsJson, Checkpoint, progress_bar
+from launch.cli.console import AsJson, Checkpoint, TrustCode, progress_bar
 
 app = typer.Typer()
 
@@ -51,13 +51,18 @@ def attention(
     run: Run,
     sample: Annotated[int, typer.Option("--sample", min=0, help="Which of the first test samples.")] = 0,
     checkpoint: Checkpoint = "newest",
+    trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Draw where the latents look at a test sample, a picture a modality: RUN/pictures/attention_*.png.
 
     Example: perceiver attention runs/digits --sample 3
     """
+    from configs.plugins import trust
     from launch.report.attention_pictures import main as draw
+
+    if trust_code:
+        trust(run)
 
     _tell({"pictures": [str(path) for path in draw(run, sample, checkpoint)]}, as_json=as_json)
 

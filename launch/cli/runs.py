@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from launch.cli.console import AsJson, Checkpoint
+from launch.cli.console import AsJson, Checkpoint, TrustCode
 
 app = typer.Typer()
 
@@ -32,16 +32,20 @@ def submit(
     nodes: Nodes = 0,
     minutes: Minutes = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the script and submit nothing.")] = False,
+    trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Check a run, freeze its code and configuration, and hand it to Slurm.
 
     Example: perceiver submit configs/digits.yaml data.shards=data/digits --run runs/digits --cluster plain --nodes 4
     """
+    from configs.plugins import trust
     from configs.run import load
     from launch.lifecycle import cluster as profiles
     from launch.supervise import submit as submission
 
+    if trust_code or config.resolve().parent == run.resolve():
+        trust(config.parent)
     profile = profiles.load(cluster, nodes=nodes, minutes=minutes)
     raise typer.Exit(submission.submit(load(config, overrides or ()), run, profile, dry_run=dry_run, as_json=as_json))
 
@@ -168,13 +172,17 @@ def fork(
     new: Annotated[Path, typer.Argument(help="New run folder.")],
     overrides: Overrides = None,
     checkpoint: Checkpoint = "newest",
+    trust_code: TrustCode = False,
 ) -> None:
     """Make a run that goes on from a checkpoint of another with another configuration: not another network or data.
 
     Example: perceiver fork runs/digits runs/slower optimizer.learning_rate=5e-4
     """
+    from configs.plugins import trust
     from launch.run import fork as copy
 
+    if trust_code:
+        trust(run)
     raise typer.Exit(copy.fork(run, new, overrides or (), checkpoint))
 
 

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Column, Table
 from rich.text import Text
 
-from configs.run import load
+from configs.reader import asked
 from data_shards.files import history as history_of
 from data_shards.files.display import printable
 from launch.lifecycle import attempts, cluster
@@ -64,7 +64,8 @@ def main(paths: Sequence[Path], *, watch: bool = False, as_json: bool = False) -
 
 def read(folder: RunFolder) -> State:
     """Return how far the run is: of steps, loss and speed the newest line of its metrics says."""
-    steps = load(folder.config_path).train.steps
+    # Not `load`: a look at somebody's run does not run its plug-ins.
+    steps = int(asked("train.steps", folder.config_path))
     newest = _newest_training_line(folder.metrics_path)
     step, step_seconds = int(newest.get("step", 0)), float(newest.get("step_seconds", 0.0))
     history = attempts.history(folder)

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import torch
 
+from configs.plugins import of_kind
 from configs.run import RunConfig
+from data_shards.files.plugin_files import PluginError, fault_in, place_of
 from data_shards.loading.quarantine import num_listed
 from data_shards.loading.shard_folders import Places
 from data_shards.order.sample_order import Order
@@ -45,6 +47,7 @@ from trainer.loop import DivergedError, Evaluate, Outcome, fit
 from trainer.run_state import RunState
 from trainer.sinks.attempt_time import AttemptTime
 from trainer.sinks.meter import Meter, Work, measured_peak_flops
+from trainer.sinks.sink import RunSink
 from trainer.sinks.sink_group import SinkGroup
 from trainer.sinks.writers import JsonLines, ProgressBar, TensorBoard
 from trainer.tasks.objective import objective
@@ -213,8 +216,16 @@ def _sinks(config: RunConfig, folder: RunFolder, state: RunState) -> SinkGroup:
             JsonLines(folder.metrics_path, state.step),
             TensorBoard(folder.tensorboard_folder, state.step),
             ProgressBar(config.train.steps, state.step),
+            *(_own_sink(kind, folder, state) for kind in of_kind(RunSink)),  # type: ignore[type-abstract]  # theirs are not
         ]
     )
+
+
+def _own_sink(kind: type[RunSink], folder: RunFolder, state: RunState) -> RunSink:
+    try:
+        return kind(folder.path, state.step)
+    except Exception as error:
+        raise PluginError(fault_in(error) or f"{place_of(kind)}: {error}") from error
 
 
 def _say(sinks: SinkGroup, state: RunState, sentence: str) -> None:

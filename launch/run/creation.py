@@ -6,12 +6,13 @@ import shlex
 import shutil
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from configs.plugins import trust
 from configs.resume import deciding
 from configs.run import RunConfig, difference, dump, load
 from data_shards.files import atomic
@@ -22,7 +23,7 @@ from launch.lifecycle.fence import Fence
 from launch.lifecycle.holder import refuse_if_trained
 from launch.lifecycle.run_folder import UNPUBLISHED, RunFolder, as_typed
 from launch.run.activation_policy import planned
-from launch.run.frozen_code import changed_files, freeze
+from launch.run.frozen_code import PLUGINS, as_frozen, changed_files, freeze, other_plugins, replace_plugins
 from launch.run.loaders import check_evaluation, eval_split, label_names, open_eval_split, train_loader
 from launch.schedulers.submission import refuse_if_queued
 from model.compilation import Compile, is_compiled
@@ -49,10 +50,13 @@ def open_run(
     of it before its first step is known. One that has not begun may still change, and of one that has whatever does not
     decide its result.
     """
-    if folder.exists:
-        config = _as_chosen(config, load(folder.config_path))
-    changes = difference(load(folder.config_path), config) if folder.exists else []
+    sources = config.plugins
     has_begun = folder.exists and _has_begun(folder)
+    if folder.exists:
+        _take_plugins(folder, sources, has_begun=has_begun)
+        config = _as_chosen(config, _kept(folder))
+    config = as_frozen(config)
+    changes = difference(_kept(folder), config) if folder.exists else []
     if has_begun and deciding(changes):
         run, file = shlex.quote(str(folder.path)), shlex.quote(str(folder.config_path))
         raise ValueError(
@@ -74,11 +78,11 @@ def open_run(
     if changes or not folder.exists:
         _refuse_what_cannot_train(config, folder, world_size, places)
     if not folder.exists:
-        _publish(config, folder, more)
+        _publish(config, folder, more, sources)
     elif changes:
         _change(config, folder, changes, has_begun=has_begun)
     # A copy that somebody removed; a run that is made has one already.
-    freeze(folder.code_folder)
+    freeze(folder.code_folder, plugins=sources)
     _tell_other_code(folder)
 
 
@@ -92,7 +96,7 @@ def with_choices(config: RunConfig, folder: RunFolder, world: World) -> RunConfi
 
 
 def _frozen_choices(folder: RunFolder, world: World) -> tuple[str, Compile]:
-    run = load(folder.config_path)
+    run = _kept(folder)
     precision = arithmetic.resolved(run.train, world.device.type).precision
     # ZeRO 3 gathers weights module by module, within what would be compiled.
     is_left_out = run.model.compile == "auto" and run.train.zero_stage == 3
@@ -101,6 +105,32 @@ def _frozen_choices(folder: RunFolder, world: World) -> tuple[str, Compile]:
     if chosen != run:
         _write_config(chosen, folder)
     return precision, compiles
+
+
+def _kept(folder: RunFolder) -> RunConfig:
+    """Return the configuration that a run keeps; its plug-ins are run, for it is to be trained."""
+    trust(folder.path)
+    return as_frozen(load(folder.config_path))
+
+
+def _take_plugins(folder: RunFolder, sources: Sequence[str], *, has_begun: bool) -> None:
+    """Give edited plug-ins to a run that has not begun; ValueError where it has, since they decide its result."""
+    others = other_plugins(folder.code_folder, sources) if folder.code_folder.is_dir() else []
+    known = [path for path in others if (folder.code_folder / PLUGINS / Path(path).name).is_file()]
+    if has_begun and known:
+        names = ", ".join(Path(path).name for path in known)
+        raise ValueError(
+            f"{folder.path}: the run began with another {names} than {known[0]}; "
+            f"resume with its own copy (perceiver train {shlex.quote(str(folder.config_path))} --run "
+            f"{shlex.quote(str(folder.path))}), or choose another --run folder"
+        )
+    if others and not has_begun:
+        refuse_if_trained(folder)
+        with RunLock(folder.lock_path):
+            replace_plugins(folder.code_folder, others)
+            sys.stderr.write(
+                f"note: {as_typed(folder.path)} had not begun; it takes {', '.join(others)} as it is now\n"
+            )
 
 
 def _as_chosen(config: RunConfig, run: RunConfig) -> RunConfig:
@@ -128,11 +158,13 @@ def _refuse_what_cannot_train(config: RunConfig, folder: RunFolder, world_size: 
         open_eval_split(quick, split, folder.quarantine_path, first, places).loader.close()
 
 
-def _publish(config: RunConfig, folder: RunFolder, more: Callable[[RunFolder], None]) -> None:
+def _publish(
+    config: RunConfig, folder: RunFolder, more: Callable[[RunFolder], None], plugins: Sequence[str] = ()
+) -> None:
     """Make the whole run in a hidden folder beside its own; one rename publishes it."""
     try:
         if folder.path.is_dir():
-            _publish_inside(config, folder, more)
+            _publish_inside(config, folder, more, plugins)
             return
         if folder.path.parent.is_file():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
@@ -142,7 +174,7 @@ def _publish(config: RunConfig, folder: RunFolder, more: Callable[[RunFolder], N
         # Of a process of the same id, some time ago.
         shutil.rmtree(beside.path, ignore_errors=True)
         try:
-            _fill(beside, more)
+            _fill(beside, more, plugins)
             _write_config(config, beside)
             atomic.publish(beside.path, folder.path)
         finally:
@@ -155,7 +187,9 @@ def _publish(config: RunConfig, folder: RunFolder, more: Callable[[RunFolder], N
         ) from error
 
 
-def _publish_inside(config: RunConfig, folder: RunFolder, more: Callable[[RunFolder], None]) -> None:
+def _publish_inside(
+    config: RunConfig, folder: RunFolder, more: Callable[[RunFolder], None], plugins: Sequence[str]
+) -> None:
     """Make the run in a folder that is there, such as a mount point or one of an administrator's making.
 
     It cannot be replaced, so a mark says that what is in it is ours and not finished; config.yaml comes last.
@@ -164,15 +198,15 @@ def _publish_inside(config: RunConfig, folder: RunFolder, more: Callable[[RunFol
     with RunLock(folder.unfinished_path):
         shutil.rmtree(folder.code_folder, ignore_errors=True)
         shutil.rmtree(folder.checkpoints_folder, ignore_errors=True)
-        _fill(folder, more)
+        _fill(folder, more, plugins)
         atomic.sync_tree(folder.path)
         _write_config(config, folder)
         folder.unfinished_path.unlink()
 
 
-def _fill(folder: RunFolder, more: Callable[[RunFolder], None]) -> None:
+def _fill(folder: RunFolder, more: Callable[[RunFolder], None], plugins: Sequence[str]) -> None:
     folder.make()
-    freeze(folder.code_folder)
+    freeze(folder.code_folder, plugins=plugins)
     more(folder)
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 
+from configs.reader import read_yaml
 from configs.resume import other_meaning
-from configs.run import RunConfig, difference, load
+from configs.run import RunConfig, difference, differing, load
 from data_shards.files import atomic
 from data_shards.files.history import tell
 from launch.lifecycle.run_folder import RunFolder, as_typed, existing
@@ -52,7 +53,7 @@ def fork(path: Path, new_path: Path, overrides: Sequence[str], which: str = NEWE
 def diff(one: Path, other: Path) -> int:
     """Print the values and the code files in which two runs differ; return 0 if there are none, else 1."""
     first, second = existing(RunFolder(one.resolve())), existing(RunFolder(other.resolve()))
-    lines = difference(load(first.config_path), load(second.config_path))
+    lines = differing(read_yaml(first.config_path), read_yaml(second.config_path))
     files = [f"code/{name}" for name in changed_files(first.code_folder, second.code_folder)]
     for line in [*lines, *files]:
         sys.stdout.write(f"{line}\n")

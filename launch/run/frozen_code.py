@@ -2,15 +2,21 @@
 
 import filecmp
 import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from configs.plugins import FROZEN
+from configs.run import RunConfig
 from data_shards.files import atomic
 
 PACKAGES = ("configs", "data_shards", "launch", "model", "perceiver_trainer", "trainer")
+PLUGINS = Path(FROZEN).name
+"""The folder of a run's plug-ins within its code."""
 
 
-def freeze(code_folder: Path, source: Path | None = None) -> None:
-    """Copy the packages into `code_folder`, complete or not at all; an existing copy is left as it is."""
+def freeze(code_folder: Path, source: Path | None = None, *, plugins: Sequence[str] = ()) -> None:
+    """Copy the packages and plug-ins into `code_folder`, complete or not at all; an existing copy is left as it is."""
     source = source or installed_folder()
     if code_folder.exists():
         return
@@ -18,16 +24,42 @@ def freeze(code_folder: Path, source: Path | None = None) -> None:
     shutil.rmtree(beside, ignore_errors=True)
     for package in PACKAGES:
         shutil.copytree(source / package, beside / package, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    if plugins:
+        (beside / PLUGINS).mkdir()
+    for path in plugins:
+        shutil.copy(path, beside / PLUGINS)
     atomic.publish(beside, code_folder)
 
 
+def as_frozen(config: RunConfig) -> RunConfig:
+    """Return the configuration as a run keeps it: its plug-ins are named by where their copies lie."""
+    return replace(config, plugins=tuple(f"{FROZEN}/{Path(path).name}" for path in config.plugins))
+
+
+def other_plugins(code_folder: Path, plugins: Sequence[str]) -> list[str]:
+    """Return those of these plug-ins of which a run has another copy, or none."""
+    copies = {path: code_folder / PLUGINS / Path(path).name for path in plugins}
+    return [path for path, copy in copies.items() if not copy.is_file() or copy.read_bytes() != Path(path).read_bytes()]
+
+
+def replace_plugins(code_folder: Path, plugins: Sequence[str]) -> None:
+    """Give a run that has not begun other copies of its plug-ins."""
+    folder = code_folder / PLUGINS
+    folder.mkdir(exist_ok=True)
+    for path in plugins:
+        atomic.write(folder / Path(path).name, Path(path).read_bytes())
+
+
 def changed_files(code_folder: Path, source: Path | None = None) -> list[str]:
-    """Return the files in which the code that runs now differs from the run's copy, relative and sorted."""
+    """Return the files in which two copies of the code differ, relative and sorted; of the plug-ins too, if both have.
+
+    Without a `source` the other copy is the code that runs now.
+    """
+    packages = (*PACKAGES, PLUGINS) if source else PACKAGES
     source = source or installed_folder()
-    return sorted(set(_names(source)) ^ set(_names(code_folder))) + [
-        name
-        for name in sorted(set(_names(source)) & set(_names(code_folder)))
-        if not filecmp.cmp(source / name, code_folder / name, shallow=False)
+    here, there = set(_names(source, packages)), set(_names(code_folder, packages))
+    return sorted(here ^ there) + [
+        name for name in sorted(here & there) if not filecmp.cmp(source / name, code_folder / name, shallow=False)
     ]
 
 
@@ -36,10 +68,10 @@ def installed_folder() -> Path:
     return Path(__file__).resolve().parents[2]
 
 
-def _names(folder: Path) -> list[str]:
+def _names(folder: Path, packages: Sequence[str]) -> list[str]:
     return [
         str(path.relative_to(folder))
-        for package in PACKAGES
+        for package in packages
         for path in (folder / package).rglob("*")
         if path.suffix in {".py", ".yaml"}
     ]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from configs.plugins import trust
 from configs.run import RunConfig, load
 from data_shards.loading.shard_loader import ShardLoader
 from launch.lifecycle.run_folder import RunFolder, existing
@@ -45,12 +46,17 @@ class LoadedRun:
         return ShardLoader(data, global_batch=global_batch, seed=self.config.seed, split=split)
 
 
-def load_run(path: Path | str, *, checkpoint: str | int = NEWEST, device: torch.device | str = "cpu") -> LoadedRun:
+def load_run(
+    path: Path | str, *, checkpoint: str | int = NEWEST, device: torch.device | str = "cpu", trust_code: bool = False
+) -> LoadedRun:
     """Return the run in a folder, with the weights of its newest or "best" checkpoint, or of that of a step.
 
-    ValueError where there is no run, no such checkpoint, or none that is whole.
+    The plug-ins of a run are code of its author, and run only with `trust_code`. ValueError where there is no run, no
+    such checkpoint, or none that is whole.
     """
     folder = existing(RunFolder(Path(path).resolve()))
+    if trust_code:
+        trust(folder.path)
     config = load(folder.config_path)
     try:
         found = read_weights(folder.checkpoints_folder, str(checkpoint), World(0, 1, 0, torch.device("cpu")))

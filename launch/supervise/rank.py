@@ -17,6 +17,7 @@ from typing import NoReturn
 
 from data_shards.files.atomic import of_disk
 from data_shards.files.display import printable_lines
+from data_shards.files.plugin_files import fault_in
 from data_shards.files.quoting import MAX_MESSAGE, cut
 from launch import versions
 from launch.lifecycle import attempts
@@ -62,9 +63,11 @@ def torch_variables(environment: Mapping[str, str]) -> dict[str, str]:
 def _train(folder: RunFolder, heartbeat: Heartbeat) -> int:
     try:
         versions.check_packages()
+        from configs.plugins import trust
         from configs.run import load
         from launch.run import composition
 
+        trust(folder.path)
         return composition.main(load(folder.config_path), folder.path, heartbeat=heartbeat)
     except ValueError as error:
         sys.stderr.write(f"perceiver: {printable_lines(cut(str(error), MAX_MESSAGE))}\n")
@@ -74,9 +77,10 @@ def _train(folder: RunFolder, heartbeat: Heartbeat) -> int:
         return BAD_INPUT if of_disk(error) else FAILED
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else FAILED
-    except Exception:  # noqa: BLE001  # the record has to say that this rank failed, whatever it was
-        sys.stderr.write(printable_lines(traceback.format_exc()))
-        return FAILED
+    except Exception as error:  # noqa: BLE001  # the record has to say that this rank failed, whatever it was
+        fault = fault_in(error)
+        sys.stderr.write(printable_lines(f"perceiver: {fault}\n" if fault else traceback.format_exc()))
+        return BAD_INPUT if fault else FAILED
 
 
 def _leave(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from configs.plugins import trust
 from configs.run import RunConfig, load
 from data_shards.files.quoting import cut
 from launch.lifecycle import attempts, cluster
@@ -53,6 +54,7 @@ def resume(
     if profile_name is None and not folder.cluster_path.is_file():
         raise ValueError(f"{folder.path}: was never submitted; name a profile with --cluster")
     profile = cluster.load(profile_name or str(folder.cluster_path), **changes)
+    trust(folder.path)
     config = absolute(load(folder.config_path, overrides))
     _refuse_finished(folder, config)
     planned = plan.make(config, profile, folder)

@@ -197,7 +197,7 @@ def test_the_folder_of_a_fresh_disk_is_taken(config: RunConfig, tmp_path: Path) 
 def test_a_disk_that_is_full_while_the_folder_is_made_is_told_and_leaves_nothing(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:

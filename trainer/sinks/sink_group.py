@@ -8,6 +8,7 @@ from contextlib import suppress
 import numpy as np
 
 from data_shards.files.display import masked, printable
+from data_shards.files.plugin_files import fault_in
 from trainer.sinks.meter import Record
 from trainer.sinks.writers import Sink
 
@@ -47,9 +48,12 @@ class SinkGroup:
                 self._num_failures[number] += 1
                 if self._num_failures[number] == 1:
                     _tell(
-                        f"{_name(sink)} failed ({type(error).__name__}: {error}); the run continues, and the next "
-                        "record is tried again"
+                        f"{_name(sink)} failed ({_words(error)}); the run continues, and the next record is tried again"
                     )
+
+
+def _words(error: Exception) -> str:
+    return fault_in(error) or f"{type(error).__name__}: {error}"
 
 
 def _name(sink: Sink) -> str:

@@ -1,0 +1,92 @@
+"""Plug-ins: Python files of a user's own, run as modules of their own, and what is said of their faults.
+
+A file is one module, `perceiver_plugins.STEM`, whatever folder it lies in; it may import what is installed, and no file
+beside it. A fault in it is one sentence with file and line, wherever it shows itself: `fault_in` finds it in an error.
+"""
+
+import inspect
+import sys
+import traceback
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+from data_shards.files.quoting import cut
+
+_PREFIX = "perceiver_plugins."
+
+
+class PluginError(ValueError):
+    """A fault of a plug-in: no sample, file or disk is to blame, and another try ends in the same way."""
+
+
+def run(path: Path) -> ModuleType:
+    """Run a plug-in and return its module; that of before where the same content has been run under its name.
+
+    PluginError says in which line it fails.
+    """
+    name = f"{_PREFIX}{path.stem}"
+    if not path.stem.isidentifier() or path.suffix != ".py":
+        raise PluginError(f"{path}: expected a Python file whose name can be imported, such as my_eeg.py")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise PluginError(f"{path}: cannot be read ({error.strerror})") from error
+    if (known := sys.modules.get(name)) is not None and known.__dict__.get("_content") == content:
+        return known
+    spec = spec_from_file_location(name, path)
+    assert spec is not None
+    module = module_from_spec(spec)
+    module.__dict__["_content"] = content
+    before = sys.modules.get(name)
+    sys.modules[name] = module
+    try:
+        exec(compile(content, str(path), "exec", dont_inherit=True), module.__dict__)  # what a plug-in is
+    except BaseException as error:
+        fault = fault_in(error) or f"{path}: {_words(error)}"
+        del sys.modules[name]
+        if before is not None:
+            sys.modules[name] = before
+        if isinstance(error, SystemExit | Exception):
+            raise PluginError(fault) from error
+        raise
+    return module
+
+
+def is_of_plugin(kind: type) -> bool:
+    """Return whether a class stands in a plug-in."""
+    return kind.__module__.startswith(_PREFIX)
+
+
+def place_of(kind: type) -> str:
+    """Return file and line of a class, or of the module that it stands in."""
+    try:
+        return f"{inspect.getsourcefile(kind)}:{inspect.getsourcelines(kind)[1]}"
+    except (OSError, TypeError):
+        return kind.__module__
+
+
+def fault_in(error: BaseException) -> str:
+    """Return what a plug-in did wrong, with the line of it that is nearest to the error; nothing where none did."""
+    if isinstance(error, PluginError):
+        return str(error)
+    if isinstance(error, SyntaxError) and error.filename in _files():
+        return f"{error.filename}:{error.lineno}: {_words(error)}"
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        if str(frame.f_globals.get("__name__", "")).startswith(_PREFIX):
+            return f"{frame.f_code.co_filename}:{line}: in {frame.f_code.co_name}, {_words(error)}"
+    return ""
+
+
+def paths() -> tuple[Path, ...]:
+    """Return the plug-ins that this process has run, for a process of its own to run too."""
+    return tuple(map(Path, _files()))
+
+
+def _files() -> list[str]:
+    return [str(module.__file__) for name, module in sys.modules.items() if name.startswith(_PREFIX)]
+
+
+def _words(error: BaseException) -> str:
+    words = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())
+    return cut(f"{type(error).__name__}: {words}" if words else type(error).__name__)

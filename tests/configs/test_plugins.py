@@ -1,0 +1,154 @@
+"""Plug-ins: found, run and checked when a configuration is read; those of a run only where it is trusted."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from configs import plugins
+from configs.run import load
+from data_shards.files import plugin_files
+from data_shards.files.plugin_files import PluginError
+from trainer.sinks.sink import RunSink
+
+CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
+SINK = """
+from perceiver_trainer import RunSink
+
+class Lines(RunSink):
+    def write(self, kind, record):
+        (self.run / "lines.txt").open("a").write(kind)
+"""
+
+
+@pytest.fixture(autouse=True)
+def alone() -> Iterator[None]:
+    """No plug-in outlives its test."""
+    yield
+    plugins.use(())
+    plugins._trusted.clear()
+    for name in [name for name in sys.modules if name.startswith("perceiver_plugins.")]:
+        del sys.modules[name]
+
+
+def config(folder: Path, names: str = "[lines.py]") -> Path:
+    (folder / "run.yaml").write_text(f"plugins: {names}\n" + CONFIG.read_text())
+    return folder / "run.yaml"
+
+
+def sinks() -> list[str]:
+    return [kind.__name__ for kind in plugins.of_kind(RunSink)]  # type: ignore[type-abstract]
+
+
+def test_a_file_beside_the_configuration_is_run_and_its_classes_are_found(tmp_path: Path) -> None:
+    (tmp_path / "lines.py").write_text(SINK)
+    assert load(config(tmp_path)).plugins == (str(tmp_path / "lines.py"),)
+    assert sinks() == ["Lines"]
+
+
+def test_a_file_in_the_working_directory_is_found_and_one_by_its_whole_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "lines.py").write_text(SINK)
+    monkeypatch.chdir(tmp_path)
+    path = config(tmp_path / "there")
+    assert load(path).plugins == (str(tmp_path / "lines.py"),)
+    assert load(path, [f"plugins=[{tmp_path}/lines.py]"]).plugins == (str(tmp_path / "lines.py"),)
+
+
+def test_a_key_takes_the_place_of_those_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "lines.py").write_text(SINK)
+    (tmp_path / "other.py").write_text(SINK.replace("Lines", "Other"))
+    load(config(tmp_path), ["plugins=[other.py]"])
+    assert sinks() == ["Other"]
+    assert load(config(tmp_path), ["plugins=[]"]).plugins == ()
+    assert sinks() == []
+
+
+def test_the_plugins_are_those_of_the_configuration_that_was_read_last(tmp_path: Path) -> None:
+    (tmp_path / "lines.py").write_text(SINK)
+    load(config(tmp_path))
+    load(CONFIG)
+    assert sinks() == []
+
+
+def test_an_edited_file_is_run_anew_and_an_equal_one_is_not(tmp_path: Path) -> None:
+    path = config(tmp_path)
+    (tmp_path / "lines.py").write_text(SINK)
+    load(path)
+    first = plugins.of_kind(RunSink)  # type: ignore[type-abstract]
+    load(path)
+    assert plugins.of_kind(RunSink) == first  # type: ignore[type-abstract]
+    (tmp_path / "lines.py").write_text(SINK.replace("Lines", "Rows"))
+    load(path)
+    assert sinks() == ["Rows"]
+
+
+FAULTS = {
+    "syntax": ("x = (\n", r"lines\.py:1: SyntaxError: '\(' was never closed"),
+    "exception": ("\n\nx = 1 / 0\n", r"lines\.py:3: in <module>, ZeroDivisionError: division by zero"),
+    "in a function": ("def f():\n    raise KeyError('a')\n\nf()\n", r"lines\.py:2: in f, KeyError: 'a'"),
+    "elsewhere": ("import json\n\njson.loads('{')\n", r"lines\.py:3: in <module>, JSONDecodeError: Expecting"),
+    "import": ("import no_such_library\n", r"lines\.py:1: in <module>, ModuleNotFoundError: No module named 'no_such"),
+    "exit": ("import sys\nsys.exit(3)\n", r"lines\.py:2: in <module>, SystemExit: 3"),
+    "nothing": ("x = 1\n", r"lines\.py: has no class that is one of .*RunSink"),
+    "missing method": (
+        "from perceiver_trainer import RunSink\n\nclass Lines(RunSink):\n    pass\n",
+        r"lines\.py:3: Lines lacks write",
+    ),
+    "bytes": ("x = '\\udcff'\n\0", r"lines\.py.*null bytes"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_one_sentence_with_its_file_and_line(tmp_path: Path, fault: str) -> None:
+    text, sentence = FAULTS[fault]
+    (tmp_path / "lines.py").write_text(text)
+    with pytest.raises(PluginError, match=rf"^{tmp_path}/{sentence}") as refusal:
+        load(config(tmp_path))
+    assert len(str(refusal.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        ("[none.py]", r"plugins: none\.py: no such file, neither .*/none\.py nor .*/none\.py"),
+        ("lines.py", r"plugins: expected a list of Python files, such as \[my_eeg\.py\], got 'lines\.py'"),
+        ("[3]", r"plugins: expected a list of Python files"),
+        ("[lines.txt]", r"lines\.txt: expected a Python file whose name can be imported"),
+        ("[my-lines.py]", r"my-lines\.py: expected a Python file whose name can be imported"),
+        ("[lines.py, there/lines.py]", r"plugins: two files are named lines\.py; a run keeps them by their names"),
+    ],
+)
+def test_names_that_cannot_be_meant_are_refused(tmp_path: Path, names: str, sentence: str) -> None:
+    (tmp_path / "there").mkdir()
+    for name in ("lines.py", "lines.txt", "my-lines.py", "there/lines.py"):
+        (tmp_path / name).write_text(SINK)
+    with pytest.raises(PluginError, match=sentence):
+        load(config(tmp_path, names))
+
+
+def test_the_plugins_of_a_run_are_run_only_where_it_is_trusted(tmp_path: Path) -> None:
+    copies = tmp_path / "code" / "plugins"
+    copies.mkdir(parents=True)
+    (copies / "lines.py").write_text(f"{SINK}\nraise SystemExit('was run')\n")
+    kept = config(tmp_path, "[code/plugins/lines.py]").rename(tmp_path / "config.yaml")
+    with pytest.raises(
+        ValueError, match=rf"has plug-ins, .*{copies}/lines\.py; read them, then say --trust-code"
+    ) as told:
+        load(kept)
+    assert "was run" not in str(told.value)
+    plugins.trust(tmp_path)
+    with pytest.raises(PluginError, match="was run"):
+        load(kept)
+
+
+def test_a_fault_is_found_under_what_it_led_to(tmp_path: Path) -> None:
+    (tmp_path / "lines.py").write_text("def f():\n    raise TypeError('x')\n")
+    module = plugin_files.run(tmp_path / "lines.py")
+    with pytest.raises(TypeError) as raised:
+        module.f()
+    assert plugin_files.fault_in(raised.value) == f"{tmp_path}/lines.py:2: in f, TypeError: x"
+    assert plugin_files.fault_in(ValueError("of ours")) == ""

@@ -1,0 +1,61 @@
+"""Plug-ins as a user runs them: trained, killed, resumed with equal bits, and faults as one sentence."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+MakeRun = Callable[..., Any]
+EXAMPLES = Path(__file__).parents[2] / "examples" / "plugins"
+FAILING = """
+from perceiver_trainer import RunSink
+
+class Failing(RunSink):
+    def write(self, kind, record):
+        if kind == "train":
+            raise KeyError("none")
+"""
+
+
+def with_plugin(run: Any, path: Path) -> Path:  # noqa: ANN401  # of conftest.py
+    """Give the run a configuration that names a copy of the plug-in."""
+    shutil.copy(path, run.config.parent)
+    config: Path = run.config.with_name(f"{path.stem}.yaml")
+    config.write_text(f"plugins: [{path.name}]\n{run.config.read_text()}")
+    return config
+
+
+@pytest.mark.slow
+def test_a_sink_has_every_step_once_after_a_kill_and_changes_no_bit(make_run: MakeRun) -> None:
+    plain = make_run("plain")
+    config = with_plugin(plain, EXAMPLES / "csv_sink.py")
+    killed = make_run("killed", config=config)
+    assert plain.finish("train.steps=20")[0][0] == 0
+    killed.kill_after_checkpoint(step=10, rank=0)
+    status, _, told = killed.finish()[0]
+    assert status == 0, told
+    rows = [row.split(",") for row in (killed.folder / "losses.csv").read_text().splitlines()]
+    assert {int(step): float(loss) for step, loss in rows} == killed.losses()
+    assert len(rows) == 40
+    assert all(killed.losses()[step] == loss for step, loss in plain.losses().items() if step <= 2)
+    command = [sys.executable, "-m", "launch", "eval", str(killed.folder)]
+    refused = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
+    assert "--trust-code" in refused.stderr
+
+
+@pytest.mark.slow
+def test_a_sink_that_fails_is_told_with_its_line_and_costs_no_step(make_run: MakeRun, tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "failing.py").write_text(FAILING)
+    run = make_run("run")
+    run = make_run("run", config=with_plugin(run, tmp_path / "own" / "failing.py"))
+    status, _, told = run.finish("train.steps=6")[0]
+    assert status == 0, told
+    assert f"Failing failed ({run.config.parent}/failing.py:7: in write, KeyError: 'none'); the run continues" in told
+    assert "Failing failed 6 times in this start" in told
+    assert len(run.losses()) == 6
