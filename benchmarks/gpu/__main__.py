@@ -1,25 +1,26 @@
 """Measure all parts: python -m benchmarks.gpu --out FOLDER [--device cpu --tiny]
 
 Each part is a process of its own with a limit, so that a crash or a hang costs one part; FOLDER/gpu_check.json is
-written again after each. Parts come in the order of what they tell, and the last have what time is left.
+written again after each. Parts come in the order of what they tell, and the last have what time is left. Tiny parts
+that follow each other share a process, since it takes longer to start than they do.
 """
 
 import argparse
 import importlib
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from benchmarks.gpu.runs import build_digits
+from benchmarks.gpu.runs import build_shards
 from benchmarks.gpu.setting import ROOT, Found, Setting
-from trainer.config import TrainConfig
-from trainer.engine import arithmetic
 
 # Seconds, which are 465 together: of the 8 minutes that a run takes at the most, the start has the rest.
 LIMITS = {
@@ -32,6 +33,8 @@ LIMITS = {
     "constants": 25,
     "zero": 50,
 }
+OF_RUNS = frozenset({"resume", "zero"})
+"""The parts that start whole runs."""
 # A CPU that others use too is slower than a GPU, even at tiny sizes.
 TINY_PATIENCE = 8
 # Less is no use to any part.
@@ -50,36 +53,59 @@ def main() -> int:
     given = parser.parse_args()
     setting = Setting(torch.device(given.device), given.tiny, given.out.resolve())
     if given.only:
-        # Read when CUDA starts.
-        arithmetic.prepare(TrainConfig())
-        part = importlib.import_module(f"benchmarks.gpu.{given.only}")
-        setting.keep(given.only, part.measure(setting))
+        for part in given.only.split(","):
+            measure(setting, part)
         return 0
     setting.out.mkdir(parents=True, exist_ok=True)
     patience = TINY_PATIENCE if given.tiny else 1
     return run(setting, given.parts.split(","), given.seconds * patience, patience)
 
 
+def measure(setting: Setting, part: str) -> None:
+    """Measure a part in this process."""
+    if part not in OF_RUNS:
+        from trainer.config import TrainConfig
+        from trainer.engine import arithmetic
+
+        # Read when CUDA starts.
+        arithmetic.prepare(TrainConfig())
+    began = time.monotonic()
+    found = importlib.import_module(f"benchmarks.gpu.{part}").measure(setting)
+    setting.keep(part, {**found, "seconds": round(time.monotonic() - began, 1)})
+
+
 def run(setting: Setting, parts: list[str], seconds: float, patience: int) -> int:
     """Run each part within its limit and what is left of all; return how many failed."""
     ends = time.monotonic() + seconds
-    building = build_digits(setting) if {"resume", "zero"} & set(parts) else None
+    building = build_shards(setting) if OF_RUNS & set(parts) else None
     whole: dict[str, Found] = {}
-    for part in parts:
-        left = min(LIMITS[part] * patience, ends - time.monotonic())
-        whole[part] = measured(setting, part, left) if left >= LEAST_SECONDS else {"failed": "no time was left"}
+    for together in grouped(parts) if setting.is_tiny else [[part] for part in parts]:
+        left = min(sum(LIMITS[part] for part in together) * patience, ends - time.monotonic())
+        if left >= LEAST_SECONDS:
+            whole |= measured(setting, together, left)
+        else:
+            whole |= {part: {"failed": "no time was left"} for part in together}
         (setting.out / "gpu_check.json").write_text(json.dumps(whole, indent=1))
-        print(f"== {part}: {whole[part].get('failed', 'measured')} in {whole[part].get('seconds', 0)} s", flush=True)
+        for part in together:
+            print(
+                f"== {part}: {whole[part].get('failed', 'measured')} in {whole[part].get('seconds', 0)} s", flush=True
+            )
     if building:
         building.wait()
     return sum("failed" in found for found in whole.values())
 
 
-def measured(setting: Setting, part: str, limit: float) -> Found:
-    """Return what a part found in a process of its own, as far as it came."""
-    path, log = setting.out / f"{part}.json", setting.out / f"{part}.log"
-    path.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "benchmarks.gpu", *setting.command, "--only", part]
+def grouped(parts: Sequence[str]) -> list[list[str]]:
+    """Return the parts in groups: those of whole runs are alone, as they measure processes of their own."""
+    return [list(group) for _, group in itertools.groupby(parts, lambda part: part if part in OF_RUNS else "")]
+
+
+def measured(setting: Setting, parts: Sequence[str], limit: float) -> dict[str, Found]:
+    """Return what parts found in a process of their own, as far as it came."""
+    log = setting.out / f"{parts[0]}.log"
+    for part in parts:
+        (setting.out / f"{part}.json").unlink(missing_ok=True)
+    command = [sys.executable, "-m", "benchmarks.gpu", *setting.command, "--only", ",".join(parts)]
     began = time.monotonic()
     with log.open("wb") as file:
         child = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
@@ -90,11 +116,16 @@ def measured(setting: Setting, part: str, limit: float) -> Found:
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
             status = f"its limit of {limit:.0f} s"
+    seconds = round(time.monotonic() - began, 1)
+    failed = {"failed": f"ended with {status}", "log": log.read_text(errors="replace")[-1_500:]} if status else {}
+    return {part: _found(setting, part, seconds, failed) for part in parts}
+
+
+def _found(setting: Setting, part: str, seconds: float, failed: Found) -> Found:
+    """Return what a part left; one that has its seconds came to its end."""
+    path = setting.out / f"{part}.json"
     found: Found = json.loads(path.read_text()) if path.exists() else {}
-    found["seconds"] = round(time.monotonic() - began, 1)
-    if status:
-        found |= {"failed": f"ended with {status}", "log": log.read_text(errors="replace")[-1_500:]}
-    return found
+    return found if "seconds" in found else {**found, "seconds": seconds, **failed}
 
 
 if __name__ == "__main__":

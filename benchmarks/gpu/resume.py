@@ -1,13 +1,13 @@
 """Whether a run that is killed and resumed, or made twice, ends with the same bits; and how long its saves take."""
 
-from benchmarks.gpu.runs import Run, wait_for_digits
+from benchmarks.gpu.runs import Run, wait_for_shards
 from benchmarks.gpu.setting import Found, Setting
 
 
 def measure(setting: Setting) -> Found:
     """Return, for each precision, whether the weights are equal to the bit. All runs train beside each other."""
     steps, precisions = (12, ("fp32",)) if setting.is_tiny else (60, ("bf16", "fp32"))
-    wait_for_digits(setting)
+    wait_for_shards(setting)
     changes = ("train.zero_stage=1", f"checkpoint.save_every_steps={steps // 6}")
 
     def start(name: str, precision: str) -> Run:

@@ -1,4 +1,7 @@
-"""Whole runs of the digits by the command: started, killed, resumed, and what they left."""
+"""Whole runs by the command: started, killed, resumed, and what they left.
+
+They train on the digits; tiny ones on pictures of one colour.
+"""
 
 import json
 import os
@@ -10,7 +13,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+
 from benchmarks.gpu.setting import ROOT, Found, Setting
+
+# A start takes longer than these steps.
+_TINY = ("model.num_latents=8", "model.latent_width=16", "model.num_blocks=1", "model.layers_per_block=1")
+_TINY_PICTURES = 40
 
 
 @dataclass(frozen=True)
@@ -25,7 +34,8 @@ class Run:
         """Start a run, or resume the one of that name."""
         folder = setting.out / "runs" / name
         folder.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "launch", "train", "configs/digits.yaml", f"data.shards={setting.digits}"]
+        config = ["configs/pictures.yaml", *_TINY] if setting.is_tiny else ["configs/digits.yaml"]
+        command = [sys.executable, "-m", "launch", "train", *config, f"data.shards={setting.shards}"]
         command += [f"train.steps={steps}", "train.evaluate_every_steps=0", "checkpoint.save_every_minutes=0"]
         command += ["train.log_every_steps=1", "optimizer.warmup_steps=5", *changes, "--run", str(folder)]
         with folder.with_suffix(".log").open("ab") as log:
@@ -61,22 +71,32 @@ class Run:
         return self.last_step()
 
 
-def wait_for_digits(setting: Setting) -> None:
+def wait_for_shards(setting: Setting) -> None:
     """Wait until the shards are there, which the kit began to build at its start."""
     deadline = time.monotonic() + 120
-    while not (setting.out / "digits.built").exists():
+    while not (setting.out / "shards.built").exists():
         if time.monotonic() > deadline:
-            raise RuntimeError(f"the digits are not built: {(setting.out / 'digits.log').read_text()[-400:]}")
+            raise RuntimeError(f"the shards are not built: {(setting.out / 'shards.log').read_text()[-400:]}")
         time.sleep(0.1)
 
 
-def build_digits(setting: Setting) -> subprocess.Popen[bytes]:
+def build_shards(setting: Setting) -> subprocess.Popen[bytes]:
     """Start to build the shards; a file beside them says that they are whole."""
-    (setting.out / "digits.built").unlink(missing_ok=True)
-    for folder in (setting.digits, setting.out / "runs"):
+    (setting.out / "shards.built").unlink(missing_ok=True)
+    for folder in (setting.shards, setting.out / "runs"):
         shutil.rmtree(folder, ignore_errors=True)
-    log = (setting.out / "digits.log").open("wb")
-    shell = '"$0" -m launch data build digits "$1" && touch "$1.built"'
-    command = ["sh", "-c", shell, sys.executable, str(setting.digits)]
-    with log:
+    source = ["image-folder", _pictures(setting), "--test-share", "0.2"] if setting.is_tiny else ["digits"]
+    shell = 'built=$1; shift; "$0" -m launch data build "$@" "$built" && touch "$built.built"'
+    command = ["sh", "-c", shell, sys.executable, str(setting.shards), *source]
+    with (setting.out / "shards.log").open("wb") as log:
         return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env=dict(os.environ))
+
+
+def _pictures(setting: Setting) -> str:
+    """Write pictures of two classes, and return their folder."""
+    folder = setting.out / "pictures"
+    for number in range(2 * _TINY_PICTURES):
+        path = folder / ("dark", "bright")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (128 * (number % 2) + number,) * 3).save(path)
+    return str(folder)

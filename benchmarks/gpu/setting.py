@@ -4,12 +4,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from launch.run.network_files import network_config
-from model.config.perceiver import PerceiverConfig
+if TYPE_CHECKING:
+    from model.config.perceiver import PerceiverConfig
 
 ROOT = Path(__file__).parents[2]
 Found = dict[str, Any]
@@ -43,9 +43,9 @@ class Setting:
         return self.device.type == "cuda"
 
     @property
-    def digits(self) -> Path:
+    def shards(self) -> Path:
         """The shards that whole runs train on."""
-        return self.out / "digits"
+        return self.out / "shards"
 
     @property
     def command(self) -> list[str]:
@@ -56,13 +56,16 @@ class Setting:
         """Return the batches to measure, the largest first."""
         return (2,) if self.is_tiny else (64, 32, 16)
 
-    def config(self, name: str, **change: object) -> PerceiverConfig:
+    def config(self, name: str, **change: object) -> "PerceiverConfig":
         """Return a network of configs/paper, changed; small if everything is."""
         small: Mapping[str, object] = _TINY if self.is_tiny else {}
         values = {**small, **change}
         if name == "i1":
             # Perceiver IO reads once.
             values.pop("num_cross_attends", None)
+        # Loading it takes longer than the parts that only start runs.
+        from launch.run.network_files import network_config
+
         overrides = [f"model.{key}={value}" for key, value in values.items()]
         return network_config(ROOT / "configs" / "paper" / f"{name}.yaml", overrides)
 

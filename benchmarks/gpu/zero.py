@@ -1,6 +1,6 @@
 """Whole runs at every ZeRO stage and precision: whether they train, to which loss, in what time and memory."""
 
-from benchmarks.gpu.runs import Run, wait_for_digits
+from benchmarks.gpu.runs import Run, wait_for_shards
 from benchmarks.gpu.setting import Found, Setting
 
 STAGES = (0, 1, 2, 3)
@@ -13,7 +13,7 @@ def measure(setting: Setting) -> Found:
     """Return a row for each pair. They run beside each other: their times say little, their losses and memory much."""
     steps, pairs = (6, ((0, "fp32"), (1, "bf16"))) if setting.is_tiny else (60, PAIRS)
     found: Found = {"rows": []}
-    wait_for_digits(setting)
+    wait_for_shards(setting)
     changes = (f"checkpoint.save_every_steps={steps}",)
     runs = [
         Run.start(
