@@ -1,4 +1,4 @@
-"""The commands `perceiver data build`: one a kind of raw input."""
+"""The commands `perceiver data build`: one command per kind of raw input."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,20 +14,20 @@ from launch.cli.console import AsJson, Jobs, progress_bar, report_shards
 
 app = typer.Typer(no_args_is_help=True, help="Turn raw files into tar shards and a manifest.")
 
-Out = Annotated[Path, typer.Argument(help="Folder to write; a build that was interrupted goes on in it.")]
+Out = Annotated[Path, typer.Argument(help="Folder to write. An interrupted build resumes in it.")]
 Folder = Annotated[Path, typer.Argument(help="Folder of raw files.")]
 Seed = Annotated[
     int,
-    typer.Option("--seed", min=0, max=2**63 - 1, help="Seed of all draws; the same seed gives the same bytes."),
+    typer.Option("--seed", min=0, max=2**63 - 1, help="Random seed. The same seed gives the same bytes."),
 ]
-MaxBad = Annotated[int, typer.Option("--max-bad", min=0, help="Rows that may be unreadable before the build fails.")]
+MaxBad = Annotated[
+    int, typer.Option("--max-bad", min=0, help="Maximum number of unreadable rows. More fail the build.")
+]
 TestShare = Annotated[
     float,
-    typer.Option(
-        help="Share of each class that becomes the split test, where the files say no split; the seed draws it."
-    ),
+    typer.Option(help="Fraction of each class that becomes the split test, if the files name no split."),
 ]
-PerShard = Annotated[int, typer.Option("--samples-per-shard", min=1, help="Samples in a shard, at the most.")]
+PerShard = Annotated[int, typer.Option("--samples-per-shard", min=1, help="Maximum number of samples in a shard.")]
 
 
 @app.command()
@@ -66,7 +66,7 @@ def av_digits(
 
 @app.command()
 def table(
-    table: Annotated[Path, typer.Argument(help="CSV, TSV, JSON lines or Parquet; one row a sample.")],
+    table: Annotated[Path, typer.Argument(help="CSV, TSV, JSON lines or Parquet, with one row per sample.")],
     out: Out,
     test_share: TestShare = 0.0,
     max_bad: MaxBad = 0,
@@ -77,9 +77,9 @@ def table(
 ) -> None:
     """A table with the columns image, audio, video, points, text (paths, or text in the cell), label, weight, split.
 
-    A label is a number or a name; several stand in a list, such as [0, 2]. An empty cell or NaN is no label.
+    A label is a number or a name. Several labels are a list, such as [0, 2]. An empty cell or NaN means no label.
 
-    Further labels have columns label.NAME; optical flow has first, second (frames) and flow (a .flo file).
+    Further labels have the columns label.NAME. Optical flow has first, second (frames) and flow (a .flo file).
 
     Example: perceiver data build table samples.csv data/samples
     """
@@ -102,7 +102,7 @@ def image_folder(
     jobs: Jobs = 2,
     as_json: AsJson = False,
 ) -> None:
-    """Images as ImageNet lays them out: SPLIT/CLASS/*.jpg, SPLIT being train, test, val and so on, in any case.
+    """Images in the layout of ImageNet: SPLIT/CLASS/*.jpg. SPLIT is train, test, val and so on, in any case.
 
     Example: perceiver data build image-folder imagenet data/imagenet
     """
@@ -128,7 +128,7 @@ def audio_folder(
     jobs: Jobs = 2,
     as_json: AsJson = False,
 ) -> None:
-    """Recordings: a folder a class, or AudioSet's lists with several labels a recording.
+    """Recordings: one folder per class, or AudioSet's lists with several labels per recording.
 
     Example: perceiver data build audio-folder recordings data/recordings
     """
@@ -149,7 +149,7 @@ def audio_folder(
 def point_clouds(
     folder: Folder,
     out: Out,
-    num_points: Annotated[int, typer.Option(min=0, help="Points drawn from a mesh; 0 stores the mesh.")] = 2_048,
+    num_points: Annotated[int, typer.Option(min=0, help="Points to sample from a mesh; 0 stores the mesh.")] = 2_048,
     test_share: TestShare = 0.0,
     max_bad: MaxBad = 0,
     samples_per_shard: PerShard = 1_000,
@@ -178,9 +178,9 @@ def point_clouds(
 
 @app.command()
 def videos(
-    source: Annotated[Path, typer.Argument(help="A folder with a folder a class, or a table.")],
+    source: Annotated[Path, typer.Argument(help="A folder with one folder per class, or a table.")],
     out: Out,
-    audio: Annotated[bool, typer.Option(help="Whether the sound is extracted too.")] = True,
+    audio: Annotated[bool, typer.Option(help="Extract the sound too.")] = True,
     test_share: TestShare = 0.0,
     max_bad: MaxBad = 0,
     samples_per_shard: PerShard = 1_000,
@@ -205,15 +205,15 @@ def videos(
 @app.command()
 def text(
     out: Out,
-    train: Annotated[Path, typer.Option(help="Text file, JSON lines, or a folder of them, compressed too.")],
+    train: Annotated[Path, typer.Option(help="Text file, JSON lines, or a folder of them. They may be compressed.")],
     test: Annotated[Path | None, typer.Option(help="The same for the test split.")] = None,
-    num_bytes: Annotated[int, typer.Option(min=4, help="Bytes of a chunk, at the most.")] = 2_048,
+    num_bytes: Annotated[int, typer.Option(min=4, help="Maximum number of bytes in a chunk.")] = 2_048,
     samples_per_shard: PerShard = 1_000,
     seed: Seed = 0,
     jobs: Jobs = 2,
     as_json: AsJson = False,
 ) -> None:
-    """Lines of text or JSON, cut into chunks.
+    """Lines of text or JSON, split into chunks.
 
     Example: perceiver data build text --train wiki.txt data/wiki
     """

@@ -1,4 +1,4 @@
-"""The flags of `perceiver plan --nodes ...`, checked, and its answer as a table or as JSON."""
+"""The flags of `perceiver plan --nodes ...`, checked, and the plan as a table or as JSON."""
 
 import json
 import math
@@ -28,7 +28,7 @@ _MOST_HOURS = 10**9
 
 @dataclass(frozen=True)
 class Flags:
-    """What the command was told of a cluster, as it was typed."""
+    """The flags that describe a cluster, as typed."""
 
     nodes: int
     gpus: int
@@ -85,7 +85,7 @@ class Flags:
 
 @dataclass(frozen=True)
 class PlannedNetwork:
-    """A network without a run: how it would be trained is told by key=value."""
+    """A network without a run. key=value says how it would be trained."""
 
     model: PerceiverConfig = field(default_factory=PerceiverConfig)
     """The network."""

@@ -1,4 +1,4 @@
-"""What the commands have in common on the terminal: options, a progress bar, the report on shards."""
+"""Parts that the commands share on the terminal: options, a progress bar, the report on shards."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -15,12 +15,12 @@ from data_shards.format.manifest import Manifest
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Checkpoint = Annotated[
-    str, typer.Option("--checkpoint", help="Which one: newest, best (by its evaluation), or the number of a step.")
+    str, typer.Option("--checkpoint", help="Checkpoint: newest, best (by its evaluation), or the number of a step.")
 ]
 TrustCode = Annotated[
     bool, typer.Option("--trust-code", help="Run the plug-ins of the run: its author's code. Read them first.")
 ]
-Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Processes.")]
+Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Number of processes.")]
 
 
 @contextmanager

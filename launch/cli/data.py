@@ -11,7 +11,7 @@ from data_shards.files.display import printable
 from launch.cli import build
 from launch.cli.console import AsJson, Jobs, progress_bar, report_shards
 
-app = typer.Typer(no_args_is_help=True, help="Make, adopt, check and look at shards.")
+app = typer.Typer(no_args_is_help=True, help="Build, adopt, verify and show shards.")
 app.add_typer(build.app, name="build")
 
 
@@ -19,25 +19,25 @@ app.add_typer(build.app, name="build")
 def index(
     folder: Annotated[Path, typer.Argument(help="Folder of tar files.")],
     labels_from: Annotated[
-        str | None, typer.Option(help="Field of the .json members that holds a sample's class, or a list of them.")
+        str | None, typer.Option(help="Field of the .json members with the class of a sample, or a list of classes.")
     ] = None,
     named_labels_from: Annotated[
-        str | None, typer.Option(help="Field that holds further labels, an object of names and classes.")
+        str | None, typer.Option(help="Field with further labels: an object of names and classes.")
     ] = None,
     weight_from: Annotated[
-        str | None, typer.Option(help="Field that holds a sample's weight in the loss; without it all have weight 1.")
+        str | None, typer.Option(help="Field with the weight of a sample in the loss. Default: weight 1.")
     ] = None,
     values_from: Annotated[
         str | None,
         typer.Option(help="Field that holds numbers to be answered, an object of names and numbers; . for the record."),
     ] = None,
     index_folder: Annotated[
-        Path | None, typer.Option(help="Write indexes and manifest here, and nothing beside the tars.")
+        Path | None, typer.Option(help="Write indexes and manifest here instead of next to the tars.")
     ] = None,
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Adopt plain tars that webdataset, img2dataset or GNU tar wrote: index them and write a manifest.
+    """Adopt tars written by webdataset, img2dataset or GNU tar: index them and write a manifest.
 
     Labels come from .cls members. Of .json members only the fields that you name are taken, and what you name is
     kept in the manifest: it holds until you name others.
@@ -70,13 +70,13 @@ def index(
 def verify(
     folder: Annotated[Path, typer.Argument(help="Shard folder.")],
     config: Annotated[
-        Path | None, typer.Option(help="YAML file of a run: read what this run reads, as it does.")
+        Path | None, typer.Option(help="YAML file of a run: verify only what this run reads, in the same way.")
     ] = None,
     jobs: Jobs = 2,
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Read everything: hashes, checksums, each sample as a training reads it. Exit status 1 if any is bad.
+    """Verify shards: hashes, checksums, and each sample as training reads it. Exit status 1 if any is bad.
 
     Bad are the samples that a training with this configuration would find bad; without one, a training on all
     modalities of the shards.
@@ -113,8 +113,8 @@ def verify(
 def show(
     folder: Annotated[Path, typer.Argument(help="Shard folder.")],
     out: Annotated[Path, typer.Option("--out", help="PNG file to write.")] = Path("contact_sheet.png"),
-    split: Annotated[str, typer.Option(help="Split to draw from.")] = "train",
-    samples: Annotated[int, typer.Option(min=1, help="Samples to draw.")] = 8,
+    split: Annotated[str, typer.Option(help="Split to show.")] = "train",
+    samples: Annotated[int, typer.Option(min=1, help="Number of samples to show.")] = 8,
 ) -> None:
     """Draw a contact sheet: images, spectrograms, clips, point clouds, text and labels.
 

@@ -20,7 +20,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
-    help="Train multimodal Perceivers on tar shards; a run that is stopped goes on exactly where it was.",
+    help="Train multimodal Perceivers on tar shards. A run that stops resumes bit-exactly from its checkpoint.",
 )
 app.add_typer(data.app, name="data")
 app.add_typer(runs.app)
@@ -40,7 +40,7 @@ def _show_version(asked: bool) -> None:  # as typer calls it
 def options(
     *,
     version: Annotated[  # its callback has acted by then
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Take the options that come before a command."""
@@ -51,16 +51,16 @@ def train(
     config: Annotated[Path, typer.Argument(help="YAML file of the run, such as configs/digits.yaml.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, such as train.steps=1000.")] = None,
     *,
-    run: Annotated[Path, typer.Option("--run", help="Run folder; a run that is there goes on.")],
+    run: Annotated[Path, typer.Option("--run", help="Run folder. A run that exists is resumed.")],
     procs: Annotated[
         int,
-        typer.Option("--procs", min=0, help="Processes on this machine, supervised: the run starts again by itself."),
+        typer.Option("--procs", min=0, help="Supervised processes on this machine, restarted after a failure."),
     ] = 0,
-    take_over: Annotated[bool, typer.Option("--take-over", help="Claim a run that a dead host left locked.")] = False,
+    take_over: Annotated[bool, typer.Option("--take-over", help="Claim the lock of a run whose host is dead.")] = False,
     trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train, or go on with the run that is in the folder.
+    """Train a run, or resume the one in the folder.
 
     Examples:
 
@@ -88,12 +88,12 @@ def train(
 @app.command("eval")
 def evaluate(
     run: Run,
-    split: Annotated[str, typer.Option("--split", help="Which split; the run's data.eval_split if not given.")] = "",
+    split: Annotated[str, typer.Option("--split", help="Split to evaluate. Default: data.eval_split of the run.")] = "",
     checkpoint: Checkpoint = "newest",
     trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
-    """Evaluate a checkpoint on a split, samples that were never trained on; draw the pictures of the run.
+    """Evaluate a checkpoint on a split that was not trained on, and draw the pictures of the run.
 
     Example: perceiver eval runs/digits --checkpoint best --json
     """
@@ -107,7 +107,7 @@ def evaluate(
 
 
 def main() -> None:
-    """Run the command; what a user can mend is one message and status 2, never a traceback."""
+    """Run the command. An error that a user can correct is one message and status 2, never a traceback."""
     try:
         versions.check_packages()
         app(prog_name="perceiver")

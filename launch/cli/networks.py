@@ -1,4 +1,4 @@
-"""The commands of networks: what one needs, and Hugging Face's in and out."""
+"""The commands for networks: their costs, import from and export to Hugging Face."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,34 +16,34 @@ def plan(
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, such as model.num_latents=256.")] = None,
     *,
     memory_gib: Annotated[float, typer.Option("--memory-gib", min=0, help="Memory of a device; 0 for none.")] = 0,
-    peak_tflops: Annotated[float, typer.Option("--peak-tflops", min=0, help="Its peak, in 10^12 FLOP/s.")] = 0,
-    bf16: Annotated[bool, typer.Option("--bf16", help="Activations of two bytes instead of four.")] = False,
-    nodes: Annotated[int | None, typer.Option("--nodes", help="Plan the run on so many nodes.")] = None,
-    gpus: Annotated[
-        int | None, typer.Option("--gpus", help="Devices of a node, one rank each; 8 if not given.")
-    ] = None,
+    peak_tflops: Annotated[
+        float, typer.Option("--peak-tflops", min=0, help="Peak rate of the device, in 10^12 FLOP/s.")
+    ] = 0,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Count activations with two bytes instead of four.")] = False,
+    nodes: Annotated[int | None, typer.Option("--nodes", help="Plan the run on this number of nodes.")] = None,
+    gpus: Annotated[int | None, typer.Option("--gpus", help="Devices per node, one rank each. Default: 8.")] = None,
     device: Annotated[
-        str | None, typer.Option("--device", help="H100 (the default), H200, A100 or CPU (a core).")
+        str | None, typer.Option("--device", help="H100 (the default), H200, A100 or CPU (one core).")
     ] = None,
     interconnect: Annotated[
         str | None,
-        typer.Option("--interconnect", help="What a node sends to others: 400Gb (the default), 8x400Gb, 50GB/s."),
+        typer.Option("--interconnect", help="Rate of a node to other nodes: 400Gb (the default), 8x400Gb, 50GB/s."),
     ] = None,
     disk: Annotated[
-        str | None, typer.Option("--disk", help="What all ranks write to the shared disk; 2GB/s if not given.")
+        str | None, typer.Option("--disk", help="Rate of all ranks together to the shared disk. Default: 2GB/s.")
     ] = None,
     mtbf_hours: Annotated[
-        float | None, typer.Option("--mtbf-hours", help="Hours between failures of one node; 2000 if not given.")
+        float | None, typer.Option("--mtbf-hours", help="Mean hours between failures of one node. Default: 2000.")
     ] = None,
     restart_minutes: Annotated[
-        float | None, typer.Option("--restart-minutes", help="From a failure to the next step; 5 if not given.")
+        float | None, typer.Option("--restart-minutes", help="Minutes from a failure to the next step. Default: 5.")
     ] = None,
     trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Print parameters, operations by part, activation memory by policy and, for a device, micro-batch and samples/s.
 
-    With --nodes: a step by parts, exchanges by ZeRO stage, memory, saves, and the goodput to expect of a run there.
+    With --nodes: the parts of a step, communication by ZeRO stage, memory, saves, and the expected goodput.
 
     Examples:
 
@@ -66,7 +66,7 @@ def plan(
     if nodes is None:
         for flag, told in of_cluster.items():
             if told is not None:
-                raise ValueError(f"{flag}: is of a cluster, which needs --nodes")
+                raise ValueError(f"{flag}: describes a cluster and needs --nodes")
         from launch.run import network_files
 
         network_files.plan(config, overrides or (), memory_gib, peak_tflops, bf16=bf16, as_json=as_json)
@@ -90,10 +90,10 @@ def plan(
 @app.command("import-hf")
 def import_hf(
     folder: Annotated[Path, typer.Argument(help="Folder with config.json and model.safetensors.")],
-    out: Annotated[Path, typer.Argument(help="Folder for config.yaml and model.safetensors of this product.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the converted config.yaml and model.safetensors.")],
     as_json: AsJson = False,
 ) -> None:
-    """Turn a Perceiver of Hugging Face's into a network of this product.
+    """Convert a Perceiver of Hugging Face to this format.
 
     Example: perceiver import-hf vision-perceiver-fourier networks/fourier
     """
@@ -104,14 +104,14 @@ def import_hf(
 
 @app.command()
 def export(
-    source: Annotated[Path, typer.Argument(help="Run folder, or what import-hf wrote.")],
+    source: Annotated[Path, typer.Argument(help="Run folder, or a folder that import-hf wrote.")],
     out: Annotated[Path, typer.Argument(help="Folder for the exported files.")],
-    onnx: Annotated[bool, typer.Option("--onnx", help="As ONNX instead of as Hugging Face's files.")] = False,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write ONNX instead of Hugging Face's files.")] = False,
     checkpoint: Checkpoint = "newest",
     trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a network as files that transformers loads, or as ONNX.
+    """Export a network as files that transformers loads, or as ONNX.
 
     Example: perceiver export runs/digits exported --onnx
     """

@@ -1,4 +1,4 @@
-"""The commands that tell what runs did and try what they withstand: report, attention, chaos."""
+"""The commands that report on runs and inject faults into them: report, attention, chaos."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ Run = Annotated[Path, typer.Argument(help="Run folder.")]
 
 @app.command()
 def report(run: Run, as_json: AsJson = False) -> None:
-    """Write RUN/report.html: curves, attempts, goodput, configuration, pictures; one file that needs no other.
+    """Write RUN/report.html: curves, attempts, goodput, configuration and pictures, in one self-contained file.
 
     Example: perceiver report runs/digits
     """
@@ -49,12 +49,12 @@ def report(run: Run, as_json: AsJson = False) -> None:
 @app.command()
 def attention(
     run: Run,
-    sample: Annotated[int, typer.Option("--sample", min=0, help="Which of the first test samples.")] = 0,
+    sample: Annotated[int, typer.Option("--sample", min=0, help="Index of the test sample.")] = 0,
     checkpoint: Checkpoint = "newest",
     trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
-    """Draw where the latents look at a test sample, a picture a modality: RUN/pictures/attention_*.png.
+    """Draw the attention weights for a test sample, one picture per modality: RUN/pictures/attention_*.png.
 
     Example: perceiver attention runs/digits --sample 3
     """
@@ -72,14 +72,14 @@ def chaos(
     config: Annotated[Path, typer.Argument(help="YAML file of a short run.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, such as train.steps=40.")] = None,
     *,
-    faults: Annotated[int, typer.Option("--faults", min=1, help="Faults to meet.")] = 20,
-    seed: Annotated[int, typer.Option("--seed", help="Of the faults.")] = 0,
-    procs: Annotated[int, typer.Option("--procs", min=1, help="Processes of a run, on this machine.")] = 1,
-    resizes: Annotated[int, typer.Option("--resizes", min=0, help="Changes of the number of processes to try.")] = 0,
+    faults: Annotated[int, typer.Option("--faults", min=1, help="Number of faults to inject.")] = 20,
+    seed: Annotated[int, typer.Option("--seed", help="Random seed of the faults.")] = 0,
+    procs: Annotated[int, typer.Option("--procs", min=1, help="Processes per run, on this machine.")] = 1,
+    resizes: Annotated[int, typer.Option("--resizes", min=0, help="Resumes with another number of processes.")] = 0,
     keep: Annotated[Path | None, typer.Option("--keep", help="New folder for the runs and their log.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Disturb a run again and again; its weights must be those of a run that never was disturbed. Shards are copied.
+    """Inject faults into a run and compare its weights with those of an undisturbed run. Shards are copied.
 
     Example: perceiver chaos configs/digits.yaml data.shards=data/digits train.steps=60 --faults 20 --procs 2
     """

@@ -1,4 +1,4 @@
-"""The commands of a run's life: submit, resume, sweep, status, logs, stop, cancel, fork, diff, doctor."""
+"""The commands for the life of a run: submit, resume, sweep, status, logs, stop, cancel, fork, diff, doctor."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,16 +10,16 @@ from launch.cli.console import AsJson, Checkpoint, TrustCode
 app = typer.Typer()
 
 Run = Annotated[Path, typer.Argument(help="Run folder.")]
-RunOrSweep = Annotated[Path, typer.Argument(help="Run folder, or that of a sweep.")]
+RunOrSweep = Annotated[Path, typer.Argument(help="Folder of a run or of a sweep.")]
 Config = Annotated[Path, typer.Argument(help="YAML file of the run, such as configs/digits.yaml.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, such as train.steps=1000.")]
 RunOption = Annotated[Path, typer.Option("--run", help="Run folder.")]
-Cluster = Annotated[str, typer.Option("--cluster", help="Profile: a YAML file, or a name in configs/clusters.")]
+Cluster = Annotated[str, typer.Option("--cluster", help="Cluster profile: a YAML file, or a name in configs/clusters.")]
 SameCluster = Annotated[
-    str | None, typer.Option("--cluster", help="Profile; that of the last submission if not given.")
+    str | None, typer.Option("--cluster", help="Cluster profile. Default: that of the last submission.")
 ]
-Nodes = Annotated[int, typer.Option("--nodes", min=0, help="Nodes; 0 for the profile's number.")]
-Minutes = Annotated[int, typer.Option("--minutes", min=0, help="Time limit of an attempt; 0 for the profile's.")]
+Nodes = Annotated[int, typer.Option("--nodes", min=0, help="Number of nodes; 0 for the profile's number.")]
+Minutes = Annotated[int, typer.Option("--minutes", min=0, help="Time limit of an attempt; 0 for the profile's limit.")]
 
 
 @app.command()
@@ -35,7 +35,7 @@ def submit(
     trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check a run, freeze its code and configuration, and hand it to Slurm.
+    """Check a run, copy its code and configuration, and submit it to Slurm.
 
     Example: perceiver submit configs/digits.yaml data.shards=data/digits --run runs/digits --cluster plain --nodes 4
     """
@@ -55,7 +55,7 @@ def resume(
     run: Run,
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(help="key=value of what does not decide the result, such as data.num_threads=4."),
+        typer.Argument(help="key=value that cannot change the result, such as data.num_threads=4."),
     ] = None,
     *,
     cluster: SameCluster = None,
@@ -63,7 +63,7 @@ def resume(
     minutes: Minutes = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Submit a run again from its newest checkpoint, perhaps on another number of nodes or another cluster.
+    """Resume a run from its newest checkpoint, also on another number of nodes or another cluster.
 
     Example: perceiver resume runs/digits --nodes 2
     """
@@ -76,18 +76,18 @@ def resume(
 @app.command()
 def sweep(
     config: Config,
-    assignments: Annotated[list[str], typer.Argument(help="key=value,value,... ; every combination is a run.")],
+    assignments: Annotated[list[str], typer.Argument(help="key=value,value,... Every combination is a run.")],
     *,
-    run: Annotated[Path, typer.Option("--run", help="Folder of the sweep; it gets a run folder for each.")],
-    cluster: Annotated[str, typer.Option("--cluster", help="Profile; or give --procs.")] = "",
+    run: Annotated[Path, typer.Option("--run", help="Folder of the sweep. It will contain the run folders.")],
+    cluster: Annotated[str, typer.Option("--cluster", help="Cluster profile. Give this or --procs.")] = "",
     procs: Annotated[
-        int, typer.Option("--procs", min=0, help="Processes on this machine, without Slurm: one run after the other.")
+        int, typer.Option("--procs", min=0, help="Processes on this machine, without Slurm. One run at a time.")
     ] = 0,
     nodes: Nodes = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs and scripts and submit nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train a run for every combination of values: as a job array, or on this machine.
+    """Train a run for every combination of values, as a Slurm job array or on this machine.
 
     Examples:
 
@@ -112,13 +112,11 @@ def sweep(
 
 @app.command()
 def status(
-    runs: Annotated[
-        list[Path] | None, typer.Argument(help="Folders of runs and sweeps; ./runs if none is given.")
-    ] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Show it again every 2 s until all have ended.")] = False,
+    runs: Annotated[list[Path] | None, typer.Argument(help="Folders of runs and sweeps. Default: ./runs.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh every 2 s until all runs have ended.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say how far runs are: state, job, attempt, nodes, step, loss, speed, goodput, checkpoint, why one waits.
+    """Show the progress of runs: state, job, nodes, step, loss, speed, goodput, checkpoint, and why a run waits.
 
     Example: perceiver status runs/digits runs/av_digits --watch
     """
@@ -130,12 +128,12 @@ def status(
 @app.command()
 def logs(
     run: Run,
-    rank: Annotated[int, typer.Option("--rank", min=0, help="Whose output.")] = 0,
-    attempt: Annotated[int, typer.Option("--attempt", min=0, help="Of which attempt; 0 for the newest.")] = 0,
-    batch: Annotated[bool, typer.Option("--batch", help="What Slurm's batch script printed.")] = False,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is added, until Ctrl-C.")] = False,
+    rank: Annotated[int, typer.Option("--rank", min=0, help="Rank whose output is printed.")] = 0,
+    attempt: Annotated[int, typer.Option("--attempt", min=0, help="Number of the attempt; 0 for the newest.")] = 0,
+    batch: Annotated[bool, typer.Option("--batch", help="Print the output of Slurm's batch script.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the output until Ctrl-C.")] = False,
 ) -> None:
-    """Print what a rank printed.
+    """Print the output of a rank.
 
     Example: perceiver logs runs/digits -f --rank 3
     """
@@ -146,7 +144,7 @@ def logs(
 
 @app.command()
 def stop(run: RunOrSweep) -> None:
-    """Let a run save at its next step and end; `perceiver resume` goes on with it.
+    """Save a run at its next step and end it. `perceiver resume` resumes it.
 
     Example: perceiver stop runs/digits
     """
@@ -157,7 +155,7 @@ def stop(run: RunOrSweep) -> None:
 
 @app.command()
 def cancel(run: RunOrSweep) -> None:
-    """End a run's job at once.
+    """Cancel a run's job at once, without a save.
 
     Example: perceiver cancel runs/digits
     """
@@ -174,7 +172,7 @@ def fork(
     checkpoint: Checkpoint = "newest",
     trust_code: TrustCode = False,
 ) -> None:
-    """Make a run that goes on from a checkpoint of another with another configuration: not another network or data.
+    """Start a new run from a checkpoint of another run, with other values. Network and data must be the same.
 
     Example: perceiver fork runs/digits runs/slower optimizer.learning_rate=5e-4
     """
@@ -188,7 +186,7 @@ def fork(
 
 @app.command()
 def diff(run: Run, other: Annotated[Path, typer.Argument(help="Another run folder.")]) -> None:
-    """Print the values and code files in which two runs differ; exit status 1 if there are any.
+    """Print the values and code files that differ between two runs. Exit status 1 if any differ.
 
     Example: perceiver diff runs/digits runs/slower
     """
@@ -200,12 +198,12 @@ def diff(run: Run, other: Annotated[Path, typer.Argument(help="Another run folde
 @app.command()
 def doctor(
     cluster: Annotated[
-        str | None, typer.Option("--cluster", help="Profile; examines its nodes by a short job.")
+        str | None, typer.Option("--cluster", help="Cluster profile. A short job examines its nodes.")
     ] = None,
-    folder: Annotated[Path, typer.Option("--folder", help="Where the runs will be.")] = Path(),
+    folder: Annotated[Path, typer.Option("--folder", help="Folder for the runs.")] = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Say whether this machine, and a cluster, are fit for a run; exit status 1 if not.
+    """Check whether this machine, and a cluster, can train runs. Exit status 1 if not.
 
     Example: perceiver doctor --cluster preemptible --folder runs
     """

@@ -1,4 +1,4 @@
-"""Rates as people write them: `400Gb` of a link, `2GB/s` of a disk, `4x200Gb/s` of four links, in bytes a second."""
+"""Parse rates as people write them (`400Gb` of a link, `2GB/s` of a disk, `4x200Gb/s` of four links) to bytes/s."""
 
 import math
 import re

@@ -61,7 +61,7 @@ def test_what_is_typed_is_what_is_done(door: Door, words: list[str], function: s
     "flag", ["--gpus", "--device", "--interconnect", "--disk", "--mtbf-hours", "--restart-minutes"]
 )
 def test_a_flag_of_a_cluster_without_one_is_refused_by_its_name(flag: str) -> None:
-    with pytest.raises(ValueError, match=f"^{flag}: is of a cluster, which needs --nodes"):
+    with pytest.raises(ValueError, match=f"^{flag}: describes a cluster and needs --nodes"):
         CliRunner().invoke(app, ["plan", "here", flag, "1"], catch_exceptions=False)
 
 
