@@ -61,7 +61,7 @@ DECIDES = (
     "train.tf32",
     "train.zero_stage",
     "version",
-    # Which batches are passed over.
+    # Which batches are skipped.
     "health.max_skipped_in_a_row",
     "health.spike_score",
     "health.spike_window_steps",

@@ -193,7 +193,7 @@ class _Training:
         assert loaded is not None, "the training saved before its first step"
         resumed = loaded.state
         self.sinks.rewind(resumed.step)
-        self._event(resumed, f"went back from step {state.step}; passes over batches {', '.join(map(str, to_pass))}")
+        self._event(resumed, f"rolled back from step {state.step}; skips batches {', '.join(map(str, to_pass))}")
         if error:
             self._event(resumed, f"a restart would meet these batches again: {error}")
         return resumed
@@ -230,8 +230,8 @@ class _Training:
             if tries_left:
                 self._save(state)
         raise RuntimeError(
-            f"step {state.step} could not be saved ({self.save_error}); the same command goes on from the checkpoint "
-            "before it once the disk takes files again"
+            f"step {state.step} could not be saved ({self.save_error}); the same command resumes from the checkpoint "
+            "before it once files can be written again"
         )
 
     def _event(self, state: RunState, message: str) -> None:

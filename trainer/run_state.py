@@ -11,7 +11,7 @@ class RunState:
     step: int = 0
     """Steps done; also how far the schedule is."""
     skipped_batches: tuple[int, ...] = ()
-    """Batches that the run passed over after it went back, in rising order."""
+    """Batches that the run skipped after a rollback, in rising order."""
     skipped_steps: int = 0
     """Steps that updated nothing because the gradient was not finite."""
     skipped_in_a_row: int = 0

@@ -1,6 +1,6 @@
 """Adopts tars that webdataset, img2dataset or GNU tar wrote: an index of each, and a manifest.
 
-Nothing of the data set is changed, and nothing of it is passed over in silence: what is not read is counted and told.
+Nothing of the data set is changed, and nothing of it is skipped in silence: what is not read is counted and told.
 """
 
 import hashlib
@@ -108,7 +108,7 @@ def kinds_of(index: TarIndex) -> dict[str, int]:
 
 
 def _tars(folder: Path, tell: Callable[[str], None]) -> dict[Path, str]:
-    """Return the split of each tar; tell what looks like a tar and is passed over."""
+    """Return the split of each tar; tell what looks like a tar and is skipped."""
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; name the folder that holds the tars")
     found: dict[Path, str] = {}
@@ -128,7 +128,7 @@ def _tars(folder: Path, tell: Callable[[str], None]) -> dict[Path, str]:
     if passed_over:
         shown = ", ".join(passed_over[:_NUM_SHOWN])
         others = f" and {len(passed_over) - _NUM_SHOWN} more" if passed_over[_NUM_SHOWN:] else ""
-        told = f"passed over, as hidden, compressed, not named .tar, or more than one folder deep: {shown}{others}"
+        told = f"skipped, because hidden, compressed, not named .tar, or more than one folder deep: {shown}{others}"
         tell(told)
     if not found:
         raise ValueError(
@@ -218,10 +218,10 @@ def _adopt(path: Path, folder: Path, out: Path, ways: Sequence[Records]) -> _Ado
         if refusal := members.refusal():
             raise ValueError(f"{path}: {refusal}; rename the members, or leave the tar out")
         if labels[0].num_bad and not labels[0].num_labelled:
-            raise ValueError(f"{labels[0].first_bad}; none of its labels can be read: pack it anew")
+            raise ValueError(f"{labels[0].first_bad}; none of its labels can be read: pack it again")
         entry = describe(path, folder, index)
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}); see to the disk") from error
+        raise ValueError(f"{path}: cannot be read ({error.strerror}); check the disk") from error
     try:
         _index_path(path, folder, out).parent.mkdir(parents=True, exist_ok=True)
         index.write(_index_path(path, folder, out))

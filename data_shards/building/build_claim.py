@@ -24,7 +24,7 @@ def claimed(out: Path, fingerprint: str) -> Iterator[None]:
         if file.read() != fingerprint:
             raise ValueError(
                 f"{out}: was begun from other rows, files, seed or samples a shard; choose a new folder, "
-                "or remove this one to build it anew"
+                "or remove this one to build it again"
             )
         yield
 

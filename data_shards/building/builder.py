@@ -32,7 +32,7 @@ from data_shards.format.tar_index import TarIndex
 Progress = Callable[[int, int], None]
 """Called with (samples done, samples in all)."""
 Tell = Callable[[str], None]
-"""Called with a sentence that a person should see: what was passed over, what was taken for a split."""
+"""Called with a sentence that a person should see: what was skipped, what was taken for a split."""
 
 FAULTS_SHOWN = 10
 
@@ -186,7 +186,7 @@ def _each(shards: Sequence[ShardPlan], out: Path, num_jobs: int) -> Iterator[Out
             yield from _results(pool, missing, out)
         except BrokenProcessPool as error:
             raise ValueError(
-                f"{out}: a building process was killed, perhaps for want of memory; run the same command "
+                f"{out}: a building process was killed, perhaps because memory ran out; run the same command "
                 "with fewer jobs: finished shards are kept"
             ) from error
         finally:
@@ -262,7 +262,7 @@ def _sha256(path: Path) -> str:
 
 def _refuse_faults(faults: Sequence[Fault], max_bad: int) -> None:
     if len(faults) > max_bad:
-        remedy = f"mend them, or allow that many to be left out with --max-bad {len(faults)}"
+        remedy = f"correct them, or allow this many to be dropped with --max-bad {len(faults)}"
         raise ValueError(f"{len(faults)} bad samples, at most {max_bad} allowed; {remedy}:{_lines(faults)}")
 
 

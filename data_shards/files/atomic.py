@@ -89,11 +89,12 @@ def of_disk(error: OSError) -> str:
     where = f"{path}: " if path else ""
     if error.errno in _FULL:
         return (
-            f"perceiver: {where}cannot be written ({error.strerror}); free space or mend the disk, then start again\n"
+            f"perceiver: {where}cannot be written ({error.strerror}); free space or repair the disk, then start again\n"
         )
     if path and error.errno in _IN_THE_WAY:
         return (
-            f"perceiver: {where}cannot be used ({error.strerror}); move it away or mend its rights, then start again\n"
+            f"perceiver: {where}cannot be used ({error.strerror}); move it away or correct its permissions, then start "
+            "again\n"
         )
     return ""
 

@@ -25,7 +25,7 @@ def entry(schema: type[T], path: Path) -> T | None:
         return typed_json.read(schema, path)
     except ValueError as error:
         if not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
-            tell(f"{error}; passed over")
+            tell(f"{error}; skipped")
         return None
 
 
@@ -42,7 +42,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
         else:
             damaged += line.endswith(b"\n")
     if damaged:
-        tell(f"{path}: {damaged} of {len(whole) + damaged} lines cannot be read; passed over")
+        tell(f"{path}: {damaged} of {len(whole) + damaged} lines cannot be read; skipped")
     return whole
 
 

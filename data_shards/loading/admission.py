@@ -88,6 +88,6 @@ def all_labels(sample: Sample) -> tuple[int, ...]:
 
 def _out_of_range(found: str, num_classes: int) -> ValueError:
     return ValueError(
-        f"{found} is out of range: the manifest names {num_classes} classes, 0 to {num_classes - 1}; mend the table "
+        f"{found} is out of range: the manifest names {num_classes} classes, 0 to {num_classes - 1}; correct the table "
         "and build the shards again"
     )

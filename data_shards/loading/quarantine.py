@@ -114,7 +114,7 @@ def _parsed(line: bytes) -> Iterator[BadSample]:
     try:
         yield typed_json.typed(BadSample, typed_json.parse_object(line))
     except ValueError as error:
-        history.tell(f"a line of a list of bad samples cannot be read ({error}); passed over")
+        history.tell(f"a line of a list of bad samples cannot be read ({error}); skipped")
 
 
 def _lock(file: BinaryIO) -> None:

@@ -112,7 +112,7 @@ class Reader:
         except EOFError as error:
             raise ValueError(f"{self.name(shard)}: is shorter than its index says ({error}); copy it again") from error
         except OSError as error:
-            raise ValueError(f"{self.name(shard)}: cannot be read ({error.strerror}); see to the disk") from error
+            raise ValueError(f"{self.name(shard)}: cannot be read ({error.strerror}); check the disk") from error
 
     def _check(self, table: "_Table", sample: int, extent: Extent) -> None:
         """Raise BadBytesError where a sample of an extent that was changed is not what was written."""

@@ -37,7 +37,7 @@ class DataState:
         if fields.get("version") != VERSION:
             raise ValueError(
                 f"the data state has version {fields.get('version')}, expected {VERSION}; "
-                "go on with the release that wrote it, or start a new run"
+                "use the release that wrote it, or start a new run"
             )
         return typed_json.typed(DataState, fields)
 

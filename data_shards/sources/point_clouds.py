@@ -125,7 +125,7 @@ def _split(path: Path) -> str | None:
 
 
 def _tell_splits(folder: Path, splits: Mapping[Path, str | None], tell: Tell | None) -> None:
-    """Tell what was taken for which split, and which files are passed over."""
+    """Tell what was taken for which split, and which files are skipped."""
     if tell is None:
         return
     counts = Counter(split or f"{TRAIN} (for want of a name)" for split in splits.values())

@@ -130,7 +130,9 @@ def _plain(file: Path, scratch: Path) -> Path:
                 digest.update(block)
                 copy.write(block)
     except OSError as error:
-        raise ValueError(f"{file}: cannot be read ({error.strerror}); mend its rights, or leave it out") from error
+        raise ValueError(
+            f"{file}: cannot be read ({error.strerror}); correct its permissions, or leave it out"
+        ) from error
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
     # The name tells the chunks of another text apart: an interrupted build goes on only where the text is the same.

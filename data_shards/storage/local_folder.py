@@ -73,7 +73,7 @@ class LocalFolder:
                     refuse_outside(Path(path), self.tars)
                     status = Path(path).stat()
             except FileNotFoundError:
-                remedy = "copy it here again, or build the folder anew"
+                remedy = "copy it here again, or build the folder again"
                 raise ValueError(f"{path}: no such file, but {self._folder}/manifest.json lists it; {remedy}") from None
             if status.st_size != listed_bytes:
                 raise ValueError(
@@ -86,7 +86,7 @@ class LocalFolder:
         path = (self._folder / entry.name).with_suffix(".idx")
         content = self._index_beside(path)
         if content is not None:
-            remedy = f"delete it: it is made anew from {entry.name}"
+            remedy = f"delete it: it is created again from {entry.name}"
             if not content.startswith(MAGIC):
                 tars = shlex.quote(str(self.tars))
                 remedy = f"another program wrote it; run `perceiver data index {tars} --index-folder OUT`"

@@ -123,12 +123,12 @@ class RemoteFolder:
             said = masked(str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
             if _is_final(error) or (isinstance(error, _WrongContentError) and said == before):
                 raise RefusedError(
-                    f"{self}/{name}: cannot be had ({said}); see to the URL, the credentials and the file there"
+                    f"{self}/{name}: cannot be fetched ({said}); check the URL, the credentials and the file there"
                 ) from error
             if time.monotonic() + delay > deadline:
                 raise ValueError(
                     f"{self}/{name}: not fetched in {self._config.deadline_seconds} s and {num_attempts} attempts "
-                    f"({said}); see to the server, or raise data.remote.deadline_seconds"
+                    f"({said}); check the server, or raise data.remote.deadline_seconds"
                 ) from error
             before = said
             time.sleep(delay)

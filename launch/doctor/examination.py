@@ -68,7 +68,9 @@ def of_machine(folder: Path) -> Iterator[Finding]:
     try:
         yield _writing("this machine", rank.write_speed(folder))
     except OSError as error:
-        yield Finding("write speed", False, str(error), "mend the rights of the folder, or name another with --folder")
+        yield Finding(
+            "write speed", False, str(error), "correct the permissions of the folder, or name another with --folder"
+        )
     free = shutil.disk_usage(folder).free / 2**30
     yield Finding("free disk", free > 1, f"{free:.0f} GiB in {folder}", "checkpoints would not fit; use another folder")
     yield _name_resolution()
@@ -132,7 +134,9 @@ def _gpus_of_nodes(
     yield Finding("GPUs", not is_blind and len(set().union(*counts.values())) == 1, words, remedy)
     sick = sorted({f"{report['node']}: {line}" for report in reports for line in report["sick_gpus"]})
     words = "; ".join(sick) or "no uncorrected errors"
-    yield Finding("GPU memory", not sick, words, "name the node under exclude in the profile and tell its keepers")
+    yield Finding(
+        "GPU memory", not sick, words, "name the node under exclude in the profile and inform the administrators"
+    )
 
 
 def _writing(where: str, mib_per_second: float) -> Finding:

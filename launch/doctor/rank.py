@@ -67,7 +67,7 @@ def address(master: str) -> str:
         return f"{master} is {socket.gethostbyname(master)}"
     except OSError as error:
         here = os.environ.get("SLURMD_NODENAME", socket.gethostname())
-        sys.exit(f"{here}: the first node, {master}, has no address here ({error}); tell it to DNS or /etc/hosts")
+        sys.exit(f"{here}: the first node, {master}, has no address here ({error}); add it to DNS or /etc/hosts")
 
 
 def versions() -> dict[str, str]:

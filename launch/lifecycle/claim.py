@@ -101,7 +101,7 @@ def _written(folder: RunFolder, work: Callable[[], T]) -> T:
         return work()
     except OSError as error:
         raise ValueError(
-            f"{folder.path}: cannot be written ({error.strerror}); the same command resumes once the disk takes files"
+            f"{folder.path}: cannot be written ({error.strerror}); the same command resumes once files can be written"
         ) from error
 
 

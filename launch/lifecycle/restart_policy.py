@@ -70,13 +70,13 @@ def verdict(history: Sequence[Attempt], config: RestartConfig, *, stop_requested
     if last.status == FINISHED:
         return Verdict(False, "finished")
     if last.status == BAD_INPUT:
-        return Verdict(False, "the input must be mended first; see the log")
+        return Verdict(False, "the input must be corrected first; see the log")
     if stop_requested:
         return Verdict(False, "stopped by its user")
     if last.status == RUN_ME_AGAIN:
         asked = sum(attempt.status == RUN_ME_AGAIN for attempt in history)
         again = asked <= config.max_requeues
-        return Verdict(again, f"saved and left in good order; restart {asked} of {config.max_requeues}")
+        return Verdict(again, f"saved and exited in good order; restart {asked} of {config.max_requeues}")
     in_a_row = _failures_in_a_row(history)
     again = in_a_row < config.max_failures
     words = (

@@ -128,7 +128,8 @@ class RunFolder:
             self.make()
         except OSError as error:
             raise ValueError(
-                f"{self.path}: cannot be written ({error.strerror}); choose another --run folder or mend its rights"
+                f"{self.path}: cannot be written ({error.strerror}); choose another --run folder or correct its "
+                "permissions"
             ) from error
 
     def make(self) -> None:
@@ -150,8 +151,8 @@ class RunFolder:
                 probe.unlink(missing_ok=True)
         except OSError as error:
             raise ValueError(
-                f"{self.path}: takes no more files ({error.strerror}); free space on its disk or mend its rights, then "
-                "the same command resumes the run from its newest checkpoint"
+                f"{self.path}: no file can be written ({error.strerror}); free space on its disk or correct its "
+                "permissions, then the same command resumes the run from its newest checkpoint"
             ) from error
 
 

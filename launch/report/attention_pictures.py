@@ -20,7 +20,7 @@ def main(path: Path, sample: int, which: str = NEWEST) -> list[Path]:
     world = World.alone()
     weights = read_weights(folder.checkpoints_folder, which, world)
     for sentence in weights.passed_over:
-        tell(f"passed over a damaged checkpoint: {sentence}")
+        tell(f"skipped a damaged checkpoint: {sentence}")
     split = open_eval_split(config, streams.eval_split(config.data), folder.quarantine_path, world)
     with split.loader as loader:
         batch = loader(0)

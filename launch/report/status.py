@@ -105,7 +105,7 @@ def state_of(
     if is_finished:
         return "finished", None
     if folder.stop_path.exists():
-        return "stopped", "by its user; `perceiver resume` goes on"
+        return "stopped", "by its user; `perceiver resume` resumes it"
     last = history[-1] if history else None
     if last and last.ended_at is None and job is None and _may_live_elsewhere(folder, last):
         return "running", None

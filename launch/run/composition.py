@@ -246,11 +246,11 @@ def _announce(
     sinks: SinkGroup, state: RunState, loaded: Loaded | None, order: Order, left_out: Sequence[str], *, halved: int
 ) -> None:
     """Say what a user should know before the first step."""
-    messages = [f"passed over a damaged checkpoint: {sentence}" for sentence in (loaded.damaged if loaded else ())]
+    messages = [f"skipped a damaged checkpoint: {sentence}" for sentence in (loaded.damaged if loaded else ())]
     messages += left_out
     if order.num_dropped:
         messages.append(
-            f"an epoch of {order.steps_per_epoch} steps leaves out {order.num_dropped} samples, other ones each time"
+            f"an epoch of {order.steps_per_epoch} steps drops {order.num_dropped} samples, different ones each epoch"
         )
     if halved:
         messages.append(f"out of memory: the micro-batch is now {halved}; the global batch and the results stay")
@@ -264,7 +264,7 @@ def _tell(config: RunConfig, folder: RunFolder, outcome: str, state: RunState, r
     elif outcome == "preempted":
         sys.stdout.write(
             f"stopped by {reason or 'another rank'} after step {state.step} of {config.train.steps}; "
-            "the same command goes on\n"
+            "the same command resumes it\n"
         )
     else:
         curves = shlex.quote(as_typed(folder.tensorboard_folder))

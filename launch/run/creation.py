@@ -62,7 +62,7 @@ def open_run(
         raise ValueError(
             "\n  ".join(
                 [
-                    f"{folder.path}: holds a run with another configuration; go on with that one "
+                    f"{folder.path}: holds a run with another configuration; resume that one "
                     f"(perceiver train {file} --run {run}), make a run with other values from "
                     f"where it is (perceiver fork {run} NEW key=value), or choose another --run folder:",
                     *deciding(changes),
@@ -183,7 +183,8 @@ def _publish(
         if folder.exists:
             raise ValueError(f"{folder.path}: another start has just made this run; start again") from error
         raise ValueError(
-            f"{folder.path}: cannot be written ({error.strerror}); choose another --run folder or mend its rights"
+            f"{folder.path}: cannot be written ({error.strerror}); choose another --run folder or correct its "
+            "permissions"
         ) from error
 
 

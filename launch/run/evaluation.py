@@ -74,7 +74,7 @@ def chosen_network(config: RunConfig, folder: RunFolder, which: str, world: Worl
     found = together(world, lambda: read_weights(folder.checkpoints_folder, which, world))
     if world.is_first:
         for sentence in found.passed_over:
-            tell(f"passed over a damaged checkpoint: {sentence}")
+            tell(f"skipped a damaged checkpoint: {sentence}")
     network = Perceiver(config.model, seed=config.seed)
     network.load_state_dict(found.tensors)
     return found.step, network.to(world.device)

@@ -40,7 +40,7 @@ def fork(path: Path, new_path: Path, overrides: Sequence[str], which: str = NEWE
 
     open_run(config, new, more=with_checkpoint)
     step = step_of(source) if source else 0
-    sys.stdout.write(f"{as_typed(new.path)}: goes on from step {step} of {as_typed(old.path)}\n")
+    sys.stdout.write(f"{as_typed(new.path)}: starts from step {step} of {as_typed(old.path)}\n")
     for line in changes:
         sys.stdout.write(f"  {line}\n")
     run = as_typed(new.path)
@@ -67,7 +67,7 @@ def _checked(old: RunFolder, config: RunConfig, which: str, changes: Sequence[st
     alone = World(0, 1, 0, torch.device("cpu"))
     path, manifest, passed_over = first_readable(old.checkpoints_folder, which, alone, layout.read_whole)
     for sentence in passed_over:
-        tell(f"passed over a damaged checkpoint: {sentence}")
+        tell(f"skipped a damaged checkpoint: {sentence}")
     other_data = layout.other_data(manifest.identity, identity(config))
     problem = other_data or _other_network(config, path, manifest) or _other_meaning(changes) or _too_late(config, path)
     if problem:

@@ -66,5 +66,5 @@ def load_run(
     network = Perceiver(config.model, seed=config.seed)
     network.load_state_dict(found.tensors)
     around = preprocessing.of_run(config)
-    notes = (*(f"passed over a damaged checkpoint: {sentence}" for sentence in found.passed_over), *around.notes)
+    notes = (*(f"skipped a damaged checkpoint: {sentence}" for sentence in found.passed_over), *around.notes)
     return LoadedRun(folder.path, config, network.to(device).eval(), found.step, around.classes, notes)

@@ -58,7 +58,7 @@ def _check_one_label(config: RunConfig, places: Places, name: str) -> None:
     """Raise ValueError where a network of one class a sample would be trained without those that have several."""
     if not config.data.multi_label and (several := streams.with_several_labels(config.data, places)):
         raise ValueError(
-            f"{several[0]}: samples have several labels, and a network that answers one class learns nothing of them; "
+            f"{several[0]}: samples have several labels, and a network that predicts one class cannot learn from them; "
             f"set data.multi_label=true and model.outputs.{name}.kind=labels"
         )
 

@@ -113,8 +113,8 @@ def _surroundings_of(source: Path) -> Surroundings:
 def _notes_of_import(config: PerceiverConfig) -> tuple[str, ...]:
     if config.inputs.image and config.inputs.image.conv_stem:
         return (
-            "the convolution is padded as DeepMind's is, Hugging Face's otherwise: answers differ from transformers' "
-            "(docs/parity.md)",
+            "the convolution uses DeepMind's padding, Hugging Face's model another: outputs differ from those of "
+            "transformers (docs/parity.md)",
         )
     return ()
 
@@ -128,8 +128,8 @@ def _notes_of_export(config: PerceiverConfig, files: Mapping[str, object]) -> tu
     if not unprepared:
         return ()
     return (
-        f"transformers has no file that prepares {', '.join(unprepared)}: give it what docs/parity.md says under "
-        '"What an export leaves to you"',
+        f"transformers has no preprocessor for {', '.join(unprepared)}: give it what docs/parity.md says under "
+        '"What you must prepare yourself"',
     )
 
 
@@ -152,7 +152,7 @@ def network_of(source: Path, which: str = NEWEST) -> Perceiver:
         config = load(existing(folder).config_path).model
         found = read_weights(folder.checkpoints_folder, which, World(0, 1, 0, torch.device("cpu")))
         for sentence in found.passed_over:
-            tell(f"passed over a damaged checkpoint: {sentence}")
+            tell(f"skipped a damaged checkpoint: {sentence}")
         weights = found.tensors
     network = Perceiver(config, seed=0)
     network.load_state_dict(weights)

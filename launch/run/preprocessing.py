@@ -71,7 +71,7 @@ def of_run(config: RunConfig) -> Surroundings:
         try:
             classes = label_names(absolute(config))
         except (OSError, ValueError) as error:
-            notes.append(f"class names are not known, since the shards do not tell them: {error}")
+            notes.append(f"class names are not known, since the shards do not contain them: {error}")
     if image.fit == "pad":
         notes.append(
             "no preprocessor is written: Hugging Face's for Perceivers cannot pad, as fit=pad of the input does"

@@ -21,7 +21,7 @@ PACKAGES = ("torch", "deepspeed")
 _WATCH_THE_SETUP = (
     "perceiver_setup_failed() { trap - ERR EXIT; "
     'echo "perceiver: a line of the setup in the profile failed with status $1: $2" >&2; '
-    'echo "perceiver: mend it, or end it with || true where it may fail" >&2; exit 2; }',
+    'echo "perceiver: correct it, or end it with || true if it may fail" >&2; exit 2; }',
     "trap 'STATUS=$?; [ ${#BASH_SOURCE[@]} -gt 1 ] || "
     'perceiver_setup_failed $STATUS "$(sed -n "${LINENO}p" "$0")"\' ERR',
     "trap 'perceiver_setup_failed $? \"it left the script\"' EXIT",
@@ -119,4 +119,4 @@ def _check_setup(lines: Sequence[str]) -> None:
     text = "\n".join(lines) + "\n"
     result = subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True, check=False)
     if result.returncode:
-        raise ValueError(f"setup in the profile is no shell: {result.stderr.strip()}; mend it")
+        raise ValueError(f"setup in the profile is not valid shell: {result.stderr.strip()}; correct it")

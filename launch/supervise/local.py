@@ -45,7 +45,7 @@ def sweep(
         statuses.append(status)
         states.append(state)
         if status == RUN_ME_AGAIN:
-            sys.stderr.write(f"perceiver: {len(runs) - number} runs were not begun; the same command resumes\n")
+            sys.stderr.write(f"perceiver: {len(runs) - number} runs were not started; the same command starts them\n")
             break
     if as_json:
         sys.stdout.write(json.dumps(states) + "\n")

@@ -219,7 +219,7 @@ def test_what_others_put_beside_the_tars_is_passed_over_and_told(
     text_shards(tmp_path, [3])
     adopted = adoption.index(tmp_path, tell=told.append)
     assert adopted.split("train").shards.names == ("train/000000.tar",)
-    assert told[0].startswith("passed over, as hidden, compressed, not named .tar, or more than one folder deep: ")
+    assert told[0].startswith("skipped, because hidden, compressed, not named .tar, or more than one folder deep: ")
     assert all(name in told[0] or "1 more" in told[0] for name in others)
 
 
@@ -296,7 +296,7 @@ def test_a_disk_that_does_not_give_a_tar_is_told(
 
     write_tar(tmp_path / "a.tar", [("a.txt", b"x")])
     monkeypatch.setattr(TarIndex, "from_tar", broken)
-    with pytest.raises(ValueError, match=r"a\.tar: cannot be read \(Input/output error\); see to the disk"):
+    with pytest.raises(ValueError, match=r"a\.tar: cannot be read \(Input/output error\); check the disk"):
         adoption.index(tmp_path)
 
 
@@ -473,7 +473,7 @@ def test_processes_verify_together(tmp_path: Path, text_shards: TextShards) -> N
 
 def test_where_no_tar_is_taken_those_passed_over_are_named(tmp_path: Path, write_tar: WriteTar) -> None:
     write_tar(tmp_path / "0.TAR", [("a.txt", b"x")])
-    with pytest.raises(ValueError, match=r"no .tar file in it .*passed over, .*: 0\.TAR"):
+    with pytest.raises(ValueError, match=r"no .tar file in it .*skipped, .*: 0\.TAR"):
         adoption.index(tmp_path)
 
 

@@ -133,7 +133,7 @@ def test_what_stands_in_the_way_of_a_file_is_a_sentence_with_the_name_that_a_use
         atomic.write(tmp_path / name, "x") if name != "link" else (tmp_path / name).read_bytes()
     sentence = atomic.of_disk(caught.value)
     assert str(tmp_path / name.partition("/")[0]) in sentence.replace("/.", "/")
-    assert sentence.endswith("move it away or mend its rights, then start again\n")
+    assert sentence.endswith("move it away or correct its permissions, then start again\n")
     assert not atomic.of_disk(PermissionError(errno.EPERM, "of a process, not of a file"))
 
 

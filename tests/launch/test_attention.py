@@ -108,7 +108,7 @@ def test_the_checkpoint_that_is_named_is_looked_into(run: RunFolder, drawn: list
 def test_a_damaged_checkpoint_is_passed_over_and_told(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     (run.checkpoints_folder / "step_00000008" / MANIFEST).write_text("{")
     attention_pictures.main(run.path, 0)
-    assert "passed over a damaged checkpoint" in capsys.readouterr().err
+    assert "skipped a damaged checkpoint" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("sample", [8, 9])

@@ -130,7 +130,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_told(run: RunFolder, capsys: py
     assert evaluation.main(run.path, as_json=True) == 0
     told = capsys.readouterr()
     assert json.loads(told.out)["step"] == 4
-    assert "passed over a damaged checkpoint" in told.err
+    assert "skipped a damaged checkpoint" in told.err
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_a_fork_shares_the_newest_checkpoint_and_the_old_run_keeps_its_files(
     before = contents(trained.path)
     new = RunFolder(tmp_path / "new")
     assert fork.fork(trained.path, new.path, ["optimizer.learning_rate=0.5"]) == 0
-    assert "goes on from step 600" in capsys.readouterr().out
+    assert "starts from step 600" in capsys.readouterr().out
     assert contents(trained.path) == before
     assert [path.name for path in new.checkpoints_folder.iterdir()] == ["step_00000600"]
     source, target = (folder.checkpoints_folder / "step_00000600" for folder in (trained, new))
@@ -126,8 +126,8 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(
     new = RunFolder(tmp_path / "new")
     fork.fork(trained.path, new.path, [])
     printed = capsys.readouterr()
-    assert "goes on from step 400" in printed.out
-    assert "passed over a damaged checkpoint" in printed.err
+    assert "starts from step 400" in printed.out
+    assert "skipped a damaged checkpoint" in printed.err
     assert "step_00000600" in printed.err
     assert attempts.newest_step(new) == 400
 

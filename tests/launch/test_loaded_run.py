@@ -48,7 +48,7 @@ def test_what_could_not_be_had_is_noted(run: RunFolder) -> None:
     shutil.rmtree(run.path.parent / "shards")
     loaded = load_run(run.path)
     assert (loaded.step, loaded.class_names, len(loaded.notes)) == (4, (), 2)
-    assert loaded.notes[0].startswith("passed over a damaged checkpoint: ")
+    assert loaded.notes[0].startswith("skipped a damaged checkpoint: ")
     assert loaded.notes[1].startswith("class names are not ")
     with pytest.raises(ValueError, match="shards"):
         loaded.loader()

@@ -366,7 +366,7 @@ def test_what_came_in_and_went_out_is_told_with_its_notes(tmp_path: Path, monkey
     told = called("export", str(ours), str(tmp_path / "out")).splitlines()
     assert told[0] == f"{tmp_path}/out: {count:,} parameters"
     [note] = told[1:]
-    assert note.startswith("note: transformers has no file that prepares text: ")
+    assert note.startswith("note: transformers has no preprocessor for text: ")
     told = json.loads(called("export", str(ours), str(tmp_path / "again"), "--json"))
     assert told["files"] == ["config.json", "model.safetensors"]
     assert [f"note: {each}" for each in told["notes"]] == [note]
@@ -434,7 +434,7 @@ def test_a_run_goes_out_with_the_weights_of_the_checkpoint_that_is_named(
     assert torch.equal(
         network_of(folder.path).encoder.latents.weight, Perceiver(config.model, seed=4).encoder.latents.weight
     )
-    assert "passed over a damaged checkpoint" in capsys.readouterr().err
+    assert "skipped a damaged checkpoint" in capsys.readouterr().err
 
 
 def test_inputs_without_a_file_of_transformers_are_named() -> None:
@@ -442,7 +442,7 @@ def test_inputs_without_a_file_of_transformers_are_named() -> None:
 
     def named(files: dict[str, object]) -> list[str]:
         [note] = _notes_of_export(config, files)
-        return sorted(note.partition(":")[0].removeprefix("transformers has no file that prepares ").split(", "))
+        return sorted(note.partition(":")[0].removeprefix("transformers has no preprocessor for ").split(", "))
 
     assert named({}) == ["audio", "points", "text", "video"]
     assert named({"tokenizer.json": {}}) == named({"tokenizer_config.json": {}}) == ["audio", "points", "video"]
@@ -451,5 +451,5 @@ def test_inputs_without_a_file_of_transformers_are_named() -> None:
     alone = replace(config, inputs=InputsConfig(image=image))
     assert _notes_of_export(alone, {}) == _notes_of_import(alone) == ()
     [note] = _notes_of_import(replace(config, inputs=InputsConfig(image=replace(image, conv_stem=True))))
-    assert "padded as DeepMind's" in note
+    assert "DeepMind's padding" in note
     assert _notes_of_import(replace(config, inputs=InputsConfig(text=config.inputs.text))) == ()

@@ -97,7 +97,7 @@ def test_what_follows_is_told_with_the_counts() -> None:
     failed = verdict([attempt(85), attempt(1), attempt(3)], CONFIG, stop_requested=False)
     assert failed.reason == "failed with status 3, failure 2 of 3 without a checkpoint between"
     asked = verdict([attempt(85), attempt(1), attempt(85)], CONFIG, stop_requested=False)
-    assert asked.reason == "saved and left in good order; restart 2 of 2"
+    assert asked.reason == "saved and exited in good order; restart 2 of 2"
 
 
 def test_negative_limits_are_refused() -> None:

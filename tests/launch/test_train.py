@@ -99,7 +99,7 @@ def test_a_run_trains_to_its_end_leaves_all_that_it_is_known_by_and_is_not_train
     assert messages(folder) == [
         "computes in fp32 on the CPU, where every kernel is deterministic",
         "split 'test' is evaluated at the end",
-        "an epoch of 2 steps leaves out 4 samples, other ones each time",
+        "an epoch of 2 steps drops 4 samples, different ones each epoch",
     ]
     lines = [json.loads(line) for line in folder.metrics_path.read_text().splitlines()]
     steps = [line for line in lines if line["kind"] == "train"]
@@ -127,7 +127,7 @@ def test_a_run_that_is_stopped_says_by_what_and_asks_to_be_started_again(
     folder = RunFolder(tmp_path / "run")
     short = replace(config, train=replace(config.train, time_limit_minutes=1e-9))
     assert composition.main(short, folder.path) == 85
-    assert "stopped by time limit after step 1 of 2; the same command goes on\n" in capfd.readouterr().out
+    assert "stopped by time limit after step 1 of 2; the same command resumes it\n" in capfd.readouterr().out
     [entry] = attempts.times(folder)
     assert entry.ended == "preempted (time limit)"
     assert attempts.history(folder)[0].status == 85
@@ -274,10 +274,10 @@ def test_what_a_user_should_know_before_the_first_step_is_told_and_nothing_else(
     loaded = Loaded(state, Path(), ("a is cut", "b is gone"))
     composition._announce(SinkGroup([told]), state, loaded, Steps(7, 3), ["2 have no sound"], halved=5)
     assert told.messages == [
-        "passed over a damaged checkpoint: a is cut",
-        "passed over a damaged checkpoint: b is gone",
+        "skipped a damaged checkpoint: a is cut",
+        "skipped a damaged checkpoint: b is gone",
         "2 have no sound",
-        "an epoch of 7 steps leaves out 3 samples, other ones each time",
+        "an epoch of 7 steps drops 3 samples, different ones each epoch",
         "out of memory: the micro-batch is now 5; the global batch and the results stay",
     ]
 
@@ -288,7 +288,7 @@ def test_who_stopped_a_run_is_told(
 ) -> None:
     folder, state = RunFolder(tmp_path), RunState(step=1)
     composition._tell(config, folder, "preempted", state, reason, as_json=False)
-    assert capsys.readouterr().out == f"stopped by {by} after step 1 of 2; the same command goes on\n"
+    assert capsys.readouterr().out == f"stopped by {by} after step 1 of 2; the same command resumes it\n"
     composition._tell(config, folder, "preempted", state, reason, as_json=True)
     assert json.loads(capsys.readouterr().out) == {"outcome": "preempted", "step": 1, "run": str(tmp_path)}
 

@@ -164,7 +164,7 @@ def test_a_run_that_cannot_go_on_goes_back_and_past_the_batches_that_spoiled_it(
     losses = [[line["loss"] for line in records(tmp_path / name, "train")] for name in ("spoiled", "clean")]
     assert losses[0] == losses[1]
     messages = [line["message"] for line in records(tmp_path / "spoiled", "event")]
-    assert messages[-1] == "went back from step 5; passes over batches 3, 4"
+    assert messages[-1] == "rolled back from step 5; skips batches 3, 4"
     assert [entry.number for entry in read([tmp_path / "spoiled" / "0001"])] == [1]
 
 

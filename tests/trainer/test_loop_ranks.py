@@ -359,9 +359,9 @@ def test_going_back_rewinds_what_was_told_and_says_so_and_what_a_restart_will_no
     events = [record for kind, record in told.records if kind == "event" and "skipped" not in str(record["message"])]
     lost = {"step": 0, "message": "a restart would meet these batches again: disk is full"}
     assert events == [
-        {"step": 0, "message": "went back from step 3; passes over batches 1, 2"},
+        {"step": 0, "message": "rolled back from step 3; skips batches 1, 2"},
         lost,
-        {"step": 0, "message": "went back from step 5; passes over batches 5, 6"},
+        {"step": 0, "message": "rolled back from step 5; skips batches 5, 6"},
         lost,
     ]
     assert [record for kind, record in told.records if kind == "rewind"] == [{"step": 0}] * 2

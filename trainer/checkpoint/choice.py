@@ -42,7 +42,7 @@ def read_weights(folder: Path, which: str, world: World) -> Weights:
 def first_readable(
     folder: Path, which: str, world: World, read: Callable[[Path], T]
 ) -> tuple[Path, T, tuple[str, ...]]:
-    """Return the checkpoint asked for, what `read` makes of it, and sentences on those passed over. Collective.
+    """Return the checkpoint asked for, what `read` makes of it, and sentences on those skipped. Collective.
 
     `read` raises ValueError, on any rank or on all, where a checkpoint is not whole.
     """
@@ -95,7 +95,7 @@ def _of_unknown_score(folder: Path) -> list[str]:
 def _refusal(folder: Path, which: str, passed_over: list[str]) -> str:
     steps = ", ".join(str(step_of(path)) for path in complete(folder))
     if passed_over and which == NEWEST:
-        return f"{folder}: no checkpoint is whole ({'; '.join(passed_over)}); restore one of them, or train anew"
+        return f"{folder}: no checkpoint is whole ({'; '.join(passed_over)}); restore one of them, or train again"
     if passed_over:
         return f"{'; '.join(passed_over)}; --checkpoint can name {NEWEST} or one of the steps {steps}"
     if not steps:

@@ -60,7 +60,7 @@ class Loaded:
     state: RunState
     path: Path
     damaged: tuple[str, ...]
-    """Sentences on newer checkpoints that were passed over."""
+    """Sentences on newer checkpoints that were skipped."""
 
 
 class Store:
@@ -233,7 +233,7 @@ class Store:
         layout.write_manifest(beside, manifest)
         final = self._folder / names.name_of(manifest.state.step)
         if final.exists() or final.is_symlink():
-            # A damaged one of this step, passed over by the load that this run went on from.
+            # A damaged one of this step, skipped by the load that this run went on from.
             final.rename(self._folder / f".{final.name}.replaced")
         atomic.rename(beside, final)
         self._complete.add(final, manifest.score)

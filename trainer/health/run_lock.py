@@ -53,7 +53,10 @@ class RunLock:
         try:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
-            return f"{self._path}: cannot be opened ({error.strerror}); mend its rights or choose another --run folder"
+            return (
+                f"{self._path}: cannot be opened ({error.strerror}); correct its permissions or choose another --run "
+                "folder"
+            )
         refusal = self._taken(descriptor)
         if refusal:
             os.close(descriptor)

@@ -125,7 +125,7 @@ def lost_steps(attempts: Sequence[TimeEntry]) -> list[int]:
 
 
 def goodput(attempts: Sequence[TimeEntry]) -> float:
-    """Return the share of the wall time that made steps which lasted: compute time less lost work, over all time."""
+    """Return the fraction of the wall time spent on steps that were kept: (compute time - lost work) / all time."""
     useful = 0.0
     for attempt, lost in zip(attempts, lost_steps(attempts), strict=True):
         done = attempt.last_step - attempt.first_step

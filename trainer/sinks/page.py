@@ -105,7 +105,7 @@ def _attempts(attempts: Sequence[TimeEntry]) -> str:
         return ""
     heads = ("attempt", "started", "hosts", "ranks", "steps", "lost", *PARTS, "ended")
     rows = "".join(_attempt(attempt, lost) for attempt, lost in zip(attempts, lost_steps(attempts), strict=True))
-    useful = f"<p>Goodput, the share of the wall time that made steps which lasted: {goodput(attempts):.1%}</p>"
+    useful = f"<p>Goodput, the fraction of the wall time spent on steps that were kept: {goodput(attempts):.1%}</p>"
     return f"{useful}<table><tr>{''.join(f'<th>{head}</th>' for head in heads)}</tr>{rows}</table>"
 
 

@@ -42,7 +42,7 @@ class Restored:
     path: Path
     """The checkpoint's folder."""
     damaged: tuple[str, ...]
-    """Sentences on newer checkpoints that were passed over."""
+    """Sentences on newer checkpoints that were skipped."""
     unused: tuple[str, ...]
     """What the checkpoint holds besides, and this store was not given: "optimizer", or names of `also`."""
 

@@ -51,7 +51,7 @@ def is_off(data: bytes | memoryview) -> bool:
 def read_off(data: bytes) -> Mesh:
     """Return the mesh of an OFF file; ModelNet40's, whose first line also holds the counts, included.
 
-    Colours (COFF), normals (NOFF) and places in a texture (STOFF) stand behind the coordinates, and are passed over.
+    Colours (COFF), normals (NOFF) and places in a texture (STOFF) stand behind the coordinates, and are skipped.
     """
     refuse_long(data)
     begin = _OFF.match(data)

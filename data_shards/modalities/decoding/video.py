@@ -18,7 +18,7 @@ from data_shards.modalities.decoding.image import MAX_PIXELS
 MAX_CLIP_BYTES = 1 << 30
 """A clip of more decoded bytes is refused, as is one of more coded ones: ask for fewer frames of it."""
 MAX_DECODED_PIXELS = 1 << 34
-"""Decoding ends at so many pixels of all frames, kept or passed over: 8000 of 1080 lines."""
+"""Decoding ends at so many pixels of all frames, kept or skipped: 8000 of 1080 lines."""
 _MP4_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"moof", b"sidx"})
 """Any of them may come first in an MP4 or QuickTime file."""
 _OPTIONS = MappingProxyType({"protocol_whitelist": "none", "max_pixels": str(MAX_PIXELS)})

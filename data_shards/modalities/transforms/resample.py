@@ -25,7 +25,7 @@ def resample(samples: NDArray[np.float32], from_rate: int, to_rate: int, method:
     if num_out > MAX_SAMPLES:
         raise ValueError(
             f"{len(samples)} samples at {from_rate} a second are {num_out} at {to_rate}; at most {MAX_SAMPLES} are "
-            "made: see to the rate that the recording claims"
+            "made: check the rate that the recording claims"
         )
     if method == "linear":
         between = np.interp(np.arange(num_out) * (down / up), np.arange(len(samples)), samples)

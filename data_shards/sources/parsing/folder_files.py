@@ -1,4 +1,4 @@
-"""The files below a folder, links followed, and a word about those that are passed over."""
+"""The files below a folder, links followed, and a word about those that are skipped."""
 
 import os
 from collections import Counter
@@ -59,9 +59,9 @@ def file_of(modality: str) -> str:
 
 
 def passed_over(counts: Mapping[str, int], wanted: str) -> str:
-    """Return a sentence on the files that were passed over, by suffix; `wanted` says what is read."""
+    """Return a sentence on the files that were skipped, by suffix; `wanted` says what is read."""
     found = Counter(counts).most_common()
     parts = [f"{count} {kind}" for kind, count in found[:_MAX_KINDS]]
     if more := found[_MAX_KINDS:]:
         parts.append(f"{sum(count for _, count in more)} of {len(more)} more kinds")
-    return f"passed over, no {wanted}: {', '.join(parts)}"
+    return f"skipped, no {wanted}: {', '.join(parts)}"

@@ -1,4 +1,4 @@
-"""What folders say of split and class, what is passed over, and what is refused."""
+"""What folders say of split and class, what is skipped, and what is refused."""
 
 import io
 from pathlib import Path
@@ -97,7 +97,7 @@ def test_what_is_passed_over_is_counted_by_suffix(tmp_path: Path) -> None:
     touch(tmp_path, "cat/a.thumbnail of an unusual kind", "__MACOSX/cat/._0.png", "cat/.ipynb_checkpoints/0.png")
     told: list[str] = []
     assert len(found(tmp_path, told)) == 2
-    assert told[0].startswith("passed over, no image file (png, jpg")
+    assert told[0].startswith("skipped, no image file (png, jpg")
     for part in ("2 .tif", "4 hidden", "1 without a suffix", "1 of an odd suffix"):
         assert part in told[0]
 
@@ -116,7 +116,7 @@ def test_what_is_passed_over_is_counted_by_suffix(tmp_path: Path) -> None:
 )
 def test_a_class_folder_in_which_nothing_can_be_read_is_refused(tmp_path: Path, names: list[str], folder: str) -> None:
     touch(tmp_path, *names)
-    with pytest.raises(ValueError, match=rf"no image file \(png, .*\) in {folder}; convert .*passed over"):
+    with pytest.raises(ValueError, match=rf"no image file \(png, .*\) in {folder}; convert .*skipped"):
         found(tmp_path)
 
 
@@ -187,12 +187,12 @@ def test_other_sources_tell_what_they_pass_over(tmp_path: Path) -> None:
     touch(tmp_path / "text", "b.md", "c.txt.html", ".a.txt")
     (tmp_path / "text" / "a.txt").write_text("a")
     text.build({"train": tmp_path / "text"}, tmp_path / "out", tell=told.append)
-    assert told == [f"{tmp_path}/text: passed over, no text (.txt, .jsonl, .ndjson, .json): 1 hidden, 1 .md, 1 .html"]
+    assert told == [f"{tmp_path}/text: skipped, no text (.txt, .jsonl, .ndjson, .json): 1 hidden, 1 .md, 1 .html"]
     told.clear()
     touch(tmp_path / "audio", "x.wav", "y.m4a")
     (tmp_path / "list.csv").write_text('x, 0, 10, "a"\n')
     audio_folder.read_segments(tmp_path / "audio", {"train": tmp_path / "list.csv"}, None, told.append)
-    assert told == [f"{tmp_path}/audio: passed over, no audio file (wav, flac, mp3, ogg): 1 .m4a"]
+    assert told == [f"{tmp_path}/audio: skipped, no audio file (wav, flac, mp3, ogg): 1 .m4a"]
     told.clear()
     for digit in range(10):
         touch(tmp_path / "images", f"train/{digit}/0.png", f"test/{digit}/0.png", f"test/{digit}/0.jpg")

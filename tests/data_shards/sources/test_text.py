@@ -122,7 +122,9 @@ def test_a_text_that_is_no_string_is_refused_with_its_line(tmp_path: Path, text_
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.txt").symlink_to("gone")
-    with pytest.raises(ValueError, match=r"a\.txt: cannot be read \(No such file or directory\); mend its rights"):
+    with pytest.raises(
+        ValueError, match=r"a\.txt: cannot be read \(No such file or directory\); correct its permissions"
+    ):
         text.build({"train": tmp_path / "in"}, tmp_path / "out")
 
 
