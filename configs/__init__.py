@@ -1,1 +1,1 @@
-"""What a run is: the typed configuration and the YAML file of each named run."""
+"""The typed configuration of a run, and the YAML file of each named run."""

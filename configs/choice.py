@@ -1,4 +1,4 @@
-"""Sections under names of the user's own, each of a class that one of its keys chooses.
+"""Sections under the user's own names. One key of a section chooses its class.
 
 A field `dict[str, Any]` is such a section where its metadata name the key and the classes:
 

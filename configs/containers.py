@@ -1,4 +1,4 @@
-"""What OmegaConf lets pass: a list or a mapping where one value belongs, inside another list or mapping."""
+"""Values that OmegaConf wrongly accepts: a list or a mapping in place of one value, inside a list or mapping."""
 
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass

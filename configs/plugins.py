@@ -1,4 +1,4 @@
-"""Plug-ins of a run: the files that its configuration names, and the classes in them that are of ours.
+"""Plug-ins of a run: the files that its configuration names, and the classes in them.
 
     plugins: [my_eeg.py]
 

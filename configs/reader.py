@@ -1,4 +1,4 @@
-"""Strict reading of a dataclass: defaults < YAML file < key=value, and every problem at once."""
+"""Strict reading of a dataclass: defaults < YAML file < key=value. All problems are reported at once."""
 
 import difflib
 import re

@@ -1,4 +1,4 @@
-"""What of a run may change when it is resumed: every key of the configuration is classified here, once.
+"""What may change at a resume: every key of the configuration is classified here, once.
 
 A run's result is decided by its configuration. What only says how the run is watched, kept, fed, or fitted into memory
 may change between two of its starts; for all else there is `perceiver fork`.

@@ -1,4 +1,4 @@
-"""What a run is: one frozen dataclass, loaded strictly from defaults < YAML file < key=value."""
+"""The configuration of a run: one frozen dataclass, read strictly from defaults < YAML file < key=value."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace

@@ -1,4 +1,4 @@
-"""YAML from anywhere, read within bounds: what is small as text stays small as values, and no key stands twice."""
+"""YAML within limits: a small file stays small when parsed, and no key occurs twice."""
 
 import re
 from collections.abc import Iterator

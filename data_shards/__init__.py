@@ -1,1 +1,1 @@
-"""Raw files become tar shards; tar shards become batches in an order that resumes exactly."""
+"""Raw files become tar shards, and tar shards become batches in an order that resumes exactly."""

@@ -1,4 +1,4 @@
-"""What a run asks of its data: the inputs with their fixed shapes, the sample order, and the loader's limits.
+"""The data section of a run: the inputs with their fixed shapes, the sample order, and the loader's limits.
 
 Every batch has an array for each input, zeros where a sample lacks it.
 """

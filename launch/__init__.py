@@ -1,4 +1,4 @@
-"""How a run starts, goes on and ends: the command line, local and Slurm runs."""
+"""How a run starts, resumes and ends: the command line, local and Slurm runs."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The versions that this release runs with, looked at before anything is imported that would take time or fail.
+"""The supported versions, checked before any import that would take time or fail.
 
 Read by Python 3.7 and newer, so that an old one is told too: no syntax that it lacks.
 """

@@ -1,4 +1,4 @@
-"""What is wrong with a batch, in one sentence a field, before it becomes a puzzling error inside the network."""
+"""Checks of a batch: one sentence per field, before a wrong batch becomes a confusing error inside the network."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""torch.compile for layers that train: what lies between matrix products is fused, and what is cheap computed again.
+"""torch.compile for layers in training: fuses the work between matrix products and recomputes what is cheap.
 
 A layer is compiled once for all layers of its kind: its weights are inputs of the compiled code, of which a network of
 many blocks has no more than one of a single block.

@@ -1,4 +1,4 @@
-"""Latents -> answers: the mean of the latents, or queries that read them in one shared cross-attend.
+"""Latents to outputs: the mean of the latents, or queries that attend to them in one shared cross-attention.
 
 B samples, N latents, D channels of a latent, O queries, E channels of a query
 """

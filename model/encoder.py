@@ -1,4 +1,4 @@
-"""Latents read the tokens and think, in turns; turns that share weights share modules."""
+"""The encoder: alternating cross-attention to the tokens and self-attention of the latents, with shared weights."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What the backward pass needs, kept in the host's memory; on a GPU it travels on a stream of its own.
+"""Activations for the backward pass, kept in host memory. On a GPU they are copied on a stream of their own.
 
 The way there runs beside the layers that follow. The way back begins a layer early: while the backward pass is at a
 layer, what the layer before it kept is on its way. The host waits for neither.

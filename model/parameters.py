@@ -1,4 +1,4 @@
-"""Parameters and how they start: truncated normals drawn from one generator, so that a seed decides every weight."""
+"""Parameters and their initial values: truncated normals from one generator, so a seed decides every weight."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""Perceiver: read, think, answer."""
+"""Perceiver: encoder, latents and decoder in one module."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Where a token is: Fourier features of places on a grid or in space.
+"""Position encodings: Fourier features of positions on a grid or in space.
 
 M tokens, A axes of a grid, K frequencies an axis
 """

@@ -1,4 +1,4 @@
-"""What the backward pass computes again instead of keeping: a policy for the steps of the encoder.
+"""Activation checkpointing: the policy for what the backward pass recomputes instead of storing.
 
 All by non-reentrant checkpointing, which alone is exact at every ZeRO stage when a module runs several times in a pass.
 """

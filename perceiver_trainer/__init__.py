@@ -1,4 +1,4 @@
-"""The library: one name to import from, whatever lies where in the packages below.
+"""The library: one name to import everything from.
 
 Every name is imported when it is first asked for: a configuration costs no PyTorch, a network no DeepSpeed. Nothing in
 this repository imports this package but its command and its examples.

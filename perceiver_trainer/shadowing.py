@@ -1,4 +1,4 @@
-"""Whether the packages of this product are what Python finds under their names.
+"""Checks whether Python finds this product's packages, or others of the same names.
 
 Five of them have names that a project of one's own may use too (`model`, `configs` ...), and Python takes the first
 that it finds on its path: for `python -m` and torchrun that is the working directory, for a script the script's folder.

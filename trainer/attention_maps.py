@@ -1,4 +1,4 @@
-"""Where the latents look: attention of each cross-attend over the grid of each modality, as in the paper's figure 3."""
+"""Attention maps: the attention weights of each cross-attend over each modality's grid, as in the paper's figure 3."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""What a user says about the training: optimizer, length and cut of the work, checkpoints, watching, profiling."""
+"""The configuration of training: optimizer, length, batch, checkpoints, health checks, profiling."""
 
 import math
 from collections.abc import Iterator

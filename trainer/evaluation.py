@@ -1,4 +1,4 @@
-"""How good a network is on samples that it was not trained on; every sample is counted once at any world size."""
+"""Evaluation of a network on samples that it was not trained on. Each sample counts once at any world size."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping

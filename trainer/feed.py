@@ -1,4 +1,4 @@
-"""Feed: the batches of a training on their device; on a GPU the next one is copied while a step runs."""
+"""Feed: the batches of a training on their device. On a GPU the next batch is copied while a step runs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""RunState: where a run is. With the configuration it decides every step that follows."""
+"""RunState: the progress of a run. With the configuration it decides every step that follows."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""steps(): the steps of a training one after the other; on a GPU a step is started before the last one is looked at.
+"""steps(): the steps of a training in order. On a GPU a step starts before the result of the previous one is read.
 
 The device then has its next work while the host looks. Nothing is decided on a step that nobody has looked at: between
 two steps where something may be saved, evaluated or ended, no step is under way.

@@ -1,4 +1,4 @@
-"""What `perceiver data index` counts in the tars that it adopts: labels, and all that is not read or cannot be."""
+"""What `perceiver data index` counts in adopted tars: labels, and what is not read or cannot be read."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Whose a folder is: that of one build at a time, and of no other than the one that was begun there."""
+"""The claim on a folder: one build at a time, and only the build that was started there."""
 
 import fcntl
 from collections.abc import Iterator

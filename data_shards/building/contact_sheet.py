@@ -1,4 +1,4 @@
-"""A picture of some samples of a shard folder, to be looked at by a person before a run is started on it."""
+"""A picture of some samples of a shard folder, to look at before a run starts."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""One sample on its way into a shard: where the bytes of its members come from, its label, its weight."""
+"""One sample on its way into a shard: the sources of its members' bytes, its label, its weight."""
 
 import zipfile
 from collections.abc import Mapping

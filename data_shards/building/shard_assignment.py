@@ -1,4 +1,4 @@
-"""Which row goes into which shard: a pure function of the rows and a seed."""
+"""The assignment of rows to shards: a pure function of the rows and a seed."""
 
 import hashlib
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""Splits: which names of folders and cells mean one, and which samples are set aside where there is none."""
+"""Splits: which names of folders and cells mean one, and which samples become the test split where there is none."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Processes that do a share of the work, and end when the process that started them does."""
+"""Worker processes that end when the process that started them ends."""
 
 import multiprocessing
 import os

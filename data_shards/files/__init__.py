@@ -1,1 +1,1 @@
-"""What every part writes and reads files with, and how text from outside is shown. Imports nothing of the project."""
+"""Reading and writing of files for all packages, and safe display of external text. Imports no other package."""

@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all, and that a power cut does not take back.
+"""Atomic writes: files and folders are complete or absent, and survive a power cut.
 
 The one place in which the product writes beside a name and renames. Standard library only: all layers import it, and
 some of them run under a host's python3.

@@ -1,4 +1,4 @@
-"""Text from outside (keys, class names, paths, URLs) as it may be shown: no control characters, no secrets."""
+"""Safe display of external text (keys, class names, paths, URLs): no control characters, no secrets."""
 
 import re
 import warnings

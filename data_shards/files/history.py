@@ -1,4 +1,4 @@
-"""What a run remembers of itself: read as far as it can be read. Damage is told once and ends nothing.
+"""The records of a run, read as far as possible. Damage is reported once and ends nothing.
 
 Standard library only, see durable.
 """

@@ -1,4 +1,4 @@
-"""Problems of a configuration's parts: the key, and one sentence with what was expected, what came and the remedy."""
+"""Problems of a configuration: the key, and one sentence with what was expected, what was found and the remedy."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""How a value is shown in a message: as Python writes it, and cut, so that no table's cell fills the terminal."""
+"""Values in messages: written as Python does, and truncated, so that no cell of a table fills the terminal."""
 
 import reprlib
 from collections.abc import Sequence

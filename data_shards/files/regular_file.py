@@ -1,4 +1,4 @@
-"""Opens files of a user's folder: a pipe among them would keep a program waiting for ever."""
+"""Opens only regular files of a user's folder: a pipe would block the program forever."""
 
 import os
 import stat

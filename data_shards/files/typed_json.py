@@ -1,4 +1,4 @@
-"""JSON files as dataclasses with every value's type checked: what a file says about itself may be wrong.
+"""JSON files as dataclasses. The type of every value is checked, because a file can be wrong.
 
 Standard library only, see durable.
 """

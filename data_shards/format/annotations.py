@@ -1,4 +1,4 @@
-"""What the notes of a sample say: its label in .cls, and in .json the fields that the folder's manifest names.
+"""Annotations of a sample: its label in .cls, and the fields of .json that the folder's manifest names.
 
 Nothing else reads them, so what `perceiver data index` counts and `perceiver data verify` checks is what training uses.
 """

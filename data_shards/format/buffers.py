@@ -1,4 +1,4 @@
-"""Memory for extents and batches that is used again.
+"""Reusable memory for extents and batches.
 
 Fresh memory costs a page fault every 4 kB. That takes longer than reading the bytes that come into it, and for a batch
 of 30 MB a third of the time that decoding takes.

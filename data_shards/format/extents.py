@@ -1,4 +1,4 @@
-"""Extents: a shard in pieces of about 8 MB that begin and end with a sample, the unit that storage is asked for.
+"""Extents: pieces of a shard of about 8 MB that begin and end with a sample, the unit in which storage is read.
 
 A disk that is asked for single samples gives a third of its speed, an object store a hundredth. An extent is read and
 its checksum taken in one go, without the interpreter's lock; its samples are then views into it that cost nothing.

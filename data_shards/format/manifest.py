@@ -1,4 +1,4 @@
-"""The manifest: which shards a folder holds, what is in them, and the hash that names all of it.
+"""The manifest: the shards of a folder, their contents, and the hash that identifies all of it.
 
 A shard folder looks like this; `manifest.json` is written last, so a folder without one is unfinished:
 

@@ -1,4 +1,4 @@
-"""The index of a shard: where each member lies in the tar, and a checksum a sample.
+"""The index of a shard: the position of each member in the tar, and a checksum per sample.
 
 It is a function of the tar's bytes, lies beside it as NNNNNN.idx, and can be made anew at any time. The file: a magic,
 six counts, then the arrays below and the names, little-endian, one after the other.

@@ -1,4 +1,4 @@
-"""The members of a tar by its headers alone, with every departure from a plain, whole tar refused by name.
+"""The members of a tar, read from its headers alone. Every deviation from a plain, whole tar is refused by name.
 
 tarfile would take a tar that was cut between two members for a whole one, and is ten times slower. Here a tar must end
 with its end-of-archive block; members are regular files with safe names. ustar, GNU and pax headers are understood.

@@ -1,4 +1,4 @@
-"""What decides whether a sample can be used, and what it then is: one rule for training, evaluation and verify."""
+"""The rule that decides whether a sample is usable: the same for training, evaluation and verify."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

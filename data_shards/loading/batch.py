@@ -1,4 +1,4 @@
-"""Sample: one sample as arrays of fixed shape. Batch: samples packed into one flat buffer an input.
+"""Sample: one sample as arrays of fixed shape. Batch: samples packed into one flat buffer per input.
 
 The section of an input says the shape and the type of its array; pixels stay bytes until they are on the device.
 """

@@ -1,4 +1,4 @@
-"""Slots to a batch: read, decode and transform each sample, and lay it into its row of the batch's flat buffers."""
+"""From slots to a batch: reads, decodes and transforms each sample, and writes it into its row of the flat buffers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -1,4 +1,4 @@
-"""A split of a shard folder, found fit to serve a run."""
+"""A split of a shard folder, checked against the needs of a run."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

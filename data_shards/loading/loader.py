@@ -1,4 +1,4 @@
-"""Batch t of this rank, any t, at once: threads, or processes, make the asked-for batch and those that follow."""
+"""The loader: batch t of this rank, for any t, at once. Threads or processes also prepare the following batches."""
 
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor

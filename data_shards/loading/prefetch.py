@@ -1,4 +1,4 @@
-"""Brings the shards of coming batches near before they are needed: the order says long before which those are."""
+"""Fetches the shards of coming batches ahead of time: the order says long in advance which those are."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""The list of bad samples of a run: each is written once, by whichever rank met it first, and too many end the run."""
+"""The quarantine: bad samples of a run, each written once by the rank that met it first. Too many end the run."""
 
 import errno
 import fcntl

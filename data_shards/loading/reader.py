@@ -1,4 +1,4 @@
-"""The bytes of any sample of a split, checked against its checksum, read from its shard an extent at a time."""
+"""Reads any sample of a split by extents, and checks its checksum."""
 
 import shlex
 import threading

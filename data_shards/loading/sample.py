@@ -1,4 +1,4 @@
-"""The members of one sample to arrays of the config's shapes: decode, transform, hide inputs."""
+"""From members to the arrays of one sample in the configured shapes: decoding, transforms, hidden inputs."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING

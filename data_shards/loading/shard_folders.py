@@ -1,4 +1,4 @@
-"""Places: the shard folders of a run, each looked at once; what was found may be told to other processes."""
+"""The shard folders of a run. Each is examined once, and other processes receive the result."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""A process that makes batches, for transforms that hold the interpreter's lock; threads do for all others.
+"""A process that builds batches, for transforms that hold the interpreter's lock. Threads do for all others.
 
 A batch comes back as a few tensors in shared memory: torch hands on their descriptors, not their bytes.
 """

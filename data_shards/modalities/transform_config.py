@@ -1,4 +1,4 @@
-"""How training varies samples: one dataclass a transform, set in the section of a modality to switch it on."""
+"""The configuration of transforms: one dataclass per transform, set in the section of an input to enable it."""
 
 import math
 from collections.abc import Iterator

@@ -1,1 +1,1 @@
-"""Which sample fills which slot of which batch, as arithmetic, and every random number of the data."""
+"""The order of samples as arithmetic, and every random number of the data."""

@@ -1,4 +1,4 @@
-"""Several datasets in one stream: how many samples of each a batch has, and which.
+"""Mixtures: several datasets in one stream. How many samples of each a batch contains, and which.
 
 The counts after n slots are a formula, so any step is as near as the first. Datasets are the leaves of a Huffman tree
 over their weights; at each fork of the tree the left branch has had round(n * its share) of the fork's n slots. A fork

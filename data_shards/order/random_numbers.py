@@ -1,4 +1,4 @@
-"""Every random number of the data: Philox, keyed by a hash of what it is for, read at any place at once.
+"""Counter-based random numbers: Philox, keyed by a hash of their purpose, readable at any position.
 
 No global generator and no hash(): equal arguments give equal draws in every process, at any world size. Only raw
 64-bit words decide the order, since numpy keeps those equal between its versions; Generator it does not.

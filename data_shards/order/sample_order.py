@@ -1,4 +1,4 @@
-"""Which sample fills which slot of which global batch, as arithmetic: no state, no plan as long as the data.
+"""The order of samples: which sample fills which slot of which global batch, as arithmetic and without state.
 
 An epoch permutes the shards and lays their samples end to end, from a random place on and round to it again. This
 line is cut into L lanes of equal length. Inside a lane, sample i goes to the rank of i + u * window / 2 among all such

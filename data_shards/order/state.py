@@ -1,4 +1,4 @@
-"""The data state of a run: all that a resume needs to go on with the same samples, whatever the number of ranks."""
+"""The data state of a run: all that a resume needs for the same samples, whatever the number of ranks."""
 
 import hashlib
 import json

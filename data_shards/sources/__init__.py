@@ -1,1 +1,1 @@
-"""One module a kind of raw input; each makes a table that data_shards.building.builder turns into shards."""
+"""Sources: one module per kind of raw input. Each builds a table for data_shards.building.builder."""

@@ -1,4 +1,4 @@
-"""Recordings: a folder a class, or one folder and AudioSet's CSV files with several labels a recording."""
+"""Recordings: one folder per class, or one folder and AudioSet's CSV files with several labels per recording."""
 
 import csv
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Folders whose names are the classes of the files in them, as ImageNet, Kinetics and many others are laid out.
+"""Folders named after the classes of their files, the layout of ImageNet, Kinetics and many other datasets.
 
 FOLDER/SPLIT/CLASS/.../FILE    SPLIT is train, val, valid, validation, dev, test or eval, in any case
 FOLDER/CLASS/SPLIT/.../FILE    as ModelNet40 is

@@ -1,4 +1,4 @@
-"""Images in a folder a class, as ImageNet: train/n01440764/*.JPEG, val/n01440764/*.JPEG."""
+"""Images in one folder per class, as in ImageNet: train/n01440764/*.JPEG, val/n01440764/*.JPEG."""
 
 from pathlib import Path
 from typing import Unpack

@@ -1,4 +1,4 @@
-"""A table, one row a sample: CSV, tab-separated values, JSON lines or Parquet.
+"""A table with one row per sample: CSV, tab-separated values, JSON lines or Parquet.
 
 Columns image, audio, video, points hold paths relative to the table; text holds the text itself, or a path that ends in
 .txt; first, second and flow hold the paths of two frames and of the motion between them (.flo). label is a class number

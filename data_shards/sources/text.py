@@ -1,4 +1,4 @@
-"""Text: files of lines or JSON lines, compressed or not, cut into chunks of a length in bytes."""
+"""Text: files of lines or JSON lines, compressed or not, split into chunks of a length in bytes."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""Videos: a folder a class, or a table of them. The audio track becomes a member of its own."""
+"""Videos: one folder per class, or a table of them. The audio track becomes a member of its own."""
 
 import io
 import wave

@@ -1,1 +1,1 @@
-"""Where shard folders lie: on this machine, or behind a URL with a cache. Imports format and files."""
+"""Storage of shard folders: on this machine, or behind a URL with a cache. Imports format and files."""

@@ -1,4 +1,4 @@
-"""A folder of fetched files, named by their SHA-256 and bounded in size, that the processes of a node share.
+"""The cache of fetched files: named by SHA-256, limited in size, shared by the processes of a node.
 
 Only what this cache has fetched is ever deleted: it lives in a folder of its own, under names that are hashes. A file
 appears under its name when it is whole and its hash is right. Who has opened a file keeps it, even if it is deleted.

@@ -1,4 +1,4 @@
-"""Where the data of a run lie: several datasets that are mixed, and shards behind a URL."""
+"""The location of a run's data: several datasets in a mixture, and shards behind a URL."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A folder of shards on this machine: its manifest, indexes and tars, each checked against what the manifest says."""
+"""A shard folder on this machine: its manifest, indexes and tars, each checked against the manifest."""
 
 import hashlib
 import os

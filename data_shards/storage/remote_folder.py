@@ -1,4 +1,4 @@
-"""A shard folder behind an http(s):// or s3:// URL: whole files come through the cache, each checked by its SHA-256."""
+"""A shard folder behind an http(s):// or s3:// URL. Whole files are cached and checked by their SHA-256."""
 
 import errno
 import hashlib

@@ -1,4 +1,4 @@
-"""A split without the samples that lack an input which data.require names: as if the others alone had been packed."""
+"""A split without the samples that lack an input in data.require, as if only the others had been packed."""
 
 from dataclasses import replace
 

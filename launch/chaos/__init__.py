@@ -1,1 +1,1 @@
-"""Fault campaigns: runs that are disturbed and must end with the same weights."""
+"""Fault campaigns: runs with injected faults must end with the same weights."""

@@ -1,4 +1,4 @@
-"""Fault campaign: a run that is disturbed again and again must end with the weights of one that never was.
+"""A fault campaign: a run with injected faults must end with the weights of an undisturbed run.
 
 Faults inside a rank, at exact places (rank.py): SIGKILL, SIGSTOP and exceptions in starts, steps, saves,
 commits, evaluations and loads, SIGTERM to all, a full disk (chaos_disk.py), a kill while the folder is made, a second

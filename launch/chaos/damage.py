@@ -1,4 +1,4 @@
-"""What a fault campaign spoils between two starts of a run: files of checkpoints, and the run's records of itself."""
+"""The damage that a fault campaign does between two starts of a run: to checkpoints and to the run's records."""
 
 import random
 import shutil

@@ -1,4 +1,4 @@
-"""A small disk for a disturbed run: a tmpfs that can really be filled, where this user may mount one."""
+"""A small disk for a run with injected faults: a tmpfs that can be filled, where this user may mount one."""
 
 import shutil
 import subprocess

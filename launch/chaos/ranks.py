@@ -1,4 +1,4 @@
-"""One start of all ranks for a fault campaign: with their faults, watched to its end, and nothing left behind."""
+"""One start of all ranks in a fault campaign: with their faults, watched until the end, and cleaned up."""
 
 import json
 import os

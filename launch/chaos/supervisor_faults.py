@@ -1,4 +1,4 @@
-"""A fault campaign kills a local supervisor: its ranks must end with it, and the run be free for the next start."""
+"""The kill of a local supervisor in a fault campaign: its ranks must end, and the run must be free to start."""
 
 import os
 import signal

@@ -1,1 +1,1 @@
-"""`perceiver doctor`: is this machine, or that cluster, fit for a run?"""
+"""`perceiver doctor`: can this machine, or that cluster, train runs?"""

@@ -1,4 +1,4 @@
-"""`perceiver doctor`: is this machine, and with --cluster that cluster, fit for a run? Plain words and remedies."""
+"""`perceiver doctor`: checks this machine, and with --cluster that cluster, and prints findings with remedies."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The doctor's job on a cluster: short, told of while it waits, and gone with its folder however the command ends."""
+"""The doctor's job on a cluster: short, reported while it waits, and removed with its folder however it ends."""
 
 import json
 import shutil

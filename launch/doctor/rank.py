@@ -1,4 +1,4 @@
-"""What one rank of the doctor's job examines on its node: `python -m launch.doctor.rank FOLDER`, by srun.
+"""The checks of one rank of the doctor's job on its node: `python -m launch.doctor.rank FOLDER`, by srun.
 
 Leaves FOLDER/ready_K.json once the ranks have met, then waits for the signal that precedes a time limit, and leaves
 FOLDER/report_K.json.

@@ -1,1 +1,1 @@
-"""The life of a run on the disk: its folder, its attempts, who holds it, and whether it starts again."""
+"""The life of a run on disk: its folder, its attempts, its lock, and whether it restarts."""

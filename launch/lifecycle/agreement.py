@@ -1,4 +1,4 @@
-"""Fail on all ranks or on none: what a user can mend is told once, and every rank leaves with the same status."""
+"""All ranks fail or none: a user's error is printed once, and every rank exits with the same status."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""The record of a run's attempts: a folder each, so that a number is given once and a later one is seen by all.
+"""The record of a run's attempts: one folder each, so a number is given once and all see a later one.
 
 RUN/attempts/0003/start.json   who, where, from which step; written by the supervisor
 RUN/attempts/0003/rank_2.json  where a rank runs and, once it has left by itself, with which status

@@ -1,4 +1,4 @@
-"""The claim of a start on its run: whoever trains holds the lock and owns the newest attempt, however it began."""
+"""The claim of a start on its run: the process group that trains holds the lock and owns the newest attempt."""
 
 import os
 import socket

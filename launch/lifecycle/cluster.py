@@ -1,4 +1,4 @@
-"""A cluster's profile: what has to be asked of its Slurm, typed, from configs/clusters/NAME.yaml."""
+"""A cluster profile: the resources to request, typed, from configs/clusters/NAME.yaml."""
 
 import re
 import shlex

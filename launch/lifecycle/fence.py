@@ -1,4 +1,4 @@
-"""Keeps an attempt that has been superseded from writing into its run.
+"""Fencing: keeps a superseded attempt from writing into its run.
 
 When a node is lost Slurm starts the job elsewhere, but the old ranks live on until their node returns. Attempts are
 numbered folders, so an attempt is over as soon as its successor's folder exists: one look that needs no lock and no

@@ -1,4 +1,4 @@
-"""Heartbeat: a rank is seen to live, and ends soon after a later attempt has begun, even while it waits for others.
+"""Heartbeat: shows that a rank lives, and ends it soon after a later attempt begins, even while it waits.
 
 RUN/attempts/0003/rank_2.json   touched by the rank itself, until the ranks know of each other
 RUN/attempts/0003/alive_0.json  of the host whose first rank is 0: how long ago each of its ranks was heard

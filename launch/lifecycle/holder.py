@@ -1,4 +1,4 @@
-"""Who trains in a run now, as far as it can be seen from here. Standard library only, like launch/slurm/batch.py.
+"""The holder of a run's lock, as far as this host can know. Standard library only, like launch/slurm/batch.py.
 
 On this host the kernel knows who holds the lock. Of another host there are the heartbeats of the newest attempt.
 """

@@ -1,4 +1,4 @@
-"""Whether a run that has ended is started again: a pure function of the record of its attempts."""
+"""The restart policy: a pure function of the record of a run's attempts."""
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass

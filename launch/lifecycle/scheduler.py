@@ -1,4 +1,4 @@
-"""Scheduler: what the life of a run needs of whoever starts its jobs. Another one is one file in launch/schedulers.
+"""Scheduler: the protocol for starting jobs. Another scheduler is one file in launch/schedulers.
 
 submit --> [ scheduler ] --> the ranks, in the run's frozen code, under the rules of restart_policy.py
 status, stop, cancel, logs <-- find, cancel

@@ -1,1 +1,1 @@
-"""Pictures that a run draws of itself: its curves, and samples with their predictions."""
+"""Pictures that a run writes: its curves, and samples with their predictions."""

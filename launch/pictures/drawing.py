@@ -1,4 +1,4 @@
-"""The pictures that a run leaves: its loss curve, and test samples with their predictions."""
+"""The pictures of a run: its loss curve, and test samples with their predictions."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Pictures of the first test samples, which a run shows in TensorBoard beside its scores."""
+"""Pictures of the first test samples, which a run shows in TensorBoard next to its metrics."""
 
 import math
 

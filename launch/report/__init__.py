@@ -1,1 +1,1 @@
-"""What runs did, for people: status, logs, pictures of attention."""
+"""Reports on runs: status, logs, attention maps."""

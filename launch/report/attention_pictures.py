@@ -1,4 +1,4 @@
-"""`perceiver attention`: pictures of where the latents of a checkpoint look."""
+"""`perceiver attention`: pictures of a checkpoint's attention weights."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`perceiver logs`: what a rank printed, attempt after attempt."""
+"""`perceiver logs`: the output of a rank, attempt after attempt."""
 
 import sys
 import time

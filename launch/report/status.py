@@ -1,4 +1,4 @@
-"""`perceiver status`: how far runs are, from their folders and, where there is one, from Slurm's queue."""
+"""`perceiver status`: the progress of runs, from their folders and from the scheduler's queue."""
 
 import json
 import socket

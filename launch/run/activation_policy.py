@@ -1,4 +1,4 @@
-"""Which policy of activation checkpointing a run takes on the ranks that it has."""
+"""The choice of the activation checkpointing policy, for the ranks that a run has."""
 
 import os
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""A run's folder is made, or is found to hold the same run."""
+"""The creation of a run's folder, or the check that an existing one holds the same run."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""`perceiver fork` and `perceiver diff`: a new run from where another is, and in what two runs differ."""
+"""`perceiver fork` and `perceiver diff`: a new run from a checkpoint of another, and the differences of two runs."""
 
 import os
 import shutil

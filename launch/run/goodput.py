@@ -1,4 +1,4 @@
-"""What saves, failures and restarts leave of a run's time, and the interval between saves that leaves most.
+"""Goodput: the time that remains after saves, failures and restarts, and the best interval between saves.
 
 Failures come at any time alike, with a mean time between them (exponential). A save holds the training up for a while,
 and counts once all of it is on the disk; a failure throws the run back to the last save that counts. The arithmetic is

@@ -1,4 +1,4 @@
-"""A run for who wants its network: loaded with its configuration and the names of its classes, ready to be called."""
+"""A trained run for inference: its network, configuration and class names, ready to be called."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is known of a run before it waits in a queue: how it is cut, what it needs, and what would not fit."""
+"""Checks of a run before it waits in a queue: how it is divided, what it needs, and what would not fit."""
 
 import math
 import shutil

@@ -1,4 +1,4 @@
-"""What belongs to a network beside its weights: the names of its classes, and how its inputs are prepared."""
+"""The files that belong to a network besides its weights: class names, and the preprocessing of its inputs."""
 
 import json
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""How the latents read the tokens on a GPU: told at each start of a run, and where it is not as it was before."""
+"""The form of the cross-attention on a GPU: printed at each start, and reported if it differs from the last start."""
 
 from collections.abc import Iterator
 

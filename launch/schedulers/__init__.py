@@ -1,1 +1,1 @@
-"""Who starts a run's job and knows what became of it: Slurm, or this machine; and the record of what was submitted."""
+"""Schedulers: Slurm, or this machine. They start the jobs of a run and record what was submitted."""

@@ -1,4 +1,4 @@
-"""This machine as a scheduler: a job is a supervisor in the background, which outlives the shell that submitted it."""
+"""This machine as a scheduler: a job is a supervisor in the background that outlives the submitting shell."""
 
 import os
 import shlex

@@ -1,4 +1,4 @@
-"""Slurm as a scheduler: a batch script a run, or a job array for several."""
+"""Slurm as a scheduler: one batch script per run, or a job array for several."""
 
 import sys
 from collections.abc import Collection, Iterator, Sequence

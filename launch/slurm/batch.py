@@ -1,4 +1,4 @@
-"""What a batch script does on the first node before and after its ranks: `python -m launch.slurm.batch begin|end RUN`.
+"""The batch script's steps before and after the ranks: `python -m launch.slurm.batch begin|end RUN`.
 
 Begin takes the attempt's number and a port for the ranks to meet and prints them as shell; end records how the attempt
 went and asks Slurm for the next one. Standard library only, like all that it imports.

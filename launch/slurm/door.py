@@ -1,4 +1,4 @@
-"""The door to Slurm's queue, and the only file that knows submitit: the batch script's header, and its submission.
+"""The interface to sbatch, and the only module that imports submitit: the batch script's header and its submission.
 
 submitit writes the header. It would also pickle a function and install signal handlers of its own; a run needs neither,
 since all its state is in its folder. So nothing is pickled, and the ranks are plain

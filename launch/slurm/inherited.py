@@ -1,4 +1,4 @@
-"""Which variables of the submitting shell Slurm's commands and a job get to see.
+"""Which variables of the submitting shell are passed to Slurm's commands and to a job.
 
 sbatch, srun, squeue and scancel take options from variables, and a shell inside of an allocation has dozens that
 describe that allocation. A job is asked for by its profile alone, so none of them passes.

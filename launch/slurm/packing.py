@@ -1,4 +1,4 @@
-"""The python environment as one file, which each node of a job unpacks once onto its own disk.
+"""The Python environment as one file, which each node of a job unpacks once to its own disk.
 
 Thousands of ranks that start at once ask a shared disk for thousands of small files each. One large file a node is
 read at the disk's full speed, and the ranks then start from a disk of their own.

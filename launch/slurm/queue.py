@@ -1,4 +1,4 @@
-"""What Slurm's queue says of a job, and what can be asked of it: squeue and scancel, no accounting database."""
+"""Slurm's queue: the state of a job by squeue, and its end by scancel. No accounting database is needed."""
 
 import shutil
 import subprocess

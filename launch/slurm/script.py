@@ -1,4 +1,4 @@
-"""The shell of a batch script: what happens before the ranks start, how they start, and what follows them."""
+"""The shell of a batch script: before the ranks start, their start, and after them."""
 
 import json
 import shlex

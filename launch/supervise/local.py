@@ -1,4 +1,4 @@
-"""`perceiver train --procs N`, and a sweep of it: runs on this machine, without Slurm, under the same supervision."""
+"""`perceiver train --procs N` and local sweeps: runs on this machine under the same supervision, without Slurm."""
 
 import json
 import sys

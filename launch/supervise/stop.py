@@ -1,4 +1,4 @@
-"""`perceiver stop` and `perceiver cancel`: the end of a run's job, with a save or without."""
+"""`perceiver stop` and `perceiver cancel`: end a run's job, with a save or without."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""`perceiver submit`, `resume` and `sweep`: everything is checked, made and written down, then the queue gets it."""
+"""`perceiver submit`, `resume` and `sweep`: everything is checked and written before the job is submitted."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""Widths that the kernels of a GPU take: a multiple of eight channels, made of zeros that change no number.
+"""Widths that GPU kernels support: zero channels pad to a multiple of eight and change no result.
 
 Fused attention refuses heads of another width or copies them, and rows of a matrix that do not begin at a multiple of
 16 bytes keep its products from the fastest instructions. It is weights that are widened, inside the product that makes

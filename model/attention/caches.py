@@ -1,4 +1,4 @@
-"""How much the processors of a device keep close to them: the one place for the sizes of caches."""
+"""The cache sizes of devices. No other module holds them."""
 
 from functools import cache
 

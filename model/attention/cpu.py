@@ -1,4 +1,4 @@
-"""Attention on a CPU where PyTorch has no good kernel: in bfloat16, and of values that are wider than keys.
+"""Attention on a CPU where PyTorch has no good kernel: in bfloat16, and with values wider than keys.
 
 Its fused kernel multiplies bfloat16 in float32, three to eleven times slower, and refuses heads of two widths; what it
 does instead keeps the shares of every layer. Here they are computed again in the backward pass, and heads take turns

@@ -1,4 +1,4 @@
-"""Which kernel each attention of a network takes on a GPU, by the rules in which PyTorch chooses.
+"""The kernel that PyTorch chooses for each attention of a network on a GPU, by PyTorch's rules.
 
 The rules are those of its aten/src/ATen/native/transformers/cuda/sdp_utils.cpp, as far as this network can meet them:
 no dropout, no causal mask, strides that all kernels take. They are what is expected; where a GPU is at hand,

@@ -1,4 +1,4 @@
-"""Attention and the two layers that are made of it.
+"""Attention, and the two layers built from it.
 
 B samples, H heads, N queries, M keys, K channels of a head's queries and keys, V of its values
 D channels of what asks (latents), C channels of what is read (tokens)

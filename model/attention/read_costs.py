@@ -1,4 +1,4 @@
-"""What a score of the latents' reading costs beside matrix products, by kind of device: the one place for such numbers.
+"""The cost per score of each cross-attention form, by kind of device. No other module holds these constants.
 
 Peaks of devices are in model/budget/hardware.py. benchmarks/gpu measures a GPU's numbers and prints them as they are
 written here.

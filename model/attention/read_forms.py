@@ -1,4 +1,4 @@
-"""In which form the latents read the tokens: all give the same numbers, at different costs.
+"""The forms of the cross-attention to the tokens: equal results at different costs.
 
 plain      keys and values are projected from the tokens, once for all cross-attends that share them
 absorbed   one head only: the projections and the norm's scale move to the latents, no array of M x F exists

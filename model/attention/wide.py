@@ -1,4 +1,4 @@
-"""Attention on a GPU of heads that are too wide for flash attention: products of large tiles, and softmax between them.
+"""Attention on a GPU with heads too wide for flash attention: products of large tiles with softmax between them.
 
 What PyTorch takes for them keeps the sums of values in memory and has no matrix instructions of the newer GPUs. Here
 some queries meet all keys at once: their scores stay in the device's cache between two products, and the backward pass

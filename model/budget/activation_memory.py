@@ -1,4 +1,4 @@
-"""The memory of a training step's activations, from the config alone; tests hold it to within 10 % of what is measured.
+"""Activation memory of a training step, from the config alone. Tests keep it within 10 % of measurements.
 
 Activations are those that autograd keeps between the forward and the backward pass and, where a policy computes some
 again, the largest part that is held while it does. Under autocast what matrix products take and give is in half

@@ -1,4 +1,4 @@
-"""What devices offer by kind: peaks as their makers state them, and the shares of them that a step should reach.
+"""Devices by kind: their peak rates by data sheet, and the fractions of the peaks that a step is assumed to reach.
 
 The one place with such numbers. A share is an expectation until docs/gpu.md has it measured; the CPU's are measured.
 """

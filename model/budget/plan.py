@@ -1,4 +1,4 @@
-"""What a network needs of a device: parameters, operations, activation memory by policy, micro-batch and speed."""
+"""The needs of a network: parameters, operations, activation memory by policy, micro-batch and speed."""
 
 from dataclasses import dataclass
 from typing import get_args

@@ -1,4 +1,4 @@
-"""What a training step does for one sample: products, reads of the tokens, element-wise work; from the config alone.
+"""The work of a training step per sample: products, cross-attention, element-wise work; from the config alone.
 
 Products are counted as in cost.py, with what a policy computes again. Reads are those of forms.py, in operations of a
 product that take as long. Element-wise work is what norms, residual sums, activations, casts and sums over rows move

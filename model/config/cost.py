@@ -1,4 +1,4 @@
-"""What a part of a network costs, and the parts that all of them are made of."""
+"""The cost of one part of a network, and the terms that all costs consist of."""
 
 from dataclasses import dataclass
 

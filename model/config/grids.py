@@ -1,4 +1,4 @@
-"""What every modality has in common: a grid of tokens, their width, and what a token knows of its place."""
+"""What all modalities share: a grid of tokens, their width, and their position encodings."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator

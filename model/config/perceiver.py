@@ -1,4 +1,4 @@
-"""The network: how it reads, thinks and answers. Standard library only, so that configs load without torch."""
+"""The configuration of a Perceiver. Standard library only, so that configs load without torch."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field

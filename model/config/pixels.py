@@ -1,4 +1,4 @@
-"""Inputs that are made of pixels: images, clips and pairs of frames."""
+"""Inputs that consist of pixels: images, video and pairs of frames."""
 
 from dataclasses import dataclass, field
 from typing import Literal

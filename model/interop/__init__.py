@@ -1,1 +1,1 @@
-"""Networks of other programs in and out: Hugging Face and ONNX."""
+"""Conversion of networks from and to other formats: Hugging Face and ONNX."""

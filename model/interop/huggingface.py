@@ -1,4 +1,4 @@
-"""Hugging Face's Perceiver, both ways: a config.json with the tensors of its state dict, and a network.
+"""Conversion between a network and Hugging Face's Perceiver: config.json and the tensors of its state dict.
 
 Only tensors and dictionaries here; who reads and writes the files is the command line. docs/parity.md has what differs.
 """

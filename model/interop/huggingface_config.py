@@ -1,4 +1,4 @@
-"""Hugging Face's config.json of a Perceiver, both ways.
+"""Conversion between the configuration and Hugging Face's config.json of a Perceiver.
 
 Its models fix in code what is a field here (bands, residuals, paddings): what it cannot express is refused.
 """

@@ -1,4 +1,4 @@
-"""The files beside Hugging Face's config.json: how pictures and texts become what a network reads.
+"""The files next to Hugging Face's config.json: the preprocessing of images and texts.
 
 Only dictionaries here; who reads and writes the files is the command line. docs/parity.md has what differs.
 """

@@ -1,4 +1,4 @@
-"""A network as ONNX, for inference elsewhere; the file says what its inputs and answers are."""
+"""Export of a network to ONNX. The file documents its inputs and outputs."""
 
 import json
 import warnings

@@ -1,1 +1,1 @@
-"""Latents to answers: queries, heads, losses, and the measures of an answer."""
+"""Latents to outputs: queries, heads, losses, and the quality of an output."""

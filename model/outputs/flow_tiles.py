@@ -1,4 +1,4 @@
-"""Optical flow of frames larger than the network's: overlapping tiles, blended by the distance to their edge.
+"""Optical flow for frames larger than the network's: overlapping tiles, blended by the distance to their edge.
 
 B samples, H rows, W columns of the frames; h, w those of a tile
 """

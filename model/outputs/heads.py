@@ -1,4 +1,4 @@
-"""From decoded rows to the answer of a task.
+"""The heads: from decoded rows to the output of a task.
 
 B samples, O queries, E channels of a decoded row
 """

@@ -1,4 +1,4 @@
-"""Losses in float32, as sums with explicit counts: who divides knows over how many ranks and micro-batches.
+"""Losses in float32, as sums with explicit counts. The caller divides, over all ranks and micro-batches.
 
 Every loss takes a weight for each of its terms; the count that it is divided by is the sum of those weights.
 

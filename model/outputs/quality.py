@@ -1,4 +1,4 @@
-"""How good an answer is, for evaluation: mean average precision and the peak signal-to-noise ratio.
+"""The quality of an output, for evaluation: mean average precision and peak signal-to-noise ratio.
 
 B samples, C classes
 """

@@ -1,4 +1,4 @@
-"""What the decoder asks: one row of channels for every value that is wanted.
+"""The decoder's queries: one row of channels for every value that is asked for.
 
 B samples (1 where all samples ask the same), O queries, E channels of a query
 """

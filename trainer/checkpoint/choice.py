@@ -1,4 +1,4 @@
-"""The checkpoint that somebody asks for, in words: the newest, the best or that of a step; and its weights."""
+"""The choice of a checkpoint by name (newest, best or the number of a step), and its weights."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""One checkpoint on the disk: its files, the manifest that makes it complete, and whether it is what it says.
+"""The layout of one checkpoint on disk: its files, and the manifest by which it is complete and verified.
 
 step_00000100/weight-00000-of-00002.safetensors       fp32 weights, buffers, frozen parameters
 step_00000100/exp_avg-00000-of-00002.safetensors      first moments, under the names of their parameters

@@ -1,4 +1,4 @@
-"""A checkpoint as all ranks read it: each file is looked at by one of them, and the others are told.
+"""Reading a checkpoint on all ranks: one rank checks each file, and all ranks receive the result.
 
 Rank 0 reads the manifest. Of the other files, in the order of their names, rank r verifies and opens every
 world_size-th from the r-th on.

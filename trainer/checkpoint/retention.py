@@ -1,4 +1,4 @@
-"""Which checkpoints are kept, and which is the best, by their steps and scores; and which of them are complete."""
+"""Retention: which checkpoints are kept and which is the best, by step and score; which of them are complete."""
 
 import math
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""What a store saves and restores: anything that gives its tensors by name and takes them back."""
+"""The state that a store saves and restores: any object that returns its tensors by name and accepts them again."""
 
 from typing import Protocol
 

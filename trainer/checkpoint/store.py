@@ -1,4 +1,4 @@
-"""Store: the checkpoints of a run. One is complete or absent, never half, and a damaged one is never loaded.
+"""Store: the checkpoints of a run. A checkpoint is complete or absent, and a damaged one is never loaded.
 
 All ranks write their share into a hidden folder; each file is synced; the manifest with all sizes and hashes is
 written last; one rename commits. Which checkpoint is the newest is found by looking.

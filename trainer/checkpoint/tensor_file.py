@@ -1,4 +1,4 @@
-"""Tensors in one safetensors file: written with their hash in one pass and made durable, read by parts.
+"""Tensors in one safetensors file: written, hashed and synced in one pass; read in parts.
 
 The format is https://huggingface.co/docs/safetensors: a length, a JSON header, the bytes. It is written here rather
 than by the library because that would read every byte a second time to hash it and cannot fsync.

@@ -1,4 +1,4 @@
-"""Board: a slot for each process of a host, in memory that they share. What is told there asks no disk and no network.
+"""Board: shared memory with one slot per process of a host. A write costs no disk access and no network traffic.
 
 Standard library only.
 """

@@ -1,4 +1,4 @@
-"""How many files and connections a rank may have open, and how many it needs. Standard library only."""
+"""How many files and connections a rank may open, and how many it needs. Standard library only."""
 
 import resource
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""Which GPU is a process's own, among those that its launcher lets it see."""
+"""The GPU of a process, among those that its launcher makes visible."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""Exchange: how elements of parameters get from who holds them to who owns them, and back.
+"""Exchange: moves elements of parameters from the ranks that hold them to the ranks that own them, and back.
 
 All pairs of ranks share one all-to-all: sends and receives of two ranks would open a channel for each pair, and of 1024
 ranks there are half a million. It is made in rounds, so that what is on its way stays small whatever a rank owns.

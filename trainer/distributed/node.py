@@ -1,4 +1,4 @@
-"""Node: which ranks share a host with this one, and the board that they share."""
+"""Node: the ranks on the same host as this one, and the board that they share."""
 
 import socket
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""World: which of how many processes this is, on which device, and what they agree on."""
+"""World: rank, world size and device of this process, and agreement between the ranks."""
 
 import os
 import pickle

@@ -1,4 +1,4 @@
-"""In which precision a device computes, and that it computes the same bits each time.
+"""Precision and determinism: what a device computes in, and that it computes the same bits each time.
 
 Process-wide settings of torch, made once, before the device is used. On a CPU nothing is set: every kernel there gives
 the same bits each time, and TF32 does not exist.

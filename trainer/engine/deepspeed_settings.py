@@ -1,4 +1,4 @@
-"""DeepSpeed's settings as a pure function of the typed configuration; nobody writes them by hand.
+"""DeepSpeed's settings as a pure function of the typed configuration.
 
 DeepSpeed accepts unknown keys in silence and clips at 1.0 unless told otherwise, so every value that matters is given.
 """

@@ -1,4 +1,4 @@
-"""The door to DeepSpeed, the only file that imports it, and what it must find around it."""
+"""The start of DeepSpeed: the only module that imports it, and the environment that it needs."""
 
 import contextlib
 import importlib

@@ -1,4 +1,4 @@
-"""Cutting the micro-batch until it fits: out of memory is met before training, where the ranks can still agree.
+"""Halves the micro-batch until it fits. Out of memory is found before training, where all ranks can still agree.
 
 In the middle of a step they cannot: who ran out would leave the others waiting in a collective. The trial is the step
 itself, but for its exchanges and its update: the same precision, the same compiled functions, the same loss. It leaves

@@ -1,4 +1,4 @@
-"""Numbers on their way from the device: the host goes on, and looks at them when it needs them."""
+"""Asynchronous copies of numbers from the device to the host, which are read when they are needed."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""StepReport: what one optimizer step did. StartedStep: the same, before anybody has looked."""
+"""StepReport: the result of one optimizer step. StartedStep: a step whose result has not been read yet."""
 
 import math
 from collections.abc import Callable

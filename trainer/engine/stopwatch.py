@@ -1,4 +1,4 @@
-"""Stopwatch: the time that a device spends inside a block, summed; on a GPU by events, which nobody waits for."""
+"""Stopwatch: the total time that a device spends inside a block; on a GPU by events that nobody waits for."""
 
 import sys
 import time

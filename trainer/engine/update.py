@@ -1,4 +1,4 @@
-"""The update of a step: the gradient is clipped and applied where it is finite, and nothing changes where it is not."""
+"""The update of a step: a finite gradient is clipped and applied; with any other gradient nothing changes."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol

@@ -1,4 +1,4 @@
-"""The watch over hangs is told of every compilation: it takes longer than a step, and lies within one."""
+"""Reports every compilation to the hang watch: it takes longer than a step, and happens within one."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

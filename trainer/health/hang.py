@@ -1,4 +1,4 @@
-"""HangWatch: a rank that died, was stopped or is stuck is named, everyone's stacks are kept, and the job ends.
+"""HangWatch: names a rank that died, was stopped or is stuck, keeps the stacks of all ranks, and ends the job.
 
 A thread on each rank tells what the main thread is at, and hears the others, see heartbeats.py. Silence means a
 process that is dead or stopped; heartbeats without progress mean one that is stuck. The watcher of the first host hears

@@ -1,4 +1,4 @@
-"""Beats: what every rank tells of itself, over memory on a host and over one small file a host between hosts.
+"""Beats: the heartbeats of all ranks, in shared memory on a host and in one small file per host between hosts.
 
 RUN/watch/node_8.json   the newest beats of the ranks of the host whose first rank is 8
 

@@ -1,4 +1,4 @@
-"""JobEnd: what a rank does after a verdict. The stacks of all ranks are kept, and no process is left on any host."""
+"""JobEnd: what a rank does after a verdict. It keeps the stacks of all ranks and leaves no process on any host."""
 
 import faulthandler
 import os

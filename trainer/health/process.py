@@ -1,4 +1,4 @@
-"""What the kernel knows of a process: whether it lives, since when, and whose child it is. Standard library only."""
+"""What the kernel knows of a process: whether it lives, since when, and its parent. Standard library only."""
 
 import ctypes
 import os

@@ -1,4 +1,4 @@
-"""ProfileWindow: torch.profiler over a window of steps, and on a GPU the memory's history, into files."""
+"""ProfileWindow: writes a torch.profiler trace of a window of steps and, on a GPU, the memory history."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Lock: one start at a time writes into a run folder, and who comes second is told who is first.
+"""Lock: one start at a time writes into a run folder. A second start is refused with the holder's name.
 
 Standard library only: `perceiver status` asks who holds it, and torch takes a second and a half.
 """

@@ -1,4 +1,4 @@
-"""Guard: which batches a run should go back and pass over. A function of state and loss, so all ranks decide alike."""
+"""Guard: decides which batches to skip after a rollback. A pure function of state and loss, equal on all ranks."""
 
 import math
 import statistics

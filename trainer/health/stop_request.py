@@ -1,4 +1,4 @@
-"""Why a run should stop: a signal, a stop file, a time limit. Nothing is done here but to remember it.
+"""Requests to stop: a signal, a stop file, a time limit. They are only recorded here.
 
 A handler that saved would deadlock: the other ranks are in the middle of something else. So it sets a flag, the loop
 asks at every step boundary, and the ranks agree.

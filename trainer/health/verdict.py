@@ -1,4 +1,4 @@
-"""The verdict of a watch over hangs: which ranks held up the job. Standard library only: attempts.py reads it."""
+"""The verdict of the hang watch: the ranks that held up the job. Standard library only: attempts.py reads it."""
 
 import json
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""LAMB as DeepMind trained the Perceivers with, exact also where a tensor is cut over several ranks.
+"""LAMB as DeepMind used it for the Perceivers, exact also for a tensor that is partitioned over ranks.
 
 You et al., "Large Batch Optimization for Deep Learning" (2020), as in the papers' released code: the bias-corrected
 Adam direction u, epsilon outside the root, plus the weight decay; times |p| / |u| of each tensor, not clamped, 1 where

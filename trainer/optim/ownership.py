@@ -1,4 +1,4 @@
-"""Ownership: which rank writes which parameter of a checkpoint and reads it again, and the host memory for it."""
+"""Ownership: the rank that writes and reads each parameter of a checkpoint, and the host memory for it."""
 
 from collections.abc import Callable, Mapping
 

@@ -1,4 +1,4 @@
-"""Pieces: the parts of fp32 weights and moments that this rank holds, as flat views under parameter names.
+"""Partitions: the parts of fp32 weights and moments that this rank holds, as flat views under parameter names.
 
 The one file that knows how DeepSpeed 0.19.8 lays its optimizers out (attributes, not imports); the contract tests in
 tests/trainer/test_deepspeed_facts.py say what of that it relies on.

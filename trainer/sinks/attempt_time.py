@@ -1,4 +1,4 @@
-"""AttemptTime: where the time of an attempt at a run went, rewritten as it runs, so that a kill is seen.
+"""AttemptTime: how an attempt spent its time. The file is updated during the run, so a kill loses nothing.
 
 RUN/attempts/0003/time.json, in the folder in which the attempt is recorded.
 """

@@ -1,4 +1,4 @@
-"""The story of a run as one self-contained HTML page: curves, attempts, goodput, configuration, pictures.
+"""The report of a run as one self-contained HTML page: curves, attempts, goodput, configuration, pictures.
 
 A pure writer: everything comes in as arguments, one string goes out. Curves are SVG, pictures are embedded.
 """

@@ -1,4 +1,4 @@
-"""PatientFile: a file that is appended to, and that a full disk does not end the run for."""
+"""PatientFile: a file for appending. A full disk does not end the run."""
 
 from contextlib import suppress
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""SinkGroup: all sinks of a run as one that never fails. What a sink cannot take is counted; the run goes on."""
+"""SinkGroup: all sinks of a run as one that never fails. Failures of a sink are counted, and the run continues."""
 
 import sys
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Where records go: JSON lines, TensorBoard, a progress bar. A resumed run leaves no step twice in any of them."""
+"""The sinks of every run: JSON lines, TensorBoard, a progress bar. After a resume no step occurs twice in them."""
 
 import json
 import os

@@ -1,1 +1,1 @@
-"""Checkpoints of training loops that are not this product's: a plain module, or an engine of DeepSpeed's."""
+"""Checkpoints for other training loops: a plain module, or a DeepSpeed engine of one's own."""

@@ -1,4 +1,4 @@
-"""DeepSpeedState: an engine that somebody else made by deepspeed.initialize, as tensors under parameter names."""
+"""DeepSpeedState: an engine created by the user's deepspeed.initialize, as tensors under parameter names."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""States as JSON that come back as they were: tuples stay tuples, and keys of a dict keep their types."""
+"""States as JSON, restored exactly: tuples stay tuples, and dict keys keep their types."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""PlainState: a module and an optimizer of PyTorch's, alike on all ranks, as tensors under parameter names."""
+"""PlainState: a PyTorch module and optimizer, equal on all ranks, as tensors under parameter names."""
 
 from collections.abc import Callable, Iterator
 from typing import Any

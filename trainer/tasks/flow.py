@@ -1,4 +1,4 @@
-"""Optical flow: the distance between the motion that is answered and the true one."""
+"""Optical flow: the distance between the predicted motion and the true one."""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,4 +1,4 @@
-"""The class of a sample: cross-entropy; accuracy, and what each class comes to."""
+"""The class of a sample: cross-entropy, accuracy, and accuracy per class."""
 
 import math
 from dataclasses import dataclass

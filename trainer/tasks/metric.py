@@ -1,4 +1,4 @@
-"""How good answers are: a metric says of itself all that others must know, a measurement gathers its value.
+"""Metrics: a metric states its own name, unit and direction; a measurement accumulates its value.
 
 A measurement takes batch after batch on every rank and is joined at the end: sums and counts are added over the ranks
 in float64, so that the value is that of all samples together at any world size, and never a mean of means.

@@ -1,4 +1,4 @@
-"""Objective: what is minimised, as sums over samples with explicit counts, so that a batch can be cut anyhow."""
+"""Objective: the training loss as sums over samples with explicit counts, so a batch can be divided in any way."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""What an answer is trained for and judged by: one class a kind of answer, each in a file of its own.
+"""A task: the loss and the metrics of one kind of output. One class per kind, each in its own file.
 
     loss of a task = (sum over all samples) / (count over all samples)
 

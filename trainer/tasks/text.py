@@ -1,4 +1,4 @@
-"""Hidden bytes or tokens of a text: cross-entropy; how many were filled in rightly."""
+"""Hidden bytes or tokens of a text: cross-entropy, and the fraction that is predicted correctly."""
 
 from dataclasses import dataclass
 from typing import ClassVar

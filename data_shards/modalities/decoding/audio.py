@@ -1,4 +1,4 @@
-"""Encoded sound to samples, at the file's own rate. The bytes alone say the format, and only those below are opened."""
+"""Encoded audio to samples at the file's own rate. The bytes decide the format; only those below are opened."""
 
 import io
 from collections.abc import Iterator

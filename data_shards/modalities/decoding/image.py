@@ -1,4 +1,4 @@
-"""Encoded images to pixels. The orientation tag of EXIF is not applied, as in the papers' pipelines."""
+"""Encoded images to pixels. The EXIF orientation is not applied, as in the papers' pipelines."""
 
 import io
 from types import MappingProxyType

@@ -1,4 +1,4 @@
-"""Triangle meshes and point clouds in the text and binary files of 3-D scanning: OFF and PLY."""
+"""Triangle meshes and point clouds in OFF and PLY files, text and binary."""
 
 import re
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What the tables of an MP4 file claim, looked at before a library makes arrays as long as that."""
+"""Checks of the tables of an MP4 file, before a library allocates arrays of the claimed length."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Encoded video to frames, through PyAV: those that a player shows, upright."""
+"""Encoded video to frames, through PyAV: the frames that a player shows, upright."""
 
 import io
 from collections.abc import Callable, Iterator, Sequence

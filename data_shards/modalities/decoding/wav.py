@@ -1,4 +1,4 @@
-"""WAV files by hand: a hundred times as fast as the general libraries, which matters for short recordings."""
+"""A parser of WAV files: a hundred times as fast as general libraries, which matters for short recordings."""
 
 import struct
 from collections.abc import Mapping

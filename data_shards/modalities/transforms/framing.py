@@ -1,4 +1,4 @@
-"""Which part of a picture is taken, and how it is brought to its size. Shared by images and the frames of clips."""
+"""Cropping and resizing, shared by images and the frames of videos."""
 
 import math
 from types import MappingProxyType

@@ -1,4 +1,4 @@
-"""Words of a text hidden for the network to fill in."""
+"""Masking: words of a text are hidden for the network to predict."""
 
 import re
 import zlib

@@ -1,4 +1,4 @@
-"""Waveforms to log-mel spectrograms, and parts of these hidden."""
+"""Waveforms to log-mel spectrograms, and hidden parts of these (SpecAugment)."""
 
 from collections.abc import Iterator
 from functools import lru_cache

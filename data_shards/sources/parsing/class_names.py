@@ -1,4 +1,4 @@
-"""Names of classes as people write them: which are one class written twice, and which only look alike."""
+"""Class names as people write them: which mean one class, and which only look alike."""
 
 from collections import defaultdict
 from collections.abc import Iterable

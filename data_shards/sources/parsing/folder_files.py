@@ -1,4 +1,4 @@
-"""The files below a folder, links followed, and a word about those that are skipped."""
+"""The files below a folder, with links followed, and a sentence about skipped files."""
 
 import os
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Cells of a table to labels: which are numbers, which names, which empty, and which hold several.
+"""From cells of a table to labels: numbers, names, empty cells and lists.
 
 A number is a number however it is written: 3, 3.0, " 3", "+3", "3e0", "03". Of typed tables and of text the same cells
 give the same labels.

@@ -1,4 +1,4 @@
-"""Text files as people have them, compressed, in UTF-16 or with a byte order mark, read as UTF-8.
+"""Text files (compressed, in UTF-16 or with a byte order mark), read as UTF-8.
 
 What a file is, its first bytes say, never its name. What is not text is refused with the place where it ends to be.
 """

@@ -1,4 +1,4 @@
-"""A Triton kernel that reads a grid of tokens: what softmax makes of scores that are never held.
+"""A Triton kernel for attention to a grid of tokens that never stores the scores.
 
 A program takes some queries, one a thread, through a part of the grid, a block of columns after the other and row by
 row, so that what is added up over columns stays within a thread. No array of queries by tokens exists, and no two

@@ -1,4 +1,4 @@
-"""The separable form of tiled.py on a device, with the kernel of grid_kernel.
+"""The separable form of tiled.py on a device, with the kernel of grid_kernel.py.
 
 A grid is rows of columns: the columns are its last axis, the rows all others. What the kernel leaves to do is small:
 one number for each query and row, column or channel of the content.

@@ -1,4 +1,4 @@
-"""Whether the kernel of model.attention.absorbed.grid_kernel reads separable tokens on a device, and if not, why.
+"""Whether the kernel of grid_kernel.py supports separable tokens on a device, and if not, why.
 
 Triton decides how a block lies in a GPU's threads, and each of its versions decides otherwise. The kernel is fast only
 where a thread has one query to itself: what a version makes of it is looked at before the first token is read, since a

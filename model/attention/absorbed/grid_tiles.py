@@ -1,4 +1,4 @@
-"""What a program of grid_kernel holds at a time, by device: a table, since the sums' last bits depend on it.
+"""The tile sizes of grid_kernel.py by device. They are a table, because the last bits of the sums depend on them.
 
 A search at the start of a run would let the clock decide how its sums are rounded, and a resumed run could choose
 otherwise (docs/decisions/10-the-tile-is-a-table.md). benchmarks/gpu measures `CANDIDATES` and prints what belongs into

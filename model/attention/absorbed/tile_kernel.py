@@ -1,4 +1,4 @@
-"""Triton kernels for what lies between the matrix products of a tile: one pass over its scores in place of seven.
+"""Triton kernels for the work between the matrix products of a tile: one pass over its scores instead of seven.
 
 A program has one query: it goes through the query's scores of the tile twice, the second time from the cache. No two
 programs write to the same place: the same inputs give the same bits.

@@ -1,4 +1,4 @@
-"""Normalised tokens in two forms: as they are, and as what the axes of their grid say of them.
+"""Normalised tokens in two representations: as arrays, and as sums over the axes of their grid.
 
 B samples, N vectors, M tokens, C channels of a token, c of its content, P of its position
 """
