@@ -37,7 +37,7 @@ model:
 {SMALL}"""
 CLASSES = f"""
 data:
-  image: {{height: 4, width: 4}}
+  inputs: {{image: {{modality: image, height: 4, width: 4}}}}
   LABELS
   lanes: 4
   window: 16
@@ -47,7 +47,7 @@ model:
 {SMALL}"""
 AGAIN = f"""
 data:
-  image: {{height: 4, width: 4}}
+  inputs: {{image: {{modality: image, height: 4, width: 4}}}}
   lanes: 4
   window: 16
 model:
@@ -58,7 +58,7 @@ model:
 {SMALL}"""
 NAMED = f"""
 data:
-  image: {{height: 4, width: 4}}
+  inputs: {{image: {{modality: image, height: 4, width: 4}}}}
   labels: [shade]
   lanes: 4
   window: 16
@@ -70,7 +70,7 @@ model:
 {SMALL}"""
 PAIRS = f"""
 data:
-  flow: {{height: 8, width: 8, test_height: 12, test_width: 16}}
+  inputs: {{flow: {{modality: flow, height: 8, width: 8, test_height: 12, test_width: 16}}}}
   lanes: 4
   window: 16
 model:
