@@ -80,6 +80,7 @@ CARRIES_OVER = frozenset(
         "loss",
         "loss_weight",
         "target",
+        "train_points",
         "train_queries",
         "value_range",
         # How much is read and answered, where the shapes of the weights allow it.

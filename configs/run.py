@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +82,8 @@ class RunConfig:
                 f"model.inputs.{modality}",
                 _UNDELIVERED.get(modality, f"is set but data.inputs.{modality} is not; set both or neither"),
             )
-        for modality in sorted(delivered.keys() - wanted.keys()):
+        asked = {of for output in self.model.answers().values() for _, of in output.wanted()}
+        for modality in sorted(delivered.keys() - wanted.keys() - asked):
             yield f"data.inputs.{modality}", f"is set but model.inputs.{modality} is not; set both or neither"
         for modality in sorted(wanted.keys() & delivered.keys()):
             if wanted[modality].shape != delivered[modality].shape:
@@ -96,27 +96,19 @@ class RunConfig:
     def _target_problems(self) -> Iterator[tuple[str, str]]:
         """The data must have the targets of the network's answers, and no others."""
         there = self.data.targets()
-        wanted = {name: output.wanted() for name, output in self.model.answers().items()}
-        for name, (kind, of) in wanted.items():
+        wanted = [(name, *pair) for name, output in self.model.answers().items() for pair in output.wanted()]
+        for name, kind, of in wanted:
             if (kind, of) not in there:
                 yield f"model.outputs.{name}", _LACKING[kind].format(of=of)
             elif kind == "input":
-                yield from self._reconstruction_problems(name, of)
+                found = self.model.answers()[name].input_problems(of, self.data.ordered_inputs[of].shape)
+                yield from ((f"model.outputs.{name}.{key}", sentence) for key, sentence in found)
         for (kind, of), key in there.items():
-            if key and (kind, of) not in wanted.values():
+            if key and (kind, of) not in [pair[1:] for pair in wanted]:
                 yield (
                     f"data.{key}",
                     f"{_UNUSED[kind].format(of=of)}, which no output answers; set one, or leave this out",
                 )
-
-    def _reconstruction_problems(self, name: str, of: str) -> Iterator[tuple[str, str]]:
-        """What is reconstructed must have the shape of what is answered."""
-        answered, delivered = self.model.answers()[name].answered(), self.data.ordered_inputs[of].shape
-        # Sound is cut into patches: a query answers several samples.
-        is_cut = len(delivered) == 1 and answered is not None and prod(answered) == prod(delivered)
-        if answered is not None and answered != delivered and not is_cut:
-            sentence = f"answers {answered}, data.inputs.{of} delivers {delivered}; make them agree, or leave shape out"
-            yield f"model.outputs.{name}.shape", sentence
 
 
 _UNDELIVERED = {
@@ -133,7 +125,7 @@ _LACKING = {
     "value": "needs the value {of!r}: name it in data.values, or set target to one that is there",
     "hidden words": "fills in hidden words: set data.inputs.{of}.masking, or leave this out",
     "motion": "answers the motion of data.inputs.{of}: set that, or leave this out",
-    "input": "reconstructs data.inputs.{of}: set that, or leave this out",
+    "input": "answers for data.inputs.{of}: set that, or leave this out",
 }
 _UNUSED = {
     "label": "makes targets of the label",

@@ -17,7 +17,7 @@ def check_inputs(config: PerceiverConfig, inputs: dict[str, Tensor], lengths: di
 
     Values are looked at on the CPU only: on a device every look would wait for it.
     """
-    problems = list(_problems(config, inputs))
+    problems = [*_problems(config, inputs), *_place_problems(config, inputs)]
     if lengths is not None and not problems:
         problems = list(_length_problems(config, inputs, lengths))
     if problems:
@@ -73,6 +73,22 @@ def _problems(config: PerceiverConfig, inputs: dict[str, Tensor]) -> Iterator[st
             yield from _value_problems(name, value, modality)
 
 
+def _place_problems(config: PerceiverConfig, inputs: dict[str, Tensor]) -> Iterator[str]:
+    """Yield what is wrong with the places at which outputs are asked."""
+    for name, output in config.answers().items():
+        at, num_axes = output.asked_at(), getattr(output, "num_axes", 0)
+        if not at:
+            continue
+        if at not in inputs:
+            yield f"inputs.{at}: expected the places at which {name} is asked, got none"
+            continue
+        value = inputs[at]
+        if value.ndim != 3 or value.shape[2] != num_axes:
+            yield f"inputs.{at}: expected (batch, places, {num_axes}), got {tuple(value.shape)}"
+        elif value.device.type == "cpu" and not torch.compiler.is_compiling():
+            yield from _number_problems(at, value)
+
+
 def _length_problems(config: PerceiverConfig, inputs: dict[str, Tensor], lengths: dict[str, Tensor]) -> Iterator[str]:
     for name in config.inputs.chosen():
         expected = (inputs[name].shape[0],)
@@ -90,10 +106,7 @@ def _fits(shape: tuple[int, ...], modality: AnyInput) -> bool:
 
 def _value_problems(name: str, value: Tensor, modality: AnyInput) -> Iterator[str]:
     if value.is_floating_point():
-        # A sum is not finite if any of its terms is not, and takes one pass without a mask.
-        if not value.sum(dtype=torch.float64).isfinite():
-            rows = (~value.flatten(1).isfinite()).any(dim=1).nonzero().flatten().tolist()
-            yield f"inputs.{name}: expected finite numbers, samples {rows} hold NaN or infinity"
+        yield from _number_problems(name, value)
         return
     if not isinstance(modality, TextInput | LabelInput) or not value.numel():
         return
@@ -101,6 +114,13 @@ def _value_problems(name: str, value: Tensor, modality: AnyInput) -> Iterator[st
     low = 0 if isinstance(modality, TextInput) else -1
     if value.min() < low or value.max() >= top:
         yield f"inputs.{name}: expected ids from {low} to {top - 1}, got {int(value.min())} to {int(value.max())}"
+
+
+def _number_problems(name: str, value: Tensor) -> Iterator[str]:
+    # A sum is not finite if any of its terms is not, and takes one pass without a mask.
+    if not value.sum(dtype=torch.float64).isfinite():
+        rows = (~value.flatten(1).isfinite()).any(dim=1).nonzero().flatten().tolist()
+        yield f"inputs.{name}: expected finite numbers, samples {rows} hold NaN or infinity"
 
 
 def check_values(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:

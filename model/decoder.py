@@ -34,6 +34,7 @@ class Decoder(nn.Module):
         self.queries = ByName({name: output.queries(config) for name, output in asked.items()})
         self.paddings = Paddings({name: widths[name] for name in asked}, width)
         self.asks_along = {name: output.asks_along() for name, output in asked.items()}
+        self.asked_at = {name: output.asked_at() for name, output in asked.items()}
         self.answering_points = frozenset(name for name, output in asked.items() if output.answers_points())
         if asked:
             attention, residual = decoder.cross_attend, decoder.query_residual
@@ -46,20 +47,24 @@ class Decoder(nn.Module):
         self,
         latents_BND: Float[Tensor, "B N D"],
         tokens: Tokens,
+        places: dict[str, Tensor] | None = None,
         *,
         points: dict[str, Int[Tensor, " O"]] | None = None,
         chunk: int = 0,
     ) -> dict[str, Tensor]:
         """Return every answer by its output's name.
 
-        `points` asks for some cells of a grid only, by their index in the flattened grid; `chunk` is the number of
+        `places` holds the arrays of coordinates that some outputs are asked at, by their input. `points` asks for some
+        queries of an output only, by their number, such as the index in a flattened grid; `chunk` is the number of
         queries that are decoded at once, all of them for 0.
         """
         answers = {name: mean(latents_BND) for name, mean in self.means.items()}
         keys_values = self.cross_attend.keys_values(normalised(latents_BND)) if self.heads else None
         for name, task_head in self.heads.items():
             asked = (points or {}).get(name)
-            queries_BOE = self.paddings(name, self.queries[name](tokens, asked))
+            at = self.asked_at[name]
+            own = self.queries[name](tokens, asked, *([(places or {})[at]] if at else []))
+            queries_BOE = self.paddings(name, own)
             # A place without a byte asks nothing: the released code masks such queries, Hugging Face's does not.
             followed = self.asks_along[name]
             asking_BO = tokens.valid_of(followed) if followed else None

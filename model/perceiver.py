@@ -41,7 +41,7 @@ class Perceiver(nn.Module):
         """Return the answer of every output by its name.
 
         Of kind label and labels: logits (B, classes); value: (B, values); text: logits (B, L, vocabulary); flow:
-        (B, H, W, 2) pixels; grid: values (B, *shape, channels).
+        (B, H, W, 2) pixels; grid: values (B, *shape, channels); points: values (B, N, channels).
 
         `inputs` holds every modality of the config, as the loader delivers it; `lengths` how many entries along each
         modality's first axis are valid, 0 where a sample lacks it, and may be left out if all are there. Lengths that
@@ -52,7 +52,7 @@ class Perceiver(nn.Module):
         """
         check_inputs(self.config, inputs, lengths)
         tokens = self.inputs(inputs, lengths, hidden, self.encoder.latents.weight.dtype)
-        answers: dict[str, Tensor] = self.decoder(self.encoder(tokens), tokens, points=points, chunk=chunk)
+        answers: dict[str, Tensor] = self.decoder(self.encoder(tokens), tokens, inputs, points=points, chunk=chunk)
         return answers
 
     def observe(self, inputs: dict[str, Tensor], lengths: dict[str, Tensor], total: Total) -> None:

@@ -26,7 +26,16 @@ from launch.lifecycle.run_folder import RunFolder, as_typed
 from launch.pictures.predictions import shown
 from launch.run.activation_policy import planned, refuse_large
 from launch.run.creation import open_run, with_choices
-from launch.run.loaders import absolute, eval_split, identity, look, open_eval_split, places_of_all, train_loader
+from launch.run.loaders import (
+    absolute,
+    eval_split,
+    identity,
+    inputs_read,
+    look,
+    open_eval_split,
+    places_of_all,
+    train_loader,
+)
 from launch.run.read_form import reading_of_this_start
 from model.budget import flops
 from model.compilation import is_compiled
@@ -186,11 +195,11 @@ def _evaluation(
     loader = stack.enter_context(split.loader)
     for sentence in loader.left_out:
         say(sentence)
-    modalities, goal = tuple(config.data.ordered_inputs), objective(config.model.answers())
+    read, goal = inputs_read(config), objective(config.model.answers())
 
     def evaluation() -> Evaluation:
         batches = map(batches_of_all(world, loader), range(split.num_batches))
-        found = evaluate(engine.network, goal, batches, world, modalities)
+        found = evaluate(engine.network, goal, batches, world, read)
         return replace(found, pictures=shown(engine.network, goal, loader(0), world))
 
     return evaluation

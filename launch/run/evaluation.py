@@ -21,7 +21,7 @@ from data_shards.loading.shard_folders import Places
 from launch.lifecycle.agreement import batches_of_all, joined, together
 from launch.lifecycle.run_folder import RunFolder, as_typed, existing
 from launch.pictures import drawing
-from launch.run.loaders import absolute, label_names, open_eval_split, places_of_all
+from launch.run.loaders import absolute, inputs_read, label_names, open_eval_split, places_of_all
 from model.outputs.label import LabelOutput
 from model.perceiver import Perceiver
 from trainer.checkpoint.choice import NEWEST, read_weights
@@ -43,7 +43,7 @@ def main(path: Path, *, which: str = NEWEST, split: str = "", as_json: bool = Fa
     step, network = chosen_network(config, folder, which, world)
     with loader:
         batches = map(batches_of_all(world, loader), range(evaluated.num_batches))
-        found = evaluate(network, objective(config.model.answers()), batches, world, tuple(config.data.ordered_inputs))
+        found = evaluate(network, objective(config.model.answers()), batches, world, inputs_read(config))
         if world.is_first:
             result = {"step": step, "split": evaluated.name, **found.as_json()}
             for sentence in loader.left_out:

@@ -28,6 +28,11 @@ def _absolute(path: str) -> str:
     return path if not path or "://" in path else str(Path(path).resolve())
 
 
+def inputs_read(config: RunConfig) -> tuple[str, ...]:
+    """Return the inputs of the data that the network reads, in order; others are compared with its answers."""
+    return tuple(name for name in config.data.ordered_inputs if config.model.input_named(name) is not None)
+
+
 def label_names(config: RunConfig, places: Places | None = None) -> tuple[str, ...]:
     """Return the class names of the shards; ValueError unless the network answers as many classes, of every label."""
     places = places or Places(config.data)

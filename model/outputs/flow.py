@@ -30,9 +30,9 @@ class FlowOutput(Output):
         """Return this answer with the frames that it is about."""
         return self if self.target else replace(self, target=name)
 
-    def wanted(self) -> tuple[str, str]:
+    def wanted(self) -> tuple[tuple[str, str], ...]:
         """Return the motion between the frames."""
-        return "motion", self.target
+        return (("motion", self.target),)
 
     def own_width(self, network: Network) -> int:
         """Return the channels of a token."""

@@ -51,9 +51,9 @@ class GridOutput(Output):
         value_range = self.value_range or _range_of(known)
         return replace(self, target=target, shape=shape, num_channels=num_channels, value_range=value_range)
 
-    def wanted(self) -> tuple[str, str]:
+    def wanted(self) -> tuple[tuple[str, str], ...]:
         """Return the input."""
-        return "input", self.target
+        return (("input", self.target),)
 
     def own_width(self, network: Network) -> int:  # noqa: ARG002
         """Return the channels of a position."""
@@ -89,9 +89,16 @@ class GridOutput(Output):
 
         return GridHead(Projection(width, self.num_channels), tuple(self.shape))
 
-    def answered(self) -> tuple[int, ...]:
-        """Return the shape of the answer."""
-        return (*self.shape, self.num_channels)
+    def input_problems(self, name: str, shape: tuple[int, ...]) -> Problems:
+        """Yield (key, sentence) where the input has another shape than the answer."""
+        answered = (*self.shape, self.num_channels)
+        # Sound is cut into patches: a query answers several samples.
+        is_cut = len(shape) == 1 and prod(answered) == prod(shape)
+        if answered != shape and not is_cut:
+            yield (
+                "shape",
+                f"answers {answered}, data.inputs.{name} delivers {shape}; make them agree, or leave shape out",
+            )
 
     def answers_points(self) -> bool:
         """Return True: a cell is answered without the others."""

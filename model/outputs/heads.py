@@ -84,6 +84,19 @@ class GridHead(nn.Module):
         return values.reshape(values.shape[0], *self.shape, -1) if whole else values
 
 
+class PlaceHead(nn.Module):
+    """A linear layer from each row to the values at its place."""
+
+    def __init__(self, width: int, num_channels: int) -> None:
+        super().__init__()
+        self.values = Projection(width, num_channels)
+
+    def forward(self, rows_BOE: Float[Tensor, "B O E"]) -> Float[Tensor, "B O c"]:
+        """Return the values at each place."""
+        out: Tensor = self.values(rows_BOE)
+        return out
+
+
 class UpsamplingHead(nn.Module):
     """The motion of coarse cells, and how much each pixel of a cell takes of the 3x3 cells around it.
 

@@ -8,10 +8,19 @@ from model.outputs.flow import FlowOutput
 from model.outputs.grid import GridOutput
 from model.outputs.label import LabelOutput, LabelsOutput
 from model.outputs.output import Output
+from model.outputs.points import PointsOutput
 from model.outputs.text import TextOutput
 from model.outputs.value import ValueOutput
 
-OUTPUTS: tuple[type[Output], ...] = (LabelOutput, LabelsOutput, ValueOutput, TextOutput, FlowOutput, GridOutput)
+OUTPUTS: tuple[type[Output], ...] = (
+    LabelOutput,
+    LabelsOutput,
+    ValueOutput,
+    TextOutput,
+    FlowOutput,
+    GridOutput,
+    PointsOutput,
+)
 
 
 def kind_of(output: type[Output]) -> str:

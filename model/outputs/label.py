@@ -24,9 +24,9 @@ class LabelOutput(VectorOutput):
         """A logit a class."""
         return self.num_classes
 
-    def wanted(self) -> tuple[str, str]:
+    def wanted(self) -> tuple[tuple[str, str], ...]:
         """Return the label."""
-        return ("named label", self.target) if self.target else ("label", "")
+        return (("named label", self.target) if self.target else ("label", ""),)
 
     def problems(self) -> Problems:
         """Yield (key, sentence) of every problem."""
@@ -51,9 +51,9 @@ class LabelsOutput(VectorOutput):
         """A logit a class."""
         return self.num_classes
 
-    def wanted(self) -> tuple[str, str]:
+    def wanted(self) -> tuple[tuple[str, str], ...]:
         """Return the list of labels."""
-        return "labels", ""
+        return (("labels", ""),)
 
     def problems(self) -> Problems:
         """Yield (key, sentence) of every problem."""

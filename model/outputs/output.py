@@ -96,17 +96,21 @@ class Output(ABC):
         """Return whether some queries may be asked without the others; its head is then told by `whole` if all are."""
         return False
 
+    def asked_at(self) -> str:
+        """Return the input that holds the places of its queries; empty where the network knows them."""
+        return ""
+
     def asks_along(self) -> str:
         """Return the input whose places its queries follow, so that none is asked where none is; empty for no input."""
         return ""
 
-    def answered(self) -> tuple[int, ...] | None:
-        """Return the shape of an answer that is compared with an input as a whole; None for others."""
-        return None
+    def input_problems(self, name: str, shape: tuple[int, ...]) -> Problems:  # noqa: ARG002  # by kinds with inputs
+        """Yield (key, sentence) of what does not go together with an input of the data that has this shape."""
+        yield from ()
 
     @abstractmethod
-    def wanted(self) -> tuple[str, str]:
-        """Return what the data must have to compare it with: a kind of target, and of what (DataConfig.targets)."""
+    def wanted(self) -> tuple[tuple[str, str], ...]:
+        """Return what the data must have to compare it with: kinds of targets, and of what (DataConfig.targets)."""
 
     def named(self, name: str, network: Network) -> "Output":  # noqa: ARG002  # by kinds that answer for an input
         """Return this answer with what its name and the network's inputs decide filled in."""

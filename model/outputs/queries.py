@@ -78,3 +78,20 @@ class InputQueries(nn.Module):
         """Return the tokens, or those of some points only."""
         rows_BOE = tokens.values[:, : self.num_queries]
         return rows_BOE if points is None else rows_BOE[:, points]
+
+
+class PlaceQueries(nn.Module):
+    """The Fourier features of places that a batch brings with it."""
+
+    def __init__(self, num_bands: int, max_resolution: list[float]) -> None:
+        super().__init__()
+        self.num_bands, self.max_resolution = num_bands, max_resolution
+
+    def forward(
+        self, tokens: Tokens, points: Int[Tensor, " O"] | None, places_BNA: Float[Tensor, "B N A"]
+    ) -> Float[Tensor, "B O E"]:
+        """Return the features of every place, or of some of them by their number."""
+        like = tokens.values
+        places = places_BNA if points is None else places_BNA[:, points]
+        places = places.to(torch.promote_types(like.dtype, torch.float32))
+        return fourier_features(places, self.num_bands, self.max_resolution).to(like.dtype)

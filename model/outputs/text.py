@@ -26,9 +26,9 @@ class TextOutput(Output):
         """Return this answer with the input that it fills in."""
         return self if self.target else replace(self, target=name)
 
-    def wanted(self) -> tuple[str, str]:
+    def wanted(self) -> tuple[tuple[str, str], ...]:
         """Return the words that were hidden."""
-        return "hidden words", self.target
+        return (("hidden words", self.target),)
 
     def own_width(self, network: Network) -> int:
         """Return the channels of the embedding."""

@@ -45,9 +45,9 @@ class ValueOutput(VectorOutput):
         """Return this answer; its target has its name unless another is given."""
         return self if self.target else replace(self, target=name)
 
-    def wanted(self) -> tuple[str, str]:
+    def wanted(self) -> tuple[tuple[str, str], ...]:
         """Return the numbers."""
-        return "value", self.target
+        return (("value", self.target),)
 
     def problems(self) -> Problems:
         """Yield (key, sentence) of every problem."""

@@ -50,6 +50,8 @@ train: {global_batch: 32}
 LABEL = "model.outputs.label={kind: label, num_classes: 3}"
 LABELS = "model.outputs.colour.kind=labels"
 FLOW = "model.outputs.flow.kind=flow"
+CLOUD = "data.inputs.cloud={modality: points, num_points: 8}"
+SKY = "model.outputs.sky={kind: points, target: cloud, coordinates: cloud,"
 COLOUR = "model.outputs.colour={kind: label, target: colour, num_classes: 3}"
 
 
@@ -79,6 +81,11 @@ def problems(tmp_path: Path, text: str, *overrides: str) -> list[str]:
         (CLASSES, ["model.outputs.label.target=image", "data.labels=[image]"], ["data.labels"]),
         (CLASSES, ["model.outputs.video={kind: grid, shape: [2, 8, 8], num_channels: 3}"], ["model.outputs.video"]),
         (CLASSES, ["model.outputs.video.kind=grid"], ["model.outputs.video", "model.outputs.video.shape"]),
+        # What is only compared with need not be read.
+        (CLASSES, [CLOUD, f"{SKY} num_axes: 3, num_channels: 3}}"], []),
+        (CLASSES, [f"{SKY} num_axes: 3, num_channels: 3}}"], ["model.outputs.sky", "model.outputs.sky"]),
+        (CLASSES, [CLOUD, f"{SKY} num_channels: 3}}"], 2 * ["model.outputs.sky.num_axes"]),
+        (CLASSES, [CLOUD], ["data.inputs.cloud"]),
         (WORDS, [], []),
         (WORDS, ["model.outputs.label={kind: label, num_classes: 3}"], []),
         (WORDS, ["model.outputs.text=null", LABEL], ["data.inputs.text.masking"]),

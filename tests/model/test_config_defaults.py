@@ -10,6 +10,7 @@ from model.config.pixels import FlowInput, ImageInput, VideoInput
 from model.outputs.flow import FlowOutput
 from model.outputs.grid import GridOutput
 from model.outputs.label import LabelOutput, LabelsOutput
+from model.outputs.points import PointsOutput
 from model.outputs.text import TextOutput
 from model.outputs.value import ValueOutput
 
@@ -71,6 +72,18 @@ def test_what_a_config_leaves_out_keeps_its_meaning() -> None:
             "train_queries": 0,
             "loss": "absolute",
             "value_range": 0.0,
+        },
+        PointsOutput: {
+            **of_any,
+            "kind": "points",
+            "coordinates": "",
+            "num_axes": 2,
+            "num_channels": 1,
+            "num_points": 1_024,
+            "num_bands": 32,
+            "max_frequency": 32.0,
+            "train_points": 0,
+            "loss": "squared",
         },
         DecoderConfig: {"cross_attend": attention, "query_residual": False, "min_padding": 2, "output_width": 0},
         InputsConfig: dict.fromkeys(field.name for field in dataclasses.fields(InputsConfig)),

@@ -15,6 +15,7 @@ from model.config.pixels import FlowInput, ImageInput, VideoInput
 from model.outputs.flow import FlowOutput
 from model.outputs.grid import GridOutput
 from model.outputs.label import LabelOutput, LabelsOutput
+from model.outputs.points import PointsOutput
 from model.outputs.text import TextOutput
 from model.outputs.value import ValueOutput
 
@@ -119,6 +120,9 @@ def changed(change: dict[str, Any]) -> PerceiverConfig:
         (named("", "x.y", "a"), ["outputs", "outputs"]),
         ({"outputs": {"other": GridOutput()}}, ["outputs.other.shape"]),
         ({"outputs": {"other": GridOutput(shape=(2, 3))}}, ["outputs.other.shape"]),
+        ({"outputs": {"field": PointsOutput()}}, ["outputs.field.coordinates"]),
+        ({"outputs": {"field": PointsOutput(coordinates="at", num_axes=0)}}, ["outputs.field.num_axes"]),
+        ({"outputs": {"field": PointsOutput(coordinates="at", max_frequency=0.5)}}, ["outputs.field.max_frequency"]),
         ({"outputs": {"age": ValueOutput(num_values=0)}}, ["outputs.age.num_values"]),
         ({"outputs": {"age": ValueOutput(scale=0.0)}}, ["outputs.age.scale"]),
         ({"outputs": {"age": ValueOutput(offset=nan)}}, ["outputs.age.offset"]),

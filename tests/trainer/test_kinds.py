@@ -20,7 +20,8 @@ TARGETS = {"grid": "image", "text": "text", "flow": "flow"}
 
 
 def tasks() -> list[Task[Any]]:
-    outputs = {kind: KINDS[kind](target=TARGETS.get(kind, "")) for kind in KINDS}
+    more: dict[str, Any] = {"points": {"coordinates": "where"}}
+    outputs = {kind: KINDS[kind](target=TARGETS.get(kind, ""), **more.get(kind, {})) for kind in KINDS}
     answers = {name: output.named(name, PerceiverConfig(inputs=INPUTS)) for name, output in outputs.items()}
     return list(objective(answers).tasks.values())
 

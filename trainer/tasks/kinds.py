@@ -8,9 +8,10 @@ from trainer.tasks.flow import FlowTask
 from trainer.tasks.grid import GridTask
 from trainer.tasks.label import LabelTask
 from trainer.tasks.labels import LabelsTask
+from trainer.tasks.points import PointsTask
 from trainer.tasks.task import Task
 from trainer.tasks.text import TextTask
 from trainer.tasks.value import ValueTask
 
-TASKS: tuple[type[Task[Any]], ...] = (LabelTask, LabelsTask, ValueTask, TextTask, FlowTask, GridTask)
+TASKS: tuple[type[Task[Any]], ...] = (LabelTask, LabelsTask, ValueTask, TextTask, FlowTask, GridTask, PointsTask)
 BY_KIND: Mapping[str, type[Task[Any]]] = MappingProxyType({task.kind: task for task in TASKS})

@@ -1,0 +1,69 @@
+"""Values at places that each sample names: the error at those whose value is known."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_shards.loading.batch import Batch
+from data_shards.order import random_numbers
+from model.outputs.losses import regression_error_sum
+from model.outputs.points import PointsOutput
+from trainer.tasks.metric import Measurement, Metric
+from trainer.tasks.regression import METRICS, Errors
+from trainer.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class PointsTask(Task[PointsOutput]):
+    """Mean error of the values that are known; those beyond a sample's length, and NaN, are not."""
+
+    kind: ClassVar[str] = "points"
+    by_input: ClassVar[bool] = False
+    asks_many: ClassVar[bool] = True
+
+    def points(self, batch: Batch, *, every: bool = False) -> Tensor | None:
+        """Return the places that training asks of this batch: a function of the seed and the batch's index."""
+        num_points = batch.arrays[self.output.coordinates].shape[1]
+        if every or not self.output.train_points or self.output.train_points >= num_points:
+            return None
+        # The same for every sample of the global batch, however it is cut.
+        key = random_numbers.key("points", self.name, self.training.seed, batch.index)
+        generator = np.random.Generator(np.random.Philox(key=key))
+        places = torch.from_numpy(generator.choice(num_points, self.output.train_points, replace=False, shuffle=False))
+        return (places.pin_memory() if batch.weights.is_cuda else places).to(batch.weights.device, non_blocking=True)
+
+    def truths(self, batch: Batch) -> Tensor:
+        """Return the true values at all places, (B, N, channels) float32, NaN where there is none."""
+        values = batch.arrays[self.output.target]
+        values = values.reshape(*values.shape[:2], self.output.num_channels).float()
+        numbers = torch.arange(values.shape[1], device=values.device)
+        target, places = (batch.lengths[name] for name in (self.output.target, self.output.coordinates))
+        is_there = numbers < torch.minimum(target, places)[:, None]
+        return torch.where(is_there[..., None], values, torch.nan)
+
+    def count(self, batch: Batch) -> Tensor:
+        """Return the sum of the weights of the values that are asked and known."""
+        return (batch.weights[:, None, None] * self._asked(batch).isfinite()).sum()
+
+    def sum(self, answer: Tensor, batch: Batch) -> Tensor:
+        """Return the weighted sum of the errors."""
+        weights = batch.weights[:, None, None].expand(-1, answer.shape[1], 1).flatten(0, 1)
+        return regression_error_sum(
+            answer.flatten(0, 1), self._asked(batch).flatten(0, 1), weights, scale=1.0, loss=self.output.loss, delta=1.0
+        )
+
+    def metrics(self) -> tuple[Metric, ...]:
+        """Return the errors in the unit of the values, and R2."""
+        return METRICS
+
+    def measurement(self) -> Measurement:
+        """Return empty sums."""
+        return Errors(self.truths, self.output.num_channels)
+
+    def _asked(self, batch: Batch) -> Tensor:
+        points = self.points(batch)
+        truths = self.truths(batch)
+        return truths if points is None else truths[:, points]
