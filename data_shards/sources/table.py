@@ -92,7 +92,8 @@ def _remarks(rows: Sequence[Row], found: Mapping[str, labels.Labels]) -> Iterato
             yield f"{column}: {len(rows) - len(of.of_line)} of {len(rows)} rows have none"
         if of.several:
             yield f"{column}: rows have several; a run reads them with data.multi_label=true"
-        yield from (f"{column}: {sentence}" for sentence in class_names.look_alikes(of.names))
+        sentences = (*class_names.look_alikes(of.names), *class_names.gaps(of.names))
+        yield from (f"{column}: {sentence}" for sentence in sentences)
 
 
 def _refuse_no_rows(rows: Sequence[Row]) -> None:
