@@ -46,6 +46,7 @@ DECIDES = (
     "data.shards",
     "data.values",
     "data.window",
+    "initial_weights",
     "model",
     "optimizer",
     "plugins",

@@ -11,6 +11,7 @@ from configs import plugins
 from configs.reader import asked, leaves, read
 from data_shards.config import DataConfig
 from data_shards.files.display import printable
+from model.config.initial_weights import InitialWeightsConfig
 from model.config.perceiver import PerceiverConfig
 from trainer.config import (
     CheckpointConfig,
@@ -40,6 +41,8 @@ class RunConfig:
     """The shards and what is read from them."""
     model: PerceiverConfig = field(default_factory=PerceiverConfig)
     """The network."""
+    initial_weights: InitialWeightsConfig = field(default_factory=InitialWeightsConfig)
+    """From which weights the run starts, if not from those that its seed draws."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """The optimizer and its schedule."""
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -58,7 +61,7 @@ class RunConfig:
             yield "version", f"this release reads version {VERSION}; {remedy}"
         if not 0 <= self.seed <= MOST_SEED:
             yield "seed", f"must be from 0 to {MOST_SEED}, got {self.seed}"
-        for part in ("data", "model", "optimizer", "train", "checkpoint", "health", "profile"):
+        for part in ("data", "model", "initial_weights", "optimizer", "train", "checkpoint", "health", "profile"):
             for key, sentence in getattr(self, part).problems():
                 yield f"{part}.{key}", sentence
         yield from joint_problems(self.optimizer, self.train)
@@ -144,18 +147,18 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
 
     Raises ValueError for the file of an imported network, beside whose weights a run would start from new ones.
     """
-    weights = path.with_name("model.safetensors")
-    if weights.is_file():
-        raise ValueError(
-            f"{path}: describes the network whose weights are in {weights}, and a run would start from new weights; "
-            "`perceiver plan` and `perceiver export` take this network; to train a new one of its shape, copy "
-            f"{path.name} into another folder"
-        )
     # First: what a configuration may say depends on them.
     files = plugins.found(asked("plugins", path, overrides) or (), path.parent)
     plugins.check_trust(path, files)
     plugins.use(files)
-    return replace(read(RunConfig, path, overrides), plugins=tuple(map(str, files)))
+    config, weights = read(RunConfig, path, overrides), path.with_name("model.safetensors")
+    if weights.is_file() and not config.initial_weights.source:
+        raise ValueError(
+            f"{path}: describes the network whose weights are in {weights}, and a run would start from new weights; "
+            f"to train from those set initial_weights.source={path.parent}, to train a new network of its shape copy "
+            f"{path.name} into another folder; `perceiver plan` and `perceiver export` take this one"
+        )
+    return replace(config, plugins=tuple(map(str, files)))
 
 
 def dump(config: RunConfig) -> str:

@@ -43,7 +43,7 @@ class Encoder(nn.Module):
         self.schedule = config.schedule()
         num_cross_attends = 1 + max(index for kind, index in self.schedule if kind == "cross_attend")
         num_blocks = 1 + max((index for kind, index in self.schedule if kind == "block"), default=-1)
-        self.latents = Table(config.num_latents, config.latent_width)
+        self.latents = Table(config.num_latents, config.latent_width, ())
         self.cross_attends = nn.ModuleList(
             CrossAttend(
                 config.latent_width, config.token_width, config.cross_attend, config.gelu, compile=config.compile

@@ -49,9 +49,11 @@ class ZeroLinear(Linear):
 class Table(nn.Module):
     """Learned vectors: latents, positions, queries, paddings, mask tokens and embeddings."""
 
-    def __init__(self, num_rows: int, width: int) -> None:
+    def __init__(self, num_rows: int, width: int, grid: tuple[int, ...] | None = None) -> None:
+        """`grid` has the axes along which the rows lie, (num_rows,) if none is given; the empty one is of a set."""
         super().__init__()
         self.weight = nn.Parameter(torch.empty(num_rows, width))
+        self.grid = (num_rows,) if grid is None else grid
 
     def draw(self, generator: torch.Generator) -> None:
         """Fill the vectors."""

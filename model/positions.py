@@ -72,7 +72,7 @@ class Positions(nn.Module):
             for axis, table in enumerate(tables):
                 self.register_buffer(f"axis_{axis}", table, persistent=False)
         elif config.kind == "learned":
-            self.learned = Table(prod(grid), config.learned_width)
+            self.learned = Table(prod(grid), config.learned_width, grid)
             self.project = Projection(config.learned_width, config.project_to) if config.project_to else nn.Identity()
 
     @property

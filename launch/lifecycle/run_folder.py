@@ -35,6 +35,16 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def initial_weights_path(self) -> Path:
+        """The weights that the run took at its step 0, where it did not draw them."""
+        return self.path / "initial_weights.safetensors"
+
+    @property
+    def initial_weights_record_path(self) -> Path:
+        """Where they came from, their hash, and what was resized, drawn anew or not used."""
+        return self.path / "initial_weights.json"
+
+    @property
     def metrics_path(self) -> Path:
         """One JSON line a logged step or evaluation."""
         return self.path / "metrics.jsonl"

@@ -18,12 +18,14 @@ from data_shards.loading.quarantine import num_listed
 from data_shards.loading.shard_folders import Places
 from data_shards.order.sample_order import Order
 from launch.lifecycle.agreement import batches_of_all, first_does, joined, leave, together, told_by_first
+from launch.lifecycle.attempts import newest_step
 from launch.lifecycle.claim import Claim
 from launch.lifecycle.exit_status import FINISHED, RUN_ME_AGAIN
 from launch.lifecycle.fence import Fence
 from launch.lifecycle.heartbeat import Heartbeat
 from launch.lifecycle.run_folder import RunFolder, as_typed
 from launch.pictures.predictions import shown
+from launch.run import initial_weights
 from launch.run.activation_policy import planned, refuse_large
 from launch.run.creation import open_run, with_choices
 from launch.run.loaders import (
@@ -133,6 +135,9 @@ def _train(
             network = Perceiver(
                 together(world, lambda: planned(config, world.world_size, world.device.type)), seed=config.seed
             )
+            has_initial_weights = _begins_from_weights(folder, world)
+            if has_initial_weights:
+                together(world, lambda: initial_weights.take(network, folder))
             if is_compiled(network.config.compile, world.device.type):
                 stack.enter_context(told_of_compiling(hang))
             train = config.train
@@ -149,6 +154,8 @@ def _train(
             sinks = together(world, lambda: _sinks(config, folder, state) if world.is_first else SinkGroup([]))
             stack.callback(sinks.close)
             sinks.write("event", {"step": state.step, "message": arithmetic.sentence(train, world.device)})
+            if has_initial_weights:
+                sinks.write("event", {"step": 0, "message": f"starts from weights of {config.initial_weights.source}"})
             _announce_policy(sinks, state, network, train)
             for sentence in reading_of_this_start(config.model, folder, world.device) if world.is_first else ():
                 _say(sinks, state, sentence)
@@ -174,6 +181,11 @@ def _train(
             hang=hang,
             profiler=ProfileWindow(config.profile, folder.profile_folder, world),
         )
+
+
+def _begins_from_weights(folder: RunFolder, world: World) -> bool:
+    """Return whether this start is the run's first step, and from given weights. Collective."""
+    return world.broadcast(world.is_first and folder.initial_weights_path.is_file() and not newest_step(folder))
 
 
 def _store(config: RunConfig, folder: RunFolder, world: World, fence: Fence, places: Places) -> Store:

@@ -22,6 +22,7 @@ from launch.lifecycle.attempts import newest_step
 from launch.lifecycle.fence import Fence
 from launch.lifecycle.holder import refuse_if_trained
 from launch.lifecycle.run_folder import UNPUBLISHED, RunFolder, as_typed
+from launch.run import initial_weights
 from launch.run.activation_policy import planned
 from launch.run.frozen_code import PLUGINS, as_frozen, changed_files, freeze, other_plugins, replace_plugins
 from launch.run.loaders import check_evaluation, eval_split, label_names, open_eval_split, train_loader
@@ -174,7 +175,7 @@ def _publish(
         # Of a process of the same id, some time ago.
         shutil.rmtree(beside.path, ignore_errors=True)
         try:
-            _fill(beside, more, plugins)
+            _fill(config, beside, more, plugins)
             _write_config(config, beside)
             atomic.publish(beside.path, folder.path)
         finally:
@@ -199,15 +200,16 @@ def _publish_inside(
     with RunLock(folder.unfinished_path):
         shutil.rmtree(folder.code_folder, ignore_errors=True)
         shutil.rmtree(folder.checkpoints_folder, ignore_errors=True)
-        _fill(folder, more, plugins)
+        _fill(config, folder, more, plugins)
         atomic.sync_tree(folder.path)
         _write_config(config, folder)
         folder.unfinished_path.unlink()
 
 
-def _fill(folder: RunFolder, more: Callable[[RunFolder], None], plugins: Sequence[str]) -> None:
+def _fill(config: RunConfig, folder: RunFolder, more: Callable[[RunFolder], None], plugins: Sequence[str]) -> None:
     folder.make()
     freeze(folder.code_folder, plugins=plugins)
+    initial_weights.keep(config, folder)
     more(folder)
 
 
@@ -251,6 +253,7 @@ def _change(config: RunConfig, folder: RunFolder, changes: list[str], *, has_beg
         else:
             # It may list samples of other data.
             folder.quarantine_path.unlink(missing_ok=True)
+            initial_weights.keep(config, folder)
         _write_config(config, folder)
     when = "resumes with the same result" if has_begun else "had not begun"
     sys.stderr.write("\n  ".join([f"note: {as_typed(folder.path)} {when}; it is changed:", *changes]) + "\n")

@@ -73,7 +73,8 @@ def _checked(old: RunFolder, config: RunConfig, which: str, changes: Sequence[st
     if problem:
         changed = "".join(f"\n  {line}" for line in changes)
         raise ValueError(
-            f"{path}: {problem}; leave it as it was, or train a new run with it. What was changed:{changed}"
+            f"{path}: {problem}; leave it as it was, or train a new run with it, which may take "
+            f"the weights that fit (initial_weights.source={as_typed(old.path)}). What was changed:{changed}"
         )
     return path
 

@@ -17,11 +17,13 @@ from trainer.distributed.world import World
 
 
 def absolute(config: RunConfig) -> RunConfig:
-    """Return the configuration with the paths of the data made absolute: a restart may run in another folder."""
+    """Return the configuration with its paths made absolute: a restart may run in another folder."""
     data = config.data
     datasets = {name: replace(part, shards=_absolute(part.shards)) for name, part in data.datasets.items()}
     remote = replace(data.remote, cache_folder=_absolute(data.remote.cache_folder))
-    return replace(config, data=replace(data, shards=_absolute(data.shards), datasets=datasets, remote=remote))
+    initial = replace(config.initial_weights, source=_absolute(config.initial_weights.source))
+    data = replace(data, shards=_absolute(data.shards), datasets=datasets, remote=remote)
+    return replace(config, data=data, initial_weights=initial)
 
 
 def _absolute(path: str) -> str:

@@ -62,7 +62,7 @@ class TextAdapter(nn.Module):
     def __init__(self, config: TextInput) -> None:
         super().__init__()
         self.config = config
-        self.embedding = Table(config.vocabulary, config.embedding_width)
+        self.embedding = Table(config.vocabulary, config.embedding_width, ())
         self.places = Table(config.max_tokens, config.embedding_width)
 
     def forward(self, ids_BL: Int[Tensor, "B L"], dtype: torch.dtype) -> Float[Tensor, "B M C"]:

@@ -79,8 +79,8 @@ class GridOutput(Output):
         if self.positions.kind == "fourier":
             return GridQueries(self.shape, self.positions)
         if self.positions.project_to:
-            return ProjectedQueries(self.num_queries(network), self.positions)
-        return LearnedQueries(self.num_queries(network), self.positions.learned_width)
+            return ProjectedQueries(self.num_queries(network), self.positions, self.shape)
+        return LearnedQueries(self.num_queries(network), self.positions.learned_width, grid=self.shape)
 
     def head(self, width: int, network: Network, embedding: "Callable[[str], Tensor]") -> "nn.Module":  # noqa: ARG002
         """Return a linear layer from a row to the values of its cell."""

@@ -16,10 +16,12 @@ from model.positions import cell_places, fourier_features, grid_places
 class LearnedQueries(nn.Module):
     """A learned row a query; a text asks as many as it has places."""
 
-    def __init__(self, num_queries: int, width: int, *, follows: str | None = None) -> None:
+    def __init__(
+        self, num_queries: int, width: int, *, grid: tuple[int, ...] | None = None, follows: str | None = None
+    ) -> None:
         super().__init__()
         self.follows = follows
-        self.table = Table(num_queries, width)
+        self.table = Table(num_queries, width, grid)
 
     def forward(self, tokens: Tokens, points: Int[Tensor, " O"] | None) -> Float[Tensor, "1 O E"]:
         """Return the rows, or those of some points only."""
@@ -56,9 +58,9 @@ class GridQueries(nn.Module):
 class ProjectedQueries(nn.Module):
     """Learned rows and a linear layer after them."""
 
-    def __init__(self, num_queries: int, config: PositionsConfig) -> None:
+    def __init__(self, num_queries: int, config: PositionsConfig, grid: tuple[int, ...]) -> None:
         super().__init__()
-        self.rows = LearnedQueries(num_queries, config.learned_width)
+        self.rows = LearnedQueries(num_queries, config.learned_width, grid=grid)
         self.project = Projection(config.learned_width, config.project_to)
 
     def forward(self, tokens: Tokens, points: Int[Tensor, " O"] | None) -> Float[Tensor, "1 O E"]:

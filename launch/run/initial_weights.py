@@ -1,0 +1,119 @@
+"""The weights from which a run starts, kept in its folder: what they came from may change or go while it trains.
+
+RUN/initial_weights.safetensors   what the network takes, under its names
+RUN/initial_weights.json          where it came from, its hash, and what was resized, drawn anew or not used
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from configs.run import RunConfig, load
+from data_shards.files import atomic
+from data_shards.files.display import printable
+from launch.lifecycle.run_folder import RunFolder, as_typed
+from launch.run.network_files import network_config
+from model.config.perceiver import PerceiverConfig
+from model.perceiver import Perceiver
+from model.transfer import table_grids, transfer
+from trainer.checkpoint import tensor_file
+from trainer.checkpoint.choice import NEWEST, read_weights
+from trainer.checkpoint.tensor_file import TensorFile
+from trainer.distributed.world import World
+
+_SHOWN = 8
+
+
+def keep(config: RunConfig, folder: RunFolder) -> None:
+    """Write the initial weights of a run into its folder, and report on each tensor; ValueError if none fits."""
+    for path in (folder.initial_weights_path, folder.initial_weights_record_path):
+        path.unlink(missing_ok=True)
+    wanted = config.initial_weights
+    if not wanted.source:
+        return
+    weights, network_of_source = _read(wanted.source)
+    grids = table_grids(_empty(network_of_source)) if network_of_source else {}
+    network = Perceiver(config.model, seed=config.seed)
+    try:
+        found = transfer(network, weights, grids, wanted)
+    except ValueError as error:
+        raise ValueError(f"{wanted.source}: {error}") from error
+    record = tensor_file.write(folder.initial_weights_path, found.weights)
+    content = {
+        "source": wanted.source,
+        **asdict(record),
+        "taken": sorted(found.weights.keys() - set(found.resized)),
+        "resized": list(found.resized),
+        "drawn": found.drawn,
+        "unused": list(found.unused),
+    }
+    atomic.write(folder.initial_weights_record_path, json.dumps(content, indent=1) + "\n")
+    sentences = [
+        f"note: starts from {len(found.weights)} of {len(found.weights) + len(found.drawn)} tensors of "
+        f"{as_typed(Path(wanted.source))}; {folder.initial_weights_record_path.name} has the list",
+        *_line("resized", found.resized),
+        *_line("drawn anew", [f"{name} ({why})" for name, why in found.drawn.items()]),
+        *_line("not used", found.unused),
+    ]
+    sys.stderr.write("\n".join(sentences) + "\n")
+
+
+def take(network: nn.Module, folder: RunFolder) -> None:
+    """Load the initial weights that a run's folder keeps; ValueError where they are not what was kept."""
+    content = json.loads(folder.initial_weights_record_path.read_text(encoding="utf-8"))
+    found = tensor_file.examine(folder.initial_weights_path)
+    if asdict(found) != {key: content[key] for key in asdict(found)}:
+        raise ValueError(
+            f"{folder.initial_weights_path}: is not the file that this run was made with; make the run again"
+        )
+    network.load_state_dict(TensorFile(folder.initial_weights_path).read_all(), strict=False)
+
+
+def _read(source: str) -> tuple[Mapping[str, Tensor], PerceiverConfig | None]:
+    """Return the tensors of a source, and its network's configuration where it has one."""
+    path, which = _parts(source)
+    if path.is_file():
+        return TensorFile(path).read_all(), None
+    if (path / "model.safetensors").is_file():
+        return TensorFile(path / "model.safetensors").read_all(), network_config(path / "config.yaml")
+    folder = RunFolder(path.resolve())
+    if not folder.exists:
+        raise ValueError(
+            f"initial_weights.source={source}: is no run, no folder with a model.safetensors, and no file; a "
+            "checkpoint of a run is RUN@best or RUN@STEP, and `perceiver import-hf` makes a folder of a network of "
+            "Hugging Face's"
+        )
+    try:
+        found = read_weights(folder.checkpoints_folder, which, World(0, 1, 0, torch.device("cpu")))
+    except ValueError as error:
+        # Of the option that names a checkpoint elsewhere.
+        raise ValueError(
+            str(error).replace(f"--checkpoint {which}", f"initial_weights.source={path}@{which}")
+        ) from error
+    for sentence in found.passed_over:
+        sys.stderr.write(f"note: passed over a damaged checkpoint: {sentence}\n")
+    return found.tensors, load(folder.config_path).model
+
+
+def _parts(source: str) -> tuple[Path, str]:
+    """Return the path and the checkpoint of a source such as runs/base@600."""
+    run, at, which = source.rpartition("@")
+    return (Path(run), which) if at and not Path(source).exists() else (Path(source), NEWEST)
+
+
+def _empty(config: PerceiverConfig) -> Perceiver:
+    """Return the network without memory for its weights."""
+    with torch.device("meta"):
+        return Perceiver(config, seed=0)
+
+
+def _line(what: str, listed: Sequence[str]) -> list[str]:
+    if not listed:
+        return []
+    more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
+    return [f"  {what}: {', '.join(map(printable, listed[:_SHOWN]))}{more}"]

@@ -1,0 +1,105 @@
+"""Weights of one network for another: what fits is taken, what does not is listed, and nothing scrambles.
+
+weights of the source -- rename --> names -- drop --> kept -- same shape --> taken
+                                                          -- a table, resize --> resized
+                                                          -- else --> left over; the network's own stay as drawn
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from model.config.initial_weights import InitialWeightsConfig
+from model.parameters import Table
+
+_MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What became of each tensor."""
+
+    weights: dict[str, Tensor]
+    """Those to load, under the names of the network."""
+    resized: tuple[str, ...]
+    """Those of them whose rows were interpolated, or cut and filled up."""
+    drawn: dict[str, str]
+    """Tensors of the network that keep the weights that were drawn for them, with the reason."""
+    unused: tuple[str, ...]
+    """Tensors of the source that nothing took."""
+
+
+def transfer(
+    network: nn.Module,
+    weights: Mapping[str, Tensor],
+    grids: Mapping[str, tuple[int, ...]],
+    wanted: InitialWeightsConfig,
+) -> Transfer:
+    """Return what the network takes of a source's weights; ValueError where it takes none.
+
+    `grids` has the grid of each table of the source, by parameter name, as `table_grids` gives them; a table that is
+    not in it is resized only where it is a set of rows or has a single axis.
+    """
+    renamed = dict(_renamed(weights, wanted.rename))
+    own, own_grids = network.state_dict(), table_grids(network)
+    taken, resized, drawn = dict[str, Tensor](), list[str](), dict[str, str]()
+    for name, tensor in own.items():
+        given = renamed.get(name)
+        if any(fnmatchcase(name, pattern) for pattern in wanted.drop):
+            drawn[name] = "dropped"
+        elif given is None:
+            drawn[name] = "not in the source"
+        elif given.shape == tensor.shape:
+            taken[name] = given.to(tensor.dtype)
+        elif wanted.resize and (rows := _resized(given, tensor, own_grids.get(name), grids.get(name))) is not None:
+            taken[name] = rows.to(tensor.dtype)
+            resized.append(name)
+        else:
+            drawn[name] = f"{tuple(given.shape)} there, {tuple(tensor.shape)} here"
+    if not taken:
+        raise ValueError(
+            f"none of its {len(weights)} tensors fits: the first is {next(iter(weights), 'none')}, this network's is "
+            f"{next(iter(own))}; rename them with initial_weights.rename"
+        )
+    return Transfer(taken, tuple(resized), drawn, tuple(sorted(renamed.keys() - taken.keys())))
+
+
+def table_grids(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Return the grid of each table of a network by its parameter's name; that of a set of rows is empty."""
+    tables = ((name, module) for name, module in network.named_modules() if isinstance(module, Table))
+    return {f"{name}.weight": module.grid for name, module in tables}
+
+
+def _renamed(weights: Mapping[str, Tensor], pairs: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors with the longest prefix that is to be renamed replaced; ValueError where two get one name."""
+    rename = dict(pair.split("=") for pair in pairs)
+    seen: dict[str, str] = {}
+    for name, tensor in weights.items():
+        prefix = max((each for each in rename if name.startswith(each)), key=len, default=None)
+        new = name if prefix is None else rename[prefix] + name[len(prefix) :]
+        if new in seen:
+            raise ValueError(f"initial_weights.rename makes {new} of both {seen[new]} and {name}; rename one elsewhere")
+        seen[new] = name
+        yield new, tensor
+
+
+def _resized(
+    given: Tensor, own: Tensor, grid: tuple[int, ...] | None, old_grid: tuple[int, ...] | None
+) -> Tensor | None:
+    """Return the rows of a table for another number of rows; None where nothing says how."""
+    if grid is None or given.dim() != 2 or given.shape[1] != own.shape[1]:
+        return None
+    if not grid:
+        # Latents are a set: the first ones are those of the source, and what is more was drawn for this network.
+        return torch.cat([given[: len(own)].to(own.dtype), own[len(given) :]])
+    old_grid = (len(given),) if old_grid is None and len(grid) == 1 else old_grid
+    if not old_grid or len(old_grid) != len(grid) or len(grid) not in _MODES:
+        return None
+    # Both ends of an axis stay its ends, as the places of a grid have them.
+    cells = given.T.float().reshape(1, given.shape[1], *old_grid)
+    wider = functional.interpolate(cells, size=grid, mode=_MODES[len(grid)], align_corners=True)
+    return wider.flatten(2)[0].T.contiguous()

@@ -1,0 +1,136 @@
+"""A run may start from the weights of another; they are kept in its folder, and what was not taken is reported."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "trainer"))
+from checkpoints import save
+
+from configs.run import RunConfig, load
+from data_shards.sources import table
+from launch.lifecycle.run_folder import RunFolder
+from launch.run import composition, initial_weights
+from launch.run.creation import open_run
+from model.perceiver import Perceiver
+from trainer.checkpoint.layout import read_weights
+from trainer.checkpoint.tensor_file import write
+
+CONFIG = """
+data:
+  inputs: {text: {modality: text, num_bytes: 12}}
+  lanes: 2
+model:
+  inputs: {text: {max_tokens: 12, embedding_width: 8}}
+  outputs: {label: {kind: label, num_classes: 3}}
+  num_latents: 2
+  latent_width: 8
+  num_cross_attends: 1
+  num_blocks: 1
+  layers_per_block: 1
+  self_attend: {num_heads: 2}
+train: {steps: 2, global_batch: 8, log_every_steps: 1}
+"""
+LATENTS = "encoder.latents.weight"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> RunConfig:
+    rows = [{"text": f"{n} times", "label": n % 3} for n in range(24)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    table.build(tmp_path / "rows.jsonl", tmp_path / "shards")
+    (tmp_path / "text.yaml").write_text(CONFIG)
+    return load(tmp_path / "text.yaml", [f"data.shards={tmp_path}/shards"])
+
+
+@pytest.fixture
+def base(config: RunConfig, tmp_path: Path) -> RunFolder:
+    """A run with checkpoints at the steps 1 and 2, the first one better."""
+    folder = RunFolder(tmp_path / "base")
+    open_run(config, folder)
+    for step, score in ((1, 0.9), (2, 0.5)):
+        save(folder.checkpoints_folder, step, Perceiver(config.model, seed=step).state_dict(), score=score)
+    return folder
+
+
+def from_base(tmp_path: Path, *overrides: str) -> RunConfig:
+    return load(tmp_path / "text.yaml", [f"data.shards={tmp_path}/shards", *overrides])
+
+
+@pytest.mark.parametrize(("which", "step"), [("", 2), ("@best", 1), ("@1", 1), ("@2", 2)])
+def test_a_run_starts_from_the_checkpoint_that_was_named(
+    config: RunConfig, base: RunFolder, tmp_path: Path, which: str, step: int
+) -> None:
+    wanted = from_base(tmp_path, f"initial_weights.source={base.path}{which}", "optimizer.learning_rate=0")
+    new = RunFolder(tmp_path / "new")
+    assert composition.main(wanted, new.path) == 0
+    expected = Perceiver(config.model, seed=step).state_dict()
+    found = read_weights(new.checkpoints_folder / "step_00000000")
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    record = json.loads(new.initial_weights_record_path.read_text())
+    assert (record["taken"], record["drawn"], record["unused"]) == (sorted(expected), {}, [])
+    assert f"starts from weights of {base.path}{which}" in new.metrics_path.read_text()
+
+
+def test_the_second_start_has_them_although_the_source_is_gone(
+    config: RunConfig, base: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted, new = from_base(tmp_path, f"initial_weights.source={base.path}"), RunFolder(tmp_path / "new")
+    open_run(wanted, new)
+    base.path.rename(tmp_path / "elsewhere")
+    assert composition.main(wanted, new.path) == 0
+    found = read_weights(new.checkpoints_folder / "step_00000000")
+    assert torch.equal(found[LATENTS], Perceiver(config.model, seed=2).state_dict()[LATENTS])
+    monkeypatch.setattr(initial_weights, "take", lambda *_: pytest.fail("a run that goes on has its own weights"))
+    assert composition.main(wanted, new.path) == 0
+
+
+def test_what_is_not_taken_is_reported_before_anything_is_trained(
+    base: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed = ("model.num_latents=4", "model.inputs.text.embedding_width=6")
+    open_run(from_base(tmp_path, f"initial_weights.source={base.path}", *changed), RunFolder(tmp_path / "new"))
+    told = capsys.readouterr().err
+    assert "drawn anew: " in told
+    assert f"{LATENTS} ((2, 8) there, (4, 8) here)" in told
+
+
+def test_a_file_of_tensors_is_a_source_too(config: RunConfig, tmp_path: Path) -> None:
+    weights = {f"net.{name}": tensor for name, tensor in Perceiver(config.model, seed=7).state_dict().items()}
+    write(tmp_path / "file.safetensors", weights)
+    wanted = from_base(
+        tmp_path, f"initial_weights.source={tmp_path}/file.safetensors", "initial_weights.rename=[net.=]"
+    )
+    new = RunFolder(tmp_path / "new")
+    open_run(wanted, new)
+    assert json.loads(new.initial_weights_record_path.read_text())["drawn"] == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nowhere", "is no run, no folder with a model.safetensors, and no file"),
+        ("text.yaml", "text.yaml"),
+        ("base@7", r"@7: expected newest, best or one of the steps that are there: 1, 2"),
+    ],
+)
+def test_a_source_that_is_none_is_refused_and_no_run_is_made(
+    base: RunFolder, tmp_path: Path, source: str, message: str
+) -> None:
+    wanted, new = from_base(tmp_path, f"initial_weights.source={tmp_path}/{source}"), RunFolder(tmp_path / "new")
+    with pytest.raises(ValueError, match=message):
+        open_run(wanted, new)
+    assert not new.path.exists()
+
+
+def test_kept_weights_that_are_damaged_are_not_trained(base: RunFolder, tmp_path: Path) -> None:
+    wanted, new = from_base(tmp_path, f"initial_weights.source={base.path}"), RunFolder(tmp_path / "new")
+    open_run(wanted, new)
+    content = bytearray(new.initial_weights_path.read_bytes())
+    content[-1] ^= 1
+    new.initial_weights_path.write_bytes(content)
+    with pytest.raises(ValueError, match="is not the file that this run was made with"):
+        composition.main(wanted, new.path)

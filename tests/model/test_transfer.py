@@ -1,0 +1,102 @@
+"""Of given weights a network takes what fits; what does not is listed and drawn, and nothing scrambles."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from model.config.attention import AttentionConfig
+from model.config.grids import PositionsConfig
+from model.config.initial_weights import InitialWeightsConfig
+from model.config.inputs import InputsConfig
+from model.config.perceiver import PerceiverConfig
+from model.config.pixels import ImageInput
+from model.outputs.label import LabelOutput
+from model.perceiver import Perceiver
+from model.transfer import table_grids, transfer
+
+ALL = InitialWeightsConfig(source="x")
+TABLE = "inputs.adapters.image.positions.learned.weight"
+
+
+def network(side: int = 4, classes: int = 3, latents: int = 4, seed: int = 0) -> Perceiver:
+    positions = PositionsConfig(kind="learned", learned_width=8)
+    config = PerceiverConfig(
+        inputs=InputsConfig(image=ImageInput(height=side, width=side, positions=positions)),
+        outputs={"label": LabelOutput(num_classes=classes)},
+        num_latents=latents,
+        latent_width=16,
+        num_cross_attends=1,
+        num_blocks=1,
+        layers_per_block=1,
+        self_attend=AttentionConfig(num_heads=2),
+    )
+    return Perceiver(config, seed=seed)
+
+
+def test_all_that_fits_is_taken_to_the_bit_and_another_head_is_drawn() -> None:
+    source, target = network(classes=3, seed=1), network(classes=5, seed=2)
+    before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
+    found = transfer(target, source.state_dict(), table_grids(source), ALL)
+    assert found.drawn == {
+        "decoder.means.label.logits.weight": "(3, 16) there, (5, 16) here",
+        "decoder.means.label.logits.bias": "(3,) there, (5,) here",
+    }
+    assert found.unused == tuple(sorted(found.drawn))
+    target.load_state_dict(found.weights, strict=False)
+    for name, tensor in target.state_dict().items():
+        expected = before if name in found.drawn else source.state_dict()
+        assert torch.equal(tensor, expected[name]), name
+
+
+def test_what_is_dropped_is_drawn_although_it_fits() -> None:
+    source, target = network(seed=1), network(seed=2)
+    found = transfer(target, source.state_dict(), {}, replace(ALL, drop=("decoder.*",)))
+    assert set(found.drawn.values()) == {"dropped"}
+    assert all(name.startswith("decoder.") for name in found.drawn)
+
+
+def test_names_are_renamed_by_their_longest_beginning_and_never_two_to_one() -> None:
+    source, target = network(seed=1), network(seed=2)
+    renamed = {name.replace("encoder.", "trunk."): tensor for name, tensor in source.state_dict().items()}
+    found = transfer(target, renamed, {}, replace(ALL, rename=("trunk.=encoder.", "trunk.latents=no.latents")))
+    assert list(found.drawn) == ["encoder.latents.weight"]
+    assert found.unused == ("no.latents.weight",)
+    with pytest.raises(ValueError, match=r"of both trunk.latents.weight and old.latents.weight"):
+        transfer(
+            target,
+            renamed | {"old.latents.weight": renamed["trunk.latents.weight"]},
+            {},
+            replace(ALL, rename=("trunk.=encoder.", "old.=encoder.")),
+        )
+
+
+def test_a_source_of_which_nothing_fits_is_refused_with_a_name_of_each() -> None:
+    with pytest.raises(ValueError, match=r"none of its 1 tensors fits: the first is a, this network's is .*rename"):
+        transfer(network(), {"a": torch.zeros(2)}, {}, ALL)
+
+
+def test_positions_are_interpolated_along_their_grid_and_its_ends_stay_its_ends() -> None:
+    source, target = network(side=4, seed=1), network(side=7, seed=2)
+    ramp = torch.stack(torch.meshgrid(torch.arange(4.0), torch.arange(4.0), indexing="ij"), -1).reshape(16, 2)
+    with torch.no_grad():
+        source.get_parameter(TABLE)[:, :2] = ramp
+    assert TABLE in transfer(target, source.state_dict(), table_grids(source), ALL).drawn, "only where it is asked for"
+    found = transfer(target, source.state_dict(), table_grids(source), replace(ALL, resize=True))
+    assert found.resized == (TABLE,)
+    steps = torch.arange(7.0) / 2
+    expected = torch.stack(torch.meshgrid(steps, steps, indexing="ij"), -1).reshape(49, 2)
+    # Interpolation of a ramp is the ramp; float32.
+    assert torch.allclose(found.weights[TABLE][:, :2], expected, atol=1e-6)
+    without_grid = transfer(target, source.state_dict(), {}, replace(ALL, resize=True))
+    assert TABLE in without_grid.drawn, "16 rows alone do not say that they are 4 x 4"
+
+
+@pytest.mark.parametrize(("here", "kept"), [(2, 2), (9, 4)])
+def test_latents_are_a_set_of_which_the_first_are_taken_and_more_are_as_drawn(here: int, kept: int) -> None:
+    source, target = network(latents=4, seed=1), network(latents=here, seed=2)
+    name = "encoder.latents.weight"
+    found = transfer(target, source.state_dict(), table_grids(source), replace(ALL, resize=True))
+    assert found.resized == (name,)
+    assert torch.equal(found.weights[name][:kept], source.get_parameter(name)[:kept])
+    assert torch.equal(found.weights[name][kept:], target.get_parameter(name)[kept:])
