@@ -7,21 +7,36 @@ configuration and then in the working directory. A run keeps a copy of each in i
 """
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
 from data_shards.files import plugin_files
-from data_shards.files.plugin_files import PluginError
+from data_shards.files.plugin_files import PluginError, place_of
 
 FROZEN = "code/plugins"
 """Where a run keeps its plug-ins, relative to its configuration."""
 T = TypeVar("T")
 _modules: list[ModuleType] = []
 """Those of this process: what a configuration may say depends on them."""
+_added: list[tuple[dict[str, Any], str]] = []
+"""What they have added to the tables of ours."""
 _trusted: set[Path] = set()
 """Folders of runs whose plug-ins this process may run."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a class of a plug-in can be."""
+
+    base: type
+    """The class that it is a subclass of."""
+    table: dict[str, Any] | None = None
+    """Where classes of this kind are found by the name under which a configuration chooses them."""
+    key: str = ""
+    """The field or attribute that holds the name."""
 
 
 def trust(run: Path) -> None:
@@ -57,33 +72,87 @@ def found(names: object, beside: Path) -> tuple[Path, ...]:
 
 def use(paths: Sequence[Path]) -> None:
     """Make these, and no others, the plug-ins of this process; PluginError says what is wrong with one."""
+    while _added:
+        table, name = _added.pop()
+        del table[name]
+    _modules.clear()
     modules = [plugin_files.run(path) for path in paths]
     for module in modules:
-        if not list(_classes(module)):
-            known = ", ".join(sorted(base.__name__ for base in _bases()))
+        classes = list(_classes(module))
+        if not classes:
+            known = ", ".join(sorted(kind.base.__name__ for kind in _kinds()))
             raise PluginError(f"{module.__file__}: has no class that is one of {known}")
+        for kind, own in classes:
+            _add(kind, own)
     _modules[:] = modules
+    _check_pairs()
 
 
 def of_kind(base: type[T]) -> tuple[type[T], ...]:
     """Return the classes of the plug-ins that are of a kind."""
-    return tuple(kind for module in _modules for kind in _classes(module) if issubclass(kind, base))
+    return tuple(own for module in _modules for kind, own in _classes(module) if kind.base is base)
 
 
-def _bases() -> tuple[type, ...]:
-    """Return what a class of a plug-in can be; imported here, since most runs have none, and these need PyTorch."""
+def _kinds() -> tuple[Kind, ...]:
+    """Return what a class of a plug-in can be; imported here, since most runs have none, and some need PyTorch."""
+    from data_shards.modalities.catalogue import BY_NAME
+    from data_shards.modalities.modality import Modality
+    from model.outputs.kinds import KINDS
+    from model.outputs.output import Output
     from trainer.sinks.sink import RunSink
+    from trainer.tasks.kinds import BY_KIND
+    from trainer.tasks.task import Task
 
-    return (RunSink,)
+    return (
+        Kind(Modality, BY_NAME, "modality"),
+        Kind(Output, KINDS, "kind"),
+        Kind(Task, BY_KIND, "kind"),
+        Kind(RunSink),
+    )
 
 
-def _classes(module: ModuleType) -> Iterator[type[Any]]:
+def _classes(module: ModuleType) -> Iterator[tuple[Kind, type[Any]]]:
     """Yield the classes of a plug-in that are of ours; a name that begins with _ is its own business."""
-    for name, kind in vars(module).items():
-        if not isinstance(kind, type) or kind.__module__ != module.__name__ or name.startswith("_"):
+    for name, own in vars(module).items():
+        if not isinstance(own, type) or own.__module__ != module.__name__ or name.startswith("_"):
             continue
-        if issubclass(kind, _bases()):
-            if inspect.isabstract(kind):
-                missing = ", ".join(sorted(getattr(kind, "__abstractmethods__", ())))
-                raise PluginError(f"{plugin_files.place_of(kind)}: {name} lacks {missing}")
-            yield kind
+        for kind in (kind for kind in _kinds() if issubclass(own, kind.base)):
+            if inspect.isabstract(own):
+                missing = ", ".join(sorted(getattr(own, "__abstractmethods__", ())))
+                raise PluginError(f"{place_of(own)}: {name} lacks {missing}")
+            yield kind, own
+
+
+def _add(kind: Kind, own: type[Any]) -> None:
+    """Add a class to the table of its kind, where a configuration finds it."""
+    if kind.table is None:
+        return
+    if not is_dataclass(own) or "__dataclass_fields__" not in vars(own):
+        raise PluginError(f"{place_of(own)}: {own.__name__} is no dataclass; write @dataclass(frozen=True) above it")
+    name = getattr(own, kind.key, None)
+    if not isinstance(name, str) or not name.isidentifier():
+        raise PluginError(
+            f'{place_of(own)}: {own.__name__} needs a name of its own, such as {kind.key}: {_named_as(kind)} = "mine"'
+        )
+    if name in kind.table:
+        raise PluginError(f"{place_of(own)}: {kind.key} {name!r} is there already; give {own.__name__} another name")
+    kind.table[name] = own
+    _added.append((kind.table, name))
+
+
+def _named_as(kind: Kind) -> str:
+    return "ClassVar[str]" if kind.base.__name__ == "Task" else 'Literal["mine"]'
+
+
+def _check_pairs() -> None:
+    """Raise PluginError for an answer without the task that trains it, or a task without its answer."""
+    by_base = {kind.base.__name__: kind for kind in _kinds()}
+    pairs: tuple[tuple[str, str, Callable[[str], str]], ...] = (
+        ("Output", "Task", lambda name: f"an answer of kind {name!r} needs a Task with kind = {name!r}, its loss"),
+        ("Task", "Output", lambda name: f"a task of kind {name!r} needs an Output with kind = {name!r}, its answer"),
+    )
+    for one, other, words in pairs:
+        there, needed = by_base[one].table or {}, by_base[other].table or {}
+        for table, name in _added:
+            if table is there and name not in needed:
+                raise PluginError(f"{place_of(there[name])}: {words(name)}")

@@ -14,14 +14,21 @@ if TYPE_CHECKING:
     from data_shards.modalities.audio import AudioConfig
     from data_shards.modalities.flow import FlowConfig
     from data_shards.modalities.image import ImageConfig
+    from data_shards.modalities.modality import Members, Modality, Prepared
     from data_shards.modalities.points import PointsConfig
     from data_shards.modalities.text import TextConfig
     from data_shards.modalities.video import VideoConfig
     from launch.run.loaded_run import LoadedRun, load_run
     from model.config.perceiver import PerceiverConfig
+    from model.outputs.label import LabelOutput
+    from model.outputs.output import Output
     from model.perceiver import Perceiver
+    from trainer.distributed.world import World
     from trainer.sinks.sink import RunSink
     from trainer.standalone.checkpoint_store import CheckpointStore
+    from trainer.tasks.label import LabelTask
+    from trainer.tasks.metric import Measurement, Metric, Result, Sums
+    from trainer.tasks.task import Task
 
 __all__ = [
     "AudioConfig",
@@ -30,18 +37,46 @@ __all__ = [
     "DataConfig",
     "FlowConfig",
     "ImageConfig",
+    "LabelOutput",
+    "LabelTask",
     "LoadedRun",
+    "Measurement",
+    "Members",
+    "Metric",
+    "Modality",
+    "Output",
     "Perceiver",
     "PerceiverConfig",
     "PointsConfig",
+    "Prepared",
+    "Result",
     "RunSink",
     "ShardLoader",
+    "Sums",
+    "Task",
     "TextConfig",
     "VideoConfig",
+    "World",
     "load_run",
 ]
 
 _HOMES = {
+    "trainer.distributed.world": ("World",),
+    "trainer.tasks.metric": (
+        "Measurement",
+        "Metric",
+        "Result",
+        "Sums",
+    ),
+    "trainer.tasks.task": ("Task",),
+    "trainer.tasks.label": ("LabelTask",),
+    "model.outputs.output": ("Output",),
+    "model.outputs.label": ("LabelOutput",),
+    "data_shards.modalities.modality": (
+        "Members",
+        "Modality",
+        "Prepared",
+    ),
     "data_shards.loading.batch": ("Batch",),
     "data_shards.config": ("DataConfig",),
     "data_shards.modalities.audio": ("AudioConfig",),

@@ -4,17 +4,25 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from data_shards.files import plugin_files
 
 
 def start(num_processes: int) -> ProcessPoolExecutor:
     """Return a pool of spawned processes: a forked copy of a process with threads can hang on a lock that one held."""
+    context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(
-        num_processes, mp_context=multiprocessing.get_context("spawn"), initializer=_follow_parent
+        num_processes, mp_context=context, initializer=_follow_parent, initargs=(plugin_files.paths(),)
     )
 
 
-def _follow_parent() -> None:
+def _follow_parent(plugins: Sequence[Path]) -> None:
+    # A class of a plug-in is found again only where the plug-in was run before.
+    for path in plugins:
+        plugin_files.run(path)
     # Ctrl-C goes to the whole group; the parent alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -10,6 +10,7 @@ import traceback
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from data_shards.files.quoting import cut
 
@@ -34,6 +35,9 @@ def run(path: Path) -> ModuleType:
         raise PluginError(f"{path}: cannot be read ({error.strerror})") from error
     if (known := sys.modules.get(name)) is not None and known.__dict__.get("_content") == content:
         return known
+    # Pickle imports a module by its name, and before it what is around it.
+    around = sys.modules.setdefault(_PREFIX.rstrip("."), ModuleType(_PREFIX.rstrip(".")))
+    around.__path__ = []
     spec = spec_from_file_location(name, path)
     assert spec is not None
     module = module_from_spec(spec)
@@ -58,12 +62,13 @@ def is_of_plugin(kind: type) -> bool:
     return kind.__module__.startswith(_PREFIX)
 
 
-def place_of(kind: type) -> str:
-    """Return file and line of a class, or of the module that it stands in."""
+def place_of(thing: Any) -> str:  # noqa: ANN401  # a class or a function
+    """Return file and line of a class or a function of a plug-in."""
+    thing = getattr(thing, "__wrapped__", thing)
     try:
-        return f"{inspect.getsourcefile(kind)}:{inspect.getsourcelines(kind)[1]}"
+        return f"{inspect.getsourcefile(thing)}:{inspect.getsourcelines(thing)[1]}"
     except (OSError, TypeError):
-        return kind.__module__
+        return str(thing.__module__)
 
 
 def fault_in(error: BaseException) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from data_shards.config import DataConfig
+from data_shards.files.plugin_files import PluginError
 from data_shards.files.quoting import shown
 from data_shards.format.annotations import NO_LABEL, Records
 from data_shards.format.manifest import Manifest
@@ -60,6 +61,8 @@ class Intake:
         try:
             sample = prepare(members, self.config, rng, records=self.records)
             self._check(sample)
+        except PluginError:
+            raise
         # Any: whatever the bytes of one sample do to a decoder, the run goes on without that sample.
         except Exception as error:
             name = error.input if isinstance(error, BadMemberError) else ""

@@ -1,19 +1,16 @@
 """From members to the arrays of one sample in the configured shapes: decoding, transforms, hidden inputs."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from data_shards.config import DataConfig
+from data_shards.files.plugin_files import PluginError, fault_in, is_of_plugin, place_of
 from data_shards.format.annotations import OWN, Records, notes
 from data_shards.format.members import fitting
 from data_shards.loading.batch import Sample
 from data_shards.loading.quarantine import one_line
-from data_shards.modalities.modality import select
-
-if TYPE_CHECKING:
-    from data_shards.modalities.modality import Members
+from data_shards.modalities.modality import Members, Modality, Prepared, select
 
 
 class BadMemberError(ValueError):
@@ -44,9 +41,13 @@ def prepare(
     for name in _shown(list(found), config.modality_dropout, rng):
         section = config.ordered_inputs[name]
         try:
-            prepared = section.prepare(found[name], rng)
+            prepared = _checked(section, section.prepare(found[name], rng))
+        except PluginError:
+            raise
         # Any: a decoder that meets bytes which nobody thought of may raise whatever it likes.
         except Exception as error:
+            if not isinstance(error, ValueError) and (fault := fault_in(error)):
+                raise PluginError(f"{fault}; what is wrong with a sample is a ValueError") from error
             # An input of several members names the one that it speaks of.
             where = f".{next(iter(found[name].values())).suffix}: " if len(section.roles) == 1 else ""
             raise BadMemberError(name, f"{where}{one_line(error)}") from error
@@ -56,6 +57,25 @@ def prepare(
     known = notes(members, records, config.labels, config.values)
     targets |= {name: np.array(numbers, np.float32) for name, numbers in known.values.items()}
     return Sample(arrays, lengths, known.label, known.weight, known.labels, known.named_labels, targets)
+
+
+def _checked(section: Modality, prepared: Prepared) -> Prepared:
+    """Return what a modality made of a sample; PluginError where one of a plug-in made something else than it says."""
+    if is_of_plugin(type(section)):
+        array, expected = prepared.array, (section.shape, section.dtype)
+        found = (tuple(getattr(array, "shape", ())), str(getattr(array, "dtype", type(array).__name__)))
+        method = f"{place_of(type(section).prepare)}: {type(section).__name__}.prepare"
+        if found != expected:
+            raise PluginError(
+                f"{method} made an array of {_shape(*found)}, its shape and dtype say {_shape(*expected)}"
+            )
+        if not 0 <= prepared.length <= section.shape[0]:
+            raise PluginError(f"{method} made the length {prepared.length}, expected 0 to {section.shape[0]}")
+    return prepared
+
+
+def _shape(shape: tuple[int, ...], dtype: str) -> str:
+    return f"{dtype} {list(shape)}"
 
 
 def _found(config: DataConfig, members: Mapping[str, bytes | memoryview]) -> "dict[str, Members]":

@@ -4,10 +4,15 @@ A batch comes back as a few tensors in shared memory: torch hands on their descr
 """
 
 import multiprocessing
+import pickle
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
 
 import torch
 
+from data_shards.files import plugin_files
 from data_shards.loading.batch import Batch
 from data_shards.loading.collate import Assembler
 from data_shards.order.sample_order import Slots
@@ -19,7 +24,9 @@ _assemblers: list[Assembler] = []
 def processes(assembler: Assembler, num_processes: int) -> ProcessPoolExecutor:
     """Return processes that run `make`. Spawned: a fork of a process with threads may never wake up."""
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(num_processes, mp_context=context, initializer=_start, initargs=(assembler,))
+    # A class of a plug-in is found again only where the plug-in was run before.
+    arguments = plugin_files.paths(), bytes(ForkingPickler.dumps(assembler))
+    return ProcessPoolExecutor(num_processes, mp_context=context, initializer=_start, initargs=arguments)
 
 
 def make(slots: Slots) -> Batch:
@@ -27,6 +34,8 @@ def make(slots: Slots) -> Batch:
     return _assemblers[0].batch(slots)
 
 
-def _start(assembler: Assembler) -> None:
+def _start(plugins: Sequence[Path], assembler: bytes) -> None:
     torch.set_num_threads(1)
-    _assemblers.append(assembler)
+    for path in plugins:
+        plugin_files.run(path)
+    _assemblers.append(pickle.loads(assembler))

@@ -22,7 +22,8 @@ MODALITIES: tuple[type[Modality], ...] = (
 )
 """Where several read members of one suffix, the first is meant by the suffix alone (npy), the last by a suffix with a
 name before it (eeg.npy)."""
-BY_NAME = {kind().modality: kind for kind in MODALITIES}
+BY_NAME: dict[str, type[Modality]] = {kind().modality: kind for kind in MODALITIES}
+"""Those above, and behind them those of the plug-ins in use, which configs/plugins.py adds."""
 
 
 def usual_suffixes(modality: str) -> tuple[str, ...]:
@@ -32,7 +33,7 @@ def usual_suffixes(modality: str) -> tuple[str, ...]:
 
 def held_by(suffix: str) -> tuple[type[Modality], str] | None:
     """Return the modality that a member of that suffix usually holds, and its role; None for notes and all others."""
-    for kind in MODALITIES:
+    for kind in BY_NAME.values():
         for role, patterns in kind().roles.items():
             if suffix in patterns:
                 return kind, role
@@ -46,7 +47,7 @@ def inputs_of(suffixes: Iterable[str]) -> dict[str, Modality]:
     """Return an input for all that samples with such members hold, by name, to look at data before any run."""
     suffixes = sorted(suffixes)
     inputs: dict[str, Modality] = {}
-    for kind in MODALITIES:
+    for kind in BY_NAME.values():
         section = kind.lenient()
         if any(fitting(section.patterns, suffixes)):
             inputs[section.modality] = section

@@ -54,7 +54,8 @@ def open_run(
     sources = config.plugins
     has_begun = folder.exists and _has_begun(folder)
     if folder.exists:
-        _take_plugins(folder, sources, has_begun=has_begun)
+        # Of a first batch that a plug-in could not make there is a checkpoint of step 0 alone.
+        _take_plugins(folder, sources, has_begun=has_begun and (newest_step(folder) > 0 or _has_trained(folder)))
         config = _as_chosen(config, _kept(folder))
     config = as_frozen(config)
     changes = difference(_kept(folder), config) if folder.exists else []
@@ -129,6 +130,8 @@ def _take_plugins(folder: RunFolder, sources: Sequence[str], *, has_begun: bool)
         refuse_if_trained(folder)
         with RunLock(folder.lock_path):
             replace_plugins(folder.code_folder, others)
+            # It may list samples that the plug-in of before could not read.
+            folder.quarantine_path.unlink(missing_ok=True)
             sys.stderr.write(
                 f"note: {as_typed(folder.path)} had not begun; it takes {', '.join(others)} as it is now\n"
             )
@@ -238,8 +241,10 @@ def _remove_abandoned(parent: Path) -> None:
 
 def _has_begun(folder: RunFolder) -> bool:
     """Return whether a step was made, or there is a checkpoint to make one from."""
-    if any(folder.checkpoints_folder.glob("step_*")):
-        return True
+    return any(folder.checkpoints_folder.glob("step_*")) or _has_trained(folder)
+
+
+def _has_trained(folder: RunFolder) -> bool:
     return folder.metrics_path.exists() and b'"kind": "train"' in folder.metrics_path.read_bytes()
 
 

@@ -1,8 +1,6 @@
 """All kinds of answers, by the name under which a configuration chooses them."""
 
-from collections.abc import Mapping
 from dataclasses import fields
-from types import MappingProxyType
 
 from model.outputs.flow import FlowOutput
 from model.outputs.grid import GridOutput
@@ -29,4 +27,5 @@ def kind_of(output: type[Output]) -> str:
     return str(name)
 
 
-KINDS: Mapping[str, type[Output]] = MappingProxyType({kind_of(output): output for output in OUTPUTS})
+KINDS: dict[str, type[Output]] = {kind_of(output): output for output in OUTPUTS}
+"""Those above, and those of the plug-ins in use, which configs/plugins.py adds."""

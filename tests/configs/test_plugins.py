@@ -152,3 +152,63 @@ def test_a_fault_is_found_under_what_it_led_to(tmp_path: Path) -> None:
         module.f()
     assert plugin_files.fault_in(raised.value) == f"{tmp_path}/lines.py:2: in f, TypeError: x"
     assert plugin_files.fault_in(ValueError("of ours")) == ""
+
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "plugins"
+IMAGE = """
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+from perceiver_trainer import ImageConfig, LabelOutput, LabelTask, Modality
+
+"""
+KINDS = {
+    "no dataclass": (
+        'class Mine(ImageConfig):\n    modality: Literal["mine"] = "mine"\n',
+        r"lines\.py:6: Mine is no dataclass; write @dataclass\(frozen=True\) above it",
+    ),
+    "a name of ours": (
+        "@dataclass(frozen=True)\nclass Mine(ImageConfig):\n    pass\n",
+        r"lines\.py:6: modality 'image' is there already; give Mine another name",
+    ),
+    "no name": (
+        "@dataclass(frozen=True)\nclass Mine(ImageConfig):\n    modality: str = ''\n",
+        r"lines\.py:6: Mine needs a name of its own, such as modality: Literal\[\"mine\"\] = \"mine\"",
+    ),
+    "no methods": (
+        '@dataclass(frozen=True)\nclass Mine(Modality):\n    modality: Literal["mine"] = "mine"\n',
+        r"lines\.py:6: Mine lacks decoded_shape, draw, prepare, shape",
+    ),
+    "an answer without a loss": (
+        '@dataclass(frozen=True, kw_only=True)\nclass Mine(LabelOutput):\n    kind: Literal["mine"] = "mine"\n',
+        r"lines\.py:6: an answer of kind 'mine' needs a Task with kind = 'mine', its loss",
+    ),
+    "a loss without an answer": (
+        '@dataclass(frozen=True)\nclass Mine(LabelTask):\n    kind: ClassVar[str] = "mine"\n',
+        r"lines\.py:6: a task of kind 'mine' needs an Output with kind = 'mine', its answer",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", KINDS)
+def test_a_class_that_cannot_be_chosen_is_named_with_its_line(tmp_path: Path, fault: str) -> None:
+    text, sentence = KINDS[fault]
+    (tmp_path / "lines.py").write_text(IMAGE + text)
+    with pytest.raises(PluginError, match=rf"^{tmp_path}/{sentence}"):
+        plugins.use([tmp_path / "lines.py"])
+
+
+def test_what_a_plugin_adds_is_there_as_long_as_it_is_in_use() -> None:
+    from data_shards.modalities.catalogue import BY_NAME, MODALITIES
+    from model.outputs.kinds import KINDS as ANSWERS
+    from model.outputs.kinds import OUTPUTS
+    from trainer.tasks.kinds import BY_KIND, TASKS
+
+    plugins.use([EXAMPLES / "noise.py", EXAMPLES / "focal.py"])
+    assert BY_NAME["noisy_image"].__name__ == "NoisyImage"
+    assert (ANSWERS["focal"].__name__, BY_KIND["focal"].__name__) == ("FocalOutput", "FocalTask")
+    plugins.use(())
+    assert (len(BY_NAME), len(ANSWERS), len(BY_KIND)) == (len(MODALITIES), len(OUTPUTS), len(TASKS))
+
+
+def test_every_example_is_short() -> None:
+    assert all(len(path.read_text().splitlines()) <= 60 for path in EXAMPLES.glob("*.py"))

@@ -49,6 +49,36 @@ def test_a_sink_has_every_step_once_after_a_kill_and_changes_no_bit(make_run: Ma
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "before", "after", "trace"),
+    [
+        ("noise", "{modality: image, height: 8", "{modality: noisy_image, height: 8", ""),
+        ("focal", "label: {kind: label,", "label: {kind: focal,", "label/confidence"),
+    ],
+)
+def test_a_plugin_resumes_after_a_kill_with_equal_bits_and_is_reported(
+    make_run: MakeRun, name: str, before: str, after: str, trace: str
+) -> None:
+    config = with_plugin(make_run("none"), EXAMPLES / f"{name}.py")
+    text = config.read_text()
+    assert before in text
+    config.write_text(text.replace(before, after).replace("steps: 40", "steps: 20"))
+    undisturbed, killed = make_run("undisturbed", config=config), make_run("killed", config=config)
+    assert undisturbed.finish()[0][0] == 0
+    killed.kill_after_checkpoint(step=5, rank=0)
+    status, _, told = killed.finish()[0]
+    assert status == 0, told
+    assert killed.losses() == undisturbed.losses()
+    assert killed.weights() == undisturbed.weights()
+    assert trace in (killed.folder / "metrics.jsonl").read_text()
+    report = [sys.executable, "-m", "launch", "report", str(killed.folder)]
+    subprocess.run(report, capture_output=True, check=True, timeout=280)
+    page = (killed.folder / "report.html").read_text()
+    assert f"code/plugins/{name}.py" in page
+    assert trace.rpartition("/")[2] in page
+
+
+@pytest.mark.slow
 def test_a_sink_that_fails_is_told_with_its_line_and_costs_no_step(make_run: MakeRun, tmp_path: Path) -> None:
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "failing.py").write_text(FAILING)

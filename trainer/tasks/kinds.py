@@ -1,7 +1,5 @@
 """All tasks, by the kind of answer that each is for."""
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 from trainer.tasks.flow import FlowTask
@@ -14,4 +12,5 @@ from trainer.tasks.text import TextTask
 from trainer.tasks.value import ValueTask
 
 TASKS: tuple[type[Task[Any]], ...] = (LabelTask, LabelsTask, ValueTask, TextTask, FlowTask, GridTask, PointsTask)
-BY_KIND: Mapping[str, type[Task[Any]]] = MappingProxyType({task.kind: task for task in TASKS})
+BY_KIND: dict[str, type[Task[Any]]] = {task.kind: task for task in TASKS}
+"""Those above, and those of the plug-ins in use, which configs/plugins.py adds."""

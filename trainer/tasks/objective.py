@@ -1,12 +1,13 @@
 """Objective: the training loss as sums over samples with explicit counts, so a batch can be divided in any way."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from data_shards.files.plugin_files import PluginError, is_of_plugin, place_of
 from data_shards.loading.batch import Batch
 from model.outputs.kinds import kind_of
 from model.outputs.output import Output
@@ -25,7 +26,7 @@ class Objective:
 
     def counts(self, batch: Batch, *, by_input: bool = False) -> dict[str, Tensor]:
         """Return what each sum of `sums` over this batch will be divided by: known before the network has run."""
-        counts = {name: task.count(batch) for name, task in self.tasks.items()}
+        counts = {name: _scalar(task.count, task.count(batch)) for name, task in self.tasks.items()}
         parts = self._by_input(batch) if by_input else ()
         return counts | {f"{name}/{of}": self.tasks[name].count(part) for name, of, part in parts}
 
@@ -35,7 +36,7 @@ class Objective:
         `by_input` adds "task/input", to look at alone: over the samples that have the input.
         """
         answers = network(batch.arrays, batch.host_lengths, **self.asks(batch))
-        sums = {name: task.sum(answers[name], batch) for name, task in self.tasks.items()}
+        sums = {name: _scalar(task.sum, task.sum(answers[name], batch)) for name, task in self.tasks.items()}
         parts = self._by_input(batch) if by_input else ()
         with torch.no_grad():
             return sums | {f"{name}/{of}": self.tasks[name].sum(answers[name], part) for name, of, part in parts}
@@ -68,6 +69,16 @@ class Objective:
             for modality, lengths in batch.lengths.items():
                 part = replace(batch, weights=batch.weights * (lengths > 0))
                 yield from ((name, modality, part) for name in tasks)
+
+
+def _scalar(method: Callable[..., Tensor], value: Tensor) -> Tensor:
+    """Return what a task computed; PluginError where one of a plug-in computed something else than a number."""
+    task = type(method.__self__)  # type: ignore[attr-defined]  # a bound method
+    if is_of_plugin(task) and not (isinstance(value, Tensor) and value.shape == ()):
+        shape = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        name = f"{task.__name__}.{method.__name__}"
+        raise PluginError(f"{place_of(method)}: {name} gave {shape}, expected a tensor of one number, without axes")
+    return value
 
 
 def contagious(loss: Tensor) -> Tensor:
