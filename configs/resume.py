@@ -75,6 +75,7 @@ CARRIES_OVER = frozenset(
         "recompute_every_blocks",
         "compile",
         "cross_attend_form",
+        "residual_dtype",
         # What the training weighs.
         "class_weights",
         "huber_delta",

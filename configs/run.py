@@ -65,6 +65,9 @@ class RunConfig:
             for key, sentence in getattr(self, part).problems():
                 yield f"{part}.{key}", sentence
         yield from joint_problems(self.optimizer, self.train)
+        if self.model.residual_dtype == "bf16" and self.train.precision != "bf16":
+            precision = f"train.precision=bf16, which is {self.train.precision}"
+            yield "model.residual_dtype", f"bf16 is for {precision}; set that to bf16, or leave this out"
         if self.train.activation_memory_gib and self.model.activation_checkpointing != "none":
             chosen = f"model.activation_checkpointing, which is {self.model.activation_checkpointing}"
             yield "train.activation_memory_gib", f"chooses {chosen}; set one of the two"

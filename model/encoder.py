@@ -24,7 +24,10 @@ class Block(nn.ModuleList):
     def __init__(self, config: PerceiverConfig) -> None:
         width, attention = config.latent_width, config.self_attend
         layers = range(config.layers_per_block)
-        super().__init__(SelfAttend(width, attention, config.gelu, compile=config.compile) for _ in layers)
+        super().__init__(
+            SelfAttend(width, attention, config.gelu, compile=config.compile, residual_dtype=config.residual_dtype)
+            for _ in layers
+        )
         self.run_layer = run_layer(config.activation_checkpointing)
 
     def forward(self, latents_BND: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
@@ -46,7 +49,12 @@ class Encoder(nn.Module):
         self.latents = Table(config.num_latents, config.latent_width, ())
         self.cross_attends = nn.ModuleList(
             CrossAttend(
-                config.latent_width, config.token_width, config.cross_attend, config.gelu, compile=config.compile
+                config.latent_width,
+                config.token_width,
+                config.cross_attend,
+                config.gelu,
+                compile=config.compile,
+                residual_dtype=config.residual_dtype,
             )
             for _ in range(num_cross_attends)
         )
@@ -54,7 +62,7 @@ class Encoder(nn.Module):
         policy = config.activation_checkpointing
         self.run_plain, self.run_absorbed = (run_cross_attend(policy, absorbed=absorbed) for absorbed in (False, True))
         self.run_block, self.recompute_every_blocks = run_block(policy), config.recompute_every_blocks
-        self.compile_setting = config.compile
+        self.compile_setting, self.residual_dtype = config.compile, config.residual_dtype
 
     @property
     def form(self) -> Form:
@@ -65,6 +73,8 @@ class Encoder(nn.Module):
         """Return the latents after reading and thinking."""
         read = self._plain_read(tokens) if self.form == "plain" else self._absorbed_read(tokens)
         latents_BND = self.latents.weight[None]
+        if self.residual_dtype == "bf16":
+            latents_BND = in_autocast(latents_BND)
         run_block = self._run(self.run_block)
         num_blocks = 0
         for kind, index in self.schedule:
@@ -73,7 +83,7 @@ class Encoder(nn.Module):
                 latents_BND, num_blocks = run(self.blocks[index], latents_BND), num_blocks + 1
             else:
                 latents_BND = read(index, latents_BND)
-        return latents_BND
+        return latents_BND.to(self.latents.weight.dtype)
 
     def _plain_read(self, tokens: Tokens) -> Read:
         """What cross-attends that share their weights share is computed once: the norm, the keys and the values."""

@@ -18,7 +18,7 @@ from model.attention.cpu import cpu_attention
 from model.attention.kernel_choice import MOST_FLASH_CHANNELS, given_widths
 from model.attention.wide import wide_attention
 from model.compilation import Compile, Regions
-from model.config.attention import AttentionConfig
+from model.config.attention import AttentionConfig, ResidualDtype
 from model.parameters import Linear
 
 Gelu = Literal["tanh", "erf"]
@@ -87,6 +87,26 @@ def in_autocast(tokens: Float[Tensor, "*S C"]) -> Float[Tensor, "*S C"]:
     return tokens.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else tokens
 
 
+class ResidualNorm(nn.LayerNorm):
+    """LayerNorm of a residual stream that may be in half precision: its sums are in fp32, its result is as narrow.
+
+    Autocast would widen the stream for it, and keep that copy for the backward pass.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # PyTorch's name
+        """Return the normalised values, in their own precision."""
+        if input.dtype == self.weight.dtype:
+            return super().forward(input)
+        with torch.autocast(input.device.type, enabled=False):
+            weight, bias = self.weight.to(input.dtype), self.bias.to(input.dtype)
+            return functional.layer_norm(input, self.normalized_shape, weight, bias, self.eps)
+
+
+def norm_of(residual_dtype: ResidualDtype) -> type[nn.LayerNorm]:
+    """Return the kind of norm that reads a residual stream."""
+    return ResidualNorm if residual_dtype == "bf16" else nn.LayerNorm
+
+
 class Attention(nn.Module):
     """The four projections around `attend`."""
 
@@ -129,12 +149,21 @@ class Mlp(nn.Module):
 class SelfAttend(nn.Module):
     """A pre-norm transformer layer over the latents."""
 
-    def __init__(self, width: int, config: AttentionConfig, gelu: Gelu, *, compile: Compile = False) -> None:  # noqa: A002  # the config's key
+    def __init__(
+        self,
+        width: int,
+        config: AttentionConfig,
+        gelu: Gelu,
+        *,
+        compile: Compile = False,  # noqa: A002  # the config's key
+        residual_dtype: ResidualDtype = "fp32",
+    ) -> None:
         super().__init__()
         self.region = Regions(compile)
-        self.norm_attention = nn.LayerNorm(width)
+        norm = norm_of(residual_dtype)
+        self.norm_attention = norm(width)
         self.attention = Attention(width, width, config, default_width=width)
-        self.norm_mlp = nn.LayerNorm(width)
+        self.norm_mlp = norm(width)
         self.mlp = Mlp(width, config.mlp_ratio, gelu)
 
     def forward(self, latents_BND: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
@@ -165,14 +194,16 @@ class CrossAttend(nn.Module):
         *,
         query_residual: bool = True,
         compile: Compile = False,  # noqa: A002  # the config's key
+        residual_dtype: ResidualDtype = "fp32",
     ) -> None:
         super().__init__()
         self.region = Regions(compile)
         self.query_residual = query_residual
-        self.norm_query = nn.LayerNorm(query_width)
+        norm = norm_of(residual_dtype)
+        self.norm_query = norm(query_width)
         self.norm_tokens = nn.LayerNorm(token_width)
         self.attention = Attention(query_width, token_width, config, default_width=token_width)
-        self.norm_mlp = nn.LayerNorm(query_width)
+        self.norm_mlp = norm(query_width)
         self.mlp = Mlp(query_width, config.mlp_ratio, gelu)
 
     def keys_values(self, normalised_BMC: Float[Tensor, "B M _"]) -> tuple[Tensor, Tensor]:

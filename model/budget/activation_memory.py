@@ -28,7 +28,9 @@ class Bytes:
     product: int
     """Of what matrix products take and give."""
     stream: int
-    """Of the residual stream and all else."""
+    """Of all else, but the residual stream of the latents."""
+    residual: int
+    """Of the residual stream of the latents."""
 
 
 def activation_bytes(
@@ -49,7 +51,8 @@ def activation_bytes(
         activation_checkpointing=policy or config.activation_checkpointing,
         cross_attend_form=read_form(config, device),
     )
-    width = Bytes(bytes_per_element, stream_bytes)
+    is_narrow = config.residual_dtype == "bf16" and bytes_per_element < FULL
+    width = Bytes(bytes_per_element, stream_bytes, bytes_per_element if is_narrow else stream_bytes)
     adapters, stem_gradients = _adapters(config, width)
     reading = _tokens(config, width) + _steps(config, width, device) + _decoder(config, width)
     # The convolution's gradients come last, when all else is gone but the tokens'.
@@ -109,7 +112,7 @@ def _steps(config: PerceiverConfig, width: Bytes, device: str) -> int:
     tokens stay until the first cross-attend.
     """
     gradients, restored = _token_gradients(config, width), _restored(config, width)
-    latents = config.num_latents * config.latent_width * width.stream
+    latents = config.num_latents * config.latent_width * width.residual
     on_cpu = device == "cpu"
     flying = int((FLYING_ON_CPU if on_cpu else FLYING[config.activation_checkpointing]) * latents)
     kept, again = _kept_and_again(config, width)
@@ -130,7 +133,7 @@ def _steps(config: PerceiverConfig, width: Bytes, device: str) -> int:
 
 def _kept_and_again(config: PerceiverConfig, width: Bytes) -> tuple[list[int], list[int]]:
     """Bytes that each step of the schedule keeps, and that it computes again in the backward pass."""
-    latents, layers = config.num_latents * config.latent_width * width.stream, config.layers_per_block
+    latents, layers = config.num_latents * config.latent_width * width.residual, config.layers_per_block
     layer, cross = _layer(config, width), _cross_attend(config, width)
     block, products = layers * layer, layers * _products(config, width)
     read = _read_products(config, width)
@@ -164,7 +167,7 @@ def _in_flight(config: PerceiverConfig, width: Bytes) -> int:
     policy, latents = config.activation_checkpointing, config.num_latents * config.latent_width
     recomputes = policy in ("blocks", "layers", "offload")
     read = _keys_values(config, width) if policy == "offload" else 0
-    return (raw + 6 * recomputes * latents) * width.stream + read
+    return raw * width.stream + 6 * recomputes * latents * width.residual + read
 
 
 def _token_gradients(config: PerceiverConfig, width: Bytes) -> int:
@@ -180,7 +183,7 @@ def _layer(config: PerceiverConfig, width: Bytes) -> int:
     N, D = config.num_latents, config.latent_width
     F, V = config.self_attend.widths(D)
     hidden = config.self_attend.mlp_ratio * D
-    return N * (2 * D * width.stream + (2 * D + 2 * F + 2 * V + 2 * hidden) * width.product)
+    return N * (2 * D * width.residual + (2 * D + 2 * F + 2 * V + 2 * hidden) * width.product)
 
 
 def _products(config: PerceiverConfig, width: Bytes) -> int:
@@ -202,7 +205,7 @@ def _cross_attend(config: PerceiverConfig, width: Bytes) -> int:
     N, D, C = config.num_latents, config.latent_width, config.token_width
     F, V = config.cross_attend.widths(C)
     hidden = config.cross_attend.mlp_ratio * D
-    around = N * (2 * D * width.stream + (2 * D + F + V + 2 * hidden) * width.product)
+    around = N * (2 * D * width.residual + (2 * D + F + V + 2 * hidden) * width.product)
     form = read_form(config)
     if form == "plain":
         return around

@@ -1,8 +1,11 @@
 """One kind of attention layer."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from model.config.grids import Problems
+
+ResidualDtype = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from model.config.attention import AttentionConfig
+from model.config.attention import AttentionConfig, ResidualDtype
 from model.config.decoder import DecoderConfig
 from model.config.grids import PositionsConfig, Problems, not_negative, positive
 from model.config.inputs import AnyInput, InputsConfig, SpectrogramInput
@@ -61,6 +61,9 @@ class PerceiverConfig(Network):
     layer by layer; all but matrix products; or as blocks, with what is kept in the host's memory."""
     recompute_every_blocks: int = 1
     """Of the blocks, only every so many-th is computed again; 1 means all."""
+    residual_dtype: ResidualDtype = "fp32"
+    """In which layers of the encoder add to the latents under train.precision=bf16: bf16 halves what this moves and
+    keeps, and rounds each sum to 8 bits."""
     compile: Literal["auto", True, False] = "auto"
     """Whether the layers of the encoder go through torch.compile; auto compiles them on a GPU."""
 

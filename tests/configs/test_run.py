@@ -280,3 +280,12 @@ def test_a_seed_is_one_that_the_generators_take(valid: Path) -> None:
     for seed in (-1, 2**63, 10**30):
         [problem] = problems_of(valid, f"seed={seed}")
         assert problem == f"seed = {seed}: must be from 0 to {2**63 - 1}, got {seed}"
+
+
+@pytest.mark.parametrize("precision", ["auto", "fp32", "fp16"])
+def test_a_narrow_residual_stream_is_for_bf16_alone(valid: Path, precision: str) -> None:
+    narrow = "model.residual_dtype=bf16"
+    assert load(valid, [narrow, "train.precision=bf16"]).model.residual_dtype == "bf16"
+    [problem] = problems_of(valid, narrow, f"train.precision={precision}")
+    assert problem.startswith("model.residual_dtype = 'bf16': bf16 is for train.precision=bf16, which is ")
+    assert precision in problem

@@ -108,6 +108,7 @@ def test_what_a_config_leaves_out_keeps_its_meaning() -> None:
         "cross_attend_form": "auto",
         "activation_checkpointing": "none",
         "recompute_every_blocks": 1,
+        "residual_dtype": "fp32",
         "compile": "auto",
     }
     for kind, fields in expected.items():

@@ -17,7 +17,7 @@ from model.attention.read_forms import Form
 from model.budget.activation_memory import activation_bytes
 from model.budget.flops import network_cost, total
 from model.budget.plan import POLICIES
-from model.config.attention import AttentionConfig
+from model.config.attention import AttentionConfig, ResidualDtype
 from model.config.grids import PositionsConfig
 from model.config.inputs import AudioInput, InputsConfig
 from model.config.perceiver import ActivationCheckpointing, PerceiverConfig
@@ -60,9 +60,19 @@ def test_a_plain_read_is_planned_within_a_tenth(policy: ActivationCheckpointing,
     assert ratio(config, bf16=bf16) == pytest.approx(1, rel=0.1)
 
 
+@pytest.mark.parametrize("policy", ["none", "layers"])
+def test_a_narrow_residual_stream_is_planned_within_a_tenth(policy: ActivationCheckpointing) -> None:
+    config = dataclasses.replace(
+        CONFIG, cross_attend_form="separable", activation_checkpointing=policy, residual_dtype="bf16"
+    )
+    assert ratio(config, bf16=True) == pytest.approx(1, rel=0.1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("bf16", "residual_dtype"), [(False, "fp32"), (True, "fp32"), (True, "bf16")], ids=["fp32", "bf16", "narrow"]
+)
 @pytest.mark.parametrize(
     ("form", "inputs"),
     [
@@ -74,16 +84,27 @@ def test_a_plain_read_is_planned_within_a_tenth(policy: ActivationCheckpointing,
     ],
 )
 def test_every_form_is_planned_within_a_tenth(
-    form: Form, inputs: str, policy: ActivationCheckpointing, bf16: bool
+    form: Form, inputs: str, policy: ActivationCheckpointing, bf16: bool, residual_dtype: ResidualDtype
 ) -> None:
-    config = dataclasses.replace(CONFIG, inputs=INPUTS[inputs], cross_attend_form=form, activation_checkpointing=policy)
+    config = dataclasses.replace(
+        CONFIG,
+        inputs=INPUTS[inputs],
+        cross_attend_form=form,
+        activation_checkpointing=policy,
+        residual_dtype=residual_dtype,
+    )
     assert ratio(config, bf16=bf16) == pytest.approx(1, rel=0.1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("bf16", "residual_dtype"), [(False, "fp32"), (True, "fp32"), (True, "bf16")], ids=["fp32", "bf16", "narrow"]
+)
 @pytest.mark.parametrize("row", ["p1", "i1"])
-def test_rows_of_the_papers_are_planned_within_a_tenth(row: str, policy: ActivationCheckpointing, bf16: bool) -> None:
-    config = network_config(PAPER / f"{row}.yaml", [f"model.activation_checkpointing={policy}"])
+def test_rows_of_the_papers_are_planned_within_a_tenth(
+    row: str, policy: ActivationCheckpointing, bf16: bool, residual_dtype: ResidualDtype
+) -> None:
+    overrides = [f"model.activation_checkpointing={policy}", f"model.residual_dtype={residual_dtype}"]
+    config = network_config(PAPER / f"{row}.yaml", overrides)
     assert ratio(config, bf16=bf16) == pytest.approx(1, rel=0.1)

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
 from fake_gpu import Work, step
 
 from launch.run.network_files import network_config
+from model.budget.step_cost import step_work
 
 PAPER = Path(__file__).parents[2] / "configs" / "paper"
 BATCH = 64
@@ -34,9 +35,9 @@ def elementwise(found: Work) -> tuple[int, float]:
     return sum(found.launches[kind] for kind in kinds), sum(found.traffic[kind] for kind in kinds) / 1e9
 
 
-def one_layer(row: str) -> tuple[int, float]:
+def one_layer(row: str, *overrides: str) -> tuple[int, float]:
     """What a second layer adds to a network of one."""
-    first, second = (work(row, *ONE_LAYER, f"model.layers_per_block={layers}") for layers in (1, 2))
+    first, second = (work(row, *ONE_LAYER, *overrides, f"model.layers_per_block={layers}") for layers in (1, 2))
     (launches, gigabytes), (more_launches, more_gigabytes) = elementwise(first), elementwise(second)
     return more_launches - launches, more_gigabytes - gigabytes
 
@@ -45,6 +46,22 @@ def test_a_layer_of_latents_launches_and_moves_no_more_than_it_did() -> None:
     launches, gigabytes = one_layer("p1")
     assert launches <= 64
     assert gigabytes <= 5.32
+
+
+@pytest.mark.parametrize(("mlp_ratio", "most_gigabytes"), [(1, 2.78), (4, 4.13)])
+def test_a_narrow_residual_stream_halves_what_a_layer_moves(mlp_ratio: int, most_gigabytes: float) -> None:
+    overrides = ("model.residual_dtype=bf16", f"model.self_attend.mlp_ratio={mlp_ratio}")
+    launches, gigabytes = one_layer("p1", *overrides)
+    # Two more for each norm, of its weights.
+    assert launches <= 68
+    assert gigabytes <= most_gigabytes
+    networks = (
+        network_config(PAPER / "p1.yaml", [*ONE_LAYER, *overrides, f"model.layers_per_block={layers}"])
+        for layers in (1, 2)
+    )
+    told = [step_work(network, "bf16", "cuda") for network in networks]
+    # As for a wide one, the estimate is an upper bound.
+    assert 1 < BATCH * (told[1].moved_bytes - told[0].moved_bytes) / (1e9 * gigabytes) < 1.4
 
 
 @pytest.mark.slow

@@ -9,10 +9,15 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
-from tiny import engine, whole_batch
+from tiny import CLASSES, GLOBAL_BATCH, OPTIMIZER, engine, whole_batch
 
+from model.config.attention import AttentionConfig
+from model.config.inputs import InputsConfig, PointsInput
+from model.config.perceiver import PerceiverConfig
+from model.outputs.label import LabelOutput
+from model.perceiver import Perceiver
 from trainer.checkpoint.store import Store
-from trainer.config import CheckpointConfig
+from trainer.config import CheckpointConfig, TrainConfig
 from trainer.distributed.world import World
 from trainer.engine.engine import Engine
 from trainer.run_state import RunState
@@ -139,3 +144,33 @@ def test_a_precision_that_the_device_lacks_is_refused_by_its_key(world: World, m
     monkeypatch.setattr(get_accelerator(), "is_fp16_supported", lambda: False)
     with pytest.raises(ValueError, match=r"train.precision = fp16: cpu does not compute in it; take fp32 or bf16"):
         engine(world, precision="fp16", zero_stage=1)
+
+
+def test_a_narrow_residual_stream_resumes_to_the_last_bit(tmp_path: Path, world: World) -> None:
+    network = PerceiverConfig(
+        inputs=InputsConfig(points=PointsInput(num_points=11, num_bands=2, max_frequency=4.0)),
+        outputs={"label": LabelOutput(num_classes=5)},
+        num_latents=4,
+        latent_width=8,
+        num_cross_attends=1,
+        num_blocks=1,
+        layers_per_block=2,
+        self_attend=AttentionConfig(num_heads=2),
+        residual_dtype="bf16",
+    )
+
+    def made(seed: int) -> Engine:
+        settings = TrainConfig(global_batch=GLOBAL_BATCH, micro_batch=8, precision="bf16")
+        return Engine(Perceiver(network, seed=seed), CLASSES, optimizer=OPTIMIZER, train=settings, world=world)
+
+    straight, store = made(0), Store(tmp_path, CheckpointConfig(), world)
+    train(straight, 0, 2)
+    store.save(straight, RunState(step=2))
+    losses = train(straight, 2, 4)
+    store.wait()
+    straight.close()
+    resumed = made(5)
+    assert store.load(resumed) is not None
+    assert train(resumed, 2, 4) == losses
+    resumed.close()
+    store.close()
