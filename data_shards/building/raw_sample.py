@@ -61,16 +61,16 @@ class File:
 
 
 @dataclass(frozen=True, slots=True)
-class Frame(File):
-    """A file on disk that is one of the two frames of a pair."""
+class NamedFile(File):
+    """A file on disk that has a name of its own among the members of its sample: one of two cameras, a first frame."""
 
-    place: str
-    """Either first or second."""
+    name: str
+    """Such as left, or first."""
 
     @property
     def extension(self) -> str:
-        """Place and suffix, such as "first.png"."""
-        return f"{self.place}.{Path(self.path).suffix[1:].lower()}"
+        """Name and suffix, such as "first.png"."""
+        return f"{self.name}.{Path(self.path).suffix[1:].lower()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +141,8 @@ class Row:
     """Where a sample has several labels, as AudioSet's do."""
     named_labels: Mapping[str, int] = field(default_factory=dict)
     """Further labels by name, each an index into the classes of that name."""
+    fields: Mapping[str, str] = field(default_factory=dict)
+    """Texts of the record by name, which an input may read, such as a caption."""
     values: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """Numbers that are to be answered, by name; NaN for one of several that is not known."""
     weight: float = 1.0

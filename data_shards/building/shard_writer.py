@@ -79,7 +79,7 @@ def _members(row: Row) -> Iterator[tuple[str, bytes]]:
     contents = sorted(row.members, key=lambda content: content.extension)
     found = [(content.extension, _checked_bytes(content)) for content in contents]
     origins = ", ".join(content.origin for content in contents)
-    if all(data is None for _, data in found):
+    if found and all(data is None for _, data in found):
         raise ValueError(f"{origins}: holds no modality")
     there = {extension: data for extension, data in found if data is not None}
     if frames := select(FlowConfig(), there):
@@ -94,7 +94,9 @@ def _notes(row: Row) -> Iterator[tuple[str, bytes]]:
     """Yield label, weight and further labels as members, where there is something to note."""
     if row.label is not None:
         yield "cls", str(row.label).encode()
-    notes: dict[str, object] = {"labels": list(row.labels)} if row.labels else {}
+    notes: dict[str, object] = {**row.fields}
+    if row.labels:
+        notes["labels"] = list(row.labels)
     if row.named_labels:
         notes["named_labels"] = dict(row.named_labels)
     if row.values:

@@ -3,7 +3,9 @@
 Columns image, audio, video, points hold paths relative to the table; text holds the text itself, or a path that ends in
 .txt; first, second and flow hold the paths of two frames and of the motion between them (.flo). label is a class number
 or name, or a list of several, label.NAME a further one with classes of its own, value.NAME a number to be answered or a
-list of them, weight a number, split a name ("train" by default). Empty cells are absent.
+list of them, weight a number, split a name ("train" by default). member.NAME holds the path of a file that becomes the
+member NAME.SUFFIX, such as left.jpg of two cameras, and field.NAME a text that becomes a field of the record, such as a
+caption: an input reads them where its `members` says so. Empty cells are absent.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,13 +14,13 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from data_shards.building.builder import BuildOptions, Tell, build_table
-from data_shards.building.raw_sample import Content, File, Frame, Literal, Row
+from data_shards.building.raw_sample import Content, File, Literal, NamedFile, Row
 from data_shards.building.splits import TRAIN, split_of
 from data_shards.files.display import masked
 from data_shards.files.quoting import listed, shown
 from data_shards.format.annotations import MAX_WEIGHT
 from data_shards.format.manifest import Manifest
-from data_shards.modalities.catalogue import MODALITIES, usual_suffixes
+from data_shards.modalities.catalogue import MODALITIES, held_by, usual_suffixes
 from data_shards.modalities.flow import FlowConfig
 from data_shards.sources.parsing import cells as tables
 from data_shards.sources.parsing import class_names, labels, numbers, plain_text
@@ -30,6 +32,12 @@ NAMED = "label."
 """Begins the columns of further labels."""
 VALUE = "value."
 """Begins the columns of numbers that are to be answered."""
+MEMBER = "member."
+"""Begins the columns of files that get a name of their own among the members of their sample."""
+FIELD = "field."
+"""Begins the columns of texts that stand in the record."""
+RESERVED = ("labels", "named_labels", "values", "weight")
+"""Fields of the record that have a meaning of their own."""
 MAX_SPLIT_LETTERS = 100
 """A split's shards have a folder of its name."""
 MAX_HELD_BYTES = 1 << 30
@@ -110,11 +118,9 @@ def _refuse_long(line: int, num_bytes: int) -> None:
 
 
 def _refuse_unknown_columns(cells: Mapping[str, Any]) -> None:
-    unknown = sorted(
-        column for column in cells if column not in COLUMNS and not _is_label(column) and not _is_value(column)
-    )
+    unknown = sorted(column for column in cells if column not in COLUMNS and not _is_named(column))
     if unknown:
-        known = ", ".join((*COLUMNS, f"{NAMED}NAME", f"{VALUE}NAME"))
+        known = ", ".join((*COLUMNS, *(f"{prefix}NAME" for prefix in (NAMED, VALUE, MEMBER, FIELD))))
         raise ValueError(f"unknown columns {listed(unknown)}; a table has {known}")
 
 
@@ -122,15 +128,33 @@ def _is_label(column: str) -> bool:
     return column == "label" or (column.startswith(NAMED) and column.removeprefix(NAMED).isidentifier())
 
 
+def _is_named(column: str) -> bool:
+    return _is_label(column) or any(_begins(column, prefix) for prefix in (VALUE, MEMBER, FIELD))
+
+
 def _is_value(column: str) -> bool:
-    return column.startswith(VALUE) and column.removeprefix(VALUE).isidentifier()
+    return _begins(column, VALUE)
+
+
+def _begins(column: str, prefix: str) -> bool:
+    """Return whether a column is of that kind: what follows is a name, and none that the record keeps for itself."""
+    name = column.removeprefix(prefix)
+    return column.startswith(prefix) and name.isidentifier() and not (prefix == FIELD and name in RESERVED)
 
 
 def _row(line: int, cells: Mapping[str, Any], folder: Path) -> Row:
     members = tuple(_member(line, column, cells[column], folder) for column in FILES if column in cells)
+    members += tuple(_named(line, column, cells[column], folder) for column in cells if _begins(column, MEMBER))
     members += _pair(line, cells, folder)
-    if not members:
-        raise ValueError(f"line {line}: has none of {', '.join((*FILES, 'flow'))}")
+    fields = {column.removeprefix(FIELD): cells[column] for column in cells if _begins(column, FIELD)}
+    if not members and not fields:
+        raise ValueError(f"line {line}: has none of {', '.join((*FILES, 'flow', f'{MEMBER}NAME', f'{FIELD}NAME'))}")
+    extensions = [content.extension for content in members]
+    if len(set(extensions)) < len(extensions):
+        twice = sorted({each for each in extensions if extensions.count(each) > 1})
+        raise ValueError(f"line {line}: two columns make the member {listed(twice)}; name one of them otherwise")
+    for name, text in fields.items():
+        _text(line, f"{FIELD}{name}", text)
     try:
         weight = float(cells.get("weight", 1.0))
     except (TypeError, ValueError, OverflowError):
@@ -139,7 +163,8 @@ def _row(line: int, cells: Mapping[str, Any], folder: Path) -> Row:
         raise ValueError(f"line {line}: weight {shown(cells['weight'])} is not a number from 0 to {MAX_WEIGHT:g}")
     found = {column: numbers.numbers(line, column, cells[column]) for column in sorted(filter(_is_value, cells))}
     values = {column.removeprefix(VALUE): several for column, several in found.items() if several}
-    return Row(line, members, values=values, weight=weight, split=_split(line, cells.get("split", TRAIN)))
+    split = _split(line, cells.get("split", TRAIN))
+    return Row(line, members, fields=fields, values=values, weight=weight, split=split)
 
 
 def _split(line: int, cell: object) -> str:
@@ -162,6 +187,14 @@ def _member(line: int, column: str, cell: object, folder: Path) -> Content:
     return content
 
 
+def _named(line: int, column: str, cell: object, folder: Path) -> NamedFile:
+    path = _path(line, column, cell)
+    content = NamedFile(str(folder / path), column.removeprefix(MEMBER).lower())
+    if held_by(content.extension) is None:
+        raise ValueError(f"line {line}: {shown(path)} is not a kind of file that is read; convert it")
+    return content
+
+
 def _path(line: int, column: str, cell: object) -> str:
     path = _text(line, column, cell)
     if "://" in path:
@@ -173,7 +206,7 @@ def _path(line: int, column: str, cell: object) -> str:
 
 def _text(line: int, column: str, cell: object) -> str:
     if not isinstance(cell, str):
-        what = "a text" if column == "text" else "the path of a file"
+        what = "a text" if column == "text" or column.startswith(FIELD) else "the path of a file"
         raise ValueError(  # noqa: TRY004 - a user's slip
             f"line {line}: {column} expected {what}, got {type(cell).__name__} {shown(cell)}"
         )
@@ -195,7 +228,7 @@ def _pair(line: int, cells: Mapping[str, Any], folder: Path) -> tuple[Content, .
     if len(given) < len(PAIR):
         raise ValueError(f"line {line}: has {' and '.join(given)}; a pair of frames needs first, second and flow")
     first, second, motion = (str(folder / _path(line, column, cells[column])) for column in PAIR)
-    contents = (Frame(first, "first"), Frame(second, "second"), File(motion))
+    contents = (NamedFile(first, "first"), NamedFile(second, "second"), File(motion))
     for (column, content), patterns in zip(zip(PAIR, contents, strict=True), FlowConfig().roles.values(), strict=True):
         if content.extension not in patterns:
             raise ValueError(

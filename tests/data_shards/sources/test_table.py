@@ -1,6 +1,8 @@
 import io
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow
@@ -9,8 +11,12 @@ from PIL import Image
 from pyarrow import parquet
 
 from data_shards.building.raw_sample import File, Literal
+from data_shards.config import DataConfig
 from data_shards.format import manifest
 from data_shards.format.tar_index import TarIndex
+from data_shards.loading.shard_loader import ShardLoader
+from data_shards.modalities.image import ImageConfig
+from data_shards.modalities.text import TextConfig
 from data_shards.sources import table
 
 LINES = [
@@ -153,3 +159,42 @@ def test_rows_without_a_label_and_rows_with_several_are_told(tmp_path: Path) -> 
         "label: rows have several; a run reads them with data.multi_label=true",
         "label.kind: 2 of 3 rows have none",
     ]
+
+
+def test_two_cameras_and_a_caption_of_a_row_are_read_as_inputs_by_name(folder: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.full((2, 2, 3), 200, np.uint8)).save(folder / "pictures" / "b.png")
+    row = {"member.left": "pictures/a.png", "member.Right": "pictures/b.png", "field.caption": "two views", "label": 0}
+    (folder / "views.jsonl").write_text(json.dumps(row) + "\n")
+    table.build(folder / "views.jsonl", tmp_path / "out")
+    inputs: dict[str, Any] = {
+        "one": ImageConfig(height=4, width=4, members="left.png"),
+        "other": ImageConfig(height=4, width=4, members="right.png"),
+        "words": TextConfig(num_bytes=9, members="json.caption"),
+    }
+    config = DataConfig(shards=str(tmp_path / "out"), inputs=inputs, lanes=1)
+    with ShardLoader(config, global_batch=1) as loader:
+        batch = next(iter(loader))
+    assert batch.lengths["words"].tolist() == [9]
+    # Bytes are ids after six that have a meaning of their own.
+    assert bytes((batch.arrays["words"][0] - 6).tolist()) == b"two views"
+    assert int(batch.arrays["one"].max()) == 0
+    assert int(batch.arrays["other"].min()) == 200
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"member.a b": "x.png"}, "unknown columns"),
+        ({"field.labels": "x"}, "unknown columns"),
+        ({"field.caption": 3}, "line 1: field.caption expected a text, got int 3"),
+        ({"member.left": 3}, "line 1: member.left expected the path of a file, got int 3"),
+        ({"member.left": "x.docx"}, "'x.docx' is not a kind of file that is read"),
+        ({"member.first": "x.png", "first": "x.png", "second": "x.png", "flow": "x.flo"}, "make the member first.png"),
+    ],
+)
+def test_named_members_and_fields_that_cannot_be_are_refused(
+    tmp_path: Path, row: dict[str, object], message: str
+) -> None:
+    (tmp_path / "table.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(ValueError, match=re.escape(message)):
+        table.read(tmp_path / "table.jsonl")
