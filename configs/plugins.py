@@ -20,9 +20,9 @@ FROZEN = "code/plugins"
 """Where a run keeps its plug-ins, relative to its configuration."""
 T = TypeVar("T")
 _modules: list[ModuleType] = []
-"""Those of this process: what a configuration may say depends on them."""
+"""The plug-ins loaded in this process. They decide which values a configuration accepts."""
 _added: list[tuple[dict[str, Any], str]] = []
-"""What they have added to the tables of ours."""
+"""The entries that plug-ins added to our tables."""
 _trusted: set[Path] = set()
 """Folders of runs whose plug-ins this process may run."""
 
@@ -45,7 +45,7 @@ def trust(run: Path) -> None:
 
 
 def check_trust(config: Path, paths: Sequence[Path]) -> None:
-    """Raise ValueError where a configuration is that of a run, and nobody has said that its plug-ins may be run."""
+    """Raise ValueError for the configuration of a run whose plug-ins were not trusted."""
     folder = config.resolve().parent
     if paths and config.name == "config.yaml" and (folder / "code").is_dir() and folder not in _trusted:
         raise ValueError(

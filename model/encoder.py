@@ -66,7 +66,7 @@ class Encoder(nn.Module):
 
     @property
     def form(self) -> Form:
-        """In which form the latents read the tokens, on the device where they are."""
+        """Return the form of the cross-attention on the device of the tokens."""
         return self._form_on(self.latents.weight.device)
 
     def forward(self, tokens: Tokens) -> Float[Tensor, "B N D"]:

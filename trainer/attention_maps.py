@@ -24,9 +24,9 @@ class AttentionMap:
     """The attention of one cross-attend."""
 
     cross_attend: int
-    """Which of those that a sample passes, from 0; ones that share their weights still look elsewhere."""
+    """The index of the cross-attend, from 0; cross-attends with shared weights still have different attention."""
     weights: dict[str, Tensor]
-    """By modality (B, N, *grid): the share of each token, averaged over the heads; all of a latent add up to 1."""
+    """The attention weights by modality (B, N, *grid), averaged over the heads; those of a latent add up to 1."""
 
 
 def readable(config: PerceiverConfig, weights: dict[str, Tensor]) -> Perceiver:
@@ -75,7 +75,7 @@ def attention_maps(network: Perceiver, inputs: dict[str, Tensor], lengths: dict[
 
 
 def draw(maps: Sequence[AttentionMap], modality: str, sample: int, values: np.ndarray, out: Path) -> None:
-    """Draw a row a cross-attend for one sample: its values in this modality, then where each of some latents looks.
+    """Draw one row per cross-attend for one sample: its values in this modality, then some latents' attention weights.
 
     Of clips the middle frame is shown; a grid of one axis becomes a row.
     """

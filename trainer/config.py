@@ -28,7 +28,7 @@ class OptimizerConfig:
     clip_norm: float = 1.0
     """Largest global norm of a gradient; longer ones are scaled down. 0 never clips."""
     schedule: Literal["cosine", "constant", "step", "flat_cosine"] = "cosine"
-    """How the learning rate goes on after the warm-up; `optimizers.learning_rate` has the formulas."""
+    """The learning rate after the warm-up; `optimizers.learning_rate` has the formulas."""
     warmup_steps: int = 0
     """Steps in which the rate rises linearly from peak / warmup_steps to the peak."""
     final_fraction: float = 0.0
@@ -69,17 +69,17 @@ class TrainConfig:
     """Memory of one process for the activations of a micro-batch: the fastest model.activation_checkpointing that fits
     is taken; 0 takes the one that is set."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Of the network's arithmetic. Weights that are updated, moments and sums are fp32 in all of them. auto is bf16 on
+    """The precision of the network. Updated weights, moments and sums are fp32 in all of them. auto is bf16 on
     a GPU and fp32 elsewhere, chosen at the first start of a run and kept wherever it resumes."""
     deterministic: bool = True
-    """On a GPU, take only kernels that give the same bits each time; without them a resumed run ends elsewhere."""
+    """On a GPU, use only deterministic kernels. Without them a resumed run does not end with the same bits."""
     tf32: bool = False
-    """On a GPU, round the factors of fp32 products to 10 bits behind the point (TF32); bf16 products stay as they
+    """On a GPU, round the factors of fp32 products to 10 bits of mantissa (TF32); bf16 products stay as they
     are."""
     zero_stage: int = 1
     """What DeepSpeed partitions: 0 nothing, 1 optimizer moments, 2 gradients too, 3 weights too."""
     gradient_dtype: Literal["fp32", "bf16"] = "fp32"
-    """In which the gradients travel at zero_stage 0, 1 and 2: bf16 halves what is sent and rounds each part of a sum;
+    """The precision in which gradients are sent at zero_stage 0, 1 and 2. bf16 halves the bytes and rounds each part;
     fp16 sends fp16."""
     gradient_exchange: Literal["auto", "during_backward", "after_backward"] = "auto"
     """When the gradients travel at zero_stage 1 and 2; auto is during the backward pass between GPUs, after it
@@ -160,7 +160,7 @@ class CheckpointConfig:
     keep_every_steps: int = 0
     """Checkpoints at multiples of this are kept for ever; 0 for none."""
     keep_best: bool = False
-    """Save after every evaluation, and keep the checkpoint with the best score too: the first that it tells."""
+    """Save after every evaluation, and also keep the checkpoint with the best first metric."""
     asynchronous: bool = True
     """Write in the background: a step waits only for the copy to host memory."""
 

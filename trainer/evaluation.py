@@ -54,13 +54,13 @@ class Evaluation:
     samples: int
     """That were judged, with all inputs shown."""
     values: tuple[Value, ...]
-    """Of each metric, the most important one first."""
+    """The value of each metric, the most important one first."""
     num_judged: Mapping[str, int] = field(default_factory=dict)
     """Samples that had a target, by answer."""
     tables: Mapping[str, Mapping[str, Table]] = field(default_factory=dict)
-    """By answer, more than a number: what each class comes to, and which classes were taken for which."""
+    """Tables by output: the accuracy of each class, and the confusion matrix."""
     pictures: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """Of some of the samples, uint8 (H, W, 3)."""
+    """Pictures of some samples, uint8 (H, W, 3)."""
 
     @property
     def best_by(self) -> float:

@@ -47,7 +47,7 @@ class Feed:
         return fed
 
     def prepare(self, index: int) -> None:
-        """On a GPU, have the next batch copied beside the step that runs."""
+        """On a GPU, copy the next batch during the running step."""
         if self._stream is not None:
             self._coming = index, self._fed(index)
 

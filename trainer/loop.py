@@ -92,9 +92,9 @@ class _Training:
     score: float | None = None
     """The score of an evaluation after the newest step; the best checkpoint is known by it."""
     compiled_seconds: float = field(default_factory=compile_seconds)
-    """Of torch.compile until the newest step; it compiles while steps run."""
+    """Seconds in torch.compile until the newest step; it compiles while steps run."""
     save_error: str = ""
-    """Of the newest save that ended."""
+    """The error of the newest save that ended; empty if it succeeded."""
     wanted: tuple[bool, bool] = (False, False)
     """Whether any rank wants to stop, and to save, at the next step boundary without a step under way."""
 
@@ -178,7 +178,7 @@ class _Training:
         return spikes.offending(step.before, step.state, step.report.loss, self.health)
 
     def _go_back(self, state: RunState, to_pass: tuple[int, ...]) -> RunState:
-        """Load the newest checkpoint and go on from it past the batches that went wrong."""
+        """Roll back to the newest checkpoint and resume after the batches that went wrong."""
         if state.rollbacks >= self.health.max_rollbacks:
             raise DivergedError(
                 f"step {state.step} went wrong after {state.rollbacks} rollbacks, the most that "

@@ -15,7 +15,7 @@ class RunState:
     skipped_steps: int = 0
     """Steps that updated nothing because the gradient was not finite."""
     skipped_in_a_row: int = 0
-    """Those of them that are the newest steps."""
+    """The number of skipped steps in a row up to the newest step."""
     recent_losses: tuple[float, ...] = ()
     """The window that spikes are judged by; empty where they are not."""
     rollbacks: int = 0
@@ -45,7 +45,7 @@ class RunState:
         )
 
     def passing_over(self, passed: "PassedOver") -> "RunState":
-        """Return this state such that it goes on past these batches, so far as they are still to come."""
+        """Return this state with those of these batches marked to be skipped that are still to come."""
         coming = {batch for batch in passed.batches if batch >= self.batch_index}
         return replace(
             self,
@@ -59,7 +59,7 @@ class PassedOver:
     """All that a run has learned by going back; a checkpoint from before knows nothing of it."""
 
     batches: tuple[int, ...] = ()
-    """All that it passes over, in rising order."""
+    """All batches that it skips, in rising order."""
     rollbacks: int = 0
     """Times that it went back."""
 
@@ -80,4 +80,4 @@ class EngineState:
     loss_scale: dict[str, int | float]
     """Fields of the loss scaler by name; empty where there is none."""
     details: dict[str, Any] = field(default_factory=dict)
-    """Whatever else its owner needs to go on, fit for JSON; a run keeps nothing here."""
+    """Other state that its owner needs to resume, as JSON; a run stores nothing here."""

@@ -29,7 +29,7 @@ class Step:
     """This rank's part."""
     report: StepReport
     time: StepTime
-    """On this rank."""
+    """The times of the step on this rank."""
     is_newest: bool
     """Whether the engine is where this step left it; else one more step is under way."""
 

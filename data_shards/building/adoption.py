@@ -38,7 +38,7 @@ class _Adopted:
     entry: ShardEntry
     members: Members
     labels: tuple[Labels, ...]
-    """For each way to read the records that is considered."""
+    """One entry for each way to read the records that is considered."""
 
 
 def index(
@@ -108,7 +108,7 @@ def kinds_of(index: TarIndex) -> dict[str, int]:
 
 
 def _tars(folder: Path, tell: Callable[[str], None]) -> dict[Path, str]:
-    """Return the split of each tar; tell what looks like a tar and is skipped."""
+    """Return the split of each tar; report files that look like a tar and are skipped."""
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; name the folder that holds the tars")
     found: dict[Path, str] = {}
@@ -173,7 +173,7 @@ def _is_ours(path: Path, mark: bytes) -> bool:
 
 
 def _before(out: Path) -> Manifest | None:
-    """Return the manifest that is there; None where there is none, or it cannot be read: it is then made anew."""
+    """Return the existing manifest; None if there is none or it cannot be read: it is then written again."""
     try:
         return manifest.read(out)
     except ValueError:

@@ -73,7 +73,7 @@ def build_table(
     tell: Tell | None = None,
     test_share: float = 0.0,
 ) -> Manifest:
-    """Write the rows as shards and return their manifest; the same call after an interrupt goes on where it was.
+    """Write the rows as shards and return their manifest. The same call after an interrupt resumes the build.
 
     A `test_share` of each class becomes the split test, where there is train alone. A row that cannot be read or
     decoded is left out and counted. Raises ValueError for labels outside `label_names` or the classes of

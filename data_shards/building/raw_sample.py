@@ -16,11 +16,11 @@ class Content(Protocol):
 
     @property
     def extension(self) -> str:
-        """Of the member in the shard: lower case, without a dot."""
+        """The member's extension in the shard: lower case, without a dot."""
 
     @property
     def origin(self) -> str:
-        """What a person is told when the bytes are bad: a path, mostly."""
+        """Names the source in an error about bad bytes; usually a path."""
 
     @property
     def num_bytes(self) -> int:
@@ -146,6 +146,6 @@ class Row:
     values: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """Numbers that are to be answered, by name; NaN for one of several that is not known."""
     weight: float = 1.0
-    """Of the sample in the loss."""
+    """The weight of the sample in the loss."""
     split: str = "train"
     """The split that it belongs to."""

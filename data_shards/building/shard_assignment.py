@@ -26,7 +26,7 @@ class Plan:
 
     shards: tuple[ShardPlan, ...]
     fingerprint: str
-    """Of rows, sizes of their files, seed and samples a shard: an interrupted build goes on only under the same one."""
+    """Hash of rows, file sizes, seed and samples per shard. An interrupted build resumes only under the same one."""
 
 
 def plan(rows: Sequence[Row], *, seed: int, samples_per_shard: int) -> Plan:

@@ -49,13 +49,13 @@ class Report:
 
     samples: int = 0
     left_out: int = 0
-    """The samples among these that data.require of the configuration leaves out."""
+    """The number of these samples that data.require of the configuration drops."""
     bad: list[Bad] = field(default_factory=list)
     """Shards, and samples that a training would refuse."""
     incomplete: list[Bad] = field(default_factory=list)
     """Samples that a training takes, though they seem to have lost a file."""
     shapes: dict[str, list[list[int]]] = field(default_factory=dict)
-    """By input, or input.role, the least and the greatest length of each axis after decoding."""
+    """The smallest and largest length of each axis after decoding, by input or input.role."""
     labels: dict[str, int] = field(default_factory=dict)
     """Samples by class name."""
 

@@ -17,7 +17,7 @@ _IN_THE_WAY = (errno.EACCES, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errn
 
 
 def write(path: Path, content: str | bytes, *, survives_power_cut: bool = True) -> None:
-    """Give a file this content; readers see the old one or the new one. OSError leaves the old one.
+    """Write a file atomically: readers see the old or the new content. After an OSError the old content is kept.
 
     A heartbeat, or what the next seconds overwrite, need not survive a power cut: syncing it would cost more than it.
     """
@@ -83,7 +83,7 @@ def sync(path: Path) -> None:
 
 
 def of_disk(error: OSError) -> str:
-    """Return the sentence for an error that only the owner of the disk can mend; nothing for any other."""
+    """Return the sentence for an error that only the owner of the disk can correct; empty for any other."""
     # Of a rename the second name is the one that a user knows.
     path = error.filename2 or error.filename
     where = f"{path}: " if path else ""

@@ -20,7 +20,7 @@ _BLOCK_BYTES = 1 << 16
 
 
 def entry(schema: type[T], path: Path) -> T | None:
-    """Return the dataclass in a file; None where there is none, or where it cannot be read, which is told."""
+    """Return the dataclass in a file; None if there is none or it cannot be read, which is reported."""
     try:
         return typed_json.read(schema, path)
     except ValueError as error:
@@ -30,7 +30,7 @@ def entry(schema: type[T], path: Path) -> T | None:
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    """Return the objects of a file of JSON lines, each with a `step` and a `kind`; how many are none is told.
+    """Return the objects of a JSON lines file, each with a `step` and a `kind`; report how many lines are invalid.
 
     A last line without an end is what a killed process had time to write, and is left out in silence.
     """
@@ -88,5 +88,5 @@ def is_number(value: object) -> bool:
 
 @cache
 def tell(sentence: str) -> None:
-    """Print a sentence on standard error, the first time that this process has it to tell."""
+    """Print a sentence to standard error, once per process."""
     sys.stderr.write(f"perceiver: {printable(sentence)}\n")

@@ -8,15 +8,15 @@ MAX_SHOWN = 60
 MAX_UNQUOTED = 300
 """Characters of a text that needs no quotes."""
 MAX_MESSAGE = 20_000
-"""Of all that an error says, which may list many faults."""
+"""The maximum length of a whole error message, which may list many faults."""
 MAX_LISTED = 10
-"""Of many names."""
+"""The maximum number of names in a list."""
 _NESTED = reprlib.Repr()
 _NESTED.maxlevel, _NESTED.maxstring, _NESTED.maxother = 2, 20, 20
 
 
 def shown(value: object) -> str:
-    """Return the value in quotes or brackets; a long one is cut and its length told."""
+    """Return the value in quotes or brackets; a long value is truncated and its length is added."""
     if isinstance(value, str | bytes | bytearray):
         unit = "characters" if isinstance(value, str) else "bytes"
         return f"{value[:MAX_SHOWN]!r}" + (f"... ({len(value)} {unit})" if len(value) > MAX_SHOWN else "")

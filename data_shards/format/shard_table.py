@@ -26,9 +26,9 @@ class ShardEntry:
     num_bytes: int
     """Size of the tar file."""
     sha256: str
-    """Of the tar file, hexadecimal."""
+    """SHA-256 of the tar file, hexadecimal."""
     index_sha256: str
-    """Of the index file beside it, hexadecimal."""
+    """SHA-256 of the index file, hexadecimal."""
     kinds: dict[str, int]
     """Samples of each kind: the suffixes of a sample's members, sorted, with / between them."""
 

@@ -31,7 +31,7 @@ class Intake:
     """Takes samples of a dataset or refuses them."""
 
     config: DataConfig
-    """With the inputs that are taken from the dataset."""
+    """The data section, with only the inputs that are read from this dataset."""
     records: Records
     """The fields that are taken from the samples' records."""
     num_classes: int

@@ -60,7 +60,7 @@ class Batch:
 
     @property
     def host_lengths(self) -> dict[str, Tensor]:
-        """The lengths where a look at them waits for no device: what they hide decides which kernels are called."""
+        """The lengths on the host: reading them waits for no device, and they decide which kernels are called."""
         return self.lengths_on_host or self.lengths
 
     @property

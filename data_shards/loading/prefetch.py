@@ -15,7 +15,7 @@ class Fetcher:
     def __init__(self, order: Order, slots: tuple[int, int], readers: Sequence[Reader], num_ahead: int) -> None:
         self._order, self._slots, self._readers, self._num_ahead = order, slots, readers, num_ahead
         self._last_step_of: dict[tuple[int, int], int] = {}
-        """By (source, shard), the last of the steps looked at that needs it."""
+        """The last known step that needs a shard, by (source, shard)."""
         self._looked_at = range(0)
         self._threads = ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="fetch")
 

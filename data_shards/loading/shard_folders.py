@@ -14,13 +14,13 @@ from data_shards.storage.required_inputs import required
 
 @dataclass(frozen=True)
 class Found:
-    """What a look at a shard folder found."""
+    """The result of the examination of a shard folder."""
 
     manifest: Manifest
     checked: set[str] = field(default_factory=set)
     """Splits whose shards are what the manifest says."""
     required: dict[tuple[str, Required], Split] = field(default_factory=dict)
-    """By name and inputs, splits without the samples that lack one of these."""
+    """Splits without the samples that lack a required input, by name and inputs."""
 
 
 class Place:
@@ -31,7 +31,7 @@ class Place:
         """Whether its files come over a network, one by one."""
         self._folder = folder(location, config, found.manifest if found else None)
         self.found = found
-        """None before the first look."""
+        """None before the first examination."""
 
     def __reduce__(self) -> tuple[Callable[[ShardFolder], ShardFolder], tuple[ShardFolder]]:
         # A process that only reads shards needs nothing of what was found.

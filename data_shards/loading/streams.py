@@ -164,7 +164,7 @@ def data_state(
     split: str = TRAIN,
     places: Places | None = None,
 ) -> DataState:
-    """Return what decides the samples of every step; a checkpoint keeps it, and another one cannot go on from there."""
+    """Return the identity that decides the samples of every step. A checkpoint stores it, and resumes only under it."""
     places = places or Places(config)
     prints = {name: _identity(places.at(at).manifest(), config, split) for name, at in _locations(config).items()}
     parts = [(name, part.weight, part.inputs) for name, part in config.datasets.items()]

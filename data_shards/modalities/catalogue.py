@@ -44,7 +44,7 @@ def held_by(suffix: str) -> tuple[type[Modality], str] | None:
 
 
 def inputs_of(suffixes: Iterable[str]) -> dict[str, Modality]:
-    """Return an input for all that samples with such members hold, by name, to look at data before any run."""
+    """Return inputs for everything in samples with such members, by name, to show data before any run."""
     suffixes = sorted(suffixes)
     inputs: dict[str, Modality] = {}
     for kind in BY_NAME.values():

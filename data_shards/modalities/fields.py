@@ -8,7 +8,7 @@ import zlib
 from data_shards.files.quoting import cut
 
 MAX_BYTES = 1 << 30
-"""Of an array that an archive holds."""
+"""The maximum size of an array in an archive."""
 
 
 def content_of_field(suffix: str, field: str, content: bytes | memoryview) -> bytes | None:

@@ -44,7 +44,7 @@ class Member:
 
 
 Members = Mapping[str, Member]
-"""By role."""
+"""Members by role."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Prepared:
     """An input of one sample, ready for its batch."""
 
     array: "np.ndarray"
-    """Of the section's shape and type."""
+    """The decoded array, with the shape and type of the section."""
     length: int
     """Valid entries along its first axis; what follows is padding."""
     target: "np.ndarray | None" = None
@@ -72,12 +72,12 @@ class Modality(ABC):
     usual: ClassVar[tuple[str, ...]] = ()
     """Suffixes of the members that hold this modality where an input names none."""
     dtype: ClassVar[str] = "float32"
-    """Of the array, as numpy and torch call it."""
+    """The type of the array, by its name in numpy and torch."""
 
     @property
     @abstractmethod
     def shape(self) -> tuple[int, ...]:
-        """Of one sample's array."""
+        """Return the shape of one sample's array."""
 
     @abstractmethod
     def prepare(self, found: Members, rng: "np.random.Generator | None") -> Prepared:
@@ -118,7 +118,7 @@ class Modality(ABC):
 
     @classmethod
     def lenient(cls) -> Self:
-        """Return the section that takes whatever can be decoded, to look at data of which no run has said anything."""
+        """Return a section that accepts everything decodable, to show data without the configuration of a run."""
         return cls()
 
     def of_evaluation(self) -> Self:

@@ -121,7 +121,7 @@ class MaskingConfig:
     """Whole words are hidden and become the target; in evaluation always the same words of a text."""
 
     probability: float = 0.15
-    """Of each word (a run of bytes that are not white space) to be hidden; one at least is."""
+    """The probability that a word (a run of bytes without white space) is hidden. At least one word is hidden."""
 
     def problems(self) -> Iterator[Problem]:
         """Yield what is wrong with the section."""
@@ -137,7 +137,7 @@ class MixConfig:
     cutmix_alpha: float = 1.0
     """CutMix pastes a rectangle whose share of the area is drawn from Beta(alpha, alpha)."""
     cutmix_probability: float = 0.5
-    """Of a pair to be pasted, not blended."""
+    """The probability that a pair is mixed by CutMix instead of mixup."""
 
     def problems(self) -> Iterator[Problem]:
         """Yield what is wrong with the section."""

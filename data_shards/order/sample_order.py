@@ -51,7 +51,7 @@ class Order(Protocol):
     window: int
     steps_per_epoch: int
     num_dropped: int
-    """Samples that an epoch leaves out, other ones each time."""
+    """The number of samples that an epoch drops, different ones each epoch."""
 
     def slots(self, step: int, start: int, stop: int) -> Slots:
         """Return slots start to stop of global batch `step`."""

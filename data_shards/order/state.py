@@ -42,7 +42,7 @@ class DataState:
         return typed_json.typed(DataState, fields)
 
     def check(self, saved: "DataState") -> None:
-        """Raise ValueError where a run in the saved state cannot go on with this order, with both values."""
+        """Raise ValueError with both values if a run in the saved state cannot resume with this order."""
         remedies = {
             "manifest": "the shards were rebuilt or replaced, data.require names others, or `perceiver data index` was "
             "asked for other fields of the records: name the folder that the run began with, as it was",

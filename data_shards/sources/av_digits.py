@@ -23,7 +23,7 @@ from data_shards.sources.parsing.folder_files import HIDDEN, is_hidden, passed_o
 
 DIGITS = tuple("0123456789")
 NUM_TEST_RECORDINGS = 5
-"""Of each digit and speaker, those of the lowest index."""
+"""The number of test recordings per digit and speaker: those with the lowest index."""
 
 _IMAGE = re.compile(r"(?:.*/)?(train|test)/(\d)/[^/]+\.png")
 _RECORDING = re.compile(r"(?:.*/)?(\d)_[a-z]+_(\d+)\.wav")
@@ -80,7 +80,7 @@ def _sounds(recordings: Path, tell: Tell | None) -> Pools:
 def _matching(
     archive: Path, pattern: re.Pattern[str], wanted: str, tell: Tell | None
 ) -> Iterator[tuple[re.Match[str], Content]]:
-    """Yield the files of such a name; tell how many others there are."""
+    """Yield the files with such a name; report the number of others."""
     passed: Counter[str] = Counter()
     for name, content in _files(archive):
         if match := pattern.fullmatch(name):

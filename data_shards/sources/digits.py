@@ -77,7 +77,7 @@ class Drawn:
     """One member of one digit, drawn when it is read."""
 
     number: int
-    """Of the digit in scikit-learn's data."""
+    """The index of the digit in scikit-learn's data."""
     seed: int
     extension: str
 
@@ -88,7 +88,7 @@ class Drawn:
 
     @property
     def num_bytes(self) -> int:
-        """Not known before it is drawn, and much the same for all."""
+        """Return 0: the size is not known in advance, and about the same for all samples."""
         return 0
 
     def read(self) -> bytes:

@@ -56,7 +56,7 @@ class Sampled:
     path: str
     num_points: int
     seed: tuple[int, int]
-    """Of the build, and the number of the row."""
+    """The seed of the build, and the number of the row."""
     extension: str = "npy"
 
     @property
@@ -66,7 +66,7 @@ class Sampled:
 
     @property
     def num_bytes(self) -> int:
-        """Of what is stored."""
+        """Return the size of the stored points."""
         return 12 * self.num_points
 
     def read(self) -> bytes:

@@ -29,7 +29,7 @@ FILES = tuple(kind().modality for kind in MODALITIES if kind is not FlowConfig)
 PAIR = ("first", "second", "flow")
 COLUMNS = (*FILES, *PAIR, "label", "weight", "split")
 NAMED = "label."
-"""Begins the columns of further labels."""
+"""The prefix of the columns of further labels."""
 VALUE = "value."
 """Begins the columns of numbers that are to be answered."""
 MEMBER = "member."
@@ -41,7 +41,7 @@ RESERVED = ("labels", "named_labels", "values", "weight")
 MAX_SPLIT_LETTERS = 100
 """A split's shards have a folder of its name."""
 MAX_HELD_BYTES = 1 << 30
-"""Of all texts that stand in a table; they are held in memory."""
+"""The maximum size of all texts in a table together; they are held in memory."""
 MAX_PATH = 4096
 """Letters of a path; no system takes longer ones."""
 

@@ -58,7 +58,7 @@ class Chunk:
     skip: int
     """Bytes of the stretch's text before the chunk."""
     num_bytes: int
-    """Of the chunk."""
+    """The size of the chunk."""
     is_json: bool
     original: str
     """The file that a person knows."""

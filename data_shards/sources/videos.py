@@ -60,7 +60,7 @@ class Soundtrack:
 
     @property
     def num_bytes(self) -> int:
-        """Not known before it is decoded; about in proportion to the video, which is counted."""
+        """Return 0: the size is not known before decoding. It is about proportional to the video, which is counted."""
         return 0
 
     def read(self) -> bytes | None:

@@ -82,7 +82,7 @@ class LocalFolder:
                 )
 
     def index(self, entry: ShardEntry) -> TarIndex:
-        """Return the index beside the tar, or where that is missing, one made anew from the tar."""
+        """Return the index next to the tar; if it is missing, one created from the tar."""
         path = (self._folder / entry.name).with_suffix(".idx")
         content = self._index_beside(path)
         if content is not None:

@@ -25,7 +25,7 @@ MAX_MANIFEST_BYTES = 1 << 30
 """What is longer is no manifest: one of a million shards has 170 MB."""
 _FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS = 0.1, 10.0
 _PASSING = frozenset({408, 425, 429})
-"""Of the statuses from 400 to 499 those that ask for patience: timeout, too early, too many requests."""
+"""Statuses from 400 to 499 that may pass: timeout, too early, too many requests."""
 _LOCAL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
 _WITHOUT_CREDENTIALS = frozenset({"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound"})
 """botocore's errors before it asks; s3 is an extra, so they have no names here."""
@@ -54,7 +54,7 @@ class RemoteFolder:
         return masked(self._url)
 
     def manifest(self) -> Manifest:
-        """Return the manifest, fetched anew."""
+        """Return the manifest, fetched again."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "manifest.json"
             try:
@@ -69,10 +69,10 @@ class RemoteFolder:
             return manifest.parse(path.read_text(), f"{self}/manifest.json")
 
     def check(self, split: Split) -> None:
-        """Do nothing: a look at every shard would be a request for every shard."""
+        """Do nothing: checking every shard would be one request per shard."""
 
     def index(self, entry: ShardEntry) -> TarIndex:
-        """Return the index beside the tar, or where that is missing, one made anew from the tar."""
+        """Return the index next to the tar; if it is missing, one created from the tar."""
         name = str(Path(entry.name).with_suffix(".idx"))
         # Without the right to list, an object store says of what is missing that it is forbidden.
         try:
@@ -178,7 +178,7 @@ def _status(error: BaseException) -> int:
 
 
 class _Limits(Callback):  # type: ignore[misc] # fsspec has no types
-    """Ends a transfer of more bytes than there can be, or in which something arrives now and then, but not in time."""
+    """Ends a transfer that delivers too many bytes, or that delivers them too slowly."""
 
     def __init__(self, deadline: float, max_bytes: int) -> None:
         super().__init__()

@@ -59,9 +59,9 @@ class Met:
     run: int
     """Number of the disturbed run."""
     seconds: float
-    """Of the attempt that met it."""
+    """The duration of the attempt with the fault."""
     statuses: tuple[int, ...] = ()
-    """With which the ranks left."""
+    """The exit statuses of the ranks."""
     complaint: str = ""
     """What was not as it should be."""
 
@@ -84,7 +84,7 @@ class Campaign:
     starved: int = 0
     """Attempts that the watch over hangs ended although nothing was done to them: the machine gave a rank no time."""
     ballast: Path | None = None
-    """Of the disk of the run that is being disturbed; None if it has none of its own."""
+    """The file that fills the disk of the current run; None if the run has no disk of its own."""
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
@@ -173,7 +173,7 @@ class Campaign:
                 self._damage(folder, number)
 
     def _is_starved(self, folder: Path) -> bool:
-        """Count an end that nobody planned, where the watch took a busy machine for a hang; say whether it was one."""
+        """Count an unplanned end in which the watch took a busy machine for a hang; return whether it was one."""
         verdict = RunFolder(folder).watch_folder / "verdict.json"
         self.starved += verdict.exists()
         return verdict.exists() and self.starved <= _MOST_STARVED

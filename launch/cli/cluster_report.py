@@ -19,7 +19,7 @@ from trainer.config import CheckpointConfig, OptimizerConfig, TrainConfig
 
 GIB = 2**30
 SAMPLES_PER_RANK = 64
-"""Where a file has a network only, and nobody said how large a batch is."""
+"""The batch of a rank, if a file has a network only and no batch is given."""
 COMMIT_SECONDS = 1.0
 """Expected of a shared disk, not measured; benchmarks/plan.py measures it of a local one."""
 _MOST_NODES, _MOST_GPUS = 100_000, 1_024

@@ -40,7 +40,7 @@ def progress_bar(name: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def report_shards(folder: Path, manifest: Manifest, *, as_json: bool, notes: Sequence[str] = ()) -> None:
-    """Print what a shard folder holds; `notes` is what was told of it before, for a program that reads the result."""
+    """Print the contents of a shard folder; `notes` are the sentences printed before, for programs that read JSON."""
     splits = {
         name: {
             "samples": split.num_samples,

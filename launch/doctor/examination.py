@@ -21,7 +21,7 @@ CLOCK_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     name: str
     is_well: bool

@@ -56,7 +56,7 @@ def batches_of_all(world: World, batches: Callable[[int], T]) -> Callable[[int],
 
 @contextmanager
 def told_by_first(world: World, error: type[ValueError]) -> Iterator[None]:
-    """Let rank 0 tell of an error that all ranks raise alike; the others leave with the same status, in silence."""
+    """Let rank 0 report an error that all ranks raise; the other ranks exit silently with the same status."""
     try:
         yield
     except error:

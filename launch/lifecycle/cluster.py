@@ -80,7 +80,7 @@ class ClusterConfig:
     memory_gib: int = 0
     """Memory of a node; 0 leaves it to the cluster."""
     minutes: int = 60
-    """Time limit of one attempt; the run saves before it and goes on in the next."""
+    """Time limit of one attempt. The run saves before it and resumes in the next attempt."""
     signal_seconds: int = 120
     """How long before the time limit Slurm signals the ranks: more than a step and a save take."""
     straggler_seconds: int = 60
@@ -98,7 +98,7 @@ class ClusterConfig:
     wckey: str = ""
     """Workload key; none is sent when it is empty, since many clusters refuse unknown ones."""
     sbatch: dict[str, Value] = field(default_factory=dict)
-    """Any other option of sbatch, such as {reservation: team, exclusive: true}; false leaves one out."""
+    """Any other option of sbatch, such as {reservation: team, exclusive: true}; false omits an option."""
     setup: tuple[str, ...] = ()
     """Lines of shell that come first in the job, such as `module load cuda`; one that fails ends the job."""
     environment: dict[str, Value] = field(default_factory=dict)

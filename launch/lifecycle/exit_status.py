@@ -6,6 +6,6 @@ Slurm, torchrun and shells pass them on, so a supervisor knows from them alone w
 FINISHED = 0
 FAILED = 1
 BAD_INPUT = 2
-"""What a user can mend, told in one sentence: another start would meet it again."""
+"""An error that a user can correct, reported in one sentence. Another start would fail again."""
 RUN_ME_AGAIN = 85
 """Stopped in good order after a save, before the end."""

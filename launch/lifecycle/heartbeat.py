@@ -38,7 +38,7 @@ class Heartbeat(threading.Event):
         threading.Thread(target=self._run, name="fence", daemon=True).start()
 
     def share(self, node: "Node") -> None:
-        """Let one rank of the host write and look for all of them from now on."""
+        """From now on, let one rank of the host write and check for all of them."""
         if len(node.ranks) > 1:
             self._node = node
 

@@ -12,7 +12,7 @@ from trainer.health import run_lock
 
 
 def holder(folder: RunFolder) -> str:
-    """Return who trains in the run, in words; nothing where nobody seems to."""
+    """Return who trains in the run, in words; empty if nobody seems to."""
     claim = run_lock.claim_in(folder.lock_path)
     if run_lock.is_alive_here(claim) or run_lock.is_held(folder.lock_path):
         return run_lock.told(claim)

@@ -32,9 +32,9 @@ class Attempt:
     """One start of a run and, once it is known, how it ended."""
 
     number: int
-    """From 1."""
+    """The number of the attempt, from 1."""
     job_id: str
-    """Of Slurm; empty for a local run."""
+    """The id of the Slurm job; empty for a local run."""
     nodes: tuple[str, ...]
     """Where it ran, the first one first."""
     started_at: float

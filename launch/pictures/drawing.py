@@ -82,7 +82,7 @@ def confusion(counts: np.ndarray, names: Sequence[str], out: Path) -> None:
 
 
 def reconstructions(truths: np.ndarray, drawn: np.ndarray, out: Path) -> None:
-    """Save the picture of `samples` of what was to be drawn again and what the network drew."""
+    """Save the picture of `samples` inputs and their reconstructions."""
     _save(samples({"input": truths, "drawn": drawn}), out)
 
 

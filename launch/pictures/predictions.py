@@ -16,7 +16,7 @@ _NUM_SHOWN = 8
 
 
 def shown(network: nn.Module, objective: Objective, batch: Batch, world: World) -> dict[str, np.ndarray]:
-    """Return the inputs of a few samples, and with a modality that is drawn again what the network drew. Collective.
+    """Return the inputs of a few samples and, for reconstructed modalities, the reconstructions. Collective.
 
     uint8 (H, W, 3) by name, on the first rank.
     """

@@ -25,9 +25,9 @@ from trainer.engine.communication import exchanges, small_messages
 from trainer.engine.deepspeed_settings import settings
 
 _UPDATE_BYTES = 40
-"""Of each parameter that a rank updates: its gradient's norm and clipping, AdamW's reads and writes."""
+"""Bytes moved per parameter that a rank updates: norm and clipping of the gradient, AdamW's reads and writes."""
 _BACKWARD_SHARE = 2 / 3
-"""Of a step's computation."""
+"""The backward pass's fraction of a step's computation."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Cluster:
     node_mtbf_seconds: float
     """Mean time between failures of one node."""
     restart_seconds: float
-    """From a failure to the next start's first step: noticing it, the queue, starting, loading."""
+    """The time from a failure to the first step of the next start: detection, queue, start, load."""
 
     @property
     def world_size(self) -> int:
@@ -112,19 +112,19 @@ class ClusterPlan:
     zero_stage: int
     """The run's."""
     precision: str
-    """Of the arithmetic."""
+    """The precision of the matrix products."""
     overlaps: bool
-    """Whether exchanges run beside the computation, as DeepSpeed is told."""
+    """Whether exchanges overlap with the computation, as in DeepSpeed's settings."""
     step: dict[str, float]
     """Seconds by part."""
     step_seconds: float
     """Their sum."""
     samples_per_second: float
-    """Of all ranks."""
+    """Samples per second of all ranks together."""
     efficiency: float
     """Samples a second of a rank, as a share of those of a rank that exchanges nothing."""
     communication: dict[int, Communication]
-    """By ZeRO stage."""
+    """Communication by ZeRO stage."""
     state_bytes: int
     """Memory of a rank for weights, gradients and moments."""
     activation_bytes: int
@@ -134,9 +134,9 @@ class ClusterPlan:
     fits: bool
     """Whether that is enough."""
     checkpoint_bytes: int
-    """Of one checkpoint."""
+    """The size of one checkpoint."""
     save_seconds: float
-    """Until a checkpoint is on the disk."""
+    """The time until a checkpoint is on the disk."""
     stall_seconds: float
     """How long the training stands still for it."""
     job_mtbf_seconds: float
@@ -205,7 +205,7 @@ def communication(network: nn.Module, config: RunConfig, cluster: Cluster, *, co
 
 
 def overlaps(config: RunConfig, world_size: int, device_type: str) -> bool:
-    """Return whether DeepSpeed is told to exchange beside the backward pass; by itself it does at stage 3."""
+    """Return whether the settings make exchanges overlap with the backward pass; stage 3 always does this."""
     train = config.train
     micro_batches = train.micro_batches_per_rank(world_size)
     told = settings(

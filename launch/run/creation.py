@@ -138,7 +138,7 @@ def _take_plugins(folder: RunFolder, sources: Sequence[str], *, has_begun: bool)
 
 
 def _as_chosen(config: RunConfig, run: RunConfig) -> RunConfig:
-    """Return the configuration with what a run has chosen, where it leaves the choice."""
+    """Return the configuration with the choices of the run filled in where it says `auto`."""
     precision = run.train.precision if config.train.precision == "auto" else config.train.precision
     return _with(config, precision, run.model.compile if config.model.compile == "auto" else config.model.compile)
 

@@ -61,7 +61,7 @@ def diff(one: Path, other: Path) -> int:
 
 
 def _checked(old: RunFolder, config: RunConfig, which: str, changes: Sequence[str]) -> Path | None:
-    """Return the checkpoint to go on from, None where there is none yet; ValueError where the new run cannot."""
+    """Return the checkpoint to start from, None if there is none yet; ValueError if the new run cannot use it."""
     if not committed(old.checkpoints_folder) and which == NEWEST:
         return None
     alone = World(0, 1, 0, torch.device("cpu"))

@@ -23,7 +23,7 @@ class Faults:
     commit_seconds: float
     """How long after that a save is written in the background; until then a failure loses what was before it too."""
     restart_seconds: float
-    """From a failure until the next start makes its first step."""
+    """The time from a failure to the first step of the next start."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Goodput:
     """Where the time of a run goes; the four shares add up to one."""
 
     interval_seconds: float
-    """Of training between two saves."""
+    """The training time between two saves."""
     useful: float
     """Share of the time that made steps which lasted."""
     saves: float

@@ -29,7 +29,7 @@ class LoadedRun:
     step: int
     """After which these weights were saved."""
     class_names: tuple[str, ...]
-    """Of the answers of its label, in their order; empty where it has none, or its shards are gone."""
+    """The class names of its label, in order; empty if it has none or its shards are gone."""
     notes: tuple[str, ...]
     """Sentences on what could not be had: damaged newer checkpoints, class names."""
 

@@ -160,7 +160,7 @@ def look(config: RunConfig, places: Places) -> None:
 
 
 def places_of_all(config: RunConfig, world: World, places: Places, look: Callable[[Places], object]) -> Places:
-    """Return what `look` finds in the shard folders: rank 0 looks, one rank of each other host checks. Collective.
+    """Return what `look` finds in the shard folders, on rank 0; one rank of each other host checks it. Collective.
 
     If every rank looked, the shared disk would be asked for every shard by every rank.
     """

@@ -20,7 +20,7 @@ from trainer.engine.arithmetic import local_device_type, resolved
 BYTES_PER_NUMBER = 4
 GIB = 2**30
 ASSUMED_WRITE_BYTES_PER_SECOND = 200e6
-"""Until the run has saved once and its own time is known."""
+"""The assumed write rate, until the run has saved once and its own time is known."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Plan:
     activation_bytes: int
     """Memory of one rank for what its micro-batch keeps for the backward pass."""
     checkpoint_bytes: int
-    """Of one checkpoint on the disk."""
+    """The size of one checkpoint on the disk."""
     kept_checkpoints: int
     """How many there are at once, with the one being written."""
     free_bytes: int

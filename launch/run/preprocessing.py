@@ -27,7 +27,7 @@ class Surroundings:
     """All that an export writes beside the weights."""
 
     classes: tuple[str, ...] = ()
-    """Names of the classes of the sample's label, in order; empty where nobody knows them."""
+    """Names of the classes of the sample's label, in order; empty if they are not known."""
     resize: str = "bicubic"
     """Filter by which pictures come to their size."""
     centre_crop: float = _RELEASED_CROP

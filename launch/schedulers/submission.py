@@ -35,11 +35,11 @@ class Submission:
     processes_per_node: int
     """Asked for."""
     scheduler: str = "slurm"
-    """To whom."""
+    """The scheduler of the job."""
 
 
 SCHEDULERS: Mapping[str, Scheduler] = MappingProxyType({"slurm": Slurm(), "local": Local()})
-"""By the name in a cluster's profile."""
+"""Schedulers by their name in a cluster profile."""
 
 
 def send(folders: Sequence[RunFolder], profile: ClusterConfig) -> list[Submission]:

@@ -29,7 +29,7 @@ PROFILE_EXCLUDES = "PERCEIVER_EXCLUDE"
 FIRST_PORT, NUM_PORTS = 20_000, 12_000
 
 PATIENCE_SECONDS = 300
-"""For how long a requeue is asked for again; a controller that is restarted or replaced is away for a minute or two."""
+"""How long a requeue is retried; a controller that restarts is away for a minute or two."""
 
 FINAL = ("pending execution", "presently disabled", "permission denied", "Invalid job id")
 """Refusals that do not change: Slurm was faster, as when the node was lost or preempted, or it never will requeue."""
@@ -54,7 +54,7 @@ def begin(folder: RunFolder) -> str:
 
 
 def end(folder: RunFolder, status: int, config: RestartConfig) -> int:
-    """Record how the attempt ended, requeue the job if the run is to go on, and return the job's exit status."""
+    """Record how the attempt ended, requeue the job if the run must restart, and return the job's exit status."""
     # A requeue ends this script too, with TERM; it must live on for what follows.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     number = int(os.environ["PERCEIVER_ATTEMPT"])

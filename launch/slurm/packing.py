@@ -39,7 +39,7 @@ def archive(cluster: ClusterConfig, prefix: Path | None = None) -> Path | None:
 
 
 def pack(cluster: ClusterConfig, prefix: Path | None = None) -> Path | None:
-    """Return the file, which is written and told of unless it is there; None where the profile packs nothing."""
+    """Return the packed file, written and reported if it did not exist; None if the profile packs nothing."""
     path, prefix = archive(cluster, prefix), prefix or Path(sys.prefix)
     if path is None or path.exists():
         return path
@@ -58,7 +58,7 @@ def pack(cluster: ClusterConfig, prefix: Path | None = None) -> Path | None:
 
 
 def variables(cluster: ClusterConfig, path: Path) -> list[str]:
-    """Return the shell of the batch script that tells its ranks what to unpack, and where."""
+    """Return the lines of the batch script that say what the ranks unpack, and where."""
     return [
         f"export PERCEIVER_PACKED={shlex.quote(str(path))}",
         # The node's own variables are for its ranks to fill in: the profile allows nothing else that a shell would run.

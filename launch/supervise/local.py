@@ -15,7 +15,7 @@ from launch.run.loaders import absolute
 from launch.supervise.supervisor import supervise
 
 OUTCOMES = {FINISHED: "finished", RUN_ME_AGAIN: "preempted"}
-"""By exit status; any other failed."""
+"""Outcomes by exit status; any other status is a failure."""
 
 
 def start(config: RunConfig, path: Path, num_processes: int, *, take_over: bool = False, as_json: bool = False) -> int:

@@ -5,7 +5,7 @@ from functools import cache
 import torch
 
 CACHE_SHARE = 0.5
-"""Of a GPU's cache, what two arrays of scores may fill; tokens, their gradients and sums want the rest."""
+"""The fraction of a GPU's cache for two arrays of scores; tokens, their gradients and sums need the rest."""
 ASSUMED_L2_BYTES = 50 * 2**20
 """An H100's and an H200's, where the device is not here."""
 

@@ -82,7 +82,7 @@ def given_widths(widths: tuple[int, int], *, masked: bool) -> tuple[int, int]:
 def attention_kernels(
     config: PerceiverConfig, form: str, precision: Precision = "bf16", gpu: Gpu | None = None
 ) -> Iterator[AttentionKernel]:
-    """Yield what the attentions of a network take on a GPU, where the latents read the tokens in this form."""
+    """Yield the kernels of a network's attentions on a GPU, for this form of cross-attention to the tokens."""
     N, D = config.num_latents, config.latent_width
     parts = {"cross_attend": (config.cross_attend, config.token_width, config.num_tokens)}
     parts |= {"self_attend": (config.self_attend, D, N)} if config.num_blocks else {}

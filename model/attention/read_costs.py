@@ -16,7 +16,7 @@ class ReadConstants:
     """Operations of a matrix product that take as long as one score's way through softmax, forward and backward."""
 
     plain: int
-    """In flash attention over keys and values, beside its products."""
+    """Cost in flash attention over keys and values, besides its products."""
     absorbed: int
     """Tile by tile, beside the products."""
     separable: int
@@ -26,7 +26,7 @@ class ReadConstants:
     absorbed_products: float = 1.0
     """How many times longer than other products those of tiles take."""
     wide: int = 230
-    """In attention over keys and values of heads too wide for flash attention, beside its products."""
+    """Cost in attention over keys and values with heads too wide for flash attention, besides its products."""
     wide_products: float = 1.0
     """How many times longer than other products those of such heads take."""
 

@@ -68,7 +68,7 @@ def read_costs(config: PerceiverConfig, device: torch.device | str = "cpu") -> d
 
 
 def reading(config: PerceiverConfig, device: torch.device | str = "cpu") -> str:
-    """Return how the latents read the tokens on a device, in a sentence that says why it is not by the kernel."""
+    """Return a sentence on the form of cross-attention on a device, and why it does not use the kernel."""
     device = torch.device(device)
     form = read_form(config, device)
     sentence = f"latents read the tokens in the {form} form"

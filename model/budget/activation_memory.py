@@ -26,7 +26,7 @@ class Bytes:
     """Bytes of an element."""
 
     product: int
-    """Of what matrix products take and give."""
+    """Bytes per number of the inputs and outputs of matrix products."""
     stream: int
     """Of all else, but the residual stream of the latents."""
     residual: int

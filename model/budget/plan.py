@@ -54,11 +54,11 @@ class Plan:
     parts: dict[str, Cost]
     """Parameters and forward operations of each part; their sum is under "total"."""
     form: Form
-    """How the latents read the tokens on a CPU."""
+    """The form of the cross-attention to the tokens on a CPU."""
     reading: dict[str, str]
     """How they read them on a "cpu" and on "cuda", in a sentence that says what a GPU has no kernel for."""
     policies: dict[ActivationCheckpointing, PolicyPlan]
-    """By the key model.activation_checkpointing."""
+    """The plan of each policy, by its name in model.activation_checkpointing."""
     attention: tuple[AttentionKernel, ...]
     """What each attention takes on a GPU in bf16, its precision by default, as is expected of PyTorch's rules."""
 

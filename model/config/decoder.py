@@ -17,7 +17,7 @@ class DecoderConfig:
     min_padding: int = 2
     """Learned channels that the widest query gets when several outputs are joined."""
     output_width: int = 0
-    """Channels of a linear layer between the cross-attend and every output's own; 0 leaves it out."""
+    """Channels of a linear layer between the cross-attend and the layer of each output; 0 means no such layer."""
 
     def problems(self) -> Problems:
         """Yield (key, sentence) of every problem but the attention's, which only the network can know."""

@@ -36,7 +36,7 @@ class PositionsConfig:
     learned_width: int = 256
     """Channels of the table for kind "learned"."""
     project_to: int = 0
-    """Channels of a linear layer after the learned table; 0 leaves it out."""
+    """Channels of a linear layer after the learned table; 0 means no such layer."""
 
     def width(self, num_axes: int) -> int:
         """Return the channels that positions add to a token."""

@@ -37,9 +37,9 @@ class PerceiverConfig(Network):
     latent_width: int = 1_024
     """Channels of a latent vector."""
     num_cross_attends: int = 8
-    """How often the latents read the inputs."""
+    """Number of cross-attends to the inputs."""
     num_blocks: int = 8
-    """Blocks of self-attention layers over the latents; 0 leaves cross-attends only."""
+    """Blocks of self-attention layers over the latents; 0 means cross-attends only."""
     layers_per_block: int = 6
     """Self-attention layers of a block."""
     arrangement: Literal["interleaved", "at_start"] = "interleaved"
@@ -55,7 +55,7 @@ class PerceiverConfig(Network):
     gelu: Literal["tanh", "erf"] = "tanh"
     """The MLPs' activation: DeepMind's tanh approximation, or the exact one of Hugging Face."""
     cross_attend_form: Literal["auto", "plain", "absorbed", "separable"] = "auto"
-    """How the latents read the inputs; all forms give the same numbers, and auto takes the one that costs least."""
+    """The form of the cross-attention to the inputs. All forms give the same numbers; auto selects the cheapest."""
     activation_checkpointing: ActivationCheckpointing = "none"
     """What the backward pass computes again instead of keeping: nothing; all of every block and cross-attend; the same
     layer by layer; all but matrix products; or as blocks, with what is kept in the host's memory."""

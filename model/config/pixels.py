@@ -25,7 +25,7 @@ class ImageInput(TokenGrid):
     conv_stem: bool = False
     """Whether a 7x7 convolution to 64 channels and a max-pool, both of stride 2, come first."""
     project_to: int = 0
-    """Channels of a linear layer over the patch (with patch 1: a 1x1 convolution); 0 leaves it out."""
+    """Channels of a linear layer over the patch (with patch 1: a 1x1 convolution); 0 means no such layer."""
     pixel_range: PixelRange = "unit"
     """What uint8 pixels become: [0, 1], [-1, 1], or ImageNet's mean 0 and deviation 1. Floats are taken as they are."""
     positions: PositionsConfig = field(default_factory=PositionsConfig)
@@ -84,7 +84,7 @@ class VideoInput(TokenGrid):
     patch: int = 4
     """Side of the square that a token spans in each of its frames."""
     project_to: int = 0
-    """Channels of a linear layer over the box; 0 leaves it out."""
+    """Channels of a linear layer over the box; 0 means no such layer."""
     pixel_range: PixelRange = "unit"
     """What uint8 pixels become; see the image's."""
     positions: PositionsConfig = field(default_factory=lambda: PositionsConfig(num_bands=32))
@@ -137,7 +137,7 @@ class FlowInput(TokenGrid):
     """Whether the image's convolution and max-pool take the neighbourhoods' place: a quarter of the rows and columns,
     whose motion the decoder upsamples."""
     project_to: int = 64
-    """Channels of the linear layer; 0 leaves it out."""
+    """Channels of the linear layer; 0 means no such layer."""
     pixel_range: PixelRange = "centred"
     """What uint8 pixels become; see the image's."""
     separate_frames: bool = False

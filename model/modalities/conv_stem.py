@@ -92,7 +92,7 @@ class ConvStem(nn.Module):
         return pooled.permute(0, 2, 3, 1)
 
     def sums(self, pixels: Float[Tensor, "B H W c"], shown_B: Bool[Tensor, " B"] | None = None) -> Float[Tensor, "K K"]:
-        """Return the sums over the places of these images, in float64; `shown` leaves out images that are not there."""
+        """Return the sums over the positions of these images, in float64; `shown` masks absent images."""
         with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
             return _sums(_padded(pixels if shown_B is None else _shown(pixels, shown_B)))
 

@@ -31,11 +31,11 @@ class GridOutput(Output):
     positions: PositionsConfig = field(default_factory=lambda: PositionsConfig(num_bands=32))
     """The queries; kind "fourier" computes them, kind "learned" has one learned row a query."""
     train_queries: int = 0
-    """Queries that training asks, drawn anew for every batch; 0 asks all, as evaluation does."""
+    """The number of queries in training, random for every batch; 0 decodes all, as evaluation does."""
     loss: Literal["absolute", "squared"] = "absolute"
     """What is minimised of the difference to the true values."""
     value_range: float = 0.0
-    """From the lowest to the highest true value, for the signal-to-noise ratio; 0 for 1 of pixels, 2 of sound, and of
+    """The range of the true values, for the signal-to-noise ratio; 0 means 1 for pixels, 2 for audio, and for
     other inputs no such ratio."""
 
     def named(self, name: str, network: Network) -> "GridOutput":
@@ -138,7 +138,7 @@ class GridOutput(Output):
 
 
 def _range_of(known: AnyInput | None) -> float:
-    """From the lowest to the highest value of an input as the network is to answer it; 0 where nobody knows."""
+    """Return the range of an input's values as the network predicts them; 0 if it is not known."""
     if isinstance(known, ImageInput | VideoInput):
         return 1.0
     return 2.0 if isinstance(known, AudioInput) else 0.0

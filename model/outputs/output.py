@@ -93,7 +93,7 @@ class Output(ABC):
         return self.num_queries(network)
 
     def answers_points(self) -> bool:
-        """Return whether some queries may be asked without the others; its head is then told by `whole` if all are."""
+        """Return whether a part of the queries can be decoded; `whole` then tells the head whether all are."""
         return False
 
     def asked_at(self) -> str:

@@ -36,7 +36,7 @@ class PointsOutput(Output):
     max_frequency: float = 32.0
     """Highest frequency, in half periods a unit."""
     train_points: int = 0
-    """Places that training asks, drawn anew for every batch; 0 asks all, as evaluation does."""
+    """The number of positions in training, random for every batch; 0 decodes all, as evaluation does."""
     loss: Literal["squared", "absolute"] = "squared"
     """What is minimised of the difference to the true values."""
 

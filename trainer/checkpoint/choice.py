@@ -67,7 +67,7 @@ def first_readable(
 
 
 def _next(folder: Path, which: str, tried: set[Path]) -> Path | None:
-    """Return what to try next; looked for anew each time, since a run may be writing."""
+    """Return the next candidate. The folder is read again each time, because a run may be writing."""
     return next((path for path in _candidates(folder, which) if path not in tried), None)
 
 
@@ -82,7 +82,7 @@ def _candidates(folder: Path, which: str) -> Iterator[Path]:
 
 
 def _of_unknown_score(folder: Path) -> list[str]:
-    """Return sentences on the checkpoints of which nobody can say whether they are the best."""
+    """Return sentences on the checkpoints whose score is not known."""
     sentences = []
     for path in committed(folder):
         try:

@@ -36,7 +36,7 @@ class Manifest:
     engine: EngineState
     """Steps applied and loss scale."""
     identity: dict[str, Any]
-    """What decides the order of the samples; another identity cannot go on from here."""
+    """What decides the order of the samples. A run with another identity cannot resume from here."""
     world_size: int
     """Ranks that wrote it; any number can read it."""
     files: dict[str, FileRecord]
@@ -44,9 +44,9 @@ class Manifest:
     score: float | None = None
     """The score of these very weights, for keeping the best; None where they were not evaluated."""
     versions: dict[str, str] | None = None
-    """Of the libraries that wrote it."""
+    """The versions of the libraries that wrote it."""
     version: int = VERSION
-    """Of this layout."""
+    """The version of this layout."""
 
 
 def file_name(kind: str, rank: int, world_size: int) -> str:

@@ -72,5 +72,5 @@ def _manifest(path: Path) -> Manifest:
 
 
 def _share(manifest: Manifest, world: World, prefix: str) -> list[str]:
-    """Return the files that this rank looks at."""
+    """Return the files that this rank checks."""
     return sorted(name for name in manifest.files if name.startswith(prefix))[world.rank :: world.world_size]

@@ -59,6 +59,6 @@ class Complete:
 
 
 def _stamp(checkpoint: Path) -> Stamp:
-    """Return what changes where a file of a checkpoint comes or goes, or its manifest is written anew."""
+    """Return a value that changes if a checkpoint's files change or its manifest is written again."""
     manifest = (checkpoint / names.MANIFEST).lstat()
     return checkpoint.lstat().st_mtime_ns, manifest.st_mtime_ns, manifest.st_size

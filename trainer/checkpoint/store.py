@@ -42,13 +42,13 @@ class SaveReport:
     """How a save went."""
 
     step: int
-    """Of the state that was saved."""
+    """The step of the saved state."""
     wait_seconds: float
     """How long the training stood still for it."""
     seconds: float
-    """From the call to the commit."""
+    """The time from the call to the commit."""
     num_bytes: int
-    """Of all ranks' files."""
+    """The size of all ranks' files."""
     error: str = ""
     """Why nothing was written, such as a full disk; empty where it was."""
 
@@ -162,7 +162,7 @@ class Store:
         return Loaded(manifest.state.passing_over(self._passed_over), path, damaged)
 
     def pass_over(self, passed: PassedOver) -> str:
-        """Note for this process and every restart what the run passes over; return why it could not be written down.
+        """Record the batches that the run skips, for this process and every restart; return why it failed, if so.
 
         Collective. `load` gives it to the state, whatever the checkpoint knows.
         """
@@ -180,7 +180,7 @@ class Store:
     def _write(
         self, tensors: dict[str, dict[str, Tensor]], manifest: Manifest, started: float, waited: float
     ) -> SaveReport:
-        """Write and commit in the background. All ranks fail or none: what one met, all are told."""
+        """Write and commit in the background. All ranks fail or none: the error of one is sent to all."""
         beside = self._folder / f".{names.name_of(manifest.state.step)}.tmp"
         error = self._twin.broadcast(self._attempted(lambda: self._clear(beside)) if self._world.is_first else "")
         num_bytes = 0

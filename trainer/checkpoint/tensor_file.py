@@ -96,7 +96,7 @@ class Header:
     """What a file says of its tensors."""
 
     entries: dict[str, Entry]
-    """By the names of the tensors, all within the file's bytes."""
+    """The entries by the names of their tensors, all within the file's bytes."""
     data_start: int
     """Where the first byte of them is."""
 

@@ -45,11 +45,11 @@ class Board:
 
     @property
     def path(self) -> Path:
-        """By which other processes of this host open a board that was just created."""
+        """Return the path by which other processes of this host open a new board."""
         return Path(f"/proc/{os.getpid()}/fd/{self._descriptor}")
 
     def close_to_others(self) -> None:
-        """Let nobody else open it; all who have keep it."""
+        """Allow no further process to open it; processes that have it keep it."""
         os.close(self._descriptor)
 
     @staticmethod

@@ -11,7 +11,7 @@ _FOR_EACH_RANK = 2
 _GROUPS = 8
 """Channels of the ranks, DeepSpeed's among them; each may connect all pairs."""
 CONNECTED_RANKS = 64
-"""So many ranks connect all pairs at their start: who waits for one that died hears of it at once.
+"""Up to this number of ranks, all pairs connect at the start: a rank that waits for a dead one learns of it at once.
 
 With more, a rank connects to those that it exchanges with. One that dies before that is found by the watch over hangs.
 """

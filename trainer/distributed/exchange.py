@@ -13,7 +13,7 @@ from torch import Tensor
 from trainer.distributed.world import World
 
 ROUND_ELEMENTS = 8 << 20
-"""Of a rank, in a round: 32 MiB of fp32 to send and as much to receive."""
+"""Elements of a rank per round: 32 MiB of fp32 to send and the same to receive."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ class Node:
     rank: int
     """This one."""
     first_of: tuple[int, ...]
-    """Of every rank the first rank of its host."""
+    """For every rank, the first rank of its host."""
     board: Board
 
     @staticmethod

@@ -244,7 +244,7 @@ def _refuse_copies(environment: Mapping[str, str]) -> None:
 
 
 def _refuse_few_descriptors(local_rank: int, world_size: int) -> None:
-    """Raise the limit of open files, and ValueError where it is too low: by one rank of each host, told once there."""
+    """Raise the limit of open files, or ValueError if it is too low; one rank of each host reports it."""
     sentence = descriptors.problem(descriptors.raise_limit(), world_size)
     if sentence and local_rank == 0:
         raise ValueError(sentence)

@@ -20,7 +20,7 @@ _SMALL_MESSAGES = {0: 2, 1: 3, 2: 3, 3: 4}
 
 
 _PREFETCHED_ELEMENTS = 50_000_000
-"""Of weights that stage 3 gathers at once, DeepSpeed's default."""
+"""The number of weights that stage 3 gathers at once, DeepSpeed's default."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ _NODE = 8
 _SMALL_PARAMETER = 10_000
 _INITIAL_SCALE_POWER = 16
 INITIAL_LOSS_SCALE = 2.0**_INITIAL_SCALE_POWER
-"""Of fp16, before any gradient has left its range."""
+"""The loss scale of fp16 before any overflow."""
 
 
 def overlaps(train: TrainConfig, world_size: int, device_type: str) -> bool:

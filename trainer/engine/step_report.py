@@ -16,13 +16,13 @@ class StepReport:
     """What one step did."""
 
     loss: float
-    """Of the global batch, before the update."""
+    """The loss of the global batch, before the update."""
     task_losses: dict[str, float]
-    """Of each task, unweighted; in log lines also of each task's samples with a modality, as "task/modality"."""
+    """The unweighted loss of each task; in log lines also of its samples with a modality, as "task/modality"."""
     learning_rate: float
     """That the step was made with."""
     grad_norm: float
-    """Of the whole gradient before clipping; infinite or NaN where the step was skipped."""
+    """The norm of the whole gradient before clipping; infinite or NaN if the step was skipped."""
     is_skipped: bool
     """Whether loss or gradient was not finite, so that nothing was updated on any rank. Where only the scaled gradient
     of fp16 left its range, the scale is lowered and this stays False."""
@@ -47,7 +47,7 @@ class Told:
     loss_scale: float
     """That gradients of groups still have in them."""
     watch: Stopwatch
-    """Of the forward passes."""
+    """Measures the forward passes."""
 
 
 class StartedStep:

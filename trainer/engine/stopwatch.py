@@ -7,7 +7,7 @@ import torch
 
 
 class Stopwatch:
-    """A context that can be entered many times; `read` returns the sum and starts anew."""
+    """A context manager for repeated use; `read` returns the sum and resets it."""
 
     def __init__(self, device: torch.device) -> None:
         self._is_cuda = device.type == "cuda"

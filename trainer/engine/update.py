@@ -20,7 +20,7 @@ class Update(Protocol):
 
 @dataclass(frozen=True)
 class DeviceUpdate:
-    """ZeRO 0, 1 and 2 in fp32 and bf16: the device itself leaves a step out, and the host need not wait to know."""
+    """ZeRO 0, 1 and 2 in fp32 and bf16: the device itself skips a step, and the host need not wait to know."""
 
     deepspeed: Any
     inner: torch.optim.Optimizer

@@ -8,7 +8,7 @@ from trainer.health.hang import HangWatch
 
 @contextmanager
 def told_of_compiling(hang: HangWatch) -> Iterator[None]:
-    """Tell the watch when torch.compile begins and ends, forward, backward and anew for another shape."""
+    """Report to the watch when torch.compile begins and ends: forward, backward, and again for another shape."""
     # Loading the compiler takes seconds, and most runs on a CPU do not compile.
     from torch._dynamo.callback import callback_handler
 

@@ -174,7 +174,7 @@ class HangWatch:
         )
 
     def _culprits(self) -> list[tuple[Beat, str]]:
-        """Return who holds up the job, and why that is thought; nobody while it goes on."""
+        """Return the ranks that hold up the job, with reasons; none while it makes progress."""
         ranks = self._ranks
         if not ranks.is_watcher:
             return []

@@ -19,14 +19,14 @@ from pathlib import Path
 from trainer.distributed.node import Node
 
 MISSED_BEATS = 4
-"""So many are missed by a rank that is silent."""
+"""The number of missed heartbeats after which a rank counts as silent."""
 LEFT = "left"
 _LONGEST_WORD = 64
 
 
 @dataclass(frozen=True)
 class Beat:
-    """What a rank last told of itself."""
+    """The last heartbeat of a rank."""
 
     rank: int
     host: str
@@ -36,7 +36,7 @@ class Beat:
     progress: int
     """Rises with every step and every change of phase."""
     phase: str
-    """What the main thread is at; LEFT once it has gone in good order."""
+    """The activity of the main thread; LEFT after an orderly exit."""
     limit_seconds: float = 0.0
     """How long it may be at it: who waits for this rank waits as long."""
     at_seconds: float = 0.0
@@ -108,7 +108,7 @@ class Beats:
         return {rank: now - since for rank, (beat, since) in heard.items() if beat.phase != LEFT}
 
     def listens_to(self) -> set[int]:
-        """Return the other ranks whose silence this one can tell."""
+        """Return the other ranks whose silence this rank can notice."""
         node = self.node
         known = set(self.newest) if node.is_head else {*node.ranks, *node.of(node.firsts[0])}
         return known - {node.rank}
@@ -118,7 +118,7 @@ class Beats:
         return MISSED_BEATS * (self._interval if rank in self.node.ranks else self._period)
 
     def leave(self, beat: Beat) -> None:
-        """Tell the last beat of this rank, to the other hosts too: nobody may be left here to do so."""
+        """Send the last heartbeat of this rank to other hosts too: no other rank may be left here to do so."""
         self.tell(beat)
         told: list[Beat] = []
         # Two that leave at once may write in the wrong order; the later one then finds that it has to write again.

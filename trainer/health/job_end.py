@@ -17,7 +17,7 @@ from trainer.health.process import lives
 
 _GRACE_SECONDS = 5.0
 KNOWS, _WROTE, _GOES = "knows", "wrote its stacks", "goes"
-"""How far a rank is with it, as its beats tell."""
+"""The progress of a rank, as in its heartbeats."""
 
 
 class JobEnd:
@@ -69,7 +69,7 @@ class JobEnd:
         return [beat.pid for beat in self._ranks.present() if beat.rank != self._rank]
 
     def _have_written(self, culprits: Collection[int]) -> bool:
-        """Return whether the stacks of all innocent ranks are there: one look into the folder, by one rank a host."""
+        """Return whether the stacks of all innocent ranks exist. One rank per host reads the folder once."""
         present = {rank for rank, (beat, _) in self._ranks.newest.items() if beat.phase != LEFT}
         there = {path.name for path in self._folder.glob("stacks_rank_*.txt")}
         return all(f"stacks_rank_{rank}.txt" in there for rank in present.difference(culprits))

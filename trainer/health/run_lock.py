@@ -142,7 +142,7 @@ def told(claim: dict[str, object]) -> str:
 
 
 def _lock(descriptor: int, kind: int) -> bool:
-    """Lock the file; return whether nobody else held it. OSError where the file system has no locks."""
+    """Lock the file; return whether it was free. OSError if the file system has no locks."""
     for _ in range(_TRIES):
         try:
             fcntl.flock(descriptor, kind | fcntl.LOCK_NB)

@@ -26,7 +26,7 @@ class Piece:
     """A contiguous part of one flattened parameter; writing into its tensors changes the optimizer."""
 
     name: str
-    """Of the parameter, in the network."""
+    """The name of the parameter in the network."""
     start: int
     """First element in the flattened parameter."""
     tensors: dict[str, Tensor]
@@ -63,7 +63,7 @@ class Partitions(Protocol):
 
 
 class Clippable(Partitions, Protocol):
-    """Partitions whose gradients can be clipped between backward and step, with no look at the device by the host."""
+    """Partitions whose gradients can be clipped between backward and step without the host waiting for the device."""
 
     def gradients(self) -> list[Tensor]:
         """Return the parts of the gradient that this rank applies; writing into them changes what is applied."""

@@ -31,7 +31,7 @@ class TimeEntry:
     """One attempt: where it ran, how far it came and where its time went."""
 
     number: int
-    """From 1."""
+    """The number of the attempt, from 1."""
     hosts: tuple[str, ...]
     """Where its ranks ran."""
     world_size: int

@@ -20,9 +20,9 @@ class StepTime:
     """Where the time of one step went, on this rank."""
 
     seconds: float
-    """Of the whole step, batch and update."""
+    """The time of the whole step, with batch and update."""
     data_seconds: float
-    """Of waiting for the batch."""
+    """The time waiting for the batch."""
 
 
 @dataclass(frozen=True)

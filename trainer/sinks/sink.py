@@ -9,7 +9,7 @@ from trainer.sinks.meter import Record
 
 
 class RunSink(ABC):
-    """Takes the records of a run on rank 0. What it raises is told and counted; the run continues."""
+    """Takes the records of a run on rank 0. Exceptions are reported and counted, and the run continues."""
 
     def __init__(self, run: Path, resumed_step: int) -> None:
         """`run` is the run's folder, `resumed_step` the step that the run begins or resumes at.

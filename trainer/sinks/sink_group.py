@@ -14,7 +14,7 @@ from trainer.sinks.writers import Sink
 
 
 class SinkGroup:
-    """Hands everything to every sink; one that fails is told of once, and tried again with the next record."""
+    """Passes every record to every sink. A sink that fails is reported once and retried with the next record."""
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
         self._sinks = tuple(sinks)

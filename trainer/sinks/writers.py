@@ -67,7 +67,7 @@ class JsonLines:
 
 
 def append_event(path: Path, step: int, message: str) -> None:
-    """Add an event to the JSON lines of a run that nobody trains in."""
+    """Add an event to the JSON lines of a run that is not training."""
     with path.open("a+b") as file:
         file.seek(0)
         # Half a line at the end is of a process that was killed while it wrote.

@@ -48,7 +48,7 @@ class Result:
     """What a measurement found over the samples of all ranks."""
 
     values: Mapping[str, float]
-    """By the metric's name; NaN where nothing was there to be measured."""
+    """Values by the name of the metric; NaN if there was nothing to measure."""
     num_judged: int
     """Samples that had a target."""
     tables: Mapping[str, Table] = field(default_factory=dict)

@@ -20,9 +20,9 @@ class Objective:
     """The loss is the sum over tasks of weight * (sum over all samples) / (count over all samples)."""
 
     tasks: Mapping[str, Task[Any]]
-    """By the output that answers it."""
+    """Tasks by the name of their output."""
     weights: Mapping[str, float]
-    """Of each task in the loss."""
+    """The weight of each task in the loss."""
 
     def counts(self, batch: Batch, *, by_input: bool = False) -> dict[str, Tensor]:
         """Return what each sum of `sums` over this batch will be divided by: known before the network has run."""

@@ -26,7 +26,7 @@ class Training:
     label_smoothing: float = 0.0
     """Part of a label's target that is spread over all classes."""
     seed: int = 0
-    """Of the draws of the queries that training asks."""
+    """The seed of the random queries in training."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ except ImportError:
 MAX_SAMPLES = 1 << 27
 """Decoding ends at so many samples, all channels together: 50 minutes of 44.1 kHz mono, half a GiB."""
 MAX_RATE = 768_000
-"""Of samples per second: the highest that converters reach."""
+"""The maximum sample rate, in Hz: the highest that converters reach."""
 REMEDY = "FLAC, MP3, Ogg and coded WAV need a library: pip install soundfile miniaudio"
 Channels = tuple[NDArray[np.float32], int]
 """Samples (S, channels), full scale 1, and samples per second."""
@@ -41,7 +41,7 @@ _OTHERS = MappingProxyType(
         b"\x1aE\xdf\xa3": "Matroska or WebM",
     }
 )
-"""By first bytes, formats that people have under another one's name."""
+"""Formats that often have another format's suffix, by their first bytes."""
 
 
 def audio(data: bytes | memoryview) -> tuple[NDArray[np.float32], int]:

@@ -86,7 +86,7 @@ def _refuse_scans(data: bytes | memoryview) -> None:
 
 
 def _jpeg(data: bytes | memoryview) -> NDArray[np.uint8] | None:
-    """Return a common JPEG's pixels, equal to Pillow's to the bit in half the time; None for Pillow to look at it."""
+    """Return the pixels of a common JPEG, bit-equal to Pillow's in half the time; None if Pillow must decode it."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         if colours not in ("YCbCr", "Gray") or height * width > MAX_PIXELS:

@@ -22,7 +22,7 @@ MAX_DECODED_PIXELS = 1 << 34
 _MP4_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"moof", b"sidx"})
 """Any of them may come first in an MP4 or QuickTime file."""
 _OPTIONS = MappingProxyType({"protocol_whitelist": "none", "max_pixels": str(MAX_PIXELS)})
-"""For the demuxer, and for the decoders that it asks for what a header leaves open."""
+"""Options of the demuxer, and of the decoders that it uses to complete a header."""
 Packets = Sequence["av.Packet[av.VideoStream]"]
 
 

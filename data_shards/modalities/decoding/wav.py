@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 EXTENSIBLE: Final = 0xFFFE
 UNKNOWN_LENGTH: Final = 0xFFFFFFFF
-"""Written by programs that stream into a pipe: the chunk goes on to the end of the file."""
+"""Written by programs that stream to a pipe: the chunk extends to the end of the file."""
 _MAX_CHUNKS = 10_000
 """Before the samples; a file that is made of empty ones would take minutes to walk through."""
 

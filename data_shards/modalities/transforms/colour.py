@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from data_shards.modalities.transform_config import ColourConfig
 
 GREY_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)
-"""Of red, green and blue in the luma of ITU-R BT.601."""
+"""The weights of red, green and blue in the luma of ITU-R BT.601."""
 
 
 def jitter(frames: NDArray[np.uint8], config: ColourConfig, rng: np.random.Generator) -> NDArray[np.uint8]:

@@ -21,7 +21,7 @@ MAX_TRANSLATION_PIXELS = 100
 MAX_CUTOUT_PIXELS = 40
 """Half the side of the square."""
 Operation = Callable[[Image.Image, float, np.random.Generator], Image.Image]
-"""Of an image, a strength from 0 to 1, and the generator for what else is drawn."""
+"""A function of an image, a strength from 0 to 1, and a generator for further random choices."""
 
 
 def randaugment(pixels: NDArray[np.uint8], config: RandAugmentConfig, rng: np.random.Generator) -> NDArray[np.uint8]:

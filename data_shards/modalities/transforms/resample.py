@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from data_shards.modalities.decoding.audio import MAX_SAMPLES
 
 ZERO_CROSSINGS = 10
-"""Of the sinc, on each side, at the lower of the two rates."""
+"""Zero crossings of the sinc on each side, at the lower of the two rates."""
 KAISER_BETA = 5.0
 _BLOCK_VALUES = 1 << 24
 """Values of the input that are laid out for the filter at a time, 64 MiB: those of an hour would be gigabytes."""

@@ -15,7 +15,7 @@ from data_shards.sources.parsing.labels import is_empty
 Cells = tuple[int, dict[str, Any]]
 """Line in the table, and the cells by column; empty cells are absent."""
 _ROWS_A_BATCH = 32
-"""Of Parquet, that are unpacked at a time: a file of 1 kB can hold as many cells of 20 MB as it likes."""
+"""Rows of Parquet that are unpacked at a time: a file of 1 kB can hold any number of cells of 20 MB."""
 _BUFFER_BYTES = 1 << 20
 
 

@@ -28,7 +28,7 @@ class Labels:
     """The labels of one column."""
 
     of_line: dict[int, tuple[int, ...]]
-    """By line, those that have any."""
+    """The labels by line, for the lines that have any."""
     names: list[str] = field(default_factory=list)
     """The names of the classes: the numbers up to the largest one, or the names in order."""
     several: bool = False
@@ -153,7 +153,7 @@ def _value(cell: object) -> int | str | None:
 
 
 def _whole(text: str) -> int:
-    """Return a class number; its size is looked at first, since 1e999999 is a number of a million digits."""
+    """Return a class number. Its size is checked first: 1e999999 is a number of a million digits."""
     try:
         number = Decimal(text)
     except ArithmeticError:

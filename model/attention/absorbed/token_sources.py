@@ -25,11 +25,11 @@ class TokenSource(ABC):
     num_samples: int
     num_tokens: int
     num_channels: int
-    """Of a token, and of the vectors; zeros that come after its own are among them."""
+    """The channels of a token and of the vectors, including the padding with zeros."""
     row: int
     """A tile holds a multiple of this many tokens."""
     dtype: torch.dtype
-    """Of scores."""
+    """The type of the scores."""
 
     @abstractmethod
     def prepared(self, vectors: Float[Tensor, "b N C"]) -> tuple[Tensor, ...]:
