@@ -1,7 +1,7 @@
 """The weights from which a run starts, kept in its folder: what they came from may change or go while it trains.
 
 RUN/initial_weights.safetensors   what the network takes, under its names
-RUN/initial_weights.json          where it came from, its hash, and what was resized, drawn anew or not used
+RUN/initial_weights.json          where it came from, its hash, and what was resized, initialised at random or not used
 """
 
 import json
@@ -57,7 +57,7 @@ def keep(config: RunConfig, folder: RunFolder) -> None:
         f"note: starts from {len(found.weights)} of {len(found.weights) + len(found.drawn)} tensors of "
         f"{as_typed(Path(wanted.source))}; {folder.initial_weights_record_path.name} has the list",
         *_line("resized", found.resized),
-        *_line("drawn anew", [f"{name} ({why})" for name, why in found.drawn.items()]),
+        *_line("initialised at random", [f"{name} ({why})" for name, why in found.drawn.items()]),
         *_line("not used", found.unused),
     ]
     sys.stderr.write("\n".join(sentences) + "\n")

@@ -94,7 +94,7 @@ def test_what_is_not_taken_is_reported_before_anything_is_trained(
     changed = ("model.num_latents=4", "model.inputs.text.embedding_width=6")
     open_run(from_base(tmp_path, f"initial_weights.source={base.path}", *changed), RunFolder(tmp_path / "new"))
     told = capsys.readouterr().err
-    assert "drawn anew: " in told
+    assert "initialised at random: " in told
     assert f"{LATENTS} ((2, 8) there, (4, 8) here)" in told
 
 
