@@ -31,11 +31,11 @@ COLUMNS = (*FILES, *PAIR, "label", "weight", "split")
 NAMED = "label."
 """The prefix of the columns of further labels."""
 VALUE = "value."
-"""Begins the columns of numbers that are to be answered."""
+"""The prefix of the columns of numbers to predict."""
 MEMBER = "member."
-"""Begins the columns of files that get a name of their own among the members of their sample."""
+"""The prefix of the columns of files that become members of their own."""
 FIELD = "field."
-"""Begins the columns of texts that stand in the record."""
+"""The prefix of the columns of texts that are stored in the record."""
 RESERVED = ("labels", "named_labels", "values", "weight")
 """Fields of the record that have a meaning of their own."""
 MAX_SPLIT_LETTERS = 100

@@ -28,9 +28,9 @@ class Bytes:
     product: int
     """Bytes per number of the inputs and outputs of matrix products."""
     stream: int
-    """Of all else, but the residual stream of the latents."""
+    """Bytes per number of everything else, without the residual stream of the latents."""
     residual: int
-    """Of the residual stream of the latents."""
+    """Bytes per number of the residual stream of the latents."""
 
 
 def activation_bytes(

@@ -60,10 +60,10 @@ class PerceiverConfig(Network):
     """What the backward pass computes again instead of keeping: nothing; all of every block and cross-attend; the same
     layer by layer; all but matrix products; or as blocks, with what is kept in the host's memory."""
     recompute_every_blocks: int = 1
-    """Of the blocks, only every so many-th is computed again; 1 means all."""
+    """Recompute only every n-th block; 1 recomputes all."""
     residual_dtype: ResidualDtype = "fp32"
-    """In which layers of the encoder add to the latents under train.precision=bf16: bf16 halves what this moves and
-    keeps, and rounds each sum to 8 bits."""
+    """Precision of the latents between the encoder's layers under train.precision=bf16. bf16 halves their memory and
+    traffic, and rounds each sum to 8 bits."""
     compile: Literal["auto", True, False] = "auto"
     """Whether the layers of the encoder go through torch.compile; auto compiles them on a GPU."""
 
