@@ -3,7 +3,7 @@
 B samples, N latents, D channels of a latent, O queries, E channels of a query
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -50,6 +50,7 @@ class Decoder(nn.Module):
         places: dict[str, Tensor] | None = None,
         *,
         points: dict[str, Int[Tensor, " O"]] | None = None,
+        outputs: Collection[str] | None = None,
         chunk: int = 0,
     ) -> dict[str, Tensor]:
         """Return every answer by its output's name.
@@ -58,9 +59,10 @@ class Decoder(nn.Module):
         queries of an output only, by their number, such as the index in a flattened grid; `chunk` is the number of
         queries that are decoded at once, all of them for 0.
         """
-        answers = {name: mean(latents_BND) for name, mean in self.means.items()}
-        keys_values = self.cross_attend.keys_values(normalised(latents_BND)) if self.heads else None
-        for name, task_head in self.heads.items():
+        answers = {name: mean(latents_BND) for name, mean in self.means.items() if outputs is None or name in outputs}
+        heads = {name: head for name, head in self.heads.items() if outputs is None or name in outputs}
+        keys_values = self.cross_attend.keys_values(normalised(latents_BND)) if heads else None
+        for name, task_head in heads.items():
             asked = (points or {}).get(name)
             at = self.asked_at[name]
             own = self.queries[name](tokens, asked, *([(places or {})[at]] if at else []))

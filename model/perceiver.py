@@ -1,6 +1,6 @@
 """Perceiver: encoder, latents and decoder in one module."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -36,23 +36,28 @@ class Perceiver(nn.Module):
         *,
         hidden: dict[str, Tensor] | None = None,
         points: dict[str, Tensor] | None = None,
+        outputs: Collection[str] | None = None,
         chunk: int = 0,
     ) -> dict[str, Tensor]:
         """Return the answer of every output by its name.
 
         Of kind label and labels: logits (B, classes); value: (B, values); text: logits (B, L, vocabulary); flow:
-        (B, H, W, 2) pixels; grid: values (B, *shape, channels); points: values (B, N, channels).
+        (B, H, W, 2) pixels; grid: values (B, *shape, channels); points: values (B, N, channels); embedding:
+        (B, channels).
 
         `inputs` holds every modality of the config, as the loader delivers it; `lengths` how many entries along each
         modality's first axis are valid, 0 where a sample lacks it, and may be left out if all are there. Lengths that
         stay on the host, wherever the inputs are, cost attention a mask only where they hide something. `hidden` says
         which tokens of a modality give way to its mask token. `points` asks for some cells of a grid only (training);
-        `chunk` decodes that many queries at a time (large outputs at test), the latents being encoded once.
+        `outputs` asks for some outputs only. `chunk` decodes that many queries at a time (large outputs at test), the
+        latents being encoded once.
         Raises ValueError for inputs that are not what the config declares.
         """
         check_inputs(self.config, inputs, lengths)
         tokens = self.inputs(inputs, lengths, hidden, self.encoder.latents.weight.dtype)
-        answers: dict[str, Tensor] = self.decoder(self.encoder(tokens), tokens, inputs, points=points, chunk=chunk)
+        answers: dict[str, Tensor] = self.decoder(
+            self.encoder(tokens), tokens, inputs, points=points, outputs=outputs, chunk=chunk
+        )
         return answers
 
     def observe(self, inputs: dict[str, Tensor], lengths: dict[str, Tensor], total: Total) -> None:

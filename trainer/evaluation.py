@@ -14,7 +14,7 @@ from model.outputs.flow_tiles import tiled_flow
 from model.perceiver import Perceiver
 from trainer.distributed.world import World
 from trainer.tasks.metric import Metric, Result, Table
-from trainer.tasks.objective import Objective
+from trainer.tasks.objective import Objective, only
 from trainer.tasks.task import Task
 
 ALL = "all"
@@ -104,15 +104,17 @@ def evaluate(
     measured = {
         (task.name, shown): task.measurement() for task in tasks for shown in (ALL, *(alone if task.by_input else ()))
     }
+    by_input = Objective({task.name: task for task in tasks if task.by_input}, {})
     chunk = {"chunk": CHUNK} if any(task.asks_many for task in tasks) else {}
     with torch.no_grad():
         for batch in batches:
             here = batch.to(world.device)
             real = torch.tensor([key != "" for key in batch.keys], device=world.device)
             for shown in (ALL, *alone):
-                lengths = here.host_lengths if shown == ALL else _alone(here.host_lengths, shown)
+                lengths = here.host_lengths if shown == ALL else only(here.host_lengths, shown)
                 judged = real if shown == ALL else real & (here.lengths[shown] > 0)
-                answers = _answered(network, here, lengths, **objective.asks(here, every=True), **chunk)
+                goal = objective if shown == ALL else by_input
+                answers = _answered(network, goal, here, lengths, **objective.asks(here, every=True), **chunk)
                 for task in tasks:
                     if (task.name, shown) in measured:
                         measured[task.name, shown].add(answers[task.name], here, judged)
@@ -135,15 +137,20 @@ def reconstructions(network: nn.Module, objective: Objective, batch: Batch) -> d
     return {name: task.compared(answers[name], batch) for name, task in compared.items()}
 
 
-def _answered(network: nn.Module, batch: Batch, lengths: dict[str, Tensor], **asks: Any) -> dict[str, Tensor]:  # noqa: ANN401
+def _answered(
+    network: nn.Module,
+    objective: Objective,
+    batch: Batch,
+    lengths: dict[str, Tensor],
+    **asks: Any,  # noqa: ANN401  # the network's keywords
+) -> dict[str, Tensor]:
     """The answers to a batch; frames that are larger than the network's are asked tile by tile."""
     # DeepSpeed holds the network as its module.
     own = getattr(network, "module", network)
     config = own.config if isinstance(own, Perceiver) else None
     flow = config.inputs.flow if config is not None else None
     if config is None or flow is None or batch.arrays["flow"].shape[2:4] == (flow.height, flow.width):
-        answered: dict[str, Tensor] = network(batch.arrays, lengths, **asks)
-        return answered
+        return objective.answers(network, batch, lengths, **asks)
     (name,) = config.outputs
 
     def of_tile(frames: Tensor) -> Tensor:
@@ -182,7 +189,3 @@ def _values(task: Task[Any], found: dict[tuple[str, str], Result]) -> Iterator[V
             yield Value(name, first, shown, result.values[first.name])
     for metric in others:
         yield Value(task.name, metric, ALL, found[task.name, ALL].values[metric.name])
-
-
-def _alone(lengths: dict[str, Tensor], modality: str) -> dict[str, Tensor]:
-    return {name: length if name == modality else torch.zeros_like(length) for name, length in lengths.items()}

@@ -4,6 +4,7 @@ B samples, O queries, E channels of a decoded row
 """
 
 from collections.abc import Callable
+from math import log
 
 import torch
 from jaxtyping import Float
@@ -40,6 +41,25 @@ class RowHead(nn.Module):
         if self.hidden is not None:
             row_BE = torch.tanh(self.hidden(row_BE))
         out: Tensor = self.logits(row_BE)
+        return out
+
+
+class EmbeddingHead(nn.Module):
+    """A direction, as long as the root of the inverse temperature."""
+
+    # As CLIP: products of more than 100 stand for no more certainty, and let the training diverge.
+    highest = log(100.0)
+
+    def __init__(self, width: int, num_answered: int, *, pools: bool, hidden_layer: bool, temperature: float) -> None:
+        super().__init__()
+        self.pools = pools
+        self.row = RowHead(width, num_answered, hidden_layer=hidden_layer)
+        self.log_scale = nn.Parameter(torch.full((1,), -log(temperature)))
+
+    def forward(self, rows: Float[Tensor, "B O E"]) -> Float[Tensor, "B c"]:
+        """Return the vector of each sample, in fp32."""
+        direction = functional.normalize(self.row(rows.mean(dim=1, keepdim=True) if self.pools else rows).float())
+        out: Tensor = direction * (0.5 * self.log_scale.float().clamp(max=self.highest)).exp()
         return out
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import fields
 
+from model.outputs.embedding import EmbeddingOutput
 from model.outputs.flow import FlowOutput
 from model.outputs.grid import GridOutput
 from model.outputs.label import LabelOutput, LabelsOutput
@@ -18,6 +19,7 @@ OUTPUTS: tuple[type[Output], ...] = (
     FlowOutput,
     GridOutput,
     PointsOutput,
+    EmbeddingOutput,
 )
 
 

@@ -7,6 +7,7 @@ from model.config.decoder import DecoderConfig
 from model.config.inputs import AudioInput, InputsConfig, LabelInput, PointsInput, SpectrogramInput, TextInput
 from model.config.perceiver import PerceiverConfig
 from model.config.pixels import FlowInput, ImageInput, VideoInput
+from model.outputs.embedding import EmbeddingOutput
 from model.outputs.flow import FlowOutput
 from model.outputs.grid import GridOutput
 from model.outputs.label import LabelOutput, LabelsOutput
@@ -73,6 +74,7 @@ def test_what_a_config_leaves_out_keeps_its_meaning() -> None:
             "loss": "absolute",
             "value_range": 0.0,
         },
+        EmbeddingOutput: {**vector, "kind": "embedding", "pair": (), "width": 256, "temperature": 0.07},
         PointsOutput: {
             **of_any,
             "kind": "points",

@@ -12,6 +12,7 @@ from model.config.grids import PositionsConfig
 from model.config.inputs import AudioInput, InputsConfig, LabelInput, PointsInput, SpectrogramInput, TextInput
 from model.config.perceiver import PerceiverConfig
 from model.config.pixels import FlowInput, ImageInput, VideoInput
+from model.outputs.embedding import EmbeddingOutput
 from model.outputs.flow import FlowOutput
 from model.outputs.grid import GridOutput
 from model.outputs.label import LabelOutput, LabelsOutput
@@ -120,6 +121,11 @@ def changed(change: dict[str, Any]) -> PerceiverConfig:
         (named("", "x.y", "a"), ["outputs", "outputs"]),
         ({"outputs": {"other": GridOutput()}}, ["outputs.other.shape"]),
         ({"outputs": {"other": GridOutput(shape=(2, 3))}}, ["outputs.other.shape"]),
+        ({"outputs": {"near": EmbeddingOutput(pair=("image",))}}, ["outputs.near.pair"]),
+        ({"outputs": {"near": EmbeddingOutput(pair=("image", "image"))}}, ["outputs.near.pair"]),
+        ({"outputs": {"near": EmbeddingOutput(pair=("image", "voice"))}}, ["outputs.near.pair"]),
+        ({"outputs": {"near": EmbeddingOutput(pair=("image", "a"), temperature=0.001)}}, ["outputs.near.temperature"]),
+        ({"outputs": {"near": EmbeddingOutput(pair=("image", "a"), width=0)}}, ["outputs.near.width"]),
         ({"outputs": {"field": PointsOutput()}}, ["outputs.field.coordinates"]),
         ({"outputs": {"field": PointsOutput(coordinates="at", num_axes=0)}}, ["outputs.field.num_axes"]),
         ({"outputs": {"field": PointsOutput(coordinates="at", max_frequency=0.5)}}, ["outputs.field.max_frequency"]),

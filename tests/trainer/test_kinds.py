@@ -20,7 +20,7 @@ TARGETS = {"grid": "image", "text": "text", "flow": "flow"}
 
 
 def tasks() -> list[Task[Any]]:
-    more: dict[str, Any] = {"points": {"coordinates": "where"}}
+    more: dict[str, Any] = {"points": {"coordinates": "where"}, "embedding": {"pair": ("image", "text")}}
     outputs = {kind: KINDS[kind](target=TARGETS.get(kind, ""), **more.get(kind, {})) for kind in KINDS}
     answers = {name: output.named(name, PerceiverConfig(inputs=INPUTS)) for name, output in outputs.items()}
     return list(objective(answers).tasks.values())

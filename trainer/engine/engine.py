@@ -164,11 +164,12 @@ class Engine:
     ) -> dict[str, Tensor]:
         """Leave the reduced gradient in place; return this rank's sums."""
         totals = {task: torch.zeros((), device=self._world.device) for task in counts}
+        others = self._objective.others(self._deepspeed, micro_batches, self._world)
         for index, micro_batch in enumerate(micro_batches):
             is_last = index == len(micro_batches) - 1
             self._deepspeed.set_gradient_accumulation_boundary(is_last)
             with watch:
-                sums = self._objective.sums(self._deepspeed, micro_batch, by_input=by_input)
+                sums = self._objective.sums(self._deepspeed, micro_batch, by_input=by_input, others=others[index])
             loss = self._objective.loss(sums, counts)
             # DeepSpeed takes the mean over the ranks; the sums want the sum.
             with waiting_on_the_device(self._deepspeed.optimizer):

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from trainer.tasks.embedding import EmbeddingTask
 from trainer.tasks.flow import FlowTask
 from trainer.tasks.grid import GridTask
 from trainer.tasks.label import LabelTask
@@ -11,6 +12,15 @@ from trainer.tasks.task import Task
 from trainer.tasks.text import TextTask
 from trainer.tasks.value import ValueTask
 
-TASKS: tuple[type[Task[Any]], ...] = (LabelTask, LabelsTask, ValueTask, TextTask, FlowTask, GridTask, PointsTask)
+TASKS: tuple[type[Task[Any]], ...] = (
+    LabelTask,
+    LabelsTask,
+    ValueTask,
+    TextTask,
+    FlowTask,
+    GridTask,
+    PointsTask,
+    EmbeddingTask,
+)
 BY_KIND: dict[str, type[Task[Any]]] = {task.kind: task for task in TASKS}
 """Those above, and those of the plug-ins in use, which configs/plugins.py adds."""

@@ -1,6 +1,6 @@
 """Objective: the training loss as sums over samples with explicit counts, so a batch can be divided in any way."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,8 +11,9 @@ from data_shards.files.plugin_files import PluginError, is_of_plugin, place_of
 from data_shards.loading.batch import Batch
 from model.outputs.kinds import kind_of
 from model.outputs.output import Output
+from trainer.distributed.world import World
 from trainer.tasks.kinds import BY_KIND
-from trainer.tasks.task import Task, Training
+from trainer.tasks.task import Others, Task, Training
 
 
 @dataclass(frozen=True)
@@ -30,16 +31,60 @@ class Objective:
         parts = self._by_input(batch) if by_input else ()
         return counts | {f"{name}/{of}": self.tasks[name].count(part) for name, of, part in parts}
 
-    def sums(self, network: nn.Module, batch: Batch, *, by_input: bool = False) -> dict[str, Tensor]:
+    def sums(
+        self, network: nn.Module, batch: Batch, *, by_input: bool = False, others: Mapping[str, Others] | None = None
+    ) -> dict[str, Tensor]:
         """Return each task's summed loss over this batch, in fp32.
 
-        `by_input` adds "task/input", to look at alone: over the samples that have the input.
+        `by_input` adds "task/input", to look at alone: over the samples that have the input. `others` are those of the
+        global batch, for tasks that compare samples; without them the samples of this batch are all there are.
         """
-        answers = network(batch.arrays, batch.host_lengths, **self.asks(batch))
-        sums = {name: _scalar(task.sum, task.sum(answers[name], batch)) for name, task in self.tasks.items()}
+        answers = self.answers(network, batch, batch.host_lengths, **self.asks(batch))
+        sums = {name: _sum(task, answers[name], batch, (others or {}).get(name)) for name, task in self.tasks.items()}
         parts = self._by_input(batch) if by_input else ()
         with torch.no_grad():
             return sums | {f"{name}/{of}": self.tasks[name].sum(answers[name], part) for name, of, part in parts}
+
+    def answers(self, network: nn.Module, batch: Batch, lengths: dict[str, Tensor], **asks: Any) -> dict[str, Tensor]:  # noqa: ANN401  # the network's keywords
+        """Return the network's answer to each task: of tasks with views (views, B, ...)."""
+        alone = self._with_views()
+        if not alone:
+            found: dict[str, Tensor] = network(batch.arrays, lengths, **asks)
+            return found
+        together = self.tasks.keys() - alone.keys()
+        found = network(batch.arrays, lengths, outputs=together, **asks) if together else {}
+        views = {
+            view: network(
+                batch.arrays,
+                only(lengths, view),
+                outputs={name for name, task in alone.items() if view in task.views},
+            )
+            for view in dict.fromkeys(view for task in alone.values() for view in task.views)
+        }
+        return found | {name: torch.stack([views[view][name] for view in task.views]) for name, task in alone.items()}
+
+    def others(self, network: nn.Module, micro_batches: Sequence[Batch], world: World) -> list[dict[str, Others]]:
+        """Return for each micro-batch what the tasks that compare samples need of the global batch. Collective."""
+        alone = self._with_views()
+        found: list[dict[str, Others]] = [{} for _ in micro_batches]
+        if not alone:
+            return found
+        part = Objective(alone, {})
+        with torch.no_grad():
+            answers = [part.answers(network, batch, batch.host_lengths) for batch in micro_batches]
+        rows = len(micro_batches[0].keys)
+        for name, task in alone.items():
+            # Ranks and micro-batches are consecutive: the samples have the order of the global batch at any world size.
+            own = torch.cat([answer[name].float() for answer in answers], dim=1)
+            all_answers = torch.cat(list(_of_all(own, world)), dim=1)
+            weights = torch.cat(list(_of_all(torch.cat([task.weights(batch) for batch in micro_batches]), world)))
+            first = world.rank * own.shape[1]
+            for number, of_batch in enumerate(found):
+                of_batch[name] = Others(all_answers, weights, first + number * rows)
+        return found
+
+    def _with_views(self) -> dict[str, Task[Any]]:
+        return {name: task for name, task in self.tasks.items() if task.views}
 
     def loss(self, sums: Mapping[str, Tensor], counts: Mapping[str, Tensor]) -> Tensor:
         """Return the loss of sums over some samples, each divided by the count over all."""
@@ -79,6 +124,26 @@ def _scalar(method: Callable[..., Tensor], value: Tensor) -> Tensor:
         name = f"{task.__name__}.{method.__name__}"
         raise PluginError(f"{place_of(method)}: {name} gave {shape}, expected a tensor of one number, without axes")
     return value
+
+
+def _sum(task: Task[Any], answer: Tensor, batch: Batch, others: Others | None) -> Tensor:
+    """Return the summed loss of a task, among the others of the global batch where it compares samples."""
+    if others is None:
+        return _scalar(task.sum, task.sum(answer, batch))
+    return _scalar(task.sum_among, task.sum_among(answer, batch, others))
+
+
+def only(lengths: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Return the lengths of samples that have this input and no other."""
+    return {other: length if other == name else torch.zeros_like(length) for other, length in lengths.items()}
+
+
+def _of_all(own: Tensor, world: World) -> Tensor:
+    """Return a tensor of every rank, (ranks, ...). Collective."""
+    slots = own.new_zeros(world.world_size, *own.shape)
+    slots[world.rank] = own
+    # Sums with zeros change no bit.
+    return world.sum(slots)
 
 
 def contagious(loss: Tensor) -> Tensor:

@@ -30,6 +30,18 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Others:
+    """The answers to all samples of a global batch, of which a micro-batch has some."""
+
+    answers: Tensor
+    """(views, samples, ...) in fp32, without gradients; the micro-batch's own are among them."""
+    weights: Tensor
+    """float32 (samples,)."""
+    first: int
+    """The row of the micro-batch's first sample."""
+
+
+@dataclass(frozen=True)
 class Task(ABC, Generic[OutputT]):
     """The loss and the metrics of an answer."""
 
@@ -58,6 +70,22 @@ class Task(ABC, Generic[OutputT]):
     def points(self, batch: Batch, *, every: bool = False) -> Tensor | None:  # noqa: ARG002  # by tasks with many queries
         """Return the queries that training asks of this batch, or `every` one, (O,) int64; None asks all in order."""
         return None
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Inputs that are read alone: its answer is then (views, B, ...). Empty where all are read together.
+
+        The samples of a task with views are compared with each other, see `sum_among`.
+        """
+        return ()
+
+    def weights(self, batch: Batch) -> Tensor:
+        """Return the weight of each sample in a task with views."""
+        return batch.weights
+
+    def sum_among(self, answer: Tensor, batch: Batch, others: Others) -> Tensor:  # noqa: ARG002  # by tasks with views
+        """Return the summed loss of this batch among the others of its global batch."""
+        return self.sum(answer, batch)
 
     @abstractmethod
     def count(self, batch: Batch) -> Tensor:

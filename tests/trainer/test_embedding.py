@@ -1,0 +1,176 @@
+"""Contrastive pairs: the loss and its gradient are those of the global batch, however it is cut and spread."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
+from threads import ThreadWorld, on_ranks
+
+from data_shards.loading.batch import Batch
+from model.config.grids import PositionsConfig
+from model.config.inputs import AudioInput, InputsConfig, PointsInput
+from model.config.perceiver import PerceiverConfig
+from model.outputs.embedding import EmbeddingOutput
+from model.outputs.label import LabelOutput
+from model.perceiver import Perceiver
+from trainer.config import OptimizerConfig, TrainConfig
+from trainer.distributed.world import World
+from trainer.engine.engine import Engine
+from trainer.evaluation import evaluate
+from trainer.tasks.objective import Objective, objective
+
+ROWS = 8
+PAIR = EmbeddingOutput(pair=("first", "second"), width=6)
+GOAL = objective({"near": PAIR, "label": LabelOutput(num_classes=3, loss_weight=0.5)})
+
+
+class Tower(nn.Module):
+    """Reads whatever is shown; answers a vector and a class. In float64 to tell rounding from mistakes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.weights = nn.Parameter(torch.randn(2, 4, 6, generator=generator).double())
+        self.calls: list[tuple[set[str], set[str]]] = []
+
+    def forward(self, arrays: dict[str, Tensor], lengths: dict[str, Tensor], *, outputs: set[str]) -> dict[str, Tensor]:
+        shown = {name for name, length in lengths.items() if bool((length > 0).any())}
+        self.calls.append((shown, set(outputs)))
+        rows = [(arrays[name] * (lengths[name] > 0)[:, None]) @ weight for name, weight in self.parts()]
+        answer = (rows[0] + rows[1]).tanh()
+        return {name: {"near": answer, "label": answer[:, :3]}[name] for name in outputs}
+
+    def parts(self) -> list[tuple[str, Tensor]]:
+        return list(zip(("first", "second"), self.weights, strict=True))
+
+
+def batch_of(seed: int = 0) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    return Batch(
+        arrays={name: torch.randn(ROWS, 4, generator=generator).double() for name in ("first", "second")},
+        lengths={"first": torch.tensor([4, 4, 0, 4, 4, 4, 4, 4]), "second": torch.tensor([4, 4, 4, 4, 4, 0, 4, 4])},
+        labels=torch.tensor([0, 1, 2, -1, 0, 1, 2, 0]),
+        weights=torch.tensor([1.0, 0.5, 1, 2, 1, 1, 0, 1]),
+        keys=tuple("abcdefgh"),
+    )
+
+
+def defined(network: Tower, batch: Batch) -> Tensor:
+    """The loss by its definition: only samples that have both, and a weight, are asked and are candidates."""
+    there = [0, 1, 3, 4, 7]
+    first, second = ((batch.arrays[name] @ weight).tanh()[there] for name, weight in network.parts())
+    weights = batch.weights[there].double()
+    losses = torch.zeros(len(there), dtype=torch.float64)
+    for row in range(len(there)):
+        ways = [first[row] @ second.T, second[row] @ first.T]
+        losses[row] = -sum(logits.log_softmax(dim=0)[row] for logits in ways) / 2  # type: ignore[arg-type]
+    return (losses * weights).sum() / weights.sum()
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+@pytest.mark.parametrize("num_parts", [1, 2])
+def test_loss_and_gradient_are_those_of_the_whole_global_batch(world: World, world_size: int, num_parts: int) -> None:
+    goal = Objective({"near": GOAL.tasks["near"]}, {"near": 1.0})
+
+    def rank(here: ThreadWorld) -> tuple[Tensor, Tensor]:
+        network = Tower()
+        share = batch_of().micro_batches(world_size)[here.rank]
+        count = here.sum(goal.counts(share)["near"])
+        total = torch.zeros(())
+        parts = share.micro_batches(num_parts)
+        for part, others in zip(parts, goal.others(network, parts, here), strict=True):  # type: ignore[arg-type]
+            loss = goal.sums(network, part, others=others)["near"] / count
+            loss.backward()
+            total = total + loss.detach()
+        assert network.weights.grad is not None
+        return here.sum(total), here.sum(network.weights.grad)
+
+    network = Tower()
+    expected = defined(network, batch_of())
+    expected.backward()
+    for loss, gradient in on_ranks(world_size, rank) if world_size > 1 else [rank(world)]:  # type: ignore[arg-type]
+        # The task computes in float32.
+        torch.testing.assert_close(loss.double(), expected.detach(), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(gradient, network.weights.grad, rtol=1e-5, atol=1e-6)
+
+
+def test_each_input_is_read_alone_and_other_tasks_are_not_answered_again() -> None:
+    network, batch = Tower(), batch_of()
+    sums = GOAL.sums(network, batch)
+    assert sums.keys() == {"near", "label"}
+    assert network.calls == [
+        ({"first", "second"}, {"label"}),
+        ({"first"}, {"near"}),
+        ({"second"}, {"near"}),
+    ]
+    assert float(GOAL.counts(batch)["near"]) == 5.5
+
+
+def test_recall_counts_the_samples_whose_other_input_is_the_nearest(world: World) -> None:
+    directions = torch.eye(6)[:5].repeat_interleave(1, dim=0)
+    first, second = directions.clone(), directions.clone()
+    second[0], second[3] = directions[1], directions[4]
+
+    class Says(nn.Module):
+        def forward(self, arrays: dict[str, Tensor], lengths: dict[str, Tensor], **_: object) -> dict[str, Tensor]:
+            return {"near": arrays["first"] if bool((lengths["first"] > 0).any()) else arrays["second"]}
+
+    batch = Batch(
+        {"first": first, "second": second},
+        {name: torch.full((5,), 6) for name in ("first", "second")},
+        torch.full((5,), -1),
+        torch.ones(5),
+        tuple("abcde"),
+    )
+    goal = objective({"near": PAIR})
+    found = evaluate(Says(), goal, [batch], world, ("first", "second"))
+    # Found are 2 both ways, 1 and 4 one way and in a tie the other; 0 and 3 are not.
+    assert found.flat()["near/recall_at_1"] == pytest.approx((2 + 1 + 1) / 10)
+    assert found.flat()["near/recall_at_5"] == 1.0
+    assert found.num_judged == {"near": 5}
+    blind = replace(batch, arrays=dict.fromkeys(("first", "second"), torch.ones(5, 6)))
+    assert evaluate(Says(), goal, [blind], world, ("first", "second")).flat()["near/recall_at_1"] == 0.0
+
+    def rank(here: ThreadWorld) -> Any:  # noqa: ANN401
+        parts = [replace(batch, keys=("", *batch.keys[1:])), replace(batch, keys=(batch.keys[0], *[""] * 4))]
+        return evaluate(Says(), goal, [parts[here.rank]], here, ("first", "second"))
+
+    assert all(apart.flat() == found.flat() for apart in on_ranks(2, rank))
+
+
+def test_micro_batches_change_nothing_of_a_step_and_a_perceiver_learns(world: World) -> None:
+    audio = AudioInput(num_samples=8, patch=4, positions=PositionsConfig(num_bands=2))
+    inputs = InputsConfig(audio=audio, points=PointsInput(num_points=3, num_bands=2, max_frequency=4.0))
+    sizes: dict[str, Any] = {"num_latents": 2, "latent_width": 16, "num_cross_attends": 1, "num_blocks": 0}
+    near = EmbeddingOutput(pair=("audio", "points"), width=6)
+    config = PerceiverConfig(inputs=inputs, outputs={"near": near, "label": LabelOutput(num_classes=3)}, **sizes)
+    generator = torch.Generator().manual_seed(0)
+    batch = Batch(
+        arrays={
+            "audio": torch.randn(ROWS, 8, generator=generator),
+            "points": torch.rand(ROWS, 3, 3, generator=generator),
+        },
+        lengths={"audio": torch.full((ROWS,), 8), "points": torch.full((ROWS,), 3)},
+        labels=torch.arange(ROWS) % 3,
+        weights=torch.ones(ROWS),
+        keys=tuple("abcdefgh"),
+    )
+    losses = []
+    for micro_batch in (ROWS, 2):
+        train = TrainConfig(steps=12, global_batch=ROWS, micro_batch=micro_batch)
+        optimizer = OptimizerConfig(learning_rate=0.01, warmup_steps=1)
+        network = Perceiver(config, seed=0)
+        engine = Engine(network, objective(config.answers()), optimizer=optimizer, train=train, world=world)
+        losses.append([engine.step(batch).task_losses["near"] for _ in range(12)])
+        engine.close()
+    # Sums of float32 in another order, after up to twelve steps.
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert losses[0][-1] < 0.8 * losses[0][0]
+    [problem] = PerceiverConfig(inputs=inputs, outputs={"near": replace(near, pair=("audio", "x"))}, **sizes).problems()
+    assert problem[0] == "outputs.near.pair"
