@@ -27,22 +27,26 @@ class OptimizerConfig:
     """Decoupled decay of every parameter except biases and the parameters of normalisations."""
     clip_norm: float = 1.0
     """Largest global norm of a gradient; longer ones are scaled down. 0 never clips."""
-    schedule: Literal["cosine", "constant", "step", "flat_cosine"] = "cosine"
+    schedule: Literal["cosine", "constant", "step", "flat_cosine", "stable_decay"] = "cosine"
     """The learning rate after the warm-up; `optimizers.learning_rate` has the formulas."""
     warmup_steps: int = 0
     """Steps in which the rate rises linearly from peak / warmup_steps to the peak."""
     final_fraction: float = 0.0
-    """Share of the peak at which the cosine ends."""
+    """Share of the peak at which the cosine, or the decay of stable_decay, ends."""
     flat_steps: int = 0
     """flat_cosine: steps, warm-up included, before the cosine begins."""
     decay_steps: tuple[int, ...] = ()
     """step: the steps at which the rate is multiplied by decay_factor."""
     decay_factor: float = 0.1
     """step: what the rate is multiplied by."""
+    cooldown_steps: int = 0
+    """stable_decay: the last steps, in which the rate falls linearly; before them it is the peak."""
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Yield (key, sentence) for every value that contradicts itself."""
-        yield from _at_least(self, 0.0, "learning_rate", "weight_decay", "clip_norm", "warmup_steps", "flat_steps")
+        yield from _at_least(
+            self, 0.0, "learning_rate", "weight_decay", "clip_norm", "warmup_steps", "flat_steps", "cooldown_steps"
+        )
         yield from _within(self, 0.0, 1.0, "final_fraction", "decay_factor")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
@@ -51,6 +55,9 @@ class OptimizerConfig:
             yield "epsilon", f"must be above 0, got {self.epsilon}; 1e-8 is usual"
         if self.schedule == "step" and not self.decay_steps:
             yield "decay_steps", "schedule=step needs the steps at which the rate falls, such as [1000,2000]"
+        if (self.schedule == "stable_decay") != (self.cooldown_steps > 0):
+            found = f"{self.cooldown_steps} with schedule={self.schedule}"
+            yield "cooldown_steps", f"is for schedule=stable_decay, which needs at least 1; got {found}"
         if tuple(sorted(set(self.decay_steps))) != tuple(self.decay_steps):
             yield "decay_steps", f"must rise, got {list(self.decay_steps)}"
 

@@ -40,6 +40,16 @@ def test_step_decay_multiplies_at_each_named_step() -> None:
     assert rates(schedule="step", decay_steps=(3, 6)) == pytest.approx([1.0] * 3 + [0.1] * 3 + [0.01] * 4)
 
 
+def test_warm_up_stable_and_decay_ends_on_its_way_to_the_final_fraction() -> None:
+    values = rates(schedule="stable_decay", warmup_steps=2, cooldown_steps=4, final_fraction=0.2)
+    assert values == pytest.approx([0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.8, 0.6, 0.4])
+
+
+@pytest.mark.parametrize("fields", [{"schedule": "stable_decay"}, {"cooldown_steps": 3}])
+def test_a_cooldown_and_its_schedule_need_each_other(fields: dict[str, object]) -> None:
+    assert [key for key, _ in OptimizerConfig(**fields).problems()] == ["cooldown_steps"]
+
+
 def test_only_biases_and_normalisations_escape_the_decay() -> None:
     class Network(nn.Module):
         def __init__(self) -> None:

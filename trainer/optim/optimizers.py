@@ -60,6 +60,7 @@ def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float
       cosine, flat_cosine   peak * (f + (1 - f) * (1 + cos(pi p)) / 2), f the final fraction
       step                  peak * decay_factor ** (number of decay_steps passed)
       constant              peak
+      stable_decay          peak, and over the last cooldown_steps linearly to peak * f (warm-up, stable, decay)
     """
     peak = config.learning_rate
     if step < config.warmup_steps:
@@ -68,9 +69,11 @@ def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float
         return peak
     if config.schedule == "step":
         return peak * config.decay_factor ** sum(step >= decay for decay in config.decay_steps)
+    floor = config.final_fraction
+    if config.schedule == "stable_decay":
+        return peak * (floor + (1 - floor) * min(max(total_steps - step, 0) / config.cooldown_steps, 1.0))
     start = config.warmup_steps
     if config.schedule == "flat_cosine":
         start = max(start, config.flat_steps)
     share = min(max(step - start, 0) / max(total_steps - start, 1), 1.0)
-    floor = config.final_fraction
     return peak * (floor + (1 - floor) * (1 + math.cos(math.pi * share)) / 2)
