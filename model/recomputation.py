@@ -3,14 +3,19 @@
 All by non-reentrant checkpointing, which alone is exact at every ZeRO stage when a module runs several times in a pass.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+from torch.utils.checkpoint import (
+    SAC_IGNORED_OPS,
+    CheckpointPolicy,
+    checkpoint,
+    create_selective_checkpoint_contexts,
+)
 
 from model.config.perceiver import ActivationCheckpointing
 from model.offload import Offload, SideStream
@@ -62,14 +67,14 @@ def recomputed(layer: Layer, *inputs: object) -> Tensor:
 
 def selective(layer: Layer, *inputs: object) -> Tensor:
     """Return the layer's output, keeping the results of matrix products and computing the rest again."""
-    with _uncached_autocast():
-        out: Tensor = checkpoint(
-            layer,
-            *inputs,
-            use_reentrant=False,
-            preserve_rng_state=False,
-            context_fn=partial(create_selective_checkpoint_contexts, _keep_products),
-        )
+    _count_no_casts()
+    out: Tensor = checkpoint(
+        layer,
+        *inputs,
+        use_reentrant=False,
+        preserve_rng_state=False,
+        context_fn=partial(create_selective_checkpoint_contexts, _keep_products),
+    )
     return out
 
 
@@ -84,18 +89,16 @@ def offloaded(layer: Layer, *inputs: object) -> Tensor:
         return recomputed(layer, *inputs)
 
 
-@contextmanager
-def _uncached_autocast() -> Iterator[None]:
-    """Have autocast cast weights each time: a layer that found them cast would do less than when it is computed again.
+@cache
+def _count_no_casts() -> None:
+    """Have PyTorch cast again without counting casts.
 
-    What is computed again must be the same operations in the same order.
+    It expects the same operations when a layer is computed again. But autocast casts a weight once for all uses of it,
+    which shared layers have several of: whether a layer casts, or finds its weights cast, is not the same both times.
+    Casts of their own for each use would sum a weight's gradients in fp32 and not in half precision: other bits than
+    without a policy.
     """
-    was_cached = torch.is_autocast_cache_enabled()
-    torch.set_autocast_cache_enabled(False)
-    try:
-        yield
-    finally:
-        torch.set_autocast_cache_enabled(was_cached)
+    SAC_IGNORED_OPS.add(torch.ops.aten._to_copy.default)
 
 
 @cache

@@ -136,8 +136,8 @@ def _activations(config: RunConfig, profile: ClusterConfig, micro_batches: int) 
     samples = config.train.global_batch // profile.world_size // micro_batches
     precision = resolved(config.train, local_device_type()).precision
     network = planned(config, profile.world_size, device)
-    # What is computed again casts the weights again.
-    are_kept = precision == "bf16" and network.activation_checkpointing == "none"
+    # Whole layers that are computed again cast the weights again.
+    are_kept = precision == "bf16" and network.activation_checkpointing in ("none", "selective")
     copies = 2 * total(network_cost(network)).parameters if are_kept else 0
     return samples * activation_bytes(network, None, device=device, **element_bytes(precision)) + copies
 

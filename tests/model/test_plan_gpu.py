@@ -48,7 +48,8 @@ INPUTS = {
 def ratio(config: PerceiverConfig, *, bf16: bool) -> float:
     """What is planned over what is held."""
     # Copies of weights, which what is computed again makes again.
-    copies = 2 * total(network_cost(config)).parameters * (bf16 and config.activation_checkpointing == "none")
+    are_kept = bf16 and config.activation_checkpointing in ("none", "selective")
+    copies = 2 * total(network_cost(config)).parameters * are_kept
     planned = BATCH * activation_bytes(config, bytes_per_element=2 if bf16 else 4, device="cuda") + copies
     return planned / step(config, BATCH, bf16=bf16).peak
 

@@ -91,7 +91,7 @@ def test_sums_are_rounded_to_bf16_and_gradients_follow(form: str) -> None:
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("form", ["plain", "separable"])
 def test_what_is_computed_again_gives_the_same_bits(form: str, policy: ActivationCheckpointing) -> None:
-    config = dataclasses.replace(NARROW, cross_attend_form=form, share_blocks=False)
+    config = dataclasses.replace(NARROW, cross_attend_form=form)
     kept = trained(config, torch.bfloat16)
     again = trained(dataclasses.replace(config, activation_checkpointing=policy), torch.bfloat16)
     torch.testing.assert_close(kept, again, rtol=0, atol=0)
