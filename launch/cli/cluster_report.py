@@ -127,8 +127,8 @@ def _run(path: Path, overrides: Sequence[str], world_size: int, *, bf16: bool) -
 def _lines(found: ClusterPlan, flags: Flags) -> Iterator[str]:
     yield f"{found.world_size} ranks: {flags.nodes} node(s) of {flags.gpus}; {found.device}"
     yield (
-        f"global batch {found.global_batch}, {found.global_batch // found.world_size} a rank in {found.micro_batches} "
-        f"micro-batch(es), {found.precision}, ZeRO {found.zero_stage}"
+        f"global batch {found.global_batch}, {found.global_batch // found.world_size} per rank in "
+        f"{found.micro_batches} micro-batch(es), {found.precision}, ZeRO {found.zero_stage}"
     )
     yield ""
     yield f"{'part of a step':24}{'ms':>10}{'share':>9}"
@@ -140,10 +140,10 @@ def _lines(found: ClusterPlan, flags: Flags) -> Iterator[str]:
     for stage, each in found.communication.items():
         name = f"ZeRO {stage}{', this run' if stage == found.zero_stage else ''}"
         yield f"{name:24}{each.sent_bytes / 1e6:10.1f}{1000 * each.seconds:10.2f}{1000 * each.overlapped_seconds:18.2f}"
-    yield f"this run exchanges {'beside' if found.overlaps else 'after'} the backward pass"
+    yield f"this run exchanges {'during' if found.overlaps else 'after'} the backward pass"
     yield ""
     yield f"{'samples/s':24}{found.samples_per_second:10.1f}"
-    yield f"{'scaling efficiency':24}{found.efficiency:10.1%}   of ranks that exchange nothing"
+    yield f"{'scaling efficiency':24}{found.efficiency:10.1%}   of the speed without communication"
     needed = found.state_bytes + found.activation_bytes
     yield (
         f"{'memory of a rank':24}{needed / GIB:10.3f}   GiB: {found.state_bytes / GIB:.3f} for weights, gradients and "
@@ -157,12 +157,12 @@ def _fault_lines(found: ClusterPlan, flags: Flags) -> Iterator[str]:
     ends = found.goodput
     yield (
         f"{'save':24}{found.save_seconds:10.2f}   s: {found.checkpoint_bytes / GIB:.3f} GiB at {flags.disk} of the "
-        f"shared disk (--disk), and {COMMIT_SECONDS:g} s to commit; the training stands still for "
+        f"shared disk (--disk), and {COMMIT_SECONDS:g} s to commit; the training stops for "
         f"{found.stall_seconds:.3f} s of it"
     )
     yield (
-        f"{'failures':24}{found.job_mtbf_seconds / 3600:10.2f}   h between two of the job: "
-        f"{flags.mtbf_hours:g} h of a node (--mtbf-hours) over {flags.nodes}"
+        f"{'failures':24}{found.job_mtbf_seconds / 3600:10.2f}   h between two failures of the job: "
+        f"{flags.mtbf_hours:g} h of one node (--mtbf-hours) / {flags.nodes} nodes"
     )
     minutes = ends.interval_seconds / 60
     yield (

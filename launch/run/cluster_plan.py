@@ -138,7 +138,7 @@ class ClusterPlan:
     save_seconds: float
     """The time until a checkpoint is on the disk."""
     stall_seconds: float
-    """How long the training stands still for it."""
+    """How long the training stops for it."""
     job_mtbf_seconds: float
     """Mean time between failures of all nodes together."""
     interval_steps: int

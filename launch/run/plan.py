@@ -50,9 +50,9 @@ class Plan:
 
     def sentences(self) -> Iterator[str]:
         """Yield the plan in words."""
-        yield f"{self.world_size} ranks, {self.micro_batches} micro-batch(es) a step, {self.parameters:,} parameters"
+        yield f"{self.world_size} ranks, {self.micro_batches} micro-batch(es) per step, {self.parameters:,} parameters"
         yield (
-            f"{self.state_bytes / GIB:.3f} GiB a rank for weights, gradients and moments, "
+            f"{self.state_bytes / GIB:.3f} GiB per rank for weights, gradients and moments, "
             f"{self.activation_bytes / GIB:.3f} GiB for the activations of a micro-batch"
         )
         kept, free = self.kept_checkpoints * self.checkpoint_bytes / GIB, self.free_bytes / GIB

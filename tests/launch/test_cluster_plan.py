@@ -176,8 +176,8 @@ def test_keys_of_the_training_can_be_told_beside_a_network_alone() -> None:
         (["--nodes", "2", "--mtbf-hours", "nan"], "--mtbf-hours: expected the hours"),
         (["--nodes", "2", "--restart-minutes", "-1"], "--restart-minutes: expected 0 or more"),
         (["--nodes", "2", "--device", "V100"], "--device: expected one of H100, H200, A100, CPU"),
-        (["--gpus", "8"], "--gpus: is of a cluster, which needs --nodes"),
-        (["--mtbf-hours", "2000"], "--mtbf-hours: is of a cluster, which needs --nodes"),
+        (["--gpus", "8"], "--gpus: describes a cluster and needs --nodes"),
+        (["--mtbf-hours", "2000"], "--mtbf-hours: describes a cluster and needs --nodes"),
         (["--nodes", "3", "train.global_batch=100"], "does not divide over 24 processes"),
     ],
 )

@@ -111,7 +111,7 @@ def test_every_line_has_its_number(
     assert [head.split()[0] for head in heads] == ["part", "communication"]
     rows = {line[:24].strip(): line[24:] for line in lines if line not in heads}
     assert lines[0].startswith("6 ranks: 3 node(s) of 2; ")
-    assert lines[1] == "global batch 384, 64 a rank in 1 micro-batch(es), bf16, ZeRO 2"
+    assert lines[1] == "global batch 384, 64 per rank in 1 micro-batch(es), bf16, ZeRO 2"
     for name, seconds in plan.step.items():
         assert rows[name].split() == [f"{1000 * seconds:.2f}", f"{seconds / plan.step_seconds:.1%}"]
     assert rows["step"].split() == [f"{1000 * plan.step_seconds:.2f}"]
@@ -121,7 +121,7 @@ def test_every_line_has_its_number(
             f"{each.sent_bytes / 1e6:.1f}",
             *(f"{1000 * s:.2f}" for s in (each.seconds, each.overlapped_seconds)),
         ]
-    assert f"this run exchanges {'beside' if plan.overlaps else 'after'} the backward pass" in lines
+    assert f"this run exchanges {'during' if plan.overlaps else 'after'} the backward pass" in lines
     needed = (plan.state_bytes + plan.activation_bytes) / 2**30
     assert rows["memory of a rank"].split()[0] == f"{needed:.3f}"
     assert "; fits into " in rows["memory of a rank"]

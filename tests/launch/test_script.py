@@ -153,7 +153,7 @@ def test_variables_of_the_profile_are_not_taken_for_the_script_s_own(run: RunFol
 
 
 def test_an_open_quote_in_the_setup_is_refused_before_the_queue(run: RunFolder) -> None:
-    with pytest.raises(ValueError, match="setup in the profile is no shell"):
+    with pytest.raises(ValueError, match="setup in the profile is not valid shell"):
         door.script([run], ClusterConfig(setup=('echo "never closed',)), job_name="job")
 
 

@@ -143,7 +143,7 @@ def test_the_memory_of_a_rank_is_its_state_and_the_activations_of_a_micro_batch(
 def test_a_run_whose_script_cannot_be_written_leaves_no_folder(config: RunConfig, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="must have no line break"):
         submit.submit(config, tmp_path / "a\nb", ClusterConfig(), dry_run=False)
-    with pytest.raises(ValueError, match="setup in the profile is no shell"):
+    with pytest.raises(ValueError, match="setup in the profile is not valid shell"):
         submit.submit(config, tmp_path / "run", ClusterConfig(setup=("fi",)), dry_run=False)
     assert not [path for path in tmp_path.iterdir() if path.name != "shards"]
 
@@ -282,8 +282,8 @@ def test_the_plan_is_in_numbers_that_can_be_checked_by_hand(config: RunConfig, t
     assert planned.save_seconds == planned.checkpoint_bytes / plan.ASSUMED_WRITE_BYTES_PER_SECOND
     assert not planned.is_measured
     in_words = list(replace(planned, parameters=1_500, state_bytes=plan.GIB, activation_bytes=2 * plan.GIB).sentences())
-    assert in_words[0] == "4 ranks, 1 micro-batch(es) a step, 1,500 parameters"
-    assert in_words[1].startswith("1.000 GiB a rank for weights, gradients and moments, 2.000 GiB")
+    assert in_words[0] == "4 ranks, 1 micro-batch(es) per step, 1,500 parameters"
+    assert in_words[1].startswith("1.000 GiB per rank for weights, gradients and moments, 2.000 GiB")
     kept = replace(planned, kept_checkpoints=2, checkpoint_bytes=plan.GIB, free_bytes=10 * plan.GIB)
     assert list(kept.sentences())[2] == "2 checkpoints take 2.000 GiB of 10 GiB that are free"
 
