@@ -78,6 +78,7 @@ CARRIES_OVER = frozenset(
         "residual_dtype",
         # What the training weighs.
         "class_weights",
+        "fraction",
         "huber_delta",
         "loss",
         "loss_weight",

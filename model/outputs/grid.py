@@ -16,14 +16,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GridOutput(Output):
+class CellsOutput(Output):
     """Values on a grid, each asked for by its position: an image, a clip, a recording or an array.
 
     `target` is the input that is reconstructed; empty for the one of this answer's name.
     """
 
-    kind: Literal["grid"] = "grid"
-    """Chooses this kind of answer."""
     shape: tuple[int, ...] = ()
     """Queries along each axis; empty for one a cell of the input, or one a patch of a recording."""
     num_channels: int = 0
@@ -38,7 +36,7 @@ class GridOutput(Output):
     """The range of the true values, for the signal-to-noise ratio; 0 means 1 for pixels, 2 for audio, and for
     other inputs no such ratio."""
 
-    def named(self, name: str, network: Network) -> "GridOutput":
+    def named(self, name: str, network: Network) -> "CellsOutput":
         """Return this answer with its input, and with the shape of that where none is given."""
         target = self.target or name
         known = network.input_named(target)
@@ -135,6 +133,14 @@ class GridOutput(Output):
         if self.train_queries > self.num_cells:
             yield "train_queries", f"must be from 0 to the {self.num_cells} that there are, got {self.train_queries}"
         yield from ((f"positions.{key}", sentence) for key, sentence in self.positions.problems(self.shape))
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridOutput(CellsOutput):
+    """An input that is reconstructed from what was read, all of which is shown: autoencoding."""
+
+    kind: Literal["grid"] = "grid"
+    """Chooses this kind of answer."""
 
 
 def _range_of(known: AnyInput | None) -> float:

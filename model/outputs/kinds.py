@@ -6,6 +6,7 @@ from model.outputs.embedding import EmbeddingOutput
 from model.outputs.flow import FlowOutput
 from model.outputs.grid import GridOutput
 from model.outputs.label import LabelOutput, LabelsOutput
+from model.outputs.masked import MaskedOutput
 from model.outputs.output import Output
 from model.outputs.points import PointsOutput
 from model.outputs.text import TextOutput
@@ -18,6 +19,7 @@ OUTPUTS: tuple[type[Output], ...] = (
     TextOutput,
     FlowOutput,
     GridOutput,
+    MaskedOutput,
     PointsOutput,
     EmbeddingOutput,
 )

@@ -31,6 +31,8 @@ class Network(ABC):
     """Channels of a latent vector."""
     decoder: DecoderConfig
     """The decoder that all queries share."""
+    mask_tokens: bool
+    """Whether tokens of an input can be hidden."""
 
     @property
     @abstractmethod

@@ -11,6 +11,7 @@ from model.outputs.embedding import EmbeddingOutput
 from model.outputs.flow import FlowOutput
 from model.outputs.grid import GridOutput
 from model.outputs.label import LabelOutput, LabelsOutput
+from model.outputs.masked import MaskedOutput
 from model.outputs.points import PointsOutput
 from model.outputs.text import TextOutput
 from model.outputs.value import ValueOutput
@@ -86,6 +87,18 @@ def test_what_a_config_leaves_out_keeps_its_meaning() -> None:
             "max_frequency": 32.0,
             "train_points": 0,
             "loss": "squared",
+        },
+        MaskedOutput: {
+            **of_any,
+            "kind": "masked",
+            "shape": (),
+            "num_channels": 0,
+            "positions": {**bands, "num_bands": 32},
+            "train_queries": 0,
+            "loss": "absolute",
+            "value_range": 0.0,
+            "fraction": 0.75,
+            "token_grid": (),
         },
         DecoderConfig: {"cross_attend": attention, "query_residual": False, "min_padding": 2, "output_width": 0},
         InputsConfig: dict.fromkeys(field.name for field in dataclasses.fields(InputsConfig)),

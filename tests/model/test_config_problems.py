@@ -16,6 +16,7 @@ from model.outputs.embedding import EmbeddingOutput
 from model.outputs.flow import FlowOutput
 from model.outputs.grid import GridOutput
 from model.outputs.label import LabelOutput, LabelsOutput
+from model.outputs.masked import MaskedOutput
 from model.outputs.points import PointsOutput
 from model.outputs.text import TextOutput
 from model.outputs.value import ValueOutput
@@ -126,6 +127,10 @@ def changed(change: dict[str, Any]) -> PerceiverConfig:
         ({"outputs": {"near": EmbeddingOutput(pair=("image", "voice"))}}, ["outputs.near.pair"]),
         ({"outputs": {"near": EmbeddingOutput(pair=("image", "a"), temperature=0.001)}}, ["outputs.near.temperature"]),
         ({"outputs": {"near": EmbeddingOutput(pair=("image", "a"), width=0)}}, ["outputs.near.width"]),
+        ({"outputs": {"image": MaskedOutput()}}, ["outputs.image"]),
+        ({"outputs": {"image": MaskedOutput(fraction=0.0)}, "mask_tokens": True}, ["outputs.image.fraction"]),
+        ({"outputs": {"image": MaskedOutput(shape=(9,))}, "mask_tokens": True}, ["outputs.image.shape"]),
+        ({"outputs": {"a": MaskedOutput(shape=(9, 9), num_channels=3)}, "mask_tokens": True}, ["outputs.a.target"]),
         ({"outputs": {"field": PointsOutput()}}, ["outputs.field.coordinates"]),
         ({"outputs": {"field": PointsOutput(coordinates="at", num_axes=0)}}, ["outputs.field.num_axes"]),
         ({"outputs": {"field": PointsOutput(coordinates="at", max_frequency=0.5)}}, ["outputs.field.max_frequency"]),

@@ -16,7 +16,7 @@ from trainer.tasks.task import Task
 
 # Of each kind that needs it, the input that it answers for.
 INPUTS = InputsConfig(image=ImageInput(4, 4), text=TextInput(max_tokens=4), flow=FlowInput(8, 8))
-TARGETS = {"grid": "image", "text": "text", "flow": "flow"}
+TARGETS = {"grid": "image", "masked": "image", "text": "text", "flow": "flow"}
 
 
 def tasks() -> list[Task[Any]]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from data_shards.loading.batch import Batch
 from data_shards.order import random_numbers
-from model.outputs.grid import GridOutput
+from model.outputs.grid import CellsOutput
 from model.outputs.losses import absolute_error_sum, squared_error_sum
 from model.outputs.quality import peak_signal_to_noise
 from trainer.distributed.world import World
@@ -21,13 +21,12 @@ PIXEL_RANGE = 255.0
 
 
 @dataclass(frozen=True)
-class GridTask(Task[GridOutput]):
+class CellsTask(Task[CellsOutput]):
     """Mean error of an input that is reconstructed (Perceiver IO, section 4.3), over the samples that have it.
 
     What pads a short recording or clip is to be answered too: as silence, and as black.
     """
 
-    kind: ClassVar[str] = "grid"
     by_input: ClassVar[bool] = False
     asks_many: ClassVar[bool] = True
     is_compared: ClassVar[bool] = True
@@ -86,10 +85,17 @@ class GridTask(Task[GridOutput]):
         return batch.weights * (batch.lengths[self.output.target] > 0)
 
 
+@dataclass(frozen=True)
+class GridTask(CellsTask):
+    """Autoencoding: all that is to be reconstructed is shown."""
+
+    kind: ClassVar[str] = "grid"
+
+
 class Errors(Measurement):
     """The mean over samples of their signal-to-noise ratio, and of all values the root of the mean squared error."""
 
-    def __init__(self, task: GridTask) -> None:
+    def __init__(self, task: CellsTask) -> None:
         self._task = task
         self._sums = Sums(3)
 

@@ -7,6 +7,7 @@ from trainer.tasks.flow import FlowTask
 from trainer.tasks.grid import GridTask
 from trainer.tasks.label import LabelTask
 from trainer.tasks.labels import LabelsTask
+from trainer.tasks.masked import MaskedTask
 from trainer.tasks.points import PointsTask
 from trainer.tasks.task import Task
 from trainer.tasks.text import TextTask
@@ -19,6 +20,7 @@ TASKS: tuple[type[Task[Any]], ...] = (
     TextTask,
     FlowTask,
     GridTask,
+    MaskedTask,
     PointsTask,
     EmbeddingTask,
 )

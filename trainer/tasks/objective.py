@@ -92,13 +92,17 @@ class Objective:
         return torch.stack(parts).sum()
 
     def asks(self, batch: Batch, *, every: bool = False) -> dict[str, dict[str, Tensor]]:
-        """Return the network's keyword that asks for what training wants of this batch, or for `every` query.
+        """Return the network's keywords for what training asks and hides of this batch, or with `every` query.
 
-        It is empty where all are asked: only a network that answers with grids knows it.
+        They are empty where all is asked and shown: only a network that answers with grids knows them.
         """
         asked = {name: task.points(batch, every=every) for name, task in self.tasks.items()}
         points = {name: cells for name, cells in asked.items() if cells is not None}
-        return {"points": points} if points else {}
+        hidden: dict[str, Tensor] = {}
+        for task in self.tasks.values():
+            for name, tokens in task.hides(batch, every=every).items():
+                hidden[name] = hidden[name] | tokens if name in hidden else tokens
+        return ({"points": points} if points else {}) | ({"hidden": hidden} if hidden else {})
 
     def by_importance(self) -> list[Task[Any]]:
         """Return the tasks in the order in which they are reported: answers about the sample as a whole first.

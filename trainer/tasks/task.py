@@ -71,6 +71,11 @@ class Task(ABC, Generic[OutputT]):
         """Return the queries that training asks of this batch, or `every` one, (O,) int64; None asks all in order."""
         return None
 
+    def hides(self, batch: Batch, *, every: bool = False) -> dict[str, Tensor]:  # noqa: ARG002  # by masked modelling
+        """Return which tokens of which inputs the network does not see, (B, M) bool; in training, or where `every`
+        query is asked."""
+        return {}
+
     @property
     def views(self) -> tuple[str, ...]:
         """Inputs that are read alone: its answer is then (views, B, ...). Empty where all are read together.

@@ -1,0 +1,102 @@
+"""Masked modelling of patches: the error of the cells whose tokens were hidden."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_shards.loading.batch import Batch
+from data_shards.order import random_numbers
+from model.outputs.masked import MaskedOutput
+from trainer.tasks.grid import CellsTask
+from trainer.tasks.metric import Measurement, Metric
+from trainer.tasks.regression import METRICS, Errors
+
+_EVALUATION = -1
+"""The index of the batch by which an evaluation hides: the same of a sample each time."""
+
+
+@dataclass(frozen=True)
+class MaskedTask(CellsTask):
+    """Mean error of the values in hidden cells, weighted by the samples' weights."""
+
+    kind: ClassVar[str] = "masked"
+
+    def hides(self, batch: Batch, *, every: bool = False) -> dict[str, Tensor]:
+        """Return which tokens of the input are hidden, (B, M): by the seed, the batch's index, and each sample's key.
+
+        Neither the number of ranks nor that of micro-batches changes what of a sample is hidden.
+        """
+        output = self._masked
+        purpose = ("hidden", self.name, self.training.seed, _EVALUATION if every else batch.index)
+        rows = _hidden_rows(purpose, batch.keys, prod(output.token_grid), output.num_hidden)
+        # From memory that is not page-locked the host would wait for the copy.
+        rows = rows.pin_memory() if batch.weights.is_cuda else rows
+        return {output.target: rows.to(batch.weights.device, non_blocking=True)}
+
+    def count(self, batch: Batch) -> Tensor:
+        """Return the sum of the weights of the hidden values that are asked."""
+        return (self._weights(batch)[:, None] * self._cells(batch)).sum() * self.output.num_channels
+
+    def sum(self, answer: Tensor, batch: Batch) -> Tensor:
+        """Return the weighted sum of the errors of the hidden values that were asked."""
+        errors = answer.float().flatten(1, -2) - self.true_values(batch, self.points(batch)).float().flatten(1, -2)
+        errors = errors.abs() if self.output.loss == "absolute" else errors.square()
+        return (errors.sum(dim=-1) * self._cells(batch) * self._weights(batch)[:, None]).sum()
+
+    def metrics(self) -> tuple[Metric, ...]:
+        """Return the errors in the unit of the values, and R2."""
+        return METRICS
+
+    def measurement(self) -> Measurement:
+        """Return empty sums."""
+        return _HiddenErrors(self.hidden_truths, self.output.num_channels)
+
+    def hidden_truths(self, batch: Batch) -> Tensor:
+        """Return the true values (B, cells, channels) in an evaluation, NaN where nothing was hidden."""
+        truths = self.true_values(batch).float().flatten(1, -2)
+        is_hidden = self._cells(batch, every=True) & (batch.lengths[self.output.target] > 0)[:, None]
+        return truths.masked_fill(~is_hidden[..., None], torch.nan)
+
+    @property
+    def _masked(self) -> MaskedOutput:
+        assert isinstance(self.output, MaskedOutput)
+        return self.output
+
+    def _cells(self, batch: Batch, *, every: bool = False) -> Tensor:
+        """Return which of the cells that are asked lie in hidden tokens, (B, O)."""
+        token_of_cell = _token_of_cell(tuple(self.output.shape), tuple(self._masked.token_grid))
+        cells = self.hides(batch, every=every)[self.output.target][:, token_of_cell.to(batch.weights.device)]
+        points = None if every else self.points(batch)
+        return cells if points is None else cells[:, points]
+
+
+class _HiddenErrors(Errors):
+    def add(self, answer: Tensor, batch: Batch, judged: Tensor) -> None:
+        """See Measurement."""
+        super().add(answer.flatten(1, -2), batch, judged)
+
+
+@lru_cache(maxsize=8)
+def _hidden_rows(purpose: tuple[str | int, ...], keys: tuple[str, ...], num_tokens: int, num_hidden: int) -> Tensor:
+    rows = torch.zeros(len(keys), num_tokens, dtype=torch.bool)
+    for row, key in enumerate(keys):
+        generator = np.random.Generator(np.random.Philox(key=random_numbers.key(*purpose, key)))
+        rows[row, generator.choice(num_tokens, num_hidden, replace=False, shuffle=False)] = True
+    return rows
+
+
+@lru_cache(maxsize=8)
+def _token_of_cell(shape: Sequence[int], token_grid: Sequence[int]) -> Tensor:
+    """Return the token that each cell of a grid lies in, both row by row."""
+    axes = [torch.arange(length) * tokens // length for length, tokens in zip(shape, token_grid, strict=True)]
+    places = torch.meshgrid(*axes, indexing="ij")
+    found = torch.zeros(tuple(shape), dtype=torch.int64)
+    for place, tokens in zip(places, token_grid, strict=True):
+        found = found * tokens + place
+    return found.flatten()
