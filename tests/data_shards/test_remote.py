@@ -262,7 +262,7 @@ def test_a_fault_that_stays_ends_at_the_deadline_and_leaves_nothing(
 @pytest.mark.parametrize("status", ["401", "403", "410"])
 def test_what_a_server_refuses_is_asked_for_once(store: Store, settings: RemoteConfig, name: str, status: str) -> None:
     store.proxy.faults[name] = [status] * 1000
-    with pytest.raises(ValueError, match=rf"{name}: cannot be had \(.*; see to the URL, the credentials") as refused:
+    with pytest.raises(ValueError, match=rf"{name}: cannot be fetched \(.*; check the URL, the credentials") as refused:
         keys(run_config(store.url, settings))
     assert isinstance(refused.value, RefusedError)
     assert store.proxy.requests[name] <= 4, "each thread that fetches asks once"
@@ -279,7 +279,7 @@ def test_a_file_that_is_another_one_twice_is_not_asked_for_again(
     folder: Path, store: Store, settings: RemoteConfig, fault: str
 ) -> None:
     store.proxy.faults[TAR] = [fault] * 1000
-    with pytest.raises(ValueError, match=r"000001\.tar: (cannot be had \((its sha256 is|more than its)|.*Checksum)"):
+    with pytest.raises(ValueError, match=r"000001\.tar: (cannot be fetched \((its sha256 is|more than its)|.*Checksum)"):
         RemoteFolder(store.url, replace(settings, deadline_seconds=0.5)).open(entry(folder))
     assert cached(settings) == set()
 
@@ -289,7 +289,7 @@ def test_a_transfer_ends_at_the_listed_size(folder: Path, store: Store, settings
     store.proxy.faults[name] = ["never ends"] * 1000
     shards = RemoteFolder(store.url, settings)
     if name == TAR:
-        with pytest.raises(ValueError, match=r"000001\.tar: cannot be had \(more than its \d+ bytes came\)"):
+        with pytest.raises(ValueError, match=r"000001\.tar: cannot be fetched \(more than its \d+ bytes came\)"):
             shards.open(entry(folder))
     else:  # which the tar has as well
         shards.index(entry(folder))
@@ -304,7 +304,7 @@ def test_a_url_without_a_manifest_gets_a_sentence(store: Store, settings: Remote
 @pytest.mark.parametrize("store", ["http"], indirect=True)
 def test_a_page_in_place_of_a_manifest_is_no_matter_of_patience(store: Store, settings: RemoteConfig) -> None:
     store.proxy.faults[MANIFEST] = ["is a page"] * 1000
-    with pytest.raises(ValueError, match=r"manifest\.json: cannot be had"):
+    with pytest.raises(ValueError, match=r"manifest\.json: cannot be fetched"):
         keys(run_config(store.url, settings))
     assert store.proxy.requests[MANIFEST] == 2
 
@@ -318,7 +318,7 @@ def test_a_full_disk_is_no_matter_of_patience(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(shards._files, "get_file", full)
-    with pytest.raises(ValueError, match=r"000001\.tar: cannot be had \(OSError: .*No space left"):
+    with pytest.raises(ValueError, match=r"000001\.tar: cannot be fetched \(OSError: .*No space left"):
         shards.open(entry(folder))
 
 

@@ -160,7 +160,7 @@ def test_a_full_disk_at_a_resume_is_a_sentence_and_costs_nothing(make_run: MakeR
         with filled(ballast):
             results = full.finish("train.steps=10")
         assert [status for status, _, _ in results] == [2, 2]
-        assert results[0][2].count("takes no more files (No space left on device)") == 1
+        assert results[0][2].count("no file can be written (No space left on device)") == 1
         assert "Traceback" not in "".join(errors for _, _, errors in results)
         assert [status for status, _, _ in full.finish("train.steps=10")] == [0, 0]
         assert full.weights() == before
