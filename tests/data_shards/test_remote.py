@@ -279,7 +279,9 @@ def test_a_file_that_is_another_one_twice_is_not_asked_for_again(
     folder: Path, store: Store, settings: RemoteConfig, fault: str
 ) -> None:
     store.proxy.faults[TAR] = [fault] * 1000
-    with pytest.raises(ValueError, match=r"000001\.tar: (cannot be fetched \((its sha256 is|more than its)|.*Checksum)"):
+    with pytest.raises(
+        ValueError, match=r"000001\.tar: (cannot be fetched \((its sha256 is|more than its)|.*Checksum)"
+    ):
         RemoteFolder(store.url, replace(settings, deadline_seconds=0.5)).open(entry(folder))
     assert cached(settings) == set()
 

@@ -54,7 +54,7 @@ def test_nothing_is_left_of_the_look_whether_a_folder_can_be_written(tmp_path: P
 def test_every_part_of_a_run_has_a_place_of_its_own() -> None:
     folder = RunFolder(Path("run"))
     names = [name for name in dir(RunFolder) if name.endswith(("_path", "_folder"))]
-    places = [getattr(folder, name) for name in names]
+    places = [place for name in names if isinstance(place := getattr(folder, name), Path)]
     assert len(set(places)) == len(places) > 15
     assert all(place.parent == folder.path for place in places)
 
