@@ -81,11 +81,25 @@ def asked(key: str, path: Path, overrides: Sequence[str] = ()) -> Any:  # noqa: 
     return values[-1] if values else None
 
 
+def located(path: Path) -> Path:
+    """Return the file of a configuration, of a name such as digits or paper/p1 the one that comes with the product.
+
+    configs/digits.yaml is that too where the working directory has no configs/ of its own.
+    """
+    is_name = not path.suffix or (path.parts[:1] == ("configs",) and not Path("configs").exists())
+    if path.exists() or path.is_absolute() or not is_name or ".." in path.parts:
+        return path
+    name = Path(*path.parts[1:]) if path.parts[:1] == ("configs",) else path
+    known = Path(__file__).parent / name.with_suffix(".yaml")
+    return known if known.is_file() else path
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return the keys and values of a YAML file; ConfigError where it cannot be read, or is something else."""
+    path = located(path)
     if not path.is_file():
         named = sorted(file.stem for file in Path(__file__).parent.glob("*.yaml"))
-        raise ConfigError(str(path), [f"no such file; the named runs are {', '.join(named)} (configs/NAME.yaml)"])
+        raise ConfigError(str(path), [f"no such file; the named runs are {', '.join(named)}, by these names"])
     try:
         with path.open(encoding="utf-8") as file:
             # What is longer is refused whatever follows.

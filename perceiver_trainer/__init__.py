@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from configs.network import network_config
     from data_shards.config import DataConfig
     from data_shards.loading.batch import Batch
     from data_shards.loading.shard_loader import ShardLoader
@@ -58,9 +59,11 @@ __all__ = [
     "VideoConfig",
     "World",
     "load_run",
+    "network_config",
 ]
 
 _HOMES = {
+    "configs.network": ("network_config",),
     "trainer.distributed.world": ("World",),
     "trainer.tasks.metric": (
         "Measurement",

@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from configs.network import network_config
 from configs.run import RunConfig, load
 from data_shards.files import atomic
 from data_shards.files.display import printable
 from launch.lifecycle.run_folder import RunFolder, as_typed
-from launch.run.network_files import network_config
 from model.config.perceiver import PerceiverConfig
 from model.perceiver import Perceiver
 from model.transfer import table_grids, transfer

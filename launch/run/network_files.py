@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -12,7 +12,7 @@ import typer
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
-from configs.reader import read, read_yaml
+from configs.network import NetworkConfig, network_config
 from configs.run import load
 from data_shards.files import atomic
 from data_shards.files.display import printable
@@ -32,18 +32,6 @@ from trainer.checkpoint.tensor_file import TensorFile
 from trainer.distributed.world import World
 
 GIB = 2**30
-
-
-@dataclass(frozen=True)
-class NetworkConfig:
-    """A network alone."""
-
-    model: PerceiverConfig = field(default_factory=PerceiverConfig)
-    """The network."""
-
-    def problems(self) -> Iterator[tuple[str, str]]:
-        """Yield (key, sentence) of every problem."""
-        yield from ((f"model.{key}", sentence) for key, sentence in self.model.problems())
 
 
 def plan(
@@ -131,13 +119,6 @@ def _notes_of_export(config: PerceiverConfig, files: Mapping[str, object]) -> tu
         f"transformers has no preprocessor for {', '.join(unprepared)}: give it what docs/parity.md says under "
         '"What you must prepare yourself"',
     )
-
-
-def network_config(path: Path, overrides: Sequence[str] = ()) -> PerceiverConfig:
-    """Return the network of a YAML file: of a whole run, or of a file that holds `model` alone."""
-    if path.is_file() and read_yaml(path).keys() <= {"model"}:
-        return read(NetworkConfig, path, overrides).model
-    return load(path, overrides).model
 
 
 def network_of(source: Path, which: str = NEWEST) -> Perceiver:
