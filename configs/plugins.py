@@ -34,7 +34,7 @@ class Kind:
     base: type
     """The class that it is a subclass of."""
     table: dict[str, Any] | None = None
-    """Where classes of this kind are found by the name under which a configuration chooses them."""
+    """The table in which a configuration finds classes of this kind by name."""
     key: str = ""
     """The field or attribute that holds the name."""
 

@@ -101,7 +101,7 @@ class TrainConfig:
     evaluate_every_steps: int = 0
     """Steps between two evaluations; 0 evaluates at the end only."""
     collective_timeout_seconds: float = 600.0
-    """How long a process waits for the others in an exchange before it gives up."""
+    """Timeout of an exchange: how long a process waits for the others."""
     time_limit_minutes: float = 0.0
     """Minutes after which this start saves and ends as preempted; 0 for none."""
 
@@ -184,7 +184,7 @@ class HealthConfig:
     hang_seconds: float = 60.0
     """A process without a step for this long, plus twice the slowest recent one, ends the job; 0 waits for ever."""
     compile_seconds: float = 1_800.0
-    """As hang_seconds, of a process that compiles."""
+    """hang_seconds for a process that compiles."""
     max_skipped_in_a_row: int = 5
     """Non-finite steps in a row after which the run goes back to its last checkpoint and past those batches."""
     max_rollbacks: int = 3

@@ -18,7 +18,7 @@ from trainer.tasks.objective import Objective, only
 from trainer.tasks.task import Task
 
 ALL = "all"
-"""All inputs are shown."""
+"""The name of an evaluation with all inputs."""
 CHUNK = 16_384
 """Queries that are decoded at once: a clip of 16 frames of 224 x 224 asks 800 000."""
 

@@ -56,7 +56,7 @@ class RunState:
 
 @dataclass(frozen=True)
 class PassedOver:
-    """All that a run has learned by going back; a checkpoint from before knows nothing of it."""
+    """What a run learned from rollbacks. An earlier checkpoint does not contain it."""
 
     batches: tuple[int, ...] = ()
     """All batches that it skips, in rising order."""

@@ -138,7 +138,7 @@ class Row:
     label: int | None = None
     """Index into the label names."""
     labels: tuple[int, ...] = field(default=())
-    """Where a sample has several labels, as AudioSet's do."""
+    """The labels of a sample that has several, as in AudioSet."""
     named_labels: Mapping[str, int] = field(default_factory=dict)
     """Further labels by name, each an index into the classes of that name."""
     fields: Mapping[str, str] = field(default_factory=dict)

@@ -22,7 +22,7 @@ class ShardPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """All shards of a build."""
+    """The shards of a build."""
 
     shards: tuple[ShardPlan, ...]
     fingerprint: str

@@ -30,7 +30,7 @@ from data_shards.storage.local_folder import LocalFolder
 from data_shards.storage.required_inputs import has_all
 
 _RARELY = 0.05
-"""Where no more of a split's samples lack a file, they have lost it; one sample always may."""
+"""The largest fraction of a split's samples that counts as having lost a file; one sample always counts."""
 
 
 @dataclass(frozen=True)

@@ -47,11 +47,11 @@ OWN = Records(labels="labels", named_labels="named_labels", weight="weight", val
 
 @dataclass(frozen=True)
 class Notes:
-    """All that is known of a sample beside its modalities."""
+    """The annotations of a sample: everything except its modalities."""
 
     label: int = NO_LABEL
     labels: tuple[int, ...] = ()
-    """All of them, where a sample has several."""
+    """All labels, if a sample has several."""
     named_labels: dict[str, int] = field(default_factory=dict)
     weight: float = 1.0
     values: dict[str, tuple[float, ...]] = field(default_factory=dict)

@@ -71,7 +71,7 @@ class Manifest:
     """Folder of the tars, where the manifest and the indexes are in one of their own."""
     version: int = VERSION
     values: Mapping[str, int] = field(default_factory=dict)
-    """How many numbers each value has, by its name."""
+    """The number of numbers of each value, by its name."""
 
     def split(self, name: str) -> Split:
         """Return the split of that name; ValueError names the ones there are."""

@@ -38,7 +38,7 @@ class Entry:
 
     name: str
     offset: int
-    """Where its first byte is in the tar."""
+    """The position of its first byte in the tar."""
     length: int
 
 

@@ -37,9 +37,9 @@ class Intake:
     num_classes: int
     """Labels must be below; 0 where the dataset names no classes."""
     named_classes: Mapping[str, int]
-    """How many classes each further label has."""
+    """The number of classes of each further label."""
     num_values: Mapping[str, int] = field(default_factory=dict)
-    """How many numbers each value has."""
+    """The number of numbers of each value."""
 
     @staticmethod
     def of(shards: Manifest, config: DataConfig) -> "Intake":

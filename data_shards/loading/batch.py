@@ -28,7 +28,7 @@ class Sample:
     label: int = NO_LABEL
     weight: float = 1.0
     labels: tuple[int, ...] = ()
-    """All of them, where a sample has several."""
+    """All labels, if a sample has several."""
     named_labels: dict[str, int] = field(default_factory=dict)
     """Further labels by name, of those that the config asks for."""
     targets: dict[str, np.ndarray] = field(default_factory=dict)

@@ -45,9 +45,9 @@ class Assembler:
     num_classes: int
     """Length of a vector over the classes; 0 where the data name none."""
     num_values: Mapping[str, int] = field(default_factory=dict)
-    """How many numbers each of data.values has."""
+    """The number of numbers of each of data.values."""
     quarantine: Quarantine | None = None
-    """Where bad samples are listed; None makes the first one an error."""
+    """The list of bad samples; None makes the first bad sample an error."""
     pinned: bool = False
     """Whether the batch lies in page-locked memory, from which a copy to the GPU does not block."""
     pool: BufferPool = field(default_factory=BufferPool)

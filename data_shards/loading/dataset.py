@@ -26,7 +26,7 @@ class Dataset:
     named_labels: Mapping[str, tuple[str, ...]]
     """Class names of each further label by its name."""
     values: Mapping[str, int]
-    """How many numbers each value has by its name."""
+    """The number of numbers of each value, by its name."""
     intake: Intake
     """The intake of its samples, with only the inputs that are taken from this dataset."""
     weight: float = 1.0

@@ -46,7 +46,7 @@ class Reader:
 
     @property
     def num_shards(self) -> int:
-        """How many shards there are."""
+        """Return the number of shards."""
         return len(self._shards)
 
     def num_samples(self, shard: int) -> int:

@@ -32,7 +32,7 @@ class Member:
     """What an input reads of a sample: a member, or a field of one."""
 
     suffix: str
-    """As messages name it, without the first dot."""
+    """The suffix as in messages, without the first dot."""
     content: Content
 
     def decoded(self, decode: Callable[[Content], T]) -> T:

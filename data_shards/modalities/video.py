@@ -32,7 +32,7 @@ class VideoConfig(Modality):
     resize: Literal["bilinear", "bicubic", "lanczos", "nearest"] = "bilinear"
     """Pillow's filter of that name, with antialiasing where the frame shrinks."""
     fit: Literal["crop", "stretch", "pad"] = "crop"
-    """How other aspect ratios come to this shape, in training too. crop: the largest part of this one about the centre,
+    """How other aspect ratios are fitted to this shape, in training too. crop: the largest centred part of this ratio,
     so the ends of a wide frame are never read. stretch: all of it, distorted. pad: all of it, black beside it."""
     centre_crop: float = 1.0
     """Part of the shorter side that fit=crop keeps where nothing is random."""

@@ -60,7 +60,7 @@ class Table:
     label_names: list[str]
     """The names of the classes: the numbers up to the largest one, or the names in order."""
     named_labels: dict[str, list[str]] = field(default_factory=dict)
-    """The same of each further label."""
+    """The same for each further label."""
 
     def build(self, out: Path, rows: Sequence[Row], **options: Unpack[BuildOptions]) -> Manifest:
         """Build shards from its rows, or from what was made of them."""

@@ -40,7 +40,7 @@ class LocalFolder:
         self._tars: Path | None = Path(known.tars or folder) if known else None
         """The folder of the tars, once the manifest is read: this one, or another that was indexed from here."""
         self._resolved: dict[Path, str] = {}
-        """Where the folders truly lie."""
+        """The real paths of the folders."""
 
     def __str__(self) -> str:
         return str(self._folder)

@@ -34,7 +34,7 @@ class Plan:
     action: Action
     """What happens there."""
     delay_ms: int
-    """How long after the call began; 0 is before it begins."""
+    """The time after the beginning of the call; 0 is before it begins."""
     met_path: str
     """A file that is made when it happens."""
     ballast_path: str = ""

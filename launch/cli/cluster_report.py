@@ -94,7 +94,7 @@ class PlannedNetwork:
     train: TrainConfig = field(default_factory=TrainConfig)
     """Batch, precision and partitioning."""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    """How saves are made."""
+    """Checkpoints."""
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Yield (key, sentence) of every problem."""

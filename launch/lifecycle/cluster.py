@@ -119,7 +119,7 @@ class ClusterConfig:
     unpack_folder: str = ""
     """Folder on each node's own disk for it, such as $TMPDIR or /scratch/$USER; empty for $TMPDIR, or else /tmp."""
     restarts: RestartConfig = field(default_factory=RestartConfig)
-    """How often the run starts again by itself."""
+    """The limits of automatic restarts."""
 
     @property
     def world_size(self) -> int:

@@ -8,7 +8,7 @@ from launch.lifecycle.exit_status import BAD_INPUT, FINISHED, RUN_ME_AGAIN
 
 @dataclass(frozen=True)
 class RestartConfig:
-    """How often a run may start again by itself."""
+    """The limits of automatic restarts."""
 
     max_requeues: int = 100
     """Restarts after an orderly stop: a time limit or a preemption that the processes saw coming."""
@@ -36,7 +36,7 @@ class Attempt:
     job_id: str
     """The id of the Slurm job; empty for a local run."""
     nodes: tuple[str, ...]
-    """Where it ran, the first one first."""
+    """The nodes on which it ran, the first node first."""
     started_at: float
     """Unix seconds."""
     first_step: int

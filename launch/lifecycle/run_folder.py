@@ -10,7 +10,7 @@ from data_shards.files.display import printable
 _SPACE_BYTES = 1 << 20
 
 UNPUBLISHED = ".perceiver-"
-"""How the name of a folder begins in which a run is being made."""
+"""The prefix of the name of a folder in which a run is being created."""
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ class Job:
     reason: str
     """Why it waits, or what is known in place of an answer."""
     nodes: str
-    """Where it runs, such as n[1-2]."""
+    """The nodes of the job, such as n[1-2]."""
     excluded: tuple[str, ...] = ()
     """The nodes on which it is not to run."""
 

@@ -45,7 +45,7 @@ class Cluster:
     disk_bytes_per_second: float
     """What all ranks together write to the disk that they share."""
     commit_seconds: float
-    """How long a save takes beside writing its bytes: agreeing, syncing, renaming."""
+    """The time of a save besides writing its bytes: agreement, sync, rename."""
     node_mtbf_seconds: float
     """Mean time between failures of one node."""
     restart_seconds: float
@@ -65,7 +65,7 @@ class Cluster:
 
     @property
     def message_seconds(self) -> float:
-        """How long a sum of a few numbers takes over a tree of the ranks."""
+        """The time of a sum of a few numbers over a tree of the ranks."""
         return self.device.hop_seconds * math.ceil(math.log2(self.world_size))
 
 
@@ -76,9 +76,9 @@ class Communication:
     sent_bytes: float
     """What a rank sends."""
     seconds: float
-    """How long that takes."""
+    """The time of the communication."""
     overlapped_seconds: float
-    """How much of it is left beside the computation, if it may run beside it."""
+    """The time that is not hidden behind computation, if the two may overlap."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class ClusterPlan:
     """What a run would take."""
 
     device: str
-    """Where the device's numbers are from."""
+    """The source of the device's numbers."""
     world_size: int
     """Ranks."""
     global_batch: int
@@ -138,13 +138,13 @@ class ClusterPlan:
     save_seconds: float
     """The time until a checkpoint is on the disk."""
     stall_seconds: float
-    """How long the training stops for it."""
+    """The time for which a save stops the training."""
     job_mtbf_seconds: float
     """Mean time between failures of all nodes together."""
     interval_steps: int
     """Steps between two saves that lose least."""
     goodput: Goodput
-    """Where the time goes with such saves."""
+    """The goodput with such saves."""
 
 
 def cluster_plan(config: RunConfig, cluster: Cluster) -> ClusterPlan:

@@ -19,16 +19,16 @@ class Faults:
     mean_seconds: float
     """Mean time between failures of the whole job."""
     stall_seconds: float
-    """How long a save holds the training up."""
+    """The time for which a save stops the training."""
     commit_seconds: float
-    """How long after that a save is written in the background; until then a failure loses what was before it too."""
+    """The time of the background write after that. Until its end, a failure loses the work before the save too."""
     restart_seconds: float
     """The time from a failure to the first step of the next start."""
 
 
 @dataclass(frozen=True)
 class Goodput:
-    """Where the time of a run goes; the four shares add up to one."""
+    """How a run spends its time; the four fractions add up to one."""
 
     interval_seconds: float
     """The training time between two saves."""

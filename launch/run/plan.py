@@ -40,11 +40,11 @@ class Plan:
     checkpoint_bytes: int
     """The size of one checkpoint on the disk."""
     kept_checkpoints: int
-    """How many there are at once, with the one being written."""
+    """The number of checkpoints at the same time, with the one being written."""
     free_bytes: int
     """Free where the run is."""
     save_seconds: float
-    """How long a stop takes: the longest step and save so far, or what is assumed before there was one."""
+    """The time of a stop: the longest step and save so far, or an assumption before the first save."""
     is_measured: bool
     """Whether save_seconds was measured in this run."""
 

@@ -24,7 +24,7 @@ _RELEASED_CROP = 224 / 256
 
 @dataclass(frozen=True)
 class Surroundings:
-    """All that an export writes beside the weights."""
+    """The files of an export besides the weights."""
 
     classes: tuple[str, ...] = ()
     """Names of the classes of the sample's label, in order; empty if they are not known."""
@@ -33,7 +33,7 @@ class Surroundings:
     centre_crop: float = _RELEASED_CROP
     """Part of a picture's shorter side that is kept about its centre."""
     fit: str = "crop"
-    """How pictures of another aspect ratio come to their size."""
+    """How images of another aspect ratio are resized."""
     foreign: Mapping[str, Any] = field(default_factory=dict)
     """Hugging Face's files as they were imported, by name."""
     notes: tuple[str, ...] = ()

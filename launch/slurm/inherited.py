@@ -26,7 +26,7 @@ PREFIXES = (
     "TORCHELASTIC_",
 )
 WHICH_SLURM = ("SLURM_CLUSTERS", "SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT")
-"""Where Slurm is and who asks it, not what is asked of it."""
+"""Variables that locate Slurm and identify the user, not options of its commands."""
 DEVICES = ("CUDA_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
 """Inside of an allocation these are its own devices, not those of the job that is asked for."""
 

@@ -22,13 +22,13 @@ class ReadConstants:
     separable: int
     """The additions and sums that the separable form makes of the products among them."""
     plain_products: float = 1.0
-    """How many times longer than other products those of flash attention take."""
+    """The slowdown of flash attention's products, compared with other products."""
     absorbed_products: float = 1.0
-    """How many times longer than other products those of tiles take."""
+    """The slowdown of the tiles' products, compared with other products."""
     wide: int = 230
     """Cost in attention over keys and values with heads too wide for flash attention, besides its products."""
     wide_products: float = 1.0
-    """How many times longer than other products those of such heads take."""
+    """The slowdown of such heads' products, compared with other products."""
 
 
 READ_CONSTANTS: MappingProxyType[DeviceKind, ReadConstants] = MappingProxyType(

@@ -17,7 +17,7 @@ class Hardware:
     kind: Kind
     """Its type to PyTorch."""
     source: str
-    """Where the numbers are from."""
+    """The source of the numbers."""
     memory_bytes: float
     """Its own memory."""
     fp32_flops: float
@@ -37,7 +37,7 @@ class Hardware:
     transfer_share: float
     """Share of a link's peak that exchanges and copies reach."""
     hop_seconds: float
-    """How long a message of no length takes between two devices."""
+    """The latency of an empty message between two devices."""
 
     def product_rate(self, precision: Precision) -> float:
         """Return the operations a second that products reach."""

@@ -56,7 +56,7 @@ class Plan:
     form: Form
     """The form of the cross-attention to the tokens on a CPU."""
     reading: dict[str, str]
-    """How they read them on a "cpu" and on "cuda", in a sentence that says what a GPU has no kernel for."""
+    """Sentences on the forms for "cpu" and "cuda", which say what a GPU has no kernel for."""
     policies: dict[ActivationCheckpointing, PolicyPlan]
     """The plan of each policy, by its name in model.activation_checkpointing."""
     attention: tuple[AttentionKernel, ...]

@@ -35,7 +35,7 @@ class StepWork:
 
 @dataclass(frozen=True)
 class StepSeconds:
-    """How long the parts of that work take on a device."""
+    """The times of the parts of that work on a device."""
 
     products: float
     reads: float
@@ -43,7 +43,7 @@ class StepSeconds:
 
     @property
     def whole(self) -> float:
-        """All of it."""
+        """The total time."""
         return self.products + self.reads + self.elementwise
 
 

@@ -27,7 +27,7 @@ class PerceiverConfig(Network):
     outputs: dict[str, Any] = field(default_factory=dict, metadata={"chosen_by": "kind", "among": KINDS})
     """What is answered, by names of the user's own; `kind` says what each answer is (docs/tasks.md)."""
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
-    """How queries read the latents; outputs that pool the latents do without."""
+    """The decoder, in which queries attend to the latents. Outputs that pool the latents do not use it."""
     min_padding: int = 4
     """Learned channels that the widest modality gets when several are joined; narrower ones are padded to its width."""
     mask_tokens: bool = False

@@ -35,7 +35,7 @@ class _Positional(nn.Module):
 
 
 def _valid(modality: AnyInput, value: Tensor, said: Tensor) -> Tensor:
-    """How many entries of each sample are valid: nothing that may be said hides a part of a whole."""
+    """The number of valid entries of each sample."""
     full = _entries(modality)
     if isinstance(modality, TextInput):
         # Up to the last id that is not padding.

@@ -32,7 +32,7 @@ class Manifest:
     """What a checkpoint holds beside its tensors."""
 
     state: RunState
-    """Where the run was."""
+    """The progress of the run."""
     engine: EngineState
     """Steps applied and loss scale."""
     identity: dict[str, Any]

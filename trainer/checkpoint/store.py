@@ -39,12 +39,12 @@ _SENTENCE = 1000
 
 @dataclass(frozen=True)
 class SaveReport:
-    """How a save went."""
+    """The result of a save."""
 
     step: int
     """The step of the saved state."""
     wait_seconds: float
-    """How long the training stood still for it."""
+    """The time for which the save stopped the training."""
     seconds: float
     """The time from the call to the commit."""
     num_bytes: int

@@ -98,7 +98,7 @@ class Header:
     entries: dict[str, Entry]
     """The entries by the names of their tensors, all within the file's bytes."""
     data_start: int
-    """Where the first byte of them is."""
+    """The position of their first byte."""
 
 
 class TensorFile:

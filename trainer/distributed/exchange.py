@@ -18,7 +18,7 @@ ROUND_ELEMENTS = 8 << 20
 
 @dataclass(frozen=True)
 class Extent:
-    """Where a piece lies in a flattened parameter."""
+    """The position of a piece in a flattened parameter."""
 
     name: str
     start: int
@@ -26,7 +26,7 @@ class Extent:
 
     @property
     def length(self) -> int:
-        """How many elements it has."""
+        """The number of its elements."""
         return self.stop - self.start
 
 

@@ -38,11 +38,11 @@ class World:
     rank: int
     """This process among all, from 0."""
     world_size: int
-    """How many processes there are, on all nodes."""
+    """The number of processes on all nodes."""
     local_rank: int
     """This process among those of its node, from 0."""
     device: torch.device
-    """Where this process computes."""
+    """The device of this process."""
     group: dist.ProcessGroup | None = None
     """The processes' channel; None is the one that all of torch uses."""
 

@@ -32,7 +32,7 @@ class Exchange:
     num_bytes: int
     """Bytes of the whole tensors, summed over the calls of a step."""
     calls: int
-    """How often it is called."""
+    """The number of calls per step."""
     during: Literal["backward", "passes", "update"]
     """When it can run: beside the backward pass, beside both passes, or only after the update of the weights."""
 

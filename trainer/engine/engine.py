@@ -75,7 +75,7 @@ class Engine:
 
     @property
     def steps_ahead(self) -> int:
-        """How many steps may be started before the report of an older one is read, so that the device is never idle."""
+        """The number of steps that may start before an older report is read, so that the device is never idle."""
         return int(self._world.device.type == "cuda")
 
     def step(self, batch: Batch) -> StepReport:

@@ -11,7 +11,7 @@ from trainer.optim.partitions import Clippable
 
 
 class Update(Protocol):
-    """How a ZeRO stage in a precision updates. Collective."""
+    """The update of a ZeRO stage in a precision. Collective."""
 
     def __call__(self) -> tuple[Tensor, Tensor]:
         """Update; return the norm of the gradient before clipping, and whether it was finite, both on the device."""

@@ -125,7 +125,7 @@ class HangWatch:
 
     @property
     def limit_seconds(self) -> float:
-        """How long the main thread may be at what it is at."""
+        """Return the time limit of the main thread's current activity."""
         if self._compiles:
             return self._compile_seconds
         if self._phase not in (BATCH, STEP) or self._is_cold:

@@ -38,11 +38,11 @@ class Beat:
     phase: str
     """The activity of the main thread; LEFT after an orderly exit."""
     limit_seconds: float = 0.0
-    """How long it may be at it: who waits for this rank waits as long."""
+    """The time limit of the activity. A rank that waits for this one has the same limit."""
     at_seconds: float = 0.0
-    """How long it is at it."""
+    """The time since the activity began."""
     end: str = ""
-    """How far this rank is with ending the job, once it knows of a verdict."""
+    """The progress of this rank in ending the job, once it knows a verdict."""
 
     @property
     def is_overdue(self) -> bool:

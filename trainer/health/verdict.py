@@ -17,7 +17,7 @@ class Verdict:
     pids: tuple[int, ...]
     """The ids of their processes, in the same order: a verdict of one attempt may be there while another runs."""
     named: str
-    """Who they are and what is held against them, in words."""
+    """The ranks and the reasons, in words."""
     found_by: int
     """Rank."""
 

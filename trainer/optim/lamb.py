@@ -33,7 +33,7 @@ class Lamb(torch.optim.Optimizer):
     """
 
     found_inf: Tensor | None = None
-    """Where it is 1, on the device, the step changes nothing, as in torch's fused optimizers."""
+    """If it is 1 on the device, the step changes nothing, as in torch's fused optimizers."""
 
     def __init__(self, params: Iterable[dict[str, Any]], *, lr: float, betas: tuple[float, float], eps: float) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": 0.0})

@@ -39,7 +39,7 @@ class Piece:
 
 
 class Partitions(Protocol):
-    """How one ZeRO stage spreads the state over the ranks."""
+    """The partition of the state over the ranks at one ZeRO stage."""
 
     def masters(self) -> list[Tensor]:
         """Return the tensors that the inner optimizer updates: the keys of its state."""

@@ -33,9 +33,9 @@ class TimeEntry:
     number: int
     """The number of the attempt, from 1."""
     hosts: tuple[str, ...]
-    """Where its ranks ran."""
+    """The hosts of its ranks."""
     world_size: int
-    """How many ranks."""
+    """The number of ranks."""
     started_at: float
     """Unix seconds."""
     first_step: int = 0
@@ -45,7 +45,7 @@ class TimeEntry:
     seen_at: float = 0.0
     """When this was written, Unix seconds."""
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
-    """Where its time went."""
+    """How its time was spent."""
     rollbacks: int = 0
     """Times that it went back."""
     ended: str = KILLED

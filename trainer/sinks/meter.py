@@ -17,7 +17,7 @@ Record = dict[str, float | int | str]
 
 @dataclass(frozen=True)
 class StepTime:
-    """Where the time of one step went, on this rank."""
+    """How the time of one step was spent on this rank."""
 
     seconds: float
     """The time of the whole step, with batch and update."""

@@ -42,7 +42,7 @@ class Story:
     records: Sequence[Record]
     """Lines of metrics.jsonl."""
     attempts: Sequence[TimeEntry]
-    """Where the time of each went."""
+    """How the time of each attempt was spent."""
     pictures: Sequence[Path]
     """PNG files: samples, attention maps."""
 

@@ -82,7 +82,7 @@ class LabelTask(Task[LabelOutput]):
 
 
 class Confusion(Measurement):
-    """How often each true class was answered with each class, and with the true one among the five most likely."""
+    """Counts of each true class by predicted class, and of the true class among the five most likely."""
 
     def __init__(self, task: LabelTask) -> None:
         self._task = task

@@ -20,7 +20,7 @@ MAX_CLASSES = 1_000_000
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:e[+-]?[0-9]+)?|[+-]?inf", re.IGNORECASE)
 _NUMBERS = re.compile(rf"[\[({{]*\s*(?:{_NUMBER.pattern})(?:[\s,;|/]+(?:{_NUMBER.pattern}))+\s*[\])}}]*", re.IGNORECASE)
 _NO_LABEL = ("nan", "<na>")
-"""How pandas writes a gap as text."""
+"""The text that pandas writes for a gap."""
 
 
 @dataclass(frozen=True)
