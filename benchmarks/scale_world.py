@@ -1,7 +1,7 @@
-"""One rank of many: the others are made up, and what it exchanges with them is counted.
+"""One rank of many. The other ranks are simulated, and its exchanges with them are counted.
 
-What the others would say is what it says itself, with their own pieces, hosts and files where that matters. Rank 0 goes
-first, and the others are told what it told. Nothing here needs a network.
+The simulated ranks send what this rank sends, with their own pieces, hosts and files where that matters. Rank 0 comes
+first, and the others receive what it sent. Nothing here needs a network.
 """
 
 import pickle

@@ -1,6 +1,6 @@
 """The supported versions, checked before any import that would take time or fail.
 
-Read by Python 3.7 and newer, so that an old one is told too: no syntax that it lacks.
+Python 3.7 and newer can read this file, so an old one gets the message too: no newer syntax here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def check_python(version: tuple[int, ...] = sys.version_info[:3]) -> None:
 def check_packages() -> None:
     """Raise ValueError with every installed package that this release does not run with.
 
-    Names and versions are read, nothing is imported. A package that is missing is told by what needs it.
+    Names and versions are read, nothing is imported. A missing package is reported by the module that needs it.
     """
     from importlib.metadata import PackageNotFoundError, version
 

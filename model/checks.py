@@ -15,7 +15,7 @@ _MOST = 2**20
 def check_inputs(config: PerceiverConfig, inputs: dict[str, Tensor], lengths: dict[str, Tensor] | None = None) -> None:
     """Raise ValueError with every field that is missing, has another shape than declared, or holds what it cannot.
 
-    Values are looked at on the CPU only: on a device every look would wait for it.
+    Values are checked on the CPU only: on a device every check would wait for it.
     """
     problems = [*_problems(config, inputs), *_place_problems(config, inputs)]
     if lengths is not None and not problems:

@@ -115,7 +115,7 @@ def _keep_products(_context: object, operation: object, *_inputs: object, **_opt
 def is_dear(operation: Any) -> bool:  # noqa: ANN401  # PyTorch's operations have no common type
     """Return whether an operation is a matrix product or an attention, whose result `selective` keeps.
 
-    One that writes where it is told is neither: its result may be written over before it is needed.
+    An operation with an output argument is neither: its result may be overwritten before it is needed.
     """
     name = operation.name()
     is_attention = name.startswith(_SCALED_DOT_PRODUCT) and "backward" not in name

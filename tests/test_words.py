@@ -1,4 +1,4 @@
-"""What a person reads is in the field's standard terms: README, docs, help texts, first lines of modules."""
+"""What a person reads is in the field's standard terms: README, docs, help texts, docstrings."""
 
 import ast
 import re
@@ -35,11 +35,18 @@ def texts() -> Iterator[tuple[str, str]]:
         yield str(page.relative_to(REPOSITORY)), page.read_text()
     for package in PACKAGES:
         for module in sorted((REPOSITORY / package).rglob("*.py")):
-            docstring = ast.get_docstring(ast.parse(module.read_text())) or ""
-            yield str(module.relative_to(REPOSITORY)), docstring.split("\n\n")[0]
+            yield from docstrings(str(module.relative_to(REPOSITORY)), module.read_text())
     group = typer.main.get_command(app)
     assert isinstance(group, TyperGroup)
     yield from helps("perceiver", group)
+
+
+def docstrings(name: str, code: str) -> Iterator[tuple[str, str]]:
+    """Yield the docstrings of a module, its functions, classes and fields."""
+    for node in ast.walk(ast.parse(code)):
+        match node:
+            case ast.Expr(value=ast.Constant(value=str(text))):
+                yield f"{name}:{node.lineno}", text
 
 
 def helps(name: str, group: TyperGroup) -> Iterator[tuple[str, str]]:

@@ -1,6 +1,6 @@
 """steps(): the steps of a training in order. On a GPU a step starts before the result of the previous one is read.
 
-The device then has its next work while the host looks. Nothing is decided on a step that nobody has looked at: between
+The device then has its next work while the host reads. Nothing is decided on a step whose result was not read: between
 two steps where something may be saved, evaluated or ended, no step is under way.
 """
 

@@ -49,7 +49,7 @@ def measure(setting: Setting) -> Found:
 
 
 def commit() -> str:
-    """Return the commit that is measured; a machine without Git is told it by the environment."""
+    """Return the measured commit; a machine without Git has it in the variable COMMIT."""
     done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
     return done.stdout.strip() or os.environ.get("COMMIT", "unknown")
 

@@ -1,6 +1,6 @@
 """Write the tables of docs/gpu.md from a result: python -m benchmarks.gpu.tables [benchmarks/results/NAME.json]
 
-Only what stands between the markers is written anew; without a result the tables are empty, and say so.
+Only the part between the markers is replaced. Without a result the tables are empty, and say so.
 """
 
 import json

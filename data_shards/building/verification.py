@@ -215,9 +215,9 @@ def _checked_index(folder: LocalFolder, entry: ShardEntry) -> TarIndex:
 
 
 def _fault_of_the_rest(reader: Reader, number: int, sample: Sample, config: DataConfig, report: Report) -> str:
-    """Count the shapes of a sample's members, decoded whole; return the fault of what no draw so far has asked for.
+    """Count the shapes of a sample's members, decoded whole; return the fault of parts that were not read so far.
 
-    Of a clip a training decodes some frames, other ones each time: in the end all of them.
+    Training decodes different frames of a clip each time, and in the end all of them.
     """
     members = reader.sample(0, number)[1]
     for name in sample.lengths:

@@ -17,7 +17,7 @@ _FIELD = re.compile(r"((?:[^/]*\.)?(?:json|npz))[./](.+)", re.DOTALL)
 def key_and_extension(name: str) -> tuple[str, str] | None:
     """Split a member's name at the first dot of its basename, as webdataset does; the extension in lower case.
 
-    None where webdataset passes over a member as well: no dot, a hidden file, or a name such as `__meta__.json`.
+    None for members that webdataset also skips: no dot, a hidden file, or a name such as `__meta__.json`.
     """
     match = _NAME.fullmatch(name)
     if match is None or re.match(r"__[^/]*__($|[/.])", name):

@@ -1,6 +1,6 @@
 """The index of a shard: the position of each member in the tar, and a checksum per sample.
 
-It is a function of the tar's bytes, lies beside it as NNNNNN.idx, and can be made anew at any time. The file: a magic,
+It is a function of the tar's bytes, lies next to it as NNNNNN.idx, and can be created at any time. The file: a magic,
 six counts, then the arrays below and the names, little-endian, one after the other.
 """
 

@@ -103,7 +103,7 @@ class Places:
         return {location: place.found for location, place in self._places.items() if place.found}
 
     def check_here(self) -> None:
-        """Look at what was told from this host; ValueError where its folder of that name holds something else."""
+        """Check on this host what another host found; ValueError if its folder of that name has other contents."""
         for location, found in self._told.items():
             if "://" in location:
                 continue  # the same for all, wherever it is asked for

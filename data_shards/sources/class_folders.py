@@ -49,8 +49,8 @@ class _Walked:
 def find(folder: Path, modality: str, tell: Tell | None = None) -> tuple[list[Labelled], list[str]]:
     """Return the files of a modality in the order of their paths, and the class names in order.
 
-    Names that are all numbers are in the order of the numbers, others in alphabetical order. Splits and what is passed
-    over are told. Raises ValueError for a class folder in which nothing can be read.
+    Names that are all numbers are in the order of the numbers, others in alphabetical order. Splits and skipped files
+    are reported. Raises ValueError for a class folder in which nothing can be read.
     """
     wanted = file_of(modality)
     walked = _walk(folder, modality)

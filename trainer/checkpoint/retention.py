@@ -32,8 +32,8 @@ Stamp = tuple[int, int, int]
 class Complete:
     """Which checkpoints are complete, and their scores.
 
-    All files of one are looked at when it is first asked about, and again whenever its folder or manifest has changed:
-    at every save that would be each file of each kept checkpoint.
+    All files of a checkpoint are checked at its first use, and again whenever its folder or manifest has changed:
+    a check at every save would read each file of each kept checkpoint.
     """
 
     def __init__(self) -> None:

@@ -104,7 +104,7 @@ class Header:
 class TensorFile:
     """The tensors of one file; a read touches only its part. ValueError names a file that is not what it says.
 
-    Who was told the header by another rank need not open the file for it.
+    A rank that received the header from another rank need not open the file for it.
     """
 
     def __init__(self, path: Path, header: Header | None = None) -> None:

@@ -1,7 +1,7 @@
 """Whether the kernel of grid_kernel.py supports separable tokens on a device, and if not, why.
 
-Triton decides how a block lies in a GPU's threads, and each of its versions decides otherwise. The kernel is fast only
-where a thread has one query to itself: what a version makes of it is looked at before the first token is read, since a
+Triton decides how a block is laid out over a GPU's threads, and each of its versions decides differently. The kernel is
+fast only where each thread has one query. The compiled kernel is therefore checked before the first use, since a
 change of kernels within a run would change its last bits.
 """
 
