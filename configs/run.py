@@ -125,7 +125,7 @@ _UNDELIVERED = {
 
 
 _LACKING = {
-    "label": "needs one label a sample: set data.multi_label=false, or kind=labels",
+    "label": "needs one label per sample: set data.multi_label=false, or kind=labels",
     "labels": "needs the list of a sample's labels: set data.multi_label=true, or kind=label",
     "named label": "needs the label {of!r}: name it in data.labels, or leave target out",
     "value": "needs the value {of!r}: name it in data.values, or set target to one that is there",

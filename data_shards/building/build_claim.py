@@ -23,7 +23,7 @@ def claimed(out: Path, fingerprint: str) -> Iterator[None]:
             raise ValueError(f"{out}: another process is building here; wait for it, or choose a new folder") from error
         if file.read() != fingerprint:
             raise ValueError(
-                f"{out}: was begun from other rows, files, seed or samples a shard; choose a new folder, "
+                f"{out}: was begun from other rows, files, seed or samples per shard; choose a new folder, "
                 "or remove this one to build it again"
             )
         yield

@@ -61,7 +61,7 @@ class TarIndex:
             elif loose is not None:
                 loose[re.sub(r"\d+", "#", Path(entry.name).name)] += 1
         if not entries:
-            raise ValueError(f"{path}: holds no samples; leave it out or pack it anew")
+            raise ValueError(f"{path}: holds no samples; leave it out or pack it again")
         keys, starts = _grouped(entries, path)
         extensions = tuple(sorted({extension for _, extension, _ in entries}))
         if len(extensions) > _MAX_EXTENSIONS:
@@ -124,10 +124,10 @@ class TarIndex:
         try:
             index = _parsed(data)
         except (ValueError, OverflowError) as error:
-            raise ValueError(f"is not an index ({error}); delete it, it is made anew from the tar") from error
+            raise ValueError(f"is not an index ({error}); delete it, it is created again from the tar") from error
         if not _is_sound(index):
             raise ValueError(
-                "is not an index (its places lie outside the tar); delete it, it is made anew from the tar"
+                "is not an index (its places lie outside the tar); delete it, it is created again from the tar"
             )
         return index
 
@@ -171,13 +171,13 @@ def _grouped(entries: list[tuple[str, str, Entry]], path: Path) -> tuple[tuple[s
         if key != current:
             if key in keys:
                 raise ValueError(
-                    f"{path}: the members of sample {shown(key)} are not next to each other; sort and pack it anew"
+                    f"{path}: the members of sample {shown(key)} are not next to each other; sort and pack it again"
                 )
             keys[key] = number
             current, seen = key, set()
         if extension in seen:
             raise ValueError(
-                f"{path}: sample {shown(key)} has two members .{cut(extension)}; leave one out and pack it anew"
+                f"{path}: sample {shown(key)} has two members .{cut(extension)}; leave one out and pack it again"
             )
         seen.add(extension)
     return tuple(keys), [*keys.values(), len(entries)]

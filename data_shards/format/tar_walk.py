@@ -77,7 +77,7 @@ def _walk(descriptor: int, num_bytes: int) -> Iterator[Entry]:
                 yield Entry(name, begin, _taken(name, length, begin, num_bytes))
             elif header.kind in _REFUSED:
                 raise ValueError(
-                    f"member {shown(name)} is {_REFUSED[header.kind]}; only regular files are read: pack it anew"
+                    f"member {shown(name)} is {_REFUSED[header.kind]}; only regular files are read: pack it again"
                 )
     if len(block) < BLOCK:
         raise ValueError(f"ends at byte {num_bytes} without an end-of-archive block: it was cut short; copy it again")
@@ -100,10 +100,10 @@ def _parse(block: bytes, place: int, num_bytes: int) -> _Header:
         name = f"{_text(block[345:500], place)}/{name}"
     header = _Header(name, _number(block[124:136], place), block[156:157])
     if header.kind not in (*_REGULAR, _FOLDER, *_NAMES_NEXT, *_PASSED_OVER, *_REFUSED):
-        raise ValueError(f"has a member of unknown type {header.kind!r} at byte {place}; pack it anew as plain files")
+        raise ValueError(f"has a member of unknown type {header.kind!r} at byte {place}; pack it again as plain files")
     if header.kind in _NAMES_NEXT + _PASSED_OVER:
         if header.length > MAX_EXTENDED_HEADER_BYTES:
-            raise ValueError(f"has an extended header of {header.length} bytes at byte {place}; pack it anew")
+            raise ValueError(f"has an extended header of {header.length} bytes at byte {place}; pack it again")
         _taken(name, header.length, place + BLOCK, num_bytes)
     return header
 
@@ -133,14 +133,14 @@ def _text(field: bytes, place: int) -> str:
     try:
         return field.split(b"\0", 1)[0].decode()
     except UnicodeDecodeError as error:
-        raise ValueError(f"has a name that is not UTF-8 at byte {place}; rename and pack it anew") from error
+        raise ValueError(f"has a name that is not UTF-8 at byte {place}; rename and pack it again") from error
 
 
 def _safe(name: str) -> str:
     if any(category(letter) == "Cc" for letter in name if not letter.isprintable()):
-        raise ValueError(f"member {shown(name)} has control characters in its name; pack it anew")
+        raise ValueError(f"member {shown(name)} has control characters in its name; pack it again")
     if name.startswith("/") or ".." in PurePosixPath(name).parts:
-        raise ValueError(f"member {shown(name)} has a name that leaves its folder; pack it anew")
+        raise ValueError(f"member {shown(name)} has a name that leaves its folder; pack it again")
     return name.removeprefix("./")
 
 
@@ -156,7 +156,7 @@ def _extended(header: _Header, body: bytes, begin: int) -> dict[str, str]:
         if not (equals and record.endswith(b"\n")):
             raise ValueError(f"has a damaged pax header at byte {begin}; copy it again")
         if keyword.startswith(b"GNU.sparse"):
-            raise ValueError(f"has a sparse file at byte {begin}; pack it anew without --sparse")
+            raise ValueError(f"has a sparse file at byte {begin}; pack it again without --sparse")
         if keyword in (b"path", b"size"):
             found[keyword.decode()] = _text(value[:-1], begin)
         body = body[len(record) :]

@@ -128,7 +128,7 @@ def _tell_splits(folder: Path, splits: Mapping[Path, str | None], tell: Tell | N
     """Tell what was taken for which split, and which files are skipped."""
     if tell is None:
         return
-    counts = Counter(split or f"{TRAIN} (for want of a name)" for split in splits.values())
+    counts = Counter(split or f"{TRAIN} (no split in its name)" for split in splits.values())
     tell(f"splits: {', '.join(f'{split} {count} HDF5 files' for split, count in sorted(counts.items()))}")
     passed: Counter[str] = Counter()
     for _, names, others in walk(folder):

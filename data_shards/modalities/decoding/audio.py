@@ -54,7 +54,7 @@ def audio(data: bytes | memoryview) -> tuple[NDArray[np.float32], int]:
     if not channels.size:
         raise ValueError("sound of length 0")
     if not 0 < rate <= MAX_RATE:
-        raise ValueError(f"sound claims {rate} samples a second; expected 1 to {MAX_RATE}")
+        raise ValueError(f"sound claims {rate} samples per second; expected 1 to {MAX_RATE}")
     samples = channels[:, 0] if channels.shape[1] == 1 else channels.mean(axis=1, dtype=np.float32)
     if not np.isfinite(samples).all():
         raise ValueError("sound holds NaN or infinite samples")

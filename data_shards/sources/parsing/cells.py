@@ -87,7 +87,7 @@ def json_object(line: str, number: int) -> dict[str, Any]:
         raise ValueError(f"line {number}: not JSON ({error}); expected an object, got {shown(line.strip())}") from error
     if not isinstance(cells, dict):
         raise ValueError(  # noqa: TRY004 - a user's slip
-            f"line {number}: expected an object, got {type(cells).__name__}; write an object a line"
+            f"line {number}: expected an object, got {type(cells).__name__}; write one object per line"
         )
     return cells
 

@@ -146,7 +146,7 @@ class TextFile:
         for block in blocks(Path(self.path)):
             text += block
             if len(text) > MAX_MEMBER_BYTES:
-                raise ValueError(f"unpacks to more than {MAX_MEMBER_BYTES} bytes, the most of a file of a sample")
+                raise ValueError(f"unpacks to more than {MAX_MEMBER_BYTES} bytes, the limit for a file of a sample")
         return bytes(text) or None
 
 

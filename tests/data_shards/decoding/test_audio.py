@@ -140,7 +140,7 @@ def test_a_flac_behind_an_mp3s_tag_is_a_flac() -> None:
 def test_a_rate_that_no_recorder_has_is_refused(rate: int) -> None:
     data = bytearray(encode(TONE, "WAV"))
     data[24:28] = rate.to_bytes(4, "little")
-    with pytest.raises(ValueError, match=r"samples a second|contradicts itself"):
+    with pytest.raises(ValueError, match=r"samples per second|contradicts itself"):
         audio(bytes(data))
 
 
