@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from launch.chaos.disk import filled
+from launch.chaos.own_code import with_own_code
 
 Place = Literal["make", "start", "step", "write", "commit", "evaluation", "load", "supervisor"]
 Action = Literal["kill", "stop", "raise", "terminate", "full_disk", "second_start"]
@@ -109,7 +110,7 @@ def _second_start(arguments: list[str]) -> int:
     """Start the same run again while this process trains it; return how the other left."""
     environment = {name: value for name, value in os.environ.items() if name not in _OF_A_RANK}
     command = [sys.executable, "-m", "launch", *arguments]
-    return subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False).returncode
+    return subprocess.run(command, env=with_own_code(environment), stdout=subprocess.DEVNULL, check=False).returncode
 
 
 def _on_a_full_disk(plan: Plan, call: Callable[[], Any]) -> Any:  # noqa: ANN401  # whatever is called

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from launch.chaos.own_code import with_own_code
 from launch.chaos.rank import Plan
 
 LEFT_BEHIND = -1000
@@ -35,7 +36,7 @@ def attempt(
                 module = ["launch.chaos.rank", json.dumps([asdict(plan) for plan in plans])]
             command = [sys.executable, "-m", *module, *arguments]
             environment = _environment(rank, num_ranks, port)
-            ranks.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+            ranks.append(subprocess.Popen(command, env=with_own_code(environment), stdout=log, stderr=log))
         return _watched(ranks, [Path(plan.met_path) for plan in plans if plan.action == "terminate"])
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from launch.chaos.own_code import with_own_code
 from launch.lifecycle import attempts
 from launch.lifecycle.run_folder import RunFolder
 from trainer.health.process import start_ticks
@@ -35,7 +36,9 @@ def kill_supervisor(
 
     with (
         log_path.open("a") as log,
-        subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=log, stderr=log) as supervisor,
+        subprocess.Popen(
+            command, env={**with_own_code(), "OMP_NUM_THREADS": "1"}, stdout=log, stderr=log
+        ) as supervisor,
     ):
         _wait(lambda: is_there() or supervisor.poll() is not None, _START_SECONDS)
         if supervisor.poll() is not None:

@@ -27,6 +27,8 @@ PREFIXES = (
 )
 WHICH_SLURM = ("SLURM_CLUSTERS", "SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT")
 """Variables that locate Slurm and identify the user, not options of its commands."""
+PATH_OF_PYTHON = "PYTHONSAFEPATH"
+"""The ranks run the code of the run, which Python finds in their working directory unless this forbids it."""
 DEVICES = ("CUDA_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
 """Inside of an allocation these are its own devices, not those of the job that is asked for."""
 
@@ -57,4 +59,4 @@ def sentence(environment: Mapping[str, str] = os.environ) -> str:
 
 
 def _is_said_of_another(name: str) -> bool:
-    return name.startswith(PREFIXES) and name not in WHICH_SLURM
+    return (name.startswith(PREFIXES) and name not in WHICH_SLURM) or name == PATH_OF_PYTHON

@@ -71,3 +71,8 @@ def test_what_is_not_passed_on_is_named_and_nothing_is_said_where_all_is() -> No
 def test_ranks_that_are_started_here_keep_the_devices_of_the_allocation_and_nothing_else_of_it() -> None:
     kept = inherited.of_local_ranks({**FOREIGN, "SLURM_PROCID": "0", "SLURMD_NODENAME": "n1", "MINE": "yes"})
     assert kept == {"CUDA_VISIBLE_DEVICES": "0", "MINE": "yes"}
+
+
+def test_ranks_look_for_the_code_of_the_run_where_it_lies() -> None:
+    shell = {"PYTHONSAFEPATH": "1", "PYTHONPATH": "/a"}
+    assert inherited.of_local_ranks(shell) == inherited.passed(shell) == {"PYTHONPATH": "/a"}
