@@ -154,14 +154,14 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     files = plugins.found(asked("plugins", path, overrides) or (), path.parent)
     plugins.check_trust(path, files)
     plugins.use(files)
-    config, weights = read(RunConfig, path, overrides), path.with_name("model.safetensors")
-    if weights.is_file() and not config.initial_weights.source:
+    weights = path.with_name("model.safetensors")
+    if weights.is_file() and not asked("initial_weights.source", path, overrides):
         raise ValueError(
             f"{path}: describes the network whose weights are in {weights}, and a run would start from new weights; "
             f"to train from those set initial_weights.source={path.parent}, to train a new network of its shape copy "
             f"{path.name} into another folder; `perceiver plan` and `perceiver export` take this one"
         )
-    return replace(config, plugins=tuple(map(str, files)))
+    return replace(read(RunConfig, path, overrides), plugins=tuple(map(str, files)))
 
 
 def dump(config: RunConfig) -> str:
