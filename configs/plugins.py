@@ -29,7 +29,7 @@ _trusted: set[Path] = set()
 
 @dataclass(frozen=True)
 class Kind:
-    """What a class of a plug-in can be."""
+    """The kind of class that a plug-in can define."""
 
     base: type
     """The class that it is a subclass of."""

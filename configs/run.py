@@ -50,7 +50,7 @@ class RunConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     """When checkpoints are written and which are kept."""
     health: HealthConfig = field(default_factory=HealthConfig)
-    """What is done about steps that go wrong and processes that do not answer."""
+    """Responses to bad steps and hanging processes."""
     profile: ProfileConfig = field(default_factory=ProfileConfig)
     """A window of steps to be traced."""
 

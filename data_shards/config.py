@@ -16,7 +16,7 @@ from data_shards.modalities.transform_config import MixConfig
 from data_shards.storage.config import DatasetConfig, RemoteConfig
 
 ALL = "all"
-"""What an evaluation calls a score with all inputs; no input has this name."""
+"""The name of a metric with all inputs; no input may have this name."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class DataConfig:
     eval_split: str = ""
     """Split that is evaluated; empty for test or, where there is none, val, validation, valid or dev."""
     inputs: dict[str, Any] = field(default_factory=dict, metadata={"chosen_by": "modality", "among": BY_NAME})
-    """What is read of a sample, under names of your own: NAME: {modality: image, height: 32, width: 32}."""
+    """The inputs, under names of your choice: NAME: {modality: image, height: 32, width: 32}."""
     modality_dropout: dict[str, float] = field(default_factory=dict)
     """Probability an input that training hides it from a sample; at least one input of a sample always stays."""
     require: tuple[str, ...] = ()

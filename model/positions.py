@@ -77,7 +77,7 @@ class Positions(nn.Module):
 
     @property
     def axis_tables(self) -> tuple[Float[Tensor, "_ P"], ...]:
-        """What a place on each axis adds to the position."""
+        """The part of the position encoding of each axis."""
         return tuple(self.get_buffer(f"axis_{axis}") for axis in range(self.num_axes))
 
     def forward(self, content_BMC: Float[Tensor, "B M C"]) -> Float[Tensor, "B M D"]:

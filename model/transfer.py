@@ -21,7 +21,7 @@ _MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 @dataclass(frozen=True)
 class Transfer:
-    """What became of each tensor."""
+    """The result for each tensor."""
 
     weights: dict[str, Tensor]
     """Those to load, under the names of the network."""

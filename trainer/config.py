@@ -179,7 +179,7 @@ class CheckpointConfig:
 
 @dataclass(frozen=True)
 class HealthConfig:
-    """What is done about steps that go wrong and processes that do not answer."""
+    """Responses to bad steps and hanging processes."""
 
     hang_seconds: float = 60.0
     """A process without a step for this long, plus twice the slowest recent one, ends the job; 0 waits for ever."""

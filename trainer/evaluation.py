@@ -28,13 +28,13 @@ class Value:
     """The value of a metric."""
 
     output: str
-    """The answer that is judged."""
+    """The name of the output."""
     metric: Metric
-    """What it is judged by."""
+    """The metric of the value."""
     shown: str
-    """ALL, or the only input that was shown."""
+    """ALL, or the only input that the network saw."""
     value: float
-    """NaN where nothing was there to be judged."""
+    """NaN if there was nothing to measure."""
 
     @property
     def key(self) -> str:
@@ -49,7 +49,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found."""
+    """The result of an evaluation."""
 
     samples: int
     """That were judged, with all inputs shown."""
@@ -64,7 +64,7 @@ class Evaluation:
 
     @property
     def best_by(self) -> float:
-        """What the best checkpoint is known by, the largest being the best: the goodness of the first value."""
+        """The score that selects the best checkpoint, from the first metric. Higher is better."""
         return self.values[0].metric.goodness(self.values[0].value)
 
     def flat(self) -> dict[str, float]:

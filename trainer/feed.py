@@ -16,7 +16,7 @@ Leave = Callable[[str], NoReturn]
 
 @dataclass(frozen=True)
 class Fed:
-    """What a step is made of."""
+    """The input of a step."""
 
     batch: Batch
     problem: str = ""

@@ -14,7 +14,7 @@ from data_shards.format.tar_index import TarIndex
 from data_shards.modalities.catalogue import BY_NAME, held_by, inputs_of
 
 LABELS_ALONE = Records(labels=OWN.labels, named_labels=OWN.named_labels)
-"""What is taken of records that hold labels and nothing of others."""
+"""The fields of records that have labels and only fields of this program."""
 _OWN_FIELDS = frozenset({OWN.labels, OWN.named_labels, OWN.weight, OWN.values})
 _OTHER = ""
 _NUM_SHOWN = 5

@@ -38,7 +38,7 @@ FAULTS_SHOWN = 10
 
 
 class BuildOptions(TypedDict, total=False):
-    """What every source passes on to build_table, which says what they mean."""
+    """The options that every source passes to build_table, which documents them."""
 
     seed: int
     samples_per_shard: int
@@ -51,7 +51,7 @@ class BuildOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one shard of the plan."""
+    """The result of one planned shard."""
 
     entry: ShardEntry
     label_counts: dict[int, int]

@@ -45,7 +45,7 @@ class Bad:
 
 @dataclass
 class Report:
-    """What was found."""
+    """The result of a verification."""
 
     samples: int = 0
     left_out: int = 0
@@ -61,7 +61,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is bad."""
+        """Return whether nothing is bad."""
         return not self.bad
 
     def add(self, other: "Report") -> None:

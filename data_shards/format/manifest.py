@@ -56,7 +56,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a shard folder holds."""
+    """The contents of a shard folder."""
 
     splits: dict[str, Split]
     label_names: tuple[str, ...]

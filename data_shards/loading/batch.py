@@ -32,7 +32,7 @@ class Sample:
     named_labels: dict[str, int] = field(default_factory=dict)
     """Further labels by name, of those that the config asks for."""
     targets: dict[str, np.ndarray] = field(default_factory=dict)
-    """What the network is to say, other than labels; see Batch."""
+    """The targets other than labels; see Batch."""
 
 
 @dataclass(frozen=True)

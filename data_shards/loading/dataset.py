@@ -15,7 +15,7 @@ _NUM_SHOWN = 10
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a loader reads from; a run that mixes has several."""
+    """The source of a loader; a mixture has several."""
 
     name: str
     """Names it in the quarantine list and in messages; empty where it is the only one."""

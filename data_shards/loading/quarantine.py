@@ -32,7 +32,7 @@ class BadSample:
     source: str = ""
     """Dataset, where several are mixed."""
     input: str = ""
-    """What cannot be decoded; empty where the sample's bytes have changed."""
+    """The input that cannot be decoded; empty if the sample's bytes have changed."""
     reason: str = ""
 
     @property

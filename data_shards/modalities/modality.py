@@ -29,7 +29,7 @@ MAIN = ""
 
 @dataclass(frozen=True)
 class Member:
-    """What an input reads of a sample: a member, or a field of one."""
+    """The source of an input in a sample: a member, or a field of one."""
 
     suffix: str
     """The suffix as in messages, without the first dot."""
@@ -56,7 +56,7 @@ class Prepared:
     length: int
     """Valid entries along its first axis; what follows is padding."""
     target: "np.ndarray | None" = None
-    """What the network is to say of it, where the section has a target."""
+    """The target of the network, if the section has one."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Modality(ABC):
 
     @property
     def asks(self) -> tuple[str, str] | None:
-        """What kind of target this is, and the key of the section that makes it; None where there is no target."""
+        """The kind of target, and the key of the section that creates it; None if there is no target."""
         return None
 
     @classmethod

@@ -44,7 +44,7 @@ class Slots:
 
 
 class Order(Protocol):
-    """What a loader follows: TrainOrder, EvalOrder, or mixture.MixedOrder."""
+    """The order of a loader: TrainOrder, EvalOrder, or mixture.MixedOrder."""
 
     global_batch: int
     lanes: int

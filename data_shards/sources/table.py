@@ -54,7 +54,7 @@ def build(table: Path, out: Path, **options: Unpack[BuildOptions]) -> Manifest:
 
 @dataclass(frozen=True)
 class Table:
-    """What a table says."""
+    """The contents of a table."""
 
     rows: list[Row]
     label_names: list[str]

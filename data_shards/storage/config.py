@@ -15,7 +15,7 @@ class DatasetConfig:
     weight: float = 1.0
     """Its share of the training samples is this weight divided by the sum of all."""
     inputs: tuple[str, ...] = ()
-    """What of the run's inputs is taken from it, by name; empty for all that it has."""
+    """The names of the run's inputs that are read from it; empty for all that it has."""
 
     def problems(self) -> Iterator[Problem]:
         """Yield what is wrong with the section."""

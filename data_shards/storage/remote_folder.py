@@ -22,7 +22,7 @@ from data_shards.storage.config import RemoteConfig
 from data_shards.storage.local_folder import checked_index
 
 MAX_MANIFEST_BYTES = 1 << 30
-"""What is longer is no manifest: one of a million shards has 170 MB."""
+"""The maximum size of a manifest: a manifest of a million shards has 170 MB."""
 _FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS = 0.1, 10.0
 _PASSING = frozenset({408, 425, 429})
 """Statuses from 400 to 499 that may pass: timeout, too early, too many requests."""
@@ -36,7 +36,7 @@ class RefusedError(ValueError):
 
 
 class RemoteFolder:
-    """What a web server or an object store has under a URL."""
+    """A file of a web server or an object store, under a URL."""
 
     def __init__(self, url: str, config: RemoteConfig) -> None:
         if not config.cache_folder:

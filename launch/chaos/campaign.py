@@ -63,7 +63,7 @@ class Met:
     statuses: tuple[int, ...] = ()
     """The exit statuses of the ranks."""
     complaint: str = ""
-    """What was not as it should be."""
+    """The deviation from the expected end; empty if there was none."""
 
 
 @dataclass

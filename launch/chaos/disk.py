@@ -9,7 +9,7 @@ from pathlib import Path
 _SPARE_BYTES = 16 << 20
 _ROOM_FOR_RUNS = 3
 _MOST_BYTES = 1 << 30
-"""What fills a tmpfs fills the memory."""
+"""The maximum size of the tmpfs, whose contents take memory."""
 _BLOCKS = (1 << 20, 1 << 12)
 
 

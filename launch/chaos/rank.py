@@ -26,20 +26,20 @@ _OF_A_RANK = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 
 @dataclass(frozen=True)
 class Plan:
-    """What a rank meets, and where."""
+    """A fault of a rank, and its place."""
 
     place: Place
     """The call: the making of the run's folder, the loader's start, a step, a checkpoint file, its commit, etc."""
     count: int
-    """The how manieth of those calls, from 1."""
+    """The number of the call, from 1."""
     action: Action
-    """What happens there."""
+    """The fault."""
     delay_ms: int
     """The time after the beginning of the call; 0 is before it begins."""
     met_path: str
-    """A file that is made when it happens."""
+    """A file that is created when the fault happens."""
     ballast_path: str = ""
-    """What a full disk is filled with; without it the kernel limits the size of this process's files instead."""
+    """The file that fills the disk; without it the kernel limits the size of this process's files instead."""
 
 
 def places() -> dict[Place, tuple[Any, str]]:

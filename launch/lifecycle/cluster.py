@@ -61,7 +61,7 @@ _OF_THE_RUN = ("array", "error", "input", "job-name", "open-mode", "output", "pa
 
 @dataclass(frozen=True)
 class ClusterConfig:
-    """What a job asks for, how its processes start and how often it may start again."""
+    """The resources of a job, the start of its processes, and the limits of its restarts."""
 
     scheduler: Literal["slurm", "local"] = "slurm"
     """Who starts the job: Slurm, or this machine in the background, without a time limit."""

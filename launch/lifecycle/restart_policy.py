@@ -58,7 +58,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether to start again, and why, in words for the log."""
+    """Whether to restart, and the reason for the log."""
 
     again: bool
     reason: str

@@ -39,11 +39,11 @@ class Cluster:
     gpus: int
     """Devices of a node, one rank each; cores where the device is a CPU."""
     device: Hardware
-    """What a device does."""
+    """The rates of a device."""
     interconnect_bytes_per_second: float
-    """What a node sends to other nodes, over all its adapters, in one direction."""
+    """The rate of a node to other nodes, over all its adapters, in one direction."""
     disk_bytes_per_second: float
-    """What all ranks together write to the disk that they share."""
+    """The rate at which all ranks together write to the shared disk."""
     commit_seconds: float
     """The time of a save besides writing its bytes: agreement, sync, rename."""
     node_mtbf_seconds: float
@@ -74,7 +74,7 @@ class Communication:
     """The exchanges of a step at one ZeRO stage."""
 
     sent_bytes: float
-    """What a rank sends."""
+    """The bytes that a rank sends."""
     seconds: float
     """The time of the communication."""
     overlapped_seconds: float
@@ -99,7 +99,7 @@ class Step:
 
 @dataclass(frozen=True)
 class ClusterPlan:
-    """What a run would take."""
+    """The prediction for a run."""
 
     device: str
     """The source of the device's numbers."""
@@ -132,7 +132,7 @@ class ClusterPlan:
     device_memory_bytes: float
     """Memory that the device has."""
     fits: bool
-    """Whether that is enough."""
+    """Whether the memory is enough."""
     checkpoint_bytes: int
     """The size of one checkpoint."""
     save_seconds: float

@@ -14,7 +14,7 @@ _MOST = 300.0
 
 @dataclass(frozen=True)
 class Faults:
-    """What a run loses time to."""
+    """The causes of lost time in a run."""
 
     mean_seconds: float
     """Mean time between failures of the whole job."""

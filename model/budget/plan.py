@@ -27,29 +27,29 @@ TRAINING_PASSES: dict[ActivationCheckpointing, float] = {
 
 @dataclass(frozen=True)
 class Device:
-    """What a device offers."""
+    """The memory and the rate of a device."""
 
     memory_bytes: int
     """Memory for weights, optimizer state and activations."""
     peak_flops: float
-    """Operations a second that it reaches on this work."""
+    """Operations per second that it reaches on this work."""
 
 
 @dataclass(frozen=True)
 class PolicyPlan:
-    """What one policy of activation checkpointing needs and gives."""
+    """The memory and the speed of one activation checkpointing policy."""
 
     activation_bytes: int
     """Activations of one sample."""
     micro_batch: int | None
-    """Most samples that fit on the device at once; 0 if none does, None without a device."""
+    """The maximum number of samples that fit on the device; 0 if none does, None without a device."""
     samples_per_second: float | None
     """Samples a second at the device's peak; None without a device."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a network needs."""
+    """The needs of a network."""
 
     parts: dict[str, Cost]
     """Parameters and forward operations of each part; their sum is under "total"."""

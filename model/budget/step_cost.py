@@ -30,7 +30,7 @@ class StepWork:
     softmax: float
     """Operations of a product that take as long as the softmax between the latents."""
     moved_bytes: float
-    """What element-wise work reads and writes."""
+    """The bytes that element-wise work reads and writes."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ class DecoderConfig:
     cross_attend: AttentionConfig = field(default_factory=AttentionConfig)
     """Attention from the queries to the latents; width 0 means the latents'."""
     query_residual: bool = False
-    """Whether what is read is added to the query (ImageNet) or takes its place (language, flow, autoencoding)."""
+    """Whether the attention's result is added to the query (ImageNet) or replaces it (language, flow, autoencoding)."""
     min_padding: int = 2
     """Learned channels that the widest query gets when several outputs are joined."""
     output_width: int = 0

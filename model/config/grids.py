@@ -25,7 +25,7 @@ def not_negative(**values: int | float) -> Problems:  # noqa: PYI041  # the test
 
 @dataclass(frozen=True)
 class PositionsConfig:
-    """What a token knows of its place in the grid; concatenated after the token's own channels."""
+    """The position encoding of a token, concatenated after the token's own channels."""
 
     kind: Literal["fourier", "learned", "none"] = "fourier"
     """Fourier features of the place, a learned table with one row a token, or nothing."""
@@ -59,7 +59,7 @@ class PositionsConfig:
 
 @dataclass(frozen=True)
 class TokenGrid(ABC):
-    """What all grid inputs derive from their shape."""
+    """The properties that all grid inputs derive from their shape."""
 
     @property
     @abstractmethod

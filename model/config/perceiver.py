@@ -23,9 +23,9 @@ class PerceiverConfig(Network):
     """A Perceiver (any number of cross-attends, mean pooling) or a Perceiver IO (one, and query decoders)."""
 
     inputs: InputsConfig = field(default_factory=InputsConfig)
-    """What is read."""
+    """The inputs."""
     outputs: dict[str, Any] = field(default_factory=dict, metadata={"chosen_by": "kind", "among": KINDS})
-    """What is answered, by names of the user's own; `kind` says what each answer is (docs/tasks.md)."""
+    """The outputs, under names of your choice; `kind` says what each output is (docs/tasks.md)."""
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     """The decoder, in which queries attend to the latents. Outputs that pool the latents do not use it."""
     min_padding: int = 4

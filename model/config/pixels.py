@@ -27,7 +27,7 @@ class ImageInput(TokenGrid):
     project_to: int = 0
     """Channels of a linear layer over the patch (with patch 1: a 1x1 convolution); 0 means no such layer."""
     pixel_range: PixelRange = "unit"
-    """What uint8 pixels become: [0, 1], [-1, 1], or ImageNet's mean 0 and deviation 1. Floats are taken as they are."""
+    """The scaling of uint8 pixels: to [0, 1], [-1, 1], or by ImageNet's mean and deviation. Floats are not scaled."""
     positions: PositionsConfig = field(default_factory=PositionsConfig)
     """Positions on (row, column)."""
 
@@ -86,7 +86,7 @@ class VideoInput(TokenGrid):
     project_to: int = 0
     """Channels of a linear layer over the box; 0 means no such layer."""
     pixel_range: PixelRange = "unit"
-    """What uint8 pixels become; see the image's."""
+    """The scaling of uint8 pixels; see the image's."""
     positions: PositionsConfig = field(default_factory=lambda: PositionsConfig(num_bands=32))
     """Positions on (time, row, column)."""
 
@@ -139,7 +139,7 @@ class FlowInput(TokenGrid):
     project_to: int = 64
     """Channels of the linear layer; 0 means no such layer."""
     pixel_range: PixelRange = "centred"
-    """What uint8 pixels become; see the image's."""
+    """The scaling of uint8 pixels; see the image's."""
     separate_frames: bool = False
     """Whether each frame has its own tokens, instead of one token with both frames' neighbourhoods."""
     positions: PositionsConfig = field(default_factory=PositionsConfig)

@@ -28,7 +28,7 @@ class EmbeddingOutput(VectorOutput):
     width: int = 256
     """Channels of the vector."""
     temperature: float = 0.07
-    """What cosines are divided by at first; it is learned, down to 0.01."""
+    """The initial temperature, which divides the cosines. It is learned, down to 0.01."""
 
     @property
     def num_answered(self) -> int:

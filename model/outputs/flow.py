@@ -24,7 +24,7 @@ class FlowOutput(Output):
     kind: Literal["flow"] = "flow"
     """Chooses this kind of answer."""
     rescale: float = 100.0
-    """What the decoded values are divided by."""
+    """The divisor of the decoded values."""
 
     def named(self, name: str, network: Network) -> "FlowOutput":  # noqa: ARG002
         """Return this answer with the frames that it is about."""

@@ -31,7 +31,7 @@ class CellsOutput(Output):
     train_queries: int = 0
     """The number of queries in training, random for every batch; 0 decodes all, as evaluation does."""
     loss: Literal["absolute", "squared"] = "absolute"
-    """What is minimised of the difference to the true values."""
+    """The loss on the difference to the true values."""
     value_range: float = 0.0
     """The range of the true values, for the signal-to-noise ratio; 0 means 1 for pixels, 2 for audio, and for
     other inputs no such ratio."""

@@ -17,7 +17,7 @@ class LabelOutput(VectorOutput):
     num_classes: int = 1_000
     """Classes."""
     class_weights: tuple[float, ...] = ()
-    """What a sample of each class weighs in the loss, for classes that are rare; empty means all the same."""
+    """The weight of each class in the loss, for rare classes; empty means equal weights."""
 
     @property
     def num_answered(self) -> int:
@@ -44,7 +44,7 @@ class LabelsOutput(VectorOutput):
     num_classes: int = 1_000
     """Classes."""
     class_weights: tuple[float, ...] = ()
-    """What each class weighs in the loss; empty means all the same."""
+    """The weight of each class in the loss; empty means equal weights."""
 
     @property
     def num_answered(self) -> int:

@@ -59,7 +59,7 @@ class Output(ABC):
     """An answer of the network."""
 
     target: str = ""
-    """What the answer is compared with; each kind says what a name means, and what an empty one."""
+    """The target. Each kind says what a name means, and what an empty name means."""
     loss_weight: float = 1.0
     """Weight of this answer's loss."""
 

@@ -38,7 +38,7 @@ class PointsOutput(Output):
     train_points: int = 0
     """The number of positions in training, random for every batch; 0 decodes all, as evaluation does."""
     loss: Literal["squared", "absolute"] = "squared"
-    """What is minimised of the difference to the true values."""
+    """The loss on the difference to the true values."""
 
     def named(self, name: str, network: Network) -> "PointsOutput":  # noqa: ARG002
         """Return this answer with the input that holds its values."""

@@ -22,11 +22,11 @@ class ValueOutput(VectorOutput):
     num_values: int = 1
     """Numbers of a sample."""
     loss: Literal["squared", "absolute", "huber"] = "squared"
-    """What is minimised of the difference to the true number."""
+    """The loss on the difference to the true number."""
     huber_delta: float = 1.0
     """Difference, in units of `scale`, from which loss=huber grows in proportion."""
     offset: float = 0.0
-    """What an untrained network answers; best the mean of the true numbers."""
+    """The prediction of an untrained network. Set it to the mean of the true numbers."""
     scale: float = 1.0
     """The unit in which the network computes and the loss is taken; best the deviation of the true numbers."""
 

@@ -18,7 +18,7 @@ class VectorOutput(Output):
     """One vector a sample: of the mean of the latents, or of one query that reads them."""
 
     pooling: Literal["mean", "query"] = "mean"
-    """Whether the latents are averaged (the first paper) or one learned query reads them (Perceiver IO)."""
+    """Whether the latents are averaged (the first paper) or one learned query attends to them (Perceiver IO)."""
     query_width: int = 0
     """Channels of the query; 0 means those of a latent vector."""
     hidden_layer: bool = False

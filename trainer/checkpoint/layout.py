@@ -29,7 +29,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a checkpoint holds beside its tensors."""
+    """The contents of a checkpoint besides its tensors."""
 
     state: RunState
     """The progress of the run."""

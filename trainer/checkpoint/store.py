@@ -55,7 +55,7 @@ class SaveReport:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a load found."""
+    """The result of a load."""
 
     state: RunState
     path: Path

@@ -41,7 +41,7 @@ _MAX_HEADER_BYTES = 100_000_000
 
 @dataclass(frozen=True)
 class FileRecord:
-    """What a file must be to be whole."""
+    """The size and hash that a complete file must have."""
 
     num_bytes: int
     """Its size."""
@@ -93,7 +93,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of its tensors."""
+    """The header of a file."""
 
     entries: dict[str, Entry]
     """The entries by the names of their tensors, all within the file's bytes."""
@@ -110,7 +110,7 @@ class TensorFile:
     def __init__(self, path: Path, header: Header | None = None) -> None:
         self._path = path
         self.header = header or _header(path)
-        """What the file says of its tensors."""
+        """The header of the file."""
         self._entries, self._data_start = self.header.entries, self.header.data_start
 
     def names(self) -> list[str]:

@@ -13,7 +13,7 @@ from trainer.engine.stopwatch import Stopwatch
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step did."""
+    """The result of one step."""
 
     loss: float
     """The loss of the global batch, before the update."""
@@ -38,7 +38,7 @@ class StepReport:
 
 @dataclass(frozen=True)
 class Told:
-    """What the host knows of a step when it starts it."""
+    """The host's knowledge of a step when it starts."""
 
     learning_rate: float
     num_samples: int

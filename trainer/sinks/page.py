@@ -33,7 +33,7 @@ polyline { fill: none; stroke: #1667b7; stroke-width: 1.5 }
 
 @dataclass(frozen=True)
 class Story:
-    """What a run left behind."""
+    """The records of a run."""
 
     name: str
     """Title of the page."""

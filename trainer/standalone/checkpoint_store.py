@@ -35,7 +35,7 @@ class Stateful(Protocol):
 
 @dataclass(frozen=True)
 class Restored:
-    """What a load found."""
+    """The result of a load."""
 
     step: int
     """The step that was given to `save`."""
