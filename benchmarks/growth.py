@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from benchmarks.arguments import at_least
 from model.attention.layers import SelfAttend
 from model.config.attention import AttentionConfig
-from model.config.inputs import InputsConfig, PointsInput
 from model.config.perceiver import PerceiverConfig
+from model.modalities.points import PointsInput
 from model.outputs.label import LabelOutput
 from model.parameters import draw_parameters
 from model.perceiver import Perceiver
@@ -92,7 +92,7 @@ def measured(largest: int, turns: int) -> Iterator[dict[str, object]]:
 
 def network(num_inputs: int) -> PerceiverConfig:
     return PerceiverConfig(
-        inputs=InputsConfig(points=PointsInput(num_points=num_inputs, num_bands=BANDS, max_frequency=16.0)),
+        inputs={"points": PointsInput(num_points=num_inputs, num_bands=BANDS, max_frequency=16.0)},
         outputs={"label": LabelOutput(num_classes=CLASSES)},
         num_latents=LATENTS,
         latent_width=WIDTH,

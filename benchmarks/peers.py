@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from model.config.attention import AttentionConfig
 from model.config.decoder import DecoderConfig
-from model.config.inputs import InputsConfig, PointsInput, TextInput
 from model.config.perceiver import PerceiverConfig
-from model.config.pixels import ImageInput
 from model.modalities.byte_array import Inputs
+from model.modalities.image import ImageInput
+from model.modalities.points import PointsInput
+from model.modalities.text import TextInput
 from model.outputs.label import LabelOutput
 from model.outputs.text import TextOutput
 from model.perceiver import Perceiver
@@ -35,7 +36,7 @@ class Configuration:
 
     def inputs(self) -> Tensor:
         """A batch of one: image, points or ids."""
-        ((name, modality),) = self.ours.inputs.chosen().items()
+        ((name, modality),) = self.ours.ordered_inputs.items()
         if name == "text":
             return torch.randint(6, 262, (1, *modality.shape))
         return torch.rand(1, *modality.shape) * 2 - 1
@@ -47,7 +48,7 @@ class Alone(nn.Module):
     def __init__(self, config: PerceiverConfig) -> None:
         super().__init__()
         self.network = Perceiver(config, seed=0)
-        (self.input,), (self.output,) = config.inputs.chosen(), config.outputs
+        (self.input,), (self.output,) = config.ordered_inputs, config.outputs
 
     def forward(self, value: Tensor) -> Tensor:
         answer: Tensor = self.network({self.input: value})[self.output]
@@ -185,7 +186,7 @@ def _imagenet(side: int, num_latents: int, width: int, num_cross_attends: int) -
     positions = PositionsConfig(num_bands=64, max_resolution=(224, 224))
     one = num_cross_attends == 1
     return PerceiverConfig(
-        inputs=InputsConfig(image=ImageInput(height=side, width=side, positions=positions)),
+        inputs={"image": ImageInput(height=side, width=side, positions=positions)},
         outputs={"label": LabelOutput(num_classes=1_000, pooling="query")} if one else _MEAN,
         decoder=DecoderConfig(query_residual=True),
         num_latents=num_latents,
@@ -200,7 +201,7 @@ def _imagenet(side: int, num_latents: int, width: int, num_cross_attends: int) -
 def _half_mlm() -> PerceiverConfig:
     attention = AttentionConfig(num_heads=8, qk_width=128, value_width=640)
     return PerceiverConfig(
-        inputs=InputsConfig(text=TextInput(max_tokens=2_048, embedding_width=384)),
+        inputs={"text": TextInput(max_tokens=2_048, embedding_width=384)},
         outputs={"text": TextOutput()},
         decoder=DecoderConfig(cross_attend=AttentionConfig(num_heads=8, qk_width=256, value_width=384)),
         num_latents=256,
@@ -216,7 +217,7 @@ def _half_mlm() -> PerceiverConfig:
 
 def _modelnet() -> PerceiverConfig:
     return PerceiverConfig(
-        inputs=InputsConfig(points=PointsInput(num_points=2_048)),
+        inputs={"points": PointsInput(num_points=2_048)},
         outputs=_MEAN,
         num_latents=512,
         latent_width=1_024,

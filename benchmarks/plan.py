@@ -34,8 +34,8 @@ from configs.run import RunConfig
 from data_shards.loading.batch import Batch
 from launch.run.cluster_plan import Cluster, ClusterPlan, cluster_plan
 from model.budget.hardware import Hardware
-from model.config.inputs import InputsConfig, PointsInput
 from model.config.perceiver import PerceiverConfig
+from model.modalities.points import PointsInput
 from model.outputs.label import LabelOutput
 from model.perceiver import Perceiver
 from trainer.checkpoint.store import Store
@@ -47,7 +47,7 @@ from trainer.tasks.objective import objective
 
 SAMPLES = 8
 NETWORK = PerceiverConfig(
-    inputs=InputsConfig(points=PointsInput(num_points=512, num_bands=16, max_frequency=20.0)),
+    inputs={"points": PointsInput(num_points=512, num_bands=16, max_frequency=20.0)},
     outputs={"label": LabelOutput(num_classes=40)},
     num_latents=128,
     latent_width=256,

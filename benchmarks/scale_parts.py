@@ -59,8 +59,9 @@ def make_run(path: Path, shards: Path) -> RunFolder:
     config = load(Path(__file__).parents[1] / "configs" / "digits.yaml", [f"data.shards={shards}"])
     train = replace(config.train, global_batch=1024)
     data = replace(config.data.only({"image"}), modality_dropout={}, lanes=1024)
-    inputs = replace(config.model.inputs, audio=None, video=None, points=None, text=None)
-    config = replace(config, train=train, data=data, model=replace(config.model, inputs=inputs))
+    inputs = {"image": config.model.inputs["image"]}
+    model = replace(config.model, inputs=inputs)
+    config = replace(config, train=train, data=data, model=model)
     folder.config_path.write_text(dump(config))
     return folder
 

@@ -81,9 +81,13 @@ def seeded(
     for choice in found:
         for name, entry in of_entries[choice.place].items():
             leader = of_entries.get(choice.follows, {}).get(name, {})
-            # What is wrong with the leader is told there.
-            told = choice.key not in entry and choice.key in leader
             kind = entry.get(choice.key, leader.get(choice.key))
+            told = False
+            if choice.key not in entry and choice.key in leader:
+                of_leader = next(other for other in found if other.place == choice.follows)
+                # What is wrong with the leader is told there.
+                told = _problem(of_leader, name, leader, kind) is not None
+                kind = kind if told else _followed(choice, of_leader.classes[str(kind)])
             if sentence := _problem(choice, name, entry, kind):
                 refused.add(f"{choice.place}.{name}")
                 problems += [] if told else [sentence]
@@ -94,6 +98,12 @@ def seeded(
                     entries[name] = OmegaConf.structured(choice.classes[str(kind)])
     left = [(key, value) for key, value in pairs if not _is_of(refused, found, key)]
     return config, [pair for pair in left if not _is_superseded(found, of_entries, pair)]
+
+
+def _followed(choice: Choice, leader: type) -> object:
+    """Return the name under which a class of the leader is known here: its own, or that of what it is derived from."""
+    names = [getattr(base, choice.key, None) for base in leader.__mro__]
+    return next((name for name in names if isinstance(name, str) and name in choice.classes), names[0])
 
 
 def _entries(choice: Choice, pairs: Pairs) -> dict[str, dict[str, Any]]:

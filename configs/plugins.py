@@ -97,6 +97,8 @@ def _kinds() -> tuple[Kind, ...]:
     """Return what a class of a plug-in can be; imported here, since most runs have none, and some need PyTorch."""
     from data_shards.modalities.catalogue import BY_NAME
     from data_shards.modalities.modality import Modality
+    from model.modalities import catalogue
+    from model.modalities.input import Input
     from model.outputs.kinds import KINDS
     from model.outputs.output import Output
     from trainer.sinks.sink import RunSink
@@ -105,6 +107,7 @@ def _kinds() -> tuple[Kind, ...]:
 
     return (
         Kind(Modality, BY_NAME, "modality"),
+        Kind(Input, catalogue.BY_NAME, "modality"),
         Kind(Output, KINDS, "kind"),
         Kind(Task, BY_KIND, "kind"),
         Kind(RunSink),

@@ -240,6 +240,9 @@ def _explain(defaults: DictConfig, key: str, value: object, error: Exception) ->
     parent, _, name = key.rpartition(".")
     owner = getattr(error, "object_type", None)
     if isinstance(error, ConfigKeyError) and isinstance(owner, type) and is_dataclass(owner):
+        # What is unknown may be a section around the key.
+        place, _, name = str(error.full_key).rpartition(".")
+        parent = place or parent
         known = [field.name for field in fields(owner)]
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {parent}.{close[0]}?" if close and parent else f"known are {', '.join(close or known)}"

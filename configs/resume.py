@@ -89,7 +89,6 @@ CARRIES_OVER = frozenset(
         # How much is read and answered, where the shapes of the weights allow it.
         "height",
         "max_tokens",
-        "num_bins",
         "num_frames",
         "num_points",
         "num_samples",

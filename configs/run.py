@@ -1,18 +1,20 @@
 """The configuration of a run: one frozen dataclass, read strictly from defaults < YAML file < key=value."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, read_write
 
 from configs import plugins
 from configs.reader import asked, leaves, read
 from data_shards.config import DataConfig
 from data_shards.files.display import printable
+from data_shards.modalities.modality import Modality
 from model.config.initial_weights import InitialWeightsConfig
 from model.config.perceiver import PerceiverConfig
+from model.modalities.input import UNSAID, Input
 from trainer.config import (
     CheckpointConfig,
     HealthConfig,
@@ -39,7 +41,7 @@ class RunConfig:
     """Seed of the weights, of the order of the samples and of every random transform."""
     data: DataConfig = field(default_factory=DataConfig)
     """The shards and what is read from them."""
-    model: PerceiverConfig = field(default_factory=PerceiverConfig)
+    model: PerceiverConfig = field(default_factory=PerceiverConfig, metadata={"follows": {"inputs": "data.inputs"}})
     """The network."""
     initial_weights: InitialWeightsConfig = field(default_factory=InitialWeightsConfig)
     """From which weights the run starts, if not from those that its seed draws."""
@@ -54,6 +56,22 @@ class RunConfig:
     profile: ProfileConfig = field(default_factory=ProfileConfig)
     """A window of steps to be traced."""
 
+    def __post_init__(self) -> None:
+        # Written once, in the data; whoever reads the network finds them there.
+        object.__setattr__(self, "model", _with_inputs(self.model, self._sized(Input.with_sizes)))
+
+    def _sized(self, change: Callable[[Input, Mapping[str, Any]], Input]) -> dict[str, Input]:
+        """Return the network's inputs, those that the data have changed by their sizes."""
+        of_data = self.data.inputs
+        return {
+            name: change(each, of_data[name].sizes) if name in of_data and _agree(each, of_data[name]) else each
+            for name, each in self.model.inputs.items()
+        }
+
+    def without_sizes(self) -> dict[str, Input]:
+        """Return the network's inputs without the sizes that stand in the data."""
+        return self._sized(Input.without_sizes)
+
     def problems(self) -> Iterator[tuple[str, str]]:
         """Yield (key, sentence) of every problem that a part sees in itself and of those that only the whole sees."""
         if self.version != VERSION:
@@ -63,7 +81,9 @@ class RunConfig:
             yield "seed", f"must be from 0 to {MOST_SEED}, got {self.seed}"
         for part in ("data", "model", "initial_weights", "optimizer", "train", "checkpoint", "health", "profile"):
             for key, sentence in getattr(self, part).problems():
-                yield f"{part}.{key}", sentence
+                # Of an input that the data lack this is told below, in one sentence.
+                if part != "model" or sentence != UNSAID or key.split(".")[1] in self.data.inputs:
+                    yield f"{part}.{key}", sentence
         yield from joint_problems(self.optimizer, self.train)
         if self.model.residual_dtype == "bf16" and self.train.precision != "bf16":
             precision = f"train.precision=bf16, which is {self.train.precision}"
@@ -81,22 +101,23 @@ class RunConfig:
             yield "train.global_batch", f"must be a multiple of data.lanes, which is {lanes}; change one of the two"
 
     def _shape_problems(self) -> Iterator[tuple[str, str]]:
-        """The network's inputs must be those that the data delivers, with the same shapes."""
-        wanted, delivered = self.model.inputs.chosen(), self.data.ordered_inputs
-        for modality in sorted(wanted.keys() - delivered.keys()):
-            yield (
-                f"model.inputs.{modality}",
-                _UNDELIVERED.get(modality, f"is set but data.inputs.{modality} is not; set both or neither"),
-            )
+        """The network's inputs must be those that the data deliver, with the same shapes."""
+        wanted, delivered = self.model.ordered_inputs, self.data.ordered_inputs
+        for name in sorted(wanted.keys() - delivered.keys()):
+            yield f"model.inputs.{name}", f"is set but data.inputs.{name} is not; set both or neither"
         asked = {of for output in self.model.answers().values() for _, of in output.wanted()}
-        for modality in sorted(delivered.keys() - wanted.keys() - asked):
-            yield f"data.inputs.{modality}", f"is set but model.inputs.{modality} is not; set both or neither"
-        for modality in sorted(wanted.keys() & delivered.keys()):
-            if wanted[modality].shape != delivered[modality].shape:
+        for name in sorted(delivered.keys() - wanted.keys() - asked):
+            yield f"data.inputs.{name}", f"is set but model.inputs.{name} is not; set both or neither"
+        for name in sorted(wanted.keys() & delivered.keys()):
+            ours, theirs = wanted[name], delivered[name]
+            if not _agree(ours, theirs):
+                sentence = f"is {ours.modality}, but data.inputs.{name}.modality is {theirs.modality}; leave this out"
+                yield f"model.inputs.{name}.modality", sentence
+            elif ours.shape != theirs.shape:
                 yield (
-                    f"model.inputs.{modality}",
-                    f"reads arrays of shape {wanted[modality].shape}, but data.inputs.{modality} delivers "
-                    f"{delivered[modality].shape}; make the two agree",
+                    f"model.inputs.{name}",
+                    f"reads arrays of shape {ours.shape}, but data.inputs.{name} delivers {theirs.shape}; leave the "
+                    "sizes out here, or make the two agree",
                 )
 
     def _target_problems(self) -> Iterator[tuple[str, str]]:
@@ -115,13 +136,6 @@ class RunConfig:
                     f"data.{key}",
                     f"{_UNUSED[kind].format(of=of)}, which no output answers; set one, or leave this out",
                 )
-
-
-_UNDELIVERED = {
-    "label": "no data has it: a class is an input only of networks that programs call; leave it out",
-    "spectrogram": "no data has it: data.inputs.audio.log_mel delivers frames of bins; set that, and model.inputs."
-    "audio with num_samples as its frames and num_channels as its bins in this one's place",
-}
 
 
 _LACKING = {
@@ -165,8 +179,24 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def dump(config: RunConfig) -> str:
-    """Return the resolved configuration as YAML; `load` of it gives an equal one."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
+    """Return the resolved configuration as YAML; `load` of it gives an equal one.
+
+    The sizes of a network's inputs stand in the data alone: an override changes both.
+    """
+    content = OmegaConf.structured(config)
+    with read_write(content.model.inputs):
+        for name, each in config.without_sizes().items():
+            content.model.inputs[name] = OmegaConf.structured(each)
+    return OmegaConf.to_yaml(content)
+
+
+def _with_inputs(model: PerceiverConfig, inputs: dict[str, Input]) -> PerceiverConfig:
+    return model if inputs == model.inputs else replace(model, inputs=inputs)
+
+
+def _agree(ours: Input, theirs: Modality) -> bool:
+    # A section of a plug-in may be derived from one of ours, and is read as that.
+    return ours.modality in {getattr(base, "modality", "") for base in type(theirs).__mro__}
 
 
 def difference(old: RunConfig, new: RunConfig) -> list[str]:

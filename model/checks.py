@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.config.inputs import AnyInput, LabelInput, TextInput
 from model.config.perceiver import PerceiverConfig
+from model.modalities.input import Input
 
 _MOST = 2**20
 
@@ -59,14 +59,14 @@ def check_names(where: str, expected: Iterable[str], found: Iterable[str]) -> No
 
 
 def _problems(config: PerceiverConfig, inputs: dict[str, Tensor]) -> Iterator[str]:
-    for name, modality in config.inputs.chosen().items():
+    for name, modality in config.ordered_inputs.items():
         if name not in inputs:
             yield f"inputs.{name}: expected a tensor, got none; the inputs hold {sorted(inputs) or 'nothing'}"
             continue
         value, shape = inputs[name], modality.shape
-        if not _fits(tuple(value.shape[1:]), modality):
+        if not modality.takes(tuple(value.shape[1:])):
             expected = f"(batch, {', '.join(map(str, shape))})"
-            if isinstance(modality, TextInput):
+            if shape and modality.takes(tuple(0 for _ in shape)):
                 expected += " or fewer places, as many as the table of positions has rows"
             yield f"inputs.{name}: expected {expected}, got {tuple(value.shape)}"
         elif value.device.type == "cpu" and not torch.compiler.is_compiling():
@@ -90,7 +90,7 @@ def _place_problems(config: PerceiverConfig, inputs: dict[str, Tensor]) -> Itera
 
 
 def _length_problems(config: PerceiverConfig, inputs: dict[str, Tensor], lengths: dict[str, Tensor]) -> Iterator[str]:
-    for name in config.inputs.chosen():
+    for name in config.ordered_inputs:
         expected = (inputs[name].shape[0],)
         if name not in lengths:
             yield f"lengths.{name}: expected {expected}, got none; the lengths hold {sorted(lengths) or 'nothing'}"
@@ -98,20 +98,13 @@ def _length_problems(config: PerceiverConfig, inputs: dict[str, Tensor], lengths
             yield f"lengths.{name}: expected {expected}, got {tuple(lengths[name].shape)}"
 
 
-def _fits(shape: tuple[int, ...], modality: AnyInput) -> bool:
-    if isinstance(modality, TextInput):
-        return len(shape) == 1 and shape[0] <= modality.max_tokens
-    return shape == modality.shape
-
-
-def _value_problems(name: str, value: Tensor, modality: AnyInput) -> Iterator[str]:
+def _value_problems(name: str, value: Tensor, modality: Input) -> Iterator[str]:
     if value.is_floating_point():
         yield from _number_problems(name, value)
         return
-    if not isinstance(modality, TextInput | LabelInput) or not value.numel():
+    if modality.ids is None or not value.numel():
         return
-    top = modality.vocabulary if isinstance(modality, TextInput) else modality.num_classes
-    low = 0 if isinstance(modality, TextInput) else -1
+    low, top = modality.ids
     if value.min() < low or value.max() >= top:
         yield f"inputs.{name}: expected ids from {low} to {top - 1}, got {int(value.min())} to {int(value.max())}"
 

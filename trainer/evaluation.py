@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from data_shards.loading.batch import Batch
+from model.modalities.flow import FlowInput
 from model.outputs.flow_tiles import tiled_flow
 from model.perceiver import Perceiver
 from trainer.distributed.world import World
@@ -148,18 +149,18 @@ def _answered(
     # DeepSpeed holds the network as its module.
     own = getattr(network, "module", network)
     config = own.config if isinstance(own, Perceiver) else None
-    flow = config.inputs.flow if config is not None else None
-    if config is None or flow is None or batch.arrays["flow"].shape[2:4] == (flow.height, flow.width):
+    named, flow = next(iter(config.ordered_inputs.items())) if config is not None else ("", None)
+    if config is None or not isinstance(flow, FlowInput) or batch.arrays[named].shape[2:4] == (flow.height, flow.width):
         return objective.answers(network, batch, lengths, **asks)
     (name,) = config.outputs
 
     def of_tile(frames: Tensor) -> Tensor:
-        answer: Tensor = network({"flow": frames}, **asks)[name]
+        answer: Tensor = network({named: frames}, **asks)[name]
         return answer
 
     tile = (flow.height, flow.width)
     # 20 pixels as the paper has them, or half a tile where that is less.
-    return {name: tiled_flow(of_tile, batch.arrays["flow"], tile, min_overlap=min(20, *(side // 2 for side in tile)))}
+    return {name: tiled_flow(of_tile, batch.arrays[named], tile, min_overlap=min(20, *(side // 2 for side in tile)))}
 
 
 def _answers(network: nn.Module, batch: Batch, **asks: object) -> dict[str, Tensor]:

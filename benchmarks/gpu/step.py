@@ -83,7 +83,7 @@ def _row(setting: Setting, case: Case, world: World, size: int, found: Found) ->
     config = setting.config("p1")
     optimizer = OptimizerConfig(name=case.optimizer)  # type: ignore[arg-type]
     engine = Engine(Perceiver(config, seed=0), GOAL, optimizer=optimizer, train=train, world=world)
-    image = config.inputs.image
+    image = config.inputs["image"]
     assert image is not None
     batches = [_batch(size, image.shape, index, pinned=setting.on_gpu) for index in range(4)]
     row: Found = {"step_ms": _step_ms(setting, engine, batches)}

@@ -28,9 +28,9 @@ class Images:
     @staticmethod
     def draw(config: PerceiverConfig, num_samples: int, device: torch.device) -> "Images":
         """Return random images of the network's size."""
-        image = config.inputs.image
+        image = config.inputs["image"]
         assert image is not None
-        shape = (num_samples, image.height, image.width, image.num_channels)
+        shape = (num_samples, image.height, image.width, image.channels)
         pixels = torch.randint(0, 255, shape, dtype=torch.uint8, device=device)
         labels = torch.randint(0, CLASSES, (num_samples,), device=device)
         return Images(pixels, torch.full((num_samples,), image.height), labels)
@@ -57,7 +57,7 @@ def transformers(setting: Setting, config: PerceiverConfig) -> Callable[[Images]
     """The same for transformers' network, which reads once, without dropout."""
     import transformers as library
 
-    image = config.inputs.image
+    image = config.inputs["image"]
     assert image is not None
     architecture = library.PerceiverConfig(
         num_latents=config.num_latents,

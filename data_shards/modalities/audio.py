@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, Optional, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Optional, Self
 
 from data_shards.files.problems import Problem, at_least
 from data_shards.modalities.modality import MAIN, Content, Members, Modality, Prepared, nested
@@ -41,6 +41,12 @@ class AudioConfig(Modality):
         if self.log_mel is None:
             return (self.num_samples,)
         return self.num_samples // self.log_mel.hop_samples(self.sample_rate), self.log_mel.num_bins
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """The names that a network's input has for these."""
+        num_samples, num_channels = (*self.shape, 1)[:2]
+        return {"num_samples": num_samples, "num_channels": num_channels}
 
     def prepare(self, found: Members, rng: "np.random.Generator | None") -> Prepared:
         """Return the recording in this shape; in training varied at random."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from data_shards.files.problems import Problem, at_least
 from data_shards.modalities.image import ImageConfig
@@ -62,6 +62,11 @@ class FlowConfig(Modality):
     def asks(self) -> tuple[str, str] | None:
         """The motion between the frames."""
         return "motion", ""
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """The names that a network's input has for these."""
+        return {"height": self.height, "width": self.width, "num_channels": 3}
 
     def prepare(self, found: Members, rng: "np.random.Generator | None") -> Prepared:
         """Return a cut of the frames and of the motion: about the centre, in training anywhere."""

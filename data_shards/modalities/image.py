@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, Optional
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Optional
 
 from data_shards.files.problems import Problem, at_least
 from data_shards.modalities.modality import MAIN, Content, Members, Modality, Prepared, nested
@@ -47,6 +47,11 @@ class ImageConfig(Modality):
     def shape(self) -> tuple[int, ...]:
         """Rows, columns and channels."""
         return self.height, self.width, 3
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """The names that a network's input has for these."""
+        return {"height": self.height, "width": self.width, "num_channels": 3}
 
     def prepare(self, found: Members, rng: "np.random.Generator | None") -> Prepared:
         """Return the image in this shape; in training varied at random."""

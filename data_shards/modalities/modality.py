@@ -79,6 +79,11 @@ class Modality(ABC):
     def shape(self) -> tuple[int, ...]:
         """Return the shape of one sample's array."""
 
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """What a network must know of the array, by the names that its inputs have for it."""
+        return {"shape": self.shape}
+
     @abstractmethod
     def prepare(self, found: Members, rng: "np.random.Generator | None") -> Prepared:
         """Return the array of a sample, varied at random where there is a generator: then the sample is for training.

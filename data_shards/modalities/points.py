@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from data_shards.files.problems import Problem, at_least
 from data_shards.modalities.modality import MAIN, Content, Members, Modality, Prepared
@@ -32,6 +32,11 @@ class PointsConfig(Modality):
     def shape(self) -> tuple[int, ...]:
         """Points and their values."""
         return self.num_points, self.num_channels
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """The names that a network's input has for these."""
+        return {"num_points": self.num_points, "num_channels": self.num_channels}
 
     def prepare(self, found: Members, rng: "np.random.Generator | None") -> Prepared:
         """Return points of the cloud in this shape; in training random ones."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, Optional
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Optional
 
 from data_shards.files.problems import Problem, at_least
 from data_shards.modalities.modality import MAIN, Content, Members, Modality, Prepared, nested
@@ -43,6 +43,11 @@ class TextConfig(Modality):
     def asks(self) -> tuple[str, str] | None:
         """Words that are hidden."""
         return None if self.masking is None else ("hidden words", "masking")
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """The names that a network's input has for these."""
+        return {"max_tokens": self.num_bytes}
 
     def prepare(self, found: Members, rng: "np.random.Generator | None") -> Prepared:
         """Return ids of the text; of a longer text the beginning, in training any part."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, Optional
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Optional
 
 from data_shards.files.problems import Problem, at_least
 from data_shards.modalities.modality import MAIN, Content, Members, Modality, Prepared, nested
@@ -50,6 +50,11 @@ class VideoConfig(Modality):
     def shape(self) -> tuple[int, ...]:
         """Frames, rows, columns and channels."""
         return self.num_frames, self.height, self.width, 3
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """The names that a network's input has for these."""
+        return {"num_frames": self.num_frames, "height": self.height, "width": self.width, "num_channels": 3}
 
     def prepare(self, found: Members, rng: "np.random.Generator | None") -> Prepared:
         """Return frames of the clip in this shape; in training varied at random."""

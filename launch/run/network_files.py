@@ -26,6 +26,8 @@ from model.budget.plan import plan as planned
 from model.config.perceiver import PerceiverConfig
 from model.interop.huggingface import from_hugging_face, to_hugging_face
 from model.interop.huggingface_files import PREPROCESSOR, TOKENIZER, TOKENIZER_SETTINGS
+from model.modalities.image import ImageInput
+from model.modalities.text import TextInput
 from model.perceiver import Perceiver
 from trainer.checkpoint.choice import NEWEST, read_weights
 from trainer.checkpoint.tensor_file import TensorFile
@@ -77,7 +79,7 @@ def export(source: Path, out: Path, *, onnx: bool, as_json: bool, which: str = N
         from model.interop.onnx_export import onnx_program
 
         how = f"resize={around.resize}, fit={around.fit}, centre_crop={around.centre_crop:g}"
-        picture = how if network.config.inputs.image else ""
+        picture = how if network.config.input_of(ImageInput) else ""
         program = onnx_program(network, classes=around.classes, picture=picture)
         with _new_folder(out) as beside:
             program.save(beside / "network.onnx")
@@ -99,7 +101,8 @@ def _surroundings_of(source: Path) -> Surroundings:
 
 
 def _notes_of_import(config: PerceiverConfig) -> tuple[str, ...]:
-    if config.inputs.image and config.inputs.image.conv_stem:
+    image = config.input_of(ImageInput)
+    if image and image.conv_stem:
         return (
             "the convolution uses DeepMind's padding, Hugging Face's model another: outputs differ from those of "
             "transformers (docs/parity.md)",
@@ -109,9 +112,9 @@ def _notes_of_import(config: PerceiverConfig) -> tuple[str, ...]:
 
 def _notes_of_export(config: PerceiverConfig, files: Mapping[str, object]) -> tuple[str, ...]:
     """The inputs that transformers has no file for."""
-    inputs = config.inputs
-    unprepared = [name for name in inputs.chosen() if name not in ("image", "text")]
-    if inputs.text and not files.keys() & {TOKENIZER, TOKENIZER_SETTINGS}:
+    prepared = ImageInput | TextInput
+    unprepared = [name for name, each in config.ordered_inputs.items() if not isinstance(each, prepared)]
+    if config.input_of(TextInput) and not files.keys() & {TOKENIZER, TOKENIZER_SETTINGS}:
         unprepared.append("text")
     if not unprepared:
         return ()

@@ -12,6 +12,8 @@ from data_shards.modalities.image import ImageConfig
 from launch.run.loaders import absolute, label_names
 from model.config.perceiver import PerceiverConfig
 from model.interop.huggingface_files import BYTE_VOCABULARY, PREPROCESSOR, byte_tokenizer, preprocessor
+from model.modalities.image import ImageInput
+from model.modalities.text import TextInput
 from model.outputs.label import LabelOutput
 
 CLASSES = "classes.json"
@@ -42,7 +44,7 @@ class Surroundings:
     def hugging_face(self, config: PerceiverConfig) -> dict[str, Any]:
         """Return the files beside config.json and the weights, by name."""
         files = dict(self.foreign)
-        image, text = config.inputs.image, config.inputs.text
+        image, text = config.input_of(ImageInput), config.input_of(TextInput)
         if image and PREPROCESSOR not in files and self.fit != "pad":
             files[PREPROCESSOR] = preprocessor(
                 image, resize=self.resize, centre_crop=self.centre_crop, is_cut=self.fit == "crop"

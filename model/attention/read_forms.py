@@ -90,7 +90,7 @@ def _kind(config: PerceiverConfig, device: torch.device) -> DeviceKind:
 
 
 def _kernel_problem(config: PerceiverConfig, device: torch.device) -> str | None:
-    (modality,) = config.inputs.chosen().values()
+    (modality,) = config.ordered_inputs.values()
     # The mean is one more channel of the content.
     return kernel_problem(device, modality.content_width + 1, config.num_latents)
 

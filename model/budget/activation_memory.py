@@ -10,9 +10,8 @@ precision; the residual stream, what norms take and the inputs stay in float32.
 from dataclasses import dataclass, replace
 
 from model.attention.read_forms import read_form
-from model.budget.flops import stem_frames
+from model.config.cost import Kept
 from model.config.perceiver import ActivationCheckpointing, PerceiverConfig
-from model.config.pixels import STEM_WIDTH, FlowInput, ImageInput, VideoInput
 
 FULL = 4
 # Arrays of the latents' size that are there beside what is computed again, gradients of a layer's results: as measured
@@ -62,18 +61,8 @@ def activation_bytes(
 
 def _adapters(config: PerceiverConfig, width: Bytes) -> tuple[int, int]:
     """Bytes that linear layers and convolutions before the tokens keep, and of the convolutions' own gradients."""
-    kept = gradients = 0
-    for modality in config.inputs.chosen().values():
-        if isinstance(modality, ImageInput | VideoInput | FlowInput) and modality.project_to:
-            kept += modality.num_tokens * modality.raw_width * width.product
-        if isinstance(modality, ImageInput | FlowInput) and modality.conv_stem:
-            frames, runs = stem_frames(modality)
-            pixels = modality.height * modality.width
-            half, quarter = STEM_WIDTH * pixels // 4, STEM_WIDTH * pixels // 16
-            # The padded pixels, what the ReLU and the padding of the pool give, and where each maximum was (8 bytes).
-            kept += runs * ((frames * modality.num_channels * pixels + 2 * half) * width.product + 8 * quarter)
-            gradients += runs * 2 * half * width.product
-    return kept, gradients
+    kept = sum((each.kept() for each in config.ordered_inputs.values()), Kept())
+    return kept.values * width.product + kept.other_bytes, kept.gradients * width.product
 
 
 def _tokens(config: PerceiverConfig, width: Bytes) -> int:
@@ -81,7 +70,7 @@ def _tokens(config: PerceiverConfig, width: Bytes) -> int:
     M, C = config.num_tokens, config.token_width
     form = read_form(config)
     if form == "separable":
-        (modality,) = config.inputs.chosen().values()
+        (modality,) = config.ordered_inputs.values()
         # Content and mean, their scale, and the content as it came.
         return M * (modality.content_width + 2) * FULL
     raw = M * C * width.stream if config.tokens_learn else 0

@@ -9,9 +9,7 @@ element-wise work are none, one sample, forward only, and what shared cross-atte
 
 from model.config.attention import AttentionConfig
 from model.config.cost import Cost, linear
-from model.config.inputs import AnyInput, TextInput
 from model.config.perceiver import PerceiverConfig
-from model.config.pixels import STEM_WIDTH, FlowInput, ImageInput, VideoInput
 
 
 def network_cost(config: PerceiverConfig, num_points: dict[str, int] | None = None) -> dict[str, Cost]:
@@ -71,45 +69,11 @@ def _blocks(config: PerceiverConfig) -> Cost:
 
 
 def _inputs(config: PerceiverConfig) -> Cost:
-    chosen = config.inputs.chosen()
-    cost = sum((_adapter(modality) for modality in chosen.values()), Cost())
-    paddings = sum(config.token_width - modality.token_width for modality in chosen.values())
-    masks = len(chosen) * config.token_width if config.mask_tokens else 0
+    inputs = config.ordered_inputs.values()
+    cost = sum((each.cost() for each in inputs), Cost())
+    paddings = sum(config.token_width - each.token_width for each in inputs)
+    masks = len(inputs) * config.token_width if config.mask_tokens else 0
     return cost + Cost(parameters=paddings + masks)
-
-
-def _adapter(modality: AnyInput) -> Cost:
-    if isinstance(modality, TextInput):
-        return Cost((modality.vocabulary + modality.max_tokens) * modality.embedding_width)
-    cost = _pixels(modality) if isinstance(modality, ImageInput | VideoInput | FlowInput) else Cost()
-    positions = getattr(modality, "positions", None)
-    if positions is None or positions.kind != "learned":
-        return cost
-    cost += Cost(modality.num_tokens * positions.learned_width)
-    # The layer over the positions runs once a batch, not once a sample: its operations are not counted.
-    return cost + (linear(positions.learned_width, positions.project_to) if positions.project_to else Cost())
-
-
-def _pixels(modality: ImageInput | VideoInput | FlowInput) -> Cost:
-    project = linear(modality.raw_width, modality.project_to, modality.num_tokens) if modality.project_to else Cost()
-    if isinstance(modality, VideoInput) or not modality.conv_stem:
-        return project
-    frames, runs = stem_frames(modality)
-    stem = _conv_stem(modality.height, modality.width, modality.num_channels * frames)
-    return project + Cost(stem.parameters, stem.flops * runs)
-
-
-def stem_frames(modality: ImageInput | FlowInput) -> tuple[int, int]:
-    """Return how many frames the convolution reads at once, and how often it runs for a sample."""
-    if isinstance(modality, ImageInput):
-        return 1, 1
-    return modality.frames_per_token, 2 // modality.frames_per_token
-
-
-def _conv_stem(height: int, width: int, channels: int) -> Cost:
-    """A 7x7 convolution of stride 2, and a batch norm."""
-    weights = 49 * channels * STEM_WIDTH
-    return Cost(weights + 2 * STEM_WIDTH, 2 * -(-height // 2) * -(-width // 2) * weights)
 
 
 def _decoder(config: PerceiverConfig, num_points: dict[str, int]) -> Cost:

@@ -1,9 +1,8 @@
-"""What all modalities share: a grid of tokens, their width, and their position encodings."""
+"""Position encodings, and the sentences about numbers that many sections share."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import inf, prod
+from math import inf
 from typing import Literal
 
 Problems = Iterator[tuple[str, str]]
@@ -55,59 +54,3 @@ class PositionsConfig:
         if self.kind == "learned" and self.learned_width < 1:
             yield "learned_width", f"must be at least 1, got {self.learned_width}"
         yield from not_negative(project_to=self.project_to)
-
-
-@dataclass(frozen=True)
-class TokenGrid(ABC):
-    """The properties that all grid inputs derive from their shape."""
-
-    @property
-    @abstractmethod
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one sample as the loader delivers it."""
-
-    @property
-    @abstractmethod
-    def grid(self) -> tuple[int, ...]:
-        """Tokens along each axis."""
-
-    @property
-    @abstractmethod
-    def content_width(self) -> int:
-        """Channels of a token before its position."""
-
-    @property
-    def entries_per_row(self) -> int:
-        """Entries of the input's first axis that one row of the grid covers: a length counts those entries."""
-        return 1
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens of one sample."""
-        return prod(self.grid)
-
-    @property
-    def token_width(self) -> int:
-        """Channels of a token with its position."""
-        positions: PositionsConfig | None = getattr(self, "positions", None)
-        return self.content_width + (positions.width(len(self.grid)) if positions else 0)
-
-    def problems(self) -> Problems:
-        """Yield (key, sentence) of fields that are not positive; where all are, of what does not go together."""
-        numbers = {name: value for name, value in vars(self).items() if type(value) is int}
-        project_to = numbers.pop("project_to", 0)
-        sizes = [*positive(**numbers), *not_negative(project_to=project_to)]
-        yield from sizes or self.joint_problems()
-
-    def joint_problems(self) -> Problems:
-        """Yield (key, sentence) of what does not go together in a grid whose sizes are positive."""
-        positions: PositionsConfig | None = getattr(self, "positions", None)
-        for key, sentence in positions.problems(self.grid) if positions else ():
-            yield f"positions.{key}", sentence
-
-
-def cuts(**sides: tuple[int, int]) -> Problems:
-    """Yield every side that its patches do not divide."""
-    for name, (side, patch) in sides.items():
-        if side % patch:
-            yield name, f"must be a multiple of the patch ({patch}), got {side}"

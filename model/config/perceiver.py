@@ -2,17 +2,19 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from functools import cached_property
+from typing import Any, Literal, TypeVar
 
 from model.config.attention import AttentionConfig, ResidualDtype
 from model.config.decoder import DecoderConfig
-from model.config.grids import PositionsConfig, Problems, not_negative, positive
-from model.config.inputs import AnyInput, InputsConfig, SpectrogramInput
-from model.config.pixels import ImageInput, VideoInput
+from model.config.grids import Problems, not_negative, positive
+from model.modalities.catalogue import BY_NAME
+from model.modalities.input import Input
 from model.outputs.kinds import KINDS
 from model.outputs.output import Network, Output
 
 ActivationCheckpointing = Literal["none", "blocks", "layers", "selective", "offload"]
+AnInput = TypeVar("AnInput", bound=Input)
 Step = tuple[Literal["cross_attend", "block"], int]
 _MOST_LAYERS = 100_000
 """More are a slip of the hand, and to list them would take hours."""
@@ -22,8 +24,8 @@ _MOST_LAYERS = 100_000
 class PerceiverConfig(Network):
     """A Perceiver (any number of cross-attends, mean pooling) or a Perceiver IO (one, and query decoders)."""
 
-    inputs: InputsConfig = field(default_factory=InputsConfig)
-    """The inputs."""
+    inputs: dict[str, Any] = field(default_factory=dict, metadata={"chosen_by": "modality", "among": BY_NAME})
+    """The inputs, under names of your choice; a run takes modality and sizes from the input of that name in data."""
     outputs: dict[str, Any] = field(default_factory=dict, metadata={"chosen_by": "kind", "among": KINDS})
     """The outputs, under names of your choice; `kind` says what each output is (docs/tasks.md)."""
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
@@ -70,13 +72,13 @@ class PerceiverConfig(Network):
     @property
     def token_width(self) -> int:
         """Channels of the joined tokens: a single modality's own, or the widest plus the padding."""
-        widths = [modality.token_width for modality in self.inputs.chosen().values()]
+        widths = [modality.token_width for modality in self.ordered_inputs.values()]
         return widths[0] if len(widths) == 1 else max(widths) + self.min_padding
 
     @property
     def num_tokens(self) -> int:
         """Tokens of one sample, all modalities joined."""
-        return sum(modality.num_tokens for modality in self.inputs.chosen().values())
+        return sum(modality.num_tokens for modality in self.ordered_inputs.values())
 
     def schedule(self) -> tuple[Step, ...]:
         """Return the encoder's steps in order; the number is that of the module, which shared steps have in common."""
@@ -92,9 +94,18 @@ class PerceiverConfig(Network):
                 steps.append(("block", 0 if self.share_blocks else block))
         return tuple(steps)
 
-    def input_named(self, name: str) -> AnyInput | None:
+    @cached_property
+    def ordered_inputs(self) -> dict[str, Input]:
+        """The inputs in the order of their names, in which their tokens are joined."""
+        return dict(sorted(self.inputs.items()))
+
+    def input_named(self, name: str) -> Input | None:
         """Return an input; None where none has that name."""
-        return self.inputs.chosen().get(name)
+        return self.ordered_inputs.get(name)
+
+    def input_of(self, kind: type[AnInput]) -> AnInput | None:
+        """Return the first input of a modality; None where there is none."""
+        return next((each for each in self.ordered_inputs.values() if isinstance(each, kind)), None)
 
     def answers(self) -> dict[str, Output]:
         """Return the outputs sorted by name, with what their names and the inputs decide filled in."""
@@ -109,23 +120,21 @@ class PerceiverConfig(Network):
     @property
     def tokens_learn(self) -> bool:
         """True where the tokens depend on parameters, so that the backward pass must reach them."""
-        modalities = list(self.inputs.chosen().values())
+        modalities = list(self.ordered_inputs.values())
         if len(modalities) > 1 or self.mask_tokens:
             return True
-        positions: PositionsConfig | None = getattr(modalities[0], "positions", None)
-        learned = positions is not None and positions.kind == "learned"
-        layers = getattr(modalities[0], "project_to", 0) or getattr(modalities[0], "conv_stem", False)
-        return bool(learned or layers or hasattr(modalities[0], "vocabulary"))
+        return modalities[0].learns
 
     def separable_problem(self) -> str | None:
         """Return why tokens must be put together, if they must."""
         if self.cross_attend.num_heads != 1:
             return f"needs cross_attend.num_heads=1, got {self.cross_attend.num_heads}; use auto"
-        modalities = list(self.inputs.chosen().values())
-        if len(modalities) != 1 or not isinstance(modalities[0], ImageInput | VideoInput | SpectrogramInput):
-            return "needs one image, video or spectrogram and nothing beside it; use auto"
-        if modalities[0].positions.kind != "fourier":
-            return f"needs Fourier positions, got {modalities[0].positions.kind}; use auto"
+        modalities = list(self.ordered_inputs.values())
+        if len(modalities) != 1 or not modalities[0].is_separable:
+            return "needs one input on a grid of two axes or more, such as an image, and nothing beside it; use auto"
+        positions = modalities[0].token_positions
+        if positions is None or positions.kind != "fourier":
+            return f"needs Fourier positions, got {positions.kind if positions else 'none'}; use auto"
         if self.tokens_learn:
             return "needs tokens without parameters: no projection, convolution or mask tokens; use auto"
         return None
@@ -138,16 +147,20 @@ class PerceiverConfig(Network):
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Yield (key, sentence) of every problem, keys relative to this dataclass."""
-        if not self.inputs.chosen():
-            yield "inputs", "no modality is set; set at least one, such as inputs.image.height=28"
+        if not self.inputs:
+            yield (
+                "inputs",
+                "no input is set; set at least one, such as inputs.photo={modality: image, height: 28, width: 28}",
+            )
             return
         parts = [*self._part_problems()]
         # What follows from the parts is known only where they are right.
         yield from parts or self._joint_problems()
 
     def _part_problems(self) -> Problems:
-        for part in ("inputs", "decoder"):
-            yield from ((f"{part}.{key}", sentence) for key, sentence in getattr(self, part).problems())
+        for name, modality in self.ordered_inputs.items():
+            yield from ((f"inputs.{name}.{key}", sentence) for key, sentence in modality.problems())
+        yield from ((f"decoder.{key}", sentence) for key, sentence in self.decoder.problems())
         if not self.outputs:
             yield "outputs", "no output is set; set at least one, such as outputs.digit={kind: label, num_classes: 10}"
         for name in sorted(name for name in self.outputs if not name or "." in name):

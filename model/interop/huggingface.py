@@ -20,6 +20,7 @@ from model.interop.huggingface_config import (
 )
 from model.interop.huggingface_files import picture
 from model.interop.huggingface_names import tensor_names
+from model.modalities.image import ImageInput
 from model.perceiver import Perceiver
 
 _CONVOLUTION = "perceiver.input_preprocessor.convnet_1x1.weight"
@@ -70,9 +71,8 @@ def _config(config: Mapping[str, Any], preprocessor: Mapping[str, Any] | None) -
         return config_from_hugging_face(config)
     side, pixel_range = picture(preprocessor)
     ours = config_from_hugging_face(config, side)
-    if ours.inputs.image is None:
-        return ours
-    return replace(ours, inputs=replace(ours.inputs, image=replace(ours.inputs.image, pixel_range=pixel_range)))
+    image = ours.input_of(ImageInput)
+    return replace(ours, inputs={"image": replace(image, pixel_range=pixel_range)}) if image else ours
 
 
 def to_hugging_face(network: Perceiver) -> tuple[dict[str, Any], dict[str, Tensor]]:

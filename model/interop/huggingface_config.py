@@ -11,9 +11,14 @@ from model.checks import check_values
 from model.config.attention import AttentionConfig
 from model.config.decoder import DecoderConfig
 from model.config.grids import PositionsConfig
-from model.config.inputs import AnyInput, AudioInput, InputsConfig, LabelInput, TextInput
 from model.config.perceiver import PerceiverConfig
-from model.config.pixels import FlowInput, ImageInput, VideoInput
+from model.modalities.audio import AudioInput
+from model.modalities.flow import FlowInput
+from model.modalities.image import ImageInput
+from model.modalities.input import Input
+from model.modalities.label import LabelInput
+from model.modalities.text import TextInput
+from model.modalities.video import VideoInput
 from model.outputs.flow import FlowOutput
 from model.outputs.grid import GridOutput
 from model.outputs.kinds import kind_of
@@ -52,7 +57,8 @@ _DEFAULTS: dict[str, Any] = {
 }
 _GELU = {"gelu": "erf", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 _Outputs = dict[str, Output]
-_Parts = tuple[InputsConfig, _Outputs, DecoderConfig]
+_Inputs = dict[str, Input]
+_Parts = tuple[_Inputs, _Outputs, DecoderConfig]
 
 
 def config_from_hugging_face(config: Mapping[str, Any], side: int = 0) -> PerceiverConfig:
@@ -99,7 +105,8 @@ def config_to_hugging_face(config: PerceiverConfig) -> dict[str, Any]:
     """
     architecture, new_names = _architecture_for(config), names_of_outputs(config)
     config = replace(config, outputs={new_names[name]: output for name, output in config.answers().items()})
-    if config.inputs.image and config.inputs.image.conv_stem:
+    image = config.input_of(ImageInput)
+    if image and image.conv_stem:
         raise ValueError(
             "inputs.image.conv_stem: transformers pads this convolution otherwise, so that its model would answer "
             "something else; export it as ONNX"
@@ -122,7 +129,7 @@ def config_to_hugging_face(config: PerceiverConfig) -> dict[str, Any]:
         "attention_probs_dropout_prob": 0.0,
         **_values_of_inputs(config),
     }
-    side = config.inputs.image.height if config.inputs.image else 0
+    side = image.height if image else 0
     here, there = _computation(config), _computation(config_from_hugging_face(values, side))
     differing = [f"{name} is {here[name]}, there {there[name]}" for name in here if here[name] != there[name]]
     if differing:
@@ -153,21 +160,21 @@ def architecture_of(config: Mapping[str, Any]) -> str:
 
 
 def _architecture_for(config: PerceiverConfig) -> str:
-    inputs, outputs = config.inputs, config.outputs
-    if len(inputs.chosen()) > 1:
+    image, outputs = config.input_of(ImageInput), config.outputs
+    if len(config.inputs) > 1:
         return "PerceiverForMultimodalAutoencoding"
-    if inputs.flow:
+    if config.input_of(FlowInput):
         return "PerceiverForOpticalFlow"
-    if inputs.text:
+    if config.input_of(TextInput):
         fills_in = any(isinstance(output, TextOutput) for output in outputs.values())
         return "PerceiverForMaskedLM" if fills_in else "PerceiverForSequenceClassification"
-    if inputs.image and inputs.image.conv_stem:
+    if image and image.conv_stem:
         return "PerceiverForImageClassificationConvProcessing"
-    if inputs.image and inputs.image.positions.kind == "learned":
+    if image and image.positions.kind == "learned":
         return "PerceiverForImageClassificationLearned"
-    if inputs.image:
+    if image:
         return "PerceiverForImageClassificationFourier"
-    raise ValueError(f"inputs: Hugging Face has no Perceiver that reads {', '.join(inputs.chosen())} alone")
+    raise ValueError(f"inputs: Hugging Face has no Perceiver that reads {', '.join(config.ordered_inputs)} alone")
 
 
 def _computation(config: PerceiverConfig) -> dict[str, object]:
@@ -177,7 +184,7 @@ def _computation(config: PerceiverConfig) -> dict[str, object]:
         "steps": config.schedule(),
         "latents": (config.num_latents, config.latent_width, config.layers_per_block),
         "tokens": (config.num_tokens, config.token_width, config.mask_tokens),
-        "inputs": {name: _input_facts(modality) for name, modality in config.inputs.chosen().items()},
+        "inputs": {name: _input_facts(modality) for name, modality in config.ordered_inputs.items()},
         "outputs": {name: type(output).__name__ for name, output in config.answers().items()},
         "query_width": config.decoder_width,
         "cross_attend": (cross.num_heads, cross.widths(config.token_width), cross.mlp_ratio),
@@ -189,8 +196,8 @@ def _computation(config: PerceiverConfig) -> dict[str, object]:
     }
 
 
-def _input_facts(modality: AnyInput) -> tuple[object, ...]:
-    positions: PositionsConfig | None = getattr(modality, "positions", None)
+def _input_facts(modality: Input) -> tuple[object, ...]:
+    positions = modality.token_positions
     if positions is None or positions.kind != "fourier":
         return (modality.shape, modality.grid)
     return (modality.shape, modality.grid, positions.num_bands, tuple(positions.max_resolution or modality.grid))
@@ -212,8 +219,8 @@ def _side(values: Mapping[str, Any]) -> int:
 
 def _fourier(values: Mapping[str, Any]) -> _Parts:
     positions = PositionsConfig(num_bands=64, max_resolution=(224, 224))
-    image = ImageInput(_side(values), _side(values), pixel_range="imagenet", positions=positions)
-    return InputsConfig(image=image), _label(values), DecoderConfig(query_residual=True)
+    image = ImageInput(height=_side(values), width=_side(values), pixel_range="imagenet", positions=positions)
+    return {"image": image}, _label(values), DecoderConfig(query_residual=True)
 
 
 def _learned(values: Mapping[str, Any]) -> _Parts:
@@ -222,18 +229,22 @@ def _learned(values: Mapping[str, Any]) -> _Parts:
     positions = PositionsConfig(kind="learned", learned_width=256, project_to=256)
     image = ImageInput(height=side, width=side, project_to=256, pixel_range="imagenet", positions=positions)
     # DeepMind's own file of this model has no residual here; its shapes are the same.
-    return InputsConfig(image=image), _label(values), DecoderConfig(query_residual=True)
+    return {"image": image}, _label(values), DecoderConfig(query_residual=True)
 
 
 def _conv(values: Mapping[str, Any]) -> _Parts:
     positions = PositionsConfig(num_bands=64, max_resolution=(56, 56))
-    image = ImageInput(_side(values), _side(values), conv_stem=True, pixel_range="imagenet", positions=positions)
-    return InputsConfig(image=image), _label(values), DecoderConfig(query_residual=True)
+    image = ImageInput(
+        height=_side(values), width=_side(values), conv_stem=True, pixel_range="imagenet", positions=positions
+    )
+    return {"image": image}, _label(values), DecoderConfig(query_residual=True)
 
 
-def _words(values: Mapping[str, Any]) -> InputsConfig:
-    text = TextInput(values["max_position_embeddings"], values["vocab_size"], values["d_model"])
-    return InputsConfig(text=text)
+def _words(values: Mapping[str, Any]) -> _Inputs:
+    text = TextInput(
+        max_tokens=values["max_position_embeddings"], vocabulary=values["vocab_size"], embedding_width=values["d_model"]
+    )
+    return {"text": text}
 
 
 def _sequence(values: Mapping[str, Any]) -> _Parts:
@@ -249,7 +260,7 @@ def _flow(values: Mapping[str, Any]) -> _Parts:
     height, width = values["train_size"]
     positions = PositionsConfig(num_bands=64, max_resolution=(height, width))
     flow = FlowInput(height=height, width=width, project_to=64, positions=positions)
-    return InputsConfig(flow=flow), {"flow": FlowOutput()}, DecoderConfig()
+    return {"flow": flow}, {"flow": FlowOutput()}, DecoderConfig()
 
 
 def _multimodal(values: Mapping[str, Any]) -> _Parts:
@@ -259,11 +270,11 @@ def _multimodal(values: Mapping[str, Any]) -> _Parts:
     # image_size counts tokens, of 4 x 4 pixels each; the clip is drawn again in its own size.
     seeing = PositionsConfig(num_bands=32, max_resolution=(frames, tokens, tokens))
     shape = tuple(values["output_shape"][1:4])
-    inputs = InputsConfig(
-        audio=AudioInput(num_samples=samples, patch=patch, positions=hearing),
-        label=LabelInput(num_classes=_num_labels(values)),
-        video=VideoInput(num_frames=frames, height=shape[1], width=shape[2], patch=4, positions=seeing),
-    )
+    inputs: _Inputs = {
+        "audio": AudioInput(num_samples=samples, patch=patch, positions=hearing),
+        "label": LabelInput(num_classes=_num_labels(values)),
+        "video": VideoInput(num_frames=frames, height=shape[1], width=shape[2], patch=4, positions=seeing),
+    }
     query_width = values["_label_trainable_num_channels"]
     outputs: _Outputs = {
         "audio": GridOutput(shape=(samples // patch,), num_channels=patch, positions=hearing),
@@ -287,7 +298,7 @@ _PARTS = {
 def _values_of_inputs(config: PerceiverConfig) -> dict[str, Any]:
     """The fields of a config.json that say what is read and answered."""
     values: dict[str, Any] = {}
-    for modality in config.inputs.chosen().values():
+    for modality in config.ordered_inputs.values():
         match modality:
             case ImageInput():
                 values |= {"image_size": modality.height}

@@ -6,9 +6,10 @@ Only dictionaries here; who reads and writes the files is the command line. docs
 from collections.abc import Mapping
 from typing import Any
 
-from model.config.inputs import TextInput
-from model.config.pixels import ImageInput, PixelRange
+from model.modalities.image import ImageInput
+from model.modalities.pixel_range import PixelRange
 from model.modalities.pixels import IMAGENET_DEVIATION, IMAGENET_MEAN
+from model.modalities.text import TextInput
 
 PREPROCESSOR, TOKENIZER, TOKENIZER_SETTINGS = "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"
 SPECIAL = ("[PAD]", "[BOS]", "[EOS]", "[MASK]", "[CLS]", "[SEP]")
@@ -65,7 +66,7 @@ def picture(preprocessor: Mapping[str, Any]) -> tuple[int, PixelRange]:
             return side, name
     raise ValueError(
         f"{PREPROCESSOR}: image_mean and image_std: expected ImageNet's, or 0.5 for all, got {mean} and {deviation}; "
-        "no model.inputs.image.pixel_range is that"
+        "no pixel_range of an image is that"
     )
 
 

@@ -8,12 +8,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from model.config.inputs import AnyInput, LabelInput, TextInput
-from model.config.pixels import FlowInput, ImageInput
+from model.modalities.image import ImageInput
+from model.modalities.input import Input
+from model.modalities.text import TextInput
 from model.perceiver import Perceiver
 
-Whole = ImageInput | FlowInput | LabelInput
-"""Inputs that a sample has as a whole or not at all: a part of one is never read."""
 _UNSAID = -1
 """The length that stands for one that is left out."""
 
@@ -24,7 +23,7 @@ class _Positional(nn.Module):
     def __init__(self, network: Perceiver) -> None:
         super().__init__()
         self.network = network
-        self.modalities = network.config.inputs.chosen()
+        self.modalities = network.config.ordered_inputs
 
     def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
         count = len(self.modalities)
@@ -34,7 +33,7 @@ class _Positional(nn.Module):
         return tuple(self.network(inputs, lengths).values())
 
 
-def _valid(modality: AnyInput, value: Tensor, said: Tensor) -> Tensor:
+def _valid(modality: Input, value: Tensor, said: Tensor) -> Tensor:
     """The number of valid entries of each sample."""
     full = _entries(modality)
     if isinstance(modality, TextInput):
@@ -42,7 +41,7 @@ def _valid(modality: AnyInput, value: Tensor, said: Tensor) -> Tensor:
         left_out = (torch.arange(1, full + 1, device=value.device) * (value != 0)).amax(dim=1)
     else:
         left_out = torch.full_like(said, full)
-    there = full * said.clamp(0, 1) if isinstance(modality, Whole) else said.clamp(0, full)
+    there = full * said.clamp(0, 1) if modality.is_whole else said.clamp(0, full)
     return torch.where(said == _UNSAID, left_out, there)
 
 
@@ -56,7 +55,7 @@ def onnx_program(network: Perceiver, *, classes: Sequence[str] = (), picture: st
     """
     _check_libraries()
     network = _plain(network).eval()
-    chosen = network.config.inputs.chosen()
+    chosen = network.config.ordered_inputs
     values = [_example(network, name) for name in chosen]
     lengths = [torch.full((2,), _entries(modality)) for modality in chosen.values()]
     names = [*chosen, *(f"{name}_length" for name in chosen)]
@@ -113,8 +112,8 @@ def _make_optional(program: torch.onnx.ONNXProgram, name: str) -> None:
 
 def _metadata(network: Perceiver, shapes: dict[str, list[int]], classes: Sequence[str], picture: str) -> dict[str, str]:
     told = {}
-    for name, modality in network.config.inputs.chosen().items():
-        told[name] = _explained(name, modality) + (f"; {picture}" if picture and name == "image" else "")
+    for name, modality in network.config.ordered_inputs.items():
+        told[name] = modality.meaning(name) + (f"; {picture}" if picture and isinstance(modality, ImageInput) else "")
         told[f"{name}_length"] = _explained_length(modality)
     for name, shape in shapes.items():
         told[name] = f"float32 (batch, {', '.join(map(str, shape))})"
@@ -123,27 +122,16 @@ def _metadata(network: Perceiver, shapes: dict[str, list[int]], classes: Sequenc
     return told
 
 
-def _explained(name: str, modality: AnyInput) -> str:
-    shape = ", ".join(["batch", *map(str, modality.shape)])
-    if isinstance(modality, TextInput):
-        return f"int64 ({shape}), ids below {modality.vocabulary}, filled up with 0; of bytes: 6 and the byte"
-    if isinstance(modality, LabelInput):
-        return f"int64 ({shape}), classes below {modality.num_classes}, or -1 for none"
-    if hasattr(modality, "pixel_range"):
-        return f"uint8 ({shape}), red, green and blue from 0 to 255: the network scales them itself"
-    return f"float32 ({shape}), the {name} as data.{name} of the run's config.yaml prepares it"
-
-
-def _explained_length(modality: AnyInput) -> str:
+def _explained_length(modality: Input) -> str:
     kind = "int64 (batch) or (1), optional: "
-    if isinstance(modality, Whole):
+    if modality.is_whole:
         return kind + "0 for a sample that lacks this input, 1 for one that has it; left out, all have it"
     full = _entries(modality)
     missing = "up to the last id that is not 0" if isinstance(modality, TextInput) else f"all {full}"
     return kind + f"how many entries from the first on are valid, 0 to {full}; left out, {missing}"
 
 
-def _entries(modality: AnyInput) -> int:
+def _entries(modality: Input) -> int:
     """Entries along the first axis, which a length counts."""
     return modality.shape[0] if modality.shape else 1
 
@@ -156,8 +144,6 @@ def _plain(network: Perceiver) -> Perceiver:
 
 
 def _example(network: Perceiver, name: str) -> Tensor:
-    modality = network.config.inputs.chosen()[name]
+    modality = network.config.ordered_inputs[name]
     shape = (2, *modality.shape)
-    if isinstance(modality, TextInput | LabelInput):
-        return torch.zeros(shape, dtype=torch.int64)
-    return torch.zeros(shape, dtype=torch.uint8 if hasattr(modality, "pixel_range") else torch.float32)
+    return torch.zeros(shape, dtype=getattr(torch, modality.dtype))

@@ -1,7 +1,7 @@
-"""The adapters of sound, points, text and labels, and the choice of one: values as the loader delivers them -> tokens.
+"""The adapters of sound, points, text and labels: values as the loader delivers them -> tokens.
 
 B samples, M tokens, C channels of a token
-S audio samples, T frames of a spectrogram, F its bins, P points, A coordinates, L characters
+S audio samples or frames of a spectrogram, P points, A coordinates, L characters
 """
 
 import torch
@@ -9,15 +9,17 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.config.inputs import AnyInput, AudioInput, LabelInput, PointsInput, SpectrogramInput, TextInput
-from model.config.pixels import FlowInput, ImageInput, VideoInput
-from model.modalities.pixels import FlowAdapter, ImageAdapter, VideoAdapter
+from model.modalities.audio import AudioInput
+from model.modalities.boxes import boxes
+from model.modalities.label import LabelInput
+from model.modalities.points import PointsInput
+from model.modalities.text import TextInput
 from model.parameters import Table
 from model.positions import GridAdapter, Positions, fourier_features
 
 
 class AudioAdapter(GridAdapter):
-    """Patches of raw samples or of a spectrogram's frames, each with its place in time."""
+    """Patches of raw samples or of a spectrogram, each with its place in time, or on (time, frequency)."""
 
     def __init__(self, config: AudioInput) -> None:
         super().__init__()
@@ -26,19 +28,9 @@ class AudioAdapter(GridAdapter):
 
     def content(self, samples: Float[Tensor, "B S *c"], dtype: torch.dtype) -> Float[Tensor, "B M C"]:
         """Return the tokens of recordings without their positions."""
-        return samples.to(dtype).reshape(samples.shape[0], -1, self.config.content_width)
-
-
-class SpectrogramAdapter(GridAdapter):
-    """The cells of a spectrogram, each with its place on (time, frequency)."""
-
-    def __init__(self, config: SpectrogramInput) -> None:
-        super().__init__()
-        self.positions = Positions(config.positions, config.grid)
-
-    def content(self, cells_BTF: Float[Tensor, "B T F"], dtype: torch.dtype) -> Float[Tensor, "B M C"]:
-        """Return the tokens of spectrograms without their positions."""
-        return cells_BTF.to(dtype).flatten(1)[..., None]
+        if not self.config.patch_bins:
+            return samples.to(dtype).reshape(samples.shape[0], -1, self.config.content_width)
+        return boxes(samples.to(dtype)[..., None], (self.config.patch, self.config.patch_bins))
 
 
 class PointsAdapter(nn.Module):
@@ -52,7 +44,7 @@ class PointsAdapter(nn.Module):
         """Return the tokens of clouds in [-1, 1]."""
         # In at least float32 whatever the network computes in: at 1 120 half periods a unit, bfloat16 would be noise.
         places = points_BPA.to(torch.promote_types(dtype, torch.float32))
-        resolution = [2 * self.config.max_frequency] * self.config.num_channels
+        resolution = [2 * self.config.max_frequency] * self.config.channels
         return fourier_features(places, self.config.num_bands, resolution).to(dtype)
 
 
@@ -82,20 +74,3 @@ class LabelAdapter(nn.Module):
         """Return the token of every label; one that is not known (negative) is all zeros."""
         known = functional.one_hot(labels_B.long().clamp(min=0), self.config.num_classes).to(dtype)
         return (known * (labels_B >= 0)[:, None])[:, None]
-
-
-ADAPTERS: dict[type, type[nn.Module]] = {
-    AudioInput: AudioAdapter,
-    FlowInput: FlowAdapter,
-    ImageInput: ImageAdapter,
-    LabelInput: LabelAdapter,
-    PointsInput: PointsAdapter,
-    SpectrogramInput: SpectrogramAdapter,
-    TextInput: TextAdapter,
-    VideoInput: VideoAdapter,
-}
-
-
-def adapter(config: AnyInput) -> nn.Module:
-    """Return the adapter of a modality."""
-    return ADAPTERS[type(config)](config)

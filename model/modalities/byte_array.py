@@ -13,10 +13,9 @@ from torch import Tensor, nn
 
 from model.attention.absorbed.token_sources import GridTokens
 from model.attention.read_forms import FormByDevice
-from model.config.inputs import AnyInput
 from model.config.perceiver import PerceiverConfig
-from model.modalities.adapters import adapter
 from model.modalities.conv_stem import ConvStem, Total
+from model.modalities.input import Input
 from model.modalities.pixels import StemAdapter
 from model.parameters import ByName, Table
 from model.positions import GridAdapter
@@ -45,13 +44,13 @@ class Tokens:
         return None if self.valid is None or name in self.whole else self.valid[:, slice(*self.spans[name])]
 
 
-def valid_tokens(config: AnyInput, num_tokens: int, lengths_B: Int[Tensor, " B"]) -> Bool[Tensor, "B M"]:
+def valid_tokens(config: Input, num_tokens: int, lengths_B: Int[Tensor, " B"]) -> Bool[Tensor, "B M"]:
     """Return which tokens of a modality hold at least one of the first `lengths` entries along its first axis."""
     starts: Tensor = _first_entry(config, torch.arange(num_tokens, device=lengths_B.device))
     return starts < lengths_B[:, None]
 
 
-def hides_nothing(config: AnyInput, num_tokens: int, lengths_B: Int[Tensor, " B"]) -> bool:
+def hides_nothing(config: Input, num_tokens: int, lengths_B: Int[Tensor, " B"]) -> bool:
     """Return whether all tokens of all samples are valid, where it is known without waiting for a device.
 
     Attention without a mask is faster, and on a CPU equal to the bit. While a network is traced its lengths are not
@@ -62,7 +61,7 @@ def hides_nothing(config: AnyInput, num_tokens: int, lengths_B: Int[Tensor, " B"
     return not lengths_B.numel() or bool(_first_entry(config, num_tokens - 1) < lengths_B.min())
 
 
-def _first_entry(config: AnyInput, token: Any) -> Any:  # noqa: ANN401  # a number or an array of them
+def _first_entry(config: Input, token: Any) -> Any:  # noqa: ANN401  # a number or an array of them
     """The first entry, along its modality's first axis, that a token holds."""
     return token // (config.num_tokens // config.grid[0]) * config.entries_per_row
 
@@ -87,14 +86,14 @@ class Inputs(nn.Module):
 
     def __init__(self, config: PerceiverConfig) -> None:
         super().__init__()
-        self.modalities = config.inputs.chosen()
+        self.modalities = config.ordered_inputs
         self._form_on = FormByDevice(config)
-        self.adapters = ByName({name: adapter(modality) for name, modality in self.modalities.items()})
+        self.adapters = ByName({name: modality.adapter() for name, modality in self.modalities.items()})
         widths = {name: modality.token_width for name, modality in self.modalities.items()}
         self.paddings = Paddings(widths, config.token_width)
         masks = self.modalities if config.mask_tokens else ()
         self.mask_tokens = ByName({name: Table(1, config.token_width) for name in masks})
-        self.stemmed = [name for name, modality in self.modalities.items() if getattr(modality, "conv_stem", False)]
+        self.stemmed = [name for name, modality in self.modalities.items() if modality.has_stem]
 
     def observe(self, inputs: dict[str, Tensor], lengths: dict[str, Tensor], dtype: torch.dtype, total: Total) -> None:
         """Take the statistics of a global batch that batch norms need; see Perceiver."""

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.config.pixels import STEM_WIDTH
+from model.modalities.pixel_range import STEM_WIDTH
 from model.parameters import Convolution
 
 SIDE, STRIDE, POOL = 7, 2, 3

@@ -12,8 +12,12 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.config.pixels import FlowInput, ImageInput, PixelRange, VideoInput
+from model.modalities.boxes import boxes
 from model.modalities.conv_stem import ConvStem, Total
+from model.modalities.flow import FlowInput
+from model.modalities.image import ImageInput
+from model.modalities.pixel_range import PixelRange
+from model.modalities.video import VideoInput
 from model.parameters import Projection
 from model.positions import GridAdapter, Positions
 
@@ -32,17 +36,6 @@ def scaled_pixels(pixels: Shaped[Tensor, "*S"], pixel_range: PixelRange, dtype: 
     if pixel_range == "imagenet":
         return (unit - unit.new_tensor(IMAGENET_MEAN)) / unit.new_tensor(IMAGENET_DEVIATION)
     return unit
-
-
-def boxes(values: Float[Tensor, "B *G c"], sides: tuple[int, ...]) -> Float[Tensor, "B M C"]:
-    """Cut a grid into boxes with these sides; a token's channels are the box in row-major order, then c."""
-    batch, *shape, channels = values.shape
-    split: list[int] = []
-    for length, side in zip(shape, sides, strict=True):
-        split += [length // side, side]
-    axes = len(sides)
-    order = [0, *range(1, 2 * axes, 2), *range(2, 2 * axes + 1, 2), 2 * axes + 1]
-    return values.reshape(batch, *split, channels).permute(order).reshape(batch, -1, prod(sides) * channels)
 
 
 class StemAdapter(GridAdapter):
@@ -77,7 +70,7 @@ class ImageAdapter(StemAdapter):
     def __init__(self, config: ImageInput) -> None:
         super().__init__()
         self.config = config
-        self.stem = ConvStem(config.num_channels) if config.conv_stem else None
+        self.stem = ConvStem(config.channels) if config.conv_stem else None
         self.project = Projection(config.raw_width, config.project_to) if config.project_to else nn.Identity()
         self.positions = Positions(config.positions, config.grid)
 
@@ -116,7 +109,7 @@ class FlowAdapter(StemAdapter):
     def __init__(self, config: FlowInput) -> None:
         super().__init__()
         self.config = config
-        self.stem = ConvStem(config.frames_per_token * config.num_channels) if config.conv_stem else None
+        self.stem = ConvStem(config.frames_per_token * config.channels) if config.conv_stem else None
         self.project = Projection(config.raw_width, config.project_to) if config.project_to else nn.Identity()
         self.positions = Positions(config.positions, config.grid)
 

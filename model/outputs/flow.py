@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from model.config.cost import Cost, linear
 from model.config.grids import Problems
-from model.config.pixels import FlowInput
+from model.modalities.flow import FlowInput
 from model.outputs.output import Network, Output
 
 if TYPE_CHECKING:

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Literal
 
 from model.config.cost import Cost, linear
 from model.config.grids import PositionsConfig, Problems, not_negative
-from model.config.inputs import AnyInput, AudioInput
-from model.config.pixels import ImageInput, VideoInput
 from model.outputs.output import Network, Output
 
 if TYPE_CHECKING:
@@ -46,7 +44,7 @@ class CellsOutput(Output):
             if shape and len(known.shape) == 1:
                 of_cell = known.shape[0] // max(prod(shape), 1)
             shape, num_channels = shape or whole, num_channels or of_cell
-        value_range = self.value_range or _range_of(known)
+        value_range = self.value_range or (known.value_range if known else 0.0)
         return replace(self, target=target, shape=shape, num_channels=num_channels, value_range=value_range)
 
     def wanted(self) -> tuple[tuple[str, str], ...]:
@@ -141,13 +139,6 @@ class GridOutput(CellsOutput):
 
     kind: Literal["grid"] = "grid"
     """Chooses this kind of answer."""
-
-
-def _range_of(known: AnyInput | None) -> float:
-    """Return the range of an input's values as the network predicts them; 0 if it is not known."""
-    if isinstance(known, ImageInput | VideoInput):
-        return 1.0
-    return 2.0 if isinstance(known, AudioInput) else 0.0
 
 
 def cells(shape: tuple[int, ...], patch: int) -> tuple[tuple[int, ...], int]:

@@ -38,12 +38,19 @@ class Label:
     num_classes: int = 10
 
 
+@dataclass(frozen=True)
+class Noisy(Image):
+    modality: Literal["noisy"] = "noisy"  # type: ignore[assignment]  # as plug-ins do
+    noise: float = 1.0
+
+
 CLASSES = {"image": Image, "sound": Sound}
+OF_DATA = {**CLASSES, "noisy": Noisy}
 
 
 @dataclass(frozen=True)
 class Data:
-    inputs: dict[str, Any] = field(default_factory=dict, metadata={"chosen_by": "modality", "among": CLASSES})
+    inputs: dict[str, Any] = field(default_factory=dict, metadata={"chosen_by": "modality", "among": OF_DATA})
     lanes: int = 8
 
 
@@ -157,12 +164,15 @@ def test_a_value_may_be_that_of_a_key_of_an_entry(file: Path) -> None:
     [
         (
             "data.inputs.photo.modality=imag",
-            "data.inputs.photo.modality = 'imag': expected one of image, sound; did you mean image?",
+            "data.inputs.photo.modality = 'imag': expected one of image, noisy, sound; did you mean image?",
         ),
-        ("data.inputs.photo.modality=3", "data.inputs.photo.modality = 3: expected one of image, sound"),
-        ("data.inputs.photo.modality=[image]", "data.inputs.photo.modality = ['image']: expected one of image, sound"),
-        ("data.inputs.eeg={}", "data.inputs.eeg.modality: is not set; set it to one of image, sound"),
-        ("data.inputs.eeg.height=3", "data.inputs.eeg.modality: is not set; set it to one of image, sound"),
+        ("data.inputs.photo.modality=3", "data.inputs.photo.modality = 3: expected one of image, noisy, sound"),
+        (
+            "data.inputs.photo.modality=[image]",
+            "data.inputs.photo.modality = ['image']: expected one of image, noisy, sound",
+        ),
+        ("data.inputs.eeg={}", "data.inputs.eeg.modality: is not set; set it to one of image, noisy, sound"),
+        ("data.inputs.eeg.height=3", "data.inputs.eeg.modality: is not set; set it to one of image, noisy, sound"),
         ("model.outputs.a.num_classes=3", "model.outputs.a.kind: is not set; set it to one of label"),
         ("model.inputs.eeg.height=3", "model.inputs.eeg.modality: is not set; set it to one of image, sound"),
         (
@@ -189,7 +199,7 @@ def test_a_value_may_be_that_of_a_key_of_an_entry(file: Path) -> None:
         ("data.inputs.={modality: image}", "data.inputs: has the name ''; names are of letters, digits"),
         (
             "data.inputs={a.b: {modality: image}}",
-            "data.inputs.a.modality: is not set; set it to one of image, sound; a na",
+            "data.inputs.a.modality: is not set; set it to one of image, noisy, sound; a",
         ),
         ("data.inputs={a/b: {modality: image}}", "data.inputs: has the name 'a/b'; names are of letters"),
         ("data.inputs.photo.height=???", "data.inputs.photo.height = '???': is left open; write a value"),
@@ -213,3 +223,9 @@ def test_all_entries_that_are_wrong_are_told_at_once(file: Path) -> None:
         "model.inputs.d.modality",
         "data.lanes",
     ]
+
+
+def test_an_entry_that_follows_one_of_a_derived_class_is_of_the_class_that_it_derives_from(file: Path) -> None:
+    run = read(Run, file, ["data.inputs.photo.modality=noisy", "model.inputs.photo.height=9"])
+    assert run.data.inputs["photo"] == Noisy(height=224)
+    assert run.model.inputs["photo"] == Image(height=9)

@@ -1,13 +1,17 @@
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from configs.reader import ConfigError
 from configs.run import RunConfig, difference, dump, load
+from data_shards.modalities import catalogue as data_catalogue
+from model.modalities import catalogue as model_catalogue
 
+NETWORK_ALONE = {"label"}
+"""Modalities that only networks which programs call read."""
 NAMED = Path(__file__).parents[2] / "configs"
 VALID = """
 seed: 3
@@ -18,8 +22,7 @@ data:
 model:
   inputs:
     image:
-      height: ${data.inputs.image.height}
-      width: ${data.inputs.image.width}
+      positions: {num_bands: 4}
   outputs:
     label: {kind: label, num_classes: 10}
 train: {global_batch: 32}
@@ -42,8 +45,8 @@ def problems_of(path: Path, *overrides: str) -> tuple[str, ...]:
 def test_the_file_overwrites_defaults_and_the_command_line_overwrites_the_file(valid: Path) -> None:
     config = load(valid, ["train.global_batch=64", "data.inputs.image.height=16"])
     assert (config.seed, config.train.global_batch) == (3, 64)
-    assert config.model.inputs.image is not None
-    assert config.model.inputs.image.height == 16
+    assert config.model.inputs["image"] is not None
+    assert config.model.inputs["image"].height == 16
     assert config.train.steps == RunConfig().train.steps
 
 
@@ -113,7 +116,7 @@ def test_a_text_length_that_the_network_does_not_have_is_a_contradiction(valid: 
         (
             "model.inputs.image.height=30",
             "model.inputs.image = {...}: reads arrays of shape (30, 8, 3), but data.inputs.image delivers (8, 8, 3); "
-            "make the two agree",
+            "leave the sizes out here, or make the two agree",
         ),
         (
             "model.self_attend.num_heads=7",
@@ -121,15 +124,16 @@ def test_a_text_length_that_the_network_does_not_have_is_a_contradiction(valid: 
             "qk_width to a multiple of it",
         ),
         (
-            "model.inputs.label.num_classes=3",
-            "model.inputs.label = {...}: no data has it: a class is an input only of networks that programs call; "
-            "leave it out",
+            "model.inputs.depth={modality: image, height: 3, width: 3}",
+            "model.inputs.depth = {...}: is set but data.inputs.depth is not; set both or neither",
         ),
         (
-            "model.inputs.spectrogram.num_bins=3",
-            "model.inputs.spectrogram = {...}: no data has it: data.inputs.audio.log_mel delivers frames of bins; "
-            "set that, and model.inputs.audio with num_samples as its frames and num_channels as its bins in this "
-            "one's place",
+            "model.inputs.depth.modality=image",
+            "model.inputs.depth = {...}: is set but data.inputs.depth is not; set both or neither",
+        ),
+        (
+            "model.inputs.text.modality=label",
+            "model.inputs.text.embedding_width = 32: unknown key; known are modality, num_classes",
         ),
         (
             "model.decoder.output_width=8",
@@ -139,7 +143,7 @@ def test_a_text_length_that_the_network_does_not_have_is_a_contradiction(valid: 
         (
             "model.inputs.video.num_channels=1",
             "model.inputs.video = {...}: reads arrays of shape (2, 16, 16, 1), but data.inputs.video delivers "
-            "(2, 16, 16, 3); make the two agree",
+            "(2, 16, 16, 3); leave the sizes out here, or make the two agree",
         ),
     ],
 )
@@ -153,15 +157,38 @@ def test_a_network_that_cannot_be_is_told_in_one_sentence_of_what_was_typed(over
     assert "learned_width" not in problem
 
 
-def test_the_spectrogram_that_is_named_as_a_remedy_exists() -> None:
+def test_sizes_are_written_in_the_data_alone(tmp_path: Path) -> None:
     digits = Path(__file__).parents[2] / "configs" / "digits.yaml"
-    run = load(
-        digits,
-        ["data.inputs.audio.log_mel={}", "model.inputs.audio.patch=1"]
-        + [f"model.inputs.audio.{key}" for key in ("num_samples=20", "num_channels=40")],
+    run = load(digits, ["data.inputs.audio.log_mel={}", "model.inputs.audio.patch=1"])
+    assert run.model.inputs["audio"].shape == run.data.inputs["audio"].shape == (20, 40)
+    written = tmp_path / "written.yaml"
+    written.write_text(dump(run))
+    assert load(written) == run
+    larger = load(written, ["data.inputs.image.height=16", "data.inputs.video.num_frames=4"])
+    assert larger.model.inputs["image"].shape == (16, 8, 3)
+    assert larger.model.inputs["video"].num_frames == 4
+    assert "model.inputs.image.height: 8 -> 16" in difference(run, larger)
+
+
+def test_sizes_may_be_written_in_both_where_they_agree(valid: Path) -> None:
+    both = load(valid, ["model.inputs.image.height=8", "model.inputs.image.num_channels=3"])
+    assert both == load(valid)
+
+
+def test_an_input_of_another_modality_than_the_data_is_told(valid: Path) -> None:
+    problems = problems_of(valid, "model.inputs.image={}", "model.inputs.image={modality: points, num_points: 3}")
+    assert problems == (
+        "model.inputs.image.modality = 'points': is points, but data.inputs.image.modality is image; leave this out",
     )
-    assert run.model.inputs.audio is not None
-    assert run.model.inputs.audio.shape == run.data.inputs["audio"].shape
+
+
+def test_the_data_and_the_network_know_the_same_modalities() -> None:
+    for modality in data_catalogue.BY_NAME.keys() | (model_catalogue.BY_NAME.keys() - NETWORK_ALONE):
+        section, read = data_catalogue.BY_NAME[modality].lenient(), model_catalogue.BY_NAME[modality]()
+        assert read.with_sizes(section.sizes).shape == section.shape, modality
+        assert set(section.sizes) <= {field.name for field in fields(read)}, modality
+        assert read.with_sizes(section.sizes).without_sizes(section.sizes) == read, modality
+        assert {key for key, _ in read.problems()} == {key for key in section.sizes if key in read.sizes}, modality
 
 
 def test_a_config_of_another_version_is_refused(valid: Path) -> None:
@@ -263,8 +290,8 @@ def test_a_problem_of_a_section_does_not_show_keys_that_were_never_set(valid: Pa
     assert problems == (
         "data.inputs.audio = {'modality': 'audio', 'num_samples': 800}: is set but model.inputs.audio is not; "
         "set both or neither",
-        "model.inputs.image = {'height': 8, 'width': '${data....e.width}'}: reads arrays of shape (8, 8, 3), but "
-        "data.inputs.image delivers (9, 8, 3); make the two agree",
+        "model.inputs.image = {'height': 8, 'positio...um_bands': 4}: reads arrays of shape (8, 8, 3), but "
+        "data.inputs.image delivers (9, 8, 3); leave the sizes out here, or make the two agree",
     )
 
 

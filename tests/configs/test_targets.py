@@ -92,7 +92,11 @@ def problems(tmp_path: Path, text: str, *overrides: str) -> list[str]:
         (PAIRS, [], []),
         (PAIRS, ["model.outputs.flow=null", LABEL], ["data.inputs.flow"]),
         (PAIRS, ["data.inputs.flow.test_height=4"], ["data.inputs.flow.test_height"]),
-        (CLASSES, ["model.inputs.flow={}", FLOW], ["model.outputs.flow", "model.outputs.flow"]),
+        (
+            CLASSES,
+            ["model.inputs.flow={modality: flow, height: 8, width: 8}", FLOW],
+            ["model.outputs.flow", "model.outputs.flow"],
+        ),
         (AGAIN, [], []),
         (AGAIN, [LABEL, "data.mix={}"], ["data.mix"]),
         (AGAIN, ["model.outputs.image.shape=[8, 4]"], ["model.outputs.image.shape"]),

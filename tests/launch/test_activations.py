@@ -5,14 +5,13 @@ import pytest
 from configs.run import RunConfig
 from launch.run.activation_policy import GIB, planned, refuse_large
 from model.budget.activation_memory import activation_bytes
-from model.config.inputs import InputsConfig
 from model.config.perceiver import PerceiverConfig
-from model.config.pixels import ImageInput
+from model.modalities.image import ImageInput
 from model.outputs.label import LabelOutput
 from trainer.config import TrainConfig
 
 NETWORK = PerceiverConfig(
-    inputs=InputsConfig(image=ImageInput(height=8, width=8)), outputs={"label": LabelOutput(num_classes=3)}
+    inputs={"image": ImageInput(height=8, width=8)}, outputs={"label": LabelOutput(num_classes=3)}
 )
 
 

@@ -14,8 +14,8 @@ from launch.lifecycle.cluster import ClusterConfig
 from launch.run import plan
 from launch.run.cluster_plan import Cluster, cluster_plan, communication
 from model.budget.hardware import HARDWARE
-from model.config.inputs import InputsConfig, PointsInput
 from model.config.perceiver import PerceiverConfig
+from model.modalities.points import PointsInput
 from model.outputs.label import LabelOutput
 from model.perceiver import Perceiver
 from trainer.config import CheckpointConfig, TrainConfig
@@ -33,7 +33,7 @@ CLUSTER = Cluster(
     restart_seconds=300,
 )
 NETWORK = PerceiverConfig(
-    inputs=InputsConfig(points=PointsInput(num_points=512, num_bands=16, max_frequency=20.0)),
+    inputs={"points": PointsInput(num_points=512, num_bands=16, max_frequency=20.0)},
     outputs={"label": LabelOutput(num_classes=40)},
     num_latents=128,
     latent_width=512,

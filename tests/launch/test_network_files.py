@@ -31,7 +31,6 @@ from launch.lifecycle.run_folder import RunFolder
 from launch.run.creation import open_run
 from launch.run.network_files import _notes_of_export, _notes_of_import, network_config, network_of
 from model.budget import plan
-from model.config.inputs import InputsConfig
 from model.interop.huggingface import to_hugging_face
 from model.interop.huggingface_config import config_from_hugging_face
 from model.perceiver import Perceiver
@@ -262,7 +261,7 @@ def test_what_is_beside_hugging_faces_weights_comes_back_from_an_export(tmp_path
     said = {"size": {"height": 8, "width": 8}, "do_normalize": False, "resample": 0}
     (tmp_path / "theirs" / "preprocessor_config.json").write_text(json.dumps(said))
     called("import-hf", str(tmp_path / "theirs"), str(tmp_path / "ours"))
-    image = network_of(tmp_path / "ours").config.inputs.image
+    image = network_of(tmp_path / "ours").config.inputs["image"]
     assert image is not None
     assert (image.shape, image.pixel_range) == ((8, 8, 3), "unit")
     called("export", str(tmp_path / "ours"), str(tmp_path / "again"))
@@ -446,10 +445,10 @@ def test_inputs_without_a_file_of_transformers_are_named() -> None:
 
     assert named({}) == ["audio", "points", "text", "video"]
     assert named({"tokenizer.json": {}}) == named({"tokenizer_config.json": {}}) == ["audio", "points", "video"]
-    image = config.inputs.image
+    image = config.inputs["image"]
     assert image is not None
-    alone = replace(config, inputs=InputsConfig(image=image))
+    alone = replace(config, inputs={"image": image})
     assert _notes_of_export(alone, {}) == _notes_of_import(alone) == ()
-    [note] = _notes_of_import(replace(config, inputs=InputsConfig(image=replace(image, conv_stem=True))))
+    [note] = _notes_of_import(replace(config, inputs={"image": replace(image, conv_stem=True)}))
     assert "DeepMind's padding" in note
-    assert _notes_of_import(replace(config, inputs=InputsConfig(text=config.inputs.text))) == ()
+    assert _notes_of_import(replace(config, inputs={"text": config.inputs["text"]})) == ()

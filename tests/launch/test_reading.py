@@ -11,13 +11,12 @@ from launch.lifecycle.run_folder import RunFolder
 from launch.run.network_files import plan
 from launch.run.read_form import reading_of_this_start
 from model.attention.absorbed import grid_support
-from model.config.inputs import InputsConfig
 from model.config.perceiver import PerceiverConfig
-from model.config.pixels import ImageInput
+from model.modalities.image import ImageInput
 from model.outputs.label import LabelOutput
 
 NETWORK = PerceiverConfig(
-    inputs=InputsConfig(image=ImageInput(224, 224)), outputs={"label": LabelOutput(num_classes=3)}
+    inputs={"image": ImageInput(height=224, width=224)}, outputs={"label": LabelOutput(num_classes=3)}
 )
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
 

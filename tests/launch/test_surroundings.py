@@ -13,10 +13,10 @@ from data_shards.config import DataConfig
 from data_shards.modalities.image import ImageConfig
 from launch.run import preprocessing
 from launch.run.preprocessing import Surroundings
-from model.config.inputs import InputsConfig, TextInput
 from model.config.perceiver import PerceiverConfig
-from model.config.pixels import ImageInput
 from model.interop.huggingface_files import BYTE_VOCABULARY, PREPROCESSOR
+from model.modalities.image import ImageInput
+from model.modalities.text import TextInput
 from model.outputs.label import LabelOutput
 
 Door = Callable[..., list[dict[str, Any]]]
@@ -26,7 +26,7 @@ TOKENIZER = {"tokenizer.json", "tokenizer_config.json"}
 
 
 def network(image: ImageInput | None = None, text: TextInput | None = None) -> PerceiverConfig:
-    return PerceiverConfig(inputs=InputsConfig(image=image, text=text))
+    return PerceiverConfig(inputs={"image": image, "text": text})
 
 
 def test_pictures_are_prepared_as_the_run_prepared_them() -> None:

@@ -11,18 +11,20 @@ from torch import Tensor
 from model.checks import check_inputs, check_lengths, check_names
 from model.config.attention import AttentionConfig
 from model.config.decoder import DecoderConfig
-from model.config.inputs import InputsConfig, LabelInput, PointsInput, TextInput
 from model.config.perceiver import PerceiverConfig
-from model.config.pixels import ImageInput
+from model.modalities.image import ImageInput
+from model.modalities.label import LabelInput
+from model.modalities.points import PointsInput
+from model.modalities.text import TextInput
 from model.outputs.label import LabelOutput
 from model.perceiver import Perceiver
 
 CONFIG = PerceiverConfig(
-    inputs=InputsConfig(
-        image=ImageInput(height=4, width=4),
-        points=PointsInput(num_points=5),
-        text=TextInput(max_tokens=8, embedding_width=16),
-    ),
+    inputs={
+        "image": ImageInput(height=4, width=4),
+        "points": PointsInput(num_points=5),
+        "text": TextInput(max_tokens=8, embedding_width=16),
+    },
     outputs={"label": LabelOutput(num_classes=2)},
     num_latents=4,
     latent_width=16,
@@ -61,8 +63,8 @@ def test_a_bad_value_is_refused(name: str, value: Tensor, sentence: str) -> None
         Perceiver(CONFIG, seed=0)({**GOOD, name: value})
 
 
-READS_LABEL = dataclasses.replace(CONFIG, inputs=InputsConfig(label=LabelInput(num_classes=3)))
-READS_TEXT = dataclasses.replace(CONFIG, inputs=InputsConfig(text=TextInput(max_tokens=8, embedding_width=16)))
+READS_LABEL = dataclasses.replace(CONFIG, inputs={"label": LabelInput(num_classes=3)})
+READS_TEXT = dataclasses.replace(CONFIG, inputs={"text": TextInput(max_tokens=8, embedding_width=16)})
 
 
 @pytest.mark.parametrize(
@@ -76,7 +78,7 @@ READS_TEXT = dataclasses.replace(CONFIG, inputs=InputsConfig(text=TextInput(max_
     ],
 )
 def test_the_least_and_the_largest_ids_are_read(config: PerceiverConfig, ids: list[Any]) -> None:
-    check_inputs(config, dict.fromkeys(config.inputs.chosen(), torch.tensor(ids, dtype=torch.int64)))
+    check_inputs(config, dict.fromkeys(config.ordered_inputs, torch.tensor(ids, dtype=torch.int64)))
 
 
 @pytest.mark.parametrize(
@@ -92,7 +94,7 @@ def test_the_least_and_the_largest_ids_are_read(config: PerceiverConfig, ids: li
 )
 def test_ids_beyond_them_are_refused(config: PerceiverConfig, ids: list[Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=rf"^inputs\.(label|text): {sentence}$"):
-        check_inputs(config, dict.fromkeys(config.inputs.chosen(), torch.tensor(ids)))
+        check_inputs(config, dict.fromkeys(config.ordered_inputs, torch.tensor(ids)))
 
 
 def test_whatever_is_wrong_with_a_batch_is_said_in_one_go() -> None:
@@ -179,5 +181,5 @@ def test_samples_without_any_token_are_named() -> None:
 
 
 def test_a_network_without_modalities_is_refused() -> None:
-    with pytest.raises(ValueError, match="inputs: no modality is set"):
-        Perceiver(dataclasses.replace(CONFIG, inputs=InputsConfig()), seed=0)
+    with pytest.raises(ValueError, match="inputs: no input is set"):
+        Perceiver(dataclasses.replace(CONFIG, inputs={}), seed=0)

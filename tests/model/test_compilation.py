@@ -21,7 +21,7 @@ import torch
 from functorch.compile import make_boxed_func, min_cut_rematerialization_partition
 from torch._dynamo.backends.common import aot_autograd
 import model.compilation
-from test_recomputation import CONFIG, IMAGE, InputsConfig, Perceiver, gradients
+from test_recomputation import CONFIG, IMAGE, Perceiver, gradients
 
 graphs = []
 inner = aot_autograd(
@@ -49,14 +49,14 @@ def compiled(config, policy):
 """
 FORM = """
 form, policies = {form!r}, ("none", "blocks", "layers", "selective", "offload")
-inputs = InputsConfig(image=IMAGE) if form == "separable" else CONFIG.inputs
+inputs = {"image": IMAGE} if form == "separable" else CONFIG.inputs
 config = dataclasses.replace(CONFIG, inputs=inputs, cross_attend_form=form)
 first = compiled(dataclasses.replace(config, **SMALL), "none")
 # A layer and a cross-attend, in the parts that its form has; the first one is given latents that all samples share.
 assert first == {expected}, first
 assert [compiled(dataclasses.replace(config, **LARGE), policy) for policy in policies] == [0] * 5
 network = Perceiver(dataclasses.replace(config, **SMALL, compile=True), seed=0).eval()
-arrays = {{n: torch.rand(3, *m.shape) for n, m in config.inputs.chosen().items()}}
+arrays = {{n: torch.rand(3, *m.shape) for n, m in config.ordered_inputs.items()}}
 plain = Perceiver(dataclasses.replace(config, **SMALL, compile=False), seed=0).eval()
 before = len(graphs)
 with torch.no_grad():

@@ -6,16 +6,20 @@ import sys
 import pytest
 
 from model.config.grids import PositionsConfig
-from model.config.inputs import AudioInput, InputsConfig, PointsInput, TextInput
 from model.config.perceiver import PerceiverConfig
-from model.config.pixels import ImageInput, VideoInput
+from model.modalities.audio import AudioInput
+from model.modalities.image import ImageInput
+from model.modalities.input import Input
+from model.modalities.points import PointsInput
+from model.modalities.text import TextInput
+from model.modalities.video import VideoInput
 from model.outputs.grid import GridOutput
 from model.outputs.label import LabelOutput
 from model.outputs.output import Output
 from model.outputs.text import TextOutput
 from model.outputs.value import ValueOutput
 
-IMAGE = InputsConfig(image=ImageInput())
+IMAGE = {"image": ImageInput(height=224, width=224)}
 LABEL = {"label": LabelOutput()}
 
 
@@ -45,21 +49,28 @@ def test_without_blocks_only_cross_attends_remain() -> None:
 @pytest.mark.parametrize(
     ("inputs", "num_tokens", "token_width"),
     [
-        (InputsConfig(image=ImageInput()), 50_176, 261),
-        (InputsConfig(points=PointsInput()), 2_048, 387),
-        (InputsConfig(text=TextInput()), 2_048, 768),
+        ({"image": ImageInput(height=224, width=224)}, 50_176, 261),
+        ({"points": PointsInput(num_points=2_048)}, 2_048, 387),
+        ({"text": TextInput(max_tokens=2_048)}, 2_048, 768),
         # The audio-visual model of the first paper: 13,024 tokens of 487 channels.
         (
-            InputsConfig(
-                audio=AudioInput(num_samples=61_440, patch=128),
-                video=VideoInput(num_frames=32, patch_frames=2, patch=8, positions=PositionsConfig(num_bands=16)),
-            ),
+            {
+                "audio": AudioInput(num_samples=61_440, patch=128),
+                "video": VideoInput(
+                    height=224,
+                    width=224,
+                    num_frames=32,
+                    patch_frames=2,
+                    patch=8,
+                    positions=PositionsConfig(num_bands=16),
+                ),
+            },
             13_024,
             487,
         ),
     ],
 )
-def test_tokens_are_those_of_the_papers(inputs: InputsConfig, num_tokens: int, token_width: int) -> None:
+def test_tokens_are_those_of_the_papers(inputs: dict[str, Input], num_tokens: int, token_width: int) -> None:
     config = PerceiverConfig(inputs=inputs, outputs=LABEL)
     assert (config.num_tokens, config.token_width) == (num_tokens, token_width)
     assert list(config.problems()) == []
@@ -76,7 +87,11 @@ def test_tasks_are_answered_in_the_order_of_their_names() -> None:
 
 
 def test_an_answer_about_an_input_has_the_name_of_that_input_or_names_it() -> None:
-    inputs = InputsConfig(audio=AudioInput(num_samples=32, patch=8), video=VideoInput(2, 4, 8), text=TextInput())
+    inputs = {
+        "audio": AudioInput(num_samples=32, patch=8),
+        "video": VideoInput(num_frames=2, height=4, width=8),
+        "text": TextInput(max_tokens=2_048),
+    }
     outputs = {
         "audio": GridOutput(),
         "clip": GridOutput(target="video"),

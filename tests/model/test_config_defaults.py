@@ -4,9 +4,14 @@ import dataclasses
 from typing import Any
 
 from model.config.decoder import DecoderConfig
-from model.config.inputs import AudioInput, InputsConfig, LabelInput, PointsInput, SpectrogramInput, TextInput
 from model.config.perceiver import PerceiverConfig
-from model.config.pixels import FlowInput, ImageInput, VideoInput
+from model.modalities.audio import AudioInput
+from model.modalities.flow import FlowInput
+from model.modalities.image import ImageInput
+from model.modalities.label import LabelInput
+from model.modalities.points import PointsInput
+from model.modalities.text import TextInput
+from model.modalities.video import VideoInput
 from model.outputs.embedding import EmbeddingOutput
 from model.outputs.flow import FlowOutput
 from model.outputs.grid import GridOutput
@@ -24,17 +29,38 @@ def test_what_a_config_leaves_out_keeps_its_meaning() -> None:
     of_any: dict[str, Any] = {"target": "", "loss_weight": 1.0}
     vector = {**of_any, "pooling": "mean", "query_width": 0, "hidden_layer": False}
     classes = {**vector, "num_classes": 1_000, "class_weights": ()}
-    pixels = {"num_channels": 3, "pixel_range": "unit"}
-    square = {"height": 224, "width": 224}
+    pixels = {"num_channels": 0, "pixel_range": "unit"}
+    square = {"height": 0, "width": 0}
     expected: dict[Any, dict[str, Any]] = {
-        AudioInput: {"num_samples": 30_720, "num_channels": 1, "patch": 16, "positions": bands},
-        SpectrogramInput: {"num_frames": 100, "num_bins": 48, "positions": bands},
-        PointsInput: {"num_points": 2_048, "num_channels": 3, "num_bands": 64, "max_frequency": 1_120.0},
-        TextInput: {"max_tokens": 2_048, "vocabulary": 262, "embedding_width": 768},
-        LabelInput: {"num_classes": 700},
-        ImageInput: {**square, **pixels, "patch": 1, "conv_stem": False, "project_to": 0, "positions": bands},
+        AudioInput: {
+            "modality": "audio",
+            "num_samples": 0,
+            "num_channels": 0,
+            "patch": 16,
+            "patch_bins": 0,
+            "positions": bands,
+        },
+        PointsInput: {
+            "modality": "points",
+            "num_points": 0,
+            "num_channels": 0,
+            "num_bands": 64,
+            "max_frequency": 1_120.0,
+        },
+        TextInput: {"modality": "text", "max_tokens": 0, "vocabulary": 262, "embedding_width": 768},
+        LabelInput: {"modality": "label", "num_classes": 700},
+        ImageInput: {
+            "modality": "image",
+            **square,
+            **pixels,
+            "patch": 1,
+            "conv_stem": False,
+            "project_to": 0,
+            "positions": bands,
+        },
         VideoInput: {
-            "num_frames": 16,
+            "modality": "video",
+            "num_frames": 0,
             **square,
             **pixels,
             "patch_frames": 1,
@@ -43,8 +69,8 @@ def test_what_a_config_leaves_out_keeps_its_meaning() -> None:
             "positions": {**bands, "num_bands": 32},
         },
         FlowInput: {
-            "height": 368,
-            "width": 496,
+            "modality": "flow",
+            **square,
             **pixels,
             "pixel_range": "centred",
             "conv_stem": False,
@@ -101,10 +127,9 @@ def test_what_a_config_leaves_out_keeps_its_meaning() -> None:
             "token_grid": (),
         },
         DecoderConfig: {"cross_attend": attention, "query_residual": False, "min_padding": 2, "output_width": 0},
-        InputsConfig: dict.fromkeys(field.name for field in dataclasses.fields(InputsConfig)),
     }
     expected[PerceiverConfig] = {
-        "inputs": expected[InputsConfig],
+        "inputs": {},
         "outputs": {},
         "decoder": expected[DecoderConfig],
         "min_padding": 4,

@@ -9,9 +9,14 @@ import pytest
 from model.config.attention import AttentionConfig
 from model.config.decoder import DecoderConfig
 from model.config.grids import PositionsConfig
-from model.config.inputs import AudioInput, InputsConfig, LabelInput, PointsInput, SpectrogramInput, TextInput
 from model.config.perceiver import PerceiverConfig
-from model.config.pixels import FlowInput, ImageInput, VideoInput
+from model.modalities.audio import AudioInput
+from model.modalities.flow import FlowInput
+from model.modalities.image import ImageInput
+from model.modalities.label import LabelInput
+from model.modalities.points import PointsInput
+from model.modalities.text import TextInput
+from model.modalities.video import VideoInput
 from model.outputs.embedding import EmbeddingOutput
 from model.outputs.flow import FlowOutput
 from model.outputs.grid import GridOutput
@@ -21,12 +26,12 @@ from model.outputs.points import PointsOutput
 from model.outputs.text import TextOutput
 from model.outputs.value import ValueOutput
 
-IMAGE = InputsConfig(image=ImageInput())
+IMAGE = {"image": ImageInput(height=224, width=224)}
 LABEL = {"label": LabelOutput()}
 
 
 def image(**fields: Any) -> dict[str, Any]:  # noqa: ANN401  # any field
-    return {"inputs": InputsConfig(image=ImageInput(**fields))}
+    return {"inputs": {"image": ImageInput(**{"height": 224, "width": 224, **fields})}}
 
 
 def positions(**fields: Any) -> dict[str, Any]:  # noqa: ANN401  # any field
@@ -46,8 +51,8 @@ def named(*names: str, **fields: Any) -> dict[str, Any]:  # noqa: ANN401  # any 
 
 
 ASKED = LabelOutput(pooling="query")
-TEXT = {"inputs": InputsConfig(text=TextInput()), "outputs": {"text": TextOutput()}}
-PAIR = {"inputs": InputsConfig(flow=FlowInput()), "outputs": {"flow": FlowOutput()}}
+TEXT = {"inputs": {"text": TextInput(max_tokens=2_048)}, "outputs": {"text": TextOutput()}}
+PAIR = {"inputs": {"flow": FlowInput(height=368, width=496)}, "outputs": {"flow": FlowOutput()}}
 
 
 def changed(change: dict[str, Any]) -> PerceiverConfig:
@@ -57,7 +62,7 @@ def changed(change: dict[str, Any]) -> PerceiverConfig:
 @pytest.mark.parametrize(
     ("change", "keys"),
     [
-        ({"inputs": InputsConfig()}, ["inputs"]),
+        ({"inputs": {}}, ["inputs"]),
         (image(height=0), ["inputs.image.height"]),
         (image(height=30, patch=4), ["inputs.image.height"]),
         (image(width=30, patch=4), ["inputs.image.width"]),
@@ -69,25 +74,38 @@ def changed(change: dict[str, Any]) -> PerceiverConfig:
         (positions(num_bands=0), ["inputs.image.positions.num_bands"]),
         (positions(kind="learned", learned_width=0), ["inputs.image.positions.learned_width"]),
         (positions(kind="learned", project_to=-1), ["inputs.image.positions.project_to"]),
-        ({"inputs": InputsConfig(video=VideoInput(num_frames=3, patch_frames=2))}, ["inputs.video.num_frames"]),
-        ({"inputs": InputsConfig(video=VideoInput(height=6))}, ["inputs.video.height"]),
-        ({"inputs": InputsConfig(video=VideoInput(width=6))}, ["inputs.video.width"]),
         (
-            {"inputs": InputsConfig(video=VideoInput(num_channels=1, pixel_range="imagenet"))},
+            {"inputs": {"video": VideoInput(height=224, width=224, num_frames=3, patch_frames=2)}},
+            ["inputs.video.num_frames"],
+        ),
+        ({"inputs": {"video": VideoInput(num_frames=16, width=224, height=6)}}, ["inputs.video.height"]),
+        ({"inputs": {"video": VideoInput(num_frames=16, height=224, width=6)}}, ["inputs.video.width"]),
+        (
+            {
+                "inputs": {
+                    "video": VideoInput(num_frames=16, height=224, width=224, num_channels=1, pixel_range="imagenet")
+                }
+            },
             ["inputs.video.pixel_range"],
         ),
         (
-            {"inputs": InputsConfig(video=VideoInput(positions=PositionsConfig(max_resolution=(4, 4))))},
+            {
+                "inputs": {
+                    "video": VideoInput(
+                        num_frames=16, height=224, width=224, positions=PositionsConfig(max_resolution=(4, 4))
+                    )
+                }
+            },
             ["inputs.video.positions.max_resolution"],
         ),
         (
-            {**PAIR, "inputs": InputsConfig(flow=FlowInput(num_channels=1, pixel_range="imagenet"))},
+            {**PAIR, "inputs": {"flow": FlowInput(height=368, width=496, num_channels=1, pixel_range="imagenet")}},
             ["inputs.flow.pixel_range"],
         ),
-        ({"inputs": InputsConfig(audio=AudioInput(num_samples=30, patch=4))}, ["inputs.audio.num_samples"]),
-        ({"inputs": InputsConfig(points=PointsInput(max_frequency=0.5))}, ["inputs.points.max_frequency"]),
-        ({"inputs": InputsConfig(points=PointsInput(max_frequency=inf))}, ["inputs.points.max_frequency"]),
-        ({"inputs": InputsConfig(text=TextInput(vocabulary=0))}, ["inputs.text.vocabulary"]),
+        ({"inputs": {"audio": AudioInput(num_samples=30, patch=4)}}, ["inputs.audio.num_samples"]),
+        ({"inputs": {"points": PointsInput(num_points=2_048, max_frequency=0.5)}}, ["inputs.points.max_frequency"]),
+        ({"inputs": {"points": PointsInput(num_points=2_048, max_frequency=inf)}}, ["inputs.points.max_frequency"]),
+        ({"inputs": {"text": TextInput(max_tokens=2_048, vocabulary=0)}}, ["inputs.text.vocabulary"]),
         *(({name: 0}, [name]) for name in ("num_latents", "latent_width", "num_cross_attends")),
         *(({name: 0}, [name]) for name in ("layers_per_block", "recompute_every_blocks")),
         *(({name: -1}, [name]) for name in ("num_blocks", "min_padding")),
@@ -160,7 +178,7 @@ def changed(change: dict[str, Any]) -> PerceiverConfig:
         ({**TEXT, "decoder": DecoderConfig(output_width=8)}, ["outputs.text"]),
         ({"outputs": {"flow": FlowOutput()}}, ["outputs.flow"]),
         (
-            {**PAIR, "inputs": InputsConfig(flow=FlowInput(), label=LabelInput())},
+            {**PAIR, "inputs": {"flow": FlowInput(height=368, width=496), "label": LabelInput()}},
             ["outputs.flow"],
         ),
         ({"decoder": DecoderConfig(output_width=8)}, ["decoder.output_width"]),
@@ -181,8 +199,8 @@ def test_a_problem_names_its_key_and_no_other(change: dict[str, Any], keys: list
         positions(learned_width=0),
         image(height=30, width=28, patch=2, num_channels=1, pixel_range="centred"),
         image(conv_stem=True, height=30, width=27),
-        {"inputs": InputsConfig(points=PointsInput(num_points=1, num_bands=1, max_frequency=1.0))},
-        {"inputs": InputsConfig(spectrogram=SpectrogramInput(num_frames=1, num_bins=1))},
+        {"inputs": {"points": PointsInput(num_points=1, num_bands=1, max_frequency=1.0)}},
+        {"inputs": {"spectrogram": AudioInput(num_samples=1, num_channels=1, patch=1, patch_bins=1)}},
         label(num_classes=1, loss_weight=0.0),
         label(pooling="query", query_width=1, hidden_layer=True),
         named("a", "zebra"),

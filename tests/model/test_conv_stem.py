@@ -9,8 +9,9 @@ from torch.nn import functional
 
 import model.modalities.pixels
 from model.config.grids import PositionsConfig
-from model.config.pixels import FlowInput, ImageInput
 from model.modalities.conv_stem import ConvStem, same_padding
+from model.modalities.flow import FlowInput
+from model.modalities.image import ImageInput
 from model.modalities.pixels import FlowAdapter, ImageAdapter, StemAdapter
 from model.parameters import draw_parameters
 

@@ -14,9 +14,13 @@ from model.budget.flops import network_cost, shared_reads, total
 from model.config.attention import AttentionConfig
 from model.config.decoder import DecoderConfig
 from model.config.grids import PositionsConfig
-from model.config.inputs import AudioInput, InputsConfig, LabelInput, TextInput
 from model.config.perceiver import PerceiverConfig
-from model.config.pixels import FlowInput, ImageInput, VideoInput
+from model.modalities.audio import AudioInput
+from model.modalities.flow import FlowInput
+from model.modalities.image import ImageInput
+from model.modalities.label import LabelInput
+from model.modalities.text import TextInput
+from model.modalities.video import VideoInput
 from model.outputs.flow import FlowOutput
 from model.outputs.grid import GridOutput
 from model.outputs.label import LabelOutput
@@ -117,7 +121,7 @@ def decoding_parameters(query_width: int, token_width: int) -> int:
 
 FEW = PositionsConfig(num_bands=3)
 BASE = PerceiverConfig(
-    inputs=InputsConfig(image=ImageInput(height=8, width=8, positions=FEW)),
+    inputs={"image": ImageInput(height=8, width=8, positions=FEW)},
     outputs={"label": LabelOutput(num_classes=5)},
     num_latents=6,
     latent_width=16,
@@ -133,42 +137,40 @@ NETWORKS = {
     "shared": dataclasses.replace(BASE, num_cross_attends=3, num_blocks=3, share_cross_attends=True),
     "unshared blocks": dataclasses.replace(BASE, share_blocks=False),
     "learned positions": dataclasses.replace(
-        BASE, inputs=InputsConfig(image=ImageInput(height=8, width=8, patch=2, project_to=7, positions=LEARNED))
+        BASE, inputs={"image": ImageInput(height=8, width=8, patch=2, project_to=7, positions=LEARNED)}
     ),
-    "conv": dataclasses.replace(
-        BASE, inputs=InputsConfig(image=ImageInput(height=8, width=8, conv_stem=True, positions=FEW))
-    ),
+    "conv": dataclasses.replace(BASE, inputs={"image": ImageInput(height=8, width=8, conv_stem=True, positions=FEW)}),
     "text": dataclasses.replace(
         BASE,
-        inputs=InputsConfig(text=TextInput(max_tokens=8, embedding_width=12)),
+        inputs={"text": TextInput(max_tokens=8, embedding_width=12)},
         outputs={"text": TextOutput()},
         decoder=DecoderConfig(cross_attend=AttentionConfig(num_heads=2, qk_width=8, value_width=12)),
     ),
     "flow": dataclasses.replace(
         BASE,
-        inputs=InputsConfig(flow=FlowInput(height=8, width=8, project_to=5, positions=FEW)),
+        inputs={"flow": FlowInput(height=8, width=8, project_to=5, positions=FEW)},
         outputs={"flow": FlowOutput()},
     ),
     "downsampled flow": dataclasses.replace(
         BASE,
-        inputs=InputsConfig(flow=FlowInput(height=9, width=14, conv_stem=True, project_to=0, positions=FEW)),
+        inputs={"flow": FlowInput(height=9, width=14, conv_stem=True, project_to=0, positions=FEW)},
         outputs={"flow": FlowOutput()},
         decoder=DecoderConfig(output_width=10),
     ),
     "downsampled separate frames": dataclasses.replace(
         BASE,
-        inputs=InputsConfig(
-            flow=FlowInput(height=9, width=14, conv_stem=True, project_to=5, separate_frames=True, positions=FEW)
-        ),
+        inputs={
+            "flow": FlowInput(height=9, width=14, conv_stem=True, project_to=5, separate_frames=True, positions=FEW)
+        },
         outputs={"flow": FlowOutput()},
     ),
     "autoencoder": dataclasses.replace(
         BASE,
-        inputs=InputsConfig(
-            audio=AudioInput(num_samples=24, patch=4, positions=FEW),
-            label=LabelInput(num_classes=5),
-            video=VideoInput(num_frames=2, height=8, width=8, patch=4, project_to=9, positions=FEW),
-        ),
+        inputs={
+            "audio": AudioInput(num_samples=24, patch=4, positions=FEW),
+            "label": LabelInput(num_classes=5),
+            "video": VideoInput(num_frames=2, height=8, width=8, patch=4, project_to=9, positions=FEW),
+        },
         outputs={
             "audio": GridOutput(shape=(6,), num_channels=4, positions=LEARNED),
             "label": LabelOutput(num_classes=5, pooling="query", hidden_layer=True),
@@ -181,7 +183,7 @@ NETWORKS = {
 
 
 def inputs(config: PerceiverConfig) -> dict[str, Tensor]:
-    chosen = config.inputs.chosen()
+    chosen = config.ordered_inputs
     whole = {"text": torch.int16, "label": torch.int64}
     return {name: torch.zeros(1, *modality.shape, dtype=whole.get(name)) for name, modality in chosen.items()}
 

@@ -9,9 +9,14 @@ from torch import Tensor
 from model.config.attention import AttentionConfig
 from model.config.decoder import DecoderConfig
 from model.config.grids import PositionsConfig
-from model.config.inputs import AudioInput, InputsConfig, LabelInput, SpectrogramInput, TextInput
 from model.config.perceiver import PerceiverConfig
-from model.config.pixels import FlowInput, ImageInput, VideoInput
+from model.modalities.audio import AudioInput
+from model.modalities.flow import FlowInput
+from model.modalities.image import ImageInput
+from model.modalities.input import Input
+from model.modalities.label import LabelInput
+from model.modalities.text import TextInput
+from model.modalities.video import VideoInput
 from model.outputs.flow import FlowOutput
 from model.outputs.grid import GridOutput
 from model.outputs.label import LabelOutput
@@ -29,18 +34,18 @@ SMALL = PerceiverConfig(
 )
 TEXT = dataclasses.replace(
     SMALL,
-    inputs=InputsConfig(text=TextInput(max_tokens=8, embedding_width=12)),
+    inputs={"text": TextInput(max_tokens=8, embedding_width=12)},
     outputs={"text": TextOutput()},
     cross_attend=AttentionConfig(num_heads=2, qk_width=8, value_width=16),
     decoder=DecoderConfig(cross_attend=AttentionConfig(num_heads=2, qk_width=8, value_width=12)),
 )
 KINETICS = dataclasses.replace(
     SMALL,
-    inputs=InputsConfig(
-        audio=AudioInput(num_samples=24, patch=4, positions=FEW),
-        label=LabelInput(num_classes=5),
-        video=VideoInput(num_frames=2, height=8, width=8, patch=4, positions=FEW),
-    ),
+    inputs={
+        "audio": AudioInput(num_samples=24, patch=4, positions=FEW),
+        "label": LabelInput(num_classes=5),
+        "video": VideoInput(num_frames=2, height=8, width=8, patch=4, positions=FEW),
+    },
     outputs={
         "audio": GridOutput(shape=(6,), num_channels=4, positions=FEW),
         "label": LabelOutput(num_classes=5, pooling="query"),
@@ -51,7 +56,7 @@ KINETICS = dataclasses.replace(
 )
 FLOW = dataclasses.replace(
     SMALL,
-    inputs=InputsConfig(flow=FlowInput(height=4, width=6, project_to=5, positions=FEW)),
+    inputs={"flow": FlowInput(height=4, width=6, project_to=5, positions=FEW)},
     outputs={"flow": FlowOutput()},
 )
 
@@ -156,7 +161,7 @@ def test_flow_is_asked_with_the_tokens_and_starts_at_zero() -> None:
 
 def test_separate_frames_are_answered_for_the_first() -> None:
     flow = FlowInput(height=4, width=6, project_to=5, separate_frames=True, positions=FEW)
-    config = dataclasses.replace(FLOW, inputs=InputsConfig(flow=flow))
+    config = dataclasses.replace(FLOW, inputs={"flow": flow})
     assert config.num_tokens == 48
     assert network(config)({"flow": random(1, 2, 4, 6, 3)})["flow"].shape == (1, 4, 6, 2)
 
@@ -164,34 +169,36 @@ def test_separate_frames_are_answered_for_the_first() -> None:
 @pytest.mark.parametrize(
     ("inputs", "value"),
     [
-        (InputsConfig(image=ImageInput(height=224, width=224, conv_stem=True, positions=FEW)), (1, 224, 224, 3)),
-        (InputsConfig(image=ImageInput(height=9, width=10, conv_stem=True, positions=FEW)), (1, 9, 10, 3)),
-        (InputsConfig(audio=AudioInput(num_samples=6, num_channels=5, patch=2, positions=FEW)), (1, 6, 5)),
-        (InputsConfig(spectrogram=SpectrogramInput(num_frames=5, num_bins=4, positions=FEW)), (1, 5, 4)),
+        ({"image": ImageInput(height=224, width=224, conv_stem=True, positions=FEW)}, (1, 224, 224, 3)),
+        ({"image": ImageInput(height=9, width=10, conv_stem=True, positions=FEW)}, (1, 9, 10, 3)),
+        ({"audio": AudioInput(num_samples=6, num_channels=5, patch=2, positions=FEW)}, (1, 6, 5)),
+        ({"spectrogram": AudioInput(num_samples=5, num_channels=4, patch=1, patch_bins=1, positions=FEW)}, (1, 5, 4)),
         (
-            InputsConfig(
-                image=ImageInput(
+            {
+                "image": ImageInput(
                     height=4,
                     width=4,
                     project_to=7,
                     positions=PositionsConfig(kind="learned", learned_width=6, project_to=5),
                 )
-            ),
+            },
             (1, 4, 4, 3),
         ),
     ],
 )
-def test_the_other_inputs_give_the_tokens_that_the_config_counts(inputs: InputsConfig, value: tuple[int, ...]) -> None:
+def test_the_other_inputs_give_the_tokens_that_the_config_counts(
+    inputs: dict[str, Input], value: tuple[int, ...]
+) -> None:
     config = dataclasses.replace(SMALL, inputs=inputs, outputs={"label": LabelOutput(num_classes=3)})
     built = network(config)
-    tokens = built.inputs(dict.fromkeys(inputs.chosen(), random(*value)), None, None, torch.float32)
+    tokens = built.inputs(dict.fromkeys(inputs, random(*value)), None, None, torch.float32)
     assert tokens.values.shape == (1, config.num_tokens, config.token_width)
 
 
 def test_the_conv_stem_has_the_padding_of_the_released_code() -> None:
     image = ImageInput(height=224, width=224, conv_stem=True)
     assert image.grid == (56, 56)
-    built = network(dataclasses.replace(SMALL, inputs=InputsConfig(image=image), outputs={"label": LabelOutput()}))
+    built = network(dataclasses.replace(SMALL, inputs={"image": image}, outputs={"label": LabelOutput()}))
     stem = built.get_submodule("inputs.adapters.image.stem").eval()
     pixels = random(1, 8, 8, 3)
     weight, norm = stem.get_parameter("convolution.weight"), stem.get_submodule("norm")

@@ -21,10 +21,15 @@ from data_shards.loading.batch import Batch
 from model.attention.layers import CrossAttend, attend, normalised, padded_heads
 from model.config.attention import AttentionConfig
 from model.config.grids import PositionsConfig
-from model.config.inputs import AnyInput, AudioInput, InputsConfig, PointsInput, SpectrogramInput, TextInput
 from model.config.perceiver import PerceiverConfig
-from model.config.pixels import FlowInput, ImageInput, VideoInput
+from model.modalities.audio import AudioInput
 from model.modalities.byte_array import Inputs, hides_nothing, valid_tokens
+from model.modalities.flow import FlowInput
+from model.modalities.image import ImageInput
+from model.modalities.input import Input
+from model.modalities.points import PointsInput
+from model.modalities.text import TextInput
+from model.modalities.video import VideoInput
 from model.outputs.label import LabelOutput
 from model.outputs.text import TextOutput
 from model.perceiver import Perceiver
@@ -34,7 +39,7 @@ FEW = PositionsConfig(num_bands=3)
 IMAGE = ImageInput(height=6, width=4, positions=FEW)  # 3 + 14 channels
 AUDIO = AudioInput(num_samples=24, patch=4, positions=FEW)
 SMALL = PerceiverConfig(
-    inputs=InputsConfig(image=IMAGE),
+    inputs={"image": IMAGE},
     outputs={"label": LabelOutput(num_classes=5, pooling="query")},
     num_latents=6,
     latent_width=16,
@@ -44,7 +49,7 @@ SMALL = PerceiverConfig(
     self_attend=AttentionConfig(num_heads=2),
     cross_attend_form="plain",
 )
-BOTH = dataclasses.replace(SMALL, inputs=InputsConfig(image=IMAGE, audio=AUDIO))
+BOTH = dataclasses.replace(SMALL, inputs={"image": IMAGE, "audio": AUDIO})
 CLASSIFY = objective({"label": LabelOutput()})
 
 
@@ -84,7 +89,7 @@ def batch(config: PerceiverConfig, lengths: dict[str, list[int]]) -> Batch:
     """A batch on the host with these lengths."""
     num_samples = len(next(iter(lengths.values())))
     generator = torch.Generator().manual_seed(0)
-    arrays = {n: torch.rand(num_samples, *m.shape, generator=generator) for n, m in config.inputs.chosen().items()}
+    arrays = {n: torch.rand(num_samples, *m.shape, generator=generator) for n, m in config.ordered_inputs.items()}
     counts = {name: torch.tensor(count) for name, count in lengths.items()}
     return Batch(
         arrays, counts, torch.zeros(num_samples, dtype=torch.int64), torch.ones(num_samples), ("a",) * num_samples
@@ -101,7 +106,7 @@ def masks_on_a_gpu(config: PerceiverConfig, lengths: dict[str, list[int]]) -> li
 
 @pytest.mark.parametrize("config", [SMALL, BOTH], ids=["image", "image and audio"])
 def test_a_gpu_is_given_no_mask_where_nothing_is_hidden(config: PerceiverConfig) -> None:
-    lengths = {name: [modality.shape[0]] * 2 for name, modality in config.inputs.chosen().items()}
+    lengths = {name: [modality.shape[0]] * 2 for name, modality in config.ordered_inputs.items()}
     masks = masks_on_a_gpu(config, lengths)
     assert masks
     assert all(mask is None for mask in masks)
@@ -142,7 +147,7 @@ def test_micro_batches_on_a_device_keep_what_is_known_of_their_lengths() -> None
     ],
     ids=lambda modality: type(modality).__name__,
 )
-def test_what_hides_nothing_is_what_the_mask_says(modality: AnyInput) -> None:
+def test_what_hides_nothing_is_what_the_mask_says(modality: Input) -> None:
     for shortest in range(modality.shape[0] + 1):
         lengths = torch.tensor([modality.shape[0], shortest])
         mask = valid_tokens(modality, modality.num_tokens, lengths)
@@ -175,7 +180,7 @@ def perturbed(network: Perceiver) -> Perceiver:
 
 
 TEXT = PerceiverConfig(
-    inputs=InputsConfig(text=TextInput(vocabulary=9, max_tokens=5, embedding_width=4), image=IMAGE),
+    inputs={"text": TextInput(vocabulary=9, max_tokens=5, embedding_width=4), "image": IMAGE},
     outputs={"label": LabelOutput(num_classes=5)},
     num_latents=3,
     latent_width=8,
@@ -196,7 +201,7 @@ def test_a_modality_that_is_whole_is_known_to_be_so_beside_one_that_is_not() -> 
 
 def test_a_text_that_is_padded_asks_nothing_beyond_its_end() -> None:
     text = TextInput(vocabulary=9, max_tokens=5, embedding_width=4)
-    config = dataclasses.replace(TEXT, inputs=InputsConfig(text=text), outputs={"text": TextOutput()})
+    config = dataclasses.replace(TEXT, inputs={"text": text}, outputs={"text": TextOutput()})
     network = perturbed(Perceiver(config, seed=0))
     ids = torch.tensor([[1, 2, 3, 0, 0]])
     whole, padded = (network({"text": ids}, {"text": torch.tensor([length])})["text"] for length in (5, 3))
@@ -211,7 +216,7 @@ def test_heads_that_need_no_padding_are_not_copied() -> None:
 
 
 def test_self_attention_of_a_gpu_pads_nothing() -> None:
-    config = dataclasses.replace(SMALL, inputs=InputsConfig(image=dataclasses.replace(IMAGE, num_channels=2)))
+    config = dataclasses.replace(SMALL, inputs={"image": dataclasses.replace(IMAGE, num_channels=2)})
     assert config.token_width == 16
     network, pixels = Perceiver(config, seed=0).to("meta"), torch.empty(2, 6, 4, 2, device="meta")
     with Pads() as pads, Calls() as calls:
@@ -300,10 +305,10 @@ def test_a_gpu_pads_what_lets_a_faster_kernel_run_and_no_more(
 
 # ------------------------------------------------------------------------------- what is hidden, modality by modality
 POINTS = PointsInput(num_points=7, num_bands=2)
-SPECTROGRAM = SpectrogramInput(num_frames=6, num_bins=4, positions=FEW)
+SPECTROGRAM = AudioInput(num_samples=6, num_channels=4, patch=1, patch_bins=1, positions=FEW)
 VIDEO = VideoInput(num_frames=4, height=4, width=4, patch_frames=2, positions=FEW)
 FRAMES = FlowInput(height=4, width=4, project_to=0, separate_frames=True, positions=FEW)
-HIDING: dict[str, tuple[dict[str, AnyInput], dict[str, int]]] = {
+HIDING: dict[str, tuple[dict[str, Input], dict[str, int]]] = {
     "a recording that is short": ({"audio": AUDIO}, {"audio": 9}),
     "a spectrogram that is short": ({"spectrogram": SPECTROGRAM}, {"spectrogram": 5}),
     "a cloud of few points": ({"points": POINTS}, {"points": 6}),
@@ -320,7 +325,7 @@ HIDING: dict[str, tuple[dict[str, AnyInput], dict[str, int]]] = {
 def test_what_is_hidden_is_not_read_and_a_gpu_is_given_its_mask(case: str, heads: int) -> None:
     modalities, short = HIDING[case]
     attention = AttentionConfig(num_heads=heads, qk_width=6)
-    config = dataclasses.replace(SMALL, inputs=InputsConfig(**modalities), cross_attend=attention)
+    config = dataclasses.replace(SMALL, inputs=modalities, cross_attend=attention)
     whole = {name: modality.shape[0] for name, modality in modalities.items()}
     network = perturbed(Perceiver(config, seed=0))
     inputs = {name: torch.rand(2, *modality.shape) for name, modality in modalities.items()}

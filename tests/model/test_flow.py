@@ -10,9 +10,8 @@ from torch import Tensor
 from model.config.attention import AttentionConfig
 from model.config.decoder import DecoderConfig
 from model.config.grids import PositionsConfig
-from model.config.inputs import InputsConfig
 from model.config.perceiver import PerceiverConfig
-from model.config.pixels import FlowInput
+from model.modalities.flow import FlowInput
 from model.outputs.flow import FlowOutput
 from model.outputs.flow_tiles import tiled_flow
 from model.outputs.heads import UpsamplingHead
@@ -24,7 +23,7 @@ F64 = torch.float64
 # Nine rows and thirteen columns: SAME padding makes three and four of them, and the last are cut.
 STEM = FlowInput(height=9, width=13, conv_stem=True, project_to=0, positions=PositionsConfig(num_bands=3))
 CONFIG = PerceiverConfig(
-    inputs=InputsConfig(flow=FlowInput(height=4, width=6, project_to=5, positions=PositionsConfig(num_bands=3))),
+    inputs={"flow": FlowInput(height=4, width=6, project_to=5, positions=PositionsConfig(num_bands=3))},
     outputs={"flow": FlowOutput()},
     decoder=DecoderConfig(output_width=8),
     num_latents=6,
@@ -41,7 +40,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 
 def network(flow: FlowInput) -> Perceiver:
-    built = Perceiver(dataclasses.replace(CONFIG, inputs=InputsConfig(flow=flow)), seed=0).double().eval()
+    built = Perceiver(dataclasses.replace(CONFIG, inputs={"flow": flow}), seed=0).double().eval()
     with torch.no_grad():
         for index, parameter in enumerate(built.parameters()):
             parameter += 0.1 * random(*parameter.shape, seed=index)
@@ -119,7 +118,7 @@ def test_a_length_of_two_frames_is_a_whole_pair(separate: bool, stem: bool) -> N
 
 
 def test_large_frames_are_the_tiles_of_the_network_weighted_by_the_distance_to_their_edge() -> None:
-    tile = CONFIG.inputs.flow
+    tile = CONFIG.inputs["flow"]
     assert tile is not None
     built, frames = network(tile), random(2, 2, 7, 11, 3)
     with torch.no_grad():

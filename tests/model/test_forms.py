@@ -16,9 +16,11 @@ from model.attention.read_costs import READ_CONSTANTS
 from model.attention.read_forms import read_costs, read_form, reading
 from model.config.attention import AttentionConfig
 from model.config.grids import PositionsConfig
-from model.config.inputs import AudioInput, InputsConfig, SpectrogramInput
 from model.config.perceiver import PerceiverConfig
-from model.config.pixels import ImageInput, VideoInput
+from model.modalities.audio import AudioInput
+from model.modalities.image import ImageInput
+from model.modalities.input import Input
+from model.modalities.video import VideoInput
 from model.outputs.label import LabelOutput
 from model.outputs.losses import cross_entropy_sum
 from model.perceiver import Perceiver
@@ -27,7 +29,7 @@ PAPER = Path(__file__).parents[2] / "configs" / "paper"
 FEW = PositionsConfig(num_bands=3)
 IMAGE = ImageInput(height=6, width=4, positions=FEW)
 BASE = PerceiverConfig(
-    inputs=InputsConfig(image=IMAGE),
+    inputs={"image": IMAGE},
     outputs={"label": LabelOutput(num_classes=5)},
     num_latents=6,
     latent_width=16,
@@ -52,7 +54,7 @@ def answers_and_gradients(config: PerceiverConfig, lengths: dict[str, Tensor] | 
     with torch.no_grad():
         for parameter in built.parameters():
             parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
-    shapes = {name: (3, *modality.shape) for name, modality in config.inputs.chosen().items()}
+    shapes = {name: (3, *modality.shape) for name, modality in config.ordered_inputs.items()}
     inputs = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
     logits = built(inputs, lengths)["label"]
     cross_entropy_sum(logits, torch.tensor([0, 1, 2]), torch.ones(3)).backward()
@@ -62,10 +64,10 @@ def answers_and_gradients(config: PerceiverConfig, lengths: dict[str, Tensor] | 
 
 
 GRIDS = (
-    InputsConfig(image=IMAGE),
-    InputsConfig(image=dataclasses.replace(IMAGE, patch=2)),
-    InputsConfig(video=VideoInput(num_frames=4, height=4, width=6, patch_frames=2, patch=2, positions=FEW)),
-    InputsConfig(spectrogram=SpectrogramInput(num_frames=4, num_bins=3, positions=FEW)),
+    {"image": IMAGE},
+    {"image": dataclasses.replace(IMAGE, patch=2)},
+    {"video": VideoInput(num_frames=4, height=4, width=6, patch_frames=2, patch=2, positions=FEW)},
+    {"spectrogram": AudioInput(num_samples=4, num_channels=3, patch=1, patch_bins=1, positions=FEW)},
 )
 
 
@@ -76,12 +78,12 @@ GRIDS = (
     [
         *((inputs, form) for inputs in GRIDS for form in ("absorbed", "separable")),
         # Joined modalities have no separable form.
-        (InputsConfig(image=IMAGE, audio=AudioInput(num_samples=12, patch=4, positions=FEW)), "absorbed"),
+        ({"image": IMAGE, "audio": AudioInput(num_samples=12, patch=4, positions=FEW)}, "absorbed"),
     ],
 )
-def test_forms_agree_in_all_gradients(inputs: InputsConfig, form: Form, masked: bool) -> None:
+def test_forms_agree_in_all_gradients(inputs: dict[str, Input], form: Form, masked: bool) -> None:
     config = dataclasses.replace(BASE, inputs=inputs)
-    rows = {name: modality.shape[0] for name, modality in inputs.chosen().items()}
+    rows = {name: modality.shape[0] for name, modality in inputs.items()}
     # The last sample has nothing at all.
     lengths = {name: torch.tensor([count, count // 2, 0]) for name, count in rows.items()} if masked else None
     expected = answers_and_gradients(dataclasses.replace(config, cross_attend_form="plain"), lengths)
@@ -91,7 +93,7 @@ def test_forms_agree_in_all_gradients(inputs: InputsConfig, form: Form, masked: 
 
 
 def test_autocast_holds_absorbed_tokens_in_its_precision_and_is_as_near_as_the_plain_form() -> None:
-    inputs = InputsConfig(image=IMAGE, audio=AudioInput(num_samples=12, patch=4, positions=FEW))
+    inputs = {"image": IMAGE, "audio": AudioInput(num_samples=12, patch=4, positions=FEW)}
     config = dataclasses.replace(BASE, inputs=inputs)
     held: list[Tensor] = []
 
@@ -121,7 +123,7 @@ def test_the_cheapest_form_is_chosen() -> None:
     assert read_form(dataclasses.replace(BASE, cross_attend_form="plain")) == "plain"
     many_heads = dataclasses.replace(BASE, cross_attend=AttentionConfig(num_heads=3, qk_width=6))
     assert read_form(many_heads) == "plain"
-    projected = InputsConfig(image=ImageInput(project_to=64))
+    projected = {"image": ImageInput(height=224, width=224, project_to=64)}
     assert read_form(PerceiverConfig(inputs=projected)) == "absorbed"
     # Keys and values much narrower than the tokens are cheaper to project than to leave out.
     narrow = dataclasses.replace(BASE, inputs=projected, cross_attend=AttentionConfig(qk_width=8), num_latents=512)
@@ -133,9 +135,15 @@ def test_the_cheapest_form_is_chosen() -> None:
     ("change", "sentence"),
     [
         ({"cross_attend": AttentionConfig(num_heads=3, qk_width=6)}, "needs cross_attend.num_heads=1, got 3"),
-        ({"inputs": InputsConfig(image=IMAGE, spectrogram=SpectrogramInput(4, 3, FEW))}, "needs one image, video or"),
-        ({"inputs": InputsConfig(image=ImageInput(project_to=8))}, "needs tokens without parameters"),
-        ({"inputs": InputsConfig(image=ImageInput(positions=PositionsConfig(kind="none")))}, "needs Fourier positions"),
+        (
+            {"inputs": {"image": IMAGE, "other": IMAGE}},
+            "needs one input on a grid",
+        ),
+        ({"inputs": {"image": ImageInput(height=4, width=4, project_to=8)}}, "needs tokens without parameters"),
+        (
+            {"inputs": {"image": ImageInput(height=4, width=4, positions=PositionsConfig(kind="none"))}},
+            "needs Fourier positions",
+        ),
     ],
 )
 def test_a_form_that_cannot_be_had_is_refused(change: dict[str, object], sentence: str) -> None:
@@ -151,7 +159,7 @@ def products(*sizes: tuple[int, int, int]) -> int:
 
 @pytest.mark.parametrize("learns", [False, True])
 def test_costs_are_those_of_the_matrix_products_forward_and_backward(learns: bool) -> None:
-    inputs = InputsConfig(image=ImageInput(height=4, width=6, positions=FEW))
+    inputs = {"image": ImageInput(height=4, width=6, positions=FEW)}
     config = dataclasses.replace(
         BASE,
         inputs=inputs,
@@ -216,7 +224,7 @@ def test_the_costs_on_a_gpu_are_made_of_its_own_constants() -> None:
 
 # Tiles of scores go through a GPU's memory; what fused attention makes of keys and values does not.
 LEARNED = dataclasses.replace(
-    BASE, inputs=InputsConfig(image=ImageInput(height=20, width=20, positions=FEW)), num_latents=16, mask_tokens=True
+    BASE, inputs={"image": ImageInput(height=20, width=20, positions=FEW)}, num_latents=16, mask_tokens=True
 )
 
 

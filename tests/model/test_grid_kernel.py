@@ -20,9 +20,8 @@ from model.attention.absorbed.token_sources import GridTokens, SeparableTokens
 from model.attention.layers import normalised
 from model.config.attention import AttentionConfig
 from model.config.grids import PositionsConfig
-from model.config.inputs import InputsConfig
 from model.config.perceiver import PerceiverConfig
-from model.config.pixels import ImageInput
+from model.modalities.image import ImageInput
 from model.outputs.label import LabelOutput
 from model.outputs.losses import cross_entropy_sum
 from model.perceiver import Perceiver
@@ -260,7 +259,7 @@ def test_a_kernel_that_is_not_compiled_as_it_should_reads_nothing(
 
 
 IMAGE = PerceiverConfig(
-    inputs=InputsConfig(image=ImageInput(height=5, width=20, positions=PositionsConfig(num_bands=3))),
+    inputs={"image": ImageInput(height=5, width=20, positions=PositionsConfig(num_bands=3))},
     outputs={"label": LabelOutput(num_classes=5)},
     num_latents=6,
     latent_width=16,

@@ -11,11 +11,13 @@ import transformers
 from model.checks import check_values
 from model.config.attention import AttentionConfig
 from model.config.grids import PositionsConfig
-from model.config.inputs import AudioInput, InputsConfig, PointsInput
 from model.config.perceiver import PerceiverConfig
-from model.config.pixels import ImageInput
 from model.interop.huggingface import from_hugging_face, to_hugging_face
 from model.interop.huggingface_config import architecture_of, config_from_hugging_face, config_to_hugging_face
+from model.modalities.audio import AudioInput
+from model.modalities.image import ImageInput
+from model.modalities.input import Input
+from model.modalities.points import PointsInput
 from model.outputs.grid import GridOutput
 from model.outputs.label import LabelOutput
 from model.perceiver import Perceiver
@@ -97,7 +99,7 @@ def test_keys_are_as_wide_as_the_latents_where_the_config_says_so() -> None:
 
 def test_the_side_of_images_is_that_of_the_preprocessor_then_that_of_the_config() -> None:
     def shape(architecture: str, side: int = 0, **values: object) -> tuple[int, ...]:
-        image = config_from_hugging_face({"architectures": [architecture], **values}, side).inputs.image
+        image = config_from_hugging_face({"architectures": [architecture], **values}, side).inputs["image"]
         assert image is not None
         return image.shape[:2]
 
@@ -112,7 +114,7 @@ def test_the_side_of_images_is_that_of_the_preprocessor_then_that_of_the_config(
 def test_a_clip_and_its_sound_have_the_lengths_that_the_config_says() -> None:
     sizes = {"num_frames": 2, "audio_samples_per_frame": 32, "samples_per_patch": 16, "image_size": 6}
     config = config_from_hugging_face(said(MULTIMODAL, **sizes, output_shape=[1, 2, 8, 12], output_num_channels=24))
-    audio, video, label = config.inputs.audio, config.inputs.video, config.inputs.label
+    audio, video, label = config.inputs["audio"], config.inputs["video"], config.inputs["label"]
     assert audio is not None
     assert video is not None
     assert label is not None
@@ -184,12 +186,12 @@ def test_what_decides_the_numbers_and_has_no_key_in_a_config_is_refused(
 @pytest.mark.parametrize(
     ("inputs", "sentence"),
     [
-        (InputsConfig(points=PointsInput()), "no Perceiver that reads points alone"),
-        (InputsConfig(audio=AudioInput()), "no Perceiver that reads audio alone"),
-        (InputsConfig(image=ImageInput(conv_stem=True)), "transformers pads this convolution otherwise"),
+        ({"points": PointsInput(num_points=2_048)}, "no Perceiver that reads points alone"),
+        ({"audio": AudioInput(num_samples=30_720)}, "no Perceiver that reads audio alone"),
+        ({"image": ImageInput(height=224, width=224, conv_stem=True)}, "transformers pads this convolution otherwise"),
     ],
 )
-def test_a_network_of_no_architecture_is_refused(inputs: InputsConfig, sentence: str) -> None:
+def test_a_network_of_no_architecture_is_refused(inputs: dict[str, Input], sentence: str) -> None:
     config = PerceiverConfig(inputs=inputs, outputs={"label": LabelOutput(pooling="query")})
     with pytest.raises(ValueError, match=sentence):
         config_to_hugging_face(config)
@@ -218,14 +220,14 @@ def test_attention_and_activation_go_out_as_they_came() -> None:
 def test_a_preprocessor_decides_the_range_of_pixels_and_the_side() -> None:
     config, state = to_hugging_face(Perceiver(config_from_hugging_face(said(FOURIER)), seed=0))
     config = json.loads(json.dumps(config))
-    image = from_hugging_face(config, state, {"size": 12, "do_normalize": False}).config.inputs.image
+    image = from_hugging_face(config, state, {"size": 12, "do_normalize": False}).config.inputs["image"]
     assert image is not None
     assert (image.shape, image.pixel_range, image.positions) == (
         (12, 12, 3),
         "unit",
         PositionsConfig(max_resolution=(224, 224)),
     )
-    without = from_hugging_face(config, state).config.inputs.image
+    without = from_hugging_face(config, state).config.inputs["image"]
     assert without is not None
     assert without.pixel_range == "imagenet"
     words = Perceiver(config_from_hugging_face(said(SEQUENCE, d_model=16)), seed=0)

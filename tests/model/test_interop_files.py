@@ -13,10 +13,11 @@ from PIL import Image
 from data_shards.modalities.image import ImageConfig
 from data_shards.modalities.text import TextConfig
 from data_shards.modalities.transforms import image, text
-from model.config.inputs import TextInput
-from model.config.pixels import ImageInput, PixelRange
 from model.interop.huggingface_files import PREPROCESSOR, byte_tokenizer, picture, preprocessor
+from model.modalities.image import ImageInput
+from model.modalities.pixel_range import PixelRange
 from model.modalities.pixels import scaled_pixels
+from model.modalities.text import TextInput
 
 SIDE = 12
 

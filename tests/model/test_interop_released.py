@@ -85,11 +85,11 @@ def places(grids: dict[str, Any]) -> dict[str, object]:
 def test_a_released_config_is_the_network_of_the_paper(architecture: str) -> None:
     found, name = config_from_hugging_face(released(architecture)), RELEASED[architecture][0]
     paper = of_paper(name)
-    assert {name: modality.shape for name, modality in found.inputs.chosen().items()} == SHAPES[name]
-    assert {name: modality.shape for name, modality in paper.inputs.chosen().items()} == SHAPES[name]
+    assert {name: modality.shape for name, modality in found.ordered_inputs.items()} == SHAPES[name]
+    assert {name: modality.shape for name, modality in paper.ordered_inputs.items()} == SHAPES[name]
     assert (found.num_tokens, found.token_width) == (paper.num_tokens, paper.token_width)
     assert found.token_width == RELEASED[architecture][1].get("d_model", 768)
-    assert places(found.inputs.chosen()) == places(paper.inputs.chosen())
+    assert places(found.ordered_inputs) == places(paper.ordered_inputs)
     assert places(found.answers()) == places(paper.answers())
     assert found.decoder_width == paper.decoder_width
     assert found.schedule() == paper.schedule()
@@ -97,10 +97,10 @@ def test_a_released_config_is_the_network_of_the_paper(architecture: str) -> Non
 
 def test_the_clip_of_the_released_autoencoder_has_positions_of_the_authors_code() -> None:
     found = config_from_hugging_face(released("PerceiverForMultimodalAutoencoding"))
-    assert found.inputs.video is not None
+    assert found.inputs["video"] is not None
     drawn = found.answers()["video"]
     assert isinstance(drawn, GridOutput)
-    assert found.inputs.video.positions.max_resolution == (16, 56, 56)
+    assert found.inputs["video"].positions.max_resolution == (16, 56, 56)
     assert drawn.positions.max_resolution == (16, 56, 56)
     assert drawn.shape == (16, 224, 224)
 
@@ -117,6 +117,6 @@ def test_a_released_config_goes_out_as_it_came(architecture: str) -> None:
 
 def test_a_preprocessor_says_the_side_that_a_config_does_not() -> None:
     config = released("PerceiverForImageClassificationFourier")
-    found = config_from_hugging_face(config, side=56).inputs.image
+    found = config_from_hugging_face(config, side=56).inputs["image"]
     assert found is not None
     assert found.shape == (56, 56, 3)

@@ -12,20 +12,23 @@ import torch
 
 from model.config.attention import AttentionConfig
 from model.config.grids import PositionsConfig
-from model.config.inputs import InputsConfig, LabelInput, PointsInput, TextInput
 from model.config.perceiver import PerceiverConfig
-from model.config.pixels import FlowInput, ImageInput
 from model.interop.onnx_export import _example, _metadata, _plain, _Positional, onnx_program
+from model.modalities.flow import FlowInput
+from model.modalities.image import ImageInput
+from model.modalities.label import LabelInput
+from model.modalities.points import PointsInput
+from model.modalities.text import TextInput
 from model.outputs.flow import FlowOutput
 from model.outputs.label import LabelOutput
 from model.perceiver import Perceiver
 
 CONFIG = PerceiverConfig(
-    inputs=InputsConfig(
-        image=ImageInput(height=4, width=6, positions=PositionsConfig(num_bands=2)),
-        points=PointsInput(num_points=5, num_bands=2, max_frequency=4.0),
-        text=TextInput(max_tokens=8, embedding_width=14),
-    ),
+    inputs={
+        "image": ImageInput(height=4, width=6, positions=PositionsConfig(num_bands=2)),
+        "points": PointsInput(num_points=5, num_bands=2, max_frequency=4.0),
+        "text": TextInput(max_tokens=8, embedding_width=14),
+    },
     outputs={"label": LabelOutput(num_classes=3, pooling="query")},
     num_latents=4,
     latent_width=16,
@@ -114,7 +117,7 @@ def test_a_library_that_is_missing_is_named_with_what_installs_it(
 def test_upsampled_flow_is_answered_for_any_batch_and_named_apart_from_its_frames(tmp_path: Path) -> None:
     flow = FlowInput(height=9, width=13, conv_stem=True, project_to=0, positions=PositionsConfig(num_bands=2))
     outputs = {"flow": FlowOutput()}
-    config = dataclasses.replace(CONFIG, inputs=InputsConfig(flow=flow), outputs=outputs, num_blocks=1)
+    config = dataclasses.replace(CONFIG, inputs={"flow": flow}, outputs=outputs, num_blocks=1)
     built = Perceiver(config, seed=0).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -152,7 +155,7 @@ def perturbed(config: PerceiverConfig) -> Perceiver:
 def test_what_is_exported_takes_any_length_and_fills_in_those_that_are_left_out(
     said: dict[str, list[int]], meant: dict[str, list[int]]
 ) -> None:
-    inputs = dataclasses.replace(CONFIG.inputs, label=LabelInput(num_classes=4))
+    inputs = {**CONFIG.inputs, "label": LabelInput(num_classes=4)}
     built = perturbed(dataclasses.replace(CONFIG, inputs=inputs))
     text = torch.randint(1, 262, (3, 8), generator=torch.Generator().manual_seed(1))
     # A 0 between other ids is read; those after the last are not.
@@ -171,7 +174,7 @@ def test_what_is_exported_takes_any_length_and_fills_in_those_that_are_left_out(
 
 
 def test_the_file_says_what_each_input_is_and_how_its_length_counts() -> None:
-    inputs = dataclasses.replace(CONFIG.inputs, label=LabelInput(num_classes=4))
+    inputs = {**CONFIG.inputs, "label": LabelInput(num_classes=4)}
     network = Perceiver(dataclasses.replace(CONFIG, inputs=inputs), seed=0)
     told = _metadata(network, {"answer": [3]}, ["a", "ü"], "stretched")
     assert told["image"].startswith("uint8 (batch, 4, 6, 3)")
@@ -189,7 +192,7 @@ def test_the_file_says_what_each_input_is_and_how_its_length_counts() -> None:
     bare = _metadata(network, {}, (), "")
     assert "classes" not in bare
     assert "stretched" not in bare["image"]
-    assert {name: _example(network, name).dtype for name in network.config.inputs.chosen()} == {
+    assert {name: _example(network, name).dtype for name in network.config.ordered_inputs} == {
         "image": torch.uint8,
         "label": torch.int64,
         "points": torch.float32,

@@ -8,23 +8,26 @@ from torch import Tensor
 
 from model.config.attention import AttentionConfig
 from model.config.grids import PositionsConfig
-from model.config.inputs import AudioInput, InputsConfig, PointsInput, TextInput
 from model.config.perceiver import PerceiverConfig
-from model.config.pixels import ImageInput, VideoInput
+from model.modalities.audio import AudioInput
 from model.modalities.byte_array import Tokens
+from model.modalities.image import ImageInput
+from model.modalities.points import PointsInput
+from model.modalities.text import TextInput
+from model.modalities.video import VideoInput
 from model.outputs.label import LabelOutput
 from model.outputs.losses import cross_entropy_sum
 from model.perceiver import Perceiver
 
 FEW = PositionsConfig(num_bands=3)
 CONFIG = PerceiverConfig(
-    inputs=InputsConfig(
-        image=ImageInput(height=6, width=4, positions=FEW),
-        audio=AudioInput(num_samples=24, patch=4, positions=FEW),
-        video=VideoInput(num_frames=4, height=4, width=4, patch_frames=2, patch=2, positions=FEW),
-        points=PointsInput(num_points=9, num_bands=3, max_frequency=4.0),
-        text=TextInput(max_tokens=8, embedding_width=16),
-    ),
+    inputs={
+        "image": ImageInput(height=6, width=4, positions=FEW),
+        "audio": AudioInput(num_samples=24, patch=4, positions=FEW),
+        "video": VideoInput(num_frames=4, height=4, width=4, patch_frames=2, patch=2, positions=FEW),
+        "points": PointsInput(num_points=9, num_bands=3, max_frequency=4.0),
+        "text": TextInput(max_tokens=8, embedding_width=16),
+    },
     outputs={"label": LabelOutput(num_classes=5)},
     num_latents=6,
     latent_width=16,
@@ -104,7 +107,7 @@ def test_a_sample_without_any_modality_is_finite_and_leaves_the_others_alone() -
 @pytest.mark.parametrize("positions", [FEW, PositionsConfig(kind="learned", learned_width=5)])
 def test_tokens_in_another_order_with_their_positions_give_the_same_latents(positions: PositionsConfig) -> None:
     image = ImageInput(height=6, width=4, positions=positions)
-    config = dataclasses.replace(CONFIG, inputs=InputsConfig(image=image), cross_attend_form="plain")
+    config = dataclasses.replace(CONFIG, inputs={"image": image}, cross_attend_form="plain")
     built = network(config).double()
     counts = {"image": torch.tensor([6, 2])}
     tokens = built.inputs({"image": batch(2)["image"]}, counts, None, torch.float64)
@@ -127,7 +130,7 @@ def test_points_in_another_order_give_the_same_answer() -> None:
 
 def test_tokens_permuted_with_their_positions_give_the_same_latents() -> None:
     built, pixels = (
-        network(dataclasses.replace(CONFIG, inputs=InputsConfig(image=CONFIG.inputs.image))),
+        network(dataclasses.replace(CONFIG, inputs={"image": CONFIG.inputs["image"]})),
         batch(2)["image"],
     )
     order = torch.randperm(24, generator=torch.Generator().manual_seed(1))

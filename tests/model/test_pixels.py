@@ -8,12 +8,18 @@ from torch import Tensor
 
 from model.config.attention import AttentionConfig
 from model.config.grids import PositionsConfig
-from model.config.inputs import AudioInput, InputsConfig, LabelInput, PointsInput, SpectrogramInput, TextInput
 from model.config.perceiver import PerceiverConfig
-from model.config.pixels import FlowInput, ImageInput, VideoInput
 from model.modalities.adapters import LabelAdapter, PointsAdapter, TextAdapter
+from model.modalities.audio import AudioInput
 from model.modalities.byte_array import valid_tokens
+from model.modalities.flow import FlowInput
+from model.modalities.image import ImageInput
+from model.modalities.input import Input
+from model.modalities.label import LabelInput
 from model.modalities.pixels import boxes, neighbourhoods, scaled_pixels
+from model.modalities.points import PointsInput
+from model.modalities.text import TextInput
+from model.modalities.video import VideoInput
 from model.outputs.label import LabelOutput
 from model.perceiver import Perceiver
 from model.positions import cell_places
@@ -94,7 +100,7 @@ def test_a_character_is_its_embedding_plus_its_place() -> None:
     [
         (AudioInput(num_samples=12, patch=4, positions=FEW), 5, [True, True, False]),
         (AudioInput(num_samples=12, patch=4, positions=FEW), 4, [True, False, False]),
-        (SpectrogramInput(num_frames=3, num_bins=2, positions=FEW), 2, [True] * 4 + [False] * 2),
+        (AudioInput(num_samples=3, num_channels=2, patch=1, patch_bins=1, positions=FEW), 2, [True] * 4 + [False] * 2),
         (ImageInput(height=4, width=2, patch=2, positions=FEW), 1, [True, False]),
         (ImageInput(height=9, width=4, conv_stem=True, positions=FEW), 5, [True, True, False]),
         (ImageInput(height=9, width=4, conv_stem=True, positions=FEW), 9, [True, True, True]),
@@ -127,19 +133,22 @@ SMALL = PerceiverConfig(
     self_attend=AttentionConfig(num_heads=2),
 )
 IMAGE = ImageInput(height=4, width=4, positions=FEW)
-READS: dict[str, tuple[InputsConfig, bool]] = {
-    "pixels": (InputsConfig(image=IMAGE), False),
-    "projected": (InputsConfig(image=dataclasses.replace(IMAGE, project_to=4)), True),
-    "convolved": (InputsConfig(image=dataclasses.replace(IMAGE, conv_stem=True)), True),
-    "learned": (InputsConfig(image=dataclasses.replace(IMAGE, positions=LEARNED)), True),
-    "without positions": (InputsConfig(image=dataclasses.replace(IMAGE, positions=PositionsConfig("none"))), False),
-    "video": (InputsConfig(video=VideoInput(2, 4, 4, project_to=4, positions=FEW)), True),
-    "audio": (InputsConfig(audio=AudioInput(num_samples=8, patch=2, positions=FEW)), False),
-    "spectrogram": (InputsConfig(spectrogram=SpectrogramInput(4, 3, LEARNED)), True),
-    "points": (InputsConfig(points=PointsInput(num_points=3, num_bands=2)), False),
-    "label": (InputsConfig(label=LabelInput(num_classes=4)), False),
-    "text": (InputsConfig(text=TextInput(max_tokens=3, embedding_width=4)), True),
-    "two": (InputsConfig(image=IMAGE, label=LabelInput(num_classes=4)), True),
+READS: dict[str, tuple[dict[str, Input], bool]] = {
+    "pixels": ({"image": IMAGE}, False),
+    "projected": ({"image": dataclasses.replace(IMAGE, project_to=4)}, True),
+    "convolved": ({"image": dataclasses.replace(IMAGE, conv_stem=True)}, True),
+    "learned": ({"image": dataclasses.replace(IMAGE, positions=LEARNED)}, True),
+    "without positions": ({"image": dataclasses.replace(IMAGE, positions=PositionsConfig("none"))}, False),
+    "video": ({"video": VideoInput(num_frames=2, height=4, width=4, project_to=4, positions=FEW)}, True),
+    "audio": ({"audio": AudioInput(num_samples=8, patch=2, positions=FEW)}, False),
+    "spectrogram": (
+        {"spectrogram": AudioInput(num_samples=4, num_channels=3, patch=1, patch_bins=1, positions=LEARNED)},
+        True,
+    ),
+    "points": ({"points": PointsInput(num_points=3, num_bands=2)}, False),
+    "label": ({"label": LabelInput(num_classes=4)}, False),
+    "text": ({"text": TextInput(max_tokens=3, embedding_width=4)}, True),
+    "two": ({"image": IMAGE, "label": LabelInput(num_classes=4)}, True),
 }
 
 
@@ -148,7 +157,7 @@ def test_tokens_learn_where_a_parameter_lies_before_them_and_are_as_wide_as_the_
     inputs, learn = READS[name]
     config = dataclasses.replace(SMALL, inputs=inputs)
     whole = {"text": torch.int64, "label": torch.int64}
-    values = {n: torch.zeros(2, *m.shape, dtype=whole.get(n)) for n, m in inputs.chosen().items()}
+    values = {n: torch.zeros(2, *m.shape, dtype=whole.get(n)) for n, m in inputs.items()}
     tokens = Perceiver(config, seed=0).inputs(values, None, None, F32).values
     assert tokens.shape == (2, config.num_tokens, config.token_width)
     assert tokens.requires_grad == config.tokens_learn == learn
@@ -156,7 +165,7 @@ def test_tokens_learn_where_a_parameter_lies_before_them_and_are_as_wide_as_the_
 
 
 def test_a_mask_token_takes_the_place_of_what_is_hidden_alone() -> None:
-    built = Perceiver(dataclasses.replace(SMALL, inputs=InputsConfig(image=IMAGE), mask_tokens=True), seed=0)
+    built = Perceiver(dataclasses.replace(SMALL, inputs={"image": IMAGE}, mask_tokens=True), seed=0)
     pixels, hidden = random(2, 4, 4, 3), torch.zeros(2, 16, dtype=torch.bool)
     hidden[1, 5] = True
     seen, masked = (built.inputs({"image": pixels}, None, h, F32).values for h in (None, {"image": hidden}))

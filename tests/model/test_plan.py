@@ -16,9 +16,11 @@ from model.budget.flops import network_cost, total
 from model.budget.plan import POLICIES, Device, fastest_policy, plan
 from model.config.attention import AttentionConfig
 from model.config.grids import PositionsConfig
-from model.config.inputs import AudioInput, InputsConfig, TextInput
 from model.config.perceiver import ActivationCheckpointing, PerceiverConfig
-from model.config.pixels import FlowInput, ImageInput
+from model.modalities.audio import AudioInput
+from model.modalities.flow import FlowInput
+from model.modalities.image import ImageInput
+from model.modalities.text import TextInput
 from model.outputs.grid import GridOutput
 from model.outputs.label import LabelOutput
 from model.outputs.text import TextOutput
@@ -26,7 +28,7 @@ from model.perceiver import Perceiver
 
 BANDS = PositionsConfig(num_bands=16)
 CONFIG = PerceiverConfig(
-    inputs=InputsConfig(image=ImageInput(height=48, width=32, positions=BANDS)),
+    inputs={"image": ImageInput(height=48, width=32, positions=BANDS)},
     outputs={"label": LabelOutput(num_classes=5)},
     num_latents=128,
     latent_width=64,
@@ -75,7 +77,7 @@ def measured_peak(config: PerceiverConfig) -> int:
         parameter.grad = torch.zeros_like(parameter)
     inputs = {
         name: torch.zeros(BATCH, *modality.shape, dtype=torch.int64 if name == "text" else torch.float32)
-        for name, modality in config.inputs.chosen().items()
+        for name, modality in config.ordered_inputs.items()
     }
     # As the trainer does: batch norms see the global batch before the step.
     built.observe(inputs, {name: torch.ones(BATCH) for name in inputs}, lambda sums: sums)
@@ -91,7 +93,7 @@ def _small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 IMAGES = {
-    "pixels": CONFIG.inputs.image,
+    "pixels": CONFIG.inputs["image"],
     "patches": ImageInput(height=96, width=96, patch=4, project_to=64, positions=BANDS),
     "stem": ImageInput(height=96, width=96, conv_stem=True, positions=BANDS),
 }
@@ -107,7 +109,7 @@ def test_activations_are_within_a_tenth_of_what_a_step_holds(
     form: Any,  # noqa: ANN401
     image: str,
 ) -> None:
-    inputs = InputsConfig(image=IMAGES[image])
+    inputs = {"image": IMAGES[image]}
     config = dataclasses.replace(CONFIG, inputs=inputs, cross_attend_form=form, activation_checkpointing=policy)
     assert BATCH * activation_bytes(config) == pytest.approx(measured_peak(config), rel=0.1)
 
@@ -119,14 +121,14 @@ def test_every_second_block_is_planned_as_it_is_held(policy: ActivationCheckpoin
 
 
 def test_joined_modalities_are_kept_before_and_after_their_norm() -> None:
-    inputs = dataclasses.replace(CONFIG.inputs, audio=AudioInput(num_samples=512, patch=1, positions=BANDS))
+    inputs = {**CONFIG.inputs, "audio": AudioInput(num_samples=512, patch=1, positions=BANDS)}
     config = dataclasses.replace(CONFIG, inputs=inputs)
     assert BATCH * activation_bytes(config) == pytest.approx(measured_peak(config), rel=0.1)
 
 
 THINKING = dataclasses.replace(
     CONFIG,
-    inputs=InputsConfig(image=ImageInput(height=16, width=16, positions=BANDS)),
+    inputs={"image": ImageInput(height=16, width=16, positions=BANDS)},
     num_latents=64,
     num_cross_attends=1,
     num_blocks=2,
@@ -134,7 +136,7 @@ THINKING = dataclasses.replace(
 )
 READING = dataclasses.replace(
     THINKING,
-    inputs=InputsConfig(image=ImageInput(height=16, width=16, positions=PositionsConfig(num_bands=64))),
+    inputs={"image": ImageInput(height=16, width=16, positions=PositionsConfig(num_bands=64))},
     num_latents=128,
     num_cross_attends=8,
     num_blocks=0,
@@ -154,8 +156,8 @@ DOMINATED: dict[str, tuple[PerceiverConfig, dict[str, Any], tuple[ActivationChec
     "values of reads": (READING, {"cross_attend": AttentionConfig(qk_width=8, value_width=1_024)}, ("none",)),
     "mlp of reads": (READING, {"cross_attend": AttentionConfig(qk_width=8, mlp_ratio=8)}, ("none", "selective")),
     "queries": (THINKING, {"outputs": {"image": GRID}, "layers_per_block": 2}, ("none",)),
-    "text": (THINKING, {"inputs": InputsConfig(text=WORDS), "outputs": {"text": TextOutput()}}, ("none",)),
-    "two frames": (THINKING, {"inputs": InputsConfig(flow=STEM), "num_latents": 8, "layers_per_block": 2}, ("none",)),
+    "text": (THINKING, {"inputs": {"text": WORDS}, "outputs": {"text": TextOutput()}}, ("none",)),
+    "two frames": (THINKING, {"inputs": {"flow": STEM}, "num_latents": 8, "layers_per_block": 2}, ("none",)),
 }
 
 

@@ -19,9 +19,9 @@ from model.budget.flops import network_cost, total
 from model.budget.plan import POLICIES
 from model.config.attention import AttentionConfig, ResidualDtype
 from model.config.grids import PositionsConfig
-from model.config.inputs import AudioInput, InputsConfig
 from model.config.perceiver import ActivationCheckpointing, PerceiverConfig
-from model.config.pixels import ImageInput
+from model.modalities.audio import AudioInput
+from model.modalities.image import ImageInput
 from model.outputs.label import LabelOutput
 
 PAPER = Path(__file__).parents[2] / "configs" / "paper"
@@ -29,7 +29,7 @@ PAPER = Path(__file__).parents[2] / "configs" / "paper"
 BATCH = 64
 IMAGE = ImageInput(height=48, width=32, positions=PositionsConfig(num_bands=16))
 CONFIG = PerceiverConfig(
-    inputs=InputsConfig(image=IMAGE),
+    inputs={"image": IMAGE},
     outputs={"label": LabelOutput(num_classes=5)},
     num_latents=128,
     latent_width=256,
@@ -39,9 +39,9 @@ CONFIG = PerceiverConfig(
     self_attend=AttentionConfig(num_heads=4),
 )
 INPUTS = {
-    "pixels": InputsConfig(image=IMAGE),
-    "patches": InputsConfig(image=ImageInput(height=96, width=96, patch=4, project_to=64, positions=IMAGE.positions)),
-    "image and audio": InputsConfig(image=IMAGE, audio=AudioInput(num_samples=512, patch=1, positions=IMAGE.positions)),
+    "pixels": {"image": IMAGE},
+    "patches": {"image": ImageInput(height=96, width=96, patch=4, project_to=64, positions=IMAGE.positions)},
+    "image and audio": {"image": IMAGE, "audio": AudioInput(num_samples=512, patch=1, positions=IMAGE.positions)},
 }
 
 

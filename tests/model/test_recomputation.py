@@ -15,9 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from model.config.attention import AttentionConfig
 from model.config.grids import PositionsConfig
-from model.config.inputs import AudioInput, InputsConfig
 from model.config.perceiver import ActivationCheckpointing, PerceiverConfig
-from model.config.pixels import ImageInput
+from model.modalities.audio import AudioInput
+from model.modalities.image import ImageInput
 from model.outputs.label import LabelOutput
 from model.outputs.losses import cross_entropy_sum
 from model.perceiver import Perceiver
@@ -26,7 +26,7 @@ from model.recomputation import is_dear, selective
 FEW = PositionsConfig(num_bands=3)
 IMAGE = ImageInput(height=6, width=4, positions=FEW)
 CONFIG = PerceiverConfig(
-    inputs=InputsConfig(image=IMAGE, audio=AudioInput(num_samples=24, patch=4, positions=FEW)),
+    inputs={"image": IMAGE, "audio": AudioInput(num_samples=24, patch=4, positions=FEW)},
     outputs={"label": LabelOutput(num_classes=5)},
     num_latents=6,
     latent_width=16,
@@ -43,7 +43,7 @@ def gradients(config: PerceiverConfig) -> dict[str, Tensor]:
     with torch.no_grad():
         for parameter in built.parameters():
             parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
-    chosen = config.inputs.chosen()
+    chosen = config.ordered_inputs
     inputs = {n: torch.rand(3, *modality.shape, generator=generator) for n, modality in chosen.items()}
     lengths = {n: torch.tensor([modality.shape[0], 2, 0]) for n, modality in chosen.items()}
     logits = built(inputs, lengths)["label"]
@@ -59,7 +59,7 @@ def gradients(config: PerceiverConfig) -> dict[str, Tensor]:
 def test_gradients_are_equal_to_the_bit(
     policy: ActivationCheckpointing, every: int, form: Literal["plain", "absorbed", "separable"]
 ) -> None:
-    inputs = InputsConfig(image=IMAGE) if form == "separable" else CONFIG.inputs
+    inputs = {"image": IMAGE} if form == "separable" else CONFIG.inputs
     config = dataclasses.replace(CONFIG, inputs=inputs, cross_attend_form=form)
     expected = gradients(config)
     found = gradients(dataclasses.replace(config, activation_checkpointing=policy, recompute_every_blocks=every))
@@ -140,7 +140,7 @@ def kept_bytes(config: PerceiverConfig) -> int:
         return tensor
 
     built = Perceiver(config, seed=0)
-    inputs = {n: torch.rand(3, *modality.shape) for n, modality in config.inputs.chosen().items()}
+    inputs = {n: torch.rand(3, *modality.shape) for n, modality in config.ordered_inputs.items()}
     weights = {p.untyped_storage().data_ptr() for p in built.parameters()}
     with torch.autograd.graph.saved_tensors_hooks(hold, lambda tensor: tensor):
         logits = built(inputs)["label"]
@@ -149,7 +149,7 @@ def kept_bytes(config: PerceiverConfig) -> int:
 
 
 def test_every_policy_keeps_less_than_none() -> None:
-    config = dataclasses.replace(CONFIG, inputs=InputsConfig(image=IMAGE), num_latents=32)
+    config = dataclasses.replace(CONFIG, inputs={"image": IMAGE}, num_latents=32)
     everything = kept_bytes(config)
     kept = {p: kept_bytes(dataclasses.replace(config, activation_checkpointing=p)) for p in ("blocks", "layers")}
     half = kept_bytes(dataclasses.replace(config, activation_checkpointing="blocks", recompute_every_blocks=2))
@@ -161,7 +161,7 @@ def test_gradients_under_autocast_are_equal_to_the_bit_where_blocks_share_weight
     policy: ActivationCheckpointing,
 ) -> None:
     def found(config: PerceiverConfig) -> list[Tensor | None]:
-        built, chosen = Perceiver(config, seed=0), config.inputs.chosen()
+        built, chosen = Perceiver(config, seed=0), config.ordered_inputs
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
             # The last layer starts at 0, and nothing before it would have a gradient.

@@ -8,14 +8,14 @@ from torch import Tensor
 
 from model.budget.plan import POLICIES
 from model.config.attention import AttentionConfig
-from model.config.inputs import InputsConfig, TextInput
 from model.config.perceiver import ActivationCheckpointing, PerceiverConfig
-from model.config.pixels import ImageInput
+from model.modalities.image import ImageInput
+from model.modalities.text import TextInput
 from model.outputs.label import LabelOutput
 from model.perceiver import Perceiver
 
 WIDE = PerceiverConfig(
-    inputs=InputsConfig(image=ImageInput(height=6, width=5)),
+    inputs={"image": ImageInput(height=6, width=5)},
     outputs={"label": LabelOutput(num_classes=3)},
     num_latents=7,
     latent_width=32,
@@ -100,7 +100,7 @@ def test_what_is_computed_again_gives_the_same_bits(form: str, policy: Activatio
 def test_a_decoder_reads_latents_of_fp32() -> None:
     config = dataclasses.replace(
         NARROW,
-        inputs=InputsConfig(text=TextInput(max_tokens=5, embedding_width=16)),
+        inputs={"text": TextInput(max_tokens=5, embedding_width=16)},
         outputs={"label": LabelOutput(num_classes=3, pooling="query")},
     )
     made = network(config)

@@ -15,8 +15,8 @@ from model.budget.flops import network_cost, total
 from model.budget.hardware import HARDWARE
 from model.budget.step_cost import step_seconds, step_work
 from model.config.attention import AttentionConfig
-from model.config.inputs import InputsConfig, PointsInput
 from model.config.perceiver import PerceiverConfig
+from model.modalities.points import PointsInput
 from model.outputs.label import LabelOutput
 
 PRODUCTS = ("mm", "addmm", "bmm", "_scaled_dot_product")
@@ -47,7 +47,7 @@ def _bytes(values: object) -> int:
 
 def config(**changes: object) -> PerceiverConfig:
     network = PerceiverConfig(
-        inputs=InputsConfig(points=PointsInput(num_points=11, num_bands=4, max_frequency=4.0)),
+        inputs={"points": PointsInput(num_points=11, num_bands=4, max_frequency=4.0)},
         outputs={"label": LabelOutput(num_classes=5)},
         num_latents=64,
         latent_width=64,

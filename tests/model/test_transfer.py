@@ -8,9 +8,8 @@ import torch
 from model.config.attention import AttentionConfig
 from model.config.grids import PositionsConfig
 from model.config.initial_weights import InitialWeightsConfig
-from model.config.inputs import InputsConfig
 from model.config.perceiver import PerceiverConfig
-from model.config.pixels import ImageInput
+from model.modalities.image import ImageInput
 from model.outputs.label import LabelOutput
 from model.perceiver import Perceiver
 from model.transfer import table_grids, transfer
@@ -22,7 +21,7 @@ TABLE = "inputs.adapters.image.positions.learned.weight"
 def network(side: int = 4, classes: int = 3, latents: int = 4, seed: int = 0) -> Perceiver:
     positions = PositionsConfig(kind="learned", learned_width=8)
     config = PerceiverConfig(
-        inputs=InputsConfig(image=ImageInput(height=side, width=side, positions=positions)),
+        inputs={"image": ImageInput(height=side, width=side, positions=positions)},
         outputs={"label": LabelOutput(num_classes=classes)},
         num_latents=latents,
         latent_width=16,

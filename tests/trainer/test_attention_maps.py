@@ -6,14 +6,15 @@ import matplotlib.image
 import numpy as np
 import torch
 
-from model.config.inputs import ImageInput, InputsConfig, TextInput
 from model.config.perceiver import PerceiverConfig
+from model.modalities.image import ImageInput
+from model.modalities.text import TextInput
 from model.outputs.label import LabelOutput
 from model.perceiver import Perceiver
 from trainer.attention_maps import AttentionMap, attention_maps, draw, readable
 
 CONFIG = PerceiverConfig(
-    inputs=InputsConfig(image=ImageInput(height=6, width=4), text=TextInput(max_tokens=5, embedding_width=16)),
+    inputs={"image": ImageInput(height=6, width=4), "text": TextInput(max_tokens=5, embedding_width=16)},
     outputs={"label": LabelOutput(num_classes=3)},
     num_latents=3,
     latent_width=16,

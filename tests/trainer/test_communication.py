@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from model.config.inputs import InputsConfig, PointsInput
 from model.config.perceiver import PerceiverConfig
+from model.modalities.points import PointsInput
 from model.outputs.label import LabelOutput
 from model.perceiver import Perceiver
 from trainer.config import OptimizerConfig, TrainConfig
@@ -44,7 +44,7 @@ def test_every_stage_exchanges_the_bytes_that_are_told_in_a_fake_group(micro_bat
 
 def network() -> Perceiver:
     config = PerceiverConfig(
-        inputs=InputsConfig(points=PointsInput(num_points=11, num_bands=4, max_frequency=4.0)),
+        inputs={"points": PointsInput(num_points=11, num_bands=4, max_frequency=4.0)},
         outputs={"label": LabelOutput(num_classes=5)},
         num_latents=6,
         latent_width=104,

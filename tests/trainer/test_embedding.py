@@ -14,8 +14,9 @@ from threads import ThreadWorld, on_ranks
 
 from data_shards.loading.batch import Batch
 from model.config.grids import PositionsConfig
-from model.config.inputs import AudioInput, InputsConfig, PointsInput
 from model.config.perceiver import PerceiverConfig
+from model.modalities.audio import AudioInput
+from model.modalities.points import PointsInput
 from model.outputs.embedding import EmbeddingOutput
 from model.outputs.label import LabelOutput
 from model.perceiver import Perceiver
@@ -146,7 +147,7 @@ def test_recall_counts_the_samples_whose_other_input_is_the_nearest(world: World
 
 def test_micro_batches_change_nothing_of_a_step_and_a_perceiver_learns(world: World) -> None:
     audio = AudioInput(num_samples=8, patch=4, positions=PositionsConfig(num_bands=2))
-    inputs = InputsConfig(audio=audio, points=PointsInput(num_points=3, num_bands=2, max_frequency=4.0))
+    inputs = {"audio": audio, "points": PointsInput(num_points=3, num_bands=2, max_frequency=4.0)}
     sizes: dict[str, Any] = {"num_latents": 2, "latent_width": 16, "num_cross_attends": 1, "num_blocks": 0}
     near = EmbeddingOutput(pair=("audio", "points"), width=6)
     config = PerceiverConfig(inputs=inputs, outputs={"near": near, "label": LabelOutput(num_classes=3)}, **sizes)

@@ -12,9 +12,8 @@ from data_shards.loading.batch import Batch
 from model.config.attention import AttentionConfig
 from model.config.decoder import DecoderConfig
 from model.config.grids import PositionsConfig
-from model.config.inputs import InputsConfig
 from model.config.perceiver import PerceiverConfig
-from model.config.pixels import FlowInput
+from model.modalities.flow import FlowInput
 from model.outputs.flow import FlowOutput
 from model.perceiver import Perceiver
 from trainer.checkpoint.store import Store
@@ -60,7 +59,7 @@ def pairs(index: int, height: int = SIDE, width: int = SIDE) -> Batch:
 def network(flow: FlowInput) -> Perceiver:
     return Perceiver(
         PerceiverConfig(
-            inputs=InputsConfig(flow=flow),
+            inputs={"flow": flow},
             outputs=OUTPUTS,
             decoder=DecoderConfig(output_width=16),
             num_latents=8,

@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from model.config.inputs import InputsConfig, TextInput
 from model.config.perceiver import PerceiverConfig
-from model.config.pixels import FlowInput, ImageInput
+from model.modalities.flow import FlowInput
+from model.modalities.image import ImageInput
+from model.modalities.text import TextInput
 from model.outputs.kinds import KINDS, OUTPUTS, kind_of
 from model.outputs.label import LabelOutput, LabelsOutput
 from model.outputs.output import Output
@@ -15,7 +16,7 @@ from trainer.tasks.objective import objective
 from trainer.tasks.task import Task
 
 # Of each kind that needs it, the input that it answers for.
-INPUTS = InputsConfig(image=ImageInput(4, 4), text=TextInput(max_tokens=4), flow=FlowInput(8, 8))
+INPUTS = {"image": ImageInput(height=4, width=4), "text": TextInput(max_tokens=4), "flow": FlowInput(height=8, width=8)}
 TARGETS = {"grid": "image", "masked": "image", "text": "text", "flow": "flow"}
 
 

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from data_shards.loading.batch import Batch
 from model.config.grids import PositionsConfig
-from model.config.inputs import InputsConfig
 from model.config.perceiver import PerceiverConfig
-from model.config.pixels import ImageInput
+from model.modalities.image import ImageInput
 from model.outputs.masked import MaskedOutput
 from model.perceiver import Perceiver
 from trainer.config import OptimizerConfig, TrainConfig
@@ -26,7 +25,7 @@ ROWS = 8
 IMAGE = ImageInput(height=4, width=6, patch=2, positions=PositionsConfig(num_bands=2))
 SIZES: dict[str, Any] = {"num_latents": 4, "latent_width": 16, "num_cross_attends": 1, "num_blocks": 1}
 CONFIG = PerceiverConfig(
-    inputs=InputsConfig(image=IMAGE),
+    inputs={"image": IMAGE},
     outputs={"patches": MaskedOutput(target="image", fraction=0.5, positions=PositionsConfig(num_bands=2))},
     mask_tokens=True,
     layers_per_block=1,

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from data_shards.loading.batch import Batch
 from model.config.grids import PositionsConfig
-from model.config.inputs import InputsConfig
 from model.config.perceiver import PerceiverConfig
-from model.config.pixels import ImageInput
+from model.modalities.image import ImageInput
 from model.outputs.grid import GridOutput
 from model.outputs.output import Output
 from model.outputs.points import PointsOutput
@@ -27,7 +26,7 @@ ROWS, PLACES = 4, 5
 FIELD = PointsOutput(target="field", coordinates="where", num_channels=2)
 SIZES: dict[str, Any] = {"num_latents": 4, "latent_width": 16, "num_cross_attends": 1, "num_blocks": 1}
 SIZES["layers_per_block"] = 1
-IMAGE = InputsConfig(image=ImageInput(height=4, width=6, positions=PositionsConfig(num_bands=2)))
+IMAGE = {"image": ImageInput(height=4, width=6, positions=PositionsConfig(num_bands=2))}
 
 
 def network(**outputs: Output) -> Perceiver:

@@ -12,8 +12,8 @@ sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
 from tiny import CLASSES, GLOBAL_BATCH, OPTIMIZER, engine, whole_batch
 
 from model.config.attention import AttentionConfig
-from model.config.inputs import InputsConfig, PointsInput
 from model.config.perceiver import PerceiverConfig
+from model.modalities.points import PointsInput
 from model.outputs.label import LabelOutput
 from model.perceiver import Perceiver
 from trainer.checkpoint.store import Store
@@ -148,7 +148,7 @@ def test_a_precision_that_the_device_lacks_is_refused_by_its_key(world: World, m
 
 def test_a_narrow_residual_stream_resumes_to_the_last_bit(tmp_path: Path, world: World) -> None:
     network = PerceiverConfig(
-        inputs=InputsConfig(points=PointsInput(num_points=11, num_bands=2, max_frequency=4.0)),
+        inputs={"points": PointsInput(num_points=11, num_bands=2, max_frequency=4.0)},
         outputs={"label": LabelOutput(num_classes=5)},
         num_latents=4,
         latent_width=8,

@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
 from threads import ThreadWorld, on_ranks
 
 from data_shards.loading.batch import Batch
-from model.config.inputs import InputsConfig, PointsInput
 from model.config.perceiver import PerceiverConfig
+from model.modalities.points import PointsInput
 from model.outputs.value import ValueOutput
 from model.perceiver import Perceiver
 from trainer.distributed.world import World
@@ -126,7 +126,7 @@ def test_an_untrained_network_answers_the_offset_and_a_value_of_its_own_name() -
     points = PointsInput(num_points=4, num_bands=2, max_frequency=4.0)
     sizes: dict[str, Any] = {"num_latents": 2, "latent_width": 8, "num_cross_attends": 1, "num_blocks": 0}
     outputs = {"age": ValueOutput(num_values=2, offset=40.0, scale=10.0)}
-    config = PerceiverConfig(inputs=InputsConfig(points=points), outputs=outputs, **sizes)
+    config = PerceiverConfig(inputs={"points": points}, outputs=outputs, **sizes)
     assert config.answers()["age"].target == "age"
     answer = Perceiver(config, seed=0)({"points": torch.rand(3, 4, 3)})["age"]
     assert torch.equal(answer, torch.full((3, 2), 40.0))

@@ -251,7 +251,7 @@ def step(config: PerceiverConfig, batch: int, *, bf16: bool) -> Work:
             name: torch.empty(
                 batch, *modality.shape, dtype=torch.int64 if name == "text" else torch.float32, device=CUDA
             )
-            for name, modality in config.inputs.chosen().items()
+            for name, modality in config.ordered_inputs.items()
         }
         # As the trainer does: batch norms see the global batch before the step.
         built.observe(inputs, {name: torch.ones(batch, device=CUDA) for name in inputs}, lambda sums: sums)

@@ -17,8 +17,8 @@ from tiny import CLASSES, OPTIMIZER, whole_batch
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from model.config.inputs import InputsConfig, PointsInput
 from model.config.perceiver import PerceiverConfig
+from model.modalities.points import PointsInput
 from model.outputs.label import LabelOutput
 from model.perceiver import Perceiver
 from trainer.config import TrainConfig
@@ -75,7 +75,7 @@ told = {}
 for stage in range(4):
     network = Perceiver(
         PerceiverConfig(
-            inputs=InputsConfig(points=PointsInput(num_points=11, num_bands=4, max_frequency=4.0)),
+            inputs={"points": PointsInput(num_points=11, num_bands=4, max_frequency=4.0)},
             outputs={"label": LabelOutput(num_classes=5)},
             num_latents=6,
             # Its larger weights are above what stage 3 keeps gathered, its smaller ones below.

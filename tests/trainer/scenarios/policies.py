@@ -8,8 +8,8 @@ from tiny import CLASSES, GLOBAL_BATCH, OPTIMIZER, share, whole_batch
 
 from model.budget.plan import POLICIES
 from model.config.attention import AttentionConfig
-from model.config.inputs import InputsConfig, PointsInput
 from model.config.perceiver import PerceiverConfig
+from model.modalities.points import PointsInput
 from model.outputs.label import LabelOutput
 from model.perceiver import Perceiver
 from trainer.config import TrainConfig
@@ -23,7 +23,7 @@ for stage in range(4):
     for policy in POLICIES:
         network = Perceiver(
             PerceiverConfig(
-                inputs=InputsConfig(points=PointsInput(num_points=11, num_bands=4, max_frequency=4.0)),
+                inputs={"points": PointsInput(num_points=11, num_bands=4, max_frequency=4.0)},
                 outputs={"label": LabelOutput(num_classes=5)},
                 num_latents=6,
                 latent_width=32,

@@ -12,9 +12,8 @@ from torch import nn
 from data_shards.loading.batch import Batch
 from model.config.attention import AttentionConfig
 from model.config.grids import PositionsConfig
-from model.config.inputs import InputsConfig
 from model.config.perceiver import PerceiverConfig
-from model.config.pixels import ImageInput
+from model.modalities.image import ImageInput
 from model.outputs.label import LabelOutput
 from model.perceiver import Perceiver
 from trainer.config import OptimizerConfig, TrainConfig
@@ -24,7 +23,7 @@ from trainer.tasks.objective import Objective, objective
 
 GLOBAL_BATCH, STEPS = 8, 4
 CONFIG = PerceiverConfig(
-    inputs=InputsConfig(image=ImageInput(height=12, width=10, conv_stem=True, positions=PositionsConfig(num_bands=2))),
+    inputs={"image": ImageInput(height=12, width=10, conv_stem=True, positions=PositionsConfig(num_bands=2))},
     outputs={"label": LabelOutput(num_classes=3)},
     num_latents=4,
     latent_width=16,

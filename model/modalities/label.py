@@ -1,0 +1,51 @@
+"""A class as input: one token, one-hot."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from model.modalities.input import Input, axes
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class LabelInput(Input):
+    """A class as input: one token, one-hot."""
+
+    modality: Literal["label"] = "label"
+    num_classes: int = 700
+    """Classes."""
+
+    dtype: ClassVar[str] = "int64"
+    is_whole: ClassVar[bool] = True
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """A number."""
+        return ()
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """A single token."""
+        return (1,)
+
+    @property
+    def content_width(self) -> int:
+        """One channel a class."""
+        return self.num_classes
+
+    @property
+    def ids(self) -> tuple[int, int] | None:
+        """The classes, and -1 for none."""
+        return -1, self.num_classes
+
+    def adapter(self) -> "nn.Module":
+        """Return the module that makes tokens."""
+        from model.modalities.adapters import LabelAdapter
+
+        return LabelAdapter(self)
+
+    def meaning(self, name: str) -> str:  # noqa: ARG002 - of other modalities
+        """Return what the values of the input are."""
+        return f"int64 ({axes(self.shape)}), classes below {self.num_classes}, or -1 for none"
