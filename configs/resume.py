@@ -34,6 +34,8 @@ MAY_CHANGE = (
 )
 
 DECIDES = (
+    # Scores of another metric cannot be compared with those that checkpoints have.
+    "checkpoint.best_by",
     "data.datasets",
     "data.eval_split",
     "data.inputs",

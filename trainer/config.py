@@ -167,7 +167,9 @@ class CheckpointConfig:
     keep_every_steps: int = 0
     """Checkpoints at multiples of this are kept for ever; 0 for none."""
     keep_best: bool = False
-    """Save after every evaluation, and also keep the checkpoint with the best first metric."""
+    """Save after every evaluation, and also keep the checkpoint with the best value of `best_by`."""
+    best_by: str = ""
+    """Metric that decides which checkpoint is the best, such as age/r2; empty for the first of an evaluation."""
     asynchronous: bool = True
     """Write in the background: a step waits only for the copy to host memory."""
 

@@ -62,11 +62,14 @@ class Evaluation:
     """Tables by output: the accuracy of each class, and the confusion matrix."""
     pictures: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Pictures of some samples, uint8 (H, W, 3)."""
+    decided_by: str = ""
+    """Key of the value that decides which checkpoint is the best; empty for the first."""
 
     @property
     def best_by(self) -> float:
-        """The score that selects the best checkpoint, from the first metric. Higher is better."""
-        return self.values[0].metric.goodness(self.values[0].value)
+        """The score that selects the best checkpoint, from the metric that decides. Higher is better."""
+        key = self.decided_by or self.values[0].key
+        return next(value.metric.goodness(value.value) for value in self.values if value.key == key)
 
     def flat(self) -> dict[str, float]:
         """Return {"digit/accuracy": value, ...} of all that was measured."""
@@ -90,6 +93,17 @@ class Evaluation:
         return {"samples": self.samples, "metrics": metrics, "judged": dict(self.num_judged), "tables": tables}
 
 
+def keys(objective: Objective, inputs: tuple[str, ...]) -> list[str]:
+    """Return the keys of all values that an evaluation finds of a network that reads these inputs, in their order."""
+    tasks = objective.by_importance()
+    nothing = {
+        (task.name, shown): Result({metric.name: math.nan for metric in task.metrics()}, 0)
+        for task in tasks
+        for shown in _shown(task, inputs)
+    }
+    return [value.key for value in _evaluation(tasks, nothing).values]
+
+
 def evaluate(
     network: nn.Module, objective: Objective, batches: Iterable[Batch], world: World, inputs: tuple[str, ...]
 ) -> Evaluation:
@@ -101,17 +115,14 @@ def evaluate(
     was_training = network.training
     network.eval()
     tasks = objective.by_importance()
-    alone = inputs if len(inputs) > 1 and any(task.by_input for task in tasks) else ()
-    measured = {
-        (task.name, shown): task.measurement() for task in tasks for shown in (ALL, *(alone if task.by_input else ()))
-    }
+    measured = {(task.name, shown): task.measurement() for task in tasks for shown in _shown(task, inputs)}
     by_input = Objective({task.name: task for task in tasks if task.by_input}, {})
     chunk = {"chunk": CHUNK} if any(task.asks_many for task in tasks) else {}
     with torch.no_grad():
         for batch in batches:
             here = batch.to(world.device)
             real = torch.tensor([key != "" for key in batch.keys], device=world.device)
-            for shown in (ALL, *alone):
+            for shown in dict.fromkeys(shown for _, shown in measured):
                 lengths = here.host_lengths if shown == ALL else only(here.host_lengths, shown)
                 judged = real if shown == ALL else real & (here.lengths[shown] > 0)
                 goal = objective if shown == ALL else by_input
@@ -170,6 +181,11 @@ def _answers(network: nn.Module, batch: Batch, **asks: object) -> dict[str, Tens
         answered: dict[str, Tensor] = network(batch.arrays, batch.host_lengths, **asks)
     network.train(was_training)
     return answered
+
+
+def _shown(task: Task[Any], inputs: tuple[str, ...]) -> tuple[str, ...]:
+    """Return what is shown for a task: all inputs, and each alone where there are several."""
+    return (ALL, *inputs) if task.by_input and len(inputs) > 1 else (ALL,)
 
 
 def _evaluation(tasks: list[Task[Any]], found: dict[tuple[str, str], Result]) -> Evaluation:

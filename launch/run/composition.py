@@ -212,7 +212,8 @@ def _evaluation(
     def evaluation() -> Evaluation:
         batches = map(batches_of_all(world, loader), range(split.num_batches))
         found = evaluate(engine.network, goal, batches, world, read)
-        return replace(found, pictures=shown(engine.network, goal, loader(0), world))
+        pictures = shown(engine.network, goal, loader(0), world)
+        return replace(found, pictures=pictures, decided_by=config.checkpoint.best_by)
 
     return evaluation
 

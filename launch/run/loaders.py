@@ -14,6 +14,8 @@ from model.outputs.label import LabelOutput, LabelsOutput
 from model.outputs.value import ValueOutput
 from trainer.distributed.node import is_first_of_host
 from trainer.distributed.world import World
+from trainer.evaluation import keys
+from trainer.tasks.objective import objective
 
 
 def absolute(config: RunConfig) -> RunConfig:
@@ -114,6 +116,10 @@ def check_evaluation(config: RunConfig, places: Places | None = None) -> None:
     split, sentence = eval_split(config, places)
     if config.checkpoint.keep_best and not split:
         raise ValueError(f"checkpoint.keep_best = true, but {sentence}; or set checkpoint.keep_best=false")
+    if decides := config.checkpoint.best_by:
+        known = keys(objective(config.model.answers()), inputs_read(config))
+        if decides not in known:
+            raise ValueError(f"checkpoint.best_by = {decides!r}: expected one of {', '.join(known)}")
 
 
 @dataclass(frozen=True)

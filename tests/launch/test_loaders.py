@@ -104,6 +104,8 @@ def test_a_named_split_that_is_not_there_and_a_best_checkpoint_by_no_evaluation_
         open_run(configured(["train", "test"], "data.eval_split=val"), folder)
     with pytest.raises(ValueError, match=r"checkpoint\.keep_best = true, but nothing is evaluated: .*keep_best=false"):
         open_run(configured(["train"], "checkpoint.keep_best=true"), folder)
+    with pytest.raises(ValueError, match=r"best_by = 'label/r2': expected one of label/accuracy, label/accuracy/a"):
+        open_run(configured(["train", "test"], "checkpoint.best_by=label/r2"), folder)
     assert not folder.path.exists()
 
 

@@ -81,6 +81,7 @@ def test_what_nobody_sets_is_the_same_in_every_release() -> None:
         "keep_last": 3,
         "keep_every_steps": 0,
         "keep_best": False,
+        "best_by": "",
         "asynchronous": True,
     }
     assert asdict(HealthConfig()) == {

@@ -15,7 +15,7 @@ from model.outputs.label import LabelOutput, LabelsOutput
 from model.outputs.output import Output
 from model.outputs.text import TextOutput
 from trainer.distributed.world import World
-from trainer.evaluation import ALL, CHUNK, Evaluation, Value, evaluate, reconstructions
+from trainer.evaluation import ALL, CHUNK, Evaluation, Value, evaluate, keys, reconstructions
 from trainer.tasks.metric import Metric
 from trainer.tasks.objective import objective
 
@@ -140,6 +140,30 @@ def test_the_best_value_is_the_highest_or_the_lowest_as_its_metric_says() -> Non
         metric = Metric("any", higher_is_better=higher_is_better)
         low, high = (Evaluation(1, (Value("a", metric, ALL, value),)).best_by for value in (1.0, 2.0))
         assert (high > low) == higher_is_better
+
+
+def test_the_best_checkpoint_may_be_known_by_any_value() -> None:
+    error = Metric("error", higher_is_better=False)
+    values = (
+        Value("a", Metric("accuracy"), ALL, 0.5),
+        Value("a", Metric("accuracy"), "x", 0.25),
+        Value("b", error, ALL, 3.0),
+    )
+    assert Evaluation(1, values).best_by == 0.5
+    assert Evaluation(1, values, decided_by="a/accuracy/x").best_by == 0.25
+    assert Evaluation(1, values, decided_by="b/error").best_by == -3.0
+
+
+def test_the_keys_of_an_evaluation_are_known_before(batch: Batch, world: World) -> None:
+    outputs = {"label": LabelOutput(num_classes=2), "video": VIDEO}
+    answers = {"label": torch.zeros(ROWS, 2), "video": batch.arrays["video"] / 255 + 0.1}
+    both = replace(
+        batch, labels=torch.zeros(ROWS, dtype=torch.int64), lengths={**batch.lengths, "audio": torch.ones(ROWS)}
+    )
+    for inputs in (("video",), ("video", "audio")):
+        found = evaluate(Fixed(answers), objective(outputs), [both], world, inputs)
+        assert keys(objective(outputs), inputs) == [value.key for value in found.values]
+    assert "label/accuracy/audio" in keys(objective(outputs), ("video", "audio"))
 
 
 def test_without_a_sample_to_judge_a_score_is_nothing_and_no_error(batch: Batch, world: World) -> None:
