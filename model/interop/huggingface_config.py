@@ -71,6 +71,11 @@ def config_from_hugging_face(config: Mapping[str, Any], side: int = 0) -> Percei
     architecture = architecture_of(values)
     if values["hidden_act"] not in _GELU:
         raise ValueError(f"hidden_act: expected one of {', '.join(_GELU)}, got {values['hidden_act']}")
+    if config.get("use_query_residual", True) is not True:
+        raise ValueError(
+            "use_query_residual: expected true, since this network adds what the latents read to the latents, got "
+            f"{config['use_query_residual']!r:.60}; its weights would answer something else here"
+        )
     inputs, outputs, decoder = _PARTS[architecture](values)
     widths = {"qk_width": values["qk_channels"] or 0, "value_width": values["v_channels"] or 0}
     cross_widths = dict(widths)

@@ -58,6 +58,7 @@ def test_what_a_config_leaves_out_is_what_transformers_takes(architecture: str) 
         *(("train_size", value) for value in (368, [368], [368, 0], [368, 496, 3], [368, True], None)),
         *(("output_shape", value) for value in ([1, 2, 8], [1, 2, 8, "8"])),
         *(("hidden_act", value) for value in (3, None, "relu")),
+        *(("use_query_residual", value) for value in (False, None, 1, "true")),
         *(("architectures", value) for value in ("BertModel", [FOURIER, 3], [3], ["BertModel"], [])),
     ],
 )
