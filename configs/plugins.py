@@ -148,10 +148,11 @@ def _named_as(kind: Kind) -> str:
 
 
 def _check_pairs() -> None:
-    """Raise PluginError for an answer without the task that trains it, or a task without its answer."""
+    """Raise PluginError for a modality without its tokens, an answer without its task, or a task without its answer."""
     by_base = {kind.base.__name__: kind for kind in _kinds()}
     pairs: tuple[tuple[str, str, Callable[[str], str]], ...] = (
         ("Output", "Task", lambda name: f"an answer of kind {name!r} needs a Task with kind = {name!r}, its loss"),
+        ("Modality", "Input", lambda name: f"a modality {name!r} needs an Input with modality = {name!r}, its tokens"),
         ("Task", "Output", lambda name: f"a task of kind {name!r} needs an Output with kind = {name!r}, its answer"),
     )
     for one, other, words in pairs:

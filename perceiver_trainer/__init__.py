@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from data_shards.modalities.video import VideoConfig
     from launch.run.loaded_run import LoadedRun, load_run
     from model.config.perceiver import PerceiverConfig
+    from model.modalities.audio import AudioInput
+    from model.modalities.flow import FlowInput
+    from model.modalities.image import ImageInput
+    from model.modalities.input import Input
+    from model.modalities.label import LabelInput
+    from model.modalities.points import PointsInput
+    from model.modalities.text import TextInput
+    from model.modalities.video import VideoInput
     from model.outputs.label import LabelOutput
     from model.outputs.output import Output
     from model.perceiver import Perceiver
@@ -33,11 +41,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AudioConfig",
+    "AudioInput",
     "Batch",
     "CheckpointStore",
     "DataConfig",
     "FlowConfig",
+    "FlowInput",
     "ImageConfig",
+    "ImageInput",
+    "Input",
+    "LabelInput",
     "LabelOutput",
     "LabelTask",
     "LoadedRun",
@@ -49,6 +62,7 @@ __all__ = [
     "Perceiver",
     "PerceiverConfig",
     "PointsConfig",
+    "PointsInput",
     "Prepared",
     "Result",
     "RunSink",
@@ -56,13 +70,23 @@ __all__ = [
     "Sums",
     "Task",
     "TextConfig",
+    "TextInput",
     "VideoConfig",
+    "VideoInput",
     "World",
     "load_run",
     "network_config",
 ]
 
 _HOMES = {
+    "model.modalities.video": ("VideoInput",),
+    "model.modalities.text": ("TextInput",),
+    "model.modalities.points": ("PointsInput",),
+    "model.modalities.label": ("LabelInput",),
+    "model.modalities.input": ("Input",),
+    "model.modalities.image": ("ImageInput",),
+    "model.modalities.flow": ("FlowInput",),
+    "model.modalities.audio": ("AudioInput",),
     "configs.network": ("network_config",),
     "trainer.distributed.world": ("World",),
     "trainer.tasks.metric": (

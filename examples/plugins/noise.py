@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from perceiver_trainer import ImageConfig, Members, Prepared
+from perceiver_trainer import ImageConfig, ImageInput, Members, Prepared
 
 
 @dataclass(frozen=True)
@@ -23,3 +23,10 @@ class NoisyImage(ImageConfig):
             return prepared
         noisy = prepared.array + rng.normal(0, self.noise, prepared.array.shape)
         return replace(prepared, array=noisy.round().clip(0, 255).astype(np.uint8))
+
+
+@dataclass(frozen=True)
+class NoisyImageInput(ImageInput):
+    """Its tokens: those of any image."""
+
+    modality: Literal["noisy_image"] = "noisy_image"

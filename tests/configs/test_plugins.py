@@ -178,6 +178,10 @@ KINDS = {
         '@dataclass(frozen=True)\nclass Mine(Modality):\n    modality: Literal["mine"] = "mine"\n',
         r"lines\.py:6: Mine lacks decoded_shape, draw, prepare, shape",
     ),
+    "a modality without tokens": (
+        '@dataclass(frozen=True)\nclass Mine(ImageConfig):\n    modality: Literal["mine"] = "mine"\n',
+        r"lines\.py:6: a modality 'mine' needs an Input with modality = 'mine', its tokens",
+    ),
     "an answer without a loss": (
         '@dataclass(frozen=True, kw_only=True)\nclass Mine(LabelOutput):\n    kind: Literal["mine"] = "mine"\n',
         r"lines\.py:6: an answer of kind 'mine' needs a Task with kind = 'mine', its loss",

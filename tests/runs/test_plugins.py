@@ -1,13 +1,19 @@
 """Plug-ins as a user runs them: trained, killed, resumed with equal bits, and faults as one sentence."""
 
+import io
+import json
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+
+from data_shards.building import adoption
 
 MakeRun = Callable[..., Any]
 EXAMPLES = Path(__file__).parents[2] / "examples" / "plugins"
@@ -27,6 +33,24 @@ def with_plugin(run: Any, path: Path) -> Path:  # noqa: ANN401  # of conftest.py
     config: Path = run.config.with_name(f"{path.stem}.yaml")
     config.write_text(f"plugins: [{path.name}]\n{run.config.read_text()}")
     return config
+
+
+EEG = """
+plugins: [eeg.py]
+data: {inputs: {eeg: {modality: eeg}}, lanes: 4, window: 16}
+model:
+  inputs: {eeg: {patch: 8, positions: {num_bands: 8}}}
+  outputs: {label: {kind: label, num_classes: 2}}
+  num_latents: 8
+  latent_width: 32
+  num_cross_attends: 1
+  num_blocks: 1
+  layers_per_block: 1
+  self_attend: {num_heads: 2}
+optimizer: {learning_rate: 0.003}
+train: {steps: 60, global_batch: 16, log_every_steps: 1}
+checkpoint: {save_every_steps: 5, save_every_minutes: 0}
+"""
 
 
 @pytest.mark.slow
@@ -76,6 +100,48 @@ def test_a_plugin_resumes_after_a_kill_with_equal_bits_and_is_reported(
     page = (killed.folder / "report.html").read_text()
     assert f"code/plugins/{name}.py" in page
     assert trace.rpartition("/")[2] in page
+
+
+@pytest.fixture
+def eeg(tmp_path: Path) -> Path:
+    """Recordings of two rhythms as tars of another program, adopted."""
+    numbers = np.random.default_rng(0)
+    for split, count in (("train", 64), ("test", 16)):
+        (tmp_path / "eeg" / split).mkdir(parents=True)
+        with tarfile.open(tmp_path / "eeg" / split / "000000.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+            for number in range(count):
+                wave = np.sin(2 * np.pi * (4 + 5 * (number % 2)) * np.arange(300) / 64 + numbers.uniform(0, 6))
+                content = io.BytesIO()
+                np.save(content, (wave[:, None] + numbers.normal(0, 0.5, (300, 8))).astype(np.float32))
+                for suffix, data in (("eeg.npy", content.getvalue()), ("cls", str(number % 2).encode())):
+                    header = tarfile.TarInfo(f"{split}{number:04d}.{suffix}")
+                    header.size = len(data)
+                    tar.addfile(header, io.BytesIO(data))
+    adoption.index(tmp_path / "eeg")
+    return tmp_path / "eeg"
+
+
+@pytest.mark.slow
+def test_a_modality_of_ones_own_is_learned_and_resumes_after_a_kill_with_equal_bits(
+    make_run: MakeRun, eeg: Path, tmp_path: Path
+) -> None:
+    shutil.copy(EXAMPLES / "eeg.py", tmp_path)
+    config = tmp_path / "eeg.yaml"
+    config.write_text(EEG)
+    undisturbed = make_run("undisturbed", config=config, shards=eeg)
+    killed = make_run("killed", config=config, shards=eeg)
+    assert undisturbed.finish()[0][0] == 0
+    killed.kill_after_checkpoint(step=20, rank=0)
+    status, _, told = killed.finish()[0]
+    assert status == 0, told
+    assert killed.losses() == undisturbed.losses()
+    assert killed.weights() == undisturbed.weights()
+    rows = map(json.loads, (killed.folder / "metrics.jsonl").read_text().splitlines())
+    (accuracy,) = [row["label/accuracy"] for row in rows if row["kind"] == "evaluation"]
+    assert accuracy > 0.9  # the classes are equally many
+    verify = [sys.executable, "-m", "launch", "data", "verify", str(eeg), "--config", str(config), "--jobs", "1"]
+    found = subprocess.run(verify, capture_output=True, text=True, check=True, timeout=280)
+    assert "80 samples, 0 bad" in found.stdout
 
 
 @pytest.mark.slow
