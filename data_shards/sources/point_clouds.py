@@ -16,7 +16,8 @@ from data_shards.building.raw_sample import Content, File, Row
 from data_shards.building.splits import TRAIN, split_of
 from data_shards.files.quoting import shown
 from data_shards.format.manifest import Manifest
-from data_shards.modalities.decoding.points import MAX_BYTES, points
+from data_shards.modalities.decoding.numbers import MAX_BYTES
+from data_shards.modalities.decoding.points import points
 from data_shards.sources import class_folders
 from data_shards.sources.parsing import plain_text
 from data_shards.sources.parsing.folder_files import HIDDEN, is_hidden, passed_over, suffix_of, walk

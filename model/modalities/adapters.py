@@ -4,17 +4,20 @@ B samples, M tokens, C channels of a token
 S audio samples or frames of a spectrogram, P points, A coordinates, L characters
 """
 
+from typing import Any, Protocol
+
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
+from model.config.grids import PositionsConfig
 from model.modalities.audio import AudioInput
 from model.modalities.boxes import boxes
 from model.modalities.label import LabelInput
 from model.modalities.points import PointsInput
 from model.modalities.text import TextInput
-from model.parameters import Table
+from model.parameters import Projection, Table
 from model.positions import GridAdapter, Positions, fourier_features
 
 
@@ -31,6 +34,36 @@ class AudioAdapter(GridAdapter):
         if not self.config.patch_bins:
             return samples.to(dtype).reshape(samples.shape[0], -1, self.config.content_width)
         return boxes(samples.to(dtype)[..., None], (self.config.patch, self.config.patch_bins))
+
+
+class BoxesConfig(Protocol):
+    """What BoxesAdapter asks of an input."""
+
+    channel_axis: int | None
+    """The axis of the values of a cell; None where a cell is one value."""
+    sides: tuple[int, ...]
+    """Cells of a token along each other axis."""
+    raw_width: int
+    project_to: int
+    positions: PositionsConfig
+    grid: tuple[int, ...]
+
+
+class BoxesAdapter(GridAdapter):
+    """Boxes of a grid of any number of axes, each with its place on them, after a linear layer if there is one."""
+
+    def __init__(self, config: Any) -> None:  # noqa: ANN401  # a BoxesConfig, whose fields are properties
+        super().__init__()
+        self.config: BoxesConfig = config
+        self.project = Projection(config.raw_width, config.project_to) if config.project_to else nn.Identity()
+        self.positions = Positions(config.positions, config.grid)
+
+    def content(self, values: Shaped[Tensor, "B *S"], dtype: torch.dtype) -> Float[Tensor, "B M C"]:
+        """Return the tokens of arrays without their positions."""
+        axis = self.config.channel_axis
+        cells = values[..., None] if axis is None else values.movedim(axis + 1, -1)
+        out: Tensor = self.project(boxes(cells.to(dtype), self.config.sides))
+        return out
 
 
 class PointsAdapter(nn.Module):

@@ -101,7 +101,7 @@ def test_an_npz_gives_its_only_array_or_the_one_named_points() -> None:
 def test_a_decompression_bomb_is_refused_before_it_is_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
     bomb = npz(cloud=np.zeros((200_000, 3)))
     assert len(bomb) < 10_000
-    monkeypatch.setattr("data_shards.modalities.decoding.points.MAX_BYTES", 1_000_000)
+    monkeypatch.setattr("data_shards.modalities.decoding.numbers.MAX_BYTES", 1_000_000)
     with pytest.raises(ValueError, match=r"claims an array of 4800128 bytes"):
         points(bomb)
 
