@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from data_shards.format.members import fitting
+from data_shards.modalities.array import ArrayConfig
 from data_shards.modalities.audio import AudioConfig
 from data_shards.modalities.flow import FlowConfig
 from data_shards.modalities.image import ImageConfig
@@ -19,6 +20,7 @@ MODALITIES: tuple[type[Modality], ...] = (
     PointsConfig,
     TextConfig,
     FlowConfig,
+    ArrayConfig,
 )
 """Where several read members of one suffix, the first is meant by the suffix alone (npy), the last by a suffix with a
 name before it (eeg.npy)."""

@@ -1,5 +1,6 @@
 """The modalities that a network reads: the one place where they are listed."""
 
+from model.modalities.array import ArrayInput
 from model.modalities.audio import AudioInput
 from model.modalities.flow import FlowInput
 from model.modalities.image import ImageInput
@@ -17,5 +18,6 @@ INPUTS: tuple[type[Input], ...] = (
     PointsInput,
     TextInput,
     VideoInput,
+    ArrayInput,
 )
 BY_NAME: dict[str, type[Input]] = {kind().modality: kind for kind in INPUTS}

@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from data_shards.format.members import fitting
 from data_shards.loading import streams
 from data_shards.loading.batch import Batch
 from data_shards.loading.sample import BadMemberError, prepare
+from data_shards.modalities.array import ArrayConfig
 from data_shards.modalities.catalogue import MODALITIES, held_by, inputs_of
 from data_shards.modalities.image import ImageConfig
 from data_shards.modalities.points import PointsConfig
@@ -194,8 +196,11 @@ def test_verify_reads_what_a_run_reads(tmp_path: Path, write_tar: WriteTar) -> N
 def test_what_members_hold_is_guessed_by_their_suffix() -> None:
     assert held_by("left.jpg") == held_by("jpg") == (ImageConfig, "")
     assert held_by("cls") is held_by("json") is held_by("seg") is None
-    found = inputs_of(["left.jpg", "png", "cls", "left.txt", "a.b.png"])
+    found = inputs_of(["left.jpg", "png", "cls", "left.txt", "a.b.png", "npy", "eeg.npy"])
     assert {name: (section.modality, section.patterns[0]) for name, section in found.items()} == {
+        "array": ("array", "npy"),
+        "eeg": ("array", "eeg.npy"),
+        "points": ("points", "npy"),
         "image": ("image", "png"),
         "left": ("image", "left.jpg"),
         "left_txt": ("text", "left.txt"),
@@ -205,14 +210,14 @@ def test_what_members_hold_is_guessed_by_their_suffix() -> None:
 
 @pytest.mark.parametrize("kind", MODALITIES)
 def test_every_modality_says_what_it_reads_and_delivers(kind: type[Any]) -> None:
-    section = kind()
+    section = kind(**{"shape": (2, 3)} if kind is ArrayConfig else {})
     assert section.modality
     assert section.usual
     assert min(section.shape, default=1) > 0
     np.dtype(section.dtype)
     assert list(section.problems()) == []
-    assert list(kind(members="a.b").problems()) == []
-    assert [key for key, _ in kind(members=(".jpg", "")).problems()] == ["members", "members"]
+    assert list(replace(section, members="a.b").problems()) == []
+    assert [key for key, _ in replace(section, members=(".jpg", "")).problems()] == ["members", "members"]
 
 
 @pytest.mark.parametrize(

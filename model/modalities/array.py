@@ -1,0 +1,105 @@
+"""Arrays with any number of axes: cells, or boxes of them, each with its place on the axes."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from model.config.cost import Cost, Kept, linear
+from model.config.grids import PositionsConfig, Problems
+from model.modalities.input import Input, cuts
+
+if TYPE_CHECKING:
+    from torch import nn
+
+CHANNEL = "channel"
+
+
+@dataclass(frozen=True)
+class ArrayInput(Input):
+    """An array; the axis of channels holds the values of a cell, all others are axes of the grid."""
+
+    modality: Literal["array"] = "array"
+    shape: tuple[int, ...] = ()
+    """Length of each axis; empty as in the data."""
+    axes: tuple[str, ...] = ()
+    """Names of the axes, of which one may be channel; empty as in the data, or with channels as the last axis."""
+    patch: tuple[int, ...] = ()
+    """Cells along each axis of the grid that make one token; empty means one."""
+    project_to: int = 0
+    """Channels of a linear layer over the patch; 0 means no such layer."""
+    positions: PositionsConfig = field(default_factory=PositionsConfig)
+    """Positions on the axes of the grid."""
+
+    sizes: ClassVar[tuple[str, ...]] = ("shape",)
+    optional: ClassVar[tuple[str, ...]] = ("project_to",)
+
+    @property
+    def channel_axis(self) -> int | None:
+        """The axis that holds the values of a cell; None where a cell is one value."""
+        if not self.axes:
+            return len(self.shape) - 1
+        return self.axes.index(CHANNEL) if CHANNEL in self.axes else None
+
+    @property
+    def cells(self) -> tuple[int, ...]:
+        """Cells along each axis of the grid."""
+        return tuple(length for axis, length in enumerate(self.shape) if axis != self.channel_axis)
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """Cells of a token along each axis of the grid."""
+        return tuple(self.patch) or (1,) * len(self.cells)
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Tokens along each axis of the grid."""
+        return tuple(length // side for length, side in zip(self.cells, self.sides, strict=True))
+
+    @property
+    def entries_per_row(self) -> int:
+        """Cells of a token along the first axis of the array; 0 where that is the channels, which all tokens share."""
+        return self.sides[0] if self.channel_axis != 0 else 0
+
+    @property
+    def is_separable(self) -> bool:  # type: ignore[override]  # it depends on the axes here
+        """Whether there are two axes or more: on one nothing is won."""
+        return len(self.cells) > 1
+
+    @property
+    def raw_width(self) -> int:
+        """Channels before the linear layer."""
+        width = 1 if self.channel_axis is None else self.shape[self.channel_axis]
+        for side in self.sides:
+            width *= side
+        return width
+
+    @property
+    def content_width(self) -> int:
+        """Channels of a patch or of the linear layer."""
+        return self.project_to or self.raw_width
+
+    def adapter(self) -> "nn.Module":
+        """Return the module that makes tokens."""
+        from model.modalities.adapters import BoxesAdapter
+
+        return BoxesAdapter(self)
+
+    def cost(self) -> Cost:
+        """Return the cost of the linear layer and of learned positions."""
+        project = linear(self.raw_width, self.project_to, self.num_tokens) if self.project_to else Cost()
+        return project + super().cost()
+
+    def kept(self) -> Kept:
+        """Return what the linear layer keeps."""
+        return Kept(self.num_tokens * self.raw_width) if self.project_to else Kept()
+
+    def joint_problems(self) -> Problems:
+        """Yield (key, sentence) of what does not go together."""
+        if min(self.shape) < 1 or not self.cells:
+            yield "shape", f"needs an axis beside the channels and no empty one, got {tuple(self.shape)}"
+        elif self.axes and len(self.axes) != len(self.shape):
+            yield "axes", f"needs a name for each of the {len(self.shape)} axes, got {tuple(self.axes)}"
+        elif len(self.sides) != len(self.cells) or min(self.sides) < 1:
+            yield "patch", f"needs {len(self.cells)} numbers from 1, one an axis of the grid, got {tuple(self.patch)}"
+        else:
+            yield from cuts(shape=next(((c, s) for c, s in zip(self.cells, self.sides, strict=True) if c % s), (1, 1)))
+            yield from super().joint_problems()
