@@ -59,6 +59,7 @@ def test_what_nobody_sets_is_the_same_in_every_release() -> None:
         "clip_norm": 1.0,
         "schedule": "cosine",
         "warmup_steps": 0,
+        "cooldown_steps": 0,
         "final_fraction": 0.0,
         "flat_steps": 0,
         "decay_steps": (),
