@@ -24,11 +24,11 @@ class ArrayConfig(Modality):
     modality: Literal["array"] = "array"
     shape: tuple[int, ...] = ()
     """Length of each axis. Along the first one a longer array is cut (training: anywhere) and a shorter one padded with
-    zeros; the others must be as long as this. A run needs it; without one any array is looked at."""
+    zeros; the others must be as long as this. A run needs it; `data show` accepts any array without it."""
     axes: tuple[str, ...] = ()
     """Names of the axes; the one named channel has the values of a cell. Empty: the last axis has them."""
     nan: Literal["refuse", "zero"] = "refuse"
-    """What becomes of numbers that are not finite: a bad sample, or zeros."""
+    """Numbers that are not finite make the sample bad, or become zeros."""
     standardize: bool = False
     """Whether each channel of a sample is brought to mean 0 and standard deviation 1."""
 
