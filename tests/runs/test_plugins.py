@@ -86,7 +86,7 @@ def test_a_plugin_resumes_after_a_kill_with_equal_bits_and_is_reported(
     config = with_plugin(make_run("none"), EXAMPLES / f"{name}.py")
     text = config.read_text()
     assert before in text
-    config.write_text(text.replace(before, after).replace("steps: 40", "steps: 20, evaluate_every_steps: 10"))
+    config.write_text(text.replace(before, after).replace("steps: 40", "steps: 40, evaluate_every_steps: 20"))
     undisturbed, killed = make_run("undisturbed", config=config), make_run("killed", config=config)
     assert undisturbed.finish()[0][0] == 0
     killed.kill_after_checkpoint(step=5, rank=0)
@@ -131,7 +131,7 @@ def test_a_modality_of_ones_own_is_learned_and_resumes_after_a_kill_with_equal_b
     undisturbed = make_run("undisturbed", config=config, shards=eeg)
     killed = make_run("killed", config=config, shards=eeg)
     assert undisturbed.finish()[0][0] == 0
-    killed.kill_after_checkpoint(step=20, rank=0)
+    killed.kill_after_checkpoint(step=10, rank=0)
     status, _, told = killed.finish()[0]
     assert status == 0, told
     assert killed.losses() == undisturbed.losses()
