@@ -26,7 +26,8 @@ TOKENIZER = {"tokenizer.json", "tokenizer_config.json"}
 
 
 def network(image: ImageInput | None = None, text: TextInput | None = None) -> PerceiverConfig:
-    return PerceiverConfig(inputs={"image": image, "text": text})
+    given = {"image": image, "text": text}
+    return PerceiverConfig(inputs={name: each for name, each in given.items() if each})
 
 
 def test_pictures_are_prepared_as_the_run_prepared_them() -> None:
