@@ -1,6 +1,8 @@
 """Shapes are checked while the tests run: every jaxtyping annotation of the model is executed."""
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,14 @@ RUNS = Path(__file__).parent / "runs"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put whole runs first: they are the longest, and would keep one process busy when the others are done."""
     items.sort(key=lambda item: RUNS not in item.path.parents)
+
+
+@pytest.fixture(autouse=True)
+def arithmetic_of_the_process() -> Iterator[None]:
+    """What a run sets for its whole process, deterministic algorithms, ends with the test that trained it."""
+    yield
+    if torch := sys.modules.get("torch"):
+        torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture

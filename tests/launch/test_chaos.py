@@ -79,6 +79,7 @@ def campaign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Campaign:
     for number in range(2):
         (tmp_path / "shards" / f"{number}.tar").write_bytes(b"shard" * 20)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("launch.chaos.own_code.installed_folder", lambda: tmp_path)
     monkeypatch.setattr(chaos, "_SHARE_OF_DAMAGED_HISTORY", 0.3)
     return Campaign(["train", "config.yaml"], tmp_path / "campaign", tmp_path / "shards", steps=24, num_ranks=1, seed=5)
 

@@ -54,6 +54,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     (tmp_path / "launch" / "__init__.py").touch()
     (tmp_path / "launch" / "__main__.py").write_text(SUPERVISOR)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("launch.chaos.own_code.installed_folder", lambda: tmp_path)
     folder = RunFolder(tmp_path / "run")
     folder.create()
     return folder

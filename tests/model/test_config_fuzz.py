@@ -39,6 +39,7 @@ WORDS = {
     "pooling": ("mean", "query"),
     "arrangement": ("interleaved", "at_start"),
     "gelu": ("tanh", "erf"),
+    "residual_dtype": ("fp32", "bf16"),
     "cross_attend_form": ("auto", "plain", "absorbed", "separable"),
     "activation_checkpointing": ("none", "blocks", "layers", "selective", "offload"),
 }

@@ -181,7 +181,7 @@ def test_the_file_says_what_each_input_is_and_how_its_length_counts() -> None:
     assert told["image"].endswith("; stretched")
     assert told["text"].startswith("int64 (batch, 8), ids below 262")
     assert told["label"].startswith("int64 (batch), classes below 4")
-    assert told["points"].startswith("float32 (batch, 5, 3), the points")
+    assert told["points"].startswith("float32 (batch, 5, 3), as data.inputs.points")
     for name in ("image", "label"):
         assert told[f"{name}_length"].endswith(
             "0 for a sample that lacks this input, 1 for one that has it; left out, all have it"

@@ -162,7 +162,7 @@ def test_a_loss_that_is_infinite_skips_the_step_though_its_gradient_is_finite(wo
     def infinite(*arguments: object, **options: object) -> dict[str, torch.Tensor]:
         return {task: total + math.inf for task, total in sums(*arguments, **options).items()}
 
-    told = {"counts": CLASSES.counts, "loss": CLASSES.loss, "weights": CLASSES.weights}
+    told = {"counts": CLASSES.counts, "loss": CLASSES.loss, "weights": CLASSES.weights, "others": CLASSES.others}
     trained._objective = type("Infinite", (), {"sums": staticmethod(infinite), **told})()
     report = trained.step(batch)
     assert report.is_skipped

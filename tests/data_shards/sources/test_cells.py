@@ -48,7 +48,7 @@ def test_a_cell_may_have_any_length_and_the_limit_of_others_stays(tmp_path: Path
         (
             "a.jsonl",
             b'{"text": "a"}\n[{"text": "b"}]\n',
-            "line 2: expected an object, got list; write an",
+            "line 2: expected an object, got list; write one object",
         ),
         ("a.jsonl", b'{"text": "a"}\n' + b"[" * 100_000, "line 2: not JSON"),
         ("a.jsonl", b'{"text": "a", "label": ' + b"9" * 5000 + b"}", "line 1: not JSON"),
