@@ -49,7 +49,7 @@ def compiled(config, policy):
 """
 FORM = """
 form, policies = {form!r}, ("none", "blocks", "layers", "selective", "offload")
-inputs = {"image": IMAGE} if form == "separable" else CONFIG.inputs
+inputs = {{"image": IMAGE}} if form == "separable" else CONFIG.inputs
 config = dataclasses.replace(CONFIG, inputs=inputs, cross_attend_form=form)
 first = compiled(dataclasses.replace(config, **SMALL), "none")
 # A layer and a cross-attend, in the parts that its form has; the first one is given latents that all samples share.

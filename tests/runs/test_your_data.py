@@ -45,7 +45,7 @@ def test_a_folder_of_pictures_becomes_an_evaluated_run(tmp_path: Path, perceiver
     few = ("train.steps=50", "train.evaluate_every_steps=25")
     told = perceiver("train", str(CONFIG), "data.shards=data/pictures", *few, "--run", "runs/pictures")
     assert "split 'test' is evaluated every 25 steps and at the end" in told
-    assert "all modalities        100.00%" in perceiver("eval", "runs/pictures")
+    assert "label: accuracy       100.00%" in perceiver("eval", "runs/pictures")
 
     told = perceiver("fork", "runs/pictures", "runs/more", "train.steps=60")
     [line] = [line for line in told.splitlines() if line.startswith("train it: perceiver ")]
