@@ -1,6 +1,6 @@
 """The records of a run, read as far as possible. Damage is reported once and ends nothing.
 
-Standard library only, see durable.
+Standard library only, see atomic.py.
 """
 
 import os

@@ -1,6 +1,6 @@
 """JSON files as dataclasses. The type of every value is checked, because a file can be wrong.
 
-Standard library only, see durable.
+Standard library only, see atomic.py.
 """
 
 import json

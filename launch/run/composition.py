@@ -18,7 +18,6 @@ from data_shards.loading.quarantine import num_listed
 from data_shards.loading.shard_folders import Places
 from data_shards.order.sample_order import Order
 from launch.lifecycle.agreement import batches_of_all, first_does, joined, leave, together, told_by_first
-from launch.lifecycle.attempts import newest_step
 from launch.lifecycle.claim import Claim
 from launch.lifecycle.exit_status import FINISHED, RUN_ME_AGAIN
 from launch.lifecycle.fence import Fence
@@ -42,6 +41,7 @@ from launch.run.read_form import reading_of_this_start
 from model.budget import flops
 from model.compilation import is_compiled
 from model.perceiver import Perceiver
+from trainer.checkpoint.names import newest
 from trainer.checkpoint.store import Loaded, Store
 from trainer.config import TrainConfig
 from trainer.distributed.world import World
@@ -135,7 +135,7 @@ def _train(
             network = Perceiver(
                 together(world, lambda: planned(config, world.world_size, world.device.type)), seed=config.seed
             )
-            has_initial_weights = _begins_from_weights(folder, world)
+            has_initial_weights = _begins_from_weights(config, folder, world)
             if has_initial_weights:
                 together(world, lambda: initial_weights.take(network, folder))
             if is_compiled(network.config.compile, world.device.type):
@@ -183,9 +183,10 @@ def _train(
         )
 
 
-def _begins_from_weights(folder: RunFolder, world: World) -> bool:
-    """Return whether this start is the run's first step, and from given weights. Collective."""
-    return world.broadcast(world.is_first and folder.initial_weights_path.is_file() and not newest_step(folder))
+def _begins_from_weights(config: RunConfig, folder: RunFolder, world: World) -> bool:
+    """Return whether the run has no checkpoint yet, and takes given weights in place of random ones. Collective."""
+    is_wanted = bool(config.initial_weights.source)
+    return is_wanted and world.broadcast(world.is_first and newest(folder.checkpoints_folder) is None)
 
 
 def _store(config: RunConfig, folder: RunFolder, world: World, fence: Fence, places: Places) -> Store:

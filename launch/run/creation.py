@@ -28,6 +28,7 @@ from launch.run.frozen_code import PLUGINS, as_frozen, changed_files, freeze, ot
 from launch.run.loaders import check_evaluation, eval_split, label_names, open_eval_split, train_loader
 from launch.schedulers.submission import refuse_if_queued
 from model.compilation import Compile, is_compiled
+from trainer.checkpoint.names import newest
 from trainer.distributed.world import World
 from trainer.engine import arithmetic
 from trainer.health.process import lives
@@ -212,8 +213,9 @@ def _publish_inside(
 def _fill(config: RunConfig, folder: RunFolder, more: Callable[[RunFolder], None], plugins: Sequence[str]) -> None:
     folder.make()
     freeze(folder.code_folder, plugins=plugins)
-    initial_weights.keep(config, folder)
     more(folder)
+    if newest(folder.checkpoints_folder) is None:
+        initial_weights.keep(config, folder)
 
 
 def _write_config(config: RunConfig, folder: RunFolder) -> None:

@@ -7,7 +7,7 @@ RUN/initial_weights.json          where it came from, its hash, and what was res
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from configs.network import network_config
 from configs.run import RunConfig, load
-from data_shards.files import atomic
+from data_shards.files import atomic, typed_json
 from data_shards.files.display import printable
 from launch.lifecycle.run_folder import RunFolder, as_typed
 from model.config.perceiver import PerceiverConfig
@@ -23,10 +23,30 @@ from model.perceiver import Perceiver
 from model.transfer import table_grids, transfer
 from trainer.checkpoint import tensor_file
 from trainer.checkpoint.choice import NEWEST, read_weights
-from trainer.checkpoint.tensor_file import TensorFile
+from trainer.checkpoint.tensor_file import FileRecord, TensorFile
 from trainer.distributed.world import World
 
 _SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Record:
+    """What became of the tensors of a source."""
+
+    source: str
+    """As the configuration names it."""
+    num_bytes: int
+    """Size of the file that keeps what was taken."""
+    xxh3: str
+    """XXH3-64 of its bytes, hexadecimal."""
+    taken: tuple[str, ...]
+    """Tensors that are those of the source to the bit."""
+    resized: tuple[str, ...]
+    """Tables with interpolated, left out or additional rows."""
+    drawn: dict[str, str]
+    """Tensors that were initialised at random, with the reason."""
+    unused: tuple[str, ...]
+    """Tensors of the source that nothing took."""
 
 
 def keep(config: RunConfig, folder: RunFolder) -> None:
@@ -43,16 +63,17 @@ def keep(config: RunConfig, folder: RunFolder) -> None:
         found = transfer(network, weights, grids, wanted)
     except ValueError as error:
         raise ValueError(f"{wanted.source}: {error}") from error
-    record = tensor_file.write(folder.initial_weights_path, found.weights)
-    content = {
-        "source": wanted.source,
-        **asdict(record),
-        "taken": sorted(found.weights.keys() - set(found.resized)),
-        "resized": list(found.resized),
-        "drawn": found.drawn,
-        "unused": list(found.unused),
-    }
-    atomic.write(folder.initial_weights_record_path, json.dumps(content, indent=1) + "\n")
+    written = tensor_file.write(folder.initial_weights_path, found.weights)
+    record = Record(
+        wanted.source,
+        written.num_bytes,
+        written.xxh3,
+        tuple(sorted(found.weights.keys() - set(found.resized))),
+        found.resized,
+        found.drawn,
+        found.unused,
+    )
+    atomic.write(folder.initial_weights_record_path, json.dumps(asdict(record), indent=1) + "\n")
     sentences = [
         f"note: starts from {len(found.weights)} of {len(found.weights) + len(found.drawn)} tensors of "
         f"{as_typed(Path(wanted.source))}; {folder.initial_weights_record_path.name} has the list",
@@ -64,12 +85,13 @@ def keep(config: RunConfig, folder: RunFolder) -> None:
 
 
 def take(network: nn.Module, folder: RunFolder) -> None:
-    """Load the initial weights that a run's folder keeps; ValueError where they are not what was kept."""
-    content = json.loads(folder.initial_weights_record_path.read_text(encoding="utf-8"))
-    found = tensor_file.examine(folder.initial_weights_path)
-    if asdict(found) != {key: content[key] for key in asdict(found)}:
+    """Load the initial weights that a run's folder keeps; ValueError where they are gone or are not what was kept."""
+    record = typed_json.read(Record, folder.initial_weights_record_path)
+    is_there = folder.initial_weights_path.is_file()
+    if not is_there or tensor_file.examine(folder.initial_weights_path) != FileRecord(record.num_bytes, record.xxh3):
         raise ValueError(
-            f"{folder.initial_weights_path}: is not the file that this run was made with; make the run again"
+            f"{folder.initial_weights_path}: {'is not' if is_there else 'is gone, and was'} the file that this run was "
+            "made with; make the run again in another folder"
         )
     network.load_state_dict(TensorFile(folder.initial_weights_path).read_all(), strict=False)
 

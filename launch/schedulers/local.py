@@ -1,6 +1,7 @@
 """This machine as a scheduler: a job is a supervisor in the background that outlives the submitting shell."""
 
 import os
+import re
 import shlex
 import signal
 import socket
@@ -12,6 +13,8 @@ from launch.lifecycle.cluster import ClusterConfig
 from launch.lifecycle.run_folder import RunFolder
 from launch.lifecycle.scheduler import UNKNOWN, Job
 from trainer.health.process import start_ticks
+
+_ID = re.compile(r"(.+)-(\d{1,9})-(\d{1,18})")
 
 
 class Local:
@@ -59,7 +62,10 @@ class Local:
 
     def find(self, job_id: str, job_name: str) -> Job | None:  # noqa: ARG002  # as above
         """Return the job while its supervisor lives; of another host nothing is known."""
-        host, pid, ticks = _parts(job_id)
+        parts = _ID.fullmatch(job_id)
+        if parts is None:  # a damaged record
+            return None
+        host, pid, ticks = parts[1], int(parts[2]), int(parts[3])
         if host != socket.gethostname():
             return Job(UNKNOWN, f"a process of {host}; ask there", host)
         return Job("RUNNING", "", host) if start_ticks(pid) == ticks else None
@@ -71,7 +77,7 @@ class Local:
             return
         if job.state == UNKNOWN:
             raise ValueError(f"{job_id}: is {job.reason}")
-        os.killpg(_parts(job_id)[1], signal.SIGKILL)
+        os.killpg(int(job_id.split("-")[-2]), signal.SIGKILL)
 
     def usable_nodes(self, profile: ClusterConfig, among: Collection[str]) -> list[str]:  # noqa: ARG002  # as above
         """Return this machine."""
@@ -89,8 +95,3 @@ def _alone(folders: Sequence[RunFolder]) -> Sequence[RunFolder]:
 
 def _command(folder: RunFolder) -> list[str]:
     return [sys.executable, "-u", "-m", "launch.supervise.supervisor", str(folder.path)]
-
-
-def _parts(job_id: str) -> tuple[str, int, int]:
-    host, pid, ticks = job_id.rsplit("-", 2)
-    return host, int(pid), int(ticks)

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from uuid import uuid4
 
 from data_shards.files import atomic, history
+from data_shards.files.quoting import shown
 from launch.lifecycle import attempts, cluster
 from launch.lifecycle.cluster import ClusterConfig
 from launch.lifecycle.holder import refuse_if_trained
@@ -71,8 +72,12 @@ def send(folders: Sequence[RunFolder], profile: ClusterConfig) -> list[Submissio
 
 
 def read(folder: RunFolder) -> Submission | None:
-    """Return the newest submission of a run; None for one that was never submitted."""
-    return history.entry(Submission, folder.submission_path)
+    """Return the newest submission of a run; None for one that was never submitted, or whose record is damaged."""
+    sent = history.entry(Submission, folder.submission_path)
+    if sent is not None and sent.scheduler not in SCHEDULERS:
+        history.tell(f"{folder.submission_path}: names the scheduler {shown(sent.scheduler)}, which there is none of")
+        return None
+    return sent
 
 
 def job(folder: RunFolder) -> Job | None:

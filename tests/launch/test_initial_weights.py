@@ -13,7 +13,7 @@ from checkpoints import save
 from configs.run import RunConfig, load
 from data_shards.sources import table
 from launch.lifecycle.run_folder import RunFolder
-from launch.run import composition, initial_weights
+from launch.run import composition, fork, initial_weights
 from launch.run.creation import open_run
 from model.perceiver import Perceiver
 from trainer.checkpoint.layout import read_weights
@@ -126,11 +126,45 @@ def test_a_source_that_is_none_is_refused_and_no_run_is_made(
     assert not new.path.exists()
 
 
-def test_kept_weights_that_are_damaged_are_not_trained(base: RunFolder, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("a flipped bit", "initial_weights.safetensors: is not the file that this run was made with"),
+        ("no weights", "initial_weights.safetensors: is gone"),
+        ("no record", "initial_weights.json: cannot be read"),
+        ("another record", "initial_weights.json: cannot be read .xxh3: is missing"),
+    ],
+)
+def test_a_run_never_starts_from_random_weights_in_place_of_kept_ones(
+    base: RunFolder, tmp_path: Path, damage: str, message: str
+) -> None:
     wanted, new = from_base(tmp_path, f"initial_weights.source={base.path}"), RunFolder(tmp_path / "new")
     open_run(wanted, new)
-    content = bytearray(new.initial_weights_path.read_bytes())
-    content[-1] ^= 1
-    new.initial_weights_path.write_bytes(content)
-    with pytest.raises(ValueError, match="is not the file that this run was made with"):
+    record = new.initial_weights_record_path
+    if damage == "a flipped bit":
+        content = bytearray(new.initial_weights_path.read_bytes())
+        content[-1] ^= 1
+        new.initial_weights_path.write_bytes(content)
+    elif damage == "no weights":
+        new.initial_weights_path.unlink()
+    elif damage == "no record":
+        record.unlink()
+    else:
+        fields = json.loads(record.read_text())
+        del fields["xxh3"]
+        record.write_text(json.dumps(fields))
+    with pytest.raises(ValueError, match=message):
         composition.main(wanted, new.path)
+    assert not any(new.checkpoints_folder.iterdir())
+
+
+@pytest.mark.parametrize("step", [0, 2])
+def test_a_fork_has_its_checkpoint_and_needs_the_source_no_more(base: RunFolder, tmp_path: Path, step: int) -> None:
+    wanted, new = from_base(tmp_path, f"initial_weights.source={base.path}"), RunFolder(tmp_path / "new")
+    assert composition.main(wanted, new.path) == 0
+    base.path.rename(tmp_path / "elsewhere")
+    forked = RunFolder(tmp_path / "forked")
+    fork.fork(new.path, forked.path, ["train.steps=3"], str(step))
+    assert composition.main(load(forked.config_path), forked.path) == 0
+    first, last = (read_weights(run.checkpoints_folder / f"step_{step:08d}") for run in (new, forked))
+    assert all(torch.equal(first[name], last[name]) for name in first)

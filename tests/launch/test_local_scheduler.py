@@ -112,6 +112,21 @@ def test_a_process_id_that_is_another_s_by_now_is_no_job_and_other_hosts_are_unk
     Local().cancel(f"{here}-{pid}-{start_ticks(pid) + 1}")
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [{"scheduler": "slurn"}, {"scheduler": "local", "job_id": "vm"}, {"scheduler": "local", "job_id": "a-b-c"}],
+)
+def test_a_damaged_record_of_a_submission_is_no_job_and_ends_no_command(
+    run: RunFolder, damage: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    sent = {"job_id": "1", "job_name": "a", "submitted_at": 1.0, "nodes": 1, "processes_per_node": 1}
+    run.submission_path.write_text(json.dumps(sent | damage))
+    assert submission.job(run) is None
+    assert status.read(run)["state"] == "unfinished"
+    if "job_id" not in damage:
+        assert "names the scheduler 'slurn'" in capsys.readouterr().err
+
+
 def test_a_profile_of_this_machine_refuses_what_only_slurm_understands(tmp_path: Path) -> None:
     profile = tmp_path / "here.yaml"
     profile.write_text("{scheduler: local, nodes: 2, partition: gpu, setup: [module load cuda]}")
