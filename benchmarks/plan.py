@@ -32,7 +32,7 @@ import torch.distributed as dist
 from benchmarks.arguments import at_least
 from configs.run import RunConfig
 from data_shards.loading.batch import Batch
-from launch.run.cluster_plan import Cluster, ClusterPlan, cluster_plan
+from launch.planning.cluster_plan import Cluster, ClusterPlan, cluster_plan
 from model.budget.hardware import Hardware
 from model.config.perceiver import PerceiverConfig
 from model.modalities.points import PointsInput

@@ -9,9 +9,9 @@ from model.checks import check_inputs, check_state
 from model.config.perceiver import PerceiverConfig
 from model.decoder import Decoder
 from model.encoder import Encoder
-from model.modalities.adapters import TextAdapter
+from model.modalities.adapters.conv_stem import Total
+from model.modalities.adapters.values import TextAdapter
 from model.modalities.byte_array import Inputs
-from model.modalities.conv_stem import Total
 from model.parameters import draw_parameters
 
 

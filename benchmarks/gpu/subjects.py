@@ -10,7 +10,7 @@ from torch.nn import functional
 from benchmarks.gpu.setting import Setting
 from benchmarks.peers import TheirTokens
 from model.config.perceiver import PerceiverConfig
-from model.outputs.losses import cross_entropy_sum
+from model.measures.losses import cross_entropy_sum
 from model.perceiver import Perceiver
 
 Step = Callable[[], object]

@@ -30,6 +30,14 @@ class Content(Protocol):
         """Return the bytes, None where the sample turns out to lack them; OSError or ValueError for a fault."""
 
 
+def size_on_disk(path: str) -> int:
+    """Return the size of a file in bytes; 0 where it is missing."""
+    try:
+        return Path(path).stat().st_size
+    except (OSError, ValueError):  # the latter of a path that no file can have
+        return 0
+
+
 @dataclass(frozen=True, slots=True)
 class File:
     """A file on disk."""
@@ -49,10 +57,7 @@ class File:
     @property
     def num_bytes(self) -> int:
         """Its size; 0 where it is missing, which `read` reports."""
-        try:
-            return Path(self.path).stat().st_size
-        except (OSError, ValueError):  # the latter of a path that no file can have
-            return 0
+        return size_on_disk(self.path)
 
     def read(self) -> bytes:
         """Return the whole file."""

@@ -57,7 +57,7 @@ class Notes:
     values: dict[str, tuple[float, ...]] = field(default_factory=dict)
     """Numbers by name; NaN for one of several that is not known."""
     is_doubled: bool = field(default=False, compare=False)
-    """Whether a label stands twice in the list; it counts once."""
+    """True if a label stands twice in the list; it counts once."""
 
 
 def notes(

@@ -30,7 +30,7 @@ class ArrayConfig(Modality):
     nan: Literal["refuse", "zero"] = "refuse"
     """Numbers that are not finite make the sample bad, or become zeros."""
     standardize: bool = False
-    """Whether each channel of a sample is brought to mean 0 and standard deviation 1."""
+    """If true, each channel of a sample is brought to mean 0 and standard deviation 1."""
 
     usual: ClassVar[tuple[str, ...]] = ("npy", "npz", "safetensors")
 

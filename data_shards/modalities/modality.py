@@ -81,7 +81,7 @@ class Modality(ABC):
 
     @property
     def sizes(self) -> dict[str, Any]:
-        """What a network must know of the array, by the names that its inputs have for it."""
+        """Return what a network must know of the array, by the names that its inputs have for it."""
         return {"shape": self.shape}
 
     @abstractmethod

@@ -12,7 +12,7 @@ from configs.reader import read, read_yaml
 from configs.run import RunConfig, load
 from data_shards.files.quoting import shown
 from launch.cli.units import bytes_per_second
-from launch.run.cluster_plan import Cluster, ClusterPlan, cluster_plan
+from launch.planning.cluster_plan import Cluster, ClusterPlan, cluster_plan
 from model.budget.hardware import HARDWARE, Hardware
 from model.config.perceiver import PerceiverConfig
 from trainer.config import CheckpointConfig, OptimizerConfig, TrainConfig

@@ -44,7 +44,7 @@ _RANK = re.compile(r"rank_(\d+)\.json")
 
 @dataclass(frozen=True)
 class RankRecord:
-    """Where a rank runs and how it ended."""
+    """The record of a rank: where it runs and how it ended."""
 
     rank: int
     node: str

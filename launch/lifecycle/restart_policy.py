@@ -58,7 +58,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether to restart, and the reason for the log."""
+    """A decision: restart or not, and the reason for the log."""
 
     again: bool
     reason: str

@@ -41,7 +41,7 @@ class RunFolder:
 
     @property
     def initial_weights_record_path(self) -> Path:
-        """Where they came from, their hash, and what was resized, initialised at random or not used."""
+        """The record of the initial weights: their source, their hash, and what was resized or not used."""
         return self.path / "initial_weights.json"
 
     @property

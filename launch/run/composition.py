@@ -24,8 +24,8 @@ from launch.lifecycle.fence import Fence
 from launch.lifecycle.heartbeat import Heartbeat
 from launch.lifecycle.run_folder import RunFolder, as_typed
 from launch.pictures.predictions import shown
+from launch.planning.activation_policy import planned, refuse_large
 from launch.run import initial_weights
-from launch.run.activation_policy import planned, refuse_large
 from launch.run.creation import open_run, with_choices
 from launch.run.loaders import (
     absolute,

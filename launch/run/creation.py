@@ -22,8 +22,8 @@ from launch.lifecycle.attempts import newest_step
 from launch.lifecycle.fence import Fence
 from launch.lifecycle.holder import refuse_if_trained
 from launch.lifecycle.run_folder import UNPUBLISHED, RunFolder, as_typed
+from launch.planning.activation_policy import planned
 from launch.run import initial_weights
-from launch.run.activation_policy import planned
 from launch.run.frozen_code import PLUGINS, as_frozen, changed_files, freeze, other_plugins, replace_plugins
 from launch.run.loaders import check_evaluation, eval_split, label_names, open_eval_split, train_loader
 from launch.schedulers.submission import refuse_if_queued

@@ -15,10 +15,10 @@ from data_shards.files.quoting import cut
 from launch.lifecycle import attempts, cluster
 from launch.lifecycle.cluster import ClusterConfig
 from launch.lifecycle.run_folder import RunFolder, as_typed, existing
-from launch.run import plan
+from launch.planning import plan
+from launch.planning.plan import Plan
 from launch.run.creation import open_run
 from launch.run.loaders import absolute
-from launch.run.plan import Plan
 from launch.schedulers import submission
 from launch.slurm import inherited
 from trainer.engine import deepspeed_settings

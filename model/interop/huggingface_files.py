@@ -6,9 +6,9 @@ Only dictionaries here; who reads and writes the files is the command line. docs
 from collections.abc import Mapping
 from typing import Any
 
+from model.modalities.adapters.pixels import IMAGENET_DEVIATION, IMAGENET_MEAN
 from model.modalities.image import ImageInput
 from model.modalities.pixel_range import PixelRange
-from model.modalities.pixels import IMAGENET_DEVIATION, IMAGENET_MEAN
 from model.modalities.text import TextInput
 
 PREPROCESSOR, TOKENIZER, TOKENIZER_SETTINGS = "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"

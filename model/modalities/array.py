@@ -79,7 +79,7 @@ class ArrayInput(Input):
 
     def adapter(self) -> "nn.Module":
         """Return the module that makes tokens."""
-        from model.modalities.adapters import BoxesAdapter
+        from model.modalities.adapters.values import BoxesAdapter
 
         return BoxesAdapter(self)
 

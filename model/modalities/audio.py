@@ -64,7 +64,7 @@ class AudioInput(Input):
 
     def adapter(self) -> "nn.Module":
         """Return the module that makes tokens."""
-        from model.modalities.adapters import AudioAdapter
+        from model.modalities.adapters.values import AudioAdapter
 
         return AudioAdapter(self)
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from model.attention.absorbed.token_sources import GridTokens
 from model.attention.read_forms import FormByDevice
 from model.config.perceiver import PerceiverConfig
-from model.modalities.conv_stem import ConvStem, Total
+from model.modalities.adapters.conv_stem import ConvStem, Total
+from model.modalities.adapters.pixels import StemAdapter
 from model.modalities.input import Input
-from model.modalities.pixels import StemAdapter
 from model.parameters import ByName, Table
 from model.positions import GridAdapter
 

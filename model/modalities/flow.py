@@ -87,7 +87,7 @@ class FlowInput(Input):
 
     def adapter(self) -> "nn.Module":
         """Return the module that makes tokens."""
-        from model.modalities.pixels import FlowAdapter
+        from model.modalities.adapters.pixels import FlowAdapter
 
         return FlowAdapter(self)
 

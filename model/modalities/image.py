@@ -74,7 +74,7 @@ class ImageInput(Input):
 
     def adapter(self) -> "nn.Module":
         """Return the module that makes tokens."""
-        from model.modalities.pixels import ImageAdapter
+        from model.modalities.adapters.pixels import ImageAdapter
 
         return ImageAdapter(self)
 

@@ -42,7 +42,7 @@ class LabelInput(Input):
 
     def adapter(self) -> "nn.Module":
         """Return the module that makes tokens."""
-        from model.modalities.adapters import LabelAdapter
+        from model.modalities.adapters.values import LabelAdapter
 
         return LabelAdapter(self)
 

@@ -49,7 +49,7 @@ class PointsInput(Input):
 
     def adapter(self) -> "nn.Module":
         """Return the module that makes tokens."""
-        from model.modalities.adapters import PointsAdapter
+        from model.modalities.adapters.values import PointsAdapter
 
         return PointsAdapter(self)
 

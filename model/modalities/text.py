@@ -56,7 +56,7 @@ class TextInput(Input):
 
     def adapter(self) -> "nn.Module":
         """Return the module that makes tokens."""
-        from model.modalities.adapters import TextAdapter
+        from model.modalities.adapters.values import TextAdapter
 
         return TextAdapter(self)
 

@@ -73,7 +73,7 @@ class VideoInput(Input):
 
     def adapter(self) -> "nn.Module":
         """Return the module that makes tokens."""
-        from model.modalities.pixels import VideoAdapter
+        from model.modalities.adapters.pixels import VideoAdapter
 
         return VideoAdapter(self)
 

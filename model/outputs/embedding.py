@@ -37,7 +37,7 @@ class EmbeddingOutput(VectorOutput):
 
     def head(self, width: int, network: Network, embedding: "Callable[[str], Tensor]") -> "nn.Module":  # noqa: ARG002
         """Return a linear layer and the learned temperature."""
-        from model.outputs.heads import EmbeddingHead
+        from model.outputs.modules.heads import EmbeddingHead
 
         pools, hidden = self.pooling == "mean", self.hidden_layer
         return EmbeddingHead(width, self.width, pools=pools, hidden_layer=hidden, temperature=self.temperature)

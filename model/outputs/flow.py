@@ -45,13 +45,13 @@ class FlowOutput(Output):
 
     def queries(self, network: Network) -> "nn.Module":
         """Return the tokens of the first frame."""
-        from model.outputs.queries import InputQueries
+        from model.outputs.modules.queries import InputQueries
 
         return InputQueries(self.num_queries(network))
 
     def head(self, width: int, network: Network, embedding: "Callable[[str], Tensor]") -> "nn.Module":  # noqa: ARG002
         """Return a linear layer, or the upsampling where cells are coarser than pixels."""
-        from model.outputs.heads import UpsamplingHead, flow_head
+        from model.outputs.modules.heads import UpsamplingHead, flow_head
 
         frames = self._frames(network)
         assert frames is not None

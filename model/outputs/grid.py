@@ -70,7 +70,7 @@ class CellsOutput(Output):
 
     def queries(self, network: Network) -> "nn.Module":
         """Return what computes or holds the positions of the cells."""
-        from model.outputs.queries import GridQueries, LearnedQueries, ProjectedQueries
+        from model.outputs.modules.queries import GridQueries, LearnedQueries, ProjectedQueries
 
         if self.positions.kind == "fourier":
             return GridQueries(self.shape, self.positions)
@@ -80,7 +80,7 @@ class CellsOutput(Output):
 
     def head(self, width: int, network: Network, embedding: "Callable[[str], Tensor]") -> "nn.Module":  # noqa: ARG002
         """Return a linear layer from a row to the values of its cell."""
-        from model.outputs.heads import GridHead
+        from model.outputs.modules.heads import GridHead
         from model.parameters import Projection
 
         return GridHead(Projection(width, self.num_channels), tuple(self.shape))

@@ -73,13 +73,13 @@ class PointsOutput(Output):
 
     def queries(self, network: Network) -> "nn.Module":  # noqa: ARG002
         """Return what computes the features of places."""
-        from model.outputs.queries import PlaceQueries
+        from model.outputs.modules.queries import PlaceQueries
 
         return PlaceQueries(self.num_bands, [2 * self.max_frequency] * self.num_axes)
 
     def head(self, width: int, network: Network, embedding: "Callable[[str], Tensor]") -> "nn.Module":  # noqa: ARG002
         """Return a linear layer from a row to the values at its place."""
-        from model.outputs.heads import PlaceHead
+        from model.outputs.modules.heads import PlaceHead
 
         return PlaceHead(width, self.num_channels)
 

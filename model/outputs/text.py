@@ -40,13 +40,13 @@ class TextOutput(Output):
 
     def queries(self, network: Network) -> "nn.Module":
         """Return a learned row a place."""
-        from model.outputs.queries import LearnedQueries
+        from model.outputs.modules.queries import LearnedQueries
 
         return LearnedQueries(self.num_queries(network), self.own_width(network), follows=self.target)
 
     def head(self, width: int, network: Network, embedding: "Callable[[str], Tensor]") -> "nn.Module":  # noqa: ARG002
         """Return the product with the embedding, and a bias."""
-        from model.outputs.heads import TextHead
+        from model.outputs.modules.heads import TextHead
 
         return TextHead(_of(self.target, network, "vocabulary"), lambda: embedding(self.target))
 

@@ -37,7 +37,7 @@ class ValueOutput(VectorOutput):
 
     def head(self, width: int, network: Network, embedding: "Callable[[str], Tensor]") -> "nn.Module":
         """Return the layer, and the way from its unit to that of the target."""
-        from model.outputs.heads import ScaledHead
+        from model.outputs.modules.heads import ScaledHead
 
         return ScaledHead(super().head(width, network, embedding), self.offset, self.scale)
 

@@ -39,13 +39,13 @@ class VectorOutput(Output):
 
     def queries(self, network: Network) -> "nn.Module":
         """Return the learned query."""
-        from model.outputs.queries import LearnedQueries
+        from model.outputs.modules.queries import LearnedQueries
 
         return LearnedQueries(1, self.own_width(network))
 
     def head(self, width: int, network: Network, embedding: "Callable[[str], Tensor]") -> "nn.Module":  # noqa: ARG002
         """Return a linear layer over the row or over the mean of the latents."""
-        from model.outputs.heads import MeanHead, RowHead
+        from model.outputs.modules.heads import MeanHead, RowHead
 
         if self.pooling == "mean":
             return MeanHead(width, self.num_answered)

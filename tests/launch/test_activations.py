@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from configs.run import RunConfig
-from launch.run.activation_policy import GIB, planned, refuse_large
+from launch.planning.activation_policy import GIB, planned, refuse_large
 from model.budget.activation_memory import activation_bytes
 from model.config.perceiver import PerceiverConfig
 from model.modalities.image import ImageInput

@@ -16,8 +16,8 @@ from launch.lifecycle.attempts import RankRecord
 from launch.lifecycle.restart_policy import RestartConfig, verdict
 from launch.lifecycle.run_folder import RunFolder
 from launch.pictures import drawing
+from launch.planning.plan import _measured
 from launch.report import status
-from launch.run.plan import _measured
 from launch.schedulers import submission
 from launch.slurm import queue
 from trainer.distributed.world import World

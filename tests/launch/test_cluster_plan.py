@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from configs.run import RunConfig
 from launch.cli.main import app
 from launch.lifecycle.cluster import ClusterConfig
-from launch.run import plan
-from launch.run.cluster_plan import Cluster, cluster_plan, communication
+from launch.planning import plan
+from launch.planning.cluster_plan import Cluster, cluster_plan, communication
 from model.budget.hardware import HARDWARE
 from model.config.perceiver import PerceiverConfig
 from model.modalities.points import PointsInput

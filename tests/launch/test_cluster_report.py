@@ -11,7 +11,7 @@ import pytest
 
 from launch.cli import cluster_report
 from launch.cli.cluster_report import Flags, PlannedNetwork, report
-from launch.run.cluster_plan import ClusterPlan, cluster_plan
+from launch.planning.cluster_plan import ClusterPlan, cluster_plan
 from launch.run.network_files import NetworkConfig
 from model.budget.hardware import HARDWARE
 from model.config.perceiver import PerceiverConfig

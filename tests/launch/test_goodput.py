@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from launch.run.goodput import Faults, best_interval, goodput
+from launch.planning.goodput import Faults, best_interval, goodput
 
 HOUR = 3600.0
 

@@ -16,7 +16,7 @@ from launch.lifecycle import attempts, cluster
 from launch.lifecycle.attempts import RankRecord
 from launch.lifecycle.cluster import ClusterConfig
 from launch.lifecycle.run_folder import RunFolder
-from launch.run import plan
+from launch.planning import plan
 from launch.run.creation import open_run
 from launch.schedulers import submission
 from launch.supervise import local, submit
@@ -523,7 +523,10 @@ def test_activations_are_those_of_a_micro_batch_in_the_run_s_precision_on_the_pr
     config: RunConfig, door: Door, profile: ClusterConfig, precision: str, width: int, device: str
 ) -> None:
     run = replace(config, train=replace(config.train, precision=precision, micro_batch=8))
-    policies, asked = door("launch.run.plan.planned", run.model), door("launch.run.plan.activation_bytes", 100)
+    policies, asked = (
+        door("launch.planning.plan.planned", run.model),
+        door("launch.planning.plan.activation_bytes", 100),
+    )
     # Half-precision copies of the weights are kept as well.
     copies = 2 * total(network_cost(config.model)).parameters if precision == "bf16" else 0
     assert plan.memory(run, profile)[1] == 800 + copies

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-import model.modalities.pixels
+import model.modalities.adapters.pixels
 from model.config.grids import PositionsConfig
-from model.modalities.conv_stem import ConvStem, same_padding
+from model.modalities.adapters.conv_stem import ConvStem, same_padding
+from model.modalities.adapters.pixels import FlowAdapter, ImageAdapter, StemAdapter
 from model.modalities.flow import FlowInput
 from model.modalities.image import ImageInput
-from model.modalities.pixels import FlowAdapter, ImageAdapter, StemAdapter
 from model.parameters import draw_parameters
 
 F64 = torch.float64
@@ -163,7 +163,7 @@ def test_same_padding_is_tensorflows(length: int, side: int, stride: int, paddin
 def test_a_batch_is_observed_a_few_samples_at_a_time_and_summed_over_ranks(
     adapter: StemAdapter, num_pixels: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model.modalities.pixels, "OBSERVED_PIXELS", num_pixels)
+    monkeypatch.setattr(model.modalities.adapters.pixels, "OBSERVED_PIXELS", num_pixels)
     frames = (2,) if isinstance(adapter, FlowAdapter) else ()
     pixels, shown = random(5, *frames, 8, 8, 2), torch.tensor([True, True, False, True, True])
     draw_parameters(adapter, 0)

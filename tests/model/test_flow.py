@@ -14,7 +14,7 @@ from model.config.perceiver import PerceiverConfig
 from model.modalities.flow import FlowInput
 from model.outputs.flow import FlowOutput
 from model.outputs.flow_tiles import tiled_flow
-from model.outputs.heads import UpsamplingHead
+from model.outputs.modules.heads import UpsamplingHead
 from model.perceiver import Perceiver
 
 # Sums of some dozen float64 terms in another order.

@@ -17,12 +17,12 @@ from model.attention.read_forms import read_costs, read_form, reading
 from model.config.attention import AttentionConfig
 from model.config.grids import PositionsConfig
 from model.config.perceiver import PerceiverConfig
+from model.measures.losses import cross_entropy_sum
 from model.modalities.audio import AudioInput
 from model.modalities.image import ImageInput
 from model.modalities.input import Input
 from model.modalities.video import VideoInput
 from model.outputs.label import LabelOutput
-from model.outputs.losses import cross_entropy_sum
 from model.perceiver import Perceiver
 
 PAPER = Path(__file__).parents[2] / "configs" / "paper"

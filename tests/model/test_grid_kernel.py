@@ -21,9 +21,9 @@ from model.attention.layers import normalised
 from model.config.attention import AttentionConfig
 from model.config.grids import PositionsConfig
 from model.config.perceiver import PerceiverConfig
+from model.measures.losses import cross_entropy_sum
 from model.modalities.image import ImageInput
 from model.outputs.label import LabelOutput
-from model.outputs.losses import cross_entropy_sum
 from model.perceiver import Perceiver
 from model.positions import axis_features
 

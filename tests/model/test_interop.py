@@ -18,8 +18,8 @@ from torch.nn import functional
 from transformers import PerceiverConfig as TheirConfig
 
 from model.interop.huggingface import from_hugging_face, to_hugging_face
+from model.modalities.adapters.pixels import neighbourhoods
 from model.modalities.byte_array import Tokens
-from model.modalities.pixels import neighbourhoods
 from model.perceiver import Perceiver
 
 SMALL: dict[str, Any] = {

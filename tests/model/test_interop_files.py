@@ -14,9 +14,9 @@ from data_shards.modalities.image import ImageConfig
 from data_shards.modalities.text import TextConfig
 from data_shards.modalities.transforms import image, text
 from model.interop.huggingface_files import PREPROCESSOR, byte_tokenizer, picture, preprocessor
+from model.modalities.adapters.pixels import scaled_pixels
 from model.modalities.image import ImageInput
 from model.modalities.pixel_range import PixelRange
-from model.modalities.pixels import scaled_pixels
 from model.modalities.text import TextInput
 
 SIDE = 12

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.outputs.losses import (
+from model.measures.losses import (
     absolute_error_sum,
     binary_cross_entropy_sum,
     cross_entropy_sum,

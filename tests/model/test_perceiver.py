@@ -9,6 +9,7 @@ from torch import Tensor
 from model.config.attention import AttentionConfig
 from model.config.grids import PositionsConfig
 from model.config.perceiver import PerceiverConfig
+from model.measures.losses import cross_entropy_sum
 from model.modalities.audio import AudioInput
 from model.modalities.byte_array import Tokens
 from model.modalities.image import ImageInput
@@ -16,7 +17,6 @@ from model.modalities.points import PointsInput
 from model.modalities.text import TextInput
 from model.modalities.video import VideoInput
 from model.outputs.label import LabelOutput
-from model.outputs.losses import cross_entropy_sum
 from model.perceiver import Perceiver
 
 FEW = PositionsConfig(num_bands=3)

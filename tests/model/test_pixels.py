@@ -9,14 +9,14 @@ from torch import Tensor
 from model.config.attention import AttentionConfig
 from model.config.grids import PositionsConfig
 from model.config.perceiver import PerceiverConfig
-from model.modalities.adapters import LabelAdapter, PointsAdapter, TextAdapter
+from model.modalities.adapters.pixels import boxes, neighbourhoods, scaled_pixels
+from model.modalities.adapters.values import LabelAdapter, PointsAdapter, TextAdapter
 from model.modalities.audio import AudioInput
 from model.modalities.byte_array import valid_tokens
 from model.modalities.flow import FlowInput
 from model.modalities.image import ImageInput
 from model.modalities.input import Input
 from model.modalities.label import LabelInput
-from model.modalities.pixels import boxes, neighbourhoods, scaled_pixels
 from model.modalities.points import PointsInput
 from model.modalities.text import TextInput
 from model.modalities.video import VideoInput

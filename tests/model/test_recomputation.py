@@ -16,10 +16,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from model.config.attention import AttentionConfig
 from model.config.grids import PositionsConfig
 from model.config.perceiver import ActivationCheckpointing, PerceiverConfig
+from model.measures.losses import cross_entropy_sum
 from model.modalities.audio import AudioInput
 from model.modalities.image import ImageInput
 from model.outputs.label import LabelOutput
-from model.outputs.losses import cross_entropy_sum
 from model.perceiver import Perceiver
 from model.recomputation import is_dear, selective
 

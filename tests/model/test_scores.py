@@ -4,7 +4,7 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
-from model.outputs.quality import average_precision, peak_signal_to_noise
+from model.measures.quality import average_precision, peak_signal_to_noise
 
 
 @pytest.mark.parametrize("levels", [1_000_000, 4])

@@ -13,7 +13,7 @@ from torch.nn import functional
 sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
 from stem import CONFIG, GLOBAL_BATCH, GOAL, NORM, OPTIMIZER, STEPS, engine, images, running, trained
 
-from model.modalities.conv_stem import ConvStem, same_padding
+from model.modalities.adapters.conv_stem import ConvStem, same_padding
 from model.perceiver import Perceiver
 from trainer.checkpoint.store import Store
 from trainer.config import CheckpointConfig

@@ -6,8 +6,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from data_shards.loading.batch import Batch
+from model.measures.losses import end_point_error_sum
 from model.outputs.flow import FlowOutput
-from model.outputs.losses import end_point_error_sum
 from trainer.distributed.world import World
 from trainer.tasks.metric import Measurement, Metric, Result, Sums, ratio
 from trainer.tasks.task import Task

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from data_shards.loading.batch import Batch
 from data_shards.order import random_numbers
+from model.measures.losses import absolute_error_sum, squared_error_sum
+from model.measures.quality import peak_signal_to_noise
 from model.outputs.grid import CellsOutput
-from model.outputs.losses import absolute_error_sum, squared_error_sum
-from model.outputs.quality import peak_signal_to_noise
 from trainer.distributed.world import World
 from trainer.tasks.metric import Measurement, Metric, Result, Sums, ratio
 from trainer.tasks.task import Task

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from data_shards.format.annotations import NO_LABEL
 from data_shards.loading.batch import Batch
+from model.measures.losses import cross_entropy_sum, labelled, soft_cross_entropy_sum
 from model.outputs.label import LabelOutput
-from model.outputs.losses import cross_entropy_sum, labelled, soft_cross_entropy_sum
 from trainer.distributed.world import World
 from trainer.tasks.metric import Measurement, Metric, Result, Table, listed, ratio
 from trainer.tasks.task import Task

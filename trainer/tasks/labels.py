@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from data_shards.loading.batch import Batch
+from model.measures.losses import binary_cross_entropy_sum
+from model.measures.quality import average_precision
 from model.outputs.label import LabelsOutput
-from model.outputs.losses import binary_cross_entropy_sum
-from model.outputs.quality import average_precision
 from trainer.distributed.world import World
 from trainer.tasks.metric import Measurement, Metric, Result, listed
 from trainer.tasks.task import Task

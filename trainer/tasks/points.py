@@ -9,7 +9,7 @@ from torch import Tensor
 
 from data_shards.loading.batch import Batch
 from data_shards.order import random_numbers
-from model.outputs.losses import regression_error_sum
+from model.measures.losses import regression_error_sum
 from model.outputs.points import PointsOutput
 from trainer.tasks.metric import Measurement, Metric
 from trainer.tasks.regression import METRICS, Errors

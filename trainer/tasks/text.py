@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from data_shards.loading.batch import Batch
-from model.outputs.losses import cross_entropy_sum, labelled
+from model.measures.losses import cross_entropy_sum, labelled
 from model.outputs.text import TextOutput
 from trainer.distributed.world import World
 from trainer.tasks.metric import Measurement, Metric, Result, Sums, ratio

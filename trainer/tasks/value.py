@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from data_shards.loading.batch import Batch
-from model.outputs.losses import regression_error_sum
+from model.measures.losses import regression_error_sum
 from model.outputs.value import ValueOutput
 from trainer.tasks.metric import Measurement, Metric
 from trainer.tasks.regression import METRICS, Errors

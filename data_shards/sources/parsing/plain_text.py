@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, AnyStr, BinaryIO, TextIO, cast
 
+from data_shards.building.raw_sample import size_on_disk
 from data_shards.files.regular_file import open_regular
 from data_shards.format.tar_walk import MAX_MEMBER_BYTES
 
@@ -135,10 +136,7 @@ class TextFile:
     @property
     def num_bytes(self) -> int:
         """Its size on disk; 0 where it is missing, which `read` reports."""
-        try:
-            return Path(self.path).stat().st_size
-        except (OSError, ValueError):  # the latter of a path that no file can have
-            return 0
+        return size_on_disk(self.path)
 
     def read(self) -> bytes | None:
         """Return the text as UTF-8, None where it is empty."""

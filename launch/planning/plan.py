@@ -12,7 +12,7 @@ from data_shards.files.history import is_number, lines
 from data_shards.loading.shard_folders import Place
 from launch.lifecycle.cluster import ClusterConfig
 from launch.lifecycle.run_folder import RunFolder
-from launch.run.activation_policy import element_bytes, planned
+from launch.planning.activation_policy import element_bytes, planned
 from model.budget.activation_memory import activation_bytes
 from model.budget.flops import network_cost, total
 from trainer.engine.arithmetic import local_device_type, resolved

@@ -13,9 +13,9 @@ from torch import nn
 
 from configs.run import RunConfig
 from launch.lifecycle.cluster import ClusterConfig
-from launch.run.activation_policy import planned
-from launch.run.goodput import Faults, Goodput, best_interval, goodput
-from launch.run.plan import checkpoint_bytes, memory
+from launch.planning.activation_policy import planned
+from launch.planning.goodput import Faults, Goodput, best_interval, goodput
+from launch.planning.plan import checkpoint_bytes, memory
 from model.budget.flops import network_cost, total
 from model.budget.hardware import Hardware
 from model.budget.step_cost import StepSeconds, step_seconds, step_work

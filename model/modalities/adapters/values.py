@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.config.grids import PositionsConfig
+from model.modalities.adapters.boxes import boxes
 from model.modalities.audio import AudioInput
-from model.modalities.boxes import boxes
 from model.modalities.label import LabelInput
 from model.modalities.points import PointsInput
 from model.modalities.text import TextInput

@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.modalities.boxes import boxes
-from model.modalities.conv_stem import ConvStem, Total
+from model.modalities.adapters.boxes import boxes
+from model.modalities.adapters.conv_stem import ConvStem, Total
 from model.modalities.flow import FlowInput
 from model.modalities.image import ImageInput
 from model.modalities.pixel_range import PixelRange

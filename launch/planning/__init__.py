@@ -1,0 +1,1 @@
+"""What a run and a cluster need, computed before anything is submitted."""
