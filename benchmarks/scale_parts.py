@@ -47,7 +47,7 @@ def make_shards(folder: Path, num_shards: int) -> None:
         descriptor = os.open(folder / name, os.O_CREAT | os.O_WRONLY)
         os.truncate(descriptor, 1000)
         os.close(descriptor)
-        entries.append(ShardEntry(name, 64, 1000, "0" * 64, "0" * 64, {"image": 64, "label": 64}))
+        entries.append(ShardEntry(name, 64, 1000, "0" * 64, "0" * 64, {"png": 64, "json": 64}))
     counts = (num_shards * 64 // 10,) * 10
     write(Manifest({"train": Split(Shards.of(entries), counts)}, tuple("0123456789")), folder)
 

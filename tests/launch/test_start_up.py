@@ -8,7 +8,7 @@ import pytest
 OTHERS = ("aiohttp", "boto3", "botocore", "fsspec", "matplotlib", "rich", "submitit", "tensorboard", "typer")
 SCRIPT = f"""
 import sys
-import launch.supervise.rank, launch.train
+import launch.supervise.rank, launch.run.composition
 print([name for name in {OTHERS!r} if name in sys.modules])
 """
 

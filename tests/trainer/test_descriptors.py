@@ -2,6 +2,7 @@
 
 import resource
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -33,8 +34,10 @@ def test_a_group_connects_the_ranks_that_exchange_something_and_not_all(
 
 
 @pytest.mark.slow
-def test_a_rank_that_is_gone_before_the_first_exchange_is_not_waited_for(run_ranks: Callable[..., list]) -> None:
-    _, *others = run_ranks("gone", 3)
+def test_a_rank_that_is_gone_before_the_first_exchange_is_not_waited_for(
+    run_ranks: Callable[..., list], tmp_path: Path
+) -> None:
+    _, *others = run_ranks("gone", 3, tmp_path)
     for seconds, error in others:
         assert seconds < 60
         assert "gloo" in error
