@@ -214,15 +214,20 @@ def choose(clone: Path, packages: Sequence[str], files: Sequence[str], count: in
 def mutants(file: str, source: bytes) -> Iterator[Mutant]:
     """Yield every fault of a file that is still Python."""
     for fault in faults(source):
-        text = fault.planted(source)
         try:
-            compile(text, file, "exec")
+            compile(fault.planted(source), file, "exec")
         except SyntaxError:
             continue
-        first = source.rfind(b"\n", 0, fault.start) + 1
-        rest = len(source) - (source + b"\n").find(b"\n", fault.stop)
-        before, after = (_one_line(part[first : len(part) - rest]) for part in (source, text))
-        yield Mutant(file, fault, before, after)
+        yield mutant_of(file, source, fault)
+
+
+def mutant_of(file: str, source: bytes, fault: Fault) -> Mutant:
+    """Return a fault of a file with its lines before and after."""
+    text = fault.planted(source)
+    first = source.rfind(b"\n", 0, fault.start) + 1
+    rest = len(source) - (source + b"\n").find(b"\n", fault.stop)
+    before, after = (_one_line(part[first : len(part) - rest]) for part in (source, text))
+    return Mutant(file, fault, before, after)
 
 
 def try_all(

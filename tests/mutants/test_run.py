@@ -1,7 +1,11 @@
-"""Which tests may notice a fault: those that reach it, by their whole ids."""
+"""Which tests may notice a fault: those that reach it, by their whole ids. Which faults do not count."""
+
+import json
+from itertools import groupby
 
 import pytest
-from run import Reach, id_of
+from edits import faults
+from run import EQUIVALENT, REPOSITORY, Reach, id_of, mutant_of
 
 
 @pytest.mark.parametrize("test", ["tests/a.py::test_b", "tests/a.py::test_b[x (y) (call)-z]", "tests/a.py::test_b[|]"])
@@ -16,3 +20,17 @@ def test_what_runs_at_import_is_used_by_every_test_of_its_file() -> None:
     assert reach.tests("model/a.py", 1, is_at_import=False) == ["tests/model/test_b.py::x"]
     assert reach.tests("model/a.py", 1, is_at_import=True) == ["tests/model/test_a.py::y", "tests/model/test_b.py::x"]
     assert reach.tests("model/c.py", 1, is_at_import=True) == []
+
+
+def test_every_equivalent_fault_is_one_that_would_be_planted_today() -> None:
+    """An entry whose line has moved or changed excuses nothing, or another fault than its reason speaks of."""
+    equivalent = json.loads(EQUIVALENT.read_text())
+    stale = []
+    for file, entries in groupby(sorted(equivalent, key=lambda known: known["file"]), lambda known: known["file"]):
+        path = REPOSITORY / file
+        source = path.read_bytes() if path.exists() else b""
+        planted = {(each.before, each.after) for each in (mutant_of(file, source, fault) for fault in faults(source))}
+        stale += [known for known in entries if (known["before"], known["after"]) not in planted]
+    assert not stale
+    assert all(known["reason"] for known in equivalent)
+    assert len({(known["file"], known["before"], known["after"]) for known in equivalent}) == len(equivalent)
