@@ -41,7 +41,7 @@ DECIDES = (
     "data.inputs",
     "data.labels",
     "data.lanes",
-    "data.mix",
+    "data.mixup",
     "data.modality_dropout",
     "data.multi_label",
     "data.require",

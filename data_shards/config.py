@@ -12,7 +12,7 @@ from data_shards.files.problems import MOST_BATCHES_AHEAD, Problem, at_least, at
 from data_shards.files.quoting import shown
 from data_shards.modalities.catalogue import BY_NAME
 from data_shards.modalities.modality import Modality
-from data_shards.modalities.transform_config import MixConfig
+from data_shards.modalities.transform_config import MixupConfig
 from data_shards.storage.config import DatasetConfig, RemoteConfig
 
 ALL = "all"
@@ -39,7 +39,7 @@ class DataConfig:
     """Names of further labels that are targets, such as those of a table's columns label.NAME."""
     values: tuple[str, ...] = ()
     """Names of numbers that are targets, such as those of a table's columns value.NAME; several may be one value."""
-    mix: Optional[MixConfig] = None  # noqa: UP045
+    mixup: Optional[MixupConfig] = None  # noqa: UP045
     """Set to train on pairs of images that are blended or pasted into each other; an image must be the only input."""
     datasets: dict[str, DatasetConfig] = field(default_factory=dict)
     """Several datasets, by name, that training mixes by weight; `shards` is then what is evaluated alone."""
@@ -86,7 +86,7 @@ class DataConfig:
     @property
     def has_label_targets(self) -> bool:
         """Whether a label is a vector over the classes."""
-        return self.multi_label or self.mix is not None
+        return self.multi_label or self.mixup is not None
 
     def targets(self) -> dict[tuple[str, str], str]:
         """Return what a network can be asked of these data: (kind, of what), with the key that makes such targets.
@@ -104,7 +104,7 @@ class DataConfig:
 
     @property
     def _key_of_label_targets(self) -> str:
-        return "multi_label" if self.multi_label else "mix" if self.mix is not None else ""
+        return "multi_label" if self.multi_label else "mixup" if self.mixup is not None else ""
 
     def problems(self) -> Iterator[Problem]:
         """Yield what is wrong with the data's configuration."""
@@ -151,17 +151,17 @@ class DataConfig:
             yield "inputs.label", "has a target of its own, and the label of a sample has this name; choose another"
 
     def _mix_problems(self) -> Iterator[Problem]:
-        if self.mix is None:
+        if self.mixup is None:
             return
-        yield from ((f"mix.{key}", sentence) for key, sentence in self.mix.problems())
+        yield from ((f"mixup.{key}", sentence) for key, sentence in self.mixup.problems())
         others = [name for name, section in self.ordered_inputs.items() if section.modality != "image"]
         if others or len(self.inputs) != 1:
             found = ", ".join(others or self.ordered_inputs) or "no image"
-            yield "mix", f"mixes the labels by what it mixes of one image, and there is {found}; leave one out"
+            yield "mixup", f"mixes the labels by what it mixes of one image, and there is {found}; leave one out"
         if self.labels:
             yield (
                 "labels",
-                f"names {', '.join(self.labels)}, but data.mix mixes for the label alone; leave one out",
+                f"names {', '.join(self.labels)}, but data.mixup mixes for the label alone; leave one out",
             )
 
 

@@ -80,8 +80,10 @@ class Assembler:
                 targets["label"][slot, list(all_labels(sample))] = 1
             for name in self.config.labels:
                 targets[name][slot] = sample.named_labels.get(name, NO_LABEL)
-        if self.config.mix is not None and self.sources[0].draws_key is not None:
-            mix_pairs(next(iter(arrays.values())), targets["label"], self.config.mix, self._generators_of_pairs(slots))
+        if self.config.mixup is not None and self.sources[0].draws_key is not None:
+            mix_pairs(
+                next(iter(arrays.values())), targets["label"], self.config.mixup, self._generators_of_pairs(slots)
+            )
         return replace(batch, keys=tuple(keys))
 
     def _samples(self, slots: Slots) -> Iterator[tuple[str, Sample, float]]:

@@ -26,7 +26,7 @@ from data_shards.loading.shard_folders import Places
 from data_shards.order import random_numbers
 from data_shards.order.mixture import MixedOrder
 from data_shards.order.sample_order import EvalOrder, Order, TrainOrder
-from data_shards.order.state import DataState, mix_hash
+from data_shards.order.state import DataState, datasets_hash
 from data_shards.storage.config import DatasetConfig
 
 TRAIN = "train"
@@ -96,9 +96,9 @@ def train_loader(
 
     Bad samples are replaced and listed in the file `quarantine`; without one, the first is an error.
     """
-    if config.mix is not None and global_batch % (2 * world_size):
+    if config.mixup is not None and global_batch % (2 * world_size):
         raise ValueError(
-            f"data.mix mixes pairs of samples, so every rank needs an even number of them: a global batch of "
+            f"data.mixup mixes pairs of samples, so every rank needs an even number of them: a global batch of "
             f"{global_batch} on {world_size} ranks is not a multiple of {2 * world_size}; change train.global_batch "
             "or the number of ranks"
         )
@@ -170,7 +170,13 @@ def data_state(
     parts = [(name, part.weight, part.inputs) for name, part in config.datasets.items()]
     manifest = prints[""] if not parts else hashlib.sha256(repr(sorted(prints.items())).encode()).hexdigest()
     return DataState(
-        manifest, seed, global_batch, config.lanes, config.window, mix=mix_hash(parts) if parts else "", step=step
+        manifest,
+        seed,
+        global_batch,
+        config.lanes,
+        config.window,
+        datasets=datasets_hash(parts) if parts else "",
+        step=step,
     )
 
 

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from data_shards.modalities.transform_config import MixConfig
+from data_shards.modalities.transform_config import MixupConfig
 
 
 def mix_pairs(
     images: NDArray[np.uint8],
     targets: NDArray[np.float32],
-    config: MixConfig,
+    config: MixupConfig,
     generators: Iterator[np.random.Generator],
 ) -> None:
     """Mix images (B, H, W, 3) and targets (B, classes) in place; `generators` gives one for each pair."""

@@ -129,7 +129,7 @@ class MaskingConfig:
 
 
 @dataclass(frozen=True)
-class MixConfig:
+class MixupConfig:
     """Pairs of images become one, and so do their labels: a pair is either blended or has a rectangle exchanged."""
 
     mixup_alpha: float = 0.2

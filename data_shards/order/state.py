@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from data_shards.files import typed_json
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class DataState:
     global_batch: int
     lanes: int
     window: int
-    mix: str = ""
+    datasets: str = ""
     """Hash of the names, weights and modalities of several datasets; empty where there is one."""
     step: int = 0
     """Batches that the optimizer has used; what was prefetched does not count."""
@@ -46,7 +46,7 @@ class DataState:
         remedies = {
             "manifest": "the shards were rebuilt or replaced, data.require names others, or `perceiver data index` was "
             "asked for other fields of the records: name the folder that the run began with, as it was",
-            "mix": "the datasets, their weights or modalities were changed: set them back",
+            "datasets": "the datasets, their weights or modalities were changed: set them back",
         }
         for field, ours in asdict(self).items():
             theirs = getattr(saved, field)
@@ -58,6 +58,6 @@ class DataState:
                 )
 
 
-def mix_hash(parts: Sequence[tuple[str, float, tuple[str, ...]]]) -> str:
+def datasets_hash(parts: Sequence[tuple[str, float, tuple[str, ...]]]) -> str:
     """Return 16 hexadecimal digits for the (name, weight, modalities) of several datasets."""
     return hashlib.sha256(json.dumps(sorted(parts)).encode()).hexdigest()[:16]

@@ -16,7 +16,7 @@ from data_shards.modalities.transform_config import (
     CropConfig,
     LogMelConfig,
     MaskingConfig,
-    MixConfig,
+    MixupConfig,
     RandAugmentConfig,
     SpecAugmentConfig,
 )
@@ -54,8 +54,8 @@ BOUNDS: list[tuple[type, str, Values, Values]] = [
     (LogMelConfig, "num_bins", (1,), (0,)),
     *((LogMelConfig, key, (1e-9, 1), (0, -1, math.inf)) for key in ("window_seconds", "hop_seconds")),
     (MaskingConfig, "probability", (0, 1), (-0.1, 1.1)),
-    *((MixConfig, key, (1e-9, 1), (0, math.inf)) for key in ("mixup_alpha", "cutmix_alpha")),
-    (MixConfig, "cutmix_probability", (0, 1), (-0.1, 1.1)),
+    *((MixupConfig, key, (1e-9, 1), (0, math.inf)) for key in ("mixup_alpha", "cutmix_alpha")),
+    (MixupConfig, "cutmix_probability", (0, 1), (-0.1, 1.1)),
     (RemoteConfig, "cache_mib", (1,), (0,)),
     (RemoteConfig, "fetch_ahead_batches", (0,), (-1,)),
     *((RemoteConfig, key, (0.001,), (0.0, 0.0009)) for key in ("timeout_seconds", "deadline_seconds")),
@@ -166,20 +166,20 @@ def test_the_limits_of_a_loader_have_bounds() -> None:
 
 
 def test_mixing_is_for_images_alone_and_for_their_label_alone() -> None:
-    mix, photo = MixConfig(), {"photo": ImageConfig()}
-    assert problems(inputs=photo, mix=mix) == []
-    assert problems(mix=mix) == ["mix"]
-    assert problems(inputs={**photo, "text": TextConfig()}, mix=mix) == ["mix"]
-    assert problems(inputs={**photo, "other": ImageConfig()}, mix=mix) == ["mix"]
-    assert problems(inputs=photo, mix=mix, labels=("writer",)) == ["labels"]
-    assert problems(inputs=photo, mix=MixConfig(cutmix_alpha=0)) == ["mix.cutmix_alpha"]
+    mixup, photo = MixupConfig(), {"photo": ImageConfig()}
+    assert problems(inputs=photo, mixup=mixup) == []
+    assert problems(mixup=mixup) == ["mixup"]
+    assert problems(inputs={**photo, "text": TextConfig()}, mixup=mixup) == ["mixup"]
+    assert problems(inputs={**photo, "other": ImageConfig()}, mixup=mixup) == ["mixup"]
+    assert problems(inputs=photo, mixup=mixup, labels=("writer",)) == ["labels"]
+    assert problems(inputs=photo, mixup=MixupConfig(cutmix_alpha=0)) == ["mixup.cutmix_alpha"]
     assert problems(labels=("writer",)) == []
 
 
 def test_a_label_is_a_vector_where_there_are_several_or_mixed_ones() -> None:
     assert not DataConfig().has_label_targets
     assert DataConfig(multi_label=True).has_label_targets
-    assert DataConfig(mix=MixConfig()).has_label_targets
+    assert DataConfig(mixup=MixupConfig()).has_label_targets
 
 
 def test_only_the_modalities_that_are_named_stay() -> None:

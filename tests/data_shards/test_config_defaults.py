@@ -9,7 +9,7 @@ from data_shards.modalities.transform_config import (
     CropConfig,
     LogMelConfig,
     MaskingConfig,
-    MixConfig,
+    MixupConfig,
     RandAugmentConfig,
     SpecAugmentConfig,
 )
@@ -32,7 +32,7 @@ def test_what_a_config_leaves_out_keeps_its_meaning() -> None:
         SpecAugmentConfig: {"num_time_masks": 2, "max_time_frames": 20, "num_bin_masks": 2, "max_bins": 8},
         LogMelConfig: {"num_bins": 40, "window_seconds": 0.025, "hop_seconds": 0.01},
         MaskingConfig: {"probability": 0.15},
-        MixConfig: {"mixup_alpha": 0.2, "cutmix_alpha": 1.0, "cutmix_probability": 0.5},
+        MixupConfig: {"mixup_alpha": 0.2, "cutmix_alpha": 1.0, "cutmix_probability": 0.5},
         RemoteConfig: remote,
         DatasetConfig: {"shards": "", "weight": 1.0, "inputs": ()},
         DataConfig: {
@@ -44,7 +44,7 @@ def test_what_a_config_leaves_out_keeps_its_meaning() -> None:
             "multi_label": False,
             "labels": (),
             "values": (),
-            "mix": None,
+            "mixup": None,
             "datasets": {},
             "remote": remote,
             "max_bad_rate": 0.001,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from data_shards.modalities.mixup import mix_pairs
-from data_shards.modalities.transform_config import MixConfig
+from data_shards.modalities.transform_config import MixupConfig
 
 
 def generators(count: int, seed: int = 0) -> list[np.random.Generator]:
@@ -18,7 +18,7 @@ def batch(num_pairs: int, height: int = 12, width: int = 16) -> tuple[np.ndarray
 
 def test_mixup_blends_images_as_it_blends_labels() -> None:
     images, targets = batch(300)
-    mix_pairs(images, targets, MixConfig(mixup_alpha=0.2, cutmix_probability=0), iter(generators(300)))
+    mix_pairs(images, targets, MixupConfig(mixup_alpha=0.2, cutmix_probability=0), iter(generators(300)))
     assert np.ptp(images, axis=(1, 2, 3)).max() == 0
     # Pixels are whole values of 200.
     np.testing.assert_allclose(images[:, 0, 0, 0] / 200, targets[:, 1], atol=0.5 / 200)
@@ -30,7 +30,7 @@ def test_mixup_blends_images_as_it_blends_labels() -> None:
 
 def test_cutmix_exchanges_a_rectangle_and_labels_by_its_area() -> None:
     images, targets = batch(300)
-    mix_pairs(images, targets, MixConfig(cutmix_probability=1), iter(generators(300)))
+    mix_pairs(images, targets, MixupConfig(cutmix_probability=1), iter(generators(300)))
     pasted = images[::2, :, :, 0] == 200
     np.testing.assert_allclose(pasted.mean(axis=(1, 2)), targets[::2, 1], atol=1e-6)
     np.testing.assert_array_equal(images[1::2, :, :, 0] == 0, pasted)
@@ -44,7 +44,7 @@ def test_cutmix_exchanges_a_rectangle_and_labels_by_its_area() -> None:
 
 def test_half_of_the_pairs_are_pasted_and_half_blended() -> None:
     images, targets = batch(400)
-    mix_pairs(images, targets, MixConfig(mixup_alpha=5.0), iter(generators(400)))
+    mix_pairs(images, targets, MixupConfig(mixup_alpha=5.0), iter(generators(400)))
     blended = np.ptp(images[::2], axis=(1, 2, 3)) == 0
     # A rectangle of no area counts as blended here: about one pair in fifty.
     assert 0.4 < blended.mean() < 0.62
@@ -53,12 +53,12 @@ def test_half_of_the_pairs_are_pasted_and_half_blended() -> None:
 def test_any_even_cut_of_the_batch_gives_the_same_images() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), np.uint8)
     whole, labels = noise.copy(), np.eye(12, dtype=np.float32)
-    mix_pairs(whole, labels, MixConfig(), iter(generators(6)))
+    mix_pairs(whole, labels, MixupConfig(), iter(generators(6)))
     assert (whole != noise).any()
     for num_ranks in (2, 3, 6):
         share = 12 // num_ranks
         for rank in range(num_ranks):
             part, targets = noise[rank * share :][:share].copy(), np.eye(12, dtype=np.float32)[rank * share :][:share]
-            mix_pairs(part, targets, MixConfig(), iter(generators(6)[rank * share // 2 :][: share // 2]))
+            mix_pairs(part, targets, MixupConfig(), iter(generators(6)[rank * share // 2 :][: share // 2]))
             np.testing.assert_array_equal(part, whole[rank * share :][:share])
             np.testing.assert_array_equal(targets, labels[rank * share :][:share])

@@ -285,7 +285,7 @@ def test_the_data_state_is_small_and_survives_json(config: DataConfig) -> None:
         ({"manifest": "f" * 64}, r"manifest = f{64}, now it is [0-9a-f]{64}: .* the shards were rebuilt or replaced"),
         ({"lanes": 8}, "lanes = 8, now it is 4: it would see other samples; set it back, or start a new run"),
         ({"seed": 1}, "seed = 1, now it is 0"),
-        ({"mix": "abc"}, "mix = abc, now it is : .* set them back"),
+        ({"datasets": "abc"}, "datasets = abc, now it is : .* set them back"),
     ],
 )
 def test_a_resume_with_other_data_is_refused(config: DataConfig, change: dict[str, int], sentence: str) -> None:
@@ -296,8 +296,8 @@ def test_a_resume_with_other_data_is_refused(config: DataConfig, change: dict[st
 
 
 def test_a_data_state_of_another_version_is_refused(config: DataConfig) -> None:
-    text = streams.data_state(config, seed=0, global_batch=12).to_json().replace('"version": 1', '"version": 2')
-    with pytest.raises(ValueError, match="the data state has version 2, expected 1"):
+    text = streams.data_state(config, seed=0, global_batch=12).to_json().replace('"version": 2', '"version": 1')
+    with pytest.raises(ValueError, match="the data state has version 1, expected 2"):
         DataState.from_json(text)
 
 

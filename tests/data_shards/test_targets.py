@@ -19,7 +19,7 @@ from data_shards.loading.dataset import classes_of_labels
 from data_shards.loading.streams import eval_loader, train_loader
 from data_shards.modalities.image import ImageConfig
 from data_shards.modalities.text import TextConfig
-from data_shards.modalities.transform_config import MaskingConfig, MixConfig
+from data_shards.modalities.transform_config import MaskingConfig, MixupConfig
 from data_shards.storage.config import DatasetConfig
 
 PARITY_AND_THIRD = MappingProxyType({"parity": ["even", "odd"], "third": "012"})
@@ -71,7 +71,7 @@ def test_several_labels_are_a_vector(folder: Path) -> None:
 
 
 def test_mixed_batches_do_not_depend_on_the_number_of_ranks(folder: Path) -> None:
-    config = DataConfig(inputs={"image": ImageConfig(height=4, width=4)}, mix=MixConfig(mixup_alpha=1.0))
+    config = DataConfig(inputs={"image": ImageConfig(height=4, width=4)}, mixup=MixupConfig(mixup_alpha=1.0))
     plain = first_batch(folder, DataConfig(inputs={"image": ImageConfig(height=4, width=4)}))
     alone = first_batch(folder, config)
     assert not torch.equal(plain.arrays["image"], alone.arrays["image"])
@@ -82,10 +82,12 @@ def test_mixed_batches_do_not_depend_on_the_number_of_ranks(folder: Path) -> Non
 
 
 def test_evaluation_mixes_nothing(folder: Path) -> None:
-    config = DataConfig(str(folder), inputs={"image": ImageConfig(height=4, width=4)}, mix=MixConfig(mixup_alpha=1.0))
+    config = DataConfig(
+        str(folder), inputs={"image": ImageConfig(height=4, width=4)}, mixup=MixupConfig(mixup_alpha=1.0)
+    )
     found = []
-    for mix in (config.mix, None):
-        loader, _ = eval_loader(replace(config, mix=mix), "train", global_batch=12)
+    for mixup in (config.mixup, None):
+        loader, _ = eval_loader(replace(config, mixup=mixup), "train", global_batch=12)
         with loader:
             found.append(loader(0))
     assert torch.equal(found[0].arrays["image"], found[1].arrays["image"])
@@ -109,7 +111,7 @@ def test_samples_have_the_weights_of_their_rows(tmp_path: Path, mode: str) -> No
 
 
 def test_mixing_needs_an_even_number_of_samples_a_rank(folder: Path) -> None:
-    config = DataConfig(inputs={"image": ImageConfig(height=4, width=4)}, mix=MixConfig(mixup_alpha=1.0))
+    config = DataConfig(inputs={"image": ImageConfig(height=4, width=4)}, mixup=MixupConfig(mixup_alpha=1.0))
     with pytest.raises(
         ValueError, match=r"a global batch of 12 on 4 ranks is not a multiple of 8; change train\.global"
     ):
@@ -185,12 +187,13 @@ def test_a_build_refuses_further_labels_that_are_out_of_range_or_never_seen(tmp_
 
 def test_mixing_needs_images_alone() -> None:
     keys = [
-        key for key, _ in DataConfig(inputs={"image": ImageConfig(), "text": TextConfig()}, mix=MixConfig()).problems()
+        key
+        for key, _ in DataConfig(inputs={"image": ImageConfig(), "text": TextConfig()}, mixup=MixupConfig()).problems()
     ]
-    assert keys == ["mix"]
-    labelled = DataConfig(inputs={"image": ImageConfig()}, mix=MixConfig(), labels=("colour",))
+    assert keys == ["mixup"]
+    labelled = DataConfig(inputs={"image": ImageConfig()}, mixup=MixupConfig(), labels=("colour",))
     assert [key for key, _ in labelled.problems()] == ["labels"]
-    assert not list(DataConfig(inputs={"image": ImageConfig()}, mix=MixConfig()).problems())
+    assert not list(DataConfig(inputs={"image": ImageConfig()}, mixup=MixupConfig()).problems())
 
 
 def test_an_evaluation_mixes_no_images_and_no_labels(tmp_path: Path) -> None:
@@ -199,7 +202,7 @@ def test_an_evaluation_mixes_no_images_and_no_labels(tmp_path: Path) -> None:
     config = DataConfig(
         str(tmp_path),
         inputs={"image": ImageConfig(height=4, width=4)},
-        mix=MixConfig(mixup_alpha=5.0),
+        mixup=MixupConfig(mixup_alpha=5.0),
         lanes=4,
         window=16,
     )

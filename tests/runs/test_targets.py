@@ -94,7 +94,7 @@ CASES = {
     "named": NAMED,
     "pairs": PAIRS,
     "words": WORDS,
-    "mixed": CLASSES.replace("LABELS", "mix: {mixup_alpha: 0.2}").replace("KIND", "label"),
+    "mixed": CLASSES.replace("LABELS", "mixup: {mixup_alpha: 0.2}").replace("KIND", "label"),
     "several": CLASSES.replace("LABELS", "multi_label: true").replace("KIND", "labels"),
 }
 MEASURES = {
