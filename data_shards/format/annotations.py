@@ -90,12 +90,14 @@ def notes(
 
 def _label(content: bytes) -> int:
     """Return the label, NO_LABEL where -1 stands for none."""
+    # Of bytes, isdigit takes ASCII alone: the digits of other scripts, which int() would read too, are no labels.
     digits = content.strip()
     if digits == b"%d" % NO_LABEL:
         return NO_LABEL
     text = digits.decode(errors="replace")
     if not digits.removeprefix(b"-").isdigit():
         raise ValueError(f".{LABEL}: label is not a number from 0 to {MAX_LABEL}: {shown(text)}")
+    # The length first: Python refuses a number of more than 4,300 digits with an error that names no member.
     if not digits.isdigit() or len(digits) > _MAX_DIGITS or int(digits) > MAX_LABEL:
         raise ValueError(f".{LABEL}: label {text[:_MAX_DIGITS]} is out of range: labels are from 0 to {MAX_LABEL}")
     return int(digits)
@@ -105,6 +107,7 @@ def _fields(record: bytes) -> dict[str, Any]:
     """Return the fields of a record; none where it is JSON of another kind than an object."""
     try:
         fields = json.loads(record)
+    # RecursionError: json calls itself for each bracket, so a record of a few thousand of them ends there.
     except (ValueError, RecursionError, MemoryError) as error:
         sentence = f"{type(error).__name__}: {error}"
         raise ValueError(f".{RECORD}: weight or labels are not numbers: it is no JSON ({sentence})") from error
@@ -147,6 +150,7 @@ def _are_numbers(given: object) -> bool:
     """Return whether this is a number, or a list of numbers in which null stands for those that are not known."""
     listed = given if isinstance(given, list) else [given]
     known = [number for number in listed if number is not None]
+    # In Python True is an int: without the second test, true would be the number 1, here and below.
     return bool(known) and all(isinstance(number, int | float) and not isinstance(number, bool) for number in known)
 
 
@@ -169,6 +173,7 @@ def _weight(fields: Mapping[str, Any], name: str) -> float:
         raise _not_numbers(name, given)
     try:
         return float(given)
+    # JSON has integers of any length; the caller refuses infinity as out of range.
     except OverflowError:
         return math.inf
 

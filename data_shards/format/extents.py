@@ -35,6 +35,7 @@ def cuts(spans: np.ndarray, extent_bytes: int = EXTENT_BYTES) -> np.ndarray:
     """
     begins = spans[:, 0] - spans[0, 0]
     first = np.flatnonzero(np.diff(begins // extent_bytes, prepend=-1))
+    # At the end of a shard a read of a few samples would cost as much of a seek as a whole extent.
     if len(first) > 1 and spans[-1, 1] - spans[first[-1], 0] < extent_bytes // 2:
         first = first[:-1]
     return np.append(first, len(spans))
@@ -46,6 +47,7 @@ def read(file: BinaryIO, begin: int, end: int, pool: BufferPool) -> Extent:
     file.seek(begin)
     done = 0
     # In one go: a thread that gives the interpreter's lock back between pieces may wait 5 ms for it each time.
+    # A loop all the same: one call reads at most 2 GiB on Linux, and a network file system may give less.
     while done < len(content):
         count = file.readinto(content[done:].data)  # type: ignore[attr-defined] # raw files have it
         if not count:
@@ -68,6 +70,7 @@ class ExtentCache:
         self.held: dict[tuple[int, int], Extent] = {}
         """Extents by (shard, number), oldest first."""
         self._live_bytes = live_bytes
+        # A future for each read under way. Without it, threads whose batches share an extent would all read it.
         self._coming: dict[tuple[int, int], Future[Extent]] = {}
         self._lock = threading.Lock()
 
@@ -78,6 +81,7 @@ class ExtentCache:
     def fetch(self, place: tuple[int, int], read: Callable[[], Extent]) -> Extent:
         """Return the extent at a place, read with `read` by one of the threads that ask for it at the same time."""
         with self._lock:
+            # Again under the lock: between the caller's look and this one another thread may have finished the read.
             if (extent := self.held.get(place)) is not None:
                 return extent
             if (future := self._coming.get(place)) is None:
@@ -86,6 +90,8 @@ class ExtentCache:
             return future.result()
         try:
             extent = read()
+        # Also for what is no Exception: threads that wait for this future would wait for ever. The place is given up
+        # first, so that the next touch reads again instead of meeting the same error.
         except BaseException as error:
             with self._lock:
                 del self._coming[place]
@@ -107,5 +113,6 @@ class ExtentCache:
         self.held[place] = extent
         self.num_read += 1
         self.held_bytes += len(extent.content)
+        # The newest stays, however large it is: whoever read it has not used it yet.
         while self.held_bytes > self._live_bytes and len(self.held) > 1:
             self.held_bytes -= len(self.held.pop(next(iter(self.held))).content)

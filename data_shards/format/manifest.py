@@ -50,6 +50,7 @@ class Split:
         found = self.shards.fingerprint()
         if not self.required:
             return found
+        # Without some of its samples a split has another order, so it must not pass for the whole one at a resume.
         names = sorted(name for name, _ in self.required)
         return hashlib.sha256(f"{found} {names}".encode()).hexdigest()
 
@@ -100,6 +101,7 @@ def write(manifest: Manifest, folder: Path) -> None:
         "values": manifest.values,
         "splits": splits,
     }
+    # Last of all files: readers take a folder for complete as soon as this name is there.
     atomic.write(folder / "manifest.json", _lines(fields) + "\n")
 
 
@@ -120,6 +122,7 @@ def parse(text: str | bytes, path: str) -> Manifest:
         fields = parse_object(text)
         del text  # 17 MB where there are 100 000 shards
         version = fields["version"]
+        # Columns of another version may have other names; the message on the version is of more use than a missing key.
         splits = {name: _split(split) for name, split in fields["splits"].items()} if version == VERSION else {}
         labels, adopted = _words(fields["label_names"], str), bool(fields.get("adopted"))
         named = {name: _words(classes, str) for name, classes in fields.get("named_labels", {}).items()}
@@ -149,6 +152,7 @@ def _split(fields: Mapping[str, Any]) -> Split:
 
 
 def _words(values: object, kind: type[T]) -> tuple[T, ...]:
+    # type() and not isinstance: true is an int to Python, and would become class 1.
     if not isinstance(values, list) or not all(type(value) is kind for value in values):
         raise ValueError(f"expected a list of {kind.__name__}, got {cut(repr(values))}")
     return tuple(values)

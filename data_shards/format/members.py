@@ -22,6 +22,7 @@ def key_and_extension(name: str) -> tuple[str, str] | None:
     match = _NAME.fullmatch(name)
     if match is None or re.match(r"__[^/]*__($|[/.])", name):
         return None
+    # webdataset folds the case of suffixes, too: KEY.JPG and KEY.jpg must be the same member to both programs.
     return match[1], match[2].lower()
 
 
@@ -34,6 +35,7 @@ def fitting(patterns: Sequence[str], suffixes: Iterable[str]) -> Iterator[tuple[
 @lru_cache(maxsize=4096)  # asked for every member of every sample
 def _fields(patterns: tuple[str, ...], suffix: str) -> tuple[str, ...]:
     split = dict.fromkeys(map(suffix_and_field, patterns))
+    # fnmatchcase: plain fnmatch folds the case on some systems, and a run would read other members there.
     return tuple(dict.fromkeys(field for pattern, field in split if fnmatchcase(suffix, pattern)))
 
 

@@ -12,6 +12,7 @@ from data_shards.files.quoting import cut
 from data_shards.format.members import fitting
 
 _HASH_DIGITS = 64
+# All hashes of a column are one text: that of shard i begins at 65 i. A text for each would take twice the memory.
 _WORD = _HASH_DIGITS + 1
 
 
@@ -94,12 +95,14 @@ class Shards(Sequence[ShardEntry]):
             self.num_bytes[kept],
             " ".join(np.array(self._sha256.split())[kept]),
             " ".join(np.array(self._index_sha256.split())[kept]),
+            # An upper bound: which kinds the dropped samples are of, only the indexes say.
             {kind: np.minimum(counts, num_samples)[kept] for kind, counts in self._kinds.items()},
             self._num_in_tars[kept],
         )
 
     def fingerprint(self) -> str:
         """Return the SHA-256 over the hash, sample count, size and name of every tar."""
+        # Never change a byte of these rows: the order of every run and the identity of every checkpoint hang on them.
         digest = hashlib.sha256()
         # In pieces: the rows of 100 000 shards all at once take 20 MB.
         for begin in range(0, len(self), 1000):
@@ -195,6 +198,7 @@ def _numbers(words: str, count: int) -> np.ndarray:
         raise ValueError(f"{count} shards, but numbers of {len(numbers)}")
     if count and numbers.min() < 0:
         raise ValueError(f"{numbers.min()} is below 0")
+    # Python's integers, since numpy's would wrap around and pass the check.
     if sum(numbers.tolist()) >= 2**62:
         raise ValueError("its numbers add up to more than 62 bits")
     return numbers

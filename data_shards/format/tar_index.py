@@ -2,6 +2,13 @@
 
 It is a function of the tar's bytes, lies next to it as NNNNNN.idx, and can be created at any time. The file: a magic,
 six counts, then the arrays below and the names, little-endian, one after the other.
+
+    members     0.cls 0.jpg | 1.cls 1.jpg | 2.jpg |  ...     offsets, lengths, extension_ids    one entry a member
+    samples     |     0     |      1      |   2   |  ...     starts = 0 2 4 5 ...               and crcs, keys
+    extents     |------------ 0 ----------|-- 1 ---  ...     cuts   = 0 2 ...                   and extent_crcs
+
+Arrays and not records: an index of any size is parsed by a few calls of numpy. There are two checksums, because reading
+takes that of a whole extent, and only where it is wrong asks which of its samples is bad.
 """
 
 import re
@@ -63,6 +70,7 @@ class TarIndex:
         if not entries:
             raise ValueError(f"{path}: holds no samples; leave it out or pack it again")
         keys, starts = _grouped(entries, path)
+        # Sorted: a set of texts has another order in every process, and the same tar must give the same index.
         extensions = tuple(sorted({extension for _, extension, _ in entries}))
         if len(extensions) > _MAX_EXTENSIONS:
             raise ValueError(
@@ -111,6 +119,7 @@ class TarIndex:
 
     def to_bytes(self) -> bytes:
         """Return the bytes of the index file."""
+        # No name holds a line end: tar_walk refuses control characters.
         names = ["\n".join(self.extensions).encode(), "\n".join(self.keys).encode()]
         num_extents, name_bytes = len(self.extent_crcs), [len(name) for name in names]
         counts = [self.tar_bytes, self.num_samples, len(self.offsets), num_extents, *name_bytes]
@@ -169,6 +178,8 @@ def _grouped(entries: list[tuple[str, str, Entry]], path: Path) -> tuple[tuple[s
     current = None
     for number, (key, extension, _) in enumerate(entries):
         if key != current:
+            # A sample is one span of bytes with one checksum. webdataset would make several broken samples of such a
+            # key, without a word.
             if key in keys:
                 raise ValueError(
                     f"{path}: the members of sample {shown(key)} are not next to each other; sort and pack it again"
@@ -195,6 +206,7 @@ def _parsed(data: bytes) -> TarIndex:
     for kind, count in zip(["<u8", "<u8", "<u2", "<u4", "<u4", "<u4", "<u4"], numbers, strict=True):
         arrays.append(np.frombuffer(data, kind, count, place))
         place += arrays[-1].nbytes
+    # frombuffer takes a file that is too long for whole; this one must end where its counts say.
     if len(data) != place + sum(name_bytes):
         raise ValueError(f"{len(data)} bytes, expected {place + sum(name_bytes)}")
     extensions = tuple(data[place : place + name_bytes[0]].decode().split("\n"))
@@ -211,6 +223,7 @@ def _is_sound(index: TarIndex) -> bool:
         and _divides(index.starts, len(index.offsets))
         and _divides(index.cuts, index.num_samples)
         and np.all(index.extension_ids < len(index.extensions))
+        # In this order: the numbers are unsigned, and the difference in the next line would wrap below 0.
         and np.all(index.lengths <= index.tar_bytes)
         and np.all(index.offsets <= index.tar_bytes - index.lengths)
         and np.all(np.diff(index.offsets.astype(np.int64)) > 0)

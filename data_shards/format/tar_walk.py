@@ -2,6 +2,9 @@
 
 tarfile would take a tar that was cut between two members for a whole one, and is ten times slower. Here a tar must end
 with its end-of-archive block; members are regular files with safe names. ustar, GNU and pax headers are understood.
+
+    | header | content, padded to 512 | header | content ... |  0 0 0  |  zeros to the end of the file
+       'x' or 'L': the content is the next member's name or size      end of archive: without it the tar was cut short
 """
 
 import os
@@ -18,6 +21,7 @@ MAX_MEMBER_BYTES = 1 << 30
 """A larger member is refused by its header: it is read whole into memory, on every rank."""
 MAX_EXTENDED_HEADER_BYTES = 1 << 16
 
+# "\0" is what tars before POSIX write for a file; "7" is a contiguous file, which POSIX reads as a regular one.
 _REGULAR, _FOLDER = (b"0", b"\0", b"7"), b"5"
 _NAMES_NEXT, _PASSED_OVER = (b"L", b"x"), (b"K", b"g")
 """Extended headers: those that give the next member its name or size, and those that say nothing we need."""
@@ -61,6 +65,8 @@ def walk(path: Path) -> Iterator[Entry]:
 def _walk(descriptor: int, num_bytes: int) -> Iterator[Entry]:
     place, is_announced = 0, False
     extended: dict[str, str] = {}
+    # Ends at a block of zeros, or at the empty block behind the last byte; which of the two it was is asked after the
+    # loop.
     while any(block := os.pread(descriptor, BLOCK, place)):
         header = _parse(block, place, num_bytes)
         begin, place = place + BLOCK, place + BLOCK + -(-header.length // BLOCK) * BLOCK
@@ -70,9 +76,12 @@ def _walk(descriptor: int, num_bytes: int) -> Iterator[Entry]:
         elif header.kind not in _PASSED_OVER:
             name = _safe(extended.get("path", header.name))
             length = int(extended.get("size", header.length))
+            # A pax header gives the size of a member above 8 GB, which has no room in the octal digits of its own
+            # header.
             if length != header.length:
                 place = begin + -(-length // BLOCK) * BLOCK
             extended = {}
+            # Tars before POSIX have no type for a folder: its name ends with a slash.
             if header.kind in _REGULAR and not name.endswith("/"):
                 yield Entry(name, begin, _taken(name, length, begin, num_bytes))
             elif header.kind in _REFUSED:
@@ -81,6 +90,7 @@ def _walk(descriptor: int, num_bytes: int) -> Iterator[Entry]:
                 )
     if len(block) < BLOCK:
         raise ValueError(f"ends at byte {num_bytes} without an end-of-archive block: it was cut short; copy it again")
+    # Zeros where a member was announced: the tar was cut there, and padded by whoever copied it.
     if is_announced:
         raise ValueError(f"ends at byte {place} where an extended header announced a member; copy it again")
     _check_rest_is_zero(descriptor, place)
@@ -96,6 +106,7 @@ def _parse(block: bytes, place: int, num_bytes: int) -> _Header:
     if _number(block[148:156], place) != sum(block) - sum(block[148:156]) + 8 * ord(" "):
         raise ValueError(f"has no valid tar header at byte {place}: it is damaged or not a tar; copy it again")
     name = _text(block[:100], place)
+    # Only of POSIX: GNU's older headers ("ustar  ") keep times where POSIX has the first part of a long name.
     if block[257:263] == b"ustar\0" and block[345]:
         name = f"{_text(block[345:500], place)}/{name}"
     header = _Header(name, _number(block[124:136], place), block[156:157])
@@ -137,10 +148,12 @@ def _text(field: bytes, place: int) -> str:
 
 
 def _safe(name: str) -> str:
+    # An index keeps names as lines, and a terminal would obey them.
     if any(category(letter) == "Cc" for letter in name if not letter.isprintable()):
         raise ValueError(f"member {shown(name)} has control characters in its name; pack it again")
     if name.startswith("/") or ".." in PurePosixPath(name).parts:
         raise ValueError(f"member {shown(name)} has a name that leaves its folder; pack it again")
+    # `tar -C FOLDER .` writes ./ before each name; the same files must have the same keys.
     return name.removeprefix("./")
 
 
@@ -151,6 +164,7 @@ def _extended(header: _Header, body: bytes, begin: int) -> dict[str, str]:
     found: dict[str, str] = {}
     while body.strip(b"\0"):
         length, _, _ = body.partition(b" ")
+        # The length is bounded before int() reads it; a record that lies about it ends in the check of the next lines.
         record = body[: int(length)] if length.isdigit() and len(length) < 6 else b""
         keyword, equals, value = record[len(length) + 1 :].partition(b"=")
         if not (equals and record.endswith(b"\n")):

@@ -57,6 +57,7 @@ class Intake:
         try:
             key, members = reader.sample(shard, number)
         except BadBytesError as error:
+            # The key comes from the index, which has a hash of its own: the sample's bytes cannot be trusted for it.
             raise BadSampleError(reader.key(shard, number), "", str(error)) from error
         try:
             sample = prepare(members, self.config, rng, records=self.records)

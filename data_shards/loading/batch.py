@@ -77,6 +77,8 @@ class Batch:
             labels=self.labels.to(device, non_blocking=True),
             targets={name: target.to(device, non_blocking=True) for name, target in self.targets.items()},
             weights=self.weights.to(device, non_blocking=True),
+            # Kept beside the copies: whether a mask hides anything is asked of the lengths, and on the device the
+            # answer would make the host wait for all that is queued there.
             lengths_on_host={} if torch.device(device).type == "cpu" else self.host_lengths,
         )
 

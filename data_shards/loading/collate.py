@@ -72,6 +72,7 @@ class Assembler:
         for slot, (key, sample, weight) in enumerate(self._samples(slots)):
             for name, array in arrays.items():
                 lengths[name][slot] = length = sample.lengths.get(name, 0)
+                # Zeros are written too: the memory comes from an earlier batch and still holds it.
                 array[slot] = sample.arrays[name] if length else 0
             labels[slot], weights[slot], keys[slot] = sample.label, weight, key
             for name, target in sample.targets.items():
@@ -80,6 +81,8 @@ class Assembler:
                 targets["label"][slot, list(all_labels(sample))] = 1
             for name in self.config.labels:
                 targets[name][slot] = sample.named_labels.get(name, NO_LABEL)
+        # Pairs are slots 2i and 2i + 1 of the global batch: a rank begins at an even slot, so every number of ranks
+        # mixes the same two images.
         if self.config.mixup is not None and self.sources[0].draws_key is not None:
             mix_pairs(
                 next(iter(arrays.values())), targets["label"], self.config.mixup, self._generators_of_pairs(slots)
@@ -91,6 +94,7 @@ class Assembler:
         for number, source in enumerate(self.sources):
             wanted = (slots.source == number) & (slots.weight > 0)
             source.reader.read_ahead(slots.shard[wanted].tolist(), slots.sample[wanted].tolist())
+        # One object a batch: a generator is moved to a position, and two threads must not move the same one.
         generators = [source.draws_key and random_numbers.SampleDraws(source.draws_key) for source in self.sources]
         columns = (slots.source, slots.shard, slots.sample, slots.epoch, slots.position, slots.weight)
         for number, shard, sample, epoch, position, weight in zip(*(c.tolist() for c in columns), strict=True):
@@ -99,6 +103,7 @@ class Assembler:
             found = self._found(self.sources[number], shard, sample, rng) if weight else None
             if weight and generator and found is None:
                 substitutes = random_numbers.key("substitute", self.sources[number].draws_key or 0, epoch, position)
+                # The generator is set back: what the bad sample drew before it failed must not reach the substitute.
                 found = self._substitute(self.sources[number], shard, substitutes, generator.at(epoch, position))
             if found:
                 yield found[0], found[1], found[1].weight * weight
@@ -112,6 +117,8 @@ class Assembler:
 
         Which one is a function of the position: the same on every rank and after a resume.
         """
+        # Three words a try: 0 to 15 choose in this shard, whose extents are in memory; 16 to 31 choose in the shards
+        # that 32 to 47 name. In a shard whose samples are all bad, the first sixteen cannot help.
         reader = source.reader
         words = random_numbers.words(substitutes, 0, 3 * _MAX_SUBSTITUTES).tolist()
         for number, word in enumerate(words[: 2 * _MAX_SUBSTITUTES]):
@@ -141,6 +148,7 @@ class Assembler:
             return source.intake.sample(source.reader, shard, number, rng)
         except BadSampleError as error:
             name = source.reader.name(shard)
+            # Without a list nobody would learn that samples were replaced.
             if self.quarantine is None:
                 raise ValueError(f"{name}: {cut(error.key)}: {error}") from error
             self.quarantine.add(BadSample(name, error.key, source.split, source.name, error.input, str(error)))

@@ -1,4 +1,11 @@
-"""The loader: batch t of this rank, for any t, at once. Threads or processes also prepare the following batches."""
+"""The loader: batch t of this rank, for any t, at once. Threads or processes also prepare the following batches.
+
+    loader(7)    returns 7      8  9 10 11 are being made
+    loader(8)    returns 8      9 10 11 stay, 12 is begun
+    loader(3)    returns 3      9 to 12 are cancelled, 4 5 6 7 are begun: a run that rolls back needs nothing more
+
+The order has no state, so workers may finish in any order and prefetched batches need not be saved with a checkpoint.
+"""
 
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -51,10 +58,12 @@ class Loader:
         self.assembler = assembler
         self.order, self._last_step = order, last_step
         self._slots = rank * share, (rank + 1) * share
+        # At least one, whatever the limit of memory: without any, the device waits while each batch is decoded.
         self._num_ahead = max(
             1, min(config.prefetch_batches, config.prefetch_mib * MIB // batches.num_bytes(config, share))
         )
         self._workers: Executor = (
+            # Page-locked memory cannot be handed to another process: such a batch is copied into it where it arrives.
             worker.processes(replace(assembler, pinned=False), config.num_processes)
             if config.num_processes
             else ThreadPoolExecutor(config.num_threads, thread_name_prefix="decode")
@@ -68,10 +77,12 @@ class Loader:
         """Return this rank's part of global batch `step`; an error names the shard and the key that it is about."""
         wanted = range(step, step + 1 + self._num_ahead)
         if self._last_step is not None:
+            # The step itself stays even behind the last one: the order then says what is wrong with it.
             wanted = range(step, max(step, min(wanted.stop - 1, self._last_step)) + 1)
         if self._fetcher:
             self._fetcher.follow(step)
         for other in self._coming.keys() - set(wanted):
+            # Only what has not begun can be cancelled. A batch that is being made is finished and dropped.
             self._coming.pop(other).cancel()
         for number in wanted:
             if number not in self._coming:
@@ -86,6 +97,7 @@ class Loader:
         self._workers.shutdown(cancel_futures=True)
         self._coming.clear()
         for source in self.assembler.sources:
+            # After the workers: one that still decodes would fill the reader again.
             source.reader.close()
 
     def _submitted(self, step: int) -> Future[Batch]:

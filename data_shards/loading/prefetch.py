@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from data_shards.loading.reader import Reader
 from data_shards.order.sample_order import Order
 
+# A fetch waits for the network, not for the processor: a few at a time hide the latency of an object store.
 _NUM_THREADS = 4
 
 
@@ -24,6 +25,7 @@ class Fetcher:
 
         A fetch that fails is left to whoever needs the shard: it fails there once more, with all that can be said.
         """
+        # A shard serves many steps. As long as one of them is ahead it is not asked for again.
         self._last_step_of = {place: last for place, last in self._last_step_of.items() if last >= step}
         seen, self._looked_at = self._looked_at, range(step, step + self._num_ahead + 1)
         for number in self._looked_at:
@@ -32,6 +34,7 @@ class Fetcher:
                 # In the order of the slots, so that what is needed first comes first.
                 for place in dict.fromkeys(zip(slots.source.tolist(), slots.shard.tolist(), strict=True)):
                     if place not in self._last_step_of:
+                        # The future is dropped, and with it the error; see above.
                         self._threads.submit(self._readers[place[0]].fetch, place[1])
                     self._last_step_of[place] = number
 

@@ -62,6 +62,7 @@ class Quarantine:
         self._path = path
         self._max_bad_rate = max_bad_rate
         self._num_samples = num_samples
+        # A bad sample comes back every epoch; the file is read only for one that is new to this rank.
         self._known: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
 
@@ -87,8 +88,10 @@ class Quarantine:
             # A line without an end is what a killed process had time to write.
             whole = [line for line in lines if line.endswith(b"\n")]
             listed = [other for line in whole for other in _parsed(line)]
+            # Another rank, or this run before its restart, may have listed it since this rank last read the file.
             if all((other.shard, other.key) != (bad.shard, bad.key) for other in listed):
                 listed.append(bad)
+                # Written behind half a line, the new line would be lost with it.
                 file.truncate(sum(map(len, whole)))
                 file.write(json.dumps(asdict(bad)).encode() + b"\n")
                 file.flush()

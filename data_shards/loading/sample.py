@@ -46,6 +46,8 @@ def prepare(
             raise
         # Any: a decoder that meets bytes which nobody thought of may raise whatever it likes.
         except Exception as error:
+            # A plug-in's own mistake is in its code, not in the sample: counted as bad samples it would end the run
+            # with the wrong sentence, or below the rate with none.
             if not isinstance(error, ValueError) and (fault := fault_in(error)):
                 raise PluginError(f"{fault}; what is wrong with a sample is a ValueError") from error
             # An input of several members names the one that it speaks of.
@@ -98,6 +100,8 @@ def _shown(present: list[str], dropout: Mapping[str, float], rng: np.random.Gene
     """Return the inputs that training does not hide; where all would be hidden, one at random stays."""
     if rng is None or not present or not any(dropout.values()):
         return present
+    # One draw for each input that the sample has, also for those that are never hidden: a change of one probability
+    # then changes nothing of the others' fates.
     draws = rng.random(len(present))
     shown = [name for name, draw in zip(present, draws, strict=True) if draw >= dropout.get(name, 0)]
     return shown or [present[rng.integers(len(present))]]

@@ -69,6 +69,7 @@ def train_datasets(config: DataConfig, places: Places | None = None) -> tuple[Da
     parts = config.datasets or {"": DatasetConfig(config.shards)}
     datasets = tuple(
         served(places.at(part.shards), TRAIN, config, name=name, weight=part.weight, only=part.inputs)
+        # By name: the number of a dataset is part of the order, and its place in the file must not be.
         for name, part in sorted(parts.items())
     )
     check_inputs(datasets, TRAIN, config)
@@ -96,6 +97,7 @@ def train_loader(
 
     Bad samples are replaced and listed in the file `quarantine`; without one, the first is an error.
     """
+    # A pair that lay on two ranks could not be mixed: neither has the other's image.
     if config.mixup is not None and global_batch % (2 * world_size):
         raise ValueError(
             f"data.mixup mixes pairs of samples, so every rank needs an even number of them: a global batch of "
@@ -233,6 +235,7 @@ def _assembler(
 def live_bytes(split: Split, order: Order, world_size: int) -> int:
     """Return the bytes of the extents that this rank's lanes have begun and not finished, with one to spare each."""
     sample_bytes = split.shards.num_bytes.sum() / split.num_samples
+    # Rounded up: where the ranks do not divide the lanes, two ranks share one and both hold its extents.
     return -(-order.lanes // world_size) * (int(order.window * sample_bytes) + 3 * EXTENT_BYTES)
 
 

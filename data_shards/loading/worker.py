@@ -35,6 +35,7 @@ def make(slots: Slots) -> Batch:
 
 
 def _start(plugins: Sequence[Path], assembler: bytes) -> None:
+    # A process for each core decodes already: torch's own threads would only take turns with the others' work.
     torch.set_num_threads(1)
     for path in plugins:
         plugin_files.run(path)

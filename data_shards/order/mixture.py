@@ -4,6 +4,13 @@ The counts after n slots are a formula, so any step is as near as the first. Dat
 over their weights; at each fork of the tree the left branch has had round(n * its share) of the fork's n slots. A fork
 adds at most 1/2 to the error, and what comes from above is multiplied by the branch's share. In a Huffman tree the
 shares fall so fast with the depth that a dataset is never 2 samples away from its exact part, however many there are.
+
+    weights a 6, b 3, c 1; the first 10 slots
+
+    (c b) | a     left share 4/10     round(10 * 4/10) = 4 slots to the left, the rest, 6, to a
+      c | b       left share 1/4      round(4 * 1/4)   = 1 slot to c, the rest, 3, to b
+
+Nothing is counted from step to step, so a resume at step 10^6 costs these two roundings and no more.
 """
 
 import heapq
@@ -28,6 +35,8 @@ class Schedule:
     """Samples of each dataset among the first n slots, for any n."""
 
     def __init__(self, weights: Sequence[float]) -> None:
+        # Exact fractions: a share in floating point drifts from round(n * share) as n grows, and may round differently
+        # on another machine.
         self._num_datasets = len(weights)
         # The number in second place keeps equal weights from being compared by their nodes.
         heap: list[tuple[Fraction, int, _Fork | int]] = [
@@ -48,6 +57,7 @@ class Schedule:
             if isinstance(node, int):
                 counts[node] = count
             else:
+                # The right branch gets the rest, so the counts add up to num_slots whatever was rounded.
                 left = (count * node.left_share + Fraction(1, 2)).__floor__()
                 waiting += [(node.left, left), (node.right, count - left)]
         return counts
@@ -78,14 +88,17 @@ class MixedOrder:
 
     def slots(self, step: int, start: int, stop: int) -> Slots:
         """Return slots start to stop of global batch `step`."""
+        # What a dataset has had before this step is also the number of its next sample: no state besides the step.
         before, after = (self._schedule.counts(number * self.global_batch) for number in (step, step + 1))
         item = np.concatenate([np.arange(first, last) for first, last in zip(before, after, strict=True)])
         source = np.repeat(np.arange(len(before)), np.subtract(after, before))
+        # The last key sorts first: by lane. Cut by ranks in any other order, every rank would read every lane.
         chosen = np.lexsort((item, source, item % self.lanes))[start:stop]
         item, source = item[chosen], source[chosen]
         epoch_length = np.array([order.lane_length * self.lanes for order in self._orders])[source]
         epoch, position = item // epoch_length, item % epoch_length
         shard, sample = np.empty_like(item), np.empty_like(item)
+        # By epoch too: a small dataset may end one epoch and begin the next within one batch.
         for number, turn in {*zip(source.tolist(), epoch.tolist(), strict=True)}:
             cut = (source == number) & (epoch == turn)
             lane, place = position[cut] % self.lanes, position[cut] // self.lanes

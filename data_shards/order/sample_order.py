@@ -69,6 +69,8 @@ class TrainOrder:
                 f"{split.num_samples} samples do not fill one global batch of {global_batch} from {lanes} lanes; "
                 "lower train.global_batch or data.lanes, or add samples"
             )
+        # Whole steps only: every rank then takes as many steps as every other, and no collective waits for a rank that
+        # has run out of samples.
         self.num_dropped = split.num_samples - self.steps_per_epoch * global_batch
         self._samples = LaneOrder(split, seed, lanes, window).samples
 
@@ -98,6 +100,7 @@ class EvalOrder:
     def __init__(self, split: Split, global_batch: int) -> None:
         if split.num_samples == 0:
             raise ValueError("the split holds no samples; build it, or evaluate another one")
+        # The lanes must divide the batch; no more than 8 of them, since each holds extents of its own in memory.
         self.global_batch, self.lanes, self.window = global_batch, math.gcd(global_batch, 8), 0
         self.steps_per_epoch = -(-split.num_samples // global_batch)
         self.num_dropped = 0
@@ -112,7 +115,10 @@ class EvalOrder:
         per_lane, lane_length = self.global_batch // self.lanes, -(-num_samples // self.lanes)
         place = step * per_lane + slot % per_lane
         number = slot // per_lane * lane_length + place
+        # Both ends: behind its last place a lane would read the first samples of the next one a second time, and the
+        # last lane is shorter where the lanes do not divide the split.
         real = (place < lane_length) & (number < num_samples)
+        # A padded slot is never read, but it must lie somewhere for the look-up.
         shard, sample = _located(self._starts, np.where(real, number, 0))
         return Slots(
             shard,
@@ -130,6 +136,8 @@ class LaneOrder:
     def __init__(self, split: Split, seed: int, lanes: int, window: int) -> None:
         self.lanes = lanes
         self.lane_length = split.num_samples // lanes
+        # Every lane has the same length, or the last steps of an epoch would lack slots. What is left over, fewer
+        # samples than lanes, is dropped; the rotation of the epoch decides which ones.
         self._counts = split.shards.num_samples
         self._window = window
         self._identity = (split.fingerprint, seed, lanes, window)
@@ -140,6 +148,7 @@ class LaneOrder:
     def samples(self, epoch: int, lane: np.ndarray, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return shard and sample at places of lanes, each int64 like `lane` and `place`."""
         number = np.empty(len(lane), np.int64)
+        # One number for lane and stretch. A lane has fewer stretches than lane_length + 1, so no two share a number.
         for cut in _runs(lane * (self.lane_length + 1) + place // self._window):
             begin = int(place[cut.start]) // self._window * self._window
             end = min(begin + self._window, self.lane_length)
@@ -156,6 +165,8 @@ class LaneOrder:
         # twice that. All that lie before `first` come before, so a place's rank here is its rank in the lane.
         first, last = max(0, begin - 2 * reach), min(self.lane_length, end + 2 * reach)
         jitter = random_numbers.uniform(random_numbers.key("lane", *self._identity, epoch, lane), first, last)
+        # Stable, here and for the shards: equal keys must not be sorted by the luck of numpy's version or of the
+        # processor.
         rank = np.argsort(np.arange(first, last) + jitter * (self._window / 2), kind="stable")
         return first + rank[begin - first : end - first]
 
@@ -164,6 +175,7 @@ class LaneOrder:
         numbers = random_numbers.words(random_numbers.key("shards", *self._identity, epoch), 0, len(self._counts) + 1)
         shards = np.argsort(numbers[:-1], kind="stable")
         starts = _starts(self._counts[shards])
+        # The word after the shards' own turns the line, so that the dropped end falls on other samples in each epoch.
         return shards, starts, int(numbers[-1]) % int(starts[-1])
 
 

@@ -60,4 +60,5 @@ class DataState:
 
 def datasets_hash(parts: Sequence[tuple[str, float, tuple[str, ...]]]) -> str:
     """Return 16 hexadecimal digits for the (name, weight, modalities) of several datasets."""
+    # Sorted: the datasets are numbered by their names, so their order in the file decides nothing.
     return hashlib.sha256(json.dumps(sorted(parts)).encode()).hexdigest()[:16]
