@@ -55,9 +55,11 @@ def first_readable(
             result = read(path)
         except ValueError as error:
             problem = str(error)
+        # A read can fail on one rank alone. All learn of it before any of them takes what it has read.
         problems = sorted({sentence for sentence in world.gather(problem) if sentence})
         if not problems:
             return path, result, tuple(passed_over)  # type: ignore[return-value]  # it was read
+        # A run that still trains deletes its older checkpoints, perhaps this one: no damage, and a newer one is there.
         is_gone = world.from_first(lambda: not path.exists())
         passed_over += [f"{path}: was deleted while it was read"] if is_gone and which != NEWEST else []
         passed_over += [] if is_gone else problems
@@ -75,8 +77,11 @@ def _candidates(folder: Path, which: str) -> Iterator[Path]:
     if which == NEWEST:
         yield from reversed(committed(folder))
     elif which == BEST:
+        # By the manifests alone, whether or not the files are whole: a damaged best one is reported and not replaced by
+        # the next.
         step = best(layout.scores(committed(folder)))
         yield from [folder / name_of(step)] if step is not None else []
+    # Folders have at most 18 digits, and int() raises at some thousand digits.
     elif which.isdecimal() and len(which) < 19:
         yield from (path for path in committed(folder) if step_of(path) == int(which))
 

@@ -66,6 +66,7 @@ def read_manifest(folder: Path) -> Manifest:
     fields = typed_json.read_object(path)
     if fields.pop("xxh3", None) != _digest(fields):
         raise ValueError(f"{path}: its content does not match its hash")
+    # Before the fields get types: another layout may have other fields, and would be called damaged.
     if fields.get("version") != VERSION:
         raise ValueError(f"{path}: version {fields.get('version')!r}, this release reads {VERSION}")
     try:
@@ -143,4 +144,5 @@ def _shape(shape: Shape | None) -> str:
 
 
 def _digest(fields: dict[str, Any]) -> str:
+    # Sorted: the hash is of what was written, not of the order in which a reader or an editor keeps the keys.
     return xxhash.xxh3_64(json.dumps(fields, sort_keys=True).encode()).hexdigest()

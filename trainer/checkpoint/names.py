@@ -34,6 +34,7 @@ def committed(folder: Path) -> list[Path]:
     A copy such as step_00000005.bak is none.
     """
     named = (path for path in folder.glob("step_*") if _FOLDER.fullmatch(path.name))
+    # With one zero more, step_000000005 would be step 5 a second time.
     return sorted((path for path in named if path.name == name_of(step_of(path)) and path.is_dir()), key=step_of)
 
 

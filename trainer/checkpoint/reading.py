@@ -2,6 +2,9 @@
 
 Rank 0 reads the manifest. Of the other files, in the order of their names, rank r verifies and opens every
 world_size-th from the r-th on.
+
+    files, sorted      0   1   2   3   4   5   6        three ranks; each file is read once,
+    read by rank       0   1   2   0   1   2   0        whatever the number of ranks
 """
 
 from pathlib import Path
@@ -47,6 +50,7 @@ def weights(path: Path, world: World) -> dict[str, Tensor]:
 
     ValueError on all ranks where one is damaged.
     """
+    # Without the moments, which are two thirds of the bytes.
     prefix = f"{WEIGHT}-"
     manifest = verified(path, world, prefix)
     files = opened(path, manifest, world, prefix)
@@ -57,6 +61,7 @@ def weights(path: Path, world: World) -> dict[str, Tensor]:
         tensors.update((tensor, value) for name in share for tensor, value in files[name].read_all().items())
 
     world.from_each(read)
+    # The order of `_share`: file n was read by rank n modulo the number of ranks.
     for number, name in enumerate(sorted(files)):
         for tensor in files[name].names():
             value = tensors.setdefault(tensor, files[name].empty(tensor))

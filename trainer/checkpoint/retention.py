@@ -22,6 +22,7 @@ def kept(scores: dict[int, float | None], config: CheckpointConfig) -> set[int]:
 
 def best(scores: dict[int, float | None]) -> int | None:
     """Return the step with the highest score; of equal ones the newest, None where none has a score."""
+    # max() of a list that begins with NaN is NaN.
     measured = {step: score for step, score in scores.items() if score is not None and not math.isnan(score)}
     return max(measured, key=lambda step: (measured[step], step)) if measured else None
 
@@ -50,6 +51,7 @@ class Complete:
             with suppress(OSError):  # deleted meanwhile
                 if path not in self._seen or self._seen[path][0] != _stamp(path):
                     self._seen.pop(path, None)
+                    # Before the check: what changes during the check is checked again next time.
                     stamp = _stamp(path)
                     for score in layout.scores([] if names.problem(path) else [path]).values():
                         self._seen[path] = stamp, score

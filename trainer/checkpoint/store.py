@@ -2,6 +2,15 @@
 
 All ranks write their share into a hidden folder; each file is synced; the manifest with all sizes and hashes is
 written last; one rename commits. Which checkpoint is the newest is found by looking.
+
+    training thread   copy to host memory | the next steps run
+    save, rank 0                          | clear, make .tmp | its files     | checkpoint.json, rename, retire |
+    save, all ranks                       |                  | write, fsync  |                                 |
+    message                                  broadcast: go      collect: what  broadcast: committed, or why not
+
+    checkpoints/.step_00000008.tmp/      a save under way; after a kill the next save removes it
+    checkpoints/step_00000008/           complete
+    checkpoints/.step_00000005.retired/  being deleted; after a kill the next save removes it
 """
 
 import json
@@ -32,9 +41,11 @@ from trainer.distributed.world import World
 from trainer.run_state import PassedOver, RunState
 
 _RETRY_SECONDS = 60.0
+"""Time until a save that failed is tried again. At once, a full disk would stop every step for another copy."""
 _PASSED_OVER = "passed_over.json"
+"""Beside the checkpoints and not in them: an older one knows nothing of the batches that were met after its save."""
 _SENTENCE = 1000
-"""Letters of what a rank says of a write that failed: it goes into one message with what names it."""
+"""Most characters of a rank's sentence on a write that failed: World.collect sends messages of 4 KiB."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +88,8 @@ class Store:
         guard: Callable[[], None] = lambda: None,
     ) -> None:
         self._folder = folder
-        # Raises where this process may not write any more; asked before every change of the folder as a whole.
+        # Raises where a later attempt owns the run. Asked before every change of the folder as a whole, since a later
+        # attempt may begin between the files of a save and its commit.
         self._guard = guard
         self._config = config
         self._world = world
@@ -108,8 +120,10 @@ class Store:
     def save(self, engine: Checkpointed, state: RunState, *, score: float | None = None) -> None:
         """Save a state; in the background where the config says so, after a save that is still running."""
         started = time.monotonic()
+        # The copy overwrites the host memory that the save before it may still be writing from.
         self.wait()
         tensors = engine.snapshot()
+        # Now, like the tensors: the counters of the engine move while the save is written.
         manifest = Manifest(
             state=state,
             engine=engine.progress(),
@@ -182,6 +196,7 @@ class Store:
     ) -> SaveReport:
         """Write and commit in the background. All ranks fail or none: the error of one is sent to all."""
         beside = self._folder / f".{names.name_of(manifest.state.step)}.tmp"
+        # Rank 0 makes the folder before any rank writes into it. If it cannot, all ranks skip the save.
         error = self._twin.broadcast(self._attempted(lambda: self._clear(beside)) if self._world.is_first else "")
         num_bytes = 0
         if not error:
@@ -198,8 +213,10 @@ class Store:
             return "", 0
         files = {name: record for outcome in outcomes if isinstance(outcome, dict) for name, record in outcome.items()}
         error = "; ".join(outcome for outcome in outcomes if isinstance(outcome, str))
+        # A file that one rank could not write makes it no checkpoint: then nothing is renamed.
         error = error or self._attempted(lambda: self._commit(beside, replace(manifest, files=files)))
         if error:
+            # On a full disk the next try needs the space of this one.
             self._attempted(lambda: shutil.rmtree(beside, ignore_errors=True))
         return error, sum(record.num_bytes for record in files.values())
 
@@ -225,6 +242,7 @@ class Store:
                 if by_name:
                     name = layout.file_name(kind, self._world.rank, self._world.world_size)
                     records[name] = write(beside / name, by_name)
+        # Returned and not raised: rank 0 waits in `collect` for a message of this rank, whatever became of its files.
         except OSError as problem:
             return cut(f"rank {self._world.rank}: {problem}", _SENTENCE)
         return records
@@ -233,7 +251,7 @@ class Store:
         layout.write_manifest(beside, manifest)
         final = self._folder / names.name_of(manifest.state.step)
         if final.exists() or final.is_symlink():
-            # A damaged one of this step, skipped by the load that this run went on from.
+            # A damaged one of this step, which the load skipped. rename() does not replace a folder that has files.
             final.rename(self._folder / f".{final.name}.replaced")
         atomic.rename(beside, final)
         self._complete.add(final, manifest.score)
@@ -249,7 +267,9 @@ class Store:
         scores = {step: score for step, score in complete.items() if step <= newest_step}
         keep = kept(scores, self._config)
         for step in folders.keys() - keep:
+            # rmtree refuses a link, and what a link leads to is not this run's.
             if (step in scores or step < min(keep)) and not folders[step].is_symlink():
+                # Hidden by one rename first: a kill between two files would else leave a checkpoint that looks damaged.
                 hidden = self._folder / f".{folders[step].name}.retired"
                 folders[step].rename(hidden)
                 shutil.rmtree(hidden)
@@ -257,6 +277,7 @@ class Store:
     def _restore(self, engine: Checkpointed, path: Path, manifest: Manifest) -> None:
         if problem := layout.other_data(manifest.identity, self._identity):
             raise ValueError(f"{path}: {problem}; use another --run folder")
+        # All ranks have the headers of all files, so all refuse alike, before the engine has changed anything.
         files = reading.opened(path, manifest, self._world)
         sources = {(name.partition("-")[0], tensor): file for name, file in files.items() for tensor in file.names()}
         for kind, shapes in engine.shapes().items():

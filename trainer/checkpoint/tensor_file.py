@@ -60,6 +60,7 @@ def write(path: Path, tensors: dict[str, Tensor]) -> FileRecord:
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # the bytes of the first tensor begin at a multiple of 8
     digest = xxhash.xxh3_64()
+    # x: a file that is there already belongs to another rank, and overwriting it would damage a checkpoint unseen.
     with path.open("xb", buffering=_SMALL_BYTES) as file:
         for content in (struct.pack("<Q", len(text)), text, *map(_bytes, tensors.values())):
             view = memoryview(content)  # type: ignore[arg-type]  # bytes or an array
@@ -68,6 +69,7 @@ def write(path: Path, tensors: dict[str, Tensor]) -> FileRecord:
                 digest.update(chunk)
                 file.write(chunk)
         file.flush()
+        # Before the manifest names the file: file systems may write a rename to the disk before the bytes.
         os.fsync(file.fileno())
         return FileRecord(file.tell(), digest.hexdigest())
 
@@ -156,6 +158,7 @@ def _bytes_at(path: Path, offset: int, num_bytes: int) -> np.ndarray:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         at = 0
+        # Linux reads at most 2 GiB per call, and a network disk may return less.
         while at < num_bytes and (count := os.preadv(descriptor, [view[at:]], offset + at)):
             at += count
     finally:
@@ -169,7 +172,9 @@ def _header(path: Path) -> Header:
         with path.open("rb") as file:
             num_bytes = os.fstat(file.fileno()).st_size
             length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+            # The length may be a lie: it must not become memory.
             content = parse_object(file.read(min(length, _MAX_HEADER_BYTES)))
+        # Text for people, which other writers of the format add.
         content.pop("__metadata__", None)
         entries = {name: typed(Entry, fields, name) for name, fields in content.items()}
         _check(entries, num_bytes - _LENGTH_BYTES - length)
@@ -197,4 +202,5 @@ def _check(entries: dict[str, Entry], num_bytes: int) -> None:
 
 
 def _bytes(tensor: Tensor) -> np.ndarray:
+    # As bytes: numpy has no bfloat16.
     return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
