@@ -75,6 +75,7 @@ def refusing_by_name() -> Iterator[None]:
     """Turn torch's refusal of an operation that has no deterministic form into a sentence for the user."""
     try:
         yield
+    # torch has no class of its own for this refusal: its text is all that tells it from other errors.
     except RuntimeError as error:
         operation, found, _ = str(error).partition(" does not have a deterministic implementation")
         if not found:

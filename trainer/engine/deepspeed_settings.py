@@ -79,8 +79,10 @@ def settings(
         "train_batch_size": train.global_batch,
         "train_micro_batch_size_per_gpu": micro_batch,
         "gradient_accumulation_steps": num_micro_batches,
+        # Given in every case: left out it would be 1.0. Where the device judges, trainer/engine/update.py clips.
         "gradient_clipping": 0.0 if is_judged_on_device else optimizer.clip_norm,
         "zero_optimization": zero,
+        # Our LAMB is not on DeepSpeed's list of optimizers.
         "zero_allow_untested_optimizer": True,
         # It would wait for the device twice a step, to time it.
         "timers": {"throughput": {"enabled": False}},
@@ -95,6 +97,7 @@ def _precision(train: TrainConfig) -> dict[str, Any]:
         # keeps DeepSpeed from reducing the gradients of linear layers in bf16.
         return {"torch_autocast": {"enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": []}}
     if train.precision == "fp16":
+        # 0 stands for a scale that DeepSpeed adapts.
         scale = {"loss_scale": 0, "initial_scale_power": _INITIAL_SCALE_POWER, "loss_scale_window": 1000}
         return {"fp16": {"enabled": True, **scale}}
     return {}

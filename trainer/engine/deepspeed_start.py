@@ -33,6 +33,7 @@ def uncompiled() -> Iterator[None]:
 @contextlib.contextmanager
 def group_timeout(seconds: float) -> Iterator[None]:
     """Make new process groups give up after our timeout: those that DeepSpeed clones would wait for 30 minutes."""
+    # The timeout of init_process_group does not reach groups that are made later; measured with a peer that slept 60 s.
     original = dist.new_group
 
     def with_timeout(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # whatever torch takes
@@ -57,6 +58,7 @@ def initialize(
     with group_timeout(train.collective_timeout_seconds), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         engine = _engine(deepspeed, train.precision, world, model=network, optimizer=inner, config=config)
+    # DeepSpeed ignores keys that it does not know: a misspelt one gives stage 0 without a word.
     assert engine.zero_optimization_stage() == train.zero_stage, "DeepSpeed took another stage than it was given"
     return engine
 
@@ -75,6 +77,8 @@ def _engine(deepspeed: Any, precision: str, world: World, **parts: object) -> An
 def _import_deepspeed(world: World) -> Any:  # noqa: ANN401
     """Import it late: it reads the environment and picks an accelerator while it is imported."""
     if world.device.type == "cpu":
+        # deepspeed.initialize requires the first variable, of a process alone too. Without the second each rank prints
+        # a warning about the accelerator.
         os.environ.setdefault("LOCAL_RANK", str(world.local_rank))
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     else:
@@ -101,6 +105,7 @@ def gathered(parameters: list[nn.Parameter], zero_stage: int) -> contextlib.Abst
         return contextlib.nullcontext()
     import deepspeed
 
+    # What rank 0 writes inside the block reaches the other ranks at its end.
     gathered: contextlib.AbstractContextManager[None] = deepspeed.zero.GatheredParameters(parameters, modifier_rank=0)
     return gathered
 
@@ -124,6 +129,7 @@ def waiting_on_the_device(optimizer: Any) -> Iterator[None]:  # noqa: ANN401
         exchange.wait_stream(computing)
         computing.wait_stream(exchange)
 
+    # On the object, over the method of its class: `del` brings the method back.
     accelerator.synchronize = meet
     try:
         yield

@@ -1,6 +1,10 @@
 """Engine: one optimizer step over a global batch through DeepSpeed, and its state under parameter names.
 
 Facts of DeepSpeed 0.19.8 that it works around are named where they bite.
+
+    start    counts and flags of all ranks | each micro-batch: forward, backward | norm, clip, update | losses
+             summed in one exchange        | gradients travel with the last one  | on the device      | summed
+    report   read a step later on a GPU: loss, norm, whether the step was applied, which flags any rank raised
 """
 
 from collections.abc import Sequence
@@ -60,8 +64,11 @@ class Engine:
         self._inner = inner
         self._sharded = ShardedState(self._deepspeed, inner, shapes, world)
         self._partitions = self._sharded.partitions
+        # After `initialize`: at ZeRO 1 to 3 the optimizer updates tensors of DeepSpeed's and not the network's. Before
+        # the first step: a run is saved before it.
         optimizers.zero_state(self._partitions.masters(), inner)
         if isinstance(inner, Lamb):
+            # At ZeRO 0 every rank has whole tensors: a sum would count each norm once per rank.
             parts = world.sum if train.zero_stage else torch.Tensor.clone
             num_parameters = sum(1 for _ in self._deepspeed.module.parameters())
             inner.bind(self._partitions.segments(), num_parameters, parts)
@@ -88,6 +95,7 @@ class Engine:
         The report tells which `flags` any rank raised: they travel with the counts of samples, and cost no exchange.
         """
         batch = batch.to(self._world.device)
+        # A function of the step and no scheduler of DeepSpeed's, which stands still whenever a step is skipped.
         rate = optimizers.learning_rate(self._optimizer_config, self._num_steps, self._train.steps)
         for group in self._deepspeed.optimizer.param_groups:
             group["lr"] = rate
@@ -95,13 +103,16 @@ class Engine:
         counts, raised = self._counts(batch, flags, by_input=is_logged)
         own = self._deepspeed.module
         if isinstance(own, Perceiver):
+            # Batch norm uses the statistics of the global batch: they are needed before the first micro-batch.
             own.observe(batch.arrays, batch.host_lengths, self._world.sum)
         watch = Stopwatch(self._world.device)
         parts = self._backward(batch.micro_batches(self.num_micro_batches), counts, watch, by_input=is_logged)
+        # Before the update: it may change the loss scale, and it clips the gradients in place.
         scale = getattr(getattr(self._deepspeed.optimizer, "loss_scaler", None), "cur_scale", 1.0)
         squares = self._group_squares() if is_logged else {}
         norm, is_finite = self._update()
         if isinstance(own, Perceiver):
+            # A skipped step leaves the running statistics as they are, too.
             own.settle(is_kept=is_finite)
         self._num_steps += 1
         totals = self._total(parts)
@@ -151,6 +162,8 @@ class Engine:
 
     def _counts(self, batch: Batch, flags: Sequence[bool], *, by_input: bool) -> tuple[dict[str, Tensor], Tensor]:
         """Return what each sum is divided by, over all ranks, and how many ranks raised each flag."""
+        # Before the forward pass, so that each micro-batch is divided by the count of the global batch: a mean of means
+        # would weigh samples by the cut.
         counts = self._objective.counts(batch, by_input=by_input)
         # Filled on the device: a copy would come from memory that is not page-locked, and make the host wait.
         raised = [torch.full((), float(flag), device=self._world.device) for flag in flags]
@@ -167,11 +180,14 @@ class Engine:
         others = self._objective.others(self._deepspeed, micro_batches, self._world)
         for index, micro_batch in enumerate(micro_batches):
             is_last = index == len(micro_batches) - 1
+            # Before the forward pass: DeepSpeed asks for it in forward and backward. At ZeRO 0 and 1 only the last one
+            # sends.
             self._deepspeed.set_gradient_accumulation_boundary(is_last)
             with watch:
                 sums = self._objective.sums(self._deepspeed, micro_batch, by_input=by_input, others=others[index])
             loss = self._objective.loss(sums, counts)
-            # DeepSpeed takes the mean over the ranks; the sums want the sum.
+            # DeepSpeed takes the mean over ranks and, unless told otherwise, over micro-batches. The counts have
+            # divided by both already.
             with waiting_on_the_device(self._deepspeed.optimizer):
                 self._deepspeed.backward(contagious(loss) * self._world.world_size, scale_wrt_gas=False)
             totals = {task: totals[task] + part.detach() for task, part in sums.items()}

@@ -35,6 +35,7 @@ def fitting(network: nn.Module, objective: Objective, share: Batch, train: Train
     while True:
         parts = train.micro_batches_per_rank(world.world_size)
         rows = len(share.keys) // parts
+        # Alike on all ranks: at ZeRO 2 and 3 every micro-batch has exchanges, in which all must take part.
         if not world.agree(not _fits(network, objective, share, train, parts, world.device)):
             return train
         if rows == 1:
@@ -61,6 +62,7 @@ def _try(network: nn.Module, objective: Objective, share: Batch, train: TrainCon
     """Do what a step does with its first micro-batch, as far as one rank can alone."""
     num_parameters = sum(parameter.numel() for parameter in network.parameters())
     device = share.weights.device
+    # A trial on an empty device would pass, and the first step, with the optimizer beside it, would not.
     ballast = torch.empty(num_parameters * _STATE_BYTES_PER_PARAMETER, dtype=torch.uint8, device=device)
     counts = {task: count.clamp(min=1.0) for task, count in objective.counts(share).items()}
     if isinstance(network, Perceiver):
@@ -75,6 +77,7 @@ def _try(network: nn.Module, objective: Objective, share: Batch, train: TrainCon
 def _in_precision(network: nn.Module, precision: str, device_type: str) -> tuple[Any, float]:
     """Return the network as the engine calls it in this precision, and the scale of its loss."""
     if precision == "fp16":
+        # As DeepSpeed does in fp16, which has no autocast here.
         for parameter in network.parameters():
             parameter.data = parameter.data.half()
         return network, INITIAL_LOSS_SCALE
@@ -95,6 +98,7 @@ def _no_trace(network: nn.Module, device: torch.device) -> Iterator[None]:
     is_cuda = device.type == "cuda"
     for parameter, _, _ in parameters:
         parameter.grad = None
+    # The devices are named, since fork_rng would else save the state of every GPU that is visible.
     with torch.random.fork_rng(devices=[device.index] if is_cuda else []):
         try:
             yield
@@ -107,6 +111,7 @@ def _no_trace(network: nn.Module, device: torch.device) -> Iterator[None]:
                 for buffer, values in buffers:
                     buffer.copy_(values)
             if is_cuda:
+                # torch keeps what a trial has freed; and the peak that log lines report is to be that of the steps.
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats(device)
 

@@ -1,6 +1,9 @@
 """ShardedState: weights and moments of a DeepSpeed engine as whole tensors under parameter names, to save and restore.
 
 The engine may be that of a run or one of somebody else's making; see trainer/standalone/deepspeed_state.py.
+
+    save     pieces of each rank --> the rank that writes the parameter --> host memory --> Store
+    load     file --> the rank that reads the parameter --> pieces of all ranks --> refresh: the network's own copies
 """
 
 import contextlib
@@ -58,6 +61,7 @@ class ShardedState:
     def applied_steps(self) -> float:
         """Return the steps that changed the weights."""
         masters = self.partitions.masters()
+        # Adam's bias correction counts these, and not all steps: a skipped one moved no moment.
         return float(self._inner.state[masters[0]]["step"]) if masters else 0.0
 
     def loss_scale(self) -> dict[str, int | float]:
@@ -80,6 +84,8 @@ class ShardedState:
                 owning.read(pieces, read)
                 unmoved.update((name, read(WEIGHT, name, 0, self._shapes[name].numel())) for name in fixed_names)
 
+            # All have read before any tensor travels: a file that one rank cannot read ends all with a sentence, in
+            # place of leaving the others in an exchange.
             self._world.from_each(read_own)
             owning.deal(pieces)
             with self._fixed() as fixed:
@@ -104,6 +110,7 @@ class ShardedState:
     def _fixed(self) -> Iterator[dict[str, Tensor]]:
         """Give what no optimizer moves, to read or to overwrite: saved buffers, and frozen parameters."""
         module = self._deepspeed.module
+        # named_buffers() also has those that are not persistent, which the network computes for itself.
         saved = module.state_dict(keep_vars=True).keys()
         buffers = {name: buffer for name, buffer in module.named_buffers() if name in saved}
         frozen = {name: parameter for name, parameter in module.named_parameters() if not parameter.requires_grad}

@@ -67,6 +67,7 @@ class StartedStep:
         """`squares` are those of the norms of the gradient's groups, over all ranks."""
         self._told, self._num_flags = told, len(flags)
         self._tasks, self._groups = tuple(losses), tuple(squares)
+        # As one vector: each number by itself would be a copy, and a wait, of its own.
         values = [loss, norm, is_finite, *flags.unbind(), *losses.values(), *squares.values()]
         self._read: Callable[[], list[float]] = read_later(torch.stack([value.float() for value in values]))
 
@@ -75,6 +76,8 @@ class StartedStep:
         loss, norm, is_finite, *more = self._read()
         flags, numbers = more[: self._num_flags], iter(more[self._num_flags :])
         losses = {task: next(numbers) for task in self._tasks}
+        # fp16 overflows every time its scale is tried too high: that is no fault of the batch. A loss that is not
+        # finite is.
         is_rescaled = self._told.can_rescale and not is_finite and math.isfinite(loss)
         return StepReport(
             loss=loss,

@@ -16,6 +16,7 @@ class Stopwatch:
         self._events: list[torch.cuda.Event] = []
 
     def __enter__(self) -> None:
+        # The host has long moved on when the device begins: its own clock would measure how fast it queues.
         if self._is_cuda:
             self._record()
         self._started = time.perf_counter()

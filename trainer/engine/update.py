@@ -32,6 +32,8 @@ class DeviceUpdate:
         """See Update."""
         norm = self.partitions.gradient_norm(self.world.sum)
         is_finite = norm.isfinite()
+        # Also where the norm is not finite: to ask would be a wait, and found_inf keeps what comes out from being
+        # applied.
         if self.clip_norm > 0:
             torch._foreach_mul_(self.partitions.gradients(), self.partitions.clip_factor(norm, self.clip_norm))
         # What torch's fused optimizers, and LAMB, read on the device.
