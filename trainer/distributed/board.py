@@ -1,6 +1,9 @@
 """Board: shared memory with one slot per process of a host. A write costs no disk access and no network traffic.
 
-Standard library only.
+    slot   | length, 4 bytes | CRC-32, 4 bytes | content                 |   1 024 bytes a process
+
+No lock: a process that was stopped while it held one would stop all others. A reader knows a slot that is half written
+by its checksum. Standard library only.
 """
 
 import mmap

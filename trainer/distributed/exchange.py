@@ -2,6 +2,11 @@
 
 All pairs of ranks share one all-to-all: sends and receives of two ranks would open a channel for each pair, and of 1024
 ranks there are half a million. It is made in rounds, so that what is on its way stays small whatever a rank owns.
+
+    held by rank 0   [ A A A ][ B B        A is whole on rank 0, which owns it: it does not travel
+    held by rank 1            B B B ][ C C ]
+                                           B is owned by rank 1: a save sends two elements from 0 to 1,
+                                           a load sends them back
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -54,6 +59,7 @@ class Exchange:
                         self._theirs[rank].append(extent)
         # Every rank has a window of the same length for each other: whoever has most of them sets it for all.
         self._window = max(1, round_elements // max(1, _most_peers(lengths)))
+        # The same number on all ranks: those that have nothing left must still take part in an all-to-all.
         self.num_rounds = -(-max(lengths.values(), default=0) // self._window)
 
     def to_owners(self, held: View, owned: View) -> None:

@@ -1,4 +1,12 @@
-"""Node: the ranks on the same host as this one, and the board that they share."""
+"""Node: the ranks on the same host as this one, and the board that they share.
+
+The ranks find each other in three exchanges:
+
+    gather   host name, boot id, name space of process ids   -> the ranks of this host
+    create   its first rank: memory that has no name
+    gather   /proc/PID/fd/N of that memory                    -> the others open it
+    gather   which of them could                              -> the path is closed; a kill leaves nothing behind
+"""
 
 import socket
 from contextlib import suppress
@@ -81,6 +89,7 @@ def _opened(path: str) -> Board | None:
 
 def _host() -> tuple[str, str, str]:
     """Return what tells this host from all others, and its processes from those of another container on it."""
+    # Two machines may have one host name. Ids of processes, and paths in /proc, hold within one name space.
     boot, pids = "", ""
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text()

@@ -1,4 +1,11 @@
-"""World: rank, world size and device of this process, and agreement between the ranks."""
+"""World: rank, world size and device of this process, and agreement between the ranks.
+
+A rank that raises by itself leaves the others in their next exchange, until its timeout. So whatever can fail on one
+rank alone goes through `from_first`, `from_each` or `agree`, and all ranks raise the same sentence:
+
+    rank 0   work() raises           rank 0   work() raises -> (None, sentence) -+-> ValueError(sentence)
+    rank 1   waits, 600 s            rank 1                                      +-> ValueError(sentence)
+"""
 
 import os
 import pickle
@@ -63,6 +70,8 @@ class World:
             raise ValueError(f"RANK={rank} is not below WORLD_SIZE={world_size}; unset both, or start by torchrun")
         device = _device(local_rank)
         timeout = timedelta(seconds=timeout_seconds)
+        # Before the ranks meet: with some 250 ranks that all connect, 1 024 descriptors run out in the middle of an
+        # exchange.
         _refuse_few_descriptors(local_rank, world_size)
         if world_size > descriptors.CONNECTED_RANKS:
             # A group of gloo then connects the pairs that exchange something, and not all: of 1 024 ranks about ten
@@ -115,6 +124,7 @@ class World:
         """Return the sum over all ranks; the argument is left as it is. Collective."""
         if self.world_size == 1:
             return tensor
+        # all_reduce overwrites what it is given.
         total = tensor.detach().clone()
         dist.all_reduce(total, group=self.group)
         return total
@@ -140,6 +150,7 @@ class World:
         if self.world_size == 1:
             return item
         items = [item]
+        # With the device named, the object travels over gloo and not through the GPU.
         dist.broadcast_object_list(items, src=0, device=torch.device("cpu"), group=self.group)
         return items[0]
 
@@ -265,6 +276,7 @@ def _local_store(rank: int, world_size: int, timeout: timedelta) -> TCPStore:
     port = _number(os.environ, "MASTER_PORT")
     listening = None
     if rank == 0:
+        # All ranks call at once, and the kernel keeps no more callers waiting than it was asked to.
         server = socket.create_server((_LOOPBACK, port), backlog=max(128, world_size))
         listening = server.detach()
     return TCPStore(_LOOPBACK, port, world_size, rank == 0, timeout, master_listen_fd=listening)
