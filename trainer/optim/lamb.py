@@ -64,6 +64,8 @@ class Lamb(torch.optim.Optimizer):
         directions = [torch.empty_like(tensor) for tensor in tensors]
         torch._foreach_zero_(directions)
         beta1, beta2 = group["betas"]
+        # The bias correction wants the number of this step. Where the step is dropped, the count is taken back, on the
+        # device.
         torch._foreach_add_(steps, 1.0)
         # A step of -1 from zero is the direction.
         torch._fused_adam_(
@@ -93,8 +95,11 @@ class Lamb(torch.optim.Optimizer):
         parts = [_part(tensors[index], segment) for index, segment in segments]
         moves = [_part(directions[index], segment) for index, segment in segments]
         device = tensors[0].device
+        # fp64: the parts of a tensor are added in another order at another world size, and small ones beside large
+        # ones.
         squares = torch.zeros(2, self._num_parameters, dtype=torch.float64, device=device)
         numbers = self._number(tuple(segment.parameter for _, segment in segments), device)
+        # A rank may hold no part of this group. It takes part in the sum all the same.
         if segments:
             norms = [torch.stack(torch._foreach_norm(tensors, 2, dtype=torch.float64)) for tensors in (parts, moves)]
             squares.index_add_(1, numbers, torch.stack(norms).square())

@@ -1,4 +1,11 @@
-"""Ownership: the rank that writes and reads each parameter of a checkpoint, and the host memory for it."""
+"""Ownership: the rank that writes and reads each parameter of a checkpoint, and the host memory for it.
+
+    whole on its owner       ZeRO 0          the owner writes its own; after a load it is broadcast to the other copies
+    parts on several ranks   ZeRO 1, 2, 3    the parts travel to the owner (Exchange), and after a load back
+
+A parameter is written by one rank, so that the files of a checkpoint have whole tensors under names, whatever the stage
+and the world size. Any number of ranks can read them.
+"""
 
 from collections.abc import Callable, Mapping
 
@@ -28,6 +35,7 @@ def owners(held: list[list[Extent]]) -> dict[str, int]:
         most = max(by_rank.values())
         holders = [rank for rank, length in by_rank.items() if length > 0.9 * most]
         owner[name] = min(holders, key=lambda rank: loads[rank])
+        # What it writes: the parts that the others hold, too.
         loads[owner[name]] += sum(by_rank.values())
     return owner
 

@@ -2,6 +2,11 @@
 
 The one file that knows how DeepSpeed 0.19.8 lays its optimizers out (attributes, not imports); the contract tests in
 tests/trainer/test_deepspeed_facts.py say what of that it relies on.
+
+    parameters A, B, C      rank 0               rank 1
+    ZeRO 0    Whole         A A A B B B C C      A A A B B B C C      the parameters themselves
+    ZeRO 1, 2 FlatGroups    A A A B              B B C C              one flat tensor per group, cut in the middle
+    ZeRO 3    EvenParameters  A A B B C          A - B - C            each parameter cut, its last part padded
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -221,6 +226,7 @@ class EvenParameters:
         for index, master in enumerate(self.masters()):
             self.zero.fp16_partitioned_groups_flat[index].data.copy_(master.data)
             self.zero._unflatten_partitioned_parameters(index)
+        # Small parameters stay gathered on every rank: without this they would keep the values from before the load.
         if self.zero.persistent_parameters:
             first, every = self.zero.persistent_parameters[0], self.zero.persistent_parameters
             first.partition(every)
