@@ -3,6 +3,13 @@
 A thread on each rank tells what the main thread is at, and hears the others, see heartbeats.py. Silence means a
 process that is dead or stopped; heartbeats without progress mean one that is stuck. The watcher of the first host hears
 all ranks and judges; those of other hosts hear the first host, and judge it where it is silent.
+
+    host A   ranks 0, 1 --memory--> watcher of A  <--file-- watcher of B <--memory-- ranks 2, 3   host B
+                                    hears all, judges
+
+    a rank is held up   and another is not heard   -> that one is dead or stopped, and is named
+                        and all are heard          -> those with the least progress are stuck, and are named
+    one is named        RUN/watch/verdict.json, the stacks of all ranks, the end of all processes: job_end.py
 """
 
 import os
@@ -63,6 +70,7 @@ class HangWatch:
     def __enter__(self) -> Self:
         if self._seconds > 0 and self._folder is not None:
             if self._world.is_first:
+                # A verdict of the attempt before would end this one. No rank writes here before the collectives below.
                 shutil.rmtree(self._folder, ignore_errors=True)
                 self._folder.mkdir(parents=True, exist_ok=True)
             node = Node.join(self._world)
@@ -181,6 +189,7 @@ class HangWatch:
         others = [beat for rank, (beat, _) in ranks.newest.items() if rank != self._world.rank and beat.phase != LEFT]
         present, silences = [self._beat(), *others], ranks.silences()
         limit = max(beat.limit_seconds for beat in present)
+        # Another host hears only the first one: it would name its own ranks, which wait for a rank that it cannot hear.
         held_up = ranks.node.is_head and any(beat.at_seconds > limit for beat in present)
         if not held_up and max(silences.values(), default=0.0) <= self._seconds:
             return []
@@ -203,6 +212,7 @@ class HangWatch:
         beside = self._verdict_path.with_name(f".verdict.{self._world.rank}")
         try:
             atomic.write(beside, verdict.text(found), survives_power_cut=False)
+            # A link and no rename: it fails where the name is taken, so that of two verdicts at once one holds.
             os.link(beside, self._verdict_path)
         except FileExistsError:
             return
@@ -225,6 +235,7 @@ class HangWatch:
 
     def _missing(self, patience: float) -> list[str]:
         """Return the ranks of this host that are no longer alive."""
+        # A process that dies closes its sockets before it is gone.
         deadline = time.monotonic() + patience
         while True:
             missing = [

@@ -91,6 +91,7 @@ class Beats:
         was_watcher, self.is_watcher = self.is_watcher, next(awake) == self.node.rank
         if self.is_watcher and not was_watcher:
             self.forgive(set(self.newest) - set(self.node.ranks))  # nobody told this rank of other hosts until now
+        # Told at once and not with the next file: the first host waits for nothing else before it judges.
         overdue = tuple(beat.is_overdue for beat in here)
         if not self.is_watcher or (now < self._next_exchange and overdue == self._written):
             return False

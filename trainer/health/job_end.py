@@ -1,4 +1,15 @@
-"""JobEnd: what a rank does after a verdict. It keeps the stacks of all ranks and leaves no process on any host."""
+"""JobEnd: what a rank does after a verdict. It keeps the stacks of all ranks and leaves no process on any host.
+
+The keeper of a host is its first rank that the verdict does not name.
+
+    every rank   knows -> writes its stacks ------------------------------------- until "goes", or no keeper -> exits
+    keeper       knows -> writes its stacks -> all of its host know
+                                            -> stacks of the other hosts exist -> wakes stopped ranks, to write theirs
+                                            -> all of its host have written -> "goes" -> kills what is left
+
+Each arrow of the keeper has a limit. Without the waits, the first rank that leaves breaks the exchange in which the
+others wait, and they leave before they have written.
+"""
 
 import faulthandler
 import os
@@ -43,6 +54,7 @@ class JobEnd:
             self._keep(culprits)
         else:
             _wait(lambda: self._has_gone(keeper), 3 * _GRACE_SECONDS + self._period)
+        # No clean-up: it would wait for the rank that hangs.
         os._exit(1)
 
     def _keep(self, culprits: Collection[int]) -> None:

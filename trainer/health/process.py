@@ -14,6 +14,8 @@ def start_ticks(pid: int) -> int:
     With the process id it names a process for good: an id alone may belong to another one later.
     """
     try:
+        # After the last parenthesis: the name of a process stands in parentheses, and may have some, and blanks,
+        # itself.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return 0

@@ -1,5 +1,10 @@
 """Lock: one start at a time writes into a run folder. A second start is refused with the holder's name.
 
+    kernel's lock   host in the file      a start here
+    free            this one, or none     takes it
+    free            another               is refused, unless --take-over: on some disks a lock is seen by one host alone
+    held            any                   is refused
+
 Standard library only: `perceiver status` asks who holds it, and torch takes a second and a half.
 """
 
@@ -43,6 +48,8 @@ class RunLock:
 
     def __exit__(self, *_: object) -> None:
         if self.descriptor >= 0:
+            # Emptied and not removed: a start that has the file open would lock a file without a name, while the next
+            # start locks a new one.
             with suppress(OSError):  # who reads the claim of a process that is gone knows that it is
                 os.ftruncate(self.descriptor, 0)
             os.close(self.descriptor)

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Self
 
+# Slurm sends USR2 before the time limit, because the job asks for it, and TERM at scancel, requeue and preemption.
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 _LOOK_EVERY_SECONDS = 1.0
 
