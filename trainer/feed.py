@@ -1,4 +1,10 @@
-"""Feed: the batches of a training on their device. On a GPU the next batch is copied while a step runs."""
+"""Feed: the batches of a training on their device. On a GPU the next batch is copied while a step runs.
+
+    rank 0   batch 7                     step 7: counts, flags --+--> leave("shard 3: ...")
+    rank 1   shard 3 is damaged: padding     step 7: counts, flags --+--> leave("shard 3: ...")
+
+A rank that raised alone would leave the others in the exchanges of the step.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass

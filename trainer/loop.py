@@ -1,4 +1,13 @@
-"""The loop: fit() decides what happens between the steps that steps() makes."""
+"""The loop: fit() decides what happens between the steps that steps() makes.
+
+    no checkpoint yet --> save --> steps, with evaluations and saves between them --> last save --> finished, preempted
+                                     |        ^
+                       bad batches   |        |  the batches are skipped from here on, in every restart too
+                                     v        |
+                                   newest checkpoint            after health.max_rollbacks: DivergedError
+
+A step is judged when its report is read. What is done between two steps waits until no other step is under way.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -126,10 +135,12 @@ class _Training:
                 # Of no weights: those that were judged are given up.
                 self.score = None
                 return "preempted", state, to_pass
+            # A request stays until no step is under way: on a GPU it is read while the next step runs.
             stops, saves = self.wanted = _either(self.wanted, step.report.flags)
             if not step.is_newest:
                 continue
             self._between(state, saves=stops or saves)
+            # At the last step there is nothing left to resume.
             if stops and state.step < self.config.steps:
                 return "preempted", state, ()
         return "finished", state, ()
@@ -139,6 +150,7 @@ class _Training:
         # Of these weights, or of none: the best checkpoint would else be one that was trained on since.
         self.score = None
         self.wanted = (False, False)
+        # Before the save, which carries the score of these weights.
         if self.evaluate is not None and self._is_evaluated(state.step):
             self._evaluate(self.evaluate, state.step)
         if saves or state.step == self.config.steps:
@@ -173,6 +185,7 @@ class _Training:
     def _judge(self, step: Step) -> tuple[int, ...]:
         """Log the samples of a skipped step; return the batches to go back for."""
         if step.report.is_skipped:
+            # An exchange: all ranks skip a step alike.
             keys = [key for part in self.world.gather(step.batch.keys) for key in part if key]
             self._event(step.state, f"not finite, skipped: batch {step.before.batch_index}, samples {' '.join(keys)}")
         return spikes.offending(step.before, step.state, step.report.loss, self.health)
@@ -188,6 +201,7 @@ class _Training:
         self.hang.at("going back")
         # All of the run, not of the checkpoint: that one knows nothing of what was met since it was saved.
         passed = PassedOver(state.skipped_batches).joined(PassedOver(to_pass, state.rollbacks + 1))
+        # Before the load, which gives the note to the state.
         error = self.store.pass_over(passed)
         loaded = self.store.load(self.engine)
         assert loaded is not None, "the training saved before its first step"

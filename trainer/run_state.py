@@ -27,9 +27,13 @@ class RunState:
         return self.batch_of(self.step)
 
     def batch_of(self, step: int) -> int:
-        """Return the global batch of a step: the step-th of all batches that are not skipped."""
+        """Return the global batch of a step: the step-th of all batches that are not skipped.
+
+        With batches 2 and 3 skipped, steps 0 1 2 3 4 train on batches 0 1 4 5 6.
+        """
         index = step
         for skipped in self.skipped_batches:
+            # In rising order, each one shifts the rest by one.
             index += skipped <= index
         return index
 
@@ -46,6 +50,8 @@ class RunState:
 
     def passing_over(self, passed: "PassedOver") -> "RunState":
         """Return this state with those of these batches marked to be skipped that are still to come."""
+        # Those behind were trained on. To skip them too would shift every batch that follows, and the run would miss
+        # some.
         coming = {batch for batch in passed.batches if batch >= self.batch_index}
         return replace(
             self,

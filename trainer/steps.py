@@ -2,6 +2,10 @@
 
 The device then has its next work while the host reads. Nothing is decided on a step whose result was not read: between
 two steps where something may be saved, evaluated or ended, no step is under way.
+
+    host     start 1 | start 2 | read 1 | start 3 | read 2 | read 3 | save | start 4 ...
+    device             1111111111 2222222222 3333333333
+                                                    no step starts where all ranks know that 3 is saved
 """
 
 import time
@@ -93,6 +97,7 @@ def _start(
     hang.at(STEP, is_cold=is_cold)
     step = engine.start(fed.batch, (*course.flags(count + 1), bool(fed.problem)))
     started = time.perf_counter()
+    # After the start: the batch is read and copied while the device computes.
     if count + 1 < course.until:
         feed.prepare(state.batch_of(count + 1))
     ended = time.perf_counter()
