@@ -61,6 +61,7 @@ class Decoder(nn.Module):
         """
         answers = {name: mean(latents_BND) for name, mean in self.means.items() if outputs is None or name in outputs}
         heads = {name: head for name, head in self.heads.items() if outputs is None or name in outputs}
+        # Once for all outputs and chunks: the latents do not change while they are asked.
         keys_values = self.cross_attend.keys_values(normalised(latents_BND)) if heads else None
         for name, task_head in heads.items():
             asked = (points or {}).get(name)

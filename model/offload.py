@@ -38,6 +38,7 @@ class SideStream:
 
     def leave(self, tensor: Tensor) -> Tensor:
         """See Carrier."""
+        # Page-locked: from any other memory the copy back would make the host wait.
         kept = torch.empty(tensor.shape, dtype=tensor.dtype, layout=tensor.layout, pin_memory=True)
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._stream):
@@ -66,6 +67,7 @@ class _Kept:
     """A tensor on the host, and perhaps on its way back."""
 
     tensor: Tensor
+    # Weak: a chain of strong references would keep the activations of every earlier step in memory.
     before: "ReferenceType[_Kept] | None"
     """What was kept before it, and is needed after it."""
     coming: tuple[Tensor, Any] | None = None

@@ -5,12 +5,14 @@ from torch import Tensor, nn
 
 # A normal of deviation 1 that is cut at two deviations has this deviation itself.
 TRUNCATED_DEVIATION = 0.87962566103423978
+# With 0.1 the papers' sweep diverged (appendix B, figure 6).
 TABLE_DEVIATION = 0.02
 
 
 def truncated_normal_(tensor: Tensor, deviation: float, generator: torch.Generator) -> None:
     """Fill the tensor with a normal that is cut at two deviations, as Haiku's TruncatedNormal is."""
     with torch.no_grad():
+        # PyTorch's own bounds, -2 and 2, are absolute: for a deviation of 0.02 nothing would be cut.
         nn.init.trunc_normal_(tensor, std=deviation, a=-2 * deviation, b=2 * deviation, generator=generator)
 
 
@@ -21,6 +23,7 @@ class Linear(nn.Linear):
 
     def reset_parameters(self) -> None:
         """Leave the weights alone: `draw` fills them from a generator."""
+        # PyTorch's own would draw from the global generator, which everything else in the process moves.
 
     def draw(self, generator: torch.Generator) -> None:
         """Fill the weights."""
@@ -85,6 +88,7 @@ class ByName(nn.ModuleDict):
 
 def draw_parameters(network: nn.Module, seed: int) -> None:
     """Fill every parameter of the network from the seed, in the order of its modules."""
+    # On the CPU, and parameter by parameter: a GPU's generator draws other numbers for the same seed.
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
         if isinstance(module, Linear | Table | Convolution):

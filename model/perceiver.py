@@ -27,6 +27,7 @@ class Perceiver(nn.Module):
         self.inputs = Inputs(config)
         self.encoder = Encoder(config)
         self.decoder = Decoder(config, self._embedding)
+        # Last: one generator goes through all modules in their order, so every one must be there.
         draw_parameters(self, seed)
 
     def forward(

@@ -29,6 +29,8 @@ def cell_places(points: Int[Tensor, " M"], shape: Sequence[int], *, dtype: torch
 
 def frequencies(num_bands: int, max_resolution: Sequence[float], *, dtype: torch.dtype) -> Float[Tensor, "A K"]:
     """Return the frequencies of each axis: evenly spaced from 1 to half its maximum resolution, both included."""
+    # Evenly and not logarithmically spaced, as in the second version of the paper and in its code; the first version
+    # had the other.
     return torch.stack([torch.linspace(1, top / 2, num_bands, dtype=dtype) for top in max_resolution])
 
 
@@ -52,6 +54,7 @@ def axis_features(
     for axis, (count, top) in enumerate(zip(shape, max_resolution, strict=True)):
         own = fourier_features(grid_places([count], dtype=dtype), num_bands, [top])
         place, sines, cosines = own.tensor_split([1, 1 + num_bands], dim=1)
+        # Channels of the other axes are zeros, so that adding the tables puts each axis into its own channels.
         every = [part if other == axis else 0 * part for part in (place, sines, cosines) for other in range(len(shape))]
         tables.append(torch.cat(every, dim=1))
     return tuple(tables)
@@ -70,6 +73,7 @@ class Positions(nn.Module):
             max_resolution = [float(top) for top in config.max_resolution or grid]
             tables = axis_features(grid, config.num_bands, max_resolution, dtype=torch.get_default_dtype())
             for axis, table in enumerate(tables):
+                # Not persistent: weights trained at one size can then be loaded at another.
                 self.register_buffer(f"axis_{axis}", table, persistent=False)
         elif config.kind == "learned":
             self.learned = Table(prod(grid), config.learned_width, grid)

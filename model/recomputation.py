@@ -61,6 +61,7 @@ def kept(layer: Layer, *inputs: object) -> Tensor:
 
 def recomputed(layer: Layer, *inputs: object) -> Tensor:
     """Return the layer's output, keeping its inputs only."""
+    # No generators are kept: the network draws nothing, since the papers' final models have no dropout.
     out: Tensor = checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False)
     return out
 

@@ -76,6 +76,7 @@ class ToHeads(Linear):
         width = aligned_width(own, self.weight.device)
         if width == own:
             return self.weight, self.bias
+        # After each head and not at the end: heads are contiguous groups of channels, which are cut apart later.
         bias = widened(self.bias.view(self.num_heads, own), width).flatten()
         weight = functional.pad(self.weight.view(self.num_heads, own, -1), (0, 0, 0, width - own)).flatten(0, 1)
         return weight, bias

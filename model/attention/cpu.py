@@ -35,6 +35,7 @@ def cpu_attention(
         return torch.matmul(seen.softmax(dim=-1), v.contiguous())
     num_samples, num_heads = q.shape[:2]
     hidden = None if valid_BM is None else ~valid_BM.repeat_interleave(num_heads, dim=0)[:, None]
+    # The scale is multiplied outside of the function, so that autograd takes care of its gradient.
     scaled, keys, values = (part.flatten(0, 1) for part in (q * scale, k, v))
     out: Tensor = _Attention.apply(scaled, keys, values, hidden)  # type: ignore[no-untyped-call]
     return out.view(num_samples, num_heads, *out.shape[1:])
@@ -58,6 +59,7 @@ class _Attention(torch.autograd.Function):
         for heads, scratch, shares in _tiles(q, k, hidden):
             torch.bmm(shares.mT, grad[heads], out=grad_v[heads])
             torch.bmm(grad[heads], v[heads].mT, out=scratch)
+            # Its own result as its output: a third array of scores would not fit the cache.
             torch.ops.aten._softmax_backward_data.out(scratch, shares, -1, shares.dtype, grad_input=scratch)
             torch.bmm(scratch, k[heads], out=grad_q[heads])
             torch.bmm(scratch.mT, q[heads], out=grad_k[heads])

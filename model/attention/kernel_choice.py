@@ -4,6 +4,14 @@ The rules are those of its aten/src/ATen/native/transformers/cuda/sdp_utils.cpp,
 no dropout, no causal mask, strides that all kernels take. They are what is expected; where a GPU is at hand,
 benchmarks/gpu looks at what was called.
 
+What `layers.attend` runs:
+
+    device   a head's channels                            by
+    CPU      equal for keys and values, in fp32           PyTorch
+    CPU      of two widths, or in half precision          model.attention.cpu
+    GPU      at most 256, with zeros to a multiple of 8   PyTorch: cuDNN, flash or, under a mask, memory-efficient
+    GPU      more                                         model.attention.wide, tile by tile
+
     F channels of a head's queries and keys, V of its values
 """
 
@@ -60,6 +68,7 @@ def sdpa_kernel(
     """Return what scaled_dot_product_attention calls for heads of these widths."""
     gpu = gpu or Gpu()
     F, V = widths
+    # Half precision alone: flash and cuDNN have no kernels for fp32, and none for GPUs before Ampere.
     is_half = precision != "fp32" and gpu.capability[0] >= 8
     is_aligned = not any(width % ALIGNED_CHANNELS[precision] for width in widths)
     asks_cudnn = gpu.capability[0] in CUDNN_FIRST and not gpu.deterministic and num_keys > 1

@@ -115,6 +115,8 @@ class Attention(nn.Module):
         qk_width, value_width = config.widths(default_width)
         self.num_heads = config.num_heads
         self.scale = (qk_width // config.num_heads) ** -0.5
+        # Three layers and not one: LAMB has a trust ratio for each tensor, so joined weights would train otherwise than
+        # the papers'. Joining them for one product was measured: it costs what the product saves.
         self.query = ToHeads(query_width, qk_width, config.num_heads)
         self.key = ToHeads(token_width, qk_width, config.num_heads)
         self.value = ToHeads(token_width, value_width, config.num_heads)
@@ -202,6 +204,7 @@ class CrossAttend(nn.Module):
         norm = norm_of(residual_dtype)
         self.norm_query = norm(query_width)
         self.norm_tokens = nn.LayerNorm(token_width)
+        # As wide as the tokens and not as the latents: shape_for_attn='kv' of the released code.
         self.attention = Attention(query_width, token_width, config, default_width=token_width)
         self.norm_mlp = norm(query_width)
         self.mlp = Mlp(query_width, config.mlp_ratio, gelu)
@@ -252,6 +255,7 @@ class CrossAttend(nn.Module):
         scale_C, offset_C = (widened(part, mixed_BNC.shape[-1]) for part in (norm.weight, offset_C))
         heads_BNV = attention.value(mixed_BNC * scale_C + offset_C)
         if valid_BM is not None:
+            # Before the output's projection: what reads nothing still gets its bias, as in the released code.
             heads_BNV = heads_BNV * valid_BM.any(dim=1)[:, None, None]
         return self._after(queries_BND, attention.output(heads_BNV))
 

@@ -4,6 +4,15 @@ plain      keys and values are projected from the tokens, once for all cross-att
 absorbed   one head only: the projections and the norm's scale move to the latents, no array of M x F exists
 separable  absorbed, for one grid with Fourier positions: tokens are not even put together
 
+    form        needs                                            in memory for a sample
+    plain       nothing                                          M x C tokens, M x (F + V) keys and values
+    absorbed    one head                                         M x C tokens
+    separable   one head, one grid with Fourier positions,       M x 5 for RGB: content, mean and deviation
+                no parameters before the tokens
+
+The choice depends on the configuration and the kind of device, never on a measurement at the start: another form rounds
+differently, and a resumed run must compute as before.
+
     M tokens, C their channels, N latents, F channels of keys and queries, V of values
 """
 
@@ -51,6 +60,7 @@ def read_costs(config: PerceiverConfig, device: torch.device | str = "cpu") -> d
     reads = config.num_cross_attends
     # Three products of M x C in training for each projection; two forward and five backward for each score.
     scores = reads * N * M
+    # The widths are of all heads together, the kernel's limit is that of one.
     is_wide = max(F, V) > MOST_FLASH_CHANNELS * config.cross_attend.num_heads
     softmax, slowness = (
         (constants.wide, constants.wide_products) if is_wide else (constants.plain, constants.plain_products)

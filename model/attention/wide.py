@@ -17,6 +17,8 @@ from torch import Tensor
 from model.attention.caches import tile_elements
 
 
+# Operations with names, and not an autograd.Function: `selective` keeps their results by the name
+# (model/recomputation.py), and a compiled layer calls them without a look at the tiles.
 @torch.library.custom_op(
     "perceiver::wide_attention",
     mutates_args=(),
@@ -55,6 +57,7 @@ def wide_attention_backward(
         else:
             # In float32 at the least: tiles are many.
             sums = _summed(of_keys), _summed(of_values)
+        # Only after the last tile of these heads: sums are rounded to half precision once, not tile by tile.
         if queries.stop == q.shape[1]:
             torch.mul(sums[0], scale, out=sums[0])
             grad_k[heads], grad_v[heads] = sums

@@ -89,6 +89,7 @@ class PerceiverConfig(Network):
         steps: list[Step] = []
         for block in range(max(self.num_blocks, 1)):
             for index in (index for index, place in enumerate(at_block) if place == block):
+                # Never 0 again: a first cross-attend that shares its weights made the first paper's training unstable.
                 steps.append(("cross_attend", min(index, 1) if self.share_cross_attends else index))
             if block < self.num_blocks:
                 steps.append(("block", 0 if self.share_blocks else block))
@@ -121,6 +122,7 @@ class PerceiverConfig(Network):
     def tokens_learn(self) -> bool:
         """True where the tokens depend on parameters, so that the backward pass must reach them."""
         modalities = list(self.ordered_inputs.values())
+        # Several inputs are padded to one width with learned vectors, and mask tokens are learned, too.
         if len(modalities) > 1 or self.mask_tokens:
             return True
         return modalities[0].learns

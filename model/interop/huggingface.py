@@ -35,6 +35,7 @@ def from_hugging_face(
     misshapen tensor.
     """
     ours = _config(config, preprocessor)
+    # Before anything is built: a config.json may ask for a billion layers.
     if ours.layers_per_block > len(state):
         raise ValueError(f"num_self_attends_per_block: {ours.layers_per_block}, with {len(state)} tensors in all")
     with torch.device("meta"):  # shapes alone: what a config.json says may need any memory
@@ -85,6 +86,7 @@ def to_hugging_face(network: Perceiver) -> tuple[dict[str, Any], dict[str, Tenso
     names = tensor_names(network.config, architecture_of(config))
     own = {_renamed(name, new_names): tensor for name, tensor in network.state_dict().items()}
     check_names("the network", names, own)
+    # safetensors refuses what is not contiguous.
     state = {there: own[here].contiguous() for here, there in names.items()}
     if _CONVOLUTION in state:
         state[_CONVOLUTION] = state[_CONVOLUTION][:, :, None, None]

@@ -125,6 +125,8 @@ def config_to_hugging_face(config: PerceiverConfig) -> dict[str, Any]:
         **_values_of_inputs(config),
     }
     side = image.height if image else 0
+    # Read back, and compared with what was to be written: transformers fixes bands, residuals and paddings in its code,
+    # and would load other ones without a word.
     here, there = _computation(config), _computation(config_from_hugging_face(values, side))
     differing = [f"{name} is {here[name]}, there {there[name]}" for name in here if here[name] != there[name]]
     if differing:

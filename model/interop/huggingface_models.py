@@ -76,6 +76,7 @@ def _sequence(values: Mapping[str, Any]) -> _Parts:
 
 
 def _text(values: Mapping[str, Any]) -> _Parts:
+    # Heads and width of this decoder stand in transformers' code, not in config.json.
     attention = AttentionConfig(num_heads=8, qk_width=256, value_width=values["d_model"])
     return _words(values), {"text": TextOutput()}, DecoderConfig(cross_attend=attention)
 

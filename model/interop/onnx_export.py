@@ -145,5 +145,6 @@ def _plain(network: Perceiver) -> Perceiver:
 
 def _example(network: Perceiver, name: str) -> Tensor:
     modality = network.config.ordered_inputs[name]
+    # Two samples: torch.export takes an axis of length 1 for a constant, and the file would then take one sample only.
     shape = (2, *modality.shape)
     return torch.zeros(shape, dtype=getattr(torch, modality.dtype))

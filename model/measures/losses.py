@@ -20,6 +20,7 @@ def cross_entropy_sum(
 
     Classification, masked language modelling (weights: 1 where a byte was hidden) and autoencoded labels.
     """
+    # A negative label stands for none. PyTorch wants a class all the same, whose loss gets the weight 0 below.
     losses = functional.cross_entropy(
         logits.flatten(0, -2).float(), labels.flatten().clamp(min=0), label_smoothing=smoothing, reduction="none"
     )

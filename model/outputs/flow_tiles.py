@@ -18,12 +18,14 @@ def tile_starts(length: int, tile: int, min_overlap: int) -> list[int]:
         return [0]
     if not 0 <= min_overlap < tile:
         raise ValueError(f"min_overlap: expected 0 to {tile - 1}, got {min_overlap}")
+    # As few as possible: each tile is a whole forward pass.
     steps = -(-(length - tile) // (tile - min_overlap))
     return [round(step * (length - tile) / steps) for step in range(steps + 1)]
 
 
 def edge_distances(height: int, width: int) -> Float[Tensor, "h w"]:
     """Return the distance of every pixel of a tile to the nearest edge, 1 at the edge itself."""
+    # From 1 and not from 0: a corner of the frames lies in one tile alone, and its weight is divided by.
     rows, columns = torch.arange(1, height + 1), torch.arange(1, width + 1)
     return torch.minimum(torch.minimum(rows, rows.flip(0))[:, None], torch.minimum(columns, columns.flip(0))).float()
 

@@ -4,6 +4,13 @@ A program takes some queries, one a thread, through a part of the grid, a block 
 row, so that what is added up over columns stays within a thread. No array of queries by tokens exists, and no two
 programs add to the same number: the same inputs give the same bits.
 
+                  column part 0       column part 1
+                block 0   block 1   block 2   ...     a program: one row part, one column part, one sample,
+    row part 0  row 0     row 0                       up to 128 queries, each in a thread of its own;
+                row 1     row 1                       block by block, and row by row within a block
+    row part 1  row 2     row 2
+                ...       ...                         grid_read.py adds up the sums of all parts
+
     b samples, N queries, Y rows, X columns, c channels of content
     S parts of the rows, R of the columns, P = S R of both, K blocks of columns, L columns of a block
 """
@@ -76,6 +83,7 @@ def sums_of_parts(
 def kernel_shape(tile: Tile, num_channels: int, num_queries: int) -> dict[str, int]:
     """Return the constants with which the kernel is compiled: no more queries than there are, one a thread."""
     return {
+        # The loop over channels that are kept is unrolled, so their number is part of the code.
         "KEPT": num_channels if num_channels <= MAX_KEPT_CHANNELS else 0,
         "BLOCK_QUERIES": max(32, min(tile.queries, triton.next_power_of_2(num_queries))),
         "BLOCK_COLUMNS": tile.columns,

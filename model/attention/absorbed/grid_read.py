@@ -50,6 +50,8 @@ class _ReadGrid(torch.autograd.Function):
         for samples in _groups(source, queries_BNC):
             tokens = _tokens(source, samples, valid_BM, tile)
             sums, tops, totals = sums_of_parts(tokens, _asked(source, queries_BNC[samples], tile), None, tile)
+            # Every part of the grid has weighted its tokens relative to the highest score that it had met: brought to
+            # the highest of all, they can be added.
             top = tops[-1].amax(dim=1, keepdim=True)
             total = (totals * (tops[-1] - top).exp2()).sum(dim=1, keepdim=True)
             shares = [part * ((its_top - top).exp2() / total) for part, its_top in zip(sums, tops, strict=True)]
@@ -89,6 +91,7 @@ def _tokens(source: SeparableTokens, samples: slice, valid_BM: Tensor | None, ti
 
     def rows(numbers: Tensor) -> Tensor:
         numbers = numbers.reshape(*numbers.shape[:-1], -1, source.shape[-1])
+        # Ones, or any other finite number: the share of these columns is 0, and 0 times infinity would be NaN.
         return functional.pad(numbers, (0, beyond), value=1) if beyond else numbers.contiguous()
 
     valid = None if valid_BM is None else rows(valid_BM[samples])

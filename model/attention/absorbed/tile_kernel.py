@@ -14,6 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 BLOCK_TOKENS = 1024
+# A line of 1,024 scores is 8 for each of a program's 128 threads.
 NUM_WARPS = 4
 
 
@@ -38,6 +39,7 @@ def to_gradients(
 def _launch(kernel: Any, scores: Tensor, valid: Tensor | None, *others: Tensor) -> None:  # noqa: ANN401  # Triton has no types
     num_samples, num_queries, num_tokens = scores.shape
     assert all(array.is_contiguous() for array in (scores, *others))
+    # Triton launches on the current device, which need not be that of the scores.
     with torch.cuda.device_of(scores):  # type: ignore[no-untyped-call]
         kernel[num_samples * num_queries,](
             scores,
@@ -61,6 +63,8 @@ def _loaded(scores, valid, token, here, kind):
 
 @triton.jit(do_not_specialize=("num_queries", "num_tokens", "valid_stride"))
 @no_type_check
+# Not specialised, here and below: Triton compiles another version for a number that is 1 or a multiple of 16, and a
+# last, shorter tile would wait for the compiler in the middle of a run.
 def _to_shares_kernel(
     scores, valid, tops, totals, rescales, num_queries, num_tokens, valid_stride, BLOCK_TOKENS: tl.constexpr
 ):  # fmt: skip

@@ -4,6 +4,13 @@ No array of queries by tokens is kept: the forward pass keeps the logarithm of e
 backward pass computes the tiles again, and computes nothing for tokens that need no gradient. A tile is written where
 the one before it was: fresh arrays come from the operating system page by page, which took as long as the rest.
 
+    for each tile of T tokens:     s       = scores of the tile                     (N, T), over the last tile's
+                                   top'    = max(top, max(s))                       highest score so far
+                                   total   = total * 2^(top - top') + sum 2^(s - top')
+                                   sums    = sums * 2^(top - top') + 2^(s - top') tokens
+    after the last:                out     = sums / total
+                                   log_sum = top + log2(total)                      all that the backward pass needs
+
     B samples, N queries, M tokens, C channels, T tokens of a tile
 """
 
@@ -84,6 +91,7 @@ def _tiles(source: TokenSource, queries: Tensor) -> Iterator[tuple[slice, list[s
         # as long.
         rows |= 1
     length = min(rows * source.row, source.num_tokens)
+    # Small inputs do not fill a tile alone: then several samples are multiplied by one call.
     group = min(source.num_samples, max(1, elements // (num_queries * length)))
     tokens = [slice(start, min(start + length, source.num_tokens)) for start in range(0, source.num_tokens, length)]
     scratch = torch.empty(2, group * num_queries * length, dtype=source.dtype, device=queries.device)
@@ -156,6 +164,7 @@ class _Read(torch.autograd.Function):
         valid_BM: Tensor | None,
     ) -> Tensor:
         out_BNC = torch.empty_like(queries_BNC)
+        # At least fp32: a rounding error of this number is a factor on all shares of a query.
         log_sums_BN = out_BNC.new_empty(queries_BNC.shape[:2], dtype=torch.promote_types(out_BNC.dtype, torch.float32))
         to_shares, _ = _steps(source, queries_BNC.device)
         for samples, tiles, (scratch, _) in _tiles(source, queries_BNC):
@@ -178,10 +187,14 @@ class _Read(torch.autograd.Function):
         source, valid_BM = ctx.source, ctx.valid_BM
         grad_queries = torch.empty_like(queries_BNC)
         grad_values = torch.empty_like(values_BMC) if ctx.needs_input_grad[1] else None
+        # As in FlashAttention: softmax's gradient needs the sum over all tokens of share times gradient, which is this
+        # product and needs no tile.
         offset_BN1 = (grad_BNC * out_BNC).sum(dim=-1, keepdim=True, dtype=log_sums_BN.dtype)
         _, to_gradients = _steps(source, queries_BNC.device)
         for samples, tiles, (scratch, other_scratch) in _tiles(source, queries_BNC):
             queries, grad = queries_BNC[samples], grad_BNC[samples]
+            # To base 2 only what is exponentiated: the shares are those of any base, and so is everything that follows
+            # from them.
             asked, wanted = source.prepared(queries * LOG2_E), source.prepared(grad)
             sums = source.sums(asked)
             for tokens in tiles:

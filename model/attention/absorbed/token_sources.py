@@ -112,12 +112,14 @@ class SeparableTokens(TokenSource):
     """
 
     def __init__(self, grid: GridTokens) -> None:
+        # At least fp32, under autocast too: a variance as the difference of two means has no digits to spare.
         dtype = torch.promote_types(grid.content_BMc.dtype, torch.float32)
         self.dtype = dtype
         content_BMc = grid.content_BMc.to(dtype)
         self.tables = [table.to(dtype) for table in grid.axis_tables]
         self.shape = tuple(table.shape[0] for table in self.tables)
         self.num_samples, self.num_tokens = content_BMc.shape[:2]
+        # A tile is whole rows of the first axis, so that its scores are that axis' numbers plus those of all others.
         self.row = prod(self.shape[1:])
         self.num_channels = width = content_BMc.shape[2] + self.tables[0].shape[1]
         mean_BM = (content_BMc.sum(dim=-1) + self._along_axes([table.sum(dim=-1) for table in self.tables])) / width
@@ -157,6 +159,8 @@ class SeparableTokens(TokenSource):
         """Add the weighted content and the weights along the axes to the sums; the weights are overwritten."""
         content, *along = self._parts(sums)
         content += weights @ self.content_BcM[samples, :, tokens].mT
+        # Content was multiplied with the deviation once for all reads; positions are shared by all samples and cannot
+        # be.
         scaled = weights.mul_(self.inverse_BM[samples, None, tokens]).view(*weights.shape[:2], -1, *self.shape[1:])
         for axis, places in enumerate(along):
             others = [other - len(self.shape) for other in range(len(self.shape)) if other != axis]

@@ -47,6 +47,7 @@ class GridQueries(nn.Module):
     def forward(self, tokens: Tokens, points: Int[Tensor, " O"] | None) -> Float[Tensor, "1 O E"]:
         """Return the features of every cell, or of the points: indices into the flattened grid."""
         like = tokens.values
+        # At least fp32: in bf16, with 8 bits, neighbouring rows of a large grid would have the same place.
         dtype = torch.promote_types(like.dtype, torch.float32)
         if points is None:
             places = grid_places(self.shape, dtype=dtype).to(like.device)
