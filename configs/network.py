@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from configs.reader import read, read_yaml
+from configs.files import sections_of
+from configs.reader import read
 from configs.run import load
 from model.config.perceiver import PerceiverConfig
 
@@ -24,6 +25,6 @@ class NetworkConfig:
 def network_config(path: Path | str, overrides: Sequence[str] = ()) -> PerceiverConfig:
     """Return the network of a YAML file: of a whole run, or of a file that holds `model` alone."""
     path = Path(path)
-    if read_yaml(path).keys() <= {"model"}:
+    if sections_of(path) <= {"model"}:
         return read(NetworkConfig, path, overrides).model
     return load(path, overrides).model

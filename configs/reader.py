@@ -2,7 +2,6 @@
 
 import difflib
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -14,7 +13,8 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from configs.choice import choices, seeded, without_removed
 from configs.containers import misplaced
-from configs.yaml_text import MOST_CHARACTERS, parse
+from configs.files import ConfigError, keys_and_values_of, leaves
+from configs.yaml_text import parse
 from data_shards.files.quoting import cut, listed, shown
 
 
@@ -42,24 +42,13 @@ _OMEGACONF_WORDS = MappingProxyType(
 _REFERENCE = re.compile(r"\$\{[\w.]+\}")
 
 
-class ConfigError(ValueError):
-    """Every problem of a configuration at once, each with its key, value and remedy."""
-
-    def __init__(self, source: str, problems: Sequence[str]) -> None:
-        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-        super().__init__("\n  ".join([f"{count} in {source}:", *problems]))
-        self.problems = tuple(problems)
-
-
 def read(schema: type[S], path: Path, overrides: Sequence[str] = ()) -> S:
     """Return a `schema`: its defaults, overwritten by the YAML file, overwritten by key=value.
 
     Raises ConfigError with every problem at once: unknown keys, wrong types, missing or contradictory values.
     """
     problems: list[str] = []
-    of_file = list(leaves(read_yaml(path)))
-    problems += _twice(key for key, _ in of_file)
-    keys_and_values = [*of_file, *_parse(overrides, problems)]
+    keys_and_values = [*keys_and_values_of(path, problems), *_parse(overrides, problems)]
     problems += _interpolation_problems(keys_and_values)
     keys_and_values = _after_clearing(pair for pair in keys_and_values if not _is_no_value(pair[1]))
     named = tuple(choices(schema))
@@ -77,59 +66,8 @@ def read(schema: type[S], path: Path, overrides: Sequence[str] = ()) -> S:
 
 def asked(key: str, path: Path, overrides: Sequence[str] = ()) -> Any:  # noqa: ANN401  # whatever stands there
     """Return what is asked for a key, before anything is checked; None where it is not set."""
-    values = [value for name, value in (*leaves(read_yaml(path)), *_parse(overrides, [])) if name == key]
+    values = [value for name, value in (*keys_and_values_of(path), *_parse(overrides, [])) if name == key]
     return values[-1] if values else None
-
-
-def located(path: Path) -> Path:
-    """Return the file of a configuration, of a name such as digits or paper/p1 the one that comes with the product.
-
-    configs/digits.yaml is that too where the working directory has no configs/ of its own.
-    """
-    is_name = not path.suffix or (path.parts[:1] == ("configs",) and not Path("configs").exists())
-    if path.exists() or path.is_absolute() or not is_name or ".." in path.parts:
-        return path
-    name = Path(*path.parts[1:]) if path.parts[:1] == ("configs",) else path
-    known = Path(__file__).parent / name.with_suffix(".yaml")
-    return known if known.is_file() else path
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the keys and values of a YAML file; ConfigError where it cannot be read, or is something else."""
-    path = located(path)
-    if not path.is_file():
-        named = sorted(file.stem for file in Path(__file__).parent.glob("*.yaml"))
-        raise ConfigError(str(path), [f"no such file; the named runs are {', '.join(named)}, by these names"])
-    try:
-        with path.open(encoding="utf-8") as file:
-            # What is longer is refused whatever follows.
-            content = parse(file.read(MOST_CHARACTERS + 1))
-    except UnicodeDecodeError as error:
-        raise ConfigError(str(path), [f"not YAML: {' '.join(str(error).split())}"]) from error
-    except ValueError as error:
-        raise ConfigError(str(path), [str(error)]) from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise ConfigError(str(path), [f"expected keys and values, got {type(content).__name__}"])
-    return content
-
-
-def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (dotted key, value) of everything in a tree that is not itself a filled tree."""
-    for name, value in tree.items():
-        key = f"{prefix}{name}"
-        if isinstance(value, dict) and value:
-            yield from leaves(value, f"{key}.")
-        else:
-            yield key, value
-
-
-def _twice(keys: Iterable[str]) -> Iterator[str]:
-    """Yield a sentence for every key that a file has twice: in its section, and in one piece with its dots."""
-    for key, count in Counter(keys).items():
-        if count > 1:
-            yield f"{key}: stands {count} times in the file; leave one"
 
 
 def _merge_problems(defaults: DictConfig, keys_and_values: Sequence[tuple[str, Any]]) -> Iterator[str]:

@@ -8,7 +8,8 @@ from typing import Any
 from omegaconf import OmegaConf, read_write
 
 from configs import plugins
-from configs.reader import asked, leaves, read
+from configs.files import leaves
+from configs.reader import asked, read
 from data_shards.config import DataConfig
 from data_shards.files.display import printable
 from data_shards.modalities.modality import Modality

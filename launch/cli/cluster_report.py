@@ -8,7 +8,8 @@ from pathlib import Path
 
 import typer
 
-from configs.reader import read, read_yaml
+from configs.files import sections_of
+from configs.reader import read
 from configs.run import RunConfig, load
 from data_shards.files.quoting import shown
 from launch.cli.units import bytes_per_second
@@ -116,7 +117,7 @@ def report(path: Path, overrides: Sequence[str], flags: Flags, *, bf16: bool, as
 def _run(path: Path, overrides: Sequence[str], world_size: int, *, bf16: bool) -> RunConfig:
     """Return the run of a YAML file; one that holds `model` alone gets a batch of SAMPLES_PER_RANK for each rank."""
     overrides = [*overrides, *(["train.precision=bf16"] if bf16 else [])]
-    if path.is_file() and read_yaml(path).keys() <= {"model"}:
+    if path.is_file() and sections_of(path) <= {"model"}:
         batch = f"train.global_batch={SAMPLES_PER_RANK * world_size}"
         network = read(PlannedNetwork, path, [batch, *overrides])
         parts = {name: getattr(network, name) for name in ("model", "optimizer", "train", "checkpoint")}

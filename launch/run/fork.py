@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from configs.reader import read_yaml
+from configs.files import read_yaml
 from configs.resume import other_meaning
 from configs.run import RunConfig, difference, differing, load
 from data_shards.files import atomic

@@ -8,7 +8,8 @@ from typing import Any, Literal, Optional
 import pytest
 from omegaconf import OmegaConf
 
-from configs.reader import ConfigError, leaves, read
+from configs.files import ConfigError, leaves
+from configs.reader import read
 
 # ruff: noqa: UP045 - OmegaConf reads Optional[X] best
 

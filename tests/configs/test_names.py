@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from configs.files import ConfigError, located, read_yaml
 from configs.network import network_config
-from configs.reader import ConfigError, located, read_yaml
 from configs.run import load
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.reader import ConfigError
+from configs.files import ConfigError
 from configs.run import RunConfig, difference, dump, load
 from data_shards.modalities import catalogue as data_catalogue
 from model.modalities import catalogue as model_catalogue

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.reader import ConfigError
+from configs.files import ConfigError
 from configs.run import load
 
 CLASSES = """

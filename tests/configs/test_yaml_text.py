@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from configs.reader import ConfigError
+from configs.files import ConfigError
 from configs.run import load
 from configs.yaml_text import parse
 from launch.lifecycle import cluster

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.reader import ConfigError
+from configs.files import ConfigError
 from configs.run import load
 from launch.lifecycle import attempts, cluster
 from launch.lifecycle.run_folder import RunFolder
