@@ -34,7 +34,10 @@ def together(world: World, work: Callable[[], T]) -> T:
 def leave(world: World, sentence: str) -> NoReturn:
     """End on all ranks, as `together` does, with what this rank has to say, which may be nothing. Collective."""
     sentences = {text for text in world.gather(sentence) if text}
+    # Before anybody leaves: a process that ends while gloo still holds a tensor aborts with status 134, and a run with
+    # bad input would be started again.
     world.settle()
+    # Each rank has a log of its own: the sentence is to stand in one of them.
     if world.is_first:
         raise ValueError("\n".join(sorted(sentences)))
     raise SystemExit(BAD_INPUT)

@@ -7,6 +7,11 @@ RUN/attempts/0003/end.json     how it ended; missing when Slurm took the attempt
 RUN/attempts/0003/time.json    where its time went, see trainer/sinks/attempt_time.py
 
 Standard library only: on a cluster with containers it runs under the host's python3.
+
+    begin           mkdir 0003, start.json        attempt 2 is superseded: its ranks see the folder and end
+    ranks           rank_K.json, then alive_K.json every 1.5 s from one rank per host
+    end             rank_K.json with a status, end.json
+    killed, lost    nothing more: who fell silent first is seen by the times of the files
 """
 
 import json
@@ -67,6 +72,7 @@ def begin(folder: RunFolder, *, job_id: str, nodes: Sequence[str]) -> Attempt:
     number = current(folder) + 1
     while True:
         try:
+            # mkdir succeeds once, on a network disk too: two starts never get one number.
             attempt_folder(folder, number).mkdir(parents=True)
             break
         except FileExistsError:
@@ -109,6 +115,7 @@ def read(folder: RunFolder, number: int) -> Attempt:
     for name in ("end.json", "start.json"):
         attempt = history_of.entry(Attempt, attempt_folder(folder, number) / name)
         if attempt is not None:
+            # By the folder's name: the record may be a copy, or damaged.
             return replace(attempt, number=number)
     return Attempt(number, "", (), 0.0, 0)
 
@@ -172,6 +179,7 @@ def first_to_fail(records: Sequence[RankRecord]) -> tuple[str, ...]:
     """
     killed = [record for record in records if record.status is None]
     if killed:
+        # Within one heartbeat nobody can say which of them was first.
         silent_since = min(record.seen_at for record in killed) + HEARTBEAT_SECONDS
         return tuple(sorted({record.node for record in killed if record.seen_at <= silent_since}))
     failed = [record for record in records if record.status not in (None, FINISHED, RUN_ME_AGAIN)]

@@ -1,4 +1,12 @@
-"""The claim of a start on its run: the process group that trains holds the lock and owns the newest attempt."""
+"""The claim of a start on its run: the process group that trains holds the lock and owns the newest attempt.
+
+However a run is started, there is one lock and one newest attempt, so that every start sees every other:
+
+    started by                  the lock is held by                     the attempt is begun and ended by
+    perceiver train, torchrun   rank 0                                  rank 0
+    perceiver train --procs     the supervisor; its ranks inherit it    the supervisor
+    Slurm                       rank 0, where the disk has locks        the batch script
+"""
 
 import os
 import socket
@@ -49,6 +57,7 @@ class Claim:
                 _lock_of_attempt(self._folder, self._world, stack)
             else:
                 lock = RunLock(self._folder.lock_path, take_over=self._take_over)
+                # The lock before the attempt: a start that is refused must not supersede the one that trains.
                 first_does(self._world, lambda: stack.enter_context(lock))
                 self._begin(stack)
             if self._heartbeat is not None:
@@ -70,6 +79,7 @@ class Claim:
     def _begin(self, stack: ExitStack) -> None:
         """Begin an attempt of this start's own, after the lock is taken: what was asked of an earlier one is over."""
         if _TORCHRUN in os.environ:
+            # A torchrun that is killed leaves its ranks behind, and they would hold the run.
             end_with_parent(os.getppid())
         folder, world = self._folder, self._world
         nodes = sorted(set(world.gather(socket.gethostname())))
@@ -84,6 +94,8 @@ class Claim:
         number = world.broadcast(together(world, lambda: _written(folder, begin)))
         heartbeat = together(world, lambda: _written(folder, lambda: attempts.write_rank(folder, number, record)))
         self.fence = Fence.before(folder, number)
+        # Undone in reverse order: the heartbeat stops, each rank records its status, the attempt ends, the lock is
+        # free.
         if world.is_first:
             stack.callback(lambda: attempts.end(folder, number, self._status))
         self._heartbeat = self.fence.watch(heartbeat)

@@ -3,6 +3,9 @@
 When a node is lost Slurm starts the job elsewhere, but the old ranks live on until their node returns. Attempts are
 numbered folders, so an attempt is over as soon as its successor's folder exists: one look that needs no lock and no
 clock. A rank that cannot see the folder cannot write into the run either.
+
+    attempt 3   trains | its node is lost; ranks live on, without peers | see 0004: commit nothing, exit with 1
+    attempt 4                  | Slurm starts the job elsewhere: mkdir 0004 | trains from the newest checkpoint
 """
 
 import os

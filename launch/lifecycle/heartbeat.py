@@ -71,6 +71,7 @@ class Heartbeat(threading.Event):
             _overwrite(self._path.with_name(f"alive_{node.first}.json"), ages)
         if self._is_newest():
             return True
+        # The other ranks of this host read only memory.
         node.put(_ENDS)
         return False
 

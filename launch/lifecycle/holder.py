@@ -16,6 +16,7 @@ def holder(folder: RunFolder) -> str:
     claim = run_lock.claim_in(folder.lock_path)
     if run_lock.is_alive_here(claim) or run_lock.is_held(folder.lock_path):
         return run_lock.told(claim)
+    # The file of a process on a lost host says for ever that it trains; its heartbeats stop.
     is_elsewhere = bool(claim) and claim.get("host") != socket.gethostname()
     return run_lock.told(claim) if is_elsewhere and attempts.is_beating(folder, attempts.current(folder)) else ""
 

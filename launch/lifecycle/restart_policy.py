@@ -1,4 +1,14 @@
-"""The restart policy: a pure function of the record of a run's attempts."""
+"""The restart policy: a pure function of the record of a run's attempts.
+
+The exit status of an attempt and the checkpoints since decide alone:
+
+    status of the attempt    what follows
+    0   finished             nothing
+    2   bad input            nothing: another start would meet it again
+    85  saved, then left     another attempt, up to max_requeues; none if its user stopped it
+    any other                another attempt, until max_failures in a row have written no checkpoint between them
+    none: taken by Slurm     Slurm starts the next one by itself; it is no failure of the run's
+"""
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -118,6 +128,7 @@ def dispensable(bad: Sequence[str], *, usable: Collection[str], needed: int) -> 
 def _since_progress(history: Sequence[Attempt]) -> list[Attempt]:
     """Return the newest attempts, back to the last one that wrote a checkpoint."""
     newest = []
+    # A run that writes checkpoints gets on, however often it fails: only failures since the last one count.
     for attempt in reversed(history):
         newest.append(attempt)
         if attempt.last_step > attempt.first_step:

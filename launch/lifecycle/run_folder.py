@@ -156,6 +156,7 @@ class RunFolder:
         probe = self.path / f".space.{os.getpid()}"
         try:
             try:
+                # With bytes in it: an empty file can be made on a full disk.
                 atomic.write(probe, bytes(_SPACE_BYTES))
             finally:
                 probe.unlink(missing_ok=True)
