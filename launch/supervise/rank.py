@@ -56,12 +56,14 @@ def torch_variables(environment: Mapping[str, str]) -> dict[str, str]:
         "RANK": environment["SLURM_PROCID"],
         "LOCAL_RANK": environment["SLURM_LOCALID"],
         "WORLD_SIZE": environment["SLURM_STEP_NUM_TASKS"],
+        # Such as 2(x3), two tasks on each of three nodes: the profile asks for the same number on all.
         "LOCAL_WORLD_SIZE": environment["SLURM_STEP_TASKS_PER_NODE"].partition("(")[0].partition(",")[0],
     }
 
 
 def _train(folder: RunFolder, heartbeat: Heartbeat) -> int:
     try:
+        # Before torch is imported: with a version that is not supported it may fail in its own words.
         versions.check_packages()
         from configs.plugins import trust
         from configs.run import load

@@ -46,6 +46,7 @@ def _stop(folder: RunFolder) -> str:
 
 
 def _cancel(folder: RunFolder) -> str:
+    # Before the job ends: the batch script, or the supervisor, looks for it before it starts the next attempt.
     folder.stop_path.touch()
     sent, job = submission.read(folder), submission.job(folder)
     if sent and job and not job.is_over:

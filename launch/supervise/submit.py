@@ -83,6 +83,7 @@ def sweep(
     going_on = [(config, folder) for config, folder in runs if not is_finished(folder, config)]
     if len(going_on) < len(runs):
         sys.stderr.write(f"note: {len(runs) - len(going_on)} of {len(runs)} runs are finished and not submitted\n")
+    # All runs are checked before the first is made: a sweep is submitted as a whole.
     for _, folder in going_on:
         submission.refuse_if_taken(folder)
     for config, folder in going_on:

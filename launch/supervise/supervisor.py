@@ -1,4 +1,11 @@
-"""A run's ranks on this machine, restarted by the same rules as on a cluster."""
+"""A run's ranks on this machine, restarted by the same rules as on a cluster.
+
+Between the ranks of two attempts nothing is kept but the run's folder:
+
+    lock --> begin attempt --> ranks, in the run's frozen code --> end attempt --> restart policy --> exit status
+                 ^                                                                     | again
+                 +---------------------------------------------------------------------+
+"""
 
 import os
 import signal
@@ -46,6 +53,7 @@ def supervise(
             attempt = attempts.begin(folder, job_id="", nodes=[socket.gethostname()])
             status = _attempt(folder, attempt.number, num_processes, lock.descriptor, output)
             ended = attempts.end(folder, attempt.number, status)
+            # The limits are those of one start: a person who starts the run again wants it tried again.
             own = [each for each in attempts.history(folder, after=num_before) if each.number < ended.number]
             decision = verdict([*own, ended], config, stop_requested=folder.stop_path.exists())
             sys.stderr.write(f"perceiver: attempt {attempt.number} ended with status {status}: {decision.reason}\n")
@@ -67,6 +75,7 @@ def _attempt(folder: RunFolder, number: int, num_processes: int, lock: int, outp
     ranks = [
         subprocess.Popen(
             command,
+            # `python -m` imports from the working directory: a restart runs the code that the run began with.
             cwd=folder.code_folder,
             env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=output,
