@@ -39,6 +39,8 @@ class Local:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
+                    # In a session of its own: Ctrl-C and the end of the shell do not reach it, and `cancel` kills it as
+                    # a group.
                     start_new_session=True,
                 )
             process.returncode = 0  # it outlives this process, and nobody waits for it

@@ -51,6 +51,7 @@ def send(folders: Sequence[RunFolder], profile: ClusterConfig) -> list[Submissio
     avoided = sorted({node for folder in folders for node in _avoided(folder, profile)})
     submissions: list[Submission] = []
     for folder in folders:
+        # Before the job exists: a local supervisor reads it as soon as it starts.
         atomic.write(folder.cluster_path, cluster.dump(profile))
     with _without_stops(folders) as left:
         try:
@@ -59,6 +60,7 @@ def send(folders: Sequence[RunFolder], profile: ClusterConfig) -> list[Submissio
                 sent = Submission(
                     job_id, name, time.time(), profile.nodes, profile.processes_per_node, profile.scheduler
                 )
+                # After each job and not after all: what interrupts a sweep must not leave jobs that no run knows of.
                 atomic.write(folder.submission_path, json.dumps(asdict(sent)) + "\n")
                 submissions.append(sent)
         except ValueError as error:
