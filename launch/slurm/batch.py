@@ -2,6 +2,11 @@
 
 Begin takes the attempt's number and a port for the ranks to meet and prints them as shell; end records how the attempt
 went and asks Slurm for the next one. Standard library only, like all that it imports.
+
+    begin: number, port --> srun: the ranks --> end: record, restart policy --> the job ends
+      ^                                           | again
+      |                                           v
+      +---- Slurm starts the script again <---- scontrol requeue; then, while the job waits, its bad nodes are excluded
 """
 
 import os
@@ -37,6 +42,7 @@ FINAL = ("pending execution", "presently disabled", "permission denied", "Invali
 
 def begin(folder: RunFolder) -> str:
     """Start the record of a new attempt and return the shell lines that its ranks need."""
+    # Before the attempt takes its number: a start that can write nothing is none.
     folder.check_space()
     job_id = os.environ[JOB]
     # One of Slurm was superseded by this job, or is this job itself before its requeue.
@@ -121,6 +127,7 @@ def _usable(fields: Mapping[str, str], history: Sequence[Attempt], excluded: Seq
 
 def preferred_port(job_id: int, attempt: int) -> int:
     """Return a port that two jobs on one node, and two attempts of one job, do not share."""
+    # 101 apart, so that the attempts of a job do not reach the ports of the next job.
     return FIRST_PORT + (job_id * 101 + attempt) % NUM_PORTS
 
 
@@ -130,6 +137,7 @@ def free_port(first: int) -> int:
         port = FIRST_PORT + (first - FIRST_PORT + offset) % NUM_PORTS
         with socket.socket() as probe:
             try:
+                # Without SO_REUSEADDR, so that a port on which connections are still closing counts as used.
                 probe.bind(("", port))
             except OSError:
                 continue

@@ -63,6 +63,7 @@ def submit_module(module: str, folder: Path, cluster: ClusterConfig, *, code: Pa
         f"export MASTER_PORT={preferred_port(os.getpid(), 0)}",
     ]
     command = ranks(cluster, module, '"$CODE"', '"$FOLDER"')
+    # A test of the cluster that Slurm starts again has nobody who waits for it.
     once = replace(cluster, sbatch={**cluster.sbatch, "no-requeue": True})
     return _Executor(folder, once, job_name, (), setup, command, []).send()
 

@@ -20,7 +20,9 @@ def find(job_id: str, name: str) -> Job | None:
     if shutil.which("squeue") is None:
         return None
     columns = "%T|%r|%N|%j|%x"
+    # All states: without the option a job that has just ended would seem forgotten.
     result = _run("squeue", "--noheader", "--states=all", "--array", f"--jobs={job_id}", f"--format={columns}")
+    # The name decides, since Slurm gives the ids of old jobs to new ones.
     for line in result.stdout.splitlines():
         state, reason, nodes, found, *excluded = line.strip().split("|", 4)
         if found == name:
