@@ -74,6 +74,7 @@ def main(
 ) -> int:
     """Train the run in the folder to its end or to a stop; return the exit status. Collective."""
     config, folder = absolute(config), RunFolder(path.resolve())
+    # Before anything touches a GPU: cuBLAS reads its variable when CUDA starts, and never again.
     arithmetic.prepare(config.train)
     world = joined(config.train.collective_timeout_seconds)
     # One rank that looks for the file of a stop is enough: all of them would ask the disk every second.

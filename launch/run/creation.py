@@ -1,4 +1,10 @@
-"""The creation of a run's folder, or the check that an existing one holds the same run."""
+"""The creation of a run's folder, or the check that an existing one holds the same run.
+
+A kill at any moment leaves a run or none, and never a half of one:
+
+    no folder       .perceiver-HOST-PID.new/ gets code, weights, config.yaml --> synced --> one rename to RUN/
+    a mount point   RUN/.unfinished says whose it is; code, weights --> synced --> config.yaml last --> .unfinished goes
+"""
 
 import errno
 import os
@@ -79,6 +85,7 @@ def open_run(
     if not Fence.of(folder).is_supervised:
         refuse_if_queued(folder)
     if changes or not folder.exists:
+        # Before anything is written: a corrected command is to find the folder as it was.
         _refuse_what_cannot_train(config, folder, world_size, places)
     if not folder.exists:
         _publish(config, folder, more, sources)
@@ -214,6 +221,7 @@ def _fill(config: RunConfig, folder: RunFolder, more: Callable[[RunFolder], None
     folder.make()
     freeze(folder.code_folder, plugins=plugins)
     more(folder)
+    # A fork brings a checkpoint with it, whose weights are further on.
     if newest(folder.checkpoints_folder) is None:
         initial_weights.keep(config, folder)
 

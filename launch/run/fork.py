@@ -68,6 +68,7 @@ def _checked(old: RunFolder, config: RunConfig, which: str, changes: Sequence[st
     path, manifest, passed_over = first_readable(old.checkpoints_folder, which, alone, layout.read_whole)
     for sentence in passed_over:
         tell(f"skipped a damaged checkpoint: {sentence}")
+    # All that can be wrong is found before a folder is made.
     other_data = layout.other_data(manifest.identity, identity(config))
     problem = other_data or _other_network(config, path, manifest) or _other_meaning(changes) or _too_late(config, path)
     if problem:
@@ -108,6 +109,7 @@ def _share(checkpoint: Path, target: Path) -> None:
 
 def _link(source: str, target: str) -> None:
     try:
+        # Hard links do not cross file systems, and some file systems have none.
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)

@@ -1,4 +1,7 @@
-"""The copy of the code that a run keeps for all its restarts."""
+"""The copy of the code that a run keeps for all its restarts.
+
+Slurm starts a run long after it was submitted, and again after each preemption. The checkout may be another by then.
+"""
 
 import filecmp
 import shutil
@@ -57,6 +60,7 @@ def changed_files(code_folder: Path, source: Path | None = None) -> list[str]:
     """
     packages = (*PACKAGES, PLUGINS) if source else PACKAGES
     source = source or installed_folder()
+    # By content below: shallow would take two files of equal size and time for equal.
     here, there = set(_names(source, packages)), set(_names(code_folder, packages))
     return sorted(here ^ there) + [
         name for name in sorted(here & there) if not filecmp.cmp(source / name, code_folder / name, shallow=False)

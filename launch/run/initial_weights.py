@@ -93,6 +93,7 @@ def take(network: nn.Module, folder: RunFolder) -> None:
             f"{folder.initial_weights_path}: {'is not' if is_there else 'is gone, and was'} the file that this run was "
             "made with; make the run again in another folder"
         )
+    # Not strict: what the source lacked is there already, drawn from the seed of the run.
     network.load_state_dict(TensorFile(folder.initial_weights_path).read_all(), strict=False)
 
 

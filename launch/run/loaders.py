@@ -150,7 +150,7 @@ def open_eval_split(
 
 
 def identity(config: RunConfig, places: Places | None = None) -> dict[str, str | int]:
-    """Return what decides the sample order: a checkpoint of another identity is not gone on with."""
+    """Return what decides the sample order. A run does not resume from a checkpoint with another identity."""
     seed, global_batch = config.seed, config.train.global_batch
     state = asdict(streams.data_state(config.data, seed=seed, global_batch=global_batch, places=places))
     # The step is the run's own.
