@@ -28,6 +28,7 @@ def small_disk(folder: Path, like: Path) -> Iterator[Path | None]:
         yield folder / ".ballast"
     finally:
         beside = folder.with_name(f"{folder.name}.kept")
+        # Before it is unmounted, with which all of it goes: what a failed campaign left has to be read afterwards.
         shutil.copytree(folder, beside, symlinks=True)
         if _is_done(["umount", folder]):
             folder.rmdir()
@@ -38,6 +39,7 @@ def small_disk(folder: Path, like: Path) -> Iterator[Path | None]:
 def filled(ballast: Path) -> Iterator[None]:
     """Leave no byte free on the disk of this file while the context lasts."""
     try:
+        # Large blocks first and small ones for the rest: every later byte of the run has to fail.
         with ballast.open("wb", buffering=0) as file:
             for num_bytes in _BLOCKS:
                 with suppress(OSError):  # no space left on device

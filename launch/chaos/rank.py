@@ -65,6 +65,7 @@ def main(plans: list[Plan], arguments: list[str]) -> None:
     calls = places()
     for plan in plans:
         owner, name = calls[plan.place]
+        # From outside: the product has no switch that could inject a fault into somebody's run.
         setattr(owner, name, _meeting(plan, getattr(owner, name), arguments))
     sys.argv = ["perceiver", *arguments]
     runpy.run_module("launch", run_name="__main__")
@@ -119,6 +120,7 @@ def _on_a_full_disk(plan: Plan, call: Callable[[], Any]) -> Any:  # noqa: ANN401
     if plan.ballast_path:
         with filled(Path(plan.ballast_path)):
             return call()
+    # Where nothing can be mounted this is the nearest thing to a full disk: a write fails in the middle of a file.
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (_BLOCK_BYTES, limits[1]))
     try:

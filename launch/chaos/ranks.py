@@ -1,4 +1,7 @@
-"""One start of all ranks in a fault campaign: with their faults, watched until the end, and cleaned up."""
+"""One start of all ranks in a fault campaign: with their faults, watched until the end, and cleaned up.
+
+The campaign is its own launcher: torchrun or a supervisor would end the other ranks, which have to end by themselves.
+"""
 
 import json
 import os
@@ -50,6 +53,7 @@ def _watched(ranks: list[subprocess.Popen[bytes]], terminate_paths: list[Path]) 
             for rank in ranks:
                 rank.send_signal(signal.SIGTERM)
         if any(rank.returncode is not None for rank in ranks):
+            # Once one has left, the watch and the broken exchanges have to end the others.
             deadline = min(deadline, time.monotonic() + _LEAVE_SECONDS)
         if time.monotonic() > deadline:
             left_behind = (LEFT_BEHIND,)

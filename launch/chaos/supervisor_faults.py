@@ -45,6 +45,7 @@ def kill_supervisor(
             return False, "" if supervisor.returncode == 0 else f"a supervised start failed: {supervisor.returncode}"
         ranks = attempts.ranks(folder, attempts.current(folder))
         supervisor.kill()
+    # With the time of their start: a process id alone may soon be somebody else's.
     living = {rank.pid: rank.start_ticks for rank in ranks}
 
     def left() -> list[int]:
