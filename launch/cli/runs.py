@@ -1,4 +1,8 @@
-"""The commands for the life of a run: submit, resume, sweep, status, logs, stop, cancel, fork, diff, doctor."""
+"""The commands for the life of a run: submit, resume, sweep, status, logs, stop, cancel, fork, diff, doctor.
+
+Each command imports what it needs when it is called. With torch, the imports of `perceiver status` took 2.5 s and not
+0.9 s.
+"""
 
 from pathlib import Path
 from typing import Annotated

@@ -33,6 +33,7 @@ SIGNAL_SECONDS = 30.0
 def main(folder: Path) -> None:
     """Examine, and write down what was found."""
     signalled = threading.Event()
+    # First: without a handler a signal that comes early would end this rank.
     signal.signal(signal.SIGUSR2, lambda _number, _frame: signalled.set())
     os.environ.update(torch_variables(os.environ))
     report: dict[str, object] = {
@@ -101,6 +102,7 @@ def write_speed(folder: Path) -> float:
     with path.open("wb") as file:
         file.write(content)
         file.flush()
+        # Without it the speed would be that of memory.
         os.fsync(file.fileno())
     seconds = time.perf_counter() - started
     path.unlink()

@@ -26,6 +26,7 @@ def main(path: Path, *, rank: int, attempt: int, batch: bool, follow: bool) -> i
         position = _copy(folder.log_path(number, rank), position)
         if not follow:
             return 0
+        # The log of this attempt was printed to its end just now; what follows stands in that of the next.
         if not attempt and number < attempts.current(folder):
             number, position = number + 1, 0
         time.sleep(0.5)

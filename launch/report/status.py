@@ -139,6 +139,7 @@ def _watch(folders: Sequence[RunFolder]) -> None:
         while True:
             states = [read(folder) for folder in folders]
             live.update(table(states), refresh=True)
+            # unknown too: a controller that does not answer has not ended the job.
             if all(state["state"] not in ("pending", "running", "completing", "unknown") for state in states):
                 return
             time.sleep(2)
