@@ -62,6 +62,7 @@ def without_removed(found: Sequence[Choice], pairs: Pairs) -> list[tuple[str, An
     kept: list[tuple[str, Any]] = []
     for key, value in pairs:
         if value is None and any((about := choice.parts(key)) and not about[1] for choice in found):
+            # With the dot: NAME=null must not take NAME2 away.
             kept = [pair for pair in kept if not f"{pair[0]}.".startswith(f"{key}.")]
         else:
             kept.append((key, value))

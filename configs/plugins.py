@@ -72,6 +72,7 @@ def found(names: object, beside: Path) -> tuple[Path, ...]:
 
 def use(paths: Sequence[Path]) -> None:
     """Make these, and no others, the plug-ins of this process; PluginError says what is wrong with one."""
+    # A process may read several runs, each with plug-ins of its own under the same names.
     while _added:
         table, name = _added.pop()
         del table[name]

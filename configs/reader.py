@@ -1,4 +1,12 @@
-"""Strict reading of a dataclass: defaults < YAML file < key=value. All problems are reported at once."""
+"""Strict reading of a dataclass: defaults < YAML file < key=value. All problems are reported at once.
+
+    YAML file, key=value --> pairs of a dotted key and a value, later ones win
+                         --> key={} and NAME=null take earlier pairs away
+                         --> merged into the defaults at once; where that fails, one by one, for a sentence a key
+                         --> the dataclass --> its own problems()
+
+A user who corrects a file wants all its faults at once. OmegaConf stops at the first.
+"""
 
 import difflib
 import re
