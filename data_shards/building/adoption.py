@@ -150,6 +150,7 @@ def _index_path(tar: Path, folder: Path, out: Path) -> Path:
 def _refuse_overwriting(out: Path, index_paths: Sequence[Path]) -> None:
     """Raise ValueError where a file of another program has a name that is to be written, or nothing can be."""
     remedy = "--index-folder OUT writes the index and the manifest to a folder of their own"
+    # Without the last character, which is the version: an index that an earlier release wrote is ours to replace.
     foreign = [path for path in index_paths if path.exists() and not _is_ours(path, MAGIC[:-1])]
     if foreign:
         others = f", and so are {len(foreign) - 1} others" if foreign[1:] else ""
@@ -190,6 +191,7 @@ def _adopted(
     """Return what is adopted, by split."""
     splits: dict[str, list[_Adopted]] = {split: [] for split in tars.values()}
     faults: list[ValueError] = []
+    # Threads do: hashing, checksums and reading release the interpreter's lock.
     with ThreadPoolExecutor(_NUM_THREADS) as threads:
         coming = {path: threads.submit(_adopt, path, folder, out, ways) for path in tars}
         for number, (path, future) in enumerate(coming.items()):

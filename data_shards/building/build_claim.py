@@ -18,6 +18,8 @@ def claimed(out: Path, fingerprint: str) -> Iterator[None]:
             file.write(fingerprint.encode())
     with notes.open() as file:
         try:
+            # A lock of the kernel ends with its process, however that ends. A file as a mark would stay behind a killed
+            # build.
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ValueError(f"{out}: another process is building here; wait for it, or choose a new folder") from error

@@ -3,7 +3,7 @@
 OUT/.build/plan                 fingerprint of the build that was begun here
 OUT/.build/train-000000.json    outcome of a finished shard, until the manifest holds it
 OUT/train/000000.tar  .idx      the shard
-OUT/manifest.json               all of it is there
+OUT/manifest.json               all of it is there; written before the outcomes go, or a killed build would begin again
 """
 
 import hashlib

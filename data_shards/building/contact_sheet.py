@@ -39,6 +39,7 @@ def contact_sheet(folder: Path, out_png: Path, *, split: str = "train", num_samp
             _draw_input(axes, section, members)
     for axes, title in zip(grid[0], ["label", *columns], strict=True):
         axes.set_title(_TITLES.get(title, title), fontsize=9)
+    # Not by pyplot: it looks for a display, and keeps every figure until it is told otherwise.
     FigureCanvasAgg(figure)
     try:
         out_png.parent.mkdir(parents=True, exist_ok=True)

@@ -55,6 +55,7 @@ def _deal(sizes: Sequence[int], split: str, seed: int, samples_per_shard: int) -
     rng = np.random.Generator(np.random.Philox(key=key))
     num_shards = -(-len(sizes) // samples_per_shard)
     shuffled = rng.permutation(len(sizes))
+    # Shuffled before, and sorted in a stable way: among samples of equal size, such as drawn ones, the order is random.
     largest_first = shuffled[np.argsort(-np.asarray(sizes)[shuffled], kind="stable")]
     hands: list[list[int]] = [[] for _ in range(num_shards)]
     for start in range(0, len(sizes), num_shards):

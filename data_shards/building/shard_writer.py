@@ -20,6 +20,7 @@ from data_shards.modalities.decoding.flow import pair
 from data_shards.modalities.flow import FlowConfig
 from data_shards.modalities.modality import select
 
+# Two blocks, as POSIX asks: of one, GNU tar warns.
 END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
 
 
@@ -76,6 +77,7 @@ def written_beside(path: Path) -> Iterator[BinaryIO]:
 
 def _members(row: Row) -> Iterator[tuple[str, bytes]]:
     """Yield (suffix, bytes) of each member; ValueError names the file that is bad, and why."""
+    # Sorted: the order of a table's columns must not change the bytes of a shard.
     contents = sorted(row.members, key=lambda content: content.extension)
     found = [(content.extension, _checked_bytes(content)) for content in contents]
     origins = ", ".join(content.origin for content in contents)

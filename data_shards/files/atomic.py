@@ -2,6 +2,11 @@
 
 The one place in which the product writes beside a name and renames. Standard library only: all layers import it, and
 some of them run under a host's python3.
+
+    write .NAME.PID      readers see the old NAME, or none
+    fsync .NAME.PID      without it, a power cut after the rename can leave NAME with none of its bytes
+    rename to NAME       readers see the new NAME, whole
+    fsync the folder     without it, a power cut can bring the old NAME back
 """
 
 import errno
@@ -35,6 +40,7 @@ def written_beside(path: Path, *, survives_power_cut: bool = True) -> Iterator[B
 @contextmanager
 def beside(path: Path, *, survives_power_cut: bool = True) -> Iterator[Path]:
     """Give the hidden name of a file that others write; it takes the name `path` when the block ends."""
+    # In the same folder: a rename is atomic within one file system alone. The number keeps processes apart.
     hidden = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield hidden

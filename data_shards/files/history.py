@@ -24,6 +24,7 @@ def entry(schema: type[T], path: Path) -> T | None:
     try:
         return typed_json.read(schema, path)
     except ValueError as error:
+        # What is not there yet is no damage: half of a run's records appear only when something happens.
         if not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
             tell(f"{error}; skipped")
         return None
@@ -63,6 +64,7 @@ def newest_first(path: Path) -> Iterator[bytes]:
             file.seek(start)
             first, *lines = (file.read(stop - start) + rest).splitlines(keepends=True)
             yield from reversed(lines)
+            # The first line of a block may begin in the block before it.
             rest = first
         if rest:
             yield rest

@@ -45,9 +45,11 @@ def run(path: Path) -> ModuleType:
     before = sys.modules.get(name)
     sys.modules[name] = module
     try:
+        # The bytes that were read and compared, not the file: it may change in between.
         exec(compile(content, str(path), "exec", dont_inherit=True), module.__dict__)  # what a plug-in is
     except BaseException as error:
         fault = fault_in(error) or f"{path}: {_words(error)}"
+        # After Ctrl-C, too: the next import must not find a module that has run by half.
         del sys.modules[name]
         if before is not None:
             sys.modules[name] = before

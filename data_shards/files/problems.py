@@ -11,6 +11,7 @@ MOST_BATCHES_AHEAD = 10_000
 def at_least(minimum: float, fields: dict[str, float]) -> Iterator[Problem]:
     """Yield a problem for each field below the minimum."""
     for key, value in fields.items():
+        # Not `<`, here and below: NaN is neither less nor more, and must be refused as well.
         if not value >= minimum:
             yield key, f"must be at least {minimum}, got {value}"
 

@@ -21,6 +21,7 @@ def open_regular(path: Path | str) -> BinaryIO:
 def _descriptor(path: str, flags: int) -> int:
     # Without O_NONBLOCK a pipe opens only when somebody writes into it.
     descriptor = os.open(path, flags | os.O_NONBLOCK)
+    # Of what is open, and not of the path: that could be replaced by a pipe between the question and the opening.
     mode = os.fstat(descriptor).st_mode
     kind = next((name for matches, name in _KINDS if matches(mode)), None)
     if kind:

@@ -28,6 +28,7 @@ def parse_object(text: str | bytes) -> dict[str, Any]:
     """Return the object that a text is; ValueError where it is none."""
     try:
         content = json.loads(text)
+    # json calls itself for each bracket. It is no ValueError, so callers would not expect it.
     except RecursionError as error:
         raise ValueError("is nested too deep") from error
     if not isinstance(content, dict):
@@ -103,6 +104,7 @@ def _one_of(kinds: tuple[Any, ...], value: object, where: str) -> Any:  # noqa: 
 
 def _is_whole(value: Any) -> bool:  # noqa: ANN401
     """Return whether a value is a whole number of 64 bits."""
+    # type() and not isinstance: true is an int to Python. Beyond 64 bits neither numpy nor torch could hold the number.
     return type(value) is int and -(2**63) <= value < 2**63
 
 

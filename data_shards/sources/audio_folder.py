@@ -70,6 +70,7 @@ def _segments(path: Path) -> list[tuple[str, list[str]]]:
 def _csv(path: Path) -> list[list[str]]:
     try:
         with plain_text.lines(path, newline="") as file:
+            # AudioSet's lists have a blank after each comma, before the quotes too.
             return list(csv.reader(file, skipinitialspace=True))
     except (OSError, csv.Error, ValueError) as error:
         raise ValueError(f"{path}: cannot be read ({error})") from error
@@ -98,6 +99,7 @@ def _by_id(folder: Path, tell: Tell | None) -> dict[str, str]:
             elif path.suffix[1:].lower() not in usual_suffixes("audio"):
                 passed[suffix_of(path.name)] += 1
             else:
+                # A name has times after the id, and some have a Y before it. A whole name wins over such a part of another.
                 paths.setdefault(path.stem[:YOUTUBE_ID_LETTERS], str(path))
                 if path.stem.startswith("Y"):
                     paths.setdefault(path.stem[1 : 1 + YOUTUBE_ID_LETTERS], str(path))

@@ -167,6 +167,8 @@ def _mp4(frames: NDArray[np.uint8]) -> bytes:
     """Encode grey frames as MPEG-4 part 2, which every build of FFmpeg has; one thread and no times, so equal bytes."""
     encoded = io.BytesIO()
     with av.open(encoded, "w", format="mp4") as container:
+        # Otherwise the file names the version of FFmpeg that wrote it, and its shard has another hash on another
+        # machine.
         container.flags |= av.container.Flags.bitexact.value  # type: ignore[operator]  # the stub says Flags
         stream = container.add_stream("mpeg4", rate=FRAMES_PER_SECOND)
         stream.height, stream.width = frames.shape[1:]

@@ -72,6 +72,8 @@ class Sampled:
 
     def read(self) -> bytes:
         """Return the points as npy."""
+        # By the row and not from one stream: whichever process reads the mesh, and in whichever order, the points are
+        # the same.
         rng = np.random.default_rng(self.seed)
         return _npy(points(File(self.path).read(), self.num_points, rng))
 
@@ -167,6 +169,7 @@ def _inside(file: Any, name: str) -> Any:  # noqa: ANN401 - h5py is untyped
     """Return an array of the file; ValueError where it is not there, or lies in another file."""
     import h5py
 
+    # HDF5 can name arrays in any other file of the machine; a data set from elsewhere must not read those.
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
         raise ValueError(f"{name} is not there, or is a link")  # noqa: TRY004 - the file's fault, not the caller's
     array = file[name]

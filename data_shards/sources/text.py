@@ -121,6 +121,7 @@ def _plain(file: Path, scratch: Path) -> Path:
     """Return the file, or a copy in UTF-8 where its bytes are not its text; ValueError where it is no text."""
     try:
         if plain_text.is_plain(file):
+            # To find what is no text now, with its line and byte, and not in a worker in the middle of the build.
             for _ in plain_text.blocks(file):
                 pass
             return file
@@ -159,6 +160,7 @@ def _of_text(path: Path, num_bytes: int, original: Path) -> Iterator[Chunk]:
     with path.open("rb") as file:
         while start < end:
             file.seek(start)
+            # One byte more than is taken: it tells whether the last character goes on.
             length = _between_characters(file.read(num_bytes + 1), num_bytes)
             yield Chunk(str(path), start, start + length, 0, length, False, str(original), _digest(path, original))
             start += length

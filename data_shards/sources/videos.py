@@ -79,6 +79,7 @@ def extract_audio(path: str) -> bytes | None:
         stream = container.streams.audio[0]
         resampler = AudioResampler(format="s16", layout="mono", rate=stream.rate)
         pieces, num_samples = [], 0
+        # None at the end makes the resampler give what it still holds.
         for frame in chain(container.decode(stream), [None]):
             pieces += [piece.to_ndarray().ravel() for piece in resampler.resample(frame)]
             num_samples += frame.samples if frame else 0
@@ -88,5 +89,6 @@ def extract_audio(path: str) -> bytes | None:
     encoded = io.BytesIO()
     with wave.open(encoded, "wb") as file:
         file.setparams((1, 2, rate, 0, "NONE", "not compressed"))
+        # With an empty piece: a track may have a header and no frames.
         file.writeframes(np.concatenate([np.zeros(0, "<i2"), *pieces]).astype("<i2").tobytes())
     return encoded.getvalue()

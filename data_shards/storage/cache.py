@@ -2,6 +2,12 @@
 
 Only what this cache has fetched is ever deleted: it lives in a folder of its own, under names that are hashes. A file
 appears under its name when it is whole and its hash is right. Who has opened a file keeps it, even if it is deleted.
+
+    CACHE/perceiver-shards/
+        3fa9...e1                    a file, whole and checked; its time of change is that of its last use
+        3fa9...e1.PID.THREAD.part    one on its way
+        00.lock ... ff.lock          held by who fetches a file; by the hash, so that there are 256 and not one a shard
+        delete.lock                  held by who makes room
 """
 
 import fcntl
@@ -80,5 +86,6 @@ def _opened(path: Path) -> BinaryIO | None:
         file = path.open("rb", buffering=0)
     except FileNotFoundError:
         return None
+    # The time of change, since many file systems do not keep that of access. By the descriptor: the name may be gone.
     os.utime(file.fileno())
     return file

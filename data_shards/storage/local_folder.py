@@ -133,6 +133,7 @@ class LocalFolder:
     def _lies_in(self, folder: Path, descriptor: int) -> bool:
         """Return whether an open file lies in a folder; False where this system does not tell."""
         if folder not in self._resolved:
+            # With a slash: /data/digits2 does not lie in /data/digits.
             self._resolved[folder] = f"{folder.resolve()}/"
         try:
             return os.readlink(f"/proc/self/fd/{descriptor}").startswith(self._resolved[folder])  # noqa: PTH115  # a call an extent

@@ -1,4 +1,15 @@
-"""A shard folder behind an http(s):// or s3:// URL. Whole files are cached and checked by their SHA-256."""
+"""A shard folder behind an http(s):// or s3:// URL. Whole files are cached and checked by their SHA-256.
+
+    an attempt ends with            then
+    the file, and it is right       done
+    404                             FileNotFoundError: there is none
+    another refusal, too many       RefusedError: the next answer would be the same
+    bytes, a full disk
+    a wrong file                    once more; RefusedError if it is wrong in the same way
+    anything else                   again after 0.1, 0.2, 0.4 ... 10 s, until data.remote.deadline_seconds have passed
+
+Each attempt begins at the first byte: what a failed one left is not trusted.
+"""
 
 import errno
 import hashlib
@@ -73,6 +84,8 @@ class RemoteFolder:
 
     def index(self, entry: ShardEntry) -> TarIndex:
         """Return the index next to the tar; if it is missing, one created from the tar."""
+        # An index is never longer than its tar, which has 512 bytes of header for each member: the same limit serves
+        # for both.
         name = str(Path(entry.name).with_suffix(".idx"))
         # Without the right to list, an object store says of what is missing that it is forbidden.
         try:
@@ -81,6 +94,7 @@ class RemoteFolder:
             ) as file:
                 content = file.read()
         except (FileNotFoundError, RefusedError):
+            # By its descriptor: another process may delete the name from the cache to make room.
             with self.open(entry) as file:
                 content = TarIndex.from_tar(Path(f"/proc/self/fd/{file.fileno()}")).to_bytes()
         complaint = f"{self}/{name}: is not the index that the manifest names; index the folder again"
@@ -116,6 +130,7 @@ class RemoteFolder:
         Raises RefusedError where to ask again would be in vain: the server refuses, has a longer file, or sends what
         `check` refuses twice in the same words.
         """
+        # Of all attempts together: a server that always answers a little would otherwise keep a run waiting for days.
         deadline = time.monotonic() + self._config.deadline_seconds
         delay, num_attempts, before = _FIRST_DELAY_SECONDS, 0, ""
         while (error := self._attempt(name, path, check, _Limits(deadline, max_bytes))) is not None:
@@ -197,11 +212,15 @@ def _file_system(url: str, config: RemoteConfig) -> fsspec.AbstractFileSystem:
     """Return fsspec's file system for the URL, with our timeout and without retries of its own."""
     scheme, seconds = urlsplit(url).scheme, config.timeout_seconds
     if scheme in ("http", "https"):
+        # No limit for the whole: aiohttp's own, 5 minutes, would end the transfer of a large shard that arrives well.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=seconds, sock_read=seconds)
         return fsspec.filesystem(scheme, skip_instance_cache=True, client_kwargs={"timeout": timeout})
     if scheme == "s3":
+        # botocore and s3fs would each try again by themselves, and the deadline would not hold.
         settings = {"connect_timeout": seconds, "read_timeout": seconds, "retries": {"max_attempts": 0}}
         try:
+            # Not the shared instance: fsspec gives everyone in the process the same object, and its retries are changed
+            # below.
             files = fsspec.filesystem("s3", skip_instance_cache=True, config_kwargs=settings)
         except ImportError as error:
             raise ValueError(f"{url} needs s3fs: pip install s3fs") from error

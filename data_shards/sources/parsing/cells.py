@@ -40,7 +40,9 @@ def read(table: Path) -> Iterator[Cells]:
 
 
 def _separated(table: Path, delimiter: str) -> Iterator[Cells]:
+    # csv wants line ends as they stand there, since a cell in quotes may hold some.
     with plain_text.lines(table, newline="") as file, _long_cells():
+        # Not strict, csv takes a quote that is never closed for a cell that holds the rest of the table.
         reader = csv.reader(plain_text.bounded(file), strict=True, delimiter=delimiter)
         try:
             columns = next(reader, [])
@@ -66,6 +68,7 @@ def _long_cells() -> Iterator[None]:
 
 
 def _json_lines(table: Path) -> Iterator[Cells]:
+    # No other character ends a line of JSON lines: a text may hold a carriage return.
     with plain_text.lines(table, newline="\n") as file:
         for number, line in enumerate(plain_text.bounded(file), start=1):
             if line.strip():

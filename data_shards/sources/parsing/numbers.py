@@ -35,6 +35,7 @@ def _listed(cell: object) -> Sequence[object] | None:
     """Return the cells of a list, also of one that is written as text; None where the cell is no list."""
     if isinstance(cell, str) and cell.strip()[:1] in ("[", "("):
         try:
+            # A literal of Python: it has None, and no name for what pandas and JSON write for a gap.
             cell = ast.literal_eval(cell.strip().replace("nan", "None").replace("null", "None"))
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             return None
