@@ -90,6 +90,7 @@ def measure(world: World, folder: Path, num_layers: int, rounds: int) -> dict[st
         timed("torch dcp save", lambda: dcp.save(tensors, checkpoint_id=folder / "dcp"))
         timed("torch dcp load", lambda: dcp.load(tensors, checkpoint_id=folder / "dcp"))
         if world.is_first:
+            # All begin each round on an empty folder; ours removes its own as a part of its save (keep_last=1).
             shutil.rmtree(folder / "deepspeed")
             shutil.rmtree(folder / "dcp")
         world.barrier()

@@ -110,6 +110,7 @@ class Clock:
 def bare(rows: int) -> Callable[[int], float]:
     """Return a function that makes so many steps of a DDP loop and returns the seconds of one."""
     network = DistributedDataParallel(Perceiver(CONFIG.model, seed=0))
+    # The trainer's own optimizer: what is compared is what stands around it.
     optimizer = optimizers.make(network, OPTIMIZER)
 
     def run(steps: int) -> float:
@@ -177,6 +178,7 @@ def main() -> None:
         folder = Path(world.broadcast(name))
         around: list[float] = []
         few = 64
+        # From rank 0: each rank measures another time, and all must have the same batch.
         rows = world.broadcast(round(few * STEP_SECONDS / bare(few)(10)))
         mine = {f"zero {stage}": ours(world, stage, rows, folder / str(stage), around) for stage in (0, 1)}
         loops = {"ddp": bare(rows), **mine}

@@ -88,6 +88,7 @@ def measured(name: str, network: str, dtype: str) -> dict[str, Any]:
     step()
     built.zero_grad(set_to_none=True)
     gc.collect()
+    # glibc keeps what was freed. Given back to the system, it is no part of the mark from which a step is measured.
     ctypes.CDLL(None).malloc_trim(0)
     before = resident_kib("VmRSS")
     # Forget the highest mark so far, which may lie above that of a step.

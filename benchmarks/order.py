@@ -45,6 +45,7 @@ def measure(folder: str) -> dict[str, float]:
     share = GLOBAL_BATCH // NUM_RANKS
     order.slots(3 * order.steps_per_epoch + order.steps_per_epoch // 2, 5 * share, 6 * share)
     ready = time.perf_counter()
+    # Another epoch permutes the shards again: it is what a rank waits for when an epoch ends.
     order.slots(7 * order.steps_per_epoch + 11, 5 * share, 6 * share)
     another = time.perf_counter()
     for step in range(1000):

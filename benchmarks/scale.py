@@ -29,6 +29,8 @@ from benchmarks.scale_world import RANKS_A_NODE, Cost
 
 Row = dict[str, Any]
 _MARK = re.compile(r'"/perceiver-scale/([^"]*)"')
+# --seccomp-bpf stops the process at the traced calls alone, not at all of them; -y writes paths beside descriptors, so
+# that calls on open files of the folder are found, too.
 _TRACER = ("strace", "-f", "-y", "--seccomp-bpf", "-qq", "-e", "trace=%file,%desc", "-e", "signal=none")
 
 
@@ -99,6 +101,7 @@ def row(cost: Cost, unit: float) -> Row:
 def both(folder: Path, extent: Extent) -> list[Row]:
     """Return what was measured, with the calls of a second time under strace."""
     make_shards(folder / "shards", extent.num_shards)
+    # Seconds without strace, which makes each call many times as slow; calls are counted in a second process.
     rows = _measured_apart(folder, [], extent)
     if shutil.which("strace"):
         for run in folder.glob("run*"):

@@ -36,6 +36,7 @@ TENSORS = {f"layer{number:03d}": torch.Size([NUM_ELEMENTS]) for number in range(
 def mark(word: str) -> None:
     """Say where the process is to who traces it."""
     with suppress(OSError):
+        # Of a path that is nowhere: strace writes it down in its place among the other calls, and it asks no disk.
         Path(f"/perceiver-scale/{word}").stat()
 
 
@@ -169,6 +170,7 @@ def written_by_others(folder: Path, world: World) -> dict[str, FileRecord]:
     for name, rank in owners([extents(rank, world.world_size) for rank in range(world.world_size)]).items():
         by_rank.setdefault(rank, []).append(name)
     records = {}
+    # What the other ranks wait for is not this rank's time.
     with mock.patch("os.fsync"):
         for rank, names in by_rank.items():
             for kind in KINDS if rank != world.rank else ():

@@ -17,6 +17,7 @@ CONFIG = {"train_batch_size": 8, "zero_optimization": {"stage": 1}}
 
 def main(folder: str) -> None:
     """Learn to tell whether numbers sum to more than 0, from whatever the folder of checkpoints holds."""
+    # On a GPU both: weights are exchanged by nccl, the names and places of what is saved by gloo.
     torch.distributed.init_process_group("gloo" if not torch.cuda.is_available() else "cpu:gloo,cuda:nccl")
     rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
     torch.manual_seed(0)

@@ -24,6 +24,8 @@ def main(shards: str, folder: str) -> None:
         ShardLoader(data, global_batch=32, seed=0) as loader,
         CheckpointStore(folder, network, optimizer, also={"loader": loader}) as store,
     ):
+        # Weights, moments and the loader's step come from one checkpoint: a loop that resumes sees the samples that
+        # follow.
         store.load()
         while loader.step < STEPS:
             for batch in loader:

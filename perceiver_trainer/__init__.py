@@ -127,6 +127,7 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'perceiver_trainer' has no attribute {name!r}")
     from perceiver_trainer import shadowing
 
+    # Before the import: with another project's `model` on the path, its error would name neither of the two.
     sentence = shadowing.problem()
     if sentence:
         raise ImportError(sentence)

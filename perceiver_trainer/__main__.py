@@ -11,6 +11,7 @@ def main() -> None:
     if sentence:
         sys.stderr.write(f"perceiver: {sentence}\n")
         sys.exit(2)
+    # Only now: these packages may be shadowed.
     from launch.cli.main import main as command
 
     command()

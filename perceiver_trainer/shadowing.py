@@ -20,6 +20,7 @@ def problem(*, is_command: bool = False) -> str:
     home = Path(__file__).resolve().parent.parent
     shadows = {}
     for name in PACKAGES:
+        # Without importing: that would run the other project's code.
         place = _place(PathFinder.find_spec(name))
         if place is not None and place.parent != home:
             shadows[name] = place

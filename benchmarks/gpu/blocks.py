@@ -30,6 +30,7 @@ def measure(setting: Setting) -> Found:
 
 def _row(setting: Setting, batch: int, *, compiled: bool) -> Found:
     step = _step(setting, batch, compiled=compiled)
+    # Counted of the step that is not compiled: within compiled code no operation has a name.
     counted = operations(_step(setting, batch, compiled=False))
     products = sum(flops for name, flops in counted.items() if f"aten::{name}" in PRODUCTS)
     timing = timed(step, setting.device)
@@ -51,6 +52,7 @@ def _step(setting: Setting, batch: int, *, compiled: bool) -> Step:
     config = replace(setting.config("p1"), compile=compiled)
     block = Block(config).to(setting.device)
     for parameter in block.parameters():
+        # Parameters of a network are drawn when the whole is built; a block alone would multiply what was in memory.
         torch.nn.init.normal_(parameter, std=0.02)
     shape = (batch, config.num_latents, config.latent_width)
     latents = torch.randn(shape, device=setting.device, requires_grad=True)

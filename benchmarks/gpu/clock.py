@@ -43,6 +43,7 @@ def timed(work: Callable[[], object], device: torch.device, *, warm: int = 2, tu
     before = torch.cuda.memory_allocated()
     found = []
     for _ in range(turns):
+        # By events of the device: the host's clock would add the launch of the first kernel and its own wait.
         start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         start.record()
         work()

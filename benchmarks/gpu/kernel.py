@@ -109,6 +109,7 @@ def _line(rows: list[Found]) -> str:
         return "no kernel was measured"
     best = min(largest, key=lambda reader: largest[reader])
     default = f"kernel {DEFAULT.columns} x {DEFAULT.queries}"
+    # Turns differ by as much: a line in the table would be luck, and change the last bits of runs.
     if default in largest and largest[default] < 1.03 * largest[best]:
         return "the default is within 3 % of the fastest"
     columns, queries = re.findall(r"\d+", best)

@@ -148,6 +148,7 @@ def _waits(engine: Engine, batch: Batch) -> dict[str, int]:
             stack = [frame for frame in traceback.extract_stack() if any(part in frame.filename for part in OURS)]
             places[" < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(stack[-3:]))] += 1
 
+    # One step is under way when the next begins, as in the loop: the wait for its report belongs to what is measured.
     before = engine.start(batch)
     with warnings.catch_warnings():
         warnings.simplefilter("always")

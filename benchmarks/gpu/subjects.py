@@ -102,6 +102,7 @@ class PlainLayer(nn.Module):
 
     def __init__(self, width: int, token_width: int, num_heads: int) -> None:
         super().__init__()
+        # As this network has it: the one head that reads the tokens is as wide as they are.
         inner = token_width if num_heads == 1 else width
         self.num_heads = num_heads
         self.norm, self.norm_tokens, self.norm_mlp = (nn.LayerNorm(w) for w in (width, token_width, width))

@@ -99,7 +99,7 @@ def _by_id(folder: Path, tell: Tell | None) -> dict[str, str]:
             elif path.suffix[1:].lower() not in usual_suffixes("audio"):
                 passed[suffix_of(path.name)] += 1
             else:
-                # A name has times after the id, and some have a Y before it. A whole name wins over such a part of another.
+                # A name has times after the id, and some have a Y before it. A whole name wins over part of another.
                 paths.setdefault(path.stem[:YOUTUBE_ID_LETTERS], str(path))
                 if path.stem.startswith("Y"):
                     paths.setdefault(path.stem[1 : 1 + YOUTUBE_ID_LETTERS], str(path))
