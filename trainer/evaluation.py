@@ -53,7 +53,7 @@ class Evaluation:
     """The result of an evaluation."""
 
     samples: int
-    """That were judged, with all inputs shown."""
+    """The number of samples that were judged, with all inputs shown."""
     values: tuple[Value, ...]
     """The value of each metric, the most important one first."""
     num_judged: Mapping[str, int] = field(default_factory=dict)
@@ -77,6 +77,7 @@ class Evaluation:
 
     def summary(self) -> str:
         """Return the first metric of each answer as one line."""
+        # Reversed, so that of each output the first metric is the one that stays.
         firsts = {value.output: value for value in reversed(self.values) if value.shown == ALL}
         first = [value for value in self.values if value is firsts[value.output]]
         alone = [value for value in self.values if value.shown != ALL]
@@ -122,6 +123,7 @@ def evaluate(
         for batch in batches:
             here = batch.to(world.device)
             real = torch.tensor([key != "" for key in batch.keys], device=world.device)
+            # Each set of inputs is answered once, however many tasks are judged by it.
             for shown in dict.fromkeys(shown for _, shown in measured):
                 lengths = here.host_lengths if shown == ALL else only(here.host_lengths, shown)
                 judged = real if shown == ALL else real & (here.lengths[shown] > 0)
@@ -156,7 +158,7 @@ def _answered(
     lengths: dict[str, Tensor],
     **asks: Any,  # noqa: ANN401  # the network's keywords
 ) -> dict[str, Tensor]:
-    """The answers to a batch; frames that are larger than the network's are asked tile by tile."""
+    """Return the answers to a batch; frames that are larger than the network's are asked tile by tile."""
     # DeepSpeed holds the network as its module.
     own = getattr(network, "module", network)
     config = own.config if isinstance(own, Perceiver) else None

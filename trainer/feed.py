@@ -46,6 +46,7 @@ class Feed:
 
     def __call__(self, index: int) -> Fed:
         """Return global batch `index`, ready for whatever is queued next. The first call: Collective."""
+        # After a rollback another batch follows than the one that was prepared.
         coming, self._coming = self._coming, None
         fed = coming[1] if coming is not None and coming[0] == index else self._fed(index)
         if self._stream is not None:
@@ -79,10 +80,11 @@ class Feed:
         if self._stream is None:
             return Fed(batch, problem)
         with torch.cuda.stream(self._stream):
+            # From memory that is not page-locked, the copy would hold up the host, and with it the next step.
             return Fed(batch.pinned().to(self._world.device), problem)
 
     def _meet_first(self, problem: str) -> None:
-        """What padding looks like is known from the first batch, so that all ranks must have that one."""
+        """Leave together where any rank lacks its first batch: without it nobody knows the shapes of padding."""
         if (
             self._leave is not None
             and self._like is None
@@ -92,7 +94,7 @@ class Feed:
 
 
 def _padding(like: Batch, index: int) -> Batch:
-    """A batch of the same shapes in which no sample counts."""
+    """Return a batch of the same shapes in which no sample counts."""
     arrays, targets = (
         {name: torch.zeros_like(tensor, device="cpu") for name, tensor in tensors.items()}
         for tensors in (like.arrays, like.targets)

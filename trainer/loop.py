@@ -125,6 +125,7 @@ class _Training:
         """Return how the steps ended, and the batches to pass over if they went wrong."""
         window = self.health.spike_window_steps if self.health.spike_score > 0 else 0
         course = Course(self.config.steps, window, self._wants, self._pauses)
+        # After a rollback, too: what was asked for after steps that are given up is asked for again.
         self.wanted = (False, False)
         self.profiler.between(state.step)
         for step in steps(self.engine, self.feed, state, course, self.hang):

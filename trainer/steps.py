@@ -28,9 +28,9 @@ class Step:
 
     before: RunState
     state: RunState
-    """After it."""
+    """The state after it."""
     batch: Batch
-    """This rank's part."""
+    """This rank's part of the global batch."""
     report: StepReport
     time: StepTime
     """The times of the step on this rank."""
@@ -74,6 +74,7 @@ def steps(engine: Engine, feed: Feed, state: RunState, course: Course, hang: Han
         made = waiting.popleft()
         report = made.step.report()
         *flags, has_problem = report.flags
+        # All ranks read the same flag in the report of the same step, and so leave together.
         if has_problem:
             feed.leave(made.fed.problem)
         loss = report.loss if course.window else None

@@ -22,7 +22,7 @@ class Weights:
     """The weights of a checkpoint."""
 
     step: int
-    """After which they were saved."""
+    """The step after which they were saved."""
     tensors: dict[str, Tensor]
     """Weights and buffers by name."""
     passed_over: tuple[str, ...]

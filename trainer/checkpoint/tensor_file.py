@@ -36,7 +36,7 @@ _SMALL_BYTES = 1 << 20
 """Tensors of less are written several at once."""
 _LENGTH_BYTES = 8
 _MAX_HEADER_BYTES = 100_000_000
-"""The format's own limit."""
+"""The largest header that the format allows."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class FileRecord:
     """The size and hash that a complete file must have."""
 
     num_bytes: int
-    """Its size."""
+    """The size of the file."""
     xxh3: str
     """XXH3-64 of its bytes, hexadecimal."""
 

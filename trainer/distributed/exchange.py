@@ -77,6 +77,7 @@ class Exchange:
             expected = [list(_within(extents, first, last)) for extents in arriving]
             parts = [source(extent)[part] for to_one in sent for extent, part in to_one]
             tensor = torch.cat(parts) if parts else torch.empty(0)
+            # What a load sends lies in host memory, and NCCL sends from its device alone.
             received = self._world.exchange(tensor.to(self._world.device), _counts(sent), _counts(expected))
             at = 0
             for from_one in expected:

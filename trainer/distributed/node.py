@@ -23,7 +23,7 @@ class Node:
     """The ranks that see each other's memory and processes; each has the slot of its place in `ranks`."""
 
     rank: int
-    """This one."""
+    """The rank of this process."""
     first_of: tuple[int, ...]
     """For every rank, the first rank of its host."""
     board: Board

@@ -90,6 +90,7 @@ class World:
         device = _device(0)
         if not dist.is_initialized():
             backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
+            # In memory, without a port that another process of the machine could have taken.
             dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
         return World(0, 1, 0, device)
 
@@ -158,6 +159,7 @@ class World:
         """Return everyone's item on rank 0, nothing elsewhere: one message a rank, of a few kilobytes. Collective."""
         if self.world_size == 1:
             return [item]
+        # Messages of one length: with lengths of their own the ranks would have to exchange those first.
         content = pickle.dumps(item)
         assert len(content) <= _MESSAGE_BYTES, "an item that is too long for one message"
         message = torch.frombuffer(bytearray(content.ljust(_MESSAGE_BYTES, b"\0")), dtype=torch.uint8)
@@ -265,6 +267,7 @@ def _refuse_few_descriptors(local_rank: int, world_size: int) -> None:
 
 def _is_local() -> bool:
     """Return whether all ranks are on this machine, and meet without the store of a launcher such as torchrun."""
+    # The agent of torchrun listens on the port already, and a second listener would fail.
     has_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     return not has_agent and os.environ.get("MASTER_ADDR") in ("127.0.0.1", "localhost", "::1")
 
@@ -286,5 +289,6 @@ def _device(local_rank: int) -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     device = torch.device("cuda", devices.index(local_rank, torch.cuda.device_count()))
+    # NCCL and DeepSpeed use the current device of the process.
     torch.cuda.set_device(device)
     return device

@@ -42,7 +42,7 @@ class Exchange:
 
     @property
     def hidden_share(self) -> float:
-        """Share that can run beside computation: all but the last bucket, which waits for the last gradient."""
+        """The fraction that can run beside computation: all but the last bucket, which waits for the last gradient."""
         return 0.0 if self.during == "update" else 1 - 1 / self.calls
 
 
@@ -87,7 +87,7 @@ def small_messages(train: TrainConfig, world_size: int) -> int:
 def _of_stage_3(
     groups: Sequence[Sequence[int]], chosen: dict[str, Any], micro_batches: int, world_size: int, width: int
 ) -> tuple[Exchange, ...]:
-    """Weights are gathered for each micro-batch, but small ones once, after the update.
+    """Return the exchanges of stage 3: large weights are gathered for each micro-batch, small ones after the update.
 
     Below a thousand million parameters DeepSpeed keeps what it gathered from the forward to the backward pass.
     """

@@ -20,7 +20,7 @@ class StepReport:
     task_losses: dict[str, float]
     """The unweighted loss of each task; in log lines also of its samples with a modality, as "task/modality"."""
     learning_rate: float
-    """That the step was made with."""
+    """The rate with which the step was made."""
     grad_norm: float
     """The norm of the whole gradient before clipping; infinite or NaN if the step was skipped."""
     is_skipped: bool
@@ -45,7 +45,7 @@ class Told:
     can_rescale: bool
     """Whether a gradient that is not finite may be one that fp16 scaled too far."""
     loss_scale: float
-    """That gradients of groups still have in them."""
+    """The loss scale, by which the gradients of the groups are still multiplied."""
     watch: Stopwatch
     """Measures the forward passes."""
 
@@ -64,7 +64,7 @@ class StartedStep:
         losses: dict[str, Tensor],
         squares: dict[str, Tensor],
     ) -> None:
-        """`squares` are those of the norms of the gradient's groups, over all ranks."""
+        """`squares` has the squared norm of the gradient of each parameter group, over all ranks."""
         self._told, self._num_flags = told, len(flags)
         self._tasks, self._groups = tuple(losses), tuple(squares)
         # As one vector: each number by itself would be a copy, and a wait, of its own.

@@ -93,6 +93,7 @@ class HangWatch:
         self._thread.join()
         # Bad input is told by the first rank alone; the others leave by SystemExit, and none of them is missing.
         if error is None or isinstance(error, ValueError | SystemExit):
+            # A count that no beat has had: it is heard as a new one.
             self._phase, self._count = LEFT, sys.maxsize
             self._ranks.leave(self._beat())
             return
@@ -153,6 +154,7 @@ class HangWatch:
                 self._ranks.forgive(self._ranks.newest)
             if culprits := self._culprits():
                 self._convict(culprits)
+            # Only with the other looks at the disk: each rank of each host would else ask for the file every second.
             if (has_asked and self._verdict_path.exists()) or any(beat.end for beat in self._ranks.here()):
                 self._end()
 
@@ -191,8 +193,11 @@ class HangWatch:
         limit = max(beat.limit_seconds for beat in present)
         # Another host hears only the first one: it would name its own ranks, which wait for a rank that it cannot hear.
         held_up = ranks.node.is_head and any(beat.at_seconds > limit for beat in present)
+        # Beats of a busy machine come late. Nobody is named while all get on, or before a rank was silent for the whole
+        # limit.
         if not held_up and max(silences.values(), default=0.0) <= self._seconds:
             return []
+        # Silence first: a rank that was stopped is behind, and so are the ranks that wait for it.
         silent = [rank for rank, silence in silences.items() if silence > ranks.patience(rank)]
         if silent:
             return [(ranks.newest[rank][0], f"silent for {silences[rank]:.0f} s") for rank in silent]

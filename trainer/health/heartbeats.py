@@ -68,12 +68,14 @@ class Beats:
 
     def tell(self, beat: Beat) -> None:
         """Tell a beat of this rank."""
+        # A slot has 1 KiB, and the name of a host or a phase may have any length.
         self.node.put(_bytes(replace(beat, host=beat.host[:_LONGEST_WORD], phase=beat.phase[:_LONGEST_WORD])))
         self.newest[beat.rank] = (beat, time.monotonic())
 
     def here(self) -> list[Beat]:
         """Return the newest beats of the ranks of this host, this one among them."""
         for rank, content in self.node.get().items():
+            # Parsed where it has changed; this is asked for every second.
             if content != self._posted.get(rank):
                 self._posted[rank] = content
                 self._hear(_beats(b"[%s]" % content))
@@ -91,7 +93,7 @@ class Beats:
         was_watcher, self.is_watcher = self.is_watcher, next(awake) == self.node.rank
         if self.is_watcher and not was_watcher:
             self.forgive(set(self.newest) - set(self.node.ranks))  # nobody told this rank of other hosts until now
-        # Told at once and not with the next file: the first host waits for nothing else before it judges.
+        # A change is written at once: by these files the first host sees that ranks elsewhere are held up, and judges.
         overdue = tuple(beat.is_overdue for beat in here)
         if not self.is_watcher or (now < self._next_exchange and overdue == self._written):
             return False
@@ -155,6 +157,7 @@ def path_of(folder: Path, first: int) -> Path:
 def write(path: Path, beats: Iterable[Beat]) -> None:
     """Write beats in place, with their checksum: whoever reads half of them knows it."""
     content = b"[%s]" % b", ".join(map(_bytes, beats))
+    # Not truncated: a full disk would take the old bytes away and not give the new ones back.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         # A shorter one leaves the end of a longer one behind it, which the length tells from it.

@@ -61,7 +61,7 @@ class JobEnd:
         """Let the ranks of this host write their stacks and end; then end what is left of them."""
         present = self._ranks.present
         # Who leaves breaks the exchange that the others wait in, and they would leave before they have written; who
-        # wakes a stopped rank lets them go on.
+        # wakes a stopped rank lets them continue.
         _wait(lambda: all(beat.end or beat.rank in culprits for beat in present()), _GRACE_SECONDS)
         if len(self._ranks.node.firsts) > 1:
             _wait(lambda: self._have_written(culprits), _GRACE_SECONDS + self._period)

@@ -15,6 +15,7 @@ def offending(before: RunState, state: RunState, loss: float, config: HealthConf
     if state.skipped_in_a_row >= config.max_skipped_in_a_row:
         return tuple(state.batch_of(step) for step in range(state.step - state.skipped_in_a_row, state.step))
     is_judged = config.spike_score > 0 and not state.skipped_in_a_row
+    # By the losses before it: in its own window a spike would raise the deviation that it is measured by.
     is_spike = is_judged and robust_score(loss, before.recent_losses) > config.spike_score
     return (before.batch_index,) if is_spike else ()
 
@@ -23,6 +24,7 @@ def robust_score(loss: float, window: tuple[float, ...]) -> float:
     """Return by how many robust standard deviations a loss lies above the median of a window; 0 for a short window."""
     if len(window) < _LEAST_WINDOW or not math.isfinite(loss):
         return 0.0
+    # Of medians, since one outlier in the window must not hide the next.
     median = statistics.median(window)
     deviation = statistics.median(abs(value - median) for value in window) * _MAD_TO_SIGMA
     # A window of equal losses has no deviation; one part in a million stands in for rounding.

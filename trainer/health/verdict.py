@@ -13,13 +13,13 @@ class Verdict:
     """The finding of one rank, on which all ranks act."""
 
     culprits: tuple[int, ...]
-    """Ranks."""
+    """The ranks that held up the job."""
     pids: tuple[int, ...]
     """The ids of their processes, in the same order: a verdict of one attempt may be there while another runs."""
     named: str
     """The ranks and the reasons, in words."""
     found_by: int
-    """Rank."""
+    """The rank that found it."""
 
 
 def text(verdict: Verdict) -> str:

@@ -62,6 +62,7 @@ class Lamb(torch.optim.Optimizer):
         states = [self.state[tensor] for tensor in tensors]
         steps = [state["step"] for state in states]
         directions = [torch.empty_like(tensor) for tensor in tensors]
+        # One launch for all of them, where zeros_like would be one for each.
         torch._foreach_zero_(directions)
         beta1, beta2 = group["betas"]
         # The bias correction wants the number of this step. Where the step is dropped, the count is taken back, on the

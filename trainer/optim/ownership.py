@@ -101,6 +101,7 @@ class Ownership:
         for kind in KINDS:
             self._exchange.to_holders(self._part_of(kind), _held(here, kind))
             for name, owner in self._owners.items():
+                # At ZeRO 0 every rank holds a whole copy; elsewhere the parts are there by now.
                 if name in self._copied:
                     self._world.spread(here[name].tensors[kind], owner)
 

@@ -149,6 +149,8 @@ class FlatGroups:
             sources = {WEIGHT: master.data, **{moment: self.zero.optimizer.state[master][moment] for moment in MOMENTS}}
             for parameter in parameters:
                 mapping = parameter._hp_mapping
+                # None where no element of the parameter lies in this rank's cut. Of its two addresses, hp is the place
+                # in the cut, lp that in the parameter.
                 if mapping is not None:
                     at = mapping.hp_fragment_address
                     views = {kind: source.narrow(0, at.start, at.numel) for kind, source in sources.items()}
@@ -186,6 +188,7 @@ class FlatGroups:
         return 1.0 / ((norm + _CLIP_EPSILON) / most).clamp(min=1.0)
 
     def _square(self, index: int) -> Tensor:
+        # DeepSpeed leaves padding out of its norm, too.
         parts = [part for part in self.zero.averaged_gradients[index] if not getattr(part, "_zero_padding", False)]
         norms = torch._foreach_norm(parts, 2, dtype=torch.float64) if parts else [self.masters()[index].new_zeros(())]
         return torch.stack(norms).pow(2).sum().float()
@@ -210,6 +213,7 @@ class EvenParameters:
                 index, offset, padded = self.zero.grad_position[self.zero.get_param_id(parameter)]
                 start = self.rank * padded
                 length = min(padded, parameter.ds_numel - start)
+                # Of a small parameter the last ranks hold nothing but padding.
                 if length > 0:
                     master = self.zero.fp32_partitioned_groups_flat[index]
                     state = self.zero.optimizer.state[master]

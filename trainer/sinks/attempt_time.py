@@ -37,7 +37,7 @@ class TimeEntry:
     world_size: int
     """The number of ranks."""
     started_at: float
-    """Unix seconds."""
+    """When it started, in Unix seconds."""
     first_step: int = 0
     """Steps that were done before it."""
     last_step: int = 0

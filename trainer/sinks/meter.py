@@ -98,6 +98,7 @@ def memory_mib(device: torch.device) -> float:
     """Return the peak memory: of the device, or of the process where it computes on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    # macOS counts bytes here, Linux KiB.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
@@ -111,5 +112,6 @@ def measured_peak_flops(device: torch.device, dtype: torch.dtype) -> float:
         started = time.perf_counter()
         product = left @ left
         product[0, 0].item()  # waits for the device
+        # The best, since other work on the machine only ever makes it slower.
         best = min(best, time.perf_counter() - started)
     return 2 * rows**3 / best

@@ -83,6 +83,7 @@ def curve(name: str, points: Sequence[tuple[float, float]]) -> str:
     """Return a figure with one line through the points, thinned to what a screen shows."""
     points = [*points[:: max(len(points) // _MOST_POINTS, 1)], points[-1]]
     (left, right), (low, high) = ((min(axis), max(axis)) for axis in zip(*points, strict=True))
+    # One step, or one height throughout, is a flat line and no division by zero.
     across, up = (_WIDTH - 2 * _BESIDE) / ((right - left) or 1), (_HEIGHT - 2 * _ABOVE) / ((high - low) or 1)
     line = " ".join(
         f"{_BESIDE + (step - left) * across:.1f},{_HEIGHT - _ABOVE - (value - low) * up:.1f}" for step, value in points

@@ -8,6 +8,7 @@ class PatientFile:
     """What the disk does not take at once is kept and written before what comes next."""
 
     def __init__(self, path: Path) -> None:
+        # Unbuffered: what Python buffers is tried again when the file is closed, and lost if that fails.
         self._file = path.open("ab", buffering=0)
         self._waiting = b""
 
@@ -24,4 +25,5 @@ class PatientFile:
 
     def _write(self) -> None:
         while self._waiting:
+            # A disk that is nearly full takes a part.
             self._waiting = self._waiting[self._file.write(self._waiting) :]

@@ -117,6 +117,7 @@ class TensorBoard:
         microseconds = max(time.time_ns() // 1000, self._newest_microseconds() + 1)
         stamp = f"{microseconds // 10**6:010d}.{microseconds % 10**6:06d}"
         self._file = PatientFile(self._folder / f"{_EVENTS}.{stamp}.{socket.gethostname()}.{os.getpid()}")
+        # The format wants its version in the first event of a file.
         self._add(step=0, file_version="brain.Event:2")
         # Readers then drop what earlier files have from this step on.
         self._add(step=resumed_step + 1, session_log=SessionLog(status=SessionLog.START))

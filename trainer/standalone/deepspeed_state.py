@@ -38,6 +38,7 @@ class DeepSpeedState:
             for name, tensor in engine.module.state_dict(keep_vars=True).items()
         }
         self._sharded = ShardedState(engine, inner, shapes, world)
+        # An engine that has made no step has no moments yet, and a checkpoint always has them.
         zero_state((part for part in self._sharded.partitions.masters() if not _has_moments(inner, part)), inner)
 
     def snapshot(self) -> dict[str, dict[str, Tensor]]:
@@ -79,6 +80,7 @@ def _problem(engine: Any) -> str:  # noqa: ANN401  # DeepSpeed is untyped
     """Return why the state of an engine cannot be kept, if so."""
     stage, optimizer = engine.zero_optimization_stage(), engine.optimizer
     inner = getattr(optimizer, "optimizer", optimizer)
+    # Exactly these classes: one derived from them may keep more state, which would be lost in silence.
     if type(inner) not in _OPTIMIZERS:
         known = "torch.optim.Adam and AdamW"
         return f"its optimizer is {type(inner).__name__}, known are {known}; give deepspeed.initialize one of them"

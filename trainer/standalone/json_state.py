@@ -15,6 +15,7 @@ def packed(value: object, where: str) -> Any:  # noqa: ANN401  # JSON
         case tuple():
             return {_TUPLE: [packed(part, f"{where}[{index}]") for index, part in enumerate(value)]}
         case dict():
+            # A key of the user's that begins with $ could be taken for one of our marks.
             if all(isinstance(key, str) and not key.startswith("$") for key in value):
                 return {key: packed(part, f"{where}[{key!r}]") for key, part in value.items()}
             return {

@@ -70,6 +70,7 @@ class PlainState:
             if self._optimizer is not None:
                 changes.append(self._optimizer_change(read, progress, self._optimizer))
 
+        # Everything is read and compared before anything is changed: a refusal leaves the module as it was.
         self._world.from_each(find)
         with torch.no_grad():
             for change in changes:
@@ -100,6 +101,7 @@ class PlainState:
             for name, (shape, device) in shapes.items():
                 value = read(kind, name, 0, torch.Size(shape).numel()).view(shape)
                 parameter = parameters[name]
+                # torch keeps a step counter in host memory, but that of fused optimizers on the device.
                 state.setdefault(parameter, {})[kind] = value.to("cpu" if device == "cpu" else parameter.device)
 
         def change() -> None:

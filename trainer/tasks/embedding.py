@@ -56,6 +56,8 @@ class EmbeddingTask(Task[EmbeddingOutput]):
         rows = slice(others.first, others.first + len(batch.keys))
         whole = torch.cat([others.answers[:, : rows.start], answer.float(), others.answers[:, rows.stop :]], dim=1)
         losses = _losses(whole, others.weights)
+        # The value of these samples alone, so that micro-batches add up to the whole. The gradient is that of the whole
+        # loss with respect to these rows.
         total = losses.sum()
         return losses[rows].sum().detach() + (total - total.detach())
 

@@ -64,15 +64,16 @@ class LabelTask(Task[LabelOutput]):
         return None if self.output.target else batch.targets.get(MIXED)
 
     def _sample_weights(self, batch: Batch) -> Tensor:
-        """The weight of each sample with a label; that of a mixed one has its classes' weights in the target."""
+        """Return the weight of each sample with a label; that of a mixed one has its classes' weights in the target."""
         classes = self.classes(batch)
         weights = labelled(classes, batch.weights)
         if not self.output.class_weights or self._mixed(batch) is not None:
             return weights
+        # A missing label is below 0 and no index; its weight is 0 already.
         return weights * self._class_weights(weights)[classes.clamp(min=0)]
 
     def _of_mixed(self, mixed: Tensor) -> Tensor:
-        """The weight that the classes of a mixed label have together."""
+        """Return the weight that the classes of a mixed label have together."""
         if not self.output.class_weights:
             return torch.ones_like(mixed[:, 0])
         return (mixed * self._class_weights(mixed)).sum(dim=1)
@@ -133,7 +134,7 @@ class Confusion(Measurement):
 
 
 def _mean_f1(true: Tensor, guessed: Tensor, hits: Tensor) -> float:
-    """The mean over the classes that are there or were answered of 2 hits / (true + guessed)."""
+    """Return the mean over the classes that are there or were answered of 2 hits / (true + guessed)."""
     both = (true + guessed).double()
     found = both > 0
     return float((2 * hits.double()[found] / both[found]).mean()) if bool(found.any()) else math.nan

@@ -59,6 +59,7 @@ class AnswersOfAll(Measurement):
 
     def result(self, world: World) -> Result:
         """See Measurement."""
+        # A precision depends on the order of all answers: means of the ranks' precisions are not that of all samples.
         logits = torch.cat(world.gather(torch.cat(self._logits)))
         targets = torch.cat(world.gather(torch.cat(self._targets)))
         precisions = average_precision(logits, targets)

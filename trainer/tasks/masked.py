@@ -82,6 +82,7 @@ class _HiddenErrors(Errors):
         super().add(answer.flatten(1, -2), batch, judged)
 
 
+# A step asks for the same rows several times: for what is hidden, for the count and for the sum.
 @lru_cache(maxsize=8)
 def _hidden_rows(purpose: tuple[str | int, ...], keys: tuple[str, ...], num_tokens: int, num_hidden: int) -> Tensor:
     rows = torch.zeros(len(keys), num_tokens, dtype=torch.bool)

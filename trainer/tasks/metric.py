@@ -75,6 +75,7 @@ class Sums:
 
     def add(self, *terms: Tensor) -> None:
         """Add one number to each term."""
+        # It follows the answers to their device: to fetch each number would make the host wait for every batch.
         self._terms = self._terms.to(terms[0].device) + torch.stack([term.double() for term in terms])
 
     def joined(self, world: World) -> list[float]:

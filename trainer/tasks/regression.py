@@ -58,6 +58,6 @@ class Errors(Measurement):
 
 
 def _r2(count: float, squared_errors: float, total: float, total_of_squares: float) -> float:
-    """1 - the squared errors by the squared distances from the mean; NaN where all true numbers are equal."""
+    """Return 1 - the squared errors by the squared distances from the mean; NaN where all true numbers are equal."""
     spread = total_of_squares - total**2 / count if count else 0.0
     return 1 - squared_errors / spread if spread > 0 else math.nan
