@@ -45,7 +45,7 @@ class RunConfig:
     model: PerceiverConfig = field(default_factory=PerceiverConfig, metadata={"follows": {"inputs": "data.inputs"}})
     """The network."""
     initial_weights: InitialWeightsConfig = field(default_factory=InitialWeightsConfig)
-    """From which weights the run starts, if not from those that its seed draws."""
+    """The weights from which the run starts, if they are not those that its seed draws."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """The optimizer and its schedule."""
     train: TrainConfig = field(default_factory=TrainConfig)

@@ -101,7 +101,7 @@ def end(folder: RunFolder, number: int, status: int) -> Attempt:
 def history(folder: RunFolder, *, after: int = 0) -> list[Attempt]:
     """Return the attempts after a number, oldest first.
 
-    One that Slurm took away has the step that the next one went on from.
+    One that Slurm took away has the step that the next one resumed from.
     """
     attempts = [read(folder, number) for number in _numbers(folder) if number > after]
     for index, attempt in enumerate(attempts[:-1]):

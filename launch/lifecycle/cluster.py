@@ -74,7 +74,7 @@ class ClusterConfig:
     gpus_per_node: int = 0
     """GPUs of a node, asked for as --gpus-per-node."""
     gres: str = ""
-    """Asked for as --gres where the cluster wants that in place of --gpus-per-node."""
+    """Generic resources, asked for as --gres where the cluster wants that in place of --gpus-per-node."""
     gpu_memory_gib: int = 0
     """Memory of a GPU, which the plan of a submission is held against; 0 if it is not known."""
     memory_gib: int = 0
@@ -84,7 +84,7 @@ class ClusterConfig:
     signal_seconds: int = 120
     """How long before the time limit Slurm signals the ranks: more than a step and a save take."""
     straggler_seconds: int = 60
-    """After one rank has left, how long the others may take before Slurm kills them."""
+    """How long the other ranks may take after one has left, before Slurm kills them."""
     partition: str = ""
     """Partition; empty for the cluster's default, as are the following."""
     account: str = ""

@@ -52,7 +52,7 @@ class Fence:
 
     @property
     def is_supervised(self) -> bool:
-        """True where somebody else began the attempt of this process."""
+        """Whether somebody else began the attempt of this process."""
         return self.successor is not None
 
     @property

@@ -48,9 +48,9 @@ class Attempt:
     nodes: tuple[str, ...]
     """The nodes on which it ran, the first node first."""
     started_at: float
-    """Unix seconds."""
+    """When it started, in Unix seconds."""
     first_step: int
-    """Step of the checkpoint that it went on from."""
+    """The step of the checkpoint that it resumed from."""
     ended_at: float | None = None
     """Unix seconds; None while it runs and when Slurm took it away (preempted, node lost, cancelled)."""
     status: int | None = None

@@ -61,7 +61,7 @@ class RunFolder:
 
     @property
     def tensorboard_folder(self) -> Path:
-        """Event files."""
+        """TensorBoard's event files."""
         return self.path / "tensorboard"
 
     @property
@@ -95,7 +95,7 @@ class RunFolder:
 
     @property
     def stop_path(self) -> Path:
-        """There from `perceiver stop` until the run is resumed: it is not started again by itself."""
+        """The mark of `perceiver stop`: while it exists, the run is not started again by itself."""
         return self.path / "stop"
 
     @property
@@ -105,7 +105,7 @@ class RunFolder:
 
     @property
     def unfinished_path(self) -> Path:
-        """There while a run is made in a folder that was there before it: all that is in the folder is ours."""
+        """The mark of a run that is being made in a folder that was there before it: all that is in it is ours."""
         return self.path / ".unfinished"
 
     @property

@@ -108,17 +108,17 @@ class ClusterPlan:
     global_batch: int
     """Samples of a step."""
     micro_batches: int
-    """Into how many a rank cuts its share."""
+    """The number of micro-batches into which a rank cuts its share."""
     zero_stage: int
-    """The run's."""
+    """The ZeRO stage of the run."""
     precision: str
     """The precision of the matrix products."""
     overlaps: bool
     """Whether exchanges overlap with the computation, as in DeepSpeed's settings."""
     step: dict[str, float]
-    """Seconds by part."""
+    """Seconds of a step by part."""
     step_seconds: float
-    """Their sum."""
+    """The sum of the parts."""
     samples_per_second: float
     """Samples per second of all ranks together."""
     efficiency: float

@@ -30,7 +30,7 @@ class Plan:
     world_size: int
     """Ranks."""
     micro_batches: int
-    """Into how many a rank cuts its share of a step."""
+    """The number of micro-batches into which a rank cuts its share of a step."""
     parameters: int
     """Weights of the network."""
     state_bytes: int

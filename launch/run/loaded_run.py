@@ -27,7 +27,7 @@ class LoadedRun:
     network: Perceiver
     """Its network, in evaluation mode, with the weights of the checkpoint."""
     step: int
-    """After which these weights were saved."""
+    """The step after which these weights were saved."""
     class_names: tuple[str, ...]
     """The class names of its label, in order; empty if it has none or its shards are gone."""
     notes: tuple[str, ...]

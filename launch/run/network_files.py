@@ -111,7 +111,7 @@ def _notes_of_import(config: PerceiverConfig) -> tuple[str, ...]:
 
 
 def _notes_of_export(config: PerceiverConfig, files: Mapping[str, object]) -> tuple[str, ...]:
-    """The inputs that transformers has no file for."""
+    """Return a note on the inputs that transformers has no file for."""
     prepared = ImageInput | TextInput
     unprepared = [name for name, each in config.ordered_inputs.items() if not isinstance(each, prepared)]
     if config.input_of(TextInput) and not files.keys() & {TOKENIZER, TOKENIZER_SETTINGS}:

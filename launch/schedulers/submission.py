@@ -26,15 +26,15 @@ class Submission:
     """A job that was asked for."""
 
     job_id: str
-    """Such as 12, or 12_3 for a task of an array."""
+    """The id of the job, such as 12, or 12_3 for a task of an array."""
     job_name: str
     """Unique, so that a job id that Slurm uses again is not taken for this one."""
     submitted_at: float
-    """Unix seconds."""
+    """When it was submitted, in Unix seconds."""
     nodes: int
-    """Asked for."""
+    """The number of nodes that it asked for."""
     processes_per_node: int
-    """Asked for."""
+    """The number of ranks on each of them."""
     scheduler: str = "slurm"
     """The scheduler of the job."""
 
