@@ -60,6 +60,7 @@ class ArrayConfig(Modality):
         channel = self.axes.index(CHANNEL) if CHANNEL in self.axes else values.ndim - 1
         has_channels = not self.axes or CHANNEL in self.axes
         others = tuple(axis for axis in range(values.ndim) if axis != channel or not has_channels)
+        # A channel that never changes is divided by 1: it becomes 0 and not NaN.
         deviation = values.std(axis=others, keepdims=True)
         out: NDArray[np.float32] = (values - values.mean(axis=others, keepdims=True)) / (deviation + (deviation == 0))
         return out

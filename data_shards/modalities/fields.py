@@ -36,6 +36,8 @@ def _of_record(field: str, record: bytes) -> bytes | None:
         found = found[field]
     if found is None:
         return None
+    # JSON may hold half of a surrogate pair, which is no UTF-8. Let through, it is refused as text, with the sample's
+    # name.
     return (found if isinstance(found, str) else json.dumps(found)).encode(errors="surrogatepass")
 
 

@@ -47,5 +47,6 @@ def _paste(pair: NDArray[np.uint8], alpha: float, rng: np.random.Generator) -> n
     down, across = int(side * height) // 2, int(side * width) // 2
     rows = slice(max(0, row - down), min(height, row + down))
     columns = slice(max(0, column - across), min(width, column + across))
+    # A copy: both sides of the assignment are the same memory.
     pair[:, rows, columns] = pair[::-1, rows, columns].copy()
     return np.float32(1 - (rows.stop - rows.start) * (columns.stop - columns.start) / (height * width))

@@ -151,6 +151,7 @@ def select(section: Modality, members: Mapping[str, Content]) -> Members:
     for role, patterns in section.roles.items():
         if (member := _chosen(section, patterns, members)) is not None:
             found[role] = member
+        # Without the main member the others mean nothing: a second frame without a first is no pair.
         elif role == MAIN:
             return {}
     return found

@@ -1,5 +1,12 @@
 """How modalities become one array of tokens, and which of its tokens are valid.
 
+    audio   (B,  1920, 401) | padding 303   ->
+    label   (B,     1, 700) | padding   4   ->   (B, 52097, 704), in the order of the names
+    video   (B, 50176, 243) | padding 461   ->
+
+The figures are those of the second paper's Kinetics network: 704 is the widest, 700, and four more channels, so that
+each modality has some of its own.
+
 B samples, M tokens of all modalities, C channels of the joined tokens
 """
 
@@ -63,6 +70,7 @@ def hides_nothing(config: Input, num_tokens: int, lengths_B: Int[Tensor, " B"]) 
 
 def _first_entry(config: Input, token: Any) -> Any:  # noqa: ANN401  # a number or an array of them
     """The first entry, along its modality's first axis, that a token holds."""
+    # Tokens lie row by row, and a length counts along the first axis: what matters of a token is its row.
     return token // (config.num_tokens // config.grid[0]) * config.entries_per_row
 
 
@@ -131,6 +139,7 @@ class Inputs(nn.Module):
             for (name, modality), count in zip(self.modalities.items(), counts, strict=True)
             if hides_nothing(modality, count, lengths[name])
         )
+        # No mask where nothing is hidden: with one, a GPU's flash attention is ruled out.
         return Tokens(parts, None if len(whole) == len(spans) else self._valid(counts, lengths, inputs), spans, whole)
 
     def _valid(self, counts: list[int], lengths: dict[str, Tensor], inputs: dict[str, Tensor]) -> Tensor:

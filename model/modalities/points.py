@@ -22,6 +22,7 @@ class PointsInput(Input):
     """Coordinates of a point, expected in [-1, 1]; 0 as in the data, or 3 where a network stands alone."""
     num_bands: int = 64
     """Frequencies a coordinate, evenly spaced from 1 to the maximum."""
+    # Ten times that of ImageNet's pixels, as in the first paper (section 4.3).
     max_frequency: float = 1_120.0
     """Highest frequency, in half periods a unit."""
 

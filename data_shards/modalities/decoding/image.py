@@ -103,5 +103,6 @@ def _rgb(file: Image.Image) -> Image.Image:
         scaled = np.asarray(file, np.uint16) // 257
         return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
     if "transparency" in file.info or file.mode in ("LA", "PA"):
+        # By way of RGBA: Pillow warns of a palette with transparency that becomes RGB at once.
         return file.convert("RGBA").convert("RGB")
     return file if file.mode == "RGB" else file.convert("RGB")

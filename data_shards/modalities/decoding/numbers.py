@@ -34,6 +34,7 @@ def numbers(data: bytes | memoryview) -> NDArray[np.generic]:
         array = npy_array(view)
     elif start[:4] == b"PK\x03\x04":
         array = npz_array(view)
+    # safetensors has no magic: eight bytes of length, then a header in JSON.
     elif bytes(view[8:9]) == b"{":
         array = _safetensors(view)
     else:

@@ -48,6 +48,7 @@ def video(data: bytes | memoryview, choose: Callable[[int], Sequence[int]] | Non
             num_frames = sum(packet.size > 0 and not packet.is_discard for packet in packets)
             kept, num_shown = _kept(packets, choose(num_frames) if num_frames else ())
             if kept is None and num_shown:
+                # A decoder that has given its last frame takes no packet until it is flushed.
                 stream.codec_context.flush_buffers()
                 kept, num_shown = _kept(packets, choose(num_shown))
     except av.FFmpegError as error:

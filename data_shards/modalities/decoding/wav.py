@@ -30,6 +30,7 @@ def chunks_of(view: memoryview) -> dict[bytes, memoryview]:
                 raise ValueError(f"WAV chunk {name!r} claims {length} bytes, {rest} are there")
             length = rest
         chunks.setdefault(name, view[start : start + length])
+        # RIFF puts a byte that is not counted behind a chunk of odd length.
         position = start + length + length % 2
     return chunks
 
@@ -41,6 +42,7 @@ def coding(chunks: Mapping[bytes, memoryview]) -> int:
         raise ValueError("WAV file without a complete format chunk")
     (kind,) = struct.unpack_from("<H", header)
     if kind == EXTENSIBLE and len(header) >= 26:
+        # The true coding is in the first two bytes of a GUID, behind the extension's own fields.
         (kind,) = struct.unpack_from("<H", header, 24)
     return int(kind)
 

@@ -54,6 +54,7 @@ def random_box(picture: NDArray[np.uint8], config: CropConfig, rng: np.random.Ge
 
 def resize(pixels: NDArray[np.uint8], box: Box, height: int, width: int, method: str) -> NDArray[np.uint8]:
     """Return the box of the picture as (height, width, 3), by the method of that name."""
+    # Pillow would filter the pixels all the same, and give the same ones.
     if box == whole_box(pixels) and pixels.shape[:2] == (height, width):
         return pixels
     return np.asarray(Image.fromarray(pixels).resize((width, height), _FILTERS[method], box=box))

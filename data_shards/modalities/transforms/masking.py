@@ -21,6 +21,7 @@ def mask_words(
     drawn from the text itself, so that an evaluation always asks for the same ones.
     """
     text = (ids[:num_valid] - NUM_SPECIAL).astype(np.uint8).tobytes()
+    # crc32 and not hash(), whose result is another one in each process.
     rng = rng or np.random.Generator(np.random.Philox(zlib.crc32(text)))
     words = [match.span() for match in _WORD.finditer(text)]
     masked, targets = ids.copy(), np.full_like(ids, PAD)

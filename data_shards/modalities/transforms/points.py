@@ -16,6 +16,7 @@ def fit(
     if rng is None:
         chosen = np.arange(kept) * len(cloud) // kept
     else:
+        # Not shuffled, which costs a pass: a cloud is a set, and positions are its values.
         chosen = rng.choice(len(cloud), kept, replace=False, shuffle=False)
     padded = np.zeros(config.shape, np.float32)
     padded[:kept] = _normalized(_scaled(cloud[chosen], config.scale_jitter, rng), config.normalize)

@@ -27,6 +27,7 @@ Operation = Callable[[Image.Image, float, np.random.Generator], Image.Image]
 def randaugment(pixels: NDArray[np.uint8], config: RandAugmentConfig, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Return the image after `num_layers` operations, each drawn from all 16."""
     picture = Image.fromarray(pixels)
+    # The order of the table is part of what a draw means: an operation that is added in its middle changes every run.
     names = list(OPERATIONS)
     for number in rng.integers(len(names), size=config.num_layers):
         picture = OPERATIONS[names[number]](picture, config.magnitude / 10, rng)

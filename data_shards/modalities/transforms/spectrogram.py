@@ -30,6 +30,7 @@ def log_mel(
     frames = np.zeros((num_frames, config.num_bins), np.float32)
     num_heard = min(num_frames, -(-num_valid // hop))
     heard = bands[:num_heard]
+    # A silent recording has no deviation to divide by.
     frames[:num_heard] = (heard - heard.mean()) / (heard.std() + 1e-3)
     return frames, num_heard
 

@@ -17,6 +17,7 @@ def fit(data: bytes | memoryview, config: TextConfig, rng: np.random.Generator |
     spare = len(characters) - config.num_bytes
     start = int(rng.integers(spare, endpoint=True)) if rng is not None and spare > 0 else 0
     part = characters[start : start + config.num_bytes]
+    # 262 ids are more than a byte can tell apart.
     ids = np.full(config.num_bytes, PAD, np.int16)
     ids[: len(part)] = part.astype(np.int16) + NUM_SPECIAL
     return ids, len(part)

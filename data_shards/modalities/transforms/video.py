@@ -16,6 +16,7 @@ def fit(
 ) -> tuple[NDArray[np.uint8], int]:
     """Return frames of the clip, resized, in training varied at random; a short clip is padded with frames of zeros."""
     frames = video(data, lambda available: _choose(available, config, rng))
+    # One box for the clip: drawn for each frame, the picture would jump.
     box = random_box(frames[0], config.crop, rng) if rng is not None and config.crop else None
     if box is None:
         box = usual_box(frames[0], config)

@@ -16,5 +16,6 @@ def boxes(values: Float[Tensor, "B *G c"], sides: tuple[int, ...]) -> Float[Tens
     for length, side in zip(shape, sides, strict=True):
         split += [length // side, side]
     axes = len(sides)
+    # The order of DeepMind's space_to_depth, on which released weights depend.
     order = [0, *range(1, 2 * axes, 2), *range(2, 2 * axes + 1, 2), 2 * axes + 1]
     return values.reshape(batch, *split, channels).permute(order).reshape(batch, -1, prod(sides) * channels)

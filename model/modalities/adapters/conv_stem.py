@@ -23,6 +23,8 @@ Total = Callable[[Tensor], Tensor]
 
 def same_padding(length: int, side: int, stride: int) -> tuple[int, int]:
     """Return the padding of TensorFlow's and JAX's SAME, which is larger after than before."""
+    # 2 and 3 pixels for a kernel of 7 at 224. PyTorch's padding=3 moves the grid by a pixel, and transformers', without
+    # padding of the pool, gives 55 x 55 features in place of 56 x 56.
     total = max((-(-length // stride) - 1) * stride + side - length, 0)
     return total // 2, total - total // 2
 

@@ -132,5 +132,6 @@ def neighbourhoods(frames: Float[Tensor, "B 2 H W c"]) -> Float[Tensor, "B 2 H W
     """Return the 3x3 pixels around each pixel, row by row, then channels; outside of a frame there are zeros."""
     height, width = frames.shape[2:4]
     wide = functional.pad(frames, (0, 0, 1, 1, 1, 1))
+    # Row, column, channel, as in DeepMind's code: released weights depend on the order.
     shifted = [wide[:, :, row : row + height, column : column + width] for row in range(3) for column in range(3)]
     return torch.cat(shifted, dim=-1)

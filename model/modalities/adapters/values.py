@@ -87,6 +87,7 @@ class TextAdapter(nn.Module):
     def __init__(self, config: TextInput) -> None:
         super().__init__()
         self.config = config
+        # The empty grid: an embedding is a set of rows, which a transfer of weights may cut or add to, not interpolate.
         self.embedding = Table(config.vocabulary, config.embedding_width, ())
         self.places = Table(config.max_tokens, config.embedding_width)
 
