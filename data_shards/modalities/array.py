@@ -43,7 +43,9 @@ class ArrayConfig(Modality):
         """Return the array in this shape."""
         import numpy as np
 
-        values = _finite(_decoded(found[MAIN].content), self.nan)
+        from data_shards.modalities.decoding.numbers import finite
+
+        values = finite(_decoded(found[MAIN].content), self.nan)
         shape = tuple(self.shape) or values.shape
         if values.ndim != len(shape) or values.shape[1:] != shape[1:]:
             wanted = ", ".join(["any", *map(str, shape[1:])])
@@ -97,14 +99,3 @@ def _decoded(content: Content) -> "NDArray[np.float32]":
     # A number that is too large for float32 becomes infinite, and is dealt with as any that is not finite.
     with np.errstate(over="ignore"):
         return np.asarray(numbers(content), np.float32)
-
-
-def _finite(values: "NDArray[np.float32]", policy: str) -> "NDArray[np.float32]":
-    import numpy as np
-
-    bad = ~np.isfinite(values)
-    if not bad.any():
-        return values
-    if policy == "refuse":
-        raise ValueError(f"array with {int(bad.sum())} of {bad.size} values that are NaN or infinite; nan=zero takes 0")
-    return np.where(bad, np.float32(0), values)

@@ -1,10 +1,11 @@
-"""Words in the place of a picture."""
+"""What every drawing for a person needs: words in the place of a picture, and pictures of any number of channels."""
 
 from typing import TYPE_CHECKING
 
 from data_shards.files.display import printable_lines
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
 
 
@@ -15,3 +16,31 @@ def write_words(axes: "Axes", words: str, color: str = "black") -> None:
     axes.text(
         0.5, 0.5, printable_lines(words), ha="center", va="center", fontsize=8, wrap=True, color=color, parse_math=False
     )
+
+
+def draw_picture(axes: "Axes", values: "np.ndarray", *, is_unit: bool = False) -> None:
+    """Draw values (H, W, channels): 1 and 2 as grey, 3 and more as red, green and blue, with a note of those left out.
+
+    Bytes are drawn as they are, and so is what lies in [0, 1] where `is_unit` says so; of other numbers the lowest is
+    black and the highest white.
+    """
+    channels = values.shape[2]
+    shown = 1 if channels < 3 else 3
+    axes.axis("off")
+    axes.imshow(_bright(values[..., :shown], is_unit=is_unit), cmap="gray", vmin=0, vmax=1)
+    if channels != shown:
+        note = f"{'1' if shown == 1 else '1 to 3'} of {channels}"
+        axes.text(0.02, 0.02, note, transform=axes.transAxes, fontsize=6, color="red")
+
+
+def _bright(values: "np.ndarray", *, is_unit: bool) -> "np.ndarray":
+    import numpy as np
+
+    if values.dtype == np.uint8 or is_unit:
+        out: np.ndarray = (values / (255 if values.dtype == np.uint8 else 1)).clip(0, 1)
+        return out
+    numbers = np.where(np.isfinite(values), values, np.nan).astype(np.float64)
+    if np.isnan(numbers).all():
+        return np.zeros(values.shape)
+    lowest, highest = np.nanmin(numbers), np.nanmax(numbers)
+    return np.asarray(np.nan_to_num((numbers - lowest) / ((highest - lowest) or 1)))

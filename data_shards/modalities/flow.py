@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from data_shards.files.problems import Problem, at_least
-from data_shards.modalities.image import ImageConfig
 from data_shards.modalities.modality import MAIN, Content, Members, Modality, Prepared
 
 if TYPE_CHECKING:
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SECOND, MOTION = "second", "motion"
-FRAMES = (*ImageConfig.usual, "ppm")
+FRAMES = ("png", "jpg", "jpeg", "webp", "bmp", "ppm")
 ARROWS = 8
 """Along each side of a frame that is drawn."""
 

@@ -5,6 +5,7 @@ with it any world size that gives each rank an even share, makes the same images
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +14,12 @@ from data_shards.modalities.transform_config import MixupConfig
 
 
 def mix_pairs(
-    images: NDArray[np.uint8],
+    images: NDArray[Any],
     targets: NDArray[np.float32],
     config: MixupConfig,
     generators: Iterator[np.random.Generator],
 ) -> None:
-    """Mix images (B, H, W, 3) and targets (B, classes) in place; `generators` gives one for each pair."""
+    """Mix images (B, H, W, channels) and targets (B, classes) in place; `generators` gives one for each pair."""
     assert len(images) % 2 == 0, "pairs are within a rank's part of the batch"
     for first, rng in zip(range(0, len(images), 2), generators, strict=True):
         pair = slice(first, first + 2)
@@ -29,14 +30,15 @@ def mix_pairs(
         targets[pair] = share * targets[pair] + (1 - share) * targets[pair][::-1]
 
 
-def _blend(pair: NDArray[np.uint8], alpha: float, rng: np.random.Generator) -> np.float32:
+def _blend(pair: NDArray[Any], alpha: float, rng: np.random.Generator) -> np.float32:
     """Blend two images with each other in place; return how much each keeps of itself."""
     share = np.float32(rng.beta(alpha, alpha))
-    pair[:] = np.rint(share * pair + (1 - share) * pair[::-1])
+    blended = share * pair + (1 - share) * pair[::-1]
+    pair[:] = np.rint(blended) if pair.dtype == np.uint8 else blended
     return share
 
 
-def _paste(pair: NDArray[np.uint8], alpha: float, rng: np.random.Generator) -> np.float32:
+def _paste(pair: NDArray[Any], alpha: float, rng: np.random.Generator) -> np.float32:
     """Exchange a rectangle of two images in place; return how much each keeps of its area.
 
     The rectangle has the picture's aspect and its centre anywhere; what lies beyond the border is cut off.

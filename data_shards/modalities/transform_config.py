@@ -70,6 +70,17 @@ class ColourConfig:
         )
 
 
+def channel_problems(
+    num_channels: int, dtype: str, colour: ColourConfig | None, randaugment: RandAugmentConfig | None
+) -> Iterator[Problem]:
+    """Yield the transforms that have a meaning for red, green and blue alone."""
+    found = f"num_channels={num_channels} and {'bytes' if dtype == 'uint8' else 'floating point'}"
+    if randaugment is not None and (num_channels, dtype) != (3, "uint8"):
+        yield "randaugment", f"is for red, green and blue in bytes, got {found}; use crop, flip and colour in its place"
+    if colour is not None and colour.saturation and num_channels != 3:
+        yield "colour.saturation", f"is for red, green and blue, got num_channels={num_channels}; set it to 0"
+
+
 @dataclass(frozen=True)
 class SpecAugmentConfig:
     """SpecAugment: bands and stretches of time of a spectrogram are set to its mean."""

@@ -11,6 +11,7 @@ from matplotlib.text import Text
 from data_shards.files import atomic
 from data_shards.files.display import printable, unknown_glyphs_as_boxes
 from data_shards.files.history import is_number, lines
+from data_shards.modalities.drawing import draw_picture
 from trainer.tasks.metric import Metric
 
 COLUMNS = 8
@@ -50,15 +51,20 @@ def loss_curve(metrics_path: Path, out: Path, output: str, metric: Metric) -> No
     _save(figure, out)
 
 
-def predictions(images: np.ndarray, truths: Sequence[str], guesses: Sequence[str], out: Path) -> None:
-    """Draw test images (N, H, W, 3) with their predictions; wrong ones are red and show the truth too."""
+def predictions(
+    images: np.ndarray, truths: Sequence[str], guesses: Sequence[str], out: Path, *, is_unit: bool = True
+) -> None:
+    """Draw test images (N, H, W, channels) with their predictions; wrong ones are red and show the truth too.
+
+    Floats lie in [0, 1] or, where `is_unit` is false, in any range, which is then that of each image.
+    """
     rows = -(-len(images) // COLUMNS)
     figure = Figure(figsize=(1.3 * COLUMNS, 1.5 * rows), layout="constrained")
     cells = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
     for cell in cells:
         cell.axis("off")
     for cell, image, truth, guess in zip(cells, images, truths, guesses, strict=False):
-        cell.imshow(image)
+        draw_picture(cell, image, is_unit=is_unit)
         right = truth == guess
         title = guess if right else f"{guess}, is {truth}"
         # Class names are no formulas, whatever dollar signs they have.
@@ -81,22 +87,25 @@ def confusion(counts: np.ndarray, names: Sequence[str], out: Path) -> None:
     _save(figure, out)
 
 
-def reconstructions(truths: np.ndarray, drawn: np.ndarray, out: Path) -> None:
+def reconstructions(truths: np.ndarray, drawn: np.ndarray, out: Path, *, is_unit: bool = True) -> None:
     """Save the picture of `samples` inputs and their reconstructions."""
-    _save(samples({"input": truths, "drawn": drawn}), out)
+    _save(samples({"input": truths, "drawn": drawn}, is_unit=is_unit), out)
 
 
-def samples(rows: Mapping[str, np.ndarray]) -> Figure:
-    """Draw a row a title of samples (N, ..., channels), whose pixels lie in [0, 1].
+def samples(rows: Mapping[str, np.ndarray], *, is_unit: bool = True) -> Figure:
+    """Draw a row a title of samples (N, ..., channels), whose pixels lie in [0, 1], or else in the first row's range.
 
-    Pictures (N, H, W, 3) are shown whole, of clips (N, T, H, W, 3) the middle frame, of recordings the wave.
+    Pictures (N, H, W, channels) are shown whole, of clips (N, T, H, W, 3) the middle frame, of recordings the wave.
     """
     figure = Figure(figsize=(1.3 * COLUMNS, 1.5 * len(rows)), layout="constrained")
     cells = figure.subplots(len(rows), COLUMNS, squeeze=False)
+    first = next(iter(rows.values()))
+    low, high = (0.0, 1.0) if is_unit else (float(first.min()), float(first.max()))
     for row, (title, values) in enumerate(rows.items()):
         for cell, value in zip(cells[row], values, strict=False):
             if value.ndim > 2:
-                cell.imshow((value[len(value) // 2] if value.ndim > 3 else value).clip(0, 1))
+                bright = (value - low) / ((high - low) or 1)
+                draw_picture(cell, bright[len(value) // 2] if value.ndim > 3 else bright, is_unit=True)
             else:
                 cell.plot(value.ravel(), linewidth=0.3)
                 cell.set_ylim(-1, 1)

@@ -1,22 +1,27 @@
 """Pictures of the first test samples, which a run shows in TensorBoard next to its metrics."""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 from torch import nn
 
 from data_shards.loading.batch import Batch
+from data_shards.modalities.image import ImageConfig
+from data_shards.modalities.modality import Modality
+from data_shards.modalities.video import VideoConfig
 from trainer.distributed.world import World
 from trainer.evaluation import reconstructions
 from trainer.tasks.grid import PIXEL_RANGE
 from trainer.tasks.objective import Objective
 
-_SEEN = ("image", "video")
 _NUM_SHOWN = 8
 
 
-def shown(network: nn.Module, objective: Objective, batch: Batch, world: World) -> dict[str, np.ndarray]:
-    """Return the inputs of a few samples and, for reconstructed modalities, the reconstructions. Collective.
+def shown(
+    network: nn.Module, objective: Objective, batch: Batch, world: World, inputs: Mapping[str, Modality]
+) -> dict[str, np.ndarray]:
+    """Return the images and clips of a few samples and, for reconstructed inputs, the reconstructions. Collective.
 
     uint8 (H, W, 3) by name, on the first rank.
     """
@@ -28,11 +33,14 @@ def shown(network: nn.Module, objective: Objective, batch: Batch, world: World) 
     # Only now: every start of every rank would wait 0.4 s for matplotlib.
     from launch.pictures import drawing
 
-    seen = {
-        name: few.arrays[name].cpu().numpy() / PIXEL_RANGE for name in _SEEN if name in few.arrays.keys() - pairs.keys()
-    }
-    rows = {f"inputs/{name}": {"input": values} for name, values in seen.items()} | {
-        f"reconstructions/{name}": {"input": truth.cpu().numpy(), "drawn": drawn.cpu().numpy()}
-        for name, (truth, drawn) in pairs.items()
-    }
-    return {name: drawing.pixels(drawing.samples(of_name)) for name, of_name in rows.items()}
+    figures = {}
+    for name, section in inputs.items():
+        if isinstance(section, ImageConfig | VideoConfig) and name in few.arrays.keys() - pairs.keys():
+            values = few.arrays[name].cpu().numpy()
+            is_raw = getattr(section, "values", "") == "raw"
+            bright = values / PIXEL_RANGE if values.dtype == np.uint8 else values
+            figures[f"inputs/{name}"] = drawing.samples({"input": bright}, is_unit=not is_raw)
+    for name, (truth, drawn) in pairs.items():
+        rows = {"input": truth.cpu().numpy(), "drawn": drawn.cpu().numpy()}
+        figures[f"reconstructions/{name}"] = drawing.samples(rows, is_unit=objective.tasks[name].shows_unit_range)
+    return {name: drawing.pixels(figure) for name, figure in figures.items()}

@@ -214,7 +214,7 @@ def _evaluation(
     def evaluation() -> Evaluation:
         batches = map(batches_of_all(world, loader), range(split.num_batches))
         found = evaluate(engine.network, goal, batches, world, read)
-        pictures = shown(engine.network, goal, loader(0), world)
+        pictures = shown(engine.network, goal, loader(0), world, config.data.ordered_inputs)
         return replace(found, pictures=pictures, decided_by=config.checkpoint.best_by)
 
     return evaluation

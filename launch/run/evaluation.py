@@ -18,6 +18,7 @@ from data_shards.loading import streams
 from data_shards.loading.batch import Batch
 from data_shards.loading.loader import Loader
 from data_shards.loading.shard_folders import Places
+from data_shards.modalities.image import ImageConfig
 from launch.lifecycle.agreement import batches_of_all, joined, together
 from launch.lifecycle.run_folder import RunFolder, as_typed, existing
 from launch.pictures import drawing
@@ -88,10 +89,12 @@ def _draw(
         drawing.loss_curve(folder.metrics_path, folder.pictures_folder / "loss.png", first.output, first.metric)
     batch = loader(0)
     _draw_predictions(config, folder, network, batch, world)
-    pairs = reconstructions(network, objective(config.model.answers()), batch.to(world.device))
+    goal = objective(config.model.answers())
+    pairs = reconstructions(network, goal, batch.to(world.device))
     for name, (target, drawn) in pairs.items():
         out = folder.pictures_folder / f"reconstructed_{name}.png"
-        drawing.reconstructions(target.cpu().numpy(), drawn.cpu().numpy(), out)
+        is_unit = goal.tasks[name].shows_unit_range
+        drawing.reconstructions(target.cpu().numpy(), drawn.cpu().numpy(), out, is_unit=is_unit)
     for name, tables in found.tables.items():
         if counts := tables.get("confusion"):
             names = label_names(config) if not config.model.answers()[name].target else ()
@@ -102,11 +105,12 @@ def _draw_predictions(config: RunConfig, folder: RunFolder, network: Perceiver, 
     """Draw images with the classes that are answered, where there are both."""
     outputs = config.model.outputs
     answering = [name for name, output in outputs.items() if isinstance(output, LabelOutput) and not output.target]
-    pictured = [name for name, section in config.data.ordered_inputs.items() if section.modality == "image"]
+    pictured = {name: of for name, of in config.data.ordered_inputs.items() if isinstance(of, ImageConfig)}
     if not answering or not pictured:
         return
     names = label_names(config)
-    rows = list(_pictured(network, batch, world, answering[0], pictured[0]))[:NUM_PICTURED]
+    image, section = next(iter(pictured.items()))
+    rows = list(_pictured(network, batch, world, answering[0], image))[:NUM_PICTURED]
     if rows:
         images, truths, guesses = zip(*rows, strict=True)
         drawing.predictions(
@@ -114,6 +118,7 @@ def _draw_predictions(config: RunConfig, folder: RunFolder, network: Perceiver, 
             [names[truth] for truth in truths],
             [names[guess] for guess in guesses],
             folder.pictures_folder / "predictions.png",
+            is_unit=section.values != "raw",
         )
 
 

@@ -23,6 +23,8 @@ class ImageInput(Input):
     """Columns of pixels; 0 as in the data."""
     num_channels: int = 0
     """Channels of a pixel; 0 as in the data, or 3 where a network stands alone."""
+    values: Literal["", "bytes", "unit", "raw"] = ""
+    """bytes: uint8. unit: float32 from 0 to 1. raw: float32 of any range. Empty as in the data, or bytes alone."""
     patch: int = 1
     """Side of the square patch that makes one token; 1 means pixels."""
     conv_stem: bool = False
@@ -30,15 +32,23 @@ class ImageInput(Input):
     project_to: int = 0
     """Channels of a linear layer over the patch (with patch 1: a 1x1 convolution); 0 means no such layer."""
     pixel_range: PixelRange = "unit"
-    """The scaling of uint8 pixels: to [0, 1], [-1, 1], or by ImageNet's mean and deviation. Floats are not scaled."""
+    """The scaling of pixels: to [0, 1], [-1, 1], or by ImageNet's mean and deviation. Of values=raw there is none."""
     positions: PositionsConfig = field(default_factory=PositionsConfig)
     """Positions on (row, column)."""
 
     sizes: ClassVar[tuple[str, ...]] = ("height", "width")
-    dtype: ClassVar[str] = "uint8"
     is_separable: ClassVar[bool] = True
     is_whole: ClassVar[bool] = True
-    value_range: ClassVar[float] = 1.0
+
+    @property
+    def dtype(self) -> str:  # type: ignore[override]  # it depends on the values here
+        """Bytes, or floating point."""
+        return "float32" if self.values in ("unit", "raw") else "uint8"
+
+    @property
+    def value_range(self) -> float:  # type: ignore[override]  # idem
+        """1 but for values of any range."""
+        return 0.0 if self.values == "raw" else 1.0
 
     @property
     def channels(self) -> int:
@@ -91,12 +101,22 @@ class ImageInput(Input):
 
     def meaning(self, name: str) -> str:  # noqa: ARG002 - of other modalities
         """Return what the values of the input are."""
-        return f"uint8 ({axes(self.shape)}), red, green and blue from 0 to 255: the network scales them itself"
+        if self.values in ("unit", "raw"):
+            return (
+                f"float32 ({axes(self.shape)}), {'from 0 to 1' if self.values == 'unit' else 'as the files have them'}"
+            )
+        colours = "red, green and blue" if self.channels == 3 else f"{self.channels} channels"
+        return f"uint8 ({axes(self.shape)}), {colours} from 0 to 255: the network scales them itself"
 
     def joint_problems(self) -> Problems:
         """Yield (key, sentence) of what does not go together."""
         yield from super().joint_problems()
         yield from cuts(height=(self.height, self.patch), width=(self.width, self.patch))
         yield from range_problems(self.pixel_range, self.channels)
+        if self.values == "raw" and self.pixel_range != "unit":
+            yield (
+                "pixel_range",
+                f"{self.pixel_range} is for pixels from 0 to 1, not values=raw; set values=unit in the data",
+            )
         if self.conv_stem and self.patch != 1:
             yield "patch", f"must be 1 with conv_stem, got {self.patch}"

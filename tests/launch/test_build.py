@@ -37,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_what_is_passed_over_and_that_nothing_is_evaluated_is_told(folder: Path, tmp_path: Path) -> None:
     told = run("image-folder", folder, tmp_path / "out")
-    assert "skipped, no image file (png, jpg, jpeg, webp, bmp): 1 .md\n" in told
+    assert "skipped, no image file (png, jpg, jpeg, webp, bmp, tif, tiff): 1 .md\n" in told
     assert "no folder of a split: all 20 files are for training\n" in told
     assert "nothing can be evaluated; `perceiver data build SOURCE --help` says how" in told
     assert f"{tmp_path}/out/train: 20 samples in 1 shards" in told

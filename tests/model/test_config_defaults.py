@@ -53,6 +53,7 @@ def test_what_a_config_leaves_out_keeps_its_meaning() -> None:
             "modality": "image",
             **square,
             **pixels,
+            "values": "",
             "patch": 1,
             "conv_stem": False,
             "project_to": 0,

@@ -31,6 +31,11 @@ class CellsTask(Task[CellsOutput]):
     asks_many: ClassVar[bool] = True
     is_compared: ClassVar[bool] = True
 
+    @property
+    def shows_unit_range(self) -> bool:
+        """Whether the range of the values is known."""
+        return bool(self.output.value_range)
+
     def points(self, batch: Batch, *, every: bool = False) -> Tensor | None:
         """Return the cells that training asks of this batch: a function of the seed and the batch's index.
 

@@ -62,6 +62,11 @@ class Task(ABC, Generic[OutputT]):
     training: Training = Training()
     """What else decides its loss."""
 
+    @property
+    def shows_unit_range(self) -> bool:
+        """Whether pixels that are compared lie in [0, 1]."""
+        return True
+
     @classmethod
     def of(cls, name: str, output: OutputT, training: Training) -> Self:
         """Return the task of an answer."""

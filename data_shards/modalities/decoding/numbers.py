@@ -46,6 +46,18 @@ def numbers(data: bytes | memoryview) -> NDArray[np.generic]:
     return array
 
 
+def finite(values: NDArray[np.float32], policy: str, what: str = "array") -> NDArray[np.float32]:
+    """Return values without NaN and infinity: zeros in their places by the policy zero, ValueError by refuse."""
+    bad = ~np.isfinite(values)
+    if not bad.any():
+        return values
+    if policy == "refuse":
+        raise ValueError(
+            f"{what} with {int(bad.sum())} of {bad.size} values that are NaN or infinite; nan=zero takes 0"
+        )
+    return np.where(bad, np.float32(0), values)
+
+
 def _safetensors(view: memoryview) -> NDArray[np.generic]:
     try:
         tensors = load(bytes(view))

@@ -1,4 +1,4 @@
-"""Colour jitter of clips."""
+"""Colour jitter of images and clips, of any number of channels."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,17 +9,23 @@ GREY_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)
 """The weights of red, green and blue in the luma of ITU-R BT.601."""
 
 
-def jitter(frames: NDArray[np.uint8], config: ColourConfig, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Return frames (T, H, W, 3) with one random brightness, contrast and saturation for all of them."""
+def jitter(frames: NDArray[np.generic], config: ColourConfig, rng: np.random.Generator) -> NDArray[np.generic]:
+    """Return frames (T, H, W, channels) with one random brightness, contrast and saturation for all of them.
+
+    Grey is the mean of the channels where these are not red, green and blue. Only bytes are kept in their range.
+    """
     brightness, contrast, saturation = 1 + rng.uniform(-1, 1, 3) * (
         config.brightness,
         config.contrast,
         config.saturation,
     )
-    values = frames.astype(np.float32) * np.float32(brightness)
-    grey = values @ GREY_WEIGHTS
+    values: NDArray[np.float32] = frames.astype(np.float32) * np.float32(brightness)
+    channels = frames.shape[-1]
+    grey = values @ (GREY_WEIGHTS if channels == 3 else np.full(channels, 1 / channels, np.float32))
     mean = grey.mean(dtype=np.float32)
     values = mean + (values - mean) * np.float32(contrast)
     grey = (mean + (grey - mean) * np.float32(contrast))[..., None]
     values = grey + (values - grey) * np.float32(saturation)
+    if frames.dtype != np.uint8:
+        return values
     return np.asarray(np.clip(np.rint(values), 0, 255), np.uint8)

@@ -26,11 +26,13 @@ IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 OBSERVED_PIXELS = 2**18
 
 
-def scaled_pixels(pixels: Shaped[Tensor, "*S"], pixel_range: PixelRange, dtype: torch.dtype) -> Float[Tensor, "*S"]:
-    """Return uint8 pixels in the range that is asked for; floats are taken as they are."""
-    if pixels.is_floating_point():
+def scaled_pixels(
+    pixels: Shaped[Tensor, "*S"], pixel_range: PixelRange, dtype: torch.dtype, *, is_unit: bool = False
+) -> Float[Tensor, "*S"]:
+    """Return uint8 pixels in the range that is asked for; floats too where they are from 0 to 1, else as they are."""
+    if pixels.is_floating_point() and not is_unit:
         return pixels.to(dtype)
-    unit = pixels.to(dtype) / 255
+    unit = pixels.to(dtype) if is_unit else pixels.to(dtype) / 255
     if pixel_range == "centred":
         return unit * 2 - 1
     if pixel_range == "imagenet":
@@ -83,7 +85,7 @@ class ImageAdapter(StemAdapter):
 
     def seen(self, pixels: Shaped[Tensor, "B H W c"], dtype: torch.dtype) -> Float[Tensor, "B H W c"]:
         """Return the images in the range that the config asks for."""
-        return scaled_pixels(pixels, self.config.pixel_range, dtype)
+        return scaled_pixels(pixels, self.config.pixel_range, dtype, is_unit=self.config.values == "unit")
 
 
 class VideoAdapter(GridAdapter):

@@ -123,6 +123,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "centre_crop": 0.6,
         "crop": CropConfig(),
         "flip": True,
+        "colour": ColourConfig(),
         "randaugment": RandAugmentConfig(),
         "shift_pixels": 3,
     },
@@ -180,6 +181,8 @@ OF_TRAINING = (
 )
 ELSEWHERE = {"PointsConfig.num_channels", "FlowConfig.test_height", "FlowConfig.test_width", "AudioConfig.spec_augment"}
 """The first has one value; the others are of evaluation, or are tested with the spectrogram."""
+ELSEWHERE |= {f"ImageConfig.{key}" for key in ("num_channels", "to_grey", "values", "value_range", "nan")}
+"""Of other files than this one: tests/data_shards/test_image_channels.py."""
 WHICH_MEMBERS = {"modality", "members", "second", "motion"}
 CASES = [(name, option) for name, options in OTHER.items() for option in options]
 
