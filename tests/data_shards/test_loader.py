@@ -150,7 +150,7 @@ def test_a_label_out_of_range_is_reported_with_shard_and_key(folder: Path) -> No
         (
             replace(CONFIG, inputs=CONFIG.inputs | {"image": ImageConfig()}),
             1,
-            "has image, which reads .png, .jpg, .jpeg, .webp, .bmp, .tif, .tiff, only .cls, .txt; set data.inputs.image",
+            "has image, which reads .png, .jpg, .jpeg, .webp, .bmp, .tif, .tiff, only .cls, .txt; set data.inputs",
         ),
         (CONFIG, 5, "a global batch of 12 cannot be shared by 5 ranks"),
     ],
