@@ -15,7 +15,7 @@ from data_shards.loading.sample import BadMemberError, prepare
 from data_shards.modalities.decoding import tiff as tiff_decoder
 from data_shards.modalities.image import ImageConfig
 from data_shards.modalities.mixup import mix_pairs
-from data_shards.modalities.transform_config import ColourConfig, CropConfig, MixConfig, RandAugmentConfig
+from data_shards.modalities.transform_config import ColourConfig, CropConfig, MixupConfig, RandAugmentConfig
 
 KINDS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 SIZE = 4, 6
@@ -206,7 +206,7 @@ def test_one_channel_is_resized_as_each_of_three() -> None:
 def test_floating_point_is_mixed_without_rounding() -> None:
     pair = np.stack([values(13, "float32"), values(13, "float32")[::-1]])
     mixed, targets = pair.copy(), np.eye(2, dtype=np.float32)
-    mix_pairs(mixed, targets, MixConfig(cutmix_probability=0), iter([np.random.default_rng(0)]))
+    mix_pairs(mixed, targets, MixupConfig(cutmix_probability=0), iter([np.random.default_rng(0)]))
     np.testing.assert_allclose(mixed[0], targets[0, 0] * pair[0] + targets[0, 1] * pair[1], rtol=1e-6)
     assert 0 < targets[0, 0] < 1
 
