@@ -19,7 +19,8 @@ from torch import Tensor
 
 from trainer.checkpoint import tensor_file
 from trainer.checkpoint.layout import file_name
-from trainer.checkpoint.tensor_file import FileRecord, TensorFile
+from trainer.checkpoint.manifest import FileRecord
+from trainer.checkpoint.tensor_file import TensorFile
 from trainer.distributed.board import Board
 from trainer.distributed.world import World
 from trainer.engine.step_report import StepReport

@@ -23,7 +23,7 @@ from launch.chaos.rank import Action, Place, Plan
 from launch.chaos.ranks import LEFT_BEHIND, attempt
 from launch.chaos.supervisor_faults import kill_supervisor
 from launch.lifecycle.run_folder import RunFolder
-from trainer.checkpoint.layout import read_manifest
+from trainer.checkpoint.manifest import read_manifest
 from trainer.checkpoint.names import complete
 
 HANG_SECONDS = 20.0

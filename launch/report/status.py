@@ -24,9 +24,12 @@ from launch.lifecycle.restart_policy import Attempt, RestartConfig, bad_nodes, f
 from launch.lifecycle.run_folder import RunFolder, as_typed, runs_at
 from launch.lifecycle.scheduler import UNKNOWN, Job
 from launch.schedulers import submission
+from trainer.checkpoint import manifest, names
 from trainer.sinks import attempt_time
 
 RUNS = Path("runs")
+# unknown too: a controller that does not answer has not ended the job.
+_ALIVE = ("pending", "running", "completing", "unknown")
 State = dict[str, str | int | float | None]
 COLUMNS = {
     "run": "run",
@@ -41,6 +44,7 @@ COLUMNS = {
     "ETA": "eta_seconds",
     "goodput": "goodput",
     "checkpoint": "newest_checkpoint",
+    "damaged": "damaged",
     "why": "reason",
     "avoids": "excluded",
 }
@@ -49,21 +53,26 @@ COLUMNS = {
 def main(paths: Sequence[Path], *, watch: bool = False, as_json: bool = False) -> int:
     """Print the state of runs, of those in ./runs where none is given; return the exit status."""
     folders = [folder for path in paths or _all_runs() for folder in runs_at(path)]
+    is_one = len(folders) == 1
     if as_json:
-        states = [read(folder) for folder in folders]
-        sys.stdout.write(json.dumps(states[0] if len(states) == 1 else states) + "\n")
+        states = [read(folder, reads_content=is_one) for folder in folders]
+        sys.stdout.write(json.dumps(states[0] if is_one else states) + "\n")
     elif watch:
         _watch(folders)
-    elif len(folders) == 1:
-        for name, value in read(folders[0]).items():
+    elif is_one:
+        for name, value in read(folders[0], reads_content=True).items():
             sys.stdout.write(f"{name.replace('_', ' ').removesuffix(' seconds'):<20} {_cell(name, value)}\n")
     else:
         Console().print(table([read(folder) for folder in folders]))
     return 0
 
 
-def read(folder: RunFolder) -> State:
-    """Return how far the run is: of steps, loss and speed the newest line of its metrics says."""
+def read(folder: RunFolder, *, reads_content: bool = False) -> State:
+    """Return how far the run is: of steps, loss and speed the newest line of its metrics says.
+
+    With `reads_content` the newest checkpoint of a run that nobody trains is the one that a resume would take: its
+    files are read whole.
+    """
     # Not `load`: a look at somebody's run does not run its plug-ins.
     steps = int(asked("train.steps", folder.config_path))
     newest = _newest_training_line(folder.metrics_path)
@@ -72,6 +81,11 @@ def read(folder: RunFolder) -> State:
     job, submitted = submission.job(folder), submission.read(folder)
     checkpoint, entries = attempts.newest_step(folder), attempts.times(folder)
     name, reason = state_of(folder, history, job, is_finished=checkpoint >= steps)
+    damaged: list[str] = []
+    if reads_content and name not in _ALIVE:
+        whole, damaged = manifest.newest_whole(folder.checkpoints_folder)
+        checkpoint = names.step_of(whole) if whole else 0
+        name, reason = state_of(folder, history, job, is_finished=checkpoint >= steps)
     if name == "unfinished" and step >= steps > checkpoint:
         reason = f"step {step} was made, but the newest complete checkpoint is of step {checkpoint}; it is made again"
     excluded = job.excluded if job and not job.is_over else bad_nodes(history, _restarts(folder))
@@ -90,6 +104,7 @@ def read(folder: RunFolder) -> State:
         "eta_seconds": round((steps - step) * step_seconds) if 0 < step_seconds < float("inf") else None,
         "goodput": attempt_time.goodput(entries) if entries else None,
         "newest_checkpoint": f"step_{checkpoint:08d}" if checkpoint else None,
+        "damaged": "; ".join(damaged) or None,
         "seconds_since_log": round(time.time() - folder.metrics_path.stat().st_mtime) if newest else None,
     }
 
@@ -139,8 +154,7 @@ def _watch(folders: Sequence[RunFolder]) -> None:
         while True:
             states = [read(folder) for folder in folders]
             live.update(table(states), refresh=True)
-            # unknown too: a controller that does not answer has not ended the job.
-            if all(state["state"] not in ("pending", "running", "completing", "unknown") for state in states):
+            if all(state["state"] not in _ALIVE for state in states):
                 return
             time.sleep(2)
 

@@ -20,7 +20,7 @@ from launch.run.loaders import absolute, identity
 from model.perceiver import Perceiver
 from trainer.checkpoint import layout
 from trainer.checkpoint.choice import NEWEST, first_readable
-from trainer.checkpoint.layout import Manifest
+from trainer.checkpoint.manifest import Manifest, read_whole
 from trainer.checkpoint.names import committed, step_of
 from trainer.distributed.world import World
 
@@ -65,7 +65,7 @@ def _checked(old: RunFolder, config: RunConfig, which: str, changes: Sequence[st
     if not committed(old.checkpoints_folder) and which == NEWEST:
         return None
     alone = World(0, 1, 0, torch.device("cpu"))
-    path, manifest, passed_over = first_readable(old.checkpoints_folder, which, alone, layout.read_whole)
+    path, manifest, passed_over = first_readable(old.checkpoints_folder, which, alone, read_whole)
     for sentence in passed_over:
         tell(f"skipped a damaged checkpoint: {sentence}")
     # All that can be wrong is found before a folder is made.

@@ -23,7 +23,8 @@ from model.perceiver import Perceiver
 from model.transfer import table_grids, transfer
 from trainer.checkpoint import tensor_file
 from trainer.checkpoint.choice import NEWEST, read_weights
-from trainer.checkpoint.tensor_file import FileRecord, TensorFile
+from trainer.checkpoint.manifest import FileRecord, examine
+from trainer.checkpoint.tensor_file import TensorFile
 from trainer.distributed.world import World
 
 _SHOWN = 8
@@ -88,7 +89,7 @@ def take(network: nn.Module, folder: RunFolder) -> None:
     """Load the initial weights that a run's folder keeps; ValueError where they are gone or are not what was kept."""
     record = typed_json.read(Record, folder.initial_weights_record_path)
     is_there = folder.initial_weights_path.is_file()
-    if not is_there or tensor_file.examine(folder.initial_weights_path) != FileRecord(record.num_bytes, record.xxh3):
+    if not is_there or examine(folder.initial_weights_path) != FileRecord(record.num_bytes, record.xxh3):
         raise ValueError(
             f"{folder.initial_weights_path}: {'is not' if is_there else 'is gone, and was'} the file that this run was "
             "made with; make the run again in another folder"

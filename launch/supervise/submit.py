@@ -21,6 +21,8 @@ from launch.run.creation import open_run
 from launch.run.loaders import absolute
 from launch.schedulers import submission
 from launch.slurm import inherited
+from trainer.checkpoint.manifest import newest_whole
+from trainer.checkpoint.names import step_of
 from trainer.engine import deepspeed_settings
 
 
@@ -104,7 +106,10 @@ def sweep_runs(config_path: Path, assignments: Sequence[str], path: Path) -> lis
 
 def is_finished(folder: RunFolder, config: RunConfig) -> bool:
     """Return whether the run in a folder has made its last step."""
-    return folder.exists and attempts.newest_step(folder) >= config.train.steps
+    if not folder.exists or attempts.newest_step(folder) < config.train.steps:
+        return False
+    whole, _ = newest_whole(folder.checkpoints_folder)
+    return whole is not None and step_of(whole) >= config.train.steps
 
 
 def _refuse_finished(folder: RunFolder, config: RunConfig) -> None:

@@ -1,3 +1,4 @@
+import json
 import os
 import socket
 import subprocess
@@ -27,7 +28,7 @@ def checkpoint(folder: RunFolder, step: int) -> None:
     """Leave what a commit leaves, as far as this record looks at it."""
     path = folder.checkpoints_folder / f"step_{step:08d}"
     path.mkdir()
-    (path / "checkpoint.json").write_text("{}")
+    (path / "checkpoint.json").write_text(json.dumps({"state": {"step": step}, "files": {}}))
 
 
 def rank(number: int, *, status: int | None, seen_at: float) -> RankRecord:

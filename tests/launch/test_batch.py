@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import socket
@@ -82,7 +83,7 @@ def fail(folder: RunFolder, monkeypatch: pytest.MonkeyPatch, *, on: str) -> None
 def checkpoint(folder: RunFolder, step: int) -> None:
     made = folder.checkpoints_folder / f"step_{step:08d}"
     made.mkdir()
-    (made / "checkpoint.json").write_text("{}")
+    (made / "checkpoint.json").write_text(json.dumps({"state": {"step": step}, "files": {}}))
 
 
 UPDATE = "update JobId=7 ExcNodeList="

@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> RunFolder:
     (folder.attempts_folder / "0001" / "time.json").write_text("{}")
     checkpoint = folder.checkpoints_folder / "step_00000005"
     checkpoint.mkdir()
-    (checkpoint / "checkpoint.json").write_text("{}")
+    (checkpoint / "checkpoint.json").write_text('{"state": {"step": 5}, "files": {}}')
     return folder
 
 

@@ -43,7 +43,7 @@ for rank in (0, 1):
 time.sleep(0.1 if how == "ends" else 20)
 saved = folder / "checkpoints" / "step_00000005"
 saved.mkdir(parents=True)
-(saved / "checkpoint.json").write_text("{}")
+(saved / "checkpoint.json").write_text('{"state": {"step": 5}, "files": {}}')
 time.sleep(60)
 """
 

@@ -313,4 +313,4 @@ def complete_checkpoint(checkpoints: Path, step: int) -> None:
     """Leave what says that a checkpoint is complete."""
     path = checkpoints / f"step_{step:08d}"
     path.mkdir(parents=True)
-    (path / "checkpoint.json").write_text("{}")
+    (path / "checkpoint.json").write_text(json.dumps({"state": {"step": step}, "files": {}}))

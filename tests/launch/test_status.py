@@ -2,12 +2,17 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "trainer"))
+from checkpoints import rewrite, save
 
 from launch.lifecycle import attempts
 from launch.lifecycle.attempts import RankRecord
@@ -18,6 +23,7 @@ from launch.report import status
 from launch.schedulers import submission
 from launch.supervise import stop
 from trainer.checkpoint.names import MANIFEST, name_of
+from trainer.health.run_lock import RunLock
 
 CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
 Commands = Callable[..., Callable[[str], list[str]]]
@@ -137,7 +143,7 @@ def finish(folder: RunFolder, step: int = 600) -> None:
     folder.metrics_path.write_text('{"kind": "train", "step": 600, "loss": 0.5}\n')
     checkpoint = folder.checkpoints_folder / name_of(step)
     checkpoint.mkdir()
-    (checkpoint / MANIFEST).write_text("{}")
+    (checkpoint / MANIFEST).write_text(json.dumps({"state": {"step": step}, "files": {}}))
 
 
 def test_watching_ends_when_the_runs_have(digits: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
@@ -154,7 +160,34 @@ def test_a_run_whose_last_checkpoint_is_missing_is_not_finished(digits: RunFolde
     (digits.checkpoints_folder / name_of(600)).mkdir()
     assert status.read(digits)["state"] == "unfinished", "a checkpoint without its manifest was taken for complete"
     (digits.checkpoints_folder / name_of(600) / MANIFEST).write_text("{}")
-    assert status.read(digits)["state"] == "finished"
+    assert status.read(digits)["state"] == "unfinished", "a manifest that says nothing was taken for one"
+
+
+@pytest.mark.parametrize("damaged", ["manifest", "weight", "exp_avg_sq", "step"])
+def test_of_a_run_that_nobody_trains_the_newest_checkpoint_is_the_one_that_a_resume_takes(
+    digits: RunFolder, damaged: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for step in (550, 600):
+        save(digits.checkpoints_folder, step, {"a": torch.arange(6.0)})
+    newest = digits.checkpoints_folder / name_of(600)
+    assert status.main([digits.path], as_json=True) == 0
+    assert json.loads(capsys.readouterr().out)["state"] == "finished"
+    if damaged == "step":
+        rewrite(newest, "engine.steps", "many")
+    else:
+        path = newest / MANIFEST if damaged == "manifest" else next(newest.glob(f"{damaged}-*"))
+        content = path.read_bytes()
+        path.write_bytes(content[:-2] + bytes([content[-2] ^ 1]) + content[-1:])
+    assert status.main([digits.path], as_json=True) == 0
+    state = json.loads(capsys.readouterr().out)
+    assert (state["state"], state["newest_checkpoint"]) == ("unfinished", "step_00000550")
+    assert str(newest) in state["damaged"]
+    with RunLock(digits.lock_path):
+        assert status.main([digits.path], as_json=True) == 0
+    state = json.loads(capsys.readouterr().out)
+    assert state["state"] == "running"
+    assert status.main([digits.path]) == 0
+    assert "step_00000550" in capsys.readouterr().out
 
 
 def test_what_a_killed_start_left_hidden_is_no_run(digits: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,6 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "trainer"))
+from checkpoints import save
 
 from configs.run import RunConfig, load
 from data_shards.config import DatasetConfig
@@ -236,9 +241,7 @@ def test_a_finished_run_is_not_submitted_again_and_fork_is_named(
 
 def complete_checkpoint(folder: RunFolder, step: int) -> None:
     """Leave what says that a checkpoint is complete."""
-    path = folder.checkpoints_folder / f"step_{step:08d}"
-    path.mkdir()
-    (path / "checkpoint.json").write_text("{}")
+    save(folder.checkpoints_folder, step, {"a": torch.zeros(1)})
 
 
 def test_a_submission_that_is_refused_takes_no_stop_away(

@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 import xxhash
 
-from trainer.checkpoint.layout import Manifest, file_name, write_manifest
+from trainer.checkpoint.layout import file_name
+from trainer.checkpoint.manifest import Manifest, write_manifest
 from trainer.checkpoint.names import MANIFEST, name_of
 from trainer.checkpoint.tensor_file import write
 from trainer.optim.partitions import KINDS

@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from trainer.checkpoint.layout import read_manifest, read_weights
+from trainer.checkpoint.layout import read_weights
+from trainer.checkpoint.manifest import read_manifest
 from trainer.checkpoint.names import complete
 
 Saved = tuple[Path, int, dict]

@@ -10,8 +10,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from checkpoints import rewrite, save
 
-from trainer.checkpoint import layout
 from trainer.checkpoint.choice import first_readable, read_weights
+from trainer.checkpoint.manifest import read_whole
 from trainer.distributed.world import World
 
 ALONE = World(0, 1, 0, torch.device("cpu"))
@@ -92,7 +92,7 @@ def test_retention_beside_a_reader_makes_it_take_the_next_newest(folder: Path) -
             shutil.rmtree(path)  # the run that trains deletes it just now,
             if len(asked) == 2:
                 save(folder, 500, weights(500))  # and has written a newer one
-        return layout.read_whole(path).state.step
+        return read_whole(path).state.step
 
     path, step, passed_over = first_readable(folder, "newest", ALONE, read)
     assert asked == ["step_00000400", "step_00000300", "step_00000500"]
@@ -111,7 +111,7 @@ def test_a_manifest_with_a_wrong_type_anywhere_is_a_sentence_with_the_files_name
         checkpoint = save(tmp_path / str(number), 7, weights(7))
         rewrite(checkpoint, key, value)
         try:
-            manifest = layout.read_whole(checkpoint)
+            manifest = read_whole(checkpoint)
         except ValueError as error:
             assert str(checkpoint / "checkpoint.json") in str(error)  # noqa: PT017
         else:

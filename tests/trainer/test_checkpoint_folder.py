@@ -10,7 +10,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from checkpoints import rewrite, save
 
-from trainer.checkpoint.layout import damage, difference, other_data, read_manifest, read_weights, read_whole, scores
+from trainer.checkpoint.layout import difference, other_data, read_weights, scores
+from trainer.checkpoint.manifest import damage, read_manifest, read_whole
 from trainer.checkpoint.names import MANIFEST
 
 WEIGHTS = {"a": torch.arange(6.0).view(2, 3), "b": torch.ones(4)}

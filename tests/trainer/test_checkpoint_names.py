@@ -30,7 +30,10 @@ def test_the_newest_is_that_of_the_highest_step_beyond_eight_digits_too(folder: 
     assert newest_step(folder / "none") == 0
 
 
-@pytest.mark.parametrize("how", ["no manifest", "empty manifest", "half a manifest", "no file", "short file", "nested"])
+@pytest.mark.parametrize(
+    "how",
+    ["no manifest", "empty manifest", "half a manifest", "no file", "short file", "nested", "no state", "no files"],
+)
 def test_what_a_fault_left_is_not_complete(folder: Path, how: str) -> None:
     newest = folder / "step_00000600"
     match how:
@@ -40,6 +43,10 @@ def test_what_a_fault_left_is_not_complete(folder: Path, how: str) -> None:
             (newest / MANIFEST).write_text("")
         case "half a manifest":
             (newest / MANIFEST).write_text((newest / MANIFEST).read_text()[:100])
+        case "no state":
+            (newest / MANIFEST).write_text("{}")
+        case "no files":
+            (newest / MANIFEST).write_text('{"state": {"step": 600}}')
         case "nested":
             (newest / MANIFEST).write_text("[" * 100_000)
         case "no file":

@@ -16,10 +16,9 @@ from checkpoints import rewrite
 from threads import ThreadWorld, on_ranks
 
 from trainer.checkpoint.choice import read_weights
-from trainer.checkpoint.layout import read_manifest
+from trainer.checkpoint.manifest import examine, read_manifest
 from trainer.checkpoint.names import MANIFEST
 from trainer.checkpoint.store import Store
-from trainer.checkpoint.tensor_file import examine
 from trainer.config import CheckpointConfig
 from trainer.optim.ownership import Ownership
 from trainer.optim.partitions import KINDS, WEIGHT, Piece

@@ -12,10 +12,11 @@ sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
 from tiny import CLASSES, OPTIMIZER, Network, engine, whole_batch
 
 from data_shards.loading.batch import Batch
-from trainer.checkpoint.layout import read_manifest, read_weights
+from trainer.checkpoint.layout import read_weights
+from trainer.checkpoint.manifest import FileRecord, read_manifest
 from trainer.checkpoint.names import complete
 from trainer.checkpoint.store import Store
-from trainer.checkpoint.tensor_file import FileRecord, write
+from trainer.checkpoint.tensor_file import write
 from trainer.config import CheckpointConfig, HealthConfig, ProfileConfig, TrainConfig
 from trainer.distributed.world import World
 from trainer.evaluation import evaluate

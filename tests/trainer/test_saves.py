@@ -10,7 +10,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
 from tiny import accuracy, engine, whole_batch
 
-from trainer.checkpoint.layout import read_manifest
+from trainer.checkpoint.manifest import read_manifest
 from trainer.checkpoint.names import complete
 from trainer.checkpoint.store import Store
 from trainer.config import CheckpointConfig, TrainConfig
@@ -77,7 +77,7 @@ def test_a_commit_that_fails_is_reported_tried_again_and_leaves_the_older_checkp
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as broken:
-        broken.setattr("trainer.checkpoint.store.layout.write_manifest", full)
+        broken.setattr("trainer.checkpoint.store.write_manifest", full)
         store.save(trained, RunState(step=2))
         store.wait()
     assert [bool(report.error) for report in store.reports()] == [False, True]

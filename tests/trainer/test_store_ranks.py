@@ -16,10 +16,11 @@ from threads import ThreadWorld, on_ranks
 
 from trainer.checkpoint import names
 from trainer.checkpoint.choice import first_readable
-from trainer.checkpoint.layout import read_manifest, read_weights
+from trainer.checkpoint.layout import read_weights
+from trainer.checkpoint.manifest import FileRecord, read_manifest
 from trainer.checkpoint.names import committed, complete
 from trainer.checkpoint.store import Store
-from trainer.checkpoint.tensor_file import FileRecord, write
+from trainer.checkpoint.tensor_file import write
 from trainer.config import CheckpointConfig
 from trainer.distributed.world import World
 from trainer.optim.partitions import KINDS
@@ -148,7 +149,7 @@ def test_what_only_the_first_rank_does_and_fails_at_is_told_to_all(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as broken:
-        target = "atomic.remove" if work == "clear" else "layout.write_manifest"
+        target = "atomic.remove" if work == "clear" else "write_manifest"
         broken.setattr(f"trainer.checkpoint.store.{target}", full)
         (tmp_path / ".step_00000001.tmp").mkdir()
         assert [reports[0].error for reports in saved(tmp_path, 7)] == ["[Errno 28] No space left on device"] * 2

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from trainer.checkpoint.tensor_file import TensorFile, examine, write
+from trainer.checkpoint.manifest import examine
+from trainer.checkpoint.tensor_file import TensorFile, write
 
 TENSORS = {
     "matrix": torch.arange(12, dtype=torch.float32).view(3, 4),

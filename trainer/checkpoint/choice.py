@@ -8,6 +8,7 @@ from typing import TypeVar
 from torch import Tensor
 
 from trainer.checkpoint import layout, reading
+from trainer.checkpoint.manifest import read_manifest
 from trainer.checkpoint.names import committed, complete, name_of, step_of
 from trainer.checkpoint.retention import best
 from trainer.distributed.world import World
@@ -91,7 +92,7 @@ def _of_unknown_score(folder: Path) -> list[str]:
     sentences = []
     for path in committed(folder):
         try:
-            layout.read_manifest(path)
+            read_manifest(path)
         except ValueError as error:
             sentences.append(str(error))
     return sentences

@@ -67,14 +67,16 @@ def problem(path: Path) -> str:
 
 def _problem_of_step(path: Path, content: dict[str, Any]) -> str:
     state = content.get("state")
-    step = state.get("step") if isinstance(state, dict) else step_of(path)
+    if not isinstance(state, dict):
+        return f"{path / MANIFEST}: cannot be read (state: expected an object)"
+    step = state.get("step")
     return (
         "" if step == step_of(path) else f"{path / MANIFEST}: is of step {step!r}; give the folder the name of its step"
     )
 
 
 def _problems_of_files(path: Path, content: dict[str, Any]) -> Iterator[str]:
-    files = content.get("files", {})
+    files = content.get("files")
     if not isinstance(files, dict):
         yield f"{path / MANIFEST}: cannot be read (files: expected an object)"
         return

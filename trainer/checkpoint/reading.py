@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from trainer.checkpoint import layout, names
-from trainer.checkpoint.layout import Manifest
+from trainer.checkpoint import names
+from trainer.checkpoint.manifest import Manifest, damage, read_manifest
 from trainer.checkpoint.tensor_file import TensorFile
 from trainer.distributed.world import World
 from trainer.optim.partitions import WEIGHT
@@ -27,7 +27,7 @@ def verified(path: Path, world: World, prefix: str = "") -> Manifest:
     manifest = world.from_first(lambda: _manifest(path))
 
     def verify() -> None:
-        if sentences := layout.damage(path, _share(manifest, world, prefix), manifest):
+        if sentences := damage(path, _share(manifest, world, prefix), manifest):
             raise ValueError("; ".join(sentences))
 
     world.from_each(verify)
@@ -73,7 +73,7 @@ def weights(path: Path, world: World) -> dict[str, Tensor]:
 def _manifest(path: Path) -> Manifest:
     if problem := names.problem(path):
         raise ValueError(problem)
-    return layout.read_manifest(path)
+    return read_manifest(path)
 
 
 def _share(manifest: Manifest, world: World, prefix: str) -> list[str]:

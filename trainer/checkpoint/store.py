@@ -32,10 +32,10 @@ from data_shards.files.history import entry
 from data_shards.files.quoting import cut
 from trainer.checkpoint import layout, names, reading
 from trainer.checkpoint.choice import NEWEST, first_readable
-from trainer.checkpoint.layout import Manifest
+from trainer.checkpoint.manifest import FileRecord, Manifest, write_manifest
 from trainer.checkpoint.retention import Complete, kept
 from trainer.checkpoint.state import Checkpointed
-from trainer.checkpoint.tensor_file import FileRecord, write
+from trainer.checkpoint.tensor_file import write
 from trainer.config import CheckpointConfig
 from trainer.distributed.world import World
 from trainer.run_state import PassedOver, RunState
@@ -248,7 +248,7 @@ class Store:
         return records
 
     def _commit(self, beside: Path, manifest: Manifest) -> None:
-        layout.write_manifest(beside, manifest)
+        write_manifest(beside, manifest)
         final = self._folder / names.name_of(manifest.state.step)
         if final.exists() or final.is_symlink():
             # A damaged one of this step, which the load skipped. rename() does not replace a folder that has files.

@@ -17,6 +17,7 @@ import xxhash
 from torch import Tensor
 
 from data_shards.files.typed_json import parse_object, typed
+from trainer.checkpoint.manifest import FileRecord
 
 _DTYPES = {
     "F64": torch.float64,
@@ -37,16 +38,6 @@ _SMALL_BYTES = 1 << 20
 _LENGTH_BYTES = 8
 _MAX_HEADER_BYTES = 100_000_000
 """The largest header that the format allows."""
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """The size and hash that a complete file must have."""
-
-    num_bytes: int
-    """The size of the file."""
-    xxh3: str
-    """XXH3-64 of its bytes, hexadecimal."""
 
 
 def write(path: Path, tensors: dict[str, Tensor]) -> FileRecord:
@@ -72,16 +63,6 @@ def write(path: Path, tensors: dict[str, Tensor]) -> FileRecord:
         # Before the manifest names the file: file systems may write a rename to the disk before the bytes.
         os.fsync(file.fileno())
         return FileRecord(file.tell(), digest.hexdigest())
-
-
-def examine(path: Path) -> FileRecord:
-    """Return size and hash of a file as it is now."""
-    digest, num_bytes = xxhash.xxh3_64(), 0
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            num_bytes += len(chunk)
-    return FileRecord(num_bytes, digest.hexdigest())
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def main(settings: dict[str, Any], path: Path, **_: object) -> int:
         if rank == 0:
             beside = folder.checkpoints_folder / f".step_{step:08d}.tmp"
             beside.mkdir()
-            (beside / "checkpoint.json").write_text("{}")
+            (beside / "checkpoint.json").write_text(json.dumps({"state": {"step": step}, "files": {}}))
             beside.rename(folder.checkpoints_folder / f"step_{step:08d}")
         with (folder.path / f"steps_of_rank_{rank}.jsonl").open("a") as file:
             line = {"step": step, "attempt": int(os.environ[NUMBER]), "constant": CONSTANT, "told": told}
