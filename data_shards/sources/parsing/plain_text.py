@@ -17,6 +17,7 @@ from typing import IO, AnyStr, BinaryIO, TextIO, cast
 from data_shards.building.raw_sample import size_on_disk
 from data_shards.files.regular_file import open_regular
 from data_shards.format.tar_walk import MAX_MEMBER_BYTES
+from data_shards.sources.parsing import encoded_bytes
 
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 """Suffixes of compressed files, after that of their content."""
@@ -65,6 +66,8 @@ def blocks(path: Path) -> Generator[bytes]:
             if begin is not None:
                 line += block[:begin].decode(encoding, errors="ignore").count("\n")
                 raise _no_text(path, f"line {line}: byte {offset + begin}", f"0x{block[begin]:02x}", encoding)
+            if line == 1 and offset == len(bom):
+                _refuse_encoded(text)
             if text:
                 yield text.encode()
             line += text.count("\n")
@@ -72,6 +75,11 @@ def blocks(path: Path) -> Generator[bytes]:
             decoder.reset()
             offset += len(block) - len(pending)
             block = pending + more
+
+
+def _refuse_encoded(start: str) -> None:
+    if kind := encoded_bytes.kind_of(start):
+        raise ValueError(f"line 1: begins as {kind}, which is not plain text; write its text as UTF-8, or leave it out")
 
 
 def _no_text(path: Path, place: str, found: str, encoding: str) -> ValueError:
