@@ -49,6 +49,7 @@ def attention_maps(network: Perceiver, inputs: dict[str, Tensor], lengths: dict[
 
     def note_shares(layer: CrossAttend, arguments: tuple[Tensor, Tensor, Tensor, Tensor | None], _: Tensor) -> None:
         queries, keys, _values, valid = arguments
+        # Computed again from what the layer was called with: it returns no weights.
         asked = layer.attention.heads(layer.attention.query(layer.norm_query(queries)))
         scores = asked @ keys.mT * layer.attention.scale
         if valid is not None:

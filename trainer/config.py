@@ -49,6 +49,7 @@ class OptimizerConfig:
         )
         yield from _within(self, 0.0, 1.0, "final_fraction", "decay_factor")
         for name in ("beta1", "beta2"):
+            # At 1 the bias correction of the moment divides by 0.
             if not 0 <= getattr(self, name) < 1:
                 yield name, f"must be from 0 to below 1, got {getattr(self, name)}"
         if not 0 < self.epsilon < math.inf:
@@ -200,6 +201,7 @@ class HealthConfig:
         """Yield (key, sentence) for every value that contradicts itself."""
         yield from _at_least(self, 0, "hang_seconds", "compile_seconds", "max_rollbacks", "spike_score")
         yield from _at_least(self, 1, "max_skipped_in_a_row")
+        # A shorter window judges nothing, see trainer/health/spikes.py.
         yield from _at_least(self, 10, "spike_window_steps")
 
 
@@ -226,6 +228,7 @@ def joint_problems(optimizer: OptimizerConfig, train: TrainConfig) -> Iterator[t
 
 def _at_least(config: object, least: float, *names: str) -> Iterator[tuple[str, str]]:
     for name in names:
+        # In this form it refuses NaN too, which is neither below nor above anything.
         if not least <= getattr(config, name) < math.inf:
             yield name, f"must be a number and at least {least:g}, got {getattr(config, name)}"
 

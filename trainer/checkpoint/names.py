@@ -14,6 +14,8 @@ from typing import Any
 from data_shards.files import typed_json
 
 MANIFEST = "checkpoint.json"
+# At most 18 digits: such a number fits into 64 bits. Sorted by number, since names of more than eight digits differ in
+# length.
 _FOLDER = re.compile(r"step_\d{8,18}")
 _FILE = re.compile(r"\w+-\d+-of-\d+\.safetensors", re.ASCII)
 

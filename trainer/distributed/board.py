@@ -80,5 +80,6 @@ class Board:
         length, crc = _HEAD.unpack_from(self._memory, begin)
         if not length:
             return b""
+        # A length that is half written may be any number.
         content = self._memory[begin + _HEAD.size : begin + _HEAD.size + min(length, SLOT_BYTES - _HEAD.size)]
         return content if length == len(content) and zlib.crc32(content) == crc else b""

@@ -29,6 +29,7 @@ from trainer.distributed import descriptors, devices
 T = TypeVar("T")
 
 _MESSAGE_BYTES = 4096
+"""Room for what a rank reports of a save: three files with size and hash, or a sentence."""
 # For gloo's thread to let go of the last tensor; a debugger that keeps it must not keep the process.
 _RELEASE_SECONDS = 10.0
 _LOOPBACK, _LOOPBACK_INTERFACE = "127.0.0.1", "lo" if sys.platform == "linux" else "lo0"

@@ -38,6 +38,7 @@ class DeviceUpdate:
             torch._foreach_mul_(self.partitions.gradients(), self.partitions.clip_factor(norm, self.clip_norm))
         # What torch's fused optimizers, and LAMB, read on the device.
         self.inner.found_inf = (~is_finite).float()  # type: ignore[attr-defined]
+        # Also for a gradient that is dropped: DeepSpeed clears the gradients in it, and counts micro-batches.
         self.deepspeed.step()
         return norm, is_finite
 

@@ -88,6 +88,7 @@ class JobEnd:
 
 
 def _signal(pids: Iterable[int], number: signal.Signals) -> None:
+    # Processes of this host alone: an id says nothing on another one.
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, number)

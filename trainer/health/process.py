@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+"""Of linux/prctl.h; Python has no name for it."""
 
 
 def start_ticks(pid: int) -> int:

@@ -7,6 +7,7 @@ from trainer.config import HealthConfig
 from trainer.run_state import RunState
 
 _MAD_TO_SIGMA = 1.4826
+"""The standard deviation of a normal distribution divided by its median absolute deviation."""
 _LEAST_WINDOW = 10
 
 

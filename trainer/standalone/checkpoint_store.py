@@ -157,6 +157,7 @@ class _WithOthers:
 
     def restore(self, read: ReadTensor, progress: EngineState) -> None:
         also = progress.details.get("also", {})
+        # Before the module is changed.
         if missing := [name for name in self._others if name not in also]:
             there = ", ".join(map(repr, also)) or "nothing"
             raise ValueError(

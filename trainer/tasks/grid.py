@@ -46,7 +46,8 @@ class CellsTask(Task[CellsOutput]):
             return None
         if every:
             return torch.arange(self.output.num_cells, device=batch.weights.device)
-        # The same for every sample of the global batch, however it is cut.
+        # The same for every sample of the global batch, however it is cut. numpy promises the numbers of Philox for
+        # every release, but not what choice() makes of them: a test holds those.
         key = random_numbers.key("queries", self.name, self.training.seed, batch.index)
         generator = np.random.Generator(np.random.Philox(key=key))
         cells = generator.choice(self.output.num_cells, self.output.train_queries, replace=False, shuffle=False)

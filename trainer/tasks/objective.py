@@ -114,6 +114,7 @@ class Objective:
     def _by_input(self, batch: Batch) -> Iterator[tuple[str, str, Batch]]:
         """Yield task, input, and the batch in which only the samples with that input have a weight."""
         tasks = [name for name, task in self.tasks.items() if task.by_input]
+        # With one input it would be the loss itself once more.
         if len(batch.lengths) > 1:
             for modality, lengths in batch.lengths.items():
                 part = replace(batch, weights=batch.weights * (lengths > 0))

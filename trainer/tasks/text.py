@@ -31,6 +31,7 @@ class TextTask(Task[TextOutput]):
     def hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the true ids of the hidden bytes, -1 where nothing was hidden, and the weight of each place."""
         ids = batch.targets[self.output.target].long()
+        # In the targets 0 stands for a place where nothing is hidden. Losses leave out what is below 0.
         return ids.masked_fill(ids == 0, -1), batch.weights[:, None].expand(ids.shape)
 
     def metrics(self) -> tuple[Metric, ...]:
