@@ -47,6 +47,8 @@ def trust(run: Path) -> None:
 def check_trust(config: Path, paths: Sequence[Path]) -> None:
     """Raise ValueError for the configuration of a run whose plug-ins were not trusted."""
     folder = config.resolve().parent
+    # A configuration of this name with code beside it is that of a run, perhaps of somebody else's. Any other file is
+    # the user's own.
     if paths and config.name == "config.yaml" and (folder / "code").is_dir() and folder not in _trusted:
         raise ValueError(
             f"{config}: the run has plug-ins, whose code would be executed here: {', '.join(map(str, paths))}; read "
@@ -86,6 +88,7 @@ def use(paths: Sequence[Path]) -> None:
         for kind, own in classes:
             _add(kind, own)
     _modules[:] = modules
+    # After all files: a modality may be in one and its tokens in another.
     _check_pairs()
 
 
@@ -118,6 +121,7 @@ def _kinds() -> tuple[Kind, ...]:
 def _classes(module: ModuleType) -> Iterator[tuple[Kind, type[Any]]]:
     """Yield the classes of a plug-in that are of ours; a name that begins with _ is its own business."""
     for name, own in vars(module).items():
+        # What a file imports, such as our base classes, is not its own.
         if not isinstance(own, type) or own.__module__ != module.__name__ or name.startswith("_"):
             continue
         for kind in (kind for kind in _kinds() if issubclass(own, kind.base)):
@@ -131,6 +135,7 @@ def _add(kind: Kind, own: type[Any]) -> None:
     """Add a class to the table of its kind, where a configuration finds it."""
     if kind.table is None:
         return
+    # is_dataclass() also holds for a class that only inherits from a dataclass, whose own fields would be ignored.
     if not is_dataclass(own) or "__dataclass_fields__" not in vars(own):
         raise PluginError(f"{place_of(own)}: {own.__name__} is no dataclass; write @dataclass(frozen=True) above it")
     name = getattr(own, kind.key, None)

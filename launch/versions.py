@@ -10,6 +10,8 @@ import sys
 
 # From the first that will do to the first that will not; pyproject.toml has the same.
 PYTHON = ((3, 11), (3, 14))
+# Of DeepSpeed one release: 0.18.9 and 0.19.0 to 0.19.7, as far as they were tried, apply a NaN gradient at ZeRO 1 and
+# 2, and trainer/optim/partitions.py knows where this one keeps its tensors.
 PACKAGES = {"torch": ((2, 9), (2, 14)), "deepspeed": ((0, 19, 8), (0, 20))}
 _REMEDY = 'docs/cluster.md says under "Versions" which were tried'
 

@@ -30,6 +30,7 @@ HANG_SECONDS = 20.0
 _SAVES = 8
 _MOST_FAULTS_A_RUN = 8
 _MOST_STARVED = 3
+"""More than these are no busy machine but a fault of the product."""
 _FATAL: Sequence[tuple[Place, Action]] = (
     ("start", "kill"),
     ("step", "kill"),

@@ -30,6 +30,7 @@ def damage_history(folder: RunFolder, draws: random.Random) -> str:
         if not target.exists():
             shutil.copytree(copied, target)
             return "copied checkpoint"
+    # Sorted: a seed means the same damage, in whatever order a disk lists its files.
     files = sorted(path for path in _records(folder) if path.stat().st_size)
     if not files:
         return ""

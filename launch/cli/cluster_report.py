@@ -62,6 +62,7 @@ class Flags:
             device = replace(device, memory_bytes=self.memory_gib * GIB)
         if self.peak_tflops:
             peak = 1e12 * self.peak_tflops
+            # A rate that was given is one that is reached, and no peak of a data sheet.
             source = f"{self.device.upper()}, but products at {self.peak_tflops:g} TFLOP/s as --peak-tflops says"
             device = replace(device, fp32_flops=peak, half_flops=peak, product_share=1.0, source=source)
         return device

@@ -115,6 +115,7 @@ def main() -> None:
         sys.stderr.write(f"perceiver: {printable_lines(cut(str(error), MAX_MESSAGE))}\n")
         sys.exit(BAD_INPUT)
     except OSError as error:
+        # A full or read-only disk is for the user to correct, and another start would meet it again: status 2.
         sys.stderr.write(printable_lines(of_disk(error) or traceback.format_exc()))
         sys.exit(BAD_INPUT if of_disk(error) else FAILED)
     except Exception as error:  # noqa: BLE001  # as Python would end, but that a traceback may have a password in it

@@ -55,6 +55,7 @@ def plan(
 
     if trust_code:
         trust(config.parent)
+    # None and not the defaults: a flag that was typed without --nodes is noticed.
     of_cluster = {
         "--gpus": gpus,
         "--device": device,

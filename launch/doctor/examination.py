@@ -87,6 +87,7 @@ def of_cluster(profile: ClusterConfig, folder: Path) -> list[Finding]:
     except (OSError, ValueError) as error:
         remedy = "change the profile so that Slurm takes the job, or name another folder with --folder"
         return [Finding("job", False, str(error), remedy)]
+    # Without all reports, what differs between nodes cannot be told: the log says more.
     if len(answer.reports) < profile.world_size:
         words = f"{len(answer.reports)} of {profile.world_size} ranks of job {answer.job_id} answered; {answer.state}"
         return [Finding("job", False, words, f"it printed: {answer.printed or 'nothing'}")]

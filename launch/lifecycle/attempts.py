@@ -148,6 +148,8 @@ def each_rank(folder: RunFolder, number: int) -> Iterator[RankRecord]:
     heard = _seen(folder, number, touched)
     for rank in sorted(touched):
         if record := _read_rank(folder, number, rank):
+            # Of a rank that has left, its own record says when: who failed first is found by that, to fractions of a
+            # second.
             yield replace(record, seen_at=(heard if record.status is None else touched)[rank])
 
 
@@ -193,6 +195,7 @@ def _blamed(folder: RunFolder, records: Sequence[RankRecord]) -> tuple[str, ...]
     hung = {record.node for record in records if convicted.get(record.rank) == record.pid}
     nodes = hung or set(first_to_fail(records))
     everywhere = {record.node for record in records}
+    # All at once, as when the network or the shared disk fails, is the fault of none of them.
     return () if nodes == everywhere and len(nodes) > 1 else tuple(sorted(nodes))
 
 

@@ -68,6 +68,7 @@ class Claim:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # Ranks but the first leave bad input by SystemExit, since the first has the sentence.
         if isinstance(error, ValueError) or (isinstance(error, SystemExit) and error.code == BAD_INPUT):
             self._status = BAD_INPUT
         self._stack.__exit__(kind, error, trace)

@@ -212,6 +212,7 @@ class ClusterConfig:
 
 
 def _line_problems(text: Value) -> Iterator[str]:
+    # YAML reads no, yes, on and off as booleans, and a field of text gets them as these words.
     if text in ("True", "False"):
         yield "is a boolean of YAML; write the text that is meant in quotes"
     elif has_control(str(text)):

@@ -23,6 +23,7 @@ def holder(folder: RunFolder) -> str:
 
 def refuse_if_trained(folder: RunFolder) -> None:
     """Raise ValueError where a start without Slurm trains in the run; a job is known by the queue."""
+    # What a job leaves behind, a claim and heartbeats of a moment ago, must not hold up the next submission.
     newest = attempts.current(folder)
     if newest and attempts.read(folder, newest).job_id:
         return

@@ -130,6 +130,7 @@ def _since_progress(history: Sequence[Attempt]) -> list[Attempt]:
     newest = []
     # A run that writes checkpoints gets on, however often it fails: only failures since the last one count.
     for attempt in reversed(history):
+        # The attempt that wrote it counts too: it failed after its checkpoint.
         newest.append(attempt)
         if attempt.last_step > attempt.first_step:
             break

@@ -147,6 +147,7 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         for folder in (self.checkpoints_folder, self.tensorboard_folder, self.logs_folder, self.pictures_folder):
             folder.mkdir(exist_ok=True)
+        # By writing: permissions say nothing of a disk that is mounted read-only.
         probe = self.path / f".writable.{os.getpid()}"
         probe.write_bytes(b"")
         probe.unlink()

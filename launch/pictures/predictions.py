@@ -25,6 +25,7 @@ def shown(
 
     uint8 (H, W, 3) by name, on the first rank.
     """
+    # micro_batches() cuts into equal parts alone.
     num_shown = math.gcd(len(batch.keys), _NUM_SHOWN)
     few = batch.micro_batches(len(batch.keys) // num_shown)[0].to(world.device)
     pairs = reconstructions(network, objective, few)

@@ -17,6 +17,7 @@ from model.budget.activation_memory import activation_bytes
 from model.budget.flops import network_cost, total
 from trainer.engine.arithmetic import local_device_type, resolved
 
+# Weights and moments are fp32 whatever the precision, see docs/decisions/6-half-precision-is-autocast.md.
 BYTES_PER_NUMBER = 4
 GIB = 2**30
 ASSUMED_WRITE_BYTES_PER_SECOND = 200e6
@@ -155,6 +156,7 @@ def _shard_problems(data: DataConfig) -> Iterator[str]:
 
 def _measured(folder: RunFolder) -> tuple[float, float | None]:
     """Return the longest step and the longest save of the run so far, in seconds."""
+    # The longest and not the mean: a stop has to fit in on a bad day too.
     step_seconds, save_seconds = 0.0, None
     for record in lines(folder.metrics_path):
         if is_number(record.get("step_seconds")):

@@ -88,6 +88,7 @@ def read(folder: RunFolder, *, reads_content: bool = False) -> State:
         name, reason = state_of(folder, history, job, is_finished=checkpoint >= steps)
     if name == "unfinished" and step >= steps > checkpoint:
         reason = f"step {step} was made, but the newest complete checkpoint is of step {checkpoint}; it is made again"
+    # What the job was told, as long as there is one; afterwards what the next would be told.
     excluded = job.excluded if job and not job.is_over else bad_nodes(history, _restarts(folder))
     return {
         "run": str(folder.path),
@@ -113,6 +114,7 @@ def state_of(
     folder: RunFolder, history: Sequence[Attempt], job: Job | None, *, is_finished: bool
 ) -> tuple[str, str | None]:
     """Return the state of a run in a word, and why it is in it."""
+    # The queue first: a job that waits has no process that could be seen.
     if job is not None and not job.is_over and not (job.state == UNKNOWN and is_finished):
         return job.state.lower(), job.reason or _silent(folder, history[-1] if history else None)
     if words := holder(folder):

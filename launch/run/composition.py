@@ -143,6 +143,7 @@ def _train(
                 stack.enter_context(told_of_compiling(hang))
             train = config.train
             goal = objective(config.model.answers(), label_smoothing=train.label_smoothing, seed=config.seed)
+            # On a CPU the kernel kills who takes too much: there is no error that a trial could catch.
             if world.device.type == "cuda":
                 first = batches_of_all(world, loader)(0)
                 train = together(world, lambda: fitting(network, goal, first, train, world))

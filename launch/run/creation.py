@@ -82,6 +82,7 @@ def open_run(
     label_names(config, places)
     if folder.exists:
         folder.check_space()
+    # A supervised rank is itself of the job that is queued.
     if not Fence.of(folder).is_supervised:
         refuse_if_queued(folder)
     if changes or not folder.exists:
@@ -136,6 +137,7 @@ def _take_plugins(folder: RunFolder, sources: Sequence[str], *, has_begun: bool)
         )
     if others and not has_begun:
         refuse_if_trained(folder)
+        # Somebody may start the run between the question and the change.
         with RunLock(folder.lock_path):
             replace_plugins(folder.code_folder, others)
             # It may list samples that the plug-in of before could not read.
@@ -178,6 +180,7 @@ def _publish(
         if folder.path.is_dir():
             _publish_inside(config, folder, more, plugins)
             return
+        # mkdir would raise FileExistsError, as if the run were there already.
         if folder.path.parent.is_file():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         folder.path.parent.mkdir(parents=True, exist_ok=True)

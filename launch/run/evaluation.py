@@ -76,6 +76,7 @@ def chosen_network(config: RunConfig, folder: RunFolder, which: str, world: Worl
     if world.is_first:
         for sentence in found.passed_over:
             tell(f"skipped a damaged checkpoint: {sentence}")
+    # Without an engine: rank 0 draws pictures with it alone, while the others have nothing more to exchange.
     network = Perceiver(config.model, seed=config.seed)
     network.load_state_dict(found.tensors)
     return found.step, network.to(world.device)

@@ -24,6 +24,7 @@ def freeze(code_folder: Path, source: Path | None = None, *, plugins: Sequence[s
     if code_folder.exists():
         return
     beside = code_folder.with_name(f".{code_folder.name}.partial")
+    # Of a start that was killed while it copied.
     shutil.rmtree(beside, ignore_errors=True)
     for package in PACKAGES:
         shutil.copytree(source / package, beside / package, ignore=shutil.ignore_patterns("__pycache__", ".*"))

@@ -52,6 +52,7 @@ class Record:
 
 def keep(config: RunConfig, folder: RunFolder) -> None:
     """Write the initial weights of a run into its folder, and report on each tensor; ValueError if none fits."""
+    # A run that has not begun may be given another source, or none.
     for path in (folder.initial_weights_path, folder.initial_weights_record_path):
         path.unlink(missing_ok=True)
     wanted = config.initial_weights

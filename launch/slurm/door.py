@@ -91,6 +91,7 @@ def _of_runs(
     numbers = f"{limits.max_requeues} {limits.max_failures} {limits.exclude_after}"
     teardown = [
         *(packing.cleaning(cluster) if packed else ()),
+        # exec: the TERM that a requeue sends reaches python, which ignores it, and no shell that it would end.
         f'exec {host_python} -m launch.slurm.batch end "$RUN" $? {numbers}',
     ]
     first = packing.UNPACK if packed else ""

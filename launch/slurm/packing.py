@@ -119,6 +119,7 @@ CLEAN = (
 
 def _files(prefix: Path) -> Iterator[Path]:
     """Yield folders, files and links below a folder, each folder before what is in it, in the order of their names."""
+    # Sorted: os.walk has the order of the disk, on which the name of the packed file must not depend.
     for root, folders, names in os.walk(prefix):
         yield from (Path(root, name) for name in sorted([*folders, *names]))
         folders[:] = sorted(name for name in folders if not Path(root, name).is_symlink())

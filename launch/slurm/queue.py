@@ -43,6 +43,7 @@ def usable_nodes(partition: str = "", constraint: str = "", among: Collection[st
     asked = [f"--partition={partition}"] if partition else []
     result = _run("sinfo", "--noheader", "--Node", *asked, "--format=%N|%T|%P|%f")
     rows = [line.strip().split("|", 3) for line in result.stdout.splitlines()]
+    # Without a partition sinfo lists a node once for each that it is in; a job goes to the one with the star.
     has_default = not partition and any(row[2].endswith("*") for row in rows)
     nodes = set()
     for name, state, of, features in rows:

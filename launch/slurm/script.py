@@ -42,6 +42,7 @@ def before_the_ranks(cluster: ClusterConfig) -> list[str]:
         return [*exports, f"PERCEIVER_PYTHON={python_here()}"]
     _check_setup(cluster.setup)
     return [
+        # Before the setup, so that one which the setup puts first in the PATH can be told from it.
         "PERCEIVER_PYTHON=$(command -v python)",
         *_WATCH_THE_SETUP,
         *cluster.setup,

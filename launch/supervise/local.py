@@ -32,6 +32,7 @@ def sweep(
     runs: Sequence[tuple[RunConfig, RunFolder]], num_processes: int, *, dry_run: bool = False, as_json: bool = False
 ) -> int:
     """Train one run after the other, until one is stopped; return the worst exit status."""
+    # All of them before the first one trains, perhaps for days.
     for config, _ in runs:
         config.train.micro_batches_per_rank(num_processes)
     if dry_run:

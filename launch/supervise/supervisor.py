@@ -98,6 +98,7 @@ def _wait(ranks: Sequence["subprocess.Popen[bytes]"]) -> int:
         time.sleep(0.1)
     # A process that a signal ended has a negative status; shells say 128 + its number.
     statuses = [code if code >= 0 else 128 - code for code in (rank.returncode for rank in ranks)]
+    # A rank that failed decides, though others saved and left in good order.
     failures = [status for status in statuses if status not in (FINISHED, RUN_ME_AGAIN)]
     return max(failures or statuses)
 
