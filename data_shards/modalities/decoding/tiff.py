@@ -28,7 +28,7 @@ PACKED: Final = (1, 5, 8, 32773, 32946, 34925, 50000)
 def tiff(data: bytes | memoryview, max_pixels: int) -> Picture:
     """Return the channels of the only image of a TIFF file; those of pages of one size are joined in their order.
 
-    Smaller copies and masks are passed over. ValueError says what is wrong with the file, or which library is missing.
+    Smaller copies and masks are skipped. ValueError says what is wrong with the file, or which library is missing.
     """
     if tifffile is None:
         raise ValueError(REMEDY)
