@@ -122,6 +122,7 @@ class DataConfig:
         positive = ("lanes", "window", "num_threads", "prefetch_batches", "prefetch_mib")
         yield from at_least(1, {name: getattr(self, name) for name in positive})
         yield from at_least(0, {"num_processes": self.num_processes})
+        # A limit far above any use: a slip such as 1e9 would compute orders for hours before the first step.
         yield from at_most(MOST_BATCHES_AHEAD, {"prefetch_batches": self.prefetch_batches})
 
     def _name_problems(self) -> Iterator[Problem]:
@@ -158,6 +159,7 @@ class DataConfig:
         if others or len(self.inputs) != 1:
             found = ", ".join(others or self.ordered_inputs) or "no image"
             yield "mixup", f"mixes the labels by what it mixes of one image, and there is {found}; leave one out"
+        # Each label would need its own mixed target, which only the sample's own label has.
         if self.labels:
             yield (
                 "labels",

@@ -69,6 +69,7 @@ def _problems(config: PerceiverConfig, inputs: dict[str, Tensor]) -> Iterator[st
             if shape and modality.takes(tuple(0 for _ in shape)):
                 expected += " or fewer places, as many as the table of positions has rows"
             yield f"inputs.{name}: expected {expected}, got {tuple(value.shape)}"
+        # On a device each look at a value would wait for all that is queued there; while compiling there are no values.
         elif value.device.type == "cpu" and not torch.compiler.is_compiling():
             yield from _value_problems(name, value, modality)
 

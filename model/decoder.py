@@ -36,6 +36,7 @@ class Decoder(nn.Module):
         self.asks_along = {name: output.asks_along() for name, output in asked.items()}
         self.asked_at = {name: output.asked_at() for name, output in asked.items()}
         self.answering_points = frozenset(name for name, output in asked.items() if output.answers_points())
+        # A network that only averages its latents has no decoder, and none of its parameters would get a gradient.
         if asked:
             attention, residual = decoder.cross_attend, decoder.query_residual
             self.cross_attend = CrossAttend(width, config.latent_width, attention, config.gelu, query_residual=residual)
@@ -88,5 +89,6 @@ class Decoder(nn.Module):
         for start in range(0, queries_BOE.shape[1], chunk):
             part = slice(start, start + chunk)
             asking = None if asking_BO is None else asking_BO[:, part]
+            # Each chunk by itself is exact: queries read the latents and not each other.
             rows.append(self.project(self.cross_attend(queries_BOE[:, part], *keys_values, asking_BN=asking)))
         return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)

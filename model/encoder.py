@@ -88,6 +88,7 @@ class Encoder(nn.Module):
         num_blocks = 0
         for kind, index in self.schedule:
             if kind == "block":
+                # Counted over blocks, not over steps: cross-attends in between have their own policy.
                 run = kept if num_blocks % self.recompute_every_blocks else run_block
                 latents_BND, num_blocks = run(self.blocks[index], latents_BND), num_blocks + 1
             else:

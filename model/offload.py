@@ -89,9 +89,11 @@ class Offload:
     def unpack(self, kept: _Kept) -> Tensor:
         """Give it back, and have the one that was taken before it on its way."""
         back, arrival = kept.coming or self._carrier.fetch(kept.tensor)
+        # Dropped here, or the copy on the device would live as long as the graph.
         kept.coming = None
         before = kept.before() if kept.before is not None else None
         if before is not None and before.coming is None:
+            # Before the wait below: its copy then runs while the device is at this layer.
             before.coming = self._carrier.fetch(before.tensor)
         self._carrier.meet(back, arrival)
         return back

@@ -56,6 +56,7 @@ class Table(nn.Module):
         """`grid` has the axes along which the rows lie, (num_rows,) if none is given; the empty one is of a set."""
         super().__init__()
         self.weight = nn.Parameter(torch.empty(num_rows, width))
+        # Kept for a transfer of weights, which interpolates along it; no forward pass asks.
         self.grid = (num_rows,) if grid is None else grid
 
     def draw(self, generator: torch.Generator) -> None:
@@ -91,5 +92,6 @@ def draw_parameters(network: nn.Module, seed: int) -> None:
     # On the CPU, and parameter by parameter: a GPU's generator draws other numbers for the same seed.
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
+        # Norms keep PyTorch's ones and zeros, which are the papers' too.
         if isinstance(module, Linear | Table | Convolution):
             module.draw(generator)

@@ -75,6 +75,7 @@ class Perceiver(nn.Module):
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401
         """Take the tensors of a state dict; ValueError with every missing, surplus or misshapen one if `strict`."""
+        # Before PyTorch's own check, which speaks in one RuntimeError and would be a traceback to a user.
         if strict:
             check_state({name: value.shape for name, value in self.state_dict().items()}, state_dict)
         return super().load_state_dict(state_dict, strict=strict, assign=assign)

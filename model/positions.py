@@ -41,6 +41,7 @@ def fourier_features(
 
     The order of the operations is that of the released code: at high frequencies float32 would show another one.
     """
+    # Made on the CPU and moved: linspace may round otherwise on a GPU, and the places are multiplied by what it gives.
     bands_AK = frequencies(num_bands, max_resolution, dtype=places.dtype).to(places.device)
     angles = pi * (places[..., None] * bands_AK).flatten(start_dim=-2)
     return torch.cat([places, angles.sin(), angles.cos()], dim=-1)

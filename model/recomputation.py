@@ -49,6 +49,7 @@ def run_layer(policy: ActivationCheckpointing) -> Run:
 
 def run_cross_attend(policy: ActivationCheckpointing, *, absorbed: bool) -> Run:
     """Return how a cross-attend is run; one that absorbs its projections keeps no more than its products anyway."""
+    # Its hand-written backward pass recomputes the scores already; recomputed as a whole it would do so twice.
     if policy == "selective" and absorbed:
         return kept
     return recomputed if policy == "layers" else run_block(policy)

@@ -49,11 +49,13 @@ def transfer(
     taken, resized, drawn = dict[str, Tensor](), list[str](), dict[str, str]()
     for name, tensor in own.items():
         given = renamed.get(name)
+        # First of all: what is dropped is drawn even where it would fit.
         if any(fnmatchcase(name, pattern) for pattern in wanted.drop):
             drawn[name] = "dropped"
         elif given is None:
             drawn[name] = "not in the source"
         elif given.shape == tensor.shape:
+            # In the network's own precision: a source may have been saved in half of it.
             taken[name] = given.to(tensor.dtype)
         elif wanted.resize and (rows := _resized(given, tensor, own_grids.get(name), grids.get(name))) is not None:
             taken[name] = rows.to(tensor.dtype)

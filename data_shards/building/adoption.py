@@ -62,6 +62,7 @@ def index(
     tars = _tars(folder, tell)
     _refuse_overwriting(out, [_index_path(tar, folder, out) for tar in tars])
     before = _before(out)
+    # A folder that is indexed again, after tars were added, keeps what was asked for the first time.
     taken = before.records if records is None and before else records
     ways = [Records() if taken is None else taken]
     if records is None and not taken:
@@ -219,6 +220,8 @@ def _adopt(path: Path, folder: Path, out: Path, ways: Sequence[Records]) -> _Ado
                 way.add_sample(f"{path}: {cut(key)}", noted)
         if refusal := members.refusal():
             raise ValueError(f"{path}: {refusal}; rename the members, or leave the tar out")
+        # A few bad labels are bad samples. Where not one can be read, .cls members hold something else in this data
+        # set.
         if labels[0].num_bad and not labels[0].num_labelled:
             raise ValueError(f"{labels[0].first_bad}; none of its labels can be read: pack it again")
         entry = describe(path, folder, index)

@@ -47,10 +47,12 @@ class Labels:
             self.num_bad += 1
             self.first_bad = self.first_bad or f"{where}: {error}"
             return
+        # A set: a label in .cls that stands in the record's list as well is one label.
         labels = {*found.labels, found.label} - {NO_LABEL}
         self.counts.update(labels)
         self.num_doubled += found.is_doubled
         self.num_labelled += bool(labels or found.named_labels)
+        # Of counters, | is the maximum of each: the largest label of all samples says how many classes there are.
         self.num_classes |= Counter({name: label + 1 for name, label in found.named_labels.items()})
         self.num_values |= Counter({name: len(numbers) for name, numbers in found.values.items()})
 

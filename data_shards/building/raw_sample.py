@@ -61,6 +61,7 @@ class File:
 
     def read(self) -> bytes:
         """Return the whole file."""
+        # Not Path.read_bytes: a pipe with the name of a picture would keep the build waiting for ever.
         with open_regular(self.path) as file:
             return file.read()
 

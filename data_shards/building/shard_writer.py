@@ -81,9 +81,11 @@ def _members(row: Row) -> Iterator[tuple[str, bytes]]:
     contents = sorted(row.members, key=lambda content: content.extension)
     found = [(content.extension, _checked_bytes(content)) for content in contents]
     origins = ", ".join(content.origin for content in contents)
+    # A silent video or an empty text takes nothing else with it, but a sample of nothing is no sample.
     if found and all(data is None for _, data in found):
         raise ValueError(f"{origins}: holds no modality")
     there = {extension: data for extension, data in found if data is not None}
+    # Each frame can be decoded by itself; that they are of one size only shows when they are put together.
     if frames := select(FlowConfig(), there):
         try:
             pair(frames)

@@ -44,6 +44,7 @@ def with_test_share(rows: Sequence[Row], share: float, seed: int) -> list[Row]:
 
 def _chosen(rows: Sequence[Row], share: float, seed: int) -> set[int]:
     """Return the numbers of the rows to set aside: every 1/share-th of the rows in order of class, shuffled within."""
+    # Shuffled before the classes are cut: the first files of a folder are often of one recording or one writer.
     draws = np.random.Generator(np.random.Philox(key=[seed, len(rows)])).permutation(len(rows))
     of_class: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for number in draws.tolist():
@@ -57,6 +58,7 @@ def _chosen(rows: Sequence[Row], share: float, seed: int) -> set[int]:
             place += 1
             # Rounded to the nearest, so that a share of N samples is as near to share * N as can be.
             due = int(place * share + 0.5) > int((place - 1) * share + 0.5)
+            # Of every class of the row, further labels too: training refuses a class that has no sample.
             if due and all(remaining[each] > 1 for each in _classes(rows[number])):
                 chosen.add(number)
                 remaining.subtract(_classes(rows[number]))

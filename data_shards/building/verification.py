@@ -177,10 +177,12 @@ def verify_shard(
     wanted = intake.config.required_members
     good = np.flatnonzero(has_all(index, wanted)).tolist()
     report.left_out = index.num_samples - len(good)
+    # A shard is read once and in order: a few extents do.
     reader = Reader(folder, Split(Shards.of([entry]), (), wanted), live_bytes=4 * EXTENT_BYTES)
     for number, place in enumerate(good):
         key = index.keys[place]
         try:
+            # Without a generator: what is random in training may hide a part of a sample that is bad.
             _, sample = intake.sample(reader, 0, number)
         except BadSampleError as error:
             report.bad.append(Bad(entry.name, key, str(error)))

@@ -11,6 +11,7 @@ MAX_MESSAGE = 20_000
 """The maximum length of a whole error message, which may list many faults."""
 MAX_LISTED = 10
 """The maximum number of names in a list."""
+# repr() of a list of a million cells would build the whole text before it is cut.
 _NESTED = reprlib.Repr()
 _NESTED.maxlevel, _NESTED.maxstring, _NESTED.maxother = 2, 20, 20
 

@@ -50,6 +50,8 @@ def typed(schema: type[T], content: object, where: str = "") -> T:
     if not isinstance(content, dict):
         raise ValueError(f"{where or 'content'}: expected an object, got {_named(content)}")  # noqa: TRY004
     hints = get_type_hints(schema)
+    # An unknown key is mostly a key of another release, or a slip: passed over in silence it would change what is
+    # meant.
     if unknown := sorted(map(str, content.keys() - hints.keys())):
         raise ValueError(f"{_key(where, unknown[0])}: is unknown")
     for each in fields(schema):  # type: ignore[arg-type]  # a dataclass

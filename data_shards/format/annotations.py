@@ -82,6 +82,7 @@ def notes(
     if not all(0 <= number <= MAX_LABEL for number in (*labels, *named.values())):
         found = shown([*labels, *named.values()])
         raise ValueError(f".{RECORD}: labels {found} are out of range: labels are from 0 to {MAX_LABEL}")
+    # NaN, which JSON as Python reads it may hold, fails this comparison, too.
     if not 0 <= weight <= MAX_WEIGHT:
         raise ValueError(f".{RECORD}: weight {weight} is out of range: a weight is from 0 to {MAX_WEIGHT:g}")
     values = _values(fields, records.values, value_names)
@@ -129,6 +130,7 @@ def _named_labels(fields: Mapping[str, Any], name: str, names: Sequence[str] | N
     if not isinstance(given, dict):
         raise _not_numbers(name, given)
     wanted = given if names is None else [label for label in names if label in given]
+    # null is how a record says that it has none, as a missing name is.
     return {label: _whole(given[label], f"{name}.{label}") for label in wanted if given[label] is not None}
 
 
@@ -180,6 +182,7 @@ def _weight(fields: Mapping[str, Any], name: str) -> float:
 
 def _whole(given: object, name: str) -> int:
     """Return a whole number as it stands in JSON, with or without a decimal point."""
+    # Other programs, pandas among them, write whole numbers with a point where a column has gaps.
     if isinstance(given, float) and given.is_integer():
         return int(given)
     if isinstance(given, bool) or not isinstance(given, int):

@@ -15,6 +15,8 @@ import numpy as np
 
 from data_shards.format.buffers import BufferPool
 
+# From a cold disk, reads of one sample reach a third of the speed of reads in order. From 4 to 8 MB on they are as
+# fast; more would only take memory, since each lane holds several.
 EXTENT_BYTES = 8 << 20
 
 

@@ -146,6 +146,7 @@ def _records(fields: Mapping[str, Any] | None, *, adopted: bool) -> Records:
 
 def _split(fields: Mapping[str, Any]) -> Split:
     split = Split(Shards.from_columns(fields["shards"]), _words(fields["label_counts"], int))
+    # A manifest that was edited or cut would otherwise give another order under the old name.
     if split.fingerprint != fields["fingerprint"]:
         raise ValueError(f"its shards have the fingerprint {split.fingerprint}, {fields['fingerprint']} was written")
     return split

@@ -80,6 +80,7 @@ class Shards(Sequence[ShardEntry]):
 
     def num_samples_with(self, *members: Sequence[str]) -> np.ndarray:
         """Return how many samples of each shard have a member for each of these lists of patterns, int64 (shards,)."""
+        # By kinds: counts by suffix could not say how many samples have two members together, as data.require asks.
         counts = np.zeros(len(self), np.int64)
         for kind, of_kind in self._kinds.items():
             if all(any(fitting(patterns, kind.split("/"))) for patterns in members):
@@ -152,10 +153,12 @@ class Shards(Sequence[ShardEntry]):
     def __getitem__(self, place: int | slice) -> ShardEntry | list[ShardEntry]:
         if isinstance(place, slice):
             return [self[number] for number in range(len(self))[place]]
+        # A range does what a list would: places from the end, and IndexError beyond it.
         number = range(len(self))[place]
         digits = slice(number * _WORD, number * _WORD + _HASH_DIGITS)
         return ShardEntry(
             self.names[number],
+            # Of the whole tar: an index is checked against all samples, also where data.require drops some of them.
             int(self._num_in_tars[number]),
             int(self.num_bytes[number]),
             self._sha256[digits],

@@ -66,12 +66,15 @@ class TarIndex:
             if (parts := key_and_extension(entry.name)) is not None:
                 entries.append((*parts, entry))
             elif loose is not None:
+                # Without its digits: ten thousand files of one kind are one line of the report.
                 loose[re.sub(r"\d+", "#", Path(entry.name).name)] += 1
         if not entries:
             raise ValueError(f"{path}: holds no samples; leave it out or pack it again")
         keys, starts = _grouped(entries, path)
         # Sorted: a set of texts has another order in every process, and the same tar must give the same index.
         extensions = tuple(sorted({extension for _, extension, _ in entries}))
+        # Extensions have numbers of 16 bits. So many happen where keys have a dot, and each name becomes a suffix of
+        # its own.
         if len(extensions) > _MAX_EXTENSIONS:
             raise ValueError(
                 f"{path}: has {len(extensions)} different suffixes, such as .{cut(extensions[0])}; a suffix begins at "

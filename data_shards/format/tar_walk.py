@@ -19,6 +19,7 @@ from data_shards.files.regular_file import open_regular
 BLOCK = 512
 MAX_MEMBER_BYTES = 1 << 30
 """A larger member is refused by its header: it is read whole into memory, on every rank."""
+# Sixteen times the longest path of Linux: what claims more is damage, and would be read into memory.
 MAX_EXTENDED_HEADER_BYTES = 1 << 16
 
 # "\0" is what tars before POSIX write for a file; "7" is a contiguous file, which POSIX reads as a regular one.

@@ -105,6 +105,7 @@ class Batch:
         if len(self.keys) % num_parts:
             raise ValueError(f"a batch of {len(self.keys)} samples cannot be cut into {num_parts} equal micro-batches")
         rows = len(self.keys) // num_parts
+        # Slices are views: the parts of a pinned batch are pinned.
         cuts = [slice(start, start + rows) for start in range(0, len(self.keys), rows)]
         return [
             Batch(

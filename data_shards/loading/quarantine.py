@@ -81,6 +81,7 @@ class Quarantine:
     def _written(self, bad: BadSample) -> list[BadSample]:
         """Return all that is listed, this sample among it."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        # Opened each time: a lock belongs to an open file, so one that threads shared would let all of them in.
         with self._path.open("a+b") as file:
             _lock(file)
             file.seek(0)

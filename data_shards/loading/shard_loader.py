@@ -109,6 +109,7 @@ class ShardLoader:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to where a state was taken, at any number of ranks; ValueError where its samples were others."""
         fields = dict(state)
+        # Of a state of another split the fingerprint differs, too, but that sentence would speak of changed shards.
         if (split := fields.pop("split", None)) != self._split:
             remedy = (
                 "load it into a loader of that split" if split else "expected what a ShardLoader's state_dict returned"
@@ -116,6 +117,7 @@ class ShardLoader:
             raise ValueError(f"the state is of split {split!r}, this loader reads {self._split!r}; {remedy}")
         saved = DataState.from_json(json.dumps(fields))
         self._state.check(saved)
+        # The fields have their types by now; a state that was edited can still say this.
         if saved.step < 0:
             raise ValueError(f"the state has step {saved.step}, expected 0 or more")
         self._step = saved.step

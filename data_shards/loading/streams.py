@@ -109,6 +109,7 @@ def train_loader(
     order = _order(datasets, config, seed, global_batch)
     assembler = _assembler(datasets, order, config, seed, world_size, pinned, quarantine, places)
     is_remote = any(dataset.folder.is_remote for dataset in datasets)
+    # A local shard is near already; asking for it would only open it twice.
     fetch_ahead = config.remote.fetch_ahead_batches if is_remote else 0
     return Loader(assembler, order, rank=rank, world_size=world_size, fetch_ahead_batches=fetch_ahead)
 

@@ -75,11 +75,13 @@ class MixedOrder:
     ) -> None:
         check_lanes(global_batch, lanes)
         for split in splits:
+            # Its lanes would have no place at all, and the mixture would divide by their length.
             if split.num_samples < lanes:
                 raise ValueError(
                     f"a dataset of {split.num_samples} samples does not fill {lanes} lanes; lower data.lanes"
                 )
         self.global_batch, self.lanes, self.window = global_batch, lanes, window
+        # At least 1, also where all datasets together are less than a batch: epochs are counted by dividing by it.
         self.steps_per_epoch = max(1, sum(split.num_samples for split in splits) // global_batch)
         """Steps in which as many samples pass as there are in all datasets together."""
         self.num_dropped = sum(split.num_samples % lanes for split in splits)

@@ -25,6 +25,7 @@ from data_shards.format.manifest import Split
 from data_shards.order import random_numbers
 
 
+# eq=False: a generated == would ask arrays for a truth value, which they refuse.
 @dataclass(frozen=True, eq=False)
 class Slots:
     """Consecutive slots of a global batch; every field has an entry a slot."""
@@ -150,9 +151,13 @@ class LaneOrder:
         number = np.empty(len(lane), np.int64)
         # One number for lane and stretch. A lane has fewer stretches than lane_length + 1, so no two share a number.
         for cut in _runs(lane * (self.lane_length + 1) + place // self._window):
+            # By whole stretches of a window: a batch takes a few places of each lane, and the next batches find theirs
+            # computed.
             begin = int(place[cut.start]) // self._window * self._window
             end = min(begin + self._window, self.lane_length)
             shuffled = self._cached_lane(epoch, int(lane[cut.start]), begin, end)
+            # Lane 0 begins at the rotation, not at the first shard, so positions on the line are counted from there and
+            # round.
             number[cut] = lane[cut] * self.lane_length + shuffled[place[cut] - begin]
         shards, starts, rotation = self._cached_epoch(epoch)
         shard, sample = _located(starts, (number + rotation) % starts[-1])

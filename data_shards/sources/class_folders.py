@@ -61,6 +61,7 @@ def find(folder: Path, modality: str, tell: Tell | None = None) -> tuple[list[La
     told = [passed_over(walked.passed, wanted)] if walked.passed else []
     if not placed:
         raise ValueError("; ".join([f"{folder}: no {wanted} in a folder of its class; expected CLASS/FILE", *told]))
+    # An empty class would vanish from the class names, and all labels behind it would move by one.
     if unread := _unread(walked, on_top):
         raise ValueError(
             f"{folder}: no {wanted} in {listed(unread)}; convert the files there, or move the folder elsewhere if it "
@@ -191,6 +192,7 @@ def _in_order(classes: set[str], folder: Path) -> list[str]:
             name.encode()
         except UnicodeEncodeError as error:
             raise ValueError(f"{folder}: the folder {shown(name)} has a name that is not UTF-8; rename it") from error
+    # In the order of numbers: as texts, 10 comes before 2, and the folder 10 would be class 2.
     if all(name.isascii() and name.isdecimal() for name in classes):
         return sorted(classes, key=lambda name: (int(name), name))
     return sorted(classes)

@@ -149,6 +149,7 @@ def _row(line: int, cells: Mapping[str, Any], folder: Path) -> Row:
     fields = {column.removeprefix(FIELD): cells[column] for column in cells if _begins(column, FIELD)}
     if not members and not fields:
         raise ValueError(f"line {line}: has none of {', '.join((*FILES, 'flow', f'{MEMBER}NAME', f'{FIELD}NAME'))}")
+    # Two members of one name would make one of them unreachable in the tar.
     extensions = [content.extension for content in members]
     if len(set(extensions)) < len(extensions):
         twice = sorted({each for each in extensions if extensions.count(each) > 1})
@@ -172,6 +173,7 @@ def _split(line: int, cell: object) -> str:
     name = str(cell).strip()
     if not name.isidentifier() or len(name) > MAX_SPLIT_LETTERS:
         raise ValueError(f"line {line}: split {shown(cell)} is not a name of letters and digits, such as train or test")
+    # "Train" of one row and "train" of the next must not become two splits.
     return split_of(name) or name
 
 

@@ -76,6 +76,7 @@ class Chunk:
         with Path(self.path).open("rb") as file:
             file.seek(self.start)
             stretch = file.read(self.stop - self.start)
+        # A chunk of JSON lines may begin in the middle of one text and end in another: the lines are parsed again.
         text = b"".join(map(_text, stretch.split(b"\n"))) if self.is_json else stretch
         return text[self.skip : self.skip + self.num_bytes]
 

@@ -62,6 +62,7 @@ class LocalFolder:
     def check(self, split: Split) -> None:
         """Raise ValueError for the first shard that is missing, elsewhere, or of another size than is listed."""
         folder = str(self.tars)
+        # Folders once each, not once a shard: only a link can lead out, and most folders hold a thousand shards.
         for parent in {name.rpartition("/")[0] for name in split.shards.names} - {""}:
             refuse_outside(self.tars / parent, self.tars)
         for name, listed_bytes in zip(split.shards.names, split.shards.num_bytes.tolist(), strict=True):
@@ -112,6 +113,7 @@ class LocalFolder:
         try:
             with self._opened(path, self._folder) as file:
                 return file.read()
+        # A folder of that name is none of ours, and not in the way: the index is then made from the tar in memory.
         except (FileNotFoundError, IsADirectoryError):
             return None
 

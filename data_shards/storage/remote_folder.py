@@ -67,6 +67,8 @@ class RemoteFolder:
     def manifest(self) -> Manifest:
         """Return the manifest, fetched again."""
         with tempfile.TemporaryDirectory() as folder:
+            # Never from the cache: it has no hash to be known by, and whoever uploads the shards again changes it in
+            # place.
             path = Path(folder) / "manifest.json"
             try:
                 self._fetch(
@@ -136,10 +138,12 @@ class RemoteFolder:
         while (error := self._attempt(name, path, check, _Limits(deadline, max_bytes))) is not None:
             num_attempts += 1
             said = masked(str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
+            # Twice: the first wrong file may be one that somebody is replacing, or that a proxy has damaged.
             if _is_final(error) or (isinstance(error, _WrongContentError) and said == before):
                 raise RefusedError(
                     f"{self}/{name}: cannot be fetched ({said}); check the URL, the credentials and the file there"
                 ) from error
+            # Before the pause, not after it: a wait that cannot end in an attempt only keeps the user waiting.
             if time.monotonic() + delay > deadline:
                 raise ValueError(
                     f"{self}/{name}: not fetched in {self._config.deadline_seconds} s and {num_attempts} attempts "

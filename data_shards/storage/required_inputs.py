@@ -23,6 +23,7 @@ def required(folder: ShardFolder, split: Split, wanted: Required) -> Split:
 
 def has_all(index: TarIndex, wanted: Required) -> np.ndarray:
     """Return for each sample of a tar whether it has all the inputs."""
+    # Each pattern is compared with each suffix of the tar once, not with each of its members.
     members = np.searchsorted(index.starts, np.arange(len(index.offsets)), side="right") - 1
     good = np.ones(index.num_samples, bool)
     for _, patterns in wanted:

@@ -76,6 +76,7 @@ def _tiles(q: Tensor, k: Tensor, hidden: Tensor | None, scale: float) -> Iterato
     (num_heads, N, _), M = q.shape, k.shape[1]
     elements = tile_elements(q.device, q.dtype)
     num_parts = -(-N // max(1, min(N, elements // M)))
+    # Parts of one size: a short last one would be a product too small for a GPU.
     rows = -(-N // num_parts)
     at_once = 1 if rows < N else max(1, min(num_heads, elements // (N * M)))
     all_scores, all_shares = q.new_empty(2, at_once, rows, M)

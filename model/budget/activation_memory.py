@@ -80,6 +80,7 @@ def _tokens(config: PerceiverConfig, width: Bytes) -> int:
 
 def _keys_values(config: PerceiverConfig, width: Bytes) -> int:
     """Bytes of the keys and values of the plain form, of all modules."""
+    # By modules and not by reads: cross-attends that share their weights share keys and values, too.
     modules = len({index for kind, index in config.schedule() if kind == "cross_attend"})
     widths = sum(config.cross_attend.widths(config.token_width))
     return modules * config.num_tokens * widths * width.product if read_form(config) == "plain" else 0
@@ -106,6 +107,7 @@ def _steps(config: PerceiverConfig, width: Bytes, device: str) -> int:
     flying = int((FLYING_ON_CPU if on_cpu else FLYING[config.activation_checkpointing]) * latents)
     kept, again = _kept_and_again(config, width)
     held = sum(kept)
+    # The end of the forward pass may hold more than any moment of the backward pass.
     most = held + _in_flight(config, width)
     later = 0
     kinds = [kind for kind, _ in config.schedule()]
@@ -116,6 +118,7 @@ def _steps(config: PerceiverConfig, width: Bytes, device: str) -> int:
         own, read = gradients if kind == "cross_attend" else 0, sum(back)
         beside = flying if its_again else 0
         most = max(most, held + its_again + read + later + (own + beside if on_cpu else max(own, beside)))
+        # The gradients of the tokens are one array, to which every further read adds.
         held, later = held - its_kept, max(later, own)
     return most
 

@@ -50,6 +50,7 @@ def _attention(N: int, D: int, M: int, C: int, config: AttentionConfig, default_
 
 
 def _cross_attend(N: int, D: int, M: int, C: int, config: AttentionConfig) -> Cost:
+    # Three norms, of the queries, the tokens and the MLP, each with a scale and an offset.
     return _attention(N, D, M, C, config, C) + Cost(parameters=4 * D + 2 * C)
 
 
@@ -63,6 +64,7 @@ def _cross_attends(config: PerceiverConfig) -> Cost:
 def _blocks(config: PerceiverConfig) -> Cost:
     """The self-attention layers, and the latents themselves."""
     N, D = config.num_latents, config.latent_width
+    # Two norms: queries, keys and values share one.
     layer = _attention(N, D, N, D, config.self_attend, D) + Cost(parameters=4 * D)
     modules, layers = len(_modules(config, "block")), config.layers_per_block
     return Cost(modules * layers * layer.parameters + N * D, config.num_blocks * layers * layer.flops)
@@ -71,6 +73,7 @@ def _blocks(config: PerceiverConfig) -> Cost:
 def _inputs(config: PerceiverConfig) -> Cost:
     inputs = config.ordered_inputs.values()
     cost = sum((each.cost() for each in inputs), Cost())
+    # One vector a modality, broadcast over its tokens, as wide as what it lacks.
     paddings = sum(config.token_width - each.token_width for each in inputs)
     masks = len(inputs) * config.token_width if config.mask_tokens else 0
     return cost + Cost(parameters=paddings + masks)

@@ -52,6 +52,7 @@ def step_work(config: PerceiverConfig, precision: Precision, kind: Kind = "cpu")
     passes = TRAINING_PASSES[config.activation_checkpointing]
     M, C, N = config.num_tokens, config.token_width, config.num_latents
     F, V = config.cross_attend.widths(C)
+    # Counted by network_cost among all operations; what they take in fact depends on the form, and is in `reads`.
     with_tokens = config.num_cross_attends * 2 * M * (C + N) * (F + V)
     layers = config.num_blocks * config.layers_per_block
     return StepWork(

@@ -24,6 +24,7 @@ class AttentionConfig:
     def widths(self, token_width: int) -> tuple[int, int]:
         """Return the channels of queries and keys, and of values, over tokens of this width."""
         qk_width = self.qk_width or token_width
+        # Values as wide as keys, and keys as wide as tokens, unless given: the released code's order of defaults.
         return qk_width, self.value_width or qk_width
 
     def problems(self, token_width: int, of: str) -> Problems:

@@ -18,6 +18,7 @@ class Cost:
 
 def linear(inputs: int, outputs: int, rows: int = 0) -> Cost:
     """Return the cost of a linear layer that so many rows of a sample go through."""
+    # A multiplication and an addition are two, as in the papers; the bias counts as a parameter only.
     return Cost(inputs * outputs + outputs, 2 * rows * inputs * outputs)
 
 

@@ -34,6 +34,7 @@ class PerceiverConfig(Network):
     """Learned channels that the widest modality gets when several are joined; narrower ones are padded to its width."""
     mask_tokens: bool = False
     """Whether each modality has a learned token that can take the place of any of its tokens."""
+    # Sizes by default are those of the first paper's ImageNet network (section 4.1, tables 6 and 7).
     num_latents: int = 512
     """Latent vectors."""
     latent_width: int = 1_024
@@ -73,6 +74,7 @@ class PerceiverConfig(Network):
     def token_width(self) -> int:
         """Channels of the joined tokens: a single modality's own, or the widest plus the padding."""
         widths = [modality.token_width for modality in self.ordered_inputs.values()]
+        # One modality needs nothing to tell it from others.
         return widths[0] if len(widths) == 1 else max(widths) + self.min_padding
 
     @property
@@ -87,6 +89,7 @@ class PerceiverConfig(Network):
             for index in range(self.num_cross_attends)
         ]
         steps: list[Step] = []
+        # At least one turn: a network of cross-attends alone has no blocks, and reads all the same.
         for block in range(max(self.num_blocks, 1)):
             for index in (index for index, place in enumerate(at_block) if place == block):
                 # Never 0 again: a first cross-attend that shares its weights made the first paper's training unstable.
@@ -172,6 +175,7 @@ class PerceiverConfig(Network):
         names = ("num_latents", "latent_width", "num_cross_attends", "layers_per_block", "recompute_every_blocks")
         yield from positive(**{name: getattr(self, name) for name in names})
         yield from not_negative(num_blocks=self.num_blocks, min_padding=self.min_padding)
+        # Before anything asks for the schedule, which lists every step.
         num_layers = self.num_blocks * self.layers_per_block
         if num_layers > _MOST_LAYERS:
             yield "num_blocks", f"makes {num_layers} layers of self-attention, at most {_MOST_LAYERS} can be"

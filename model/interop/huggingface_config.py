@@ -56,7 +56,9 @@ def config_from_hugging_face(config: Mapping[str, Any], side: int = 0) -> Percei
 
     `side` is that of the images, where a preprocessor's file says it: most config.json do not.
     """
+    # transformers writes only what differs from its defaults.
     values = _DEFAULTS | dict(config) | ({"image_side": side} if side else {})
+    # Any file may be given: a width of 10^12 or a list in place of a number must be a sentence.
     check_values(values, _DEFAULTS)
     architecture = architecture_of(values)
     if values["hidden_act"] not in _GELU:

@@ -55,6 +55,7 @@ def picture(preprocessor: Mapping[str, Any]) -> tuple[int, PixelRange]:
     if len(sides) > 1:
         raise ValueError(f"{PREPROCESSOR}: size: expected as many rows as columns, got {size}")
     side = sides.pop()
+    # What the file leaves out is transformers' default: normalised as ImageNet.
     if not preprocessor.get("do_normalize", True):
         return side, "unit"
     mean, deviation = (
@@ -102,6 +103,7 @@ def byte_tokenizer(text: TextInput) -> dict[str, dict[str, Any]]:
 
 def _byte_letters() -> list[str]:
     """The letter that stands for each byte in files of tokenizers: itself where it prints, else one above 255."""
+    # GPT-2's table, which tokenizers' ByteLevel has: a vocabulary in JSON can hold no bytes that do not print.
     prints = {*range(33, 127), *range(161, 173), *range(174, 256)}
     above = iter(range(256, 512))
     return [chr(byte if byte in prints else next(above)) for byte in range(256)]

@@ -38,6 +38,7 @@ def _valid(modality: Input, value: Tensor, said: Tensor) -> Tensor:
     full = _entries(modality)
     if isinstance(modality, TextInput):
         # Up to the last id that is not padding.
+        # Whoever pads with 0 need not count: of bytes, 0 is PAD and no letter.
         left_out = (torch.arange(1, full + 1, device=value.device) * (value != 0)).amax(dim=1)
     else:
         left_out = torch.full_like(said, full)
@@ -107,6 +108,7 @@ def _make_optional(program: torch.onnx.ONNXProgram, name: str) -> None:
     graph.inputs[graph.inputs.index(inner)] = outer
     graph.register_initializer(outer)
     first = next(iter(graph))
+    # In front: nodes of ONNX are in the order in which they run, and the first one may read a length.
     graph.insert_before(first, [size, spread])
 
 

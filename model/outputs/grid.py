@@ -66,6 +66,7 @@ class CellsOutput(Output):
 
     def num_trained(self, network: Network) -> int:
         """Return the cells that training asks for."""
+        # Memory and time of training go by what is asked; evaluation decodes all in chunks.
         return self.train_queries or self.num_queries(network)
 
     def queries(self, network: Network) -> "nn.Module":

@@ -18,6 +18,7 @@ class MaskedOutput(CellsOutput):
 
     kind: Literal["masked"] = "masked"
     """Chooses this kind of answer."""
+    # As masked autoencoders found best for images (arXiv 2111.06377, section 4.1).
     fraction: float = 0.75
     """Part of the input's tokens that is hidden, others of every sample and in every epoch."""
     token_grid: tuple[int, ...] = ()
@@ -33,6 +34,7 @@ class MaskedOutput(CellsOutput):
     @property
     def num_hidden(self) -> int:
         """Tokens of a sample that are hidden."""
+        # At least one: with nothing hidden there is nothing to reconstruct, and the loss would divide by 0.
         return max(1, round(self.fraction * prod(self.token_grid)))
 
     def problems(self) -> Problems:

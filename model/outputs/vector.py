@@ -21,6 +21,7 @@ class VectorOutput(Output):
     """Whether the latents are averaged (the first paper) or one learned query attends to them (Perceiver IO)."""
     query_width: int = 0
     """Channels of the query; 0 means those of a latent vector."""
+    # Perceiver IO, appendix F.4.
     hidden_layer: bool = False
     """Whether a layer of the query's width with a tanh comes before the last one, as for GLUE."""
 

@@ -30,6 +30,7 @@ def read(table: Path) -> Iterator[Cells]:
         ".parquet": _parquet,
     }
     suffix = plain_text.content_suffix(table)
+    # By the name here, since a CSV and a TSV begin alike; whether it is compressed, the first bytes say.
     if suffix not in readers:
         raise ValueError(
             f"a table is one of {', '.join(readers)}, or one of them as {', '.join(plain_text.COMPRESSED)}"
@@ -125,6 +126,7 @@ def _parquet(table: Path) -> Iterator[Cells]:
 
 def _rows(batch: Any, before: int) -> Iterable[dict[str, Any]]:  # noqa: ANN401 - pyarrow is untyped
     try:
+        # The usual way, all rows in one call. Only where it fails is the row looked for that is to blame.
         return batch.to_pylist()  # type: ignore[no-any-return]
     except ValueError:
         return _one_by_one(batch, before)

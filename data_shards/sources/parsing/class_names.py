@@ -12,6 +12,7 @@ _GAPS = frozenset({"none", "null", "nil", "na", "n/a", "#n/a", "nat", "-", "--",
 def one_spelling(names: Iterable[str]) -> dict[str, str]:
     """Return for each name the one that is used: macOS writes an accent behind its letter, others in one with it."""
     groups: dict[str, list[str]] = defaultdict(list)
+    # Sorted, so that of two spellings the same one is used whatever order the folders come in.
     for name in sorted(set(names)):
         groups[normalize("NFC", name)].append(name)
     return {name: alike[0] for alike in groups.values() for name in alike}

@@ -24,6 +24,7 @@ def walk(folder: Path) -> Iterator[tuple[str, tuple[str, ...], tuple[str, ...]]]
         raise ValueError(f"{folder}: no such folder")
     above: dict[str, tuple[str, ...]] = {str(folder): (os.path.realpath(folder),)}
     for parent, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
+        # In place: os.walk goes down in this order, which is otherwise that of the disk and differs between machines.
         folders.sort()
         reals = above.pop(parent)
         for name in folders:

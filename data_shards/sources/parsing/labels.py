@@ -93,6 +93,7 @@ def _in_order(parsed: Mapping[int, Sequence[int | str]], column: str) -> Labels:
         )
     names: list[str] | range = sorted({str(value) for values in parsed.values() for value in values})
     if number:
+        # Up to the largest, with those in between that no row has: numbers are the user's, and must stay what they are.
         names = range(max(int(value) for values in parsed.values() for value in values) + 1)
     else:
         spelling = one_spelling(map(str, names))

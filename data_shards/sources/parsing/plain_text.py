@@ -72,6 +72,8 @@ def blocks(path: Path) -> Generator[bytes]:
                 yield text.encode()
             line += text.count("\n")
             pending, _ = decoder.getstate()
+            # Begun again for each block, with the bytes of a character that was cut: positions in errors are then those
+            # of the block.
             decoder.reset()
             offset += len(block) - len(pending)
             block = pending + more

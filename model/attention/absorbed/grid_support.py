@@ -32,6 +32,7 @@ def missing(device: torch.device) -> str | None:
     found = triton_version()
     if found is not None and _release(found) < OLDEST_TRITON:
         return f"Triton {found} is older than {_dotted(OLDEST_TRITON)}"
+    # Where a run is only planned, what the version of Triton says is all that can be known.
     if not torch.cuda.is_available():
         return None
     if found is None:

@@ -128,6 +128,7 @@ class UpsamplingHead(nn.Module):
         super().__init__()
         self.size, self.factor, self.divisor = size, factor, divisor
         self.values = ZeroLinear(width, 2)
+        # A pixel's shares depend on all the cells that it takes from.
         self.shares = Projection(9 * width, 9 * factor**2)
 
     def forward(self, rows_BOE: Float[Tensor, "B O E"], *, whole: bool) -> Float[Tensor, "B H W 2"]:
