@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def measured(largest: int, turns: int) -> Iterator[dict[str, object]]:
-    """Each network at 1 k inputs and so on, doubled."""
+    """Yield the time of each network at 1 k inputs, at 2 k, and so on."""
     last = dict.fromkeys(("perceiver", "transformer"), 0.0)
     num_inputs = 1_024
     while num_inputs <= largest:

@@ -28,7 +28,7 @@ COMPILED = "ours, compiled"
 
 @dataclass(frozen=True)
 class Configuration:
-    """One comparison."""
+    """One comparison: a network of ours, those that are compared with it, and how many steps each makes."""
 
     ours: PerceiverConfig
     networks: tuple[str, ...]
@@ -77,7 +77,7 @@ def compiled(configuration: Configuration) -> nn.Module:
 
 
 def transformers(configuration: Configuration) -> nn.Module:
-    """With the weights of our network, which is exported to it; its dropout of attention is off."""
+    """Return transformers' network with the weights of ours, which is exported to it; without dropout of attention."""
     import transformers as library
 
     from model.interop.huggingface import to_hugging_face
@@ -130,7 +130,7 @@ def perceiver_io(configuration: Configuration) -> nn.Module:
 
 
 def perceiver_pytorch(configuration: Configuration) -> nn.Module:
-    """lucidrains'."""
+    """Return lucidrains' network, whose MLPs are wider and gated."""
     from perceiver_pytorch import Perceiver as Theirs
 
     config = configuration.ours

@@ -36,7 +36,7 @@ _TRACER = ("strace", "-f", "-y", "--seccomp-bpf", "-qq", "-e", "trace=%file,%des
 
 @dataclass(frozen=True)
 class Extent:
-    """How much is measured."""
+    """The sizes that are measured."""
 
     world_sizes: tuple[int, ...] = (2, 8, 64, 256, 1024)
     num_shards: int = 100_000

@@ -56,7 +56,7 @@ class Cost:
     """What a part asks of one rank."""
 
     num_bytes: dict[str, int] = field(default_factory=dict)
-    """By collective: what one exchange moves to or from this rank."""
+    """The bytes that exchanges move to or from this rank, by collective."""
     exchanges: int = 0
     seconds: float = 0.0
     cpu_seconds: float = 0.0
@@ -82,7 +82,7 @@ class Script:
     """What the others say."""
 
     told: list[object]
-    """By rank 0."""
+    """What rank 0 has sent."""
     beat_seconds: float
     """How long heartbeats are watched."""
     folder: Path | None = None
@@ -90,7 +90,7 @@ class Script:
     shares_memory: bool = False
     """Whether the first rank of each node tells where the memory is that its ranks share."""
     board: Board | None = field(default_factory=lambda: Board.create(RANKS_A_NODE))
-    """That memory."""
+    """The memory that the ranks of a node share."""
     cost: Cost = field(default_factory=Cost)
 
 

@@ -37,7 +37,7 @@ class SideStream:
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def leave(self, tensor: Tensor) -> Tensor:
-        """See Carrier."""
+        """Start the copy to the host; see Carrier."""
         # Page-locked: from any other memory the copy back would make the host wait.
         kept = torch.empty(tensor.shape, dtype=tensor.dtype, layout=tensor.layout, pin_memory=True)
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
@@ -48,7 +48,7 @@ class SideStream:
         return kept
 
     def fetch(self, kept: Tensor) -> tuple[Tensor, Any]:
-        """See Carrier."""
+        """Start the copy back; see Carrier."""
         with torch.cuda.stream(self._stream):
             back = kept.to(self._device, non_blocking=True)
             arrival = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -56,7 +56,7 @@ class SideStream:
         return back, arrival
 
     def meet(self, tensor: Tensor, arrival: Any) -> None:  # noqa: ANN401  # an event
-        """See Carrier."""
+        """Let later work wait for the arrival; see Carrier."""
         current = torch.cuda.current_stream(self._device)
         current.wait_event(arrival)
         tensor.record_stream(current)

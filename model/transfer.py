@@ -24,9 +24,9 @@ class Transfer:
     """The result for each tensor."""
 
     weights: dict[str, Tensor]
-    """Those to load, under the names of the network."""
+    """The tensors to load, under the names of the network."""
     resized: tuple[str, ...]
-    """Those of them whose rows were interpolated, or cut and filled up."""
+    """The tensors among them whose rows were interpolated, or cut and filled up."""
     drawn: dict[str, str]
     """Tensors of the network that keep the weights that were drawn for them, with the reason."""
     unused: tuple[str, ...]

@@ -30,7 +30,7 @@ class Case:
     by: str = "this"
     """Whose: this one, transformers, or PyTorch's attention in layers as one writes them."""
     form: str = "auto"
-    """How this one reads."""
+    """The form in which this network reads the tokens."""
     is_compiled: bool = False
     """True measures this network compiled."""
     batches: int = 3

@@ -31,7 +31,7 @@ class Setting:
     """Says where and how large every part measures."""
 
     device: torch.device
-    """The networks are on it."""
+    """The device that the networks are on."""
     is_tiny: bool
     """Whether all sizes are small, to try the kit itself."""
     out: Path

@@ -39,7 +39,7 @@ CALLS = (
 
 @dataclass(frozen=True)
 class Case:
-    """An engine."""
+    """An engine that is measured."""
 
     zero_stage: int = 1
     optimizer: str = "adamw"

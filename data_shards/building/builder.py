@@ -30,9 +30,9 @@ from data_shards.format.manifest import Manifest, ShardEntry, Shards, Split
 from data_shards.format.tar_index import TarIndex
 
 Progress = Callable[[int, int], None]
-"""Called with (samples done, samples in all)."""
+"""A function that is called with (samples done, samples in all)."""
 Tell = Callable[[str], None]
-"""Called with a sentence that a person should see: what was skipped, what was taken for a split."""
+"""A function that is called with a sentence that a person should see, such as what was skipped."""
 
 FAULTS_SHOWN = 10
 

@@ -20,7 +20,7 @@ from data_shards.storage.local_folder import LocalFolder
 _TITLES = MappingProxyType({"audio": "audio (s, kHz)"})
 INCHES = 1.7
 Members = Mapping[str, bytes]
-"""Bytes by extension."""
+"""The bytes of a sample's members by extension."""
 
 
 def contact_sheet(folder: Path, out_png: Path, *, split: str = "train", num_samples: int = 16) -> int:

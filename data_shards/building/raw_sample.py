@@ -71,7 +71,7 @@ class NamedFile(File):
     """A file on disk that has a name of its own among the members of its sample: one of two cameras, a first frame."""
 
     name: str
-    """Such as left, or first."""
+    """The name, such as left or first."""
 
     @property
     def extension(self) -> str:
@@ -120,12 +120,12 @@ class Literal:
 
     @property
     def origin(self) -> str:
-        """The first of the bytes."""
+        """The first of the bytes, since they have no path."""
         return shown(self.value)
 
     @property
     def num_bytes(self) -> int:
-        """Their number."""
+        """How many bytes there are."""
         return len(self.value)
 
     def read(self) -> bytes:

@@ -46,7 +46,7 @@ class Batch:
     labels: Tensor
     """int64 (B,); -1 where there is none."""
     weights: Tensor
-    """float32 (B,)."""
+    """float32 (B,): the weight of each sample in the loss."""
     keys: tuple[str, ...]
     targets: dict[str, Tensor] = field(default_factory=dict)
     """"label": float32 (B, classes), where labels are several or mixed; by the name of an input, what its section has

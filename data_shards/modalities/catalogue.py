@@ -25,7 +25,7 @@ MODALITIES: tuple[type[Modality], ...] = (
 """Where several read members of one suffix, the first is meant by the suffix alone (npy), the last by a suffix with a
 name before it (eeg.npy)."""
 BY_NAME: dict[str, type[Modality]] = {kind().modality: kind for kind in MODALITIES}
-"""Those above, and behind them those of the plug-ins in use, which configs/plugins.py adds."""
+"""The modalities above, and behind them those of the plug-ins in use, which configs/plugins.py adds."""
 
 
 def usual_suffixes(modality: str) -> tuple[str, ...]:

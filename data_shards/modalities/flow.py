@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 SECOND, MOTION = "second", "motion"
 FRAMES = ("png", "jpg", "jpeg", "webp", "bmp", "ppm")
 ARROWS = 8
-"""Along each side of a frame that is drawn."""
+"""Number of arrows along each side of a frame that is drawn."""
 
 
 @dataclass(frozen=True)

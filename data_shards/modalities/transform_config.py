@@ -22,7 +22,7 @@ class CropConfig:
     min_area: float = 0.08
     """Smallest part of the picture's area."""
     max_area: float = 1.0
-    """Largest part."""
+    """Largest part of the picture's area."""
     max_stretch: float = 4 / 3
     """Width by height is from 1 / max_stretch to max_stretch, before the part is resized to the section's shape."""
     attempts: int = 10

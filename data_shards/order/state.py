@@ -12,7 +12,7 @@ VERSION = 2
 
 @dataclass(frozen=True)
 class DataState:
-    """Under 300 bytes as JSON, one for the whole job."""
+    """What decides the samples of the next step: under 300 bytes as JSON, one for the whole job."""
 
     manifest: str
     """Fingerprint of the training split, with what is taken of its records and what data.require names."""

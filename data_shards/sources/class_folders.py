@@ -41,7 +41,7 @@ class _Walked:
     files: list[tuple[str, Names]] = field(default_factory=list)
     """The files of the modality: path and names."""
     passed: Counter[str] = field(default_factory=Counter)
-    """The others by suffix."""
+    """The number of other files by suffix."""
     folders: list[Names] = field(default_factory=list)
     """The two uppermost rows of folders."""
 

@@ -38,7 +38,7 @@ CUDNN_FIRST = (9, 10)
 
 @dataclass(frozen=True)
 class Gpu:
-    """What of a GPU decides."""
+    """The properties of a GPU that decide which kernel is called."""
 
     capability: tuple[int, int] = (9, 0)
     """Its compute capability: (9, 0) of an H100 or H200, (8, 0) of an A100."""
@@ -53,7 +53,7 @@ class AttentionKernel:
     part: str
     """cross_attend, self_attend or decoder."""
     num_heads: int
-    """Heads."""
+    """Number of heads."""
     widths: tuple[int, int]
     """Channels of a head's queries and keys, and of its values, with the zeros that align them."""
     kernel: str

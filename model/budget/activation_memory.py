@@ -22,7 +22,7 @@ FLYING: dict[ActivationCheckpointing, float] = {"none": 0, "selective": 4, "laye
 
 @dataclass(frozen=True)
 class Bytes:
-    """Bytes of an element."""
+    """Bytes per number, by what the number is."""
 
     product: int
     """Bytes per number of the inputs and outputs of matrix products."""

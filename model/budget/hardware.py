@@ -15,11 +15,11 @@ class Hardware:
     """One device of a kind: a GPU, or a core of a processor."""
 
     kind: Kind
-    """Its type to PyTorch."""
+    """The name of its type in PyTorch."""
     source: str
     """The source of the numbers."""
     memory_bytes: float
-    """Its own memory."""
+    """Bytes of its own memory."""
     fp32_flops: float
     """Peak of dense products in float32, a second."""
     half_flops: float

@@ -1,4 +1,4 @@
-"""From which weights a run starts. Standard library only."""
+"""The weights that a run starts from. Standard library only."""
 
 from dataclasses import dataclass
 

@@ -36,7 +36,7 @@ class PerceiverConfig(Network):
     """Whether each modality has a learned token that can take the place of any of its tokens."""
     # Sizes by default are those of the first paper's ImageNet network (section 4.1, tables 6 and 7).
     num_latents: int = 512
-    """Latent vectors."""
+    """Number of latent vectors."""
     latent_width: int = 1_024
     """Channels of a latent vector."""
     num_cross_attends: int = 8

@@ -119,4 +119,4 @@ PARTS = {
     "PerceiverForOpticalFlow": _flow,
     "PerceiverForMultimodalAutoencoding": _multimodal,
 }
-"""By the architecture that a config.json names."""
+"""The function that makes the parts of a network, by the architecture that a config.json names."""

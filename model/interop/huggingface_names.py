@@ -44,7 +44,7 @@ def _layer(here: str, there: str, parts: dict[str, str]) -> Pairs:
 
 
 def _both(here: str, there: str) -> Pairs:
-    """A weight and a bias."""
+    """Yield the names of a weight and of its bias."""
     yield f"{here}.weight", f"{there}.weight"
     yield f"{here}.bias", f"{there}.bias"
 

@@ -35,11 +35,11 @@ class Input(ABC):
     optional: ClassVar[tuple[str, ...]] = ("num_channels", "project_to")
     """Numbers that may be 0 where a network stands alone."""
     dtype: ClassVar[str] = "float32"
-    """Of the values as the loader delivers them; an input of bytes, or of ids, takes no other numbers."""
+    """Type of the values as the loader delivers them; an input of bytes, or of ids, takes no other numbers."""
     is_whole: ClassVar[bool] = False
     """Whether a sample has all of it or nothing: a part of one is never read."""
     value_range: ClassVar[float] = 0.0
-    """From the lowest to the highest value as the network reads it; 0 where nobody knows."""
+    """Distance from the lowest to the highest value as the network reads it; 0 where nobody knows."""
     is_separable: ClassVar[bool] = False
     """Whether the content of a token does not depend on its place, so that positions may be read axis by axis."""
 

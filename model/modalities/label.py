@@ -15,7 +15,7 @@ class LabelInput(Input):
 
     modality: Literal["label"] = "label"
     num_classes: int = 700
-    """Classes."""
+    """Number of classes."""
 
     dtype: ClassVar[str] = "int64"
     is_whole: ClassVar[bool] = True

@@ -26,7 +26,7 @@ class EmbeddingOutput(VectorOutput):
     pair: tuple[str, ...] = ()
     """The two inputs that belong together in each sample."""
     width: int = 256
-    """Channels of the vector."""
+    """Number of channels of the vector."""
     # CLIP's first temperature and its bound (arXiv 2103.00020, section 2.5).
     temperature: float = 0.07
     """The initial temperature, which divides the cosines. It is learned, down to 0.01."""

@@ -32,4 +32,4 @@ def kind_of(output: type[Output]) -> str:
 
 
 KINDS: dict[str, type[Output]] = {kind_of(output): output for output in OUTPUTS}
-"""Those above, and those of the plug-ins in use, which configs/plugins.py adds."""
+"""The kinds above, and those of the plug-ins in use, which configs/plugins.py adds."""

@@ -15,7 +15,7 @@ class LabelOutput(VectorOutput):
     kind: Literal["label"] = "label"
     """Chooses this kind of answer."""
     num_classes: int = 1_000
-    """Classes."""
+    """Number of classes."""
     class_weights: tuple[float, ...] = ()
     """The weight of each class in the loss, for rare classes; empty means equal weights."""
 
@@ -42,7 +42,7 @@ class LabelsOutput(VectorOutput):
     kind: Literal["labels"] = "labels"
     """Chooses this kind of answer."""
     num_classes: int = 1_000
-    """Classes."""
+    """Number of classes."""
     class_weights: tuple[float, ...] = ()
     """The weight of each class in the loss; empty means equal weights."""
 

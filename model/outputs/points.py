@@ -26,9 +26,9 @@ class PointsOutput(Output):
     coordinates: str = ""
     """The input that holds the places (N, axes) at which values are asked, best within [-1, 1]."""
     num_axes: int = 2
-    """Coordinates of a place."""
+    """Number of coordinates of a place."""
     num_channels: int = 1
-    """Values at a place."""
+    """Number of values at a place."""
     num_points: int = 1_024
     """Places of a sample, as far as costs are concerned; a batch may ask for any number."""
     num_bands: int = 32

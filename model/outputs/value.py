@@ -20,7 +20,7 @@ class ValueOutput(VectorOutput):
     kind: Literal["value"] = "value"
     """Chooses this kind of answer."""
     num_values: int = 1
-    """Numbers of a sample."""
+    """How many numbers a sample has."""
     loss: Literal["squared", "absolute", "huber"] = "squared"
     """The loss on the difference to the true number."""
     huber_delta: float = 1.0

@@ -22,9 +22,9 @@ class Mesh:
     """Vertices, and the triangles between them; a plain point cloud has none."""
 
     vertices: NDArray[np.float64]
-    """(V, 3)."""
+    """The places of the vertices, (V, 3)."""
     triangles: NDArray[np.int64]
-    """(F, 3): vertices of each."""
+    """The numbers of each triangle's vertices, (F, 3)."""
 
 
 def sample(mesh: Mesh, num_points: int, rng: np.random.Generator) -> NDArray[np.float32]:

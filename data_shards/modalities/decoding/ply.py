@@ -11,7 +11,7 @@ from data_shards.modalities.decoding.meshes import MAX_ELEMENTS, Mesh, checked, 
 
 END: Final = b"end_header"
 _MAX_PROPERTIES = 1_000
-"""Each costs time for each vertex, whether or not there are any."""
+"""The most properties of an element: each costs time for each vertex, whether or not there are any."""
 ORDERS: Final = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
 KINDS: Final = {
     "char": "i1",

@@ -17,12 +17,12 @@ except ImportError:
 
 REMEDY: Final = "TIFF needs a library: pip install tifffile imagecodecs"
 MAX_BYTES: Final = 1 << 30
-"""Of the pixels, all channels together."""
+"""The most bytes of the pixels, all channels together."""
 MAX_PAGES: Final = 4096
 WHITE_IS_ZERO, BLACK_IS_ZERO, COLOURS = 0, 1, 2
 ALPHA: Final = (1, 2)
 PACKED: Final = (1, 5, 8, 32773, 32946, 34925, 50000)
-"""Not at all, or by LZW, deflate, PackBits, LZMA or zstd; tifffile knows many more."""
+"""The ways of packing that are read: none, LZW, deflate, PackBits, LZMA and zstd; tifffile knows many more."""
 
 
 def tiff(data: bytes | memoryview, max_pixels: int) -> Picture:

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 EXTENSIBLE: Final = 0xFFFE
 UNKNOWN_LENGTH: Final = 0xFFFFFFFF
-"""Written by programs that stream to a pipe: the chunk extends to the end of the file."""
+"""The length that programs write which stream to a pipe: the chunk extends to the end of the file."""
 _MAX_CHUNKS = 10_000
-"""Before the samples; a file that is made of empty ones would take minutes to walk through."""
+"""The most chunks before the samples; a file that is made of empty ones would take minutes to walk through."""
 
 
 def chunks_of(view: memoryview) -> dict[bytes, memoryview]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from data_shards.modalities.transform_config import LogMelConfig, SpecAugmentConfig
 
 FLOOR = 1e-6
-"""Added to the power before the logarithm: about that of noise at -80 dB of full scale."""
+"""The power that is added before the logarithm: about that of noise at -80 dB of full scale."""
 
 
 def log_mel(

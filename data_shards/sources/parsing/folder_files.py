@@ -8,7 +8,7 @@ from pathlib import Path
 from data_shards.modalities.catalogue import usual_suffixes
 
 HIDDEN = "hidden"
-"""Under which hidden files, and all that lies in hidden folders, are counted."""
+"""The kind under which hidden files, and all that lies in hidden folders, are counted."""
 _OF_SYSTEMS = ("__MACOSX", "@eaDir")
 """Folders that other systems leave behind."""
 _MAX_KINDS = 10

@@ -121,7 +121,7 @@ def _steps(source: TokenSource, device: torch.device) -> tuple[Callable[..., Ten
 
 
 def _to_shares(scores: Tensor, top: Tensor, total: Tensor, valid: Tensor | None) -> Tensor:
-    """See model.attention.absorbed.tile_kernel.to_shares."""
+    """Do what tile_kernel.to_shares does, by operations of PyTorch."""
     if valid is not None:
         scores.masked_fill_(~valid[:, None], -torch.inf)
     higher = torch.maximum(top, scores.amax(dim=-1, keepdim=True))
@@ -133,7 +133,7 @@ def _to_shares(scores: Tensor, top: Tensor, total: Tensor, valid: Tensor | None)
 
 
 def _to_gradients(scores: Tensor, products: Tensor, log_sums: Tensor, offsets: Tensor, valid: Tensor | None) -> None:
-    """See model.attention.absorbed.tile_kernel.to_gradients."""
+    """Do what tile_kernel.to_gradients does, by operations of PyTorch."""
     if valid is not None:
         scores.masked_fill_(~valid[:, None], -torch.inf)
     shares = scores.sub_(log_sums).exp2_()
