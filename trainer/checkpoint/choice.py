@@ -47,6 +47,7 @@ def first_readable(
 
     `read` raises ValueError, on any rank or on all, where a checkpoint is not whole.
     """
+    # A checkpoint whose score cannot be read may have been the best: it is reported, whichever is taken.
     passed_over = world.from_first(lambda: _of_unknown_score(folder) if which == BEST else [])
     tried: set[Path] = set()
     while path := world.from_first(lambda: _next(folder, which, tried)):

@@ -169,6 +169,7 @@ def _header(path: Path) -> Header:
 def _check(entries: dict[str, Entry], num_bytes: int) -> None:
     """Raise ValueError unless the tensors lie one behind the other and fill the bytes, as the format wants it."""
     begin = 0
+    # In the order of their bytes, which need not be that of the header.
     for name, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
         if entry.dtype not in _DTYPES:
             raise ValueError(f"{name}: type {entry.dtype!r}, known are {', '.join(_DTYPES)}")

@@ -119,6 +119,7 @@ class HangWatch:
         elif phase != STEP:
             self._step_began = None
         self._phase, self._since, self._is_cold = phase, now, is_cold
+        # All ranks pass the same phases: whoever has passed the fewest is the one that the others wait for.
         self._progress += 1
 
     def compiles(self) -> None:

@@ -100,6 +100,7 @@ class Objective:
         points = {name: cells for name, cells in asked.items() if cells is not None}
         hidden: dict[str, Tensor] = {}
         for task in self.tasks.values():
+            # What one task hides is hidden from all: they share one forward pass.
             for name, tokens in task.hides(batch, every=every).items():
                 hidden[name] = hidden[name] | tokens if name in hidden else tokens
         return ({"points": points} if points else {}) | ({"hidden": hidden} if hidden else {})
