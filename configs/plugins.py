@@ -62,6 +62,7 @@ def found(names: object, beside: Path) -> tuple[Path, ...]:
         raise PluginError(f"plugins: expected a list of Python files, such as [my_eeg.py], got {names!r}")
     paths = []
     for name in names:
+        # Beside the configuration first, so that it means the same from every working directory.
         places = [(folder / name).resolve() for folder in (beside, Path())]
         path = next((place for place in places if place.is_file()), None)
         if path is None:

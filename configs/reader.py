@@ -134,6 +134,7 @@ def _parse(overrides: Sequence[str], problems: list[str]) -> Iterator[tuple[str,
             continue
         try:
             value = parse(text)
+        # What is not YAML is text, such as a name that begins with @.
         except ValueError:
             value = text
         yield from leaves({key: value})

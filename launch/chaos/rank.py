@@ -85,6 +85,7 @@ def _meeting(plan: Plan, call: Callable[..., Any], arguments: list[str]) -> Call
         if plan.action == "second_start":
             Path(plan.met_path).write_text(str(_second_start(arguments)))
             return call(*args, **kwargs)
+        # A signal comes from a thread, in the middle of the call. An exception has to come out of the call itself.
         if plan.delay_ms and plan.action != "raise":
             threading.Timer(plan.delay_ms / 1000, _happen, (plan,)).start()
         else:

@@ -62,6 +62,7 @@ def _wait(shared: Path, job_id: str, name: str, world_size: int) -> tuple[list[d
     """Return the reports, once all are there or no more can come, and what the job was last."""
     deadline, told, state, runs = time.monotonic() + WAIT_SECONDS, False, "", False
     while time.monotonic() < deadline:
+        # Only once all are ready: a rank without its handler would be ended by the signal.
         if not told and len(list(shared.glob("ready_*.json"))) == world_size:
             _say("all ranks have met; they wait for the signal that comes before a time limit")
             queue.signal_ranks(job_id, "USR2")

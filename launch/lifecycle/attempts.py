@@ -165,6 +165,7 @@ def not_seen(folder: RunFolder, number: int) -> list[RankRecord]:
 def is_beating(folder: RunFolder, number: int) -> bool:
     """Return whether a rank of an attempt gave a heartbeat lately and has not left."""
     since = time.time() - SILENT_SECONDS
+    # Read one by one: of however many ranks, the first that lives is enough.
     lately = (
         _read_rank(folder, number, rank)
         for rank, seen_at in _seen(folder, number, _touched(folder, number)).items()

@@ -212,6 +212,7 @@ def _publish_inside(
     """
     folder.refuse_foreign()
     with RunLock(folder.unfinished_path):
+        # What a start that was killed here has left.
         shutil.rmtree(folder.code_folder, ignore_errors=True)
         shutil.rmtree(folder.checkpoints_folder, ignore_errors=True)
         _fill(config, folder, more, plugins)

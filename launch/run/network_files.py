@@ -89,6 +89,7 @@ def export(source: Path, out: Path, *, onnx: bool, as_json: bool, which: str = N
         files = around.hugging_face(network.config)
         with _new_folder(out) as beside:
             preprocessing.write({"config.json": config | around.labels(), **files}, beside)
+            # Older releases of transformers refuse weights without this entry.
             save_file(state, beside / "model.safetensors", metadata={"format": "pt"})
         notes = (*around.notes, *_notes_of_export(network.config, files))
     _tell(out, network, notes, as_json=as_json)

@@ -104,6 +104,7 @@ def avoid(job_id: str, history: Sequence[Attempt], config: RestartConfig) -> Non
     before = "" if fields.get("ExcNodeList") == "(null)" else fields.get("ExcNodeList", "")
     always = os.environ.get(PROFILE_EXCLUDES, before)
     bad = bad_nodes(history, config)
+    # A node that the job names cannot be avoided: Slurm would never start it.
     kept = dispensable(
         [node for node in bad if node not in queue.expanded(fields.get("ReqNodeList", ""))],
         usable=_usable(fields, history, queue.expanded(always)) if bad else (),

@@ -159,6 +159,7 @@ class _Executor(submitit.SlurmExecutor):
             raise ValueError(
                 f"sbatch did not answer within {ANSWER_SECONDS:.0f} s; see squeue, then try again"
             ) from error
+        # Behind the id there may be ;CLUSTER, and above it lines of the site's own.
         job_id = re.fullmatch(rb"([0-9]+)(;.*)?", result.stdout.strip().rpartition(b"\n")[2])
         if result.returncode or job_id is None:
             words = (result.stderr or result.stdout).decode(errors="replace").strip()

@@ -56,6 +56,7 @@ def _cancel(folder: RunFolder) -> str:
 
 
 def _kill_local(folder: RunFolder) -> int:
+    # Of this host alone, and where the id is still that of the rank: an id may belong to another process by now.
     living = [
         record
         for record in attempts.ranks(folder, attempts.current(folder))
