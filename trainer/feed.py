@@ -67,6 +67,7 @@ class Feed:
         problem = ""
         try:
             batch = self._batches(index)
+        # What a loader says of its data. Any other error is ours: it ends this rank with a traceback.
         except ValueError as error:
             if self._leave is None:
                 raise

@@ -225,6 +225,7 @@ class Store:
         try:
             self._guard()
             work()
+        # What the disk says, and no more: that a later attempt has begun must end this process.
         except OSError as problem:
             return str(problem)
         return ""

@@ -1,7 +1,7 @@
 """Precision and determinism: what a device computes in, and that it computes the same bits each time.
 
 Process-wide settings of torch, made once, before the device is used. On a CPU nothing is set: every kernel there gives
-the same bits each time, and TF32 does not exist.
+the same bits each time, and TF32 does not exist. See docs/decisions/7-a-gpu-gives-the-same-bits.md.
 """
 
 import os

@@ -93,7 +93,8 @@ def settings(
 
 def _precision(train: TrainConfig) -> dict[str, Any]:
     if train.precision == "bf16":
-        # Autocast: weights, gradients and their sums stay fp32, so that every stage computes the same. The empty list
+        # Autocast: weights, gradients and their sums stay fp32, so that every stage computes the same; DeepSpeed's bf16
+        # block has another optimizer for each stage (docs/decisions/6-half-precision-is-autocast.md). The empty list
         # keeps DeepSpeed from reducing the gradients of linear layers in bf16.
         return {"torch_autocast": {"enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": []}}
     if train.precision == "fp16":

@@ -55,6 +55,8 @@ class HangWatch:
         self._seconds = seconds if folder is not None else 0.0
         self._compile_seconds = compile_seconds
         self._interval, self._period = min(1.0, seconds / 10), seconds / 10
+        # The main thread writes these and the watch reads them without a lock: a beat between two writes is followed by
+        # a right one.
         self._progress = 0
         self._phase = "start"
         self._is_cold = False

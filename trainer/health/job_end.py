@@ -42,6 +42,7 @@ class JobEnd:
     def now(self, error: BaseException | None = None) -> NoReturn:
         """Write the stacks of this process and end it: the main thread may be in a call that never returns."""
         stacks = self._folder / f"stacks_rank_{self._rank}.txt"
+        # On a full disk the job ends without them.
         with suppress(OSError), atomic.written_beside(stacks, survives_power_cut=False) as file:
             file.write("".join(traceback.format_exception(error) if error else ()).encode())
             file.flush()

@@ -161,6 +161,7 @@ def _lock(descriptor: int, kind: int) -> bool:
 
 
 def _read(descriptor: int) -> dict[str, object]:
+    # A damaged claim holds up no start: the kernel's lock decides, the file says who has it.
     with suppress(ValueError, OSError):
         return parse_object(os.pread(descriptor, 4096, 0))
     return {}

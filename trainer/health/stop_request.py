@@ -1,7 +1,7 @@
 """Requests to stop: a signal, a stop file, a time limit. They are only recorded here.
 
 A handler that saved would deadlock: the other ranks are in the middle of something else. So it sets a flag, the loop
-asks at every step boundary, and the ranks agree.
+asks at every step boundary, and the ranks agree: docs/decisions/3-stopping-is-collective.md.
 """
 
 import os
