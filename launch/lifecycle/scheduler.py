@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+# Only their names: the batch script's python may be a host's without OmegaConf, which reads profiles.
 if TYPE_CHECKING:
     from launch.lifecycle.cluster import ClusterConfig
     from launch.lifecycle.run_folder import RunFolder
