@@ -82,6 +82,7 @@ def measured(largest: int, turns: int) -> Iterator[dict[str, object]]:
         }
         transformer = Transformer(perceiver.inputs, perceiver.config.token_width)
         for name, step in steps.items():
+            # Twice the inputs are four times the work of a transformer.
             if 4 * last[name] < LONGEST_SECONDS:
                 last[name] = seconds(step)
                 if last[name] < LONG_SECONDS:

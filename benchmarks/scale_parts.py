@@ -125,6 +125,7 @@ def save(folder: RunFolder, world: OneOfMany) -> Iterator[None]:
         store.save(engine, RunState(step=number))  # type: ignore[arg-type]  # it has all that a save asks for
     yield
     store.close()
+    # A save that fails early would be measured as a fast one.
     assert [report.error for report in store.reports()] == ["", ""]
     for left in folder.checkpoints_folder.glob(".step_*"):
         shutil.rmtree(left)
@@ -143,6 +144,7 @@ def load_newest(folder: RunFolder, world: OneOfMany) -> Iterator[None]:
 
 def look(folder: RunFolder, world: OneOfMany) -> Iterator[None]:
     """Ask how far the run is, as `perceiver status` does, after many attempts."""
+    # The attempts are made up: their starts shall not wait for the disk, nor look for checkpoints.
     with mock.patch("os.fsync"), mock.patch.object(attempts, "newest_step", return_value=0):
         for last in (False,) * (NUM_ATTEMPTS - 1) + (True,):
             number = attempts.begin(folder, job_id="", nodes=["node0"]).number

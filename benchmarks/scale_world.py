@@ -115,6 +115,7 @@ class OneOfMany(World):
             self.script.told.append(item)
         else:
             item = self.script.told.pop(0)
+        # As long as what torch.distributed would send: it pickles objects.
         self.script.cost.count("broadcast", len(pickle.dumps(item)))
         return item
 
@@ -147,9 +148,11 @@ class OneOfMany(World):
             case ({**headers}, None) if self.script.folder and headers:
                 every = {path.name: TensorFile(path).header for path in self.script.folder.glob("*.safetensors")}
                 return [(every, None), *[({}, None)] * (self.world_size - 1)]
+            # What a rank says of its host: those of other nodes come from other hosts.
             case (str(), str(), str()):
                 here, nodes = self.rank // RANKS_A_NODE, [rank // RANKS_A_NODE for rank in range(self.world_size)]
                 return [item if node == here else (f"node{node}", *item[1:]) for node in nodes]
+            # Which rank is the first of its node.
             case int() if self.script.shares_memory:
                 return [rank // RANKS_A_NODE * RANKS_A_NODE for rank in range(self.world_size)]
             case str() if self.script.shares_memory and not item:

@@ -78,6 +78,7 @@ __all__ = [
     "network_config",
 ]
 
+# Each name stands twice: type checkers read the imports above, and Python this table, which imports nothing by itself.
 _HOMES = {
     "model.modalities.video": ("VideoInput",),
     "model.modalities.text": ("TextInput",),

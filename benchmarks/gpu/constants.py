@@ -86,6 +86,7 @@ def _shares(setting: Setting, product_rate: float) -> Found:
 def _line(points: list[tuple[int, float]]) -> tuple[float, float]:
     """Return where the line through two points begins, at 0 at the least, and its slope."""
     (first, low), (second, high) = points
+    # Times waver: a slope below 0 would make wider heads free.
     slope = max((high - low) / (second - first), 0.01)
     return max(low - slope * first, 0.0), slope
 

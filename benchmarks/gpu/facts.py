@@ -71,6 +71,7 @@ def attention(setting: Setting, dtype: torch.dtype, width: int, *, masked: bool)
     )
     mask = torch.ones(2, 1, 1, M, dtype=torch.bool, device=setting.device) if masked else None
     row: Found = {"precision": precision, "width": width, "mask": masked}
+    # Both, since cuDNN's attention is not used under deterministic algorithms.
     for deterministic in (False, True):
         torch.use_deterministic_algorithms(deterministic)
         try:

@@ -66,6 +66,7 @@ class Run:
         """Kill it as soon as a checkpoint is whole; return the step of the newest. The part's limit ends the wait."""
         while self.process.poll() is None and not self.last_step():
             time.sleep(0.02)
+        # No signal that a run may answer: what is tested is a machine that goes off.
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
         return self.last_step()

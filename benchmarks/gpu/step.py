@@ -172,6 +172,7 @@ def _launches(engine: Engine, batch: Batch, steps: int = 3) -> Found:
     spans = sorted(
         (event.time_range.start, event.time_range.end, event.name)
         for event in events
+        # A kernel of nccl may only wait for another rank.
         if event.device_type == DeviceType.CUDA and "nccl" not in event.name.lower()
     )
     longest: collections.Counter[str] = collections.Counter()
@@ -179,6 +180,7 @@ def _launches(engine: Engine, batch: Batch, steps: int = 3) -> Found:
     for start, stop, name in spans:
         longest[name[:70]] += stop - start
         idle += max(0.0, start - end)
+        # Kernels of two streams overlap: idle is the time that none of them covers.
         end = max(end, stop)
     calls = collections.Counter(event.name for event in events if event.name in CALLS)
     return {

@@ -108,10 +108,12 @@ def _notes(row: Row) -> Iterator[tuple[str, bytes]]:
     if row.weight != 1:
         notes["weight"] = row.weight
     if notes:
+        # Sorted: the order in which a source fills the record must not change the bytes of a shard.
         yield "json", json.dumps(notes, sort_keys=True).encode()
 
 
 def _known(number: float) -> float | None:
+    # JSON has no NaN; null is what every reader takes for a number that is not known.
     return None if math.isnan(number) else number
 
 

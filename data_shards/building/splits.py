@@ -49,6 +49,7 @@ def _chosen(rows: Sequence[Row], share: float, seed: int) -> set[int]:
     of_class: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for number in draws.tolist():
         row = rows[number]
+        # Of several labels, the combination: a class is then in both splits about as often as it can be.
         of_class[row.labels if row.label is None else (row.label,)].append(number)
     chosen: set[int] = set()
     place = 0

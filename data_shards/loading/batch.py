@@ -151,6 +151,7 @@ def empty(
         # torch keeps pinned memory for the next batch by itself.
         if pinned:
             return torch.empty(shape, dtype=dtype, pin_memory=True)
+        # The pool has bytes; torch reads them as what they hold without a copy.
         return torch.from_numpy(pool.take(math.prod(shape) * dtype.itemsize)).view(dtype).view(shape)
 
     targets = {

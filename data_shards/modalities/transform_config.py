@@ -19,6 +19,7 @@ def centre_crop_problems(part: float, fit: str) -> Iterator[Problem]:
 class CropConfig:
     """A random part of the picture, the "Inception crop"."""
 
+    # This area, the stretch and ten attempts are those of Perceiver's training code, and of most ImageNet recipes.
     min_area: float = 0.08
     """Smallest part of the picture's area."""
     max_area: float = 1.0
@@ -39,6 +40,7 @@ class CropConfig:
 class RandAugmentConfig:
     """RandAugment with the 16 operations of Perceiver's training code (transforms/randaugment.py lists them)."""
 
+    # Four layers of magnitude 5: Perceiver IO, appendix A.1.
     num_layers: int = 4
     """Operations applied one after the other, each drawn from all."""
     magnitude: float = 5.0
@@ -131,6 +133,7 @@ class LogMelConfig:
 class MaskingConfig:
     """Whole words are hidden and become the target; in evaluation always the same words of a text."""
 
+    # Perceiver IO, appendix F.3.
     probability: float = 0.15
     """The probability that a word (a run of bytes without white space) is hidden. At least one word is hidden."""
 
@@ -143,6 +146,7 @@ class MaskingConfig:
 class MixupConfig:
     """Pairs of images become one, and so do their labels: a pair is either blended or has a rectangle exchanged."""
 
+    # Half of the pairs by mixup with alpha 0.2, half by CutMix: Perceiver IO, appendix A.1, and its training code.
     mixup_alpha: float = 0.2
     """Mixup blends with a share drawn from Beta(alpha, alpha)."""
     cutmix_alpha: float = 1.0

@@ -95,5 +95,6 @@ class VideoConfig(Modality):
 def _first_to_last(available: int) -> list[int]:
     import numpy as np
 
+    # A clip of one frame gives it once, and not four times.
     frames: list[int] = np.unique(np.linspace(0, available - 1, FRAMES_SHOWN).astype(int)).tolist()
     return frames

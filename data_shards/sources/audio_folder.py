@@ -53,6 +53,7 @@ def read_segments(
         unknown = [label for label in labels if label not in numbers]
         if unknown:
             raise ValueError(f"{classes}: has no class {shown(unknown[0])}, which {identity[:MAX_SHOWN]} has")
+        # One that is not there gets a path all the same: reading it fails, and it is counted and listed as any bad row.
         path = files.get(identity, str(folder / f"{identity}.wav"))
         rows.append(Row(line, (File(path),), labels=tuple(numbers[label] for label in labels), split=split))
     return rows, list(marks.values())

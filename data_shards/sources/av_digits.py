@@ -47,6 +47,7 @@ def rows(images: Path, recordings: Path, *, seed: int, tell: Tell | None = None)
             raise ValueError(
                 f"{recordings}: no {split} recording of the digit {digit}; expected {digit}_SPEAKER_INDEX.wav"
             )
+        # A stream for each digit and split: more images of one digit leave the pairs of all others as they were.
         rng = np.random.Generator(np.random.Philox(key=[seed, digit * 2 + (split == TEST)]))
         # Whole shuffled rounds: every recording is used as often as any other, within one.
         num_rounds = -(-len(of_digit) // len(spoken))
@@ -99,6 +100,7 @@ def _files(archive: Path) -> Iterator[tuple[str, Content]]:
         return
     try:
         with zipfile.ZipFile(archive) as file:
+            # A zip lists its files in the order in which they were added, and the pairs must not depend on it.
             for entry in sorted(file.infolist(), key=lambda entry: entry.filename):
                 yield entry.filename, Zipped(str(archive), entry.filename, entry.file_size)
     except (OSError, zipfile.BadZipFile) as error:

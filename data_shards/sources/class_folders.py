@@ -120,6 +120,7 @@ def _splits_on_top(files: Sequence[tuple[str, Names]], folder: Path) -> frozense
 
 def _refuse_nearly_splits(with_folders: set[str], folder: Path) -> None:
     """Raise ValueError where folders with folders in them are named as splits are, and something more."""
+    # train2017 and val2017, as COCO has them, would otherwise become two classes.
     nearly = {top: word[1] for top in with_folders if (word := _FIRST_WORD.match(top.lower())) and split_of(word[1])}
     if len({split_of(word) for word in nearly.values()}) > 1 and not all(map(split_of, nearly)):
         meant = ", ".join(f"{shown(top)} to {word}" for top, word in sorted(nearly.items()) if not split_of(top))

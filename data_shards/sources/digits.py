@@ -172,6 +172,7 @@ def _mp4(frames: NDArray[np.uint8]) -> bytes:
         container.flags |= av.container.Flags.bitexact.value  # type: ignore[operator]  # the stub says Flags
         stream = container.add_stream("mpeg4", rate=FRAMES_PER_SECOND)
         stream.height, stream.width = frames.shape[1:]
+        # What every player shows; MPEG-4 part 2 has no other.
         stream.pix_fmt = "yuv420p"
         stream.bit_rate = 400_000
         stream.thread_count = 1

@@ -121,6 +121,7 @@ def read_hdf5(folder: Path, tell: Tell | None = None) -> tuple[list[Row], list[s
 
 def _split(path: Path) -> str | None:
     """Return the split that a word of a file's name means, None where there is none; ValueError where there are two."""
+    # By whole words: there is a test in "contest".
     found = sorted({split for word in re.findall("[a-z]+", path.stem.lower()) if (split := split_of(word))})
     if len(found) > 1:
         raise ValueError(f"{path}: names the splits {' and '.join(found)}; rename it, so that it says one")
@@ -185,6 +186,7 @@ def _refuse_bomb(path: Path, data: Any, labels: Any) -> None:  # noqa: ANN401 - 
 
 
 @lru_cache(maxsize=8)
+# Kept open: thousands of rows name the same file.
 def _open(path: str) -> Any:  # noqa: ANN401 - h5py is untyped
     try:
         import h5py

@@ -74,6 +74,7 @@ def read(table: Path, tell: Tell | None = None) -> Table:
     held = 0
     try:
         for line, cells in tables.read(table):
+            # Row by row: each line of JSON may have other names.
             _refuse_unknown_columns(cells)
             rows.append(_row(line, cells, table.parent))
             held += sum(len(content.value) for content in rows[-1].members if isinstance(content, Literal))
@@ -200,6 +201,7 @@ def _named(line: int, column: str, cell: object, folder: Path) -> NamedFile:
 def _path(line: int, column: str, cell: object) -> str:
     path = _text(line, column, cell)
     if "://" in path:
+        # Masked: a URL may hold a password, and this sentence ends in logs.
         raise ValueError(f"line {line}: {column} {shown(masked(path))} is a URL; download it and write its path")
     if len(path) > MAX_PATH:
         raise ValueError(f"line {line}: {column} {shown(path)} is longer than any path; write where the file is")

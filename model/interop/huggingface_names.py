@@ -52,6 +52,7 @@ def _both(here: str, there: str) -> Pairs:
 def _encoder(config: PerceiverConfig) -> Pairs:
     yield "encoder.latents.weight", "perceiver.embeddings.latents"
     yield from _layer("encoder.cross_attends.0", "perceiver.encoder.cross_attention", _CROSS)
+    # Of one block: all blocks of Hugging Face's models share their weights.
     for layer in range(config.layers_per_block):
         yield from _layer(f"encoder.blocks.0.{layer}", f"perceiver.encoder.self_attends.{layer}", _SELF)
 
@@ -95,6 +96,7 @@ def _text() -> Pairs:
     yield from _words()
     yield "decoder.queries.text.table.weight", f"perceiver.decoder.{_TABLE}"
     yield from _layer("decoder.cross_attend", "perceiver.decoder.decoding_cross_attention", _CROSS)
+    # The one name without the prefix: this module belongs to the model with a language head, not to its Perceiver.
     yield "decoder.heads.text.bias", "embedding_decoder.bias"
 
 

@@ -20,6 +20,7 @@ def average_precision(scores_BC: Float[Tensor, "B C"], targets_BC: Bool[Tensor, 
     precision_BC = hits_BC.cumsum(dim=0) / ranks
     ends_BC = torch.ones_like(hits_BC)
     ends_BC[:-1] = sorted_BC[:-1] != sorted_BC[1:]
+    # From the end on, the smallest place of an end so far is that of the own tie.
     last_of_tie_BC = torch.where(ends_BC, ranks - 1, len(scores_BC)).flip(0).cummin(dim=0).values.flip(0)
     return (precision_BC.gather(0, last_of_tie_BC) * hits_BC).sum(dim=0) / hits_BC.sum(dim=0)
 

@@ -20,6 +20,7 @@ class AudioInput(Input):
     num_channels: int = 0
     """Values of a sample, such as the bins of a spectrogram's frame; 0 as in the data, or 1 where a network stands
     alone."""
+    # As in the second paper's Kinetics network; the first paper's AudioSet networks have 128.
     patch: int = 16
     """Samples (or frames) that make one token."""
     patch_bins: int = 0

@@ -26,6 +26,7 @@ class FlowInput(Input):
     conv_stem: bool = False
     """Whether the image's convolution and max-pool take the neighbourhoods' place: a quarter of the rows and columns,
     whose motion the decoder upsamples."""
+    # Neighbourhoods, this width and the range of pixels are those of the released model.
     project_to: int = 64
     """Channels of the linear layer; 0 means no such layer."""
     pixel_range: PixelRange = "centred"

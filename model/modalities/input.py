@@ -135,6 +135,7 @@ class Input(ABC):
 
     def problems(self) -> Problems:
         """Yield (key, sentence) of sizes that are missing; where all are there, of what does not go together."""
+        # type() and not isinstance, or flags would be sizes.
         numbers = {name: value for name, value in vars(self).items() if type(value) is int}
         free = {name: numbers.pop(name) for name in self.optional if name in numbers}
         unsaid = [name for name in self.sizes if not getattr(self, name)]

@@ -14,6 +14,7 @@ class LabelInput(Input):
     """A class as input: one token, one-hot."""
 
     modality: Literal["label"] = "label"
+    # Those of Kinetics-700, whose autoencoder is the one network of the papers that reads labels.
     num_classes: int = 700
     """Number of classes."""
 

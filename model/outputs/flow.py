@@ -88,6 +88,7 @@ class FlowOutput(Output):
     def network_problems(self, network: Network) -> Problems:
         """Yield (key, sentence) of what stands in the way."""
         frames = self._frames(network)
+        # The first tokens are the queries: those of another input would be among them.
         if frames is None or frames.num_tokens != network.num_tokens:
             yield "", f"needs inputs.{self.target} of frames and no other input: its queries are the input's tokens"
 

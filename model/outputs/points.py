@@ -75,6 +75,7 @@ class PointsOutput(Output):
         """Return what computes the features of places."""
         from model.outputs.modules.queries import PlaceQueries
 
+        # A resolution is twice the highest frequency that it can show.
         return PlaceQueries(self.num_bands, [2 * self.max_frequency] * self.num_axes)
 
     def head(self, width: int, network: Network, embedding: "Callable[[str], Tensor]") -> "nn.Module":  # noqa: ARG002

@@ -66,6 +66,7 @@ class TextOutput(Output):
     def network_problems(self, network: Network) -> Problems:
         """Yield (key, sentence) of what this network cannot fill in."""
         width = _of(self.target, network, "embedding_width")
+        # Logits are products of the decoded rows with the embedding, so both must have one width.
         if not width or network.decoder_width != width:
             yield "", f"needs the text inputs.{self.target}, whose embedding it shares, and no wider query beside it"
         if network.decoder.output_width:

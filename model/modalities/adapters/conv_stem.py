@@ -117,13 +117,17 @@ class ConvStem(nn.Module):
         with torch.autocast(padded.device.type, enabled=False):
             sums_KK = _sums(padded) if self._given_KK is None else self._given_KK
             count = sums_KK[-1, -1]
+            # A batch in which no sample has the modality has no places: its count is 0, and nothing is read of its
+            # statistics.
             means_K = sums_KK[-1, :-1] / count.clamp(min=1)
             covariance_KK = sums_KK[:-1, :-1] / count.clamp(min=1) - means_K[:, None] * means_K
             kernel_CK = self.convolution.weight.flatten(1).double()
             mean_C = kernel_CK @ means_K
+            # Rounding may bring the variance of a constant picture below 0.
             variance_C = ((kernel_CK @ covariance_KK) * kernel_CK).sum(dim=1).clamp(min=0)
         last = count, mean_C.detach(), variance_C.detach()
         if self._given_KK is None:
+            # A network alone, whose caller observes nothing, behaves as PyTorch's batch norm.
             self.norm.average(*last)
         else:
             self._last = last

@@ -77,6 +77,7 @@ class PointsAdapter(nn.Module):
         """Return the tokens of clouds in [-1, 1]."""
         # In at least float32 whatever the network computes in: at 1 120 half periods a unit, bfloat16 would be noise.
         places = points_BPA.to(torch.promote_types(dtype, torch.float32))
+        # A resolution is twice the highest frequency that it can show.
         resolution = [2 * self.config.max_frequency] * self.config.channels
         return fourier_features(places, self.config.num_bands, resolution).to(dtype)
 
