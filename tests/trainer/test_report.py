@@ -93,14 +93,19 @@ def test_a_long_curve_is_thinned_to_a_screen_and_keeps_its_end() -> None:
     assert points[-1][0] == 370.0
 
 
-def test_what_is_there_once_or_no_number_is_no_curve() -> None:
+def test_every_number_is_a_curve_and_what_was_recorded_once_a_dot() -> None:
     records = [
         {"kind": "train", "step": 1, "loss": 2.0, "words": "x", "once": 1},
         {"kind": "save", "step": 2, "loss": 3},
         {"kind": "train", "step": 3, "loss": 1.0},
         {"kind": "save", "step": 4, "loss": 5},
     ]
-    assert curves(records) == {"train: loss": [(1.0, 2.0), (3.0, 1.0)], "save: loss": [(2.0, 3.0), (4.0, 5.0)]}
+    found = curves(records)
+    assert found.pop("train: once") == [(1.0, 1.0)]
+    assert found == {"train: loss": [(1.0, 2.0), (3.0, 1.0)], "save: loss": [(2.0, 3.0), (4.0, 5.0)]}
+    for points in ([(1.0, 1.0)], [(1.0, 2.0), (3.0, 1.0)]):
+        figure = curve("once", points)
+        assert re.findall(r'<circle cx="([^"]*)" cy="([^"]*)"', figure) == [tuple(map(str, points_of(figure)[-1]))]
 
 
 def test_attempts_and_events_have_a_line_each_and_parts_without_content_no_title() -> None:

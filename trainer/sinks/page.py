@@ -27,7 +27,7 @@ figure { display: inline-block; margin: .5em } figcaption { font-weight: 600 }
 pre { background: #f6f6f6; padding: 1em; overflow-x: auto }
 img { max-width: 100% }
 svg { background: #fafafa } text { font-size: 11px; fill: #555 }
-polyline { fill: none; stroke: #1667b7; stroke-width: 1.5 }
+polyline { fill: none; stroke: #1667b7; stroke-width: 1.5 } circle { fill: #1667b7 }
 """
 
 
@@ -70,24 +70,25 @@ def page(story: Story) -> str:
 
 
 def curves(records: Sequence[Record]) -> dict[str, list[tuple[float, float]]]:
-    """Return the points (step, value) of every number that the records hold more than once, by kind and name."""
+    """Return the points (step, value) of every number that the records hold, by kind and name."""
     found: dict[str, list[tuple[float, float]]] = {}
     for record in records:
         for name, value in record.items():
             if name != "step" and isinstance(value, int | float) and math.isfinite(value):
                 found.setdefault(f"{record['kind']}: {name}", []).append((float(record["step"]), float(value)))
-    return {name: points for name, points in found.items() if len(points) > 1}
+    return found
 
 
 def curve(name: str, points: Sequence[tuple[float, float]]) -> str:
-    """Return a figure with one line through the points, thinned to what a screen shows."""
+    """Return a figure with one line through the points, thinned to what a screen shows, and a dot at the last one."""
     points = [*points[:: max(len(points) // _MOST_POINTS, 1)], points[-1]]
     (left, right), (low, high) = ((min(axis), max(axis)) for axis in zip(*points, strict=True))
     # One step, or one height throughout, is a flat line and no division by zero.
     across, up = (_WIDTH - 2 * _BESIDE) / ((right - left) or 1), (_HEIGHT - 2 * _ABOVE) / ((high - low) or 1)
-    line = " ".join(
-        f"{_BESIDE + (step - left) * across:.1f},{_HEIGHT - _ABOVE - (value - low) * up:.1f}" for step, value in points
-    )
+    places = [(_BESIDE + (step - left) * across, _HEIGHT - _ABOVE - (value - low) * up) for step, value in points]
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    # A line through one point is not visible: a number that was recorded once is its dot.
+    dot = '<circle cx="{:.1f}" cy="{:.1f}" r="3"/>'.format(*places[-1])
     labels = (
         (4, _ABOVE, high),
         (4, _HEIGHT - _ABOVE, low),
@@ -97,7 +98,7 @@ def curve(name: str, points: Sequence[tuple[float, float]]) -> str:
     texts = "".join(f'<text x="{x}" y="{y}">{value:.4g}</text>' for x, y, value in labels)
     return (
         f"<figure><figcaption>{_escaped(name)}</figcaption>"
-        f'<svg width="{_WIDTH}" height="{_HEIGHT}"><polyline points="{line}"/>{texts}</svg></figure>'
+        f'<svg width="{_WIDTH}" height="{_HEIGHT}"><polyline points="{line}"/>{dot}{texts}</svg></figure>'
     )
 
 
