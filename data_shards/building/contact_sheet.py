@@ -23,14 +23,22 @@ Members = Mapping[str, bytes]
 """The bytes of a sample's members by extension."""
 
 
-def contact_sheet(folder: Path, out_png: Path, *, split: str = "train", num_samples: int = 16) -> int:
+def contact_sheet(
+    folder: Path,
+    out_png: Path,
+    *,
+    split: str = "train",
+    num_samples: int = 16,
+    inputs: Mapping[str, Modality] | None = None,
+) -> int:
     """Write a PNG with a row a sample and a column an input; return the number of samples shown.
 
-    The samples are spread evenly over the split. Raises ValueError where the folder or a sample cannot be read.
+    The samples are spread evenly over the split. Without inputs, everything that they hold is drawn. Raises ValueError
+    where the folder or a sample cannot be read.
     """
     contents = manifest.read(folder)
     samples = _spread(folder, contents.split(split).shards, num_samples)
-    columns = inputs_of({suffix for _, members in samples for suffix in members})
+    columns = inputs or inputs_of({suffix for _, members in samples for suffix in members})
     figure = Figure(figsize=(INCHES * (len(columns) + 1), INCHES * len(samples) + 0.4), dpi=110, layout="constrained")
     grid = figure.subplots(len(samples), len(columns) + 1, squeeze=False)
     for cells, (key, members) in zip(grid, samples, strict=True):

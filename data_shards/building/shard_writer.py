@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from data_shards.building.raw_sample import Content, Row
 from data_shards.files import atomic
+from data_shards.files.plugin_files import PluginError, fault_in_sample
 from data_shards.files.quoting import cut
 from data_shards.format.shard_table import kind_of
 from data_shards.format.tar_walk import MAX_MEMBER_BYTES
@@ -52,6 +53,8 @@ def write_shard(rows: Sequence[Row], path: Path) -> tuple[list[Written], list[Fa
         for row in rows:
             try:
                 members = dict(_members(row))
+            except PluginError:
+                raise
             except ValueError as error:
                 faults.append(Fault(row.line, str(error)))
                 continue
@@ -123,6 +126,8 @@ def _checked_bytes(content: Content) -> bytes | None:
     except OSError as error:
         raise ValueError(f"{content.origin}: {error.strerror or one_line(error)}") from error
     except Exception as error:  # whatever the bytes of one file do to a decoder, that row is bad and no other
+        if fault := fault_in_sample(error):
+            raise fault from error
         raise ValueError(f"{content.origin}: {one_line(error)}") from error
 
 

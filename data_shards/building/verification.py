@@ -14,6 +14,7 @@ import numpy as np
 
 from data_shards.building import worker_processes
 from data_shards.config import DataConfig
+from data_shards.files.plugin_files import fault_in_sample
 from data_shards.format.extents import EXTENT_BYTES
 from data_shards.format.manifest import Manifest, ShardEntry, Shards, Split
 from data_shards.format.members import fitting
@@ -227,6 +228,8 @@ def _fault_of_the_rest(reader: Reader, number: int, sample: Sample, config: Data
         for role, member in select(section, members).items():
             try:
                 report.add_shape(f"{name}.{role}" if role else name, section.decoded_shape(role, member.content))
-            except Exception as error:  # noqa: BLE001 - as Intake: whatever a decoder does, the sample is bad
+            except Exception as error:  # as Intake: whatever a decoder does, the sample is bad
+                if fault := fault_in_sample(error):
+                    raise fault from error
                 return f".{member.suffix}: {one_line(error)}"
     return ""

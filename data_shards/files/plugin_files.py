@@ -85,6 +85,16 @@ def fault_in(error: BaseException) -> str:
     return ""
 
 
+def fault_in_sample(error: Exception) -> PluginError | None:
+    """Return the fault of a plug-in that read a sample; None where the sample is bad, which a ValueError says."""
+    if isinstance(error, PluginError):
+        return error
+    # A plug-in's own mistake is in its code, not in the sample: counted as bad samples it would end the run with the
+    # wrong sentence, or below the rate with none.
+    fault = "" if isinstance(error, ValueError) else fault_in(error)
+    return PluginError(f"{fault}; what is wrong with a sample is a ValueError") if fault else None
+
+
 def paths() -> tuple[Path, ...]:
     """Return the plug-ins that this process has run, for a process of its own to run too."""
     return tuple(map(Path, _files()))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from data_shards.config import DataConfig
-from data_shards.files.plugin_files import PluginError
+from data_shards.files.plugin_files import fault_in_sample
 from data_shards.files.quoting import shown
 from data_shards.format.annotations import NO_LABEL, Records
 from data_shards.format.manifest import Manifest
@@ -62,10 +62,10 @@ class Intake:
         try:
             sample = prepare(members, self.config, rng, records=self.records)
             self._check(sample)
-        except PluginError:
-            raise
         # Any: whatever the bytes of one sample do to a decoder, the run goes on without that sample.
         except Exception as error:
+            if fault := fault_in_sample(error):
+                raise fault from error
             name = error.input if isinstance(error, BadMemberError) else ""
             raise BadSampleError(key, name, one_line(error)) from error
         return key, sample

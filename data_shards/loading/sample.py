@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from data_shards.config import DataConfig
-from data_shards.files.plugin_files import PluginError, fault_in, is_of_plugin, place_of
+from data_shards.files.plugin_files import PluginError, fault_in_sample, is_of_plugin, place_of
 from data_shards.format.annotations import OWN, Records, notes
 from data_shards.format.members import fitting
 from data_shards.loading.batch import Sample
@@ -42,14 +42,10 @@ def prepare(
         section = config.ordered_inputs[name]
         try:
             prepared = _checked(section, section.prepare(found[name], rng))
-        except PluginError:
-            raise
         # Any: a decoder that meets bytes which nobody thought of may raise whatever it likes.
         except Exception as error:
-            # A plug-in's own mistake is in its code, not in the sample: counted as bad samples it would end the run
-            # with the wrong sentence, or below the rate with none.
-            if not isinstance(error, ValueError) and (fault := fault_in(error)):
-                raise PluginError(f"{fault}; what is wrong with a sample is a ValueError") from error
+            if fault := fault_in_sample(error):
+                raise fault from error
             # An input of several members names the one that it speaks of.
             where = f".{next(iter(found[name].values())).suffix}: " if len(section.roles) == 1 else ""
             raise BadMemberError(name, f"{where}{one_line(error)}") from error
@@ -64,9 +60,11 @@ def prepare(
 def _checked(section: Modality, prepared: Prepared) -> Prepared:
     """Return what a modality made of a sample; PluginError where one of a plug-in made something else than it says."""
     if is_of_plugin(type(section)):
-        array, expected = prepared.array, (section.shape, section.dtype)
-        found = (tuple(getattr(array, "shape", ())), str(getattr(array, "dtype", type(array).__name__)))
         method = f"{place_of(type(section).prepare)}: {type(section).__name__}.prepare"
+        if not isinstance(prepared, Prepared):
+            raise PluginError(f"{method} returned {type(prepared).__name__}, expected Prepared(array, length)")
+        array, expected = prepared.array, (tuple(section.shape), section.dtype)
+        found = (tuple(getattr(array, "shape", ())), str(getattr(array, "dtype", type(array).__name__)))
         if found != expected:
             raise PluginError(
                 f"{method} made an array of {_shape(*found)}, its shape and dtype say {_shape(*expected)}"

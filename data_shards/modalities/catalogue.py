@@ -41,8 +41,15 @@ def held_by(suffix: str) -> tuple[type[Modality], str] | None:
                 return kind, role
     name, _, last = suffix.rpartition(".")
     # A number before the last dot is a name with a dot too many, not the name of a camera.
-    of_name = [kind for kind in MODALITIES if name[:1].isalpha() and last in kind.usual]
-    return (of_name[-1], MAIN) if of_name else None
+    of_name = [kind for kind in BY_NAME.values() if name[:1].isalpha() and last in kind.usual]
+    # A plug-in takes no suffix away from ours.
+    chosen = [kind for kind in of_name if kind in MODALITIES] or of_name
+    return (chosen[-1], MAIN) if chosen else None
+
+
+def plugins() -> dict[str, type[Modality]]:
+    """Return the modalities of the plug-ins in use, by name."""
+    return {name: kind for name, kind in BY_NAME.items() if kind not in MODALITIES}
 
 
 def inputs_of(suffixes: Iterable[str]) -> dict[str, Modality]:

@@ -10,7 +10,7 @@ from data_shards.building.builder import BuildOptions
 from data_shards.building.splits import TRAIN
 from data_shards.files.display import printable_lines
 from data_shards.format.manifest import Manifest
-from launch.cli.console import AsJson, Jobs, progress_bar, report_shards
+from launch.cli.console import AsJson, Jobs, Plugins, TrustCode, progress_bar, report_shards, run_config
 
 app = typer.Typer(no_args_is_help=True, help="Turn raw files into tar shards and a manifest.")
 
@@ -73,6 +73,8 @@ def table(
     samples_per_shard: PerShard = 1_000,
     seed: Seed = 0,
     jobs: Jobs = 2,
+    config: Plugins = None,
+    trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
     """A table with the columns image, audio, video, points, text (paths, or text in the cell), label, weight, split.
@@ -80,11 +82,14 @@ def table(
     A label is a number or a name. Several labels are a list, such as [0, 2]. An empty cell or NaN means no label.
 
     Further labels have the columns label.NAME. Optical flow has first, second (frames) and flow (a .flo file).
+    Files of any other kind have the columns member.NAME.
 
     Example: perceiver data build table samples.csv data/samples
     """
     from data_shards.sources import table as source
 
+    if config:
+        run_config(config, trust_code=trust_code)
     options = BuildOptions(
         seed=seed, samples_per_shard=samples_per_shard, max_bad=max_bad, num_jobs=jobs, test_share=test_share
     )

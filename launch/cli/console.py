@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -12,6 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from data_shards.files.display import printable
 from data_shards.format.manifest import Manifest
+
+if TYPE_CHECKING:
+    from configs.run import RunConfig
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Checkpoint = Annotated[
@@ -21,6 +24,19 @@ TrustCode = Annotated[
     bool, typer.Option("--trust-code", help="Run the plug-ins of the run: its author's code. Read them first.")
 ]
 Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Number of processes.")]
+Plugins = Annotated[
+    Path | None, typer.Option("--config", help="YAML file of a run: files that its plug-ins can read are accepted too.")
+]
+
+
+def run_config(path: Path, *, trust_code: bool) -> "RunConfig":
+    """Return the configuration of a run; its plug-ins are in use from then on."""
+    from configs.plugins import trust
+    from configs.run import load
+
+    if trust_code:
+        trust(path.parent)
+    return load(path)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import typer
 
 from data_shards.files.display import printable
 from launch.cli import build
-from launch.cli.console import AsJson, Jobs, progress_bar, report_shards
+from launch.cli.console import AsJson, Jobs, Plugins, TrustCode, progress_bar, report_shards, run_config
 
 app = typer.Typer(no_args_is_help=True, help="Build, adopt, verify and show shards.")
 app.add_typer(build.app, name="build")
@@ -34,7 +34,9 @@ def index(
     index_folder: Annotated[
         Path | None, typer.Option(help="Write indexes and manifest here instead of next to the tars.")
     ] = None,
+    config: Plugins = None,
     *,
+    trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Adopt tars written by webdataset, img2dataset or GNU tar: index them and write a manifest.
@@ -53,6 +55,8 @@ def index(
     from data_shards.building import adoption
     from data_shards.format.annotations import Records
 
+    if config:
+        run_config(config, trust_code=trust_code)
     fields = (labels_from, named_labels_from, weight_from, values_from)
     records = Records(*(name or "" for name in fields)) if any(name is not None for name in fields) else None
     told: list[str] = []
@@ -74,6 +78,7 @@ def verify(
     ] = None,
     jobs: Jobs = 2,
     *,
+    trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Verify shards: hashes, checksums, and each sample as training reads it. Exit status 1 if any is bad.
@@ -87,10 +92,9 @@ def verify(
 
     perceiver data verify data/laion --config configs/image_text.yaml
     """
-    from configs.run import load
     from data_shards.building import verification
 
-    read = load(config).data if config else None
+    read = run_config(config, trust_code=trust_code).data if config else None
     with progress_bar("verify") as progress:
         report = verification.verify(folder, read, num_jobs=jobs, progress=progress)
     if as_json:
@@ -115,14 +119,23 @@ def show(
     out: Annotated[Path, typer.Option("--out", help="PNG file to write.")] = Path("contact_sheet.png"),
     split: Annotated[str, typer.Option(help="Split to show.")] = "train",
     samples: Annotated[int, typer.Option(min=1, help="Number of samples to show.")] = 8,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file of a run: show its inputs, also those of its plug-ins.")
+    ] = None,
+    trust_code: TrustCode = False,
 ) -> None:
-    """Draw a contact sheet: images, spectrograms, clips, point clouds, text and labels.
+    """Draw a contact sheet: images, spectrograms, clips, point clouds, arrays, text and labels.
 
-    Example: perceiver data show data/digits --out digits.png
+    Examples:
+
+    perceiver data show data/digits --out digits.png
+
+    perceiver data show data/eeg --config eeg.yaml
     """
     from data_shards.building import contact_sheet
 
-    contact_sheet.contact_sheet(folder, out, split=split, num_samples=samples)
+    inputs = run_config(config, trust_code=trust_code).data.ordered_inputs if config else None
+    contact_sheet.contact_sheet(folder, out, split=split, num_samples=samples, inputs=inputs)
     typer.echo(f"wrote {printable(str(out))}")
 
 

@@ -77,16 +77,20 @@ def chaos(
     procs: Annotated[int, typer.Option("--procs", min=1, help="Processes per run, on this machine.")] = 1,
     resizes: Annotated[int, typer.Option("--resizes", min=0, help="Resumes with another number of processes.")] = 0,
     keep: Annotated[Path | None, typer.Option("--keep", help="New folder for the runs and their log.")] = None,
+    trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Inject faults into a run and compare its weights with those of an undisturbed run. Shards are copied.
 
     Example: perceiver chaos configs/digits.yaml data.shards=data/digits train.steps=60 --faults 20 --procs 2
     """
+    from configs.plugins import trust
     from configs.run import load
     from launch.chaos.campaign import Campaign
     from launch.run.loaders import absolute
 
+    if trust_code:
+        trust(config.parent)
     run = absolute(load(config, overrides or ()))
     if not run.data.shards or not Path(run.data.shards).is_dir():
         raise ValueError(
@@ -95,7 +99,7 @@ def chaos(
     if keep is not None and keep.exists():
         raise ValueError(f"{keep}: exists; --keep needs a new folder")
     folder = keep or Path(tempfile.mkdtemp()) / "campaign"
-    command = ["train", str(config), *(overrides or ())]
+    command = ["train", str(config), *(overrides or ()), *(["--trust-code"] if trust_code else [])]
     campaign = Campaign(command, folder.resolve(), Path(run.data.shards), run.train.steps, procs, seed)
     with progress_bar("faults") as progress:
         result = campaign.run(faults, num_resizes=resizes, progress=progress)

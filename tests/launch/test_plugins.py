@@ -150,10 +150,18 @@ def words_of(run: RunFolder, tmp_path: Path) -> dict[str, list[str]]:
         "export": ["export", folder, str(tmp_path / "out")],
         "plan": ["plan", f"{folder}/config.yaml"],
         "train": ["train", f"{folder}/config.yaml", "--run", str(tmp_path / "new")],
+        "chaos": ["chaos", f"{folder}/config.yaml"],
+        "build": ["data", "build", "table", "rows.csv", "out", "--config", f"{folder}/config.yaml"],
+        "index": ["data", "index", "tars", "--config", f"{folder}/config.yaml"],
+        "verify": ["data", "verify", "shards", "--config", f"{folder}/config.yaml"],
+        "show": ["data", "show", "shards", "--config", f"{folder}/config.yaml"],
     }
 
 
-@pytest.mark.parametrize("command", ["eval", "fork", "attention", "export", "plan", "train"])
+@pytest.mark.parametrize(
+    "command",
+    ["eval", "fork", "attention", "export", "plan", "train", "chaos", "build", "index", "verify", "show"],
+)
 def test_a_command_that_opens_a_run_executes_its_plugins_only_where_it_is_told_to(
     run: RunFolder, tmp_path: Path, command: str
 ) -> None:
