@@ -18,7 +18,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-_IN_THE_WAY = (errno.EACCES, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EPERM)
+_IN_THE_WAY = (
+    errno.EACCES,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOTDIR,
+    errno.EPERM,
+)
 
 
 def write(path: Path, content: str | bytes, *, survives_power_cut: bool = True) -> None:
@@ -94,15 +102,20 @@ def of_disk(error: OSError) -> str:
     path = error.filename2 or error.filename
     where = f"{path}: " if path else ""
     if error.errno in _FULL:
+        return f"{where}cannot be written ({error.strerror}); free space or repair the disk, then start again"
+    # Of a link to nowhere a read says that there is no file, mkdir that there is one.
+    if path and error.errno in (errno.ENOENT, errno.EEXIST) and (link := _link_to_nothing(Path(os.fsdecode(path)))):
         return (
-            f"perceiver: {where}cannot be written ({error.strerror}); free space or repair the disk, then start again\n"
+            f"{link}: is a link to {link.readlink()}, which is not there; bring that back or remove the link, then "
+            "start again"
         )
     if path and error.errno in _IN_THE_WAY:
-        return (
-            f"perceiver: {where}cannot be used ({error.strerror}); move it away or correct its permissions, then start "
-            "again\n"
-        )
+        return f"{where}cannot be used ({error.strerror}); move it away or correct its permissions, then start again"
     return ""
+
+
+def _link_to_nothing(path: Path) -> Path | None:
+    return next((each for each in (path, *path.parents) if each.is_symlink() and not each.exists()), None)
 
 
 def remove(path: Path) -> None:

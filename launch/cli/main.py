@@ -116,8 +116,9 @@ def main() -> None:
         sys.exit(BAD_INPUT)
     except OSError as error:
         # A full or read-only disk is for the user to correct, and another start would meet it again: status 2.
-        sys.stderr.write(printable_lines(of_disk(error) or traceback.format_exc()))
-        sys.exit(BAD_INPUT if of_disk(error) else FAILED)
+        sentence = of_disk(error)
+        sys.stderr.write(printable_lines(f"perceiver: {sentence}\n" if sentence else traceback.format_exc()))
+        sys.exit(BAD_INPUT if sentence else FAILED)
     except Exception as error:  # noqa: BLE001  # as Python would end, but that a traceback may have a password in it
         fault = fault_in(error)
         sys.stderr.write(printable_lines(f"perceiver: {fault}\n" if fault else traceback.format_exc()))

@@ -6,6 +6,7 @@ from typing import NoReturn, TypeVar
 
 import torch
 
+from data_shards.files.atomic import of_disk
 from launch.lifecycle.exit_status import BAD_INPUT
 from trainer.distributed import devices
 from trainer.distributed.world import World
@@ -14,7 +15,7 @@ T = TypeVar("T")
 
 
 def together(world: World, work: Callable[[], T]) -> T:
-    """Return what the work returned; where it raised ValueError on any rank, all ranks end. Collective.
+    """Return what the work returned; where a user's error or the disk's ended it on any rank, all end. Collective.
 
     Rank 0 raises a ValueError with the sentences of all; the others leave with the same exit status, in silence.
     """
@@ -26,6 +27,10 @@ def together(world: World, work: Callable[[], T]) -> T:
     # What a user can correct. Any other error ends this rank with a traceback, and breaks the exchanges of the others.
     except ValueError as error:
         sentence, has_failed = str(error), True
+    except OSError as error:
+        sentence, has_failed = of_disk(error), True
+        if not sentence:
+            raise
     # One small exchange where all is well.
     if world.maximum(torch.tensor(float(has_failed))):
         leave(world, sentence)

@@ -76,6 +76,8 @@ def begin(folder: RunFolder, *, job_id: str, nodes: Sequence[str]) -> Attempt:
             attempt_folder(folder, number).mkdir(parents=True)
             break
         except FileExistsError:
+            if not attempt_folder(folder, number).exists():
+                raise  # not of this folder but of the one above it: a link to nothing
             number += 1
     attempt = Attempt(number, job_id, tuple(nodes), time.time(), newest_step(folder))
     _write(attempt_folder(folder, number) / "start.json", asdict(attempt))

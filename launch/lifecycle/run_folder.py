@@ -152,6 +152,18 @@ class RunFolder:
         probe.write_bytes(b"")
         probe.unlink()
 
+    def refuse_links_to_nothing(self) -> None:
+        """Raise ValueError where a part of the run is a link to what is not there, such as a disk that is not mounted.
+
+        Without its checkpoints the run would begin anew.
+        """
+        for entry in self.path.iterdir():
+            # Emacs leaves a link to nothing beside a file that it has open: .#config.yaml.
+            if entry.is_symlink() and not entry.exists() and not entry.name.startswith("."):
+                raise ValueError(
+                    f"{entry}: is a link to {entry.readlink()}, which is not there; bring that back or remove the link"
+                )
+
     def check_space(self) -> None:
         """Raise ValueError where the disk takes no more: a start keeps records before it makes its first step."""
         probe = self.path / f".space.{os.getpid()}"
@@ -169,9 +181,10 @@ class RunFolder:
 
 
 def existing(folder: RunFolder) -> RunFolder:
-    """Return the folder; ValueError where no run was made in it."""
+    """Return the folder; ValueError where no run was made in it, or a part of it is missing behind a link."""
     if not folder.exists:
         raise ValueError(f"{folder.path}: holds no run (no config.yaml); `perceiver train CONFIG --run RUN` makes one")
+    folder.refuse_links_to_nothing()
     return folder
 
 

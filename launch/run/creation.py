@@ -58,6 +58,8 @@ def open_run(
     of it before its first step is known. One that has not begun may still change, and of one that has whatever does not
     decide its result.
     """
+    if folder.exists:
+        folder.refuse_links_to_nothing()
     sources = config.plugins
     has_begun = folder.exists and _has_begun(folder)
     if folder.exists:

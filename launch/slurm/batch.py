@@ -43,6 +43,7 @@ FINAL = ("pending execution", "presently disabled", "permission denied", "Invali
 def begin(folder: RunFolder) -> str:
     """Start the record of a new attempt and return the shell lines that its ranks need."""
     # Before the attempt takes its number: a start that can write nothing is none.
+    folder.refuse_links_to_nothing()
     folder.check_space()
     job_id = os.environ[JOB]
     # One of Slurm was superseded by this job, or is this job itself before its requeue.

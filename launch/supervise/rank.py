@@ -75,8 +75,9 @@ def _train(folder: RunFolder, heartbeat: Heartbeat) -> int:
         sys.stderr.write(f"perceiver: {printable_lines(cut(str(error), MAX_MESSAGE))}\n")
         return BAD_INPUT
     except OSError as error:
-        sys.stderr.write(printable_lines(of_disk(error) or traceback.format_exc()))
-        return BAD_INPUT if of_disk(error) else FAILED
+        sentence = of_disk(error)
+        sys.stderr.write(printable_lines(f"perceiver: {sentence}\n" if sentence else traceback.format_exc()))
+        return BAD_INPUT if sentence else FAILED
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else FAILED
     except Exception as error:  # noqa: BLE001  # the record has to say that this rank failed, whatever it was

@@ -118,23 +118,43 @@ def test_what_only_the_owner_of_the_disk_can_mend_is_a_sentence(number: int, tol
     sentence = atomic.of_disk(OSError(number, "cause", "/some/file"))
     assert bool(sentence) == told
     if told:
-        assert sentence.startswith("perceiver: /some/file: cannot be written (cause); free space")
-        assert atomic.of_disk(OSError(number, "cause")).startswith("perceiver: cannot be written (cause)")
+        assert sentence.startswith("/some/file: cannot be written (cause); free space")
+        assert atomic.of_disk(OSError(number, "cause")).startswith("cannot be written (cause)")
 
 
-@pytest.mark.parametrize("name", ["folder", "link", "file/below", "n" * 300])
+@pytest.mark.parametrize("name", ["folder", "link", "file/below", "n" * 300, "new folder"])
 def test_what_stands_in_the_way_of_a_file_is_a_sentence_with_the_name_that_a_user_knows(
     tmp_path: Path, name: str
 ) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to("link")
+    (tmp_path / "new folder").touch()
+    works: dict[str, Callable[[], object]] = {
+        "new folder": lambda: (tmp_path / name).mkdir(exist_ok=True),
+        "link": (tmp_path / name).read_bytes,
+    }
     with pytest.raises(OSError, match=r"\[Errno") as caught:
-        atomic.write(tmp_path / name, "x") if name != "link" else (tmp_path / name).read_bytes()
+        works.get(name, lambda: atomic.write(tmp_path / name, "x"))()
     sentence = atomic.of_disk(caught.value)
     assert str(tmp_path / name.partition("/")[0]) in sentence.replace("/.", "/")
-    assert sentence.endswith("move it away or correct its permissions, then start again\n")
+    assert sentence.endswith("move it away or correct its permissions, then start again")
     assert not atomic.of_disk(PermissionError(errno.EPERM, "of a process, not of a file"))
+
+
+@pytest.mark.parametrize("how", ["read", "append", "mkdir", "below"])
+def test_a_link_to_nothing_is_a_sentence_with_the_link_and_what_it_names(tmp_path: Path, how: str) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "gone" / "away")
+    works: dict[str, Callable[[], object]] = {
+        "read": link.read_bytes,
+        "append": lambda: link.open("ab"),
+        "mkdir": lambda: link.mkdir(exist_ok=True),
+        "below": lambda: (link / "file").write_text("x"),
+    }
+    with pytest.raises(OSError, match=r"\[Errno") as caught:
+        works[how]()
+    assert atomic.of_disk(caught.value).startswith(f"{link}: is a link to {tmp_path}/gone/away, which is not there;")
 
 
 def refusing(number: int) -> Callable[[int], None]:

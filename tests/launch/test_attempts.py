@@ -43,6 +43,12 @@ def test_numbers_are_given_once_even_to_attempts_that_left_no_record(folder: Run
     assert [attempt.number for attempt in attempts.history(folder)] == [1, 2, 3]
 
 
+def test_an_attempt_that_cannot_have_a_folder_is_not_tried_for_ever(folder: RunFolder) -> None:
+    folder.attempts_folder.symlink_to("nowhere")
+    with pytest.raises(FileExistsError):
+        attempts.begin(folder, job_id="1", nodes=["n1"])
+
+
 def test_the_record_says_from_where_to_where_an_attempt_got(folder: RunFolder) -> None:
     attempts.begin(folder, job_id="1", nodes=["n1"])
     checkpoint(folder, 7)

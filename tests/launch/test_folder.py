@@ -45,6 +45,23 @@ def test_a_disk_that_takes_no_more_is_told_before_anything_is_written(tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("part", ["checkpoints", "attempts", "metrics.jsonl", "quarantine.jsonl", "stop", "pictures"])
+def test_a_run_with_a_part_behind_a_link_to_nothing_is_refused_by_whoever_opens_it(tmp_path: Path, part: str) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.create()
+    folder.config_path.write_text("")
+    (folder.path / ".#config.yaml").symlink_to("me@host.1:2")  # as Emacs marks a file that it has open
+    assert existing(folder) is folder
+    there = folder.path / part
+    if there.exists():
+        there.rmdir()
+    there.symlink_to(tmp_path / "disk")
+    with pytest.raises(ValueError, match=rf"run/{part}: is a link to {tmp_path}/disk, which is not there; bring that"):
+        existing(folder)
+    (tmp_path / "disk").mkdir()
+    assert existing(folder) is folder
+
+
 def test_nothing_is_left_of_the_look_whether_a_folder_can_be_written(tmp_path: Path) -> None:
     for _ in range(2):
         RunFolder(tmp_path / "run").make()

@@ -172,6 +172,19 @@ def test_a_run_that_has_begun_or_is_being_started_does_not(config: RunConfig, tm
     assert load(folder.config_path) == config
 
 
+def test_a_run_whose_checkpoints_are_on_a_disk_that_is_away_does_not_begin_anew(
+    config: RunConfig, tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    open_run(config, folder)
+    folder.metrics_path.write_text(json.dumps({"kind": "train", "step": 1}) + "\n")
+    folder.checkpoints_folder.rmdir()
+    folder.checkpoints_folder.symlink_to(tmp_path / "scratch")
+    with pytest.raises(ValueError, match=rf"run/checkpoints: is a link to {tmp_path}/scratch, which is not there"):
+        open_run(config, folder)
+    assert b'"train"' in folder.metrics_path.read_bytes()
+
+
 def test_what_somebody_else_put_into_the_folder_is_refused_and_stays(config: RunConfig, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("precious")

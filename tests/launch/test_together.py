@@ -1,6 +1,7 @@
 """What one rank cannot do ends all ranks, once told and with one status."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from threads import ThreadWorld, on_ranks
@@ -29,6 +30,22 @@ def failing_on(rank: int, world: ThreadWorld) -> int:
 def test_the_sentence_of_any_rank_is_told_by_the_first_and_all_leave_alike(rank: int) -> None:
     found = on_ranks(3, lambda world: outcome(lambda: together(world, lambda: failing_on(rank, world))))
     assert found == [f"rank {rank} has no file", BAD_INPUT, BAD_INPUT]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_what_stands_in_the_way_on_the_disk_of_one_rank_ends_all(rank: int, tmp_path: Path) -> None:
+    (tmp_path / "folder").symlink_to("nowhere")
+
+    def work(world: ThreadWorld) -> object:
+        def made() -> None:
+            if world.rank == rank:
+                (tmp_path / "folder").mkdir(exist_ok=True)
+
+        return outcome(lambda: together(world, made))
+
+    first, second = on_ranks(2, work)
+    assert str(first).startswith(f"{tmp_path}/folder: is a link to nowhere, which is not there;")
+    assert second == BAD_INPUT
 
 
 def test_each_rank_has_its_own_result_where_none_fails() -> None:

@@ -201,8 +201,8 @@ def _without_steps_after(path: Path, step: int) -> PatientFile:
             atomic.write(path, b"".join(kept))
         return PatientFile(path)
     except OSError as error:
-        remedy = "free space on its disk, then the same command resumes the run"
-        raise ValueError(f"{path}: cannot be written ({error.strerror}); {remedy}") from error
+        remedy = "correct its permissions or free space on its disk, then the same command resumes the run"
+        raise ValueError(atomic.of_disk(error) or f"{path}: cannot be written ({error.strerror}); {remedy}") from error
 
 
 def _is_after(line: bytes, step: int) -> bool:
