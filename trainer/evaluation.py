@@ -1,4 +1,11 @@
-"""Evaluation of a network on samples that it was not trained on. Each sample counts once at any world size."""
+"""Evaluation of a network on samples that it was not trained on. Each sample counts once at any world size.
+
+Of several inputs it also tells what each is worth alone:
+
+    shown    all    photo    sound       each set of inputs is one forward pass over a batch
+    digit    a      a        a           a task of the whole sample is also judged by each input alone
+    masked   a      -        -           others are not: what they reconstruct is the input itself
+"""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping

@@ -1,4 +1,8 @@
-"""PlainState: a PyTorch module and optimizer, equal on all ranks, as tensors under parameter names."""
+"""PlainState: a PyTorch module and optimizer, equal on all ranks, as tensors under parameter names.
+
+Unlike a run's engine it keeps any optimizer of torch.optim: whatever its state has, tensors become files by the name of
+their parameter, and numbers stand in the manifest.
+"""
 
 from collections.abc import Callable, Iterator
 from typing import Any

@@ -1,4 +1,11 @@
-"""Objective: the training loss as sums over samples with explicit counts, so a batch can be divided in any way."""
+"""Objective: the training loss as sums over samples with explicit counts, so a batch can be divided in any way.
+
+What is divided by the count of the global batch adds up, over micro-batches and ranks, to the loss of the whole:
+
+    counts   of every task, summed over all ranks   known before the forward pass
+    sums     of every task over a micro-batch       each divided by its count
+    others   answers to the whole global batch      for tasks that compare samples with each other
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
