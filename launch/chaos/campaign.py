@@ -1,9 +1,9 @@
 """A fault campaign: a run with injected faults must end with the weights of an undisturbed run.
 
 Faults inside a rank, at exact places (rank.py): SIGKILL, SIGSTOP and exceptions in starts, steps, saves,
-commits, evaluations and loads, SIGTERM to all, a full disk (chaos_disk.py), a kill while the folder is made, a second
-start. Between two starts (chaos_damage.py): checkpoint files that are cut, flipped or removed, records of the run that
-are damaged, shards that are cut, another number of ranks; a supervisor that is killed (chaos_supervisor.py). All are
+commits, evaluations and loads, SIGTERM to all, a full disk (disk.py), a kill while the folder is made, a second
+start. Between two starts (damage.py): checkpoint files that are cut, flipped or removed, records of the run that
+are damaged, shards that are cut, another number of ranks; a supervisor that is killed (supervisor_faults.py). All are
 drawn from one seed.
 """
 

@@ -1,4 +1,10 @@
-"""The doctor's job on a cluster: short, reported while it waits, and removed with its folder however it ends."""
+"""The doctor's job on a cluster: short, reported while it waits, and removed with its folder however it ends.
+
+The doctor and the ranks speak by files in one folder, which is what a run will need too:
+
+    doctor   submits | waits for every ready_K.json          | signals USR2 | reads report_K.json, removes all
+    ranks            | meet, measure, leave ready_K.json     | wait for it  | leave report_K.json
+"""
 
 import json
 import shutil

@@ -1,7 +1,8 @@
 """`perceiver plan CONFIG --nodes 128 --gpus 8`: a prediction of a run on a cluster that was not measured.
 
 Arithmetic alone: operations and bytes of a step over what a device does of them (model/budget/hardware.py), exchanges
-over links, saves over the disk. benchmarks/plan.py holds it against measured steps on CPU ranks.
+over links, saves over the disk. docs/scale.md has each item in a table. benchmarks/plan.py holds it against measured
+steps on CPU ranks.
 """
 
 import math

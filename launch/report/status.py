@@ -1,4 +1,13 @@
-"""`perceiver status`: the progress of runs, from their folders and from the scheduler's queue."""
+"""`perceiver status`: the progress of runs, from their folders and from the scheduler's queue.
+
+No source knows everything, and some are out of date. The state is that of the first which knows one:
+
+    the queue            waits or runs, where, and why it waits
+    lock and heartbeats  a start without Slurm trains
+    checkpoints          the last step is saved: finished
+    RUN/stop             its user stopped it
+    the last attempt     failed, killed, or stopped after a save
+"""
 
 import json
 import socket

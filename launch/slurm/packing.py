@@ -2,6 +2,10 @@
 
 Thousands of ranks that start at once ask a shared disk for thousands of small files each. One large file a node is
 read at the disk's full speed, and the ranks then start from a disk of their own.
+
+    submit        the environment --> pack_folder/environment-HASH.tar, if it is not there
+    node, ranks   lock: the first unpacks, the others wait --> each keeps the lock, shared --> python
+    node, end     lock, if nobody has it: remove the folder
 """
 
 import hashlib

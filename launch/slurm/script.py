@@ -1,4 +1,11 @@
-"""The shell of a batch script: before the ranks start, their start, and after them."""
+"""The shell of a batch script: before the ranks start, their start, and after them.
+
+One script is written by door.py of these parts, in this order:
+
+    setup --> variables --> which run --> batch begin --> srun: the ranks --> batch end
+    of the profile;         of an array   attempt, port                       record, requeue
+    fails: status 2
+"""
 
 import json
 import shlex

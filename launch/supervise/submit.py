@@ -1,4 +1,10 @@
-"""`perceiver submit`, `resume` and `sweep`: everything is checked and written before the job is submitted."""
+"""`perceiver submit`, `resume` and `sweep`: everything is checked and written before the job is submitted.
+
+What the queue would only have delayed is refused here, before anything is written:
+
+    plan --> the script, not sent --> refuse a finished or taken run --> make the run's folder --> submit
+    memory, disk, batch, shards                                          open_run checks data and network
+"""
 
 import itertools
 import json
