@@ -82,6 +82,7 @@ class World:
         # Objects and flags travel over gloo, tensors of the device over its own backend.
         backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
         store = _local_store(rank, world_size, timeout) if _is_local() else None
+        # Before DeepSpeed, which would join by itself, with a timeout of its own.
         dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
         return World(rank, world_size, local_rank, device)
 

@@ -94,6 +94,8 @@ def _import_deepspeed(world: World) -> Any:  # noqa: ANN401
     with uncompiled(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         importlib.import_module("deepspeed.runtime.zero.muon.muon_optimizer")
+    # It logs to standard output, where --json prints one object. And torch warns, on each rank, of a call of
+    # DeepSpeed's.
     deepspeed.utils.logger.setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed|deepspeed")
     return deepspeed

@@ -37,6 +37,7 @@ class Engine:
     def __init__(
         self, network: nn.Module, objective: Objective, *, optimizer: OptimizerConfig, train: TrainConfig, world: World
     ) -> None:
+        # Here too: an engine may be made without a RunConfig that has checked it.
         for key, sentence in joint_problems(optimizer, train):
             raise ValueError(f"{key}: {sentence}")
         train = arithmetic.resolved(train, world.device.type)
@@ -99,6 +100,7 @@ class Engine:
         rate = optimizers.learning_rate(self._optimizer_config, self._num_steps, self._train.steps)
         for group in self._deepspeed.optimizer.param_groups:
             group["lr"] = rate
+        # Losses by input and norms by group cost passes and exchanges of their own.
         is_logged = self._train.logs(self._num_steps + 1)
         counts, raised = self._counts(batch, flags, by_input=is_logged)
         own = self._deepspeed.module
@@ -114,6 +116,7 @@ class Engine:
         if isinstance(own, Perceiver):
             # A skipped step leaves the running statistics as they are, too.
             own.settle(is_kept=is_finite)
+        # A skipped step counts: the number of a step says which batch it takes.
         self._num_steps += 1
         totals = self._total(parts)
         losses = {task: total / counts[task] for task, total in totals.items()}

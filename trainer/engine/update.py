@@ -36,7 +36,8 @@ class DeviceUpdate:
         # applied.
         if self.clip_norm > 0:
             torch._foreach_mul_(self.partitions.gradients(), self.partitions.clip_factor(norm, self.clip_norm))
-        # What torch's fused optimizers, and LAMB, read on the device.
+        # What torch's fused optimizers, and LAMB, read on the device. DeepSpeed checks nothing at ZeRO 0 in fp32: one
+        # NaN in a gradient made all weights NaN.
         self.inner.found_inf = (~is_finite).float()  # type: ignore[attr-defined]
         # Also for a gradient that is dropped: DeepSpeed clears the gradients in it, and counts micro-batches.
         self.deepspeed.step()

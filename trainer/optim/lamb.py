@@ -28,6 +28,9 @@ class Segment:
 class Lamb(torch.optim.Optimizer):
     """LAMB over tensors that may hold several parameters, or parts of some; `bind` says which.
 
+    At ZeRO 1 and 2 DeepSpeed gives the optimizer one flat tensor per group. LAMB that takes it for a parameter has one
+    trust ratio for all of it: it trains without an error, and after 10 steps the weights are 72 % off.
+
     The moments and the direction are those of torch's fused Adam. On a GPU a step launches one kernel a parameter, for
     its trust ratio, and a few for all of them together.
     """
