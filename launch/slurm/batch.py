@@ -54,6 +54,7 @@ def begin(folder: RunFolder) -> str:
     _log(f"attempt {attempt.number} of {folder.path.name}: {where} from step {attempt.first_step}")
     variables = {
         "PERCEIVER_ATTEMPT": attempt.number,
+        # Slurm starts rank 0 on the first node of its list.
         "MASTER_ADDR": nodes[0],
         "MASTER_PORT": free_port(preferred_port(int(os.environ["SLURM_JOB_ID"]), attempt.number)),
     }
@@ -186,6 +187,7 @@ def main(words: list[str]) -> int:
             _log(str(refusal))
             return BAD_INPUT
         return 0
+    # The limits come as words: the profile is YAML, which the standard library does not read.
     status, *limits = (int(word) for word in words[2:])
     return end(folder, status, RestartConfig(*limits))
 

@@ -147,6 +147,7 @@ class _Executor(submitit.SlurmExecutor):
         try:
             result = subprocess.run(
                 ["sbatch", "--parsable"],
+                # Paths may have bytes that are no UTF-8.
                 input=os.fsencode(self.text),
                 env=inherited.passed(),
                 capture_output=True,

@@ -86,7 +86,8 @@ def ranks(cluster: ClusterConfig, module: str, code: str, folder: str, *, first:
         *cluster.srun_arguments,
     ]
     srun = " ".join(["srun", *(shlex.quote(argument) for argument in arguments)])
-    # A container of pyxis starts in its image's own folder.
+    # A container of pyxis starts in its image's own folder. The folder of the code comes in as $0: no name of a folder
+    # has to be quoted twice.
     start = f"sh -c {shlex.quote(_IN_THE_CODE + first + _START)} {code}"
     python = cluster.python or '"$PERCEIVER_PYTHON"'
     return f"{srun} {start} {python} -u -m {module} {folder}"

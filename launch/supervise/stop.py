@@ -36,6 +36,7 @@ def _stop(folder: RunFolder) -> str:
     # All ranks look for it, and so does whoever would start the next attempt.
     folder.stop_path.touch()
     sent, job = submission.read(folder), submission.job(folder)
+    # What waits has nothing to save.
     if sent and job and job.state == "PENDING":
         submission.cancel(sent)
         return f"job {sent.job_id} waited and is cancelled; `perceiver resume` submits the run again"

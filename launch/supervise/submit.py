@@ -62,10 +62,12 @@ def resume(
     if profile_name is None and not folder.cluster_path.is_file():
         raise ValueError(f"{folder.path}: was never submitted; name a profile with --cluster")
     profile = cluster.load(profile_name or str(folder.cluster_path), **changes)
+    # Who resumes a run has its code executed on the cluster anyway.
     trust(folder.path)
     config = absolute(load(folder.config_path, overrides))
     _refuse_finished(folder, config)
     planned = plan.make(config, profile, folder)
+    # Without changes the run is as it was made, and `send` refuses one that is taken.
     if overrides:
         submission.refuse_if_taken(folder)
         open_run(config, folder, profile.world_size)

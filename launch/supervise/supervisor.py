@@ -70,6 +70,7 @@ def _attempt(folder: RunFolder, number: int, num_processes: int, lock: int, outp
         "WORLD_SIZE": str(num_processes),
         "LOCAL_WORLD_SIZE": str(num_processes),
     }
+    # -u: the last words of a rank that is killed are in its log.
     command = [sys.executable, "-u", "-m", "launch.supervise.rank", str(folder.path)]
     # The ranks hold the lock too: it is free once the last process of the run is gone.
     ranks = [
