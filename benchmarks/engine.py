@@ -134,6 +134,7 @@ def ours(world: World, zero_stage: int, rows: int, folder: Path, around: list[fl
     train = TrainConfig(steps=1 << 30, global_batch=rows * world.world_size, zero_stage=zero_stage)
     engine = Engine(Perceiver(CONFIG.model, seed=0), CLASSES, optimizer=OPTIMIZER, train=train, world=world)
     start = engine.start
+    # No saves: benchmarks/checkpoint.py measures them.
     store = Store(folder, CheckpointConfig(save_every_steps=0, save_every_minutes=0), world)
     done = 0
 
@@ -141,6 +142,7 @@ def ours(world: World, zero_stage: int, rows: int, folder: Path, around: list[fl
         nonlocal done
         clock = Clock(rows)
         engine.start = clock.noting(start)  # type: ignore[method-assign]
+        # One more than are timed: a step's time is that from one batch to the next.
         upto = TrainConfig(**{**vars(train), "steps": done + steps + 1})
         sinks: list[Sink] = []
         if world.is_first:

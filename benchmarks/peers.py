@@ -38,6 +38,7 @@ class Configuration:
         """A batch of one: image, points or ids."""
         ((name, modality),) = self.ours.ordered_inputs.items()
         if name == "text":
+            # Bytes, without the six special ids before them.
             return torch.randint(6, 262, (1, *modality.shape))
         return torch.rand(1, *modality.shape) * 2 - 1
 
@@ -60,6 +61,7 @@ class TheirTokens(nn.Module):
 
     def __init__(self, config: PerceiverConfig) -> None:
         super().__init__()
+        # Not as a grid in parts, which the separable form reads without putting its tokens together.
         self.inputs = Inputs(replace(config, cross_attend_form="plain"))
         self.num_input_channels = config.token_width
 
@@ -183,6 +185,7 @@ _SEVERAL = (OURS, COMPILED, "perceiver-io", "perceiver-pytorch")
 def _imagenet(side: int, num_latents: int, width: int, num_cross_attends: int) -> PerceiverConfig:
     from model.config.grids import PositionsConfig
 
+    # Of 224 pixels at every side, as the peers have them; and erf below, which is their GELU.
     positions = PositionsConfig(num_bands=64, max_resolution=(224, 224))
     one = num_cross_attends == 1
     return PerceiverConfig(

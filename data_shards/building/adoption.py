@@ -157,12 +157,14 @@ def _refuse_overwriting(out: Path, index_paths: Sequence[Path]) -> None:
         others = f", and so are {len(foreign) - 1} others" if foreign[1:] else ""
         raise ValueError(f"{foreign[0]}: is an index of another program{others}; it is left as it is: {remedy}")
     path = out / "manifest.json"
+    # Any program may call a file manifest.json; ours names the classes on one of its first lines.
     if path.exists() and not _is_ours(path, b'"label_names"'):
         raise ValueError(f"{path}: is a file of another program; it is left as it is: {remedy}")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _unwritable(out, error) from error
+    # Asked now: hashing the tars of a folder can take an hour, and the first file is written after that.
     if not os.access(out, os.W_OK):
         raise ValueError(f"{out}: cannot be written to; {remedy}")
 

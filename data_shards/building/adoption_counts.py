@@ -110,6 +110,8 @@ class Members:
             for extension in extensions:
                 if held_by(extension) is None and extension not in (LABEL, RECORD):
                     self.unread[re.sub(r"\d+", "#", extension)] += 1
+                    # scan_1.5mm.png: to webdataset its suffix is 5mm.png. Renaming is the remedy, since both programs
+                    # must agree on keys.
                     if not self.early and "." in extension and held_by(extension.rpartition(".")[2]):
                         self.early = _early(Path(key).name, extension)
                 elif (held := held_by(extension)) and extension not in held[0]().roles[held[1]]:
@@ -122,6 +124,7 @@ class Members:
             found = json.loads(record)
         except (ValueError, RecursionError, MemoryError):
             found = None
+        # What is no object is counted as a record of others: nothing can be taken of it.
         names = set(found) if isinstance(found, dict) else {_OTHER}
         self.fields.update({name if name in _OWN_FIELDS else _OTHER for name in names})
         for name in names - _OWN_FIELDS - {_OTHER}:

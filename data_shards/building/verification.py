@@ -112,6 +112,7 @@ def verify(
         for name, split in shards.splits.items()
         for entry in split.shards
     ]
+    # A class without a sample is shown as 0, not left out.
     report = Report(labels=dict.fromkeys(shards.label_names, 0))
     with worker_processes.start(num_jobs) as pool:
         coming = [pool.submit(verify_shard, place, *task, shards.label_names) for task in tasks]

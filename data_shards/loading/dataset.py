@@ -86,6 +86,7 @@ def inputs_in(split: Split, config: DataConfig) -> set[str]:
 
 def check_inputs(datasets: Sequence[Dataset], split_name: str, config: DataConfig) -> None:
     """Raise ValueError for an input of the run that no dataset serves."""
+    # A dataset of a mixture need not have all inputs, but one that none has would be an array of zeros for ever.
     taken = {name for dataset in datasets for name in dataset.config.inputs}
     for name, section in config.ordered_inputs.items():
         if name not in taken:
@@ -102,6 +103,7 @@ def check_inputs(datasets: Sequence[Dataset], split_name: str, config: DataConfi
 def check_classes(datasets: Sequence[Dataset]) -> None:
     """Raise ValueError where the datasets name different classes, or a class has no sample to train on."""
     label_names = shared_classes({str(dataset.folder): dataset.label_names for dataset in datasets})
+    # Over all datasets: one of a mixture may lack a class that another has.
     counts = sum((Counter(dict(enumerate(dataset.split.label_counts))) for dataset in datasets), Counter[int]())
     empty = [name for label, name in enumerate(label_names) if not counts[label]]
     if empty:

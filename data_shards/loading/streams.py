@@ -38,6 +38,7 @@ def label_names(config: DataConfig, places: Places | None = None) -> tuple[str, 
     """Return the class names of the shards of training; ValueError where they do not share them."""
     places = places or Places(config)
     return shared_classes(
+        # Each folder once: two datasets of a mixture may read different inputs of one folder.
         {at: places.at(at).manifest().label_names for at in dict.fromkeys(_locations(config).values())}
     )
 
@@ -224,6 +225,7 @@ def _assembler(
         for dataset in datasets
     ]
     bad = Quarantine(quarantine, config.max_bad_rate, _num_samples(datasets)) if quarantine else None
+    # For its refusal alone: an evaluation may read another folder than training.
     classes_of_labels(config.labels, {str(dataset.folder): dataset.named_labels for dataset in datasets})
     values = numbers_of_values(config.values, {str(dataset.folder): dataset.values for dataset in datasets})
     named = {str(dataset.folder): dataset.label_names for dataset in datasets}

@@ -56,6 +56,7 @@ class Hardware:
 
 _EXPECTED = "data sheet, dense; shares of the peaks are expected, not measured"
 
+# fp32 without TF32, which is off unless train.tf32 is set. Links in one direction: half of what data sheets print.
 HARDWARE: dict[str, Hardware] = {
     "H100": Hardware(
         "cuda", f"H100 SXM 80 GB: {_EXPECTED}", 80e9, 67e12, 989e12, 3.35e12, 450e9, 64e9, 0.6, 0.8, 0.8, 10e-6

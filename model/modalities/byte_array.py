@@ -108,6 +108,7 @@ class Inputs(nn.Module):
         for name in self.stemmed:
             only = self.adapters[name]
             assert isinstance(only, StemAdapter)
+            # Of a sample that lacks the modality there are zeros, which are no picture.
             only.observe(inputs[name], lengths[name] > 0, dtype, total)
 
     def settle(self, *, is_kept: Tensor | bool) -> None:
@@ -131,6 +132,7 @@ class Inputs(nn.Module):
         tokens give way to their modality's mask token.
         """
         parts, counts = self._parts(inputs, hidden, dtype)
+        # As many as there are, not as are configured: a batch of texts may have fewer places.
         spans = dict(zip(self.modalities, pairwise(accumulate(counts, initial=0)), strict=True))
         if lengths is None:
             return Tokens(parts, None, spans)
@@ -171,4 +173,5 @@ class Inputs(nn.Module):
             raise ValueError(f"hidden.{name}: tokens can only be hidden with mask_tokens=true; it is false")
         mask_token = self.mask_tokens[name]
         assert isinstance(mask_token, Table)
+        # After the padding: the mask token has all channels of the joined tokens, as in the released code.
         return torch.where(hidden_BM[..., None], mask_token.weight, tokens_BMC)

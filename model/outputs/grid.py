@@ -41,6 +41,7 @@ class CellsOutput(Output):
         shape, num_channels = tuple(self.shape), self.num_channels
         if known is not None:
             whole, of_cell = cells(known.shape, getattr(known, "patch", 1))
+            # A recording has one axis of samples: fewer queries than samples are answered with several samples each.
             if shape and len(known.shape) == 1:
                 of_cell = known.shape[0] // max(prod(shape), 1)
             shape, num_channels = shape or whole, num_channels or of_cell

@@ -15,6 +15,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from data_shards.modalities.transform_config import RandAugmentConfig
 
 GREY = (128, 128, 128)
+# These and the formulas below are those of the released code.
 MAX_DEGREES = 30
 MAX_SHEAR = 0.3
 MAX_TRANSLATION_PIXELS = 100

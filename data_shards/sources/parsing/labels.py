@@ -18,6 +18,7 @@ from data_shards.sources.parsing.class_names import one_spelling
 MAX_CLASSES = 1_000_000
 """A number beyond is a mistake: the manifest lists every class up to the largest."""
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:e[+-]?[0-9]+)?|[+-]?inf", re.IGNORECASE)
+# Several numbers without brackets, as people write a list into a spreadsheet: never the name of a class.
 _NUMBERS = re.compile(rf"[\[({{]*\s*(?:{_NUMBER.pattern})(?:[\s,;|/]+(?:{_NUMBER.pattern}))+\s*[\])}}]*", re.IGNORECASE)
 _NO_LABEL = ("nan", "<na>")
 """The text that pandas writes for a gap."""
@@ -64,6 +65,8 @@ def _refuse_vectors(parsed: Mapping[int, Sequence[int | str]], column: str) -> N
     written = {tuple(values) for values in parsed.values()}
     if len({len(values) for values in written}) != 1 or not {each for values in written for each in values} <= {0, 1}:
         return
+    # [0, 1] in every row may be two classes. A list that holds one twice is none, and different lists of one length,
+    # all of zeros and ones, are hardly any.
     if any(len(set(values)) < len(values) for values in written) or len(written) > 1 < len(next(iter(written))):
         line, values = next(iter(parsed.items()))
         raise ValueError(
@@ -149,6 +152,7 @@ def _value(cell: object) -> int | str | None:
         return None
     if isinstance(cell, list | tuple | dict | set):
         raise ValueError("holds more than one class; write its number or its name")  # noqa: TRY004 - a user's slip
+    # true and false become the same names in a typed table as in CSV.
     text = str(cell).strip()
     return _whole(text) if _is_number(text) else text
 
