@@ -17,7 +17,7 @@ from data_shards.building.splits import TRAIN, split_of
 from data_shards.files.quoting import shown
 from data_shards.format.manifest import Manifest
 from data_shards.modalities.decoding.numbers import MAX_BYTES
-from data_shards.modalities.decoding.points import points
+from data_shards.modalities.decoding.points import cloud, everything
 from data_shards.sources import class_folders
 from data_shards.sources.parsing import plain_text
 from data_shards.sources.parsing.folder_files import HIDDEN, is_hidden, passed_over, suffix_of, walk
@@ -52,7 +52,7 @@ def _content(path: str, line: int, num_points: int, seed: int) -> Content:
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """A mesh, of which points are drawn when it is read."""
+    """A mesh, of which points are drawn when it is read: x, y, z, then the features of its file in their order."""
 
     path: str
     num_points: int
@@ -75,7 +75,7 @@ class Sampled:
         # By the row and not from one stream: whichever process reads the mesh, and in whichever order, the points are
         # the same.
         rng = np.random.default_rng(self.seed)
-        return _npy(points(File(self.path).read(), self.num_points, rng))
+        return _npy(everything(cloud(File(self.path).read(), self.num_points, rng)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Clouds of points: a token is the Fourier features of its point's coordinates, the only positions that are values."""
+"""Clouds of points: a token is the Fourier features of its point's coordinates, and then the point's features."""
 
 from dataclasses import dataclass
 from math import inf
@@ -13,13 +13,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PointsInput(Input):
-    """A cloud of points (P, 3): a token is the Fourier features of its point's coordinates."""
+    """A cloud of points (P, coordinates and features): coordinates become Fourier features, features stay."""
 
     modality: Literal["points"] = "points"
     num_points: int = 0
     """Points of a cloud; 0 as in the data."""
-    num_channels: int = 0
+    num_dimensions: int = 0
     """Coordinates of a point, expected in [-1, 1]; 0 as in the data, or 3 where a network stands alone."""
+    num_features: int = 0
+    """What a point has beside its place, such as colours; 0 as in the data, or none where a network stands alone."""
     num_bands: int = 64
     """Frequencies a coordinate, evenly spaced from 1 to the maximum."""
     # Ten times that of ImageNet's pixels, as in the first paper (section 4.3).
@@ -27,16 +29,17 @@ class PointsInput(Input):
     """Highest frequency, in half periods a unit."""
 
     sizes: ClassVar[tuple[str, ...]] = ("num_points",)
+    optional: ClassVar[tuple[str, ...]] = ("num_dimensions", "num_features")
 
     @property
-    def channels(self) -> int:
+    def dimensions(self) -> int:
         """Coordinates of a point."""
-        return self.num_channels or 3
+        return self.num_dimensions or 3
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Points and coordinates."""
-        return (self.num_points, self.channels)
+        """Points, and their coordinates and features."""
+        return (self.num_points, self.dimensions + self.num_features)
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -45,8 +48,8 @@ class PointsInput(Input):
 
     @property
     def content_width(self) -> int:
-        """Coordinates, sines and cosines."""
-        return self.channels * (2 * self.num_bands + 1)
+        """Coordinates, sines, cosines and features."""
+        return self.dimensions * (2 * self.num_bands + 1) + self.num_features
 
     def adapter(self) -> "nn.Module":
         """Return the module that makes tokens."""

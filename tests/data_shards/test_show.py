@@ -133,7 +133,7 @@ def test_a_sound_of_any_length_is_shown(axes: Axes, monkeypatch: pytest.MonkeyPa
 
 def test_a_cloud_is_shown_from_the_front_with_its_depth_as_colour(axes: Axes, monkeypatch: pytest.MonkeyPatch) -> None:
     cloud = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
-    monkeypatch.setattr(points, "points", lambda _: cloud)
+    monkeypatch.setattr(points, "cloud", lambda _: points.Cloud(cloud))
     PointsConfig.draw(axes, {MAIN: Member("", b"")})
     (dots,) = axes.collections
     np.testing.assert_array_equal(dots.get_offsets(), cloud[:, :2])

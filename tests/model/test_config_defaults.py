@@ -43,7 +43,8 @@ def test_what_a_config_leaves_out_keeps_its_meaning() -> None:
         PointsInput: {
             "modality": "points",
             "num_points": 0,
-            "num_channels": 0,
+            "num_dimensions": 0,
+            "num_features": 0,
             "num_bands": 64,
             "max_frequency": 1_120.0,
         },

@@ -14,7 +14,10 @@ MAX_ELEMENTS = 1 << 23
 MAX_TEXT_BYTES = 1 << 27
 """Longer text is refused: each number of it is an object before it is one of an array."""
 
-_OFF = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:#[^\r\n]*[\r\n]\s*)*(?:ST)?C?N?OFF")
+_OFF = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:#[^\r\n]*[\r\n]\s*)*((?:ST)?C?N?)OFF")
+NORMAL = ("nx", "ny", "nz")
+COLOUR = ("red", "green", "blue", "alpha")
+TEXTURE = ("s", "t")
 
 
 @dataclass(frozen=True)
@@ -22,16 +25,18 @@ class Mesh:
     """Vertices, and the triangles between them; a plain point cloud has none."""
 
     vertices: NDArray[np.float64]
-    """The places of the vertices, (V, 3)."""
+    """The places of the vertices, x, y and z, and behind them their features, (V, 3 and features)."""
     triangles: NDArray[np.int64]
     """The numbers of each triangle's vertices, (F, 3)."""
+    features: tuple[str, ...] = ()
+    """Names of the features."""
 
 
 def sample(mesh: Mesh, num_points: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Return points drawn uniformly from the surface, shape (num_points, 3)."""
+    """Return points drawn uniformly from the surface, shape (num_points, 3 and features)."""
     corners = mesh.vertices[mesh.triangles]
     along, across = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    areas = np.linalg.norm(np.cross(along, across), axis=1)
+    areas = np.linalg.norm(np.cross(along[:, :3], across[:, :3]), axis=1)
     total = areas.sum()
     if not (0 < total < np.inf):
         raise ValueError(f"mesh of {len(areas)} triangles has an area of {total / 2}")
@@ -51,7 +56,8 @@ def is_off(data: bytes | memoryview) -> bool:
 def read_off(data: bytes) -> Mesh:
     """Return the mesh of an OFF file; ModelNet40's, whose first line also holds the counts, included.
 
-    Colours (COFF), normals (NOFF) and places in a texture (STOFF) stand behind the coordinates, and are skipped.
+    Normals (NOFF), colours (COFF) and places in a texture (STOFF) stand behind the coordinates, in this order. Colours
+    of bytes become 0 to 1.
     """
     refuse_long(data)
     begin = _OFF.match(data)
@@ -67,11 +73,30 @@ def read_off(data: bytes) -> Mesh:
     try:
         num_vertices, num_faces = int(counts[0]), int(counts[1])
         _refuse_short(num_vertices, num_faces, len(body))
-        vertices = np.array([line.split()[:3] for line in body[:num_vertices]], np.float64).reshape(num_vertices, 3)
+        vertices, features = _vertices(begin[1], body[:num_vertices])
         triangles = fan([_corners(line.split()) for line in body[num_vertices : num_vertices + num_faces]])
     except (IndexError, ValueError, OverflowError) as error:
         raise ValueError(f"corrupt OFF file ({cut(str(error))})") from error
-    return checked(vertices, triangles)
+    return checked(vertices, triangles, features)
+
+
+def _vertices(kind: bytes, lines: list[bytes]) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """Return the numbers of each vertex to which the kind of the file gives a meaning, and the names of its features.
+
+    Coordinates alone where the lines have another number of numbers than the kind says: nothing tells which is what.
+    """
+    rows = [line.split() for line in lines]
+    normal, texture = (NORMAL if b"N" in kind else ()), (TEXTURE if b"ST" in kind else ())
+    num_others = len(rows[0]) - 3 if rows else 0
+    num_colours = num_others - len(normal) - len(texture)
+    is_sure = num_colours in ((3, 4) if b"C" in kind else (0,)) and {len(row) for row in rows} == {3 + num_others}
+    if not kind or not is_sure:
+        return np.array([row[:3] for row in rows], np.float64).reshape(len(rows), 3), ()
+    table = np.array(rows, np.float64)
+    colours = table[:, 3 + len(normal) : 3 + len(normal) + num_colours]
+    if colours.size and colours.max() > 1:
+        colours /= 255
+    return table, (*normal, *COLOUR[:num_colours], *texture)
 
 
 def refuse_long(text: bytes) -> None:
@@ -103,12 +128,12 @@ def fan(polygons: list[list[int]]) -> NDArray[np.int64]:
     return np.array(triangles, np.int64).reshape(-1, 3)
 
 
-def checked(vertices: NDArray[np.float64], triangles: NDArray[np.int64]) -> Mesh:
+def checked(vertices: NDArray[np.float64], triangles: NDArray[np.int64], features: tuple[str, ...] = ()) -> Mesh:
     """Return the mesh; ValueError where it has no vertices, or a triangle one that does not exist."""
     if not len(vertices):
         raise ValueError("mesh without vertices")
     if len(triangles) and (triangles.min() < 0 or triangles.max() >= len(vertices)):
         raise ValueError(f"mesh has a face with a vertex that is not among its {len(vertices)}")
-    if not np.isfinite(vertices).all():
+    if not np.isfinite(vertices[:, :3]).all():
         raise ValueError("mesh has NaN or infinite coordinates")
-    return Mesh(vertices, triangles)
+    return Mesh(vertices, triangles, features)

@@ -1,4 +1,4 @@
-"""PLY files, in text or binary: the vertices' x, y, z and the faces."""
+"""PLY files, in text or binary: the vertices' x, y, z and further properties, and the faces."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -32,6 +32,9 @@ KINDS: Final = {
     "float64": "f8",
 }
 
+HIGHEST: Final = {"u1": 255, "u2": 65535}
+"""What becomes 1 of a property of that kind, such as a colour."""
+
 
 @dataclass(frozen=True)
 class _Element:
@@ -55,9 +58,10 @@ def read_ply(data: bytes) -> Mesh:
         body = body.partition(b"\n")[2]
         reader = _Text(body) if not order else _Binary(body, order)
         vertices, faces = np.zeros((0, 3)), fan([])
+        features: tuple[str, ...] = ()
         for element in elements:
             if element.name == "vertex":
-                vertices = _vertices(element, reader.table(element))
+                vertices, features = _vertices(element, reader.table(element))
             elif element.name == "face":
                 faces = fan(reader.lists(element))
             elif element.has_lists:
@@ -66,7 +70,7 @@ def read_ply(data: bytes) -> Mesh:
                 reader.table(element)
     except (KeyError, IndexError, ValueError, OverflowError) as error:
         raise ValueError(f"corrupt PLY file ({cut(str(error))})") from error
-    return checked(vertices, faces)
+    return checked(vertices, faces, features)
 
 
 def _header(head: str) -> tuple[str, list[_Element]]:
@@ -99,9 +103,14 @@ def _with(element: _Element, new: tuple[str, str, str]) -> _Element:
     return _Element(element.name, element.count, (*element.properties, new))
 
 
-def _vertices(element: _Element, table: NDArray[np.float64]) -> NDArray[np.float64]:
+def _vertices(element: _Element, table: NDArray[np.float64]) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """Return x, y, z and the other properties, bytes and 16 bits without a sign as 0 to 1, with the others' names."""
     names = [name for name, _, _ in element.properties]
-    return table[:, [names.index(axis) for axis in "xyz"]]
+    others = [number for number, name in enumerate(names) if name not in ("x", "y", "z")]
+    highest = np.array([HIGHEST.get(kind, 1) for _, kind, _ in element.properties])
+    vertices = table[:, [*(names.index(axis) for axis in "xyz"), *others]]
+    vertices[:, 3:] /= highest[others]
+    return vertices, tuple(names[number] for number in others)
 
 
 class _Text:

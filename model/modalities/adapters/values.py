@@ -1,7 +1,7 @@
 """The adapters of sound, points, text and labels: values as the loader delivers them -> tokens.
 
 B samples, M tokens, C channels of a token
-S audio samples or frames of a spectrogram, P points, A coordinates, L characters
+S audio samples or frames of a spectrogram, P points, A coordinates and features, L characters
 """
 
 from typing import Any, Protocol
@@ -67,7 +67,7 @@ class BoxesAdapter(GridAdapter):
 
 
 class PointsAdapter(nn.Module):
-    """The Fourier features of every point's coordinates: the only modality whose positions are its values."""
+    """The Fourier features of every point's coordinates, which are values here, and then the point's own features."""
 
     def __init__(self, config: PointsInput) -> None:
         super().__init__()
@@ -76,10 +76,13 @@ class PointsAdapter(nn.Module):
     def forward(self, points_BPA: Float[Tensor, "B P A"], dtype: torch.dtype) -> Float[Tensor, "B M C"]:
         """Return the tokens of clouds in [-1, 1]."""
         # In at least float32 whatever the network computes in: at 1 120 half periods a unit, bfloat16 would be noise.
-        places = points_BPA.to(torch.promote_types(dtype, torch.float32))
+        places = points_BPA[..., : self.config.dimensions].to(torch.promote_types(dtype, torch.float32))
         # A resolution is twice the highest frequency that it can show.
-        resolution = [2 * self.config.max_frequency] * self.config.channels
-        return fourier_features(places, self.config.num_bands, resolution).to(dtype)
+        resolution = [2 * self.config.max_frequency] * self.config.dimensions
+        positions = fourier_features(places, self.config.num_bands, resolution).to(dtype)
+        if not self.config.num_features:
+            return positions
+        return torch.cat([positions, points_BPA[..., self.config.dimensions :].to(dtype)], dim=-1)
 
 
 class TextAdapter(nn.Module):

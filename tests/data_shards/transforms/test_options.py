@@ -165,7 +165,16 @@ OTHER: dict[str, dict[str, Any]] = {
         "flip": True,
         "colour": ColourConfig(),
     },
-    "points": {"num_points": 50, "normalize": "centre", "scale_jitter": 0.1},
+    "points": {
+        "num_points": 50,
+        "num_dimensions": 2,
+        "normalize": "centre",
+        "scale_jitter": 0.1,
+        "rotate": "y",
+        "scale": 0.1,
+        "jitter": 0.1,
+        "permute": True,
+    },
     "text": {"num_bytes": 50, "masking.probability": 0.1},
     "flow": {"height": 4, "width": 6, "flip": True},
 }
@@ -178,9 +187,15 @@ OF_TRAINING = (
     "jitter_samples",
     "colour",
     "scale_jitter",
+    "rotate",
+    "scale",
+    "jitter",
+    "permute",
 )
-ELSEWHERE = {"PointsConfig.num_channels", "FlowConfig.test_height", "FlowConfig.test_width", "AudioConfig.spec_augment"}
-"""The first has one value; the others are of evaluation, or are tested with the spectrogram."""
+ELSEWHERE = {"FlowConfig.test_height", "FlowConfig.test_width", "AudioConfig.spec_augment"}
+"""Of evaluation, or tested with the spectrogram."""
+ELSEWHERE |= {f"PointsConfig.{key}" for key in ("features", "num_features", "feature_divisors")}
+"""Of clouds with features: tests/data_shards/test_point_features.py."""
 ELSEWHERE |= {f"ImageConfig.{key}" for key in ("num_channels", "to_grey", "values", "value_range", "nan")}
 """Of other files than this one: tests/data_shards/test_image_channels.py."""
 WHICH_MEMBERS = {"modality", "members", "second", "motion"}
