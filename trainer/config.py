@@ -1,4 +1,7 @@
-"""The configuration of training: optimizer, length, batch, checkpoints, health checks, profiling."""
+"""The configuration of training: optimizer, length, batch, checkpoints, health checks, profiling.
+
+A default is a promise: a file that leaves a key out means the same in every release (tests/trainer/test_config.py).
+"""
 
 import math
 from collections.abc import Iterator

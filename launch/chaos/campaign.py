@@ -27,6 +27,7 @@ from trainer.checkpoint.manifest import read_manifest
 from trainer.checkpoint.names import complete
 
 HANG_SECONDS = 20.0
+"""Less than in a run, since each stopped rank is waited for; a busy machine has held a rank up for 24 s."""
 _SAVES = 8
 _MOST_FAULTS_A_RUN = 8
 _MOST_STARVED = 3

@@ -195,6 +195,7 @@ def _blamed(folder: RunFolder, records: Sequence[RankRecord]) -> tuple[str, ...]
     """Return the nodes on which the failure of an attempt began; none where it may have been any of them."""
     # After a hang all ranks are ended without a word, the stopped one too: only the verdict tells it from the others.
     convicted = convicted_pids(folder.watch_folder)
+    # By the process too: the verdict may still be that of an earlier attempt.
     hung = {record.node for record in records if convicted.get(record.rank) == record.pid}
     nodes = hung or set(first_to_fail(records))
     everywhere = {record.node for record in records}

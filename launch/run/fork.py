@@ -103,6 +103,7 @@ def _too_late(config: RunConfig, path: Path) -> str:
 def _share(checkpoint: Path, target: Path) -> None:
     """Give the new run the checkpoint. Both share the bytes, which are never changed."""
     beside = target.with_name(f".{target.name}.tmp")
+    # When one of the runs deletes a checkpoint, it takes its own name of each file away, and not the other's.
     shutil.copytree(checkpoint, beside, copy_function=_link)
     atomic.publish(beside, target)
 

@@ -168,7 +168,8 @@ def look(config: RunConfig, places: Places) -> None:
 def places_of_all(config: RunConfig, world: World, places: Places, look: Callable[[Places], object]) -> Places:
     """Return what `look` finds in the shard folders, on rank 0; one rank of each other host checks it. Collective.
 
-    If every rank looked, the shared disk would be asked for every shard by every rank.
+    If every rank looked, the shared disk would be asked for every shard by every rank: with 80 shards, 80 lstats and 4
+    reads of the manifest each.
     """
     first_does(world, lambda: look(places))
     told = world.broadcast(places.found if world.is_first else {})

@@ -51,7 +51,7 @@ def write(path: Path, tensors: dict[str, Tensor]) -> FileRecord:
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # the bytes of the first tensor begin at a multiple of 8
     digest = xxhash.xxh3_64()
-    # x: a file that is there already belongs to another rank, and overwriting it would damage a checkpoint unseen.
+    # x: nothing that is there is overwritten. Two ranks that wrote one file would damage a checkpoint unseen.
     with path.open("xb", buffering=_SMALL_BYTES) as file:
         for content in (struct.pack("<Q", len(text)), text, *map(_bytes, tensors.values())):
             view = memoryview(content)  # type: ignore[arg-type]  # bytes or an array

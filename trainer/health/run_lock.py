@@ -76,6 +76,7 @@ class RunLock:
             "since": datetime.now().astimezone().isoformat(timespec="seconds"),
             "job_id": self._job_id,
         }
+        # Emptied first, since the claim before may have been longer.
         with suppress(OSError):  # on a full disk the kernel's lock holds without a word on who has it
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps(claim).encode(), 0)

@@ -32,7 +32,8 @@ class Lamb(torch.optim.Optimizer):
     trust ratio for all of it: it trains without an error, and after 10 steps the weights are 72 % off.
 
     The moments and the direction are those of torch's fused Adam. On a GPU a step launches one kernel a parameter, for
-    its trust ratio, and a few for all of them together.
+    its trust ratio, and a few for all of them together: 12.5 ms of a core for 3.1 million parameters in 30 tensors,
+    where a loop over the tensors took 64.7 ms.
     """
 
     found_inf: Tensor | None = None
@@ -99,8 +100,8 @@ class Lamb(torch.optim.Optimizer):
         parts = [_part(tensors[index], segment) for index, segment in segments]
         moves = [_part(directions[index], segment) for index, segment in segments]
         device = tensors[0].device
-        # fp64: the parts of a tensor are added in another order at another world size, and small ones beside large
-        # ones.
+        # fp64: the parts of a tensor are added in another order at another world size, and in fp32 small ones beside a
+        # large one would be lost (6e-6 of a ratio in the test).
         squares = torch.zeros(2, self._num_parameters, dtype=torch.float64, device=device)
         numbers = self._number(tuple(segment.parameter for _, segment in segments), device)
         # A rank may hold no part of this group. It takes part in the sum all the same.

@@ -41,8 +41,8 @@ def make(network: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
     betas = (config.beta1, config.beta2)
     if config.name == "lamb":
         return Lamb(groups, lr=config.learning_rate, betas=betas, eps=config.epsilon)
-    # torch's, not DeepSpeed's: that kernel multiplies beta^t up step by step and takes a power after a load, so that
-    # resumed weights differed by up to 5e-5. Fused: it reads on the device whether to skip the step.
+    # torch's, not DeepSpeed's: its kernel for the CPU multiplies beta^t up step by step and takes a power after a load,
+    # so that resumed weights differed by up to 5e-5. Fused: it reads on the device whether to skip the step.
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, eps=config.epsilon, fused=True)
 
 
