@@ -144,7 +144,7 @@ def load_newest(folder: RunFolder, world: OneOfMany) -> Iterator[None]:
 
 def look(folder: RunFolder, world: OneOfMany) -> Iterator[None]:
     """Ask how far the run is, as `perceiver status` does, after many attempts."""
-    # The attempts are made up: their starts shall not wait for the disk, nor look for checkpoints.
+    # The attempts are made up: their starts must not wait for the disk, nor look for checkpoints.
     with mock.patch("os.fsync"), mock.patch.object(attempts, "newest_step", return_value=0):
         for last in (False,) * (NUM_ATTEMPTS - 1) + (True,):
             number = attempts.begin(folder, job_id="", nodes=["node0"]).number

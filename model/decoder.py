@@ -36,7 +36,7 @@ class Decoder(nn.Module):
         self.asks_along = {name: output.asks_along() for name, output in asked.items()}
         self.asked_at = {name: output.asked_at() for name, output in asked.items()}
         self.answering_points = frozenset(name for name, output in asked.items() if output.answers_points())
-        # A network that only averages its latents has no decoder, and none of its parameters would get a gradient.
+        # A network that only averages its latents has no decoder: its parameters would never get a gradient.
         if asked:
             attention, residual = decoder.cross_attend, decoder.query_residual
             self.cross_attend = CrossAttend(width, config.latent_width, attention, config.gelu, query_residual=residual)

@@ -2,6 +2,10 @@
 
 The way there runs beside the layers that follow. The way back begins a layer early: while the backward pass is at a
 layer, what the layer before it kept is on its way. The host waits for neither.
+
+    computes   layer 0 | layer 1 | layer 2 |   backward of 2 | of 1 | of 0
+    copies               0 out   | 1 out   | 2 out, 2 in     | ...
+                                               begins 1 in   | 0 in |
 """
 
 from dataclasses import dataclass

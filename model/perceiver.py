@@ -1,4 +1,14 @@
-"""Perceiver: encoder, latents and decoder in one module."""
+"""Perceiver: encoder, latents and decoder in one module.
+
+    inputs  -- adapters -->  tokens (B, M, C)
+                                |                   |
+    latents (N, D)  ----->  cross-attend, block, cross-attend, block, ...  (B, N, D)
+                                                                              |
+    queries (O, E)  ------------------------------------------------->  cross-attend  (B, O, E)  -- heads -->  answers
+
+Only the cross-attends meet the tokens and the queries, so depth costs N x N and not M x M. Answers that average the
+latents have no queries.
+"""
 
 from collections.abc import Collection, Mapping
 from typing import Any

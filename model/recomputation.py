@@ -1,6 +1,13 @@
 """Activation checkpointing: the policy for what the backward pass recomputes instead of storing.
 
 All by non-reentrant checkpointing, which alone is exact at every ZeRO stage when a module runs several times in a pass.
+
+    policy      keeps                                           computes again
+    none        all that autograd keeps                         nothing
+    selective   results of matrix products and attention        norms, GELU, residual sums, softmax
+    layers      the input of each layer                         each layer
+    blocks      the input of each block                         each block
+    offload     the input of each block, in the host's memory   each block
 """
 
 from collections.abc import Callable

@@ -1,6 +1,9 @@
 """Adopts tars that webdataset, img2dataset or GNU tar wrote: an index of each, and a manifest.
 
 Nothing of the data set is changed, and nothing of it is skipped in silence: what is not read is counted and told.
+
+    FOLDER/0.tar         split train              FOLDER/a/b/0.tar, 0.tar.gz, .hidden/0.tar      told
+    FOLDER/Test/0.tar    split test               FOLDER/0.idx, manifest.json                    written, or in OUT
 """
 
 import hashlib

@@ -1,4 +1,11 @@
-"""The assignment of rows to shards: a pure function of the rows and a seed."""
+"""The assignment of rows to shards: a pure function of the rows and a seed.
+
+    samples by bytes, largest first     9 8 | 7 5 | 4 4 | 2 1      rounds of as many as there are shards
+    shard 0                             9     5     4     1        19 bytes in 4 samples
+    shard 1                               8   7       4   2        21 bytes in 4 samples
+
+Which shard gets the larger one of a round is random, so the shard of a sample is, too.
+"""
 
 import hashlib
 from collections import defaultdict

@@ -91,7 +91,7 @@ def notes(
 
 def _label(content: bytes) -> int:
     """Return the label, NO_LABEL where -1 stands for none."""
-    # Of bytes, isdigit takes ASCII alone: the digits of other scripts, which int() would read too, are no labels.
+    # Of bytes, not of a text: isdigit of a text also takes the digits of other scripts.
     digits = content.strip()
     if digits == b"%d" % NO_LABEL:
         return NO_LABEL

@@ -1,4 +1,13 @@
-"""The shards of a split as columns: 100 000 entries as objects take 1.3 s to read and 66 MB of memory."""
+"""The shards of a split as columns: 100 000 entries as objects take 1.3 s to read and 66 MB of memory.
+
+    names         train/000000.tar    train/000001.tar    ...
+    num_samples   1000                1000                      also num_bytes, int64
+    sha256        9f3a...             11c0...                   one text, 65 letters a shard; also index_sha256
+    kinds         cls/jpg: 990        cls/jpg: 1000             samples by the suffixes of their members
+                  jpg: 10             jpg: 0
+
+An entry is put together only where somebody asks for it.
+"""
 
 import hashlib
 from collections import Counter

@@ -99,7 +99,7 @@ def _shown(present: list[str], dropout: Mapping[str, float], rng: np.random.Gene
     if rng is None or not present or not any(dropout.values()):
         return present
     # One draw for each input that the sample has, also for those that are never hidden: a change of one probability
-    # then changes nothing of the others' fates.
+    # then changes nothing for the others.
     draws = rng.random(len(present))
     shown = [name for name, draw in zip(present, draws, strict=True) if draw >= dropout.get(name, 0)]
     return shown or [present[rng.integers(len(present))]]

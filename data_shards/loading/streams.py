@@ -1,4 +1,13 @@
-"""From the data section of a run's configuration to its loaders, its order and its data state."""
+"""From the data section of a run's configuration to its loaders, its order and its data state.
+
+    config, manifests   ->  datasets    what each folder serves, checked against the run
+    datasets            ->  order       which sample fills which slot: equal on every rank, no shard is opened
+                        ->  state       the identity of that order, under which alone a checkpoint resumes
+                        ->  assembler   reader, decoders and the list of bad samples of this rank
+    order, assembler    ->  loader      loader(step)
+
+All but the last happens once, at a start; what does not fit is refused there, before the first step.
+"""
 
 import hashlib
 from collections.abc import Sequence

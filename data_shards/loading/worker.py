@@ -1,6 +1,10 @@
 """A process that builds batches, for transforms that hold the interpreter's lock. Threads do for all others.
 
 A batch comes back as a few tensors in shared memory: torch hands on their descriptors, not their bytes.
+
+    parent   assembler, once, when the process starts   ->   worker: reader, decoders and memory of its own
+             slots: some kB of numbers                  ->
+             descriptors of shared memory               <-   batch
 """
 
 import multiprocessing

@@ -1,4 +1,12 @@
-"""Text: files of lines or JSON lines, compressed or not, split into chunks of a length in bytes."""
+"""Text: files of lines or JSON lines, compressed or not, split into chunks of a length in bytes.
+
+    lines     {"text": "ab"}  {"text": "cdef"}
+    stream    a  b  n         c  d  e  f  n         n is the end of a line
+    chunks    |------- 0 --------|----- 1 ----|     of 4 bytes
+
+A chunk is a place and no bytes, so that texts larger than the memory can be cut: chunk 1 starts in the second line, and
+skips one byte of its text.
+"""
 
 import hashlib
 import os

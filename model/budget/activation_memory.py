@@ -4,6 +4,11 @@ Activations are those that autograd keeps between the forward and the backward p
 again, the largest part that is held while it does. Under autocast what matrix products take and give is in half
 precision; the residual stream, what norms take and the inputs stay in float32.
 
+    forward    step 0  step 1  ...  step n          held = what all of them keep
+    backward   step n   held + what n computes again + gradients so far
+               step n-1 held - kept by n + what n-1 computes again + ...
+               ...      the answer is the largest of these moments
+
     M tokens, C their channels, N latents, D their channels, F channels of queries and keys, V of values
 """
 

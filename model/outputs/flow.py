@@ -23,7 +23,7 @@ class FlowOutput(Output):
 
     kind: Literal["flow"] = "flow"
     """Chooses this kind of answer."""
-    # As in the released code, on whose weights it depends.
+    # As in the released code, whose weights depend on it.
     rescale: float = 100.0
     """The divisor of the decoded values."""
 

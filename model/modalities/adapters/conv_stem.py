@@ -1,5 +1,10 @@
 """The convolution that may come before tokens, and its batch norm over a global batch that is computed in parts.
 
+    before the micro-batches    pixels -> sums of what lies under the kernel, and of its products -> over all ranks
+    in each micro-batch         mean of the output     = weights . mean under the kernel
+                                variance of the output = weights . covariance under the kernel . weights
+    after the last              the running statistics move, unless the step is skipped
+
 B samples, H rows, W columns, c channels of a pixel, R rows and S columns with the padding
 h rows, w columns and C channels of the result
 K values under the kernel and a 1; sums over all its places hold their number, their sum and their products
