@@ -53,6 +53,7 @@ class Exchange:
             for extent in extents:
                 if (owner := owners.get(extent.name, rank)) != rank:
                     lengths[rank, owner] = lengths.get((rank, owner), 0) + extent.length
+                    # The plan is that of all ranks; what is kept of it are this rank's own ways.
                     if rank == world.rank:
                         self._mine[owner].append(extent)
                     if owner == world.rank:

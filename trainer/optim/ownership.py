@@ -57,6 +57,7 @@ class Ownership:
         self._world = world
         self._shapes = shapes
         held = world.gather([_extent(piece) for piece in pieces])
+        # All ranks compute one plan from the same lists, with no further exchange.
         self._owners = owners(held)
         whole = {
             (rank, extent.name)

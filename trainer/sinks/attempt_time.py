@@ -120,6 +120,7 @@ def read(attempts: Sequence[Path]) -> list[TimeEntry]:
 def lost_steps(attempts: Sequence[TimeEntry]) -> list[int]:
     """Return, for each attempt, the steps it did that a later one did again."""
     following = [attempt.first_step for attempt in attempts[1:]]
+    # The last word of an attempt that was killed may be older than its last checkpoint.
     lost = [max(attempt.last_step - first, 0) for attempt, first in zip(attempts, following, strict=False)]
     return [*lost, *[0] * (len(attempts) - len(lost))]
 

@@ -38,6 +38,7 @@ class LabelTask(Task[LabelOutput]):
     def count(self, batch: Batch) -> Tensor:
         """Return the sum of the weights of the labelled samples."""
         if (mixed := self._mixed(batch)) is not None:
+            # The divisor is the weight that the sum gives: of a mixed label that of its classes, by their shares.
             return (self._sample_weights(batch) * self._of_mixed(mixed)).sum()
         return self._sample_weights(batch).sum()
 
@@ -127,6 +128,7 @@ class Confusion(Measurement):
             "f1": _mean_f1(true, guessed, hits),
         }
         wanted = {metric.name for metric in self._task.metrics()}
+        # 0 / 0 of a class without samples is NaN, for which `listed` writes null.
         tables: dict[str, Table] = {"accuracy_of_class": listed((hits.double() / true).tolist())}
         if self._is_whole:
             tables["confusion"] = counts.tolist()

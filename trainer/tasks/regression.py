@@ -29,6 +29,7 @@ class Errors(Measurement):
         """See Measurement."""
         truths = self._truths(batch).double()
         known = truths.isfinite() & judged.view(-1, *[1] * (truths.ndim - 1))
+        # Filled and not multiplied by 0: what is unknown is NaN, and NaN times 0 is NaN.
         truths = truths.masked_fill(~known, 0.0)
         errors = (answer.double() - truths).masked_fill(~known, 0.0)
         # About the offset: of large numbers the squares alone would lose the variance.
