@@ -98,6 +98,7 @@ def sick(lines: list[str]) -> list[str]:
 def write_speed(folder: Path) -> float:
     """Return how fast this process writes into the folder, in MiB a second, until the bytes are on the disk."""
     path = folder / f".speed_{socket.gethostname()}_{os.getpid()}"
+    # Random bytes: some disks compress, and would be measured by their processor.
     content, started = os.urandom(BYTES), time.perf_counter()
     with path.open("wb") as file:
         file.write(content)
@@ -112,6 +113,7 @@ def write_speed(folder: Path) -> float:
 def bandwidth(world: World) -> float:
     """Return how fast a rank's tensor is summed over all, in GiB a second. Collective."""
     tensor = torch.ones(BYTES // 4, device=world.device)
+    # All begin together: who came early would count its waiting, too.
     world.barrier()
     started = time.perf_counter()
     for _ in range(ROUNDS):

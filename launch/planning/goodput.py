@@ -47,6 +47,7 @@ def best_interval(faults: Faults, step_seconds: float) -> float:
     # Where what is useful is most, exp(x + stall/mean) (1 - x) = 1 for x = interval/mean; its logarithm falls in x.
     save = faults.stall_seconds / faults.mean_seconds
     lowest, highest = 0.0, 1.0
+    # Halved so often, the interval is below what fp64 tells apart.
     for _ in range(100):
         middle = (lowest + highest) / 2
         is_left = middle < 1 and middle + save + math.log1p(-middle) > 0

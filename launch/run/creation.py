@@ -165,6 +165,7 @@ def _refuse_what_cannot_train(config: RunConfig, folder: RunFolder, world_size: 
     check_evaluation(config, places)
     config.train.micro_batches_per_rank(world_size)
     planned(config, world_size)
+    # As rank 0 of so many: the others have not been started yet, or wait for this one.
     first = World(0, world_size, 0, torch.device("cpu"))
     # Threads begin with the first batch, processes would begin now.
     quick = replace(config, data=replace(config.data, num_processes=0))

@@ -64,6 +64,7 @@ def _checked(old: RunFolder, config: RunConfig, which: str, changes: Sequence[st
     """Return the checkpoint to start from, None if there is none yet; ValueError if the new run cannot use it."""
     if not committed(old.checkpoints_folder) and which == NEWEST:
         return None
+    # A world of one, without a process group of torch's: to copy files none is needed.
     alone = World(0, 1, 0, torch.device("cpu"))
     path, manifest, passed_over = first_readable(old.checkpoints_folder, which, alone, read_whole)
     for sentence in passed_over:
