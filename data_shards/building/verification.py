@@ -203,6 +203,7 @@ def verify_shard(
 
 def _checked_index(folder: LocalFolder, entry: ShardEntry) -> TarIndex:
     """Return the index of a shard whose bytes are the manifest's; ValueError says what is not."""
+    # Its size first: a shard that was cut short is called that before all of it is hashed.
     folder.check(Split(Shards.of([entry]), ()))
     path = folder.path(entry)
     with path.open("rb") as file:

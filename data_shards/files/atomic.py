@@ -120,6 +120,7 @@ def _link_to_nothing(path: Path) -> Path | None:
 
 def remove(path: Path) -> None:
     """Remove a file, a link or a whole folder, whichever is there."""
+    # Of a link only the link: what it leads to is not ours to remove.
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

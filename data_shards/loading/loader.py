@@ -87,6 +87,7 @@ class Loader:
         for number in wanted:
             if number not in self._coming:
                 self._coming[number] = self._submitted(number)
+        # The number is added here: a worker gets slots, which do not say which step they are of.
         batch = replace(self._coming.pop(step).result(), index=step)
         return batch.pinned() if self.assembler.pinned else batch
 
@@ -101,6 +102,7 @@ class Loader:
             source.reader.close()
 
     def _submitted(self, step: int) -> Future[Batch]:
+        # Slots are computed by the caller, whose order has the stretches of its lanes at hand; workers need no order.
         return self._workers.submit(self._make, self.order.slots(step, *self._slots))
 
     def __enter__(self) -> Self:

@@ -59,6 +59,7 @@ def prepare(
 
 def _checked(section: Modality, prepared: Prepared) -> Prepared:
     """Return what a modality made of a sample; PluginError where one of a plug-in made something else than it says."""
+    # Ours are held to what they say by a test; comparing each sample would cost every run.
     if is_of_plugin(type(section)):
         method = f"{place_of(type(section).prepare)}: {type(section).__name__}.prepare"
         if not isinstance(prepared, Prepared):

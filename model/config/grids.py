@@ -49,6 +49,7 @@ class PositionsConfig:
             yield "num_bands", f"must be at least 1, got {self.num_bands}"
         if self.max_resolution and len(self.max_resolution) != len(grid):
             yield "max_resolution", f"needs {len(grid)} numbers, one an axis, or none; got {len(self.max_resolution)}"
+        # Frequencies go from 1 up to half of it.
         if any(resolution < 2 for resolution in self.max_resolution):
             yield "max_resolution", f"must be at least 2 on every axis, got {tuple(self.max_resolution)}"
         if self.kind == "learned" and self.learned_width < 1:

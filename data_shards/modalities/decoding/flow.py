@@ -29,6 +29,7 @@ def motion(data: bytes | memoryview) -> NDArray[np.float32]:
     if len(data) != expected:
         raise ValueError(f"corrupt motion ({len(data)} bytes, {expected} for {width} x {height} pixels)")
     moved = np.frombuffer(data, "<f4", offset=_HEADER_BYTES).reshape(height, width, 2).astype(np.float32)
+    # By what is less: NaN, which other programs write for unknown, fails this comparison, too.
     moved[~(np.abs(moved) < UNKNOWN).all(axis=-1)] = np.nan
     return moved
 

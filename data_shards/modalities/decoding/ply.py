@@ -64,6 +64,7 @@ def read_ply(data: bytes) -> Mesh:
                 vertices, features = _vertices(element, reader.table(element))
             elif element.name == "face":
                 faces = fan(reader.lists(element))
+            # Read although nothing wants it: in a binary file only reading says where the next element begins.
             elif element.has_lists:
                 reader.lists(element)
             else:

@@ -11,6 +11,7 @@ def text(data: bytes | memoryview) -> NDArray[np.uint8]:
     if not len(data):
         raise ValueError("text of length 0")
     try:
+        # Not bytes.decode, which a view into an extent lacks: it would have to be copied first.
         codecs.utf_8_decode(data, "strict", True)
     except UnicodeDecodeError as error:
         raise ValueError(

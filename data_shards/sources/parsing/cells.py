@@ -79,6 +79,7 @@ def _json_lines(table: Path) -> Iterator[Cells]:
 def json_object(line: str, number: int) -> dict[str, Any]:
     """Return the object on a line of JSON; ValueError names the line where there is none."""
     try:
+        # By pairs: of two equal keys json would keep the last one, in silence.
         cells = json.loads(line, object_pairs_hook=_object)
         if "\\u" in line:
             # Half of a character that takes two is valid JSON, and no text.

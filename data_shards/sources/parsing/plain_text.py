@@ -60,6 +60,7 @@ def blocks(path: Path) -> Generator[bytes]:
             more = _read(file, _BLOCK_BYTES)
             try:
                 text = decoder.decode(block, final=not more)
+                # NUL is valid UTF-8 and never text: UTF-16 without a mark has one in every other byte.
                 begin = len(text[: text.index("\0")].encode(encoding)) if "\0" in text else None
             except UnicodeDecodeError as error:
                 begin = error.start

@@ -60,6 +60,7 @@ class DenseTokens(TokenSource):
     row = 1
 
     def __init__(self, values_BMC: Float[Tensor, "B M C"]) -> None:
+        # Their gradient is computed by hand; with a graph they would be kept a second time.
         self.values_BMC = values_BMC.detach()
         self.num_samples, self.num_tokens, self.num_channels = values_BMC.shape
         self.dtype = values_BMC.dtype
@@ -171,6 +172,7 @@ class SeparableTokens(TokenSource):
         """Return the sums in the channels of a token."""
         content, *along = self._parts(sums)
         places = reduce(torch.add, (weights @ table for weights, table in zip(along, self.tables, strict=True)))
+        # The last sum is that of the means, which LayerNorm subtracts from every channel of a token.
         return torch.cat([content[..., :-1], places], dim=-1) + content[..., -1:]
 
     def _parts(self, sums: Float[Tensor, "b N _"]) -> tuple[Tensor, ...]:
