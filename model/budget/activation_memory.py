@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from model.attention.read_forms import read_form
 from model.config.cost import Kept
 from model.config.perceiver import ActivationCheckpointing, PerceiverConfig
+from model.outputs.output import Output
 
 FULL = 4
 # Arrays of the latents' size that are there beside what is computed again, gradients of a layer's results: as measured
@@ -58,10 +59,13 @@ def activation_bytes(
     is_narrow = config.residual_dtype == "bf16" and bytes_per_element < FULL
     width = Bytes(bytes_per_element, stream_bytes, bytes_per_element if is_narrow else stream_bytes)
     adapters, stem_gradients = _adapters(config, width)
-    reading = _tokens(config, width) + _steps(config, width, device) + _decoder(config, width)
+    first, *others = config.passes()
+    reading = _tokens(config, width) + _steps(config, width, device) + _decoder(config, first, width)
     # The convolution's gradients come last, when all else is gone but the tokens'.
     stem = stem_gradients + config.num_tokens * config.token_width * width.stream
-    return adapters + max(reading, stem)
+    # All passes of a sample are kept until the backward pass, which goes through one after the other.
+    kept = adapters + _tokens(config, width) + sum(_kept_and_again(config, width)[0])
+    return adapters + max(reading, stem) + sum(kept + _decoder(config, outputs, width) for outputs in others)
 
 
 def _adapters(config: PerceiverConfig, width: Bytes) -> tuple[int, int]:
@@ -210,13 +214,13 @@ def _cross_attend(config: PerceiverConfig, width: Bytes) -> int:
     return around + 2 * N * C * (width.product + (FULL if form == "separable" else width.product))
 
 
-def _decoder(config: PerceiverConfig, width: Bytes) -> int:
-    """Bytes of the queries' way through the decoder, without recomputation."""
+def _decoder(config: PerceiverConfig, answers: dict[str, Output], width: Bytes) -> int:
+    """Bytes of the queries' way through the decoder in a pass, without recomputation."""
     N, D, E = config.num_latents, config.latent_width, config.decoder_width
-    if not E:
+    asked = [output for output in answers.values() if output.own_width(config)]
+    if not asked:
         return 0
     F, V = config.decoder.cross_attend.widths(D)
     hidden = config.decoder.cross_attend.mlp_ratio * E
     per_query = 2 * E * width.stream + (2 * E + F + V + 2 * hidden) * width.product
-    asked = (output for output in config.answers().values() if output.own_width(config))
     return N * (D + F + V) * width.product + sum(output.num_trained(config) for output in asked) * per_query

@@ -2,14 +2,18 @@
 
 Operations are counted as in the papers: a multiplication and an addition are two, norms, softmax, biases and
 element-wise work are none, one sample, forward only, and what shared cross-attends have in common counts each time
-(`shared_reads` is what this network saves by computing it once). Training costs three times as much.
+(`shared_reads` is what this network saves by computing it once). A sample takes several passes where outputs read
+inputs alone. Training costs three times as much, and the passes before it that `gathering` counts.
 
     M tokens, C their channels, N latents (or queries), D their channels, F channels of queries and keys, V of values
 """
 
+from dataclasses import replace
+
 from model.config.attention import AttentionConfig
 from model.config.cost import Cost, linear
 from model.config.perceiver import PerceiverConfig
+from model.outputs.output import Output
 
 
 def network_cost(config: PerceiverConfig, num_points: dict[str, int] | None = None) -> dict[str, Cost]:
@@ -17,12 +21,11 @@ def network_cost(config: PerceiverConfig, num_points: dict[str, int] | None = No
 
     `num_points` is how many cells of a grid output are asked for, all of them by default.
     """
-    return {
-        "inputs": _inputs(config),
-        "cross_attends": _cross_attends(config),
-        "blocks": _blocks(config),
-        "decoder": _decoder(config, num_points or {}),
-    }
+    passes = config.passes()
+    parts = {"inputs": _inputs(config), "cross_attends": _cross_attends(config), "blocks": _blocks(config)}
+    parts = {name: replace(cost, flops=len(passes) * cost.flops) for name, cost in parts.items()}
+    flops = sum(_decoder(config, outputs, num_points or {}).flops for outputs in passes)
+    return parts | {"decoder": replace(_decoder(config, config.answers(), num_points or {}), flops=flops)}
 
 
 def total(parts: dict[str, Cost]) -> Cost:
@@ -30,11 +33,21 @@ def total(parts: dict[str, Cost]) -> Cost:
     return sum(parts.values(), Cost())
 
 
+def gathering(config: PerceiverConfig) -> int:
+    """Return the operations of the passes without gradients that collect the answers of a global batch.
+
+    Outputs that compare samples need those of all ranks before the passes that learn.
+    """
+    alone = [outputs for outputs in config.passes() if any(output.views() for output in outputs.values())]
+    encoder = _inputs(config).flops + _cross_attends(config).flops + _blocks(config).flops
+    return sum(encoder + _decoder(config, outputs, {}).flops for outputs in alone)
+
+
 def shared_reads(config: PerceiverConfig) -> int:
     """Return the operations that shared cross-attends save by computing the keys and values of the tokens once."""
     qk_width, value_width = config.cross_attend.widths(config.token_width)
     repeats = config.num_cross_attends - len(_modules(config, "cross_attend"))
-    return repeats * 2 * config.num_tokens * config.token_width * (qk_width + value_width)
+    return len(config.passes()) * repeats * 2 * config.num_tokens * config.token_width * (qk_width + value_width)
 
 
 def _modules(config: PerceiverConfig, kind: str) -> set[int]:
@@ -79,9 +92,8 @@ def _inputs(config: PerceiverConfig) -> Cost:
     return cost + Cost(parameters=paddings + masks)
 
 
-def _decoder(config: PerceiverConfig, num_points: dict[str, int]) -> Cost:
-    """The queries, the shared cross-attend and the heads; keys and values of the latents count once."""
-    answers = config.answers()
+def _decoder(config: PerceiverConfig, answers: dict[str, Output], num_points: dict[str, int]) -> Cost:
+    """The queries, the shared cross-attend and the heads of a pass; keys and values of the latents count once."""
     N, D, E = config.num_latents, config.latent_width, config.decoder_width
     asked = {name: output for name, output in answers.items() if output.own_width(config)}
     pooled = (output for name, output in answers.items() if name not in asked)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from model.attention.read_costs import READ_CONSTANTS
 from model.attention.read_forms import read_costs, read_form
-from model.budget.flops import network_cost, total
+from model.budget.flops import gathering, network_cost, total
 from model.budget.hardware import Hardware, Kind, Precision
 from model.budget.plan import TRAINING_PASSES
 from model.config.perceiver import PerceiverConfig
@@ -49,14 +49,17 @@ class StepSeconds:
 
 def step_work(config: PerceiverConfig, precision: Precision, kind: Kind = "cpu") -> StepWork:
     """Return the work of one sample on a kind of device."""
-    passes = TRAINING_PASSES[config.activation_checkpointing]
+    forward = len(config.passes())
+    gathered = sum(any(output.views() for output in outputs.values()) for outputs in config.passes())
+    once = TRAINING_PASSES[config.activation_checkpointing]
+    passes = once * forward + gathered
     M, C, N = config.num_tokens, config.token_width, config.num_latents
     F, V = config.cross_attend.widths(C)
     # Counted by network_cost among all operations; what they take in fact depends on the form, and is in `reads`.
     with_tokens = config.num_cross_attends * 2 * M * (C + N) * (F + V)
     layers = config.num_blocks * config.layers_per_block
     return StepWork(
-        products=passes * (total(network_cost(config)).flops - with_tokens),
+        products=once * total(network_cost(config)).flops + gathering(config) - passes * with_tokens,
         reads=passes / 3 * read_costs(config, kind)[read_form(config, kind)],
         softmax=passes / 3 * layers * config.self_attend.num_heads * N * N * READ_CONSTANTS[kind].plain,
         moved_bytes=passes / 3 * _BYTES * _moved_elements(config, kind, is_half=precision != "fp32"),

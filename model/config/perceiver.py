@@ -121,6 +121,17 @@ class PerceiverConfig(Network):
         widths = [width for output in self.answers().values() if (width := output.own_width(self))]
         return max(widths, default=0) + (self.decoder.min_padding if len(widths) > 1 else 0)
 
+    def passes(self) -> list[dict[str, Output]]:
+        """Return the outputs of each pass that a sample takes through the network.
+
+        One pass has all that read the inputs together; each input that is read alone has a pass of its own.
+        """
+        answers = self.answers()
+        together = {name: output for name, output in answers.items() if not output.views()}
+        views = dict.fromkeys(view for output in answers.values() for view in output.views())
+        alone = [{name: output for name, output in answers.items() if view in output.views()} for view in views]
+        return [*([together] if together or not alone else []), *alone]
+
     @property
     def tokens_learn(self) -> bool:
         """True where the tokens depend on parameters, so that the backward pass must reach them."""

@@ -47,6 +47,10 @@ class EmbeddingOutput(VectorOutput):
         """Return the cost of the layers, and the temperature."""
         return super().head_cost(width, num_asked, network) + Cost(parameters=1)
 
+    def views(self) -> tuple[str, ...]:
+        """Return the two inputs."""
+        return self.pair
+
     def wanted(self) -> tuple[tuple[str, str], ...]:
         """Return the two inputs."""
         return tuple(("input", name) for name in self.pair)

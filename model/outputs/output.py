@@ -106,6 +106,10 @@ class Output(ABC):
         """Return the input whose places its queries follow, so that none is asked where none is; empty for no input."""
         return ""
 
+    def views(self) -> tuple[str, ...]:
+        """Return the inputs of which each is read alone, in a pass of its own; empty where all are read together."""
+        return ()
+
     def input_problems(self, name: str, shape: tuple[int, ...]) -> Problems:  # noqa: ARG002  # by kinds with inputs
         """Yield (key, sentence) of what does not go together with an input of the data that has this shape."""
         yield from ()

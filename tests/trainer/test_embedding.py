@@ -8,17 +8,25 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
+from peak_memory import PeakMemory
 from threads import ThreadWorld, on_ranks
 
 from data_shards.loading.batch import Batch
+from model.budget import flops
+from model.budget.activation_memory import activation_bytes
+from model.config.attention import AttentionConfig
 from model.config.grids import PositionsConfig
-from model.config.perceiver import PerceiverConfig
+from model.config.perceiver import ActivationCheckpointing, PerceiverConfig
 from model.modalities.audio import AudioInput
+from model.modalities.image import ImageInput
 from model.modalities.points import PointsInput
 from model.outputs.embedding import EmbeddingOutput
 from model.outputs.label import LabelOutput
+from model.outputs.output import Output
 from model.perceiver import Perceiver
 from trainer.config import OptimizerConfig, TrainConfig
 from trainer.distributed.world import World
@@ -175,3 +183,57 @@ def test_micro_batches_change_nothing_of_a_step_and_a_perceiver_learns(world: Wo
     assert losses[0][-1] < 0.8 * losses[0][0]
     [problem] = PerceiverConfig(inputs=inputs, outputs={"near": replace(near, pair=("audio", "x"))}, **sizes).problems()
     assert problem[0] == "outputs.near.pair"
+
+
+def planned(**outputs: Output) -> PerceiverConfig:
+    bands = PositionsConfig(num_bands=16)
+    return PerceiverConfig(
+        inputs={
+            "first": ImageInput(height=24, width=16, positions=bands),
+            "second": AudioInput(num_samples=256, patch=4, positions=bands),
+        },
+        outputs=outputs,
+        num_latents=64,
+        latent_width=64,
+        num_cross_attends=2,
+        num_blocks=2,
+        layers_per_block=3,
+        self_attend=AttentionConfig(num_heads=4),
+        cross_attend_form="plain",
+    )
+
+
+LABEL = LabelOutput(num_classes=5, pooling="query")
+
+
+@pytest.mark.parametrize("outputs", [{"near": PAIR}, {"near": replace(PAIR, pooling="query"), "label": LABEL}])
+@pytest.mark.parametrize("policy", ["none", "blocks"])
+def test_a_plan_has_the_operations_and_the_memory_of_all_passes(
+    outputs: dict[str, Output], policy: ActivationCheckpointing
+) -> None:
+    config = replace(planned(**outputs), activation_checkpointing=policy)
+    assert list(config.problems()) == []
+    network, goal = Perceiver(config, seed=0), objective(config.answers())
+    batch = Batch(
+        arrays={"first": torch.zeros(4, 24, 16, 3, dtype=torch.uint8), "second": torch.zeros(4, 256)},
+        lengths={"first": torch.full((4,), 24), "second": torch.full((4,), 256)},
+        labels=torch.arange(4),
+        weights=torch.ones(4),
+        keys=("a", "b", "c", "d"),
+    )
+    # The counter cannot follow what is computed without gradients from weights that have some.
+    network.requires_grad_(requires_grad=False)
+    with sdpa_kernel(SDPBackend.MATH):
+        with FlopCounterMode(display=False) as counted:
+            others = goal.others(network, [batch], World(0, 1, 0, torch.device("cpu")))
+        assert counted.get_total_flops() == pytest.approx(4 * flops.gathering(config), rel=0.01)
+        with FlopCounterMode(display=False) as counted:
+            goal.sums(network, batch, others=others[0])
+        assert counted.get_total_flops() == pytest.approx(4 * flops.total(flops.network_cost(config)).flops, rel=0.01)
+    for parameter in network.requires_grad_().parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    with PeakMemory() as memory:
+        others = goal.others(network, [batch], World(0, 1, 0, torch.device("cpu")))
+        sums = goal.sums(network, batch, others=others[0])
+        goal.loss(sums, goal.counts(batch)).backward()
+    assert memory.peak == pytest.approx(4 * activation_bytes(config), rel=0.1)

@@ -33,11 +33,6 @@ class EmbeddingTask(Task[EmbeddingOutput]):
     kind: ClassVar[str] = "embedding"
     by_input: ClassVar[bool] = False
 
-    @property
-    def views(self) -> tuple[str, ...]:
-        """The two inputs, each read alone."""
-        return self.output.pair
-
     def count(self, batch: Batch) -> Tensor:
         """Return the sum of the weights of the samples that have both inputs."""
         return self.weights(batch).sum()

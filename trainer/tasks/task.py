@@ -87,7 +87,7 @@ class Task(ABC, Generic[OutputT]):
 
         The samples of a task with views are compared with each other, see `sum_among`.
         """
-        return ()
+        return self.output.views()
 
     def weights(self, batch: Batch) -> Tensor:
         """Return the weight of each sample in a task with views."""
