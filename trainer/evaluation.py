@@ -1,6 +1,6 @@
 """Evaluation of a network on samples that it was not trained on. Each sample counts once at any world size.
 
-Of several inputs it also tells what each is worth alone:
+Where there are several inputs, each is also measured alone:
 
     shown    all    photo    sound       each set of inputs is one forward pass over a batch
     digit    a      a        a           a task of the whole sample is also judged by each input alone

@@ -1,7 +1,7 @@
 """Feed: the batches of a training on their device. On a GPU the next batch is copied while a step runs.
 
-    rank 0   batch 7                     step 7: counts, flags --+--> leave("shard 3: ...")
-    rank 1   shard 3 is damaged: padding     step 7: counts, flags --+--> leave("shard 3: ...")
+    rank 0   batch 7                         step 7: counts, flags --+--> leave(the sentence)
+    rank 1   shard 3 is damaged: padding     step 7: counts, flags --+--> leave(the sentence)
 
 A rank that raised alone would leave the others in the exchanges of the step.
 """

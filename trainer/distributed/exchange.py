@@ -3,10 +3,8 @@
 All pairs of ranks share one all-to-all: sends and receives of two ranks would open a channel for each pair, and of 1024
 ranks there are half a million. It is made in rounds, so that what is on its way stays small whatever a rank owns.
 
-    held by rank 0   [ A A A ][ B B        A is whole on rank 0, which owns it: it does not travel
-    held by rank 1            B B B ][ C C ]
-                                           B is owned by rank 1: a save sends two elements from 0 to 1,
-                                           a load sends them back
+    rank 0 holds   A A A  B B                A is whole on rank 0, which owns it: nothing travels
+    rank 1 holds               B B B  C C    rank 1 owns B: a save sends B B from rank 0 to rank 1, a load sends it back
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -196,8 +196,8 @@ class HangWatch:
         limit = max(beat.limit_seconds for beat in present)
         # Another host hears only the first one: it would name its own ranks, which wait for a rank that it cannot hear.
         held_up = ranks.node.is_head and any(beat.at_seconds > limit for beat in present)
-        # Beats of a busy machine come late. Nobody is named while all get on, or before a rank was silent for the whole
-        # limit.
+        # Beats of a busy machine come late. Nobody is named while all make progress, or before a rank was silent for
+        # the whole limit.
         if not held_up and max(silences.values(), default=0.0) <= self._seconds:
             return []
         # Silence first: a rank that was stopped is behind, and so are the ranks that wait for it.
