@@ -24,7 +24,8 @@ def together(world: World, work: Callable[[], T]) -> T:
     has_failed = False
     try:
         result = work()
-    # What a user can correct. Any other error ends this rank with a traceback, and breaks the exchanges of the others.
+    # What a user can correct, here and below. Any other error ends this rank with a traceback, and breaks the exchanges
+    # of the others.
     except ValueError as error:
         sentence, has_failed = str(error), True
     except OSError as error:

@@ -1,6 +1,6 @@
 """The restart policy: a pure function of the record of a run's attempts.
 
-The exit status of an attempt and the checkpoints since decide alone:
+Nothing but the exit status of attempts and their checkpoints decides:
 
     status of the attempt    what follows
     0   finished             nothing
@@ -128,7 +128,7 @@ def dispensable(bad: Sequence[str], *, usable: Collection[str], needed: int) -> 
 def _since_progress(history: Sequence[Attempt]) -> list[Attempt]:
     """Return the newest attempts, back to the last one that wrote a checkpoint."""
     newest = []
-    # A run that writes checkpoints gets on, however often it fails: only failures since the last one count.
+    # A run that writes checkpoints makes progress, however often it fails: only failures since the last one count.
     for attempt in reversed(history):
         # The attempt that wrote it counts too: it failed after its checkpoint.
         newest.append(attempt)

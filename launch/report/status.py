@@ -1,6 +1,6 @@
 """`perceiver status`: the progress of runs, from their folders and from the scheduler's queue.
 
-No source knows everything, and some are out of date. The state is that of the first which knows one:
+No source knows everything, and some are out of date. The first of these that knows the state decides:
 
     the queue            waits or runs, where, and why it waits
     lock and heartbeats  a start without Slurm trains

@@ -1,6 +1,6 @@
 """The copy of the code that a run keeps for all its restarts.
 
-Slurm starts a run long after it was submitted, and again after each preemption. The checkout may be another by then.
+Slurm starts a run long after it was submitted, and again after each preemption. By then the checkout may have changed.
 """
 
 import filecmp
