@@ -85,7 +85,8 @@ class RunConfig:
                 # Of an input that the data lack this is told below, in one sentence.
                 if part != "model" or sentence != UNSAID or key.split(".")[1] in self.data.inputs:
                     yield f"{part}.{key}", sentence
-        yield from joint_problems(self.optimizer, self.train)
+        # Where it is `auto`, a run at stage 3 does not compile.
+        yield from joint_problems(self.optimizer, self.train, compiles=self.model.compile is True)
         if self.model.residual_dtype == "bf16" and self.train.precision != "bf16":
             precision = f"train.precision=bf16, which is {self.train.precision}"
             yield "model.residual_dtype", f"bf16 is for {precision}; set that to bf16, or leave this out"

@@ -223,10 +223,18 @@ class ProfileConfig:
         yield from _at_least(self, 1, "num_steps")
 
 
-def joint_problems(optimizer: OptimizerConfig, train: TrainConfig) -> Iterator[tuple[str, str]]:
-    """Yield (key, sentence) for what contradicts itself only when both parts are seen."""
+def joint_problems(
+    optimizer: OptimizerConfig, train: TrainConfig, *, compiles: bool = False
+) -> Iterator[tuple[str, str]]:
+    """Yield (key, sentence) for what contradicts itself only when several parts are seen.
+
+    `compiles` says whether the network's layers are compiled.
+    """
     if optimizer.name == "lamb" and train.zero_stage == 3:
         yield "optimizer.name", "lamb is exact at train.zero_stage 0, 1 and 2 only; lower the stage, or take adamw"
+    if compiles and train.zero_stage == 3:
+        within = "stage 3 gathers weights within the layers; lower the stage, or set false"
+        yield "model.compile", f"compiles with train.zero_stage 0, 1 and 2 only: {within}"
 
 
 def _at_least(config: object, least: float, *names: str) -> Iterator[tuple[str, str]]:

@@ -16,7 +16,7 @@ from launch.cli.units import bytes_per_second
 from launch.planning.cluster_plan import Cluster, ClusterPlan, cluster_plan
 from model.budget.hardware import HARDWARE, Hardware
 from model.config.perceiver import PerceiverConfig
-from trainer.config import CheckpointConfig, OptimizerConfig, TrainConfig
+from trainer.config import CheckpointConfig, OptimizerConfig, TrainConfig, joint_problems
 
 GIB = 2**30
 SAMPLES_PER_RANK = 64
@@ -102,6 +102,7 @@ class PlannedNetwork:
         """Yield (key, sentence) of every problem."""
         for part in ("model", "optimizer", "train", "checkpoint"):
             yield from ((f"{part}.{key}", sentence) for key, sentence in getattr(self, part).problems())
+        yield from joint_problems(self.optimizer, self.train, compiles=self.model.compile is True)
 
 
 def report(path: Path, overrides: Sequence[str], flags: Flags, *, bf16: bool, as_json: bool) -> None:

@@ -316,3 +316,10 @@ def test_a_narrow_residual_stream_is_for_bf16_alone(valid: Path, precision: str)
     [problem] = problems_of(valid, narrow, f"train.precision={precision}")
     assert problem.startswith("model.residual_dtype = 'bf16': bf16 is for train.precision=bf16, which is ")
     assert precision in problem
+
+
+def test_a_run_that_compiles_what_zero_3_gathers_in_parts_is_refused(valid: Path) -> None:
+    [problem] = problems_of(valid, "model.compile=true", "train.zero_stage=3")
+    assert problem.startswith("model.compile = True: compiles with train.zero_stage 0, 1 and 2 only")
+    for compiles in ("auto", "false"):
+        load(valid, [f"model.compile={compiles}", "train.zero_stage=3"])

@@ -179,6 +179,11 @@ def test_keys_of_the_training_can_be_told_beside_a_network_alone() -> None:
         (["--gpus", "8"], "--gpus: describes a cluster and needs --nodes"),
         (["--mtbf-hours", "2000"], "--mtbf-hours: describes a cluster and needs --nodes"),
         (["--nodes", "3", "train.global_batch=100"], "does not divide over 24 processes"),
+        (["--nodes", "2", "optimizer.name=lamb", "train.zero_stage=3"], "lamb is exact at train.zero_stage 0, 1 and 2"),
+        (
+            ["--nodes", "2", "model.compile=true", "train.zero_stage=3"],
+            "compiles with train.zero_stage 0, 1 and 2 only",
+        ),
     ],
 )
 def test_a_flag_that_makes_no_sense_is_one_sentence(arguments: list[str], sentence: str) -> None:

@@ -47,6 +47,15 @@ def test_lamb_over_cut_weights_is_a_problem_of_both_parts() -> None:
     assert all(list(joint_problems(lamb, TrainConfig(zero_stage=stage))) == [] for stage in range(3))
 
 
+def test_layers_whose_weights_are_gathered_within_them_are_not_compiled() -> None:
+    adamw = OptimizerConfig()
+    [(key, sentence)] = joint_problems(adamw, TrainConfig(zero_stage=3), compiles=True)
+    assert key == "model.compile"
+    assert "compiles with train.zero_stage 0, 1 and 2" in sentence
+    assert list(joint_problems(adamw, TrainConfig(zero_stage=3))) == []
+    assert list(joint_problems(adamw, TrainConfig(zero_stage=2), compiles=True)) == []
+
+
 def test_what_nobody_sets_is_the_same_in_every_release() -> None:
     # A run that leaves a key out must resume, under another release, with the value that it began with.
     assert asdict(OptimizerConfig()) == {

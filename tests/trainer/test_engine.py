@@ -12,11 +12,14 @@ from torch import nn
 from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
+import stem
 from tiny import CLASSES, LAMB, OPTIMIZER, Network, engine, whole_batch
 
 from model.budget.plan import POLICIES
-from trainer.config import OptimizerConfig
+from model.perceiver import Perceiver
+from trainer.config import OptimizerConfig, TrainConfig
 from trainer.distributed.world import World
+from trainer.engine.engine import Engine
 from trainer.optim.optimizers import learning_rate, parameter_groups
 
 # fp32 keeps 7 digits; the parts of a batch are added in another order.
@@ -129,6 +132,17 @@ def test_activation_checkpointing_changes_no_bit_at_any_stage(run_ranks: Callabl
 def test_lamb_over_cut_weights_is_refused_before_anything_starts() -> None:
     with pytest.raises(ValueError, match=r"optimizer\.name: lamb is exact at train\.zero_stage 0, 1 and 2"):
         engine(World(0, 1, 0, torch.device("cpu")), optimizer=LAMB, zero_stage=3)
+
+
+@pytest.mark.parametrize(("compile", "device"), [(True, "cpu"), (True, "cuda"), ("auto", "cuda")])
+def test_a_network_that_would_be_compiled_over_cut_weights_is_refused_before_anything_starts(
+    compile: bool | str,  # noqa: A002  # the config's key
+    device: str,
+) -> None:
+    network, world = Perceiver(replace(stem.CONFIG, compile=compile), seed=0), World(0, 1, 0, torch.device(device))
+    train = TrainConfig(global_batch=stem.GLOBAL_BATCH, zero_stage=3)
+    with pytest.raises(ValueError, match=r"^model\.compile: compiles with train\.zero_stage 0, 1 and 2 only: .* false"):
+        Engine(network, stem.GOAL, optimizer=OPTIMIZER, train=train, world=world)
 
 
 @pytest.mark.parametrize(

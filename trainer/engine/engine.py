@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from data_shards.loading.batch import Batch
+from model.compilation import is_compiled
 from model.perceiver import Perceiver
 from trainer.config import OptimizerConfig, TrainConfig, joint_problems
 from trainer.distributed.world import World
@@ -38,7 +39,8 @@ class Engine:
         self, network: nn.Module, objective: Objective, *, optimizer: OptimizerConfig, train: TrainConfig, world: World
     ) -> None:
         # Here too: an engine may be made without a RunConfig that has checked it.
-        for key, sentence in joint_problems(optimizer, train):
+        compiles = isinstance(network, Perceiver) and is_compiled(network.config.compile, world.device.type)
+        for key, sentence in joint_problems(optimizer, train, compiles=compiles):
             raise ValueError(f"{key}: {sentence}")
         train = arithmetic.resolved(train, world.device.type)
         self._objective = objective
