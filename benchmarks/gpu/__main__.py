@@ -1,8 +1,9 @@
 """Measure all parts: python -m benchmarks.gpu --out FOLDER [--device cpu --tiny]
 
-Each part is a process of its own with a limit, so that a crash or a hang costs one part; FOLDER/gpu_check.json is
-written again after each. Parts come in the order of what they tell, and the last have what time is left. Tiny parts
-that follow each other share a process, since it takes longer to start than they do.
+Each part is a process of its own with a limit, so that a crash or a hang costs one part. FOLDER gets gpu_check.json,
+written again after each part, and gpu_check.log, what the parts printed; all else is removed at the end. Parts come in
+the order of what they tell, and the last have what time is left. Tiny parts that follow each other share a process,
+since it takes longer to start than they do.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,19 +48,26 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--tiny", action="store_true", help="small sizes, to try the kit itself on a CPU")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--out", type=Path, help="folder of the result")
     parser.add_argument("--seconds", type=float, default=465, help="of all parts together")
     parser.add_argument("--parts", default=",".join(LIMITS), help="which, in their order")
     parser.add_argument("--only", help=argparse.SUPPRESS)
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    setting = Setting(torch.device(given.device), given.tiny, given.out.resolve())
+    device, parts = torch.device(given.device), given.parts.split(",")
     if given.only:
         for part in given.only.split(","):
-            measure(setting, part)
+            measure(Setting(device, given.tiny, given.work), part)
         return 0
-    setting.out.mkdir(parents=True, exist_ok=True)
+    if given.out is None:
+        parser.error("--out: name the folder of the result")
+    if unknown := [part for part in parts if part not in LIMITS]:
+        parser.error(f"--parts: expected some of {','.join(LIMITS)}, got {','.join(unknown)}")
+    given.out.mkdir(parents=True, exist_ok=True)
     patience = TINY_PATIENCE if given.tiny else 1
-    return run(setting, given.parts.split(","), given.seconds * patience, patience)
+    with tempfile.TemporaryDirectory(prefix="gpu-check-", ignore_cleanup_errors=True) as work:
+        setting = Setting(device, given.tiny, Path(work))
+        return run(setting, given.out, parts, given.seconds * patience, patience)
 
 
 def measure(setting: Setting, part: str) -> None:
@@ -74,18 +83,21 @@ def measure(setting: Setting, part: str) -> None:
     setting.keep(part, {**found, "seconds": round(time.monotonic() - began, 1)})
 
 
-def run(setting: Setting, parts: list[str], seconds: float, patience: int) -> int:
+def run(setting: Setting, out: Path, parts: list[str], seconds: float, patience: int) -> int:
     """Run each part within its limit and what is left of all; return how many failed."""
+    (out / "gpu_check.log").unlink(missing_ok=True)
+    # Empty, as at the first start of a user: the first step of a compiled network is measured.
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(setting.work / "compiled")
     ends = time.monotonic() + seconds
     building = build_shards(setting) if OF_RUNS & set(parts) else None
     whole: dict[str, Found] = {}
     for together in grouped(parts) if setting.is_tiny else [[part] for part in parts]:
         left = min(sum(LIMITS[part] for part in together) * patience, ends - time.monotonic())
         if left >= LEAST_SECONDS:
-            whole |= measured(setting, together, left)
+            whole |= measured(setting, out / "gpu_check.log", together, left)
         else:
             whole |= {part: {"failed": "no time was left"} for part in together}
-        (setting.out / "gpu_check.json").write_text(json.dumps(whole, indent=1))
+        (out / "gpu_check.json").write_text(json.dumps(whole, indent=1))
         for part in together:
             print(
                 f"== {part}: {whole[part].get('failed', 'measured')} in {whole[part].get('seconds', 0)} s", flush=True
@@ -100,14 +112,13 @@ def grouped(parts: Sequence[str]) -> list[list[str]]:
     return [list(group) for _, group in itertools.groupby(parts, lambda part: part if part in OF_RUNS else "")]
 
 
-def measured(setting: Setting, parts: Sequence[str], limit: float) -> dict[str, Found]:
-    """Return what parts found in a process of their own, as far as it came."""
-    log = setting.out / f"{parts[0]}.log"
-    for part in parts:
-        (setting.out / f"{part}.json").unlink(missing_ok=True)
+def measured(setting: Setting, log: Path, parts: Sequence[str], limit: float) -> dict[str, Found]:
+    """Return what parts found in a process of their own, as far as it came; what they print is added to the log."""
     command = [sys.executable, "-m", "benchmarks.gpu", *setting.command, "--only", ",".join(parts)]
     began = time.monotonic()
-    with log.open("wb") as file:
+    with log.open("ab") as file:
+        file.write(f"== {','.join(parts)}\n".encode())
+        file.flush()
         child = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
         try:
             status: int | str = child.wait(limit)
@@ -123,7 +134,7 @@ def measured(setting: Setting, parts: Sequence[str], limit: float) -> dict[str, 
 
 def _found(setting: Setting, part: str, seconds: float, failed: Found) -> Found:
     """Return what a part left; one that has its seconds came to its end."""
-    path = setting.out / f"{part}.json"
+    path = setting.work / f"{part}.json"
     found: Found = json.loads(path.read_text()) if path.exists() else {}
     return found if "seconds" in found else {**found, "seconds": seconds, **failed}
 

@@ -3,13 +3,14 @@
 This one is deterministic, as the trainer has it; peers run as they come.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 
 from benchmarks.gpu import subjects
-from benchmarks.gpu.clock import PEAK_FLOPS, timed
+from benchmarks.gpu.clock import PEAK_FLOPS, synchronise, timed
 from benchmarks.gpu.operations import operations
 from benchmarks.gpu.setting import Found, Setting
 from benchmarks.gpu.subjects import Images, Step
@@ -33,6 +34,8 @@ class Case:
     """The form in which this network reads the tokens."""
     is_compiled: bool = False
     """True measures this network compiled."""
+    policy: str = "none"
+    """What this network computes again in the backward pass."""
     batches: int = 3
     """How many of the setting's batches are measured, from the largest on."""
 
@@ -49,6 +52,8 @@ CASES = (
     Case("p1", form="plain", batches=1),
     Case("i1", form="plain", batches=1),
     Case("i1", is_compiled=True, batches=1),
+    Case("p1", policy="selective", batches=1),
+    Case("p1", policy="offload", batches=1),
 )
 
 
@@ -69,9 +74,9 @@ def measure(setting: Setting) -> Found:
 
 def _rows(setting: Setting, case: Case) -> Iterator[Found]:
     arithmetic.apply(TrainConfig(deterministic=case.by == "this"), setting.device)
-    config = setting.config(case.name, cross_attend_form=case.form)
+    config = setting.config(case.name, cross_attend_form=case.form, activation_checkpointing=case.policy)
     form = read_form(config, setting.device) if case.by == "this" else ""
-    base = {"network": case.name, "by": case.by, "form": form, "compiled": case.is_compiled}
+    base = {"network": case.name, "by": case.by, "form": form, "compiled": case.is_compiled, "policy": case.policy}
     try:
         of = _subject(setting, case, config)
     except (ImportError, RuntimeError) as error:
@@ -98,7 +103,10 @@ def _subject(setting: Setting, case: Case, config: PerceiverConfig) -> Callable[
 
 def _row(setting: Setting, config: PerceiverConfig, step: Step, batch: int, *, is_counted: bool) -> Found:
     paper_flops = 3 * total(network_cost(config)).flops * batch
-    row: Found = {}
+    began = time.perf_counter()
+    step()
+    synchronise(setting.device)
+    row: Found = {"first_s": time.perf_counter() - began}
     if is_counted:
         # Of matrix products and attention, as they are called: what a kernel avoids is not among them.
         row["done_tflop"] = sum(operations(step).values()) / 1e12

@@ -32,7 +32,7 @@ class Run:
     @staticmethod
     def start(setting: Setting, name: str, steps: int, *changes: str) -> "Run":
         """Start a run, or resume the one of that name."""
-        folder = setting.out / "runs" / name
+        folder = setting.work / "runs" / name
         folder.parent.mkdir(parents=True, exist_ok=True)
         config = ["configs/pictures.yaml", *_TINY] if setting.is_tiny else ["configs/digits.yaml"]
         command = [sys.executable, "-m", "launch", "train", *config, f"data.shards={setting.shards}"]
@@ -75,27 +75,27 @@ class Run:
 def wait_for_shards(setting: Setting) -> None:
     """Wait until the shards are there, which the kit began to build at its start."""
     deadline = time.monotonic() + 120
-    while not (setting.out / "shards.built").exists():
+    while not (setting.work / "shards.built").exists():
         if time.monotonic() > deadline:
-            raise RuntimeError(f"the shards are not built: {(setting.out / 'shards.log').read_text()[-400:]}")
+            raise RuntimeError(f"the shards are not built: {(setting.work / 'shards.log').read_text()[-400:]}")
         time.sleep(0.1)
 
 
 def build_shards(setting: Setting) -> subprocess.Popen[bytes]:
     """Start to build the shards; a file beside them says that they are whole."""
-    (setting.out / "shards.built").unlink(missing_ok=True)
-    for folder in (setting.shards, setting.out / "runs"):
+    (setting.work / "shards.built").unlink(missing_ok=True)
+    for folder in (setting.shards, setting.work / "runs"):
         shutil.rmtree(folder, ignore_errors=True)
     source = ["image-folder", _pictures(setting), "--test-share", "0.2"] if setting.is_tiny else ["digits"]
     shell = 'built=$1; shift; "$0" -m launch data build "$@" "$built" && touch "$built.built"'
     command = ["sh", "-c", shell, sys.executable, str(setting.shards), *source]
-    with (setting.out / "shards.log").open("wb") as log:
+    with (setting.work / "shards.log").open("wb") as log:
         return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env=dict(os.environ))
 
 
 def _pictures(setting: Setting) -> str:
     """Write pictures of two classes, and return their folder."""
-    folder = setting.out / "pictures"
+    folder = setting.work / "pictures"
     for number in range(2 * _TINY_PICTURES):
         path = folder / ("dark", "bright")[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -34,8 +34,8 @@ class Setting:
     """The device that the networks are on."""
     is_tiny: bool
     """Whether all sizes are small, to try the kit itself."""
-    out: Path
-    """The folder of the results."""
+    work: Path
+    """The folder of what the parts make and leave."""
 
     @property
     def on_gpu(self) -> bool:
@@ -45,12 +45,12 @@ class Setting:
     @property
     def shards(self) -> Path:
         """The shards that whole runs train on."""
-        return self.out / "shards"
+        return self.work / "shards"
 
     @property
     def command(self) -> list[str]:
         """The arguments that make this setting again."""
-        return ["--device", self.device.type, "--out", str(self.out), *(["--tiny"] if self.is_tiny else [])]
+        return ["--device", self.device.type, "--work", str(self.work), *(["--tiny"] if self.is_tiny else [])]
 
     def batches(self) -> tuple[int, ...]:
         """Return the batches to measure, the largest first."""
@@ -71,6 +71,6 @@ class Setting:
 
     def keep(self, part: str, found: Found) -> None:
         """Write what a part has found so far: a crash or its limit loses the rest only."""
-        beside = self.out / f"{part}.beside"
+        beside = self.work / f"{part}.beside"
         beside.write_text(json.dumps(found))
-        beside.replace(self.out / f"{part}.json")
+        beside.replace(self.work / f"{part}.json")

@@ -45,9 +45,18 @@ class Case:
     optimizer: str = "adamw"
     deterministic: bool = True
     precision: str = "bf16"
+    tf32: bool = False
 
 
-CASES = (Case(), Case(deterministic=False), Case(optimizer="lamb"), Case(zero_stage=0), Case(zero_stage=3))
+CASES = (
+    Case(),
+    Case(deterministic=False),
+    Case(optimizer="lamb"),
+    Case(zero_stage=0),
+    Case(zero_stage=3),
+    Case(precision="fp32"),
+    Case(precision="fp32", tf32=True),
+)
 TINY_CASES = (Case(), Case(deterministic=False), Case(optimizer="lamb"))
 
 
@@ -78,6 +87,7 @@ def _row(setting: Setting, case: Case, world: World, size: int, found: Found) ->
         log_every_steps=1_000,
         precision=case.precision,  # type: ignore[arg-type]
         deterministic=case.deterministic,
+        tf32=case.tf32,
     )
     arithmetic.apply(train, world.device)
     # As a run does: at stage 3 nothing is compiled.

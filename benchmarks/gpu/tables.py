@@ -95,7 +95,9 @@ def _of(key: str, factor: float = 1.0) -> Callable[[Found], object]:
 
 
 def _by(row: Found) -> str:
-    how = ", ".join(part for part in (row.get("form"), "compiled" if row.get("compiled") else "") if part)
+    policy = row.get("policy", "none")
+    parts = (row.get("form"), "compiled" if row.get("compiled") else "", "" if policy == "none" else policy)
+    how = ", ".join(part for part in parts if part)
     return f"{row['by']} ({how})" if how else str(row["by"])
 
 
@@ -108,10 +110,15 @@ def _waits(row: Found) -> object:
     return sum(row["host_waits"].values()) if "host_waits" in row else None
 
 
+def _precision(row: Found) -> object:
+    return f"{row.get('precision')}, products in TF32" if row.get("tf32") else row.get("precision")
+
+
 _NETWORKS: tuple[Column, ...] = (
     ("network", _of("network")),
     ("by", _by),
     ("batch", _of("batch")),
+    ("first step, s", _of("first_s")),
     ("ms", _of("ms")),
     ("samples/s", _of("samples_per_s")),
     ("% of 990 TFLOP/s, the papers' operations", _of("paper_share_of_peak", 100)),
@@ -138,6 +145,7 @@ _RESUME: tuple[Column, ...] = (
 _STEP: tuple[Column, ...] = (
     ("ZeRO", _of("zero_stage")),
     ("optimizer", _of("optimizer")),
+    ("precision", _precision),
     ("deterministic", _of("deterministic")),
     ("batch", _of("batch")),
     ("ms", _of("step_ms")),

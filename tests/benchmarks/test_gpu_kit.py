@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.gpu import __main__ as kit
 from benchmarks.gpu import tables
 from benchmarks.gpu.__main__ import LIMITS, TINY_PATIENCE
 from benchmarks.gpu.operations import operations
@@ -35,6 +37,7 @@ FOUND: Found = {
                 "form": "separable",
                 "compiled": False,
                 "batch": 64,
+                "first_s": 2.5,
                 "ms": 160.0,
                 "samples_per_s": 400.0,
                 "paper_share_of_peak": 0.85,
@@ -61,12 +64,12 @@ def test_what_is_measured_is_in_the_tables_and_a_changed_figure_changes_them() -
     assert "old" not in text
     assert "a card; python 1.0" in text
     assert "benchmarks/results/card.json" in text
-    assert "| p1 | this (separable) | 64 | 160 | 400 | 85 | 50 | 20000 | 0.95 | - |" in text
+    assert "| p1 | this (separable) | 64 | 2.5 | 160 | 400 | 85 | 50 | 20000 | 0.95 | - |" in text
     assert "This part did not end: ended with its limit of 75 s." in text
     assert '"cuda": ReadConstants(plain=1, absorbed=2, separable=3),' in text
     changed = copy.deepcopy(FOUND)
     changed["networks"]["rows"][0]["samples_per_s"] = 401.0
-    assert "| p1 | this (separable) | 64 | 160 | 401 |" in tables.written(page(), changed, "card.json")
+    assert "| p1 | this (separable) | 64 | 2.5 | 160 | 401 |" in tables.written(page(), changed, "card.json")
     # Written twice is written once.
     assert tables.written(text, FOUND, "card.json") == text
 
@@ -80,9 +83,27 @@ def test_tables_of_nothing_are_empty_and_say_so() -> None:
 
 def test_the_page_shows_a_result_that_is_there_or_says_that_none_is() -> None:
     text = tables.PAGE.read_text()
-    results = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
-    pages = [tables.written(text, json.loads(path.read_text()), path.name) for path in results]
+    found = {path.name: json.loads(path.read_text()) for path in (ROOT / "benchmarks" / "results").glob("*.json")}
+    # Others of that folder are no results of a GPU.
+    pages = [tables.written(text, result, name) for name, result in found.items() if "facts" in result]
     assert text in (pages or [tables.written(text, {})])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--out", "x", "--parts", "facts,speed"], "--parts: expected some of facts,.*,zero, got speed"),
+        ([], "--out: name the folder of the result"),
+    ],
+)
+def test_a_part_that_is_not_there_is_refused_and_so_is_a_result_without_a_place(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmarks.gpu", *arguments])
+    with pytest.raises(SystemExit) as refused:
+        kit.main()
+    assert refused.value.code == 2
+    assert re.search(sentence, capsys.readouterr().err)
 
 
 def test_all_parts_have_time_in_eight_minutes() -> None:
@@ -103,7 +124,7 @@ FIGURES = {
     "facts": ("attention", ("width", "free", "deterministic")),
     "networks": (
         "rows",
-        ("ms", "samples_per_s", "paper_share_of_peak", "done_tflop", "done_share_of_peak", "peak_mib"),
+        ("first_s", "ms", "samples_per_s", "paper_share_of_peak", "done_tflop", "done_share_of_peak", "peak_mib"),
     ),
     "blocks": ("rows", ("ms", "share_of_peak", "product_ms", "product_share_of_peak")),
     "resume": ("rows", ("killed_at_step", "save_seconds", "last_losses")),
@@ -120,6 +141,8 @@ def test_every_part_measures_what_it_says(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--tiny", "--out", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3_000:] + done.stderr[-1_000:]
+    # All that a machine without a network has to give back.
+    assert {path.name for path in tmp_path.iterdir()} == {"gpu_check.json", "gpu_check.log"}
     found: Found = json.loads((tmp_path / "gpu_check.json").read_text())
     assert list(found) == list(LIMITS) == list(FIGURES)
     for part, (key, figures) in FIGURES.items():
@@ -131,8 +154,9 @@ def test_every_part_measures_what_it_says(tmp_path: Path) -> None:
     by = {(row["network"], row["by"], row["form"]) for row in found["networks"]["rows"]}
     assert {("p1", "this", "separable"), ("p1", "this", "absorbed"), ("p1", "this", "plain")} <= by
     assert {("i1", "transformers", ""), ("p1", "PyTorch's attention", "")} <= by
+    assert {"none", "selective", "offload"} == {row["policy"] for row in found["networks"]["rows"]}
     for row in found["resume"]["rows"]:
-        assert row["killed_at_step"] > 0, row
+        assert 0 < row["killed_at_step"] < 12, row
         assert row["twice_bit_equal"], row
         assert row["resumed_bit_equal"], row
     assert {row["optimizer"] for row in found["step"]["rows"]} == {"adamw", "lamb"}
