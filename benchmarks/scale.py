@@ -143,6 +143,7 @@ def counted(log: Path, folder: str) -> dict[tuple[str, int, int], Counter[str]]:
                     continue
                 name, world_size, rank = rest.split("/") if word == "begin" else ("", "0", "0")
                 current = found.setdefault((name, int(world_size), int(rank)), Counter()) if name else None
+            # strace writes a call that another thread interrupts in two lines; the first one has its arguments.
             elif current is not None and not is_paused and folder in line and " resumed>" not in line:
                 current[line.split(maxsplit=1)[1].partition("(")[0]] += 1
     return found

@@ -81,6 +81,7 @@ def _renamed(weights: Mapping[str, Tensor], pairs: Sequence[str]) -> Iterator[tu
     rename = dict(pair.split("=") for pair in pairs)
     seen: dict[str, str] = {}
     for name, tensor in weights.items():
+        # The longest, so that an exception can stand beside its rule.
         prefix = max((each for each in rename if name.startswith(each)), key=len, default=None)
         new = name if prefix is None else rename[prefix] + name[len(prefix) :]
         if new in seen:

@@ -42,6 +42,7 @@ def plan(rows: Sequence[Row], *, seed: int, samples_per_shard: int) -> Plan:
     digest = hashlib.sha256(f"{seed} {samples_per_shard}".encode())
     of_split: Mapping[str, list[int]] = defaultdict(list)
     for number, (row, num_bytes) in enumerate(zip(rows, sizes, strict=True)):
+        # The size stands for the content of a file: a hash of it would read the whole data set before the build.
         digest.update(f"{row} {num_bytes}\n".encode())
         of_split[row.split].append(number)
     shards = [

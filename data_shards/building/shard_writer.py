@@ -52,6 +52,8 @@ def write_shard(rows: Sequence[Row], path: Path) -> tuple[list[Written], list[Fa
     with written_beside(path) as file:
         for row in rows:
             try:
+                # All members are decoded before the first is written: a row whose second member is bad leaves no half
+                # sample.
                 members = dict(_members(row))
             except PluginError:
                 raise

@@ -85,6 +85,7 @@ def _value(kind: Any, value: object, where: str) -> Any:  # noqa: ANN401  # anno
         return tuple(_value(inner[0], part, f"{where}[{index}]") for index, part in enumerate(value))
     if origin is dict and isinstance(value, dict):
         return {name: _value(inner[1], part, _key(where, name)) for name, part in value.items()}
+    # A whole number stands for a float, too: to JSON 1 and 1.0 are one number.
     if kind is float and _is_whole(value):
         return float(value)  # type: ignore[arg-type]  # it is a number
     if _is_whole(value) if kind is int else type(value) is kind:

@@ -134,6 +134,7 @@ def eval_split(config: DataConfig, places: Places | None = None) -> str:
         if config.eval_split not in splits:
             raise ValueError(f"{config.shards}: has no split {shown(config.eval_split)}, only {there}")
         return config.eval_split
+    # In the order of EVALUATED: where there are a test and a val split, the answer must not depend on the manifest.
     found = next((name for wanted in EVALUATED for name in splits if name.lower() == wanted), None)
     if found is None:
         raise ValueError(

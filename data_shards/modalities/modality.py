@@ -161,6 +161,7 @@ def _chosen(section: Modality, patterns: Sequence[str], members: Mapping[str, Co
     fitting = []
     for suffix, field in names.fitting(patterns, members):
         content = content_of_field(suffix, field, members[suffix]) if field else members[suffix]
+        # A field that the record lacks, and an empty text, leave the place to another member.
         if content is not None and not section.is_absent(content):
             fitting.append(Member(f"{suffix}/{field}" if field else suffix, content))
     if fitting[1:]:

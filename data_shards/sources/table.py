@@ -180,6 +180,7 @@ def _split(line: int, cell: object) -> str:
 
 def _member(line: int, column: str, cell: object, folder: Path) -> Content:
     if column == "text":
+        # Other programs write texts to Parquet as bytes.
         text = _utf8(line, cell) if isinstance(cell, bytes) else _text(line, column, cell)
         is_path = len(text) <= MAX_PATH and plain_text.content_suffix(text.rpartition("/")[2]) == ".txt"
         return plain_text.TextFile(str(folder / text)) if is_path else Literal(text.encode(), "txt")

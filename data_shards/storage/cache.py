@@ -67,6 +67,7 @@ class ShardCache:
             files = sorted(((path.stat(), path) for path in ours), key=lambda file: file[0].st_mtime_ns)
             held_bytes = sum(status.st_size for status, _ in files)
             for status, path in files:
+                # With what is about to come: the limit holds while it arrives, too.
                 if held_bytes + num_bytes <= self._max_bytes:
                     break
                 path.unlink()

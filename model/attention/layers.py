@@ -47,6 +47,7 @@ def attend(
 def _softmax_attention(q: Tensor, k: Tensor, v: Tensor, valid_BM: Tensor | None, scale: float | None) -> Tensor:
     width, value_width = q.shape[-1], v.shape[-1]
     scale = scale or width**-0.5
+    # Which kernel runs for what: model/attention/kernel_choice.py has the table.
     if q.device.type == "cpu" and (width != value_width or q.dtype in (torch.bfloat16, torch.float16)):
         return cpu_attention(q, k, v, valid_BM, scale)
     mask = None if valid_BM is None else valid_BM[:, None, None, :]

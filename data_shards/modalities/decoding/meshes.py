@@ -94,6 +94,7 @@ def _vertices(kind: bytes, lines: list[bytes]) -> tuple[NDArray[np.float64], tup
         return np.array([row[:3] for row in rows], np.float64).reshape(len(rows), 3), ()
     table = np.array(rows, np.float64)
     colours = table[:, 3 + len(normal) : 3 + len(normal) + num_colours]
+    # OFF has no types: colours are bytes where one of them is above 1.
     if colours.size and colours.max() > 1:
         colours /= 255
     return table, (*normal, *COLOUR[:num_colours], *texture)

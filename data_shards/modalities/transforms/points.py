@@ -20,6 +20,7 @@ def fit(
     if rng is None:
         chosen = np.arange(kept) * len(values) // kept
     else:
+        # Not shuffled, which costs a pass: the order of points means nothing, and `permute` is for who wants another.
         chosen = rng.choice(len(values), kept, replace=False, shuffle=False)
     padded = np.zeros(config.shape, np.float32)
     padded[:kept] = _varied(values[chosen], config, rng)
@@ -65,6 +66,7 @@ def _turned(
 def _any_rotation(num_dimensions: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """Return a rotation, all equally probable: the orthogonal factor of Gaussian numbers, of determinant 1."""
     factor, triangle = np.linalg.qr(rng.normal(size=(num_dimensions, num_dimensions)))
+    # Without the signs some rotations are more probable than others (arXiv math-ph/0609050, section 5).
     factor *= np.sign(np.diag(triangle))
     if np.linalg.det(factor) < 0:
         factor[:, 0] *= -1

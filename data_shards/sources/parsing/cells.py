@@ -114,6 +114,7 @@ def _parquet(table: Path) -> Iterator[Cells]:
     except ImportError as error:
         raise ValueError("Parquet needs pyarrow: pip install pyarrow") from error
     try:
+        # With a buffer pyarrow reads a column in pieces, and not all of a row group at once.
         with parquet.ParquetFile(table, buffer_size=_BUFFER_BYTES) as file:
             _refuse_twice(file.schema_arrow.names, "column")
             number = 0

@@ -46,6 +46,7 @@ def _number(cell: object) -> float | None:
     """Return a number, NaN for an empty cell, None for what is none."""
     if is_empty(cell) or (isinstance(cell, str) and cell.strip().lower() in _NONE):
         return math.nan
+    # True is a number to Python alone.
     if isinstance(cell, bool) or not isinstance(cell, str | kinds.Real | Decimal):
         return None
     try:
