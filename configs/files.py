@@ -106,11 +106,12 @@ def _included(path: Path, name: object) -> Path:
 
 
 def _beside(base: Path, key: str, value: Any) -> Any:  # noqa: ANN401  # whatever stands there
-    """Return a value of an included file, plug-ins with the places where that file means them."""
-    if key != "plugins" or not isinstance(value, list):
-        return value
+    """Return a value of an included file, plug-ins and tokenizers with the places where that file means them."""
     # Relative to the file that names them: the one that includes it may stand elsewhere.
-    return [str(base.parent / name) if (base.parent / str(name)).is_file() else name for name in value]
+    if key == "plugins" and isinstance(value, list):
+        return [_beside(base, "", name) for name in value]
+    is_name = isinstance(value, str) and bool(value) and key.rpartition(".")[2] in ("", "tokenizer")
+    return str(base.parent / value) if is_name and (base.parent / value).is_file() else value
 
 
 def _leaves_once(tree: dict[str, Any], problems: list[str] | None) -> list[tuple[str, Any]]:

@@ -21,7 +21,8 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from configs.choice import choices, seeded, without_removed
 from configs.containers import misplaced
-from configs.files import ConfigError, keys_and_values_of, leaves
+from configs.files import ConfigError, keys_and_values_of, leaves, located
+from configs.input_files import make_absolute
 from configs.yaml_text import parse
 from data_shards.files.quoting import cut, listed, shown
 
@@ -69,6 +70,7 @@ def read(schema: type[S], path: Path, overrides: Sequence[str] = ()) -> S:
     if problems:
         raise ConfigError(str(path), problems)
     assert isinstance(config, DictConfig)
+    make_absolute(config, located(path).parent)
     return _checked(schema, config, keys_and_values, str(path))
 
 

@@ -104,6 +104,10 @@ Others, such as the number of heads, may leave every shape as it is and make noi
 """
 
 
+NAMES_IDS = frozenset({"tokenizer"})
+"""Keys of the data's inputs, by their last part, that say what a network's ids stand for."""
+
+
 def may_change(key: str) -> bool:
     """Return whether a resume may change a key, such as data.num_threads: the longest name above says so."""
     parts = key.split(".")
@@ -121,5 +125,6 @@ def deciding(changes: Sequence[str]) -> list[str]:
 
 def other_meaning(changes: Sequence[str]) -> list[str]:
     """Return those keys of `difference` under whose change the weights of a network have another meaning."""
-    keys = (change.partition(":")[0] for change in changes)
-    return [key for key in keys if key.startswith("model.") and key.rpartition(".")[2] not in CARRIES_OVER]
+    keys = [change.partition(":")[0] for change in changes]
+    of_network = [key for key in keys if key.startswith("model.") and key.rpartition(".")[2] not in CARRIES_OVER]
+    return of_network + [key for key in keys if key.startswith("data.") and key.rpartition(".")[2] in NAMES_IDS]

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf, read_write
 
-from configs import plugins
+from configs import input_files, plugins
 from configs.files import leaves
 from configs.reader import asked, read
 from data_shards.config import DataConfig
@@ -121,6 +121,12 @@ class RunConfig:
                     f"reads arrays of shape {ours.shape}, but data.inputs.{name} delivers {theirs.shape}; leave the "
                     "sizes out here, or make the two agree",
                 )
+            elif ours.ids and theirs.sizes.get("vocabulary", 0) > ours.ids[1]:
+                greatest = theirs.sizes["vocabulary"] - 1
+                yield (
+                    f"model.inputs.{name}.vocabulary",
+                    f"has ids below {ours.ids[1]}, but data.inputs.{name} delivers ids up to {greatest}; leave it out",
+                )
 
     def _target_problems(self) -> Iterator[tuple[str, str]]:
         """The data must have the targets of the network's answers, and no others."""
@@ -180,15 +186,18 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     return replace(read(RunConfig, path, overrides), plugins=tuple(map(str, files)))
 
 
-def dump(config: RunConfig) -> str:
+def dump(config: RunConfig, *, as_kept: bool = False) -> str:
     """Return the resolved configuration as YAML; `load` of it gives an equal one.
 
-    The sizes of a network's inputs stand in the data alone: an override changes both.
+    The sizes of a network's inputs stand in the data alone: an override changes both. With `as_kept` files are named by
+    their copies in the folder of a run.
     """
     content = OmegaConf.structured(config)
     with read_write(content.model.inputs):
         for name, each in config.without_sizes().items():
             content.model.inputs[name] = OmegaConf.structured(each)
+    if as_kept:
+        input_files.name_as_kept(content)
     return OmegaConf.to_yaml(content)
 
 
@@ -202,7 +211,10 @@ def _agree(ours: Input, theirs: Modality) -> bool:
 
 
 def difference(old: RunConfig, new: RunConfig) -> list[str]:
-    """Return a line "key: old -> new" for every value in which two configurations differ."""
+    """Return a line "key: old -> new" for every value in which two configurations differ.
+
+    Files are compared by their content: each is named by the hash of it.
+    """
     return differing(_content(old), _content(new))
 
 
@@ -215,6 +227,8 @@ def differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def _content(config: RunConfig) -> dict[str, Any]:
-    content = OmegaConf.to_container(OmegaConf.structured(config))
+    structured = OmegaConf.structured(config)
+    input_files.name_as_kept(structured)
+    content = OmegaConf.to_container(structured)
     assert isinstance(content, dict)
     return {str(key): value for key, value in content.items()}

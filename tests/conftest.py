@@ -28,6 +28,37 @@ def arithmetic_of_the_process() -> Iterator[None]:
         torch.nn.functional.linear = torch._C._nn.linear
 
 
+LINES = (
+    "the quick brown fox jumps over the lazy dog",
+    "every word of this text is known to the tokenizer",
+    "a cat and a dog sat on the mat",
+)
+
+
+@pytest.fixture(scope="session")
+def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A byte-level tokenizer, whose id 0 is a letter, and a unigram one, trained on a few lines: files by name."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    folder = tmp_path_factory.mktemp("tokenizers")
+    bytes_, unigram = Tokenizer(models.BPE()), Tokenizer(models.Unigram())
+    bytes_.pre_tokenizer, bytes_.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    letters = pre_tokenizers.ByteLevel.alphabet()
+    bytes_.train_from_iterator(
+        LINES, trainers.BpeTrainer(vocab_size=300, initial_alphabet=letters, show_progress=False)
+    )
+    bytes_.add_special_tokens(["[MASK]", "[PAD]"])
+    unigram.pre_tokenizer, unigram.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    special = ["<pad>", "<unk>", "<mask>"]
+    unigram.train_from_iterator(
+        LINES, trainers.UnigramTrainer(vocab_size=60, special_tokens=special, unk_token="<unk>", show_progress=False)
+    )
+    paths = {"bytes": folder / "bytes.json", "unigram": folder / "unigram.json"}
+    bytes_.save(str(paths["bytes"]))
+    unigram.save(str(paths["unigram"]))
+    return paths
+
+
 @pytest.fixture
 def disk_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """The paths that are synced and the names that are given, in order; the calls themselves are made."""

@@ -38,7 +38,10 @@ def prepare(
     arrays: dict[str, np.ndarray] = {}
     targets: dict[str, np.ndarray] = {}
     lengths = {}
-    for name in _shown(list(found), config.modality_dropout, rng):
+    visible = _shown(list(found), config.modality_dropout, rng)
+    for name in (*visible, *(name for name in found if name not in visible)):
+        if name not in visible and arrays:
+            break  # it is hidden; where nothing is in what is visible, it is not
         section = config.ordered_inputs[name]
         try:
             prepared = _checked(section, section.prepare(found[name], rng))
@@ -49,6 +52,10 @@ def prepare(
             # An input of several members names the one that it speaks of.
             where = f".{next(iter(found[name].values())).suffix}: " if len(section.roles) == 1 else ""
             raise BadMemberError(name, f"{where}{one_line(error)}") from error
+        if not prepared.length:  # such as a text in which a tokenizer finds no token
+            if name in config.require:
+                raise BadMemberError(name, "has nothing in it, and data.require asks for it")
+            continue
         arrays[name], lengths[name] = prepared.array, prepared.length
         if prepared.target is not None:
             targets[name] = prepared.target

@@ -130,6 +130,10 @@ class Modality(ABC):
         """Return the section with which all splits but that of training are read."""
         return self
 
+    def notes(self) -> Iterator[str]:
+        """Yield what a user should know of the section before a run is made."""
+        yield from ()
+
     @staticmethod
     def is_absent(content: Content) -> bool:  # noqa: ARG004 - for subclasses
         """Return whether a member says nothing, so that its sample lacks the input and is sound all the same."""

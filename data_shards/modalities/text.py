@@ -1,7 +1,8 @@
-"""Text: UTF-8 to ids (num_bytes,), one a byte."""
+"""Text: UTF-8 to ids, one a byte, or one a token of a tokenizer.json."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Optional
 
 from data_shards.files.problems import Problem, at_least
@@ -12,31 +13,72 @@ if TYPE_CHECKING:
     import numpy as np
     from matplotlib.axes import Axes
 
+    from data_shards.modalities.decoding.tokens import Tokens
+
 # ruff: noqa: UP045 - OmegaConf reads Optional[X] best
 CHARACTERS_SHOWN = 160
+BYTE_VOCABULARY = 6 + 256
+"""Ids of bytes, after the special ones."""
+USUAL_TOKENS = {
+    "mask_token": ("[MASK]", "<mask>", "<|mask|>"),
+    "pad_token": ("[PAD]", "<pad>", "<|pad|>", "<|padding|>"),
+}
+"""The names that tokenizers have for them."""
 
 
 @dataclass(frozen=True)
 class TextConfig(Modality):
-    """Text as int16 ids (num_bytes,): a byte of its UTF-8 plus 6, below that the special ids."""
+    """Text as ids: int16 (num_bytes,), a byte of its UTF-8 plus 6, below that the special ids; or as its tokenizer
+    makes them, int32 (num_tokens,)."""
 
     modality: Literal["text"] = "text"
     num_bytes: int = 64
     """Length of the array: longer texts are cut, shorter ones padded."""
+    tokenizer: str = field(default="", metadata={"is_file": True})
+    """A Hugging Face tokenizer.json, of which a run keeps a copy; empty reads bytes. Its own truncation and padding,
+    and tokens that it puts around a text, are not used."""
+    num_tokens: int = 64
+    """Length of the array where there is a tokenizer."""
+    mask_token: str = ""
+    """Its token in the place of a hidden one; empty for [MASK] or <mask>."""
+    pad_token: str = ""
+    """Its token behind shorter texts; empty for [PAD] or <pad>."""
     masking: Optional[MaskingConfig] = None
-    """Set to hide words, which the network then learns to fill in."""
+    """Set to hide words, or single tokens of a tokenizer, which the network then learns to fill in."""
 
     usual: ClassVar[tuple[str, ...]] = ("txt",)
-    dtype: ClassVar[str] = "int16"
+
+    @property
+    def dtype(self) -> str:  # type: ignore[override]  # it depends on the vocabulary here
+        """The type of the ids."""
+        return "int32" if self.tokenizer else "int16"
+
+    @cached_property
+    def tokens(self) -> "Tokens":
+        """The tokenizer; ValueError says what is wrong with its file."""
+        from data_shards.modalities.decoding import tokens
+
+        return tokens.read(self.tokenizer)
+
+    @cached_property
+    def special_tokens(self) -> dict[str, str]:
+        """The names of the tokens that pad and that hide, by the keys of this section; without those that it lacks."""
+        found = {key: self.tokens.special(getattr(self, key), usual) for key, usual in USUAL_TOKENS.items()}
+        return {key: token for key, token in found.items() if token is not None}
+
+    @property
+    def length(self) -> int:
+        """Bytes or tokens of the array."""
+        return self.num_tokens if self.tokenizer else self.num_bytes
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The ids."""
-        return (self.num_bytes,)
+        return (self.length,)
 
     @property
     def target(self) -> tuple[tuple[int, ...], str] | None:
-        """The true ids of what is hidden, 0 elsewhere."""
+        """The true ids of what is hidden, 0 elsewhere; -1 stands for the id 0."""
         return None if self.masking is None else (self.shape, self.dtype)
 
     @property
@@ -47,7 +89,16 @@ class TextConfig(Modality):
     @property
     def sizes(self) -> dict[str, Any]:
         """The names that a network's input has for these."""
-        return {"max_tokens": self.num_bytes}
+        try:
+            return {"max_tokens": self.length, "vocabulary": self.vocabulary}
+        except ValueError:
+            # Of which problems() says what is wrong.
+            return {"max_tokens": self.length}
+
+    @property
+    def vocabulary(self) -> int:
+        """One more than the greatest id."""
+        return self.tokens.vocabulary if self.tokenizer else BYTE_VOCABULARY
 
     def prepare(self, found: Members, rng: "np.random.Generator | None") -> Prepared:
         """Return ids of the text; of a longer text the beginning, in training any part."""
@@ -56,8 +107,17 @@ class TextConfig(Modality):
         ids, length = text.fit(found[MAIN].content, self, rng)
         if self.masking is None:
             return Prepared(ids, length)
-        masked, target = masking.mask_words(ids, length, self.masking, rng)
+        if self.tokenizer:
+            masked, target = masking.mask_tokens(ids, length, text.mask_id(self), self.masking, rng)
+        else:
+            masked, target = masking.mask_words(ids, length, self.masking, rng)
         return Prepared(masked, length, target)
+
+    def words(self, ids: "np.ndarray") -> str:
+        """Return the text of ids."""
+        from data_shards.modalities.transforms import text
+
+        return text.words(ids, self)
 
     @staticmethod
     def decoded_shape(role: str, content: Content) -> tuple[int, ...]:  # noqa: ARG004 - there is one role
@@ -75,6 +135,12 @@ class TextConfig(Modality):
         words = text(found[MAIN].content).tobytes().decode(errors="replace")
         write_words(axes, words if len(words) <= CHARACTERS_SHOWN else f"{words[:CHARACTERS_SHOWN]} ...")
 
+    def notes(self) -> Iterator[str]:
+        """Yield what of the tokenizer's file is not used."""
+        if self.tokenizer and self.tokens.unused:
+            unused = " and ".join(self.tokens.unused)
+            yield f"{self.tokenizer}: its own {unused}: not used; a text is cut or padded to num_tokens"
+
     @staticmethod
     def is_absent(content: Content) -> bool:
         """Return whether the text has no length: it says nothing, and the rest of its sample is sound."""
@@ -83,5 +149,31 @@ class TextConfig(Modality):
     def problems(self) -> Iterator[Problem]:
         """Yield what is wrong with the section."""
         yield from super().problems()
-        yield from at_least(1, {"num_bytes": self.num_bytes})
+        yield from at_least(1, {"num_bytes": self.num_bytes, "num_tokens": self.num_tokens})
         yield from nested(masking=self.masking)
+        yield from self._tokenizer_problems() if self.tokenizer else self._byte_problems()
+
+    def _byte_problems(self) -> Iterator[Problem]:
+        for key in ("num_tokens", "mask_token", "pad_token"):
+            if getattr(self, key) != getattr(TextConfig, key):
+                yield key, f"has no meaning for bytes, got {getattr(self, key)!r}; set tokenizer, or leave this out"
+
+    def _tokenizer_problems(self) -> Iterator[Problem]:
+        if self.num_bytes != TextConfig.num_bytes:
+            yield "num_bytes", f"has no meaning with a tokenizer, got {self.num_bytes}; set num_tokens"
+        try:
+            found = self.special_tokens
+        except ValueError as error:
+            yield "tokenizer", str(error)
+            return
+        if "pad_token" not in found:
+            yield "pad_token", self._lacking("pad_token", "follows a shorter text, such as its end of text")
+        if self.masking is not None and "mask_token" not in found:
+            yield "mask_token", self._lacking("mask_token", "stands for a hidden one")
+
+    def _lacking(self, key: str, purpose: str) -> str:
+        named, usual = getattr(self, key), ", ".join(USUAL_TOKENS[key])
+        return (
+            f"{self.tokenizer} has no token {repr(named) if named else usual}; set {key} to its token that {purpose}, "
+            "or add one to it"
+        )

@@ -135,7 +135,8 @@ class MaskingConfig:
 
     # Perceiver IO, appendix F.3.
     probability: float = 0.15
-    """The probability that a word (a run of bytes without white space) is hidden. At least one word is hidden."""
+    """The probability that a word (a run of bytes without white space), or a token of a tokenizer, is hidden. At least
+    one is hidden."""
 
     def problems(self) -> Iterator[Problem]:
         """Yield what is wrong with the section."""

@@ -18,11 +18,12 @@ from pathlib import Path
 
 import torch
 
+from configs import input_files
 from configs.plugins import trust
 from configs.resume import deciding
 from configs.run import RunConfig, difference, dump, load
 from data_shards.files import atomic
-from data_shards.files.display import masked
+from data_shards.files.display import masked, printable
 from data_shards.loading.shard_folders import Places
 from launch.lifecycle.attempts import newest_step
 from launch.lifecycle.fence import Fence
@@ -92,6 +93,7 @@ def open_run(
         _refuse_what_cannot_train(config, folder, world_size, places)
     if not folder.exists:
         _publish(config, folder, more, sources)
+        _tell_notes(config)
     elif changes:
         _change(config, folder, changes, has_begun=has_begun)
     # A copy that somebody removed; a run that is made has one already.
@@ -227,6 +229,7 @@ def _publish_inside(
 def _fill(config: RunConfig, folder: RunFolder, more: Callable[[RunFolder], None], plugins: Sequence[str]) -> None:
     folder.make()
     freeze(folder.code_folder, plugins=plugins)
+    input_files.keep(config, folder.path)
     more(folder)
     # A fork brings a checkpoint with it, whose weights are further on.
     if newest(folder.checkpoints_folder) is None:
@@ -235,7 +238,7 @@ def _fill(config: RunConfig, folder: RunFolder, more: Callable[[RunFolder], None
 
 def _write_config(config: RunConfig, folder: RunFolder) -> None:
     """Write what makes a folder a run, so that it is on the disk when this returns."""
-    content = dump(config)
+    content = dump(config, as_kept=True)
     with atomic.beside(folder.config_path) as hidden:
         hidden.write_text(content)
         if masked(content) != content:
@@ -276,9 +279,16 @@ def _change(config: RunConfig, folder: RunFolder, changes: list[str], *, has_beg
             # It may list samples of other data.
             folder.quarantine_path.unlink(missing_ok=True)
             initial_weights.keep(config, folder)
+            input_files.keep(config, folder.path)
         _write_config(config, folder)
     when = "resumes with the same result" if has_begun else "had not begun"
     sys.stderr.write("\n  ".join([f"note: {as_typed(folder.path)} {when}; it is changed:", *changes]) + "\n")
+
+
+def _tell_notes(config: RunConfig) -> None:
+    for name, section in config.data.ordered_inputs.items():
+        for sentence in section.notes():
+            sys.stderr.write(printable(f"note: data.inputs.{name}: {sentence}") + "\n")
 
 
 def _tell_other_code(folder: RunFolder) -> None:

@@ -19,11 +19,13 @@ from data_shards.loading.batch import Batch
 from data_shards.loading.loader import Loader
 from data_shards.loading.shard_folders import Places
 from data_shards.modalities.image import ImageConfig
+from data_shards.modalities.text import TextConfig
 from launch.lifecycle.agreement import batches_of_all, joined, together
 from launch.lifecycle.run_folder import RunFolder, as_typed, existing
-from launch.pictures import drawing
+from launch.pictures import drawing, texts
 from launch.run.loaders import absolute, inputs_read, label_names, open_eval_split, places_of_all
 from model.outputs.label import LabelOutput
+from model.outputs.text import TextOutput
 from model.perceiver import Perceiver
 from trainer.checkpoint.choice import NEWEST, read_weights
 from trainer.distributed.world import World
@@ -90,6 +92,7 @@ def _draw(
         drawing.loss_curve(folder.metrics_path, folder.pictures_folder / "loss.png", first.output, first.metric)
     batch = loader(0)
     _draw_predictions(config, folder, network, batch, world)
+    _write_texts(config, folder, network, batch, world)
     goal = objective(config.model.answers())
     pairs = reconstructions(network, goal, batch.to(world.device))
     for name, (target, drawn) in pairs.items():
@@ -121,6 +124,16 @@ def _draw_predictions(config: RunConfig, folder: RunFolder, network: Perceiver, 
             folder.pictures_folder / "predictions.png",
             is_unit=section.values != "raw",
         )
+
+
+def _write_texts(config: RunConfig, folder: RunFolder, network: Perceiver, batch: Batch, world: World) -> None:
+    """Write texts with their hidden words, and with what is answered there."""
+    for name, output in config.model.answers().items():
+        section = config.data.inputs.get(output.target)
+        if isinstance(output, TextOutput) and isinstance(section, TextConfig):
+            guesses = predictions(network, batch.to(world.device), name)
+            lines = texts.filled_in(section, output.target, batch, guesses)
+            atomic.write(folder.pictures_folder / f"filled_in_{name}.txt", "".join(f"{line}\n" for line in lines))
 
 
 def _pictured(

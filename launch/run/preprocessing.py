@@ -9,9 +9,10 @@ from typing import Any
 from configs.run import RunConfig
 from data_shards.files.typed_json import read_object
 from data_shards.modalities.image import ImageConfig
+from data_shards.modalities.text import TextConfig
 from launch.run.loaders import absolute, label_names
 from model.config.perceiver import PerceiverConfig
-from model.interop.huggingface_files import BYTE_VOCABULARY, PREPROCESSOR, byte_tokenizer, preprocessor
+from model.interop.huggingface_files import BYTE_VOCABULARY, PREPROCESSOR, byte_tokenizer, own_tokenizer, preprocessor
 from model.modalities.image import ImageInput
 from model.modalities.text import TextInput
 from model.outputs.label import LabelOutput
@@ -37,7 +38,7 @@ class Surroundings:
     fit: str = "crop"
     """How images of another aspect ratio are resized."""
     foreign: Mapping[str, Any] = field(default_factory=dict)
-    """Hugging Face's files as they were imported, by name."""
+    """Hugging Face's files as they were imported, or of a run's tokenizer, by name."""
     notes: tuple[str, ...] = ()
     """The facts that could not be found out."""
 
@@ -78,7 +79,13 @@ def of_run(config: RunConfig) -> Surroundings:
         notes.append(
             "no preprocessor is written: Hugging Face's for Perceivers cannot pad, as fit=pad of the input does"
         )
-    return Surroundings(classes, image.resize, image.centre_crop, image.fit, notes=tuple(notes))
+    texts = [each for each in config.data.ordered_inputs.values() if isinstance(each, TextConfig) and each.tokenizer]
+    foreign = _tokenizer(texts[0]) if texts else {}
+    return Surroundings(classes, image.resize, image.centre_crop, image.fit, foreign, tuple(notes))
+
+
+def _tokenizer(text: TextConfig) -> dict[str, Any]:
+    return own_tokenizer(read_object(Path(text.tokenizer)), text.num_tokens, text.special_tokens)
 
 
 def of_import(folder: Path) -> Surroundings:

@@ -101,6 +101,24 @@ def byte_tokenizer(text: TextInput) -> dict[str, dict[str, Any]]:
     return {TOKENIZER: tokens, TOKENIZER_SETTINGS: settings}
 
 
+def own_tokenizer(content: Mapping[str, Any], max_tokens: int, special: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Return the files of a run's own tokenizer, which give the ids that its network was trained on.
+
+    Tokens around a text, truncation and padding of the file were not used, and are taken out. `special` has the names
+    of its tokens by their purpose: {"pad_token": "[PAD]"}.
+    """
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": max_tokens,
+        "model_input_names": ["input_ids", "attention_mask"],
+        "clean_up_tokenization_spaces": False,
+        "split_special_tokens": True,
+        **special,
+    }
+    alone = {"truncation": None, "padding": None, "post_processor": None}
+    return {TOKENIZER: {**content, **alone}, TOKENIZER_SETTINGS: settings}
+
+
 def _byte_letters() -> list[str]:
     """The letter that stands for each byte in files of tokenizers: itself where it prints, else one above 255."""
     # GPT-2's table, which tokenizers' ByteLevel has: a vocabulary in JSON can hold no bytes that do not print.

@@ -102,15 +102,17 @@ class Input(ABC):
 
     def with_sizes(self, sizes: Mapping[str, Any]) -> "Input":
         """Return the input with those sizes that are not said here as the data have them."""
-        known = {field.name for field in fields(self)}
-        return replace(
-            self, **{name: size for name, size in sizes.items() if name in known and not getattr(self, name)}
-        )
+        unsaid = {name for name, default in self._defaults().items() if getattr(self, name) == default}
+        return replace(self, **{name: size for name, size in sizes.items() if name in unsaid})
 
     def without_sizes(self, sizes: Mapping[str, Any]) -> "Input":
         """Return the input without the sizes that the data say as well: what with_sizes() gives back."""
-        same = [field.name for field in fields(self) if sizes.get(field.name, self) == getattr(self, field.name)]
-        return replace(self, **{name: type(sizes[name])() for name in same})
+        defaults = self._defaults()
+        same = [name for name in defaults if sizes.get(name, self) == getattr(self, name)]
+        return replace(self, **{name: defaults[name] for name in same})
+
+    def _defaults(self) -> dict[str, Any]:
+        return {field.name: field.default for field in fields(self)}
 
     def takes(self, shape: tuple[int, ...]) -> bool:
         """Return whether it reads values of that shape."""

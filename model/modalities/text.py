@@ -18,7 +18,7 @@ class TextInput(Input):
     max_tokens: int = 0
     """Longest text, shorter ones are padded and masked; 0 as in the data."""
     vocabulary: int = 262
-    """Ids; 262 are the 256 bytes after PAD, BOS, EOS, MASK, CLS and SEP."""
+    """Ids; 262 are the 256 bytes after PAD, BOS, EOS, MASK, CLS and SEP, or as many as the data's tokenizer has."""
     embedding_width: int = 768
     """Channels of the embedding and of the position."""
 
@@ -66,4 +66,7 @@ class TextInput(Input):
 
     def meaning(self, name: str) -> str:  # noqa: ARG002 - of other modalities
         """Return what the values of the input are."""
-        return f"int64 ({axes(self.shape)}), ids below {self.vocabulary}, filled up with 0; of bytes: 6 and the byte"
+        ids = f"int64 ({axes(self.shape)}), ids below {self.vocabulary}"
+        return (
+            f"{ids}; of bytes: 6 and the byte, filled up with 0; of a tokenizer: its ids, filled up with its pad token"
+        )

@@ -98,3 +98,9 @@ def test_what_decides_the_result_may_not(override: str) -> None:
 def test_a_key_that_nobody_classified_decides() -> None:
     assert not resume.may_change("data.new")
     assert not resume.may_change("new")
+
+
+def test_weights_that_were_learned_with_another_tokenizer_have_another_meaning() -> None:
+    assert resume.other_meaning(["data.inputs.text.tokenizer: 'a' -> 'b'", "data.inputs.text.num_tokens: 8 -> 9"]) == [
+        "data.inputs.text.tokenizer"
+    ]

@@ -128,6 +128,18 @@ def test_filled_in_bytes_are_counted_where_they_were_hidden(batch: Batch, world:
     assert (result.samples, result.flat()) == (10, {"text/accuracy": 3 / 5})
 
 
+def test_a_hidden_token_with_the_id_0_is_learned_and_counted_as_any_other(batch: Batch, world: World) -> None:
+    hidden = torch.tensor([[-1, 0], [0, -1], [2, 3], [0, 0], [0, 0], [0, 0]], dtype=torch.int32)
+    batch = replace(batch, targets={"text": hidden})
+    logits = nn.functional.one_hot(torch.tensor([[0, 1], [1, 1], [2, 1], [1, 1], [1, 1], [1, 1]]), 80).float()
+    output = {"text": TextOutput(target="text")}
+    assert judged(output, {"text": logits}, batch, world).flat() == {"text/accuracy": 2 / 4}
+    task = objective(output).tasks["text"]
+    assert float(task.count(batch)) == 4
+    true, asked = torch.tensor([0, 0, 2, 3]), torch.cat([logits[0, :1], logits[1, 1:], logits[2]])
+    torch.testing.assert_close(task.sum(logits, batch), nn.functional.cross_entropy(asked, true, reduction="sum"))
+
+
 def test_a_metric_is_printed_in_its_unit() -> None:
     assert Metric("psnr", "dB").shown(21.256) == "21.26 dB"
     assert Metric("accuracy", "%").shown(0.5) == "50.00%"

@@ -30,9 +30,10 @@ class TextTask(Task[TextOutput]):
 
     def hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the true ids of the hidden bytes, -1 where nothing was hidden, and the weight of each place."""
-        ids = batch.targets[self.output.target].long()
-        # In the targets 0 stands for a place where nothing is hidden. Losses leave out what is below 0.
-        return ids.masked_fill(ids == 0, -1), batch.weights[:, None].expand(ids.shape)
+        found = batch.targets[self.output.target].long()
+        # 0 says that nothing is hidden, so that -1 stands for the id 0. Losses leave out what is below 0.
+        ids = found.masked_fill(found == 0, -1).masked_fill(found == -1, 0)
+        return ids, batch.weights[:, None].expand(ids.shape)
 
     def metrics(self) -> tuple[Metric, ...]:
         """Return the accuracy."""

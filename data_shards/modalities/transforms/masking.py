@@ -1,4 +1,4 @@
-"""Masking: words of a text are hidden for the network to predict."""
+"""Masking: words of a text, or its tokens, are hidden for the network to predict."""
 
 import re
 import zlib
@@ -34,4 +34,27 @@ def mask_words(
         if is_hidden:
             masked[start:end] = MASK
             targets[start:end] = ids[start:end]
+    return masked, targets
+
+
+def mask_tokens(
+    ids: NDArray[np.signedinteger],
+    num_valid: int,
+    mask: int,
+    config: MaskingConfig,
+    rng: np.random.Generator | None,
+) -> tuple[NDArray[np.signedinteger], NDArray[np.signedinteger]]:
+    """Return (ids with some of them replaced by `mask`, the true ids at those places and 0 elsewhere).
+
+    -1 stands for the true id 0, which a tokenizer may have. Each token is hidden by itself, as of BERT.
+    """
+    rng = rng or np.random.Generator(np.random.Philox(zlib.crc32(ids[:num_valid].tobytes())))
+    masked, targets = ids.copy(), np.zeros_like(ids)
+    if not num_valid:
+        return masked, targets
+    hidden = rng.random(num_valid) < config.probability
+    hidden[rng.integers(num_valid)] |= not hidden.any()
+    places = np.flatnonzero(hidden)
+    masked[places] = mask
+    targets[places] = np.where(ids[places] == 0, -1, ids[places])
     return masked, targets

@@ -1,23 +1,55 @@
-"""Text to int16 ids (num_bytes,): a byte plus 6, after the special ids of the Perceiver's byte vocabulary."""
+"""Text to ids of a fixed length: bytes as int16, a byte plus 6, after the special ids of the Perceiver's byte
+vocabulary; tokens as int32."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_shards.modalities.decoding.text import text
-from data_shards.modalities.text import TextConfig
+from data_shards.modalities.text import BYTE_VOCABULARY, TextConfig
 
 PAD, BOS, EOS, MASK, CLS, SEP = range(6)
-NUM_SPECIAL = 6
-VOCABULARY = NUM_SPECIAL + 256
+NUM_SPECIAL = BYTE_VOCABULARY - 256
 
 
-def fit(data: bytes | memoryview, config: TextConfig, rng: np.random.Generator | None) -> tuple[NDArray[np.int16], int]:
-    """Return the ids of the text padded with PAD; of a longer text the beginning, in training a random part."""
-    characters = text(data)
-    spare = len(characters) - config.num_bytes
+def fit(
+    data: bytes | memoryview, config: TextConfig, rng: np.random.Generator | None
+) -> tuple[NDArray[np.signedinteger], int]:
+    """Return the ids of the text, padded; of a longer text the beginning, in training a random part.
+
+    The length is 0 of a text in which a tokenizer finds no token.
+    """
+    found: NDArray[np.integer] = text(data)
+    if config.tokenizer:
+        found = config.tokens.ids(found.tobytes().decode())
+    spare = len(found) - config.length
     start = int(rng.integers(spare, endpoint=True)) if rng is not None and spare > 0 else 0
-    part = characters[start : start + config.num_bytes]
+    part = found[start : start + config.length]
     # 262 ids are more than a byte can tell apart.
-    ids = np.full(config.num_bytes, PAD, np.int16)
-    ids[: len(part)] = part.astype(np.int16) + NUM_SPECIAL
-    return ids, len(part)
+    part = part if config.tokenizer else part.astype(np.int16) + NUM_SPECIAL
+    whole = np.full(config.length, pad_id(config), config.dtype)
+    whole[: len(part)] = part
+    return whole, len(part)
+
+
+def words(ids: NDArray[np.signedinteger], config: TextConfig) -> str:
+    """Return the text of ids; of bytes "_" for what is hidden, and a replacement character for what is no UTF-8."""
+    if config.tokenizer:
+        return config.tokens.words(ids.tolist())
+    letters = np.where(ids >= NUM_SPECIAL, ids - NUM_SPECIAL, np.where(ids == MASK, ord("_"), 0xFF))
+    return letters.astype(np.uint8).tobytes().decode(errors="replace")
+
+
+def pad_id(config: TextConfig) -> int:
+    """Return the id behind shorter texts."""
+    return _id(config, "pad_token") if config.tokenizer else PAD
+
+
+def mask_id(config: TextConfig) -> int:
+    """Return the id in the place of a hidden one."""
+    return _id(config, "mask_token") if config.tokenizer else MASK
+
+
+def _id(config: TextConfig, key: str) -> int:
+    number = config.tokens.tokenizer.token_to_id(config.special_tokens[key])
+    assert number is not None, "the problems of the section say so"
+    return number

@@ -1,0 +1,74 @@
+"""Files that a configuration names beside the shards, such as a tokenizer: found by their paths, kept by a run.
+
+A field of a dataclass says that it is one: `tokenizer: str = field(default="", metadata={"is_file": True})`. A relative
+path is looked up beside the configuration and then in the working directory. A run keeps a copy under the hash of its
+bytes, RUN/files/HASH.json, and reads that alone: another content is another name, and with it another configuration.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, read_write
+
+from data_shards.files import atomic
+
+FOLDER = "files"
+"""The folder of a run's copies, relative to its configuration."""
+
+
+def make_absolute(config: DictConfig, beside: Path) -> None:
+    """Replace each path of a file that is there by its whole path; one that is nowhere stays as it is."""
+    for section, key in _places(config):
+        found = [path for folder in (beside, Path()) if (path := (folder / section[key]).absolute()).exists()]
+        if found:
+            with read_write(section):
+                section[key] = str(found[0])
+
+
+def name_as_kept(config: DictConfig) -> None:
+    """Replace each path by that of the copy in a run's folder; one that cannot be read stays as it is."""
+    for section, key in _places(config):
+        try:
+            name = _kept_name(Path(section[key]))
+        except OSError:
+            continue
+        with read_write(section):
+            section[key] = name
+
+
+def keep(config: object, run: Path) -> None:
+    """Copy the files of a configuration into the folder of a run, and remove copies that it does not name."""
+    folder = run / FOLDER
+    sources = {(path := Path(section[key])): _kept_name(path) for section, key in _places(OmegaConf.structured(config))}
+    for path, name in sources.items():
+        if not (run / name).is_file():
+            folder.mkdir(exist_ok=True)
+            atomic.write(run / name, path.read_bytes())
+    for other in folder.glob("*"):
+        if f"{FOLDER}/{other.name}" not in sources.values():
+            other.unlink()
+
+
+def _kept_name(path: Path) -> str:
+    return f"{FOLDER}/{hashlib.sha256(path.read_bytes()).hexdigest()}{path.suffix}"
+
+
+def _places(config: DictConfig) -> Iterator[tuple[DictConfig, str]]:
+    """Yield each section, and the key in it, whose value is the path of a file."""
+    kind: Any = OmegaConf.get_type(config)
+    names = {field.name for field in fields(kind) if field.metadata.get("is_file")} if _is_section(kind) else set()
+    for name in config:
+        if OmegaConf.is_missing(config, name) or OmegaConf.is_interpolation(config, str(name)):
+            continue
+        value = config[name]
+        if isinstance(value, DictConfig):
+            yield from _places(value)
+        elif name in names and value:
+            yield config, str(name)
+
+
+def _is_section(kind: object) -> bool:
+    return isinstance(kind, type) and hasattr(kind, "__dataclass_fields__")
