@@ -54,7 +54,7 @@ def attention_maps(network: Perceiver, inputs: dict[str, Tensor], lengths: dict[
         scores = asked @ keys.mT * layer.attention.scale
         if valid is not None:
             scores = scores.masked_fill(~valid[:, None, None, :], -torch.inf)
-        # A sample without a valid token looks nowhere.
+        # A sample without a valid token attends to nothing.
         shares.append(scores.softmax(dim=-1).nan_to_num(0.0).mean(dim=1))
 
     layers = [layer for layer in network.encoder.cross_attends if isinstance(layer, CrossAttend)]

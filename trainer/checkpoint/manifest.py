@@ -101,6 +101,7 @@ def damage(folder: Path, names: Iterable[str], manifest: Manifest) -> list[str]:
 
 def read_whole(folder: Path, prefix: str = "") -> Manifest:
     """Return the manifest of a checkpoint whose files, those of that prefix, are whole; ValueError if they are not."""
+    # Sizes first: they are known without a read of the bytes.
     if sentence := problem(folder):
         raise ValueError(sentence)
     manifest = read_manifest(folder)

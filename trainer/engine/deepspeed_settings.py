@@ -57,7 +57,7 @@ def settings(
         "allgather_bucket_size": _BUCKET_ELEMENTS,
         # True makes the parameter mapping wrong, which checkpoints and LAMB rest on.
         "round_robin_gradients": False,
-        # True copies every gradient into a bucket that is allocated anew in each step: 5 to 10 % of a step of 300 ms.
+        # True copies every gradient into a bucket that is allocated again in each step: 5 to 10 % of a step of 300 ms.
         # Stage 2 needs it, to let go of the gradients of other ranks.
         "contiguous_gradients": train.zero_stage >= 2,
     }

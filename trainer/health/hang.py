@@ -93,7 +93,7 @@ class HangWatch:
             return
         self._over.set()
         self._thread.join()
-        # Bad input is told by the first rank alone; the others leave by SystemExit, and none of them is missing.
+        # Bad input is reported by the first rank alone; the others leave by SystemExit, and none of them is missing.
         if error is None or isinstance(error, ValueError | SystemExit):
             # A count that no beat has had: it is heard as a new one.
             self._phase, self._count = LEFT, sys.maxsize

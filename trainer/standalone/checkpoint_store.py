@@ -95,7 +95,7 @@ class CheckpointStore:
         """
         if step < 0:
             raise ValueError(f"step = {step}: expected 0 or more")
-        # A failure of the save before is told now, at the latest: the caller may count on that checkpoint.
+        # A failure of the save before is raised now, at the latest: the caller may count on that checkpoint.
         self.wait()
         self._store.save(self._state, RunState(step=step))
         self._raise_failures()

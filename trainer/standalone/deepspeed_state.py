@@ -13,6 +13,8 @@ from trainer.optim.ownership import ReadTensor
 from trainer.run_state import EngineState
 from trainer.standalone.json_state import packed, unpacked
 
+# micro_steps too, which DeepSpeed's own checkpoints leave out: the end of an accumulation would shift by what is
+# missing.
 _COUNTERS = ("global_steps", "global_samples", "micro_steps", "skipped_steps")
 _OPTIMIZERS = (torch.optim.Adam, torch.optim.AdamW, Lamb)
 
