@@ -86,7 +86,7 @@ def seeded(
             told = False
             if choice.key not in entry and choice.key in leader:
                 of_leader = next(other for other in found if other.place == choice.follows)
-                # What is wrong with the leader is told there.
+                # What is wrong with the leader is reported there.
                 told = _problem(of_leader, name, leader, kind) is not None
                 kind = kind if told else _followed(choice, of_leader.classes[str(kind)])
             if sentence := _problem(choice, name, entry, kind):

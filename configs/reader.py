@@ -114,7 +114,7 @@ def _contradictions(run: Schema) -> list[tuple[str, str]]:
         for problem in run.problems():
             found.append(problem)  # what came before an error counts
     except ArithmeticError:
-        # A size of 0 was told of by then; what is computed from it cannot be.
+        # A size of 0 was reported by then; what is computed from it cannot be.
         if not found:
             raise
     return found
@@ -168,7 +168,7 @@ def _interpolation_problems(keys_and_values: Sequence[tuple[str, Any]]) -> Itera
 
 
 def _is_open(value: object) -> bool:
-    # OmegaConf's word for a value to come, which a merge passes over in silence.
+    # OmegaConf's word for a value to come, which a merge skips in silence.
     return value == "???" or (isinstance(value, list) and any(map(_is_open, value)))
 
 

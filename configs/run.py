@@ -82,7 +82,7 @@ class RunConfig:
             yield "seed", f"must be from 0 to {MOST_SEED}, got {self.seed}"
         for part in ("data", "model", "initial_weights", "optimizer", "train", "checkpoint", "health", "profile"):
             for key, sentence in getattr(self, part).problems():
-                # Of an input that the data lack this is told below, in one sentence.
+                # Of an input that the data lack this is reported below, in one sentence.
                 if part != "model" or sentence != UNSAID or key.split(".")[1] in self.data.inputs:
                     yield f"{part}.{key}", sentence
         # Where it is `auto`, a run at stage 3 does not compile.

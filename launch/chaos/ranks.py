@@ -64,5 +64,6 @@ def _watched(ranks: list[subprocess.Popen[bytes]], terminate_paths: list[Path]) 
 
 
 def _environment(rank: int, world_size: int, port: int) -> dict[str, str]:
+    # One thread each: all ranks share the cores of this machine.
     ours = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
     return {**os.environ, "MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in ours.items()}}

@@ -73,6 +73,7 @@ def train(
     from configs.plugins import trust
     from configs.run import load
 
+    # A run that is resumed by its own configuration is one whose code is to be executed.
     if trust_code or config.resolve().parent == run.resolve():
         trust(config.parent)
     if procs:

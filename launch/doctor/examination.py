@@ -156,6 +156,7 @@ def _name_resolution() -> Finding:
     try:
         return Finding("host name", True, f"{name} is {socket.gethostbyname(name)}")
     except OSError as error:
+        # Where a host cannot resolve its own name, gloo falls back to the loopback, with no more than a warning.
         return Finding("host name", False, f"{name}: {error}", "add it to /etc/hosts, or set network_interface")
 
 

@@ -92,6 +92,7 @@ def gpus() -> list[str]:
 
 def sick(lines: list[str]) -> list[str]:
     """Return the lines of GPUs whose memory has errors."""
+    # GPUs without error correction have no count.
     return [line for line in lines if line.rpartition(",")[2].strip() not in ("0", "[N/A]", "N/A", "[Not Supported]")]
 
 

@@ -36,6 +36,7 @@ class Heartbeat(threading.Event):
         self._node: Node | None = None
         self._heard: dict[int, tuple[bytes, float]] = {}
         self._count = 0
+        # From the start of a rank on: it may hang as well while it imports torch, or waits for the others.
         threading.Thread(target=self._run, name="fence", daemon=True).start()
 
     def share(self, node: "Node") -> None:

@@ -97,7 +97,7 @@ def read(folder: RunFolder, *, reads_content: bool = False) -> State:
         name, reason = state_of(folder, history, job, is_finished=checkpoint >= steps)
     if name == "unfinished" and step >= steps > checkpoint:
         reason = f"step {step} was made, but the newest complete checkpoint is of step {checkpoint}; it is made again"
-    # What the job was told, as long as there is one; afterwards what the next would be told.
+    # As long as there is a job, the nodes that it was kept from; afterwards those that the next one would be.
     excluded = job.excluded if job and not job.is_over else bad_nodes(history, _restarts(folder))
     return {
         "run": str(folder.path),

@@ -128,6 +128,7 @@ def _read(source: str) -> tuple[Mapping[str, Tensor], PerceiverConfig | None]:
 def _parts(source: str) -> tuple[Path, str]:
     """Return the path and the checkpoint of a source such as runs/base@600."""
     run, at, which = source.rpartition("@")
+    # A path may have an @ of its own: what exists is a path.
     return (Path(run), which) if at and not Path(source).exists() else (Path(source), NEWEST)
 
 

@@ -72,6 +72,7 @@ def of_run(config: RunConfig) -> Surroundings:
     notes = []
     if any(isinstance(output, LabelOutput) and not output.target for output in config.model.outputs.values()):
         try:
+            # The shards may be gone by now: without the names the network still answers by numbers.
             classes = label_names(absolute(config))
         except (OSError, ValueError) as error:
             notes.append(f"class names are not known, since the shards do not contain them: {error}")
