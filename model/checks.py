@@ -18,6 +18,7 @@ def check_inputs(config: PerceiverConfig, inputs: dict[str, Tensor], lengths: di
     Values are checked on the CPU only: on a device every check would wait for it.
     """
     problems = [*_problems(config, inputs), *_place_problems(config, inputs)]
+    # Only where the inputs are right: how many lengths are expected follows from them.
     if lengths is not None and not problems:
         problems = list(_length_problems(config, inputs, lengths))
     if problems:

@@ -53,6 +53,7 @@ class Encoder(nn.Module):
         self._form_on = FormByDevice(config)
         self.schedule = config.schedule()
         num_cross_attends = 1 + max(index for kind, index in self.schedule if kind == "cross_attend")
+        # A network may consist of cross-attends alone.
         num_blocks = 1 + max((index for kind, index in self.schedule if kind == "block"), default=-1)
         self.latents = Table(config.num_latents, config.latent_width, ())
         self.cross_attends = nn.ModuleList(
@@ -118,6 +119,8 @@ class Encoder(nn.Module):
         if isinstance(tokens.parts, GridTokens):
             values, source = None, SeparableTokens(tokens.parts)
         else:
+            # An argument of their own beside the source, which holds them without a graph: so autograd asks for their
+            # gradient.
             values = in_autocast(aligned(normalised(tokens.parts)))
             source = DenseTokens(values)
 

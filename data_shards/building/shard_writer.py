@@ -137,11 +137,13 @@ def _decodable(content: Content) -> bytes | None:
     held = held_by(content.extension)
     if held is None:
         raise ValueError(f"files of kind .{cut(content.extension)} are not read; convert it")
+    # By its size on the disk: 100 GB must not be read to be refused.
     if content.num_bytes > MAX_MEMBER_BYTES:
         raise ValueError(f"{content.num_bytes} bytes; a file of a sample has at most {MAX_MEMBER_BYTES}")
     data = content.read()
     if data is not None:
         modality, role = held
+        # Decoded whole and thrown away: what fails here would be a bad sample of every run.
         modality.decoded_shape(role, data)
     return data
 

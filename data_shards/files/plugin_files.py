@@ -77,6 +77,7 @@ def fault_in(error: BaseException) -> str:
     """Return what a plug-in did wrong, with the line of it that is nearest to the error; nothing where none did."""
     if isinstance(error, PluginError):
         return str(error)
+    # A file with a syntax error never ran: there is no frame of it in the traceback.
     if isinstance(error, SyntaxError) and error.filename in _files():
         return f"{error.filename}:{error.lineno}: {_words(error)}"
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):

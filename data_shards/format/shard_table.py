@@ -68,6 +68,7 @@ class Shards(Sequence[ShardEntry]):
     def of(entries: Iterable[ShardEntry]) -> "Shards":
         """Return the shards of these entries."""
         listed = list(entries)
+        # The text of all hashes is cut by place: one of another length would move all behind it.
         assert all(len(digest) == _HASH_DIGITS for entry in listed for digest in (entry.sha256, entry.index_sha256))
         kinds = sorted({kind for entry in listed for kind in entry.kinds})
         return Shards(

@@ -135,6 +135,7 @@ class TarIndex:
         """Return the index that to_bytes() wrote; ValueError where the bytes are not one."""
         try:
             index = _parsed(data)
+        # OverflowError: a damaged count of 64 bits is more than numpy takes.
         except (ValueError, OverflowError) as error:
             raise ValueError(f"is not an index ({error}); delete it, it is created again from the tar") from error
         if not _is_sound(index):

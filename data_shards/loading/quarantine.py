@@ -105,6 +105,7 @@ class Quarantine:
         total = self._num_samples.get((split, source, name), 0)
         if len(alike) > self._max_bad_rate * total:
             of_what = " of ".join(part for part in (name or "samples", source, f"split {split!r}") if part)
+            # Sorted: ranks and threads list in any order, and the message should be the same on all of them.
             shown = sorted(alike, key=lambda bad: (bad.shard, bad.key))[:_LISTED]
             raise ValueError(
                 f"{len(alike)} of {total} {of_what} are bad, above data.max_bad_rate = {self._max_bad_rate}; mend or "

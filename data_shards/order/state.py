@@ -34,6 +34,7 @@ class DataState:
     def from_json(text: str) -> "DataState":
         """Return the state of to_json(); ValueError where another version wrote it, or it is something else."""
         fields = typed_json.parse_object(text.encode())
+        # Before the fields are read: those of another version would be told as unknown keys.
         if fields.get("version") != VERSION:
             raise ValueError(
                 f"the data state has version {fields.get('version')}, expected {VERSION}; "

@@ -13,6 +13,7 @@ from data_shards.storage.local_folder import ShardFolder
 def required(folder: ShardFolder, split: Split, wanted: Required) -> Split:
     """Return the split with only the samples that have all these inputs; ValueError where none has."""
     counts = split.shards.num_samples_with(*(patterns for _, patterns in wanted))
+    # All have it: the split is the same one, and so is its order.
     if (counts == split.shards.num_samples).all():
         return split
     if not counts.any():

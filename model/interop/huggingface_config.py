@@ -143,6 +143,7 @@ def names_of_outputs(config: PerceiverConfig) -> dict[str, str]:
         name: output.target if isinstance(output, GridOutput) else kind_of(type(output))
         for name, output in answers.items()
     }
+    # Two outputs of one kind cannot both have its name. They keep theirs, and are refused with all other differences.
     is_clear = len(set(usual.values())) == len(usual)
     return usual if is_clear else {name: name for name in answers}
 

@@ -98,7 +98,9 @@ def end_point_error_sum(
     The mean is over the pixels whose motion is known; the others' is NaN.
     """
     known_BHW = target.isfinite().all(dim=-1)
+    # Before the distance and not after it: the gradient of NaN times 0 is NaN.
     target = torch.where(known_BHW[..., None], target.float(), 0)
     distances_BHW: Tensor = torch.linalg.vector_norm(flow.float() - target, dim=-1) * known_BHW
+    # At least 1: a pair of which no motion is known has no error, and must not give 0/0.
     means_B: Tensor = distances_BHW.flatten(1).sum(dim=1) / known_BHW.flatten(1).sum(dim=1).clamp(min=1)
     return (means_B * weights_B).sum()

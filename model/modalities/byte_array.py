@@ -65,6 +65,7 @@ def hides_nothing(config: Input, num_tokens: int, lengths_B: Int[Tensor, " B"]) 
     """
     if lengths_B.device.type != "cpu" or torch.compiler.is_compiling() or torch.compiler.is_exporting():
         return False
+    # The last token begins latest: if the shortest sample has it, all have all.
     return not lengths_B.numel() or bool(_first_entry(config, num_tokens - 1) < lengths_B.min())
 
 

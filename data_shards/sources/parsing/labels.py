@@ -121,6 +121,7 @@ def _listed(cell: object, column: str) -> Sequence[object] | None:
 def _parsed(text: str) -> object:
     """Return the list that a text is; the text where it is none."""
     brackets = text[:1] + text[-1:]
+    # A list in CSV is a text. literal_eval reads it and runs nothing.
     if brackets in ("[]", "()"):
         try:
             found = ast.literal_eval(text)

@@ -101,6 +101,7 @@ def compiled(capability: tuple[int, int], shape: dict[str, int], *, backward: bo
     constants = shape if backward else {**shape, **dict.fromkeys(_GRADIENT)}
     kinds = {name: "i32" if name in _COUNTS else "*fp32" for name in names} | {"valid": "*i1"}
     kinds |= dict.fromkeys(constants, "constexpr")
+    # As a launch sees it: PyTorch's memory is aligned to 16 bytes at least, and what is checked must be what runs.
     aligned = {(index,): [["tt.divisibility", 16]] for index, name in enumerate(names) if kinds[name][0] == "*"}
     return triton.compile(
         triton.compiler.ASTSource(_read_kernel, kinds, constants, aligned),

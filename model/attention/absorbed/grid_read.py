@@ -115,6 +115,7 @@ def _products(source: SeparableTokens, vectors_bNC: Tensor, tile: Tile) -> Parts
 
 def _mixed(source: SeparableTokens, rows: Tensor, columns: Tensor, content: Tensor) -> Tensor:
     """The sums over all parts, in the channels of a token."""
+    # Parts are added here, in one order, and not atomically in the kernel: the same inputs give the same bits.
     rows_bYN, columns_bXN, content_bcN = (part.sum(dim=1).flatten(1, 2) for part in (rows, columns, content))
     *leading, num_columns = source.shape
     places = rows_bYN.reshape(len(rows_bYN), *leading, -1)

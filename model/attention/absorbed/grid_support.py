@@ -54,6 +54,8 @@ def spilled(device: torch.device, num_channels: int, num_queries: int) -> str | 
 
     shape = kernel_shape(tile_of(device), num_channels, num_queries)
     with torch.cuda.device(device):
+        # Both directions at once: to give the kernel up in a backward pass would change the bits of a run in its
+        # middle.
         for backward in (False, True):
             kernel = compiled(torch.cuda.get_device_capability(device), shape, backward=backward)
             kernel.run  # noqa: B018  # loads it, and so counts its spills
