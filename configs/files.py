@@ -42,6 +42,7 @@ def keys_and_values_of(path: Path, problems: list[str] | None = None) -> list[tu
             sentence = f"includes {shown(tree[INCLUDE])} itself; only one level is read: include one of the two"
             raise ConfigError(str(path), [f"{INCLUDE} = {shown(name)}: {sentence}"])
         found = [(key, _beside(base, key, value)) for key, value in _leaves_once(tree, problems)]
+    # The file's own values come last, and the last of two counts.
     return found + _leaves_once(content, problems)
 
 

@@ -22,6 +22,7 @@ FOLDER = "files"
 def make_absolute(config: DictConfig, beside: Path) -> None:
     """Replace each path of a file that is there by its whole path; one that is nowhere stays as it is."""
     for section, key in _places(config):
+        # Beside the configuration first, so that it means the same from every working directory.
         found = [path for folder in (beside, Path()) if (path := (folder / section[key]).absolute()).exists()]
         if found:
             with read_write(section):
@@ -47,12 +48,14 @@ def keep(config: object, run: Path) -> None:
         if not (run / name).is_file():
             folder.mkdir(exist_ok=True)
             atomic.write(run / name, path.read_bytes())
+    # A run that has not begun may be given another configuration; what only the one before it named is of no use.
     for other in folder.glob("*"):
         if f"{FOLDER}/{other.name}" not in sources.values():
             other.unlink()
 
 
 def _kept_name(path: Path) -> str:
+    # By its content: an edited file is another value of the key, which a resume refuses.
     return f"{FOLDER}/{hashlib.sha256(path.read_bytes()).hexdigest()}{path.suffix}"
 
 

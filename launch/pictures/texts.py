@@ -22,6 +22,7 @@ def filled_in(section: TextConfig, name: str, batch: Batch, guesses: Tensor) -> 
         shown, target, guess = (
             part[row, :length].cpu().numpy() for part in (batch.arrays[name], batch.targets[name], guesses)
         )
+        # A target of 0 says that nothing was hidden there; -1 stands for a hidden id of 0.
         true = np.where(target == 0, shown, np.where(target == -1, 0, target))
         yield printable(key)
         for title, ids in (("shown", shown), ("true", true), ("answer", np.where(target == 0, shown, guess))):
