@@ -167,7 +167,6 @@ def _refuse_what_cannot_train(config: RunConfig, folder: RunFolder, world_size: 
     check_evaluation(config, places)
     config.train.micro_batches_per_rank(world_size)
     planned(config, world_size)
-    # As rank 0 of so many: the others have not been started yet, or wait for this one.
     first = World(0, world_size, 0, torch.device("cpu"))
     # Threads begin with the first batch, processes would begin now.
     quick = replace(config, data=replace(config.data, num_processes=0))
@@ -185,7 +184,6 @@ def _publish(
         if folder.path.is_dir():
             _publish_inside(config, folder, more, plugins)
             return
-        # mkdir would raise FileExistsError, as if the run were there already.
         if folder.path.parent.is_file():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         folder.path.parent.mkdir(parents=True, exist_ok=True)
@@ -217,7 +215,6 @@ def _publish_inside(
     """
     folder.refuse_foreign()
     with RunLock(folder.unfinished_path):
-        # What a start that was killed here has left.
         shutil.rmtree(folder.code_folder, ignore_errors=True)
         shutil.rmtree(folder.checkpoints_folder, ignore_errors=True)
         _fill(config, folder, more, plugins)
