@@ -54,6 +54,7 @@ class SideStream:
     def fetch(self, kept: Tensor) -> tuple[Tensor, Any]:
         """Start the copy back; see Carrier."""
         with torch.cuda.stream(self._stream):
+            # On the stream of the copies to the host, and so behind them: what is fetched has arrived there.
             back = kept.to(self._device, non_blocking=True)
             arrival = torch.cuda.Event()  # type: ignore[no-untyped-call]
             arrival.record(self._stream)
@@ -62,6 +63,8 @@ class SideStream:
     def meet(self, tensor: Tensor, arrival: Any) -> None:  # noqa: ANN401  # an event
         """Let later work wait for the arrival; see Carrier."""
         current = torch.cuda.current_stream(self._device)
+        # The device waits, not the host. The memory belongs to the side stream, which must not reuse it before the
+        # reader is done.
         current.wait_event(arrival)
         tensor.record_stream(current)
 

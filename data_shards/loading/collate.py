@@ -140,6 +140,7 @@ class Assembler:
 
     def _generators_of_pairs(self, slots: Slots) -> Iterator[np.random.Generator]:
         """Yield a generator for each two slots, that of the first one's position."""
+        # A key of its own: a pair must not be mixed by the numbers that its first sample was cropped by.
         generators = [
             random_numbers.SampleDraws(random_numbers.key("mix", source.draws_key or 0)) for source in self.sources
         ]

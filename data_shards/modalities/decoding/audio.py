@@ -56,6 +56,7 @@ def audio(data: bytes | memoryview) -> tuple[NDArray[np.float32], int]:
     if not 0 < rate <= MAX_RATE:
         raise ValueError(f"sound claims {rate} samples per second; expected 1 to {MAX_RATE}")
     samples = channels[:, 0] if channels.shape[1] == 1 else channels.mean(axis=1, dtype=np.float32)
+    # A WAV of floats may hold any of them.
     if not np.isfinite(samples).all():
         raise ValueError("sound holds NaN or infinite samples")
     return samples, rate
@@ -101,6 +102,7 @@ def _what_it_is(start: bytes) -> str:
     found = _OTHERS.get(start[:4])
     if start[4:8] == b"ftyp":
         found = "MPEG-4 (M4A, mostly AAC)"
+    # ADTS: twelve bits of synchronisation and a layer of 0.
     elif len(start) > 1 and start[0] == 0xFF and start[1] & 0xF6 == 0xF0:
         found = "AAC"
     expected = "expected WAV, FLAC, MP3 or Ogg"

@@ -114,6 +114,7 @@ def _checked_stream(container: InputContainer) -> av.VideoStream:
 def _packets(container: InputContainer, stream: av.VideoStream) -> Packets:
     packets, num_bytes = [], 0
     for packet in container.demux(stream):
+        # FFmpeg would make the missing part of the frame up.
         if packet.is_corrupt:
             raise ValueError("clip ends in the middle of a frame")
         packets.append(packet)

@@ -40,6 +40,7 @@ def spec_augment(
 ) -> NDArray[np.float32]:
     """Return the spectrogram with random bands and stretches of time set to 0, its mean (arXiv 1904.08779)."""
     hidden = frames.copy()
+    # Within what is heard: the padding behind it is 0 already.
     for start, end in _stretches(config.num_time_masks, config.max_time_frames, num_frames, rng):
         hidden[start:end] = 0
     for start, end in _stretches(config.num_bin_masks, config.max_bins, frames.shape[1], rng):

@@ -199,6 +199,7 @@ def _read_kernel(
         grad_content += sample * num_channels * num_queries + query
         top = tl.load(log_totals + sample * num_queries + query, mask=here, other=0.0)
         offset = tl.load(offsets + sample * num_queries + query, mask=here, other=0.0)
+        # Nothing is rescaled in the backward pass: the logarithms of the totals are known from the start.
         rescale = tl.full([BLOCK_QUERIES], 1.0, rows.dtype.element_ty)
     if KEPT > 0:
         num_channels = KEPT
@@ -221,6 +222,7 @@ def _read_kernel(
             if valid is not None:
                 scores = tl.where(tl.load(valid + token)[:, None], scores, _MASKED)
             if grad_rows is None:
+                # An online softmax: what was added up so far is relative to the top of then.
                 higher = tl.maximum(top, tl.max(scores, axis=0))
                 rescale = tl.exp2(top - higher)
                 top = higher
@@ -236,6 +238,7 @@ def _read_kernel(
             for channel in tl.static_range(KEPT):
                 value = tl.load(values + token + channel * num_tokens)
                 added = tl.sum(weights * value[:, None], axis=0)
+                # Registers cannot be indexed: the sum is added where the number of the channel is the same.
                 kept = tl.where(channels == channel, kept + added[None, :], kept)
             if KEPT == 0:
                 for channel in range(num_channels):
@@ -243,10 +246,12 @@ def _read_kernel(
                     old = tl.load(content_sums + channel * num_queries, mask=here, other=0.0) * rescale
                     added = tl.sum(weights * value[:, None], axis=0)
                     tl.store(content_sums + channel * num_queries, old + added, mask=here)
+            # From here on for the positions, into which the deviation was not multiplied as it was into the content.
             weights *= scale[:, None]
             sums = sums * rescale[None, :] + weights
             old = tl.load(row_sums + here_row, mask=here, other=0.0)
             if grad_rows is None:
+                # The sums of this row were left at the top of the block before.
                 old *= tl.exp2(tl.load(row_tops + here_row, mask=here, other=_MASKED) - top)
                 tl.store(row_tops + here_row, top, mask=here)
             tl.store(row_sums + here_row, old + tl.sum(weights, axis=0), mask=here)
@@ -254,6 +259,7 @@ def _read_kernel(
             tl.debug_barrier()
         tl.store(column_sums + here_columns, sums, mask=here[None, :])
         if grad_rows is None:
+            # Each block ends with a top of its own; grid_read.py brings them together.
             tl.store(column_tops + block * num_queries, top, mask=here)
 
     if KEPT > 0:

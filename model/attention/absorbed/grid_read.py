@@ -110,6 +110,7 @@ def _products(source: SeparableTokens, vectors_bNC: Tensor, tile: Tile) -> Parts
     content, *leading, columns = source.products(vectors_bNC)
     columns = widened(columns, columns.shape[-1] + -source.shape[-1] % tile.columns)
     rows = over_axes(leading).flatten(2)
+    # Queries last: threads beside each other have queries beside each other, and read numbers beside each other.
     return rows.mT.contiguous(), columns.mT.contiguous(), content.mT.contiguous()
 
 

@@ -55,6 +55,7 @@ def _launch(kernel: Any, scores: Tensor, valid: Tensor | None, *others: Tensor) 
 @no_type_check
 def _loaded(scores, valid, token, here, kind):
     """Scores of some tokens; those of others, and of tokens that are not valid, are lower than all."""
+    # Infinity is safe: the highest score so far, from which it is taken, is never below MASKED.
     loaded = tl.load(scores + token, mask=here, other=-float("inf")).to(kind)
     if valid is not None:
         loaded = tl.where(tl.load(valid + token, mask=here, other=0) != 0, loaded, -float("inf"))
