@@ -79,6 +79,7 @@ def use(paths: Sequence[Path]) -> None:
     while _added:
         table, name = _added.pop()
         del table[name]
+    # Before the files are run: one that fails leaves no plug-in in use.
     _modules.clear()
     modules = [plugin_files.run(path) for path in paths]
     for module in modules:

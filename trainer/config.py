@@ -149,6 +149,7 @@ class TrainConfig:
                 "processes_per_node of the profile)"
             )
         share = self.global_batch // world_size
+        # Larger than the share it is the share: one file serves any number of processes.
         micro_batch = min(self.micro_batch, share) or share
         if share % micro_batch:
             raise ValueError(
