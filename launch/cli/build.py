@@ -247,6 +247,7 @@ def _build(
 
     def tell(sentence: str) -> None:
         notes.append(sentence)
+        # With --json standard output is for one object alone.
         typer.echo(printable_lines(sentence), err=as_json)
 
     with progress_bar(name) as progress:

@@ -50,6 +50,7 @@ def run(profile: ClusterConfig, folder: Path) -> Answer:
     short = replace(profile, minutes=minutes, signal_seconds=min(profile.signal_seconds, 30 * minutes))
     sys.stderr.write(inherited.sentence())
     with _ends_in_order(), _shared(folder) as shared:
+        # No other job has it, and it is known before sbatch answers: the job can be found whatever happens.
         name = shared.name.lstrip(".")
         try:
             job_id = door.submit_module("launch.doctor.rank", shared, short, code=installed_folder(), job_name=name)

@@ -163,6 +163,8 @@ class ClusterConfig:
     def _packing_problems(self) -> Iterator[tuple[str, str]]:
         if self.pack_folder and self.python:
             yield "pack_folder", "is set together with python, which starts the ranks from elsewhere; set one of them"
+        # A shell of each node evaluates it, so that $TMPDIR is the node's own: nothing that a shell would run may stand
+        # in it.
         if self.unpack_folder and not re.fullmatch(r"[/$][\w/$.+@-]*", self.unpack_folder):
             yield (
                 "unpack_folder",
@@ -175,6 +177,8 @@ class ClusterConfig:
             text = getattr(self, item.name)
             if isinstance(text, str):
                 yield from ((item.name, sentence) for sentence in _line_problems(text))
+        # These stand in the script as they are, since they may be several words: an open quote would swallow what
+        # follows.
         for key in ("python", "host_python"):
             try:
                 shlex.split(getattr(self, key))

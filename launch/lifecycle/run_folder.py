@@ -121,6 +121,7 @@ class RunFolder:
     @property
     def exists(self) -> bool:
         """True where a run was made here, and not only begun to be made."""
+        # A start that was killed may have left its hidden folder, with a config.yaml in it.
         return self.config_path.is_file() and not self.path.name.startswith(UNPUBLISHED)
 
     def refuse_foreign(self) -> None:

@@ -209,6 +209,7 @@ def overlaps(config: RunConfig, world_size: int, device_type: str) -> bool:
     """Return whether the settings make exchanges overlap with the backward pass; stage 3 always does this."""
     train = config.train
     micro_batches = train.micro_batches_per_rank(world_size)
+    # Asked of the settings, so that the plan follows whatever a run is given.
     told = settings(
         config.optimizer, train, num_micro_batches=micro_batches, world_size=world_size, device_type=device_type
     )

@@ -79,6 +79,7 @@ def make(config: RunConfig, profile: ClusterConfig, folder: RunFolder) -> Plan:
         state_bytes=state,
         activation_bytes=activations,
         checkpoint_bytes=saved,
+        # One more is being written before an older one goes.
         kept_checkpoints=config.checkpoint.keep_last + 1 + config.checkpoint.keep_best,
         free_bytes=shutil.disk_usage(_existing(folder.path)).free,
         save_seconds=step_seconds + (save_seconds or saved / ASSUMED_WRITE_BYTES_PER_SECOND),
@@ -145,6 +146,7 @@ def _activations(config: RunConfig, profile: ClusterConfig, micro_batches: int) 
 
 def _shard_problems(data: DataConfig) -> Iterator[str]:
     """Yield what is wrong with each dataset, as far as a glance shows it; of remote ones only the manifest is read."""
+    # With no location at all it is Place that says so.
     for location in {data.shards, *(part.shards for part in data.datasets.values())} - {""} or {""}:
         try:
             place = Place(location, data)
@@ -167,4 +169,5 @@ def _measured(folder: RunFolder) -> tuple[float, float | None]:
 
 
 def _existing(path: Path) -> Path:
+    # A run that is not made yet will lie on the disk of the nearest folder above it.
     return next(parent for parent in (path.resolve(), *path.resolve().parents) if parent.exists())

@@ -62,6 +62,7 @@ COLUMNS = {
 def main(paths: Sequence[Path], *, watch: bool = False, as_json: bool = False) -> int:
     """Print the state of runs, of those in ./runs where none is given; return the exit status."""
     folders = [folder for path in paths or _all_runs() for folder in runs_at(path)]
+    # Of one run the newest checkpoint is read whole; for many, and every two seconds, that would be too much.
     is_one = len(folders) == 1
     if as_json:
         states = [read(folder, reads_content=is_one) for folder in folders]

@@ -140,6 +140,7 @@ def _pictured(
     network: Perceiver, batch: Batch, world: World, output: str, image: str
 ) -> Iterator[tuple[np.ndarray, int, int]]:
     guesses = predictions(network, batch.to(world.device), output).cpu()
+    # Without a key a slot only fills the batch.
     shown = (batch.lengths[image] > 0) & (batch.labels >= 0) & torch.tensor([key != "" for key in batch.keys])
     for index in torch.nonzero(shown).flatten().tolist():
         yield batch.arrays[image][index].numpy(), int(batch.labels[index]), int(guesses[index])

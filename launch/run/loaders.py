@@ -175,5 +175,6 @@ def places_of_all(config: RunConfig, world: World, places: Places, look: Callabl
     told = world.broadcast(places.found if world.is_first else {})
     known = places if world.is_first else Places(config.data, told)
     is_first_here = is_first_of_host(world)
+    # Another host may read a copy of its own, which lacks a shard or is an older one.
     together(world, known.check_here if is_first_here and not world.is_first else lambda: None)
     return known

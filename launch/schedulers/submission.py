@@ -48,6 +48,7 @@ def send(folders: Sequence[RunFolder], profile: ClusterConfig) -> list[Submissio
     for folder in folders:
         refuse_if_taken(folder)
     scheduler, name = SCHEDULERS[profile.scheduler], job_name(folders[0])
+    # A job array has one list: a node that is bad for one of its runs is avoided by all.
     avoided = sorted({node for folder in folders for node in _avoided(folder, profile)})
     submissions: list[Submission] = []
     for folder in folders:

@@ -196,6 +196,7 @@ def _resources(cluster: ClusterConfig, exclude: Sequence[str], log_folder: Path)
 
 def _options(asked: Mapping[str, Value]) -> dict[str, Value]:
     """Return further options: a true one has no value, a false one is left out."""
+    # After a lost node or a preemption Slurm starts a job again only if it may.
     options = {"requeue": True} | {name.replace("_", "-"): value for name, value in asked.items()}
     if options.get("no-requeue"):
         del options["requeue"]
