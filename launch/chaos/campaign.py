@@ -94,6 +94,7 @@ class Campaign:
         self.overrides = [
             f"data.shards={self.own_shards}",
             f"health.hang_seconds={HANG_SECONDS}",
+            # Often enough that faults in files, commits and evaluations are met.
             f"checkpoint.save_every_steps={max(self.steps // _SAVES, 1)}",
             f"train.evaluate_every_steps={max(self.steps // 3, 1)}",
         ]

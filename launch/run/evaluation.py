@@ -36,7 +36,7 @@ NUM_PICTURED = 32
 
 
 def main(path: Path, *, which: str = NEWEST, split: str = "", as_json: bool = False) -> int:
-    """Evaluate a checkpoint of a run, see `checkpoint_choice`; return the exit status. Collective."""
+    """Evaluate a checkpoint of a run, chosen as in trainer/checkpoint/choice.py; return the exit status. Collective."""
     folder = RunFolder(path.resolve())
     config = absolute(load(existing(folder).config_path))
     world = joined(config.train.collective_timeout_seconds)

@@ -116,6 +116,7 @@ def is_finished(folder: RunFolder, config: RunConfig) -> bool:
     """Return whether the run in a folder has made its last step."""
     if not folder.exists or attempts.newest_step(folder) < config.train.steps:
         return False
+    # A last checkpoint that is damaged is none: the run makes its last steps again.
     whole, _ = newest_whole(folder.checkpoints_folder)
     return whole is not None and step_of(whole) >= config.train.steps
 

@@ -1,7 +1,7 @@
 """The checkpoints of a run: their names, and which is the newest complete one. No other module decides this.
 
 A checkpoint is complete when its manifest can be read and all files that it lists are there with their sizes. Whether
-their content is what was written, the hashes tell; see layout.py. Standard library only: the record of
+their content is what was written, the hashes tell; see manifest.py. Standard library only: the record of
 attempts asks under a host's python3.
 """
 
