@@ -58,6 +58,7 @@ def index(
     if config:
         run_config(config, trust_code=trust_code)
     fields = (labels_from, named_labels_from, weight_from, values_from)
+    # Without any of these what was named before holds. An empty name takes nothing from now on.
     records = Records(*(name or "" for name in fields)) if any(name is not None for name in fields) else None
     told: list[str] = []
     with progress_bar("index") as progress:

@@ -34,6 +34,7 @@ def report(run: Run, as_json: AsJson = False) -> None:
     attempts = times(folder)
     story = Story(
         name=folder.path.name,
+        # Whatever bytes a damaged file has, the rest of the report is of use.
         config=folder.config_path.read_text(encoding="utf-8", errors="replace"),
         records=read_records(folder.metrics_path),
         attempts=attempts,

@@ -105,6 +105,7 @@ def judge(reports: Sequence[dict[str, Any]], *, asks_for_gpus: bool) -> Iterator
     blind = sorted({report["node"] for report in reports if not report["sees_token"]})
     remedy = "keep runs on a disk that all nodes mount"
     yield Finding("shared folder", not blind, f"not seen by {', '.join(blind)}" if blind else "seen by all", remedy)
+    # The slowest counts, since a save is complete when all ranks have written.
     slowest = min(reports, key=lambda report: float(report["write_mib_per_second"]))
     yield _writing(slowest["node"], slowest["write_mib_per_second"])
     skew = max(report["clock"] for report in reports) - min(report["clock"] for report in reports)

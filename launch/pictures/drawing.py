@@ -25,6 +25,7 @@ def loss_curve(metrics_path: Path, out: Path, output: str, metric: Metric) -> No
     rows = lines(metrics_path)
     losses = [(row["step"], row["loss"]) for row in rows if row["kind"] == "train" and is_number(row.get("loss"))]
     evaluations = [row for row in rows if row["kind"] == "evaluation"]
+    # Not by pyplot, which keeps every figure and may ask for a display.
     figure = Figure(figsize=(9, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     if losses:

@@ -103,6 +103,7 @@ def avoid(job_id: str, history: Sequence[Attempt], config: RestartConfig) -> Non
     Only a job that waits can be changed, which it does from the requeue on.
     """
     fields = _fields(job_id)
+    # (null) is Slurm's word for nothing.
     before = "" if fields.get("ExcNodeList") == "(null)" else fields.get("ExcNodeList", "")
     always = os.environ.get(PROFILE_EXCLUDES, before)
     bad = bad_nodes(history, config)

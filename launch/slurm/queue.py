@@ -84,6 +84,7 @@ def named(name: str) -> list[str]:
 
 def signal_ranks(job_id: str, number: str) -> None:
     """Signal the ranks of a job; one that has just ended needs none."""
+    # Without --batch or --full it reaches the ranks alone, like the signal before a time limit.
     _run("scancel", f"--signal={number}", job_id)
 
 

@@ -57,6 +57,7 @@ def _start(
     config: RunConfig, folder: RunFolder, num_processes: int, *, take_over: bool = False, as_json: bool
 ) -> tuple[int, dict[str, str | int]]:
     """Train a run; return the exit status, and in the words of --json how it ended."""
+    # Before the run's folder is made.
     config.train.micro_batches_per_rank(num_processes)
     open_run(config, folder, num_processes)
     # With --json standard output is for one object alone.
