@@ -35,9 +35,9 @@ class ImageConfig(Modality):
     """Channels of a pixel. Grey is repeated for 3, alpha left out or made opaque; others must be as many."""
     to_grey: bool = False
     """If true, colours become grey where num_channels is 1; if false, such an image is bad."""
-    values: Literal["", "bytes", "unit", "raw", "file"] = ""
-    """bytes: uint8, the upper 8 of 16 bits. unit: float32 with every bit, 0 to 1. raw: the numbers of the file as
-    float32. Empty is bytes, but takes no files of more bits. file shows files as they are, and is not for runs."""
+    values: Literal["bytes", "upper_bits", "unit", "raw", "file"] = "bytes"
+    """bytes: uint8, of files of 8 bits. upper_bits: uint8, of 16 bits the upper ones. unit: float32 with every bit, 0
+    to 1. raw: the numbers of the file as float32. file is for showing them."""
     value_range: tuple[float, ...] = ()
     """The numbers of the file that become 0 and 1 by values=unit; empty for all that 8 or 16 bits can say."""
     nan: Literal["refuse", "zero"] = "refuse"
@@ -124,7 +124,7 @@ class ImageConfig(Modality):
         if self.to_grey and self.num_channels > 2:
             yield "to_grey", f"is for num_channels=1, got {self.num_channels}; leave it out, or set num_channels=1"
         if self.value_range and self.values != "unit":
-            yield "value_range", f"is for values=unit, got values={self.values or 'bytes'}; set that, or leave it out"
+            yield "value_range", f"is for values=unit, got values={self.values}; set that, or leave it out"
         elif self.value_range and not (
             len(self.value_range) == 2 and -math.inf < self.value_range[0] < self.value_range[1] < math.inf
         ):

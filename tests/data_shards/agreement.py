@@ -178,7 +178,7 @@ def read_all(loader: Loader, num_steps: int) -> None:
 
 def _of_run(section: Any) -> Any:  # noqa: ANN401 - of any modality
     """Return the section as a run may have it: images are looked at in their own size, and read in one."""
-    return replace(section, values="") if isinstance(section, ImageConfig) else section
+    return replace(section, values="bytes") if isinstance(section, ImageConfig) else section
 
 
 def check_split(folder: Path, shards: Manifest, split: str, config: DataConfig | None, found: Found) -> None:

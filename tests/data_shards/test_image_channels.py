@@ -64,11 +64,13 @@ def test_every_channel_of_a_png_is_read_with_all_its_bits(channels: int) -> None
     np.testing.assert_array_equal(read(png(of_16), num_channels=channels, values="raw"), of_16.astype(np.float32))
     unit = read(png(of_16), num_channels=channels, values="unit")
     np.testing.assert_array_equal(unit, of_16.astype(np.float32) / np.float32(65535))
-    np.testing.assert_array_equal(read(png(of_16), num_channels=channels, values="bytes"), of_16 // 257)
+    np.testing.assert_array_equal(read(png(of_16), num_channels=channels, values="upper_bits"), of_16 // 257)
 
 
 def test_sixteen_bits_never_become_eight_unasked() -> None:
-    with pytest.raises(BadMemberError, match="image of 16 bits a value; set values=unit for all of them, or bytes"):
+    with pytest.raises(
+        BadMemberError, match="image of 16 bits a value; set values=unit for all of them, or upper_bits"
+    ):
         read(png(values(1, "uint16")), num_channels=1)
 
 

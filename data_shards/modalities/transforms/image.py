@@ -30,8 +30,8 @@ def fit(
 def _numbers(pixels: NDArray[np.generic], config: ImageConfig) -> NDArray[np.generic]:
     """Return bytes, or float32 as the section's values say."""
     if config.dtype == "uint8":
-        if pixels.dtype == np.uint16 and not config.values:
-            raise ValueError("image of 16 bits a value; set values=unit for all of them, or bytes for the upper 8")
+        if pixels.dtype == np.uint16 and config.values == "bytes":
+            raise ValueError("image of 16 bits a value; set values=unit for all of them, or upper_bits")
         return bytes_of(pixels)
     # What is too large for float32 becomes infinite.
     with np.errstate(over="ignore"):
