@@ -28,6 +28,7 @@ from trainer.optim.ownership import Extent, Ownership, owners
 from trainer.optim.partitions import KINDS, Piece
 from trainer.run_state import EngineState
 
+# As many as a node of H100s has GPUs.
 RANKS_A_NODE = 8
 NUM_ELEMENTS = 1024
 TENSORS = {f"layer{number:03d}": torch.Size([NUM_ELEMENTS]) for number in range(256)}

@@ -9,6 +9,7 @@ from torch import Tensor
 from model.config.perceiver import PerceiverConfig
 from model.modalities.input import Input
 
+# A larger size is a slip, and would ask for its memory before anybody could say so.
 _MOST = 2**20
 
 

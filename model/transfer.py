@@ -16,6 +16,7 @@ from torch.nn import functional
 from model.config.initial_weights import InitialWeightsConfig
 from model.parameters import Table
 
+# PyTorch has cubic interpolation for two axes alone.
 _MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 

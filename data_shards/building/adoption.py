@@ -29,6 +29,7 @@ from data_shards.storage.local_folder import refuse_outside
 _NUM_THREADS = 4
 _NOT_SPLITS = (".", "$", "@", "__")
 """Names that systems give to what they put beside a user's files begin with these."""
+# Compressed ones, too: they are not read, but must be told.
 _TAR = re.compile(r"\.(tar(\.(gz|bz2|xz|zst|lz4))?|tgz|tbz2?|txz)$", re.IGNORECASE)
 _NUM_SHOWN = 5
 _NUM_SUFFIXES = 64

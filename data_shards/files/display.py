@@ -9,6 +9,7 @@ from contextlib import contextmanager
 # terminal's encoding takes. Joined emoji and the blanks of other scripts stay.
 _UNSHOWABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 _UNSHOWABLE_IN_LINES = re.compile(f"(?!\n){_UNSHOWABLE.pattern}")
+# Host, user and password end at the first of these (RFC 3986, section 3.2).
 _AUTHORITY_END = re.compile(r"[/?#]")
 _PORT = re.compile(r"[^:]*(:\d*)?$|\[")
 _BEHIND_A_URL = ":;,.!)]}>'\""

@@ -26,6 +26,7 @@ from data_shards.order import random_numbers
 from data_shards.order.sample_order import Slots
 
 PADDING = Sample({}, {})
+# So many in a row are no accident: where 0.1 % are bad, the chance is 10^-48.
 _MAX_SUBSTITUTES = 16
 
 

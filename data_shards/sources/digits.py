@@ -24,7 +24,9 @@ from data_shards.building.raw_sample import Row
 from data_shards.format.manifest import Manifest
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+# Ten shards: enough for lanes, and for tests of an order over several shards.
 SAMPLES_PER_SHARD = 180
+# A telephone's: no tone of the keypad is above 1 477 Hz.
 SAMPLE_RATE = 8_000
 TONE_SAMPLES = 2_000
 NUM_POINTS = 256

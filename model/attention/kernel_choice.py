@@ -24,10 +24,12 @@ from model.config.perceiver import PerceiverConfig
 Kernel = Literal["cudnn", "flash", "efficient", "math"]
 Precision = Literal["fp32", "bf16", "fp16"]
 
+# Wider heads are refused by these kernels, in sdp_utils.cpp.
 MOST_FLASH_CHANNELS = 256
 MOST_CUDNN_CHANNELS = 128
 # Channels that heads are a multiple of: 16 bytes.
 ALIGNED_CHANNELS = {"fp32": 4, "bf16": 8, "fp16": 8}
+# One for all precisions, so that the weights need not know in which one they will be multiplied.
 WIDEST_ALIGNMENT = 8
 # Of wide heads, and of the forms that read the tokens without scaled_dot_product_attention.
 TILES = "products by tiles"

@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+# Microsoft's WAVE_FORMAT_EXTENSIBLE, which files of more than 16 bits or two channels should have.
 EXTENSIBLE: Final = 0xFFFE
 UNKNOWN_LENGTH: Final = 0xFFFFFFFF
 """The length that programs write which stream to a pipe: the chunk extends to the end of the file."""

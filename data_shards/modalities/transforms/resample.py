@@ -10,6 +10,7 @@ from data_shards.modalities.decoding.audio import MAX_SAMPLES
 
 ZERO_CROSSINGS = 10
 """Zero crossings of the sinc on each side, at the lower of the two rates."""
+# Both are scipy.signal.resample_poly's own, to which a test compares.
 KAISER_BETA = 5.0
 _BLOCK_VALUES = 1 << 24
 """Values of the input that are laid out for the filter at a time, 64 MiB: those of an hour would be gigabytes."""

@@ -17,6 +17,7 @@ from data_shards.sources.parsing.class_names import one_spelling
 
 MAX_CLASSES = 1_000_000
 """A number beyond is a mistake: the manifest lists every class up to the largest."""
+# inf as well: it is to be refused as a number, and not to be a class of that name.
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:e[+-]?[0-9]+)?|[+-]?inf", re.IGNORECASE)
 # Several numbers without brackets, as people write a list into a spreadsheet: never the name of a class.
 _NUMBERS = re.compile(rf"[\[({{]*\s*(?:{_NUMBER.pattern})(?:[\s,;|/]+(?:{_NUMBER.pattern}))+\s*[\])}}]*", re.IGNORECASE)

@@ -20,6 +20,7 @@ from torch.nn import functional
 from model.modalities.pixel_range import STEM_WIDTH
 from model.parameters import Convolution
 
+# The stem of Perceiver IO's configuration with a convolution, which is ResNet's.
 SIDE, STRIDE, POOL = 7, 2, 3
 MOMENTUM = 0.1  # DeepMind's decay of 0.9
 Total = Callable[[Tensor], Tensor]

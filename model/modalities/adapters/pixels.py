@@ -21,8 +21,10 @@ from model.modalities.video import VideoInput
 from model.parameters import Projection
 from model.positions import GridAdapter, Positions
 
+# Red first, as the released image networks were trained.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+# Of three channels, what lies under the kernel at these takes 77 MB in float64.
 OBSERVED_PIXELS = 2**18
 
 
