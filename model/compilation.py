@@ -24,9 +24,12 @@ ACTIVATION_MEMORY_BUDGET = 0.99
 MOST_VARIANTS = 64
 
 
-def is_compiled(setting: Compile, device_type: str) -> bool:
-    """Return whether layers are compiled on a kind of device: by default on a GPU."""
-    return device_type == "cuda" if setting == "auto" else setting
+def is_compiled(setting: Compile, device_type: str, *, zero_stage: int = 0) -> bool:
+    """Return whether layers are compiled on a kind of device: by default on a GPU.
+
+    ZeRO 3 gathers weights module by module, within what would be compiled: there the default compiles nothing.
+    """
+    return device_type == "cuda" and zero_stage < 3 if setting == "auto" else setting
 
 
 class Regions:

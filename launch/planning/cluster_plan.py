@@ -20,6 +20,7 @@ from launch.planning.plan import checkpoint_bytes, memory
 from model.budget.flops import network_cost, total
 from model.budget.hardware import Hardware
 from model.budget.step_cost import StepSeconds, step_seconds, step_work
+from model.compilation import is_compiled
 from model.perceiver import Perceiver
 from trainer.engine.arithmetic import resolved
 from trainer.engine.communication import exchanges, small_messages
@@ -243,7 +244,9 @@ def _computation(config: RunConfig, cluster: Cluster) -> StepSeconds:
     train, kind = config.train, cluster.device.kind
     precision = train.precision
     assert precision != "auto", "what a device computes in was not resolved"
-    work = step_work(planned(config, cluster.world_size, kind), precision, kind)
+    model = planned(config, cluster.world_size, kind)
+    model = replace(model, compile=is_compiled(model.compile, kind, zero_stage=train.zero_stage))
+    work = step_work(model, precision, kind)
     return step_seconds(work, train.global_batch // cluster.world_size, cluster.device, precision)
 
 

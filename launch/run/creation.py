@@ -113,9 +113,7 @@ def with_choices(config: RunConfig, folder: RunFolder, world: World) -> RunConfi
 def _frozen_choices(folder: RunFolder, world: World) -> tuple[str, Compile]:
     run = _kept(folder)
     precision = arithmetic.resolved(run.train, world.device.type).precision
-    # ZeRO 3 gathers weights module by module, within what would be compiled.
-    is_left_out = run.model.compile == "auto" and run.train.zero_stage == 3
-    compiles = not is_left_out and is_compiled(run.model.compile, world.device.type)
+    compiles = is_compiled(run.model.compile, world.device.type, zero_stage=run.train.zero_stage)
     chosen = _with(run, precision, compiles)
     if chosen != run:
         _write_config(chosen, folder)

@@ -2,21 +2,26 @@
 
 Products are counted as in cost.py, with what a policy computes again. Reads are those of forms.py, in operations of a
 product that take as long. Element-wise work is what norms, residual sums, activations, casts and sums over rows move
-through memory where nothing is fused; tests/model/test_step_cost.py holds it against a count.
+through memory: of layers that are compiled, what the compiler fuses; of all else, one kernel each.
+tests/model/test_step_cost.py and test_fused_traffic.py hold it against counts.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 from model.attention.read_costs import READ_CONSTANTS
 from model.attention.read_forms import read_costs, read_form
 from model.budget.flops import gathering, network_cost, total
 from model.budget.hardware import Hardware, Kind, Precision
 from model.budget.plan import TRAINING_PASSES
+from model.compilation import is_compiled
 from model.config.perceiver import PerceiverConfig
 
 _BYTES = 4
 _SAVED_BY_NARROW_STREAM = 19
 """Moves for each element of a layer's input, of four bytes, as counted on a GPU's operations."""
+_SAVED_BY_NARROW_STREAM_COMPILED = 7.5
+"""The same of a compiled layer."""
 
 
 @dataclass(frozen=True)
@@ -76,18 +81,21 @@ def step_seconds(work: StepWork, samples: int, device: Hardware, precision: Prec
     )
 
 
-def _moved_elements(config: PerceiverConfig, kind: Kind, *, is_half: bool) -> int:
+def _moved_elements(config: PerceiverConfig, kind: Kind, *, is_half: bool) -> float:
     """Elements read and written, as if all had four bytes: in half precision the casts take what narrow ones save."""
     N, D, E = config.num_latents, config.latent_width, config.decoder_width
     layers = config.num_blocks * config.layers_per_block
-    saved = _SAVED_BY_NARROW_STREAM if is_half and config.residual_dtype == "bf16" else 0
+    compiles = is_half and is_compiled(config.compile, kind)
+    narrow = _SAVED_BY_NARROW_STREAM_COMPILED if compiles else _SAVED_BY_NARROW_STREAM
+    saved = narrow if is_half and config.residual_dtype == "bf16" else 0
+    of_layer = _per_element_compiled if compiles else partial(_per_element, is_half=is_half)
     queries = sum(output.num_queries(config) for output in config.answers().values()) if E else 0
     latents = (
         N
         * D
         * (
-            layers * (_per_element(config.self_attend.mlp_ratio, is_half=is_half) - saved)
-            + config.num_cross_attends * (_per_element(config.cross_attend.mlp_ratio, is_half=is_half) - saved)
+            layers * (of_layer(config.self_attend.mlp_ratio) - saved)
+            + config.num_cross_attends * (of_layer(config.cross_attend.mlp_ratio) - saved)
         )
     )
     return (
@@ -97,9 +105,14 @@ def _moved_elements(config: PerceiverConfig, kind: Kind, *, is_half: bool) -> in
     )
 
 
-def _per_element(mlp_ratio: int, *, is_half: bool) -> int:
+def _per_element(mlp_ratio: int, *, is_half: bool) -> float:
     """Moves for each element of a layer's input: two norms, two residual sums, five sums of gradients, biases, GELU."""
-    return 44 + 3 * mlp_ratio if is_half else 33 + 6 * mlp_ratio
+    return 44.0 + 3 * mlp_ratio if is_half else 33.0 + 6 * mlp_ratio
+
+
+def _per_element_compiled(mlp_ratio: int) -> float:
+    """The same in half precision where what lies between two products is one kernel, as Inductor plans it."""
+    return 23.6 + 2.7 * mlp_ratio
 
 
 def _tokens(config: PerceiverConfig, kind: Kind) -> int:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -186,6 +187,17 @@ def test_a_flag_that_makes_no_sense_is_one_sentence(arguments: list[str], senten
     with pytest.raises(ValueError, match=sentence) as refused:
         called(str(PAPER / "p1.yaml"), *arguments)
     assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_gpu_fuses_element_wise_work_where_it_compiles_which_is_not_at_stage_3() -> None:
+    found = {(stage, setting): elementwise(stage, setting) for stage in (1, 3) for setting in ("auto", False)}
+    assert found[1, "auto"] < 0.8 * found[1, False]
+    assert found[3, "auto"] == found[3, False] == found[1, False]
+
+
+def elementwise(stage: int, setting: Literal["auto", False]) -> float:
+    config = replace(train(zero_stage=stage), model=replace(NETWORK, compile=setting))
+    return cluster_plan(config, CLUSTER).step["elementwise"]
 
 
 def test_what_a_run_would_refuse_is_not_planned() -> None:

@@ -87,4 +87,5 @@ def test_a_gpu_compiles_by_default_and_a_cpu_where_it_is_told_to() -> None:
         *(True, True),
         *(False, False),
     ]
+    assert [is_compiled("auto", "cuda", zero_stage=stage) for stage in (0, 1, 2, 3)] == [True, True, True, False]
     assert dataclasses.replace(PerceiverConfig(), compile=True).compile is True

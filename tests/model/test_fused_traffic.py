@@ -3,6 +3,7 @@
 Counted from what Inductor plans for a GPU that is not there. Whoever lowers a number writes the lower one here.
 """
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -10,10 +11,26 @@ from pathlib import Path
 
 import pytest
 
+from launch.run.network_files import network_config
+from model.budget.step_cost import step_work
+
 ROOT = Path(__file__).parents[2]
+P1 = ROOT / "configs" / "paper" / "p1.yaml"
 SCENARIO = Path(__file__).parent / "scenarios" / "fused_work.py"
 # By type of the residual stream and width of the MLP: kernels, and moves of an element of the layer's input.
 MOST = {"fp32 1": (42, 26.3), "fp32 4": (42, 34.4), "bf16 1": (41, 18.8), "bf16 4": (41, 26.9)}
+
+
+@pytest.mark.parametrize("name", MOST)
+def test_the_plan_has_what_a_compiled_layer_moves(name: str) -> None:
+    residual_dtype, mlp_ratio = name.split()
+    overrides = [f"model.residual_dtype={residual_dtype}", f"model.self_attend.mlp_ratio={mlp_ratio}"]
+    one, two = (network_config(P1, [*overrides, f"model.layers_per_block={layers}"]) for layers in (1, 2))
+    of_a_layer = step_work(two, "bf16", "cuda").moved_bytes - step_work(one, "bf16", "cuda").moved_bytes
+    moves = of_a_layer / one.num_blocks / (4 * one.num_latents * one.latent_width)
+    assert moves == pytest.approx(MOST[name][1], rel=0.02)
+    apart = dataclasses.replace(two, compile=False)
+    assert step_work(apart, "bf16", "cuda").moved_bytes > step_work(two, "bf16", "cuda").moved_bytes
 
 
 @pytest.mark.slow
