@@ -30,6 +30,7 @@ import torch
 import torch.distributed as dist
 
 from benchmarks.arguments import at_least
+from benchmarks.gpu.facts import commit
 from configs.run import RunConfig
 from data_shards.loading.batch import Batch
 from launch.planning.cluster_plan import Cluster, ClusterPlan, cluster_plan
@@ -289,14 +290,21 @@ def main() -> None:
         of_ranks(arguments.rounds, arguments.as_rank)
         return
     results: dict[str, object] = {
-        "host": {"cores": os.cpu_count(), "load": os.getloadavg()[0], "torch": torch.__version__},
-        "network": asdict(replace(NETWORK)),
+        "host": {
+            "commit": commit(),
+            "date": time.strftime("%Y-%m-%d", time.gmtime()),
+            "cores": os.cpu_count(),
+            "torch": torch.__version__,
+        },
+        "network": asdict(NETWORK),
     }
     for ranks in arguments.ranks:
-        results[str(ranks)] = started(ranks, arguments.rounds)
+        load = os.getloadavg()[0]
+        results[str(ranks)] = {**started(ranks, arguments.rounds), "load": [load, os.getloadavg()[0]]}
         report(ranks, results[str(ranks)])
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=1))
+        if arguments.json:
+            # After each: more ranks than cores may not end.
+            arguments.json.write_text(json.dumps(results, indent=1) + "\n")
 
 
 def started(ranks: int, rounds: int) -> dict[str, object]:

@@ -165,7 +165,7 @@ def table(rows: list[Row]) -> str:
     """Return the figures as a page has them: calls by the number of ranks, all others at the most ranks."""
     world_sizes = sorted({each["world_size"] for each in rows})
     names = ["part", "rank", *(f"calls, {count} ranks" for count in world_sizes)]
-    names += ["ms of the processor", "exchanges", "kB"]
+    names += ["CPU time, ms", "exchanges", "kB"]
     lines = [names, ["---"] * len(names)]
     by_place = {(each["part"], each["rank"], each["world_size"]): each for each in rows}
     largest = [each for each in rows if each["world_size"] == world_sizes[-1]]
@@ -186,17 +186,21 @@ def draw(rows: list[Row], path: Path) -> None:
     """Draw calls and seconds of each part over the number of ranks."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 6), layout="constrained")
+    figure = Figure(figsize=(10, 6), layout="constrained")
     every = figure.subplots(2, 2)
     for (what, rank), axes in zip(product(("calls", "cpu_seconds"), (0, 1)), every.flat, strict=True):
         shown = [each for each in rows if each["rank"] == rank and what in each]
         for name in dict.fromkeys(each["part"] for each in shown):
             points = [(each["world_size"], each[what]) for each in shown if each["part"] == name]
             axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
-        axes.set(title=f"{what.replace('_', ' ')} of rank {rank}", xlabel="ranks", xscale="log")
+        title = f"{'file-system calls' if what == 'calls' else 'CPU seconds'} of rank {rank}"
+        axes.set(title=title, xlabel="ranks", xscale="log")
         axes.set_yscale("symlog" if what == "calls" else "log")
+        if what == "calls":
+            axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="x-small")
+    # Beside the lines and not on them; rank 0 has all parts.
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize="small")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 
