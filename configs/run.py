@@ -97,6 +97,11 @@ class RunConfig:
         yield from self._shape_problems()
         yield from self._target_problems()
 
+    def _shape_of(self, name: str) -> tuple[int, ...]:
+        """Return the shape of an array of a sample: an input, or its coordinates."""
+        section = self.data.ordered_inputs[name.partition(".")[0]]
+        return (section.places or ()) if "." in name else section.shape
+
     def _batch_problems(self) -> Iterator[tuple[str, str]]:
         lanes = self.data.lanes
         if lanes > 0 and self.train.global_batch % lanes:
@@ -107,7 +112,7 @@ class RunConfig:
         wanted, delivered = self.model.ordered_inputs, self.data.ordered_inputs
         for name in sorted(wanted.keys() - delivered.keys()):
             yield f"model.inputs.{name}", f"is set but data.inputs.{name} is not; set both or neither"
-        asked = {of for output in self.model.answers().values() for _, of in output.wanted()}
+        asked = {of.partition(".")[0] for output in self.model.answers().values() for _, of in output.wanted()}
         for name in sorted(delivered.keys() - wanted.keys() - asked):
             yield f"data.inputs.{name}", f"is set but model.inputs.{name} is not; set both or neither"
         for name in sorted(wanted.keys() & delivered.keys()):
@@ -120,6 +125,15 @@ class RunConfig:
                     f"model.inputs.{name}",
                     f"reads arrays of shape {ours.shape}, but data.inputs.{name} delivers {theirs.shape}; leave the "
                     "sizes out here, or make the two agree",
+                )
+            elif theirs.has_gaps:
+                sentence = "keeps NaN, which the network cannot read; keep it for an input that is only answered for"
+                yield f"data.inputs.{name}.nan", sentence
+            elif ours.places != theirs.places:
+                yield (
+                    f"model.inputs.{name}.num_axes",
+                    f"reads coordinates of shape {ours.places}, but data.inputs.{name} delivers {theirs.places}; leave "
+                    "it out",
                 )
             elif ours.ids and theirs.sizes.get("vocabulary", 0) > ours.ids[1]:
                 greatest = theirs.sizes["vocabulary"] - 1
@@ -136,7 +150,7 @@ class RunConfig:
             if (kind, of) not in there:
                 yield f"model.outputs.{name}", _LACKING[kind].format(of=of)
             elif kind == "input":
-                found = self.model.answers()[name].input_problems(of, self.data.ordered_inputs[of].shape)
+                found = self.model.answers()[name].input_problems(of, self._shape_of(of))
                 yield from ((f"model.outputs.{name}.{key}", sentence) for key, sentence in found)
         for (kind, of), key in there.items():
             if key and (kind, of) not in [pair[1:] for pair in wanted]:

@@ -11,7 +11,7 @@ from typing import Any, Optional
 from data_shards.files.problems import MOST_BATCHES_AHEAD, Problem, at_least, at_most
 from data_shards.files.quoting import shown
 from data_shards.modalities.catalogue import BY_NAME
-from data_shards.modalities.modality import Modality
+from data_shards.modalities.modality import COORDINATES, Modality
 from data_shards.modalities.transform_config import MixupConfig
 from data_shards.storage.config import DatasetConfig, RemoteConfig
 
@@ -98,6 +98,8 @@ class DataConfig:
         found |= {("value", name): "values" for name in self.values}
         for name, section in self.ordered_inputs.items():
             found["input", name] = ""
+            if section.places is not None:
+                found["input", f"{name}.{COORDINATES}"] = ""
             if section.asks:
                 found[section.asks[0], name] = f"inputs.{name}.{section.asks[1]}".rstrip(".")
         return found

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from model.config.perceiver import PerceiverConfig
-from model.modalities.input import Input
+from model.modalities.input import COORDINATES, Input
 
 # A larger size is a slip, and would ask for its memory before anybody could say so.
 _MOST = 2**20
@@ -74,6 +74,18 @@ def _problems(config: PerceiverConfig, inputs: dict[str, Tensor]) -> Iterator[st
         # On a device each look at a value would wait for all that is queued there; while compiling there are no values.
         elif value.device.type == "cpu" and not torch.compiler.is_compiling():
             yield from _value_problems(name, value, modality)
+        if modality.places is not None:
+            yield from _given_problems(f"{name}.{COORDINATES}", inputs, (value.shape[0], *modality.places))
+
+
+def _given_problems(name: str, inputs: dict[str, Tensor], shape: tuple[int, ...]) -> Iterator[str]:
+    """Yield what is wrong with the coordinates that come with an input."""
+    if name not in inputs:
+        yield f"inputs.{name}: expected {shape}, got none"
+    elif tuple(inputs[name].shape) != shape:
+        yield f"inputs.{name}: expected {shape}, got {tuple(inputs[name].shape)}"
+    elif inputs[name].device.type == "cpu" and not torch.compiler.is_compiling():
+        yield from _number_problems(name, inputs[name])
 
 
 def _place_problems(config: PerceiverConfig, inputs: dict[str, Tensor]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from data_shards.config import DataConfig
 from data_shards.format.annotations import NO_LABEL
 from data_shards.format.buffers import BufferPool
+from data_shards.modalities.modality import COORDINATES
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Batch:
     """B samples; a slot that only pads the batch has weight 0, no key, and length 0 in every input."""
 
     arrays: dict[str, Tensor]
-    """(B, ...) for every input; zeros where a sample lacks it."""
+    """(B, ...) for every input; zeros where a sample lacks it. NAME.coordinates has the coordinates of an
+    input's cells, where a sample brings them."""
     lengths: dict[str, Tensor]
     """int64 (B,): valid entries along the first axis after B; 0 where the input is absent."""
     labels: Tensor
@@ -127,8 +129,13 @@ def _pinned(tensor: Tensor) -> Tensor:
 
 
 def layout(config: DataConfig) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-    """Return shape and dtype of one sample in each input."""
-    return {name: (section.shape, getattr(torch, section.dtype)) for name, section in config.ordered_inputs.items()}
+    """Return shape and dtype of one sample in each array."""
+    found = {}
+    for name, section in config.ordered_inputs.items():
+        found[name] = section.shape, getattr(torch, section.dtype)
+        if section.places is not None:
+            found[f"{name}.{COORDINATES}"] = section.places, torch.float32
+    return found
 
 
 def num_bytes(config: DataConfig, num_samples: int) -> int:

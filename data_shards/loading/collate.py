@@ -79,9 +79,10 @@ class Assembler:
         keys = [""] * len(labels)
         for slot, (key, sample, weight) in enumerate(self._samples(slots)):
             for name, array in arrays.items():
-                lengths[name][slot] = length = sample.lengths.get(name, 0)
                 # Zeros are written too: the memory comes from an earlier batch and still holds it.
-                array[slot] = sample.arrays[name] if length else 0
+                array[slot] = sample.arrays.get(name, 0)
+            for name, length in lengths.items():
+                length[slot] = sample.lengths.get(name, 0)
             labels[slot], weights[slot], keys[slot] = sample.label, weight, key
             for name, target in sample.targets.items():
                 targets[name][slot] = target

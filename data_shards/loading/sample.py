@@ -10,7 +10,7 @@ from data_shards.format.annotations import OWN, Records, notes
 from data_shards.format.members import fitting
 from data_shards.loading.batch import Sample
 from data_shards.loading.quarantine import one_line
-from data_shards.modalities.modality import Members, Modality, Prepared, select
+from data_shards.modalities.modality import COORDINATES, Members, Modality, Prepared, select
 
 
 class BadMemberError(ValueError):
@@ -59,6 +59,8 @@ def prepare(
         arrays[name], lengths[name] = prepared.array, prepared.length
         if prepared.target is not None:
             targets[name] = prepared.target
+        if prepared.coordinates is not None:
+            arrays[f"{name}.{COORDINATES}"] = prepared.coordinates
     known = notes(members, records, config.labels, config.values)
     targets |= {name: np.array(numbers, np.float32) for name, numbers in known.values.items()}
     return Sample(arrays, lengths, known.label, known.weight, known.labels, known.named_labels, targets)

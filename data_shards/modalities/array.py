@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from data_shards.files.problems import Problem
-from data_shards.modalities.modality import MAIN, Content, Members, Modality, Prepared
+from data_shards.format import members as names
+from data_shards.modalities.modality import COORDINATES, MAIN, Content, Members, Modality, Prepared
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,17 +29,43 @@ class ArrayConfig(Modality):
     zeros; the others must be as long as this. A run needs it; `data show` accepts any array without it."""
     axes: tuple[str, ...] = ()
     """Names of the axes; the one named channel has the values of a cell. Empty: the last axis has them."""
-    nan: Literal["refuse", "zero"] = "refuse"
-    """Numbers that are not finite make the sample bad, or become zeros."""
+    nan: Literal["refuse", "zero", "keep"] = "refuse"
+    """Numbers that are not finite make the sample bad, or become zeros, or stay NaN: of an input that the network does
+    not read but answers for, these are the values that nobody knows."""
     standardize: bool = False
     """If true, each channel of a sample is brought to mean 0 and standard deviation 1."""
+
+    coordinates: str = ""
+    """The member with the coordinates of the array's cells, (length of each axis but channels, num_axes), such as
+    latitude and longitude, or a time stamp; empty where a cell has its place on the axes."""
+    num_axes: int = 0
+    """Coordinates of a cell; needed with `coordinates`. With 1 their last axis may be left out."""
+    coordinates_min: tuple[float, ...] = ()
+    """What is brought to -1 on each coordinate, such as [-90, -180]; empty takes coordinates as they are."""
+    coordinates_max: tuple[float, ...] = ()
+    """What is brought to 1, such as [90, 180]."""
 
     usual: ClassVar[tuple[str, ...]] = ("npy", "npz", "safetensors")
 
     @property
     def sizes(self) -> dict[str, Any]:
         """The names that a network's input has for these."""
-        return {"shape": tuple(self.shape), "axes": tuple(self.axes)}
+        return {"shape": tuple(self.shape), "axes": tuple(self.axes), "num_axes": self.num_axes}
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether NaN stands where a value is not known."""
+        return self.nan == "keep"
+
+    @property
+    def roles(self) -> dict[str, tuple[str, ...]]:
+        """The values, and their coordinates."""
+        return super().roles | ({COORDINATES: (self.coordinates,)} if self.coordinates else {})
+
+    @property
+    def places(self) -> tuple[int, ...] | None:
+        """The cells, and the coordinates of one."""
+        return (*self._cells(tuple(self.shape)), self.num_axes) if self.coordinates else None
 
     def prepare(self, found: Members, rng: "np.random.Generator | None") -> Prepared:
         """Return the array in this shape."""
@@ -56,12 +84,48 @@ class ArrayConfig(Modality):
         part = values[start : start + length]
         whole = np.zeros(shape, np.float32)
         whole[:length] = self._standardized(part) if self.standardize else part
-        return Prepared(whole, length)
+        if not self.coordinates:
+            return Prepared(whole, length)
+        places = np.zeros((*self._cells(shape), self.num_axes), np.float32)
+        places[:length] = self._places(found, self._cells(values.shape))[start : start + length]
+        return Prepared(whole, length, coordinates=places)
+
+    def _places(self, found: Members, cells: tuple[int, ...]) -> "NDArray[np.float64]":
+        """Return the coordinates of all cells of a sample, scaled in double precision: seconds since 1970 need it."""
+        import numpy as np
+
+        from data_shards.modalities.decoding.numbers import numbers
+
+        if COORDINATES not in found:
+            raise ValueError(f"array without its coordinates, .{self.coordinates}")
+        places = np.asarray(found[COORDINATES].decoded(numbers), np.float64)
+        expected = (*cells, self.num_axes)
+        if places.shape != expected and (self.num_axes != 1 or places.shape != cells):
+            raise ValueError(f"coordinates of shape {places.shape}; expected {expected}, one row a cell of the array")
+        if not np.isfinite(places).all():
+            raise ValueError("coordinates that are NaN or infinite")
+        places = places.reshape(expected)
+        if not self.coordinates_min:
+            return places
+        low, high = np.array(self.coordinates_min), np.array(self.coordinates_max)
+        scaled: NDArray[np.float64] = 2 * (places - low) / (high - low) - 1
+        return scaled
+
+    @property
+    def _channel(self) -> int | None:
+        """The axis of the values of a cell."""
+        if not self.axes:
+            return -1
+        return self.axes.index(CHANNEL) if CHANNEL in self.axes else None
+
+    def _cells(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        if self._channel is None:
+            return shape
+        return tuple(length for axis, length in enumerate(shape) if axis != self._channel % len(shape))
 
     def _standardized(self, values: "NDArray[np.float32]") -> "NDArray[np.float32]":
-        channel = self.axes.index(CHANNEL) if CHANNEL in self.axes else values.ndim - 1
-        has_channels = not self.axes or CHANNEL in self.axes
-        others = tuple(axis for axis in range(values.ndim) if axis != channel or not has_channels)
+        channel = None if self._channel is None else self._channel % values.ndim
+        others = tuple(axis for axis in range(values.ndim) if axis != channel)
         # A channel that never changes is divided by 1: it becomes 0 and not NaN.
         deviation = values.std(axis=others, keepdims=True)
         out: NDArray[np.float32] = (values - values.mean(axis=others, keepdims=True)) / (deviation + (deviation == 0))
@@ -89,6 +153,31 @@ class ArrayConfig(Modality):
             yield "shape", f"needs at least one axis and no empty one, got {list(self.shape)}"
         if self.axes and (len(self.axes) != len(self.shape) or len(set(self.axes)) != len(self.axes)):
             yield "axes", f"needs a name for each of the {len(self.shape)} axes, each another, got {list(self.axes)}"
+        if self.has_gaps and self.standardize:
+            yield "standardize", "takes the mean of all values, and nan=keep has some that nobody knows; leave one out"
+        if self.coordinates:
+            yield from self._coordinate_problems()
+        else:
+            for key in ("num_axes", "coordinates_min", "coordinates_max"):
+                if getattr(self, key):
+                    yield key, f"is of given coordinates, got {getattr(self, key)}; set coordinates, or leave this out"
+
+    def _coordinate_problems(self) -> Iterator[Problem]:
+        if sentence := names.pattern_problem(self.coordinates):
+            yield "coordinates", sentence
+        if self.num_axes < 1:
+            yield "num_axes", f"must be at least 1 with coordinates, got {self.num_axes}; set it to how many a cell has"
+        if self.shape and self._channel is not None and self._channel % len(self.shape) == 0:
+            yield "coordinates", "are of the first axis, which is that of the channels here; name another axis channel"
+        low, high = self.coordinates_min, self.coordinates_max
+        if not (low or high):
+            return
+        if not len(low) == len(high) == self.num_axes or not all(a < b < inf for a, b in zip(low, high, strict=False)):
+            yield (
+                "coordinates_min",
+                f"and coordinates_max need {self.num_axes} numbers, each below its greatest, got {list(low)} and "
+                f"{list(high)}",
+            )
 
 
 def _decoded(content: Content) -> "NDArray[np.float32]":

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Content = bytes | memoryview
+COORDINATES = "coordinates"
+"""The role of the member that says where the cells of another one lie; NAME.coordinates is its array in a batch."""
 MAIN = ""
 """The role of the member without which a sample lacks the input."""
 
@@ -57,6 +59,8 @@ class Prepared:
     """Valid entries along its first axis; what follows is padding."""
     target: "np.ndarray | None" = None
     """The target of the network, if the section has one."""
+    coordinates: "np.ndarray | None" = None
+    """The coordinates of its cells, if the section reads them."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,16 @@ class Modality(ABC):
     def target(self) -> tuple[tuple[int, ...], str] | None:
         """Shape and type of what the network is to say of the input; None where that is nothing."""
         return None
+
+    @property
+    def places(self) -> tuple[int, ...] | None:
+        """The shape of the coordinates of the array's cells, where a sample brings them; None where it does not."""
+        return None
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether NaN may stand in the array, which a network cannot read."""
+        return False
 
     @property
     def asks(self) -> tuple[str, str] | None:

@@ -1,4 +1,4 @@
-"""Arrays with any number of axes: cells, or boxes of them, each with its place on the axes."""
+"""Arrays with any number of axes: cells, or boxes of them, each with its place on the axes or at given coordinates."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 CHANNEL = "channel"
+_GIVEN_RESOLUTION = 64
+"""Twice the highest frequency of given coordinates where none is asked for: that of outputs of kind points."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,12 @@ class ArrayInput(Input):
     project_to: int = 0
     """Channels of a linear layer over the patch; 0 means no such layer."""
     positions: PositionsConfig = field(default_factory=PositionsConfig)
-    """Positions on the axes of the grid."""
+    """Positions on the axes of the grid, or Fourier features of given coordinates."""
+    num_axes: int = 0
+    """Coordinates of a cell that come with each sample, best within [-1, 1]; 0 as in the data, or none."""
 
     sizes: ClassVar[tuple[str, ...]] = ("shape",)
-    optional: ClassVar[tuple[str, ...]] = ("project_to",)
+    optional: ClassVar[tuple[str, ...]] = ("project_to", "num_axes")
 
     @property
     def channel_axis(self) -> int | None:
@@ -61,8 +65,18 @@ class ArrayInput(Input):
 
     @property
     def is_separable(self) -> bool:  # type: ignore[override]  # it depends on the axes here
-        """Whether there are two axes or more: on one nothing is won."""
-        return len(self.cells) > 1
+        """Whether there are two axes or more: on one nothing is won, and given coordinates are on no axis."""
+        return len(self.cells) > 1 and not self.num_axes
+
+    @property
+    def places(self) -> tuple[int, ...] | None:
+        """The cells, and the coordinates of one."""
+        return (*self.cells, self.num_axes) if self.num_axes else None
+
+    @property
+    def position_grid(self) -> tuple[int, ...]:
+        """The axes of the grid, or the coordinates."""
+        return (_GIVEN_RESOLUTION,) * self.num_axes or self.grid
 
     @property
     def raw_width(self) -> int:
@@ -79,9 +93,9 @@ class ArrayInput(Input):
 
     def adapter(self) -> "nn.Module":
         """Return the module that makes tokens."""
-        from model.modalities.adapters.values import BoxesAdapter
+        from model.modalities.adapters.values import BoxesAdapter, PlacedAdapter
 
-        return BoxesAdapter(self)
+        return PlacedAdapter(self) if self.num_axes else BoxesAdapter(self)
 
     def cost(self) -> Cost:
         """Return the cost of the linear layer and of learned positions."""
@@ -100,6 +114,9 @@ class ArrayInput(Input):
             yield "axes", f"needs a name for each of the {len(self.shape)} axes, got {tuple(self.axes)}"
         elif len(self.sides) != len(self.cells) or min(self.sides) < 1:
             yield "patch", f"needs {len(self.cells)} numbers from 1, one an axis of the grid, got {tuple(self.patch)}"
+        elif self.num_axes and (max(self.sides) > 1 or self.positions.kind != "fourier"):
+            key, need = ("patch", "of 1") if max(self.sides) > 1 else ("positions.kind", "fourier")
+            yield key, f"needs to be {need} where each cell has coordinates of its own; leave it out"
         else:
             yield from cuts(shape=next(((c, s) for c, s in zip(self.cells, self.sides, strict=True) if c % s), (1, 1)))
             yield from super().joint_problems()

@@ -23,7 +23,7 @@ from model.attention.read_forms import FormByDevice
 from model.config.perceiver import PerceiverConfig
 from model.modalities.adapters.conv_stem import ConvStem, Total
 from model.modalities.adapters.pixels import StemAdapter
-from model.modalities.input import Input
+from model.modalities.input import COORDINATES, Input
 from model.parameters import ByName, Table
 from model.positions import GridAdapter
 
@@ -162,12 +162,13 @@ class Inputs(nn.Module):
             assert isinstance(only, GridAdapter)
             content_BMc = only.content(inputs[name], dtype)
             return GridTokens(content_BMc, only.positions.axis_tables), [content_BMc.shape[1]]
-        values = [self._tokens(name, inputs[name], (hidden or {}).get(name), dtype) for name in self.modalities]
+        values = [self._tokens(name, inputs, (hidden or {}).get(name), dtype) for name in self.modalities]
         joined_BMC = values[0] if len(values) == 1 else torch.cat(values, dim=1)
         return joined_BMC, [tokens.shape[1] for tokens in values]
 
-    def _tokens(self, name: str, value: Tensor, hidden_BM: Tensor | None, dtype: torch.dtype) -> Tensor:
-        tokens_BMC: Tensor = self.paddings(name, self.adapters[name](value, dtype))
+    def _tokens(self, name: str, inputs: dict[str, Tensor], hidden_BM: Tensor | None, dtype: torch.dtype) -> Tensor:
+        given = () if self.modalities[name].places is None else (inputs[f"{name}.{COORDINATES}"],)
+        tokens_BMC: Tensor = self.paddings(name, self.adapters[name](inputs[name], dtype, *given))
         if hidden_BM is None:
             return tokens_BMC
         if name not in self.mask_tokens:

@@ -21,6 +21,8 @@ from model.config.grids import PositionsConfig, Problems, not_negative, positive
 if TYPE_CHECKING:
     from torch import nn
 
+COORDINATES = "coordinates"
+"""NAME.coordinates is the array with the coordinates of the cells of input NAME."""
 UNSAID = "is said neither here nor by the input of this name in data.inputs; set it in one of the two"
 
 
@@ -73,6 +75,16 @@ class Input(ABC):
         return prod(self.grid)
 
     @property
+    def places(self) -> tuple[int, ...] | None:
+        """Shape of the coordinates of a sample's cells, NAME.coordinates beside NAME; None where the grid says them."""
+        return None
+
+    @property
+    def position_grid(self) -> tuple[int, ...]:
+        """What the axes of positions are, and twice the highest frequency on each where none is given."""
+        return self.grid
+
+    @property
     def token_positions(self) -> PositionsConfig | None:
         """What a token knows of its place in the grid beside its content; None where the content says it."""
         return getattr(self, "positions", None)
@@ -81,7 +93,7 @@ class Input(ABC):
     def token_width(self) -> int:
         """Channels of a token with its position."""
         positions = self.token_positions
-        return self.content_width + (positions.width(len(self.grid)) if positions else 0)
+        return self.content_width + (positions.width(len(self.position_grid)) if positions else 0)
 
     @property
     def ids(self) -> tuple[int, int] | None:
@@ -149,7 +161,7 @@ class Input(ABC):
     def joint_problems(self) -> Problems:
         """Yield (key, sentence) of what does not go together in a grid whose sizes are positive."""
         positions = self.token_positions
-        for key, sentence in positions.problems(self.grid) if positions else ():
+        for key, sentence in positions.problems(self.position_grid) if positions else ():
             yield f"positions.{key}", sentence
 
 

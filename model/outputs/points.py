@@ -24,7 +24,8 @@ class PointsOutput(Output):
     kind: Literal["points"] = "points"
     """Chooses this kind of answer."""
     coordinates: str = ""
-    """The input that holds the places (N, axes) at which values are asked, best within [-1, 1]."""
+    """The input that holds the places (N, axes) at which values are asked, best within [-1, 1]; NAME.coordinates for
+    those that an array brings with it."""
     num_axes: int = 2
     """Number of coordinates of a place."""
     num_channels: int = 1
@@ -101,4 +102,5 @@ class PointsOutput(Output):
         if not 1 <= self.max_frequency < inf:
             yield "max_frequency", f"must be at least 1, and finite, got {self.max_frequency}"
         if not self.coordinates:
-            yield "coordinates", "is not set; set it to the input that holds the places at which values are asked"
+            sentence = "is not set; set it to the input that holds the places at which values are asked"
+            yield "coordinates", f"{sentence}, or to NAME.coordinates of an array"

@@ -110,3 +110,37 @@ def problems(tmp_path: Path, text: str, *overrides: str) -> list[str]:
 def test_targets_and_answers_must_agree(tmp_path: Path, text: str, overrides: list[str], keys: list[str]) -> None:
     found = problems(tmp_path, text, *overrides)
     assert sorted(key for key in found if key.startswith(("data.", "model.outputs."))) == keys
+
+
+FIELD = """
+data:
+  inputs:
+    seen: {modality: array, members: seen.npy, shape: [6, 2], coordinates: at.npy, num_axes: 3}
+    far: {modality: array, members: far.npy, shape: [4], axes: [place], coordinates: where.npy, num_axes: 3, nan: keep}
+model:
+  inputs: {seen: {positions: {num_bands: 2}}}
+  outputs: {field: {kind: points, target: far, coordinates: far.coordinates, num_axes: 3}}
+  num_latents: 4
+  latent_width: 8
+  self_attend: {num_heads: 2}
+"""
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("data.inputs.seen.coordinates=''", "data.inputs.seen.num_axes"),
+        ("model.inputs.seen.num_axes=2", "model.inputs.seen.num_axes"),
+        ("model.outputs.field.num_axes=2", "model.outputs.field.num_axes"),
+        ("model.outputs.field.coordinates=nowhere.coordinates", "model.outputs.field"),
+        ("data.inputs.seen.nan=keep", "data.inputs.seen.nan"),
+    ],
+)
+def test_coordinates_of_data_and_network_must_agree(tmp_path: Path, override: str, key: str) -> None:
+    path = tmp_path / "field.yaml"
+    path.write_text(FIELD)
+    config = load(path)
+    assert config.model.inputs["seen"].places == (6, 3)
+    with pytest.raises(ConfigError) as refused:
+        load(path, [override])
+    assert key in [problem.split(" = ")[0].split(":")[0] for problem in refused.value.problems]

@@ -41,7 +41,9 @@ class PointsTask(Task[PointsOutput]):
         values = batch.arrays[self.output.target]
         values = values.reshape(*values.shape[:2], self.output.num_channels).float()
         numbers = torch.arange(values.shape[1], device=values.device)
-        target, places = (batch.lengths[name] for name in (self.output.target, self.output.coordinates))
+        # NAME.coordinates is as long as NAME.
+        names = (self.output.target, self.output.coordinates.partition(".")[0])
+        target, places = (batch.lengths[name] for name in names)
         is_there = numbers < torch.minimum(target, places)[:, None]
         return torch.where(is_there[..., None], values, torch.nan)
 

@@ -47,7 +47,10 @@ def numbers(data: bytes | memoryview) -> NDArray[np.generic]:
 
 
 def finite(values: NDArray[np.float32], policy: str, what: str = "array") -> NDArray[np.float32]:
-    """Return values without NaN and infinity: zeros in their places by the policy zero, ValueError by refuse."""
+    """Return values without NaN and infinity: zeros in their places by the policy zero, ValueError by refuse.
+
+    By the policy keep all that is not finite is NaN.
+    """
     bad = ~np.isfinite(values)
     if not bad.any():
         return values
@@ -55,7 +58,7 @@ def finite(values: NDArray[np.float32], policy: str, what: str = "array") -> NDA
         raise ValueError(
             f"{what} with {int(bad.sum())} of {bad.size} values that are NaN or infinite; nan=zero takes 0"
         )
-    return np.where(bad, np.float32(0), values)
+    return np.where(bad, np.float32(np.nan if policy == "keep" else 0), values)
 
 
 def _safetensors(view: memoryview) -> NDArray[np.generic]:

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from model.config.grids import PositionsConfig
 from model.modalities.adapters.boxes import boxes
+from model.modalities.array import ArrayInput
 from model.modalities.audio import AudioInput
 from model.modalities.label import LabelInput
 from model.modalities.points import PointsInput
@@ -64,6 +65,28 @@ class BoxesAdapter(GridAdapter):
         cells = values[..., None] if axis is None else values.movedim(axis + 1, -1)
         out: Tensor = self.project(boxes(cells.to(dtype), self.config.sides))
         return out
+
+
+class PlacedAdapter(nn.Module):
+    """Cells of an array, each with the Fourier features of the coordinates that its sample gives it."""
+
+    def __init__(self, config: ArrayInput) -> None:
+        super().__init__()
+        self.config = config
+        self.project = Projection(config.raw_width, config.project_to) if config.project_to else nn.Identity()
+        self.max_resolution = [float(top) for top in config.positions.max_resolution or config.position_grid]
+
+    def forward(
+        self, values: Shaped[Tensor, "B *S"], dtype: torch.dtype, places: Float[Tensor, "B *T A"]
+    ) -> Float[Tensor, "B M C"]:
+        """Return the tokens of arrays with their coordinates."""
+        axis = self.config.channel_axis
+        cells = values[..., None] if axis is None else values.movedim(axis + 1, -1)
+        content_BMc = self.project(cells.to(dtype).flatten(1, -2))
+        # In at least float32: see PointsAdapter.
+        exact_BMA = places.flatten(1, -2).to(torch.promote_types(dtype, torch.float32))
+        features = fourier_features(exact_BMA, self.config.positions.num_bands, self.max_resolution)
+        return torch.cat([content_BMc, features.to(content_BMc.dtype)], dim=-1)
 
 
 class PointsAdapter(nn.Module):
