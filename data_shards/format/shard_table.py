@@ -10,6 +10,7 @@ An entry is put together only where somebody asks for it.
 """
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from data_shards.format.members import fitting
 _HASH_DIGITS = 64
 # All hashes of a column are one text: that of shard i begins at 65 i. A text for each would take twice the memory.
 _WORD = _HASH_DIGITS + 1
+_HASHES = re.compile(rf"([0-9a-f]{{{_HASH_DIGITS}}} )*([0-9a-f]{{{_HASH_DIGITS}}})?")
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,9 @@ class Shards(Sequence[ShardEntry]):
         for digests in hashes:
             if len(digests) != max(0, len(names) * _WORD - 1):
                 raise ValueError(f"{len(names)} shards, but hashes of {len(digests) / _WORD:.1f}")
+            # A hash is a name in the cache of what is fetched: anything else could be a path that leads out of it.
+            if not isinstance(digests, str) or not _HASHES.fullmatch(digests):
+                raise ValueError(f"hashes that are not {_HASH_DIGITS} hexadecimal digits each: {cut(repr(digests))}")
         return Shards(
             names,
             _numbers(columns["num_samples"], len(names)),

@@ -3,8 +3,10 @@
     an attempt ends with            then
     the file, and it is right       done
     404                             FileNotFoundError: there is none
-    another refusal, too many       RefusedError: the next answer would be the same
-    bytes, a full disk
+    another refusal, a redirection  RefusedError: the next answer would be the same
+    to no http(s):// URL or in a
+    circle, too many bytes, a full
+    disk
     a wrong file                    once more; RefusedError if it is wrong in the same way
     anything else                   again after 0.1, 0.2, 0.4 ... 10 s, until data.remote.deadline_seconds have passed
 
@@ -25,6 +27,7 @@ import fsspec
 from fsspec.callbacks import Callback
 
 from data_shards.files.display import masked
+from data_shards.files.history import tell
 from data_shards.format import manifest
 from data_shards.format.manifest import Manifest, ShardEntry, Split
 from data_shards.format.tar_index import TarIndex
@@ -35,8 +38,12 @@ from data_shards.storage.local_folder import checked_index
 MAX_MANIFEST_BYTES = 1 << 30
 """The maximum size of a manifest: a manifest of a million shards has 170 MB."""
 _FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS = 0.1, 10.0
+_TOLD_AFTER = 5
+"""Failed attempts, the first 1.5 seconds, after which a user who waits learns why."""
 _PASSING = frozenset({408, 425, 429})
 """Statuses from 400 to 499 that may pass: timeout, too early, too many requests."""
+_LED_ASTRAY = (aiohttp.NonHttpUrlClientError, aiohttp.InvalidURL, aiohttp.TooManyRedirects)
+"""Redirections to a file, to no URL at all, or in a circle."""
 _LOCAL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
 _WITHOUT_CREDENTIALS = frozenset({"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound"})
 """botocore's errors before it asks; s3 is an extra, so they have no names here."""
@@ -149,6 +156,8 @@ class RemoteFolder:
                     f"{self}/{name}: not fetched in {self._config.deadline_seconds} s and {num_attempts} attempts "
                     f"({said}); check the server, or raise data.remote.deadline_seconds"
                 ) from error
+            if num_attempts == _TOLD_AFTER:
+                tell(f"{self}/{name}: not fetched yet ({said}); tried again for {self._config.deadline_seconds:g} s")
             before = said
             time.sleep(delay)
             delay = min(2 * delay, _LONGEST_DELAY_SECONDS)
@@ -181,7 +190,9 @@ class _TooLongError(ValueError):
 
 def _is_final(error: Exception) -> bool:
     """True where the next answer will be the same."""
-    if isinstance(error, (_TooLongError, PermissionError)) or type(error).__name__ in _WITHOUT_CREDENTIALS:
+    if isinstance(error, (_TooLongError, PermissionError, *_LED_ASTRAY)):
+        return True
+    if type(error).__name__ in _WITHOUT_CREDENTIALS:
         return True
     status = _status(error)
     return (400 <= status < 500 and status not in _PASSING) or getattr(error, "errno", None) in _LOCAL

@@ -56,6 +56,8 @@ def test_the_file_is_json_with_a_line_a_column(tmp_path: Path) -> None:
         ('"1000 20 5"', '"1000 20 x"', "invalid literal"),
         ('"1000 20 5"', '"1000 20 -5"', "-5 is below 0"),
         ("6" * 64, "6" * 10, "3 shards, but hashes of 2.2"),
+        ("6" * 64, "/tmp".rjust(64, "/"), "hashes that are not 64 hexadecimal digits each"),
+        ("6" * 64, "../etc/passwd".rjust(64, "/"), "hashes that are not 64 hexadecimal digits each"),
         ('"version": 3', '"version": 1', "version 1, expected 3; build the shards again"),
         ('"num_samples"', '"samples"', "KeyError"),
         ("{", "", "JSONDecodeError"),

@@ -18,6 +18,7 @@ from moto.server import ThreadedMotoServer
 
 from data_shards.building import adoption
 from data_shards.config import DataConfig
+from data_shards.files import history
 from data_shards.format import manifest
 from data_shards.format.manifest import Manifest, ShardEntry
 from data_shards.loading import streams
@@ -58,6 +59,10 @@ class Passing(BaseHTTPRequestHandler):
             self.server.ended.wait()
         elif fault.isdigit():
             self.send_error(int(fault))
+        elif fault.startswith("to "):
+            self.send_response(302)
+            self.send_header("Location", fault.removeprefix("to ") or self.path)
+            self.end_headers()
         else:
             self._pass_on(fault)
 
@@ -266,6 +271,29 @@ def test_what_a_server_refuses_is_asked_for_once(store: Store, settings: RemoteC
         keys(run_config(store.url, settings))
     assert isinstance(refused.value, RefusedError)
     assert store.proxy.requests[name] <= 4, "each thread that fetches asks once"
+
+
+@pytest.mark.parametrize("store", ["http"], indirect=True)
+@pytest.mark.parametrize("name", [MANIFEST, TAR])
+@pytest.mark.parametrize("target", ["file:///etc/hostname", "ftp://127.0.0.1/a", "data:text/plain,{}", ""])
+def test_a_redirection_to_a_file_or_in_a_circle_is_refused_at_once(
+    store: Store, settings: RemoteConfig, name: str, target: str
+) -> None:
+    store.proxy.faults[name] = [f"to {target}"] * 1000
+    with pytest.raises(RefusedError, match=rf"{name}: cannot be fetched \((NonHttpUrl|TooManyRedirects)"):
+        keys(run_config(store.url, settings))
+    assert store.proxy.requests[name] <= (4 if target else 50), "each thread that fetches asks once"
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_user_who_waits_for_a_server_learns_why(
+    store: Store, settings: RemoteConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    history.tell.cache_clear()
+    store.proxy.faults[MANIFEST] = ["503"] * 7
+    RemoteFolder(store.url, settings).manifest()
+    told = capsys.readouterr().err
+    assert told.count("manifest.json: not fetched yet (") == 1
 
 
 def test_an_index_that_is_forbidden_is_made_from_the_tar(store: Store, settings: RemoteConfig) -> None:
