@@ -138,6 +138,7 @@ def perceiver_pytorch(configuration: Configuration) -> nn.Module:
     config = configuration.ours
     tokens = TheirTokens(config)
     network = Theirs(
+        # These two must be given, and without fourier_encode_data nothing reads them.
         num_freq_bands=64,
         max_freq=224,
         fourier_encode_data=False,

@@ -81,6 +81,7 @@ def measure(folder: Path, extent: Extent) -> list[Row]:
         for name in PARTS:
             told: list[object] = []
             # The first of all, one beside it, and the first of another node.
+            # A person asks for the status, in one process beside the run.
             for rank in (0,) if name == "status" else (0, 1, RANKS_A_NODE)[: 2 + (world_size > RANKS_A_NODE)]:
                 cost, said = measured(name, run, rank, world_size, list(told), extent.beat_seconds)
                 told = told or said
@@ -145,6 +146,7 @@ def counted(log: Path, folder: str) -> dict[tuple[str, int, int], Counter[str]]:
                 current = found.setdefault((name, int(world_size), int(rank)), Counter()) if name else None
             # strace writes a call that another thread interrupts in two lines; the first one has its arguments.
             elif current is not None and not is_paused and folder in line and " resumed>" not in line:
+                # Before each call strace -f writes the process that makes it.
                 current[line.split(maxsplit=1)[1].partition("(")[0]] += 1
     return found
 
@@ -195,6 +197,7 @@ def draw(rows: list[Row], path: Path) -> None:
             axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
         title = f"{'file-system calls' if what == 'calls' else 'CPU seconds'} of rank {rank}"
         axes.set(title=title, xlabel="ranks", xscale="log")
+        # Some parts make no call at all, and 0 has no logarithm.
         axes.set_yscale("symlog" if what == "calls" else "log")
         if what == "calls":
             axes.set_ylim(bottom=0)

@@ -118,6 +118,7 @@ def save(folder: RunFolder, world: OneOfMany) -> Iterator[None]:
     for number in (1, 2):
         beside = folder.checkpoints_folder / f".step_{number:08d}.tmp"
         world.script.folder = beside
+        # Rank 0 makes the folder, and there is none beside this rank.
         if not world.is_first:
             beside.mkdir(parents=True)
         if number == 2:

@@ -83,6 +83,7 @@ def _cell(value: object) -> str:
             return "; ".join(f"{name} {count}" for name, count in value.items()) or "none"
         case list():
             return ", ".join(_cell(each) for each in value)
+    # Either would end the cell of a Markdown table.
     return str(value).replace("|", "/").replace("\n", " ")
 
 

@@ -78,6 +78,7 @@ class AudioConfig(Modality):
         padded = np.pad(samples, (0, max(0, window - len(samples))))
         pieces = np.lib.stride_tricks.sliding_window_view(padded, window)[:: max(1, window // 4)]
         power = np.abs(np.fft.rfft(pieces * np.hanning(window), axis=1)) ** 2
+        # Silence has no power, and no logarithm.
         decibels = 10 * np.log10(power.T + 1e-10)
         extent = (0, len(padded) / sample_rate, 0, sample_rate / 2000)
         axes.imshow(decibels, origin="lower", aspect="auto", extent=extent, vmin=decibels.max() - 60)

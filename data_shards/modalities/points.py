@@ -93,6 +93,7 @@ class PointsConfig(Modality):
         values = everything(seen)
         names = seen.features or ()
         across, up = values[:, 0], values[:, min(1, values.shape[1] - 1)]
+        # Clipped: colours of floating point may lie beyond 1, which matplotlib refuses.
         if set(COLOUR) <= set(names):
             axes.scatter(across, up, c=values[:, [3 + names.index(name) for name in COLOUR]].clip(0, 1), s=2)
         else:
@@ -105,6 +106,7 @@ class PointsConfig(Modality):
         yield from super().problems()
         yield from at_least(1, {"num_points": self.num_points, "num_dimensions": self.num_dimensions})
         yield from at_least(0, {"num_features": self.num_features, "jitter": self.jitter})
+        # A factor of 0 would lose where a point is, and one below 0 mirror it.
         for key in ("scale_jitter", "scale"):
             if not 0 <= getattr(self, key) < 1:
                 yield key, f"must be from 0 to less than 1, got {getattr(self, key)}"
@@ -129,6 +131,7 @@ class PointsConfig(Modality):
             return
         if self.num_dimensions != 3 and (self.rotate != "any" or self.num_dimensions < 2):
             yield "rotate", f"{self.rotate} is for 3 coordinates, got num_dimensions={self.num_dimensions}"
+        # Normals must turn with the cloud, and only names say which columns they are.
         if self.feature_count and not self.features:
             yield "rotate", "turns the features nx, ny and nz; name the features instead of counting them"
         normals = [name for name in NORMAL if name in self.features]

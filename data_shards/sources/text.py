@@ -95,6 +95,8 @@ def _scratch(out: Path) -> Iterator[Path]:
     folder = out / ".build" / f"text.{os.getpid()}"
     try:
         yield folder
+        # Only after a build that ended well: one that was refused, since another is at work here, must leave that one's
+        # copies.
         for leftover in folder.parent.glob("text.*"):
             shutil.rmtree(leftover, ignore_errors=True)
     finally:

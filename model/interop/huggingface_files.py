@@ -111,6 +111,7 @@ def own_tokenizer(content: Mapping[str, Any], max_tokens: int, special: Mapping[
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": max_tokens,
         "model_input_names": ["input_ids", "attention_mask"],
+        # Not left to the library: of a text, spaces before commas stay, and "[MASK]" is text and no token.
         "clean_up_tokenization_spaces": False,
         "split_special_tokens": True,
         **special,

@@ -58,6 +58,7 @@ def bytes_of(values: NDArray[np.generic]) -> NDArray[np.uint8]:
         raise ValueError(
             f"image of {values.dtype} values, which are no bytes; set values=raw, or unit with value_range"
         )
+    # 257, since 65535 is 257 times 255: white stays white, and bytes that were widened to 16 bits come back.
     return np.asarray(values // 257, np.uint8)
 
 

@@ -98,6 +98,7 @@ def _name(found: Any) -> str:  # noqa: ANN401 - a member of an enumeration, or a
 
 def _values(page: Any) -> NDArray[np.generic]:  # noqa: ANN401
     """Return (H, W, channels) of a page, whose file has them pixel by pixel or plane by plane."""
+    # tifffile's `shaped` is (planes, depth, rows, columns, values of a pixel), of which planes or values are 1.
     planes = page.asarray(squeeze=False, maxworkers=1).reshape(page.shaped)
     values: NDArray[np.generic] = np.moveaxis(planes[:, 0], 0, -2).reshape(page.imagelength, page.imagewidth, -1)
     if values.dtype.kind == "b":

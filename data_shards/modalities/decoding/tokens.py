@@ -75,6 +75,7 @@ def read(path: str) -> Tokens:
     return _read(path, (status.st_mtime_ns, status.st_size, status.st_ino))
 
 
+# The stamp is a part of the key alone: a file that was changed meanwhile is read again.
 @lru_cache(maxsize=16)
 def _read(path: str, _stamp: tuple[int, ...]) -> Tokens:
     content = _content(path)
@@ -161,6 +162,7 @@ def _as_fault(error: BaseException, words: str) -> BaseException:
 @contextmanager
 def _without_panic_messages() -> Iterator[None]:
     """Keep the library's own report of a panic, of many lines, from the terminal."""
+    # The library is Rust, which writes to the descriptor: another sys.stderr would keep nothing away.
     kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nothing, 2)

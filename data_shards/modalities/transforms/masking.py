@@ -53,6 +53,7 @@ def mask_tokens(
     if not num_valid:
         return masked, targets
     hidden = rng.random(num_valid) < config.probability
+    # A text with nothing hidden would teach nothing.
     hidden[rng.integers(num_valid)] |= not hidden.any()
     places = np.flatnonzero(hidden)
     masked[places] = mask

@@ -67,6 +67,7 @@ def _translate_y(picture: Image.Image, strength: float, rng: np.random.Generator
 def _cutout(picture: Image.Image, strength: float, rng: np.random.Generator) -> Image.Image:
     reach = int(strength * MAX_CUTOUT_PIXELS)
     row, column = rng.integers(picture.height), rng.integers(picture.width)
+    # A copy: Pillow gives a view that cannot be written to.
     pixels = np.array(picture)
     pixels[max(0, row - reach) : row + reach, max(0, column - reach) : column + reach] = GREY
     return Image.fromarray(pixels)

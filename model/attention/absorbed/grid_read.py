@@ -66,6 +66,7 @@ class _ReadGrid(torch.autograd.Function):
         queries_BNC, out_BNC, log_sums_BN = ctx.saved_tensors
         source, tile = ctx.source, ctx.tile
         grad_queries = torch.empty_like(queries_BNC)
+        # What softmax's gradient takes from all products of a query, as tiled.py says: no token need be read for it.
         offsets_BN = (grad_BNC * out_BNC).sum(dim=-1, dtype=source.dtype)
         for samples in _groups(source, queries_BNC):
             tokens, asked = _tokens(source, samples, ctx.valid_BM, tile), _asked(source, queries_BNC[samples], tile)
