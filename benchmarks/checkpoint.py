@@ -74,6 +74,7 @@ def measure(world: World, folder: Path, num_layers: int, rounds: int) -> dict[st
 
     def timed(name: str, work: Callable[[], object]) -> None:
         world.barrier()
+        # A save lasts as long as that of its slowest rank: all begin together, and each waits for all.
         started = time.perf_counter()
         work()
         world.barrier()

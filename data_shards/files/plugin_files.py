@@ -66,6 +66,7 @@ def is_of_plugin(kind: type) -> bool:
 
 def place_of(thing: Any) -> str:  # noqa: ANN401  # a class or a function
     """Return file and line of a class or a function of a plug-in."""
+    # Of a decorated function inspect would give the decorator's file with the function's line.
     thing = getattr(thing, "__wrapped__", thing)
     try:
         return f"{inspect.getsourcefile(thing)}:{inspect.getsourcelines(thing)[1]}"

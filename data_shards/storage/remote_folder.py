@@ -201,6 +201,7 @@ def _is_final(error: Exception) -> bool:
 def _status(error: BaseException) -> int:
     """Return the HTTP status that aiohttp or botocore met, 0 where it was something else."""
     status = getattr(error, "status", None)
+    # s3fs raises an OSError in place of botocore's error, whose status only the cause has.
     response = getattr(error.__cause__, "response", None)
     if isinstance(response, dict):
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")

@@ -114,6 +114,7 @@ def _jpeg(data: bytes | memoryview) -> NDArray[np.uint8] | None:
     """Return the pixels of a common JPEG, bit-equal to Pillow's in half the time; None if Pillow must decode it."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        # Not of CMYK, whose colours the two mix by rules that differ by up to 2 of 255.
         if colours not in ("YCbCr", "Gray") or height * width > MAX_PIXELS:
             return None
         decoded: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "GRAY" if colours == "Gray" else "RGB")
@@ -141,9 +142,11 @@ def _is_deep_png(data: bytes | memoryview) -> bool:
 
 def _deep_png(data: bytes | memoryview) -> NDArray[np.uint16]:
     codec = av.CodecContext.create("png", "r")
+    # With None at the end: a decoder of several threads may keep its frame until nothing follows.
     frame, *_ = [*codec.decode(av.Packet(bytes(data))), *codec.decode(None)]
     channels, plane = _DEEP[frame.format.name], frame.planes[0]
     lines = np.frombuffer(bytes(plane), np.uint8).reshape(-1, plane.line_size)
+    # ffmpeg pads the lines of a plane: those of 7 pixels take 192 bytes.
     rows = lines[: frame.height, : 2 * channels * frame.width]
     big_endian = np.ascontiguousarray(rows).view(">u2")
     return big_endian.astype(np.uint16).reshape(frame.height, frame.width, channels)
