@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
+from warm_start import WarmProcess
 
 from configs.network import network_config
 from data_shards.sources import digits
@@ -22,9 +23,7 @@ pytestmark = pytest.mark.slow
 def start(name: str, *words: object, **variables: str) -> "subprocess.Popen[str]":
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
     command = [sys.executable, str(EXAMPLES / name), *map(str, words)]
-    return subprocess.Popen(
-        command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    return WarmProcess(command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def lines(process: "subprocess.Popen[str]") -> list[str]:

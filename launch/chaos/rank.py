@@ -50,7 +50,7 @@ def places() -> dict[Place, tuple[Any, str]]:
     import trainer.engine.engine
 
     return {
-        "make": (launch.run.creation, "freeze"),
+        "make": (launch.run.creation, "copy_code"),
         "start": (launch.run.composition, "train_loader"),
         "step": (trainer.engine.engine.Engine, "start"),
         "write": (trainer.checkpoint.store, "write"),

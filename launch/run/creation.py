@@ -31,7 +31,7 @@ from launch.lifecycle.holder import refuse_if_trained
 from launch.lifecycle.run_folder import UNPUBLISHED, RunFolder, as_typed
 from launch.planning.activation_policy import planned
 from launch.run import initial_weights
-from launch.run.frozen_code import PLUGINS, as_frozen, changed_files, freeze, other_plugins, replace_plugins
+from launch.run.frozen_code import PLUGINS, as_frozen, changed_files, copy_code, freeze, other_plugins, replace_plugins
 from launch.run.loaders import check_evaluation, eval_split, label_names, open_eval_split, train_loader
 from launch.schedulers.submission import refuse_if_queued
 from model.compilation import Compile, is_compiled
@@ -223,7 +223,8 @@ def _publish_inside(
 
 def _fill(config: RunConfig, folder: RunFolder, more: Callable[[RunFolder], None], plugins: Sequence[str]) -> None:
     folder.make()
-    freeze(folder.code_folder, plugins=plugins)
+    # Synced once, with the whole: to sync 480 files costs a shared file system more than the rest of a start.
+    copy_code(folder.code_folder, plugins=plugins)
     input_files.keep(config, folder.path)
     more(folder)
     # A fork brings a checkpoint with it, whose weights are further on.

@@ -18,20 +18,25 @@ PLUGINS = Path(FROZEN).name
 """The folder of a run's plug-ins within its code."""
 
 
-def freeze(code_folder: Path, source: Path | None = None, *, plugins: Sequence[str] = ()) -> None:
-    """Copy the packages and plug-ins into `code_folder`, complete or not at all; an existing copy is left as it is."""
+def copy_code(code_folder: Path, source: Path | None = None, *, plugins: Sequence[str] = ()) -> None:
+    """Copy the packages and plug-ins into a folder that is not there yet; who publishes the run makes it durable."""
     source = source or installed_folder()
+    for package in PACKAGES:
+        shutil.copytree(source / package, code_folder / package, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    if plugins:
+        (code_folder / PLUGINS).mkdir()
+    for path in plugins:
+        shutil.copy(path, code_folder / PLUGINS)
+
+
+def freeze(code_folder: Path, source: Path | None = None, *, plugins: Sequence[str] = ()) -> None:
+    """Make a durable copy, complete or not at all; an existing one is left as it is."""
     if code_folder.exists():
         return
     beside = code_folder.with_name(f".{code_folder.name}.partial")
     # Of a start that was killed while it copied.
     shutil.rmtree(beside, ignore_errors=True)
-    for package in PACKAGES:
-        shutil.copytree(source / package, beside / package, ignore=shutil.ignore_patterns("__pycache__", ".*"))
-    if plugins:
-        (beside / PLUGINS).mkdir()
-    for path in plugins:
-        shutil.copy(path, beside / PLUGINS)
+    copy_code(beside, source, plugins=plugins)
     atomic.publish(beside, code_folder)
 
 

@@ -450,7 +450,7 @@ def test_a_rank_of_a_campaign_is_the_command_that_meets_its_plan_at_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     owners = {
-        "make": (creation, "freeze"),
+        "make": (creation, "copy_code"),
         "start": (composition, "train_loader"),
         "step": (Engine, "start"),
         "write": (store, "write"),

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +18,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
+from warm_start import finished
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "trainer"))
 from checkpoints import save
@@ -50,9 +50,9 @@ def called(*arguments: str) -> str:
 def process(*arguments: str) -> str:
     command = [sys.executable, "-m", "launch", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        command, cwd=PAPER.parents[1], env=environment, capture_output=True, text=True, check=True
-    ).stdout
+    done = finished(command, cwd=PAPER.parents[1], env=environment)
+    done.check_returncode()
+    return done.stdout
 
 
 def test_the_plan_of_a_paper_names_its_cost_and_what_fits() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from warm_start import WarmProcess, finished
 
 from launch.lifecycle import attempts
 from launch.lifecycle.restart_policy import RestartConfig
@@ -45,7 +46,7 @@ def folder(tmp_path: Path) -> RunFolder:
 @pytest.fixture
 def supervisor(folder: RunFolder) -> Iterator["subprocess.Popen[str]"]:
     command = [sys.executable, "-c", SUPERVISE, str(folder.path)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with WarmProcess(command, stderr=subprocess.PIPE) as process:
         deadline = time.monotonic() + 60
         while attempts.newest_step(folder) < 3 and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -68,18 +69,14 @@ def test_a_killed_rank_is_followed_by_an_attempt_that_finishes(
 @pytest.mark.slow
 def test_a_run_whose_ranks_only_fail_is_given_up(folder: RunFolder) -> None:
     folder.config_path.write_text(json.dumps({"steps": 20, "status": 1}))
-    result = subprocess.run(
-        [sys.executable, "-c", SUPERVISE, str(folder.path)], capture_output=True, text=True, check=False
-    )
+    result = finished([sys.executable, "-c", SUPERVISE, str(folder.path)])
     assert result.returncode == 1
     assert len(attempts.history(folder)) == 2
 
 
 @pytest.mark.slow
 def test_a_second_supervisor_of_the_same_run_is_refused(folder: RunFolder, supervisor: "subprocess.Popen[str]") -> None:
-    second = subprocess.run(
-        [sys.executable, "-c", SUPERVISE, str(folder.path)], capture_output=True, text=True, check=False
-    )
+    second = finished([sys.executable, "-c", SUPERVISE, str(folder.path)])
     assert second.returncode != 0
     assert "is training in this run" in second.stderr
     assert attempts.current(folder) == 1
@@ -106,7 +103,7 @@ def test_ranks_that_are_started_inside_of_an_allocation_are_those_of_the_supervi
     folder.config_path.write_text(json.dumps({"steps": 60, "records": ["WORLD_SIZE", "SLURM_PROCID"]}))
     allocation = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURMD_NODENAME": "n1", **variables}
     command = [sys.executable, "-c", SUPERVISE, str(folder.path)]
-    result = subprocess.run(command, env=os.environ | allocation, capture_output=True, text=True, check=False)
+    result = finished(command, env=os.environ | allocation)
     assert result.returncode == 0, result.stderr
     assert [record.node for record in attempts.ranks(folder, 1)] == [socket.gethostname()] * 2
     for rank in range(2):

@@ -5,11 +5,11 @@ differentiated and computed again is as with the real one, which test_recomputat
 """
 
 import dataclasses
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from warm_start import finished
 
 from model.compilation import is_compiled
 from model.config.perceiver import PerceiverConfig
@@ -70,7 +70,7 @@ assert once <= {expected} and len(graphs) - before == once
 def run(body: str) -> None:
     # In a process of its own: the checks of shapes that the tests put around every function cannot be compiled.
     code = COUNTS.format(folder=str(Path(__file__).parent), body=body)
-    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    done = finished([sys.executable, "-c", code])
     assert done.returncode == 0, done.stderr[-2000:]
 
 

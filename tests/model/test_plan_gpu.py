@@ -69,21 +69,29 @@ def test_a_narrow_residual_stream_is_planned_within_a_tenth(policy: ActivationCh
     assert ratio(config, bf16=True) == pytest.approx(1, rel=0.1)
 
 
+# Every form with every policy, and each of both in every precision; all of them together are four times as many.
+PRECISIONS = ((False, "fp32"), (True, "fp32"), (True, "bf16"))
+FORMS = (
+    ("separable", "pixels"),
+    ("absorbed", "pixels"),
+    ("absorbed", "patches"),
+    ("plain", "patches"),
+    ("plain", "image and audio"),
+)
+CASES = [
+    (*form, policy, *PRECISIONS[(row + column) % 3])
+    for row, form in enumerate(FORMS)
+    for column, policy in enumerate(POLICIES)
+]
+PAPER_CASES = [
+    (name, policy, *PRECISIONS[(row + column) % 3])
+    for row, name in enumerate(("p1", "i1"))
+    for column, policy in enumerate(POLICIES)
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize(
-    ("bf16", "residual_dtype"), [(False, "fp32"), (True, "fp32"), (True, "bf16")], ids=["fp32", "bf16", "narrow"]
-)
-@pytest.mark.parametrize(
-    ("form", "inputs"),
-    [
-        ("separable", "pixels"),
-        ("absorbed", "pixels"),
-        ("absorbed", "patches"),
-        ("plain", "patches"),
-        ("plain", "image and audio"),
-    ],
-)
+@pytest.mark.parametrize(("form", "inputs", "policy", "bf16", "residual_dtype"), CASES)
 def test_every_form_is_planned_within_a_tenth(
     form: Form, inputs: str, policy: ActivationCheckpointing, bf16: bool, residual_dtype: ResidualDtype
 ) -> None:
@@ -98,11 +106,7 @@ def test_every_form_is_planned_within_a_tenth(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize(
-    ("bf16", "residual_dtype"), [(False, "fp32"), (True, "fp32"), (True, "bf16")], ids=["fp32", "bf16", "narrow"]
-)
-@pytest.mark.parametrize("row", ["p1", "i1"])
+@pytest.mark.parametrize(("row", "policy", "bf16", "residual_dtype"), PAPER_CASES)
 def test_rows_of_the_papers_are_planned_within_a_tenth(
     row: str, policy: ActivationCheckpointing, bf16: bool, residual_dtype: ResidualDtype
 ) -> None:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from warm_start import finished
 
 from model.config.attention import AttentionConfig
 from model.config.grids import PositionsConfig
@@ -205,5 +205,5 @@ torch.testing.assert_close(torch.compile(attend)(q, k, v, valid), attend(q, k, v
 def test_compiling_changes_nothing_beyond_rounding_and_keeps_less() -> None:
     # In a process of its own: the checks of shapes that the tests put around every function cannot be compiled.
     code = COMPILED.format(folder=str(Path(__file__).parent), module=Path(__file__).stem)
-    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    done = finished([sys.executable, "-c", code])
     assert done.returncode == 0, done.stderr[-2000:]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from warm_start import WarmProcess
 
 from data_shards.sources import digits
 
@@ -54,12 +55,11 @@ class Run:
         command = [sys.executable, "-m", "launch", "train", str(self.config), f"data.shards={self.shards}", *overrides]
         port = free_port()
         return [
-            subprocess.Popen(
+            WarmProcess(
                 [*command, "--run", str(self.folder), "--json"],
                 env=environment(rank, self.num_processes, port),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                text=True,
             )
             for rank in range(self.num_processes)
         ]

@@ -1,7 +1,6 @@
 """A small cut of the audio-visual digits: real images and recordings through the real command, on two processes."""
 
 import json
-import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from warm_start import finished
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL = ROOT.parent / "shared" / "data"
@@ -61,6 +61,7 @@ def test_two_processes_learn_from_real_images_and_recordings(
 
 def perceiver(*arguments: object) -> dict[str, Any]:
     command = [sys.executable, "-m", "launch", *map(str, arguments)]
-    printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=240).stdout
-    result: dict[str, Any] = json.loads(printed.splitlines()[-1])
+    done = finished(command, cwd=ROOT)
+    done.check_returncode()
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result

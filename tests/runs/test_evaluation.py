@@ -1,13 +1,13 @@
 """What a run evaluates, through the real command: which split, on how many ranks, and what it says about it."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from warm_start import finished
 
 from data_shards.building.builder import build_table
 from data_shards.building.raw_sample import Literal, Row
@@ -61,8 +61,8 @@ def told_at_the_start(run: Any) -> list[str]:  # noqa: ANN401
 
 
 def evaluated(run: Any, *options: str) -> dict[str, Any]:  # noqa: ANN401
-    command = [sys.executable, "-m", "launch", "eval", run.folder, "--json", *options]
-    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=240)
+    result = finished([sys.executable, "-m", "launch", "eval", str(run.folder), "--json", *options])
+    result.check_returncode()
     return dict(json.loads(result.stdout.splitlines()[-1]))
 
 

@@ -28,15 +28,6 @@ def test_a_killed_run_goes_on_with_the_same_losses_to_the_last_bit(make_run: Mak
 
 
 @pytest.mark.slow
-def test_a_run_with_another_seed_has_other_losses(make_run: MakeRun) -> None:
-    first, second = make_run("first"), make_run("second")
-    assert first.finish("train.steps=3")[0][0] == 0
-    assert second.finish("train.steps=3", "seed=1")[0][0] == 0
-    # The head starts from zeros, so the first loss is log 10 whatever the seed.
-    assert all(first.losses()[step] != second.losses()[step] for step in (2, 3))
-
-
-@pytest.mark.slow
 def test_a_run_that_is_resumed_watched_and_fed_in_another_way_ends_with_the_same_weights(
     make_run: MakeRun,
 ) -> None:

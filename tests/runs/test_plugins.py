@@ -3,7 +3,6 @@
 import io
 import json
 import shutil
-import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from warm_start import finished
 
 from data_shards.building import adoption
 
@@ -67,7 +67,7 @@ def test_a_sink_has_every_step_once_after_a_kill_and_changes_no_bit(make_run: Ma
     assert len(rows) == 40
     assert all(killed.losses()[step] == loss for step, loss in plain.losses().items() if step <= 2)
     command = [sys.executable, "-m", "launch", "eval", str(killed.folder)]
-    refused = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
+    refused = finished(command)
     assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
     assert "--trust-code" in refused.stderr
 
@@ -96,7 +96,7 @@ def test_a_plugin_resumes_after_a_kill_with_equal_bits_and_is_reported(
     assert killed.weights() == undisturbed.weights()
     assert trace in (killed.folder / "metrics.jsonl").read_text()
     report = [sys.executable, "-m", "launch", "report", str(killed.folder)]
-    subprocess.run(report, capture_output=True, check=True, timeout=280)
+    finished(report).check_returncode()
     page = (killed.folder / "report.html").read_text()
     assert f"code/plugins/{name}.py" in page
     assert trace.rpartition("/")[2] in page
@@ -140,7 +140,8 @@ def test_a_modality_of_ones_own_is_learned_and_resumes_after_a_kill_with_equal_b
     (accuracy,) = [row["label/accuracy"] for row in rows if row["kind"] == "evaluation"]
     assert accuracy > 0.9  # the classes are equally many
     verify = [sys.executable, "-m", "launch", "data", "verify", str(eeg), "--config", str(config), "--jobs", "1"]
-    found = subprocess.run(verify, capture_output=True, text=True, check=True, timeout=280)
+    found = finished(verify)
+    found.check_returncode()
     assert "80 samples, 0 bad" in found.stdout
 
 

@@ -2,7 +2,6 @@
 
 import io
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from warm_start import finished
 
 from data_shards.building.builder import build_table
 from data_shards.building.raw_sample import Literal, Row
@@ -142,10 +142,8 @@ def test_a_run_learns_what_its_targets_say(tmp_path: Path, case: str) -> None:
     rows, shades = [row(line) for line in range(80)], {"shade": ["bright", "dark"]}
     build_table(rows, tmp_path / "shards", label_names="ab", named_labels=shades, samples_per_shard=32)
     (tmp_path / "run.yaml").write_text(CASES[case])
-    command = [sys.executable, "-m", "launch", "train", tmp_path / "run.yaml", "--run", tmp_path / "run"]
-    trained = subprocess.run(
-        [*command, f"data.shards={tmp_path / 'shards'}"], capture_output=True, text=True, check=False, timeout=240
-    )
+    words = [tmp_path / "run.yaml", "--run", tmp_path / "run", f"data.shards={tmp_path / 'shards'}"]
+    trained = finished([sys.executable, "-m", "launch", "train", *map(str, words)])
     assert trained.returncode == 0, trained.stderr
     records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert MEASURES[case] <= {key for record in records if record["kind"] == "evaluation" for key in record}

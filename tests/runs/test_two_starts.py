@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from warm_start import WarmProcess, finished
 
 from launch.lifecycle import attempts
 from launch.lifecycle.attempts import RankRecord
@@ -42,7 +43,7 @@ def environment() -> dict[str, str]:
 
 
 def call(*command: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=240, check=False)
+    return finished(list(command), env=environment())
 
 
 def wait_for(is_so: Callable[[], object], what: str) -> None:
@@ -53,11 +54,11 @@ def wait_for(is_so: Callable[[], object], what: str) -> None:
 
 
 @contextmanager
-def training(run: Any, how: str) -> Iterator["tuple[subprocess.Popen[bytes], list[RankRecord]]"]:  # noqa: ANN401
+def training(run: Any, how: str) -> Iterator["tuple[subprocess.Popen[str], list[RankRecord]]"]:  # noqa: ANN401
     """Give a start and its ranks once it has a checkpoint of a step; nothing of it outlives the context."""
     folder = RunFolder(run.folder)
     began = attempts.current(folder)
-    with subprocess.Popen(words(run, how, *LONG), env=environment(), stderr=subprocess.DEVNULL) as process:
+    with WarmProcess(words(run, how, *LONG), env=environment(), stderr=subprocess.DEVNULL) as process:
         ranks: list[RankRecord] = []
         try:
             wait_for(lambda: attempts.current(folder) > began or process.poll() is not None, "attempt")

@@ -1,6 +1,5 @@
 """The way of docs/your_data.md: pictures of one's own, from files to an evaluated run and a fork of it."""
 
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from warm_start import finished
 
 CONFIG = Path(__file__).parents[2] / "configs" / "pictures.yaml"
 
@@ -17,8 +17,7 @@ def perceiver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     monkeypatch.setenv("PYTHONPATH", str(CONFIG.parents[1]))
 
     def call(*words: str) -> str:
-        command = [sys.executable, "-m", "launch", *words]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
+        done = finished([sys.executable, "-m", "launch", *words], cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

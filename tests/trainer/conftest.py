@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from warm_start import WarmProcess
 
 from trainer.distributed.world import World
 
@@ -67,7 +68,7 @@ def run_ranks() -> RunRanks:
             port = probe.getsockname()[1]
         shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world_size)}
         ranks = [
-            subprocess.Popen(
+            WarmProcess(
                 [sys.executable, str(SCENARIOS / f"{name}.py"), *map(str, arguments)],
                 env={
                     **os.environ,
@@ -79,7 +80,6 @@ def run_ranks() -> RunRanks:
                 },
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                text=True,
             )
             for rank in range(world_size)
         ]

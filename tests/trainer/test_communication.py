@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from warm_start import finished
 
 from model.config.perceiver import PerceiverConfig
 from model.modalities.points import PointsInput
@@ -36,7 +36,7 @@ def test_every_stage_exchanges_the_bytes_that_are_told_on_two_ranks(run_ranks: R
 def test_every_stage_exchanges_the_bytes_that_are_told_in_a_fake_group(micro_batch: int, world_size: int) -> None:
     environment = {**os.environ, "PYTHONPATH": str(SCENARIO.parents[3]), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(SCENARIO), str(micro_batch), str(world_size)]
-    found = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    found = finished(command, env=environment)
     assert found.returncode == 0, found.stderr
     for counted, expected in json.loads(found.stdout.splitlines()[-1]).values():
         assert counted == expected

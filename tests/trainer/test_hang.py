@@ -60,8 +60,15 @@ def test_a_rank_that_holds_up_the_others_is_named_and_all_end_with_their_stacks_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("culprit", [0, 2, 3])
-@pytest.mark.parametrize(("fault", "why"), [("stopped", "silent for"), ("stuck", "stuck in waiting for its batch")])
+@pytest.mark.parametrize(
+    ("culprit", "fault", "why"),
+    [
+        (0, "stopped", "silent for"),
+        (2, "stopped", "silent for"),
+        (3, "stuck", "stuck in waiting for its batch"),
+        (0, "stuck", "stuck in waiting for its batch"),
+    ],
+)
 def test_a_rank_of_any_host_is_named_and_all_ranks_of_all_hosts_write_their_stacks(
     run_ranks: Callable[..., list], tmp_path: Path, fault: str, why: str, culprit: int
 ) -> None:

@@ -1,0 +1,191 @@
+"""Processes that begin where their imports are done: a start takes 0.1 s of processor time in place of 5.
+
+A server has imported torch, DeepSpeed and the product, has one thread and has computed nothing. For each start it forks
+a child, which gets arguments, environment, working directory and pipes of its own, and then runs as `python -m MODULE`,
+`python -c CODE` or `python SCRIPT` would, to the interpreter's own end. The child is a process like any other: it has a
+pid, can be killed, and exits with a status, which the server passes on.
+
+    test                         server                          child
+      | -- words, environment ->   |
+      |    and pipes               | -- fork ------------------->  | runs
+      | <- pid ------------------  |                               |
+      | <- status ---------------  | <- waitpid ------------------ | ends
+
+What a process imports, and what the interpreter does before that, is tested by `subprocess` alone.
+"""
+
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import threading
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).parents[2]
+_MOST_BYTES = 1 << 17
+# The server waits so long for a request before it looks whether a child has ended.
+_LOOK_SECONDS = 0.02
+_IMPORTED = ("launch.cli.main", "launch.run.composition", "launch.supervise.rank", "trainer.engine.deepspeed_start")
+
+
+class WarmProcess(subprocess.Popen[str]):
+    """A subprocess.Popen, in text, of `[sys.executable, "-m", MODULE, ...]`, `"-c", CODE` or `SCRIPT`."""
+
+    def __init__(self, words: list[str], **options: Any) -> None:  # noqa: ANN401  # those of Popen
+        super().__init__(words, text=True, **options)
+
+    # The three that Popen would ask the system for, of a process that is no child of this one.
+
+    def _execute_child(self, args: list[str], _executable: Any, *rest: Any) -> None:  # noqa: ANN401
+        _preexec, _close_fds, _pass_fds, cwd, env, _startupinfo, _flags, _shell, *others = rest
+        pipes = others[:6]
+        child_in, _, _, child_out, _, child_error = pipes
+        request = {
+            "words": args[1:],
+            "cwd": os.fspath(cwd or Path.cwd()),
+            "environment": dict(os.environ if env is None else env),
+        }
+        given = (child_in, child_out, child_error)
+        self.pid = _server().start(request, [fd if fd >= 0 else own for own, fd in enumerate(given)])
+        self._child_created = True
+        self._close_pipe_fds(*pipes)
+
+    def _internal_poll(self, *_: object, **__: object) -> int | None:
+        if self.returncode is None:
+            self.returncode = _server().status(self.pid, wait=False)
+        return self.returncode
+
+    def _try_wait(self, wait_flags: int) -> tuple[int, int]:
+        status = _server().status(self.pid, wait=not wait_flags & os.WNOHANG)
+        if status is None:
+            return 0, 0
+        # As waitpid says it.
+        return self.pid, -status if status < 0 else status << 8
+
+
+def finished(words: list[str], *, timeout: float = 280, **options: Any) -> "subprocess.CompletedProcess[str]":  # noqa: ANN401
+    """Run a WarmProcess to its end, as subprocess.run with `capture_output` does."""
+    with WarmProcess(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options) as process:
+        try:
+            output, errors = process.communicate(timeout=timeout)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(words, process.returncode, output, errors)
+
+
+class Server:
+    """The process that forks the others; it ends when this one does."""
+
+    def __init__(self) -> None:
+        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._lock = threading.Lock()
+        self._ended: dict[int, int] = {}
+        self._started: list[int] = []
+        environment = {name: value for name, value in os.environ.items() if name not in {"RANK", "WORLD_SIZE"}}
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, __file__, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                cwd=REPOSITORY,
+                env=environment | {"PYTHONPATH": f"{REPOSITORY}:{Path(__file__).parent}", "OMP_NUM_THREADS": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+
+    def start(self, request: dict[str, Any], descriptors: list[int]) -> int:
+        """Return the pid of a new process."""
+        with self._lock:
+            socket.send_fds(self._channel, [json.dumps(request).encode()], descriptors)
+            while not self._started:
+                self._listen()
+            return self._started.pop()
+
+    def status(self, pid: int, *, wait: bool) -> int | None:
+        """Return the status with which a process ended, -N for signal N; None while it runs."""
+        while True:
+            with self._lock:
+                while pid not in self._ended and select.select([self._channel], [], [], 0)[0]:
+                    self._listen()
+                if pid in self._ended or not wait:
+                    return self._ended.get(pid)
+            select.select([self._channel], [], [], _LOOK_SECONDS)
+
+    def _listen(self) -> None:
+        message = self._channel.recv(_MOST_BYTES)
+        assert message, "the server of processes has ended"
+        pid, status = json.loads(message)
+        if status is None:
+            self._started.append(pid)
+        else:
+            self._ended[pid] = status
+
+
+@cache
+def _server() -> Server:
+    return Server()
+
+
+def _serve(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """Fork a child for each request, and return in the child alone."""
+    num_children = 0
+    while True:
+        ready, _, _ = select.select([channel], [], [], _LOOK_SECONDS if num_children else None)
+        while num_children:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                break
+            num_children -= 1
+            channel.send(json.dumps([pid, os.waitstatus_to_exitcode(status)]).encode())
+        if not ready:
+            continue
+        message, descriptors, _, _ = socket.recv_fds(channel, _MOST_BYTES, 3)
+        if not message:
+            # No interpreter's end: it is as if this process had never been.
+            os._exit(0)
+        pid = os.fork()
+        if not pid:
+            channel.close()
+            return json.loads(message), list(descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        num_children += 1
+        channel.send(json.dumps([pid, None]).encode())
+
+
+def _become(request: dict[str, Any], descriptors: list[int]) -> None:
+    """Make this process what `python WORDS` would be, and run it."""
+    import runpy
+
+    for number, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    words = request["words"]
+    if words[0] == "-m":
+        sys.path[0] = request["cwd"]
+        sys.argv = words[1:]
+        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    elif words[0] == "-c":
+        sys.path[0] = request["cwd"]
+        sys.argv = ["-c", *words[2:]]
+        exec(compile(words[1], "<string>", "exec"), vars(sys.modules["__main__"]))
+    else:
+        sys.path[0] = str(Path(words[0]).parent)
+        sys.argv = words
+        runpy.run_path(words[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    import importlib
+
+    for name in _IMPORTED:
+        importlib.import_module(name)
+    _become(*_serve(socket.socket(fileno=int(sys.argv[1]))))
