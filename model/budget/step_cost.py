@@ -63,6 +63,7 @@ def step_work(config: PerceiverConfig, precision: Precision, kind: Kind = "cpu")
     # Counted by network_cost among all operations; what they take in fact depends on the form, and is in `reads`.
     with_tokens = config.num_cross_attends * 2 * M * (C + N) * (F + V)
     layers = config.num_blocks * config.layers_per_block
+    # Reads, softmax and moves are known of a whole training pass, which is a forward pass and two as long backwards.
     return StepWork(
         products=once * total(network_cost(config)).flops + gathering(config) - passes * with_tokens,
         reads=passes / 3 * read_costs(config, kind)[read_form(config, kind)],

@@ -48,6 +48,7 @@ def mask_tokens(
 
     -1 stands for the true id 0, which a tokenizer may have. Each token is hidden by itself, as of BERT.
     """
+    # As of words: without a generator the text alone decides, in every process.
     rng = rng or np.random.Generator(np.random.Philox(zlib.crc32(ids[:num_valid].tobytes())))
     masked, targets = ids.copy(), np.zeros_like(ids)
     if not num_valid:

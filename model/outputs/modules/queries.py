@@ -96,5 +96,6 @@ class PlaceQueries(nn.Module):
         """Return the features of every place, or of some of them by their number."""
         like = tokens.values
         places = places_BNA if points is None else places_BNA[:, points]
+        # At least fp32, as in GridQueries: in bf16 neighbours would have the same place.
         places = places.to(torch.promote_types(like.dtype, torch.float32))
         return fourier_features(places, self.num_bands, self.max_resolution).to(like.dtype)
