@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AudioConfig(Modality):
-    """Mono audio as float32 (num_samples,) in [-1, 1], or as the frames of its log-mel spectrogram."""
+    """Sound as float32 (num_samples,) in [-1, 1], of several channels (num_samples, channels), or as log-mel frames."""
 
     modality: Literal["audio"] = "audio"
     sample_rate: int = 8_000
     """Samples a second; recordings at another rate are resampled."""
     num_samples: int = 8_000
     """Length of the array: longer recordings are cut, shorter ones padded with zeros."""
+    num_channels: int = 1
+    """Channels: 1 is the mean of those of a file; a mono file has the same in each; any other number is bad."""
     resample: Literal["sinc", "linear"] = "sinc"
     """sinc: a Kaiser-windowed low-pass filter, as scipy.signal.resample_poly; linear: fast, with aliases."""
     jitter_samples: int = 0
@@ -37,10 +39,11 @@ class AudioConfig(Modality):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(num_samples,), or (frames, mel bins)."""
+        """(num_samples,) or (num_samples, channels), or (frames, mel bins), of each bin the values of all channels."""
         if self.log_mel is None:
-            return (self.num_samples,)
-        return self.num_samples // self.log_mel.hop_samples(self.sample_rate), self.log_mel.num_bins
+            return (self.num_samples,) if self.num_channels == 1 else (self.num_samples, self.num_channels)
+        num_frames = self.num_samples // self.log_mel.hop_samples(self.sample_rate)
+        return num_frames, self.log_mel.num_bins * self.num_channels
 
     @property
     def sizes(self) -> dict[str, Any]:
@@ -57,9 +60,9 @@ class AudioConfig(Modality):
     @staticmethod
     def decoded_shape(role: str, content: Content) -> tuple[int, ...]:  # noqa: ARG004 - there is one role
         """Decode a recording and return the shape of its samples."""
-        from data_shards.modalities.decoding.audio import audio
+        from data_shards.modalities.decoding.audio import recording
 
-        return audio(content)[0].shape
+        return recording(content)[0].shape
 
     @classmethod
     def lenient(cls) -> Self:
@@ -68,7 +71,7 @@ class AudioConfig(Modality):
 
     @staticmethod
     def draw(axes: "Axes", found: Members) -> None:
-        """Draw the spectrogram in decibels, seconds across and kHz up."""
+        """Draw the spectrogram of the mean of the channels in decibels, seconds across and kHz up."""
         import numpy as np
 
         from data_shards.modalities.decoding.audio import audio
@@ -87,7 +90,7 @@ class AudioConfig(Modality):
     def problems(self) -> Iterator[Problem]:
         """Yield what is wrong with the section."""
         yield from super().problems()
-        yield from at_least(1, {"sample_rate": self.sample_rate, "num_samples": self.num_samples})
+        yield from at_least(1, {name: getattr(self, name) for name in ("sample_rate", "num_samples", "num_channels")})
         yield from at_least(0, {"jitter_samples": self.jitter_samples})
         yield from nested(log_mel=self.log_mel, spec_augment=self.spec_augment)
         if self.log_mel is None:

@@ -18,13 +18,14 @@ class AudioInput(Input):
     num_samples: int = 0
     """Samples (or frames) of a recording; 0 as in the data."""
     num_channels: int = 0
-    """Values of a sample, such as the bins of a spectrogram's frame; 0 as in the data, or 1 where a network stands
-    alone."""
+    """Values of a sample, such as channels or the bins of a spectrogram's frame; 0 as in the data, or 1 where a network
+    stands alone."""
     # As in the second paper's Kinetics network; the first paper's AudioSet networks have 128.
     patch: int = 16
     """Samples (or frames) that make one token."""
     patch_bins: int = 0
-    """Bins of a spectrogram that make one token: 1 with patch=1 makes a token of every cell; 0 takes all of a frame."""
+    """Bins of a spectrogram that make one token: 1 with patch=1 makes a token of every cell; 0 takes all of a frame.
+    Of sound with several channels a bin has a value of each, and counts as so many."""
     positions: PositionsConfig = field(default_factory=PositionsConfig)
     """Positions in time, or on (time, frequency) where patch_bins is set."""
 

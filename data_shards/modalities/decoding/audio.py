@@ -45,7 +45,31 @@ _OTHERS = MappingProxyType(
 
 
 def audio(data: bytes | memoryview) -> tuple[NDArray[np.float32], int]:
-    """Return (samples, samples per second): float32 in [-1, 1], shape (S,), the channels averaged.
+    """Return (samples, samples per second): float32 in [-1, 1], shape (S,), the channels averaged."""
+    channels, rate = recording(data)
+    return with_channels(channels, 1)[:, 0], rate
+
+
+def with_channels(channels: NDArray[np.float32], asked: int) -> NDArray[np.float32]:
+    """Return as many channels as asked, (S, asked): one is the mean of all, and of one come several that are equal.
+
+    ValueError for any other number: nothing says which of the channels those would be.
+    """
+    found = channels.shape[1]
+    if found == asked:
+        return channels
+    if asked == 1:
+        mean: NDArray[np.float32] = channels.mean(axis=1, dtype=np.float32, keepdims=True)
+        return _finite(mean)
+    if found == 1:
+        return np.repeat(channels, asked, axis=1)
+    raise ValueError(
+        f"sound of {found} channels, num_channels is {asked}; set num_channels={found}, or 1 for their mean"
+    )
+
+
+def recording(data: bytes | memoryview) -> Channels:
+    """Return (samples, samples per second): float32 in [-1, 1], shape (S, channels).
 
     Reads WAV, FLAC, MP3 and Ogg (Vorbis, Opus), whatever the member is called. Raises ValueError where the bytes are
     none of these, hold no sample, fewer than they claim, or more than MAX_SAMPLES.
@@ -55,11 +79,14 @@ def audio(data: bytes | memoryview) -> tuple[NDArray[np.float32], int]:
         raise ValueError("sound of length 0")
     if not 0 < rate <= MAX_RATE:
         raise ValueError(f"sound claims {rate} samples per second; expected 1 to {MAX_RATE}")
-    samples = channels[:, 0] if channels.shape[1] == 1 else channels.mean(axis=1, dtype=np.float32)
+    return _finite(channels), rate
+
+
+def _finite(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     # A WAV of floats may hold any of them.
     if not np.isfinite(samples).all():
         raise ValueError("sound holds NaN or infinite samples")
-    return samples, rate
+    return samples
 
 
 def _decoded(view: memoryview) -> Channels:

@@ -1,10 +1,10 @@
-"""Recordings to float32 (num_samples,) at the config's rate, or to frames of a log-mel spectrogram."""
+"""Recordings to float32 (num_samples, channels) at the config's rate, or to frames of a log-mel spectrogram."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_shards.modalities.audio import AudioConfig
-from data_shards.modalities.decoding.audio import audio
+from data_shards.modalities.decoding.audio import recording, with_channels
 from data_shards.modalities.transforms.resample import resample
 from data_shards.modalities.transforms.spectrogram import log_mel, spec_augment
 
@@ -15,23 +15,25 @@ def fit(
     """Return the middle of a long recording, or a short one padded with zeros; in training moved at random."""
     window, num_valid = _window(data, config, rng)
     if config.log_mel is None:
-        return window, num_valid
+        return window.reshape(config.shape), num_valid
     frames, num_frames = log_mel(window, num_valid, config.sample_rate, config.log_mel)
     if rng is not None and config.spec_augment:
-        frames = spec_augment(frames, num_frames, config.spec_augment, rng)
+        frames = spec_augment(frames, num_frames, config.spec_augment, rng, config.num_channels)
     return frames, num_frames
 
 
 def _window(
     data: bytes | memoryview, config: AudioConfig, rng: np.random.Generator | None
 ) -> tuple[NDArray[np.float32], int]:
-    samples, sample_rate = audio(data)
-    samples = resample(samples, sample_rate, config.sample_rate, config.resample)
+    found, sample_rate = recording(data)
+    channels = with_channels(found, config.num_channels).T
+    resampled = [resample(channel, sample_rate, config.sample_rate, config.resample) for channel in channels]
+    samples = np.stack(resampled, axis=1)
     spare = len(samples) - config.num_samples
     if spare >= 0:
         start = _jittered(spare // 2, spare, config.jitter_samples, rng)
         return samples[start : start + config.num_samples], config.num_samples
-    window = np.zeros(config.num_samples, np.float32)
+    window = np.zeros((config.num_samples, config.num_channels), np.float32)
     # A short recording starts at once, or in training after a little silence, which counts as heard.
     start = _jittered(0, -spare, config.jitter_samples, rng)
     window[start : start + len(samples)] = samples

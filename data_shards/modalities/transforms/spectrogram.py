@@ -17,17 +17,20 @@ def log_mel(
 ) -> tuple[NDArray[np.float32], int]:
     """Return frames (samples // hop, bins) and how many of them hear something of the first `num_valid` samples.
 
+    `samples` is (S,) or (S, channels); of several channels each bin has its values of all of them, next to each other.
     Over those frames the mean is 0 and the variance 1, so loudness does not matter; the frames after them are 0.
     Frame t is the power spectrum of the Hann window that starts at t * hop; the end is padded with silence.
     """
     hop, window = config.hop_samples(sample_rate), config.window_samples(sample_rate)
     num_frames = len(samples) // hop
-    padded = np.pad(samples, (0, window))
-    pieces = np.lib.stride_tricks.sliding_window_view(padded, window)[: num_frames * hop : hop]
     num_fft = 1 << (window - 1).bit_length()
-    power = np.abs(np.fft.rfft(pieces * _hann(window), num_fft)) ** 2
-    bands = np.log(power @ _mel_filters(config.num_bins, num_fft, sample_rate) + FLOOR)
-    frames = np.zeros((num_frames, config.num_bins), np.float32)
+    filters, spectra = _mel_filters(config.num_bins, num_fft, sample_rate), []
+    for channel in samples.reshape(len(samples), -1).T:
+        pieces = np.lib.stride_tricks.sliding_window_view(np.pad(channel, (0, window)), window)
+        power = np.abs(np.fft.rfft(pieces[: num_frames * hop : hop] * _hann(window), num_fft)) ** 2
+        spectra.append(np.log(power @ filters + FLOOR))
+    bands = np.stack(spectra, axis=2).reshape(num_frames, -1)
+    frames = np.zeros(bands.shape, np.float32)
     num_heard = min(num_frames, -(-num_valid // hop))
     heard = bands[:num_heard]
     # A silent recording has no deviation to divide by.
@@ -36,15 +39,22 @@ def log_mel(
 
 
 def spec_augment(
-    frames: NDArray[np.float32], num_frames: int, config: SpecAugmentConfig, rng: np.random.Generator
+    frames: NDArray[np.float32],
+    num_frames: int,
+    config: SpecAugmentConfig,
+    rng: np.random.Generator,
+    num_channels: int = 1,
 ) -> NDArray[np.float32]:
-    """Return the spectrogram with random bands and stretches of time set to 0, its mean (arXiv 1904.08779)."""
+    """Return the spectrogram with random bands and stretches of time set to 0, its mean (arXiv 1904.08779).
+
+    Bands are hidden in all channels at once.
+    """
     hidden = frames.copy()
     # Within what is heard: the padding behind it is 0 already.
     for start, end in _stretches(config.num_time_masks, config.max_time_frames, num_frames, rng):
         hidden[start:end] = 0
-    for start, end in _stretches(config.num_bin_masks, config.max_bins, frames.shape[1], rng):
-        hidden[:, start:end] = 0
+    for start, end in _stretches(config.num_bin_masks, config.max_bins, frames.shape[1] // num_channels, rng):
+        hidden[:, start * num_channels : end * num_channels] = 0
     return hidden
 
 

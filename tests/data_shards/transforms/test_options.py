@@ -140,6 +140,7 @@ OTHER: dict[str, dict[str, Any]] = {
     "wave": {
         "sample_rate": 8_000,
         "num_samples": 900,
+        "num_channels": 2,
         "resample": "linear",
         "jitter_samples": 40,
         "log_mel": LogMelConfig(),
