@@ -199,6 +199,8 @@ ELSEWHERE |= {f"PointsConfig.{key}" for key in ("features", "num_features", "fea
 """Of clouds with features: tests/data_shards/test_point_features.py."""
 ELSEWHERE |= {f"ImageConfig.{key}" for key in ("num_channels", "to_grey", "values", "value_range", "nan")}
 """Of other files than this one: tests/data_shards/test_image_channels.py."""
+ELSEWHERE |= {f"TextConfig.{key}" for key in ("tokenizer", "num_tokens", "pad_token", "mask_token")}
+"""Of texts with a tokenizer: tests/data_shards/test_tokenizer.py."""
 WHICH_MEMBERS = {"modality", "members", "second", "motion"}
 CASES = [(name, option) for name, options in OTHER.items() for option in options]
 
