@@ -32,7 +32,7 @@ from trainer.run_state import EngineState
 RANKS_A_NODE = 8
 NUM_ELEMENTS = 1024
 TENSORS = {f"layer{number:03d}": torch.Size([NUM_ELEMENTS]) for number in range(256)}
-"""As many as a Perceiver of the papers has, so small that time goes into calls and not into bytes."""
+"""Its tensors: as many as a Perceiver of the papers has, so small that time goes into calls and not into bytes."""
 
 
 def mark(word: str) -> None:
@@ -87,7 +87,7 @@ class Script:
     beat_seconds: float
     """How long heartbeats are watched."""
     folder: Path | None = None
-    """Where the other ranks have their files of a checkpoint."""
+    """The folder in which the other ranks have their files of a checkpoint."""
     shares_memory: bool = False
     """Whether the first rank of each node tells where the memory is that its ranks share."""
     board: Board | None = field(default_factory=lambda: Board.create(RANKS_A_NODE))

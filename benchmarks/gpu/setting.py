@@ -1,4 +1,4 @@
-"""On what and how large the parts measure, and where they leave what they have found so far."""
+"""The device and the sizes of what the parts measure, and the file in which they leave what they have found so far."""
 
 import json
 from collections.abc import Mapping

@@ -12,7 +12,7 @@ from data_shards.files.regular_file import open_regular
 
 
 class Content(Protocol):
-    """Where the bytes of one member come from; small and picklable, since it travels to the process that reads."""
+    """The source of one member's bytes; small and picklable, since it travels to the process that reads."""
 
     @property
     def extension(self) -> str:
@@ -138,7 +138,7 @@ class Row:
     """One sample; at most one member a modality."""
 
     line: int
-    """Where it stands in its table, for the report of faults; its key in the shards, so no two rows share it."""
+    """Its place in its table, for the report of faults; its key in the shards, so no two rows share it."""
     members: tuple[Content, ...]
     """The modalities that the sample has."""
     label: int | None = None

@@ -1,4 +1,15 @@
-"""Rows to one tar file: the same bytes for the same rows, on any machine and at any time."""
+"""Rows to one tar file: the same bytes for the same rows, on any machine and at any time.
+
+    00000042.jpg   header of 512 bytes, content, zeros up to a multiple of 512
+    00000042.wav   the members of a row stand together, sorted by suffix; the key is the row's line in its table
+    00000042.cls   then its label
+    00000042.json  then all else that is known of it
+    00000057.jpg   the next row of this shard
+    ...
+    1024 zeros     the end
+
+Headers hold no owner and no time, which would differ with who builds, and when.
+"""
 
 import json
 import math

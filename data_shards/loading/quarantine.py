@@ -1,4 +1,10 @@
-"""The quarantine: bad samples of a run, each written once by the rank that met it first. Too many end the run."""
+"""The quarantine: bad samples of a run, each written once by the rank that met it first. Too many end the run.
+
+    a rank meets a bad sample:  known to it?  nothing
+                                else          lock the file, read all lines, add one, sync, unlock; count those alike
+
+Ranks share the file and send no messages: a bad sample is met by one rank, at a time when the others expect nothing.
+"""
 
 import errno
 import fcntl

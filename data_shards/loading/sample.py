@@ -1,4 +1,12 @@
-"""From members to the arrays of one sample in the configured shapes: decoding, transforms, hidden inputs."""
+"""From members to the arrays of one sample in the configured shapes: decoding, transforms, hidden inputs.
+
+    members     jpg       wav       txt
+    _found      photo     sound     words     inputs that the sample has, in the order of their names
+    _shown      0.71      0.08      0.55      one draw each; below its modality_dropout an input is hidden
+    prepare     draws     -         draws     what training varies; what is hidden is decoded only if all else is empty
+
+All draws come from the sample's own generator, in this order, so that a run gives the same arrays wherever it resumes.
+"""
 
 from collections.abc import Mapping
 

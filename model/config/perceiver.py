@@ -1,4 +1,10 @@
-"""The configuration of a Perceiver. Standard library only, so that configs load without torch."""
+"""The configuration of a Perceiver. Standard library only, so that configs load without torch.
+
+    num_cross_attends=3, num_blocks=6, arrangement=interleaved      c0 b0 b0  c1 b0 b0  c1 b0 b0
+                                       arrangement=at_start         c0 c1 c1  b0 b0 b0 b0 b0 b0
+
+A letter is a step, a cross-attend or a block, and its number the module: steps of one number share their weights.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -1,4 +1,15 @@
-"""PLY files, in text or binary: the vertices' x, y, z and further properties, and the faces."""
+"""PLY files, in text or binary: the vertices' x, y, z and further properties, and the faces.
+
+    ply
+    format binary_little_endian 1.0
+    element vertex 8                              8 times x, y, z, red: 13 bytes each
+    property float x    ...    property uchar red
+    element face 12                               12 times a count and so many numbers of vertices
+    property list uchar int vertex_indices
+    end_header
+
+Elements follow each other without a mark, so that where one begins is known only when all before it are read.
+"""
 
 from dataclasses import dataclass
 from typing import Final
