@@ -1,4 +1,12 @@
-"""Export of a network to ONNX. The file documents its inputs and outputs."""
+"""Export of a network to ONNX. The file documents its inputs and outputs.
+
+    photo (batch, H, W, c)  ----------------------------.
+                                                         >--  network  --->  digit (batch, classes)
+    photo_length (batch or 1), -1 by default  -[spread]-'
+
+An input of ONNX may be left out only where it has a constant, and lengths by default are no constants: -1 stands for
+them, which becomes all entries, or of a text those up to its last id that is not 0.
+"""
 
 import json
 import warnings
