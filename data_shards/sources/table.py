@@ -158,6 +158,7 @@ def _row(line: int, cells: Mapping[str, Any], folder: Path) -> Row:
     for name, text in fields.items():
         _text(line, f"{FIELD}{name}", text)
     try:
+        # OverflowError, too: JSON may hold a whole number that is larger than any float.
         weight = float(cells.get("weight", 1.0))
     except (TypeError, ValueError, OverflowError):
         weight = -1.0
@@ -182,6 +183,7 @@ def _member(line: int, column: str, cell: object, folder: Path) -> Content:
     if column == "text":
         # Other programs write texts to Parquet as bytes.
         text = _utf8(line, cell) if isinstance(cell, bytes) else _text(line, column, cell)
+        # No path is longer than that: a whole page may end in ".txt", too.
         is_path = len(text) <= MAX_PATH and plain_text.content_suffix(text.rpartition("/")[2]) == ".txt"
         return plain_text.TextFile(str(folder / text)) if is_path else Literal(text.encode(), "txt")
     path = _path(line, column, cell)
