@@ -1,6 +1,8 @@
 """What is handed on: license, types, version, and remedies that can be followed."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from itertools import chain
 from pathlib import Path
@@ -57,3 +59,14 @@ def test_every_remedy_installs_distributions_that_are_to_be_had() -> None:
 def test_no_message_names_this_project_as_something_to_install() -> None:
     pattern = re.compile(rf"pip install [^`\n]*{PROJECT['project']['name']}")
     assert [path for path in sources() if pattern.search(path.read_text())] == []
+
+
+@pytest.mark.slow
+def test_tests_of_kernels_are_skipped_where_triton_is_not_installed() -> None:
+    # A wheel of PyTorch for the CPU brings none.
+    without = "import sys, pytest; sys.modules['triton'] = None; sys.exit(pytest.main(sys.argv[1:]))"
+    collect = ["--collect-only", "-q", "-p", "no:cacheprovider", "tests/model"]
+    done = subprocess.run(
+        [sys.executable, "-c", without, *collect], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-2_000:]

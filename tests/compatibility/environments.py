@@ -53,12 +53,20 @@ def build(folder: Path, versions: dict[str, str], *, has_cuda_libraries: bool) -
         subprocess.run([*install, "-c", others, *wanted, "-e", f"{REPOSITORY}[dev]"], check=True)
     else:
         subprocess.run([*install, "--no-deps", *wanted, "-r", others], check=True)
-        subprocess.run([*install, "--no-deps", "-e", REPOSITORY], check=True)
+        subprocess.run([*install, "--no-deps", triton_of(python), "-e", REPOSITORY], check=True)
         maker = Path(__file__).with_name("cuda_stubs.py")
         (library,) = folder.glob("lib/python3*/site-packages/torch/lib")
         subprocess.run([sys.executable, maker, library, folder / "stubs"], check=True)
     (folder / "installed").touch()
     return python
+
+
+def triton_of(python: Path) -> str:
+    """Return the Triton that the PyTorch of an environment asks for, as pip takes it."""
+    code = "from importlib.metadata import requires; print(*requires('torch'), sep=chr(10))"
+    asked = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout
+    (triton,) = re.findall(r"^(triton==[^; ]+)", asked, re.MULTILINE)
+    return str(triton)
 
 
 def tested(python: Path, folders: list[str], seconds: int) -> bool:

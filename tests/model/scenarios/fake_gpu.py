@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar, Self
 from unittest.mock import patch
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
@@ -20,6 +21,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.checkpoint import checkpoint
+
+pytest.importorskip("triton", reason="the kernel that is replaced here needs triton")
 
 import model.attention.absorbed.grid_read  # noqa: F401  # so that its kernel can be replaced
 from model.attention.absorbed.grid_tiles import DEFAULT, Tile
