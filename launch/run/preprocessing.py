@@ -46,7 +46,8 @@ class Surroundings:
         """Return the files beside config.json and the weights, by name."""
         files = dict(self.foreign)
         image, text = config.input_of(ImageInput), config.input_of(TextInput)
-        if image and PREPROCESSOR not in files and self.fit != "pad":
+        is_rgb = image is not None and (image.channels, image.dtype) == (3, "uint8")
+        if image and is_rgb and PREPROCESSOR not in files and self.fit != "pad":
             files[PREPROCESSOR] = preprocessor(
                 image, resize=self.resize, centre_crop=self.centre_crop, is_cut=self.fit == "crop"
             )
@@ -82,6 +83,11 @@ def of_run(config: RunConfig) -> Surroundings:
         )
     texts = [each for each in config.data.ordered_inputs.values() if isinstance(each, TextConfig) and each.tokenizer]
     foreign = _tokenizer(texts[0]) if texts else {}
+    if (image.num_channels, image.dtype) != (3, "uint8"):
+        notes.append(
+            "no preprocessor is written: Hugging Face's is for red, green and blue in bytes, and the input has "
+            f"num_channels={image.num_channels} and values={image.values}"
+        )
     return Surroundings(classes, image.resize, image.centre_crop, image.fit, foreign, tuple(notes))
 
 

@@ -2,6 +2,7 @@
 
 import io
 import struct
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -169,7 +170,23 @@ def test_scaling_and_jitter_change_coordinates_alone_and_a_permutation_moves_who
     assert np.abs(cubed[:, :3]).max() == 1
 
 
-def test_a_mesh_gives_what_its_corners_have_in_between(tmp_path: Any) -> None:  # noqa: ANN401
+def test_many_columns_are_read_of_more_points_than_columns_and_any_with_names(tmp_path: Path) -> None:
+    names = [f"f{number}" for number in range(40)]
+    head = "ply\nformat ascii 1.0\nelement vertex 50\n" + "".join(
+        f"property float {name}\n" for name in (*"xyz", *names)
+    )
+    table = RNG.normal(size=(50, 43)).astype(np.float32)
+    content = (head + "end_header\n" + "".join(" ".join(map(repr, row)) + "\n" for row in table.tolist())).encode()
+    np.testing.assert_array_equal(cloud(content, features=("f39",), num_points=50), table[:, [0, 1, 2, 42]])
+    (tmp_path / "a.ply").write_bytes(content)
+    stored = Sampled(str(tmp_path / "a.ply"), 50, (0, 0)).read()
+    np.testing.assert_array_equal(cloud(stored, num_points=50), table[:, :3])
+    np.testing.assert_array_equal(cloud(stored, num_points=50, num_features=40), table)
+    with pytest.raises(BadMemberError, match=r"shape \(43, 50\) of float32; expected a row a point"):
+        read(npy(table.T))
+
+
+def test_a_mesh_gives_what_its_corners_have_in_between(tmp_path: Path) -> None:
     # Red is 1 where x is 1, and 0 where x is 0: on the surface red is x.
     head = "ply\nformat ascii 1.0\nelement vertex 3\n" + "".join(f"property float {name}\n" for name in "xyz")
     head += "property uchar red\nelement face 1\nproperty list uchar int vertex_indices\nend_header\n"

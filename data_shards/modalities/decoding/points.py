@@ -12,7 +12,7 @@ from data_shards.modalities.decoding.numbers import MAGIC_PREFIX, MAX_BYTES, npy
 from data_shards.modalities.decoding.ply import read_ply
 
 MAX_COLUMNS = 16
-"""An array of more columns than these, or than are asked for, is no list of points; it may lie on its side."""
+"""An array of more columns than these, and than it has rows, is no list of points; it may lie on its side."""
 # As many as ModelNet40's own files of points have.
 POINTS_OF_A_MESH = 2048
 XYZ = 3
@@ -109,7 +109,7 @@ def _of_mesh(mesh: meshes.Mesh, num_points: int, rng: np.random.Generator | None
 def _refuse_other(cloud: Cloud, most: int, least: int) -> None:
     values = cloud.values
     # Columns with names are surely columns.
-    most = most if cloud.features is None else values.shape[1]
+    most = max(most, len(values) - 1) if cloud.features is None else len(cloud.features) + XYZ
     if values.ndim != 2 or not least <= values.shape[1] <= most or values.dtype.kind not in "fiu":
         raise ValueError(
             f"point cloud has shape {cut(str(values.shape))} of {cut(str(values.dtype))}; expected a row a point, "

@@ -36,8 +36,8 @@ def tiff(data: bytes | memoryview, max_pixels: int) -> Picture:
     logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
     # Any: a decoder that meets bytes which nobody thought of may raise whatever it likes.
     try:
-        # A private argument, but the only one that keeps an OME-TIFF from naming other files to open.
-        with tifffile.TiffFile(io.BytesIO(data), _multifile=False) as file:
+        # Its pages alone: what tifffile calls a series may lie in other files, which an OME-TIFF names.
+        with tifffile.TiffFile(io.BytesIO(data)) as file:
             pages = _pages(file, max_pixels)
             values = np.concatenate([_values(page) for page in pages], axis=2)
             return Picture(values, is_usual=len(pages) == 1 and _is_usual(pages[0]))

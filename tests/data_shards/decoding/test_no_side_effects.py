@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 import pytest
 import soundfile
+import tifffile
 from PIL import Image
 
 from data_shards.modalities.catalogue import BY_NAME
@@ -57,6 +58,8 @@ TEXTS = {
     "pickle": "cos\nsystem\n(S'touch {file}'\ntR.",
 }
 
+PACKED = (None, "lzw", "zlib", "packbits", "zstd", "lzma")
+
 
 def picture(kind: str) -> bytes:
     file = io.BytesIO()
@@ -85,6 +88,21 @@ def elsewhere(tmp_path: Path) -> bytes:
     with h5py.File(tmp_path / "links.h5", "w") as file:
         file["data"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "/data")
     return (tmp_path / "links.h5").read_bytes()
+
+
+def tiff(packed: str | None, **options: str) -> bytes:
+    file = io.BytesIO()
+    tifffile.imwrite(file, np.zeros((8, 8), np.float32), compression=packed, **options)
+    return file.getvalue()
+
+
+def picture_of_another_file(name: str) -> bytes:
+    """An OME-TIFF whose notes say that its pixels are in another file."""
+    head = '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
+    data = f'<TiffData IFD="0" PlaneCount="1"><UUID FileName="{name}">urn:uuid:0</UUID></TiffData>'
+    pixels = 'DimensionOrder="XYCZT" ID="P:0" SizeC="1" SizeT="1" SizeX="8" SizeY="8" SizeZ="1" Type="float"'
+    note = f'{head}<Image ID="I:0"><Pixels {pixels}>{data}</Pixels></Image></OME>'
+    return tiff(None, description=note, metadata=None)  # type: ignore[arg-type]  # of tifffile
 
 
 def clip_of_another_file(name: str) -> bytes:
@@ -119,6 +137,7 @@ def hostile(tmp_path: Path) -> list[bytes]:
     Path(name).write_text("secret")
     texts = [content for text in TEXTS.values() for content in wrapped(text.replace("{file}", name).encode())]
     pictures = [picture(kind) for kind in ("EPS", "PDF", "ICNS", "GIF", "TIFF", "MPO", "AVIF")]
+    pictures += [picture_of_another_file(name), *map(tiff, PACKED)]
     return [*texts, *pictures, cloud_of_objects(name), elsewhere(tmp_path), clip_of_another_file(name)]
 
 
@@ -197,6 +216,8 @@ def main() -> None:
         decoded_shape("image", picture(kind))
     outcome("text", b"a")
     outcome("motion", b"a")
+    for kind in PACKED:
+        decoded_shape("image", tiff(kind))
     # Its library for callbacks looks at /proc once.
     decoded_shape("audio", sound("OGG"))
 
