@@ -162,10 +162,53 @@ model:
     depth: {{kind: masked, fraction: 0.5}}
 {SMALL}"""
 
+
+def write_clouds(folder: Path, random: np.random.Generator) -> tuple[Rows, dict[str, float]]:
+    """Coloured clouds of 48 points, and the colours at 16 other places: of one hue, and brighter above."""
+    rows: Rows = []
+    colours = []
+    head = ("ply", "format ascii 1.0", "element vertex 48", *(f"property float {axis}" for axis in "xyz"))
+    head += (*(f"property uchar {colour}" for colour in ("red", "green", "blue")), "end_header")
+    for number, split in enumerate(splits()):
+        places = random.uniform(-1, 1, (64, 3))
+        shades = (random.uniform(0.2, 0.8, 3) + 0.2 * places[:, 2:]).clip(0, 1)
+        colours.append(shades[48:])
+        points = [
+            " ".join([*(f"{axis:.4f}" for axis in place), *map(str, (255 * shade).astype(int))])
+            for place, shade in zip(places[:48], shades[:48], strict=True)
+        ]
+        (folder / f"{number}.ply").write_text("\n".join((*head, *points)) + "\n")
+        rows.append(
+            {
+                "member.cloud": f"{number}.ply",
+                "member.places": save(folder, f"{number}.places.npy", places[48:]),
+                "member.colours": save(folder, f"{number}.colours.npy", shades[48:]),
+                "split": split,
+            }
+        )
+    return rows, {"colours/root_mean_squared_error": spread(colours)}
+
+
+CLOUDS = f"""
+data:
+  inputs:
+    cloud: {{modality: points, members: cloud.ply, num_points: 48, features: [red, green, blue], permute: true}}
+    places: {{modality: array, members: places.npy, shape: [16, 3]}}
+    colours: {{modality: array, members: colours.npy, shape: [16, 3]}}
+  lanes: 2
+  window: 32
+train: {{steps: 120, global_batch: 16, log_every_steps: 1}}
+model:
+  inputs: {{cloud: {{num_bands: 2}}}}
+  outputs:
+    colours: {{kind: points, coordinates: places, num_axes: 3, num_channels: 3, num_bands: 2, max_frequency: 2}}
+{SMALL}"""
+
 DOMAINS = {
     "eeg": Domain(write_eeg, EEG),
     "weather": Domain(write_weather, WEATHER),
     "cameras": Domain(write_cameras, CAMERAS),
+    "clouds": Domain(write_clouds, CLOUDS),
 }
 
 
