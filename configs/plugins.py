@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
+from configs import plugin_contract
 from data_shards.files import plugin_files
 from data_shards.files.plugin_files import PluginError, place_of
 
@@ -88,6 +89,7 @@ def use(paths: Sequence[Path]) -> None:
             known = ", ".join(sorted(kind.base.__name__ for kind in _kinds()))
             raise PluginError(f"{module.__file__}: has no class that is one of {known}")
         for kind, own in classes:
+            plugin_contract.hold(own, kind.base)
             _add(kind, own)
     _modules[:] = modules
     # After all files: a modality may be in one and its tokens in another.

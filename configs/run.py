@@ -148,7 +148,8 @@ class RunConfig:
         wanted = [(name, *pair) for name, output in self.model.answers().items() for pair in output.wanted()]
         for name, kind, of in wanted:
             if (kind, of) not in there:
-                yield f"model.outputs.{name}", _LACKING[kind].format(of=of)
+                lacking = _LACKING.get(kind, "wants {kind!r} of {of!r}, which no data have; see DataConfig.targets()")
+                yield f"model.outputs.{name}", lacking.format(kind=kind, of=of)
             elif kind == "input":
                 found = self.model.answers()[name].input_problems(of, self._shape_of(of))
                 yield from ((f"model.outputs.{name}.{key}", sentence) for key, sentence in found)

@@ -8,7 +8,7 @@ Where there are several inputs, each is also measured alone:
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from data_shards.files.plugin_files import PluginError, is_of_plugin, place_of
 from data_shards.loading.batch import Batch
 from model.modalities.flow import FlowInput
 from model.outputs.flow_tiles import tiled_flow
 from model.perceiver import Perceiver
 from trainer.distributed.world import World
-from trainer.tasks.metric import Metric, Result, Table
+from trainer.tasks.metric import Measurement, Metric, Result, Table
 from trainer.tasks.objective import Objective, only
 from trainer.tasks.task import Task
 
@@ -140,7 +141,22 @@ def evaluate(
                     if (task.name, shown) in measured:
                         measured[task.name, shown].add(answers[task.name], here, judged)
     network.train(was_training)
-    return _evaluation(tasks, {key: measurement.result(world) for key, measurement in measured.items()})
+    metrics = {task.name: task.metrics() for task in tasks}
+    return _evaluation(tasks, {key: _result(of, metrics[key[0]], world) for key, of in measured.items()})
+
+
+def _result(measurement: Measurement, metrics: Sequence[Metric], world: World) -> Result:
+    """Return what a measurement found; PluginError where one of a plug-in has not the values of its metrics."""
+    result = measurement.result(world)
+    if is_of_plugin(type(measurement)):
+        values, names = getattr(result, "values", None), [metric.name for metric in metrics]
+        if not isinstance(result, Result) or not all(isinstance(values.get(name), int | float) for name in names):
+            found = dict(values) if isinstance(result, Result) else type(result).__name__
+            place = f"{place_of(measurement.result)}: {type(measurement).__name__}.result"
+            raise PluginError(
+                f"{place} returned {found}, expected a Result with a number for each of {', '.join(names)}"
+            )
+    return result
 
 
 def predictions(network: nn.Module, batch: Batch, name: str) -> Tensor:

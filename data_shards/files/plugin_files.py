@@ -15,6 +15,9 @@ from typing import Any
 from data_shards.files.quoting import cut
 
 _PREFIX = "perceiver_plugins."
+_OURS = ("configs", "data_shards", "launch", "model", "perceiver_trainer", "trainer")
+"""Our packages, beside which a plug-in may lie."""
+_ONE_FILE = "a plug-in is one file, so write in it what it needs, or install that as a package"
 
 
 class PluginError(ValueError):
@@ -42,13 +45,14 @@ def run(path: Path) -> ModuleType:
     assert spec is not None
     module = module_from_spec(spec)
     module.__dict__["_content"] = content
-    before = sys.modules.get(name)
+    before, imported = sys.modules.get(name), set(sys.modules)
     sys.modules[name] = module
     try:
         # The bytes that were read and compared, not the file: it may change in between.
         exec(compile(content, str(path), "exec", dont_inherit=True), module.__dict__)  # what a plug-in is
+        _refuse_siblings(path, set(sys.modules) - imported)
     except BaseException as error:
-        fault = fault_in(error) or f"{path}: {_words(error)}"
+        fault = (fault_in(error) or f"{path}: {_words(error)}") + _lacks_sibling(error, path)
         # After Ctrl-C, too: the next import must not find a module that has run by half.
         del sys.modules[name]
         if before is not None:
@@ -57,6 +61,24 @@ def run(path: Path) -> ModuleType:
             raise PluginError(fault) from error
         raise
     return module
+
+
+def _refuse_siblings(path: Path, imported: set[str]) -> None:
+    """Raise PluginError where a plug-in imported a module beside it: a run keeps no copy of that."""
+    for name in sorted(name for name in imported - {*_OURS} if "." not in name):
+        file = Path(getattr(sys.modules[name], "__file__", None) or "/")
+        if path.parent.resolve() in (file.parent.resolve(), file.parent.parent.resolve()):
+            # It would be there, and no more be noticed, the next time.
+            for sibling in [each for each in sys.modules if each.partition(".")[0] == name]:
+                del sys.modules[sibling]
+            raise PluginError(f"{path}: imports {name} from {file}, of which a run keeps no copy; {_ONE_FILE}")
+
+
+def _lacks_sibling(error: BaseException, path: Path) -> str:
+    """Return the remedy where a plug-in wants to import a module that lies beside it."""
+    name = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    is_beside = name and any((path.parent / place).is_file() for place in (f"{name}.py", f"{name}/__init__.py"))
+    return f"; {_ONE_FILE}" if is_beside else ""
 
 
 def is_of_plugin(kind: type) -> bool:
@@ -87,7 +109,7 @@ def fault_in(error: BaseException) -> str:
     return ""
 
 
-def fault_in_sample(error: Exception) -> PluginError | None:
+def fault_in_sample(error: BaseException) -> PluginError | None:
     """Return the fault of a plug-in that read a sample; None where the sample is bad, which a ValueError says."""
     if isinstance(error, PluginError):
         return error

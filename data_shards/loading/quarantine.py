@@ -47,7 +47,7 @@ class BadSample:
         return self.split, self.source, self.input
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """Return what an error says, in one line of bounded length; an error that no decoder foresaw also says its kind."""
     words = " ".join(str(error).split())
     if not isinstance(error, ValueError):

@@ -53,8 +53,8 @@ def prepare(
         section = config.ordered_inputs[name]
         try:
             prepared = _checked(section, section.prepare(found[name], rng))
-        # Any: a decoder that meets bytes which nobody thought of may raise whatever it likes.
-        except Exception as error:
+        # Any: a decoder that meets bytes which nobody thought of may raise whatever it likes, and a plug-in exit.
+        except (Exception, SystemExit) as error:
             if fault := fault_in_sample(error):
                 raise fault from error
             # An input of several members names the one that it speaks of.
@@ -81,19 +81,20 @@ def _checked(section: Modality, prepared: Prepared) -> Prepared:
         method = f"{place_of(type(section).prepare)}: {type(section).__name__}.prepare"
         if not isinstance(prepared, Prepared):
             raise PluginError(f"{method} returned {type(prepared).__name__}, expected Prepared(array, length)")
-        array, expected = prepared.array, (tuple(section.shape), section.dtype)
-        found = (tuple(getattr(array, "shape", ())), str(getattr(array, "dtype", type(array).__name__)))
+        found, expected = _kind(prepared.array), f"{section.dtype} {list(section.shape)}"
         if found != expected:
-            raise PluginError(
-                f"{method} made an array of {_shape(*found)}, its shape and dtype say {_shape(*expected)}"
-            )
-        if not 0 <= prepared.length <= section.shape[0]:
+            raise PluginError(f"{method} made an array of {found}, its shape and dtype say {expected}")
+        if not (isinstance(prepared.length, int | np.integer) and 0 <= prepared.length <= section.shape[0]):
             raise PluginError(f"{method} made the length {prepared.length}, expected 0 to {section.shape[0]}")
+        target = "none" if section.target is None else f"{section.target[1]} {list(section.target[0])}"
+        if (made := "none" if prepared.target is None else _kind(prepared.target)) != target:
+            raise PluginError(f"{method} made a target of {made}, its target says {target}")
     return prepared
 
 
-def _shape(shape: tuple[int, ...], dtype: str) -> str:
-    return f"{dtype} {list(shape)}"
+def _kind(array: object) -> str:
+    """Return type and shape of an array, in words."""
+    return f"{getattr(array, 'dtype', type(array).__name__)} {list(getattr(array, 'shape', ()))}"
 
 
 def _found(config: DataConfig, members: Mapping[str, bytes | memoryview]) -> "dict[str, Members]":

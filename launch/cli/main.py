@@ -113,7 +113,7 @@ def main() -> None:
         versions.check_packages()
         app(prog_name="perceiver")
     except ValueError as error:
-        sys.stderr.write(f"perceiver: {printable_lines(cut(str(error), MAX_MESSAGE))}\n")
+        sys.stderr.write(f"perceiver: {printable_lines(cut(fault_in(error) or str(error), MAX_MESSAGE))}\n")
         sys.exit(BAD_INPUT)
     except OSError as error:
         # A full or read-only disk is for the user to correct, and another start would meet it again: status 2.

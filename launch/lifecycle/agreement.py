@@ -7,6 +7,7 @@ from typing import NoReturn, TypeVar
 import torch
 
 from data_shards.files.atomic import of_disk
+from data_shards.files.plugin_files import fault_in
 from launch.lifecycle.exit_status import BAD_INPUT
 from trainer.distributed import devices
 from trainer.distributed.world import World
@@ -27,7 +28,7 @@ def together(world: World, work: Callable[[], T]) -> T:
     # What a user can correct, here and below. Any other error ends this rank with a traceback, and breaks the exchanges
     # of the others.
     except ValueError as error:
-        sentence, has_failed = str(error), True
+        sentence, has_failed = fault_in(error) or str(error), True
     except OSError as error:
         sentence, has_failed = of_disk(error), True
         if not sentence:

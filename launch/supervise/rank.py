@@ -72,7 +72,7 @@ def _train(folder: RunFolder, heartbeat: Heartbeat) -> int:
         trust(folder.path)
         return composition.main(load(folder.config_path), folder.path, heartbeat=heartbeat)
     except ValueError as error:
-        sys.stderr.write(f"perceiver: {printable_lines(cut(str(error), MAX_MESSAGE))}\n")
+        sys.stderr.write(f"perceiver: {printable_lines(cut(fault_in(error) or str(error), MAX_MESSAGE))}\n")
         return BAD_INPUT
     except OSError as error:
         sentence = of_disk(error)

@@ -111,6 +111,25 @@ def test_a_fault_is_one_sentence_with_its_file_and_line(tmp_path: Path, fault: s
     assert len(str(refusal.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize("place", ["my_helper.py", "my_helper/__init__.py"])
+def test_a_module_beside_a_plugin_is_refused_whether_python_finds_it_or_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    beside = tmp_path / place
+    beside.parent.mkdir(exist_ok=True)
+    beside.write_text("x = 1\n")
+    (tmp_path / "lines.py").write_text(f"import my_helper\n{SINK}")
+    for _ in range(2):
+        with pytest.raises(PluginError, match=r"lines\.py:1: .*No module named 'my_helper'; a plug-in is one file"):
+            load(config(tmp_path))
+    # As `python -m launch` finds what is in the working directory.
+    monkeypatch.syspath_prepend(tmp_path)
+    for _ in range(2):
+        with pytest.raises(PluginError, match=rf"lines\.py: imports my_helper from {beside}, of which a run keeps no"):
+            load(config(tmp_path))
+    assert "my_helper" not in sys.modules
+
+
 @pytest.mark.parametrize(
     ("names", "sentence"),
     [

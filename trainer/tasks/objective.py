@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from data_shards.files.plugin_files import PluginError, is_of_plugin, place_of
+from data_shards.files.plugin_files import PluginError, fault_in, is_of_plugin, place_of
 from data_shards.loading.batch import Batch
+from data_shards.loading.quarantine import one_line
 from model.outputs.kinds import kind_of
 from model.outputs.output import Output
 from trainer.distributed.world import World
@@ -34,7 +35,7 @@ class Objective:
 
     def counts(self, batch: Batch, *, by_input: bool = False) -> dict[str, Tensor]:
         """Return what each sum of `sums` over this batch will be divided by: known before the network has run."""
-        counts = {name: _scalar(task.count, task.count(batch)) for name, task in self.tasks.items()}
+        counts = {name: _scalar(task.count, batch) for name, task in self.tasks.items()}
         parts = self._by_input(batch) if by_input else ()
         return counts | {f"{name}/{of}": self.tasks[name].count(part) for name, of, part in parts}
 
@@ -129,21 +130,39 @@ class Objective:
                 yield from ((name, modality, part) for name in tasks)
 
 
-def _scalar(method: Callable[..., Tensor], value: Tensor) -> Tensor:
-    """Return what a task computed; PluginError where one of a plug-in computed something else than a number."""
-    task = type(method.__self__)  # type: ignore[attr-defined]  # a bound method
-    if is_of_plugin(task) and not (isinstance(value, Tensor) and value.shape == ()):
-        shape = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        name = f"{task.__name__}.{method.__name__}"
-        raise PluginError(f"{place_of(method)}: {name} gave {shape}, expected a tensor of one number, without axes")
+def _scalar(method: Callable[..., Tensor], *given: Any) -> Tensor:  # noqa: ANN401  # what a method takes
+    """Return what a task computes; PluginError where one of a plug-in fails, or computes no number with a gradient."""
+    task: Task[Any] = method.__self__  # type: ignore[attr-defined]  # a bound method
+    name = f"{type(task).__name__}.{method.__name__}"
+    try:
+        value = method(*given)
+    except Exception as error:
+        if not is_of_plugin(type(task)) or isinstance(error, torch.OutOfMemoryError):
+            raise
+        # Its output may have answered what a task of ours cannot take.
+        fault = fault_in(error) or f"{place_of(type(task))}: {name} fails ({one_line(error)})"
+        raise PluginError(fault + _of_shape(given[0])) from error
+    if is_of_plugin(type(task)):
+        expected = "a tensor of one floating point number, without axes"
+        if not (isinstance(value, Tensor) and value.shape == () and value.is_floating_point()):
+            found = f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise PluginError(f"{place_of(method)}: {name} returned {found}, expected {expected}")
+        if isinstance(given[0], Tensor) and given[0].requires_grad and not value.requires_grad:
+            raise PluginError(
+                f"{place_of(method)}: {name} returned a number without gradient; compute it from the answer"
+            )
     return value
+
+
+def _of_shape(answer: object) -> str:
+    return f"; the answer is {answer.dtype} {list(answer.shape)}" if isinstance(answer, Tensor) else ""
 
 
 def _sum(task: Task[Any], answer: Tensor, batch: Batch, others: Others | None) -> Tensor:
     """Return the summed loss of a task, among the others of the global batch where it compares samples."""
     if others is None:
-        return _scalar(task.sum, task.sum(answer, batch))
-    return _scalar(task.sum_among, task.sum_among(answer, batch, others))
+        return _scalar(task.sum, answer, batch)
+    return _scalar(task.sum_among, answer, batch, others)
 
 
 def only(lengths: dict[str, Tensor], name: str) -> dict[str, Tensor]:
