@@ -149,9 +149,9 @@ def _result(measurement: Measurement, metrics: Sequence[Metric], world: World) -
     """Return what a measurement found; PluginError where one of a plug-in has not the values of its metrics."""
     result = measurement.result(world)
     if is_of_plugin(type(measurement)):
-        values, names = getattr(result, "values", None), [metric.name for metric in metrics]
-        if not isinstance(result, Result) or not all(isinstance(values.get(name), int | float) for name in names):
-            found = dict(values) if isinstance(result, Result) else type(result).__name__
+        names = [metric.name for metric in metrics]
+        found = dict(result.values) if isinstance(result, Result) else type(result).__name__
+        if not isinstance(found, dict) or not all(isinstance(found.get(name), int | float) for name in names):
             place = f"{place_of(measurement.result)}: {type(measurement).__name__}.result"
             raise PluginError(
                 f"{place} returned {found}, expected a Result with a number for each of {', '.join(names)}"
