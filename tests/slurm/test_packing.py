@@ -43,7 +43,7 @@ def test_ranks_run_from_their_nodes_copy_or_say_why_not_and_leave_nothing(
         nodes=2,
         processes_per_node=2,
         minutes=10,
-        straggler_seconds=5,
+        straggler_seconds=60,
         environment={"SEEN": str(seen)},
         pack_folder=str(tmp_path / "packed"),
         unpack_folder=str(tmp_path / place),
