@@ -16,8 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import nn
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from benchmarks.arguments import at_least
 from model.outputs.label import LabelOutput
@@ -88,8 +89,8 @@ def measure(world: World, folder: Path, num_layers: int, rounds: int) -> dict[st
         timed("deepspeed save", lambda: engine._deepspeed.save_checkpoint(str(folder / "deepspeed"), tag="one"))
         timed("deepspeed load", lambda: engine._deepspeed.load_checkpoint(str(folder / "deepspeed"), tag="one"))
         tensors = {f"{kind} {name}": value for kind, part in engine.snapshot().items() for name, value in part.items()}
-        timed("torch dcp save", lambda: dcp.save(tensors, checkpoint_id=folder / "dcp"))
-        timed("torch dcp load", lambda: dcp.load(tensors, checkpoint_id=folder / "dcp"))
+        timed("torch dcp save", lambda: save(tensors, checkpoint_id=folder / "dcp"))
+        timed("torch dcp load", lambda: load(tensors, checkpoint_id=folder / "dcp"))
         if world.is_first:
             # All begin each round on an empty folder; ours removes its own as a part of its save (keep_last=1).
             shutil.rmtree(folder / "deepspeed")

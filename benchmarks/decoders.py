@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -50,16 +51,16 @@ def measure() -> Iterator[tuple[str, float]]:
     rng = np.random.default_rng(0)
     for side in (128, 224, 500):
         picture = jpeg(side, rng)
-        yield f"JPEG {side} px, simplejpeg", cost(lambda data=picture: pixels(data))
+        yield f"JPEG {side} px, simplejpeg", cost(partial(pixels, picture))
         with without(image_decoder, "simplejpeg"):
-            yield f"JPEG {side} px, Pillow", cost(lambda data=picture: pixels(data))
+            yield f"JPEG {side} px, Pillow", cost(partial(pixels, picture))
     wave = sound("WAV", rng)
     yield "WAV 1 s", cost(lambda: audio_decoder.audio(wave))
     for kind in ("FLAC", "MP3"):
         recording = sound(kind, rng)
-        yield f"{kind} 1 s, miniaudio", cost(lambda data=recording: audio(data))
+        yield f"{kind} 1 s, miniaudio", cost(partial(audio_decoder.audio, recording))
         with without(audio_decoder, "miniaudio"):
-            yield f"{kind} 1 s, soundfile", cost(lambda data=recording: audio(data))
+            yield f"{kind} 1 s, soundfile", cost(partial(audio_decoder.audio, recording))
     film = clip(rng)
     yield "MPEG-4 64 x 224 px, all frames", cost(lambda: video(film))
     yield "MPEG-4 64 x 224 px, every 8th", cost(lambda: video(film, lambda available: range(0, available, 8)))
@@ -70,7 +71,7 @@ def measure() -> Iterator[tuple[str, float]]:
     yield "JPEG 500 px to 224, evaluation", cost(lambda: image.fit(large, plain, None))
     varied = ImageConfig(height=224, width=224, resize="bicubic", crop=CropConfig(), flip=True)
     yield "JPEG 500 px to 224, crop and flip", cost(lambda: image.fit(large, varied, rng))
-    harder = Image(
+    harder = ImageConfig(
         height=224, width=224, resize="bicubic", crop=CropConfig(), flip=True, randaugment=RandAugmentConfig()
     )
     yield "JPEG 500 px to 224, RandAugment", cost(lambda: image.fit(large, harder, rng))

@@ -119,7 +119,7 @@ def bare(rows: int) -> Callable[[int], float]:
             part = clock(index)
             loss = CLASSES.sums(network, part)["label"] / rows
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(network.parameters(), OPTIMIZER.clip_norm)
             optimizer.step()
             loss.item()

@@ -76,11 +76,11 @@ def measured(largest: int, turns: int) -> Iterator[dict[str, object]]:
     while num_inputs <= largest:
         perceiver = Perceiver(network(num_inputs), seed=0)
         points = torch.rand(1, num_inputs, 3) * 2 - 1
+        transformer = Transformer(perceiver.inputs, perceiver.config.token_width)
         steps = {
             "perceiver": lambda: perceiver({"points": points})["label"].square().sum().backward(),  # noqa: B023
             "transformer": lambda: transformer(points).square().sum().backward(),  # noqa: B023
         }
-        transformer = Transformer(perceiver.inputs, perceiver.config.token_width)
         for name, step in steps.items():
             # Twice the inputs are four times the work of a transformer.
             if 4 * last[name] < LONGEST_SECONDS:

@@ -204,8 +204,8 @@ def encoded_samples(folder: Path, num_samples: int) -> list[dict[str, bytes]]:
 
 def codecs_alone(encoded: list[dict[str, bytes]]) -> None:
     """Bring what is in memory already to its shape, on as many threads as the loader has, and keep nothing."""
-    fit = config().image
-    assert fit is not None
+    fit = config().inputs["image"]
+    assert isinstance(fit, ImageConfig)
 
     def run(samples: list[dict[str, bytes]]) -> None:
         for members in samples:

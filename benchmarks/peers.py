@@ -67,7 +67,8 @@ class TheirTokens(nn.Module):
 
     def forward(self, value: Tensor) -> Tensor:
         (name,) = self.inputs.adapters
-        return self.inputs({name: value}, None, None, value.dtype).values
+        tokens: Tensor = self.inputs({name: value}, None, None, value.dtype).values
+        return tokens
 
 
 def ours(configuration: Configuration) -> nn.Module:
@@ -166,7 +167,7 @@ def _krasserm() -> types.ModuleType:
     sys.modules["perceiver.model.core"] = package
     fairscale, wrappers = types.ModuleType("fairscale"), types.ModuleType("fairscale.nn")
     fairscale.__spec__ = importlib.machinery.ModuleSpec("fairscale", None)
-    wrappers.checkpoint_wrapper = lambda layer, **_: layer
+    vars(wrappers)["checkpoint_wrapper"] = lambda layer, **_: layer
     sys.modules |= {"fairscale": fairscale, "fairscale.nn": wrappers}
     return importlib.import_module("perceiver.model.core.modules")
 

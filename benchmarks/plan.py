@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -289,7 +290,7 @@ def main() -> None:
     if arguments.as_rank:
         of_ranks(arguments.rounds, arguments.as_rank)
         return
-    results: dict[str, object] = {
+    results: dict[str, Any] = {
         "host": {
             "commit": commit(),
             "date": time.strftime("%Y-%m-%d", time.gmtime()),
@@ -307,7 +308,7 @@ def main() -> None:
             arguments.json.write_text(json.dumps(results, indent=1) + "\n")
 
 
-def started(ranks: int, rounds: int) -> dict[str, object]:
+def started(ranks: int, rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "found.json"
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
@@ -315,10 +316,11 @@ def started(ranks: int, rounds: int) -> dict[str, object]:
         subprocess.run(
             [sys.executable, *launcher, *mine], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, timeout=1200
         )
-        return json.loads(path.read_text())
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
 
 
-def report(ranks: int, found: dict[str, object]) -> None:
+def report(ranks: int, found: dict[str, Any]) -> None:
     print(f"{ranks} rank(s): " + ", ".join(f"{name} {value:.3g}" for name, value in found["constants"].items()))
     print(f"{'':8}{'':16}{'predicted ms':>14}{'measured ms':>14}{'ratio':>8}")
     for stage, each in found["stages"].items():

@@ -123,7 +123,7 @@ def save(folder: RunFolder, world: OneOfMany) -> Iterator[None]:
             beside.mkdir(parents=True)
         if number == 2:
             yield
-        store.save(engine, RunState(step=number))  # type: ignore[arg-type]  # it has all that a save asks for
+        store.save(engine, RunState(step=number))
     yield
     store.close()
     # A save that fails early would be measured as a fast one.
@@ -137,7 +137,7 @@ def load_newest(folder: RunFolder, world: OneOfMany) -> Iterator[None]:
     store, engine = _store(folder, world), Idle(world)
     world.script.folder = max(folder.checkpoints_folder.glob("step_*"))
     yield
-    found = store.load(engine)  # type: ignore[arg-type]  # it has all that a load asks for
+    found = store.load(engine)
     yield
     assert found is not None
     store.close()

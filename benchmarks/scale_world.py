@@ -22,9 +22,10 @@ from trainer.checkpoint.layout import file_name
 from trainer.checkpoint.manifest import FileRecord
 from trainer.checkpoint.tensor_file import TensorFile
 from trainer.distributed.board import Board
+from trainer.distributed.exchange import Extent
 from trainer.distributed.world import World
 from trainer.engine.step_report import StepReport
-from trainer.optim.ownership import Extent, Ownership, owners
+from trainer.optim.ownership import Ownership, owners
 from trainer.optim.partitions import KINDS, Piece
 from trainer.run_state import EngineState
 

@@ -64,7 +64,7 @@ class Setting:
             # Perceiver IO reads once.
             values.pop("num_cross_attends", None)
         # Loading it takes longer than the parts that only start runs.
-        from launch.run.network_files import network_config
+        from configs.network import network_config
 
         overrides = [f"model.{key}={value}" for key, value in values.items()]
         return network_config(ROOT / "configs" / "paper" / f"{name}.yaml", overrides)

@@ -197,7 +197,9 @@ def data_state(
 def _identity(shards: Manifest, config: DataConfig, split: str) -> str:
     """Return a hash of a split and of what is taken of it."""
     found = shards.split(split).fingerprint
-    taken = (*sorted(config.require), *([] if shards.records == OWN else [str(shards.records)]))
+    # With the members that each required input reads: other members are in other samples.
+    required = [f"{name}={','.join(patterns)}" for name, patterns in config.required_members]
+    taken = (*required, *([] if shards.records == OWN else [str(shards.records)]))
     return hashlib.sha256(" ".join((found, *taken)).encode()).hexdigest() if taken else found
 
 

@@ -103,6 +103,10 @@ def test_a_run_that_requires_something_else_does_not_resume(folder: Path) -> Non
     saved = streams.data_state(config, seed=0, global_batch=1)
     with pytest.raises(ValueError, match=r"data\.require names others"):
         streams.data_state(replace(config, require=("points",)), seed=0, global_batch=1).check(saved)
+    # The same input, of another member: other samples have it.
+    renamed = replace(config, inputs={**config.inputs, "text": TextConfig(num_bytes=4, members="caption")})
+    with pytest.raises(ValueError, match=r"data\.require names others"):
+        streams.data_state(renamed, seed=0, global_batch=1).check(saved)
 
 
 def test_as_many_samples_that_are_others_are_another_order(tmp_path: Path, write_tar: WriteTar) -> None:
