@@ -169,7 +169,7 @@ def test_a_configuration_that_contradicts_itself_is_refused_with_all_problems(da
         ({"step": -1}, "the state has step -1, expected 0 or more"),
         ({"step": "3"}, "step: expected a whole number"),
         ({"steps": 3}, "steps: is unknown"),
-        ({"version": 7}, "the data state has version 7, expected 1"),
+        ({"version": 7}, "the data state has version 7, expected 2"),
     ],
 )
 def test_a_state_of_other_samples_is_refused(data: DataConfig, changes: dict[str, object], sentence: str) -> None:

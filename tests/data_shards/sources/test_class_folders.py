@@ -93,23 +93,23 @@ def test_files_in_a_split_but_in_no_class_are_passed_over_and_told(tmp_path: Pat
 
 
 def test_what_is_passed_over_is_counted_by_suffix(tmp_path: Path) -> None:
-    touch(tmp_path, "cat/0.png", "cat/1.TIF", "cat/2.tif", "dog/0.jpg", "dog/notes", "dog/.DS_Store", ".git/a/b.png")
+    touch(tmp_path, "cat/0.png", "cat/1.GIF", "cat/2.gif", "dog/0.jpg", "dog/notes", "dog/.DS_Store", ".git/a/b.png")
     touch(tmp_path, "cat/a.thumbnail of an unusual kind", "__MACOSX/cat/._0.png", "cat/.ipynb_checkpoints/0.png")
     told: list[str] = []
     assert len(found(tmp_path, told)) == 2
     assert told[0].startswith("skipped, no image file (png, jpg")
-    for part in ("2 .tif", "4 hidden", "1 without a suffix", "1 of an odd suffix"):
+    for part in ("2 .gif", "4 hidden", "1 without a suffix", "1 of an odd suffix"):
         assert part in told[0]
 
 
 @pytest.mark.parametrize(
     ("names", "folder"),
     [
-        (["cats/0.png", "dogs/0.tif"], "dogs"),
-        (["cats/0.png", "dogs/deep/er/0.tif"], "dogs"),
+        (["cats/0.png", "dogs/0.gif"], "dogs"),
+        (["cats/0.png", "dogs/deep/er/0.gif"], "dogs"),
         (["cats/0.png", "dogs/.hidden.png"], "dogs"),
-        (["train/cats/0.png", "train/dogs/0.png", "test/cats/0.png", "test/dogs/0.tif"], "test/dogs"),
-        (["train/cats/0.png", "Test/cats/0.tif"], "Test"),
+        (["train/cats/0.png", "train/dogs/0.png", "test/cats/0.png", "test/dogs/0.gif"], "test/dogs"),
+        (["train/cats/0.png", "Test/cats/0.gif"], "Test"),
         (["cats/train/0.png", "cats/test/0.heic"], "cats/test"),
         (["cats/train/0.png", "dogs/train/0.heic"], "dogs"),
     ],
@@ -130,7 +130,7 @@ def test_an_empty_class_folder_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("build", "good", "bad"),
     [
-        (image_folder.build, "png", "tif"),
+        (image_folder.build, "png", "gif"),
         (audio_folder.build, "wav", "m4a"),
         (videos.build, "mp4", "gif"),
         (point_clouds.build, "off", "obj"),
