@@ -116,31 +116,32 @@ class RunConfig:
         for name in sorted(delivered.keys() - wanted.keys() - asked):
             yield f"data.inputs.{name}", f"is set but model.inputs.{name} is not; set both or neither"
         for name in sorted(wanted.keys() & delivered.keys()):
-            ours, theirs = wanted[name], delivered[name]
-            if not _agree(ours, theirs):
-                sentence = f"is {ours.modality}, but data.inputs.{name}.modality is {theirs.modality}; leave this out"
-                yield f"model.inputs.{name}.modality", sentence
-            elif ours.shape != theirs.shape:
-                yield (
-                    f"model.inputs.{name}",
-                    f"reads arrays of shape {ours.shape}, but data.inputs.{name} delivers {theirs.shape}; leave the "
-                    "sizes out here, or make the two agree",
-                )
-            elif theirs.has_gaps:
-                sentence = "keeps NaN, which the network cannot read; keep it for an input that is only answered for"
-                yield f"data.inputs.{name}.nan", sentence
-            elif ours.places != theirs.places:
-                yield (
-                    f"model.inputs.{name}.num_axes",
-                    f"reads coordinates of shape {ours.places}, but data.inputs.{name} delivers {theirs.places}; leave "
-                    "it out",
-                )
-            elif ours.ids and theirs.sizes.get("vocabulary", 0) > ours.ids[1]:
-                greatest = theirs.sizes["vocabulary"] - 1
-                yield (
-                    f"model.inputs.{name}.vocabulary",
-                    f"has ids below {ours.ids[1]}, but data.inputs.{name} delivers ids up to {greatest}; leave it out",
-                )
+            yield from self._differences(name, wanted[name], delivered[name])
+
+    def _differences(self, name: str, ours: Input, theirs: Modality) -> Iterator[tuple[str, str]]:
+        """Yield in what an input of the network differs from that of the data."""
+        if not _agree(ours, theirs):
+            sentence = f"is {ours.modality}, but data.inputs.{name}.modality is {theirs.modality}; leave this out"
+            yield f"model.inputs.{name}.modality", sentence
+        elif ours.shape != theirs.shape:
+            yield (
+                f"model.inputs.{name}",
+                f"reads arrays of shape {ours.shape}, but data.inputs.{name} delivers {theirs.shape}; leave the "
+                "sizes out here, or make the two agree",
+            )
+        elif theirs.hides and not self.model.mask_tokens:
+            sentence = "hides it behind the network's mask token: set model.mask_tokens=true, or hide nothing"
+            yield f"data.inputs.{name}", sentence
+        elif theirs.has_gaps:
+            sentence = "keeps NaN, which the network cannot read; keep it for an input that is only answered for"
+            yield f"data.inputs.{name}.nan", sentence
+        elif ours.places != theirs.places:
+            found = f"reads coordinates of shape {ours.places}, but data.inputs.{name} delivers {theirs.places}"
+            yield f"model.inputs.{name}.num_axes", f"{found}; leave it out"
+        for key in _IDS:
+            if ours.ids and theirs.sizes.get(key, 0) > ours.ids[1]:
+                found = f"data.inputs.{name} delivers ids up to {theirs.sizes[key] - 1}"
+                yield f"model.inputs.{name}.{key}", f"has ids below {ours.ids[1]}, but {found}; leave it out"
 
     def _target_problems(self) -> Iterator[tuple[str, str]]:
         """The data must have the targets of the network's answers, and no others."""
@@ -161,6 +162,8 @@ class RunConfig:
                 )
 
 
+_IDS = ("vocabulary", "num_classes")
+"""The sizes that say how many ids an input has."""
 _LACKING = {
     "label": "needs one label per sample: set data.multi_label=false, or kind=labels",
     "labels": "needs the list of a sample's labels: set data.multi_label=true, or kind=label",

@@ -11,7 +11,7 @@ from data_shards.files.quoting import cut, shown
 from data_shards.format.annotations import NO_LABEL, OWN, Records, notes
 from data_shards.format.members import LABEL, RECORD
 from data_shards.format.tar_index import TarIndex
-from data_shards.modalities.catalogue import BY_NAME, held_by, inputs_of
+from data_shards.modalities.catalogue import contents, held_by, inputs_of
 
 LABELS_ALONE = Records(labels=OWN.labels, named_labels=OWN.named_labels)
 """The fields of records that have labels and only fields of this program."""
@@ -174,7 +174,7 @@ class Members:
         if self.num_empty < self.num_samples:
             return ""
         read = " ".join(
-            f".{extension}" for extension in sorted({suffix for kind in BY_NAME.values() for suffix in kind.usual})
+            f".{extension}" for extension in sorted({suffix for kind in contents() for suffix in kind.usual})
         )
         found = listed(self.unread, ".") or "only labels and records"
         return f"holds no member that is read, but {found}{self.early}; these are read: {read}"

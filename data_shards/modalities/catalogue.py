@@ -8,6 +8,7 @@ from data_shards.modalities.array import ArrayConfig
 from data_shards.modalities.audio import AudioConfig
 from data_shards.modalities.flow import FlowConfig
 from data_shards.modalities.image import ImageConfig
+from data_shards.modalities.label import LabelConfig
 from data_shards.modalities.modality import MAIN, Modality
 from data_shards.modalities.points import PointsConfig
 from data_shards.modalities.text import TextConfig
@@ -21,11 +22,17 @@ MODALITIES: tuple[type[Modality], ...] = (
     TextConfig,
     FlowConfig,
     ArrayConfig,
+    LabelConfig,
 )
 """Where several read members of one suffix, the first is meant by the suffix alone (npy), the last by a suffix with a
 name before it (eeg.npy)."""
 BY_NAME: dict[str, type[Modality]] = {kind().modality: kind for kind in MODALITIES}
 """The modalities above, and behind them those of the plug-ins in use, which configs/plugins.py adds."""
+
+
+def contents() -> list[type[Modality]]:
+    """Return the modalities whose members are the content of a sample."""
+    return [kind for kind in BY_NAME.values() if not kind.is_annotation]
 
 
 def usual_suffixes(modality: str) -> tuple[str, ...]:
@@ -35,13 +42,13 @@ def usual_suffixes(modality: str) -> tuple[str, ...]:
 
 def held_by(suffix: str) -> tuple[type[Modality], str] | None:
     """Return the modality that a member of that suffix usually holds, and its role; None for notes and all others."""
-    for kind in BY_NAME.values():
+    for kind in contents():
         for role, patterns in kind().roles.items():
             if suffix in patterns:
                 return kind, role
     name, _, last = suffix.rpartition(".")
     # A number before the last dot is a name with a dot too many, not the name of a camera.
-    of_name = [kind for kind in BY_NAME.values() if name[:1].isalpha() and last in kind.usual]
+    of_name = [kind for kind in contents() if name[:1].isalpha() and last in kind.usual]
     # A plug-in takes no suffix away from ours.
     chosen = [kind for kind in of_name if kind in MODALITIES] or of_name
     return (chosen[-1], MAIN) if chosen else None
@@ -56,7 +63,7 @@ def inputs_of(suffixes: Iterable[str]) -> dict[str, Modality]:
     """Return inputs for everything in samples with such members, by name, to show data before any run."""
     suffixes = sorted(suffixes)
     inputs: dict[str, Modality] = {}
-    for kind in BY_NAME.values():
+    for kind in contents():
         section = kind.lenient()
         if any(fitting(section.patterns, suffixes)):
             inputs[section.modality] = section

@@ -75,6 +75,8 @@ class Modality(ABC):
 
     usual: ClassVar[tuple[str, ...]] = ()
     """Suffixes of the members that hold this modality where an input names none."""
+    is_annotation: ClassVar[bool] = False
+    """Whether its usual members say something about a sample and are none of its content: an input must ask for it."""
     dtype: ClassVar[str] = "float32"
     """The type of the array, by its name in numpy and torch."""
 
@@ -124,6 +126,11 @@ class Modality(ABC):
     def places(self) -> tuple[int, ...] | None:
         """The shape of the coordinates of the array's cells, where a sample brings them; None where it does not."""
         return None
+
+    @property
+    def hides(self) -> bool:
+        """Whether its content gives way to the network's mask token in some samples."""
+        return False
 
     @property
     def has_gaps(self) -> bool:

@@ -25,7 +25,7 @@ from data_shards.modalities.flow import FlowConfig
 from data_shards.sources.parsing import cells as tables
 from data_shards.sources.parsing import class_names, labels, numbers, plain_text
 
-FILES = tuple(kind().modality for kind in MODALITIES if kind is not FlowConfig)
+FILES = tuple(kind().modality for kind in MODALITIES if kind is not FlowConfig and not kind.is_annotation)
 PAIR = ("first", "second", "flow")
 COLUMNS = (*FILES, *PAIR, "label", "weight", "split")
 NAMED = "label."

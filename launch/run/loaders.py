@@ -9,6 +9,7 @@ from data_shards.files.quoting import shown
 from data_shards.loading import streams
 from data_shards.loading.loader import Loader
 from data_shards.loading.shard_folders import Places
+from data_shards.modalities.label import LabelConfig
 from launch.lifecycle.agreement import first_does, together
 from model.outputs.label import LabelOutput, LabelsOutput
 from model.outputs.value import ValueOutput
@@ -48,6 +49,13 @@ def label_names(config: RunConfig, places: Places | None = None) -> tuple[str, .
         if isinstance(output, LabelOutput) and not output.target:
             _check_one_label(config, places, name)
     _check_values(config, places)
+    for name, section in config.data.ordered_inputs.items():
+        # Those of a further label are checked sample by sample.
+        if isinstance(section, LabelConfig) and not section.members and section.num_classes != len(names):
+            raise ValueError(
+                f"{config.data.shards}: has {len(names)} classes, but data.inputs.{name}.num_classes = "
+                f"{section.num_classes}; set it to {len(names)}"
+            )
     return names
 
 

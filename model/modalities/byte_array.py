@@ -169,10 +169,12 @@ class Inputs(nn.Module):
     def _tokens(self, name: str, inputs: dict[str, Tensor], hidden_BM: Tensor | None, dtype: torch.dtype) -> Tensor:
         given = () if self.modalities[name].places is None else (inputs[f"{name}.{COORDINATES}"],)
         tokens_BMC: Tensor = self.paddings(name, self.adapters[name](inputs[name], dtype, *given))
+        if hidden_BM is not None and name not in self.mask_tokens:
+            raise ValueError(f"hidden.{name}: tokens can only be hidden with mask_tokens=true; it is false")
+        if name in self.mask_tokens and (unknown_BM := self.modalities[name].unknown(inputs[name])) is not None:
+            hidden_BM = unknown_BM if hidden_BM is None else hidden_BM | unknown_BM
         if hidden_BM is None:
             return tokens_BMC
-        if name not in self.mask_tokens:
-            raise ValueError(f"hidden.{name}: tokens can only be hidden with mask_tokens=true; it is false")
         mask_token = self.mask_tokens[name]
         assert isinstance(mask_token, Table)
         # After the padding: the mask token has all channels of the joined tokens, as in the released code.

@@ -19,7 +19,7 @@ from model.config.cost import Cost, Kept, linear
 from model.config.grids import PositionsConfig, Problems, not_negative, positive
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 COORDINATES = "coordinates"
 """NAME.coordinates is the array with the coordinates of the cells of input NAME."""
@@ -77,6 +77,10 @@ class Input(ABC):
     @property
     def places(self) -> tuple[int, ...] | None:
         """Shape of the coordinates of a sample's cells, NAME.coordinates beside NAME; None where the grid says them."""
+        return None
+
+    def unknown(self, value: "Tensor") -> "Tensor | None":  # noqa: ARG002 - of inputs that can be hidden
+        """Return which tokens of a batch are not known, (B, M) bool, and give way to the mask token; None for none."""
         return None
 
     @property

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from model.modalities.input import Input, axes
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
 class LabelInput(Input):
-    """A class as input: one token, one-hot."""
+    """A class as input: one token, one-hot; one that is not known is the mask token, or zeros where there is none."""
 
     modality: Literal["label"] = "label"
     # Those of Kinetics-700, whose autoencoder is the one network of the papers that reads labels.
@@ -40,6 +40,10 @@ class LabelInput(Input):
     def ids(self) -> tuple[int, int] | None:
         """The classes, and -1 for none."""
         return -1, self.num_classes
+
+    def unknown(self, value: "Tensor") -> "Tensor | None":
+        """Return which labels are negative."""
+        return (value < 0)[:, None]
 
     def adapter(self) -> "nn.Module":
         """Return the module that makes tokens."""

@@ -144,3 +144,29 @@ def test_coordinates_of_data_and_network_must_agree(tmp_path: Path, override: st
     with pytest.raises(ConfigError) as refused:
         load(path, [override])
     assert key in [problem.split(" = ")[0].split(":")[0] for problem in refused.value.problems]
+
+
+LABEL = """
+data:
+  inputs: {image: {modality: image, height: 8, width: 8}, label: {modality: label, num_classes: 10}}
+model:
+  inputs: {image: {}, label: {}}
+  outputs: {label: {kind: label, num_classes: 10}}
+  mask_tokens: true
+train: {global_batch: 32}
+"""
+
+
+def test_a_label_that_is_hidden_needs_a_mask_token(tmp_path: Path) -> None:
+    path = tmp_path / "label.yaml"
+    path.write_text(LABEL)
+    assert load(path).model.inputs["label"].num_classes == 10
+    shown = ["data.inputs.label.hide=0", "data.inputs.label.hide_in_evaluation=false"]
+    load(path, ["model.mask_tokens=false", *shown])
+    for some in ([], shown[:1], shown[1:]):
+        with pytest.raises(
+            ConfigError, match=r"data\.inputs\.label = .*: hides it behind the network's mask token: set"
+        ):
+            load(path, ["model.mask_tokens=false", *some])
+    with pytest.raises(ConfigError, match=r"model\.inputs\.label\.num_classes"):
+        load(path, ["model.inputs.label.num_classes=9"])

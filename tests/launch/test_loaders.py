@@ -273,3 +273,10 @@ def test_all_that_a_run_reads_is_looked_at(configured: Configured, shards: Path)
     manifest.write(replace(there, splits={"train": mute, "holdout": there.splits["train"]}), shards)
     with pytest.raises(ValueError, match="audio"):
         look(config, Places(config.data))
+
+
+def test_a_label_that_is_read_has_the_classes_of_the_shards(configured: Configured) -> None:
+    given = ["data.inputs.label.modality=label", "model.inputs.label={}", "model.mask_tokens=true"]
+    assert len(label_names(configured(["train"], *given, "data.inputs.label.num_classes=10"))) == 10
+    with pytest.raises(ValueError, match=r"has 10 classes, but data\.inputs\.label\.num_classes = 11; set it to 10"):
+        label_names(configured(["train"], *given, "data.inputs.label.num_classes=11"))
