@@ -60,6 +60,10 @@ def test_bad_tars_are_named_and_no_manifest_is_written(tmp_path: Path, write_tar
     with pytest.raises(ValueError, match=r"b\.tar: a: \.cls: label is not a number .*'cat'; none .*; 1 more of the 3"):
         adoption.index(tmp_path)
     assert not (tmp_path / "manifest.json").exists()
+    (tmp_path / "c.tar").unlink()
+    with pytest.raises(ValueError, match=r"b\.tar: a: ") as caught:
+        adoption.index(tmp_path)
+    assert "more of the" not in str(caught.value)
 
 
 RECORDS = {

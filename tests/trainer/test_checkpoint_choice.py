@@ -62,7 +62,7 @@ def test_a_damaged_newest_one_gives_way_and_is_told_and_a_named_one_does_not(fol
     assert found.step == 300
     [sentence] = found.passed_over
     assert "step_00000400/weight-00000-of-00001.safetensors: content does not match its hash" in sentence
-    with pytest.raises(ValueError, match=r"content does not match.*newest or one of the steps"):
+    with pytest.raises(ValueError, match=r"content does not match.*newest or one of the steps [0-9, ]*300$"):
         read_weights(folder, "400", ALONE)
     for path in folder.glob("step_00000[123]*/weight*"):
         flip(path)

@@ -67,7 +67,7 @@ def first_readable(
         passed_over += [] if is_gone else problems
         if which != NEWEST:
             break
-    raise ValueError(world.from_first(lambda: _refusal(folder, which, passed_over)))
+    raise ValueError(world.from_first(lambda: _refusal(folder, which, passed_over, tried)))
 
 
 def _next(folder: Path, which: str, tried: set[Path]) -> Path | None:
@@ -99,8 +99,8 @@ def _of_unknown_score(folder: Path) -> list[str]:
     return sentences
 
 
-def _refusal(folder: Path, which: str, passed_over: list[str]) -> str:
-    steps = ", ".join(str(step_of(path)) for path in complete(folder))
+def _refusal(folder: Path, which: str, passed_over: list[str], tried: set[Path]) -> str:
+    steps = ", ".join(str(step_of(path)) for path in complete(folder) if path not in tried)
     if passed_over and which == NEWEST:
         return f"{folder}: no checkpoint is whole ({'; '.join(passed_over)}); restore one of them, or train again"
     if passed_over:
