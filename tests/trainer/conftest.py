@@ -69,7 +69,7 @@ def run_ranks() -> RunRanks:
         shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world_size)}
         ranks = [
             WarmProcess(
-                [sys.executable, str(SCENARIOS / f"{name}.py"), *map(str, arguments)],
+                [sys.executable, str(SCENARIOS / "as_rank.py"), str(SCENARIOS / f"{name}.py"), *map(str, arguments)],
                 env={
                     **os.environ,
                     "PYTHONPATH": str(REPOSITORY),
