@@ -246,7 +246,8 @@ def test_a_run_of_an_imported_network_is_refused_by_every_command_that_would_sta
     shutil.copy(config, tmp_path / "other")
     assert (
         load(
-            tmp_path / "other" / "config.yaml", ["data.inputs.text={modality: text, num_bytes: 8, masking: {}}"]
+            tmp_path / "other" / "config.yaml",
+            ["data.inputs.text={modality: text, num_bytes: 8, masking: {}}", "model.inputs.text.vocabulary=262"],
         ).model.num_latents
         == 4
     )
