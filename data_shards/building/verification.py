@@ -85,9 +85,13 @@ class Report:
         """Count the shape of one decoded member."""
         self._widen(name, list(shape), list(shape))
 
-    def _widen(self, modality: str, least: list[int], greatest: list[int]) -> None:
-        lowest, highest = self.shapes.get(modality, [least, greatest])
-        self.shapes[modality] = [
+    def _widen(self, name: str, least: list[int], greatest: list[int]) -> None:
+        lowest, highest = self.shapes.get(name, [least, greatest])
+        if len(lowest) != len(least):
+            # Looked at without a run, an array may have other axes in every sample.
+            self._widen(f"{name} of {len(least)} axes", least, greatest)
+            return
+        self.shapes[name] = [
             [min(pair) for pair in zip(lowest, least, strict=True)],
             [max(pair) for pair in zip(highest, greatest, strict=True)],
         ]

@@ -74,6 +74,15 @@ def test_reports_are_added() -> None:
     assert not total.ok
 
 
+def test_shapes_of_other_numbers_of_axes_are_counted_apart() -> None:
+    one, other = Report(), Report()
+    for shape in ((3, 4), (5,), (2, 6), (7,)):
+        one.add_shape("eeg", shape)
+    other.add_shape("eeg", (9,))
+    one.add(other)
+    assert one.shapes == {"eeg": [[2, 4], [3, 6]], "eeg of 1 axes": [[5], [9]]}
+
+
 def first(folder: Path, config: DataConfig | None = None) -> Report:
     """Verify the first shard of train."""
     shards = manifest.read(folder)
