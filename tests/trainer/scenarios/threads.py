@@ -17,7 +17,8 @@ from trainer.distributed.world import World
 from trainer.health.stop_request import StopRequest
 
 T = TypeVar("T")
-SECONDS = 20.0
+SECONDS = 120.0
+"""So long a rank waits for the others; a busy machine may keep one from its core for long. One that fails says so."""
 CPU = torch.device("cpu")
 
 
