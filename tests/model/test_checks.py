@@ -63,6 +63,11 @@ def test_a_bad_value_is_refused(name: str, value: Tensor, sentence: str) -> None
         Perceiver(CONFIG, seed=0)({**GOOD, name: value})
 
 
+def test_finite_numbers_are_read_though_their_sum_has_no_place_in_single_precision() -> None:
+    largest = torch.finfo(torch.float32).max
+    check_inputs(CONFIG, {**GOOD, "points": torch.full_like(GOOD["points"], largest)})
+
+
 READS_LABEL = dataclasses.replace(CONFIG, inputs={"label": LabelInput(num_classes=3)})
 READS_TEXT = dataclasses.replace(CONFIG, inputs={"text": TextInput(max_tokens=8, embedding_width=16)})
 
