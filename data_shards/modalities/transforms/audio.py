@@ -28,7 +28,8 @@ def _window(
     found, sample_rate = recording(data)
     channels = with_channels(found, config.num_channels).T
     resampled = [resample(channel, sample_rate, config.sample_rate, config.resample) for channel in channels]
-    samples = np.stack(resampled, axis=1)
+    # Most sound has one channel, which needs no copy.
+    samples = np.stack(resampled, axis=1) if len(resampled) > 1 else resampled[0][:, None]
     spare = len(samples) - config.num_samples
     if spare >= 0:
         start = _jittered(spare // 2, spare, config.jitter_samples, rng)
