@@ -55,7 +55,7 @@ def beside(path: Path, *, survives_power_cut: bool = True) -> Iterator[Path]:
         if survives_power_cut:
             sync(hidden)
         hidden.replace(path)
-    except Exception:
+    except BaseException:  # Ctrl-C too leaves nothing beside
         with suppress(OSError):  # its folder may be what is missing
             hidden.unlink()
         raise
