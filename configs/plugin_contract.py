@@ -1,7 +1,7 @@
 """What a class of a plug-in must agree on with the class of ours that it is derived from.
 
-A wrong method would show itself in our code, far from the line that is to be mended. So its parameters are compared
-with ours when the plug-in is read, and what it returns is looked at whenever it is called:
+A wrong method would show itself in our code, far from the line that is to be corrected. So its parameters are compared
+with ours when the plug-in is read, and what it returns is checked whenever it is called:
 
     class MyEeg(Modality)          Modality
         def prepare(self, found)   prepare(found, rng)     -> refused at once, with its line

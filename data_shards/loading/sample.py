@@ -57,6 +57,8 @@ def prepare(
         except (Exception, SystemExit) as error:
             if fault := fault_in_sample(error):
                 raise fault from error
+            if isinstance(error, SystemExit):
+                raise  # of a signal's handler: who wants to leave leaves
             # An input of several members names the one that it speaks of.
             where = f".{next(iter(found[name].values())).suffix}: " if len(section.roles) == 1 else ""
             raise BadMemberError(name, f"{where}{one_line(error)}") from error

@@ -155,8 +155,8 @@ def test_a_contact_sheet_is_drawn_of_what_was_asked_for_and_named(door: Door) ->
     assert asked.stdout.startswith("wrote a")
     assert "\x1b" not in asked.stdout
     assert calls == [
-        {"folder": IN, "out_png": Path("contact_sheet.png"), "split": "train", "num_samples": 8},
-        {"folder": IN, "out_png": Path("a\x1b.png"), "split": "val", "num_samples": 1},
+        {"folder": IN, "out_png": Path("contact_sheet.png"), "split": "train", "num_samples": 8, "inputs": None},
+        {"folder": IN, "out_png": Path("a\x1b.png"), "split": "val", "num_samples": 1, "inputs": None},
     ]
     assert CliRunner().invoke(app, ["show", "in", "--samples", "0"]).exit_code == 2
     assert CliRunner().invoke(app, ["verify", "in", "--jobs", "0"]).exit_code == 2

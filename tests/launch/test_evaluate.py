@@ -73,9 +73,9 @@ def test_the_newest_checkpoint_is_scored_on_the_run_s_split_and_what_it_saw_is_d
     seen: list[tuple[np.ndarray, list[str], list[str]]] = []
     draw = drawing.predictions
 
-    def keep(images: np.ndarray, truths: list[str], guesses: list[str], out: Path) -> None:
+    def keep(images: np.ndarray, truths: list[str], guesses: list[str], out: Path, **options: bool) -> None:
         seen.append((images, truths, guesses))
-        draw(images, truths, guesses, out)
+        draw(images, truths, guesses, out, **options)
 
     monkeypatch.setattr(drawing, "predictions", keep)
     run.metrics_path.write_text('{"kind": "train", "step": 1, "loss": 1.0}\n')
@@ -189,9 +189,9 @@ def test_what_is_drawn_again_is_shown_with_what_it_should_be(
 ) -> None:
     drawn: list[tuple[tuple[int, ...], tuple[int, ...], str]] = []
     monkeypatch.setattr(
-        drawing, "reconstructions", lambda truth, found, out: drawn.append((truth.shape, found.shape, out.name))
+        drawing, "reconstructions", lambda truth, found, out, **_: drawn.append((truth.shape, found.shape, out.name))
     )
-    monkeypatch.setattr(drawing, "predictions", lambda *_: drawn.append(((), (), "predictions")))
+    monkeypatch.setattr(drawing, "predictions", lambda *_, **__: drawn.append(((), (), "predictions")))
     again = CONFIG.replace("{label: {kind: label, num_classes: 3}}", "{again: {kind: grid, target: image}}")
     (tmp_path / "again.yaml").write_text(again)
     config = load(tmp_path / "again.yaml", [f"data.shards={tmp_path}/shards"])
@@ -207,7 +207,7 @@ def test_predictions_are_drawn_of_pictures_with_one_label(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     drawn: list[object] = []
-    monkeypatch.setattr(drawing, "predictions", lambda *words: drawn.append(words))
+    monkeypatch.setattr(drawing, "predictions", lambda *words, **_: drawn.append(words))
     monkeypatch.setattr(evaluation, "_pictured", lambda *_: iter(rows))
     config = load(run.config_path)
     rows = [(np.zeros((8, 8, 3)), 0, 1)] * 40

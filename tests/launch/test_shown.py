@@ -8,6 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from data_shards.loading.batch import Batch
+from data_shards.modalities.audio import AudioConfig
+from data_shards.modalities.image import ImageConfig
+from data_shards.modalities.modality import Modality
+from data_shards.modalities.video import VideoConfig
 from launch.pictures import drawing
 from launch.pictures.predictions import shown
 from model.outputs.grid import GridOutput
@@ -15,6 +19,11 @@ from model.outputs.label import LabelOutput
 from trainer.distributed.world import World
 from trainer.tasks.objective import objective
 
+SEEN: dict[str, Modality] = {
+    "image": ImageConfig(height=4, width=4),
+    "video": VideoConfig(num_frames=2, height=4, width=4),
+    "audio": AudioConfig(num_samples=8),
+}
 GOAL = objective({"image": GridOutput(target="image", shape=(4, 4), num_channels=3)})
 
 
@@ -41,32 +50,32 @@ def batch() -> Batch:
 
 def test_what_is_drawn_again_stands_below_its_input_and_other_inputs_alone(batch: Batch) -> None:
     world = World(0, 1, 0, torch.device("cpu"))
-    found = shown(Gray(), GOAL, batch, world)
+    found = shown(Gray(), GOAL, batch, world, SEEN)
     assert found.keys() == {"reconstructions/image", "inputs/video"}
     both, alone = found["reconstructions/image"], found["inputs/video"]
     assert len(both) == 2 * len(alone)
     # The lower row is gray where the upper one is black.
     assert (both[len(both) // 2 :] == 127).any()
     assert not (both[: len(both) // 2] == 127).all(axis=-1).sum() > 100
-    assert shown(Gray(), GOAL, batch, replace(world, rank=1)) == {}
+    assert shown(Gray(), GOAL, batch, replace(world, rank=1), SEEN) == {}
 
 
 def test_as_many_samples_are_shown_as_divide_the_batch_and_all_that_a_person_can_see(
     batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows: list[dict[str, np.ndarray]] = []
-    monkeypatch.setattr(drawing, "samples", lambda of_name: rows.append(of_name) or drawing.Figure())
+    monkeypatch.setattr(drawing, "samples", lambda of_name, **_: rows.append(of_name) or drawing.Figure())
     world, label = World(0, 1, 0, torch.device("cpu")), objective({"label": LabelOutput(num_classes=3)})
     batch.arrays["image"][:] = 255
     batch.arrays["audio"] = torch.zeros(12, 8, 1)
     batch.lengths["audio"] = torch.full((12,), 8)
-    found = shown(nn.Identity(), label, batch, world)
+    found = shown(nn.Identity(), label, batch, world, SEEN)
     assert list(found) == ["inputs/image", "inputs/video"]
     assert [list(row) for row in rows] == [["input"], ["input"]]
     # 4 of 12; 8 of 16 and of 8.
     assert rows[0]["input"].shape == (4, 4, 4, 3)
     assert (rows[0]["input"] == 1.0).all()
-    shown(Gray(), GOAL, batch, world)
+    shown(Gray(), GOAL, batch, world, SEEN)
     assert list(rows[-1]) == ["input", "drawn"]
     assert {value.shape for value in rows[-1].values()} == {(4, 4, 4, 3)}
 
@@ -74,7 +83,7 @@ def test_as_many_samples_are_shown_as_divide_the_batch_and_all_that_a_person_can
 @pytest.mark.parametrize(("samples", "expected"), [(8, 8), (16, 8), (12, 4), (7, 1)])
 def test_no_more_than_eight_samples_are_shown(monkeypatch: pytest.MonkeyPatch, samples: int, expected: int) -> None:
     rows: list[int] = []
-    monkeypatch.setattr(drawing, "samples", lambda of_name: rows.append(len(of_name["input"])) or drawing.Figure())
+    monkeypatch.setattr(drawing, "samples", lambda of_name, **_: rows.append(len(of_name["input"])) or drawing.Figure())
     batch = Batch(
         arrays={"image": torch.zeros(samples, 4, 4, 3, dtype=torch.uint8)},
         lengths={"image": torch.full((samples,), 4)},
@@ -83,5 +92,5 @@ def test_no_more_than_eight_samples_are_shown(monkeypatch: pytest.MonkeyPatch, s
         keys=tuple(map(str, range(samples))),
     )
     label = objective({"label": LabelOutput(num_classes=3)})
-    shown(nn.Identity(), label, batch, World(0, 1, 0, torch.device("cpu")))
+    shown(nn.Identity(), label, batch, World(0, 1, 0, torch.device("cpu")), SEEN)
     assert rows == [expected]

@@ -73,7 +73,7 @@ def test_a_label_is_one_hot_and_an_unknown_one_is_all_zeros() -> None:
 
 
 def test_a_point_is_its_place_and_waves_up_to_the_highest_frequency() -> None:
-    adapter = PointsAdapter(PointsInput(num_points=1, num_channels=2, num_bands=3, max_frequency=5.0))
+    adapter = PointsAdapter(PointsInput(num_points=1, num_dimensions=2, num_bands=3, max_frequency=5.0))
     places = torch.tensor([0.25, -0.7])
     angles = torch.pi * (places[:, None] * torch.tensor([1.0, 3.0, 5.0])).flatten()
     expected = torch.cat([places, angles.sin(), angles.cos()])
