@@ -115,8 +115,12 @@ def test_cancel_kills_nobody_else(
 
 
 def test_a_process_of_an_earlier_release_is_known_by_the_run_in_its_command(folder: RunFolder) -> None:
-    with subprocess.Popen(["sh", "-c", "read line", str(folder.path)], stdin=subprocess.PIPE) as process:
+    command = ["sh", "-c", "echo ready; read line", str(folder.path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
+            # A process has no command line yet when its creation returns.
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
             attempts.begin(folder, job_id="", nodes=[HERE])
             attempts.write_rank(folder, 1, RankRecord(0, HERE, process.pid))
             stop.cancel(folder.path)
