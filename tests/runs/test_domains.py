@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 from typer.testing import CliRunner
 
 from launch.cli.main import app
@@ -98,27 +101,29 @@ def write_weather(folder: Path, random: np.random.Generator) -> tuple[Rows, dict
         asked.append(degrees[24:])
         rows.append(
             {
-                "member.stations": save(folder, f"{number}.stations.npy", np.hstack([places, degrees])[:24]),
-                "member.places": save(folder, f"{number}.places.npy", places[24:]),
-                "member.degrees": save(folder, f"{number}.degrees.npy", degrees[24:]),
+                "member.seen": save(folder, f"{number}.seen.npy", degrees[:24]),
+                "member.stations": save(folder, f"{number}.stations.npy", 90 * places[:24]),
+                "member.asked": save(folder, f"{number}.asked.npy", degrees[24:]),
+                "member.places": save(folder, f"{number}.places.npy", 90 * places[24:]),
                 "split": split,
             }
         )
-    return rows, {"degrees/root_mean_squared_error": spread(asked)}
+    return rows, {"asked/root_mean_squared_error": spread(asked)}
 
 
 WEATHER = f"""
 data:
   inputs:
-    stations: {{modality: array, members: stations.npy, shape: [24, 3]}}
-    places: {{modality: array, members: places.npy, shape: [16, 2]}}
-    degrees: {{modality: array, members: degrees.npy, shape: [16, 1]}}
+    seen: {{modality: array, members: seen.npy, shape: [24, 1], coordinates: stations.npy, num_axes: 2,
+           coordinates_min: [-90, -90], coordinates_max: [90, 90]}}
+    asked: {{modality: array, members: asked.npy, shape: [16, 1], coordinates: places.npy, num_axes: 2,
+            coordinates_min: [-90, -90], coordinates_max: [90, 90], nan: keep}}
   lanes: 2
   window: 32
 train: {{steps: 120, global_batch: 16, log_every_steps: 1}}
 model:
-  inputs: {{stations: {{positions: {{kind: none}}}}}}
-  outputs: {{degrees: {{kind: points, coordinates: places, num_bands: 2, max_frequency: 2}}}}
+  inputs: {{seen: {{positions: {{num_bands: 2, max_resolution: [4, 4]}}}}}}
+  outputs: {{asked: {{kind: points, coordinates: asked.coordinates, num_bands: 2, max_frequency: 2}}}}
 {SMALL}"""
 
 
@@ -147,7 +152,7 @@ data:
   inputs:
     left: {{modality: image, members: left.png, height: 8, width: 8}}
     right: {{modality: image, members: right.png, height: 8, width: 8}}
-    depth: {{modality: image, members: depth.png, height: 8, width: 8}}
+    depth: {{modality: image, members: depth.png, height: 8, width: 8, num_channels: 1, values: unit}}
   lanes: 2
   window: 32
 train: {{steps: 60, global_batch: 32, micro_batch: 16, log_every_steps: 1}}
@@ -204,11 +209,38 @@ model:
     colours: {{kind: points, coordinates: places, num_axes: 3, num_channels: 3, num_bands: 2, max_frequency: 2}}
 {SMALL}"""
 
+
+def write_sentences(folder: Path, random: np.random.Generator) -> tuple[Rows, dict[str, float]]:
+    """Sentences of 12 words, one of 8 pairs of words in turns; trivial: always the commonest word."""
+    words = [f"w{number}" for number in range(16)]
+    tokenizer = Tokenizer(
+        WordLevel({word: number for number, word in enumerate(("[PAD]", "[UNK]", "[MASK]", *words))}, "[UNK]")
+    )
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    pairs = random.integers(0, 8, TRAIN + TEST)
+    sentences = [" ".join([f"w{pair} w{pair + 8}"] * 6) for pair in pairs]
+    rows: Rows = [{"text": text, "split": split} for text, split in zip(sentences, splits(), strict=True)]
+    return rows, {"text/accuracy": float(np.bincount(pairs[TRAIN:]).max()) / (2 * TEST)}
+
+
+SENTENCES = f"""
+data:
+  inputs: {{text: {{modality: text, tokenizer: tokenizer.json, num_tokens: 12, masking: {{probability: 0.2}}}}}}
+  lanes: 2
+  window: 32
+train: {{steps: 120, global_batch: 32, log_every_steps: 1}}
+model:
+  inputs: {{text: {{embedding_width: 32}}}}
+  outputs: {{text: {{kind: text}}}}
+{SMALL}"""
+
 DOMAINS = {
     "eeg": Domain(write_eeg, EEG),
     "weather": Domain(write_weather, WEATHER),
     "cameras": Domain(write_cameras, CAMERAS),
     "clouds": Domain(write_clouds, CLOUDS),
+    "sentences": Domain(write_sentences, SENTENCES),
 }
 
 
@@ -227,7 +259,7 @@ def test_a_field_of_ones_own_is_learned_and_resumes_after_a_kill_with_equal_bits
     rows, baselines = domain.write(raw, np.random.default_rng(0))
     (raw / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     perceiver("data", "build", "table", raw / "samples.jsonl", shards, "--jobs", "1")
-    config = tmp_path / "run.yaml"
+    config = raw / "run.yaml"
     config.write_text(domain.config)
     undisturbed = make_run("undisturbed", config=config, shards=shards)
     killed = make_run("killed", config=config, shards=shards)
