@@ -75,15 +75,16 @@ def _problems(config: PerceiverConfig, inputs: dict[str, Tensor]) -> Iterator[st
         elif value.device.type == "cpu" and not torch.compiler.is_compiling():
             yield from _value_problems(name, value, modality)
         if modality.places is not None:
-            yield from _given_problems(f"{name}.{COORDINATES}", inputs, (value.shape[0], *modality.places))
+            yield from _given_problems(f"{name}.{COORDINATES}", inputs, modality.places)
 
 
 def _given_problems(name: str, inputs: dict[str, Tensor], shape: tuple[int, ...]) -> Iterator[str]:
     """Yield what is wrong with the coordinates that come with an input."""
+    expected = f"inputs.{name}: expected (batch, {', '.join(map(str, shape))})"
     if name not in inputs:
-        yield f"inputs.{name}: expected {shape}, got none"
-    elif tuple(inputs[name].shape) != shape:
-        yield f"inputs.{name}: expected {shape}, got {tuple(inputs[name].shape)}"
+        yield f"{expected}, got none"
+    elif tuple(inputs[name].shape[1:]) != shape:
+        yield f"{expected}, got {tuple(inputs[name].shape)}"
     elif inputs[name].device.type == "cpu" and not torch.compiler.is_compiling():
         yield from _number_problems(name, inputs[name])
 

@@ -80,7 +80,7 @@ def export(source: Path, out: Path, *, onnx: bool, as_json: bool, which: str = N
 
         how = f"resize={around.resize}, fit={around.fit}, centre_crop={around.centre_crop:g}"
         picture = how if network.config.input_of(ImageInput) else ""
-        program = onnx_program(network, classes=around.classes, picture=picture)
+        program = onnx_program(network, classes=around.classes, picture=picture, pads=around.pads)
         with _new_folder(out) as beside:
             program.save(beside / "network.onnx")
         notes = around.notes

@@ -10,6 +10,7 @@ from configs.run import RunConfig
 from data_shards.files.typed_json import read_object
 from data_shards.modalities.image import ImageConfig
 from data_shards.modalities.text import TextConfig
+from data_shards.modalities.transforms.text import pad_id
 from launch.run.loaders import absolute, label_names
 from model.config.perceiver import PerceiverConfig
 from model.interop.huggingface_files import BYTE_VOCABULARY, PREPROCESSOR, byte_tokenizer, own_tokenizer, preprocessor
@@ -39,6 +40,8 @@ class Surroundings:
     """How images of another aspect ratio are resized."""
     foreign: Mapping[str, Any] = field(default_factory=dict)
     """Hugging Face's files as they were imported, or of a run's tokenizer, by name."""
+    pads: Mapping[str, int] = field(default_factory=dict)
+    """The id that pads a text, by the name of the input, where it has a tokenizer."""
     notes: tuple[str, ...] = ()
     """The facts that could not be found out."""
 
@@ -81,14 +84,16 @@ def of_run(config: RunConfig) -> Surroundings:
         notes.append(
             "no preprocessor is written: Hugging Face's for Perceivers cannot pad, as fit=pad of the input does"
         )
-    texts = [each for each in config.data.ordered_inputs.values() if isinstance(each, TextConfig) and each.tokenizer]
-    foreign = _tokenizer(texts[0]) if texts else {}
+    inputs = config.data.ordered_inputs.items()
+    texts = {name: each for name, each in inputs if isinstance(each, TextConfig) and each.tokenizer}
+    foreign = _tokenizer(next(iter(texts.values()))) if texts else {}
+    pads = {name: pad_id(text) for name, text in texts.items()}
     if (image.num_channels, image.dtype) != (3, "uint8"):
         notes.append(
             "no preprocessor is written: Hugging Face's is for red, green and blue in bytes, and the input has "
             f"num_channels={image.num_channels} and values={image.values}"
         )
-    return Surroundings(classes, image.resize, image.centre_crop, image.fit, foreign, tuple(notes))
+    return Surroundings(classes, image.resize, image.centre_crop, image.fit, foreign, pads, tuple(notes))
 
 
 def _tokenizer(text: TextConfig) -> dict[str, Any]:

@@ -5,78 +5,99 @@
     photo_length (batch or 1), -1 by default  -[spread]-'
 
 An input of ONNX may be left out only where it has a constant, and lengths by default are no constants: -1 stands for
-them, which becomes all entries, or of a text those up to its last id that is not 0.
+them, which becomes all entries, or of a text those up to its last id that does not pad it. Coordinates that a sample
+brings are inputs of their own, NAME_coordinates, and so are places at which outputs are asked.
 """
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
 from model.modalities.image import ImageInput
-from model.modalities.input import Input
+from model.modalities.input import COORDINATES, Input
 from model.modalities.text import TextInput
 from model.perceiver import Perceiver
 
+_ZERO: Mapping[str, int] = MappingProxyType({})
+"""Of bytes 0 pads."""
 _UNSAID = -1
 """The length that stands for one that is left out."""
 
 
 class _Positional(nn.Module):
-    """The network with a tensor an argument, as ONNX has them: the modalities, then their lengths, by name."""
+    """The network with a tensor an argument, as ONNX has them: the modalities, places, then lengths, by name."""
 
-    def __init__(self, network: Perceiver) -> None:
+    def __init__(self, network: Perceiver, pads: Mapping[str, int] = _ZERO) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.pads = network, pads
         self.modalities = network.config.ordered_inputs
+        self.places = list(_places(network))
 
     def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
-        count = len(self.modalities)
-        inputs = dict(zip(self.modalities, values[:count], strict=True))
-        said = dict(zip(self.modalities, values[count:], strict=True))
-        lengths = {name: _valid(self.modalities[name], inputs[name], said[name]) for name in self.modalities}
+        names = [*self.modalities, *self.places]
+        inputs = dict(zip(names, values[: len(names)], strict=True))
+        said = dict(zip(self.modalities, values[len(names) :], strict=True))
+        lengths = {
+            name: _valid(self.modalities[name], inputs[name], said[name], self.pads.get(name, 0))
+            for name in self.modalities
+        }
         return tuple(self.network(inputs, lengths).values())
 
 
-def _valid(modality: Input, value: Tensor, said: Tensor) -> Tensor:
+def _places(network: Perceiver) -> dict[str, tuple[int, ...]]:
+    """Return the shape of all coordinates that come with a sample, by the names that the network has for them."""
+    inputs, answers = network.config.ordered_inputs.items(), network.config.answers().values()
+    found = {f"{name}.{COORDINATES}": modality.places for name, modality in inputs if modality.places is not None}
+    asked = {output.asked_at(): output for output in answers if output.asked_at() and output.asked_at() not in found}
+    for name, output in asked.items():
+        found[name] = output.num_queries(network.config), int(getattr(output, "num_axes", 0))
+    return found
+
+
+def _valid(modality: Input, value: Tensor, said: Tensor, pad: int) -> Tensor:
     """The number of valid entries of each sample."""
     full = _entries(modality)
     if isinstance(modality, TextInput):
         # Up to the last id that is not padding.
         # Whoever pads with 0 need not count: of bytes, 0 is PAD and no letter.
-        left_out = (torch.arange(1, full + 1, device=value.device) * (value != 0)).amax(dim=1)
+        left_out = (torch.arange(1, full + 1, device=value.device) * (value != pad)).amax(dim=1)
     else:
         left_out = torch.full_like(said, full)
     there = full * said.clamp(0, 1) if modality.is_whole else said.clamp(0, full)
     return torch.where(said == _UNSAID, left_out, there)
 
 
-def onnx_program(network: Perceiver, *, classes: Sequence[str] = (), picture: str = "") -> torch.onnx.ONNXProgram:
+def onnx_program(
+    network: Perceiver, *, classes: Sequence[str] = (), picture: str = "", pads: Mapping[str, int] = _ZERO
+) -> torch.onnx.ONNXProgram:
     """Return the ONNX program of a network; `.save(path)` writes it.
 
     Its inputs are the modalities by name (pixels uint8) and, optional, "NAME_length" for each, its outputs the answers
     by name, or "NAME_answer" where an input has that name; any batch size is taken. Its metadata explains each, with
-    how a `picture` comes to its size, and has the names of the `classes` as JSON. ValueError where a library
-    is missing.
+    how a `picture` comes to its size, and has the names of the `classes` as JSON. `pads` has the id that pads a text,
+    by its name, where that is not 0. ValueError where a library is missing.
     """
     _check_libraries()
     network = _plain(network).eval()
     chosen = network.config.ordered_inputs
-    values = [_example(network, name) for name in chosen]
+    places = {name: torch.zeros(2, *shape) for name, shape in _places(network).items()}
+    values = {name: _example(network, name) for name in chosen} | places
     lengths = [torch.full((2,), _entries(modality)) for modality in chosen.values()]
-    names = [*chosen, *(f"{name}_length" for name in chosen)]
+    names = [*chosen, *(name.replace(".", "_") for name in places), *(f"{name}_length" for name in chosen)]
     batch = torch.export.Dim("batch", min=1)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own: deprecated parts of its dependencies
-        answers = network(dict(zip(chosen, values, strict=True)))
+        answers = network(values)
         # ONNX has one space of names: a text that is filled in would be its own input.
         outputs = {name: f"{name}_answer" if name in names else name for name in answers}
         program = torch.onnx.export(
-            _Positional(network),
-            (*values, *lengths),
+            _Positional(network, pads),
+            (*values.values(), *lengths),
             input_names=names,
             output_names=list(outputs.values()),
             dynamic_shapes={"values": tuple({0: batch} for _ in names)},
@@ -87,7 +108,7 @@ def onnx_program(network: Perceiver, *, classes: Sequence[str] = (), picture: st
     for name in chosen:
         _make_optional(program, name)
     shapes = {outputs[name]: list(answer.shape[1:]) for name, answer in answers.items()}
-    program.model.metadata_props.update(_metadata(network, shapes, classes, picture))
+    program.model.metadata_props.update(_metadata(network, shapes, classes, picture, pads))
     return program
 
 
@@ -120,11 +141,19 @@ def _make_optional(program: torch.onnx.ONNXProgram, name: str) -> None:
     graph.insert_before(first, [size, spread])
 
 
-def _metadata(network: Perceiver, shapes: dict[str, list[int]], classes: Sequence[str], picture: str) -> dict[str, str]:
+def _metadata(
+    network: Perceiver,
+    shapes: dict[str, list[int]],
+    classes: Sequence[str],
+    picture: str,
+    pads: Mapping[str, int] = _ZERO,
+) -> dict[str, str]:
     told = {}
+    for name, cells in _places(network).items():
+        told[name.replace(".", "_")] = f"float32 (batch, {', '.join(map(str, cells))}), coordinates in [-1, 1]"
     for name, modality in network.config.ordered_inputs.items():
         told[name] = modality.meaning(name) + (f"; {picture}" if picture and isinstance(modality, ImageInput) else "")
-        told[f"{name}_length"] = _explained_length(modality)
+        told[f"{name}_length"] = _explained_length(modality, pads.get(name, 0))
     for name, shape in shapes.items():
         told[name] = f"float32 (batch, {', '.join(map(str, shape))})"
     if classes:
@@ -132,12 +161,12 @@ def _metadata(network: Perceiver, shapes: dict[str, list[int]], classes: Sequenc
     return told
 
 
-def _explained_length(modality: Input) -> str:
+def _explained_length(modality: Input, pad: int) -> str:
     kind = "int64 (batch) or (1), optional: "
     if modality.is_whole:
         return kind + "0 for a sample that lacks this input, 1 for one that has it; left out, all have it"
     full = _entries(modality)
-    missing = "up to the last id that is not 0" if isinstance(modality, TextInput) else f"all {full}"
+    missing = f"up to the last id that is not {pad}" if isinstance(modality, TextInput) else f"all {full}"
     return kind + f"how many entries from the first on are valid, 0 to {full}; left out, {missing}"
 
 

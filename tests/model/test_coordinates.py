@@ -82,8 +82,8 @@ def test_a_problem_of_given_coordinates_names_its_key(change: dict[str, object],
 @pytest.mark.parametrize(
     ("places", "words"),
     [
-        (None, r"inputs\.field\.coordinates: expected \(2, 6, 4, 2\), got none"),
-        (torch.zeros(2, 6, 4, 3), r"expected \(2, 6, 4, 2\), got \(2, 6, 4, 3\)"),
+        (None, r"inputs\.field\.coordinates: expected \(batch, 6, 4, 2\), got none"),
+        (torch.zeros(2, 6, 4, 3), r"expected \(batch, 6, 4, 2\), got \(2, 6, 4, 3\)"),
         (torch.full((2, 6, 4, 2), torch.nan), r"inputs\.field\.coordinates: .*NaN"),
     ],
 )

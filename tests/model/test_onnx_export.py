@@ -14,6 +14,7 @@ from model.config.attention import AttentionConfig
 from model.config.grids import PositionsConfig
 from model.config.perceiver import PerceiverConfig
 from model.interop.onnx_export import _example, _metadata, _plain, _Positional, onnx_program
+from model.modalities.array import ArrayInput
 from model.modalities.flow import FlowInput
 from model.modalities.image import ImageInput
 from model.modalities.label import LabelInput
@@ -21,6 +22,7 @@ from model.modalities.points import PointsInput
 from model.modalities.text import TextInput
 from model.outputs.flow import FlowOutput
 from model.outputs.label import LabelOutput
+from model.outputs.points import PointsOutput
 from model.perceiver import Perceiver
 
 CONFIG = PerceiverConfig(
@@ -207,3 +209,37 @@ def test_what_is_exported_reads_in_the_plain_form_in_the_precision_of_the_networ
     assert plain.config.cross_attend_form == "plain"
     assert all(torch.equal(plain.state_dict()[name], tensor) for name, tensor in network.state_dict().items())
     assert next(plain.parameters()).dtype == torch.float64
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the exporter's dependencies warn of each other
+def test_coordinates_that_a_sample_brings_are_inputs_of_their_own(tmp_path: Path) -> None:
+    seen = ArrayInput(shape=(5, 1), num_axes=2, positions=PositionsConfig(num_bands=2))
+    outputs = {
+        "far": PointsOutput(coordinates="wanted.coordinates", num_bands=2, num_points=4),
+        "near": PointsOutput(coordinates="seen.coordinates", num_bands=2),
+    }
+    built = perturbed(dataclasses.replace(CONFIG, inputs={"seen": seen}, outputs=outputs))
+    onnx_program(built).save(tmp_path / "network.onnx")
+    generator = torch.Generator().manual_seed(0)
+    inputs = {
+        "seen": torch.randn(3, 5, 1, generator=generator),
+        "seen.coordinates": torch.rand(3, 5, 2, generator=generator),
+        "wanted.coordinates": torch.rand(3, 4, 2, generator=generator),
+    }
+    lengths = {"seen": torch.tensor([5, 2, 4])}
+    session = onnxruntime.InferenceSession(tmp_path / "network.onnx")
+    feeds = {name.replace(".", "_"): value.numpy() for name, value in inputs.items()}
+    found = session.run(["far", "near"], feeds | {"seen_length": lengths["seen"].numpy()})
+    expected = built(inputs, lengths)
+    for name, answer in zip(expected, found, strict=True):
+        torch.testing.assert_close(torch.from_numpy(answer), expected[name], rtol=0, atol=1e-5)
+
+
+def test_a_text_ends_before_the_ids_of_its_own_pad() -> None:
+    built = perturbed(dataclasses.replace(CONFIG, inputs={"text": CONFIG.inputs["text"]}))
+    ids = torch.tensor([[5, 0, 5, 7, 7, 7, 7, 7], [0, 3, 9, 9, 9, 9, 9, 0]])
+    (found,) = _Positional(built, {"text": 7})(ids, torch.tensor([-1, -1]))
+    expected = built({"text": ids}, {"text": torch.tensor([3, 8])})["label"]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    assert _metadata(built, {}, (), "", {"text": 7})["text_length"].endswith("the last id that is not 7")

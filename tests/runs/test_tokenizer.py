@@ -19,14 +19,14 @@ from launch.cli.main import app
 TEXT = "the quick brown fox jumps over the lazy dog"
 CONFIG = """
 data:
-  inputs: {text: {modality: text, tokenizer: own.json, num_tokens: 24, masking: {probability: 0.3}}}
+  inputs: {text: {modality: text, tokenizer: own.json, num_tokens: 48, masking: {probability: 0.3}}}
   lanes: 4
   window: 16
 model:
   inputs: {text: {embedding_width: 16}}
   outputs: {text: {kind: text}}
   cross_attend: {num_heads: 2, qk_width: 16, value_width: 16}
-  decoder: {cross_attend: {num_heads: 2, qk_width: 16, value_width: 16}}
+  decoder: {cross_attend: {num_heads: 8, qk_width: 256, value_width: 16}}
   num_latents: 8
   latent_width: 32
   num_cross_attends: 1
@@ -79,7 +79,7 @@ def test_a_run_needs_the_file_of_its_tokenizer_only_to_be_made(
     command("export", str(tmp_path / "forked"), str(tmp_path / "out"))
     exported = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     (copy,) = (killed.folder / "files").iterdir()
-    section = TextConfig(tokenizer=str(copy), num_tokens=24)
+    section = TextConfig(tokenizer=str(copy), num_tokens=48)
     for text in (TEXT, "a cat", "wörter"):
         ids, length = fit(text.encode(), section, None)
         given = exported(text, padding="max_length", truncation=True)
