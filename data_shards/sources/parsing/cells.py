@@ -14,8 +14,10 @@ from data_shards.sources.parsing.labels import is_empty
 
 Cells = tuple[int, dict[str, Any]]
 """Line in the table, and the cells by column; empty cells are absent."""
-_ROWS_A_BATCH = 32
+_ROWS_A_BATCH = 8
 """Rows of Parquet that are unpacked at a time: a file of 1 kB can hold any number of cells of 20 MB."""
+_MOST_AT_ONCE = 16 << 20
+"""Bytes of a batch above which its rows are taken one by one: each copy of a long cell costs its memory again."""
 _BUFFER_BYTES = 1 << 20
 
 
@@ -127,6 +129,8 @@ def _parquet(table: Path) -> Iterator[Cells]:
 
 
 def _rows(batch: Any, before: int) -> Iterable[dict[str, Any]]:  # noqa: ANN401 - pyarrow is untyped
+    if batch.nbytes > _MOST_AT_ONCE:
+        return _one_by_one(batch, before)
     try:
         # The usual way, all rows in one call. Only where it fails is the row looked for that is to blame.
         return batch.to_pylist()  # type: ignore[no-any-return]
@@ -135,10 +139,13 @@ def _rows(batch: Any, before: int) -> Iterable[dict[str, Any]]:  # noqa: ANN401 
 
 
 def _one_by_one(batch: Any, before: int) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - pyarrow is untyped
-    """Yield the rows of a batch that holds a value that is none, up to the line of it."""
+    """Yield the rows of a batch up to one that holds a value that is none, or is longer than any line may be."""
     for number in range(batch.num_rows):
+        row = batch.slice(number, 1)
+        if row.nbytes > plain_text.MAX_LINE:
+            raise ValueError(f"line {before + number + 1}: is longer than {plain_text.MAX_LINE}; cut it into several")
         try:
-            yield from batch.slice(number, 1).to_pylist()
+            yield from row.to_pylist()
         except ValueError as error:
             raise ValueError(f"line {before + number + 1}: holds a value that cannot be read ({error})") from error
 

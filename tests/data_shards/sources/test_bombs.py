@@ -9,7 +9,7 @@ from pyarrow import parquet
 
 from data_shards.format.annotations import MAX_WEIGHT
 from data_shards.sources import table, text
-from data_shards.sources.parsing import plain_text
+from data_shards.sources.parsing import cells, plain_text
 
 
 def test_a_long_line_is_refused_before_it_takes_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,13 +26,27 @@ def test_a_long_line_is_refused_before_it_takes_the_memory(tmp_path: Path, monke
 
 def test_a_parquet_of_few_bytes_is_not_unpacked_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table, "MAX_HELD_BYTES", 1 << 20)
-    cells = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 5000, pyarrow.int32()), ["x" * 10_000])
-    parquet.write_table(pyarrow.table({"text": cells}), tmp_path / "a.parquet")
+    texts = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 5000, pyarrow.int32()), ["x" * 10_000])
+    parquet.write_table(pyarrow.table({"text": texts}), tmp_path / "a.parquet")
     assert (tmp_path / "a.parquet").stat().st_size < 100_000
     before = pyarrow.total_allocated_bytes()
     with pytest.raises(ValueError, match=r"a.parquet: line 105: the texts up to here have more than 1048576 bytes"):
         table.read(tmp_path / "a.parquet")
     assert pyarrow.total_allocated_bytes() - before < 10 << 20
+
+
+def test_a_long_cell_of_parquet_is_refused_before_it_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"{number} {'x' * 400}" for number in range(20)]
+    parquet.write_table(pyarrow.table({"text": texts}), tmp_path / "a.parquet")
+    rows = list(cells.read(tmp_path / "a.parquet"))
+    monkeypatch.setattr(cells, "_MOST_AT_ONCE", 100)
+    assert (
+        list(cells.read(tmp_path / "a.parquet")) == rows == [(at + 1, {"text": each}) for at, each in enumerate(texts)]
+    )
+    monkeypatch.setattr(plain_text, "MAX_LINE", 1000)
+    parquet.write_table(pyarrow.table({"text": [*texts, "x" * 2000, "y"]}), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"a.parquet: line 21: is longer than 1000; cut it into several"):
+        table.read(tmp_path / "a.parquet")
 
 
 def test_a_table_takes_no_weight_that_training_refuses(tmp_path: Path) -> None:
