@@ -8,7 +8,7 @@ Where there are several inputs, each is also measured alone:
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -141,18 +141,18 @@ def evaluate(
                     if (task.name, shown) in measured:
                         measured[task.name, shown].add(answers[task.name], here, judged)
     network.train(was_training)
-    metrics = {task.name: task.metrics() for task in tasks}
-    return _evaluation(tasks, {key: _result(of, metrics[key[0]], world) for key, of in measured.items()})
+    return _evaluation(tasks, {key: _result(objective.tasks[key[0]], of, world) for key, of in measured.items()})
 
 
-def _result(measurement: Measurement, metrics: Sequence[Metric], world: World) -> Result:
-    """Return what a measurement found; PluginError where one of a plug-in has not the values of its metrics."""
+def _result(task: Task[Any], measurement: Measurement, world: World) -> Result:
+    """Return what a measurement found; PluginError where a plug-in's task has not the values of its metrics."""
     result = measurement.result(world)
-    if is_of_plugin(type(measurement)):
-        names = [metric.name for metric in metrics]
+    if is_of_plugin(type(task)):
+        names = [metric.name for metric in task.metrics()]
         found = dict(result.values) if isinstance(result, Result) else type(result).__name__
         if not isinstance(found, dict) or not all(isinstance(found.get(name), int | float) for name in names):
-            place = f"{place_of(measurement.result)}: {type(measurement).__name__}.result"
+            own = measurement.result if is_of_plugin(type(measurement)) else task.metrics
+            place = f"{place_of(own)}: {type(measurement).__name__}.result"
             raise PluginError(
                 f"{place} returned {found}, expected a Result with a number for each of {', '.join(names)}"
             )

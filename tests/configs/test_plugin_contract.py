@@ -242,6 +242,14 @@ def test_a_result_without_a_number_for_each_metric_is_told_with_its_line(
     refused(tmp_path, 23, sentence, lambda: evaluate(network, goal, [batch], alone, ("text",)))
 
 
+def test_a_metric_that_the_measurement_of_ours_does_not_know_is_told_where_it_is_listed(tmp_path: Path) -> None:
+    text = 'def metrics(self):\n    return (Metric("other"),)'
+    goal, batch, network = judged(used(tmp_path, TASK.format("", body(text))))
+    alone = World(0, 1, 0, torch.device("cpu"))
+    sentence = r"\w+\.result returned \{.*accuracy.*\}, expected a Result with a number for each of other"
+    refused(tmp_path, 17, sentence, lambda: evaluate(network, goal, [batch], alone, ("text",)))
+
+
 @pytest.mark.parametrize(
     ("name", "given", "expected"),
     [
