@@ -246,7 +246,7 @@ def test_a_metric_that_the_measurement_of_ours_does_not_know_is_told_where_it_is
     text = 'def metrics(self):\n    return (Metric("other"),)'
     goal, batch, network = judged(used(tmp_path, TASK.format("", body(text))))
     alone = World(0, 1, 0, torch.device("cpu"))
-    sentence = r"\w+\.result returned \{.*accuracy.*\}, expected a Result with a number for each of other"
+    sentence = r"\w+\.result returned \{.*\}, expected a Result with a number for each of other"
     refused(tmp_path, 17, sentence, lambda: evaluate(network, goal, [batch], alone, ("text",)))
 
 

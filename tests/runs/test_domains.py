@@ -250,6 +250,7 @@ def perceiver(*words: object) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", DOMAINS)
 def test_a_field_of_ones_own_is_learned_and_resumes_after_a_kill_with_equal_bits(
     make_run: MakeRun, tmp_path: Path, name: str
