@@ -87,14 +87,19 @@ class Offload:
         self._carrier = carrier
         self._last: ReferenceType[_Kept] | None = None
 
-    def pack(self, tensor: Tensor) -> _Kept:
+    def pack(self, tensor: Tensor) -> "_Kept | Tensor":
         """Take a tensor for the backward pass."""
+        if not tensor.numel():
+            # There is nothing to copy, and it would stand between two layers that wait for each other.
+            return tensor
         kept = _Kept(self._carrier.leave(tensor), self._last)
         self._last = ref(kept)
         return kept
 
-    def unpack(self, kept: _Kept) -> Tensor:
+    def unpack(self, kept: "_Kept | Tensor") -> Tensor:
         """Give it back, and have the one that was taken before it on its way."""
+        if isinstance(kept, Tensor):
+            return kept
         back, arrival = kept.coming or self._carrier.fetch(kept.tensor)
         # Dropped here, or the copy on the device would live as long as the graph.
         kept.coming = None

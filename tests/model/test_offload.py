@@ -75,6 +75,14 @@ def test_what_a_layer_kept_is_on_its_way_before_the_layer_after_it_is_computed_a
     ]
 
 
+def test_a_tensor_without_elements_stays_where_it_is() -> None:
+    # PyTorch 2.9 keeps one for each recomputed layer.
+    journal, empty = Journal(), torch.empty(0)
+    offload = Offload(journal)
+    assert offload.unpack(offload.pack(empty)) is empty
+    assert journal.told == []
+
+
 def test_copies_leave_behind_what_is_computed_and_are_met_by_their_own_arrival(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[str, object]] = []
 
