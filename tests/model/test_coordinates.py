@@ -95,3 +95,12 @@ def test_a_batch_with_wrong_coordinates_is_one_sentence(places: torch.Tensor | N
 
     with pytest.raises(ValueError, match=words):
         check_inputs(config, inputs)
+
+
+def test_places_with_other_axes_and_values_with_other_channels_are_told_by_the_key_that_counts_them() -> None:
+    answer = PointsOutput(target="field", coordinates="at", num_axes=3, num_channels=2)
+    assert [key for key, _ in answer.input_problems("at", (9, 2))] == ["num_axes"]
+    assert [key for key, _ in answer.input_problems("field", (9, 3))] == ["num_channels"]
+    assert list(answer.input_problems("at", (9, 3))) == list(answer.input_problems("field", (9, 2))) == []
+    [(_, sentence)] = answer.input_problems("at", (9,))
+    assert sentence == "is 3, but data.inputs.at delivers (9,); make them agree"
