@@ -13,6 +13,7 @@ from PIL import Image
 from data_shards.config import DataConfig
 from data_shards.loading.sample import BadMemberError, prepare
 from data_shards.modalities.decoding import tiff as tiff_decoder
+from data_shards.modalities.decoding.channels import Picture, with_channels
 from data_shards.modalities.image import ImageConfig
 from data_shards.modalities.mixup import mix_pairs
 from data_shards.modalities.transform_config import ColourConfig, CropConfig, MixupConfig, RandAugmentConfig
@@ -265,3 +266,11 @@ def test_images_of_more_pixels_than_are_decoded_are_refused_unread() -> None:
     content[place + 8 : place + 12] = struct.pack("<I", 2**31)
     with pytest.raises(BadMemberError, match="image claims 2147483648 x 4 pixels"):
         read(bytes(content), num_channels=1)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_grey_of_more_than_eight_bits_is_the_luma_of_bt_601(dtype: str) -> None:
+    colours = (np.eye(3) * 1000)[None].astype(dtype)
+    grey = with_channels(Picture(colours), 1, to_grey=True)
+    assert grey.dtype == colours.dtype
+    assert grey[0, :, 0].tolist() == pytest.approx([299, 587, 114])
