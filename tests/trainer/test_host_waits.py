@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
@@ -30,6 +31,18 @@ class Looks(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
         self.count += func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
+        return func(*args, **(kwargs or {}))
+
+
+class Reads(TorchFunctionMode):
+    """Counts what reads a tensor as a whole, which asks for no operation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
+        self.count += func in (Tensor.tolist, Tensor.numpy)
         return func(*args, **(kwargs or {}))
 
 
@@ -55,10 +68,10 @@ def test_a_step_looks_at_nothing_before_its_report_is_read(
     trained = engine(world, optimizer=config, zero_stage=stage, precision=precision, micro_batch=8, log_every_steps=2)
     for index in range(3):
         trained.step(whole_batch(index))
-    with waits(monkeypatch) as calls, Looks() as looks:
+    with waits(monkeypatch) as calls, Looks() as looks, Reads() as reads:
         # One with a log line, which has more to tell, and one without.
         started = [trained.start(whole_batch(index), (False, True)) for index in (3, 4)]
-    assert (looks.count, len(calls)) == (0, 0)
+    assert (looks.count, reads.count, len(calls)) == (0, 0, 0)
     reports = [one.report() for one in started]
     assert [report.flags for report in reports] == [(False, True)] * 2
     assert [set(report.group_norms) for report in reports] == [{"decayed", "exempt"}, set()]
