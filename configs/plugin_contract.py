@@ -144,6 +144,24 @@ def _is_module(found: object) -> bool:
     return isinstance(found, nn.Module)
 
 
+def _is_adapter(found: object) -> bool:
+    from torch import nn
+
+    if not isinstance(found, nn.Module):
+        return False
+    # Coordinates are a third argument, of inputs that have them.
+    takes = inspect.signature(found.forward)
+    return any(_binds(takes, count) for count in (2, 3))
+
+
+def _binds(signature: inspect.Signature, count: int) -> bool:
+    try:
+        signature.bind(*[None] * count)
+    except TypeError:
+        return False
+    return True
+
+
 def _are_metrics(found: object) -> bool:
     from trainer.tasks.metric import Metric
 
@@ -173,7 +191,7 @@ _RETURNS: Mapping[str, Mapping[str, Rule]] = MappingProxyType(
             "problems": _PROBLEMS,
         },
         "Input": {
-            "adapter": _MODULE,
+            "adapter": (_is_adapter, "a module of PyTorch whose forward takes (array, dtype)"),
             "cost": _COST,
             "kept": (_has("Kept"), "a Kept"),
             "grid": (_is_shape, "a tuple of whole numbers, the tokens along each axis"),

@@ -13,6 +13,7 @@ latents have no queries.
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from model.checks import check_inputs, check_state
@@ -34,9 +35,13 @@ class Perceiver(nn.Module):
         if problems:
             raise ValueError("\n".join(problems))
         self.config = config
-        self.inputs = Inputs(config)
-        self.encoder = Encoder(config)
-        self.decoder = Decoder(config, self._embedding)
+        with torch.random.fork_rng(devices=[]):
+            # A plug-in's modules draw from the global generator, as those of PyTorch do; nothing else in the process
+            # is to move them, nor they anything else.
+            torch.default_generator.manual_seed(seed)
+            self.inputs = Inputs(config)
+            self.encoder = Encoder(config)
+            self.decoder = Decoder(config, self._embedding)
         # Last: one generator goes through all modules in their order, so every one must be there.
         draw_parameters(self, seed)
 

@@ -75,6 +75,19 @@ def _first_entry(config: Input, token: Any) -> Any:  # noqa: ANN401  # a number 
     return token // (config.num_tokens // config.grid[0]) * config.entries_per_row
 
 
+def check_tokens(name: str, config: Input, shape: torch.Size, num_samples: int) -> None:
+    """Raise ValueError where an adapter makes other tokens than its input says: padding would bring any to one width.
+
+    There may be fewer than the grid has, such as of a batch of short texts.
+    """
+    most = (num_samples, config.num_tokens, config.token_width)
+    if len(shape) != 3 or shape[0] != most[0] or shape[1] > most[1] or shape[2] != most[2]:
+        raise ValueError(
+            f"input {name}: the adapter of {type(config).__name__} made tokens of shape {tuple(shape)}, its grid and "
+            f"widths say {most}, (samples, tokens, channels); correct the adapter, or grid and content_width"
+        )
+
+
 class Paddings(ByName):
     """Learned vectors that bring tokens or queries of several kinds to one width; they also tell the kinds apart."""
 
@@ -168,7 +181,9 @@ class Inputs(nn.Module):
 
     def _tokens(self, name: str, inputs: dict[str, Tensor], hidden_BM: Tensor | None, dtype: torch.dtype) -> Tensor:
         given = () if self.modalities[name].places is None else (inputs[f"{name}.{COORDINATES}"],)
-        tokens_BMC: Tensor = self.paddings(name, self.adapters[name](inputs[name], dtype, *given))
+        content_BMc: Tensor = self.adapters[name](inputs[name], dtype, *given)
+        check_tokens(name, self.modalities[name], content_BMc.shape, len(inputs[name]))
+        tokens_BMC: Tensor = self.paddings(name, content_BMc)
         if hidden_BM is not None and name not in self.mask_tokens:
             raise ValueError(f"hidden.{name}: tokens can only be hidden with mask_tokens=true; it is false")
         if name in self.mask_tokens and (unknown_BM := self.modalities[name].unknown(inputs[name])) is not None:
