@@ -55,7 +55,7 @@ def beside(path: Path, *, survives_power_cut: bool = True) -> Iterator[Path]:
         if survives_power_cut:
             sync(hidden)
         hidden.replace(path)
-    except BaseException:  # Ctrl-C too leaves nothing beside
+    except Exception:
         with suppress(OSError):  # its folder may be what is missing
             hidden.unlink()
         raise

@@ -45,13 +45,12 @@ def test_a_published_folder_is_on_the_disk_before_it_has_its_name(tmp_path: Path
     assert (folder / "inner" / "a").read_text() == "a"
 
 
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_what_fails_leaves_the_old_content_and_nothing_beside_it(tmp_path: Path, error: type[BaseException]) -> None:
+def test_what_fails_leaves_the_old_content_and_nothing_beside_it(tmp_path: Path) -> None:
     path = tmp_path / "record.json"
     atomic.write(path, "old")
-    with suppress(error), atomic.written_beside(path) as file:
+    with suppress(ValueError), atomic.written_beside(path) as file:
         file.write(b"half")
-        raise error
+        raise ValueError
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
     with pytest.raises(FileNotFoundError):

@@ -12,7 +12,7 @@ from warm_start import finished
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL = ROOT.parent / "shared" / "data"
-SIZES = {"train": 200, "test": 20}
+SIZES = {"train": 100, "test": 20}
 """Images of each digit."""
 
 
@@ -39,18 +39,18 @@ def test_two_processes_learn_from_real_images_and_recordings(
     shards = tmp_path / "av_digits"
     sources = ("--images", images, "--recordings", REAL / "fsdd.zip")
     built = perceiver("data", "build", "av-digits", *sources, shards, "--json")
-    assert {name: split["samples"] for name, split in built["splits"].items()} == {"train": 2_000, "test": 200}
+    assert {name: split["samples"] for name, split in built["splits"].items()} == {"train": 1_000, "test": 200}
     assert perceiver("data", "verify", shards, "--json")["ok"]
 
     run = make_run("run", 2, config=ROOT / "configs" / "av_digits.yaml", shards=shards)
-    ended = run.finish("train.steps=120", "optimizer.warmup_steps=20", "train.log_every_steps=20")
+    ended = run.finish("train.steps=80", "optimizer.warmup_steps=10", "train.log_every_steps=20")
     assert [status for status, _, _ in ended] == [0, 0], ended
 
     # One process reads the checkpoint that two wrote, and counts the same samples.
     result = perceiver("eval", run.folder, "--json")
     assert result["samples"] == 200
     lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
-    evaluated = next(line for line in lines if line["kind"] == "evaluation" and line["step"] == 120)
+    evaluated = next(line for line in lines if line["kind"] == "evaluation" and line["step"] == 80)
     accuracy = result["metrics"]["label"]["accuracy"]
     alone = {name: evaluated[f"label/accuracy/{name}"] for name in accuracy if name != "all"}
     assert {"all": evaluated["label/accuracy"], **alone} == pytest.approx(accuracy)
