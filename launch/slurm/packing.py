@@ -115,7 +115,9 @@ fi
 CLEAN = (
     _PLACE
     + r"""
-(: >> "$PLACE.lock") && exec 9>> "$PLACE.lock" && flock -n 9 &&
+# What a rank started may outlive it by a moment and keeps the lock so long. A lock file that was removed meanwhile says
+# nothing of the folder, which may be a new one of another job.
+(: >> "$PLACE.lock") && exec 9>> "$PLACE.lock" && flock -w 10 9 && [ "$PLACE.lock" -ef /proc/self/fd/9 ] &&
   rm -rf "$PLACE" "$PLACE.part" "$PLACE".failed-* "$PLACE.lock"
 """
 )

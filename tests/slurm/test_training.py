@@ -33,8 +33,9 @@ def test_time_limits_and_lost_ranks_leave_the_weights_of_an_undisturbed_run(
         os.kill(attempts.ranks(broken, count)[1].pid, number)
     _wait_for_steps(flat, broken, 3)
     _cancel(flat, broken_id, broken)
-    flat.wait_for(lambda: len(_ends_after_steps(limited)) == 3, "three limits", timeout=600)
-    assert _ends_after_steps(limited) == [85] * 3
+    # While the other run was broken it may have met more of them.
+    flat.wait_for(lambda: len(_ends_after_steps(limited)) >= 3, "three limits", timeout=600)
+    assert set(_ends_after_steps(limited)) == {85}
     _wait_for_steps(flat, limited, 1 + sum(attempt.ended_at is not None for attempt in attempts.history(limited)))
     _cancel(flat, limited_id, limited)
 
