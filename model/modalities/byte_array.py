@@ -182,7 +182,9 @@ class Inputs(nn.Module):
     def _tokens(self, name: str, inputs: dict[str, Tensor], hidden_BM: Tensor | None, dtype: torch.dtype) -> Tensor:
         given = () if self.modalities[name].places is None else (inputs[f"{name}.{COORDINATES}"],)
         content_BMc: Tensor = self.adapters[name](inputs[name], dtype, *given)
-        check_tokens(name, self.modalities[name], content_BMc.shape, len(inputs[name]))
+        # While a network is traced a look at its sizes would fix them: the number of samples is to stay open.
+        if not (torch.compiler.is_compiling() or torch.compiler.is_exporting()):
+            check_tokens(name, self.modalities[name], content_BMc.shape, len(inputs[name]))
         tokens_BMC: Tensor = self.paddings(name, content_BMc)
         if hidden_BM is not None and name not in self.mask_tokens:
             raise ValueError(f"hidden.{name}: tokens can only be hidden with mask_tokens=true; it is false")
