@@ -84,7 +84,7 @@ class Script:
     """What the others say."""
 
     told: list[object]
-    """What rank 0 has sent."""
+    """The objects that rank 0 has sent, in their order."""
     beat_seconds: float
     """How long heartbeats are watched."""
     folder: Path | None = None

@@ -35,7 +35,7 @@ class Case:
     is_compiled: bool = False
     """True measures this network compiled."""
     policy: str = "none"
-    """What this network computes again in the backward pass."""
+    """The policy for the parts that this network computes again in the backward pass."""
     batches: int = 3
     """How many of the setting's batches are measured, from the largest on."""
 

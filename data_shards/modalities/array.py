@@ -41,9 +41,9 @@ class ArrayConfig(Modality):
     num_axes: int = 0
     """Coordinates of a cell; needed with `coordinates`. With 1 their last axis may be left out."""
     coordinates_min: tuple[float, ...] = ()
-    """What is brought to -1 on each coordinate, such as [-90, -180]; empty takes coordinates as they are."""
+    """The least value on each axis, which becomes -1, such as [-90, -180]; empty takes coordinates as they are."""
     coordinates_max: tuple[float, ...] = ()
-    """What is brought to 1, such as [90, 180]."""
+    """The greatest value on each axis, which becomes 1, such as [90, 180]."""
 
     usual: ClassVar[tuple[str, ...]] = ("npy", "npz", "safetensors")
 
@@ -54,7 +54,7 @@ class ArrayConfig(Modality):
 
     @property
     def has_gaps(self) -> bool:
-        """Whether NaN stands where a value is not known."""
+        """True where NaN stands for values that nobody knows."""
         return self.nan == "keep"
 
     @property

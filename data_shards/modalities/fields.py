@@ -1,14 +1,8 @@
 """A field of a record, or an array of an archive, read as a member: the caption in .json, the array in .npz."""
 
-import io
 import json
-import zipfile
-import zlib
 
 from data_shards.files.quoting import cut
-
-MAX_BYTES = 1 << 30
-"""The maximum size of an array in an archive."""
 
 
 def content_of_field(suffix: str, field: str, content: bytes | memoryview) -> bytes | None:
@@ -42,18 +36,7 @@ def _of_record(field: str, record: bytes) -> bytes | None:
 
 
 def _of_archive(field: str, content: bytes | memoryview) -> bytes | None:
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            if f"{field}.npy" not in archive.namelist():
-                return None
-            entry = archive.getinfo(f"{field}.npy")
-            if entry.file_size > MAX_BYTES:
-                raise ValueError(f"claims an array of {entry.file_size} bytes; at most {MAX_BYTES} are read")
-            # The others may ask for gigabytes to unpack a few bytes; numpy writes none of them.
-            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise ValueError("packed in another way than by deflate; write it by numpy")
-            with archive.open(entry) as file:
-                return file.read()
-    # zipfile says NotImplementedError of a compression that it does not know, RuntimeError of an encrypted file.
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError, zlib.error) as error:
-        raise ValueError(f"corrupt .npz file ({cut(str(error))})") from error
+    from data_shards.modalities.decoding.numbers import npz_archive, npz_entry
+
+    with npz_archive(content) as archive:
+        return npz_entry(archive, f"{field}.npy") if f"{field}.npy" in archive.namelist() else None

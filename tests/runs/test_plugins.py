@@ -37,6 +37,22 @@ def with_plugin(run: Any, path: Path) -> Path:  # noqa: ANN401  # of conftest.py
     return config
 
 
+READS = """
+plugins: [reads.py]
+data: {inputs: {read: {modality: read, num_bases: 40}}, lanes: 8, window: 64, num_threads: 1}
+model:
+  inputs: {read: {}}
+  outputs: {label: {kind: label, num_classes: 4}}
+  num_latents: 8
+  latent_width: 32
+  num_cross_attends: 1
+  num_blocks: 1
+  layers_per_block: 1
+  self_attend: {num_heads: 2}
+optimizer: {learning_rate: 0.005, warmup_steps: 5}
+train: {steps: 40, global_batch: 32, log_every_steps: 1}
+checkpoint: {save_every_steps: 5, save_every_minutes: 0}
+"""
 EEG = """
 plugins: [eeg.py]
 data: {inputs: {eeg: {modality: eeg}}, lanes: 4, window: 16}
@@ -140,6 +156,45 @@ def test_a_modality_of_ones_own_is_learned_and_survives_a_campaign_with_equal_bi
     found = finished(verify)
     found.check_returncode()
     assert "80 samples, 0 bad" in found.stdout
+
+
+@pytest.fixture
+def reads(tmp_path: Path) -> Path:
+    """Reads of DNA, one a file: of which base there are the most in good quality is their class."""
+    numbers = np.random.default_rng(0)
+    (tmp_path / "raw").mkdir()
+    rows = ["member.read,label,split"]
+    for number in range(160):
+        chances = np.full(4, 0.2)
+        chances[number % 4] = 0.4
+        bases = "".join(numbers.choice(list("ACGT"), 40, p=chances))
+        (tmp_path / "raw" / f"{number}.fastq").write_text(f"@{number}\n{bases}\n+\n{'I' * 40}\n")
+        rows.append(f"raw/{number}.fastq,{'ACGT'[number % 4]},{'train' if number < 128 else 'test'}")
+    table = tmp_path / "reads.csv"
+    table.write_text("\n".join(rows) + "\n")
+    return table
+
+
+@pytest.mark.slow
+def test_tokens_of_ones_own_are_learned_and_resume_after_a_kill_with_equal_bits(
+    make_run: MakeRun, reads: Path, tmp_path: Path
+) -> None:
+    shutil.copy(EXAMPLES / "reads.py", tmp_path)
+    config, shards = tmp_path / "reads.yaml", tmp_path / "shards"
+    config.write_text(READS)
+    words = f"data build table {reads} {shards} --config {config} --jobs 1".split()
+    built = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert built.exit_code == 0, built.output
+    undisturbed, killed = (make_run(name, config=config, shards=shards) for name in ("undisturbed", "killed"))
+    assert undisturbed.finish()[0][0] == 0
+    killed.kill_after_checkpoint(step=10, rank=0)
+    status, _, told = killed.finish()[0]
+    assert status == 0, told
+    assert killed.losses() == undisturbed.losses()
+    assert killed.weights() == undisturbed.weights()
+    rows = map(json.loads, (killed.folder / "metrics.jsonl").read_text().splitlines())
+    accuracy = [row["label/accuracy"] for row in rows if row["kind"] == "evaluation"]
+    assert accuracy[-1] > 0.5  # of four classes that are equally many
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ class Picture:
     values: NDArray[np.generic]
     """(H, W, channels): uint8 and uint16 of 8 and 16 bits, other numbers as the file has them."""
     is_usual: bool = True
-    """Whether 1 to 4 channels are grey, grey and alpha, red green blue, or these and alpha."""
+    """True where 1 to 4 channels mean grey, grey and alpha, red, green and blue, or these with alpha."""
 
 
 def with_channels(picture: Picture, asked: int, *, to_grey: bool = False) -> NDArray[np.generic]:

@@ -4,6 +4,8 @@ import io
 import re
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import prod
 
 import numpy as np
@@ -106,23 +108,35 @@ def _claimed(header: str) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
 
 def npz_array(view: memoryview, preferred: str = "") -> NDArray[np.generic]:
     """Return the array of that name of a .npz file, or its only one; never a pickle."""
+    with npz_archive(view) as archive:
+        names = archive.namelist()
+        name = f"{preferred}.npy" if f"{preferred}.npy" in names or len(names) != 1 else names[0]
+        if name not in names:
+            raise ValueError(
+                f".npz file has the arrays {listed(names)}; expected one{preferred and f' named {preferred}'}"
+            )
+        return npy_array(memoryview(npz_entry(archive, name)))
+
+
+@contextmanager
+def npz_archive(content: bytes | memoryview) -> Iterator[zipfile.ZipFile]:
+    """Give a .npz file as the archive that it is; ValueError where it is damaged, also while the block reads it."""
     try:
-        with zipfile.ZipFile(io.BytesIO(view)) as archive:
-            names = [entry.filename for entry in archive.infolist()]
-            name = f"{preferred}.npy" if f"{preferred}.npy" in names or len(names) != 1 else names[0]
-            entry = archive.getinfo(name)
-            if entry.file_size > MAX_BYTES:
-                raise ValueError(f".npz file claims an array of {entry.file_size} bytes; at most {MAX_BYTES} are read")
-            # The others may ask for gigabytes to unpack a few bytes; numpy writes none of them.
-            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise ValueError(".npz file is packed in another way than by deflate; write it by numpy")
-            with archive.open(name) as file:
-                # Bounded by what the directory claims: a bomb that lies there ends in a checksum error.
-                return npy_array(memoryview(file.read()))
-    except KeyError as error:
-        raise ValueError(
-            f".npz file has the arrays {listed(names)}; expected one{preferred and f' named {preferred}'}"
-        ) from error
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            yield archive
     # zipfile says NotImplementedError of a compression that it does not know, RuntimeError of an encrypted file.
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError, zlib.error) as error:
         raise ValueError(f"corrupt .npz file ({cut(str(error))})") from error
+
+
+def npz_entry(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Return the .npy file of that name in a .npz file."""
+    entry = archive.getinfo(name)
+    if entry.file_size > MAX_BYTES:
+        raise ValueError(f".npz file claims an array of {entry.file_size} bytes; at most {MAX_BYTES} are read")
+    # The others may ask for gigabytes to unpack a few bytes; numpy writes none of them.
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(".npz file is packed in another way than by deflate; write it by numpy")
+    with archive.open(entry) as file:
+        # Bounded by what the directory claims: a bomb that lies there ends in a checksum error.
+        return file.read()
