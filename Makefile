@@ -20,9 +20,10 @@ demo: .venv/installed
 test fast: export OMP_NUM_THREADS = 1
 
 # A file's tests stay in one process, since they share what is dear to set up; the long ones come first. Slurms want the
-# machine for themselves, and mostly wait: there are three at a time.
+# machine for themselves, and mostly wait: there are three at a time. A process of tests that dies is not replaced: what
+# it had left to do would be waited for without end.
 test: .venv/installed
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slurm"
+	$(BIN)/pytest -n 2 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder -m "not slurm"
 	$(BIN)/pytest -n 3 --dist load --maxschedchunk 1 -m slurm
 
 check: .venv/installed lint fast

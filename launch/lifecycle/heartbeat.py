@@ -49,7 +49,9 @@ class Heartbeat(threading.Event):
             # Among others a beat costs no call; it is heard half a second after it was given, and told by the third.
             if self.wait(self._seconds if self._node is None else self._seconds / 4):
                 return
-        self._end()
+        # This attempt may have ended while it looked, and what it then saw begun is what follows it.
+        if not self.is_set():
+            self._end()
 
     def _alone(self) -> bool:
         """Tell that this rank lives; return whether its attempt is the newest."""

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -143,3 +144,24 @@ def test_a_full_disk_takes_the_next_word_on_who_lives(folder: RunFolder, start: 
     ranks.give(500.0, silent=(1,))
     assert (path.stat().st_ino, path.stat().st_size) == (before.st_ino, before.st_size)
     assert float(json.loads(path.read_text())["1"]) > 490
+
+
+@pytest.mark.parametrize("is_over", [True, False], ids=["ended", "superseded"])
+def test_a_rank_whose_attempt_ended_while_it_looked_is_not_ended_by_what_follows(
+    folder: RunFolder, is_over: bool
+) -> None:
+    record = attempts.write_rank(folder, attempts.begin(folder, job_id="", nodes=["n1"]).number, RankRecord(0, "n1", 1))
+    looks, may_see, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def sees_a_later_attempt() -> bool:
+        looks.set()
+        return not may_see.wait(60)
+
+    beat = Heartbeat(record, 0.1, sees_a_later_attempt, ended.set)
+    [watch] = [thread for thread in threading.enumerate() if thread.name == "fence" and thread.is_alive()][-1:]
+    assert looks.wait(60)
+    if is_over:
+        beat.set()
+    may_see.set()
+    watch.join(60)
+    assert ended.is_set() is not is_over
