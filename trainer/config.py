@@ -19,7 +19,7 @@ class OptimizerConfig:
     name: Literal["adamw", "lamb"] = "adamw"
     """AdamW as torch has it, or LAMB as the Perceiver papers used it (one trust ratio a tensor; ZeRO 0, 1 and 2)."""
     learning_rate: float = 1e-3
-    """Peak of the schedule."""
+    """Peak of the schedule; where reference_batch is set, that of a global batch of so many samples."""
     beta1: float = 0.9
     """Decay of the first moment."""
     beta2: float = 0.999
@@ -30,6 +30,9 @@ class OptimizerConfig:
     """Decoupled decay of every parameter except biases and the parameters of normalisations."""
     clip_norm: float = 1.0
     """Largest global norm of a gradient; longer ones are scaled down. 0 never clips."""
+    reference_batch: int = 0
+    """Global batch for which learning_rate is meant: the peak is learning_rate * train.global_batch / reference_batch,
+    as the second paper has it (5e-4 for 256). 0 takes learning_rate as it is."""
     schedule: Literal["cosine", "constant", "step", "flat_cosine", "stable_decay"] = "cosine"
     """The learning rate after the warm-up; `optimizers.learning_rate` has the formulas."""
     warmup_steps: int = 0
@@ -48,7 +51,15 @@ class OptimizerConfig:
     def problems(self) -> Iterator[tuple[str, str]]:
         """Yield (key, sentence) for every value that contradicts itself."""
         yield from _at_least(
-            self, 0.0, "learning_rate", "weight_decay", "clip_norm", "warmup_steps", "flat_steps", "cooldown_steps"
+            self,
+            0.0,
+            "learning_rate",
+            "reference_batch",
+            "weight_decay",
+            "clip_norm",
+            "warmup_steps",
+            "flat_steps",
+            "cooldown_steps",
         )
         yield from _within(self, 0.0, 1.0, "final_fraction", "decay_factor")
         for name in ("beta1", "beta2"):

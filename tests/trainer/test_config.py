@@ -22,6 +22,7 @@ def test_defaults_have_no_problems(part: type) -> None:
         (OptimizerConfig(schedule="step"), "decay_steps"),
         (OptimizerConfig(decay_steps=(3, 2)), "decay_steps"),
         (OptimizerConfig(beta1=1.5), "beta1"),
+        (OptimizerConfig(reference_batch=-256), "reference_batch"),
         (CheckpointConfig(keep_last=0), "keep_last"),
     ],
 )
@@ -61,6 +62,7 @@ def test_what_nobody_sets_is_the_same_in_every_release() -> None:
     assert asdict(OptimizerConfig()) == {
         "name": "adamw",
         "learning_rate": 1e-3,
+        "reference_batch": 0,
         "beta1": 0.9,
         "beta2": 0.999,
         "epsilon": 1e-8,

@@ -19,6 +19,7 @@ from trainer.checkpoint.store import Store
 from trainer.checkpoint.tensor_file import write
 from trainer.config import CheckpointConfig, HealthConfig, ProfileConfig, TrainConfig
 from trainer.distributed.world import World
+from trainer.engine.engine import Engine
 from trainer.evaluation import evaluate
 from trainer.health.profiling import ProfileWindow
 from trainer.health.stop_request import StopRequest
@@ -235,6 +236,18 @@ def test_a_last_save_that_fails_is_tried_again_and_then_ends_the_run_as_failed(
     else:
         with pytest.raises(RuntimeError, match=r"step 5 could not be saved.*No space left on device"):
             train(tmp_path / "run", world, whole_batch, steps=5)
+
+
+def test_the_rate_of_a_step_is_that_of_the_global_batch(world: World) -> None:
+    optimizer = replace(OPTIMIZER, learning_rate=1e-3, schedule="constant", warmup_steps=0)
+    rates = []
+    for reference in (0, 32):
+        train = TrainConfig(steps=1, global_batch=16, log_every_steps=1)
+        scaled = replace(optimizer, reference_batch=reference)
+        trained = Engine(Network(seed=0), CLASSES, optimizer=scaled, train=train, world=world)
+        rates.append(trained.step(whole_batch(0)).learning_rate)
+        trained.close()
+    assert rates == [1e-3, 0.5e-3]
 
 
 def test_a_save_is_due_by_steps_or_by_time(tmp_path: Path, world: World) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainer.config import OptimizerConfig
 from trainer.optim.lamb import Lamb, Segment
-from trainer.optim.optimizers import learning_rate, make, parameter_groups, zero_state
+from trainer.optim.optimizers import at_batch, learning_rate, make, parameter_groups, zero_state
 
 
 def rates(steps: int = 10, **fields: object) -> list[float]:
@@ -43,6 +44,15 @@ def test_step_decay_multiplies_at_each_named_step() -> None:
 def test_warm_up_stable_and_decay_ends_on_its_way_to_the_final_fraction() -> None:
     values = rates(schedule="stable_decay", warmup_steps=2, cooldown_steps=4, final_fraction=0.2)
     assert values == pytest.approx([0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.8, 0.6, 0.4])
+
+
+def test_the_rate_grows_with_the_batch_where_it_is_meant_for_another_one() -> None:
+    paper = OptimizerConfig(learning_rate=5e-4, reference_batch=256)
+    assert at_batch(paper, 1024).learning_rate == 2e-3
+    assert at_batch(paper, 64).learning_rate == 1.25e-4
+    # Applied twice, it would grow twice.
+    assert at_batch(at_batch(paper, 1024), 1024).learning_rate == 2e-3
+    assert at_batch(replace(paper, reference_batch=0), 1024).learning_rate == 5e-4
 
 
 @pytest.mark.parametrize("fields", [{"schedule": "stable_decay"}, {"cooldown_steps": 3}])

@@ -43,6 +43,7 @@ class Engine:
         for key, sentence in joint_problems(optimizer, train, compiles=compiles):
             raise ValueError(f"{key}: {sentence}")
         train = arithmetic.resolved(train, world.device.type)
+        optimizer = optimizers.at_batch(optimizer, train.global_batch)
         self._objective = objective
         self._optimizer_config = optimizer
         self._train = train

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -54,6 +55,14 @@ def zero_state(parameters: Iterable[Tensor], optimizer: torch.optim.Optimizer) -
             "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
             **{moment: torch.zeros_like(parameter, memory_format=torch.preserve_format) for moment in MOMENTS},
         }
+
+
+def at_batch(config: OptimizerConfig, global_batch: int) -> OptimizerConfig:
+    """Return the optimizer with the learning rate that it has for this global batch."""
+    if not config.reference_batch:
+        return config
+    peak = config.learning_rate * global_batch / config.reference_batch
+    return replace(config, learning_rate=peak, reference_batch=0)
 
 
 def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float:
