@@ -11,7 +11,7 @@ from benchmarks.gpu.setting import Found, Setting
 from model.attention.absorbed.grid_support import kernel_problem
 from model.attention.absorbed.tiled import read_tokens
 from model.attention.absorbed.token_sources import DenseTokens, GridTokens, SeparableTokens
-from model.attention.layers import attend
+from model.attention.dispatch import attend
 from model.budget.hardware import HARDWARE
 from model.positions import axis_features
 from trainer.sinks.meter import measured_peak_flops

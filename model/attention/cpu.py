@@ -6,6 +6,7 @@ in two arrays that stay in the processor's cache: fresh arrays of all heads come
 which was a fifth of a layer's time.
 
     B samples, H heads, G heads of samples (B H), N queries, M keys, K channels of queries and keys, V of values
+    b: B or 1, n: N or 1
 """
 
 from collections.abc import Iterator
@@ -23,22 +24,30 @@ def cpu_attention(
     q: Float[Tensor, "B H N K"],
     k: Float[Tensor, "B H M K"],
     v: Float[Tensor, "B H M V"],
-    valid_BM: Bool[Tensor, "B M"] | None,
+    valid_bnM: Bool[Tensor, "b n M"] | None,
     scale: float | None = None,
 ) -> Float[Tensor, "B H N V"]:
-    """Return softmax(scale q kᵀ) v, by default 1 / sqrt(K), over the valid keys, of which every sample has one."""
+    """Return softmax(scale q kᵀ) v, by default 1 / sqrt(K), over the valid keys, of which every query has one.
+
+    `valid_bnM` has one row where all queries see the same keys, and is of one sample where all samples do.
+    """
     scale = scale or q.shape[-1] ** -0.5
     if torch.compiler.is_compiling() or torch.compiler.is_exporting():
         # A compiler cannot look into the tiles; it fuses what is around the products, and computes again what is cheap.
         scores = torch.matmul((q * scale).contiguous(), k.contiguous().mT)
-        seen = scores if valid_BM is None else scores.masked_fill(~valid_BM[:, None, None, :], -torch.inf)
+        seen = scores if valid_bnM is None else scores.masked_fill(~valid_bnM[:, None], -torch.inf)
         return torch.matmul(seen.softmax(dim=-1), v.contiguous())
     num_samples, num_heads = q.shape[:2]
-    hidden = None if valid_BM is None else ~valid_BM.repeat_interleave(num_heads, dim=0)[:, None]
+    hidden = None if valid_bnM is None else hidden_of_heads(valid_bnM, num_samples, num_heads)
     # The scale is multiplied outside of the function, so that autograd takes care of its gradient.
     scaled, keys, values = (part.flatten(0, 1) for part in (q * scale, k, v))
     out: Tensor = _Attention.apply(scaled, keys, values, hidden)  # type: ignore[no-untyped-call]
     return out.view(num_samples, num_heads, *out.shape[1:])
+
+
+def hidden_of_heads(valid_bnM: Bool[Tensor, "b n M"], num_samples: int, num_heads: int) -> Bool[Tensor, "G n M"]:
+    """Return which keys are hidden from the queries of each head of each sample."""
+    return ~valid_bnM.expand(num_samples, -1, -1).repeat_interleave(num_heads, dim=0)
 
 
 class _Attention(torch.autograd.Function):

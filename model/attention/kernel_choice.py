@@ -1,10 +1,10 @@
 """The kernel that PyTorch chooses for each attention of a network on a GPU, by PyTorch's rules.
 
 The rules are those of its aten/src/ATen/native/transformers/cuda/sdp_utils.cpp, as far as this network can meet them:
-no dropout, no causal mask, strides that all kernels take. They are what is expected; where a GPU is at hand,
+no dropout, strides that all kernels take. They are what is expected; where a GPU is at hand,
 benchmarks/gpu looks at what was called.
 
-What `layers.attend` runs:
+What `dispatch.attend` runs:
 
     device   a head's channels                            by
     CPU      equal for keys and values, in fp32           PyTorch

@@ -1,4 +1,4 @@
-"""Attention, and the two layers built from it.
+"""The two layers built from attention.
 
 B samples, H heads, N queries, M keys, K channels of a head's queries and keys, V of its values
 D channels of what asks (latents), C channels of what is read (tokens)
@@ -14,65 +14,12 @@ from torch.nn import functional
 from model.attention.absorbed.tiled import read_tokens
 from model.attention.absorbed.token_sources import EPSILON, TokenSource
 from model.attention.alignment import FromHeads, ToHeads, widened
-from model.attention.cpu import cpu_attention
-from model.attention.kernel_choice import MOST_FLASH_CHANNELS, given_widths
-from model.attention.wide import wide_attention
+from model.attention.dispatch import attend
 from model.compilation import Compile, Regions
 from model.config.attention import AttentionConfig, ResidualDtype
 from model.parameters import Linear
 
 Gelu = Literal["tanh", "erf"]
-
-
-def attend(
-    q_BHNK: Float[Tensor, "B H N K"],
-    k_BHMK: Float[Tensor, "B H M K"],
-    v_BHMV: Float[Tensor, "B H M V"],
-    valid_BM: Bool[Tensor, "B M"] | None = None,
-    scale: float | None = None,
-) -> Float[Tensor, "B H N V"]:
-    """Return softmax(scale q kᵀ) v over the valid keys, by default 1 / sqrt(K); a sample with no valid key gets 0.
-
-    Heads that have zeros after their channels want the scale of the others.
-    """
-    if valid_BM is None:
-        return _softmax_attention(q_BHNK, k_BHMK, v_BHMV, None, scale)
-    some_B = valid_BM.any(dim=1)
-    # Without a key softmax is 0/0, and zeroing it afterwards leaves NaN in the gradients: such samples see every key.
-    seen_BM = valid_BM | ~some_B[:, None]
-    out: Tensor = _softmax_attention(q_BHNK, k_BHMK, v_BHMV, seen_BM, scale)
-    return out * some_B[:, None, None, None]
-
-
-def _softmax_attention(q: Tensor, k: Tensor, v: Tensor, valid_BM: Tensor | None, scale: float | None) -> Tensor:
-    width, value_width = q.shape[-1], v.shape[-1]
-    scale = scale or width**-0.5
-    # Which kernel runs for what: model/attention/kernel_choice.py has the table.
-    if q.device.type == "cpu" and (width != value_width or q.dtype in (torch.bfloat16, torch.float16)):
-        return cpu_attention(q, k, v, valid_BM, scale)
-    mask = None if valid_BM is None else valid_BM[:, None, None, :]
-    if q.device.type != "cpu":
-        q, k, v = padded_heads(q, k, v, masked=mask is not None)
-    if q.device.type != "cpu" and max(q.shape[-1], v.shape[-1]) > MOST_FLASH_CHANNELS:
-        return _wide(q, k, v, valid_BM, scale)[..., :value_width]
-    out: Tensor = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
-    return out if out.shape[-1] == value_width else out[..., :value_width]
-
-
-def _wide(q: Tensor, k: Tensor, v: Tensor, valid_BM: Tensor | None, scale: float) -> Tensor:
-    num_samples, num_heads = q.shape[:2]
-    hidden = None if valid_BM is None else ~valid_BM.repeat_interleave(num_heads, dim=0)[:, None]
-    out: Tensor = wide_attention(*(part.flatten(0, 1) for part in (q, k, v)), hidden, scale)
-    return out.view(num_samples, num_heads, *out.shape[1:])
-
-
-def padded_heads(q: Tensor, k: Tensor, v: Tensor, *, masked: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-    """Return heads of the widths that fused kernels take, as model.attention.kernel_choice has them; themselves if so.
-
-    Zeros change no score and add no value; the scale stays that of the true width.
-    """
-    qk_width, value_width = given_widths((q.shape[-1], v.shape[-1]), masked=masked)
-    return widened(q, qk_width), widened(k, qk_width), widened(v, value_width)
 
 
 def normalised(tokens: Float[Tensor, "*S C"]) -> Float[Tensor, "*S C"]:
@@ -150,7 +97,7 @@ class Mlp(nn.Module):
 
 
 class SelfAttend(nn.Module):
-    """A pre-norm transformer layer over the latents."""
+    """A pre-norm transformer layer over the latents, each of which sees all or, if `causal`, no later ones."""
 
     def __init__(
         self,
@@ -160,9 +107,10 @@ class SelfAttend(nn.Module):
         *,
         compile: Compile = False,  # noqa: A002  # the config's key
         residual_dtype: ResidualDtype = "fp32",
+        causal: bool = False,
     ) -> None:
         super().__init__()
-        self.region = Regions(compile)
+        self.region, self.causal = Regions(compile), causal
         norm = norm_of(residual_dtype)
         self.norm_attention = norm(width)
         self.attention = Attention(width, width, config, default_width=width)
@@ -177,7 +125,7 @@ class SelfAttend(nn.Module):
         # One cast for all three: each would keep a copy of its own for the backward pass.
         attention, normed = self.attention, in_autocast(self.norm_attention(latents_BND))
         q, k, v = (attention.heads(linear(normed)) for linear in (attention.query, attention.key, attention.value))
-        latents_BND = latents_BND + attention.answer(attend(q, k, v, scale=attention.scale))
+        latents_BND = latents_BND + attention.answer(attend(q, k, v, scale=attention.scale, causal=self.causal))
         out: Tensor = latents_BND + self.mlp(self.norm_mlp(latents_BND))
         return out
 
@@ -265,27 +213,28 @@ class CrossAttend(nn.Module):
         queries_BND: Float[Tensor, "#B N D"],
         k_BHMK: Float[Tensor, "B H M K"],
         v_BHMV: Float[Tensor, "B H M V"],
-        valid_BM: Bool[Tensor, "B M"] | None = None,
+        valid: Bool[Tensor, "B M"] | Bool[Tensor, "b N M"] | None = None,
         asking_BN: Bool[Tensor, "B N"] | None = None,
     ) -> Float[Tensor, "B N D"]:
         """Return the queries after reading; queries that all samples share come as a batch of one.
 
-        Queries that do not ask read 0, as those without a valid token do.
+        `valid` says which tokens are there, or which each query sees. Queries that do not ask read 0, as those without
+        a valid token do.
         """
         read = self.region(CrossAttend._read, queries_BND.device)
-        return read(self, queries_BND, k_BHMK, v_BHMV, valid_BM, asking_BN)
+        return read(self, queries_BND, k_BHMK, v_BHMV, valid, asking_BN)
 
     def _read(
         self,
         queries_BND: Tensor,
         k_BHMK: Tensor,
         v_BHMV: Tensor,
-        valid_BM: Tensor | None,
+        valid: Tensor | None,
         asking_BN: Tensor | None,
     ) -> Tensor:
         q_BHNK = self.attention.heads(self.attention.query(self.norm_query(queries_BND)))
         q_BHNK = q_BHNK.expand(k_BHMK.shape[0], -1, -1, -1)
-        heads = attend(q_BHNK, k_BHMK, v_BHMV, valid_BM, self.attention.scale)
+        heads = attend(q_BHNK, k_BHMK, v_BHMV, valid, self.attention.scale)
         if asking_BN is not None:
             heads = heads * asking_BN[:, None, :, None]
         return self._after(queries_BND, self.attention.answer(heads))

@@ -25,7 +25,7 @@ from model.attention.caches import tile_elements
     schema="(Tensor q, Tensor k, Tensor v, Tensor? hidden, float scale) -> Tensor",
 )
 def wide_attention(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None, scale: float) -> Tensor:
-    """Return softmax(scale q kᵀ) v, (G, N, V), for q (G, N, K), k (G, M, K), v (G, M, V) and hidden (G, 1, M)."""
+    """Return softmax(scale q kᵀ) v, (G, N, V), for q (G, N, K), k (G, M, K), v (G, M, V) and hidden (G, 1 or N, M)."""
     out = q.new_empty(*q.shape[:2], v.shape[-1])
     for heads, queries, _, shares in _tiles(q, k, hidden, scale):
         torch.bmm(shares, v[heads], out=out[heads, queries])
@@ -88,7 +88,7 @@ def _tiles(q: Tensor, k: Tensor, hidden: Tensor | None, scale: float) -> Iterato
             scores, shares = all_scores[part], all_shares[part]
             torch.baddbmm(scores, q[heads, queries], k[heads].mT, beta=0, alpha=scale, out=scores)
             if hidden is not None:
-                scores.masked_fill_(hidden[heads], -torch.inf)
+                scores.masked_fill_(hidden[heads, queries] if hidden.shape[1] > 1 else hidden[heads], -torch.inf)
             torch.ops.aten._softmax.out(scores, -1, False, out=shares)
             yield heads, queries, scores, shares
 

@@ -18,7 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import model.attention.alignment
 import model.attention.layers
 from data_shards.loading.batch import Batch
-from model.attention.layers import CrossAttend, attend, normalised, padded_heads
+from model.attention.dispatch import attend, padded_heads
+from model.attention.layers import CrossAttend, normalised
 from model.config.attention import AttentionConfig
 from model.config.grids import PositionsConfig
 from model.config.perceiver import PerceiverConfig

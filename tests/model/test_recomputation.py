@@ -185,7 +185,7 @@ import sys
 sys.path.insert(0, {folder!r})
 import dataclasses, torch
 from {module} import CONFIG, gradients, kept_bytes
-from model.attention.layers import attend
+from model.attention.dispatch import attend
 for form in ("plain", "absorbed"):
     config = dataclasses.replace(CONFIG, cross_attend_form=form, num_cross_attends=1, num_blocks=1, layers_per_block=1)
     expected, found = gradients(config), gradients(dataclasses.replace(config, compile=True))

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import model.attention.cpu
-from model.attention.layers import CrossAttend, SelfAttend, attend, normalised, padded_heads
+from model.attention.dispatch import attend, padded_heads
+from model.attention.layers import CrossAttend, SelfAttend, normalised
 from model.config.attention import AttentionConfig
 from model.config.grids import PositionsConfig
 from model.parameters import draw_parameters
@@ -184,7 +185,7 @@ def test_bfloat16_attention_is_that_of_float64_to_its_precision(
 @pytest.mark.parametrize("masked", [False, True])
 def test_what_a_compiler_is_given_is_the_same_attention(masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     q, k, v = random(2, 3, 4, 8), random(2, 3, 5, 8, seed=1), random(2, 3, 5, 6, seed=2)
-    valid = torch.tensor([[True, False, True, True, True], [True] + [False] * 4]) if masked else None
+    valid = torch.tensor([[[True, False, True, True, True]], [[True] + [False] * 4]]) if masked else None
     expected = model.attention.cpu.cpu_attention(q, k, v, valid)
     monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
     torch.testing.assert_close(model.attention.cpu.cpu_attention(q, k, v, valid), expected, rtol=0, atol=TOLERANCE)

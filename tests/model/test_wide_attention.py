@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import model.attention.wide
-from model.attention.layers import attend
+from model.attention.dispatch import attend
 from model.attention.wide import wide_attention
 from model.recomputation import selective
 
@@ -32,10 +32,11 @@ def _tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 HIDDEN = ~(torch.arange(7) < torch.tensor([3, 7, 1]).view(3, 1, 1))
+LATER = torch.ones(3, 5, 7, dtype=torch.bool).triu(3)
 
 
 @pytest.mark.usefixtures("_tiles")
-@pytest.mark.parametrize("hidden", [None, HIDDEN], ids=["all", "masked"])
+@pytest.mark.parametrize("hidden", [None, HIDDEN, LATER], ids=["all", "masked", "causal"])
 def test_wide_heads_give_the_plain_attention_and_all_its_gradients(hidden: Tensor | None) -> None:
     results = []
     attention: tuple[Callable[..., Tensor], ...] = (plain, wide_attention)
