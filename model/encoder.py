@@ -10,7 +10,7 @@ theirs follows from its 44.9 million parameters: with weights of its own for the
 
 from collections.abc import Callable
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from model.attention.absorbed.token_sources import DenseTokens, GridTokens, SeparableTokens, TokenSource
@@ -22,6 +22,7 @@ from model.config.perceiver import PerceiverConfig
 from model.modalities.byte_array import Tokens
 from model.parameters import Table
 from model.recomputation import Run, kept, run_block, run_cross_attend, run_layer, selective
+from model.stream import StreamLatents
 
 Read = Callable[[int, Tensor], Tensor]
 
@@ -33,7 +34,14 @@ class Block(nn.ModuleList):
         width, attention = config.latent_width, config.self_attend
         layers = range(config.layers_per_block)
         super().__init__(
-            SelfAttend(width, attention, config.gelu, compile=config.compile, residual_dtype=config.residual_dtype)
+            SelfAttend(
+                width,
+                attention,
+                config.gelu,
+                compile=config.compile,
+                residual_dtype=config.residual_dtype,
+                causal=bool(config.stream),
+            )
             for _ in layers
         )
         self.run_layer = run_layer(config.activation_checkpointing)
@@ -55,7 +63,7 @@ class Encoder(nn.Module):
         num_cross_attends = 1 + max(index for kind, index in self.schedule if kind == "cross_attend")
         # A network may consist of cross-attends alone.
         num_blocks = 1 + max((index for kind, index in self.schedule if kind == "block"), default=-1)
-        self.latents = Table(config.num_latents, config.latent_width, ())
+        self.latents = StreamLatents(config) if config.stream else Table(config.num_latents, config.latent_width, ())
         self.cross_attends = nn.ModuleList(
             CrossAttend(
                 config.latent_width,
@@ -78,11 +86,14 @@ class Encoder(nn.Module):
         """Return the form of the cross-attention on the device of the tokens."""
         return self._form_on(self.latents.weight.device)
 
-    def forward(self, tokens: Tokens) -> Float[Tensor, "B N D"]:
-        """Return the latents after reading and thinking."""
+    def forward(self, tokens: Tokens, hidden_BM: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B N D"]:
+        """Return the latents after reading and thinking; of a stream some places before them may be hidden."""
+        if isinstance(self.latents, StreamLatents):
+            latents_BND, tokens = self.latents(tokens, hidden_BM)
+        else:
+            # A batch of one: the first read's queries are the same for every sample, and are computed once.
+            latents_BND = self.latents.weight[None]
         read = self._plain_read(tokens) if self.form == "plain" else self._absorbed_read(tokens)
-        # A batch of one: the first read's queries are the same for every sample, and are computed once.
-        latents_BND = self.latents.weight[None]
         if self.residual_dtype == "bf16":
             latents_BND = in_autocast(latents_BND)
         run_block = self._run(self.run_block)
@@ -95,7 +106,8 @@ class Encoder(nn.Module):
             else:
                 latents_BND = read(index, latents_BND)
         # Whatever the stream's precision was, the decoder's norms and sums begin in that of the weights.
-        return latents_BND.to(self.latents.weight.dtype)
+        out: Tensor = latents_BND.to(self.latents.weight.dtype)
+        return out
 
     def _plain_read(self, tokens: Tokens) -> Read:
         """What cross-attends that share their weights share is computed once: the norm, the keys and the values."""

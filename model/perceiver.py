@@ -59,20 +59,24 @@ class Perceiver(nn.Module):
 
         Of kind label and labels: logits (B, classes); value: (B, values); text: logits (B, L, vocabulary); flow:
         (B, H, W, 2) pixels; grid: values (B, *shape, channels); points: values (B, N, channels); embedding:
-        (B, channels).
+        (B, channels); autoregressive: logits of what the stream has at the places of the latents, its last ones,
+        (B, N, vocabulary) or (B, N, channels, levels).
 
         `inputs` holds every modality of the config, as the loader delivers it; `lengths` how many entries along each
         modality's first axis are valid, 0 where a sample lacks it, and may be left out if all are there. Lengths that
         stay on the host, wherever the inputs are, cost attention a mask only where they hide something. `hidden` says
-        which tokens of a modality give way to its mask token. `points` asks for some cells of a grid only (training);
-        `outputs` asks for some outputs only. `chunk` decodes that many queries at a time (large outputs at test), the
-        latents being encoded once.
+        which tokens of a modality give way to its mask token, or are not read where the network is autoregressive.
+        `points` asks for some cells of a grid only (training); `outputs` asks for some outputs only. `chunk` decodes
+        that many queries at a time (large outputs at test), the latents being encoded once.
         Raises ValueError for inputs that are not what the config declares.
         """
         check_inputs(self.config, inputs, lengths)
-        tokens = self.inputs(inputs, lengths, hidden, self.encoder.latents.weight.dtype)
+        stream, dtype = self.config.stream, self.encoder.latents.weight.dtype
+        # No other token takes the place of one that a stream hides: it is not read.
+        unread = (hidden or {}).get(stream)
+        tokens = self.inputs(inputs, lengths, None if stream else hidden, dtype)
         answers: dict[str, Tensor] = self.decoder(
-            self.encoder(tokens), tokens, inputs, points=points, outputs=outputs, chunk=chunk
+            self.encoder(tokens, unread), tokens, inputs, points=points, outputs=outputs, chunk=chunk
         )
         return answers
 

@@ -9,6 +9,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.nn import functional
 
 from data_shards.files import atomic
 from model.attention.layers import CrossAttend
@@ -53,9 +54,13 @@ def attention_maps(network: Perceiver, inputs: dict[str, Tensor], lengths: dict[
         asked = layer.attention.heads(layer.attention.query(layer.norm_query(queries)))
         scores = asked @ keys.mT * layer.attention.scale
         if valid is not None:
-            scores = scores.masked_fill(~valid[:, None, None, :], -torch.inf)
+            # Those that are there, or of a stream those that each latent sees.
+            seen = valid[:, None, None, :] if valid.dim() == 2 else valid[:, None]
+            scores = scores.masked_fill(~seen, -torch.inf)
         # A sample without a valid token attends to nothing.
-        shares.append(scores.softmax(dim=-1).nan_to_num(0.0).mean(dim=1))
+        share = scores.softmax(dim=-1).nan_to_num(0.0).mean(dim=1)
+        # A place of a stream has the token before it, and the last token has no place.
+        shares.append(functional.pad(share[..., 1:], (0, 1)) if network.config.stream else share)
 
     layers = [layer for layer in network.encoder.cross_attends if isinstance(layer, CrossAttend)]
     hooks = [layer.register_forward_hook(note_shares) for layer in layers]

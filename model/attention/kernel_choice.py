@@ -113,6 +113,8 @@ def attention_kernels(
             )
             for masked in (False, True)
         ]
-        # Only tokens can be hidden: latents are all there.
+        # Only tokens can be hidden: latents are all there, and kernels hide later ones themselves.
         masked_kernel = kernels[1] if part == "cross_attend" else ""
-        yield AttentionKernel(part, attention.num_heads, given_widths((F, V), masked=False), kernels[0], masked_kernel)
+        is_masked = bool(config.stream) and part == "cross_attend"
+        widths, kernel = given_widths((F, V), masked=is_masked), kernels[is_masked]
+        yield AttentionKernel(part, attention.num_heads, widths, kernel, masked_kernel)

@@ -68,7 +68,8 @@ def read_costs(config: PerceiverConfig, device: torch.device | str = "cpu") -> d
     plain = modules * 6 * M * C * (F + V) + scores * (7 * (F + V) * slowness + softmax)
     costs: dict[Form, int] = {"plain": round(plain)}
     moved = reads * 6 * N * C * (F + V)
-    if config.cross_attend.num_heads == 1:
+    # The other forms hide the same tokens from all latents.
+    if config.cross_attend.num_heads == 1 and not config.stream:
         token_gradients = 4 * C if config.tokens_learn else 0
         products = (10 * C + token_gradients) * constants.absorbed_products
         costs["absorbed"] = round(moved + scores * (products + constants.absorbed))

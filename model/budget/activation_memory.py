@@ -218,9 +218,11 @@ def _decoder(config: PerceiverConfig, answers: dict[str, Output], width: Bytes) 
     """Bytes of the queries' way through the decoder in a pass, without recomputation."""
     N, D, E = config.num_latents, config.latent_width, config.decoder_width
     asked = [output for output in answers.values() if output.own_width(config)]
+    pooled = (output for output in answers.values() if not output.own_width(config))
+    heads = sum(output.kept_by_head(D, config) for output in pooled) * width.stream
     if not asked:
-        return 0
+        return heads
     F, V = config.decoder.cross_attend.widths(D)
     hidden = config.decoder.cross_attend.mlp_ratio * E
     per_query = 2 * E * width.stream + (2 * E + F + V + 2 * hidden) * width.product
-    return N * (D + F + V) * width.product + sum(output.num_trained(config) for output in asked) * per_query
+    return heads + N * (D + F + V) * width.product + sum(output.num_trained(config) for output in asked) * per_query

@@ -80,7 +80,15 @@ def _blocks(config: PerceiverConfig) -> Cost:
     # Two norms: queries, keys and values share one.
     layer = _attention(N, D, N, D, config.self_attend, D) + Cost(parameters=4 * D)
     modules, layers = len(_modules(config, "block")), config.layers_per_block
-    return Cost(modules * layers * layer.parameters + N * D, config.num_blocks * layers * layer.flops)
+    return _latents(config) + Cost(modules * layers * layer.parameters, config.num_blocks * layers * layer.flops)
+
+
+def _latents(config: PerceiverConfig) -> Cost:
+    """The latents: a table, or of a stream its first token and the layer that widens tokens to latents."""
+    N, D, C = config.num_latents, config.latent_width, config.token_width
+    if not config.stream:
+        return Cost(N * D)
+    return Cost(C) + (linear(C, D, N) if C != D else Cost())
 
 
 def _inputs(config: PerceiverConfig) -> Cost:

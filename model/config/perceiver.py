@@ -127,6 +127,11 @@ class PerceiverConfig(Network):
         widths = [width for output in self.answers().values() if (width := output.own_width(self))]
         return max(widths, default=0) + (self.decoder.min_padding if len(widths) > 1 else 0)
 
+    @cached_property
+    def stream(self) -> str:
+        """The input whose last places are the latents; empty where they are learned."""
+        return next((name for output in self.answers().values() if (name := output.continues())), "")
+
     def passes(self) -> list[dict[str, Output]]:
         """Return the outputs of each pass that a sample takes through the network.
 
@@ -149,6 +154,8 @@ class PerceiverConfig(Network):
 
     def separable_problem(self) -> str | None:
         """Return why tokens must be put together, if they must."""
+        if self.stream:
+            return f"cannot hide the places after each latent of inputs.{self.stream}; use auto"
         if self.cross_attend.num_heads != 1:
             return f"needs cross_attend.num_heads=1, got {self.cross_attend.num_heads}; use auto"
         modalities = list(self.ordered_inputs.values())
@@ -163,6 +170,8 @@ class PerceiverConfig(Network):
 
     def _form_problem(self) -> str | None:
         """Why the form that is asked for is impossible, if it is."""
+        if self.stream and self.cross_attend_form in ("absorbed", "separable"):
+            return self.separable_problem()
         if self.cross_attend_form == "absorbed" and self.cross_attend.num_heads != 1:
             return f"needs cross_attend.num_heads=1, got {self.cross_attend.num_heads}; use auto"
         return self.separable_problem() if self.cross_attend_form == "separable" else None
@@ -218,6 +227,9 @@ class PerceiverConfig(Network):
         for name, output in self.answers().items():
             for key, sentence in output.network_problems(self):
                 yield f"outputs.{name}.{key}".rstrip("."), sentence
+            if output.continues() and (len(self.outputs) > 1 or len(self.inputs) > 1):
+                sentence = "makes latents of the places of its input, and must be the only output of the only input"
+                yield f"outputs.{name}", f"{sentence}; take the others out"
         if self.decoder.output_width and not self.decoder_width:
             sentence = "has no meaning where no output is read by queries; leave it out, or set pooling=query of one"
             yield "decoder.output_width", sentence

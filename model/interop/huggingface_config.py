@@ -161,6 +161,11 @@ def architecture_of(config: Mapping[str, Any]) -> str:
 
 def _architecture_for(config: PerceiverConfig) -> str:
     image, outputs = config.input_of(ImageInput), config.outputs
+    if config.stream:
+        raise ValueError(
+            f"outputs: Hugging Face has no Perceiver that continues inputs.{config.stream}; `perceiver generate` and "
+            "model.generation do"
+        )
     if len(config.inputs) > 1:
         return "PerceiverForMultimodalAutoencoding"
     if config.input_of(FlowInput):

@@ -82,6 +82,11 @@ def onnx_program(
     how a `picture` comes to its size, and has the names of the `classes` as JSON. `pads` has the id that pads a text,
     by its name, where that is not 0. ValueError where a library is missing.
     """
+    if network.config.stream:
+        raise ValueError(
+            f"outputs: an ONNX file keeps no keys of what inputs.{network.config.stream} had before, by which it is "
+            "continued; `perceiver generate` and model.generation do"
+        )
     _check_libraries()
     network = _plain(network).eval()
     chosen = network.config.ordered_inputs

@@ -34,8 +34,8 @@ class Tokens:
 
     parts: Float[Tensor, "B M C"] | GridTokens
     """Tokens of all modalities, in the order of their names."""
-    valid: Bool[Tensor, "B M"] | None
-    """Which tokens are there; None means all."""
+    valid: Bool[Tensor, "B M"] | Bool[Tensor, "b N M"] | None
+    """Which tokens are there, or of a stream which each latent sees; None means all."""
     spans: dict[str, tuple[int, int]]
     """First token of each modality, and the one after its last."""
     whole: frozenset[str] = frozenset()

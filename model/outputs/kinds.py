@@ -2,6 +2,7 @@
 
 from dataclasses import fields
 
+from model.outputs.autoregressive import AutoregressiveOutput
 from model.outputs.embedding import EmbeddingOutput
 from model.outputs.flow import FlowOutput
 from model.outputs.grid import GridOutput
@@ -22,6 +23,7 @@ OUTPUTS: tuple[type[Output], ...] = (
     MaskedOutput,
     PointsOutput,
     EmbeddingOutput,
+    AutoregressiveOutput,
 )
 
 

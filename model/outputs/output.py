@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 class Network(ABC):
     """What an answer depends on of the network that gives it."""
 
+    num_latents: int
+    """Number of latent vectors."""
     latent_width: int
     """Channels of a latent vector."""
     decoder: DecoderConfig
@@ -105,6 +107,15 @@ class Output(ABC):
     def asks_along(self) -> str:
         """Return the input whose places its queries follow, so that none is asked where none is; empty for no input."""
         return ""
+
+    def continues(self) -> str:
+        """Return the input whose last places are the latents, which see nothing after them; empty for learned
+        latents."""
+        return ""
+
+    def kept_by_head(self, width: int, network: Network) -> int:  # noqa: ARG002  # by kinds that answer every latent
+        """Return how many numbers of a sample a head that reads the latents keeps for the backward pass."""
+        return 0
 
     def views(self) -> tuple[str, ...]:
         """Return the inputs of which each is read alone, in a pass of its own; empty where all are read together."""

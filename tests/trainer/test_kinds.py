@@ -17,7 +17,7 @@ from trainer.tasks.task import Task
 
 # Of each kind that needs it, the input that it answers for.
 INPUTS = {"image": ImageInput(height=4, width=4), "text": TextInput(max_tokens=4), "flow": FlowInput(height=8, width=8)}
-TARGETS = {"grid": "image", "masked": "image", "text": "text", "flow": "flow"}
+TARGETS = {"grid": "image", "masked": "image", "text": "text", "autoregressive": "text", "flow": "flow"}
 
 
 def tasks() -> list[Task[Any]]:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from trainer.tasks.autoregressive import AutoregressiveTask
 from trainer.tasks.embedding import EmbeddingTask
 from trainer.tasks.flow import FlowTask
 from trainer.tasks.grid import GridTask
@@ -23,6 +24,7 @@ TASKS: tuple[type[Task[Any]], ...] = (
     MaskedTask,
     PointsTask,
     EmbeddingTask,
+    AutoregressiveTask,
 )
 BY_KIND: dict[str, type[Task[Any]]] = {task.kind: task for task in TASKS}
 """Those above, and those of the plug-ins in use, which configs/plugins.py adds."""
