@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from warm_start import finished
 
 from benchmarks.arguments import at_least
 
@@ -17,8 +18,7 @@ COMMANDS = sorted(path.stem for path in FOLDER.glob("*.py") if "__main__" in pat
 
 def run(*words: str) -> "subprocess.CompletedProcess[str]":
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *words]
-    return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    return finished([sys.executable, *words], cwd=REPOSITORY, env=environment)
 
 
 def test_no_benchmark_has_the_name_of_a_module_that_others_import() -> None:
