@@ -8,23 +8,26 @@ The first read has weights of its own: sharing them, too, made the paper's train
 theirs follows from its 44.9 million parameters: with weights of its own for the first block there would be 82.7.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice, repeat
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from model.attention.absorbed.token_sources import DenseTokens, GridTokens, SeparableTokens, TokenSource
 from model.attention.alignment import aligned
-from model.attention.layers import CrossAttend, SelfAttend, in_autocast, normalised
+from model.attention.layers import CrossAttend, SelfAttend, in_autocast
+from model.attention.norms import normalised
 from model.attention.read_forms import Form, FormByDevice
 from model.compilation import is_compiled
 from model.config.perceiver import PerceiverConfig
+from model.draws import LayerDraws, layer_draws
 from model.modalities.byte_array import Tokens
 from model.parameters import Table
 from model.recomputation import Run, kept, run_block, run_cross_attend, run_layer, selective
 from model.stream import StreamLatents
 
-Read = Callable[[int, Tensor], Tensor]
+Read = Callable[[int, Tensor, LayerDraws | None], Tensor]
 
 
 class Block(nn.ModuleList):
@@ -38,6 +41,7 @@ class Block(nn.ModuleList):
                 width,
                 attention,
                 config.gelu,
+                dropout=config.dropout,
                 compile=config.compile,
                 residual_dtype=config.residual_dtype,
                 causal=bool(config.stream),
@@ -46,10 +50,12 @@ class Block(nn.ModuleList):
         )
         self.run_layer = run_layer(config.activation_checkpointing)
 
-    def forward(self, latents_BND: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
-        """Return the latents after all layers."""
-        for layer in self:
-            latents_BND = self.run_layer(layer, latents_BND)
+    def forward(
+        self, latents_BND: Float[Tensor, "B N D"], draws: Sequence[LayerDraws | None]
+    ) -> Float[Tensor, "B N D"]:
+        """Return the latents after all layers, each of which has its draws."""
+        for layer, of_layer in zip(self, draws, strict=True):
+            latents_BND = self.run_layer(layer, latents_BND, of_layer)
         return latents_BND
 
 
@@ -70,6 +76,7 @@ class Encoder(nn.Module):
                 config.token_width,
                 config.cross_attend,
                 config.gelu,
+                dropout=config.dropout,
                 compile=config.compile,
                 residual_dtype=config.residual_dtype,
             )
@@ -80,14 +87,20 @@ class Encoder(nn.Module):
         self.run_plain, self.run_absorbed = (run_cross_attend(policy, absorbed=absorbed) for absorbed in (False, True))
         self.run_block, self.recompute_every_blocks = run_block(policy), config.recompute_every_blocks
         self.compile_setting, self.residual_dtype = config.compile, config.residual_dtype
+        self.num_layers, self.drop_path = config.num_layers, config.drop_path
 
     @property
     def form(self) -> Form:
         """Return the form of the cross-attention on the device of the tokens."""
         return self._form_on(self.latents.weight.device)
 
-    def forward(self, tokens: Tokens, hidden_BM: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B N D"]:
-        """Return the latents after reading and thinking; of a stream some places before them may be hidden."""
+    def forward(
+        self, tokens: Tokens, hidden_BM: Bool[Tensor, "B M"] | None = None, draws_B2: Int[Tensor, "B 2"] | None = None
+    ) -> Float[Tensor, "B N D"]:
+        """Return the latents after reading and thinking; of a stream some places before them may be hidden.
+
+        `draws_B2` are the numbers that a training step draws from.
+        """
         if isinstance(self.latents, StreamLatents):
             latents_BND, tokens = self.latents(tokens, hidden_BM)
         else:
@@ -97,17 +110,25 @@ class Encoder(nn.Module):
         if self.residual_dtype == "bf16":
             latents_BND = in_autocast(latents_BND)
         run_block = self._run(self.run_block)
-        num_blocks = 0
+        num_blocks, draws = 0, self._draws(draws_B2)
         for kind, index in self.schedule:
             if kind == "block":
                 # Counted over blocks, not over steps: cross-attends in between have their own policy.
                 run = kept if num_blocks % self.recompute_every_blocks else run_block
-                latents_BND, num_blocks = run(self.blocks[index], latents_BND), num_blocks + 1
+                block = self.blocks[index]
+                of_layers = tuple(islice(draws, len(block)))  # type: ignore[arg-type]  # a list of modules
+                latents_BND, num_blocks = run(block, latents_BND, of_layers), num_blocks + 1
             else:
-                latents_BND = read(index, latents_BND)
+                latents_BND = read(index, latents_BND, next(draws))
         # Whatever the stream's precision was, the decoder's norms and sums begin in that of the weights.
         out: Tensor = latents_BND.to(self.latents.weight.dtype)
         return out
+
+    def _draws(self, draws_B2: Tensor | None) -> Iterator[LayerDraws | None]:
+        """The draws of each layer of the schedule, in its order: layers that share weights draw by themselves."""
+        return (
+            repeat(None) if draws_B2 is None else iter(layer_draws(draws_B2, self.num_layers, drop_path=self.drop_path))
+        )
 
     def _plain_read(self, tokens: Tokens) -> Read:
         """What cross-attends that share their weights share is computed once: the norm, the keys and the values."""
@@ -116,11 +137,11 @@ class Encoder(nn.Module):
         # of a forward pass.
         keys_values: dict[int, tuple[Tensor, Tensor]] = {}
 
-        def read(index: int, latents_BND: Tensor) -> Tensor:
+        def read(index: int, latents_BND: Tensor, draws: LayerDraws | None) -> Tensor:
             layer = self._cross_attend(index)
             if index not in keys_values:
                 keys_values[index] = layer.keys_values(normalised_BMC)
-            return self._run(self.run_plain)(layer, latents_BND, *keys_values[index], tokens.valid)
+            return self._run(self.run_plain)(layer, latents_BND, *keys_values[index], tokens.valid, None, draws)
 
         return read
 
@@ -136,8 +157,9 @@ class Encoder(nn.Module):
             values = in_autocast(aligned(normalised(tokens.parts)))
             source = DenseTokens(values)
 
-        def read(index: int, latents_BND: Tensor) -> Tensor:
-            return self.run_absorbed(self._cross_attend(index).absorbed, latents_BND, source, values, tokens.valid)
+        def read(index: int, latents_BND: Tensor, draws: LayerDraws | None) -> Tensor:
+            layer = self._cross_attend(index).absorbed
+            return self.run_absorbed(layer, latents_BND, source, values, tokens.valid, draws)
 
         return read
 

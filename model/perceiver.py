@@ -54,6 +54,7 @@ class Perceiver(nn.Module):
         points: dict[str, Tensor] | None = None,
         outputs: Collection[str] | None = None,
         chunk: int = 0,
+        draws: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Return the answer of every output by its name.
 
@@ -67,18 +68,33 @@ class Perceiver(nn.Module):
         stay on the host, wherever the inputs are, cost attention a mask only where they hide something. `hidden` says
         which tokens of a modality give way to its mask token, or are not read where the network is autoregressive.
         `points` asks for some cells of a grid only (training); `outputs` asks for some outputs only. `chunk` decodes
-        that many queries at a time (large outputs at test), the latents being encoded once.
+        that many queries at a time (large outputs at test), the latents being encoded once. `draws`, int64 (B, 2), are
+        two numbers of 32 bits for each sample, from which dropout and stochastic depth draw in training.
         Raises ValueError for inputs that are not what the config declares.
         """
         check_inputs(self.config, inputs, lengths)
+        draws = self._checked(draws)
         stream, dtype = self.config.stream, self.encoder.latents.weight.dtype
         # No other token takes the place of one that a stream hides: it is not read.
         unread = (hidden or {}).get(stream)
         tokens = self.inputs(inputs, lengths, None if stream else hidden, dtype)
+        latents = self.encoder(tokens, unread, draws)
         answers: dict[str, Tensor] = self.decoder(
-            self.encoder(tokens, unread), tokens, inputs, points=points, outputs=outputs, chunk=chunk
+            latents, tokens, inputs, points=points, outputs=outputs, chunk=chunk, draws_B2=draws
         )
         return answers
+
+    def _checked(self, draws: Tensor | None) -> Tensor | None:
+        """Return the draws of a training that needs some, None otherwise."""
+        if not (self.training and self.config.draws):
+            return None
+        if draws is None:
+            raise ValueError(
+                "draws: expected two numbers for each sample, from which in training "
+                f"model.dropout={self.config.dropout} and model.drop_path={self.config.drop_path} draw, got none; "
+                "pass them, or call eval() first"
+            )
+        return draws
 
     def observe(self, inputs: dict[str, Tensor], lengths: dict[str, Tensor], total: Total) -> None:
         """Take the statistics of a global batch, of which these are this rank's samples. Collective.

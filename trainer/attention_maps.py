@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,8 +49,8 @@ def attention_maps(network: Perceiver, inputs: dict[str, Tensor], lengths: dict[
     def note_spans(_: Inputs, __: object, tokens: Tokens) -> None:
         spans.update(tokens.spans)
 
-    def note_shares(layer: CrossAttend, arguments: tuple[Tensor, Tensor, Tensor, Tensor | None], _: Tensor) -> None:
-        queries, keys, _values, valid = arguments
+    def note_shares(layer: CrossAttend, arguments: tuple[Any, ...], _: Tensor) -> None:
+        queries, keys, _values, valid, *_others = arguments
         # Computed again from what the layer was called with: it returns no weights.
         asked = layer.attention.heads(layer.attention.query(layer.norm_query(queries)))
         scores = asked @ keys.mT * layer.attention.scale

@@ -57,6 +57,8 @@ class Batch:
     the config asks for is there."""
     index: int = 0
     """Number of the global batch in its order: the key of draws that all its samples share."""
+    first: int = 0
+    """Place of the first sample in the global batch: with `index` the key of what each sample draws."""
     lengths_on_host: dict[str, Tensor] = field(default_factory=dict)
     """The lengths of a batch that is on a device, as they were on the host; empty for one that is on the host."""
 
@@ -118,6 +120,7 @@ class Batch:
                 self.keys[cut],
                 {name: target[cut] for name, target in self.targets.items()},
                 self.index,
+                self.first + cut.start,
                 {name: length[cut] for name, length in self.lengths_on_host.items()},
             )
             for cut in cuts

@@ -87,8 +87,8 @@ class Loader:
         for number in wanted:
             if number not in self._coming:
                 self._coming[number] = self._submitted(number)
-        # The number is added here: a worker gets slots, which do not say which step they are of.
-        batch = replace(self._coming.pop(step).result(), index=step)
+        # Number and place are added here: a worker gets slots, which do not say what they are of.
+        batch = replace(self._coming.pop(step).result(), index=step, first=self._slots[0])
         return batch.pinned() if self.assembler.pinned else batch
 
     def close(self) -> None:

@@ -61,6 +61,7 @@ from trainer.sinks.meter import Meter, Work, measured_peak_flops
 from trainer.sinks.sink import RunSink
 from trainer.sinks.sink_group import SinkGroup
 from trainer.sinks.writers import JsonLines, ProgressBar, TensorBoard
+from trainer.tasks.network_draws import NetworkDraws
 from trainer.tasks.objective import objective
 
 
@@ -142,7 +143,9 @@ def _train(
             if is_compiled(network.config.compile, world.device.type):
                 stack.enter_context(told_of_compiling(hang))
             train = config.train
-            goal = objective(config.model.answers(), label_smoothing=train.label_smoothing, seed=config.seed)
+            draws = NetworkDraws.of(config.model, config.seed)
+            answers = config.model.answers()
+            goal = objective(answers, label_smoothing=train.label_smoothing, seed=config.seed, draws=draws)
             # On a CPU the kernel kills who takes too much: there is no error that a trial could catch.
             if world.device.type == "cuda":
                 first = batches_of_all(world, loader)(0)

@@ -12,19 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.attention.absorbed.tiled import read_tokens
-from model.attention.absorbed.token_sources import EPSILON, TokenSource
+from model.attention.absorbed.token_sources import TokenSource
 from model.attention.alignment import FromHeads, ToHeads, widened
 from model.attention.dispatch import attend
+from model.attention.norms import norm_of
 from model.compilation import Compile, Regions
 from model.config.attention import AttentionConfig, ResidualDtype
+from model.draws import ATTENTION, MLP, LayerDraws, dropped
 from model.parameters import Linear
 
 Gelu = Literal["tanh", "erf"]
-
-
-def normalised(tokens: Float[Tensor, "*S C"]) -> Float[Tensor, "*S C"]:
-    """Return the tokens with mean 0 and deviation 1: LayerNorm before its scale and offset."""
-    return functional.layer_norm(tokens, tokens.shape[-1:], eps=EPSILON)
 
 
 def in_autocast(tokens: Float[Tensor, "*S C"]) -> Float[Tensor, "*S C"]:
@@ -33,26 +30,6 @@ def in_autocast(tokens: Float[Tensor, "*S C"]) -> Float[Tensor, "*S C"]:
     if tokens.dtype != torch.float32 or not torch.amp.is_autocast_available(device):
         return tokens
     return tokens.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else tokens
-
-
-class ResidualNorm(nn.LayerNorm):
-    """LayerNorm of a residual stream that may be in half precision: its sums are in fp32, its result is as narrow.
-
-    Autocast would widen the stream for it, and keep that copy for the backward pass.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # PyTorch's name
-        """Return the normalised values, in their own precision."""
-        if input.dtype == self.weight.dtype:
-            return super().forward(input)
-        with torch.autocast(input.device.type, enabled=False):
-            weight, bias = self.weight.to(input.dtype), self.bias.to(input.dtype)
-            return functional.layer_norm(input, self.normalized_shape, weight, bias, self.eps)
-
-
-def norm_of(residual_dtype: ResidualDtype) -> type[nn.LayerNorm]:
-    """Return the kind of norm that reads a residual stream."""
-    return ResidualNorm if residual_dtype == "bf16" else nn.LayerNorm
 
 
 class Attention(nn.Module):
@@ -105,28 +82,30 @@ class SelfAttend(nn.Module):
         config: AttentionConfig,
         gelu: Gelu,
         *,
+        dropout: float = 0.0,
         compile: Compile = False,  # noqa: A002  # the config's key
         residual_dtype: ResidualDtype = "fp32",
         causal: bool = False,
     ) -> None:
         super().__init__()
-        self.region, self.causal = Regions(compile), causal
+        self.region, self.causal, self.dropout = Regions(compile), causal, dropout
         norm = norm_of(residual_dtype)
         self.norm_attention = norm(width)
         self.attention = Attention(width, width, config, default_width=width)
         self.norm_mlp = norm(width)
         self.mlp = Mlp(width, config.mlp_ratio, gelu)
 
-    def forward(self, latents_BND: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+    def forward(self, latents_BND: Float[Tensor, "B N D"], draws: LayerDraws | None = None) -> Float[Tensor, "B N D"]:
         """Return the latents after one layer."""
-        return self.region(SelfAttend._thought, latents_BND.device)(self, latents_BND)
+        return self.region(SelfAttend._thought, latents_BND.device)(self, latents_BND, draws)
 
-    def _thought(self, latents_BND: Tensor) -> Tensor:
+    def _thought(self, latents_BND: Tensor, draws: LayerDraws | None) -> Tensor:
         # One cast for all three: each would keep a copy of its own for the backward pass.
         attention, normed = self.attention, in_autocast(self.norm_attention(latents_BND))
         q, k, v = (attention.heads(linear(normed)) for linear in (attention.query, attention.key, attention.value))
-        latents_BND = latents_BND + attention.answer(attend(q, k, v, scale=attention.scale, causal=self.causal))
-        out: Tensor = latents_BND + self.mlp(self.norm_mlp(latents_BND))
+        answer_BND = attention.answer(attend(q, k, v, scale=attention.scale, causal=self.causal))
+        latents_BND = latents_BND + dropped(answer_BND, draws, ATTENTION, self.dropout)
+        out: Tensor = latents_BND + dropped(self.mlp(self.norm_mlp(latents_BND)), draws, MLP, self.dropout)
         return out
 
 
@@ -144,11 +123,12 @@ class CrossAttend(nn.Module):
         gelu: Gelu,
         *,
         query_residual: bool = True,
+        dropout: float = 0.0,
         compile: Compile = False,  # noqa: A002  # the config's key
         residual_dtype: ResidualDtype = "fp32",
     ) -> None:
         super().__init__()
-        self.region = Regions(compile)
+        self.region, self.dropout = Regions(compile), dropout
         self.query_residual = query_residual
         norm = norm_of(residual_dtype)
         self.norm_query = norm(query_width)
@@ -179,6 +159,7 @@ class CrossAttend(nn.Module):
         source: TokenSource,
         values_BMC: Float[Tensor, "B M C"] | None,
         valid_BM: Bool[Tensor, "B M"] | None,
+        draws: LayerDraws | None = None,
     ) -> Float[Tensor, "B N D"]:
         """Return the queries after reading in one head, with the tokens' norm and projections moved to the queries.
 
@@ -187,7 +168,8 @@ class CrossAttend(nn.Module):
         """
         asked_BNC = self.region(CrossAttend._asked, queries_BND.device)(self, queries_BND, source.num_channels)
         mixed_BNC = read_tokens(asked_BNC.expand(source.num_samples, -1, -1), source, valid_BM, values_BMC)
-        return self.region(CrossAttend._answered, queries_BND.device)(self, queries_BND, mixed_BNC, valid_BM)
+        answered = self.region(CrossAttend._answered, queries_BND.device)
+        return answered(self, queries_BND, mixed_BNC, valid_BM, draws)
 
     def _asked(self, queries_BND: Tensor, num_channels: int) -> Tensor:
         attention = self.attention
@@ -197,7 +179,9 @@ class CrossAttend(nn.Module):
         asked_BNC: Tensor = (q_BNF @ widened(key_weight, num_channels)) * scale_C
         return asked_BNC
 
-    def _answered(self, queries_BND: Tensor, mixed_BNC: Tensor, valid_BM: Tensor | None) -> Tensor:
+    def _answered(
+        self, queries_BND: Tensor, mixed_BNC: Tensor, valid_BM: Tensor | None, draws: LayerDraws | None
+    ) -> Tensor:
         attention, norm = self.attention, self.norm_tokens
         # The keys' bias is among the numbers that are the same for all tokens: its gradient is 0, not absent.
         offset_C = norm.bias + 0 * attention.key.bias.sum()
@@ -206,7 +190,7 @@ class CrossAttend(nn.Module):
         if valid_BM is not None:
             # Before the output's projection: what reads nothing still gets its bias, as in the released code.
             heads_BNV = heads_BNV * valid_BM.any(dim=1)[:, None, None]
-        return self._after(queries_BND, attention.output(heads_BNV))
+        return self._after(queries_BND, attention.output(heads_BNV), draws)
 
     def forward(
         self,
@@ -215,6 +199,7 @@ class CrossAttend(nn.Module):
         v_BHMV: Float[Tensor, "B H M V"],
         valid: Bool[Tensor, "B M"] | Bool[Tensor, "b N M"] | None = None,
         asking_BN: Bool[Tensor, "B N"] | None = None,
+        draws: LayerDraws | None = None,
     ) -> Float[Tensor, "B N D"]:
         """Return the queries after reading; queries that all samples share come as a batch of one.
 
@@ -222,7 +207,7 @@ class CrossAttend(nn.Module):
         a valid token do.
         """
         read = self.region(CrossAttend._read, queries_BND.device)
-        return read(self, queries_BND, k_BHMK, v_BHMV, valid, asking_BN)
+        return read(self, queries_BND, k_BHMK, v_BHMV, valid, asking_BN, draws)
 
     def _read(
         self,
@@ -231,16 +216,20 @@ class CrossAttend(nn.Module):
         v_BHMV: Tensor,
         valid: Tensor | None,
         asking_BN: Tensor | None,
+        draws: LayerDraws | None,
     ) -> Tensor:
         q_BHNK = self.attention.heads(self.attention.query(self.norm_query(queries_BND)))
         q_BHNK = q_BHNK.expand(k_BHMK.shape[0], -1, -1, -1)
         heads = attend(q_BHNK, k_BHMK, v_BHMV, valid, self.attention.scale)
         if asking_BN is not None:
             heads = heads * asking_BN[:, None, :, None]
-        return self._after(queries_BND, self.attention.answer(heads))
+        return self._after(queries_BND, self.attention.answer(heads), draws)
 
-    def _after(self, queries_BND: Float[Tensor, "#B N D"], read_BND: Float[Tensor, "B N D"]) -> Tensor:
+    def _after(
+        self, queries_BND: Float[Tensor, "#B N D"], read_BND: Float[Tensor, "B N D"], draws: LayerDraws | None
+    ) -> Tensor:
+        read_BND = dropped(read_BND, draws, ATTENTION, self.dropout)
         if self.query_residual:
             read_BND = queries_BND + read_BND
-        out: Tensor = read_BND + self.mlp(self.norm_mlp(read_BND))
+        out: Tensor = read_BND + dropped(self.mlp(self.norm_mlp(read_BND)), draws, MLP, self.dropout)
         return out

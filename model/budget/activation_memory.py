@@ -184,7 +184,12 @@ def _layer(config: PerceiverConfig, width: Bytes) -> int:
     N, D = config.num_latents, config.latent_width
     F, V = config.self_attend.widths(D)
     hidden = config.self_attend.mlp_ratio * D
-    return N * (2 * D * width.residual + (2 * D + 2 * F + 2 * V + 2 * hidden) * width.product)
+    return N * (2 * D * width.residual + (2 * D + 2 * F + 2 * V + 2 * hidden) * width.product + _masks(config, D))
+
+
+def _masks(config: PerceiverConfig, width: int) -> int:
+    """Bytes of what the dropout of a layer's two branches keeps of a row: which values it leaves."""
+    return 2 * width if config.dropout else 0
 
 
 def _products(config: PerceiverConfig, width: Bytes) -> int:
@@ -206,7 +211,7 @@ def _cross_attend(config: PerceiverConfig, width: Bytes) -> int:
     N, D, C = config.num_latents, config.latent_width, config.token_width
     F, V = config.cross_attend.widths(C)
     hidden = config.cross_attend.mlp_ratio * D
-    around = N * (2 * D * width.residual + (2 * D + F + V + 2 * hidden) * width.product)
+    around = N * (2 * D * width.residual + (2 * D + F + V + 2 * hidden) * width.product + _masks(config, D))
     form = read_form(config)
     if form == "plain":
         return around
@@ -224,5 +229,5 @@ def _decoder(config: PerceiverConfig, answers: dict[str, Output], width: Bytes) 
         return heads
     F, V = config.decoder.cross_attend.widths(D)
     hidden = config.decoder.cross_attend.mlp_ratio * E
-    per_query = 2 * E * width.stream + (2 * E + F + V + 2 * hidden) * width.product
+    per_query = 2 * E * width.stream + (2 * E + F + V + 2 * hidden) * width.product + _masks(config, E)
     return heads + N * (D + F + V) * width.product + sum(output.num_trained(config) for output in asked) * per_query

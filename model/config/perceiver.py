@@ -63,6 +63,12 @@ class PerceiverConfig(Network):
     """Attention between the latents."""
     gelu: Literal["tanh", "erf"] = "tanh"
     """The MLPs' activation: DeepMind's tanh approximation, or the exact one of Hugging Face."""
+    dropout: float = 0.0
+    """Fraction of the values that each attention and each MLP adds which training sets to 0; the others are scaled up.
+    Attention weights are not dropped."""
+    drop_path: float = 0.0
+    """Stochastic depth: probability with which training skips an attention or MLP of the encoder's last layer, drawn
+    for each sample; it rises linearly from 0 in the first cross-attend."""
     cross_attend_form: Literal["auto", "plain", "absorbed", "separable"] = "auto"
     """The form of the cross-attention to the inputs. All forms give the same numbers; auto selects the cheapest."""
     activation_checkpointing: ActivationCheckpointing = "none"
@@ -87,6 +93,16 @@ class PerceiverConfig(Network):
     def num_tokens(self) -> int:
         """Tokens of one sample, all modalities joined."""
         return sum(modality.num_tokens for modality in self.ordered_inputs.values())
+
+    @property
+    def num_layers(self) -> int:
+        """Layers of the encoder that a sample passes: its cross-attends and those of its blocks."""
+        return self.num_cross_attends + self.num_blocks * self.layers_per_block
+
+    @property
+    def draws(self) -> bool:
+        """Whether the network draws random numbers in training."""
+        return bool(self.dropout or self.drop_path)
 
     def schedule(self) -> tuple[Step, ...]:
         """Return the encoder's steps in order; the number is that of the module, which shared steps have in common."""
@@ -201,12 +217,20 @@ class PerceiverConfig(Network):
         names = ("num_latents", "latent_width", "num_cross_attends", "layers_per_block", "recompute_every_blocks")
         yield from positive(**{name: getattr(self, name) for name in names})
         yield from not_negative(num_blocks=self.num_blocks, min_padding=self.min_padding)
+        yield from self._drop_problems()
         # Before anything asks for the schedule, which lists every step.
         num_layers = self.num_blocks * self.layers_per_block
         if num_layers > _MOST_LAYERS:
             yield "num_blocks", f"makes {num_layers} layers of self-attention, at most {_MOST_LAYERS} can be"
         if self.num_cross_attends > _MOST_LAYERS:
             yield "num_cross_attends", f"must be at most {_MOST_LAYERS}, got {self.num_cross_attends}"
+
+    def _drop_problems(self) -> Problems:
+        for key, rate in (("dropout", self.dropout), ("drop_path", self.drop_path)):
+            if not 0 <= rate < 1:
+                yield key, f"must be at least 0 and below 1, got {rate}; 0 drops nothing"
+        if self.drop_path and self.num_layers == 1:
+            yield "drop_path", "skips nothing of the first cross-attend, and there is no other layer; leave it out"
 
     def _joint_problems(self) -> Problems:
         parts = {

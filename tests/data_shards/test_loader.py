@@ -66,7 +66,10 @@ def test_ranks_share_a_global_batch_and_a_resume_is_exact(folder: Path, world_si
     for rank in range(world_size):
         with open_train(folder, rank, world_size) as loader:
             for step in (6, 7):
-                resumed[step - 6] += loader(step).keys
+                batch = loader(step)
+                # What a sample draws in the network goes by its place in the global batch.
+                assert batch.first == len(resumed[step - 6])
+                resumed[step - 6] += batch.keys
     assert resumed == uninterrupted[6:]
 
 

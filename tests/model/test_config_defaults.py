@@ -147,6 +147,8 @@ def test_what_a_config_leaves_out_keeps_its_meaning() -> None:
         "cross_attend": attention,
         "self_attend": {**attention, "num_heads": 8},
         "gelu": "tanh",
+        "dropout": 0.0,
+        "drop_path": 0.0,
         "cross_attend_form": "auto",
         "activation_checkpointing": "none",
         "recompute_every_blocks": 1,

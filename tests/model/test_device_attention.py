@@ -19,7 +19,8 @@ import model.attention.alignment
 import model.attention.layers
 from data_shards.loading.batch import Batch
 from model.attention.dispatch import attend, padded_heads
-from model.attention.layers import CrossAttend, normalised
+from model.attention.layers import CrossAttend
+from model.attention.norms import normalised
 from model.config.attention import AttentionConfig
 from model.config.grids import PositionsConfig
 from model.config.perceiver import PerceiverConfig

@@ -17,7 +17,7 @@ from model.attention.absorbed import grid_support
 from model.attention.absorbed.grid_tiles import CANDIDATES, DEFAULT, Tile
 from model.attention.absorbed.tiled import read_tokens
 from model.attention.absorbed.token_sources import GridTokens, SeparableTokens
-from model.attention.layers import normalised
+from model.attention.norms import normalised
 from model.config.attention import AttentionConfig
 from model.config.grids import PositionsConfig
 from model.config.perceiver import PerceiverConfig

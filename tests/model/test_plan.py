@@ -50,7 +50,8 @@ def measured_peak(config: PerceiverConfig) -> int:
     # As the trainer does: batch norms see the global batch before the step.
     built.observe(inputs, {name: torch.ones(BATCH) for name in inputs}, lambda sums: sums)
     with PeakMemory() as memory:
-        sum(answer.sum() for answer in built(inputs).values()).backward()  # type: ignore[union-attr]
+        answers = built(inputs, draws=torch.zeros(BATCH, 2, dtype=torch.int64))
+        sum(answer.sum() for answer in answers.values()).backward()  # type: ignore[union-attr]
     return memory.peak
 
 
@@ -125,6 +126,7 @@ DOMINATED: dict[str, tuple[PerceiverConfig, dict[str, Any], tuple[ActivationChec
     "mlp of reads": (READING, {"cross_attend": AttentionConfig(qk_width=8, mlp_ratio=8)}, ("none", "selective")),
     "queries": (THINKING, {"outputs": {"image": GRID}, "layers_per_block": 2}, ("none",)),
     "text": (THINKING, {"inputs": {"text": WORDS}, "outputs": {"text": TextOutput()}}, ("none",)),
+    "dropout": (THINKING, {"dropout": 0.1, "drop_path": 0.1}, ("none", "selective", "blocks")),
     "two frames": (THINKING, {"inputs": {"flow": STEM}, "num_latents": 8, "layers_per_block": 2}, ("none",)),
 }
 

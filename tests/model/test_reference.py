@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 import model.attention.cpu
 from model.attention.dispatch import attend, padded_heads
-from model.attention.layers import CrossAttend, SelfAttend, normalised
+from model.attention.layers import CrossAttend, SelfAttend
+from model.attention.norms import normalised
 from model.config.attention import AttentionConfig
 from model.config.grids import PositionsConfig
 from model.parameters import draw_parameters

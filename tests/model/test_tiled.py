@@ -7,7 +7,8 @@ from torch import Tensor
 import model.attention.absorbed.tiled
 from model.attention.absorbed.tiled import TokenSource, read_tokens
 from model.attention.absorbed.token_sources import DenseTokens, GridTokens, SeparableTokens
-from model.attention.layers import in_autocast, normalised
+from model.attention.layers import in_autocast
+from model.attention.norms import normalised
 from model.positions import axis_features, fourier_features, grid_places
 
 # Sums of some hundred float64 terms in another order.

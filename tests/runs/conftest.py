@@ -36,6 +36,8 @@ model:
   num_blocks: 2
   layers_per_block: 1
   self_attend: {num_heads: 2}
+  dropout: 0.1
+  drop_path: 0.1
 train: {steps: 40, global_batch: 16, log_every_steps: 1}
 checkpoint: {save_every_steps: 5, save_every_minutes: 0}
 """

@@ -8,7 +8,7 @@ What is divided by the count of the global batch adds up, over micro-batches and
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from model.outputs.kinds import kind_of
 from model.outputs.output import Output
 from trainer.distributed.world import World
 from trainer.tasks.kinds import BY_KIND
+from trainer.tasks.network_draws import NetworkDraws
 from trainer.tasks.task import Others, Task, Training
 
 
@@ -32,6 +33,8 @@ class Objective:
     """Tasks by the name of their output."""
     weights: Mapping[str, float]
     """The weight of each task in the loss."""
+    draws: NetworkDraws = field(default_factory=NetworkDraws)
+    """What a training step draws for the network."""
 
     def counts(self, batch: Batch, *, by_input: bool = False) -> dict[str, Tensor]:
         """Return what each sum of `sums` over this batch will be divided by: known before the network has run."""
@@ -59,6 +62,8 @@ class Objective:
         if not alone:
             found: dict[str, Tensor] = network(batch.arrays, lengths, **asks)
             return found
+        # What a task asks or hides is of inputs that are read together; what the network draws is of every pass.
+        drawn = {name: asks[name] for name in ("draws",) if name in asks}
         together = self.tasks.keys() - alone.keys()
         found = network(batch.arrays, lengths, outputs=together, **asks) if together else {}
         views = {
@@ -66,6 +71,7 @@ class Objective:
                 batch.arrays,
                 only(lengths, view),
                 outputs={name for name, task in alone.items() if view in task.views},
+                **drawn,
             )
             for view in dict.fromkeys(view for task in alone.values() for view in task.views)
         }
@@ -79,7 +85,10 @@ class Objective:
             return found
         part = Objective(alone, {})
         with torch.no_grad():
-            answers = [part.answers(network, batch, batch.host_lengths) for batch in micro_batches]
+            # They are to be the answers that the passes with gradients will give, and so draw the same.
+            answers = [
+                part.answers(network, batch, batch.host_lengths, **self.draws.asks(batch)) for batch in micro_batches
+            ]
         rows = len(micro_batches[0].keys)
         for name, task in alone.items():
             # Ranks and micro-batches are consecutive: the samples have the order of the global batch at any world size.
@@ -99,8 +108,8 @@ class Objective:
         parts = [weight * (sums[task] / counts[task]) for task, weight in self.weights.items()]
         return torch.stack(parts).sum()
 
-    def asks(self, batch: Batch, *, every: bool = False) -> dict[str, dict[str, Tensor]]:
-        """Return the network's keywords for what training asks and hides of this batch, or with `every` query.
+    def asks(self, batch: Batch, *, every: bool = False) -> dict[str, Any]:
+        """Return the network's keywords for what training asks, hides and draws of this batch, or with `every` query.
 
         They are empty where all is asked and shown: only a network that answers with grids knows them.
         """
@@ -111,7 +120,8 @@ class Objective:
             # What one task hides is hidden from all: they share one forward pass.
             for name, tokens in task.hides(batch, every=every).items():
                 hidden[name] = hidden[name] | tokens if name in hidden else tokens
-        return ({"points": points} if points else {}) | ({"hidden": hidden} if hidden else {})
+        drawn = {} if every else self.draws.asks(batch)
+        return ({"points": points} if points else {}) | ({"hidden": hidden} if hidden else {}) | drawn
 
     def by_importance(self) -> list[Task[Any]]:
         """Return the tasks in the order in which they are reported: answers about the sample as a whole first.
@@ -183,8 +193,14 @@ def contagious(loss: Tensor) -> Tensor:
     return loss * torch.where(loss.detach().isfinite(), 1.0, torch.nan)
 
 
-def objective(answers: Mapping[str, Output], *, label_smoothing: float = 0.0, seed: int = 0) -> Objective:
-    """Return the objective of a network's answers; RunConfig has checked that the data has their targets."""
+def objective(
+    answers: Mapping[str, Output], *, label_smoothing: float = 0.0, seed: int = 0, draws: NetworkDraws | None = None
+) -> Objective:
+    """Return the objective of a network's answers; RunConfig has checked that the data has their targets.
+
+    `draws` are for training alone.
+    """
     training = Training(label_smoothing, seed)
     tasks = {name: BY_KIND[kind_of(type(output))].of(name, output, training) for name, output in answers.items()}
-    return Objective(tasks, {name: output.loss_weight for name, output in answers.items()})
+    weights = {name: output.loss_weight for name, output in answers.items()}
+    return Objective(tasks, weights, draws or NetworkDraws())
