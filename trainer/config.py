@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from trainer.patterns import factor_problems, rules, step_problems
+
 _MOST_TIMEOUT_SECONDS = 2_000_000
 """gloo counts milliseconds in 32 bits."""
 
@@ -47,6 +49,15 @@ class OptimizerConfig:
     """step: what the rate is multiplied by."""
     cooldown_steps: int = 0
     """stable_decay: the last steps, in which the rate falls linearly; before them it is the peak."""
+    freeze: tuple[str, ...] = ()
+    """Patterns of parameters that keep their values, such as encoder.*; PATTERN=STEP trains them from that step on.
+    Where several patterns match a parameter, the last one counts, here and below."""
+    rate_factors: tuple[str, ...] = ()
+    """PATTERN=FACTOR: what the learning rate of these parameters is multiplied by."""
+    decay_factors: tuple[str, ...] = ()
+    """PATTERN=FACTOR: what the weight decay of these parameters is multiplied by."""
+    layer_decay: float = 1.0
+    """What the learning rate is multiplied by for each layer between a parameter and the decoder, such as 0.75."""
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Yield (key, sentence) for every value that contradicts itself."""
@@ -75,6 +86,13 @@ class OptimizerConfig:
             yield "cooldown_steps", f"is for schedule=stable_decay, which needs at least 1; got {found}"
         if tuple(sorted(set(self.decay_steps))) != tuple(self.decay_steps):
             yield "decay_steps", f"must rise, got {list(self.decay_steps)}"
+        yield from (("freeze", sentence) for sentence in step_problems(self.freeze))
+        for name in ("rate_factors", "decay_factors"):
+            yield from ((name, sentence) for sentence in factor_problems(getattr(self, name)))
+        if self.decay_factors and not self.weight_decay:
+            yield "decay_factors", "multiplies optimizer.weight_decay, which is 0; set that too"
+        if not 0 < self.layer_decay <= 1:
+            yield "layer_decay", f"must be above 0 and at most 1, got {self.layer_decay}"
 
 
 @dataclass(frozen=True)
@@ -244,6 +262,13 @@ def joint_problems(
     """
     if optimizer.name == "lamb" and train.zero_stage == 3:
         yield "optimizer.name", "lamb is exact at train.zero_stage 0, 1 and 2 only; lower the stage, or take adamw"
+    for rule in () if list(step_problems(optimizer.freeze)) else rules(optimizer.freeze):
+        if rule.number is not None and rule.number >= train.steps:
+            last = f"train.steps={train.steps}; write {rule.pattern} to freeze these parameters for the whole run"
+            yield (
+                "optimizer.freeze",
+                f"{rule.pattern} would train from step {rule.number:g} on, which is not before {last}",
+            )
     if compiles and train.zero_stage == 3:
         within = "stage 3 gathers weights within the layers; lower the stage, or set false"
         yield "model.compile", f"compiles with train.zero_stage 0, 1 and 2 only: {within}"

@@ -87,3 +87,9 @@ class EngineState:
     """Fields of the loss scaler by name; empty where there is none."""
     details: dict[str, Any] = field(default_factory=dict)
     """Other state that its owner needs to resume, as JSON; a run stores nothing here."""
+    late_steps: dict[str, float] = field(default_factory=dict)
+    """The applied steps of what is trained from a later step on, by that step."""
+
+    def applied_since(self, first_step: int) -> float:
+        """Return the applied steps of what is trained from a step on."""
+        return self.late_steps.get(str(first_step), 0.0) if first_step else self.applied_steps

@@ -1,12 +1,10 @@
 """The composition root: a configuration becomes parts, and the parts become a run."""
 
-import json
-import shlex
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -16,16 +14,15 @@ from configs.run import RunConfig
 from data_shards.files.plugin_files import PluginError, fault_in, place_of
 from data_shards.loading.quarantine import num_listed
 from data_shards.loading.shard_folders import Places
-from data_shards.order.sample_order import Order
 from launch.lifecycle.agreement import batches_of_all, first_does, joined, leave, together, told_by_first
 from launch.lifecycle.claim import Claim
 from launch.lifecycle.exit_status import FINISHED, RUN_ME_AGAIN
 from launch.lifecycle.fence import Fence
 from launch.lifecycle.heartbeat import Heartbeat
-from launch.lifecycle.run_folder import RunFolder, as_typed
+from launch.lifecycle.run_folder import RunFolder
 from launch.pictures.predictions import shown
 from launch.planning.activation_policy import planned, refuse_large
-from launch.run import initial_weights
+from launch.run import announcements, initial_weights, trained_parameters
 from launch.run.creation import open_run, with_choices
 from launch.run.loaders import (
     absolute,
@@ -42,8 +39,7 @@ from model.budget import flops
 from model.compilation import is_compiled
 from model.perceiver import Perceiver
 from trainer.checkpoint.names import newest
-from trainer.checkpoint.store import Loaded, Store
-from trainer.config import TrainConfig
+from trainer.checkpoint.store import Store
 from trainer.distributed.world import World
 from trainer.engine import arithmetic
 from trainer.engine.engine import Engine
@@ -55,6 +51,7 @@ from trainer.health.hang import HangWatch
 from trainer.health.profiling import ProfileWindow
 from trainer.health.stop_request import StopRequest
 from trainer.loop import DivergedError, Evaluate, Outcome, fit
+from trainer.optim import groups
 from trainer.run_state import RunState
 from trainer.sinks.attempt_time import AttemptTime
 from trainer.sinks.meter import Meter, Work, measured_peak_flops
@@ -94,7 +91,7 @@ def main(
             status = RUN_ME_AGAIN if outcome == "preempted" else FINISHED
             claim.leaves_with(status)
     if world.is_first:
-        _tell(config, folder, outcome, state, stop.reason, as_json=as_json)
+        announcements.tell_end(config, folder, outcome, state, stop.reason, as_json=as_json)
     world.close()
     return status
 
@@ -140,6 +137,8 @@ def _train(
             has_initial_weights = _begins_from_weights(config, folder, world)
             if has_initial_weights:
                 together(world, lambda: initial_weights.take(network, folder))
+            # Before the trial of the micro-batch: what is frozen needs no memory for its gradient.
+            groups.freeze(network, config.optimizer)
             if is_compiled(network.config.compile, world.device.type):
                 stack.enter_context(told_of_compiling(hang))
             train = config.train
@@ -161,14 +160,17 @@ def _train(
             sinks.write("event", {"step": state.step, "message": arithmetic.sentence(train, world.device)})
             if has_initial_weights:
                 sinks.write("event", {"step": 0, "message": f"starts from weights of {config.initial_weights.source}"})
-            _announce_policy(sinks, state, network, train)
-            for sentence in reading_of_this_start(config.model, folder, world.device) if world.is_first else ():
-                _say(sinks, state, sentence)
+            announcements.announce_policy(sinks, state, network, train)
+            announced = chain(
+                reading_of_this_start(config.model, folder, world.device), trained_parameters.sentences(network, config)
+            )
+            for sentence in announced if world.is_first else ():
+                announcements.say(sinks, state, sentence)
             split, evaluated = together(world, lambda: eval_split(config, places))
             sinks.write("event", {"step": state.step, "message": evaluated})
             halved = train.micro_batch if train != config.train else 0
-            _announce(sinks, state, loaded, loader.order, loader.left_out, halved=halved)
-            say = partial(_say, sinks, state)
+            announcements.announce(sinks, state, loaded, loader.order, loader.left_out, halved=halved)
+            say = partial(announcements.say, sinks, state)
             evaluation = _evaluation(config, folder, engine, world, stack, split, say, places) if split else None
         return fit(
             train,
@@ -254,49 +256,3 @@ def _own_sink(kind: type[RunSink], folder: RunFolder, state: RunState) -> RunSin
         return kind(folder.path, state.step)
     except Exception as error:
         raise PluginError(fault_in(error) or f"{place_of(kind)}: {error}") from error
-
-
-def _say(sinks: SinkGroup, state: RunState, sentence: str) -> None:
-    sinks.write("event", {"step": state.step, "message": sentence})
-
-
-def _announce_policy(sinks: SinkGroup, state: RunState, network: Perceiver, train: TrainConfig) -> None:
-    """Say which policy train.activation_memory_gib chose."""
-    if train.activation_memory_gib:
-        policy = network.config.activation_checkpointing
-        message = (
-            f"activations fit into {train.activation_memory_gib:g} GiB with model.activation_checkpointing={policy}"
-        )
-        sinks.write("event", {"step": state.step, "message": message})
-
-
-def _announce(
-    sinks: SinkGroup, state: RunState, loaded: Loaded | None, order: Order, left_out: Sequence[str], *, halved: int
-) -> None:
-    """Say what a user should know before the first step."""
-    messages = [f"skipped a damaged checkpoint: {sentence}" for sentence in (loaded.damaged if loaded else ())]
-    messages += left_out
-    if order.num_dropped:
-        messages.append(
-            f"an epoch of {order.steps_per_epoch} steps drops {order.num_dropped} samples, different ones each epoch"
-        )
-    if halved:
-        messages.append(f"out of memory: the micro-batch is now {halved}; the global batch and the results stay")
-    for message in messages:
-        sinks.write("event", {"step": state.step, "message": message})
-
-
-def _tell(config: RunConfig, folder: RunFolder, outcome: str, state: RunState, reason: str, *, as_json: bool) -> None:
-    if as_json:
-        sys.stdout.write(json.dumps({"outcome": outcome, "step": state.step, "run": str(folder.path)}) + "\n")
-    elif outcome == "preempted":
-        sys.stdout.write(
-            f"stopped by {reason or 'another rank'} after step {state.step} of {config.train.steps}; "
-            "the same command resumes it\n"
-        )
-    else:
-        curves = shlex.quote(as_typed(folder.tensorboard_folder))
-        sys.stdout.write(
-            f"finished at step {state.step}; curves: tensorboard --logdir {curves}\n"
-            f"evaluate: perceiver eval {shlex.quote(as_typed(folder.path))}\n"
-        )

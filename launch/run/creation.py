@@ -30,7 +30,7 @@ from launch.lifecycle.fence import Fence
 from launch.lifecycle.holder import refuse_if_trained
 from launch.lifecycle.run_folder import UNPUBLISHED, RunFolder, as_typed
 from launch.planning.activation_policy import planned
-from launch.run import initial_weights
+from launch.run import initial_weights, trained_parameters
 from launch.run.frozen_code import PLUGINS, as_frozen, changed_files, copy_code, freeze, other_plugins, replace_plugins
 from launch.run.loaders import check_evaluation, eval_split, label_names, open_eval_split, train_loader
 from launch.schedulers.submission import refuse_if_queued
@@ -165,6 +165,7 @@ def _refuse_what_cannot_train(config: RunConfig, folder: RunFolder, world_size: 
     check_evaluation(config, places)
     config.train.micro_batches_per_rank(world_size)
     planned(config, world_size)
+    trained_parameters.check(config)
     first = World(0, world_size, 0, torch.device("cpu"))
     # Threads begin with the first batch, processes would begin now.
     quick = replace(config, data=replace(config.data, num_processes=0))

@@ -179,3 +179,15 @@ def test_a_batch_is_observed_a_few_samples_at_a_time_and_summed_over_ranks(
     assert one.stem is not None
     adapter.stem.settle(is_kept=True)
     torch.testing.assert_close(statistics(adapter.stem), statistics(one.stem), rtol=0, atol=TOLERANCE)
+
+
+def test_a_frozen_norm_keeps_its_statistics_and_uses_them_in_training() -> None:
+    built, pixels = stem(), random(3, 8, 8, 2)
+    built.train()
+    built.norm.requires_grad_(requires_grad=False)
+    before = {name: tensor.clone() for name, tensor in statistics(built).items()}
+    built.observe(built.sums(pixels))
+    answer = built(pixels)
+    built.settle(is_kept=True)
+    assert same(statistics(built), before)
+    assert torch.equal(answer, built.eval()(pixels))

@@ -19,7 +19,8 @@ from trainer.checkpoint.store import Store
 from trainer.config import CheckpointConfig
 from trainer.distributed.world import World
 from trainer.evaluation import evaluate
-from trainer.optim.optimizers import learning_rate, parameter_groups
+from trainer.optim.groups import parameter_groups
+from trainer.optim.optimizers import learning_rate
 from trainer.run_state import RunState
 
 # fp32 keeps 7 digits; sums are added in another order.
@@ -53,7 +54,7 @@ def plain_loop() -> tuple[list[float], dict[str, Tensor]]:
     """Losses and state of a loop over whole batches, without DeepSpeed, ranks, micro-batches or our batch norm."""
     network = plain_network()
     optimizer = torch.optim.AdamW(
-        parameter_groups(network, OPTIMIZER.weight_decay),
+        parameter_groups(network, OPTIMIZER),
         eps=OPTIMIZER.epsilon,
         betas=(OPTIMIZER.beta1, OPTIMIZER.beta2),
     )

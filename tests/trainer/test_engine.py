@@ -13,6 +13,7 @@ from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
 import stem
+from plain_lamb import PlainLamb
 from tiny import CLASSES, LAMB, OPTIMIZER, Network, engine, whole_batch
 
 from model.budget.plan import POLICIES
@@ -20,37 +21,17 @@ from model.perceiver import Perceiver
 from trainer.config import OptimizerConfig, TrainConfig
 from trainer.distributed.world import World
 from trainer.engine.engine import Engine
-from trainer.optim.optimizers import learning_rate, parameter_groups
+from trainer.optim.groups import parameter_groups
+from trainer.optim.optimizers import learning_rate
 
 # fp32 keeps 7 digits; the parts of a batch are added in another order.
 RELATIVE = 1e-6
 
 
-class PlainLamb(torch.optim.Optimizer):
-    """LAMB written tensor by tensor, straight from its formulas, in a way that shares nothing with the trainer's."""
-
-    def __init__(self, groups: list[dict], config: OptimizerConfig) -> None:
-        super().__init__(groups, {"lr": 0.0, "weight_decay": 0.0})
-        self.config = config
-
-    @torch.no_grad()
-    def step(self) -> None:
-        for group in self.param_groups:
-            for p in group["params"]:
-                state = self.state[p]
-                t = state["t"] = state.get("t", 0) + 1
-                m = state["m"] = self.config.beta1 * state.get("m", 0) + (1 - self.config.beta1) * p.grad
-                v = state["v"] = self.config.beta2 * state.get("v", 0) + (1 - self.config.beta2) * p.grad**2
-                root = (v / (1 - self.config.beta2**t)).sqrt() + self.config.epsilon
-                u = m / (1 - self.config.beta1**t) / root + group["weight_decay"] * p
-                ratio = p.norm() / u.norm() if p.norm() > 0 and u.norm() > 0 else 1.0
-                p -= group["lr"] * ratio * u
-
-
 def plain_loop(config: OptimizerConfig, steps: int) -> torch.Tensor:
     """Return loss, norm and norm of the decayed group of each step, without DeepSpeed, ranks or micro-batches."""
     network = Network(seed=0)
-    groups = parameter_groups(network, config.weight_decay)
+    groups = parameter_groups(network, config)
     optimizer = torch.optim.AdamW(groups, foreach=False) if config.name == "adamw" else PlainLamb(groups, config)
     result = []
     for step in range(steps):

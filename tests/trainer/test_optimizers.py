@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainer.config import OptimizerConfig
+from trainer.optim.groups import parameter_groups
 from trainer.optim.lamb import Lamb, Segment
-from trainer.optim.optimizers import at_batch, learning_rate, make, parameter_groups, zero_state
+from trainer.optim.optimizers import at_batch, learning_rate, make, zero_state
 
 
 def rates(steps: int = 10, **fields: object) -> list[float]:
@@ -71,7 +72,7 @@ def test_only_biases_and_normalisations_escape_the_decay() -> None:
             self.again = self.linear
 
     network = Network()
-    decayed, exempt = parameter_groups(network, 0.1)
+    decayed, exempt = parameter_groups(network, OptimizerConfig(weight_decay=0.1))
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     assert {names[id(parameter)] for parameter in decayed["params"]} == {"linear.weight", "latents"}
     assert {names[id(parameter)] for parameter in exempt["params"]} == {"linear.bias", "norm.weight", "norm.bias"}

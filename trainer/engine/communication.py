@@ -12,7 +12,7 @@ from torch import nn
 
 from trainer.config import OptimizerConfig, TrainConfig
 from trainer.engine.deepspeed_settings import settings
-from trainer.optim.optimizers import parameter_groups
+from trainer.optim.groups import parameter_groups
 
 Kind = Literal["all_reduce", "all_gather", "reduce_scatter"]
 _SMALL_MESSAGES = {0: 2, 1: 3, 2: 3, 3: 4}
@@ -52,10 +52,7 @@ def exchanges(
     """Return the exchanges of a step that move tensors of the network; a network on the meta device will do."""
     if world_size == 1:
         return ()
-    groups = [
-        [parameter.numel() for parameter in group["params"]]
-        for group in parameter_groups(network, optimizer.weight_decay)
-    ]
+    groups = [[parameter.numel() for parameter in group["params"]] for group in parameter_groups(network, optimizer)]
     micro_batches = train.micro_batches_per_rank(world_size)
     chosen = settings(
         optimizer, train, num_micro_batches=micro_batches, world_size=world_size, device_type=device_type

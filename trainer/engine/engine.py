@@ -23,8 +23,10 @@ from trainer.engine.deepspeed_start import initialize, waiting_on_the_device
 from trainer.engine.sharded_state import ShardedState
 from trainer.engine.step_report import StartedStep, StepReport, Told
 from trainer.engine.stopwatch import Stopwatch
+from trainer.engine.unfreezing import Unfreezing
 from trainer.engine.update import DeviceUpdate, HostUpdate, Update
 from trainer.optim import optimizers
+from trainer.optim.groups import freeze
 from trainer.optim.lamb import Lamb
 from trainer.optim.ownership import ReadTensor
 from trainer.optim.partitions import FlatGroups, Whole
@@ -51,7 +53,9 @@ class Engine:
         self.num_micro_batches = train.micro_batches_per_rank(world.world_size)
         # Taken now: ZeRO 3 leaves a parameter without its shape.
         shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
+        freeze(network, optimizer)
         inner = optimizers.make(network, optimizer)
+        self._unfreezing = Unfreezing(inner)
         self._deepspeed = initialize(
             network.to(world.device),
             inner,
@@ -101,8 +105,7 @@ class Engine:
         batch = batch.to(self._world.device)
         # A function of the step and no scheduler of DeepSpeed's, which stands still whenever a step is skipped.
         rate = optimizers.learning_rate(self._optimizer_config, self._num_steps, self._train.steps)
-        for group in self._deepspeed.optimizer.param_groups:
-            group["lr"] = rate
+        self._unfreezing.prepare(self._num_steps, rate)
         # Losses by input and norms by group cost passes and exchanges of their own.
         is_logged = self._train.logs(self._num_steps + 1)
         counts, raised = self._counts(batch, flags, by_input=is_logged)
@@ -116,6 +119,7 @@ class Engine:
         scale = getattr(getattr(self._deepspeed.optimizer, "loss_scaler", None), "cur_scale", 1.0)
         squares = self._group_squares() if is_logged else {}
         norm, is_finite = self._update()
+        self._unfreezing.settle(self._num_steps, self._partitions.by_group)
         if isinstance(own, Perceiver):
             # A skipped step leaves the running statistics as they are, too.
             own.settle(is_kept=is_finite)
@@ -143,7 +147,9 @@ class Engine:
 
     def progress(self) -> EngineState:
         """Return the numbers that belong to the state beside the tensors."""
-        return EngineState(self._num_steps, self._sharded.applied_steps(), self._sharded.loss_scale())
+        sharded = self._sharded
+        late_steps = sharded.late_steps()
+        return EngineState(self._num_steps, sharded.applied_steps(), sharded.loss_scale(), late_steps=late_steps)
 
     def shapes(self) -> dict[str, dict[str, torch.Size]]:
         """Return, for each of KINDS, the shapes of all tensors of a checkpoint by name."""
@@ -154,7 +160,7 @@ class Engine:
 
         Each tensor is read by one rank, which deals it out. ValueError on all ranks where one cannot read its own.
         """
-        self._sharded.restore(read, progress.applied_steps, progress.loss_scale)
+        self._sharded.restore(read, progress)
         self._num_steps = progress.steps
 
     def close(self) -> None:
@@ -203,7 +209,12 @@ class Engine:
 
     def _group_squares(self) -> dict[str, Tensor]:
         squares = self._world.sum(torch.stack(self._partitions.gradient_squares()))
-        return dict(zip((group["name"] for group in self._inner.param_groups), squares.unbind(), strict=True))
+        found: dict[str, Tensor] = {}
+        # Groups that differ in their rates alone are looked at together.
+        for group, square in zip(self._inner.param_groups, squares.unbind(), strict=True):
+            name = group["name"]
+            found[name] = found[name] + square if name in found else square
+        return found
 
     def _total(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
         totals = self._world.sum(torch.stack([part.detach().float() for part in parts.values()]))

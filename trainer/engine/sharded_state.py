@@ -17,6 +17,7 @@ from trainer.distributed.world import World
 from trainer.engine.deepspeed_start import gathered
 from trainer.optim.ownership import Ownership, ReadTensor
 from trainer.optim.partitions import KINDS, WEIGHT, EvenParameters, FlatGroups, Partitions, Piece, Whole
+from trainer.run_state import EngineState
 
 Untyped: TypeAlias = Any
 """Objects of DeepSpeed, which has no types."""
@@ -36,6 +37,7 @@ class ShardedState:
         self._world = world
         self._zero_stage: int = deepspeed.zero_optimization_stage()
         names = {parameter: name for name, parameter in deepspeed.module.named_parameters()}
+        # Taken now: what is trained from a later step on asks for no gradient until then.
         self._trained = [name for parameter, name in names.items() if parameter.requires_grad]
         self.partitions = _partitions(deepspeed, names, self._zero_stage, world.rank)
         """Which rank holds what."""
@@ -59,17 +61,20 @@ class ShardedState:
         return {kind: self._shapes if kind == WEIGHT else trained for kind in KINDS}
 
     def applied_steps(self) -> float:
-        """Return the steps that changed the weights."""
-        masters = self.partitions.masters()
+        """Return the steps that changed the weights of what is trained from the start."""
         # Adam's bias correction counts these, and not all steps: a skipped one moved no moment.
-        return float(self._inner.state[masters[0]]["step"]) if masters else 0.0
+        return self._counts().get(0, 0.0)
+
+    def late_steps(self) -> dict[str, float]:
+        """Return these steps of what is trained from a later step on, by that step."""
+        return {str(first): count for first, count in self._counts().items() if first}
 
     def loss_scale(self) -> dict[str, int | float]:
         """Return the fields of the loss scaler by name; empty where there is none."""
         scaler = getattr(self._deepspeed.optimizer, "loss_scaler", None)
         return {field: getattr(scaler, field) for field in _LOSS_SCALER_FIELDS if hasattr(scaler, field)}
 
-    def restore(self, read: ReadTensor, applied_steps: float, loss_scale: Mapping[str, int | float]) -> None:
+    def restore(self, read: ReadTensor, progress: EngineState) -> None:
         """Take over a state, saved at any ZeRO stage, precision and world size; its tensors have our `shapes`.
 
         Each tensor is read by one rank, which deals it out. ValueError on all ranks where one cannot read its own.
@@ -94,12 +99,23 @@ class ShardedState:
                         tensor.copy_(unmoved[name].view(tensor.shape))
                     self._world.spread(tensor, 0)
             self.partitions.refresh()
-        for master in self.partitions.masters():
-            self._inner.state[master]["step"].fill_(applied_steps)
+        for first, parts in self._by_first_step():
+            for part in parts:
+                self._inner.state[part]["step"].fill_(progress.applied_since(first))
         scaler = getattr(self._deepspeed.optimizer, "loss_scaler", None)
-        for field, value in loss_scale.items():
+        for field, value in progress.loss_scale.items():
             if hasattr(scaler, field):
                 setattr(scaler, field, value)
+
+    def _counts(self) -> dict[int, float]:
+        """Return the applied steps by the step from which on they were possible."""
+        return {first: float(self._inner.state[parts[0]]["step"]) for first, parts in self._by_first_step() if parts}
+
+    def _by_first_step(self) -> Iterator[tuple[int, list[Tensor]]]:
+        """Yield what the optimizer updates of each parameter group, with the first step that trains it."""
+        # A group of somebody else's making is trained from the start.
+        firsts = [group.get("first_step", 0) for group in self._inner.param_groups]
+        return zip(firsts, self.partitions.by_group(), strict=True)
 
     def _owning(self, pieces: list[Piece]) -> Ownership:
         if self._ownership is None:
@@ -113,7 +129,8 @@ class ShardedState:
         # named_buffers() also has those that are not persistent, which the network computes for itself.
         saved = module.state_dict(keep_vars=True).keys()
         buffers = {name: buffer for name, buffer in module.named_buffers() if name in saved}
-        frozen = {name: parameter for name, parameter in module.named_parameters() if not parameter.requires_grad}
+        trained = set(self._trained)
+        frozen = {name: parameter for name, parameter in module.named_parameters() if name not in trained}
         with gathered(list(frozen.values()), self._zero_stage):
             yield {**buffers, **{name: parameter.data for name, parameter in frozen.items()}}
 

@@ -1,44 +1,23 @@
-"""Parameter groups, optimizers and the learning rate as a pure function of the step."""
+"""Optimizers, and the learning rate as a pure function of the step."""
 
 import math
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from trainer.config import OptimizerConfig
+from trainer.optim.groups import parameter_groups
 from trainer.optim.lamb import Lamb
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """Names of the two moments in the state of every optimizer here, and in a checkpoint."""
 
 
-def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return one group that decays and one, of biases and normalisations, that does not.
-
-    The papers decay everything else, learned positions and latents included.
-    """
-    decays: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-    # Tied weights belong to several modules, and must be updated once.
-    seen: set[int] = set()
-    for module in network.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if parameter.requires_grad and id(parameter) not in seen:
-                seen.add(id(parameter))
-                exempt = isinstance(module, nn.LayerNorm) or name.rsplit("_", 1)[-1] == "bias"
-                decays[not exempt].append(parameter)
-    groups = (
-        {"name": "decayed", "params": decays[True], "weight_decay": weight_decay},
-        {"name": "exempt", "params": decays[False], "weight_decay": 0.0},
-    )
-    return [group for group in groups if group["params"]]
-
-
 def make(network: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
     """Return the optimizer over the parameter groups of a network."""
-    groups = parameter_groups(network, config.weight_decay)
+    groups = parameter_groups(network, config)
     betas = (config.beta1, config.beta2)
     if config.name == "lamb":
         return Lamb(groups, lr=config.learning_rate, betas=betas, eps=config.epsilon)

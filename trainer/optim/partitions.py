@@ -11,6 +11,7 @@ tests/trainer/test_deepspeed_facts.py say what of that it relies on.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Protocol
 
 import torch
@@ -46,8 +47,12 @@ class Piece:
 class Partitions(Protocol):
     """The partition of the state over the ranks at one ZeRO stage."""
 
+    def by_group(self) -> list[list[Tensor]]:
+        """Return the tensors that the inner optimizer updates, the keys of its state, for each parameter group."""
+        ...
+
     def masters(self) -> list[Tensor]:
-        """Return the tensors that the inner optimizer updates: the keys of its state."""
+        """Return these tensors of all groups."""
         ...
 
     def pieces(self) -> Iterator[Piece]:
@@ -91,9 +96,13 @@ class Whole:
     optimizer: Any
     rank: int
 
-    def masters(self) -> list[Tensor]:
+    def by_group(self) -> list[list[Tensor]]:
         """Return the parameters themselves."""
-        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        return [list(group["params"]) for group in self.optimizer.param_groups]
+
+    def masters(self) -> list[Tensor]:
+        """Return those of all groups."""
+        return list(chain.from_iterable(self.by_group()))
 
     def pieces(self) -> Iterator[Piece]:
         """Yield every parameter whole."""
@@ -139,9 +148,13 @@ class FlatGroups:
     names: dict[Tensor, str]
     zero: Any
 
-    def masters(self) -> list[Tensor]:
+    def by_group(self) -> list[list[Tensor]]:
         """Return this rank's fp32 part of each group."""
-        return list(self.zero.single_partition_of_fp32_groups)
+        return [[part] for part in self.zero.single_partition_of_fp32_groups]
+
+    def masters(self) -> list[Tensor]:
+        """Return those of all groups."""
+        return list(chain.from_iterable(self.by_group()))
 
     def pieces(self) -> Iterator[Piece]:
         """Yield the part of each parameter that falls into this rank's cut."""
@@ -202,8 +215,15 @@ class EvenParameters:
     zero: Any
     rank: int
 
+    def by_group(self) -> list[list[Tensor]]:
+        """Return this rank's fp32 parts of each group, one for each of DeepSpeed's sub-groups."""
+        parts: list[list[Tensor]] = [[] for _ in self.zero.optimizer.param_groups]
+        for index, part in enumerate(self.masters()):
+            parts[self.zero.sub_group_to_group_id[index]].append(part)
+        return parts
+
     def masters(self) -> list[Tensor]:
-        """Return this rank's fp32 part of each sub-group."""
+        """Return those of all groups."""
         return list(self.zero.fp32_partitioned_groups_flat)
 
     def pieces(self) -> Iterator[Piece]:
@@ -238,7 +258,9 @@ class EvenParameters:
 
     def gradient_squares(self) -> list[Tensor]:
         """Return the squares of the parts that this rank reduced."""
-        return _squares(self.zero.averaged_gradients, self.masters())
+        squares = iter(_squares(self.zero.averaged_gradients, self.masters()))
+        # A group's sub-groups are consecutive.
+        return [torch.stack([next(squares) for _ in parts]).sum() for parts in self.by_group()]
 
 
 def _squares(gradients: Mapping[int, list[Tensor] | None], masters: list[Tensor]) -> list[Tensor]:

@@ -67,7 +67,7 @@ class DeepSpeedState:
                 f"optimizer: the checkpoint has {len(options or ())} parameter groups of a DeepSpeed engine, "
                 f"{len(self._groups)} are here; take the engine that wrote it, or another folder"
             )
-        self._sharded.restore(read, progress.applied_steps, progress.loss_scale)
+        self._sharded.restore(read, progress)
         for group, saved in zip(self._groups, options, strict=True):
             group.update(unpacked(saved))
         for name, value in progress.details["counters"].items():

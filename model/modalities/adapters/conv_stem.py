@@ -84,7 +84,8 @@ class ConvStem(nn.Module):
     def forward(self, pixels: Float[Tensor, "B H W c"]) -> Float[Tensor, "B h w C"]:
         """Return the features, a quarter of the image's height and width.
 
-        In training they are normalised with the statistics that `observe` was given, or with those of these pixels.
+        In training they are normalised with the statistics that `observe` was given, or with those of these pixels. A
+        norm that is frozen keeps its running statistics and normalises with them.
         """
         norm, padded = self.norm, _padded(pixels)
         mean_C, variance_C = self._statistics(padded)
@@ -116,7 +117,7 @@ class ConvStem(nn.Module):
 
     def _statistics(self, padded: Float[Tensor, "B c R S"]) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
         """Mean and variance to normalise with, in float64: a filter may see a millionth of its pixels' variance."""
-        if not self.training:
+        if not (self.training and self.norm.weight.requires_grad):
             assert self.norm.running_mean is not None
             assert self.norm.running_var is not None
             return self.norm.running_mean.double(), self.norm.running_var.double()
