@@ -75,6 +75,10 @@ def test_what_nobody_sets_is_the_same_in_every_release() -> None:
         "flat_steps": 0,
         "decay_steps": (),
         "decay_factor": 0.1,
+        "freeze": (),
+        "rate_factors": (),
+        "decay_factors": (),
+        "layer_decay": 1.0,
     }
     train = asdict(TrainConfig())
     assert {key: train[key] for key in ("steps", "global_batch", "micro_batch", "precision", "zero_stage")} == {

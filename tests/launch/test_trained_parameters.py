@@ -1,0 +1,81 @@
+"""A run says which parameters it trains and how; rules that fit none are refused before there is a folder."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from configs.run import RunConfig, load
+from data_shards.sources import table
+from launch.lifecycle.run_folder import RunFolder
+from launch.run import composition
+from launch.run.creation import open_run
+from trainer.checkpoint.layout import read_weights
+
+CONFIG = """
+data:
+  inputs: {text: {modality: text, num_bytes: 12}}
+  lanes: 2
+model:
+  inputs: {text: {max_tokens: 12, embedding_width: 8}}
+  outputs: {label: {kind: label, num_classes: 3}}
+  num_latents: 2
+  latent_width: 8
+  num_cross_attends: 1
+  num_blocks: 1
+  layers_per_block: 1
+  self_attend: {num_heads: 2}
+train: {steps: 2, global_batch: 8, log_every_steps: 1}
+"""
+LATENTS = "encoder.latents.weight"
+
+
+def configured(folder: Path, *overrides: str) -> RunConfig:
+    rows = [{"text": f"{n} times", "label": n % 3} for n in range(24)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    table.build(folder / "rows.jsonl", folder / "shards")
+    (folder / "text.yaml").write_text(CONFIG)
+    return load(folder / "text.yaml", [f"data.shards={folder}/shards", *overrides])
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("optimizer.freeze=[encodr.*]", r"optimizer.freeze: encodr.\* matches no parameter of the network; expected"),
+        ("optimizer.rate_factors=[head.*=2]", r"optimizer.rate_factors: head.\* matches no parameter"),
+        ("optimizer.freeze=['*=1']", "leaves no parameter that is trained at the first step"),
+    ],
+)
+def test_rules_that_fit_no_parameter_are_refused_and_no_run_is_made(
+    tmp_path: Path, override: str, sentence: str
+) -> None:
+    new = RunFolder(tmp_path / "new")
+    with pytest.raises(ValueError, match=sentence):
+        open_run(configured(tmp_path, override), new)
+    assert not new.path.exists()
+
+
+def test_a_run_says_what_it_freezes_and_leaves_it_as_it_was(tmp_path: Path) -> None:
+    rules = ["optimizer.freeze=[encoder.*,encoder.latents.*=1]", "optimizer.rate_factors=[decoder.*=2]"]
+    folder = RunFolder(tmp_path / "new")
+    assert composition.main(configured(tmp_path, *rules, "optimizer.layer_decay=0.5"), folder.path) == 0
+    first, last = (read_weights(folder.checkpoints_folder / f"step_{step:08d}") for step in (0, 2))
+    moved = {name for name in first if not torch.equal(first[name], last[name])}
+    assert LATENTS in moved
+    assert {name for name in first if name.startswith("encoder.")} - moved == {
+        name for name in first if name.startswith("encoder.") and name != LATENTS
+    }
+    records = [json.loads(line) for line in folder.metrics_path.read_text().splitlines()]
+    told = [record["message"] for record in records if record["kind"] == "event"]
+    frozen = [sentence for sentence in told if sentence.startswith("freezes")]
+    assert len(frozen) == 2
+    assert "until step 1: 1 of" in frozen[1]
+    assert f"({LATENTS})" in frozen[1]
+    assert "for the whole run: " in frozen[0]
+    assert "and " in frozen[0]
+    # The embedding and the latents are 3 layers below the decoder.
+    assert [sentence.partition(":")[0] for sentence in told if "learning rate x" in sentence] == [
+        "learning rate x 0.125",
+        "learning rate x 2",
+    ]
