@@ -1,6 +1,7 @@
 """The commands `perceiver data build|index|verify|show`."""
 
 import json
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,9 @@ import typer
 from data_shards.files.display import printable
 from launch.cli import build
 from launch.cli.console import AsJson, Jobs, Plugins, TrustCode, progress_bar, report_shards, run_config
+
+_PLACES = 20
+"""So many places of one reason are printed."""
 
 app = typer.Typer(no_args_is_help=True, help="Build, adopt, verify and show shards.")
 app.add_typer(build.app, name="build")
@@ -101,10 +105,8 @@ def verify(
     if as_json:
         typer.echo(json.dumps(asdict(report) | {"ok": report.ok}))
     else:
-        for bad in report.bad:
-            typer.echo(printable(f"bad: {bad.shard} {bad.key}: {bad.reason}"))
-        for sample in report.incomplete:
-            typer.echo(printable(f"incomplete: {sample.shard} {sample.key}: {sample.reason}"))
+        _print_each("bad", [(each.reason, f"{each.shard} {each.key}") for each in report.bad])
+        _print_each("incomplete", [(each.reason, f"{each.shard} {each.key}") for each in report.incomplete])
         incomplete = f", {len(report.incomplete)} incomplete" if report.incomplete else ""
         left_out = f", {report.left_out} left out by data.require" if report.left_out else ""
         typer.echo(f"{report.samples} samples, {len(report.bad)} bad{incomplete}{left_out}")
@@ -138,6 +140,20 @@ def show(
     inputs = run_config(config, trust_code=trust_code).data.ordered_inputs if config else None
     contact_sheet.contact_sheet(folder, out, split=split, num_samples=samples, inputs=inputs)
     typer.echo(f"wrote {printable(str(out))}")
+
+
+def _print_each(what: str, found: list[tuple[str, str]]) -> None:
+    """Print (reason, place) a line; of a reason that very many places have, the first ones and how many more."""
+    count = Counter(reason for reason, _ in found)
+    printed: Counter[str] = Counter()
+    for reason, place in found:
+        printed[reason] += 1
+        if printed[reason] <= _PLACES:
+            typer.echo(printable(f"{what}: {place}: {reason}"))
+        elif printed[reason] == count[reason]:
+            typer.echo(
+                printable(f"{what}: {count[reason] - _PLACES} more, for the same reason (--json lists them): {reason}")
+            )
 
 
 def _range(least: list[int], greatest: list[int]) -> str:

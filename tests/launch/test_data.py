@@ -122,6 +122,20 @@ def test_what_is_bad_is_listed_counted_and_ends_with_status_1(door: Door) -> Non
     assert "\x1b" not in result.stdout
 
 
+def test_a_reason_that_many_samples_have_is_printed_for_twenty_and_the_rest_are_counted(door: Door) -> None:
+    bad = [Bad("a.tar", f"k{number}", "is too large" if number % 2 else "is no picture") for number in range(45)]
+    door("data_shards.building.verification.verify", Report(samples=99, bad=bad))
+    lines = CliRunner().invoke(app, ["verify", "in"], catch_exceptions=False).stdout.splitlines()
+    listed = [line for line in lines if line.startswith("bad: a.tar k")]
+    assert listed == [f"bad: {each.shard} {each.key}: {each.reason}" for each in bad[:40]]
+    more = "more, for the same reason (--json lists them)"
+    assert lines[40:43] == [
+        f"bad: 2 {more}: is too large",
+        f"bad: 3 {more}: is no picture",
+        "99 samples, 45 bad",
+    ]
+
+
 def test_shards_without_a_fault_end_with_status_0_and_no_word_of_faults(door: Door) -> None:
     door("data_shards.building.verification.verify", Report(samples=9))
     result = CliRunner().invoke(app, ["verify", "in"], catch_exceptions=False)
