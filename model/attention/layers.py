@@ -73,6 +73,21 @@ class Mlp(nn.Module):
         return out
 
 
+class KeysValues:
+    """The keys and values of what came before, to which each use adds its own."""
+
+    def __init__(self) -> None:
+        self.pair: tuple[Tensor, ...] = ()
+
+    def join(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return all keys and values, the given ones as the last."""
+        pair = keys, values
+        if self.pair:
+            pair = torch.cat([self.pair[0], keys], dim=2), torch.cat([self.pair[1], values], dim=2)
+        self.pair = pair
+        return pair
+
+
 class SelfAttend(nn.Module):
     """A pre-norm transformer layer over the latents, each of which sees all or, if `causal`, no later ones."""
 
@@ -95,14 +110,20 @@ class SelfAttend(nn.Module):
         self.norm_mlp = norm(width)
         self.mlp = Mlp(width, config.mlp_ratio, gelu)
 
-    def forward(self, latents_BND: Float[Tensor, "B N D"], draws: LayerDraws | None = None) -> Float[Tensor, "B N D"]:
-        """Return the latents after one layer."""
+    def forward(
+        self, latents_BND: Float[Tensor, "B N D"], draws: LayerDraws | None = None, before: KeysValues | None = None
+    ) -> Float[Tensor, "B N D"]:
+        """Return the latents after one layer; with `before` they are the last ones, and see those before them too."""
+        if before is not None:
+            return self._thought(latents_BND, draws, before)
         return self.region(SelfAttend._thought, latents_BND.device)(self, latents_BND, draws)
 
-    def _thought(self, latents_BND: Tensor, draws: LayerDraws | None) -> Tensor:
+    def _thought(self, latents_BND: Tensor, draws: LayerDraws | None, before: KeysValues | None = None) -> Tensor:
         # One cast for all three: each would keep a copy of its own for the backward pass.
         attention, normed = self.attention, in_autocast(self.norm_attention(latents_BND))
         q, k, v = (attention.heads(linear(normed)) for linear in (attention.query, attention.key, attention.value))
+        if before is not None:
+            k, v = before.join(k, v)
         answer_BND = attention.answer(attend(q, k, v, scale=attention.scale, causal=self.causal))
         latents_BND = latents_BND + dropped(answer_BND, draws, ATTENTION, self.dropout)
         out: Tensor = latents_BND + dropped(self.mlp(self.norm_mlp(latents_BND)), draws, MLP, self.dropout)
