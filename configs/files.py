@@ -1,9 +1,10 @@
-"""The files of a configuration: where one is looked up, what stands in it, and the file that it includes.
+"""The files of a configuration: where one is looked up, what stands in it, and the files that it includes.
 
-    include: perceiver_imagenet        # a file beside this one, or the name of one that comes with the product
-    model.num_latents: 1024            # what this file says replaces what the included one says, key by key
+    include: digits                    # a file beside this one, or the name of one that comes with the product
+    include: [paper/p1, my_training]   # or several: what a later one says counts
+    model.num_latents: 1024            # what this file says replaces what the included ones say, key by key
 
-One level: a file that is included includes no other, so that a value stands in one of two places.
+One level: a file that is included includes no other.
 """
 
 from collections import Counter
@@ -15,7 +16,7 @@ from configs.yaml_text import MOST_CHARACTERS, parse
 from data_shards.files.quoting import shown
 
 INCLUDE = "include"
-"""The key of a file that names the one that it is laid over."""
+"""The key of a file that names the one, or the list of those, that it is laid over."""
 
 
 class ConfigError(ValueError):
@@ -28,7 +29,7 @@ class ConfigError(ValueError):
 
 
 def keys_and_values_of(path: Path, problems: list[str] | None = None) -> list[tuple[str, Any]]:
-    """Return (dotted key, value) of everything in a file, after everything in the file that it includes.
+    """Return (dotted key, value) of everything in a file, after everything in the files that it includes.
 
     The later of two values of one key counts. Sentences about keys that a file has twice are added to `problems`.
     ConfigError where a file cannot be read.
@@ -36,18 +37,15 @@ def keys_and_values_of(path: Path, problems: list[str] | None = None) -> list[tu
     content = read_yaml(path)
     found = []
     if INCLUDE in content:
-        name = content.pop(INCLUDE)
-        base = _included(path, name)
-        if INCLUDE in (tree := read_yaml(base)):
-            sentence = f"includes {shown(tree[INCLUDE])} itself; only one level is read: include one of the two"
-            raise ConfigError(str(path), [f"{INCLUDE} = {shown(name)}: {sentence}"])
-        found = [(key, _beside(base, key, value)) for key, value in _leaves_once(tree, problems)]
+        names = content.pop(INCLUDE)
+        for name in names if isinstance(names, list) and names else [names]:
+            found += _of_included(path, name, problems)
     # The file's own values come last, and the last of two counts.
     return found + _leaves_once(content, problems)
 
 
 def sections_of(path: Path) -> set[str]:
-    """Return the top-level keys of a file and of the one that it includes."""
+    """Return the top-level keys of a file and of those that it includes."""
     return {key.partition(".")[0] for key, _ in keys_and_values_of(path)}
 
 
@@ -95,10 +93,19 @@ def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield key, value
 
 
+def _of_included(path: Path, name: object, problems: list[str] | None) -> list[tuple[str, Any]]:
+    """Return (dotted key, value) of everything in the file that `include: name` of a file means."""
+    base = _included(path, name)
+    if INCLUDE in (tree := read_yaml(base)):
+        sentence = f"includes {shown(tree[INCLUDE])} itself; only one level is read: include one of the two"
+        raise ConfigError(str(path), [f"{INCLUDE} = {shown(name)}: {sentence}"])
+    return [(key, _beside(base, key, value)) for key, value in _leaves_once(tree, problems)]
+
+
 def _included(path: Path, name: object) -> Path:
     """Return the file that `include: name` of a file means: the one beside it, else one that comes with the product."""
     if not isinstance(name, str) or not name:
-        raise ConfigError(str(path), [f"{INCLUDE} = {shown(name)}: expected the name of one file"])
+        raise ConfigError(str(path), [f"{INCLUDE} = {shown(name)}: expected the name of a file, or a list of names"])
     beside = located(path).parent / name
     base = beside if beside.is_file() else located(Path(name))
     if not base.is_file():

@@ -40,6 +40,18 @@ def test_an_overlay_is_the_file_that_it_includes_with_what_it_says_itself(base: 
     assert load(overlay(base, text), ["train.steps=9"]).train.steps == 9
 
 
+def test_of_several_files_that_are_included_a_later_one_counts(base: Path) -> None:
+    base.with_name("short.yaml").write_text("train: {steps: 7, global_batch: 8}\n")
+    path = base.with_name("overlay.yaml")
+    path.write_text("include: [base.yaml, short.yaml]\ntrain.global_batch: 4\n")
+    config = load(path)
+    assert (config.train.steps, config.train.global_batch, config.model.num_latents) == (7, 4, 8)
+    path.write_text("include: [short.yaml, base.yaml]\n")
+    assert load(path) == load(base)
+    path.write_text("include: [base.yaml]\n")
+    assert load(path) == load(base)
+
+
 def test_what_is_included_is_beside_the_file_or_comes_with_the_product(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -70,8 +82,10 @@ def test_plugins_of_the_included_file_are_those_beside_it(tmp_path: Path) -> Non
     ("text", "sentence"),
     [
         ("include: other.yaml\n", "include = 'other.yaml': no such file, neither .*other.yaml nor one of ours"),
-        ("include: [base.yaml]\n", "include = .*base.yaml.*: expected the name of one file"),
-        ("include:\n", "include = None: expected the name of one file"),
+        ("include: [[base.yaml]]\n", "include = .*base.yaml.*: expected the name of a file, or a list of names"),
+        ("include: []\n", r"include = \[\]: expected the name of a file, or a list"),
+        ("include:\n", "include = None: expected the name of a file"),
+        ("include: [base.yaml, again.yaml]\n", "include = 'again.yaml': includes 'base.yaml' itself; only one level"),
         ("include: again.yaml\n", "include = 'again.yaml': includes 'base.yaml' itself; only one level"),
         ("include: overlay.yaml\n", "include = 'overlay.yaml': includes 'overlay.yaml' itself; only"),
         ("include: base.yaml\ntrain.step: 7\n", "train.step = 7: unknown key; did you mean train.steps?"),
