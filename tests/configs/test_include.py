@@ -43,9 +43,9 @@ def test_an_overlay_is_the_file_that_it_includes_with_what_it_says_itself(base: 
 def test_of_several_files_that_are_included_a_later_one_counts(base: Path) -> None:
     base.with_name("short.yaml").write_text("train: {steps: 7, global_batch: 8}\n")
     path = base.with_name("overlay.yaml")
-    path.write_text("include: [base.yaml, short.yaml]\ntrain.global_batch: 4\n")
+    path.write_text("include: [base.yaml, short.yaml]\ntrain.global_batch: 24\n")
     config = load(path)
-    assert (config.train.steps, config.train.global_batch, config.model.num_latents) == (7, 4, 8)
+    assert (config.train.steps, config.train.global_batch, config.model.num_latents) == (7, 24, 8)
     path.write_text("include: [short.yaml, base.yaml]\n")
     assert load(path) == load(base)
     path.write_text("include: [base.yaml]\n")
