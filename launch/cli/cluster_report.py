@@ -176,3 +176,7 @@ def _fault_lines(found: ClusterPlan, flags: Flags) -> Iterator[str]:
         f"{'goodput':24}{ends.useful:10.2%}   saves {ends.saves:.2%}, lost work {ends.lost_work:.2%}, "
         f"restarts {ends.restarts:.2%} ({flags.restart_minutes:g} min each, --restart-minutes)"
     )
+    yield (
+        f"{'whole run':24}{found.run_seconds / 3600:10.1f}   h for train.steps={found.steps} at this goodput, without "
+        "evaluations"
+    )

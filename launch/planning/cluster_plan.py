@@ -147,6 +147,10 @@ class ClusterPlan:
     """Steps between two saves that lose least."""
     goodput: Goodput
     """The goodput with such saves."""
+    steps: int
+    """Steps of the run."""
+    run_seconds: float
+    """The time of all steps at that goodput, without evaluations."""
 
 
 def cluster_plan(config: RunConfig, cluster: Cluster) -> ClusterPlan:
@@ -167,6 +171,7 @@ def cluster_plan(config: RunConfig, cluster: Cluster) -> ClusterPlan:
     state, activations = memory(config, _profile(cluster))
     faults = faults_of(config, cluster, state_bytes=state)
     interval = max(math.ceil(best_interval(faults, step.seconds) / step.seconds), 1)
+    ends = goodput(faults, interval * step.seconds)
     return ClusterPlan(
         device=cluster.device.source,
         world_size=world_size,
@@ -189,7 +194,9 @@ def cluster_plan(config: RunConfig, cluster: Cluster) -> ClusterPlan:
         stall_seconds=faults.stall_seconds,
         job_mtbf_seconds=faults.mean_seconds,
         interval_steps=interval,
-        goodput=goodput(faults, interval * step.seconds),
+        goodput=ends,
+        steps=train.steps,
+        run_seconds=train.steps * step.seconds / ends.useful,
     )
 
 

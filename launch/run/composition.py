@@ -234,7 +234,7 @@ def _num_bad(folder: RunFolder, world: World) -> int:
 def _work(config: RunConfig, world: World) -> Work:
     dtype = torch.float32 if config.train.precision == "fp32" else torch.bfloat16
     return Work(
-        flops_per_sample=3 * flops.total(flops.network_cost(config.model)).flops + flops.gathering(config.model),
+        flops_per_sample=3 * flops.total(flops.training_cost(config.model)).flops + flops.gathering(config.model),
         tokens_per_sample=config.model.num_tokens,
         peak_flops=measured_peak_flops(world.device, dtype),
     )

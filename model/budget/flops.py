@@ -28,6 +28,11 @@ def network_cost(config: PerceiverConfig, num_points: dict[str, int] | None = No
     return parts | {"decoder": replace(_decoder(config, config.answers(), num_points or {}), flops=flops)}
 
 
+def training_cost(config: PerceiverConfig) -> dict[str, Cost]:
+    """Return the cost of each part where an output asks for the random queries of a training batch alone."""
+    return network_cost(config, {name: output.num_trained(config) for name, output in config.answers().items()})
+
+
 def total(parts: dict[str, Cost]) -> Cost:
     """Return the sum of the parts."""
     return sum(parts.values(), Cost())

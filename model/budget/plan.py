@@ -6,7 +6,7 @@ from typing import get_args
 from model.attention.kernel_choice import AttentionKernel, attention_kernels
 from model.attention.read_forms import Form, read_form, reading
 from model.budget.activation_memory import activation_bytes
-from model.budget.flops import gathering, network_cost, total
+from model.budget.flops import gathering, network_cost, total, training_cost
 from model.config.cost import Cost
 from model.config.perceiver import ActivationCheckpointing, PerceiverConfig
 
@@ -68,7 +68,7 @@ def plan(
 ) -> Plan:
     """Return what the network needs, and what the device can do with it if there is one; bytes as activation_bytes."""
     parts = network_cost(config)
-    whole = total(parts)
+    whole, trained = total(parts), total(training_cost(config)).flops
     policies = {}
     for policy in POLICIES:
         activations = activation_bytes(config, policy, bytes_per_element=bytes_per_element, stream_bytes=stream_bytes)
@@ -76,7 +76,7 @@ def plan(
             policies[policy] = PolicyPlan(activations, None, None)
             continue
         free = device.memory_bytes - whole.parameters * STATE_BYTES_PER_PARAMETER
-        speed = device.peak_flops / (TRAINING_PASSES[policy] * whole.flops + gathering(config))
+        speed = device.peak_flops / (TRAINING_PASSES[policy] * trained + gathering(config))
         policies[policy] = PolicyPlan(activations, max(free // activations, 0), speed)
     kernels = attention_kernels(config, read_form(config, "cuda"))
     sentences = {kind: reading(config, kind) for kind in ("cpu", "cuda")}

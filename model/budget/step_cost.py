@@ -11,7 +11,7 @@ from functools import partial
 
 from model.attention.read_costs import READ_CONSTANTS
 from model.attention.read_forms import read_costs, read_form
-from model.budget.flops import gathering, network_cost, total
+from model.budget.flops import gathering, total, training_cost
 from model.budget.hardware import Hardware, Kind, Precision
 from model.budget.plan import TRAINING_PASSES
 from model.compilation import is_compiled
@@ -60,12 +60,12 @@ def step_work(config: PerceiverConfig, precision: Precision, kind: Kind = "cpu")
     passes = once * forward + gathered
     M, C, N = config.num_tokens, config.token_width, config.num_latents
     F, V = config.cross_attend.widths(C)
-    # Counted by network_cost among all operations; what they take in fact depends on the form, and is in `reads`.
+    # Counted by training_cost among all operations; what they take in fact depends on the form, and is in `reads`.
     with_tokens = config.num_cross_attends * 2 * M * (C + N) * (F + V)
     layers = config.num_blocks * config.layers_per_block
     # Reads, softmax and moves are known of a whole training pass, which is a forward pass and two as long backwards.
     return StepWork(
-        products=once * total(network_cost(config)).flops + gathering(config) - passes * with_tokens,
+        products=once * total(training_cost(config)).flops + gathering(config) - passes * with_tokens,
         reads=passes / 3 * read_costs(config, kind)[read_form(config, kind)],
         softmax=passes / 3 * layers * config.self_attend.num_heads * N * N * READ_CONSTANTS[kind].plain,
         moved_bytes=passes / 3 * _BYTES * _moved_elements(config, kind, is_half=precision != "fp32"),
@@ -90,7 +90,7 @@ def _moved_elements(config: PerceiverConfig, kind: Kind, *, is_half: bool) -> fl
     narrow = _SAVED_BY_NARROW_STREAM_COMPILED if compiles else _SAVED_BY_NARROW_STREAM
     saved = narrow if is_half and config.residual_dtype == "bf16" else 0
     of_layer = _per_element_compiled if compiles else partial(_per_element, is_half=is_half)
-    queries = sum(output.num_queries(config) for output in config.answers().values()) if E else 0
+    queries = sum(output.num_trained(config) for output in config.answers().values()) if E else 0
     latents = (
         N
         * D

@@ -126,6 +126,8 @@ def test_every_line_has_its_number(
     assert rows["memory of a rank"].split()[0] == f"{needed:.3f}"
     assert "; fits into " in rows["memory of a rank"]
     assert rows["failures"].split()[0] == f"{1000 / 3:.2f}"
+    seconds = plan.steps * plan.step_seconds / plan.goodput.useful
+    assert rows["whole run"].split()[0] == f"{seconds / 3600:.1f}"
     assert rows["best between saves"].split()[0] == f"{plan.goodput.interval_seconds / 60:.2f}"
     assert lines.count("") == 3
     [too_large] = [

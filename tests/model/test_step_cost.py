@@ -13,10 +13,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from model.attention.layers import SelfAttend
 from model.budget.flops import network_cost, total
 from model.budget.hardware import HARDWARE
+from model.budget.plan import Device, plan
 from model.budget.step_cost import step_seconds, step_work
 from model.config.attention import AttentionConfig
 from model.config.perceiver import PerceiverConfig
 from model.modalities.points import PointsInput
+from model.outputs.grid import GridOutput
 from model.outputs.label import LabelOutput
 
 PRODUCTS = ("mm", "addmm", "bmm", "_scaled_dot_product")
@@ -104,3 +106,14 @@ def test_seconds_grow_with_the_samples_and_fall_with_the_device() -> None:
     assert faster.products == many.products
     assert faster.elementwise < many.elementwise
     assert step_seconds(work, 8, HARDWARE["A100"], "bf16").products > many.products
+
+
+def test_training_costs_the_queries_that_it_asks_for() -> None:
+    grid = GridOutput(shape=(40, 40), num_channels=3)
+    few, all_of_them = (config(outputs={"grid": replace(grid, train_queries=asked)}) for asked in (16, 0))
+    same = config(outputs={"grid": GridOutput(shape=(4, 4), num_channels=3)})
+    assert step_work(few, "fp32") == step_work(same, "fp32")
+    assert step_work(few, "fp32").products < 0.5 * step_work(all_of_them, "fp32").products
+    a_device = Device(memory_bytes=10**9, peak_flops=1e12)
+    told = [plan(of, device=a_device).policies["none"].samples_per_second for of in (few, same, all_of_them)]
+    assert told[0] == told[1] > told[2]
