@@ -23,10 +23,24 @@ Checkpoint = Annotated[
 TrustCode = Annotated[
     bool, typer.Option("--trust-code", help="Run the plug-ins of the run: its author's code. Read them first.")
 ]
+Tiny = Annotated[
+    bool, typer.Option("--tiny", help="Shrink all sizes to try shards and configuration: two steps and an evaluation.")
+]
 Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Number of processes.")]
 Plugins = Annotated[
     Path | None, typer.Option("--config", help="YAML file of a run: files that its plug-ins can read are accepted too.")
 ]
+
+
+def configuration(path: Path, overrides: Sequence[str] | None, *, tiny: bool) -> "RunConfig":
+    """Return the configuration of a run to be started, or of the tiny one."""
+    if tiny:
+        from configs.tiny import load_tiny
+
+        return load_tiny(path, overrides or ())
+    from configs.run import load
+
+    return load(path, overrides or ())
 
 
 def run_config(path: Path, *, trust_code: bool) -> "RunConfig":

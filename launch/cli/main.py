@@ -13,7 +13,7 @@ from data_shards.files.plugin_files import fault_in
 from data_shards.files.quoting import MAX_MESSAGE, cut
 from launch import versions
 from launch.cli import data, networks, reports, runs
-from launch.cli.console import AsJson, Checkpoint, TrustCode
+from launch.cli.console import AsJson, Checkpoint, Tiny, TrustCode, configuration
 from launch.lifecycle.exit_status import BAD_INPUT, FAILED
 
 app = typer.Typer(
@@ -57,6 +57,7 @@ def train(
         typer.Option("--procs", min=0, help="Supervised processes on this machine, restarted after a failure."),
     ] = 0,
     take_over: Annotated[bool, typer.Option("--take-over", help="Claim the lock of a run whose host is dead.")] = False,
+    tiny: Tiny = False,
     trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
@@ -68,22 +69,24 @@ def train(
 
     perceiver train configs/digits.yaml data.shards=data/digits --run runs/digits --procs 2
 
+    perceiver train configs/recipes/perceiver_imagenet.yaml data.shards=data/imagenet --run runs/try --tiny
+
     torchrun --nproc-per-node 2 -m -- launch train configs/digits.yaml data.shards=data/digits --run runs/digits
     """
     from configs.plugins import trust
-    from configs.run import load
 
     # A run that is resumed by its own configuration is one whose code is to be executed.
     if trust_code or config.resolve().parent == run.resolve():
         trust(config.parent)
+    loaded = configuration(config, overrides, tiny=tiny)
     if procs:
         from launch.supervise import local
 
-        raise typer.Exit(local.start(load(config, overrides or ()), run, procs, take_over=take_over, as_json=as_json))
+        raise typer.Exit(local.start(loaded, run, procs, take_over=take_over, as_json=as_json))
 
     from launch.run import composition
 
-    raise typer.Exit(composition.main(load(config, overrides or ()), run, take_over=take_over, as_json=as_json))
+    raise typer.Exit(composition.main(loaded, run, take_over=take_over, as_json=as_json))
 
 
 @app.command("eval")

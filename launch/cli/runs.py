@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from launch.cli.console import AsJson, Checkpoint, TrustCode
+from launch.cli.console import AsJson, Checkpoint, Tiny, TrustCode, configuration
 
 app = typer.Typer()
 
@@ -36,6 +36,7 @@ def submit(
     nodes: Nodes = 0,
     minutes: Minutes = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the script and submit nothing.")] = False,
+    tiny: Tiny = False,
     trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
@@ -44,14 +45,14 @@ def submit(
     Example: perceiver submit configs/digits.yaml data.shards=data/digits --run runs/digits --cluster plain --nodes 4
     """
     from configs.plugins import trust
-    from configs.run import load
     from launch.lifecycle import cluster as profiles
     from launch.supervise import submit as submission
 
     if trust_code or config.resolve().parent == run.resolve():
         trust(config.parent)
     profile = profiles.load(cluster, nodes=nodes, minutes=minutes)
-    raise typer.Exit(submission.submit(load(config, overrides or ()), run, profile, dry_run=dry_run, as_json=as_json))
+    loaded = configuration(config, overrides, tiny=tiny)
+    raise typer.Exit(submission.submit(loaded, run, profile, dry_run=dry_run, as_json=as_json))
 
 
 @app.command()

@@ -13,6 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from configs.run import load
+from configs.tiny import load_tiny
 from launch.cli import main
 from launch.cli.main import app
 
@@ -85,6 +86,17 @@ def test_each_group_says_what_it_is_for(words: list[str]) -> None:
                 "path": RUN,
                 "take_over": True,
                 "as_json": True,
+                "heartbeat": None,
+            },
+        ),
+        (
+            ["train", CONFIG, "train.steps=9", "--run", RUN, "--tiny"],
+            "launch.run.composition.main",
+            {
+                "config": load_tiny(CONFIG, ["train.steps=9"]),
+                "path": RUN,
+                "take_over": False,
+                "as_json": False,
                 "heartbeat": None,
             },
         ),

@@ -41,6 +41,12 @@ PRINTED: dict[str, tuple[float | None, float | None]] = {
     "p1c_8": (23.8, 346.1),
     "p1c_12": (34.9, 519.2),
     "p2": (None, None),
+    "p3": (None, None),
+    "p4": (None, None),
+    "p5": (None, None),
+    "p6": (None, None),
+    "p7": (None, None),
+    "p7_mel": (None, None),
     "p8": (None, None),
     "i1": (48.4, 407.0),
     "i1p": (42.1, 404.0),
@@ -56,6 +62,7 @@ PRINTED: dict[str, tuple[float | None, float | None]] = {
     "i8b_128": (None, 127.4),  # printed 120, of another depth
     "i8b_512": (None, 134.1),  # printed 125, of another depth
     "i9": (None, None),
+    "i9_single": (None, None),
     "i10": (41.06, 1886.7),  # printed 27.9 and 987; the released model has 41.06
     "i11": (None, None),
     "i12": (None, None),

@@ -1,0 +1,55 @@
+"""The tiny run of a configuration has its kinds and its classes; sizes and lengths are smaller."""
+
+from pathlib import Path
+
+import pytest
+
+from configs.run import load
+from configs.tiny import load_tiny
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+ODD = """
+data:
+  inputs:
+    photo: {modality: image, height: 35, width: 49, num_channels: 1}
+    sound: {modality: audio, sample_rate: 8000, num_samples: 8000, log_mel: {num_bins: 5}}
+    eeg: {modality: array, shape: [20, 4]}
+    seen: {modality: image, height: 40, width: 40}
+model:
+  inputs: {photo: {patch: 7}, sound: {patch: 2}, eeg: {}}
+  outputs: {label: {kind: label, num_classes: 3}, seen: {kind: grid, shape: [40, 40], num_channels: 3}}
+  latent_width: 6
+  self_attend: {num_heads: 3}
+train: {steps: 1, global_batch: 16}
+"""
+
+
+@pytest.mark.parametrize("name", ["digits", "av_digits", "digits_autoencoding", "pictures"])
+def test_every_named_run_has_a_tiny_one(name: str) -> None:
+    whole, tiny = load(CONFIGS / f"{name}.yaml"), load_tiny(CONFIGS / f"{name}.yaml")
+    assert tiny.train.steps == 2
+    assert tiny.model.num_tokens <= whole.model.num_tokens
+    assert {key: type(each) for key, each in tiny.data.inputs.items()} == {
+        key: type(each) for key, each in whole.data.inputs.items()
+    }
+    assert tiny.model.outputs["label"].num_classes == whole.model.outputs["label"].num_classes
+
+
+def test_patches_divide_what_is_left_and_what_has_no_known_size_stays(tmp_path: Path) -> None:
+    path = tmp_path / "odd.yaml"
+    path.write_text(ODD)
+    tiny = load_tiny(path)
+    photo, sound, eeg = (tiny.data.inputs[name] for name in ("photo", "sound", "eeg"))
+    assert (photo.height, photo.width) == (35, 49)
+    assert sound.shape == (16, 5)
+    assert eeg.shape == (20, 4)
+    assert tiny.model.outputs["seen"].shape == tiny.data.inputs["seen"].shape[:2] == (8, 12)
+    assert (tiny.train.steps, tiny.train.global_batch, tiny.model.latent_width) == (1, 8, 6)
+
+
+def test_what_is_typed_counts(tmp_path: Path) -> None:
+    path = tmp_path / "odd.yaml"
+    path.write_text(ODD)
+    assert load_tiny(path, ["train.steps=7", "model.num_latents=9"]).train.steps == 7
+    with pytest.raises(ValueError, match="unknown key; did you mean train"):
+        load_tiny(path, ["train.step=7"])
