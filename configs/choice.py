@@ -1,12 +1,13 @@
-"""Sections under the user's own names. One key of a section chooses its class.
+"""Sections whose class one of their keys chooses: several under the user's own names, or one.
 
 A field `dict[str, Any]` is such a section where its metadata name the key and the classes:
 
     inputs: dict[str, Any] = field(default_factory=dict, metadata={"chosen_by": "modality", "among": {"image": Image}})
 
-Each class is a frozen dataclass with that key as a field: `modality: Literal["image"] = "image"`. So the configuration
-that is written names the class again. The dataclass around may say where an entry without the key looks for it, in the
-metadata of its own field: {"follows": {"inputs": "data.inputs"}} is the entry of the same name in data.inputs.
+A field `Any` whose default is None is one such section, or none. Each class is a frozen dataclass with that key as a
+field: `modality: Literal["image"] = "image"`. So the configuration that is written names the class again. The dataclass
+around may say where an entry without the key looks for it, in the metadata of its own field:
+{"follows": {"inputs": "data.inputs"}} is the entry of the same name in data.inputs.
 """
 
 import difflib
@@ -36,9 +37,17 @@ class Choice:
     """The classes by the value of that key."""
     follows: str
     """The section whose entry of the same name says the class of an entry that does not; empty where there is none."""
+    is_single: bool = False
+    """Whether the place is the one entry itself, which has no name."""
+
+    def place_of(self, name: str) -> str:
+        """Return the dotted key of an entry."""
+        return self.place if self.is_single else f"{self.place}.{name}"
 
     def parts(self, key: str) -> tuple[str, str] | None:
         """Return the entry that a dotted key is about, and the key within it; None where it is about none."""
+        if self.is_single:
+            return ("", key.removeprefix(self.place).lstrip(".")) if f"{key}.".startswith(f"{self.place}.") else None
         if not key.startswith(f"{self.place}."):
             return None
         name, _, rest = key.removeprefix(f"{self.place}.").partition(".")
@@ -52,7 +61,8 @@ def choices(schema: type[Any], prefix: str = "", follows: Mapping[str, str] | No
         place = f"{prefix}{field.name}"
         if "chosen_by" in field.metadata:
             leader = (follows or {}).get(field.name, "")
-            yield Choice(place, field.metadata["chosen_by"], field.metadata["among"], leader)
+            is_single = field.default is None
+            yield Choice(place, field.metadata["chosen_by"], field.metadata["among"], leader, is_single)
         elif is_dataclass(kind := hints[field.name]) and isinstance(kind, type):
             yield from choices(kind, f"{place}.", field.metadata.get("follows"))
 
@@ -90,13 +100,14 @@ def seeded(
                 told = _problem(of_leader, name, leader, kind) is not None
                 kind = kind if told else _followed(choice, of_leader.classes[str(kind)])
             if sentence := _problem(choice, name, entry, kind):
-                refused.add(f"{choice.place}.{name}")
+                refused.add(choice.place_of(name))
                 problems += [] if told else [sentence]
             else:
-                entries = OmegaConf.select(config, choice.place)
+                parent, _, last = choice.place_of(name).rpartition(".")
+                entries = OmegaConf.select(config, parent)
                 # A frozen dataclass is read-only to OmegaConf too.
                 with read_write(entries):
-                    entries[name] = OmegaConf.structured(choice.classes[str(kind)])
+                    entries[last] = OmegaConf.structured(choice.classes[str(kind)])
     left = [(key, value) for key, value in pairs if not _is_of(refused, found, key)]
     return config, [pair for pair in left if not _is_superseded(found, of_entries, pair)]
 
@@ -117,7 +128,7 @@ def _entries(choice: Choice, pairs: Pairs) -> dict[str, dict[str, Any]]:
 
 
 def _is_of(refused: set[str], found: Sequence[Choice], key: str) -> bool:
-    return any((about := choice.parts(key)) and f"{choice.place}.{about[0]}" in refused for choice in found)
+    return any((about := choice.parts(key)) and choice.place_of(about[0]) in refused for choice in found)
 
 
 def _is_superseded(
@@ -133,12 +144,15 @@ def _is_superseded(
 
 def _problem(choice: Choice, name: str, entry: Mapping[str, Any], kind: object) -> str | None:
     """Return what is wrong with an entry as a whole, in one sentence, if anything is."""
-    place, known = f"{choice.place}.{name}", ", ".join(sorted(choice.classes))
-    if not _NAME.fullmatch(name):
+    place, known = choice.place_of(name), ", ".join(sorted(choice.classes))
+    if not choice.classes:
+        return f"{place}: none of the plug-ins has such a class; name the file with one in plugins"
+    if not choice.is_single and not _NAME.fullmatch(name):
         return f"{choice.place}: has the name {shown(name)}; names are of letters, digits, spaces, - and _"
     if entry.get("", {}) != {}:
         given = type(entry[""]).__name__
-        return f"{place} = {shown(entry[''])}: expected a section with keys of its own, {place}.NAME=..., got {given}"
+        own = choice.key if choice.is_single else "NAME"
+        return f"{place} = {shown(entry[''])}: expected a section with keys of its own, {place}.{own}=..., got {given}"
     if kind is None:
         has_dot = any(key.endswith(f".{choice.key}") for key in entry)
         remedy = "; a name has no full stop" if has_dot else ""

@@ -211,6 +211,7 @@ _RETURNS: Mapping[str, Mapping[str, Rule]] = MappingProxyType(
             "problems": _PROBLEMS,
             "network_problems": _PROBLEMS,
         },
+        "CustomNetwork": {"module": _MODULE, "problems": _PROBLEMS},
         "Task": {
             "metrics": (_are_metrics, "a tuple of Metric, the first of which says which checkpoint is the best"),
             "measurement": (_has("Measurement"), "a Measurement"),

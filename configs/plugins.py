@@ -105,6 +105,7 @@ def _kinds() -> tuple[Kind, ...]:
     """Return what a class of a plug-in can be; imported here, since most runs have none, and some need PyTorch."""
     from data_shards.modalities.catalogue import BY_NAME
     from data_shards.modalities.modality import Modality
+    from model.config.custom_network import NETWORKS, CustomNetwork
     from model.modalities import catalogue
     from model.modalities.input import Input
     from model.outputs.kinds import KINDS
@@ -117,6 +118,7 @@ def _kinds() -> tuple[Kind, ...]:
         Kind(Modality, BY_NAME, "modality"),
         Kind(Input, catalogue.BY_NAME, "modality"),
         Kind(Output, KINDS, "kind"),
+        Kind(CustomNetwork, NETWORKS, "kind"),
         Kind(Task, BY_KIND, "kind"),
         Kind(RunSink),
     )

@@ -10,31 +10,28 @@ Only the cross-attends meet the tokens and the queries, so depth costs N x N and
 latents have no queries.
 """
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from model.checks import check_inputs, check_state
+from model.checks import check_inputs
 from model.config.perceiver import PerceiverConfig
 from model.decoder import Decoder
 from model.encoder import Encoder
 from model.modalities.adapters.conv_stem import Total
 from model.modalities.adapters.values import TextAdapter
 from model.modalities.byte_array import Inputs
+from model.network import AnyNetwork
 from model.parameters import draw_parameters
 
 
-class Perceiver(nn.Module):
+class Perceiver(AnyNetwork):
     """A Perceiver or a Perceiver IO whose weights are a pure function of its config and seed."""
 
     def __init__(self, config: PerceiverConfig, *, seed: int) -> None:
-        super().__init__()
-        problems = [f"{key}: {sentence}" for key, sentence in config.problems()]
-        if problems:
-            raise ValueError("\n".join(problems))
-        self.config = config
+        super().__init__(config)
+        assert config.network is None, "a network of a user's own was to be made as a Perceiver"
         with torch.random.fork_rng(devices=[]):
             # A plug-in's modules draw from the global generator, as those of PyTorch do; nothing else in the process
             # is to move them, nor they anything else.
@@ -107,13 +104,6 @@ class Perceiver(nn.Module):
     def settle(self, *, is_kept: Tensor | bool) -> None:
         """End a global batch; its statistics enter the running ones, which evaluation uses, where it `is_kept`."""
         self.inputs.settle(is_kept=is_kept)
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401
-        """Take the tensors of a state dict; ValueError with every missing, surplus or misshapen one if `strict`."""
-        # Before PyTorch's own check, which speaks in one RuntimeError and would be a traceback to a user.
-        if strict:
-            check_state({name: value.shape for name, value in self.state_dict().items()}, state_dict)
-        return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
     def _embedding(self, name: str) -> Tensor:
         text = self.inputs.adapters[name]

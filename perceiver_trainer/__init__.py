@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from data_shards.modalities.text import TextConfig
     from data_shards.modalities.video import VideoConfig
     from launch.run.loaded_run import LoadedRun, load_run
+    from model.config.custom_network import CustomNetwork
     from model.config.perceiver import PerceiverConfig
     from model.modalities.audio import AudioInput
     from model.modalities.flow import FlowInput
@@ -44,6 +45,7 @@ __all__ = [
     "AudioInput",
     "Batch",
     "CheckpointStore",
+    "CustomNetwork",
     "DataConfig",
     "FlowConfig",
     "FlowInput",
@@ -115,6 +117,7 @@ _HOMES = {
     "data_shards.modalities.video": ("VideoConfig",),
     "data_shards.loading.shard_loader": ("ShardLoader",),
     "launch.run.loaded_run": ("LoadedRun", "load_run"),
+    "model.config.custom_network": ("CustomNetwork",),
     "model.config.perceiver": ("PerceiverConfig",),
     "model.perceiver": ("Perceiver",),
     "trainer.sinks.sink": ("RunSink",),

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from data_shards.files.plugin_files import PluginError, is_of_plugin, place_of
 from data_shards.loading.batch import Batch
 from model.modalities.flow import FlowInput
+from model.network import AnyNetwork
 from model.outputs.flow_tiles import tiled_flow
-from model.perceiver import Perceiver
 from trainer.distributed.world import World
 from trainer.tasks.metric import Measurement, Metric, Result, Table
 from trainer.tasks.objective import Objective, only
@@ -184,7 +184,7 @@ def _answered(
     """Return the answers to a batch; frames that are larger than the network's are asked tile by tile."""
     # DeepSpeed holds the network as its module.
     own = getattr(network, "module", network)
-    config = own.config if isinstance(own, Perceiver) else None
+    config = own.config if isinstance(own, AnyNetwork) else None
     named, flow = next(iter(config.ordered_inputs.items())) if config is not None else ("", None)
     if config is None or not isinstance(flow, FlowInput) or batch.arrays[named].shape[2:4] == (flow.height, flow.width):
         return objective.answers(network, batch, lengths, **asks)

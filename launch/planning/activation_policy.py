@@ -43,6 +43,11 @@ def planned(config: RunConfig, world_size: int, device: str = "cpu") -> Perceive
     train, network = resolved(config.train, local_device_type()), config.model
     if not train.activation_memory_gib:
         return network
+    if network.network is not None:
+        raise ValueError(
+            "train.activation_memory_gib: chooses among the Perceiver's policies, and model.network is "
+            f"{network.network.kind}; leave it out, and lower train.micro_batch"
+        )
     micro_batch = train.global_batch // world_size // train.micro_batches_per_rank(world_size)
     try:
         policy = fastest_policy(

@@ -21,7 +21,7 @@ from model.budget.flops import network_cost, total
 from model.budget.hardware import Hardware
 from model.budget.step_cost import StepSeconds, step_seconds, step_work
 from model.compilation import is_compiled
-from model.perceiver import Perceiver
+from model.custom import new_network
 from trainer.engine.arithmetic import resolved
 from trainer.engine.communication import exchanges, small_messages
 from trainer.engine.deepspeed_settings import settings
@@ -241,7 +241,7 @@ def faults_of(config: RunConfig, cluster: Cluster, *, state_bytes: int) -> Fault
 def _by_stage(config: RunConfig, cluster: Cluster, computation: float) -> Iterator[tuple[int, Communication]]:
     # Shapes are enough.
     with torch.device("meta"):
-        network = Perceiver(config.model, seed=0)
+        network = new_network(config.model, seed=0)
     for stage in range(4):
         staged = replace(config, train=replace(config.train, zero_stage=stage))
         yield stage, communication(network, staged, cluster, computation=computation)

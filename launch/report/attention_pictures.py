@@ -28,6 +28,11 @@ def main(path: Path, sample: int, which: str = NEWEST) -> list[Path]:
         raise ValueError(
             f"--sample {sample}: the first batch of split {shown(split.name)} has {batch.num_samples} samples, from 0"
         )
+    if config.model.network is not None:
+        raise ValueError(
+            f"{folder.path}: model.network is {config.model.network.kind}, whose attention is not known; maps are "
+            "drawn of a Perceiver"
+        )
     network = readable(config.model, weights.tensors)
     maps = attention_maps(network, batch.arrays, batch.lengths)
     pictures = []

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from configs.run import RunConfig
 from data_shards.order.sample_order import Order
 from launch.lifecycle.run_folder import RunFolder, as_typed
-from model.perceiver import Perceiver
+from model.network import AnyNetwork
 from trainer.checkpoint.store import Loaded
 from trainer.config import TrainConfig
 from trainer.run_state import RunState
@@ -20,7 +20,7 @@ def say(sinks: SinkGroup, state: RunState, sentence: str) -> None:
     sinks.write("event", {"step": state.step, "message": sentence})
 
 
-def announce_policy(sinks: SinkGroup, state: RunState, network: Perceiver, train: TrainConfig) -> None:
+def announce_policy(sinks: SinkGroup, state: RunState, network: AnyNetwork, train: TrainConfig) -> None:
     """Say which policy train.activation_memory_gib chose."""
     if train.activation_memory_gib:
         policy = network.config.activation_checkpointing

@@ -37,7 +37,7 @@ from launch.run.loaders import (
 from launch.run.read_form import reading_of_this_start
 from model.budget import flops
 from model.compilation import is_compiled
-from model.perceiver import Perceiver
+from model.custom import new_network
 from trainer.checkpoint.names import newest
 from trainer.checkpoint.store import Store
 from trainer.distributed.world import World
@@ -131,9 +131,8 @@ def _train(
                 together(world, lambda: train_loader(config, folder.quarantine_path, world, places))
             )
             together(world, lambda: refuse_large(config.model))
-            network = Perceiver(
-                together(world, lambda: planned(config, world.world_size, world.device.type)), seed=config.seed
-            )
+            here = together(world, lambda: planned(config, world.world_size, world.device.type))
+            network = new_network(here, seed=config.seed)
             has_initial_weights = _begins_from_weights(config, folder, world)
             if has_initial_weights:
                 together(world, lambda: initial_weights.take(network, folder))

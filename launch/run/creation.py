@@ -113,7 +113,8 @@ def with_choices(config: RunConfig, folder: RunFolder, world: World) -> RunConfi
 def _frozen_choices(folder: RunFolder, world: World) -> tuple[str, Compile]:
     run = _kept(folder)
     precision = arithmetic.resolved(run.train, world.device.type).precision
-    compiles = is_compiled(run.model.compile, world.device.type, zero_stage=run.train.zero_stage)
+    stage, is_ours = run.train.zero_stage, run.model.network is None
+    compiles = is_ours and is_compiled(run.model.compile, world.device.type, zero_stage=stage)
     chosen = _with(run, precision, compiles)
     if chosen != run:
         _write_config(chosen, folder)

@@ -24,9 +24,10 @@ from launch.lifecycle.agreement import batches_of_all, joined, together
 from launch.lifecycle.run_folder import RunFolder, as_typed, existing
 from launch.pictures import drawing, texts
 from launch.run.loaders import absolute, inputs_read, label_names, open_eval_split, places_of_all
+from model.custom import new_network
+from model.network import AnyNetwork
 from model.outputs.label import LabelOutput
 from model.outputs.text import TextOutput
-from model.perceiver import Perceiver
 from trainer.checkpoint.choice import NEWEST, read_weights
 from trainer.distributed.world import World
 from trainer.evaluation import ALL, Evaluation, Value, evaluate, predictions, reconstructions
@@ -72,20 +73,20 @@ def _looked(config: RunConfig, split: str, world: World) -> tuple[str, Places]:
     return streams.eval_split(data, places), places
 
 
-def chosen_network(config: RunConfig, folder: RunFolder, which: str, world: World) -> tuple[int, Perceiver]:
+def chosen_network(config: RunConfig, folder: RunFolder, which: str, world: World) -> tuple[int, AnyNetwork]:
     """Return the step and the network of a checkpoint; all ranks end where there is none. Collective."""
     found = together(world, lambda: read_weights(folder.checkpoints_folder, which, world))
     if world.is_first:
         for sentence in found.passed_over:
             tell(f"skipped a damaged checkpoint: {sentence}")
     # Without an engine: rank 0 draws pictures with it alone, while the others have nothing more to exchange.
-    network = Perceiver(config.model, seed=config.seed)
+    network = new_network(config.model, seed=config.seed)
     network.load_state_dict(found.tensors)
     return found.step, network.to(world.device)
 
 
 def _draw(
-    config: RunConfig, folder: RunFolder, network: Perceiver, loader: Loader, world: World, found: Evaluation
+    config: RunConfig, folder: RunFolder, network: AnyNetwork, loader: Loader, world: World, found: Evaluation
 ) -> None:
     if folder.metrics_path.exists():
         first = found.values[0]
@@ -105,7 +106,7 @@ def _draw(
             drawing.confusion(np.array(counts), names, folder.pictures_folder / f"confusion_{name}.png")
 
 
-def _draw_predictions(config: RunConfig, folder: RunFolder, network: Perceiver, batch: Batch, world: World) -> None:
+def _draw_predictions(config: RunConfig, folder: RunFolder, network: AnyNetwork, batch: Batch, world: World) -> None:
     """Draw images with the classes that are answered, where there are both."""
     outputs = config.model.outputs
     answering = [name for name, output in outputs.items() if isinstance(output, LabelOutput) and not output.target]
@@ -126,7 +127,7 @@ def _draw_predictions(config: RunConfig, folder: RunFolder, network: Perceiver, 
         )
 
 
-def _write_texts(config: RunConfig, folder: RunFolder, network: Perceiver, batch: Batch, world: World) -> None:
+def _write_texts(config: RunConfig, folder: RunFolder, network: AnyNetwork, batch: Batch, world: World) -> None:
     """Write texts with their hidden words, and with what is answered there."""
     for name, output in config.model.answers().items():
         section = config.data.inputs.get(output.target)
@@ -137,7 +138,7 @@ def _write_texts(config: RunConfig, folder: RunFolder, network: Perceiver, batch
 
 
 def _pictured(
-    network: Perceiver, batch: Batch, world: World, output: str, image: str
+    network: AnyNetwork, batch: Batch, world: World, output: str, image: str
 ) -> Iterator[tuple[np.ndarray, int, int]]:
     guesses = predictions(network, batch.to(world.device), output).cpu()
     # Without a key a slot only fills the batch.

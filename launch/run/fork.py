@@ -17,7 +17,7 @@ from launch.lifecycle.run_folder import RunFolder, as_typed, existing
 from launch.run.creation import open_run
 from launch.run.frozen_code import changed_files
 from launch.run.loaders import absolute, identity
-from model.perceiver import Perceiver
+from model.custom import new_network
 from trainer.checkpoint import layout
 from trainer.checkpoint.choice import NEWEST, first_readable
 from trainer.checkpoint.manifest import Manifest, read_whole
@@ -83,7 +83,7 @@ def _checked(old: RunFolder, config: RunConfig, which: str, changes: Sequence[st
 
 def _other_network(config: RunConfig, path: Path, manifest: Manifest) -> str:
     with torch.device("meta"):  # shapes alone
-        network = Perceiver(config.model, seed=0)
+        network = new_network(config.model, seed=0)
     here = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     found = layout.difference(layout.shapes(path, manifest), here)
     return f"has the weights of another network than `model` describes: {found}" if found else ""

@@ -19,7 +19,8 @@ from data_shards.files import atomic, typed_json
 from data_shards.files.display import printable
 from launch.lifecycle.run_folder import RunFolder, as_typed
 from model.config.perceiver import PerceiverConfig
-from model.perceiver import Perceiver
+from model.custom import new_network
+from model.network import AnyNetwork
 from model.transfer import table_grids, transfer
 from trainer.checkpoint import tensor_file
 from trainer.checkpoint.choice import NEWEST, read_weights
@@ -60,7 +61,7 @@ def keep(config: RunConfig, folder: RunFolder) -> None:
         return
     weights, network_of_source = _read(wanted.source)
     grids = table_grids(_empty(network_of_source)) if network_of_source else {}
-    network = Perceiver(config.model, seed=config.seed)
+    network = new_network(config.model, seed=config.seed)
     try:
         found = transfer(network, weights, grids, wanted)
     except ValueError as error:
@@ -132,10 +133,10 @@ def _parts(source: str) -> tuple[Path, str]:
     return (Path(run), which) if at and not Path(source).exists() else (Path(source), NEWEST)
 
 
-def _empty(config: PerceiverConfig) -> Perceiver:
+def _empty(config: PerceiverConfig) -> AnyNetwork:
     """Return the network without memory for its weights."""
     with torch.device("meta"):
-        return Perceiver(config, seed=0)
+        return new_network(config, seed=0)
 
 
 def _line(what: str, listed: Sequence[str]) -> list[str]:

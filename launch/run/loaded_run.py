@@ -11,7 +11,8 @@ from data_shards.loading.shard_loader import ShardLoader
 from launch.lifecycle.run_folder import RunFolder, existing
 from launch.run import preprocessing
 from launch.run.loaders import eval_split
-from model.perceiver import Perceiver
+from model.custom import new_network
+from model.network import AnyNetwork
 from trainer.checkpoint.choice import NEWEST, read_weights
 from trainer.distributed.world import World
 
@@ -24,7 +25,7 @@ class LoadedRun:
     """Its folder."""
     config: RunConfig
     """Its configuration."""
-    network: Perceiver
+    network: AnyNetwork
     """Its network, in evaluation mode, with the weights of the checkpoint."""
     step: int
     """The step after which these weights were saved."""
@@ -63,7 +64,7 @@ def load_run(
     except ValueError as error:
         # Of the command's option of this name.
         raise ValueError(str(error).replace("--checkpoint", "checkpoint")) from error
-    network = Perceiver(config.model, seed=config.seed)
+    network = new_network(config.model, seed=config.seed)
     network.load_state_dict(found.tensors)
     around = preprocessing.of_run(config)
     notes = (*(f"skipped a damaged checkpoint: {sentence}" for sentence in found.passed_over), *around.notes)

@@ -24,16 +24,21 @@ from launch.run.preprocessing import Surroundings
 from model.budget.plan import Device, Plan
 from model.budget.plan import plan as planned
 from model.config.perceiver import PerceiverConfig
+from model.custom import new_network
 from model.interop.huggingface import from_hugging_face, to_hugging_face
 from model.interop.huggingface_files import PREPROCESSOR, TOKENIZER, TOKENIZER_SETTINGS
 from model.modalities.image import ImageInput
 from model.modalities.text import TextInput
-from model.perceiver import Perceiver
+from model.network import AnyNetwork
 from trainer.checkpoint.choice import NEWEST, read_weights
 from trainer.checkpoint.tensor_file import TensorFile
 from trainer.distributed.world import World
 
 GIB = 2**30
+_OF_PLUGIN = (
+    "\na plug-in's network: parameters, products and activations (of fp32) were counted while it ran;\n"
+    "what its element-wise work takes, and its kernels on a GPU, are not known\n"
+)
 
 
 def plan(
@@ -125,7 +130,7 @@ def _notes_of_export(config: PerceiverConfig, files: Mapping[str, object]) -> tu
     )
 
 
-def network_of(source: Path, which: str = NEWEST) -> Perceiver:
+def network_of(source: Path, which: str = NEWEST) -> AnyNetwork:
     """Return the network of a run's checkpoint, or of what `import-hf` wrote."""
     weights_path = source / "model.safetensors"
     if weights_path.is_file():
@@ -139,7 +144,7 @@ def network_of(source: Path, which: str = NEWEST) -> Perceiver:
         for sentence in found.passed_over:
             tell(f"skipped a damaged checkpoint: {sentence}")
         weights = found.tensors
-    network = Perceiver(config, seed=0)
+    network = new_network(config, seed=0)
     network.load_state_dict(weights)
     return network.eval()
 
@@ -164,7 +169,7 @@ def _new_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _tell(out: Path, network: Perceiver, notes: Sequence[str], *, as_json: bool) -> None:
+def _tell(out: Path, network: AnyNetwork, notes: Sequence[str], *, as_json: bool) -> None:
     parameters = sum(parameter.numel() for parameter in network.parameters())
     if as_json:
         files = sorted(path.name for path in out.iterdir())
@@ -180,12 +185,14 @@ def _print(found: Plan) -> None:
     typer.echo(f"{'part':14} {'parameters':>14} {'GFLOP forward':>14}")
     for name, cost in found.parts.items():
         typer.echo(f"{name:14} {cost.parameters:14,} {cost.flops / 1e9:14.2f}")
-    typer.echo(f"\n{found.reading['cpu']}\non a GPU, {found.reading['cuda']}\n")
+    typer.echo(f"\n{found.reading['cpu']}\non a GPU, {found.reading['cuda']}\n" if found.reading else _OF_PLUGIN)
     typer.echo(f"{'checkpointing':14} {'MiB a sample':>14} {'micro-batch':>14} {'samples/s':>14}")
     for policy, needs in found.policies.items():
         batch = "-" if needs.micro_batch is None else f"{needs.micro_batch}"
         speed = "-" if needs.samples_per_second is None else f"{needs.samples_per_second:.1f}"
         typer.echo(f"{policy:14} {needs.activation_bytes / 2**20:14.1f} {batch:>14} {speed:>14}")
+    if not found.attention:
+        return
     typer.echo(f"\n{'GPU, bf16':14} {'heads':>14} {'channels':>14} {'kernel':>20} {'with a mask':>20}")
     for row in found.attention:
         channels, masked = "/".join(map(str, dict.fromkeys(row.widths))), row.masked_kernel or "none is given"

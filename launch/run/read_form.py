@@ -13,11 +13,11 @@ _BEGINNING = "latents read the tokens"
 
 
 def reading_of_this_start(config: PerceiverConfig, folder: RunFolder, device: torch.device) -> Iterator[str]:
-    """Yield the sentences of a start; none on the CPU, where nothing but the code decides.
+    """Yield the sentences of a start; none on the CPU, where nothing but the code decides, nor of a plug-in's network.
 
     On a GPU the version of Triton does, too: another than at the last start rounds otherwise.
     """
-    if device.type != "cuda":
+    if device.type != "cuda" or config.network is not None:
         return
     now = reading(config, device)
     events = (str(record.get("message", "")) for record in lines(folder.metrics_path) if record["kind"] == "event")

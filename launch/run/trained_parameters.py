@@ -7,7 +7,7 @@ from torch import nn
 
 from configs.run import RunConfig
 from data_shards.files.display import printable
-from model.perceiver import Perceiver
+from model.custom import new_network
 from trainer.config import OptimizerConfig
 from trainer.optim.groups import treatments
 
@@ -18,7 +18,7 @@ def check(config: RunConfig) -> None:
     """Raise ValueError where the rules of the optimizer do not fit the network."""
     if _has_rules(config.optimizer):
         with torch.device("meta"):  # names alone
-            network = Perceiver(config.model, seed=0)
+            network = new_network(config.model, seed=0)
         treatments(network, config.optimizer)
 
 

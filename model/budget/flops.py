@@ -19,8 +19,11 @@ from model.outputs.output import Output
 def network_cost(config: PerceiverConfig, num_points: dict[str, int] | None = None) -> dict[str, Cost]:
     """Return the cost of each part: "inputs", "cross_attends", "blocks" and "decoder".
 
-    `num_points` is how many cells of a grid output are asked for, all of them by default.
+    `num_points` is how many cells of a grid output are asked for, all of them by default. The network of a plug-in is
+    one part, "network".
     """
+    if config.network is not None:
+        return {"network": _custom(config)}
     passes = config.passes()
     parts = {"inputs": _inputs(config), "cross_attends": _cross_attends(config), "blocks": _blocks(config)}
     parts = {name: replace(cost, flops=len(passes) * cost.flops) for name, cost in parts.items()}
@@ -44,6 +47,8 @@ def gathering(config: PerceiverConfig) -> int:
     Outputs that compare samples need those of all ranks before the passes that learn.
     """
     alone = [outputs for outputs in config.passes() if any(output.views() for output in outputs.values())]
+    if config.network is not None:
+        return len(alone) * _custom(config).flops // len(config.passes()) if alone else 0
     encoder = _inputs(config).flops + _cross_attends(config).flops + _blocks(config).flops
     return sum(encoder + _decoder(config, outputs, {}).flops for outputs in alone)
 
@@ -53,6 +58,13 @@ def shared_reads(config: PerceiverConfig) -> int:
     qk_width, value_width = config.cross_attend.widths(config.token_width)
     repeats = config.num_cross_attends - len(_modules(config, "cross_attend"))
     return len(config.passes()) * repeats * 2 * config.num_tokens * config.token_width * (qk_width + value_width)
+
+
+def _custom(config: PerceiverConfig) -> Cost:
+    from model.budget.custom import measured
+
+    found = measured(config)
+    return Cost(found.parameters, len(config.passes()) * found.flops)
 
 
 def _modules(config: PerceiverConfig, kind: str) -> set[int]:

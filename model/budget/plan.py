@@ -53,10 +53,10 @@ class Plan:
 
     parts: dict[str, Cost]
     """Parameters and forward operations of each part; their sum is under "total"."""
-    form: Form
-    """The form of the cross-attention to the tokens on a CPU."""
+    form: Form | None
+    """The form of the cross-attention to the tokens on a CPU; None of a plug-in's network."""
     reading: dict[str, str]
-    """Sentences on the forms for "cpu" and "cuda", which say what a GPU has no kernel for."""
+    """Sentences on the forms for "cpu" and "cuda", which say what a GPU has no kernel for; none of a plug-in's."""
     policies: dict[ActivationCheckpointing, PolicyPlan]
     """The plan of each policy, by its name in model.activation_checkpointing."""
     attention: tuple[AttentionKernel, ...]
@@ -70,7 +70,7 @@ def plan(
     parts = network_cost(config)
     whole, trained = total(parts), total(training_cost(config)).flops
     policies = {}
-    for policy in POLICIES:
+    for policy in POLICIES if config.network is None else POLICIES[:1]:
         activations = activation_bytes(config, policy, bytes_per_element=bytes_per_element, stream_bytes=stream_bytes)
         if device is None:
             policies[policy] = PolicyPlan(activations, None, None)
@@ -78,6 +78,8 @@ def plan(
         free = device.memory_bytes - whole.parameters * STATE_BYTES_PER_PARAMETER
         speed = device.peak_flops / (TRAINING_PASSES[policy] * trained + gathering(config))
         policies[policy] = PolicyPlan(activations, max(free // activations, 0), speed)
+    if config.network is not None:
+        return Plan({**parts, "total": whole}, None, {}, policies, ())
     kernels = attention_kernels(config, read_form(config, "cuda"))
     sentences = {kind: reading(config, kind) for kind in ("cpu", "cuda")}
     return Plan({**parts, "total": whole}, read_form(config), sentences, policies, tuple(kernels))

@@ -11,6 +11,7 @@ from functools import partial
 
 from model.attention.read_costs import READ_CONSTANTS
 from model.attention.read_forms import read_costs, read_form
+from model.budget.activation_memory import activation_bytes
 from model.budget.flops import gathering, total, training_cost
 from model.budget.hardware import Hardware, Kind, Precision
 from model.budget.plan import TRAINING_PASSES
@@ -53,7 +54,14 @@ class StepSeconds:
 
 
 def step_work(config: PerceiverConfig, precision: Precision, kind: Kind = "cpu") -> StepWork:
-    """Return the work of one sample on a kind of device."""
+    """Return the work of one sample on a kind of device.
+
+    Of a plug-in's network it is the products, and what is kept for the backward pass, written and read: of its
+    element-wise work no more is known.
+    """
+    if config.network is not None:
+        products = 3.0 * total(training_cost(config)).flops + gathering(config)
+        return StepWork(products, 0.0, 0.0, 2.0 * activation_bytes(config))
     forward = len(config.passes())
     gathered = sum(any(output.views() for output in outputs.values()) for outputs in config.passes())
     once = TRAINING_PASSES[config.activation_checkpointing]

@@ -7,11 +7,12 @@ A letter is a step, a cross-attend or a block, and its number the module: steps 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 from model.config.attention import AttentionConfig, ResidualDtype
+from model.config.custom_network import NETWORKS
 from model.config.decoder import DecoderConfig
 from model.config.grids import Problems, not_negative, positive
 from model.modalities.catalogue import BY_NAME
@@ -34,6 +35,9 @@ class PerceiverConfig(Network):
     """The inputs, under names of your choice; a run takes modality and sizes from the input of that name in data."""
     outputs: dict[str, Any] = field(default_factory=dict, metadata={"chosen_by": "kind", "among": KINDS})
     """The outputs, under names of your choice; `kind` says what each output is (docs/tasks.md)."""
+    network: Any = field(default=None, metadata={"chosen_by": "kind", "among": NETWORKS})
+    """A plug-in's network in place of the Perceiver, {kind: ..., and its own keys} (docs/extending.md). It has the same
+    inputs and outputs; all other keys of this section are the Perceiver's."""
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     """The decoder, in which queries attend to the latents. Outputs that pool the latents do not use it."""
     min_padding: int = 4
@@ -202,7 +206,7 @@ class PerceiverConfig(Network):
             return
         parts = [*self._part_problems()]
         # What follows from the parts is known only where they are right.
-        yield from parts or self._joint_problems()
+        yield from parts or (self._joint_problems() if self.network is None else self._beside_problems())
 
     def _part_problems(self) -> Problems:
         for name, modality in self.ordered_inputs.items():
@@ -231,6 +235,20 @@ class PerceiverConfig(Network):
                 yield key, f"must be at least 0 and below 1, got {rate}; 0 drops nothing"
         if self.drop_path and self.num_layers == 1:
             yield "drop_path", "skips nothing of the first cross-attend, and there is no other layer; leave it out"
+
+    def _beside_problems(self) -> Problems:
+        """Yield what the network of a plug-in has no use for."""
+        yield from ((f"network.{key}", sentence) for key, sentence in self.network.problems())
+        common = ("inputs", "outputs", "network", "compile")
+        default = PerceiverConfig()
+        for name in (each.name for each in fields(self) if each.name not in common):
+            if getattr(self, name) != getattr(default, name):
+                yield name, f"is a key of the Perceiver, and model.network is {self.network.kind}; leave it out"
+        if self.compile is True:
+            yield "compile", "compiles the Perceiver's layers alone; call torch.compile in the plug-in, or leave it out"
+        for name, output in self.answers().items():
+            for key, sentence in output.network_problems(replace(self, network=None, mask_tokens=True)):
+                yield f"outputs.{name}.{key}".rstrip("."), sentence
 
     def _joint_problems(self) -> Problems:
         parts = {

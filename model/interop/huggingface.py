@@ -21,6 +21,7 @@ from model.interop.huggingface_config import (
 from model.interop.huggingface_files import picture
 from model.interop.huggingface_names import tensor_names
 from model.modalities.image import ImageInput
+from model.network import AnyNetwork
 from model.perceiver import Perceiver
 
 _CONVOLUTION = "perceiver.input_preprocessor.convnet_1x1.weight"
@@ -76,11 +77,16 @@ def _config(config: Mapping[str, Any], preprocessor: Mapping[str, Any] | None) -
     return replace(ours, inputs={"image": replace(image, pixel_range=pixel_range)}) if image else ours
 
 
-def to_hugging_face(network: Perceiver) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def to_hugging_face(network: AnyNetwork) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the config.json and the tensors that Hugging Face's model of the same architecture loads.
 
     Raises ValueError if it has no such architecture.
     """
+    if network.config.network is not None:
+        kind = network.config.network.kind
+        raise ValueError(
+            f"model.network: Hugging Face's files are of Perceivers, and this is {kind}; export it as ONNX"
+        )
     config = config_to_hugging_face(network.config)
     new_names = names_of_outputs(network.config)
     names = tensor_names(network.config, architecture_of(config))

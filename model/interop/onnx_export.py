@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from model.modalities.image import ImageInput
 from model.modalities.input import COORDINATES, Input
 from model.modalities.text import TextInput
+from model.network import AnyNetwork
 from model.perceiver import Perceiver
 
 _ZERO: Mapping[str, int] = MappingProxyType({})
@@ -32,7 +33,7 @@ _UNSAID = -1
 class _Positional(nn.Module):
     """The network with a tensor an argument, as ONNX has them: the modalities, places, then lengths, by name."""
 
-    def __init__(self, network: Perceiver, pads: Mapping[str, int] = _ZERO) -> None:
+    def __init__(self, network: AnyNetwork, pads: Mapping[str, int] = _ZERO) -> None:
         super().__init__()
         self.network, self.pads = network, pads
         self.modalities = network.config.ordered_inputs
@@ -49,7 +50,7 @@ class _Positional(nn.Module):
         return tuple(self.network(inputs, lengths).values())
 
 
-def _places(network: Perceiver) -> dict[str, tuple[int, ...]]:
+def _places(network: AnyNetwork) -> dict[str, tuple[int, ...]]:
     """Return the shape of all coordinates that come with a sample, by the names that the network has for them."""
     inputs, answers = network.config.ordered_inputs.items(), network.config.answers().values()
     found = {f"{name}.{COORDINATES}": modality.places for name, modality in inputs if modality.places is not None}
@@ -73,7 +74,7 @@ def _valid(modality: Input, value: Tensor, said: Tensor, pad: int) -> Tensor:
 
 
 def onnx_program(
-    network: Perceiver, *, classes: Sequence[str] = (), picture: str = "", pads: Mapping[str, int] = _ZERO
+    network: AnyNetwork, *, classes: Sequence[str] = (), picture: str = "", pads: Mapping[str, int] = _ZERO
 ) -> torch.onnx.ONNXProgram:
     """Return the ONNX program of a network; `.save(path)` writes it.
 
@@ -147,7 +148,7 @@ def _make_optional(program: torch.onnx.ONNXProgram, name: str) -> None:
 
 
 def _metadata(
-    network: Perceiver,
+    network: AnyNetwork,
     shapes: dict[str, list[int]],
     classes: Sequence[str],
     picture: str,
@@ -180,14 +181,16 @@ def _entries(modality: Input) -> int:
     return modality.shape[0] if modality.shape else 1
 
 
-def _plain(network: Perceiver) -> Perceiver:
+def _plain(network: AnyNetwork) -> AnyNetwork:
     """Return the network in the plain form: the tiles of the others depend on the batch size, which stays open here."""
+    if not isinstance(network, Perceiver):
+        return network
     plain = Perceiver(replace(network.config, cross_attend_form="plain"), seed=0)
     plain.load_state_dict(network.state_dict())
     return plain.to(next(network.parameters()))
 
 
-def _example(network: Perceiver, name: str) -> Tensor:
+def _example(network: AnyNetwork, name: str) -> Tensor:
     modality = network.config.ordered_inputs[name]
     # Two samples: torch.export takes an axis of length 1 for a constant, and the file would then take one sample only.
     shape = (2, *modality.shape)

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from data_shards.loading.batch import Batch
 from model.compilation import is_compiled
+from model.custom import CustomModule
+from model.network import AnyNetwork
 from model.perceiver import Perceiver
 from trainer.config import OptimizerConfig, TrainConfig, joint_problems
 from trainer.distributed.world import World
@@ -110,7 +112,9 @@ class Engine:
         is_logged = self._train.logs(self._num_steps + 1)
         counts, raised = self._counts(batch, flags, by_input=is_logged)
         own = self._deepspeed.module
-        if isinstance(own, Perceiver):
+        if isinstance(own, CustomModule):
+            own.begin(self._num_steps, self._world.rank)
+        if isinstance(own, AnyNetwork):
             # Batch norm uses the statistics of the global batch: they are needed before the first micro-batch.
             own.observe(batch.arrays, batch.host_lengths, self._world.sum)
         watch = Stopwatch(self._world.device)
@@ -120,7 +124,7 @@ class Engine:
         squares = self._group_squares() if is_logged else {}
         norm, is_finite = self._update()
         self._unfreezing.settle(self._num_steps, self._partitions.by_group)
-        if isinstance(own, Perceiver):
+        if isinstance(own, AnyNetwork):
             # A skipped step leaves the running statistics as they are, too.
             own.settle(is_kept=is_finite)
         # A skipped step counts: the number of a step says which batch it takes.

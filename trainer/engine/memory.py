@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from data_shards.loading.batch import Batch
-from model.perceiver import Perceiver
+from model.network import AnyNetwork
 from trainer.config import TrainConfig
 from trainer.distributed.world import World
 from trainer.engine import arithmetic
@@ -65,7 +65,7 @@ def _try(network: nn.Module, objective: Objective, share: Batch, train: TrainCon
     # A trial on an empty device would pass, and the first step, with the optimizer beside it, would not.
     ballast = torch.empty(num_parameters * _STATE_BYTES_PER_PARAMETER, dtype=torch.uint8, device=device)
     counts = {task: count.clamp(min=1.0) for task, count in objective.counts(share).items()}
-    if isinstance(network, Perceiver):
+    if isinstance(network, AnyNetwork):
         network.observe(share.arrays, share.host_lengths, Tensor.clone)
     called, scale = _in_precision(network, train.precision, device.type)
     with arithmetic.refusing_by_name():
@@ -103,7 +103,7 @@ def _no_trace(network: nn.Module, device: torch.device) -> Iterator[None]:
         try:
             yield
         finally:
-            if isinstance(network, Perceiver):
+            if isinstance(network, AnyNetwork):
                 network.settle(is_kept=False)
             for parameter, values, gradient in parameters:
                 parameter.data, parameter.grad = values, gradient

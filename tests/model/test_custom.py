@@ -1,0 +1,222 @@
+"""A network of a user's own is served as the Perceiver is: same inputs, same answers, weights from the seed."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from model.budget.activation_memory import activation_bytes
+from model.budget.flops import network_cost, total
+from model.budget.plan import plan
+from model.config.custom_network import CustomNetwork
+from model.config.perceiver import PerceiverConfig
+from model.custom import CustomModule, new_network
+from model.modalities.audio import AudioInput
+from model.modalities.image import ImageInput
+from model.modalities.input import Input
+from model.outputs.embedding import EmbeddingOutput
+from model.outputs.grid import GridOutput
+from model.outputs.label import LabelOutput
+from model.outputs.masked import MaskedOutput
+from model.outputs.output import Output
+from model.perceiver import Perceiver
+
+LABEL: dict[str, Output] = {"digit": LabelOutput(num_classes=3)}
+
+
+class Flat(nn.Module):
+    """One linear layer over all pixels, with what a test wants in between."""
+
+    def __init__(self, inner: nn.Module | None = None, answer: Callable[[Tensor], Any] = lambda logits: logits) -> None:
+        super().__init__()
+        self.inner, self.logits, self.answer = inner or nn.Identity(), nn.Linear(12, 3), answer
+
+    def forward(self, inputs: dict[str, Tensor]) -> dict[str, Any]:
+        return {"digit": self.answer(self.logits(self.inner(inputs["photo"].flatten(1).float() / 255)))}
+
+
+@dataclass(frozen=True)
+class Own(CustomNetwork):
+    make: Callable[[], nn.Module] = Flat
+    kind: Literal["own"] = "own"
+
+    def module(self, inputs: Mapping[str, Input], outputs: Mapping[str, Output]) -> nn.Module:
+        return self.make()
+
+
+def config(
+    make: Callable[[], nn.Module] = Flat,
+    outputs: Mapping[str, Output] = LABEL,
+    **more: Any,  # noqa: ANN401  # fields
+) -> PerceiverConfig:
+    return PerceiverConfig(
+        inputs={"photo": ImageInput(height=2, width=2)}, outputs=dict(outputs), network=Own(make), **more
+    )
+
+
+def photos(number: int = 4) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {"photo": torch.randint(0, 256, (number, 2, 2, 3), dtype=torch.uint8, generator=generator)}
+
+
+def custom(make: Callable[[], nn.Module] = Flat, **more: Any) -> CustomModule:  # noqa: ANN401  # fields
+    network = new_network(config(make, **more), seed=0)
+    assert isinstance(network, CustomModule)
+    return network
+
+
+def test_its_weights_follow_from_the_seed_and_move_no_other_random_number() -> None:
+    torch.manual_seed(1)
+    one = custom().state_dict()
+    assert torch.equal(torch.rand(1), torch.rand(1, generator=torch.Generator().manual_seed(1)))
+    assert all(torch.equal(one[name], tensor) for name, tensor in custom().state_dict().items())
+    assert not torch.equal(
+        one["network.logits.weight"], new_network(config(), seed=1).state_dict()["network.logits.weight"]
+    )
+
+
+def test_it_answers_as_the_module_does_and_a_perceiver_stays_one() -> None:
+    network = custom()
+    assert torch.equal(network(photos())["digit"], network.network(photos())["digit"])
+    assert isinstance(new_network(replace(config(), network=None, num_latents=2, latent_width=8), seed=0), Perceiver)
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        (lambda logits: logits[:, :2], r"Flat\.forward answered torch\.float32 \(4, 2\) for digit, .* \(4, 3\)"),
+        (lambda logits: logits.mean(0, keepdim=True), r"answered torch\.float32 \(1, 3\) for digit"),
+        (lambda logits: logits.argmax(1), r"answered torch\.int64 \(4,\) for digit, expected floating point"),
+        (lambda _: None, "answered NoneType for digit"),
+    ],
+)
+def test_an_answer_of_another_shape_is_refused_by_name(answer: Callable[[Tensor], Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        custom(lambda: Flat(answer=answer))(photos())
+
+
+def test_a_missing_and_a_surplus_answer_are_refused() -> None:
+    two = {**LABEL, "other": LabelOutput(num_classes=2)}
+    with pytest.raises(ValueError, match=r"returned \['digit'\], expected a dict of digit, other"):
+        custom(outputs=two)(photos())
+
+
+def test_inputs_are_checked_before_the_module_sees_them() -> None:
+    with pytest.raises(ValueError, match=r"inputs\.photo: expected \(batch, 2, 2, 3\), got \(4, 3, 2, 3\)"):
+        custom()({"photo": torch.zeros(4, 3, 2, 3, dtype=torch.uint8)})
+
+
+class WithLengths(Flat):
+    def forward(self, inputs: dict[str, Tensor], lengths: dict[str, Tensor]) -> dict[str, Tensor]:  # type: ignore[override]
+        self.seen = lengths
+        return {"digit": super().forward(inputs)["digit"] * (lengths["photo"] > 0)[:, None]}
+
+
+def test_a_module_that_names_lengths_gets_them_and_all_entries_where_none_are_said() -> None:
+    network = custom(WithLengths)
+    network(photos(), {"photo": torch.tensor([2, 0, 2, 2])})
+    assert network.network.seen["photo"].tolist() == [2, 0, 2, 2]
+    network(photos())
+    assert network.network.seen["photo"].tolist() == [2, 2, 2, 2]
+
+
+def test_a_module_that_cannot_know_what_a_sample_lacks_is_refused() -> None:
+    two = {"photo": ImageInput(height=2, width=2), "sound": AudioInput(num_samples=8, patch=4)}
+    with pytest.raises(ValueError, match="must take `lengths`, which say what inputs a sample lacks"):
+        new_network(replace(config(), inputs=two), seed=0)
+    new_network(replace(config(WithLengths), inputs=two), seed=0)
+    views = {"joint": EmbeddingOutput(pair=("photo", "sound"), width=4)}
+    with pytest.raises(ValueError, match="must take `lengths`"):
+        new_network(replace(config(outputs=views), inputs=two), seed=0)
+
+
+def test_a_module_that_would_see_what_is_hidden_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"must take `hidden`, the tokens that model\.outputs\.photo hides"):
+        custom(outputs={"photo": MaskedOutput(target="photo")})
+
+
+class Same(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"photo": self.scale * inputs["photo"].float()}
+
+
+def test_of_a_whole_grid_the_cells_that_training_asks_for_are_taken() -> None:
+    network = custom(Same, outputs={"photo": GridOutput(target="photo")})
+    whole = network(photos())["photo"]
+    assert whole.shape == (4, 2, 2, 3)
+    cells = network(photos(), points={"photo": torch.tensor([3, 0])})["photo"]
+    assert torch.equal(cells, whole.flatten(1, 2)[:, [3, 0]])
+
+
+def test_what_is_drawn_in_training_follows_from_seed_step_and_rank() -> None:
+    network = custom(lambda: Flat(nn.Dropout(0.5))).train()
+
+    def drawn(step: int, rank: int) -> Tensor:
+        network.begin(step, rank)
+        answer: Tensor = network(photos())["digit"]
+        return answer
+
+    with torch.random.fork_rng(devices=[]):
+        assert torch.equal(drawn(1, 0), drawn(1, 0))
+        assert not torch.equal(drawn(1, 0), drawn(2, 0))
+        assert not torch.equal(drawn(1, 0), drawn(1, 1))
+
+
+def test_running_statistics_are_averaged_over_ranks_and_given_back_where_a_step_is_skipped() -> None:
+    network = custom(lambda: Flat(nn.BatchNorm1d(12))).train()
+    norm = network.network.inner
+    assert isinstance(norm, nn.BatchNorm1d)
+    before = norm.running_mean.clone()  # type: ignore[union-attr]
+    # Two ranks, the other of which has statistics of 0.
+    network.observe(photos(), {}, lambda tensor: 2 * tensor if tensor.dim() == 0 else tensor)
+    network(photos())
+    moved = norm.running_mean.clone()  # type: ignore[union-attr]
+    network.settle(is_kept=True)
+    assert torch.equal(norm.running_mean, moved / 2)  # type: ignore[arg-type]
+    assert not torch.equal(moved, before)
+    network.observe(photos(), {}, Tensor.clone)
+    network(photos())
+    network.settle(is_kept=torch.tensor(False))
+    assert torch.equal(norm.running_mean, moved / 2)  # type: ignore[arg-type]
+
+
+def test_a_network_of_half_precision_takes_inputs_that_are_not() -> None:
+    answer = custom().half()(photos())["digit"]
+    assert answer.dtype == torch.float16
+
+
+class Looking(Flat):
+    """Reads a value, which tensors without data do not have."""
+
+    def forward(self, inputs: dict[str, Tensor]) -> dict[str, Any]:
+        return super().forward(inputs) if float(inputs["photo"].float().sum()) >= 0 else {}
+
+
+@pytest.mark.parametrize("make", [Flat, Looking])
+def test_the_plan_counts_its_parameters_products_and_activations(make: Callable[[], nn.Module]) -> None:
+    found = total(network_cost(config(make)))
+    assert (found.parameters, found.flops) == (12 * 3 + 3, 2 * 12 * 3)
+    # The linear layer keeps its input; the pictures are there anyway.
+    assert activation_bytes(config(make)) == 12 * 4
+    planned = plan(config(make))
+    assert (list(planned.policies), planned.form, planned.attention) == (["none"], None, ())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("num_latents", 8), ("mask_tokens", True), ("activation_checkpointing", "blocks")]
+)
+def test_a_key_of_the_perceiver_beside_it_is_refused(key: str, value: object) -> None:
+    problems = dict(config(**{key: value}).problems())
+    assert problems == {key: "is a key of the Perceiver, and model.network is own; leave it out"}
+
+
+def test_compilation_of_a_perceivers_layers_is_refused() -> None:
+    assert [key for key, _ in config(compile=True).problems()] == ["compile"]
+    assert list(config(compile=False).problems()) == []
