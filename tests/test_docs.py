@@ -10,7 +10,8 @@ import perceiver_trainer
 REPOSITORY = Path(__file__).parents[1]
 DOCS = REPOSITORY / "docs"
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
-PLUGINS = sorted((REPOSITORY / "examples" / "plugins").glob("*.py"))
+EXAMPLES = REPOSITORY / "examples"
+PLUGINS = [*sorted((EXAMPLES / "plugins").glob("*.py")), EXAMPLES / "networks" / "resnet.py"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
