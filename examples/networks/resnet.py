@@ -31,12 +31,12 @@ class _Block(nn.Module):
         super().__init__()
         self.first = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
         self.second = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.norms = nn.ModuleList(nn.GroupNorm(4, width) for _ in range(2))
+        self.norm, self.other_norm = nn.GroupNorm(4, width), nn.GroupNorm(4, width)
         self.skip = nn.Conv2d(channels, width, 1, stride) if stride > 1 else nn.Identity()
 
     def forward(self, values: Tensor) -> Tensor:
-        inner = functional.relu(self.norms[0](self.first(values)))
-        return functional.relu(self.skip(values) + self.norms[1](self.second(inner)))
+        inner = functional.relu(self.norm(self.first(values)))
+        return functional.relu(self.skip(values) + self.other_norm(self.second(inner)))
 
 
 class _Module(nn.Module):
