@@ -24,8 +24,8 @@ class FlowConfig(Modality):
     modality: Literal["flow"] = "flow"
     second: str | tuple[str, ...] = tuple(f"second.{suffix}" for suffix in FRAMES)
     """Member with the second frame."""
-    motion: str | tuple[str, ...] = "flo"
-    """Member with the motion from the first frame to the second."""
+    motion: str | tuple[str, ...] = ("flo", "motion.png")
+    """Member with the motion from the first frame to the second: .flo, or KITTI's PNG of 16 bits."""
     height: int = 368
     """Rows of pixels that training cuts from a pair, anywhere; nothing is resized, since motion is in pixels."""
     width: int = 496

@@ -1,11 +1,11 @@
 """A table with one row per sample: CSV, tab-separated values, JSON lines or Parquet.
 
 Columns image, audio, video, points hold paths relative to the table; text holds the text itself, or a path that ends in
-.txt; first, second and flow hold the paths of two frames and of the motion between them (.flo). label is a class number
-or name, or a list of several, label.NAME a further one with classes of its own, value.NAME a number to be answered or a
-list of them, weight a number, split a name ("train" by default). member.NAME holds the path of a file that becomes the
-member NAME.SUFFIX, such as left.jpg of two cameras, and field.NAME a text that becomes a field of the record, such as a
-caption: an input reads them where its `members` says so. Empty cells are absent.
+.txt; first, second and flow hold the paths of two frames and of the motion between them (.flo, or KITTI's PNG). label
+is a class number or name, or a list of several, label.NAME a further one with classes of its own, value.NAME a number
+to be answered or a list of them, weight a number, split a name ("train" by default). member.NAME holds the path of a
+file that becomes the member NAME.SUFFIX, such as left.jpg of two cameras, and field.NAME a text that becomes a field of
+the record, such as a caption: an input reads them where its `members` says so. Empty cells are absent.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ from data_shards.format.manifest import Manifest
 from data_shards.modalities.catalogue import MODALITIES, held_by, usual_suffixes
 from data_shards.modalities.flow import FlowConfig
 from data_shards.sources.parsing import cells as tables
-from data_shards.sources.parsing import class_names, labels, numbers, plain_text
+from data_shards.sources.parsing import class_names, labels, numbers, pairs, plain_text
 
 FILES = tuple(kind().modality for kind in MODALITIES if kind is not FlowConfig and not kind.is_annotation)
 PAIR = ("first", "second", "flow")
@@ -235,7 +235,7 @@ def _pair(line: int, cells: Mapping[str, Any], folder: Path) -> tuple[Content, .
     if len(given) < len(PAIR):
         raise ValueError(f"line {line}: has {' and '.join(given)}; a pair of frames needs first, second and flow")
     first, second, motion = (str(folder / _path(line, column, cells[column])) for column in PAIR)
-    contents = (NamedFile(first, "first"), NamedFile(second, "second"), File(motion))
+    contents = pairs.pair(first, second, motion)
     for (column, content), patterns in zip(zip(PAIR, contents, strict=True), FlowConfig().roles.values(), strict=True):
         if content.extension not in patterns:
             raise ValueError(

@@ -61,7 +61,7 @@ def av_digits(
     def build(options: BuildOptions) -> Manifest:
         return source.build(out, images=images, recordings=recordings, **options)
 
-    _build("av-digits", [images, recordings], out, as_json, BuildOptions(seed=seed, num_jobs=jobs), build)
+    build_shards("av-digits", [images, recordings], out, as_json, BuildOptions(seed=seed, num_jobs=jobs), build)
 
 
 @app.command()
@@ -90,10 +90,8 @@ def table(
 
     if config:
         run_config(config, trust_code=trust_code)
-    options = BuildOptions(
-        seed=seed, samples_per_shard=samples_per_shard, max_bad=max_bad, num_jobs=jobs, test_share=test_share
-    )
-    _build(table.name, [table], out, as_json, options, lambda options: source.build(table, out, **options))
+    options = options_of(seed, samples_per_shard, max_bad, jobs, test_share)
+    build_shards(table.name, [table], out, as_json, options, lambda options: source.build(table, out, **options))
 
 
 @app.command("image-folder")
@@ -113,10 +111,8 @@ def image_folder(
     """
     from data_shards.sources import image_folder as source
 
-    options = BuildOptions(
-        seed=seed, samples_per_shard=samples_per_shard, max_bad=max_bad, num_jobs=jobs, test_share=test_share
-    )
-    _build(folder.name, [folder], out, as_json, options, lambda options: source.build(folder, out, **options))
+    options = options_of(seed, samples_per_shard, max_bad, jobs, test_share)
+    build_shards(folder.name, [folder], out, as_json, options, lambda options: source.build(folder, out, **options))
 
 
 @app.command("audio-folder")
@@ -140,14 +136,12 @@ def audio_folder(
     from data_shards.sources import audio_folder as source
 
     lists = {name: path for name, path in {"train": train_csv, "test": test_csv}.items() if path is not None}
-    options = BuildOptions(
-        seed=seed, samples_per_shard=samples_per_shard, max_bad=max_bad, num_jobs=jobs, test_share=test_share
-    )
+    options = options_of(seed, samples_per_shard, max_bad, jobs, test_share)
 
     def build(options: BuildOptions) -> Manifest:
         return source.build(folder, out, segments=lists or None, classes=classes, **options)
 
-    _build(folder.name, [folder], out, as_json, options, build)
+    build_shards(folder.name, [folder], out, as_json, options, build)
 
 
 @app.command("point-clouds")
@@ -168,10 +162,8 @@ def point_clouds(
     """
     from data_shards.sources import point_clouds as source
 
-    options = BuildOptions(
-        seed=seed, samples_per_shard=samples_per_shard, max_bad=max_bad, num_jobs=jobs, test_share=test_share
-    )
-    _build(
+    options = options_of(seed, samples_per_shard, max_bad, jobs, test_share)
+    build_shards(
         folder.name,
         [folder],
         out,
@@ -199,10 +191,8 @@ def videos(
     """
     from data_shards.sources import videos as builder
 
-    options = BuildOptions(
-        seed=seed, samples_per_shard=samples_per_shard, max_bad=max_bad, num_jobs=jobs, test_share=test_share
-    )
-    _build(
+    options = options_of(seed, samples_per_shard, max_bad, jobs, test_share)
+    build_shards(
         source.name, [source], out, as_json, options, lambda options: builder.build(source, out, audio=audio, **options)
     )
 
@@ -230,10 +220,17 @@ def text(
     def build(options: BuildOptions) -> Manifest:
         return source.build(files, out, num_bytes=num_bytes, **options)
 
-    _build(train.name, [*files.values()], out, as_json, options, build)
+    build_shards(train.name, [*files.values()], out, as_json, options, build)
 
 
-def _build(
+def options_of(seed: int, samples_per_shard: int, max_bad: int, jobs: int, test_share: float) -> BuildOptions:
+    """Return the options that the sources of files have in common."""
+    return BuildOptions(
+        seed=seed, samples_per_shard=samples_per_shard, max_bad=max_bad, num_jobs=jobs, test_share=test_share
+    )
+
+
+def build_shards(
     name: str,
     sources: Sequence[Path],
     out: Path,
@@ -241,6 +238,7 @@ def _build(
     options: BuildOptions,
     build: Callable[[BuildOptions], Manifest],
 ) -> None:
+    """Build shards of the sources, show the progress and what is skipped, and print the result."""
     for source in sources:
         _refuse_within(out, source)
     notes: list[str] = []

@@ -9,13 +9,14 @@ from typing import Annotated
 import typer
 
 from data_shards.files.display import printable
-from launch.cli import build
+from launch.cli import build, layouts
 from launch.cli.console import AsJson, Jobs, Plugins, TrustCode, progress_bar, report_shards, run_config
 
 _PLACES = 20
 """So many places of one reason are printed."""
 
 app = typer.Typer(no_args_is_help=True, help="Build, adopt, verify and show shards.")
+layouts.add_commands(build.app)
 app.add_typer(build.app, name="build")
 
 

@@ -176,7 +176,7 @@ def test_a_build_refuses_pairs_that_are_none(pairs: Path, name: str, content: by
     [
         ("first,second\na.png,b.png\n", "line 2: has first and second; a pair of frames needs first, second and flow"),
         ("first,second,flow\na.png,b.txt,c.flo\n", r"line 2: 'b\.txt' is not a kind of second file that is read"),
-        ("first,second,flow\na.png,b.png,c.png\n", r"line 2: 'c\.png' is not a kind of flow file that is read"),
+        ("first,second,flow\na.png,b.png,c.jpg\n", r"line 2: 'c\.jpg' is not a kind of flow file that is read"),
     ],
 )
 def test_a_table_names_both_frames_and_their_motion(tmp_path: Path, lines: str, sentence: str) -> None:

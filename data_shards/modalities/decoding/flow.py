@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from data_shards.modalities.decoding.image import MAX_PIXELS, pixels
+from data_shards.modalities.decoding.image import MAX_PIXELS, PNG, picture, pixels
 from data_shards.modalities.flow import MOTION, SECOND
 from data_shards.modalities.modality import MAIN, Members
 
@@ -11,26 +11,43 @@ MAGIC = np.float32(202021.25).tobytes()
 """First bytes of a .flo file."""
 UNKNOWN = 1e9
 """The format's motion of a pixel whose motion is not known, or more."""
-_HEADER_BYTES = 12
+FLO_HEADER_BYTES = 12
+"""Bytes of a .flo file before its motion."""
+_PNG_ZERO, _PNG_STEPS = 1 << 15, 64
+"""The number that stands for no motion in KITTI's PNG, and the steps of a pixel."""
 
 
 def motion(data: bytes | memoryview) -> NDArray[np.float32]:
-    """Return the motion of Middlebury's .flo as float32 (H, W, 2): pixels to the right and down, NaN where unknown.
+    """Return the motion of a .flo file or of KITTI's PNG as float32 (H, W, 2): right and down, NaN where unknown.
 
-    The format is a magic number, width and height (int32), then the motion row by row, all little-endian
+    Middlebury's .flo is a magic number, width and height (int32), then the motion row by row, all little-endian
     (vision.middlebury.edu/flow/code/flow-code/README.txt).
     """
-    if len(data) < _HEADER_BYTES or bytes(data[:4]) != MAGIC:
-        raise ValueError("not a .flo file: it does not begin with PIEH")
+    if bytes(data[:8]) == PNG:
+        return _of_png(data)
+    if len(data) < FLO_HEADER_BYTES or bytes(data[:4]) != MAGIC:
+        raise ValueError("not a .flo file: it does not begin with PIEH, and is no PNG of motion either")
     width, height = np.frombuffer(data, "<i4", 2, offset=4).tolist()
     if not 0 < width * height <= MAX_PIXELS or min(width, height) < 1:
         raise ValueError(f"claims the motion of {width} x {height} pixels; from 1 to {MAX_PIXELS} are decoded")
-    expected = _HEADER_BYTES + 8 * width * height
+    expected = FLO_HEADER_BYTES + 8 * width * height
     if len(data) != expected:
         raise ValueError(f"corrupt motion ({len(data)} bytes, {expected} for {width} x {height} pixels)")
-    moved = np.frombuffer(data, "<f4", offset=_HEADER_BYTES).reshape(height, width, 2).astype(np.float32)
+    moved = np.frombuffer(data, "<f4", offset=FLO_HEADER_BYTES).reshape(height, width, 2).astype(np.float32)
     # By what is less: NaN, which other programs write for unknown, fails this comparison, too.
     moved[~(np.abs(moved) < UNKNOWN).all(axis=-1)] = np.nan
+    return moved
+
+
+def _of_png(data: bytes | memoryview) -> NDArray[np.float32]:
+    """Return the motion of KITTI's PNG: in 16 bits motion * 64 + 2^15 right and down, and whether it is known."""
+    values = picture(data).values
+    if values.dtype != np.uint16 or values.shape[-1] != 3:
+        raise ValueError(
+            f"a PNG of motion has three channels of 16 bits, got {values.shape[-1]} of {8 * values.itemsize}"
+        )
+    moved = (values[..., :2].astype(np.float32) - _PNG_ZERO) / np.float32(_PNG_STEPS)
+    moved[values[..., 2] == 0] = np.nan
     return moved
 
 

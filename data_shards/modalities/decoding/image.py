@@ -33,13 +33,14 @@ MAX_PIXELS = 64 * 1024 * 1024
 MAX_SCANS = 100
 """A JPEG of more scans is refused: each goes over all pixels and may consist of a few bytes. Most have 1 or 10."""
 _JPEG, _START_OF_SCAN = b"\xff\xd8\xff", b"\xff\xda"
-_PNG = b"\x89PNG\r\n\x1a\n"
+PNG = b"\x89PNG\r\n\x1a\n"
+"""The first bytes of a PNG."""
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _DEEP = MappingProxyType({"gray16be": 1, "ya16be": 2, "rgb48be": 3, "rgba64be": 4})
 """Channels of a pixel of 16 bits a value, by the name of its format in FFmpeg."""
 _FORMATS = MappingProxyType(
     {
-        _PNG: PngImagePlugin.PngImageFile.format,
+        PNG: PngImagePlugin.PngImageFile.format,
         _JPEG: JpegImagePlugin.JpegImageFile.format,
         b"RIFF": WebPImagePlugin.WebPImageFile.format,
         b"BM": BmpImagePlugin.BmpImageFile.format,
@@ -137,7 +138,7 @@ def _values(file: Image.Image) -> NDArray[np.generic]:
 
 
 def _is_deep_png(data: bytes | memoryview) -> bool:
-    return bytes(data[:8]) == _PNG and data[24] == 16
+    return bytes(data[:8]) == PNG and data[24] == 16
 
 
 def _deep_png(data: bytes | memoryview) -> NDArray[np.uint16]:

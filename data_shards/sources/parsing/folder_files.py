@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from data_shards.modalities.catalogue import usual_suffixes
@@ -66,3 +66,16 @@ def passed_over(counts: Mapping[str, int], wanted: str) -> str:
     if more := found[_MAX_KINDS:]:
         parts.append(f"{sum(count for _, count in more)} of {len(more)} more kinds")
     return f"skipped, no {wanted}: {', '.join(parts)}"
+
+
+def paths_below(folder: Path) -> Iterator[Path]:
+    """Yield the files below a folder, hidden ones too, in the order of their folders and names."""
+    for parent, _, files in walk(folder):
+        yield from (Path(parent, name) for name in files)
+
+
+def tell_passed_over(folder: Path, paths: Iterable[Path], wanted: str, tell: Callable[[str], None]) -> None:
+    """Tell how many of these files of the folder are skipped, by suffix."""
+    counts = Counter(HIDDEN if is_hidden(path.relative_to(folder).parts) else suffix_of(path.name) for path in paths)
+    if counts:
+        tell(f"{folder}: {passed_over(counts, wanted)}")
