@@ -54,21 +54,27 @@ class _Header:
     kind: bytes
 
 
-def walk(path: Path) -> Iterator[Entry]:
-    """Yield the regular files of a tar in their order; ValueError names the tar and the place of what is wrong."""
+def walk(path: Path, within: Entry | None = None) -> Iterator[Entry]:
+    """Yield the regular files of a tar in their order; ValueError names the tar and the place of what is wrong.
+
+    `within` is a member that is a tar itself: its files are yielded, with their positions in the outer tar.
+    """
     try:
         with open_regular(path) as file:
-            yield from _walk(file.fileno(), os.fstat(file.fileno()).st_size)
+            start = within.offset if within else 0
+            stop = start + within.length if within else os.fstat(file.fileno()).st_size
+            yield from _walk(file.fileno(), start, stop)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{path}{f'/{within.name}' if within else ''}: {error}") from error
 
 
-def _walk(descriptor: int, num_bytes: int) -> Iterator[Entry]:
-    place, is_announced = 0, False
+def _walk(descriptor: int, start: int, num_bytes: int) -> Iterator[Entry]:
+    place, is_announced = start, False
     extended: dict[str, str] = {}
     # Ends at a block of zeros, or at the empty block behind the last byte; which of the two it was is asked after the
     # loop.
-    while any(block := os.pread(descriptor, BLOCK, place)):
+    while any(block := os.pread(descriptor, max(0, min(BLOCK, num_bytes - place)), place)):
+        _refuse_compressed(block, is_first=place == start)
         header = _parse(block, place, num_bytes)
         begin, place = place + BLOCK, place + BLOCK + -(-header.length // BLOCK) * BLOCK
         is_announced = header.kind in _NAMES_NEXT + _PASSED_OVER
@@ -94,15 +100,18 @@ def _walk(descriptor: int, num_bytes: int) -> Iterator[Entry]:
     # Zeros where a member was announced: the tar was cut there, and padded by whoever copied it.
     if is_announced:
         raise ValueError(f"ends at byte {place} where an extended header announced a member; copy it again")
-    _check_rest_is_zero(descriptor, place)
+    _check_rest_is_zero(descriptor, place, num_bytes)
+
+
+def _refuse_compressed(block: bytes, *, is_first: bool) -> None:
+    for magic, method in _COMPRESSED.items():
+        if is_first and block.startswith(magic):
+            raise ValueError(f"is compressed with {method}; unpack it: a compressed tar cannot be read from the middle")
 
 
 def _parse(block: bytes, place: int, num_bytes: int) -> _Header:
     if len(block) < BLOCK:
         raise ValueError(f"is cut inside the header at byte {place}; copy it again")
-    for magic, method in _COMPRESSED.items():
-        if place == 0 and block.startswith(magic):
-            raise ValueError(f"is compressed with {method}; unpack it: a compressed tar cannot be read from the middle")
     # The checksum counts its own eight bytes as spaces.
     if _number(block[148:156], place) != sum(block) - sum(block[148:156]) + 8 * ord(" "):
         raise ValueError(f"has no valid tar header at byte {place}: it is damaged or not a tar; copy it again")
@@ -180,8 +189,8 @@ def _extended(header: _Header, body: bytes, begin: int) -> dict[str, str]:
     return found
 
 
-def _check_rest_is_zero(descriptor: int, place: int) -> None:
-    while chunk := os.pread(descriptor, 1 << 20, place):
+def _check_rest_is_zero(descriptor: int, place: int, num_bytes: int) -> None:
+    while chunk := os.pread(descriptor, max(0, min(1 << 20, num_bytes - place)), place):
         if any(chunk):
             raise ValueError(
                 f"goes on after its end at byte {place} (joined with `cat`?); pack its members into one tar"

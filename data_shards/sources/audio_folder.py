@@ -1,7 +1,5 @@
 """Recordings: one folder per class, or one folder and AudioSet's CSV files with several labels per recording."""
 
-import csv
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Unpack
@@ -12,10 +10,8 @@ from data_shards.files.quoting import MAX_SHOWN, shown
 from data_shards.format.manifest import Manifest
 from data_shards.modalities.catalogue import usual_suffixes
 from data_shards.sources import class_folders
-from data_shards.sources.parsing import plain_text
-from data_shards.sources.parsing.folder_files import HIDDEN, file_of, is_hidden, passed_over, suffix_of, walk
-
-YOUTUBE_ID_LETTERS = 11
+from data_shards.sources.parsing import clips
+from data_shards.sources.parsing.folder_files import file_of, is_hidden, paths_below, tell_passed_over
 
 
 def build(
@@ -44,8 +40,10 @@ def read_segments(
     folder: Path, segments: Mapping[str, Path], classes: Path | None, tell: Tell | None = None
 ) -> tuple[list[Row], list[str]]:
     """Return a row for each line of the lists, numbered through all of them, and the class names."""
-    listed = [(split, cells) for split, path in segments.items() for cells in _segments(path)]
-    marks = _marks(classes) if classes else {mark: mark for mark in sorted({m for _, (_, ms) in listed for m in ms})}
+    listed = [(split, cells) for split, path in segments.items() for cells in clips.segments(path)]
+    marks = (
+        clips.marks(classes) if classes else {mark: mark for mark in sorted({m for _, (_, ms) in listed for m in ms})}
+    )
     numbers = {mark: number for number, mark in enumerate(marks)}
     files = _by_id(folder, tell)
     rows = []
@@ -54,57 +52,17 @@ def read_segments(
         if unknown:
             raise ValueError(f"{classes}: has no class {shown(unknown[0])}, which {identity[:MAX_SHOWN]} has")
         # One that is not there gets a path all the same: reading it fails, and it is counted and listed as any bad row.
-        path = files.get(identity, str(folder / f"{identity}.wav"))
-        rows.append(Row(line, (File(path),), labels=tuple(numbers[label] for label in labels), split=split))
+        path = files.get(identity, folder / f"{identity}.wav")
+        rows.append(Row(line, (File(str(path)),), labels=tuple(numbers[label] for label in labels), split=split))
     return rows, list(marks.values())
 
 
-def _segments(path: Path) -> list[tuple[str, list[str]]]:
-    """Return (YouTube id, labels) of each line of one of AudioSet's lists."""
-    lines = [line for line in _csv(path) if line and not line[0].startswith("#")]
-    for line in lines:
-        if len(line) != 4:
-            raise ValueError(f"{path}: {shown(','.join(line))}: expected an id, start, end and labels in quotes")
-    return [(identity, labels.split(",")) for identity, _, _, labels in lines]
-
-
-def _csv(path: Path) -> list[list[str]]:
-    try:
-        with plain_text.lines(path, newline="") as file:
-            # AudioSet's lists have a blank after each comma, before the quotes too.
-            return list(csv.reader(file, skipinitialspace=True))
-    except (OSError, csv.Error, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read ({error})") from error
-
-
-def _marks(path: Path) -> dict[str, str]:
-    """Return the display name of each label's mark, in the order of their indices."""
-    columns, *lines = _csv(path) or [[]]
-    try:
-        rows = sorted(
-            (dict(zip(columns, line, strict=True)) for line in lines if line), key=lambda row: int(row["index"])
-        )
-        return {row["mid"]: row["display_name"] for row in rows}
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"{path}: expected the columns index, mid, display_name ({error})") from error
-
-
-def _by_id(folder: Path, tell: Tell | None) -> dict[str, str]:
-    """Return the path of each recording by its whole name and by the YouTube id at its start, or after a Y there."""
-    paths: dict[str, str] = {}
-    passed: Counter[str] = Counter()
-    for parent, names, files in walk(folder):
-        for path in (Path(parent, name) for name in files):
-            if is_hidden((*names, path.name)):
-                passed[HIDDEN] += 1
-            elif path.suffix[1:].lower() not in usual_suffixes("audio"):
-                passed[suffix_of(path.name)] += 1
-            else:
-                # A name has times after the id, and some have a Y before it. A whole name wins over part of another.
-                paths.setdefault(path.stem[:YOUTUBE_ID_LETTERS], str(path))
-                if path.stem.startswith("Y"):
-                    paths.setdefault(path.stem[1 : 1 + YOUTUBE_ID_LETTERS], str(path))
-                paths[path.stem] = str(path)
-    if tell and passed:
-        tell(f"{folder}: {passed_over(passed, file_of('audio'))}")
-    return paths
+def _by_id(folder: Path, tell: Tell | None) -> dict[str, Path]:
+    """Return the path of each recording by its name and by its YouTube id."""
+    recordings: list[Path] = []
+    passed: list[Path] = []
+    for path in paths_below(folder):
+        is_read = path.suffix[1:].lower() in usual_suffixes("audio") and not is_hidden(path.relative_to(folder).parts)
+        (recordings if is_read else passed).append(path)
+    tell_passed_over(folder, passed, file_of("audio"), tell or (lambda _: None))
+    return clips.by_id(recordings)

@@ -1,7 +1,6 @@
 """Point clouds: ModelNet40's OFF meshes (CLASS/train/*.off), its HDF5 files, or any cloud in a folder of its class."""
 
 import io
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,14 +12,14 @@ import numpy as np
 
 from data_shards.building.builder import BuildOptions, Tell, build_table
 from data_shards.building.raw_sample import Content, File, Row
-from data_shards.building.splits import TRAIN, split_of
+from data_shards.building.splits import TRAIN
 from data_shards.files.quoting import shown
 from data_shards.format.manifest import Manifest
 from data_shards.modalities.decoding.numbers import MAX_BYTES
 from data_shards.modalities.decoding.points import cloud, everything
 from data_shards.sources import class_folders
 from data_shards.sources.parsing import plain_text
-from data_shards.sources.parsing.folder_files import HIDDEN, is_hidden, passed_over, suffix_of, walk
+from data_shards.sources.parsing.folder_files import HIDDEN, is_hidden, passed_over, split_in, suffix_of, walk
 
 MESHES = (".off", ".ply")
 HDF5 = (".h5", ".hdf5")
@@ -109,7 +108,7 @@ def read_hdf5(folder: Path, tell: Tell | None = None) -> tuple[list[Row], list[s
     rows: list[Row] = []
     listed = folder / SHAPE_NAMES
     files = _hdf5_files(folder)
-    splits = {path: _split(path) for path in files}
+    splits = {path: split_in(path) for path in files}
     _tell_splits(folder, splits, tell)
     for path in files:
         for number, (label, num_bytes) in enumerate(_clouds(path)):
@@ -117,15 +116,6 @@ def read_hdf5(folder: Path, tell: Tell | None = None) -> tuple[list[Row], list[s
     if listed.is_file():
         return rows, [line.strip() for line in _lines(listed) if line.strip()]
     return rows, [str(label) for label in range(max((row.label or 0 for row in rows), default=-1) + 1)]
-
-
-def _split(path: Path) -> str | None:
-    """Return the split that a word of a file's name means, None where there is none; ValueError where there are two."""
-    # By whole words: there is a test in "contest".
-    found = sorted({split for word in re.findall("[a-z]+", path.stem.lower()) if (split := split_of(word))})
-    if len(found) > 1:
-        raise ValueError(f"{path}: names the splits {' and '.join(found)}; rename it, so that it says one")
-    return found[0] if found else None
 
 
 def _tell_splits(folder: Path, splits: Mapping[Path, str | None], tell: Tell | None) -> None:

@@ -12,7 +12,7 @@ import hashlib
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,11 +33,19 @@ SUFFIXES = (".txt", *JSON_LINES)
 MAX_CHARACTER_BYTES = 4
 
 
-def build(files: Mapping[str, Path], out: Path, *, num_bytes: int = 2048, **options: Unpack[BuildOptions]) -> Manifest:
-    """Build shards of chunks of at most `num_bytes`. `files` maps splits to a text file, or a folder of them.
+def build(
+    files: Mapping[str, Path | Sequence[Path]],
+    out: Path,
+    *,
+    num_bytes: int = 2048,
+    documents: bool = False,
+    **options: Unpack[BuildOptions],
+) -> Manifest:
+    """Build shards of chunks of at most `num_bytes`. `files` maps splits to a text file, a folder of them, or a list.
 
     A file is one long text: its lines, or of JSON lines the strings under "text", one after the other. It is cut
-    between characters, and the last chunk of a file may be short. What is compressed, or not in UTF-8, is written as
+    between characters, and the last chunk of a file may be short. With `documents` the files are WikiExtractor's: JSON
+    lines, or the text between <doc ...> and </doc>. What is compressed, not in UTF-8, or between tags is written as
     UTF-8 below OUT/.build until the shards are there. Raises ValueError with file and place where something is no text.
     """
     if num_bytes < MAX_CHARACTER_BYTES:
@@ -46,9 +54,10 @@ def build(files: Mapping[str, Path], out: Path, *, num_bytes: int = 2048, **opti
     rows: list[Row] = []
     with _scratch(out) as scratch:
         for split, path in files.items():
-            for file in _files(path, options.get("tell")):
-                plain = _plain(file, scratch)
-                for chunk in _chunks(plain, num_bytes, file):
+            for file in _files(path, options.get("tell")) if isinstance(path, Path) else path:
+                is_json = _is_json(file, documents=documents)
+                plain = _plain(file, scratch, in_tags=documents and not is_json)
+                for chunk in _chunks(plain, num_bytes, file, is_json=is_json):
                     rows.append(Row(len(rows), (chunk,), split=split))
         return build_table(rows, out, **options)
 
@@ -128,17 +137,39 @@ def _files(path: Path, tell: Tell | None) -> Iterator[Path]:
     yield from sorted(found)
 
 
-def _plain(file: Path, scratch: Path) -> Path:
+def _is_json(file: Path, *, documents: bool) -> bool:
+    """Return whether a file has JSON lines: by its suffix; of WikiExtractor's, which have none, by its beginning."""
+    if not documents:
+        return plain_text.content_suffix(file) in JSON_LINES
+    try:
+        return next(plain_text.blocks(file), b"").lstrip().startswith(b"{")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file}: {error}") from error
+
+
+def _between_tags(file: Path) -> Iterator[bytes]:
+    """Yield the lines of WikiExtractor's documents; ValueError where the file does not begin with one."""
+    is_begun = False
+    with plain_text.lines(file, newline="\n") as text:
+        for line in plain_text.bounded(text):
+            is_begun = is_begun or line.startswith("<doc ")
+            if line.strip() and not is_begun:
+                raise ValueError(f"expected <doc ...> or JSON lines, as WikiExtractor writes them, got {shown(line)}")
+            if not line.startswith(("<doc ", "</doc>")):
+                yield line.encode()
+
+
+def _plain(file: Path, scratch: Path, *, in_tags: bool = False) -> Path:
     """Return the file, or a copy in UTF-8 where its bytes are not its text; ValueError where it is no text."""
     try:
-        if plain_text.is_plain(file):
+        if plain_text.is_plain(file) and not in_tags:
             # To find what is no text now, with its line and byte, and not in a worker in the middle of the build.
             for _ in plain_text.blocks(file):
                 pass
             return file
         digest = hashlib.sha256()
         with written_beside(scratch / "text") as copy:
-            for block in plain_text.blocks(file):
+            for block in _between_tags(file) if in_tags else plain_text.blocks(file):
                 digest.update(block)
                 copy.write(block)
     except OSError as error:
@@ -151,11 +182,13 @@ def _plain(file: Path, scratch: Path) -> Path:
     return (scratch / "text").replace(scratch / digest.hexdigest())
 
 
-def _chunks(path: Path, num_bytes: int, original: Path | None = None) -> Iterator[Chunk]:
+def _chunks(
+    path: Path, num_bytes: int, original: Path | None = None, *, is_json: bool | None = None
+) -> Iterator[Chunk]:
     """Yield the chunks of a file of plain text; `original` is the one that a person knows."""
     original = original or path
+    is_json = _is_json(original, documents=False) if is_json is None else is_json
     try:
-        is_json = plain_text.content_suffix(original) in JSON_LINES
         yield from _of_json_lines(path, num_bytes, original) if is_json else _of_text(path, num_bytes, original)
     except (ValueError, OSError) as error:
         raise ValueError(f"{original}: {error}") from error

@@ -54,5 +54,5 @@ def _own_options(layout: type[Layout]) -> Iterator[inspect.Parameter]:
             each.name,
             inspect.Parameter.POSITIONAL_OR_KEYWORD,
             default=each.default,
-            annotation=Annotated[each.type, typer.Option(help=each.metadata["help"])],
+            annotation=Annotated[each.type, typer.Option(**each.metadata)],
         )

@@ -40,6 +40,8 @@ ALL = dict(commands(typer.main.get_command(app)))
 
 def test_every_command_is_there() -> None:
     sources = ["digits", "av-digits", "table", "image-folder", "audio-folder", "point-clouds", "videos", "text"]
+    sources += ["imagenet", "audioset", "kinetics", "modelnet40", "flying-chairs", "sintel", "kitti"]
+    sources += ["c4", "wikipedia", "glue"]
     of_data = [*(f"build {source}" for source in sources), "index", "verify", "show"]
     of_runs = ["submit", "resume", "sweep", "status", "logs", "stop", "cancel", "fork", "diff", "doctor"]
     others = ["train", "eval", "report", "attention", "chaos", "plan", "import-hf", "export"]

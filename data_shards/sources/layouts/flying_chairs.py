@@ -9,7 +9,7 @@ from data_shards.building.builder import Tell
 from data_shards.building.raw_sample import Row
 from data_shards.building.splits import TRAIN
 from data_shards.files.quoting import shown
-from data_shards.sources.layouts.layout import Layout
+from data_shards.sources.layouts.layout import TableLayout
 from data_shards.sources.parsing import plain_text
 from data_shards.sources.parsing.folder_files import paths_below, tell_passed_over
 from data_shards.sources.parsing.pairs import pair
@@ -21,7 +21,7 @@ SPLITS = {"1": TRAIN, "2": "val"}
 
 
 @dataclass(frozen=True)
-class FlyingChairs(Layout):
+class FlyingChairs(TableLayout):
     """FlyingChairs: data/00001_img1.ppm, _img2.ppm, _flow.flo, and FlyingChairs_train_val.txt in FOLDER.
 
     The list has a 1 (train) or 2 (val) for each pair. Without it all pairs are for training.

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from data_shards.building.builder import Tell
 from data_shards.building.raw_sample import Row
-from data_shards.sources.layouts.layout import Layout
+from data_shards.sources.layouts.layout import TableLayout
 from data_shards.sources.parsing.folder_files import paths_below, tell_passed_over
 from data_shards.sources.parsing.pairs import pair
 from data_shards.sources.table import Table
@@ -17,7 +17,7 @@ FIRST, SECOND = "_10.png", "_11.png"
 
 
 @dataclass(frozen=True)
-class Kitti(Layout):
+class Kitti(TableLayout):
     """KITTI flow (2015 or 2012): training/image_2/000000_10.png, _11.png and training/flow_occ/000000_10.png in FOLDER.
 
     Of 2012 the frames are in colored_0 or image_0. Pixels without a known motion do not count. testing/ has no

@@ -1,4 +1,4 @@
-"""What a layout is: the files and names in which a published data set is handed out, and how they become samples."""
+"""What a layout is: the files and names in which a published data set is handed out, and how they become shards."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -18,10 +18,16 @@ class Layout(ABC):
     name: ClassVar[str]
     """The name of the command."""
 
+    @abstractmethod
     def build(self, folder: Path, out: Path, **options: Unpack[BuildOptions]) -> Manifest:
         """Build shards from the folder; ValueError names the piece that is missing in it."""
-        if not folder.exists():
-            raise ValueError(f"{folder}: no such folder")
+
+
+class TableLayout(Layout):
+    """A layout whose samples can be listed before any is built."""
+
+    def build(self, folder: Path, out: Path, **options: Unpack[BuildOptions]) -> Manifest:
+        """Build shards of the samples that are found."""
         found = self.read(folder, options.get("tell") or _unheard)
         return found.build(out, found.rows, **options)
 

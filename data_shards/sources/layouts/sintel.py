@@ -11,7 +11,7 @@ from data_shards.building.raw_sample import Content, File, Row, size_on_disk
 from data_shards.building.splits import TRAIN
 from data_shards.modalities.decoding.flow import FLO_HEADER_BYTES, motion
 from data_shards.modalities.decoding.image import pixels
-from data_shards.sources.layouts.layout import Layout
+from data_shards.sources.layouts.layout import TableLayout
 from data_shards.sources.parsing.folder_files import paths_below, tell_passed_over
 from data_shards.sources.parsing.pairs import pair
 from data_shards.sources.table import Table
@@ -51,7 +51,7 @@ class Masked:
 
 
 @dataclass(frozen=True)
-class Sintel(Layout):
+class Sintel(TableLayout):
     """MPI Sintel: training/clean, training/final and training/flow with SCENE/frame_0001.png and .flo in FOLDER.
 
     The splits are clean and final, for evaluation as in the papers. Motion that training/invalid marks is unknown.

@@ -1,10 +1,12 @@
 """The files below a folder, with links followed, and a sentence about skipped files."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
+from data_shards.building.splits import split_of
 from data_shards.modalities.catalogue import usual_suffixes
 
 HIDDEN = "hidden"
@@ -79,3 +81,12 @@ def tell_passed_over(folder: Path, paths: Iterable[Path], wanted: str, tell: Cal
     counts = Counter(HIDDEN if is_hidden(path.relative_to(folder).parts) else suffix_of(path.name) for path in paths)
     if counts:
         tell(f"{folder}: {passed_over(counts, wanted)}")
+
+
+def split_in(path: Path) -> str | None:
+    """Return the split that a word of a file's name means, None where there is none; ValueError where there are two."""
+    # By whole words: there is a test in "contest".
+    found = sorted({split for word in re.findall("[a-z]+", path.stem.lower()) if (split := split_of(word))})
+    if len(found) > 1:
+        raise ValueError(f"{path}: names the splits {' and '.join(found)}; rename it, so that it says one")
+    return found[0] if found else None

@@ -1,0 +1,136 @@
+"""The lists that say which synset each of ImageNet's validation images shows, in the forms in which they are found."""
+
+import re
+import tarfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+
+from data_shards.files.quoting import shown
+from data_shards.sources.parsing import plain_text
+
+SYNSET = re.compile(r"n\d{8}")
+GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
+"""Of the development kit: a number for each image, in the order of their names."""
+MAPS = ("meta.mat", "map_clsloc.txt")
+"""Files of development kits with the synset of each number."""
+SOLUTION = "LOC_val_solution.csv"
+SYNSETS = "imagenet_2012_validation_synset_labels.txt"
+NUMBERS = "val.txt"
+KIT = re.compile(r"ILSVRC201\d_devkit.*\.(tar\.gz|tgz|tar)")
+MAX_BYTES = 1 << 26
+"""Larger lists are refused: those of ImageNet have 2 MB at the most."""
+Read = Callable[[str], bytes]
+
+
+def synsets(paths: Iterable[Path], classes: Sequence[str]) -> Callable[[str], str | None]:
+    """Return what gives the synset of a validation image by its name; ValueError where there is no list.
+
+    `paths` are the files among which the list is looked for; `classes` are the synsets in their order, whose numbers
+    some lists have.
+    """
+    found = {path.name: path for path in paths}
+    kit = next((path for name, path in sorted(found.items()) if KIT.fullmatch(name)), None)
+    if SOLUTION in found:
+        return _by_name(_cells(_read(found[SOLUTION]), found[SOLUTION], ","), found[SOLUTION], classes)
+    if SYNSETS in found:
+        return _by_place([line.strip() for line in _lines(found[SYNSETS])], found[SYNSETS])
+    if GROUND_TRUTH in found or kit:
+        return _of_kit(found, kit)
+    if NUMBERS in found:
+        return _by_name(_cells(_read(found[NUMBERS]), found[NUMBERS], " "), found[NUMBERS], classes)
+    raise ValueError(
+        f"no list says what the validation images show; add {GROUND_TRUTH} with meta.mat (of the development kit), "
+        f"{SOLUTION}, {SYNSETS} or {NUMBERS}"
+    )
+
+
+def _of_kit(found: Mapping[str, Path], kit: Path | None) -> Callable[[str], str | None]:
+    """Return the synsets by the development kit: unpacked, or packed as it is handed out."""
+    contents = {name: _read(path) for name, path in found.items() if name in (GROUND_TRUTH, *MAPS)}
+    if kit:
+        contents = {**_members(kit), **contents}
+    path = found.get(GROUND_TRUTH) or kit
+    if GROUND_TRUTH not in contents:
+        raise ValueError(f"{path}: holds no {GROUND_TRUTH}; copy the development kit again")
+    if not any(name in contents for name in MAPS):
+        raise ValueError(f"{path}: numbers synsets, and neither {' nor '.join(MAPS)} is there; add the one of the kit")
+    of_number = _of_text(contents[MAPS[1]]) if MAPS[1] in contents else _of_matlab(contents[MAPS[0]])
+    numbers = contents[GROUND_TRUTH].decode("ascii", "replace").split()
+    if unknown := [number for number in numbers if number not in of_number]:
+        raise ValueError(f"{path}: number {shown(unknown[0])} is of no synset of the development kit")
+    return _by_place([of_number[number] for number in numbers], Path(str(path)))
+
+
+def _members(kit: Path) -> dict[str, bytes]:
+    try:
+        with tarfile.open(kit) as tar:
+            wanted = [member for member in tar if Path(member.name).name in (GROUND_TRUTH, *MAPS) and member.isfile()]
+            files = {Path(member.name).name: tar.extractfile(member) for member in wanted if member.size <= MAX_BYTES}
+            return {name: file.read() for name, file in files.items() if file}
+    except (OSError, EOFError, tarfile.TarError) as error:
+        raise ValueError(f"{kit}: cannot be read ({error}); copy it again") from error
+
+
+def _of_text(data: bytes) -> dict[str, str]:
+    """Return the synset of each number, by lines such as "n02119789 1 kit_fox"."""
+    cells = [line.split() for line in data.decode("utf-8", "replace").splitlines() if line.strip()]
+    return {row[1]: row[0] for row in cells if len(row) > 1}
+
+
+def _of_matlab(data: bytes) -> dict[str, str]:
+    """Return the synset of each number, by the array of structures `synsets`."""
+    try:
+        from scipy.io import loadmat
+    except ImportError as error:
+        raise ValueError("meta.mat needs scipy: pip install scipy; or add map_clsloc.txt of a later kit") from error
+    try:
+        table = loadmat(BytesIO(data), squeeze_me=True)["synsets"]
+        return {str(int(row["ILSVRC2012_ID"])): str(row["WNID"]) for row in table.ravel()}
+    # Any Exception: scipy raises whatever the parsing of a damaged file meets.
+    except Exception as error:
+        raise ValueError(f"meta.mat: expected synsets with ILSVRC2012_ID and WNID ({error})") from error
+
+
+def _by_place(names: Sequence[str], path: Path) -> Callable[[str], str | None]:
+    """Return the synset by the number in an image's name, such as ILSVRC2012_val_00000001.JPEG."""
+
+    def synset(image: str) -> str | None:
+        number = re.search(r"(\d+)\.\w+$", image)
+        if not number or not 0 < int(number[1]) <= len(names):
+            raise ValueError(f"{path}: has {len(names)} lines, and none for {shown(image)}")
+        return names[int(number[1]) - 1]
+
+    return synset
+
+
+def _by_name(cells: Sequence[Sequence[str]], path: Path, classes: Sequence[str]) -> Callable[[str], str | None]:
+    """Return the synset by an image's name: of lines with a name, and a synset or a number of `classes`."""
+    of_name: dict[str, str] = {}
+    for name, label in cells:
+        if label.isdecimal() and int(label) < len(classes):
+            label = classes[int(label)]
+        if not SYNSET.fullmatch(label):
+            raise ValueError(f"{path}: {shown(name)} has {shown(label)}, which is no synset, such as n01440764")
+        of_name[Path(name).stem] = label
+    return lambda image: of_name.get(Path(image).stem)
+
+
+def _cells(data: bytes, path: Path, separator: str) -> list[tuple[str, str]]:
+    """Return the first two cells of each line; of Kaggle's list the synset alone, without its boxes."""
+    rows = [
+        line.replace("\t", " ").split(separator, 1) for line in data.decode("utf-8", "replace").splitlines() if line
+    ]
+    if bad := [row for row in rows if len(row) < 2 or not row[1].split()]:
+        raise ValueError(f"{path}: {shown(separator.join(bad[0]))}: expected the name of an image and its class")
+    return [(row[0], row[1].split()[0]) for row in rows if row[0] != "ImageId"]
+
+
+def _lines(path: Path) -> list[str]:
+    return [line for line in _read(path).decode("utf-8", "replace").splitlines() if line.strip()]
+
+
+def _read(path: Path) -> bytes:
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"{path}: has more than {MAX_BYTES} bytes; no list of ImageNet is as long")
+    return path.read_bytes() if path.suffix == ".mat" else b"".join(plain_text.blocks(path))
