@@ -34,20 +34,32 @@ MAX_CHARACTER_BYTES = 4
 
 
 def build(
-    files: Mapping[str, Path | Sequence[Path]],
-    out: Path,
-    *,
-    num_bytes: int = 2048,
-    documents: bool = False,
-    **options: Unpack[BuildOptions],
+    files: Mapping[str, Path | Sequence[Path]], out: Path, *, num_bytes: int = 2048, **options: Unpack[BuildOptions]
 ) -> Manifest:
     """Build shards of chunks of at most `num_bytes`. `files` maps splits to a text file, a folder of them, or a list.
 
     A file is one long text: its lines, or of JSON lines the strings under "text", one after the other. It is cut
-    between characters, and the last chunk of a file may be short. With `documents` the files are WikiExtractor's: JSON
-    lines, or the text between <doc ...> and </doc>. What is compressed, not in UTF-8, or between tags is written as
+    between characters, and the last chunk of a file may be short. What is compressed, or not in UTF-8, is written as
     UTF-8 below OUT/.build until the shards are there. Raises ValueError with file and place where something is no text.
     """
+    return _build(files, out, num_bytes, options, documents=False)
+
+
+def build_documents(
+    files: Mapping[str, Path | Sequence[Path]], out: Path, *, num_bytes: int = 2048, **options: Unpack[BuildOptions]
+) -> Manifest:
+    """Build shards of chunks of WikiExtractor's files: JSON lines, or the text between <doc ...> and </doc>."""
+    return _build(files, out, num_bytes, options, documents=True)
+
+
+def _build(
+    files: Mapping[str, Path | Sequence[Path]],
+    out: Path,
+    num_bytes: int,
+    options: BuildOptions,
+    *,
+    documents: bool,
+) -> Manifest:
     if num_bytes < MAX_CHARACTER_BYTES:
         raise ValueError(f"a chunk of {num_bytes} bytes cannot hold every character; choose at least 4")
     refuse_another_origin(out)

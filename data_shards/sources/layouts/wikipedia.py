@@ -37,4 +37,4 @@ class Wikipedia(Layout):
             raise ValueError(f"{folder}: no file wiki_NUMBER; name the folder that WikiExtractor wrote")
         tell(f"{len(files)} files")
         tell_passed_over(folder, (path for path in paths if not _NAME.fullmatch(path.name)), "file wiki_NUMBER", tell)
-        return text.build({TRAIN: files}, out, num_bytes=self.num_bytes, documents=True, **options)
+        return text.build_documents({TRAIN: files}, out, num_bytes=self.num_bytes, **options)
