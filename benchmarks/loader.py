@@ -240,9 +240,11 @@ def resume(folder: Path) -> dict[str, float]:
     start = time.perf_counter()
     with open_loader(folder) as loader:
         loader(3 * loader.order.steps_per_epoch + loader.order.steps_per_epoch // 2)
+        reader = loader.assembler.sources[0].reader
+        assert isinstance(reader, Reader)
         return {
             "resume_seconds": time.perf_counter() - start,
-            "resume_extents_per_lane": loader.assembler.sources[0].reader.extents.num_read / 8,
+            "resume_extents_per_lane": reader.extents.num_read / 8,
         }
 
 

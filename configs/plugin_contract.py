@@ -168,6 +168,10 @@ def _are_metrics(found: object) -> bool:
     return isinstance(found, tuple) and bool(found) and all(isinstance(each, Metric) for each in found)
 
 
+def _are_rows(found: object) -> bool:
+    return isinstance(found, list) and all(isinstance(each, dict) for each in found)
+
+
 def _has(name: str) -> Callable[[Any], bool]:
     """Ask whether a value is of a class of ours or derived from it, by its name: nothing is imported for it."""
     return lambda found: any(base.__name__ == name for base in type(found).__mro__)
@@ -215,6 +219,7 @@ _RETURNS: Mapping[str, Mapping[str, Rule]] = MappingProxyType(
         "Task": {
             "metrics": (_are_metrics, "a tuple of Metric, the first of which says which checkpoint is the best"),
             "measurement": (_has("Measurement"), "a Measurement"),
+            "rows": (_are_rows, "a list with a dict a sample, the answer by column"),
         },
     }
 )

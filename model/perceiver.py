@@ -93,6 +93,12 @@ class Perceiver(AnyNetwork):
             )
         return draws
 
+    def latents(self, inputs: dict[str, Tensor], lengths: dict[str, Tensor] | None = None) -> Tensor:
+        """Return the latents (B, N, D) after reading the inputs, which are as in `forward`."""
+        check_inputs(self.config, inputs, lengths)
+        found: Tensor = self.encoder(self.inputs(inputs, lengths, None, self.encoder.latents.weight.dtype))
+        return found
+
     def observe(self, inputs: dict[str, Tensor], lengths: dict[str, Tensor], total: Total) -> None:
         """Take the statistics of a global batch, of which these are this rank's samples. Collective.
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from data_shards.modalities.points import PointsConfig
     from data_shards.modalities.text import TextConfig
     from data_shards.modalities.video import VideoConfig
-    from launch.run.loaded_run import LoadedRun, load_run
+    from launch.answers.loaded_run import LoadedRun, load_run
     from model.config.custom_network import CustomNetwork
     from model.config.perceiver import PerceiverConfig
     from model.modalities.audio import AudioInput
@@ -116,7 +116,7 @@ _HOMES = {
     "data_shards.modalities.text": ("TextConfig",),
     "data_shards.modalities.video": ("VideoConfig",),
     "data_shards.loading.shard_loader": ("ShardLoader",),
-    "launch.run.loaded_run": ("LoadedRun", "load_run"),
+    "launch.answers.loaded_run": ("LoadedRun", "load_run"),
     "model.config.custom_network": ("CustomNetwork",),
     "model.config.perceiver": ("PerceiverConfig",),
     "model.perceiver": ("Perceiver",),

@@ -159,6 +159,18 @@ def _result(task: Task[Any], measurement: Measurement, world: World) -> Result:
     return result
 
 
+def answered(network: nn.Module, objective: Objective, batch: Batch) -> dict[str, Tensor]:
+    """Return every answer to a batch as `evaluate` asks for it, all inputs shown."""
+    was_training = network.training
+    network.eval()
+    chunk = {"chunk": CHUNK} if any(task.asks_many for task in objective.tasks.values()) else {}
+    with torch.no_grad():
+        asks = objective.asks(batch, every=True)
+        found = _answered(network, objective, batch, batch.host_lengths, **asks, **chunk)
+    network.train(was_training)
+    return found
+
+
 def predictions(network: nn.Module, batch: Batch, name: str) -> Tensor:
     """Return the most likely class of each sample of a batch, as an output answers."""
     answered: Tensor = _answers(network, batch)[name]

@@ -12,7 +12,7 @@ from data_shards.format.annotations import NO_LABEL, Records
 from data_shards.format.manifest import Manifest
 from data_shards.loading.batch import Sample
 from data_shards.loading.quarantine import BadBytesError, one_line
-from data_shards.loading.reader import Reader
+from data_shards.loading.reader import SampleReader
 from data_shards.loading.sample import BadMemberError, prepare
 
 
@@ -48,7 +48,7 @@ class Intake:
         return Intake(config, shards.records, len(shards.label_names), named_classes, shards.values)
 
     def sample(
-        self, reader: Reader, shard: int, number: int, rng: np.random.Generator | None = None
+        self, reader: SampleReader, shard: int, number: int, rng: np.random.Generator | None = None
     ) -> tuple[str, Sample]:
         """Return key and sample, with a generator as training varies it.
 

@@ -20,7 +20,7 @@ from data_shards.loading import batch as batches
 from data_shards.loading.admission import BadSampleError, Intake, all_labels
 from data_shards.loading.batch import Batch, Sample
 from data_shards.loading.quarantine import BadSample, Quarantine
-from data_shards.loading.reader import Reader
+from data_shards.loading.reader import SampleReader
 from data_shards.modalities.mixup import mix_pairs
 from data_shards.order import random_numbers
 from data_shards.order.sample_order import Slots
@@ -36,7 +36,7 @@ class Source:
 
     name: str
     split: str
-    reader: Reader
+    reader: SampleReader
     intake: Intake
     num_left_out: int
     """Samples of the split that are not read, since they lack what data.require names."""
@@ -160,6 +160,8 @@ class Assembler:
             name = source.reader.name(shard)
             # Without a list nobody would learn that samples were replaced.
             if self.quarantine is None:
-                raise ValueError(f"{name}: {cut(error.key)}: {error}") from error
+                # What is in no shard has none to be named.
+                where = f"{name}: {cut(error.key)}" if name else cut(error.key)
+                raise ValueError(f"{where}: {error}") from error
             self.quarantine.add(BadSample(name, error.key, source.split, source.name, error.input, str(error)))
             return None

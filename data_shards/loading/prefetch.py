@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from data_shards.loading.reader import Reader
+from data_shards.loading.reader import SampleReader
 from data_shards.order.sample_order import Order
 
 # A fetch waits for the network, not for the processor: a few at a time hide the latency of an object store.
@@ -13,7 +13,7 @@ _NUM_THREADS = 4
 class Fetcher:
     """Fetches the shards of this rank's slots, up to a number of batches ahead."""
 
-    def __init__(self, order: Order, slots: tuple[int, int], readers: Sequence[Reader], num_ahead: int) -> None:
+    def __init__(self, order: Order, slots: tuple[int, int], readers: Sequence[SampleReader], num_ahead: int) -> None:
         self._order, self._slots, self._readers, self._num_ahead = order, slots, readers, num_ahead
         self._last_step_of: dict[tuple[int, int], int] = {}
         """The last known step that needs a shard, by (source, shard)."""

@@ -106,7 +106,9 @@ class Quarantine:
         return listed
 
     def _check_rate(self, alike: Sequence[BadSample]) -> None:
-        """Raise ValueError where these, of one split, source and input, are too many."""
+        """Raise ValueError where these, of one split, source and input, are too many; at a rate of 1 none are."""
+        if self._max_bad_rate >= 1:
+            return
         split, source, name = alike[0].counted_with
         total = self._num_samples.get((split, source, name), 0)
         if len(alike) > self._max_bad_rate * total:

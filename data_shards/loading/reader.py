@@ -12,8 +12,9 @@ No lock is taken for a sample of an extent that is held, which is nearly every o
 
 import shlex
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, pairwise, repeat
+from typing import Protocol
 
 import numpy as np
 
@@ -32,6 +33,35 @@ _NUM_TABLES = 256
 
 RawSample = tuple[str, dict[str, memoryview]]
 """Key and undecoded members of a sample, by extension."""
+
+
+class SampleReader(Protocol):
+    """Undecoded samples by (shard, sample): those of a split, or files that are in no shard."""
+
+    @property
+    def num_shards(self) -> int:
+        """Return the number of shards."""
+
+    def num_samples(self, shard: int) -> int:
+        """Return how many samples a shard has."""
+
+    def key(self, shard: int, sample: int) -> str:
+        """Return the key of a sample."""
+
+    def sample(self, shard: int, sample: int) -> tuple[str, Mapping[str, bytes | memoryview]]:
+        """Return key and members of a sample; BadBytesError where they cannot be had."""
+
+    def read_ahead(self, shards: list[int], samples: list[int]) -> None:
+        """Prepare to read these samples."""
+
+    def name(self, shard: int) -> str:
+        """Return the name of a shard for messages."""
+
+    def fetch(self, shard: int) -> None:
+        """Bring a shard near, where it is far."""
+
+    def close(self) -> None:
+        """Drop all that was read."""
 
 
 class Reader:

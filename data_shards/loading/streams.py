@@ -52,6 +52,15 @@ def label_names(config: DataConfig, places: Places | None = None) -> tuple[str, 
     )
 
 
+def all_label_names(config: DataConfig, places: Places) -> dict[str, tuple[str, ...]]:
+    """Return the class names of every label of the shards of training, "" for the sample's own."""
+    found = {"": label_names(config, places)}
+    for at in dict.fromkeys(_locations(config).values()):
+        for name, classes in places.at(at).manifest().named_labels.items():
+            found.setdefault(name, classes)
+    return found
+
+
 def with_several_labels(config: DataConfig, places: Places | None = None) -> list[str]:
     """Return the places of training whose samples have several labels: more labels than samples are counted there."""
     places = places or Places(config)

@@ -57,6 +57,14 @@ class AudioConfig(Modality):
 
         return Prepared(*audio.fit(found[MAIN].content, self, rng))
 
+    def file(self, values: "np.ndarray") -> tuple[str, bytes]:
+        """Return a WAV file of 16 bits; the numbers of a spectrogram."""
+        if self.log_mel is not None:
+            return super().file(values)
+        from data_shards.modalities.encoding import wav
+
+        return "wav", wav(values, self.sample_rate)
+
     @staticmethod
     def decoded_shape(role: str, content: Content) -> tuple[int, ...]:  # noqa: ARG004 - there is one role
         """Decode a recording and return the shape of its samples."""

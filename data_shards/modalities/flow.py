@@ -91,6 +91,10 @@ class FlowConfig(Modality):
         """Return the section with the size of evaluation."""
         return replace(self, height=self.test_height or self.height, width=self.test_width or self.width)
 
+    def of_prediction(self) -> Self:
+        """Return the section that reads frames alone."""
+        return replace(self.of_evaluation(), motion=())
+
     @staticmethod
     def draw(axes: "Axes", found: Members) -> None:
         """Draw the first frame, and arrows to where some of its pixels go."""
@@ -109,6 +113,8 @@ class FlowConfig(Modality):
         """Yield what is wrong with the section."""
         yield from super().problems()
         yield from at_least(1, {"height": self.height, "width": self.width})
+        if not self.motion:
+            yield "motion", "names no member; name the one with the motion, such as flo"
         for key, side in (("test_height", self.height), ("test_width", self.width)):
             if getattr(self, key) and getattr(self, key) < side:
                 yield key, f"must be at least {side}, as in training, or 0, got {getattr(self, key)}"

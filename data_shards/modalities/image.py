@@ -88,6 +88,14 @@ class ImageConfig(Modality):
 
         return Prepared(*image.fit(found[MAIN].content, self, rng))
 
+    def file(self, values: "np.ndarray") -> tuple[str, bytes]:
+        """Return a PNG of values in [0, 1] where the image is bytes of 1, 3 or 4 channels; else numbers."""
+        if self.dtype != "uint8" or values.shape[-1] not in (1, 3, 4):
+            return super().file(values)
+        from data_shards.modalities.encoding import png
+
+        return "png", png(values)
+
     @staticmethod
     def decoded_shape(role: str, content: Content) -> tuple[int, ...]:  # noqa: ARG004 - there is one role
         """Decode an image and return its shape."""

@@ -64,6 +64,11 @@ class LabelConfig(Modality):
         is_hidden = self.hide_in_evaluation if rng is None else rng.random() < self.hide
         return Prepared(np.array(NO_LABEL if is_hidden else label, np.int64), 1)
 
+    def hidden_member(self) -> tuple[str, bytes] | None:
+        """Return any label, which an evaluation hides; nothing where it shows them."""
+        pattern = self.patterns[0]
+        return (pattern, b"0") if self.hide_in_evaluation and pattern in self.usual else None
+
     @staticmethod
     def decoded_shape(role: str, content: Content) -> tuple[int, ...]:  # noqa: ARG004 - there is one role
         """Decode a label and return the shape of a number."""

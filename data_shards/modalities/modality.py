@@ -151,6 +151,24 @@ class Modality(ABC):
         """Return the section with which all splits but that of training are read."""
         return self
 
+    def of_prediction(self) -> Self:
+        """Return the section with which samples are read that bring no targets: as in an evaluation."""
+        return self.of_evaluation()
+
+    def hidden_member(self) -> tuple[str, bytes] | None:
+        """Return suffix and content of a member that stands for one of which an evaluation sees nothing, if any."""
+        return None
+
+    def file(self, values: "np.ndarray") -> tuple[str, bytes]:
+        """Return the suffix and the content of a file with an array that the network answered for this input."""
+        import io
+
+        import numpy as np
+
+        content = io.BytesIO()
+        np.save(content, values)
+        return "npy", content.getvalue()
+
     def notes(self) -> Iterator[str]:
         """Yield what a user should know of the section before a run is made."""
         yield from ()

@@ -1,9 +1,9 @@
 """Text: UTF-8 to ids, one a byte, or one a token of a tokenizer.json."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Optional
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Optional, Self
 
 from data_shards.files.problems import Problem, at_least
 from data_shards.modalities.modality import MAIN, Content, Members, Modality, Prepared, nested
@@ -102,16 +102,31 @@ class TextConfig(Modality):
 
     def prepare(self, found: Members, rng: "np.random.Generator | None") -> Prepared:
         """Return ids of the text; of a longer text the beginning, in training any part."""
+        import numpy as np
+
         from data_shards.modalities.transforms import masking, text
 
         ids, length = text.fit(found[MAIN].content, self, rng)
         if self.masking is None:
             return Prepared(ids, length)
+        if self.masking.by_mark and (ids[:length] == text.mask_id(self)).any():
+            return Prepared(ids, length, np.zeros_like(ids))
         if self.tokenizer:
             masked, target = masking.mask_tokens(ids, length, text.mask_id(self), self.masking, rng)
         else:
             masked, target = masking.mask_words(ids, length, self.masking, rng)
         return Prepared(masked, length, target)
+
+    def of_prediction(self) -> Self:
+        """Return the section that hides what a text marks; of a text without marks what an evaluation hides."""
+        section = self.of_evaluation()
+        return section if self.masking is None else replace(section, masking=replace(self.masking, by_mark=True))
+
+    def hidden(self, ids: "np.ndarray") -> "np.ndarray":
+        """Return where of ids the token stands that hides one."""
+        from data_shards.modalities.transforms import text
+
+        return np.equal(ids, text.mask_id(self)) if self.masking is not None else np.zeros(ids.shape, bool)
 
     def words(self, ids: "np.ndarray") -> str:
         """Return the text of ids."""

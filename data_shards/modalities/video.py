@@ -62,6 +62,12 @@ class VideoConfig(Modality):
 
         return Prepared(*video.fit(found[MAIN].content, self, rng))
 
+    def file(self, values: "np.ndarray") -> tuple[str, bytes]:
+        """Return an animation, WebP without loss, of frames with values in [0, 1]."""
+        from data_shards.modalities.encoding import animation
+
+        return "webp", animation(values)
+
     @staticmethod
     def decoded_shape(role: str, content: Content) -> tuple[int, ...]:  # noqa: ARG004 - there is one role
         """Decode all frames of a clip and return its shape."""

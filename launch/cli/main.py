@@ -12,7 +12,7 @@ from data_shards.files.display import printable_lines
 from data_shards.files.plugin_files import fault_in
 from data_shards.files.quoting import MAX_MESSAGE, cut
 from launch import versions
-from launch.cli import data, networks, reports, runs
+from launch.cli import answers, data, networks, reports, runs
 from launch.cli.console import AsJson, Checkpoint, Tiny, TrustCode, configuration
 from launch.lifecycle.exit_status import BAD_INPUT, FAILED
 
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.add_typer(runs.app)
+app.add_typer(answers.app)
 app.add_typer(reports.app)
 app.add_typer(networks.app)
 

@@ -10,8 +10,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from test_evaluate import run
 
+from launch.answers.loaded_run import load_run
 from launch.lifecycle.run_folder import RunFolder
-from launch.run.loaded_run import load_run
 from model.perceiver import Perceiver
 from trainer.checkpoint.names import MANIFEST
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from launch.run.loaded_run import load_run
+from launch.answers.loaded_run import load_run
 from model.perceiver import Perceiver
 
 INPUTS = """

@@ -15,6 +15,7 @@ from model.measures.losses import cross_entropy_sum
 from model.outputs.autoregressive import AutoregressiveOutput
 from model.stream import last_places
 from trainer.distributed.world import World
+from trainer.tasks.answer import Row, Telling
 from trainer.tasks.metric import Measurement, Metric, Result, Sums, ratio
 from trainer.tasks.task import Task
 
@@ -74,6 +75,14 @@ class AutoregressiveTask(Task[AutoregressiveOutput]):
         """Return the bits, and the fraction that is predicted."""
         bits = Metric(f"bits_per_{self.output.unit}", "bits", higher_is_better=False)
         return (bits, Metric("accuracy", "%", highest=1.0))
+
+    def rows(self, answer: Tensor, batch: Batch, telling: Telling) -> list[Row]:  # noqa: ARG002  # bits are numbers
+        """Return the mean of the bits of each sample: how far the network expects what stands there."""
+        ids, _ = self.truths(batch)
+        bits = -answer.float().log_softmax(dim=-1).gather(-1, ids.clamp(min=0)[..., None])[..., 0] / log(2)
+        is_there = ids >= 0
+        means = bits.where(is_there, 0).flatten(1).sum(dim=1) / is_there.flatten(1).sum(dim=1)
+        return [{f"{self.name}_bits_per_{self.output.unit}": mean} for mean in means.tolist()]
 
     def measurement(self) -> Measurement:
         """Return empty sums."""

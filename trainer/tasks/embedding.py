@@ -18,6 +18,7 @@ from torch import Tensor
 from data_shards.loading.batch import Batch
 from model.outputs.embedding import EmbeddingOutput
 from trainer.distributed.world import World
+from trainer.tasks.answer import Row, Telling
 from trainer.tasks.metric import Measurement, Metric, Result, ratio
 from trainer.tasks.task import Others, Task
 
@@ -59,6 +60,17 @@ class EmbeddingTask(Task[EmbeddingOutput]):
     def metrics(self) -> tuple[Metric, ...]:
         """Return how often the other input is the nearest, and among the nearest five."""
         return tuple(Metric(f"recall_at_{most}", "%", highest=1.0) for most in _RECALLS)
+
+    def rows(self, answer: Tensor, batch: Batch, telling: Telling) -> list[Row]:  # noqa: ARG002  # numbers are numbers
+        """Return the vector of each of the two inputs, as far as the sample has it."""
+        vectors, lengths = answer.float().cpu().tolist(), [batch.lengths[name].tolist() for name in self.output.pair]
+        return [
+            {
+                f"{self.name}_{name}": vectors[view][row] if lengths[view][row] else None
+                for view, name in enumerate(self.output.pair)
+            }
+            for row in range(len(batch.keys))
+        ]
 
     def measurement(self) -> Measurement:
         """Return an empty list of answers: each is looked for among all of them."""

@@ -6,9 +6,11 @@ from typing import ClassVar
 from torch import Tensor
 
 from data_shards.loading.batch import Batch
+from data_shards.modalities.encoding import flo, motion_picture
 from model.measures.losses import end_point_error_sum
 from model.outputs.flow import FlowOutput
 from trainer.distributed.world import World
+from trainer.tasks.answer import AnsweredFile, Row, Telling
 from trainer.tasks.metric import Measurement, Metric, Result, Sums, ratio
 from trainer.tasks.task import Task
 
@@ -36,6 +38,14 @@ class FlowTask(Task[FlowOutput]):
     def measurement(self) -> Measurement:
         """Return an empty sum."""
         return EndPointError(self.output.target)
+
+    def rows(self, answer: Tensor, batch: Batch, telling: Telling) -> list[Row]:  # noqa: ARG002  # frames are frames
+        """Return the motion as a .flo file, and a picture of it."""
+        found: list[Row] = []
+        for motion in answer.float().cpu().numpy():
+            picture = AnsweredFile(motion, "png", motion_picture)
+            found.append({self.name: AnsweredFile(motion, "flo", flo), f"{self.name}_picture": picture})
+        return found
 
     def _weights(self, batch: Batch) -> Tensor:
         return batch.weights * (batch.lengths[self.output.target] > 0)

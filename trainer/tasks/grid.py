@@ -14,6 +14,7 @@ from model.measures.losses import absolute_error_sum, squared_error_sum
 from model.measures.quality import peak_signal_to_noise
 from model.outputs.grid import CellsOutput
 from trainer.distributed.world import World
+from trainer.tasks.answer import AnsweredFile, Row, Telling
 from trainer.tasks.metric import Measurement, Metric, Result, Sums, ratio
 from trainer.tasks.task import Task
 
@@ -86,6 +87,17 @@ class CellsTask(Task[CellsOutput]):
         """Return the true values and the answered ones."""
         truth = self.true_values(batch)
         return truth, answer.float().view_as(truth)
+
+    def rows(self, answer: Tensor, batch: Batch, telling: Telling) -> list[Row]:
+        """Return the reconstruction as a file of the input's modality."""
+        section = telling.inputs.get(self.output.target)
+        drawn = self.drawn(answer, batch).cpu().numpy()
+        arrays = drawn if section is None else drawn.reshape(len(drawn), *section.shape)
+        return [{self.name: AnsweredFile.of_input(array, section)} for array in arrays]
+
+    def drawn(self, answer: Tensor, batch: Batch) -> Tensor:  # noqa: ARG002  # where some of it was shown
+        """Return the values (B, ...) that a user is given of an answer, in fp32."""
+        return answer.float()
 
     def _weights(self, batch: Batch) -> Tensor:
         return batch.weights * (batch.lengths[self.output.target] > 0)

@@ -12,6 +12,7 @@ from data_shards.loading.batch import Batch
 from model.measures.losses import cross_entropy_sum, labelled, soft_cross_entropy_sum
 from model.outputs.label import LabelOutput
 from trainer.distributed.world import World
+from trainer.tasks.answer import Row, Telling, ranked
 from trainer.tasks.metric import Measurement, Metric, Result, Table, listed, ratio
 from trainer.tasks.task import Task
 
@@ -60,6 +61,17 @@ class LabelTask(Task[LabelOutput]):
     def measurement(self) -> Measurement:
         """Return an empty confusion matrix."""
         return Confusion(self)
+
+    def rows(self, answer: Tensor, batch: Batch, telling: Telling) -> list[Row]:
+        """Return the most likely classes with their probabilities, and the true class where the samples bring it."""
+        target = self.output.target
+        logits = answer.float().cpu()
+        pairs = zip(logits.numpy(), logits.softmax(dim=-1).numpy(), strict=True)
+        found = [ranked(self.name, telling, target, *pair) for pair in pairs]
+        if telling.with_truth and not target:
+            for row, truth in zip(found, batch.labels.tolist(), strict=True):
+                row[f"{self.name}_true"] = None if truth == NO_LABEL else telling.class_name(target, truth)
+        return found
 
     def _mixed(self, batch: Batch) -> Tensor | None:
         return None if self.output.target else batch.targets.get(MIXED)

@@ -12,6 +12,7 @@ from model.measures.losses import binary_cross_entropy_sum
 from model.measures.quality import average_precision
 from model.outputs.label import LabelsOutput
 from trainer.distributed.world import World
+from trainer.tasks.answer import Row, Telling, ranked
 from trainer.tasks.metric import Measurement, Metric, Result, listed
 from trainer.tasks.task import Task
 
@@ -39,6 +40,15 @@ class LabelsTask(Task[LabelsOutput]):
     def metrics(self) -> tuple[Metric, ...]:
         """Return mean average precision, and F1 of the answers above one half."""
         return Metric("mean_average_precision", "%", highest=1.0), Metric("f1", "%", highest=1.0)
+
+    def rows(self, answer: Tensor, batch: Batch, telling: Telling) -> list[Row]:  # noqa: ARG002  # labels are its own
+        """Return the classes of a probability above one half, and the most likely ones with theirs."""
+        logits = answer.float().cpu()
+        found: list[Row] = []
+        for scores, probabilities in zip(logits.numpy(), logits.sigmoid().numpy(), strict=True):
+            chosen = [telling.class_name("", number) for number in (scores > 0).nonzero()[0].tolist()]
+            found.append({self.name: chosen, **ranked(f"{self.name}_likely", telling, "", scores, probabilities)})
+        return found
 
     def measurement(self) -> Measurement:
         """Return an empty list of answers: an average precision needs all of them together."""

@@ -57,6 +57,12 @@ class MaskedTask(CellsTask):
         """Return empty sums."""
         return _HiddenErrors(self.hidden_truths, self.output.num_channels)
 
+    def drawn(self, answer: Tensor, batch: Batch) -> Tensor:
+        """Return the input with its hidden cells as they were answered."""
+        hidden = self._cells(batch, every=True)[..., None]
+        shown = self.true_values(batch).float().flatten(1, -2)
+        return torch.where(hidden, answer.float().flatten(1, -2), shown)
+
     def hidden_truths(self, batch: Batch) -> Tensor:
         """Return the true values (B, cells, channels) in an evaluation, NaN where nothing was hidden."""
         truths = self.true_values(batch).float().flatten(1, -2)

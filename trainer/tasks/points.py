@@ -11,6 +11,7 @@ from data_shards.loading.batch import Batch
 from data_shards.order import random_numbers
 from model.measures.losses import regression_error_sum
 from model.outputs.points import PointsOutput
+from trainer.tasks.answer import AnsweredFile, Row, Telling
 from trainer.tasks.metric import Measurement, Metric
 from trainer.tasks.regression import METRICS, Errors
 from trainer.tasks.task import Task
@@ -65,6 +66,15 @@ class PointsTask(Task[PointsOutput]):
     def measurement(self) -> Measurement:
         """Return empty sums."""
         return Errors(self.truths, self.output.num_channels)
+
+    def rows(self, answer: Tensor, batch: Batch, telling: Telling) -> list[Row]:  # noqa: ARG002  # numbers are numbers
+        """Return the values at the places that a sample has, a row a place."""
+        lengths = batch.lengths[self.output.coordinates.partition(".")[0]].tolist()
+        answers = answer.float().cpu().numpy()
+        return [
+            {self.name: AnsweredFile.of_numbers(values[:length])}
+            for values, length in zip(answers, lengths, strict=True)
+        ]
 
     def _asked(self, batch: Batch) -> Tensor:
         points = self.points(batch)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from data_shards.loading.batch import Batch
 from model.outputs.output import Output
+from trainer.tasks.answer import AnsweredFile, Row, Telling, numbers
 from trainer.tasks.metric import Measurement, Metric
 
 OutputT = TypeVar("OutputT", bound=Output)
@@ -112,6 +113,13 @@ class Task(ABC, Generic[OutputT]):
     @abstractmethod
     def measurement(self) -> Measurement:
         """Return an empty measurement of the metrics."""
+
+    def rows(self, answer: Tensor, batch: Batch, telling: Telling) -> list[Row]:  # noqa: ARG002  # by several tasks
+        """Return what a user is given of the answer to each sample: the numbers, or a file where they are many axes."""
+        found = [values.numpy() for values in answer.float().cpu()]
+        return [
+            {self.name: numbers(values) if values.ndim <= 1 else AnsweredFile.of_numbers(values)} for values in found
+        ]
 
     def compared(self, answer: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the true answer and the given one, (B, *shape, channels); asked of tasks that are `is_compared`."""

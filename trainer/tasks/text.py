@@ -3,12 +3,15 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 from torch import Tensor
 
 from data_shards.loading.batch import Batch
+from data_shards.modalities.text import TextConfig
 from model.measures.losses import cross_entropy_sum, labelled
 from model.outputs.text import TextOutput
 from trainer.distributed.world import World
+from trainer.tasks.answer import Row, Telling
 from trainer.tasks.metric import Measurement, Metric, Result, Sums, ratio
 from trainer.tasks.task import Task
 
@@ -38,6 +41,19 @@ class TextTask(Task[TextOutput]):
     def metrics(self) -> tuple[Metric, ...]:
         """Return the accuracy."""
         return (Metric("accuracy", "%", highest=1.0),)
+
+    def rows(self, answer: Tensor, batch: Batch, telling: Telling) -> list[Row]:
+        """Return the text with its hidden places filled in, and as it was shown."""
+        target = self.output.target
+        section = telling.inputs[target]
+        assert isinstance(section, TextConfig)
+        shown, guesses = batch.arrays[target].cpu().numpy(), answer.argmax(dim=-1).cpu().numpy()
+        found: list[Row] = []
+        for ids, guess, length in zip(shown, guesses, batch.lengths[target].tolist(), strict=True):
+            seen = ids[:length]
+            filled = np.where(section.hidden(seen), guess[:length], seen)
+            found.append({self.name: section.words(filled), f"{self.name}_shown": section.words(seen)})
+        return found
 
     def measurement(self) -> Measurement:
         """Return an empty count."""

@@ -15,7 +15,7 @@ def fit(
 
     Nothing is resized, since motion is in pixels. Raises ValueError for frames that are smaller.
     """
-    first, second, motion = pair(members)
+    first, second, motion = pair(members, with_motion=bool(config.motion))
     spare_rows, spare_columns = first.shape[0] - config.height, first.shape[1] - config.width
     if min(spare_rows, spare_columns) < 0:
         raise ValueError(

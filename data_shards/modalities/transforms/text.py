@@ -10,6 +10,8 @@ from data_shards.modalities.text import BYTE_VOCABULARY, TextConfig
 # Those of the released bytes_tokenizer.py; the paper speaks of four.
 PAD, BOS, EOS, MASK, CLS, SEP = range(6)
 NUM_SPECIAL = BYTE_VOCABULARY - 256
+BYTE_MARK = b"[MASK]"
+"""The name of MASK in a text of bytes, as of Hugging Face's tokenizer for Perceivers."""
 
 
 def fit(
@@ -20,16 +22,36 @@ def fit(
     The length is 0 of a text in which a tokenizer finds no token.
     """
     found: NDArray[np.integer] = text(data)
-    if config.tokenizer:
-        found = config.tokens.ids(found.tobytes().decode())
+    by_mark = config.masking is not None and config.masking.by_mark
+    is_whole = by_mark or bool(config.tokenizer)
+    if is_whole:
+        found = _of_marked(found.tobytes(), config) if by_mark else _of_part(found.tobytes(), config)
     spare = len(found) - config.length
     start = int(rng.integers(spare, endpoint=True)) if rng is not None and spare > 0 else 0
     part = found[start : start + config.length]
-    # 262 ids are more than a byte can tell apart.
-    part = part if config.tokenizer else part.astype(np.int16) + NUM_SPECIAL
+    # Of bytes after the cut: a text may be long.
+    part = part if is_whole else _of_part(part.tobytes(), config)
     whole = np.full(config.length, pad_id(config), config.dtype)
     whole[: len(part)] = part
     return whole, len(part)
+
+
+def _of_marked(content: bytes, config: TextConfig) -> NDArray[np.signedinteger]:
+    """Return the ids of a text, that of the mask token in the place of each mark."""
+    first, *others = (_of_part(part, config) for part in content.split(_mark(config)))
+    mask = np.array([mask_id(config)], first.dtype)
+    return np.concatenate([first, *(ids for part in others for ids in (mask, part))])
+
+
+def _of_part(content: bytes, config: TextConfig) -> NDArray[np.signedinteger]:
+    if config.tokenizer:
+        return config.tokens.ids(content.decode())
+    # 262 ids are more than a byte can tell apart.
+    return np.frombuffer(content, np.uint8).astype(np.int16) + NUM_SPECIAL
+
+
+def _mark(config: TextConfig) -> bytes:
+    return config.special_tokens["mask_token"].encode() if config.tokenizer else BYTE_MARK
 
 
 def words(ids: NDArray[np.signedinteger], config: TextConfig) -> str:

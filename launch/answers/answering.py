@@ -1,0 +1,88 @@
+"""From samples to rows: the network's answers as each task tells them."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from configs.run import RunConfig
+from data_shards.loading.batch import Batch
+from data_shards.sources import new_samples
+from data_shards.sources.new_files import Tell
+from data_shards.sources.new_samples import NewSamples
+from launch.run.trained import Trained, class_names
+from model.perceiver import Perceiver
+from trainer.evaluation import answered
+from trainer.tasks.answer import Cell, Row, Telling
+from trainer.tasks.objective import Objective, objective
+
+_MOST_ROWS = 64
+
+
+def samples_of(trained: Trained, paths: Sequence[str], split: str, tell: Tell) -> NewSamples:
+    """Return the samples that are named, as the run reads them."""
+    return new_samples.find(paths, new_samples.of_prediction(trained.config.data, trained.inputs), split, tell)
+
+
+def batch_of(config: RunConfig) -> int:
+    """Return how many samples are answered at once where nobody says it."""
+    train = config.train
+    return train.micro_batch or min(train.global_batch, _MOST_ROWS)
+
+
+@dataclass(frozen=True)
+class Answering:
+    """Answers batches of some samples."""
+
+    trained: Trained
+    samples: NewSamples
+    telling: Telling
+    notes: tuple[str, ...]
+    """What could not be had, such as class names."""
+
+    @classmethod
+    def of(cls, trained: Trained, samples: NewSamples, *, top: int) -> "Answering":
+        """Return what answers these samples, with so many classes of each."""
+        names, notes = class_names(trained.folder.path, trained.config)
+        # Files bring no label; of both kinds a column would be empty by halves.
+        telling = Telling(samples.config.inputs, names, top, with_truth=not samples.files)
+        return cls(trained, samples, telling, (*trained.notes, *notes))
+
+    def rows(self, number: int, batch: Batch) -> Iterator[tuple[int, Row]]:
+        """Yield the number and the row of every sample of a batch, by its number, but of those that cannot be read."""
+        here = batch.to(self.trained.device)
+        found = answered(self.trained.network, self._objective, here)
+        parts = [task.rows(found[task.name], here, self.telling) for task in self._objective.by_importance()]
+        for place, key in enumerate(batch.keys):
+            if key:
+                sample = number * len(batch.keys) + place
+                shard = self.samples.shard_of(sample)
+                row: Row = {"key": key, "shard": shard} if shard else {"key": key}
+                for part in parts:
+                    row |= part[place]
+                yield sample, row
+
+    def latents(self, batch: Batch, *, whole: bool) -> Tensor:
+        """Return the latents of a batch, (B, N, D), or their mean, (B, D), on the host in fp32."""
+        network = self.trained.network
+        if not isinstance(network, Perceiver):
+            raise ValueError(f"{self.trained.folder.path}: its network is a plug-in's, and latents are a Perceiver's")
+        here = batch.to(self.trained.device)
+        with torch.no_grad():
+            found = network.latents(here.arrays, here.host_lengths).float().cpu()
+        return found if whole else found.mean(dim=1)
+
+    @property
+    def _objective(self) -> Objective:
+        return objective(self.trained.config.model.answers(), seed=self.trained.config.seed)
+
+
+def plain(cell: Cell) -> Cell:
+    """Return a cell as JSON has it, which knows no NaN."""
+    if isinstance(cell, float):
+        return cell if math.isfinite(cell) else None
+    if isinstance(cell, list):
+        return [plain(each) for each in cell]
+    return cell

@@ -1,0 +1,236 @@
+"""`perceiver predict` and `perceiver embed`: every sample once, by any number of processes, resumed after a kill."""
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data_shards.files import atomic, history
+from data_shards.files.display import printable
+from data_shards.loading.batch import Batch
+from data_shards.sources.new_samples import NewSamples
+from launch.answers import tables, vectors
+from launch.answers.answering import Answering, batch_of, plain, samples_of
+from launch.answers.parts import Parts, Progress
+from launch.lifecycle.agreement import joined, together
+from launch.run.trained import config_of, trained
+from trainer.checkpoint.choice import NEWEST
+from trainer.distributed.world import World
+from trainer.tasks.answer import AnsweredFile, Row
+
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a user asks of a command."""
+
+    run: Path
+    """A run, or a folder that `import-hf` wrote."""
+    paths: tuple[str, ...]
+    """Files, folders, tables and shard folders."""
+    out: Path
+    top: int = 1
+    checkpoint: str = NEWEST
+    split: str = ""
+    """The split of shard folders; empty for the one that is evaluated."""
+    batch: int = 0
+    """Samples that are answered at once; 0 for those of the run."""
+    whole: bool = False
+    """Of latents: all of them, or their mean."""
+
+
+def predict(asked: Asked, progress: Progress, *, as_json: bool) -> int:
+    """Write the answers for new samples as a table and files; return the exit status. Collective."""
+    files = files_folder(asked.out)
+
+    def work(answering: Answering, batches: Sequence[tuple[int, Batch]]) -> bytes:
+        rows = (row for number, batch in batches for row in answering.rows(number, batch))
+        return b"".join(_line(sample, row, files) for sample, row in rows)
+
+    def join(parts: Sequence[Path], hidden: Path) -> None:
+        tables.join(parts, hidden, asked.out.suffix)
+
+    job = _Job("predict", tables.refuse_other, work, join, tables.num_rows, (files,))
+    return _run(job, asked, {"top": asked.top}, progress, as_json=as_json)
+
+
+def embed(asked: Asked, progress: Progress, *, as_json: bool) -> int:
+    """Write the latents of new samples as one array with their keys; return the exit status. Collective."""
+
+    def work(answering: Answering, batches: Sequence[tuple[int, Batch]]) -> bytes:
+        found, keys = [], []
+        for number, batch in batches:
+            real = np.array([bool(key) for key in batch.keys])
+            found.append(answering.latents(batch, whole=asked.whole).numpy()[real])
+            keys += [_key(answering.samples, number * len(real) + place, key) for place, key in enumerate(batch.keys)]
+        return vectors.part(np.concatenate(found), [key for key in keys if key])
+
+    def join(parts: Sequence[Path], hidden: Path) -> None:
+        vectors.join(parts, hidden, asked.out)
+
+    others = (vectors.keys_path(asked.out),) if asked.out.suffix == ".npy" else ()
+    job = _Job("embed", vectors.refuse_other, work, join, vectors.num_rows, others)
+    return _run(job, asked, {"latents": "whole" if asked.whole else "mean"}, progress, as_json=as_json)
+
+
+def files_folder(out: Path) -> Path:
+    """Return the folder of answers that are files."""
+    return out.with_name(f"{out.stem}.files")
+
+
+@dataclass(frozen=True)
+class _Job:
+    """How a command answers, and what becomes of it."""
+
+    name: str
+    refuse: Callable[[Path], None]
+    """Raises ValueError for a name that says no format."""
+    work: Callable[[Answering, Sequence[tuple[int, Batch]]], bytes]
+    """Returns the content of a part from its batches."""
+    join: Callable[[Sequence[Path], Path], None]
+    count: Callable[[Sequence[Path]], int]
+    """Returns how many samples are answered in parts."""
+    others: tuple[Path, ...]
+    """What is written beside the file."""
+
+
+def _run(job: _Job, asked: Asked, options: Mapping[str, str | int], progress: Progress, *, as_json: bool) -> int:
+    config = config_of(asked.run)
+    world = joined(config.train.collective_timeout_seconds)
+    told: list[str] = []
+    together(world, lambda: job.refuse(asked.out))
+    network = trained(asked.run, config, asked.checkpoint, world)
+    found = together(
+        world, lambda: samples_of(network, asked.paths, asked.split, told.append) if world.is_first else None
+    )
+    samples = world.broadcast(found)
+    assert samples is not None
+    batch = min(asked.batch or batch_of(config), samples.num_samples)
+    parts = Parts(asked.out, samples.num_samples, batch)
+    answering = Answering.of(network, samples, top=asked.top)
+    plan = {
+        "command": job.name,
+        "run": str(network.folder.path),
+        "step": network.step,
+        "weights": network.weights_hash,
+        "samples": samples.num_samples,
+        "of": _identity(samples),
+        "batch": batch,
+        **options,
+    }
+    skipped = asked.out.with_name(f"{asked.out.stem}.skipped.jsonl")
+    with parts.claimed(world):
+        is_finished = world.broadcast(
+            together(world, lambda: parts.open(plan, (*job.others, skipped)) if world.is_first else False)
+        )
+        if not is_finished:
+            _answer(job, parts, answering, world, progress)
+        if world.is_first:
+            _end(job, parts, answering, skipped, told, as_json=as_json, is_finished=is_finished)
+    together(world, lambda: None)
+    world.close()
+    return 0
+
+
+def _answer(job: _Job, parts: Parts, answering: Answering, world: World, progress: Progress) -> None:
+    mine = parts.share(world)
+    if world.is_first and 0 < len(parts.missing()) < len(parts.paths):
+        history.tell(f"resumes: {len(parts.paths) - len(parts.missing())} of {len(parts.paths)} parts are there")
+    batches = [number for part in mine for number in parts.batches(part)]
+    pinned = world.device.type == "cuda"
+    loader = answering.samples.loader(parts.batch, batches, parts.skipped_path, pinned=pinned)
+    step = {number: step for step, number in enumerate(batches)}
+
+    def work(part: int) -> bytes:
+        return job.work(answering, [(number, loader(step[number])) for number in parts.batches(part)])
+
+    with loader:
+        parts.answer(world, mine, work, progress)
+
+
+def _end(
+    job: _Job,
+    parts: Parts,
+    answering: Answering,
+    skipped: Path,
+    told: Sequence[str],
+    *,
+    as_json: bool,
+    is_finished: bool,
+) -> None:
+    """Write the result, or refuse where no sample could be read, and tell of it."""
+    bad = _listed(parts.skipped_path)
+    num_answered = job.count(parts.paths)
+    if not num_answered:
+        atomic.remove(parts.folder)
+        raise ValueError(f"none of the {parts.num_samples} samples can be read: {'; '.join(bad[:_SHOWN])}")
+    if is_finished:
+        atomic.remove(parts.folder)
+    else:
+        parts.finish(job.join, skipped)
+    notes = [*told, *answering.notes]
+    num_skipped = parts.num_samples - num_answered
+    if as_json:
+        result = {"out": str(parts.out), "samples": num_answered, "skipped": bad, "notes": notes}
+        sys.stdout.write(json.dumps(result | {"num_skipped": num_skipped}) + "\n")
+        return
+    for note in notes:
+        sys.stderr.write(printable(f"note: {note}") + "\n")
+    sys.stdout.write(printable(f"{num_answered} samples answered: {parts.out}") + "\n")
+    if num_skipped:
+        sys.stdout.write(printable(f"{num_skipped} skipped, listed in {skipped}:") + "\n")
+        sys.stdout.writelines(printable(f"  {sentence}") + "\n" for sentence in bad[:_SHOWN])
+        if bad[_SHOWN:]:
+            sys.stdout.write(f"  and {len(bad) - _SHOWN} more\n")
+
+
+def _listed(path: Path) -> list[str]:
+    """Return a sentence on each sample that cannot be read."""
+    if not path.exists():
+        return []
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    named = [(": ".join(part for part in (row["shard"], row["key"]) if part), row["reason"]) for row in rows]
+    return [f"{name}: {reason}" for name, reason in sorted(named)]
+
+
+def _line(sample: int, row: Row, files: Path) -> bytes:
+    cells = {column: _cell(sample, column, cell, files) for column, cell in row.items()}
+    return json.dumps(cells, ensure_ascii=False).encode() + b"\n"
+
+
+def _cell(sample: int, column: str, cell: object, files: Path) -> object:
+    if not isinstance(cell, AnsweredFile):
+        return plain(cell)  # type: ignore[arg-type]  # what is no file is a cell
+    files.mkdir(parents=True, exist_ok=True)
+    path = files / f"{sample:08d}.{column}.{cell.suffix}"
+    atomic.write(path, cell.encode(cell.array), survives_power_cut=False)
+    return f"{files.name}/{path.name}"
+
+
+def _key(samples: NewSamples, number: int, key: str) -> str:
+    """Return the key of a sample, with its shard where it is in one; empty for a slot that is none."""
+    return "/".join(part for part in (samples.shard_of(number), key) if part) if key else ""
+
+
+def _identity(samples: NewSamples) -> str:
+    """Return a hash of what is answered: shards by their fingerprint, files by name, size and time."""
+    found = hashlib.sha256()
+    for dataset in samples.datasets:
+        found.update(f"{dataset.folder} {dataset.split_name} {dataset.split.fingerprint}\n".encode())
+    for sample in samples.files:
+        found.update(repr((sample.key, sample.fields, sample.fault)).encode(errors="surrogateescape"))
+        for suffix, content in sample.members:
+            found.update(f"{suffix} {content.num_bytes} {_time(content.origin)} {content!r}".encode(errors="replace"))
+    return found.hexdigest()
+
+
+def _time(path: str) -> int:
+    try:
+        return Path(path).stat().st_mtime_ns
+    except (OSError, ValueError):  # what is missing, and what is no path but a text
+        return 0

@@ -1,0 +1,92 @@
+"""A trained run for inference: its network, configuration and class names, ready to be called."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from configs.plugins import trust
+from configs.run import RunConfig
+from data_shards.loading.shard_loader import ShardLoader
+from launch.answers.answering import Answering, batch_of, samples_of
+from launch.lifecycle.run_folder import RunFolder
+from launch.run.loaders import eval_split
+from launch.run.trained import Trained, class_names, config_of, trained
+from model.network import AnyNetwork
+from trainer.checkpoint.choice import NEWEST
+from trainer.distributed.world import World
+from trainer.tasks.answer import AnsweredFile, Cell
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A run that was loaded."""
+
+    path: Path
+    """Its folder."""
+    config: RunConfig
+    """Its configuration."""
+    network: AnyNetwork
+    """Its network, in evaluation mode, with the weights of the checkpoint."""
+    step: int
+    """The step after which these weights were saved."""
+    class_names: tuple[str, ...]
+    """The class names of its label, in order; empty if it has none or its shards are gone."""
+    notes: tuple[str, ...]
+    """Sentences on what could not be had: damaged newer checkpoints, class names."""
+    trained: Trained
+    """The network with what is known of its weights."""
+
+    def predict(
+        self, paths: Iterable[Path | str], *, top: int = 1, batch: int = 0, split: str = ""
+    ) -> list[dict[str, Cell | np.ndarray]]:
+        """Return the answers for files, folders, tables or shard folders, a dict per sample, in their order.
+
+        The keys are the columns of `perceiver predict`; of what is a file there, the array. `top` classes are told, and
+        `batch` samples are answered at once, by default those of the run. ValueError for a file that cannot be read.
+        """
+        samples = samples_of(self.trained, tuple(map(str, paths)), split, lambda _: None)
+        answering = Answering.of(self.trained, samples, top=top)
+        rows = min(batch or batch_of(self.config), samples.num_samples)
+        num_batches = -(-samples.num_samples // rows)
+        with samples.loader(rows, range(num_batches), None) as loader:
+            found = [row for number in range(num_batches) for _, row in answering.rows(number, loader(number))]
+        return [
+            {name: each.array if isinstance(each, AnsweredFile) else each for name, each in row.items()}
+            for row in found
+        ]
+
+    def loader(self, split: str = "", *, global_batch: int = 1) -> ShardLoader:
+        """Return the samples of a split as the network takes them; that which the run evaluates if none is named.
+
+        ValueError where there is none.
+        """
+        if not split:
+            split, sentence = eval_split(self.config)
+            if not split:
+                raise ValueError(f"{self.path}: {sentence}")
+        data = self.config.data
+        return ShardLoader(data, global_batch=global_batch, seed=self.config.seed, split=split)
+
+
+def load_run(
+    path: Path | str, *, checkpoint: str | int = NEWEST, device: torch.device | str = "cpu", trust_code: bool = False
+) -> LoadedRun:
+    """Return the run in a folder, with the weights of its newest or "best" checkpoint, or of that of a step.
+
+    The folder may be one that `perceiver import-hf` wrote. The plug-ins of a run are code of its author, and run only
+    with `trust_code`. ValueError where there is no run, no such checkpoint, or none that is whole.
+    """
+    folder = RunFolder(Path(path).resolve())
+    if trust_code:
+        trust(folder.path)
+    config = config_of(folder.path)
+    try:
+        found = trained(folder.path, config, str(checkpoint), World(0, 1, 0, torch.device(device)))
+    except ValueError as error:
+        # Of the command's option of this name.
+        raise ValueError(str(error).replace("--checkpoint", "checkpoint")) from error
+    names, notes = class_names(folder.path, config)
+    return LoadedRun(folder.path, config, found.network, found.step, names.get("", ()), (*found.notes, *notes), found)

@@ -1,0 +1,147 @@
+"""Parts: consecutive samples whose answers are kept at once, so that a command that was killed resumes.
+
+    OUT.unfinished/plan.json     what is answered by which weights; the same command alone resumes it
+    OUT.unfinished/000012        the answers of part 12, whole, or not there
+    OUT.unfinished/skipped.jsonl samples that cannot be read
+    OUT.unfinished/joined        OUT is next: after this it holds all of them
+
+Which samples a part has does not depend on the number of processes. Each missing part is answered by one process.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_shards.files import atomic, typed_json
+from launch.lifecycle.agreement import together
+from trainer.distributed.world import World
+from trainer.health.run_lock import RunLock
+
+_MOST_PARTS = 1_000
+Progress = Callable[[int, int], None]
+"""A function that is called with (samples done, samples in all)."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The answers to some samples, as far as they are there."""
+
+    out: Path
+    """The file that all of them become."""
+    num_samples: int
+    batch: int
+    """Samples that are answered at once."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder of what is not finished."""
+        return self.out.with_name(f"{self.out.name}.unfinished")
+
+    @property
+    def _plan_path(self) -> Path:
+        return self.folder / "plan.json"
+
+    @property
+    def skipped_path(self) -> Path:
+        """The list of samples that cannot be read, while others are answered."""
+        return self.folder / "skipped.jsonl"
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of all samples."""
+        return -(-self.num_samples // self.batch)
+
+    @property
+    def batches_a_part(self) -> int:
+        """Batches that are kept at once."""
+        return -(-self.num_batches // _MOST_PARTS)
+
+    @property
+    def paths(self) -> list[Path]:
+        """The file of each part."""
+        return [self.folder / f"{number:06d}" for number in range(-(-self.num_batches // self.batches_a_part))]
+
+    def batches(self, part: int) -> range:
+        """Return the batches of a part."""
+        first = part * self.batches_a_part
+        return range(first, min(first + self.batches_a_part, self.num_batches))
+
+    def missing(self) -> list[int]:
+        """Return the parts that are not there."""
+        return [number for number, path in enumerate(self.paths) if not path.exists()]
+
+    def open(self, plan: dict[str, str | int], others: Sequence[Path]) -> bool:
+        """Make the folder, or check that the same was begun in it; return whether OUT is finished already.
+
+        `others` are what is written beside OUT. ValueError where something else has one of the names.
+        """
+        joined = self.folder / "joined"
+        if self._plan_path.is_file():
+            before = typed_json.read_object(self._plan_path)
+            if differing := sorted(key for key in plan.keys() | before.keys() if plan.get(key) != before.get(key)):
+                told = "; ".join(f"{key}: {before.get(key)} then, {plan.get(key)} now" for key in differing)
+                raise ValueError(
+                    f"{self.folder}: another command was interrupted there ({told}); repeat that one, remove the "
+                    "folder, or choose another --out"
+                )
+            if self.out.exists() and not joined.exists():
+                raise ValueError(f"{self.out}: is there already; move it away, or choose another --out")
+            return self.out.exists()
+        for path in (self.out, *others):
+            if path.exists():
+                raise ValueError(f"{path}: is there already; move it away, or choose another --out")
+        atomic.write(self._plan_path, json.dumps(plan, indent=1) + "\n")
+        return False
+
+    @contextmanager
+    def claimed(self, world: World) -> Iterator[None]:
+        """Let no other command write the same answers meanwhile. Collective."""
+        if not world.is_first:
+            together(world, lambda: None)
+            yield
+            return
+        lock = RunLock(self.folder / "lock")
+
+        def claim() -> None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock.__enter__()
+
+        together(world, claim)
+        try:
+            yield
+        finally:
+            lock.__exit__()
+            # Of a command that was refused nothing stays.
+            if not self._plan_path.exists():
+                atomic.remove(self.folder)
+
+    def answer(self, world: World, mine: Sequence[int], work: Callable[[int], bytes], progress: Progress) -> None:
+        """Answer the parts of this rank, one by one with the other ranks. Collective."""
+        shares = world.gather(len(mine))
+        done = len(self.paths) - sum(shares)
+        for place in range(max(shares)):
+            together(world, lambda place=place: self._write(mine[place], work) if place < len(mine) else None)  # type: ignore[misc]
+            if world.is_first:
+                parts = done + sum(min(place + 1, share) for share in shares)
+                # The last part may have fewer.
+                progress(min(parts * self.batches_a_part * self.batch, self.num_samples), self.num_samples)
+
+    def _write(self, part: int, work: Callable[[int], bytes]) -> None:
+        atomic.write(self.folder / f"{part:06d}", work(part))
+
+    def share(self, world: World) -> list[int]:
+        """Return the missing parts that this rank answers: consecutive ones, whose samples lie together. Collective."""
+        missing = world.broadcast(self.missing() if world.is_first else [])
+        first, last = (len(missing) * rank // world.world_size for rank in (world.rank, world.rank + 1))
+        return missing[first:last]
+
+    def finish(self, join: Callable[[Sequence[Path], Path], None], skipped: Path) -> None:
+        """Make OUT of all parts, and remove what is no more needed."""
+        with atomic.beside(self.out) as hidden:
+            join(self.paths, hidden)
+            if self.skipped_path.exists():
+                atomic.write(skipped, self.skipped_path.read_bytes())
+            (self.folder / "joined").touch()
+        atomic.remove(self.folder)

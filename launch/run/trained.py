@@ -1,0 +1,158 @@
+"""A trained network with the data that it reads: of a run, or of a folder that `perceiver import-hf` wrote."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import xxhash
+from torch import Tensor
+
+from configs.network import network_config
+from configs.reader import read
+from configs.run import RunConfig, load
+from data_shards.files.quoting import cut
+from data_shards.loading import streams
+from data_shards.loading.shard_folders import Places
+from launch.lifecycle.run_folder import RunFolder, existing
+from launch.run import preprocessing
+from launch.run.loaders import absolute, inputs_read
+from model.config.perceiver import PerceiverConfig
+from model.custom import new_network
+from model.modalities.image import ImageInput
+from model.modalities.text import TextInput
+from model.network import AnyNetwork
+from model.outputs.label import LabelOutput, LabelsOutput
+from model.outputs.text import TextOutput
+from trainer.checkpoint.choice import NEWEST, read_weights
+from trainer.checkpoint.tensor_file import TensorFile
+from trainer.distributed.world import World
+
+WEIGHTS = "model.safetensors"
+"""The weights in a folder that `import-hf` wrote."""
+_MASKED_PART = 0.15
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network with the weights of a checkpoint."""
+
+    folder: RunFolder
+    """The folder of the run, or of the imported network."""
+    config: RunConfig
+    network: AnyNetwork
+    """In evaluation mode, on the device of this process."""
+    device: torch.device
+    step: int
+    """The step after which the weights were saved; 0 of an imported network."""
+    weights_hash: str
+    """XXH3-64 of the weights, hexadecimal."""
+    notes: tuple[str, ...]
+    """Sentences on newer checkpoints that could not be read."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The inputs of the data that an answer needs: what is read, and the places at which values are asked."""
+        asked = {output.asked_at().partition(".")[0] for output in self.config.model.answers().values()}
+        read_ = {*inputs_read(self.config), *asked}
+        return tuple(name for name in self.config.data.ordered_inputs if name in read_)
+
+
+def is_import(path: Path) -> bool:
+    """Return whether a folder is one that `import-hf` wrote."""
+    return (path / WEIGHTS).is_file() and not (path / "checkpoints").is_dir()
+
+
+def config_of(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Return the configuration of a run or an imported network, with other values of what is read and in which parts.
+
+    ValueError for a key that would make it another network.
+    """
+    for override in overrides:
+        key = override.partition("=")[0]
+        if "=" not in override or not (key.startswith("data.") or key == "train.global_batch"):
+            raise ValueError(
+                f"{cut(override)}: only what is read can be another than the run's: data.KEY=VALUE, such as "
+                "data.shards=OTHER, or train.global_batch=N"
+            )
+    if is_import(path):
+        return absolute(_config_of_import(path, overrides))
+    return absolute(load(existing(RunFolder(path.resolve())).config_path, overrides))
+
+
+def trained(path: Path, config: RunConfig, which: str, world: World) -> Trained:
+    """Return the network of a run's checkpoint, or of an imported folder; ValueError for none. Collective."""
+    folder = RunFolder(path.resolve())
+    notes: tuple[str, ...] = ()
+    if is_import(path):
+        if which != NEWEST:
+            raise ValueError(f"--checkpoint {which}: {path} has no checkpoints but one network; leave it out")
+        step, tensors = 0, TensorFile(path / WEIGHTS).read_all()
+    else:
+        found = read_weights(folder.checkpoints_folder, which, world)
+        step, tensors = found.step, found.tensors
+        notes = tuple(f"skipped a damaged checkpoint: {sentence}" for sentence in found.passed_over)
+    network = new_network(config.model, seed=config.seed)
+    network.load_state_dict(tensors)
+    return Trained(folder, config, network.to(world.device).eval(), world.device, step, _hash(tensors), notes)
+
+
+def class_names(path: Path, config: RunConfig) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
+    """Return the class names by the label that is answered, "" for the sample's own, and sentences on missing ones."""
+    outputs = config.model.answers().items()
+    wanted = {of.target: of.num_classes for _, of in outputs if isinstance(of, LabelOutput | LabelsOutput)}
+    found: Mapping[str, Sequence[str]] = {}
+    reason = ""
+    if is_import(path):
+        found = {"": preprocessing.of_import(path).classes}
+    elif wanted:
+        try:
+            found = streams.all_label_names(config.data, Places(config.data))
+        except (OSError, ValueError) as error:
+            # The shards may be gone by now: without the names the network still answers by numbers.
+            reason = f": {error}"
+    names = {target: tuple(found[target]) for target in wanted if len(found.get(target, ())) == wanted[target]}
+    missing = [target or "label" for target in wanted if target not in names]
+    notes = (f"class names are not known, their numbers stand for them{reason}",) if missing else ()
+    return names, notes
+
+
+def _hash(tensors: Mapping[str, Tensor]) -> str:
+    found = xxhash.xxh3_64()
+    for name in sorted(tensors):
+        found.update(name.encode())
+        found.update(tensors[name].detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def _config_of_import(path: Path, overrides: Sequence[str]) -> RunConfig:
+    """Return a configuration that feeds an imported network as its authors did."""
+    network = network_config(path / "config.yaml")
+    around = preprocessing.of_import(path)
+    data = [
+        f"data.inputs.{name}.{key}={value}"
+        for name, each in network.ordered_inputs.items()
+        for key, value in {"modality": each.modality, **_section(name, network, around)}.items()
+    ]
+    return read(RunConfig, path / "config.yaml", ["train.global_batch=8", *data, *overrides])
+
+
+def _section(name: str, network: PerceiverConfig, around: preprocessing.Surroundings) -> dict[str, object]:
+    each = network.ordered_inputs[name]
+    kept = {
+        "image": ("height", "width"),
+        "flow": ("height", "width"),
+        "video": ("num_frames", "height", "width"),
+        "audio": ("num_samples",),
+        "label": ("num_classes",),
+    }
+    found: dict[str, object] = {key: getattr(each, key) for key in kept.get(each.modality, ())}
+    if isinstance(each, ImageInput):
+        values = "bytes" if each.dtype == "uint8" else "unit"
+        found |= {"num_channels": each.channels, "values": values, "fit": around.fit}
+        found |= {"resize": around.resize, "centre_crop": around.centre_crop}
+    if isinstance(each, TextInput):
+        found["num_bytes"] = each.max_tokens
+        if any(isinstance(of, TextOutput) and of.target == name for of in network.answers().values()):
+            found["masking.probability"] = _MASKED_PART
+    return found
