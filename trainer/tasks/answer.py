@@ -45,14 +45,14 @@ Row = dict[str, Cell | AnsweredFile]
 
 @dataclass(frozen=True)
 class Telling:
-    """What of a run decides how its answers are told."""
+    """What of a run decides how its answers are written."""
 
     inputs: Mapping[str, Modality] = field(default_factory=dict)
     """The sections of the data's inputs."""
     class_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """The names of the classes by the label that is answered, "" for the sample's own; numbers where there are none."""
     top: int = 1
-    """The number of classes that are told, the most likely first."""
+    """The number of classes in an answer, the most likely first."""
     with_truth: bool = False
     """Whether the samples bring their true labels, which are then told too."""
 
