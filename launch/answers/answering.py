@@ -68,7 +68,8 @@ class Answering:
         """Return the latents of a batch, (B, N, D), or their mean, (B, D), on the host in fp32."""
         network = self.trained.network
         if not isinstance(network, Perceiver):
-            raise ValueError(f"{self.trained.folder.path}: its network is a plug-in's, and latents are a Perceiver's")
+            path = self.trained.folder.path
+            raise ValueError(f"{path}: has a plug-in's network, and latents are a Perceiver's")  # noqa: TRY004 - a slip
         here = batch.to(self.trained.device)
         with torch.no_grad():
             found = network.latents(here.arrays, here.host_lengths).float().cpu()

@@ -44,8 +44,9 @@ class LoadedRun:
     ) -> list[dict[str, Cell | np.ndarray]]:
         """Return the answers for files, folders, tables or shard folders, a dict per sample, in their order.
 
-        The keys are the columns of `perceiver predict`; of what is a file there, the array. An answer has `top` classes, and
-        `batch` samples are answered at once, by default those of the run. ValueError for a file that cannot be read.
+        The keys are the columns of `perceiver predict`; of what is a file there, the array. An answer has `top`
+        classes, and `batch` samples are answered at once, by default those of the run. ValueError for a file that
+        cannot be read.
         """
         samples = samples_of(self.trained, tuple(map(str, paths)), split, lambda _: None)
         answering = Answering.of(self.trained, samples, top=top)
