@@ -48,6 +48,10 @@ DECIDES = (
     "data.shards",
     "data.values",
     "data.window",
+    "ema.decay",
+    # Scores of other weights cannot be compared with those that checkpoints have.
+    "ema.evaluate",
+    "ema.every_steps",
     "initial_weights",
     "model",
     "optimizer",

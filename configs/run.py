@@ -1,7 +1,7 @@
 """The configuration of a run: one frozen dataclass, read strictly from defaults < YAML file < key=value."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,8 @@ from data_shards.modalities.modality import Modality
 from model.config.initial_weights import InitialWeightsConfig
 from model.config.perceiver import PerceiverConfig
 from model.modalities.input import UNSAID, Input
-from trainer.config import (
-    CheckpointConfig,
-    HealthConfig,
-    OptimizerConfig,
-    ProfileConfig,
-    TrainConfig,
-    joint_problems,
-)
+from trainer.config import CheckpointConfig, HealthConfig, OptimizerConfig, ProfileConfig, TrainConfig, joint_problems
+from trainer.ema_config import EmaConfig
 
 VERSION = 1
 MOST_SEED = 2**63 - 1
@@ -48,6 +42,8 @@ class RunConfig:
     """The weights from which the run starts, if they are not those that its seed draws."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """The optimizer and its schedule."""
+    ema: EmaConfig = field(default_factory=EmaConfig)
+    """The moving average of the weights."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """Length, batch, precision and partitioning of the training."""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -80,13 +76,13 @@ class RunConfig:
             yield "version", f"this release reads version {VERSION}; {remedy}"
         if not 0 <= self.seed <= MOST_SEED:
             yield "seed", f"must be from 0 to {MOST_SEED}, got {self.seed}"
-        for part in ("data", "model", "initial_weights", "optimizer", "train", "checkpoint", "health", "profile"):
+        for part in (each.name for each in fields(self) if is_dataclass(getattr(self, each.name))):
             for key, sentence in getattr(self, part).problems():
                 # Of an input that the data lack this is reported below, in one sentence.
                 if part != "model" or sentence != UNSAID or key.split(".")[1] in self.data.inputs:
                     yield f"{part}.{key}", sentence
         # Where it is `auto`, a run at stage 3 does not compile.
-        yield from joint_problems(self.optimizer, self.train, compiles=self.model.compile is True)
+        yield from joint_problems(self.optimizer, self.train, self.ema, compiles=self.model.compile is True)
         if self.model.residual_dtype == "bf16" and self.train.precision != "bf16":
             precision = f"train.precision=bf16, which is {self.train.precision}"
             yield "model.residual_dtype", f"bf16 is for {precision}; set that to bf16, or leave this out"

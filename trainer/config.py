@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from trainer.ema_config import EmaConfig
 from trainer.patterns import factor_problems, rules, step_problems
 
 _MOST_TIMEOUT_SECONDS = 2_000_000
@@ -254,12 +255,14 @@ class ProfileConfig:
 
 
 def joint_problems(
-    optimizer: OptimizerConfig, train: TrainConfig, *, compiles: bool = False
+    optimizer: OptimizerConfig, train: TrainConfig, ema: EmaConfig | None = None, *, compiles: bool = False
 ) -> Iterator[tuple[str, str]]:
     """Yield (key, sentence) for what contradicts itself only when several parts are seen.
 
     `compiles` says whether the network's layers are compiled.
     """
+    if ema:
+        yield from ema.joint_problems(train.steps, train.evaluate_every_steps)
     if optimizer.name == "lamb" and train.zero_stage == 3:
         yield "optimizer.name", "lamb is exact at train.zero_stage 0, 1 and 2 only; lower the stage, or take adamw"
     for rule in () if list(step_problems(optimizer.freeze)) else rules(optimizer.freeze):

@@ -76,6 +76,16 @@ class PassedOver:
 
 
 @dataclass(frozen=True)
+class Averaged:
+    """How the moving average of the weights was made that a checkpoint holds."""
+
+    decay: float
+    """The share of the old average in the new one."""
+    updates: int
+    """The number of times that weights were taken in."""
+
+
+@dataclass(frozen=True)
 class EngineState:
     """The numbers that belong to the optimizer's state beside its tensors."""
 
@@ -85,6 +95,8 @@ class EngineState:
     """The steps of them that changed the weights."""
     loss_scale: dict[str, int | float]
     """Fields of the loss scaler by name; empty where there is none."""
+    average: Averaged | None = None
+    """How the average of the weights was made; None where there is none."""
     details: dict[str, Any] = field(default_factory=dict)
     """Other state that its owner needs to resume, as JSON; a run stores nothing here."""
     late_steps: dict[str, float] = field(default_factory=dict)

@@ -36,6 +36,8 @@ class Asked:
     out: Path
     top: int = 1
     checkpoint: str = NEWEST
+    weights: str = ""
+    """Which weights of the checkpoint; empty for those that the run evaluates."""
     split: str = ""
     """The split of shard folders; empty for the one that is evaluated."""
     batch: int = 0
@@ -104,7 +106,7 @@ def _run(job: _Job, asked: Asked, options: Mapping[str, str | int], progress: Pr
     world = joined(config.train.collective_timeout_seconds)
     told: list[str] = []
     together(world, lambda: job.refuse(asked.out))
-    network = trained(asked.run, config, asked.checkpoint, world)
+    network = trained(asked.run, config, asked.checkpoint, world, asked.weights)
     found = together(
         world, lambda: samples_of(network, asked.paths, asked.split, told.append) if world.is_first else None
     )

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from launch.cli.console import AsJson, Checkpoint, TrustCode, progress_bar
+from launch.cli.console import AsJson, Checkpoint, TrustCode, Weights, progress_bar
 
 app = typer.Typer()
 
@@ -27,6 +27,7 @@ def predict(
     out: Annotated[Path, typer.Option("--out", help="Table to write: .parquet, .csv or .jsonl.")],
     top: Annotated[int, typer.Option("--top", min=1, help="Number of classes per answer, the most likely first.")] = 1,
     checkpoint: Checkpoint = "newest",
+    weights: Weights = "",
     split: Split = "",
     batch: BatchSize = 0,
     trust_code: TrustCode = False,
@@ -49,7 +50,9 @@ def predict(
 
     if trust_code:
         trust(run)
-    asked = commands.Asked(run, tuple(new), out, top=top, checkpoint=checkpoint, split=split, batch=batch)
+    asked = commands.Asked(
+        run, tuple(new), out, top=top, checkpoint=checkpoint, weights=weights, split=split, batch=batch
+    )
     with progress_bar("predict") as progress:
         status = commands.predict(asked, progress, as_json=as_json)
     raise typer.Exit(status)
@@ -63,6 +66,7 @@ def embed(
     out: Annotated[Path, typer.Option("--out", help="Array to write: .safetensors or .npy.")],
     whole: Annotated[bool, typer.Option("--whole", help="Write all latents, not their mean.")] = False,
     checkpoint: Checkpoint = "newest",
+    weights: Weights = "",
     split: Split = "",
     batch: BatchSize = 0,
     trust_code: TrustCode = False,
@@ -77,7 +81,9 @@ def embed(
 
     if trust_code:
         trust(run)
-    asked = commands.Asked(run, tuple(new), out, checkpoint=checkpoint, split=split, batch=batch, whole=whole)
+    asked = commands.Asked(
+        run, tuple(new), out, checkpoint=checkpoint, weights=weights, split=split, batch=batch, whole=whole
+    )
     with progress_bar("embed") as progress:
         status = commands.embed(asked, progress, as_json=as_json)
     raise typer.Exit(status)

@@ -14,9 +14,11 @@ from configs.run import RunConfig, load
 from data_shards.files.quoting import shown
 from launch.cli.units import bytes_per_second
 from launch.planning.cluster_plan import Cluster, ClusterPlan, cluster_plan
+from launch.planning.plan import parts_of_state
 from model.budget.hardware import HARDWARE, Hardware
 from model.config.perceiver import PerceiverConfig
 from trainer.config import CheckpointConfig, OptimizerConfig, TrainConfig, joint_problems
+from trainer.ema_config import EmaConfig
 
 GIB = 2**30
 SAMPLES_PER_RANK = 64
@@ -93,6 +95,8 @@ class PlannedNetwork:
     """The network."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """The optimizer."""
+    ema: EmaConfig = field(default_factory=EmaConfig)
+    """The moving average of the weights."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """Batch, precision and partitioning."""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -100,9 +104,9 @@ class PlannedNetwork:
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Yield (key, sentence) of every problem."""
-        for part in ("model", "optimizer", "train", "checkpoint"):
+        for part in ("model", "optimizer", "ema", "train", "checkpoint"):
             yield from ((f"{part}.{key}", sentence) for key, sentence in getattr(self, part).problems())
-        yield from joint_problems(self.optimizer, self.train, compiles=self.model.compile is True)
+        yield from joint_problems(self.optimizer, self.train, self.ema, compiles=self.model.compile is True)
 
 
 def report(path: Path, overrides: Sequence[str], flags: Flags, *, bf16: bool, as_json: bool) -> None:
@@ -122,7 +126,7 @@ def _run(path: Path, overrides: Sequence[str], world_size: int, *, bf16: bool) -
     if path.is_file() and sections_of(path) <= {"model"}:
         batch = f"train.global_batch={SAMPLES_PER_RANK * world_size}"
         network = read(PlannedNetwork, path, [batch, *overrides])
-        parts = {name: getattr(network, name) for name in ("model", "optimizer", "train", "checkpoint")}
+        parts = {name: getattr(network, name) for name in ("model", "optimizer", "ema", "train", "checkpoint")}
         return RunConfig(**parts)
     return load(path, overrides)
 
@@ -149,8 +153,8 @@ def _lines(found: ClusterPlan, flags: Flags) -> Iterator[str]:
     yield f"{'scaling efficiency':24}{found.efficiency:10.1%}   of the speed without communication"
     needed = found.state_bytes + found.activation_bytes
     yield (
-        f"{'memory of a rank':24}{needed / GIB:10.3f}   GiB: {found.state_bytes / GIB:.3f} for weights, gradients and "
-        f"moments, {found.activation_bytes / GIB:.3f} for activations; "
+        f"{'memory of a rank':24}{needed / GIB:10.3f}   GiB: {found.state_bytes / GIB:.3f} for "
+        f"{parts_of_state(found.has_average)}, {found.activation_bytes / GIB:.3f} for activations; "
         f"{'fits into' if found.fits else 'DOES NOT FIT into'} {found.device_memory_bytes / GIB:.1f}"
     )
     yield from _fault_lines(found, flags)

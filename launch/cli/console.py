@@ -20,6 +20,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JS
 Checkpoint = Annotated[
     str, typer.Option("--checkpoint", help="Checkpoint: newest, best (by its evaluation), or the number of a step.")
 ]
+Weights = Annotated[
+    str,
+    typer.Option(
+        "--weights",
+        help="trained, or ema (the moving average of the weights). Default: what the run evaluates.",
+    ),
+]
 TrustCode = Annotated[
     bool, typer.Option("--trust-code", help="Run the plug-ins of the run: its author's code. Read them first.")
 ]

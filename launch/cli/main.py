@@ -13,7 +13,7 @@ from data_shards.files.plugin_files import fault_in
 from data_shards.files.quoting import MAX_MESSAGE, cut
 from launch import versions
 from launch.cli import answers, data, networks, reports, runs
-from launch.cli.console import AsJson, Checkpoint, Tiny, TrustCode, configuration
+from launch.cli.console import AsJson, Checkpoint, Tiny, TrustCode, Weights, configuration
 from launch.lifecycle.exit_status import BAD_INPUT, FAILED
 
 app = typer.Typer(
@@ -95,6 +95,7 @@ def evaluate(
     run: Run,
     split: Annotated[str, typer.Option("--split", help="Split to evaluate. Default: data.eval_split of the run.")] = "",
     checkpoint: Checkpoint = "newest",
+    weights: Weights = "",
     trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
@@ -108,7 +109,7 @@ def evaluate(
     if trust_code:
         trust(run)
 
-    raise typer.Exit(evaluation.main(run, which=checkpoint, split=split, as_json=as_json))
+    raise typer.Exit(evaluation.main(run, which=checkpoint, weights=weights, split=split, as_json=as_json))
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from launch.cli.console import AsJson, Checkpoint, TrustCode
+from launch.cli.console import AsJson, Checkpoint, TrustCode, Weights
 
 app = typer.Typer()
 
@@ -109,6 +109,7 @@ def export(
     out: Annotated[Path, typer.Argument(help="Folder for the exported files.")],
     onnx: Annotated[bool, typer.Option("--onnx", help="Write ONNX instead of Hugging Face's files.")] = False,
     checkpoint: Checkpoint = "newest",
+    weights: Weights = "",
     trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
@@ -121,4 +122,4 @@ def export(
 
     if trust_code:
         trust(source)
-    network_files.export(source, out, onnx=onnx, as_json=as_json, which=checkpoint)
+    network_files.export(source, out, onnx=onnx, as_json=as_json, which=checkpoint, weights=weights)

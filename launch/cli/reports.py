@@ -12,7 +12,7 @@ import typer
 from data_shards.files import atomic
 from data_shards.files.display import printable
 from data_shards.files.quoting import shown
-from launch.cli.console import AsJson, Checkpoint, TrustCode, progress_bar
+from launch.cli.console import AsJson, Checkpoint, TrustCode, Weights, progress_bar
 
 app = typer.Typer()
 
@@ -52,6 +52,7 @@ def attention(
     run: Run,
     sample: Annotated[int, typer.Option("--sample", min=0, help="Index of the test sample.")] = 0,
     checkpoint: Checkpoint = "newest",
+    weights: Weights = "",
     trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
@@ -65,7 +66,7 @@ def attention(
     if trust_code:
         trust(run)
 
-    _tell({"pictures": [str(path) for path in draw(run, sample, checkpoint)]}, as_json=as_json)
+    _tell({"pictures": [str(path) for path in draw(run, sample, checkpoint, weights)]}, as_json=as_json)
 
 
 @app.command()

@@ -28,6 +28,8 @@ from trainer.engine.deepspeed_settings import settings
 
 _UPDATE_BYTES = 40
 """Bytes moved per parameter that a rank updates: norm and clipping of the gradient, AdamW's reads and writes."""
+_AVERAGE_BYTES = 28
+"""Bytes moved per parameter when the moving average takes it in: two products and a sum."""
 _BACKWARD_SHARE = 2 / 3
 """The backward pass's fraction of a step's computation."""
 
@@ -128,7 +130,9 @@ class ClusterPlan:
     communication: dict[int, Communication]
     """Communication by ZeRO stage."""
     state_bytes: int
-    """Memory of a rank for weights, gradients and moments."""
+    """Memory of a rank for weights, gradients, moments and the moving average."""
+    has_average: bool
+    """Whether a moving average of the weights is kept."""
     activation_bytes: int
     """Memory of a rank for the activations of a micro-batch."""
     device_memory_bytes: float
@@ -186,6 +190,7 @@ def cluster_plan(config: RunConfig, cluster: Cluster) -> ClusterPlan:
         efficiency=1 - step.communication / step.seconds,
         communication=by_stage,
         state_bytes=state,
+        has_average=config.ema.decay > 0,
         activation_bytes=activations,
         device_memory_bytes=cluster.device.memory_bytes,
         fits=state + activations <= cluster.device.memory_bytes,
@@ -259,7 +264,8 @@ def _computation(config: RunConfig, cluster: Cluster) -> StepSeconds:
 
 def _update_seconds(config: RunConfig, cluster: Cluster) -> float:
     owners = cluster.world_size if config.train.zero_stage else 1
-    return total(network_cost(config.model)).parameters / owners * _UPDATE_BYTES / cluster.device.memory_rate
+    moved = _UPDATE_BYTES + (_AVERAGE_BYTES / config.ema.every_steps if config.ema.decay else 0)
+    return total(network_cost(config.model)).parameters / owners * moved / cluster.device.memory_rate
 
 
 def _profile(cluster: Cluster) -> ClusterConfig:

@@ -16,6 +16,7 @@ from launch.planning.activation_policy import element_bytes, planned
 from model.budget.activation_memory import activation_bytes
 from model.budget.flops import network_cost, total
 from trainer.engine.arithmetic import local_device_type, resolved
+from trainer.optim.optimizers import num_beside
 
 # Weights and moments are fp32 whatever the precision, see docs/decisions/6-half-precision-is-autocast.md.
 BYTES_PER_NUMBER = 4
@@ -35,11 +36,13 @@ class Plan:
     parameters: int
     """Weights of the network."""
     state_bytes: int
-    """Memory of one rank for weights, gradients and moments."""
+    """Memory of one rank for weights, gradients, moments and the moving average."""
     activation_bytes: int
     """Memory of one rank for what its micro-batch keeps for the backward pass."""
     checkpoint_bytes: int
     """The size of one checkpoint on the disk."""
+    has_average: bool
+    """Whether a moving average of the weights is kept."""
     kept_checkpoints: int
     """The number of checkpoints at the same time, with the one being written."""
     free_bytes: int
@@ -53,7 +56,7 @@ class Plan:
         """Yield the plan in words."""
         yield f"{self.world_size} ranks, {self.micro_batches} micro-batch(es) per step, {self.parameters:,} parameters"
         yield (
-            f"{self.state_bytes / GIB:.3f} GiB per rank for weights, gradients and moments, "
+            f"{self.state_bytes / GIB:.3f} GiB per rank for {parts_of_state(self.has_average)}, "
             f"{self.activation_bytes / GIB:.3f} GiB for the activations of a micro-batch"
         )
         kept, free = self.kept_checkpoints * self.checkpoint_bytes / GIB, self.free_bytes / GIB
@@ -79,6 +82,7 @@ def make(config: RunConfig, profile: ClusterConfig, folder: RunFolder) -> Plan:
         state_bytes=state,
         activation_bytes=activations,
         checkpoint_bytes=saved,
+        has_average=config.ema.decay > 0,
         # One more is being written before an older one goes.
         kept_checkpoints=config.checkpoint.keep_last + 1 + config.checkpoint.keep_best,
         free_bytes=shutil.disk_usage(_existing(folder.path)).free,
@@ -95,20 +99,28 @@ def memory(config: RunConfig, profile: ClusterConfig) -> tuple[int, int]:
     """Return a rank's memory for the state of training, and for the activations of a micro-batch."""
     micro_batches = config.train.micro_batches_per_rank(profile.world_size)
     parameters = total(network_cost(config.model)).parameters
-    state = state_bytes(parameters, config.train.zero_stage, profile.world_size)
+    state = state_bytes(parameters, config.train.zero_stage, profile.world_size, num_beside(config.ema))
     return state, _activations(config, profile, micro_batches)
 
 
 def checkpoint_bytes(config: RunConfig) -> int:
-    """Return the bytes of one checkpoint: weights and two moments."""
-    return 3 * BYTES_PER_NUMBER * total(network_cost(config.model)).parameters
+    """Return the bytes of one checkpoint: the weights, and what is kept beside them."""
+    return (1 + num_beside(config.ema)) * BYTES_PER_NUMBER * total(network_cost(config.model)).parameters
 
 
-def state_bytes(parameters: int, zero_stage: int, world_size: int) -> int:
-    """Return a rank's memory for the state of training in fp32: what ZeRO partitions is there once in all ranks."""
-    weights, gradients, moments = (BYTES_PER_NUMBER * parameters * copies for copies in (1, 1, 2))
-    shared = (zero_stage >= 1) * moments + (zero_stage >= 2) * gradients + (zero_stage >= 3) * weights
-    return weights + gradients + moments - shared + shared // world_size
+def state_bytes(parameters: int, zero_stage: int, world_size: int, beside: int = 2) -> int:
+    """Return a rank's memory for the state of training in fp32: what ZeRO partitions is there once in all ranks.
+
+    `beside` is how many numbers are kept beside each weight.
+    """
+    weights, gradients, others = (BYTES_PER_NUMBER * parameters * copies for copies in (1, 1, beside))
+    shared = (zero_stage >= 1) * others + (zero_stage >= 2) * gradients + (zero_stage >= 3) * weights
+    return weights + gradients + others - shared + shared // world_size
+
+
+def parts_of_state(has_average: bool) -> str:
+    """Return in words what the state of training is."""
+    return "weights, gradients, moments and moving average" if has_average else "weights, gradients and moments"
 
 
 def _problems(plan: Plan, profile: ClusterConfig) -> Iterator[str]:

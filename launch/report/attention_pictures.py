@@ -13,13 +13,13 @@ from trainer.checkpoint.choice import NEWEST, read_weights
 from trainer.distributed.world import World
 
 
-def main(path: Path, sample: int, which: str = NEWEST) -> list[Path]:
+def main(path: Path, sample: int, which: str = NEWEST, weights: str = "") -> list[Path]:
     """Draw a picture a modality of one of the first evaluated samples and return where they are."""
     folder = existing(RunFolder(path.resolve()))
     config = absolute(load(folder.config_path))
     world = World.alone()
-    weights = read_weights(folder.checkpoints_folder, which, world)
-    for sentence in weights.passed_over:
+    found = read_weights(folder.checkpoints_folder, which, world, weights or config.ema.evaluated)
+    for sentence in found.passed_over:
         tell(f"skipped a damaged checkpoint: {sentence}")
     split = open_eval_split(config, streams.eval_split(config.data), folder.quarantine_path, world)
     with split.loader as loader:
@@ -33,7 +33,7 @@ def main(path: Path, sample: int, which: str = NEWEST) -> list[Path]:
             f"{folder.path}: model.network is {config.model.network.kind}, whose attention is not known; maps are "
             "drawn of a Perceiver"
         )
-    network = readable(config.model, weights.tensors)
+    network = readable(config.model, found.tensors)
     maps = attention_maps(network, batch.arrays, batch.lengths)
     pictures = []
     for modality in maps[0].weights:

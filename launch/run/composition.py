@@ -52,6 +52,7 @@ from trainer.health.profiling import ProfileWindow
 from trainer.health.stop_request import StopRequest
 from trainer.loop import DivergedError, Evaluate, Outcome, fit
 from trainer.optim import groups
+from trainer.optim.optimizers import num_beside
 from trainer.run_state import RunState
 from trainer.sinks.attempt_time import AttemptTime
 from trainer.sinks.meter import Meter, Work, measured_peak_flops
@@ -147,8 +148,8 @@ def _train(
             # On a CPU the kernel kills who takes too much: there is no error that a trial could catch.
             if world.device.type == "cuda":
                 first = batches_of_all(world, loader)(0)
-                train = together(world, lambda: fitting(network, goal, first, train, world))
-            engine = Engine(network, goal, optimizer=config.optimizer, train=train, world=world)
+                train = together(world, lambda: fitting(network, goal, first, train, world, num_beside(config.ema)))
+            engine = Engine(network, goal, optimizer=config.optimizer, train=train, world=world, ema=config.ema)
             stack.callback(engine.close)
             store = _store(config, folder, world, fence, places)
             stack.callback(store.close)
@@ -218,8 +219,9 @@ def _evaluation(
 
     def evaluation() -> Evaluation:
         batches = map(batches_of_all(world, loader), range(split.num_batches))
-        found = evaluate(engine.network, goal, batches, world, read)
-        pictures = shown(engine.network, goal, loader(0), world, config.data.ordered_inputs)
+        with engine.evaluated():
+            found = evaluate(engine.network, goal, batches, world, read)
+            pictures = shown(engine.network, goal, loader(0), world, config.data.ordered_inputs)
         return replace(found, pictures=pictures, decided_by=config.checkpoint.best_by)
 
     return evaluation

@@ -28,15 +28,16 @@ from model.custom import new_network
 from model.network import AnyNetwork
 from model.outputs.label import LabelOutput
 from model.outputs.text import TextOutput
-from trainer.checkpoint.choice import NEWEST, read_weights
+from trainer.checkpoint.choice import NEWEST, Weights, read_weights
 from trainer.distributed.world import World
+from trainer.ema_config import EMA
 from trainer.evaluation import ALL, Evaluation, Value, evaluate, predictions, reconstructions
 from trainer.tasks.objective import objective
 
 NUM_PICTURED = 32
 
 
-def main(path: Path, *, which: str = NEWEST, split: str = "", as_json: bool = False) -> int:
+def main(path: Path, *, which: str = NEWEST, weights: str = "", split: str = "", as_json: bool = False) -> int:
     """Evaluate a checkpoint of a run, chosen as in trainer/checkpoint/choice.py; return the exit status. Collective."""
     folder = RunFolder(path.resolve())
     config = absolute(load(existing(folder).config_path))
@@ -44,12 +45,12 @@ def main(path: Path, *, which: str = NEWEST, split: str = "", as_json: bool = Fa
     name, places = _looked(config, split, world)
     evaluated = together(world, lambda: open_eval_split(config, name, folder.quarantine_path, world, places))
     loader = evaluated.loader
-    step, network = chosen_network(config, folder, which, world)
+    chosen, network = chosen_network(config, folder, which, world, weights)
     with loader:
         batches = map(batches_of_all(world, loader), range(evaluated.num_batches))
         found = evaluate(network, objective(config.model.answers()), batches, world, inputs_read(config))
         if world.is_first:
-            result = {"step": step, "split": evaluated.name, **found.as_json()}
+            result = {"step": chosen.step, "weights": chosen.which, "split": evaluated.name, **found.as_json()}
             for sentence in loader.left_out:
                 tell(sentence)
             atomic.write(folder.evaluation_path, json.dumps(result) + "\n")
@@ -57,7 +58,7 @@ def main(path: Path, *, which: str = NEWEST, split: str = "", as_json: bool = Fa
             if as_json:
                 sys.stdout.write(json.dumps(result) + "\n")
             else:
-                _tell(folder, step, evaluated.name, found)
+                _tell(folder, chosen, evaluated.name, found)
     world.close()
     return 0
 
@@ -73,16 +74,22 @@ def _looked(config: RunConfig, split: str, world: World) -> tuple[str, Places]:
     return streams.eval_split(data, places), places
 
 
-def chosen_network(config: RunConfig, folder: RunFolder, which: str, world: World) -> tuple[int, AnyNetwork]:
-    """Return the step and the network of a checkpoint; all ranks end where there is none. Collective."""
-    found = together(world, lambda: read_weights(folder.checkpoints_folder, which, world))
+def chosen_network(
+    config: RunConfig, folder: RunFolder, which: str, world: World, weights: str = ""
+) -> tuple[Weights, AnyNetwork]:
+    """Return the weights of a checkpoint and the network with them; all ranks end where there is none. Collective.
+
+    If `weights` does not say which of them, those are taken that the run evaluates.
+    """
+    weights = weights or config.ema.evaluated
+    found = together(world, lambda: read_weights(folder.checkpoints_folder, which, world, weights))
     if world.is_first:
         for sentence in found.passed_over:
             tell(f"skipped a damaged checkpoint: {sentence}")
     # Without an engine: rank 0 draws pictures with it alone, while the others have nothing more to exchange.
     network = new_network(config.model, seed=config.seed)
     network.load_state_dict(found.tensors)
-    return found.step, network.to(world.device)
+    return found, network.to(world.device)
 
 
 def _draw(
@@ -147,8 +154,9 @@ def _pictured(
         yield batch.arrays[image][index].numpy(), int(batch.labels[index]), int(guesses[index])
 
 
-def _tell(folder: RunFolder, step: int, split: str, found: Evaluation) -> None:
-    sys.stdout.write(f"step {step}, {found.samples} {printable(split)} samples\n")
+def _tell(folder: RunFolder, chosen: Weights, split: str, found: Evaluation) -> None:
+    averaged = ", moving average of the weights" if chosen.which == EMA else ""
+    sys.stdout.write(f"step {chosen.step}{averaged}, {found.samples} {printable(split)} samples\n")
     lines = {_title(value): value.words for value in found.values}
     width = max(20, *map(len, lines))
     sys.stdout.writelines(printable(f"  {title:<{width}} {words:>8}") + "\n" for title, words in lines.items())

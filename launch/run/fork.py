@@ -43,6 +43,8 @@ def fork(path: Path, new_path: Path, overrides: Sequence[str], which: str = NEWE
     sys.stdout.write(f"{as_typed(new.path)}: starts from step {step} of {as_typed(old.path)}\n")
     for line in changes:
         sys.stdout.write(f"  {line}\n")
+    if config.ema.decay and any(line.startswith("ema.decay:") for line in changes):
+        sys.stdout.write(f"the moving average of the weights begins anew at step {step}\n")
     run = as_typed(new.path)
     sys.stdout.write(
         f"train it: perceiver train {run}/config.yaml --run {run}, or on Slurm: perceiver resume {run} --cluster ...\n"

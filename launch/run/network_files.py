@@ -12,6 +12,7 @@ import typer
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
+from configs.files import sections_of
 from configs.network import NetworkConfig, network_config
 from configs.run import load
 from data_shards.files import atomic
@@ -33,6 +34,8 @@ from model.network import AnyNetwork
 from trainer.checkpoint.choice import NEWEST, read_weights
 from trainer.checkpoint.tensor_file import TensorFile
 from trainer.distributed.world import World
+from trainer.ema_config import EmaConfig
+from trainer.optim.optimizers import num_beside
 
 GIB = 2**30
 _OF_PLUGIN = (
@@ -48,11 +51,20 @@ def plan(
     if bool(memory_gib) != bool(peak_tflops):
         raise ValueError("a device needs both --memory-gib and --peak-tflops")
     device = Device(int(memory_gib * GIB), peak_tflops * 1e12) if memory_gib else None
-    found = planned(network_config(path, overrides), device=device, bytes_per_element=2 if bf16 else 4)
+    network, ema = _planned(path, overrides)
+    found = planned(network, device=device, bytes_per_element=2 if bf16 else 4, beside=num_beside(ema))
     if as_json:
         typer.echo(json.dumps(asdict(found)))
         return
     _print(found)
+
+
+def _planned(path: Path, overrides: Sequence[str]) -> tuple[PerceiverConfig, EmaConfig]:
+    """Return the network of a file, and the moving average that its run keeps."""
+    if sections_of(path) <= {"model"}:
+        return network_config(path, overrides), EmaConfig()
+    run = load(path, overrides)
+    return run.model, run.ema
 
 
 def import_hf(folder: Path, out: Path, *, as_json: bool) -> None:
@@ -76,10 +88,10 @@ def import_hf(folder: Path, out: Path, *, as_json: bool) -> None:
     _tell(out, network, _notes_of_import(network.config), as_json=as_json)
 
 
-def export(source: Path, out: Path, *, onnx: bool, as_json: bool, which: str = NEWEST) -> None:
+def export(source: Path, out: Path, *, onnx: bool, as_json: bool, which: str = NEWEST, weights: str = "") -> None:
     """Write a network as Hugging Face's files, or as ONNX."""
     _refuse_taken(out)
-    network, around = network_of(source, which), _surroundings_of(source)
+    network, around = network_of(source, which, weights), _surroundings_of(source)
     if onnx:
         from model.interop.onnx_export import onnx_program
 
@@ -130,22 +142,28 @@ def _notes_of_export(config: PerceiverConfig, files: Mapping[str, object]) -> tu
     )
 
 
-def network_of(source: Path, which: str = NEWEST) -> AnyNetwork:
-    """Return the network of a run's checkpoint, or of what `import-hf` wrote."""
+def network_of(source: Path, which: str = NEWEST, weights: str = "") -> AnyNetwork:
+    """Return the network of a run's checkpoint, or of what `import-hf` wrote.
+
+    If `weights` does not say which of a run, those are taken that it evaluates.
+    """
     weights_path = source / "model.safetensors"
     if weights_path.is_file():
         if which != NEWEST:
             raise ValueError(f"--checkpoint {which}: {source} has no checkpoints but one network; leave it out")
-        config, weights = network_config(source / "config.yaml"), TensorFile(weights_path).read_all()
+        if weights:
+            raise ValueError(f"--weights {weights}: {source} has the weights of one network alone; leave it out")
+        config, tensors = network_config(source / "config.yaml"), TensorFile(weights_path).read_all()
     else:
         folder = RunFolder(source.resolve())
-        config = load(existing(folder).config_path).model
-        found = read_weights(folder.checkpoints_folder, which, World(0, 1, 0, torch.device("cpu")))
+        run = load(existing(folder).config_path)
+        alone, weights = World(0, 1, 0, torch.device("cpu")), weights or run.ema.evaluated
+        found = read_weights(folder.checkpoints_folder, which, alone, weights)
         for sentence in found.passed_over:
             tell(f"skipped a damaged checkpoint: {sentence}")
-        weights = found.tensors
+        config, tensors = run.model, found.tensors
     network = new_network(config, seed=0)
-    network.load_state_dict(weights)
+    network.load_state_dict(tensors)
     return network.eval()
 
 

@@ -27,6 +27,7 @@ from model.outputs.text import TextOutput
 from trainer.checkpoint.choice import NEWEST, read_weights
 from trainer.checkpoint.tensor_file import TensorFile
 from trainer.distributed.world import World
+from trainer.ema_config import TRAINED
 
 WEIGHTS = "model.safetensors"
 """The weights in a folder that `import-hf` wrote."""
@@ -45,6 +46,8 @@ class Trained:
     device: torch.device
     step: int
     """The step after which the weights were saved; 0 of an imported network."""
+    weights: str
+    """Which weights of that step: "trained", or "ema" for their moving average."""
     weights_hash: str
     """XXH3-64 of the weights, hexadecimal."""
     notes: tuple[str, ...]
@@ -80,21 +83,27 @@ def config_of(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     return absolute(load(existing(RunFolder(path.resolve())).config_path, overrides))
 
 
-def trained(path: Path, config: RunConfig, which: str, world: World) -> Trained:
-    """Return the network of a run's checkpoint, or of an imported folder; ValueError for none. Collective."""
+def trained(path: Path, config: RunConfig, which: str, world: World, weights: str = "") -> Trained:
+    """Return the network of a run's checkpoint, or of an imported folder; ValueError for none. Collective.
+
+    If `weights` does not say which of a run, those are taken that it evaluates.
+    """
     folder = RunFolder(path.resolve())
     notes: tuple[str, ...] = ()
     if is_import(path):
         if which != NEWEST:
             raise ValueError(f"--checkpoint {which}: {path} has no checkpoints but one network; leave it out")
-        step, tensors = 0, TensorFile(path / WEIGHTS).read_all()
+        if weights:
+            raise ValueError(f"--weights {weights}: {path} has the weights of one network alone; leave it out")
+        weights, step, tensors = TRAINED, 0, TensorFile(path / WEIGHTS).read_all()
     else:
-        found = read_weights(folder.checkpoints_folder, which, world)
+        weights = weights or config.ema.evaluated
+        found = read_weights(folder.checkpoints_folder, which, world, weights)
         step, tensors = found.step, found.tensors
         notes = tuple(f"skipped a damaged checkpoint: {sentence}" for sentence in found.passed_over)
     network = new_network(config.model, seed=config.seed)
     network.load_state_dict(tensors)
-    return Trained(folder, config, network.to(world.device).eval(), world.device, step, _hash(tensors), notes)
+    return Trained(folder, config, network.to(world.device).eval(), world.device, step, weights, _hash(tensors), notes)
 
 
 def class_names(path: Path, config: RunConfig) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:

@@ -13,8 +13,8 @@ from model.config.perceiver import ActivationCheckpointing, PerceiverConfig
 POLICIES: tuple[ActivationCheckpointing, ...] = get_args(ActivationCheckpointing)
 # From the fastest on: recomputed operations as a share of the forward pass' grow along this list.
 BY_SPEED: tuple[ActivationCheckpointing, ...] = ("none", "selective", "layers", "blocks", "offload")
-# fp32 weight, gradient and two moments; see the trainer for how ZeRO divides them.
-STATE_BYTES_PER_PARAMETER = 16
+# fp32; see the trainer for how ZeRO divides them.
+BYTES_PER_NUMBER = 4
 # Forward and backward cost three forward passes; recomputing all of it one more.
 TRAINING_PASSES: dict[ActivationCheckpointing, float] = {
     "none": 3.0,
@@ -64,9 +64,17 @@ class Plan:
 
 
 def plan(
-    config: PerceiverConfig, *, device: Device | None = None, bytes_per_element: int = 4, stream_bytes: int = 4
+    config: PerceiverConfig,
+    *,
+    device: Device | None = None,
+    bytes_per_element: int = 4,
+    stream_bytes: int = 4,
+    beside: int = 2,
 ) -> Plan:
-    """Return what the network needs, and what the device can do with it if there is one; bytes as activation_bytes."""
+    """Return what the network needs, and what the device can do with it if there is one; bytes as activation_bytes.
+
+    The state of training is weight and gradient, and `beside` numbers beside each weight: moments, a moving average.
+    """
     parts = network_cost(config)
     whole, trained = total(parts), total(training_cost(config)).flops
     policies = {}
@@ -75,7 +83,7 @@ def plan(
         if device is None:
             policies[policy] = PolicyPlan(activations, None, None)
             continue
-        free = device.memory_bytes - whole.parameters * STATE_BYTES_PER_PARAMETER
+        free = device.memory_bytes - whole.parameters * (2 + beside) * BYTES_PER_NUMBER
         speed = device.peak_flops / (TRAINING_PASSES[policy] * trained + gathering(config))
         policies[policy] = PolicyPlan(activations, max(free // activations, 0), speed)
     if config.network is not None:

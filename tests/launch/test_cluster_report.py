@@ -16,6 +16,7 @@ from launch.run.network_files import NetworkConfig
 from model.budget.hardware import HARDWARE
 from model.config.perceiver import PerceiverConfig
 from trainer.config import CheckpointConfig, OptimizerConfig, TrainConfig
+from trainer.ema_config import EmaConfig
 
 Door = Callable[..., list[dict[str, Any]]]
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -150,5 +151,5 @@ def test_a_plan_fits_where_its_bytes_are_exactly_those_of_the_device() -> None:
 
 def test_a_part_that_nobody_named_is_as_usual() -> None:
     usual = PlannedNetwork()
-    assert usual == PlannedNetwork(PerceiverConfig(), OptimizerConfig(), TrainConfig(), CheckpointConfig())
+    assert usual == PlannedNetwork(PerceiverConfig(), OptimizerConfig(), EmaConfig(), TrainConfig(), CheckpointConfig())
     assert NetworkConfig() == NetworkConfig(PerceiverConfig())

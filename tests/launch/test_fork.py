@@ -84,6 +84,13 @@ def test_a_fork_shares_the_newest_checkpoint_and_the_old_run_keeps_its_files(
     assert contents(trained.path) == before
 
 
+def test_a_fork_says_that_its_moving_average_begins_anew(
+    trained: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fork.fork(trained.path, tmp_path / "new", ["ema.decay=0.9"])
+    assert "the moving average of the weights begins anew at step 600\n" in capsys.readouterr().out
+
+
 def test_across_disks_the_checkpoint_is_copied(
     trained: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

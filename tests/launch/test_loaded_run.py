@@ -2,18 +2,28 @@
 
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "trainer"))
 sys.path.insert(0, str(Path(__file__).parent))
+from checkpoints import save
 from test_evaluate import run
 
+from configs.run import dump, load
 from launch.answers.loaded_run import load_run
 from launch.lifecycle.run_folder import RunFolder
+from launch.run.evaluation import chosen_network
+from launch.run.loaders import identity
+from launch.run.network_files import network_of
 from model.perceiver import Perceiver
 from trainer.checkpoint.names import MANIFEST
+from trainer.distributed.world import World
+from trainer.ema_config import EmaConfig
 
 __all__ = ["run"]
 
@@ -34,6 +44,31 @@ def test_the_checkpoint_is_the_one_that_is_asked_for(run: RunFolder, checkpoint:
     expected = Perceiver(loaded.config.model, seed=step).state_dict()
     assert loaded.step == step
     assert all(torch.equal(tensor, expected[name]) for name, tensor in loaded.network.state_dict().items())
+
+
+def test_the_weights_are_those_that_are_asked_for_and_else_those_that_the_run_evaluates(run: RunFolder) -> None:
+    """By load_run, export and eval alike: here the average is that of the weights of another seed."""
+    config = load(run.config_path)
+    here, averaged = (Perceiver(config.model, seed=seed).state_dict() for seed in (12, 5))
+    average = {name: tensor / 2 for name, tensor in averaged.items()}
+    save(run.checkpoints_folder, 12, here, identity=identity(config), average=average)
+
+    def taken(weights: str) -> dict[str, Tensor]:
+        alone = World(0, 1, 0, torch.device("cpu"))
+        loaded, exported = load_run(run.path, weights=weights), network_of(run.path, weights=weights)
+        chosen, evaluated = chosen_network(load(run.config_path), run, "newest", alone, weights)
+        assert loaded.trained.weights == chosen.which
+        states = [network.state_dict() for network in (loaded.network, exported, evaluated)]
+        assert all(torch.equal(state[name], states[0][name]) for state in states[1:] for name in state)
+        return states[0]
+
+    for weights, expected in (("", here), ("trained", here), ("ema", averaged)):
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in taken(weights).items())
+    run.config_path.write_text(dump(replace(config, ema=EmaConfig(decay=0.5, evaluate=True))))
+    for weights, expected in (("", averaged), ("trained", here)):
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in taken(weights).items())
+    with pytest.raises(ValueError, match=r"step_00000008: holds no moving average .* Take weights trained, or a later"):
+        load_run(run.path, checkpoint=8)
 
 
 def test_the_split_is_that_which_the_run_evaluates_where_none_is_named(run: RunFolder) -> None:

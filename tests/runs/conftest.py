@@ -38,6 +38,7 @@ model:
   self_attend: {num_heads: 2}
   dropout: 0.1
   drop_path: 0.1
+ema: {decay: 0.9, every_steps: 2}
 train: {steps: 40, global_batch: 16, log_every_steps: 1}
 checkpoint: {save_every_steps: 5, save_every_minutes: 0}
 """

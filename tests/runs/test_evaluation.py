@@ -33,7 +33,7 @@ train: {steps: 4, global_batch: 8, log_every_steps: 1, evaluate_every_steps: 2}
 def run(tmp_path: Path, make_run: MakeRun) -> Callable[..., Any]:
     """Train on shards with so many samples in each split; return the finished run."""
 
-    def train(num_processes: int = 1, **splits: int) -> Any:  # noqa: ANN401
+    def train(*overrides: str, num_processes: int = 1, **splits: int) -> Any:  # noqa: ANN401
         names = [name for name, count in splits.items() for _ in range(count)]
         rows = [
             Row(line, (Literal(b"abc"[line % 3 :] * 3, "txt"),), label=line % 3, split=name)
@@ -44,7 +44,7 @@ def run(tmp_path: Path, make_run: MakeRun) -> Callable[..., Any]:
             build_table(rows, shards, label_names="abc", samples_per_shard=16)
         config.write_text(CONFIG)
         run = make_run(f"run_on_{num_processes}", num_processes, config=config, shards=shards)
-        for status, _, errors in run.finish():
+        for status, _, errors in run.finish(*overrides):
             assert status == 0, errors
         return run
 
@@ -67,13 +67,15 @@ def evaluated(run: Any, *options: str) -> dict[str, Any]:  # noqa: ANN401
 
 
 def test_a_validation_split_is_evaluated_and_eval_takes_any_other(run: Callable[..., Any]) -> None:
-    trained = run(train=48, val=21, unseen=6)
-    assert "split 'val' is evaluated every 2 steps and at the end" in told_at_the_start(trained)
+    trained = run("ema.decay=0.5", "ema.evaluate=true", train=48, val=21, unseen=6)
+    told = "split 'val' is evaluated every 2 steps and at the end, with the moving average of the weights"
+    assert told in told_at_the_start(trained)
     assert [(line["step"], line["samples"]) for line in records(trained, "evaluation")] == [(2, 21), (4, 21)]
     found = evaluated(trained)
-    assert (found["split"], found["samples"]) == ("val", 21)
-    found = evaluated(trained, "--split", "unseen")
-    assert (found["split"], found["samples"]) == ("unseen", 6)
+    assert (found["split"], found["samples"], found["weights"]) == ("val", 21, "ema")
+    assert found["metrics"]["label"]["accuracy"]["all"] == records(trained, "evaluation")[-1]["label/accuracy"]
+    found = evaluated(trained, "--split", "unseen", "--weights", "trained")
+    assert (found["split"], found["samples"], found["weights"]) == ("unseen", 6, "trained")
 
 
 def test_a_run_without_such_a_split_says_so_and_trains(run: Callable[..., Any]) -> None:
@@ -84,7 +86,7 @@ def test_a_run_without_such_a_split_says_so_and_trains(run: Callable[..., Any]) 
 
 def test_two_ranks_evaluate_every_sample_once_with_the_scores_of_one(run: Callable[..., Any]) -> None:
     # 21 samples in batches of 8: the last batch is real on one rank and padding on the other.
-    alone, shared = (records(run(world_size, train=48, test=21), "evaluation") for world_size in (1, 2))
+    alone, shared = (records(run(num_processes=world_size, train=48, test=21), "evaluation") for world_size in (1, 2))
     assert [line["samples"] for line in shared] == [21, 21]
     for one, two in zip(alone, shared, strict=True):
         assert two["label/accuracy"] == pytest.approx(one["label/accuracy"], abs=1e-6)

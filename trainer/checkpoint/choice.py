@@ -1,8 +1,9 @@
-"""The choice of a checkpoint by name (newest, best or the number of a step), and its weights."""
+"""The choice of a checkpoint by name (newest, best or the number of a step), and of its weights (trained or ema)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 from torch import Tensor
@@ -12,10 +13,14 @@ from trainer.checkpoint.manifest import read_manifest
 from trainer.checkpoint.names import committed, complete, name_of, step_of
 from trainer.checkpoint.retention import best
 from trainer.distributed.world import World
+from trainer.ema_config import EMA, TRAINED
 
 NEWEST, BEST = "newest", "best"
 
 T = TypeVar("T")
+_READS: Mapping[str, Callable[[Path, World], dict[str, Tensor] | None]] = MappingProxyType(
+    {TRAINED: reading.weights, EMA: reading.average}
+)
 
 
 @dataclass(frozen=True)
@@ -26,18 +31,28 @@ class Weights:
     """The step after which they were saved."""
     tensors: dict[str, Tensor]
     """Weights and buffers by name."""
+    which: str
+    """TRAINED, or EMA for their moving average."""
     passed_over: tuple[str, ...]
     """Sentences on newer checkpoints that could not be read."""
 
 
-def read_weights(folder: Path, which: str, world: World) -> Weights:
+def read_weights(folder: Path, which: str, world: World, weights: str = TRAINED) -> Weights:
     """Return the weights of a run's "newest" or "best" checkpoint, or of that of a step. Collective.
 
-    ValueError on all ranks where there is none. A damaged newest one gives way to the one before it, and one that the
-    run's retention deletes meanwhile to a newer one; who names a checkpoint gets no other.
+    With `weights` EMA their moving average. ValueError on all ranks where there is none. A damaged newest one gives way
+    to the one before it, and one that the run's retention deletes meanwhile to a newer one; who names a checkpoint gets
+    no other.
     """
-    path, tensors, passed_over = first_readable(folder, which, world, lambda path: reading.weights(path, world))
-    return Weights(step_of(path), tensors, passed_over)
+    if weights not in _READS:
+        raise ValueError(f"--weights {weights}: expected {' or '.join(_READS)}")
+    path, tensors, passed_over = first_readable(folder, which, world, lambda path: _READS[weights](path, world))
+    if tensors is None:
+        raise ValueError(
+            f"{path}: holds no moving average of the weights; a run with ema.decay above 0 keeps one from its step "
+            f"ema.every_steps on. Take --weights {TRAINED}, or a later checkpoint"
+        )
+    return Weights(step_of(path), tensors, weights, passed_over)
 
 
 def first_readable(

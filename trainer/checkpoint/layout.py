@@ -3,6 +3,7 @@
 step_00000100/weight-00000-of-00002.safetensors       fp32 weights, buffers, frozen parameters
 step_00000100/exp_avg-00000-of-00002.safetensors      first moments, under the names of their parameters
 step_00000100/exp_avg_sq-00000-of-00002.safetensors   second moments
+step_00000100/ema-00000-of-00002.safetensors          moving average of the weights, where the run keeps one
 step_00000100/checkpoint.json                         written last
 """
 

@@ -18,6 +18,8 @@ from trainer.checkpoint import names
 from trainer.checkpoint.manifest import Manifest, damage, read_manifest
 from trainer.checkpoint.tensor_file import TensorFile
 from trainer.distributed.world import World
+from trainer.ema_config import EMA
+from trainer.optim.average import corrected
 from trainer.optim.partitions import WEIGHT
 
 
@@ -52,8 +54,23 @@ def weights(path: Path, world: World) -> dict[str, Tensor]:
 
     ValueError on all ranks where one is damaged.
     """
-    # Without the moments, which are two thirds of the bytes.
-    prefix = f"{WEIGHT}-"
+    return _tensors(path, world, WEIGHT)[1]
+
+
+def average(path: Path, world: World) -> dict[str, Tensor] | None:
+    """Return the same with the moving average for what was trained; None where there is none. Collective."""
+    manifest, averages = _tensors(path, world, EMA)
+    how = manifest.engine.average
+    if how is None or not how.updates:
+        return None
+    # Buffers and frozen parameters are their own average.
+    return weights(path, world) | {name: corrected(tensor, how) for name, tensor in averages.items()}
+
+
+def _tensors(path: Path, world: World, kind: str) -> tuple[Manifest, dict[str, Tensor]]:
+    """Return all tensors of a kind by name."""
+    # Without the other kinds: the moments are two thirds of the bytes.
+    prefix = f"{kind}-"
     manifest = verified(path, world, prefix)
     files = opened(path, manifest, world, prefix)
     share = _share(manifest, world, prefix)
@@ -69,7 +86,7 @@ def weights(path: Path, world: World) -> dict[str, Tensor]:
             value = tensors.setdefault(tensor, files[name].empty(tensor))
             # As bytes: not every backend knows every type.
             world.spread(value.view(-1).view(torch.uint8), number % world.world_size)
-    return {tensor: tensors[tensor] for file in files.values() for tensor in file.names()}
+    return manifest, {tensor: tensors[tensor] for file in files.values() for tensor in file.names()}
 
 
 def _manifest(path: Path) -> Manifest:

@@ -61,21 +61,28 @@ class Exchange:
         # The same number on all ranks: those that have nothing left must still take part in an all-to-all.
         self.num_rounds = -(-max(lengths.values(), default=0) // self._window)
 
-    def to_owners(self, held: View, owned: View) -> None:
-        """Copy what each rank holds to where its owner keeps it. Collective."""
-        self._move(self._mine, held, self._theirs, owned)
+    def to_owners(self, held: View, owned: View, dtype: torch.dtype) -> None:
+        """Copy what each rank holds, of this type, to where its owner keeps it. Collective."""
+        self._move(self._mine, held, self._theirs, owned, dtype)
 
-    def to_holders(self, owned: View, held: View) -> None:
-        """Copy what each rank owns to all that hold a piece of it. Collective."""
-        self._move(self._theirs, owned, self._mine, held)
+    def to_holders(self, owned: View, held: View, dtype: torch.dtype) -> None:
+        """Copy what each rank owns, of this type, to all that hold a piece of it. Collective."""
+        self._move(self._theirs, owned, self._mine, held, dtype)
 
-    def _move(self, leaving: list[list[Extent]], source: View, arriving: list[list[Extent]], target: View) -> None:
+    def _move(
+        self,
+        leaving: list[list[Extent]],
+        source: View,
+        arriving: list[list[Extent]],
+        target: View,
+        dtype: torch.dtype,
+    ) -> None:
         for number in range(self.num_rounds):
             first, last = number * self._window, (number + 1) * self._window
             sent = [list(_within(extents, first, last)) for extents in leaving]
             expected = [list(_within(extents, first, last)) for extents in arriving]
             parts = [source(extent)[part] for to_one in sent for extent, part in to_one]
-            tensor = torch.cat(parts) if parts else torch.empty(0)
+            tensor = torch.cat(parts) if parts else torch.empty(0, dtype=dtype)
             # What a load sends lies in host memory, and NCCL sends from its device alone.
             received = self._world.exchange(tensor.to(self._world.device), _counts(sent), _counts(expected))
             at = 0

@@ -8,6 +8,7 @@ Facts of DeepSpeed 0.19.8 that it works around are named where they bite.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from model.network import AnyNetwork
 from model.perceiver import Perceiver
 from trainer.config import OptimizerConfig, TrainConfig, joint_problems
 from trainer.distributed.world import World
+from trainer.ema_config import EmaConfig
 from trainer.engine import arithmetic
 from trainer.engine.deepspeed_settings import settings
 from trainer.engine.deepspeed_start import initialize, waiting_on_the_device
@@ -40,11 +42,18 @@ class Engine:
     """A network, its objective and its optimizer, spread over the world. Construction and every method: Collective."""
 
     def __init__(
-        self, network: nn.Module, objective: Objective, *, optimizer: OptimizerConfig, train: TrainConfig, world: World
+        self,
+        network: nn.Module,
+        objective: Objective,
+        *,
+        optimizer: OptimizerConfig,
+        train: TrainConfig,
+        world: World,
+        ema: EmaConfig | None = None,
     ) -> None:
         # Here too: an engine may be made without a RunConfig that has checked it.
         compiles = isinstance(network, Perceiver) and is_compiled(network.config.compile, world.device.type)
-        for key, sentence in joint_problems(optimizer, train, compiles=compiles):
+        for key, sentence in joint_problems(optimizer, train, ema, compiles=compiles):
             raise ValueError(f"{key}: {sentence}")
         train = arithmetic.resolved(train, world.device.type)
         optimizer = optimizers.at_batch(optimizer, train.global_batch)
@@ -72,7 +81,7 @@ class Engine:
             world,
         )
         self._inner = inner
-        self._sharded = ShardedState(self._deepspeed, inner, shapes, world)
+        self._sharded = ShardedState(self._deepspeed, inner, shapes, world, ema)
         self._partitions = self._sharded.partitions
         # After `initialize`: at ZeRO 1 to 3 the optimizer updates tensors of DeepSpeed's and not the network's. Before
         # the first step: a run is saved before it.
@@ -84,6 +93,7 @@ class Engine:
             inner.bind(self._partitions.segments(), num_parameters, parts)
         self._update = self._updated_by(optimizer.clip_norm)
         self._num_steps = 0
+        self._evaluates_average = ema is not None and ema.evaluate
 
     @property
     def network(self) -> nn.Module:
@@ -129,6 +139,8 @@ class Engine:
             own.settle(is_kept=is_finite)
         # A skipped step counts: the number of a step says which batch it takes.
         self._num_steps += 1
+        if self._sharded.average:
+            self._sharded.average.after(self._num_steps)
         totals = self._total(parts)
         losses = {task: total / counts[task] for task, total in totals.items()}
         told = Told(rate, self._train.global_batch, self._train.precision == "fp16", scale, watch)
@@ -143,7 +155,7 @@ class Engine:
         )
 
     def snapshot(self) -> dict[str, dict[str, Tensor]]:
-        """Return, for each of KINDS, the whole tensors that this rank writes, copied to host memory.
+        """Return by kind the whole tensors that this rank writes, copied to host memory.
 
         Buffers and frozen parameters are among the weights of rank 0. The next call overwrites what this one returned.
         """
@@ -152,11 +164,12 @@ class Engine:
     def progress(self) -> EngineState:
         """Return the numbers that belong to the state beside the tensors."""
         sharded = self._sharded
-        late_steps = sharded.late_steps()
-        return EngineState(self._num_steps, sharded.applied_steps(), sharded.loss_scale(), late_steps=late_steps)
+        late_steps, average = sharded.late_steps(), sharded.average.progress() if sharded.average else None
+        applied, scale = sharded.applied_steps(), sharded.loss_scale()
+        return EngineState(self._num_steps, applied, scale, average=average, late_steps=late_steps)
 
     def shapes(self) -> dict[str, dict[str, torch.Size]]:
-        """Return, for each of KINDS, the shapes of all tensors of a checkpoint by name."""
+        """Return by kind the shapes of all tensors that a checkpoint must have, by name."""
         return self._sharded.shapes()
 
     def restore(self, read: ReadTensor, progress: EngineState) -> None:
@@ -166,6 +179,10 @@ class Engine:
         """
         self._sharded.restore(read, progress)
         self._num_steps = progress.steps
+
+    def evaluated(self) -> AbstractContextManager[None]:
+        """Give the network within the block the weights that are evaluated: as it has them, or their moving average."""
+        return self._sharded.averaged() if self._evaluates_average else nullcontext()
 
     def close(self) -> None:
         """Release what DeepSpeed holds: its hooks on the network."""

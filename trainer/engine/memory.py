@@ -21,14 +21,17 @@ from trainer.engine import arithmetic
 from trainer.engine.deepspeed_settings import INITIAL_LOSS_SCALE
 from trainer.tasks.objective import Objective, contagious
 
-_STATE_BYTES_PER_PARAMETER = 16  # fp32 weight, gradient and two moments, as ZeRO 0 has them
+_BYTES_PER_NUMBER = 4  # all of the state is fp32
 
 
-def fitting(network: nn.Module, objective: Objective, share: Batch, train: TrainConfig, world: World) -> TrainConfig:
+def fitting(
+    network: nn.Module, objective: Objective, share: Batch, train: TrainConfig, world: World, beside: int = 2
+) -> TrainConfig:
     """Return the configuration with the largest micro-batch, halved from its own, that fits on every rank. Collective.
 
-    Tries a forward and a backward pass of one micro-batch beside as much memory as the optimizer will take. ValueError
-    if a single sample does not fit, or if an operation has no deterministic form where the configuration wants one.
+    Tries a forward and a backward pass of one micro-batch beside as much memory as the state will take, with `beside`
+    numbers beside each weight. ValueError if a single sample does not fit, or if an operation has no deterministic form
+    where the configuration wants one.
     """
     train = arithmetic.resolved(train, world.device.type)
     network.to(world.device)
@@ -36,7 +39,7 @@ def fitting(network: nn.Module, objective: Objective, share: Batch, train: Train
         parts = train.micro_batches_per_rank(world.world_size)
         rows = len(share.keys) // parts
         # Alike on all ranks: at ZeRO 2 and 3 every micro-batch has exchanges, in which all must take part.
-        if not world.agree(not _fits(network, objective, share, train, parts, world.device)):
+        if not world.agree(not _fits(network, objective, share, train, parts, world.device, beside)):
             return train
         if rows == 1:
             raise ValueError(
@@ -47,23 +50,30 @@ def fitting(network: nn.Module, objective: Objective, share: Batch, train: Train
 
 
 def _fits(
-    network: nn.Module, objective: Objective, share: Batch, train: TrainConfig, parts: int, device: torch.device
+    network: nn.Module,
+    objective: Objective,
+    share: Batch,
+    train: TrainConfig,
+    parts: int,
+    device: torch.device,
+    beside: int,
 ) -> bool:
     fits = True
     with _no_trace(network, device):
         try:
-            _try(network, objective, share.to(device), train, parts)
+            _try(network, objective, share.to(device), train, parts, beside)
         except torch.OutOfMemoryError:
             fits = False
     return fits
 
 
-def _try(network: nn.Module, objective: Objective, share: Batch, train: TrainConfig, parts: int) -> None:
+def _try(network: nn.Module, objective: Objective, share: Batch, train: TrainConfig, parts: int, beside: int) -> None:
     """Do what a step does with its first micro-batch, as far as one rank can alone."""
     num_parameters = sum(parameter.numel() for parameter in network.parameters())
     device = share.weights.device
     # A trial on an empty device would pass, and the first step, with the optimizer beside it, would not.
-    ballast = torch.empty(num_parameters * _STATE_BYTES_PER_PARAMETER, dtype=torch.uint8, device=device)
+    # Weight and gradient, and what is kept beside them, as ZeRO 0 has them.
+    ballast = torch.empty(num_parameters * (2 + beside) * _BYTES_PER_NUMBER, dtype=torch.uint8, device=device)
     counts = {task: count.clamp(min=1.0) for task, count in objective.counts(share).items()}
     if isinstance(network, AnyNetwork):
         network.observe(share.arrays, share.host_lengths, Tensor.clone)

@@ -14,9 +14,12 @@ import torch
 from torch import Tensor
 
 from trainer.distributed.world import World
+from trainer.ema_config import EMA, EmaConfig
 from trainer.engine.deepspeed_start import gathered
+from trainer.optim.average import Average
+from trainer.optim.optimizers import MOMENTS
 from trainer.optim.ownership import Ownership, ReadTensor
-from trainer.optim.partitions import KINDS, WEIGHT, EvenParameters, FlatGroups, Partitions, Piece, Whole
+from trainer.optim.partitions import WEIGHT, EvenParameters, FlatGroups, Partitions, Piece, Whole
 from trainer.run_state import EngineState
 
 Untyped: TypeAlias = Any
@@ -28,7 +31,12 @@ class ShardedState:
     """The state of one engine. Construction and every method: Collective."""
 
     def __init__(
-        self, deepspeed: Untyped, inner: torch.optim.Optimizer, shapes: Mapping[str, torch.Size], world: World
+        self,
+        deepspeed: Untyped,
+        inner: torch.optim.Optimizer,
+        shapes: Mapping[str, torch.Size],
+        world: World,
+        ema: EmaConfig | None = None,
     ) -> None:
         """`inner` is the optimizer that DeepSpeed wraps, `shapes` those of the whole tensors of the module's state."""
         self._deepspeed = deepspeed
@@ -41,24 +49,27 @@ class ShardedState:
         self._trained = [name for parameter, name in names.items() if parameter.requires_grad]
         self.partitions = _partitions(deepspeed, names, self._zero_stage, world.rank)
         """Which rank holds what."""
+        self.average = Average(ema, self.partitions.masters()) if ema and ema.decay else None
+        """The moving average of the weights; None where none is kept."""
         self._ownership: Ownership | None = None
 
     def snapshot(self) -> dict[str, dict[str, Tensor]]:
-        """Return, for each of KINDS, the whole tensors that this rank writes, copied to host memory.
+        """Return by kind the whole tensors that this rank writes, copied to host memory.
 
         Buffers and frozen parameters are among the weights of rank 0. The next call overwrites what this one returned.
         """
-        pieces = list(self.partitions.pieces())
-        tensors = self._owning(pieces).snapshot(pieces)
+        pieces = list(self.partitions.pieces(self._beside))
+        tensors = self._owning(pieces).snapshot(pieces, self._kinds())
         with self._fixed() as fixed:
             if self._world.is_first:
                 tensors[WEIGHT] |= {name: tensor.detach().cpu().clone() for name, tensor in fixed.items()}
         return tensors
 
     def shapes(self) -> dict[str, dict[str, torch.Size]]:
-        """Return, for each of KINDS, the shapes of all tensors of a checkpoint by name."""
+        """Return by kind the shapes of all tensors that a checkpoint must have, by name."""
         trained = {name: self._shapes[name] for name in self._trained}
-        return {kind: self._shapes if kind == WEIGHT else trained for kind in KINDS}
+        # Not the average: one that is missing begins anew.
+        return {WEIGHT: self._shapes, **dict.fromkeys(MOMENTS, trained)}
 
     def applied_steps(self) -> float:
         """Return the steps that changed the weights of what is trained from the start."""
@@ -74,25 +85,31 @@ class ShardedState:
         scaler = getattr(self._deepspeed.optimizer, "loss_scaler", None)
         return {field: getattr(scaler, field) for field in _LOSS_SCALER_FIELDS if hasattr(scaler, field)}
 
+    def averaged(self) -> contextlib.AbstractContextManager[None]:
+        """Give the network the average of its weights within the block, or leave it where there is none. Collective."""
+        return self.average.in_place(self.partitions.refresh) if self.average else contextlib.nullcontext()
+
     def restore(self, read: ReadTensor, progress: EngineState) -> None:
         """Take over a state, saved at any ZeRO stage, precision and world size; its tensors have our `shapes`.
 
         Each tensor is read by one rank, which deals it out. ValueError on all ranks where one cannot read its own.
         """
         with torch.no_grad():
-            pieces = list(self.partitions.pieces())
+            pieces, kinds = list(self.partitions.pieces(self._beside)), self._kinds()
             owning = self._owning(pieces)
+            if self.average and not self.average.resumes(progress.average):
+                del kinds[EMA]
             fixed_names = self._shapes.keys() - set(self._trained) if self._world.is_first else set()
             unmoved: dict[str, Tensor] = {}
 
             def read_own() -> None:
-                owning.read(pieces, read)
+                owning.read(pieces, read, kinds)
                 unmoved.update((name, read(WEIGHT, name, 0, self._shapes[name].numel())) for name in fixed_names)
 
             # All have read before any tensor travels: a file that one rank cannot read ends all with a sentence, in
             # place of leaving the others in an exchange.
             self._world.from_each(read_own)
-            owning.deal(pieces)
+            owning.deal(pieces, kinds)
             with self._fixed() as fixed:
                 for name, tensor in fixed.items():
                     if self._world.is_first:
@@ -102,6 +119,8 @@ class ShardedState:
         for first, parts in self._by_first_step():
             for part in parts:
                 self._inner.state[part]["step"].fill_(progress.applied_since(first))
+        if self.average:
+            self.average.restart(progress.average)
         scaler = getattr(self._deepspeed.optimizer, "loss_scaler", None)
         for field, value in progress.loss_scale.items():
             if hasattr(scaler, field):
@@ -116,6 +135,15 @@ class ShardedState:
         # A group of somebody else's making is trained from the start.
         firsts = [group.get("first_step", 0) for group in self._inner.param_groups]
         return zip(firsts, self.partitions.by_group(), strict=True)
+
+    def _beside(self, master: Tensor) -> dict[str, Tensor]:
+        state = self._inner.state[master]
+        average = {EMA: self.average.of(master)} if self.average else {}
+        return {**{moment: state[moment] for moment in MOMENTS}, **average}
+
+    def _kinds(self) -> dict[str, torch.dtype]:
+        """Return the kinds that are cut like the weights, and their types."""
+        return dict.fromkeys((WEIGHT, *MOMENTS, *([EMA] if self.average else [])), torch.float32)
 
     def _owning(self, pieces: list[Piece]) -> Ownership:
         if self._ownership is None:

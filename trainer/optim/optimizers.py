@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import OptimizerConfig
+from trainer.ema_config import EmaConfig
 from trainer.optim.groups import parameter_groups
 from trainer.optim.lamb import Lamb
 
@@ -24,6 +25,11 @@ def make(network: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
     # torch's, not DeepSpeed's: its kernel for the CPU multiplies beta^t up step by step and takes a power after a load,
     # so that resumed weights differed by up to 5e-5. Fused: it reads on the device whether to skip the step.
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, eps=config.epsilon, fused=True)
+
+
+def num_beside(ema: EmaConfig) -> int:
+    """Return how many numbers are kept beside each weight: two moments, and the moving average where there is one."""
+    return len(MOMENTS) + (ema.decay > 0)
 
 
 def zero_state(parameters: Iterable[Tensor], optimizer: torch.optim.Optimizer) -> None:

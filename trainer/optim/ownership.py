@@ -8,6 +8,7 @@ and the world size. Any number of ranks can read them.
 """
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -16,6 +17,9 @@ from trainer.distributed.exchange import ROUND_ELEMENTS, Exchange, Extent
 from trainer.distributed.world import World
 from trainer.optim.partitions import KINDS, Piece
 
+Kinds = Mapping[str, torch.dtype]
+"""The kinds of tensors of a checkpoint that are cut like the weights, and their types."""
+_FP32: Kinds = MappingProxyType(dict.fromkeys(KINDS, torch.float32))
 ReadTensor = Callable[[str, str, int, int], Tensor]
 """(kind, name, start, stop) -> those elements of the flattened tensor of a checkpoint; ValueError if it cannot."""
 
@@ -72,52 +76,57 @@ class Ownership:
         # Kept from save to save: fresh pages cost more than the copy itself.
         self._host: dict[tuple[str, str], Tensor] = {}
 
-    def snapshot(self, pieces: list[Piece]) -> dict[str, dict[str, Tensor]]:
-        """Return, for each of KINDS, the whole tensors that this rank writes, in host memory. Collective.
+    def snapshot(self, pieces: list[Piece], kinds: Kinds = _FP32) -> dict[str, dict[str, Tensor]]:
+        """Return by kind the whole tensors that this rank writes, in host memory. Collective.
 
-        The tensors are overwritten by the next call.
+        A parameter that is whole on its owner may lack a kind. The tensors are overwritten by the next call.
         """
         here = {piece.name: piece for piece in pieces}
-        for kind in KINDS:
-            for piece in self._owned(pieces):
-                self._kept(kind, piece.name)[piece.start : piece.stop].copy_(piece.tensors[kind])
-            self._exchange.to_owners(_held(here, kind), self._part_of(kind))
-        names = [name for name, owner in self._owners.items() if owner == self._world.rank]
-        return {kind: {name: self._kept(kind, name).view(self._shapes[name]) for name in names} for kind in KINDS}
+        found: dict[str, dict[str, Tensor]] = {}
+        for kind, dtype in kinds.items():
+            names = [piece.name for piece in self._owned(pieces) if kind in piece.tensors]
+            for name in names:
+                piece = here[name]
+                self._kept(kind, name, dtype)[piece.start : piece.stop].copy_(piece.tensors[kind])
+            self._exchange.to_owners(_held(here, kind), self._part_of(kind, dtype), dtype)
+            found[kind] = {name: self._kept(kind, name, dtype).view(self._shapes[name]) for name in names}
+        return found
 
-    def read(self, pieces: list[Piece], read: ReadTensor) -> None:
+    def read(self, pieces: list[Piece], read: ReadTensor, kinds: Kinds = _FP32) -> None:
         """Read what this rank owns: into its pieces, and where others hold a part of it into the host's memory too."""
-        for kind in KINDS:
+        for kind, dtype in kinds.items():
             for piece in self._owned(pieces):
+                if kind not in piece.tensors:
+                    continue
                 if piece.name in self._whole:
                     piece.tensors[kind].copy_(read(kind, piece.name, piece.start, piece.stop))
                 else:
-                    kept = self._kept(kind, piece.name)
+                    kept = self._kept(kind, piece.name, dtype)
                     kept.copy_(read(kind, piece.name, 0, kept.numel()))
                     piece.tensors[kind].copy_(kept[piece.start : piece.stop])
 
-    def deal(self, pieces: list[Piece]) -> None:
+    def deal(self, pieces: list[Piece], kinds: Kinds = _FP32) -> None:
         """Bring what each rank has read to all that hold a piece of it. Collective."""
         here = {piece.name: piece for piece in pieces}
-        for kind in KINDS:
-            self._exchange.to_holders(self._part_of(kind), _held(here, kind))
+        for kind, dtype in kinds.items():
+            self._exchange.to_holders(self._part_of(kind, dtype), _held(here, kind), dtype)
             for name, owner in self._owners.items():
                 # At ZeRO 0 every rank holds a whole copy; elsewhere the parts are there by now.
-                if name in self._copied:
+                if name in self._copied and kind in here[name].tensors:
                     self._world.spread(here[name].tensors[kind], owner)
 
     def _owned(self, pieces: list[Piece]) -> list[Piece]:
         return [piece for piece in pieces if self._owners[piece.name] == self._world.rank]
 
-    def _part_of(self, kind: str) -> Callable[[Extent], Tensor]:
-        return lambda extent: self._kept(kind, extent.name)[extent.start : extent.stop]
+    def _part_of(self, kind: str, dtype: torch.dtype) -> Callable[[Extent], Tensor]:
+        return lambda extent: self._kept(kind, extent.name, dtype)[extent.start : extent.stop]
 
-    def _kept(self, kind: str, name: str) -> Tensor:
+    def _kept(self, kind: str, name: str, dtype: torch.dtype) -> Tensor:
         """Return the host's memory for a tensor of this rank, flat."""
         key = (kind, name)
-        if key not in self._host:
+        if key not in self._host or self._host[key].dtype != dtype:
             pinned = self._world.device.type == "cuda"
-            self._host[key] = torch.empty(self._shapes[name].numel(), pin_memory=pinned)
+            self._host[key] = torch.empty(self._shapes[name].numel(), dtype=dtype, pin_memory=pinned)
         return self._host[key]
 
 

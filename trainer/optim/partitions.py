@@ -1,4 +1,4 @@
-"""Partitions: the parts of fp32 weights and moments that this rank holds, as flat views under parameter names.
+"""Partitions: the parts of fp32 weights that this rank holds, with what is kept beside them, as flat views by name.
 
 The one file that knows how DeepSpeed 0.19.8 lays its optimizers out (attributes, not imports); the contract tests in
 tests/trainer/test_deepspeed_facts.py say what of that it relies on.
@@ -25,6 +25,8 @@ KINDS = (WEIGHT, *MOMENTS)
 _CLIP_EPSILON = 1e-6  # torch's and DeepSpeed's
 Total = Callable[[Tensor], Tensor]
 """Sums a tensor over all ranks. Collective."""
+Beside = Callable[[Tensor], Mapping[str, Tensor]]
+"""Returns by kind what is kept beside a tensor that is optimized, element for element."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Piece:
     start: int
     """First element in the flattened parameter."""
     tensors: dict[str, Tensor]
-    """A flat fp32 view for each of KINDS."""
+    """A flat view for the weight and for each kind that is kept beside it."""
 
     @property
     def stop(self) -> int:
@@ -55,7 +57,7 @@ class Partitions(Protocol):
         """Return these tensors of all groups."""
         ...
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self, beside: Beside) -> Iterator[Piece]:
         """Yield what this rank holds."""
         ...
 
@@ -104,12 +106,11 @@ class Whole:
         """Return those of all groups."""
         return list(chain.from_iterable(self.by_group()))
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self, beside: Beside) -> Iterator[Piece]:
         """Yield every parameter whole."""
         for parameter in self.masters():
-            state = self.optimizer.state[parameter]
-            moments = {moment: state[moment].view(-1) for moment in MOMENTS}
-            yield Piece(self.names[parameter], 0, {WEIGHT: parameter.data.view(-1), **moments})
+            views = {kind: tensor.view(-1) for kind, tensor in beside(parameter).items()}
+            yield Piece(self.names[parameter], 0, {WEIGHT: parameter.data.view(-1), **views})
 
     def segments(self) -> dict[Tensor, list[Segment]]:
         """Return each parameter as its own segment."""
@@ -156,10 +157,10 @@ class FlatGroups:
         """Return those of all groups."""
         return list(chain.from_iterable(self.by_group()))
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self, beside: Beside) -> Iterator[Piece]:
         """Yield the part of each parameter that falls into this rank's cut."""
         for parameters, master in zip(self.zero.bit16_groups, self.masters(), strict=True):
-            sources = {WEIGHT: master.data, **{moment: self.zero.optimizer.state[master][moment] for moment in MOMENTS}}
+            sources = {WEIGHT: master.data, **beside(master)}
             for parameter in parameters:
                 mapping = parameter._hp_mapping
                 # None where no element of the parameter lies in this rank's cut. Of its two addresses, hp is the place
@@ -226,7 +227,7 @@ class EvenParameters:
         """Return those of all groups."""
         return list(self.zero.fp32_partitioned_groups_flat)
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self, beside: Beside) -> Iterator[Piece]:
         """Yield this rank's part of each parameter, without padding."""
         for parameters in self.zero.fp16_groups:
             for parameter in parameters:
@@ -236,8 +237,7 @@ class EvenParameters:
                 # Of a small parameter the last ranks hold nothing but padding.
                 if length > 0:
                     master = self.zero.fp32_partitioned_groups_flat[index]
-                    state = self.zero.optimizer.state[master]
-                    sources = {WEIGHT: master.data, **{moment: state[moment] for moment in MOMENTS}}
+                    sources = {WEIGHT: master.data, **beside(master)}
                     views = {kind: source.narrow(0, offset, length) for kind, source in sources.items()}
                     yield Piece(self.names[parameter], start, views)
 

@@ -57,7 +57,7 @@ class DeepSpeedState:
         options = [{key: value for key, value in group.items() if key != "params"} for group in self._groups]
         details = {"counters": counters, "options": packed(options, "optimizer.param_groups")}
         sharded = self._sharded
-        return EngineState(counters["global_steps"], sharded.applied_steps(), sharded.loss_scale(), details)
+        return EngineState(counters["global_steps"], sharded.applied_steps(), sharded.loss_scale(), details=details)
 
     def restore(self, read: ReadTensor, progress: EngineState) -> None:
         """Take over a state."""

@@ -55,7 +55,7 @@ class PlainState:
 
     def progress(self) -> EngineState:
         """Return the optimizer's numbers, and which tensors it had: it makes them at the first step of each."""
-        return EngineState(0, 0.0, {}, {_OPTIMIZER: self._packed_optimizer()} if self._optimizer else {})
+        return EngineState(0, 0.0, {}, details={_OPTIMIZER: self._packed_optimizer()} if self._optimizer else {})
 
     def shapes(self) -> dict[str, dict[str, torch.Size]]:
         """Return the shapes of the module's tensors."""

@@ -16,6 +16,7 @@ from tiny import engine, share, whole_batch
 from trainer.checkpoint.store import Store
 from trainer.config import CheckpointConfig
 from trainer.distributed.world import World
+from trainer.ema_config import EmaConfig
 from trainer.engine.engine import Engine
 from trainer.run_state import RunState
 
@@ -35,6 +36,7 @@ def train(trained: Engine, first: int, last: int) -> list[float]:
 
 
 LAST_STEP, LONG_STAGE = 53, 1
+EMA = EmaConfig(decay=0.9, every_steps=2)
 folder, mode = Path(sys.argv[1]), sys.argv[2]
 world = World.from_environment(60.0)
 result = {}
@@ -42,7 +44,7 @@ for stage in range(4):
     store = Store(folder / str(stage), CheckpointConfig(asynchronous=stage % 2 == 0), world)
     entry = result[stage] = {}
     if mode == "save":
-        straight = engine(world, zero_stage=stage, steps=LAST_STEP)
+        straight = engine(world, zero_stage=stage, steps=LAST_STEP, ema=EMA)
         train(straight, 0, 3)
         store.save(straight, RunState(step=3))
         entry["saved"] = digest(straight)
@@ -55,8 +57,10 @@ for stage in range(4):
         entry["back_losses"] = train(straight, 3, 6)
         straight.close()
     for distance in range(4):
-        micro_batch = 4 if distance else 0
-        resumed = engine(world, seed=7, zero_stage=(stage + distance) % 4, micro_batch=micro_batch, steps=LAST_STEP)
+        stage_here, micro_batch = (stage + distance) % 4, 4 if distance else 0
+        resumed = engine(
+            world, seed=7, zero_stage=(stage + distance) % 4, micro_batch=micro_batch, steps=LAST_STEP, ema=EMA
+        )
         loaded = store.load(resumed)
         assert loaded is not None
         assert loaded.state == RunState(step=3)

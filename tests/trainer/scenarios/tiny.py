@@ -7,6 +7,7 @@ from data_shards.loading.batch import Batch
 from model.outputs.label import LabelOutput
 from trainer.config import OptimizerConfig, TrainConfig
 from trainer.distributed.world import World
+from trainer.ema_config import EmaConfig
 from trainer.engine.engine import Engine
 from trainer.evaluation import ALL, Evaluation, Value
 from trainer.tasks.metric import Metric
@@ -66,10 +67,17 @@ def share(batch: Batch, world: World) -> Batch:
     return batch.micro_batches(world.world_size)[world.rank]
 
 
-def engine(world: World, *, seed: int = 0, optimizer: OptimizerConfig = OPTIMIZER, **train: object) -> Engine:
+def engine(
+    world: World,
+    *,
+    seed: int = 0,
+    optimizer: OptimizerConfig = OPTIMIZER,
+    ema: EmaConfig | None = None,
+    **train: object,
+) -> Engine:
     """Return an engine over the tiny network."""
     fields = {"steps": 10, "global_batch": GLOBAL_BATCH, "collective_timeout_seconds": 60.0, **train}
-    return Engine(Network(seed), CLASSES, optimizer=optimizer, train=TrainConfig(**fields), world=world)
+    return Engine(Network(seed), CLASSES, optimizer=optimizer, train=TrainConfig(**fields), world=world, ema=ema)
 
 
 def accuracy(samples: int, value: float, **alone: float) -> Evaluation:
