@@ -106,7 +106,7 @@ def _run(job: _Job, asked: Asked, options: Mapping[str, str | int], progress: Pr
     world = joined(config.train.collective_timeout_seconds)
     told: list[str] = []
     together(world, lambda: job.refuse(asked.out))
-    network = trained(asked.run, config, asked.checkpoint, world, asked.weights)
+    network = together(world, lambda: trained(asked.run, config, asked.checkpoint, world, asked.weights))
     found = together(
         world, lambda: samples_of(network, asked.paths, asked.split, told.append) if world.is_first else None
     )

@@ -92,7 +92,11 @@ def train(
 
 @app.command("eval")
 def evaluate(
-    run: Run,
+    run: Annotated[Path, typer.Argument(help="Run folder, or a folder that import-hf wrote.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Other data, as data.shards=OTHER. Results go to RUN/evaluations."),
+    ] = None,
     split: Annotated[str, typer.Option("--split", help="Split to evaluate. Default: data.eval_split of the run.")] = "",
     checkpoint: Checkpoint = "newest",
     weights: Weights = "",
@@ -101,7 +105,11 @@ def evaluate(
 ) -> None:
     """Evaluate a checkpoint on a split that was not trained on, and draw the pictures of the run.
 
-    Example: perceiver eval runs/digits --checkpoint best --json
+    Examples:
+
+    perceiver eval runs/digits --checkpoint best --json
+
+    perceiver eval runs/digits data.shards=data/other --split val
     """
     from configs.plugins import trust
     from launch.run import evaluation
@@ -109,7 +117,9 @@ def evaluate(
     if trust_code:
         trust(run)
 
-    raise typer.Exit(evaluation.main(run, which=checkpoint, weights=weights, split=split, as_json=as_json))
+    raise typer.Exit(
+        evaluation.main(run, overrides or (), which=checkpoint, weights=weights, split=split, as_json=as_json)
+    )
 
 
 def main() -> None:

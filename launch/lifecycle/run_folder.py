@@ -59,6 +59,10 @@ class RunFolder:
         """The newest result of `perceiver eval`."""
         return self.path / "evaluation.json"
 
+    def of_evaluation(self, name: str) -> "RunFolder":
+        """Return where the results on other data than the run's go."""
+        return RunFolder(self.path / "evaluations" / name)
+
     @property
     def tensorboard_folder(self) -> Path:
         """TensorBoard's event files."""

@@ -1,56 +1,87 @@
 """`perceiver eval`: a checkpoint on a split that was not trained on, and the pictures of the run."""
 
 import json
+import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 import torch
+import xxhash
 
-from configs.run import RunConfig, load
+from configs.run import RunConfig
 from data_shards.files import atomic
-from data_shards.files.display import printable
+from data_shards.files.display import masked, printable
 from data_shards.files.history import tell
+from data_shards.files.quoting import shown as shown_name
 from data_shards.loading import streams
 from data_shards.loading.batch import Batch
 from data_shards.loading.loader import Loader
 from data_shards.loading.shard_folders import Places
 from data_shards.modalities.image import ImageConfig
 from data_shards.modalities.text import TextConfig
-from launch.lifecycle.agreement import batches_of_all, joined, together
-from launch.lifecycle.run_folder import RunFolder, as_typed, existing
+from launch.lifecycle.agreement import batches_of_all, first_does, joined, together
+from launch.lifecycle.run_folder import RunFolder, as_typed
 from launch.pictures import drawing, texts
-from launch.run.loaders import absolute, inputs_read, label_names, open_eval_split, places_of_all
-from model.custom import new_network
+from launch.run.loaders import inputs_read, label_names, open_eval_split, places_of_all
+from launch.run.trained import Trained, class_names, config_of, is_import, trained
 from model.network import AnyNetwork
 from model.outputs.label import LabelOutput
 from model.outputs.text import TextOutput
-from trainer.checkpoint.choice import NEWEST, Weights, read_weights
+from trainer.checkpoint.choice import NEWEST
 from trainer.distributed.world import World
 from trainer.ema_config import EMA
 from trainer.evaluation import ALL, Evaluation, Value, evaluate, predictions, reconstructions
 from trainer.tasks.objective import objective
 
 NUM_PICTURED = 32
+_LONGEST_NAME = 80
 
 
-def main(path: Path, *, which: str = NEWEST, weights: str = "", split: str = "", as_json: bool = False) -> int:
-    """Evaluate a checkpoint of a run, chosen as in trainer/checkpoint/choice.py; return the exit status. Collective."""
-    folder = RunFolder(path.resolve())
-    config = absolute(load(existing(folder).config_path))
+def main(
+    path: Path,
+    overrides: Sequence[str] = (),
+    *,
+    which: str = NEWEST,
+    weights: str = "",
+    split: str = "",
+    as_json: bool = False,
+) -> int:
+    """Evaluate a checkpoint of a run, chosen as in trainer/checkpoint/choice.py; return the exit status. Collective.
+
+    `overrides` name other data. The path may be that of an imported network. Results on other data than the run's are
+    kept in a folder of their own.
+    """
+    config = config_of(path, overrides)
+    folder = _results(path, config, overrides)
     world = joined(config.train.collective_timeout_seconds)
     name, places = _looked(config, split, world)
+    if overrides:
+        together(world, lambda: _refuse_other_classes(path, config, places) if world.is_first else None)
     evaluated = together(world, lambda: open_eval_split(config, name, folder.quarantine_path, world, places))
     loader = evaluated.loader
-    chosen, network = chosen_network(config, folder, which, world, weights)
+    chosen = together(world, lambda: trained(path, config, which, world, weights))
+    network = chosen.network
+    if world.is_first:
+        for sentence in chosen.notes:
+            tell(sentence)
+    first_does(world, lambda: folder.pictures_folder.mkdir(parents=True, exist_ok=True))
     with loader:
         batches = map(batches_of_all(world, loader), range(evaluated.num_batches))
         found = evaluate(network, objective(config.model.answers()), batches, world, inputs_read(config))
         if world.is_first:
-            result = {"step": chosen.step, "weights": chosen.which, "split": evaluated.name, **found.as_json()}
+            data = {"shards": masked(config.data.shards)} if overrides else {}
+            result = {
+                "step": chosen.step,
+                "weights": chosen.weights,
+                "split": evaluated.name,
+                **data,
+                **found.as_json(),
+            }
             for sentence in loader.left_out:
                 tell(sentence)
             atomic.write(folder.evaluation_path, json.dumps(result) + "\n")
@@ -63,6 +94,39 @@ def main(path: Path, *, which: str = NEWEST, weights: str = "", split: str = "",
     return 0
 
 
+def _results(path: Path, config: RunConfig, overrides: Sequence[str]) -> RunFolder:
+    """Return the folder that the results go to: the run's own, unless other data are evaluated."""
+    folder = RunFolder(path.resolve())
+    if not overrides:
+        return folder
+    # Readable, and another one for other data: what is kept of the run, or of other data, stays.
+    name = re.sub(r"[^\w.-]", "_", config.data.shards.rstrip("/").rpartition("/")[2])[:_LONGEST_NAME]
+    key = xxhash.xxh3_64(repr((config.data.shards, sorted(overrides))).encode()).hexdigest()
+    return folder.of_evaluation(f"{name}-{key[:8]}")
+
+
+def _refuse_other_classes(path: Path, config: RunConfig, places: Places) -> None:
+    """Raise ValueError where other shards have other classes, or in another order, than the network answers."""
+    label_names(config, places)
+    known, _ = class_names(path, config_of(path))
+    there = streams.all_label_names(replace(config.data, datasets={}), places)
+    for target, names in known.items():
+        found = there.get(target, ())
+        # An imported network has names of its own; shards that were adopted have numbers.
+        if found == names or is_import(path) or any(map(_are_numbers, (names, found))):
+            continue
+        pairs = enumerate(zip_longest(names, found, fillvalue="none"))
+        place, (ours, theirs) = next((place, pair) for place, pair in pairs if len(set(pair)) > 1)
+        raise ValueError(
+            f"{masked(config.data.shards)}: class {place} is {shown_name(theirs)} there and {shown_name(ours)} in the "
+            "run; evaluate shards with the classes of the run, in their order"
+        )
+
+
+def _are_numbers(names: Sequence[str]) -> bool:
+    return list(names) == [str(number) for number in range(len(names))]
+
+
 def _looked(config: RunConfig, split: str, world: World) -> tuple[str, Places]:
     """Return the split that was asked for, or the run's own, and what is known of its folder. Collective."""
     data = replace(config.data, eval_split=split or config.data.eval_split)
@@ -72,24 +136,6 @@ def _looked(config: RunConfig, split: str, world: World) -> tuple[str, Places]:
 
     places = places_of_all(config, world, Places(data), look)
     return streams.eval_split(data, places), places
-
-
-def chosen_network(
-    config: RunConfig, folder: RunFolder, which: str, world: World, weights: str = ""
-) -> tuple[Weights, AnyNetwork]:
-    """Return the weights of a checkpoint and the network with them; all ranks end where there is none. Collective.
-
-    If `weights` does not say which of them, those are taken that the run evaluates.
-    """
-    weights = weights or config.ema.evaluated
-    found = together(world, lambda: read_weights(folder.checkpoints_folder, which, world, weights))
-    if world.is_first:
-        for sentence in found.passed_over:
-            tell(f"skipped a damaged checkpoint: {sentence}")
-    # Without an engine: rank 0 draws pictures with it alone, while the others have nothing more to exchange.
-    network = new_network(config.model, seed=config.seed)
-    network.load_state_dict(found.tensors)
-    return found, network.to(world.device)
 
 
 def _draw(
@@ -154,14 +200,15 @@ def _pictured(
         yield batch.arrays[image][index].numpy(), int(batch.labels[index]), int(guesses[index])
 
 
-def _tell(folder: RunFolder, chosen: Weights, split: str, found: Evaluation) -> None:
-    averaged = ", moving average of the weights" if chosen.which == EMA else ""
+def _tell(folder: RunFolder, chosen: Trained, split: str, found: Evaluation) -> None:
+    averaged = ", moving average of the weights" if chosen.weights == EMA else ""
     sys.stdout.write(f"step {chosen.step}{averaged}, {found.samples} {printable(split)} samples\n")
     lines = {_title(value): value.words for value in found.values}
     width = max(20, *map(len, lines))
     sys.stdout.writelines(printable(f"  {title:<{width}} {words:>8}") + "\n" for title, words in lines.items())
     sys.stdout.write(f"pictures: {as_typed(folder.pictures_folder)}\n")
-    sys.stdout.write(f"curves: tensorboard --logdir {shlex.quote(as_typed(folder.tensorboard_folder))}\n")
+    if folder.tensorboard_folder.exists():
+        sys.stdout.write(f"curves: tensorboard --logdir {shlex.quote(as_typed(folder.tensorboard_folder))}\n")
 
 
 def _title(value: Value) -> str:
