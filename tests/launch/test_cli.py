@@ -44,7 +44,7 @@ def test_every_command_is_there() -> None:
     sources += ["c4", "wikipedia", "glue"]
     of_data = [*(f"build {source}" for source in sources), "index", "verify", "show"]
     of_runs = ["submit", "resume", "sweep", "status", "logs", "stop", "cancel", "fork", "diff", "doctor"]
-    others = ["train", "eval", "report", "attention", "chaos", "plan", "import-hf", "export"]
+    others = ["train", "eval", "predict", "embed", "report", "attention", "chaos", "plan", "import-hf", "export"]
     assert set(ALL) == {*(f"data {name}" for name in of_data), *of_runs, *others}
 
 
@@ -112,11 +112,15 @@ def test_each_group_says_what_it_is_for(words: list[str]) -> None:
             "launch.supervise.local.start",
             {"config": replace(DIGITS, seed=3), "path": RUN, "num_processes": 1, "take_over": True, "as_json": True},
         ),
-        (["eval", RUN], "launch.run.evaluation.main", {"path": RUN, "which": "newest", "split": "", "as_json": False}),
         (
-            ["eval", RUN, "--split", "val", "--checkpoint", "best", "--json"],
+            ["eval", RUN],
             "launch.run.evaluation.main",
-            {"path": RUN, "which": "best", "split": "val", "as_json": True},
+            {"path": RUN, "overrides": (), "which": "newest", "split": "", "as_json": False},
+        ),
+        (
+            ["eval", RUN, "data.shards=other", "--split", "val", "--checkpoint", "best", "--json"],
+            "launch.run.evaluation.main",
+            {"path": RUN, "overrides": ["data.shards=other"], "which": "best", "split": "val", "as_json": True},
         ),
     ],
 )
