@@ -115,12 +115,19 @@ def test_each_group_says_what_it_is_for(words: list[str]) -> None:
         (
             ["eval", RUN],
             "launch.run.evaluation.main",
-            {"path": RUN, "overrides": (), "which": "newest", "split": "", "as_json": False},
+            {"path": RUN, "overrides": (), "which": "newest", "weights": "", "split": "", "as_json": False},
         ),
         (
             ["eval", RUN, "data.shards=other", "--split", "val", "--checkpoint", "best", "--json"],
             "launch.run.evaluation.main",
-            {"path": RUN, "overrides": ["data.shards=other"], "which": "best", "split": "val", "as_json": True},
+            {
+                "path": RUN,
+                "overrides": ["data.shards=other"],
+                "which": "best",
+                "weights": "",
+                "split": "val",
+                "as_json": True,
+            },
         ),
     ],
 )
