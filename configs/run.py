@@ -16,6 +16,7 @@ from data_shards.modalities.modality import Modality
 from model.config.initial_weights import InitialWeightsConfig
 from model.config.perceiver import PerceiverConfig
 from model.modalities.input import UNSAID, Input
+from model.outputs.vector import VectorOutput
 from trainer.config import CheckpointConfig, HealthConfig, OptimizerConfig, ProfileConfig, TrainConfig, joint_problems
 from trainer.ema_config import EmaConfig
 
@@ -92,6 +93,7 @@ class RunConfig:
         yield from self._batch_problems()
         yield from self._shape_problems()
         yield from self._target_problems()
+        yield from self._clip_problems()
 
     def _shape_of(self, name: str) -> tuple[int, ...]:
         """Return the shape of an array of a sample: an input, or its coordinates."""
@@ -138,6 +140,14 @@ class RunConfig:
             if ours.ids and theirs.sizes.get(key, 0) > ours.ids[1]:
                 found = f"data.inputs.{name} delivers ids up to {theirs.sizes[key] - 1}"
                 yield f"model.inputs.{name}.{key}", f"has ids below {ours.ids[1]}, but {found}; leave it out"
+
+    def _clip_problems(self) -> Iterator[tuple[str, str]]:
+        """Answers to several clips are averaged, which has a meaning for those about the sample as a whole."""
+        clips = self.data.clips
+        others = [name for name, output in self.model.outputs.items() if not isinstance(output, VectorOutput)]
+        if clips is not None and clips.num_test > 1 and others:
+            found = f"averages answers, and model.outputs.{others[0]} is about what was read; set it to 1"
+            yield "data.clips.num_test", found
 
     def _target_problems(self) -> Iterator[tuple[str, str]]:
         """The data must have the targets of the network's answers, and no others."""

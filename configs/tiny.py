@@ -64,6 +64,8 @@ def tiny_overrides(config: RunConfig) -> list[str]:
     """Return key=value of everything that is smaller in the tiny run; what is typed after it counts."""
     found = {key: most for key, most in _OF_RUN.items() if _at(config, key) > most}
     values: dict[str, Any] = dict(found)
+    if config.data.clips is not None:
+        values["data.clips.num_test"] = min(config.data.clips.num_test, 2)
     if config.optimizer.decay_steps:
         values["optimizer.decay_steps"] = [1]
     for place in ("cross_attend", "self_attend", "decoder.cross_attend"):

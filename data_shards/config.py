@@ -12,7 +12,7 @@ from data_shards.files.problems import MOST_BATCHES_AHEAD, Problem, at_least, at
 from data_shards.files.quoting import shown
 from data_shards.modalities.catalogue import BY_NAME
 from data_shards.modalities.modality import COORDINATES, Modality
-from data_shards.modalities.transform_config import MixupConfig
+from data_shards.modalities.transform_config import ClipsConfig, MixupConfig
 from data_shards.storage.config import DatasetConfig, RemoteConfig
 
 ALL = "all"
@@ -41,6 +41,8 @@ class DataConfig:
     """Names of numbers that are targets, such as those of a table's columns value.NAME; several may be one value."""
     mixup: Optional[MixupConfig] = None  # noqa: UP045
     """Set to train on pairs of images that are blended or pasted into each other; an image must be the only input."""
+    clips: Optional[ClipsConfig] = None  # noqa: UP045
+    """Set to cut sound and video at the same time, and to evaluate several clips of a sample."""
     datasets: dict[str, DatasetConfig] = field(default_factory=dict)
     """Several datasets, by name, that training mixes by weight; `shards` is then what is evaluated alone."""
     remote: RemoteConfig = field(default_factory=RemoteConfig)
@@ -84,6 +86,11 @@ class DataConfig:
         return tuple((name, self.ordered_inputs[name].patterns) for name in sorted(self.require))
 
     @property
+    def num_clips(self) -> int:
+        """The clips that evaluation reads of a sample."""
+        return self.clips.num_test if self.clips is not None else 1
+
+    @property
     def has_label_targets(self) -> bool:
         """Whether a label is a vector over the classes."""
         return self.multi_label or self.mixup is not None
@@ -116,6 +123,10 @@ class DataConfig:
             yield from ((f"inputs.{name}.{key}", sentence) for key, sentence in section.problems())
         yield from self._name_problems()
         yield from self._mix_problems()
+        if self.clips is not None:
+            yield from ((f"clips.{key}", sentence) for key, sentence in self.clips.problems())
+            if not any(section.has_time for section in self.inputs.values()):
+                yield "clips", f"cuts sound and video, and there is {', '.join(self.inputs) or 'none'}; leave it out"
         for name, part in self.datasets.items():
             yield from ((f"datasets.{name}.{key}", sentence) for key, sentence in part.problems())
         yield from ((f"remote.{key}", sentence) for key, sentence in self.remote.problems())

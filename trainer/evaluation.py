@@ -10,6 +10,7 @@ Where there are several inputs, each is also measured alone:
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -114,12 +115,19 @@ def keys(objective: Objective, inputs: tuple[str, ...]) -> list[str]:
 
 
 def evaluate(
-    network: nn.Module, objective: Objective, batches: Iterable[Batch], world: World, inputs: tuple[str, ...]
+    network: nn.Module,
+    objective: Objective,
+    batches: Iterable[Batch],
+    world: World,
+    inputs: tuple[str, ...],
+    *,
+    num_clips: int = 1,
 ) -> Evaluation:
     """Return how well the network answers each task of the objective. Collective.
 
     `batches` is this rank's part, as many batches on every rank; slots without a key only fill a batch. An input
-    alone is measured by setting the lengths of the others to zero, over the samples that have it.
+    alone is measured by setting the lengths of the others to zero, over the samples that have it. Of each `num_clips`
+    batches in a row, which have the same samples, the answers are averaged.
     """
     was_training = network.training
     network.eval()
@@ -127,21 +135,36 @@ def evaluate(
     measured = {(task.name, shown): task.measurement() for task in tasks for shown in _shown(task, inputs)}
     by_input = Objective({task.name: task for task in tasks if task.by_input}, {})
     chunk = {"chunk": CHUNK} if any(task.asks_many for task in tasks) else {}
+    in_order = iter(batches)
     with torch.no_grad():
-        for batch in batches:
-            here = batch.to(world.device)
-            real = torch.tensor([key != "" for key in batch.keys], device=world.device)
+        while clips := [batch.to(world.device) for batch in islice(in_order, num_clips)]:
+            here = clips[0]
+            real = torch.tensor([key != "" for key in here.keys], device=world.device)
             # Each set of inputs is answered once, however many tasks are judged by it.
             for shown in dict.fromkeys(shown for _, shown in measured):
-                lengths = here.host_lengths if shown == ALL else only(here.host_lengths, shown)
                 judged = real if shown == ALL else real & (here.lengths[shown] > 0)
                 goal = objective if shown == ALL else by_input
-                answers = _answered(network, goal, here, lengths, **objective.asks(here, every=True), **chunk)
+                answers = _averaged([_shown_answers(network, goal, clip, shown, objective, chunk) for clip in clips])
                 for task in tasks:
                     if (task.name, shown) in measured:
                         measured[task.name, shown].add(answers[task.name], here, judged)
     network.train(was_training)
     return _evaluation(tasks, {key: _result(objective.tasks[key[0]], of, world) for key, of in measured.items()})
+
+
+def _shown_answers(
+    network: nn.Module, goal: Objective, batch: Batch, shown: str, objective: Objective, chunk: dict[str, int]
+) -> dict[str, Tensor]:
+    """Return the answers to a batch of which all inputs are shown, or one."""
+    lengths = batch.host_lengths if shown == ALL else only(batch.host_lengths, shown)
+    return _answered(network, goal, batch, lengths, **objective.asks(batch, every=True), **chunk)
+
+
+def _averaged(answers: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the mean of the answers to the clips of the same samples, of classes that of their logits."""
+    if len(answers) == 1:
+        return answers[0]
+    return {name: torch.stack([each[name].float() for each in answers]).mean(dim=0) for name in answers[0]}
 
 
 def _result(task: Task[Any], measurement: Measurement, world: World) -> Result:

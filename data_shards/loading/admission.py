@@ -48,9 +48,9 @@ class Intake:
         return Intake(config, shards.records, len(shards.label_names), named_classes, shards.values)
 
     def sample(
-        self, reader: SampleReader, shard: int, number: int, rng: np.random.Generator | None = None
+        self, reader: SampleReader, shard: int, number: int, rng: np.random.Generator | None = None, *, clip: int = 0
     ) -> tuple[str, Sample]:
-        """Return key and sample, with a generator as training varies it.
+        """Return key and sample, with a generator as training varies it; `clip` counts those of an evaluation.
 
         BadSampleError where the sample cannot be used; another ValueError where its shard is at fault.
         """
@@ -60,7 +60,7 @@ class Intake:
             # The key comes from the index, which has a hash of its own: the sample's bytes cannot be trusted for it.
             raise BadSampleError(reader.key(shard, number), "", str(error)) from error
         try:
-            sample = prepare(members, self.config, rng, records=self.records)
+            sample = prepare(members, self.config, rng, records=self.records, clip=clip)
             self._check(sample)
         # Any: whatever the bytes of one sample do to a decoder, the run goes on without that sample.
         except Exception as error:

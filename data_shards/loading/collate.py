@@ -109,7 +109,9 @@ class Assembler:
         for number, shard, sample, epoch, position, weight in zip(*(c.tolist() for c in columns), strict=True):
             generator = generators[number]
             rng = generator.at(epoch, position) if generator else None
-            found = self._found(self.sources[number], shard, sample, rng) if weight else None
+            # Without draws an epoch is a pass of the evaluation, over another clip of each sample.
+            clip = 0 if generator else epoch
+            found = self._found(self.sources[number], shard, sample, rng, clip) if weight else None
             if weight and generator and found is None:
                 substitutes = random_numbers.key("substitute", self.sources[number].draws_key or 0, epoch, position)
                 # The generator is set back: what the bad sample drew before it failed must not reach the substitute.
@@ -151,11 +153,11 @@ class Assembler:
             yield generators[source].at(epoch, position)
 
     def _found(
-        self, source: Source, shard: int, number: int, rng: np.random.Generator | None
+        self, source: Source, shard: int, number: int, rng: np.random.Generator | None, clip: int = 0
     ) -> tuple[str, Sample] | None:
         """Return key and sample; None where it is bad and has been listed, ValueError where there is no list."""
         try:
-            return source.intake.sample(source.reader, shard, number, rng)
+            return source.intake.sample(source.reader, shard, number, rng, clip=clip)
         except BadSampleError as error:
             name = source.reader.name(shard)
             # Without a list nobody would learn that samples were replaced.

@@ -35,22 +35,25 @@ def prepare(
     rng: np.random.Generator | None = None,
     *,
     records: Records = OWN,
+    clip: int = 0,
 ) -> Sample:
     """Return the configured inputs that the sample has, with its label and weight.
 
     `members` maps suffixes to bytes. With a generator the sample is one for training: transformed at random, some
     inputs hidden. Every draw comes from it, so equal generators give equal samples. `records` says what is taken of a
-    record. Raises ValueError, which names the member and says what is wrong with it.
+    record; `clip` is the number of the clip in an evaluation of several. Raises ValueError, which names the member and
+    says what is wrong with it.
     """
     found = _found(config, members)
     arrays: dict[str, np.ndarray] = {}
     targets: dict[str, np.ndarray] = {}
     lengths = {}
+    place = _place(config, rng, clip)
     visible = _shown(list(found), config.modality_dropout, rng)
     for name in (*visible, *(name for name in found if name not in visible)):
         if name not in visible and arrays:
             break  # it is hidden; where nothing is in what is visible, it is not
-        section = config.ordered_inputs[name]
+        section = config.ordered_inputs[name] if place is None else config.ordered_inputs[name].at(place)
         try:
             prepared = _checked(section, section.prepare(found[name], rng))
         # Any: a decoder that meets bytes which nobody thought of may raise whatever it likes, and a plug-in exit.
@@ -74,6 +77,14 @@ def prepare(
     known = notes(members, records, config.labels, config.values)
     targets |= {name: np.array(numbers, np.float32) for name, numbers in known.values.items()}
     return Sample(arrays, lengths, known.label, known.weight, known.labels, known.named_labels, targets)
+
+
+def _place(config: DataConfig, rng: np.random.Generator | None, clip: int) -> float | None:
+    """Return where in time the sample is read, None where each input decides."""
+    if config.clips is None:
+        return None
+    # The first draw of a sample, so that all of its inputs have the same.
+    return config.clips.place(clip) if rng is None else float(rng.random())
 
 
 def _checked(section: Modality, prepared: Prepared) -> Prepared:

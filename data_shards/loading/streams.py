@@ -166,13 +166,15 @@ def eval_loader(
 ) -> tuple[Loader, int]:
     """Return this rank's loader of one pass over a split, and the number of its steps.
 
+    With data.clips each batch comes for every clip in a row.
+
     A bad sample is a slot of weight 0, listed in the file `quarantine`; without one it is an error.
     """
     config = config.of_evaluation()
     places = places or Places(config)
     dataset = served(places.at(config.shards), split, config)
     check_inputs((dataset,), split, config)
-    order = EvalOrder(dataset.split, global_batch)
+    order = EvalOrder(dataset.split, global_batch, config.num_clips)
     assembler = _assembler((dataset,), order, config, None, world_size, pinned, quarantine, places)
     last_step = order.steps_per_epoch - 1
     return Loader(assembler, order, rank=rank, world_size=world_size, last_step=last_step), order.steps_per_epoch

@@ -1,10 +1,10 @@
 """Sound: WAV, FLAC, MP3 and Ogg to float32 samples, or to the frames of a log-mel spectrogram."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Optional, Self
 
-from data_shards.files.problems import Problem, at_least
+from data_shards.files.problems import Problem, at_least, probabilities
 from data_shards.modalities.modality import MAIN, Content, Members, Modality, Prepared, nested
 from data_shards.modalities.transform_config import LogMelConfig, SpecAugmentConfig
 
@@ -34,8 +34,16 @@ class AudioConfig(Modality):
     """Set to turn the waveform into frames of a log-mel spectrogram."""
     spec_augment: Optional[SpecAugmentConfig] = None
     """Set to train on spectrograms with hidden parts."""
+    place: Optional[float] = None
+    """Where a longer recording is read, from 0, its beginning, to 1, its end; left out, as data.clips says, or in the
+    middle."""
 
+    has_time: ClassVar[bool] = True
     usual: ClassVar[tuple[str, ...]] = ("wav", "flac", "mp3", "ogg")
+
+    def at(self, place: float) -> Self:
+        """Return the section that reads there, unless it says where itself."""
+        return self if self.place is not None else replace(self, place=place)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -98,6 +106,7 @@ class AudioConfig(Modality):
     def problems(self) -> Iterator[Problem]:
         """Yield what is wrong with the section."""
         yield from super().problems()
+        yield from probabilities({"place": self.place or 0.0})
         yield from at_least(1, {name: getattr(self, name) for name in ("sample_rate", "num_samples", "num_channels")})
         yield from at_least(0, {"jitter_samples": self.jitter_samples})
         yield from nested(log_mel=self.log_mel, spec_augment=self.spec_augment)

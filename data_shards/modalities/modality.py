@@ -77,6 +77,8 @@ class Modality(ABC):
     """Suffixes of the members that hold this modality where an input names none."""
     is_annotation: ClassVar[bool] = False
     """Whether its usual members say something about a sample and are none of its content: an input must ask for it."""
+    has_time: ClassVar[bool] = False
+    """Whether a part of a sample may be read that lies elsewhere in time, see `at`."""
     dtype: ClassVar[str] = "float32"
     """The type of the array, by its name in numpy and torch."""
 
@@ -146,6 +148,10 @@ class Modality(ABC):
     def lenient(cls) -> Self:
         """Return a section that accepts everything decodable, to show data without the configuration of a run."""
         return cls()
+
+    def at(self, place: float) -> Self:  # noqa: ARG002 - by what has a time
+        """Return the section that reads a longer sample there, from 0, its beginning, to 1, its end."""
+        return self
 
     def of_evaluation(self) -> Self:
         """Return the section with which all splits but that of training are read."""

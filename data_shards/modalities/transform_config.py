@@ -147,6 +147,24 @@ class MaskingConfig:
 
 
 @dataclass(frozen=True)
+class ClipsConfig:
+    """Sound and video of a sample are cut at the same time: in training anywhere, the same place for all of them."""
+
+    # The first paper averages 16 overlapping clips of AudioSet (section 4.2).
+    num_test: int = 1
+    """Clips of a sample whose answers evaluation averages, spread evenly from the beginning to the end; 1 takes the
+    middle."""
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield what is wrong with the section."""
+        yield from at_least(1, {"num_test": self.num_test})
+
+    def place(self, number: int) -> float | None:
+        """Return where the clip of an evaluation lies, from 0, the beginning, to 1, the end; None for the middle."""
+        return number / (self.num_test - 1) if self.num_test > 1 else None
+
+
+@dataclass(frozen=True)
 class MixupConfig:
     """Pairs of images become one, and so do their labels: a pair is either blended or has a rectangle exchanged."""
 

@@ -1,10 +1,10 @@
 """Video: MP4, QuickTime, Matroska, WebM and AVI to uint8 (num_frames, height, width, 3)."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Optional
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Optional, Self
 
-from data_shards.files.problems import Problem, at_least
+from data_shards.files.problems import Problem, at_least, probabilities
 from data_shards.modalities.modality import MAIN, Content, Members, Modality, Prepared, nested
 from data_shards.modalities.transform_config import ColourConfig, CropConfig, centre_crop_problems
 
@@ -42,9 +42,21 @@ class VideoConfig(Modality):
     """Training mirrors every second clip."""
     colour: Optional[ColourConfig] = None
     """Set to train on clips with random brightness, contrast and saturation."""
+    place: Optional[float] = None
+    """With frame_step: where a longer video is read, from 0, its beginning, to 1, its end; left out, as data.clips
+    says, or in the middle, in training anywhere."""
 
     usual: ClassVar[tuple[str, ...]] = ("mp4", "webm", "mkv", "avi", "mov")
     dtype: ClassVar[str] = "uint8"
+
+    @property
+    def has_time(self) -> bool:  # type: ignore[override]  # it depends on the step here
+        """True unless the frames are spread over the whole video."""
+        return self.frame_step > 0
+
+    def at(self, place: float) -> Self:
+        """Return the section that reads there, unless it says where itself."""
+        return self if self.place is not None else replace(self, place=place)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -92,6 +104,9 @@ class VideoConfig(Modality):
     def problems(self) -> Iterator[Problem]:
         """Yield what is wrong with the section."""
         yield from super().problems()
+        yield from probabilities({"place": self.place or 0.0})
+        if self.place is not None and not self.frame_step:
+            yield "place", f"is for frame_step=1 or more, got {self.place}; set that, or leave this out"
         yield from at_least(1, {"num_frames": self.num_frames, "height": self.height, "width": self.width})
         yield from at_least(0, {"frame_step": self.frame_step})
         yield from centre_crop_problems(self.centre_crop, self.fit)

@@ -95,15 +95,17 @@ class TrainOrder:
 class EvalOrder:
     """One pass over a split, every sample once; the last batches are padded with slots of weight 0.
 
+    With several clips a sample each batch comes so often in a row, once for each clip: slots name it as their epoch.
     Each slot of the batch reads its own stretch of the split, so ranks share the shards as they do in training.
     """
 
-    def __init__(self, split: Split, global_batch: int) -> None:
+    def __init__(self, split: Split, global_batch: int, num_clips: int = 1) -> None:
         if split.num_samples == 0:
             raise ValueError("the split holds no samples; build it, or evaluate another one")
         # The lanes must divide the batch; no more than 8 of them, since each holds extents of its own in memory.
         self.global_batch, self.lanes, self.window = global_batch, math.gcd(global_batch, 8), 0
-        self.steps_per_epoch = -(-split.num_samples // global_batch)
+        self.num_clips = num_clips
+        self.steps_per_epoch = -(-split.num_samples // global_batch) * num_clips
         self.num_dropped = 0
         self._starts = _starts(split.shards.num_samples)
 
@@ -111,6 +113,7 @@ class EvalOrder:
         """Return slots start to stop of batch `step`; ValueError past the last step."""
         if not 0 <= step < self.steps_per_epoch:
             raise ValueError(f"step {step} of an evaluation that has {self.steps_per_epoch} steps")
+        step, clip = divmod(step, self.num_clips)
         num_samples = int(self._starts[-1])
         slot = np.arange(start, stop)
         per_lane, lane_length = self.global_batch // self.lanes, -(-num_samples // self.lanes)
@@ -124,7 +127,7 @@ class EvalOrder:
         return Slots(
             shard,
             sample,
-            epoch=np.zeros(len(slot), np.int64),
+            epoch=np.full(len(slot), clip),
             position=step * self.global_batch + slot,
             weight=real.astype(np.float32),
             source=np.zeros(len(slot), np.int64),

@@ -97,6 +97,7 @@ def of_prediction(config: DataConfig, inputs: Sequence[str]) -> DataConfig:
         values=(),
         multi_label=False,
         mixup=None,
+        clips=None,
         datasets={},
     )
 

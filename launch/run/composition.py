@@ -220,7 +220,7 @@ def _evaluation(
     def evaluation() -> Evaluation:
         batches = map(batches_of_all(world, loader), range(split.num_batches))
         with engine.evaluated():
-            found = evaluate(engine.network, goal, batches, world, read)
+            found = evaluate(engine.network, goal, batches, world, read, num_clips=config.data.num_clips)
             pictures = shown(engine.network, goal, loader(0), world, config.data.ordered_inputs)
         return replace(found, pictures=pictures, decided_by=config.checkpoint.best_by)
 

@@ -72,7 +72,8 @@ def main(
     first_does(world, lambda: folder.pictures_folder.mkdir(parents=True, exist_ok=True))
     with loader:
         batches = map(batches_of_all(world, loader), range(evaluated.num_batches))
-        found = evaluate(network, objective(config.model.answers()), batches, world, inputs_read(config))
+        goal, num_clips = objective(config.model.answers()), config.data.num_clips
+        found = evaluate(network, goal, batches, world, inputs_read(config), num_clips=num_clips)
         if world.is_first:
             data = {"shards": masked(config.data.shards)} if overrides else {}
             result = {

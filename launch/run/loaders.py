@@ -139,6 +139,7 @@ class EvalSplit:
     loader: Loader
     """It makes this rank's part of each batch."""
     num_batches: int
+    """With data.clips the batches of all clips: so many in a row have the same samples."""
 
 
 def open_eval_split(

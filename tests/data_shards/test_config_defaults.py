@@ -5,6 +5,7 @@ from typing import Any
 
 from data_shards.config import DataConfig
 from data_shards.modalities.transform_config import (
+    ClipsConfig,
     ColourConfig,
     CropConfig,
     LogMelConfig,
@@ -32,6 +33,7 @@ def test_what_a_config_leaves_out_keeps_its_meaning() -> None:
         SpecAugmentConfig: {"num_time_masks": 2, "max_time_frames": 20, "num_bin_masks": 2, "max_bins": 8},
         LogMelConfig: {"num_bins": 40, "window_seconds": 0.025, "hop_seconds": 0.01},
         MaskingConfig: {"probability": 0.15},
+        ClipsConfig: {"num_test": 1},
         MixupConfig: {"mixup_alpha": 0.2, "cutmix_alpha": 1.0, "cutmix_probability": 0.5},
         RemoteConfig: remote,
         DatasetConfig: {"shards": "", "weight": 1.0, "inputs": ()},
@@ -45,6 +47,7 @@ def test_what_a_config_leaves_out_keeps_its_meaning() -> None:
             "labels": (),
             "values": (),
             "mixup": None,
+            "clips": None,
             "datasets": {},
             "remote": remote,
             "max_bad_rate": 0.001,

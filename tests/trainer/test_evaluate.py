@@ -96,3 +96,16 @@ def test_a_pair_that_a_sample_lacks_is_not_judged(world: World) -> None:
     assert (found.samples, found.summary()) == (2, "motion end point error 5.00 px")
     # Less error is better.
     assert found.best_by == -5.0
+
+
+def test_answers_to_the_clips_of_a_sample_are_averaged(world: World) -> None:
+    network = Network(seed=0)
+    clips = [whole_batch(index) for index in (0, 1)]
+    # The same samples, of which another part is read.
+    second = replace(clips[1], labels=clips[0].labels, weights=clips[0].weights, keys=clips[0].keys)
+    logits = torch.stack([network(batch.arrays, batch.lengths)["label"] for batch in clips]).mean(dim=0)
+    known = clips[0].labels >= 0
+    expected = (logits.argmax(dim=-1) == clips[0].labels)[known].double().mean().item()
+    found = evaluate(network, CLASSES, [clips[0], second], world, ("points",), num_clips=2)
+    assert found.samples == int(known.sum())
+    assert found.flat()["label/accuracy"] == pytest.approx(expected)

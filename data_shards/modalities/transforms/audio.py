@@ -12,7 +12,7 @@ from data_shards.modalities.transforms.spectrogram import log_mel, spec_augment
 def fit(
     data: bytes | memoryview, config: AudioConfig, rng: np.random.Generator | None
 ) -> tuple[NDArray[np.float32], int]:
-    """Return the middle of a long recording, or a short one padded with zeros; in training moved at random."""
+    """Return a long recording where the config says, or a short one padded with zeros; in training moved at random."""
     window, num_valid = _window(data, config, rng)
     if config.log_mel is None:
         return window.reshape(config.shape), num_valid
@@ -32,7 +32,8 @@ def _window(
     samples = np.stack(resampled, axis=1) if len(resampled) > 1 else resampled[0][:, None]
     spare = len(samples) - config.num_samples
     if spare >= 0:
-        start = _jittered(spare // 2, spare, config.jitter_samples, rng)
+        start = spare // 2 if config.place is None else round(config.place * spare)
+        start = _jittered(start, spare, config.jitter_samples, rng)
         return samples[start : start + config.num_samples], config.num_samples
     window = np.zeros((config.num_samples, config.num_channels), np.float32)
     # A short recording starts at once, or in training after a little silence, which counts as heard.

@@ -34,15 +34,19 @@ def fit(
 
 def _choose(available: int, config: VideoConfig, rng: np.random.Generator | None) -> Sequence[int]:
     if config.frame_step:
-        return _run(available, config.num_frames, config.frame_step, rng)
+        return _run(available, config, rng)
     return _spread(available, config.num_frames, rng)
 
 
-def _run(available: int, wanted: int, step: int, rng: np.random.Generator | None) -> Sequence[int]:
-    """Return every `step`th frame of a stretch: the middle one, in training any."""
-    num_frames = min(wanted, -(-available // step))
+def _run(available: int, config: VideoConfig, rng: np.random.Generator | None) -> Sequence[int]:
+    """Return every `frame_step`th frame of a stretch: where the config says, else the middle one, in training any."""
+    step = config.frame_step
+    num_frames = min(config.num_frames, -(-available // step))
     spare = available - 1 - (num_frames - 1) * step
-    start = spare // 2 if rng is None else int(rng.integers(spare, endpoint=True))
+    if config.place is not None:
+        start = round(config.place * spare)
+    else:
+        start = spare // 2 if rng is None else int(rng.integers(spare, endpoint=True))
     return range(start, start + num_frames * step, step)
 
 

@@ -195,6 +195,8 @@ OF_TRAINING = (
 )
 ELSEWHERE = {"FlowConfig.test_height", "FlowConfig.test_width", "AudioConfig.spec_augment"}
 """Of evaluation, or tested with the spectrogram."""
+ELSEWHERE |= {"AudioConfig.place", "VideoConfig.place"}
+"""Of longer samples: tests/data_shards/test_clips.py."""
 ELSEWHERE |= {f"PointsConfig.{key}" for key in ("features", "num_features", "feature_divisors")}
 """Of clouds with features: tests/data_shards/test_point_features.py."""
 ELSEWHERE |= {f"ImageConfig.{key}" for key in ("num_channels", "to_grey", "values", "value_range", "nan")}
