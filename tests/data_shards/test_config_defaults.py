@@ -32,7 +32,7 @@ def test_what_a_config_leaves_out_keeps_its_meaning() -> None:
         ColourConfig: dict.fromkeys(("brightness", "contrast", "saturation"), 0.4),
         SpecAugmentConfig: {"num_time_masks": 2, "max_time_frames": 20, "num_bin_masks": 2, "max_bins": 8},
         LogMelConfig: {"num_bins": 40, "window_seconds": 0.025, "hop_seconds": 0.01},
-        MaskingConfig: {"probability": 0.15},
+        MaskingConfig: {"probability": 0.15, "by_mark": False},
         ClipsConfig: {"num_test": 1},
         MixupConfig: {"mixup_alpha": 0.2, "cutmix_alpha": 1.0, "cutmix_probability": 0.5},
         RemoteConfig: remote,
