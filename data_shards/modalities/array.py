@@ -1,6 +1,6 @@
 """Arrays of numbers with any number of axes, such as EEG, fields or features: npy, npz and safetensors to float32."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -130,6 +130,27 @@ class ArrayConfig(Modality):
         deviation = values.std(axis=others, keepdims=True)
         out: NDArray[np.float32] = (values - values.mean(axis=others, keepdims=True)) / (deviation + (deviation == 0))
         return out
+
+    def stand_in(self, members: Mapping[str, Content]) -> tuple[str, bytes] | None:
+        """Return values that nobody knows at the places of a sample, where it brings those alone."""
+        import io
+
+        import numpy as np
+
+        from data_shards.modalities.decoding.numbers import numbers
+
+        pattern, there = (
+            self.patterns[0],
+            [each for each, field in names.fitting((self.coordinates,), members) if not field],
+        )
+        if not self.has_gaps or not self.coordinates or not there or "*" in pattern or "/" in pattern:
+            return None
+        # Of one axis more than what is known of a place; what does not fit is refused when it is read.
+        cells = np.asarray(numbers(members[there[0]])).shape[: len(self._cells(tuple(self.shape)))]
+        channels = () if self._channel is None else (self.shape[self._channel],)
+        content = io.BytesIO()
+        np.save(content, np.full((*cells, *channels), np.nan, np.float32))
+        return pattern, content.getvalue()
 
     @staticmethod
     def decoded_shape(role: str, content: Content) -> tuple[int, ...]:  # noqa: ARG004 - there is one role

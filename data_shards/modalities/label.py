@@ -4,7 +4,7 @@ A label that is hidden is -1, as one that is not known: nothing that reads a bat
 network with mask tokens puts the learned one in its place; a sample without a label has no token at all.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -64,7 +64,7 @@ class LabelConfig(Modality):
         is_hidden = self.hide_in_evaluation if rng is None else rng.random() < self.hide
         return Prepared(np.array(NO_LABEL if is_hidden else label, np.int64), 1)
 
-    def hidden_member(self) -> tuple[str, bytes] | None:
+    def stand_in(self, members: Mapping[str, Content]) -> tuple[str, bytes] | None:  # noqa: ARG002 - any will do
         """Return any label, which an evaluation hides; nothing where it shows them."""
         pattern = self.patterns[0]
         return (pattern, b"0") if self.hide_in_evaluation and pattern in self.usual else None

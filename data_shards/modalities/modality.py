@@ -161,8 +161,8 @@ class Modality(ABC):
         """Return the section with which samples are read that bring no targets: as in an evaluation."""
         return self.of_evaluation()
 
-    def hidden_member(self) -> tuple[str, bytes] | None:
-        """Return suffix and content of a member that stands for one of which an evaluation sees nothing, if any."""
+    def stand_in(self, members: Mapping[str, Content]) -> tuple[str, bytes] | None:  # noqa: ARG002 - for subclasses
+        """Return suffix and content of a member for what new samples lack and the network is not to see, if any."""
         return None
 
     def file(self, values: "np.ndarray") -> tuple[str, bytes]:

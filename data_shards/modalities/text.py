@@ -124,6 +124,8 @@ class TextConfig(Modality):
 
     def hidden(self, ids: "np.ndarray") -> "np.ndarray":
         """Return where of ids the token stands that hides one."""
+        import numpy as np
+
         from data_shards.modalities.transforms import text
 
         return np.equal(ids, text.mask_id(self)) if self.masking is not None else np.zeros(ids.shape, bool)

@@ -157,8 +157,7 @@ class NewSampleReader:
 
     def __init__(self, samples: Sequence[NewSample], config: DataConfig) -> None:
         self._samples, self._required = samples, config.required_members
-        hidden = (section.hidden_member() for section in config.ordered_inputs.values())
-        self._hidden = dict(member for member in hidden if member is not None)
+        self._sections = tuple(config.ordered_inputs.values())
 
     def num_samples(self, shard: int) -> int:  # noqa: ARG002 - there is one
         """Return how many there are."""
@@ -173,7 +172,10 @@ class NewSampleReader:
         found = self._samples[sample]
         if found.fault:
             raise BadBytesError(found.fault)
-        members = self._hidden | dict(_read(found.members))
+        members = dict(_read(found.members))
+        for section in self._sections:
+            lacking = section.stand_in(members) if not any(fitting(section.patterns, members)) else None
+            members |= [lacking] if lacking else []
         if found.fields:
             members[RECORD] = json.dumps(dict(found.fields)).encode()
         for name, patterns in self._required:

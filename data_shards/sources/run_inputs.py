@@ -1,6 +1,6 @@
 """What a run reads, by the names of files and of the columns of a table."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from data_shards.building.raw_sample import Content, File, Literal
@@ -35,7 +35,7 @@ class RunInputs:
 
     def reads(self, column: str) -> bool:
         """Return whether a column of a table holds something of a sample that the run reads."""
-        if column in self._inputs:
+        if column in self._inputs or self._roles_of(column):
             return True
         patterns = [pattern for each in self._inputs.values() for of in each.roles.values() for pattern in of]
         if column.startswith(FIELD):
@@ -57,12 +57,14 @@ class RunInputs:
         if "://" in path:
             raise ValueError(f"{column} {shown(path)} is a URL; download it and write its path")
         name = Path(path).name.lower()
-        if section is None:
-            suffix: str | None = f"{column.removeprefix(MEMBER).lower()}.{name.rpartition('.')[2]}"
+        if patterns := self._roles_of(column):
+            suffix: str | None = _of_patterns(patterns, name.rpartition(".")[2], ())
+        elif section is None:
+            suffix = f"{column.removeprefix(MEMBER).lower()}.{name.rpartition('.')[2]}"
         else:
             suffix = _member(name, {column: section})
-        if suffix is None:
-            wanted = _endings(section) if section else ""
+        if not suffix:
+            wanted = _endings(section) if section else ", ".join(f".{pattern}" for pattern in patterns)
             raise ValueError(f"{column}: {shown(path)} is no file that it reads ({wanted}); convert it")
         return suffix, self.file(str(folder / path), suffix)
 
@@ -73,6 +75,11 @@ class RunInputs:
     def columns(self) -> str:
         """Return the columns of a table that are read, for a message."""
         return ", ".join(self._inputs)
+
+    def _roles_of(self, column: str) -> tuple[str, ...]:
+        """Return the patterns of what a column NAME.ROLE is for, such as frames.second; nothing where it is none."""
+        name, _, role = column.partition(".")
+        return self._inputs[name].roles.get(role, ()) if name in self._inputs and role else ()
 
     def _of_column(self, column: str) -> Modality | None:
         """Return the input whose name a column has or, of `data build table`, whose modality."""
@@ -105,9 +112,13 @@ def _member(name: str, inputs: Mapping[str, Modality]) -> str | None:
 
 def _of_ending(section: Modality, ending: str) -> str:
     """Return a suffix, perhaps with a field, under which an input reads a file with this ending; empty for none."""
-    for pattern in section.roles[MAIN]:
+    return _of_patterns(section.roles[MAIN], ending, section.usual)
+
+
+def _of_patterns(patterns: Sequence[str], ending: str, usual: Sequence[str]) -> str:
+    for pattern in patterns:
         suffix, field = suffix_and_field(pattern)
-        if suffix.rpartition(".")[2] == ending or (field and suffix.endswith(RECORD) and ending in section.usual):
+        if suffix.rpartition(".")[2] == ending or (field and suffix.endswith(RECORD) and ending in usual):
             return suffix.replace("*", "file") + (f"/{field}" if field else "")
     return ""
 
