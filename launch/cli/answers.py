@@ -1,4 +1,4 @@
-"""The commands for new samples: predict and embed."""
+"""The commands for new samples: predict, embed and generate."""
 
 from pathlib import Path
 from typing import Annotated
@@ -86,4 +86,45 @@ def embed(
     )
     with progress_bar("embed") as progress:
         status = commands.embed(asked, progress, as_json=as_json)
+    raise typer.Exit(status)
+
+
+@app.command()
+def generate(
+    run: Run,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option("--prompt", help="Text, or the file of an array. May be repeated. Default: the beginning."),
+    ] = None,
+    prompts: Annotated[Path | None, typer.Option("--prompts", help="File with a prompt in each line.")] = None,
+    length: Annotated[
+        int, typer.Option("--length", min=1, help="Bytes, tokens or entries that are added to a prompt.")
+    ] = 256,
+    temperature: Annotated[
+        float, typer.Option("--temperature", help="Divides the logits; 0 takes the most likely answer.")
+    ] = 1.0,
+    top_k: Annotated[int, typer.Option("--top-k", help="Draw from so many answers, the most likely; 0: all.")] = 0,
+    top_p: Annotated[
+        float, typer.Option("--top-p", help="Draw from the most likely answers that have this probability in all.")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the first prompt; each further one adds 1.")] = 0,
+    out: Annotated[Path | None, typer.Option("--out", help="File for texts, as JSON lines; folder for arrays.")] = None,
+    checkpoint: Checkpoint = "newest",
+    weights: Weights = "",
+    trust_code: TrustCode = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object for each prompt.")] = False,
+) -> None:
+    """Continue prompts with a run whose output is of kind autoregressive.
+
+    Example: perceiver generate runs/text --prompt "The latents" --length 200 --temperature 0.8 --seed 0
+    """
+    from launch.answers import generation
+    from model.generation.sampling import Sampling
+
+    asked = generation.Request(
+        prompt or (), prompts, length, Sampling(temperature, top_k, top_p), seed=seed, out=out, as_json=as_json
+    )
+    with progress_bar("generate") as progress:
+        chosen = generation.Chosen(checkpoint, weights, trust_code=trust_code)
+        status = generation.main(run, asked, chosen, progress)
     raise typer.Exit(status)

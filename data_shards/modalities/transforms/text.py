@@ -54,6 +54,18 @@ def _mark(config: TextConfig) -> bytes:
     return config.special_tokens["mask_token"].encode() if config.tokenizer else BYTE_MARK
 
 
+def whole_text(content: bytes, config: TextConfig) -> NDArray[np.signedinteger]:
+    """Return the ids of a text of any length, also of an empty one."""
+    return _of_part(content, config) if content else np.zeros(0, config.dtype)
+
+
+def never_written(config: TextConfig) -> list[int]:
+    """Return the ids that no text has: those that pad and hide, and the others of bytes that are no byte."""
+    if not config.tokenizer:
+        return list(range(NUM_SPECIAL))
+    return sorted({_id(config, key) for key in config.special_tokens})
+
+
 def words(ids: NDArray[np.signedinteger], config: TextConfig) -> str:
     """Return the text of ids; of bytes "_" for what is hidden, and a replacement character for what is no UTF-8."""
     if config.tokenizer:
