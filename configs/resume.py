@@ -63,6 +63,8 @@ DECIDES = (
     "train.gradient_dtype",
     "train.gradient_exchange",
     "train.label_smoothing",
+    "train.least_improvement",
+    "train.patience",
     "train.precision",
     "train.steps",
     "train.tf32",
@@ -73,6 +75,9 @@ DECIDES = (
     "health.spike_score",
     "health.spike_window_steps",
 )
+
+DECIDE_THE_END = ("train.evaluate_every_steps",)
+"""What may change, but for a run that its evaluations end."""
 
 CARRIES_OVER = frozenset(
     {
@@ -122,9 +127,11 @@ def may_change(key: str) -> bool:
     return False
 
 
-def deciding(changes: Sequence[str]) -> list[str]:
-    """Return those lines of `difference` that decide what the run computes."""
-    return [change for change in changes if not may_change(change.partition(":")[0])]
+def deciding(changes: Sequence[str], *, stops_early: bool = False) -> list[str]:
+    """Return those lines of `difference` that decide what the run computes, where evaluations may end it or not."""
+    keys = {change: change.partition(":")[0] for change in changes}
+    ends = DECIDE_THE_END if stops_early else ()
+    return [change for change, key in keys.items() if key in ends or not may_change(key)]
 
 
 def other_meaning(changes: Sequence[str]) -> list[str]:

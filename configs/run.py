@@ -90,6 +90,9 @@ class RunConfig:
         if self.train.activation_memory_gib and self.model.activation_checkpointing != "none":
             chosen = f"model.activation_checkpointing, which is {self.model.activation_checkpointing}"
             yield "train.activation_memory_gib", f"chooses {chosen}; set one of the two"
+        if self.train.patience and not self.checkpoint.keep_best:
+            needed = "needs checkpoint.keep_best=true: the best weights would be deleted before the run ends"
+            yield "train.patience", needed
         yield from self._batch_problems()
         yield from self._shape_problems()
         yield from self._target_problems()

@@ -134,6 +134,10 @@ class TrainConfig:
     """Steps between two lines of metrics."""
     evaluate_every_steps: int = 0
     """Steps between two evaluations; 0 evaluates at the end only."""
+    patience: int = 0
+    """Evaluations in a row without a better value of checkpoint.best_by after which the run ends; 0 makes all steps."""
+    least_improvement: float = 0.0
+    """What a value has to be better by, to count for the patience, in its own unit (0.01 of an accuracy is 1 %)."""
     collective_timeout_seconds: float = 600.0
     """Timeout of an exchange: how long a process waits for the others."""
     time_limit_minutes: float = 0.0
@@ -150,7 +154,13 @@ class TrainConfig:
             "evaluate_every_steps",
             "time_limit_minutes",
             "gradient_bucket_mib",
+            "patience",
+            "least_improvement",
         )
+        if self.patience and not self.evaluate_every_steps:
+            yield "patience", "counts evaluations, and train.evaluate_every_steps is 0; set that too"
+        if self.least_improvement and not self.patience:
+            yield "least_improvement", "is for train.patience, which is 0; set that too, or leave this out"
         yield from _within(self, 0.0, 1.0, "label_smoothing")
         if self.zero_stage not in (0, 1, 2, 3):
             yield "zero_stage", f"must be 0, 1, 2 or 3, got {self.zero_stage}"

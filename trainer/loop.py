@@ -1,6 +1,7 @@
 """The loop: fit() decides what happens between the steps that steps() makes.
 
     no checkpoint yet --> save --> steps, with evaluations and saves between them --> last save --> finished, preempted
+                                     |        ^             no better value for train.patience evaluations: finished
                                      |        ^
                        bad batches   |        |  the batches are skipped from here on, in every restart too
                                      v        |
@@ -10,7 +11,7 @@ A step is judged when its report is read. What is done between two steps waits u
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from trainer.checkpoint.store import Store
@@ -24,7 +25,7 @@ from trainer.health import spikes
 from trainer.health.hang import HangWatch
 from trainer.health.profiling import ProfileWindow
 from trainer.health.stop_request import StopRequest
-from trainer.run_state import PassedOver, RunState
+from trainer.run_state import Improvement, PassedOver, RunState
 from trainer.sinks.attempt_time import AttemptTime
 from trainer.sinks.meter import Meter, Record
 from trainer.sinks.sink_group import SinkGroup
@@ -102,6 +103,8 @@ class _Training:
     """The score of an evaluation after the newest step; the best checkpoint is known by it."""
     compiled_seconds: float = field(default_factory=compile_seconds)
     """Seconds in torch.compile until the newest step; it compiles while steps run."""
+    improvement: Improvement = field(default_factory=Improvement)
+    """What the evaluations up to the newest step have brought."""
     save_error: str = ""
     """The error of the newest save that ended; empty if it succeeded."""
     wanted: tuple[bool, bool] = (False, False)
@@ -110,6 +113,7 @@ class _Training:
     def run(self, state: RunState) -> tuple[Outcome, RunState]:
         """See `fit`."""
         self.time.started(state.step)
+        self.improvement = state.improvement
         if self.store.newest() is None:
             # So that there is something to go back to, and a disk that cannot be written is met now.
             self._save(state)
@@ -128,6 +132,8 @@ class _Training:
         # After a rollback, too: what was asked for after steps that are given up is asked for again.
         self.wanted = (False, False)
         self.profiler.between(state.step)
+        if self._has_patience_ended():
+            return "finished", state, ()
         for step in steps(self.engine, self.feed, state, course, self.hang):
             state = step.state
             self._count(step)
@@ -141,6 +147,9 @@ class _Training:
             if not step.is_newest:
                 continue
             self._between(state, saves=stops or saves)
+            if self._has_patience_ended():
+                self._event(state, f"stops early: {self.config.patience} evaluations in a row brought no better value")
+                return "finished", state, ()
             # At the last step there is nothing left to resume.
             if stops and state.step < self.config.steps:
                 return "preempted", state, ()
@@ -154,7 +163,7 @@ class _Training:
         # Before the save, which carries the score of these weights.
         if self.evaluate is not None and self._is_evaluated(state.step):
             self._evaluate(self.evaluate, state.step)
-        if saves or state.step == self.config.steps:
+        if saves or state.step == self.config.steps or self._has_patience_ended():
             self._save(state)
         self._report_saves()
         self.profiler.between(state.step)
@@ -172,6 +181,10 @@ class _Training:
     def _is_evaluated(self, step: int) -> bool:
         is_last = step == self.config.steps
         return self.evaluate is not None and (is_last or _is_multiple(step, self.config.evaluate_every_steps))
+
+    def _has_patience_ended(self) -> bool:
+        """Whether the evaluations have ended the run; all ranks have their scores."""
+        return 0 < self.config.patience <= self.improvement.since_best
 
     def _count(self, step: Step) -> None:
         self.meter.add(step.report, step.time)
@@ -207,6 +220,7 @@ class _Training:
         loaded = self.store.load(self.engine)
         assert loaded is not None, "the training saved before its first step"
         resumed = loaded.state
+        self.improvement = resumed.improvement
         self.sinks.rewind(resumed.step)
         self._event(resumed, f"rolled back from step {state.step}; skips batches {', '.join(map(str, to_pass))}")
         if error:
@@ -218,6 +232,8 @@ class _Training:
         with self.time.spent("evaluation"):
             evaluation = evaluate()
         self.score = evaluation.best_by
+        if self.config.patience:
+            self.improvement = self.improvement.after(self.score, self.config.least_improvement)
         found: Record = {"samples": evaluation.samples, "summary": evaluation.summary()}
         self.sinks.write("evaluation", {"step": step, **found, **evaluation.flat()})
         for name, picture in evaluation.pictures.items():
@@ -226,7 +242,7 @@ class _Training:
     def _save(self, state: RunState) -> None:
         self.hang.at("a save")
         with self.time.spent("save"):
-            self.store.save(self.engine, state, score=self.score)
+            self.store.save(self.engine, replace(state, improvement=self.improvement), score=self.score)
 
     def _report_saves(self) -> None:
         for saved in self.store.reports():

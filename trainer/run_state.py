@@ -1,7 +1,24 @@
 """RunState: the progress of a run. With the configuration it decides every step that follows."""
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+
+@dataclass(frozen=True)
+class Improvement:
+    """What the evaluations of a run have brought, by the score that decides which checkpoint is the best."""
+
+    best: float | None = None
+    """The best score so far, higher is better; None before the first."""
+    since_best: int = 0
+    """Evaluations in a row since then that brought no better one."""
+
+    def after(self, score: float, least: float) -> "Improvement":
+        """Return this after one more evaluation; a score counts as better if it is more than `least` above the best."""
+        # NaN is no score, and better than nothing it is not.
+        is_better = score > (-math.inf if self.best is None else self.best + least)
+        return Improvement(score, 0) if is_better else replace(self, since_best=self.since_best + 1)
 
 
 @dataclass(frozen=True)
@@ -20,6 +37,8 @@ class RunState:
     """The window that spikes are judged by; empty where they are not."""
     rollbacks: int = 0
     """Times that the run went back to a checkpoint."""
+    improvement: Improvement = Improvement()
+    """What the evaluations have brought, where they may end the run."""
 
     @property
     def batch_index(self) -> int:

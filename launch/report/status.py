@@ -30,6 +30,7 @@ from launch.lifecycle import attempts, cluster
 from launch.lifecycle.exit_status import RUN_ME_AGAIN
 from launch.lifecycle.holder import holder
 from launch.lifecycle.restart_policy import Attempt, RestartConfig, bad_nodes, failures_by_node
+from launch.lifecycle.run_end import has_ended
 from launch.lifecycle.run_folder import RunFolder, as_typed, runs_at
 from launch.lifecycle.scheduler import UNKNOWN, Job
 from launch.schedulers import submission
@@ -85,19 +86,27 @@ def read(folder: RunFolder, *, reads_content: bool = False) -> State:
     """
     # Not `load`: a look at somebody's run does not run its plug-ins.
     steps = int(asked("train.steps", folder.config_path))
+    ends = {"steps": steps, "patience": int(asked("train.patience", folder.config_path) or 0)}
     newest = _newest_training_line(folder.metrics_path)
     step, step_seconds = int(newest.get("step", 0)), float(newest.get("step_seconds", 0.0))
     history = attempts.history(folder)
     job, submitted = submission.job(folder), submission.read(folder)
     checkpoint, entries = attempts.newest_step(folder), attempts.times(folder)
-    name, reason = state_of(folder, history, job, is_finished=checkpoint >= steps)
+    name, reason = state_of(
+        folder, history, job, is_finished=has_ended(folder, checkpoint, steps=steps, patience=patience)
+    )
     damaged: list[str] = []
     if reads_content and name not in _ALIVE:
         whole, damaged = manifest.newest_whole(folder.checkpoints_folder)
         checkpoint = names.step_of(whole) if whole else 0
-        name, reason = state_of(folder, history, job, is_finished=checkpoint >= steps)
+        name, reason = state_of(
+            folder, history, job, is_finished=has_ended(folder, checkpoint, steps=steps, patience=patience)
+        )
     if name == "unfinished" and step >= steps > checkpoint:
         reason = f"step {step} was made, but the newest complete checkpoint is of step {checkpoint}; it is made again"
+    left = 0 if name == "finished" else steps - step
+    if name == "finished" and checkpoint < steps:
+        reason = f"its evaluations ended it early (train.patience={ends['patience']})"
     # As long as there is a job, the nodes that it was kept from; afterwards those that the next one would be.
     excluded = job.excluded if job and not job.is_over else bad_nodes(history, _restarts(folder))
     return {
@@ -112,7 +121,7 @@ def read(folder: RunFolder, *, reads_content: bool = False) -> State:
         "steps": steps,
         "loss": newest.get("loss"),
         "samples_per_second": newest.get("samples_per_second"),
-        "eta_seconds": round((steps - step) * step_seconds) if 0 < step_seconds < float("inf") else None,
+        "eta_seconds": round(left * step_seconds) if 0 < step_seconds < float("inf") else None,
         "goodput": attempt_time.goodput(entries) if entries else None,
         "newest_checkpoint": f"step_{checkpoint:08d}" if checkpoint else None,
         "damaged": "; ".join(damaged) or None,

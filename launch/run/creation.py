@@ -69,7 +69,8 @@ def open_run(
         config = _as_chosen(config, _kept(folder))
     config = as_frozen(config)
     changes = difference(_kept(folder), config) if folder.exists else []
-    if has_begun and deciding(changes):
+    decisive = deciding(changes, stops_early=config.train.patience > 0)
+    if has_begun and decisive:
         run, file = shlex.quote(str(folder.path)), shlex.quote(str(folder.config_path))
         raise ValueError(
             "\n  ".join(
@@ -77,7 +78,7 @@ def open_run(
                     f"{folder.path}: holds a run with another configuration; resume that one "
                     f"(perceiver train {file} --run {run}), make a run with other values from "
                     f"where it is (perceiver fork {run} NEW key=value), or choose another --run folder:",
-                    *deciding(changes),
+                    *decisive,
                 ]
             )
         )

@@ -23,6 +23,7 @@ from trainer.checkpoint.choice import NEWEST, first_readable
 from trainer.checkpoint.manifest import Manifest, read_whole
 from trainer.checkpoint.names import committed, step_of
 from trainer.distributed.world import World
+from trainer.optim.groups import treatments
 
 
 def fork(path: Path, new_path: Path, overrides: Sequence[str], which: str = NEWEST) -> int:
@@ -31,8 +32,9 @@ def fork(path: Path, new_path: Path, overrides: Sequence[str], which: str = NEWE
     if new.exists:
         raise ValueError(f"{new.path}: holds a run already; choose another folder")
     config = absolute(load(old.config_path, overrides))
-    changes = difference(load(old.config_path), config)
-    source = _checked(old, config, which, changes)
+    before = load(old.config_path)
+    changes = difference(before, config)
+    source = _checked(old, before, config, which, changes)
 
     def with_checkpoint(made: RunFolder) -> None:
         if source is not None:
@@ -62,7 +64,7 @@ def diff(one: Path, other: Path) -> int:
     return 1 if lines or files else 0
 
 
-def _checked(old: RunFolder, config: RunConfig, which: str, changes: Sequence[str]) -> Path | None:
+def _checked(old: RunFolder, before: RunConfig, config: RunConfig, which: str, changes: Sequence[str]) -> Path | None:
     """Return the checkpoint to start from, None if there is none yet; ValueError if the new run cannot use it."""
     if not committed(old.checkpoints_folder) and which == NEWEST:
         return None
@@ -73,7 +75,13 @@ def _checked(old: RunFolder, config: RunConfig, which: str, changes: Sequence[st
         tell(f"skipped a damaged checkpoint: {sentence}")
     # All that can be wrong is found before a folder is made.
     other_data = layout.other_data(manifest.identity, identity(config))
-    problem = other_data or _other_network(config, path, manifest) or _other_meaning(changes) or _too_late(config, path)
+    problem = (
+        other_data
+        or _other_network(config, path, manifest)
+        or _other_meaning(changes)
+        or _other_past(before, config, step_of(path))
+        or _too_late(config, path, manifest)
+    )
     if problem:
         changed = "".join(f"\n  {line}" for line in changes)
         raise ValueError(
@@ -97,10 +105,29 @@ def _other_meaning(changes: Sequence[str]) -> str:
     return f"its weights were learned with another {', '.join(keys)} and fit by their shapes alone" if keys else ""
 
 
-def _too_late(config: RunConfig, path: Path) -> str:
+def _other_past(old: RunConfig, new: RunConfig, step: int) -> str:
+    """Return why the optimizer has not the state that it would have had the new run come here by itself."""
+    if old.optimizer == new.optimizer:
+        return ""
+    with torch.device("meta"):  # names alone
+        network = new_network(new.model, seed=0)
+    before, after = treatments(network, old.optimizer), treatments(network, new.optimizer)
+    others = [name for name in after if before[name].trained_at(step) != after[name].trained_at(step)]
+    if not others:
+        return ""
+    more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+    return f"has no moments for the other optimizer.freeze: {others[0]}{more} was trained otherwise until here"
+
+
+def _too_late(config: RunConfig, path: Path, manifest: Manifest) -> str:
     """Return why the new run would be over before it begins."""
     step, end = step_of(path), config.train.steps
-    return f"is of step {step}, after the end of the new run at train.steps={end}" if step > end else ""
+    if step > end:
+        return f"is of step {step}, after the end of the new run at train.steps={end}"
+    stalled, patience = manifest.state.improvement.since_best, config.train.patience
+    if 0 < patience <= stalled:
+        return f"has {stalled} evaluations without a better value, which end a run with train.patience={patience}"
+    return ""
 
 
 def _share(checkpoint: Path, target: Path) -> None:

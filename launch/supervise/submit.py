@@ -20,6 +20,7 @@ from configs.run import RunConfig, load
 from data_shards.files.quoting import cut
 from launch.lifecycle import attempts, cluster
 from launch.lifecycle.cluster import ClusterConfig
+from launch.lifecycle.run_end import has_ended
 from launch.lifecycle.run_folder import RunFolder, as_typed, existing
 from launch.planning import plan
 from launch.planning.plan import Plan
@@ -114,11 +115,12 @@ def sweep_runs(config_path: Path, assignments: Sequence[str], path: Path) -> lis
 
 def is_finished(folder: RunFolder, config: RunConfig) -> bool:
     """Return whether the run in a folder has made its last step."""
-    if not folder.exists or attempts.newest_step(folder) < config.train.steps:
+    ends = {"steps": config.train.steps, "patience": config.train.patience}
+    if not folder.exists or not has_ended(folder, attempts.newest_step(folder), **ends):
         return False
     # A last checkpoint that is damaged is none: the run makes its last steps again.
     whole, _ = newest_whole(folder.checkpoints_folder)
-    return whole is not None and step_of(whole) >= config.train.steps
+    return whole is not None and has_ended(folder, step_of(whole), **ends)
 
 
 def _refuse_finished(folder: RunFolder, config: RunConfig) -> None:

@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from launch.run.loaders import absolute, identity
 from model.perceiver import Perceiver
 from trainer.checkpoint.layout import read_weights
 from trainer.checkpoint.names import MANIFEST
+from trainer.run_state import Improvement, RunState
 
 CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
 SMALL = ["model.num_latents=8", "model.latent_width=16", "model.self_attend.num_heads=2", "model.num_cross_attends=1"]
@@ -39,6 +41,12 @@ def trained(run: RunFolder) -> RunFolder:
         weights = Perceiver(config.model, seed=step).state_dict()
         save(run.checkpoints_folder, step, weights, identity=identity(config), score=score)
     return run
+
+
+def put(folder: RunFolder, step: int, **options: Any) -> None:  # noqa: ANN401
+    """Give a run a checkpoint of its network."""
+    config = load(folder.config_path)
+    save(folder.checkpoints_folder, step, Perceiver(config.model, seed=step).state_dict(), **options)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -212,3 +220,39 @@ def test_a_fork_is_on_the_disk_as_a_whole_before_it_has_its_name(
         path = beside / part.relative_to(new.path)
         assert {str(path), str(path.parent)} <= synced
     assert ("sync", str(tmp_path)) in disk_calls[named:]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "is_refused"),
+    [
+        ("encoder.*", "", True),
+        ("", "encoder.*", True),
+        ("encoder.*=500", "encoder.*=300", True),
+        ("encoder.*=500", "encoder.*", True),
+        # Nothing of it had happened yet, or all of it was the same.
+        ("encoder.*=800", "encoder.*=900", False),
+        ("encoder.*=300", "encoder.*=300,decoder.*=0", False),
+        ("encoder.*", "inputs.*=0,encoder.*", False),
+    ],
+)
+def test_a_fork_may_freeze_otherwise_what_its_checkpoint_does_not_know_of(
+    shards: Path, tmp_path: Path, before: str, after: str, is_refused: bool
+) -> None:
+    old, new = RunFolder(tmp_path / "old"), RunFolder(tmp_path / "new")
+    open_run(load(CONFIG, [*SMALL, f"data.shards={shards}", "train.steps=1000", f"optimizer.freeze=[{before}]"]), old)
+    put(old, 400, identity=identity(load(old.config_path)))
+    if not is_refused:
+        assert fork.fork(old.path, new.path, [f"optimizer.freeze=[{after}]"]) == 0
+        return
+    with pytest.raises(ValueError, match=r"has no moments for the other optimizer.freeze: encoder.* and \d+ more"):
+        fork.fork(old.path, new.path, [f"optimizer.freeze=[{after}]"])
+    assert not new.exists
+
+
+def test_a_fork_of_a_run_that_its_evaluations_ended_needs_more_patience(run: RunFolder, tmp_path: Path) -> None:
+    state = RunState(step=400, improvement=Improvement(0.5, 3))
+    put(run, 400, identity=identity(load(run.config_path)), state=state)
+    patient = ["checkpoint.keep_best=true", "train.patience={}"]
+    with pytest.raises(ValueError, match=r"has 3 evaluations without a better value, which end a run with .*=3"):
+        fork.fork(run.path, tmp_path / "new", [each.format(3) for each in patient])
+    assert fork.fork(run.path, tmp_path / "new", [each.format(4) for each in patient]) == 0

@@ -37,6 +37,10 @@ class Treatment:
     is_exempt: bool
     """Whether it is a bias or belongs to a normalisation, which never decay."""
 
+    def trained_at(self, step: int) -> tuple[bool, int]:
+        """Return what its moments tell after so many steps: whether it has any, and since when they move."""
+        return self.first_step is not None, min(self.first_step or 0, step)
+
 
 @dataclass(frozen=True)
 class _Named:
