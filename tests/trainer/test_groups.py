@@ -153,3 +153,22 @@ def test_the_rate_falls_by_the_same_factor_for_each_layer_below_the_decoder() ->
     assert factors["encoder.latents.weight"] == 8 * 0.5**5
     assert {factor for name, factor in factors.items() if name.startswith("encoder.cross_attends.1.")} == {0.5}
     assert {factor for name, factor in factors.items() if name.startswith("decoder.")} == {3.0}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "is_same"),
+    [
+        ("first.*", "last.*=0", False),
+        ("first.*=500", "first.*=300", False),
+        ("first.*=500", "first.*", False),
+        # Nothing of it had happened yet, or all of it was the same.
+        ("first.*=800", "first.*=900", True),
+        ("first.*=300", "*=0,first.*=300", True),
+    ],
+)
+def test_moments_tell_of_a_step_that_lies_behind_and_of_none_that_is_to_come(
+    before: str, after: str, is_same: bool
+) -> None:
+    found = [treatments(Small(), OptimizerConfig(freeze=tuple(rules.split(",")))) for rules in (before, after)]
+    told = [{name: each.trained_at(400) for name, each in how.items()} for how in found]
+    assert (told[0] == told[1]) is is_same
