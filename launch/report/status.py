@@ -92,16 +92,12 @@ def read(folder: RunFolder, *, reads_content: bool = False) -> State:
     history = attempts.history(folder)
     job, submitted = submission.job(folder), submission.read(folder)
     checkpoint, entries = attempts.newest_step(folder), attempts.times(folder)
-    name, reason = state_of(
-        folder, history, job, is_finished=has_ended(folder, checkpoint, steps=steps, patience=patience)
-    )
+    name, reason = state_of(folder, history, job, is_finished=has_ended(folder, checkpoint, **ends))
     damaged: list[str] = []
     if reads_content and name not in _ALIVE:
         whole, damaged = manifest.newest_whole(folder.checkpoints_folder)
         checkpoint = names.step_of(whole) if whole else 0
-        name, reason = state_of(
-            folder, history, job, is_finished=has_ended(folder, checkpoint, steps=steps, patience=patience)
-        )
+        name, reason = state_of(folder, history, job, is_finished=has_ended(folder, checkpoint, **ends))
     if name == "unfinished" and step >= steps > checkpoint:
         reason = f"step {step} was made, but the newest complete checkpoint is of step {checkpoint}; it is made again"
     left = 0 if name == "finished" else steps - step
