@@ -4,23 +4,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from data_shards.building.spread_samples import Members, spread
 from data_shards.files.display import printable, unknown_glyphs_as_boxes
 from data_shards.format import manifest
 from data_shards.format.annotations import NO_LABEL, notes
 from data_shards.modalities.catalogue import inputs_of
 from data_shards.modalities.drawing import write_words
 from data_shards.modalities.modality import Modality, select
-from data_shards.storage.local_folder import LocalFolder
 
 _TITLES = MappingProxyType({"audio": "audio (s, kHz)"})
 INCHES = 1.7
-Members = Mapping[str, bytes]
-"""The bytes of a sample's members by extension."""
 
 
 def contact_sheet(
@@ -37,7 +34,7 @@ def contact_sheet(
     where the folder or a sample cannot be read.
     """
     contents = manifest.read(folder)
-    samples = _spread(folder, contents.split(split).shards, num_samples)
+    samples = spread(folder, contents.split(split).shards, num_samples)
     columns = inputs or inputs_of({suffix for _, members in samples for suffix in members})
     figure = Figure(figsize=(INCHES * (len(columns) + 1), INCHES * len(samples) + 0.4), dpi=110, layout="constrained")
     grid = figure.subplots(len(samples), len(columns) + 1, squeeze=False)
@@ -56,31 +53,6 @@ def contact_sheet(
     except OSError as error:
         raise ValueError(f"{out_png}: cannot be written ({error.strerror}); choose another file") from error
     return len(samples)
-
-
-def _spread(folder: Path, shards: manifest.Shards, num_samples: int) -> list[tuple[str, Members]]:
-    """Return (key, members) of samples at equal distances over all the shards."""
-    total = sum(shard.num_samples for shard in shards)
-    chosen = np.unique(np.linspace(0, total - 1, min(num_samples, total)).astype(int))
-    starts = np.cumsum([0, *(shard.num_samples for shard in shards)])
-    samples, place = [], LocalFolder(folder)
-    for number in chosen.tolist():
-        shard = int(np.searchsorted(starts, number, side="right")) - 1
-        samples.append(_read(place, shards[shard], number - int(starts[shard])))
-    return samples
-
-
-def _read(place: LocalFolder, entry: manifest.ShardEntry, sample: int) -> tuple[str, Members]:
-    try:
-        index = place.index(entry)
-        members: dict[str, bytes] = {}
-        with place.open(entry) as file:
-            for extension, (offset, length) in index.members(sample).items():
-                file.seek(offset)
-                members[extension] = file.read(length)
-    except OSError as error:
-        raise ValueError(f"{error.filename}: cannot be read ({error.strerror}); run `perceiver data verify`") from error
-    return index.keys[sample], members
 
 
 def _labels(members: Members, contents: manifest.Manifest) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Arrays of numbers with any number of axes, such as EEG, fields or features: npy, npz and safetensors to float32."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CHANNEL = "channel"
+MOST_ROWS = 2_048
+"""Of an array, where a section is fitted to samples."""
 MAX_DRAWN = 8
 """Channels that a person is shown."""
 
@@ -151,6 +153,25 @@ class ArrayConfig(Modality):
         content = io.BytesIO()
         np.save(content, np.full((*cells, *channels), np.nan, np.float32))
         return pattern, content.getvalue()
+
+    @classmethod
+    def fitted(cls, contents: Sequence[Content]) -> dict[str, Any]:
+        """Return the length of each axis; ValueError where the samples differ on another axis than the first."""
+        import numpy as np
+
+        from data_shards.modalities.fitting import side
+
+        seen = [_decoded(content) for content in contents]
+        shapes = {values.shape[1:] for values in seen}
+        if len(shapes) > 1 or not seen[0].ndim:
+            raise ValueError(f"arrays of {len(shapes)} shapes, such as {seen[0].shape} and {seen[-1].shape}")
+        rest = list(shapes.pop())
+        sizes: dict[str, Any] = {"shape": [side([len(values) for values in seen], MOST_ROWS), *rest]}
+        if not rest:
+            sizes["axes"] = ["place"]
+        if not all(np.isfinite(values).all() for values in seen):
+            sizes["nan"] = "zero"
+        return sizes | ({"standardize": True} if all(values.size > 1 for values in seen) else {})
 
     @staticmethod
     def decoded_shape(role: str, content: Content) -> tuple[int, ...]:  # noqa: ARG004 - there is one role

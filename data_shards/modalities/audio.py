@@ -1,6 +1,7 @@
 """Sound: WAV, FLAC, MP3 and Ogg to float32 samples, or to the frames of a log-mel spectrogram."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Optional, Self
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # ruff: noqa: UP045 - OmegaConf reads Optional[X] best
+
+LONG_SOUND, MOST_SAMPLES = 1 << 14, 1 << 19
+"""Samples from which on a sound is long, and the most, where a section is fitted to samples."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,22 @@ class AudioConfig(Modality):
         from data_shards.modalities.decoding.audio import recording
 
         return recording(content)[0].shape
+
+    @classmethod
+    def fitted(cls, contents: Sequence[Content]) -> dict[str, Any]:
+        """Return the commonest rate, the number of samples at that rate, and the channels that all have."""
+        from data_shards.modalities.decoding.audio import recording
+        from data_shards.modalities.fitting import longest
+
+        heard = [recording(content) for content in contents]
+        rates = Counter(rate for _, rate in heard)
+        rate = max(rates, key=lambda each: (rates[each], each))
+        lengths = [len(samples) * rate // of for samples, of in heard]
+        channels = {samples.shape[1] for samples, _ in heard}
+        # A step that patches of many sizes divide; a short sound needs no such step.
+        step = 1024 if max(lengths) >= LONG_SOUND else 16
+        sizes = {"sample_rate": rate, "num_samples": longest(lengths, MOST_SAMPLES, step)}
+        return sizes | ({"num_channels": max(channels)} if len(channels) == 1 and channels != {1} else {})
 
     @classmethod
     def lenient(cls) -> Self:

@@ -1,7 +1,8 @@
 """Pairs of frames as uint8 (2, height, width, 3), and the motion between them, which is what the network is to say."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from data_shards.files.problems import Problem, at_least
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 SECOND, MOTION = "second", "motion"
 FRAMES = ("png", "jpg", "jpeg", "webp", "bmp", "ppm")
+MOST_PIXELS: Mapping[str, int] = MappingProxyType({"height": 192, "width": 256})
+"""Of a side, where a section is fitted to samples."""
 ARROWS = 8
 """Number of arrows along each side of a frame that is drawn."""
 
@@ -81,6 +84,16 @@ class FlowConfig(Modality):
         from data_shards.modalities.decoding.image import pixels
 
         return motion(content).shape if role == MOTION else pixels(content).shape
+
+    @classmethod
+    def fitted(cls, contents: Sequence[Content]) -> dict[str, Any]:
+        """Return rows and columns that every pair has: nothing is resized."""
+        from data_shards.modalities.decoding.image import pixels
+        from data_shards.modalities.fitting import side
+
+        shapes = [pixels(content).shape for content in contents]
+        least = {"height": min(rows for rows, _, _ in shapes), "width": min(columns for _, columns, _ in shapes)}
+        return {key: side([length], MOST_PIXELS[key]) for key, length in least.items()}
 
     @classmethod
     def lenient(cls) -> Self:

@@ -1,7 +1,7 @@
 """Images: PNG, JPEG, WebP, BMP, PPM and TIFF to (height, width, channels), as bytes or float32."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Optional, Self
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # ruff: noqa: UP045 - OmegaConf reads Optional[X] best
+
+MOST_PIXELS = 224
+"""Of a side, where a section is fitted to samples."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,26 @@ class ImageConfig(Modality):
         from data_shards.modalities.decoding.image import picture
 
         return picture(content).values.shape
+
+    @classmethod
+    def fitted(cls, contents: Sequence[Content]) -> dict[str, Any]:
+        """Return rows, columns, channels and kind of values."""
+        from data_shards.modalities.decoding.image import picture
+        from data_shards.modalities.fitting import side
+
+        seen = [picture(content).values for content in contents]
+        channels = {values.shape[2] for values in seen}
+        # Grey is repeated and alpha left out where colours are among them.
+        usual = 1 if channels <= {1, 2} else 3
+        sizes: dict[str, Any] = {
+            "height": side([values.shape[0] for values in seen], MOST_PIXELS),
+            "width": side([values.shape[1] for values in seen], MOST_PIXELS),
+            "num_channels": usual if max(channels) <= 4 else max(channels),
+        }
+        kinds = {values.dtype.name for values in seen}
+        if kinds != {"uint8"}:
+            sizes["values"] = "unit" if kinds <= {"uint8", "uint16"} else "raw"
+        return sizes
 
     @classmethod
     def lenient(cls) -> Self:

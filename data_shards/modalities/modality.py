@@ -145,6 +145,11 @@ class Modality(ABC):
         return None
 
     @classmethod
+    def fitted(cls, contents: Sequence[Content]) -> dict[str, Any]:  # noqa: ARG003 - for subclasses
+        """Return the sizes of a section that suits these main members; ValueError where one is not of this kind."""
+        return {}
+
+    @classmethod
     def lenient(cls) -> Self:
         """Return a section that accepts everything decodable, to show data without the configuration of a run."""
         return cls()

@@ -1,6 +1,6 @@
 """Point clouds: npy, npz, PLY and OFF to float32 (num_points, coordinates and features)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 NORMAL = ("nx", "ny", "nz")
 COLOUR = ("red", "green", "blue")
+XYZ = 3
+MOST_POINTS = 2_048
+"""Of a cloud, where a section is fitted to samples."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,25 @@ class PointsConfig(Modality):
         from data_shards.modalities.decoding.points import cloud, everything
 
         return everything(cloud(content)).shape
+
+    @classmethod
+    def fitted(cls, contents: Sequence[Content]) -> dict[str, Any]:
+        """Return points, coordinates and features: those that all clouds have."""
+        import numpy as np
+
+        from data_shards.modalities.decoding.points import cloud, everything
+
+        seen = [cloud(content) for content in contents]
+        shapes = [everything(each).shape for each in seen]
+        width = min(columns for _, columns in shapes)
+        named = [each.features for each in seen]
+        sizes: dict[str, Any] = {"num_points": max(1, min(int(np.median([rows for rows, _ in shapes])), MOST_POINTS))}
+        if width < XYZ:
+            return {**sizes, "num_dimensions": width}
+        if all(names is not None for names in named):
+            features = [name for name in named[0] or () if all(name in (names or ()) for names in named)]
+            return sizes | ({"features": features} if features else {}) | {"normalize": "unit_cube"}
+        return sizes | ({"num_features": width - XYZ} if width > XYZ else {}) | {"normalize": "unit_cube"}
 
     @classmethod
     def lenient(cls) -> Self:

@@ -1,6 +1,6 @@
 """Text: UTF-8 to ids, one a byte, or one a token of a tokenizer.json."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Optional, Self
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # ruff: noqa: UP045 - OmegaConf reads Optional[X] best
 CHARACTERS_SHOWN = 160
+MOST_BYTES = 1_024
+"""Of a text, where a section is fitted to samples."""
 BYTE_VOCABULARY = 6 + 256
 """Ids of bytes, after the special ones."""
 USUAL_TOKENS = {
@@ -142,6 +144,13 @@ class TextConfig(Modality):
         from data_shards.modalities.decoding.text import text
 
         return text(content).shape
+
+    @classmethod
+    def fitted(cls, contents: Sequence[Content]) -> dict[str, Any]:
+        """Return the bytes that nine of ten texts have at most."""
+        from data_shards.modalities.fitting import longest
+
+        return {"num_bytes": longest([len(content) for content in contents], MOST_BYTES, 16)}
 
     @staticmethod
     def draw(axes: "Axes", found: Members) -> None:

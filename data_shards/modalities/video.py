@@ -1,6 +1,6 @@
 """Video: MP4, QuickTime, Matroska, WebM and AVI to uint8 (num_frames, height, width, 3)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Optional, Self
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # ruff: noqa: UP045 - OmegaConf reads Optional[X] best
 FRAMES_SHOWN = 4
+MOST_FRAMES, MOST_PIXELS = 16, 112
+"""Of a clip and of a side, where a section is fitted to samples."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,16 @@ class VideoConfig(Modality):
         from data_shards.modalities.decoding import video
 
         return video.shape(content)
+
+    @classmethod
+    def fitted(cls, contents: Sequence[Content]) -> dict[str, Any]:
+        """Return frames, rows and columns."""
+        from data_shards.modalities.decoding import video
+        from data_shards.modalities.fitting import side
+
+        frames, rows, columns, _ = zip(*map(video.shape, contents), strict=True)
+        sides = {"height": side(rows, MOST_PIXELS), "width": side(columns, MOST_PIXELS)}
+        return {"num_frames": side(frames, MOST_FRAMES), **sides}
 
     @staticmethod
     def draw(axes: "Axes", found: Members) -> None:

@@ -11,6 +11,32 @@ app = typer.Typer()
 
 
 @app.command()
+def init(
+    shards: Annotated[Path, typer.Argument(help="Shard folder.")],
+    out: Annotated[Path | None, typer.Option("--out", help="File to write. Default: standard output.")] = None,
+) -> None:
+    """Write a commented configuration that is sized to what shards hold, and trains as it is.
+
+    Example: perceiver init data/pictures --out pictures.yaml
+    """
+    from data_shards.files.display import printable
+    from launch.planning.starting_config import starting_config
+
+    if out is not None and (out.exists() or out.is_symlink()):
+        raise ValueError(f"{out}: is there already, and is left as it is; choose another file for --out")
+    text = starting_config(shards)
+    if out is None:
+        typer.echo(text, nl=False)
+        return
+    try:
+        with out.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise ValueError(f"{out}: cannot be written ({error.strerror}); choose another file for --out") from error
+    typer.echo(printable(f"{out}: written; perceiver train {out} --run RUN"))
+
+
+@app.command()
 def plan(
     config: Annotated[Path, typer.Argument(help="YAML file of a run, or of a network as in configs/paper.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, such as model.num_latents=256.")] = None,

@@ -1,11 +1,12 @@
 """Arrays with any number of axes: cells, or boxes of them, each with its place on the axes or at given coordinates."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal
+from math import prod
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from model.config.cost import Cost, Kept, linear
 from model.config.grids import PositionsConfig, Problems
-from model.modalities.input import Input, cuts
+from model.modalities.input import FEW_TOKENS, Input, cuts, few_bands
 
 if TYPE_CHECKING:
     from torch import nn
@@ -105,6 +106,20 @@ class ArrayInput(Input):
     def kept(self) -> Kept:
         """Return what the linear layer keeps."""
         return Kept(self.num_tokens * self.raw_width) if self.project_to else Kept()
+
+    def fitted(self) -> dict[str, Any]:
+        """Return the cells of a patch, and bands."""
+        lengths, sides = self.cells, [1] * len(self.cells)
+        # The longest axis is cut first, and any as far as a power of two divides it.
+        while prod(lengths) // prod(sides) > FEW_TOKENS:
+            tokens = [
+                length // side if length // side % 2 == 0 else 0 for length, side in zip(lengths, sides, strict=True)
+            ]
+            if not max(tokens):
+                break
+            sides[tokens.index(max(tokens))] *= 2
+        grid = [length // side for length, side in zip(lengths, sides, strict=True)]
+        return {"patch": sides, "positions": few_bands(grid)}
 
     def joint_problems(self) -> Problems:
         """Yield (key, sentence) of what does not go together."""

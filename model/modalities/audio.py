@@ -1,10 +1,10 @@
 """Sound: patches of samples, or of the frames of a spectrogram, or the cells of one."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from model.config.grids import PositionsConfig, Problems
-from model.modalities.input import Input, cuts
+from model.modalities.input import Input, coarsest, cuts, few_bands
 
 if TYPE_CHECKING:
     from torch import nn
@@ -69,6 +69,11 @@ class AudioInput(Input):
         from model.modalities.adapters.values import AudioAdapter
 
         return AudioAdapter(self)
+
+    def fitted(self) -> dict[str, Any]:
+        """Return the samples of a patch, and bands."""
+        patch = coarsest(((1 << exponent,) for exponent in range(4, 13)), (self.num_samples,))[0]
+        return {"patch": patch, "positions": few_bands((self.num_samples // patch,))}
 
     def joint_problems(self) -> Problems:
         """Yield (key, sentence) of what does not go together."""

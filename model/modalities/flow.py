@@ -1,11 +1,11 @@
 """Two frames between which the motion is sought: neighbourhoods of their pixels, or a convolution's features."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from model.config.cost import Cost, Kept, linear
 from model.config.grids import PositionsConfig, Problems
-from model.modalities.input import Input, axes
+from model.modalities.input import FEW_TOKENS, Input, axes, few_bands
 from model.modalities.pixel_range import STEM_WIDTH, PixelRange, range_problems, stem_cost, stem_kept
 
 if TYPE_CHECKING:
@@ -106,6 +106,11 @@ class FlowInput(Input):
     def _stem(self) -> tuple[int, int, int, int]:
         frames = self.frames_per_token
         return self.height, self.width, self.channels * frames, 2 // frames
+
+    def fitted(self) -> dict[str, Any]:
+        """Return whether a convolution comes first, and bands."""
+        is_large = self.height * self.width > FEW_TOKENS
+        return {"conv_stem": is_large, "positions": few_bands((self.height // 4, self.width // 4))}
 
     def meaning(self, name: str) -> str:  # noqa: ARG002 - of other modalities
         """Return what the values of the input are."""

@@ -1,11 +1,11 @@
 """Images: pixels, square patches of them, or a convolution's features, each with its place on (row, column)."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from model.config.cost import Cost, Kept, linear
 from model.config.grids import PositionsConfig, Problems
-from model.modalities.input import Input, axes, cuts
+from model.modalities.input import Input, axes, coarsest, cuts, few_bands
 from model.modalities.pixel_range import STEM_WIDTH, PixelRange, range_problems, stem_cost, stem_kept
 
 if TYPE_CHECKING:
@@ -98,6 +98,11 @@ class ImageInput(Input):
         """Return what the linear layer and the convolution keep."""
         project = Kept(self.num_tokens * self.raw_width) if self.project_to else Kept()
         return project + (stem_kept(self.height, self.width, self.channels) if self.conv_stem else Kept())
+
+    def fitted(self) -> dict[str, Any]:
+        """Return the side of a patch, and bands."""
+        patch = coarsest(((side, side) for side in (1, 2, 4, 8, 16, 32)), self.shape[:2])[0]
+        return {"patch": patch, "positions": few_bands([length // patch for length in self.shape[:2]])}
 
     def meaning(self, name: str) -> str:  # noqa: ARG002 - of other modalities
         """Return what the values of the input are."""

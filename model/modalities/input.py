@@ -10,7 +10,7 @@ are imported by the methods that make them.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 COORDINATES = "coordinates"
 """NAME.coordinates is the array with the coordinates of the cells of input NAME."""
 UNSAID = "is said neither here nor by the input of this name in data.inputs; set it in one of the two"
+
+FEW_TOKENS = 1_024
+"""Of an input of a small network."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,10 @@ class Input(ABC):
     def _defaults(self) -> dict[str, Any]:
         return {field.name: field.default for field in fields(self)}
 
+    def fitted(self) -> dict[str, Any]:
+        """Return keys of an input of these sizes that suit a small network: few tokens, few bands."""
+        return {}
+
     def takes(self, shape: tuple[int, ...]) -> bool:
         """Return whether it reads values of that shape."""
         return shape == self.shape
@@ -167,6 +174,18 @@ class Input(ABC):
         positions = self.token_positions
         for key, sentence in positions.problems(self.position_grid) if positions else ():
             yield f"positions.{key}", sentence
+
+
+def coarsest(choices: Iterable[tuple[int, ...]], lengths: Sequence[int]) -> tuple[int, ...]:
+    """Return the first patch that divides the lengths and leaves few tokens; else the last one that divides them."""
+    dividing = [patch for patch in choices if all(length % of == 0 for length, of in zip(lengths, patch, strict=True))]
+    few = (patch for patch in dividing if prod(lengths) // prod(patch) <= FEW_TOKENS)
+    return next(few, dividing[-1] if dividing else (1,) * len(lengths))
+
+
+def few_bands(grid: Sequence[int]) -> dict[str, Any]:
+    """Return positions with as many bands as the grid has use for, at most 16."""
+    return {"num_bands": max(1, min(16, max(grid) // 2))}
 
 
 def cuts(**sides: tuple[int, int]) -> Problems:

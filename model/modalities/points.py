@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from model.config.grids import Problems
 from model.modalities.input import Input
@@ -56,6 +56,10 @@ class PointsInput(Input):
         from model.modalities.adapters.values import PointsAdapter
 
         return PointsAdapter(self)
+
+    def fitted(self) -> dict[str, Any]:
+        """Return bands and the highest frequency."""
+        return {"num_bands": 16, "max_frequency": 32.0}
 
     def joint_problems(self) -> Problems:
         """Yield (key, sentence) of what does not go together."""

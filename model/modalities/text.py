@@ -1,7 +1,7 @@
 """Bytes or tokens of a text: an embedding plus a learned position, added."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from model.config.cost import Cost
 from model.modalities.input import Input, axes
@@ -63,6 +63,10 @@ class TextInput(Input):
     def cost(self) -> Cost:
         """Return the parameters of the embedding and of the positions."""
         return Cost((self.vocabulary + self.max_tokens) * self.embedding_width)
+
+    def fitted(self) -> dict[str, Any]:
+        """Return the width of the embedding."""
+        return {"embedding_width": 64}
 
     def meaning(self, name: str) -> str:  # noqa: ARG002 - of other modalities
         """Return what the values of the input are."""

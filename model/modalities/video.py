@@ -1,11 +1,11 @@
 """Clips, cut into boxes, each with its place on (time, row, column)."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from model.config.cost import Cost, Kept, linear
 from model.config.grids import PositionsConfig, Problems
-from model.modalities.input import Input, axes, cuts
+from model.modalities.input import Input, axes, coarsest, cuts, few_bands
 from model.modalities.pixel_range import PixelRange, range_problems
 
 if TYPE_CHECKING:
@@ -85,6 +85,13 @@ class VideoInput(Input):
     def kept(self) -> Kept:
         """Return what the linear layer keeps."""
         return Kept(self.num_tokens * self.raw_width) if self.project_to else Kept()
+
+    def fitted(self) -> dict[str, Any]:
+        """Return the sides of a box, and bands."""
+        choices = ((frames, side, side) for side in (1, 2, 4, 8, 16) for frames in (1, 2))
+        frames, patch, _ = coarsest(choices, self.shape[:3])
+        grid = (self.num_frames // frames, self.height // patch, self.width // patch)
+        return {"patch_frames": frames, "patch": patch, "positions": few_bands(grid)}
 
     def meaning(self, name: str) -> str:  # noqa: ARG002 - of other modalities
         """Return what the values of the input are."""

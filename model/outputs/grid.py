@@ -40,7 +40,9 @@ class CellsOutput(Output):
         known = network.input_named(target)
         shape, num_channels = tuple(self.shape), self.num_channels
         if known is not None:
-            whole, of_cell = cells(known.shape, getattr(known, "patch", 1))
+            # Of an array a patch has a side on each axis.
+            patch = getattr(known, "patch", 1)
+            whole, of_cell = cells(known.shape, patch if isinstance(patch, int) else prod(patch))
             # A recording has one axis of samples: fewer queries than samples are answered with several samples each.
             if shape and len(known.shape) == 1:
                 of_cell = known.shape[0] // max(prod(shape), 1)

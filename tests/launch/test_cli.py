@@ -44,7 +44,19 @@ def test_every_command_is_there() -> None:
     sources += ["c4", "wikipedia", "glue"]
     of_data = [*(f"build {source}" for source in sources), "index", "verify", "show"]
     of_runs = ["submit", "resume", "sweep", "status", "logs", "stop", "cancel", "fork", "diff", "doctor"]
-    others = ["train", "eval", "predict", "embed", "report", "attention", "chaos", "plan", "import-hf", "export"]
+    others = [
+        "train",
+        "eval",
+        "predict",
+        "embed",
+        "report",
+        "attention",
+        "chaos",
+        "plan",
+        "init",
+        "import-hf",
+        "export",
+    ]
     assert set(ALL) == {*(f"data {name}" for name in of_data), *of_runs, *others}
 
 
