@@ -7,6 +7,7 @@
 One level: a file that is included includes no other.
 """
 
+import difflib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -66,8 +67,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Return the keys and values of a YAML file; ConfigError where it cannot be read, or is something else."""
     path = located(path)
     if not path.is_file():
-        named = sorted(file.stem for file in Path(__file__).parent.glob("*.yaml"))
-        raise ConfigError(str(path), [f"no such file; the named runs are {', '.join(named)}, by these names"])
+        raise ConfigError(str(path), [f"no such file; {_named(path)}"])
     try:
         with path.open(encoding="utf-8") as file:
             # What is longer is refused whatever follows.
@@ -100,6 +100,16 @@ def _of_included(path: Path, name: object, problems: list[str] | None) -> list[t
         sentence = f"includes {shown(tree[INCLUDE])} itself; only one level is read: include one of the two"
         raise ConfigError(str(path), [f"{INCLUDE} = {shown(name)}: {sentence}"])
     return [(key, _beside(base, key, value)) for key, value in _leaves_once(tree, problems)]
+
+
+def _named(path: Path) -> str:
+    """Return in words which run was meant, of those that come with the product, or which there are."""
+    ours = Path(__file__).parent
+    names = [file.stem for file in sorted(ours.glob("*.yaml"))]
+    recipes = [file.stem for file in sorted((ours / "recipes").glob("*.yaml"))]
+    if close := difflib.get_close_matches(path.with_suffix("").name, recipes, n=1, cutoff=0.8):
+        return f"did you mean recipes/{close[0]}?"
+    return f"the named runs are {', '.join(names)}, by these names, and recipes/NAME (docs/recipes.md)"
 
 
 def _included(path: Path, name: object) -> Path:

@@ -41,6 +41,19 @@ def test_what_the_user_has_goes_before_what_comes_with_the_product(
         read_yaml(Path("configs/digits.yaml"))
 
 
+@pytest.mark.parametrize(
+    "name", ["recipes/perceiver_imagnet", "perceiver_imagenet", "configs/recipes/perciever_imagenet.yaml"]
+)
+def test_a_recipe_whose_name_is_nearly_right_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "model" in read_yaml(Path("paper/p1"))
+    assert load(Path("recipes/perceiver_imagenet")).train.steps == 150_120
+    with pytest.raises(ConfigError, match=r"no such file; did you mean recipes/perceiver_imagenet\?"):
+        read_yaml(Path(name))
+
+
 @pytest.mark.parametrize("name", ["digit", "digits.yaml", "/digits", "../digits", "paper", "clusters", "__init__"])
 def test_another_name_is_refused_with_those_that_there_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

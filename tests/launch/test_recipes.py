@@ -18,13 +18,17 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
+from configs.run import load
 from configs.tiny import load_tiny
 from data_shards.building.builder import build_table
 from data_shards.building.raw_sample import Literal, Row
+from launch.cli.cluster_report import Flags
 from launch.lifecycle.run_folder import RunFolder
+from launch.planning.cluster_plan import cluster_plan
 from launch.run import composition
 
 RECIPES = Path(__file__).parents[2] / "configs" / "recipes"
+TABLE = Path(__file__).parents[2] / "docs" / "recipes.md"
 # Between them: images mixed in pairs and a convolution; sound and clips of several labels; words of a text.
 ORDINARY = ("perceiver_io_imagenet_conv", "perceiver_audioset_av", "perceiver_io_mlm_bytes")
 CHOSEN = sorted(path.stem for path in RECIPES.glob("*.yaml")) if os.environ.get("RECIPES") == "all" else ORDINARY
@@ -113,6 +117,18 @@ def typed(name: str, shards: Path, tokenizer: Path) -> list[str]:
     if "training/kinetics" in text:
         words += [f"data.inputs.label.num_classes={CLASSES}", f"model.inputs.label.num_classes={CLASSES}"]
     return words
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CHOSEN)
+def test_the_hours_of_the_table_are_those_that_a_plan_predicts(name: str, tokenizer: Path) -> None:
+    path = RECIPES / f"{name}.yaml"
+    config = load(path, [f"data.inputs.text.tokenizer={tokenizer}"] if "paper/i6" in path.read_text() else [])
+    cluster = Flags(1, 8, "H100", "400Gb", "2GB/s", 2000, 5, 0, 0).cluster()
+    plan = cluster_plan(config, cluster)
+    [row] = [line for line in TABLE.read_text().splitlines() if line.startswith(f"| {name} |")]
+    assert row.split("|")[-2].strip() == f"{plan.run_seconds / 3600:.1f}"
+    assert plan.fits
 
 
 @pytest.mark.slow

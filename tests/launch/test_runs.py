@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from configs.run import load
+from configs.tiny import load_tiny
 from launch.cli.main import app
 from launch.lifecycle.cluster import ClusterConfig
 from launch.lifecycle.cluster import load as profile_of
@@ -30,6 +31,11 @@ def status_of(*words: str | Path) -> int:
             ["submit", CONFIG, "--run", RUN, "--cluster", "plain"],
             "launch.supervise.submit.submit",
             {"config": DIGITS, "path": RUN, "profile": PLAIN, "dry_run": False, "as_json": False},
+        ),
+        (
+            ["submit", CONFIG, "--run", RUN, "--cluster", "plain", "--tiny"],
+            "launch.supervise.submit.submit",
+            {"config": load_tiny(CONFIG), "path": RUN, "profile": PLAIN, "dry_run": False, "as_json": False},
         ),
         (
             ["submit", CONFIG, "seed=3", "--run", RUN, "--cluster", "plain", "--nodes", "3", "--minutes", "9",

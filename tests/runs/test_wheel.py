@@ -67,7 +67,7 @@ def test_the_command_works_outside_a_checkout(python: Path, tmp_path: Path) -> N
     home = run(python, tmp_path, "-c", "import model, perceiver_trainer; print(model.__file__)")
     assert Path(home.strip()).is_relative_to(python.parents[1])
     assert run(python, tmp_path, "-c", program, "--version").startswith("perceiver-trainer 0.1.0, torch ")
-    for name in ("digits", "paper/p1"):
+    for name in ("digits", "recipes/perceiver_imagenet"):
         planned = json.loads(run(python, tmp_path, "-c", program, "plan", name, "--json"))
         assert planned["parts"]["total"]["parameters"] > 10_000
     run(python, tmp_path, "-c", program, "data", "build", "digits", "data/digits")
