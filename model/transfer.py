@@ -5,7 +5,7 @@ weights of the source -- rename --> names -- drop --> kept -- same shape --> tak
                                                           -- else --> left over; the network's own stay as drawn
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -45,8 +45,9 @@ def transfer(
     `grids` has the grid of each table of the source, by parameter name, as `table_grids` gives them; a table that is
     not in it is resized only where it is a set of rows or has a single axis.
     """
-    renamed = dict(_renamed(weights, wanted.rename))
     own, own_grids = network.state_dict(), table_grids(network)
+    _refuse_idle(own, weights, wanted)
+    renamed = dict(_renamed(weights, wanted.rename))
     taken, resized, drawn = dict[str, Tensor](), list[str](), dict[str, str]()
     for name, tensor in own.items():
         given = renamed.get(name)
@@ -69,6 +70,26 @@ def transfer(
             f"{next(iter(own))}; rename them with initial_weights.rename"
         )
     return Transfer(taken, tuple(resized), drawn, tuple(sorted(renamed.keys() - taken.keys())))
+
+
+def _refuse_idle(own: Iterable[str], given: Iterable[str], wanted: InitialWeightsConfig) -> None:
+    """Raise ValueError for what drops or renames nothing: a slip in it would take what was not to be taken."""
+    own, given = list(own), list(given)
+    unmatched = [each for each in wanted.drop if not any(fnmatchcase(name, each) for name in own)]
+    idle = [f"drop: {each} matches no tensor of this network" for each in unmatched]
+    prefixes = [pair.split("=")[0] for pair in wanted.rename]
+    unmatched = [each for each in prefixes if not any(name.startswith(each) for name in given)]
+    idle += [f"rename: no tensor of the source begins with {each}" for each in unmatched]
+    if idle:
+        raise ValueError(
+            f"initial_weights.{'; '.join(idle)}; this network has names such as {_first_of(own)}, the source "
+            f"such as {_first_of(given)}"
+        )
+
+
+def _first_of(names: Sequence[str]) -> str:
+    """Return one name of each part of a network."""
+    return ", ".join({name.partition(".")[0]: name for name in reversed(names)}.values())
 
 
 def table_grids(network: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -177,7 +177,9 @@ def fork(
     checkpoint: Checkpoint = "newest",
     trust_code: TrustCode = False,
 ) -> None:
-    """Start a new run from a checkpoint of another run, with other values. Network and data must be the same.
+    """Start a new run from a checkpoint of another run, with other values: more steps, another rate or optimizer.
+
+    Network and data must be the same. For others take the weights alone, by initial_weights.source of a new run.
 
     Example: perceiver fork runs/digits runs/slower optimizer.learning_rate=5e-4
     """

@@ -37,6 +37,8 @@ class Record:
 
     source: str
     """As the configuration names it."""
+    step: int | None
+    """The step of the run's checkpoint that was taken; None of a file, or of a folder without steps."""
     num_bytes: int
     """Size of the file that keeps what was taken."""
     xxh3: str
@@ -59,7 +61,7 @@ def keep(config: RunConfig, folder: RunFolder) -> None:
     wanted = config.initial_weights
     if not wanted.source:
         return
-    weights, network_of_source = _read(wanted.source)
+    weights, network_of_source, step = _read(wanted.source)
     grids = table_grids(_empty(network_of_source)) if network_of_source else {}
     network = new_network(config.model, seed=config.seed)
     try:
@@ -69,6 +71,7 @@ def keep(config: RunConfig, folder: RunFolder) -> None:
     written = tensor_file.write(folder.initial_weights_path, found.weights)
     record = Record(
         wanted.source,
+        step,
         written.num_bytes,
         written.xxh3,
         tuple(sorted(found.weights.keys() - set(found.resized))),
@@ -77,9 +80,10 @@ def keep(config: RunConfig, folder: RunFolder) -> None:
         found.unused,
     )
     atomic.write(folder.initial_weights_record_path, json.dumps(asdict(record), indent=1) + "\n")
+    at = "" if step is None else f", step {step}"
     sentences = [
         f"note: starts from {len(found.weights)} of {len(found.weights) + len(found.drawn)} tensors of "
-        f"{as_typed(Path(wanted.source))}; {folder.initial_weights_record_path.name} has the list",
+        f"{as_typed(Path(wanted.source))}{at}; {folder.initial_weights_record_path.name} has the list",
         *_line("resized", found.resized),
         *_line("initialised at random", [f"{name} ({why})" for name, why in found.drawn.items()]),
         *_line("not used", found.unused),
@@ -100,13 +104,13 @@ def take(network: nn.Module, folder: RunFolder) -> None:
     network.load_state_dict(TensorFile(folder.initial_weights_path).read_all(), strict=False)
 
 
-def _read(source: str) -> tuple[Mapping[str, Tensor], PerceiverConfig | None]:
-    """Return the tensors of a source, and its network's configuration where it has one."""
+def _read(source: str) -> tuple[Mapping[str, Tensor], PerceiverConfig | None, int | None]:
+    """Return the tensors of a source, and where it has them its network's configuration and the step of its weights."""
     path, which = _parts(source)
     if path.is_file():
-        return TensorFile(path).read_all(), None
+        return TensorFile(path).read_all(), None, None
     if (path / "model.safetensors").is_file():
-        return TensorFile(path / "model.safetensors").read_all(), network_config(path / "config.yaml")
+        return TensorFile(path / "model.safetensors").read_all(), network_config(path / "config.yaml"), None
     folder = RunFolder(path.resolve())
     if not folder.exists:
         raise ValueError(
@@ -123,7 +127,7 @@ def _read(source: str) -> tuple[Mapping[str, Tensor], PerceiverConfig | None]:
         ) from error
     for sentence in found.passed_over:
         sys.stderr.write(f"note: passed over a damaged checkpoint: {sentence}\n")
-    return found.tensors, load(folder.config_path).model
+    return found.tensors, load(folder.config_path).model, found.step
 
 
 def _parts(source: str) -> tuple[Path, str]:

@@ -72,6 +72,7 @@ def test_a_run_starts_from_the_checkpoint_that_was_named(
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     record = json.loads(new.initial_weights_record_path.read_text())
     assert (record["taken"], record["drawn"], record["unused"]) == (sorted(expected), {}, [])
+    assert record["step"] == step
     assert f"starts from weights of {base.path}{which}" in new.metrics_path.read_text()
 
 

@@ -99,3 +99,15 @@ def test_latents_are_a_set_of_which_the_first_are_taken_and_more_are_as_drawn(he
     assert found.resized == (name,)
     assert torch.equal(found.weights[name][:kept], source.get_parameter(name)[:kept])
     assert torch.equal(found.weights[name][kept:], target.get_parameter(name)[kept:])
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"drop": ("decodr.*",)}, r"initial_weights.drop: decodr.\* matches no tensor of this network; .* encoder."),
+        ({"rename": ("trunk.=encoder.",)}, "initial_weights.rename: no tensor of the source begins with trunk."),
+    ],
+)
+def test_what_drops_or_renames_nothing_is_refused(fields: dict[str, tuple[str, ...]], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        transfer(network(), network().state_dict(), {}, replace(ALL, **fields))
