@@ -151,6 +151,59 @@ def test_with_latents_at_all_places_it_is_a_plain_causal_transformer() -> None:
     assert functional.cross_entropy(found.flatten(0, 1), ids.flatten()).item() == pytest.approx(expected.item(), 1e-12)
 
 
+def krasserms_attention(asking: Tensor, asked: Tensor, part: Any) -> Tensor:  # noqa: ANN401
+    """MultiHeadAttention of perceiver-io 0.6.0 with causal_attention=True, as it is written there."""
+    q, k, v = (
+        (given @ projection.weight.mT).unflatten(-1, (2, -1)).transpose(1, 2)
+        for given, projection in ((asking, part.query), (asked, part.key), (asked, part.value))
+    )
+    scores = (q * q.shape[-1] ** -0.5) @ k.mT
+    num_queries, num_keys = scores.shape[2:]
+    future = torch.ones(num_queries, num_keys, dtype=torch.bool).triu(num_keys - num_queries + 1)
+    shares = scores.masked_fill(future, -torch.finfo(scores.dtype).max).softmax(dim=-1)
+    return linear((shares @ v).transpose(1, 2).flatten(2), part.output)
+
+
+def krasserms_mlp(values: Tensor, layer: Any) -> Tensor:  # noqa: ANN401
+    hidden = functional.gelu(norm(values, layer.norm_mlp) @ layer.mlp.widen.weight.mT)
+    return values + hidden @ layer.mlp.narrow.weight.mT
+
+
+@pytest.mark.parametrize("num_kept", [PLACES - LATENTS, 4])
+def test_with_the_same_weights_it_is_krasserms_causal_model(num_kept: int) -> None:
+    """PerceiverAR of perceiver-io 0.6.0, whose installation would want a PyTorch below 1.13; no channels are rotated.
+
+    It norms latents as queries also where they are keys, drops what is hidden of the prefix from its array, and has
+    biases in the cross-attention's last layer alone.
+    """
+    network, ids = perturbed(replace(TEXT, gelu="erf")), texts()
+    (cross,), (block,) = network.encoder.cross_attends, network.encoder.blocks
+    with torch.no_grad():
+        for name, parameter in network.encoder.named_parameters():
+            if name.endswith("bias") and "norm" not in name and name != "cross_attends.0.attention.output.bias":
+                parameter.zero_()
+        cross.norm_tokens.load_state_dict(cross.norm_query.state_dict())  # type: ignore[union-attr]
+    tokens = network.inputs({"text": ids}, None, None, F64)
+    x = network.encoder.latents.placed(tokens.values)  # type: ignore[union-attr, operator]
+    # The first place has no token, and is not hidden here.
+    order = functional.pad(
+        torch.rand(2, PLACES - LATENTS - 1, generator=torch.Generator().manual_seed(5)), (1, 0), value=2
+    )
+    keep = order.topk(num_kept).indices
+    kept = torch.zeros(2, PLACES - LATENTS, dtype=torch.bool).scatter(1, keep, 1)
+    latents, prefix = x[:, -LATENTS:], x[:, :-LATENTS][kept].view(2, num_kept, WIDTH)
+    asking = norm(latents, cross.norm_query)
+    asked = torch.cat([norm(prefix, cross.norm_tokens), asking], dim=1)
+    latents = krasserms_mlp(latents + krasserms_attention(asking, asked, cross.attention), cross)
+    for layer in [*block, *block]:  # type: ignore[misc]
+        normed = norm(latents, layer.norm_attention)
+        latents = krasserms_mlp(latents + krasserms_attention(normed, normed, layer.attention), layer)
+    # A token stands one place after its own.
+    hidden = functional.pad(~kept[:, 1:], (0, LATENTS + 1))
+    found = network.encoder(tokens, hidden)
+    torch.testing.assert_close(found, latents, rtol=0, atol=1e-11)
+
+
 @pytest.mark.parametrize("config", [TEXT, ARRAY, replace(TEXT, latent_width=24)], ids=["text", "array", "wider"])
 def test_the_parameters_of_the_plan_are_those_of_the_network(config: PerceiverConfig) -> None:
     parameters = sum(parameter.numel() for parameter in Perceiver(config, seed=0).parameters())
