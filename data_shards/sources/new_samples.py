@@ -173,9 +173,12 @@ class NewSampleReader:
         if found.fault:
             raise BadBytesError(found.fault)
         members = dict(_read(found.members))
-        for section in self._sections:
-            lacking = section.stand_in(members) if not any(fitting(section.patterns, members)) else None
-            members |= [lacking] if lacking else []
+        try:
+            for section in self._sections:
+                lacking = section.stand_in(members) if not any(fitting(section.patterns, members)) else None
+                members |= [lacking] if lacking else []
+        except ValueError as error:
+            raise BadBytesError(one_line(error)) from error
         if found.fields:
             members[RECORD] = json.dumps(dict(found.fields)).encode()
         for name, patterns in self._required:

@@ -1,11 +1,12 @@
 """The commands for new samples: predict, embed and generate."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from launch.cli.console import AsJson, Checkpoint, TrustCode, Weights, progress_bar
+from launch.cli.console import AsJson, Checkpoint, OnCluster, TrustCode, Weights, progress_bar
 
 app = typer.Typer()
 
@@ -30,6 +31,7 @@ def predict(
     weights: Weights = "",
     split: Split = "",
     batch: BatchSize = 0,
+    cluster: OnCluster = "",
     trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
@@ -45,6 +47,10 @@ def predict(
 
     torchrun --nproc-per-node 2 -m -- launch predict runs/digits data/digits --out answers.jsonl
     """
+    if cluster:
+        from launch.cli import on_cluster
+
+        raise typer.Exit(on_cluster.submit(cluster, sys.argv[1:], run, out.parent))
     from configs.plugins import trust
     from launch.answers import commands
 
@@ -69,6 +75,7 @@ def embed(
     weights: Weights = "",
     split: Split = "",
     batch: BatchSize = 0,
+    cluster: OnCluster = "",
     trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
@@ -76,6 +83,10 @@ def embed(
 
     Example: perceiver embed runs/pictures photos/ --out latents.safetensors
     """
+    if cluster:
+        from launch.cli import on_cluster
+
+        raise typer.Exit(on_cluster.submit(cluster, sys.argv[1:], run, out.parent))
     from configs.plugins import trust
     from launch.answers import commands
 

@@ -27,6 +27,9 @@ Weights = Annotated[
         help="trained, or ema (the moving average of the weights). Default: what the run evaluates.",
     ),
 ]
+OnCluster = Annotated[
+    str, typer.Option("--cluster", help="Cluster profile: run as one Slurm job, submit it and return.")
+]
 TrustCode = Annotated[
     bool, typer.Option("--trust-code", help="Run the plug-ins of the run: its author's code. Read them first.")
 ]

@@ -13,7 +13,7 @@ from data_shards.files.plugin_files import fault_in
 from data_shards.files.quoting import MAX_MESSAGE, cut
 from launch import versions
 from launch.cli import answers, data, networks, reports, runs
-from launch.cli.console import AsJson, Checkpoint, Tiny, TrustCode, Weights, configuration
+from launch.cli.console import AsJson, Checkpoint, OnCluster, Tiny, TrustCode, Weights, configuration
 from launch.lifecycle.exit_status import BAD_INPUT, FAILED
 
 app = typer.Typer(
@@ -100,6 +100,7 @@ def evaluate(
     split: Annotated[str, typer.Option("--split", help="Split to evaluate. Default: data.eval_split of the run.")] = "",
     checkpoint: Checkpoint = "newest",
     weights: Weights = "",
+    cluster: OnCluster = "",
     trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
@@ -110,7 +111,14 @@ def evaluate(
     perceiver eval runs/digits --checkpoint best --json
 
     perceiver eval runs/digits data.shards=data/other --split val
+
+    perceiver eval runs/digits --cluster plain
     """
+    if cluster:
+        from launch.cli import on_cluster
+
+        raise typer.Exit(on_cluster.submit(cluster, sys.argv[1:], run, run / "logs"))
+
     from configs.plugins import trust
     from launch.run import evaluation
 
