@@ -49,6 +49,7 @@ def test_every_command_is_there() -> None:
         "eval",
         "predict",
         "embed",
+        "generate",
         "report",
         "attention",
         "chaos",
