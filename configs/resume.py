@@ -36,6 +36,7 @@ MAY_CHANGE = (
 DECIDES = (
     # Scores of another metric cannot be compared with those that checkpoints have.
     "checkpoint.best_by",
+    "data.clips",
     "data.datasets",
     "data.eval_split",
     "data.inputs",

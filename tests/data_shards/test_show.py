@@ -12,6 +12,7 @@ from data_shards.building import contact_sheet as show
 from data_shards.building.builder import build_table
 from data_shards.building.contact_sheet import contact_sheet
 from data_shards.building.raw_sample import Literal, Row
+from data_shards.building.spread_samples import spread
 from data_shards.format.annotations import OWN, Records
 from data_shards.format.manifest import Manifest
 from data_shards.modalities.audio import AudioConfig
@@ -183,10 +184,10 @@ def test_what_cannot_be_decoded_is_told_in_red_in_its_place(axes: Axes) -> None:
 def test_samples_are_at_equal_distances_over_all_shards(tmp_path: Path) -> None:
     rows = [Row(line, (Literal(b"%d" % line, "txt"),)) for line in range(10)]
     shards = build_table(rows, tmp_path, samples_per_shard=4).split("train").shards
-    everything = [key for key, _ in show._spread(tmp_path, shards, 99)]
+    everything = [key for key, _ in spread(tmp_path, shards, 99)]
     assert sorted(everything) == [f"{line:08d}" for line in range(10)]
-    assert [key for key, _ in show._spread(tmp_path, shards, 4)] == [everything[place] for place in (0, 3, 6, 9)]
-    assert [key for key, _ in show._spread(tmp_path, shards, 1)] == everything[:1]
+    assert [key for key, _ in spread(tmp_path, shards, 4)] == [everything[place] for place in (0, 3, 6, 9)]
+    assert [key for key, _ in spread(tmp_path, shards, 1)] == everything[:1]
 
 
 def test_a_label_has_its_name_and_one_without_a_name_its_number() -> None:

@@ -5,6 +5,7 @@ import math
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -168,7 +169,8 @@ def test_scores_are_told_a_line_each_in_their_columns(run: RunFolder, capsys: py
     first = (Value("digit", ACCURACY, ALL, 0.5), Value("digit", ACCURACY, "image", 0.25))
     others = (Value("photo", Metric("psnr", "dB"), ALL, 20.0), Value("digit", long, ALL, 1.0))
     found = Evaluation(7, (*first, *others, Value("age", Metric("error", "years"), ALL, math.nan)))
-    evaluation._tell(run, 3, "te\x1bst", found)
+    chosen = SimpleNamespace(step=3, weights="trained")
+    evaluation._tell(run, chosen, "te\x1bst", found)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("step 3, 7 te")
     assert "\x1b" not in lines[0]
@@ -180,7 +182,8 @@ def test_scores_are_told_a_line_each_in_their_columns(run: RunFolder, capsys: py
         *("   50.00%", "   25.00%", " 20.00 dB", "  100.00%", " not measured")
     ]
     short = Evaluation(7, first[:1])
-    evaluation._tell(run, 3, "test", short)
+    chosen = SimpleNamespace(step=3, weights="trained")
+    evaluation._tell(run, chosen, "test", short)
     assert capsys.readouterr().out.splitlines()[1] == f"  {'digit: accuracy':20}   50.00%"
 
 

@@ -17,9 +17,9 @@ from test_evaluate import run
 from configs.run import dump, load
 from launch.answers.loaded_run import load_run
 from launch.lifecycle.run_folder import RunFolder
-from launch.run.evaluation import chosen_network
 from launch.run.loaders import identity
 from launch.run.network_files import network_of
+from launch.run.trained import trained
 from model.perceiver import Perceiver
 from trainer.checkpoint.names import MANIFEST
 from trainer.distributed.world import World
@@ -56,9 +56,9 @@ def test_the_weights_are_those_that_are_asked_for_and_else_those_that_the_run_ev
     def taken(weights: str) -> dict[str, Tensor]:
         alone = World(0, 1, 0, torch.device("cpu"))
         loaded, exported = load_run(run.path, weights=weights), network_of(run.path, weights=weights)
-        chosen, evaluated = chosen_network(load(run.config_path), run, "newest", alone, weights)
-        assert loaded.trained.weights == chosen.which
-        states = [network.state_dict() for network in (loaded.network, exported, evaluated)]
+        chosen = trained(run.path, load(run.config_path), "newest", alone, weights)
+        assert loaded.trained.weights == chosen.weights
+        states = [network.state_dict() for network in (loaded.network, exported, chosen.network)]
         assert all(torch.equal(state[name], states[0][name]) for state in states[1:] for name in state)
         return states[0]
 

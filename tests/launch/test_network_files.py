@@ -233,7 +233,6 @@ def test_a_run_of_an_imported_network_is_refused_by_every_command_that_would_sta
         ("train", config, "--run", run),
         ("train", config, "--run", run, "--procs", "2"),
         ("fork", str(tmp_path / "ours"), run),
-        ("eval", str(tmp_path / "ours")),
     ):
         with pytest.raises(
             ValueError, match=r"config\.yaml: describes the network whose weights are in .*copy"

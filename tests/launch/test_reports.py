@@ -95,8 +95,8 @@ def test_attention_is_drawn_of_the_sample_and_the_checkpoint_that_were_named(doo
     usual = CliRunner().invoke(app, ["attention", "run"], catch_exceptions=False)
     asked = CliRunner().invoke(app, ["attention", "run", "--sample", "3", "--checkpoint", "best", "--json"])
     assert calls == [
-        {"path": Path("run"), "sample": 0, "which": "newest"},
-        {"path": Path("run"), "sample": 3, "which": "best"},
+        {"path": Path("run"), "sample": 0, "which": "newest", "weights": ""},
+        {"path": Path("run"), "sample": 3, "which": "best", "weights": ""},
     ]
     assert usual.stdout.splitlines()[1] == "pictures: b.png"
     assert "\x1b" not in usual.stdout

@@ -20,7 +20,7 @@ from launch.chaos import rank as chaos_rank
 from launch.lifecycle import attempts
 from launch.lifecycle.fence import SupersededError
 from launch.lifecycle.run_folder import RunFolder
-from launch.run import composition
+from launch.run import announcements, composition
 from launch.run.loaders import EvalSplit, identity, look
 from model.budget import flops
 from model.perceiver import Perceiver
@@ -31,6 +31,7 @@ from trainer.evaluation import Evaluation
 from trainer.health.run_lock import is_held
 from trainer.run_state import RunState
 from trainer.sinks.sink_group import SinkGroup
+from trainer.tasks.network_draws import NetworkDraws
 from trainer.tasks.objective import objective
 
 Door = Callable[..., list[dict[str, Any]]]
@@ -172,7 +173,7 @@ def test_the_loop_is_given_the_parts_that_the_configuration_describes(
     assert meter._work.flops_per_sample == 3 * flops.total(flops.network_cost(config.model)).flops
     assert (meter._work.tokens_per_sample, meter._work.peak_flops) == (12, 7e9)
     assert [peak["dtype"] for peak in peaks] == [torch.float32]
-    assert goals[0] == {"label_smoothing": 0.25, "seed": 3}
+    assert goals[0] == {"label_smoothing": 0.25, "seed": 3, "draws": NetworkDraws(3)}
     weights = Perceiver(config.model, seed=3).state_dict()
     found = given["engine"].network.module.state_dict()
     assert all(torch.equal(value, found[name]) for name, value in weights.items())
@@ -269,10 +270,10 @@ class Steps:
 
 def test_what_a_user_should_know_before_the_first_step_is_told_and_nothing_else() -> None:
     told, state = Kept(), RunState(step=4)
-    composition._announce(SinkGroup([told]), state, None, Steps(7, 0), [], halved=0)
+    announcements.announce(SinkGroup([told]), state, None, Steps(7, 0), [], halved=0)
     assert told.messages == []
     loaded = Loaded(state, Path(), ("a is cut", "b is gone"))
-    composition._announce(SinkGroup([told]), state, loaded, Steps(7, 3), ["2 have no sound"], halved=5)
+    announcements.announce(SinkGroup([told]), state, loaded, Steps(7, 3), ["2 have no sound"], halved=5)
     assert told.messages == [
         "skipped a damaged checkpoint: a is cut",
         "skipped a damaged checkpoint: b is gone",
@@ -287,9 +288,9 @@ def test_who_stopped_a_run_is_told(
     config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str], reason: str, by: str
 ) -> None:
     folder, state = RunFolder(tmp_path), RunState(step=1)
-    composition._tell(config, folder, "preempted", state, reason, as_json=False)
+    announcements.tell_end(config, folder, "preempted", state, reason, as_json=False)
     assert capsys.readouterr().out == f"stopped by {by} after step 1 of 2; the same command resumes it\n"
-    composition._tell(config, folder, "preempted", state, reason, as_json=True)
+    announcements.tell_end(config, folder, "preempted", state, reason, as_json=True)
     assert json.loads(capsys.readouterr().out) == {"outcome": "preempted", "step": 1, "run": str(tmp_path)}
 
 

@@ -198,9 +198,9 @@ def test_the_forms_of_the_papers_networks(name: str, form: Form) -> None:
 
 
 ON_A_CPU = {
-    "separable": "i1 i1p p1 p1a_1 p1a_2 p1a_4 p1a_start p1c_12 p1c_4 p1c_8 p1n",
-    "absorbed": "i10 i11 i12 i12_light i12_separate i13 i14 i14p i15 i15p i2 i2p i3 i3p i4 i5 p2 p8",
-    "plain": "i6 i7 i8 i8b_128 i8b_512 i9",
+    "separable": "i1 i1p p1 p1a_1 p1a_2 p1a_4 p1a_start p1c_12 p1c_4 p1c_8 p1n p3 p5 p6",
+    "absorbed": "i10 i11 i12 i12_light i12_separate i13 i14 i14p i15 i15p i2 i2p i3 i3p i4 i5 p2 p4 p7 p7_mel p8",
+    "plain": "i6 i7 i8 i8b_128 i8b_512 i9 i9_single",
 }
 
 
