@@ -110,7 +110,7 @@ def _fitted(
     for kind in _kinds_of(section, suffixes):
         own = {"members": section.members} if section.members else {}
         try:
-            keys = {"modality": kind().modality, **own, **kind.fitted(main)}
+            keys = {"modality": kind().modality, **own, **kind.fitted(_decodable(kind, main))}
             problems = [sentence for _, sentence in _section(keys).problems()]
         except ValueError as error:
             problems = [str(error)]
@@ -118,6 +118,21 @@ def _fitted(
             return keys, []
         reasons.append(f"{kind().modality}: {cut(problems[0]) if problems else 'no network reads it'}")
     return None, reasons
+
+
+def _decodable(kind: type[Modality], main: Sequence[Any]) -> list[Any]:
+    """Return the members that a modality can decode; ValueError where those are fewer than half."""
+    good, fault = [], "no sample has it alone"
+    for content in main:
+        try:
+            kind.decoded_shape(MAIN, content)
+            good.append(content)
+        except ValueError as error:
+            # One of many is a bad sample, which the run will count.
+            fault = str(error)
+    if 2 * len(good) < len(main) or not good:
+        raise ValueError(fault)
+    return good
 
 
 def _kinds_of(section: Modality, suffixes: set[str]) -> list[type[Modality]]:

@@ -1,6 +1,8 @@
 """`perceiver init`: a configuration that suits shards of every modality, is read strictly and trains as it is."""
 
+import io
 import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from configs.run import RunConfig, load
+from data_shards.building import adoption
 from data_shards.loading.shard_loader import ShardLoader
 from data_shards.sources import table
 from data_shards.sources.digits import Drawn
@@ -196,6 +199,21 @@ def test_shards_of_one_sample_and_of_none_to_evaluate(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(perceiver("init", folder))
     config = load(tmp_path / "run.yaml")
     assert (config.train.global_batch, config.data.eval_split) == (1, "")
+
+
+def test_a_sample_that_is_broken_changes_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "tars"
+    good = (tmp_path / picture(tmp_path, "good.png", (16, 24, 3))).read_bytes()
+    members = [(f"{n}.png", good) for n in range(5)] + [("5.png", b"no"), ("6.png", good), ("6.jpg", good)]
+    folder.mkdir()
+    with tarfile.open(folder / "0.tar", "w") as tar:
+        for name, data in members:
+            header = tarfile.TarInfo(name)
+            header.size = len(data)
+            tar.addfile(header, io.BytesIO(data))
+    adoption.index(folder)
+    (tmp_path / "run.yaml").write_text(perceiver("init", folder))
+    assert load(tmp_path / "run.yaml").data.inputs["image"].shape == (16, 24, 3)
 
 
 def test_what_cannot_be_trained_on_is_refused(tmp_path: Path) -> None:
