@@ -95,8 +95,6 @@ class Glue(TableLayout):
         """Return the folder of each task that is there."""
         if self.task and self.task not in TASKS:
             raise ValueError(f"--task {shown(self.task)} is none of {', '.join(TASKS)}")
-        if not folder.is_dir():
-            raise ValueError(f"{folder}: no such folder")
         if (folder / "train.tsv").is_file():
             name = self.task or _task_of(folder)
             if name is None:

@@ -58,8 +58,9 @@ class ImageNet(TableLayout):
             else:
                 passed["validation images of a class without training images"] += 1
         tell(f"{len(classes)} classes; splits: train {len(train)}, val {len(rows) - len(train)} images")
+        passed.update(suffix_of(path.name) for path in _others(folder))
         if passed:
-            tell(f"{folder}: {passed_over(passed, 'image of a class')}")
+            tell(f"{folder}: {passed_over(passed, 'image of a class, or list of them')}")
         return Table(rows, classes)
 
 
@@ -116,6 +117,14 @@ def _validation(folder: Path, classes: Sequence[str], passed: Counter[str]) -> I
         if synset is None:
             raise ValueError(f"{folder}: the list of validation images has no {shown(names[-1])}")
         yield synset, content
+
+
+def _others(folder: Path) -> Iterator[Path]:
+    """Yield the files of the folder that are neither images nor lists, such as the test images."""
+    known = (*TARS.values(), *imagenet_lists.NAMES)
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.name not in known and not imagenet_lists.KIT.fullmatch(path.name):
+            yield path
 
 
 def _lists(folder: Path) -> Iterator[Path]:

@@ -28,6 +28,8 @@ class TableLayout(Layout):
 
     def build(self, folder: Path, out: Path, **options: Unpack[BuildOptions]) -> Manifest:
         """Build shards of the samples that are found."""
+        if not folder.is_dir():
+            raise ValueError(f"{folder}: no such folder; name the one that holds the data set")
         found = self.read(folder, options.get("tell") or _unheard)
         return found.build(out, found.rows, **options)
 

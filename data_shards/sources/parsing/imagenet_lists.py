@@ -17,6 +17,8 @@ MAPS = ("meta.mat", "map_clsloc.txt")
 SOLUTION = "LOC_val_solution.csv"
 SYNSETS = "imagenet_2012_validation_synset_labels.txt"
 NUMBERS = "val.txt"
+NAMES = (GROUND_TRUTH, *MAPS, SOLUTION, SYNSETS, NUMBERS)
+"""The names of all lists, beside the packed development kit."""
 KIT = re.compile(r"ILSVRC201\d_devkit.*\.(tar\.gz|tgz|tar)")
 MAX_BYTES = 1 << 26
 """Larger lists are refused: those of ImageNet have 2 MB at the most."""

@@ -93,6 +93,7 @@ def test_the_two_tars_are_read_without_unpacking(build: Build, put: Put, picture
     train = {f"{synset}.tar": packed(files) for synset, files in train_files(picture).items()}
     put("ILSVRC2012_img_train.tar", packed(train))
     put("ILSVRC2012_img_val.tar", packed(validation_files(picture)))
+    put("ILSVRC2012_img_test.tar", packed({}))
     for name, data in LISTS[of]().items():
         put(name, data)
     built = build("imagenet")
@@ -100,6 +101,7 @@ def test_the_two_tars_are_read_without_unpacking(build: Build, put: Put, picture
     first, *_ = built.samples()
     assert first == {"jpeg": picture(11, "JPEG"), "cls": b"0"}
     assert "3 classes; splits: train 6, val 4 images" in built.told
+    assert "skipped, no image of a class, or list of them: 1 .tar" in built.told
 
 
 @pytest.mark.parametrize("root", ["", "ILSVRC/Data/CLS-LOC/"])
@@ -114,7 +116,7 @@ def test_folders_of_synsets_and_a_flat_folder_are_read(build: Build, put: Put, p
         put(name, data)
     built = build("imagenet")
     check(built)
-    assert "skipped, no image of a class: 1 .txt" in built.told
+    assert "skipped, no image of a class, or list of them: 1 .txt" in built.told
 
 
 def test_tars_of_synsets_and_sorted_validation_images_are_read(build: Build, put: Put, picture: Encode) -> None:

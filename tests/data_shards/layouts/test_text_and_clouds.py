@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from data_shards.modalities.decoding import points
+from data_shards.sources.catalogue import LAYOUTS
 
 Build = Callable[..., Any]
 Built = Any
@@ -61,6 +62,12 @@ def test_wikipedias_documents_are_read_with_and_without_tags(build: Build, put: 
     assert texts(built) == f"{plain}|{plain}|json text\n"
     assert "skipped, no file wiki_NUMBER: 1 .txt" in built.told
     assert not list((built.folder / ".build").glob("text*"))
+
+
+@pytest.mark.parametrize("name", [layout.name for layout in LAYOUTS])
+def test_a_folder_that_is_not_there_is_refused(build: Build, tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="gone: no such folder"):
+        build(name, folder=tmp_path / "gone")
 
 
 @pytest.mark.parametrize(
