@@ -19,6 +19,7 @@ from model.modalities.audio import AudioInput
 from model.modalities.flow import FlowInput
 from model.modalities.image import ImageInput
 from model.modalities.text import TextInput
+from model.outputs.autoregressive import AutoregressiveOutput
 from model.outputs.grid import GridOutput
 from model.outputs.label import LabelOutput
 from model.outputs.text import TextOutput
@@ -86,6 +87,21 @@ def test_activations_are_within_a_tenth_of_what_a_step_holds(
 @pytest.mark.parametrize("policy", ["blocks", "layers", "selective"])
 def test_every_second_block_is_planned_as_it_is_held(policy: ActivationCheckpointing) -> None:
     config = dataclasses.replace(CONFIG, activation_checkpointing=policy, recompute_every_blocks=2)
+    assert BATCH * activation_bytes(config) == pytest.approx(measured_peak(config), rel=0.1)
+
+
+@pytest.mark.parametrize("policy", ["none", "selective", "blocks"])
+def test_a_stream_keeps_its_tokens_and_the_logits_of_all_latents(policy: ActivationCheckpointing) -> None:
+    config = dataclasses.replace(
+        CONFIG,
+        inputs={"text": TextInput(max_tokens=512, embedding_width=64)},
+        outputs={"text": AutoregressiveOutput()},
+        num_latents=128,
+        latent_width=64,
+        cross_attend=AttentionConfig(num_heads=4),
+        cross_attend_form="plain",
+        activation_checkpointing=policy,
+    )
     assert BATCH * activation_bytes(config) == pytest.approx(measured_peak(config), rel=0.1)
 
 
