@@ -15,6 +15,7 @@ from torch import nn
 from configs.run import RunConfig
 from launch.lifecycle.cluster import ClusterConfig
 from launch.planning.activation_policy import planned
+from launch.planning.frozen_parameters import num_frozen
 from launch.planning.goodput import Faults, Goodput, best_interval, goodput
 from launch.planning.plan import checkpoint_bytes, memory
 from model.budget.flops import network_cost, total
@@ -265,7 +266,8 @@ def _computation(config: RunConfig, cluster: Cluster) -> StepSeconds:
 def _update_seconds(config: RunConfig, cluster: Cluster) -> float:
     owners = cluster.world_size if config.train.zero_stage else 1
     moved = _UPDATE_BYTES + (_AVERAGE_BYTES / config.ema.every_steps if config.ema.decay else 0)
-    return total(network_cost(config.model)).parameters / owners * moved / cluster.device.memory_rate
+    trained = total(network_cost(config.model)).parameters - num_frozen(config)
+    return trained / owners * moved / cluster.device.memory_rate
 
 
 def _profile(cluster: Cluster) -> ClusterConfig:

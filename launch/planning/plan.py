@@ -13,6 +13,7 @@ from data_shards.loading.shard_folders import Place
 from launch.lifecycle.cluster import ClusterConfig
 from launch.lifecycle.run_folder import RunFolder
 from launch.planning.activation_policy import element_bytes, planned
+from launch.planning.frozen_parameters import num_frozen
 from model.budget.activation_memory import activation_bytes
 from model.budget.flops import network_cost, total
 from trainer.engine.arithmetic import local_device_type, resolved
@@ -99,21 +100,24 @@ def memory(config: RunConfig, profile: ClusterConfig) -> tuple[int, int]:
     """Return a rank's memory for the state of training, and for the activations of a micro-batch."""
     micro_batches = config.train.micro_batches_per_rank(profile.world_size)
     parameters = total(network_cost(config.model)).parameters
-    state = state_bytes(parameters, config.train.zero_stage, profile.world_size, num_beside(config.ema))
+    kept = {"beside": num_beside(config.ema), "frozen": num_frozen(config)}
+    state = state_bytes(parameters, config.train.zero_stage, profile.world_size, **kept)
     return state, _activations(config, profile, micro_batches)
 
 
 def checkpoint_bytes(config: RunConfig) -> int:
     """Return the bytes of one checkpoint: the weights, and what is kept beside them."""
-    return (1 + num_beside(config.ema)) * BYTES_PER_NUMBER * total(network_cost(config.model)).parameters
+    parameters = total(network_cost(config.model)).parameters
+    return BYTES_PER_NUMBER * (parameters + num_beside(config.ema) * (parameters - num_frozen(config)))
 
 
-def state_bytes(parameters: int, zero_stage: int, world_size: int, beside: int = 2) -> int:
+def state_bytes(parameters: int, zero_stage: int, world_size: int, beside: int = 2, frozen: int = 0) -> int:
     """Return a rank's memory for the state of training in fp32: what ZeRO partitions is there once in all ranks.
 
-    `beside` is how many numbers are kept beside each weight.
+    `beside` is how many numbers are kept beside each weight that is not `frozen`.
     """
-    weights, gradients, others = (BYTES_PER_NUMBER * parameters * copies for copies in (1, 1, beside))
+    trained = parameters - frozen
+    weights, gradients, others = (BYTES_PER_NUMBER * numbers for numbers in (parameters, trained, beside * trained))
     shared = (zero_stage >= 1) * others + (zero_stage >= 2) * gradients + (zero_stage >= 3) * weights
     return weights + gradients + others - shared + shared // world_size
 

@@ -26,6 +26,7 @@ from launch.run.creation import open_run
 from launch.schedulers import submission
 from launch.supervise import local, submit
 from model.budget.flops import network_cost, total
+from model.perceiver import Perceiver
 from trainer.health.run_lock import RunLock
 
 Door = Callable[..., list[dict[str, Any]]]
@@ -278,6 +279,13 @@ def test_the_plan_is_in_numbers_that_can_be_checked_by_hand(config: RunConfig, t
     assert (planned.world_size, planned.micro_batches) == (4, 1)
     assert planned.checkpoint_bytes == 12 * planned.parameters
     assert planned.state_bytes == plan.state_bytes(planned.parameters, config.train.zero_stage, 4)
+    rules = ("encoder.*", "inputs.*=10")
+    frozen = plan.make(replace(config, optimizer=replace(config.optimizer, freeze=rules)), ClusterConfig(), folder)
+    network = Perceiver(config.model, seed=0)
+    fixed = sum(parameter.numel() for parameter in network.encoder.parameters())
+    # What is frozen for the whole run is in a checkpoint, and has no moments there.
+    assert frozen.checkpoint_bytes == planned.checkpoint_bytes - 8 * fixed
+    assert frozen.state_bytes == 16 * planned.parameters - 12 * fixed
     assert planned.kept_checkpoints == config.checkpoint.keep_last + 1
     best = replace(config, checkpoint=replace(config.checkpoint, keep_best=True))
     (Path(config.data.shards) / "test").mkdir()

@@ -57,7 +57,11 @@ def test_rules_that_fit_no_parameter_are_refused_and_no_run_is_made(
 
 
 def test_a_run_says_what_it_freezes_and_leaves_it_as_it_was(tmp_path: Path) -> None:
-    rules = ["optimizer.freeze=[encoder.*,encoder.latents.*=1]", "optimizer.rate_factors=[decoder.*=2]"]
+    rules = [
+        "optimizer.freeze=[encoder.*,encoder.latents.*=1]",
+        "optimizer.rate_factors=[decoder.*=2]",
+        "ema.decay=0.5",
+    ]
     folder = RunFolder(tmp_path / "new")
     assert composition.main(configured(tmp_path, *rules, "optimizer.layer_decay=0.5"), folder.path) == 0
     first, last = (read_weights(folder.checkpoints_folder / f"step_{step:08d}") for step in (0, 2))
