@@ -80,7 +80,15 @@ def tiny_overrides(config: RunConfig) -> list[str]:
             target = output.target or name
             is_read = config.model.input_named(target) is not None
             values[f"model.outputs.{name}.shape"] = [] if is_read else list(sections[target].shape[:-1])
+    if config.model.network is not None:
+        # The keys of the Perceiver mean nothing to a plug-in's network; its own sizes are its own.
+        values = {key: value for key, value in values.items() if not _is_of_perceiver(key)}
     return [f"{key}={value}" for key, value in values.items()]
+
+
+def _is_of_perceiver(key: str) -> bool:
+    section, name, *_ = key.split(".")
+    return section == "model" and name not in ("inputs", "outputs")
 
 
 def _of_attention(place: str, attention: AttentionConfig) -> dict[str, int]:

@@ -1,11 +1,15 @@
 """The tiny run of a configuration has its kinds and its classes; sizes and lengths are smaller."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
+from torch import nn
 
 from configs.run import load
-from configs.tiny import load_tiny
+from configs.tiny import load_tiny, tiny_overrides
+from model.config.custom_network import CustomNetwork
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 ODD = """
@@ -45,6 +49,25 @@ def test_patches_divide_what_is_left_and_what_has_no_known_size_stays(tmp_path: 
     assert eeg.shape == (20, 4)
     assert tiny.model.outputs["seen"].shape == tiny.data.inputs["seen"].shape[:2] == (8, 12)
     assert (tiny.train.steps, tiny.train.global_batch, tiny.model.latent_width) == (1, 8, 6)
+
+
+@dataclass(frozen=True)
+class Own(CustomNetwork):
+    kind: Literal["own"] = "own"
+
+    def module(self, inputs: object, outputs: object) -> nn.Module:  # nobody asks
+        raise NotImplementedError
+
+
+def test_of_a_network_of_a_plugin_only_inputs_and_answers_become_smaller(tmp_path: Path) -> None:
+    path = tmp_path / "odd.yaml"
+    path.write_text(ODD)
+    whole = load(path)
+    keys = {
+        pair.partition("=")[0] for pair in tiny_overrides(replace(whole, model=replace(whole.model, network=Own())))
+    }
+    assert {"train.global_batch", "data.inputs.seen.height", "model.outputs.seen.shape"} <= keys
+    assert not {key for key in keys if key.startswith("model.") and key.split(".")[1] not in ("inputs", "outputs")}
 
 
 def test_what_is_typed_counts(tmp_path: Path) -> None:
