@@ -56,6 +56,7 @@ class CustomModule(AnyNetwork):
         points: dict[str, Tensor] | None = None,
         outputs: Collection[str] | None = None,
         chunk: int = 0,  # noqa: ARG002  # a module decodes as it likes
+        num_latents: int = 0,  # noqa: ARG002  # of a Perceiver
         draws: Tensor | None = None,  # noqa: ARG002  # and draws what it drops from PyTorch's generator
     ) -> dict[str, Tensor]:
         """Return the answer of every output by its name; see Perceiver."""

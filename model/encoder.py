@@ -95,17 +95,21 @@ class Encoder(nn.Module):
         return self._form_on(self.latents.weight.device)
 
     def forward(
-        self, tokens: Tokens, hidden_BM: Bool[Tensor, "B M"] | None = None, draws_B2: Int[Tensor, "B 2"] | None = None
+        self,
+        tokens: Tokens,
+        hidden_BM: Bool[Tensor, "B M"] | None = None,
+        draws_B2: Int[Tensor, "B 2"] | None = None,
+        num_latents: int = 0,
     ) -> Float[Tensor, "B N D"]:
         """Return the latents after reading and thinking; of a stream some places before them may be hidden.
 
-        `draws_B2` are the numbers that a training step draws from.
+        `draws_B2` are the numbers that a training step draws from. `num_latents` takes the first ones only, 0 all.
         """
         if isinstance(self.latents, StreamLatents):
             latents_BND, tokens = self.latents(tokens, hidden_BM)
         else:
             # A batch of one: the first read's queries are the same for every sample, and are computed once.
-            latents_BND = self.latents.weight[None]
+            latents_BND = self.latents.weight[None, : num_latents or None]
         read = self._plain_read(tokens) if self.form == "plain" else self._absorbed_read(tokens)
         if self.residual_dtype == "bf16":
             latents_BND = in_autocast(latents_BND)

@@ -34,6 +34,7 @@ class AnyNetwork(nn.Module):
         outputs: Collection[str] | None = None,
         chunk: int = 0,
         draws: Tensor | None = None,
+        num_latents: int = 0,
     ) -> dict[str, Tensor]:
         """Return the answer of every output by its name; see Perceiver."""
 

@@ -25,6 +25,8 @@ from model.modalities.byte_array import Inputs
 from model.network import AnyNetwork
 from model.parameters import draw_parameters
 
+_LATENTS = "encoder.latents.weight"
+
 
 class Perceiver(AnyNetwork):
     """A Perceiver or a Perceiver IO whose weights are a pure function of its config and seed."""
@@ -52,6 +54,7 @@ class Perceiver(AnyNetwork):
         outputs: Collection[str] | None = None,
         chunk: int = 0,
         draws: Tensor | None = None,
+        num_latents: int = 0,
     ) -> dict[str, Tensor]:
         """Return the answer of every output by its name.
 
@@ -66,16 +69,19 @@ class Perceiver(AnyNetwork):
         which tokens of a modality give way to its mask token, or are not read where the network is autoregressive.
         `points` asks for some cells of a grid only (training); `outputs` asks for some outputs only. `chunk` decodes
         that many queries at a time (large outputs at test), the latents being encoded once. `draws`, int64 (B, 2), are
-        two numbers of 32 bits for each sample, from which dropout and stochastic depth draw in training.
+        two numbers of 32 bits for each sample, from which dropout and stochastic depth draw in training. `num_latents`
+        lets the first latents alone take part; 0 takes all.
         Raises ValueError for inputs that are not what the config declares.
         """
         check_inputs(self.config, inputs, lengths)
         draws = self._checked(draws)
+        if not 0 <= num_latents <= self.config.num_latents:
+            raise ValueError(f"num_latents: expected 0 to {self.config.num_latents}, got {num_latents}")
         stream, dtype = self.config.stream, self.encoder.latents.weight.dtype
         # No other token takes the place of one that a stream hides: it is not read.
         unread = (hidden or {}).get(stream)
         tokens = self.inputs(inputs, lengths, None if stream else hidden, dtype)
-        latents = self.encoder(tokens, unread, draws)
+        latents = self.encoder(tokens, unread, draws, num_latents)
         answers: dict[str, Tensor] = self.decoder(
             latents, tokens, inputs, points=points, outputs=outputs, chunk=chunk, draws_B2=draws
         )
@@ -110,6 +116,13 @@ class Perceiver(AnyNetwork):
     def settle(self, *, is_kept: Tensor | bool) -> None:
         """End a global batch; its statistics enter the running ones, which evaluation uses, where it `is_kept`."""
         self.inputs.settle(is_kept=is_kept)
+
+    def cut(self, num_latents: int) -> "Perceiver":
+        """Return the network that has only the first latents, with copies of the weights."""
+        small = Perceiver(self.config.with_latents(num_latents), seed=0)
+        weights = self.state_dict()
+        small.load_state_dict(weights | {_LATENTS: weights[_LATENTS][:num_latents]})
+        return small.to(self.encoder.latents.weight).train(self.training)
 
     def _embedding(self, name: str) -> Tensor:
         text = self.inputs.adapters[name]

@@ -42,6 +42,8 @@ class Asked:
     """The split of shard folders; empty for the one that is evaluated."""
     batch: int = 0
     """Samples that are answered at once; 0 for those of the run."""
+    latents: int = 0
+    """How many of the first latents take part; 0 for all."""
     whole: bool = False
     """Of latents: all of them, or their mean."""
 
@@ -106,7 +108,7 @@ def _run(job: _Job, asked: Asked, options: Mapping[str, str | int], progress: Pr
     world = joined(config.train.collective_timeout_seconds)
     told: list[str] = []
     together(world, lambda: job.refuse(asked.out))
-    network = together(world, lambda: trained(asked.run, config, asked.checkpoint, world, asked.weights))
+    network = together(world, lambda: trained(asked.run, config, asked.checkpoint, world, asked.weights, asked.latents))
     found = together(
         world, lambda: samples_of(network, asked.paths, asked.split, told.append) if world.is_first else None
     )

@@ -78,12 +78,14 @@ def load_run(
     checkpoint: str | int = NEWEST,
     weights: str = "",
     device: torch.device | str = "cpu",
+    latents: int = 0,
     trust_code: bool = False,
 ) -> LoadedRun:
     """Return the run in a folder, with the weights of its newest or "best" checkpoint, or of that of a step.
 
     `weights` is "trained", or "ema" for their moving average; by default those are taken that the run evaluates.
-    The folder may be one that `perceiver import-hf` wrote. The plug-ins of a run are code of its author, and run only
+    `latents` takes the first ones only, one of the numbers in model.nested_latents; 0 takes all. The folder may be one
+    that `perceiver import-hf` wrote. The plug-ins of a run are code of its author, and run only
     with `trust_code`. ValueError where there is no run, no such checkpoint, or none that is whole.
     """
     folder = RunFolder(Path(path).resolve())
@@ -91,9 +93,12 @@ def load_run(
         trust(folder.path)
     config = config_of(folder.path)
     try:
-        found = trained(folder.path, config, str(checkpoint), World(0, 1, 0, torch.device(device)), weights)
+        found = trained(folder.path, config, str(checkpoint), World(0, 1, 0, torch.device(device)), weights, latents)
     except ValueError as error:
         # Of the command's options of these names.
-        raise ValueError(str(error).replace("--checkpoint", "checkpoint").replace("--weights", "weights")) from error
+        message = str(error)
+        for option in ("checkpoint", "weights", "latents"):
+            message = message.replace(f"--{option}", option)
+        raise ValueError(message) from error
     names, notes = class_names(folder.path, config)
     return LoadedRun(folder.path, config, found.network, found.step, names.get("", ()), (*found.notes, *notes), found)

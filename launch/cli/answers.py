@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from launch.cli.console import AsJson, Checkpoint, OnCluster, TrustCode, Weights, progress_bar
+from launch.cli.console import AsJson, Checkpoint, Latents, OnCluster, TrustCode, Weights, progress_bar
 
 app = typer.Typer()
 
@@ -29,6 +29,7 @@ def predict(
     top: Annotated[int, typer.Option("--top", min=1, help="Number of classes per answer, the most likely first.")] = 1,
     checkpoint: Checkpoint = "newest",
     weights: Weights = "",
+    latents: Latents = 0,
     split: Split = "",
     batch: BatchSize = 0,
     cluster: OnCluster = "",
@@ -57,7 +58,15 @@ def predict(
     if trust_code:
         trust(run)
     asked = commands.Asked(
-        run, tuple(new), out, top=top, checkpoint=checkpoint, weights=weights, split=split, batch=batch
+        run,
+        tuple(new),
+        out,
+        top=top,
+        checkpoint=checkpoint,
+        weights=weights,
+        split=split,
+        batch=batch,
+        latents=latents,
     )
     with progress_bar("predict") as progress:
         status = commands.predict(asked, progress, as_json=as_json)
@@ -73,6 +82,7 @@ def embed(
     whole: Annotated[bool, typer.Option("--whole", help="Write all latents, not their mean.")] = False,
     checkpoint: Checkpoint = "newest",
     weights: Weights = "",
+    latents: Latents = 0,
     split: Split = "",
     batch: BatchSize = 0,
     cluster: OnCluster = "",
@@ -93,7 +103,15 @@ def embed(
     if trust_code:
         trust(run)
     asked = commands.Asked(
-        run, tuple(new), out, checkpoint=checkpoint, weights=weights, split=split, batch=batch, whole=whole
+        run,
+        tuple(new),
+        out,
+        checkpoint=checkpoint,
+        weights=weights,
+        split=split,
+        batch=batch,
+        latents=latents,
+        whole=whole,
     )
     with progress_bar("embed") as progress:
         status = commands.embed(asked, progress, as_json=as_json)

@@ -30,6 +30,10 @@ Weights = Annotated[
 OnCluster = Annotated[
     str, typer.Option("--cluster", help="Cluster profile: run as one Slurm job, submit it and return.")
 ]
+Latents = Annotated[
+    int,
+    typer.Option("--latents", min=0, help="Take the first latents only, one of model.nested_latents; 0 takes all."),
+]
 TrustCode = Annotated[
     bool, typer.Option("--trust-code", help="Run the plug-ins of the run: its author's code. Read them first.")
 ]

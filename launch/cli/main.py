@@ -101,6 +101,10 @@ def evaluate(
     checkpoint: Checkpoint = "newest",
     weights: Weights = "",
     cluster: OnCluster = "",
+    latents: Annotated[
+        str,
+        typer.Option("--latents", help='A size in model.nested_latents, or "all" for a table and a picture of them.'),
+    ] = "",
     trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
@@ -126,7 +130,9 @@ def evaluate(
         trust(run)
 
     raise typer.Exit(
-        evaluation.main(run, overrides or (), which=checkpoint, weights=weights, split=split, as_json=as_json)
+        evaluation.main(
+            run, overrides or (), which=checkpoint, weights=weights, split=split, latents=latents, as_json=as_json
+        )
     )
 
 

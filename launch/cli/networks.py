@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from launch.cli.console import AsJson, Checkpoint, TrustCode, Weights
+from launch.cli.console import AsJson, Checkpoint, Latents, TrustCode, Weights
 
 app = typer.Typer()
 
@@ -136,6 +136,7 @@ def export(
     onnx: Annotated[bool, typer.Option("--onnx", help="Write ONNX instead of Hugging Face's files.")] = False,
     checkpoint: Checkpoint = "newest",
     weights: Weights = "",
+    latents: Latents = 0,
     trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
@@ -148,4 +149,4 @@ def export(
 
     if trust_code:
         trust(source)
-    network_files.export(source, out, onnx=onnx, as_json=as_json, which=checkpoint, weights=weights)
+    network_files.export(source, out, onnx=onnx, as_json=as_json, which=checkpoint, weights=weights, latents=latents)

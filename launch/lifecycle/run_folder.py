@@ -64,6 +64,11 @@ class RunFolder:
         return RunFolder(self.path / "evaluations" / name)
 
     @property
+    def latents_path(self) -> Path:
+        """The newest result of `perceiver eval --latents all`."""
+        return self.path / "evaluation_latents.json"
+
+    @property
     def tensorboard_folder(self) -> Path:
         """TensorBoard's event files."""
         return self.path / "tensorboard"

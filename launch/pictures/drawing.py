@@ -73,6 +73,21 @@ def predictions(
     _save(figure, out)
 
 
+def quality_over_cost(
+    latents: Sequence[int], costs: Mapping[str, Sequence[float]], values: Sequence[float], title: str, out: Path
+) -> None:
+    """Draw a metric over each kind of cost, with a point for each number of latents."""
+    figure = Figure(figsize=(4.5 * len(costs), 4), layout="constrained")
+    for axes, (label, spent) in zip(figure.subplots(1, len(costs), squeeze=False)[0], costs.items(), strict=True):
+        axes.plot(spent, values, ".-")
+        for number, *point in zip(latents, spent, values, strict=True):
+            axes.annotate(str(number), point, textcoords="offset points", xytext=(4, -10), fontsize=8)
+        axes.set(xlabel=label, xscale="log")
+        axes.set_title(printable(title), parse_math=False)
+        axes.grid(alpha=0.3)
+    _save(figure, out)
+
+
 def confusion(counts: np.ndarray, names: Sequence[str], out: Path) -> None:
     """Draw how often each true class (a row) was answered with each class (a column), as parts of the row."""
     parts = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)

@@ -148,7 +148,8 @@ def _train(
             # On a CPU the kernel kills who takes too much: there is no error that a trial could catch.
             if world.device.type == "cuda":
                 first = batches_of_all(world, loader)(0)
-                train = together(world, lambda: fitting(network, goal, first, train, world, num_beside(config.ema)))
+                trial, beside = replace(goal, draws=draws.largest()), num_beside(config.ema)
+                train = together(world, lambda: fitting(network, trial, first, train, world, beside))
             engine = Engine(network, goal, optimizer=config.optimizer, train=train, world=world, ema=config.ema)
             stack.callback(engine.close)
             store = _store(config, folder, world, fence, places)
@@ -235,7 +236,7 @@ def _num_bad(folder: RunFolder, world: World) -> int:
 def _work(config: RunConfig, world: World) -> Work:
     dtype = torch.float32 if config.train.precision == "fp32" else torch.bfloat16
     return Work(
-        flops_per_sample=3 * flops.total(flops.training_cost(config.model)).flops + flops.gathering(config.model),
+        flops_per_sample=flops.training_flops(config.model),
         tokens_per_sample=config.model.num_tokens,
         peak_flops=measured_peak_flops(world.device, dtype),
     )

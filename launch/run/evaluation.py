@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 
@@ -27,7 +28,8 @@ from data_shards.modalities.text import TextConfig
 from launch.lifecycle.agreement import batches_of_all, first_does, joined, together
 from launch.lifecycle.run_folder import RunFolder, as_typed
 from launch.pictures import drawing, texts
-from launch.run.loaders import inputs_read, label_names, open_eval_split, places_of_all
+from launch.run import latent_sizes
+from launch.run.loaders import EvalSplit, inputs_read, label_names, open_eval_split, places_of_all
 from launch.run.trained import Trained, class_names, config_of, is_import, trained
 from model.network import AnyNetwork
 from model.outputs.label import LabelOutput
@@ -49,16 +51,18 @@ def main(
     which: str = NEWEST,
     weights: str = "",
     split: str = "",
+    latents: str = "",
     as_json: bool = False,
 ) -> int:
     """Evaluate a checkpoint of a run, chosen as in trainer/checkpoint/choice.py; return the exit status. Collective.
 
     `overrides` name other data. The path may be that of an imported network. Results on other data than the run's are
-    kept in a folder of their own.
+    kept in a folder of their own. `latents` names one of the sizes of a network with nested latents, or all of them.
     """
     config = config_of(path, overrides)
     folder = _results(path, config, overrides)
     world = joined(config.train.collective_timeout_seconds)
+    sizes = together(world, lambda: latent_sizes.chosen(config.model, latents)) if latents else ()
     name, places = _looked(config, split, world)
     if overrides:
         together(world, lambda: _refuse_other_classes(path, config, places) if world.is_first else None)
@@ -71,15 +75,23 @@ def main(
             tell(sentence)
     first_does(world, lambda: folder.pictures_folder.mkdir(parents=True, exist_ok=True))
     with loader:
-        batches = map(batches_of_all(world, loader), range(evaluated.num_batches))
-        goal, num_clips = objective(config.model.answers()), config.data.num_clips
-        found = evaluate(network, goal, batches, world, inputs_read(config), num_clips=num_clips)
+        judge = partial(_judged, config, evaluated, world)
+        if latents == latent_sizes.ALL_SIZES:
+            batch = batches_of_all(world, loader)(0).to(world.device)
+            found_sizes = latent_sizes.measured(network, batch, judge, sizes)
+            if world.is_first:
+                latent_sizes.report(folder, chosen.step, evaluated.name, found_sizes, as_json=as_json)
+            world.close()
+            return 0
+        network = latent_sizes.cut(network, *sizes) if sizes else network
+        found = judge(network)
         if world.is_first:
             data = {"shards": masked(config.data.shards)} if overrides else {}
             result = {
                 "step": chosen.step,
                 "weights": chosen.weights,
                 "split": evaluated.name,
+                **({"latents": sizes[0]} if sizes else {}),
                 **data,
                 **found.as_json(),
             }
@@ -93,6 +105,12 @@ def main(
                 _tell(folder, chosen, evaluated.name, found)
     world.close()
     return 0
+
+
+def _judged(config: RunConfig, evaluated: EvalSplit, world: World, network: AnyNetwork) -> Evaluation:
+    batches = map(batches_of_all(world, evaluated.loader), range(evaluated.num_batches))
+    goal, num_clips = objective(config.model.answers()), config.data.num_clips
+    return evaluate(network, goal, batches, world, inputs_read(config), num_clips=num_clips)
 
 
 def _results(path: Path, config: RunConfig, overrides: Sequence[str]) -> RunFolder:

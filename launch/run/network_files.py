@@ -20,7 +20,7 @@ from data_shards.files.display import printable
 from data_shards.files.history import tell
 from data_shards.files.typed_json import read_object
 from launch.lifecycle.run_folder import RunFolder, existing
-from launch.run import preprocessing
+from launch.run import latent_sizes, preprocessing
 from launch.run.preprocessing import Surroundings
 from model.budget.plan import Device, Plan
 from model.budget.plan import plan as planned
@@ -88,10 +88,19 @@ def import_hf(folder: Path, out: Path, *, as_json: bool) -> None:
     _tell(out, network, _notes_of_import(network.config), as_json=as_json)
 
 
-def export(source: Path, out: Path, *, onnx: bool, as_json: bool, which: str = NEWEST, weights: str = "") -> None:
-    """Write a network as Hugging Face's files, or as ONNX."""
+def export(
+    source: Path,
+    out: Path,
+    *,
+    onnx: bool,
+    as_json: bool,
+    which: str = NEWEST,
+    weights: str = "",
+    latents: int = 0,
+) -> None:
+    """Write a network, or its part with so many latents, as Hugging Face's files or as ONNX."""
     _refuse_taken(out)
-    network, around = network_of(source, which, weights), _surroundings_of(source)
+    network, around = latent_sizes.cut(network_of(source, which, weights), latents), _surroundings_of(source)
     if onnx:
         from model.interop.onnx_export import onnx_program
 
@@ -203,6 +212,11 @@ def _print(found: Plan) -> None:
     typer.echo(f"{'part':14} {'parameters':>14} {'GFLOP forward':>14}")
     for name, cost in found.parts.items():
         typer.echo(f"{name:14} {cost.parameters:14,} {cost.flops / 1e9:14.2f}")
+    if found.latents:
+        typer.echo(f"\n{'latents':14} {'parameters':>14} {'GFLOP forward':>14} {'MiB a sample':>14}")
+    for num_latents, size in found.latents.items():
+        mib = size.activation_bytes / 2**20
+        typer.echo(f"{num_latents:<14} {size.parameters:14,} {size.flops / 1e9:14.2f} {mib:14.1f}")
     typer.echo(f"\n{found.reading['cpu']}\non a GPU, {found.reading['cuda']}\n" if found.reading else _OF_PLUGIN)
     typer.echo(f"{'checkpointing':14} {'MiB a sample':>14} {'micro-batch':>14} {'samples/s':>14}")
     for policy, needs in found.policies.items():

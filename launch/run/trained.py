@@ -1,7 +1,7 @@
 """A trained network with the data that it reads: of a run, or of a folder that `perceiver import-hf` wrote."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from data_shards.files.quoting import cut
 from data_shards.loading import streams
 from data_shards.loading.shard_folders import Places
 from launch.lifecycle.run_folder import RunFolder, existing
-from launch.run import preprocessing
+from launch.run import latent_sizes, preprocessing
 from launch.run.loaders import absolute, inputs_read
 from model.config.perceiver import PerceiverConfig
 from model.custom import new_network
@@ -83,10 +83,11 @@ def config_of(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     return absolute(load(existing(RunFolder(path.resolve())).config_path, overrides))
 
 
-def trained(path: Path, config: RunConfig, which: str, world: World, weights: str = "") -> Trained:
+def trained(path: Path, config: RunConfig, which: str, world: World, weights: str = "", latents: int = 0) -> Trained:
     """Return the network of a run's checkpoint, or of an imported folder; ValueError for none. Collective.
 
-    If `weights` does not say which of a run, those are taken that it evaluates.
+    If `weights` does not say which of a run, those are taken that it evaluates. `latents` takes the first ones only, a
+    number that the network is trained for; 0 takes all.
     """
     folder = RunFolder(path.resolve())
     notes: tuple[str, ...] = ()
@@ -103,7 +104,11 @@ def trained(path: Path, config: RunConfig, which: str, world: World, weights: st
         notes = tuple(f"skipped a damaged checkpoint: {sentence}" for sentence in found.passed_over)
     network = new_network(config.model, seed=config.seed)
     network.load_state_dict(tensors)
-    return Trained(folder, config, network.to(world.device).eval(), world.device, step, weights, _hash(tensors), notes)
+    network = latent_sizes.cut(network, latents).to(world.device).eval()
+    # Of the part that answers: with another number of latents a command that resumes would mix two networks.
+    key = _hash(network.state_dict() if latents else tensors)
+    config = replace(config, model=network.config) if latents else config
+    return Trained(folder, config, network, world.device, step, weights, key, notes)
 
 
 def class_names(path: Path, config: RunConfig) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:

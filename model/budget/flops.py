@@ -41,6 +41,18 @@ def total(parts: dict[str, Cost]) -> Cost:
     return sum(parts.values(), Cost())
 
 
+def mean_trained_flops(config: PerceiverConfig) -> float:
+    """Return the operations of one sample's forward pass in training, the mean over the numbers of latents of steps."""
+    sizes = [config.with_latents(num_latents) for num_latents in config.latent_sizes]
+    return sum(total(training_cost(size)).flops for size in sizes) / len(sizes)
+
+
+def training_flops(config: PerceiverConfig) -> float:
+    """Return the operations of a training step for one sample, the mean over the numbers of latents of steps."""
+    sizes = [config.with_latents(num_latents) for num_latents in config.latent_sizes]
+    return 3 * mean_trained_flops(config) + sum(map(gathering, sizes)) / len(sizes)
+
+
 def gathering(config: PerceiverConfig) -> int:
     """Return the operations of the passes without gradients that collect the answers of a global batch.
 

@@ -6,7 +6,7 @@ from typing import get_args
 from model.attention.kernel_choice import AttentionKernel, attention_kernels
 from model.attention.read_forms import Form, read_form, reading
 from model.budget.activation_memory import activation_bytes
-from model.budget.flops import gathering, network_cost, total, training_cost
+from model.budget.flops import mean_trained_flops, network_cost, total, training_flops
 from model.config.cost import Cost
 from model.config.perceiver import ActivationCheckpointing, PerceiverConfig
 
@@ -48,6 +48,18 @@ class PolicyPlan:
 
 
 @dataclass(frozen=True)
+class SizePlan:
+    """The needs of the network with a part of its latents."""
+
+    parameters: int
+    """Parameters of the network that is cut to this size."""
+    flops: int
+    """Operations of one sample's forward pass."""
+    activation_bytes: int
+    """Activations of one sample in a step with this size, under the policy of the configuration."""
+
+
+@dataclass(frozen=True)
 class Plan:
     """The needs of a network."""
 
@@ -59,6 +71,8 @@ class Plan:
     """Sentences on the forms for "cpu" and "cuda", which say what a GPU has no kernel for; none of a plug-in's."""
     policies: dict[ActivationCheckpointing, PolicyPlan]
     """The plan of each policy, by its name in model.activation_checkpointing."""
+    latents: dict[int, SizePlan]
+    """The plan of each size in model.nested_latents; all else is that of the largest."""
     attention: tuple[AttentionKernel, ...]
     """What each attention takes on a GPU in bf16, its precision by default, as is expected of PyTorch's rules."""
 
@@ -76,7 +90,7 @@ def plan(
     The state of training is weight and gradient, and `beside` numbers beside each weight: moments, a moving average.
     """
     parts = network_cost(config)
-    whole, trained = total(parts), total(training_cost(config)).flops
+    whole, trained = total(parts), mean_trained_flops(config)
     policies = {}
     for policy in POLICIES if config.network is None else POLICIES[:1]:
         activations = activation_bytes(config, policy, bytes_per_element=bytes_per_element, stream_bytes=stream_bytes)
@@ -84,13 +98,20 @@ def plan(
             policies[policy] = PolicyPlan(activations, None, None)
             continue
         free = device.memory_bytes - whole.parameters * (2 + beside) * BYTES_PER_NUMBER
-        speed = device.peak_flops / (TRAINING_PASSES[policy] * trained + gathering(config))
+        again = (TRAINING_PASSES[policy] - 3) * trained
+        speed = device.peak_flops / (training_flops(config) + again)
         policies[policy] = PolicyPlan(activations, max(free // activations, 0), speed)
     if config.network is not None:
-        return Plan({**parts, "total": whole}, None, {}, policies, ())
+        return Plan({**parts, "total": whole}, None, {}, policies, {}, ())
+    latents = {}
+    for num_latents in config.nested_latents:
+        size = config.with_latents(num_latents)
+        cost = total(network_cost(size))
+        held = activation_bytes(size, bytes_per_element=bytes_per_element, stream_bytes=stream_bytes)
+        latents[num_latents] = SizePlan(cost.parameters, cost.flops, held)
     kernels = attention_kernels(config, read_form(config, "cuda"))
     sentences = {kind: reading(config, kind) for kind in ("cpu", "cuda")}
-    return Plan({**parts, "total": whole}, read_form(config), sentences, policies, tuple(kernels))
+    return Plan({**parts, "total": whole}, read_form(config), sentences, policies, latents, tuple(kernels))
 
 
 def fastest_policy(

@@ -6,7 +6,7 @@ through memory: of layers that are compiled, what the compiler fuses; of all els
 tests/model/test_step_cost.py and test_fused_traffic.py hold it against counts.
 """
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 
 from model.attention.read_costs import READ_CONSTANTS
@@ -54,7 +54,7 @@ class StepSeconds:
 
 
 def step_work(config: PerceiverConfig, precision: Precision, kind: Kind = "cpu") -> StepWork:
-    """Return the work of one sample on a kind of device.
+    """Return the work of one sample on a kind of device, the mean over the numbers of latents that steps draw.
 
     Of a plug-in's network it is the products, and what is kept for the backward pass, written and read: of its
     element-wise work no more is known.
@@ -62,6 +62,13 @@ def step_work(config: PerceiverConfig, precision: Precision, kind: Kind = "cpu")
     if config.network is not None:
         products = 3.0 * total(training_cost(config)).flops + gathering(config)
         return StepWork(products, 0.0, 0.0, 2.0 * activation_bytes(config))
+    # In the form of the whole network, which all its sizes are trained in.
+    config = replace(config, cross_attend_form=read_form(config, kind))
+    works = [_work(config.with_latents(num_latents), precision, kind) for num_latents in config.latent_sizes]
+    return StepWork(*(sum(parts) / len(works) for parts in zip(*map(astuple, works), strict=True)))
+
+
+def _work(config: PerceiverConfig, precision: Precision, kind: Kind) -> StepWork:
     forward = len(config.passes())
     gathered = sum(any(output.views() for output in outputs.values()) for outputs in config.passes())
     once = TRAINING_PASSES[config.activation_checkpointing]

@@ -15,6 +15,7 @@ from model.config.attention import AttentionConfig, ResidualDtype
 from model.config.custom_network import NETWORKS
 from model.config.decoder import DecoderConfig
 from model.config.grids import Problems, not_negative, positive
+from model.config.options import drop_problems, nested_problems
 from model.modalities.catalogue import BY_NAME
 from model.modalities.input import Input
 from model.outputs.kinds import KINDS
@@ -47,6 +48,9 @@ class PerceiverConfig(Network):
     # Sizes by default are those of the first paper's ImageNet network (section 4.1, tables 6 and 7).
     num_latents: int = 512
     """Number of latent vectors."""
+    nested_latents: tuple[int, ...] = ()
+    """Sizes of the latent array that one network is trained for, such as [32, 64, 128]; the last is num_latents. Each
+    step draws how many of the first latents take part. Empty trains num_latents alone."""
     latent_width: int = 1_024
     """Channels of a latent vector."""
     num_cross_attends: int = 8
@@ -102,6 +106,15 @@ class PerceiverConfig(Network):
     def num_layers(self) -> int:
         """Layers of the encoder that a sample passes: its cross-attends and those of its blocks."""
         return self.num_cross_attends + self.num_blocks * self.layers_per_block
+
+    @property
+    def latent_sizes(self) -> tuple[int, ...]:
+        """The numbers of latents with which the network answers."""
+        return self.nested_latents or (self.num_latents,)
+
+    def with_latents(self, num_latents: int) -> "PerceiverConfig":
+        """Return the configuration of the network that has only the first latents of this one."""
+        return replace(self, num_latents=num_latents, nested_latents=())
 
     @property
     def draws(self) -> bool:
@@ -221,20 +234,14 @@ class PerceiverConfig(Network):
         names = ("num_latents", "latent_width", "num_cross_attends", "layers_per_block", "recompute_every_blocks")
         yield from positive(**{name: getattr(self, name) for name in names})
         yield from not_negative(num_blocks=self.num_blocks, min_padding=self.min_padding)
-        yield from self._drop_problems()
+        yield from drop_problems(self.dropout, self.drop_path, self.num_layers)
+        yield from nested_problems(self.nested_latents, self.num_latents, self.stream)
         # Before anything asks for the schedule, which lists every step.
         num_layers = self.num_blocks * self.layers_per_block
         if num_layers > _MOST_LAYERS:
             yield "num_blocks", f"makes {num_layers} layers of self-attention, at most {_MOST_LAYERS} can be"
         if self.num_cross_attends > _MOST_LAYERS:
             yield "num_cross_attends", f"must be at most {_MOST_LAYERS}, got {self.num_cross_attends}"
-
-    def _drop_problems(self) -> Problems:
-        for key, rate in (("dropout", self.dropout), ("drop_path", self.drop_path)):
-            if not 0 <= rate < 1:
-                yield key, f"must be at least 0 and below 1, got {rate}; 0 drops nothing"
-        if self.drop_path and self.num_layers == 1:
-            yield "drop_path", "skips nothing of the first cross-attend, and there is no other layer; leave it out"
 
     def _beside_problems(self) -> Problems:
         """Yield what the network of a plug-in has no use for."""

@@ -128,10 +128,18 @@ def test_each_group_says_what_it_is_for(words: list[str]) -> None:
         (
             ["eval", RUN],
             "launch.run.evaluation.main",
-            {"path": RUN, "overrides": (), "which": "newest", "weights": "", "split": "", "as_json": False},
+            {
+                "path": RUN,
+                "overrides": (),
+                "which": "newest",
+                "weights": "",
+                "split": "",
+                "latents": "",
+                "as_json": False,
+            },
         ),
         (
-            ["eval", RUN, "data.shards=other", "--split", "val", "--checkpoint", "best", "--json"],
+            ["eval", RUN, "data.shards=other", "--split", "val", "--checkpoint", "best", "--latents", "all", "--json"],
             "launch.run.evaluation.main",
             {
                 "path": RUN,
@@ -139,6 +147,7 @@ def test_each_group_says_what_it_is_for(words: list[str]) -> None:
                 "which": "best",
                 "weights": "",
                 "split": "val",
+                "latents": "all",
                 "as_json": True,
             },
         ),

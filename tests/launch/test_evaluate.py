@@ -19,6 +19,7 @@ from checkpoints import save
 from configs.run import load
 from data_shards.loading.batch import Batch
 from data_shards.sources import table
+from launch.answers.loaded_run import load_run
 from launch.lifecycle.run_folder import RunFolder
 from launch.pictures import drawing
 from launch.run import evaluation
@@ -103,6 +104,35 @@ def test_the_checkpoint_and_the_split_that_are_named_are_scored_and_told(
     assert told[-2].startswith("pictures: ")
     assert "tensorboard --logdir" in told[-1]
     assert not (run.pictures_folder / "loss.png").exists(), "a run that logged nothing has no curve"
+
+
+def test_a_network_with_nested_latents_is_scored_and_drawn_at_every_size(
+    run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for sizes, told in (("all", "this network is trained for all of its 4 latents only"), ("2", "--latents 2: this")):
+        with pytest.raises(ValueError, match=told):
+            evaluation.main(run.path, latents=sizes)
+    config = load(run.config_path, ["model.nested_latents=[1,2,4]"])
+    run = RunFolder(tmp_path / "nested")
+    open_run(config, run)
+    save(run.checkpoints_folder, 8, Perceiver(config.model, seed=8).state_dict(), identity=identity(config), score=0.1)
+    with pytest.raises(ValueError, match="--latents 3: expected one of 1, 2, 4, which it is trained for"):
+        evaluation.main(run.path, latents="3")
+    assert evaluation.main(run.path, latents="all") == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "step 8, 5 test samples"
+    assert told[1].split() == ["latents", "GFLOP", "ms", "per", "sample", "label:", "accuracy"]
+    assert [row.split()[0] for row in told[2:5]] == ["1", "2", "4"]
+    found = json.loads(run.latents_path.read_text())
+    assert [size["latents"] for size in found["sizes"]] == [1, 2, 4]
+    assert 0 < found["sizes"][0]["gflop"] < found["sizes"][2]["gflop"]
+    assert all(size["seconds"] > 0 for size in found["sizes"])
+    assert (run.pictures_folder / "latents.png").stat().st_size > 1_000
+    for size in found["sizes"]:
+        assert evaluation.main(run.path, latents=str(size["latents"]), as_json=True) == 0
+        alone = json.loads(capsys.readouterr().out)
+        assert (alone["latents"], alone["metrics"]) == (size["latents"], size["metrics"])
+    assert load_run(run.path, latents=2).network.config.num_latents == 2
 
 
 def test_only_pictures_with_a_label_that_are_no_padding_are_shown() -> None:

@@ -138,6 +138,7 @@ def test_what_a_config_leaves_out_keeps_its_meaning() -> None:
         "min_padding": 4,
         "mask_tokens": False,
         "num_latents": 512,
+        "nested_latents": (),
         "latent_width": 1_024,
         "num_cross_attends": 8,
         "num_blocks": 8,

@@ -117,3 +117,34 @@ def test_the_passes_that_gather_embeddings_draw_what_the_passes_that_learn_draw(
     gathered = goal.others(network, [batch], world)[0]["pair"].answers
     learned = goal.answers(network, batch, batch.host_lengths, **goal.asks(batch))["pair"]
     assert torch.equal(gathered, learned)
+
+
+NESTED = replace(CONFIG, dropout=0.0, drop_path=0.0, num_latents=4, nested_latents=(1, 2, 4))
+
+
+def test_each_step_draws_a_size_from_the_seed_and_the_number_of_the_global_batch() -> None:
+    draws = NetworkDraws.of(NESTED, 3)
+    sizes = [draws.num_latents(index) for index in range(3_000)]
+    # Five deviations of the count of one size in three.
+    assert all(abs(sizes.count(size) - 1_000) < 130 for size in (1, 2, 4))
+    # A running run must survive an update of numpy.
+    assert sizes[:12] == [2, 2, 1, 2, 1, 1, 4, 1, 1, 2, 1, 4]
+    assert sizes[:100] != [NetworkDraws.of(NESTED, 4).num_latents(index) for index in range(100)]
+    batch = batch_of(7)
+    assert (
+        [draws.asks(part) for part in batch.micro_batches(4)]
+        == [draws.asks(batch)] * 4
+        == [{"num_latents": sizes[7]}] * 4
+    )
+    assert draws.largest().asks(batch) == {}
+
+
+def test_a_step_trains_the_latents_that_it_draws() -> None:
+    network = Perceiver(NESTED, seed=0)
+    draws = NetworkDraws.of(NESTED, 3)
+    goal = objective(NESTED.answers(), draws=draws)
+    index = next(index for index in range(100) if draws.num_latents(index) == 2)
+    batch = batch_of(index)
+    found = goal.sums(network, batch)["label"]
+    expected = objective(NESTED.answers()).sums(network.cut(2), batch)["label"]
+    assert torch.equal(found, expected)

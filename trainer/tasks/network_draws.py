@@ -3,7 +3,8 @@
 Neither the number of ranks nor that of micro-batches changes what a sample draws, and a resumed run draws it again.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,16 +23,30 @@ class NetworkDraws:
     """The seed of the run."""
     drops: bool = False
     """Whether the network has dropout or stochastic depth."""
+    latent_sizes: tuple[int, ...] = ()
+    """Numbers of latents of which each step draws one; empty where the network has one size."""
 
     @staticmethod
     def of(config: PerceiverConfig, seed: int) -> "NetworkDraws":
         """Return the draws of a network."""
-        return NetworkDraws(seed, config.draws)
+        return NetworkDraws(seed, config.draws, config.nested_latents)
 
-    def asks(self, batch: Batch) -> dict[str, Tensor]:
+    def largest(self) -> "NetworkDraws":
+        """Return the draws in which all latents take part: those of a trial of memory."""
+        return replace(self, latent_sizes=())
+
+    def asks(self, batch: Batch) -> dict[str, Any]:
         """Return the network's keywords for a step of training: none where it draws nothing."""
-        if not self.drops:
-            return {}
+        drawn = {"draws": self._numbers(batch)} if self.drops else {}
+        return drawn | ({"num_latents": self.num_latents(batch.index)} if self.latent_sizes else {})
+
+    def num_latents(self, index: int) -> int:
+        """Return how many latents take part in the step of a global batch: each size is as likely."""
+        # One number for all samples: the micro-batches of a step are added up, whoever computes them.
+        (word,) = random_numbers.words(random_numbers.key("latents", self.seed, index), 0, 1)
+        return self.latent_sizes[int(word) % len(self.latent_sizes)]
+
+    def _numbers(self, batch: Batch) -> Tensor:
         # By place and not by key: a sample that is in a batch twice is dropped differently each time.
         purpose = random_numbers.key("dropout", self.seed, batch.index)
         words = random_numbers.words(purpose, batch.first, batch.first + len(batch.keys))
@@ -39,4 +54,4 @@ class NetworkDraws:
         draws = torch.from_numpy(halves)
         # From memory that is not page-locked the host would wait for the copy.
         draws = draws.pin_memory() if batch.weights.is_cuda else draws
-        return {"draws": draws.to(batch.weights.device, non_blocking=True)}
+        return draws.to(batch.weights.device, non_blocking=True)

@@ -63,7 +63,7 @@ class Objective:
             found: dict[str, Tensor] = network(batch.arrays, lengths, **asks)
             return found
         # What a task asks or hides is of inputs that are read together; what the network draws is of every pass.
-        drawn = {name: asks[name] for name in ("draws",) if name in asks}
+        drawn = {name: asks[name] for name in ("draws", "num_latents") if name in asks}
         together = self.tasks.keys() - alone.keys()
         found = network(batch.arrays, lengths, outputs=together, **asks) if together else {}
         views = {
