@@ -32,7 +32,7 @@ class Decoder(nn.Module):
         latent_width = config.latent_width
         self.means = ByName({name: output.head(latent_width, config, embedding) for name, output in pooled.items()})
         asked = {name: output for name, output in answers.items() if widths[name]}
-        width, decoder = config.decoder_width, config.decoder
+        width, decoder, self.norm = config.decoder_width, config.decoder, config.norm
         self.queries = ByName({name: output.queries(config) for name, output in asked.items()})
         self.paddings = Paddings({name: widths[name] for name in asked}, width)
         self.asks_along = {name: output.asks_along() for name, output in asked.items()}
@@ -42,7 +42,14 @@ class Decoder(nn.Module):
         if asked:
             attention, residual = decoder.cross_attend, decoder.query_residual
             self.cross_attend = CrossAttend(
-                width, latent_width, attention, config.gelu, query_residual=residual, dropout=config.dropout
+                width,
+                latent_width,
+                attention,
+                config.gelu,
+                query_residual=residual,
+                dropout=config.dropout,
+                norm=config.norm,
+                mlp=config.mlp,
             )
         # After those of the encoder: each output draws as a layer of its own.
         self.first_layer = config.num_layers
@@ -70,7 +77,7 @@ class Decoder(nn.Module):
         answers = {name: mean(latents_BND) for name, mean in self.means.items() if outputs is None or name in outputs}
         heads = {name: head for name, head in self.heads.items() if outputs is None or name in outputs}
         # Once for all outputs and chunks: the latents do not change while they are asked.
-        keys_values = self.cross_attend.keys_values(normalised(latents_BND)) if heads else None
+        keys_values = self.cross_attend.keys_values(normalised(latents_BND, self.norm)) if heads else None
         drawn = self._draws(draws_B2)
         for name, task_head in heads.items():
             asked = (points or {}).get(name)

@@ -19,6 +19,7 @@ from model.attention.alignment import aligned
 from model.attention.layers import CrossAttend, SelfAttend, in_autocast
 from model.attention.norms import normalised
 from model.attention.read_forms import Form, FormByDevice
+from model.attention.rotary import token_angles
 from model.compilation import is_compiled
 from model.config.perceiver import PerceiverConfig
 from model.draws import LayerDraws, layer_draws
@@ -45,6 +46,8 @@ class Block(nn.ModuleList):
                 compile=config.compile,
                 residual_dtype=config.residual_dtype,
                 causal=bool(config.stream),
+                norm=config.norm,
+                mlp=config.mlp,
             )
             for _ in layers
         )
@@ -79,6 +82,8 @@ class Encoder(nn.Module):
                 dropout=config.dropout,
                 compile=config.compile,
                 residual_dtype=config.residual_dtype,
+                norm=config.norm,
+                mlp=config.mlp,
             )
             for _ in range(num_cross_attends)
         )
@@ -87,7 +92,9 @@ class Encoder(nn.Module):
         self.run_plain, self.run_absorbed = (run_cross_attend(policy, absorbed=absorbed) for absorbed in (False, True))
         self.run_block, self.recompute_every_blocks = run_block(policy), config.recompute_every_blocks
         self.compile_setting, self.residual_dtype = config.compile, config.residual_dtype
-        self.num_layers, self.drop_path = config.num_layers, config.drop_path
+        self.num_layers, self.drop_path, self.norm = config.num_layers, config.drop_path, config.norm
+        self.rotary = config.cross_attend.rotary
+        self.grids = {name: modality.grid for name, modality in config.ordered_inputs.items()}
 
     @property
     def form(self) -> Form:
@@ -136,7 +143,7 @@ class Encoder(nn.Module):
 
     def _plain_read(self, tokens: Tokens) -> Read:
         """What cross-attends that share their weights share is computed once: the norm, the keys and the values."""
-        normalised_BMC = in_autocast(aligned(normalised(tokens.values)))
+        normalised_BMC, turns_MP = in_autocast(aligned(normalised(tokens.values, self.norm))), self._turns(tokens)
         # Of the first paper's eight reads seven share their weights: computing this once saves 11.6 % of the operations
         # of a forward pass.
         keys_values: dict[int, tuple[Tensor, Tensor]] = {}
@@ -144,21 +151,30 @@ class Encoder(nn.Module):
         def read(index: int, latents_BND: Tensor, draws: LayerDraws | None) -> Tensor:
             layer = self._cross_attend(index)
             if index not in keys_values:
-                keys_values[index] = layer.keys_values(normalised_BMC)
+                keys_values[index] = layer.keys_values(normalised_BMC, turns_MP)
             return self._run(self.run_plain)(layer, latents_BND, *keys_values[index], tokens.valid, None, draws)
 
         return read
+
+    def _turns(self, tokens: Tokens) -> Float[Tensor, "M P"] | None:
+        """The angles by which rotary positions turn the keys of the tokens."""
+        if not self.rotary:
+            return None
+        # As many of each input as there are: a batch of texts may have fewer places than are configured.
+        counts = {name: end - first for name, (first, end) in tokens.spans.items()}
+        num_pairs, device = self._cross_attend(0).attention.num_pairs, tokens.values.device
+        return token_angles(((self.grids[name], count) for name, count in counts.items()), num_pairs, device)
 
     def _absorbed_read(self, tokens: Tokens) -> Read:
         """All cross-attends read the same normalised tokens."""
         values: Tensor | None
         source: TokenSource
         if isinstance(tokens.parts, GridTokens):
-            values, source = None, SeparableTokens(tokens.parts)
+            values, source = None, SeparableTokens(tokens.parts, self.norm)
         else:
             # An argument of their own beside the source, which holds them without a graph: so autograd asks for their
             # gradient.
-            values = in_autocast(aligned(normalised(tokens.parts)))
+            values = in_autocast(aligned(normalised(tokens.parts, self.norm)))
             source = DenseTokens(values)
 
         def read(index: int, latents_BND: Tensor, draws: LayerDraws | None) -> Tensor:

@@ -52,7 +52,7 @@ def attention_maps(network: Perceiver, inputs: dict[str, Tensor], lengths: dict[
     def note_shares(layer: CrossAttend, arguments: tuple[Any, ...], _: Tensor) -> None:
         queries, keys, _values, valid, *_others = arguments
         # Computed again from what the layer was called with: it returns no weights.
-        asked = layer.attention.heads(layer.attention.query(layer.norm_query(queries)))
+        asked = layer.attention.queries(layer.norm_query(queries))
         scores = asked @ keys.mT * layer.attention.scale
         if valid is not None:
             # Those that are there, or of a stream those that each latent sees.

@@ -4,8 +4,6 @@ B samples, H heads, N queries, M keys, K channels of a head's queries and keys, 
 D channels of what asks (latents), C channels of what is read (tokens)
 """
 
-from typing import Literal
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -15,13 +13,12 @@ from model.attention.absorbed.tiled import read_tokens
 from model.attention.absorbed.token_sources import TokenSource
 from model.attention.alignment import FromHeads, ToHeads, widened
 from model.attention.dispatch import attend
-from model.attention.norms import norm_of
+from model.attention.mlp import Gelu, Mlp
+from model.attention.norms import HeadNorm, RmsNorm, norm_of, token_norm
+from model.attention.rotary import angles, rotated
 from model.compilation import Compile, Regions
-from model.config.attention import AttentionConfig, ResidualDtype
+from model.config.attention import AttentionConfig, MlpKind, NormKind, ResidualDtype
 from model.draws import ATTENTION, MLP, LayerDraws, dropped
-from model.parameters import Linear
-
-Gelu = Literal["tanh", "erf"]
 
 
 def in_autocast(tokens: Float[Tensor, "*S C"]) -> Float[Tensor, "*S C"]:
@@ -46,30 +43,33 @@ class Attention(nn.Module):
         self.key = ToHeads(token_width, qk_width, config.num_heads)
         self.value = ToHeads(token_width, value_width, config.num_heads)
         self.output = FromHeads(value_width, query_width, config.num_heads)
+        head_width = qk_width // config.num_heads
+        # Without the option there is no module: names, and what a seed draws, are those of the papers' network.
+        if config.qk_norm:
+            self.norm_query, self.norm_key = HeadNorm(head_width), HeadNorm(head_width)
+        self.qk_norm, self.num_pairs = config.qk_norm, head_width // 2
 
     def heads(self, values: Float[Tensor, "B S C"]) -> Float[Tensor, "B H S c"]:
         """Split the channels into heads, contiguous groups of them."""
         return values.reshape(*values.shape[:2], self.num_heads, -1).transpose(1, 2)
 
+    def queries(self, values: Float[Tensor, "B S D"]) -> Float[Tensor, "B H S K"]:
+        """Return the queries of normalised values."""
+        heads = self.heads(self.query(values))
+        if self.qk_norm:
+            heads = self.norm_query(heads)
+        return heads
+
+    def keys(self, projected: Float[Tensor, "B S F"]) -> Float[Tensor, "B H S K"]:
+        """Return the keys that their projection gives."""
+        heads = self.heads(projected)
+        if self.qk_norm:
+            heads = self.norm_key(heads)
+        return heads
+
     def answer(self, heads: Float[Tensor, "B H N V"]) -> Float[Tensor, "B N D"]:
         """Join the heads and project them to the width of what asked."""
         out: Tensor = self.output(heads.transpose(1, 2).flatten(start_dim=2))
-        return out
-
-
-class Mlp(nn.Module):
-    """Two linear layers with a GELU between them."""
-
-    def __init__(self, width: int, mlp_ratio: int, gelu: Gelu) -> None:
-        super().__init__()
-        self.widen = Linear(width, mlp_ratio * width)
-        self.narrow = Linear(mlp_ratio * width, width)
-        # A word and not a function: with a function of its own, each layer would be compiled by itself.
-        self.approximate = "tanh" if gelu == "tanh" else "none"
-
-    def forward(self, values: Float[Tensor, "*S D"]) -> Float[Tensor, "*S D"]:
-        """Return the transformed values."""
-        out: Tensor = self.narrow(functional.gelu(self.widen(values), approximate=self.approximate))
         return out
 
 
@@ -101,14 +101,16 @@ class SelfAttend(nn.Module):
         compile: Compile = False,  # noqa: A002  # the config's key
         residual_dtype: ResidualDtype = "fp32",
         causal: bool = False,
+        norm: NormKind = "layer",
+        mlp: MlpKind = "gelu",
     ) -> None:
         super().__init__()
         self.region, self.causal, self.dropout = Regions(compile), causal, dropout
-        norm = norm_of(residual_dtype)
-        self.norm_attention = norm(width)
+        make_norm, self.rotary = norm_of(norm, residual_dtype), config.rotary
+        self.norm_attention = make_norm(width)
         self.attention = Attention(width, width, config, default_width=width)
-        self.norm_mlp = norm(width)
-        self.mlp = Mlp(width, config.mlp_ratio, gelu)
+        self.norm_mlp = make_norm(width)
+        self.mlp = Mlp(width, config.mlp_ratio, gelu, mlp)
 
     def forward(
         self, latents_BND: Float[Tensor, "B N D"], draws: LayerDraws | None = None, before: KeysValues | None = None
@@ -121,7 +123,11 @@ class SelfAttend(nn.Module):
     def _thought(self, latents_BND: Tensor, draws: LayerDraws | None, before: KeysValues | None = None) -> Tensor:
         # One cast for all three: each would keep a copy of its own for the backward pass.
         attention, normed = self.attention, in_autocast(self.norm_attention(latents_BND))
-        q, k, v = (attention.heads(linear(normed)) for linear in (attention.query, attention.key, attention.value))
+        q, k = attention.queries(normed), attention.keys(attention.key(normed))
+        v = attention.heads(attention.value(normed))
+        if self.rotary:
+            turns_NP = angles((q.shape[2],), attention.num_pairs, q.device)
+            q, k = rotated(q, turns_NP), rotated(k, turns_NP)
         if before is not None:
             k, v = before.join(k, v)
         answer_BND = attention.answer(attend(q, k, v, scale=attention.scale, causal=self.causal))
@@ -147,32 +153,39 @@ class CrossAttend(nn.Module):
         dropout: float = 0.0,
         compile: Compile = False,  # noqa: A002  # the config's key
         residual_dtype: ResidualDtype = "fp32",
+        norm: NormKind = "layer",
+        mlp: MlpKind = "gelu",
     ) -> None:
         super().__init__()
         self.region, self.dropout = Regions(compile), dropout
         self.query_residual = query_residual
-        norm = norm_of(residual_dtype)
-        self.norm_query = norm(query_width)
-        self.norm_tokens = nn.LayerNorm(token_width)
+        make_norm = norm_of(norm, residual_dtype)
+        self.norm_query = make_norm(query_width)
+        self.norm_tokens = token_norm(norm, token_width)
         # As wide as the tokens and not as the latents: shape_for_attn='kv' of the released code.
         self.attention = Attention(query_width, token_width, config, default_width=token_width)
-        self.norm_mlp = norm(query_width)
-        self.mlp = Mlp(query_width, config.mlp_ratio, gelu)
+        self.norm_mlp = make_norm(query_width)
+        self.mlp = Mlp(query_width, config.mlp_ratio, gelu, mlp)
 
-    def keys_values(self, normalised_BMC: Float[Tensor, "B M _"]) -> tuple[Tensor, Tensor]:
+    def keys_values(
+        self, normalised_BMC: Float[Tensor, "B M _"], turns_MP: Float[Tensor, "M P"] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return keys and values of normalised tokens; layers that are shared need them once.
 
-        The tokens may have zeros after their channels.
+        The tokens may have zeros after their channels. The keys are turned by the angles of their places, if given.
         """
         attention, norm = self.attention, self.norm_tokens
         # The norm's scale and offset move into the projections, and both are one product: one pass over the tokens.
         weights, biases = zip(attention.key.aligned_rows(), attention.value.aligned_rows(), strict=True)
         weight = torch.cat(weights)
-        bias = torch.cat(biases) + weight @ norm.bias
+        bias = torch.cat(biases)
+        if not isinstance(norm, RmsNorm):
+            bias = bias + weight @ norm.bias
         both = functional.linear(normalised_BMC, widened(weight * norm.weight, normalised_BMC.shape[-1]), bias)
         # Unlike two slices, whose gradients are arrays of their own as large as both.
         keys, values = torch.split(both, [len(weight) for weight in weights], dim=-1)
-        return attention.heads(keys), attention.heads(values)
+        keys = attention.keys(keys)
+        return keys if turns_MP is None else rotated(keys, turns_MP), attention.heads(values)
 
     def absorbed(
         self,
@@ -205,7 +218,8 @@ class CrossAttend(nn.Module):
     ) -> Tensor:
         attention, norm = self.attention, self.norm_tokens
         # The keys' bias is among the numbers that are the same for all tokens: its gradient is 0, not absent.
-        offset_C = norm.bias + 0 * attention.key.bias.sum()
+        offset = torch.zeros_like(norm.weight) if isinstance(norm, RmsNorm) else norm.bias
+        offset_C = offset + 0 * attention.key.bias.sum()
         scale_C, offset_C = (widened(part, mixed_BNC.shape[-1]) for part in (norm.weight, offset_C))
         heads_BNV = attention.value(mixed_BNC * scale_C + offset_C)
         if valid_BM is not None:
@@ -239,7 +253,7 @@ class CrossAttend(nn.Module):
         asking_BN: Tensor | None,
         draws: LayerDraws | None,
     ) -> Tensor:
-        q_BHNK = self.attention.heads(self.attention.query(self.norm_query(queries_BND)))
+        q_BHNK = self.attention.queries(self.norm_query(queries_BND))
         q_BHNK = q_BHNK.expand(k_BHMK.shape[0], -1, -1, -1)
         heads = attend(q_BHNK, k_BHMK, v_BHMV, valid, self.attention.scale)
         if asking_BN is not None:

@@ -69,7 +69,7 @@ def read_costs(config: PerceiverConfig, device: torch.device | str = "cpu") -> d
     costs: dict[Form, int] = {"plain": round(plain)}
     moved = reads * 6 * N * C * (F + V)
     # The other forms hide the same tokens from all latents.
-    if config.cross_attend.num_heads == 1 and not config.stream:
+    if not config.absorbed_problem():
         token_gradients = 4 * C if config.tokens_learn else 0
         products = (10 * C + token_gradients) * constants.absorbed_products
         costs["absorbed"] = round(moved + scores * (products + constants.absorbed))

@@ -15,6 +15,7 @@ precision; the residual stream, what norms take and the inputs stay in float32.
 from dataclasses import dataclass, replace
 
 from model.attention.read_forms import read_form
+from model.config.attention import AttentionConfig
 from model.config.cost import Kept
 from model.config.perceiver import ActivationCheckpointing, PerceiverConfig
 from model.outputs.output import Output
@@ -95,7 +96,9 @@ def _keys_values(config: PerceiverConfig, width: Bytes) -> int:
     """Bytes of the keys and values of the plain form, of all modules."""
     # By modules and not by reads: cross-attends that share their weights share keys and values, too.
     modules = len({index for kind, index in config.schedule() if kind == "cross_attend"})
-    widths = sum(config.cross_attend.widths(config.token_width))
+    F, V = config.cross_attend.widths(config.token_width)
+    # Keys before their norm, too.
+    widths = F * (1 + config.cross_attend.qk_norm) + V
     return modules * config.num_tokens * widths * width.product if read_form(config) == "plain" else 0
 
 
@@ -187,8 +190,15 @@ def _layer(config: PerceiverConfig, width: Bytes) -> int:
     """Bytes that a self-attention layer keeps: both norms' inputs and outputs, q, k, v, what they give, the MLP."""
     N, D = config.num_latents, config.latent_width
     F, V = config.self_attend.widths(D)
-    hidden = config.self_attend.mlp_ratio * D
-    return N * (2 * D * width.residual + (2 * D + 2 * F + 2 * V + 2 * hidden) * width.product + _masks(config, D))
+    hidden = _hidden(config, config.self_attend, D)
+    # Queries and keys before their norm, too.
+    projected = 2 * F * (1 + config.self_attend.qk_norm) + 2 * V
+    return N * (2 * D * width.residual + (2 * D + projected + hidden) * width.product + _masks(config, D))
+
+
+def _hidden(config: PerceiverConfig, attention: AttentionConfig, width: int) -> int:
+    """Numbers that a row of an MLP keeps: before and after the GELU; of a gated one all three factors."""
+    return (2 if config.mlp == "gelu" else 4) * attention.mlp_ratio * width
 
 
 def _masks(config: PerceiverConfig, width: int) -> int:
@@ -200,22 +210,24 @@ def _products(config: PerceiverConfig, width: Bytes) -> int:
     """Bytes of the results of a layer's matrix products."""
     N, D = config.num_latents, config.latent_width
     F, V = config.self_attend.widths(D)
-    return N * (2 * F + 2 * V + 2 * D + config.self_attend.mlp_ratio * D) * width.product
+    hidden = (1 if config.mlp == "gelu" else 2) * config.self_attend.mlp_ratio * D
+    return N * (2 * F + 2 * V + 2 * D + hidden) * width.product
 
 
 def _read_products(config: PerceiverConfig, width: Bytes) -> int:
     """Bytes of the results of a cross-attend's matrix products, without keys and values."""
     D = config.latent_width
     F, V = config.cross_attend.widths(config.token_width)
-    return config.num_latents * (F + V + 2 * D + config.cross_attend.mlp_ratio * D) * width.product
+    hidden = (1 if config.mlp == "gelu" else 2) * config.cross_attend.mlp_ratio * D
+    return config.num_latents * (F + V + 2 * D + hidden) * width.product
 
 
 def _cross_attend(config: PerceiverConfig, width: Bytes) -> int:
     """Bytes that a cross-attend keeps at the side of the latents."""
     N, D, C = config.num_latents, config.latent_width, config.token_width
     F, V = config.cross_attend.widths(C)
-    hidden = config.cross_attend.mlp_ratio * D
-    around = N * (2 * D * width.residual + (2 * D + F + V + 2 * hidden) * width.product + _masks(config, D))
+    hidden, asked = _hidden(config, config.cross_attend, D), F * (1 + config.cross_attend.qk_norm)
+    around = N * (2 * D * width.residual + (2 * D + asked + V + hidden) * width.product + _masks(config, D))
     form = read_form(config)
     if form == "plain":
         return around
@@ -232,6 +244,8 @@ def _decoder(config: PerceiverConfig, answers: dict[str, Output], width: Bytes) 
     if not asked:
         return heads
     F, V = config.decoder.cross_attend.widths(D)
-    hidden = config.decoder.cross_attend.mlp_ratio * E
-    per_query = 2 * E * width.stream + (2 * E + F + V + 2 * hidden) * width.product + _masks(config, E)
+    # Queries and keys before their norm, too.
+    F *= 1 + config.decoder.cross_attend.qk_norm
+    hidden = _hidden(config, config.decoder.cross_attend, E)
+    per_query = 2 * E * width.stream + (2 * E + F + V + hidden) * width.product + _masks(config, E)
     return heads + N * (D + F + V) * width.product + sum(output.num_trained(config) for output in asked) * per_query

@@ -6,6 +6,8 @@ from typing import Literal
 from model.config.grids import Problems
 
 ResidualDtype = Literal["fp32", "bf16"]
+NormKind = Literal["layer", "rms"]
+MlpKind = Literal["gelu", "geglu", "swiglu"]
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,21 @@ class AttentionConfig:
     """Channels of values; 0 means qk_width."""
     mlp_ratio: int = 1
     """Hidden channels of the layer's MLP, as a multiple of its width."""
+
+    qk_norm: bool = False
+    """Whether the queries and keys of each head go through an RMSNorm of their own, which bounds their products."""
+    rotary: bool = False
+    """Rotary positions: queries and keys are turned by their places, of latents their number, of tokens their place on
+    each axis of their input."""
+
+    @property
+    def needs_keys(self) -> bool:
+        """Whether what is done to keys keeps their projection from moving to the queries."""
+        return self.qk_norm or self.rotary
+
+    def num_pairs(self, token_width: int) -> int:
+        """Return the pairs of a head's channels that rotary positions turn."""
+        return self.widths(token_width)[0] // self.num_heads // 2
 
     def widths(self, token_width: int) -> tuple[int, int]:
         """Return the channels of queries and keys, and of values, over tokens of this width."""

@@ -1,7 +1,8 @@
 """What the options beyond the papers' network ask of the rest of it. Standard library only."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from model.config.attention import AttentionConfig
 from model.config.grids import Problems
 
 
@@ -24,3 +25,27 @@ def nested_problems(sizes: Sequence[int], num_latents: int, stream: str) -> Prob
         yield "nested_latents", f"must end with num_latents, which is {num_latents}, got {list(sizes)}"
     elif stream:
         yield "nested_latents", f"has no set of latents to take a part of: they are the last places of inputs.{stream}"
+
+
+def rotary_problems(
+    attentions: Mapping[str, tuple[AttentionConfig, int]], axes: Mapping[str, int], stream: str
+) -> Problems:
+    """Yield (key, sentence) of rotary positions where there are no places, or too few channels to turn by them.
+
+    `attentions` has each attention with the width of what it attends to, `axes` the number of axes of each input's
+    places, 0 where they are coordinates or a set.
+    """
+    for part, (attention, width) in attentions.items():
+        if not attention.rotary or attention.num_heads < 1:
+            continue
+        needed = max(axes.values()) if part == "cross_attend" else 1
+        without = [name for name, count in axes.items() if not count]
+        if part not in ("self_attend", "cross_attend"):
+            yield f"{part}.rotary", "has no places of queries and latents on the same axes; leave it out"
+        elif stream:
+            yield f"{part}.rotary", "is not for an autoregressive network; leave it out"
+        elif part == "cross_attend" and without:
+            yield f"{part}.rotary", f"needs places on axes, which inputs.{without[0]} has not; leave it out"
+        elif attention.num_pairs(width) < needed:
+            found = f"{attention.num_pairs(width) * 2} of them for {needed} axes"
+            yield f"{part}.rotary", f"turns two channels of a head for each axis, got {found}; raise qk_width"

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Literal, TypeVar
 
-from model.config.attention import AttentionConfig, ResidualDtype
+from model.config.attention import AttentionConfig, MlpKind, NormKind, ResidualDtype
 from model.config.custom_network import NETWORKS
 from model.config.decoder import DecoderConfig
 from model.config.grids import Problems, not_negative, positive
-from model.config.options import drop_problems, nested_problems
+from model.config.options import drop_problems, nested_problems, rotary_problems
 from model.modalities.catalogue import BY_NAME
 from model.modalities.input import Input
 from model.outputs.kinds import KINDS
@@ -71,6 +71,10 @@ class PerceiverConfig(Network):
     """Attention between the latents."""
     gelu: Literal["tanh", "erf"] = "tanh"
     """The MLPs' activation: DeepMind's tanh approximation, or the exact one of Hugging Face."""
+    norm: NormKind = "layer"
+    """The norm before each attention and each MLP: LayerNorm, or RMSNorm, which has no mean and no offset."""
+    mlp: MlpKind = "gelu"
+    """The MLPs: two linear layers around a GELU, or gated by a third as GEGLU or SwiGLU, of the same hidden width."""
     dropout: float = 0.0
     """Fraction of the values that each attention and each MLP adds which training sets to 0; the others are scaled up.
     Attention weights are not dropped."""
@@ -185,12 +189,20 @@ class PerceiverConfig(Network):
             return True
         return modalities[0].learns
 
-    def separable_problem(self) -> str | None:
-        """Return why tokens must be put together, if they must."""
+    def absorbed_problem(self) -> str | None:
+        """Return why keys and values must be projected from the tokens, if they must."""
         if self.stream:
             return f"cannot hide the places after each latent of inputs.{self.stream}; use auto"
         if self.cross_attend.num_heads != 1:
             return f"needs cross_attend.num_heads=1, got {self.cross_attend.num_heads}; use auto"
+        if self.cross_attend.needs_keys:
+            return "makes no keys that cross_attend.qk_norm or cross_attend.rotary could change; use auto"
+        return None
+
+    def separable_problem(self) -> str | None:
+        """Return why tokens must be put together, if they must."""
+        if problem := self.absorbed_problem():
+            return problem
         modalities = list(self.ordered_inputs.values())
         if len(modalities) != 1 or not modalities[0].is_separable:
             return "needs one input on a grid of two axes or more, such as an image, and nothing beside it; use auto"
@@ -203,11 +215,8 @@ class PerceiverConfig(Network):
 
     def _form_problem(self) -> str | None:
         """Why the form that is asked for is impossible, if it is."""
-        if self.stream and self.cross_attend_form in ("absorbed", "separable"):
-            return self.separable_problem()
-        if self.cross_attend_form == "absorbed" and self.cross_attend.num_heads != 1:
-            return f"needs cross_attend.num_heads=1, got {self.cross_attend.num_heads}; use auto"
-        return self.separable_problem() if self.cross_attend_form == "separable" else None
+        problems = {"absorbed": self.absorbed_problem, "separable": self.separable_problem}
+        return problems[self.cross_attend_form]() if self.cross_attend_form in problems else None
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Yield (key, sentence) of every problem, keys relative to this dataclass."""
@@ -268,6 +277,9 @@ class PerceiverConfig(Network):
                 continue
             yield from ((f"{part}.{key}", sentence) for key, sentence in attention.problems(width, of))
         yield from self._output_problems()
+        axes = {name: len(each.grid) if each.has_axes else 0 for name, each in self.ordered_inputs.items()}
+        attentions = {part: (attention, width) for part, (attention, width, _) in parts.items()}
+        yield from rotary_problems(attentions, axes, self.stream)
         if sentence := self._form_problem():
             yield "cross_attend_form", sentence
 

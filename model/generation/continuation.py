@@ -100,7 +100,7 @@ class Continuation:
         """Return the latents of the new places from `first_latent` on, after all steps of the encoder."""
         encoder = self._encoder
         latents_BND: Tensor = self._latents_at.project(placed_BMC[:, first_latent:])
-        tokens_BMC = aligned(normalised(placed_BMC))
+        tokens_BMC = aligned(normalised(placed_BMC, encoder.norm))
         read: dict[int, KeysValues] = {}
         for step, (kind, index) in enumerate(encoder.schedule):
             if kind == "block":

@@ -69,7 +69,7 @@ def config_from_hugging_face(config: Mapping[str, Any], side: int = 0) -> Percei
             f"{config['use_query_residual']!r:.60}; its weights would answer something else here"
         )
     inputs, outputs, decoder = PARTS[architecture](values)
-    widths = {"qk_width": values["qk_channels"] or 0, "value_width": values["v_channels"] or 0}
+    widths: dict[str, Any] = {"qk_width": values["qk_channels"] or 0, "value_width": values["v_channels"] or 0}
     cross_widths = dict(widths)
     if values["cross_attention_shape_for_attention"] == "q" and not widths["qk_width"]:
         cross_widths["qk_width"] = values["d_latents"]
@@ -198,6 +198,10 @@ def _computation(config: PerceiverConfig) -> dict[str, object]:
         "query_residual": decode.query_residual,
         "output_width": decode.output_width,
         "gelu": config.gelu,
+        "norm": config.norm,
+        "mlp": config.mlp,
+        "qk_norm": (cross.qk_norm, think.qk_norm, decode.cross_attend.qk_norm),
+        "rotary": (cross.rotary, think.rotary),
     }
 
 

@@ -82,6 +82,11 @@ class Input(ABC):
         """Shape of the coordinates of a sample's cells, NAME.coordinates beside NAME; None where the grid says them."""
         return None
 
+    @property
+    def has_axes(self) -> bool:
+        """Whether a token's place is a cell of its grid; else it is coordinates, or the tokens are a set."""
+        return self.places is None
+
     def unknown(self, value: "Tensor") -> "Tensor | None":  # noqa: ARG002 - of inputs that can be hidden
         """Return which tokens of a batch are not known, (B, M) bool, and give way to the mask token; None for none."""
         return None

@@ -47,6 +47,11 @@ class PointsInput(Input):
         return (self.num_points,)
 
     @property
+    def has_axes(self) -> bool:
+        """No: the points of a cloud are a set."""
+        return False
+
+    @property
     def content_width(self) -> int:
         """Coordinates, sines, cosines and features."""
         return self.dimensions * (2 * self.num_bands + 1) + self.num_features

@@ -25,7 +25,9 @@ from model.outputs.value import ValueOutput
 def test_what_a_config_leaves_out_keeps_its_meaning() -> None:
     """A file of a run or of a paper names what it changes: another default would be another network."""
     bands = {"kind": "fourier", "num_bands": 64, "max_resolution": (), "learned_width": 256, "project_to": 0}
-    attention = {"num_heads": 1, "qk_width": 0, "value_width": 0, "mlp_ratio": 1}
+    attention = {"num_heads": 1, "qk_width": 0, "value_width": 0, "mlp_ratio": 1} | dict.fromkeys(
+        ("qk_norm", "rotary"), False
+    )
     of_any: dict[str, Any] = {"target": "", "loss_weight": 1.0}
     vector = {**of_any, "pooling": "mean", "query_width": 0, "hidden_layer": False}
     classes = {**vector, "num_classes": 1_000, "class_weights": ()}
@@ -149,6 +151,8 @@ def test_what_a_config_leaves_out_keeps_its_meaning() -> None:
         "cross_attend": attention,
         "self_attend": {**attention, "num_heads": 8},
         "gelu": "tanh",
+        "norm": "layer",
+        "mlp": "gelu",
         "dropout": 0.0,
         "drop_path": 0.0,
         "cross_attend_form": "auto",

@@ -36,6 +36,10 @@ WAVE = replace(
     outputs={"wave": AutoregressiveOutput(num_levels=7)},
     num_cross_attends=2,
     arrangement="interleaved",
+    norm="rms",
+    mlp="swiglu",
+    cross_attend=replace(HEADS, qk_norm=True),
+    self_attend=replace(HEADS, qk_norm=True),
 )
 GRID = replace(WAVE, inputs={"wave": replace(WAVE.inputs["wave"], shape=(4, 3), axes=("y", "x"), project_to=6)})
 

@@ -113,7 +113,9 @@ def _named(network: nn.Module) -> Iterator[_Named]:
         for name, parameter in module.named_parameters(recurse=False):
             if parameter not in seen:
                 seen.add(parameter)
-                is_exempt = isinstance(module, nn.LayerNorm | nn.GroupNorm) or name.rsplit("_", 1)[-1] == "bias"
+                is_exempt = (
+                    isinstance(module, nn.LayerNorm | nn.RMSNorm | nn.GroupNorm) or name.rsplit("_", 1)[-1] == "bias"
+                )
                 yield _Named(parameter, tuple(names[parameter]), is_exempt)
 
 

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from model.config.attention import NormKind
 from model.positions import whole_table
 
 # Of every LayerNorm.
@@ -109,10 +110,10 @@ class SeparableTokens(TokenSource):
 
     A position is the sum of what each axis says, so that its product with a vector is a sum of one number an axis, and
     a weighted sum of positions needs the weights' sums along the axes only: the cost does not grow with the bands.
-    LayerNorm keeps that form: a token's mean and deviation are numbers that multiply and shift.
+    A norm keeps that form: a token's mean and deviation are numbers that multiply and shift.
     """
 
-    def __init__(self, grid: GridTokens) -> None:
+    def __init__(self, grid: GridTokens, norm: NormKind = "layer") -> None:
         # At least fp32, under autocast too: a variance as the difference of two means has no digits to spare.
         dtype = torch.promote_types(grid.content_BMc.dtype, torch.float32)
         self.dtype = dtype
@@ -124,6 +125,8 @@ class SeparableTokens(TokenSource):
         self.row = prod(self.shape[1:])
         self.num_channels = width = content_BMc.shape[2] + self.tables[0].shape[1]
         mean_BM = (content_BMc.sum(dim=-1) + self._along_axes([table.sum(dim=-1) for table in self.tables])) / width
+        # RMSNorm subtracts nothing, which is a mean of 0.
+        mean_BM = torch.zeros_like(mean_BM) if norm == "rms" else mean_BM
         squares = content_BMc.square().sum(dim=-1) + self._along_axes([t.square().sum(dim=-1) for t in self.tables])
         self.inverse_BM = (squares / width - mean_BM.square() + EPSILON).rsqrt()
         # The mean is one more channel of the content, with the sum of a vector as that channel's weight.
