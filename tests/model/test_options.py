@@ -25,7 +25,8 @@ from model.modalities.text import TextInput
 from model.outputs.label import LabelOutput
 from model.parameters import draw_parameters
 from model.perceiver import Perceiver
-from trainer.optim.optimizers import parameter_groups
+from trainer.config import OptimizerConfig
+from trainer.optim.groups import parameter_groups
 
 F64 = torch.float64
 # Sums of some hundred float64 terms in another order.
@@ -282,7 +283,7 @@ def test_an_option_changes_the_answers_and_its_parameters_are_counted(name: str)
 
 def test_the_scales_of_all_norms_are_exempt_from_weight_decay() -> None:
     built = Perceiver(dataclasses.replace(CONFIG, norm="rms", **QK_NORM), seed=0)
-    decayed, exempt = (group["params"] for group in parameter_groups(built, 0.1))
+    decayed, exempt = (group["params"] for group in parameter_groups(built, OptimizerConfig(weight_decay=0.1)))
     scales = [module.weight for module in built.modules() if isinstance(module, nn.RMSNorm)]
     assert len(scales) == 3 * 3 + 2 + 2 * 3
     assert {id(scale) for scale in scales} <= {id(parameter) for parameter in exempt}

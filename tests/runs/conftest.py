@@ -36,6 +36,7 @@ model:
   num_blocks: 2
   layers_per_block: 1
   self_attend: {num_heads: 2}
+  nested_latents: [4, 8]
   dropout: 0.1
   drop_path: 0.1
 ema: {decay: 0.9, every_steps: 2}
