@@ -46,10 +46,12 @@ NONE = Flags(128, 0, "", "", "", 0.0, 0.0, 139.0, 400.0)
         (["import-hf", "here", "there", "--json"], "launch.run.network_files.import_hf",
          {"folder": HERE, "out": THERE, "as_json": True}),
         (["export", "here", "there"], "launch.run.network_files.export",
-         {"source": HERE, "out": THERE, "onnx": False, "as_json": False, "which": "newest", "latents": 0}),
+         {"source": HERE, "out": THERE, "onnx": False, "as_json": False, "which": "newest", "weights": "",
+          "latents": 0}),
         (["export", "here", "there", "--onnx", "--checkpoint", "best", "--latents", "8", "--json"],
          "launch.run.network_files.export",
-         {"source": HERE, "out": THERE, "onnx": True, "as_json": True, "which": "best", "latents": 8}),
+         {"source": HERE, "out": THERE, "onnx": True, "as_json": True, "which": "best", "weights": "",
+          "latents": 8}),
     ],
 )  # fmt: skip
 def test_what_is_typed_is_what_is_done(door: Door, words: list[str], function: str, expected: dict[str, Any]) -> None:
