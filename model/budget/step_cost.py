@@ -7,7 +7,6 @@ tests/model/test_step_cost.py and test_fused_traffic.py hold it against counts.
 """
 
 from dataclasses import astuple, dataclass, replace
-from functools import partial
 
 from model.attention.read_costs import READ_CONSTANTS
 from model.attention.read_forms import read_costs, read_form
@@ -16,6 +15,7 @@ from model.budget.flops import gathering, total, training_cost
 from model.budget.hardware import Hardware, Kind, Precision
 from model.budget.plan import TRAINING_PASSES
 from model.compilation import is_compiled
+from model.config.attention import AttentionConfig
 from model.config.perceiver import PerceiverConfig
 
 _BYTES = 4
@@ -104,14 +104,19 @@ def _moved_elements(config: PerceiverConfig, kind: Kind, *, is_half: bool) -> fl
     compiles = is_half and is_compiled(config.compile, kind)
     narrow = _SAVED_BY_NARROW_STREAM_COMPILED if compiles else _SAVED_BY_NARROW_STREAM
     saved = narrow if is_half and config.residual_dtype == "bf16" else 0
-    of_layer = _per_element_compiled if compiles else partial(_per_element, is_half=is_half)
+
+    def of_layer(attention: AttentionConfig, default_width: int) -> float:
+        if compiles:
+            return _per_element_compiled(attention.mlp_ratio)
+        return _per_element(attention.mlp_ratio, is_half=is_half) + _of_options(config, attention, default_width, kind)
+
     queries = sum(output.num_trained(config) for output in config.answers().values()) if E else 0
     latents = (
         N
         * D
         * (
-            layers * (of_layer(config.self_attend.mlp_ratio) - saved)
-            + config.num_cross_attends * (of_layer(config.cross_attend.mlp_ratio) - saved)
+            layers * (of_layer(config.self_attend, D) - saved)
+            + config.num_cross_attends * (of_layer(config.cross_attend, config.token_width) - saved)
         )
     )
     return (
@@ -124,6 +129,21 @@ def _moved_elements(config: PerceiverConfig, kind: Kind, *, is_half: bool) -> fl
 def _per_element(mlp_ratio: int, *, is_half: bool) -> float:
     """Moves for each element of a layer's input: two norms, two residual sums, five sums of gradients, biases, GELU."""
     return 44.0 + 3 * mlp_ratio if is_half else 33.0 + 6 * mlp_ratio
+
+
+def _of_options(config: PerceiverConfig, attention: AttentionConfig, default_width: int, kind: Kind) -> float:
+    """Moves that the options add for each element of a layer's input, as counted in fp32; compiled code fuses them."""
+    # PyTorch has one kernel for RMSNorm on a GPU, and on a CPU a chain of operations.
+    norms = 26.0 if kind == "cpu" else 0.0
+    heads = attention.widths(default_width)[0] / config.latent_width
+    return (
+        2 * norms * (config.norm == "rms")
+        + (3.0 + 10.0 * attention.mlp_ratio) * (config.mlp != "gelu")
+        + (9.0 + 2.3 * norms) * heads * attention.qk_norm
+        + 67.0 * heads * attention.rotary
+        + 121.0 * (config.dropout > 0)
+        + 8.0 * (config.drop_path > 0)
+    )
 
 
 def _per_element_compiled(mlp_ratio: int) -> float:

@@ -136,6 +136,7 @@ def test_what_a_config_leaves_out_keeps_its_meaning() -> None:
         "network": None,
         "inputs": {},
         "outputs": {},
+        "network": None,
         "decoder": expected[DecoderConfig],
         "min_padding": 4,
         "mask_tokens": False,

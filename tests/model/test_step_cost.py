@@ -17,6 +17,7 @@ from model.budget.plan import Device, plan
 from model.budget.step_cost import step_seconds, step_work
 from model.config.attention import AttentionConfig
 from model.config.perceiver import PerceiverConfig
+from model.draws import layer_draws
 from model.modalities.points import PointsInput
 from model.outputs.grid import GridOutput
 from model.outputs.label import LabelOutput
@@ -71,6 +72,31 @@ def test_the_elementwise_traffic_of_layers_is_what_they_move(mlp_ratio: int) -> 
     # Of one layer and one sample; an upper bound where operations were fused since.
     of_layer = (told[1] - told[0]) / 3
     assert moved.num_bytes / 2 == pytest.approx(of_layer, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("options", "of_attention"),
+    [
+        ({"norm": "rms"}, {}),
+        ({"mlp": "geglu"}, {}),
+        ({}, {"qk_norm": True}),
+        ({}, {"rotary": True}),
+        ({"dropout": 0.1}, {}),
+        ({"drop_path": 0.1}, {}),
+    ],
+)
+def test_the_elementwise_traffic_of_an_option_is_what_it_moves(
+    options: dict[str, Any], of_attention: dict[str, bool]
+) -> None:
+    attention = AttentionConfig(num_heads=4, mlp_ratio=2, **of_attention)
+    layer = SelfAttend(64, attention, "tanh", **{key: value for key, value in options.items() if key != "drop_path"})
+    latents = torch.randn(2, 64, 64, requires_grad=True)
+    draws = layer_draws(torch.zeros(2, 2, dtype=torch.int64), 2, drop_path=options.get("drop_path", 0.0))[-1]
+    with Moved() as moved:
+        layer(latents, draws).sum().backward()
+    network = config(self_attend=attention, **options)
+    told = [step_work(replace(network, num_blocks=n), "fp32").moved_bytes for n in (2, 3)]
+    assert moved.num_bytes / 2 == pytest.approx((told[1] - told[0]) / 3, rel=0.1)
 
 
 def test_the_products_are_three_times_the_forward_passes_but_for_what_the_reads_have() -> None:
