@@ -39,6 +39,7 @@ def rotated(heads_BHSc: Float[Tensor, "B H S c"], angles_SP: Float[Tensor, "S P"
     num_pairs = angles_SP.shape[1]
     dtype = torch.promote_types(heads_BHSc.dtype, torch.float32)
     cosines, sines = angles_SP.cos().to(dtype), angles_SP.sin().to(dtype)
-    x, y, rest = heads_BHSc.tensor_split([num_pairs, 2 * num_pairs], dim=-1)
-    turned = torch.cat([x * cosines - y * sines, y * cosines + x * sines], dim=-1)
-    return torch.cat([turned.to(heads_BHSc.dtype), rest], dim=-1)
+    # One split and one cat: in the backward pass each slice of its own would be an array as large as all heads.
+    x, y, rest = torch.split(heads_BHSc, [num_pairs, num_pairs, heads_BHSc.shape[-1] - 2 * num_pairs], dim=-1)
+    turned = (x * cosines - y * sines, y * cosines + x * sines)
+    return torch.cat([*(part.to(heads_BHSc.dtype) for part in turned), rest], dim=-1)

@@ -37,6 +37,8 @@ class Bytes:
     """Bytes per number of everything else, without the residual stream of the latents."""
     residual: int
     """Bytes per number of the residual stream of the latents."""
+    chain: int
+    """Bytes per number that an RMSNorm keeps beside its input and result: on a CPU it is a chain of operations."""
 
 
 def activation_bytes(
@@ -62,7 +64,8 @@ def activation_bytes(
         cross_attend_form=read_form(config, device),
     )
     is_narrow = config.residual_dtype == "bf16" and bytes_per_element < FULL
-    width = Bytes(bytes_per_element, stream_bytes, bytes_per_element if is_narrow else stream_bytes)
+    chain = bytes_per_element if device == "cpu" else 0
+    width = Bytes(bytes_per_element, stream_bytes, bytes_per_element if is_narrow else stream_bytes, chain)
     adapters, stem_gradients = _adapters(config, width)
     first, *others = config.passes()
     reading = _tokens(config, width) + _steps(config, width, device) + _decoder(config, first, width)
@@ -120,11 +123,13 @@ def _steps(config: PerceiverConfig, width: Bytes, device: str) -> int:
     gradients, restored = _token_gradients(config, width), _restored(config, width)
     latents = config.num_latents * config.latent_width * width.residual
     on_cpu = device == "cpu"
-    flying = int((FLYING_ON_CPU if on_cpu else FLYING[config.activation_checkpointing]) * latents)
+    # Dropout draws with whole numbers of eight bytes, three of which are there for each value.
+    drawing = 3 * 8 * config.num_latents * config.latent_width if config.dropout else 0
+    flying = drawing + int((FLYING_ON_CPU if on_cpu else FLYING[config.activation_checkpointing]) * latents)
     kept, again = _kept_and_again(config, width)
     held = sum(kept)
     # The end of the forward pass may hold more than any moment of the backward pass.
-    most = held + _in_flight(config, width)
+    most = held + drawing + _in_flight(config, width)
     later = 0
     kinds = [kind for kind, _ in config.schedule()]
     # What the step before it read is on its way back while a step is computed again.
@@ -193,7 +198,8 @@ def _layer(config: PerceiverConfig, width: Bytes) -> int:
     hidden = _hidden(config, config.self_attend, D)
     # Queries and keys before their norm, too.
     projected = 2 * F * (1 + config.self_attend.qk_norm) + 2 * V
-    return N * (2 * D * width.residual + (2 * D + projected + hidden) * width.product + _masks(config, D))
+    around = N * (2 * D * width.residual + (2 * D + projected + hidden) * width.product + _masks(config, D))
+    return around + N * width.chain * (2 * D * (config.norm == "rms") + 2 * F * config.self_attend.qk_norm)
 
 
 def _hidden(config: PerceiverConfig, attention: AttentionConfig, width: int) -> int:
@@ -228,6 +234,7 @@ def _cross_attend(config: PerceiverConfig, width: Bytes) -> int:
     F, V = config.cross_attend.widths(C)
     hidden, asked = _hidden(config, config.cross_attend, D), F * (1 + config.cross_attend.qk_norm)
     around = N * (2 * D * width.residual + (2 * D + asked + V + hidden) * width.product + _masks(config, D))
+    around += N * width.chain * (2 * D * (config.norm == "rms") + F * config.cross_attend.qk_norm)
     form = read_form(config)
     if form == "plain":
         return around

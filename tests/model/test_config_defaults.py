@@ -133,7 +133,6 @@ def test_what_a_config_leaves_out_keeps_its_meaning() -> None:
         DecoderConfig: {"cross_attend": attention, "query_residual": False, "min_padding": 2, "output_width": 0},
     }
     expected[PerceiverConfig] = {
-        "network": None,
         "inputs": {},
         "outputs": {},
         "network": None,

@@ -142,8 +142,15 @@ DOMINATED: dict[str, tuple[PerceiverConfig, dict[str, Any], tuple[ActivationChec
     "mlp of reads": (READING, {"cross_attend": AttentionConfig(qk_width=8, mlp_ratio=8)}, ("none", "selective")),
     "queries": (THINKING, {"outputs": {"image": GRID}, "layers_per_block": 2}, ("none",)),
     "text": (THINKING, {"inputs": {"text": WORDS}, "outputs": {"text": TextOutput()}}, ("none",)),
-    "dropout": (THINKING, {"dropout": 0.1, "drop_path": 0.1}, ("none", "selective")),
+    "dropout": (THINKING, {"dropout": 0.1, "drop_path": 0.1}, ("none", "selective", "blocks")),
     "gates": (THINKING, {"mlp": "swiglu", "self_attend": AttentionConfig(4, mlp_ratio=4)}, ("none", "selective")),
+    "norms": (THINKING, {"norm": "rms"}, ("none", "selective", "blocks")),
+    "norms of heads": (
+        THINKING,
+        {"self_attend": AttentionConfig(4, qk_width=512, value_width=16, qk_norm=True)},
+        ("none", "selective"),
+    ),
+    "places": (THINKING, {"self_attend": AttentionConfig(4, rotary=True)}, ("selective",)),
     "two frames": (THINKING, {"inputs": {"flow": STEM}, "num_latents": 8, "layers_per_block": 2}, ("none",)),
 }
 
