@@ -8,7 +8,7 @@ Where there are several inputs, each is also measured alone:
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -182,14 +182,13 @@ def _result(task: Task[Any], measurement: Measurement, world: World) -> Result:
     return result
 
 
-def answered(network: nn.Module, objective: Objective, batch: Batch) -> dict[str, Tensor]:
-    """Return every answer to a batch as `evaluate` asks for it, all inputs shown."""
+def answered(network: nn.Module, objective: Objective, clips: Sequence[Batch]) -> dict[str, Tensor]:
+    """Return every answer to the clips of a batch of samples as `evaluate` asks for it, all inputs shown."""
     was_training = network.training
     network.eval()
     chunk = {"chunk": CHUNK} if any(task.asks_many for task in objective.tasks.values()) else {}
     with torch.no_grad():
-        asks = objective.asks(batch, every=True)
-        found = _answered(network, objective, batch, batch.host_lengths, **asks, **chunk)
+        found = _averaged([_shown_answers(network, objective, clip, ALL, objective, chunk) for clip in clips])
     network.train(was_training)
     return found
 

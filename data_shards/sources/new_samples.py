@@ -16,6 +16,7 @@ from data_shards.format.members import RECORD, fitting
 from data_shards.format.tar_walk import MAX_MEMBER_BYTES
 from data_shards.loading import streams
 from data_shards.loading.admission import Intake
+from data_shards.loading.batch import Batch
 from data_shards.loading.collate import Assembler, Source
 from data_shards.loading.dataset import Dataset, served
 from data_shards.loading.loader import Loader
@@ -63,7 +64,7 @@ class NewSamples:
         return str(self.datasets[source].split.shards[shard].name)
 
     def loader(self, batch: int, batches: Sequence[int], bad: Path | None, *, pinned: bool = False) -> Loader:
-        """Return a loader whose step i is the i-th of these batches; bad samples are listed in a file, or errors."""
+        """Return a loader of these batches, for `clips`; bad samples are listed in a file, or errors."""
         sources = [
             Source(
                 str(dataset.folder),
@@ -78,11 +79,16 @@ class NewSamples:
         if self.files:
             intake = Intake(self.config, OWN, 0, {})
             sources.append(Source("", "", NewSampleReader(self.files, self.config), intake, 0, None))
-        order = SequentialOrder(self.counts, batch, batches)
+        order = SequentialOrder(self.counts, batch, batches, self.config.num_clips)
         # However many are bad: those that are not are answered.
         quarantine = Quarantine(bad, 1.0, {}) if bad else None
         assembler = Assembler(sources, self.config, 0, {}, quarantine, pinned)
-        return Loader(assembler, order, rank=0, world_size=1, last_step=len(batches) - 1)
+        return Loader(assembler, order, rank=0, world_size=1, last_step=order.steps_per_epoch - 1)
+
+    def clips(self, loader: Loader, place: int) -> list[Batch]:
+        """Return the batch at a place among those of a loader, once for each clip that an evaluation reads."""
+        num_clips = self.config.num_clips
+        return [loader(step) for step in range(place * num_clips, (place + 1) * num_clips)]
 
 
 def of_prediction(config: DataConfig, inputs: Sequence[str]) -> DataConfig:
@@ -97,7 +103,6 @@ def of_prediction(config: DataConfig, inputs: Sequence[str]) -> DataConfig:
         values=(),
         multi_label=False,
         mixup=None,
-        clips=None,
         datasets={},
     )
 

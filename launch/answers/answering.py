@@ -50,29 +50,31 @@ class Answering:
         telling = Telling(samples.config.inputs, names, top, with_truth=not samples.files)
         return cls(trained, samples, telling, (*trained.notes, *notes))
 
-    def rows(self, number: int, batch: Batch) -> Iterator[tuple[int, Row]]:
+    def rows(self, number: int, clips: Sequence[Batch]) -> Iterator[tuple[int, Row]]:
         """Yield the number and the row of every sample of a batch, by its number, but of those that cannot be read."""
-        here = batch.to(self.trained.device)
-        found = answered(self.trained.network, self._objective, here)
+        on_device = [clip.to(self.trained.device) for clip in clips]
+        found = answered(self.trained.network, self._objective, on_device)
+        here = on_device[0]
         parts = [task.rows(found[task.name], here, self.telling) for task in self._objective.by_importance()]
-        for place, key in enumerate(batch.keys):
+        for place, key in enumerate(here.keys):
             if key:
-                sample = number * len(batch.keys) + place
+                sample = number * len(here.keys) + place
                 shard = self.samples.shard_of(sample)
                 row: Row = {"key": key, "shard": shard} if shard else {"key": key}
                 for part in parts:
                     row |= part[place]
                 yield sample, row
 
-    def latents(self, batch: Batch, *, whole: bool) -> Tensor:
-        """Return the latents of a batch, (B, N, D), or their mean, (B, D), on the host in fp32."""
+    def latents(self, clips: Sequence[Batch], *, whole: bool) -> Tensor:
+        """Return the latents of a batch, (B, N, D), or their mean, (B, D), in fp32; of several clips the mean."""
         network = self.trained.network
         if not isinstance(network, Perceiver):
             path = self.trained.folder.path
             raise ValueError(f"{path}: has a plug-in's network, and latents are a Perceiver's")  # noqa: TRY004 - a slip
-        here = batch.to(self.trained.device)
         with torch.no_grad():
-            found = network.latents(here.arrays, here.host_lengths).float().cpu()
+            on_device = [clip.to(self.trained.device) for clip in clips]
+            of_clips = [network.latents(here.arrays, here.host_lengths).float().cpu() for here in on_device]
+        found = torch.stack(of_clips).mean(dim=0) if of_clips[1:] else of_clips[0]
         return found if whole else found.mean(dim=1)
 
     @property

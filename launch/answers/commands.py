@@ -52,8 +52,8 @@ def predict(asked: Asked, progress: Progress, *, as_json: bool) -> int:
     """Write the answers for new samples as a table and files; return the exit status. Collective."""
     files = files_folder(asked.out)
 
-    def work(answering: Answering, batches: Sequence[tuple[int, Batch]]) -> bytes:
-        rows = (row for number, batch in batches for row in answering.rows(number, batch))
+    def work(answering: Answering, batches: Sequence[tuple[int, list[Batch]]]) -> bytes:
+        rows = (row for number, clips in batches for row in answering.rows(number, clips))
         return b"".join(_line(sample, row, files) for sample, row in rows)
 
     def join(parts: Sequence[Path], hidden: Path) -> None:
@@ -66,12 +66,13 @@ def predict(asked: Asked, progress: Progress, *, as_json: bool) -> int:
 def embed(asked: Asked, progress: Progress, *, as_json: bool) -> int:
     """Write the latents of new samples as one array with their keys; return the exit status. Collective."""
 
-    def work(answering: Answering, batches: Sequence[tuple[int, Batch]]) -> bytes:
+    def work(answering: Answering, batches: Sequence[tuple[int, list[Batch]]]) -> bytes:
         found, keys = [], []
-        for number, batch in batches:
-            real = np.array([bool(key) for key in batch.keys])
-            found.append(answering.latents(batch, whole=asked.whole).numpy()[real])
-            keys += [_key(answering.samples, number * len(real) + place, key) for place, key in enumerate(batch.keys)]
+        for number, clips in batches:
+            named = clips[0].keys
+            real = np.array([bool(key) for key in named])
+            found.append(answering.latents(clips, whole=asked.whole).numpy()[real])
+            keys += [_key(answering.samples, number * len(real) + place, key) for place, key in enumerate(named)]
         return vectors.part(np.concatenate(found), [key for key in keys if key])
 
     def join(parts: Sequence[Path], hidden: Path) -> None:
@@ -94,7 +95,7 @@ class _Job:
     name: str
     refuse: Callable[[Path], None]
     """Raises ValueError for a name that says no format."""
-    work: Callable[[Answering, Sequence[tuple[int, Batch]]], bytes]
+    work: Callable[[Answering, Sequence[tuple[int, list[Batch]]]], bytes]
     """Returns the content of a part from its batches."""
     join: Callable[[Sequence[Path], Path], None]
     count: Callable[[Sequence[Path]], int]
@@ -148,10 +149,10 @@ def _answer(job: _Job, parts: Parts, answering: Answering, world: World, progres
     batches = [number for part in mine for number in parts.batches(part)]
     pinned = world.device.type == "cuda"
     loader = answering.samples.loader(parts.batch, batches, parts.skipped_path, pinned=pinned)
-    step = {number: step for step, number in enumerate(batches)}
+    clips, step = answering.samples.clips, {number: step for step, number in enumerate(batches)}
 
     def work(part: int) -> bytes:
-        return job.work(answering, [(number, loader(step[number])) for number in parts.batches(part)])
+        return job.work(answering, [(number, clips(loader, step[number])) for number in parts.batches(part)])
 
     with loader:
         parts.answer(world, mine, work, progress)

@@ -53,7 +53,8 @@ class LoadedRun:
         rows = min(batch or batch_of(self.config), samples.num_samples)
         num_batches = -(-samples.num_samples // rows)
         with samples.loader(rows, range(num_batches), None) as loader:
-            found = [row for number in range(num_batches) for _, row in answering.rows(number, loader(number))]
+            batches = ((number, samples.clips(loader, number)) for number in range(num_batches))
+            found = [row for number, clips in batches for _, row in answering.rows(number, clips)]
         return [
             {name: each.array if isinstance(each, AnsweredFile) else each for name, each in row.items()}
             for row in found

@@ -7,6 +7,7 @@ import wave
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -16,6 +17,7 @@ from test_predict import MODEL, MakeRun, make_run, picture, predicted
 from data_shards.modalities.decoding.flow import motion
 from data_shards.modalities.encoding import flo
 from launch.answers.loaded_run import load_run
+from launch.run import evaluation
 
 __all__ = ["make_run"]
 SMALL = MODEL.replace("global_batch: 8", "global_batch: 2")
@@ -39,8 +41,8 @@ model:
     sound: {{kind: grid, shape: [8], positions: {{num_bands: 2}}}}{SMALL}"""
 
 
-def recording(path: Path, seed: int) -> str:
-    samples = np.random.default_rng(seed).integers(-9000, 9000, 64)
+def recording(path: Path, seed: int, length: int = 64) -> str:
+    samples = np.random.default_rng(seed).integers(-9000, 9000, length)
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
@@ -75,6 +77,36 @@ def test_a_table_gives_several_inputs_and_every_output_has_its_columns(make_run:
     (alone,) = load_run(run).predict([tmp_path / "0.png"])
     assert alone["photo"].shape == (8, 8, 3)
     np.testing.assert_allclose(alone["size"], photo["size"], rtol=1e-3)
+
+
+CLIPS = f"""
+data:
+  inputs: {{sound: {{modality: audio, num_samples: 64, sample_rate: 8000}}}}
+  clips: {{num_test: 3}}
+  values: [size]
+  lanes: 2
+  window: 8
+model:
+  inputs: {{sound: {{patch: 8}}}}
+  outputs: {{size: {{kind: value}}}}{SMALL}"""
+
+
+def test_the_answers_to_several_clips_are_averaged_as_an_evaluation_does(
+    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [tmp_path / recording(tmp_path / f"{number}.wav", number, 200) for number in range(5)]
+    rows = [
+        {"audio": path.name, "value.size": float(number), "split": "test" if number < 3 else "train"}
+        for number, path in enumerate(paths)
+    ]
+    run = make_run(CLIPS, rows)
+    evaluation.main(run, as_json=True)
+    expected = json.loads(capsys.readouterr().out)["metrics"]["size"]["mean_absolute_error"]["all"]
+    found = [row["size"] for row in predicted(run, *paths[:3], out=tmp_path / "out.jsonl", batch=2)]
+    assert np.abs(np.array(found) - np.arange(3)).mean() == pytest.approx(expected, rel=1e-5)
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace("num_test: 3", "num_test: 1"))
+    assert [row["size"] for row in load_run(run).predict(paths[:3])] != pytest.approx(found, rel=1e-3)
 
 
 WORDS = f"""
