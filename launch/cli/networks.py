@@ -1,4 +1,4 @@
-"""The commands for networks: their costs, import from and export to Hugging Face."""
+"""The commands for networks: their costs, import of other libraries' and export."""
 
 from pathlib import Path
 from typing import Annotated
@@ -114,24 +114,24 @@ def plan(
     cluster_report.report(config, overrides or (), flags, bf16=bf16, as_json=as_json)
 
 
-@app.command("import-hf")
-def import_hf(
-    folder: Annotated[Path, typer.Argument(help="Folder with config.json and model.safetensors.")],
+@app.command("import")
+def import_network(
+    source: Annotated[Path, typer.Argument(help="Folder with config.json and weights, or DeepMind's npz.")],
     out: Annotated[Path, typer.Argument(help="Folder for the converted config.yaml and model.safetensors.")],
     as_json: AsJson = False,
 ) -> None:
-    """Convert a Perceiver of Hugging Face to this format.
+    """Convert a Perceiver of Hugging Face, perceiver-io, perceiver-pytorch or DeepMind; the files say whose it is.
 
-    Example: perceiver import-hf vision-perceiver-fourier networks/fourier
+    Example: perceiver import vision-perceiver-fourier networks/fourier
     """
-    from launch.run import network_files
+    from launch.run import imports
 
-    network_files.import_hf(folder, out, as_json=as_json)
+    imports.import_network(source, out, as_json=as_json)
 
 
 @app.command()
 def export(
-    source: Annotated[Path, typer.Argument(help="Run folder, or a folder that import-hf wrote.")],
+    source: Annotated[Path, typer.Argument(help="Run folder, or a folder that `perceiver import` wrote.")],
     out: Annotated[Path, typer.Argument(help="Folder for the exported files.")],
     onnx: Annotated[bool, typer.Option("--onnx", help="Write ONNX instead of Hugging Face's files.")] = False,
     checkpoint: Checkpoint = "newest",

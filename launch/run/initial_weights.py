@@ -115,8 +115,8 @@ def _read(source: str) -> tuple[Mapping[str, Tensor], PerceiverConfig | None, in
     if not folder.exists:
         raise ValueError(
             f"initial_weights.source={source}: is no run, no folder with a model.safetensors, and no file; a "
-            "checkpoint of a run is RUN@best or RUN@STEP, and `perceiver import-hf` makes a folder of a network of "
-            "Hugging Face's"
+            "checkpoint of a run is RUN@best or RUN@STEP, and `perceiver import` makes a folder of a network of "
+            "another library"
         )
     try:
         found = read_weights(folder.checkpoints_folder, which, World(0, 1, 0, torch.device("cpu")))

@@ -1,4 +1,4 @@
-"""`perceiver plan`, `import-hf` and `export`: the files around what model/ computes."""
+"""`perceiver plan` and `export`: the files around what model/ computes."""
 
 import json
 import shutil
@@ -9,25 +9,24 @@ from pathlib import Path
 
 import torch
 import typer
-from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
 from configs.files import sections_of
-from configs.network import NetworkConfig, network_config
+from configs.network import network_config
 from configs.run import load
 from data_shards.files import atomic
 from data_shards.files.display import printable
 from data_shards.files.history import tell
-from data_shards.files.typed_json import read_object
 from launch.lifecycle.run_folder import RunFolder, existing
 from launch.run import latent_sizes, preprocessing
+from launch.run.model_card import CARD, card
 from launch.run.preprocessing import Surroundings
 from model.budget.plan import Device, Plan
 from model.budget.plan import plan as planned
 from model.config.perceiver import PerceiverConfig
 from model.custom import new_network
-from model.interop.huggingface import from_hugging_face, to_hugging_face
-from model.interop.huggingface_files import PREPROCESSOR, TOKENIZER, TOKENIZER_SETTINGS
+from model.interop.huggingface import to_hugging_face
+from model.interop.huggingface_files import TOKENIZER, TOKENIZER_SETTINGS
 from model.modalities.image import ImageInput
 from model.modalities.text import TextInput
 from model.network import AnyNetwork
@@ -67,27 +66,6 @@ def _planned(path: Path, overrides: Sequence[str]) -> tuple[PerceiverConfig, Ema
     return run.model, run.ema
 
 
-def import_hf(folder: Path, out: Path, *, as_json: bool) -> None:
-    """Write the network of Hugging Face's files."""
-    _refuse_taken(out)
-    config_path, weights_path = folder / "config.json", folder / "model.safetensors"
-    for path in (config_path, weights_path):
-        if not path.is_file():
-            raise ValueError(f"{path}: no such file; the folder needs config.json and model.safetensors")
-    config = read_object(config_path)
-    weights = TensorFile(weights_path).read_all()
-    try:
-        around = preprocessing.of_hugging_face(folder, config)
-        network = from_hugging_face(config, weights, around.foreign.get(PREPROCESSOR))
-    except ValueError as error:
-        raise ValueError(f"{folder}: config.json and model.safetensors are not those of one model: {error}") from error
-    with _new_folder(out) as beside:
-        (beside / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(NetworkConfig(network.config))))
-        save_file(network.state_dict(), beside / "model.safetensors")
-        preprocessing.keep(around, beside)
-    _tell(out, network, _notes_of_import(network.config), as_json=as_json)
-
-
 def export(
     source: Path,
     out: Path,
@@ -99,7 +77,7 @@ def export(
     latents: int = 0,
 ) -> None:
     """Write a network, or its part with so many latents, as Hugging Face's files or as ONNX."""
-    _refuse_taken(out)
+    refuse_taken(out)
     network, around = latent_sizes.cut(network_of(source, which, weights), latents), _surroundings_of(source)
     if onnx:
         from model.interop.onnx_export import onnx_program
@@ -107,34 +85,27 @@ def export(
         how = f"resize={around.resize}, fit={around.fit}, centre_crop={around.centre_crop:g}"
         picture = how if network.config.input_of(ImageInput) else ""
         program = onnx_program(network, classes=around.classes, picture=picture, pads=around.pads)
-        with _new_folder(out) as beside:
+        with new_folder(out) as beside:
             program.save(beside / "network.onnx")
         notes = around.notes
     else:
         config, state = to_hugging_face(network)
         files = around.hugging_face(network.config)
-        with _new_folder(out) as beside:
+        with new_folder(out) as beside:
             preprocessing.write({"config.json": config | around.labels(), **files}, beside)
             # Older releases of transformers refuse weights without this entry.
             save_file(state, beside / "model.safetensors", metadata={"format": "pt"})
+            names = [path.name for path in beside.iterdir()]
+            told = card(network, config["architectures"][0], names, around.classes, source)
+            (beside / CARD).write_text(told, encoding="utf-8")
         notes = (*around.notes, *_notes_of_export(network.config, files))
-    _tell(out, network, notes, as_json=as_json)
+    tell_written(out, network, notes, as_json=as_json)
 
 
 def _surroundings_of(source: Path) -> Surroundings:
     if (source / "model.safetensors").is_file():
         return preprocessing.of_import(source)
     return preprocessing.of_run(load(existing(RunFolder(source.resolve())).config_path))
-
-
-def _notes_of_import(config: PerceiverConfig) -> tuple[str, ...]:
-    image = config.input_of(ImageInput)
-    if image and image.conv_stem:
-        return (
-            "the convolution uses DeepMind's padding, Hugging Face's model another: outputs differ from those of "
-            "transformers (docs/parity.md)",
-        )
-    return ()
 
 
 def _notes_of_export(config: PerceiverConfig, files: Mapping[str, object]) -> tuple[str, ...]:
@@ -152,7 +123,7 @@ def _notes_of_export(config: PerceiverConfig, files: Mapping[str, object]) -> tu
 
 
 def network_of(source: Path, which: str = NEWEST, weights: str = "") -> AnyNetwork:
-    """Return the network of a run's checkpoint, or of what `import-hf` wrote.
+    """Return the network of a run's checkpoint, or of what `perceiver import` wrote.
 
     If `weights` does not say which of a run, those are taken that it evaluates.
     """
@@ -176,16 +147,16 @@ def network_of(source: Path, which: str = NEWEST, weights: str = "") -> AnyNetwo
     return network.eval()
 
 
-def _refuse_taken(out: Path) -> None:
+def refuse_taken(out: Path) -> None:
     """Raise ValueError where something has the name; asked before the work, which takes minutes for ONNX."""
     if out.exists():
         raise ValueError(f"{out}: is there already; choose another folder or remove it")
 
 
 @contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
+def new_folder(out: Path) -> Iterator[Path]:
     """Give a folder beside `out`, which takes its name when all its files are written."""
-    _refuse_taken(out)
+    refuse_taken(out)
     beside = out.with_name(f".{out.name}.beside")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
@@ -196,7 +167,8 @@ def _new_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _tell(out: Path, network: AnyNetwork, notes: Sequence[str], *, as_json: bool) -> None:
+def tell_written(out: Path, network: AnyNetwork, notes: Sequence[str], *, as_json: bool) -> None:
+    """Say what was written."""
     parameters = sum(parameter.numel() for parameter in network.parameters())
     if as_json:
         files = sorted(path.name for path in out.iterdir())

@@ -101,7 +101,7 @@ def _tokenizer(text: TextConfig) -> dict[str, Any]:
 
 
 def of_import(folder: Path) -> Surroundings:
-    """Return what `import-hf` kept in the folder of a network."""
+    """Return what `perceiver import` kept in the folder of a network."""
     kept = dict(_kept(folder, (CLASSES, *_FOREIGN)))
     return Surroundings(tuple(kept.pop(CLASSES, {}).get("classes", ())), foreign=kept)
 

@@ -10,7 +10,7 @@ class InitialWeightsConfig:
     """Weights that a run takes at its step 0, in place of those that its seed draws."""
 
     source: str = ""
-    """A run, RUN@best or RUN@600; a folder with a config.yaml and a model.safetensors, as `perceiver import-hf` writes;
+    """A run, RUN@best or RUN@600; a folder with a config.yaml and a model.safetensors, as `perceiver import` writes;
     a file of the names that our checkpoints have. Empty draws all weights from the seed."""
     drop: tuple[str, ...] = ()
     """Patterns of this network's parameters that are drawn all the same, such as `decoder.*`."""

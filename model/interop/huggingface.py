@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from model.checks import check_names
@@ -20,6 +19,7 @@ from model.interop.huggingface_config import (
 )
 from model.interop.huggingface_files import picture
 from model.interop.huggingface_names import tensor_names
+from model.interop.loading import filled, refuse_endless
 from model.modalities.image import ImageInput
 from model.network import AnyNetwork
 from model.perceiver import Perceiver
@@ -36,24 +36,9 @@ def from_hugging_face(
     misshapen tensor.
     """
     ours = _config(config, preprocessor)
-    # Before anything is built: a config.json may ask for a billion layers.
-    if ours.layers_per_block > len(state):
-        raise ValueError(f"num_self_attends_per_block: {ours.layers_per_block}, with {len(state)} tensors in all")
-    with torch.device("meta"):  # shapes alone: what a config.json says may need any memory
-        own = Perceiver(ours, seed=0).state_dict()
-    names = tensor_names(ours, architecture_of(config))
-    check_names("Hugging Face's state dict", names.values(), state)
-    shapes = [
-        f"{there}: expected {tuple(own[here].shape)}, got {tuple(state[there].shape)}"
-        for here, there in names.items()
-        if _without_ones(own[here].shape) != _without_ones(state[there].shape)
-    ]
-    if shapes:
-        raise ValueError("; ".join(shapes))
-    network = Perceiver(ours, seed=0)
-    # The 1x1 convolution is a linear layer here.
-    network.load_state_dict({here: state[there].reshape(own[here].shape) for here, there in names.items()})
-    return network
+    refuse_endless(ours, state, "num_self_attends_per_block")
+    # Its 1x1 convolution is a linear layer here.
+    return filled(ours, tensor_names(ours, architecture_of(config)), state, whose="Hugging Face's state dict")
 
 
 def _renamed(tensor: str, new_names: Mapping[str, str]) -> str:
@@ -62,10 +47,6 @@ def _renamed(tensor: str, new_names: Mapping[str, str]) -> str:
     if decoder == "decoder" and parts[0] in ("heads", "means", "paddings", "queries"):
         parts[1] = new_names[parts[1]]
     return ".".join([decoder, *parts])
-
-
-def _without_ones(shape: torch.Size) -> list[int]:
-    return [length for length in shape if length != 1]
 
 
 def _config(config: Mapping[str, Any], preprocessor: Mapping[str, Any] | None) -> PerceiverConfig:

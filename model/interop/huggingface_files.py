@@ -59,7 +59,7 @@ def picture(preprocessor: Mapping[str, Any]) -> tuple[int, PixelRange]:
     if not preprocessor.get("do_normalize", True):
         return side, "unit"
     mean, deviation = (
-        tuple(preprocessor.get(key, default))
+        _each(preprocessor.get(key, default))
         for key, default in (("image_mean", IMAGENET_MEAN), ("image_std", IMAGENET_DEVIATION))
     )
     for name, values in _NORMALISED.items():
@@ -69,6 +69,11 @@ def picture(preprocessor: Mapping[str, Any]) -> tuple[int, PixelRange]:
         f"{PREPROCESSOR}: image_mean and image_std: expected ImageNet's, or 0.5 for all, got {mean} and {deviation}; "
         "no pixel_range of an image is that"
     )
+
+
+def _each(values: Any) -> tuple[Any, ...]:  # noqa: ANN401  # what a file says
+    """Return a value for each colour: a file of grey pictures has one."""
+    return tuple(values) if isinstance(values, list | tuple) else (values,) * 3
 
 
 def byte_tokenizer(text: TextInput) -> dict[str, dict[str, Any]]:

@@ -55,7 +55,7 @@ def test_every_command_is_there() -> None:
         "chaos",
         "plan",
         "init",
-        "import-hf",
+        "import",
         "export",
     ]
     assert set(ALL) == {*(f"data {name}" for name in of_data), *of_runs, *others}

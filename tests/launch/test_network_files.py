@@ -29,7 +29,8 @@ from data_shards.modalities.transforms.image import fit
 from launch.cli.main import app
 from launch.lifecycle.run_folder import RunFolder
 from launch.run.creation import open_run
-from launch.run.network_files import _notes_of_export, _notes_of_import, network_config, network_of
+from launch.run.imports import _notes_of_padding
+from launch.run.network_files import _notes_of_export, network_config, network_of
 from model.budget import plan
 from model.interop.huggingface import to_hugging_face
 from model.interop.huggingface_config import config_from_hugging_face
@@ -100,7 +101,7 @@ def test_a_config_of_others_that_lies_is_refused_with_the_folders_name(tmp_path:
         if lie is None and key == "v_channels":
             continue
         with pytest.raises(ValueError, match=str(tmp_path / "theirs")):
-            called("import-hf", str(tmp_path / "theirs"), str(tmp_path / "ours"))
+            called("import", str(tmp_path / "theirs"), str(tmp_path / "ours"))
     assert not (tmp_path / "ours").exists()
 
 
@@ -116,17 +117,17 @@ def test_weights_of_others_that_lie_are_refused_with_the_files_name(tmp_path: Pa
         content = path.read_bytes()
         path.write_bytes(damage(content))
         with pytest.raises(ValueError, match=r"model\.safetensors: is not a safetensors file"):
-            called("import-hf", str(tmp_path / "theirs"), str(tmp_path / "ours"))
+            called("import", str(tmp_path / "theirs"), str(tmp_path / "ours"))
         path.write_bytes(content)
     name = "perceiver.embeddings.latents"
     save_file({**weights, name: weights[name].T.contiguous()}, path)
     with pytest.raises(ValueError, match=rf"theirs: .*{name}: expected \(4, 16\), got \(16, 4\)"):
-        called("import-hf", str(tmp_path / "theirs"), str(tmp_path / "ours"))
+        called("import", str(tmp_path / "theirs"), str(tmp_path / "ours"))
 
 
 def test_hugging_faces_files_come_in_and_go_out_again(tmp_path: Path) -> None:
     theirs = theirs_to(tmp_path / "theirs")
-    called("import-hf", str(tmp_path / "theirs"), str(tmp_path / "ours"))
+    called("import", str(tmp_path / "theirs"), str(tmp_path / "ours"))
     ids = torch.arange(8)[None]
     found = network_of(tmp_path / "ours")({"text": ids})["text"]
     torch.testing.assert_close(found, theirs(inputs=ids).logits, rtol=0, atol=2e-5)
@@ -144,7 +145,7 @@ def test_hugging_faces_files_come_in_and_go_out_again(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore")  # the exporter's dependencies warn of each other
 def test_another_runtime_runs_what_is_exported_as_onnx(tmp_path: Path) -> None:
     theirs_to(tmp_path / "theirs")
-    called("import-hf", str(tmp_path / "theirs"), str(tmp_path / "ours"))
+    called("import", str(tmp_path / "theirs"), str(tmp_path / "ours"))
     ids = torch.arange(8)[None]
     found = network_of(tmp_path / "ours")({"text": ids})["text"]
     called("export", str(tmp_path / "ours"), str(tmp_path / "onnx"), "--onnx")
@@ -219,7 +220,7 @@ def test_the_exported_model_and_its_processor_answer_as_eval_does_on_the_same_pi
 
 def test_a_folder_that_is_there_is_kept(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"config\.json: no such file"):
-        called("import-hf", str(tmp_path), str(tmp_path / "out"))
+        called("import", str(tmp_path), str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
@@ -227,7 +228,7 @@ def test_a_run_of_an_imported_network_is_refused_by_every_command_that_would_sta
     tmp_path: Path,
 ) -> None:
     theirs_to(tmp_path / "theirs")
-    called("import-hf", str(tmp_path / "theirs"), str(tmp_path / "ours"))
+    called("import", str(tmp_path / "theirs"), str(tmp_path / "ours"))
     config, run = str(tmp_path / "ours" / "config.yaml"), str(tmp_path / "run")
     for arguments in (
         ("train", config, "--run", run),
@@ -260,7 +261,7 @@ def test_what_is_beside_hugging_faces_weights_comes_back_from_an_export(tmp_path
     transformers.PerceiverForImageClassificationFourier(config).save_pretrained(tmp_path / "theirs")
     said = {"size": {"height": 8, "width": 8}, "do_normalize": False, "resample": 0}
     (tmp_path / "theirs" / "preprocessor_config.json").write_text(json.dumps(said))
-    called("import-hf", str(tmp_path / "theirs"), str(tmp_path / "ours"))
+    called("import", str(tmp_path / "theirs"), str(tmp_path / "ours"))
     image = network_of(tmp_path / "ours").config.inputs["image"]
     assert image is not None
     assert (image.shape, image.pixel_range) == ((8, 8, 3), "unit")
@@ -276,9 +277,9 @@ def test_a_network_of_texts_goes_out_with_its_tokenizer(tmp_path: Path) -> None:
         num_latents=4, d_latents=16, d_model=24, num_self_attends_per_block=1, max_position_embeddings=16
     )
     transformers.PerceiverForMaskedLM(config).save_pretrained(tmp_path / "theirs")
-    called("import-hf", str(tmp_path / "theirs"), str(tmp_path / "ours"))
+    called("import", str(tmp_path / "theirs"), str(tmp_path / "ours"))
     told = json.loads(called("export", str(tmp_path / "ours"), str(tmp_path / "out"), "--json"))
-    assert told["files"] == ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+    assert told["files"] == ["README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
     assert told["notes"] == []
     theirs = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "out").eval()
     given = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")(
@@ -305,11 +306,11 @@ def test_a_config_that_is_no_json_is_named(tmp_path: Path, text: str) -> None:
     theirs_to(tmp_path)
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ValueError, match=r"config\.json: cannot be read"):
-        called("import-hf", str(tmp_path), str(tmp_path / "out"))
+        called("import", str(tmp_path), str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("command", ["export", "import-hf"])
+@pytest.mark.parametrize("command", ["export", "import"])
 def test_a_folder_that_is_there_is_refused_before_any_work(tmp_path: Path, command: str) -> None:
     result = CliRunner().invoke(app, [command, str(tmp_path / "nothing yet"), str(tmp_path)])
     assert isinstance(result.exception, ValueError)
@@ -360,7 +361,7 @@ def test_what_came_in_and_went_out_is_told_with_its_notes(tmp_path: Path, monkey
     theirs_to(tmp_path / "theirs")
     count = sum(weight.numel() for weight in load_file(tmp_path / "theirs" / "model.safetensors").values())
     ours, files = tmp_path / "ours", ["config.yaml", "model.safetensors"]
-    told = json.loads(called("import-hf", str(tmp_path / "theirs"), str(ours), "--json"))
+    told = json.loads(called("import", str(tmp_path / "theirs"), str(ours), "--json"))
     assert told == {"folder": str(ours), "files": files, "parameters": count, "notes": []}
     told = called("export", str(ours), str(tmp_path / "out")).splitlines()
     assert told[0] == f"{tmp_path}/out: {count:,} parameters"
@@ -397,7 +398,7 @@ def test_what_onnx_cannot_say_of_classes_and_pictures_goes_with_it(tmp_path: Pat
         (tmp_path / "theirs" / "preprocessor_config.json").write_text(json.dumps(size))
     else:
         theirs_to(tmp_path / "theirs")
-    called("import-hf", str(tmp_path / "theirs"), str(tmp_path / "ours"))
+    called("import", str(tmp_path / "theirs"), str(tmp_path / "ours"))
     asked = door("model.interop.onnx_export.onnx_program", Program())
     told = json.loads(called("export", str(tmp_path / "ours"), str(tmp_path / "out"), "--onnx", "--json"))
     assert (told["files"], told["notes"]) == (["network.onnx"], [])
@@ -408,12 +409,12 @@ def test_what_onnx_cannot_say_of_classes_and_pictures_goes_with_it(tmp_path: Pat
 
 def test_an_import_has_no_checkpoints_to_choose_from_and_half_a_folder_is_named(tmp_path: Path) -> None:
     theirs_to(tmp_path / "theirs")
-    called("import-hf", str(tmp_path / "theirs"), str(tmp_path / "ours"))
+    called("import", str(tmp_path / "theirs"), str(tmp_path / "ours"))
     with pytest.raises(ValueError, match=r"--checkpoint best: .* has no checkpoints but one network"):
         called("export", str(tmp_path / "ours"), str(tmp_path / "out"), "--checkpoint", "best")
     (tmp_path / "theirs" / "model.safetensors").unlink()
     with pytest.raises(ValueError, match=r"model\.safetensors: no such file"):
-        called("import-hf", str(tmp_path / "theirs"), str(tmp_path / "other"))
+        called("import", str(tmp_path / "theirs"), str(tmp_path / "other"))
     assert not (tmp_path / "out").exists()
 
 
@@ -448,7 +449,7 @@ def test_inputs_without_a_file_of_transformers_are_named() -> None:
     image = config.inputs["image"]
     assert image is not None
     alone = replace(config, inputs={"image": image})
-    assert _notes_of_export(alone, {}) == _notes_of_import(alone) == ()
-    [note] = _notes_of_import(replace(config, inputs={"image": replace(image, conv_stem=True)}))
+    assert _notes_of_export(alone, {}) == _notes_of_padding(alone) == ()
+    [note] = _notes_of_padding(replace(config, inputs={"image": replace(image, conv_stem=True)}))
     assert "DeepMind's padding" in note
-    assert _notes_of_import(replace(config, inputs={"text": config.inputs["text"]})) == ()
+    assert _notes_of_padding(replace(config, inputs={"text": config.inputs["text"]})) == ()

@@ -1,4 +1,4 @@
-"""Every option of `perceiver plan`, `import-hf` and `export` reaches what the command does."""
+"""Every option of `perceiver plan`, `import` and `export` reaches what the command does."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -41,9 +41,9 @@ NONE = Flags(128, 0, "", "", "", 0.0, 0.0, 139.0, 400.0)
             "launch.cli.cluster_report.report",
             {"path": HERE, "overrides": ["a=1"], "flags": NONE, "bf16": True, "as_json": True},
         ),
-        (["import-hf", "here", "there"], "launch.run.network_files.import_hf",
+        (["import", "here", "there"], "launch.run.imports.import_network",
          {"folder": HERE, "out": THERE, "as_json": False}),
-        (["import-hf", "here", "there", "--json"], "launch.run.network_files.import_hf",
+        (["import", "here", "there", "--json"], "launch.run.imports.import_network",
          {"folder": HERE, "out": THERE, "as_json": True}),
         (["export", "here", "there"], "launch.run.network_files.export",
          {"source": HERE, "out": THERE, "onnx": False, "as_json": False, "which": "newest", "weights": "",

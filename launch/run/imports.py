@@ -1,0 +1,134 @@
+"""`perceiver import`: a network of somebody else's, whose files say whose it is.
+
+FILE.npz                                              DeepMind's released arrays
+FOLDER  config.json of model_type perceiver           Hugging Face
+        config.json of model_type perceiver-io-...    krasserm's perceiver-io
+        config.json of the constructor's arguments    lucidrains' perceiver-pytorch
+"""
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+from safetensors.torch import save_file
+from torch import Tensor
+
+from configs.network import NetworkConfig
+from data_shards.files.typed_json import read_object
+from launch.run import preprocessing
+from launch.run.network_files import new_folder, refuse_taken, tell_written
+from launch.run.preprocessing import Surroundings
+from model.config.perceiver import PerceiverConfig
+from model.interop.deepmind import from_deepmind
+from model.interop.huggingface import from_hugging_face
+from model.interop.huggingface_files import PREPROCESSOR
+from model.interop.krasserm import from_krasserm
+from model.modalities.image import ImageInput
+from model.perceiver import Perceiver
+from trainer.checkpoint.tensor_file import TensorFile
+
+_PICKLES = (".pystate", ".pkl", ".pickle")
+_TORCH = (".bin", ".pt", ".pth", ".ckpt")
+Found = tuple[Perceiver, Surroundings, tuple[str, ...]]
+"""A network, the files around it, and notes."""
+
+
+def import_network(source: Path, out: Path, *, as_json: bool) -> None:
+    """Write a network of somebody else's as config.yaml and model.safetensors."""
+    refuse_taken(out)
+    network, around, notes = _from_file(source) if source.is_file() else _from_folder(source)
+    with new_folder(out) as beside:
+        (beside / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(NetworkConfig(network.config))))
+        save_file(network.state_dict(), beside / "model.safetensors")
+        preprocessing.keep(around, beside)
+    tell_written(out, network, notes, as_json=as_json)
+
+
+def _from_file(path: Path) -> Found:
+    if path.suffix in _PICKLES:
+        raise ValueError(
+            f"{path}: is a pickle, and reading one executes whatever code is in it; where you trust it, write its "
+            "arrays into an npz with DeepMind's libraries (docs/parity.md has the lines) and import that"
+        )
+    if path.suffix != ".npz":
+        raise ValueError(f"{path}: expected a folder with config.json and the weights, or an npz of DeepMind's arrays")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: torch.from_numpy(file[name]) for name in file.files}
+        return from_deepmind(arrays), Surroundings(), ("class names are not in the file",)
+    except (ValueError, OSError, BadZipFile, TypeError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _from_folder(folder: Path) -> Found:
+    config_path = folder / "config.json"
+    if not config_path.is_file():
+        raise ValueError(f"{config_path}: no such file; the folder needs config.json and model.safetensors")
+    config, weights = read_object(config_path), _weights(folder)
+    is_krasserms = str(config.get("model_type", "")).startswith("perceiver-")
+    try:
+        return (_krasserm if is_krasserms else _hugging_face)(folder, config, weights)
+    except (ValueError, KeyError, TypeError) as error:
+        words = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"{folder}: config.json and the weights are not those of one model: {words}") from error
+
+
+def _hugging_face(folder: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Found:
+    around = preprocessing.of_hugging_face(folder, config)
+    network = from_hugging_face(config, weights, around.foreign.get(PREPROCESSOR))
+    return network, around, _notes_of_padding(network.config)
+
+
+def _krasserm(folder: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Found:
+    around = preprocessing.of_hugging_face(folder, config)
+    network, notes = from_krasserm(config, weights, around.foreign.get(PREPROCESSOR))
+    # Its preprocessor is a class of its own, which transformers does not know.
+    foreign = {name: content for name, content in around.foreign.items() if name != PREPROCESSOR}
+    return network, replace(around, foreign=foreign), notes
+
+
+def _notes_of_padding(config: PerceiverConfig) -> tuple[str, ...]:
+    image = config.input_of(ImageInput)
+    if image and image.conv_stem:
+        return (
+            "the convolution uses DeepMind's padding, Hugging Face's model another: outputs differ from those of "
+            "transformers (docs/parity.md)",
+        )
+    return ()
+
+
+def _weights(folder: Path) -> Mapping[str, Tensor]:
+    """Return the tensors of the one file of weights in a folder."""
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        found = [each for each in sorted(folder.iterdir()) if each.suffix in (".safetensors", *_TORCH, *_PICKLES)]
+        if len(found) != 1:
+            names = ", ".join(each.name for each in found) or "none"
+            raise ValueError(f"{folder}: expected model.safetensors, or one other file of weights, found {names}")
+        (path,) = found
+    if path.suffix == ".safetensors":
+        return TensorFile(path).read_all()
+    return _of_torch(path)
+
+
+def _of_torch(path: Path) -> Mapping[str, Tensor]:
+    """Return the tensors of a file that torch.save wrote; nothing in it is executed."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(
+            f"{path}: is no file of tensors alone, and reading more of it would execute whatever code is in it; save "
+            "model.state_dict() by safetensors.torch.save_file"
+        ) from error
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        # PyTorch Lightning's, whose module holds the network as `model`.
+        content = {str(name).removeprefix("model."): each for name, each in content["state_dict"].items()}
+    if not isinstance(content, dict) or not all(isinstance(each, Tensor) for each in content.values()):
+        raise ValueError(f"{path}: expected a state dict, which has a tensor for each name; save model.state_dict()")
+    return content

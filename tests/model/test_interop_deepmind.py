@@ -1,0 +1,178 @@
+"""DeepMind's released networks, from arrays under Haiku's names: equal to Hugging Face's ports of them.
+
+DeepMind's code needs JAX; Hugging Face's models hold its weights and, with the tanh GELU, compute what it does. Here
+their tensors are given the names and the axes that Haiku has: each layer of DeepMind's code numbers its own modules in
+the order in which it makes them, and a linear layer has its inputs first.
+"""
+
+import re
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import Tensor
+
+from model.interop.deepmind import from_deepmind
+from model.modalities.image import ImageInput
+from model.perceiver import Perceiver
+
+SMALL: dict[str, Any] = {
+    "num_latents": 4, "d_latents": 16, "num_self_attends_per_block": 3, "num_labels": 5,
+    "attention_probs_dropout_prob": 0.0, "hidden_act": "gelu_pytorch_tanh", "num_self_attention_heads": 8,
+}  # fmt: skip
+MODELS: dict[str, dict[str, Any]] = {
+    "PerceiverForMaskedLM": {
+        "num_blocks": 1, "num_cross_attention_heads": 8, "d_model": 24, "max_position_embeddings": 6, "vocab_size": 20,
+        "qk_channels": 8 * 32, "v_channels": 24,
+    },
+    "PerceiverForImageClassificationFourier": {"num_blocks": 8, "num_cross_attention_heads": 1, "d_model": 261},
+    "PerceiverForImageClassificationLearned": {
+        "num_blocks": 8, "num_cross_attention_heads": 1, "d_model": 512, "image_size": 4,
+    },
+}  # fmt: skip
+
+
+def theirs_of(architecture: str) -> torch.nn.Module:
+    config = transformers.PerceiverConfig(**SMALL, **MODELS[architecture])
+    network = getattr(transformers, architecture)(config).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    assert isinstance(network, torch.nn.Module)
+    return network
+
+
+def haiku(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return Hugging Face's tensors as DeepMind's code names and turns them."""
+    arrays = {}
+    for name, tensor in state.items():
+        turned = name.endswith(".weight") and "embeddings" not in name and "layernorm" not in name
+        arrays[haikus_name(name)] = turned_back(tensor) if turned else tensor
+    return arrays
+
+
+def turned_back(tensor: Tensor) -> Tensor:
+    return tensor.T if tensor.dim() == 2 else tensor.permute(2, 3, 1, 0)
+
+
+LAYER = {
+    "attention.self.query": "attention/linear", "attention.self.key": "attention/linear_1",
+    "attention.self.value": "attention/linear_2", "attention.output.dense": "attention/linear_3",
+    "mlp.dense1": "mlp/linear", "mlp.dense2": "mlp/linear_1",
+}  # fmt: skip
+PLACES = {
+    "perceiver.embeddings.latents": "perceiver_encoder/~/trainable_position_encoding/pos_embs",
+    "perceiver.input_preprocessor.embeddings.weight": "embed/embeddings",
+    "perceiver.input_preprocessor.position_embeddings.weight": "trainable_position_encoding/pos_embs",
+    "embedding_decoder.bias": "embedding_decoder/bias",
+    "perceiver.input_preprocessor.position_embeddings.position_embeddings":
+        "image_preprocessor/~_build_network_inputs/trainable_position_encoding/pos_embs",
+    "perceiver.decoder.decoder.output_position_encodings.position_embeddings":
+        "classification_decoder/~/basic_decoder/~/trainable_position_encoding/pos_embs",
+    "perceiver.decoder.output_position_encodings.position_embeddings":
+        "basic_decoder/~/trainable_position_encoding/pos_embs",
+}  # fmt: skip
+MODULES = {
+    "perceiver.encoder.cross_attention": "perceiver_encoder/~/cross_attention",
+    "perceiver.decoder.decoder.decoding_cross_attention": "classification_decoder/~/basic_decoder/cross_attention",
+    "perceiver.decoder.decoding_cross_attention": "basic_decoder/cross_attention",
+    "perceiver.decoder.decoder.final_layer": "classification_decoder/~/basic_decoder/output",
+    "perceiver.input_preprocessor.convnet_1x1": "image_preprocessor/~/conv2_d",
+    "perceiver.input_preprocessor.positions_projection":
+        "image_preprocessor/~_build_network_inputs/position_encoding_projector/linear",
+}  # fmt: skip
+
+
+def haikus_name(name: str) -> str:
+    if name in PLACES:
+        return PLACES[name]
+    module, _, kind = name.rpartition(".")
+    module = re.sub(
+        r"^perceiver\.encoder\.self_attends\.(\d+)",
+        lambda found: "perceiver_encoder/~/self_attention" + (f"_{found[1]}" if found[1] != "0" else ""),
+        module,
+    )
+    module = next((new + module.removeprefix(old) for old, new in MODULES.items() if module.startswith(old)), module)
+    of_latents = "self_attention" in module
+    norms = {
+        "attention.self.layernorm1": "layer_norm",
+        "attention.self.layernorm2": "layer_norm_1",
+        "layernorm": "layer_norm_1" if of_latents else "layer_norm_2",
+    }
+    for old, new in (*norms.items(), *LAYER.items()):
+        if module.endswith(f".{old}"):
+            module = f"{module.removesuffix(f'.{old}')}/{new}"
+            break
+    is_norm = "layer_norm" in module
+    return f"{module}/{ {'weight': 'scale', 'bias': 'offset'}[kind] if is_norm else kind[0] }"
+
+
+@pytest.mark.parametrize("architecture", ["PerceiverForMaskedLM", "PerceiverForImageClassificationFourier"])
+def test_outputs_and_gradients_are_those_of_the_port(architecture: str) -> None:
+    theirs = theirs_of(architecture)
+    ours = from_deepmind(haiku(theirs.state_dict())).eval()
+    if architecture == "PerceiverForMaskedLM":
+        ids = torch.arange(12).reshape(2, 6) % 20
+        expected, found = theirs(inputs=ids).logits, ours({"text": ids})["text"]
+        pair = (
+            "encoder.cross_attends.0.attention.key.weight",
+            theirs.perceiver.encoder.cross_attention.attention.self.key,
+        )
+    else:
+        pixels = torch.rand(1, 224, 224, 3, generator=torch.Generator().manual_seed(1))
+        small = Perceiver(_small(ours), seed=0).eval()
+        small.load_state_dict(ours.state_dict())
+        expected = theirs(inputs=pixels[:, :8, :8].permute(0, 3, 1, 2)).logits
+        found = small({"image": pixels[:, :8, :8]})["label"]
+        pair = ("decoder.heads.label.logits.weight", theirs.perceiver.decoder.decoder.final_layer)
+        ours = small
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    expected.square().sum().backward()
+    found.square().sum().backward()
+    gradient, scale = pair[1].weight.grad, float(pair[1].weight.grad.abs().max())
+    torch.testing.assert_close(dict(ours.named_parameters())[pair[0]].grad, gradient, rtol=0, atol=1e-5 * max(scale, 1))
+    latents = theirs.perceiver.embeddings.latents.grad
+    torch.testing.assert_close(
+        dict(ours.named_parameters())["encoder.latents.weight"].grad,
+        latents,
+        rtol=0,
+        atol=1e-5 * float(latents.abs().max()),
+    )
+
+
+def _small(network: Perceiver) -> Any:  # noqa: ANN401
+    """The same network for pictures of 8 x 8, which cost nothing."""
+    from dataclasses import replace
+
+    image = network.config.input_of(ImageInput)
+    assert image is not None
+    assert image.shape == (224, 224, 3)
+    # Numbers as they are, since Hugging Face's model takes them so.
+    return replace(
+        network.config, inputs={"image": replace(image, height=8, width=8, values="raw", pixel_range="unit")}
+    )
+
+
+def test_the_network_with_learned_positions_has_no_residual_of_its_query() -> None:
+    ours = from_deepmind(haiku(theirs_of("PerceiverForImageClassificationLearned").state_dict()))
+    assert ours.config.decoder.query_residual is False
+    assert ours.config.gelu == "tanh"
+
+
+def test_arrays_may_stand_under_params_and_counters_are_left_out() -> None:
+    arrays = haiku(theirs_of("PerceiverForMaskedLM").state_dict())
+    counter = {"state/perceiver_encoder/~/mean_ema/counter": torch.zeros(())}
+    found = from_deepmind({**{f"params/{name}": each for name, each in arrays.items()}, **counter})
+    assert len(found.state_dict()) == len(arrays)
+
+
+def test_other_arrays_are_refused_and_a_missing_one_is_named() -> None:
+    with pytest.raises(ValueError, match=r"is none of DeepMind's .* got a, b"):
+        from_deepmind({"a": torch.zeros(1), "b": torch.zeros(1)})
+    arrays = haiku(theirs_of("PerceiverForMaskedLM").state_dict())
+    with pytest.raises(ValueError, match="missing embedding_decoder/bias; surplus nothing"):
+        from_deepmind({name: each for name, each in arrays.items() if name != "embedding_decoder/bias"})
+    with pytest.raises(ValueError, match="lacks the array perceiver_encoder/~/trainable_position_encoding/pos_embs"):
+        from_deepmind({name: each for name, each in arrays.items() if "perceiver_encoder/~/train" not in name})
