@@ -33,7 +33,7 @@ from model.budget.flops import network_cost, total
 
 REPOSITORY = Path(__file__).parents[1]
 ORDERS = ("raw", "permuted")
-SIDES = (12, 24, 48, 96, 192)
+SIDES = (8, 16, 32, 64, 128)
 # The values of the first paper on ImageNet: raw, permuted (tables 1 and 2).
 PAPER = {
     "Perceiver, Fourier features": (78.0, 78.0),
@@ -47,19 +47,20 @@ PERCEIVER = """
   latent_width: 64
   num_cross_attends: 2
   num_blocks: 2
-  layers_per_block: 2
+  layers_per_block: 1
+  cross_attend: {num_heads: 4, qk_width: 64}
   self_attend: {num_heads: 4}
   cross_attend_form: plain
 """
 NETWORKS: Mapping[str, tuple[int, str]] = {
-    "Perceiver, Fourier features": (12, PERCEIVER + "  inputs: {image: {positions: {num_bands: 8}}}"),
+    "Perceiver, Fourier features": (8, PERCEIVER + "  inputs: {image: {positions: {num_bands: 4}}}"),
     "Perceiver, learned positions": (
-        12,
+        8,
         PERCEIVER + "  inputs: {image: {positions: {kind: learned, learned_width: 32}}}",
     ),
-    "Transformer over pixels": (8, "  network: {kind: transformer, num_layers: 2}\n  inputs: {image: {}}"),
-    "ViT": (12, "  network: {kind: vit, patch: 3}\n  inputs: {image: {}}"),
-    "ResNet": (12, "  network: {kind: resnet}\n  inputs: {image: {}}"),
+    "Transformer over pixels": (6, "  network: {kind: transformer, num_layers: 2}\n  inputs: {image: {}}"),
+    "ViT": (8, "  network: {kind: vit, patch: 2}\n  inputs: {image: {}}"),
+    "ResNet": (8, "  network: {kind: resnet}\n  inputs: {image: {}}"),
 }
 """The side of the picture and the section `model` of each network."""
 RUN = """
@@ -74,8 +75,8 @@ data:
 model:
   outputs: {{digit: {{kind: label, num_classes: 10}}}}
 {model}
-optimizer: {{learning_rate: 2.0e-3, weight_decay: 0.05, warmup_steps: 20}}
-train: {{steps: {steps}, global_batch: 64, log_every_steps: 50}}
+optimizer: {{learning_rate: 3.0e-3, weight_decay: 0.05, warmup_steps: 20}}
+train: {{steps: {steps}, global_batch: 32, log_every_steps: 50}}
 checkpoint: {{save_every_steps: 100000, save_every_minutes: 0}}
 """
 
@@ -98,7 +99,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--picture", type=Path)
     parser.add_argument("--seeds", type=at_least(1), default=3)
-    parser.add_argument("--steps", type=at_least(1), default=150)
+    parser.add_argument("--steps", type=at_least(1), default=300)
     parser.add_argument("--training", type=at_least(1), default=200, help="Training samples of each digit.")
     parser.add_argument("--testing", type=at_least(1), default=200, help="Test samples of each digit.")
     arguments = parser.parse_args()

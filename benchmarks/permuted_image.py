@@ -1,6 +1,6 @@
 """Pictures whose pixels are in one fixed order, by rows or at random: a plug-in of `benchmarks/permuted.py`.
 
-    data.inputs.image: {modality: permuted_image, order: permuted, height: 12, width: 12}
+    data.inputs.image: {modality: permuted_image, order: permuted, height: 8, width: 8}
 
 A random order is the same for every picture. Fourier positions travel with their pixels, as in section 4.1 of the first
 paper: a token is the same pixel with the same position, at another place of the byte array. Learned positions belong to

@@ -24,7 +24,7 @@ SMALL: dict[str, Any] = {
 MODELS: dict[str, dict[str, Any]] = {
     "PerceiverForMaskedLM": {
         "num_blocks": 1, "num_cross_attention_heads": 8, "d_model": 24, "max_position_embeddings": 6, "vocab_size": 20,
-        "qk_channels": 8 * 32, "v_channels": 24,
+        "qk_channels": 8 * 32, "v_channels": 16,
     },
     "PerceiverForImageClassificationFourier": {"num_blocks": 8, "num_cross_attention_heads": 1, "d_model": 261},
     "PerceiverForImageClassificationLearned": {
