@@ -1,0 +1,182 @@
+"""`perceiver import` knows whose network it is by its files, reads nothing that could run code, and names the fault."""
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.torch import save_file
+from torch import Tensor
+from typer.testing import CliRunner
+
+from configs.run import RunConfig
+from launch.cli.main import app
+from launch.lifecycle.run_folder import RunFolder
+from launch.run import initial_weights
+from launch.run.network_files import network_of
+from model.config.initial_weights import InitialWeightsConfig
+
+ENCODER: dict[str, Any] = {
+    "num_cross_attention_heads": 1, "num_cross_attention_qk_channels": None, "num_cross_attention_v_channels": None,
+    "num_cross_attention_layers": 1, "first_cross_attention_layer_shared": False, "cross_attention_widening_factor": 1,
+    "num_self_attention_heads": 2, "num_self_attention_qk_channels": None, "num_self_attention_v_channels": None,
+    "num_self_attention_layers_per_block": 1, "num_self_attention_blocks": 1,
+    "first_self_attention_block_shared": True, "self_attention_widening_factor": 1,
+    "image_shape": [4, 4, 1], "num_frequency_bands": 2,
+}  # fmt: skip
+DECODER: dict[str, Any] = {
+    "num_cross_attention_heads": 1, "num_cross_attention_qk_channels": None, "num_cross_attention_v_channels": None,
+    "cross_attention_widening_factor": 1, "cross_attention_residual": True, "num_output_queries": 1,
+    "num_output_query_channels": 8, "num_classes": 2,
+}  # fmt: skip
+CONFIG = {
+    "model_type": "perceiver-io-image-classifier",
+    "model_config": {"encoder": ENCODER, "decoder": DECODER, "num_latents": 3, "num_latent_channels": 8},
+    "id2label": {"0": "cat", "1": "dog"},
+}
+
+
+def called(*arguments: object) -> str:
+    result = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def layer(name: str, asks: int, read: int, width: int, *, own: bool = False) -> dict[str, tuple[int, ...]]:
+    """The shapes of one layer of perceiver-io, all of whose parts are the latents' or the tokens' size."""
+    attention, mlp = f"{name}.0.module", f"{name}.1.module"
+    norms = {"norm": asks} if own else {"q_norm": asks, "kv_norm": read}
+    linear = {
+        f"{attention}.attention.q_proj": (width, asks), f"{attention}.attention.k_proj": (width, read),
+        f"{attention}.attention.v_proj": (width, read), f"{attention}.attention.o_proj": (asks, width),
+        f"{mlp}.1": (asks, asks), f"{mlp}.3": (asks, asks),
+    }  # fmt: skip
+    found: dict[str, tuple[int, ...]] = {f"{attention}.{norm}.weight": (size,) for norm, size in norms.items()}
+    found |= {f"{attention}.{norm}.bias": (size,) for norm, size in norms.items()}
+    found |= {f"{mlp}.0.weight": (asks,), f"{mlp}.0.bias": (asks,)}
+    found |= {f"{of}.weight": size for of, size in linear.items()}
+    return found | {f"{of}.bias": size[:1] for of, size in linear.items()}
+
+
+def weights() -> dict[str, Tensor]:
+    shapes: dict[str, tuple[int, ...]] = {
+        "0.latent_provider._query": (3, 8), "1.output_query_provider._query": (1, 8),
+        "1.output_adapter.linear.weight": (2, 8), "1.output_adapter.linear.bias": (2,),
+        "0.input_adapter.position_encoding.position_encoding": (16, 10),
+        **layer("0.cross_attn_1", 8, 11, 11), **layer("0.self_attn_1.0", 8, 8, 8, own=True),
+        **layer("1.cross_attn", 8, 8, 8),
+    }  # fmt: skip
+    generator = torch.Generator().manual_seed(0)
+    return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+
+
+@pytest.fixture
+def theirs(tmp_path: Path) -> Path:
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "last.ckpt"])
+def test_perceiver_ios_files_become_a_network_with_its_class_names(theirs: Path, tmp_path: Path, name: str) -> None:
+    if name.endswith("safetensors"):
+        save_file({f"backend_model.{key}": each for key, each in weights().items()}, theirs / name)
+    elif name.endswith("bin"):
+        torch.save(weights(), theirs / name)
+    else:
+        torch.save({"state_dict": {f"model.{key}": each for key, each in weights().items()}}, theirs / name)
+    called("import", theirs, tmp_path / "ours")
+    network = network_of(tmp_path / "ours")
+    assert network.config.inputs["image"].shape == (4, 4, 1)
+    assert torch.equal(network.state_dict()["encoder.latents.weight"], weights()["0.latent_provider._query"])
+    assert json.loads((tmp_path / "ours" / "classes.json").read_text()) == {"classes": ["cat", "dog"]}
+
+
+def test_an_imported_network_is_trained_on_by_initial_weights(theirs: Path, tmp_path: Path) -> None:
+    save_file(weights(), theirs / "model.safetensors")
+    called("import", theirs, tmp_path / "ours")
+    model = network_of(tmp_path / "ours").config
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    config = RunConfig(model=model, initial_weights=InitialWeightsConfig(source=str(tmp_path / "ours")))
+    initial_weights.keep(config, run)
+    record = json.loads(run.initial_weights_record_path.read_text())
+    assert (record["drawn"], record["unused"], len(record["resized"])) == ({}, [], 0)
+
+
+class Code:
+    """A pickle of it would write a file when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.write_text, (self.path, "it ran"))
+
+
+@pytest.mark.parametrize("name", ["language.pystate", "weights.pkl"])
+def test_a_pickle_is_refused_unread(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(pickle.dumps(Code(tmp_path / "trace")))
+    with pytest.raises(ValueError, match=rf"{name}: is a pickle, and reading one executes .*npz"):
+        called("import", tmp_path / name, tmp_path / "ours")
+    assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "weights.pkl"])
+def test_weights_with_code_in_them_are_refused_and_run_nothing(theirs: Path, tmp_path: Path, name: str) -> None:
+    torch.save({"weight": Code(tmp_path / "trace")}, theirs / name)
+    with pytest.raises(ValueError, match=rf"{name}: is no file of tensors alone, .* execute"):
+        called("import", theirs, tmp_path / "ours")
+    assert not (tmp_path / "trace").exists()
+
+
+def test_an_npz_of_deepminds_arrays_is_read_and_one_with_objects_is_not(tmp_path: Path) -> None:
+    np.savez(tmp_path / "other.npz", a=np.zeros(2))
+    with pytest.raises(ValueError, match=r"other\.npz: is none of DeepMind's .*got a"):
+        called("import", tmp_path / "other.npz", tmp_path / "ours")
+    np.savez(tmp_path / "objects.npz", a=np.array([Code(tmp_path / "trace")], dtype=object))
+    with pytest.raises(ValueError, match=r"objects\.npz: Object arrays cannot be loaded"):
+        called("import", tmp_path / "objects.npz", tmp_path / "ours")
+    (tmp_path / "cut.npz").write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"cut\.npz: "):
+        called("import", tmp_path / "cut.npz", tmp_path / "ours")
+    assert not (tmp_path / "trace").exists()
+
+
+def test_any_other_file_and_several_weights_are_refused_by_name(theirs: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"config\.json: expected a folder with .*, or an npz"):
+        called("import", theirs / "config.json", tmp_path / "ours")
+    for name in ("a.bin", "b.pt"):
+        torch.save({}, theirs / name)
+    with pytest.raises(ValueError, match=r"theirs: expected model\.safetensors, or one other .* found a\.bin, b\.pt"):
+        called("import", theirs, tmp_path / "ours")
+
+
+@pytest.mark.parametrize("lie", [{"num_latents": None}, {"encoder": 3}, {"decoder": {}}, {"num_latents": 2**40}])
+def test_a_config_that_lies_is_refused_with_the_folders_name(theirs: Path, tmp_path: Path, lie: dict[str, Any]) -> None:
+    save_file(weights(), theirs / "model.safetensors")
+    sizes = {**CONFIG["model_config"], **lie}  # type: ignore[dict-item]
+    (theirs / "config.json").write_text(json.dumps({**CONFIG, "model_config": sizes}))
+    with pytest.raises(ValueError, match=r"theirs: config\.json and the weights are not those of one model: "):
+        called("import", theirs, tmp_path / "ours")
+
+
+def test_an_export_has_a_model_card_that_says_how_it_is_loaded(tmp_path: Path) -> None:
+    config = transformers.PerceiverConfig(
+        num_latents=4, d_latents=16, d_model=261, num_self_attends_per_block=1, num_cross_attention_heads=1,
+        id2label={0: "cat", 1: "dog"}, label2id={"cat": 0, "dog": 1},
+    )  # fmt: skip
+    transformers.PerceiverForImageClassificationFourier(config).save_pretrained(tmp_path / "theirs")
+    called("import", tmp_path / "theirs", tmp_path / "pets")
+    called("export", tmp_path / "pets", tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    head, _, body = card.removeprefix("---\n").partition("---\n")
+    assert "pipeline_tag: image-classification" in head
+    assert body.startswith("\n# pets\n")
+    assert "AutoImageProcessor, AutoModelForImageClassification" in body
+    assert "It tells 2 classes apart" in body
