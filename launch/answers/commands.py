@@ -30,7 +30,7 @@ class Asked:
     """What a user asks of a command."""
 
     run: Path
-    """A run, or a folder that `import-hf` wrote."""
+    """A run, or a folder that `perceiver import` wrote."""
     paths: tuple[str, ...]
     """Files, folders, tables and shard folders."""
     out: Path

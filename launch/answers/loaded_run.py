@@ -86,7 +86,7 @@ def load_run(
 
     `weights` is "trained", or "ema" for their moving average; by default those are taken that the run evaluates.
     `latents` takes the first ones only, one of the numbers in model.nested_latents; 0 takes all. The folder may be one
-    that `perceiver import-hf` wrote. The plug-ins of a run are code of its author, and run only
+    that `perceiver import` wrote. The plug-ins of a run are code of its author, and run only
     with `trust_code`. ValueError where there is no run, no such checkpoint, or none that is whole.
     """
     folder = RunFolder(Path(path).resolve())

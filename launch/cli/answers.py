@@ -10,7 +10,7 @@ from launch.cli.console import AsJson, Checkpoint, Latents, OnCluster, TrustCode
 
 app = typer.Typer()
 
-Run = Annotated[Path, typer.Argument(help="Run folder, or a folder that import-hf wrote.")]
+Run = Annotated[Path, typer.Argument(help="Run folder, or a folder that `perceiver import` wrote.")]
 New = Annotated[
     list[str], typer.Argument(help="Files, folders, tables (one row per sample) and shard folders, in any number.")
 ]

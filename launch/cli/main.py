@@ -92,7 +92,7 @@ def train(
 
 @app.command("eval")
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Run folder, or a folder that import-hf wrote.")],
+    run: Annotated[Path, typer.Argument(help="Run folder, or a folder that `perceiver import` wrote.")],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(help="Other data, as data.shards=OTHER. Results go to RUN/evaluations."),

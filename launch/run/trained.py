@@ -1,4 +1,4 @@
-"""A trained network with the data that it reads: of a run, or of a folder that `perceiver import-hf` wrote."""
+"""A trained network with the data that it reads: of a run, or of a folder that `perceiver import` wrote."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,7 +30,7 @@ from trainer.distributed.world import World
 from trainer.ema_config import TRAINED
 
 WEIGHTS = "model.safetensors"
-"""The weights in a folder that `import-hf` wrote."""
+"""The weights in a folder that `perceiver import` wrote."""
 _MASKED_PART = 0.15
 
 
@@ -62,7 +62,7 @@ class Trained:
 
 
 def is_import(path: Path) -> bool:
-    """Return whether a folder is one that `import-hf` wrote."""
+    """Return whether a folder is one that `perceiver import` wrote."""
     return (path / WEIGHTS).is_file() and not (path / "checkpoints").is_dir()
 
 
