@@ -159,7 +159,7 @@ def _trained(config: RunConfig, run: Path) -> float:
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         composition.main(config, run, as_json=True)
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return 100 * [record["digit/accuracy"] for record in records if record["kind"] == "evaluation"][-1]
+    return float(100 * [record["digit/accuracy"] for record in records if record["kind"] == "evaluation"][-1])
 
 
 def _growth(shards: Path, folder: Path) -> dict[str, dict[int, float]]:

@@ -28,7 +28,7 @@ def places(num_pixels: int) -> np.ndarray:
 class PermutedImage(ImageConfig):
     """A picture whose pixels were put into another order."""
 
-    modality: Literal["permuted_image"] = "permuted_image"
+    modality: Literal["permuted_image"] = "permuted_image"  # type: ignore[assignment]  # a plug-in's
     order: Literal["raw", "permuted"] = "permuted"
 
     @property
@@ -47,7 +47,7 @@ class PermutedImage(ImageConfig):
 class PermutedImageInput(ImageInput):
     """Its tokens: pixels with their positions."""
 
-    modality: Literal["permuted_image"] = "permuted_image"
+    modality: Literal["permuted_image"] = "permuted_image"  # type: ignore[assignment]  # a plug-in's
     order: str = ""
     is_separable: ClassVar[bool] = False
 
