@@ -95,6 +95,12 @@ def test_what_decides_the_result_may_not(override: str) -> None:
     assert resume.deciding(changes) == changes
 
 
+def test_when_evaluations_may_end_a_run_how_often_it_is_evaluated_decides() -> None:
+    changes = difference(load(CONFIG), load(CONFIG, ["train.evaluate_every_steps=7"]))
+    assert resume.deciding(changes) == []
+    assert resume.deciding(changes, stops_early=True) == changes
+
+
 def test_a_key_that_nobody_classified_decides() -> None:
     assert not resume.may_change("data.new")
     assert not resume.may_change("new")
