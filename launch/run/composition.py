@@ -163,7 +163,7 @@ def _train(
                 sinks.write("event", {"step": 0, "message": f"starts from weights of {config.initial_weights.source}"})
             announcements.announce_policy(sinks, state, network, train)
             announced = chain(
-                reading_of_this_start(config.model, folder, world.device), trained_parameters.sentences(network, config)
+                reading_of_this_start(config.model, folder, world.device), trained_parameters.sentences(config)
             )
             for sentence in announced if world.is_first else ():
                 announcements.say(sinks, state, sentence)

@@ -17,15 +17,15 @@ _SHOWN = 4
 def check(config: RunConfig) -> None:
     """Raise ValueError where the rules of the optimizer do not fit the network."""
     if _has_rules(config.optimizer):
-        with torch.device("meta"):  # names alone
-            network = new_network(config.model, seed=0)
-        treatments(network, config.optimizer)
+        treatments(_shapes(config), config.optimizer)
 
 
-def sentences(network: nn.Module, config: RunConfig) -> Iterator[str]:
+def sentences(config: RunConfig) -> Iterator[str]:
     """Yield what is frozen, how long, and what has a rate or a decay of its own; nothing where all is treated alike."""
     if not _has_rules(config.optimizer):
         return
+    # Not of the network that trains: at ZeRO 3 its parameters have no sizes.
+    network = _shapes(config)
     sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
     how = treatments(network, config.optimizer)
     for first in sorted({each.first_step for each in how.values()} - {0}, key=lambda first: first or 0):
@@ -39,6 +39,12 @@ def sentences(network: nn.Module, config: RunConfig) -> Iterator[str]:
     for factor in sorted({each.decay_factor for each in trained.values()} - {1.0}):
         names = [name for name, each in trained.items() if each.decay_factor == factor and not each.is_exempt]
         yield f"weight decay x {factor:.4g}: {_listed(names, sizes)}"
+
+
+def _shapes(config: RunConfig) -> nn.Module:
+    """Return the network without memory for its weights."""
+    with torch.device("meta"):
+        return new_network(config.model, seed=0)
 
 
 def _has_rules(config: OptimizerConfig) -> bool:

@@ -61,6 +61,7 @@ def test_a_run_says_what_it_freezes_and_leaves_it_as_it_was(tmp_path: Path) -> N
         "optimizer.freeze=[encoder.*,encoder.latents.*=1]",
         "optimizer.rate_factors=[decoder.*=2]",
         "ema.decay=0.5",
+        "train.zero_stage=3",
     ]
     folder = RunFolder(tmp_path / "new")
     assert composition.main(configured(tmp_path, *rules, "optimizer.layer_decay=0.5"), folder.path) == 0
@@ -74,7 +75,9 @@ def test_a_run_says_what_it_freezes_and_leaves_it_as_it_was(tmp_path: Path) -> N
     told = [record["message"] for record in records if record["kind"] == "event"]
     frozen = [sentence for sentence in told if sentence.startswith("freezes")]
     assert len(frozen) == 2
+    # Two latents of eight channels, also where ZeRO 3 has cut them.
     assert "until step 1: 1 of" in frozen[1]
+    assert "tensors, 16 of " in frozen[1]
     assert f"({LATENTS})" in frozen[1]
     assert "for the whole run: " in frozen[0]
     assert "and " in frozen[0]
