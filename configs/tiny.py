@@ -68,6 +68,10 @@ def tiny_overrides(config: RunConfig) -> list[str]:
         values["data.clips.num_test"] = min(config.data.clips.num_test, 2)
     if config.optimizer.decay_steps:
         values["optimizer.decay_steps"] = [1]
+    if config.model.nested_latents:
+        num_latents = values.get("model.num_latents", config.model.num_latents)
+        # Two sizes, of which the last is that of the whole.
+        values["model.nested_latents"] = [max(1, num_latents // 2), num_latents]
     for place in ("cross_attend", "self_attend", "decoder.cross_attend"):
         values |= _of_attention(f"model.{place}", _at(config.model, place))
     sections = {name: _smaller(section, config.model.input_named(name)) for name, section in config.data.inputs.items()}

@@ -51,6 +51,14 @@ def test_patches_divide_what_is_left_and_what_has_no_known_size_stays(tmp_path: 
     assert (tiny.train.steps, tiny.train.global_batch, tiny.model.latent_width) == (1, 8, 6)
 
 
+def test_latents_of_several_sizes_stay_those_of_several_sizes() -> None:
+    sizes = ["model.num_latents=64", "model.nested_latents=[16, 32, 64]"]
+    assert load_tiny(CONFIGS / "digits.yaml").model.nested_latents == ()
+    whole = load(CONFIGS / "digits.yaml", sizes)
+    tiny = load(CONFIGS / "digits.yaml", [*sizes, *tiny_overrides(whole)])
+    assert (tiny.model.num_latents, tiny.model.nested_latents) == (8, (4, 8))
+
+
 @dataclass(frozen=True)
 class Own(CustomNetwork):
     kind: Literal["own"] = "own"
