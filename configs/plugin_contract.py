@@ -144,6 +144,12 @@ def _is_module(found: object) -> bool:
     return isinstance(found, nn.Module)
 
 
+def _is_optimizer(found: object) -> bool:
+    import torch
+
+    return isinstance(found, torch.optim.Optimizer)
+
+
 def _is_adapter(found: object) -> bool:
     from torch import nn
 
@@ -216,6 +222,10 @@ _RETURNS: Mapping[str, Mapping[str, Rule]] = MappingProxyType(
             "network_problems": _PROBLEMS,
         },
         "CustomNetwork": {"module": _MODULE, "problems": _PROBLEMS},
+        "RunOptimizer": {
+            "make": (_is_optimizer, "an optimizer of PyTorch"),
+            "problems": _PROBLEMS,
+        },
         "Task": {
             "metrics": (_are_metrics, "a tuple of Metric, the first of which says which checkpoint is the best"),
             "measurement": (_has("Measurement"), "a Measurement"),

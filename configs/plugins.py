@@ -110,6 +110,7 @@ def _kinds() -> tuple[Kind, ...]:
     from model.modalities.input import Input
     from model.outputs.kinds import KINDS
     from model.outputs.output import Output
+    from trainer.optimizer_choice import OPTIMIZERS, RunOptimizer
     from trainer.sinks.sink import RunSink
     from trainer.tasks.kinds import BY_KIND
     from trainer.tasks.task import Task
@@ -120,6 +121,7 @@ def _kinds() -> tuple[Kind, ...]:
         Kind(Output, KINDS, "kind"),
         Kind(CustomNetwork, NETWORKS, "kind"),
         Kind(Task, BY_KIND, "kind"),
+        Kind(RunOptimizer, OPTIMIZERS, "name"),
         Kind(RunSink),
     )
 
@@ -156,7 +158,7 @@ def _add(kind: Kind, own: type[Any]) -> None:
 
 
 def _named_as(kind: Kind) -> str:
-    return "ClassVar[str]" if kind.base.__name__ == "Task" else 'Literal["mine"]'
+    return "ClassVar[str]" if kind.base.__name__ in ("Task", "RunOptimizer") else 'Literal["mine"]'
 
 
 def _check_pairs() -> None:

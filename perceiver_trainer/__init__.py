@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from model.outputs.output import Output
     from model.perceiver import Perceiver
     from trainer.distributed.world import World
+    from trainer.optimizer_choice import RunOptimizer
     from trainer.sinks.sink import RunSink
     from trainer.standalone.checkpoint_store import CheckpointStore
     from trainer.tasks.label import LabelTask
@@ -67,6 +68,7 @@ __all__ = [
     "PointsInput",
     "Prepared",
     "Result",
+    "RunOptimizer",
     "RunSink",
     "ShardLoader",
     "Sums",
@@ -120,6 +122,7 @@ _HOMES = {
     "model.config.custom_network": ("CustomNetwork",),
     "model.config.perceiver": ("PerceiverConfig",),
     "model.perceiver": ("Perceiver",),
+    "trainer.optimizer_choice": ("RunOptimizer",),
     "trainer.sinks.sink": ("RunSink",),
     "trainer.standalone.checkpoint_store": ("CheckpointStore",),
 }

@@ -5,10 +5,11 @@ A default is a promise: a file that leaves a key out means the same in every rel
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from trainer.ema_config import EmaConfig
+from trainer.optimizer_choice import ADAMW, LAMB, name_problems, stage_problems
 from trainer.patterns import factor_problems, rules, step_problems
 
 _MOST_TIMEOUT_SECONDS = 2_000_000
@@ -19,8 +20,8 @@ _MOST_TIMEOUT_SECONDS = 2_000_000
 class OptimizerConfig:
     """The optimizer, its schedule, and what is done to a gradient before it."""
 
-    name: Literal["adamw", "lamb"] = "adamw"
-    """AdamW as torch has it, or LAMB as the Perceiver papers used it (one trust ratio a tensor; ZeRO 0, 1 and 2)."""
+    name: str = "adamw"
+    """adamw, lamb as the papers used it (ZeRO 0, 1 and 2), muon (ZeRO 0), or a plug-in's; see docs/training.md."""
     learning_rate: float = 1e-3
     """Peak of the schedule; where reference_batch is set, that of a global batch of so many samples."""
     beta1: float = 0.9
@@ -59,6 +60,8 @@ class OptimizerConfig:
     """PATTERN=FACTOR: what the weight decay of these parameters is multiplied by."""
     layer_decay: float = 1.0
     """What the learning rate is multiplied by for each layer between a parameter and the decoder, such as 0.75."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """The fields of a plug-in's optimizer, such as {momentum: 0.95}."""
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Yield (key, sentence) for every value that contradicts itself."""
@@ -78,6 +81,7 @@ class OptimizerConfig:
             # At 1 the bias correction of the moment divides by 0.
             if not 0 <= getattr(self, name) < 1:
                 yield name, f"must be from 0 to below 1, got {getattr(self, name)}"
+        yield from name_problems(self.name, self.options)
         if not 0 < self.epsilon < math.inf:
             yield "epsilon", f"must be above 0, got {self.epsilon}; 1e-8 is usual"
         if self.schedule == "step" and not self.decay_steps:
@@ -273,9 +277,10 @@ def joint_problems(
     """
     if ema:
         yield from ema.joint_problems(train.steps, train.evaluate_every_steps)
-    if optimizer.name == "lamb" and train.zero_stage == 3:
-        yield "optimizer.name", "lamb is exact at train.zero_stage 0, 1 and 2 only; lower the stage, or take adamw"
+    yield from stage_problems(optimizer.name, train.zero_stage)
     for rule in () if list(step_problems(optimizer.freeze)) else rules(optimizer.freeze):
+        if rule.number and optimizer.name not in (ADAMW, LAMB):
+            yield "optimizer.freeze", f"{rule.pattern} is trained later, for which take adamw or lamb"
         if rule.number is not None and rule.number >= train.steps:
             last = f"train.steps={train.steps}; write {rule.pattern} to freeze these parameters for the whole run"
             yield (

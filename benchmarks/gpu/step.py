@@ -92,7 +92,7 @@ def _row(setting: Setting, case: Case, world: World, size: int, found: Found) ->
     arithmetic.apply(train, world.device)
     # As a run does: at stage 3 nothing is compiled.
     config = setting.config("p1", **({"compile": False} if case.zero_stage == 3 else {}))
-    optimizer = OptimizerConfig(name=case.optimizer)  # type: ignore[arg-type]
+    optimizer = OptimizerConfig(name=case.optimizer)
     engine = Engine(Perceiver(config, seed=0), GOAL, optimizer=optimizer, train=train, world=world)
     image = config.inputs["image"]
     assert image is not None

@@ -100,15 +100,15 @@ def memory(config: RunConfig, profile: ClusterConfig) -> tuple[int, int]:
     """Return a rank's memory for the state of training, and for the activations of a micro-batch."""
     micro_batches = config.train.micro_batches_per_rank(profile.world_size)
     parameters = total(network_cost(config.model)).parameters
-    kept = {"beside": num_beside(config.ema), "frozen": num_frozen(config)}
+    kept = {"beside": num_beside(config.optimizer, config.ema), "frozen": num_frozen(config)}
     state = state_bytes(parameters, config.train.zero_stage, profile.world_size, **kept)
     return state, _activations(config, profile, micro_batches)
 
 
 def checkpoint_bytes(config: RunConfig) -> int:
     """Return the bytes of one checkpoint: the weights, and what is kept beside them."""
-    parameters = total(network_cost(config.model)).parameters
-    return BYTES_PER_NUMBER * (parameters + num_beside(config.ema) * (parameters - num_frozen(config)))
+    parameters, beside = total(network_cost(config.model)).parameters, num_beside(config.optimizer, config.ema)
+    return BYTES_PER_NUMBER * (parameters + beside * (parameters - num_frozen(config)))
 
 
 def state_bytes(parameters: int, zero_stage: int, world_size: int, beside: int = 2, frozen: int = 0) -> int:

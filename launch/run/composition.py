@@ -148,7 +148,7 @@ def _train(
             # On a CPU the kernel kills who takes too much: there is no error that a trial could catch.
             if world.device.type == "cuda":
                 first = batches_of_all(world, loader)(0)
-                trial, beside = replace(goal, draws=draws.largest()), num_beside(config.ema)
+                trial, beside = replace(goal, draws=draws.largest()), num_beside(config.optimizer, config.ema)
                 train = together(world, lambda: fitting(network, trial, first, train, world, beside))
             engine = Engine(network, goal, optimizer=config.optimizer, train=train, world=world, ema=config.ema)
             stack.callback(engine.close)

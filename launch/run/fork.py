@@ -24,6 +24,7 @@ from trainer.checkpoint.manifest import Manifest, read_whole
 from trainer.checkpoint.names import committed, step_of
 from trainer.distributed.world import World
 from trainer.optim.groups import treatments
+from trainer.optimizer_choice import ADAMW, LAMB
 
 
 def fork(path: Path, new_path: Path, overrides: Sequence[str], which: str = NEWEST) -> int:
@@ -79,13 +80,14 @@ def _checked(old: RunFolder, before: RunConfig, config: RunConfig, which: str, c
         other_data
         or _other_network(config, path, manifest)
         or _other_meaning(changes)
+        or _other_optimizer(before, config)
         or _other_past(before, config, step_of(path))
         or _too_late(config, path, manifest)
     )
     if problem:
         changed = "".join(f"\n  {line}" for line in changes)
         raise ValueError(
-            f"{path}: {problem}; leave it as it was (a fork can have more steps, another rate, optimizer or "
+            f"{path}: {problem}; leave it as it was (a fork can have more steps, another rate or "
             "evaluation), or train a new run with it, which may take the weights that fit "
             f"(initial_weights.source={as_typed(old.path)}). What was changed:{changed}"
         )
@@ -104,6 +106,14 @@ def _other_meaning(changes: Sequence[str]) -> str:
     """Return why weights that fit would be noise in the new network."""
     keys = other_meaning(changes)
     return f"its weights were learned with another {', '.join(keys)} and fit by their shapes alone" if keys else ""
+
+
+def _other_optimizer(old: RunConfig, new: RunConfig) -> str:
+    """Return why the state of the optimizer would be lost."""
+    there, here = old.optimizer.name, new.optimizer.name
+    # These two have the same moments.
+    is_kept = there == here or {there, here} <= {ADAMW, LAMB}
+    return "" if is_kept else f"has the state of {there}, which optimizer.name={here} cannot use"
 
 
 def _other_past(old: RunConfig, new: RunConfig, step: int) -> str:

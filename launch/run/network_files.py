@@ -32,6 +32,7 @@ from model.modalities.text import TextInput
 from model.network import AnyNetwork
 from trainer.checkpoint.choice import NEWEST, read_weights
 from trainer.checkpoint.tensor_file import TensorFile
+from trainer.config import OptimizerConfig
 from trainer.distributed.world import World
 from trainer.ema_config import EmaConfig
 from trainer.optim.optimizers import num_beside
@@ -50,20 +51,20 @@ def plan(
     if bool(memory_gib) != bool(peak_tflops):
         raise ValueError("a device needs both --memory-gib and --peak-tflops")
     device = Device(int(memory_gib * GIB), peak_tflops * 1e12) if memory_gib else None
-    network, ema = _planned(path, overrides)
-    found = planned(network, device=device, bytes_per_element=2 if bf16 else 4, beside=num_beside(ema))
+    network, beside = _planned(path, overrides)
+    found = planned(network, device=device, bytes_per_element=2 if bf16 else 4, beside=beside)
     if as_json:
         typer.echo(json.dumps(asdict(found)))
         return
     _print(found)
 
 
-def _planned(path: Path, overrides: Sequence[str]) -> tuple[PerceiverConfig, EmaConfig]:
-    """Return the network of a file, and the moving average that its run keeps."""
+def _planned(path: Path, overrides: Sequence[str]) -> tuple[PerceiverConfig, int]:
+    """Return the network of a file, and how many numbers its run keeps beside each weight."""
     if sections_of(path) <= {"model"}:
-        return network_config(path, overrides), EmaConfig()
+        return network_config(path, overrides), num_beside(OptimizerConfig(), EmaConfig())
     run = load(path, overrides)
-    return run.model, run.ema
+    return run.model, num_beside(run.optimizer, run.ema)
 
 
 def export(

@@ -238,3 +238,16 @@ def test_a_fork_of_a_run_that_its_evaluations_ended_needs_more_patience(run: Run
     # With more of it only this is left, which is of these shards.
     with pytest.raises(ValueError, match="keep_best = true, but nothing is evaluated"):
         fork.fork(run.path, tmp_path / "new", [each.format(4) for each in patient])
+
+
+@pytest.mark.parametrize(("name", "is_refused"), [("lamb", False), ("muon", True)])
+def test_a_fork_to_an_optimizer_that_cannot_use_the_state_is_refused(
+    trained: RunFolder, tmp_path: Path, name: str, is_refused: bool
+) -> None:
+    changes = [f"optimizer.name={name}", "train.zero_stage=0"]
+    if not is_refused:
+        assert fork.fork(trained.path, tmp_path / "new", changes) == 0
+        return
+    with pytest.raises(ValueError, match=r"has the state of adamw, which optimizer\.name=muon cannot use"):
+        fork.fork(trained.path, tmp_path / "new", changes)
+    assert not (tmp_path / "new").exists()

@@ -95,6 +95,7 @@ def test_a_sink_has_every_step_once_after_a_kill_and_changes_no_bit(make_run: Ma
     [
         ("noise", "{modality: image, height: 8", "{modality: noisy_image, height: 8", ""),
         ("focal", "label: {kind: label,", "label: {kind: focal,", "label/confidence"),
+        ("momentum", "\ntrain:", "\noptimizer: {name: momentum, options: {momentum: 0.8}}\ntrain:", ""),
     ],
 )
 def test_a_plugin_resumes_after_a_kill_with_equal_bits_and_is_reported(

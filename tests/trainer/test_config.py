@@ -6,6 +6,7 @@ from dataclasses import asdict
 import pytest
 
 from trainer.config import CheckpointConfig, HealthConfig, OptimizerConfig, ProfileConfig, TrainConfig, joint_problems
+from trainer.ema_config import EmaConfig
 
 
 @pytest.mark.parametrize("part", [OptimizerConfig, TrainConfig, CheckpointConfig, HealthConfig, ProfileConfig])
@@ -79,7 +80,9 @@ def test_what_nobody_sets_is_the_same_in_every_release() -> None:
         "rate_factors": (),
         "decay_factors": (),
         "layer_decay": 1.0,
+        "options": {},
     }
+    assert asdict(EmaConfig()) == {"decay": 0.0, "every_steps": 1, "evaluate": False}
     train = asdict(TrainConfig())
     assert {key: train[key] for key in ("steps", "global_batch", "micro_batch", "precision", "zero_stage")} == {
         "steps": 1_000,

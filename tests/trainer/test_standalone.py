@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from checkpoints import rewrite
 
 from trainer.checkpoint.names import MANIFEST, committed
+from trainer.optim.json_state import packed, unpacked
 from trainer.standalone.checkpoint_store import CheckpointStore
-from trainer.standalone.json_state import packed, unpacked
 
 Make = Callable[[nn.Module], torch.optim.Optimizer]
 OPTIMIZERS: dict[str, Make] = {

@@ -5,7 +5,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from trainer.optim.ownership import ReadTensor
+from trainer.optim.ownership import Saved
 from trainer.run_state import EngineState
 
 
@@ -24,6 +24,6 @@ class Checkpointed(Protocol):
         """Return by kind and name the shapes of the tensors that a checkpoint must have."""
         ...
 
-    def restore(self, read: ReadTensor, progress: EngineState) -> None:
+    def restore(self, read: Saved, progress: EngineState) -> None:
         """Take over a state whose tensors have our shapes; ValueError on all ranks where one cannot be read."""
         ...

@@ -35,7 +35,7 @@ from trainer.checkpoint.choice import NEWEST, first_readable
 from trainer.checkpoint.manifest import FileRecord, Manifest, write_manifest
 from trainer.checkpoint.retention import Complete, kept
 from trainer.checkpoint.state import Checkpointed
-from trainer.checkpoint.tensor_file import write
+from trainer.checkpoint.tensor_file import OpenTensors, write
 from trainer.config import CheckpointConfig
 from trainer.distributed.world import World
 from trainer.run_state import PassedOver, RunState
@@ -284,15 +284,13 @@ class Store:
         for kind, shapes in engine.shapes().items():
             there = {tensor: file.shape(tensor) for (of, tensor), file in sources.items() if of == kind}
             if difference := layout.difference(there, shapes):
+                other = "another network" if there else "another optimizer"
                 raise ValueError(
-                    f"{path}: was written by a run of another network: of {kind}, {difference}; "
-                    "take the network that wrote it, or another folder"
+                    f"{path}: was written by a run of {other}: of {kind}, {difference}; "
+                    f"take the {other.removeprefix('another ')} that wrote it, or another folder"
                 )
 
-        def read(kind: str, name: str, start: int, stop: int) -> Tensor:
-            return sources[kind, name].read(name, start, stop)
-
-        engine.restore(read, manifest.engine)
+        engine.restore(OpenTensors(path, sources), manifest.engine)
 
     def _time_after(self, seconds: float) -> float:
         return time.monotonic() + seconds if seconds > 0 else float("inf")

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,6 +131,29 @@ class TensorFile:
     def read_all(self) -> dict[str, Tensor]:
         """Return every tensor in its shape."""
         return {name: self.read(name).view(entry.shape) for name, entry in self._entries.items()}
+
+
+class OpenTensors:
+    """The tensors of the files of a checkpoint by kind and name. See trainer.optim.ownership.Saved."""
+
+    def __init__(self, checkpoint: Path, files: Mapping[tuple[str, str], TensorFile]) -> None:
+        self._checkpoint = checkpoint
+        self._files = files
+
+    def __call__(self, kind: str, name: str, start: int, stop: int, /) -> Tensor:
+        """Return these elements of a flattened tensor; ValueError if they cannot be read."""
+        if (kind, name) not in self._files:
+            raise ValueError(f"{self._checkpoint}: has no tensor {name} of kind {kind}")
+        return self._files[kind, name].read(name, start, stop)
+
+    def kinds(self) -> set[str]:
+        """Return the kinds of which there are tensors."""
+        return {kind for kind, _ in self._files}
+
+    def like(self, kind: str) -> dict[str, Tensor]:
+        """Return by name tensors of the shapes and types that a kind has, without their values."""
+        with torch.device("meta"):
+            return {name: file.empty(name) for (of, name), file in self._files.items() if of == kind}
 
 
 def _bytes_at(path: Path, offset: int, num_bytes: int) -> np.ndarray:

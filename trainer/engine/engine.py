@@ -32,7 +32,7 @@ from trainer.engine.update import DeviceUpdate, HostUpdate, Update
 from trainer.optim import optimizers
 from trainer.optim.groups import freeze
 from trainer.optim.lamb import Lamb
-from trainer.optim.ownership import ReadTensor
+from trainer.optim.ownership import Saved
 from trainer.optim.partitions import FlatGroups, Whole
 from trainer.run_state import EngineState
 from trainer.tasks.objective import Objective, contagious
@@ -85,7 +85,11 @@ class Engine:
         self._partitions = self._sharded.partitions
         # After `initialize`: at ZeRO 1 to 3 the optimizer updates tensors of DeepSpeed's and not the network's. Before
         # the first step: a run is saved before it.
-        optimizers.zero_state(self._partitions.masters(), inner)
+        if optimizers.keeps_moments(inner):
+            optimizers.zero_state(self._partitions.masters(), inner)
+        elif getattr(self._deepspeed.optimizer, "optimizer", self._deepspeed.optimizer) is not inner:
+            kind = type(inner).__name__
+            raise ValueError(f"optimizer: DeepSpeed replaces {kind} by its own; take train.zero_stage=0")
         if isinstance(inner, Lamb):
             # At ZeRO 0 every rank has whole tensors: a sum would count each norm once per rank.
             parts = world.sum if train.zero_stage else torch.Tensor.clone
@@ -166,13 +170,13 @@ class Engine:
         sharded = self._sharded
         late_steps, average = sharded.late_steps(), sharded.average.progress() if sharded.average else None
         applied, scale = sharded.applied_steps(), sharded.loss_scale()
-        return EngineState(self._num_steps, applied, scale, average=average, late_steps=late_steps)
+        return EngineState(self._num_steps, applied, scale, average, sharded.details(), late_steps)
 
     def shapes(self) -> dict[str, dict[str, torch.Size]]:
         """Return by kind the shapes of all tensors that a checkpoint must have, by name."""
         return self._sharded.shapes()
 
-    def restore(self, read: ReadTensor, progress: EngineState) -> None:
+    def restore(self, read: Saved, progress: EngineState) -> None:
         """Take over a state, saved at any ZeRO stage, precision and world size; its tensors have our `shapes`.
 
         Each tensor is read by one rank, which deals it out. ValueError on all ranks where one cannot read its own.

@@ -9,6 +9,7 @@ and the world size. Any number of ranks can read them.
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -22,6 +23,22 @@ Kinds = Mapping[str, torch.dtype]
 _FP32: Kinds = MappingProxyType(dict.fromkeys(KINDS, torch.float32))
 ReadTensor = Callable[[str, str, int, int], Tensor]
 """(kind, name, start, stop) -> those elements of the flattened tensor of a checkpoint; ValueError if it cannot."""
+
+
+class Saved(Protocol):
+    """The tensors of a checkpoint: a ReadTensor that also says which there are."""
+
+    def __call__(self, kind: str, name: str, start: int, stop: int, /) -> Tensor:
+        """Return these elements of a flattened tensor; ValueError if they cannot be read."""
+        ...
+
+    def kinds(self) -> set[str]:
+        """Return the kinds of which there are tensors."""
+        ...
+
+    def like(self, kind: str) -> Mapping[str, Tensor]:
+        """Return by name tensors of the shapes and types that a kind has, without their values."""
+        ...
 
 
 def owners(held: list[list[Extent]]) -> dict[str, int]:

@@ -57,6 +57,10 @@ class Partitions(Protocol):
         """Return these tensors of all groups."""
         ...
 
+    def names_by_master(self) -> dict[Tensor, list[str]]:
+        """Return the parameters of which each of these tensors holds a part, on this rank or another."""
+        ...
+
     def pieces(self, beside: Beside) -> Iterator[Piece]:
         """Yield what this rank holds."""
         ...
@@ -105,6 +109,10 @@ class Whole:
     def masters(self) -> list[Tensor]:
         """Return those of all groups."""
         return list(chain.from_iterable(self.by_group()))
+
+    def names_by_master(self) -> dict[Tensor, list[str]]:
+        """Return the name of each parameter."""
+        return {parameter: [self.names[parameter]] for parameter in self.masters()}
 
     def pieces(self, beside: Beside) -> Iterator[Piece]:
         """Yield every parameter whole."""
@@ -156,6 +164,11 @@ class FlatGroups:
     def masters(self) -> list[Tensor]:
         """Return those of all groups."""
         return list(chain.from_iterable(self.by_group()))
+
+    def names_by_master(self) -> dict[Tensor, list[str]]:
+        """Return the names of each group."""
+        groups = zip(self.masters(), self.zero.bit16_groups, strict=True)
+        return {master: [self.names[parameter] for parameter in parameters] for master, parameters in groups}
 
     def pieces(self, beside: Beside) -> Iterator[Piece]:
         """Yield the part of each parameter that falls into this rank's cut."""
@@ -226,6 +239,11 @@ class EvenParameters:
     def masters(self) -> list[Tensor]:
         """Return those of all groups."""
         return list(self.zero.fp32_partitioned_groups_flat)
+
+    def names_by_master(self) -> dict[Tensor, list[str]]:
+        """Return the names of each sub-group."""
+        groups = zip(self.masters(), self.zero.fp16_groups, strict=True)
+        return {master: [self.names[parameter] for parameter in parameters] for master, parameters in groups}
 
     def pieces(self, beside: Beside) -> Iterator[Piece]:
         """Yield this rank's part of each parameter, without padding."""

@@ -14,10 +14,10 @@ from trainer.checkpoint.state import Checkpointed
 from trainer.checkpoint.store import Store
 from trainer.config import CheckpointConfig
 from trainer.distributed.world import World
-from trainer.optim.ownership import ReadTensor
+from trainer.optim.json_state import packed, unpacked
+from trainer.optim.ownership import Saved
 from trainer.run_state import EngineState, RunState
 from trainer.standalone.deepspeed_state import DeepSpeedState, is_deepspeed
-from trainer.standalone.json_state import packed, unpacked
 from trainer.standalone.plain_state import PlainState
 
 
@@ -155,7 +155,7 @@ class _WithOthers:
         json.dumps(details)  # here, and not in the background
         return replace(progress, details=details)
 
-    def restore(self, read: ReadTensor, progress: EngineState) -> None:
+    def restore(self, read: Saved, progress: EngineState) -> None:
         also = progress.details.get("also", {})
         # Before the module is changed.
         if missing := [name for name in self._others if name not in also]:

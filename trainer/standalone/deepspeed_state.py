@@ -7,16 +7,14 @@ from torch import Tensor, nn
 
 from trainer.distributed.world import World
 from trainer.engine.sharded_state import ShardedState
-from trainer.optim.lamb import Lamb
-from trainer.optim.optimizers import MOMENTS, zero_state
-from trainer.optim.ownership import ReadTensor
+from trainer.optim.json_state import packed, unpacked
+from trainer.optim.optimizers import MOMENTS, keeps_moments, zero_state
+from trainer.optim.ownership import Saved
 from trainer.run_state import EngineState
-from trainer.standalone.json_state import packed, unpacked
 
 # micro_steps too, which DeepSpeed's own checkpoints leave out: the end of an accumulation would shift by what is
 # missing.
 _COUNTERS = ("global_steps", "global_samples", "micro_steps", "skipped_steps")
-_OPTIMIZERS = (torch.optim.Adam, torch.optim.AdamW, Lamb)
 
 
 def is_deepspeed(module: nn.Module) -> bool:
@@ -41,7 +39,8 @@ class DeepSpeedState:
         }
         self._sharded = ShardedState(engine, inner, shapes, world)
         # An engine that has made no step has no moments yet, and a checkpoint always has them.
-        zero_state((part for part in self._sharded.partitions.masters() if not _has_moments(inner, part)), inner)
+        if keeps_moments(inner):
+            zero_state((part for part in self._sharded.partitions.masters() if not _has_moments(inner, part)), inner)
 
     def snapshot(self) -> dict[str, dict[str, Tensor]]:
         """Return the tensors that this rank writes."""
@@ -55,11 +54,12 @@ class DeepSpeedState:
         """Return the engine's counters, its loss scale and the options of its parameter groups."""
         counters = {name: int(getattr(self._engine, name)) for name in _COUNTERS}
         options = [{key: value for key, value in group.items() if key != "params"} for group in self._groups]
-        details = {"counters": counters, "options": packed(options, "optimizer.param_groups")}
         sharded = self._sharded
+        of_groups = packed(options, "optimizer.param_groups")
+        details = {"counters": counters, "options": of_groups, **sharded.details()}
         return EngineState(counters["global_steps"], sharded.applied_steps(), sharded.loss_scale(), details=details)
 
-    def restore(self, read: ReadTensor, progress: EngineState) -> None:
+    def restore(self, read: Saved, progress: EngineState) -> None:
         """Take over a state."""
         options = progress.details.get("options")
         if options is None or len(options) != len(self._groups):
@@ -82,10 +82,6 @@ def _problem(engine: Any) -> str:  # noqa: ANN401  # DeepSpeed is untyped
     """Return why the state of an engine cannot be kept, if so."""
     stage, optimizer = engine.zero_optimization_stage(), engine.optimizer
     inner = getattr(optimizer, "optimizer", optimizer)
-    # Exactly these classes: one derived from them may keep more state, which would be lost in silence.
-    if type(inner) not in _OPTIMIZERS:
-        known = "torch.optim.Adam and AdamW"
-        return f"its optimizer is {type(inner).__name__}, known are {known}; give deepspeed.initialize one of them"
     if engine.zero_offload_optimizer() or engine.zero_offload_param():
         return "offloads its state to the host or a disk, which is not understood; leave offload_* out"
     if stage in (1, 2) and engine.zero_round_robin_gradients():

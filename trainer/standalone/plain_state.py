@@ -13,10 +13,10 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer.distributed.world import World
+from trainer.optim.json_state import packed, unpacked
 from trainer.optim.ownership import ReadTensor
 from trainer.optim.partitions import WEIGHT
 from trainer.run_state import EngineState
-from trainer.standalone.json_state import packed, unpacked
 
 _OPTIMIZER = "optimizer"
 Place = tuple[str, str]
