@@ -144,6 +144,8 @@ class Encoder(nn.Module):
     def _plain_read(self, tokens: Tokens) -> Read:
         """What cross-attends that share their weights share is computed once: the norm, the keys and the values."""
         normalised_BMC, turns_MP = in_autocast(aligned(normalised(tokens.values, self.norm))), self._turns(tokens)
+        # Only latents of a stream have places among the tokens.
+        turns_bNP = None if turns_MP is None or tokens.latents_at is None else turns_MP[tokens.latents_at]
         # Of the first paper's eight reads seven share their weights: computing this once saves 11.6 % of the operations
         # of a forward pass.
         keys_values: dict[int, tuple[Tensor, Tensor]] = {}
@@ -152,7 +154,8 @@ class Encoder(nn.Module):
             layer = self._cross_attend(index)
             if index not in keys_values:
                 keys_values[index] = layer.keys_values(normalised_BMC, turns_MP)
-            return self._run(self.run_plain)(layer, latents_BND, *keys_values[index], tokens.valid, None, draws)
+            asking = layer, latents_BND, *keys_values[index], tokens.valid, None, draws
+            return self._run(self.run_plain)(*asking, turns_bNP)
 
         return read
 

@@ -75,4 +75,4 @@ class StreamLatents(nn.Module):
             is_hidden = functional.pad(hidden_BM[:, : num_places - 1], (1, 0)) & (places_M < places_bN[:, :1])
             seen_bNM = seen_bNM & ~is_hidden[:, None]
         latents_BND: Tensor = self.project(first_BNC)
-        return latents_BND, replace(tokens, parts=placed_BMC, valid=seen_bNM)
+        return latents_BND, replace(tokens, parts=placed_BMC, valid=seen_bNM, latents_at=places_bN)

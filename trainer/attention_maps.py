@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from data_shards.files import atomic
 from model.attention.layers import CrossAttend
+from model.attention.rotary import rotated
 from model.config.perceiver import PerceiverConfig
 from model.modalities.byte_array import Inputs, Tokens
 from model.perceiver import Perceiver
@@ -50,9 +51,11 @@ def attention_maps(network: Perceiver, inputs: dict[str, Tensor], lengths: dict[
         spans.update(tokens.spans)
 
     def note_shares(layer: CrossAttend, arguments: tuple[Any, ...], _: Tensor) -> None:
-        queries, keys, _values, valid, *_others = arguments
+        queries, keys, _values, valid, *others = arguments
         # Computed again from what the layer was called with: it returns no weights.
         asked = layer.attention.queries(layer.norm_query(queries))
+        # Of a stream with rotary positions the last argument has those of the latents.
+        asked = rotated(asked, others[-1]) if others and others[-1] is not None else asked
         scores = asked @ keys.mT * layer.attention.scale
         if valid is not None:
             # Those that are there, or of a stream those that each latent sees.

@@ -79,6 +79,11 @@ class KeysValues:
     def __init__(self) -> None:
         self.pair: tuple[Tensor, ...] = ()
 
+    @property
+    def num_places(self) -> int:
+        """Places that came before."""
+        return self.pair[0].shape[2] if self.pair else 0
+
     def join(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Return all keys and values, the given ones as the last."""
         pair = keys, values
@@ -126,7 +131,8 @@ class SelfAttend(nn.Module):
         q, k = attention.queries(normed), attention.keys(attention.key(normed))
         v = attention.heads(attention.value(normed))
         if self.rotary:
-            turns_NP = angles((q.shape[2],), attention.num_pairs, q.device)
+            first = before.num_places if before is not None else 0
+            turns_NP = angles((first + q.shape[2],), attention.num_pairs, q.device)[first:]
             q, k = rotated(q, turns_NP), rotated(k, turns_NP)
         if before is not None:
             k, v = before.join(k, v)
@@ -235,14 +241,15 @@ class CrossAttend(nn.Module):
         valid: Bool[Tensor, "B M"] | Bool[Tensor, "b N M"] | None = None,
         asking_BN: Bool[Tensor, "B N"] | None = None,
         draws: LayerDraws | None = None,
+        turns_bNP: Float[Tensor, "b N P"] | None = None,
     ) -> Float[Tensor, "B N D"]:
         """Return the queries after reading; queries that all samples share come as a batch of one.
 
         `valid` says which tokens are there, or which each query sees. Queries that do not ask read 0, as those without
-        a valid token do.
+        a valid token do. They are turned by the angles of their places, if given.
         """
         read = self.region(CrossAttend._read, queries_BND.device)
-        return read(self, queries_BND, k_BHMK, v_BHMV, valid, asking_BN, draws)
+        return read(self, queries_BND, k_BHMK, v_BHMV, valid, asking_BN, draws, turns_bNP)
 
     def _read(
         self,
@@ -252,8 +259,11 @@ class CrossAttend(nn.Module):
         valid: Tensor | None,
         asking_BN: Tensor | None,
         draws: LayerDraws | None,
+        turns_bNP: Tensor | None,
     ) -> Tensor:
         q_BHNK = self.attention.queries(self.norm_query(queries_BND))
+        if turns_bNP is not None:
+            q_BHNK = rotated(q_BHNK, turns_bNP)
         q_BHNK = q_BHNK.expand(k_BHMK.shape[0], -1, -1, -1)
         heads = attend(q_BHNK, k_BHMK, v_BHMV, valid, self.attention.scale)
         if asking_BN is not None:

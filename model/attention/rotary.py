@@ -34,11 +34,14 @@ def token_angles(
     return torch.cat([angles(grid, num_pairs, device)[:count] for grid, count in inputs])
 
 
-def rotated(heads_BHSc: Float[Tensor, "B H S c"], angles_SP: Float[Tensor, "S P"]) -> Float[Tensor, "B H S c"]:
-    """Return queries or keys turned by the angles of their places."""
-    num_pairs = angles_SP.shape[1]
+def rotated(
+    heads_BHSc: Float[Tensor, "B H S c"], angles: Float[Tensor, "S P"] | Float[Tensor, "b S P"]
+) -> Float[Tensor, "B H S c"]:
+    """Return queries or keys turned by the angles of their places, which all samples share or each has of its own."""
+    num_pairs = angles.shape[-1]
     dtype = torch.promote_types(heads_BHSc.dtype, torch.float32)
-    cosines, sines = angles_SP.cos().to(dtype), angles_SP.sin().to(dtype)
+    of_heads = angles if angles.dim() == 2 else angles[:, None]
+    cosines, sines = of_heads.cos().to(dtype), of_heads.sin().to(dtype)
     # One split and one cat: in the backward pass each slice of its own would be an array as large as all heads.
     x, y, rest = torch.split(heads_BHSc, [num_pairs, num_pairs, heads_BHSc.shape[-1] - 2 * num_pairs], dim=-1)
     turned = (x * cosines - y * sines, y * cosines + x * sines)

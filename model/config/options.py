@@ -27,9 +27,7 @@ def nested_problems(sizes: Sequence[int], num_latents: int, stream: str) -> Prob
         yield "nested_latents", f"has no set of latents to take a part of: they are the last places of inputs.{stream}"
 
 
-def rotary_problems(
-    attentions: Mapping[str, tuple[AttentionConfig, int]], axes: Mapping[str, int], stream: str
-) -> Problems:
+def rotary_problems(attentions: Mapping[str, tuple[AttentionConfig, int]], axes: Mapping[str, int]) -> Problems:
     """Yield (key, sentence) of rotary positions where there are no places, or too few channels to turn by them.
 
     `attentions` has each attention with the width of what it attends to, `axes` the number of axes of each input's
@@ -42,8 +40,6 @@ def rotary_problems(
         without = [name for name, count in axes.items() if not count]
         if part not in ("self_attend", "cross_attend"):
             yield f"{part}.rotary", "has no places of queries and latents on the same axes; leave it out"
-        elif stream:
-            yield f"{part}.rotary", "is not for an autoregressive network; leave it out"
         elif part == "cross_attend" and without:
             yield f"{part}.rotary", f"needs places on axes, which inputs.{without[0]} has not; leave it out"
         elif attention.num_pairs(width) < needed:

@@ -279,7 +279,7 @@ class PerceiverConfig(Network):
         yield from self._output_problems()
         axes = {name: len(each.grid) if each.has_axes else 0 for name, each in self.ordered_inputs.items()}
         attentions = {part: (attention, width) for part, (attention, width, _) in parts.items()}
-        yield from rotary_problems(attentions, axes, self.stream)
+        yield from rotary_problems(attentions, axes)
         if sentence := self._form_problem():
             yield "cross_attend_form", sentence
 

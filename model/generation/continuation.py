@@ -22,6 +22,7 @@ from model.attention.alignment import aligned
 from model.attention.dispatch import causal_mask
 from model.attention.layers import CrossAttend, KeysValues
 from model.attention.norms import normalised
+from model.attention.rotary import angles
 from model.encoder import Block
 from model.perceiver import Perceiver
 from model.stream import StreamLatents
@@ -101,6 +102,7 @@ class Continuation:
         encoder = self._encoder
         latents_BND: Tensor = self._latents_at.project(placed_BMC[:, first_latent:])
         tokens_BMC = aligned(normalised(placed_BMC, encoder.norm))
+        turns_MP = self._turns(placed_BMC.shape[1])
         read: dict[int, KeysValues] = {}
         for step, (kind, index) in enumerate(encoder.schedule):
             if kind == "block":
@@ -115,8 +117,19 @@ class Continuation:
             if index not in read:
                 # By module and not by step: those that share their weights read the same keys.
                 read[index] = self._kept.setdefault((kind, index, 0), KeysValues())
-                read[index].join(*layer.keys_values(tokens_BMC))
+                read[index].join(*layer.keys_values(tokens_BMC, turns_MP))
             keys, values = read[index].pair
             seen = causal_mask(latents_BND.shape[1], keys.shape[2], keys.device)
-            latents_BND = layer(latents_BND, keys, values, seen)
+            turns_bNP = None if turns_MP is None else turns_MP[None, first_latent:]
+            latents_BND = layer(latents_BND, keys, values, seen, None, None, turns_bNP)
         return latents_BND
+
+    def _turns(self, num_places: int) -> Float[Tensor, "M P"] | None:
+        """Return the angles of rotary positions of the new places of the window."""
+        encoder, device = self._encoder, self._latents_at.weight.device
+        if not encoder.rotary:
+            return None
+        layer = encoder.cross_attends[0]
+        assert isinstance(layer, CrossAttend)
+        turns_MP = angles(self._stream.grid, layer.attention.num_pairs, device)
+        return turns_MP[self._num_done : self._num_done + num_places]

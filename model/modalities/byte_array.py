@@ -40,6 +40,8 @@ class Tokens:
     """First token of each modality, and the one after its last."""
     whole: frozenset[str] = frozenset()
     """The modalities that are known to lack no token in any sample."""
+    latents_at: Int[Tensor, "_b N"] | None = None
+    """The places of the latents in a stream; None where they have none."""
 
     @property
     def values(self) -> Float[Tensor, "B M C"]:

@@ -69,9 +69,14 @@ def test_no_answer_of_an_array_has_a_gradient_from_itself_or_from_what_follows(f
         assert gradient[0, :place].abs().amin(dim=1).gt(0).all(), "all that was before is read"
 
 
+TURNED = replace(HEADS, rotary=True)
+ROTARY = replace(TEXT, cross_attend=TURNED, self_attend=TURNED)
+
+
 @pytest.mark.parametrize("length", [PLACES, 9, 3])
-def test_no_answer_of_a_text_depends_on_itself_or_on_what_follows(length: int) -> None:
-    network, ids = perturbed(TEXT), texts(1)
+@pytest.mark.parametrize("config", [TEXT, ROTARY], ids=["learned", "rotary"])
+def test_no_answer_of_a_text_depends_on_itself_or_on_what_follows(config: PerceiverConfig, length: int) -> None:
+    network, ids = perturbed(config), texts(1)
     lengths = {"text": torch.tensor([length])}
     answer = network({"text": ids}, lengths)["text"]
     first = max(length - LATENTS, 0)
@@ -83,8 +88,9 @@ def test_no_answer_of_a_text_depends_on_itself_or_on_what_follows(length: int) -
         assert is_same.tolist() == [first + latent <= place for latent in range(length - first)]
 
 
-def test_a_shorter_text_is_answered_as_if_nothing_had_come_after_it() -> None:
-    network, ids = perturbed(TEXT), texts(3)
+@pytest.mark.parametrize("config", [TEXT, ROTARY], ids=["learned", "rotary"])
+def test_a_shorter_text_is_answered_as_if_nothing_had_come_after_it(config: PerceiverConfig) -> None:
+    network, ids = perturbed(config), texts(3)
     mixed = network({"text": ids}, {"text": torch.tensor([PLACES, 9, 3])})["text"]
     alone = network({"text": ids[1:2, :9]})["text"]
     torch.testing.assert_close(mixed[1:2], alone, rtol=0, atol=1e-12)
@@ -107,6 +113,20 @@ def test_what_is_hidden_of_the_prefix_is_not_read_and_the_latents_see_their_own_
         other = ids.clone()
         other[0, place] = (other[0, place] - 6 + 1) % 256 + 6
         assert not torch.equal(network({"text": other}, hidden={"text": hidden})["text"][0], answer[0])
+
+
+def test_rotary_positions_tell_the_places_where_there_are_no_learned_ones() -> None:
+    answers = {}
+    for config in (TEXT, ROTARY):
+        network = perturbed(config)
+        with torch.no_grad():
+            network.inputs.adapters["text"].places.weight.zero_()  # type: ignore[union-attr, operator]
+        for place in (2, 5):
+            ids = torch.full((1, PLACES), 9)
+            ids[0, place] = 10
+            answers[config.cross_attend.rotary, place] = network({"text": ids})["text"][0, -1]
+    torch.testing.assert_close(answers[False, 2], answers[False, 5], rtol=0, atol=1e-12)
+    assert (answers[True, 2] - answers[True, 5]).abs().max() > 1e-3
 
 
 def norm(values: Tensor, layer: nn.Module) -> Tensor:

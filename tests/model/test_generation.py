@@ -41,6 +41,8 @@ WAVE = replace(
     cross_attend=replace(HEADS, qk_norm=True),
     self_attend=replace(HEADS, qk_norm=True),
 )
+TURNED = AttentionConfig(num_heads=2, mlp_ratio=2, rotary=True, qk_norm=True)
+ROTARY = replace(TEXT, cross_attend=TURNED, self_attend=TURNED, norm="rms", mlp="swiglu")
 GRID = replace(WAVE, inputs={"wave": replace(WAVE.inputs["wave"], shape=(4, 3), axes=("y", "x"), project_to=6)})
 
 
@@ -55,12 +57,14 @@ def perturbed(config: PerceiverConfig) -> Perceiver:
 
 def stream(config: PerceiverConfig, length: int) -> Tensor:
     generator = torch.Generator().manual_seed(2)
-    if config is TEXT:
+    if "text" in config.inputs:
         return torch.randint(6, 262, (2, length), generator=generator)
     return 2 * torch.rand(2, length, 1 if config is GRID else 3, generator=generator) - 1
 
 
-@pytest.mark.parametrize(("config", "length"), [(TEXT, 40), (WAVE, 40), (GRID, 12)], ids=["text", "wave", "grid"])
+@pytest.mark.parametrize(
+    ("config", "length"), [(TEXT, 40), (WAVE, 40), (GRID, 12), (ROTARY, 40)], ids=["text", "wave", "grid", "rotary"]
+)
 def test_answers_with_kept_keys_are_those_without(config: PerceiverConfig, length: int) -> None:
     network, known = perturbed(config), stream(config, length)
     kept, anew = Continuation(network), Continuation(network, keeps=False)
@@ -72,7 +76,7 @@ def test_answers_with_kept_keys_are_those_without(config: PerceiverConfig, lengt
     torch.testing.assert_close(Continuation(network).next(known[:, :7]), anew.next(known[:, :7]), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("config", "name"), [(TEXT, "text"), (WAVE, "wave")])
+@pytest.mark.parametrize(("config", "name"), [(TEXT, "text"), (WAVE, "wave"), (ROTARY, "text")])
 def test_the_answer_is_that_of_the_forward_pass_in_which_the_latents_are_those(
     config: PerceiverConfig, name: str
 ) -> None:
