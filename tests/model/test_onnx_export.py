@@ -43,8 +43,11 @@ CONFIG = PerceiverConfig(
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the exporter's dependencies warn of each other
-def test_onnx_answers_as_the_network(tmp_path: Path) -> None:
-    built = Perceiver(CONFIG, seed=0)
+def test_onnx_answers_as_the_network_with_every_option(tmp_path: Path) -> None:
+    heads = AttentionConfig(num_heads=2, qk_norm=True)
+    options = {"cross_attend": dataclasses.replace(heads, qk_width=8), "mlp": "swiglu", "norm": "rms"}
+    rotary = dataclasses.replace(heads, rotary=True)
+    built = Perceiver(dataclasses.replace(CONFIG, self_attend=rotary, **options), seed=0).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in built.parameters():
