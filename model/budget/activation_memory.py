@@ -123,8 +123,8 @@ def _steps(config: PerceiverConfig, width: Bytes, device: str) -> int:
     gradients, restored = _token_gradients(config, width), _restored(config, width)
     latents = config.num_latents * config.latent_width * width.residual
     on_cpu = device == "cpu"
-    # Dropout draws with whole numbers of eight bytes, three of which are there for each value.
-    drawing = 3 * 8 * config.num_latents * config.latent_width if config.dropout else 0
+    # Dropout draws with whole numbers of eight bytes, four of which are there for each value.
+    drawing = 4 * 8 * config.num_latents * config.latent_width if config.dropout else 0
     flying = drawing + int((FLYING_ON_CPU if on_cpu else FLYING[config.activation_checkpointing]) * latents)
     kept, again = _kept_and_again(config, width)
     held = sum(kept)

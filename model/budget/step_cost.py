@@ -140,7 +140,7 @@ def _of_options(config: PerceiverConfig, attention: AttentionConfig, default_wid
         2 * norms * (config.norm == "rms")
         + (3.0 + 10.0 * attention.mlp_ratio) * (config.mlp != "gelu")
         + (9.0 + 2.3 * norms) * heads * attention.qk_norm
-        + 67.0 * heads * attention.rotary
+        + 49.0 * heads * attention.rotary
         + 121.0 * (config.dropout > 0)
         + 8.0 * (config.drop_path > 0)
     )

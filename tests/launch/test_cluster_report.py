@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from configs.network import NetworkConfig
 from launch.cli import cluster_report
 from launch.cli.cluster_report import Flags, PlannedNetwork, report
 from launch.planning.cluster_plan import ClusterPlan, cluster_plan
-from launch.run.network_files import NetworkConfig
 from model.budget.hardware import HARDWARE
 from model.config.perceiver import PerceiverConfig
 from trainer.config import CheckpointConfig, OptimizerConfig, TrainConfig
