@@ -69,7 +69,7 @@ def test_every_problem_of_types_and_keys_is_reported_at_once(valid: Path) -> Non
         valid,
         "train.stepz=3",
         "train.steps=many",
-        "optimizer.name=sgd",
+        "train.precision=fp8",
         "data.inputs.audio={modality: audio, sampl_rate: 1}",
         "lonely",
         "optimizer=3",
@@ -78,7 +78,7 @@ def test_every_problem_of_types_and_keys_is_reported_at_once(valid: Path) -> Non
         "lonely",
         "train.stepz = 3",
         "train.steps = 'many'",
-        "optimizer.name = 'sgd'",
+        "train.precision = 'fp8'",
         "data.inputs.audio.sampl_rate = 1",
         "optimizer = 3",
     ]

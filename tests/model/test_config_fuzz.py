@@ -36,6 +36,8 @@ LABELS = ("other", "type", "values", "train", "x.y", "", "label", "text")
 WORDS = {
     "kind": ("fourier", "learned", "none"),
     "pixel_range": ("unit", "centred", "imagenet"),
+    "norm": ("layer", "rms"),
+    "mlp": ("gelu", "geglu", "swiglu"),
     "pooling": ("mean", "query"),
     "arrangement": ("interleaved", "at_start"),
     "gelu": ("tanh", "erf"),
