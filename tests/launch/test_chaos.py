@@ -519,7 +519,8 @@ def test_ranks_know_each_other_the_victim_its_plans_and_a_term_that_is_planned_r
     report = """
 import json, os, pathlib, signal, sys, time
 names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "OMP_NUM_THREADS")
-print(json.dumps([os.environ[name] for name in names] + sys.argv[1:]), flush=True)
+# In one call: print() makes two where output is not buffered, and two ranks write into this file.
+os.write(1, (json.dumps([os.environ[name] for name in names] + sys.argv[1:]) + "\\n").encode())
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(85))
 for word in sys.argv[1:2]:
     for plan in json.loads(word) if word.startswith("[") else ():
