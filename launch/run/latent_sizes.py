@@ -12,7 +12,6 @@ from data_shards.files import atomic
 from data_shards.files.display import printable
 from data_shards.loading.batch import Batch
 from launch.lifecycle.run_folder import RunFolder, as_typed
-from launch.pictures import drawing
 from model.budget.flops import network_cost, total
 from model.config.perceiver import PerceiverConfig
 from model.network import AnyNetwork
@@ -93,6 +92,9 @@ def report(folder: RunFolder, step: int, split: str, sizes: Sequence[Size], *, a
     }
     values = [size.evaluation.values[0].value for size in sizes]
     out = folder.pictures_folder / "latents.png"
+    # Who only cuts a network needs no matplotlib, which takes longest to import.
+    from launch.pictures import drawing
+
     drawing.quality_over_cost(
         [size.num_latents for size in sizes], costs, values, f"{first.output}: {first.metric.name}", out
     )
