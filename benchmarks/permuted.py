@@ -83,7 +83,7 @@ checkpoint: {{save_every_steps: 100000, save_every_minutes: 0}}
 
 @dataclass(frozen=True)
 class Row:
-    """What one network reached, in per cent of the test samples, one number a seed."""
+    """The accuracies of one network, in per cent of the test samples: one number a seed."""
 
     network: str
     side: int

@@ -38,7 +38,7 @@ class Choice:
     follows: str
     """The section whose entry of the same name says the class of an entry that does not; empty where there is none."""
     is_single: bool = False
-    """Whether the place is the one entry itself, which has no name."""
+    """The place is the one entry itself, which has no name."""
 
     def place_of(self, name: str) -> str:
         """Return the dotted key of an entry."""

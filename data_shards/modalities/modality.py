@@ -78,7 +78,7 @@ class Modality(ABC):
     is_annotation: ClassVar[bool] = False
     """Whether its usual members say something about a sample and are none of its content: an input must ask for it."""
     has_time: ClassVar[bool] = False
-    """Whether a part of a sample may be read that lies elsewhere in time, see `at`."""
+    """A sample has an axis of time, and a part of it may be read that lies elsewhere on it: see `at`."""
     dtype: ClassVar[str] = "float32"
     """The type of the array, by its name in numpy and torch."""
 

@@ -40,7 +40,7 @@ class Answering:
     samples: NewSamples
     telling: Telling
     notes: tuple[str, ...]
-    """What could not be had, such as class names."""
+    """Sentences on what could not be had, such as class names."""
 
     @classmethod
     def of(cls, trained: Trained, samples: NewSamples, *, top: int) -> "Answering":

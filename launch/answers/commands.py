@@ -27,7 +27,7 @@ _SHOWN = 10
 
 @dataclass(frozen=True)
 class Asked:
-    """What a user asks of a command."""
+    """The arguments of a command, as its user typed them."""
 
     run: Path
     """A run, or a folder that `perceiver import` wrote."""
@@ -37,7 +37,7 @@ class Asked:
     top: int = 1
     checkpoint: str = NEWEST
     weights: str = ""
-    """Which weights of the checkpoint; empty for those that the run evaluates."""
+    """Names the weights of the checkpoint, trained or ema; empty for those that the run evaluates."""
     split: str = ""
     """The split of shard folders; empty for the one that is evaluated."""
     batch: int = 0

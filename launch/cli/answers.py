@@ -48,15 +48,10 @@ def predict(
 
     torchrun --nproc-per-node 2 -m -- launch predict runs/digits data/digits --out answers.jsonl
     """
-    if cluster:
-        from launch.cli import on_cluster
-
-        raise typer.Exit(on_cluster.submit(cluster, sys.argv[1:], run, out.parent))
-    from configs.plugins import trust
+    _on_cluster(cluster, run, out)
     from launch.answers import commands
 
-    if trust_code:
-        trust(run)
+    _trust(run, trust_code=trust_code)
     asked = commands.Asked(
         run,
         tuple(new),
@@ -93,15 +88,10 @@ def embed(
 
     Example: perceiver embed runs/pictures photos/ --out latents.safetensors
     """
-    if cluster:
-        from launch.cli import on_cluster
-
-        raise typer.Exit(on_cluster.submit(cluster, sys.argv[1:], run, out.parent))
-    from configs.plugins import trust
+    _on_cluster(cluster, run, out)
     from launch.answers import commands
 
-    if trust_code:
-        trust(run)
+    _trust(run, trust_code=trust_code)
     asked = commands.Asked(
         run,
         tuple(new),
@@ -157,3 +147,18 @@ def generate(
         chosen = generation.Chosen(checkpoint, weights, trust_code=trust_code)
         status = generation.main(run, asked, chosen, progress)
     raise typer.Exit(status)
+
+
+def _on_cluster(profile: str, run: Path, out: Path) -> None:
+    """Where a profile is named, submit what was typed as a job of that cluster and end with its status."""
+    if profile:
+        from launch.cli import on_cluster
+
+        raise typer.Exit(on_cluster.submit(profile, sys.argv[1:], run, out.parent))
+
+
+def _trust(run: Path, *, trust_code: bool) -> None:
+    if trust_code:
+        from configs.plugins import trust
+
+        trust(run)
