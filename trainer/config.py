@@ -11,6 +11,7 @@ from typing import Any, Literal
 from trainer.ema_config import EmaConfig
 from trainer.optimizer_choice import ADAMW, LAMB, name_problems, stage_problems
 from trainer.patterns import factor_problems, rules, step_problems
+from trainer.ranges import at_least, within
 
 _MOST_TIMEOUT_SECONDS = 2_000_000
 """gloo counts milliseconds in 32 bits."""
@@ -65,7 +66,7 @@ class OptimizerConfig:
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Yield (key, sentence) for every value that contradicts itself."""
-        yield from _at_least(
+        yield from at_least(
             self,
             0.0,
             "learning_rate",
@@ -76,7 +77,7 @@ class OptimizerConfig:
             "flat_steps",
             "cooldown_steps",
         )
-        yield from _within(self, 0.0, 1.0, "final_fraction", "decay_factor")
+        yield from within(self, 0.0, 1.0, "final_fraction", "decay_factor")
         for name in ("beta1", "beta2"):
             # At 1 the bias correction of the moment divides by 0.
             if not 0 <= getattr(self, name) < 1:
@@ -149,8 +150,8 @@ class TrainConfig:
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Yield (key, sentence) for every value that contradicts itself."""
-        yield from _at_least(self, 1, "steps", "global_batch", "log_every_steps")
-        yield from _at_least(
+        yield from at_least(self, 1, "steps", "global_batch", "log_every_steps")
+        yield from at_least(
             self,
             0,
             "micro_batch",
@@ -165,7 +166,7 @@ class TrainConfig:
             yield "patience", "counts evaluations, and train.evaluate_every_steps is 0; set that too"
         if self.least_improvement and not self.patience:
             yield "least_improvement", "is for train.patience, which is 0; set that too, or leave this out"
-        yield from _within(self, 0.0, 1.0, "label_smoothing")
+        yield from within(self, 0.0, 1.0, "label_smoothing")
         if self.zero_stage not in (0, 1, 2, 3):
             yield "zero_stage", f"must be 0, 1, 2 or 3, got {self.zero_stage}"
         if self.precision == "fp16" and self.zero_stage == 0:
@@ -224,8 +225,8 @@ class CheckpointConfig:
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Yield (key, sentence) for every value that contradicts itself."""
-        yield from _at_least(self, 0, "save_every_steps", "save_every_minutes", "keep_every_steps")
-        yield from _at_least(self, 1, "keep_last")
+        yield from at_least(self, 0, "save_every_steps", "save_every_minutes", "keep_every_steps")
+        yield from at_least(self, 1, "keep_last")
 
 
 @dataclass(frozen=True)
@@ -247,10 +248,10 @@ class HealthConfig:
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Yield (key, sentence) for every value that contradicts itself."""
-        yield from _at_least(self, 0, "hang_seconds", "compile_seconds", "max_rollbacks", "spike_score")
-        yield from _at_least(self, 1, "max_skipped_in_a_row")
+        yield from at_least(self, 0, "hang_seconds", "compile_seconds", "max_rollbacks", "spike_score")
+        yield from at_least(self, 1, "max_skipped_in_a_row")
         # A shorter window judges nothing, see trainer/health/spikes.py.
-        yield from _at_least(self, 10, "spike_window_steps")
+        yield from at_least(self, 10, "spike_window_steps")
 
 
 @dataclass(frozen=True)
@@ -264,8 +265,8 @@ class ProfileConfig:
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Yield (key, sentence) for every value that contradicts itself."""
-        yield from _at_least(self, 0, "first_step")
-        yield from _at_least(self, 1, "num_steps")
+        yield from at_least(self, 0, "first_step")
+        yield from at_least(self, 1, "num_steps")
 
 
 def joint_problems(
@@ -290,16 +291,3 @@ def joint_problems(
     if compiles and train.zero_stage == 3:
         within = "stage 3 gathers weights within the layers; lower the stage, or set false"
         yield "model.compile", f"compiles with train.zero_stage 0, 1 and 2 only: {within}"
-
-
-def _at_least(config: object, least: float, *names: str) -> Iterator[tuple[str, str]]:
-    for name in names:
-        # In this form it refuses NaN too, which is neither below nor above anything.
-        if not least <= getattr(config, name) < math.inf:
-            yield name, f"must be a number and at least {least:g}, got {getattr(config, name)}"
-
-
-def _within(config: object, least: float, most: float, *names: str) -> Iterator[tuple[str, str]]:
-    for name in names:
-        if not least <= getattr(config, name) <= most:
-            yield name, f"must lie between {least:g} and {most:g}, got {getattr(config, name)}"
