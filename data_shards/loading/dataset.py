@@ -122,7 +122,7 @@ def shared_classes(found: Mapping[str, tuple[str, ...]], what: str = "") -> tupl
     """
     first = max(found, key=lambda place: len(found[place]))
     for place, names in found.items():
-        if names and names != found[first] and not (_are_numbers(names) and _are_numbers(found[first])):
+        if names and names != found[first] and not (are_numbers(names) and are_numbers(found[first])):
             raise ValueError(
                 f"{place}: names {len(names)} classes{what}, {first} names {len(found[first])}, or in another order; "
                 "datasets that are mixed must share their classes"
@@ -130,8 +130,9 @@ def shared_classes(found: Mapping[str, tuple[str, ...]], what: str = "") -> tupl
     return found[first]
 
 
-def _are_numbers(names: tuple[str, ...]) -> bool:
-    return names == tuple(str(number) for number in range(len(names)))
+def are_numbers(names: Sequence[str]) -> bool:
+    """Return whether classes have numbers for names, as those of adopted folders do."""
+    return list(names) == [str(number) for number in range(len(names))]
 
 
 def classes_of_labels(wanted: Sequence[str], found: Mapping[str, Mapping[str, tuple[str, ...]]]) -> dict[str, int]:

@@ -18,7 +18,7 @@ from data_shards.loading import streams
 from data_shards.loading.admission import Intake
 from data_shards.loading.batch import Batch
 from data_shards.loading.collate import Assembler, Source
-from data_shards.loading.dataset import Dataset, served
+from data_shards.loading.dataset import Dataset, numbers_of_values, served
 from data_shards.loading.loader import Loader
 from data_shards.loading.quarantine import BadBytesError, Quarantine, one_line
 from data_shards.loading.reader import Reader
@@ -63,6 +63,14 @@ class NewSamples:
             return ""
         return str(self.datasets[source].split.shards[shard].name)
 
+    def class_names_of(self, number: int) -> Mapping[str, tuple[str, ...]]:
+        """Return the class names that a sample's folder has of each label, "" for its own; none of what is in none."""
+        if number >= self.num_samples:
+            return {}
+        source = int(self._order.located(np.array([number]))[0][0])
+        dataset = self.datasets[source] if source < len(self.datasets) else None
+        return {} if dataset is None else {"": dataset.label_names, **dataset.named_labels}
+
     def loader(self, batch: int, batches: Sequence[int], bad: Path | None, *, pinned: bool = False) -> Loader:
         """Return a loader of these batches, for `clips`; bad samples are listed in a file, or errors."""
         sources = [
@@ -77,12 +85,15 @@ class NewSamples:
             for dataset in self.datasets
         ]
         if self.files:
-            intake = Intake(self.config, OWN, 0, {})
+            intake = Intake(replace(self.config, labels=(), values=(), multi_label=False), OWN, 0, {})
             sources.append(Source("", "", NewSampleReader(self.files, self.config), intake, 0, None))
         order = SequentialOrder(self.counts, batch, batches, self.config.num_clips)
         # However many are bad: those that are not are answered.
         quarantine = Quarantine(bad, 1.0, {}) if bad else None
-        assembler = Assembler(sources, self.config, 0, {}, quarantine, pinned)
+        num_classes = max((len(dataset.label_names) for dataset in self.datasets), default=0)
+        there = {str(dataset.folder): dataset.values for dataset in self.datasets}
+        num_values = numbers_of_values(self.config.values, there)
+        assembler = Assembler(sources, self.config, num_classes, num_values, quarantine, pinned)
         return Loader(assembler, order, rank=0, world_size=1, last_step=order.steps_per_epoch - 1)
 
     def clips(self, loader: Loader, place: int) -> list[Batch]:
@@ -92,16 +103,16 @@ class NewSamples:
 
 
 def of_prediction(config: DataConfig, inputs: Sequence[str]) -> DataConfig:
-    """Return the data section with which samples are read that need no targets, with these inputs alone."""
+    """Return the data section with which samples are read that need no targets, with these inputs alone.
+
+    Labels and values stay: shards that have them say what is true.
+    """
     sections = {name: config.inputs[name].of_prediction() for name in inputs}
     return replace(
         config,
         inputs=sections,
         require=tuple(name for name in config.require if name in sections),
         modality_dropout={},
-        labels=(),
-        values=(),
-        multi_label=False,
         mixup=None,
         datasets={},
     )
@@ -119,7 +130,7 @@ def find(paths: Sequence[str], config: DataConfig, split: str, tell: Tell) -> Ne
     datasets = tuple(_dataset(path, config, split, tell) for path in shards)
     files = new_files.find([path for path in paths if path not in shards], config, tell)
     _tell_absent(files, config, tell)
-    found = NewSamples(config, datasets, tuple(files))
+    found = NewSamples(_with_targets_of(config, datasets), datasets, tuple(files))
     if not found.num_samples:
         raise ValueError(f"{listed(list(paths))}: no sample is there to be answered")
     return found
@@ -138,10 +149,28 @@ def _tell_absent(files: Sequence[NewSample], config: DataConfig, tell: Tell) -> 
         )
 
 
+def _with_targets_of(config: DataConfig, datasets: Sequence[Dataset]) -> DataConfig:
+    """Return the section with the targets that at least one of the folders has."""
+    there = [dataset.config for dataset in datasets]
+    return replace(
+        config,
+        labels=tuple(name for name in config.labels if any(name in each.labels for each in there)),
+        values=tuple(name for name in config.values if any(name in each.values for each in there)),
+        multi_label=any(each.multi_label for each in there),
+    )
+
+
 def _dataset(location: str, config: DataConfig, split: str, tell: Tell) -> Dataset:
     config = replace(config, shards=location)
     places = Places(config)
     name = split or streams.eval_split(config, places)
+    shards = places.at(location).manifest()
+    config = replace(
+        config,
+        labels=tuple(label for label in config.labels if label in shards.named_labels),
+        values=tuple(value for value in config.values if value in shards.values),
+        multi_label=config.multi_label and bool(shards.label_names),
+    )
     dataset = served(places.at(location), name, config)
     there = dataset.config.inputs
     if not there:

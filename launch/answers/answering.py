@@ -1,18 +1,21 @@
 """From samples to rows: the network's answers as each task tells them."""
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from configs.run import RunConfig
 from data_shards.loading.batch import Batch
+from data_shards.loading.dataset import are_numbers
 from data_shards.sources import new_samples
 from data_shards.sources.new_files import Tell
 from data_shards.sources.new_samples import NewSamples
-from launch.run.trained import Trained, class_names
+from launch.answers.columns import name_of
+from launch.run import class_names
+from launch.run.trained import Trained
 from model.perceiver import Perceiver
 from trainer.evaluation import answered
 from trainer.tasks.answer import Cell, Row, Telling
@@ -45,7 +48,7 @@ class Answering:
     @classmethod
     def of(cls, trained: Trained, samples: NewSamples, *, top: int) -> "Answering":
         """Return what answers these samples, with so many classes of each."""
-        names, notes = class_names(trained.folder.path, trained.config)
+        names, notes = class_names.of(trained.folder.path, trained.config)
         # Files bring no label; of both kinds a column would be empty by halves.
         telling = Telling(samples.config.inputs, names, top, with_truth=not samples.files)
         return cls(trained, samples, telling, (*trained.notes, *notes))
@@ -55,15 +58,24 @@ class Answering:
         on_device = [clip.to(self.trained.device) for clip in clips]
         found = answered(self.trained.network, self._objective, on_device)
         here = on_device[0]
-        parts = [task.rows(found[task.name], here, self.telling) for task in self._objective.by_importance()]
-        for place, key in enumerate(here.keys):
+        samples = range(number * len(here.keys), (number + 1) * len(here.keys))
+        telling = replace(self.telling, true_names=[self._true_names(sample) for sample in samples])
+        parts = {task.name: task.rows(found[task.name], here, telling) for task in self._objective.by_importance()}
+        for place, (sample, key) in enumerate(zip(samples, here.keys, strict=True)):
             if key:
-                sample = number * len(here.keys) + place
                 shard = self.samples.shard_of(sample)
                 row: Row = {"key": key, "shard": shard} if shard else {"key": key}
-                for part in parts:
-                    row |= part[place]
+                for output, rows in parts.items():
+                    _add(row, rows[place], output, parts)
                 yield sample, row
+
+    def _true_names(self, sample: int) -> dict[str, Sequence[str]]:
+        """Return the class names of a sample's folder; those of the run where that has numbers for names."""
+        there = self.samples.class_names_of(sample)
+        return {
+            target: self.telling.class_names.get(target, names) if are_numbers(names) else names
+            for target, names in there.items()
+        }
 
     def latents(self, clips: Sequence[Batch], *, whole: bool) -> Tensor:
         """Return the latents of a batch, (B, N, D), or their mean, (B, D), in fp32; of several clips the mean."""
@@ -80,6 +92,14 @@ class Answering:
     @property
     def _objective(self) -> Objective:
         return objective(self.trained.config.model.answers(), seed=self.trained.config.seed)
+
+
+def _add(row: Row, columns: Row, output: str, outputs: Collection[str]) -> None:
+    """Add what an output's task tells, under names that nothing else has."""
+    for column, cell in columns.items():
+        name = name_of(column, output, outputs)
+        # Two tasks of plug-ins may tell one column.
+        row[f"{output}.{column}" if name in row else name] = cell
 
 
 def plain(cell: Cell) -> Cell:

@@ -12,8 +12,9 @@ from configs.run import RunConfig
 from data_shards.loading.shard_loader import ShardLoader
 from launch.answers.answering import Answering, batch_of, samples_of
 from launch.lifecycle.run_folder import RunFolder
+from launch.run import class_names
 from launch.run.loaders import eval_split
-from launch.run.trained import Trained, class_names, config_of, trained
+from launch.run.trained import Trained, config_of, trained
 from model.network import AnyNetwork
 from trainer.checkpoint.choice import NEWEST
 from trainer.distributed.world import World
@@ -101,5 +102,5 @@ def load_run(
         for option in ("checkpoint", "weights", "latents"):
             message = message.replace(f"--{option}", option)
         raise ValueError(message) from error
-    names, notes = class_names(folder.path, config)
+    names, notes = class_names.of(folder.path, config)
     return LoadedRun(folder.path, config, found.network, found.step, names.get("", ()), (*found.notes, *notes), found)

@@ -45,6 +45,11 @@ class RunFolder:
         return self.path / "initial_weights.json"
 
     @property
+    def class_names_path(self) -> Path:
+        """The class names of what the network predicts, by label; the shards need not be there to name an answer."""
+        return self.path / "class_names.json"
+
+    @property
     def metrics_path(self) -> Path:
         """One JSON line a logged step or evaluation."""
         return self.path / "metrics.jsonl"

@@ -14,6 +14,7 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -30,7 +31,7 @@ from launch.lifecycle.fence import Fence
 from launch.lifecycle.holder import refuse_if_trained
 from launch.lifecycle.run_folder import UNPUBLISHED, RunFolder, as_typed
 from launch.planning.activation_policy import planned
-from launch.run import initial_weights, trained_parameters
+from launch.run import class_names, initial_weights, trained_parameters
 from launch.run.frozen_code import PLUGINS, as_frozen, changed_files, copy_code, freeze, other_plugins, replace_plugins
 from launch.run.loaders import check_evaluation, eval_split, label_names, open_eval_split, train_loader
 from launch.schedulers.submission import refuse_if_queued
@@ -59,11 +60,10 @@ def open_run(
     of it before its first step is known. One that has not begun may still change, and of one that has whatever does not
     decide its result.
     """
+    sources, has_begun = config.plugins, False
     if folder.exists:
         folder.refuse_links_to_nothing()
-    sources = config.plugins
-    has_begun = folder.exists and _has_begun(folder)
-    if folder.exists:
+        has_begun = _has_begun(folder)
         # Of a first batch that a plug-in could not make there is a checkpoint of step 0 alone.
         _take_plugins(folder, sources, has_begun=has_begun and (newest_step(folder) > 0 or _has_trained(folder)))
         config = _as_chosen(config, _kept(folder))
@@ -93,10 +93,10 @@ def open_run(
         # Before anything is written: a corrected command is to find the folder as it was.
         _refuse_what_cannot_train(config, folder, world_size, places)
     if not folder.exists:
-        _publish(config, folder, more, sources)
+        _publish(config, folder, partial(_fill, config, places, sources, more))
         _tell_notes(config)
     elif changes:
-        _change(config, folder, changes, has_begun=has_begun)
+        _change(config, folder, changes, places, has_begun=has_begun)
     # A copy that somebody removed; a run that is made has one already.
     freeze(folder.code_folder, plugins=sources)
     _tell_other_code(folder)
@@ -177,13 +177,11 @@ def _refuse_what_cannot_train(config: RunConfig, folder: RunFolder, world_size: 
         open_eval_split(quick, split, folder.quarantine_path, first, places).loader.close()
 
 
-def _publish(
-    config: RunConfig, folder: RunFolder, more: Callable[[RunFolder], None], plugins: Sequence[str] = ()
-) -> None:
+def _publish(config: RunConfig, folder: RunFolder, fill: Callable[[RunFolder], None]) -> None:
     """Make the whole run in a hidden folder beside its own; one rename publishes it."""
     try:
         if folder.path.is_dir():
-            _publish_inside(config, folder, more, plugins)
+            _publish_inside(config, folder, fill)
             return
         if folder.path.parent.is_file():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
@@ -193,7 +191,7 @@ def _publish(
         # Of a process of the same id, some time ago.
         shutil.rmtree(beside.path, ignore_errors=True)
         try:
-            _fill(config, beside, more, plugins)
+            fill(beside)
             _write_config(config, beside)
             atomic.publish(beside.path, folder.path)
         finally:
@@ -207,9 +205,7 @@ def _publish(
         ) from error
 
 
-def _publish_inside(
-    config: RunConfig, folder: RunFolder, more: Callable[[RunFolder], None], plugins: Sequence[str]
-) -> None:
+def _publish_inside(config: RunConfig, folder: RunFolder, fill: Callable[[RunFolder], None]) -> None:
     """Make the run in a folder that is there, such as a mount point or one of an administrator's making.
 
     It cannot be replaced, so a mark says that what is in it is ours and not finished; config.yaml comes last.
@@ -218,17 +214,20 @@ def _publish_inside(
     with RunLock(folder.unfinished_path):
         shutil.rmtree(folder.code_folder, ignore_errors=True)
         shutil.rmtree(folder.checkpoints_folder, ignore_errors=True)
-        _fill(config, folder, more, plugins)
+        fill(folder)
         atomic.sync_tree(folder.path)
         _write_config(config, folder)
         folder.unfinished_path.unlink()
 
 
-def _fill(config: RunConfig, folder: RunFolder, more: Callable[[RunFolder], None], plugins: Sequence[str]) -> None:
+def _fill(
+    config: RunConfig, places: Places, plugins: Sequence[str], more: Callable[[RunFolder], None], folder: RunFolder
+) -> None:
     folder.make()
     # Synced once, with the whole: to sync 480 files costs a shared file system more than the rest of a start.
     copy_code(folder.code_folder, plugins=plugins)
     input_files.keep(config, folder.path)
+    class_names.keep(config, folder, places)
     more(folder)
     # A fork brings a checkpoint with it, whose weights are further on.
     if newest(folder.checkpoints_folder) is None:
@@ -267,7 +266,7 @@ def _has_trained(folder: RunFolder) -> bool:
     return folder.metrics_path.exists() and b'"kind": "train"' in folder.metrics_path.read_bytes()
 
 
-def _change(config: RunConfig, folder: RunFolder, changes: list[str], *, has_begun: bool) -> None:
+def _change(config: RunConfig, folder: RunFolder, changes: list[str], places: Places, *, has_begun: bool) -> None:
     """Give another configuration to a run, and keep a record of it where the run has begun."""
     refuse_if_trained(folder)
     with RunLock(folder.lock_path):
@@ -279,6 +278,7 @@ def _change(config: RunConfig, folder: RunFolder, changes: list[str], *, has_beg
             folder.quarantine_path.unlink(missing_ok=True)
             initial_weights.keep(config, folder)
             input_files.keep(config, folder.path)
+            class_names.keep(config, folder, places)
         _write_config(config, folder)
     when = "resumes with the same result" if has_begun else "had not begun"
     sys.stderr.write("\n  ".join([f"note: {as_typed(folder.path)} {when}; it is changed:", *changes]) + "\n")

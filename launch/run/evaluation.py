@@ -21,6 +21,7 @@ from data_shards.files.history import tell
 from data_shards.files.quoting import shown as shown_name
 from data_shards.loading import streams
 from data_shards.loading.batch import Batch
+from data_shards.loading.dataset import are_numbers
 from data_shards.loading.loader import Loader
 from data_shards.loading.shard_folders import Places
 from data_shards.modalities.image import ImageConfig
@@ -28,9 +29,9 @@ from data_shards.modalities.text import TextConfig
 from launch.lifecycle.agreement import batches_of_all, first_does, joined, together
 from launch.lifecycle.run_folder import RunFolder, as_typed
 from launch.pictures import drawing, texts
-from launch.run import latent_sizes
+from launch.run import class_names, latent_sizes
 from launch.run.loaders import EvalSplit, inputs_read, label_names, open_eval_split, places_of_all
-from launch.run.trained import Trained, class_names, config_of, is_import, trained
+from launch.run.trained import Trained, config_of, is_import, trained
 from model.network import AnyNetwork
 from model.outputs.label import LabelOutput
 from model.outputs.text import TextOutput
@@ -127,12 +128,12 @@ def _results(path: Path, config: RunConfig, overrides: Sequence[str]) -> RunFold
 def _refuse_other_classes(path: Path, config: RunConfig, places: Places) -> None:
     """Raise ValueError where other shards have other classes, or in another order, than the network answers."""
     label_names(config, places)
-    known, _ = class_names(path, config_of(path))
+    known, _ = class_names.of(path, config_of(path))
     there = streams.all_label_names(replace(config.data, datasets={}), places)
     for target, names in known.items():
         found = there.get(target, ())
         # An imported network has names of its own; shards that were adopted have numbers.
-        if found == names or is_import(path) or any(map(_are_numbers, (names, found))):
+        if found == names or is_import(path) or any(map(are_numbers, (names, found))):
             continue
         pairs = enumerate(zip_longest(names, found, fillvalue="none"))
         place, (ours, theirs) = next((place, pair) for place, pair in pairs if len(set(pair)) > 1)
@@ -140,10 +141,6 @@ def _refuse_other_classes(path: Path, config: RunConfig, places: Places) -> None
             f"{masked(config.data.shards)}: class {place} is {shown_name(theirs)} there and {shown_name(ours)} in the "
             "run; evaluate shards with the classes of the run, in their order"
         )
-
-
-def _are_numbers(names: Sequence[str]) -> bool:
-    return list(names) == [str(number) for number in range(len(names))]
 
 
 def _looked(config: RunConfig, split: str, world: World) -> tuple[str, Places]:

@@ -18,7 +18,8 @@ from data_shards.files import atomic
 from data_shards.files.display import printable
 from data_shards.files.history import tell
 from launch.lifecycle.run_folder import RunFolder, existing
-from launch.run import latent_sizes, preprocessing
+from launch.run import class_names, latent_sizes, preprocessing
+from launch.run.loaders import absolute
 from launch.run.model_card import CARD, card
 from launch.run.preprocessing import Surroundings
 from model.budget.plan import Device, Plan
@@ -106,7 +107,10 @@ def export(
 def _surroundings_of(source: Path) -> Surroundings:
     if (source / "model.safetensors").is_file():
         return preprocessing.of_import(source)
-    return preprocessing.of_run(load(existing(RunFolder(source.resolve())).config_path))
+    folder = existing(RunFolder(source.resolve()))
+    config = absolute(load(folder.config_path))
+    names, notes = class_names.of(folder.path, config)
+    return preprocessing.of_run(config, names.get("", ()), notes)
 
 
 def _notes_of_export(config: PerceiverConfig, files: Mapping[str, object]) -> tuple[str, ...]:

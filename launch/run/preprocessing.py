@@ -1,7 +1,7 @@
 """The files that belong to a network besides its weights: class names, and the preprocessing of its inputs."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,10 @@ from data_shards.files.typed_json import read_object
 from data_shards.modalities.image import ImageConfig
 from data_shards.modalities.text import TextConfig
 from data_shards.modalities.transforms.text import pad_id
-from launch.run.loaders import absolute, label_names
 from model.config.perceiver import PerceiverConfig
 from model.interop.huggingface_files import BYTE_VOCABULARY, PREPROCESSOR, byte_tokenizer, own_tokenizer, preprocessor
 from model.modalities.image import ImageInput
 from model.modalities.text import TextInput
-from model.outputs.label import LabelOutput
 
 CLASSES = "classes.json"
 _FOREIGN = (PREPROCESSOR, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
@@ -68,18 +66,11 @@ class Surroundings:
         }
 
 
-def of_run(config: RunConfig) -> Surroundings:
-    """Return what the data of a run says; class names are read from the shards."""
+def of_run(config: RunConfig, classes: tuple[str, ...], notes: Sequence[str] = ()) -> Surroundings:
+    """Return what the data of a run says, with the names of its classes and what is to be noted of them."""
     images = [section for section in config.data.ordered_inputs.values() if isinstance(section, ImageConfig)]
     image = images[0] if images else ImageConfig()
-    classes: tuple[str, ...] = ()
-    notes = []
-    if any(isinstance(output, LabelOutput) and not output.target for output in config.model.outputs.values()):
-        try:
-            # The shards may be gone by now: without the names the network still answers by numbers.
-            classes = label_names(absolute(config))
-        except (OSError, ValueError) as error:
-            notes.append(f"class names are not known, since the shards do not contain them: {error}")
+    notes = list(notes)
     if image.fit == "pad":
         notes.append(
             "no preprocessor is written: Hugging Face's for Perceivers cannot pad, as fit=pad of the input does"

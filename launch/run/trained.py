@@ -12,8 +12,6 @@ from configs.network import network_config
 from configs.reader import read
 from configs.run import RunConfig, load
 from data_shards.files.quoting import cut
-from data_shards.loading import streams
-from data_shards.loading.shard_folders import Places
 from launch.lifecycle.run_folder import RunFolder, existing
 from launch.run import latent_sizes, preprocessing
 from launch.run.loaders import absolute, inputs_read
@@ -22,7 +20,6 @@ from model.custom import new_network
 from model.modalities.image import ImageInput
 from model.modalities.text import TextInput
 from model.network import AnyNetwork
-from model.outputs.label import LabelOutput, LabelsOutput
 from model.outputs.text import TextOutput
 from trainer.checkpoint.choice import NEWEST, read_weights
 from trainer.checkpoint.tensor_file import TensorFile
@@ -109,26 +106,6 @@ def trained(path: Path, config: RunConfig, which: str, world: World, weights: st
     key = _hash(network.state_dict() if latents else tensors)
     config = replace(config, model=network.config) if latents else config
     return Trained(folder, config, network, world.device, step, weights, key, notes)
-
-
-def class_names(path: Path, config: RunConfig) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
-    """Return the class names by the label that is answered, "" for the sample's own, and sentences on missing ones."""
-    outputs = config.model.answers().items()
-    wanted = {of.target: of.num_classes for _, of in outputs if isinstance(of, LabelOutput | LabelsOutput)}
-    found: Mapping[str, Sequence[str]] = {}
-    reason = ""
-    if is_import(path):
-        found = {"": preprocessing.of_import(path).classes}
-    elif wanted:
-        try:
-            found = streams.all_label_names(config.data, Places(config.data))
-        except (OSError, ValueError) as error:
-            # The shards may be gone by now: without the names the network still answers by numbers.
-            reason = f": {error}"
-    names = {target: tuple(found[target]) for target in wanted if len(found.get(target, ())) == wanted[target]}
-    missing = [target or "label" for target in wanted if target not in names]
-    notes = (f"class names are not known, their numbers stand for them{reason}",) if missing else ()
-    return names, notes
 
 
 def _hash(tensors: Mapping[str, Tensor]) -> str:

@@ -81,6 +81,7 @@ def test_the_split_is_that_which_the_run_evaluates_where_none_is_named(run: RunF
 def test_what_could_not_be_had_is_noted(run: RunFolder) -> None:
     (run.checkpoints_folder / "step_00000008" / MANIFEST).unlink()
     shutil.rmtree(run.path.parent / "shards")
+    run.class_names_path.unlink()
     loaded = load_run(run.path)
     assert (loaded.step, loaded.class_names, len(loaded.notes)) == (4, (), 2)
     assert loaded.notes[0].startswith("skipped a damaged checkpoint: ")

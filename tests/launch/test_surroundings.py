@@ -11,7 +11,7 @@ import pytest
 from configs.run import RunConfig
 from data_shards.config import DataConfig
 from data_shards.modalities.image import ImageConfig
-from launch.run import preprocessing
+from launch.run import class_names, preprocessing
 from launch.run.preprocessing import Surroundings
 from model.config.perceiver import PerceiverConfig
 from model.interop.huggingface_files import BYTE_VOCABULARY, PREPROCESSOR
@@ -73,26 +73,25 @@ def run(image: ImageConfig | None, *, has_label: bool = True) -> RunConfig:
     return RunConfig(data=data, model=PerceiverConfig(outputs=outputs))
 
 
-def test_what_the_data_of_a_run_says_is_written(door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    asked = door("launch.run.preprocessing.label_names", ("cat", "dog"))
-    found = preprocessing.of_run(run(ImageConfig(resize="lanczos", fit="stretch")))
+def test_what_the_data_of_a_run_says_is_written() -> None:
+    found = preprocessing.of_run(run(ImageConfig(resize="lanczos", fit="stretch")), ("cat", "dog"))
     assert found == Surroundings(("cat", "dog"), "lanczos", 1.0, "stretch")
-    assert asked[0]["config"].data.shards == f"{tmp_path}/shards"
     usual = ImageConfig()
-    assert preprocessing.of_run(run(None)) == Surroundings(("cat", "dog"), usual.resize, usual.centre_crop, usual.fit)
-    assert preprocessing.of_run(run(None, has_label=False)).classes == ()
-    assert len(asked) == 2
+    expected = Surroundings(("cat", "dog"), usual.resize, usual.centre_crop, usual.fit)
+    assert preprocessing.of_run(run(None), ("cat", "dog")) == expected
+    assert preprocessing.of_run(run(None, has_label=False), ()).classes == ()
 
 
 @pytest.mark.parametrize("error", [ValueError("are gone"), OSError("are away")])
-def test_what_an_export_cannot_know_or_say_is_noted(door: Door, error: Exception) -> None:
+def test_what_an_export_cannot_know_or_say_is_noted(door: Door, tmp_path: Path, error: Exception) -> None:
     def fail(**_: object) -> None:
         raise error
 
-    door("launch.run.preprocessing.label_names", fail)
-    found = preprocessing.of_run(run(ImageConfig(fit="pad")))
-    assert found.classes == ()
+    door("data_shards.loading.streams.all_label_names", fail)
+    config = run(ImageConfig(fit="pad"))
+    known, notes = class_names.of(tmp_path, config)
+    found = preprocessing.of_run(config, (), notes)
+    assert known == {}
     names, pad = found.notes
     assert names.startswith("class names are not known")
     assert names.endswith(str(error))

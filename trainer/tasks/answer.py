@@ -56,10 +56,21 @@ class Telling:
     with_truth: bool = False
     """Whether the samples bring their true labels, which are then told too."""
 
+    true_names: Sequence[Mapping[str, Sequence[str]]] = ()
+    """For each sample of the batch the class names of its true labels, as of `class_names`."""
+
     def class_name(self, target: str, number: int) -> str:
         """Return the name of a class."""
-        names = self.class_names.get(target, ())
-        return names[number] if number < len(names) else str(number)
+        return _named(self.class_names, target, number)
+
+    def true_class(self, target: str, place: int, number: int) -> str:
+        """Return the name of a true class of the sample at a place of the batch."""
+        return _named(self.true_names[place], target, number)
+
+
+def _named(names: Mapping[str, Sequence[str]], target: str, number: int) -> str:
+    classes = names.get(target, ())
+    return classes[number] if number < len(classes) else str(number)
 
 
 def ranked(name: str, telling: Telling, target: str, logits: np.ndarray, probabilities: np.ndarray) -> Row:
@@ -75,7 +86,7 @@ def ranked(name: str, telling: Telling, target: str, logits: np.ndarray, probabi
 
 
 def numbers(values: np.ndarray) -> Cell:
-    """Return one number, or a list of several."""
+    """Return one number, or a list of several; NaN stands for what is not known."""
     found: list[float] = values.reshape(-1).tolist()
     return found[0] if len(found) == 1 else found
 

@@ -68,9 +68,9 @@ class LabelTask(Task[LabelOutput]):
         logits = answer.float().cpu()
         pairs = zip(logits.numpy(), logits.softmax(dim=-1).numpy(), strict=True)
         found = [ranked(self.name, telling, target, *pair) for pair in pairs]
-        if telling.with_truth and not target:
-            for row, truth in zip(found, batch.labels.tolist(), strict=True):
-                row[f"{self.name}_true"] = None if truth == NO_LABEL else telling.class_name(target, truth)
+        if telling.with_truth and (not target or target in batch.targets):
+            for place, (row, truth) in enumerate(zip(found, self.classes(batch).tolist(), strict=True)):
+                row[f"{self.name}_true"] = None if truth == NO_LABEL else telling.true_class(target, place, truth)
         return found
 
     def _mixed(self, batch: Batch) -> Tensor | None:

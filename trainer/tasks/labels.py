@@ -41,13 +41,18 @@ class LabelsTask(Task[LabelsOutput]):
         """Return mean average precision, and F1 of the answers above one half."""
         return Metric("mean_average_precision", "%", highest=1.0), Metric("f1", "%", highest=1.0)
 
-    def rows(self, answer: Tensor, batch: Batch, telling: Telling) -> list[Row]:  # noqa: ARG002  # labels are its own
-        """Return the classes of a probability above one half, and the most likely ones with theirs."""
+    def rows(self, answer: Tensor, batch: Batch, telling: Telling) -> list[Row]:
+        """Return the classes of a probability above one half, the most likely ones with theirs, and the true ones."""
         logits = answer.float().cpu()
         found: list[Row] = []
         for scores, probabilities in zip(logits.numpy(), logits.sigmoid().numpy(), strict=True):
             chosen = [telling.class_name("", number) for number in (scores > 0).nonzero()[0].tolist()]
             found.append({self.name: chosen, **ranked(f"{self.name}_likely", telling, "", scores, probabilities)})
+        if telling.with_truth and TARGET in batch.targets:
+            for place, (row, truth) in enumerate(zip(found, batch.targets[TARGET].cpu(), strict=True)):
+                row[f"{self.name}_true"] = [
+                    telling.true_class("", place, number) for number in truth.nonzero().flatten().tolist()
+                ]
         return found
 
     def measurement(self) -> Measurement:

@@ -43,16 +43,21 @@ class TextTask(Task[TextOutput]):
         return (Metric("accuracy", "%", highest=1.0),)
 
     def rows(self, answer: Tensor, batch: Batch, telling: Telling) -> list[Row]:
-        """Return the text with its hidden places filled in, and as it was shown."""
+        """Return the text with its hidden places filled in, as it was shown, and of shards as it is."""
         target = self.output.target
         section = telling.inputs[target]
         assert isinstance(section, TextConfig)
         shown, guesses = batch.arrays[target].cpu().numpy(), answer.argmax(dim=-1).cpu().numpy()
+        truths = self.hidden(batch)[0].cpu().numpy()
         found: list[Row] = []
-        for ids, guess, length in zip(shown, guesses, batch.lengths[target].tolist(), strict=True):
+        for ids, guess, truth, length in zip(shown, guesses, truths, batch.lengths[target].tolist(), strict=True):
             seen = ids[:length]
             filled = np.where(section.hidden(seen), guess[:length], seen)
-            found.append({self.name: section.words(filled), f"{self.name}_shown": section.words(seen)})
+            row: Row = {self.name: section.words(filled), f"{self.name}_shown": section.words(seen)}
+            if telling.with_truth:
+                # What a text hides by its own marks nobody knows.
+                row[f"{self.name}_true"] = section.words(np.where(truth[:length] < 0, seen, truth[:length]))
+            found.append(row)
         return found
 
     def measurement(self) -> Measurement:

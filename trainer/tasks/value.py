@@ -8,6 +8,7 @@ from torch import Tensor
 from data_shards.loading.batch import Batch
 from model.measures.losses import regression_error_sum
 from model.outputs.value import ValueOutput
+from trainer.tasks.answer import Row, Telling, numbers
 from trainer.tasks.metric import Measurement, Metric
 from trainer.tasks.regression import METRICS, Errors
 from trainer.tasks.task import Task
@@ -37,6 +38,14 @@ class ValueTask(Task[ValueOutput]):
     def metrics(self) -> tuple[Metric, ...]:
         """Return the errors in the unit of the numbers, and R2."""
         return METRICS
+
+    def rows(self, answer: Tensor, batch: Batch, telling: Telling) -> list[Row]:
+        """Return the numbers, and the true ones where the samples bring them."""
+        found = super().rows(answer, batch, telling)
+        if telling.with_truth and self.output.target in batch.targets:
+            for row, truth in zip(found, self.truths(batch).cpu().numpy(), strict=True):
+                row[f"{self.name}_true"] = numbers(truth)
+        return found
 
     def measurement(self) -> Measurement:
         """Return empty sums."""
