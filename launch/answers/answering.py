@@ -21,6 +21,7 @@ from trainer.evaluation import answered
 from trainer.tasks.answer import Cell, Row, Telling
 from trainer.tasks.objective import Objective, objective
 
+# A run's global batch may be thousands of samples, more than one process can hold at once.
 _MOST_ROWS = 64
 
 
@@ -79,12 +80,14 @@ class Answering:
 
     def latents(self, clips: Sequence[Batch], *, whole: bool) -> Tensor:
         """Return the latents of a batch, (B, N, D), or their mean, (B, D), in fp32; of several clips the mean."""
+        # The network of a plug-in answers as it likes; only a Perceiver has an array of latents.
         network = self.trained.network
         if not isinstance(network, Perceiver):
             path = self.trained.folder.path
             raise ValueError(f"{path}: has a plug-in's network, and latents are a Perceiver's")  # noqa: TRY004 - a slip
         with torch.no_grad():
             on_device = [clip.to(self.trained.device) for clip in clips]
+            # On the CPU at once: what a rank has answered of its part must not fill the device.
             of_clips = [network.latents(here.arrays, here.host_lengths).float().cpu() for here in on_device]
         found = torch.stack(of_clips).mean(dim=0) if of_clips[1:] else of_clips[0]
         return found if whole else found.mean(dim=1)

@@ -22,6 +22,7 @@ from trainer.checkpoint.choice import NEWEST
 from trainer.distributed.world import World
 from trainer.tasks.answer import AnsweredFile, Row
 
+# Of the samples that cannot be read; all of them are in a file.
 _SHOWN = 10
 
 
@@ -70,6 +71,7 @@ def embed(asked: Asked, progress: Progress, *, as_json: bool) -> int:
         found, keys = [], []
         for number, clips in batches:
             named = clips[0].keys
+            # The last batch is filled up with samples that have no key, so that every batch has one shape.
             real = np.array([bool(key) for key in named])
             found.append(answering.latents(clips, whole=asked.whole).numpy()[real])
             keys += [_key(answering.samples, number * len(real) + place, key) for place, key in enumerate(named)]
@@ -78,6 +80,7 @@ def embed(asked: Asked, progress: Progress, *, as_json: bool) -> int:
     def join(parts: Sequence[Path], hidden: Path) -> None:
         vectors.join(parts, hidden, asked.out)
 
+    # Safetensors have their keys in the header.
     others = (vectors.keys_path(asked.out),) if asked.out.suffix == ".npy" else ()
     job = _Job("embed", vectors.refuse_other, work, join, vectors.num_rows, others)
     return _run(job, asked, {"latents": "whole" if asked.whole else "mean"}, progress, as_json=as_json)
@@ -110,14 +113,17 @@ def _run(job: _Job, asked: Asked, options: Mapping[str, str | int], progress: Pr
     told: list[str] = []
     together(world, lambda: job.refuse(asked.out))
     network = together(world, lambda: trained(asked.run, config, asked.checkpoint, world, asked.weights, asked.latents))
+    # One rank lists the files, and all have its list: a folder that changes meanwhile would be another one for each.
     found = together(
         world, lambda: samples_of(network, asked.paths, asked.split, told.append) if world.is_first else None
     )
     samples = world.broadcast(found)
     assert samples is not None
+    # The batch is part of the plan: parts are made of batches, and a sum in another batch has other last digits.
     batch = min(asked.batch or batch_of(config), samples.num_samples)
     parts = Parts(asked.out, samples.num_samples, batch)
     answering = Answering.of(network, samples, top=asked.top)
+    # What must be equal for parts of an interrupted command to be those of this one.
     plan = {
         "command": job.name,
         "run": str(network.folder.path),
@@ -130,6 +136,7 @@ def _run(job: _Job, asked: Asked, options: Mapping[str, str | int], progress: Pr
     }
     skipped = asked.out.with_name(f"{asked.out.stem}.skipped.jsonl")
     with parts.claimed(world):
+        # An attempt may have been killed between the finished table and the removal of its parts.
         is_finished = world.broadcast(
             together(world, lambda: parts.open(plan, (*job.others, skipped)) if world.is_first else False)
         )
@@ -137,6 +144,7 @@ def _run(job: _Job, asked: Asked, options: Mapping[str, str | int], progress: Pr
             _answer(job, parts, answering, world, progress)
         if world.is_first:
             _end(job, parts, answering, skipped, told, as_json=as_json, is_finished=is_finished)
+    # An error of the first rank's last work ends all, with one sentence.
     together(world, lambda: None)
     world.close()
     return 0
@@ -146,6 +154,7 @@ def _answer(job: _Job, parts: Parts, answering: Answering, world: World, progres
     mine = parts.share(world)
     if world.is_first and 0 < len(parts.missing()) < len(parts.paths):
         history.tell(f"resumes: {len(parts.paths) - len(parts.missing())} of {len(parts.paths)} parts are there")
+    # The loader reads ahead over all batches of this rank, across the borders of parts.
     batches = [number for part in mine for number in parts.batches(part)]
     pinned = world.device.type == "cuda"
     loader = answering.samples.loader(parts.batch, batches, parts.skipped_path, pinned=pinned)
@@ -171,6 +180,7 @@ def _end(
     """Write the result, or refuse where no sample could be read, and tell of it."""
     bad = _listed(parts.skipped_path)
     num_answered = job.count(parts.paths)
+    # Nothing is left behind: the same command with the right files must not be refused for a folder of this one.
     if not num_answered:
         atomic.remove(parts.folder)
         raise ValueError(f"none of the {parts.num_samples} samples can be read: {'; '.join(bad[:_SHOWN])}")
@@ -211,6 +221,7 @@ def _line(sample: int, row: Row, files: Path) -> bytes:
 def _cell(sample: int, column: str, cell: object, files: Path) -> object:
     if not isinstance(cell, AnsweredFile):
         return plain(cell)  # type: ignore[arg-type]  # what is no file is a cell
+    # By number, since a key may hold what a file name may not; written whole, but not synced: a repeat writes it again.
     files.mkdir(parents=True, exist_ok=True)
     path = files / f"{sample:08d}.{column}.{cell.suffix}"
     atomic.write(path, cell.encode(cell.array), survives_power_cut=False)
@@ -224,6 +235,7 @@ def _key(samples: NewSamples, number: int, key: str) -> str:
 
 def _identity(samples: NewSamples) -> str:
     """Return a hash of what is answered: shards by their fingerprint, files by name, size and time."""
+    # Not of the bytes themselves: a million files would be read twice.
     found = hashlib.sha256()
     for dataset in samples.datasets:
         found.update(f"{dataset.folder} {dataset.split_name} {dataset.split.fingerprint}\n".encode())

@@ -26,6 +26,7 @@ from model.perceiver import Perceiver
 from trainer.checkpoint.choice import NEWEST
 
 Tell = Callable[[int, int], object]
+# Of a prompt that is a file, which is read whole.
 _MOST_BYTES = 1 << 28
 
 
@@ -74,6 +75,7 @@ def main(run: Path, request: Request, chosen: Chosen, progress: Tell) -> int:
     if not name or not isinstance(loaded.network, Perceiver):
         raise ValueError(f"{run}: its network continues nothing: no output of it is of kind autoregressive")
     section = loaded.config.data.inputs[name]
+    # Without a prompt the beginning is continued.
     prompts = [*request.prompts, *_lines(request.prompts_path)] or [""]
     if isinstance(section, TextConfig):
         _texts(loaded, section, prompts, request, progress)
@@ -85,6 +87,7 @@ def main(run: Path, request: Request, chosen: Chosen, progress: Tell) -> int:
 
 def _check(request: Request) -> None:
     problems = [f"--{key.replace('_', '-')}: {sentence}" for key, sentence in request.sampling.problems()]
+    # Before anything is generated, which may take hours.
     if request.out is not None and request.out.exists():
         problems.append(f"--out {request.out}: is there already; choose another name or remove it")
     if problems:
@@ -118,6 +121,7 @@ def _content(path: Path) -> bytes:
 
 def _texts(loaded: LoadedRun, section: TextConfig, prompts: list[str], request: Request, progress: Tell) -> None:
     rows: list[dict[str, Any]] = []
+    # Ids that stand for no text, such as padding, are never drawn.
     never = never_written(section)
     for number, prompt in enumerate(prompts):
         known = torch.from_numpy(whole_text(prompt.encode(errors="surrogateescape"), section).astype(np.int64))[None]
@@ -147,8 +151,11 @@ def _arrays(
     beginnings = [_beginning(prompt, section) if prompt else np.zeros((0, *rest), np.float32) for prompt in prompts]
     output = loaded.config.model.answers()[next(iter(loaded.config.model.outputs))]
     num_channels = output.stream.num_channels  # type: ignore[attr-defined]  # an AutoregressiveOutput
+    # A network continues single vectors of channels; --length counts entries of the first axis, as a user sees the
+    # array.
     per_entry = prod(rest) // num_channels
     for prompt, beginning in zip(prompts, beginnings, strict=True):
+        # A series may go on without end; an array of more axes has positions for its own shape alone.
         if per_entry > 1 and len(beginning) + request.length > shape[0]:
             raise ValueError(
                 f"--length {request.length}: makes more than the {shape[0]} entries of data.inputs.{name}, with "
@@ -159,6 +166,7 @@ def _arrays(
         known = torch.from_numpy(beginning).view(1, -1, num_channels)
         found = _continued(loaded, known, request.length * per_entry, number, len(prompts), request, progress)
         wholes.append(found.cpu().numpy().reshape(-1, *rest))
+    # Only now: a prompt that cannot be continued leaves no empty folder.
     request.out.mkdir(parents=True)
     for number, whole in enumerate(wholes):
         with atomic.written_beside(request.out / f"{number}.npy") as file:
@@ -195,6 +203,7 @@ def _continued(
         known.to(device),
         num_places,
         sampling=request.sampling,
+        # Each prompt draws for itself: what one is continued with does not depend on the others.
         seed=request.seed + number,
         never=never,
         tell=lambda done: progress(number * num_places + done, num_prompts * num_places),

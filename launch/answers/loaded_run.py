@@ -49,10 +49,12 @@ class LoadedRun:
         classes, and `batch` samples are answered at once, by default those of the run. ValueError for a file that
         cannot be read.
         """
+        # Notes would go to a terminal that a library user may not have; what cannot be read raises instead.
         samples = samples_of(self.trained, tuple(map(str, paths)), split, lambda _: None)
         answering = Answering.of(self.trained, samples, top=top)
         rows = min(batch or batch_of(self.config), samples.num_samples)
         num_batches = -(-samples.num_samples // rows)
+        # No list of skipped samples: a sample that cannot be read is an error here.
         with samples.loader(rows, range(num_batches), None) as loader:
             batches = ((number, samples.clips(loader, number)) for number in range(num_batches))
             found = [row for number, clips in batches for _, row in answering.rows(number, clips)]

@@ -19,6 +19,7 @@ from launch.lifecycle.agreement import together
 from trainer.distributed.world import World
 from trainer.health.run_lock import RunLock
 
+# A folder with a file for each batch of a million would be slow to list.
 _MOST_PARTS = 1_000
 Progress = Callable[[int, int], None]
 """A function that is called with (samples done, samples in all)."""
@@ -86,6 +87,7 @@ class Parts:
                     f"{self.folder}: another command was interrupted there ({told}); repeat that one, remove the "
                     "folder, or choose another --out"
                 )
+            # Made by somebody else since: the mark is set just before this command's own file takes the name.
             if self.out.exists() and not joined.exists():
                 raise ValueError(f"{self.out}: is there already; move it away, or choose another --out")
             return self.out.exists()
@@ -108,6 +110,7 @@ class Parts:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock.__enter__()
 
+        # A lock that is held is an error of all ranks.
         together(world, claim)
         try:
             yield
@@ -133,6 +136,7 @@ class Parts:
 
     def share(self, world: World) -> list[int]:
         """Return the missing parts that this rank answers: consecutive ones, whose samples lie together. Collective."""
+        # The first rank looks, and all divide what it saw: another one may see a part a moment later.
         missing = world.broadcast(self.missing() if world.is_first else [])
         first, last = (len(missing) * rank // world.world_size for rank in (world.rank, world.rank + 1))
         return missing[first:last]
@@ -143,5 +147,6 @@ class Parts:
             join(self.paths, hidden)
             if self.skipped_path.exists():
                 atomic.write(skipped, self.skipped_path.read_bytes())
+            # Before the rename into place: a kill between the two is seen at the next start.
             (self.folder / "joined").touch()
         atomic.remove(self.folder)

@@ -42,6 +42,7 @@ def _json_lines(parts: Sequence[Path], out: Path) -> None:
 
 
 def _csv(parts: Sequence[Path], out: Path) -> None:
+    # Rows need not have the same columns: the target is known of some samples only.
     columns = list(dict.fromkeys(column for row in _rows(parts) for column in row))
     with out.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")

@@ -28,6 +28,7 @@ def keys_path(out: Path) -> Path:
 
 def part(vectors: np.ndarray, keys: Sequence[str]) -> bytes:
     """Return the content of a part."""
+    # Safetensors hold numbers only: the keys travel as the bytes of their JSON.
     return bytes(save({NAME: vectors, "keys": np.frombuffer(json.dumps(keys).encode(), np.uint8)}))
 
 
@@ -38,6 +39,7 @@ def num_rows(parts: Sequence[Path]) -> int:
 
 def join(parts: Sequence[Path], out: Path, name: Path) -> None:
     """Write the vectors of all parts as one array into `out`, which takes the name `name`."""
+    # Twice over the parts, since the shape comes first in a file; the vectors of one part at a time are in memory.
     keys = [key for _, of_part in _read(parts) for key in of_part]
     first, _ = next(_read(parts))
     shape = (len(keys), *first.shape[1:])

@@ -63,6 +63,7 @@ def _empty(content: bytearray, _draws: random.Random) -> None:
     content.clear()
 
 
+# The ways in which a power cut, a full disk or a bad sector leaves a file.
 _WAYS: dict[str, Callable[[bytearray, random.Random], None]] = {"flipped": _flip, "cut": _cut, "emptied": _empty}
 _KINDS = {"watch": "heartbeat"}
 _COPIES = (".bak", ".copy", "_old")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+# For what a run writes beside its own size: logs, curves, a checkpoint that is being written.
 _SPARE_BYTES = 16 << 20
 _ROOM_FOR_RUNS = 3
 _MOST_BYTES = 1 << 30

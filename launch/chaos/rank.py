@@ -21,6 +21,7 @@ from launch.chaos.own_code import with_own_code
 Place = Literal["make", "start", "step", "write", "commit", "evaluation", "load", "supervisor"]
 Action = Literal["kill", "stop", "raise", "terminate", "full_disk", "second_start"]
 _BLOCK_BYTES = 4096
+# A second start is a process of its own, not a rank of the world that it disturbs.
 _OF_A_RANK = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 
 
@@ -62,6 +63,8 @@ def places() -> dict[Place, tuple[Any, str]]:
 
 def main(plans: list[Plan], arguments: list[str]) -> None:
     """Put the faults in their places and run the command."""
+    # Looked up when the fault is placed, since importing the owners takes seconds that a start without faults need not
+    # pay.
     calls = places()
     for plan in plans:
         owner, name = calls[plan.place]
@@ -76,6 +79,7 @@ def _meeting(plan: Plan, call: Callable[..., Any], arguments: list[str]) -> Call
     calls = 0
 
     def planned(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # whatever is called
+        # Counted: a plan names the third save, not any.
         nonlocal calls
         calls += 1
         if calls != plan.count:

@@ -28,6 +28,7 @@ def attempt(
     arguments: list[str], num_ranks: int, plans: Sequence[Plan], victim: int, log_path: Path
 ) -> tuple[int, ...]:
     """Start all ranks, the victim with the plans, and return how each left."""
+    # The system chooses a free port, so that campaigns may run side by side.
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])

@@ -40,6 +40,7 @@ def kill_supervisor(
             command, env={**with_own_code(), "OMP_NUM_THREADS": "1"}, stdout=log, stderr=log
         ) as supervisor,
     ):
+        # A run may finish before it has saved so often; then nothing is killed and nothing is wrong.
         _wait(lambda: is_there() or supervisor.poll() is not None, _START_SECONDS)
         if supervisor.poll() is not None:
             return False, "" if supervisor.returncode == 0 else f"a supervised start failed: {supervisor.returncode}"

@@ -140,6 +140,7 @@ def generate(
     from launch.answers import generation
     from model.generation.sampling import Sampling
 
+    # What is typed is checked before a network is loaded.
     asked = generation.Request(
         prompt or (), prompts, length, Sampling(temperature, top_k, top_p), seed=seed, out=out, as_json=as_json
     )

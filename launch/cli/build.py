@@ -239,6 +239,7 @@ def build_shards(
     build: Callable[[BuildOptions], Manifest],
 ) -> None:
     """Build shards of the sources, show the progress and what is skipped, and print the result."""
+    # Before the first byte is written.
     for source in sources:
         _refuse_within(out, source)
     notes: list[str] = []
@@ -250,6 +251,7 @@ def build_shards(
 
     with progress_bar(name) as progress:
         manifest = build({**options, "progress": progress, "tell": tell})
+    # Said now: after a training of days it would be late.
     if manifest.splits.keys() == {TRAIN}:
         tell(
             "there is no split but train, so nothing can be evaluated; `perceiver data build SOURCE --help` says how "

@@ -25,6 +25,7 @@ SAMPLES_PER_RANK = 64
 """The batch of a rank, if a file has a network only and no batch is given."""
 COMMIT_SECONDS = 1.0
 """Expected of a shared disk, not measured; benchmarks/plan.py measures it of a local one."""
+# Beyond any machine: a slip of a digit is told, not planned.
 _MOST_NODES, _MOST_GPUS = 100_000, 1_024
 _MOST_HOURS = 10**9
 
@@ -45,6 +46,7 @@ class Flags:
 
     def cluster(self) -> Cluster:
         """Return the cluster; ValueError with the first flag that makes no sense."""
+        # The first one: a second sentence about the same slip would be noise.
         for problem in self._problems():
             raise ValueError(problem)
         return Cluster(
@@ -123,6 +125,7 @@ def report(path: Path, overrides: Sequence[str], flags: Flags, *, bf16: bool, as
 def _run(path: Path, overrides: Sequence[str], world_size: int, *, bf16: bool) -> RunConfig:
     """Return the run of a YAML file; one that holds `model` alone gets a batch of SAMPLES_PER_RANK for each rank."""
     overrides = [*overrides, *(["train.precision=bf16"] if bf16 else [])]
+    # Its batch is not known, and a plan needs one.
     if path.is_file() and sections_of(path) <= {"model"}:
         batch = f"train.global_batch={SAMPLES_PER_RANK * world_size}"
         network = read(PlannedNetwork, path, [batch, *overrides])

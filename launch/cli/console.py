@@ -70,6 +70,7 @@ def run_config(path: Path, *, trust_code: bool) -> "RunConfig":
 @contextmanager
 def progress_bar(name: str) -> Iterator[Callable[[int, int], None]]:
     """Show a bar on standard error and give the function that moves it: (done, total)."""
+    # Without markup: a name of the user's may hold brackets, which rich would take for styles.
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(printable(name), total=None)
