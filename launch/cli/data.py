@@ -60,6 +60,7 @@ def index(
     from data_shards.building import adoption
     from data_shards.format.annotations import Records
 
+    # Plug-ins register when their configuration is read; nothing else of it is used here.
     if config:
         run_config(config, trust_code=trust_code)
     fields = (labels_from, named_labels_from, weight_from, values_from)
@@ -113,6 +114,7 @@ def verify(
         typer.echo(f"{report.samples} samples, {len(report.bad)} bad{incomplete}{left_out}")
         typer.echo("shapes: " + ", ".join(f"{name} {_range(*shape)}" for name, shape in report.shapes.items()))
         typer.echo(printable("labels: " + ", ".join(f"{name} {count}" for name, count in report.labels.items())))
+    # 1 and not 2: the command did what was asked, and what it found is bad.
     if not report.ok:
         raise typer.Exit(1)
 

@@ -35,6 +35,7 @@ def _command(layout: type[Layout]) -> Callable[..., None]:
         as_json: AsJson = False,
         **own: Any,  # noqa: ANN401 - of the fields' types
     ) -> None:
+        # Typer has parsed and bounded each option by the metadata of its field.
         source = layout(**own)
         options = options_of(seed, samples_per_shard, max_bad, jobs, test_share)
         build_shards(layout.name, [folder], out, as_json, options, lambda given: source.build(folder, out, **given))

@@ -16,6 +16,7 @@ from launch.cli import answers, data, networks, reports, runs
 from launch.cli.console import AsJson, Checkpoint, OnCluster, Tiny, TrustCode, Weights, configuration
 from launch.lifecycle.exit_status import BAD_INPUT, FAILED
 
+# Tracebacks are printed below, without the passwords that a frame's variables may hold.
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -80,6 +81,7 @@ def train(
     if trust_code or config.resolve().parent == run.resolve():
         trust(config.parent)
     loaded = configuration(config, overrides, tiny=tiny)
+    # The supervisor itself needs no PyTorch: its ranks are processes of their own.
     if procs:
         from launch.supervise import local
 
@@ -121,6 +123,7 @@ def evaluate(
     if cluster:
         from launch.cli import on_cluster
 
+        # What was typed travels as it is: the ranks parse it again, with the same defaults.
         raise typer.Exit(on_cluster.submit(cluster, sys.argv[1:], run, run / "logs"))
 
     from configs.plugins import trust

@@ -22,6 +22,7 @@ def init(
     from data_shards.files.display import printable
     from launch.planning.starting_config import starting_config
 
+    # Before the shards are read, which may take a while.
     if out is not None and (out.exists() or out.is_symlink()):
         raise ValueError(f"{out}: is there already, and is left as it is; choose another file for --out")
     text = starting_config(shards)
@@ -29,6 +30,7 @@ def init(
         typer.echo(text, nl=False)
         return
     try:
+        # x: a file that somebody made since is not overwritten either.
         with out.open("x", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:

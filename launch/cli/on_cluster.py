@@ -26,18 +26,21 @@ IMPORTED = "model.safetensors"
 
 def submit(profile_name: str, words: Sequence[str], run: Path, folder: Path) -> int:
     """Submit the command that was typed as one job, which writes its output into a new folder; return the status."""
+    # A run that is not there is told now, and not by a job that waited for hours.
     if not (run / IMPORTED).is_file():
         existing(RunFolder(run.resolve()))
     profile = cluster.load(profile_name)
     if profile.scheduler != "slurm":
         raise ValueError(f"{OPTION} {profile_name}: is this machine; leave it out, or start the command by torchrun")
     folder.mkdir(parents=True, exist_ok=True)
+    # A folder of its own: the same command may be submitted twice.
     own = Path(tempfile.mkdtemp(prefix=f"{words[0]}-", dir=folder)).resolve()
     content = {"words": without(words), "folder": str(Path.cwd())}
     atomic.write(own / "command.json", json.dumps(content, indent=1) + "\n")
     try:
         job_id = door.submit_module("launch.cli.on_cluster", own, profile, code=installed_folder(), job_name=own.name)
     except ValueError:
+        # Slurm took no job, so nothing will ever be written there.
         atomic.remove(own)
         raise
     sys.stdout.write(f"submitted job {job_id}\noutput: {shlex.quote(as_typed(own))}/{job_id}_0_log.out\n")
@@ -51,12 +54,14 @@ def without(words: Sequence[str]) -> list[str]:
     for word in words:
         if not is_value and word != OPTION and not word.startswith(f"{OPTION}="):
             kept.append(word)
+        # `--cluster --cluster` is the option with a strange value, not the option twice.
         is_value = word == OPTION and not is_value
     return kept
 
 
 def main(folder: Path) -> None:
     """Run the command on this rank, in the folder in which it was typed."""
+    # Before torch is imported, which reads them.
     os.environ.update(torch_variables(os.environ))
     content = json.loads((folder / "command.json").read_text())
     os.chdir(content["folder"])

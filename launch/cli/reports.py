@@ -93,6 +93,7 @@ def chaos(
 
     if trust_code:
         trust(config.parent)
+    # Checked here: each rank of the campaign would find the same slip, one after the other.
     run = absolute(load(config, overrides or ()))
     if not run.data.shards or not Path(run.data.shards).is_dir():
         raise ValueError(
@@ -100,11 +101,13 @@ def chaos(
         )
     if keep is not None and keep.exists():
         raise ValueError(f"{keep}: exists; --keep needs a new folder")
+    # The campaign wants a folder that is not there yet.
     folder = keep or Path(tempfile.mkdtemp()) / "campaign"
     command = ["train", str(config), *(overrides or ()), *(["--trust-code"] if trust_code else [])]
     campaign = Campaign(command, folder.resolve(), Path(run.data.shards), run.train.steps, procs, seed)
     with progress_bar("faults") as progress:
         result = campaign.run(faults, num_resizes=resizes, progress=progress)
+    # What is kept of a failed campaign is what --keep is for.
     if keep is None:
         shutil.rmtree(folder.parent)
     _tell(result, as_json=as_json)

@@ -48,6 +48,7 @@ def submit(
     from launch.lifecycle import cluster as profiles
     from launch.supervise import submit as submission
 
+    # A run's own configuration names plug-ins that were frozen with it, and were trusted then.
     if trust_code or config.resolve().parent == run.resolve():
         trust(config.parent)
     profile = profiles.load(cluster, nodes=nodes, minutes=minutes)
@@ -102,6 +103,7 @@ def sweep(
     """
     from launch.supervise import submit as submission
 
+    # Neither or both: which machine trains is nothing to guess.
     if bool(cluster) == bool(procs):
         raise ValueError("a sweep runs on a cluster or on this machine; give one of --cluster and --procs")
     if procs:

@@ -16,6 +16,7 @@ def bytes_per_second(text: str, flag: str) -> float:
     """Return the rate that a flag's text says; a small b is a bit, a capital B a byte. ValueError for anything else."""
     found = _FORM.fullmatch(text)
     rate = 0.0
+    # `iB` without a prefix is no unit.
     if found and (found["prefix"] or not found["binary"]):
         base = 1024 if found["binary"] else 1000
         bits = 1 if found["unit"] in ("B", "byte") else 8

@@ -15,7 +15,9 @@ from launch.lifecycle import cluster
 from launch.lifecycle.cluster import ClusterConfig
 from trainer.distributed import descriptors
 
+# A checkpoint of 10 GiB would take eight minutes.
 SLOW_MIB_PER_SECOND = 20.0
+# Logs of several nodes are read side by side, by their times.
 CLOCK_SECONDS = 1.0
 
 
@@ -35,6 +37,7 @@ def main(profile_name: str | None, folder: Path, *, as_json: bool = False) -> in
         raise ValueError(f"{folder}: no such folder; make it, or name another with --folder")
     profile = cluster.load(profile_name) if profile_name is not None else None
     findings = []
+    # One by one: the job on a cluster may wait for minutes, and what is known before it is printed before it.
     for finding in _all(profile, folder):
         findings.append(finding)
         if not as_json:
@@ -84,6 +87,7 @@ def of_cluster(profile: ClusterConfig, folder: Path) -> list[Finding]:
         return [Finding("slurm", False, "there is no sbatch on this machine", remedy)]
     try:
         answer = job.run(profile, folder)
+    # What Slurm says against the job is a finding, and the doctor's other findings stand.
     except (OSError, ValueError) as error:
         remedy = "change the profile so that Slurm takes the job, or name another folder with --folder"
         return [Finding("job", False, str(error), remedy)]
@@ -102,6 +106,7 @@ def judge(reports: Sequence[dict[str, Any]], *, asks_for_gpus: bool) -> Iterator
     others = sorted({report["node"] for report in reports if report["versions"] != here})
     remedy = "use one environment on a shared disk, or a container, for all"
     yield Finding("same versions", not others, f"differ on {', '.join(others)}" if others else "everywhere", remedy)
+    # A file that the doctor made on its own machine: without it nodes have another disk under the same path.
     blind = sorted({report["node"] for report in reports if not report["sees_token"]})
     remedy = "keep runs on a disk that all nodes mount"
     yield Finding("shared folder", not blind, f"not seen by {', '.join(blind)}" if blind else "seen by all", remedy)
@@ -110,9 +115,12 @@ def judge(reports: Sequence[dict[str, Any]], *, asks_for_gpus: bool) -> Iterator
     yield _writing(slowest["node"], slowest["write_mib_per_second"])
     skew = max(report["clock"] for report in reports) - min(report["clock"] for report in reports)
     yield Finding("clocks", skew < CLOCK_SECONDS, f"{skew:.3f} s apart", "let chrony or ntp run on the nodes")
+    # As in a step: an all-reduce ends when its slowest rank has sent.
     speed = min(report["all_reduce_gib_per_second"] for report in reports)
     remedy = "set network_interface in the profile to the fast one; NCCL_DEBUG=INFO shows which is used"
     yield Finding("all-reduce", speed > 0.01, f"{speed:.2f} GiB/s of each rank", remedy)
+    # Time limits and preemptions announce themselves by this signal; a rank that does not hear it loses its last
+    # minutes.
     deaf = sorted(report["rank"] for report in reports if not report["signalled"])
     remedy = "without the signal a run saves only when TERM comes; ask for `scancel --signal` to reach job steps"
     words = f"not at ranks {', '.join(map(str, deaf))}" if deaf else "USR2 reaches every rank"
@@ -127,6 +135,7 @@ def _gpus_of_nodes(
 ) -> Iterator[Finding]:
     counts = {node: {len(report["gpus"]) for report in reports if report["node"] == node} for node in nodes}
     words = ", ".join(f"{node}: {' or '.join(map(str, sorted(seen)))}" for node, seen in counts.items())
+    # On a cluster without GPUs nobody misses them.
     is_blind = asks_for_gpus and any(0 in seen for seen in counts.values())
     remedy = (
         "the profile asks for GPUs and torch sees none: the driver, a torch without CUDA, or the container"

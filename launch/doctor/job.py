@@ -47,6 +47,7 @@ class Answer:
 def run(profile: ClusterConfig, folder: Path) -> Answer:
     """Run the doctor's ranks on the cluster; ValueError with Slurm's words where it takes no such job."""
     minutes = min(profile.minutes, MINUTES)
+    # The signal of the profile may come later than such a short job lasts.
     short = replace(profile, minutes=minutes, signal_seconds=min(profile.signal_seconds, 30 * minutes))
     sys.stderr.write(inherited.sentence())
     with _ends_in_order(), _shared(folder) as shared:
@@ -80,7 +81,9 @@ def _wait(shared: Path, job_id: str, name: str, world_size: int) -> tuple[list[d
             state = seen
             _say(f"{state}{f' on {job.nodes}' if job and job.nodes else ''}")
         if job and job.state == "RUNNING" and not runs:
+            # Waiting in the queue is not the job's own time.
             deadline, runs = time.monotonic() + WAIT_SECONDS, True
+        # A job that ended without all reports has lost a rank: its log says which.
         if len(list(shared.glob("report_*.json"))) == world_size or job is None or job.is_over:
             break
         time.sleep(0.5)
@@ -134,6 +137,7 @@ def _ends_in_order() -> Iterator[None]:
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.getsignal(number) for number in numbers}
     for number, handler in before.items():
+        # Under nohup, SIGHUP stays ignored.
         if handler is not signal.SIG_IGN:
             signal.signal(number, leave)
     try:

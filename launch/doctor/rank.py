@@ -25,6 +25,7 @@ from trainer.distributed import descriptors
 from trainer.distributed.world import World
 
 PACKAGES = ("torch", "deepspeed", "numpy", "safetensors", "omegaconf")
+# Large enough that a disk's and a network's rates count, and not the time of a call.
 BYTES = 16 * 2**20
 ROUNDS = 5
 SIGNAL_SECONDS = 30.0
@@ -54,6 +55,7 @@ def main(folder: Path) -> None:
     report["clock"] = time.time()
     world.barrier()
     (folder / f"ready_{world.rank}.json").write_text("{}")
+    # The signal comes once all ranks are ready, or never.
     deadline = time.monotonic() + SIGNAL_SECONDS
     while not signalled.is_set() and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -98,6 +100,7 @@ def sick(lines: list[str]) -> list[str]:
 
 def write_speed(folder: Path) -> float:
     """Return how fast this process writes into the folder, in MiB a second, until the bytes are on the disk."""
+    # All ranks write at once into one folder, as checkpoints are written.
     path = folder / f".speed_{socket.gethostname()}_{os.getpid()}"
     # Random bytes: some disks compress, and would be measured by their processor.
     content, started = os.urandom(BYTES), time.perf_counter()

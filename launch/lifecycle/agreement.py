@@ -41,6 +41,7 @@ def together(world: World, work: Callable[[], T]) -> T:
 
 def leave(world: World, sentence: str) -> NoReturn:
     """End on all ranks, as `together` does, with what this rank has to say, which may be nothing. Collective."""
+    # A set: what is wrong with the input is wrong on every rank, and is said once.
     sentences = {text for text in world.gather(sentence) if text}
     # Before anybody leaves: a process that ends while gloo still holds a tensor aborts with status 134, and a run with
     # bad input would be started again.
@@ -62,6 +63,7 @@ def joined(timeout_seconds: float) -> World:
 
 def batches_of_all(world: World, batches: Callable[[int], T]) -> Callable[[int], T]:
     """Return the same batches, asked for by all ranks at once: one that a rank cannot have ends all. Collective."""
+    # A bad batch is met by one rank alone, and the others would wait for it in the next exchange.
     return lambda step: together(world, lambda: batches(step))
 
 

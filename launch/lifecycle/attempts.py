@@ -69,6 +69,7 @@ class RankRecord:
 
 def begin(folder: RunFolder, *, job_id: str, nodes: Sequence[str]) -> Attempt:
     """Take the next number, which supersedes every earlier attempt, and record the start."""
+    # Counted from what is there: a folder of a number never goes away.
     number = current(folder) + 1
     while True:
         try:
@@ -90,6 +91,7 @@ def end(folder: RunFolder, number: int, status: int) -> Attempt:
         read(folder, number),
         ended_at=time.time(),
         status=status,
+        # By the checkpoints on the disk, and not by what ranks say that they reached.
         last_step=newest_step(folder),
         failed_nodes=_blamed(folder, ranks(folder, number)),
     )
@@ -114,6 +116,7 @@ def history(folder: RunFolder, *, after: int = 0) -> list[Attempt]:
 
 def read(folder: RunFolder, number: int) -> Attempt:
     """Return one attempt, as far as it was recorded."""
+    # The end repeats what the start said.
     for name in ("end.json", "start.json"):
         attempt = history_of.entry(Attempt, attempt_folder(folder, number) / name)
         if attempt is not None:
@@ -124,6 +127,7 @@ def read(folder: RunFolder, number: int) -> Attempt:
 
 def current(folder: RunFolder) -> int:
     """Return the number of the newest attempt; 0 before the first."""
+    # The greatest, and not the count: a damaged history may have gaps.
     return max(_numbers(folder), default=0)
 
 

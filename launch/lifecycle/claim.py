@@ -47,6 +47,7 @@ class Claim:
         self._take_over = take_over
         self._heartbeat = heartbeat
         self._stack = ExitStack()
+        # Until somebody says otherwise: a process that dies in between has failed.
         self._status = FAILED
         self.fence = Fence.of(folder)
         """Says whether this start may still write."""
@@ -62,6 +63,7 @@ class Claim:
                 self._begin(stack)
             if self._heartbeat is not None:
                 self._heartbeat.share(Node.join(self._world))
+            # Only now does leaving undo what was entered; an error above has undone it already.
             self._stack = stack.pop_all()
         return self
 
@@ -89,6 +91,7 @@ class Claim:
         def begin() -> int:
             if not world.is_first:
                 return 0
+            # A request to stop was meant for the attempt that is over.
             folder.stop_path.unlink(missing_ok=True)
             return attempts.begin(folder, job_id="", nodes=nodes).number
 

@@ -56,6 +56,7 @@ _OF_SLURM = (
     "pack_folder",
     "unpack_folder",
 )
+# They say where output goes and whether sbatch answers as the submission expects.
 _OF_THE_RUN = ("array", "error", "input", "job-name", "open-mode", "output", "parsable", "test-only", "wait", "wrap")
 
 
@@ -131,6 +132,7 @@ class ClusterConfig:
         for key in ("nodes", "processes_per_node", "cpus_per_process", "minutes", "straggler_seconds"):
             if getattr(self, key) < 1:
                 yield key, f"expected at least 1, got {getattr(self, key)}"
+        # Slurm takes a signal time beyond the limit, and then signals at once or never.
         if not 0 < self.signal_seconds < self.minutes * 60:
             yield (
                 "signal_seconds",
@@ -138,6 +140,7 @@ class ClusterConfig:
             )
         if self.gpus_per_node and self.gres:
             yield "gres", "is set together with gpus_per_node, and Slurm would add the two up; set one of them"
+        # Two ranks of one GPU would each take the memory that the plan gave to one.
         if self.gpus_per_node and self.processes_per_node > self.gpus_per_node:
             yield (
                 "processes_per_node",
@@ -238,6 +241,7 @@ def load(name: str, **changes: int) -> ClusterConfig:
 
 def find(name: str) -> Path:
     """Return the profile's file; ValueError with the names that there are."""
+    # A file of the user's own comes first, also one that is named like a profile of ours.
     for path in (Path(name), PROFILES / f"{name}.yaml"):
         if path.is_file():
             return path

@@ -41,6 +41,7 @@ class Heartbeat(threading.Event):
 
     def share(self, node: "Node") -> None:
         """From now on, let one rank of the host write and check for all of them."""
+        # Alone on its host a rank has nobody to write for it.
         if len(node.ranks) > 1:
             self._node = node
 
@@ -68,7 +69,9 @@ class Heartbeat(threading.Event):
         ages = self._ages(node)
         if any(said == _ENDS for said, _ in self._heard.values()):
             return False
+        # The lowest rank that is heard writes; one that is stopped is passed over after a few beats.
         awake = (rank for rank, age in ages.items() if rank == node.rank or age < _MISSED * self._seconds)
+        # Every third beat reaches the disk.
         if next(awake) != node.rank or self._count % 3:
             return True
         with suppress(OSError):

@@ -14,6 +14,7 @@ from trainer.health import run_lock
 def holder(folder: RunFolder) -> str:
     """Return who trains in the run, in words; empty if nobody seems to."""
     claim = run_lock.claim_in(folder.lock_path)
+    # Either is enough: disks without locks have the process, and a process of a container is seen by its lock alone.
     if run_lock.is_alive_here(claim) or run_lock.is_held(folder.lock_path):
         return run_lock.told(claim)
     # The file of a process on a lost host says for ever that it trains; its heartbeats stop.
