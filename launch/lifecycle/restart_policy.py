@@ -85,6 +85,8 @@ def verdict(history: Sequence[Attempt], config: RestartConfig, *, stop_requested
         return Verdict(False, "stopped by its user")
     if last.status == RUN_ME_AGAIN:
         asked = sum(attempt.status == RUN_ME_AGAIN for attempt in history)
+        # All of them count, and not those in a row: without a limit a run that saves and leaves at once would start for
+        # ever.
         again = asked <= config.max_requeues
         return Verdict(again, f"saved and exited in good order; restart {asked} of {config.max_requeues}")
     in_a_row = _failures_in_a_row(history)
@@ -118,6 +120,7 @@ def dispensable(bad: Sequence[str], *, usable: Collection[str], needed: int) -> 
     """
     left = set(usable)
     chosen = []
+    # The worst first, since not all can be avoided where nodes are scarce.
     for node in bad:
         if len(left - {node}) >= needed:
             left.discard(node)

@@ -19,4 +19,5 @@ def has_stopped_early(folder: RunFolder, checkpoint: int, *, patience: int) -> b
     # Of a damaged one nothing is known; a resume passes over it.
     except ValueError:
         return False
+    # By the checkpoint and not by metrics.jsonl: lines of steps after it are of an attempt that was thrown away.
     return manifest.state.improvement.since_best >= patience

@@ -206,6 +206,7 @@ def existing(folder: RunFolder) -> RunFolder:
 def runs_at(path: Path) -> list[RunFolder]:
     """Return the run in a folder, or those of a sweep that the folder holds; ValueError where there is none."""
     folder = RunFolder(path.resolve())
+    # A run is not searched for others: its parts may hold copies of a config.yaml.
     below = sorted(folder.path.glob("*/")) if folder.path.is_dir() and not folder.exists else []
     return [run for run in map(RunFolder, below) if run.exists] or [existing(folder)]
 

@@ -90,11 +90,13 @@ def quality_over_cost(
 
 def confusion(counts: np.ndarray, names: Sequence[str], out: Path) -> None:
     """Draw how often each true class (a row) was answered with each class (a column), as parts of the row."""
+    # A class without samples has a row of zeros, and not of NaN.
     parts = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = Figure(figsize=(6, 6), layout="constrained")
     axes = figure.subplots()
     axes.imshow(parts, vmin=0, vmax=1, cmap="Blues")
     axes.set(xlabel="answered", ylabel="true")
+    # More names would lie on top of each other.
     if len(counts) <= _MOST_NAMED:
         titles = [_short(name, _TICK_CHARACTERS) for name in names] or [str(number) for number in range(len(counts))]
         axes.set_xticks(range(len(counts)), titles, rotation=90)
@@ -150,5 +152,6 @@ def _short(name: str, num_characters: int = _TITLE_CHARACTERS) -> str:
 
 
 def _save(figure: Figure, out: Path) -> None:
+    # A picture is drawn again by the next evaluation: it need not outlive a power cut.
     with unknown_glyphs_as_boxes(), atomic.written_beside(out, survives_power_cut=False) as file:
         figure.savefig(file, format="png", dpi=100)

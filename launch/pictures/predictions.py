@@ -28,6 +28,7 @@ def shown(
     # micro_batches() cuts into equal parts alone.
     num_shown = math.gcd(len(batch.keys), _NUM_SHOWN)
     few = batch.micro_batches(len(batch.keys) // num_shown)[0].to(world.device)
+    # All ranks take part: with ZeRO 3 each has a part of the weights.
     pairs = reconstructions(network, objective, few)
     if not world.is_first:
         return {}

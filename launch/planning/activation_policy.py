@@ -27,6 +27,7 @@ def element_bytes(precision: str) -> dict[str, int]:
 def refuse_large(network: PerceiverConfig) -> None:
     """Raise ValueError where the weights alone are larger than this machine's memory, in which they are made."""
     parameters = total(network_cost(network)).parameters
+    # Of the machine and not what is free: the network would not fit into an empty machine either.
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if parameters * _WEIGHT_BYTES > memory:
         raise ValueError(
@@ -48,6 +49,7 @@ def planned(config: RunConfig, world_size: int, device: str = "cpu") -> Perceive
             "train.activation_memory_gib: chooses among the Perceiver's policies, and model.network is "
             f"{network.network.kind}; leave it out, and lower train.micro_batch"
         )
+    # Fewer samples at a time need less, so that a policy that recomputes less may fit on more ranks.
     micro_batch = train.global_batch // world_size // train.micro_batches_per_rank(world_size)
     try:
         policy = fastest_policy(

@@ -175,6 +175,7 @@ def cluster_plan(config: RunConfig, cluster: Cluster) -> ClusterPlan:
     )
     state, activations = memory(config, _profile(cluster))
     faults = faults_of(config, cluster, state_bytes=state)
+    # In whole steps, as checkpoint.save_every_steps counts.
     interval = max(math.ceil(best_interval(faults, step.seconds) / step.seconds), 1)
     ends = goodput(faults, interval * step.seconds)
     return ClusterPlan(
@@ -210,6 +211,7 @@ def communication(network: nn.Module, config: RunConfig, cluster: Cluster, *, co
     """Return the exchanges of a step of the run, beside so many seconds of computation."""
     found = exchanges(network, config.optimizer, config.train, cluster.world_size, cluster.device.kind)
     small = small_messages(config.train, cluster.world_size) * cluster.message_seconds
+    # What an exchange can hide behind: nothing is computed while weights are updated.
     windows = {"backward": _BACKWARD_SHARE * computation, "passes": computation, "update": 0.0}
     whole = overlapped = small
     for each in found:
@@ -264,6 +266,7 @@ def _computation(config: RunConfig, cluster: Cluster) -> StepSeconds:
 
 
 def _update_seconds(config: RunConfig, cluster: Cluster) -> float:
+    # With ZeRO each rank updates its own part only.
     owners = cluster.world_size if config.train.zero_stage else 1
     moved = _UPDATE_BYTES + (_AVERAGE_BYTES / config.ema.every_steps if config.ema.decay else 0)
     trained = total(network_cost(config.model)).parameters - num_frozen(config)

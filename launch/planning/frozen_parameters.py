@@ -13,6 +13,7 @@ def num_frozen(config: RunConfig) -> int:
         return 0
     with torch.device("meta"):  # sizes alone
         network = new_network(config.model, seed=0)
+    # By the very function that trains them: a plan that read the patterns itself might read them otherwise.
     how = treatments(network, config.optimizer)
     sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
     return sum(size for name, size in sizes.items() if how[name].first_step is None)

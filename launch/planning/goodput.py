@@ -45,6 +45,7 @@ class Goodput:
 def best_interval(faults: Faults, step_seconds: float) -> float:
     """Return the seconds of training between two saves that leave most: at least a step, and the writing of a save."""
     # Where what is useful is most, exp(x + stall/mean) (1 - x) = 1 for x = interval/mean; its logarithm falls in x.
+    # Restarts take the same time whatever the interval, and drop out.
     save = faults.stall_seconds / faults.mean_seconds
     lowest, highest = 0.0, 1.0
     # Halved so often, the interval is below what fp64 tells apart.
@@ -64,6 +65,7 @@ def goodput(faults: Faults, interval_seconds: float) -> Goodput:
     )
     working, restarting = failures * faults.mean_seconds, failures * faults.restart_seconds
     whole = working + restarting
+    # Everything as a share of the mean time that one period takes, failures and restarts included.
     return Goodput(
         interval_seconds,
         useful=interval_seconds / whole,

@@ -118,6 +118,7 @@ def state_bytes(parameters: int, zero_stage: int, world_size: int, beside: int =
     """
     trained = parameters - frozen
     weights, gradients, others = (BYTES_PER_NUMBER * numbers for numbers in (parameters, trained, beside * trained))
+    # Each stage divides one more kind among the ranks (ZeRO, Rajbhandari et al. 2020, section 5).
     shared = (zero_stage >= 1) * others + (zero_stage >= 2) * gradients + (zero_stage >= 3) * weights
     return weights + gradients + others - shared + shared // world_size
 
@@ -142,6 +143,7 @@ def _problems(plan: Plan, profile: ClusterConfig) -> Iterator[str]:
         yield f"a rank needs {on_rank / GIB:.1f} GiB, gpu_memory_gib is {profile.gpu_memory_gib}; {remedies}"
     if profile.memory_gib and not on_gpus and on_node > profile.memory_gib * GIB:
         yield f"a node's ranks need {on_node / GIB:.1f} GiB, memory_gib is {profile.memory_gib}; raise it or {remedies}"
+    # Twice: on the day of the stop the disk may be slower than ever before.
     if profile.signal_seconds < 2 * plan.save_seconds:
         yield (
             f"signal_seconds is {profile.signal_seconds}, but a stop takes {plan.save_seconds:.0f} s; "

@@ -50,6 +50,7 @@ def starting_config(folder: Path, run: str = "runs/first") -> str:
         raise ValueError(
             f"{folder}: has no split {TRAIN}, which a run trains on; it has {listed(sorted(shards.splits))}"
         )
+    # From all over the shards, since neighbours in a shard are often of one class.
     samples = [members for _, members in spread(folder, shards.splits[TRAIN].shards, NUM_SAMPLES)]
     found = _Found()
     _add_inputs(found, samples)
@@ -155,6 +156,7 @@ def _add_outputs(found: _Found, shards: Manifest, samples: Sequence[Members]) ->
         return
     known = [_notes(members, shards) for members in samples]
     if shards.label_names:
+        # One sample with several labels is enough: a softmax could not learn them.
         is_several = any(each.label == NO_LABEL and each.labels for each in known)
         found.outputs["label"] = {"kind": "labels" if is_several else "label", "num_classes": len(shards.label_names)}
         if is_several:
@@ -198,11 +200,13 @@ def _add_hidden(found: _Found) -> None:
         return
     name = next((name for name, keys in found.data.items() if keys["modality"] in _MASKED), None)
     if name:
+        # Three quarters, since neighbouring patches give a small gap away.
         found.outputs[name] = {"kind": "masked", "fraction": 0.75}
 
 
 def _lines(folder: Path, run: str, shards: Manifest, num_read: int, found: _Found) -> Iterator[str]:
     train = shards.splits[TRAIN]
+    # The order of EVALUATED is the one in which a run looks for a split.
     evaluated = next((name for wanted in EVALUATED for name in shards.splits if name.lower() == wanted), "")
     place = printable(str(folder))
     yield f"# For {place}, by {num_read} of {train.num_samples} training samples. Change what you like."

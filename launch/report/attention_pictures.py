@@ -17,6 +17,7 @@ def main(path: Path, sample: int, which: str = NEWEST, weights: str = "") -> lis
     """Draw a picture a modality of one of the first evaluated samples and return where they are."""
     folder = existing(RunFolder(path.resolve()))
     config = absolute(load(folder.config_path))
+    # One process: pictures of one sample are not worth more.
     world = World.alone()
     found = read_weights(folder.checkpoints_folder, which, world, weights or config.ema.evaluated)
     for sentence in found.passed_over:

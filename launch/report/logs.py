@@ -56,6 +56,7 @@ def _copy(log: Path, position: int) -> int:
     """Print what a log has after a position, and return where it ends."""
     if not log.is_file():
         return position
+    # As bytes: half a character at the end of a log that is being written is no error.
     with log.open("rb") as file:
         file.seek(position)
         sys.stdout.buffer.write(file.read())

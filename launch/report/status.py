@@ -87,6 +87,7 @@ def read(folder: RunFolder, *, reads_content: bool = False) -> State:
     # Not `load`: a look at somebody's run does not run its plug-ins.
     steps = int(asked("train.steps", folder.config_path))
     ends = {"steps": steps, "patience": int(asked("train.patience", folder.config_path) or 0)}
+    # From the end of the file: of a run of weeks it has a million lines.
     newest = _newest_training_line(folder.metrics_path)
     step, step_seconds = int(newest.get("step", 0)), float(newest.get("step_seconds", 0.0))
     history = attempts.history(folder)
@@ -98,6 +99,7 @@ def read(folder: RunFolder, *, reads_content: bool = False) -> State:
         whole, damaged = manifest.newest_whole(folder.checkpoints_folder)
         checkpoint = names.step_of(whole) if whole else 0
         name, reason = state_of(folder, history, job, is_finished=has_ended(folder, checkpoint, **ends))
+    # It looks finished by its metrics, and is not by what a resume would take.
     if name == "unfinished" and step >= steps > checkpoint:
         reason = f"step {step} was made, but the newest complete checkpoint is of step {checkpoint}; it is made again"
     left = 0 if name == "finished" else steps - step
@@ -191,6 +193,7 @@ def _cell(name: str, value: str | float | None) -> str:
 
 def _may_live_elsewhere(folder: RunFolder, last: Attempt) -> bool:
     """Return whether ranks of an attempt give heartbeats on another host; of this one the kernel has told."""
+    # Clocks are not compared: a heartbeat is late by this disk's time, see heartbeat.py.
     here = socket.gethostname()
     return any(record.node != here for record in attempts.each_rank(folder, last.number)) and not _silent(folder, last)
 

@@ -58,6 +58,7 @@ def tell_end(
             "the same command resumes it\n"
         )
     else:
+        # As it can be pasted into the shell from which the run was started.
         curves = shlex.quote(as_typed(folder.tensorboard_folder))
         sys.stdout.write(
             f"finished at step {state.step}; curves: tensorboard --logdir {curves}\n"

@@ -90,7 +90,9 @@ def main(
             outcome, state = _train(config, folder, world, stop, time, hang, claim.fence, places)
             time.end(outcome if outcome == "finished" else f"{outcome} ({stop.reason or 'asked of another rank'})")
             status = RUN_ME_AGAIN if outcome == "preempted" else FINISHED
+            # Within the claim: what it records of this rank is this status.
             claim.leaves_with(status)
+    # Said after the claim is released: whoever reads that the run has ended may start it at once.
     if world.is_first:
         announcements.tell_end(config, folder, outcome, state, stop.reason, as_json=as_json)
     world.close()
@@ -133,6 +135,7 @@ def _train(
             )
             together(world, lambda: refuse_large(config.model))
             here = together(world, lambda: planned(config, world.world_size, world.device.type))
+            # Drawn from the seed on every rank, so that no weights travel.
             network = new_network(here, seed=config.seed)
             has_initial_weights = _begins_from_weights(config, folder, world)
             if has_initial_weights:
@@ -142,16 +145,20 @@ def _train(
             if is_compiled(network.config.compile, world.device.type):
                 stack.enter_context(told_of_compiling(hang))
             train = config.train
+            # Dropout and the number of latents are functions of seed, batch and place; no generator has a state to
+            # save.
             draws = NetworkDraws.of(config.model, config.seed)
             answers = config.model.answers()
             goal = objective(answers, label_smoothing=train.label_smoothing, seed=config.seed, draws=draws)
             # On a CPU the kernel kills who takes too much: there is no error that a trial could catch.
             if world.device.type == "cuda":
                 first = batches_of_all(world, loader)(0)
+                # With as many latents as can take part: the step that needs the most memory.
                 trial, beside = replace(goal, draws=draws.largest()), num_beside(config.optimizer, config.ema)
                 train = together(world, lambda: fitting(network, trial, first, train, world, beside))
             engine = Engine(network, goal, optimizer=config.optimizer, train=train, world=world, ema=config.ema)
             stack.callback(engine.close)
+            # After the engine, whose partitions a checkpoint is read into.
             store = _store(config, folder, world, fence, places)
             stack.callback(store.close)
             loaded = together(world, lambda: store.load(engine))
@@ -169,6 +176,7 @@ def _train(
                 announcements.say(sinks, state, sentence)
             split, evaluated = together(world, lambda: eval_split(config, places))
             sinks.write("event", {"step": state.step, "message": evaluated})
+            # Nothing else can have changed, see trainer/engine/memory.py.
             halved = train.micro_batch if train != config.train else 0
             announcements.announce(sinks, state, loaded, loader.order, loader.left_out, halved=halved)
             say = partial(announcements.say, sinks, state)
@@ -220,6 +228,7 @@ def _evaluation(
 
     def evaluation() -> Evaluation:
         batches = map(batches_of_all(world, loader), range(split.num_batches))
+        # The moving average takes the place of the weights meanwhile, where the run has one.
         with engine.evaluated():
             found = evaluate(engine.network, goal, batches, world, read, num_clips=config.data.num_clips)
             pictures = shown(engine.network, goal, loader(0), world, config.data.ordered_inputs)
