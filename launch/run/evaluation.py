@@ -63,6 +63,7 @@ def main(
     config = config_of(path, overrides)
     folder = _results(path, config, overrides)
     world = joined(config.train.collective_timeout_seconds)
+    # Before the shards are opened: a size that the network is not trained for costs nothing to refuse.
     sizes = together(world, lambda: latent_sizes.chosen(config.model, latents)) if latents else ()
     name, places = _looked(config, split, world)
     if overrides:
@@ -121,6 +122,7 @@ def _results(path: Path, config: RunConfig, overrides: Sequence[str]) -> RunFold
         return folder
     # Readable, and another one for other data: what is kept of the run, or of other data, stays.
     name = re.sub(r"[^\w.-]", "_", config.data.shards.rstrip("/").rpartition("/")[2])[:_LONGEST_NAME]
+    # Two folders of one name, or one with two crops, are two results.
     key = xxhash.xxh3_64(repr((config.data.shards, sorted(overrides))).encode()).hexdigest()
     return folder.of_evaluation(f"{name}-{key[:8]}")
 
@@ -160,6 +162,7 @@ def _draw(
     if folder.metrics_path.exists():
         first = found.values[0]
         drawing.loss_curve(folder.metrics_path, folder.pictures_folder / "loss.png", first.output, first.metric)
+    # The first batch again: the evaluation has gone through all of them.
     batch = loader(0)
     _draw_predictions(config, folder, network, batch, world)
     _write_texts(config, folder, network, batch, world)
@@ -219,6 +222,7 @@ def _pictured(
 def _tell(folder: RunFolder, chosen: Trained, split: str, found: Evaluation) -> None:
     averaged = ", moving average of the weights" if chosen.weights == EMA else ""
     sys.stdout.write(f"step {chosen.step}{averaged}, {found.samples} {printable(split)} samples\n")
+    # Each metric of each output once, and again for each input alone.
     lines = {_title(value): value.words for value in found.values}
     width = max(20, *map(len, lines))
     sys.stdout.writelines(printable(f"  {title:<{width}} {words:>8}") + "\n" for title, words in lines.items())

@@ -33,6 +33,7 @@ def fork(path: Path, new_path: Path, overrides: Sequence[str], which: str = NEWE
     if new.exists:
         raise ValueError(f"{new.path}: holds a run already; choose another folder")
     config = absolute(load(old.config_path, overrides))
+    # Without the overrides: both are compared, and the difference is printed.
     before = load(old.config_path)
     changes = difference(before, config)
     source = _checked(old, before, config, which, changes)
@@ -110,6 +111,7 @@ def _other_meaning(changes: Sequence[str]) -> str:
 
 def _other_optimizer(old: RunConfig, new: RunConfig) -> str:
     """Return why the state of the optimizer would be lost."""
+    # A state has the names that its optimizer gave it.
     there, here = old.optimizer.name, new.optimizer.name
     # These two have the same moments.
     is_kept = there == here or {there, here} <= {ADAMW, LAMB}

@@ -21,6 +21,7 @@ PLUGINS = Path(FROZEN).name
 def copy_code(code_folder: Path, source: Path | None = None, *, plugins: Sequence[str] = ()) -> None:
     """Copy the packages and plug-ins into a folder that is not there yet; who publishes the run makes it durable."""
     source = source or installed_folder()
+    # Whole packages, as what a plug-in imports of them is not known.
     for package in PACKAGES:
         shutil.copytree(source / package, code_folder / package, ignore=shutil.ignore_patterns("__pycache__", ".*"))
     if plugins:
@@ -48,6 +49,7 @@ def as_frozen(config: RunConfig) -> RunConfig:
 def other_plugins(code_folder: Path, plugins: Sequence[str]) -> list[str]:
     """Return those of these plug-ins of which a run has another copy, or none."""
     copies = {path: code_folder / PLUGINS / Path(path).name for path in plugins}
+    # By content: a checkout gives unchanged files new times.
     return [path for path, copy in copies.items() if not copy.is_file() or copy.read_bytes() != Path(path).read_bytes()]
 
 

@@ -33,6 +33,7 @@ from model.modalities.image import ImageInput
 from model.perceiver import Perceiver
 from trainer.checkpoint.tensor_file import TensorFile
 
+# Reading one runs code; torch's own are read without it, see _of_torch.
 _PICKLES = (".pystate", ".pkl", ".pickle")
 _TORCH = (".bin", ".pt", ".pth", ".ckpt")
 Found = tuple[Perceiver, Surroundings, tuple[str, ...]]
@@ -42,6 +43,7 @@ Found = tuple[Perceiver, Surroundings, tuple[str, ...]]
 def import_network(source: Path, out: Path, *, as_json: bool) -> None:
     """Write a network of somebody else's as config.yaml and model.safetensors."""
     refuse_taken(out)
+    # Whatever is wrong with the source is found before anything is written.
     network, around, notes = _from_file(source) if source.is_file() else _from_folder(source)
     with new_folder(out) as beside:
         (beside / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(NetworkConfig(network.config))))
@@ -59,6 +61,7 @@ def _from_file(path: Path) -> Found:
     if path.suffix != ".npz":
         raise ValueError(f"{path}: expected a folder with config.json and the weights, or an npz of DeepMind's arrays")
     try:
+        # An npz may hold pickles too.
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: torch.from_numpy(file[name]) for name in file.files}
         return from_deepmind(arrays), Surroundings(), ("class names are not in the file",)

@@ -63,11 +63,13 @@ def keep(config: RunConfig, folder: RunFolder) -> None:
         return
     weights, network_of_source, step = _read(wanted.source)
     grids = table_grids(_empty(network_of_source)) if network_of_source else {}
+    # With the seed of the run: what no source fills is what a start without one would have drawn.
     network = new_network(config.model, seed=config.seed)
     try:
         found = transfer(network, weights, grids, wanted)
     except ValueError as error:
         raise ValueError(f"{wanted.source}: {error}") from error
+    # Under the names and shapes of this network: every later start loads it without the rules, and without the source.
     written = tensor_file.write(folder.initial_weights_path, found.weights)
     record = Record(
         wanted.source,

@@ -19,6 +19,7 @@ from model.perceiver import Perceiver
 from trainer.evaluation import CHUNK, Evaluation
 
 ALL_SIZES = "all"
+# The best of three, as other work on the machine only ever makes a pass slower.
 _TIMES = 3
 
 
@@ -76,6 +77,7 @@ def measured(
     for num_latents in sizes:
         small = cut(network, num_latents).eval()
         seconds = _seconds(small, batch)
+        # Of the network that was cut, as `perceiver plan` counts it.
         flops = total(network_cost(small.config)).flops
         found.append(Size(num_latents, flops / 1e9, seconds / len(batch.keys), evaluate(small)))
     return found

@@ -41,6 +41,7 @@ def inputs_read(config: RunConfig) -> tuple[str, ...]:
 def label_names(config: RunConfig, places: Places | None = None) -> tuple[str, ...]:
     """Return the class names of the shards; ValueError unless the network answers as many classes, of every label."""
     places = places or Places(config.data)
+    # The shards decide: an order of classes of one's own would make old checkpoints answer wrongly.
     names = streams.label_names(config.data, places)
     num_classes = {"": len(names), **streams.named_classes(config.data, places)}
     for name, output in sorted(config.model.outputs.items()):
@@ -90,6 +91,7 @@ def _check_classes(shards: str, output: str, answered: int, there: int) -> None:
 
 def train_loader(config: RunConfig, quarantine: Path, world: World, places: Places | None = None) -> Loader:
     """Return this rank's loader of the training split; bad samples are listed in the file `quarantine`."""
+    # Everything that decides the order is passed here; threads, processes and caches come from the section `data`.
     return streams.train_loader(
         config.data,
         seed=config.seed,

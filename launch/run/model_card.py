@@ -9,6 +9,7 @@ from launch.lifecycle.run_folder import RunFolder
 from model.network import AnyNetwork
 
 CARD = "README.md"
+# By architecture: the tag by which Hugging Face's hub files a model, and the class that loads it.
 _TASKS = {
     "PerceiverForMaskedLM": ("fill-mask", "AutoModelForMaskedLM"),
     "PerceiverForSequenceClassification": ("text-classification", "AutoModelForSequenceClassification"),
@@ -69,6 +70,7 @@ def _evaluation(path: Path) -> Iterator[str]:
     yield ""
     yield f"Evaluated after step {found['step']} on {found['samples']} samples of the split {found['split']}:"
     yield ""
+    # Of all samples, not of each input alone: a card is read by people.
     yield "| output | metric | value |"
     yield "|---|---|---|"
     metrics: Mapping[str, Mapping[str, Mapping[str, Any]]] = found["metrics"]

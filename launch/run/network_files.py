@@ -52,6 +52,7 @@ def plan(
     if bool(memory_gib) != bool(peak_tflops):
         raise ValueError("a device needs both --memory-gib and --peak-tflops")
     device = Device(int(memory_gib * GIB), peak_tflops * 1e12) if memory_gib else None
+    # Moments and averages are counted with the weights: they decide what is left for activations.
     network, beside = _planned(path, overrides)
     found = planned(network, device=device, bytes_per_element=2 if bf16 else 4, beside=beside)
     if as_json:
@@ -82,6 +83,7 @@ def export(
     refuse_taken(out)
     network, around = latent_sizes.cut(network_of(source, which, weights), latents), _surroundings_of(source)
     if onnx:
+        # Only for ONNX: its exporter takes seconds to import.
         from model.interop.onnx_export import onnx_program
 
         how = f"resize={around.resize}, fit={around.fit}, centre_crop={around.centre_crop:g}"
@@ -148,6 +150,7 @@ def network_of(source: Path, which: str = NEWEST, weights: str = "") -> AnyNetwo
             tell(f"skipped a damaged checkpoint: {sentence}")
         config, tensors = run.model, found.tensors
     network = new_network(config, seed=0)
+    # Strict: a name or a shape that differs is another network.
     network.load_state_dict(tensors)
     return network.eval()
 
@@ -162,6 +165,7 @@ def refuse_taken(out: Path) -> None:
 def new_folder(out: Path) -> Iterator[Path]:
     """Give a folder beside `out`, which takes its name when all its files are written."""
     refuse_taken(out)
+    # Beside it, and so on the same disk, where a rename is one step.
     beside = out.with_name(f".{out.name}.beside")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)

@@ -45,6 +45,7 @@ class Surroundings:
 
     def hugging_face(self, config: PerceiverConfig) -> dict[str, Any]:
         """Return the files beside config.json and the weights, by name."""
+        # What was imported goes out as it came in; only what is missing is made.
         files = dict(self.foreign)
         image, text = config.input_of(ImageInput), config.input_of(TextInput)
         is_rgb = image is not None and (image.channels, image.dtype) == (3, "uint8")
@@ -100,6 +101,7 @@ def of_import(folder: Path) -> Surroundings:
 def of_hugging_face(folder: Path, config: Mapping[str, Any]) -> Surroundings:
     """Return what a folder of Hugging Face's says beside the weights; names that it made up itself are none."""
     named = {int(index): str(name) for index, name in (config.get("id2label") or {}).items()}
+    # As a list of all numbers: a gap would shift every name behind it.
     classes = tuple(named.get(index, f"LABEL_{index}") for index in range(len(named)))
     if all(name == f"LABEL_{index}" for index, name in enumerate(classes)):
         classes = ()

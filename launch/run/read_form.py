@@ -21,6 +21,7 @@ def reading_of_this_start(config: PerceiverConfig, folder: RunFolder, device: to
         return
     now = reading(config, device)
     events = (str(record.get("message", "")) for record in lines(folder.metrics_path) if record["kind"] == "event")
+    # Only the last: a user who accepted a change once has not to read of it again.
     before = [message for message in events if message.startswith(_BEGINNING)]
     yield now
     if before and before[-1] != now:

@@ -110,6 +110,7 @@ def trained(path: Path, config: RunConfig, which: str, world: World, weights: st
 
 def _hash(tensors: Mapping[str, Tensor]) -> str:
     found = xxhash.xxh3_64()
+    # By name, since the order in a file is the writer's.
     for name in sorted(tensors):
         found.update(name.encode())
         found.update(tensors[name].detach().cpu().contiguous().numpy().tobytes())

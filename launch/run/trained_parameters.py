@@ -28,6 +28,7 @@ def sentences(config: RunConfig) -> Iterator[str]:
     network = _shapes(config)
     sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
     how = treatments(network, config.optimizer)
+    # None sorts as 0: what is never trained comes first.
     for first in sorted({each.first_step for each in how.values()} - {0}, key=lambda first: first or 0):
         names = [name for name, each in how.items() if each.first_step == first]
         until = "for the whole run" if first is None else f"until step {first}"

@@ -30,6 +30,7 @@ class Local:
     ) -> Iterator[tuple[RunFolder, str]]:
         """Start the supervisor of the run in the background."""
         for folder in _alone(folders):
+            # The log has the job's id in its name, which is known only once it has started.
             starting = folder.logs_folder / "starting_log.out"
             with starting.open("wb") as log:
                 process = subprocess.Popen(
@@ -64,6 +65,7 @@ class Local:
 
     def find(self, job_id: str, job_name: str) -> Job | None:  # noqa: ARG002  # as above
         """Return the job while its supervisor lives; of another host nothing is known."""
+        # The time of its start tells a process from a later one of the same number.
         parts = _ID.fullmatch(job_id)
         if parts is None:  # a damaged record
             return None

@@ -20,9 +20,11 @@ class Slurm:
         from launch.slurm import door
 
         sys.stderr.write(inherited.sentence())
+        # Once for all runs of a sweep.
         packed = packing.pack(profile)
         for part in _arrays(folders):
             job_ids = door.submit(part, profile, job_name=job_name, exclude=avoided, packed=packed)
+            # As soon as each array is accepted: if the next is refused, these are known.
             yield from zip(part, job_ids, strict=True)
 
     def preview(self, folders: Sequence[RunFolder], profile: ClusterConfig, *, job_name: str) -> list[str]:
