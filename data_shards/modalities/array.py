@@ -163,7 +163,9 @@ class ArrayConfig(Modality):
 
         seen = [_decoded(content) for content in contents]
         shapes = {values.shape[1:] for values in seen}
-        if len(shapes) > 1 or not seen[0].ndim:
+        if not all(values.ndim for values in seen):
+            raise ValueError("single numbers, which are no arrays; make them values of the samples")
+        if len(shapes) > 1:
             raise ValueError(f"arrays of {len(shapes)} shapes, such as {seen[0].shape} and {seen[-1].shape}")
         rest = list(shapes.pop())
         sizes: dict[str, Any] = {"shape": [side([len(values) for values in seen], MOST_ROWS), *rest]}

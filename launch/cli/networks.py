@@ -14,10 +14,15 @@ app = typer.Typer()
 def init(
     shards: Annotated[Path, typer.Argument(help="Shard folder.")],
     out: Annotated[Path | None, typer.Option("--out", help="File to write. Default: standard output.")] = None,
+    tokenizer: Annotated[str, typer.Option("--tokenizer", help="tokenizer.json for texts. Default: bytes.")] = "",
 ) -> None:
     """Write a commented configuration that is sized to what shards hold, and trains as it is.
 
-    Example: perceiver init data/pictures --out pictures.yaml
+    Examples:
+
+    perceiver init data/pictures --out pictures.yaml
+
+    perceiver init data/stories --tokenizer tokenizer.json --out stories.yaml
     """
     from data_shards.files.display import printable
     from launch.planning.starting_config import starting_config
@@ -25,7 +30,7 @@ def init(
     # Before the shards are read, which may take a while.
     if out is not None and (out.exists() or out.is_symlink()):
         raise ValueError(f"{out}: is there already, and is left as it is; choose another file for --out")
-    text = starting_config(shards)
+    text = starting_config(shards, tokenizer=tokenizer)
     if out is None:
         typer.echo(text, nl=False)
         return

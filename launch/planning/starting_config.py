@@ -1,7 +1,7 @@
 """`perceiver init`: a commented configuration that is sized to what shards hold, to train as it is and to change."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,15 +9,18 @@ from typing import Any
 import yaml
 
 from data_shards.building.spread_samples import Members, spread
+from data_shards.config import DataConfig
 from data_shards.files.display import printable
-from data_shards.files.quoting import cut, listed, shown
+from data_shards.files.quoting import listed, shown
 from data_shards.format import manifest
 from data_shards.format.annotations import NO_LABEL, Notes, notes
 from data_shards.format.manifest import Manifest
 from data_shards.format.members import fitting
-from data_shards.loading.streams import EVALUATED, TRAIN
-from data_shards.modalities.catalogue import BY_NAME, contents, inputs_of
-from data_shards.modalities.modality import MAIN, Modality, select
+from data_shards.loading.streams import EVALUATED, TRAIN, train_datasets
+from data_shards.modalities.catalogue import BY_NAME
+from data_shards.modalities.modality import Modality
+from launch.planning.fitted_inputs import fitted, section_of
+from launch.planning.found_inputs import found_inputs, usable
 from model.modalities import catalogue as networks
 
 NUM_SAMPLES = 64
@@ -43,17 +46,23 @@ class _Found:
     remarks: list[str] = field(default_factory=list)
 
 
-def starting_config(folder: Path, run: str = "runs/first") -> str:
-    """Return the text of a configuration that trains on a shard folder as it is; ValueError says why none can be."""
+def starting_config(folder: Path, run: str = "runs/first", tokenizer: str = "") -> str:
+    """Return the text of a configuration that trains on a shard folder as it is; ValueError says why none can be.
+
+    Texts are read as the tokens of a tokenizer.json where one is given, else as bytes.
+    """
     shards = manifest.read(folder)
     if TRAIN not in shards.splits or not shards.splits[TRAIN].num_samples:
         raise ValueError(
-            f"{folder}: has no split {TRAIN}, which a run trains on; it has {listed(sorted(shards.splits))}"
+            f"{folder}: has no split {TRAIN}, which a run trains on; it has {listed(sorted(shards.splits))}; build "
+            f"the shards with samples of a split {TRAIN}, or rename the folder of their tars to it and index them again"
         )
     # From all over the shards, since neighbours in a shard are often of one class.
     samples = [members for _, members in spread(folder, shards.splits[TRAIN].shards, NUM_SAMPLES)]
     found = _Found()
-    _add_inputs(found, samples)
+    _add_inputs(found, samples, tokenizer)
+    if tokenizer and not any(keys["modality"] == "text" for keys in found.data.values()):
+        raise ValueError(f"--tokenizer {tokenizer}: {folder} has no text that could be read with it; leave it out")
     if not found.data:
         raise ValueError(f"{folder}: holds nothing that a network reads; {'; '.join(found.remarks) or 'no members'}")
     _add_outputs(found, shards, samples)
@@ -62,85 +71,46 @@ def starting_config(folder: Path, run: str = "runs/first") -> str:
             f"{folder}: has no labels and no values, and nothing of {', '.join(found.data)} can be hidden and "
             "predicted; build the shards with a column label or value.NAME"
         )
+    _refuse_what_no_run_takes(folder, found)
     return "\n".join(_lines(folder, run, shards, len(samples), found)) + "\n"
 
 
-def _add_inputs(found: _Found, samples: Sequence[Members]) -> None:
+def _refuse_what_no_run_takes(folder: Path, found: _Found) -> None:
+    """Raise ValueError for the first reason for which training would be refused, such as a class without samples."""
+    inputs = {name: section_of(keys) for name, keys in found.data.items()}
+    targets: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in found.targets.items()
+    }
+    config = DataConfig(shards=str(folder), inputs=inputs, **targets)
+    for key, sentence in config.problems():
+        raise ValueError(f"{folder}: data.{key} {sentence}")
+    train_datasets(config)
+
+
+def _add_inputs(found: _Found, samples: Sequence[Members], tokenizer: str) -> None:
     """Find each input with its sizes, in the data and in the network."""
     there = {suffix for members in samples for suffix in members}
-    taken: set[str] = set()
-    for name, section in sorted(inputs_of(there).items(), key=_place):
-        suffixes = {suffix for suffix, _ in fitting(section.patterns, there)}
+    taken: set[tuple[str, str]] = set()
+    for name, section in sorted(found_inputs(samples), key=_place):
+        read = set(fitting(section.patterns, there))
         # An array that is read as a cloud is not read once more.
-        if suffixes <= taken:
+        if read <= taken:
             continue
-        full, reasons = _fitted(section, samples, suffixes)
+        full, reasons = fitted(section, samples, {suffix for suffix, _ in read}, tokenizer)
         if full is None:
             found.remarks.append(f"{name} is left out: {'; '.join(reasons)}")
             continue
-        taken |= suffixes
+        taken |= read
         own = networks.BY_NAME[full["modality"]]()
         # As the section says it, lists and all: what is written is what was tried.
-        name = name if section.members else full["modality"]
+        name = name if section.members or full["modality"] in found.data else full["modality"]
         found.data[name] = full
-        found.model[name] = own.with_sizes(_section(full).sizes).fitted()
+        found.model[name] = own.with_sizes(section_of(full).sizes).fitted()
 
 
 def _place(named: tuple[str, Modality]) -> tuple[int, str]:
     """Return where the modality of an input stands among all: of two that read a suffix the first is meant."""
     return list(BY_NAME).index(named[1].modality), named[0]
-
-
-def _section(keys: Mapping[str, Any]) -> Modality:
-    typed: Any = {key: tuple(value) if isinstance(value, list) else value for key, value in keys.items()}
-    return BY_NAME[keys["modality"]](**typed)
-
-
-def _fitted(
-    section: Modality, samples: Sequence[Members], suffixes: set[str]
-) -> tuple[dict[str, Any] | None, list[str]]:
-    """Return the keys of a section of the first modality that reads the members, or why none does."""
-    main: list[Any] = []
-    for members in samples:
-        try:
-            main += [each.content for role, each in select(section, members).items() if role == MAIN]
-        except ValueError:
-            # Two members that fit: a bad sample, which the run will count.
-            continue
-    reasons: list[str] = []
-    for kind in _kinds_of(section, suffixes):
-        own = {"members": section.members} if section.members else {}
-        try:
-            keys = {"modality": kind().modality, **own, **kind.fitted(_decodable(kind, main))}
-            problems = [sentence for _, sentence in _section(keys).problems()]
-        except ValueError as error:
-            problems = [str(error)]
-        if not problems and kind().modality in networks.BY_NAME:
-            return keys, []
-        reasons.append(f"{kind().modality}: {cut(problems[0]) if problems else 'no network reads it'}")
-    return None, reasons
-
-
-def _decodable(kind: type[Modality], main: Sequence[Any]) -> list[Any]:
-    """Return the members that a modality can decode; ValueError where those are fewer than half."""
-    good, fault = [], "no sample has it alone"
-    for content in main:
-        try:
-            kind.decoded_shape(MAIN, content)
-            good.append(content)
-        except ValueError as error:
-            # One of many is a bad sample, which the run will count.
-            fault = str(error)
-    if 2 * len(good) < len(main) or not good:
-        raise ValueError(fault)
-    return good
-
-
-def _kinds_of(section: Modality, suffixes: set[str]) -> list[type[Modality]]:
-    """Return the modality of the section, and then others that read such members: an array may be no cloud."""
-    last = {suffix.rpartition(".")[2] for suffix in suffixes}
-    first = BY_NAME[section.modality]
-    return [first, *(kind for kind in contents() if kind is not first and last <= set(kind.usual))]
 
 
 def _add_outputs(found: _Found, shards: Manifest, samples: Sequence[Members]) -> None:
@@ -155,24 +125,33 @@ def _add_outputs(found: _Found, shards: Manifest, samples: Sequence[Members]) ->
         found.outputs[pairs[0]] = {"kind": "flow"}
         return
     known = [_notes(members, shards) for members in samples]
-    if shards.label_names:
+    if _is_told_apart(found, "label", shards.label_names):
         # One sample with several labels is enough: a softmax could not learn them.
         is_several = any(each.label == NO_LABEL and each.labels for each in known)
         found.outputs["label"] = {"kind": "labels" if is_several else "label", "num_classes": len(shards.label_names)}
         if is_several:
             found.targets["multi_label"] = True
     for name, classes in sorted(shards.named_labels.items()):
-        found.outputs[name] = {"kind": "label", "target": name, "num_classes": len(classes)}
-        found.targets.setdefault("labels", []).append(name)
+        if _is_told_apart(found, name, classes):
+            found.outputs[usable(name)] = {"kind": "label", "target": name, "num_classes": len(classes)}
+            found.targets.setdefault("labels", []).append(name)
     for name, count in sorted(shards.values.items()):
-        found.outputs[name] = {
+        found.outputs[usable(name)] = {
             "kind": "value",
+            **({"target": name} if usable(name) != name else {}),
             "num_values": count,
             **_unit([each.values.get(name, ()) for each in known]),
         }
         found.targets.setdefault("values", []).append(name)
     if not found.outputs:
         _add_hidden(found)
+
+
+def _is_told_apart(found: _Found, name: str, classes: Sequence[str]) -> bool:
+    """Return whether there are several classes: of one alone nothing can be learned."""
+    if len(classes) == 1:
+        found.remarks.append(f"{name} is left out: it has the class {shown(classes[0])} alone")
+    return len(classes) > 1
 
 
 def _notes(members: Members, shards: Manifest) -> Notes:
@@ -238,7 +217,8 @@ def _network_lines(found: _Found, shards: Manifest, num_samples: int) -> Iterato
     yield from (f"    {_yaml(name)}: {_yaml(keys)}" for name, keys in found.model.items())
     yield "  outputs: # what is predicted; docs/tasks.md has all kinds"
     for name, keys in found.outputs.items():
-        names = shards.label_names if name == "label" else shards.named_labels.get(name, ())
+        target = keys.get("target", "")
+        names = shards.named_labels.get(target, ()) if target else shards.label_names if name == "label" else ()
         # On one line, whatever a class is called: what follows would be read as a key.
         classes = f" # {' '.join(listed(names).split())}" if names else ""
         yield f"    {_yaml(name)}: {_yaml(keys)}{classes}"

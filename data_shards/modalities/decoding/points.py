@@ -109,7 +109,7 @@ def _of_mesh(mesh: meshes.Mesh, num_points: int, rng: np.random.Generator | None
 def _refuse_other(cloud: Cloud, most: int, least: int) -> None:
     values = cloud.values
     # Columns with names are surely columns.
-    most = max(most, len(values) - 1) if cloud.features is None else len(cloud.features) + XYZ
+    most = max(most, values.shape[0] - 1 if values.ndim else 0) if cloud.features is None else len(cloud.features) + XYZ
     if values.ndim != 2 or not least <= values.shape[1] <= most or values.dtype.kind not in "fiu":
         raise ValueError(
             f"point cloud has shape {cut(str(values.shape))} of {cut(str(values.dtype))}; expected a row a point, "
