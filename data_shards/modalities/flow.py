@@ -3,15 +3,17 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Optional, Self
 
-from data_shards.files.problems import Problem, at_least
-from data_shards.modalities.modality import MAIN, Content, Members, Modality, Prepared
+from data_shards.files.problems import Problem, at_least, probabilities
+from data_shards.modalities.modality import MAIN, Content, Members, Modality, Prepared, nested
+from data_shards.modalities.transform_config import ColourConfig, EraseConfig, ScaleConfig
 
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.axes import Axes
 
+# ruff: noqa: UP045 - OmegaConf reads Optional[X] best
 SECOND, MOTION = "second", "motion"
 FRAMES = ("png", "jpg", "jpeg", "webp", "bmp", "ppm")
 MOST_PIXELS: Mapping[str, int] = MappingProxyType({"height": 192, "width": 256})
@@ -30,11 +32,21 @@ class FlowConfig(Modality):
     motion: str | tuple[str, ...] = ("flo", "motion.png")
     """Member with the motion from the first frame to the second: .flo, or KITTI's PNG of 16 bits."""
     height: int = 368
-    """Rows of pixels that training cuts from a pair, anywhere; nothing is resized, since motion is in pixels."""
+    """Rows of pixels that training cuts from a pair, anywhere; only `scale` resizes, since motion is in pixels."""
     width: int = 496
     """Columns of pixels that training cuts from a pair."""
     flip: bool = False
     """Training mirrors every second pair."""
+    upside_down: float = 0.0
+    """The probability that training mirrors a pair from top to bottom."""
+    scale: Optional[ScaleConfig] = None
+    """Set to train on pairs of other sizes, with their motion."""
+    colour: Optional[ColourConfig] = None
+    """Set to train on pairs with random brightness, contrast, saturation and hue."""
+    unequal_colour: float = 0.0
+    """The probability that the two frames of a pair draw different colours."""
+    erase: Optional[EraseConfig] = None
+    """Set to train on pairs of which something covers parts of the second frame."""
     test_height: int = 0
     """Rows that evaluation cuts about the centre, judged in overlapping tiles of height x width; 0: height."""
     test_width: int = 0
@@ -126,6 +138,10 @@ class FlowConfig(Modality):
         """Yield what is wrong with the section."""
         yield from super().problems()
         yield from at_least(1, {"height": self.height, "width": self.width})
+        yield from probabilities({"upside_down": self.upside_down, "unequal_colour": self.unequal_colour})
+        yield from nested(scale=self.scale, colour=self.colour, erase=self.erase)
+        if self.unequal_colour and self.colour is None:
+            yield "unequal_colour", "is for pairs whose colours are drawn; set colour too, or leave it out"
         if not self.motion:
             yield "motion", "names no member; name the one with the motion, such as flo"
         for key, side in (("test_height", self.height), ("test_width", self.width)):

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from data_shards.files.problems import Problem, at_least, probabilities
 
+_MOST_POWER = 3
+"""Of 2: eight times as large."""
+
 
 def centre_crop_problems(part: float, fit: str) -> Iterator[Problem]:
     """Yield what is wrong with the part that is kept about the centre."""
@@ -64,12 +67,16 @@ class ColourConfig:
     """x of the factor on the distance from the mean grey."""
     saturation: float = 0.4
     """x of the factor on the distance from the pixel's own grey."""
+    hue: float = 0.0
+    """Parts of the circle of colours, up to a half, by which the hue is turned, forwards or backwards."""
 
     def problems(self) -> Iterator[Problem]:
         """Yield what is wrong with the section."""
         yield from probabilities(
             {"brightness": self.brightness, "contrast": self.contrast, "saturation": self.saturation}
         )
+        if not 0 <= self.hue <= 0.5:
+            yield "hue", f"must be from 0 to 0.5, half of the circle, got {self.hue}"
 
 
 def channel_problems(
@@ -79,8 +86,53 @@ def channel_problems(
     found = f"num_channels={num_channels} and {'bytes' if dtype == 'uint8' else 'floating point'}"
     if randaugment is not None and (num_channels, dtype) != (3, "uint8"):
         yield "randaugment", f"is for red, green and blue in bytes, got {found}; use crop, flip and colour in its place"
-    if colour is not None and colour.saturation and num_channels != 3:
-        yield "colour.saturation", f"is for red, green and blue, got num_channels={num_channels}; set it to 0"
+    for key in ("saturation", "hue"):
+        if colour is not None and getattr(colour, key) and num_channels != 3:
+            yield f"colour.{key}", f"is for red, green and blue, got num_channels={num_channels}; set it to 0"
+
+
+@dataclass(frozen=True)
+class ScaleConfig:
+    """Pairs of frames are made larger or smaller, and their motion with them, before a part is cut out."""
+
+    # RAFT's augmentation (arXiv 2003.12039): the powers of 2, and how often.
+    probability: float = 0.8
+    """The probability that a pair is resized; the others keep their size."""
+    min_power: float = -0.2
+    """The least power of 2 by which both sides grow. No side becomes shorter than the part that is cut from it."""
+    max_power: float = 0.5
+    """The greatest power of 2."""
+    stretch_probability: float = 0.8
+    """The probability that each side also grows by a power of its own."""
+    max_stretch_power: float = 0.2
+    """That power is from its negative to this."""
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield what is wrong with the section."""
+        yield from probabilities({"probability": self.probability, "stretch_probability": self.stretch_probability})
+        if not -_MOST_POWER <= self.min_power <= self.max_power <= _MOST_POWER:
+            yield "min_power", f"must be at most max_power, both from -{_MOST_POWER} to {_MOST_POWER}"
+        if not 0 <= self.max_stretch_power <= _MOST_POWER:
+            yield "max_stretch_power", f"must be from 0 to {_MOST_POWER}, got {self.max_stretch_power}"
+
+
+@dataclass(frozen=True)
+class EraseConfig:
+    """Rectangles of the second frame get its mean colour, as if something had covered them."""
+
+    # RAFT's augmentation.
+    probability: float = 0.5
+    """The probability that a pair has such rectangles, one or two."""
+    min_side: int = 50
+    """Least pixels of a side; at the border it may be cut."""
+    max_side: int = 100
+    """Most pixels of a side."""
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield what is wrong with the section."""
+        yield from probabilities({"probability": self.probability})
+        if not 1 <= self.min_side <= self.max_side:
+            yield "min_side", f"must be at least 1 and at most max_side ({self.max_side}), got {self.min_side}"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The published layouts that are read: the one place where they are listed."""
 
 from data_shards.sources.layouts.audioset import AudioSet
+from data_shards.sources.layouts.autoflow import AutoFlow
 from data_shards.sources.layouts.c4 import C4
 from data_shards.sources.layouts.flying_chairs import FlyingChairs
 from data_shards.sources.layouts.glue import Glue
@@ -17,6 +18,7 @@ LAYOUTS: tuple[type[Layout], ...] = (
     AudioSet,
     Kinetics,
     ModelNet40,
+    AutoFlow,
     FlyingChairs,
     Sintel,
     Kitti,

@@ -37,12 +37,15 @@ class LabelOutput(VectorOutput):
 
 @dataclass(frozen=True, kw_only=True)
 class LabelsOutput(VectorOutput):
-    """All classes of a sample, as AudioSet's: a sigmoid a class in place of one softmax. The target is its list."""
+    """All classes of a sample, as AudioSet's. The target is its list."""
 
     kind: Literal["labels"] = "labels"
     """Chooses this kind of answer."""
     num_classes: int = 1_000
     """Number of classes."""
+    loss: Literal["sigmoid", "softmax"] = "sigmoid"
+    """sigmoid asks yes or no of each class. softmax asks for one distribution, in which a sample's classes have equal
+    parts: for very many classes, of which a sample has a few."""
     class_weights: tuple[float, ...] = ()
     """The weight of each class in the loss; empty means equal weights."""
 

@@ -79,6 +79,39 @@ def test_of_several_labels_each_class_weighs_what_it_is_given(batch: Batch, logi
     torch.testing.assert_close(loss_of(equal, logits, batch, 1), loss_of(plain, logits, batch, 1))
 
 
+@pytest.mark.parametrize("weights", [(), WEIGHTS])
+@pytest.mark.parametrize("num_parts", [1, 4])
+def test_a_softmax_over_several_labels_gives_each_an_equal_part(
+    batch: Batch, logits: Tensor, num_parts: int, weights: tuple[float, ...]
+) -> None:
+    targets = (torch.rand(8, CLASSES, generator=torch.Generator().manual_seed(2)) > 0.6).float()
+    targets[3] = 0
+    batch = replace(batch, targets={"label": targets})
+    task = LabelsTask("tags", LabelsOutput(num_classes=CLASSES, loss="softmax", class_weights=weights))
+    total = count = torch.tensor(0.0)
+    for row, target, weight in zip(logits, targets, batch.weights, strict=True):
+        for number in target.nonzero()[:, 0].tolist():
+            part = weight / target.sum() * (weights[number] if weights else 1)
+            total, count = total - part * row.log_softmax(0)[number], count + part
+    torch.testing.assert_close(loss_of(task, logits, batch, num_parts), total / count)
+
+
+def test_a_softmax_is_judged_by_its_first_class_and_its_probabilities(
+    batch: Batch, logits: Tensor, world: World
+) -> None:
+    targets = (torch.rand(8, CLASSES, generator=torch.Generator().manual_seed(2)) > 0.6).float()
+    targets[3] = 0
+    batch = replace(batch, targets={"label": targets}, arrays={"points": logits})
+    output = LabelsOutput(num_classes=CLASSES, loss="softmax")
+    found = evaluate(Says(), objective({"label": output}), [batch], world, ("points",)).flat()
+    hits = [bool(target[row.argmax()]) for row, target in zip(logits, targets, strict=True) if target.any()]
+    assert found["label/accuracy"] == pytest.approx(sum(hits) / 7)
+    # A number added to all logits of a sample changes no probability, and so nothing that is judged.
+    moved = replace(batch, arrays={"points": logits + torch.arange(8)[:, None]})
+    again = evaluate(Says(), objective({"label": output}), [moved], world, ("points",)).flat()
+    assert again == pytest.approx(found)
+
+
 class Says(nn.Module):
     """Answers what the points say."""
 

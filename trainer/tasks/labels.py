@@ -1,4 +1,4 @@
-"""All labels of a sample: a yes or no for each class; mean average precision, and that of each class."""
+"""All labels of a sample, by a sigmoid a class or one softmax; mean average precision, and that of each class."""
 
 import math
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from data_shards.loading.batch import Batch
-from model.measures.losses import binary_cross_entropy_sum
+from model.measures.losses import binary_cross_entropy_sum, soft_cross_entropy_sum
 from model.measures.quality import average_precision
 from model.outputs.label import LabelsOutput
 from trainer.distributed.world import World
 from trainer.tasks.answer import Row, Telling, ranked
-from trainer.tasks.metric import Measurement, Metric, Result, listed
+from trainer.tasks.metric import Measurement, Metric, Result, Table, listed, ratio
 from trainer.tasks.task import Task
 
 TARGET = "label"
@@ -22,32 +22,40 @@ TARGET = "label"
 
 @dataclass(frozen=True)
 class LabelsTask(Task[LabelsOutput]):
-    """Binary cross-entropy, as the mean over classes, weighted by the samples' weights."""
+    """Binary cross-entropy as the mean over classes, or that of one softmax, weighted by the samples' weights."""
 
     kind: ClassVar[str] = "labels"
 
     def count(self, batch: Batch) -> Tensor:
-        """Return the sum of the weights of the samples."""
-        return batch.weights.sum()
+        """Return the sum of the weights of the samples; by a softmax of those that have a label."""
+        if not self._is_softmax:
+            return batch.weights.sum()
+        return (batch.weights * self._parts(batch).sum(dim=1)).sum()
 
     def sum(self, answer: Tensor, batch: Batch) -> Tensor:
-        """Return the weighted sum of the binary cross-entropies."""
+        """Return the weighted sum of the cross-entropies."""
+        if self._is_softmax:
+            return soft_cross_entropy_sum(answer, self._parts(batch), batch.weights)
         class_weights = None
         if self.output.class_weights:
             class_weights = torch.tensor(self.output.class_weights, dtype=torch.float32, device=answer.device)
         return binary_cross_entropy_sum(answer, batch.targets[TARGET], batch.weights, class_weights)
 
     def metrics(self) -> tuple[Metric, ...]:
-        """Return mean average precision, and F1 of the answers above one half."""
-        return Metric("mean_average_precision", "%", highest=1.0), Metric("f1", "%", highest=1.0)
+        """Return mean average precision; F1 of the answers above one half, or how often the first is a true one."""
+        second = "accuracy" if self._is_softmax else "f1"
+        return Metric("mean_average_precision", "%", highest=1.0), Metric(second, "%", highest=1.0)
 
     def rows(self, answer: Tensor, batch: Batch, telling: Telling) -> list[Row]:
         """Return the classes of a probability above one half, the most likely ones with theirs, and the true ones."""
         logits = answer.float().cpu()
+        probabilities = logits.softmax(dim=-1) if self._is_softmax else logits.sigmoid()
         found: list[Row] = []
-        for scores, probabilities in zip(logits.numpy(), logits.sigmoid().numpy(), strict=True):
-            chosen = [telling.class_name("", number) for number in (scores > 0).nonzero()[0].tolist()]
-            found.append({self.name: chosen, **ranked(f"{self.name}_likely", telling, "", scores, probabilities)})
+        for scores, of_classes in zip(logits.numpy(), probabilities.numpy(), strict=True):
+            # A sigmoid of a logit above 0 is above one half; by the logit, which is not rounded to it.
+            is_chosen = of_classes > 0.5 if self._is_softmax else scores > 0
+            chosen = [telling.class_name("", number) for number in is_chosen.nonzero()[0].tolist()]
+            found.append({self.name: chosen, **ranked(f"{self.name}_likely", telling, "", scores, of_classes)})
         if telling.with_truth and TARGET in batch.targets:
             for place, (row, truth) in enumerate(zip(found, batch.targets[TARGET].cpu(), strict=True)):
                 row[f"{self.name}_true"] = [
@@ -57,13 +65,26 @@ class LabelsTask(Task[LabelsOutput]):
 
     def measurement(self) -> Measurement:
         """Return an empty list of answers: an average precision needs all of them together."""
-        return AnswersOfAll()
+        return AnswersOfAll(is_softmax=self._is_softmax)
+
+    @property
+    def _is_softmax(self) -> bool:
+        return self.output.loss == "softmax"
+
+    def _parts(self, batch: Batch) -> Tensor:
+        """Return the parts of each sample's classes, with their weights; all 0 of a sample without a label."""
+        targets = batch.targets[TARGET]
+        parts = targets / targets.sum(dim=1, keepdim=True).clamp(min=1)
+        if not self.output.class_weights:
+            return parts
+        return parts * torch.tensor(self.output.class_weights, dtype=torch.float32, device=parts.device)
 
 
 class AnswersOfAll(Measurement):
     """The answers and targets of all samples of all ranks."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_softmax: bool) -> None:
+        self._is_softmax = is_softmax
         self._logits: list[Tensor] = []
         self._targets: list[Tensor] = []
 
@@ -77,13 +98,18 @@ class AnswersOfAll(Measurement):
         # A precision depends on the order of all answers: means of the ranks' precisions are not that of all samples.
         logits = torch.cat(world.gather(torch.cat(self._logits)))
         targets = torch.cat(world.gather(torch.cat(self._targets)))
-        precisions = average_precision(logits, targets)
+        # Of a softmax the logits of two samples cannot be compared, only their probabilities.
+        precisions = average_precision(logits.log_softmax(dim=-1) if self._is_softmax else logits, targets)
+        values = {"mean_average_precision": float(precisions.nanmean())}
+        tables: dict[str, Table] = {"average_precision_of_class": listed(precisions.tolist())}
+        if self._is_softmax:
+            labelled = targets.any(dim=1)
+            hits = targets.gather(1, logits.argmax(dim=1, keepdim=True))[:, 0]
+            values["accuracy"] = ratio(int(hits.sum()), int(labelled.sum()))
+            return Result(values, len(logits), tables)
         yes = logits > 0
         both = (yes.sum(dim=0) + targets.sum(dim=0)).double()
         found = both > 0
         f1 = 2 * (yes & targets).sum(dim=0)[found].double() / both[found]
-        values = {
-            "mean_average_precision": float(precisions.nanmean()),
-            "f1": float(f1.mean()) if bool(found.any()) else math.nan,
-        }
-        return Result(values, len(logits), {"average_precision_of_class": listed(precisions.tolist())})
+        values["f1"] = float(f1.mean()) if bool(found.any()) else math.nan
+        return Result(values, len(logits), tables)

@@ -1,5 +1,7 @@
 """Colour jitter of images and clips, of any number of channels."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,7 +12,7 @@ GREY_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def jitter(frames: NDArray[np.generic], config: ColourConfig, rng: np.random.Generator) -> NDArray[np.generic]:
-    """Return frames (T, H, W, channels) with one random brightness, contrast and saturation for all of them.
+    """Return frames (T, H, W, channels) with one random brightness, contrast, saturation and hue for all of them.
 
     Grey is the mean of the channels where these are not red, green and blue. Only bytes are kept in their range.
     """
@@ -26,6 +28,18 @@ def jitter(frames: NDArray[np.generic], config: ColourConfig, rng: np.random.Gen
     values = mean + (values - mean) * np.float32(contrast)
     grey = (mean + (grey - mean) * np.float32(contrast))[..., None]
     values = grey + (values - grey) * np.float32(saturation)
+    # Drawn last, and only where it is asked for: a section without it draws what it drew before there was a hue.
+    if config.hue:
+        values = values @ _turned(config.hue * rng.uniform(-1, 1))
     if frames.dtype != np.uint8:
         return values
     return np.asarray(np.clip(np.rint(values), 0, 255), np.uint8)
+
+
+def _turned(part: float) -> NDArray[np.float32]:
+    """Return the matrix that turns colours about the axis of the greys by a part of the circle."""
+    angle = 2 * math.pi * part
+    # Rodrigues' formula for the axis (1, 1, 1): greys stay what they are.
+    cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
+    matrix = np.full((3, 3), (1 - math.cos(angle)) / 3) + math.cos(angle) * np.eye(3) + math.sin(angle) * cross
+    return matrix.astype(np.float32)

@@ -62,6 +62,24 @@ def test_flying_chairs_without_a_list_are_for_training(build: Build, put: Put, p
     assert "no FlyingChairs_train_val.txt: all 3 pairs are for training" in built.told
 
 
+def test_autoflows_pairs_are_those_of_its_folders(build: Build, put: Put, picture: Encode, flo: Encode) -> None:
+    for number in range(3):
+        place = f"static_40k_png_{1 + number % 2}_of_4/table_{number}_batch_0"
+        put(f"{place}/im0.png", picture(number))
+        put(f"{place}/im1.png", picture(100 + number))
+        put(f"{place}/forward.flo", flo(number, -number))
+    put("static_40k_png_4_of_4/table_9_batch_0/forward.flo", flo(0, 0))
+    put("LICENSE.txt")
+    built = build("autoflow", "--test-share", 0.34)
+    assert built.counts == {"train": 2, "test": 1}
+    for sample in (*built.samples(), *built.samples("test")):
+        first, second = frames(sample)
+        assert second == first + 100
+        np.testing.assert_array_equal(motion(sample["flo"])[0, 0], [first, -first])
+    assert "1 motions without im0.png or im1.png: skipped" in built.told
+    assert "skipped, no pair of AutoFlow: 1 .txt" in built.told
+
+
 def sintel(put: Put, picture: Encode, flo: Encode) -> None:
     for number in (1, 2, 3):
         for kind, colour in (("clean", 10), ("final", 20)):
@@ -128,6 +146,8 @@ def test_a_picture_of_8_bits_is_no_motion(picture: Encode) -> None:
     ("name", "files", "sentence"),
     [
         ("flying-chairs", ["a.txt"], r"no file NUMBER_flow.flo; name the folder FlyingChairs_release"),
+        ("autoflow", ["a.txt"], r"no file forward.flo; name the folder that holds static_40k_png_1_of_4"),
+        ("autoflow", ["t/forward.flo"], r"forward.flo: no im0.png and im1.png beside it; unpack all of AutoFlow"),
         ("sintel", ["training/clean/a/frame_0001.png"], r"training: has no folder final"),
         ("sintel", ["clean/a", "final/a", "flow/a"], r"flow: no SCENE/frame_NUMBER.flo"),
         ("kitti", ["training/flow_occ/000000_10.png"], r"no folder image_2 or colored_0 or image_0"),

@@ -95,6 +95,14 @@ def chairs(put: Put, picture: Encode, flo: Encode) -> None:
     put("FlyingChairs_train_val.txt", b"1\n" * TRAIN + b"2\n" * HELD)
 
 
+def autoflow(put: Put, picture: Encode, flo: Encode) -> None:
+    for number in range(TRAIN + HELD):
+        place = f"static_40k_png_1_of_4/table_{number}_batch_0"
+        put(f"{place}/im0.png", picture(number, "PNG", (24, 16)))
+        put(f"{place}/im1.png", picture(100 + number, "PNG", (24, 16)))
+        put(f"{place}/forward.flo", flo(number, -number, (24, 16)))
+
+
 def c4(put: Put, _: Encode, __: Encode) -> None:
     for name, count in (("c4-train.00000-of-00001", TRAIN), ("c4-validation.00000-of-00001", HELD)):
         line = json.dumps({"text": "some words that are read " * 6, "url": "a", "timestamp": "b"}) + "\n"
@@ -132,6 +140,7 @@ def glue(put: Put, _: Encode, __: Encode) -> None:
 # The layout, what is typed to build it, its recipe, and what is typed beside the shards.
 CASES: dict[str, tuple[Callable[[Put, Encode, Encode], None], tuple[str, ...], str, tuple[str, ...]]] = {
     "audioset": (audioset, ("audioset",), "perceiver_audioset_av", CLASSES),
+    "autoflow": (autoflow, ("autoflow", "--test-share", "0.2"), "perceiver_io_flow", ()),
     "flying-chairs": (chairs, ("flying-chairs",), "perceiver_io_flow", ()),
     "imagenet": (imagenet, ("imagenet",), "perceiver_io_imagenet", CLASSES),
     "kinetics": (

@@ -20,9 +20,11 @@ from data_shards.modalities.text import TextConfig
 from data_shards.modalities.transform_config import (
     ColourConfig,
     CropConfig,
+    EraseConfig,
     LogMelConfig,
     MaskingConfig,
     RandAugmentConfig,
+    ScaleConfig,
     SpecAugmentConfig,
 )
 from data_shards.modalities.transforms import audio, flow, image, points, text, video
@@ -105,6 +107,18 @@ BASE: dict[str, tuple[Any, Callable[..., Any], Any]] = {
     "points": (PointsConfig(num_points=64), points.fit, CLOUD),
     "text": (TextConfig(num_bytes=64, masking=MaskingConfig(0.5)), masked_text, WORDS),
     "flow": (FlowConfig(height=5, width=7), flow.fit, select(FlowConfig(), PAIR)),
+    "pair": (
+        FlowConfig(
+            height=5,
+            width=7,
+            scale=ScaleConfig(probability=0.5),
+            colour=ColourConfig(hue=0.1),
+            unequal_colour=0.5,
+            erase=EraseConfig(0.5, 2, 3),
+        ),
+        flow.fit,
+        select(FlowConfig(), PAIR),
+    ),
 }
 OTHER: dict[str, dict[str, Any]] = {
     "image": {
@@ -177,7 +191,27 @@ OTHER: dict[str, dict[str, Any]] = {
         "permute": True,
     },
     "text": {"num_bytes": 50, "masking.probability": 0.1},
-    "flow": {"height": 4, "width": 6, "flip": True},
+    "flow": {
+        "height": 4,
+        "width": 6,
+        "flip": True,
+        "upside_down": 0.5,
+        "scale": ScaleConfig(),
+        "colour": ColourConfig(),
+        "erase": EraseConfig(0.5, 2, 3),
+    },
+    "pair": {
+        "scale.probability": 0.9,
+        "scale.min_power": 0.1,
+        "scale.max_power": 1.0,
+        "scale.stretch_probability": 0.1,
+        "scale.max_stretch_power": 0.7,
+        "colour.hue": 0.3,
+        "unequal_colour": 0.0,
+        "erase.probability": 0.9,
+        "erase.min_side": 3,
+        "erase.max_side": 5,
+    },
 }
 OF_TRAINING = (
     "crop",
@@ -192,6 +226,9 @@ OF_TRAINING = (
     "scale",
     "jitter",
     "permute",
+    "upside_down",
+    "unequal_colour",
+    "erase",
 )
 ELSEWHERE = {"FlowConfig.test_height", "FlowConfig.test_width", "AudioConfig.spec_augment"}
 """Of evaluation, or tested with the spectrogram."""
@@ -244,6 +281,7 @@ def test_every_option_is_among_them() -> None:
             tried.add(f"{type(getattr(BASE[name][0], part)).__name__}.{key}")
     sections = {type(config) for config, _, _ in BASE.values()}
     parts = {CropConfig, RandAugmentConfig, ColourConfig, SpecAugmentConfig, LogMelConfig, MaskingConfig}
+    parts |= {ScaleConfig, EraseConfig}
     there = {f"{section.__name__}.{field.name}" for section in sections | parts for field in fields(section)}
     there = {option for option in there if option.rpartition(".")[2] not in WHICH_MEMBERS}
     assert tried | ELSEWHERE == there
