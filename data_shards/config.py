@@ -65,6 +65,7 @@ class DataConfig:
     @cached_property
     def ordered_inputs(self) -> dict[str, Modality]:
         """The inputs in the order of their names, in which they are decoded and draw their random numbers."""
+        # Sorted: the order of keys in a YAML file must not change what is drawn.
         return dict(sorted(self.inputs.items()))
 
     def only(self, names: Container[str]) -> "DataConfig":
@@ -100,6 +101,7 @@ class DataConfig:
 
         The key is empty for what is there in any case, and need not be asked.
         """
+        # The kinds that a task asks for, see trainer/tasks.
         found = {("labels" if self.multi_label else "label", ""): self._key_of_label_targets}
         found |= {("named label", name): "labels" for name in self.labels}
         found |= {("value", name): "values" for name in self.values}
@@ -125,6 +127,7 @@ class DataConfig:
         yield from self._mix_problems()
         if self.clips is not None:
             yield from ((f"clips.{key}", sentence) for key, sentence in self.clips.problems())
+            # Of an image there is nothing to cut, and a key without effect would be taken for one with.
             if not any(section.has_time for section in self.inputs.values()):
                 yield "clips", f"cuts sound and video, and there is {', '.join(self.inputs) or 'none'}; leave it out"
         for name, part in self.datasets.items():

@@ -16,7 +16,9 @@ from data_shards.modalities.catalogue import contents, held_by, inputs_of
 LABELS_ALONE = Records(labels=OWN.labels, named_labels=OWN.named_labels)
 """The fields of records that have labels and only fields of this program."""
 _OWN_FIELDS = frozenset({OWN.labels, OWN.named_labels, OWN.weight, OWN.values})
+# No field of a record has this name, which stands for all that are none of ours.
 _OTHER = ""
+# Of hundreds of kinds a person needs the most common ones.
 _NUM_SHOWN = 5
 _NUM_KEPT = 100
 
@@ -161,6 +163,7 @@ class Members:
             yield f"members that are read where an input names them, as {remedy}: {listed(self.named, '.')}"
         if self.num_empty:
             yield f"{self.num_empty} of {self.num_samples} samples have no member that is read: they are bad samples"
+        # A field that is there and not taken is said: in silence a label or a weight would be lost.
         options = {name: getattr(records, name) for name in (OWN.labels, OWN.named_labels, OWN.weight, OWN.values)}
         for name, taken in options.items():
             if self.fields[name] and taken != name:

@@ -71,9 +71,12 @@ class Intake:
         return key, sample
 
     def _check(self, sample: Sample) -> None:
+        # A row of zeros in every input would be trained on as if it were data.
         if not sample.lengths:
             wanted = ", ".join(self.config.ordered_inputs) or "the inputs that are read"
             raise ValueError(f"has none of {wanted}")
+        # On the host, where it costs nothing: on a GPU an index out of range ends the process without its sample's
+        # name.
         if self.num_classes and (highest := max(all_labels(sample), default=0)) >= self.num_classes:
             raise _out_of_range(f"label {highest}", self.num_classes)
         for name in self.config.values:

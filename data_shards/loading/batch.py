@@ -106,6 +106,7 @@ class Batch:
 
     def micro_batches(self, num_parts: int) -> list["Batch"]:
         """Cut into equal consecutive parts, as views."""
+        # Unequal parts would weigh their samples differently in a sum of means.
         if len(self.keys) % num_parts:
             raise ValueError(f"a batch of {len(self.keys)} samples cannot be cut into {num_parts} equal micro-batches")
         rows = len(self.keys) // num_parts
@@ -169,6 +170,7 @@ def empty(
         for name, (shape, dtype) in _targets(config, num_classes).items()
     }
     for name in config.values:
+        # NaN is the number that nobody knows: such a sample has no part in the loss.
         targets[name] = torch.full((num_samples, num_values[name]), torch.nan, pin_memory=pinned)
     return Batch(
         arrays={name: array((num_samples, *shape), dtype) for name, (shape, dtype) in layout(config).items()},

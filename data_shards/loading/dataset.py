@@ -63,6 +63,7 @@ def served(
             )
     taken = set(only) or there
     num_samples = split.num_samples
+    # What lacks a required input is left out before the order is made, so that every epoch has the same samples.
     split = folder.served(split_name, config.required_members)
     return Dataset(
         name,
@@ -120,6 +121,7 @@ def shared_classes(found: Mapping[str, tuple[str, ...]], what: str = "") -> tupl
     Adopted folders have numbers for names, up to the largest label that each happens to have: those share the most
     that one has. A folder without labels has no say.
     """
+    # The folder with the most classes: of numbers the others may have met fewer.
     first = max(found, key=lambda place: len(found[place]))
     for place, names in found.items():
         if names and names != found[first] and not (are_numbers(names) and are_numbers(found[first])):

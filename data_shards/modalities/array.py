@@ -82,8 +82,10 @@ class ArrayConfig(Modality):
             raise ValueError(f"array of shape {values.shape}; expected ({wanted})")
         length = min(len(values), shape[0])
         spare = len(values) - length
+        # Training cuts anywhere, evaluation in the middle: the same part each time.
         start = int(rng.integers(spare, endpoint=True)) if rng is not None and spare else spare // 2
         part = values[start : start + length]
+        # Zeros behind what is there; the length says which entries count.
         whole = np.zeros(shape, np.float32)
         whole[:length] = self._standardized(part) if self.standardize else part
         if not self.coordinates:
@@ -169,6 +171,7 @@ class ArrayConfig(Modality):
             raise ValueError(f"arrays of {len(shapes)} shapes, such as {seen[0].shape} and {seen[-1].shape}")
         rest = list(shapes.pop())
         sizes: dict[str, Any] = {"shape": [side([len(values) for values in seen], MOST_ROWS), *rest]}
+        # A series of single numbers: each is a cell of one channel.
         if not rest:
             sizes["axes"] = ["place"]
         if not all(np.isfinite(values).all() for values in seen):

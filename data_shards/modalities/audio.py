@@ -54,6 +54,7 @@ class AudioConfig(Modality):
         """(num_samples,) or (num_samples, channels), or (frames, mel bins), of each bin the values of all channels."""
         if self.log_mel is None:
             return (self.num_samples,) if self.num_channels == 1 else (self.num_samples, self.num_channels)
+        # A frame for each hop, the last windows padded: a size that depends on nothing but the section.
         num_frames = self.num_samples // self.log_mel.hop_samples(self.sample_rate)
         return num_frames, self.log_mel.num_bins * self.num_channels
 
@@ -92,6 +93,7 @@ class AudioConfig(Modality):
 
         heard = [recording(content) for content in contents]
         rates = Counter(rate for _, rate in heard)
+        # Of equally common rates the higher one, which loses nothing.
         rate = max(rates, key=lambda each: (rates[each], each))
         lengths = [len(samples) * rate // of for samples, of in heard]
         channels = {samples.shape[1] for samples, _ in heard}
@@ -113,6 +115,7 @@ class AudioConfig(Modality):
         from data_shards.modalities.decoding.audio import audio
 
         samples, sample_rate = audio(found[MAIN].content)
+        # Short sounds get short windows, or there would be a single column.
         window = max(16, min(256, len(samples) // 8))
         padded = np.pad(samples, (0, max(0, window - len(samples))))
         pieces = np.lib.stride_tricks.sliding_window_view(padded, window)[:: max(1, window // 4)]

@@ -64,6 +64,7 @@ def inputs_of(suffixes: Iterable[str]) -> dict[str, Modality]:
     suffixes = sorted(suffixes)
     inputs: dict[str, Modality] = {}
     for kind in contents():
+        # To show what is there, and not to train: any size is taken.
         section = kind.lenient()
         if any(fitting(section.patterns, suffixes)):
             inputs[section.modality] = section

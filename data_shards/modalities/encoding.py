@@ -39,6 +39,7 @@ def wav(values: NDArray[np.floating], sample_rate: int) -> bytes:
 def flo(motion: NDArray[np.floating]) -> bytes:
     """Return motion (H, W, 2) in pixels as Middlebury's .flo."""
     height, width = motion.shape[:2]
+    # Far beyond what the format calls unknown, so that no reader takes it for motion.
     known = np.nan_to_num(motion.astype("<f4"), nan=10 * UNKNOWN)
     return bytes(MAGIC + np.array([width, height], "<i4").tobytes() + known.tobytes())
 
@@ -46,6 +47,7 @@ def flo(motion: NDArray[np.floating]) -> bytes:
 def motion_picture(motion: NDArray[np.floating]) -> bytes:
     """Return motion (H, W, 2) as a PNG: the hue is its direction, the saturation its length by the longest."""
     right, down = np.moveaxis(_known(motion).astype(np.float64), -1, 0)
+    # By the longest of this picture: directions stay visible in slow motion.
     length = np.hypot(right, down)
     hue = np.arctan2(down, right) / (2 * np.pi) % 1
     hsv = np.stack([hue, length / (length.max() or 1), np.ones_like(hue)], axis=-1)

@@ -104,6 +104,7 @@ class FlowConfig(Modality):
         from data_shards.modalities.fitting import side
 
         shapes = [pixels(content).shape for content in contents]
+        # The smallest pair decides, since nothing is enlarged.
         least = {"height": min(rows for rows, _, _ in shapes), "width": min(columns for _, columns, _ in shapes)}
         return {key: side([length], MOST_PIXELS[key]) for key, length in least.items()}
 
@@ -130,6 +131,7 @@ class FlowConfig(Modality):
         first, _, motion = pair(found)
         axes.axis("off")
         axes.imshow(first)
+        # Not at the border, where an arrow would leave the picture.
         rows, columns = (np.linspace(0, side - 1, min(side, ARROWS) + 2)[1:-1].astype(int) for side in motion.shape[:2])
         right, down = np.moveaxis(motion[np.ix_(rows, columns)], -1, 0)
         axes.quiver(*np.meshgrid(columns, rows), right, down, color="red", angles="xy")

@@ -121,6 +121,7 @@ class ImageConfig(Modality):
             "width": side([values.shape[1] for values in seen], MOST_PIXELS),
             "num_channels": usual if max(channels) <= 4 else max(channels),
         }
+        # 8 and 16 bits have a known greatest number; other kinds are read as they are.
         kinds = {values.dtype.name for values in seen}
         if kinds != {"uint8"}:
             sizes["values"] = "unit" if kinds <= {"uint8", "uint16"} else "raw"

@@ -93,9 +93,11 @@ class PointsConfig(Modality):
         shapes = [everything(each).shape for each in seen]
         width = min(columns for _, columns in shapes)
         named = [each.features for each in seen]
+        # The median: one cloud of a million points would make all others padding.
         sizes: dict[str, Any] = {"num_points": max(1, min(int(np.median([rows for rows, _ in shapes])), MOST_POINTS))}
         if width < XYZ:
             return {**sizes, "num_dimensions": width}
+        # Names that all clouds have; without names only the number of columns is known.
         if all(names is not None for names in named):
             features = [name for name in named[0] or () if all(name in (names or ()) for names in named)]
             return sizes | ({"features": features} if features else {}) | {"normalize": "unit_cube"}

@@ -111,6 +111,7 @@ class TextConfig(Modality):
         ids, length = text.fit(found[MAIN].content, self, rng)
         if self.masking is None:
             return Prepared(ids, length)
+        # What a user has hidden himself: nothing more is hidden, and there is no truth to compare with.
         if self.masking.by_mark and (ids[:length] == text.mask_id(self)).any():
             return Prepared(ids, length, np.zeros_like(ids))
         if self.tokenizer:

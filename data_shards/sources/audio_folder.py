@@ -40,6 +40,7 @@ def read_segments(
     folder: Path, segments: Mapping[str, Path], classes: Path | None, tell: Tell | None = None
 ) -> tuple[list[Row], list[str]]:
     """Return a row for each line of the lists, numbered through all of them, and the class names."""
+    # All lists at once: a class that only the test list has is one too.
     listed = [(split, cells) for split, path in segments.items() for cells in clips.segments(path)]
     marks = (
         clips.marks(classes) if classes else {mark: mark for mark in sorted({m for _, (_, ms) in listed for m in ms})}

@@ -58,6 +58,7 @@ def find(paths: Sequence[str], config: DataConfig, tell: Tell) -> list[NewSample
         new = [sample for real, sample in found if real not in known]
         if len(new) < len(found):
             tell(f"{path}: {len(found) - len(new)} of its files were named before; each is answered once")
+        # By where a file is, and not by how it was named: photos/a.png and photos are the same a.png.
         known |= {real for real, _ in found}
         samples += new
     return samples
@@ -106,10 +107,12 @@ def _of_table(table: Path, reading: RunInputs, tell: Tell) -> Iterator[NewSample
         for line, row in tables.read(table):
             columns = {column: cell for column, cell in row.items() if column != KEY}
             key = _key(str(row.get(KEY, f"{table}:{line}")))
+            # Counted over all rows: the lines of a JSON table need not have the same columns.
             unread.update(column for column in columns if not reading.reads(column))
             try:
                 yield _of_row(key, columns, table.parent, reading)
             except ValueError as error:
+                # It keeps its place and its key: the table of answers says what became of it.
                 yield NewSample(key, fault=f"line {line}: {error}")
     except (ValueError, OSError) as error:
         raise ValueError(f"{table}: {error}") from error

@@ -41,6 +41,7 @@ def with_channels(picture: Picture, asked: int, *, to_grey: bool = False) -> NDA
         meaning = f" ({_MEANING[found]})" if picture.is_usual and found <= 4 else ""
         grey = ", or to_grey=true" if is_usual and asked <= 2 else ""
         raise ValueError(f"image of {found} channels{meaning}, num_channels is {asked}; set num_channels={found}{grey}")
+    # Without one of its own, a picture is opaque everywhere.
     alpha = values[..., found - 1 :] if found in (2, 4) else np.full_like(values[..., :1], _highest(values))
     colours = values[..., : 1 if found <= 2 else 3]
     if asked <= 2 < found:

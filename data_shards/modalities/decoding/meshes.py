@@ -34,10 +34,12 @@ class Mesh:
 
 def sample(mesh: Mesh, num_points: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """Return points drawn uniformly from the surface, shape (num_points, 3 and features)."""
+    # By area, so that a large triangle has more points; features are interpolated like places.
     corners = mesh.vertices[mesh.triangles]
     along, across = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     areas = np.linalg.norm(np.cross(along[:, :3], across[:, :3]), axis=1)
     total = areas.sum()
+    # Triangles of no area, or coordinates so large that their product overflows.
     if not (0 < total < np.inf):
         raise ValueError(f"mesh of {len(areas)} triangles has an area of {total / 2}")
     chosen = rng.choice(len(areas), num_points, p=areas / total)
@@ -67,6 +69,7 @@ def read_off(data: bytes) -> Mesh:
     rest = data[begin.end() - 3 :]
     lines = [line for line in (line.split(b"#")[0].strip() for line in rest.splitlines()) if line]
     first = lines[0][3:].split()
+    # Rare, and of a byte order that the format leaves open.
     if first == [b"BINARY"]:
         raise ValueError("OFF file in binary; convert it to text, or to PLY")
     counts, body = (first, lines[1:]) if first else (lines[1].split() if len(lines) > 1 else [], lines[2:])

@@ -168,6 +168,7 @@ class _Binary:
     def table(self, element: _Element) -> NDArray[np.float64]:
         if element.has_lists:
             raise ValueError(f"{cut(element.name)} has lists")
+        # Packed, as the format has it: no gaps between properties of different sizes.
         dtype = np.dtype([(name, self._order + kind) for name, kind, _ in element.properties])
         rows = np.frombuffer(self._body, dtype, element.count, self._place) if element.count else np.zeros(0, dtype)
         self._place += rows.nbytes
@@ -177,6 +178,7 @@ class _Binary:
     def lists(self, element: _Element) -> list[list[int]]:
         """Return the first list of each, passing over everything else."""
         found = []
+        # One by one: how long a list is stands in front of it.
         for _ in range(element.count):
             lists = []
             for _, kind, length in element.properties:

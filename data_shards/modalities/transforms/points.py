@@ -33,6 +33,7 @@ def _varied(values: NDArray[np.float32], config: PointsConfig, rng: np.random.Ge
     if config.feature_divisors:
         features = np.asarray(features / np.asarray(config.feature_divisors), np.float32)
     if rng is not None:
+        # Before it is normalized, as the first paper does (section 4.3).
         places = _scaled(places, config.scale_jitter, rng)
         if config.rotate != "none":
             places, features = _turned(places, features, config, rng)

@@ -42,6 +42,7 @@ def _run(available: int, config: VideoConfig, rng: np.random.Generator | None) -
     """Return every `frame_step`th frame of a stretch: where the config says, else the middle one, in training any."""
     step = config.frame_step
     num_frames = min(config.num_frames, -(-available // step))
+    # Frames that remain beside the stretch: it may begin at any of them.
     spare = available - 1 - (num_frames - 1) * step
     if config.place is not None:
         start = round(config.place * spare)
@@ -54,6 +55,7 @@ def _spread(available: int, wanted: int, rng: np.random.Generator | None) -> Seq
     """Return a frame of each of `wanted` equal parts of the clip: the middle one, in training a random one."""
     if available <= wanted:
         return range(available)
+    # One random place in each part: a clip keeps its order and its length in time.
     within = np.full(wanted, 0.5) if rng is None else rng.random(wanted)
     places: list[int] = ((np.arange(wanted) + within) * available / wanted).astype(int).tolist()
     return places

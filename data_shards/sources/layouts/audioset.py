@@ -58,6 +58,7 @@ class AudioSet(TableLayout):
         clip_of: list[tuple[Segment, tuple[Content, ...]]] = []
         for segment in listed:
             members = self._members(found["audio"].get(segment[1]), found["video"].get(segment[1]))
+            # YouTube has lost many clips since the lists were made.
             if members:
                 clip_of.append((segment, members))
             else:
@@ -111,6 +112,7 @@ def _labelled(
     tell: Tell,
 ) -> Table:
     """Return the rows with the classes that training has, in the order of their list."""
+    # In a class without training clips nothing can be learned; the rest keeps the order of the list.
     trained = {label for (split, _, labels), _ in clip_of if split == TRAIN for label in labels}
     classes = [mark for mark in marks if mark in trained]
     if len(classes) < len(marks):

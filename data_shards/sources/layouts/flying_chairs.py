@@ -61,6 +61,7 @@ def _splits(lists: list[Path], count: int, tell: Tell) -> list[str]:
             marks = file.read().split()
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: cannot be read ({error})") from error
+    # Marks go by place: with a pair missing, all behind it would be of the wrong split.
     if len(marks) != count:
         raise ValueError(f"{path}: is for {len(marks)} pairs, and {count} are there; unpack all of FlyingChairs")
     for line, mark in enumerate(marks, start=1):

@@ -100,6 +100,7 @@ class Glue(TableLayout):
             if name is None:
                 raise ValueError(f"{folder}: has no name of a task; give it with --task, one of {', '.join(TASKS)}")
             return {name: folder}
+        # Archives spell the tasks in several ways: CoLA, cola, SST-2, sst2.
         below = {path: _task_of(path) for path in sorted(folder.iterdir()) if (path / "train.tsv").is_file()}
         found = {name: path for path, name in below.items() if name and name in (self.task or name)}
         if not found:

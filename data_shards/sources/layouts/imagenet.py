@@ -49,6 +49,7 @@ class ImageNet(TableLayout):
             raise ValueError(
                 f"{folder}: no image of a synset for training; expected {TARS[TRAIN]}, or train/n01440764/*.JPEG"
             )
+        # As everybody numbers them, so that weights of others answer in the same order.
         classes = sorted({synset for synset, _ in train})
         numbers = {synset: number for number, synset in enumerate(classes)}
         rows = [Row(line, (content,), numbers[synset]) for line, (synset, content) in enumerate(train)]
@@ -68,6 +69,7 @@ def _images(folder: Path, split: str, passed: Counter[str]) -> Iterator[Image]:
     """Yield the images of a split in the order of their names, from its tar or its folder."""
     tar, place = _place(folder, TARS[split]), _place(folder, split)
     if tar:
+        # By name: the order in a tar is that of a disk long ago.
         files: Iterator[Image] = (_tarred(each) for each in sorted(tar_files.files(tar), key=lambda each: each.name))
     elif place:
         files = _below(place)

@@ -52,6 +52,7 @@ class Kinetics(TableLayout):
         clip_of: list[tuple[str, str, Path]] = []
         used: set[Path] = set()
         for row in listed:
+            # With its seconds first: two clips may be cut from one video.
             path = found.get(_stem(row)) or found.get(row["youtube_id"])
             used |= {path} if path else set()
             if path is None or "label" not in row:

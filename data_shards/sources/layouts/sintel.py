@@ -77,6 +77,7 @@ class Sintel(TableLayout):
             for path in motions:
                 frames = _frames(path, root / split)
                 used.update(frames)
+                # Both passes have the same motion: of the pair without its motion, as the mask goes into that.
                 members = pair(str(frames[0]), str(frames[1]), str(path))[:2]
                 rows.append(
                     Row(
