@@ -1,11 +1,11 @@
 """The configuration of a run: one frozen dataclass, read strictly from defaults < YAML file < key=value."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf, read_write
+from omegaconf import OmegaConf
 
 from configs import input_files, plugins
 from configs.files import leaves
@@ -56,19 +56,21 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         # Written once, in the data; whoever reads the network finds them there.
-        object.__setattr__(self, "model", _with_inputs(self.model, self._sized(Input.with_sizes)))
-
-    def _sized(self, change: Callable[[Input, Mapping[str, Any]], Input]) -> dict[str, Input]:
-        """Return the network's inputs, those that the data have changed by their sizes."""
         of_data = self.data.inputs
-        return {
-            name: change(each, of_data[name].sizes) if name in of_data and _agree(each, of_data[name]) else each
+        inputs = {
+            name: each.with_sizes(of_data[name].sizes) if name in of_data and _agree(each, of_data[name]) else each
             for name, each in self.model.inputs.items()
         }
+        object.__setattr__(self, "model", _with_inputs(self.model, inputs))
 
-    def without_sizes(self) -> dict[str, Input]:
-        """Return the network's inputs without the sizes that stand in the data."""
-        return self._sized(Input.without_sizes)
+    def sizes_of_data(self) -> dict[str, list[str]]:
+        """Return the keys of each input of the network that stand in the data, and need stand nowhere else."""
+        of_data = self.data.inputs
+        return {
+            name: each.equal_sizes(of_data[name].sizes)
+            for name, each in self.model.inputs.items()
+            if name in of_data and _agree(each, of_data[name])
+        }
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Yield (key, sentence) of every problem that a part sees in itself and of those that only the whole sees."""
@@ -219,13 +221,15 @@ def dump(config: RunConfig, *, as_kept: bool = False) -> str:
     The sizes of a network's inputs stand in the data alone: an override changes both. With `as_kept` files are named by
     their copies in the folder of a run.
     """
-    content = OmegaConf.structured(config)
-    with read_write(content.model.inputs):
-        for name, each in config.without_sizes().items():
-            content.model.inputs[name] = OmegaConf.structured(each)
+    structured = OmegaConf.structured(config)
     if as_kept:
-        input_files.name_as_kept(content)
-    return OmegaConf.to_yaml(content)
+        input_files.name_as_kept(structured)
+    content: Any = OmegaConf.to_container(structured)
+    for name, keys in config.sizes_of_data().items():
+        for key in keys:
+            # Neither the size, which an override would not change, nor a default that the run does not have.
+            del content["model"]["inputs"][name][key]
+    return OmegaConf.to_yaml(OmegaConf.create(content))
 
 
 def _with_inputs(model: PerceiverConfig, inputs: dict[str, Input]) -> PerceiverConfig:

@@ -129,11 +129,9 @@ class Input(ABC):
         unsaid = {name for name, default in self._defaults().items() if getattr(self, name) == default}
         return replace(self, **{name: size for name, size in sizes.items() if name in unsaid})
 
-    def without_sizes(self, sizes: Mapping[str, Any]) -> "Input":
-        """Return the input without the sizes that the data say as well: what with_sizes() gives back."""
-        defaults = self._defaults()
-        same = [name for name in defaults if sizes.get(name, self) == getattr(self, name)]
-        return replace(self, **{name: defaults[name] for name in same})
+    def equal_sizes(self, sizes: Mapping[str, Any]) -> list[str]:
+        """Return the names of the sizes that the data say as well: without them with_sizes() gives them back."""
+        return [name for name in self._defaults() if sizes.get(name, self) == getattr(self, name)]
 
     def _defaults(self) -> dict[str, Any]:
         return {field.name: field.default for field in fields(self)}

@@ -4,6 +4,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from configs.files import ConfigError
 from configs.run import RunConfig, difference, dump, load
@@ -167,6 +168,9 @@ def test_sizes_are_written_in_the_data_alone(tmp_path: Path) -> None:
     written = tmp_path / "written.yaml"
     written.write_text(dump(run))
     assert load(written) == run
+    # No default of a size stands where the data's is used.
+    inputs = yaml.safe_load(written.read_text())["model"]["inputs"]
+    assert not {"height", "width", "num_channels", "num_frames"} & {key for of in inputs.values() for key in of}
     larger = load(written, ["data.inputs.image.height=16", "data.inputs.video.num_frames=4"])
     assert larger.model.inputs["image"].shape == (16, 8, 3)
     assert larger.model.inputs["video"].num_frames == 4
@@ -190,7 +194,9 @@ def test_the_data_and_the_network_know_the_same_modalities() -> None:
         section, read = data_catalogue.BY_NAME[modality].lenient(), model_catalogue.BY_NAME[modality]()
         assert read.with_sizes(section.sizes).shape == section.shape, modality
         assert set(section.sizes) <= {field.name for field in fields(read)}, modality
-        assert read.with_sizes(section.sizes).without_sizes(section.sizes) == read, modality
+        sized = read.with_sizes(section.sizes)
+        unsaid = {key: getattr(read, key) for key in sized.equal_sizes(section.sizes)}
+        assert replace(sized, **unsaid) == read, modality
         assert {key for key, _ in read.problems()} == {key for key in section.sizes if key in read.sizes}, modality
 
 
