@@ -13,6 +13,7 @@ from dataclasses import replace
 from model.config.attention import AttentionConfig
 from model.config.cost import Cost, linear
 from model.config.perceiver import PerceiverConfig
+from model.modalities.input import Input
 from model.outputs.output import Output
 
 
@@ -132,11 +133,37 @@ def _latents(config: PerceiverConfig) -> Cost:
 
 def _inputs(config: PerceiverConfig) -> Cost:
     inputs = config.ordered_inputs.values()
-    cost = sum((each.cost() for each in inputs), Cost())
+    cost = sum(map(_input, inputs), Cost())
     # One vector a modality, broadcast over its tokens, as wide as what it lacks.
     paddings = sum(config.token_width - each.token_width for each in inputs)
     masks = len(inputs) * config.token_width if config.mask_tokens else 0
     return cost + Cost(parameters=paddings + masks)
+
+
+def _input(each: Input) -> Cost:
+    """The adapter of an input; of a plug-in's own adapter without a cost what its module is measured to have."""
+    if not _is_unsaid(each, "adapter", "cost"):
+        return each.cost()
+    from model.budget.custom import adapter_cost
+
+    # Learned positions are none of the adapter.
+    return adapter_cost(each) + Input.cost(each)
+
+
+def _head(output: Output, width: int, num_asked: int, config: PerceiverConfig) -> Cost:
+    """The head of an output; of a plug-in's own head without a cost what its module is measured to have."""
+    if not _is_unsaid(output, "head", "head_cost"):
+        return output.head_cost(width, num_asked, config)
+    from model.budget.custom import head_cost
+
+    return head_cost(output, width, num_asked, config)
+
+
+def _is_unsaid(part: Input | Output, module: str, cost: str) -> bool:
+    """Return whether a plug-in's class has a module of its own, and its cost is that of a class it derives from."""
+    kinds = type(part).__mro__
+    own, said = (next(place for place, kind in enumerate(kinds) if name in vars(kind)) for name in (module, cost))
+    return own < said and not kinds[own].__module__.startswith("model.")
 
 
 def _decoder(config: PerceiverConfig, answers: dict[str, Output], num_points: dict[str, int]) -> Cost:
@@ -144,7 +171,7 @@ def _decoder(config: PerceiverConfig, answers: dict[str, Output], num_points: di
     N, D, E = config.num_latents, config.latent_width, config.decoder_width
     asked = {name: output for name, output in answers.items() if output.own_width(config)}
     pooled = (output for name, output in answers.items() if name not in asked)
-    cost = sum((output.head_cost(D, 1, config) for output in pooled), Cost())
+    cost = sum((_head(output, D, 1, config) for output in pooled), Cost())
     if not asked:
         return cost
     counts = {name: num_points.get(name, output.num_queries(config)) for name, output in asked.items()}
@@ -153,6 +180,6 @@ def _decoder(config: PerceiverConfig, answers: dict[str, Output], num_points: di
     if config.decoder.output_width:
         cost += linear(E, width, sum(counts.values()))
     paddings = sum(E - output.own_width(config) for output in asked.values())
-    heads = (output.head_cost(width, counts[name], config) for name, output in asked.items())
+    heads = (_head(output, width, counts[name], config) for name, output in asked.items())
     tables = (output.queries_cost(config) for output in asked.values())
     return sum((*heads, *tables), cost + Cost(parameters=paddings))

@@ -22,6 +22,7 @@ from model.outputs.grid import GridOutput
 from model.outputs.label import LabelOutput
 from model.outputs.masked import MaskedOutput
 from model.outputs.output import Output
+from model.outputs.value import ValueOutput
 from model.perceiver import Perceiver
 
 LABEL: dict[str, Output] = {"digit": LabelOutput(num_classes=3)}
@@ -207,6 +208,59 @@ def test_the_plan_counts_its_parameters_products_and_activations(make: Callable[
     assert activation_bytes(config(make)) == 12 * 4
     planned = plan(config(make))
     assert (list(planned.policies), planned.form, planned.attention) == (["none"], None, ())
+
+
+class OwnLayer(nn.Module):
+    """A linear layer; `looks` reads a value, which no tensor without data has."""
+
+    def __init__(self, inputs: int, outputs: int, *, looks: bool) -> None:
+        super().__init__()
+        self.layer, self.looks = nn.Linear(inputs, outputs), looks
+
+    def forward(self, values: Tensor, *_: object) -> Tensor:
+        assert not self.looks or values.sum().item() == 0
+        return self.layer(values)
+
+
+@dataclass(frozen=True)
+class OwnInput(Input):
+    """Five tokens, each a linear function of three numbers."""
+
+    modality: Literal["own"] = "own"
+    looks: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (5, 3)
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        return (5,)
+
+    @property
+    def content_width(self) -> int:
+        return 7
+
+    def adapter(self) -> nn.Module:
+        return OwnLayer(3, 7, looks=self.looks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnOutput(ValueOutput):
+    """A number for each latent."""
+
+    def head(self, width: int, network: Any, embedding: Any) -> nn.Module:  # noqa: ANN401
+        return OwnLayer(width, 1, looks=True)
+
+
+@pytest.mark.parametrize("looks", [False, True])
+def test_the_plan_counts_modules_of_a_plug_in_that_say_no_cost(looks: bool) -> None:
+    sizes = {"num_latents": 4, "latent_width": 16, "num_cross_attends": 1, "num_blocks": 1, "layers_per_block": 1}
+    network = PerceiverConfig(inputs={"x": OwnInput(looks=looks)}, outputs={"y": OwnOutput(num_values=1)}, **sizes)
+    found = network_cost(network)
+    assert total(found).parameters == sum(each.numel() for each in Perceiver(network, seed=0).parameters())
+    assert found["inputs"].flops == 5 * 2 * 3 * 7
+    assert found["decoder"].flops == 4 * 2 * 16
 
 
 @pytest.mark.parametrize(
