@@ -78,7 +78,7 @@ def _class(label: int, names: tuple[str, ...]) -> str:
 def _draw_input(axes: Axes, section: Modality, members: Members) -> None:
     try:
         if found := select(section, members):
-            section.draw(axes, found)
+            section.draw_as_read(axes, found)
         else:
             write_words(axes, "-")
     except ValueError as error:

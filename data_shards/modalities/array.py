@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 CHANNEL = "channel"
 MOST_ROWS = 2_048
 """Of an array, where a section is fitted to samples."""
-MAX_DRAWN = 8
-"""Channels that a person is shown."""
 
 
 @dataclass(frozen=True)
@@ -185,13 +183,10 @@ class ArrayConfig(Modality):
 
     @staticmethod
     def draw(axes: "Axes", found: Members) -> None:
-        """Draw the first channels as curves, or as a picture where there are more axes."""
-        values = _decoded(found[MAIN].content)
-        if values.ndim <= 2:
-            axes.plot(values.reshape(len(values), -1)[:, :MAX_DRAWN], linewidth=0.5)
-        else:
-            axes.imshow(values.reshape(*values.shape[:2], -1)[..., 0], aspect="auto")
-        axes.tick_params(labelsize=6)
+        """Draw few channels as curves, else a heat map."""
+        from data_shards.modalities.drawing import draw_values
+
+        draw_values(axes, _decoded(found[MAIN].content))
 
     def problems(self) -> Iterator[Problem]:
         """Yield what is wrong with the section."""

@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+MAX_CURVES = 8
+"""Channels that a person can tell apart as curves."""
+
+
 def write_words(axes: "Axes", words: str, color: str = "black") -> None:
     """Write words into the middle of axes without a frame."""
     axes.axis("off")
@@ -31,6 +35,15 @@ def draw_picture(axes: "Axes", values: "np.ndarray", *, is_unit: bool = False) -
     if channels != shown:
         note = f"{'1' if shown == 1 else '1 to 3'} of {channels}"
         axes.text(0.02, 0.02, note, transform=axes.transAxes, fontsize=6, color="red")
+
+
+def draw_values(axes: "Axes", values: "np.ndarray") -> None:
+    """Draw an array of any number of axes: few channels as curves, others as a heat map of the first two axes."""
+    if values.ndim <= 2 and values.size <= MAX_CURVES * len(values):
+        axes.plot(values.reshape(len(values), -1), linewidth=0.5)
+    else:
+        axes.imshow(values.reshape(*values.shape[:2], -1)[..., 0], aspect="auto")
+    axes.tick_params(labelsize=6)
 
 
 def _bright(values: "np.ndarray", *, is_unit: bool) -> "np.ndarray":

@@ -109,6 +109,10 @@ class Modality(ABC):
     def draw(axes: "Axes", found: Members) -> None:
         """Draw the members of a sample for a person; ValueError says what is wrong with them."""
 
+    def draw_as_read(self, axes: "Axes", found: Members) -> None:
+        """Draw the members of a sample as this section reads them; by default as they are."""
+        self.draw(axes, found)
+
     @property
     def roles(self) -> dict[str, tuple[str, ...]]:
         """The patterns of the members by what they are for; MAIN has the ones without which the input is absent."""

@@ -162,6 +162,20 @@ class TextConfig(Modality):
         words = text(found[MAIN].content).tobytes().decode(errors="replace")
         write_words(axes, words if len(words) <= CHARACTERS_SHOWN else f"{words[:CHARACTERS_SHOWN]} ...")
 
+    def draw_as_read(self, axes: "Axes", found: Members) -> None:
+        """Write the beginning of the text; with a tokenizer the text of each token, | between two, and their number."""
+        if not self.tokenizer:
+            self.draw(axes, found)
+            return
+        from data_shards.modalities.drawing import write_words
+        from data_shards.modalities.transforms import text
+
+        ids = text.whole_text(bytes(found[MAIN].content), self)
+        words = "|".join(self.words(ids[place : place + 1]) for place in range(min(len(ids), self.num_tokens)))
+        cut = f", {self.num_tokens} read" if len(ids) > self.num_tokens else ""
+        shown = words if len(words) <= CHARACTERS_SHOWN else f"{words[:CHARACTERS_SHOWN]} ..."
+        write_words(axes, f"{shown}\n({len(ids)} tokens{cut})")
+
     def notes(self) -> Iterator[str]:
         """Yield what of the tokenizer's file is not used."""
         if self.tokenizer and self.tokens.unused:

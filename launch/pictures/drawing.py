@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -11,7 +12,7 @@ from matplotlib.text import Text
 from data_shards.files import atomic
 from data_shards.files.display import printable, unknown_glyphs_as_boxes
 from data_shards.files.history import is_number, lines
-from data_shards.modalities.drawing import draw_picture
+from data_shards.modalities.drawing import draw_picture, draw_values
 from trainer.tasks.metric import Metric
 
 COLUMNS = 8
@@ -66,11 +67,28 @@ def predictions(
         cell.axis("off")
     for cell, image, truth, guess in zip(cells, images, truths, guesses, strict=False):
         draw_picture(cell, image, is_unit=is_unit)
-        right = truth == guess
-        title = guess if right else f"{guess}, is {truth}"
-        # Class names are no formulas, whatever dollar signs they have.
-        cell.set_title(_short(title), color="black" if right else "red", fontsize=9, parse_math=False)
+        _caption(cell, truth, guess)
     _save(figure, out)
+
+
+def arrays(values: Sequence[np.ndarray], truths: Sequence[str], guesses: Sequence[str], out: Path) -> None:
+    """Draw arrays of any shape with their predictions, as of images; where nothing is predicted both are a name."""
+    rows = -(-len(values) // COLUMNS)
+    figure = Figure(figsize=(1.6 * COLUMNS, 1.6 * rows), layout="constrained")
+    cells = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
+    for cell in cells[len(values) :]:
+        cell.axis("off")
+    for cell, each, truth, guess in zip(cells, values, truths, guesses, strict=False):
+        draw_values(cell, each)
+        _caption(cell, truth, guess)
+    _save(figure, out)
+
+
+def _caption(cell: Axes, truth: str, guess: str) -> None:
+    is_right = truth == guess
+    title = guess if is_right else f"{guess}, is {truth}"
+    # Class names are no formulas, whatever dollar signs they have.
+    cell.set_title(_short(title), color="black" if is_right else "red", fontsize=9, parse_math=False)
 
 
 def quality_over_cost(

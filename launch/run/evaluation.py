@@ -4,7 +4,7 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import zip_longest
@@ -24,7 +24,11 @@ from data_shards.loading.batch import Batch
 from data_shards.loading.dataset import are_numbers
 from data_shards.loading.loader import Loader
 from data_shards.loading.shard_folders import Places
+from data_shards.modalities.array import ArrayConfig
+from data_shards.modalities.audio import AudioConfig
+from data_shards.modalities.catalogue import plugins
 from data_shards.modalities.image import ImageConfig
+from data_shards.modalities.modality import Modality
 from data_shards.modalities.text import TextConfig
 from launch.lifecycle.agreement import batches_of_all, first_does, joined, together
 from launch.lifecycle.run_folder import RunFolder, as_typed
@@ -41,7 +45,7 @@ from trainer.ema_config import EMA
 from trainer.evaluation import ALL, Evaluation, Value, evaluate, predictions, reconstructions
 from trainer.tasks.objective import objective
 
-NUM_PICTURED = 32
+NUM_PICTURED, NUM_DRAWN = 32, 16
 _LONGEST_NAME = 80
 
 
@@ -179,24 +183,31 @@ def _draw(
 
 
 def _draw_predictions(config: RunConfig, folder: RunFolder, network: AnyNetwork, batch: Batch, world: World) -> None:
-    """Draw images with the classes that are answered, where there are both."""
+    """Draw images, and arrays of numbers, with the classes that are predicted where there are any."""
     outputs = config.model.outputs
     answering = [name for name, output in outputs.items() if isinstance(output, LabelOutput) and not output.target]
-    pictured = {name: of for name, of in config.data.ordered_inputs.items() if isinstance(of, ImageConfig)}
-    if not answering or not pictured:
+    images = [name for name, of in config.data.ordered_inputs.items() if isinstance(of, ImageConfig) and answering]
+    numbers = [name for name, of in config.data.ordered_inputs.items() if _is_of_numbers(of)]
+    if not images and not numbers:
         return
-    names = label_names(config)
-    image, section = next(iter(pictured.items()))
-    rows = list(_pictured(network, batch, world, answering[0], image))[:NUM_PICTURED]
-    if rows:
-        images, truths, guesses = zip(*rows, strict=True)
-        drawing.predictions(
-            np.stack(images),
-            [names[truth] for truth in truths],
-            [names[guess] for guess in guesses],
-            folder.pictures_folder / "predictions.png",
-            is_unit=section.values != "raw",
-        )
+    names = label_names(config) if answering else ()
+    guesses = predictions(network, batch.to(world.device), answering[0]).tolist() if answering else []
+    for name in (*images[:1], *numbers):
+        rows = _shown(batch, name, is_labelled=bool(answering))[: NUM_PICTURED if name in images else NUM_DRAWN]
+        arrays = [batch.arrays[name][row].numpy() for row in rows]
+        # Where no class is predicted a sample has its key.
+        truths = [names[int(batch.labels[row])] if answering else batch.keys[row] for row in rows]
+        guessed = [names[guesses[row]] for row in rows] if answering else truths
+        if rows and name in images:
+            out, is_unit = folder.pictures_folder / "predictions.png", config.data.inputs[name].values != "raw"
+            drawing.predictions(np.stack(arrays), truths, guessed, out, is_unit=is_unit)
+        elif rows:
+            drawing.arrays(arrays, truths, guessed, folder.pictures_folder / f"inputs_{name}.png")
+
+
+def _is_of_numbers(section: Modality) -> bool:
+    """Return whether its arrays are drawn as numbers: those of sound, arrays, and modalities of a plug-in."""
+    return isinstance(section, ArrayConfig | AudioConfig) or section.modality in plugins()
 
 
 def _write_texts(config: RunConfig, folder: RunFolder, network: AnyNetwork, batch: Batch, world: World) -> None:
@@ -209,14 +220,14 @@ def _write_texts(config: RunConfig, folder: RunFolder, network: AnyNetwork, batc
             atomic.write(folder.pictures_folder / f"filled_in_{name}.txt", "".join(f"{line}\n" for line in lines))
 
 
-def _pictured(
-    network: AnyNetwork, batch: Batch, world: World, output: str, image: str
-) -> Iterator[tuple[np.ndarray, int, int]]:
-    guesses = predictions(network, batch.to(world.device), output).cpu()
+def _shown(batch: Batch, name: str, *, is_labelled: bool) -> list[int]:
+    """Return the rows of samples that have an input, and a label where labels are predicted."""
     # Without a key a slot only fills the batch.
-    shown = (batch.lengths[image] > 0) & (batch.labels >= 0) & torch.tensor([key != "" for key in batch.keys])
-    for index in torch.nonzero(shown).flatten().tolist():
-        yield batch.arrays[image][index].numpy(), int(batch.labels[index]), int(guesses[index])
+    shown = (batch.lengths[name] > 0) & torch.tensor([key != "" for key in batch.keys])
+    if is_labelled:
+        shown &= batch.labels >= 0
+    rows: list[int] = torch.nonzero(shown).flatten().tolist()
+    return rows
 
 
 def _tell(folder: RunFolder, chosen: Trained, split: str, found: Evaluation) -> None:

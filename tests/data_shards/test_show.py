@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from data_shards.building import adoption
 from data_shards.building import contact_sheet as show
@@ -171,6 +172,15 @@ def test_a_text_is_shown_with_its_end_or_with_a_sign_that_it_goes_on(axes: Axes)
         TextConfig.draw(axes, {MAIN: Member("", b"x" * length)})
     assert words(axes) == ["x" * 160, "x" * 160 + " ..."]
     assert not axes.axison
+
+
+def test_a_text_is_shown_in_the_tokens_that_a_run_reads(axes: Axes, tmp_path: Path) -> None:
+    known = Tokenizer(models.WordLevel({"[PAD]": 0, "a": 1, "dog": 2, "jumps": 3}, unk_token="[PAD]"))
+    known.pre_tokenizer = pre_tokenizers.Whitespace()
+    known.save(str(tmp_path / "tokenizer.json"))
+    for section in (TextConfig(), TextConfig(tokenizer=str(tmp_path / "tokenizer.json"), num_tokens=2)):
+        show._draw_input(axes, section, {"txt": b"a dog jumps"})
+    assert words(axes) == ["a dog jumps", "a|dog\n(3 tokens, 2 read)"]
 
 
 def test_what_cannot_be_decoded_is_told_in_red_in_its_place(axes: Axes) -> None:

@@ -1,6 +1,8 @@
 """What the pictures of a run show: every logged loss and score, and which predictions are wrong."""
 
 import json
+import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +10,15 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).parent))
+from test_predict import MODEL, MakeRun, make_run
+
+from configs.plugins import trust
 from launch.pictures import drawing
+from launch.run import evaluation
 from trainer.tasks.metric import Metric
 
+__all__ = ["make_run"]
 ACCURACY = Metric("accuracy", "%", highest=1.0)
 
 
@@ -26,6 +34,44 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
 
     monkeypatch.setattr(drawing, "_save", keep)
     return figures
+
+
+@pytest.mark.parametrize("modality", ["array", "eeg"])
+def test_an_evaluation_draws_arrays_and_inputs_of_a_plug_in_with_their_predictions(
+    make_run: MakeRun, tmp_path: Path, drawn: list[Figure], modality: str
+) -> None:
+    shutil.copy(Path(__file__).parents[2] / "examples" / "plugins" / "eeg.py", tmp_path)
+    size = "shape: [16, 12]" if modality == "array" else "num_samples: 16, num_channels: 12"
+    config = f"""
+plugins: [{"" if modality == "array" else "eeg.py"}]
+data: {{inputs: {{eeg: {{modality: {modality}, members: eeg.npy, {size}}}}}, lanes: 2, window: 8}}
+model:
+  inputs: {{eeg: {{patch: {"[4]" if modality == "array" else 4}}}}}
+  outputs: {{label: {{kind: label, num_classes: 2}}}}{MODEL.replace("global_batch: 8", "global_batch: 4")}"""
+    rows = []
+    for number in range(10):
+        np.save(tmp_path / f"{number}.npy", np.random.default_rng(number).normal(size=(16, 12)))
+        row = {
+            "member.eeg": f"{number}.npy",
+            "label": f"class {number % 2}",
+            "split": "test" if number < 5 else "train",
+        }
+        rows.append(row)
+    run = make_run(config, rows)
+    trust(run)
+    evaluation.main(run, as_json=True)
+    assert (run / "pictures" / "inputs_eeg.png").is_file()
+    (figure,) = [each for each in drawn if each.axes[0].images and each.axes[0].get_title().startswith("class")]
+    assert {axes.images[0].get_array().shape for axes in figure.axes if axes.images} == {(16, 12)}
+
+
+def test_an_array_of_few_channels_is_curves_and_any_other_a_heat_map(tmp_path: Path, drawn: list[Figure]) -> None:
+    shapes = [(9,), (9, 3), (9, 30), (9, 8, 2), (3, 4, 5, 6)]
+    drawing.arrays([np.ones(shape) for shape in shapes], list("abcde"), list("abcdx"), tmp_path / "out.png")
+    axes = drawn[0].axes[: len(shapes)]
+    assert [len(each.lines) for each in axes] == [1, 3, 0, 0, 0]
+    assert [each.images[0].get_array().shape for each in axes[2:]] == [(9, 30), (9, 8), (3, 4)]
+    assert [each.get_title() for each in axes] == ["a", "b", "c", "d", "x, is e"]
 
 
 def metrics(tmp_path: Path, *records: dict[str, object]) -> Path:
