@@ -46,7 +46,7 @@ class TextConfig(Modality):
     pad_token: str = ""
     """Its token behind shorter texts; empty for [PAD] or <pad>."""
     masking: Optional[MaskingConfig] = None
-    """Set to hide words, or single tokens of a tokenizer, which the network then learns to fill in."""
+    """Set to hide words, which the network then learns to fill in."""
 
     usual: ClassVar[tuple[str, ...]] = ("txt",)
 
@@ -108,14 +108,14 @@ class TextConfig(Modality):
 
         from data_shards.modalities.transforms import masking, text
 
-        ids, length = text.fit(found[MAIN].content, self, rng)
+        ids, length, words = text.fit_words(found[MAIN].content, self, rng)
         if self.masking is None:
             return Prepared(ids, length)
         # What a user has hidden himself: nothing more is hidden, and there is no truth to compare with.
         if self.masking.by_mark and (ids[:length] == text.mask_id(self)).any():
             return Prepared(ids, length, np.zeros_like(ids))
         if self.tokenizer:
-            masked, target = masking.mask_tokens(ids, length, text.mask_id(self), self.masking, rng)
+            masked, target = masking.mask_tokens(ids, words, length, text.mask_id(self), self.masking, rng)
         else:
             masked, target = masking.mask_words(ids, length, self.masking, rng)
         return Prepared(masked, length, target)

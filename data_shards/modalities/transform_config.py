@@ -187,8 +187,8 @@ class MaskingConfig:
 
     # Perceiver IO, appendix F.3.
     probability: float = 0.15
-    """The probability that a word (a run of bytes without white space), or a token of a tokenizer, is hidden. At least
-    one is hidden."""
+    """The probability that a word, a run of bytes without white space, is hidden with all its tokens. At least one is
+    hidden."""
     by_mark: bool = False
     """Whether of a text in which the mask token stands, as [MASK], nothing else is hidden. `perceiver predict` sets it;
     of bytes each mark stands for one byte."""

@@ -16,7 +16,7 @@ from data_shards.modalities.decoding import tokens
 from data_shards.modalities.text import TextConfig
 from data_shards.modalities.transform_config import MaskingConfig
 from data_shards.modalities.transforms.masking import mask_tokens
-from data_shards.modalities.transforms.text import fit, mask_id, words
+from data_shards.modalities.transforms.text import fit, fit_words, mask_id, words
 
 WORDS = "the lazy dog jumps"
 KINDS = ("bytes", "unigram")
@@ -104,9 +104,35 @@ def test_single_tokens_are_hidden_by_the_generator_and_in_evaluation_always_the_
 
 def test_the_id_0_can_be_hidden_as_any_other() -> None:
     ids = np.array([0, 5, 0, 1], np.int32)
-    masked, target = mask_tokens(ids, 3, 9, MaskingConfig(1.0), np.random.default_rng(0))
+    each_a_word = np.array([0, 1, 2, -1], np.int32)
+    masked, target = mask_tokens(ids, each_a_word, 3, 9, MaskingConfig(1.0), np.random.default_rng(0))
     assert masked.tolist() == [9, 9, 9, 1]
     assert target.tolist() == [-1, 5, -1, 0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_word_is_hidden_with_all_its_tokens_in_every_part_of_a_text(tokenizers: dict[str, Path], kind: str) -> None:
+    config = section(tokenizers, kind, num_tokens=9, masking=MaskingConfig(0.4))
+    text = "  the lazy dog jumps over antidisestablishment 3.14159, and\tthe lazy dog  " * 2
+    tokens = config.tokens.tokenizer
+    _, of_word = config.tokens.ids_and_words(text)
+    for number, word in enumerate(text.split()):
+        spans = [text[s:e] for (s, e), of in zip(tokens.encode(text).offsets, of_word, strict=True) if of == number]
+        assert "".join(spans).strip() == word
+    assert max(np.bincount(of_word[of_word >= 0])) > 1, "no word has several tokens"
+    seen = set()
+    for seed in range(30):
+        part, length, words_of = fit_words(text.encode(), config, np.random.default_rng(seed))
+        masked, target = mask_tokens(
+            part, words_of, length, mask_id(config), config.masking, np.random.default_rng(seed)
+        )
+        hidden = target != 0
+        assert ((masked == mask_id(config)) == hidden).all()
+        for number in set(words_of[words_of >= 0].tolist()):
+            seen.add(len(set(hidden[words_of == number].tolist())))
+        assert not hidden[words_of < 0].any()
+        assert hidden.any()
+    assert seen == {1}, "a part of a word is hidden"
 
 
 def test_a_text_without_a_token_takes_nothing_with_it(tokenizers: dict[str, Path]) -> None:

@@ -17,13 +17,14 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from data_shards.files.quoting import cut
 from data_shards.files.regular_file import open_regular
 
 MAX_BYTES = 1 << 28
 MAX_IDS = 1 << 24
+_WORD = re.compile(r"\S+")
 _KEPT_NAME = re.compile(r"[0-9a-f]{64}")
 _RANDOM = ("dropout", "alpha", "nbest_size")
 """Keys of a model that draws its tokens, from generators that nobody can set."""
@@ -43,8 +44,24 @@ class Tokens:
 
     def ids(self, text: str) -> NDArray[np.int32]:
         """Return the ids of a text; ValueError where the tokenizer fails on it."""
+        return np.array(self._encoded(text).ids, np.int32)
+
+    def ids_and_words(self, text: str) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Return the ids of a text, and the number of the word of each: a run of characters that are no white space.
+
+        A token of white space alone has -1. ValueError where the tokenizer fails on the text.
+        """
+        encoded = self._encoded(text)
+        word_of = np.full(len(text) + 1, -1, np.int32)
+        for number, match in enumerate(_WORD.finditer(text)):
+            word_of[slice(*match.span())] = number
+        # Of a token with white space before a word, or of the end of one and the beginning of the next, the last one.
+        words = [int(word_of[start:end].max(initial=-1)) for start, end in encoded.offsets]
+        return np.array(encoded.ids, np.int32), np.array(words, np.int32)
+
+    def _encoded(self, text: str) -> Encoding:
         try:
-            return np.array(self.tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
+            return self.tokenizer.encode(text, add_special_tokens=False)
         except BaseException as error:
             raise _as_fault(error, "the tokenizer fails on it") from error
 

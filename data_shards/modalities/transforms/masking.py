@@ -1,4 +1,4 @@
-"""Masking: words of a text, or its tokens, are hidden for the network to predict."""
+"""Masking: words of a text, as bytes or as tokens, are hidden for the network to predict."""
 
 import re
 import zlib
@@ -39,24 +39,28 @@ def mask_words(
 
 def mask_tokens(
     ids: NDArray[np.signedinteger],
+    words: NDArray[np.int32],
     num_valid: int,
     mask: int,
     config: MaskingConfig,
     rng: np.random.Generator | None,
 ) -> tuple[NDArray[np.signedinteger], NDArray[np.signedinteger]]:
-    """Return (ids with some of them replaced by `mask`, the true ids at those places and 0 elsewhere).
+    """Return (ids with the tokens of some words replaced by `mask`, the true ids at those places and 0 elsewhere).
 
-    -1 stands for the true id 0, which a tokenizer may have. Each token is hidden by itself, as of BERT.
+    `words` has the number of the word of each token, -1 of white space and padding, which are never hidden. -1 stands
+    for the true id 0, which a tokenizer may have. A word is hidden with all of its tokens (Perceiver IO, appendix F.3).
     """
     # As of words: without a generator the text alone decides, in every process.
     rng = rng or np.random.Generator(np.random.Philox(zlib.crc32(ids[:num_valid].tobytes())))
     masked, targets = ids.copy(), np.zeros_like(ids)
-    if not num_valid:
+    is_word = words >= 0
+    numbers, word_of_token = np.unique(words[is_word], return_inverse=True)
+    if not len(numbers):
         return masked, targets
-    hidden = rng.random(num_valid) < config.probability
+    hidden = rng.random(len(numbers)) < config.probability
     # A text with nothing hidden would teach nothing.
-    hidden[rng.integers(num_valid)] |= not hidden.any()
-    places = np.flatnonzero(hidden)
+    hidden[rng.integers(len(numbers))] |= not hidden.any()
+    places = np.flatnonzero(is_word)[hidden[word_of_token]]
     masked[places] = mask
     targets[places] = np.where(ids[places] == 0, -1, ids[places])
     return masked, targets

@@ -21,19 +21,32 @@ def fit(
 
     The length is 0 of a text in which a tokenizer finds no token.
     """
+    ids, length, _ = fit_words(data, config, rng)
+    return ids, length
+
+
+def fit_words(
+    data: bytes | memoryview, config: TextConfig, rng: np.random.Generator | None
+) -> tuple[NDArray[np.signedinteger], int, NDArray[np.int32]]:
+    """Return what `fit` does, and for each token the number of its word, -1 where there is none; all -1 of bytes."""
     found: NDArray[np.integer] = text(data)
     by_mark = config.masking is not None and config.masking.by_mark
     is_whole = by_mark or bool(config.tokenizer)
-    if is_whole:
-        found = _of_marked(found.tobytes(), config) if by_mark else _of_part(found.tobytes(), config)
+    words = np.zeros(0, np.int32)
+    if config.tokenizer and not (by_mark and _mark(config) in found.tobytes()):
+        found, words = config.tokens.ids_and_words(found.tobytes().decode())
+    elif is_whole:
+        found = _of_marked(found.tobytes(), config)
     spare = len(found) - config.length
     start = int(rng.integers(spare, endpoint=True)) if rng is not None and spare > 0 else 0
     part = found[start : start + config.length]
     # Of bytes after the cut: a text may be long.
     part = part if is_whole else _of_part(part.tobytes(), config)
-    whole = np.full(config.length, pad_id(config), config.dtype)
+    whole, words_of = np.full(config.length, pad_id(config), config.dtype), np.full(config.length, -1, np.int32)
     whole[: len(part)] = part
-    return whole, len(part)
+    words = words[start : start + config.length]
+    words_of[: len(words)] = words
+    return whole, len(part), words_of
 
 
 def _of_marked(content: bytes, config: TextConfig) -> NDArray[np.signedinteger]:
