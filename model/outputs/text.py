@@ -67,8 +67,15 @@ class TextOutput(Output):
         """Yield (key, sentence) of what this network cannot fill in."""
         width = _of(self.target, network, "embedding_width")
         # Logits are products of the decoded rows with the embedding, so both must have one width.
-        if not width or network.decoder_width != width:
-            yield "", f"needs the text inputs.{self.target}, whose embedding it shares, and no wider query beside it"
+        if not width:
+            yield "", f"needs the text inputs.{self.target}, whose embedding it shares"
+        elif network.decoder_width != width:
+            yield (
+                "",
+                f"shares the embedding of inputs.{self.target}, of {width} channels, and the widest queries have "
+                f"{network.decoder_width} with their padding; set decoder.min_padding=0, and the embedding at least as "
+                "wide as the queries of other outputs",
+            )
         if network.decoder.output_width:
             yield "", f"needs decoder.output_width=0, got {network.decoder.output_width}"
 

@@ -202,8 +202,9 @@ def test_labels_places_without_values_and_hidden_patches(make_run: MakeRun, tmp_
         )
     run = make_run(PLACES, rows)
     np.save(tmp_path / "three.npy", np.full((3, 2), 0.1, np.float32))
-    (tmp_path / "new.csv").write_text("photo,asked.coordinates\n1.png,three.npy\n")
-    (found,) = predicted(run, tmp_path / "new.csv", out=tmp_path / "out.jsonl", top=2)
+    (tmp_path / "new.csv").write_text("photo,asked.coordinates\n1.png,three.npy\n,three.npy\n")
+    found, without = predicted(run, tmp_path / "new.csv", out=tmp_path / "out.jsonl", top=2)
+    assert without["photo"] is None, "of what is not there no part was hidden"
     assert set(found["label"]) <= {"a", "b", "c"}
     assert found["label_likely_probability"] >= found["label_likely_2_probability"]
     assert np.load(tmp_path / found["asked"]).shape == (3, 1)

@@ -13,6 +13,7 @@ from torch import Tensor
 from data_shards.loading.batch import Batch
 from data_shards.order import random_numbers
 from model.outputs.masked import MaskedOutput
+from trainer.tasks.answer import Row, Telling
 from trainer.tasks.grid import CellsTask
 from trainer.tasks.metric import Measurement, Metric
 from trainer.tasks.regression import METRICS, Errors
@@ -62,6 +63,12 @@ class MaskedTask(CellsTask):
         hidden = self._cells(batch, every=True)[..., None]
         shown = self.true_values(batch).float().flatten(1, -2)
         return torch.where(hidden, answer.float().flatten(1, -2), shown)
+
+    def rows(self, answer: Tensor, batch: Batch, telling: Telling) -> list[Row]:
+        """Return the input with its hidden part filled in; nothing of a sample that lacks it."""
+        lengths = batch.lengths[self.output.target].tolist()
+        found = super().rows(answer, batch, telling)
+        return [row if length else {self.name: None} for row, length in zip(found, lengths, strict=True)]
 
     def hidden_truths(self, batch: Batch) -> Tensor:
         """Return the true values (B, cells, channels) in an evaluation, NaN where nothing was hidden."""
