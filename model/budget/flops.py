@@ -44,14 +44,14 @@ def total(parts: dict[str, Cost]) -> Cost:
 
 def mean_trained_flops(config: PerceiverConfig) -> float:
     """Return the operations of one sample's forward pass in training, the mean over the numbers of latents of steps."""
-    sizes = [config.with_latents(num_latents) for num_latents in config.latent_sizes]
-    return sum(total(training_cost(size)).flops for size in sizes) / len(sizes)
+    shares = config.latent_shares.items()
+    return sum(share * total(training_cost(config.with_latents(size))).flops for size, share in shares)
 
 
 def training_flops(config: PerceiverConfig) -> float:
     """Return the operations of a training step for one sample, the mean over the numbers of latents of steps."""
-    sizes = [config.with_latents(num_latents) for num_latents in config.latent_sizes]
-    return 3 * mean_trained_flops(config) + sum(map(gathering, sizes)) / len(sizes)
+    gathered = (share * gathering(config.with_latents(size)) for size, share in config.latent_shares.items())
+    return 3 * mean_trained_flops(config) + sum(gathered)
 
 
 def gathering(config: PerceiverConfig) -> int:

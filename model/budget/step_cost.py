@@ -7,6 +7,7 @@ tests/model/test_step_cost.py and test_fused_traffic.py hold it against counts.
 """
 
 from dataclasses import astuple, dataclass, replace
+from operator import mul
 
 from model.attention.read_costs import READ_CONSTANTS
 from model.attention.read_forms import read_costs, read_form
@@ -64,8 +65,9 @@ def step_work(config: PerceiverConfig, precision: Precision, kind: Kind = "cpu")
         return StepWork(products, 0.0, 0.0, 2.0 * activation_bytes(config))
     # In the form of the whole network, which all its sizes are trained in.
     config = replace(config, cross_attend_form=read_form(config, kind))
-    works = [_work(config.with_latents(num_latents), precision, kind) for num_latents in config.latent_sizes]
-    return StepWork(*(sum(parts) / len(works) for parts in zip(*map(astuple, works), strict=True)))
+    works = [astuple(_work(config.with_latents(size), precision, kind)) for size in config.latent_sizes]
+    shares = config.latent_shares.values()
+    return StepWork(*(sum(map(mul, shares, parts)) for parts in zip(*works, strict=True)))
 
 
 def _work(config: PerceiverConfig, precision: Precision, kind: Kind) -> StepWork:

@@ -49,8 +49,8 @@ class PerceiverConfig(Network):
     num_latents: int = 512
     """Number of latent vectors."""
     nested_latents: tuple[int, ...] = ()
-    """Sizes of the latent array that one network is trained for, such as [32, 64, 128]; the last is num_latents. Each
-    step draws how many of the first latents take part. Empty trains num_latents alone."""
+    """Sizes of the latent array that one network is trained for, such as [32, 64, 128]; the last is num_latents. All
+    latents take part in half of the steps, in each other one as many of the first as it draws. Empty trains all."""
     latent_width: int = 1_024
     """Channels of a latent vector."""
     num_cross_attends: int = 8
@@ -115,6 +115,13 @@ class PerceiverConfig(Network):
     def latent_sizes(self) -> tuple[int, ...]:
         """The numbers of latents with which the network answers."""
         return self.nested_latents or (self.num_latents,)
+
+    @property
+    def latent_shares(self) -> dict[int, float]:
+        """The part of the training's steps in which so many latents take part: in half of them all do."""
+        *smaller, largest = self.latent_sizes
+        # Of equal shares the largest network would be the worst one: its last latents learned least often.
+        return dict.fromkeys(smaller, 0.5 / max(len(smaller), 1)) | {largest: 0.5 if smaller else 1.0}
 
     def with_latents(self, num_latents: int) -> "PerceiverConfig":
         """Return the configuration of the network that has only the first latents of this one."""

@@ -125,10 +125,12 @@ NESTED = replace(CONFIG, dropout=0.0, drop_path=0.0, num_latents=4, nested_laten
 def test_each_step_draws_a_size_from_the_seed_and_the_number_of_the_global_batch() -> None:
     draws = NetworkDraws.of(NESTED, 3)
     sizes = [draws.num_latents(index) for index in range(3_000)]
-    # Five deviations of the count of one size in three.
-    assert all(abs(sizes.count(size) - 1_000) < 130 for size in (1, 2, 4))
+    # Five deviations of the count of all latents, which take part in half of the steps.
+    assert all(abs(sizes.count(size) / 3_000 - share) < 0.046 for size, share in NESTED.latent_shares.items())
+    assert NESTED.latent_shares == {1: 0.25, 2: 0.25, 4: 0.5}
+    assert CONFIG.latent_shares == {CONFIG.num_latents: 1.0}
     # A running run must survive an update of numpy.
-    assert sizes[:12] == [2, 2, 1, 2, 1, 1, 4, 1, 1, 2, 1, 4]
+    assert sizes[:12] == [4, 2, 2, 1, 4, 4, 1, 1, 4, 2, 4, 2]
     assert sizes[:100] != [NetworkDraws.of(NESTED, 4).num_latents(index) for index in range(100)]
     batch = batch_of(7)
     assert (

@@ -41,10 +41,12 @@ class NetworkDraws:
         return drawn | ({"num_latents": self.num_latents(batch.index)} if self.latent_sizes else {})
 
     def num_latents(self, index: int) -> int:
-        """Return how many latents take part in the step of a global batch: each size is as likely."""
+        """Return how many latents take part in the step of a global batch: see PerceiverConfig.latent_shares."""
         # One number for all samples: the micro-batches of a step are added up, whoever computes them.
         (word,) = random_numbers.words(random_numbers.key("latents", self.seed, index), 0, 1)
-        return self.latent_sizes[int(word) % len(self.latent_sizes)]
+        *smaller, largest = self.latent_sizes
+        half, rest = int(word) & 1, int(word) >> 1
+        return largest if half else smaller[rest % len(smaller)]
 
     def _numbers(self, batch: Batch) -> Tensor:
         # By place and not by key: a sample that is in a batch twice is dropped differently each time.
