@@ -63,13 +63,12 @@ class NewSamples:
             return ""
         return str(self.datasets[source].split.shards[shard].name)
 
-    def class_names_of(self, number: int) -> Mapping[str, tuple[str, ...]]:
-        """Return the class names that a sample's folder has of each label, "" for its own; none of what is in none."""
+    def dataset_of(self, number: int) -> int:
+        """Return the place among `datasets` of the one that a sample is in; -1 of what is in none."""
         if number >= self.num_samples:
-            return {}
+            return -1
         source = int(self._order.located(np.array([number]))[0][0])
-        dataset = self.datasets[source] if source < len(self.datasets) else None
-        return {} if dataset is None else {"": dataset.label_names, **dataset.named_labels}
+        return source if source < len(self.datasets) else -1
 
     def loader(self, batch: int, batches: Sequence[int], bad: Path | None, *, pinned: bool = False) -> Loader:
         """Return a loader of these batches, for `clips`; bad samples are listed in a file, or errors."""

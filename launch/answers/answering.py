@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -60,7 +61,9 @@ class Answering:
         found = answered(self.trained.network, self._objective, on_device)
         here = on_device[0]
         samples = range(number * len(here.keys), (number + 1) * len(here.keys))
-        telling = replace(self.telling, true_names=[self._true_names(sample) for sample in samples])
+        of_samples = map(self.samples.dataset_of, samples)
+        names = [self._true_names[place] if place >= 0 else {} for place in of_samples]
+        telling = replace(self.telling, true_names=names)
         parts = {task.name: task.rows(found[task.name], here, telling) for task in self._objective.by_importance()}
         for place, (sample, key) in enumerate(zip(samples, here.keys, strict=True)):
             if key:
@@ -70,13 +73,15 @@ class Answering:
                     _add(row, rows[place], output, parts)
                 yield sample, row
 
-    def _true_names(self, sample: int) -> dict[str, Sequence[str]]:
-        """Return the class names of a sample's folder; those of the run where that has numbers for names."""
-        there = self.samples.class_names_of(sample)
-        return {
-            target: self.telling.class_names.get(target, names) if are_numbers(names) else names
-            for target, names in there.items()
-        }
+    @cached_property
+    def _true_names(self) -> list[dict[str, Sequence[str]]]:
+        """The class names of each shard folder; those of the run where it has numbers for names."""
+        folders = [{"": dataset.label_names, **dataset.named_labels} for dataset in self.samples.datasets]
+        known = self.telling.class_names
+        return [
+            {target: known.get(target, names) if are_numbers(names) else names for target, names in there.items()}
+            for there in folders
+        ]
 
     def latents(self, clips: Sequence[Batch], *, whole: bool) -> Tensor:
         """Return the latents of a batch, (B, N, D), or their mean, (B, D), in fp32; of several clips the mean."""

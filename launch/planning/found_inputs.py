@@ -9,7 +9,8 @@ npz with several arrays          eeg, field     one input an array
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from data_shards.building.spread_samples import Members
@@ -118,15 +119,25 @@ def _arrays(samples: Sequence[Members], suffix: str) -> list[str]:
     return []
 
 
+def numbers_in_records(samples: Sequence[Members]) -> list[str]:
+    """Return the fields of records that are numbers in most samples, which `data index` may make targets."""
+    return _fields(samples, lambda value: isinstance(value, int | float) and not isinstance(value, bool))
+
+
 def _texts(samples: Sequence[Members]) -> list[str]:
     """Return the fields of records that hold several words in most samples: an address or a name is one."""
-    counts: dict[str, int] = {}
+    return _fields(samples, lambda value: isinstance(value, str) and len(value.split()) > 1)
+
+
+def _fields(samples: Sequence[Members], suits: Callable[[object], bool]) -> list[str]:
+    """Return the fields of records whose values are suitable in most samples."""
+    counts: Counter[str] = Counter()
     records = [members[RECORD] for members in samples if RECORD in members]
     for record in records:
         try:
             fields = json.loads(record)
         except (ValueError, RecursionError):
             continue  # a bad sample, which the run will count
-        for field, value in fields.items() if isinstance(fields, dict) else ():
-            counts[field] = counts.get(field, 0) + (isinstance(value, str) and len(value.split()) > 1)
+        if isinstance(fields, dict):
+            counts.update(field for field, value in fields.items() if suits(value))
     return sorted(field for field, count in counts.items() if 2 * count > len(records))

@@ -20,7 +20,7 @@ from data_shards.loading.streams import EVALUATED, TRAIN, train_datasets
 from data_shards.modalities.catalogue import BY_NAME
 from data_shards.modalities.modality import Modality
 from launch.planning.fitted_inputs import fitted, section_of
-from launch.planning.found_inputs import found_inputs, usable
+from launch.planning.found_inputs import found_inputs, numbers_in_records, usable
 from model.modalities import catalogue as networks
 
 NUM_SAMPLES = 64
@@ -143,6 +143,11 @@ def _add_outputs(found: _Found, shards: Manifest, samples: Sequence[Members]) ->
             **_unit([each.values.get(name, ()) for each in known]),
         }
         found.targets.setdefault("values", []).append(name)
+    if not shards.records.values and (numbers := numbers_in_records(samples)):
+        found.remarks.append(
+            f"numbers of the records, {listed(numbers)}: no targets; "
+            "`perceiver data index FOLDER --values-from .` makes them values"
+        )
     if not found.outputs:
         _add_hidden(found)
 

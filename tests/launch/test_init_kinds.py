@@ -138,6 +138,14 @@ def test_numbers_of_the_records_are_values_under_names_that_a_run_takes(tmp_path
     }
 
 
+def test_numbers_that_are_no_targets_yet_are_named_with_what_makes_them_targets(tmp_path: Path) -> None:
+    folder = adopted(tmp_path / "shards", lambda n: {"png": picture("png"), **record(price=n, is_new=True)}, None)
+    (line,) = [line for line in starting_config(folder).splitlines() if "--values-from" in line]
+    assert line == (
+        "# numbers of the records, price: no targets; `perceiver data index FOLDER --values-from .` makes them values"
+    )
+
+
 def test_texts_are_read_by_a_tokenizer_that_is_named(tmp_path: Path) -> None:
     words = ["[PAD]", "[MASK]", "some", "words", *map(str, range(COUNT))]
     tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="[PAD]"))
