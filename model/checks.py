@@ -32,6 +32,7 @@ def check_lengths(lengths: dict[str, Tensor]) -> None:
     The network answers such samples, with finite numbers that mean nothing: the padding of a last batch is made of
     them. Call this where there is no padding.
     """
+    # Not an error of the network: the padding of a last batch has no valid entry on purpose.
     nothing = torch.stack([counts <= 0 for counts in lengths.values()]).all(dim=0)
     if nothing.any():
         rows = ", ".join(str(row) for row in nothing.nonzero().flatten().tolist())
@@ -66,6 +67,7 @@ def _problems(config: PerceiverConfig, inputs: dict[str, Tensor]) -> Iterator[st
             yield f"inputs.{name}: expected a tensor, got none; the inputs hold {sorted(inputs) or 'nothing'}"
             continue
         value, shape = inputs[name], modality.shape
+        # By the modality, which may take fewer places than it has positions for.
         if not modality.takes(tuple(value.shape[1:])):
             expected = f"(batch, {', '.join(map(str, shape))})"
             if shape and modality.takes(tuple(0 for _ in shape)):

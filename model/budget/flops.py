@@ -27,6 +27,7 @@ def network_cost(config: PerceiverConfig, num_points: dict[str, int] | None = No
         return {"network": _custom(config)}
     passes = config.passes()
     parts = {"inputs": _inputs(config), "cross_attends": _cross_attends(config), "blocks": _blocks(config)}
+    # Weights count once, operations once a pass.
     parts = {name: replace(cost, flops=len(passes) * cost.flops) for name, cost in parts.items()}
     flops = sum(_decoder(config, outputs, num_points or {}).flops for outputs in passes)
     return parts | {"decoder": replace(_decoder(config, config.answers(), num_points or {}), flops=flops)}

@@ -97,6 +97,7 @@ def plan(
         if device is None:
             policies[policy] = PolicyPlan(activations, None, None)
             continue
+        # What weights, gradients and moments leave.
         free = device.memory_bytes - whole.parameters * (2 + beside) * BYTES_PER_NUMBER
         again = (TRAINING_PASSES[policy] - 3) * trained
         speed = device.peak_flops / (training_flops(config) + again)
@@ -104,6 +105,7 @@ def plan(
     if config.network is not None:
         return Plan({**parts, "total": whole}, None, {}, policies, {}, ())
     latents = {}
+    # Each as the network that is cut to it, whose table of latents is shorter.
     for num_latents in config.nested_latents:
         size = config.with_latents(num_latents)
         cost = total(network_cost(size))

@@ -72,6 +72,7 @@ def step_work(config: PerceiverConfig, precision: Precision, kind: Kind = "cpu")
 
 def _work(config: PerceiverConfig, precision: Precision, kind: Kind) -> StepWork:
     forward = len(config.passes())
+    # These passes run once without gradients before they run again with them.
     gathered = sum(any(output.views() for output in outputs.values()) for outputs in config.passes())
     once = TRAINING_PASSES[config.activation_checkpointing]
     passes = once * forward + gathered
@@ -112,6 +113,7 @@ def _moved_elements(config: PerceiverConfig, kind: Kind, *, is_half: bool) -> fl
             return _per_element_compiled(attention.mlp_ratio)
         return _per_element(attention.mlp_ratio, is_half=is_half) + _of_options(config, attention, default_width, kind)
 
+    # The queries of a training batch, which may be a random part of those of an answer.
     queries = sum(output.num_trained(config) for output in config.answers().values()) if E else 0
     latents = (
         N

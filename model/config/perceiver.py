@@ -182,6 +182,7 @@ class PerceiverConfig(Network):
         One pass has all that read the inputs together; each input that is read alone has a pass of its own.
         """
         answers = self.answers()
+        # An output that compares two inputs must see each without the other.
         together = {name: output for name, output in answers.items() if not output.views()}
         views = dict.fromkeys(view for output in answers.values() for view in output.views())
         alone = [{name: output for name, output in answers.items() if view in output.views()} for view in views]
@@ -262,6 +263,7 @@ class PerceiverConfig(Network):
     def _beside_problems(self) -> Problems:
         """Yield what the network of a plug-in has no use for."""
         yield from ((f"network.{key}", sentence) for key, sentence in self.network.problems())
+        # All else would be read by nobody, and a key without effect is taken for one with.
         common = ("inputs", "outputs", "network", "compile")
         default = PerceiverConfig()
         for name in (each.name for each in fields(self) if each.name not in common):

@@ -40,6 +40,7 @@ class Layout:
 
 def layout(num_known: int, num_places: int, num_latents: int) -> Layout:
     """Return the layout for a stream of which so much is known, in a network of so many places and latents."""
+    # Half of the latents: moved by one place, the window would be computed anew for each answer.
     stride = max(1, num_latents // 2)
     # The place that is answered is one more than what is known.
     start = _multiple_from(num_known + 1 - num_places, stride)
@@ -76,6 +77,7 @@ class Continuation:
         here = layout(known.shape[1], stream.num_tokens, self._network.config.num_latents)
         if here.start and len(stream.grid) > 1:
             raise ValueError(f"inputs.{self._name}: all of its {stream.num_tokens} cells are known; ask for fewer")
+        # In another window every place has another position: nothing that was kept is right there.
         if here != self._layout or not self._keeps:
             self._layout, self._num_done = here, 0
             self._kept.clear()

@@ -77,6 +77,7 @@ def _config(architecture: str, arrays: Mapping[str, Tensor]) -> PerceiverConfig:
     cross, own = f"{_ENCODER}cross_attention/", f"{_ENCODER}self_attention/"
     try:
         latents = arrays[f"{_ENCODER}{_POSITIONS}"].shape
+        # Counted by one of their arrays: the files do not say how many layers a block has.
         layers = sum(
             name.startswith(f"{_ENCODER}self_attention") for name in arrays if name.endswith("attention/linear/w")
         )

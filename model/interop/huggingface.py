@@ -53,6 +53,7 @@ def _config(config: Mapping[str, Any], preprocessor: Mapping[str, Any] | None) -
     if preprocessor is None:
         return config_from_hugging_face(config)
     side, pixel_range = picture(preprocessor)
+    # The side comes from the preprocessor: most files' image_size is not that of the pictures.
     ours = config_from_hugging_face(config, side)
     image = ours.input_of(ImageInput)
     return replace(ours, inputs={"image": replace(image, pixel_range=pixel_range)}) if image else ours

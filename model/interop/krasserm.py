@@ -61,8 +61,10 @@ def from_krasserm(
     refuse_endless(ours, state, "num_self_attention_layers_per_block")
     names = dict(_names(kind, ours, encoder, decoder))
     tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in state.items()}
+    # Ours is computed anew.
     tensors.pop(_COMPUTED, None)
     network = filled(ours, names, tensors, whose="perceiver-io's state dict")
+    # Its cross-attends all have the weights of the first; ours share from the second on.
     if encoder["num_cross_attention_layers"] > 1 and encoder["first_cross_attention_layer_shared"]:
         notes.append(_COPIED.format("cross-attends"))
     if encoder["num_self_attention_blocks"] > 2 and not encoder["first_self_attention_block_shared"]:
@@ -78,12 +80,14 @@ def _config(
     pixel_range: PixelRange,
 ) -> PerceiverConfig:
     num_cross, num_blocks = encoder["num_cross_attention_layers"], encoder["num_self_attention_blocks"]
+    # Ours come before blocks at even distances, its own before the first blocks.
     if num_cross not in (1, num_blocks):
         raise ValueError(
             f"num_cross_attention_layers: {num_cross} of them come before the first of {num_blocks} blocks, which this "
             "network cannot express: 1, or one for each block, can be imported"
         )
     inputs, outputs, query_width = _ends(kind, encoder, decoder, pixel_range)
+    # Each of the three kinds reads one input.
     (only,) = inputs.values()
     width = values["num_latent_channels"]
     # perceiver-io's own default: as wide as what asks. Its image classifier alone takes the width of the tokens.

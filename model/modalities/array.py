@@ -115,6 +115,7 @@ class ArrayInput(Input):
             tokens = [
                 length // side if length // side % 2 == 0 else 0 for length, side in zip(lengths, sides, strict=True)
             ]
+            # No axis is even any more: more tokens than wanted, and still exact patches.
             if not max(tokens):
                 break
             sides[tokens.index(max(tokens))] *= 2

@@ -72,6 +72,7 @@ class AudioInput(Input):
 
     def fitted(self) -> dict[str, Any]:
         """Return the samples of a patch, and bands."""
+        # Powers of two: sizes of recordings are usually multiples of them.
         patch = coarsest(((1 << exponent,) for exponent in range(4, 13)), (self.num_samples,))[0]
         return {"patch": patch, "positions": few_bands((self.num_samples // patch,))}
 

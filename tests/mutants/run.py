@@ -144,7 +144,7 @@ def measured(clone: Path, tests: Sequence[str], marker: str, kept: Path | None) 
     if kept is not None and kept.exists():
         return Reach(**json.loads(kept.read_text()))
     path = kept or clone.parent / "reach.json"
-    child = Child(lambda: _measure(clone, tests, marker, path), clone, 3_600)
+    child = Child(lambda: _measure(clone, tests, marker, path), clone, 36_000)
     while not child.is_over():
         wait([child.process.sentinel], timeout=1.0)
     if child.end() != 0:
