@@ -10,7 +10,7 @@ npz with several arrays          eeg, field     one input an array
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from data_shards.building.spread_samples import Members
@@ -122,6 +122,12 @@ def _arrays(samples: Sequence[Members], suffix: str) -> list[str]:
 def numbers_in_records(samples: Sequence[Members]) -> list[str]:
     """Return the fields of records that are numbers in most samples, which `data index` may make targets."""
     return _fields(samples, lambda value: isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def unread_in_records(samples: Sequence[Members], known: Collection[str]) -> list[str]:
+    """Return the fields of most samples' records that are neither texts of several words nor numbers nor known."""
+    others = {*_texts(samples), *numbers_in_records(samples), *known}
+    return [field for field in _fields(samples, lambda value: value is not None) if field not in others]
 
 
 def _texts(samples: Sequence[Members]) -> list[str]:

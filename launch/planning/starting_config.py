@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,14 @@ from data_shards.config import DataConfig
 from data_shards.files.display import printable
 from data_shards.files.quoting import listed, shown
 from data_shards.format import manifest
-from data_shards.format.annotations import NO_LABEL, Notes, notes
+from data_shards.format.annotations import NO_LABEL, Notes, Records, notes
 from data_shards.format.manifest import Manifest
 from data_shards.format.members import fitting
 from data_shards.loading.streams import EVALUATED, TRAIN, train_datasets
 from data_shards.modalities.catalogue import BY_NAME
 from data_shards.modalities.modality import Modality
 from launch.planning.fitted_inputs import fitted, section_of
-from launch.planning.found_inputs import found_inputs, numbers_in_records, usable
+from launch.planning.found_inputs import found_inputs, numbers_in_records, unread_in_records, usable
 from model.modalities import catalogue as networks
 
 NUM_SAMPLES = 64
@@ -65,6 +65,7 @@ def starting_config(folder: Path, run: str = "runs/first", tokenizer: str = "") 
         raise ValueError(f"--tokenizer {tokenizer}: {folder} has no text that could be read with it; leave it out")
     if not found.data:
         raise ValueError(f"{folder}: holds nothing that a network reads; {'; '.join(found.remarks) or 'no members'}")
+    _tell_of_records(found, samples, shards.records)
     _add_outputs(found, shards, samples)
     if not found.outputs:
         raise ValueError(
@@ -73,6 +74,18 @@ def starting_config(folder: Path, run: str = "runs/first", tokenizer: str = "") 
         )
     _refuse_what_no_run_takes(folder, found)
     return "\n".join(_lines(folder, run, shards, len(samples), found)) + "\n"
+
+
+def _tell_of_records(found: _Found, samples: Sequence[Members], records: Records) -> None:
+    """Remark on the fields of the samples' records that are no targets and no inputs."""
+    numbers = numbers_in_records(samples) if not records.values else []
+    if numbers:
+        found.remarks.append(
+            f"numbers of the records, {listed(numbers)}: no targets; "
+            "`perceiver data index FOLDER --values-from .` makes them values"
+        )
+    if others := unread_in_records(samples, asdict(records).values()):
+        found.remarks.append(f"fields of the records, {listed(others)}: not read")
 
 
 def _refuse_what_no_run_takes(folder: Path, found: _Found) -> None:
@@ -143,11 +156,6 @@ def _add_outputs(found: _Found, shards: Manifest, samples: Sequence[Members]) ->
             **_unit([each.values.get(name, ()) for each in known]),
         }
         found.targets.setdefault("values", []).append(name)
-    if not shards.records.values and (numbers := numbers_in_records(samples)):
-        found.remarks.append(
-            f"numbers of the records, {listed(numbers)}: no targets; "
-            "`perceiver data index FOLDER --values-from .` makes them values"
-        )
     if not found.outputs:
         _add_hidden(found)
 

@@ -139,11 +139,17 @@ def test_numbers_of_the_records_are_values_under_names_that_a_run_takes(tmp_path
 
 
 def test_numbers_that_are_no_targets_yet_are_named_with_what_makes_them_targets(tmp_path: Path) -> None:
-    folder = adopted(tmp_path / "shards", lambda n: {"png": picture("png"), **record(price=n, is_new=True)}, None)
-    (line,) = [line for line in starting_config(folder).splitlines() if "--values-from" in line]
-    assert line == (
-        "# numbers of the records, price: no targets; `perceiver data index FOLDER --values-from .` makes them values"
-    )
+    def make(number: int) -> Sample:
+        return {
+            "png": picture("png"),
+            **record(price=number, is_new=True, url="http://a", title="two words", none=None),
+        }
+
+    lines = starting_config(adopted(tmp_path / "shards", make, None)).splitlines()
+    assert [line for line in lines if "of the records" in line] == [
+        "# numbers of the records, price: no targets; `perceiver data index FOLDER --values-from .` makes them values",
+        "# fields of the records, is_new, url: not read",
+    ]
 
 
 def test_texts_are_read_by_a_tokenizer_that_is_named(tmp_path: Path) -> None:
