@@ -1,5 +1,6 @@
 """Shapes are checked while the tests run: every jaxtyping annotation of the model is executed."""
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,12 @@ RUNS = Path(__file__).parent / "runs"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put whole runs first: they are the longest, and would keep one process busy when the others are done."""
     items.sort(key=lambda item: RUNS not in item.path.parents)
+
+
+def pytest_collection_finish() -> None:
+    """Let the collector of garbage pass over what was imported: DeepSpeed calls it whenever it makes a stage 3."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

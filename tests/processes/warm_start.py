@@ -183,9 +183,26 @@ def _become(request: dict[str, Any], descriptors: list[int]) -> None:
         runpy.run_path(words[0], run_name="__main__")
 
 
-if __name__ == "__main__":
+def _import_all() -> None:
+    """Import what the processes will need, and let their collectors of garbage pass it over."""
+    import gc
     import importlib
 
     for name in _IMPORTED:
         importlib.import_module(name)
+    import torch
+
+    # DeepSpeed is two thirds of the processor time of a rank that trains a few steps. It picks its device while it is
+    # imported: where that may be a GPU each process does it, as in a real start.
+    if not torch.backends.cuda.is_built():
+        from trainer.distributed.world import World
+        from trainer.engine.deepspeed_start import _import_deepspeed
+
+        _import_deepspeed(World(0, 1, 0, torch.device("cpu")))
+    gc.collect()
+    gc.freeze()
+
+
+if __name__ == "__main__":
+    _import_all()
     _become(*_serve(socket.socket(fileno=int(sys.argv[1]))))
