@@ -69,24 +69,28 @@ def test_a_narrow_residual_stream_is_planned_within_a_tenth(policy: ActivationCh
     assert ratio(config, bf16=True) == pytest.approx(1, rel=0.1)
 
 
-# Every form with every policy, and each of both in every precision; all of them together are four times as many.
+# Every form with every policy, and each of both in every precision; all of them together are seven times as many.
 PRECISIONS = ((False, "fp32"), (True, "fp32"), (True, "bf16"))
 FORMS = (
-    ("separable", "pixels"),
-    ("absorbed", "pixels"),
-    ("absorbed", "patches"),
-    ("plain", "patches"),
-    ("plain", "image and audio"),
+    ("separable", "pixels", POLICIES),
+    ("absorbed", "pixels", ("none", "layers")),
+    ("absorbed", "patches", ("blocks", "selective", "offload")),
+    ("plain", "patches", ("none", "layers", "offload")),
+    ("plain", "image and audio", ("blocks", "selective")),
 )
 CASES = [
-    (*form, policy, *PRECISIONS[(row + column) % 3])
-    for row, form in enumerate(FORMS)
+    (form, inputs, policy, *PRECISIONS[(row + column) % 3])
+    for row, (form, inputs, policies) in enumerate(FORMS)
     for column, policy in enumerate(POLICIES)
+    if policy in policies
 ]
+# The default of both, and each other policy of one of them.
+PAPERS = (("p1", ("none", "layers", "offload")), ("i1", ("none", "blocks", "selective")))
 PAPER_CASES = [
     (name, policy, *PRECISIONS[(row + column) % 3])
-    for row, name in enumerate(("p1", "i1"))
+    for row, (name, policies) in enumerate(PAPERS)
     for column, policy in enumerate(POLICIES)
+    if policy in policies
 ]
 
 
