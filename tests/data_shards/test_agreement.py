@@ -30,7 +30,7 @@ def test_planted_fault_a_verify_that_reads_other_records_than_training_is_notice
 
 
 @pytest.mark.slow
-def test_verify_and_training_agree_on_every_sample_of_400_mutated_folders() -> None:
-    found = agreement.check(400, 2)
+def test_verify_and_training_agree_on_every_sample_of_200_mutated_folders() -> None:
+    found = agreement.check(200, 2)
     assert found.disagreements == []
-    assert found.outcomes["trainings"] > 50
+    assert found.outcomes["trainings"] > 25
