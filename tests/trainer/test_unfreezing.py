@@ -75,13 +75,15 @@ def test_it_trains_as_a_plain_loop_and_a_resume_before_at_and_after_that_step_en
     for step in SAVES:
         assert_same(alone, resumed(world, tmp_path, case, step), step)
         assert_same(together, there[str(step)], step)
-        # On another number of ranks it takes over the same bits; sums are rounded otherwise from there on.
-        elsewhere = json.loads(json.dumps(resumed(world, folder, case, step)))
-        assert elsewhere[str(step)] == together[str(step)]
-        assert elsewhere["progress"] == together["progress"]
-        torch.testing.assert_close(
-            torch.tensor(elsewhere["told"]), torch.tensor(together["told"][step:]), rtol=RELATIVE, atol=0.0
-        )
+    # On another number of ranks it takes over the same bits; sums are rounded otherwise from there on. Each case does
+    # so from another of the saves.
+    step = SAVES[list(CASES).index(case) % len(SAVES)]
+    elsewhere = json.loads(json.dumps(resumed(world, folder, case, step)))
+    assert elsewhere[str(step)] == together[str(step)]
+    assert elsewhere["progress"] == together["progress"]
+    torch.testing.assert_close(
+        torch.tensor(elsewhere["told"]), torch.tensor(together["told"][step:]), rtol=RELATIVE, atol=0.0
+    )
 
 
 def assert_frozen(found: dict[str, Any]) -> None:
