@@ -68,7 +68,7 @@ def read(schema: type[S], path: Path, overrides: Sequence[str] = ()) -> S:
         # Only one by one does every wrong key get its sentence; each merge copies the whole, which takes 10 ms.
         problems += _merge_problems(defaults, keys_and_values)
     if problems:
-        raise ConfigError(str(path), problems)
+        raise ConfigError(str(path), [*problems, *_unknown_names(defaults, keys_and_values)])
     assert isinstance(config, DictConfig)
     make_absolute(config, located(path).parent)
     return _checked(schema, config, keys_and_values, str(path))
@@ -87,6 +87,18 @@ def _merge_problems(defaults: DictConfig, keys_and_values: Sequence[tuple[str, A
             config = OmegaConf.merge(config, _nested(key, value))
         except _MERGE_ERRORS as error:
             yield f"{key} = {shown(value)}: {_explain(defaults, key, value, error)}"
+
+
+def _unknown_names(defaults: DictConfig, keys_and_values: Sequence[tuple[str, Any]]) -> Iterator[str]:
+    """Yield a sentence for every name that a plug-in may add and none did: such a key is text for OmegaConf."""
+    for key, value in dict(keys_and_values).items():
+        parent, _, name = key.rpartition(".")
+        section = OmegaConf.select(defaults, parent) if parent else defaults
+        owner = OmegaConf.get_type(section) if OmegaConf.is_config(section) else None
+        for field in fields(owner) if is_dataclass(owner) else ():
+            if field.name == name and "unknown" in field.metadata and isinstance(value, str):
+                sentence = field.metadata["unknown"](value)
+                yield from [f"{key} = {shown(value)}: {sentence}"] if sentence else []
 
 
 def _checked(schema: type[S], config: DictConfig, keys_and_values: Sequence[tuple[str, Any]], source: str) -> S:

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from trainer.ema_config import EmaConfig
-from trainer.optimizer_choice import ADAMW, LAMB, name_problems, stage_problems
+from trainer.optimizer_choice import ADAMW, LAMB, OF_BUILT_IN, name_problems, stage_problems, unknown
 from trainer.patterns import factor_problems, rules, step_problems
 from trainer.ranges import at_least, within
+from trainer.schedule import schedule_problems
 
 _MOST_TIMEOUT_SECONDS = 2_000_000
 """gloo counts milliseconds in 32 bits."""
@@ -21,7 +22,7 @@ _MOST_TIMEOUT_SECONDS = 2_000_000
 class OptimizerConfig:
     """The optimizer, its schedule, and what is done to a gradient before it."""
 
-    name: str = "adamw"
+    name: str = field(default=ADAMW, metadata={"unknown": unknown})
     """adamw, lamb as the papers used it (ZeRO 0, 1 and 2), muon (ZeRO 0), or a plug-in's; see docs/training.md."""
     learning_rate: float = 1e-3
     """Peak of the schedule; where reference_batch is set, that of a global batch of so many samples."""
@@ -39,7 +40,7 @@ class OptimizerConfig:
     """Global batch for which learning_rate is meant: the peak is learning_rate * train.global_batch / reference_batch,
     as the second paper has it (5e-4 for 256). 0 takes learning_rate as it is."""
     schedule: Literal["cosine", "constant", "step", "flat_cosine", "stable_decay"] = "cosine"
-    """The learning rate after the warm-up; `optimizers.learning_rate` has the formulas."""
+    """The learning rate after the warm-up; docs/training.md has the formulas."""
     warmup_steps: int = 0
     """Steps in which the rate rises linearly from peak / warmup_steps to the peak."""
     final_fraction: float = 0.0
@@ -66,6 +67,16 @@ class OptimizerConfig:
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Yield (key, sentence) for every value that contradicts itself."""
+        found = list(self._own_problems())
+        yield from found
+        # Of a value that is none it does not matter who reads it.
+        set_here = {
+            key: getattr(type(self), key) for key in OF_BUILT_IN if getattr(self, key) != getattr(type(self), key)
+        }
+        others = (*name_problems(self.name, self.options, set_here), *schedule_problems(self))
+        yield from ((key, sentence) for key, sentence in others if key not in dict(found))
+
+    def _own_problems(self) -> Iterator[tuple[str, str]]:
         yield from at_least(
             self,
             0.0,
@@ -82,16 +93,8 @@ class OptimizerConfig:
             # At 1 the bias correction of the moment divides by 0.
             if not 0 <= getattr(self, name) < 1:
                 yield name, f"must be from 0 to below 1, got {getattr(self, name)}"
-        yield from name_problems(self.name, self.options)
         if not 0 < self.epsilon < math.inf:
             yield "epsilon", f"must be above 0, got {self.epsilon}; 1e-8 is usual"
-        if self.schedule == "step" and not self.decay_steps:
-            yield "decay_steps", "schedule=step needs the steps at which the rate falls, such as [1000,2000]"
-        if (self.schedule == "stable_decay") != (self.cooldown_steps > 0):
-            found = f"{self.cooldown_steps} with schedule={self.schedule}"
-            yield "cooldown_steps", f"is for schedule=stable_decay, which needs at least 1; got {found}"
-        if tuple(sorted(set(self.decay_steps))) != tuple(self.decay_steps):
-            yield "decay_steps", f"must rise, got {list(self.decay_steps)}"
         yield from (("freeze", sentence) for sentence in step_problems(self.freeze))
         for name in ("rate_factors", "decay_factors"):
             yield from ((name, sentence) for sentence in factor_problems(getattr(self, name)))

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 ADAMW, LAMB, MUON = "adamw", "lamb", "muon"
 _OURS = (ADAMW, LAMB, MUON)
+OF_BUILT_IN = ("beta1", "beta2", "epsilon")
+"""The keys that the built-in optimizers read, and no other."""
 _SCHEDULE_FREE = ("schedule_free", "schedulefree", "schedule_free_adamw", "adamw_schedule_free", "adamw_schedulefree")
 Problems = Iterator[tuple[str, str]]
 
@@ -48,14 +50,29 @@ OPTIMIZERS: dict[str, Any] = {}
 """The optimizers of the plug-ins in use, by their name."""
 
 
-def name_problems(name: str, options: Mapping[str, Any]) -> Problems:
-    """Yield (key, sentence) where there is no such optimizer, or none with such options."""
+def unknown(name: str) -> str:
+    """Return why there is no optimizer of this name; empty where there is one."""
     if name in _SCHEDULE_FREE:
         reason = "its package schedulefree has had no release since March 2025; docs/training.md says more"
-        yield "name", f"schedule-free AdamW is not built in: {reason}; take adamw with ema.decay=0.999"
-    elif name not in (*_OURS, *OPTIMIZERS):
-        yield "name", f"expected one of {', '.join((*_OURS, *OPTIMIZERS))}, or that of a plug-in, got {name!r}"
-    elif name in _OURS and options:
+        return f"schedule-free AdamW is not built in: {reason}; take adamw with ema.decay=0.999"
+    if name not in (*_OURS, *OPTIMIZERS):
+        return f"expected one of {', '.join((*_OURS, *OPTIMIZERS))}, or that of a plug-in, got {name!r}"
+    return ""
+
+
+def name_problems(name: str, options: Mapping[str, Any], own_keys: Mapping[str, object]) -> Problems:
+    """Yield (key, sentence) where there is no such optimizer, or none with such options.
+
+    `own_keys` are those of the built-in optimizers that are set, with their defaults.
+    """
+    if sentence := unknown(name):
+        yield "name", sentence
+    if name in OPTIMIZERS:
+        options_of = ", ".join(f"optimizer.options.{field.name}" for field in fields(OPTIMIZERS[name])) or "none"
+        for key, default in own_keys.items():
+            remedy = f"leave it out or set it to {default}"
+            yield key, f"is for {', '.join(_OURS)}, and {name} does not read it; {remedy} (its own keys: {options_of})"
+    if name in _OURS and options:
         yield "options", f"are those of a plug-in's optimizer; {name} has keys of its own, such as optimizer.beta1"
     elif name in OPTIMIZERS:
         yield from ((f"options.{key}", sentence) for key, sentence in _option_problems(OPTIMIZERS[name], options))

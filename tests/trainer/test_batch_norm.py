@@ -20,8 +20,8 @@ from trainer.config import CheckpointConfig
 from trainer.distributed.world import World
 from trainer.evaluation import evaluate
 from trainer.optim.groups import parameter_groups
-from trainer.optim.optimizers import learning_rate
 from trainer.run_state import RunState
+from trainer.schedule import learning_rate
 
 # fp32 keeps 7 digits; sums are added in another order.
 RELATIVE, ABSOLUTE = 2e-5, 2e-6

@@ -21,7 +21,7 @@ def test_defaults_have_no_problems(part: type) -> None:
         (TrainConfig(zero_stage=4), "zero_stage"),
         (TrainConfig(zero_stage=0, precision="fp16"), "precision"),
         (OptimizerConfig(schedule="step"), "decay_steps"),
-        (OptimizerConfig(decay_steps=(3, 2)), "decay_steps"),
+        (OptimizerConfig(schedule="step", decay_steps=(3, 2)), "decay_steps"),
         (OptimizerConfig(beta1=1.5), "beta1"),
         (OptimizerConfig(reference_batch=-256), "reference_batch"),
         (CheckpointConfig(keep_last=0), "keep_last"),
@@ -145,11 +145,16 @@ NUMBERS = [
 ]
 
 
+# Keys that belong to a schedule are taken beside it alone.
+SCHEDULES = {"flat_steps": {"schedule": "flat_cosine"}, "decay_factor": {"schedule": "step", "decay_steps": (1,)}}
+
+
 @pytest.mark.parametrize(("part", "key", "least", "wrong"), NUMBERS)
 def test_a_number_is_taken_up_to_its_bound_and_no_further(part: type, key: str, least: float, wrong: float) -> None:
-    assert list(part(**{key: least}).problems()) == []
+    beside = SCHEDULES.get(key, {})
+    assert list(part(**{key: least}, **beside).problems()) == []
     for value in (wrong, math.nan, *([math.inf] if key != "zero_stage" else [])):
-        [(named, sentence)] = part(**{key: value}).problems()
+        [(named, sentence)] = part(**{key: value}, **beside).problems()
         assert named == key
         assert str(value) in sentence
 
@@ -159,5 +164,5 @@ def test_precisions_schedules_and_decays_that_fit_together_are_no_problem() -> N
         assert list(TrainConfig(precision="fp16", zero_stage=stage).problems()) == []
     assert list(TrainConfig(precision="bf16", zero_stage=0).problems()) == []
     assert list(OptimizerConfig(schedule="step", decay_steps=(1, 2)).problems()) == []
-    assert [key for key, _ in OptimizerConfig(decay_steps=(2, 2)).problems()] == ["decay_steps"]
+    assert [key for key, _ in OptimizerConfig(schedule="step", decay_steps=(2, 2)).problems()] == ["decay_steps"]
     assert list(joint_problems(OptimizerConfig(), TrainConfig(zero_stage=3))) == []

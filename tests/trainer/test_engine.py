@@ -22,7 +22,7 @@ from trainer.config import OptimizerConfig, TrainConfig
 from trainer.distributed.world import World
 from trainer.engine.engine import Engine
 from trainer.optim.groups import parameter_groups
-from trainer.optim.optimizers import learning_rate
+from trainer.schedule import learning_rate
 
 # fp32 keeps 7 digits; the parts of a batch are added in another order.
 RELATIVE = 1e-6

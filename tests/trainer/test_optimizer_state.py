@@ -135,6 +135,11 @@ def test_muon_is_that_of_pytorch_for_linear_layers_and_adamw_for_all_else() -> N
         (OptimizerConfig("odd", options={"wished": "much"}), "options.wished"),
         (OptimizerConfig("odd", options={"wished": -1}), "options.wished"),
         (OptimizerConfig("odd", options={"wished": 2}), None),
+        # Keys of the built-in ones, which an optimizer of a plug-in never sees.
+        (OptimizerConfig("odd", beta1=0.8), "beta1"),
+        (OptimizerConfig("odd", beta2=0.95), "beta2"),
+        (OptimizerConfig("odd", epsilon=1e-6), "epsilon"),
+        (OptimizerConfig("odd", learning_rate=0.1, weight_decay=0.1, warmup_steps=2), None),
     ],
 )
 def test_an_optimizer_or_an_option_that_is_not_there_is_refused(optimizer: OptimizerConfig, key: str | None) -> None:

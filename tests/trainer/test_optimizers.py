@@ -13,7 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from trainer.config import OptimizerConfig
 from trainer.optim.groups import parameter_groups
 from trainer.optim.lamb import Lamb, Segment
-from trainer.optim.optimizers import at_batch, learning_rate, make, zero_state
+from trainer.optim.optimizers import at_batch, make, zero_state
+from trainer.schedule import learning_rate
 
 
 def rates(steps: int = 10, **fields: object) -> list[float]:
@@ -56,9 +57,34 @@ def test_the_rate_grows_with_the_batch_where_it_is_meant_for_another_one() -> No
     assert at_batch(replace(paper, reference_batch=0), 1024).learning_rate == 5e-4
 
 
-@pytest.mark.parametrize("fields", [{"schedule": "stable_decay"}, {"cooldown_steps": 3}])
-def test_a_cooldown_and_its_schedule_need_each_other(fields: dict[str, object]) -> None:
-    assert [key for key, _ in OptimizerConfig(**fields).problems()] == ["cooldown_steps"]
+# Every schedule, with a value for each of its keys.
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "cosine": {"final_fraction": 0.1},
+    "constant": {},
+    "step": {"decay_steps": (3, 6), "decay_factor": 0.2},
+    "flat_cosine": {"flat_steps": 6, "final_fraction": 0.1},
+    "stable_decay": {"cooldown_steps": 4, "final_fraction": 0.1},
+}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_schedule_takes_its_own_keys_each_of_which_matters_and_refuses_those_of_the_others(schedule: str) -> None:
+    own = SCHEDULES[schedule]
+    before = rates(schedule=schedule, **own)
+    for key in own:
+        changed = {**own, key: (4,) if key == "decay_steps" else own[key] / 2 if key != "flat_steps" else 3}
+        assert rates(schedule=schedule, **changed) != before, key
+    assert list(OptimizerConfig(schedule=schedule, **own).problems()) == []
+    for others in SCHEDULES.values():
+        for key, value in others.items():
+            found = dict(OptimizerConfig(schedule=schedule, **own, **({} if key in own else {key: value})).problems())
+            assert list(found) == ([] if key in own else [key])
+            assert all(f"has no effect with schedule={schedule}; leave it out" in text for text in found.values())
+
+
+@pytest.mark.parametrize(("schedule", "key"), [("step", "decay_steps"), ("stable_decay", "cooldown_steps")])
+def test_a_schedule_without_what_it_needs_is_refused(schedule: str, key: str) -> None:
+    assert [found for found, _ in OptimizerConfig(schedule=schedule).problems()] == [key]
 
 
 def test_only_biases_and_normalisations_escape_the_decay() -> None:

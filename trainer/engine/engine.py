@@ -35,6 +35,7 @@ from trainer.optim.lamb import Lamb
 from trainer.optim.ownership import Saved
 from trainer.optim.partitions import FlatGroups, Whole
 from trainer.run_state import EngineState
+from trainer.schedule import learning_rate
 from trainer.tasks.objective import Objective, contagious
 
 
@@ -120,7 +121,7 @@ class Engine:
         """
         batch = batch.to(self._world.device)
         # A function of the step and no scheduler of DeepSpeed's, which stands still whenever a step is skipped.
-        rate = optimizers.learning_rate(self._optimizer_config, self._num_steps, self._train.steps)
+        rate = learning_rate(self._optimizer_config, self._num_steps, self._train.steps)
         self._unfreezing.prepare(self._num_steps, rate)
         # Losses by input and norms by group cost passes and exchanges of their own.
         is_logged = self._train.logs(self._num_steps + 1)

@@ -1,6 +1,5 @@
-"""Optimizers, and the learning rate as a pure function of the step."""
+"""Optimizers, from their names in a configuration."""
 
-import math
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -97,30 +96,3 @@ def at_batch(config: OptimizerConfig, global_batch: int) -> OptimizerConfig:
         return config
     peak = config.learning_rate * global_batch / config.reference_batch
     return replace(config, learning_rate=peak, reference_batch=0)
-
-
-def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float:
-    """Return the rate of the step after `step` done ones, of `total_steps`.
-
-    Warm-up: peak * (step + 1) / warmup_steps. Then, with p the share of the way from the end of the warm-up (or of
-    the flat part) to the last step:
-      cosine, flat_cosine   peak * (f + (1 - f) * (1 + cos(pi p)) / 2), f the final fraction
-      step                  peak * decay_factor ** (number of decay_steps passed)
-      constant              peak
-      stable_decay          peak, and over the last cooldown_steps linearly to peak * f (warm-up, stable, decay)
-    """
-    peak = config.learning_rate
-    if step < config.warmup_steps:
-        return peak * (step + 1) / config.warmup_steps
-    if config.schedule == "constant":
-        return peak
-    if config.schedule == "step":
-        return peak * config.decay_factor ** sum(step >= decay for decay in config.decay_steps)
-    floor = config.final_fraction
-    if config.schedule == "stable_decay":
-        return peak * (floor + (1 - floor) * min(max(total_steps - step, 0) / config.cooldown_steps, 1.0))
-    start = config.warmup_steps
-    if config.schedule == "flat_cosine":
-        start = max(start, config.flat_steps)
-    share = min(max(step - start, 0) / max(total_steps - start, 1), 1.0)
-    return peak * (floor + (1 - floor) * (1 + math.cos(math.pi * share)) / 2)

@@ -1,0 +1,66 @@
+"""The learning rate as a function of the step, and the keys that each schedule has. Standard library only."""
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trainer.config import OptimizerConfig
+
+_KEYS: dict[str, tuple[str, ...]] = {
+    "cosine": ("final_fraction",),
+    "constant": (),
+    "step": ("decay_steps", "decay_factor"),
+    "flat_cosine": ("flat_steps", "final_fraction"),
+    "stable_decay": ("cooldown_steps", "final_fraction"),
+}
+
+
+def learning_rate(config: "OptimizerConfig", step: int, total_steps: int) -> float:
+    """Return the rate of the step after `step` done ones, of `total_steps`.
+
+    Warm-up: peak * (step + 1) / warmup_steps. Then, with p the share of the way from the end of the warm-up (or of
+    the flat part) to the last step:
+      cosine, flat_cosine   peak * (f + (1 - f) * (1 + cos(pi p)) / 2), f the final fraction
+      step                  peak * decay_factor ** (number of decay_steps passed)
+      constant              peak
+      stable_decay          peak, and over the last cooldown_steps linearly to peak * f (warm-up, stable, decay)
+    """
+    peak = config.learning_rate
+    if step < config.warmup_steps:
+        return peak * (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return peak
+    if config.schedule == "step":
+        return peak * config.decay_factor ** sum(step >= decay for decay in config.decay_steps)
+    floor = config.final_fraction
+    if config.schedule == "stable_decay":
+        return peak * (floor + (1 - floor) * min(max(total_steps - step, 0) / config.cooldown_steps, 1.0))
+    start = config.warmup_steps
+    if config.schedule == "flat_cosine":
+        start = max(start, config.flat_steps)
+    share = min(max(step - start, 0) / max(total_steps - start, 1), 1.0)
+    return peak * (floor + (1 - floor) * (1 + math.cos(math.pi * share)) / 2)
+
+
+def schedule_problems(config: "OptimizerConfig") -> Iterator[tuple[str, str]]:
+    """Yield (key, sentence) for what a schedule lacks, and for what is set and belongs to another one."""
+    own, defaults = _KEYS[config.schedule], type(config)()
+    for key in dict.fromkeys(key for keys in _KEYS.values() for key in keys):
+        default = getattr(defaults, key)
+        # Read from a file, a tuple is a list.
+        is_set = bool(config.decay_steps) if key == "decay_steps" else getattr(config, key) != default
+        if key not in own and is_set:
+            others = " or ".join(name for name, keys in _KEYS.items() if key in keys)
+            remedy = f"leave it out or set it to {_written(default)}, or take schedule={others}"
+            yield key, f"has no effect with schedule={config.schedule}; {remedy}"
+    if config.schedule == "step" and not config.decay_steps:
+        yield "decay_steps", "schedule=step needs the steps at which the rate falls, such as [1000,2000]"
+    elif config.schedule == "step" and tuple(sorted(set(config.decay_steps))) != tuple(config.decay_steps):
+        yield "decay_steps", f"must rise, got {list(config.decay_steps)}"
+    if config.schedule == "stable_decay" and config.cooldown_steps == 0:
+        yield "cooldown_steps", "schedule=stable_decay needs the number of steps in which the rate falls, such as 1000"
+
+
+def _written(value: object) -> str:
+    return "[]" if value == () else f"{value}"
