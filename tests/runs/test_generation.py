@@ -31,6 +31,7 @@ model:
   self_attend: {num_heads: 2}
   dropout: 0.1
 optimizer: {learning_rate: 0.01, warmup_steps: 2}
+ema: {decay: 0.9, every_steps: 2}
 train: {steps: 40, global_batch: 16, micro_batch: 8, log_every_steps: 1}
 checkpoint: {save_every_steps: 5, save_every_minutes: 0}
 """
@@ -62,6 +63,7 @@ def test_a_killed_run_resumes_bit_equal_and_continues_a_prompt_as_the_undisturbe
     assert status == 0, errors
     assert killed.losses() == undisturbed.losses()
     assert killed.weights() == undisturbed.weights()
+    assert any(name.startswith("ema-") for name in killed.weights())
 
     losses = list(killed.losses().values())
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])

@@ -13,10 +13,12 @@ from threads import StopsAt
 from tiny import accuracy, engine, whole_batch
 
 from trainer.checkpoint.layout import read_weights, scores
+from trainer.checkpoint.manifest import read_manifest
 from trainer.checkpoint.names import committed, newest, step_of
 from trainer.checkpoint.store import Store
 from trainer.config import CheckpointConfig, TrainConfig
 from trainer.distributed.world import World
+from trainer.evaluation import Evaluation
 from trainer.health.stop_request import StopRequest
 from trainer.loop import fit
 from trainer.run_state import Improvement, RunState
@@ -25,11 +27,24 @@ SCORES = {1: 0.1, 2: 0.5, 3: 0.4, 4: math.nan, 5: 0.45, 6: 0.9, 7: 0.9, 8: 0.9}
 CONFIG = TrainConfig(steps=8, log_every_steps=2, evaluate_every_steps=1, global_batch=16, patience=3)
 
 
-def run(folder: Path, world: World, stop: StopRequest, config: TrainConfig = CONFIG) -> tuple[str, int]:
-    """Return how a start ended and at which step."""
-    store = Store(folder, CheckpointConfig(keep_best=True, keep_last=2), world)
+class Killed(BaseException):
+    """The end of a process: nothing is saved after it."""
+
+
+def run(
+    folder: Path, world: World, stop: StopRequest, config: TrainConfig = CONFIG, *, dies_at: int = 0
+) -> tuple[str, int]:
+    """Return how a start ended and at which step; one may die in an evaluation."""
+    store = Store(folder, CheckpointConfig(keep_best=True, keep_last=2, asynchronous=not dies_at), world)
     trained = engine(world, steps=config.steps)
     loaded = store.load(trained)
+
+    def evaluate() -> Evaluation:
+        step = trained.progress().steps
+        if step == dies_at:
+            raise Killed
+        return accuracy(16, SCORES[step])
+
     outcome, state = fit(
         config,
         engine=trained,
@@ -39,7 +54,7 @@ def run(folder: Path, world: World, stop: StopRequest, config: TrainConfig = CON
         sinks=[],
         stop=stop,
         world=world,
-        evaluate=lambda: accuracy(16, SCORES[trained.progress().steps]),
+        evaluate=evaluate,
     )
     store.close()
     trained.close()
@@ -62,6 +77,22 @@ def test_a_run_ends_where_its_evaluations_brought_no_better_value_so_often_and_k
     assert run(straight, world, StopRequest()) == ("finished", 5)
     assert [step_of(path) for path in committed(straight)] == [2, 4, 5]
     assert run(straight, world, StopRequest(), replace(CONFIG, patience=4)) == ("finished", 8)
+
+
+@pytest.mark.slow
+def test_the_count_of_evaluations_survives_a_kill_between_any_two_checkpoints(tmp_path: Path, world: World) -> None:
+    straight = tmp_path / "straight"
+    assert run(straight, world, StopRequest()) == ("finished", 5)
+    for step in (2, 4, 5):
+        killed = tmp_path / str(step)
+        with pytest.raises(Killed):
+            run(killed, world, StopRequest(), dies_at=step)
+        assert run(killed, world, StopRequest()) == ("finished", 5)
+        states = [read_manifest(newest(folder)).state for folder in (straight, killed)]
+        assert states[0] == states[1]
+        assert (states[0].improvement.best, states[0].improvement.since_best) == (0.5, 3)
+        weights = [read_weights(newest(folder)) for folder in (straight, killed)]
+        assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 def test_a_score_is_better_by_more_than_what_is_asked_for_and_no_number_is_none() -> None:

@@ -19,7 +19,7 @@ from unfreezing import CASES, FIRST_STEP, LAST_STEP, SAVES, resumed, straight
 from trainer.config import OptimizerConfig
 from trainer.distributed.world import World
 from trainer.optim.groups import freeze, parameter_groups
-from trainer.optim.optimizers import learning_rate
+from trainer.schedule import learning_rate
 
 pytestmark = pytest.mark.slow
 # fp32 keeps 7 digits; the parts of a batch are added in another order.

@@ -1,11 +1,13 @@
-"""Trainings with frozen parameters, at every ZeRO stage: saved before, at and after the step that unfreezes some.
+"""Trainings with frozen parameters and an average of the weights, at every ZeRO stage.
+
+They are saved before, at and after the step that unfreezes some.
 
 As a script: train on this number of ranks, resume each save, and print what came out; argument: folder for checkpoints.
 """
 
 import json
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,13 @@ from tiny import LAMB, OPTIMIZER, engine, share, whole_batch
 from trainer.checkpoint.store import Store
 from trainer.config import CheckpointConfig
 from trainer.distributed.world import World
+from trainer.ema_config import EmaConfig
 from trainer.engine.engine import Engine
 from trainer.run_state import RunState
 
 FIRST_STEP, LAST_STEP = 3, 6
 SAVES = (2, 3, 4)
+EMA = EmaConfig(decay=0.9, every_steps=2)
 RULES = {
     "freeze": ("norm.weight", f"first.*={FIRST_STEP}"),
     "rate_factors": ("last.*=2",),
@@ -35,7 +39,14 @@ CASES = {f"adamw/{stage}": (replace(OPTIMIZER, **RULES), stage) for stage in ran
 def made(world: World, case: str, **options: Any) -> Engine:  # noqa: ANN401
     optimizer, stage = CASES[case]
     return engine(
-        world, zero_stage=stage, steps=LAST_STEP, optimizer=optimizer, micro_batch=4, log_every_steps=1, **options
+        world,
+        zero_stage=stage,
+        steps=LAST_STEP,
+        optimizer=optimizer,
+        micro_batch=4,
+        log_every_steps=1,
+        ema=EMA,
+        **options,
     )
 
 
@@ -65,7 +76,7 @@ def straight(world: World, folder: Path, case: str) -> dict[str, Any]:
             store = Store(folder / case / str(last), CheckpointConfig(asynchronous=False), world)
             store.save(trained, RunState(step=last))
             store.close()
-    found["progress"] = vars(trained.progress())
+    found["progress"] = asdict(trained.progress())
     trained.close()
     return found
 
@@ -77,7 +88,7 @@ def resumed(world: World, folder: Path, case: str, step: int) -> dict[str, Any]:
     assert store.load(trained) is not None
     found: dict[str, Any] = {step: digest(trained, world), "told": train(trained, world, step, LAST_STEP)}
     store.close()
-    found |= {LAST_STEP: digest(trained, world), "progress": vars(trained.progress())}
+    found |= {LAST_STEP: digest(trained, world), "progress": asdict(trained.progress())}
     trained.close()
     return found
 
