@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 sys.path.insert(0, str(Path(__file__).parent))
 from checkpoints import rewrite
@@ -82,6 +83,42 @@ def test_a_loop_resumes_to_the_last_bit(tmp_path: Path, name: str) -> None:
         restored = store.load()
     assert restored is not None
     assert (restored.step, restored.damaged, restored.unused) == (4, (), ())
+    second.steps(4, 9)
+    assert alike(whole, second)
+
+
+class Averaging(Loop):
+    """The same with a moving average of the weights, in one module with them."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed=seed)
+        self.average = AveragedModel(self.module, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+
+    def steps(self, first: int, last: int) -> None:
+        for step in range(first, last):
+            super().steps(step, step + 1)
+            self.average.update_parameters(self.module)
+
+    def store(self, folder: Path, **options: Any) -> CheckpointStore:  # noqa: ANN401
+        both = nn.ModuleDict({"network": self.module, "average": self.average})
+        return CheckpointStore(folder, both, self.optimizer, also={"scheduler": self.scheduler}, **options)
+
+    def tensors(self) -> list[Tensor]:
+        return [*super().tensors(), *self.average.state_dict().values()]
+
+
+def test_a_moving_average_beside_the_module_resumes_with_it_to_the_last_bit(tmp_path: Path) -> None:
+    whole, first, second = (Averaging(seed) for seed in (0, 0, 1))
+    whole.steps(0, 9)
+    first.steps(0, 4)
+    with first.store(tmp_path) as store:
+        store.save(4)
+    before = [tensor.clone() for tensor in first.average.parameters()]
+    assert not any(torch.equal(*pair) for pair in zip(before[:2], first.module.parameters(), strict=False))
+    with second.store(tmp_path) as store:
+        assert store.load() is not None
+    assert all(torch.equal(*pair) for pair in zip(before, second.average.parameters(), strict=True))
+    assert second.average.n_averaged == 4
     second.steps(4, 9)
     assert alike(whole, second)
 
