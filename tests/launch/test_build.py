@@ -41,6 +41,7 @@ def test_what_is_passed_over_and_that_nothing_is_evaluated_is_told(folder: Path,
     assert "no folder of a split: all 20 files are for training\n" in told
     assert "nothing can be evaluated; `perceiver data build SOURCE --help` says how" in told
     assert f"{tmp_path}/out/train: 20 samples in 1 shards" in told
+    assert f"{tmp_path}/out: 2 classes: cat, dog\n" in told
 
 
 def test_a_test_share_is_set_aside(folder: Path, tmp_path: Path) -> None:
@@ -164,7 +165,11 @@ def test_each_source_is_given_what_was_typed_and_tells_how_far_it_is(
         }
     else:
         lines = result.stdout.splitlines()[told:]
-        assert lines == ["out/train: 3 samples in 1 shards, 100 bytes", "out/test: 4 samples in 2 shards, 200 bytes"]
+        assert lines == [
+            "out/train: 3 samples in 1 shards, 100 bytes",
+            "out/test: 4 samples in 2 shards, 200 bytes",
+            "out: 2 classes: a, b",
+        ]
 
 
 @pytest.mark.parametrize(
