@@ -90,7 +90,7 @@ def report(folder: RunFolder, step: int, split: str, sizes: Sequence[Size], *, a
     first = sizes[0].evaluation.values[0]
     costs = {
         "GFLOP per sample": [size.gflop for size in sizes],
-        "seconds per sample": [size.seconds for size in sizes],
+        "ms per sample": [1e3 * size.seconds for size in sizes],
     }
     values = [size.evaluation.values[0].value for size in sizes]
     out = folder.pictures_folder / "latents.png"
@@ -98,7 +98,7 @@ def report(folder: RunFolder, step: int, split: str, sizes: Sequence[Size], *, a
     from launch.pictures import drawing
 
     drawing.quality_over_cost(
-        [size.num_latents for size in sizes], costs, values, f"{first.output}: {first.metric.name}", out
+        [size.num_latents for size in sizes], costs, values, first.output, first.metric, out
     )
     if as_json:
         sys.stdout.write(json.dumps(result) + "\n")
