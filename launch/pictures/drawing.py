@@ -22,6 +22,13 @@ _TICK_CHARACTERS = 12
 _MOST_NAMED = 40
 
 
+class _Plain(LogFormatter):
+    """0.03 in place of 3e-02, where there is room for a number."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
 def loss_curve(metrics_path: Path, out: Path, output: str, metric: Metric) -> None:
     """Draw the training loss by step, and a metric of the evaluations beside it, from a run's metrics.jsonl."""
     rows = lines(metrics_path)
@@ -112,9 +119,8 @@ def quality_over_cost(
             axes.annotate(str(number), point, textcoords="offset points", xytext=(4, -10), fontsize=8)
         axes.set(xlabel=label, xscale="log")
         axes.margins(x=0.1)  # room for the number beside the last point
-        # 0.03 in place of 3 x 10^-2: the sizes of a network rarely span a decade.
-        axes.xaxis.set_major_formatter(LogFormatter())
-        axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.0, 0.4)))
+        axes.xaxis.set_major_formatter(_Plain())
+        axes.xaxis.set_minor_formatter(_Plain(minor_thresholds=(1.0, 0.4)))
         if metric.unit == "%":
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.set_title(_title(output, metric), parse_math=False)
