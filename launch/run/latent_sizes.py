@@ -97,9 +97,7 @@ def report(folder: RunFolder, step: int, split: str, sizes: Sequence[Size], *, a
     # Who only cuts a network needs no matplotlib, which takes longest to import.
     from launch.pictures import drawing
 
-    drawing.quality_over_cost(
-        [size.num_latents for size in sizes], costs, values, first.output, first.metric, out
-    )
+    drawing.quality_over_cost([size.num_latents for size in sizes], costs, values, first.output, first.metric, out)
     if as_json:
         sys.stdout.write(json.dumps(result) + "\n")
         return

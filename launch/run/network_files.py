@@ -102,7 +102,7 @@ def export(
             names = [path.name for path in beside.iterdir()]
             told = card(network, config["architectures"][0], names, around.classes, source)
             (beside / CARD).write_text(told, encoding="utf-8")
-        notes = (*around.notes, *_notes_of_export(network.config, files))
+        notes = (*around.notes, *around.unwritten, *_notes_of_export(network.config, files))
     tell_written(out, network, notes, as_json=as_json)
 
 

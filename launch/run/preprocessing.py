@@ -42,6 +42,8 @@ class Surroundings:
     """The id that pads a text, by the name of the input, where it has a tokenizer."""
     notes: tuple[str, ...] = ()
     """The facts that could not be found out."""
+    unwritten: tuple[str, ...] = ()
+    """What is not among Hugging Face's files, and why."""
 
     def hugging_face(self, config: PerceiverConfig) -> dict[str, Any]:
         """Return the files beside config.json and the weights, by name."""
@@ -71,9 +73,9 @@ def of_run(config: RunConfig, classes: tuple[str, ...], notes: Sequence[str] = (
     """Return what the data of a run says, with the names of its classes and what is to be noted of them."""
     images = [section for section in config.data.ordered_inputs.values() if isinstance(section, ImageConfig)]
     image = images[0] if images else ImageConfig()
-    notes = list(notes)
+    unwritten = []
     if image.fit == "pad":
-        notes.append(
+        unwritten.append(
             "no preprocessor is written: Hugging Face's for Perceivers cannot pad, as fit=pad of the input does"
         )
     inputs = config.data.ordered_inputs.items()
@@ -81,11 +83,13 @@ def of_run(config: RunConfig, classes: tuple[str, ...], notes: Sequence[str] = (
     foreign = _tokenizer(next(iter(texts.values()))) if texts else {}
     pads = {name: pad_id(text) for name, text in texts.items()}
     if (image.num_channels, image.dtype) != (3, "uint8"):
-        notes.append(
+        unwritten.append(
             "no preprocessor is written: Hugging Face's is for red, green and blue in bytes, and the input has "
             f"num_channels={image.num_channels} and values={image.values}"
         )
-    return Surroundings(classes, image.resize, image.centre_crop, image.fit, foreign, pads, tuple(notes))
+    return Surroundings(
+        classes, image.resize, image.centre_crop, image.fit, foreign, pads, tuple(notes), tuple(unwritten)
+    )
 
 
 def _tokenizer(text: TextConfig) -> dict[str, Any]:

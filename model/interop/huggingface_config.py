@@ -132,7 +132,7 @@ def config_to_hugging_face(config: PerceiverConfig) -> dict[str, Any]:
     here, there = _computation(config), _computation(config_from_hugging_face(values, side))
     differing = [f"{name} is {here[name]}, there {there[name]}" for name in here if here[name] != there[name]]
     if differing:
-        raise ValueError(f"{architecture} cannot express this network: {'; '.join(differing)}")
+        raise ValueError(f"{architecture} cannot express this network: {'; '.join(differing)}; export it as ONNX")
     return values
 
 

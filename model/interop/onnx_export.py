@@ -10,8 +10,10 @@ brings are inputs of their own, NAME_coordinates, and so are places at which out
 """
 
 import json
+import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -96,8 +98,7 @@ def onnx_program(
     lengths = [torch.full((2,), _entries(modality)) for modality in chosen.values()]
     names = [*chosen, *(name.replace(".", "_") for name in places), *(f"{name}_length" for name in chosen)]
     batch = torch.export.Dim("batch", min=1)
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own: deprecated parts of its dependencies
+    with torch.no_grad(), _quiet():
         answers = network(values)
         # ONNX has one space of names: a text that is filled in would be its own input.
         outputs = {name: f"{name}_answer" if name in names else name for name in answers}
@@ -116,6 +117,19 @@ def onnx_program(
     shapes = {outputs[name]: list(answer.shape[1:]) for name, answer in answers.items()}
     program.model.metadata_props.update(_metadata(network, shapes, classes, picture, pads))
     return program
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back what the exporter says of itself: deprecated parts, missing libraries, folds that it skips."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _check_libraries() -> None:

@@ -143,12 +143,14 @@ def test_hugging_faces_files_come_in_and_go_out_again(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the exporter's dependencies warn of each other
-def test_another_runtime_runs_what_is_exported_as_onnx(tmp_path: Path) -> None:
+def test_another_runtime_runs_what_is_exported_as_onnx(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     theirs_to(tmp_path / "theirs")
     called("import", str(tmp_path / "theirs"), str(tmp_path / "ours"))
     ids = torch.arange(8)[None]
     found = network_of(tmp_path / "ours")({"text": ids})["text"]
+    capfd.readouterr()
     called("export", str(tmp_path / "ours"), str(tmp_path / "onnx"), "--onnx")
+    assert capfd.readouterr().err == ""  # the exporter says much of itself
     session = onnxruntime.InferenceSession(tmp_path / "onnx" / "network.onnx")
     given = {"text": ids.repeat(3, 1).numpy(), "text_length": np.full(3, 8)}
     (answer,) = session.run(["text_answer"], given)
