@@ -108,6 +108,31 @@ def test_every_number_is_a_curve_and_what_was_recorded_once_a_dot() -> None:
         assert re.findall(r'<circle cx="([^"]*)" cy="([^"]*)"', figure) == [tuple(map(str, points_of(figure)[-1]))]
 
 
+def test_what_a_run_is_worth_comes_first_and_numbers_that_never_change_are_a_line() -> None:
+    text = page(
+        Story(
+            "run",
+            "seed: 0",
+            [
+                {"kind": "save", "step": 1, "seconds": 2.0},
+                {"kind": "train", "step": 1, "loss": 2.0, "bad_samples": 0},
+                {"kind": "train", "step": 2, "loss": 1.0, "bad_samples": 0},
+                {"kind": "save", "step": 2, "seconds": 3.0},
+                {"kind": "evaluation", "step": 1, "label/<accuracy>": 0.25},
+                {"kind": "evaluation", "step": 2, "label/<accuracy>": 0.5, "samples": 40},
+            ],
+            [],
+            [],
+        )
+    )
+    assert re.findall("<figcaption>([^<]*)<", text) == [
+        "evaluation: label/&lt;accuracy&gt;",
+        "train: loss",
+        "save: seconds",
+    ]
+    assert "<p>The same throughout: evaluation: samples = 40; train: bad_samples = 0</p>" in text
+
+
 def test_attempts_and_events_have_a_line_each_and_parts_without_content_no_title() -> None:
     text = page(replace(STORY, records=[*STORY.records, {"kind": "save", "step": 7, "error": "disk is full"}]))
     assert "<p>step 7: disk is full</p>" in text

@@ -55,7 +55,7 @@ def read_records(path: Path) -> list[Record]:
 def page(story: Story) -> str:
     """Return the page."""
     sections = [
-        ("Curves", "".join(curve(name, points) for name, points in curves(story.records).items())),
+        ("Curves", _curves(story.records)),
         ("Attempts", _attempts(story.attempts)),
         ("Events", _events(story.records)),
         ("Pictures", "".join(_picture(path) for path in story.pictures)),
@@ -67,6 +67,20 @@ def page(story: Story) -> str:
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title><style>{_STYLE}</style>'
         f"<h1>{name}</h1>{body}</html>\n"
     )
+
+
+def _curves(records: Sequence[Record]) -> str:
+    """Return a figure for each number that changed, how good the run is first, and a list of the others."""
+    kinds = ("evaluation", "train")
+    found = sorted(curves(records).items(), key=lambda item: [not item[0].startswith(f"{kind}: ") for kind in kinds])
+    figures = [curve(name, points) for name, points in found if _changes(points)]
+    rest = [f"{name} = {points[0][1]:.4g}" for name, points in found if not _changes(points)]
+    listed = f"<p>The same throughout: {_escaped('; '.join(rest))}</p>" if rest else ""
+    return "".join(figures) + listed
+
+
+def _changes(points: Sequence[tuple[float, float]]) -> bool:
+    return len({value for _, value in points}) > 1
 
 
 def curves(records: Sequence[Record]) -> dict[str, list[tuple[float, float]]]:
