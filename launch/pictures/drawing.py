@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.ticker import LogFormatter, PercentFormatter
+from matplotlib.ticker import LogFormatter, MaxNLocator, PercentFormatter
 
 from data_shards.files import atomic
 from data_shards.files.display import printable, unknown_glyphs_as_boxes
@@ -20,6 +21,8 @@ COLUMNS = 8
 _TITLE_CHARACTERS = 40
 _TICK_CHARACTERS = 12
 _MOST_NAMED = 40
+_MOST_WRITTEN = 12
+"""Classes of a confusion matrix whose cells have room for their numbers."""
 
 
 class _Plain(LogFormatter):
@@ -27,6 +30,12 @@ class _Plain(LogFormatter):
 
     def __call__(self, x: float, pos: int | None = None) -> str:
         return f"{x:g}" if super().__call__(x, pos) else ""
+
+
+def _plain_ticks(axis: Axis) -> None:
+    """Write the numbers of a logarithmic axis, which has few ticks between two powers of ten and names them too."""
+    axis.set_major_formatter(_Plain())
+    axis.set_minor_formatter(_Plain(minor_thresholds=(1.0, 0.4)))
 
 
 def loss_curve(metrics_path: Path, out: Path, output: str, metric: Metric) -> None:
@@ -40,6 +49,7 @@ def loss_curve(metrics_path: Path, out: Path, output: str, metric: Metric) -> No
     if losses:
         left.plot(*zip(*losses, strict=True), linewidth=0.8)
     left.set(title="training loss", xlabel="step", yscale="log")
+    _plain_ticks(left.yaxis)
     of_metric = f"{output}/{metric.name}"
     keys = [key for key in (evaluations[-1] if evaluations else ()) if f"{key}/".startswith(f"{of_metric}/")]
     for key in keys:
@@ -56,6 +66,7 @@ def loss_curve(metrics_path: Path, out: Path, output: str, metric: Metric) -> No
         legend = right.legend(loc="lower right" if metric.higher_is_better else "upper right")
         _without_formulas(legend.get_texts())
     for axes in (left, right):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
     _save(figure, out)
 
@@ -119,8 +130,7 @@ def quality_over_cost(
             axes.annotate(str(number), point, textcoords="offset points", xytext=(4, -10), fontsize=8)
         axes.set(xlabel=label, xscale="log")
         axes.margins(x=0.1)  # room for the number beside the last point
-        axes.xaxis.set_major_formatter(_Plain())
-        axes.xaxis.set_minor_formatter(_Plain(minor_thresholds=(1.0, 0.4)))
+        _plain_ticks(axes.xaxis)
         if metric.unit == "%":
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.set_title(_title(output, metric), parse_math=False)
@@ -136,6 +146,10 @@ def confusion(counts: np.ndarray, names: Sequence[str], out: Path) -> None:
     axes = figure.subplots()
     axes.imshow(parts, vmin=0, vmax=1, cmap="Blues")
     axes.set(xlabel="answered", ylabel="true")
+    for (row, column), part in np.ndenumerate(parts if len(counts) <= _MOST_WRITTEN else np.empty((0, 0))):
+        axes.text(
+            column, row, f"{part:.0%}", ha="center", va="center", fontsize=8, color="white" if part > 0.5 else "black"
+        )
     # More names would lie on top of each other.
     if len(counts) <= _MOST_NAMED:
         titles = [_short(name, _TICK_CHARACTERS) for name in names] or [str(number) for number in range(len(counts))]

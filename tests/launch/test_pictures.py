@@ -129,6 +129,28 @@ def test_a_curve_is_drawn_of_a_run_that_has_logged_nothing_and_of_scores_that_ar
     assert drawn[2].axes[1].get_title() == "$x$: error (px)"
 
 
+def test_numbers_beside_a_curve_are_steps_and_no_powers_of_ten(tmp_path: Path, drawn: list[Figure]) -> None:
+    losses = [{"kind": "train", "step": step, "loss": loss} for step, loss in ((10, 0.67), (12, 0.68))]
+    path = metrics(tmp_path, *losses, {"kind": "evaluation", "step": 12, "label/accuracy": 0.5})
+    drawing.loss_curve(path, tmp_path / "loss.png", "label", ACCURACY)
+    costs = {"GFLOP per sample": [0.027, 0.043]}
+    drawing.quality_over_cost([8, 16], costs, [0.5, 0.52], "label", ACCURACY, tmp_path / "latents.png")
+    left, right, cost = (axes for figure in drawn for axes in figure.axes)
+    assert all(float(tick) == int(tick) for tick in right.get_xticks())
+    for axis in (left.yaxis, cost.xaxis):
+        words = [tick.get_text() for tick in axis.get_ticklabels(which="both")]
+        assert [float(word) for word in words if word]
+        assert not any("e" in word or "$" in word for word in words)
+    assert all(tick.get_text().endswith("%") for tick in cost.get_yticklabels())
+
+
+def test_a_confusion_of_few_classes_has_its_numbers_written_in(tmp_path: Path, drawn: list[Figure]) -> None:
+    drawing.confusion(np.array([[3, 1], [0, 0]]), ["a", "b"], tmp_path / "confusion.png")
+    assert [text.get_text() for text in drawn[0].axes[0].texts] == ["75%", "25%", "0%", "0%"]
+    drawing.confusion(np.eye(13, dtype=int), [], tmp_path / "confusion.png")
+    assert not drawn[1].axes[0].texts
+
+
 def test_wrong_predictions_are_red_and_say_what_is_true(tmp_path: Path, drawn: list[Figure]) -> None:
     images = np.random.default_rng(0).random((9, 4, 4, 3)).astype(np.float32)
     truths = ["cat"] * 8 + ["x" * 50]
