@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from warm_start import WarmProcess, finished
+from warm_start import Warm, WarmProcess, finished
 
 pytestmark = pytest.mark.slow
 TOLD = "import os, sys; print(os.getcwd(), sys.argv[1:], os.environ.get('WORD'), sys.path[0], os.getpid())"
@@ -51,3 +51,31 @@ def test_it_can_be_killed_waited_for_and_written_to() -> None:
         assert process.poll() is None
         process.kill()
         assert process.wait(timeout=60) == -signal.SIGKILL
+
+
+FAMILY = """
+import os, subprocess, sys
+pipe, told = os.pipe()
+code = f"import os, sys; os.write({told}, b'said'); print(os.getppid(), 'torch' in sys.modules); sys.exit(3)"
+words = [sys.executable, "-u", "-c", code]
+born = subprocess.run(words, pass_fds=[told], stdout=subprocess.PIPE, text=True, env=os.environ | {"WORD": "other"})
+print(born.returncode, born.stdout.split() == [str(os.getpid()), "True"], os.read(pipe, 9))
+assert subprocess.Popen(["sh", "-c", "exit 4"]).wait() == 4
+slow = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+slow.kill()
+print(slow.wait(), flush=True)
+sys.exit(subprocess.run([sys.executable, "-c", "import subprocess, sys; sys.exit(subprocess.run("
+    "[sys.executable, '-c', 'import sys; sys.exit(5)']).returncode)"]).returncode)
+"""
+
+
+def test_its_children_begin_warm_and_are_its_own() -> None:
+    done = finished([sys.executable, "-c", FAMILY], warm_children=True)
+    assert (done.returncode, done.stderr) == (5, "")
+    assert done.stdout == "3 True b'said'\n-9\n"
+
+
+def test_where_no_python_of_ours_starts_a_warm_process_is_as_any_other() -> None:
+    with Warm(["sh", "-c", "echo said; exit 3"], stdout=subprocess.PIPE) as process:
+        assert process.communicate() == (b"said\n", None)
+    assert process.returncode == 3

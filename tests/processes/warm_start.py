@@ -11,6 +11,8 @@ pid, can be killed, and exits with a status, which the server passes on.
       | <- pid ------------------  |                               |
       | <- status ---------------  | <- waitpid ------------------ | ends
 
+With `warm_children` the child's own children begin warm, too (nursery.py).
+
 What a process imports, and what the interpreter does before that, is tested by `subprocess` alone.
 """
 
@@ -23,48 +25,70 @@ import sys
 import threading
 from functools import cache
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
+from nursery import MOST_BYTES, MOST_DESCRIPTORS, can_begin_warm, place, request_of, with_nursery
+
 REPOSITORY = Path(__file__).parents[2]
-_MOST_BYTES = 1 << 17
 # The server waits so long for a request before it looks whether a child has ended.
 _LOOK_SECONDS = 0.02
-_IMPORTED = ("launch.cli.main", "launch.run.composition", "launch.supervise.rank", "trainer.engine.deepspeed_start")
+_IMPORTED = (
+    "launch.cli.main",
+    "launch.run.composition",
+    "launch.supervise.rank",
+    "trainer.engine.deepspeed_start",
+    # What a run imports where it uses it.
+    "launch.answers.commands",
+    "launch.pictures.drawing",
+    "launch.run.evaluation",
+    "rich.progress",
+    "tensorboard.summary.writer.record_writer",
+    "torch.utils.tensorboard.summary",
+)
 
 
-class WarmProcess(subprocess.Popen[str]):
-    """A subprocess.Popen, in text, of `[sys.executable, "-m", MODULE, ...]`, `"-c", CODE` or `SCRIPT`."""
+class Warm(Popen[Any]):
+    """A subprocess.Popen; where it is a start of this Python, one that begins warm, as its children do."""
 
-    def __init__(self, words: list[str], **options: Any) -> None:  # noqa: ANN401  # those of Popen
-        super().__init__(words, text=True, **options)
+    warm_children = True
+    _is_warm = False
 
     # The three that Popen would ask the system for, of a process that is no child of this one.
 
-    def _execute_child(self, args: list[str], _executable: Any, *rest: Any) -> None:  # noqa: ANN401
-        _preexec, _close_fds, _pass_fds, cwd, env, _startupinfo, _flags, _shell, *others = rest
-        pipes = others[:6]
-        child_in, _, _, child_out, _, child_error = pipes
-        request = {
-            "words": args[1:],
-            "cwd": os.fspath(cwd or Path.cwd()),
-            "environment": dict(os.environ if env is None else env),
-        }
-        given = (child_in, child_out, child_error)
-        self.pid = _server().start(request, [fd if fd >= 0 else own for own, fd in enumerate(given)])
+    def _execute_child(self, args: Any, *rest: Any) -> None:  # noqa: ANN401  # those of Popen
+        if not can_begin_warm(args):
+            super()._execute_child(args, *rest)  # type: ignore[misc]
+            return
+        self._is_warm = True
+        request, descriptors, pipes = request_of(args, *rest)
+        self.pid = _server().start(request | {"warm_children": self.warm_children}, descriptors)
         self._child_created = True
-        self._close_pipe_fds(*pipes)
+        self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
 
-    def _internal_poll(self, *_: object, **__: object) -> int | None:
+    def _internal_poll(self, *words: Any, **options: Any) -> int | None:  # noqa: ANN401
+        if not self._is_warm:
+            return super()._internal_poll(*words, **options)  # type: ignore[misc,no-any-return]
         if self.returncode is None:
             self.returncode = _server().status(self.pid, wait=False)
         return self.returncode
 
     def _try_wait(self, wait_flags: int) -> tuple[int, int]:
+        if not self._is_warm:
+            return super()._try_wait(wait_flags)  # type: ignore[misc,no-any-return]
         status = _server().status(self.pid, wait=not wait_flags & os.WNOHANG)
         if status is None:
             return 0, 0
         # As waitpid says it.
         return self.pid, -status if status < 0 else status << 8
+
+
+class WarmProcess(Warm):
+    """A Warm, in text, of `[sys.executable, "-m", MODULE, ...]`, `"-c", CODE` or `SCRIPT`."""
+
+    def __init__(self, words: list[str], *, warm_children: bool = False, **options: Any) -> None:  # noqa: ANN401
+        self.warm_children = warm_children
+        super().__init__(words, text=True, **options)
 
 
 def finished(words: list[str], *, timeout: float = 280, **options: Any) -> "subprocess.CompletedProcess[str]":  # noqa: ANN401
@@ -88,7 +112,7 @@ class Server:
         self._started: list[int] = []
         environment = {name: value for name, value in os.environ.items() if name not in {"RANK", "WORLD_SIZE"}}
         with theirs:
-            self._process = subprocess.Popen(
+            self._process = Popen(
                 [sys.executable, __file__, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 cwd=REPOSITORY,
@@ -117,7 +141,7 @@ class Server:
             select.select([self._channel], [], [], _LOOK_SECONDS)
 
     def _listen(self) -> None:
-        message = self._channel.recv(_MOST_BYTES)
+        message = self._channel.recv(MOST_BYTES)
         assert message, "the server of processes has ended"
         pid, status = json.loads(message)
         if status is None:
@@ -144,7 +168,7 @@ def _serve(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
             channel.send(json.dumps([pid, os.waitstatus_to_exitcode(status)]).encode())
         if not ready:
             continue
-        message, descriptors, _, _ = socket.recv_fds(channel, _MOST_BYTES, 3)
+        message, descriptors, _, _ = socket.recv_fds(channel, MOST_BYTES, MOST_DESCRIPTORS)
         if not message:
             # No interpreter's end: it is as if this process had never been.
             os._exit(0)
@@ -162,13 +186,21 @@ def _become(request: dict[str, Any], descriptors: list[int]) -> None:
     """Make this process what `python WORDS` would be, and run it."""
     import runpy
 
-    for number, descriptor in enumerate(descriptors):
-        os.dup2(descriptor, number)
-        os.close(descriptor)
+    while request["warm_children"]:
+        mine = request
+        request, descriptors = with_nursery(request, descriptors)
+        if request is mine:
+            break
+    place(descriptors, request["numbers"])
+    if request["own_session"]:
+        os.setsid()
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["environment"])
     words = request["words"]
+    if words[0] == "-u":
+        sys.stdout.reconfigure(write_through=True)  # type: ignore[union-attr]
+        del words[0]
     if words[0] == "-m":
         sys.path[0] = request["cwd"]
         sys.argv = words[1:]

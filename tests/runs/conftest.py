@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from warm_start import WarmProcess
+from warm_start import Warm, WarmProcess
 
 from data_shards.sources import digits
 
@@ -119,6 +120,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@pytest.fixture
+def warm_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what this process starts with subprocess begin warm, and what that starts, too."""
+    monkeypatch.setattr(subprocess, "Popen", Warm)
+
+
 @pytest.fixture(scope="session")
 def digits_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("digits") / "shards"
@@ -135,3 +142,11 @@ def make_run(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Ru
         return Run(tmp_path / name, config, shards or request.getfixturevalue("digits_shards"), num_processes)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def run_of_module(digits_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run that is shared by the tests of a module, on a copy of the shards."""
+    place = tmp_path_factory.mktemp("module")
+    (place / "tiny.yaml").write_text(TINY)
+    return Run(place / "run", place / "tiny.yaml", shutil.copytree(digits_shards, place / "shards"), 1)

@@ -18,7 +18,7 @@ LENGTH = ("train.steps=4", "checkpoint.save_every_steps=2")
 def perceiver(*words: object) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     command = [sys.executable, "-m", "launch", *map(str, words)]
-    return finished(command, env=environment)
+    return finished(command, warm_children=True, env=environment)
 
 
 def test_a_sweep_trains_its_runs_one_after_the_other_and_the_same_command_resumes_it(

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 MakeRun = Callable[..., Any]
 
 PROFILE = "nodes: 1\nprocesses_per_node: 1\nsignal_seconds: 60\n"
-WITHIN_SECONDS = 120
+WITHIN_SECONDS = 280
 # Long enough to be still at it when the second has been refused.
 LONG = ("train.steps=100000", "health.hang_seconds=0")
 HOW = {
@@ -58,7 +58,8 @@ def training(run: Any, how: str) -> Iterator["tuple[subprocess.Popen[str], list[
     """Give a start and its ranks once it has a checkpoint of a step; nothing of it outlives the context."""
     folder = RunFolder(run.folder)
     began = attempts.current(folder)
-    with WarmProcess(words(run, how, *LONG), env=environment(), stderr=subprocess.DEVNULL) as process:
+    start = words(run, how, *LONG)
+    with WarmProcess(start, warm_children=True, env=environment(), stderr=subprocess.DEVNULL) as process:
         ranks: list[RankRecord] = []
         try:
             wait_for(lambda: attempts.current(folder) > began or process.poll() is not None, "attempt")
