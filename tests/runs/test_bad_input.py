@@ -99,13 +99,23 @@ def test_eval_and_status_of_a_folder_without_a_run(perceiver: Perceiver, tmp_pat
         assert (status, "holds no run" in told) == (2, True)
 
 
+LENGTH = ("train.steps=4", "checkpoint.save_every_steps=2")
+
+
+@pytest.fixture(scope="module")
+def finished_run(run_of_module: Any) -> Any:  # noqa: ANN401  # the Run of conftest.py
+    """A finished run of two ranks, on shards of its own; each test leaves it as it was."""
+    run = replace(run_of_module, num_processes=2)
+    assert [status for status, _, _ in run.finish(*LENGTH)] == [0, 0]
+    return run
+
+
 @pytest.mark.slow
-def test_every_rank_leaves_and_a_run_with_another_config_is_left_as_it_is(make_run: MakeRun) -> None:
-    run = make_run("run", 2)
-    assert [status for status, _, _ in run.finish("train.steps=2")] == [0, 0]
+def test_every_rank_leaves_and_a_run_with_another_config_is_left_as_it_is(finished_run: Any) -> None:  # noqa: ANN401
+    run = finished_run
     before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
 
-    (first, _, told), (second, _, silent) = run.finish("train.steps=2", "optimizer.learning_rate=0.5")
+    (first, _, told), (second, _, silent) = run.finish(*LENGTH, "optimizer.learning_rate=0.5")
     assert (first, second) == (2, 2)
     assert "holds a run with another configuration" in told
     assert "optimizer.learning_rate: 0.001 -> 0.5" in told
@@ -115,21 +125,21 @@ def test_every_rank_leaves_and_a_run_with_another_config_is_left_as_it_is(make_r
 
 @pytest.mark.slow
 def test_a_resume_on_other_data_is_refused_and_the_run_resumes_on_its_own(
-    make_run: MakeRun, shards: Path, tmp_path: Path
+    finished_run: Any,  # noqa: ANN401
+    tmp_path: Path,
 ) -> None:
-    run = make_run("run", 2, shards=shards)
-    assert [status for status, _, _ in run.finish("train.steps=4", "checkpoint.save_every_steps=2")] == [0, 0]
+    run, shards = finished_run, finished_run.shards
     checkpoints, weights = run.checkpoints(), run.weights()
     shards.rename(tmp_path / "aside")
     digits.build(shards, seed=1, num_jobs=1, progress=None)
-    (first, _, told), (second, _, silent) = run.finish("train.steps=4", "checkpoint.save_every_steps=2")
+    (first, _, told), (second, _, silent) = run.finish(*LENGTH)
     assert (first, second, silent) == (2, 2, "")
     assert "belongs to a run on other data (manifest was '" in told
     assert told.count("perceiver:") == 1
     assert (run.checkpoints(), run.weights()) == (checkpoints, weights)
     shutil.rmtree(shards)
     (tmp_path / "aside").rename(shards)
-    assert [status for status, _, _ in run.finish("train.steps=4", "checkpoint.save_every_steps=2")] == [0, 0]
+    assert [status for status, _, _ in run.finish(*LENGTH)] == [0, 0]
 
 
 @pytest.mark.slow
@@ -140,7 +150,9 @@ def test_bad_samples_that_one_rank_meets_end_all_with_one_sentence(make_run: Mak
     offset, length = TarIndex.from_tar(shard).members(0)["png"]
     content[offset + length // 2] ^= 0xFF
     shard.write_bytes(content)
-    ranks = make_run("run", 2, shards=shards).finish("data.max_bad_rate=0", "train.evaluate_every_steps=20")
+    evaluate_every_steps = 2 if split == "test" else 20
+    run = make_run("run", 2, shards=shards)
+    ranks = run.finish("data.max_bad_rate=0", f"train.evaluate_every_steps={evaluate_every_steps}")
     assert [status for status, _, _ in ranks] == [2, 2]
     told = "".join(errors for _, _, errors in ranks)
     assert told.count("are bad, above data.max_bad_rate = 0") == 1
@@ -148,9 +160,11 @@ def test_bad_samples_that_one_rank_meets_end_all_with_one_sentence(make_run: Mak
 
 
 @pytest.mark.slow
-def test_a_full_disk_at_a_resume_is_a_sentence_and_costs_nothing(make_run: MakeRun, tmp_path: Path) -> None:
-    run = make_run("run", 2)
-    run.finish("train.steps=10")
+def test_a_full_disk_at_a_resume_is_a_sentence_and_costs_nothing(
+    finished_run: Any,  # noqa: ANN401
+    tmp_path: Path,
+) -> None:
+    run = finished_run
     before = run.weights()
     with small_disk(tmp_path / "disk", run.folder) as ballast:
         if ballast is None:
@@ -159,9 +173,9 @@ def test_a_full_disk_at_a_resume_is_a_sentence_and_costs_nothing(make_run: MakeR
         shutil.copytree(run.folder, full.folder)
         shutil.rmtree(full.checkpoints()[-1])  # so that steps have to be made again
         with filled(ballast):
-            results = full.finish("train.steps=10")
+            results = full.finish(*LENGTH)
         assert [status for status, _, _ in results] == [2, 2]
         assert results[0][2].count("no file can be written (No space left on device)") == 1
         assert "Traceback" not in "".join(errors for _, _, errors in results)
-        assert [status for status, _, _ in full.finish("train.steps=10")] == [0, 0]
+        assert [status for status, _, _ in full.finish(*LENGTH)] == [0, 0]
         assert full.weights() == before

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from warm_start import finished
 
 from configs.run import load
 from data_shards.building.contact_sheet import contact_sheet
@@ -49,7 +49,7 @@ train: {steps: 40, global_batch: 16, log_every_steps: 1}
 
 def perceiver(folder: Path, *words: str) -> str:
     command = [sys.executable, "-m", "launch", *words]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240, check=False)
+    done = finished(command, cwd=folder)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
