@@ -16,6 +16,7 @@ def campaign(make_run: Callable, folder: Path, num_ranks: int, seed: int) -> Cam
     return Campaign(["train", str(run.config)], folder, run.shards, STEPS, num_ranks, seed)
 
 
+@pytest.mark.usefixtures("warm_starts")
 @pytest.mark.parametrize(("num_ranks", "num_faults", "num_resizes"), [(1, 5, 0), (2, 4, 1)])
 def test_every_fault_is_survived_to_the_last_bit(
     make_run: Callable, tmp_path: Path, num_ranks: int, num_faults: int, num_resizes: int
