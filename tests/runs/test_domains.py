@@ -4,6 +4,7 @@ Each is made with a known signal. A network has learned it where at least half o
 """
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,7 @@ from PIL import Image
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
-from typer.testing import CliRunner
-
-from launch.cli.main import app
+from warm_start import finished
 
 MakeRun = Callable[..., Any]
 Rows = list[dict[str, Any]]
@@ -245,8 +244,8 @@ DOMAINS = {
 
 
 def perceiver(*words: object) -> None:
-    done = CliRunner().invoke(app, list(map(str, words)), catch_exceptions=False)
-    assert done.exit_code == 0, done.output
+    done = finished([sys.executable, "-m", "launch", *map(str, words)])
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow
