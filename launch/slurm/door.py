@@ -84,7 +84,7 @@ def _of_runs(
         f"export {PROFILE_EXCLUDES}={shlex.quote(cluster.exclude)}",
         # From here on every python imports the code that the run was made with.
         'cd "$RUN/code" || exit 2',
-        f'SETTINGS=$({host_python} -m launch.slurm.batch begin "$RUN") || exit 1',
+        f'SETTINGS=$({host_python} -m launch.slurm.batch begin "$RUN") || exit $?',
         'eval "$SETTINGS"',
         *(packing.variables(cluster, packed) if packed else ()),
     ]

@@ -1,3 +1,4 @@
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -123,8 +124,27 @@ def test_what_follows_the_ranks_knows_the_limits_of_the_profile_and_who_is_exclu
     lines = script("run", restarts=limits, exclude="n1", host_python="python3.11")
     assert lines[-1] == 'exec python3.11 -m launch.slurm.batch end "$RUN" $? 7 5 3'
     assert "export PERCEIVER_EXCLUDE=n1" in lines
-    begin = 'SETTINGS=$(python3.11 -m launch.slurm.batch begin "$RUN") || exit 1'
+    begin = 'SETTINGS=$(python3.11 -m launch.slurm.batch begin "$RUN") || exit $?'
     assert lines.index(begin) < lines.index('eval "$SETTINGS"') < len(lines) - 1
+
+
+@pytest.mark.parametrize(("refuses", "status"), [(True, 2), (False, 1)])
+def test_a_start_that_is_refused_ends_the_job_with_the_status_of_bad_input(
+    refuses: bool, status: int, tmp_path: Path, commands: Callable[..., Callable[[str], list[str]]]
+) -> None:
+    asked = commands(srun="exit 0", scontrol="exit 1")
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    run.code_folder.symlink_to(Path(door.__file__).parents[2])
+    if refuses:
+        run.logs_folder.symlink_to(tmp_path / "nowhere")
+    text = door.script([run], ClusterConfig(), job_name="job")
+    slurm = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n1"}
+    job = subprocess.run(
+        ["bash"], input=text, text=True, capture_output=True, env=os.environ | slurm, cwd=tmp_path, check=False
+    )
+    assert (job.returncode, ("is a link to" in job.stderr) == refuses) == (status, True), job.stderr
+    assert asked("srun") == []
 
 
 def test_every_resource_of_the_profile_is_asked_for() -> None:
