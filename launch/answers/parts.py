@@ -104,7 +104,9 @@ class Parts:
             together(world, lambda: None)
             yield
             return
-        lock = RunLock(self.folder / "lock")
+        # Also after a start on a host that is gone: a job begins on other nodes. Two at once, on a disk whose locks one
+        # host alone sees, write the same bytes.
+        lock = RunLock(self.folder / "lock", take_over=True, held="writes the same answers; wait for it")
 
         def claim() -> None:
             self.folder.mkdir(parents=True, exist_ok=True)

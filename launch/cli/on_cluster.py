@@ -7,6 +7,7 @@ every rank of the job                  `python -m launch.cli.on_cluster FOLDER`:
 import json
 import os
 import shlex
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -61,6 +62,8 @@ def without(words: Sequence[str]) -> list[str]:
 
 def main(folder: Path) -> None:
     """Run the command on this rank, in the folder in which it was typed."""
+    # The warning before a time limit or a preemption: there is nothing to save, and some time left to finish in.
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     # Before torch is imported, which reads them.
     os.environ.update(torch_variables(os.environ))
     content = json.loads((folder / "command.json").read_text())

@@ -18,7 +18,7 @@ import submitit
 from launch.lifecycle.cluster import ClusterConfig, Value
 from launch.lifecycle.run_folder import RunFolder
 from launch.slurm import inherited, packing
-from launch.slurm.batch import PROFILE_EXCLUDES, preferred_port
+from launch.slurm.batch import FIRST_PORT, NUM_PORTS, PROFILE_EXCLUDES
 from launch.slurm.script import before_the_ranks, python_here, ranks, refuse_path, which_run
 
 ANSWER_SECONDS = 120.0
@@ -60,7 +60,8 @@ def submit_module(module: str, folder: Path, cluster: ClusterConfig, *, code: Pa
         f"CODE={shlex.quote(str(code))} FOLDER={shlex.quote(str(folder))}",
         'cd "$CODE" || exit 2',
         'export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
-        f"export MASTER_PORT={preferred_port(os.getpid(), 0)}",
+        # By the job's number, as of an attempt 0: jobs on one node share none.
+        f"export MASTER_PORT=$(({FIRST_PORT} + SLURM_JOB_ID * 101 % {NUM_PORTS}))",
     ]
     command = ranks(cluster, module, '"$CODE"', '"$FOLDER"')
     # A test of the cluster that Slurm starts again has nobody who waits for it.

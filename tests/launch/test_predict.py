@@ -27,6 +27,7 @@ from launch.run import evaluation
 from launch.run.creation import open_run
 from launch.run.loaders import identity
 from model.perceiver import Perceiver
+from trainer.health.run_lock import RunLock
 
 MODEL = """
   num_latents: 4
@@ -193,6 +194,11 @@ def test_a_command_that_was_interrupted_resumes_and_ends_as_if_it_had_not_been(r
     assert not out.exists()
     with pytest.raises(ValueError, match=r"another command was interrupted there.*top: 1 then, 2 now"):
         commands.predict(Asked(run, paths, out, batch=2, top=2), quiet, as_json=False)
+    lock = tmp_path / "out.jsonl.unfinished" / "lock"
+    with RunLock(lock), pytest.raises(ValueError, match=r"process .* on .*, writes the same answers; wait for it"):
+        commands.predict(Asked(run, paths, out, batch=2), quiet, as_json=False)
+    # What a job that was killed on another node leaves.
+    lock.write_text(json.dumps({"host": "elsewhere", "pid": 1, "since": "yesterday"}))
     assert commands.predict(Asked(run, paths, out, batch=2), lambda done, _: seen.append(done), as_json=False) == 0
     assert seen == [8, 10], "what was answered before is not answered again"
     assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()

@@ -24,6 +24,7 @@ from trainer.health.process import lives, start_ticks
 # Who asks for the holder, such as `perceiver status --watch`, holds the lock for microseconds.
 _TRIES = 20
 _PAUSE_SECONDS = 0.05
+_TRAINING = "is training in this run; wait for it, or stop it with `perceiver stop`"
 
 
 class RunLock:
@@ -34,10 +35,12 @@ class RunLock:
     run.
     """
 
-    def __init__(self, path: Path, *, take_over: bool = False, job_id: str = "") -> None:
+    def __init__(self, path: Path, *, take_over: bool = False, job_id: str = "", held: str = _TRAINING) -> None:
+        """`held` says what the holder does, and what can be done about it."""
         self._path = path
         self._take_over = take_over
         self._job_id = job_id
+        self._held = held
         self.descriptor = -1
         """The open lock file's descriptor; a child inherits it only where it is passed on."""
 
@@ -94,9 +97,7 @@ class RunLock:
                 "two trainings apart; mount it with locks (Lustre: -o flock), or put --run on another file system"
             )
         if not is_free:
-            return (
-                f"{self._path}: {told(claim)}, is training in this run; wait for it, or stop it with `perceiver stop`"
-            )
+            return f"{self._path}: {told(claim)}, {self._held}"
         elsewhere = claim.get("host", socket.gethostname()) != socket.gethostname()
         if elsewhere and not self._take_over:
             return (
