@@ -92,7 +92,7 @@ def test_what_an_export_cannot_know_or_say_is_noted(door: Door, tmp_path: Path, 
     known, notes = class_names.of(tmp_path, config)
     found = preprocessing.of_run(config, (), notes)
     assert known == {}
-    names, pad = found.notes
+    [names], [pad] = found.notes, found.unwritten
     assert names.startswith("class names are not known")
     assert names.endswith(str(error))
     assert "cannot pad, as fit=pad of the input does" in pad
