@@ -40,13 +40,13 @@ class Decoder(nn.Module):
         self.answering_points = frozenset(name for name, output in asked.items() if output.answers_points())
         # A network that only averages its latents has no decoder: its parameters would never get a gradient.
         if asked:
-            attention, residual = decoder.cross_attend, decoder.query_residual
             self.cross_attend = CrossAttend(
                 width,
                 latent_width,
-                attention,
+                decoder.cross_attend,
                 config.gelu,
-                query_residual=residual,
+                query_residual=decoder.query_residual,
+                has_mlp=decoder.has_mlp,
                 dropout=config.dropout,
                 norm=config.norm,
                 mlp=config.mlp,

@@ -66,18 +66,18 @@ class _Aligned(torch.autograd.Function):
 class ToHeads(Linear):
     """A linear layer whose channels are heads, each of an aligned width where it runs."""
 
-    def __init__(self, in_features: int, out_features: int, num_heads: int) -> None:
-        super().__init__(in_features, out_features)
+    def __init__(self, in_features: int, out_features: int, num_heads: int, *, has_bias: bool = True) -> None:
+        super().__init__(in_features, out_features, bias=has_bias)
         self.num_heads = num_heads
 
-    def aligned_rows(self) -> tuple[Float[Tensor, "F C"], Float[Tensor, " F"]]:
-        """Return the weight and the bias with rows of zeros after those of each head; themselves if there are none."""
+    def aligned_rows(self) -> tuple[Float[Tensor, "F C"], Float[Tensor, " F"] | None]:
+        """Return the weight and the bias, if any, with rows of zeros after those of each head, if there are any."""
         own = self.out_features // self.num_heads
         width = aligned_width(own, self.weight.device)
         if width == own:
             return self.weight, self.bias
         # After each head and not at the end: heads are contiguous groups of channels, which are cut apart later.
-        bias = widened(self.bias.view(self.num_heads, own), width).flatten()
+        bias = None if self.bias is None else widened(self.bias.view(self.num_heads, own), width).flatten()
         weight = functional.pad(self.weight.view(self.num_heads, own, -1), (0, 0, 0, width - own)).flatten(0, 1)
         return weight, bias
 

@@ -39,9 +39,10 @@ class Attention(nn.Module):
         self.scale = (qk_width // config.num_heads) ** -0.5
         # Three layers and not one: LAMB has a trust ratio for each tensor, so joined weights would train otherwise than
         # the papers'. Joining them for one product was measured: it costs what the product saves.
-        self.query = ToHeads(query_width, qk_width, config.num_heads)
-        self.key = ToHeads(token_width, qk_width, config.num_heads)
-        self.value = ToHeads(token_width, value_width, config.num_heads)
+        heads, has_bias = config.num_heads, config.qkv_bias
+        self.query = ToHeads(query_width, qk_width, heads, has_bias=has_bias)
+        self.key = ToHeads(token_width, qk_width, heads, has_bias=has_bias)
+        self.value = ToHeads(token_width, value_width, heads, has_bias=has_bias)
         self.output = FromHeads(value_width, query_width, config.num_heads)
         head_width = qk_width // config.num_heads
         # Without the option there is no module: names, and what a seed draws, are those of the papers' network.
@@ -156,6 +157,7 @@ class CrossAttend(nn.Module):
         gelu: Gelu,
         *,
         query_residual: bool = True,
+        has_mlp: bool = True,
         dropout: float = 0.0,
         compile: Compile = False,  # noqa: A002  # the config's key
         residual_dtype: ResidualDtype = "fp32",
@@ -170,8 +172,10 @@ class CrossAttend(nn.Module):
         self.norm_tokens = token_norm(norm, token_width)
         # As wide as the tokens and not as the latents: shape_for_attn='kv' of the released code.
         self.attention = Attention(query_width, token_width, config, default_width=token_width)
-        self.norm_mlp = make_norm(query_width)
-        self.mlp = Mlp(query_width, config.mlp_ratio, gelu, mlp)
+        self.has_mlp = has_mlp
+        if has_mlp:
+            self.norm_mlp = make_norm(query_width)
+            self.mlp = Mlp(query_width, config.mlp_ratio, gelu, mlp)
 
     def keys_values(
         self, normalised_BMC: Float[Tensor, "B M _"], turns_MP: Float[Tensor, "M P"] | None = None
@@ -182,14 +186,16 @@ class CrossAttend(nn.Module):
         """
         attention, norm = self.attention, self.norm_tokens
         # The norm's scale and offset move into the projections, and both are one product: one pass over the tokens.
-        weights, biases = zip(attention.key.aligned_rows(), attention.value.aligned_rows(), strict=True)
-        weight = torch.cat(weights)
-        bias = torch.cat(biases)
+        key_weight, key_bias = attention.key.aligned_rows()
+        value_weight, value_bias = attention.value.aligned_rows()
+        weight = torch.cat([key_weight, value_weight])
+        bias = None if key_bias is None or value_bias is None else torch.cat([key_bias, value_bias])
         if not isinstance(norm, RmsNorm):
-            bias = bias + weight @ norm.bias
+            offset = weight @ norm.bias
+            bias = offset if bias is None else bias + offset
         both = functional.linear(normalised_BMC, widened(weight * norm.weight, normalised_BMC.shape[-1]), bias)
         # Unlike two slices, whose gradients are arrays of their own as large as both.
-        keys, values = torch.split(both, [len(weight) for weight in weights], dim=-1)
+        keys, values = torch.split(both, [len(key_weight), len(value_weight)], dim=-1)
         keys = attention.keys(keys)
         return keys if turns_MP is None else rotated(keys, turns_MP), attention.heads(values)
 
@@ -225,7 +231,7 @@ class CrossAttend(nn.Module):
         attention, norm = self.attention, self.norm_tokens
         # The keys' bias is among the numbers that are the same for all tokens: its gradient is 0, not absent.
         offset = torch.zeros_like(norm.weight) if isinstance(norm, RmsNorm) else norm.bias
-        offset_C = offset + 0 * attention.key.bias.sum()
+        offset_C = offset if attention.key.bias is None else offset + 0 * attention.key.bias.sum()
         scale_C, offset_C = (widened(part, mixed_BNC.shape[-1]) for part in (norm.weight, offset_C))
         heads_BNV = attention.value(mixed_BNC * scale_C + offset_C)
         if valid_BM is not None:
@@ -276,5 +282,7 @@ class CrossAttend(nn.Module):
         read_BND = dropped(read_BND, draws, ATTENTION, self.dropout)
         if self.query_residual:
             read_BND = queries_BND + read_BND
+        if not self.has_mlp:
+            return read_BND
         out: Tensor = read_BND + dropped(self.mlp(self.norm_mlp(read_BND)), draws, MLP, self.dropout)
         return out

@@ -253,6 +253,8 @@ def _decoder(config: PerceiverConfig, answers: dict[str, Output], width: Bytes) 
     F, V = config.decoder.cross_attend.widths(D)
     # Queries and keys before their norm, too.
     F *= 1 + config.decoder.cross_attend.qk_norm
-    hidden = _hidden(config, config.decoder.cross_attend, E)
-    per_query = 2 * E * width.stream + (2 * E + F + V + hidden) * width.product + _masks(config, E)
+    # Of a decoder without an MLP the norm's input and result, the hidden channels and the second branch are not there.
+    has_mlp = config.decoder.has_mlp
+    hidden = _hidden(config, config.decoder.cross_attend, E) + E if has_mlp else 0
+    per_query = (1 + has_mlp) * E * width.stream + (E + F + V + hidden) * width.product + _masks(config, E)
     return heads + N * (D + F + V) * width.product + sum(output.num_trained(config) for output in asked) * per_query

@@ -85,15 +85,21 @@ def _modules(config: PerceiverConfig, kind: str) -> set[int]:
     return {index for step, index in config.schedule() if step == kind}
 
 
-def _attention(N: int, D: int, M: int, C: int, config: AttentionConfig, default_width: int, *, gated: bool) -> Cost:
-    """An attention and its MLP, without norms around them; N = M and C = D within the latents."""
+def _attention(N: int, D: int, M: int, C: int, config: AttentionConfig, default_width: int) -> Cost:
+    """An attention without the norms around it; N = M and C = D within the latents."""
     F, V = config.widths(default_width)
     projections = linear(D, F, N) + linear(C, F, M) + linear(C, V, M) + linear(V, D, N)
-    mlp = linear(config.mlp_ratio * D, D, N)
-    for _ in range(1 + gated):
-        mlp += linear(D, config.mlp_ratio * D, N)
+    projections += Cost(parameters=0 if config.qkv_bias else -(2 * F + V))
     head_norms = 2 * F // config.num_heads if config.qk_norm else 0
-    return projections + mlp + Cost(head_norms, 2 * N * M * (F + V))
+    return projections + Cost(head_norms, 2 * N * M * (F + V))
+
+
+def _mlp(N: int, D: int, config: AttentionConfig, network: PerceiverConfig) -> Cost:
+    """An MLP and the norm before it."""
+    mlp = linear(config.mlp_ratio * D, D, N)
+    for _ in range(1 + (network.mlp != "gelu")):
+        mlp += linear(D, config.mlp_ratio * D, N)
+    return mlp + _norm(D, network)
 
 
 def _norm(width: int, network: PerceiverConfig) -> Cost:
@@ -102,14 +108,14 @@ def _norm(width: int, network: PerceiverConfig) -> Cost:
 
 
 def _cross_attend(N: int, D: int, M: int, C: int, config: AttentionConfig, network: PerceiverConfig) -> Cost:
-    # Norms of the queries, the MLP and the tokens.
-    norms = _norm(D, network) + _norm(D, network) + _norm(C, network)
-    return _attention(N, D, M, C, config, C, gated=network.mlp != "gelu") + norms
+    # Norms of the queries and the tokens.
+    return _attention(N, D, M, C, config, C) + _norm(D, network) + _norm(C, network)
 
 
 def _cross_attends(config: PerceiverConfig) -> Cost:
     sizes = config.num_latents, config.latent_width, config.num_tokens, config.token_width
     one = _cross_attend(*sizes, config.cross_attend, config)
+    one += _mlp(config.num_latents, config.latent_width, config.cross_attend, config)
     modules = len(_modules(config, "cross_attend"))
     return Cost(modules * one.parameters, config.num_cross_attends * one.flops)
 
@@ -117,9 +123,8 @@ def _cross_attends(config: PerceiverConfig) -> Cost:
 def _blocks(config: PerceiverConfig) -> Cost:
     """The self-attention layers, and the latents themselves."""
     N, D = config.num_latents, config.latent_width
-    # Two norms: queries, keys and values share one.
-    layer = _attention(N, D, N, D, config.self_attend, D, gated=config.mlp != "gelu")
-    layer += _norm(D, config) + _norm(D, config)
+    # Queries, keys and values share a norm.
+    layer = _attention(N, D, N, D, config.self_attend, D) + _norm(D, config) + _mlp(N, D, config.self_attend, config)
     modules, layers = len(_modules(config, "block")), config.layers_per_block
     return _latents(config) + Cost(modules * layers * layer.parameters, config.num_blocks * layers * layer.flops)
 
@@ -177,6 +182,8 @@ def _decoder(config: PerceiverConfig, answers: dict[str, Output], num_points: di
         return cost
     counts = {name: num_points.get(name, output.num_queries(config)) for name, output in asked.items()}
     cost += _cross_attend(sum(counts.values()), E, N, D, config.decoder.cross_attend, config)
+    if config.decoder.has_mlp:
+        cost += _mlp(sum(counts.values()), E, config.decoder.cross_attend, config)
     width = config.decoder.output_width or E
     if config.decoder.output_width:
         cost += linear(E, width, sum(counts.values()))

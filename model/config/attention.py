@@ -23,6 +23,8 @@ class AttentionConfig:
     mlp_ratio: int = 1
     """Hidden channels of the layer's MLP, as a multiple of its width."""
 
+    qkv_bias: bool = True
+    """Whether the projections to queries, keys and values have biases."""
     qk_norm: bool = False
     """Whether the queries and keys of each head go through an RMSNorm of their own, which bounds their products."""
     rotary: bool = False

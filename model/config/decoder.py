@@ -14,6 +14,8 @@ class DecoderConfig:
     """Attention from the queries to the latents; width 0 means the latents'."""
     query_residual: bool = False
     """Whether the attention's result is added to the query (ImageNet) or replaces it (language, flow, autoencoding)."""
+    has_mlp: bool = True
+    """Whether an MLP follows the attention."""
     # 2 here and 4 for the inputs, as in the released code of the second paper.
     min_padding: int = 2
     """Learned channels that the widest query gets when several outputs are joined."""

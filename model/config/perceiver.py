@@ -61,10 +61,10 @@ class PerceiverConfig(Network):
     """Self-attention layers of a block."""
     arrangement: Literal["interleaved", "at_start"] = "interleaved"
     """Whether cross-attends are spread evenly between the blocks or all come before them."""
-    share_cross_attends: bool = True
-    """Whether the cross-attends from the second on have the same weights; the first always has its own."""
-    share_blocks: bool = True
-    """Whether all blocks have the same weights, layer by layer."""
+    share_cross_attends: Literal["all", True, False] = True
+    """Whether the cross-attends from the second on have the same weights, and the first its own; or all the same."""
+    share_blocks: Literal["after_first", True, False] = True
+    """Whether all blocks have the same weights, layer by layer; or those from the second on, and the first its own."""
     cross_attend: AttentionConfig = field(default_factory=AttentionConfig)
     """Attention from the latents to the inputs."""
     self_attend: AttentionConfig = field(default_factory=lambda: AttentionConfig(num_heads=8))
@@ -142,10 +142,12 @@ class PerceiverConfig(Network):
         # At least one turn: a network of cross-attends alone has no blocks, and reads all the same.
         for block in range(max(self.num_blocks, 1)):
             for index in (index for index, place in enumerate(at_block) if place == block):
-                # Never 0 again: a first cross-attend that shares its weights made the first paper's training unstable.
-                steps.append(("cross_attend", min(index, 1) if self.share_cross_attends else index))
+                # By default not 0 again: a first cross-attend that shares its weights made the first paper's training
+                # unstable.
+                last = {"all": 0, True: 1, False: index}[self.share_cross_attends]
+                steps.append(("cross_attend", min(index, last)))
             if block < self.num_blocks:
-                steps.append(("block", 0 if self.share_blocks else block))
+                steps.append(("block", min(block, {True: 0, "after_first": 1, False: block}[self.share_blocks])))
         return tuple(steps)
 
     @cached_property

@@ -63,6 +63,8 @@ class EmbeddingOutput(VectorOutput):
             yield "temperature", f"must be 0.01 or more, got {self.temperature}"
         if len(self.pair) != 2 or len(set(self.pair)) != 2:
             yield "pair", f"must name two inputs, got {list(self.pair)}"
+        if self.norm_mean:
+            yield "norm_mean", "has no meaning for a direction, got true; leave it out"
         if self.target:
             yield "target", f"must be empty, since the two inputs of pair are compared, got {self.target!r}"
 

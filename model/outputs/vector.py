@@ -24,6 +24,8 @@ class VectorOutput(Output):
     # Perceiver IO, appendix F.4.
     hidden_layer: bool = False
     """Whether a layer of the query's width with a tanh comes before the last one, as for GLUE."""
+    norm_mean: bool = False
+    """Whether the mean of the latents goes through a LayerNorm, as in perceiver-pytorch."""
 
     @property
     @abstractmethod
@@ -49,7 +51,7 @@ class VectorOutput(Output):
         from model.outputs.modules.heads import MeanHead, RowHead
 
         if self.pooling == "mean":
-            return MeanHead(width, self.num_answered)
+            return MeanHead(width, self.num_answered, has_norm=self.norm_mean)
         return RowHead(width, self.num_answered, hidden_layer=self.hidden_layer)
 
     def queries_cost(self, network: Network) -> Cost:
@@ -57,8 +59,8 @@ class VectorOutput(Output):
         return Cost(self.own_width(network))
 
     def head_cost(self, width: int, num_asked: int, network: Network) -> Cost:  # noqa: ARG002
-        """Return the cost of its one or two layers."""
-        hidden = linear(width, width, 1) if self.hidden_layer else Cost()
+        """Return the cost of its one or two layers and of the norm."""
+        hidden = linear(width, width, 1) if self.hidden_layer else Cost(2 * width if self.norm_mean else 0)
         return hidden + linear(width, self.num_answered, 1)
 
     def problems(self) -> Problems:
@@ -68,3 +70,5 @@ class VectorOutput(Output):
         for name in ("query_width", "hidden_layer"):
             if self.pooling == "mean" and getattr(self, name):
                 yield name, f"has no meaning with pooling=mean, got {getattr(self, name)}; set pooling=query"
+        if self.norm_mean and self.pooling != "mean":
+            yield "norm_mean", f"has no meaning with pooling={self.pooling}, got true; set pooling=mean"

@@ -16,13 +16,16 @@ from model.attention.read_forms import read_form
 from model.attention.rotary import angles, rotated, token_angles
 from model.budget.flops import network_cost, total
 from model.config.attention import AttentionConfig
+from model.config.decoder import DecoderConfig
 from model.config.grids import PositionsConfig
 from model.config.perceiver import PerceiverConfig
 from model.interop.huggingface_config import config_to_hugging_face
 from model.modalities.image import ImageInput
 from model.modalities.points import PointsInput
 from model.modalities.text import TextInput
+from model.outputs.embedding import EmbeddingOutput
 from model.outputs.label import LabelOutput
+from model.outputs.text import TextOutput
 from model.parameters import draw_parameters
 from model.perceiver import Perceiver
 from trainer.config import OptimizerConfig
@@ -33,9 +36,10 @@ F64 = torch.float64
 TOLERANCE = 1e-12
 FEW = PositionsConfig(num_bands=3)
 IMAGE = ImageInput(height=6, width=4, positions=FEW)
+ASKED = LabelOutput(num_classes=3, pooling="query")
 CONFIG = PerceiverConfig(
     inputs={"image": IMAGE},
-    outputs={"label": LabelOutput(num_classes=5), "asked": LabelOutput(num_classes=3, pooling="query")},
+    outputs={"label": LabelOutput(num_classes=5), "asked": ASKED},
     num_latents=6,
     latent_width=16,
     num_cross_attends=3,
@@ -43,6 +47,11 @@ CONFIG = PerceiverConfig(
     layers_per_block=1,
     self_attend=AttentionConfig(num_heads=2),
 )
+NO_BIAS = {
+    "cross_attend": AttentionConfig(qkv_bias=False),
+    "self_attend": AttentionConfig(num_heads=2, qkv_bias=False),
+    "decoder": DecoderConfig(AttentionConfig(qkv_bias=False)),
+}
 QK_NORM = {
     "cross_attend": AttentionConfig(qk_norm=True),
     "self_attend": AttentionConfig(num_heads=2, qk_norm=True),
@@ -61,6 +70,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
     | {"cross_attend": AttentionConfig(num_heads=2, qk_width=16, rotary=True, qk_norm=True)}
     | {"self_attend": AttentionConfig(num_heads=2, rotary=True, qk_norm=True)},
 }
+OF_PEERS: dict[str, dict[str, Any]] = {
+    "qkv_bias": NO_BIAS,
+    "has_mlp": {"decoder": DecoderConfig(has_mlp=False)},
+    "norm_mean": {"outputs": {"label": LabelOutput(num_classes=5, norm_mean=True), "asked": ASKED}},
+    "blocks": {"share_blocks": "after_first", "num_blocks": 3},
+    "cross_attends": {"share_cross_attends": "all"},
+}
+"""Options that networks of other libraries have."""
 Form = Literal["plain", "absorbed", "separable"]
 
 
@@ -207,7 +224,7 @@ def test_a_layer_that_reads_with_all_options_equals_the_plain_one() -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("options", [{"norm": "rms"}, {"norm": "rms", "mlp": "geglu"}, {"mlp": "swiglu"}])
+@pytest.mark.parametrize("options", [{"norm": "rms"}, {"norm": "rms", "mlp": "geglu"}, {"mlp": "swiglu"}, NO_BIAS])
 def test_every_form_of_reading_has_the_norms_and_mlps(options: dict[str, Any]) -> None:
     forms: tuple[Form, ...] = ("plain", "absorbed", "separable")
     found = []
@@ -221,9 +238,9 @@ def test_every_form_of_reading_has_the_norms_and_mlps(options: dict[str, Any]) -
             torch.testing.assert_close(other[name], value, rtol=0, atol=1e-10, msg=name)
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", [*OPTIONS, *OF_PEERS])
 def test_the_gradient_of_a_network_with_an_option_is_that_of_finite_differences(name: str) -> None:
-    built = network(dataclasses.replace(CONFIG, **OPTIONS[name]))
+    built = network(dataclasses.replace(CONFIG, **(OPTIONS | OF_PEERS)[name]))
     draws = {"draws": torch.arange(6).view(3, 2)} if built.config.draws else {}
     answers(built, **draws).square().sum().backward()
     slopes, step = [], 1e-6
@@ -281,6 +298,50 @@ def test_an_option_changes_the_answers_and_its_parameters_are_counted(name: str)
         assert not torch.allclose(answers(other), answers(built))
 
 
+@pytest.mark.parametrize("name", OF_PEERS)
+def test_an_option_of_a_peer_has_its_parameters_and_no_others(name: str) -> None:
+    built, plain = (network(dataclasses.replace(CONFIG, **changes)) for changes in (OF_PEERS[name], {}))
+    assert total(network_cost(built.config)).parameters == sum(map(torch.numel, built.parameters()))
+    own, papers = set(built.state_dict()), set(plain.state_dict())
+    biases = {
+        f"{of}.attention.{part}.bias"
+        for part in ("query", "key", "value")
+        for of in ("encoder.cross_attends.0", "encoder.cross_attends.1", "encoder.blocks.0.0", "decoder.cross_attend")
+    }
+    mlp = {
+        f"decoder.cross_attend.{part}.{kind}"
+        for part in ("norm_mlp", "mlp.widen", "mlp.narrow")
+        for kind in ("weight", "bias")
+    }
+    gone = {"qkv_bias": biases, "has_mlp": mlp}.get(name, set())
+    if name == "cross_attends":
+        gone = {key for key in papers if key.startswith("encoder.cross_attends.1.")}
+    assert papers - own == gone
+    more = {"norm_mean": "decoder.means.label.norm.", "blocks": "encoder.blocks.1."}.get(name, "-")
+    assert own - papers == {key for key in own if key.startswith(more)}
+    assert (own - papers != set()) == (name in ("norm_mean", "blocks"))
+
+
+def test_the_schedule_says_which_layers_share_their_weights() -> None:
+    steps = dataclasses.replace(CONFIG, num_blocks=3, share_blocks="after_first", share_cross_attends="all").schedule()
+    assert [index for kind, index in steps if kind == "block"] == [0, 1, 1]
+    assert [index for kind, index in steps if kind == "cross_attend"] == [0, 0, 0]
+
+
+def test_the_mean_of_the_latents_is_normed_before_its_layer() -> None:
+    built = network(dataclasses.replace(CONFIG, **OF_PEERS["norm_mean"]))
+    value, head = random(3, 6, 4, 3), built.decoder.means["label"]
+    mean = functional.layer_norm(built.latents({"image": value}).mean(dim=1), (16,), head.norm.weight, head.norm.bias)
+    expected = functional.linear(mean, head.logits.weight, head.logits.bias)
+    torch.testing.assert_close(built({"image": value})["label"], expected, rtol=0, atol=TOLERANCE)
+
+
+def test_a_norm_of_the_mean_without_a_mean_is_refused() -> None:
+    for output in (LabelOutput(norm_mean=True, pooling="query"), EmbeddingOutput(pair=("a", "b"), norm_mean=True)):
+        [(key, sentence)] = output.problems()
+        assert (key, "has no meaning" in sentence) == ("norm_mean", True)
+
+
 def test_the_scales_of_all_norms_are_exempt_from_weight_decay() -> None:
     built = Perceiver(dataclasses.replace(CONFIG, norm="rms", **QK_NORM), seed=0)
     decayed, exempt = (group["params"] for group in parameter_groups(built, OptimizerConfig(weight_decay=0.1)))
@@ -336,7 +397,7 @@ def test_text_of_fewer_places_has_the_places_that_are_there() -> None:
     torch.testing.assert_close(short, built({"text": whole}, {"text": torch.tensor([3, 3])})["label"])
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", [*OPTIONS, "qkv_bias", "has_mlp"])
 def test_hugging_face_has_no_such_network(name: str) -> None:
     config = dataclasses.replace(
         CONFIG,
@@ -344,8 +405,28 @@ def test_hugging_face_has_no_such_network(name: str) -> None:
         outputs={"label": LabelOutput(num_classes=5, pooling="query")},
         num_cross_attends=1,
         num_blocks=1,
-        **OPTIONS[name],
+        **(OPTIONS | OF_PEERS)[name],
     )
     option = {"geglu": "mlp", "swiglu": "mlp", "rms": "norm", "all": "norm"}.get(name, name)
     with pytest.raises(ValueError, match=rf"cannot express this network: .*{option} is "):
         config_to_hugging_face(config)
+
+
+def test_a_text_is_asked_by_its_tokens_and_answered_by_a_layer_of_its_own() -> None:
+    text = TextInput(max_tokens=6, vocabulary=20, embedding_width=12)
+    output = TextOutput(queries_from="tokens", is_tied=False)
+    config = dataclasses.replace(CONFIG, inputs={"text": text}, outputs={"text": output})
+    built = network(config)
+    assert total(network_cost(config)).parameters == sum(map(torch.numel, built.parameters()))
+    ids = torch.arange(12).view(2, 6)
+    tokens = built.inputs.adapters["text"](ids, F64)
+    layer, latents = built.decoder.cross_attend, built.latents({"text": ids})
+    rows = layer(tokens, *layer.keys_values(normalised(latents)))
+    head = built.decoder.heads["text"]
+    expected = functional.linear(rows, head.weight, head.bias)
+    torch.testing.assert_close(built({"text": ids})["text"], expected, rtol=0, atol=TOLERANCE)
+    # Of a shorter batch, and beside another input, whose tokens are as wide.
+    short = built({"text": ids[:, :4]}, {"text": torch.tensor([4, 4])})["text"]
+    assert short.shape == (2, 4, 20)
+    both = network(dataclasses.replace(config, inputs={"image": IMAGE, "text": text}))
+    assert both({"image": random(2, 6, 4, 3), "text": ids})["text"].shape == (2, 6, 20)

@@ -15,15 +15,20 @@ from model.parameters import Projection, ZeroLinear
 
 
 class MeanHead(nn.Module):
-    """The mean of the latents and one linear layer: the head of the first paper, with no norm before it."""
+    """The mean of the latents and one linear layer: the head of the first paper, or with a norm between them."""
 
-    def __init__(self, latent_width: int, num_answered: int) -> None:
+    def __init__(self, latent_width: int, num_answered: int, *, has_norm: bool = False) -> None:
         super().__init__()
+        # Without the option there is no module: the names are those of the paper's network.
+        if has_norm:
+            self.norm = nn.LayerNorm(latent_width)
+        self.has_norm = has_norm
         self.logits = ZeroLinear(latent_width, num_answered)
 
     def forward(self, latents_BND: Float[Tensor, "B N D"]) -> Float[Tensor, "B c"]:
         """Return the numbers of each sample."""
-        out: Tensor = self.logits(latents_BND.mean(dim=1))
+        mean_BD = latents_BND.mean(dim=1)
+        out: Tensor = self.logits(self.norm(mean_BD) if self.has_norm else mean_BD)
         return out
 
 

@@ -83,6 +83,21 @@ class InputQueries(nn.Module):
         return rows_BOE if points is None else rows_BOE[:, points]
 
 
+class TextQueries(nn.Module):
+    """The tokens of a text, as many as there are places."""
+
+    def __init__(self, text: str, width: int) -> None:
+        super().__init__()
+        self.text, self.width = text, width
+
+    def forward(self, tokens: Tokens, points: Int[Tensor, " O"] | None) -> Float[Tensor, "B O E"]:
+        """Return the tokens, or those of some places only."""
+        start, stop = tokens.spans[self.text]
+        # Beside other inputs a token has learned channels after its own.
+        rows_BOE = tokens.values[:, start:stop, : self.width]
+        return rows_BOE if points is None else rows_BOE[:, points]
+
+
 class PlaceQueries(nn.Module):
     """The Fourier features of places that a batch brings with it."""
 
