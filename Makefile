@@ -5,10 +5,13 @@ BIN := .venv/bin
 .PHONY: demo test check fast lint mutants gpu-check compatibility clean
 
 # torch first and alone: where a CPU wheel of this version is at hand pip takes it, and nothing later asks for another.
+# perceiver-io last and alone: it asks for an older Python and PyTorch Lightning, which the tests of its network do not
+# need.
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c constraints.txt torch
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet --no-deps --ignore-requires-python perceiver-io==0.11.0
 	touch $@
 
 demo: .venv/installed

@@ -1,6 +1,6 @@
 """How fast is the network beside its peers? One training step (forward and backward) of equal architectures.
 
-    pip install --no-deps perceiver-pytorch perceiver-io      # transformers is a test dependency already
+    make .venv/installed      # which installs the peers, too
     python benchmarks/network.py --json OUT.json [--only imagenet64] [--dtypes float32 bfloat16]
 
 `ours` is the network as a config gives it, `ours, compiled` the same with model.compile=true; peers run as they come.

@@ -6,7 +6,6 @@ import sys
 import types
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -159,17 +158,12 @@ def perceiver_pytorch(configuration: Configuration) -> nn.Module:
 
 
 def _krasserm() -> types.ModuleType:
-    """Its modules alone: the packages around them need Lightning and fairscale, which a step does not."""
-    import perceiver.model
-
-    package = types.ModuleType("perceiver.model.core")
-    package.__path__ = [str(Path(perceiver.model.__file__).parent / "core")]
-    sys.modules["perceiver.model.core"] = package
+    """Its modules without fairscale, which a step does not need."""
     fairscale, wrappers = types.ModuleType("fairscale"), types.ModuleType("fairscale.nn")
     fairscale.__spec__ = importlib.machinery.ModuleSpec("fairscale", None)
     vars(wrappers)["checkpoint_wrapper"] = lambda layer, **_: layer
     sys.modules |= {"fairscale": fairscale, "fairscale.nn": wrappers}
-    return importlib.import_module("perceiver.model.core.modules")
+    return importlib.import_module("perceiver.model.core")
 
 
 BUILDERS: dict[str, Callable[[Configuration], nn.Module]] = {

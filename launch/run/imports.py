@@ -3,7 +3,7 @@
 FILE.npz                                              DeepMind's released arrays
 FOLDER  config.json of model_type perceiver           Hugging Face
         config.json of model_type perceiver-io-...    krasserm's perceiver-io
-        config.json of the constructor's arguments    lucidrains' perceiver-pytorch
+        config.json of a constructor's arguments      lucidrains' perceiver-pytorch
 """
 
 import pickle
@@ -29,6 +29,8 @@ from model.interop.deepmind import from_deepmind
 from model.interop.huggingface import from_hugging_face
 from model.interop.huggingface_files import PREPROCESSOR
 from model.interop.krasserm import from_krasserm
+from model.interop.lucidrains import from_lucidrains
+from model.interop.lucidrains_tensors import is_lucidrains
 from model.modalities.image import ImageInput
 from model.perceiver import Perceiver
 from trainer.checkpoint.tensor_file import TensorFile
@@ -74,9 +76,13 @@ def _from_folder(folder: Path) -> Found:
     if not config_path.is_file():
         raise ValueError(f"{config_path}: no such file; the folder needs config.json and model.safetensors")
     config, weights = read_object(config_path), _weights(folder)
-    is_krasserms = str(config.get("model_type", "")).startswith("perceiver-")
+    whose = _hugging_face
+    if is_lucidrains(weights):
+        whose = _lucidrains
+    elif str(config.get("model_type", "")).startswith("perceiver-"):
+        whose = _krasserm
     try:
-        return (_krasserm if is_krasserms else _hugging_face)(folder, config, weights)
+        return whose(folder, config, weights)
     except (ValueError, KeyError, TypeError) as error:
         words = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"{folder}: config.json and the weights are not those of one model: {words}") from error
@@ -91,9 +97,19 @@ def _hugging_face(folder: Path, config: Mapping[str, Any], weights: Mapping[str,
 def _krasserm(folder: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Found:
     around = preprocessing.of_hugging_face(folder, config)
     network, notes = from_krasserm(config, weights, around.foreign.get(PREPROCESSOR))
-    # Its preprocessor is a class of its own, which transformers does not know.
+    return network, _without_preprocessor(around), notes
+
+
+def _lucidrains(folder: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Found:
+    around = preprocessing.of_hugging_face(folder, config)
+    network, notes = from_lucidrains(config, weights, around.foreign.get(PREPROCESSOR))
+    return network, _without_preprocessor(around), notes
+
+
+def _without_preprocessor(around: Surroundings) -> Surroundings:
+    """Return the files without a preprocessor's, which is of a class of their own that transformers does not know."""
     foreign = {name: content for name, content in around.foreign.items() if name != PREPROCESSOR}
-    return network, replace(around, foreign=foreign), notes
+    return replace(around, foreign=foreign)
 
 
 def _notes_of_padding(config: PerceiverConfig) -> tuple[str, ...]:

@@ -34,10 +34,6 @@ _PREFIX = "backend_model."
 _LINEAR = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "output": "o_proj"}
 # A buffer that follows from the sizes.
 _COMPUTED = "0.input_adapter.position_encoding.position_encoding"
-_COPIED = (
-    "{} that perceiver-io trains with the same weights have weights of their own here: equal at the start, and trained "
-    "apart from then on"
-)
 Pairs = Iterator[tuple[str, str]]
 
 
@@ -59,17 +55,11 @@ def from_krasserm(
         notes.append("no preprocessor_config.json: pixels are taken to be scaled to [-1, 1]")
     ours = _config(kind, values, encoder, decoder, pixel_range)
     refuse_endless(ours, state, "num_self_attention_layers_per_block")
-    names = dict(_names(kind, ours, encoder, decoder))
+    names = dict(_names(kind, ours, decoder))
     tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in state.items()}
     # Ours is computed anew.
     tensors.pop(_COMPUTED, None)
-    network = filled(ours, names, tensors, whose="perceiver-io's state dict")
-    # Its cross-attends all have the weights of the first; ours share from the second on.
-    if encoder["num_cross_attention_layers"] > 1 and encoder["first_cross_attention_layer_shared"]:
-        notes.append(_COPIED.format("cross-attends"))
-    if encoder["num_self_attention_blocks"] > 2 and not encoder["first_self_attention_block_shared"]:
-        notes.append(_COPIED.format("blocks"))
-    return network, tuple(notes)
+    return filled(ours, names, tensors, whose="perceiver-io's state dict"), tuple(notes)
 
 
 def _config(
@@ -103,7 +93,8 @@ def _config(
         num_cross_attends=num_cross,
         num_blocks=num_blocks,
         layers_per_block=encoder["num_self_attention_layers_per_block"],
-        share_blocks=encoder["first_self_attention_block_shared"],
+        share_cross_attends="all" if encoder["first_cross_attention_layer_shared"] else True,
+        share_blocks=True if encoder["first_self_attention_block_shared"] else "after_first",
         cross_attend=_attention(encoder, "cross", cross_default),
         self_attend=_attention(encoder, "self", width),
         gelu="erf",
@@ -159,13 +150,12 @@ def _check_masked(encoder: Mapping[str, Any], decoder: Mapping[str, Any]) -> Non
         )
 
 
-def _names(kind: str, config: PerceiverConfig, encoder: Mapping[str, Any], decoder: Mapping[str, Any]) -> Pairs:
+def _names(kind: str, config: PerceiverConfig, decoder: Mapping[str, Any]) -> Pairs:
     """Yield the name of every tensor here and there."""
     yield "encoder.latents.weight", "0.latent_provider._query"
-    for index in range(min(config.num_cross_attends, 2)):
-        is_first = not index or encoder["first_cross_attention_layer_shared"]
-        yield from _cross(f"encoder.cross_attends.{index}", f"0.cross_attn_{'1' if is_first else 'n'}")
-    for block in range(1 if config.share_blocks else config.num_blocks):
+    for index in sorted({index for kind, index in config.schedule() if kind == "cross_attend"}):
+        yield from _cross(f"encoder.cross_attends.{index}", f"0.cross_attn_{'n' if index else '1'}")
+    for block in sorted({index for kind, index in config.schedule() if kind == "block"}):
         own = f"0.self_attn_{'n' if block else '1'}"
         for layer in range(config.layers_per_block):
             yield from _self(f"encoder.blocks.{block}.{layer}", f"{own}.{layer}")

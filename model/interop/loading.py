@@ -32,9 +32,12 @@ def filled(config: PerceiverConfig, names: Mapping[str, str], state: Mapping[str
 
 def refuse_endless(config: PerceiverConfig, state: Mapping[str, Tensor], key: str) -> None:
     """Raise ValueError where a configuration asks for more layers than there are tensors; before anything is built."""
-    layers = config.layers_per_block * (1 if config.share_blocks else config.num_blocks)
+    layers = config.layers_per_block * (config.num_blocks if config.share_blocks is False else 1)
     if layers > len(state):
         raise ValueError(f"{key}: {layers}, with {len(state)} tensors in all")
+    # Shared layers need no tensors of their own, and there may still be too many to list them.
+    if problems := [f"{name}: {sentence}" for name, sentence in config.problems()]:
+        raise ValueError("; ".join(problems))
 
 
 def _without_ones(shape: torch.Size) -> list[int]:

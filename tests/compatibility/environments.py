@@ -57,6 +57,8 @@ def build(folder: Path, versions: dict[str, str], *, has_cuda_libraries: bool) -
         maker = Path(__file__).with_name("cuda_stubs.py")
         (library,) = folder.glob("lib/python3*/site-packages/torch/lib")
         subprocess.run([sys.executable, maker, library, folder / "stubs"], check=True)
+    peer = next(each for each in (REPOSITORY / "Makefile").read_text().split() if each.startswith("perceiver-io=="))
+    subprocess.run([*install, "--no-deps", "--ignore-requires-python", peer], check=True)
     (folder / "installed").touch()
     return python
 

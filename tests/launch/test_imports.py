@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import perceiver_pytorch
 import pytest
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import save_file, save_model
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -107,6 +108,33 @@ def test_an_imported_network_is_trained_on_by_initial_weights(theirs: Path, tmp_
     initial_weights.keep(config, run)
     record = json.loads(run.initial_weights_record_path.read_text())
     assert (record["drawn"], record["unused"], len(record["resized"])) == ({}, [], 0)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.pt"])
+def test_perceiver_pytorchs_files_become_a_network_that_is_trained_on(tmp_path: Path, name: str) -> None:
+    sizes = {"num_latents": 3, "latent_dim": 8, "latent_heads": 2, "latent_dim_head": 4, "num_classes": 2}
+    bands = {"num_freq_bands": 2, "max_freq": 10.0, "depth": 3, "weight_tie_layers": True}
+    theirs = perceiver_pytorch.Perceiver(**sizes, **bands).eval()
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({**sizes, **bands, "input_shape": [4, 6]}))
+    if name.endswith("safetensors"):
+        save_model(theirs, folder / name)  # which writes shared tensors once
+    else:
+        torch.save(theirs.state_dict(), folder / name)
+    told = called("import", folder, tmp_path / "ours")
+    assert "note: no preprocessor_config.json: pixels are taken to be scaled to [0, 1]" in told
+    network = network_of(tmp_path / "ours")
+    pixels = torch.randint(256, (2, 4, 6, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(network({"image": pixels})["label"], theirs(pixels / 255), rtol=0, atol=1e-5)
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    source = InitialWeightsConfig(source=str(tmp_path / "ours"))
+    initial_weights.keep(RunConfig(model=network.config, initial_weights=source), run)
+    record = json.loads(run.initial_weights_record_path.read_text())
+    assert (record["drawn"], record["unused"], len(record["resized"])) == ({}, [], 0)
+    with pytest.raises(ValueError, match=r"Perceiver.* cannot express this network: .*mlp is geglu"):
+        called("export", tmp_path / "ours", tmp_path / "out")
 
 
 class Code:
