@@ -14,9 +14,17 @@ import transformers
 from torch import Tensor
 
 from model.interop.deepmind import from_deepmind
+from model.interop.huggingface_config import config_from_hugging_face
+from model.modalities.adapters.pixels import neighbourhoods
 from model.modalities.image import ImageInput
 from model.perceiver import Perceiver
 
+FLOW, CLIPS = "PerceiverForOpticalFlow", "PerceiverForMultimodalAutoencoding"
+# What the arrays do not say.
+SIZES: dict[str, dict[str, Any]] = {
+    FLOW: {"train_size": [6, 8]},
+    CLIPS: {"num_frames": 2, "image_size": 4, "audio_samples_per_frame": 32, "output_shape": [1, 2, 16, 16]},
+}
 SMALL: dict[str, Any] = {
     "num_latents": 4, "d_latents": 16, "num_self_attends_per_block": 3, "num_labels": 5,
     "attention_probs_dropout_prob": 0.0, "hidden_act": "gelu_pytorch_tanh", "num_self_attention_heads": 8,
@@ -30,11 +38,19 @@ MODELS: dict[str, dict[str, Any]] = {
     "PerceiverForImageClassificationLearned": {
         "num_blocks": 8, "num_cross_attention_heads": 1, "d_model": 512, "image_size": 4,
     },
+    FLOW: {
+        "num_blocks": 1, "num_cross_attention_heads": 1, "num_self_attention_heads": 16, "d_model": 322,
+        **SIZES[FLOW],
+    },
+    CLIPS: {
+        "num_blocks": 1, "num_cross_attention_heads": 1, "d_model": 704, "samples_per_patch": 16,
+        "output_num_channels": 12, "_label_trainable_num_channels": 20, **SIZES[CLIPS],
+    },
 }  # fmt: skip
 
 
 def theirs_of(architecture: str) -> torch.nn.Module:
-    config = transformers.PerceiverConfig(**SMALL, **MODELS[architecture])
+    config = transformers.PerceiverConfig(**(SMALL | MODELS[architecture]))
     network = getattr(transformers, architecture)(config).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -44,12 +60,18 @@ def theirs_of(architecture: str) -> torch.nn.Module:
     return network
 
 
-def haiku(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def haiku(state: dict[str, Tensor], architecture: str = "") -> dict[str, Tensor]:
     """Return Hugging Face's tensors as DeepMind's code names and turns them."""
     arrays = {}
     for name, tensor in state.items():
         turned = name.endswith(".weight") and "embeddings" not in name and "layernorm" not in name
-        arrays[haikus_name(name)] = turned_back(tensor) if turned else tensor
+        key = PLACES_OF_CLIPS.get(name) if architecture == CLIPS else None
+        key = key or haikus_name(name)
+        if architecture in DECODERS and not key.endswith("pos_embs"):
+            key = key.replace("classification_decoder/", f"{DECODERS[architecture]}/")
+        if architecture == CLIPS:
+            key = key.replace("perceiver_encoder/", "encoder/")
+        arrays[key] = turned_back(tensor) if turned else tensor
     return arrays
 
 
@@ -74,7 +96,20 @@ PLACES = {
     "perceiver.decoder.output_position_encodings.position_embeddings":
         "basic_decoder/~/trainable_position_encoding/pos_embs",
 }  # fmt: skip
+PLACES_OF_CLIPS = {
+    "perceiver.embeddings.latents": "encoder/~/trainable_position_encoding/pos_embs",
+    "perceiver.decoder.modalities.label.decoder.output_position_encodings.position_embeddings":
+        "classification_decoder/~/basic_decoder/~/trainable_position_encoding/pos_embs",
+    **{f"perceiver.input_preprocessor.{kind}.{of}": f"multimodal_preprocessor/{of}_{name}/pos_embs"
+       for of in ("audio", "image", "label") for kind, name in (("padding", "padding"), ("mask", "mask_token"))},
+    **{f"perceiver.decoder.padding.{of}": f"multimodal_decoder/~decoder_query/{of}_padding/pos_embs"
+       for of in ("audio", "image", "label")},
+}  # fmt: skip
+DECODERS = {FLOW: "flow_decoder", CLIPS: "multimodal_decoder"}
 MODULES = {
+    **{f"perceiver.output_postprocessor.modalities.{of}.classifier": f"{name}_postprocessor/linear"
+       for of, name in (("audio", "audio"), ("image", "projection"), ("label", "classification"))},
+    "perceiver.input_preprocessor.conv_after_patches": "image_preprocessor/patches_linear",
     "perceiver.encoder.cross_attention": "perceiver_encoder/~/cross_attention",
     "perceiver.decoder.decoder.decoding_cross_attention": "classification_decoder/~/basic_decoder/cross_attention",
     "perceiver.decoder.decoding_cross_attention": "basic_decoder/cross_attention",
@@ -140,6 +175,57 @@ def test_outputs_and_gradients_are_those_of_the_port(architecture: str) -> None:
         rtol=0,
         atol=1e-5 * float(latents.abs().max()),
     )
+
+
+@pytest.mark.parametrize("architecture", [FLOW, CLIPS])
+def test_motion_and_clips_and_their_gradients_are_those_of_the_port(architecture: str) -> None:
+    theirs = theirs_of(architecture)
+    released = from_deepmind(haiku(theirs.state_dict(), architecture))
+    # The file does not say the sizes of frames and clips: they are the released ones, whatever the weights.
+    sizes = SIZES[architecture].keys()
+    values = theirs.config.to_dict() | {"architectures": [architecture]}
+    assert released.config == config_from_hugging_face({key: each for key, each in values.items() if key not in sizes})
+    ours = Perceiver(config_from_hugging_face(values), seed=0).eval()
+    ours.load_state_dict(released.state_dict())
+    expected, found = _motion(theirs, ours) if architecture == FLOW else _clips(theirs, ours)
+    for name, answer in expected.items():
+        largest = float(answer.detach().abs().max())
+        assert largest > 1e-2
+        torch.testing.assert_close(found[name], answer, rtol=0, atol=1e-5 * max(largest, 1))
+    for answers in (expected, found):
+        sum(answer.square().mean() for answer in answers.values()).backward()
+    named = dict(ours.named_parameters())
+    encoder = theirs.perceiver.encoder
+    for here, there in (
+        ("encoder.latents.weight", theirs.perceiver.embeddings.latents),
+        ("encoder.cross_attends.0.attention.key.weight", encoder.cross_attention.attention.self.key.weight),
+        ("encoder.blocks.0.2.mlp.widen.weight", encoder.self_attends[2].mlp.dense1.weight),
+    ):
+        scale = float(there.grad.abs().max())
+        torch.testing.assert_close(named[here].grad / scale, there.grad / scale, rtol=0, atol=1e-5)
+
+
+def _motion(theirs: Any, ours: Perceiver) -> tuple[dict[str, Tensor], dict[str, Tensor]]:  # noqa: ANN401
+    frames = torch.randn(2, 2, 6, 8, 3, generator=torch.Generator().manual_seed(1))
+    patches = neighbourhoods(frames).permute(0, 1, 4, 2, 3)
+    return {"flow": theirs(inputs=patches).logits}, ours({"flow": frames})
+
+
+def _clips(theirs: Any, ours: Perceiver) -> tuple[dict[str, Tensor], dict[str, Tensor]]:  # noqa: ANN401
+    """Theirs runs with subsampled points only, and hides every label."""
+    generator = torch.Generator().manual_seed(1)
+    video, audio = torch.randn(2, 2, 16, 16, 3, generator=generator), torch.randn(2, 64, generator=generator)
+    labels = torch.tensor([1, 3])
+    points = {"image": torch.tensor([0, 5, 77, 127]), "audio": torch.tensor([0, 3])}
+    inputs = {"image": video.permute(0, 1, 4, 2, 3), "audio": audio[..., None], "label": torch.eye(5)[labels]}
+    logits = theirs(inputs=inputs, subsampled_output_points={**points, "label": None}).logits
+    found = ours(
+        {"audio": audio, "label": labels, "video": video},
+        hidden={"label": torch.ones(2, 1, dtype=torch.bool)},
+        points={"video": points["image"], "audio": points["audio"]},
+    )
+    found["audio"] = found["audio"].flatten(1)
+    return {"video": logits["image"], "audio": logits["audio"], "label": logits["label"]}, found
 
 
 def _small(network: Perceiver) -> Any:  # noqa: ANN401
