@@ -18,6 +18,7 @@ from configs.run import RunConfig, load
 from data_shards.files import atomic, typed_json
 from data_shards.files.display import printable
 from launch.lifecycle.run_folder import RunFolder, as_typed
+from model.config.initial_weights import InitialWeightsConfig
 from model.config.perceiver import PerceiverConfig
 from model.custom import new_network
 from model.network import AnyNetwork
@@ -27,6 +28,7 @@ from trainer.checkpoint.choice import NEWEST, read_weights
 from trainer.checkpoint.manifest import FileRecord, examine
 from trainer.checkpoint.tensor_file import TensorFile
 from trainer.distributed.world import World
+from trainer.ema_config import TRAINED
 
 _SHOWN = 8
 
@@ -39,6 +41,8 @@ class Record:
     """As the configuration names it."""
     step: int | None
     """The step of the run's checkpoint that was taken; None of a file, or of a folder without steps."""
+    weights: str
+    """Which weights of that step: "trained", or "ema" for their moving average."""
     num_bytes: int
     """Size of the file that keeps what was taken."""
     xxh3: str
@@ -61,19 +65,20 @@ def keep(config: RunConfig, folder: RunFolder) -> None:
     wanted = config.initial_weights
     if not wanted.source:
         return
-    weights, network_of_source, step = _read(wanted.source)
-    grids = table_grids(_empty(network_of_source)) if network_of_source else {}
+    source = _read(wanted)
+    grids = table_grids(_empty(source.network)) if source.network else {}
     # With the seed of the run: what no source fills is what a start without one would have drawn.
     network = new_network(config.model, seed=config.seed)
     try:
-        found = transfer(network, weights, grids, wanted)
+        found = transfer(network, source.tensors, grids, wanted)
     except ValueError as error:
         raise ValueError(f"{wanted.source}: {error}") from error
     # Under the names and shapes of this network: every later start loads it without the rules, and without the source.
     written = tensor_file.write(folder.initial_weights_path, found.weights)
     record = Record(
         wanted.source,
-        step,
+        source.step,
+        source.weights,
         written.num_bytes,
         written.xxh3,
         tuple(sorted(found.weights.keys() - set(found.resized))),
@@ -82,7 +87,8 @@ def keep(config: RunConfig, folder: RunFolder) -> None:
         found.unused,
     )
     atomic.write(folder.initial_weights_record_path, json.dumps(asdict(record), indent=1) + "\n")
-    at = "" if step is None else f", step {step}"
+    at = "" if source.step is None else f", step {source.step}"
+    at += f", {source.weights} weights" if source.weights != TRAINED else ""
     sentences = [
         f"note: starts from {len(found.weights)} of {len(found.weights) + len(found.drawn)} tensors of "
         f"{as_typed(Path(wanted.source))}{at}; {folder.initial_weights_record_path.name} has the list",
@@ -106,13 +112,28 @@ def take(network: nn.Module, folder: RunFolder) -> None:
     network.load_state_dict(TensorFile(folder.initial_weights_path).read_all(), strict=False)
 
 
-def _read(source: str) -> tuple[Mapping[str, Tensor], PerceiverConfig | None, int | None]:
-    """Return the tensors of a source, and where it has them its network's configuration and the step of its weights."""
+@dataclass(frozen=True)
+class _Source:
+    """What weights are taken from."""
+
+    tensors: Mapping[str, Tensor]
+    network: PerceiverConfig | None = None
+    """None of a file, which does not say it."""
+    step: int | None = None
+    weights: str = TRAINED
+
+
+def _read(wanted: InitialWeightsConfig) -> _Source:
+    source = wanted.source
     path, which = _parts(source)
-    if path.is_file():
-        return TensorFile(path).read_all(), None, None
-    if (path / "model.safetensors").is_file():
-        return TensorFile(path / "model.safetensors").read_all(), network_config(path / "config.yaml"), None
+    weights_path = path if path.is_file() else path / "model.safetensors"
+    if weights_path.is_file():
+        if wanted.weights:
+            raise ValueError(
+                f"initial_weights.weights={wanted.weights}: {source} has the weights of one network alone; leave it out"
+            )
+        network = None if path.is_file() else network_config(path / "config.yaml")
+        return _Source(TensorFile(weights_path).read_all(), network)
     folder = RunFolder(path.resolve())
     if not folder.exists:
         raise ValueError(
@@ -120,16 +141,17 @@ def _read(source: str) -> tuple[Mapping[str, Tensor], PerceiverConfig | None, in
             "checkpoint of a run is RUN@best or RUN@STEP, and `perceiver import` makes a folder of a network of "
             "another library"
         )
+    config = load(folder.config_path)
+    weights = wanted.weights or config.ema.evaluated
     try:
-        found = read_weights(folder.checkpoints_folder, which, World(0, 1, 0, torch.device("cpu")))
+        found = read_weights(folder.checkpoints_folder, which, World(0, 1, 0, torch.device("cpu")), weights)
     except ValueError as error:
-        # Of the option that names a checkpoint elsewhere.
-        raise ValueError(
-            str(error).replace(f"--checkpoint {which}", f"initial_weights.source={path}@{which}")
-        ) from error
+        # Of the options that name a checkpoint and its weights elsewhere.
+        sentence = str(error).replace(f"--checkpoint {which}", f"initial_weights.source={path}@{which}")
+        raise ValueError(sentence.replace("--weights ", "initial_weights.weights=")) from error
     for sentence in found.passed_over:
         sys.stderr.write(f"note: passed over a damaged checkpoint: {sentence}\n")
-    return found.tensors, load(folder.config_path).model, found.step
+    return _Source(found.tensors, config.model, found.step, weights)
 
 
 def _parts(source: str) -> tuple[Path, str]:

@@ -1,6 +1,7 @@
 """The weights that a run starts from. Standard library only."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from model.config.grids import Problems
 
@@ -12,6 +13,9 @@ class InitialWeightsConfig:
     source: str = ""
     """A run, RUN@best or RUN@600; a folder with a config.yaml and a model.safetensors, as `perceiver import` writes;
     a file of the names that our checkpoints have. Empty draws all weights from the seed."""
+    weights: Literal["", "trained", "ema"] = ""
+    """Which weights of a run: those that its optimizer updated, or their moving average (ema). Empty takes those that
+    the run evaluates."""
     drop: tuple[str, ...] = ()
     """Patterns of this network's parameters that are drawn all the same, such as `decoder.*`."""
     rename: tuple[str, ...] = ()
@@ -28,7 +32,7 @@ class InitialWeightsConfig:
                 yield "rename", f"expected OLD=NEW, got {pair!r}"
         if self.source:
             return
-        for key in ("drop", "rename", "resize"):
+        for key in ("weights", "drop", "rename", "resize"):
             if getattr(self, key):
                 yield (
                     key,

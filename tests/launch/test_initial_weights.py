@@ -17,7 +17,7 @@ from launch.run import composition, fork, initial_weights
 from launch.run.creation import open_run
 from model.perceiver import Perceiver
 from trainer.checkpoint.layout import read_weights
-from trainer.checkpoint.tensor_file import write
+from trainer.checkpoint.tensor_file import TensorFile, write
 
 CONFIG = """
 data:
@@ -169,3 +169,48 @@ def test_a_fork_has_its_checkpoint_and_needs_the_source_no_more(base: RunFolder,
     assert composition.main(load(forked.config_path), forked.path) == 0
     first, last = (read_weights(run.checkpoints_folder / f"step_{step:08d}") for run in (new, forked))
     assert all(torch.equal(first[name], last[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "which", "wanted", "found"),
+    [
+        (["ema.decay=0.5"], "", "ema", "ema"),
+        (["ema.decay=0.5"], "", "", "trained"),
+        (["ema.decay=0.5", "ema.evaluate=true"], "", "", "ema"),
+        (["ema.decay=0.5", "ema.evaluate=true"], "@best", "trained", "trained"),
+    ],
+)
+def test_a_run_starts_from_the_average_where_it_is_asked_for_or_evaluated(
+    config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    overrides: list[str], which: str, wanted: str, found: str,
+) -> None:  # fmt: skip
+    base = RunFolder(tmp_path / "averaged")
+    open_run(from_base(tmp_path, *overrides), base)
+    states = {kind: Perceiver(config.model, seed=seed).state_dict() for seed, kind in enumerate(("trained", "ema"))}
+    # An average is kept as a sum: with a decay of 0.5 one update is half of it.
+    average = {name: each / 2 for name, each in states["ema"].items()}
+    save(base.checkpoints_folder, 1, states["trained"], score=0.5, average=average)
+    chosen = [f"initial_weights.weights={wanted}"] if wanted else []
+    new = RunFolder(tmp_path / "new")
+    new.path.mkdir()
+    initial_weights.keep(from_base(tmp_path, f"initial_weights.source={base.path}{which}", *chosen), new)
+    kept = TensorFile(new.initial_weights_path).read_all()
+    assert all(torch.equal(kept[name], each) for name, each in states[found].items())
+    record = json.loads(new.initial_weights_record_path.read_text())
+    assert (record["weights"], record["step"]) == (found, 1)
+    assert (f"{base.path}{which}, step 1, ema weights;" in capsys.readouterr().err) == (found == "ema")
+
+
+def test_an_average_that_is_not_there_is_refused_by_the_key(base: RunFolder, tmp_path: Path) -> None:
+    new = RunFolder(tmp_path / "new")
+    new.path.mkdir()
+    wanted = from_base(tmp_path, f"initial_weights.source={base.path}", "initial_weights.weights=ema")
+    sentence = r"holds no moving average of the weights; .* Take initial_weights.weights=trained, or a later checkpoint"
+    with pytest.raises(ValueError, match=sentence):
+        initial_weights.keep(wanted, new)
+    write(tmp_path / "w.safetensors", {"encoder.latents.weight": torch.zeros(2, 8)})
+    wanted = from_base(tmp_path, f"initial_weights.source={tmp_path}/w.safetensors", "initial_weights.weights=ema")
+    with pytest.raises(
+        ValueError, match=r"initial_weights.weights=ema: .* has the weights of one network alone; leave it"
+    ):
+        initial_weights.keep(wanted, new)
