@@ -8,6 +8,7 @@ configuration and then in the working directory. A run keeps a copy of each in i
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from types import ModuleType
@@ -94,6 +95,23 @@ def use(paths: Sequence[Path]) -> None:
     _modules[:] = modules
     # After all files: a modality may be in one and its tokens in another.
     _check_pairs()
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Keep the plug-ins in use what they are, whichever others a configuration that is read meanwhile has."""
+    modules, added = list(_modules), [(table, name, table[name]) for table, name in _added]
+    by_name = plugin_files.modules()
+    try:
+        yield
+    finally:
+        use(())
+        # The very classes: those of a second execution would be others.
+        plugin_files.restore(by_name)
+        for table, name, own in added:
+            table[name] = own
+        _added[:] = [(table, name) for table, name, _ in added]
+        _modules[:] = modules
 
 
 def of_kind(base: type[T]) -> tuple[type[T], ...]:

@@ -134,7 +134,7 @@ def _contradictions(run: Schema) -> list[tuple[str, str]]:
 
 def _value(config: DictConfig, keys_and_values: Sequence[tuple[str, Any]], key: str) -> str:
     """Return the value of a key; of a section only what the user set."""
-    value = OmegaConf.select(config, key)
+    value = _at(config, key)
     if isinstance(value, DictConfig):
         value = {name.removeprefix(f"{key}."): part for name, part in keys_and_values if name.startswith(f"{key}.")}
     return shown(value)
@@ -211,10 +211,18 @@ def _explain(defaults: DictConfig, key: str, value: object, error: Exception) ->
     if "is not a subclass of" in str(error):
         return f"expected a section with keys of its own, {key}.NAME=..., got {type(value).__name__}"
     # Of a section that is not set nothing is known here, and None is no default of its keys.
-    is_known = not parent or OmegaConf.is_config(OmegaConf.select(defaults, parent, throw_on_missing=False))
-    default = OmegaConf.select(defaults, key, throw_on_missing=False)
+    is_known = not parent or OmegaConf.is_config(_at(defaults, parent))
+    default = _at(defaults, key)
     remedy = f"; the default is {default!r}" if is_known and not OmegaConf.is_config(default) else ""
     return _first_line(error) + remedy
+
+
+def _at(config: DictConfig, key: str) -> Any:  # noqa: ANN401  # whatever stands there
+    """Return the value of a key; None where there is none, such as a name within a list."""
+    try:
+        return OmegaConf.select(config, key, throw_on_missing=False)
+    except OmegaConfBaseException:
+        return None
 
 
 def _first_line(error: Exception) -> str:

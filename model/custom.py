@@ -16,7 +16,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from model.checks import check_inputs
+from model.checks import check_inputs, check_state
 from model.config.perceiver import PerceiverConfig
 from model.modalities.adapters.conv_stem import Total
 from model.modalities.input import COORDINATES
@@ -136,6 +136,17 @@ class CustomModule(AnyNetwork):
 def new_network(config: PerceiverConfig, *, seed: int) -> AnyNetwork:
     """Return the network of a configuration, the Perceiver or the one of a plug-in, with the weights of a seed."""
     return Perceiver(config, seed=seed) if config.network is None else CustomModule(config, seed=seed)
+
+
+def loaded_network(config: PerceiverConfig, state: Mapping[str, Tensor], *, seed: int) -> AnyNetwork:
+    """Return the network with these weights; ValueError where they are those of another."""
+    if config.network is None:
+        # Shapes first: what a configuration says, which may be a slip, may need any memory.
+        with torch.device("meta"):
+            check_state({name: each.shape for name, each in Perceiver(config, seed=seed).state_dict().items()}, state)
+    network = new_network(config, seed=seed)
+    network.load_state_dict(state)
+    return network
 
 
 def answer_shapes(config: PerceiverConfig) -> dict[str, tuple[int, ...]]:

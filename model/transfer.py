@@ -6,8 +6,10 @@ weights of the source -- rename --> names -- drop --> kept -- same shape --> tak
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from math import prod
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from torch.nn import functional
 from model.config.initial_weights import InitialWeightsConfig
 from model.parameters import Table
 
+T = TypeVar("T")
 # PyTorch has cubic interpolation for two axes alone.
 _MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
@@ -34,42 +37,86 @@ class Transfer:
     """Tensors of the source that nothing took."""
 
 
+@dataclass(frozen=True)
+class Meaning:
+    """What tensors mean in a source and here, by their names in this network, where their shapes do not say it."""
+
+    foreign: Mapping[str, str] = field(default_factory=dict)
+    """Tensors whose rows stand for other things there, with the reason: they stay as drawn."""
+    rows: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Tensors whose rows are in another order there: the row of the source for each row here."""
+
+
+_THE_SAME = Meaning()
+
+
 def transfer(
     network: nn.Module,
     weights: Mapping[str, Tensor],
     grids: Mapping[str, tuple[int, ...]],
     wanted: InitialWeightsConfig,
+    meaning: Meaning = _THE_SAME,
 ) -> Transfer:
-    """Return what the network takes of a source's weights; ValueError where it takes none.
+    """Return what the network takes of a source's weights; ValueError where it takes none, or one that is no number.
 
     `grids` has the grid of each table of the source, by parameter name, as `table_grids` gives them; a table that is
     not in it is resized only where it is a set of rows or has a single axis.
     """
     own, own_grids = network.state_dict(), table_grids(network)
     _refuse_idle(own, weights, wanted)
-    renamed = dict(_renamed(weights, wanted.rename))
+    renamed, old_grids = dict(_renamed(weights, wanted.rename)), dict(_renamed(grids, wanted.rename))
     taken, resized, drawn = dict[str, Tensor](), list[str](), dict[str, str]()
     for name, tensor in own.items():
-        given = renamed.get(name)
-        # First of all: what is dropped is drawn even where it would fit.
-        if any(fnmatchcase(name, pattern) for pattern in wanted.drop):
-            drawn[name] = "dropped"
-        elif given is None:
-            drawn[name] = "not in the source"
-        elif given.shape == tensor.shape:
+        given, grid, old_grid = renamed.get(name), own_grids.get(name), old_grids.get(name)
+        why = _refused(name, given, tensor, wanted, meaning)
+        if given is None or why:
+            drawn[name] = why
+        # As many rows may be another grid, 4 x 9 or 6 x 6: then a row is another place.
+        elif given.shape == tensor.shape and (not grid or grid == (old_grid or grid)):
             # In the network's own precision: a source may have been saved in half of it.
-            taken[name] = given.to(tensor.dtype)
-        elif wanted.resize and (rows := _resized(given, tensor, own_grids.get(name), grids.get(name))) is not None:
+            taken[name] = _in_order(given, meaning.rows.get(name)).to(tensor.dtype)
+        elif wanted.resize and (rows := _resized(given, tensor, grid, old_grid)) is not None:
             taken[name] = rows.to(tensor.dtype)
             resized.append(name)
         else:
-            drawn[name] = f"{tuple(given.shape)} there, {tuple(tensor.shape)} here"
+            there, here = (given.shape, tensor.shape) if given.shape != tensor.shape else (old_grid or (), grid or ())
+            drawn[name] = f"{tuple(there)} there, {tuple(here)} here"
     if not taken:
         raise ValueError(
             f"none of its {len(weights)} tensors fits: the first is {next(iter(weights), 'none')}, this network's is "
             f"{next(iter(own))}; rename them with initial_weights.rename"
         )
+    _refuse_no_numbers(taken)
     return Transfer(taken, tuple(resized), drawn, tuple(sorted(renamed.keys() - taken.keys())))
+
+
+def _refused(name: str, given: Tensor | None, own: Tensor, wanted: InitialWeightsConfig, meaning: Meaning) -> str:
+    """Return why a tensor is drawn, whatever its shape; nothing where it may be taken."""
+    # First of all: what is dropped is drawn even where it would fit.
+    if any(fnmatchcase(name, pattern) for pattern in wanted.drop):
+        return "dropped"
+    if given is None:
+        return "not in the source"
+    return meaning.foreign.get(name) or _other_type(given, own)
+
+
+def _other_type(given: Tensor, own: Tensor) -> str:
+    """Return why a tensor is no such weight: whole numbers may be those of a quantized one, whose unit is not there."""
+    there, here = (str(each.dtype).removeprefix("torch.") for each in (given, own))
+    return "" if given.is_floating_point() == own.is_floating_point() else f"{there} there, {here} here"
+
+
+def _in_order(given: Tensor, rows: Sequence[int] | None) -> Tensor:
+    return given if rows is None else given[list(rows)]
+
+
+def _refuse_no_numbers(taken: Mapping[str, Tensor]) -> None:
+    if broken := [name for name, tensor in taken.items() if not tensor.isfinite().all()]:
+        more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+        raise ValueError(
+            f"{broken[0]}{more}: holds NaN or infinity; take a step before that, or leave it out by "
+            "initial_weights.drop"
+        )
 
 
 def _refuse_idle(own: Iterable[str], given: Iterable[str], wanted: InitialWeightsConfig) -> None:
@@ -98,8 +145,11 @@ def table_grids(network: nn.Module) -> dict[str, tuple[int, ...]]:
     return {f"{name}.weight": module.grid for name, module in tables}
 
 
-def _renamed(weights: Mapping[str, Tensor], pairs: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors with the longest prefix that is to be renamed replaced; ValueError where two get one name."""
+def _renamed(weights: Mapping[str, T], pairs: Sequence[str]) -> Iterator[tuple[str, T]]:
+    """Yield what there is of each tensor by its name here: the longest prefix that is to be renamed is replaced.
+
+    ValueError where two get one name.
+    """
     rename = dict(pair.split("=") for pair in pairs)
     seen: dict[str, str] = {}
     for name, tensor in weights.items():
@@ -122,7 +172,7 @@ def _resized(
         # Latents are a set: the first ones are those of the source, and what is more was drawn for this network.
         return torch.cat([given[: len(own)].to(own.dtype), own[len(given) :]])
     old_grid = (len(given),) if old_grid is None and len(grid) == 1 else old_grid
-    if not old_grid or len(old_grid) != len(grid) or len(grid) not in _MODES:
+    if not old_grid or len(old_grid) != len(grid) or len(grid) not in _MODES or prod(old_grid) != len(given):
         return None
     # Both ends of an axis stay its ends, as the places of a grid have them.
     cells = given.T.float().reshape(1, given.shape[1], *old_grid)

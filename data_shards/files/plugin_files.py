@@ -7,6 +7,7 @@ beside it. A fault in it is one sentence with file and line, wherever it shows i
 import inspect
 import sys
 import traceback
+from collections.abc import Mapping
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -61,6 +62,18 @@ def run(path: Path) -> ModuleType:
             raise PluginError(fault) from error
         raise
     return module
+
+
+def modules() -> dict[str, ModuleType]:
+    """Return the plug-ins that this process has run, by their names."""
+    return {name: module for name, module in sys.modules.items() if name.startswith(_PREFIX)}
+
+
+def restore(known: Mapping[str, ModuleType]) -> None:
+    """Give the names of plug-ins to these modules again, and to no others."""
+    for name in modules().keys() - known.keys():
+        del sys.modules[name]
+    sys.modules.update(known)
 
 
 def _refuse_siblings(path: Path, imported: set[str]) -> None:
@@ -125,7 +138,7 @@ def paths() -> tuple[Path, ...]:
 
 
 def _files() -> list[str]:
-    return [str(module.__file__) for name, module in sys.modules.items() if name.startswith(_PREFIX)]
+    return [str(module.__file__) for module in modules().values()]
 
 
 def _words(error: BaseException) -> str:

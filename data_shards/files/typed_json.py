@@ -60,6 +60,12 @@ def typed(schema: type[T], content: object, where: str = "") -> T:
     return schema(**{name: _value(hints[name], value, _key(where, name)) for name, value in content.items()})
 
 
+def texts(content: object, where: str) -> tuple[str, ...]:
+    """Return a list of texts; ValueError where it is something else."""
+    found: tuple[str, ...] = _value(tuple[str, ...], content, where)
+    return found
+
+
 def _read(path: Path) -> bytes:
     # Four calls and one for its end: a thousand ranks and as many attempts leave a file each.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

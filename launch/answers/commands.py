@@ -182,10 +182,10 @@ def _end(
     num_answered = job.count(parts.paths)
     # Nothing is left behind: the same command with the right files must not be refused for a folder of this one.
     if not num_answered:
-        atomic.remove(parts.folder)
+        parts.remove()
         raise ValueError(f"none of the {parts.num_samples} samples can be read: {'; '.join(bad[:_SHOWN])}")
     if is_finished:
-        atomic.remove(parts.folder)
+        parts.remove()
     else:
         parts.finish(job.join, skipped)
     notes = [*told, *answering.notes]
@@ -208,7 +208,7 @@ def _listed(path: Path) -> list[str]:
     """Return a sentence on each sample that cannot be read."""
     if not path.exists():
         return []
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows = [json.loads(line) for line in path.read_bytes().splitlines()]
     named = [(": ".join(part for part in (row["shard"], row["key"]) if part), row["reason"]) for row in rows]
     return [f"{name}: {reason}" for name, reason in sorted(named)]
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from configs.run import MOST_SEED
 from data_shards.files import atomic
 from data_shards.files.display import printable_lines
 from data_shards.files.history import tell
@@ -28,6 +29,8 @@ from trainer.checkpoint.choice import NEWEST
 Tell = Callable[[int, int], object]
 # Of a prompt that is a file, which is read whole.
 _MOST_BYTES = 1 << 28
+_MOST_PROMPTS = _MOST_BYTES
+"""Each has at least a byte in their file, and a seed of its own."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,8 @@ def main(run: Path, request: Request, chosen: Chosen, progress: Tell) -> int:
 
 def _check(request: Request) -> None:
     problems = [f"--{key.replace('_', '-')}: {sentence}" for key, sentence in request.sampling.problems()]
+    if not 0 <= request.seed <= MOST_SEED - _MOST_PROMPTS:
+        problems.append(f"--seed: must be from 0 to {MOST_SEED - _MOST_PROMPTS}, got {request.seed}")
     # Before anything is generated, which may take hours.
     if request.out is not None and request.out.exists():
         problems.append(f"--out {request.out}: is there already; choose another name or remove it")
@@ -100,7 +105,8 @@ def _lines(path: Path | None) -> list[str]:
         return []
     content = _content(path)
     try:
-        lines = content.decode().splitlines()
+        # As bytes: a text may hold characters at which str.splitlines() would split it.
+        lines = [line.decode() for line in content.splitlines()]
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: expected prompts in UTF-8, one a line ({error})") from error
     if not lines:

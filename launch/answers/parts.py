@@ -82,9 +82,9 @@ class Parts:
         if self._plan_path.is_file():
             before = typed_json.read_object(self._plan_path)
             if differing := sorted(key for key in plan.keys() | before.keys() if plan.get(key) != before.get(key)):
-                told = "; ".join(f"{key}: {before.get(key)} then, {plan.get(key)} now" for key in differing)
+                words = "; ".join(f"{key}: {before.get(key)} then, {plan.get(key)} now" for key in differing)
                 raise ValueError(
-                    f"{self.folder}: another command was interrupted there ({told}); repeat that one, remove the "
+                    f"{self.folder}: another command was interrupted there ({words}); repeat that one, remove the "
                     "folder, or choose another --out"
                 )
             # Made by somebody else since: the mark is set just before this command's own file takes the name.
@@ -151,4 +151,10 @@ class Parts:
                 atomic.write(skipped, self.skipped_path.read_bytes())
             # Before the rename into place: a kill between the two is seen at the next start.
             (self.folder / "joined").touch()
+        self.remove()
+
+    def remove(self) -> None:
+        """Remove what is not needed once OUT is there."""
+        # The plan first: a command that is killed here leaves parts that are nobody's, and not a part of the answers.
+        self._plan_path.unlink(missing_ok=True)
         atomic.remove(self.folder)

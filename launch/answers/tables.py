@@ -60,13 +60,22 @@ def _parquet(parts: Sequence[Path], out: Path) -> None:
     from pyarrow import parquet
 
     # A part in which a column is empty throughout does not say what it holds; the others do.
-    schemas = [pyarrow.Table.from_pylist(rows).schema for part in parts if (rows := list(_rows([part])))]
+    schemas = [_columns(rows).schema for part in parts if (rows := list(_rows([part])))]
     schema = pyarrow.unify_schemas(schemas, promote_options="permissive")
     with parquet.ParquetWriter(out, schema) as writer:
         for part in parts:
             writer.write_table(pyarrow.Table.from_pylist(list(_rows([part])), schema))
 
 
+def _columns(rows: Sequence[dict[str, Any]]) -> Any:  # noqa: ANN401  # a table of pyarrow
+    import pyarrow
+
+    # Table.from_pylist would take the columns of the first row alone.
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pyarrow.table({name: [row.get(name) for row in rows] for name in names})
+
+
 def _rows(parts: Sequence[Path]) -> Iterator[dict[str, Any]]:
     for part in parts:
-        yield from map(json.loads, part.read_text(encoding="utf-8").splitlines())
+        # By the ends of lines alone: str.splitlines() also splits at other characters, such as U+2028 in a text.
+        yield from map(json.loads, part.read_bytes().splitlines())

@@ -47,15 +47,21 @@ Plugins = Annotated[
 ]
 
 
-def configuration(path: Path, overrides: Sequence[str] | None, *, tiny: bool) -> "RunConfig":
-    """Return the configuration of a run to be started, or of the tiny one."""
+def configuration(path: Path, overrides: Sequence[str] | None, *, tiny: bool, trust_code: bool = False) -> "RunConfig":
+    """Return the configuration of a run to be started, or of the tiny one; trust the run that gives its weights."""
     if tiny:
-        from configs.tiny import load_tiny
+        from configs.tiny import load_tiny as load
+    else:
+        from configs.run import load
+    config = load(path, overrides or ())
+    source = config.initial_weights.source
+    if trust_code and source:
+        from configs.plugins import trust
 
-        return load_tiny(path, overrides or ())
-    from configs.run import load
-
-    return load(path, overrides or ())
+        # RUN, or RUN@best.
+        for run in {source, source.rpartition("@")[0] or source}:
+            trust(Path(run))
+    return config
 
 
 def run_config(path: Path, *, trust_code: bool) -> "RunConfig":

@@ -80,7 +80,7 @@ def train(
     # A run that is resumed by its own configuration is one whose code is to be executed.
     if trust_code or config.resolve().parent == run.resolve():
         trust(config.parent)
-    loaded = configuration(config, overrides, tiny=tiny)
+    loaded = configuration(config, overrides, tiny=tiny, trust_code=trust_code)
     # The supervisor itself needs no PyTorch: its ranks are processes of their own.
     if procs:
         from launch.supervise import local

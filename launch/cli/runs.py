@@ -52,7 +52,7 @@ def submit(
     if trust_code or config.resolve().parent == run.resolve():
         trust(config.parent)
     profile = profiles.load(cluster, nodes=nodes, minutes=minutes)
-    loaded = configuration(config, overrides, tiny=tiny)
+    loaded = configuration(config, overrides, tiny=tiny, trust_code=trust_code)
     raise typer.Exit(submission.submit(loaded, run, profile, dry_run=dry_run, as_json=as_json))
 
 

@@ -56,4 +56,5 @@ def _of_run(folder: RunFolder, config: RunConfig) -> Mapping[str, Sequence[str]]
     if not folder.class_names_path.is_file():
         return streams.all_label_names(config.data, Places(config.data))
     kept = typed_json.read_object(folder.class_names_path)
-    return {"" if name == OWN else name: names for name, names in kept.items()}
+    where = folder.class_names_path
+    return {"" if name == OWN else name: typed_json.texts(names, f"{where}: {name}") for name, names in kept.items()}

@@ -18,6 +18,7 @@ from launch.run.creation import open_run
 from launch.run.frozen_code import changed_files
 from launch.run.loaders import absolute, identity
 from model.custom import new_network
+from model.transfer import table_grids
 from trainer.checkpoint import layout
 from trainer.checkpoint.choice import NEWEST, first_readable
 from trainer.checkpoint.manifest import Manifest, read_whole
@@ -81,6 +82,7 @@ def _checked(old: RunFolder, before: RunConfig, config: RunConfig, which: str, c
         other_data
         or _other_network(config, path, manifest)
         or _other_meaning(changes)
+        or _other_grid(before, config)
         or _other_optimizer(before, config)
         or _other_past(before, config, step_of(path))
         or _too_late(config, path, manifest)
@@ -107,6 +109,14 @@ def _other_meaning(changes: Sequence[str]) -> str:
     """Return why weights that fit would be noise in the new network."""
     keys = other_meaning(changes)
     return f"its weights were learned with another {', '.join(keys)} and fit by their shapes alone" if keys else ""
+
+
+def _other_grid(old: RunConfig, new: RunConfig) -> str:
+    """Return why rows of a table would stand for other places, although there are as many of them."""
+    with torch.device("meta"):  # shapes alone
+        before, after = (table_grids(new_network(each.model, seed=0)) for each in (old, new))
+    name = next((name for name, grid in after.items() if before.get(name, grid) != grid), "")
+    return f"has {name} for a grid of {before[name]}, not of {after[name]}" if name else ""
 
 
 def _other_optimizer(old: RunConfig, new: RunConfig) -> str:

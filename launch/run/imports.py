@@ -6,21 +6,20 @@ FOLDER  config.json of model_type perceiver           Hugging Face
         config.json of a constructor's arguments      lucidrains' perceiver-pytorch
 """
 
-import pickle
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
-import numpy as np
 import torch
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from torch import Tensor
 
 from configs.network import NetworkConfig
+from data_shards.files.quoting import cut
 from data_shards.files.typed_json import read_object
+from data_shards.modalities.decoding.numbers import MAGIC_PREFIX, npy_array, npz_archive, npz_entry
 from launch.run import preprocessing
 from launch.run.network_files import new_folder, refuse_taken, tell_written
 from launch.run.preprocessing import Surroundings
@@ -37,6 +36,8 @@ from trainer.checkpoint.tensor_file import TensorFile
 
 # Reading one runs code; torch's own are read without it, see _of_torch.
 _PICKLES = (".pystate", ".pkl", ".pickle")
+_MOST_TIMES, _SMALL_BYTES = 16, 1 << 26
+"""What an npz may unpack to: so many times its size, and something beside it."""
 _TORCH = (".bin", ".pt", ".pth", ".ckpt")
 Found = tuple[Perceiver, Surroundings, tuple[str, ...]]
 """A network, the files around it, and notes."""
@@ -63,12 +64,27 @@ def _from_file(path: Path) -> Found:
     if path.suffix != ".npz":
         raise ValueError(f"{path}: expected a folder with config.json and the weights, or an npz of DeepMind's arrays")
     try:
-        # An npz may hold pickles too.
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: torch.from_numpy(file[name]) for name in file.files}
-        return from_deepmind(arrays), Surroundings(), ("class names are not in the file",)
-    except (ValueError, OSError, BadZipFile, TypeError) as error:
+        return from_deepmind(_arrays(path)), Surroundings(), ("class names are not in the file",)
+    except (ValueError, OSError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _arrays(path: Path) -> Mapping[str, Tensor]:
+    """Return the arrays of an npz by name; ValueError where it is none, or asks for much more memory than its size."""
+    with npz_archive(path.read_bytes()) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > _MOST_TIMES * path.stat().st_size + _SMALL_BYTES:
+            raise ValueError(f"unpacks to {unpacked} bytes, more than any weights do; write it by numpy.savez")
+        return {name.removesuffix(".npy"): _tensor(name, npz_entry(archive, name)) for name in archive.namelist()}
+
+
+def _tensor(name: str, content: bytes) -> Tensor:
+    if content[: len(MAGIC_PREFIX)] != MAGIC_PREFIX:
+        raise ValueError(f"{cut(name)}: is no npy file; write the arrays by numpy.savez")
+    try:
+        return torch.from_numpy(npy_array(memoryview(content)).copy())
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{cut(name)}: {error}") from error
 
 
 def _from_folder(folder: Path) -> Found:
@@ -140,7 +156,10 @@ def _of_torch(path: Path) -> Mapping[str, Tensor]:
     """Return the tensors of a file that torch.save wrote; nothing in it is executed."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except MemoryError:
+        raise
+    # Of a damaged file PyTorch's reader raises whatever its first wrong byte leads to: struct.error, IndexError, ...
+    except Exception as error:
         raise ValueError(
             f"{path}: is no file of tensors alone, and reading more of it would execute whatever code is in it; save "
             "model.state_dict() by safetensors.torch.save_file"

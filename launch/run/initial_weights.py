@@ -6,28 +6,22 @@ RUN/initial_weights.json          where it came from, its hash, and what was res
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from configs.network import network_config
-from configs.run import RunConfig, load
+from configs.run import RunConfig
 from data_shards.files import atomic, typed_json
 from data_shards.files.display import printable
 from launch.lifecycle.run_folder import RunFolder, as_typed
-from model.config.initial_weights import InitialWeightsConfig
-from model.config.perceiver import PerceiverConfig
+from launch.run import weight_sources
 from model.custom import new_network
-from model.network import AnyNetwork
-from model.transfer import table_grids, transfer
+from model.transfer import transfer
 from trainer.checkpoint import tensor_file
-from trainer.checkpoint.choice import NEWEST, read_weights
 from trainer.checkpoint.manifest import FileRecord, examine
 from trainer.checkpoint.tensor_file import TensorFile
-from trainer.distributed.world import World
 from trainer.ema_config import TRAINED
 
 _SHOWN = 8
@@ -59,20 +53,20 @@ class Record:
 
 def keep(config: RunConfig, folder: RunFolder) -> None:
     """Write the initial weights of a run into its folder, and report on each tensor; ValueError if none fits."""
-    # A run that has not begun may be given another source, or none.
-    for path in (folder.initial_weights_path, folder.initial_weights_record_path):
-        path.unlink(missing_ok=True)
     wanted = config.initial_weights
     if not wanted.source:
+        _clear(folder)
         return
-    source = _read(wanted)
-    grids = table_grids(_empty(source.network)) if source.network else {}
+    source = weight_sources.read(wanted)
     # With the seed of the run: what no source fills is what a start without one would have drawn.
     network = new_network(config.model, seed=config.seed)
+    meaning, notes = weight_sources.compared(source, config, list(network.state_dict()))
     try:
-        found = transfer(network, source.tensors, grids, wanted)
+        found = transfer(network, source.tensors, source.grids, wanted, meaning)
     except ValueError as error:
         raise ValueError(f"{wanted.source}: {error}") from error
+    # Only now: what the run has of another source stays where this one is refused.
+    _clear(folder)
     # Under the names and shapes of this network: every later start loads it without the rules, and without the source.
     written = tensor_file.write(folder.initial_weights_path, found.weights)
     record = Record(
@@ -95,8 +89,15 @@ def keep(config: RunConfig, folder: RunFolder) -> None:
         *_line("resized", found.resized),
         *_line("initialised at random", [f"{name} ({why})" for name, why in found.drawn.items()]),
         *_line("not used", found.unused),
+        *(printable(f"  {note}") for note in notes),
     ]
     sys.stderr.write("\n".join(sentences) + "\n")
+
+
+def _clear(folder: RunFolder) -> None:
+    """Remove what a run that has not begun was given before."""
+    for path in (folder.initial_weights_path, folder.initial_weights_record_path):
+        path.unlink(missing_ok=True)
 
 
 def take(network: nn.Module, folder: RunFolder) -> None:
@@ -110,61 +111,6 @@ def take(network: nn.Module, folder: RunFolder) -> None:
         )
     # Not strict: what the source lacked is there already, drawn from the seed of the run.
     network.load_state_dict(TensorFile(folder.initial_weights_path).read_all(), strict=False)
-
-
-@dataclass(frozen=True)
-class _Source:
-    """What weights are taken from."""
-
-    tensors: Mapping[str, Tensor]
-    network: PerceiverConfig | None = None
-    """None of a file, which does not say it."""
-    step: int | None = None
-    weights: str = TRAINED
-
-
-def _read(wanted: InitialWeightsConfig) -> _Source:
-    source = wanted.source
-    path, which = _parts(source)
-    weights_path = path if path.is_file() else path / "model.safetensors"
-    if weights_path.is_file():
-        if wanted.weights:
-            raise ValueError(
-                f"initial_weights.weights={wanted.weights}: {source} has the weights of one network alone; leave it out"
-            )
-        network = None if path.is_file() else network_config(path / "config.yaml")
-        return _Source(TensorFile(weights_path).read_all(), network)
-    folder = RunFolder(path.resolve())
-    if not folder.exists:
-        raise ValueError(
-            f"initial_weights.source={source}: is no run, no folder with a model.safetensors, and no file; a "
-            "checkpoint of a run is RUN@best or RUN@STEP, and `perceiver import` makes a folder of a network of "
-            "another library"
-        )
-    config = load(folder.config_path)
-    weights = wanted.weights or config.ema.evaluated
-    try:
-        found = read_weights(folder.checkpoints_folder, which, World(0, 1, 0, torch.device("cpu")), weights)
-    except ValueError as error:
-        # Of the options that name a checkpoint and its weights elsewhere.
-        sentence = str(error).replace(f"--checkpoint {which}", f"initial_weights.source={path}@{which}")
-        raise ValueError(sentence.replace("--weights ", "initial_weights.weights=")) from error
-    for sentence in found.passed_over:
-        sys.stderr.write(f"note: passed over a damaged checkpoint: {sentence}\n")
-    return _Source(found.tensors, config.model, found.step, weights)
-
-
-def _parts(source: str) -> tuple[Path, str]:
-    """Return the path and the checkpoint of a source such as runs/base@600."""
-    run, at, which = source.rpartition("@")
-    # A path may have an @ of its own: what exists is a path.
-    return (Path(run), which) if at and not Path(source).exists() else (Path(source), NEWEST)
-
-
-def _empty(config: PerceiverConfig) -> AnyNetwork:
-    """Return the network without memory for its weights."""
-    with torch.device("meta"):
-        return new_network(config, seed=0)
 
 
 def _line(what: str, listed: Sequence[str]) -> list[str]:

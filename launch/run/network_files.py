@@ -25,7 +25,7 @@ from launch.run.preprocessing import Surroundings
 from model.budget.plan import Device, Plan
 from model.budget.plan import plan as planned
 from model.config.perceiver import PerceiverConfig
-from model.custom import new_network
+from model.custom import loaded_network
 from model.interop.huggingface import to_hugging_face
 from model.interop.huggingface_files import TOKENIZER, TOKENIZER_SETTINGS
 from model.modalities.image import ImageInput
@@ -149,10 +149,7 @@ def network_of(source: Path, which: str = NEWEST, weights: str = "") -> AnyNetwo
         for sentence in found.passed_over:
             tell(f"skipped a damaged checkpoint: {sentence}")
         config, tensors = run.model, found.tensors
-    network = new_network(config, seed=0)
-    # Strict: a name or a shape that differs is another network.
-    network.load_state_dict(tensors)
-    return network.eval()
+    return loaded_network(config, tensors, seed=0).eval()
 
 
 def refuse_taken(out: Path) -> None:

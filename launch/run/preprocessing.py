@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from configs.run import RunConfig
-from data_shards.files.typed_json import read_object
+from data_shards.files import typed_json
+from data_shards.files.quoting import shown
 from data_shards.modalities.image import ImageConfig
 from data_shards.modalities.text import TextConfig
 from data_shards.modalities.transforms.text import pad_id
@@ -93,18 +94,22 @@ def of_run(config: RunConfig, classes: tuple[str, ...], notes: Sequence[str] = (
 
 
 def _tokenizer(text: TextConfig) -> dict[str, Any]:
-    return own_tokenizer(read_object(Path(text.tokenizer)), text.num_tokens, text.special_tokens)
+    return own_tokenizer(typed_json.read_object(Path(text.tokenizer)), text.num_tokens, text.special_tokens)
 
 
 def of_import(folder: Path) -> Surroundings:
     """Return what `perceiver import` kept in the folder of a network."""
     kept = dict(_kept(folder, (CLASSES, *_FOREIGN)))
-    return Surroundings(tuple(kept.pop(CLASSES, {}).get("classes", ())), foreign=kept)
+    classes = typed_json.texts(kept.pop(CLASSES, {}).get("classes", []), f"{folder / CLASSES}: classes")
+    return Surroundings(classes, foreign=kept)
 
 
 def of_hugging_face(folder: Path, config: Mapping[str, Any]) -> Surroundings:
     """Return what a folder of Hugging Face's says beside the weights; names that it made up itself are none."""
-    named = {int(index): str(name) for index, name in (config.get("id2label") or {}).items()}
+    given = config.get("id2label") or {}
+    if not isinstance(given, dict) or not all(str(index).isdecimal() for index in given):
+        raise ValueError(f"id2label: expected names by the numbers of their classes, got {shown(given)}")
+    named = {int(index): str(name) for index, name in given.items()}
     # As a list of all numbers: a gap would shift every name behind it.
     classes = tuple(named.get(index, f"LABEL_{index}") for index in range(len(named)))
     if all(name == f"LABEL_{index}" for index, name in enumerate(classes)):
@@ -129,4 +134,4 @@ def write(files: Mapping[str, Any], folder: Path) -> None:
 def _kept(folder: Path, names: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
     for name in names:
         if (folder / name).is_file():
-            yield name, read_object(folder / name)
+            yield name, typed_json.read_object(folder / name)

@@ -16,7 +16,7 @@ from launch.lifecycle.run_folder import RunFolder, existing
 from launch.run import latent_sizes, preprocessing
 from launch.run.loaders import absolute, inputs_read
 from model.config.perceiver import PerceiverConfig
-from model.custom import new_network
+from model.custom import loaded_network
 from model.modalities.image import ImageInput
 from model.modalities.text import TextInput
 from model.network import AnyNetwork
@@ -99,8 +99,7 @@ def trained(path: Path, config: RunConfig, which: str, world: World, weights: st
         found = read_weights(folder.checkpoints_folder, which, world, weights)
         step, tensors = found.step, found.tensors
         notes = tuple(f"skipped a damaged checkpoint: {sentence}" for sentence in found.passed_over)
-    network = new_network(config.model, seed=config.seed)
-    network.load_state_dict(tensors)
+    network = loaded_network(config.model, tensors, seed=config.seed)
     network = latent_sizes.cut(network, latents).to(world.device).eval()
     # Of the part that answers: with another number of latents a command that resumes would mix two networks.
     key = _hash(network.state_dict() if latents else tensors)

@@ -30,6 +30,9 @@ class InitialWeightsConfig:
         for pair in self.rename:
             if pair.count("=") != 1:
                 yield "rename", f"expected OLD=NEW, got {pair!r}"
+        beginnings = [pair.partition("=")[0] for pair in self.rename]
+        for twice in sorted({each for each in beginnings if beginnings.count(each) > 1}):
+            yield "rename", f"has {twice!r} twice; leave one"
         if self.source:
             return
         for key in ("weights", "drop", "rename", "resize"):

@@ -12,6 +12,9 @@ from model.generation.continuation import Continuation
 from model.outputs.autoregressive import AutoregressiveOutput
 from model.perceiver import Perceiver
 
+_LEAST_TEMPERATURE = 1e-9
+"""Below it logits may become infinite, and the probabilities no numbers."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -26,8 +29,8 @@ class Sampling:
 
     def problems(self) -> Problems:
         """Yield (key, sentence) of every problem."""
-        if not 0 <= self.temperature < float("inf"):
-            yield "temperature", f"must be 0 or more, got {self.temperature}"
+        if self.temperature and not _LEAST_TEMPERATURE <= self.temperature < float("inf"):
+            yield "temperature", f"must be 0, or a number from {_LEAST_TEMPERATURE:g} on, got {self.temperature}"
         if self.top_k < 0:
             yield "top_k", f"must be 0 or more, got {self.top_k}"
         if not 0 < self.top_p <= 1:

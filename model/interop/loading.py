@@ -13,7 +13,8 @@ from model.perceiver import Perceiver
 def filled(config: PerceiverConfig, names: Mapping[str, str], state: Mapping[str, Tensor], *, whose: str) -> Perceiver:
     """Return the network with these tensors; `names` has the name of each there by its name here.
 
-    A tensor may have axes of length 1 more or less. ValueError with every missing, surplus or misshapen one.
+    A tensor may have axes of length 1 more or less. ValueError with every missing, surplus or misshapen one, and every
+    one that holds no finite numbers.
     """
     with torch.device("meta"):  # shapes alone: what a configuration says may need any memory
         own = Perceiver(config, seed=0).state_dict()
@@ -23,8 +24,12 @@ def filled(config: PerceiverConfig, names: Mapping[str, str], state: Mapping[str
         for here, there in names.items()
         if _without_ones(own[here].shape) != _without_ones(state[there].shape)
     ]
-    if shapes:
-        raise ValueError("; ".join(shapes))
+    if problems := shapes or [
+        f"{there}: {_no_number(own[here], state[there])}"
+        for here, there in names.items()
+        if _no_number(own[here], state[there])
+    ]:
+        raise ValueError("; ".join(problems))
     network = Perceiver(config, seed=0)
     network.load_state_dict({here: state[there].reshape(own[here].shape) for here, there in names.items()})
     return network
@@ -38,6 +43,13 @@ def refuse_endless(config: PerceiverConfig, state: Mapping[str, Tensor], key: st
     # Shared layers need no tensors of their own, and there may still be too many to list them.
     if problems := [f"{name}: {sentence}" for name, sentence in config.problems()]:
         raise ValueError("; ".join(problems))
+
+
+def _no_number(own: Tensor, given: Tensor) -> str:
+    """Return why a tensor is no weight: whole numbers may be those of a quantized one, whose unit is not there."""
+    if own.is_floating_point() != given.is_floating_point():
+        return f"expected {own.dtype}, got {given.dtype}"
+    return "" if given.isfinite().all() else "holds NaN or infinity"
 
 
 def _without_ones(shape: torch.Size) -> list[int]:

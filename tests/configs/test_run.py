@@ -272,6 +272,8 @@ def test_every_named_run_is_valid(path: Path) -> None:
         ("optimizer.decay_steps=[x]", "optimizer.decay_steps = ['x']: Value of another type could not be converted"),
         ("data.labels=[[1]]", "data.labels[0]: expected a single value, got [1]"),
         ("data.labels=[{a: 1}]", "data.labels[0]: expected a single value, got {'a': 1}"),
+        ("optimizer.freeze={a: 1}", "optimizer.freeze.a = 1: "),
+        ("model.nested_latents={a: 1}", "model.nested_latents.a = 1: "),
         ("data.require=[[image]]", "data.require[0]: expected a single value, got ['image']"),
         (
             "data.modality_dropout={image:0.1}",

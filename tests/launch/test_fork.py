@@ -251,3 +251,14 @@ def test_a_fork_to_an_optimizer_that_cannot_use_the_state_is_refused(
     with pytest.raises(ValueError, match=r"has the state of adamw, which optimizer\.name=muon cannot use"):
         fork.fork(trained.path, tmp_path / "new", changes)
     assert not (tmp_path / "new").exists()
+
+
+def test_a_fork_to_another_grid_of_as_many_places_is_refused(tmp_path: Path, shards: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    sizes = ["data.inputs.image.height=4", "data.inputs.image.width=16", "model.inputs.image.positions.kind=learned"]
+    open_run(load(CONFIG, [*SMALL, *sizes, f"data.shards={shards}"]), run)
+    put(run, 600, identity=identity(load(run.config_path)))
+    with pytest.raises(
+        ValueError, match=r"positions\.learned\.weight for a grid of \(4, 16\), not of \(16, 4\); leave"
+    ):
+        fork.fork(run.path, tmp_path / "new", ["data.inputs.image.height=16", "data.inputs.image.width=4"])

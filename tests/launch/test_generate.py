@@ -133,7 +133,11 @@ def test_arrays_are_continued_from_files_and_from_nothing(
     ("name", "words", "sentence"),
     [
         ("label", (), "its network continues nothing: no output of it is of kind autoregressive"),
-        ("bytes", ("--top-p", "0", "--temperature", "-1"), r"--temperature: must be 0 or more.*\n--top-p: must be"),
+        (
+            "bytes",
+            ("--top-p", "0", "--temperature", "-1"),
+            r"--temperature: must be 0, or a number from 1e-09 on.*\n--top-p: must be",
+        ),
         ("bytes", ("--prompts", "none.txt"), r"none\.txt: cannot be read"),
         ("bytes", ("--prompts", "EMPTY"), "expected a prompt a line, and it is empty"),
         ("bytes", ("--out", "EMPTY"), "is there already"),

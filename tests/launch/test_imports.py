@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -168,12 +170,86 @@ def test_an_npz_of_deepminds_arrays_is_read_and_one_with_objects_is_not(tmp_path
     with pytest.raises(ValueError, match=r"other\.npz: is none of DeepMind's .*got a"):
         called("import", tmp_path / "other.npz", tmp_path / "ours")
     np.savez(tmp_path / "objects.npz", a=np.array([Code(tmp_path / "trace")], dtype=object))
-    with pytest.raises(ValueError, match=r"objects\.npz: Object arrays cannot be loaded"):
+    with pytest.raises(ValueError, match=r"objects\.npz: a\.npy: \.npy file holds Python objects"):
         called("import", tmp_path / "objects.npz", tmp_path / "ours")
     (tmp_path / "cut.npz").write_bytes(b"PK")
     with pytest.raises(ValueError, match=r"cut\.npz: "):
         called("import", tmp_path / "cut.npz", tmp_path / "ours")
     assert not (tmp_path / "trace").exists()
+
+
+def npz(path: Path, shape: str, data: bytes, *, packed: bool = False) -> None:
+    """Write an npz of one array whose header claims a shape."""
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".encode().ljust(117) + b"\n"
+    content = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + data
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED) as file:
+        file.writestr("embed/embeddings.npy", content)
+
+
+@pytest.mark.parametrize("shape", ["(1000000000000,)", "(99999999999999999999,)", "(-5,)", "(1000,)", "(1,"])
+def test_an_npz_that_lies_about_its_arrays_asks_for_no_memory(tmp_path: Path, shape: str) -> None:
+    npz(tmp_path / "lies.npz", shape, bytes(64))
+    with pytest.raises(ValueError, match=r"lies\.npz: embed/embeddings\.npy: "):
+        called("import", tmp_path / "lies.npz", tmp_path / "ours")
+
+
+def test_an_npz_that_unpacks_to_much_more_than_its_size_is_not_unpacked(tmp_path: Path) -> None:
+    npz(tmp_path / "bomb.npz", f"({25 << 20},)", bytes(100 << 20), packed=True)
+    with pytest.raises(ValueError, match=r"bomb\.npz: unpacks to \d+ bytes, more than any weights do"):
+        called("import", tmp_path / "bomb.npz", tmp_path / "ours")
+
+
+@pytest.mark.parametrize(
+    ("at", "value"), [((6, 8), 1), ((8, 10), 99), (None, 0)], ids=["encrypted", "packing", "empty"]
+)
+def test_a_damaged_npz_is_one_sentence(tmp_path: Path, at: tuple[int, int] | None, value: int) -> None:
+    npz(tmp_path / "damaged.npz", "(2,)", bytes(8))
+    content = bytearray((tmp_path / "damaged.npz").read_bytes() if at else b"")
+    if at:
+        for magic, place in zip((b"PK\x03\x04", b"PK\x01\x02"), at, strict=True):
+            content[content.find(magic) + place] |= value
+    (tmp_path / "damaged.npz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"damaged\.npz: (corrupt \.npz file|\.npz file is packed in another way)"):
+        called("import", tmp_path / "damaged.npz", tmp_path / "ours")
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"\x80\x02.", b"PK\x03\x04junk", b"\x80\x02]q\x00."])
+def test_a_damaged_file_of_weights_is_one_sentence(theirs: Path, tmp_path: Path, content: bytes) -> None:
+    (theirs / "weights.pt").write_bytes(content)
+    with pytest.raises(ValueError, match=r"weights\.pt: is no file of tensors alone"):
+        called("import", theirs, tmp_path / "ours")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.full((3, 8), torch.nan), "_query: holds NaN or infinity"),
+        (torch.ones(3, 8, dtype=torch.int8), r"_query: expected torch\.float32, got torch\.int8"),
+    ],
+)
+def test_weights_that_are_no_numbers_are_refused_by_name(
+    theirs: Path, tmp_path: Path, value: Tensor, message: str
+) -> None:
+    save_file(weights() | {"0.latent_provider._query": value}, theirs / "model.safetensors")
+    with pytest.raises(ValueError, match=message):
+        called("import", theirs, tmp_path / "ours")
+
+
+@pytest.mark.parametrize("names", [5, ["a"], {"x": "cat"}])
+def test_class_names_that_are_none_are_refused(theirs: Path, tmp_path: Path, names: object) -> None:
+    save_file(weights(), theirs / "model.safetensors")
+    (theirs / "config.json").write_text(json.dumps({**CONFIG, "id2label": names}))
+    with pytest.raises(ValueError, match="id2label: expected names by the numbers of their classes"):
+        called("import", theirs, tmp_path / "ours")
+
+
+def test_a_configuration_that_asks_for_more_than_the_weights_takes_no_memory(theirs: Path, tmp_path: Path) -> None:
+    save_file(weights(), theirs / "model.safetensors")
+    called("import", theirs, tmp_path / "ours")
+    path = tmp_path / "ours" / "config.yaml"
+    path.write_text(path.read_text().replace("num_latents: 3", "num_latents: 1000000000000"))
+    with pytest.raises(ValueError, match=r"encoder\.latents\.weight: expected \(1000000000000, 8\), got \(3, 8\)"):
+        network_of(tmp_path / "ours")
 
 
 def test_any_other_file_and_several_weights_are_refused_by_name(theirs: Path, tmp_path: Path) -> None:

@@ -18,10 +18,10 @@ ALL = InitialWeightsConfig(source="x")
 TABLE = "inputs.adapters.image.positions.learned.weight"
 
 
-def network(side: int = 4, classes: int = 3, latents: int = 4, seed: int = 0) -> Perceiver:
+def network(side: int = 4, classes: int = 3, latents: int = 4, seed: int = 0, *, width: int = 0) -> Perceiver:
     positions = PositionsConfig(kind="learned", learned_width=8)
     config = PerceiverConfig(
-        inputs={"image": ImageInput(height=side, width=side, positions=positions)},
+        inputs={"image": ImageInput(height=side, width=width or side, positions=positions)},
         outputs={"label": LabelOutput(num_classes=classes)},
         num_latents=latents,
         latent_width=16,
@@ -111,3 +111,43 @@ def test_latents_are_a_set_of_which_the_first_are_taken_and_more_are_as_drawn(he
 def test_what_drops_or_renames_nothing_is_refused(fields: dict[str, tuple[str, ...]], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         transfer(network(), network().state_dict(), {}, replace(ALL, **fields))
+
+
+def test_weights_that_are_no_numbers_are_refused_by_name() -> None:
+    source = network(seed=1).state_dict()
+    source[TABLE][3, 2] = torch.nan
+    with pytest.raises(ValueError, match=rf"{TABLE}: holds NaN or infinity; .* initial_weights.drop"):
+        transfer(network(), source, {}, ALL)
+    assert TABLE in transfer(network(), source, {}, replace(ALL, drop=(TABLE,))).drawn
+    # A number that the precision of the network cannot hold is none in it.
+    with pytest.raises(ValueError, match="holds NaN or infinity"):
+        transfer(network(), {TABLE: torch.full((16, 8), 1e300, dtype=torch.float64)}, {}, ALL)
+
+
+def test_whole_numbers_are_no_weights() -> None:
+    source = network(seed=1).state_dict()
+    found = transfer(network(), source | {TABLE: torch.ones(16, 8, dtype=torch.int8)}, {}, ALL)
+    assert found.drawn == {TABLE: "int8 there, float32 here"}
+
+
+def test_a_grid_that_is_not_that_of_the_table_resizes_nothing() -> None:
+    source, target = network(side=4, seed=1), network(side=7, seed=2)
+    assert TABLE in transfer(target, source.state_dict(), {TABLE: (9, 9)}, replace(ALL, resize=True)).drawn
+
+
+def test_as_many_places_of_another_grid_are_other_places() -> None:
+    source, target = network(side=4, width=9, seed=1), network(side=6, seed=2)
+    grids = table_grids(source)
+    assert transfer(target, source.state_dict(), grids, ALL).drawn == {TABLE: "(4, 9) there, (6, 6) here"}
+    found = transfer(target, source.state_dict(), grids, replace(ALL, resize=True))
+    assert found.resized == (TABLE,)
+    corners = [source.get_parameter(TABLE)[row] for row in (0, 8, 27, 35)]
+    assert torch.equal(found.weights[TABLE][[0, 5, 30, 35]], torch.stack(corners))
+
+
+def test_a_table_has_its_grid_under_its_new_name_too() -> None:
+    source, target = network(side=4, seed=1), network(side=7, seed=2)
+    other = {name.replace("adapters.image", "adapters.photo"): each for name, each in source.state_dict().items()}
+    grids = {TABLE.replace("adapters.image", "adapters.photo"): (4, 4)}
+    rename = ("inputs.adapters.photo=inputs.adapters.image",)
+    assert transfer(target, other, grids, replace(ALL, resize=True, rename=rename)).resized == (TABLE,)

@@ -1,0 +1,74 @@
+"""Parts of answers belong to one command at a time, and to the same one after a kill, on whichever host."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from data_shards.files import atomic
+from launch.answers.parts import Parts
+from trainer.distributed.world import World
+
+PLAN: dict[str, str | int] = {"command": "predict", "samples": 4}
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Parts:
+    return Parts(tmp_path / "out.jsonl", 4, 2)
+
+
+@pytest.fixture
+def world() -> World:
+    return World(0, 1, 0, torch.device("cpu"))
+
+
+def answered(parts: Parts, world: World) -> bool:
+    """Do all that a command does, with a line a part; return whether OUT was finished already."""
+    with parts.claimed(world):
+        is_finished = parts.open(PLAN, ())
+        if not is_finished:
+            parts.answer(world, parts.share(world), lambda part: f"{part}\n".encode(), lambda _done, _total: None)
+            parts.finish(join, parts.out.with_name("skipped"))
+    return is_finished
+
+
+def join(paths: list[Path] | tuple[Path, ...], hidden: Path) -> None:
+    hidden.write_bytes(b"".join(path.read_bytes() for path in paths))
+
+
+def test_a_command_that_was_killed_on_another_host_resumes_here(parts: Parts, world: World) -> None:
+    parts.folder.mkdir()
+    (parts.folder / "plan.json").write_text(json.dumps(PLAN))
+    (parts.folder / "000000").write_text("0\n")
+    (parts.folder / "lock").write_text(json.dumps({"host": "node-of-before", "pid": 1, "since": "today"}))
+    answered(parts, world)
+    assert parts.out.read_text() == "0\n1\n"
+
+
+def test_of_two_commands_at_once_the_second_is_told_who_writes_the_answers(parts: Parts, world: World) -> None:
+    with parts.claimed(world):
+        parts.open(PLAN, ())
+        with (
+            pytest.raises(ValueError, match=r"lock: process \d+ on .*, writes the same answers; wait for it$"),
+            parts.claimed(world),
+        ):
+            pass
+    assert parts.folder.exists(), "the second one removes nothing"
+
+
+def test_who_is_killed_while_parts_are_removed_leaves_none_that_count(
+    parts: Parts, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(path: Path) -> None:
+        (path / "000000").unlink(missing_ok=True)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic, "remove", killed)
+        with pytest.raises(KeyboardInterrupt):
+            answered(parts, world)
+    assert parts.out.read_text() == "0\n1\n"
+    with pytest.raises(ValueError, match=r"out\.jsonl: is there already"):
+        answered(parts, world)
+    assert not parts.folder.exists()

@@ -1,0 +1,176 @@
+"""What a source of weights is: rows keep the classes and ids that they stand for, and its plug-ins stay its own."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path[:0] = [str(Path(__file__).parents[1] / "trainer"), str(Path(__file__).parent)]
+from checkpoints import save
+from test_initial_weights import CONFIG
+
+from configs import plugins
+from configs.run import load
+from data_shards.sources import table
+from launch.cli.console import configuration
+from launch.lifecycle.run_folder import RunFolder
+from launch.run import class_names
+from launch.run.creation import open_run
+from launch.run.trained import config_of
+from model.perceiver import Perceiver
+from trainer.checkpoint.tensor_file import TensorFile, write
+from trainer.tasks.kinds import BY_KIND
+
+HEAD = "decoder.means.label.logits.weight"
+
+
+@pytest.fixture
+def no_plugins() -> Iterator[None]:
+    yield
+    plugins.use(())
+
+
+def words(tmp_path: Path, name: str, classes: str) -> Path:
+    """Shards of texts with the class of each by its name."""
+    rows = [{"text": f"{n} times", "label": classes.split()[n % 3]} for n in range(24)]
+    (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    table.build(tmp_path / f"{name}.jsonl", tmp_path / name)
+    return tmp_path / name
+
+
+@pytest.fixture
+def named(tmp_path: Path) -> RunFolder:
+    """A run with a checkpoint, whose classes are ant, bee and cat."""
+    (tmp_path / "text.yaml").write_text(CONFIG)
+    config = load(tmp_path / "text.yaml", [f"data.shards={words(tmp_path, 'named', 'ant bee cat')}"])
+    folder = RunFolder(tmp_path / "base")
+    open_run(config, folder)
+    state = Perceiver(config.model, seed=1).state_dict()
+    state[HEAD] = torch.arange(24.0).view(3, 8)
+    save(folder.checkpoints_folder, 1, state)
+    return folder
+
+
+def started(tmp_path: Path, base: RunFolder, *overrides: str) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
+    """Return what a run that starts from another keeps of it, and its record."""
+    new = RunFolder(tmp_path / "new")
+    open_run(load(tmp_path / "text.yaml", [f"initial_weights.source={base.path}", *overrides]), new)
+    return read_all(new.initial_weights_path), json.loads(new.initial_weights_record_path.read_text())
+
+
+def read_all(path: Path) -> dict[str, torch.Tensor]:
+    return dict(TensorFile(path).read_all())
+
+
+def test_another_source_that_is_refused_leaves_a_run_what_it_has(named: RunFolder, tmp_path: Path) -> None:
+    started(tmp_path, named, f"data.shards={tmp_path}/named")
+    new = RunFolder(tmp_path / "new")
+    before = new.initial_weights_path.read_bytes()
+    other = load(tmp_path / "text.yaml", [f"data.shards={tmp_path}/named", "initial_weights.source=nowhere"])
+    with pytest.raises(ValueError, match="is no run"):
+        open_run(other, new)
+    started(tmp_path, named, f"data.shards={tmp_path}/named")
+    assert new.initial_weights_path.read_bytes() == before
+
+
+def test_the_rows_of_a_head_follow_the_names_of_its_classes(
+    named: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Names are sorted in a build, so that another order comes from another writer of the manifest.
+    shards = words(tmp_path, "turned", "ant bee cat")
+    manifest = shards / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("ant", "owl").replace("cat", "ant").replace("owl", "cat"))
+    kept, _ = started(tmp_path, named, f"data.shards={shards}")
+    assert torch.equal(kept[HEAD], torch.arange(24.0).view(3, 8).flip(0))
+    assert "classes of label: are in another order; its rows follow their names" in capsys.readouterr().err
+
+
+def test_a_head_of_other_classes_is_drawn_anew(named: RunFolder, tmp_path: Path) -> None:
+    kept, record = started(tmp_path, named, f"data.shards={words(tmp_path, 'others', 'ant bee dog')}")
+    assert HEAD not in kept
+    drawn = record["drawn"]
+    assert isinstance(drawn, dict)
+    assert drawn[HEAD] == "class 2 is 'cat' there, 'dog' here"
+
+
+def test_what_fits_by_its_shapes_alone_is_told(
+    named: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started(tmp_path, named, f"data.shards={tmp_path}/named", "model.self_attend.num_heads=4", "model.num_latents=2")
+    told = capsys.readouterr().err
+    assert "was learned with another model.self_attend.num_heads: 2 -> 4\n" in told
+
+
+def test_an_embedding_of_another_tokenizers_ids_is_drawn_anew(
+    named: RunFolder, tmp_path: Path, tokenizers: dict[str, Path]
+) -> None:
+    first, other = tmp_path / "one.json", tmp_path / "other.json"
+    first.write_bytes(tokenizers["unigram"].read_bytes())
+    other.write_text(tokenizers["unigram"].read_text() + "\n")
+    (tmp_path / "text.yaml").write_text(CONFIG.replace("num_bytes: 12", f"num_tokens: 12, tokenizer: {first}"))
+    config = load(tmp_path / "text.yaml", [f"data.shards={tmp_path}/named"])
+    base = RunFolder(tmp_path / "with_tokenizer")
+    open_run(config, base)
+    save(base.checkpoints_folder, 1, Perceiver(config.model, seed=1).state_dict())
+    kept, record = started(tmp_path, base, f"data.shards={tmp_path}/named", f"data.inputs.text.tokenizer={other}")
+    embedding = "inputs.adapters.text.embedding.weight"
+    assert embedding not in kept
+    assert HEAD in kept
+    drawn = record["drawn"]
+    assert isinstance(drawn, dict)
+    assert drawn[embedding] == "its ids are those of another tokenizer"
+    with pytest.raises(ValueError, match=r"data\.inputs\.text\.tokenizer: is another than the run's"):
+        config_of(base.path, [f"data.inputs.text.tokenizer={other}"])
+    assert config_of(base.path, [f"data.inputs.text.tokenizer={first}"]).data.inputs["text"].tokenizer == str(first)
+
+
+MINE = (
+    "from dataclasses import dataclass\nfrom typing import Literal\n"
+    "from model.outputs.label import LabelOutput\nfrom trainer.tasks.label import LabelTask\n"
+    "@dataclass(frozen=True, kw_only=True)\nclass Mine(LabelOutput):\n    kind: Literal['mine'] = 'mine'\n"
+    "@dataclass(frozen=True)\nclass MyTask(LabelTask):\n    kind = 'mine'\n"
+)
+OF_MINE = ("plugins=[mine.py]", "model.outputs.label.kind=mine")
+
+
+def test_a_source_changes_none_of_the_plug_ins_of_a_run(named: RunFolder, tmp_path: Path, no_plugins: None) -> None:
+    (tmp_path / "mine.py").write_text(MINE)
+    started(tmp_path, named, *OF_MINE, f"data.shards={tmp_path}/named")
+    assert "mine" in BY_KIND
+
+
+def test_a_source_with_plug_ins_is_read_where_its_code_is_trusted(
+    named: RunFolder, tmp_path: Path, no_plugins: None
+) -> None:
+    (tmp_path / "mine.py").write_text(MINE)
+    config = load(tmp_path / "text.yaml", [*OF_MINE, f"data.shards={tmp_path}/named"])
+    base = RunFolder(tmp_path / "with_plug_in")
+    open_run(config, base)
+    save(base.checkpoints_folder, 1, Perceiver(config.model, seed=1).state_dict())
+    plugins._trusted.clear()
+    asked = [f"initial_weights.source={base.path}@1", f"data.shards={tmp_path}/named"]
+    with pytest.raises(ValueError, match=r"whose code would be executed here: .* say --trust-code"):
+        open_run(configuration(tmp_path / "text.yaml", asked, tiny=False), RunFolder(tmp_path / "new"))
+    trusted = configuration(tmp_path / "text.yaml", asked, tiny=False, trust_code=True)
+    open_run(trusted, RunFolder(tmp_path / "new"))
+    assert "mine" not in BY_KIND, "they are those of the source alone"
+
+
+def test_a_folder_of_weights_without_our_configuration_names_the_import(named: RunFolder, tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "config.json").write_text("{}")
+    write(tmp_path / "theirs" / "model.safetensors", {"a": torch.zeros(2)})
+    with pytest.raises(ValueError, match=r"has a model.safetensors and no config.yaml; .* `perceiver import"):
+        started(tmp_path, RunFolder(tmp_path / "theirs"), f"data.shards={tmp_path}/named")
+
+
+@pytest.mark.parametrize("names", ['{"label": 3}', '{"label": "abc"}', '{"label": [1, 2, 3]}', "[]"])
+def test_a_damaged_copy_of_the_class_names_is_noted_and_numbers_stand_for_them(named: RunFolder, names: str) -> None:
+    named.class_names_path.write_text(names)
+    found, (note,) = class_names.of(named.path, load(named.config_path))
+    assert found == {}
+    assert "class names are not known, their numbers stand for them: " in note
+    assert str(named.class_names_path) in note
