@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
-from safetensors.torch import save_file
 from torch import Tensor
 
 from configs.network import NetworkConfig
@@ -32,6 +31,7 @@ from model.interop.lucidrains import from_lucidrains
 from model.interop.lucidrains_tensors import is_lucidrains
 from model.modalities.image import ImageInput
 from model.perceiver import Perceiver
+from trainer.checkpoint import tensor_file
 from trainer.checkpoint.tensor_file import TensorFile
 
 # Reading one runs code; torch's own are read without it, see _of_torch.
@@ -50,7 +50,7 @@ def import_network(source: Path, out: Path, *, as_json: bool) -> None:
     network, around, notes = _from_file(source) if source.is_file() else _from_folder(source)
     with new_folder(out) as beside:
         (beside / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(NetworkConfig(network.config))))
-        save_file(network.state_dict(), beside / "model.safetensors")
+        tensor_file.write(beside / "model.safetensors", network.state_dict())
         preprocessing.keep(around, beside)
     tell_written(out, network, notes, as_json=as_json)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 import typer
-from safetensors.torch import save_file
 
 from configs.files import sections_of
 from configs.network import network_config
@@ -31,6 +30,7 @@ from model.interop.huggingface_files import TOKENIZER, TOKENIZER_SETTINGS
 from model.modalities.image import ImageInput
 from model.modalities.text import TextInput
 from model.network import AnyNetwork
+from trainer.checkpoint import tensor_file
 from trainer.checkpoint.choice import NEWEST, read_weights
 from trainer.checkpoint.tensor_file import TensorFile
 from trainer.config import OptimizerConfig
@@ -98,7 +98,7 @@ def export(
         with new_folder(out) as beside:
             preprocessing.write({"config.json": config | around.labels(), **files}, beside)
             # Older releases of transformers refuse weights without this entry.
-            save_file(state, beside / "model.safetensors", metadata={"format": "pt"})
+            tensor_file.write(beside / "model.safetensors", state, {"format": "pt"})
             names = [path.name for path in beside.iterdir()]
             told = card(network, config["architectures"][0], names, around.classes, source)
             (beside / CARD).write_text(told, encoding="utf-8")

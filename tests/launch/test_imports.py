@@ -1,6 +1,8 @@
 """`perceiver import` knows whose network it is by its files, reads nothing that could run code, and names the fault."""
 
+import errno
 import json
+import os
 import pickle
 import struct
 import zipfile
@@ -250,6 +252,20 @@ def test_a_configuration_that_asks_for_more_than_the_weights_takes_no_memory(the
     path.write_text(path.read_text().replace("num_latents: 3", "num_latents: 1000000000000"))
     with pytest.raises(ValueError, match=r"encoder\.latents\.weight: expected \(1000000000000, 8\), got \(3, 8\)"):
         network_of(tmp_path / "ours")
+
+
+def test_a_full_disk_is_told_as_such_and_leaves_nothing(
+    theirs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    save_file(weights(), theirs / "model.safetensors")
+    monkeypatch.setattr(os, "fsync", full)
+    # What the command line makes a sentence of; safetensors' own writer raises an error of its own.
+    with pytest.raises(OSError, match="No space left on device"):
+        called("import", theirs, tmp_path / "ours")
+    assert [path.name for path in tmp_path.iterdir()] == ["theirs"]
 
 
 def test_any_other_file_and_several_weights_are_refused_by_name(theirs: Path, tmp_path: Path) -> None:

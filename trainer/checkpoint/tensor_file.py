@@ -11,6 +11,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ _DTYPES = {
     "BOOL": torch.bool,
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_NO_METADATA: Mapping[str, str] = MappingProxyType({})
 _CHUNK_BYTES = 8 << 20
 _SMALL_BYTES = 1 << 20
 """Tensors of less are written several at once."""
@@ -41,9 +43,9 @@ _MAX_HEADER_BYTES = 100_000_000
 """The largest header that the format allows."""
 
 
-def write(path: Path, tensors: dict[str, Tensor]) -> FileRecord:
+def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] = _NO_METADATA) -> FileRecord:
     """Write CPU tensors to a new file that is on the disk when this returns; OSError as the disk has it."""
-    header: dict[str, object] = {}
+    header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     offset = 0
     for name, tensor in tensors.items():
         stop = offset + tensor.numel() * tensor.element_size()
