@@ -10,7 +10,8 @@ from torch import Tensor
 
 from configs.network import network_config
 from configs.reader import read
-from configs.run import RunConfig, load
+from configs.resume import other_meaning
+from configs.run import RunConfig, difference, load
 from data_shards.files.quoting import cut
 from launch.lifecycle.run_folder import RunFolder, existing
 from launch.run import latent_sizes, preprocessing
@@ -77,7 +78,18 @@ def config_of(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
             )
     if is_import(path):
         return absolute(_config_of_import(path, overrides))
-    return absolute(load(existing(RunFolder(path.resolve())).config_path, overrides))
+    own = existing(RunFolder(path.resolve())).config_path
+    config = load(own, overrides)
+    if overrides:
+        _refuse_other_ids(load(own), config)
+    return absolute(config)
+
+
+def _refuse_other_ids(own: RunConfig, config: RunConfig) -> None:
+    """Raise ValueError for a tokenizer whose ids are others than those that the network has learned."""
+    others = [key for key in other_meaning(difference(own, config)) if key.startswith("data.")]
+    if others:
+        raise ValueError(f"{others[0]}: is another than the run's, whose ids the network has learned; leave it out")
 
 
 def trained(path: Path, config: RunConfig, which: str, world: World, weights: str = "", latents: int = 0) -> Trained:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-sys.path[:0] = [str(Path(__file__).parents[1] / "trainer"), str(Path(__file__).parent)]
+sys.path.insert(0, str(Path(__file__).parents[1] / "trainer"))
+sys.path.insert(0, str(Path(__file__).parent))
 from checkpoints import save
 from test_initial_weights import CONFIG
 
