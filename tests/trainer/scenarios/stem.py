@@ -76,7 +76,10 @@ if __name__ == "__main__":
     world = World.from_environment(60.0)
     result = {}
     share = GLOBAL_BATCH // world.world_size
-    for micro_batch, stage in [(size, 0) for size in (1, 2, 4, 8) if size <= share] + [(1, 1), (1, 2), (1, 3)]:
+    sizes = [size for size in (1, 2, 4, 8) if size <= share]
+    # Every stage and every size of a micro-batch, the more of them the more a stage cuts.
+    for stage in range(4):
+        micro_batch = sizes[max(0, len(sizes) - 1 - stage)]
         built = engine(world, micro_batch=micro_batch, zero_stage=stage)
         losses = trained(built, world)
         weights = {name: tensor.double().norm().item() for name, tensor in built.snapshot()["weight"].items()}
