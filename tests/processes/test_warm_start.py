@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from warm_start import Warm, WarmProcess, finished
+from warm_start import Server, Warm, WarmProcess, finished
 
 pytestmark = pytest.mark.slow
 TOLD = "import os, sys; print(os.getcwd(), sys.argv[1:], os.environ.get('WORD'), sys.path[0], os.getpid())"
@@ -79,3 +79,14 @@ def test_where_no_python_of_ours_starts_a_warm_process_is_as_any_other() -> None
     with Warm(["sh", "-c", "echo said; exit 3"], stdout=subprocess.PIPE) as process:
         assert process.communicate() == (b"said\n", None)
     assert process.returncode == 3
+
+
+def test_a_start_that_was_given_up_is_not_taken_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    def give_up(_: Server) -> None:
+        raise TimeoutError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Server, "_listen", give_up)
+        with pytest.raises(TimeoutError):
+            finished([sys.executable, "-c", "raise SystemExit(3)"])
+    assert finished([sys.executable, "-c", "raise SystemExit(85)"]).returncode == 85

@@ -109,7 +109,8 @@ class Server:
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._lock = threading.Lock()
         self._ended: dict[int, int] = {}
-        self._started: list[int] = []
+        self._started: dict[int, int] = {}
+        self._num_asked = 0
         environment = {name: value for name, value in os.environ.items() if name not in {"RANK", "WORLD_SIZE"}}
         with theirs:
             self._process = Popen(
@@ -125,10 +126,13 @@ class Server:
     def start(self, request: dict[str, Any], descriptors: list[int]) -> int:
         """Return the pid of a new process."""
         with self._lock:
-            socket.send_fds(self._channel, [json.dumps(request).encode()], descriptors)
-            while not self._started:
+            # Whoever gives up waiting, as a test does whose time is up, leaves an answer that is not the next one's.
+            self._num_asked += 1
+            number = self._num_asked
+            socket.send_fds(self._channel, [json.dumps(request | {"number": number}).encode()], descriptors)
+            while number not in self._started:
                 self._listen()
-            return self._started.pop()
+            return self._started.pop(number)
 
     def status(self, pid: int, *, wait: bool) -> int | None:
         """Return the status with which a process ended, -N for signal N; None while it runs."""
@@ -143,9 +147,9 @@ class Server:
     def _listen(self) -> None:
         message = self._channel.recv(MOST_BYTES)
         assert message, "the server of processes has ended"
-        pid, status = json.loads(message)
+        pid, status, number = json.loads(message)
         if status is None:
-            self._started.append(pid)
+            self._started[number] = pid
         else:
             self._ended[pid] = status
 
@@ -165,21 +169,22 @@ def _serve(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
             if not pid:
                 break
             num_children -= 1
-            channel.send(json.dumps([pid, os.waitstatus_to_exitcode(status)]).encode())
+            channel.send(json.dumps([pid, os.waitstatus_to_exitcode(status), 0]).encode())
         if not ready:
             continue
         message, descriptors, _, _ = socket.recv_fds(channel, MOST_BYTES, MOST_DESCRIPTORS)
         if not message:
             # No interpreter's end: it is as if this process had never been.
             os._exit(0)
+        request = json.loads(message)
         pid = os.fork()
         if not pid:
             channel.close()
-            return json.loads(message), list(descriptors)
+            return request, list(descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
         num_children += 1
-        channel.send(json.dumps([pid, None]).encode())
+        channel.send(json.dumps([pid, None, request["number"]]).encode())
 
 
 def _become(request: dict[str, Any], descriptors: list[int]) -> None:
