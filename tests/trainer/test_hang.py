@@ -5,11 +5,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
+from warm_start import finished
 
 from trainer.distributed.board import Board
 from trainer.distributed.node import Node
@@ -40,74 +42,92 @@ hang._run()
 WITHIN_SECONDS = 150
 
 
+Ended = tuple[Path, list[int], float]
+# The ranks of each world, and the arguments of the scenario after the folder; those that wait longest come first.
+PHASES = ("a save", "evaluation")
+OF_HOSTS = ((0, "stopped"), (2, "stopped"), (3, "stuck"), (0, "stuck"))
+WORLDS = (
+    *((2, phase, 1.0) for phase in PHASES),
+    *((3, fault) for fault in ("stopped", "stuck", "killed", "raises")),
+    *((4, fault, 4.0, culprit, 2) for culprit, fault in OF_HOSTS),
+)
+
+
+@pytest.fixture(scope="module")
+def ended(run_ranks: Callable[..., list], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Ended]]:
+    """Return the folder of a world's watch, the statuses of its ranks and how long it was there, in seconds.
+
+    Several worlds are there at the same time, since most of what they do is to wait.
+    """
+    folder = tmp_path_factory.mktemp("hang")
+
+    def run(ranks: int, *arguments: object) -> Ended:
+        watched, started = folder / " ".join(map(str, (ranks, *arguments))), time.monotonic()
+        statuses = run_ranks("hang", ranks, watched, *arguments, fails=True)
+        return watched, statuses, time.monotonic() - started
+
+    with ThreadPoolExecutor(max_workers=5) as pool:
+        worlds = {world: pool.submit(run, *world) for world in WORLDS}
+        yield lambda *world: worlds[world].result()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("fault", "why"), [("stopped", "silent for"), ("stuck", "stuck in waiting for its batch")])
 def test_a_rank_that_holds_up_the_others_is_named_and_all_end_with_their_stacks_written(
-    run_ranks: Callable[..., list], tmp_path: Path, fault: str, why: str
+    ended: Callable[..., Ended], fault: str, why: str
 ) -> None:
-    started = time.monotonic()
-    statuses = run_ranks("hang", 3, tmp_path / "watch", fault, fails=True)
-    assert time.monotonic() - started < WITHIN_SECONDS
+    folder, statuses, seconds = ended(3, fault)
+    assert seconds < WITHIN_SECONDS
     assert statuses == [1, 1, 1]
-    verdict = json.loads((tmp_path / "watch" / "verdict.json").read_text())
+    verdict = json.loads((folder / "verdict.json").read_text())
     assert verdict["culprits"] == [1]
     assert verdict["named"].startswith("rank 1 (host ")
     assert why in verdict["named"]
-    stacks = [(tmp_path / "watch" / f"stacks_rank_{rank}.txt").read_text() for rank in range(3)]
+    stacks = [(folder / f"stacks_rank_{rank}.txt").read_text() for rank in range(3)]
     # A stopped process goes on for the moment that it needs to write.
     assert ("meet_the_fault" if fault == "stuck" else "in <module>") in stacks[1]
     assert all("in barrier" in stacks[rank] for rank in (0, 2))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("culprit", "fault", "why"),
-    [
-        (0, "stopped", "silent for"),
-        (2, "stopped", "silent for"),
-        (3, "stuck", "stuck in waiting for its batch"),
-        (0, "stuck", "stuck in waiting for its batch"),
-    ],
-)
+@pytest.mark.parametrize(("culprit", "fault"), OF_HOSTS)
 def test_a_rank_of_any_host_is_named_and_all_ranks_of_all_hosts_write_their_stacks(
-    run_ranks: Callable[..., list], tmp_path: Path, fault: str, why: str, culprit: int
+    ended: Callable[..., Ended], fault: str, culprit: int
 ) -> None:
     """Ranks 0 and 1 are of one host, 2 and 3 of another."""
-    started = time.monotonic()
-    assert run_ranks("hang", 4, tmp_path / "watch", fault, 4.0, culprit, 2, fails=True) == [1, 1, 1, 1]
-    assert time.monotonic() - started < WITHIN_SECONDS
-    verdict = json.loads((tmp_path / "watch" / "verdict.json").read_text())
+    folder, statuses, seconds = ended(4, fault, 4.0, culprit, 2)
+    assert statuses == [1, 1, 1, 1]
+    assert seconds < WITHIN_SECONDS
+    verdict = json.loads((folder / "verdict.json").read_text())
     assert verdict["culprits"] == [culprit]
     assert verdict["named"].startswith(f"rank {culprit} (host n{culprit // 2}, ")
-    assert why in verdict["named"]
-    stacks = [(tmp_path / "watch" / f"stacks_rank_{rank}.txt").read_text() for rank in range(4)]
+    assert {"stopped": "silent for", "stuck": "stuck in waiting for its batch"}[fault] in verdict["named"]
+    stacks = [(folder / f"stacks_rank_{rank}.txt").read_text() for rank in range(4)]
     assert all("in barrier" in stacks[rank] for rank in range(4) if rank != culprit)
-    assert sorted(path.name for path in (tmp_path / "watch").glob("node_*")) == ["node_0.json", "node_2.json"]
+    assert sorted(path.name for path in folder.glob("node_*")) == ["node_0.json", "node_2.json"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("fault", "status"), [("killed", -9), ("raises", 1)])
-def test_a_rank_that_dies_ends_the_others_with_a_failure(
-    run_ranks: Callable[..., list], tmp_path: Path, fault: str, status: int
-) -> None:
-    statuses = run_ranks("hang", 3, tmp_path / "watch", fault, fails=True)
+def test_a_rank_that_dies_ends_the_others_with_a_failure(ended: Callable[..., Ended], fault: str, status: int) -> None:
+    _, statuses, _ = ended(3, fault)
     assert statuses[1] == status
     assert all(other != 0 for other in statuses)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("phase", ["a save", "evaluation"])
+@pytest.mark.parametrize("phase", PHASES)
 def test_outside_of_steps_a_rank_has_ten_times_as_long_and_is_named_then(
-    run_ranks: Callable[..., list], tmp_path: Path, phase: str
+    ended: Callable[..., Ended], phase: str
 ) -> None:
-    started = time.monotonic()
-    assert run_ranks("hang", 2, tmp_path / "watch", phase, 1.0, fails=True) == [1, 1]
-    assert time.monotonic() - started > 10
-    verdict = json.loads((tmp_path / "watch" / "verdict.json").read_text())
+    folder, statuses, seconds = ended(2, phase, 1.0)
+    assert statuses == [1, 1]
+    assert seconds > 10
+    verdict = json.loads((folder / "verdict.json").read_text())
     # All got as far as this one, so that it cannot be told from those that wait for it; their stacks can.
     assert sorted(verdict["culprits"]) == [0, 1]
     assert verdict["named"].count(f"stuck in {phase}") == 2
-    stacks = [(tmp_path / "watch" / f"stacks_rank_{rank}.txt").read_text() for rank in range(2)]
+    stacks = [(folder / f"stacks_rank_{rank}.txt").read_text() for rank in range(2)]
     assert ["in barrier" in stack for stack in stacks] == [True, False]
 
 
@@ -138,7 +158,7 @@ def test_processes_of_other_hosts_are_never_signalled(tmp_path: Path) -> None:
     bystander, peer = subprocess.Popen(["sleep", "600"]), subprocess.Popen(["sleep", "600"])
     try:
         words = [sys.executable, "-c", CONVICTS, str(tmp_path), str(bystander.pid), str(peer.pid)]
-        ended = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+        ended = finished(words, timeout=120)
         assert ended.returncode == 1, ended.stderr
         assert "rank 1 (host elsewhere" in ended.stderr
         assert peer.wait(60) == -signal.SIGKILL
