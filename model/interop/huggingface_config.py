@@ -3,12 +3,13 @@
 Its models fix in code what is a field here (bands, residuals, paddings): what it cannot express is refused.
 """
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 from model.checks import check_values
 from model.config.attention import AttentionConfig
+from model.config.grids import PositionsConfig
 from model.config.perceiver import PerceiverConfig
 from model.interop.huggingface_models import PARTS, UNSAID_SIDE
 from model.modalities.audio import AudioInput
@@ -20,6 +21,7 @@ from model.modalities.video import VideoInput
 from model.outputs.grid import GridOutput
 from model.outputs.kinds import kind_of
 from model.outputs.label import LabelOutput
+from model.outputs.output import Output
 from model.outputs.text import TextOutput
 
 # What a config.json leaves out has these values.
@@ -48,6 +50,8 @@ _DEFAULTS: dict[str, Any] = {
     "output_num_channels": 512,
     "_label_trainable_num_channels": 1024,
 }
+_OF_TRAINING = ("target", "loss_weight", "class_weights", "loss", "train_queries", "value_range")
+"""Fields of an answer that change no number of a forward pass."""
 _GELU = {"gelu": "erf", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 
 
@@ -190,7 +194,7 @@ def _computation(config: PerceiverConfig) -> dict[str, object]:
         "latents": (config.num_latents, config.latent_width, config.layers_per_block),
         "tokens": (config.num_tokens, config.token_width, config.mask_tokens),
         "inputs": {name: _input_facts(modality) for name, modality in config.ordered_inputs.items()},
-        "outputs": {name: type(output).__name__ for name, output in config.answers().items()},
+        "outputs": {name: _output_facts(output) for name, output in config.answers().items()},
         "query_width": config.decoder_width,
         "cross_attend": (cross.num_heads, cross.widths(config.token_width), cross.mlp_ratio),
         "self_attend": (think.num_heads, think.widths(config.latent_width), think.mlp_ratio),
@@ -213,9 +217,28 @@ def _computation(config: PerceiverConfig) -> dict[str, object]:
 
 def _input_facts(modality: Input) -> tuple[object, ...]:
     positions = modality.token_positions
-    if positions is None or positions.kind != "fourier":
-        return (modality.shape, modality.grid)
-    return (modality.shape, modality.grid, positions.num_bands, tuple(positions.max_resolution or modality.grid))
+    facts: tuple[object, ...] = (modality.shape, modality.grid, modality.token_width)
+    if not isinstance(modality, ImageInput):
+        # The range of an image's pixels stands in a file of its own.
+        facts += (getattr(modality, "pixel_range", ""),)
+    return facts if positions is None else (*facts, *_position_facts(positions, modality.grid))
+
+
+def _position_facts(positions: PositionsConfig, grid: Sequence[int]) -> tuple[object, ...]:
+    if positions.kind == "fourier":
+        return (positions.num_bands, tuple(positions.max_resolution or grid))
+    return (positions.kind, positions.learned_width, positions.project_to)
+
+
+def _output_facts(output: Output) -> dict[str, object]:
+    """What an answer is computed from, beside what its training alone asks for."""
+    facts = {each.name: getattr(output, each.name) for each in fields(output) if each.name not in _OF_TRAINING}
+    if isinstance(output, GridOutput):
+        facts["positions"] = _position_facts(output.positions, output.shape)
+    if isinstance(output, LabelOutput):
+        # 0 stands for the width of a latent vector, which is compared as that of all queries.
+        del facts["query_width"]
+    return facts
 
 
 def _values_of_inputs(config: PerceiverConfig) -> dict[str, Any]:

@@ -6,6 +6,7 @@ sums run in another order, 1e-4 for gradients relative to the largest of a tenso
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,15 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PerceiverConfig as TheirConfig
 
+from model.config.grids import PositionsConfig
+from model.config.perceiver import PerceiverConfig as OurConfig
 from model.interop.huggingface import from_hugging_face, to_hugging_face
+from model.interop.huggingface_config import config_from_hugging_face
 from model.modalities.adapters.pixels import neighbourhoods
 from model.modalities.byte_array import Tokens
+from model.outputs.flow import FlowOutput
+from model.outputs.label import LabelOutput
+from model.outputs.text import TextOutput
 from model.perceiver import Perceiver
 
 SMALL: dict[str, Any] = {
@@ -256,3 +263,85 @@ def test_what_hugging_face_cannot_express_is_refused() -> None:
 def test_an_unknown_architecture_is_refused() -> None:
     with pytest.raises(ValueError, match=r"expected one of PerceiverForMaskedLM, .* got BertModel"):
         from_hugging_face({"architectures": ["BertModel"]}, {})
+
+
+@pytest.mark.parametrize("architecture", MODELS)
+def test_what_goes_out_comes_back_and_what_comes_in_goes_out_to_the_bit(architecture: str) -> None:
+    theirs: Any = their_model(architecture, "gelu")
+    ours = our_model(theirs)
+    config, state = to_hugging_face(ours)
+    original = theirs.state_dict()
+    # Their tensors: the same names, and each to the bit.
+    assert {name: (*each.shape,) for name, each in state.items()} == {n: (*e.shape,) for n, e in original.items()}
+    assert all(torch.equal(state[name], tensor) for name, tensor in original.items())
+    again = from_hugging_face(config, state).eval()
+    assert again.config == ours.config
+    assert again.state_dict().keys() == ours.state_dict().keys()
+    assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in ours.state_dict().items())
+    (_, before), (_, after) = both_answers(theirs, ours), both_answers(theirs, again)
+    assert all(torch.equal(after[name], answer) for name, answer in before.items())
+
+
+GRID = PositionsConfig(num_bands=32)
+NOT_THEIRS: dict[str, tuple[str, Callable[[OurConfig], OurConfig]]] = {
+    "a norm of the mean": (
+        "PerceiverForSequenceClassification",
+        lambda ours: dataclasses.replace(ours, outputs={"label": LabelOutput(num_classes=5, norm_mean=True)}),
+    ),
+    "a hidden layer": (
+        "PerceiverForSequenceClassification",
+        lambda ours: dataclasses.replace(
+            ours, outputs={"label": LabelOutput(num_classes=5, pooling="query", hidden_layer=True)}
+        ),
+    ),
+    "another divisor of motion": (
+        "PerceiverForOpticalFlow",
+        lambda ours: dataclasses.replace(ours, outputs={"flow": FlowOutput(rescale=1.0)}),
+    ),
+    "another range of the pixels of frames": (
+        "PerceiverForOpticalFlow",
+        lambda ours: dataclasses.replace(
+            ours, inputs={"flow": dataclasses.replace(ours.inputs["flow"], pixel_range="unit")}
+        ),
+    ),
+    "learned positions of another width": (
+        "PerceiverForImageClassificationLearned",
+        lambda ours: dataclasses.replace(
+            ours,
+            inputs={
+                "image": dataclasses.replace(
+                    ours.inputs["image"], positions=PositionsConfig("learned", learned_width=8, project_to=256)
+                )
+            },
+        ),
+    ),
+    "other bands of the queries": (
+        "PerceiverForMultimodalAutoencoding",
+        lambda ours: dataclasses.replace(
+            ours, outputs={**ours.outputs, "audio": dataclasses.replace(ours.outputs["audio"], positions=GRID)}
+        ),
+    ),
+    "another MLP of the decoder": (
+        "PerceiverForMaskedLM",
+        lambda ours: dataclasses.replace(
+            ours,
+            decoder=dataclasses.replace(
+                ours.decoder, cross_attend=dataclasses.replace(ours.decoder.cross_attend, mlp_ratio=3)
+            ),
+        ),
+    ),
+    "text that its tokens ask for": (
+        "PerceiverForMaskedLM",
+        lambda ours: dataclasses.replace(ours, outputs={"text": TextOutput(queries_from="tokens")}),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NOT_THEIRS)
+def test_a_network_that_their_files_would_change_is_refused_in_one_sentence(name: str) -> None:
+    architecture, change = NOT_THEIRS[name]
+    config = TheirConfig(**SMALL | MODELS[architecture]).to_dict() | {"architectures": [architecture]}
+    ours = Perceiver(change(config_from_hugging_face(config)), seed=0)
+    with pytest.raises(ValueError, match=rf"^{architecture} cannot express this network: ") as caught:
+        to_hugging_face(ours)
+    assert "\n" not in str(caught.value)
