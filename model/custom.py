@@ -63,14 +63,15 @@ class CustomModule(AnyNetwork):
         check_inputs(self.config, inputs, lengths)
         if lengths is None:
             lengths = {
-                name: torch.full((len(inputs[name]),), each.shape[0] if each.shape else 1)
+                name: torch.full((inputs[name].shape[0],), each.shape[0] if each.shape else 1)
                 for name, each in self.config.ordered_inputs.items()
             }
         given = {"lengths": lengths, "hidden": hidden or {}, "points": points or {}}
         some = next(iter(inputs.values()))
         with self._precision(some.device):
             answers = self.network(inputs, **{name: given[name] for name in self._asked})
-        self._check(answers, len(some), points or {})
+        # Not len(), whose number an export to ONNX would take for that of every batch.
+        self._check(answers, some.shape[0], points or {})
         if points and "points" not in self._asked:
             answers = answers | {name: _cells(answers[name], self._shapes[name], at) for name, at in points.items()}
         return {name: answers[name] for name in self._shapes if outputs is None or name in outputs}
@@ -118,7 +119,7 @@ class CustomModule(AnyNetwork):
         if masked and "hidden" not in self._asked:
             yield f"model.network: {forward} must take `hidden`, the tokens that model.outputs.{masked[0]} hides"
 
-    def _check(self, answers: object, num_samples: int, points: Mapping[str, Tensor]) -> None:
+    def _check(self, answers: object, num_samples: int | torch.SymInt, points: Mapping[str, Tensor]) -> None:
         """Raise ValueError where the module did not answer what the configuration asks for."""
         forward = f"model.network: {type(self.network).__name__}.forward"
         if not isinstance(answers, dict) or set(answers) != set(self._shapes):
@@ -174,7 +175,7 @@ def empty_batch(config: PerceiverConfig, num_samples: int) -> dict[str, Tensor]:
     }
 
 
-def _fits(found: torch.Size, expected: tuple[int, ...]) -> bool:
+def _fits(found: torch.Size, expected: tuple[int | torch.SymInt, ...]) -> bool:
     # Texts may be shorter than the longest, and frames larger than a tile.
     return len(found) == len(expected) and (found[0], found[-1]) == (expected[0], expected[-1])
 

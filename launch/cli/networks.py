@@ -141,13 +141,17 @@ def export(
     source: Annotated[Path, typer.Argument(help="Run folder, or a folder that `perceiver import` wrote.")],
     out: Annotated[Path, typer.Argument(help="Folder for the exported files.")],
     onnx: Annotated[bool, typer.Option("--onnx", help="Write ONNX instead of Hugging Face's files.")] = False,
+    safetensors: Annotated[
+        bool,
+        typer.Option("--safetensors", help="Write config.yaml and model.safetensors, as `perceiver import` does."),
+    ] = False,
     checkpoint: Checkpoint = "newest",
     weights: Weights = "",
     latents: Latents = 0,
     trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
-    """Export a network as files that transformers loads, or as ONNX.
+    """Export a network as files that transformers loads, as ONNX, or as a folder that every command here takes.
 
     Example: perceiver export runs/digits exported --onnx
     """
@@ -156,4 +160,13 @@ def export(
 
     if trust_code:
         trust(source)
-    network_files.export(source, out, onnx=onnx, as_json=as_json, which=checkpoint, weights=weights, latents=latents)
+    network_files.export(
+        source,
+        out,
+        onnx=onnx,
+        safetensors=safetensors,
+        as_json=as_json,
+        which=checkpoint,
+        weights=weights,
+        latents=latents,
+    )

@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
-from configs.network import NetworkConfig
 from data_shards.files.quoting import cut
 from data_shards.files.typed_json import read_object
 from data_shards.modalities.decoding.numbers import MAGIC_PREFIX, npy_array, npz_archive, npz_entry
-from launch.run import preprocessing
+from launch.run import network_folder, preprocessing
 from launch.run.network_files import new_folder, refuse_taken, tell_written
 from launch.run.preprocessing import Surroundings
 from model.config.perceiver import PerceiverConfig
@@ -31,7 +29,6 @@ from model.interop.lucidrains import from_lucidrains
 from model.interop.lucidrains_tensors import is_lucidrains
 from model.modalities.image import ImageInput
 from model.perceiver import Perceiver
-from trainer.checkpoint import tensor_file
 from trainer.checkpoint.tensor_file import TensorFile
 
 # Reading one runs code; torch's own are read without it, see _of_torch.
@@ -49,9 +46,7 @@ def import_network(source: Path, out: Path, *, as_json: bool) -> None:
     # Whatever is wrong with the source is found before anything is written.
     network, around, notes = _from_file(source) if source.is_file() else _from_folder(source)
     with new_folder(out) as beside:
-        (beside / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(NetworkConfig(network.config))))
-        tensor_file.write(beside / "model.safetensors", network.state_dict())
-        preprocessing.keep(around, beside)
+        network_folder.write(beside, network, around)
     tell_written(out, network, notes, as_json=as_json)
 
 

@@ -12,15 +12,16 @@ import typer
 
 from configs.files import sections_of
 from configs.network import network_config
-from configs.run import load
+from configs.run import RunConfig, load
 from data_shards.files import atomic
 from data_shards.files.display import printable
 from data_shards.files.history import tell
 from launch.lifecycle.run_folder import RunFolder, existing
-from launch.run import class_names, latent_sizes, preprocessing
+from launch.run import class_names, latent_sizes, network_folder, preprocessing
 from launch.run.loaders import absolute
 from launch.run.model_card import CARD, card
 from launch.run.preprocessing import Surroundings
+from launch.run.trained import RUN, config_of, is_import
 from model.budget.plan import Device, Plan
 from model.budget.plan import plan as planned
 from model.config.perceiver import PerceiverConfig
@@ -74,21 +75,30 @@ def export(
     out: Path,
     *,
     onnx: bool,
+    safetensors: bool = False,
     as_json: bool,
     which: str = NEWEST,
     weights: str = "",
     latents: int = 0,
 ) -> None:
-    """Write a network, or its part with so many latents, as Hugging Face's files or as ONNX."""
+    """Write a network, or its part with so many latents, as Hugging Face's files, as ONNX or as a folder of ours."""
     refuse_taken(out)
+    if onnx and safetensors:
+        raise ValueError("--safetensors: is another format than --onnx; leave one of them out")
     network, around = latent_sizes.cut(network_of(source, which, weights), latents), _surroundings_of(source)
-    if onnx:
+    if safetensors:
+        run = _run_of(source)
+        network_folder.refuse_plugins(run)
+        with new_folder(out) as beside:
+            network_folder.write(beside, network, around, run)
+        notes = around.notes
+    elif onnx:
         # Only for ONNX: its exporter takes seconds to import.
         from model.interop.onnx_export import onnx_program
 
         how = f"resize={around.resize}, fit={around.fit}, centre_crop={around.centre_crop:g}"
         picture = how if network.config.input_of(ImageInput) else ""
-        program = onnx_program(network, classes=around.classes, picture=picture, pads=around.pads)
+        program = onnx_program(network, classes=around.classes, picture=picture, pads=around.pads, with_latents=True)
         with new_folder(out) as beside:
             program.save(beside / "network.onnx")
         notes = around.notes
@@ -106,12 +116,18 @@ def export(
     tell_written(out, network, notes, as_json=as_json)
 
 
+def _run_of(source: Path) -> RunConfig | None:
+    """Return the configuration of a run, or that from which the network of a folder comes; None where it has none."""
+    if is_import(source):
+        return config_of(source) if (source / RUN).is_file() else None
+    return absolute(load(existing(RunFolder(source.resolve())).config_path))
+
+
 def _surroundings_of(source: Path) -> Surroundings:
-    if (source / "model.safetensors").is_file():
+    config = _run_of(source)
+    if config is None:
         return preprocessing.of_import(source)
-    folder = existing(RunFolder(source.resolve()))
-    config = absolute(load(folder.config_path))
-    names, notes = class_names.of(folder.path, config)
+    names, notes = class_names.of(source.resolve(), config)
     return preprocessing.of_run(config, names.get("", ()), notes)
 
 

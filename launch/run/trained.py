@@ -29,6 +29,8 @@ from trainer.ema_config import TRAINED
 
 WEIGHTS = "model.safetensors"
 """The weights in a folder that `perceiver import` wrote."""
+RUN = "run.yaml"
+"""The configuration of a run in the folder of a network that was exported from it."""
 _MASKED_PART = 0.15
 
 
@@ -129,7 +131,9 @@ def _hash(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _config_of_import(path: Path, overrides: Sequence[str]) -> RunConfig:
-    """Return a configuration that feeds an imported network as its authors did."""
+    """Return a configuration that feeds an imported network as its authors, or its run, did."""
+    if (path / RUN).is_file():
+        return read(RunConfig, path / RUN, overrides)
     network = network_config(path / "config.yaml")
     around = preprocessing.of_import(path)
     data = [

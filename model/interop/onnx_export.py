@@ -32,12 +32,16 @@ _UNSAID = -1
 """The length that stands for one that is left out."""
 
 
+LATENTS, MEAN = "latents", "latents_mean"
+"""The outputs beside the answers."""
+
+
 class _Positional(nn.Module):
     """The network with a tensor an argument, as ONNX has them: the modalities, places, then lengths, by name."""
 
-    def __init__(self, network: AnyNetwork, pads: Mapping[str, int] = _ZERO) -> None:
+    def __init__(self, network: AnyNetwork, pads: Mapping[str, int] = _ZERO, *, with_latents: bool = False) -> None:
         super().__init__()
-        self.network, self.pads = network, pads
+        self.network, self.pads, self.with_latents = network, pads, with_latents
         self.modalities = network.config.ordered_inputs
         self.places = list(_places(network))
 
@@ -49,7 +53,13 @@ class _Positional(nn.Module):
             name: _valid(self.modalities[name], inputs[name], said[name], self.pads.get(name, 0))
             for name in self.modalities
         }
-        return tuple(self.network(inputs, lengths).values())
+        if not self.with_latents:
+            return tuple(self.network(inputs, lengths).values())
+        network = self.network
+        assert isinstance(network, Perceiver)
+        tokens = network.inputs(inputs, lengths, None, network.encoder.latents.weight.dtype)
+        latents_BND = network.encoder(tokens)
+        return (*network.decoder(latents_BND, tokens, inputs).values(), latents_BND, latents_BND.mean(dim=1))
 
 
 def _places(network: AnyNetwork) -> dict[str, tuple[int, ...]]:
@@ -76,14 +86,20 @@ def _valid(modality: Input, value: Tensor, said: Tensor, pad: int) -> Tensor:
 
 
 def onnx_program(
-    network: AnyNetwork, *, classes: Sequence[str] = (), picture: str = "", pads: Mapping[str, int] = _ZERO
+    network: AnyNetwork,
+    *,
+    classes: Sequence[str] = (),
+    picture: str = "",
+    pads: Mapping[str, int] = _ZERO,
+    with_latents: bool = False,
 ) -> torch.onnx.ONNXProgram:
     """Return the ONNX program of a network; `.save(path)` writes it.
 
     Its inputs are the modalities by name (pixels uint8) and, optional, "NAME_length" for each, its outputs the answers
     by name, or "NAME_answer" where an input has that name; any batch size is taken. Its metadata explains each, with
     how a `picture` comes to its size, and has the names of the `classes` as JSON. `pads` has the id that pads a text,
-    by its name, where that is not 0. ValueError where a library is missing.
+    by its name, where that is not 0. `with_latents` adds the outputs "latents" and "latents_mean"; the network of a
+    plug-in has none. ValueError where a library is missing.
     """
     if network.config.stream:
         raise ValueError(
@@ -101,20 +117,26 @@ def onnx_program(
     with torch.no_grad(), _quiet():
         answers = network(values)
         # ONNX has one space of names: a text that is filled in would be its own input.
-        outputs = {name: f"{name}_answer" if name in names else name for name in answers}
+        more = (LATENTS, MEAN) if with_latents and isinstance(network, Perceiver) else ()
+        outputs = {name: f"{name}_answer" if name in (*names, *more) else name for name in answers}
+        _refuse_twice([*names, *outputs.values(), *more])
         program = torch.onnx.export(
-            _Positional(network, pads),
+            _Positional(network, pads, with_latents=bool(more)),
             (*values.values(), *lengths),
             input_names=names,
-            output_names=list(outputs.values()),
+            output_names=[*outputs.values(), *more],
             dynamic_shapes={"values": tuple({0: batch} for _ in names)},
             dynamo=True,
             verbose=False,
         )
     assert program is not None
+    _refuse_fixed_batch(program)
     for name in chosen:
         _make_optional(program, name)
     shapes = {outputs[name]: list(answer.shape[1:]) for name, answer in answers.items()}
+    if more:
+        num_latents, width = network.config.num_latents, network.config.latent_width
+        shapes |= {LATENTS: [num_latents, width], MEAN: [width]}
     program.model.metadata_props.update(_metadata(network, shapes, classes, picture, pads))
     return program
 
@@ -130,6 +152,23 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+def _refuse_fixed_batch(program: torch.onnx.ONNXProgram) -> None:
+    """Raise ValueError where the module of a plug-in makes the size of the batch a number of its own."""
+    if any(isinstance(value.shape[0], int) for value in program.model.graph.inputs if value.shape is not None):
+        raise ValueError(
+            "model.network: its forward fixes the batch size, as len() of a tensor does, so that the ONNX file would "
+            "take no other; use shape[0] in place of len()"
+        )
+
+
+def _refuse_twice(names: Sequence[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(
+            f"inputs: an ONNX file would have two tensors of the name {', '.join(twice)}; rename the input"
+        )
 
 
 def _check_libraries() -> None:

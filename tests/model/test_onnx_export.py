@@ -3,25 +3,32 @@
 import dataclasses
 import json
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+from torch import nn
 
 from model.config.attention import AttentionConfig
+from model.config.custom_network import CustomNetwork
 from model.config.grids import PositionsConfig
 from model.config.perceiver import PerceiverConfig
+from model.custom import new_network
 from model.interop.onnx_export import _example, _metadata, _plain, _Positional, onnx_program
 from model.modalities.array import ArrayInput
 from model.modalities.flow import FlowInput
 from model.modalities.image import ImageInput
+from model.modalities.input import Input
 from model.modalities.label import LabelInput
 from model.modalities.points import PointsInput
 from model.modalities.text import TextInput
 from model.outputs.flow import FlowOutput
 from model.outputs.label import LabelOutput
+from model.outputs.output import Output
 from model.outputs.points import PointsOutput
 from model.perceiver import Perceiver
 
@@ -55,7 +62,7 @@ def test_onnx_answers_as_the_network_with_every_option(tmp_path: Path) -> None:
     with torch.no_grad():
         for parameter in built.parameters():
             parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
-    onnx_program(built).save(tmp_path / "network.onnx")
+    onnx_program(built, with_latents=True).save(tmp_path / "network.onnx")
     inputs = {
         "image": torch.randint(0, 256, (3, 4, 6, 3), dtype=torch.uint8, generator=generator),
         "points": torch.rand(3, 5, 3, generator=generator) * 2 - 1,
@@ -64,9 +71,62 @@ def test_onnx_answers_as_the_network_with_every_option(tmp_path: Path) -> None:
     lengths = {"image": torch.tensor([4, 0, 4]), "points": torch.tensor([5, 2, 0]), "text": torch.tensor([8, 8, 3])}
     session = onnxruntime.InferenceSession(tmp_path / "network.onnx")
     feeds = inputs | {f"{name}_length": length for name, length in lengths.items()}
-    (label,) = session.run(["label"], {name: value.numpy() for name, value in feeds.items()})
+    asked = ["label", "latents", "latents_mean"]
+    label, *latents = map(torch.from_numpy, session.run(asked, {name: each.numpy() for name, each in feeds.items()}))
     # float32 in another runtime.
-    torch.testing.assert_close(torch.from_numpy(label), built(inputs, lengths)["label"], rtol=0, atol=1e-5)
+    torch.testing.assert_close(label, built(inputs, lengths)["label"], rtol=0, atol=1e-5)
+    whole = built.latents(inputs, lengths)
+    for found, expected in zip(latents, (whole, whole.mean(dim=1)), strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    told = session.get_modelmeta().custom_metadata_map
+    assert (told["latents"], told["latents_mean"]) == ("float32 (batch, 4, 16)", "float32 (batch, 16)")
+
+
+class Flat(nn.Module):
+    """A linear layer over all pixels; `size` says how many samples there are."""
+
+    def __init__(self, size: Callable[[torch.Tensor], int]) -> None:
+        super().__init__()
+        self.logits, self.size = nn.Linear(12, 3), size
+
+    def forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        photo = inputs["photo"]
+        return {"digit": self.logits(photo.reshape(self.size(photo), 12).float() / 255)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Own(CustomNetwork):
+    size: Callable[[torch.Tensor], int] = len
+    kind: Literal["own"] = "own"
+
+    def module(self, inputs: Mapping[str, Input], outputs: Mapping[str, Output]) -> nn.Module:
+        return Flat(self.size)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the exporter's dependencies warn of each other
+def test_the_network_of_a_plug_in_takes_any_batch_or_is_refused(tmp_path: Path) -> None:
+    config = PerceiverConfig(
+        inputs={"photo": ImageInput(height=2, width=2)},
+        outputs={"digit": LabelOutput(num_classes=3)},
+        network=Own(lambda photo: photo.shape[0]),
+    )
+    built = new_network(config, seed=0).eval()
+    onnx_program(built, with_latents=True).save(tmp_path / "network.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "network.onnx")
+    photos = torch.arange(60, dtype=torch.uint8).view(5, 2, 2, 3)
+    (answer,) = session.run(None, {"photo": photos.numpy()})
+    torch.testing.assert_close(torch.from_numpy(answer), built({"photo": photos})["digit"], rtol=0, atol=1e-5)
+    fixed = new_network(dataclasses.replace(config, network=Own()), seed=0)
+    with pytest.raises(ValueError, match=r"^model\.network: its forward fixes the batch size, as len\(\) .* use shape"):
+        onnx_program(fixed)
+
+
+def test_an_input_of_the_name_of_an_output_is_refused() -> None:
+    image = ImageInput(height=4, width=6, positions=PositionsConfig(num_bands=2))
+    built = Perceiver(dataclasses.replace(CONFIG, inputs={"latents": image}), seed=0)
+    with pytest.raises(ValueError, match="latents"):
+        onnx_program(built, with_latents=True)
 
 
 @pytest.mark.slow
