@@ -7,7 +7,7 @@ steps on CPU ranks.
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 
 import torch
 from torch import nn
@@ -15,12 +15,12 @@ from torch import nn
 from configs.run import RunConfig
 from launch.lifecycle.cluster import ClusterConfig
 from launch.planning.activation_policy import planned
-from launch.planning.frozen_parameters import num_frozen
+from launch.planning.frozen_parameters import num_frozen, trained_share
 from launch.planning.goodput import Faults, Goodput, best_interval, goodput
 from launch.planning.plan import checkpoint_bytes, memory
 from model.budget.flops import network_cost, total
 from model.budget.hardware import Hardware
-from model.budget.step_cost import StepSeconds, step_seconds, step_work
+from model.budget.step_cost import StepSeconds, StepWork, step_seconds, step_work
 from model.compilation import is_compiled
 from model.custom import new_network
 from trainer.engine.arithmetic import resolved
@@ -261,7 +261,9 @@ def _computation(config: RunConfig, cluster: Cluster) -> StepSeconds:
     assert precision != "auto", "what a device computes in was not resolved"
     model = planned(config, cluster.world_size, kind)
     model = replace(model, compile=is_compiled(model.compile, kind, zero_stage=train.zero_stage))
-    work = step_work(model, precision, kind)
+    # Of everything alike: reads and element-wise work have a backward pass where the products have one.
+    share = trained_share(config).operations
+    work = StepWork(*(share * part for part in astuple(step_work(model, precision, kind))))
     return step_seconds(work, train.global_batch // cluster.world_size, cluster.device, precision)
 
 

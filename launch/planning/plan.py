@@ -13,7 +13,7 @@ from data_shards.loading.shard_folders import Place
 from launch.lifecycle.cluster import ClusterConfig
 from launch.lifecycle.run_folder import RunFolder
 from launch.planning.activation_policy import element_bytes, planned
-from launch.planning.frozen_parameters import num_frozen
+from launch.planning.frozen_parameters import num_frozen, trained_share
 from model.budget.activation_memory import activation_bytes
 from model.budget.flops import network_cost, total
 from trainer.engine.arithmetic import local_device_type, resolved
@@ -159,7 +159,8 @@ def _activations(config: RunConfig, profile: ClusterConfig, micro_batches: int) 
     # Whole layers that are computed again cast the weights again.
     are_kept = precision == "bf16" and network.activation_checkpointing in ("none", "selective")
     copies = 2 * total(network_cost(network)).parameters if are_kept else 0
-    return samples * activation_bytes(network, None, device=device, **element_bytes(precision)) + copies
+    kept = samples * activation_bytes(network, None, device=device, **element_bytes(precision))
+    return round(kept * trained_share(config).activations) + copies
 
 
 def _shard_problems(data: DataConfig) -> Iterator[str]:

@@ -15,12 +15,13 @@ from launch.cli.main import app
 from launch.lifecycle.cluster import ClusterConfig
 from launch.planning import plan
 from launch.planning.cluster_plan import Cluster, cluster_plan, communication
+from launch.planning.frozen_parameters import Share, trained_share
 from model.budget.hardware import HARDWARE
 from model.config.perceiver import PerceiverConfig
 from model.modalities.points import PointsInput
 from model.outputs.label import LabelOutput
 from model.perceiver import Perceiver
-from trainer.config import CheckpointConfig, TrainConfig
+from trainer.config import CheckpointConfig, OptimizerConfig, TrainConfig
 from trainer.engine.communication import exchanges
 
 PAPER = Path(__file__).parents[2] / "configs" / "paper"
@@ -86,6 +87,30 @@ def test_the_memory_of_a_rank_is_that_of_a_submission(stage: int) -> None:
     profile = ClusterConfig(nodes=16, processes_per_node=8, gpus_per_node=8)
     assert (found.state_bytes, found.activation_bytes) == plan.memory(config, profile)
     assert found.checkpoint_bytes == plan.checkpoint_bytes(config)
+
+
+def test_what_is_frozen_takes_no_backward_pass_no_activations_and_no_state() -> None:
+    small = replace(NETWORK, num_latents=16, latent_width=64, num_blocks=1, layers_per_block=2)
+
+    def frozen(*freeze: str) -> RunConfig:
+        return replace(CONFIG, model=small, optimizer=OptimizerConfig(freeze=freeze))
+
+    # What is trained later needs all of it then.
+    assert trained_share(frozen()) == trained_share(frozen("encoder.*=9")) == Share(1.0, 1.0)
+    # Nothing is trained before the decoder: of three passes through the rest, forward is left.
+    encoder, latents = trained_share(frozen("encoder.*")), trained_share(frozen("encoder.*", "encoder.latents.*=0"))
+    assert encoder.operations == pytest.approx(1 / 3, abs=0.1)
+    assert encoder.activations < 0.02
+    # The gradient passes through the layers to the latents, and to no weight of them.
+    assert encoder.operations < latents.operations < 0.9
+    assert encoder.activations < latents.activations < 0.9
+    assert trained_share(frozen("decoder.*")).operations == pytest.approx(1, abs=0.05)
+
+    whole, part = (cluster_plan(config, CLUSTER) for config in (frozen(), frozen("encoder.*")))
+    for name in ("products", "reads", "elementwise"):
+        assert part.step[name] == pytest.approx(encoder.operations * whole.step[name])
+    assert part.activation_bytes < 0.1 * whole.activation_bytes
+    assert part.state_bytes < whole.state_bytes
 
 
 def test_overlap_never_takes_longer_and_leaves_the_last_bucket() -> None:
