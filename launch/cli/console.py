@@ -85,10 +85,12 @@ def progress_bar(name: str) -> Iterator[Callable[[int, int], None]]:
         def advance(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        yield advance
-        if bar.tasks[task].total is None:
-            # Everything was there already: a bar that never moved would look like work left undone.
-            bar.update(task, visible=False)
+        try:
+            yield advance
+        finally:
+            if bar.tasks[task].total is None:
+                # Everything was there already, or was refused: a bar that never moved would look like work undone.
+                bar.update(task, visible=False)
 
 
 def report_shards(folder: Path, manifest: Manifest, *, as_json: bool, notes: Sequence[str] = ()) -> None:

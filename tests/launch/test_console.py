@@ -21,3 +21,6 @@ def test_a_bar_that_never_moved_is_not_left_on_the_screen(capsys: pytest.Capture
     with progress_bar("cats"):
         pass
     assert "cats" not in capsys.readouterr().err
+    with pytest.raises(ValueError, match="is there already"), progress_bar("cats"):
+        raise ValueError("is there already")
+    assert "cats" not in capsys.readouterr().err

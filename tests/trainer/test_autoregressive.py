@@ -105,7 +105,7 @@ def test_a_uniform_guess_costs_the_logarithm_of_what_there_is_to_choose_from(
     assert found.flat()[f"next/bits_per_{unit}"] == pytest.approx(log2(number), rel=1e-5)
     assert found.num_judged == {"next": ROWS - 1}
     metrics = task.metrics()
-    assert (metrics[0].unit, metrics[0].higher_is_better) == ("bits", False)
+    assert (metrics[0].shown(6.324), metrics[0].higher_is_better) == ("6.324", False)  # its name has the unit
 
 
 def test_another_vocabulary_is_one_of_tokens() -> None:

@@ -73,7 +73,7 @@ class AutoregressiveTask(Task[AutoregressiveOutput]):
 
     def metrics(self) -> tuple[Metric, ...]:
         """Return the bits, and the fraction that is predicted."""
-        bits = Metric(f"bits_per_{self.output.unit}", "bits", higher_is_better=False)
+        bits = Metric(f"bits_per_{self.output.unit}", higher_is_better=False)
         return (bits, Metric("accuracy", "%", highest=1.0))
 
     def rows(self, answer: Tensor, batch: Batch, telling: Telling) -> list[Row]:  # noqa: ARG002  # bits are numbers
