@@ -35,6 +35,8 @@ class FlowConfig(Modality):
     """Rows of pixels that training cuts from a pair, anywhere; only `scale` resizes, since motion is in pixels."""
     width: int = 496
     """Columns of pixels that training cuts from a pair."""
+    needs_motion: bool = True
+    """Whether a pair without its motion is bad. `perceiver predict` answers such pairs too."""
     flip: bool = False
     """Training mirrors every second pair."""
     upside_down: float = 0.0
@@ -118,8 +120,8 @@ class FlowConfig(Modality):
         return replace(self, height=self.test_height or self.height, width=self.test_width or self.width)
 
     def of_prediction(self) -> Self:
-        """Return the section that reads frames alone."""
-        return replace(self.of_evaluation(), motion=())
+        """Return the section that reads frames without their motion too."""
+        return replace(self.of_evaluation(), needs_motion=False)
 
     @staticmethod
     def draw(axes: "Axes", found: Members) -> None:

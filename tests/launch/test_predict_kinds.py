@@ -164,6 +164,10 @@ def test_motion_is_a_flo_file_and_a_picture_of_frames_without_one(make_run: Make
     with Image.open(tmp_path / found["frames_picture"]) as drawn:
         assert drawn.size == (16, 12)
     of_shards = {row["key"]: row for row in predicted(run, f"{run}_shards", out=tmp_path / "shards.jsonl")}
+    # Of the same constant motion, the second and third of the rows, in the middle of their frames.
+    truths = [motion((tmp_path / row["frames_true"]).read_bytes()) for row in of_shards.values()]
+    assert sorted(float(truth.mean()) for truth in truths) == [1.0, 2.0]
+    assert "frames_true" not in found
     expected = motion((tmp_path / of_shards["00000002"]["frames"]).read_bytes())
     np.testing.assert_allclose(answered, expected, rtol=1e-3, atol=1e-5)
     skipped = [json.loads(line)["reason"] for line in (tmp_path / "out.skipped.jsonl").read_text().splitlines()]
@@ -208,6 +212,8 @@ def test_labels_places_without_values_and_hidden_patches(make_run: MakeRun, tmp_
     assert set(found["label"]) <= {"a", "b", "c"}
     assert found["label_likely_probability"] >= found["label_likely_2_probability"]
     assert np.load(tmp_path / found["asked"]).shape == (3, 1)
+    of_shards = predicted(run, f"{run}_shards", out=tmp_path / "shards.jsonl", split="train")
+    assert [np.load(tmp_path / row["asked_true"]).tolist() for row in of_shards] == [[[1.0]] * 4] * 4
     with Image.open(tmp_path / found["photo"]) as drawn, Image.open(tmp_path / "1.png") as given:
         equal = (np.asarray(drawn) == np.asarray(given)).all(axis=-1)
     # What was shown is as it was, but for the rounding; half of it was hidden.

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 from torch import Tensor
 
 from data_shards.loading.batch import Batch
@@ -39,12 +40,16 @@ class FlowTask(Task[FlowOutput]):
         """Return an empty sum."""
         return EndPointError(self.output.target)
 
-    def rows(self, answer: Tensor, batch: Batch, telling: Telling) -> list[Row]:  # noqa: ARG002  # frames are frames
-        """Return the motion as a .flo file, and a picture of it."""
+    def rows(self, answer: Tensor, batch: Batch, telling: Telling) -> list[Row]:
+        """Return the motion as a .flo file, a picture of it, and of shards the true motion where it is known."""
         found: list[Row] = []
-        for motion in answer.float().cpu().numpy():
+        truths = batch.targets[self.output.target].cpu().numpy()
+        for motion, truth in zip(answer.float().cpu().numpy(), truths, strict=True):
             picture = AnsweredFile(motion, "png", motion_picture)
-            found.append({self.name: AnsweredFile(motion, "flo", flo), f"{self.name}_picture": picture})
+            row: Row = {self.name: AnsweredFile(motion, "flo", flo), f"{self.name}_picture": picture}
+            if telling.with_truth:
+                row[f"{self.name}_true"] = AnsweredFile(truth, "flo", flo) if np.isfinite(truth).any() else None
+            found.append(row)
         return found
 
     def _weights(self, batch: Batch) -> Tensor:

@@ -67,14 +67,19 @@ class PointsTask(Task[PointsOutput]):
         """Return empty sums."""
         return Errors(self.truths, self.output.num_channels)
 
-    def rows(self, answer: Tensor, batch: Batch, telling: Telling) -> list[Row]:  # noqa: ARG002  # numbers are numbers
-        """Return the values at the places that a sample has, a row a place."""
+    def rows(self, answer: Tensor, batch: Batch, telling: Telling) -> list[Row]:
+        """Return the values at the places that a sample has, a row a place, and of shards the true ones."""
         lengths = batch.lengths[self.output.coordinates.partition(".")[0]].tolist()
         answers = answer.float().cpu().numpy()
-        return [
+        found: list[Row] = [
             {self.name: AnsweredFile.of_numbers(values[:length])}
             for values, length in zip(answers, lengths, strict=True)
         ]
+        if telling.with_truth and self.output.target in batch.arrays:
+            for row, truth, length in zip(found, self.truths(batch).cpu().numpy(), lengths, strict=True):
+                is_known = np.isfinite(truth[:length]).any()
+                row[f"{self.name}_true"] = AnsweredFile.of_numbers(truth[:length]) if is_known else None
+        return found
 
     def _asked(self, batch: Batch) -> Tensor:
         points = self.points(batch)

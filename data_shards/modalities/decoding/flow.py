@@ -54,18 +54,18 @@ def _of_png(data: bytes | memoryview) -> NDArray[np.float32]:
 
 
 def pair(
-    members: Members, *, with_motion: bool = True
+    members: Members, *, needs_motion: bool = True
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]]:
     """Return first and second frame, uint8 (H, W, 3), and the motion between them, (H, W, 2), of a sample's members.
 
-    Without `with_motion` all of it is unknown.
+    Of a pair that is without and does not need it all of the motion is unknown.
     """
-    needed = {SECOND: "second frame"} | ({MOTION: "motion"} if with_motion else {})
+    needed = {SECOND: "second frame"} | ({MOTION: "motion"} if needs_motion else {})
     if missing := [what for role, what in needed.items() if role not in members]:
         raise ValueError(f"a pair of frames is without its {missing[0]}")
     first, second = members[MAIN].decoded(pixels), members[SECOND].decoded(pixels)
     unknown = np.full((*first.shape[:2], 2), np.nan, np.float32)
-    moved = members[MOTION].decoded(motion) if with_motion else unknown
+    moved = members[MOTION].decoded(motion) if MOTION in members else unknown
     if not first.shape[:2] == second.shape[:2] == moved.shape[:2]:
         sizes = ", ".join(f"{height} x {width}" for height, width in (a.shape[:2] for a in (first, second, moved)))
         raise ValueError(f"first frame, second frame and motion of a pair must be of one size, got {sizes}")

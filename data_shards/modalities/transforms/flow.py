@@ -23,7 +23,7 @@ def fit(members: Members, config: FlowConfig, rng: np.random.Generator | None) -
 
     Raises ValueError for frames that are smaller.
     """
-    first, second, motion = pair(members, with_motion=bool(config.motion))
+    first, second, motion = pair(members, needs_motion=config.needs_motion)
     spare_rows, spare_columns = first.shape[0] - config.height, first.shape[1] - config.width
     if min(spare_rows, spare_columns) < 0:
         raise ValueError(

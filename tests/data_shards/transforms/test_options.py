@@ -240,7 +240,7 @@ ELSEWHERE |= {f"ImageConfig.{key}" for key in ("num_channels", "to_grey", "value
 """Of other files than this one: tests/data_shards/test_image_channels.py."""
 ELSEWHERE |= {f"TextConfig.{key}" for key in ("tokenizer", "num_tokens", "pad_token", "mask_token")}
 """Of texts with a tokenizer: tests/data_shards/test_tokenizer.py."""
-ELSEWHERE |= {"MaskingConfig.by_mark"}
+ELSEWHERE |= {"MaskingConfig.by_mark", "FlowConfig.needs_motion"}
 """Of texts to be answered: tests/launch/test_predict.py."""
 WHICH_MEMBERS = {"modality", "members", "second", "motion"}
 CASES = [(name, option) for name, options in OTHER.items() for option in options]
