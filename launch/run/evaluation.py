@@ -4,7 +4,7 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import zip_longest
@@ -184,25 +184,36 @@ def _draw(
 
 def _draw_predictions(config: RunConfig, folder: RunFolder, network: AnyNetwork, batch: Batch, world: World) -> None:
     """Draw images, and arrays of numbers, with the classes that are predicted where there are any."""
-    outputs = config.model.outputs
-    answering = [name for name, output in outputs.items() if isinstance(output, LabelOutput) and not output.target]
-    images = [name for name, of in config.data.ordered_inputs.items() if isinstance(of, ImageConfig) and answering]
-    numbers = [name for name, of in config.data.ordered_inputs.items() if _is_of_numbers(of)]
-    if not images and not numbers:
-        return
-    names = label_names(config) if answering else ()
-    guesses = predictions(network, batch.to(world.device), answering[0]).tolist() if answering else []
-    for name in (*images[:1], *numbers):
-        rows = _shown(batch, name, is_labelled=bool(answering))[: NUM_PICTURED if name in images else NUM_DRAWN]
-        arrays = [batch.arrays[name][row].numpy() for row in rows]
-        # Where no class is predicted a sample has its key.
-        truths = [names[int(batch.labels[row])] if answering else batch.keys[row] for row in rows]
-        guessed = [names[guesses[row]] for row in rows] if answering else truths
-        if rows and name in images:
-            out, is_unit = folder.pictures_folder / "predictions.png", config.data.inputs[name].values != "raw"
-            drawing.predictions(np.stack(arrays), truths, guessed, out, is_unit=is_unit)
-        elif rows:
-            drawing.arrays(arrays, truths, guessed, folder.pictures_folder / f"inputs_{name}.png")
+    inputs = config.data.ordered_inputs.items()
+    images = [name for name, section in inputs if isinstance(section, ImageConfig)] if _label_of(config) else []
+    for name in (*images[:1], *(name for name, section in inputs if _is_of_numbers(section))):
+        arrays, truths, guesses = _captioned(config, network, batch, world, name)
+        if arrays and name in images:
+            most, is_unit = slice(NUM_PICTURED), config.data.inputs[name].values != "raw"
+            out = folder.pictures_folder / "predictions.png"
+            drawing.predictions(np.stack(arrays[most]), truths[most], guesses[most], out, is_unit=is_unit)
+        elif arrays:
+            most, out = slice(NUM_DRAWN), folder.pictures_folder / f"inputs_{name}.png"
+            drawing.arrays(arrays[most], truths[most], guesses[most], out)
+
+
+def _label_of(config: RunConfig) -> str:
+    """Return the output that predicts the sample's own label; empty where none does."""
+    outputs = config.model.outputs.items()
+    return next((name for name, of in outputs if isinstance(of, LabelOutput) and not of.target), "")
+
+
+def _captioned(
+    config: RunConfig, network: AnyNetwork, batch: Batch, world: World, name: str
+) -> tuple[list[np.ndarray], list[str], list[str]]:
+    """Return arrays of an input with their true and predicted classes; where none are predicted both are the keys."""
+    if output := _label_of(config):
+        names, rows = label_names(config), list(_pictured(network, batch, world, output, name))
+        arrays, truths, guesses = ([row[place] for row in rows] for place in range(3))
+        return arrays, [names[truth] for truth in truths], [names[guess] for guess in guesses]
+    places = [place for place, key in enumerate(batch.keys) if key and batch.lengths[name][place] > 0]
+    keys = [batch.keys[place] for place in places]
+    return [batch.arrays[name][place].numpy() for place in places], keys, keys
 
 
 def _is_of_numbers(section: Modality) -> bool:
@@ -220,14 +231,15 @@ def _write_texts(config: RunConfig, folder: RunFolder, network: AnyNetwork, batc
             atomic.write(folder.pictures_folder / f"filled_in_{name}.txt", "".join(f"{line}\n" for line in lines))
 
 
-def _shown(batch: Batch, name: str, *, is_labelled: bool) -> list[int]:
-    """Return the rows of samples that have an input, and a label where labels are predicted."""
+def _pictured(
+    network: AnyNetwork, batch: Batch, world: World, output: str, name: str
+) -> Iterator[tuple[np.ndarray, int, int]]:
+    """Yield the arrays of an input with the true class and the predicted one, of samples that have both."""
+    guesses = predictions(network, batch.to(world.device), output).cpu()
     # Without a key a slot only fills the batch.
-    shown = (batch.lengths[name] > 0) & torch.tensor([key != "" for key in batch.keys])
-    if is_labelled:
-        shown &= batch.labels >= 0
-    rows: list[int] = torch.nonzero(shown).flatten().tolist()
-    return rows
+    shown = (batch.lengths[name] > 0) & (batch.labels >= 0) & torch.tensor([key != "" for key in batch.keys])
+    for index in torch.nonzero(shown).flatten().tolist():
+        yield batch.arrays[name][index].numpy(), int(batch.labels[index]), int(guesses[index])
 
 
 def _tell(folder: RunFolder, chosen: Trained, split: str, found: Evaluation) -> None:
