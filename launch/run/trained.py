@@ -152,8 +152,11 @@ def _section(name: str, network: PerceiverConfig, around: preprocessing.Surround
         "video": ("num_frames", "height", "width"),
         "audio": ("num_samples",),
         "label": ("num_classes",),
+        "array": ("shape", "axes"),
     }
     found: dict[str, object] = {key: getattr(each, key) for key in kept.get(each.modality, ())}
+    # As a key on the command line has it.
+    found = {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}
     if isinstance(each, ImageInput):
         values = "bytes" if each.dtype == "uint8" else "unit"
         found |= {"num_channels": each.channels, "values": values, "fit": around.fit}

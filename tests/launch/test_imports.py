@@ -23,6 +23,7 @@ from launch.cli.main import app
 from launch.lifecycle.run_folder import RunFolder
 from launch.run import initial_weights
 from launch.run.network_files import network_of
+from launch.run.trained import config_of
 from model.config.initial_weights import InitialWeightsConfig
 
 ENCODER: dict[str, Any] = {
@@ -139,6 +140,18 @@ def test_perceiver_pytorchs_files_become_a_network_that_is_trained_on(tmp_path: 
     assert (record["drawn"], record["unused"], len(record["resized"])) == ({}, [], 0)
     with pytest.raises(ValueError, match=r"Perceiver.* cannot express this network: .*mlp is geglu"):
         called("export", tmp_path / "ours", tmp_path / "out")
+
+
+def test_an_array_of_perceiver_pytorch_is_read_as_its_network_takes_it(tmp_path: Path) -> None:
+    given = {"num_freq_bands": 2, "max_freq": 4, "depth": 1, "num_latents": 3, "latent_dim": 8, "num_classes": 2,
+             "input_axis": 3, "input_channels": 2}  # fmt: skip
+    theirs = perceiver_pytorch.Perceiver(**given).eval()
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "config.json").write_text(json.dumps({**given, "input_shape": [2, 3, 4]}))
+    torch.save(theirs.state_dict(), tmp_path / "theirs" / "weights.pt")
+    called("import", tmp_path / "theirs", tmp_path / "ours")
+    config = config_of(tmp_path / "ours")
+    assert config.data.ordered_inputs["array"].shape == config.model.ordered_inputs["array"].shape == (2, 3, 4, 2)
 
 
 class Code:

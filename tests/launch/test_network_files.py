@@ -153,7 +153,8 @@ def test_another_runtime_runs_what_is_exported_as_onnx(tmp_path: Path, capfd: py
     assert capfd.readouterr().err == ""  # the exporter says much of itself
     session = onnxruntime.InferenceSession(tmp_path / "onnx" / "network.onnx")
     given = {"text": ids.repeat(3, 1).numpy(), "text_length": np.full(3, 8)}
-    (answer,) = session.run(["text_answer"], given)
+    answer, latents, mean = session.run(["text_answer", "latents", "latents_mean"], given)
+    assert (latents.shape, mean.shape) == ((3, 4, 16), (3, 16))
     torch.testing.assert_close(torch.from_numpy(answer), found.detach().expand(3, -1, -1), rtol=0, atol=1e-5)
 
 
