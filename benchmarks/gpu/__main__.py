@@ -2,13 +2,12 @@
 
 Each part is a process of its own with a limit, so that a crash or a hang costs one part. FOLDER gets gpu_check.json,
 written again after each part, and gpu_check.log, what the parts printed; all else is removed at the end. Parts come in
-the order of what they tell, and the last have what time is left. Tiny parts that follow each other share a process,
-since it takes longer to start than they do.
+the order of what they tell, and the last have what time is left. Tiny parts share two processes, one for those that
+start whole runs, since a process takes longer to start than they do.
 """
 
 import argparse
 import importlib
-import itertools
 import json
 import os
 import signal
@@ -97,6 +96,7 @@ def run(setting: Setting, out: Path, parts: list[str], seconds: float, patience:
             whole |= measured(setting, out / "gpu_check.log", together, left)
         else:
             whole |= {part: {"failed": "no time was left"} for part in together}
+        whole = {part: whole[part] for part in parts if part in whole}
         (out / "gpu_check.json").write_text(json.dumps(whole, indent=1))
         for part in together:
             print(
@@ -108,8 +108,9 @@ def run(setting: Setting, out: Path, parts: list[str], seconds: float, patience:
 
 
 def grouped(parts: Sequence[str]) -> list[list[str]]:
-    """Return the parts in groups: those of whole runs are alone, as they measure processes of their own."""
-    return [list(group) for _, group in itertools.groupby(parts, lambda part: part if part in OF_RUNS else "")]
+    """Return the parts in two groups: those of whole runs measure processes of their own."""
+    groups = [[part for part in parts if (part in OF_RUNS) == of_runs] for of_runs in (False, True)]
+    return [group for group in groups if group]
 
 
 def measured(setting: Setting, log: Path, parts: Sequence[str], limit: float) -> dict[str, Found]:
