@@ -11,7 +11,6 @@ import pytest
 
 from data_shards.format.manifest import VERSION
 from data_shards.format.tar_index import TarIndex
-from data_shards.sources import digits
 from launch.chaos.disk import filled, small_disk
 from launch.cli import main
 
@@ -126,12 +125,13 @@ def test_every_rank_leaves_and_a_run_with_another_config_is_left_as_it_is(finish
 @pytest.mark.slow
 def test_a_resume_on_other_data_is_refused_and_the_run_resumes_on_its_own(
     finished_run: Any,  # noqa: ANN401
+    build_digits: Callable[[Path, int], None],
     tmp_path: Path,
 ) -> None:
     run, shards = finished_run, finished_run.shards
     checkpoints, weights = run.checkpoints(), run.weights()
     shards.rename(tmp_path / "aside")
-    digits.build(shards, seed=1, num_jobs=1, progress=None)
+    build_digits(shards, 1)
     (first, _, told), (second, _, silent) = run.finish(*LENGTH)
     assert (first, second, silent) == (2, 2, "")
     assert "belongs to a run on other data (manifest was '" in told
