@@ -141,6 +141,7 @@ def eeg(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
+@pytest.mark.usefixtures("warm_starts")
 def test_a_modality_of_ones_own_is_learned_and_survives_a_campaign_with_equal_bits(eeg: Path, tmp_path: Path) -> None:
     shutil.copy(EXAMPLES / "eeg.py", tmp_path)
     config = tmp_path / "eeg.yaml"

@@ -37,14 +37,30 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bin" / "python"
 
 
-def run(python: Path, folder: Path, *words: str) -> str:
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment |= {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [python, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=280
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+COMMANDS = (
+    "--version",
+    "plan digits --json",
+    "plan recipes/perceiver_imagenet --json",
+    "data build digits data/digits",
+    "submit digits data.shards=data/digits --run runs/digits --cluster plain --dry-run",
+)
+# Each in a fork of one process, whose imports are done once: a command ends its process at once.
+RUN = """
+import os, sys
+import launch.run.evaluation, perceiver_trainer.shadowing, torch
+from {module} import {function}
+print(torch.__file__, launch.__file__)
+for number, words in enumerate(sys.argv[1:]):
+    sys.stdout.flush()
+    if child := os.fork():
+        if os.waitpid(child, 0)[1]:
+            sys.exit(words)
+        continue
+    os.dup2(os.open(str(number), os.O_CREAT | os.O_WRONLY), 1)
+    sys.argv = ["perceiver", *words.split()]
+    {function}()
+    sys.exit()
+"""
 
 
 @pytest.mark.slow
@@ -61,19 +77,17 @@ def test_every_file_of_the_packages_is_in_the_wheel(wheel: Path) -> None:
 
 @pytest.mark.slow
 def test_the_command_works_outside_a_checkout(python: Path, tmp_path: Path) -> None:
-    entry = PROJECT["project"]["scripts"]["perceiver"]
-    module, _, function = entry.partition(":")
-    program = f"import sys; sys.argv[0] = 'perceiver'; from {module} import {function}; {function}()"
-    home = run(python, tmp_path, "-c", "import model, perceiver_trainer; print(model.__file__)")
-    assert Path(home.strip()).is_relative_to(python.parents[1])
-    assert run(python, tmp_path, "-c", program, "--version").startswith("perceiver-trainer 0.1.0, torch ")
-    for name in ("digits", "recipes/perceiver_imagenet"):
-        planned = json.loads(run(python, tmp_path, "-c", program, "plan", name, "--json"))
-        assert planned["parts"]["total"]["parameters"] > 10_000
-    run(python, tmp_path, "-c", program, "data", "build", "digits", "data/digits")
-    assert (tmp_path / "data" / "digits" / "manifest.json").is_file()
-    submitted = run(
-        python, tmp_path, "-c", program, "submit", "digits", "data.shards=data/digits", "--run", "runs/digits",
-        "--cluster", "plain", "--dry-run",
+    module, _, function = PROJECT["project"]["scripts"]["perceiver"].partition(":")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [python, "-c", RUN.format(module=module, function=function), *COMMANDS],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=280,
     )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.split()[1]).is_relative_to(python.parents[1])
+    version, digits, imagenet, _, submitted = ((tmp_path / str(number)).read_text() for number in range(len(COMMANDS)))
+    assert version.startswith("perceiver-trainer 0.1.0, torch ")
+    for planned in (digits, imagenet):
+        assert json.loads(planned)["parts"]["total"]["parameters"] > 10_000
+    assert (tmp_path / "data" / "digits" / "manifest.json").is_file()
     assert "srun" in submitted
