@@ -1,8 +1,10 @@
+import fcntl
 import json
 import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from itertools import zip_longest
 from pathlib import Path
 
 import accounting
@@ -26,11 +28,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.slow)
         # Several waits, each of which may take minutes on a machine that does other things too.
         item.add_marker(pytest.mark.timeout(900))
-    # The long ones first, and not side by side: a process of xdist's begins with two tests.
-    for place, item in enumerate([item for item in ours if item.path == here / "test_training.py"]):
-        ours.remove(item)
-        ours.insert(2 * place, item)
-    items[:] = ours + [item for item in items if item not in ours]
+    # The long ones first, each with a short one: a process of xdist's begins with two tests.
+    trains = [item for item in ours if item.path == here / "test_training.py"]
+    others = [item for item in ours if item not in trains]
+    shorts = [others.pop() for _ in trains if others]
+    first = [item for pair in zip_longest(trains, shorts) for item in pair if item]
+    items[:] = first + others + [item for item in items if item not in ours]
 
 
 def _require_slurm(*programs: str) -> None:
@@ -128,8 +131,13 @@ def digits_config() -> Path:
 
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("shards") / "digits"
-    digits.build(folder, num_jobs=1)
+    """Return the digits, which one process of tests builds for all: that takes 10 s of a processor."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "digits"
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            digits.build(folder, num_jobs=1)
     return folder
 
 

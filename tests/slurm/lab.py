@@ -97,6 +97,11 @@ class Lab:
         """Run a command of ours on the head."""
         return self.run(sys.executable, "-m", "launch", *words, timeout=280)
 
+    def start_perceiver(self, *words: str | Path) -> "subprocess.Popen[bytes]":
+        """Start a command of ours on the head."""
+        command = [*self._inside("head"), sys.executable, "-m", "launch", *map(str, words)]
+        return subprocess.Popen(command, env=self.environment)
+
     def command(self, *words: str | Path) -> str:
         """Return what a Slurm command prints; it must succeed."""
         result = self.run(*words)
@@ -121,7 +126,7 @@ class Lab:
                 refusal = str(error)
             if time.monotonic() > deadline:
                 raise AssertionError(f"not within {timeout} s: {what}\n{refusal}\n{self._last_lines()}")
-            time.sleep(0.1)
+            time.sleep(0.2)
 
     def wait_for_state(self, job_id: str, *states: str) -> None:
         """Return once the job is in one of the states."""
