@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from data_shards.files import atomic
+from data_shards.modalities.drawing import draw_picture
 from model.attention.layers import CrossAttend
 from model.attention.rotary import rotated
 from model.config.perceiver import PerceiverConfig
@@ -110,8 +111,8 @@ def draw(maps: Sequence[AttentionMap], modality: str, sample: int, values: np.nd
 
 
 def _show(cell: Axes, values: np.ndarray) -> None:
-    """Show a picture (H, W, 3), the middle frame of a clip (T, H, W, 3), or anything else as a curve."""
+    """Show a picture (H, W, channels), the middle frame of a clip (T, H, W, 3), or anything else as a curve."""
     if values.ndim > 2:
-        cell.imshow(values[len(values) // 2] if values.ndim > 3 else values)
+        draw_picture(cell, values[len(values) // 2] if values.ndim > 3 else values)
     else:
         cell.plot(values.ravel(), linewidth=0.3)

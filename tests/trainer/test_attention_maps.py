@@ -4,6 +4,7 @@ from pathlib import Path
 
 import matplotlib.image
 import numpy as np
+import pytest
 import torch
 
 from model.config.perceiver import PerceiverConfig
@@ -62,6 +63,17 @@ def test_a_picture_keeps_its_shape_and_a_row_fills_its_place(tmp_path: Path) -> 
     flat = drawn((2, 16), np.zeros((2, 16, 3), np.uint8), tmp_path / "flat.png")
     row = drawn((32,), np.zeros(32), tmp_path / "row.png")
     assert 0 < flat.mean() < 0.3 < row.mean()
+
+
+@pytest.mark.parametrize("num_channels", [1, 2, 5])
+def test_a_picture_of_any_number_of_channels_is_drawn_and_a_grey_one_is_grey(tmp_path: Path, num_channels: int) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (4, 4, num_channels), dtype=np.uint8)
+    draw([AttentionMap(0, {"some": torch.zeros(1, 1, 4, 4)})], "some", 0, values, tmp_path / "some.png")
+    picture = matplotlib.image.imread(tmp_path / "some.png")[..., :3]
+    left = picture[:, : picture.shape[1] // 2]
+    if num_channels == 1:
+        assert np.allclose(left, left[..., :1])
+        assert len(np.unique(left)) > 10
 
 
 def test_of_a_clip_the_middle_frame_is_drawn(tmp_path: Path) -> None:
