@@ -209,8 +209,8 @@ def _captioned(
     """Return arrays of an input with their true and predicted classes; where none are predicted both are the keys."""
     if output := _label_of(config):
         names, rows = label_names(config), list(_pictured(network, batch, world, output, name))
-        arrays, truths, guesses = ([row[place] for row in rows] for place in range(3))
-        return arrays, [names[truth] for truth in truths], [names[guess] for guess in guesses]
+        truths, guesses = [names[truth] for _, truth, _ in rows], [names[guess] for _, _, guess in rows]
+        return [array for array, _, _ in rows], truths, guesses
     places = [place for place, key in enumerate(batch.keys) if key and batch.lengths[name][place] > 0]
     keys = [batch.keys[place] for place in places]
     return [batch.arrays[name][place].numpy() for place in places], keys, keys
