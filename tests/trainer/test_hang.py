@@ -66,7 +66,7 @@ def ended(run_ranks: Callable[..., list], tmp_path_factory: pytest.TempPathFacto
         statuses = run_ranks("hang", ranks, watched, *arguments, fails=True)
         return watched, statuses, time.monotonic() - started
 
-    with ThreadPoolExecutor(max_workers=5) as pool:
+    with ThreadPoolExecutor(max_workers=3) as pool:
         worlds = {world: pool.submit(run, *world) for world in WORLDS}
         yield lambda *world: worlds[world].result()
 
