@@ -11,6 +11,8 @@ from model.modalities.input import COORDINATES, Input
 
 # A larger size is a slip, and would ask for its memory before anybody could say so.
 _MOST = 2**20
+_MOST_LISTED = 20
+"""The names of tensors in one message."""
 
 
 def check_inputs(config: PerceiverConfig, inputs: dict[str, Tensor], lengths: dict[str, Tensor] | None = None) -> None:
@@ -40,7 +42,7 @@ def check_lengths(lengths: dict[str, Tensor]) -> None:
 
 
 def check_state(expected: Mapping[str, Sequence[int]], state: Mapping[str, Tensor]) -> None:
-    """Raise ValueError with every name that a state dict lacks or has too many, or every tensor of another shape."""
+    """Raise ValueError with the names that a state dict lacks or has too many, or the tensors of another shape."""
     check_names("the state dict", expected, state)
     shapes = [
         f"{name}: expected {tuple(shape)}, got {tuple(state[name].shape)}"
@@ -48,17 +50,23 @@ def check_state(expected: Mapping[str, Sequence[int]], state: Mapping[str, Tenso
         if tuple(shape) != tuple(state[name].shape)
     ]
     if shapes:
-        raise ValueError("; ".join(shapes))
+        raise ValueError(listed(shapes, "; "))
 
 
 def check_names(where: str, expected: Iterable[str], found: Iterable[str]) -> None:
-    """Raise ValueError with every expected name that is missing and every other that is there."""
+    """Raise ValueError with the expected names that are missing and the others that are there."""
     expected, found = set(expected), set(found)
     if expected != found:
         missing, surplus = sorted(expected - found), sorted(found - expected)
         raise ValueError(
-            f"{where}: missing {', '.join(missing) or 'nothing'}; surplus {', '.join(surplus) or 'nothing'}"
+            f"{where}: missing {listed(missing, ', ') or 'nothing'}; surplus {listed(surplus, ', ') or 'nothing'}"
         )
+
+
+def listed(words: Sequence[str], between: str) -> str:
+    """Return the first of some words, and how many more there are: a network of another kind lacks hundreds."""
+    more = [f"and {len(words) - _MOST_LISTED} more"] if len(words) > _MOST_LISTED else []
+    return between.join([*words[:_MOST_LISTED], *more])
 
 
 def _problems(config: PerceiverConfig, inputs: dict[str, Tensor]) -> Iterator[str]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from model.checks import check_names
+from model.checks import check_names, listed
 from model.config.perceiver import PerceiverConfig
 from model.perceiver import Perceiver
 
@@ -24,12 +24,9 @@ def filled(config: PerceiverConfig, names: Mapping[str, str], state: Mapping[str
         for here, there in names.items()
         if _without_ones(own[here].shape) != _without_ones(state[there].shape)
     ]
-    if problems := shapes or [
-        f"{there}: {_no_number(own[here], state[there])}"
-        for here, there in names.items()
-        if _no_number(own[here], state[there])
-    ]:
-        raise ValueError("; ".join(problems))
+    numbers = ((there, _no_number(own[here], state[there])) for here, there in names.items())
+    if problems := shapes or [f"{there}: {why}" for there, why in numbers if why]:
+        raise ValueError(listed(problems, "; "))
     network = Perceiver(config, seed=0)
     network.load_state_dict({here: state[there].reshape(own[here].shape) for here, there in names.items()})
     return network
@@ -42,7 +39,7 @@ def refuse_endless(config: PerceiverConfig, state: Mapping[str, Tensor], key: st
         raise ValueError(f"{key}: {layers}, with {len(state)} tensors in all")
     # Shared layers need no tensors of their own, and there may still be too many to list them.
     if problems := [f"{name}: {sentence}" for name, sentence in config.problems()]:
-        raise ValueError("; ".join(problems))
+        raise ValueError(listed(problems, "; "))
 
 
 def _no_number(own: Tensor, given: Tensor) -> str:

@@ -122,6 +122,8 @@ def test_names_are_told_in_their_order_and_equal_ones_pass() -> None:
         check_names("here", reversed(expected), reversed(found))
     with pytest.raises(ValueError, match=r"^here: missing nothing; surplus b$"):
         check_names("here", ["a"], ["a", "b"])
+    with pytest.raises(ValueError, match=r"^here: missing m000, .*, m019, and 280 more; surplus nothing$"):
+        check_names("here", [f"m{i:03}" for i in range(300)], [])
 
 
 def test_every_missing_modality_is_named() -> None:
