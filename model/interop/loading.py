@@ -13,8 +13,8 @@ from model.perceiver import Perceiver
 def filled(config: PerceiverConfig, names: Mapping[str, str], state: Mapping[str, Tensor], *, whose: str) -> Perceiver:
     """Return the network with these tensors; `names` has the name of each there by its name here.
 
-    A tensor may have axes of length 1 more or less. ValueError with every missing, surplus or misshapen one, and every
-    one that holds no finite numbers.
+    A tensor may have axes of length 1 more or less. ValueError with the missing, surplus or misshapen ones, and those
+    that hold no finite numbers.
     """
     with torch.device("meta"):  # shapes alone: what a configuration says may need any memory
         own = Perceiver(config, seed=0).state_dict()

@@ -172,3 +172,8 @@ def test_moments_tell_of_a_step_that_lies_behind_and_of_none_that_is_to_come(
     found = [treatments(Small(), OptimizerConfig(freeze=tuple(rules.split(",")))) for rules in (before, after)]
     told = [{name: each.trained_at(400) for name, each in how.items()} for how in found]
     assert (told[0] == told[1]) is is_same
+
+
+def test_a_network_without_parameters_is_refused_by_its_name() -> None:
+    with pytest.raises(ValueError, match="Identity has no parameters, and there is nothing to train"):
+        parameter_groups(nn.Identity(), OptimizerConfig())

@@ -86,6 +86,9 @@ def parameter_groups(network: nn.Module, config: OptimizerConfig) -> list[dict[s
         members.setdefault(how[each.names[0]], []).append(each.parameter)
     # What is trained from the start comes first: the number of steps that were applied is read there.
     order = sorted((each for each in members if each.first_step is not None), key=_order)
+    if not order:
+        kind = type(getattr(network, "network", network)).__name__
+        raise ValueError(f"model.network: {kind} has no parameters, and there is nothing to train; give it some")
     return [
         {
             "name": EXEMPT if each.is_exempt else DECAYED,
