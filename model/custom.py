@@ -132,6 +132,13 @@ class CustomModule(AnyNetwork):
             if not isinstance(answer, Tensor) or not answer.is_floating_point() or not _fits(answer.shape, expected):
                 found = f"{answer.dtype} {tuple(answer.shape)}" if isinstance(answer, Tensor) else type(answer).__name__
                 raise ValueError(f"{forward} answered {found} for {name}, expected floating point {expected}")
+        # Of several answers one may hang on frozen parameters alone.
+        learns = self.training and torch.is_grad_enabled() and any(each.requires_grad for each in self.parameters())
+        if learns and not any(answers[name].requires_grad for name in self._shapes):
+            raise ValueError(
+                f"{forward} answered what no trained parameter takes part in, so that nothing is learned; leave out "
+                "what detaches it"
+            )
 
 
 def new_network(config: PerceiverConfig, *, seed: int) -> AnyNetwork:

@@ -99,6 +99,14 @@ def test_an_answer_of_another_shape_is_refused_by_name(answer: Callable[[Tensor]
         custom(lambda: Flat(answer=answer))(photos())
 
 
+def test_an_answer_without_a_gradient_is_refused_in_training_alone() -> None:
+    network = new_network(config(lambda: Flat(answer=Tensor.detach)), seed=0)
+    photo = {"photo": torch.zeros(2, 2, 2, 3, dtype=torch.uint8)}
+    with pytest.raises(ValueError, match=r"Flat\.forward answered what no trained parameter takes part in"):
+        network.train()(photo)
+    assert network.eval()(photo)["digit"].shape == (2, 3)
+
+
 def test_a_missing_and_a_surplus_answer_are_refused() -> None:
     two = {**LABEL, "other": LabelOutput(num_classes=2)}
     with pytest.raises(ValueError, match=r"returned \['digit'\], expected a dict of digit, other"):
