@@ -40,7 +40,7 @@ ALL = dict(commands(typer.main.get_command(app)))
 
 def test_every_command_is_there() -> None:
     sources = ["digits", "av-digits", "table", "image-folder", "audio-folder", "point-clouds", "videos", "text"]
-    sources += ["imagenet", "audioset", "kinetics", "modelnet40", "flying-chairs", "sintel", "kitti"]
+    sources += ["imagenet", "audioset", "kinetics", "modelnet40", "autoflow", "flying-chairs", "sintel", "kitti"]
     sources += ["c4", "wikipedia", "glue"]
     of_data = [*(f"build {source}" for source in sources), "index", "verify", "show"]
     of_runs = ["submit", "resume", "sweep", "status", "logs", "stop", "cancel", "fork", "diff", "doctor"]
