@@ -247,6 +247,35 @@ def test_latents_are_written_with_their_keys(run: Path, tmp_path: Path, whole: b
     np.testing.assert_allclose(found, expected if whole else expected.mean(dim=1), rtol=1e-4, atol=1e-6)
 
 
+def test_the_first_latents_alone_answer_as_the_network_that_is_cut_to_them(
+    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"image": picture(tmp_path / f"{n}.png", n), "label": f"class {n % 3}"} for n in range(9)]
+    run = make_run(PICTURES.replace("num_latents: 4", "num_latents: 4\n  nested_latents: [2, 4]"), rows)
+    paths = [str(tmp_path / f"{number}.png") for number in range(2)]
+    pixels = {"image": torch.from_numpy(np.stack([np.asarray(Image.open(path)) for path in paths]))}
+    lengths = {"image": torch.tensor([8, 8])}
+    small = load_run(run).network.cut(2).eval()
+    with torch.no_grad():
+        answers, latents = small(pixels, lengths)["label"].softmax(dim=1), small.latents(pixels, lengths)
+    found = {size: predicted(run, *paths, out=tmp_path / f"{size}.jsonl", top=3, latents=size) for size in (0, 2, 4)}
+    assert found[0] == found[4]
+    for row, expected in zip(found[2], answers, strict=True):
+        likely = {row[f"label{at}"]: row[f"label{at}_probability"] for at in ("", "_2", "_3")}
+        assert [likely[f"class {n}"] for n in range(3)] == pytest.approx(expected.tolist(), rel=1e-4)
+    probabilities = [[row["label_probability"] for row in found[size]] for size in (2, 4)]
+    assert not np.allclose(*probabilities, rtol=1e-3), "the size changes nothing: nothing is compared"
+    for whole, expected in ((True, latents), (False, latents.mean(dim=1))):
+        out = tmp_path / f"{whole}.npy"
+        commands.embed(Asked(run, tuple(paths), out, whole=whole, latents=2), quiet, as_json=True)
+        np.testing.assert_allclose(np.load(out), expected, rtol=1e-4, atol=1e-6)
+    for command in ("predict", "embed"):
+        out = tmp_path / {"predict": "none.csv", "embed": "none.npy"}[command]
+        told = refusal(command, run, *paths, "--latents", "3", "--out", out, capsys=capsys, monkeypatch=monkeypatch)
+        assert "--latents 3: expected one of 2, 4" in told
+        assert not list(tmp_path.glob("none*"))
+
+
 OUT = ("--out", "{tmp}/a.csv")
 REFUSALS = {
     "no ending": (["{run}", "{tmp}/0.png", "--out", "{tmp}/answers"], "expected a name that ends in"),
