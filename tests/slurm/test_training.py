@@ -82,7 +82,7 @@ def test_a_run_that_is_preempted_loses_a_node_and_changes_its_size_ends_like_an_
         assert history[0].status is None
         assert history[1].status in (None, 1)
         assert [attempt.status for attempt in history[2:]] == [85, 0]
-        assert training.wait(280) == 0
+        assert training.wait(600) == 0
 
     disturbed, undisturbed = accuracies(folder), accuracies(alone)
     # Another number of ranks adds in another order, so that the last bits differ: a handful of the 359 test samples.
