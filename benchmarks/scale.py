@@ -5,7 +5,8 @@
 One rank is real, all others are made up (see benchmarks/scale_parts.py); files are real, in a temporary folder. All is
 done twice: for the seconds, and under strace, which counts the calls that name the folders of the run and the shards.
 Without strace no calls are counted. Figures of steps are of one, those of heartbeats of a second, and all others of the
-part as a whole. Seconds are of one try, on a disk that nobody shares.
+part as a whole. Seconds are of one try, on a disk that nobody shares. The tiny form is done once, under strace, since
+nobody reads its seconds.
 """
 
 import argparse
@@ -102,17 +103,19 @@ def row(cost: Cost, unit: float) -> Row:
 def both(folder: Path, extent: Extent) -> list[Row]:
     """Return what was measured, with the calls of a second time under strace."""
     make_shards(folder / "shards", extent.num_shards)
+    has_tracer = shutil.which("strace") is not None
     # Seconds without strace, which makes each call many times as slow; calls are counted in a second process.
-    rows = _measured_apart(folder, [], extent)
-    if shutil.which("strace"):
+    rows = [] if has_tracer and extent == TINY else _measured_apart(folder, [], extent)
+    if has_tracer:
         for run in folder.glob("run*"):
             shutil.rmtree(run)
         log = folder.with_name(f"{folder.name}.strace")
         try:
-            _measured_apart(folder, [*_TRACER, "-o", str(log)], extent)
+            traced = _measured_apart(folder, [*_TRACER, "-o", str(log)], extent)
             calls = counted(log, str(folder))
         finally:
             log.unlink(missing_ok=True)
+        rows = rows or traced
         for each in rows:
             found, unit = calls[each["part"], each["world_size"], each["rank"]], extent.unit(each["part"])
             each["calls"] = found.total() / unit
