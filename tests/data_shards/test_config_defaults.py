@@ -8,10 +8,12 @@ from data_shards.modalities.transform_config import (
     ClipsConfig,
     ColourConfig,
     CropConfig,
+    EraseConfig,
     LogMelConfig,
     MaskingConfig,
     MixupConfig,
     RandAugmentConfig,
+    ScaleConfig,
     SpecAugmentConfig,
 )
 from data_shards.storage.config import DatasetConfig, RemoteConfig
@@ -29,7 +31,15 @@ def test_what_a_config_leaves_out_keeps_its_meaning() -> None:
     expected: dict[Any, dict[str, Any]] = {
         CropConfig: {"min_area": 0.08, "max_area": 1.0, "max_stretch": 4 / 3, "attempts": 10},
         RandAugmentConfig: {"num_layers": 4, "magnitude": 5.0},
-        ColourConfig: dict.fromkeys(("brightness", "contrast", "saturation"), 0.4),
+        ColourConfig: {**dict.fromkeys(("brightness", "contrast", "saturation"), 0.4), "hue": 0.0},
+        ScaleConfig: {
+            "probability": 0.8,
+            "min_power": -0.2,
+            "max_power": 0.5,
+            "stretch_probability": 0.8,
+            "max_stretch_power": 0.2,
+        },
+        EraseConfig: {"probability": 0.5, "min_side": 50, "max_side": 100},
         SpecAugmentConfig: {"num_time_masks": 2, "max_time_frames": 20, "num_bin_masks": 2, "max_bins": 8},
         LogMelConfig: {"num_bins": 40, "window_seconds": 0.025, "hop_seconds": 0.01},
         MaskingConfig: {"probability": 0.15, "by_mark": False},

@@ -25,11 +25,11 @@ from model.outputs.value import ValueOutput
 def test_what_a_config_leaves_out_keeps_its_meaning() -> None:
     """A file of a run or of a paper names what it changes: another default would be another network."""
     bands = {"kind": "fourier", "num_bands": 64, "max_resolution": (), "learned_width": 256, "project_to": 0}
-    attention = {"num_heads": 1, "qk_width": 0, "value_width": 0, "mlp_ratio": 1} | dict.fromkeys(
+    attention = {"num_heads": 1, "qk_width": 0, "value_width": 0, "mlp_ratio": 1, "qkv_bias": True} | dict.fromkeys(
         ("qk_norm", "rotary"), False
     )
     of_any: dict[str, Any] = {"target": "", "loss_weight": 1.0}
-    vector = {**of_any, "pooling": "mean", "query_width": 0, "hidden_layer": False}
+    vector = {**of_any, "pooling": "mean", "query_width": 0, "hidden_layer": False, "norm_mean": False}
     classes = {**vector, "num_classes": 1_000, "class_weights": ()}
     pixels = {"num_channels": 0, "pixel_range": "unit"}
     square = {"height": 0, "width": 0}
@@ -83,7 +83,7 @@ def test_what_a_config_leaves_out_keeps_its_meaning() -> None:
             "positions": bands,
         },
         LabelOutput: {**classes, "kind": "label"},
-        LabelsOutput: {**classes, "kind": "labels"},
+        LabelsOutput: {**classes, "kind": "labels", "loss": "sigmoid"},
         ValueOutput: {
             **vector,
             "kind": "value",
@@ -93,7 +93,7 @@ def test_what_a_config_leaves_out_keeps_its_meaning() -> None:
             "offset": 0.0,
             "scale": 1.0,
         },
-        TextOutput: {**of_any, "kind": "text"},
+        TextOutput: {**of_any, "kind": "text", "queries_from": "table", "is_tied": True},
         FlowOutput: {**of_any, "kind": "flow", "rescale": 100.0},
         GridOutput: {
             **of_any,
@@ -130,7 +130,13 @@ def test_what_a_config_leaves_out_keeps_its_meaning() -> None:
             "fraction": 0.75,
             "token_grid": (),
         },
-        DecoderConfig: {"cross_attend": attention, "query_residual": False, "min_padding": 2, "output_width": 0},
+        DecoderConfig: {
+            "cross_attend": attention,
+            "query_residual": False,
+            "has_mlp": True,
+            "min_padding": 2,
+            "output_width": 0,
+        },
     }
     expected[PerceiverConfig] = {
         "inputs": {},
