@@ -9,7 +9,7 @@ Where there are several inputs, each is also measured alone:
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -71,6 +71,8 @@ class Evaluation:
     """Tables by output: the accuracy of each class, and the confusion matrix."""
     pictures: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Pictures of some samples, uint8 (H, W, 3)."""
+    num_nan: Mapping[str, int] = field(default_factory=dict)
+    """Samples to which an output answered NaN, where it did; its metrics are then not measured."""
     decided_by: str = ""
     """Key of the value that decides which checkpoint is the best; empty for the first."""
 
@@ -91,7 +93,12 @@ class Evaluation:
         first = [value for value in self.values if value is firsts[value.output]]
         alone = [value for value in self.values if value.shown != ALL]
         said = [f"{value.output} {value.metric.name.replace('_', ' ')} {value.words}" for value in first]
-        return ", ".join(said + [f"{value.output} of {value.shown} alone {value.words}" for value in alone])
+        said += [f"{value.output} of {value.shown} alone {value.words}" for value in alone]
+        return ", ".join([*said, *self.faults()])
+
+    def faults(self) -> list[str]:
+        """Return a sentence on each output that answered NaN."""
+        return [f"{name}: the network answers NaN for {count} samples" for name, count in self.num_nan.items()]
 
     def as_json(self) -> dict[str, object]:
         """Return {"samples": n, "metrics": {"digit": {"accuracy": {"all": a, "photo": b}}}, "judged", "tables"}."""
@@ -100,7 +107,8 @@ class Evaluation:
             of_metric = metrics.setdefault(value.output, {}).setdefault(value.metric.name, {})
             of_metric[value.shown] = None if math.isnan(value.value) else value.value
         tables = {name: dict(of) for name, of in self.tables.items() if of}
-        return {"samples": self.samples, "metrics": metrics, "judged": dict(self.num_judged), "tables": tables}
+        found = {"samples": self.samples, "metrics": metrics, "judged": dict(self.num_judged), "tables": tables}
+        return found | ({"nan": dict(self.num_nan)} if self.num_nan else {})
 
 
 def keys(objective: Objective, inputs: tuple[str, ...]) -> list[str]:
@@ -133,6 +141,7 @@ def evaluate(
     network.eval()
     tasks = objective.by_importance()
     measured = {(task.name, shown): task.measurement() for task in tasks for shown in _shown(task, inputs)}
+    num_nan = {key: torch.zeros((), dtype=torch.int64, device=world.device) for key in measured}
     by_input = Objective({task.name: task for task in tasks if task.by_input}, {})
     chunk = {"chunk": CHUNK} if any(task.asks_many for task in tasks) else {}
     in_order = iter(batches)
@@ -148,8 +157,22 @@ def evaluate(
                 for task in tasks:
                     if (task.name, shown) in measured:
                         measured[task.name, shown].add(answers[task.name], here, judged)
+                        num_nan[task.name, shown] += (judged & _are_nan(answers[task.name], len(real))).sum()
     network.train(was_training)
-    return _evaluation(tasks, {key: _result(objective.tasks[key[0]], of, world) for key, of in measured.items()})
+    counts = world.sum(torch.stack([*num_nan.values()])).tolist()
+    results = {
+        key: _result(objective.tasks[key[0]], of, world, num_nan=count)
+        for (key, of), count in zip(measured.items(), counts, strict=True)
+    }
+    of_all = {name: count for (name, shown), count in zip(measured, counts, strict=True) if count and shown == ALL}
+    return replace(_evaluation(tasks, results), num_nan=of_all)
+
+
+def _are_nan(answer: Tensor, num_samples: int) -> Tensor:
+    """Return for each sample whether anything of its answer is NaN: as a class it would be the first one."""
+    # Of a pair of inputs the answers to both come first, (2, B, ...).
+    axis = 0 if len(answer) == num_samples else 1
+    return answer.isnan().transpose(0, axis).reshape(num_samples, -1).any(dim=1)
 
 
 def _shown_answers(
@@ -167,8 +190,11 @@ def _averaged(answers: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.stack([each[name].float() for each in answers]).mean(dim=0) for name in answers[0]}
 
 
-def _result(task: Task[Any], measurement: Measurement, world: World) -> Result:
-    """Return what a measurement found; PluginError where a plug-in's task has not the values of its metrics."""
+def _result(task: Task[Any], measurement: Measurement, world: World, *, num_nan: int) -> Result:
+    """Return what a measurement found, nothing of answers that are NaN.
+
+    PluginError where a plug-in's task has not the values of its metrics.
+    """
     result = measurement.result(world)
     if is_of_plugin(type(task)):
         names = [metric.name for metric in task.metrics()]
@@ -179,7 +205,7 @@ def _result(task: Task[Any], measurement: Measurement, world: World) -> Result:
             raise PluginError(
                 f"{place} returned {found}, expected a Result with a number for each of {', '.join(names)}"
             )
-    return result
+    return replace(result, values=dict.fromkeys(result.values, math.nan), tables={}) if num_nan else result
 
 
 def answered(network: nn.Module, objective: Objective, clips: Sequence[Batch]) -> dict[str, Tensor]:

@@ -249,6 +249,7 @@ def _tell(folder: RunFolder, chosen: Trained, split: str, found: Evaluation) -> 
     lines = {_title(value): value.words for value in found.values}
     width = max(20, *map(len, lines))
     sys.stdout.writelines(printable(f"  {title:<{width}} {words:>8}") + "\n" for title, words in lines.items())
+    sys.stdout.writelines(printable(f"  {sentence}") + "\n" for sentence in found.faults())
     sys.stdout.write(f"pictures: {as_typed(folder.pictures_folder)}\n")
     if folder.tensorboard_folder.exists():
         sys.stdout.write(f"curves: tensorboard --logdir {shlex.quote(as_typed(folder.tensorboard_folder))}\n")

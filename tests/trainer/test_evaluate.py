@@ -1,5 +1,6 @@
 """An evaluation judges the network as it is used, over all ranks, and leaves it as it was."""
 
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -49,6 +50,32 @@ def test_a_network_is_judged_in_its_evaluation_mode_without_gradients_and_left_a
     assert torch.equal(predictions(network, batch, "label"), right)
     assert network.training == network.dropout.training == is_training
     assert network.gradients == [False, False]
+
+
+class Broken(nn.Module):
+    """Answers NaN to some samples, as a network does whose weights or sums have overflowed."""
+
+    def __init__(self, rows: list[int]) -> None:
+        super().__init__()
+        self.network, self.rows = Network(seed=0), rows
+
+    def forward(self, inputs: dict[str, Tensor], lengths: dict[str, Tensor], **_: object) -> dict[str, Tensor]:
+        answers = self.network(inputs, lengths)["label"].clone()
+        answers[self.rows, 0] = torch.nan
+        return {"label": answers}
+
+
+def test_answers_that_are_nan_are_counted_and_have_no_score(world: World) -> None:
+    batch = whole_batch(0)
+    found = evaluate(Broken([3, 5]), CLASSES, [batch, batch], world, ("points",))
+    assert dict(found.num_nan) == {"label": 4}
+    assert all(math.isnan(value.value) for value in found.values)
+    assert "label: the network answers NaN for 4 samples" in found.summary()
+    assert found.as_json()["nan"] == {"label": 4}
+    assert evaluate(Broken([]), CLASSES, [batch], world, ("points",)).faults() == []
+    # A slot that only fills the batch is no sample.
+    padded = replace(batch, keys=("", *batch.keys[1:]))
+    assert evaluate(Broken([0]), CLASSES, [padded], world, ("points",)).faults() == []
 
 
 def several(index: int) -> Batch:

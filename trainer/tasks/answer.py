@@ -80,7 +80,8 @@ def ranked(name: str, telling: Telling, target: str, logits: np.ndarray, probabi
     order = np.argsort(-logits, kind="stable")[: telling.top].tolist()
     for place, number in enumerate(order, 1):
         column = name if place == 1 else f"{name}_{place}"
-        row[column] = telling.class_name(target, number)
+        # Of NaN any order is as good: no class would be an answer.
+        row[column] = None if np.isnan(logits).any() else telling.class_name(target, number)
         row[f"{column}_probability"] = float(probabilities[number])
     return row
 
