@@ -100,12 +100,13 @@ def test_jobs_evaluate_and_answer_as_one_process_and_one_that_was_cancelled_resu
     other = ("imported", "data.shards=shards", "--split", "test")
     predict = ("predict", "run", "new", "--batch", "1", "--out", "out.jsonl")
     cancelled = submitted(flat, place, *predict, num_ranks=2)
+    unfinished = place / "out.jsonl.unfinished"
+    # Before anything else is submitted, which takes seconds: the job would have ended by itself.
+    flat.wait_for(lambda: len(list(unfinished.glob("0*"))) > 3, "first answers")
+    flat.command("scancel", cancelled.job_id)
     evaluated = submitted(flat, place, "eval", "run", "--json", num_ranks=2)
     of_import = submitted(flat, place, "eval", *other, "--json")
     refused = submitted(flat, place, "eval", "run", "--split", "nowhere")
-    unfinished = place / "out.jsonl.unfinished"
-    flat.wait_for(lambda: len(list(unfinished.glob("0*"))) > 3, "first answers")
-    flat.command("scancel", cancelled.job_id)
     flat.wait_for_state(cancelled.job_id, "CANCELLED")
     steps = ("squeue", "--noheader", "--states=COMPLETING", f"--jobs={cancelled.job_id}")
     flat.wait_for(lambda: not flat.command(*steps), "the end of its ranks")
