@@ -1,6 +1,7 @@
 """The work of a step, against a count of what the network's own step moves and multiplies."""
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -107,6 +108,18 @@ def test_the_products_are_three_times_the_forward_passes_but_for_what_the_reads_
         layer(torch.randn(1, 64, 64))
     told = [step_work(config(num_blocks=n, self_attend=attention), "fp32").products for n in (2, 3)]
     assert (told[1] - told[0]) / 3 == 3 * counted.get_total_flops()
+
+
+def test_each_further_cross_attend_sums_the_gradients_of_keys_and_values() -> None:
+    # Without layers of latents between them, what grows with the tokens is this sum alone.
+    def moved(num_cross_attends: int, num_points: int) -> float:
+        network = config(num_cross_attends=num_cross_attends, cross_attend_form="plain")
+        points = replace(next(iter(network.inputs.values())), num_points=num_points)
+        return step_work(replace(network, inputs=dict.fromkeys(network.inputs, points)), "fp32").moved_bytes
+
+    per_token = [(moved(number, 64) - moved(number, 32)) / 32 for number in (1, 2, 3)]
+    widths = sum(config().cross_attend.widths(config().token_width))
+    assert [later - one for one, later in pairwise(per_token)] == pytest.approx([4 * 3 * widths] * 2)
 
 
 def test_products_and_the_papers_reads_are_all_of_the_papers_count() -> None:

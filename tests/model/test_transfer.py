@@ -55,6 +55,13 @@ def test_what_is_dropped_is_drawn_although_it_fits() -> None:
     assert all(name.startswith("decoder.") for name in found.drawn)
 
 
+@pytest.mark.parametrize(("pair", "is_one"), [("old.=new.", True), ("old.", False), ("a=b=c", False)])
+def test_a_renaming_has_one_old_and_one_new_beginning(pair: str, is_one: bool) -> None:
+    sentence = f"expected OLD=NEW, got {pair!r}"
+    found = list(InitialWeightsConfig(source="x", rename=(pair,)).problems())
+    assert found == ([] if is_one else [("rename", sentence)])
+
+
 def test_names_are_renamed_by_their_longest_beginning_and_never_two_to_one() -> None:
     source, target = network(seed=1), network(seed=2)
     renamed = {name.replace("encoder.", "trunk."): tensor for name, tensor in source.state_dict().items()}

@@ -123,6 +123,20 @@ def test_a_moving_average_beside_the_module_resumes_with_it_to_the_last_bit(tmp_
     assert alike(whole, second)
 
 
+class Taught(nn.Linear):
+    """A module with a method that engines of DeepSpeed's have too."""
+
+    def backward(self) -> None:
+        """Do nothing."""
+
+
+def test_a_module_with_a_backward_of_its_own_is_no_engine(tmp_path: Path) -> None:
+    module = Taught(2, 1)
+    with CheckpointStore(tmp_path, module, torch.optim.AdamW(module.parameters())) as store:
+        store.save(1)
+    assert [path.name for path in committed(tmp_path)] == ["step_00000001"]
+
+
 @pytest.mark.parametrize("schedule", SCHEDULERS)
 def test_a_scheduler_comes_back_as_it_was(tmp_path: Path, schedule: str) -> None:
     whole, first, second = (Loop(schedule=schedule) for _ in range(3))
