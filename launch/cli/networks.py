@@ -101,7 +101,7 @@ def plan(
         for flag, told in of_cluster.items():
             if told is not None:
                 raise ValueError(f"{flag}: describes a cluster and needs --nodes")
-        from launch.run import network_files
+        from launch.networks import network_files
 
         network_files.plan(config, overrides or (), memory_gib, peak_tflops, bf16=bf16, as_json=as_json)
         return
@@ -131,7 +131,7 @@ def import_network(
 
     Example: perceiver import vision-perceiver-fourier networks/fourier
     """
-    from launch.run import imports
+    from launch.networks import imports
 
     imports.import_network(source, out, as_json=as_json)
 
@@ -156,7 +156,7 @@ def export(
     Example: perceiver export runs/digits exported --onnx
     """
     from configs.plugins import trust
-    from launch.run import network_files
+    from launch.networks import network_files
 
     if trust_code:
         trust(source)

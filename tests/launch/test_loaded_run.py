@@ -17,8 +17,8 @@ from test_evaluate import run
 from configs.run import dump, load
 from launch.answers.loaded_run import load_run
 from launch.lifecycle.run_folder import RunFolder
+from launch.networks.network_files import network_of
 from launch.run.loaders import identity
-from launch.run.network_files import network_of
 from launch.run.trained import trained
 from model.perceiver import Perceiver
 from trainer.checkpoint.names import MANIFEST

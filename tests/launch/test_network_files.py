@@ -28,9 +28,9 @@ from data_shards.modalities.image import ImageConfig
 from data_shards.modalities.transforms.image import fit
 from launch.cli.main import app
 from launch.lifecycle.run_folder import RunFolder
+from launch.networks.imports import _notes_of_padding
+from launch.networks.network_files import _notes_of_export, network_config, network_of
 from launch.run.creation import open_run
-from launch.run.imports import _notes_of_padding
-from launch.run.network_files import _notes_of_export, network_config, network_of
 from model.budget import plan
 from model.interop.huggingface import to_hugging_face
 from model.interop.huggingface_config import config_from_hugging_face
@@ -350,7 +350,7 @@ def test_a_plan_is_a_table_of_parts_policies_and_attentions(capsys: pytest.Captu
 
 def test_a_device_is_planned_with_its_own_memory_speed_and_bytes(door: Door) -> None:
     found = plan.plan(network_config(PAPER / "p1.yaml"))
-    asked = door("launch.run.network_files.planned", found)
+    asked = door("launch.networks.network_files.planned", found)
     called("plan", str(PAPER / "p1.yaml"), "--memory-gib", "0.5", "--peak-tflops", "2", "--bf16")
     called("plan", str(PAPER / "p1.yaml"), "model.num_latents=256")
     assert (asked[0]["device"], asked[0]["bytes_per_element"]) == (plan.Device(2**29, 2e12), 2)

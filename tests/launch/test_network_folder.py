@@ -17,10 +17,10 @@ from data_shards.sources import table
 from launch.answers.loaded_run import load_run
 from launch.cli.main import app
 from launch.lifecycle.run_folder import RunFolder
+from launch.networks.network_files import network_of
+from launch.networks.network_folder import refuse_plugins
 from launch.run import initial_weights
 from launch.run.creation import open_run
-from launch.run.network_files import network_of
-from launch.run.network_folder import refuse_plugins
 from launch.run.trained import config_of
 from model.perceiver import Perceiver
 

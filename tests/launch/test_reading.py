@@ -8,7 +8,7 @@ import torch
 
 import model.attention.read_forms
 from launch.lifecycle.run_folder import RunFolder
-from launch.run.network_files import plan
+from launch.networks.network_files import plan
 from launch.run.read_form import reading_of_this_start
 from model.attention.absorbed import grid_support
 from model.config.perceiver import PerceiverConfig

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from launch.run.network_files import network_config
+from launch.networks.network_files import network_config
 from model.attention.kernel_choice import TILES, Gpu, Kernel, attention_kernels, given_widths, sdpa_kernel
 
 PAPER = Path(__file__).parents[2] / "configs" / "paper"

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from launch.run.network_files import network_config
+from launch.networks.network_files import network_config
 from model.budget.flops import network_cost, shared_reads, total
 from model.config.attention import AttentionConfig
 from model.config.decoder import DecoderConfig

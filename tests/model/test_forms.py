@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import model.attention.read_forms
-from launch.run.network_files import network_config
+from launch.networks.network_files import network_config
 from model.attention.absorbed import grid_support
 from model.attention.read_costs import READ_CONSTANTS
 from model.attention.read_forms import read_costs, read_form, reading

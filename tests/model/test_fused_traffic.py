@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.run.network_files import network_config
+from launch.networks.network_files import network_config
 from model.budget.step_cost import step_work
 
 ROOT = Path(__file__).parents[2]

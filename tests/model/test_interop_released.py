@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import transformers
 
-from launch.run.network_files import network_config
+from launch.networks.network_files import network_config
 from model.config.perceiver import PerceiverConfig
 from model.interop.huggingface_config import config_from_hugging_face, config_to_hugging_face
 from model.outputs.grid import GridOutput

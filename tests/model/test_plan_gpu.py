@@ -12,7 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
 from fake_gpu import step
 
-from launch.run.network_files import network_config
+from launch.networks.network_files import network_config
 from model.attention.read_forms import Form
 from model.budget.activation_memory import activation_bytes
 from model.budget.flops import network_cost, total

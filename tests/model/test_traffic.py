@@ -12,7 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
 from fake_gpu import Work, step
 
-from launch.run.network_files import network_config
+from launch.networks.network_files import network_config
 from model.budget.step_cost import step_work
 
 PAPER = Path(__file__).parents[2] / "configs" / "paper"

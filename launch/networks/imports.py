@@ -17,8 +17,9 @@ from torch import Tensor
 from data_shards.files.quoting import cut
 from data_shards.files.typed_json import read_object
 from data_shards.modalities.decoding.numbers import MAGIC_PREFIX, npy_array, npz_archive, npz_entry
-from launch.run import network_folder, preprocessing
-from launch.run.network_files import new_folder, refuse_taken, tell_written
+from launch.networks import network_folder
+from launch.networks.network_files import new_folder, refuse_taken, tell_written
+from launch.run import preprocessing
 from launch.run.preprocessing import Surroundings
 from model.config.perceiver import PerceiverConfig
 from model.interop.deepmind import from_deepmind

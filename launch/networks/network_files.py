@@ -17,9 +17,10 @@ from data_shards.files import atomic
 from data_shards.files.display import printable
 from data_shards.files.history import tell
 from launch.lifecycle.run_folder import RunFolder, existing
-from launch.run import class_names, latent_sizes, network_folder, preprocessing
+from launch.networks import network_folder
+from launch.networks.model_card import CARD, card
+from launch.run import class_names, latent_sizes, preprocessing
 from launch.run.loaders import absolute
-from launch.run.model_card import CARD, card
 from launch.run.preprocessing import Surroundings
 from launch.run.trained import RUN, config_of, is_import
 from model.budget.plan import Device, Plan
