@@ -157,7 +157,7 @@ def evaluate(
                 for task in tasks:
                     if (task.name, shown) in measured:
                         measured[task.name, shown].add(answers[task.name], here, judged)
-                        num_nan[task.name, shown] += (judged & _are_nan(answers[task.name], len(real))).sum()
+                        num_nan[task.name, shown] += (judged & _are_nan(task, answers[task.name])).sum()
     network.train(was_training)
     counts = world.sum(torch.stack([*num_nan.values()])).tolist()
     results = {
@@ -168,11 +168,10 @@ def evaluate(
     return replace(_evaluation(tasks, results), num_nan=of_all)
 
 
-def _are_nan(answer: Tensor, num_samples: int) -> Tensor:
+def _are_nan(task: Task[Any], answer: Tensor) -> Tensor:
     """Return for each sample whether anything of its answer is NaN: as a class it would be the first one."""
-    # Of a pair of inputs the answers to both come first, (2, B, ...).
-    axis = 0 if len(answer) == num_samples else 1
-    return answer.isnan().transpose(0, axis).reshape(num_samples, -1).any(dim=1)
+    by_sample = answer.transpose(0, 1) if task.views else answer
+    return by_sample.isnan().reshape(len(by_sample), -1).any(dim=1)
 
 
 def _shown_answers(

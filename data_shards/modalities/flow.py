@@ -36,7 +36,7 @@ class FlowConfig(Modality):
     width: int = 496
     """Columns of pixels that training cuts from a pair."""
     needs_motion: bool = True
-    """Whether a pair without its motion is bad. `perceiver predict` answers such pairs too."""
+    """If true, a pair without its motion is a bad sample. `perceiver predict` answers such pairs too."""
     flip: bool = False
     """Training mirrors every second pair."""
     upside_down: float = 0.0

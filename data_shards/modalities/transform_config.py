@@ -105,7 +105,7 @@ class ScaleConfig:
     stretch_probability: float = 0.8
     """The probability that each side also grows by a power of its own."""
     max_stretch_power: float = 0.2
-    """That power is from its negative to this."""
+    """The greatest of these powers; the least is its negative."""
 
     def problems(self) -> Iterator[Problem]:
         """Yield what is wrong with the section."""

@@ -151,7 +151,7 @@ def generate(
 
 
 def _on_cluster(profile: str, run: Path, out: Path) -> None:
-    """Where a profile is named, submit what was typed as a job of that cluster and end with its status."""
+    """Submit what was typed as a job, where a profile of a cluster is named, and end with the status of that."""
     if profile:
         from launch.cli import on_cluster
 

@@ -15,7 +15,7 @@ from torch import nn
 from configs.run import RunConfig
 from launch.lifecycle.cluster import ClusterConfig
 from launch.planning.activation_policy import planned
-from launch.planning.frozen_parameters import num_frozen, trained_share
+from launch.planning.frozen_parameters import Share, num_frozen, trained_share
 from launch.planning.goodput import Faults, Goodput, best_interval, goodput
 from launch.planning.plan import checkpoint_bytes, memory
 from model.budget.flops import network_cost, total
@@ -163,7 +163,9 @@ def cluster_plan(config: RunConfig, cluster: Cluster) -> ClusterPlan:
     train, world_size = resolved(config.train, cluster.device.kind), cluster.world_size
     config = replace(config, train=train)
     micro_batches = train.micro_batches_per_rank(world_size)
-    work = _computation(config, cluster)
+    # Counted once: of a large network it takes a minute.
+    trained = trained_share(config)
+    work = _computation(config, cluster, trained)
     by_stage = dict(_by_stage(config, cluster, work.whole))
     own, beside = by_stage[train.zero_stage], overlaps(config, world_size, cluster.device.kind)
     step = Step(
@@ -173,7 +175,7 @@ def cluster_plan(config: RunConfig, cluster: Cluster) -> ClusterPlan:
         update=_update_seconds(config, cluster),
         communication=own.overlapped_seconds if beside else own.seconds,
     )
-    state, activations = memory(config, _profile(cluster))
+    state, activations = memory(config, _profile(cluster), trained)
     faults = faults_of(config, cluster, state_bytes=state)
     # In whole steps, as checkpoint.save_every_steps counts.
     interval = max(math.ceil(best_interval(faults, step.seconds) / step.seconds), 1)
@@ -255,15 +257,14 @@ def _by_stage(config: RunConfig, cluster: Cluster, computation: float) -> Iterat
         yield stage, communication(network, staged, cluster, computation=computation)
 
 
-def _computation(config: RunConfig, cluster: Cluster) -> StepSeconds:
+def _computation(config: RunConfig, cluster: Cluster, trained: Share) -> StepSeconds:
     train, kind = config.train, cluster.device.kind
     precision = train.precision
     assert precision != "auto", "what a device computes in was not resolved"
     model = planned(config, cluster.world_size, kind)
     model = replace(model, compile=is_compiled(model.compile, kind, zero_stage=train.zero_stage))
     # Of everything alike: reads and element-wise work have a backward pass where the products have one.
-    share = trained_share(config).operations
-    work = StepWork(*(share * part for part in astuple(step_work(model, precision, kind))))
+    work = StepWork(*(trained.operations * part for part in astuple(step_work(model, precision, kind))))
     return step_seconds(work, train.global_batch // cluster.world_size, cluster.device, precision)
 
 

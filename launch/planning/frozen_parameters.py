@@ -3,21 +3,19 @@
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from configs.run import RunConfig
-from model.custom import empty_batch, new_network
+from model.budget.counting import Measured, measured
+from model.config.perceiver import PerceiverConfig
+from model.custom import new_network
+from model.network import AnyNetwork
 from trainer.config import OptimizerConfig
 from trainer.optim.groups import freeze, treatments
-
-_SAMPLES = 2
-"""More than one: a batch norm refuses a single value."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """What a step with frozen parameters takes, as a share of one that trains all of them."""
+    """The cost of a step with frozen parameters, as a share of that of a step which trains all of them."""
 
     operations: float = 1.0
     """Operations, forward and backward."""
@@ -45,33 +43,17 @@ def trained_share(config: RunConfig) -> Share:
     """
     if not num_frozen(config):
         return Share()
-    whole, here = (_counted(config, each) for each in (replace(config.optimizer, freeze=()), config.optimizer))
-    return Share(here[0] / whole[0], here[1] / whole[1])
+    whole, here = (_measured(config.model, each) for each in (replace(config.optimizer, freeze=()), config.optimizer))
+    return Share(here.flops / whole.flops, here.activation_bytes / whole.activation_bytes)
 
 
-def _counted(config: RunConfig, optimizer: OptimizerConfig) -> tuple[int, int]:
-    """Return the operations of a forward and a backward pass, and the bytes that are kept between them."""
-    model = config.model if config.model.network else replace(config.model, activation_checkpointing="none")
-    with torch.device("meta"):
-        network = new_network(model, seed=0).eval()
-        freeze(network, optimizer)
-        batch = empty_batch(model, _SAMPLES)
-        own = {_storage(tensor) for tensor in (*network.parameters(), *network.buffers(), *batch.values())}
-        # Kept until the end: the memory of one that is gone may be another's.
-        kept: dict[int, Tensor] = {}
+def _measured(network: PerceiverConfig, optimizer: OptimizerConfig) -> Measured:
+    """Return what a forward and a backward pass take."""
+    config = network if network.network else replace(network, activation_checkpointing="none")
 
-        def keep(tensor: Tensor) -> Tensor:
-            if _storage(tensor) not in own:
-                kept[_storage(tensor)] = tensor
-            return tensor
+    def make() -> AnyNetwork:
+        made = new_network(config, seed=0).eval()
+        freeze(made, optimizer)
+        return made
 
-        counter = FlopCounterMode(display=False)
-        with counter:
-            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-                answers = network(batch)
-            torch.autograd.backward(torch.stack([answer.float().sum() for answer in answers.values()]).sum())
-    return counter.get_total_flops(), sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-
-
-def _storage(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
+    return measured(make, config, trains=True)

@@ -13,7 +13,7 @@ from data_shards.loading.shard_folders import Place
 from launch.lifecycle.cluster import ClusterConfig
 from launch.lifecycle.run_folder import RunFolder
 from launch.planning.activation_policy import element_bytes, planned
-from launch.planning.frozen_parameters import num_frozen, trained_share
+from launch.planning.frozen_parameters import Share, num_frozen, trained_share
 from model.budget.activation_memory import activation_bytes
 from model.budget.flops import network_cost, total
 from trainer.engine.arithmetic import local_device_type, resolved
@@ -74,7 +74,7 @@ def make(config: RunConfig, profile: ClusterConfig, folder: RunFolder) -> Plan:
     micro_batches = config.train.micro_batches_per_rank(profile.world_size)
     parameters = total(network_cost(config.model)).parameters
     step_seconds, save_seconds = _measured(folder)
-    state, activations = memory(config, profile)
+    state, activations = memory(config, profile, trained_share(config))
     saved = checkpoint_bytes(config)
     plan = Plan(
         world_size=profile.world_size,
@@ -96,13 +96,13 @@ def make(config: RunConfig, profile: ClusterConfig, folder: RunFolder) -> Plan:
     return plan
 
 
-def memory(config: RunConfig, profile: ClusterConfig) -> tuple[int, int]:
+def memory(config: RunConfig, profile: ClusterConfig, trained: Share) -> tuple[int, int]:
     """Return a rank's memory for the state of training, and for the activations of a micro-batch."""
     micro_batches = config.train.micro_batches_per_rank(profile.world_size)
     parameters = total(network_cost(config.model)).parameters
     kept = {"beside": num_beside(config.optimizer, config.ema), "frozen": num_frozen(config)}
     state = state_bytes(parameters, config.train.zero_stage, profile.world_size, **kept)
-    return state, _activations(config, profile, micro_batches)
+    return state, _activations(config, profile, micro_batches, trained)
 
 
 def checkpoint_bytes(config: RunConfig) -> int:
@@ -151,7 +151,7 @@ def _problems(plan: Plan, profile: ClusterConfig) -> Iterator[str]:
         )
 
 
-def _activations(config: RunConfig, profile: ClusterConfig, micro_batches: int) -> int:
+def _activations(config: RunConfig, profile: ClusterConfig, micro_batches: int, trained: Share) -> int:
     device = "cuda" if profile.gpus_per_node or profile.gres else "cpu"
     samples = config.train.global_batch // profile.world_size // micro_batches
     precision = resolved(config.train, local_device_type()).precision
@@ -160,7 +160,7 @@ def _activations(config: RunConfig, profile: ClusterConfig, micro_batches: int) 
     are_kept = precision == "bf16" and network.activation_checkpointing in ("none", "selective")
     copies = 2 * total(network_cost(network)).parameters if are_kept else 0
     kept = samples * activation_bytes(network, None, device=device, **element_bytes(precision))
-    return round(kept * trained_share(config).activations) + copies
+    return round(kept * trained.activations) + copies
 
 
 def _shard_problems(data: DataConfig) -> Iterator[str]:

@@ -36,7 +36,7 @@ class Record:
     step: int | None
     """The step of the run's checkpoint that was taken; None of a file, or of a folder without steps."""
     weights: str
-    """Which weights of that step: "trained", or "ema" for their moving average."""
+    """Names the weights of that step: trained, or ema for their moving average."""
     num_bytes: int
     """Size of the file that keeps what was taken."""
     xxh3: str

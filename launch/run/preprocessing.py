@@ -44,7 +44,7 @@ class Surroundings:
     notes: tuple[str, ...] = ()
     """The facts that could not be found out."""
     unwritten: tuple[str, ...] = ()
-    """What is not among Hugging Face's files, and why."""
+    """Sentences on what is not among Hugging Face's files, and why."""
 
     def hugging_face(self, config: PerceiverConfig) -> dict[str, Any]:
         """Return the files beside config.json and the weights, by name."""

@@ -47,7 +47,7 @@ class Trained:
     step: int
     """The step after which the weights were saved; 0 of an imported network."""
     weights: str
-    """Which weights of that step: "trained", or "ema" for their moving average."""
+    """Names the weights of that step: trained, or ema for their moving average."""
     weights_hash: str
     """XXH3-64 of the weights, hexadecimal."""
     notes: tuple[str, ...]

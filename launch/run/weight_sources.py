@@ -47,7 +47,7 @@ class Source:
     step: int | None = None
     """The step of the run's checkpoint; None of a file, or of a folder without steps."""
     weights: str = TRAINED
-    """Which weights of that step."""
+    """Names the weights of that step, trained or ema."""
     network: PerceiverConfig | None = None
     run: RunConfig | None = None
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)

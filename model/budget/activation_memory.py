@@ -55,9 +55,9 @@ def activation_bytes(
     precision 2 and 4, and where the weights are in half precision themselves 2 and 2.
     """
     if config.network is not None:
-        from model.budget.custom import measured
+        from model.budget.custom import network_measured
 
-        return len(config.passes()) * measured(config).activation_bytes
+        return len(config.passes()) * network_measured(config).activation_bytes
     config = replace(
         config,
         activation_checkpointing=policy or config.activation_checkpointing,

@@ -75,9 +75,9 @@ def shared_reads(config: PerceiverConfig) -> int:
 
 
 def _custom(config: PerceiverConfig) -> Cost:
-    from model.budget.custom import measured
+    from model.budget.custom import network_measured
 
-    found = measured(config)
+    found = network_measured(config)
     return Cost(found.parameters, len(config.passes()) * found.flops)
 
 

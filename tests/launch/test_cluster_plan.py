@@ -85,7 +85,7 @@ def test_the_memory_of_a_rank_is_that_of_a_submission(stage: int) -> None:
     config = train(zero_stage=stage, micro_batch=16)
     found = cluster_plan(config, CLUSTER)
     profile = ClusterConfig(nodes=16, processes_per_node=8, gpus_per_node=8)
-    assert (found.state_bytes, found.activation_bytes) == plan.memory(config, profile)
+    assert (found.state_bytes, found.activation_bytes) == plan.memory(config, profile, Share())
     assert found.checkpoint_bytes == plan.checkpoint_bytes(config)
 
 

@@ -22,6 +22,7 @@ from launch.lifecycle.attempts import RankRecord
 from launch.lifecycle.cluster import ClusterConfig
 from launch.lifecycle.run_folder import RunFolder
 from launch.planning import plan
+from launch.planning.frozen_parameters import Share
 from launch.run.creation import open_run
 from launch.schedulers import submission
 from launch.supervise import local, submit
@@ -540,6 +541,6 @@ def test_activations_are_those_of_a_micro_batch_in_the_run_s_precision_on_the_pr
     )
     # Half-precision copies of the weights are kept as well.
     copies = 2 * total(network_cost(config.model)).parameters if precision == "bf16" else 0
-    assert plan.memory(run, profile)[1] == 800 + copies
+    assert plan.memory(run, profile, Share())[1] == 800 + copies
     assert (asked[0]["bytes_per_element"], asked[0]["device"]) == (width, device)
     assert (policies[0]["world_size"], policies[0]["device"]) == (2, device)

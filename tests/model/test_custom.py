@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from model.budget.activation_memory import activation_bytes
+from model.budget.counting import measured
 from model.budget.flops import network_cost, total
 from model.budget.plan import plan
 from model.config.custom_network import CustomNetwork
@@ -216,6 +217,9 @@ def test_the_plan_counts_its_parameters_products_and_activations(make: Callable[
     assert activation_bytes(config(make)) == 12 * 4
     planned = plan(config(make))
     assert (list(planned.policies), planned.form, planned.attention) == (["none"], None, ())
+    # The gradient of the weights is one product as large; the pictures need none.
+    trained = measured(lambda: new_network(config(make), seed=0), config(make), trains=True)
+    assert trained.flops == 2 * found.flops
 
 
 class OwnLayer(nn.Module):
