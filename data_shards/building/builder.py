@@ -34,7 +34,6 @@ Progress = Callable[[int, int], None]
 Tell = Callable[[str], None]
 """A function that is called with a sentence that a person should see, such as what was skipped."""
 
-# Enough to see what is wrong with a table; all of them would push the remedy off the screen.
 FAULTS_SHOWN = 10
 
 
@@ -81,7 +80,6 @@ def build_table(
     `named_labels`, classes without a sample, more than `max_bad` faults, or a folder that holds something else or
     refuses writing.
     """
-    # Before rows are read, however many there are.
     refuse_share(test_share)
     if test_share:
         rows = with_test_share(rows, test_share, seed)
@@ -91,14 +89,12 @@ def build_table(
     num_values = _num_values(rows)
     build = plan(rows, seed=seed, samples_per_shard=samples_per_shard)
     with claimed(out, build.fingerprint):
-        # The fingerprint of the build was compared when the folder was claimed.
         if (out / "manifest.json").is_file():
             return manifest.read(out)
         outcomes = _outcomes(build, out, max_bad, num_jobs, progress)
         faults = [fault for outcome in outcomes.values() for fault in outcome.faults]
         if tell and faults:
             tell(f"left out, {len(faults)} bad samples:{_lines(faults)}")
-        # The manifest comes last: it is what makes a folder one of shards.
         complete = replace(_manifest(build, outcomes, label_names, named_labels), values=num_values)
         _refuse_empty_classes({name: split.label_counts for name, split in complete.splits.items()}, label_names)
         manifest.write(complete, out)
@@ -169,7 +165,6 @@ def _outcomes(build: Plan, out: Path, max_bad: int, num_jobs: int, progress: Pro
         done += outcome.num_rows
         if progress is not None:
             progress(done, total)
-        # After each shard, so that a table of wrong paths ends in seconds and not in hours.
         _refuse_faults([fault for each in outcomes.values() for fault in each.faults], max_bad)
     return outcomes
 
@@ -200,7 +195,6 @@ def _each(shards: Sequence[ShardPlan], out: Path, num_jobs: int) -> Iterator[Out
 
 def _results(pool: Executor, shards: Sequence[ShardPlan], out: Path) -> Iterator[Outcome]:
     futures: list[Future[Outcome]] = [pool.submit(_build_shard, shard, out) for shard in shards]
-    # As they end: one slow shard must not hold up what is noted of the others.
     for future in as_completed(futures):
         yield future.result()
 
@@ -237,7 +231,6 @@ def _build_shard(shard: ShardPlan, out: Path) -> Outcome:
     path = out / shard.name
     written, faults = write_shard(shard.rows, path)
     labels = Counter(label for each in written for label in all_labels(each.row))
-    # The note comes after the shard: a kill between the two builds the shard again, to the same bytes.
     outcome = Outcome(_entry(shard.name, written, path), dict(labels), tuple(faults), len(shard.rows))
     with written_beside(_note(shard, out)) as file:
         file.write(json.dumps(asdict(outcome)).encode())
@@ -288,7 +281,6 @@ def _manifest(
 ) -> Manifest:
     of_split: dict[str, list[Outcome]] = {}
     for shard in build.shards:
-        # In the order of the plan, whatever the order in which processes finished.
         of_split.setdefault(shard.name.split("/")[0], []).append(outcomes[shard.name])
     splits = {
         name: Split(

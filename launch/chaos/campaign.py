@@ -28,9 +28,7 @@ from trainer.checkpoint.names import complete
 
 HANG_SECONDS = 20.0
 """Less than in a run, since each stopped rank is waited for; a busy machine has held a rank up for 24 s."""
-# Of a run, so that faults find several checkpoints.
 _SAVES = 8
-# More would keep a short run from ever reaching its end.
 _MOST_FAULTS_A_RUN = 8
 _MOST_STARVED = 3
 """More than these are no busy machine but a fault of the product."""
@@ -114,7 +112,6 @@ class Campaign:
         self.folder.mkdir(parents=True)
         shutil.copytree(self.shards, self.own_shards)
         straight = self.folder / "straight"
-        # The yardstick: all that follows is held against what this run ended with.
         statuses = self._start(straight)
         if any(statuses):
             raise RuntimeError(f"the run fails undisturbed, statuses {statuses}; see {self.folder / 'log'}")
@@ -125,7 +122,6 @@ class Campaign:
             disk = self.folder / f"run_{number}"
             with small_disk(disk, straight) as self.ballast:
                 self._disturb(disk / "run", number, num_faults, progress)
-            # After each run, while its folder is what its last attempt left.
             if fingerprint(disk / "run") == fingerprint(straight):
                 self.equal.add(number)
         self.ballast = None
@@ -150,7 +146,6 @@ class Campaign:
 
     def _disturb(self, folder: Path, number: int, num_faults: int, progress: Callable[[int, int], None] | None) -> None:
         """Start a run over and over, with faults each time, until it has finished."""
-        # Counted from here, so that a run ends after some faults, and the next begins anew.
         enough = min(num_faults, len(self.met) + _MOST_FAULTS_A_RUN)
         # What can happen to a first start alone comes first: in turns, since a run that is made is made for good.
         fault: tuple[Place, Action] | None = ("make" if number % 2 else "supervisor", "kill")
@@ -250,12 +245,10 @@ class Campaign:
         how = self.random.choice(("flip", "flip", "truncate", "truncate", "remove", "shard"))
         if how == "shard":
             began = time.monotonic()
-            # Sorted: a seed means the same shard, in whatever order a disk lists its files.
             path = self.random.choice(sorted(self.own_shards.rglob("*.tar")))
             content = path.read_bytes()
             path.write_bytes(content[: self.random.randrange(len(content))])
             statuses = self._start(folder)
-            # A run cannot do without its data: they are whole again for the attempts that follow.
             path.write_bytes(content)
             complaint = "" if set(statuses) == {2} else f"a cut shard was not refused with status 2: {statuses}"
             self.met.append(Met("shard truncate", number, round(time.monotonic() - began, 1), statuses, complaint))

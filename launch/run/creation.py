@@ -68,9 +68,7 @@ def open_run(
         _take_plugins(folder, sources, has_begun=has_begun and (newest_step(folder) > 0 or _has_trained(folder)))
         config = _as_chosen(config, _kept(folder))
     config = as_frozen(config)
-    # Both as they are kept: `auto` and relative paths would differ from what the first start made of them.
     changes = difference(_kept(folder), config) if folder.exists else []
-    # Threads, intervals and the like may change at every start.
     decisive = deciding(changes, stops_early=config.train.patience > 0)
     if has_begun and decisive:
         run, file = shlex.quote(str(folder.path)), shlex.quote(str(folder.config_path))
@@ -84,7 +82,6 @@ def open_run(
                 ]
             )
         )
-    # Looked at here, before the other ranks read what was found.
     places = places or Places(config.data)
     label_names(config, places)
     if folder.exists:
@@ -189,7 +186,6 @@ def _publish(config: RunConfig, folder: RunFolder, fill: Callable[[RunFolder], N
         if folder.path.parent.is_file():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         folder.path.parent.mkdir(parents=True, exist_ok=True)
-        # By the process id in the name: a hidden folder of a start that lives is left alone.
         _remove_abandoned(folder.path.parent)
         beside = RunFolder(folder.path.with_name(hidden_name(os.getpid())))
         # Of a process of the same id, some time ago.
@@ -216,7 +212,6 @@ def _publish_inside(config: RunConfig, folder: RunFolder, fill: Callable[[RunFol
     """
     folder.refuse_foreign()
     with RunLock(folder.unfinished_path):
-        # Of a start that was killed in here, which the mark said is ours.
         shutil.rmtree(folder.code_folder, ignore_errors=True)
         shutil.rmtree(folder.checkpoints_folder, ignore_errors=True)
         fill(folder)
@@ -276,7 +271,6 @@ def _change(config: RunConfig, folder: RunFolder, changes: list[str], places: Pl
     refuse_if_trained(folder)
     with RunLock(folder.lock_path):
         if has_begun:
-            # The metrics say from which step on the values hold.
             message = f"resumed with another configuration: {'; '.join(changes)}"
             append_event(folder.metrics_path, newest_step(folder), message)
         else:
