@@ -2,13 +2,13 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ports import free_port
 from safetensors.torch import load_file, save_file
 from warm_start import WarmProcess
 
@@ -86,10 +86,8 @@ def test_a_loop_of_ones_own_that_is_killed_resumes_with_equal_bits(tmp_path: Pat
 
 
 def test_an_engine_of_ones_own_that_is_killed_resumes_with_equal_bits(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+    alone["MASTER_PORT"] = str(free_port())
     whole = by_step(lines(start("own_engine.py", tmp_path / "whole", **alone)))
     killed_at(start("own_engine.py", tmp_path / "killed", **alone), 13)
     rest = by_step(lines(start("own_engine.py", tmp_path / "killed", **alone)))

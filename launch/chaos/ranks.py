@@ -28,11 +28,12 @@ def attempt(
     arguments: list[str], num_ranks: int, plans: Sequence[Plan], victim: int, log_path: Path
 ) -> tuple[int, ...]:
     """Start all ranks, the victim with the plans, and return how each left."""
-    # The system chooses a free port, so that campaigns may run side by side.
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    with log_path.open("a") as log:
+    with log_path.open("a") as log, socket.socket() as holder:
+        # The system chooses a port, so that campaigns may run side by side, and gives it to no one else while it is
+        # held here; rank 0 may listen on it, since this socket allows it and does not listen itself.
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        port = int(holder.getsockname()[1])
         ranks = []
         for rank in range(num_ranks):
             module = ["launch"]

@@ -51,7 +51,8 @@ def test_what_is_asked_of_the_shared_disk_does_not_grow_with_the_ranks(rows: dic
     assert rows["save", 8, 1]["calls"] <= rows["save", 2, 1]["calls"]
     # Rank 0 removes the files of the checkpoint before.
     assert rows["save", 8, 0]["calls"] <= rows["save", 2, 0]["calls"] + 2 * 3 * (8 - 2)
-    assert rows["start", 8, 1]["calls"] <= rows["start", 2, 1]["calls"]
+    # A start is over before its first heartbeat, which is two calls, or after it; one call more a rank would be six.
+    assert rows["start", 8, 1]["calls"] <= rows["start", 2, 1]["calls"] + 2
 
 
 @pytest.mark.slow

@@ -2,13 +2,13 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from ports import free_port
 from warm_start import WarmProcess
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "launch"))
@@ -21,9 +21,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 def started(run: Path, paths: list[str], out: Path, num_processes: int) -> list[subprocess.Popen[str]]:
     """Start the command on every rank, as torchrun would."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     own = {name: value for name, value in os.environ.items() if name not in {"RANK", "WORLD_SIZE", "LOCAL_RANK"}}
     own |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     words = ["predict", str(run), *paths, "--out", str(out), "--batch", "2", "--json"]

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import accounting
+from ports import free_port
 
 from launch.lifecycle.run_folder import RunFolder
 
@@ -64,7 +65,7 @@ class Lab:
         self.interface = "eth0" if networked else "lo"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._holders: dict[str, int] = {}
-        self._accounting_ports = _free_ports(2) if accounted else []
+        self._accounting_ports = [free_port(), free_port()] if accounted else []
         self._write_configuration(control_parameters)
 
     def __enter__(self) -> Self:
@@ -180,7 +181,7 @@ class Lab:
         key = self.folder / "munge" / "key"
         key.write_bytes(os.urandom(128))
         key.chmod(0o600)
-        ports = [7001] * (NUM_NODES + 1) if self.networked else _free_ports(NUM_NODES + 1)
+        ports = [7001] * (NUM_NODES + 1) if self.networked else [free_port() for _ in range(NUM_NODES + 1)]
         lines = [
             f"NodeName={name} NodeHostname={socket.gethostname()} NodeAddr={name if self.networked else '127.0.0.1'} "
             f"Port={port} CPUs=4 RealMemory=4000 Gres=gpu:2 State=UNKNOWN"
@@ -286,14 +287,3 @@ def _check(command: Sequence[str]) -> None:
 def _listens(port: int) -> bool:
     with socket.socket() as caller:
         return caller.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()

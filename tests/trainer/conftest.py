@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
 from warm_start import WarmProcess
 
 from trainer.distributed.world import World
@@ -63,10 +63,7 @@ def run_ranks() -> RunRanks:
     """Run `scenarios/NAME.py ARGUMENTS` on so many ranks; return what each printed as JSON on its last line."""
 
     def run(name: str, world_size: int, *arguments: object, fails: bool = False) -> list[Any]:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world_size)}
+        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(world_size)}
         ranks = [
             WarmProcess(
                 [sys.executable, str(SCENARIOS / "as_rank.py"), str(SCENARIOS / f"{name}.py"), *map(str, arguments)],
