@@ -15,8 +15,8 @@ from data_shards.sources import new_samples
 from data_shards.sources.new_files import Tell
 from data_shards.sources.new_samples import NewSamples
 from launch.answers.columns import name_of
-from launch.run import class_names
-from launch.run.trained import Trained
+from launch.run.trained import class_names
+from launch.run.trained.network import Trained
 from model.perceiver import Perceiver
 from trainer.evaluation import answered
 from trainer.tasks.answer import Cell, Row, Telling

@@ -17,7 +17,7 @@ from launch.answers import tables, vectors
 from launch.answers.answering import Answering, batch_of, plain, samples_of
 from launch.answers.parts import Parts, Progress
 from launch.lifecycle.agreement import joined, together
-from launch.run.trained import config_of, trained
+from launch.run.trained.network import config_of, trained
 from trainer.checkpoint.choice import NEWEST
 from trainer.distributed.world import World
 from trainer.tasks.answer import AnsweredFile, Row

@@ -12,9 +12,9 @@ from configs.run import RunConfig
 from data_shards.loading.shard_loader import ShardLoader
 from launch.answers.answering import Answering, batch_of, samples_of
 from launch.lifecycle.run_folder import RunFolder
-from launch.run import class_names
 from launch.run.loaders import eval_split
-from launch.run.trained import Trained, config_of, trained
+from launch.run.trained import class_names
+from launch.run.trained.network import Trained, config_of, trained
 from model.network import AnyNetwork
 from trainer.checkpoint.choice import NEWEST
 from trainer.distributed.world import World

@@ -127,7 +127,7 @@ def evaluate(
         raise typer.Exit(on_cluster.submit(cluster, sys.argv[1:], run, run / "logs"))
 
     from configs.plugins import trust
-    from launch.run import evaluation
+    from launch.run.trained import evaluation
 
     if trust_code:
         trust(run)

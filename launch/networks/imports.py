@@ -19,8 +19,8 @@ from data_shards.files.typed_json import read_object
 from data_shards.modalities.decoding.numbers import MAGIC_PREFIX, npy_array, npz_archive, npz_entry
 from launch.networks import network_folder
 from launch.networks.network_files import new_folder, refuse_taken, tell_written
-from launch.run import preprocessing
-from launch.run.preprocessing import Surroundings
+from launch.run.trained import preprocessing
+from launch.run.trained.preprocessing import Surroundings
 from model.config.perceiver import PerceiverConfig
 from model.interop.deepmind import from_deepmind
 from model.interop.huggingface import from_hugging_face

@@ -19,10 +19,10 @@ from data_shards.files.history import tell
 from launch.lifecycle.run_folder import RunFolder, existing
 from launch.networks import network_folder
 from launch.networks.model_card import CARD, card
-from launch.run import class_names, latent_sizes, preprocessing
 from launch.run.loaders import absolute
-from launch.run.preprocessing import Surroundings
-from launch.run.trained import RUN, config_of, is_import
+from launch.run.trained import class_names, latent_sizes, preprocessing
+from launch.run.trained.network import RUN, config_of, is_import
+from launch.run.trained.preprocessing import Surroundings
 from model.budget.plan import Device, Plan
 from model.budget.plan import plan as planned
 from model.config.perceiver import PerceiverConfig

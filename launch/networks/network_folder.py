@@ -12,9 +12,9 @@ from omegaconf import OmegaConf
 
 from configs.network import NetworkConfig
 from configs.run import RunConfig, dump
-from launch.run import preprocessing
-from launch.run.preprocessing import Surroundings
-from launch.run.trained import RUN, WEIGHTS
+from launch.run.trained import preprocessing
+from launch.run.trained.network import RUN, WEIGHTS
+from launch.run.trained.preprocessing import Surroundings
 from model.config.initial_weights import InitialWeightsConfig
 from model.network import AnyNetwork
 from trainer.checkpoint import tensor_file

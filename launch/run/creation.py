@@ -31,9 +31,10 @@ from launch.lifecycle.fence import Fence
 from launch.lifecycle.holder import refuse_if_trained
 from launch.lifecycle.run_folder import UNPUBLISHED, RunFolder, as_typed
 from launch.planning.activation_policy import planned
-from launch.run import class_names, initial_weights, trained_parameters
+from launch.run import initial_weights, trained_parameters
 from launch.run.frozen_code import PLUGINS, as_frozen, changed_files, copy_code, freeze, other_plugins, replace_plugins
 from launch.run.loaders import check_evaluation, eval_split, label_names, open_eval_split, train_loader
+from launch.run.trained import class_names
 from launch.schedulers.submission import refuse_if_queued
 from model.compilation import Compile, is_compiled
 from trainer.checkpoint.names import newest

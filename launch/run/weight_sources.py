@@ -22,7 +22,7 @@ from data_shards.loading import streams
 from data_shards.loading.dataset import are_numbers
 from data_shards.loading.shard_folders import Places
 from launch.lifecycle.run_folder import RunFolder
-from launch.run import class_names
+from launch.run.trained import class_names
 from model.config.initial_weights import InitialWeightsConfig
 from model.config.perceiver import PerceiverConfig
 from model.custom import new_network

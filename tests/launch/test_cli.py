@@ -127,7 +127,7 @@ def test_each_group_says_what_it_is_for(words: list[str]) -> None:
         ),
         (
             ["eval", RUN],
-            "launch.run.evaluation.main",
+            "launch.run.trained.evaluation.main",
             {
                 "path": RUN,
                 "overrides": (),
@@ -140,7 +140,7 @@ def test_each_group_says_what_it_is_for(words: list[str]) -> None:
         ),
         (
             ["eval", RUN, "data.shards=other", "--split", "val", "--checkpoint", "best", "--latents", "all", "--json"],
-            "launch.run.evaluation.main",
+            "launch.run.trained.evaluation.main",
             {
                 "path": RUN,
                 "overrides": ["data.shards=other"],
@@ -191,7 +191,7 @@ def test_what_a_user_can_mend_is_a_sentence_and_what_is_ours_a_traceback(
     def fail(**_: object) -> int:
         raise error
 
-    door("launch.run.evaluation.main", fail)
+    door("launch.run.trained.evaluation.main", fail)
     monkeypatch.setattr(sys, "argv", ["perceiver", "eval", "a"])
     with pytest.raises(SystemExit) as left:
         main.main()
@@ -205,7 +205,7 @@ def test_what_a_user_can_mend_is_a_sentence_and_what_is_ours_a_traceback(
 def test_a_status_is_passed_on_and_help_names_the_command_as_it_is_called(
     door: Door, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    door("launch.run.evaluation.main", 7)
+    door("launch.run.trained.evaluation.main", 7)
     for words, status in ((["eval", "a"], 7), (["--help"], 0)):
         monkeypatch.setattr(sys, "argv", ["another name", *words])
         with pytest.raises(SystemExit) as left:

@@ -12,7 +12,7 @@ from test_predict import NUM_TEST, make_run, picture, predicted, run
 
 from data_shards.sources import table
 from launch.answers.loaded_run import load_run
-from launch.run import evaluation
+from launch.run.trained import evaluation
 
 __all__ = ["make_run", "run"]
 

@@ -22,9 +22,9 @@ from data_shards.sources import table
 from launch.answers.loaded_run import load_run
 from launch.lifecycle.run_folder import RunFolder
 from launch.pictures import drawing
-from launch.run import evaluation
 from launch.run.creation import open_run
 from launch.run.loaders import EvalSplit, identity
+from launch.run.trained import evaluation
 from model.outputs.label import LabelOutput, LabelsOutput
 from model.perceiver import Perceiver
 from trainer.checkpoint.names import MANIFEST

@@ -23,7 +23,7 @@ from launch.cli.main import app
 from launch.lifecycle.run_folder import RunFolder
 from launch.networks.network_files import network_of
 from launch.run import initial_weights
-from launch.run.trained import config_of
+from launch.run.trained.network import config_of
 from model.config.initial_weights import InitialWeightsConfig
 
 ENCODER: dict[str, Any] = {

@@ -19,7 +19,7 @@ from launch.answers.loaded_run import load_run
 from launch.lifecycle.run_folder import RunFolder
 from launch.networks.network_files import network_of
 from launch.run.loaders import identity
-from launch.run.trained import trained
+from launch.run.trained.network import trained
 from model.perceiver import Perceiver
 from trainer.checkpoint.names import MANIFEST
 from trainer.distributed.world import World

@@ -17,7 +17,6 @@ from data_shards.format.manifest import Shards, Split
 from data_shards.loading.shard_folders import Places
 from data_shards.sources import table
 from launch.lifecycle.run_folder import RunFolder
-from launch.run import evaluation
 from launch.run.creation import open_run
 from launch.run.loaders import (
     EvalSplit,
@@ -29,6 +28,7 @@ from launch.run.loaders import (
     open_eval_split,
     train_loader,
 )
+from launch.run.trained import evaluation
 from model.outputs.grid import GridOutput
 from model.outputs.label import LabelOutput
 from trainer.distributed.world import World

@@ -21,7 +21,7 @@ from launch.networks.network_files import network_of
 from launch.networks.network_folder import refuse_plugins
 from launch.run import initial_weights
 from launch.run.creation import open_run
-from launch.run.trained import config_of
+from launch.run.trained.network import config_of
 from model.perceiver import Perceiver
 
 CONFIG = """

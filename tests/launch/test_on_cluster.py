@@ -58,7 +58,7 @@ def test_the_ranks_of_the_job_run_what_was_typed(
     for name, value in slurm.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.setattr(sys, "argv", [""])
-    functions = {"eval": "launch.run.evaluation.main", "predict": "launch.answers.commands.predict"}
+    functions = {"eval": "launch.run.trained.evaluation.main", "predict": "launch.answers.commands.predict"}
     calls = door(functions.get(words[0], "launch.answers.commands.embed"), 3)
     before = signal.getsignal(signal.SIGUSR2)
     try:

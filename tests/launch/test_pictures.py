@@ -15,7 +15,7 @@ from test_predict import MODEL, MakeRun, make_run
 
 from configs.plugins import trust
 from launch.pictures import drawing
-from launch.run import evaluation
+from launch.run.trained import evaluation
 from trainer.tasks.metric import Metric
 
 __all__ = ["make_run"]

@@ -23,9 +23,9 @@ from launch.answers.commands import Asked
 from launch.answers.loaded_run import load_run
 from launch.cli import main
 from launch.lifecycle.run_folder import RunFolder
-from launch.run import evaluation
 from launch.run.creation import open_run
 from launch.run.loaders import identity
+from launch.run.trained import evaluation
 from model.perceiver import Perceiver
 from trainer.health.run_lock import RunLock
 

@@ -17,7 +17,7 @@ from test_predict import MODEL, MakeRun, make_run, picture, predicted
 from data_shards.modalities.decoding.flow import motion
 from data_shards.modalities.encoding import flo
 from launch.answers.loaded_run import load_run
-from launch.run import evaluation
+from launch.run.trained import evaluation
 
 __all__ = ["make_run"]
 SMALL = MODEL.replace("global_batch: 8", "global_batch: 2")

@@ -11,8 +11,8 @@ import pytest
 from configs.run import RunConfig
 from data_shards.config import DataConfig
 from data_shards.modalities.image import ImageConfig
-from launch.run import class_names, preprocessing
-from launch.run.preprocessing import Surroundings
+from launch.run.trained import class_names, preprocessing
+from launch.run.trained.preprocessing import Surroundings
 from model.config.perceiver import PerceiverConfig
 from model.interop.huggingface_files import BYTE_VOCABULARY, PREPROCESSOR
 from model.modalities.image import ImageInput

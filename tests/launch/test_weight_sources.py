@@ -18,9 +18,9 @@ from configs.run import load
 from data_shards.sources import table
 from launch.cli.console import configuration
 from launch.lifecycle.run_folder import RunFolder
-from launch.run import class_names
 from launch.run.creation import open_run
-from launch.run.trained import config_of
+from launch.run.trained import class_names
+from launch.run.trained.network import config_of
 from model.perceiver import Perceiver
 from trainer.checkpoint.tensor_file import TensorFile, write
 from trainer.tasks.kinds import BY_KIND

@@ -41,7 +41,7 @@ _IMPORTED = (
     # What a run imports where it uses it.
     "launch.answers.commands",
     "launch.pictures.drawing",
-    "launch.run.evaluation",
+    "launch.run.trained.evaluation",
     "rich.progress",
     "tensorboard.summary.writer.record_writer",
     "torch.utils.tensorboard.summary",

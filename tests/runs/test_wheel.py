@@ -47,7 +47,7 @@ COMMANDS = (
 # Each in a fork of one process, whose imports are done once: a command ends its process at once.
 RUN = """
 import os, sys
-import launch.run.evaluation, perceiver_trainer.shadowing, torch
+import launch.run.trained.evaluation, perceiver_trainer.shadowing, torch
 from {module} import {function}
 print(torch.__file__, launch.__file__)
 for number, words in enumerate(sys.argv[1:]):

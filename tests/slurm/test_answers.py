@@ -124,7 +124,7 @@ def test_jobs_evaluate_and_answer_as_one_process_and_one_that_was_cancelled_resu
     flat.wait_for_state(refused.job_id, "FAILED")
 
     from launch.answers import commands
-    from launch.run import evaluation
+    from launch.run.trained import evaluation
 
     monkeypatch.chdir(place)
     for job, words in ((evaluated, (Path("run"),)), (of_import, (Path("imported"), other[1:2]))):

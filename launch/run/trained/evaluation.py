@@ -33,9 +33,9 @@ from data_shards.modalities.text import TextConfig
 from launch.lifecycle.agreement import batches_of_all, first_does, joined, together
 from launch.lifecycle.run_folder import RunFolder, as_typed
 from launch.pictures import drawing, texts
-from launch.run import class_names, latent_sizes
 from launch.run.loaders import EvalSplit, inputs_read, label_names, open_eval_split, places_of_all
-from launch.run.trained import Trained, config_of, is_import, trained
+from launch.run.trained import class_names, latent_sizes
+from launch.run.trained.network import Trained, config_of, is_import, trained
 from model.network import AnyNetwork
 from model.outputs.label import LabelOutput
 from model.outputs.text import TextOutput

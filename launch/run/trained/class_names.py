@@ -9,8 +9,8 @@ from data_shards.files import atomic, typed_json
 from data_shards.loading import streams
 from data_shards.loading.shard_folders import Places
 from launch.lifecycle.run_folder import RunFolder
-from launch.run import preprocessing
-from launch.run.trained import is_import
+from launch.run.trained import preprocessing
+from launch.run.trained.network import is_import
 from model.outputs.label import LabelOutput, LabelsOutput
 
 OWN = "label"

@@ -14,8 +14,8 @@ from configs.resume import other_meaning
 from configs.run import RunConfig, difference, load
 from data_shards.files.quoting import cut
 from launch.lifecycle.run_folder import RunFolder, existing
-from launch.run import latent_sizes, preprocessing
 from launch.run.loaders import absolute, inputs_read
+from launch.run.trained import latent_sizes, preprocessing
 from model.config.perceiver import PerceiverConfig
 from model.custom import loaded_network
 from model.modalities.image import ImageInput
