@@ -130,7 +130,7 @@ def _kinds() -> tuple[Kind, ...]:
     from model.outputs.output import Output
     from trainer.optimizer_choice import OPTIMIZERS, RunOptimizer
     from trainer.sinks.sink import RunSink
-    from trainer.tasks.kinds import BY_KIND
+    from trainer.tasks.kinds.catalogue import BY_KIND
     from trainer.tasks.task import Task
 
     return (

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from trainer.optimizer_choice import RunOptimizer
     from trainer.sinks.sink import RunSink
     from trainer.standalone.checkpoint_store import CheckpointStore
-    from trainer.tasks.label import LabelTask
+    from trainer.tasks.kinds.label import LabelTask
     from trainer.tasks.metric import Measurement, Metric, Result, Sums
     from trainer.tasks.task import Task
 
@@ -101,7 +101,7 @@ _HOMES = {
         "Sums",
     ),
     "trainer.tasks.task": ("Task",),
-    "trainer.tasks.label": ("LabelTask",),
+    "trainer.tasks.kinds.label": ("LabelTask",),
     "model.outputs.output": ("Output",),
     "model.outputs.label": ("LabelOutput",),
     "data_shards.modalities.modality": (

@@ -12,7 +12,7 @@ from data_shards.modalities.modality import Modality
 from data_shards.modalities.video import VideoConfig
 from trainer.distributed.world import World
 from trainer.evaluation import reconstructions
-from trainer.tasks.grid import PIXEL_RANGE
+from trainer.tasks.kinds.grid import PIXEL_RANGE
 from trainer.tasks.objective import Objective
 
 _NUM_SHOWN = 8

@@ -224,7 +224,7 @@ def test_what_a_plugin_adds_is_there_as_long_as_it_is_in_use() -> None:
     from data_shards.modalities.catalogue import BY_NAME, MODALITIES
     from model.outputs.kinds import KINDS as ANSWERS
     from model.outputs.kinds import OUTPUTS
-    from trainer.tasks.kinds import BY_KIND, TASKS
+    from trainer.tasks.kinds.catalogue import BY_KIND, TASKS
 
     plugins.use([EXAMPLES / "noise.py", EXAMPLES / "focal.py"])
     assert BY_NAME["noisy_image"].__name__ == "NoisyImage"

@@ -23,7 +23,7 @@ from launch.run.trained import class_names
 from launch.run.trained.network import config_of
 from model.perceiver import Perceiver
 from trainer.checkpoint.tensor_file import TensorFile, write
-from trainer.tasks.kinds import BY_KIND
+from trainer.tasks.kinds.catalogue import BY_KIND
 
 HEAD = "decoder.means.label.logits.weight"
 
@@ -130,7 +130,7 @@ def test_an_embedding_of_another_tokenizers_ids_is_drawn_anew(
 
 MINE = (
     "from dataclasses import dataclass\nfrom typing import Literal\n"
-    "from model.outputs.label import LabelOutput\nfrom trainer.tasks.label import LabelTask\n"
+    "from model.outputs.label import LabelOutput\nfrom trainer.tasks.kinds.label import LabelTask\n"
     "@dataclass(frozen=True, kw_only=True)\nclass Mine(LabelOutput):\n    kind: Literal['mine'] = 'mine'\n"
     "@dataclass(frozen=True)\nclass MyTask(LabelTask):\n    kind = 'mine'\n"
 )

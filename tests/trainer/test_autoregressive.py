@@ -21,7 +21,7 @@ from trainer.config import OptimizerConfig, TrainConfig
 from trainer.distributed.world import World
 from trainer.engine.engine import Engine
 from trainer.evaluation import evaluate
-from trainer.tasks.autoregressive import AutoregressiveTask
+from trainer.tasks.kinds.autoregressive import AutoregressiveTask
 from trainer.tasks.objective import objective
 from trainer.tasks.task import Training
 

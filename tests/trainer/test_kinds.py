@@ -11,7 +11,7 @@ from model.modalities.text import TextInput
 from model.outputs.kinds import KINDS, OUTPUTS, kind_of
 from model.outputs.label import LabelOutput, LabelsOutput
 from model.outputs.output import Output
-from trainer.tasks.kinds import BY_KIND, TASKS
+from trainer.tasks.kinds.catalogue import BY_KIND, TASKS
 from trainer.tasks.objective import objective
 from trainer.tasks.task import Task
 

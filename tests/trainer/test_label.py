@@ -17,8 +17,8 @@ from data_shards.loading.batch import Batch
 from model.outputs.label import LabelOutput, LabelsOutput
 from trainer.distributed.world import World
 from trainer.evaluation import Evaluation, evaluate
-from trainer.tasks.label import LabelTask
-from trainer.tasks.labels import LabelsTask
+from trainer.tasks.kinds.label import LabelTask
+from trainer.tasks.kinds.labels import LabelsTask
 from trainer.tasks.objective import objective
 from trainer.tasks.task import Training
 

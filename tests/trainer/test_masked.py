@@ -17,7 +17,7 @@ from trainer.config import OptimizerConfig, TrainConfig
 from trainer.distributed.world import World
 from trainer.engine.engine import Engine
 from trainer.evaluation import evaluate
-from trainer.tasks.masked import MaskedTask
+from trainer.tasks.kinds.masked import MaskedTask
 from trainer.tasks.objective import objective
 from trainer.tasks.task import Training
 

@@ -12,12 +12,12 @@ from data_shards.loading.batch import Batch
 from model.outputs.grid import GridOutput
 from model.outputs.label import LabelOutput, LabelsOutput
 from model.outputs.text import TextOutput
-from trainer.tasks.grid import GridTask
-from trainer.tasks.label import LabelTask
-from trainer.tasks.labels import LabelsTask
+from trainer.tasks.kinds.grid import GridTask
+from trainer.tasks.kinds.label import LabelTask
+from trainer.tasks.kinds.labels import LabelsTask
+from trainer.tasks.kinds.text import TextTask
 from trainer.tasks.objective import objective
 from trainer.tasks.task import Task, Training
-from trainer.tasks.text import TextTask
 
 CLASSES, LENGTH = 5, 7
 

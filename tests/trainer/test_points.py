@@ -18,8 +18,8 @@ from model.perceiver import Perceiver
 from model.positions import grid_places
 from trainer.distributed.world import World
 from trainer.evaluation import evaluate
+from trainer.tasks.kinds.points import PointsTask
 from trainer.tasks.objective import objective
-from trainer.tasks.points import PointsTask
 from trainer.tasks.task import Training
 
 ROWS, PLACES = 4, 5

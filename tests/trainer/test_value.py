@@ -21,8 +21,8 @@ from model.outputs.value import ValueOutput
 from model.perceiver import Perceiver
 from trainer.distributed.world import World
 from trainer.evaluation import evaluate
+from trainer.tasks.kinds.value import ValueTask
 from trainer.tasks.objective import objective
-from trainer.tasks.value import ValueTask
 
 ROWS, NAN = 8, math.nan
 AGE = ValueOutput(target="age", num_values=2, offset=40.0, scale=10.0)

@@ -20,7 +20,7 @@ from data_shards.loading.quarantine import one_line
 from model.outputs.kinds import kind_of
 from model.outputs.output import Output
 from trainer.distributed.world import World
-from trainer.tasks.kinds import BY_KIND
+from trainer.tasks.kinds.catalogue import BY_KIND
 from trainer.tasks.network_draws import NetworkDraws
 from trainer.tasks.task import Others, Task, Training
 

@@ -12,8 +12,8 @@ from data_shards.order import random_numbers
 from model.measures.losses import regression_error_sum
 from model.outputs.points import PointsOutput
 from trainer.tasks.answer import AnsweredFile, Row, Telling
+from trainer.tasks.kinds.regression import METRICS, Errors
 from trainer.tasks.metric import Measurement, Metric
-from trainer.tasks.regression import METRICS, Errors
 from trainer.tasks.task import Task
 
 

@@ -14,9 +14,9 @@ from data_shards.loading.batch import Batch
 from data_shards.order import random_numbers
 from model.outputs.masked import MaskedOutput
 from trainer.tasks.answer import Row, Telling
-from trainer.tasks.grid import CellsTask
+from trainer.tasks.kinds.grid import CellsTask
+from trainer.tasks.kinds.regression import METRICS, Errors
 from trainer.tasks.metric import Measurement, Metric
-from trainer.tasks.regression import METRICS, Errors
 
 _EVALUATION = -1
 """The index of the batch by which an evaluation hides: the same of a sample each time."""

@@ -9,8 +9,8 @@ from data_shards.loading.batch import Batch
 from model.measures.losses import regression_error_sum
 from model.outputs.value import ValueOutput
 from trainer.tasks.answer import Row, Telling, numbers
+from trainer.tasks.kinds.regression import METRICS, Errors
 from trainer.tasks.metric import Measurement, Metric
-from trainer.tasks.regression import METRICS, Errors
 from trainer.tasks.task import Task
 
 
