@@ -197,6 +197,20 @@ def test_sound_is_measured_against_its_own_range(world: World) -> None:
     assert result.flat()["audio/psnr"] == pytest.approx(20 * math.log10(20), rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("value_range", "names"), [(0.0, ["root_mean_squared_error"]), (0.5, ["psnr", "root_mean_squared_error"])]
+)
+def test_the_ratio_goes_by_the_range_that_is_given_and_there_is_none_without_one(
+    world: World, value_range: float, names: list[str]
+) -> None:
+    depth = torch.rand(2, 4, 1) * 7
+    batch = Batch({"depth": depth}, {"depth": torch.tensor([4, 4])}, torch.full((2,), -1), torch.ones(2), ("a", "b"))
+    grid = GridOutput(target="depth", shape=(4,), num_channels=1, value_range=value_range)
+    found = judged({"depth": grid}, {"depth": depth + 0.1}, batch, world).flat()
+    expected = {"psnr": 20 * math.log10(0.5 / 0.1), "root_mean_squared_error": 0.1}
+    assert found == pytest.approx({f"depth/{name}": expected[name] for name in names}, rel=1e-4)
+
+
 def test_each_modality_alone_is_judged_over_those_that_have_it_and_only_if_there_are_several(
     batch: Batch, world: World
 ) -> None:

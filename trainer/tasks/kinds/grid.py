@@ -122,7 +122,8 @@ class Errors(Measurement):
         judged = judged & (batch.lengths[self._task.output.target] > 0)
         truth, answer = self._task.compared(answer, batch)
         errors = (answer.double() - truth.double()).square().flatten(1).mean(dim=1)
-        ratios = peak_signal_to_noise(answer, truth, peak=self._task.output.value_range or 1.0)
+        # Without a range the ratios mean nothing, and are no metric of the task.
+        ratios = peak_signal_to_noise(answer, truth, peak=self._task.output.value_range)
         self._sums.add(ratios[judged].sum(), errors[judged].sum(), judged.sum())
 
     def result(self, world: World) -> Result:
