@@ -18,7 +18,7 @@ from data_shards.format.manifest import Manifest
 from data_shards.modalities.decoding.numbers import MAX_BYTES
 from data_shards.modalities.decoding.points import cloud, everything
 from data_shards.sources import class_folders
-from data_shards.sources.parsing import plain_text
+from data_shards.sources.parsing import line_list
 from data_shards.sources.parsing.folder_files import HIDDEN, is_hidden, passed_over, split_in, suffix_of, walk
 
 MESHES = (".off", ".ply")
@@ -114,7 +114,7 @@ def read_hdf5(folder: Path, tell: Tell | None = None) -> tuple[list[Row], list[s
         for number, (label, num_bytes) in enumerate(_clouds(path)):
             rows.append(Row(len(rows), (InHdf5(str(path), number, num_bytes),), label, split=splits[path] or TRAIN))
     if listed.is_file():
-        return rows, [line.strip() for line in _lines(listed) if line.strip()]
+        return rows, line_list.names(listed)
     return rows, [str(label) for label in range(max((row.label or 0 for row in rows), default=-1) + 1)]
 
 
@@ -130,14 +130,6 @@ def _tell_splits(folder: Path, splits: Mapping[Path, str | None], tell: Tell | N
         passed.update(HIDDEN if is_hidden((*names, name)) else suffix_of(name) for name in here)
     if passed:
         tell(passed_over(passed, f"HDF5 file ({', '.join(HDF5)}) of {folder}"))
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        with plain_text.lines(path, newline=None) as file:
-            return list(file)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
 
 
 def _clouds(path: Path) -> Iterator[tuple[int, int]]:

@@ -49,7 +49,7 @@ def _separated(table: Path, delimiter: str) -> Iterator[Cells]:
         reader = csv.reader(plain_text.bounded(file), strict=True, delimiter=delimiter)
         try:
             columns = next(reader, [])
-            _refuse_twice(columns, "line 1: column")
+            refuse_twice(columns, "line 1: column")
             for cells in reader:
                 # A blank line is no row.
                 if cells and len(cells) != len(columns):
@@ -100,11 +100,12 @@ def json_object(line: str, number: int) -> dict[str, Any]:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    _refuse_twice([name for name, _ in pairs], "key")
+    refuse_twice([name for name, _ in pairs], "key")
     return dict(pairs)
 
 
-def _refuse_twice(names: Sequence[str], what: str) -> None:
+def refuse_twice(names: Sequence[str], what: str) -> None:
+    """Raise ValueError that names the first of what must be there once."""
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise ValueError(f"{what} {shown(twice[0])} is there twice; leave one out")
@@ -118,7 +119,7 @@ def _parquet(table: Path) -> Iterator[Cells]:
     try:
         # With a buffer pyarrow reads a column in pieces, and not all of a row group at once.
         with parquet.ParquetFile(table, buffer_size=_BUFFER_BYTES) as file:
-            _refuse_twice(file.schema_arrow.names, "column")
+            refuse_twice(file.schema_arrow.names, "column")
             number = 0
             for batch in file.iter_batches(_ROWS_A_BATCH):
                 for cells in _rows(batch, number):

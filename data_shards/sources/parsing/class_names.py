@@ -1,7 +1,7 @@
 """Class names as people write them: which mean one class, and which only look alike."""
 
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from unicodedata import category, normalize
 
 from data_shards.files.quoting import shown
@@ -16,6 +16,12 @@ def one_spelling(names: Iterable[str]) -> dict[str, str]:
     for name in sorted(set(names)):
         groups[normalize("NFC", name)].append(name)
     return {name: alike[0] for alike in groups.values() for name in alike}
+
+
+def distinct(names: Sequence[str], marks: Iterable[str]) -> list[str]:
+    """Return the names with the mark of its class behind each that several have: ImageNet has two of "crane"."""
+    counts = Counter(names)
+    return [f"{name} ({mark})" if counts[name] > 1 else name for name, mark in zip(names, marks, strict=True)]
 
 
 def look_alikes(names: Iterable[str]) -> list[str]:

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from data_shards.files.quoting import shown
-from data_shards.sources.parsing import plain_text
+from data_shards.sources.parsing import cells, plain_text
+from data_shards.sources.parsing.class_names import distinct
 
 YOUTUBE_ID_LETTERS = 11
 
@@ -38,7 +39,10 @@ def marks(path: Path) -> dict[str, str]:
         rows = sorted(
             (dict(zip(columns, line, strict=True)) for line in lines if line), key=lambda row: int(row["index"])
         )
-        return {row["mid"]: row["display_name"] for row in rows}
+        for column in ("index", "mid"):
+            cells.refuse_twice([row[column] for row in rows], column)
+        found = [row["mid"] for row in rows]
+        return dict(zip(found, distinct([row["display_name"] for row in rows], found), strict=True))
     except (KeyError, ValueError) as error:
         raise ValueError(f"{path}: expected the columns index, mid, display_name ({error})") from error
 

@@ -3,11 +3,11 @@
 import re
 import tarfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 
 from data_shards.files.quoting import shown
-from data_shards.sources.parsing import plain_text
+from data_shards.sources.parsing import line_list, plain_text
 
 SYNSET = re.compile(r"n\d{8}")
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
@@ -36,7 +36,7 @@ def synsets(paths: Iterable[Path], classes: Sequence[str]) -> Callable[[str], st
     if SOLUTION in found:
         return _by_name(_cells(_read(found[SOLUTION]), found[SOLUTION], ","), found[SOLUTION], classes)
     if SYNSETS in found:
-        return _by_place([line.strip() for line in _lines(found[SYNSETS])], found[SYNSETS])
+        return _by_place(_by_line(_read(found[SYNSETS]), found[SYNSETS]), found[SYNSETS])
     if GROUND_TRUTH in found or kit:
         return _of_kit(found, kit)
     if NUMBERS in found:
@@ -53,15 +53,16 @@ def _of_kit(found: Mapping[str, Path], kit: Path | None) -> Callable[[str], str 
     if kit:
         contents = {**_members(kit), **contents}
     path = found.get(GROUND_TRUTH) or kit
+    assert path
     if GROUND_TRUTH not in contents:
         raise ValueError(f"{path}: holds no {GROUND_TRUTH}; copy the development kit again")
     if not any(name in contents for name in MAPS):
         raise ValueError(f"{path}: numbers synsets, and neither {' nor '.join(MAPS)} is there; add the one of the kit")
     of_number = _of_text(contents[MAPS[1]]) if MAPS[1] in contents else _of_matlab(contents[MAPS[0]])
-    numbers = contents[GROUND_TRUTH].decode("ascii", "replace").split()
+    numbers = _by_line(contents[GROUND_TRUTH], path)
     if unknown := [number for number in numbers if number not in of_number]:
         raise ValueError(f"{path}: number {shown(unknown[0])} is of no synset of the development kit")
-    return _by_place([of_number[number] for number in numbers], Path(str(path)))
+    return _by_place([of_number[number] for number in numbers], path)
 
 
 def _members(kit: Path) -> dict[str, bytes]:
@@ -77,7 +78,7 @@ def _members(kit: Path) -> dict[str, bytes]:
 def _of_text(data: bytes) -> dict[str, str]:
     """Return the synset of each number, by lines such as "n02119789 1 kit_fox"."""
     cells = [line.split() for line in data.decode("utf-8", "replace").splitlines() if line.strip()]
-    return {row[1]: row[0] for row in cells if len(row) > 1}
+    return _of_pairs(((row[1], row[0]) for row in cells if len(row) > 1), MAPS[1])
 
 
 def _of_matlab(data: bytes) -> dict[str, str]:
@@ -108,28 +109,41 @@ def _by_place(names: Sequence[str], path: Path) -> Callable[[str], str | None]:
 
 def _by_name(cells: Sequence[Sequence[str]], path: Path, classes: Sequence[str]) -> Callable[[str], str | None]:
     """Return the synset by an image's name: of lines with a name, and a synset or a number of `classes`."""
-    of_name: dict[str, str] = {}
+    found: list[tuple[str, str]] = []
     for name, label in cells:
         if label.isdecimal() and int(label) < len(classes):
             label = classes[int(label)]
         if not SYNSET.fullmatch(label):
             raise ValueError(f"{path}: {shown(name)} has {shown(label)}, which is no synset, such as n01440764")
-        of_name[Path(name).stem] = label
+        found.append((Path(name).stem, label))
+    of_name = _of_pairs(found, path)
     return lambda image: of_name.get(Path(image).stem)
+
+
+def _of_pairs(pairs: Iterable[tuple[str, str]], where: Path | str) -> dict[str, str]:
+    """Return the synset by name or number; ValueError where one has two."""
+    found: dict[str, str] = {}
+    for key, synset in pairs:
+        if found.setdefault(key, synset) != synset:
+            raise ValueError(f"{where}: {shown(key)} is both {found[key]} and {synset}; leave one out")
+    return found
 
 
 def _cells(data: bytes, path: Path, separator: str) -> list[tuple[str, str]]:
     """Return the first two cells of each line; of Kaggle's list the synset alone, without its boxes."""
-    rows = [
-        line.replace("\t", " ").split(separator, 1) for line in data.decode("utf-8", "replace").splitlines() if line
-    ]
+    lines = [line for line in data.decode("utf-8", "replace").splitlines() if line.strip()]
+    rows = [line.replace("\t", " ").split(separator, 1) for line in lines]
     if bad := [row for row in rows if len(row) < 2 or not row[1].split()]:
         raise ValueError(f"{path}: {shown(separator.join(bad[0]))}: expected the name of an image and its class")
     return [(row[0], row[1].split()[0]) for row in rows if row[0] != "ImageId"]
 
 
-def _lines(path: Path) -> list[str]:
-    return [line for line in _read(path).decode("utf-8", "replace").splitlines() if line.strip()]
+def _by_line(data: bytes, path: Path) -> list[str]:
+    """Return the lines of a list whose numbers are those of the images; ValueError for one that would move others."""
+    try:
+        return line_list.entries(StringIO(data.decode("utf-8", "replace"), newline=None))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _read(path: Path) -> bytes:

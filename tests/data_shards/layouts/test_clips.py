@@ -109,6 +109,21 @@ def test_of_audiosets_pictures_alone_segments_without_any_are_counted(build: Bui
 
 
 @pytest.mark.usefixtures("audioset")
+def test_two_classes_of_audioset_with_one_name_stay_two(build: Build, put: Put) -> None:
+    put("class_labels_indices.csv", CLASSES.replace("Gush", "Speech").encode())
+    built = build("audioset")
+    assert built.manifest.label_names == ("Speech (/m/09x0r)", "Speech (/t/dd00088)")
+
+
+@pytest.mark.usefixtures("audioset")
+@pytest.mark.parametrize("line", ['3,/m/09x0r,"Speaking"', '0,/m/0other,"Other"'])
+def test_a_class_of_audioset_that_is_listed_twice_is_refused(build: Build, put: Put, line: str) -> None:
+    put("class_labels_indices.csv", f"{CLASSES}{line}\n".encode())
+    with pytest.raises(ValueError, match=r"class_labels_indices\.csv: .* is there twice; leave one out"):
+        build("audioset")
+
+
+@pytest.mark.usefixtures("audioset")
 @pytest.mark.parametrize(
     ("gone", "sentence"),
     [

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
+from data_shards.sources.parsing import imagenet_lists
+
 Build = Callable[..., Any]
 Built = Any
 Put = Callable[..., Path]
@@ -162,6 +164,48 @@ def test_validation_images_without_their_classes_are_refused(
         put(name, data)
     with pytest.raises(ValueError, match=sentence):
         build("imagenet")
+
+
+@pytest.mark.parametrize("of", ["kit", "map", "kaggle", "synsets", "numbers"])
+def test_what_editors_add_to_a_list_changes_no_class(put: Put, of: str) -> None:
+    paths = [
+        put(name, data if name.endswith(".mat") else b"\xef\xbb\xbf" + data.replace(b"\n", b"\r\n") + b" \r\n\r\n")
+        for name, data in LISTS[of]().items()
+    ]
+    synset_of = imagenet_lists.synsets(paths, sorted(SYNSETS))
+    assert [synset_of(f"ILSVRC2012_val_{number:08d}.JPEG") for number in range(1, 5)] == SHOWN
+
+
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        (
+            {"imagenet_2012_validation_synset_labels.txt": b"n01440764\n\nn02119789\n"},
+            r"synset_labels.txt: line 2: is blank, and lines are counted here",
+        ),
+        (
+            {"imagenet_2012_validation_synset_labels.txt": b"# synsets\nn01440764\n"},
+            r"synset_labels.txt: line 1: '# synsets' begins with #",
+        ),
+        (
+            {"ILSVRC2012_validation_ground_truth.txt": b"1\n\n1\n", "map_clsloc.txt": b"n01440764 1 a\n"},
+            r"ground_truth.txt: line 2: is blank, and lines are counted here",
+        ),
+        (
+            {"ILSVRC2012_validation_ground_truth.txt": b"1\n", "map_clsloc.txt": b"n01440764 1 a\nn02119789 1 b\n"},
+            r"map_clsloc.txt: '1' is both n01440764 and n02119789; leave one out",
+        ),
+        (
+            {"val.txt": b"a.JPEG 0\nval/a.JPEG n02119789\n"},
+            r"val.txt: 'a' is both n01440764 and n02119789; leave one out",
+        ),
+    ],
+)
+def test_a_list_that_would_give_images_other_classes_in_silence_is_refused(
+    put: Put, files: dict[str, bytes], sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        imagenet_lists.synsets([put(name, data) for name, data in files.items()], sorted(SYNSETS))
 
 
 def test_no_training_image_is_refused(build: Build, put: Put) -> None:
