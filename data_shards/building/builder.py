@@ -17,14 +17,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypedDict
 
-from data_shards.building import worker_processes
+from data_shards.building import row_checks, worker_processes
 from data_shards.building.build_claim import claimed
 from data_shards.building.raw_sample import Row
 from data_shards.building.shard_assignment import Plan, ShardPlan, plan
 from data_shards.building.shard_writer import Fault, Written, write_shard, written_beside
 from data_shards.building.splits import TEST, all_labels, refuse_share, with_test_share
 from data_shards.files import history, typed_json
-from data_shards.files.quoting import cut, listed, shown
+from data_shards.files.quoting import cut
 from data_shards.format import manifest
 from data_shards.format.manifest import Manifest, ShardEntry, Shards, Split
 from data_shards.format.tar_index import TarIndex
@@ -85,8 +85,8 @@ def build_table(
         rows = with_test_share(rows, test_share, seed)
         if tell:
             tell(f"set aside for the split test: {sum(row.split == TEST for row in rows)} of {len(rows)} samples")
-    _check_rows(rows, label_names, named_labels)
-    num_values = _num_values(rows)
+    row_checks.check(rows, label_names, named_labels)
+    num_values = row_checks.num_values(rows)
     build = plan(rows, seed=seed, samples_per_shard=samples_per_shard)
     with claimed(out, build.fingerprint):
         if (out / "manifest.json").is_file():
@@ -96,63 +96,12 @@ def build_table(
         if tell and faults:
             tell(f"left out, {len(faults)} bad samples:{_lines(faults)}")
         complete = replace(_manifest(build, outcomes, label_names, named_labels), values=num_values)
-        _refuse_empty_classes({name: split.label_counts for name, split in complete.splits.items()}, label_names)
+        row_checks.refuse_empty_classes(
+            {name: split.label_counts for name, split in complete.splits.items()}, label_names
+        )
         manifest.write(complete, out)
         _clean(out)
         return complete
-
-
-def _check_rows(rows: Sequence[Row], label_names: Sequence[str], named_labels: Mapping[str, Sequence[str]]) -> None:
-    if not rows:
-        raise ValueError("there are no samples to build shards from")
-    assert len({row.line for row in rows}) == len(rows), "rows share a line, and so a key"
-    _check_labels({row.line: all_labels(row) for row in rows}, rows, label_names)
-    for name, classes in named_labels.items():
-        given = {row.line: (row.named_labels[name],) for row in rows if name in row.named_labels}
-        _check_labels(given, rows, classes, f" {shown(name)}")
-
-
-def _num_values(rows: Sequence[Row]) -> dict[str, int]:
-    """Return how many numbers each value has; ValueError where it has more in one row than in another."""
-    first: dict[str, Row] = {}
-    for row in rows:
-        for name, numbers in row.values.items():
-            before = first.setdefault(name, row)
-            if len(numbers) != len(before.values[name]):
-                raise ValueError(
-                    f"line {row.line}: value {shown(name)} has {len(numbers)} numbers, on line {before.line} it has "
-                    f"{len(before.values[name])}; write as many in every row, nan for one that is not known"
-                )
-    return {name: len(row.values[name]) for name, row in sorted(first.items())}
-
-
-def _check_labels(
-    given: Mapping[int, tuple[int, ...]], rows: Sequence[Row], label_names: Sequence[str], which: str = ""
-) -> None:
-    """Refuse labels, by line, that are out of range, and classes without a sample."""
-    counts: dict[str, Counter[int]] = {}
-    for row in rows:
-        labels = given.get(row.line, ())
-        for label in labels:
-            if not 0 <= label < len(label_names):
-                raise ValueError(
-                    f"line {row.line}: label{which} {label} is out of range; there are {len(label_names)} classes, "
-                    f"so labels go from 0 to {len(label_names) - 1}"
-                )
-        counts.setdefault(row.split, Counter()).update(labels)
-    of_split = {split: [count[label] for label in range(len(label_names))] for split, count in counts.items()}
-    _refuse_empty_classes(of_split, label_names, which)
-
-
-def _refuse_empty_classes(counts: Mapping[str, Sequence[int]], label_names: Sequence[str], which: str = "") -> None:
-    """A class that is never seen in training cannot be learned, and is mostly a mistake in the labels."""
-    train = counts.get("train")
-    empty = [name for name, count in zip(label_names, train or (), strict=False) if not count]
-    if empty:
-        raise ValueError(
-            f"{len(empty)} of {len(label_names)}{which} classes have no sample in the split 'train': "
-            f"{listed(empty)}; add samples of them or leave the classes out"
-        )
 
 
 def _outcomes(build: Plan, out: Path, max_bad: int, num_jobs: int, progress: Progress | None) -> dict[str, Outcome]:

@@ -291,6 +291,14 @@ def test_labels_that_cannot_be_trained_on_are_refused(tmp_path: Path, rows: list
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("which", ["label_names", "named_labels"])
+def test_two_classes_of_one_name_are_refused(tmp_path: Path, which: str) -> None:
+    names: Any = ["crane", "crane"] if which == "label_names" else {"bird": ["crane", "crane"]}
+    with pytest.raises(ValueError, match="classes 0 and 1 are both called 'crane'; give one of them another name"):
+        build_table(texts(4), tmp_path / "out", **{"label_names": NAMES, which: names})
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_class_that_loses_its_only_samples_is_refused(tmp_path: Path) -> None:
     rows = [*texts(1), Row(5, (File("gone.png"),), label=1)]
     with pytest.raises(ValueError, match="1 of 2 classes have no sample"):

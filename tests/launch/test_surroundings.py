@@ -129,5 +129,12 @@ def test_names_that_hugging_face_made_up_are_none(tmp_path: Path, said: dict[str
     assert preprocessing.of_import(tmp_path) == Surroundings()
 
 
+def test_two_classes_of_one_name_stay_two_by_their_numbers(tmp_path: Path) -> None:
+    names = {"0": "crane", "1": "sofa", "2": "crane"}
+    found = preprocessing.of_hugging_face(tmp_path, {"id2label": names})
+    assert found.classes == ("crane (0)", "sofa", "crane (2)")
+    assert len(found.labels()["label2id"]) == 3
+
+
 def test_a_class_without_a_name_between_named_ones_gets_its_number(tmp_path: Path) -> None:
     assert preprocessing.of_hugging_face(tmp_path, {"id2label": {"0": "cat", "2": "dog"}}).classes == ("cat", "LABEL_1")

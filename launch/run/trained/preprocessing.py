@@ -12,6 +12,7 @@ from data_shards.files.quoting import shown
 from data_shards.modalities.image import ImageConfig
 from data_shards.modalities.text import TextConfig
 from data_shards.modalities.transforms.text import pad_id
+from data_shards.sources.parsing.class_names import distinct
 from model.config.perceiver import PerceiverConfig
 from model.interop.huggingface_files import BYTE_VOCABULARY, PREPROCESSOR, byte_tokenizer, own_tokenizer, preprocessor
 from model.modalities.image import ImageInput
@@ -114,7 +115,7 @@ def of_hugging_face(folder: Path, config: Mapping[str, Any]) -> Surroundings:
     classes = tuple(named.get(index, f"LABEL_{index}") for index in range(len(named)))
     if all(name == f"LABEL_{index}" for index, name in enumerate(classes)):
         classes = ()
-    return Surroundings(classes, foreign=dict(_kept(folder, _FOREIGN)))
+    return Surroundings(tuple(distinct(classes, map(str, range(len(classes))))), foreign=dict(_kept(folder, _FOREIGN)))
 
 
 def keep(surroundings: Surroundings, folder: Path) -> None:
