@@ -163,7 +163,10 @@ class _Training:
         # Before the save, which carries the score of these weights.
         if self.evaluate is not None and self._is_evaluated(state.step):
             self._evaluate(self.evaluate, state.step)
-        if saves or state.step == self.config.steps or self._has_patience_ended():
+        is_end = state.step == self.config.steps or self._has_patience_ended()
+        if is_end:
+            self._refuse_unchanged(state)
+        if saves or is_end:
             self._save(state)
         self._report_saves()
         self.profiler.between(state.step)
@@ -194,7 +197,8 @@ class _Training:
         self.time.add("compute", step.time.seconds - step.time.data_seconds - compiled)
         self.time.reached(step.state.step, step.state.rollbacks)
         if self.config.logs(step.state.step):
-            self.sinks.write("train", self.meter.record(step.state.step, step.report))
+            total: Record = {"total_skipped_steps": step.state.skipped_steps}
+            self.sinks.write("train", self.meter.record(step.state.step, step.report) | total)
 
     def _judge(self, step: Step) -> tuple[int, ...]:
         """Log the samples of a skipped step; return the batches to go back for."""
@@ -203,6 +207,17 @@ class _Training:
             keys = [key for part in self.world.gather(step.batch.keys) for key in part if key]
             self._event(step.state, f"not finite, skipped: batch {step.before.batch_index}, samples {' '.join(keys)}")
         return spikes.offending(step.before, step.state, step.report.loss, self.health)
+
+    def _refuse_unchanged(self, state: RunState) -> None:
+        """End a run that comes to its end with the weights that it began with, before it is saved as finished."""
+        if state.skipped_steps < state.step:
+            return
+        precision = "; fp16 lowers its loss scale in such steps: take train.precision=bf16, or more steps"
+        raise DivergedError(
+            f"none of the {state.step} steps changed the weights: loss or gradient was finite in none, and all were "
+            "skipped. The run is not finished, and its last checkpoint stays. The events of metrics.jsonl name the "
+            f"samples: look at them and at the network{precision if self.config.precision == 'fp16' else ''}"
+        )
 
     def _go_back(self, state: RunState, to_pass: tuple[int, ...]) -> RunState:
         """Roll back to the newest checkpoint and resume after the batches that went wrong."""

@@ -30,9 +30,9 @@ class RunState:
     skipped_batches: tuple[int, ...] = ()
     """Batches that the run skipped after a rollback, in rising order."""
     skipped_steps: int = 0
-    """Steps that updated nothing because the gradient was not finite."""
+    """Steps that updated nothing because the gradient was not finite, those among them that fp16 scaled too far."""
     skipped_in_a_row: int = 0
-    """The number of skipped steps in a row up to the newest step."""
+    """The number of skipped steps in a row up to the newest step, without those that fp16 scaled too far."""
     recent_losses: tuple[float, ...] = ()
     """The window that spikes are judged by; empty where they are not."""
     rollbacks: int = 0
@@ -56,13 +56,15 @@ class RunState:
             index += skipped <= index
         return index
 
-    def after(self, loss: float | None = None, *, is_skipped: bool = False, window: int = 0) -> "RunState":
+    def after(
+        self, loss: float | None = None, *, is_skipped: bool = False, is_rescaled: bool = False, window: int = 0
+    ) -> "RunState":
         """Return the state one step later; `loss` joins a window of that many."""
         losses = self.recent_losses if loss is None or is_skipped else (*self.recent_losses, loss)
         return replace(
             self,
             step=self.step + 1,
-            skipped_steps=self.skipped_steps + is_skipped,
+            skipped_steps=self.skipped_steps + (is_skipped or is_rescaled),
             skipped_in_a_row=self.skipped_in_a_row + 1 if is_skipped else 0,
             recent_losses=losses[-window:] if window else (),
         )

@@ -79,7 +79,10 @@ def steps(engine: Engine, feed: Feed, state: RunState, course: Course, hang: Han
         if has_problem:
             feed.leave(made.fed.problem)
         loss = report.loss if course.window else None
-        before, state = state, state.after(loss, is_skipped=report.is_skipped, window=course.window)
+        before, state = (
+            state,
+            state.after(loss, is_skipped=report.is_skipped, is_rescaled=report.is_rescaled, window=course.window),
+        )
         spent = StepTime(made.seconds + time.perf_counter() - began, made.data_seconds)
         yield Step(before, state, made.fed.batch, replace(report, flags=tuple(flags)), spent, not waiting)
 

@@ -28,7 +28,7 @@ def report(run: Run, as_json: AsJson = False) -> None:
     from launch.lifecycle.attempts import times
     from launch.lifecycle.run_folder import RunFolder, existing
     from trainer.sinks.attempt_time import goodput
-    from trainer.sinks.page import Story, page, read_records
+    from trainer.sinks.page import Story, newest_training_line, num_skipped, page, read_records
 
     folder = existing(RunFolder(run.resolve()))
     attempts = times(folder)
@@ -44,7 +44,9 @@ def report(run: Run, as_json: AsJson = False) -> None:
     atomic.write(out, page(story))
     share = goodput(attempts)
     told: float | str = share if as_json else f"{share:.1%}"
-    _tell({"report": str(out), "attempts": len(attempts), "goodput": told}, as_json=as_json)
+    skipped = num_skipped(newest_training_line(story.records))
+    found = {"report": str(out), "attempts": len(attempts), "goodput": told, "skipped_steps": skipped}
+    _tell(found, as_json=as_json)
 
 
 @app.command()

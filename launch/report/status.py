@@ -27,7 +27,7 @@ from configs.reader import asked
 from data_shards.files import history as history_of
 from data_shards.files.display import printable
 from launch.lifecycle import attempts, cluster
-from launch.lifecycle.exit_status import RUN_ME_AGAIN
+from launch.lifecycle.exit_status import BAD_INPUT, FINISHED, RUN_ME_AGAIN
 from launch.lifecycle.holder import holder
 from launch.lifecycle.restart_policy import Attempt, RestartConfig, bad_nodes, failures_by_node
 from launch.lifecycle.run_end import has_ended
@@ -36,10 +36,15 @@ from launch.lifecycle.scheduler import UNKNOWN, Job
 from launch.schedulers import submission
 from trainer.checkpoint import manifest, names
 from trainer.sinks import attempt_time
+from trainer.sinks.page import num_skipped
 
 RUNS = Path("runs")
 # unknown too: a controller that does not answer has not ended the job.
 _ALIVE = ("pending", "running", "completing", "unknown")
+_ENDS = {
+    RUN_ME_AGAIN: "stopped after a save; the same command resumes it",
+    BAD_INPUT: "ended with status 2; correct what the log says first",
+}
 State = dict[str, str | int | float | None]
 COLUMNS = {
     "run": "run",
@@ -49,6 +54,7 @@ COLUMNS = {
     "nodes": "nodes",
     "step": "step",
     "of": "steps",
+    "skipped": "skipped_steps",
     "loss": "loss",
     "samples/s": "samples_per_second",
     "ETA": "eta_seconds",
@@ -100,7 +106,7 @@ def read(folder: RunFolder, *, reads_content: bool = False) -> State:
         checkpoint = names.step_of(whole) if whole else 0
         name, reason = state_of(folder, history, job, is_finished=has_ended(folder, checkpoint, **ends))
     # It looks finished by its metrics, and is not by what a resume would take.
-    if name == "unfinished" and step >= steps > checkpoint:
+    if name == "unfinished" and step >= steps > checkpoint and reason != _ENDS[BAD_INPUT]:
         reason = f"step {step} was made, but the newest complete checkpoint is of step {checkpoint}; it is made again"
     left = 0 if name == "finished" else steps - step
     if name == "finished" and checkpoint < steps:
@@ -117,6 +123,7 @@ def read(folder: RunFolder, *, reads_content: bool = False) -> State:
         "excluded": _excluded(excluded, history),
         "step": step,
         "steps": steps,
+        "skipped_steps": num_skipped(newest),
         "loss": newest.get("loss"),
         "samples_per_second": newest.get("samples_per_second"),
         "eta_seconds": round(left * step_seconds) if 0 < step_seconds < float("inf") else None,
@@ -204,7 +211,7 @@ def _end_of(last: Attempt | None) -> str | None:
         return None
     if last.ended_at is None:
         return "was killed or cut off; the same command resumes it"
-    return "stopped after a save; the same command resumes it" if last.status == RUN_ME_AGAIN else None
+    return _ENDS.get(last.status or FINISHED)
 
 
 def _silent(folder: RunFolder, last: Attempt | None) -> str | None:

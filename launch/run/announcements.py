@@ -59,8 +59,9 @@ def tell_end(
         )
     else:
         # As it can be pasted into the shell from which the run was started.
+        skipped = f", of which {state.skipped_steps} were skipped (not finite)" if state.skipped_steps else ""
         curves = shlex.quote(as_typed(folder.tensorboard_folder))
         sys.stdout.write(
-            f"finished at step {state.step}; curves: tensorboard --logdir {curves}\n"
+            f"finished at step {state.step}{skipped}; curves: tensorboard --logdir {curves}\n"
             f"evaluate: perceiver eval {shlex.quote(as_typed(folder.path))}\n"
         )

@@ -81,13 +81,13 @@ def test_the_report_is_of_all_that_the_run_left(run: RunFolder, monkeypatch: pyt
     result = CliRunner().invoke(app, ["report", str(run.path)], catch_exceptions=False)
     out = run.path / "report.html"
     assert out.read_bytes() == b"a page"
-    assert result.stdout.splitlines() == [f"report: {out}", "attempts: 1", "goodput: 87.5%"]
+    assert result.stdout.splitlines() == [f"report: {out}", "attempts: 1", "goodput: 87.5%", "skipped steps: 0"]
     [story] = seen
     assert (story.name, story.config, story.attempts) == ("run", CONFIG, [run.path])
     assert [record["loss"] for record in story.records] == [2.0, 1.0]
     assert [path.name for path in story.pictures] == ["a.png", "b.png", "c.png", "d.png"]
     result = CliRunner().invoke(app, ["report", str(run.path), "--json"], catch_exceptions=False)
-    assert json.loads(result.stdout) == {"report": str(out), "attempts": 1, "goodput": 0.875}
+    assert json.loads(result.stdout) == {"report": str(out), "attempts": 1, "goodput": 0.875, "skipped_steps": 0}
 
 
 def test_attention_is_drawn_of_the_sample_and_the_checkpoint_that_were_named(door: Door) -> None:

@@ -349,6 +349,19 @@ def test_a_table_has_a_column_for_what_any_run_has_to_say(
     assert "-" in rows[1].split()
 
 
+@pytest.mark.parametrize(
+    ("line", "skipped"), [("", "0"), ('{"kind": "train", "step": 5, "total_skipped_steps": 4}\n', "4")]
+)
+def test_skipped_steps_are_always_told(
+    digits: RunFolder, capsys: pytest.CaptureFixture[str], line: str, skipped: str
+) -> None:
+    digits.metrics_path.write_text(line)
+    assert status.main([digits.path]) == 0
+    assert f"skipped steps        {skipped}\n" in capsys.readouterr().out
+    assert "skipped" in [column.header for column in status.table([status.read(digits)]).columns]
+    assert status.read(digits)["skipped_steps"] == int(skipped)
+
+
 def test_watching_looks_again_while_a_run_is_going_on(
     digits: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -475,6 +488,7 @@ def test_a_value_is_shown_as_people_read_it(name: str, value: object, shown: str
     [
         (85, True, "stopped after a save; the same command resumes it"),
         (0, True, None),
+        (2, True, "ended with status 2; correct what the log says first"),
         (None, False, "was killed or cut off; the same command resumes it"),
     ],
 )

@@ -20,6 +20,7 @@ from launch.chaos import rank as chaos_rank
 from launch.lifecycle import attempts
 from launch.lifecycle.fence import SupersededError
 from launch.lifecycle.run_folder import RunFolder
+from launch.report import status
 from launch.run import announcements, composition
 from launch.run.loaders import EvalSplit, identity, look
 from model.budget import flops
@@ -29,6 +30,7 @@ from trainer.distributed.world import World
 from trainer.engine.engine import Engine
 from trainer.evaluation import Evaluation
 from trainer.health.run_lock import is_held
+from trainer.loop import DivergedError
 from trainer.run_state import RunState
 from trainer.sinks.sink_group import SinkGroup
 from trainer.tasks.network_draws import NetworkDraws
@@ -120,6 +122,30 @@ def test_a_run_trains_to_its_end_leaves_all_that_it_is_known_by_and_is_not_train
     assert not any("evaluate: " in line for line in told)
     assert folder.metrics_path.read_text().count('"kind": "train"') == 2
     assert attempts.current(folder) == 2
+
+
+def test_a_run_that_changed_no_weight_is_refused_with_status_2_and_is_not_finished(
+    config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    infinite = replace(config.model.outputs["label"], loss_weight=3e38)
+    spoiled = replace(config, model=replace(config.model, outputs={"label": infinite}))
+    with pytest.raises(DivergedError, match="none of the 2 steps changed the weights"):
+        composition.main(spoiled, folder.path)
+    assert attempts.history(folder)[-1].status == 2
+    assert [path.name for path in folder.checkpoints_folder.iterdir()] == ["step_00000000"]
+    capsys.readouterr()
+    assert status.main([folder.path]) == 0
+    told = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert (told["state"], told["step"], told["skipped"].split()) == ("unfinished", "2", ["steps", "2"])
+    assert told["reason"] == "ended with status 2; correct what the log says first"
+
+
+def test_a_finished_run_says_how_many_of_its_steps_were_skipped(
+    config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    announcements.tell_end(config, RunFolder(tmp_path), "finished", RunState(5, skipped_steps=3), "", as_json=False)
+    assert capsys.readouterr().out.startswith("finished at step 5, of which 3 were skipped (not finite); curves: ")
 
 
 def test_a_run_that_is_stopped_says_by_what_and_asks_to_be_started_again(

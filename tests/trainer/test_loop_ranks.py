@@ -22,12 +22,13 @@ from trainer.distributed.world import World
 from trainer.engine.step_report import StepReport
 from trainer.health.hang import HangWatch
 from trainer.health.profiling import ProfileWindow
-from trainer.loop import fit
+from trainer.loop import DivergedError, fit
 from trainer.run_state import RunState
 from trainer.sinks.attempt_time import AttemptTime, read
 from trainer.sinks.meter import Record
 
 ALONE = World(0, 1, 0, torch.device("cpu"))
+CONFIG = TrainConfig(steps=6, global_batch=16, log_every_steps=2)
 
 
 class Steps:
@@ -131,7 +132,7 @@ def part(index: int, world: World) -> Batch:
 
 def train(world: World, store: Checkpoints, engine: Steps | None = None, **parts: Any) -> tuple[Any, Told]:  # noqa: ANN401
     told = Told()
-    config = parts.pop("config", TrainConfig(steps=6, global_batch=16, log_every_steps=2))
+    config = parts.pop("config", CONFIG)
     engine = engine or Steps()
     engine.world = world
     result = fit(
@@ -190,6 +191,45 @@ def test_steps_that_keep_going_wrong_end_the_run_after_so_many_rollbacks_and_not
         train(ALONE, Checkpoints(), engine, health=HealthConfig(max_skipped_in_a_row=2, max_rollbacks=2))
     # Each start again passes over what went wrong before.
     assert engine.asked == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_a_run_whose_steps_were_all_skipped_ends_with_a_sentence_and_saves_no_end(ahead: int) -> None:
+    store, engine = Checkpoints(due=(2,)), Steps(*range(6), steps_ahead=ahead)
+    health = HealthConfig(max_skipped_in_a_row=7)
+    with pytest.raises(DivergedError, match=r"none of the 6 steps .*metrics\.jsonl.*train\.precision=bf16") as caught:
+        train(ALONE, store, engine, health=health, config=replace(CONFIG, precision="fp16"))
+    assert [step for step, _ in store.saved] == [0, 2 + ahead]
+    with pytest.raises(DivergedError) as in_fp32:
+        train(ALONE, Checkpoints(), Steps(*range(6)), health=health)
+    assert "bf16" in str(caught.value)
+    assert "bf16" not in str(in_fp32.value)
+    # The last save may be of any of these steps: a resume ends alike.
+    with pytest.raises(DivergedError, match="none of the 6 steps"):
+        train(ALONE, store, Steps(*range(6)), health=health, state=RunState(4, skipped_steps=4, skipped_in_a_row=4))
+
+
+def test_one_step_that_changed_the_weights_is_enough_to_finish_and_the_others_are_counted() -> None:
+    health = HealthConfig(max_skipped_in_a_row=7)
+    (outcome, state), told = train(ALONE, Checkpoints(), Steps(0, 1, 3, 4, 5), health=health)
+    assert (outcome, state.skipped_steps) == ("finished", 5)
+    lines = [record for kind, record in told.records if kind == "train"]
+    assert [line["skipped_steps"] for line in lines] == [2, 1, 2]
+    assert [line["total_skipped_steps"] for line in lines] == [2, 3, 5]
+
+
+def test_patience_does_not_finish_a_run_whose_weights_never_changed() -> None:
+    config = replace(CONFIG, evaluate_every_steps=1, patience=2)
+    store, health = Checkpoints(), HealthConfig(max_skipped_in_a_row=7)
+    with pytest.raises(DivergedError, match="none of the 3 steps"):
+        train(ALONE, store, Steps(*range(6)), config=config, health=health, evaluate=scored(*[1.0] * 6))
+    assert [step for step, _ in store.saved] == [0]
+
+
+def test_a_run_that_is_stopped_before_its_end_keeps_its_skipped_steps_for_the_resume() -> None:
+    store, health = Checkpoints(), HealthConfig(max_skipped_in_a_row=7)
+    (outcome, state), _ = train(ALONE, store, Steps(*range(6)), health=health, stop=StopsAt(3))
+    assert (outcome, state.step, state.skipped_steps) == ("preempted", 3, 3)
 
 
 @pytest.mark.parametrize(("every", "expected"), [(0, [5]), (2, [2, 4, 5]), (5, [5]), (9, [5])])

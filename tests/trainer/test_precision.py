@@ -82,6 +82,7 @@ def test_a_scale_that_is_too_high_is_lowered_without_blaming_the_batch(world: Wo
     before = {name: tensor.clone() for name, tensor in trained.snapshot()["weight"].items()}
     report = trained.step(whole_batch(0))
     assert not math.isfinite(report.grad_norm)
+    assert report.is_rescaled
     assert not report.is_skipped
     assert scaler(trained).cur_scale == 2.0**39
     assert all(torch.equal(tensor, before[name]) for name, tensor in trained.snapshot()["weight"].items())
@@ -121,6 +122,22 @@ def test_a_batch_that_is_not_finite_is_blamed_in_fp16_too(world: World, stage: i
     batch = whole_batch(0)
     batch.arrays["points"].mul_(math.inf)
     assert trained.step(batch).is_skipped
+    trained.close()
+
+
+@pytest.mark.usefixtures("fp16")
+@pytest.mark.parametrize("stage", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_a_gradient_that_is_not_finite_at_the_lowest_scale_is_the_fault_of_its_batch(world: World, stage: int) -> None:
+    # A finite loss with a gradient that is not, as that of a root at 0: DeepSpeed would raise an error of its own.
+    trained = engine(world, zero_stage=stage, precision="fp16")
+    scaler(trained).cur_scale = scaler(trained).min_scale
+    scaler(trained).cur_hysteresis = 1
+    trained.network.module.last.weight.register_hook(lambda gradient: gradient * math.inf)
+    for _ in range(2):
+        report = trained.step(whole_batch(0))
+        assert math.isfinite(report.loss)
+        assert (report.is_skipped, report.is_rescaled) == (True, False)
+    assert scaler(trained).cur_scale == scaler(trained).min_scale
     trained.close()
 
 

@@ -133,6 +133,13 @@ def test_what_a_run_is_worth_comes_first_and_numbers_that_never_change_are_a_lin
     assert "<p>The same throughout: evaluation: samples = 40; train: bad_samples = 0</p>" in text
 
 
+def test_skipped_steps_are_told_of_the_newest_line() -> None:
+    lines = [{"kind": "train", "step": step, "total_skipped_steps": step - 1} for step in (2, 4)]
+    assert "<p>Step 4; skipped steps: 3. " in page(replace(STORY, records=[*lines, {"kind": "event", "step": 9}]))
+    assert "skipped steps: 0. " in page(replace(STORY, records=[{"kind": "train", "step": 1}]))
+    assert "skipped steps" not in page(replace(STORY, records=[]))
+
+
 def test_attempts_and_events_have_a_line_each_and_parts_without_content_no_title() -> None:
     text = page(replace(STORY, records=[*STORY.records, {"kind": "save", "step": 7, "error": "disk is full"}]))
     assert "<p>step 7: disk is full</p>" in text

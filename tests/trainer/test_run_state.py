@@ -34,6 +34,11 @@ def test_a_step_is_counted_and_a_skipped_one_as_skipped_until_one_is_made() -> N
     assert RunState(skipped_batches=(2, 3)).batch_of(2) == 4
 
 
+def test_a_step_of_fp16_whose_scale_was_too_high_counts_as_skipped_and_is_not_blamed_on_its_batch() -> None:
+    state = RunState().after(1.0, is_rescaled=True, window=2)
+    assert state == RunState(step=1, skipped_steps=1, recent_losses=(1.0,))
+
+
 def test_losses_of_the_window_are_the_newest_and_none_without_one() -> None:
     state = RunState().after(1.0, window=2).after(2.0, window=2).after(3.0, window=2)
     assert state.recent_losses == (2.0, 3.0)

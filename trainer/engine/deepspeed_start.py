@@ -60,6 +60,10 @@ def initialize(
         engine = _engine(deepspeed, train.precision, world, model=network, optimizer=inner, config=config)
     # DeepSpeed ignores keys that it does not know: a misspelt one gives stage 0 without a word.
     assert engine.zero_optimization_stage() == train.zero_stage, "DeepSpeed took another stage than it was given"
+    if train.precision == "fp16":
+        # It would raise an error of its own where a gradient is not finite at the lowest scale. That is a step like any
+        # other that is skipped, see trainer/health/spikes.py.
+        engine.optimizer.loss_scaler.raise_error_at_min_scale = False
     return engine
 
 

@@ -135,7 +135,9 @@ class Engine:
         watch = Stopwatch(self._world.device)
         parts = self._backward(batch.micro_batches(self.num_micro_batches), counts, watch, by_input=is_logged)
         # Before the update: it may change the loss scale, and it clips the gradients in place.
-        scale = getattr(getattr(self._deepspeed.optimizer, "loss_scaler", None), "cur_scale", 1.0)
+        scaler = getattr(self._deepspeed.optimizer, "loss_scaler", None)
+        scale = getattr(scaler, "cur_scale", 1.0)
+        can_rescale = self._train.precision == "fp16" and scale > scaler.min_scale
         squares = self._group_squares() if is_logged else {}
         norm, is_finite = self._update()
         self._unfreezing.settle(self._num_steps, self._partitions.by_group)
@@ -148,7 +150,7 @@ class Engine:
             self._sharded.average.after(self._num_steps)
         totals = self._total(parts)
         losses = {task: total / counts[task] for task, total in totals.items()}
-        told = Told(rate, self._train.global_batch, self._train.precision == "fp16", scale, watch)
+        told = Told(rate, self._train.global_batch, can_rescale, scale, watch)
         return StartedStep(
             told,
             loss=self._objective.loss(totals, counts),

@@ -24,8 +24,7 @@ class StepReport:
     grad_norm: float
     """The norm of the whole gradient before clipping; infinite or NaN if the step was skipped."""
     is_skipped: bool
-    """Whether loss or gradient was not finite, so that nothing was updated on any rank. Where only the scaled gradient
-    of fp16 left its range, the scale is lowered and this stays False."""
+    """Whether loss or gradient was not finite, so that nothing was updated on any rank."""
     group_norms: dict[str, float]
     """Norm of the gradient of each parameter group before clipping; empty between log lines."""
     forward_seconds: float
@@ -34,6 +33,8 @@ class StepReport:
     """Samples of the global batch."""
     flags: tuple[bool, ...] = ()
     """Which of the flags that the step was given any rank raised."""
+    is_rescaled: bool = False
+    """Whether the scaled gradient of fp16 left its range: nothing was updated either, and the scale is lowered."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Told:
     learning_rate: float
     num_samples: int
     can_rescale: bool
-    """Whether a gradient that is not finite may be one that fp16 scaled too far."""
+    """Whether a gradient that is not finite may be one that fp16 scaled too far: at the lowest scale it is not."""
     loss_scale: float
     """The loss scale, by which the gradients of the groups are still multiplied."""
     watch: Stopwatch
@@ -78,7 +79,7 @@ class StartedStep:
         losses = {task: next(numbers) for task in self._tasks}
         # fp16 overflows every time its scale is tried too high: that is no fault of the batch. A loss that is not
         # finite is.
-        is_rescaled = self._told.can_rescale and not is_finite and math.isfinite(loss)
+        is_rescaled = bool(self._told.can_rescale and not is_finite and math.isfinite(loss))
         return StepReport(
             loss=loss,
             task_losses=losses,
@@ -89,4 +90,5 @@ class StartedStep:
             forward_seconds=self._told.watch.read(),
             num_samples=self._told.num_samples,
             flags=tuple(flag > 0 for flag in flags),
+            is_rescaled=is_rescaled,
         )

@@ -54,7 +54,7 @@ class Meter:
         """Take in one step."""
         self._times.append(time)
         self._forward_seconds += report.forward_seconds
-        self._skipped += report.is_skipped
+        self._skipped += report.is_skipped or report.is_rescaled
 
     def record(self, step: int, report: StepReport) -> Record:
         """Return the record of the steps since the last one; loss and norms are those of the last step. Collective."""

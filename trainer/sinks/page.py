@@ -7,9 +7,10 @@ import base64
 import html
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from data_shards.files import history
 from data_shards.files.display import printable, printable_lines
@@ -55,6 +56,7 @@ def read_records(path: Path) -> list[Record]:
 def page(story: Story) -> str:
     """Return the page."""
     sections = [
+        ("Steps", _steps(story.records)),
         ("Curves", _curves(story.records)),
         ("Attempts", _attempts(story.attempts)),
         ("Events", _events(story.records)),
@@ -67,6 +69,26 @@ def page(story: Story) -> str:
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title><style>{_STYLE}</style>'
         f"<h1>{name}</h1>{body}</html>\n"
     )
+
+
+def num_skipped(record: Mapping[str, Any]) -> int:
+    """Return how many steps of a run had been skipped when a line of its training was written."""
+    number = record.get("total_skipped_steps", 0)
+    return int(number) if history.is_number(number) else 0
+
+
+def newest_training_line(records: Sequence[Record]) -> Record:
+    """Return the last line of training; empty where there is none."""
+    return next((record for record in reversed(records) if record["kind"] == "train"), {})
+
+
+def _steps(records: Sequence[Record]) -> str:
+    """Return how far the run is, and how many of its steps changed nothing."""
+    newest = newest_training_line(records)
+    if not newest:
+        return ""
+    why = "The loss or gradient of a skipped step was not finite, and no weight changed."
+    return f"<p>Step {newest['step']}; skipped steps: {num_skipped(newest)}. {why}</p>"
 
 
 def _curves(records: Sequence[Record]) -> str:
