@@ -20,13 +20,13 @@ import numpy as np
 import soundfile
 from PIL import Image
 
-from data_shards.modalities.audio import AudioConfig
 from data_shards.modalities.decoding import audio as audio_decoder
 from data_shards.modalities.decoding import image as image_decoder
 from data_shards.modalities.decoding.image import pixels
 from data_shards.modalities.decoding.points import points
 from data_shards.modalities.decoding.video import video
-from data_shards.modalities.image import ImageConfig
+from data_shards.modalities.kinds.audio import AudioConfig
+from data_shards.modalities.kinds.image import ImageConfig
 from data_shards.modalities.transform_config import CropConfig, LogMelConfig, RandAugmentConfig
 from data_shards.modalities.transforms import audio, image
 from data_shards.sources.digits import Drawn

@@ -39,9 +39,9 @@ from data_shards.format import manifest
 from data_shards.loading.loader import Loader
 from data_shards.loading.reader import Reader
 from data_shards.loading.streams import live_bytes, train_loader
-from data_shards.modalities.audio import AudioConfig
 from data_shards.modalities.decoding.audio import audio
-from data_shards.modalities.image import ImageConfig
+from data_shards.modalities.kinds.audio import AudioConfig
+from data_shards.modalities.kinds.image import ImageConfig
 from data_shards.modalities.transforms.image import fit as fit_image
 from data_shards.order.sample_order import TrainOrder
 from data_shards.storage.local_folder import LocalFolder

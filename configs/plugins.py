@@ -121,7 +121,7 @@ def of_kind(base: type[T]) -> tuple[type[T], ...]:
 
 def _kinds() -> tuple[Kind, ...]:
     """Return what a class of a plug-in can be; imported here, since most runs have none, and some need PyTorch."""
-    from data_shards.modalities.catalogue import BY_NAME
+    from data_shards.modalities.kinds.catalogue import BY_NAME
     from data_shards.modalities.modality import Modality
     from model.config.custom_network import NETWORKS, CustomNetwork
     from model.modalities import catalogue

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from configs.run import RunConfig, load
-from data_shards.modalities.audio import AudioConfig
+from data_shards.modalities.kinds.audio import AudioConfig
 from data_shards.modalities.modality import Modality
 from model.config.attention import AttentionConfig
 from model.config.grids import PositionsConfig

@@ -10,7 +10,7 @@ from typing import Any, Optional
 
 from data_shards.files.problems import MOST_BATCHES_AHEAD, Problem, at_least, at_most
 from data_shards.files.quoting import shown
-from data_shards.modalities.catalogue import BY_NAME
+from data_shards.modalities.kinds.catalogue import BY_NAME
 from data_shards.modalities.modality import COORDINATES, Modality
 from data_shards.modalities.transform_config import ClipsConfig, MixupConfig
 from data_shards.storage.config import DatasetConfig, RemoteConfig

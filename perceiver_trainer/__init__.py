@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from data_shards.config import DataConfig
     from data_shards.loading.batch import Batch
     from data_shards.loading.shard_loader import ShardLoader
-    from data_shards.modalities.audio import AudioConfig
-    from data_shards.modalities.flow import FlowConfig
-    from data_shards.modalities.image import ImageConfig
+    from data_shards.modalities.kinds.audio import AudioConfig
+    from data_shards.modalities.kinds.flow import FlowConfig
+    from data_shards.modalities.kinds.image import ImageConfig
+    from data_shards.modalities.kinds.points import PointsConfig
+    from data_shards.modalities.kinds.text import TextConfig
+    from data_shards.modalities.kinds.video import VideoConfig
     from data_shards.modalities.modality import Members, Modality, Prepared
-    from data_shards.modalities.points import PointsConfig
-    from data_shards.modalities.text import TextConfig
-    from data_shards.modalities.video import VideoConfig
     from launch.answers.loaded_run import LoadedRun, load_run
     from model.config.custom_network import CustomNetwork
     from model.config.perceiver import PerceiverConfig
@@ -111,12 +111,12 @@ _HOMES = {
     ),
     "data_shards.loading.batch": ("Batch",),
     "data_shards.config": ("DataConfig",),
-    "data_shards.modalities.audio": ("AudioConfig",),
-    "data_shards.modalities.flow": ("FlowConfig",),
-    "data_shards.modalities.image": ("ImageConfig",),
-    "data_shards.modalities.points": ("PointsConfig",),
-    "data_shards.modalities.text": ("TextConfig",),
-    "data_shards.modalities.video": ("VideoConfig",),
+    "data_shards.modalities.kinds.audio": ("AudioConfig",),
+    "data_shards.modalities.kinds.flow": ("FlowConfig",),
+    "data_shards.modalities.kinds.image": ("ImageConfig",),
+    "data_shards.modalities.kinds.points": ("PointsConfig",),
+    "data_shards.modalities.kinds.text": ("TextConfig",),
+    "data_shards.modalities.kinds.video": ("VideoConfig",),
     "data_shards.loading.shard_loader": ("ShardLoader",),
     "launch.answers.loaded_run": ("LoadedRun", "load_run"),
     "model.config.custom_network": ("CustomNetwork",),

@@ -11,7 +11,7 @@ from data_shards.files.quoting import cut, shown
 from data_shards.format.annotations import NO_LABEL, OWN, Records, notes
 from data_shards.format.members import LABEL, RECORD
 from data_shards.format.tar_index import TarIndex
-from data_shards.modalities.catalogue import contents, held_by, inputs_of
+from data_shards.modalities.kinds.catalogue import contents, held_by, inputs_of
 
 LABELS_ALONE = Records(labels=OWN.labels, named_labels=OWN.named_labels)
 """The fields of records that have labels and only fields of this program."""

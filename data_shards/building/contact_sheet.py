@@ -12,8 +12,8 @@ from data_shards.building.spread_samples import Members, spread
 from data_shards.files.display import printable, unknown_glyphs_as_boxes
 from data_shards.format import manifest
 from data_shards.format.annotations import NO_LABEL, notes
-from data_shards.modalities.catalogue import inputs_of
 from data_shards.modalities.drawing import write_words
+from data_shards.modalities.kinds.catalogue import inputs_of
 from data_shards.modalities.modality import Modality, select
 
 _TITLES = MappingProxyType({"audio": "audio (s, kHz)"})

@@ -27,9 +27,9 @@ from data_shards.files.quoting import cut
 from data_shards.format.shard_table import kind_of
 from data_shards.format.tar_walk import MAX_MEMBER_BYTES
 from data_shards.loading.quarantine import one_line
-from data_shards.modalities.catalogue import held_by
 from data_shards.modalities.decoding.flow import pair
-from data_shards.modalities.flow import FlowConfig
+from data_shards.modalities.kinds.catalogue import held_by
+from data_shards.modalities.kinds.flow import FlowConfig
 from data_shards.modalities.modality import select
 
 # Two blocks, as POSIX asks: of one, GNU tar warns.

@@ -25,7 +25,7 @@ from data_shards.loading.dataset import inputs_in
 from data_shards.loading.quarantine import one_line
 from data_shards.loading.reader import Reader
 from data_shards.loading.streams import TRAIN
-from data_shards.modalities.catalogue import inputs_of
+from data_shards.modalities.kinds.catalogue import inputs_of
 from data_shards.modalities.modality import select
 from data_shards.storage.local_folder import LocalFolder
 from data_shards.storage.required_inputs import has_all

@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from data_shards.files import plugin_files
-from data_shards.modalities.catalogue import BY_NAME, plugins
+from data_shards.modalities.kinds.catalogue import BY_NAME, plugins
 
 
 def start(num_processes: int) -> ProcessPoolExecutor:

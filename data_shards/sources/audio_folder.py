@@ -8,7 +8,7 @@ from data_shards.building.builder import BuildOptions, Tell, build_table
 from data_shards.building.raw_sample import File, Row
 from data_shards.files.quoting import MAX_SHOWN, shown
 from data_shards.format.manifest import Manifest
-from data_shards.modalities.catalogue import usual_suffixes
+from data_shards.modalities.kinds.catalogue import usual_suffixes
 from data_shards.sources import class_folders
 from data_shards.sources.parsing import clips
 from data_shards.sources.parsing.folder_files import file_of, is_hidden, paths_below, tell_passed_over

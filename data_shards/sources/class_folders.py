@@ -15,7 +15,7 @@ from pathlib import Path
 from data_shards.building.builder import Tell
 from data_shards.building.splits import TRAIN, split_of
 from data_shards.files.quoting import cut, listed, shown
-from data_shards.modalities.catalogue import usual_suffixes
+from data_shards.modalities.kinds.catalogue import usual_suffixes
 from data_shards.sources.parsing.class_names import look_alikes, one_spelling
 from data_shards.sources.parsing.folder_files import HIDDEN, file_of, is_hidden, passed_over, suffix_of, walk
 

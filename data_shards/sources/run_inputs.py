@@ -6,8 +6,8 @@ from pathlib import Path
 from data_shards.building.raw_sample import Content, File, Literal
 from data_shards.files.quoting import shown
 from data_shards.format.members import RECORD, fitting, suffix_and_field
+from data_shards.modalities.kinds.text import TextConfig
 from data_shards.modalities.modality import MAIN, Modality
-from data_shards.modalities.text import TextConfig
 from data_shards.sources.parsing.plain_text import TextFile, content_suffix
 from data_shards.sources.table import FIELD, FILES, MAX_PATH, MEMBER, PAIR
 

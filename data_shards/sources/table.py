@@ -20,8 +20,8 @@ from data_shards.files.display import masked
 from data_shards.files.quoting import listed, shown
 from data_shards.format.annotations import MAX_WEIGHT
 from data_shards.format.manifest import Manifest
-from data_shards.modalities.catalogue import MODALITIES, held_by, usual_suffixes
-from data_shards.modalities.flow import FlowConfig
+from data_shards.modalities.kinds.catalogue import MODALITIES, held_by, usual_suffixes
+from data_shards.modalities.kinds.flow import FlowConfig
 from data_shards.sources.parsing import cells as tables
 from data_shards.sources.parsing import class_names, labels, numbers, pairs, plain_text
 

@@ -15,9 +15,9 @@ from data_shards.building.builder import BuildOptions
 from data_shards.building.raw_sample import File, Row
 from data_shards.files.regular_file import open_regular
 from data_shards.format.manifest import Manifest
-from data_shards.modalities.catalogue import usual_suffixes
 from data_shards.modalities.decoding.audio import MAX_SAMPLES
 from data_shards.modalities.decoding.video import opened
+from data_shards.modalities.kinds.catalogue import usual_suffixes
 from data_shards.sources import class_folders, table
 
 

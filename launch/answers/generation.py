@@ -17,9 +17,9 @@ from data_shards.files import atomic
 from data_shards.files.display import printable_lines
 from data_shards.files.history import tell
 from data_shards.files.regular_file import open_regular
-from data_shards.modalities.array import ArrayConfig
 from data_shards.modalities.decoding.numbers import finite, numbers
-from data_shards.modalities.text import TextConfig
+from data_shards.modalities.kinds.array import ArrayConfig
+from data_shards.modalities.kinds.text import TextConfig
 from data_shards.modalities.transforms.text import never_written, whole_text
 from launch.answers.loaded_run import LoadedRun, load_run
 from model.generation.sampling import Sampling, continued

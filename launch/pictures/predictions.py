@@ -7,9 +7,9 @@ import numpy as np
 from torch import nn
 
 from data_shards.loading.batch import Batch
-from data_shards.modalities.image import ImageConfig
+from data_shards.modalities.kinds.image import ImageConfig
+from data_shards.modalities.kinds.video import VideoConfig
 from data_shards.modalities.modality import Modality
-from data_shards.modalities.video import VideoConfig
 from trainer.distributed.world import World
 from trainer.evaluation import reconstructions
 from trainer.tasks.kinds.grid import PIXEL_RANGE

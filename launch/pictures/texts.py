@@ -7,7 +7,7 @@ from torch import Tensor
 
 from data_shards.files.display import printable
 from data_shards.loading.batch import Batch
-from data_shards.modalities.text import TextConfig
+from data_shards.modalities.kinds.text import TextConfig
 
 
 def filled_in(section: TextConfig, name: str, batch: Batch, guesses: Tensor) -> Iterator[str]:

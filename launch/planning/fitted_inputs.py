@@ -6,10 +6,10 @@ from typing import Any
 
 from data_shards.building.spread_samples import Members
 from data_shards.files.quoting import cut
-from data_shards.modalities.catalogue import BY_NAME, contents
 from data_shards.modalities.fitting import longest
+from data_shards.modalities.kinds.catalogue import BY_NAME, contents
+from data_shards.modalities.kinds.text import TextConfig
 from data_shards.modalities.modality import MAIN, Modality, select
-from data_shards.modalities.text import TextConfig
 from data_shards.modalities.transform_config import MaskingConfig
 from model.modalities import catalogue as networks
 

@@ -16,13 +16,13 @@ from dataclasses import replace
 from data_shards.building.spread_samples import Members
 from data_shards.config import ALL
 from data_shards.format.members import RECORD, fitting
-from data_shards.modalities.array import ArrayConfig
-from data_shards.modalities.catalogue import inputs_of
 from data_shards.modalities.decoding.numbers import npz_archive
-from data_shards.modalities.flow import MOTION, SECOND, FlowConfig
-from data_shards.modalities.image import ImageConfig
+from data_shards.modalities.kinds.array import ArrayConfig
+from data_shards.modalities.kinds.catalogue import inputs_of
+from data_shards.modalities.kinds.flow import MOTION, SECOND, FlowConfig
+from data_shards.modalities.kinds.image import ImageConfig
+from data_shards.modalities.kinds.text import TextConfig
 from data_shards.modalities.modality import Modality
-from data_shards.modalities.text import TextConfig
 
 _ODD = re.compile(r"[^\w -]")
 

@@ -17,7 +17,7 @@ from data_shards.format.annotations import NO_LABEL, Notes, Records, notes
 from data_shards.format.manifest import Manifest
 from data_shards.format.members import fitting
 from data_shards.loading.streams import EVALUATED, TRAIN, train_datasets
-from data_shards.modalities.catalogue import BY_NAME
+from data_shards.modalities.kinds.catalogue import BY_NAME
 from data_shards.modalities.modality import Modality
 from launch.planning.fitted_inputs import fitted, section_of
 from launch.planning.found_inputs import found_inputs, numbers_in_records, unread_in_records, usable

@@ -9,7 +9,7 @@ from data_shards.files.quoting import shown
 from data_shards.loading import streams
 from data_shards.loading.loader import Loader
 from data_shards.loading.shard_folders import Places
-from data_shards.modalities.label import LabelConfig
+from data_shards.modalities.kinds.label import LabelConfig
 from launch.lifecycle.agreement import first_does, together
 from model.outputs.label import LabelOutput, LabelsOutput
 from model.outputs.value import ValueOutput

@@ -221,7 +221,7 @@ def test_a_class_that_cannot_be_chosen_is_named_with_its_line(tmp_path: Path, fa
 
 
 def test_what_a_plugin_adds_is_there_as_long_as_it_is_in_use() -> None:
-    from data_shards.modalities.catalogue import BY_NAME, MODALITIES
+    from data_shards.modalities.kinds.catalogue import BY_NAME, MODALITIES
     from model.outputs.kinds import KINDS as ANSWERS
     from model.outputs.kinds import OUTPUTS
     from trainer.tasks.kinds.catalogue import BY_KIND, TASKS

@@ -8,7 +8,7 @@ import yaml
 
 from configs.files import ConfigError
 from configs.run import RunConfig, difference, dump, load
-from data_shards.modalities import catalogue as data_catalogue
+from data_shards.modalities.kinds import catalogue as data_catalogue
 from model.modalities import catalogue as model_catalogue
 
 NETWORK_ALONE = {"label"}

@@ -30,13 +30,13 @@ from data_shards.format.manifest import Manifest
 from data_shards.loading import streams
 from data_shards.loading.dataset import inputs_in
 from data_shards.loading.loader import Loader
-from data_shards.modalities.array import ArrayConfig
-from data_shards.modalities.audio import AudioConfig
-from data_shards.modalities.catalogue import inputs_of
-from data_shards.modalities.flow import FlowConfig
-from data_shards.modalities.image import ImageConfig
-from data_shards.modalities.points import PointsConfig
-from data_shards.modalities.text import TextConfig
+from data_shards.modalities.kinds.array import ArrayConfig
+from data_shards.modalities.kinds.audio import AudioConfig
+from data_shards.modalities.kinds.catalogue import inputs_of
+from data_shards.modalities.kinds.flow import FlowConfig
+from data_shards.modalities.kinds.image import ImageConfig
+from data_shards.modalities.kinds.points import PointsConfig
+from data_shards.modalities.kinds.text import TextConfig
 from data_shards.storage.local_folder import LocalFolder
 
 SPLITS = ("train", "train", "test", "val", "Train", "TEST", "a b", "métrique", "0", "\u202fx", ".Trash-1000")

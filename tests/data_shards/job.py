@@ -17,7 +17,7 @@ from pathlib import Path
 
 from data_shards.config import DataConfig
 from data_shards.loading import streams
-from data_shards.modalities.text import TextConfig
+from data_shards.modalities.kinds.text import TextConfig
 from data_shards.order.state import DataState
 
 SEED, GLOBAL_BATCH, SAVE_EVERY_STEPS = 0, 12, 4

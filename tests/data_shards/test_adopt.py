@@ -19,7 +19,7 @@ from data_shards.format.annotations import OWN, Records
 from data_shards.format.manifest import Manifest
 from data_shards.format.tar_index import TarIndex
 from data_shards.loading import streams
-from data_shards.modalities.text import TextConfig
+from data_shards.modalities.kinds.text import TextConfig
 from data_shards.sources.table import build
 from data_shards.storage.local_folder import LocalFolder
 

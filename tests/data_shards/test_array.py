@@ -10,7 +10,7 @@ from safetensors.numpy import save
 from data_shards.config import DataConfig
 from data_shards.loading.batch import Sample
 from data_shards.loading.sample import BadMemberError, prepare
-from data_shards.modalities.array import ArrayConfig
+from data_shards.modalities.kinds.array import ArrayConfig
 
 EEG = np.arange(20, dtype=np.float32).reshape(5, 4)
 

@@ -12,7 +12,7 @@ from configs.network import network_config
 from data_shards.config import DataConfig
 from data_shards.loading.batch import Sample
 from data_shards.loading.sample import BadMemberError, prepare
-from data_shards.modalities.audio import AudioConfig
+from data_shards.modalities.kinds.audio import AudioConfig
 from data_shards.modalities.transform_config import LogMelConfig, SpecAugmentConfig
 from data_shards.modalities.transforms.spectrogram import FLOOR
 from model.modalities.audio import AudioInput

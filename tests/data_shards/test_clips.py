@@ -16,9 +16,9 @@ from data_shards.config import DataConfig
 from data_shards.loading.sample import prepare
 from data_shards.loading.shard_loader import ShardLoader
 from data_shards.loading.streams import eval_loader
-from data_shards.modalities.audio import AudioConfig
+from data_shards.modalities.kinds.audio import AudioConfig
+from data_shards.modalities.kinds.video import VideoConfig
 from data_shards.modalities.transform_config import ClipsConfig
-from data_shards.modalities.video import VideoConfig
 
 FRAMES, RATE = 21, 1000
 INPUTS = {

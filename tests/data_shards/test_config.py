@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from data_shards.config import DataConfig
-from data_shards.modalities.audio import AudioConfig
-from data_shards.modalities.flow import FlowConfig
-from data_shards.modalities.image import ImageConfig
-from data_shards.modalities.points import PointsConfig
-from data_shards.modalities.text import TextConfig
+from data_shards.modalities.kinds.audio import AudioConfig
+from data_shards.modalities.kinds.flow import FlowConfig
+from data_shards.modalities.kinds.image import ImageConfig
+from data_shards.modalities.kinds.points import PointsConfig
+from data_shards.modalities.kinds.text import TextConfig
+from data_shards.modalities.kinds.video import VideoConfig
 from data_shards.modalities.transform_config import (
     ColourConfig,
     CropConfig,
@@ -20,7 +21,6 @@ from data_shards.modalities.transform_config import (
     RandAugmentConfig,
     SpecAugmentConfig,
 )
-from data_shards.modalities.video import VideoConfig
 from data_shards.storage.config import DatasetConfig, RemoteConfig
 
 Values = tuple[Any, ...]

@@ -10,7 +10,7 @@ from data_shards.building.verification import Report
 from data_shards.config import DataConfig
 from data_shards.loading.batch import layout
 from data_shards.loading.sample import BadMemberError, prepare
-from data_shards.modalities.array import ArrayConfig
+from data_shards.modalities.kinds.array import ArrayConfig
 
 VALUES = np.arange(14, dtype=np.float32).reshape(7, 2)
 PLACES = np.stack([np.arange(7.0), 10 * np.arange(7.0)], axis=1)

@@ -13,8 +13,8 @@ from data_shards.config import DataConfig
 from data_shards.format.manifest import Manifest
 from data_shards.loading.admission import BadSampleError
 from data_shards.loading.reader import Reader
-from data_shards.modalities.image import ImageConfig
-from data_shards.modalities.text import TextConfig
+from data_shards.modalities.kinds.image import ImageConfig
+from data_shards.modalities.kinds.text import TextConfig
 from data_shards.sources import table
 from data_shards.storage.local_folder import LocalFolder
 

@@ -17,7 +17,7 @@ from data_shards.loading.sample import prepare
 from data_shards.loading.streams import eval_loader, train_loader
 from data_shards.modalities.decoding import flow as decoder
 from data_shards.modalities.decoding.image import pixels
-from data_shards.modalities.flow import FlowConfig
+from data_shards.modalities.kinds.flow import FlowConfig
 from data_shards.sources import table
 
 ROWS, COLUMNS = 12, 20

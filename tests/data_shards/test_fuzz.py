@@ -13,7 +13,7 @@ from PIL import Image
 
 from data_shards.format.tar_index import TarIndex
 from data_shards.format.tar_walk import BLOCK
-from data_shards.modalities.catalogue import held_by
+from data_shards.modalities.kinds.catalogue import held_by
 
 WriteTar = Callable[..., Path]
 LONGEST_SECONDS = 20.0

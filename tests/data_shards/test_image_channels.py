@@ -14,7 +14,7 @@ from data_shards.config import DataConfig
 from data_shards.loading.sample import BadMemberError, prepare
 from data_shards.modalities.decoding import tiff as tiff_decoder
 from data_shards.modalities.decoding.channels import Picture, with_channels
-from data_shards.modalities.image import ImageConfig
+from data_shards.modalities.kinds.image import ImageConfig
 from data_shards.modalities.mixup import mix_pairs
 from data_shards.modalities.transform_config import ColourConfig, CropConfig, MixupConfig, RandAugmentConfig
 

@@ -18,11 +18,11 @@ from data_shards.format.members import fitting
 from data_shards.loading import streams
 from data_shards.loading.batch import Batch
 from data_shards.loading.sample import BadMemberError, prepare
-from data_shards.modalities.array import ArrayConfig
-from data_shards.modalities.catalogue import MODALITIES, held_by, inputs_of
-from data_shards.modalities.image import ImageConfig
-from data_shards.modalities.points import PointsConfig
-from data_shards.modalities.text import TextConfig
+from data_shards.modalities.kinds.array import ArrayConfig
+from data_shards.modalities.kinds.catalogue import MODALITIES, held_by, inputs_of
+from data_shards.modalities.kinds.image import ImageConfig
+from data_shards.modalities.kinds.points import PointsConfig
+from data_shards.modalities.kinds.text import TextConfig
 
 WriteTar = Callable[[Path, Sequence[tuple[str, bytes]]], Path]
 

@@ -13,7 +13,7 @@ from data_shards.format.annotations import OWN
 from data_shards.loading import streams
 from data_shards.loading.admission import BadSampleError, Intake
 from data_shards.loading.reader import Reader
-from data_shards.modalities.text import TextConfig
+from data_shards.modalities.kinds.text import TextConfig
 from data_shards.storage.local_folder import LocalFolder
 
 WriteTar = Callable[..., Path]

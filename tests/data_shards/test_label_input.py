@@ -13,9 +13,9 @@ from data_shards.building.adoption_counts import inputs_of
 from data_shards.config import DataConfig
 from data_shards.loading.sample import BadMemberError, prepare
 from data_shards.loading.shard_loader import ShardLoader
-from data_shards.modalities.catalogue import held_by
-from data_shards.modalities.label import LabelConfig
-from data_shards.modalities.text import TextConfig
+from data_shards.modalities.kinds.catalogue import held_by
+from data_shards.modalities.kinds.label import LabelConfig
+from data_shards.modalities.kinds.text import TextConfig
 
 COUNTS = (12, 12, 12, 12)
 BATCH = 8

@@ -15,8 +15,8 @@ from data_shards.format.manifest import Manifest
 from data_shards.loading import streams
 from data_shards.loading.batch import Batch
 from data_shards.loading.loader import Loader
-from data_shards.modalities.image import ImageConfig
-from data_shards.modalities.text import TextConfig
+from data_shards.modalities.kinds.image import ImageConfig
+from data_shards.modalities.kinds.text import TextConfig
 
 TextShards = Callable[..., Manifest]
 CONFIG = DataConfig(inputs={"text": TextConfig(num_bytes=12)}, lanes=4, window=8)

@@ -17,8 +17,8 @@ from data_shards.format.manifest import Manifest
 from data_shards.loading import streams
 from data_shards.loading.batch import Batch
 from data_shards.loading.loader import Loader
-from data_shards.modalities.points import PointsConfig
-from data_shards.modalities.text import TextConfig
+from data_shards.modalities.kinds.points import PointsConfig
+from data_shards.modalities.kinds.text import TextConfig
 from data_shards.order.state import DataState
 from data_shards.storage.config import DatasetConfig
 

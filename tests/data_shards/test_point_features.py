@@ -11,8 +11,8 @@ import pytest
 from data_shards.config import DataConfig
 from data_shards.loading.batch import Sample
 from data_shards.loading.sample import BadMemberError, prepare
+from data_shards.modalities.kinds.points import PointsConfig
 from data_shards.modalities.modality import MAIN, Member
-from data_shards.modalities.points import PointsConfig
 from data_shards.sources.point_clouds import Sampled
 
 RNG = np.random.default_rng(0)

@@ -6,9 +6,9 @@ from PIL import Image
 
 from data_shards.config import DataConfig
 from data_shards.loading.sample import prepare
-from data_shards.modalities.audio import AudioConfig
-from data_shards.modalities.image import ImageConfig
-from data_shards.modalities.text import TextConfig
+from data_shards.modalities.kinds.audio import AudioConfig
+from data_shards.modalities.kinds.image import ImageConfig
+from data_shards.modalities.kinds.text import TextConfig
 from data_shards.modalities.transform_config import MaskingConfig
 
 CONFIG = DataConfig(

@@ -22,7 +22,7 @@ from data_shards.files import history
 from data_shards.format import manifest
 from data_shards.format.manifest import Manifest, ShardEntry
 from data_shards.loading import streams
-from data_shards.modalities.text import TextConfig
+from data_shards.modalities.kinds.text import TextConfig
 from data_shards.storage import remote_folder
 from data_shards.storage.config import DatasetConfig, RemoteConfig
 from data_shards.storage.remote_folder import RefusedError, RemoteFolder

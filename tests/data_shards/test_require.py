@@ -14,8 +14,8 @@ from data_shards.format.annotations import Records
 from data_shards.loading import streams
 from data_shards.loading.loader import Loader
 from data_shards.loading.reader import Reader
-from data_shards.modalities.points import PointsConfig
-from data_shards.modalities.text import TextConfig
+from data_shards.modalities.kinds.points import PointsConfig
+from data_shards.modalities.kinds.text import TextConfig
 from data_shards.storage.local_folder import LocalFolder
 from data_shards.storage.required_inputs import required
 

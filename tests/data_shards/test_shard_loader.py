@@ -13,7 +13,7 @@ from data_shards.format.manifest import Manifest
 from data_shards.loading.batch import Batch
 from data_shards.loading.shard_loader import ShardLoader
 from data_shards.loading.streams import train_loader
-from data_shards.modalities.text import TextConfig
+from data_shards.modalities.kinds.text import TextConfig
 
 TextShards = Callable[..., Manifest]
 

@@ -16,14 +16,14 @@ from data_shards.building.raw_sample import Literal, Row
 from data_shards.building.spread_samples import spread
 from data_shards.format.annotations import OWN, Records
 from data_shards.format.manifest import Manifest
-from data_shards.modalities.audio import AudioConfig
 from data_shards.modalities.decoding import audio, flow, image, points, video
-from data_shards.modalities.flow import FlowConfig
-from data_shards.modalities.image import ImageConfig
+from data_shards.modalities.kinds.audio import AudioConfig
+from data_shards.modalities.kinds.flow import FlowConfig
+from data_shards.modalities.kinds.image import ImageConfig
+from data_shards.modalities.kinds.points import PointsConfig
+from data_shards.modalities.kinds.text import TextConfig
+from data_shards.modalities.kinds.video import VideoConfig
 from data_shards.modalities.modality import MAIN, Member
-from data_shards.modalities.points import PointsConfig
-from data_shards.modalities.text import TextConfig
-from data_shards.modalities.video import VideoConfig
 from data_shards.sources.digits import NAMES, Drawn
 
 

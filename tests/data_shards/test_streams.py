@@ -9,9 +9,9 @@ from data_shards.config import DataConfig
 from data_shards.format.extents import EXTENT_BYTES
 from data_shards.format.manifest import Manifest
 from data_shards.loading.streams import live_bytes, train_loader, train_order
-from data_shards.modalities.image import ImageConfig
+from data_shards.modalities.kinds.image import ImageConfig
+from data_shards.modalities.kinds.text import TextConfig
 from data_shards.modalities.mixup import MixupConfig
-from data_shards.modalities.text import TextConfig
 
 
 @pytest.mark.parametrize(("global_batch", "world_size"), [(6, 2), (9, 1), (12, 4)])

@@ -17,8 +17,8 @@ from data_shards.config import DataConfig
 from data_shards.loading.batch import Batch
 from data_shards.loading.dataset import classes_of_labels
 from data_shards.loading.streams import eval_loader, train_loader
-from data_shards.modalities.image import ImageConfig
-from data_shards.modalities.text import TextConfig
+from data_shards.modalities.kinds.image import ImageConfig
+from data_shards.modalities.kinds.text import TextConfig
 from data_shards.modalities.transform_config import MaskingConfig, MixupConfig
 from data_shards.storage.config import DatasetConfig
 

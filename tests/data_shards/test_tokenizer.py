@@ -13,7 +13,7 @@ from data_shards.config import DataConfig
 from data_shards.loading.admission import BadSampleError
 from data_shards.loading.sample import prepare
 from data_shards.modalities.decoding import tokens
-from data_shards.modalities.text import TextConfig
+from data_shards.modalities.kinds.text import TextConfig
 from data_shards.modalities.transform_config import MaskingConfig
 from data_shards.modalities.transforms.masking import mask_tokens
 from data_shards.modalities.transforms.text import fit, fit_words, mask_id, words

@@ -14,7 +14,7 @@ from data_shards.config import DataConfig
 from data_shards.format import manifest
 from data_shards.format.annotations import MAX_VALUE, Records, notes
 from data_shards.loading import streams
-from data_shards.modalities.text import TextConfig
+from data_shards.modalities.kinds.text import TextConfig
 from data_shards.sources import table
 
 CONFIG = DataConfig(inputs={"text": TextConfig(num_bytes=8)}, lanes=1, window=4, values=("age", "place"))

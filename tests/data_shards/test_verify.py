@@ -13,7 +13,7 @@ from data_shards.building.verification import Bad, Report
 from data_shards.config import DataConfig
 from data_shards.format import manifest
 from data_shards.format.manifest import Manifest
-from data_shards.modalities.text import TextConfig
+from data_shards.modalities.kinds.text import TextConfig
 from data_shards.storage.local_folder import LocalFolder
 
 TextShards = Callable[..., Manifest]

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "trainer"))
 from checkpoints import save
 
 from configs.run import load
-from data_shards.modalities.image import ImageConfig
+from data_shards.modalities.kinds.image import ImageConfig
 from data_shards.modalities.transforms.image import fit
 from launch.cli.main import app
 from launch.lifecycle.run_folder import RunFolder

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from data_shards.loading.batch import Batch
-from data_shards.modalities.audio import AudioConfig
-from data_shards.modalities.image import ImageConfig
+from data_shards.modalities.kinds.audio import AudioConfig
+from data_shards.modalities.kinds.image import ImageConfig
+from data_shards.modalities.kinds.video import VideoConfig
 from data_shards.modalities.modality import Modality
-from data_shards.modalities.video import VideoConfig
 from launch.pictures import drawing
 from launch.pictures.predictions import shown
 from model.outputs.grid import GridOutput

@@ -10,7 +10,7 @@ import pytest
 
 from configs.run import RunConfig
 from data_shards.config import DataConfig
-from data_shards.modalities.image import ImageConfig
+from data_shards.modalities.kinds.image import ImageConfig
 from launch.run.trained import class_names, preprocessing
 from launch.run.trained.preprocessing import Surroundings
 from model.config.perceiver import PerceiverConfig

@@ -10,8 +10,8 @@ import torch
 import transformers
 from PIL import Image
 
-from data_shards.modalities.image import ImageConfig
-from data_shards.modalities.text import TextConfig
+from data_shards.modalities.kinds.image import ImageConfig
+from data_shards.modalities.kinds.text import TextConfig
 from data_shards.modalities.transforms import image, text
 from model.interop.huggingface_files import PREPROCESSOR, byte_tokenizer, picture, preprocessor
 from model.modalities.adapters.pixels import scaled_pixels

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from data_shards.building.builder import build_table
 from data_shards.building.raw_sample import Literal, Row
-from data_shards.modalities.text import TextConfig
+from data_shards.modalities.kinds.text import TextConfig
 from data_shards.modalities.transforms.text import fit
 from launch.cli.main import app
 

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_shards.modalities.decoding.image import MAX_PIXELS, PNG, picture, pixels
-from data_shards.modalities.flow import MOTION, SECOND
+from data_shards.modalities.kinds.flow import MOTION, SECOND
 from data_shards.modalities.modality import MAIN, Members
 
 MAGIC = np.float32(202021.25).tobytes()

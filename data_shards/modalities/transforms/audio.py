@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from data_shards.modalities.audio import AudioConfig
 from data_shards.modalities.decoding.audio import recording, with_channels
+from data_shards.modalities.kinds.audio import AudioConfig
 from data_shards.modalities.transforms.resample import resample
 from data_shards.modalities.transforms.spectrogram import log_mel, spec_augment
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_shards.modalities.decoding.flow import pair
-from data_shards.modalities.flow import FlowConfig
+from data_shards.modalities.kinds.flow import FlowConfig
 from data_shards.modalities.modality import Members
 from data_shards.modalities.transform_config import EraseConfig, ScaleConfig
 from data_shards.modalities.transforms.colour import jitter

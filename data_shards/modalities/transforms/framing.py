@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from data_shards.modalities.image import ImageConfig
+from data_shards.modalities.kinds.image import ImageConfig
+from data_shards.modalities.kinds.video import VideoConfig
 from data_shards.modalities.transform_config import CropConfig
-from data_shards.modalities.video import VideoConfig
 
 Box = tuple[float, float, float, float]
 """Left, top, right and bottom edge, in pixels."""

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from data_shards.modalities.decoding.channels import bytes_of, with_channels
 from data_shards.modalities.decoding.image import picture
 from data_shards.modalities.decoding.numbers import finite
-from data_shards.modalities.image import ImageConfig
+from data_shards.modalities.kinds.image import ImageConfig
 from data_shards.modalities.transforms.colour import jitter
 from data_shards.modalities.transforms.framing import cut, framed, random_box, usual_box, whole_box
 from data_shards.modalities.transforms.randaugment import randaugment

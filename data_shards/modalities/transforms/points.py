@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_shards.modalities.decoding.points import cloud, columns, everything
-from data_shards.modalities.points import NORMAL, PointsConfig
+from data_shards.modalities.kinds.points import NORMAL, PointsConfig
 
 
 def fit(

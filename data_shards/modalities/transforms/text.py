@@ -5,7 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_shards.modalities.decoding.text import text
-from data_shards.modalities.text import BYTE_VOCABULARY, TextConfig
+from data_shards.modalities.kinds.text import BYTE_VOCABULARY, TextConfig
 
 # Those of the released bytes_tokenizer.py; the paper speaks of four.
 PAD, BOS, EOS, MASK, CLS, SEP = range(6)

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_shards.modalities.decoding.video import video
+from data_shards.modalities.kinds.video import VideoConfig
 from data_shards.modalities.transforms.colour import jitter
 from data_shards.modalities.transforms.framing import framed, random_box, usual_box
-from data_shards.modalities.video import VideoConfig
 
 
 def fit(

@@ -10,7 +10,7 @@ from data_shards.building.builder import Tell
 from data_shards.building.raw_sample import Content, File, Row
 from data_shards.building.splits import TRAIN
 from data_shards.files.quoting import shown
-from data_shards.modalities.catalogue import usual_suffixes
+from data_shards.modalities.kinds.catalogue import usual_suffixes
 from data_shards.sources.layouts.layout import TableLayout
 from data_shards.sources.parsing import imagenet_lists, tar_files
 from data_shards.sources.parsing.folder_files import HIDDEN, is_hidden, passed_over, paths_below, suffix_of

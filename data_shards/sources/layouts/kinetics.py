@@ -10,7 +10,7 @@ from data_shards.building.builder import Tell
 from data_shards.building.raw_sample import Content, File, Row
 from data_shards.building.splits import TRAIN, split_of
 from data_shards.files.quoting import shown
-from data_shards.modalities.catalogue import usual_suffixes
+from data_shards.modalities.kinds.catalogue import usual_suffixes
 from data_shards.sources.layouts.layout import TableLayout
 from data_shards.sources.parsing import cells, clips
 from data_shards.sources.parsing.folder_files import is_hidden, passed_over, paths_below, tell_passed_over

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from data_shards.building.splits import split_of
-from data_shards.modalities.catalogue import usual_suffixes
+from data_shards.modalities.kinds.catalogue import usual_suffixes
 
 HIDDEN = "hidden"
 """The kind under which hidden files, and all that lies in hidden folders, are counted."""

@@ -24,12 +24,12 @@ from data_shards.loading.batch import Batch
 from data_shards.loading.dataset import are_numbers
 from data_shards.loading.loader import Loader
 from data_shards.loading.shard_folders import Places
-from data_shards.modalities.array import ArrayConfig
-from data_shards.modalities.audio import AudioConfig
-from data_shards.modalities.catalogue import plugins
-from data_shards.modalities.image import ImageConfig
+from data_shards.modalities.kinds.array import ArrayConfig
+from data_shards.modalities.kinds.audio import AudioConfig
+from data_shards.modalities.kinds.catalogue import plugins
+from data_shards.modalities.kinds.image import ImageConfig
+from data_shards.modalities.kinds.text import TextConfig
 from data_shards.modalities.modality import Modality
-from data_shards.modalities.text import TextConfig
 from launch.lifecycle.agreement import batches_of_all, first_does, joined, together
 from launch.lifecycle.run_folder import RunFolder, as_typed
 from launch.pictures import drawing, texts

@@ -9,8 +9,8 @@ from typing import Any
 from configs.run import RunConfig
 from data_shards.files import typed_json
 from data_shards.files.quoting import shown
-from data_shards.modalities.image import ImageConfig
-from data_shards.modalities.text import TextConfig
+from data_shards.modalities.kinds.image import ImageConfig
+from data_shards.modalities.kinds.text import TextConfig
 from data_shards.modalities.transforms.text import pad_id
 from data_shards.sources.parsing.class_names import distinct
 from model.config.perceiver import PerceiverConfig

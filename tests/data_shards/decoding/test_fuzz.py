@@ -12,8 +12,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from data_shards.modalities.catalogue import BY_NAME
 from data_shards.modalities.decoding.ply import END
+from data_shards.modalities.kinds.catalogue import BY_NAME
 from data_shards.sources.digits import Drawn
 
 NUM_MUTANTS = 1_000

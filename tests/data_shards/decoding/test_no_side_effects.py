@@ -19,7 +19,7 @@ import soundfile
 import tifffile
 from PIL import Image
 
-from data_shards.modalities.catalogue import BY_NAME
+from data_shards.modalities.kinds.catalogue import BY_NAME
 from data_shards.sources.digits import Drawn
 
 pytestmark = [

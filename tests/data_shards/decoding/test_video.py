@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from av.stream import Disposition
 
-from data_shards.modalities.catalogue import BY_NAME
 from data_shards.modalities.decoding import video as decoder
 from data_shards.modalities.decoding.mp4 import refuse_bomb
 from data_shards.modalities.decoding.video import shape, video
+from data_shards.modalities.kinds.catalogue import BY_NAME
 
 
 def encode(frames: np.ndarray, kind: str = "mp4", codec: str = "mpeg4", movflags: str = "", **options: str) -> bytes:

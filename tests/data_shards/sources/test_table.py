@@ -15,8 +15,8 @@ from data_shards.config import DataConfig
 from data_shards.format import manifest
 from data_shards.format.tar_index import TarIndex
 from data_shards.loading.shard_loader import ShardLoader
-from data_shards.modalities.image import ImageConfig
-from data_shards.modalities.text import TextConfig
+from data_shards.modalities.kinds.image import ImageConfig
+from data_shards.modalities.kinds.text import TextConfig
 from data_shards.sources import table
 
 LINES = [

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_shards.modalities.audio import AudioConfig
-from data_shards.modalities.image import ImageConfig
-from data_shards.modalities.points import PointsConfig
-from data_shards.modalities.text import TextConfig
+from data_shards.modalities.kinds.audio import AudioConfig
+from data_shards.modalities.kinds.image import ImageConfig
+from data_shards.modalities.kinds.points import PointsConfig
+from data_shards.modalities.kinds.text import TextConfig
+from data_shards.modalities.kinds.video import VideoConfig
 from data_shards.modalities.transform_config import CropConfig
 from data_shards.modalities.transforms import audio, image, points, text, video
-from data_shards.modalities.video import VideoConfig
 from data_shards.sources.digits import Drawn
 
 

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_shards.modalities.audio import AudioConfig
 from data_shards.modalities.decoding.flow import MAGIC
-from data_shards.modalities.flow import FlowConfig
-from data_shards.modalities.image import ImageConfig
+from data_shards.modalities.kinds.audio import AudioConfig
+from data_shards.modalities.kinds.flow import FlowConfig
+from data_shards.modalities.kinds.image import ImageConfig
+from data_shards.modalities.kinds.points import PointsConfig
+from data_shards.modalities.kinds.text import TextConfig
+from data_shards.modalities.kinds.video import VideoConfig
 from data_shards.modalities.modality import Modality, select
-from data_shards.modalities.points import PointsConfig
-from data_shards.modalities.text import TextConfig
 from data_shards.modalities.transform_config import (
     ColourConfig,
     CropConfig,
@@ -29,7 +30,6 @@ from data_shards.modalities.transform_config import (
 )
 from data_shards.modalities.transforms import audio, flow, image, points, text, video
 from data_shards.modalities.transforms.masking import mask_words
-from data_shards.modalities.video import VideoConfig
 from data_shards.sources.digits import Drawn
 
 Fitted = list[bytes]

@@ -10,7 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from test_options import encoded, flo
 
-from data_shards.modalities.flow import FlowConfig
+from data_shards.modalities.kinds.flow import FlowConfig
 from data_shards.modalities.modality import Members, select
 from data_shards.modalities.transform_config import ColourConfig, EraseConfig, ScaleConfig
 from data_shards.modalities.transforms.colour import jitter

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from data_shards.modalities.audio import AudioConfig
+from data_shards.modalities.kinds.audio import AudioConfig
 from data_shards.modalities.transform_config import LogMelConfig
 from data_shards.modalities.transforms.spectrogram import FLOOR, log_mel
 

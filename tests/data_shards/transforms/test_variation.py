@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_shards.modalities.audio import AudioConfig
-from data_shards.modalities.image import ImageConfig
-from data_shards.modalities.points import PointsConfig
-from data_shards.modalities.text import TextConfig
+from data_shards.modalities.kinds.audio import AudioConfig
+from data_shards.modalities.kinds.image import ImageConfig
+from data_shards.modalities.kinds.points import PointsConfig
+from data_shards.modalities.kinds.text import TextConfig
+from data_shards.modalities.kinds.video import VideoConfig
 from data_shards.modalities.transform_config import (
     ColourConfig,
     CropConfig,
@@ -24,7 +25,6 @@ from data_shards.modalities.transforms.masking import mask_words
 from data_shards.modalities.transforms.spectrogram import spec_augment
 from data_shards.modalities.transforms.text import MASK, PAD
 from data_shards.modalities.transforms.text import fit as fit_text
-from data_shards.modalities.video import VideoConfig
 from data_shards.sources.digits import Drawn
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from data_shards.loading.batch import Batch
-from data_shards.modalities.text import TextConfig
+from data_shards.modalities.kinds.text import TextConfig
 from model.measures.losses import cross_entropy_sum, labelled
 from model.outputs.text import TextOutput
 from trainer.distributed.world import World

@@ -4,15 +4,15 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from data_shards.format.members import fitting
-from data_shards.modalities.array import ArrayConfig
-from data_shards.modalities.audio import AudioConfig
-from data_shards.modalities.flow import FlowConfig
-from data_shards.modalities.image import ImageConfig
-from data_shards.modalities.label import LabelConfig
+from data_shards.modalities.kinds.array import ArrayConfig
+from data_shards.modalities.kinds.audio import AudioConfig
+from data_shards.modalities.kinds.flow import FlowConfig
+from data_shards.modalities.kinds.image import ImageConfig
+from data_shards.modalities.kinds.label import LabelConfig
+from data_shards.modalities.kinds.points import PointsConfig
+from data_shards.modalities.kinds.text import TextConfig
+from data_shards.modalities.kinds.video import VideoConfig
 from data_shards.modalities.modality import MAIN, Modality
-from data_shards.modalities.points import PointsConfig
-from data_shards.modalities.text import TextConfig
-from data_shards.modalities.video import VideoConfig
 
 MODALITIES: tuple[type[Modality], ...] = (
     ImageConfig,
