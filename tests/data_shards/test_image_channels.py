@@ -12,8 +12,8 @@ from PIL import Image
 
 from data_shards.config import DataConfig
 from data_shards.loading.sample import BadMemberError, prepare
-from data_shards.modalities.decoding import tiff as tiff_decoder
 from data_shards.modalities.decoding.channels import Picture, with_channels
+from data_shards.modalities.decoding.formats import tiff as tiff_decoder
 from data_shards.modalities.kinds.image import ImageConfig
 from data_shards.modalities.mixup import mix_pairs
 from data_shards.modalities.transform_config import ColourConfig, CropConfig, MixupConfig, RandAugmentConfig

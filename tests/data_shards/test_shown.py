@@ -14,7 +14,7 @@ from data_shards.building.adoption import index
 from data_shards.building.builder import build_table
 from data_shards.building.raw_sample import Literal, Row
 from data_shards.files.quoting import MAX_LISTED, MAX_SHOWN, cut, listed, shown
-from data_shards.modalities.decoding.meshes import read_off
+from data_shards.modalities.decoding.formats.meshes import read_off
 from data_shards.modalities.decoding.points import points
 from data_shards.sources import audio_folder, table, text
 from launch.supervise.submit import combinations

@@ -7,7 +7,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from data_shards.modalities.decoding.wav import chunks_of, coding, wav
+from data_shards.modalities.decoding.formats.wav import chunks_of, coding, wav
 
 try:
     import miniaudio

@@ -73,7 +73,7 @@ def picture(data: bytes | memoryview) -> Picture:
     start = bytes(data[:8])
     if start.startswith(_TIFF):
         # Only now: it is an optional library.
-        from data_shards.modalities.decoding.tiff import tiff
+        from data_shards.modalities.decoding.formats.tiff import tiff
 
         return tiff(data, MAX_PIXELS)
     kind = next((kind for magic, kind in _FORMATS.items() if start.startswith(magic)), None)

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_shards.files.quoting import cut, listed
-from data_shards.modalities.decoding import meshes
+from data_shards.modalities.decoding.formats import meshes
+from data_shards.modalities.decoding.formats.ply import read_ply
 from data_shards.modalities.decoding.numbers import MAGIC_PREFIX, MAX_BYTES, npy_array, npz_array
-from data_shards.modalities.decoding.ply import read_ply
 
 MAX_COLUMNS = 16
 """An array of more columns than these, and than it has rows, is no list of points; it may lie on its side."""

@@ -12,7 +12,7 @@ from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from data_shards.modalities.decoding import mp4
+from data_shards.modalities.decoding.formats import mp4
 from data_shards.modalities.decoding.image import MAX_PIXELS
 
 MAX_CLIP_BYTES = 1 << 30

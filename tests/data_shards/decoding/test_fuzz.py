@@ -12,7 +12,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from data_shards.modalities.decoding.ply import END
+from data_shards.modalities.decoding.formats.ply import END
 from data_shards.modalities.kinds.catalogue import BY_NAME
 from data_shards.sources.digits import Drawn
 

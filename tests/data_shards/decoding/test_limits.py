@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from data_shards.format.tar_walk import MAX_MEMBER_BYTES
-from data_shards.modalities.decoding import audio, image, meshes, points, video
+from data_shards.modalities.decoding import audio, image, points, video
+from data_shards.modalities.decoding.formats import meshes
 
 PAGE = Path(__file__).parents[3] / "docs" / "building_shards.md"
 UNITS = {"": 1, "Mi": 1 << 20, "MiB": 1 << 20, "GiB": 1 << 30, "kHz": 1000}

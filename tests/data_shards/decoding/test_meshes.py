@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from data_shards.modalities.decoding import meshes
-from data_shards.modalities.decoding.meshes import Mesh, read_off, sample
+from data_shards.modalities.decoding.formats import meshes
+from data_shards.modalities.decoding.formats.meshes import Mesh, read_off, sample
 from data_shards.modalities.decoding.points import points
 
 # A flat L of a square with corner (0, 0) and side 1, and one with corner (1, 0) and side 2; z is 5.

@@ -3,7 +3,7 @@ import struct
 import numpy as np
 import pytest
 
-from data_shards.modalities.decoding.ply import read_ply
+from data_shards.modalities.decoding.formats.ply import read_ply
 from data_shards.modalities.decoding.points import points
 
 VERTICES = [[0.0, 0.0, 1.5], [1.0, 0.0, 1.5], [1.0, 1.0, 1.5], [0.0, 1.0, 1.5]]

@@ -10,7 +10,7 @@ import pytest
 from av.stream import Disposition
 
 from data_shards.modalities.decoding import video as decoder
-from data_shards.modalities.decoding.mp4 import refuse_bomb
+from data_shards.modalities.decoding.formats.mp4 import refuse_bomb
 from data_shards.modalities.decoding.video import shape, video
 from data_shards.modalities.kinds.catalogue import BY_NAME
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_shards.files.quoting import cut, shown
-from data_shards.modalities.decoding.meshes import MAX_ELEMENTS, Mesh, checked, fan, refuse_long
+from data_shards.modalities.decoding.formats.meshes import MAX_ELEMENTS, Mesh, checked, fan, refuse_long
 
 END: Final = b"end_header"
 _MAX_PROPERTIES = 1_000
