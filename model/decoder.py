@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from model.attention.layers import CrossAttend
 from model.attention.norms import normalised
 from model.config.perceiver import PerceiverConfig
-from model.draws import LayerDraws, layer_draws
 from model.modalities.byte_array import Paddings, Tokens
 from model.parameters import ByName, Projection
+from model.training.draws import LayerDraws, layer_draws
 
 
 class Decoder(nn.Module):

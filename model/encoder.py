@@ -20,13 +20,13 @@ from model.attention.layers import CrossAttend, SelfAttend, in_autocast
 from model.attention.norms import normalised
 from model.attention.read_forms import Form, FormByDevice
 from model.attention.rotary import token_angles
-from model.compilation import is_compiled
 from model.config.perceiver import PerceiverConfig
-from model.draws import LayerDraws, layer_draws
 from model.modalities.byte_array import Tokens
 from model.parameters import Table
-from model.recomputation import Run, kept, run_block, run_cross_attend, run_layer, selective
 from model.stream import StreamLatents
+from model.training.compilation import is_compiled
+from model.training.draws import LayerDraws, layer_draws
+from model.training.recomputation import Run, kept, run_block, run_cross_attend, run_layer, selective
 
 Read = Callable[[int, Tensor, LayerDraws | None], Tensor]
 

@@ -21,8 +21,8 @@ from launch.planning.plan import checkpoint_bytes, memory
 from model.budget.flops import network_cost, total
 from model.budget.hardware import Hardware
 from model.budget.step_cost import StepSeconds, StepWork, step_seconds, step_work
-from model.compilation import is_compiled
 from model.custom import new_network
+from model.training.compilation import is_compiled
 from trainer.engine.arithmetic import resolved
 from trainer.engine.communication import exchanges, small_messages
 from trainer.engine.deepspeed_settings import settings

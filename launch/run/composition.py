@@ -36,8 +36,8 @@ from launch.run.loaders import (
 )
 from launch.run.read_form import reading_of_this_start
 from model.budget import flops
-from model.compilation import is_compiled
 from model.custom import new_network
+from model.training.compilation import is_compiled
 from trainer.checkpoint.names import newest
 from trainer.checkpoint.store import Store
 from trainer.distributed.world import World

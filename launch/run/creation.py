@@ -36,7 +36,7 @@ from launch.run.frozen_code import PLUGINS, as_frozen, changed_files, copy_code,
 from launch.run.loaders import check_evaluation, eval_split, label_names, open_eval_split, train_loader
 from launch.run.trained import class_names
 from launch.schedulers.submission import refuse_if_queued
-from model.compilation import Compile, is_compiled
+from model.training.compilation import Compile, is_compiled
 from trainer.checkpoint.names import newest
 from trainer.distributed.world import World
 from trainer.engine import arithmetic

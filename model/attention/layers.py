@@ -16,9 +16,9 @@ from model.attention.dispatch import attend
 from model.attention.mlp import Gelu, Mlp
 from model.attention.norms import HeadNorm, RmsNorm, norm_of, token_norm
 from model.attention.rotary import angles, rotated
-from model.compilation import Compile, Regions
 from model.config.attention import AttentionConfig, MlpKind, NormKind, ResidualDtype
-from model.draws import ATTENTION, MLP, LayerDraws, dropped
+from model.training.compilation import Compile, Regions
+from model.training.draws import ATTENTION, MLP, LayerDraws, dropped
 
 
 def in_autocast(tokens: Float[Tensor, "*S C"]) -> Float[Tensor, "*S C"]:

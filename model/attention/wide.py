@@ -18,7 +18,7 @@ from model.attention.caches import tile_elements
 
 
 # Operations with names, and not an autograd.Function: `selective` keeps their results by the name
-# (model/recomputation.py), and a compiled layer calls them without a look at the tiles.
+# (model/training/recomputation.py), and a compiled layer calls them without a look at the tiles.
 @torch.library.custom_op(
     "perceiver::wide_attention",
     mutates_args=(),

@@ -15,9 +15,9 @@ from model.budget.activation_memory import activation_bytes
 from model.budget.flops import gathering, total, training_cost
 from model.budget.hardware import Hardware, Kind, Precision
 from model.budget.plan import TRAINING_PASSES
-from model.compilation import is_compiled
 from model.config.attention import AttentionConfig
 from model.config.perceiver import PerceiverConfig
+from model.training.compilation import is_compiled
 
 _BYTES = 4
 _SAVED_BY_NARROW_STREAM = 19

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from warm_start import finished
 
-from model.compilation import is_compiled
 from model.config.perceiver import PerceiverConfig
+from model.training.compilation import is_compiled
 
 COUNTS = """
 import dataclasses, sys
@@ -20,7 +20,7 @@ sys.path.insert(0, {folder!r})
 import torch
 from functorch.compile import make_boxed_func, min_cut_rematerialization_partition
 from torch._dynamo.backends.common import aot_autograd
-import model.compilation
+import model.training.compilation
 from test_recomputation import CONFIG, IMAGE, Perceiver, gradients
 
 graphs = []
@@ -32,7 +32,7 @@ def counted(graph, inputs):
     graphs.append(graph)
     return inner(graph, inputs)
 
-model.compilation.frugal_inductor = counted
+model.training.compilation.frugal_inductor = counted
 SMALL = dict(num_cross_attends=2, num_blocks=2, layers_per_block=1)
 LARGE = dict(num_cross_attends=3, num_blocks=3, layers_per_block=2, share_blocks=False, share_cross_attends=False)
 

@@ -12,12 +12,12 @@ from model.attention.norms import normalised
 from model.config.attention import AttentionConfig
 from model.config.grids import PositionsConfig
 from model.config.perceiver import ActivationCheckpointing, PerceiverConfig
-from model.draws import LayerDraws, dropped, kept, layer_draws, mixed
 from model.modalities.audio import AudioInput
 from model.modalities.image import ImageInput
 from model.outputs.label import LabelOutput
 from model.parameters import draw_parameters
 from model.perceiver import Perceiver
+from model.training.draws import LayerDraws, dropped, kept, layer_draws, mixed
 
 FEW = PositionsConfig(num_bands=3)
 IMAGE = ImageInput(height=6, width=4, positions=FEW)

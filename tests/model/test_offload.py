@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from model.offload import Offload, SideStream
+from model.training.offload import Offload, SideStream
 
 LAYERS = 4
 

@@ -21,7 +21,7 @@ from model.modalities.audio import AudioInput
 from model.modalities.image import ImageInput
 from model.outputs.label import LabelOutput
 from model.perceiver import Perceiver
-from model.recomputation import is_dear, selective
+from model.training.recomputation import is_dear, selective
 
 FEW = PositionsConfig(num_bands=3)
 IMAGE = ImageInput(height=6, width=4, positions=FEW)

@@ -18,10 +18,10 @@ from model.budget.plan import Device, plan
 from model.budget.step_cost import step_seconds, step_work
 from model.config.attention import AttentionConfig
 from model.config.perceiver import PerceiverConfig
-from model.draws import layer_draws
 from model.modalities.points import PointsInput
 from model.outputs.grid import GridOutput
 from model.outputs.label import LabelOutput
+from model.training.draws import layer_draws
 
 PRODUCTS = ("mm", "addmm", "bmm", "_scaled_dot_product")
 

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import model.attention.wide
 from model.attention.dispatch import attend
 from model.attention.wide import wide_attention
-from model.recomputation import selective
+from model.training.recomputation import selective
 
 # Sums of some dozen float64 terms in another order.
 TOLERANCE = 1e-12

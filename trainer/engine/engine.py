@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from data_shards.loading.batch import Batch
-from model.compilation import is_compiled
 from model.custom import CustomModule
 from model.network import AnyNetwork
 from model.perceiver import Perceiver
+from model.training.compilation import is_compiled
 from trainer.config import OptimizerConfig, TrainConfig, joint_problems
 from trainer.distributed.world import World
 from trainer.ema_config import EmaConfig

@@ -27,8 +27,8 @@ pytest.importorskip("triton", reason="the kernel that is replaced here needs tri
 import model.attention.absorbed.grid_read  # noqa: F401  # so that its kernel can be replaced
 from model.attention.absorbed.grid_tiles import DEFAULT, Tile
 from model.config.perceiver import PerceiverConfig
-from model.offload import Offload
 from model.perceiver import Perceiver
+from model.training.offload import Offload
 
 CUDA = torch.device("cuda", 0)
 ATEN = torch.ops.aten
@@ -174,9 +174,9 @@ def gpu() -> Iterator[None]:
         stack.enter_context(patch("model.attention.absorbed.grid_read.tile_of", lambda _: DEFAULT))
         stack.enter_context(patch("model.attention.absorbed.grid_read.sums_of_parts", fake_kernel))
         stack.enter_context(patch("torch.amp.is_autocast_available", lambda device: device in ("cpu", "cuda")))
-        stack.enter_context(patch("model.recomputation.checkpoint", recomputed))
+        stack.enter_context(patch("model.training.recomputation.checkpoint", recomputed))
         offload = Offload(Carried())
-        stack.enter_context(patch("model.recomputation._offload", lambda _: offload))
+        stack.enter_context(patch("model.training.recomputation._offload", lambda _: offload))
         stack.enter_context(OnGpu())
         yield
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from stem import CONFIG, GLOBAL_BATCH, GOAL, OPTIMIZER, images
 
-import model.compilation
+import model.training.compilation
 from model.perceiver import Perceiver
 from trainer.config import TrainConfig
 from trainer.distributed.world import World
@@ -22,7 +22,7 @@ def backend(graph: torch.fx.GraphModule, _inputs: object) -> object:
     return graph.forward
 
 
-model.compilation.frugal_inductor = backend
+model.training.compilation.frugal_inductor = backend
 world = World.from_environment(60.0)
 network = Perceiver(replace(CONFIG, compile=True), seed=0)
 train = TrainConfig(global_batch=GLOBAL_BATCH, precision="bf16", steps=2)

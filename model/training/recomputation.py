@@ -25,7 +25,7 @@ from torch.utils.checkpoint import (
 )
 
 from model.config.perceiver import ActivationCheckpointing
-from model.offload import Offload, SideStream
+from model.training.offload import Offload, SideStream
 
 Layer = Callable[..., Tensor]
 Run = Callable[..., Tensor]
@@ -69,7 +69,7 @@ def kept(layer: Layer, *inputs: object) -> Tensor:
 
 def recomputed(layer: Layer, *inputs: object) -> Tensor:
     """Return the layer's output, keeping its inputs only."""
-    # No generators are kept: what a layer drops follows from its arguments (model/draws.py).
+    # No generators are kept: what a layer drops follows from its arguments (model/training/draws.py).
     out: Tensor = checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False)
     return out
 
