@@ -31,7 +31,7 @@ import torch
 import torch.distributed as dist
 
 from benchmarks.arguments import at_least
-from benchmarks.gpu.facts import commit
+from benchmarks.gpu.parts.facts import commit
 from configs.run import RunConfig
 from data_shards.loading.batch import Batch
 from launch.planning.cluster_plan import Cluster, ClusterPlan, cluster_plan

@@ -1,4 +1,5 @@
 """Measurements of this product on a GPU, in one run of at most 8 minutes; docs/gpu.md has the commands and the figures.
 
-Each part is a module with `measure(setting)`, run in a process of its own. Nothing outside benchmarks/ imports this.
+Here: the command, the setting, and what several parts measure with; parts/ has what is measured. Nothing outside
+benchmarks/ imports this.
 """

@@ -78,7 +78,7 @@ def measure(setting: Setting, part: str) -> None:
         # Read when CUDA starts.
         arithmetic.prepare(TrainConfig())
     began = time.monotonic()
-    found = importlib.import_module(f"benchmarks.gpu.{part}").measure(setting)
+    found = importlib.import_module(f"benchmarks.gpu.parts.{part}").measure(setting)
     setting.keep(part, {**found, "seconds": round(time.monotonic() - began, 1)})
 
 
