@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.permuted_image import PermutedImageInput, places
+from benchmarks.permuted.permuted_image import PermutedImageInput, places
 
 NETWORKS = Path(__file__).parents[2] / "examples" / "networks"
 

@@ -1,4 +1,4 @@
-"""benchmarks/scale.py measures what it says, in its tiny form."""
+"""benchmarks/scale measures what it says, in its tiny form."""
 
 import json
 import os
@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import scale
-from benchmarks.scale_world import extents
+from benchmarks.scale import __main__ as scale
+from benchmarks.scale.world import extents
 from trainer.optim.ownership import owners
 
 REPOSITORY = Path(__file__).parents[2]

@@ -1,4 +1,4 @@
-"""The parts of a run that benchmarks/scale.py measures, as one rank of many does them on real files."""
+"""The parts of a run that benchmarks/scale measures, as one rank of many does them on real files."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from unittest import mock
 
 import torch
 
-from benchmarks.scale_world import RANKS_A_NODE, Cost, Idle, OneOfMany, Script, mark
+from benchmarks.scale.world import RANKS_A_NODE, Cost, Idle, OneOfMany, Script, mark
 from configs.run import RunConfig, dump, load
 from data_shards.format.manifest import Manifest, ShardEntry, Shards, Split, write
 from data_shards.loading.batch import Batch
@@ -57,7 +57,7 @@ def make_run(path: Path, shards: Path) -> RunFolder:
     """Make the folder of a run on these shards."""
     folder = RunFolder(path)
     folder.make()
-    config = load(Path(__file__).parents[1] / "configs" / "digits.yaml", [f"data.shards={shards}"])
+    config = load(Path(__file__).parents[2] / "configs" / "digits.yaml", [f"data.shards={shards}"])
     train = replace(config.train, global_batch=1024)
     data = replace(config.data.only({"image"}), modality_dropout={}, lanes=1024)
     inputs = {"image": config.model.inputs["image"]}

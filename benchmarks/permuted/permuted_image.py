@@ -1,4 +1,4 @@
-"""Pictures whose pixels are in one fixed order, by rows or at random: a plug-in of `benchmarks/permuted.py`.
+"""Pictures whose pixels are in one fixed order, by rows or at random: a plug-in of `benchmarks/permuted`.
 
     data.inputs.image: {modality: permuted_image, order: permuted, height: 8, width: 8}
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.scale --json benchmarks/results/scale.json --picture docs/pictures/scale.png
 
-One rank is real, all others are made up (see benchmarks/scale_parts.py); files are real, in a temporary folder. All is
+One rank is real, all others are made up (see benchmarks/scale/parts.py); files are real, in a temporary folder. All is
 done twice: for the seconds, and under strace, which counts the calls that name the folders of the run and the shards.
 Without strace no calls are counted. Figures of steps are of one, those of heartbeats of a second, and all others of the
 part as a whole. Seconds are of one try, on a disk that nobody shares. The tiny form is done once, under strace, since
@@ -25,8 +25,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from benchmarks.scale_parts import NUM_ATTEMPTS, NUM_STEPS, PARTS, make_run, make_shards, measured
-from benchmarks.scale_world import RANKS_A_NODE, Cost
+from benchmarks.scale.parts import NUM_ATTEMPTS, NUM_STEPS, PARTS, make_run, make_shards, measured
+from benchmarks.scale.world import RANKS_A_NODE, Cost
 
 Row = dict[str, Any]
 _MARK = re.compile(r'"/perceiver-scale/([^"]*)"')

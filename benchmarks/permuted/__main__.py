@@ -1,6 +1,6 @@
 """How much does a network rely on the order of the pixels? The first paper's comparison (section 4.1) in miniature.
 
-    python benchmarks/permuted.py --mnist mnist_png.zip [--json OUT.json] [--picture docs/pictures/permuted.png]
+    python -m benchmarks.permuted --mnist mnist_png.zip [--json OUT.json] [--picture docs/pictures/permuted.png]
 
 Five networks are trained on MNIST, with the pixels in rows and in one fixed random order: a Perceiver with Fourier
 features, which travel with their pixels, one with learned positions, a Transformer over the pixels of a smaller
@@ -32,7 +32,7 @@ from data_shards.sources import image_folder
 from launch.run import composition
 from model.budget.flops import network_cost, total
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 ORDERS = ("raw", "permuted")
 # Of each digit, in the order of their names: sizes and steps were chosen on these test pictures.
 LEFT_OUT = {"train": 0, "test": 200}
@@ -140,7 +140,7 @@ def _shards(mnist: Path, folder: Path, numbers: Mapping[str, int]) -> Path:
 
 def _config(name: str, shards: Path, folder: Path, *, order: str, seed: int, steps: int, side: int = 0) -> RunConfig:
     examples = (REPOSITORY / "examples" / "networks").glob("*.py")
-    plugins = ", ".join(str(path) for path in (REPOSITORY / "benchmarks" / "permuted_image.py", *sorted(examples)))
+    plugins = ", ".join(str(path) for path in (Path(__file__).with_name("permuted_image.py"), *sorted(examples)))
     usual, model = NETWORKS[name]
     words = {"plugins": plugins, "shards": shards, "model": model, "side": side or usual}
     (folder / "run.yaml").write_text(RUN.format(**words, order=order, seed=seed, steps=steps))
