@@ -85,7 +85,7 @@ SCRIPT = """
 from pathlib import Path
 from data_shards.building.builder import build_table
 from data_shards.building.raw_sample import File, Row
-from data_shards.modalities.text import TextConfig
+from data_shards.modalities.kinds.text import TextConfig
 
 
 def held(*_):
