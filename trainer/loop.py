@@ -201,11 +201,13 @@ class _Training:
             self.sinks.write("train", self.meter.record(step.state.step, step.report) | total)
 
     def _judge(self, step: Step) -> tuple[int, ...]:
-        """Log the samples of a skipped step; return the batches to go back for."""
+        """Log the samples of a skipped step, and what else is to be told of it; return the batches to go back for."""
         if step.report.is_skipped:
             # An exchange: all ranks skip a step alike.
             keys = [key for part in self.world.gather(step.batch.keys) for key in part if key]
             self._event(step.state, f"not finite, skipped: batch {step.before.batch_index}, samples {' '.join(keys)}")
+        if step.report.notice:
+            self._event(step.state, step.report.notice)
         return spikes.offending(step.before, step.state, step.report.loss, self.health)
 
     def _refuse_unchanged(self, state: RunState) -> None:

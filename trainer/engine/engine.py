@@ -24,6 +24,7 @@ from trainer.ema_config import EmaConfig
 from trainer.engine import arithmetic
 from trainer.engine.deepspeed_settings import settings
 from trainer.engine.deepspeed_start import initialize, waiting_on_the_device
+from trainer.engine.gradient_watch import GradientWatch
 from trainer.engine.sharded_state import ShardedState
 from trainer.engine.step_report import StartedStep, StepReport, Told
 from trainer.engine.stopwatch import Stopwatch
@@ -82,6 +83,7 @@ class Engine:
             world,
         )
         self._inner = inner
+        self._gradient_watch = GradientWatch(network, train.steps, self._unfreezing.first_steps, world.sum)
         self._sharded = ShardedState(self._deepspeed, inner, shapes, world, ema)
         self._partitions = self._sharded.partitions
         # After `initialize`: at ZeRO 1 to 3 the optimizer updates tensors of DeepSpeed's and not the network's. Before
@@ -123,6 +125,7 @@ class Engine:
         # A function of the step and no scheduler of DeepSpeed's, which stands still whenever a step is skipped.
         rate = learning_rate(self._optimizer_config, self._num_steps, self._train.steps)
         self._unfreezing.prepare(self._num_steps, rate)
+        self._gradient_watch.prepare(self._num_steps)
         # Losses by input and norms by group cost passes and exchanges of their own.
         is_logged = self._train.logs(self._num_steps + 1)
         counts, raised = self._counts(batch, flags, by_input=is_logged)
@@ -159,6 +162,7 @@ class Engine:
             flags=raised,
             losses=losses,
             squares=squares,
+            notes=self._gradient_watch.settle(self._num_steps),
         )
 
     def snapshot(self) -> dict[str, dict[str, Tensor]]:

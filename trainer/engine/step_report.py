@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trainer.engine.gradient_watch import Notes, sentence
 from trainer.engine.readback import read_later
 from trainer.engine.stopwatch import Stopwatch
 
@@ -35,6 +36,8 @@ class StepReport:
     """Which of the flags that the step was given any rank raised."""
     is_rescaled: bool = False
     """Whether the scaled gradient of fp16 left its range: nothing was updated either, and the scale is lowered."""
+    notice: str = ""
+    """What its user should be told after this step: parameters that no gradient reaches."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +67,14 @@ class StartedStep:
         flags: Tensor,
         losses: dict[str, Tensor],
         squares: dict[str, Tensor],
+        notes: Notes | None = None,
     ) -> None:
         """`squares` has the squared norm of the gradient of each parameter group, over all ranks."""
-        self._told, self._num_flags = told, len(flags)
+        self._told, self._num_flags, self._notes = told, len(flags), notes
         self._tasks, self._groups = tuple(losses), tuple(squares)
         # As one vector: each number by itself would be a copy, and a wait, of its own.
-        values = [loss, norm, is_finite, *flags.unbind(), *losses.values(), *squares.values()]
+        reached = notes.reached.unbind() if notes else ()
+        values = [loss, norm, is_finite, *flags.unbind(), *losses.values(), *squares.values(), *reached]
         self._read: Callable[[], list[float]] = read_later(torch.stack([value.float() for value in values]))
 
     def report(self) -> StepReport:
@@ -77,6 +82,8 @@ class StartedStep:
         loss, norm, is_finite, *more = self._read()
         flags, numbers = more[: self._num_flags], iter(more[self._num_flags :])
         losses = {task: next(numbers) for task in self._tasks}
+        squares = {group: next(numbers) for group in self._groups}
+        notice = sentence(self._notes, list(numbers)) if self._notes else ""
         # fp16 overflows every time its scale is tried too high: that is no fault of the batch. A loss that is not
         # finite is.
         is_rescaled = bool(self._told.can_rescale and not is_finite and math.isfinite(loss))
@@ -86,9 +93,10 @@ class StartedStep:
             learning_rate=self._told.learning_rate,
             grad_norm=norm,
             is_skipped=not is_finite and not is_rescaled,
-            group_norms={group: math.sqrt(next(numbers)) / self._told.loss_scale for group in self._groups},
+            group_norms={group: math.sqrt(square) / self._told.loss_scale for group, square in squares.items()},
             forward_seconds=self._told.watch.read(),
             num_samples=self._told.num_samples,
             flags=tuple(flag > 0 for flag in flags),
             is_rescaled=is_rescaled,
+            notice=notice,
         )

@@ -6,7 +6,7 @@ steps that Adam's bias correction counts are taken back. Its moments therefore a
 that step. All of this is a function of the step, and a resume needs nothing but the counts.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +23,11 @@ class Unfreezing:
         for group in inner.param_groups:
             if group["first_step"]:
                 self._late.setdefault(group["first_step"], []).extend(group["params"])
+
+    @property
+    def first_steps(self) -> Collection[int]:
+        """The steps from which on something more is trained."""
+        return self._late.keys()
 
     def prepare(self, step: int, rate: float) -> None:
         """Make the parameters what they are in the step after so many, whose learning rate this is."""
