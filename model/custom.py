@@ -78,6 +78,7 @@ class CustomModule(AnyNetwork):
 
     def begin(self, step: int, rank: int) -> None:
         """Seed what the module draws in a step of training."""
+        # A digest and not a sum: rank 1 of a step would have the numbers of rank 0 of the next.
         words = f"{self._seed} {step} {rank}".encode()
         torch.manual_seed(int.from_bytes(hashlib.blake2b(words, digest_size=8).digest()))
 
@@ -95,11 +96,14 @@ class CustomModule(AnyNetwork):
         num_ranks = self._total(torch.ones((), device=device))
         for statistic, before in self._before:
             average = self._total(statistic.float()) / num_ranks
+            # Chosen on the device, which alone knows at this point whether the step counts: to ask it would wait for
+            # it.
             statistic.copy_(torch.where(kept, average.to(statistic.dtype), before))
         self._before = []
 
     def _statistics(self) -> Iterator[Tensor]:
         for module in self.network.modules():
+            # Their common base class: instance norms may keep running statistics, too.
             if isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats:
                 yield from (each for each in (module.running_mean, module.running_var) if each is not None)
 
@@ -159,6 +163,8 @@ def loaded_network(config: PerceiverConfig, state: Mapping[str, Tensor], *, seed
 
 def answer_shapes(config: PerceiverConfig) -> dict[str, tuple[int, ...]]:
     """Return the shape of the answer of each output, without the samples: that of a Perceiver with these outputs."""
+    # The least Perceiver, on no device: a shape follows from the outputs alone. Mask tokens, since an output may need
+    # them.
     own = replace(config, network=None, mask_tokens=True, num_latents=1, num_cross_attends=1, num_blocks=0)
     with torch.device("meta"):
         network = Perceiver(own, seed=0)

@@ -270,8 +270,11 @@ class CrossAttend(nn.Module):
         q_BHNK = self.attention.queries(self.norm_query(queries_BND))
         if turns_bNP is not None:
             q_BHNK = rotated(q_BHNK, turns_bNP)
+        # Only now, as a view: queries that all samples share are normalised, projected and turned once, not once a
+        # sample.
         q_BHNK = q_BHNK.expand(k_BHMK.shape[0], -1, -1, -1)
         heads = attend(q_BHNK, k_BHMK, v_BHMV, valid, self.attention.scale)
+        # As rows without a valid key in the released code: 0 before the projection, whose bias they still get.
         if asking_BN is not None:
             heads = heads * asking_BN[:, None, :, None]
         return self._after(queries_BND, self.attention.answer(heads), draws)

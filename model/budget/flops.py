@@ -169,6 +169,7 @@ def _is_unsaid(part: Input | Output, module: str, cost: str) -> bool:
     """Return whether a plug-in's class has a module of its own, and its cost is that of a class it derives from."""
     kinds = type(part).__mro__
     own, said = (next(place for place, kind in enumerate(kinds) if name in vars(kind)) for name in (module, cost))
+    # A class of this package that inherits a cost has it on purpose; that of a plug-in may have forgotten it.
     return own < said and not kinds[own].__module__.startswith("model.")
 
 

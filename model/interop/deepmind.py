@@ -108,6 +108,8 @@ def _config(architecture: str, arrays: Mapping[str, Tensor]) -> PerceiverConfig:
             "num_self_attends_per_block": layers,
             "self_attention_widening_factor": arrays[f"{own}mlp/linear/w"].shape[1] // latents[1],
             "cross_attention_widening_factor": arrays[f"{cross}mlp/linear/w"].shape[1] // latents[1],
+            # jax.nn.gelu computes the tanh form by default. Hugging Face's config.json of the same weights names the
+            # exact one, and answers otherwise: by 4e-4 on logits of up to 1.7, measured with random weights.
             "hidden_act": "gelu_pytorch_tanh",
             **_HEADS_AND_BLOCKS.get(architecture, _OF_IMAGES),
             **_ends(architecture, arrays),
@@ -154,6 +156,7 @@ def _encoder(architecture: str) -> str:
 def _turned(name: str, array: Tensor) -> Tensor:
     """Return an array with the axes of PyTorch: Haiku's layers have the inputs first."""
     if name.endswith("/w"):
+        # A convolution there is (rows, columns, in, out), here (out, in, rows, columns).
         return array.T if array.dim() == 2 else array.permute(3, 2, 0, 1)
     return array
 

@@ -75,12 +75,14 @@ def config_from_hugging_face(config: Mapping[str, Any], side: int = 0) -> Percei
     inputs, outputs, decoder = PARTS[architecture](values)
     widths: dict[str, Any] = {"qk_width": values["qk_channels"] or 0, "value_width": values["v_channels"] or 0}
     cross_widths = dict(widths)
+    # "kv" is as wide as what is read, which is the default here, too; "q" is as wide as what asks.
     if values["cross_attention_shape_for_attention"] == "q" and not widths["qk_width"]:
         cross_widths["qk_width"] = values["d_latents"]
     return PerceiverConfig(
         inputs=inputs,
         outputs=outputs,
         decoder=decoder,
+        # This model alone has mask tokens among its tensors, whether a mask is drawn or not.
         mask_tokens=architecture == "PerceiverForMultimodalAutoencoding",
         num_latents=values["num_latents"],
         latent_width=values["d_latents"],

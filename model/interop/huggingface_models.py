@@ -43,6 +43,7 @@ def _side(values: Mapping[str, Any]) -> int:
 
 
 def _fourier(values: Mapping[str, Any]) -> _Parts:
+    # Bands and frequencies stand in transformers' code: images of another side are read with those of 224.
     positions = PositionsConfig(num_bands=64, max_resolution=(224, 224))
     image = ImageInput(height=_side(values), width=_side(values), pixel_range="imagenet", positions=positions)
     return {"image": image}, _label(values), DecoderConfig(query_residual=True)
@@ -92,6 +93,8 @@ def _flow(values: Mapping[str, Any]) -> _Parts:
 def _multimodal(values: Mapping[str, Any]) -> _Parts:
     frames, tokens, patch = values["num_frames"], values["image_size"], values["samples_per_patch"]
     samples = frames * values["audio_samples_per_frame"]
+    # As released: frequencies up to those of samples, of which a token holds 16, so that the highest ones repeat the
+    # lower (google-deepmind/deepmind-research#401).
     hearing = PositionsConfig(num_bands=192, max_resolution=(samples,))
     # image_size counts tokens, of 4 x 4 pixels each; the clip is drawn again in its own size.
     seeing = PositionsConfig(num_bands=32, max_resolution=(frames, tokens, tokens))

@@ -42,11 +42,14 @@ _DEFAULTS: dict[str, Any] = {
     "num_classes": 1_000,
     "self_per_cross_attn": 1,
 }
+# Inverted attention and another base leave no trace among the tensors: they would load, and the network would answer
+# something else.
 _REFUSED = {
     "inverted_cross_attn": "attention weights that add up to 1 over the latents",
     "attn_residual": "a mean over what earlier layers gave",
     "freq_base": "frequencies that are spaced logarithmically",
 }
+# Fixed in its code, which passes no other. With the gate a layer's MLP has 12 D^2 weights, where the papers' has 2 D^2.
 _MLP_RATIO = 4
 Pairs = Iterator[tuple[str, str]]
 _Found = tuple[PerceiverConfig, dict[str, str], list[str]]
@@ -93,11 +96,14 @@ def _perceiver(values: Mapping[str, Any], preprocessor: Mapping[str, Any] | None
     modality, notes = _input(values, preprocessor)
     config = PerceiverConfig(
         inputs=modality,
+        # Its classifier normalises the mean of the latents; that of the papers does not.
         outputs={"label": LabelOutput(num_classes=values["num_classes"], norm_mean=True)},
         num_cross_attends=depth,
         num_blocks=depth,
         layers_per_block=values["self_per_cross_attn"],
         share_cross_attends=is_tied,
+        # Its cache is used from the second layer on: the first cross-attend and the first block keep weights of their
+        # own.
         share_blocks="after_first" if is_tied else False,
         **_sizes(values),
     )
@@ -112,6 +118,7 @@ def _perceiver_io(kind: str, values: Mapping[str, Any], tensors: Mapping[str, Te
         num_cross_attends=1,
         num_blocks=values["depth"],
         layers_per_block=1,
+        # Unlike Perceiver's, the cache of PerceiverIO begins with the first layer: all of them are one.
         share_blocks=bool(values.get("weight_tie_layers", False)),
         decoder=DecoderConfig(_attention(values, "cross"), has_mlp=bool(values.get("decoder_ff", False))),
         **_sizes(values),
@@ -126,6 +133,7 @@ def _sizes(values: Mapping[str, Any]) -> dict[str, Any]:
         "latent_width": values["latent_dim"],
         "cross_attend": _attention(values, "cross"),
         "self_attend": _attention(values, "latent"),
+        # What functional.gelu computes by default. The papers' networks have the tanh form, up to 5e-4 away from it.
         "gelu": "erf",
         "mlp": "geglu",
     }
@@ -143,6 +151,7 @@ def _input(values: Mapping[str, Any], preprocessor: Mapping[str, Any] | None) ->
     if len(shape) != values["input_axis"]:
         raise ValueError(f"input_shape: expected {values['input_axis']} axes, as input_axis says, got {shape}")
     positions = PositionsConfig(kind="none")
+    # Its frequencies reach max_freq / 2, with one max_freq for all axes: it is what max_resolution is here.
     if num_bands := _bands(values):
         positions = PositionsConfig(num_bands=num_bands, max_resolution=(_max_freq(values),) * len(shape))
     if len(shape) != 2:
@@ -200,6 +209,7 @@ def _words(values: Mapping[str, Any]) -> tuple[dict[str, Input], dict[str, Outpu
         "inputs.adapters.text.places.weight": "pos_emb.weight",
         **dict(_both("decoder.heads.text", "to_logits")),
     }
+    # PerceiverLM passes the embedded text as its own queries, and has a layer of its own for the logits.
     return {"text": text}, {"text": TextOutput(queries_from="tokens", is_tied=False)}, names
 
 
@@ -217,9 +227,11 @@ def _asked(
             "beside its weights, since it answers nothing else"
         )
     inputs: dict[str, Input] = {
+        # PerceiverIO adds no positions: they are among the channels that its caller gives it.
         "array": ArrayInput(shape=(*_shape(values), values["dim"]), positions=PositionsConfig(kind="none"))
     }
     num_queries, width = len(tensors["queries"]), values["queries_dim"]
+    # The file does not say what its queries mean. One can only be the answer for the sample as a whole.
     if num_queries == 1:
         label = LabelOutput(num_classes=values["logits_dim"], pooling="query", query_width=width)
         names = {

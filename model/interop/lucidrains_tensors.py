@@ -58,6 +58,7 @@ def _cut(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
     if end is None:
         yield name, tensor
         return
+    # Halves, and never copies: the order is that of its own chunk(2) at each use.
     yield from zip((name.removesuffix(end) + part for part in _CUT[end]), tensor.chunk(2), strict=True)
 
 
@@ -70,6 +71,7 @@ def without_ties(tensors: Mapping[str, Tensor], *, last: int) -> dict[str, Tenso
             kept[name] = tensor
             continue
         tied = f"layers.{last}.{layer[2]}"
+        # A state dict writes a shared tensor once under each name; that the values are equal is the only sign of it.
         if tied not in tensors or not torch.equal(tensors[tied], tensor):
             raise ValueError(f"weight_tie_layers: is true, but {name} is not equal to {tied}; set it to false")
     return kept

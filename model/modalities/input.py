@@ -131,6 +131,7 @@ class Input(ABC):
 
     def equal_sizes(self, sizes: Mapping[str, Any]) -> list[str]:
         """Return the names of the sizes that the data say as well: without them with_sizes() gives them back."""
+        # The input itself is equal to no size: one that the data do not say is not left out.
         return [name for name in self._defaults() if sizes.get(name, self) == getattr(self, name)]
 
     def _defaults(self) -> dict[str, Any]:

@@ -22,6 +22,7 @@ class PointsInput(Input):
     """Coordinates of a point, expected in [-1, 1]; 0 as in the data, or 3 where a network stands alone."""
     num_features: int = 0
     """What a point has beside its place, such as colours; 0 as in the data, or none where a network stands alone."""
+    # Best in the first paper; with more than 256 its network overfitted (section 4.3).
     num_bands: int = 64
     """Frequencies a coordinate, evenly spaced from 1 to the maximum."""
     # Ten times that of ImageNet's pixels, as in the first paper (section 4.3).

@@ -19,6 +19,7 @@ class TextInput(Input):
     """Longest text, shorter ones are padded and masked; 0 as in the data."""
     vocabulary: int = 262
     """Ids; 262 are the 256 bytes after PAD, BOS, EOS, MASK, CLS and SEP, or as many as the data's tokenizer has."""
+    # As in the second paper's language models (table 11).
     embedding_width: int = 768
     """Channels of the embedding and of the position."""
 
@@ -62,6 +63,7 @@ class TextInput(Input):
 
     def cost(self) -> Cost:
         """Return the parameters of the embedding and of the positions."""
+        # Rows are looked up and added: no product, so no operations.
         return Cost((self.vocabulary + self.max_tokens) * self.embedding_width)
 
     def fitted(self) -> dict[str, Any]:

@@ -25,6 +25,7 @@ class VideoInput(Input):
     """Columns of pixels; 0 as in the data."""
     num_channels: int = 0
     """Channels of a pixel; 0 as in the data, or 3 where a network stands alone."""
+    # Boxes of 1 x 4 x 4 and 32 bands are those of the second paper's Kinetics network.
     patch_frames: int = 1
     """Frames that a token spans."""
     patch: int = 4

@@ -28,6 +28,7 @@ class CellsOutput(Output):
     """The queries; kind "fourier" computes them, kind "learned" has one learned row a query."""
     train_queries: int = 0
     """The number of queries in training, random for every batch; 0 decodes all, as evaluation does."""
+    # As Perceiver IO's autoencoder of clips (appendix I).
     loss: Literal["absolute", "squared"] = "absolute"
     """The loss on the difference to the true values."""
     value_range: float = 0.0

@@ -23,6 +23,7 @@ class TextOutput(Output):
     """Chooses this kind of answer."""
     queries_from: Literal["table", "tokens"] = "table"
     """The queries: a learned row for each place, or the tokens of the text, as in perceiver-pytorch."""
+    # As DeepMind's released language model.
     is_tied: bool = True
     """Whether the weights of the last layer are those of the input's embedding."""
 
