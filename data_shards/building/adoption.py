@@ -68,6 +68,7 @@ def index(
     before = _before(out)
     # A folder that is indexed again, after tars were added, keeps what was asked for the first time.
     taken = before.records if records is None and before else records
+    # Both ways are counted in one pass, since only its end tells which holds, and reading the tars is what takes long.
     ways = [Records() if taken is None else taken]
     if records is None and not taken:
         ways.append(LABELS_ALONE)

@@ -89,6 +89,7 @@ def build_table(
     num_values = row_checks.num_values(rows)
     build = plan(rows, seed=seed, samples_per_shard=samples_per_shard)
     with claimed(out, build.fingerprint):
+        # Finished by an earlier call: the claim has compared its fingerprint with this one.
         if (out / "manifest.json").is_file():
             return manifest.read(out)
         outcomes = _outcomes(build, out, max_bad, num_jobs, progress)
@@ -114,6 +115,7 @@ def _outcomes(build: Plan, out: Path, max_bad: int, num_jobs: int, progress: Pro
         done += outcome.num_rows
         if progress is not None:
             progress(done, total)
+        # After each shard and not at the end: what is refused must not decode the rest of the data first.
         _refuse_faults([fault for each in outcomes.values() for fault in each.faults], max_bad)
     return outcomes
 
@@ -127,6 +129,7 @@ def _each(shards: Sequence[ShardPlan], out: Path, num_jobs: int) -> Iterator[Out
             missing.append(shard)
         else:
             yield finished
+    # A process imports all libraries anew, which a single shard does not repay.
     if num_jobs <= 1 or len(missing) <= 1:
         yield from (_build_shard(shard, out) for shard in missing)
         return
@@ -144,6 +147,7 @@ def _each(shards: Sequence[ShardPlan], out: Path, num_jobs: int) -> Iterator[Out
 
 def _results(pool: Executor, shards: Sequence[ShardPlan], out: Path) -> Iterator[Outcome]:
     futures: list[Future[Outcome]] = [pool.submit(_build_shard, shard, out) for shard in shards]
+    # As they end, not in their order: the first shard that fails ends the build.
     for future in as_completed(futures):
         yield future.result()
 
@@ -162,6 +166,7 @@ def _finished(shard: ShardPlan, out: Path) -> Outcome | None:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         history.tell(f"{note}: no note of a finished shard ({cut(repr(error))}); {shard.name} is built again")
         return None
+    # Taken away since: it had its name before it was noted. A shard without samples has no file.
     if outcome.entry.num_samples and not (out / shard.name).is_file():
         return None
     return outcome
@@ -181,6 +186,7 @@ def _build_shard(shard: ShardPlan, out: Path) -> Outcome:
     written, faults = write_shard(shard.rows, path)
     labels = Counter(label for each in written for label in all_labels(each.row))
     outcome = Outcome(_entry(shard.name, written, path), dict(labels), tuple(faults), len(shard.rows))
+    # Last: the note stands for tar and index, both of which are on the disk by now.
     with written_beside(_note(shard, out)) as file:
         file.write(json.dumps(asdict(outcome)).encode())
     return outcome
@@ -229,6 +235,7 @@ def _manifest(
     named_labels: Mapping[str, Sequence[str]],
 ) -> Manifest:
     of_split: dict[str, list[Outcome]] = {}
+    # Not as they were finished: the manifest is the same, byte for byte, with any number of jobs.
     for shard in build.shards:
         of_split.setdefault(shard.name.split("/")[0], []).append(outcomes[shard.name])
     splits = {

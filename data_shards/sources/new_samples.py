@@ -93,6 +93,8 @@ class NewSamples:
         there = {str(dataset.folder): dataset.values for dataset in self.datasets}
         num_values = numbers_of_values(self.config.values, there)
         assembler = Assembler(sources, self.config, num_classes, num_values, quarantine, pinned)
+        # No share of a world: several processes divide the samples by `batches`, and may be a different number after a
+        # kill.
         return Loader(assembler, order, rank=0, world_size=1, last_step=order.steps_per_epoch - 1)
 
     def clips(self, loader: Loader, place: int) -> list[Batch]:
@@ -122,6 +124,7 @@ def find(paths: Sequence[str], config: DataConfig, split: str, tell: Tell) -> Ne
 
     ValueError in one sentence for what is nothing of these, and where there is no sample.
     """
+    # A remote place can only be one of shards: other files are read from this machine's disks.
     shards = [path for path in paths if "://" in path or (Path(path) / "manifest.json").is_file()]
     for path in paths:
         if path.lower().endswith(".tar"):
@@ -208,6 +211,7 @@ class NewSampleReader:
         members = dict(_read(found.members))
         try:
             for section in self._sections:
+                # What the network does not read but answers, such as values at given places, is what new samples lack.
                 lacking = section.stand_in(members) if not any(fitting(section.patterns, members)) else None
                 members |= [lacking] if lacking else []
         except ValueError as error:

@@ -97,6 +97,7 @@ def text_of(column: str, cell: object) -> str:
 
 def _member(name: str, inputs: Mapping[str, Modality]) -> str | None:
     parts = name.split(".")[1:]
+    # The longest first: a.left.jpg is meant for the input that reads left.jpg, not for one that reads any jpg.
     tails = [".".join(parts[start:]) for start in range(len(parts))]
     for tail in tails:
         if any(any(fitting(section.roles[MAIN], [tail])) for section in inputs.values()):

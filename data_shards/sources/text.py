@@ -113,6 +113,7 @@ class Chunk:
 @contextmanager
 def _scratch(out: Path) -> Iterator[Path]:
     """Give the folder for copies of what is not plain, and remove it, with those that killed builds left."""
+    # A folder a process: the claim on OUT comes later, and a second build would write over the copies of the first.
     folder = out / ".build" / f"text.{os.getpid()}"
     try:
         yield folder
@@ -248,6 +249,7 @@ def _between_characters(text: bytes, num_bytes: int) -> int:
     if len(text) <= num_bytes:
         return len(text)
     length = num_bytes
+    # In UTF-8 a byte 10xxxxxx goes on with a character, and at most three of them follow its first.
     while length > num_bytes - MAX_CHARACTER_BYTES and text[length] & 0xC0 == 0x80:
         length -= 1
     return length

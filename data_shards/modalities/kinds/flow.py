@@ -31,6 +31,7 @@ class FlowConfig(Modality):
     """Member with the second frame."""
     motion: str | tuple[str, ...] = ("flo", "motion.png")
     """Member with the motion from the first frame to the second: .flo, or KITTI's PNG of 16 bits."""
+    # 368 x 496 is what DeepMind's released network reads.
     height: int = 368
     """Rows of pixels that training cuts from a pair, anywhere; only `scale` resizes, since motion is in pixels."""
     width: int = 496

@@ -53,6 +53,7 @@ class TextConfig(Modality):
     @property
     def dtype(self) -> str:  # type: ignore[override]  # it depends on the vocabulary here
         """The type of the ids."""
+        # Ids of bytes end at 261; vocabularies of tokenizers go beyond the 32 767 of int16.
         return "int32" if self.tokenizer else "int16"
 
     @cached_property
@@ -195,6 +196,7 @@ class TextConfig(Modality):
         yield from self._tokenizer_problems() if self.tokenizer else self._byte_problems()
 
     def _byte_problems(self) -> Iterator[Problem]:
+        # What has its default value cannot be told from what was left out, and is harmless.
         for key in ("num_tokens", "mask_token", "pad_token"):
             if getattr(self, key) != getattr(TextConfig, key):
                 yield key, f"has no meaning for bytes, got {getattr(self, key)!r}; set tokenizer, or leave this out"

@@ -52,6 +52,7 @@ def _grown(config: ScaleConfig, rng: np.random.Generator) -> tuple[float, float]
     """Return by how much rows and columns grow; None for a pair that keeps its size."""
     if rng.random() >= config.probability:
         return None
+    # Drawn as an exponent: a pair is halved as often as it is doubled.
     powers = np.full(2, rng.uniform(config.min_power, config.max_power))
     if rng.random() < config.stretch_probability:
         powers += rng.uniform(-config.max_stretch_power, config.max_stretch_power, 2)
@@ -102,6 +103,7 @@ def _erased(frames: Frames, config: EraseConfig, rng: np.random.Generator) -> Fr
     frames = frames.copy()
     second = frames[1]
     mean = second.mean(axis=(0, 1)).astype(np.uint8)
+    # As RAFT's training has it (arXiv 2003.12039), which that on AutoFlow follows: what is hidden must still be found.
     for _ in range(int(rng.integers(1, 2, endpoint=True))):
         top, left = (int(rng.integers(side)) for side in second.shape[:2])
         height, width = rng.integers(config.min_side, config.max_side, size=2, endpoint=True).tolist()

@@ -74,6 +74,7 @@ def _hann(window: int) -> NDArray[np.float64]:
 @lru_cache(maxsize=8)
 def _mel_filters(num_bins: int, num_fft: int, sample_rate: int) -> NDArray[np.float64]:
     """Return triangles (num_fft // 2 + 1, num_bins) of height 1, each from the centre before to the centre after it."""
+    # The mel scale of HTK, which is torchaudio's by default; librosa's default is Slaney's.
     mel_edges = np.linspace(0, 2595 * np.log10(1 + sample_rate / 2 / 700), num_bins + 2)
     edges = 700 * (10 ** (mel_edges / 2595) - 1)
     frequencies = np.arange(num_fft // 2 + 1) * sample_rate / num_fft

@@ -33,6 +33,7 @@ def synsets(paths: Iterable[Path], classes: Sequence[str]) -> Callable[[str], st
     """
     found = {path.name: path for path in paths}
     kit = next((path for name, path in sorted(found.items()) if KIT.fullmatch(name)), None)
+    # Lists of synsets before lists of numbers: there are two numberings, and synsets need neither.
     if SOLUTION in found:
         return _by_name(_cells(_read(found[SOLUTION]), found[SOLUTION], ","), found[SOLUTION], classes)
     if SYNSETS in found:
@@ -58,6 +59,7 @@ def _of_kit(found: Mapping[str, Path], kit: Path | None) -> Callable[[str], str 
         raise ValueError(f"{path}: holds no {GROUND_TRUTH}; copy the development kit again")
     if not any(name in contents for name in MAPS):
         raise ValueError(f"{path}: numbers synsets, and neither {' nor '.join(MAPS)} is there; add the one of the kit")
+    # The text where both are there: meta.mat needs scipy, which is an extra.
     of_number = _of_text(contents[MAPS[1]]) if MAPS[1] in contents else _of_matlab(contents[MAPS[0]])
     numbers = _by_line(contents[GROUND_TRUTH], path)
     if unknown := [number for number in numbers if number not in of_number]:
@@ -111,6 +113,7 @@ def _by_name(cells: Sequence[Sequence[str]], path: Path, classes: Sequence[str])
     """Return the synset by an image's name: of lines with a name, and a synset or a number of `classes`."""
     found: list[tuple[str, str]] = []
     for name, label in cells:
+        # Numbers in val.txt count the sorted synsets from 0, those of the development kit an order of its own from 1.
         if label.isdecimal() and int(label) < len(classes):
             label = classes[int(label)]
         if not SYNSET.fullmatch(label):
@@ -135,6 +138,7 @@ def _cells(data: bytes, path: Path, separator: str) -> list[tuple[str, str]]:
     rows = [line.replace("\t", " ").split(separator, 1) for line in lines]
     if bad := [row for row in rows if len(row) < 2 or not row[1].split()]:
         raise ValueError(f"{path}: {shown(separator.join(bad[0]))}: expected the name of an image and its class")
+    # Kaggle's list begins with a line of column names.
     return [(row[0], row[1].split()[0]) for row in rows if row[0] != "ImageId"]
 
 

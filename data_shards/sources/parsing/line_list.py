@@ -45,6 +45,7 @@ def entries(lines: Iterable[str]) -> list[str]:
 def _refuse_twins(found: Iterable[str]) -> None:
     line_of: dict[str, int] = {}
     for number, name in enumerate(found, start=1):
+        # As a person sees them: an accented letter is one character or two, by the program that wrote the list.
         first = line_of.setdefault(normalize("NFC", name), number)
         if first != number:
             raise ValueError(
