@@ -34,6 +34,7 @@ class OptimizerConfig:
     """Added to the root of the second moment; the papers' LAMB used 1e-6."""
     weight_decay: float = 0.0
     """Decoupled decay of every parameter except biases and the parameters of normalisations."""
+    # The second paper's ImageNet networks were clipped at 10, and their labels smoothed by 0.1 (appendix A.1).
     clip_norm: float = 1.0
     """Largest global norm of a gradient; longer ones are scaled down. 0 never clips."""
     reference_batch: int = 0
@@ -41,10 +42,12 @@ class OptimizerConfig:
     as the second paper has it (5e-4 for 256). 0 takes learning_rate as it is."""
     schedule: Literal["cosine", "constant", "step", "flat_cosine", "stable_decay"] = "cosine"
     """The learning rate after the warm-up; docs/training.md has the formulas."""
+    # None by default: the second paper found that it "often prevented models from training" with LAMB (appendix A.1).
     warmup_steps: int = 0
     """Steps in which the rate rises linearly from peak / warmup_steps to the peak."""
     final_fraction: float = 0.0
     """Share of the peak at which the cosine, or the decay of stable_decay, ends."""
+    # That paper's schedule is flat_cosine: half of the 110 epochs at the peak, then a cosine to 0.
     flat_steps: int = 0
     """flat_cosine: steps, warm-up included, before the cosine begins."""
     decay_steps: tuple[int, ...] = ()
@@ -117,9 +120,11 @@ class TrainConfig:
     activation_memory_gib: float = 0.0
     """Memory of one process for the activations of a micro-batch: the fastest model.activation_checkpointing that fits
     is taken; 0 takes the one that is set."""
+    # Why bf16 is autocast over fp32 weights: docs/decisions/6-half-precision-is-autocast.md.
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """The precision of the network. Updated weights, moments and sums are fp32 in all of them. auto is bf16 on
     a GPU and fp32 elsewhere, chosen at the first start of a run and kept wherever it resumes."""
+    # Which kernels it leaves, and why: docs/decisions/7-a-gpu-gives-the-same-bits.md.
     deterministic: bool = True
     """On a GPU, use only deterministic kernels. Without them a resumed run does not end with the same bits."""
     tf32: bool = False
@@ -130,6 +135,7 @@ class TrainConfig:
     gradient_dtype: Literal["fp32", "bf16"] = "fp32"
     """The precision in which gradients are sent at zero_stage 0, 1 and 2. bf16 halves the bytes and rounds each part;
     fp16 sends fp16."""
+    # On a CPU the exchange would take the cores from the backward pass that it is to hide behind.
     gradient_exchange: Literal["auto", "during_backward", "after_backward"] = "auto"
     """When the gradients travel at zero_stage 1 and 2; auto is during the backward pass between GPUs, after it
     elsewhere."""

@@ -141,6 +141,7 @@ def evaluate(
     network.eval()
     tasks = objective.by_importance()
     measured = {(task.name, shown): task.measurement() for task in tasks for shown in _shown(task, inputs)}
+    # Counted on the device and fetched once, at the end: a look at every batch would wait for it.
     num_nan = {key: torch.zeros((), dtype=torch.int64, device=world.device) for key in measured}
     by_input = Objective({task.name: task for task in tasks if task.by_input}, {})
     chunk = {"chunk": CHUNK} if any(task.asks_many for task in tasks) else {}
@@ -186,6 +187,7 @@ def _averaged(answers: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Return the mean of the answers to the clips of the same samples, of classes that of their logits."""
     if len(answers) == 1:
         return answers[0]
+    # In fp32: half precision would round once more what it has rounded.
     return {name: torch.stack([each[name].float() for each in answers]).mean(dim=0) for name in answers[0]}
 
 

@@ -28,6 +28,7 @@ def learning_rate(config: "OptimizerConfig", step: int, total_steps: int) -> flo
     """
     peak = config.learning_rate
     if step < config.warmup_steps:
+        # From the first fraction on and not from 0, at which the first step would change nothing.
         return peak * (step + 1) / config.warmup_steps
     if config.schedule == "constant":
         return peak

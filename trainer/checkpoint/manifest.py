@@ -74,6 +74,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 def examine(path: Path) -> FileRecord:
     """Return size and hash of a file as it is now."""
+    # To find damage, not forgery: on one core XXH3 reads 3.8 GB/s, where SHA-256 reads 0.65.
     digest, num_bytes = xxhash.xxh3_64(), 0
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):

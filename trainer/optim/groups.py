@@ -72,6 +72,7 @@ def freeze(network: nn.Module, config: OptimizerConfig) -> None:
     """Take the gradient from the parameters that are never trained."""
     how = treatments(network, config)
     for name, parameter in network.named_parameters():
+        # Never switched on: a plug-in's network may have frozen a part of itself.
         parameter.requires_grad_(parameter.requires_grad and how[name].first_step is not None)
 
 
@@ -117,6 +118,7 @@ def _named(network: nn.Module) -> Iterator[_Named]:
             if parameter not in seen:
                 seen.add(parameter)
                 is_exempt = (
+                    # By the last word: PyTorch's own attention calls its bias in_proj_bias.
                     isinstance(module, nn.LayerNorm | nn.RMSNorm | nn.GroupNorm) or name.rsplit("_", 1)[-1] == "bias"
                 )
                 yield _Named(parameter, tuple(names[parameter]), is_exempt)

@@ -93,6 +93,8 @@ class KeptState:
         beside = [self.beside(master) for master in self._names]
         for state in beside:
             found |= {kind: tensor.dtype for kind, tensor in state.items()}
+        # All ranks walk the same kinds in one order: of one that some parameters lack, the exchange would wait for a
+        # part.
         if self._is_cut and any(state.keys() != found.keys() for state in beside):
             raise ValueError(self._refusal("keeps other tensors for some parameters than for others"))
         for kind in found:
@@ -122,6 +124,8 @@ class KeptState:
             for kind, each in self._inner.state.get(master, {}).items():
                 if not _is_tensor(each):
                     numbers.setdefault(kind, {}).update(dict.fromkeys(names, packed(each, f"optimizer.state {kind}")))
+                # A step counter lies on the host, that of a fused optimizer on the device: a load puts each where its
+                # optimizer looks.
                 elif each.device.type == "cpu":
                     on_host.add(kind)
         groups = zip(self._options, map(_options, self._inner.param_groups), strict=True)
@@ -217,6 +221,7 @@ class KeptState:
             raise ValueError(self._refusal(f"keeps {', '.join(found)}, which is not one number for all parts"))
 
     def _check_name(self, kind: object) -> None:
+        # It becomes the beginning of a file's name, beside those of the weights and their average.
         if not isinstance(kind, str) or not kind.isidentifier() or not kind.isascii() or kind in (WEIGHT, EMA):
             raise ValueError(f"optimizer: names its state {kind!r}; a checkpoint takes names such as momentum_buffer")
 

@@ -180,4 +180,5 @@ def _picture(path: Path) -> str:
 
 
 def _escaped(words: str) -> str:
+    # Names of classes and files are the data's: one may be a tag, or have control characters in it.
     return html.escape(printable(words))

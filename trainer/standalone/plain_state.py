@@ -109,6 +109,7 @@ class PlainState:
                 state.setdefault(parameter, {})[kind] = value.to("cpu" if device == "cpu" else parameter.device)
 
         def change() -> None:
+            # First emptied: what the checkpoint does not have must not stay from the steps made since.
             optimizer.state.clear()
             optimizer.state.update(state)
             for group, options in zip(optimizer.param_groups, saved["options"], strict=True):

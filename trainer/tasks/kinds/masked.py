@@ -18,6 +18,7 @@ from trainer.tasks.kinds.grid import CellsTask
 from trainer.tasks.kinds.regression import METRICS, Errors
 from trainer.tasks.metric import Measurement, Metric
 
+# Below every index of a batch of training.
 _EVALUATION = -1
 """The index of the batch by which an evaluation hides: the same of a sample each time."""
 
