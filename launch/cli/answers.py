@@ -159,6 +159,7 @@ def _on_cluster(profile: str, run: Path, out: Path) -> None:
 
 
 def _trust(run: Path, *, trust_code: bool) -> None:
+    # Before the configuration is read: reading it runs the plug-ins.
     if trust_code:
         from configs.plugins import trust
 

@@ -12,6 +12,7 @@ from data_shards.files.display import printable_lines
 from data_shards.format.manifest import Manifest
 from launch.cli.console import AsJson, Jobs, Plugins, TrustCode, progress_bar, report_shards, run_config
 
+# Each command imports its source itself: `--help` would otherwise wait for all libraries that decode.
 app = typer.Typer(no_args_is_help=True, help="Turn raw files into tar shards and a manifest.")
 
 Out = Annotated[Path, typer.Argument(help="Folder to write. An interrupted build resumes in it.")]

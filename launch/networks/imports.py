@@ -89,6 +89,7 @@ def _from_folder(folder: Path) -> Found:
         raise ValueError(f"{config_path}: no such file; the folder needs config.json and model.safetensors")
     config, weights = read_object(config_path), _weights(folder)
     whose = _hugging_face
+    # By its tensors: perceiver-pytorch writes no configuration, so that config.json is a user's own.
     if is_lucidrains(weights):
         whose = _lucidrains
     elif str(config.get("model_type", "")).startswith("perceiver-"):

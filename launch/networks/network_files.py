@@ -65,6 +65,7 @@ def plan(
 
 def _planned(path: Path, overrides: Sequence[str]) -> tuple[PerceiverConfig, int]:
     """Return the network of a file, and how many numbers its run keeps beside each weight."""
+    # A file with a network alone says nothing of an optimizer: the default one is counted.
     if sections_of(path) <= {"model"}:
         return network_config(path, overrides), num_beside(OptimizerConfig(), EmaConfig())
     run = load(path, overrides)
@@ -161,6 +162,7 @@ def network_of(source: Path, which: str = NEWEST, weights: str = "") -> AnyNetwo
     else:
         folder = RunFolder(source.resolve())
         run = load(existing(folder).config_path)
+        # An export is of one process, and needs no device: nothing but the weights is read.
         alone, weights = World(0, 1, 0, torch.device("cpu")), weights or run.ema.evaluated
         found = read_weights(folder.checkpoints_folder, which, alone, weights)
         for sentence in found.passed_over:

@@ -189,6 +189,7 @@ def samples(rows: Mapping[str, np.ndarray], *, is_unit: bool = True) -> Figure:
 
 def pixels(figure: Figure) -> np.ndarray:
     """Return a figure as a picture, uint8 (H, W, 3)."""
+    # Not by pyplot, which keeps each figure until it is closed, and may look for a display.
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # type: ignore[no-untyped-call]
     return np.asarray(canvas.buffer_rgba())[..., :3]  # type: ignore[no-untyped-call]

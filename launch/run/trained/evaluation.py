@@ -79,6 +79,7 @@ def main(
     if world.is_first:
         for sentence in chosen.notes:
             tell(sentence)
+    # Before the evaluation: a folder that takes no file is refused now, not after all samples were judged.
     first_does(world, lambda: folder.pictures_folder.mkdir(parents=True, exist_ok=True))
     with loader:
         judge = partial(_judged, config, evaluated, world)
@@ -103,6 +104,7 @@ def main(
             }
             for sentence in loader.left_out:
                 tell(sentence)
+            # Before the pictures: whatever becomes of them, the numbers are kept.
             atomic.write(folder.evaluation_path, json.dumps(result) + "\n")
             _draw(config, folder, network, loader, world, found)
             if as_json:

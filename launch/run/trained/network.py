@@ -31,6 +31,7 @@ WEIGHTS = "model.safetensors"
 """The weights in a folder that `perceiver import` wrote."""
 RUN = "run.yaml"
 """The configuration of a run in the folder of a network that was exported from it."""
+# Of the words of a text, as the released language model was trained (second paper, appendix F.3).
 _MASKED_PART = 0.15
 
 
@@ -141,6 +142,7 @@ def _config_of_import(path: Path, overrides: Sequence[str]) -> RunConfig:
         for name, each in network.ordered_inputs.items()
         for key, value in {"modality": each.modality, **_section(name, network, around)}.items()
     ]
+    # Of an imported network nobody knows its batch; no answer depends on it.
     return read(RunConfig, path / "config.yaml", ["train.global_batch=8", *data, *overrides])
 
 
