@@ -1,5 +1,9 @@
 """Position encodings: Fourier features of positions on a grid or in space.
 
+    row       place 0     | sines 0     | cosines 0
+    column    0     place | 0     sines | 0       cosines
+    cell      the sum of its row's and its column's: one table an axis in place of one row a cell
+
 M tokens, A axes of a grid, K frequencies an axis
 """
 

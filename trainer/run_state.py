@@ -1,4 +1,10 @@
-"""RunState: the progress of a run. With the configuration it decides every step that follows."""
+"""RunState: the progress of a run. With the configuration it decides every step that follows.
+
+    step     0  1  2  3  4  5
+    batch    0  1  4  5  6  7      batches 2 and 3 went wrong: the run went back to step 2, and skips them
+
+A batch is known by its number alone, so that nothing of the loader is part of the state.
+"""
 
 import math
 from dataclasses import dataclass, field, replace

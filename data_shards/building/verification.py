@@ -1,5 +1,8 @@
 """Reads everything that a shard folder holds and reports what is bad: hashes, checksums, every sample decoded.
 
+    size --> SHA-256 of the tar --> its index --> each sample as a training reads it --> each member decoded whole
+    bad: the shard                                bad: the sample; incomplete: without what nearly all others have
+
 What a bad sample is, Intake alone says: training, evaluation and this module ask it in the same words.
 """
 

@@ -1,5 +1,12 @@
 """Sample: one sample as arrays of fixed shape. Batch: samples packed into one flat buffer per input.
 
+    slot               0       1       2, without sound   3, padding
+    arrays["photo"]    pixels  pixels  pixels             0              uint8 (B, H, W, c)
+    arrays["sound"]    waves   waves   0                  0              float32 (B, S)
+    lengths["sound"]   S       S       0                  0
+    weights            1       1       1                  0
+    keys               k0      k1      k2                 ""
+
 The section of an input says the shape and the type of its array; pixels stay bytes until they are on the device.
 """
 

@@ -249,7 +249,7 @@ def _between_characters(text: bytes, num_bytes: int) -> int:
     if len(text) <= num_bytes:
         return len(text)
     length = num_bytes
-    # In UTF-8 a byte 10xxxxxx goes on with a character, and at most three of them follow its first.
+    # In UTF-8 a byte 10xxxxxx continues a character, and at most three of them follow its first.
     while length > num_bytes - MAX_CHARACTER_BYTES and text[length] & 0xC0 == 0x80:
         length -= 1
     return length

@@ -1,4 +1,11 @@
-"""`perceiver predict` and `perceiver embed`: every sample once, by any number of processes, resumed after a kill."""
+"""`perceiver predict` and `perceiver embed`: every sample once, by any number of processes, resumed after a kill.
+
+    rank 0       what was typed --> samples in one order --> batches --> parts, each of some batches
+    each rank    its share of the parts that are missing --> network --> OUT.unfinished/000012
+    rank 0       all parts, in their order --> OUT
+
+A plan beside the parts says what they are of: another command, other weights or other files do not resume them.
+"""
 
 import hashlib
 import json

@@ -1,4 +1,12 @@
-"""The composition root: a configuration becomes parts, and the parts become a run."""
+"""The composition root: a configuration becomes parts, and the parts become a run.
+
+    start    the ranks join --> RUN/ is made, or is this run's --> claim: the lock, and an attempt of its own
+    parts    loader --> network, perhaps given weights --> engine --> store: the newest checkpoint --> sinks, evaluation
+    steps    trainer/loop.py, to the end or to a stop --> the claim is released --> the end is reported
+
+What can fail on one rank alone is asked for by all of them together: either each has the part, or all end with one
+sentence.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager

@@ -1,5 +1,8 @@
 """Conversion between the configuration and Hugging Face's config.json of a Perceiver.
 
+    network here --> config.json --> the network that transformers makes of it
+         '---- all that decides a number of an answer must be equal ----'
+
 Its models fix in code what is a field here (bands, residuals, paddings): what it cannot express is refused.
 """
 

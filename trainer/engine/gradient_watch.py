@@ -78,7 +78,7 @@ class GradientWatch:
 
 
 def sentence(notes: Notes, counts: Sequence[float]) -> str:
-    """Return what a user is told, with the counts of `reached` on the host; empty where all were reached."""
+    """Return the sentence for the user, with the counts of `reached` on the host; empty where all were reached."""
     reached = [name for name, count in zip(notes.names, counts, strict=True) if count]
     missed = [name for name, count in zip(notes.names, counts, strict=True) if not count]
     if not missed:

@@ -1,6 +1,10 @@
 """AttemptTime: how an attempt spent its time. The file is updated during the run, so a kill loses nothing.
 
-RUN/attempts/0003/time.json, in the folder in which the attempt is recorded.
+RUN/attempts/0001/time.json    steps   0 to 120    killed; the newest checkpoint is of step 100
+RUN/attempts/0002/time.json    steps 100 to 300    finished
+
+    lost       20 steps of attempt 1, which attempt 2 made again
+    goodput    (100 / 120 of the compute time of 1, and all of that of 2) / wall time of both
 """
 
 import json

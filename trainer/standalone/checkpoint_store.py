@@ -1,4 +1,8 @@
-"""CheckpointStore: the crash-safe checkpoints of a run, around a training loop of one's own."""
+"""CheckpointStore: the crash-safe checkpoints of a run, around a training loop of one's own.
+
+save(step)    module, optimizer, `also` --> host memory --> in the background: files, manifest, one rename
+load()        the newest that is whole --> module and optimizer, then `also`
+"""
 
 import json
 from collections.abc import Mapping
