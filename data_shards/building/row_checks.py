@@ -48,6 +48,7 @@ def _check_labels(
                     f"line {row.line}: label{which} {label} is out of range; there are {len(label_names)} classes, "
                     f"so labels go from 0 to {len(label_names) - 1}"
                 )
+        # By split: a class that evaluation alone has is as empty for training as one that nobody has.
         counts.setdefault(row.split, Counter()).update(labels)
     of_split = {split: [count[label] for label in range(len(label_names))] for split, count in counts.items()}
     refuse_empty_classes(of_split, label_names, which)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 T = TypeVar("T")
+# A view into an extent where a shard is read: nothing is copied before it is decoded.
 Content = bytes | memoryview
 COORDINATES = "coordinates"
 """The role of the member that says where the cells of another one lie; NAME.coordinates is its array in a batch."""

@@ -71,6 +71,7 @@ def _of(path: str, reading: RunInputs, tell: Tell) -> Iterator[tuple[str, NewSam
         yield from _of_folder(place, reading, tell)
     elif not place.exists():
         raise ValueError(f"{path}: no such file or folder")
+    # A run may read .json, or .csv by a plug-in, as a member: then the file is a sample and no table.
     elif content_suffix(place) in TABLES and not reading.member(place):
         for number, sample in enumerate(_of_table(place, reading, tell)):
             yield f"{place.absolute()}:{number}", sample

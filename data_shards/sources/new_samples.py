@@ -84,6 +84,7 @@ class NewSamples:
             for dataset in self.datasets
         ]
         if self.files:
+            # Files bring no truth: the targets that shards must have are not asked of them.
             intake = Intake(replace(self.config, labels=(), values=(), multi_label=False), OWN, 0, {})
             sources.append(Source("", "", NewSampleReader(self.files, self.config), intake, 0, None))
         order = SequentialOrder(self.counts, batch, batches, self.config.num_clips)

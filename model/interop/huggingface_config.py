@@ -132,6 +132,7 @@ def config_to_hugging_face(config: PerceiverConfig) -> dict[str, Any]:
         "self_attention_widening_factor": config.self_attend.mlp_ratio,
         "cross_attention_widening_factor": config.cross_attend.mlp_ratio,
         "hidden_act": "gelu_pytorch_tanh" if config.gelu == "tanh" else "gelu",
+        # Said, since transformers takes 0.1 where it is not: its model would drop attention weights when it is trained.
         "attention_probs_dropout_prob": 0.0,
         **_values_of_inputs(config),
     }

@@ -30,6 +30,7 @@ IMAGE, TEXT, MASKED = (
     "perceiver-io-masked-language-model",
 )
 KINDS = (IMAGE, TEXT, MASKED)
+# Its Hugging Face classes hold the network under this name; its own state dict is without.
 _PREFIX = "backend_model."
 _LINEAR = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "output": "o_proj"}
 # A buffer that follows from the sizes.
@@ -97,6 +98,7 @@ def _config(
         share_blocks=True if encoder["first_self_attention_block_shared"] else "after_first",
         cross_attend=_attention(encoder, "cross", cross_default),
         self_attend=_attention(encoder, "self", width),
+        # What nn.GELU computes by default.
         gelu="erf",
     )
 

@@ -27,6 +27,7 @@ class ImageInput(Input):
     """bytes: uint8. unit: float32 from 0 to 1. raw: float32 of any range. Empty as in the data, or bytes alone."""
     patch: int = 1
     """Side of the square patch that makes one token; 1 means pixels."""
+    # Of 224 x 224 pixels 56 x 56 tokens of 64 channels, as the second paper's convolutional ImageNet network has them.
     conv_stem: bool = False
     """Whether a 7x7 convolution to 64 channels and a max-pool, both of stride 2, come first."""
     project_to: int = 0

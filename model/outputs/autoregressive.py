@@ -115,6 +115,7 @@ class AutoregressiveOutput(Output):
             return norm + linear(width, stream.num_channels * self.num_levels, N)
         narrow = _embedding_width(self, network)
         projection = Cost() if narrow == width else linear(width, narrow, N)
+        # Of the product with the embedding only the bias is its own: the table is the input's, and is counted there.
         return norm + projection + Cost(stream.num_ids, 2 * N * narrow * stream.num_ids)
 
     def kept_by_head(self, width: int, network: Network) -> int:

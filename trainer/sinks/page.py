@@ -117,6 +117,7 @@ def curves(records: Sequence[Record]) -> dict[str, list[tuple[float, float]]]:
 
 def curve(name: str, points: Sequence[tuple[float, float]]) -> str:
     """Return a figure with one line through the points, thinned to what a screen shows, and a dot at the last one."""
+    # With the last one, whatever is left out: it is what the reader looks for first.
     points = [*points[:: max(len(points) // _MOST_POINTS, 1)], points[-1]]
     (left, right), (low, high) = ((min(axis), max(axis)) for axis in zip(*points, strict=True))
     # One step, or one height throughout, is a flat line and no division by zero.

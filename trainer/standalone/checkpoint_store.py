@@ -101,6 +101,7 @@ class CheckpointStore:
             raise ValueError(f"step = {step}: expected 0 or more")
         # A failure of the save before is raised now, at the latest: the caller may count on that checkpoint.
         self.wait()
+        # Of a run's state the step alone: whatever else decides a loop of one's own is in `also`.
         self._store.save(self._state, RunState(step=step))
         self._raise_failures()
 

@@ -13,6 +13,7 @@ from data_shards.sources.table import Table
 
 FRAMES = ("image_2", "colored_0", "image_0")
 """The folder of the left camera's frames: in 2015; in 2012 in colour, and in grey."""
+# Of a scene's frames, of which the multi-view release has more, these two have a motion.
 FIRST, SECOND = "_10.png", "_11.png"
 
 

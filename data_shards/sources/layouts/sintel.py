@@ -17,6 +17,7 @@ from data_shards.sources.parsing.pairs import pair
 from data_shards.sources.table import Table
 
 PASSES = ("clean", "final")
+# Above 1e9, from which on the format has motion for unknown.
 UNKNOWN = 1e10
 """The number in a .flo file of a motion that is not known."""
 
