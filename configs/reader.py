@@ -63,7 +63,7 @@ def read(schema: type[S], path: Path, overrides: Sequence[str] = ()) -> S:
     named = tuple(choices(schema))
     defaults, keys_and_values = seeded(schema, named, without_removed(named, keys_and_values), problems)
     try:
-        config = OmegaConf.merge(defaults, *(_nested(key, value) for key, value in keys_and_values))
+        config = OmegaConf.merge(defaults, *_layers(keys_and_values))
     except _MERGE_ERRORS:
         # Only one by one does every wrong key get its sentence; each merge copies the whole, which takes 10 ms.
         problems += _merge_problems(defaults, keys_and_values)
@@ -192,7 +192,33 @@ def _is_foreign(value: object) -> bool:
     return "${" in _REFERENCE.sub("", str(value))
 
 
-def _nested(key: str, value: object) -> dict[str, object]:
+def _layers(keys_and_values: Sequence[tuple[str, Any]]) -> list[dict[str, Any]]:
+    """Return the pairs as few nested mappings to merge in this order; no key stands twice in one.
+
+    A mapping a pair would be merged to the same, in twice the time. A value that a later one replaces is merged, too:
+    it may be wrong.
+    """
+    layers: list[dict[str, Any]] = []
+    for key, value in keys_and_values:
+        if not layers or not _put(layers[-1], key, value):
+            layers.append(_nested(key, value))
+    return layers
+
+
+def _put(layer: dict[str, Any], key: str, value: object) -> bool:
+    """Put a value into a nested mapping, if nothing is in its place yet, and return whether it was put."""
+    *sections, last = key.split(".")
+    for section in sections:
+        layer = layer.setdefault(section, {})
+        if not isinstance(layer, dict):
+            return False
+    if last in layer:
+        return False
+    layer[last] = value
+    return True
+
+
+def _nested(key: str, value: object) -> dict[str, Any]:
     name, _, rest = key.partition(".")
     return {name: _nested(rest, value) if rest else value}
 
