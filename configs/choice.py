@@ -82,7 +82,7 @@ def without_removed(found: Sequence[Choice], pairs: Pairs) -> list[tuple[str, An
 
 
 def seeded(
-    schema: type[Any], found: Sequence[Choice], pairs: Pairs, problems: list[str]
+    schema: type[object], found: Sequence[Choice], pairs: Pairs, problems: list[str]
 ) -> tuple[DictConfig, list[tuple[str, Any]]]:
     """Return the defaults, with the entries that the pairs name, and those pairs that can be merged into them.
 
@@ -115,9 +115,11 @@ def seeded(
 
 
 @cache
-def _defaults(kind: type[Any]) -> DictConfig:
+def _defaults(kind: type[object]) -> DictConfig:
     """Return a section with the defaults of a class, to be copied, which takes half as long as to make one."""
-    return OmegaConf.structured(kind)
+    made = OmegaConf.structured(kind)
+    assert isinstance(made, DictConfig)
+    return made
 
 
 def _followed(choice: Choice, leader: type) -> object:

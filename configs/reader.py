@@ -208,13 +208,14 @@ def _layers(keys_and_values: Sequence[tuple[str, Any]]) -> list[dict[str, Any]]:
 def _put(layer: dict[str, Any], key: str, value: object) -> bool:
     """Put a value into a nested mapping, if nothing is in its place yet, and return whether it was put."""
     *sections, last = key.split(".")
+    place: Any = layer
     for section in sections:
-        layer = layer.setdefault(section, {})
-        if not isinstance(layer, dict):
+        place = place.setdefault(section, {})
+        if not isinstance(place, dict):
             return False
-    if last in layer:
+    if last in place:
         return False
-    layer[last] = value
+    place[last] = value
     return True
 
 

@@ -140,7 +140,7 @@ class Engine:
         # Before the update: it may change the loss scale, and it clips the gradients in place.
         scaler = getattr(self._deepspeed.optimizer, "loss_scaler", None)
         scale = getattr(scaler, "cur_scale", 1.0)
-        can_rescale = self._train.precision == "fp16" and scale > scaler.min_scale
+        can_rescale = self._train.precision == "fp16" and scale > getattr(scaler, "min_scale", 0.0)
         squares = self._group_squares() if is_logged else {}
         norm, is_finite = self._update()
         self._unfreezing.settle(self._num_steps, self._partitions.by_group)

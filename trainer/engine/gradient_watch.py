@@ -64,7 +64,8 @@ class GradientWatch:
                 self._last = min(step + _STEPS, self._num_steps)
                 self._flags[name] = torch.zeros((), dtype=torch.bool, device=parameter.device)
                 # Before DeepSpeed's hooks, which may move the gradient elsewhere.
-                self._handles.append(parameter.register_hook(_noting(self._flags[name])))
+                hook = parameter.register_hook(_noting(self._flags[name]))  # type: ignore[no-untyped-call]
+                self._handles.append(hook)
 
     def settle(self, step: int) -> Notes | None:
         """Return what was noted, once, where so many steps are the last that are watched. Collective there."""
