@@ -82,13 +82,13 @@ def without_removed(found: Sequence[Choice], pairs: Pairs) -> list[tuple[str, An
 
 
 def seeded(
-    schema: type[object], found: Sequence[Choice], pairs: Pairs, problems: list[str]
+    schema: type[Any], found: Sequence[Choice], pairs: Pairs, problems: list[str]
 ) -> tuple[DictConfig, list[tuple[str, Any]]]:
     """Return the defaults, with the entries that the pairs name, and those pairs that can be merged into them.
 
     What is wrong with the choice of a class is added to the problems, one sentence an entry.
     """
-    config = deepcopy(_defaults(schema))
+    config = deepcopy(_defaults(schema))  # type: ignore[arg-type]  # it takes the hash of a class for an object's
     of_entries = {choice.place: _entries(choice, pairs) for choice in found}
     refused = set()
     for choice in found:
