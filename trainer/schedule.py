@@ -59,8 +59,37 @@ def schedule_problems(config: "OptimizerConfig") -> Iterator[tuple[str, str]]:
         yield "decay_steps", "schedule=step needs the steps at which the rate falls, such as [1000,2000]"
     elif config.schedule == "step" and tuple(sorted(set(config.decay_steps))) != tuple(config.decay_steps):
         yield "decay_steps", f"must rise, got {list(config.decay_steps)}"
+    elif config.schedule == "step" and config.decay_steps[0] < max(config.warmup_steps, 1):
+        of_warmup = f" and optimizer.warmup_steps={config.warmup_steps}" if config.warmup_steps else ""
+        first = f"the first is {config.decay_steps[0]}, before the rate is at its peak"
+        yield "decay_steps", f"{first}; it must be at least 1{of_warmup}"
+    if config.schedule == "flat_cosine" and 0 < config.flat_steps < config.warmup_steps:
+        warmup = f"optimizer.warmup_steps={config.warmup_steps}"
+        yield "flat_steps", f"is {config.flat_steps}, and contains {warmup}: set at least that many, or 0"
     if config.schedule == "stable_decay" and config.cooldown_steps == 0:
         yield "cooldown_steps", "schedule=stable_decay needs the number of steps in which the rate falls, such as 1000"
+
+
+def length_problems(config: "OptimizerConfig", total_steps: int) -> Iterator[tuple[str, str]]:
+    """Yield (key, sentence) where a run of so many steps never reaches the peak, or what comes after it."""
+    warmup, cooldown, flat = config.warmup_steps, config.cooldown_steps, config.flat_steps
+    length = f"train.steps={total_steps}"
+    if warmup > total_steps:
+        more = f"set at most {total_steps}, or more steps"
+        yield "warmup_steps", f"is {warmup}, with {length}: the rate would never reach its peak; {more}"
+    elif config.schedule == "stable_decay" and warmup + cooldown > total_steps:
+        both = f"{warmup + cooldown} steps with optimizer.warmup_steps={warmup}"
+        most = max(total_steps - warmup, 0)
+        yield (
+            "cooldown_steps",
+            f"is {cooldown}, which makes {both}, more than {length}; set at most {most}, or more steps",
+        )
+    elif config.schedule == "flat_cosine" and flat >= total_steps:
+        yield "flat_steps", f"is {flat}, with {length}: the rate would never fall; lower it, or take schedule=constant"
+    late = [step for step in config.decay_steps if step >= total_steps]
+    if config.schedule == "step" and late:
+        named = ", ".join(map(str, late))
+        yield "decay_steps", f"names {named}, where a run of {length} has ended; leave them out, or set more steps"
 
 
 def _written(value: object) -> str:

@@ -78,7 +78,7 @@ data:
 model:
   outputs: {{digit: {{kind: label, num_classes: 10}}}}
 {model}
-optimizer: {{learning_rate: 3.0e-3, weight_decay: 0.05, warmup_steps: 20}}
+optimizer: {{learning_rate: 3.0e-3, weight_decay: 0.05, warmup_steps: {warmup}}}
 train: {{steps: {steps}, global_batch: 32, log_every_steps: 50}}
 checkpoint: {{save_every_steps: 100000, save_every_minutes: 0}}
 """
@@ -143,7 +143,7 @@ def _config(name: str, shards: Path, folder: Path, *, order: str, seed: int, ste
     plugins = ", ".join(str(path) for path in (Path(__file__).with_name("permuted_image.py"), *sorted(examples)))
     usual, model = NETWORKS[name]
     words = {"plugins": plugins, "shards": shards, "model": model, "side": side or usual}
-    (folder / "run.yaml").write_text(RUN.format(**words, order=order, seed=seed, steps=steps))
+    (folder / "run.yaml").write_text(RUN.format(**words, order=order, seed=seed, steps=steps, warmup=min(20, steps)))
     return load(folder / "run.yaml")
 
 

@@ -61,6 +61,7 @@ from trainer.health.stop_request import StopRequest
 from trainer.loop import DivergedError, Evaluate, Outcome, fit
 from trainer.optim import groups
 from trainer.optim.optimizers import num_beside
+from trainer.run_length import idle
 from trainer.run_state import RunState
 from trainer.sinks.attempt_time import AttemptTime
 from trainer.sinks.meter import Meter, Work, measured_peak_flops
@@ -178,7 +179,9 @@ def _train(
                 sinks.write("event", {"step": 0, "message": f"starts from weights of {config.initial_weights.source}"})
             announcements.announce_policy(sinks, state, network, train)
             announced = chain(
-                reading_of_this_start(config.model, folder, world.device), trained_parameters.sentences(config)
+                reading_of_this_start(config.model, folder, world.device),
+                trained_parameters.sentences(config),
+                idle(config.optimizer, config.train, config.checkpoint, config.health, config.profile),
             )
             for sentence in announced if world.is_first else ():
                 announcements.say(sinks, state, sentence)

@@ -323,6 +323,18 @@ def test_a_seed_is_one_that_the_generators_take(valid: Path) -> None:
         assert problem == f"seed = {seed}: must be from 0 to {2**63 - 1}, got {seed}"
 
 
+def test_a_schedule_that_is_longer_than_the_run_is_refused_beside_all_other_problems(valid: Path) -> None:
+    longer = ["optimizer.schedule=stable_decay", "optimizer.cooldown_steps=9", "optimizer.warmup_steps=2"]
+    assert load(valid, [*longer, "train.steps=11"]).train.steps == 11
+    with pytest.raises(
+        ConfigError, match=r"2 problems(.|\n)*optimizer\.cooldown_steps = 9: .* at most 8, or more steps"
+    ):
+        load(valid, [*longer, "train.steps=10", "train.global_batch=0"])
+    with pytest.raises(ConfigError, match="1 problem in") as caught:
+        load(valid, [*longer, "train.steps=0"])
+    assert "train.steps = 0" in str(caught.value)
+
+
 @pytest.mark.parametrize("precision", ["auto", "fp32", "fp16"])
 def test_a_narrow_residual_stream_is_for_bf16_alone(valid: Path, precision: str) -> None:
     narrow = "model.residual_dtype=bf16"

@@ -2,11 +2,14 @@
 
 import math
 from dataclasses import asdict
+from typing import Any
 
 import pytest
 
 from trainer.config import CheckpointConfig, HealthConfig, OptimizerConfig, ProfileConfig, TrainConfig, joint_problems
 from trainer.ema_config import EmaConfig
+from trainer.run_length import idle
+from trainer.schedule import learning_rate, length_problems
 
 
 @pytest.mark.parametrize("part", [OptimizerConfig, TrainConfig, CheckpointConfig, HealthConfig, ProfileConfig])
@@ -29,6 +32,97 @@ def test_defaults_have_no_problems(part: type) -> None:
 )
 def test_a_contradiction_is_named_by_its_key(config: object, key: str) -> None:
     assert key in dict(config.problems())
+
+
+TEN = TrainConfig(steps=10)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "key", "values"),
+    [
+        (OptimizerConfig(warmup_steps=11), "warmup_steps", ("11", "train.steps=10", "at most 10")),
+        (OptimizerConfig(schedule="constant", warmup_steps=99), "warmup_steps", ("99", "train.steps=10")),
+        (
+            OptimizerConfig(schedule="stable_decay", warmup_steps=4, cooldown_steps=7),
+            "cooldown_steps",
+            ("7", "optimizer.warmup_steps=4", "train.steps=10", "11", "at most 6"),
+        ),
+        (OptimizerConfig(schedule="stable_decay", cooldown_steps=11), "cooldown_steps", ("11", "train.steps=10")),
+        (OptimizerConfig(schedule="flat_cosine", flat_steps=10), "flat_steps", ("10", "train.steps=10", "constant")),
+        (OptimizerConfig(schedule="step", decay_steps=(5, 10, 12)), "decay_steps", ("10, 12", "train.steps=10")),
+    ],
+)
+def test_what_a_schedule_does_after_the_last_step_is_refused_with_its_remedy(
+    optimizer: OptimizerConfig, key: str, values: tuple[str, ...]
+) -> None:
+    assert list(optimizer.problems()) == []
+    [(named, sentence)] = length_problems(optimizer, 10)
+    assert named == key
+    assert all(value in sentence for value in values)
+    assert list(length_problems(optimizer, 100)) == []
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        OptimizerConfig(warmup_steps=10),
+        OptimizerConfig(schedule="stable_decay", warmup_steps=4, cooldown_steps=6),
+        OptimizerConfig(schedule="stable_decay", cooldown_steps=10),
+        OptimizerConfig(schedule="flat_cosine", flat_steps=9, warmup_steps=9),
+        OptimizerConfig(schedule="step", decay_steps=(1, 9), warmup_steps=1),
+    ],
+)
+def test_a_schedule_that_reaches_its_peak_and_does_all_that_it_names_fits(optimizer: OptimizerConfig) -> None:
+    assert [*optimizer.problems(), *length_problems(optimizer, 10)] == []
+    assert max(learning_rate(optimizer, step, 10) for step in range(10)) == optimizer.learning_rate
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "key", "values"),
+    [
+        (OptimizerConfig(schedule="step", decay_steps=(0, 3)), "decay_steps", ("0", "peak", "at least 1")),
+        (OptimizerConfig(schedule="step", decay_steps=(-4, 3)), "decay_steps", ("-4", "at least 1")),
+        (OptimizerConfig(schedule="step", decay_steps=(3,), warmup_steps=4), "decay_steps", ("3", "warmup_steps=4")),
+        (OptimizerConfig(schedule="flat_cosine", flat_steps=3, warmup_steps=4), "flat_steps", ("3", "warmup_steps=4")),
+    ],
+)
+def test_a_fall_within_the_warm_up_is_refused(optimizer: OptimizerConfig, key: str, values: tuple[str, ...]) -> None:
+    [(named, sentence)] = optimizer.problems()
+    assert named == key
+    assert all(value in sentence for value in values)
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        (
+            {"train": TrainConfig(steps=10, evaluate_every_steps=3, patience=3)},
+            "train.patience = 3 cannot end the run early: it takes 4 evaluations, 3 steps apart, and the run has 10",
+        ),
+        ({"checkpoint": CheckpointConfig(keep_every_steps=11)}, "checkpoint.keep_every_steps = 11 keeps no"),
+        ({"profile": ProfileConfig(first_step=11)}, "profile.first_step = 11 is after the last step"),
+        ({"profile": ProfileConfig(first_step=9)}, "profile.first_step = 9 leaves 2 of its 3 steps"),
+        ({"health": HealthConfig(spike_score=8.0)}, "health.spike_score = 8.0 judges no loss"),
+        ({"optimizer": OptimizerConfig(learning_rate=0.0)}, "optimizer.learning_rate = 0"),
+    ],
+)
+def test_what_never_happens_in_a_run_of_its_length_is_told(parts: dict[str, Any], words: str) -> None:
+    defaults = {"optimizer": OptimizerConfig(), "train": TEN, "checkpoint": CheckpointConfig()}
+    defaults |= {"health": HealthConfig(), "profile": ProfileConfig()}
+    assert list(idle(**defaults)) == []
+    [sentence] = idle(**(defaults | parts))
+    assert sentence.startswith(words)
+
+
+def test_what_happens_in_the_last_step_is_not_called_idle() -> None:
+    parts: dict[str, Any] = {
+        "optimizer": OptimizerConfig(),
+        "train": TrainConfig(steps=12, evaluate_every_steps=3, patience=2),
+        "checkpoint": CheckpointConfig(keep_every_steps=12, save_every_steps=1_000),
+        "health": HealthConfig(spike_score=8.0),
+        "profile": ProfileConfig(first_step=10, num_steps=3),
+    }
+    assert list(idle(**parts)) == []
 
 
 def test_the_micro_batch_is_the_whole_share_unless_one_is_given() -> None:

@@ -193,6 +193,22 @@ def test_steps_that_keep_going_wrong_end_the_run_after_so_many_rollbacks_and_not
     assert engine.asked == [0, 1, 2, 3, 4, 5]
 
 
+class Noticing(Steps):
+    """An engine with something to say of a step."""
+
+    def step(self, batch: Batch) -> StepReport:
+        report = super().step(batch)
+        return replace(report, notice="a layer learns nothing" if self.asked[-1] == 3 else "")
+
+
+def test_what_an_engine_notices_is_told_at_its_step_by_the_first_rank() -> None:
+    def rank(world: ThreadWorld) -> list[Record]:
+        _, told = train(world, Checkpoints(), Noticing())
+        return [record for kind, record in told.records if kind == "event"]
+
+    assert on_ranks(2, rank) == [[{"step": 4, "message": "a layer learns nothing"}], []]
+
+
 @pytest.mark.parametrize("ahead", [0, 1])
 def test_a_run_whose_steps_were_all_skipped_ends_with_a_sentence_and_saves_no_end(ahead: int) -> None:
     store, engine = Checkpoints(due=(2,)), Steps(*range(6), steps_ahead=ahead)

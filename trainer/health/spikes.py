@@ -4,11 +4,11 @@ import math
 import statistics
 
 from trainer.config import HealthConfig
+from trainer.run_length import LEAST_WINDOW
 from trainer.run_state import RunState
 
 _MAD_TO_SIGMA = 1.4826
 """The standard deviation of a normal distribution divided by its median absolute deviation."""
-_LEAST_WINDOW = 10
 
 
 def offending(before: RunState, state: RunState, loss: float, config: HealthConfig) -> tuple[int, ...]:
@@ -23,7 +23,7 @@ def offending(before: RunState, state: RunState, loss: float, config: HealthConf
 
 def robust_score(loss: float, window: tuple[float, ...]) -> float:
     """Return by how many robust standard deviations a loss lies above the median of a window; 0 for a short window."""
-    if len(window) < _LEAST_WINDOW or not math.isfinite(loss):
+    if len(window) < LEAST_WINDOW or not math.isfinite(loss):
         return 0.0
     # Of medians, since one outlier in the window must not hide the next.
     median = statistics.median(window)

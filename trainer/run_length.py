@@ -1,0 +1,39 @@
+"""What a configuration plans and a run of its length never does, and which harms nothing: a start says it.
+
+What changes the training is refused: see length_problems() in trainer/schedule.py. Standard library only.
+"""
+
+from collections.abc import Iterator
+
+from trainer.config import CheckpointConfig, HealthConfig, OptimizerConfig, ProfileConfig, TrainConfig
+
+LEAST_WINDOW = 10
+"""Losses that a spike is judged by at least."""
+
+
+def idle(
+    optimizer: OptimizerConfig,
+    train: TrainConfig,
+    checkpoint: CheckpointConfig,
+    health: HealthConfig,
+    profile: ProfileConfig,
+) -> Iterator[str]:
+    """Yield a sentence for every key that is set and changes nothing in a run of this length."""
+    steps, between, needed = train.steps, train.evaluate_every_steps, train.patience + 1
+    if optimizer.learning_rate == 0:
+        yield "optimizer.learning_rate = 0: no step changes a weight"
+    if train.patience and needed * between > steps:
+        yield (
+            f"train.patience = {train.patience} cannot end the run early: it takes {needed} evaluations, {between} "
+            f"steps apart, and the run has {steps}"
+        )
+    if checkpoint.keep_every_steps > steps:
+        yield f"checkpoint.keep_every_steps = {checkpoint.keep_every_steps} keeps no checkpoint of {steps} steps"
+    if profile.first_step > steps:
+        yield f"profile.first_step = {profile.first_step} is after the last step, {steps}: nothing is traced"
+    elif profile.first_step and profile.first_step + profile.num_steps - 1 > steps:
+        left = f"{steps - profile.first_step + 1} of its {profile.num_steps} steps"
+        yield f"profile.first_step = {profile.first_step} leaves {left} before the run ends, and no trace is written"
+    if health.spike_score and steps <= LEAST_WINDOW:
+        window = f"it needs {LEAST_WINDOW} before, and the run has {steps} steps"
+        yield f"health.spike_score = {health.spike_score} judges no loss: {window}"
