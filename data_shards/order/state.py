@@ -2,12 +2,18 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from data_shards.files import typed_json
 
 VERSION = 2
+# A user can do nothing with two hashes.
+_OF_HASHES = {
+    "manifest": "data.shards, or those of data.datasets, hold other samples: they were rebuilt or replaced, "
+    "data.require names other members, or `perceiver data index` was asked for other fields of the records",
+    "datasets": "data.datasets: names, weights or modalities are others",
+}
 
 
 @dataclass(frozen=True)
@@ -43,20 +49,18 @@ class DataState:
         return typed_json.typed(DataState, fields)
 
     def check(self, saved: "DataState") -> None:
-        """Raise ValueError with both values if a run in the saved state cannot resume with this order."""
-        remedies = {
-            "manifest": "the shards were rebuilt or replaced, data.require names others, or `perceiver data index` was "
-            "asked for other fields of the records: name the folder that the run began with, as it was",
-            "datasets": "the datasets, their weights or modalities were changed: set them back",
-        }
-        for field, ours in asdict(self).items():
-            theirs = getattr(saved, field)
-            if field != "step" and ours != theirs:
-                remedy = remedies.get(field, "set it back")
-                raise ValueError(
-                    f"the run's samples were drawn with {field} = {theirs}, now it is {ours}: "
-                    f"it would see other samples; {remedy}, or start a new run"
-                )
+        """Raise ValueError that says what differs if a run in the saved state cannot resume with this order."""
+        if found := difference(asdict(saved), {**asdict(self), "step": saved.step}):
+            raise ValueError(f"the run would see other samples ({found}); set it back, or start a new run")
+
+
+def difference(there: Mapping[str, object], here: Mapping[str, object]) -> str:
+    """Return, in words, in what the data of a saved state differ from ours; nothing where they are alike."""
+    return "; ".join(
+        _OF_HASHES.get(key) or f"{key} was {there.get(key)!r}, is {value!r}"
+        for key, value in here.items()
+        if there.get(key) != value
+    )
 
 
 def datasets_hash(parts: Sequence[tuple[str, float, tuple[str, ...]]]) -> str:

@@ -89,10 +89,11 @@ def _checked(old: RunFolder, before: RunConfig, config: RunConfig, which: str, c
     )
     if problem:
         changed = "".join(f"\n  {line}" for line in changes)
+        told = f". What was changed:{changed}" if changed else ""
         raise ValueError(
             f"{path}: {problem}; leave it as it was (a fork can have more steps, another rate or "
             "evaluation), or train a new run with it, which may take the weights that fit "
-            f"(initial_weights.source={as_typed(old.path)}). What was changed:{changed}"
+            f"(initial_weights.source={as_typed(old.path)}){told}"
         )
     return path
 

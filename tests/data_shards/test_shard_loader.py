@@ -159,8 +159,8 @@ def test_a_configuration_that_contradicts_itself_is_refused_with_all_problems(da
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"seed": 1}, "seed = 1, now it is 0"),
-        ({"global_batch": 16}, "global_batch = 16, now it is 8"),
+        ({"seed": 1}, "seed was 1, is 0"),
+        ({"global_batch": 16}, "global_batch was 16, is 8"),
         (
             {"split": "test"},
             "the state is of split 'test', this loader reads 'train'; load it into a loader of that split",

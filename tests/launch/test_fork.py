@@ -1,6 +1,7 @@
 """A fork goes on from the other's newest checkpoint under its own configuration; diff says in what runs differ."""
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,19 @@ def test_a_fork_may_change_what_leaves_the_weights_their_meaning(
     trained: RunFolder, tmp_path: Path, override: str
 ) -> None:
     assert fork.fork(trained.path, tmp_path / "new", [override]) == 0
+
+
+def test_a_fork_on_shards_that_were_built_anew_is_refused_in_words_and_without_hashes(
+    run: RunFolder, tmp_path: Path
+) -> None:
+    put(run, 600, identity={**identity(load(run.config_path)), "manifest": "f" * 64})
+    with pytest.raises(ValueError, match=r"step_00000600: belongs to a run on other data \(data\.shards") as raised:
+        fork.fork(run.path, tmp_path / "new", [])
+    told = str(raised.value)
+    assert not re.search("[0-9a-f]{16}", told.replace(str(tmp_path), ""))
+    assert "hold other samples" in told
+    assert not told.endswith(":"), "a list of nothing was announced"
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_relative_path_is_that_of_where_the_fork_was_asked_for(

@@ -134,7 +134,7 @@ def test_a_resume_on_other_data_is_refused_and_the_run_resumes_on_its_own(
     build_digits(shards, 1)
     (first, _, told), (second, _, silent) = run.finish(*LENGTH)
     assert (first, second, silent) == (2, 2, "")
-    assert "belongs to a run on other data (manifest was '" in told
+    assert "belongs to a run on other data (data.shards, or those of data.datasets, hold other samples" in told
     assert told.count("perceiver:") == 1
     assert (run.checkpoints(), run.weights()) == (checkpoints, weights)
     shutil.rmtree(shards)

@@ -100,3 +100,7 @@ def test_other_data_is_told_by_each_thing_that_differs() -> None:
     assert other_data({"seed": 1}, {"seed": 2, "data": "a"}) == (
         "belongs to a run on other data (seed was 1, is 2; data was None, is 'a')"
     )
+    told = other_data({"manifest": "a" * 64, "datasets": "a" * 16}, {"manifest": "b" * 64, "datasets": ""})
+    assert "data.shards, or those of data.datasets, hold other samples" in told
+    assert "data.datasets: names, weights or modalities are others" in told
+    assert not {"a" * 16, "b" * 16} & {told[at : at + 16] for at in range(len(told))}

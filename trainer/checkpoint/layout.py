@@ -13,6 +13,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from data_shards.order import state
 from trainer.checkpoint.manifest import Manifest, read_manifest, read_whole
 from trainer.checkpoint.names import step_of
 from trainer.checkpoint.tensor_file import TensorFile
@@ -51,8 +52,8 @@ def shapes(folder: Path, manifest: Manifest, kind: str = WEIGHT) -> dict[str, Sh
 
 def other_data(there: Mapping[str, object], here: Mapping[str, object]) -> str:
     """Return, in words, in what the data of a checkpoint's run differ from ours; nothing where they are alike."""
-    found = [f"{key} was {there.get(key)!r}, is {value!r}" for key, value in here.items() if there.get(key) != value]
-    return f"belongs to a run on other data ({'; '.join(found)})" if found else ""
+    found = state.difference(there, here)
+    return f"belongs to a run on other data ({found})" if found else ""
 
 
 def difference(there: Mapping[str, Shape], here: Mapping[str, Shape]) -> str:
