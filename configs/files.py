@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.yaml_text import MOST_CHARACTERS, parse
-from data_shards.files.quoting import shown
+from data_shards.files.quoting import counted, shown
 
 INCLUDE = "include"
 """The key of a file that names the one, or the list of those, that it is laid over."""
@@ -24,8 +24,7 @@ class ConfigError(ValueError):
     """Every problem of a configuration at once, each with its key, value and remedy."""
 
     def __init__(self, source: str, problems: Sequence[str]) -> None:
-        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-        super().__init__("\n  ".join([f"{count} in {source}:", *problems]))
+        super().__init__("\n  ".join([f"{counted(len(problems), 'problem')} in {source}:", *problems]))
         self.problems = tuple(problems)
 
 

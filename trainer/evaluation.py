@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from data_shards.files.plugin_files import PluginError, is_of_plugin, place_of
+from data_shards.files.quoting import counted
 from data_shards.loading.batch import Batch
 from model.modalities.flow import FlowInput
 from model.network import AnyNetwork
@@ -98,7 +99,9 @@ class Evaluation:
 
     def faults(self) -> list[str]:
         """Return a sentence on each output that answered NaN."""
-        return [f"{name}: the network answers NaN for {count} samples" for name, count in self.num_nan.items()]
+        return [
+            f"{name}: the network answers NaN for {counted(count, 'sample')}" for name, count in self.num_nan.items()
+        ]
 
     def as_json(self) -> dict[str, object]:
         """Return {"samples": n, "metrics": {"digit": {"accuracy": {"all": a, "photo": b}}}, "judged", "tables"}."""

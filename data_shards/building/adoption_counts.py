@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_shards.files.quoting import cut, shown
+from data_shards.files.quoting import counted, cut, shown
 from data_shards.format.annotations import NO_LABEL, OWN, Records, notes
 from data_shards.format.members import LABEL, RECORD
 from data_shards.format.tar_index import TarIndex
@@ -72,13 +72,14 @@ class Labels:
         """Yield what a user should know."""
         if self.num_doubled:
             yield (
-                f"{self.num_doubled} records list a class twice in {self.records.labels!r}, which counts once; these "
-                "are to be numbers of classes, such as [0, 2], and not a one or a zero for each class"
+                f"{counted(self.num_doubled, 'record lists', 'records list')} a class twice in "
+                f"{self.records.labels!r}, which counts once; these are to be numbers of classes, such as [0, 2], "
+                "and not a one or a zero for each class"
             )
         if self.num_bad:
             yield (
-                f"{self.num_bad} samples have a label or a record that cannot be read, and are bad: `perceiver data "
-                f"verify` lists them; the first is {self.first_bad}"
+                f"{counted(self.num_bad, 'sample has', 'samples have')} a label or a record that cannot be read: "
+                f"`perceiver data verify` lists what is bad; the first is {self.first_bad}"
             )
 
 
@@ -168,7 +169,8 @@ class Members:
         for name, taken in options.items():
             if self.fields[name] and taken != name:
                 option = f"--{name.replace('_', '-')}-from"
-                yield f"{self.fields[name]} records have {name!r}, which is not taken; {option} {name} takes it"
+                records_have = counted(self.fields[name], "record has", "records have")
+                yield f"{records_have} {name!r}, which is not taken; {option} {name} takes it"
         if others := self.other_fields - Counter(dict.fromkeys(options.values(), self.num_records)):
             yield f"fields of records that are not taken: {listed(others)}; --labels-from FIELD takes one as the label"
 
@@ -186,7 +188,7 @@ class Members:
 def listed(counts: Counter[str], before: str = "") -> str:
     """Return the most common of the names with how often each is there."""
     shown = [f"{count} {before}{cut(name)}" for name, count in counts.most_common(_NUM_SHOWN)]
-    return ", ".join([*shown, *([f"{len(counts) - _NUM_SHOWN} other kinds"] if len(counts) > _NUM_SHOWN else [])])
+    return ", ".join([*shown, *([counted(len(counts) - _NUM_SHOWN, "other kind")] if len(counts) > _NUM_SHOWN else [])])
 
 
 def _early(key: str, extension: str) -> str:

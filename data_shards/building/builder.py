@@ -24,7 +24,7 @@ from data_shards.building.shard_assignment import Plan, ShardPlan, plan
 from data_shards.building.shard_writer import Fault, Written, write_shard, written_beside
 from data_shards.building.splits import TEST, all_labels, refuse_share, with_test_share
 from data_shards.files import history, typed_json
-from data_shards.files.quoting import cut
+from data_shards.files.quoting import counted, cut
 from data_shards.format import manifest
 from data_shards.format.manifest import Manifest, ShardEntry, Shards, Split
 from data_shards.format.tar_index import TarIndex
@@ -95,7 +95,7 @@ def build_table(
         outcomes = _outcomes(build, out, max_bad, num_jobs, progress)
         faults = [fault for outcome in outcomes.values() for fault in outcome.faults]
         if tell and faults:
-            tell(f"left out, {len(faults)} bad samples:{_lines(faults)}")
+            tell(f"left out, {counted(len(faults), 'bad sample')}:{_lines(faults)}")
         complete = replace(_manifest(build, outcomes, label_names, named_labels), values=num_values)
         row_checks.refuse_empty_classes(
             {name: split.label_counts for name, split in complete.splits.items()}, label_names
@@ -218,7 +218,7 @@ def _sha256(path: Path) -> str:
 def _refuse_faults(faults: Sequence[Fault], max_bad: int) -> None:
     if len(faults) > max_bad:
         remedy = f"correct them, or allow this many to be dropped with --max-bad {len(faults)}"
-        raise ValueError(f"{len(faults)} bad samples, at most {max_bad} allowed; {remedy}:{_lines(faults)}")
+        raise ValueError(f"{counted(len(faults), 'bad sample')}, at most {max_bad} allowed; {remedy}:{_lines(faults)}")
 
 
 def _lines(faults: Sequence[Fault]) -> str:

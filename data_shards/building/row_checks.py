@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from data_shards.building.raw_sample import Row
 from data_shards.building.splits import all_labels
-from data_shards.files.quoting import listed, shown
+from data_shards.files.quoting import counted, listed, shown
 
 
 def check(rows: Sequence[Row], label_names: Sequence[str], named_labels: Mapping[str, Sequence[str]]) -> None:
@@ -29,8 +29,9 @@ def num_values(rows: Sequence[Row]) -> dict[str, int]:
             before = first.setdefault(name, row)
             if len(numbers) != len(before.values[name]):
                 raise ValueError(
-                    f"line {row.line}: value {shown(name)} has {len(numbers)} numbers, on line {before.line} it has "
-                    f"{len(before.values[name])}; write as many in every row, nan for one that is not known"
+                    f"line {row.line}: value {shown(name)} has {counted(len(numbers), 'number')}, on line "
+                    f"{before.line} it has {len(before.values[name])}; write as many in every row, nan for one that is "
+                    "not known"
                 )
     return {name: len(row.values[name]) for name, row in sorted(first.items())}
 
@@ -45,8 +46,9 @@ def _check_labels(
         for label in labels:
             if not 0 <= label < len(label_names):
                 raise ValueError(
-                    f"line {row.line}: label{which} {label} is out of range; there are {len(label_names)} classes, "
-                    f"so labels go from 0 to {len(label_names) - 1}"
+                    f"line {row.line}: label{which} {label} is out of range; there "
+                    f"{'is' if len(label_names) == 1 else 'are'} {counted(len(label_names), 'class')}, so labels go "
+                    f"from 0 to {len(label_names) - 1}"
                 )
         # By split: a class that evaluation alone has is as empty for training as one that nobody has.
         counts.setdefault(row.split, Counter()).update(labels)

@@ -30,6 +30,17 @@ def cut(text: str, most: int = MAX_UNQUOTED) -> str:
     return text if len(text) <= most else f"{text[:most]}... ({len(text)} characters)"
 
 
+def counted(count: float, one: str, many: str = "", form: str = "") -> str:
+    """Return a number with what it counts: 1 sample, 2 samples.
+
+    `many` is needed where no s or es is added to `one`: "1 file is", "2 files are". `form` writes the number.
+    """
+    number = f"{count:{form}}"
+    return (
+        f"{number} {one if number == '1' else many or one + ('es' if one.endswith(('s', 'x', 'tch', 'sh')) else 's')}"
+    )
+
+
 def listed(names: Sequence[str]) -> str:
     """Return the first of some names, and how many more there are."""
     first = [name if _is_plain(name) else shown(name) for name in names[:MAX_LISTED]]

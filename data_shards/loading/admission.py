@@ -7,7 +7,7 @@ import numpy as np
 
 from data_shards.config import DataConfig
 from data_shards.files.plugin_files import fault_in_sample
-from data_shards.files.quoting import shown
+from data_shards.files.quoting import counted, shown
 from data_shards.format.annotations import NO_LABEL, Records
 from data_shards.format.manifest import Manifest
 from data_shards.loading.batch import Sample
@@ -82,7 +82,7 @@ class Intake:
         for name in self.config.values:
             found, expected = len(sample.targets.get(name, ())), self.num_values.get(name, 0)
             if name in sample.targets and found != expected:
-                raise ValueError(f"value {shown(name)} has {found} numbers, the manifest says {expected}")
+                raise ValueError(f"value {shown(name)} has {counted(found, 'number')}, the manifest says {expected}")
         for name, label in sample.named_labels.items():
             if label >= self.named_classes.get(name, 0):
                 raise _out_of_range(f"label {shown(name)} {label}", self.named_classes.get(name, 0))
@@ -95,6 +95,6 @@ def all_labels(sample: Sample) -> tuple[int, ...]:
 
 def _out_of_range(found: str, num_classes: int) -> ValueError:
     return ValueError(
-        f"{found} is out of range: the manifest names {num_classes} classes, 0 to {num_classes - 1}; correct the table "
-        "and build the shards again"
+        f"{found} is out of range: the manifest names {counted(num_classes, 'class')}, 0 to {num_classes - 1}; "
+        "correct the table and build the shards again"
     )

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from data_shards.config import DataConfig
-from data_shards.files.quoting import cut, shown
+from data_shards.files.quoting import counted, cut, shown
 from data_shards.format.manifest import Split
 from data_shards.loading.admission import Intake
 from data_shards.loading.shard_folders import Place
@@ -108,7 +108,7 @@ def check_classes(datasets: Sequence[Dataset]) -> None:
     counts = sum((Counter(dict(enumerate(dataset.split.label_counts))) for dataset in datasets), Counter[int]())
     empty = [name for label, name in enumerate(label_names) if not counts[label]]
     if empty:
-        others = f" (nor have {len(empty) - 1} others)" if empty[1:] else ""
+        others = f" (nor have {counted(len(empty) - 1, 'other')})" if empty[1:] else ""
         raise ValueError(
             f"{datasets[0].folder}/manifest.json: class {shown(empty[0])} has no sample to train on{others}; "
             "add samples or leave the class out, and build again"
@@ -126,8 +126,8 @@ def shared_classes(found: Mapping[str, tuple[str, ...]], what: str = "") -> tupl
     for place, names in found.items():
         if names and names != found[first] and not (are_numbers(names) and are_numbers(found[first])):
             raise ValueError(
-                f"{place}: names {len(names)} classes{what}, {first} names {len(found[first])}, or in another order; "
-                "datasets that are mixed must share their classes"
+                f"{place}: names {counted(len(names), 'class')}{what}, {first} names {len(found[first])}, or in "
+                "another order; datasets that are mixed must share their classes"
             )
     return found[first]
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
+from data_shards.files.quoting import counted
 from data_shards.loading import batch as batches
 from data_shards.loading import worker
 from data_shards.loading.batch import Batch
@@ -48,7 +49,7 @@ class Loader:
                 "choose a train.global_batch that the number of ranks divides"
             )
         self.left_out = tuple(
-            f"data.require leaves out {source.num_left_out} samples of split {source.split!r}"
+            f"data.require leaves out {counted(source.num_left_out, 'sample')} of split {source.split!r}"
             f"{f' of dataset {source.name}' if source.name else ''}"
             for source in assembler.sources
             if source.num_left_out

@@ -20,6 +20,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from data_shards.files.quoting import counted
 from data_shards.format.manifest import Split
 from data_shards.order.sample_order import LaneOrder, Slots, check_lanes
 
@@ -78,7 +79,7 @@ class MixedOrder:
             # Its lanes would have no place at all, and the mixture would divide by their length.
             if split.num_samples < lanes:
                 raise ValueError(
-                    f"a dataset of {split.num_samples} samples does not fill {lanes} lanes; lower data.lanes"
+                    f"a dataset of {counted(split.num_samples, 'sample')} does not fill {lanes} lanes; lower data.lanes"
                 )
         self.global_batch, self.lanes, self.window = global_batch, lanes, window
         # At least 1, also where all datasets together are less than a batch: epochs are counted by dividing by it.

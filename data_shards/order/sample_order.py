@@ -21,6 +21,7 @@ from typing import Protocol
 
 import numpy as np
 
+from data_shards.files.quoting import counted
 from data_shards.format.manifest import Split
 from data_shards.order import random_numbers
 
@@ -67,8 +68,8 @@ class TrainOrder:
         self.steps_per_epoch = split.num_samples // lanes // (global_batch // lanes)
         if self.steps_per_epoch == 0:
             raise ValueError(
-                f"{split.num_samples} samples do not fill one global batch of {global_batch} from {lanes} lanes; "
-                "lower train.global_batch or data.lanes, or add samples"
+                f"{counted(split.num_samples, 'sample does', 'samples do')} not fill one global batch of "
+                f"{global_batch} from {lanes} lanes; lower train.global_batch or data.lanes, or add samples"
             )
         # Whole steps only: every rank then takes as many steps as every other, and no collective waits for a rank that
         # has run out of samples.

@@ -11,7 +11,7 @@ VERSION = 2
 # A user can do nothing with two hashes.
 _OF_HASHES = {
     "manifest": "data.shards, or those of data.datasets, hold other samples: they were rebuilt or replaced, "
-    "data.require names other members, or `perceiver data index` was asked for other fields of the records",
+    "data.require names others, or `perceiver data index` was asked for other fields of the records",
     "datasets": "data.datasets: names, weights or modalities are others",
 }
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from data_shards.building.builder import Tell
 from data_shards.building.splits import TRAIN, split_of
-from data_shards.files.quoting import cut, listed, shown
+from data_shards.files.quoting import counted, cut, listed, shown
 from data_shards.modalities.kinds.catalogue import usual_suffixes
 from data_shards.sources.parsing.class_names import look_alikes, one_spelling
 from data_shards.sources.parsing.folder_files import HIDDEN, file_of, is_hidden, passed_over, suffix_of, walk
@@ -163,9 +163,9 @@ def _splits(files: Sequence[Names], on_top: frozenset[str]) -> str:
     """Return a sentence on what was taken for a split."""
     counts = Counter(_split_folder(names, on_top) for names in files)
     if not counts.keys() - {None}:
-        return f"no folder of a split: all {len(files)} files are for training"
+        return f"no folder of a split: all {counted(len(files), 'file is', 'files are')} for training"
     parts = [
-        f"{split_of(name) if name else TRAIN} {count} files {f'in {listed([name])}' if name else 'elsewhere'}"
+        f"{split_of(name or TRAIN)} {counted(count, 'file')} {f'in {listed([name])}' if name else 'elsewhere'}"
         for name, count in sorted(counts.items(), key=lambda item: item[0] or "")
     ]
     return f"splits: {', '.join(parts)}"
@@ -182,8 +182,8 @@ def _deeper(
         names, name = deep[0]
         alone = "there is one class alone, and " if num_classes == 1 else ""
         yield (
-            f"{alone}{len(deep)} files lie deeper than the folder of their class: {cut('/'.join(names))} is of class "
-            f"{listed([name])}; where that is not meant, name a folder further down"
+            f"{alone}{counted(len(deep), 'file lies', 'files lie')} deeper than the folder of their class: "
+            f"{cut('/'.join(names))} is of class {listed([name])}; where that is not meant, name a folder further down"
         )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from data_shards.building.raw_sample import Content
 from data_shards.config import DataConfig
-from data_shards.files.quoting import cut, listed
+from data_shards.files.quoting import counted, cut, listed
 from data_shards.format.annotations import OWN
 from data_shards.format.members import RECORD, fitting
 from data_shards.format.tar_walk import MAX_MEMBER_BYTES
@@ -183,7 +183,7 @@ def _dataset(location: str, config: DataConfig, split: str, tell: Tell) -> Datas
     if missing := [each for each in config.ordered_inputs if each not in there]:
         tell(f"{location}: no sample of split {name!r} has {', '.join(missing)}; answers are given without")
     if dataset.num_left_out:
-        tell(f"{location}: data.require leaves out {dataset.num_left_out} samples of split {name!r}")
+        tell(f"{location}: data.require leaves out {counted(dataset.num_left_out, 'sample')} of split {name!r}")
     return dataset
 
 

@@ -13,13 +13,21 @@ import numpy as np
 from data_shards.building.builder import BuildOptions, Tell, build_table
 from data_shards.building.raw_sample import Content, File, Row
 from data_shards.building.splits import TRAIN
-from data_shards.files.quoting import shown
+from data_shards.files.quoting import counted, shown
 from data_shards.format.manifest import Manifest
 from data_shards.modalities.decoding.numbers import MAX_BYTES
 from data_shards.modalities.decoding.points import cloud, everything
 from data_shards.sources import class_folders
 from data_shards.sources.parsing import line_list
-from data_shards.sources.parsing.folder_files import HIDDEN, is_hidden, passed_over, split_in, suffix_of, walk
+from data_shards.sources.parsing.folder_files import (
+    HIDDEN,
+    is_hidden,
+    passed_over,
+    split_counts,
+    split_in,
+    suffix_of,
+    walk,
+)
 
 MESHES = (".off", ".ply")
 HDF5 = (".h5", ".hdf5")
@@ -123,7 +131,7 @@ def _tell_splits(folder: Path, splits: Mapping[Path, str | None], tell: Tell | N
     if tell is None:
         return
     counts = Counter(split or f"{TRAIN} (no split in its name)" for split in splits.values())
-    tell(f"splits: {', '.join(f'{split} {count} HDF5 files' for split, count in sorted(counts.items()))}")
+    tell(split_counts(counts, "HDF5 file"))
     passed: Counter[str] = Counter()
     for _, names, others in walk(folder):
         here = [name for name in others if names or not (folder / name in splits or name == SHAPE_NAMES)]
@@ -142,7 +150,9 @@ def _clouds(path: Path) -> Iterator[tuple[int, int]]:
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: expected HDF5 with the arrays data and label ({error})") from error
     if data.ndim != 3 or data.shape[2] < 3 or len(labels) != len(data):
-        raise ValueError(f"{path}: data has shape {data.shape} and {len(labels)} labels; expected (N, P, 3) and N")
+        raise ValueError(
+            f"{path}: data has shape {data.shape} and {counted(len(labels), 'label')}; expected (N, P, 3) and N"
+        )
     if labels.dtype.kind not in "iuf" or not (np.isfinite(labels) & (labels == np.round(labels))).all():
         raise ValueError(f"{path}: label holds something else than whole numbers ({shown(labels[:3].tolist())}, ...)")
     yield from ((int(label), 4 * int(np.prod(data.shape[1:]))) for label in labels)

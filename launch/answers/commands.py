@@ -18,6 +18,7 @@ import numpy as np
 
 from data_shards.files import atomic, history
 from data_shards.files.display import printable
+from data_shards.files.quoting import counted
 from data_shards.loading.batch import Batch
 from data_shards.sources.new_samples import NewSamples
 from launch.answers import tables, vectors
@@ -190,7 +191,7 @@ def _end(
     # Nothing is left behind: the same command with the right files must not be refused for a folder of this one.
     if not num_answered:
         parts.remove()
-        raise ValueError(f"none of the {parts.num_samples} samples can be read: {'; '.join(bad[:_SHOWN])}")
+        raise ValueError(f"none of the {counted(parts.num_samples, 'sample')} can be read: {'; '.join(bad[:_SHOWN])}")
     if is_finished:
         parts.remove()
     else:
@@ -203,7 +204,7 @@ def _end(
         return
     for note in notes:
         sys.stderr.write(printable(f"note: {note}") + "\n")
-    sys.stdout.write(printable(f"{num_answered} samples answered: {parts.out}") + "\n")
+    sys.stdout.write(printable(f"{counted(num_answered, 'sample')} answered: {parts.out}") + "\n")
     if num_skipped:
         sys.stdout.write(printable(f"{num_skipped} skipped, listed in {skipped}:") + "\n")
         sys.stdout.writelines(printable(f"  {sentence}") + "\n" for sentence in bad[:_SHOWN])

@@ -16,6 +16,7 @@ from configs.run import MOST_SEED
 from data_shards.files import atomic
 from data_shards.files.display import printable_lines
 from data_shards.files.history import tell
+from data_shards.files.quoting import counted
 from data_shards.files.regular_file import open_regular
 from data_shards.modalities.decoding.numbers import finite, numbers
 from data_shards.modalities.kinds.array import ArrayConfig
@@ -177,7 +178,7 @@ def _arrays(
     for number, whole in enumerate(wholes):
         with atomic.written_beside(request.out / f"{number}.npy") as file:
             np.save(file, whole, allow_pickle=False)
-    sys.stdout.write(printable_lines(f"{request.out}: {len(wholes)} arrays, 0.npy and so on\n"))
+    sys.stdout.write(printable_lines(f"{request.out}: {counted(len(wholes), 'array')}, 0.npy and so on\n"))
 
 
 def _beginning(prompt: str, section: ArrayConfig) -> np.ndarray:

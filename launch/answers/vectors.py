@@ -9,6 +9,8 @@ import numpy as np
 from numpy.lib import format as npy
 from safetensors.numpy import load, save
 
+from data_shards.files.quoting import counted
+
 FORMATS = (".safetensors", ".npy")
 NAME = "latents"
 _MOST_HEADER_BYTES = 100_000_000
@@ -60,7 +62,7 @@ def _header(shape: Sequence[int], keys: Sequence[str], name: Path) -> bytes:
     # Eight bytes as the format asks: what follows lies at a multiple of its type.
     header += b" " * (-len(header) % 8)
     if len(header) > _MOST_HEADER_BYTES:
-        raise ValueError(f"{name}: the keys of {len(keys)} samples are too long for its header; write .npy")
+        raise ValueError(f"{name}: the keys of {counted(len(keys), 'sample')} are too long for its header; write .npy")
     return struct.pack("<Q", len(header)) + header
 
 

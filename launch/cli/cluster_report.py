@@ -11,7 +11,7 @@ import typer
 from configs.files import sections_of
 from configs.reader import read
 from configs.run import RunConfig, load
-from data_shards.files.quoting import shown
+from data_shards.files.quoting import counted, shown
 from launch.cli.units import bytes_per_second
 from launch.planning.cluster_plan import Cluster, ClusterPlan, cluster_plan
 from launch.planning.plan import parts_of_state
@@ -135,10 +135,10 @@ def _run(path: Path, overrides: Sequence[str], world_size: int, *, bf16: bool) -
 
 
 def _lines(found: ClusterPlan, flags: Flags) -> Iterator[str]:
-    yield f"{found.world_size} ranks: {flags.nodes} node(s) of {flags.gpus}; {found.device}"
+    yield f"{counted(found.world_size, 'rank')}: {counted(flags.nodes, 'node')} of {flags.gpus}; {found.device}"
     yield (
         f"global batch {found.global_batch}, {found.global_batch // found.world_size} per rank in "
-        f"{found.micro_batches} micro-batch(es), {found.precision}, ZeRO {found.zero_stage}"
+        f"{counted(found.micro_batches, 'micro-batch')}, {found.precision}, ZeRO {found.zero_stage}"
     )
     yield ""
     yield f"{'part of a step':24}{'ms':>10}{'share':>9}"
@@ -172,7 +172,7 @@ def _fault_lines(found: ClusterPlan, flags: Flags) -> Iterator[str]:
     )
     yield (
         f"{'failures':24}{found.job_mtbf_seconds / 3600:10.2f}   h between two failures of the job: "
-        f"{flags.mtbf_hours:g} h of one node (--mtbf-hours) / {flags.nodes} nodes"
+        f"{flags.mtbf_hours:g} h of one node (--mtbf-hours) / {counted(flags.nodes, 'node')}"
     )
     minutes = ends.interval_seconds / 60
     yield (

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from data_shards.files.display import printable
-from data_shards.files.quoting import listed
+from data_shards.files.quoting import counted, listed
 from data_shards.format.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -108,9 +108,9 @@ def report_shards(folder: Path, manifest: Manifest, *, as_json: bool, notes: Seq
         typer.echo(json.dumps(found))
         return
     for name, counts in splits.items():
-        samples, shards, size = counts["samples"], counts["shards"], counts["bytes"]
-        typer.echo(f"{printable(f'{folder}/{name}')}: {samples} samples in {shards} shards, {size} bytes")
+        samples, shards = counted(counts["samples"], "sample"), counted(counts["shards"], "shard")
+        typer.echo(f"{printable(f'{folder}/{name}')}: {samples} in {shards}, {counted(counts['bytes'], 'byte')}")
     classes = {"": manifest.label_names, **{f"label {name}: ": names for name, names in manifest.named_labels.items()}}
     for which, names in classes.items():
         if names:
-            typer.echo(printable(f"{folder}: {which}{len(names)} classes: {listed(names)}"))
+            typer.echo(printable(f"{folder}: {which}{counted(len(names), 'class')}: {listed(names)}"))

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from data_shards.files.display import printable
+from data_shards.files.quoting import counted
 from launch.cli import build, layouts
 from launch.cli.console import AsJson, Jobs, Plugins, TrustCode, progress_bar, report_shards, run_config
 
@@ -111,7 +112,7 @@ def verify(
         _print_each("incomplete", [(each.reason, f"{each.shard} {each.key}") for each in report.incomplete])
         incomplete = f", {len(report.incomplete)} incomplete" if report.incomplete else ""
         left_out = f", {report.left_out} left out by data.require" if report.left_out else ""
-        typer.echo(f"{report.samples} samples, {len(report.bad)} bad{incomplete}{left_out}")
+        typer.echo(f"{counted(report.samples, 'sample')}, {len(report.bad)} bad{incomplete}{left_out}")
         typer.echo("shapes: " + ", ".join(f"{name} {_range(*shape)}" for name, shape in report.shapes.items()))
         typer.echo(printable("labels: " + ", ".join(f"{name} {count}" for name, count in report.labels.items())))
     # 1 and not 2: the command did what was asked, and what it found is bad.

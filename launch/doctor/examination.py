@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from data_shards.files.quoting import counted
 from launch.doctor import job, rank
 from launch.lifecycle import cluster
 from launch.lifecycle.cluster import ClusterConfig
@@ -101,7 +102,7 @@ def of_cluster(profile: ClusterConfig, folder: Path) -> list[Finding]:
 def judge(reports: Sequence[dict[str, Any]], *, asks_for_gpus: bool) -> Iterator[Finding]:
     """Yield what the reports of all ranks mean."""
     nodes = sorted({report["node"] for report in reports})
-    yield Finding("ranks", True, f"{len(reports)} ranks on {', '.join(nodes)} met at {reports[0]['master']}")
+    yield Finding("ranks", True, f"{counted(len(reports), 'rank')} on {', '.join(nodes)} met at {reports[0]['master']}")
     here = rank.versions()
     others = sorted({report["node"] for report in reports if report["versions"] != here})
     remedy = "use one environment on a shared disk, or a container, for all"

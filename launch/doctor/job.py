@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from data_shards.files.quoting import counted
 from launch.lifecycle.cluster import ClusterConfig
 from launch.run.frozen_code import installed_folder
 from launch.slurm import door, inherited, queue
@@ -55,7 +56,8 @@ def run(profile: ClusterConfig, folder: Path) -> Answer:
         name = shared.name.lstrip(".")
         try:
             job_id = door.submit_module("launch.doctor.rank", shared, short, code=installed_folder(), job_name=name)
-            _say(f"job {job_id} asks for {profile.world_size} ranks on {profile.nodes} nodes, {minutes} minutes")
+            ranks, nodes = counted(profile.world_size, "rank"), counted(profile.nodes, "node")
+            _say(f"job {job_id} asks for {ranks} on {nodes}, {counted(minutes, 'minute')}")
             reports, state = _wait(shared, job_id, name, profile.world_size)
         finally:
             # Whatever comes now, nothing of it stays behind.

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_shards.files.quoting import counted
 from data_shards.files.typed_json import read_object
 from launch.lifecycle.run_folder import RunFolder
 from model.network import AnyNetwork
@@ -49,7 +50,7 @@ def _lines(
         yield f"| {name} | {each.meaning(name)} |"
     if classes:
         yield ""
-        yield f"It tells {len(classes)} classes apart; config.json has their names."
+        yield f"It tells {counted(len(classes), 'class')} apart; config.json has their names."
     yield ""
     yield "```python"
     helpers = [line for name, line in _FILES.items() if name in files]
@@ -68,7 +69,8 @@ def _evaluation(path: Path) -> Iterator[str]:
         return
     found = read_object(path)
     yield ""
-    yield f"Evaluated after step {found['step']} on {found['samples']} samples of the split {found['split']}:"
+    samples = counted(found["samples"], "sample")
+    yield f"Evaluated after step {found['step']} on {samples} of the split {found['split']}:"
     yield ""
     # Of all samples, not of each input alone: a card is read by people.
     yield "| output | metric | value |"

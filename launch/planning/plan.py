@@ -9,6 +9,7 @@ from pathlib import Path
 from configs.run import RunConfig
 from data_shards.config import DataConfig
 from data_shards.files.history import is_number, lines
+from data_shards.files.quoting import counted
 from data_shards.loading.shard_folders import Place
 from launch.lifecycle.cluster import ClusterConfig
 from launch.lifecycle.run_folder import RunFolder
@@ -55,13 +56,15 @@ class Plan:
 
     def sentences(self) -> Iterator[str]:
         """Yield the plan in words."""
-        yield f"{self.world_size} ranks, {self.micro_batches} micro-batch(es) per step, {self.parameters:,} parameters"
+        ranks, micro_batches = counted(self.world_size, "rank"), counted(self.micro_batches, "micro-batch")
+        yield f"{ranks}, {micro_batches} per step, {counted(self.parameters, 'parameter', form=',')}"
         yield (
             f"{self.state_bytes / GIB:.3f} GiB per rank for {parts_of_state(self.has_average)}, "
             f"{self.activation_bytes / GIB:.3f} GiB for the activations of a micro-batch"
         )
         kept, free = self.kept_checkpoints * self.checkpoint_bytes / GIB, self.free_bytes / GIB
-        yield f"{self.kept_checkpoints} checkpoints take {kept:.3f} GiB of {free:.0f} GiB that are free"
+        checkpoints_take = counted(self.kept_checkpoints, "checkpoint takes", "checkpoints take")
+        yield f"{checkpoints_take} {kept:.3f} GiB of {free:.0f} GiB that are free"
         if self.is_measured:
             yield f"a stop takes {self.save_seconds:.1f} s (measured)"
         else:

@@ -11,7 +11,7 @@ import yaml
 from data_shards.building.spread_samples import Members, spread
 from data_shards.config import DataConfig
 from data_shards.files.display import printable
-from data_shards.files.quoting import listed, shown
+from data_shards.files.quoting import counted, listed, shown
 from data_shards.format import manifest
 from data_shards.format.annotations import NO_LABEL, Notes, Records, notes
 from data_shards.format.manifest import Manifest
@@ -217,7 +217,7 @@ def _lines(folder: Path, run: str, shards: Manifest, num_read: int, found: _Foun
 
 def _evaluation(evaluated: str, shards: Manifest) -> Iterator[str]:
     if evaluated:
-        yield f"  eval_split: {_yaml(evaluated)} # {shards.splits[evaluated].num_samples} samples"
+        yield f"  eval_split: {_yaml(evaluated)} # {counted(shards.splits[evaluated].num_samples, 'sample')}"
     else:
         yield f"  # No split to evaluate among {', '.join(map(shown, shards.splits))}; eval_split names another one."
 
@@ -257,7 +257,7 @@ def _batch_lines(num_samples: int, is_evaluated: bool, network: Iterator[str]) -
     yield "  learning_rate: 1.0e-3"
     yield f"  warmup_steps: {max(1, min(1_000, steps // 10))}"
     yield "train:"
-    yield f"  steps: {steps} # {steps * batch / num_samples:.3g} epochs"
+    yield f"  steps: {steps} # {counted(steps * batch / num_samples, 'epoch', form='.3g')}"
     yield f"  global_batch: {batch}"
     if is_evaluated:
         yield f"  evaluate_every_steps: {max(1, steps // 5)}"

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from configs.run import RunConfig
+from data_shards.files.quoting import counted
 from data_shards.order.sample_order import Order
 from launch.lifecycle.run_folder import RunFolder, as_typed
 from model.network import AnyNetwork
@@ -38,7 +39,8 @@ def announce(
     messages += left_out
     if order.num_dropped:
         messages.append(
-            f"an epoch of {order.steps_per_epoch} steps drops {order.num_dropped} samples, different ones each epoch"
+            f"an epoch of {counted(order.steps_per_epoch, 'step')} drops {counted(order.num_dropped, 'sample')}, "
+            "different ones each epoch"
         )
     if halved:
         messages.append(f"out of memory: the micro-batch is now {halved}; the global batch and the results stay")

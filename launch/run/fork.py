@@ -13,6 +13,7 @@ from configs.resume import other_meaning
 from configs.run import RunConfig, difference, differing, load
 from data_shards.files import atomic
 from data_shards.files.history import tell
+from data_shards.files.quoting import counted
 from launch.lifecycle.run_folder import RunFolder, as_typed, existing
 from launch.run.creation import open_run
 from launch.run.frozen_code import changed_files
@@ -150,7 +151,8 @@ def _too_late(config: RunConfig, path: Path, manifest: Manifest) -> str:
         return f"is of step {step}, after the end of the new run at train.steps={end}"
     stalled, patience = manifest.state.improvement.since_best, config.train.patience
     if 0 < patience <= stalled:
-        return f"has {stalled} evaluations without a better value, which end a run with train.patience={patience}"
+        evaluations = counted(stalled, "evaluation")
+        return f"has {evaluations} without a better value, which end a run with train.patience={patience}"
     return ""
 
 

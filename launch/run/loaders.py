@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from configs.run import RunConfig
-from data_shards.files.quoting import shown
+from data_shards.files.quoting import counted, shown
 from data_shards.loading import streams
 from data_shards.loading.loader import Loader
 from data_shards.loading.shard_folders import Places
@@ -54,7 +54,7 @@ def label_names(config: RunConfig, places: Places | None = None) -> tuple[str, .
         # Those of a further label are checked sample by sample.
         if isinstance(section, LabelConfig) and not section.members and section.num_classes != len(names):
             raise ValueError(
-                f"{config.data.shards}: has {len(names)} classes, but data.inputs.{name}.num_classes = "
+                f"{config.data.shards}: has {counted(len(names), 'class')}, but data.inputs.{name}.num_classes = "
                 f"{section.num_classes}; set it to {len(names)}"
             )
     return names
@@ -67,7 +67,7 @@ def _check_values(config: RunConfig, places: Places) -> None:
         if isinstance(output, ValueOutput) and output.num_values != there[output.target]:
             found = there[output.target]
             raise ValueError(
-                f"{config.data.shards}: value {shown(output.target)} has {found} numbers, but "
+                f"{config.data.shards}: value {shown(output.target)} has {counted(found, 'number')}, but "
                 f"model.outputs.{name}.num_values = {output.num_values}; set it to {found}"
             )
 
@@ -84,8 +84,8 @@ def _check_one_label(config: RunConfig, places: Places, name: str) -> None:
 def _check_classes(shards: str, output: str, answered: int, there: int) -> None:
     if answered != there:
         raise ValueError(
-            f"{shards}: has {there} classes, but model.outputs.{output}.num_classes = {answered}; set it to {there}, "
-            "or take the shards that the network was meant for"
+            f"{shards}: has {counted(there, 'class')}, but model.outputs.{output}.num_classes = {answered}; set it to "
+            f"{there}, or take the shards that the network was meant for"
         )
 
 

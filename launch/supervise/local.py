@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from configs.run import RunConfig
+from data_shards.files.quoting import counted
 from launch.lifecycle import attempts
 from launch.lifecycle.exit_status import FINISHED, RUN_ME_AGAIN
 from launch.lifecycle.restart_policy import RestartConfig
@@ -46,7 +47,8 @@ def sweep(
         statuses.append(status)
         states.append(state)
         if status == RUN_ME_AGAIN:
-            sys.stderr.write(f"perceiver: {len(runs) - number} runs were not started; the same command starts them\n")
+            runs_were = counted(len(runs) - number, "run was", "runs were")
+            sys.stderr.write(f"perceiver: {runs_were} not started; the same command starts the rest\n")
             break
     if as_json:
         sys.stdout.write(json.dumps(states) + "\n")

@@ -7,6 +7,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from data_shards.files.quoting import counted
 from launch.lifecycle import attempts
 from launch.lifecycle.attempts import RankRecord
 from launch.lifecycle.run_folder import RunFolder, as_typed, runs_at
@@ -53,7 +54,8 @@ def _cancel(folder: RunFolder) -> str:
     if sent and job and not job.is_over:
         submission.cancel(sent)
         return f"job {sent.job_id} is cancelled"
-    return f"{_kill_local(folder)} processes of the run on this machine were killed"
+    here = "of the run on this machine"
+    return f"{counted(_kill_local(folder), f'process {here} was', f'processes {here} were')} killed"
 
 
 def _kill_local(folder: RunFolder) -> int:

@@ -88,7 +88,7 @@ def test_records_of_others_are_let_be(tmp_path: Path, write_tar: WriteTar) -> No
     assert told[0] == "3 records have 'labels', which is not taken; --labels-from labels takes it"
     assert [sentence.split(";")[0] for sentence in told[1:]] == [
         "2 records have 'named_labels', which is not taken",
-        "1 records have 'weight', which is not taken",
+        "1 record has 'weight', which is not taken",
         "fields of records that are not taken: 1 caption",
         "no sample has a label: there is no .cls member that holds one, and no record gives one",
         "there is no split but train, so nothing can be evaluated",
@@ -178,7 +178,7 @@ def test_a_label_among_others_that_cannot_be_read_is_a_bad_sample(tmp_path: Path
     told: list[str] = []
     adopted = adoption.index(tmp_path, tell=told.append)
     assert adopted.split("train").label_counts == (1, 1)
-    assert told[0].startswith("1 samples have a label or a record that cannot be read")
+    assert told[0].startswith("1 sample has a label or a record that cannot be read")
     assert [bad.key for bad in verify_first(tmp_path, adopted).bad] == ["b"]
 
 

@@ -169,7 +169,7 @@ def test_a_class_without_samples_is_refused(folder: Path) -> None:
     shards = manifest.read(folder)
     train = replace(shards.split("train"), label_counts=(20, 0, 0))
     manifest.write(replace(shards, splits={**shards.splits, "train": train}), folder)
-    with pytest.raises(ValueError, match=r"class '1' has no sample to train on \(nor have 1 others\); add samples"):
+    with pytest.raises(ValueError, match=r"class '1' has no sample to train on \(nor have 1 other\); add samples"):
         open_train(folder)
     with open_test(folder) as loader:
         assert loader(0).num_samples > 0

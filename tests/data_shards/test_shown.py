@@ -13,7 +13,7 @@ from pyarrow import parquet
 from data_shards.building.adoption import index
 from data_shards.building.builder import build_table
 from data_shards.building.raw_sample import Literal, Row
-from data_shards.files.quoting import MAX_LISTED, MAX_SHOWN, cut, listed, shown
+from data_shards.files.quoting import MAX_LISTED, MAX_SHOWN, counted, cut, listed, shown
 from data_shards.modalities.decoding.formats.meshes import read_off
 from data_shards.modalities.decoding.points import points
 from data_shards.sources import audio_folder, table, text
@@ -34,6 +34,26 @@ def test_a_short_value_is_shown_as_it_is() -> None:
     assert shown("x" * MAX_SHOWN) == repr("x" * MAX_SHOWN)
     assert cut("cat") == "cat"
     assert listed(["a", "b"]) == "a, b"
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        (counted(0, "sample"), "0 samples"),
+        (counted(1, "sample"), "1 sample"),
+        (counted(2, "HDF5 file"), "2 HDF5 files"),
+        (counted(1, "class"), "1 class"),
+        (counted(3, "class"), "3 classes"),
+        (counted(2, "micro-batch"), "2 micro-batches"),
+        (counted(1, "file is", "files are"), "1 file is"),
+        (counted(0, "file is", "files are"), "0 files are"),
+        (counted(12_345, "parameter", form=","), "12,345 parameters"),
+        (counted(1.001, "epoch", form=".3g"), "1 epoch"),
+        (counted(1.5, "epoch", form=".3g"), "1.5 epochs"),
+    ],
+)
+def test_a_count_has_its_noun_in_the_singular_where_there_is_one(told: str, expected: str) -> None:
+    assert told == expected
 
 
 @pytest.mark.parametrize(

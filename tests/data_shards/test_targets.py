@@ -179,7 +179,7 @@ def test_a_further_label_that_is_out_of_range_is_refused_by_its_sample(tmp_path:
 
 
 def test_a_build_refuses_further_labels_that_are_out_of_range_or_never_seen(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"line 1: label 'parity' 1 is out of range; there are 1 classes"):
+    with pytest.raises(ValueError, match=r"line 1: label 'parity' 1 is out of range; there is 1 class,"):
         named_labels(tmp_path, {"parity": ["even"], "third": "012"})
     with pytest.raises(ValueError, match=r"1 of 4 'third' classes have no sample in the split 'train': 3"):
         named_labels(tmp_path, {"parity": ["even", "odd"], "third": "0123"})

@@ -127,5 +127,5 @@ def test_adopted_tars_give_values_and_a_sample_with_too_many_numbers_is_bad(tmp_
     found = adoption.index(tmp_path, records=Records(values="."))
     assert found.values == {"age": 2}
     config = DataConfig(**{**vars(CONFIG), "values": ("age",)})
-    with pytest.raises(ValueError, match="value 'age' has 1 numbers, the manifest says 2"):
+    with pytest.raises(ValueError, match="value 'age' has 1 number, the manifest says 2"):
         values(tmp_path, config)

@@ -40,7 +40,7 @@ def test_what_is_passed_over_and_that_nothing_is_evaluated_is_told(folder: Path,
     assert "skipped, no image file (png, jpg, jpeg, webp, bmp, tif, tiff): 1 .md\n" in told
     assert "no folder of a split: all 20 files are for training\n" in told
     assert "nothing can be evaluated; `perceiver data build SOURCE --help` says how" in told
-    assert f"{tmp_path}/out/train: 20 samples in 1 shards" in told
+    assert f"{tmp_path}/out/train: 20 samples in 1 shard" in told
     assert f"{tmp_path}/out: 2 classes: cat, dog\n" in told
 
 
@@ -166,7 +166,7 @@ def test_each_source_is_given_what_was_typed_and_tells_how_far_it_is(
     else:
         lines = result.stdout.splitlines()[told:]
         assert lines == [
-            "out/train: 3 samples in 1 shards, 100 bytes",
+            "out/train: 3 samples in 1 shard, 100 bytes",
             "out/test: 4 samples in 2 shards, 200 bytes",
             "out: 2 classes: a, b",
         ]
@@ -207,4 +207,4 @@ def test_shards_are_not_written_among_the_files_that_they_are_made_of(folder: Pa
 
 def test_a_table_may_lie_beside_its_shards(folder: Path) -> None:
     (folder / "a.csv").write_text("image,label\ncat/1.png,0\n")
-    assert "1 samples" in run("table", folder / "a.csv", folder / "shards")
+    assert "1 sample " in run("table", folder / "a.csv", folder / "shards")

@@ -111,8 +111,8 @@ def test_every_line_has_its_number(
     heads = [line for line in lines if line.endswith((" share", " overlap"))]
     assert [head.split()[0] for head in heads] == ["part", "communication"]
     rows = {line[:24].strip(): line[24:] for line in lines if line not in heads}
-    assert lines[0].startswith("6 ranks: 3 node(s) of 2; ")
-    assert lines[1] == "global batch 384, 64 per rank in 1 micro-batch(es), bf16, ZeRO 2"
+    assert lines[0].startswith("6 ranks: 3 nodes of 2; ")
+    assert lines[1] == "global batch 384, 64 per rank in 1 micro-batch, bf16, ZeRO 2"
     for name, seconds in plan.step.items():
         assert rows[name].split() == [f"{1000 * seconds:.2f}", f"{seconds / plan.step_seconds:.1%}"]
     assert rows["step"].split() == [f"{1000 * plan.step_seconds:.2f}"]

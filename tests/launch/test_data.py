@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 def test_what_is_passed_over_is_printed_or_in_the_json(folder: Path) -> None:
     told = CliRunner().invoke(app, ["index", str(folder)]).stdout
     assert "as data.inputs.NAME.members=left.jpg of a run: 1 .left.jpg" in told
-    assert "1 records have 'weight', which is not taken; --weight-from weight takes it" in told
+    assert "1 record has 'weight', which is not taken; --weight-from weight takes it" in told
     found = CliRunner().invoke(app, ["index", str(folder), "--json", "--labels-from", "tags"]).stdout
     assert json.loads(found)["labels"] == ["0", "1"]
     assert json.loads(found)["notes"][0].endswith("as data.inputs.NAME.members=left.jpg of a run: 1 .left.jpg")
@@ -42,7 +42,7 @@ def test_what_is_passed_over_is_printed_or_in_the_json(folder: Path) -> None:
 def test_an_index_folder_is_what_is_reported(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     out = tmp_path_factory.mktemp("out")
     told = CliRunner().invoke(app, ["index", str(folder), "--index-folder", str(out)]).stdout
-    assert f"{out}/train: 1 samples in 1 shards" in " ".join(told.split())
+    assert f"{out}/train: 1 sample in 1 shard" in " ".join(told.split())
     assert sorted(path.name for path in folder.iterdir()) == ["0.tar"]
 
 

@@ -69,7 +69,7 @@ def test_a_sweep_of_which_a_run_is_stopped_begins_no_other(
     assert local.sweep(runs, 1, as_json=True) == 85
     told = capfd.readouterr()
     assert [state["outcome"] for state in json.loads(told.out)] == ["finished", "preempted"]
-    assert "1 runs were not started; the same command starts them" in told.err
+    assert "1 run was not started; the same command starts the rest" in told.err
     assert attempts.current(runs[2][1]) == 0
 
 

@@ -119,7 +119,7 @@ def test_a_table_names_files_that_a_plugin_alone_can_read(table: Path, config: P
     words = ("data", "build", "table", table, tmp_path / "shards", "--jobs", "1")
     with pytest.raises(ValueError, match=r"line 1: '0\.edf' is not a kind of file that is read"):
         perceiver(*words)
-    assert "4 samples in 1 shards" in perceiver(*words, "--config", config)
+    assert "4 samples in 1 shard" in perceiver(*words, "--config", config)
 
 
 def test_a_file_that_a_plugin_refuses_is_a_bad_row(table: Path, config: Path, tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_tars_of_files_that_a_plugin_alone_can_read_are_adopted(tars: Path, conf
     with pytest.raises(ValueError, match=r"000000\.tar: .*edf"):
         perceiver("data", "index", tars)
     told = perceiver("data", "index", tars, "--config", config)
-    assert "4 samples in 1 shards" in told
+    assert "4 samples in 1 shard" in told
     assert "not read" not in told
 
 

@@ -89,7 +89,7 @@ def test_cancel_kills_the_processes_of_a_local_run(
     attempts.write_rank(folder, 1, record)
     assert stop.cancel(folder.path) == 0
     assert process.wait(30) == -signal.SIGKILL
-    assert "1 processes of the run on this machine were killed" in capsys.readouterr().out
+    assert "1 process of the run on this machine was killed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("whose", ["another host", "a later process of the id", "has left", "an earlier attempt", "0"])

@@ -294,7 +294,7 @@ def test_the_plan_is_in_numbers_that_can_be_checked_by_hand(config: RunConfig, t
     assert planned.save_seconds == planned.checkpoint_bytes / plan.ASSUMED_WRITE_BYTES_PER_SECOND
     assert not planned.is_measured
     in_words = list(replace(planned, parameters=1_500, state_bytes=plan.GIB, activation_bytes=2 * plan.GIB).sentences())
-    assert in_words[0] == "4 ranks, 1 micro-batch(es) per step, 1,500 parameters"
+    assert in_words[0] == "4 ranks, 1 micro-batch per step, 1,500 parameters"
     assert in_words[1].startswith("1.000 GiB per rank for weights, gradients and moments, 2.000 GiB")
     kept = replace(planned, kept_checkpoints=2, checkpoint_bytes=plan.GIB, free_bytes=10 * plan.GIB)
     assert list(kept.sentences())[2] == "2 checkpoints take 2.000 GiB of 10 GiB that are free"

@@ -125,7 +125,7 @@ def test_cancel_ends_a_plain_run_and_no_process_of_another_host(make_run: MakeRu
             attempts.write_rank(folder, number, RankRecord(1, "elsewhere", bystander.pid))
             attempts.write_rank(folder, number, RankRecord(2, ranks[0].node, bystander.pid, start_ticks=1))
             cancelled = call(sys.executable, "-m", "launch", "cancel", str(run.folder))
-            assert cancelled.stdout.endswith(": 1 processes of the run on this machine were killed\n")
+            assert cancelled.stdout.endswith(": 1 process of the run on this machine was killed\n")
             assert process.wait(WITHIN_SECONDS) == -signal.SIGKILL
         assert bystander.poll() is None
     finally:

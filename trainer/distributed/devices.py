@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from data_shards.files.quoting import counted
+
 
 @dataclass(frozen=True)
 class Gpu:
@@ -44,7 +46,7 @@ def refuse_shared(gpus: Sequence[Gpu]) -> None:
             here = sum(one.host == gpu.host for one in gpus)
             there = len({one.uuid for one in gpus if one.host == gpu.host})
             raise ValueError(
-                f"{gpu.host} has {here} processes and {there} GPU{'s' if there > 1 else ''} that they see: ranks "
+                f"{gpu.host} has {counted(here, 'process')} and {counted(there, 'GPU')} that they see: ranks "
                 f"{other} and {rank} would share one; start a process a GPU (--procs here; on Slurm processes_per_node "
                 "and gpus_per_node of the profile)"
             )

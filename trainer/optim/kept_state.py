@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from data_shards.files.quoting import counted
 from trainer.distributed.world import World
 from trainer.ema_config import EMA
 from trainer.optim.json_state import packed, unpacked
@@ -141,8 +142,8 @@ class KeptState:
             raise ValueError(f"optimizer: {there} wrote the checkpoint, {here} is here; take the one that wrote it")
         if len(record["options"]) != len(self._options):
             raise ValueError(
-                f"optimizer: the checkpoint has {len(record['options'])} parameter groups, {len(self._options)} are "
-                "here; take those that wrote it"
+                f"optimizer: the checkpoint has {counted(len(record['options']), 'parameter group')}, "
+                f"{len(self._options)} are here; take those that wrote it"
             )
         like = {kind: saved.like(kind) for kind in saved.kinds() - {WEIGHT, EMA}}
         states = {master: self._state(master, names, like, record) for master, names in self._names.items()}

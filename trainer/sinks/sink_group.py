@@ -9,6 +9,7 @@ import numpy as np
 
 from data_shards.files.display import masked, printable
 from data_shards.files.plugin_files import fault_in
+from data_shards.files.quoting import counted
 from trainer.sinks.meter import Record
 from trainer.sinks.writers import Sink
 
@@ -37,7 +38,7 @@ class SinkGroup:
         """Close every sink, and say how often one failed."""
         self._each(lambda sink: sink.close())
         for number, count in self._num_failures.items():
-            _tell(f"{_name(self._sinks[number])} failed {count} times in this start")
+            _tell(f"{_name(self._sinks[number])} failed {counted(count, 'time')} in this start")
 
     def _each(self, work: Callable[[Sink], None]) -> None:
         for number, sink in enumerate(self._sinks):

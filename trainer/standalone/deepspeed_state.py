@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from data_shards.files.quoting import counted
 from trainer.distributed.world import World
 from trainer.engine.sharded_state import ShardedState
 from trainer.optim.json_state import packed, unpacked
@@ -64,8 +65,8 @@ class DeepSpeedState:
         options = progress.details.get("options")
         if options is None or len(options) != len(self._groups):
             raise ValueError(
-                f"optimizer: the checkpoint has {len(options or ())} parameter groups of a DeepSpeed engine, "
-                f"{len(self._groups)} are here; take the engine that wrote it, or another folder"
+                f"optimizer: the checkpoint has {counted(len(options or ()), 'parameter group')} of a DeepSpeed "
+                f"engine, {len(self._groups)} are here; take the engine that wrote it, or another folder"
             )
         self._sharded.restore(read, progress)
         for group, saved in zip(self._groups, options, strict=True):

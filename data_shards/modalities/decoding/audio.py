@@ -7,6 +7,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from data_shards.files.quoting import counted
 from data_shards.modalities.decoding.formats.wav import chunks_of, coding, wav
 
 try:
@@ -64,7 +65,7 @@ def with_channels(channels: NDArray[np.float32], asked: int) -> NDArray[np.float
     if found == 1:
         return np.repeat(channels, asked, axis=1)
     raise ValueError(
-        f"sound of {found} channels, num_channels is {asked}; set num_channels={found}, or 1 for their mean"
+        f"sound of {counted(found, 'channel')}, num_channels is {asked}; set num_channels={found}, or 1 for their mean"
     )
 
 
@@ -199,5 +200,5 @@ def _refuse_bomb(num_samples: int) -> None:
 def _whole(flat: NDArray[np.float32], num_channels: int, rate: int, claimed: int) -> Channels:
     channels = flat.reshape(-1, num_channels)
     if len(channels) < claimed:
-        raise ValueError(f"sound claims {claimed} samples, {len(channels)} are there")
+        raise ValueError(f"sound claims {counted(claimed, 'sample')}, {len(channels)} are there")
     return channels, rate

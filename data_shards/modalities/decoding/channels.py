@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from data_shards.files.quoting import counted
+
 _MEANING = MappingProxyType({1: "grey", 2: "grey and alpha", 3: "red, green and blue", 4: "red, green, blue and alpha"})
 
 
@@ -40,7 +42,9 @@ def with_channels(picture: Picture, asked: int, *, to_grey: bool = False) -> NDA
     if not is_usual or (asked <= 2 < found and not to_grey):
         meaning = f" ({_MEANING[found]})" if picture.is_usual and found <= 4 else ""
         grey = ", or to_grey=true" if is_usual and asked <= 2 else ""
-        raise ValueError(f"image of {found} channels{meaning}, num_channels is {asked}; set num_channels={found}{grey}")
+        raise ValueError(
+            f"image of {counted(found, 'channel')}{meaning}, num_channels is {asked}; set num_channels={found}{grey}"
+        )
     # Without one of its own, a picture is opaque everywhere.
     alpha = values[..., found - 1 :] if found in (2, 4) else np.full_like(values[..., :1], _highest(values))
     colours = values[..., : 1 if found <= 2 else 3]

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from data_shards.files.quoting import counted
 from data_shards.modalities.decoding.image import MAX_PIXELS, PNG, picture, pixels
 from data_shards.modalities.kinds.flow import MOTION, SECOND
 from data_shards.modalities.modality import MAIN, Members
@@ -34,7 +35,7 @@ def motion(data: bytes | memoryview) -> NDArray[np.float32]:
     # Neither less nor more: two concatenated files are no motion.
     expected = FLO_HEADER_BYTES + 8 * width * height
     if len(data) != expected:
-        raise ValueError(f"corrupt motion ({len(data)} bytes, {expected} for {width} x {height} pixels)")
+        raise ValueError(f"corrupt motion ({counted(len(data), 'byte')}, {expected} for {width} x {height} pixels)")
     moved = np.frombuffer(data, "<f4", offset=FLO_HEADER_BYTES).reshape(height, width, 2).astype(np.float32)
     # By what is less: NaN, which other programs write for unknown, fails this comparison, too.
     moved[~(np.abs(moved) < UNKNOWN).all(axis=-1)] = np.nan

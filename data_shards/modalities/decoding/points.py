@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from data_shards.files.quoting import cut, listed
+from data_shards.files.quoting import counted, cut, listed
 from data_shards.modalities.decoding.formats import meshes
 from data_shards.modalities.decoding.formats.ply import read_ply
 from data_shards.modalities.decoding.numbers import MAGIC_PREFIX, MAX_BYTES, npy_array, npz_array
@@ -85,8 +85,8 @@ def _chosen(cloud: Cloud, num_dimensions: int, features: Sequence[str], num_feat
         if found < asked or (features and found > asked):
             named = f" ({listed(list(features))})" if features else ""
             raise ValueError(
-                f"point cloud of {found} columns; expected {num_dimensions} coordinates and "
-                f"{asked - num_dimensions} features{named}"
+                f"point cloud of {counted(found, 'column')}; expected {counted(num_dimensions, 'coordinate')} and "
+                f"{counted(asked - num_dimensions, 'feature')}{named}"
             )
         return there[:, :asked]
     if num_dimensions > XYZ:

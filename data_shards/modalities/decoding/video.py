@@ -12,6 +12,7 @@ from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+from data_shards.files.quoting import counted
 from data_shards.modalities.decoding.formats import mp4
 from data_shards.modalities.decoding.image import MAX_PIXELS
 
@@ -54,7 +55,7 @@ def video(data: bytes | memoryview, choose: Callable[[int], Sequence[int]] | Non
     except av.FFmpegError as error:
         raise ValueError(f"corrupt video ({error.strerror})") from error
     if kept is None:
-        raise ValueError(f"video of {num_shown} frames")
+        raise ValueError(f"video of {counted(num_shown, 'frame')}")
     return kept
 
 

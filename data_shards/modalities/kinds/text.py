@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Optional, Self
 
 from data_shards.files.problems import Problem, at_least
+from data_shards.files.quoting import counted
 from data_shards.modalities.modality import MAIN, Content, Members, Modality, Prepared, nested
 from data_shards.modalities.transform_config import MaskingConfig
 
@@ -175,7 +176,7 @@ class TextConfig(Modality):
         words = "|".join(self.words(ids[place : place + 1]) for place in range(min(len(ids), self.num_tokens)))
         cut = f", {self.num_tokens} read" if len(ids) > self.num_tokens else ""
         shown = words if len(words) <= CHARACTERS_SHOWN else f"{words[:CHARACTERS_SHOWN]} ..."
-        write_words(axes, f"{shown}\n({len(ids)} tokens{cut})")
+        write_words(axes, f"{shown}\n({counted(len(ids), 'token')}{cut})")
 
     def notes(self) -> Iterator[str]:
         """Yield what of the tokenizer's file is not used."""

@@ -9,10 +9,11 @@ from typing import ClassVar
 from data_shards.building.builder import Tell
 from data_shards.building.raw_sample import Content, File, Row
 from data_shards.building.splits import TEST, TRAIN
+from data_shards.files.quoting import counted
 from data_shards.modalities.kinds.catalogue import usual_suffixes
 from data_shards.sources.layouts.layout import TableLayout
 from data_shards.sources.parsing import clips
-from data_shards.sources.parsing.folder_files import is_hidden, passed_over, paths_below, tell_passed_over
+from data_shards.sources.parsing.folder_files import is_hidden, passed_over, paths_below, split_counts, tell_passed_over
 from data_shards.sources.table import Table
 from data_shards.sources.videos import Soundtrack
 
@@ -62,14 +63,16 @@ class AudioSet(TableLayout):
             if members:
                 clip_of.append((segment, members))
             else:
-                passed["segments without a clip"] += 1
+                passed["without a clip"] += 1
         table = _labelled(clip_of, marks, passed, tell)
         if not table.rows:
-            raise ValueError(f"{folder}: no clip of the {len(listed)} segments in its lists; name clips YTID_START.wav")
+            raise ValueError(
+                f"{folder}: no clip of the {counted(len(listed), 'segment')} in its lists; name clips YTID_START.wav"
+            )
         counts = Counter(row.split for row in table.rows)
-        tell(f"splits: {', '.join(f'{split} {count} segments' for split, count in sorted(counts.items()))}")
+        tell(split_counts(counts, "segment"))
         if passed:
-            tell(passed_over(passed, f"sample of the {len(listed)} segments"))
+            tell(passed_over(passed, f"sample of the {counted(len(listed), 'segment')}"))
         known = {*lists, *files["audio"], *files["video"], *(path for path in paths if path.name == CLASSES)}
         tell_passed_over(folder, (path for path in paths if path not in known), "clip or list", tell)
         listed_ids = {segment[1] for segment in listed}
@@ -124,5 +127,5 @@ def _labelled(
         if own:
             rows.append(Row(len(rows), members, labels=own, split=split))
         else:
-            passed["clips of classes without training clips"] += 1
+            passed["of classes without training clips"] += 1
     return Table(rows, [marks[mark] for mark in classes])

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from data_shards.building.builder import Tell
 from data_shards.building.raw_sample import Row
+from data_shards.files.quoting import counted
 from data_shards.sources.layouts.layout import TableLayout
 from data_shards.sources.parsing.folder_files import paths_below, tell_passed_over
 from data_shards.sources.parsing.pairs import pair
@@ -36,12 +37,12 @@ class AutoFlow(TableLayout):
         if not whole:
             raise ValueError(f"{motions[0]}: no {FIRST} and {SECOND} beside it; unpack all of AutoFlow")
         if len(whole) < len(motions):
-            tell(f"{len(motions) - len(whole)} motions without {FIRST} or {SECOND}: skipped")
+            tell(f"{counted(len(motions) - len(whole), 'motion')} without {FIRST} or {SECOND}: skipped")
         rows, used = [], set(motions)
         for line, path in enumerate(whole, start=1):
             frames = [path.with_name(name) for name in (FIRST, SECOND)]
             used.update(frames)
             rows.append(Row(line, pair(str(frames[0]), str(frames[1]), str(path))))
-        tell(f"{len(rows)} pairs")
+        tell(counted(len(rows), "pair"))
         tell_passed_over(folder, (path for path in paths if path not in used), "pair of AutoFlow", tell)
         return Table(rows, [])

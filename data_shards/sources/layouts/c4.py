@@ -10,7 +10,7 @@ from data_shards.format.manifest import Manifest
 from data_shards.sources import text
 from data_shards.sources.layouts.layout import Layout
 from data_shards.sources.parsing import plain_text
-from data_shards.sources.parsing.folder_files import is_hidden, paths_below, split_in, tell_passed_over
+from data_shards.sources.parsing.folder_files import is_hidden, paths_below, split_counts, split_in, tell_passed_over
 
 NUM_BYTES = {"help": "Maximum number of bytes in a chunk.", "min": 4}
 
@@ -40,6 +40,6 @@ class C4(Layout):
                 passed.append(path)
         if not files:
             raise ValueError(f"{folder}: no .json.gz file; expected c4-train.00000-of-01024.json.gz and so on")
-        tell(f"splits: {', '.join(f'{split} {len(paths)} files' for split, paths in sorted(files.items()))}")
+        tell(split_counts({split: len(paths) for split, paths in files.items()}, "file"))
         tell_passed_over(folder, passed, "file of JSON lines", tell)
         return text.build(files, out, num_bytes=self.num_bytes, **options)

@@ -8,10 +8,10 @@ from typing import ClassVar
 from data_shards.building.builder import Tell
 from data_shards.building.raw_sample import Row
 from data_shards.building.splits import TRAIN
-from data_shards.files.quoting import shown
+from data_shards.files.quoting import counted, shown
 from data_shards.sources.layouts.layout import TableLayout
 from data_shards.sources.parsing import plain_text
-from data_shards.sources.parsing.folder_files import paths_below, tell_passed_over
+from data_shards.sources.parsing.folder_files import paths_below, split_counts, tell_passed_over
 from data_shards.sources.parsing.pairs import pair
 from data_shards.sources.table import Table
 
@@ -45,7 +45,7 @@ class FlyingChairs(TableLayout):
             frames = [motion.with_name(f"{stem}{end}") for end in (FIRST, SECOND)]
             rows.append(Row(line, pair(str(frames[0]), str(frames[1]), str(motion)), split=split))
             used.update(frames)
-        tell(f"splits: {', '.join(f'{split} {count} pairs' for split, count in sorted(Counter(splits).items()))}")
+        tell(split_counts(Counter(splits), "pair"))
         tell_passed_over(folder, (path for path in paths if path not in used), "pair of FlyingChairs", tell)
         return Table(rows, [])
 
@@ -53,7 +53,7 @@ class FlyingChairs(TableLayout):
 def _splits(lists: list[Path], count: int, tell: Tell) -> list[str]:
     """Return the split of each pair."""
     if not lists:
-        tell(f"no {LISTS[0]}: all {count} pairs are for training")
+        tell(f"no {LISTS[0]}: all {counted(count, 'pair is', 'pairs are')} for training")
         return [TRAIN] * count
     path = lists[0]
     try:
@@ -63,7 +63,9 @@ def _splits(lists: list[Path], count: int, tell: Tell) -> list[str]:
         raise ValueError(f"{path}: cannot be read ({error})") from error
     # Marks go by place: with a pair missing, all behind it would be of the wrong split.
     if len(marks) != count:
-        raise ValueError(f"{path}: is for {len(marks)} pairs, and {count} are there; unpack all of FlyingChairs")
+        raise ValueError(
+            f"{path}: is for {counted(len(marks), 'pair')}, and {count} are there; unpack all of FlyingChairs"
+        )
     for line, mark in enumerate(marks, start=1):
         if mark not in SPLITS:
             raise ValueError(f"{path}: line {line}: expected 1 (train) or 2 (val), got {shown(mark)}")

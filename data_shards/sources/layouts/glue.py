@@ -9,7 +9,7 @@ from typing import ClassVar
 from data_shards.building.builder import Tell
 from data_shards.building.raw_sample import Literal, Row
 from data_shards.building.splits import TRAIN
-from data_shards.files.quoting import listed, shown
+from data_shards.files.quoting import counted, listed, shown
 from data_shards.sources.layouts.layout import TableLayout
 from data_shards.sources.parsing import numbers, plain_text
 from data_shards.sources.parsing.folder_files import passed_over, paths_below, tell_passed_over
@@ -82,9 +82,9 @@ class Glue(TableLayout):
                     used.add(path / file)
                     before = len(rows)
                     rows += _rows(path / file, name, split, before, passed, is_alone=is_alone)
-                    tell(f"{name}: {split} {len(rows) - before} samples")
+                    tell(f"{name}: {split} {counted(len(rows) - before, 'sample')}")
         if passed:
-            tell(passed_over(passed, "sample"))
+            tell(passed_over(passed, "sample in a line"))
         tell_passed_over(folder, (path for path in paths_below(folder) if path not in used), "labelled file", tell)
         classes = {name: list(dict.fromkeys(TASKS[name].classes.values())) for name in folders if TASKS[name].classes}
         if is_alone:
@@ -128,10 +128,10 @@ def _rows(path: Path, name: str, split: str, before: int, passed: Counter[str], 
             if value := numbers.numbers(number, task.label, answer):
                 yield replace(row, values={name: value})
             else:
-                passed[f"{name} lines without a label"] += 1
+                passed[f"of {name} without a label"] += 1
                 continue
         elif answer not in task.classes:
-            passed[f"{name} lines without a known label"] += 1
+            passed[f"of {name} without a known label"] += 1
             continue
         elif is_alone:
             yield replace(row, label=classes.index(task.classes[answer]))
@@ -157,7 +157,7 @@ def _lines(path: Path, task: Task, passed: Counter[str]) -> Iterator[tuple[int, 
                 if needed <= row.keys() and all(row[column].strip() for column in task.sentences):
                     yield number, row
                 elif line.strip():
-                    passed[f"{path.parent.name}/{path.name} lines without all cells"] += 1
+                    passed[f"of {path.parent.name}/{path.name} without all cells"] += 1
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
 

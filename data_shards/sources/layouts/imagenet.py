@@ -9,7 +9,7 @@ from typing import ClassVar
 from data_shards.building.builder import Tell
 from data_shards.building.raw_sample import Content, File, Row
 from data_shards.building.splits import TRAIN
-from data_shards.files.quoting import shown
+from data_shards.files.quoting import counted, shown
 from data_shards.modalities.kinds.catalogue import usual_suffixes
 from data_shards.sources.layouts.layout import TableLayout
 from data_shards.sources.parsing import imagenet_lists, tar_files
@@ -44,7 +44,7 @@ class ImageNet(TableLayout):
             if SYNSET.fullmatch(names[0]):
                 train.append((names[0], content))
             else:
-                passed["training images in no folder of a synset"] += 1
+                passed["for training in no folder of a synset"] += 1
         if not train:
             raise ValueError(
                 f"{folder}: no image of a synset for training; expected {TARS[TRAIN]}, or train/n01440764/*.JPEG"
@@ -57,8 +57,9 @@ class ImageNet(TableLayout):
             if synset in numbers:
                 rows.append(Row(len(rows), (content,), numbers[synset], split=VAL))
             else:
-                passed["validation images of a class without training images"] += 1
-        tell(f"{len(classes)} classes; splits: train {len(train)}, val {len(rows) - len(train)} images")
+                passed["for validation of a class without training images"] += 1
+        images = counted(len(rows) - len(train), "image")
+        tell(f"{counted(len(classes), 'class')}; splits: train {len(train)}, val {images}")
         passed.update(suffix_of(path.name) for path in _others(folder))
         if passed:
             tell(f"{folder}: {passed_over(passed, 'image of a class, or list of them')}")

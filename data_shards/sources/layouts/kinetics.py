@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 from data_shards.building.builder import Tell
 from data_shards.building.raw_sample import Content, File, Row
 from data_shards.building.splits import TRAIN, split_of
-from data_shards.files.quoting import shown
+from data_shards.files.quoting import counted, shown
 from data_shards.modalities.kinds.catalogue import usual_suffixes
 from data_shards.sources.layouts.layout import TableLayout
 from data_shards.sources.parsing import cells, clips
-from data_shards.sources.parsing.folder_files import is_hidden, passed_over, paths_below, tell_passed_over
+from data_shards.sources.parsing.folder_files import is_hidden, passed_over, paths_below, split_counts, tell_passed_over
 from data_shards.sources.table import Table
 from data_shards.sources.videos import Soundtrack
 
@@ -56,18 +56,18 @@ class Kinetics(TableLayout):
             path = found.get(_stem(row)) or found.get(row["youtube_id"])
             used |= {path} if path else set()
             if path is None or "label" not in row:
-                passed["clips without a video" if path is None else "clips without a label"] += 1
+                passed["without a video" if path is None else "without a label"] += 1
             else:
                 clip_of.append((row["split"], str(row["label"]), path))
         table = self._labelled(clip_of, passed)
         if not table.rows:
             raise ValueError(
-                f"{folder}: no video of the {len(listed)} listed clips; name videos YTID_000000_000010.mp4"
+                f"{folder}: no video of the {counted(len(listed), 'listed clip')}; name videos YTID_000000_000010.mp4"
             )
         counts = Counter(row.split for row in table.rows)
-        tell(f"splits: {', '.join(f'{split} {count} clips' for split, count in sorted(counts.items()))}")
+        tell(split_counts(counts, "clip"))
         if passed:
-            tell(passed_over(passed, f"sample of the {len(listed)} listed clips"))
+            tell(passed_over(passed, f"sample of the {counted(len(listed), 'listed clip')}"))
         rest = [path for path in paths if path not in used and path not in lists]
         tell_passed_over(folder, rest, "video of a listed clip", tell)
         return table
@@ -83,7 +83,7 @@ class Kinetics(TableLayout):
             if label in numbers:
                 rows.append(Row(len(rows), self._members(path), numbers[label], split=split))
             else:
-                passed["clips of a class without training clips"] += 1
+                passed["of a class without training clips"] += 1
         return Table(rows, classes)
 
     def _members(self, path: Path) -> tuple[Content, ...]:

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from data_shards.building.builder import Tell
 from data_shards.building.raw_sample import Row
+from data_shards.files.quoting import counted
 from data_shards.sources.layouts.layout import TableLayout
 from data_shards.sources.parsing.folder_files import paths_below, tell_passed_over
 from data_shards.sources.parsing.pairs import pair
@@ -50,6 +51,6 @@ class Kitti(TableLayout):
             second = first.with_name(f"{motion.name.removesuffix(FIRST)}{SECOND}")
             rows.append(Row(line, pair(str(first), str(second), str(motion))))
             used |= {first, second}
-        tell(f"{len(rows)} pairs of {frames.name} with the motion of {flow.name}")
+        tell(f"{counted(len(rows), 'pair')} of {frames.name} with the motion of {flow.name}")
         tell_passed_over(folder, (path for path in paths_below(folder) if path not in used), "pair with motion", tell)
         return Table(rows, [])

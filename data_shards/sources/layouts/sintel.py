@@ -9,6 +9,7 @@ import numpy as np
 from data_shards.building.builder import Tell
 from data_shards.building.raw_sample import Content, File, Row, size_on_disk
 from data_shards.building.splits import TRAIN
+from data_shards.files.quoting import counted
 from data_shards.modalities.decoding.flow import FLO_HEADER_BYTES, motion
 from data_shards.modalities.decoding.image import pixels
 from data_shards.sources.layouts.layout import TableLayout
@@ -88,7 +89,8 @@ class Sintel(TableLayout):
                     )
                 )
         num_masked = sum(isinstance(row.members[2], Masked) for row in rows)
-        tell(f"{len(motions)} pairs in each of {' and '.join(PASSES)}; {num_masked} with a mask of invalid motion")
+        each = counted(len(motions), "pair")
+        tell(f"{each} in each of {' and '.join(PASSES)}; {num_masked} with a mask of invalid motion")
         tell_passed_over(folder, (path for path in paths_below(folder) if path not in used), "pair with motion", tell)
         return Table(rows, [])
 

@@ -7,6 +7,7 @@ from typing import ClassVar, Unpack
 
 from data_shards.building.builder import BuildOptions
 from data_shards.building.splits import TRAIN
+from data_shards.files.quoting import counted
 from data_shards.format.manifest import Manifest
 from data_shards.sources import text
 from data_shards.sources.layouts.c4 import NUM_BYTES
@@ -35,6 +36,6 @@ class Wikipedia(Layout):
         files = [path for path in paths if _NAME.fullmatch(path.name)]
         if not files:
             raise ValueError(f"{folder}: no file wiki_NUMBER; name the folder that WikiExtractor wrote")
-        tell(f"{len(files)} files")
+        tell(counted(len(files), "file"))
         tell_passed_over(folder, (path for path in paths if not _NAME.fullmatch(path.name)), "file wiki_NUMBER", tell)
         return text.build_documents({TRAIN: files}, out, num_bytes=self.num_bytes, **options)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from data_shards.files.quoting import shown
+from data_shards.files.quoting import counted, shown
 from data_shards.sources.parsing import plain_text
 from data_shards.sources.parsing.labels import is_empty
 
@@ -53,7 +53,9 @@ def _separated(table: Path, delimiter: str) -> Iterator[Cells]:
             for cells in reader:
                 # A blank line is no row.
                 if cells and len(cells) != len(columns):
-                    raise ValueError(f"line {reader.line_num}: expected {len(columns)} cells, got {len(cells)}")
+                    raise ValueError(
+                        f"line {reader.line_num}: expected {counted(len(columns), 'cell')}, got {len(cells)}"
+                    )
                 if cells:
                     yield reader.line_num, _without_empty(dict(zip(columns, cells, strict=True)))
         except csv.Error as error:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from data_shards.building.splits import split_of
+from data_shards.files.quoting import counted
 from data_shards.modalities.kinds.catalogue import usual_suffixes
 
 HIDDEN = "hidden"
@@ -66,8 +67,13 @@ def passed_over(counts: Mapping[str, int], wanted: str) -> str:
     found = Counter(counts).most_common()
     parts = [f"{count} {kind}" for kind, count in found[:_MAX_KINDS]]
     if more := found[_MAX_KINDS:]:
-        parts.append(f"{sum(count for _, count in more)} of {len(more)} more kinds")
+        parts.append(f"{sum(count for _, count in more)} of {counted(len(more), 'more kind')}")
     return f"skipped, no {wanted}: {', '.join(parts)}"
+
+
+def split_counts(counts: Mapping[str, int], noun: str) -> str:
+    """Return a sentence on how many of something each split has."""
+    return f"splits: {', '.join(f'{split} {counted(count, noun)}' for split, count in sorted(counts.items()))}"
 
 
 def paths_below(folder: Path) -> Iterator[Path]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import BytesIO, StringIO
 from pathlib import Path
 
-from data_shards.files.quoting import shown
+from data_shards.files.quoting import counted, shown
 from data_shards.sources.parsing import line_list, plain_text
 
 SYNSET = re.compile(r"n\d{8}")
@@ -103,7 +103,7 @@ def _by_place(names: Sequence[str], path: Path) -> Callable[[str], str | None]:
     def synset(image: str) -> str | None:
         number = re.search(r"(\d+)\.\w+$", image)
         if not number or not 0 < int(number[1]) <= len(names):
-            raise ValueError(f"{path}: has {len(names)} lines, and none for {shown(image)}")
+            raise ValueError(f"{path}: has {counted(len(names), 'line')}, and none for {shown(image)}")
         return names[int(number[1]) - 1]
 
     return synset

@@ -18,6 +18,7 @@ from configs.run import RunConfig
 from data_shards.files import atomic
 from data_shards.files.display import masked, printable
 from data_shards.files.history import tell
+from data_shards.files.quoting import counted
 from data_shards.files.quoting import shown as shown_name
 from data_shards.loading import streams
 from data_shards.loading.batch import Batch
@@ -246,7 +247,7 @@ def _pictured(
 
 def _tell(folder: RunFolder, chosen: Trained, split: str, found: Evaluation) -> None:
     averaged = ", moving average of the weights" if chosen.weights == EMA else ""
-    sys.stdout.write(f"step {chosen.step}{averaged}, {found.samples} {printable(split)} samples\n")
+    sys.stdout.write(f"step {chosen.step}{averaged}, {counted(found.samples, f'{printable(split)} sample')}\n")
     # Each metric of each output once, and again for each input alone.
     lines = {_title(value): value.words for value in found.values}
     width = max(20, *map(len, lines))

@@ -10,6 +10,7 @@ import torch
 
 from data_shards.files import atomic
 from data_shards.files.display import printable
+from data_shards.files.quoting import counted
 from data_shards.loading.batch import Batch
 from launch.lifecycle.run_folder import RunFolder, as_typed
 from model.budget.flops import network_cost, total
@@ -108,7 +109,7 @@ def report(folder: RunFolder, step: int, split: str, sizes: Sequence[Size], *, a
 def _tell(step: int, split: str, sizes: Sequence[Size]) -> None:
     first = sizes[0].evaluation.values[0]
     title = f"{first.output}: {first.metric.name.replace('_', ' ')}"
-    sys.stdout.write(f"step {step}, {sizes[0].evaluation.samples} {printable(split)} samples\n")
+    sys.stdout.write(f"step {step}, {counted(sizes[0].evaluation.samples, f'{printable(split)} sample')}\n")
     sys.stdout.write(printable(f"  {'latents':>8} {'GFLOP':>10} {'ms per sample':>14} {title:>20}") + "\n")
     for size in sizes:
         costs = f"{size.num_latents:>8} {size.gflop:>10.4f} {1e3 * size.seconds:>14.3f}"

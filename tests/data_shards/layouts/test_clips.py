@@ -88,8 +88,8 @@ def test_audiosets_sound_and_pictures_of_an_id_are_one_sample(build: Build, soun
     assert several(built, "test") == [["Speech"]]
     for sentence in (
         "1 of 3 classes have no training clip and are left out",
-        "splits: test 1 segments, train 3 segments",
-        "skipped, no sample of the 6 segments: 1 segments without a clip, 1 clips of classes without training clips",
+        "splits: test 1 segment, train 3 segments",
+        "skipped, no sample of the 6 segments: 1 without a clip, 1 of classes without training clips",
         "skipped, no clip or list: 1 .json",
         "skipped, no clip of a segment in the lists: 1 .wav",
     ):
@@ -105,7 +105,7 @@ def test_audiosets_sound_or_pictures_can_be_left_out(build: Build) -> None:
 def test_of_audiosets_pictures_alone_segments_without_any_are_counted(build: Build) -> None:
     built = build("audioset", "--no-audio")
     assert kinds(built) == ["json mp4", "json mp4"]
-    assert "3 segments without a clip" in built.told
+    assert "3 without a clip" in built.told
 
 
 @pytest.mark.usefixtures("audioset")
@@ -171,10 +171,10 @@ def test_kinetics_lists_give_class_and_split(build: Build) -> None:
     assert (built.labels(), built.labels("val")) == (["abseiling", "zumba"], ["zumba"])
     assert kinds(built) == ["cls mp4 wav", "cls mp4 wav"]
     for sentence in (
-        "splits: train 2 clips, val 1 clips",
-        "1 clips without a label",
-        "1 clips without a video",
-        "1 clips of a class without training clips",
+        "splits: train 2 clips, val 1 clip",
+        "1 without a label",
+        "1 without a video",
+        "1 of a class without training clips",
         "skipped, no video of a listed clip: 1 .mp4",
     ):
         assert sentence in built.told
@@ -191,7 +191,7 @@ def test_kinetics_without_sound(build: Build) -> None:
         ({"a.csv": b"name\nx\n"}, "no .csv list with youtube_id, time_start, time_end, split; add Kinetics' train.csv"),
         (
             {"train.csv": f"{LISTED}zumba,aaaaaaaaaaa,0,10,train\n".encode()},
-            "no video of the 1 listed clips; name videos",
+            "no video of the 1 listed clip; name videos",
         ),
         ({"train.csv": f"{LISTED}zumba,aaaaaaaaaaa,0,10,holdout\n".encode()}, "line 2: split 'holdout' is none of"),
     ],

@@ -131,8 +131,8 @@ def test_tars_of_synsets_and_sorted_validation_images_are_read(build: Build, put
     built = build("imagenet")
     assert built.counts == {"train": 6, "val": 4}
     assert sorted(built.labels("val")) == sorted(SHOWN)
-    assert "1 validation images of a class without training images" in built.told
-    assert "1 training images in no folder of a synset" in built.told
+    assert "1 for validation of a class without training images" in built.told
+    assert "1 for training in no folder of a synset" in built.told
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_tars_of_synsets_and_sorted_validation_images_are_read(build: Build, put
             {"ILSVRC2012_validation_ground_truth.txt": b"9\n", "map_clsloc.txt": b"n01440764 1 a\n"},
             "number '9' is of no synset",
         ),
-        ({"imagenet_2012_validation_synset_labels.txt": b"n01440764\n"}, r"has 1 lines, and none for .*00000002.JPEG'"),
+        ({"imagenet_2012_validation_synset_labels.txt": b"n01440764\n"}, r"has 1 line, and none for .*00000002.JPEG'"),
         ({"val.txt": b"ILSVRC2012_val_00000001.JPEG 7\n"}, "which is no synset, such as n01440764"),
         ({"val.txt": b"ILSVRC2012_val_00000001.JPEG 0\n"}, r"list of validation images has no .*00000002.JPEG'"),
         ({"val.txt": b"ILSVRC2012_val_00000001.JPEG\n"}, "expected the name of an image and its class"),

@@ -51,7 +51,7 @@ def test_flying_chairs_splits_are_those_of_the_list(build: Build, put: Put, pict
     (held,) = built.samples("val")
     assert frames(held) == (2, 102)
     np.testing.assert_array_equal(motion(held["flo"])[0, 0], [2, -2])
-    assert "splits: train 2 pairs, val 1 pairs" in built.told
+    assert "splits: train 2 pairs, val 1 pair" in built.told
     assert "skipped, no pair of FlyingChairs: 1 .txt" in built.told
 
 
@@ -76,7 +76,7 @@ def test_autoflows_pairs_are_those_of_its_folders(build: Build, put: Put, pictur
         first, second = frames(sample)
         assert second == first + 100
         np.testing.assert_array_equal(motion(sample["flo"])[0, 0], [first, -first])
-    assert "1 motions without im0.png or im1.png: skipped" in built.told
+    assert "1 motion without im0.png or im1.png: skipped" in built.told
     assert "skipped, no pair of AutoFlow: 1 .txt" in built.told
 
 
@@ -182,4 +182,4 @@ def test_a_pair_without_its_second_frame_is_a_bad_row(build: Build, put: Put, pi
         build("flying-chairs")
     built = build("flying-chairs", "--max-bad", 1)
     assert built.counts == {"train": 2}
-    assert "left out, 1 bad samples" in built.told
+    assert "left out, 1 bad sample:" in built.told

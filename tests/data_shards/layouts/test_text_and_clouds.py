@@ -35,7 +35,7 @@ def test_c4s_files_are_splits_by_their_names(build: Build, put: Put) -> None:
     built = build("c4", "--num-bytes", 64)
     assert texts(built) == "one page\nof two lines\nanother\n|third\n"
     assert texts(built, "validation") == "held\n"
-    assert "splits: train 2 files, validation 1 files" in built.told
+    assert "splits: train 2 files, validation 1 file" in built.told
     assert "skipped, no file of JSON lines: 1 .md" in built.told
 
 
@@ -162,8 +162,8 @@ def test_all_tasks_of_glue_are_labels_by_name(build: Build) -> None:
     records = [json.loads(sample["json"]) for sample in built.samples()]
     assert sum("values" in record for record in records) == 1
     assert [r["named_labels"]["mnli"] for r in records if "mnli" in r.get("named_labels", {})] == [1, 0, 2]
-    assert "1 QQP/train.tsv lines without all cells" in built.told
-    assert "1 mnli lines without a known label" in built.told
+    assert "1 of QQP/train.tsv without all cells" in built.told
+    assert "1 of mnli without a known label" in built.told
     assert "skipped, no labelled file: 1 .tsv" in built.told
 
 

@@ -44,7 +44,7 @@ def test_a_split_is_known_in_any_case_above_and_below_the_class(tmp_path: Path, 
         told: list[str] = []
         assert found(tmp_path / folder, told) == {("train", "cat", "0.png"), (split, "cat", "1.png")}
         assert f"{split} " in told[-1]
-        assert f"files in {written}" in told[-1]
+        assert f"in {written}" in told[-1]
 
 
 def test_a_folder_without_a_split_is_said_to_have_none(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_splits_are_told_in_the_order_of_their_folders(tmp_path: Path) -> None:
     touch(tmp_path, *(f"train/cat/{n}.png" for n in range(3)), "test/cat/0.png", "Val/cat/0.png", "Val/cat/1.png")
     told: list[str] = []
     found(tmp_path, told)
-    assert told == ["splits: val 2 files in Val, test 1 files in test, train 3 files in train"]
+    assert told == ["splits: val 2 files in Val, test 1 file in test, train 3 files in train"]
 
 
 def test_kinds_beyond_the_first_ten_are_counted_together(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_splits_and_what_lies_beside_the_files_are_told(tmp_path: Path) -> None:
     told: list[str] = []
     built = point_clouds.build(tmp_path / "in", tmp_path / "out", tell=told.append)
     assert {name: split.num_samples for name, split in built.splits.items()} == {"train": 6, "test": 2}
-    assert told[0] == "splits: test 1 HDF5 files, train 2 HDF5 files, train (no split in its name) 1 HDF5 files"
+    assert told[0] == "splits: test 1 HDF5 file, train 2 HDF5 files, train (no split in its name) 1 HDF5 file"
     assert told[1].startswith("skipped, no HDF5 file (.h5, .hdf5)")
     for part in ("2 .off", "1 .txt", "1 hidden", "1 .h5"):
         assert part in told[1]

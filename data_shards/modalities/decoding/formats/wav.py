@@ -7,6 +7,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from data_shards.files.quoting import counted
+
 # Microsoft's WAVE_FORMAT_EXTENSIBLE, which files of more than 16 bits or two channels should have.
 EXTENSIBLE: Final = 0xFFFE
 UNKNOWN_LENGTH: Final = 0xFFFFFFFF
@@ -60,7 +62,9 @@ def wav(chunks: Mapping[bytes, memoryview], max_samples: int) -> tuple[NDArray[n
         raise ValueError("WAV file without a data chunk")
     _, num_channels, rate, _, frame_bytes, bits = struct.unpack_from("<HHIIHH", chunks[b"fmt "])
     if min(num_channels, rate, frame_bytes) == 0 or frame_bytes != num_channels * bits // 8:
-        raise ValueError(f"WAV header contradicts itself ({num_channels} channels of {bits} bits, {rate} Hz)")
+        raise ValueError(
+            f"WAV header contradicts itself ({counted(num_channels, 'channel')} of {counted(bits, 'bit')}, {rate} Hz)"
+        )
     payload = chunks[b"data"]
     if len(payload) * 8 // bits > max_samples:
         raise ValueError(f"WAV of {len(payload) * 8 // bits} samples; at most {max_samples} are decoded")
