@@ -98,6 +98,7 @@ class RunConfig:
         if self.train.patience and not self.checkpoint.keep_best:
             needed = "needs checkpoint.keep_best=true: the best weights would be deleted before the run ends"
             yield "train.patience", needed
+        yield from self._loss_problems()
         yield from self._batch_problems()
         yield from self._shape_problems()
         yield from self._target_problems()
@@ -107,6 +108,13 @@ class RunConfig:
         """Return the shape of an array of a sample: an input, or its coordinates."""
         section = self.data.ordered_inputs[name.partition(".")[0]]
         return (section.places or ()) if "." in name else section.shape
+
+    def _loss_problems(self) -> Iterator[tuple[str, str]]:
+        """A loss that is always 0 trains nothing."""
+        outputs = self.model.outputs
+        if outputs and not any(output.loss_weight for output in outputs.values()):
+            remedy = "no step would change a weight; set one above 0"
+            yield f"model.outputs.{next(iter(outputs))}.loss_weight", f"is 0, as that of every output: {remedy}"
 
     def _batch_problems(self) -> Iterator[tuple[str, str]]:
         lanes = self.data.lanes

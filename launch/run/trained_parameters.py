@@ -9,7 +9,7 @@ from configs.run import RunConfig
 from data_shards.files.display import printable
 from model.custom import new_network
 from trainer.config import OptimizerConfig
-from trainer.optim.groups import treatments
+from trainer.optim.groups import idle_rules, treatments
 
 _SHOWN = 4
 
@@ -21,13 +21,14 @@ def check(config: RunConfig) -> None:
 
 
 def sentences(config: RunConfig) -> Iterator[str]:
-    """Yield what is frozen, how long, and what has a rate or a decay of its own; nothing where all is treated alike."""
+    """Yield what is frozen, how long, what has a rate or a decay of its own, and which rules do nothing."""
     if not _has_rules(config.optimizer):
         return
     # Not of the network that trains: at ZeRO 3 its parameters have no sizes.
     network = _shapes(config)
     sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
     how = treatments(network, config.optimizer)
+    yield from idle_rules(network, config.optimizer)
     # None sorts as 0: what is never trained comes first.
     for first in sorted({each.first_step for each in how.values()} - {0}, key=lambda first: first or 0):
         names = [name for name, each in how.items() if each.first_step == first]

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from dataclasses import fields, replace
@@ -321,6 +322,16 @@ def test_a_seed_is_one_that_the_generators_take(valid: Path) -> None:
     for seed in (-1, 2**63, 10**30):
         [problem] = problems_of(valid, f"seed={seed}")
         assert problem == f"seed = {seed}: must be from 0 to {2**63 - 1}, got {seed}"
+
+
+def test_a_run_whose_loss_is_always_0_is_refused(valid: Path) -> None:
+    key = f"model.outputs.{next(iter(load(valid).model.outputs))}.loss_weight"
+    with pytest.raises(
+        ConfigError, match=rf"{re.escape(key)} = 0.*: is 0, as that of every output: .* set one above 0"
+    ):
+        load(valid, [f"{key}=0"])
+    more = f"model.outputs.more={{kind: label, num_classes: {load(valid).model.outputs['label'].num_classes}}}"
+    assert load(valid, [f"{key}=0", more]).model.outputs["label"].loss_weight == 0
 
 
 def test_a_schedule_that_is_longer_than_the_run_is_refused_beside_all_other_problems(valid: Path) -> None:

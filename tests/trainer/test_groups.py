@@ -1,5 +1,7 @@
 """Patterns and depth decide how each parameter is trained; a pattern that says nothing of any is refused."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -13,7 +15,7 @@ from model.outputs.label import LabelOutput
 from model.outputs.text import TextOutput
 from model.perceiver import Perceiver
 from trainer.config import OptimizerConfig, TrainConfig, joint_problems
-from trainer.optim.groups import freeze, parameter_groups, treatments
+from trainer.optim.groups import freeze, idle_rules, parameter_groups, treatments
 
 
 def perceiver(**fields: object) -> Perceiver:
@@ -97,6 +99,32 @@ def test_what_is_never_trained_is_in_no_group_and_what_joins_later_is_in_one_of_
 def test_what_says_nothing_or_leaves_nothing_is_refused(fields: dict[str, object], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         treatments(Small(), OptimizerConfig(**fields))
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        (
+            {"freeze": ("first.bias=7", "first.*")},
+            ["optimizer.freeze: first.bias=7 has no effect: later patterns match "],
+        ),
+        ({"freeze": ("first.*", "first.bias=7")}, []),
+        ({"rate_factors": ("first.*=2", "*=3")}, ["optimizer.rate_factors: first.*=2 has no effect: later patterns "]),
+        (
+            {"freeze": ("first.*",), "rate_factors": ("first.*=2",)},
+            ["optimizer.rate_factors: first.*=2 has no effect: optimizer.freeze "],
+        ),
+        ({"freeze": ("first.*=7",), "rate_factors": ("first.*=2", "first.weight=1")}, []),
+        (
+            {"decay_factors": ("*=2", "*.weight=3"), "weight_decay": 1.0},
+            ["optimizer.decay_factors: *=2 has no effect: "],
+        ),
+    ],
+)
+def test_a_pattern_that_decides_nothing_is_told(fields: dict[str, Any], told: list[str]) -> None:
+    found = list(idle_rules(Small(), OptimizerConfig(**fields)))
+    assert len(found) == len(told)
+    assert all(sentence.startswith(start) for sentence, start in zip(found, told, strict=True))
 
 
 @pytest.mark.parametrize(

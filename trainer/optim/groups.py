@@ -68,6 +68,22 @@ def treatments(network: nn.Module, config: OptimizerConfig) -> dict[str, Treatme
     }
 
 
+def idle_rules(network: nn.Module, config: OptimizerConfig) -> Iterator[str]:
+    """Yield a sentence for every pattern that matches parameters and decides of none how it is trained."""
+    parameters = list(_named(network))
+    frozen = rules(config.freeze)
+    for key, among in _among(parameters).items():
+        found = rules(getattr(config, key))
+        for number, (text, rule) in enumerate(zip(getattr(config, key), found, strict=True)):
+            decided = [
+                each for each in among if rule.matches(each.names) and not last_match(found[number + 1 :], each.names)
+            ]
+            if not decided:
+                yield f"optimizer.{key}: {text} has no effect: later patterns match all that it does; put it after them"
+            elif key != "freeze" and all(_first_step(each, frozen) is None for each in decided):
+                yield f"optimizer.{key}: {text} has no effect: optimizer.freeze keeps all that it matches as it is"
+
+
 def freeze(network: nn.Module, config: OptimizerConfig) -> None:
     """Take the gradient from the parameters that are never trained."""
     how = treatments(network, config)
