@@ -93,7 +93,7 @@ def _unknown_names(defaults: DictConfig, keys_and_values: Sequence[tuple[str, An
     """Yield a sentence for every name that a plug-in may add and none did: such a key is text for OmegaConf."""
     for key, value in dict(keys_and_values).items():
         parent, _, name = key.rpartition(".")
-        section = OmegaConf.select(defaults, parent) if parent else defaults
+        section = _at(defaults, parent) if parent else defaults
         owner = OmegaConf.get_type(section) if OmegaConf.is_config(section) else None
         for field in fields(owner) if is_dataclass(owner) else ():
             if field.name == name and "unknown" in field.metadata and isinstance(value, str):
@@ -237,6 +237,11 @@ def _explain(defaults: DictConfig, key: str, value: object, error: Exception) ->
         return f"unknown key; {hint}"
     if "is not a subclass of" in str(error):
         return f"expected a section with keys of its own, {key}.NAME=..., got {type(value).__name__}"
+    above = [".".join(key.split(".")[:depth]) for depth in range(1, key.count(".") + 1)]
+    if lists := [
+        each for each in above if OmegaConf.is_config(at := _at(defaults, each)) and not OmegaConf.is_dict(at)
+    ]:
+        return f"{lists[0]} is a list, such as [...], and has no names"
     # Of a section that is not set nothing is known here, and None is no default of its keys.
     is_known = not parent or OmegaConf.is_config(_at(defaults, parent))
     default = _at(defaults, key)

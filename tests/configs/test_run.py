@@ -273,8 +273,13 @@ def test_every_named_run_is_valid(path: Path) -> None:
         ("optimizer.decay_steps=[x]", "optimizer.decay_steps = ['x']: Value of another type could not be converted"),
         ("data.labels=[[1]]", "data.labels[0]: expected a single value, got [1]"),
         ("data.labels=[{a: 1}]", "data.labels[0]: expected a single value, got {'a': 1}"),
-        ("optimizer.freeze={a: 1}", "optimizer.freeze.a = 1: "),
-        ("model.nested_latents={a: 1}", "model.nested_latents.a = 1: "),
+        (
+            "optimizer.freeze={a: 1}",
+            "optimizer.freeze.a = 1: optimizer.freeze is a list, such as [...], and has no names",
+        ),
+        ("model.nested_latents={a: 1}", "model.nested_latents.a = 1: model.nested_latents is a list"),
+        ("model.outputs.label.class_weights={a: 1}", ".a = 1: model.outputs.label.class_weights is a list"),
+        ("data.labels={a: {b: 1}}", "data.labels.a.b = 1: data.labels is a list"),
         ("data.require=[[image]]", "data.require[0]: expected a single value, got ['image']"),
         (
             "data.modality_dropout={image:0.1}",
