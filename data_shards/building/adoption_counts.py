@@ -103,6 +103,8 @@ class Members:
     """Records that have each field that a record of this program may have, and those that have others."""
     other_fields: Counter[str] = field(default_factory=Counter)
     """Records that have each field of others, as far as there are not too many."""
+    num_texts: int = 0
+    """Records of others that hold a text, which an input may name."""
 
     def add_index(self, index: TarIndex) -> None:
         """Count the members of a tar's samples."""
@@ -129,6 +131,8 @@ class Members:
             found = None
         # What is no object is counted as a record of others: nothing can be taken of it.
         names = set(found) if isinstance(found, dict) else {_OTHER}
+        if isinstance(found, dict):
+            self.num_texts += any(isinstance(found[name], str) for name in names - _OWN_FIELDS)
         self.fields.update({name if name in _OWN_FIELDS else _OTHER for name in names})
         for name in names - _OWN_FIELDS - {_OTHER}:
             # Somebody's records may have a field of their own each.
@@ -146,6 +150,7 @@ class Members:
         self.num_records += other.num_records
         self.fields += other.fields
         self.other_fields += other.other_fields
+        self.num_texts += other.num_texts
 
     @property
     def records_hold_labels_alone(self) -> bool:
@@ -162,7 +167,13 @@ class Members:
             first = cut(self.named.most_common(1)[0][0])
             remedy = f"data.inputs.NAME.members={first} of a run"
             yield f"members that are read where an input names them, as {remedy}: {listed(self.named, '.')}"
-        if self.num_empty:
+        if self.num_empty and self.num_texts:
+            yield (
+                f"{self.num_empty} of {self.num_samples} samples have no member but their records: their texts are "
+                f"read where an input names one, as data.inputs.NAME.members={RECORD}.FIELD of a run; without it they "
+                "are bad samples"
+            )
+        elif self.num_empty:
             yield f"{self.num_empty} of {self.num_samples} samples have no member that is read: they are bad samples"
         # A field that is there and not taken is said: in silence a label or a weight would be lost.
         options = {name: getattr(records, name) for name in (OWN.labels, OWN.named_labels, OWN.weight, OWN.values)}
@@ -176,7 +187,7 @@ class Members:
 
     def refusal(self) -> str:
         """Return the sentence for tars in which nothing is read; empty where something is."""
-        if self.num_empty < self.num_samples:
+        if self.num_empty < self.num_samples or self.num_texts:
             return ""
         read = " ".join(
             f".{extension}" for extension in sorted({suffix for kind in contents() for suffix in kind.usual})

@@ -63,9 +63,9 @@ def starting_config(folder: Path, run: str = "runs/first", tokenizer: str = "") 
     _add_inputs(found, samples, tokenizer)
     if tokenizer and not any(keys["modality"] == "text" for keys in found.data.values()):
         raise ValueError(f"--tokenizer {tokenizer}: {folder} has no text that could be read with it; leave it out")
+    _tell_of_records(found, samples, shards.records)
     if not found.data:
         raise ValueError(f"{folder}: holds nothing that a network reads; {'; '.join(found.remarks) or 'no members'}")
-    _tell_of_records(found, samples, shards.records)
     _add_outputs(found, shards, samples)
     if not found.outputs:
         raise ValueError(

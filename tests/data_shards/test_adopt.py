@@ -196,6 +196,16 @@ def test_members_that_are_not_read_are_counted_by_their_suffix(tmp_path: Path, w
     ]
 
 
+def test_texts_of_records_alone_are_kept_for_an_input_that_names_them(tmp_path: Path, write_tar: WriteTar) -> None:
+    write_tar(tmp_path / "0.tar", [(f"{n}.json", b'{"caption": "a cat"}') for n in range(3)])
+    told: list[str] = []
+    adoption.index(tmp_path, tell=told.append)
+    assert told[0] == (
+        "3 of 3 samples have no member but their records: their texts are read where an input names one, as "
+        "data.inputs.NAME.members=json.FIELD of a run; without it they are bad samples"
+    )
+
+
 @pytest.mark.parametrize(
     ("names", "told"),
     [

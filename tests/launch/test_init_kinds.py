@@ -83,6 +83,11 @@ KINDS: dict[str, tuple[Callable[[int], Sample], dict[str, object], set[str]]] = 
         {"caption": "json.caption", "image": ()},
         {"caption"},
     ),
+    "a text in the record alone": (
+        lambda n: record(caption=f"a photo of {n} cats", url=f"http://a/{n}", width=n),
+        {"caption": "json.caption"},
+        {"caption"},
+    ),
     "two pictures a sample": (
         lambda n: {"jpg": picture("jpeg"), "png": picture("png", (8, 12)), **label(n)},
         {"jpg": "jpg", "png": "png"},
@@ -183,6 +188,22 @@ def test_what_no_run_would_take_is_refused_with_its_reason(tmp_path: Path, slip:
     folder = adopted(tmp_path / "shards", lambda n: {"jpg": picture("jpeg"), **make(n)}, records, split)
     with pytest.raises(ValueError, match=expected):
         starting_config(folder)
+
+
+def test_records_without_a_text_of_words_are_named_where_nothing_else_is_there(tmp_path: Path) -> None:
+    folder = adopted(tmp_path / "shards", lambda n: record(url=f"http://a/{n}", width=n), None)
+    with pytest.raises(
+        ValueError, match=r"nothing that a network reads; numbers of the records, width: .* url: not read"
+    ):
+        starting_config(folder)
+
+
+def test_an_array_without_a_single_number_is_left_out(tmp_path: Path) -> None:
+    def make(number: int) -> Sample:
+        return {"png": picture("png"), "y.npy": array([[np.nan] * 4] * 16), **label(number)}
+
+    text = starting_config(adopted(tmp_path / "shards", make, None))
+    assert "# y is left out: array: not one finite value" in text
 
 
 def test_single_numbers_are_no_arrays(tmp_path: Path) -> None:

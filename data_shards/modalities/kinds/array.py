@@ -172,6 +172,8 @@ class ArrayConfig(Modality):
         # A series of single numbers: each is a cell of one channel.
         if not rest:
             sizes["axes"] = ["place"]
+        if not any(np.isfinite(values).any() for values in seen):
+            raise ValueError("not one finite value")
         if not all(np.isfinite(values).all() for values in seen):
             sizes["nan"] = "zero"
         return sizes | ({"standardize": True} if all(values.size > 1 for values in seen) else {})
