@@ -168,6 +168,16 @@ def test_a_clip_that_was_filmed_lying_is_upright(degrees: int) -> None:
     np.testing.assert_array_equal(video(turned), expected)
 
 
+def test_frames_larger_than_the_limit_are_refused_by_their_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encode(CLIP)
+    monkeypatch.setattr(decoder, "MAX_PIXELS", 32 * 48)
+    assert shape(data) == CLIP.shape
+    monkeypatch.setattr(decoder, "MAX_PIXELS", 32 * 48 - 1)
+    for look in (shape, video):
+        with pytest.raises(ValueError, match="video claims 48 x 32 pixels; at most 1535 are decoded"):
+            look(data)
+
+
 def test_frames_that_are_passed_over_count_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoder, "MAX_DECODED_PIXELS", 5 * 32 * 48)
     assert len(video(encode(CLIP), lambda _: [4])) == 1
@@ -190,13 +200,37 @@ def test_a_clip_of_too_many_coded_bytes_is_refused(monkeypatch: pytest.MonkeyPat
         BY_NAME["video"].decoded_shape("", data)
 
 
-def test_what_stands_behind_an_empty_box_is_looked_at() -> None:
-    empty, claim = b"\0\0\0\x08free", b"\0\0\0\x18stsz" + b"\0" * 8 + b"\xff\xff\0\0" + b"\0" * 4
-    box = b"\0\0\0\x10mdat" + b"\0" * 8
+CLAIM = b"\0\0\0\x18stsz" + b"\0" * 8 + b"\xff\xff\0\0" + b"\0" * 4
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        b"",
+        b"\0\0\0\x08free",
+        b"\0\0\0\x08free\0\0\0\x10mdat" + bytes(8),
+        b"\0\0\0\x01mdat" + (24).to_bytes(8, "big") + bytes(8),
+        # Up to the end, where it is no media.
+        b"\0\0\0\0free",
+        b"\0\0\0\x07free",
+        b"\0\0\0\x01free" + b"\xff" * 8,
+    ],
+)
+def test_what_stands_in_any_box_or_behind_it_is_looked_at(before: bytes) -> None:
     with pytest.raises(ValueError, match=r"claims .*4294901760"):
-        refuse_bomb(io.BytesIO(empty + box + claim))
-    # What claims much within coded samples claims nothing.
-    refuse_bomb(io.BytesIO(empty + b"\0\0\0\x20mdat" + claim))
+        refuse_bomb(io.BytesIO(before + CLAIM))
+
+
+@pytest.mark.parametrize(
+    "before", [b"\0\0\0\x20mdat", b"\0\0\0\0mdat", b"\0\0\0\x01mdat" + (40).to_bytes(8, "big"), b"\xff\0\0\0mdat"]
+)
+def test_what_claims_much_within_coded_samples_claims_nothing(before: bytes) -> None:
+    refuse_bomb(io.BytesIO(b"\0\0\0\x08free" + before + CLAIM + b"\0\0"))
+
+
+def test_a_compressed_header_is_refused_with_the_remedy() -> None:
+    with pytest.raises(ValueError, match=r"compressed header; convert it, as by ffmpeg -i OLD -c copy NEW\.mp4"):
+        refuse_bomb(io.BytesIO(b"\0\0\0\x10moov\0\0\0\x08cmov"))
 
 
 @pytest.mark.parametrize("name", [b"stsz", b"stts", b"elst"])
@@ -213,6 +247,50 @@ def test_a_table_that_claims_billions_is_refused_before_they_are_laid_out(name: 
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 1 << 20
+
+
+ENTRIES = {b"stts": (">II", 0), b"ctts": (">II", 0), b"stsc": (">III", 1)}
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+@pytest.mark.parametrize("num_listed", [2, 9])
+def test_the_entries_of_a_table_may_have_as_many_samples_as_the_file_has_bytes(name: bytes, num_listed: int) -> None:
+    layout, column = ENTRIES[name]
+
+    def claiming(*counts: int) -> io.BytesIO:
+        # Whatever else an entry holds, counts nothing.
+        rows = [[2**32 - 1] * (len(layout) - 1) for _ in counts]
+        for row, count in zip(rows, counts, strict=True):
+            row[column] = count
+        table = struct.pack(">II", 0, num_listed) + b"".join(struct.pack(layout, *row) for row in rows)
+        return io.BytesIO(struct.pack(">I", 8 + len(table)) + name + table)
+
+    num_bytes = len(claiming(0, 0).getvalue())
+    file = claiming(1, num_bytes - 1)
+    refuse_bomb(file)
+    assert file.tell() == 0
+    with pytest.raises(ValueError, match=rf"video of {num_bytes} bytes claims .*{name.decode()}.*: {num_bytes + 1}"):
+        refuse_bomb(claiming(2, num_bytes - 1))
+
+
+def test_names_of_tables_without_end_are_refused_before_each_is_read_to_the_end() -> None:
+    # The entries of each are all that follow, and hold no samples.
+    tables = b"stts\0\0\0\0" * 1_000
+    with pytest.raises(ValueError, match=r"claims \{b'stts': 8\d\d\d\} samples"):
+        refuse_bomb(io.BytesIO(struct.pack(">I", 8 + len(tables)) + b"free" + tables))
+
+
+@pytest.mark.parametrize(("num_edits", "is_refused"), [(4, False), (5, True)])
+def test_each_edit_may_show_all_samples_again(num_edits: int, is_refused: bool) -> None:
+    edits = struct.pack(">I4sII", 16, b"elst", 0, num_edits)
+    sizes = b"".join(struct.pack(">I4sIII", 20, name, 0, 0, 7) for name in (b"stsz", b"stz2"))
+    file = io.BytesIO(edits + sizes)
+    assert len(file.getvalue()) == 4 * (7 + 7)
+    if is_refused:
+        with pytest.raises(ValueError, match="video of 56 bytes claims"):
+            refuse_bomb(file)
+    else:
+        refuse_bomb(file)
 
 
 @pytest.mark.parametrize(
