@@ -61,6 +61,22 @@ def test_a_streamed_file_of_unknown_length_goes_on_to_its_end() -> None:
     assert len(audio(streamed)[0]) == 10
 
 
+def extensible(payload: bytes, kind: int, bits: int, header_bytes: int = 40) -> bytes:
+    """A file whose header says where its true kind is: behind the bits of a sample and the loudspeakers."""
+    plain = wav(payload, 0xFFFE, bits=bits)
+    extension = struct.pack("<HHI", 22, bits, 0) + struct.pack("<H", kind) + bytes(14)
+    header = (plain[20:36] + extension)[:header_bytes]
+    return plain[:16] + struct.pack("<I", len(header)) + header + plain[36:]
+
+
+@pytest.mark.parametrize("header_bytes", [40, 26])
+def test_a_header_with_an_extension_has_the_kind_there(header_bytes: int) -> None:
+    whole, parts = (TONE * 32767).astype("<i2").tobytes(), TONE.astype("<f4").tobytes()
+    for payload, kind, bits in ((whole, 1, 16), (parts, 3, 32)):
+        found, expected = extensible(payload, kind, bits, header_bytes), wav(payload, kind, bits=bits)
+        np.testing.assert_array_equal(audio(found)[0], audio(expected)[0])
+
+
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
@@ -70,6 +86,9 @@ def test_a_streamed_file_of_unknown_length_goes_on_to_its_end() -> None:
         (b"", "not sound"),
         (wav(bytes(8), num_channels=0), "contradicts itself"),
         (wav(bytes(8), kind=353), "kind 353"),
+        (extensible(bytes(8), 353, 16), "kind 353"),
+        (extensible(bytes(8), 1, 16, header_bytes=25), "kind 65534"),
+        (wav(b"")[:12] + wav(b"")[36:], "complete format"),
         (wav(np.array([0, np.nan], "<f4").tobytes(), 3, bits=32), "NaN"),
     ],
 )
