@@ -42,6 +42,20 @@ def test_cutmix_exchanges_a_rectangle_and_labels_by_its_area() -> None:
     assert len(corners) >= 3, "rectangles lie anywhere"
 
 
+def test_a_rectangle_has_the_aspect_of_the_picture_and_covers_the_share_that_is_drawn() -> None:
+    height, width, num_pairs = 60, 80, 400
+    images, targets = batch(num_pairs, height, width)
+    mix_pairs(images, targets, MixupConfig(cutmix_alpha=1, cutmix_probability=1), iter(generators(num_pairs)))
+    for cell in images[::2, :, :, 0] == 200:
+        rows, columns = cell.any(axis=1), cell.any(axis=0)
+        if not (rows[[0, -1]].any() or columns[[0, -1]].any()):
+            # Both are rounded down to an even number of pixels.
+            assert abs(rows.mean() - columns.mean()) <= 2 / height
+    # Of a side s with its centre anywhere, s - s^2 / 4 is within the picture, and s^2 is drawn from 0 to 1 evenly: this
+    # is the mean of the square, less what is rounded down. Four deviations of 0.24 / 20.
+    assert targets[::2, 1].mean() == pytest.approx(1 / 2 - 1 / 5 + 1 / 48 - 0.01, abs=0.05)
+
+
 def test_half_of_the_pairs_are_pasted_and_half_blended() -> None:
     images, targets = batch(400)
     mix_pairs(images, targets, MixupConfig(mixup_alpha=5.0), iter(generators(400)))
