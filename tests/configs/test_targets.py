@@ -53,6 +53,7 @@ FLOW = "model.outputs.flow.kind=flow"
 CLOUD = "data.inputs.cloud={modality: points, num_points: 8}"
 SKY = "model.outputs.sky={kind: points, target: cloud, coordinates: cloud,"
 COLOUR = "model.outputs.colour={kind: label, target: colour, num_classes: 3}"
+AGE = "model.outputs.age.kind=value"
 
 
 def problems(tmp_path: Path, text: str, *overrides: str) -> list[str]:
@@ -79,6 +80,9 @@ def problems(tmp_path: Path, text: str, *overrides: str) -> list[str]:
         (CLASSES, [COLOUR, "data.labels=[colour, colour]"], ["data.labels"]),
         (CLASSES, [COLOUR, LABELS], ["model.outputs.colour", "model.outputs.colour.target"]),
         (CLASSES, ["model.outputs.label.target=image", "data.labels=[image]"], ["data.labels"]),
+        (CLASSES, [AGE], ["model.outputs.age"]),
+        (CLASSES, ["data.values=[age]"], ["data.values"]),
+        (CLASSES, [AGE, "data.values=[age]"], []),
         (CLASSES, ["model.outputs.video={kind: grid, shape: [2, 8, 8], num_channels: 3}"], ["model.outputs.video"]),
         (CLASSES, ["model.outputs.video.kind=grid"], ["model.outputs.video", "model.outputs.video.shape"]),
         # What is only compared with need not be read.
