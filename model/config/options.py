@@ -1,9 +1,38 @@
 """What the options beyond the papers' network ask of the rest of it. Standard library only."""
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from model.config.attention import AttentionConfig
 from model.config.grids import Problems
+
+Arrangement = Literal["interleaved", "at_start", "first_blocks"]
+_MOST_LAYERS = 100_000
+"""More are a slip of the hand, and to list them would take hours."""
+
+
+def read_places(arrangement: Arrangement, num_cross_attends: int, num_blocks: int) -> list[int]:
+    """Return for each cross-attend the block that it comes before."""
+    order = range(num_cross_attends)
+    spread = {"interleaved": [index * num_blocks // num_cross_attends for index in order], "first_blocks": list(order)}
+    return spread.get(arrangement, [0] * num_cross_attends)
+
+
+def schedule_problems(
+    arrangement: Arrangement, num_cross_attends: int, num_blocks: int, layers_per_block: int
+) -> Problems:
+    """Yield (key, sentence) of more layers than can be, and of cross-attends that have no block to come before."""
+    num_layers = num_blocks * layers_per_block
+    if num_layers > _MOST_LAYERS:
+        yield "num_blocks", f"makes {num_layers} layers of self-attention, at most {_MOST_LAYERS} can be"
+    if num_cross_attends > _MOST_LAYERS:
+        yield "num_cross_attends", f"must be at most {_MOST_LAYERS}, got {num_cross_attends}"
+    if arrangement == "first_blocks" and num_cross_attends > max(num_blocks, 1):
+        yield (
+            "arrangement",
+            f"is first_blocks, a cross-attend before each of the first blocks, with {num_cross_attends} of them for "
+            f"{num_blocks} blocks; lower num_cross_attends, or take another arrangement",
+        )
 
 
 def drop_problems(dropout: float, drop_path: float, num_layers: int) -> Problems:

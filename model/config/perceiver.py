@@ -2,6 +2,7 @@
 
     num_cross_attends=3, num_blocks=6, arrangement=interleaved      c0 b0 b0  c1 b0 b0  c1 b0 b0
                                        arrangement=at_start         c0 c1 c1  b0 b0 b0 b0 b0 b0
+                                       arrangement=first_blocks     c0 b0  c1 b0  c1 b0  b0 b0 b0
 
 A letter is a step, a cross-attend or a block, and its number the module: steps of one number share their weights.
 """
@@ -11,11 +12,12 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Literal, TypeVar
 
+from model.config import options
 from model.config.attention import AttentionConfig, MlpKind, NormKind, ResidualDtype
 from model.config.custom_network import NETWORKS
 from model.config.decoder import DecoderConfig
 from model.config.grids import Problems, not_negative, positive
-from model.config.options import drop_problems, nested_problems, rotary_problems
+from model.config.options import Arrangement
 from model.modalities.catalogue import BY_NAME
 from model.modalities.input import Input
 from model.outputs.kinds import KINDS
@@ -24,8 +26,6 @@ from model.outputs.output import Network, Output
 ActivationCheckpointing = Literal["none", "blocks", "layers", "selective", "offload"]
 AnInput = TypeVar("AnInput", bound=Input)
 Step = tuple[Literal["cross_attend", "block"], int]
-_MOST_LAYERS = 100_000
-"""More are a slip of the hand, and to list them would take hours."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,9 @@ class PerceiverConfig(Network):
     """Blocks of self-attention layers over the latents; 0 means cross-attends only."""
     layers_per_block: int = 6
     """Self-attention layers of a block."""
-    arrangement: Literal["interleaved", "at_start"] = "interleaved"
-    """Whether cross-attends are spread evenly between the blocks or all come before them."""
+    arrangement: Arrangement = "interleaved"
+    """Whether cross-attends are spread evenly between the blocks, all come before them, or one before each of the
+    first blocks, as in krasserm's perceiver-io."""
     share_cross_attends: Literal["all", True, False] = True
     """Whether the cross-attends from the second on have the same weights, and the first its own; or all the same."""
     share_blocks: Literal["after_first", True, False] = True
@@ -134,10 +135,7 @@ class PerceiverConfig(Network):
 
     def schedule(self) -> tuple[Step, ...]:
         """Return the encoder's steps in order; the number is that of the module, which shared steps have in common."""
-        at_block = [
-            index * self.num_blocks // self.num_cross_attends if self.arrangement == "interleaved" else 0
-            for index in range(self.num_cross_attends)
-        ]
+        at_block = options.read_places(self.arrangement, self.num_cross_attends, self.num_blocks)
         steps: list[Step] = []
         # At least one turn: a network of cross-attends alone has no blocks, and reads all the same.
         for block in range(max(self.num_blocks, 1)):
@@ -253,14 +251,12 @@ class PerceiverConfig(Network):
         names = ("num_latents", "latent_width", "num_cross_attends", "layers_per_block", "recompute_every_blocks")
         yield from positive(**{name: getattr(self, name) for name in names})
         yield from not_negative(num_blocks=self.num_blocks, min_padding=self.min_padding)
-        yield from drop_problems(self.dropout, self.drop_path, self.num_layers)
-        yield from nested_problems(self.nested_latents, self.num_latents, self.stream)
+        yield from options.drop_problems(self.dropout, self.drop_path, self.num_layers)
+        yield from options.nested_problems(self.nested_latents, self.num_latents, self.stream)
         # Before anything asks for the schedule, which lists every step.
-        num_layers = self.num_blocks * self.layers_per_block
-        if num_layers > _MOST_LAYERS:
-            yield "num_blocks", f"makes {num_layers} layers of self-attention, at most {_MOST_LAYERS} can be"
-        if self.num_cross_attends > _MOST_LAYERS:
-            yield "num_cross_attends", f"must be at most {_MOST_LAYERS}, got {self.num_cross_attends}"
+        yield from options.schedule_problems(
+            self.arrangement, self.num_cross_attends, self.num_blocks, self.layers_per_block
+        )
 
     def _beside_problems(self) -> Problems:
         """Yield what the network of a plug-in has no use for."""
@@ -290,7 +286,7 @@ class PerceiverConfig(Network):
         yield from self._output_problems()
         axes = {name: len(each.grid) if each.has_axes else 0 for name, each in self.ordered_inputs.items()}
         attentions = {part: (attention, width) for part, (attention, width, _) in parts.items()}
-        yield from rotary_problems(attentions, axes)
+        yield from options.rotary_problems(attentions, axes)
         if sentence := self._form_problem():
             yield "cross_attend_form", sentence
 

@@ -71,11 +71,10 @@ def _config(
     pixel_range: PixelRange,
 ) -> PerceiverConfig:
     num_cross, num_blocks = encoder["num_cross_attention_layers"], encoder["num_self_attention_blocks"]
-    # Ours come before blocks at even distances, its own before the first blocks.
-    if num_cross not in (1, num_blocks):
+    if not 1 <= num_cross <= num_blocks:
         raise ValueError(
-            f"num_cross_attention_layers: {num_cross} of them come before the first of {num_blocks} blocks, which this "
-            "network cannot express: 1, or one for each block, can be imported"
+            f"num_cross_attention_layers: {num_cross} of them for {num_blocks} blocks; expected from 1 to the "
+            "number of blocks, before the first of which they come"
         )
     inputs, outputs, query_width = _ends(kind, encoder, decoder, pixel_range)
     # Each of the three kinds reads one input.
@@ -94,6 +93,8 @@ def _config(
         num_cross_attends=num_cross,
         num_blocks=num_blocks,
         layers_per_block=encoder["num_self_attention_layers_per_block"],
+        # Of one, or one a block, both arrangements are the same network.
+        arrangement="first_blocks" if 1 < num_cross < num_blocks else "interleaved",
         share_cross_attends="all" if encoder["first_cross_attention_layer_shared"] else True,
         share_blocks=True if encoder["first_self_attention_block_shared"] else "after_first",
         cross_attend=_attention(encoder, "cross", cross_default),

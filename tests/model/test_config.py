@@ -41,6 +41,17 @@ def test_cross_attends_at_the_start_all_come_before_the_first_block() -> None:
     assert kinds == ["cross_attend"] * 8 + ["block"] * 8
 
 
+def test_cross_attends_of_the_first_blocks_come_before_one_each() -> None:
+    config = PerceiverConfig(inputs=IMAGE, arrangement="first_blocks", num_cross_attends=3, num_blocks=5)
+    kinds = [kind for kind, _ in config.schedule()]
+    assert kinds == ["cross_attend", "block"] * 3 + ["block"] * 2
+    assert [index for kind, index in config.schedule() if kind == "cross_attend"] == [0, 1, 1]
+    refused = dict(
+        PerceiverConfig(inputs=IMAGE, arrangement="first_blocks", num_cross_attends=3, num_blocks=2).problems()
+    )
+    assert "3 of them for 2 blocks" in refused["arrangement"]
+
+
 def test_without_blocks_only_cross_attends_remain() -> None:
     config = PerceiverConfig(inputs=IMAGE, num_blocks=0, num_cross_attends=4, share_cross_attends=False)
     assert config.schedule() == tuple(("cross_attend", index) for index in range(4))

@@ -39,7 +39,7 @@ WORDS = {
     "norm": ("layer", "rms"),
     "mlp": ("gelu", "geglu", "swiglu"),
     "pooling": ("mean", "query"),
-    "arrangement": ("interleaved", "at_start"),
+    "arrangement": ("interleaved", "at_start", "first_blocks"),
     "gelu": ("tanh", "erf"),
     "residual_dtype": ("fp32", "bf16"),
     "cross_attend_form": ("auto", "plain", "absorbed", "separable"),

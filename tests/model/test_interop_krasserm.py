@@ -44,6 +44,16 @@ CONFIGS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     ),
     "text": (TEXT, {**WORDS, "num_cross_attention_layers": 3, "num_self_attention_blocks": 3,
                     "first_self_attention_block_shared": False, "num_cross_attention_qk_channels": 4}, CLASSES),
+    "text, fewer reads than blocks": (
+        TEXT, {**WORDS, "num_cross_attention_layers": 2, "num_self_attention_blocks": 4,
+               "first_self_attention_block_shared": False}, CLASSES,
+    ),
+    "image, two reads before four blocks, shared": (
+        IMAGE,
+        {"image_shape": (4, 6, 3), "num_frequency_bands": 3, "num_cross_attention_layers": 2,
+         "num_self_attention_blocks": 4, "first_cross_attention_layer_shared": True},
+        CLASSES,
+    ),
     "masked": (MASKED, WORDS, {"num_output_query_channels": None, "vocab_size": 20, "max_seq_len": 6}),
 }  # fmt: skip
 
@@ -136,7 +146,7 @@ def test_outputs_and_gradients_are_those_of_the_package(name: str, pad: bool) ->
 @pytest.mark.parametrize(
     ("name", "change", "sentence"),
     [
-        ("image", {"num_cross_attention_layers": 2, "num_self_attention_blocks": 4}, "1, or one for each block"),
+        ("image", {"num_cross_attention_layers": 3, "num_self_attention_blocks": 2}, "3 of them for 2 blocks"),
         ("masked", {"max_seq_len": 7}, "max_seq_len: expected the same of encoder and decoder, got 7 and 6"),
         (
             "image",
