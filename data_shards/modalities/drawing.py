@@ -13,9 +13,15 @@ MAX_CURVES = 8
 """Channels that a person can tell apart as curves."""
 
 
+def hide_frame(axes: "Axes") -> None:
+    """Draw no frame around axes, and no ticks; Matplotlib would place the ticks, which takes longer than a picture."""
+    axes.set(frame_on=False, xticks=[], yticks=[])
+    axes.axis("off")
+
+
 def write_words(axes: "Axes", words: str, color: str = "black") -> None:
     """Write words into the middle of axes without a frame."""
-    axes.axis("off")
+    hide_frame(axes)
     # Dollar signs are no formula.
     axes.text(
         0.5, 0.5, printable_lines(words), ha="center", va="center", fontsize=8, wrap=True, color=color, parse_math=False
@@ -30,7 +36,7 @@ def draw_picture(axes: "Axes", values: "np.ndarray", *, is_unit: bool = False) -
     """
     channels = values.shape[2]
     shown = 1 if channels < 3 else 3
-    axes.axis("off")
+    hide_frame(axes)
     axes.imshow(_bright(values[..., :shown], is_unit=is_unit), cmap="gray", vmin=0, vmax=1)
     if channels != shown:
         note = f"{'1' if shown == 1 else '1 to 3'} of {channels}"
@@ -44,6 +50,8 @@ def draw_values(axes: "Axes", values: "np.ndarray") -> None:
     else:
         axes.imshow(values.reshape(*values.shape[:2], -1)[..., 0], aspect="auto")
     axes.tick_params(labelsize=6)
+    # More numbers have no room in a cell, and are most of the time that it takes.
+    axes.locator_params(nbins=3)
 
 
 def _bright(values: "np.ndarray", *, is_unit: bool) -> "np.ndarray":

@@ -10,11 +10,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import LogFormatter, MaxNLocator, PercentFormatter
+from PIL import Image
 
 from data_shards.files import atomic
 from data_shards.files.display import printable, unknown_glyphs_as_boxes
 from data_shards.files.history import is_number, lines
-from data_shards.modalities.drawing import draw_picture, draw_values
+from data_shards.modalities.drawing import draw_picture, draw_values, hide_frame
 from trainer.tasks.metric import Metric
 
 COLUMNS = 8
@@ -86,8 +87,8 @@ def predictions(
     rows = -(-len(images) // COLUMNS)
     figure = Figure(figsize=(1.3 * COLUMNS, 1.5 * rows), layout="constrained")
     cells = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
-    for cell in cells:
-        cell.axis("off")
+    for cell in cells[len(images) :]:
+        hide_frame(cell)
     for cell, image, truth, guess in zip(cells, images, truths, guesses, strict=False):
         draw_picture(cell, image, is_unit=is_unit)
         _caption(cell, truth, guess)
@@ -100,7 +101,7 @@ def arrays(values: Sequence[np.ndarray], truths: Sequence[str], guesses: Sequenc
     figure = Figure(figsize=(1.6 * COLUMNS, 1.6 * rows), layout="constrained")
     cells = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
     for cell in cells[len(values) :]:
-        cell.axis("off")
+        hide_frame(cell)
     for cell, each, truth, guess in zip(cells, values, truths, guesses, strict=False):
         draw_values(cell, each)
         _caption(cell, truth, guess)
@@ -209,4 +210,5 @@ def _short(name: str, num_characters: int = _TITLE_CHARACTERS) -> str:
 def _save(figure: Figure, out: Path) -> None:
     # A picture is drawn again by the next evaluation: it need not outlive a power cut.
     with unknown_glyphs_as_boxes(), atomic.written_beside(out, survives_power_cut=False) as file:
-        figure.savefig(file, format="png", dpi=100)
+        # Not by `savefig`, which draws a figure with a layout twice.
+        Image.fromarray(pixels(figure)).save(file, format="png")

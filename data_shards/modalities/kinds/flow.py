@@ -130,9 +130,10 @@ class FlowConfig(Modality):
         import numpy as np
 
         from data_shards.modalities.decoding.flow import pair
+        from data_shards.modalities.drawing import hide_frame
 
         first, _, motion = pair(found)
-        axes.axis("off")
+        hide_frame(axes)
         axes.imshow(first)
         # Not at the border, where an arrow would leave the picture.
         rows, columns = (np.linspace(0, side - 1, min(side, ARROWS) + 2)[1:-1].astype(int) for side in motion.shape[:2])

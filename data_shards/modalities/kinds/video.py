@@ -105,12 +105,13 @@ class VideoConfig(Modality):
         import numpy as np
 
         from data_shards.modalities.decoding.video import video
+        from data_shards.modalities.drawing import hide_frame
 
         frames = video(found[MAIN].content, _first_to_last)
         bordered = np.full((FRAMES_SHOWN, frames.shape[1] + 1, frames.shape[2] + 1, 3), 255, np.uint8)
         bordered[: len(frames), :-1, :-1] = frames
         upper, lower = (np.concatenate(list(pair), axis=1) for pair in (bordered[:2], bordered[2:]))
-        axes.axis("off")
+        hide_frame(axes)
         axes.imshow(np.concatenate([upper, lower]))
 
     def problems(self) -> Iterator[Problem]:

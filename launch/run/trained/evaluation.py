@@ -46,7 +46,7 @@ from trainer.ema_config import EMA
 from trainer.evaluation import ALL, Evaluation, Value, evaluate, predictions, reconstructions
 from trainer.tasks.objective import objective
 
-NUM_PICTURED, NUM_DRAWN = 32, 16
+NUM_PICTURED, NUM_DRAWN = 32, 8
 _LONGEST_NAME = 80
 
 
