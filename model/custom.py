@@ -35,6 +35,7 @@ class CustomModule(AnyNetwork):
         super().__init__(config)
         self._seed = seed
         self._before: list[tuple[Tensor, Tensor]] = []
+        self._held: list[nn.modules.batchnorm._NormBase] = []
         self._total: Total = Tensor.clone
         with torch.random.fork_rng(devices=[]):
             # PyTorch's modules draw their weights from the global generator.
@@ -83,12 +84,22 @@ class CustomModule(AnyNetwork):
         torch.manual_seed(int.from_bytes(hashlib.blake2b(words, digest_size=8).digest()))
 
     def observe(self, inputs: dict[str, Tensor], lengths: dict[str, Tensor], total: Total) -> None:  # noqa: ARG002
-        """Remember the running statistics, which a skipped step gets back."""
+        """Remember the running statistics, which a skipped step gets back; norms that are frozen keep theirs."""
         self._total = total
+        # Only those that train: a module may keep some from it by itself.
+        self._held = [
+            norm
+            for norm in self._norms()
+            if norm.training and norm.weight is not None and not norm.weight.requires_grad
+        ]
+        for norm in self._held:
+            norm.eval()
         self._before = [(statistic, statistic.clone()) for statistic in self._statistics()]
 
     def settle(self, *, is_kept: Tensor | bool) -> None:
         """Average the running statistics over the ranks, or bring back those of before."""
+        for norm in self._held:
+            norm.train()
         if not self._before:
             return
         device = self._before[0][0].device
@@ -101,11 +112,17 @@ class CustomModule(AnyNetwork):
             statistic.copy_(torch.where(kept, average.to(statistic.dtype), before))
         self._before = []
 
-    def _statistics(self) -> Iterator[Tensor]:
+    def _norms(self) -> Iterator[nn.modules.batchnorm._NormBase]:
         for module in self.network.modules():
             # Their common base class: instance norms may keep running statistics, too.
             if isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats:
-                yield from (each for each in (module.running_mean, module.running_var) if each is not None)
+                yield module
+
+    def _statistics(self) -> Iterator[Tensor]:
+        """Yield the running statistics that move."""
+        for norm in self._norms():
+            if norm.training:
+                yield from (each for each in (norm.running_mean, norm.running_var) if each is not None)
 
     def _precision(self, device: torch.device) -> AbstractContextManager[object]:
         """Return autocast where the weights themselves are in half precision: the inputs are not."""

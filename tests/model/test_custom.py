@@ -197,6 +197,29 @@ def test_running_statistics_are_averaged_over_ranks_and_given_back_where_a_step_
     assert torch.equal(norm.running_mean, moved / 2)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_a_frozen_batch_norm_keeps_its_running_statistics_and_normalises_with_them(ranks: int) -> None:
+    network = custom(lambda: Flat(nn.BatchNorm1d(12))).train()
+    norm = network.network.inner
+    assert isinstance(norm, nn.BatchNorm1d)
+    assert norm.running_mean is not None
+    # A third of 0.1 times 3 is another number than 0.1.
+    norm.running_mean.fill_(0.1)
+    norm.weight.requires_grad_(False)
+    evaluated = network.eval()(photos())["digit"]
+    network.train()
+    network.observe(photos(), {}, lambda tensor: tensor * ranks)
+    trained = network(photos())["digit"]
+    network.settle(is_kept=True)
+    assert torch.equal(trained, evaluated)
+    assert torch.equal(norm.running_mean, torch.full((12,), 0.1))
+    # From the step on that trains its scale, it is a batch norm as any other.
+    norm.weight.requires_grad_(True)
+    network.observe(photos(), {}, lambda tensor: tensor * ranks)
+    assert not torch.equal(network(photos())["digit"], evaluated)
+    assert not torch.equal(norm.running_mean, torch.full((12,), 0.1))
+
+
 def test_a_network_of_half_precision_takes_inputs_that_are_not() -> None:
     answer = custom().half()(photos())["digit"]
     assert answer.dtype == torch.float16
