@@ -41,7 +41,7 @@ def wide_attention_backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of q, k and v."""
-    grad_q, grad_k, grad_v = (torch.empty(part.shape, dtype=part.dtype, device=part.device) for part in (q, k, v))
+    grad_q, grad_k, grad_v = (part.new_empty(part.shape) for part in (q, k, v))
     sums: tuple[Tensor, Tensor] | None = None
     for heads, queries, scratch, shares in _tiles(q, k, hidden, scale):
         asked, wanted = q[heads, queries], grad[heads, queries]
