@@ -43,7 +43,7 @@ class SideStream:
     def leave(self, tensor: Tensor) -> Tensor:
         """Start the copy to the host; see Carrier."""
         # Page-locked: from any other memory the copy back would make the host wait.
-        kept = torch.empty(tensor.shape, dtype=tensor.dtype, layout=tensor.layout, pin_memory=True)
+        kept = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._stream):
             kept.copy_(tensor, non_blocking=True)

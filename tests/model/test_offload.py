@@ -1,8 +1,12 @@
 """What is kept on the host travels beside the computation, is asked for a layer early, and comes back as it was."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from model.training.offload import Offload, SideStream
@@ -28,6 +32,21 @@ class Journal:
         assert isinstance(arrival, Tensor)
         self.told.append(("meet", arrival.flatten()[0].item()))
         tensor.copy_(arrival)
+
+
+class Copies(TorchFunctionMode):
+    """Whether each copy of a tensor lets the host go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.non_blocking: list[bool] = []
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> object:
+        if func in (Tensor.copy_, Tensor.to):
+            self.non_blocking.append((kwargs or {}).get("non_blocking", False))
+        return func(*args, **(kwargs or {}))
 
 
 def layers() -> nn.ModuleList:
@@ -115,14 +134,24 @@ def test_copies_leave_behind_what_is_computed_and_are_met_by_their_own_arrival(m
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: stream)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda _: computation)
     monkeypatch.setattr(Tensor, "record_stream", lambda _, stream: told.append(("held for", stream.name)))
-    empty = torch.empty
-    # There is no page-locked memory without a GPU.
-    monkeypatch.setattr(torch, "empty", lambda *sizes, **options: empty(*sizes, **{**options, "pin_memory": False}))
-    side, values = SideStream(torch.device("cpu")), torch.arange(3.0)
-    kept = side.leave(values)
-    back, arrival = side.fetch(kept)
+    empty: Callable[..., Tensor] = torch.empty
+    pinned = list[bool]()
+
+    def without_a_gpu(*sizes: object, pin_memory: bool = False, **options: object) -> Tensor:
+        """There is no page-locked memory."""
+        pinned.append(pin_memory)
+        return empty(*sizes, **options)
+
+    monkeypatch.setattr(torch, "empty", without_a_gpu)
+    side, values = SideStream(torch.device("cpu")), torch.arange(3.0, dtype=torch.bfloat16)
+    with Copies() as copies:
+        kept = side.leave(values)
+        back, arrival = side.fetch(kept)
     side.meet(back, arrival)
     assert torch.equal(back, values)
+    assert back.dtype == kept.dtype == torch.bfloat16
+    assert pinned == [True]
+    assert copies.non_blocking == [True, True]
     assert told == [
         ("copies wait for", "computation"),
         ("inside", "copies"),
