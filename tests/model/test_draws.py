@@ -98,6 +98,41 @@ def test_stochastic_depth_skips_nothing_of_the_first_layer_and_more_from_layer_t
     assert skipped == pytest.approx([0, 0.1, 0.2, 0.3, 0.4], abs=0.03)
 
 
+def unmixed(bits: int) -> int:
+    """The number of which `mixed` makes these bits: its steps undone, the last one first."""
+    bits ^= bits >> 15 ^ bits >> 30
+    for factor, shift in ((0x735A_2D97, 15), (0x21F0_AAAD, 16)):
+        bits = bits * pow(factor, -1, 2**32) % 2**32
+        bits ^= bits >> shift ^ bits >> 2 * shift
+    return bits
+
+
+@pytest.mark.parametrize("bits", [0, 1, 2**32 - 1])
+def test_the_first_layer_is_never_skipped_whatever_is_drawn(bits: int) -> None:
+    # The stream of its attention, of which the bits come: the second number of the sample moves it anywhere.
+    stream = unmixed(bits) ^ 0xFFFF_FFFF
+    second = (unmixed(stream) - int(mixed(torch.tensor(0)))) % 2**32
+    first_layer, _ = layer_draws(torch.tensor([[0, second]]), 2, drop_path=0.5)
+    assert first_layer.streams_B2[0, 0] == stream
+    assert first_layer.factors_B2 is not None
+    assert first_layer.factors_B2[0, 0] == 1
+
+
+@pytest.mark.parametrize("rate", [0.25, 0.5])
+def test_values_are_dropped_below_the_rate_and_kept_from_there_on(rate: float) -> None:
+    limit = round(rate * 2**32)
+    for bits, is_kept in ((0, False), (limit - 1, False), (limit, True), (2**32 - 1, True)):
+        # Of the first row and channel, whose numbers are 0 and change nothing.
+        stream = torch.tensor([unmixed(unmixed(bits))])
+        assert kept(stream, 1, 1, rate).item() is is_kept
+
+
+def test_a_device_draws_on_its_own() -> None:
+    # PyTorch's device "meta" stands for a GPU: what is made on the host would not go with it.
+    (draws,) = layer_draws(numbers().to("meta"), 1, drop_path=0.5)
+    assert dropped(torch.ones(SAMPLES, 3, 2, device="meta"), draws, 0, 0.5).shape == (SAMPLES, 3, 2)
+
+
 def test_a_layer_equals_the_plain_one_with_its_masks_put_in_by_hand() -> None:
     layer = SelfAttend(8, AttentionConfig(num_heads=2), "erf", dropout=0.4).double()
     draw_parameters(layer, 0)
