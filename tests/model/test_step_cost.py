@@ -15,7 +15,7 @@ from model.attention.layers import SelfAttend
 from model.budget.flops import network_cost, total
 from model.budget.hardware import HARDWARE
 from model.budget.plan import Device, plan
-from model.budget.step_cost import step_seconds, step_work
+from model.budget.step_cost import StepSeconds, StepWork, step_seconds, step_work
 from model.config.attention import AttentionConfig
 from model.config.perceiver import PerceiverConfig
 from model.modalities.points import PointsInput
@@ -145,6 +145,17 @@ def test_seconds_grow_with_the_samples_and_fall_with_the_device() -> None:
     assert faster.products == many.products
     assert faster.elementwise < many.elementwise
     assert step_seconds(work, 8, HARDWARE["A100"], "bf16").products > many.products
+
+
+def test_the_seconds_of_each_part_are_its_work_by_what_the_device_reaches_of_its_peak() -> None:
+    peaks = {"fp32_flops": 100.0, "half_flops": 400.0, "memory_bytes_per_second": 40.0}
+    device = replace(HARDWARE["H100"], **peaks, product_share=0.5, memory_share=0.25)
+    work = StepWork(products=100.0, reads=50.0, softmax=25.0, moved_bytes=20.0)
+    # 50 operations and 10 bytes a second.
+    found = step_seconds(work, 3, device, "fp32")
+    assert found == StepSeconds(products=6.0, reads=3.0, elementwise=3 * (2.0 + 0.5))
+    assert found.whole == 16.5
+    assert step_seconds(work, 3, device, "bf16") == StepSeconds(products=1.5, reads=0.75, elementwise=6.0 + 0.375)
 
 
 def test_training_costs_the_queries_that_it_asks_for() -> None:
