@@ -42,6 +42,9 @@ class FlowConfig(Modality):
     """Training mirrors every second pair."""
     upside_down: float = 0.0
     """The probability that training mirrors a pair from top to bottom."""
+    reverse: float = 0.0
+    """The probability that training takes a pair from its second frame to its first. Its motion is turned round where
+    one pixel leads, and unknown elsewhere."""
     scale: Optional[ScaleConfig] = None
     """Set to train on pairs of other sizes, with their motion."""
     colour: Optional[ColourConfig] = None
@@ -144,7 +147,9 @@ class FlowConfig(Modality):
         """Yield what is wrong with the section."""
         yield from super().problems()
         yield from at_least(1, {"height": self.height, "width": self.width})
-        yield from probabilities({"upside_down": self.upside_down, "unequal_colour": self.unequal_colour})
+        yield from probabilities(
+            {"upside_down": self.upside_down, "reverse": self.reverse, "unequal_colour": self.unequal_colour}
+        )
         yield from nested(scale=self.scale, colour=self.colour, erase=self.erase)
         if self.unequal_colour and self.colour is None:
             yield "unequal_colour", "is for pairs whose colours are drawn; set colour too, or leave it out"

@@ -1,6 +1,6 @@
 """Pairs of frames to uint8 (2, height, width, 3), and their motion to float32 (height, width, 2).
 
-training   scale --> cut anywhere --> colour --> erase --> mirror     the motion with the frames
+training   reverse --> scale --> cut anywhere --> colour --> erase --> mirror     the motion with the frames
 evaluation cut about the centre
 """
 
@@ -32,6 +32,8 @@ def fit(members: Members, config: FlowConfig, rng: np.random.Generator | None) -
         )
     if rng is None:
         return _window(first, second, motion, config, spare_rows // 2, spare_columns // 2)
+    if config.reverse and rng.random() < config.reverse:
+        first, second, motion = second, first, _turned(motion)
     grown = _grown(config.scale, rng) if config.scale else None
     if grown is None:
         top, left = (int(rng.integers(spare, endpoint=True)) for spare in (spare_rows, spare_columns))
@@ -39,6 +41,28 @@ def fit(members: Members, config: FlowConfig, rng: np.random.Generator | None) -
     else:
         frames, motion = _scaled(first, second, motion, config, grown, rng)
     return _varied(frames, motion, config, rng)
+
+
+def _turned(motion: Motion) -> Motion:
+    """Return the motion from the second frame to the first, at the pixels of the second one.
+
+    Each pixel's motion is turned round where it leads, to the nearest pixel. It is unknown where none leads, and where
+    several do whose motions differ by more than a pixel: which of them is in front nobody says.
+    """
+    height, width = motion.shape[:2]
+    rows, columns = np.nonzero(np.isfinite(motion).all(axis=-1))
+    back = -motion[rows, columns]
+    places = np.rint(np.stack([columns, rows], axis=-1) - back)
+    is_inside = ((places >= 0) & (places < (width, height))).all(axis=-1)
+    right, down = places[is_inside].astype(np.int64).T
+    least = np.full((height * width, 2), np.inf, np.float32)
+    greatest = -least
+    np.minimum.at(least, down * width + right, back[is_inside])
+    np.maximum.at(greatest, down * width + right, back[is_inside])
+    turned = np.full_like(least, np.nan)
+    is_known = ((least <= greatest) & (greatest <= least + 1)).all(axis=-1)
+    turned[is_known] = (least[is_known] + greatest[is_known]) / 2
+    return turned.reshape(motion.shape)
 
 
 def _window(

@@ -196,6 +196,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "width": 6,
         "flip": True,
         "upside_down": 0.5,
+        "reverse": 1.0,
         "scale": ScaleConfig(),
         "colour": ColourConfig(),
         "erase": EraseConfig(0.5, 2, 3),
@@ -227,6 +228,7 @@ OF_TRAINING = (
     "jitter",
     "permute",
     "upside_down",
+    "reverse",
     "unequal_colour",
     "erase",
 )

@@ -75,6 +75,34 @@ def test_unknown_motion_stays_unknown_in_a_larger_pair() -> None:
     np.testing.assert_allclose(found[known], 2.0)
 
 
+def test_a_reversed_pair_leads_from_the_second_frame_to_the_first() -> None:
+    config = FlowConfig(height=HEIGHT, width=WIDTH, reverse=1.0)
+    frames, motion = fit(pair(), config, np.random.default_rng(0))
+    np.testing.assert_array_equal(frames, np.stack([ramp(RIGHT, DOWN), ramp()]))
+    # To the first rows and columns of the second frame nothing of the first one leads.
+    np.testing.assert_array_equal(motion[DOWN:, RIGHT:], np.full((HEIGHT - DOWN, WIDTH - RIGHT, 2), (-RIGHT, -DOWN)))
+    assert np.isnan(motion[:DOWN]).all()
+    assert np.isnan(motion[:, :RIGHT]).all()
+
+
+def test_where_pixels_of_other_motions_lead_the_motion_back_is_unknown() -> None:
+    there = np.zeros((HEIGHT, WIDTH, 2), np.float32)
+    # Over another pixel; half a pixel further; to where it is not known; far out of the picture.
+    there[10, 10], there[20, 20], there[30, 30], there[40, 40] = (2, 0), (0.6, 0), 1e9, (1e8, 0)
+    _, back = fit(pair(there), FlowConfig(height=HEIGHT, width=WIDTH, reverse=1.0), np.random.default_rng(0))
+    expected = np.zeros((HEIGHT, WIDTH, 2), np.float32)
+    expected[[10, 10, 20, 30, 40], [10, 12, 20, 30, 40]] = np.nan
+    expected[20, 21] = (-0.3, 0)
+    np.testing.assert_allclose(back, expected, atol=1e-6)
+
+
+def test_pairs_are_reversed_as_often_as_is_asked_and_never_in_evaluation() -> None:
+    config = FlowConfig(height=HEIGHT, width=WIDTH, reverse=0.5)
+    firsts = [fit(pair(), config, np.random.default_rng(seed))[0][0] for seed in range(40)]
+    assert 10 < sum(np.array_equal(first, ramp()) for first in firsts) < 30
+    np.testing.assert_array_equal(fit(pair(), config, None)[0][0], ramp())
+
+
 def test_both_frames_have_one_colour_unless_they_are_to_draw_their_own() -> None:
     alike = select(
         CONFIG, {"first.png": encoded(ramp()), "second.png": encoded(ramp()), "flo": flo(np.zeros((60, 80, 2)))}
@@ -115,6 +143,7 @@ def test_a_third_of_the_circle_makes_red_blue_and_leaves_grey() -> None:
     [
         (FlowConfig(unequal_colour=0.5), "unequal_colour"),
         (FlowConfig(upside_down=1.5), "upside_down"),
+        (FlowConfig(reverse=-0.5), "reverse"),
         (FlowConfig(scale=ScaleConfig(min_power=1.0)), "scale.min_power"),
         (FlowConfig(scale=ScaleConfig(max_stretch_power=9.0)), "scale.max_stretch_power"),
         (FlowConfig(erase=EraseConfig(min_side=200)), "erase.min_side"),
