@@ -15,6 +15,8 @@ METRICS = (
     Metric("mean_absolute_error", higher_is_better=False),
     Metric("r2"),
 )
+# Of a sum of squares in float64, more than rounding makes of it: without this a hundred times 1.1 would differ.
+_ROUNDING = 1e-13
 
 
 class Errors(Measurement):
@@ -61,4 +63,4 @@ class Errors(Measurement):
 def _r2(count: float, squared_errors: float, total: float, total_of_squares: float) -> float:
     """Return 1 - the squared errors by the squared distances from the mean; NaN where all true numbers are equal."""
     spread = total_of_squares - total**2 / count if count else 0.0
-    return 1 - squared_errors / spread if spread > 0 else math.nan
+    return 1 - squared_errors / spread if spread > _ROUNDING * total_of_squares else math.nan
