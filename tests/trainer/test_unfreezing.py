@@ -18,10 +18,10 @@ from unfreezing import CASES, FIRST_STEP, LAST_STEP, SAVES, resumed, straight
 
 from trainer.config import OptimizerConfig
 from trainer.distributed.world import World
+from trainer.engine.unfreezing import Unfreezing
 from trainer.optim.groups import freeze, parameter_groups
 from trainer.schedule import learning_rate
 
-pytestmark = pytest.mark.slow
 # fp32 keeps 7 digits; the parts of a batch are added in another order.
 RELATIVE = 2e-6
 
@@ -59,6 +59,7 @@ def of_two_ranks(tmp_path_factory: pytest.TempPathFactory, run_ranks: Callable[.
     return folder, told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_it_trains_as_a_plain_loop_and_a_resume_before_at_and_after_that_step_ends_with_the_same_bits(
     world: World, tmp_path: Path, case: str, of_two_ranks: tuple[Path, dict]
@@ -102,3 +103,50 @@ def assert_same(straight_run: dict[str, Any], resumed_run: dict[str, Any], step:
         assert resumed_run[str(at)] == straight_run[str(at)]
     assert resumed_run["told"] == straight_run["told"][step:]
     assert resumed_run["progress"] == straight_run["progress"]
+
+
+def test_until_its_step_a_parameter_asks_for_no_gradient_and_does_not_move_and_then_it_trains_as_if_new() -> None:
+    generator = torch.Generator().manual_seed(0)
+    drawn = [torch.randn(3, generator=generator) for _ in range(3)]
+    gradients = torch.randn(6, 3, 3, generator=generator)
+
+    def optimizer(parameters: list[nn.Parameter], first_steps: tuple[int, ...]) -> torch.optim.AdamW:
+        options = {"rate_factor": 0.5, "weight_decay": 0.1}
+        groups = [
+            {"params": [parameter], "first_step": first, **options}
+            for parameter, first in zip(parameters, first_steps, strict=True)
+        ]
+        return torch.optim.AdamW(groups, foreach=False)
+
+    parameters = [nn.Parameter(values.clone()) for values in drawn]
+    inner = optimizer(parameters, (0, 2, 4))
+    unfreezing = Unfreezing(inner)
+    assert sorted(unfreezing.first_steps) == [2, 4]
+    for step in range(6):
+        rate = 0.1 * (step + 1)
+        unfreezing.prepare(step, rate)
+        trains = [True, step >= 2, step >= 4]
+        assert [parameter.requires_grad for parameter in parameters] == trains
+        assert [group["lr"] for group in inner.param_groups] == [rate * 0.5 if each else 0.0 for each in trains]
+        for number, parameter in enumerate(parameters):
+            # As ZeRO has it: zeros for what asks for no gradient.
+            parameter.grad = gradients[step, number] if trains[number] else torch.zeros(3)
+        inner.step()
+        unfreezing.settle(step, lambda: [group["params"] for group in inner.param_groups])
+    for number, first in enumerate((0, 2, 4)):
+        new = nn.Parameter(drawn[number].clone())
+        plain = optimizer([new], (0,))
+        for step in range(first, 6):
+            plain.param_groups[0]["lr"] = 0.1 * (step + 1) * 0.5
+            new.grad = gradients[step, number]
+            plain.step()
+        assert torch.equal(parameters[number], new)
+        assert inner.state[parameters[number]]["step"] == 6 - first
+
+
+def test_where_everything_trains_from_the_start_no_count_is_looked_at() -> None:
+    inner = torch.optim.AdamW([{"params": [nn.Parameter(torch.ones(1))], "first_step": 0, "rate_factor": 1.0}])
+    unfreezing = Unfreezing(inner)
+    unfreezing.prepare(0, 0.1)
+    unfreezing.settle(0, lambda: pytest.fail("asked for the parts"))
+    assert list(unfreezing.first_steps) == []
