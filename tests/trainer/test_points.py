@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from model.perceiver import Perceiver
 from model.positions import grid_places
 from trainer.distributed.world import World
 from trainer.evaluation import evaluate
+from trainer.tasks.answer import AnsweredFile, Telling
 from trainer.tasks.kinds.points import PointsTask
 from trainer.tasks.objective import objective
 from trainer.tasks.task import Training
@@ -129,3 +131,30 @@ def test_the_metrics_are_those_of_the_values_that_are_known(batch: Batch, world:
     found = evaluate(Half(), objective({"sky": FIELD}), [batch, batch], world, ("image",))
     assert found.flat()["sky/root_mean_squared_error"] == pytest.approx(0.5)
     assert found.num_judged == {"sky": 6}
+
+
+def test_a_row_has_the_places_of_a_sample_and_its_true_values_where_one_is_known(
+    batch: Batch,
+) -> None:
+    task = PointsTask("sky", FIELD)
+    answer = torch.arange(ROWS * PLACES * 2.0).view(ROWS, PLACES, 2)
+    rows = task.rows(answer, batch, Telling(with_truth=True))
+    for number, (row, length) in enumerate(zip(rows, batch.lengths["where"].tolist(), strict=True)):
+        said, true = row["sky"], row["sky_true"]
+        assert isinstance(said, AnsweredFile)
+        np.testing.assert_array_equal(said.array, answer[number, :length])
+        if number == 3:
+            assert true is None, "the sample has places and no values"
+        else:
+            assert isinstance(true, AnsweredFile)
+            field = batch.arrays["field"].where(known(batch), torch.nan)
+            np.testing.assert_array_equal(true.array, field[number, :length])
+    for others in (
+        task.rows(answer, batch, Telling()),
+        task.rows(answer, without_field(batch), Telling(with_truth=True)),
+    ):
+        assert [list(row) for row in others] == [["sky"]] * ROWS
+
+
+def without_field(batch: Batch) -> Batch:
+    return replace(batch, arrays={name: array for name, array in batch.arrays.items() if name != "field"})

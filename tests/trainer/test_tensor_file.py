@@ -93,6 +93,19 @@ def test_a_header_that_lies_is_refused_with_the_files_name(tmp_path: Path, key: 
                 TensorFile(path)
 
 
+@pytest.mark.parametrize(
+    ("length", "is_refused"), [(0, False), (2**31 - 1, False), (2**31, True), (2**32, True), (-1, True)]
+)
+def test_an_axis_has_no_length_that_a_library_could_not_have(tmp_path: Path, length: int, is_refused: bool) -> None:
+    # Without any bytes: beside an axis of 0 nothing else would tell.
+    with_header(tmp_path / "file", {"empty": {"dtype": "F32", "shape": [0, length], "data_offsets": [0, 0]}}, b"")
+    if is_refused:
+        with pytest.raises(ValueError, match=rf"empty: shape \[0, {length}\]"):
+            TensorFile(tmp_path / "file")
+    else:
+        assert TensorFile(tmp_path / "file").read_all()["empty"].shape == (0, length)
+
+
 def test_tensors_that_overlap_and_bytes_of_nobody_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "file"
     entry = {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}
