@@ -242,11 +242,20 @@ def _explain(defaults: DictConfig, key: str, value: object, error: Exception) ->
         each for each in above if OmegaConf.is_config(at := _at(defaults, each)) and not OmegaConf.is_dict(at)
     ]:
         return f"{lists[0]} is a list, such as [...], and has no names"
+    if "is not a list" in (words := _first_line(error)):
+        return f"{words}; write a list, such as {_as_list(value)}"
     # Of a section that is not set nothing is known here, and None is no default of its keys.
     is_known = not parent or OmegaConf.is_config(_at(defaults, parent))
     default = _at(defaults, key)
     remedy = f"; the default is {default!r}" if is_known and not OmegaConf.is_config(default) else ""
     return _first_line(error) + remedy
+
+
+def _as_list(value: object) -> str:
+    """Return a list of what was written, with quotes where YAML would read it otherwise."""
+    if not (isinstance(value, str) and value[:1] == "[" and value[-1:] == "]"):
+        return f"[{cut(str(value))}]"
+    return "[" + ", ".join(f'"{part.strip()}"' for part in cut(value[1:-1]).split(",")) + "]"
 
 
 def _at(config: DictConfig, key: str) -> Any:  # noqa: ANN401  # whatever stands there

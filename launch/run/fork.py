@@ -140,8 +140,8 @@ def _other_past(old: RunConfig, new: RunConfig, step: int) -> str:
     others = [name for name in after if before[name].trained_at(step) != after[name].trained_at(step)]
     if not others:
         return ""
-    more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-    return f"has no moments for the other optimizer.freeze: {others[0]}{more} was trained otherwise until here"
+    were = f" and {len(others) - 1} more were" if len(others) > 1 else " was"
+    return f"has no moments for the other optimizer.freeze: {others[0]}{were} trained otherwise until here"
 
 
 def _too_late(config: RunConfig, path: Path, manifest: Manifest) -> str:

@@ -255,7 +255,13 @@ def test_every_named_run_is_valid(path: Path) -> None:
             "train.steps={a: 1}",
             "train.steps.a = 1: Value '{'a': 1}' of type keys and values could not be converted to Integer",
         ),
-        ("optimizer.decay_steps=3", "optimizer.decay_steps = 3: Invalid value assigned: int is not a list, or tuple"),
+        (
+            "optimizer.decay_steps=3",
+            "optimizer.decay_steps = 3: Invalid value assigned: int is not a list, or tuple; write a list, such as [3]",
+        ),
+        ("optimizer.freeze=encoder", "str is not a list, or tuple; write a list, such as [encoder]"),
+        # A star begins a word of YAML's own.
+        ("optimizer.freeze=[*, a.*=3]", 'is not a list, or tuple; write a list, such as ["*", "a.*=3"]'),
         (
             "data.inputs.video={modality: video, height: many}",
             "data.inputs.video.height = 'many': Value 'many' of type 'str' could not be converted to Integer",
