@@ -8,7 +8,7 @@ Where there are several inputs, each is also measured alone:
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -20,18 +20,15 @@ from torch import Tensor, nn
 from data_shards.files.plugin_files import PluginError, is_of_plugin, place_of
 from data_shards.files.quoting import counted
 from data_shards.loading.batch import Batch
-from model.modalities.flow import FlowInput
-from model.network import AnyNetwork
-from model.outputs.flow_tiles import tiled_flow
+from data_shards.loading.cuts import Cuts
 from trainer.distributed.world import World
+from trainer.inference import averaged, shown_answers
 from trainer.tasks.metric import Measurement, Metric, Result, Table
 from trainer.tasks.objective import Objective, only
 from trainer.tasks.task import Task
 
 ALL = "all"
 """The name of an evaluation with all inputs."""
-CHUNK = 16_384
-"""Queries that are decoded at once: a clip of 16 frames of 224 x 224 asks 800 000."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +71,8 @@ class Evaluation:
     """Pictures of some samples, uint8 (H, W, 3)."""
     num_nan: Mapping[str, int] = field(default_factory=dict)
     """Samples to which an output answered NaN, where it did; its metrics are then not measured."""
+    cuts: Cuts = field(default_factory=Cuts)
+    """Samples that are longer than an input reads."""
     decided_by: str = ""
     """Key of the value that decides which checkpoint is the best; empty for the first."""
 
@@ -104,14 +103,14 @@ class Evaluation:
         ]
 
     def as_json(self) -> dict[str, object]:
-        """Return {"samples": n, "metrics": {"digit": {"accuracy": {"all": a, "photo": b}}}, "judged", "tables"}."""
+        """Return {"samples": n, "metrics": {"digit": {"accuracy": {"all": a, "photo": b}}}, "judged", "cut", ...}."""
         metrics: dict[str, dict[str, dict[str, float | None]]] = {}
         for value in self.values:
             of_metric = metrics.setdefault(value.output, {}).setdefault(value.metric.name, {})
             of_metric[value.shown] = None if math.isnan(value.value) else value.value
         tables = {name: dict(of) for name, of in self.tables.items() if of}
         found = {"samples": self.samples, "metrics": metrics, "judged": dict(self.num_judged), "tables": tables}
-        return found | ({"nan": dict(self.num_nan)} if self.num_nan else {})
+        return found | ({"nan": dict(self.num_nan)} if self.num_nan else {}) | {"cut": self.cuts.as_json()}
 
 
 def keys(objective: Objective, inputs: tuple[str, ...]) -> list[str]:
@@ -147,51 +146,48 @@ def evaluate(
     # Counted on the device and fetched once, at the end: a look at every batch would wait for it.
     num_nan = {key: torch.zeros((), dtype=torch.int64, device=world.device) for key in measured}
     by_input = Objective({task.name: task for task in tasks if task.by_input}, {})
-    chunk = {"chunk": CHUNK} if any(task.asks_many for task in tasks) else {}
     in_order = iter(batches)
+    cuts_of_batches = []
     with torch.no_grad():
         while clips := [batch.to(world.device) for batch in islice(in_order, num_clips)]:
             here = clips[0]
+            cuts_of_batches.append(Cuts.of([here]))
             real = torch.tensor([key != "" for key in here.keys], device=world.device)
             # Each set of inputs is answered once, however many tasks are judged by it.
             for shown in dict.fromkeys(shown for _, shown in measured):
                 judged = real if shown == ALL else real & (here.lengths[shown] > 0)
                 goal = objective if shown == ALL else by_input
-                answers = _averaged([_shown_answers(network, goal, clip, shown, objective, chunk) for clip in clips])
+                lengths = [clip.host_lengths if shown == ALL else only(clip.host_lengths, shown) for clip in clips]
+                answers = averaged(
+                    [shown_answers(network, goal, *each, objective) for each in zip(clips, lengths, strict=True)]
+                )
                 for task in tasks:
                     if (task.name, shown) in measured:
                         measured[task.name, shown].add(answers[task.name], here, judged)
                         num_nan[task.name, shown] += (judged & _are_nan(task, answers[task.name])).sum()
     network.train(was_training)
-    counts = world.sum(torch.stack([*num_nan.values()])).tolist()
+    counts, cuts = _of_all_ranks(torch.stack([*num_nan.values()]), Cuts.total(cuts_of_batches), world)
     results = {
         key: _result(objective.tasks[key[0]], of, world, num_nan=count)
         for (key, of), count in zip(measured.items(), counts, strict=True)
     }
     of_all = {name: count for (name, shown), count in zip(measured, counts, strict=True) if count and shown == ALL}
-    return replace(_evaluation(tasks, results), num_nan=of_all)
+    return replace(_evaluation(tasks, results), num_nan=of_all, cuts=cuts)
+
+
+def _of_all_ranks(num_nan: Tensor, cuts: Cuts, world: World) -> tuple[list[int], Cuts]:
+    """Return the counts of all ranks, whose batches have the same inputs. Collective."""
+    own = torch.tensor([*cuts.counts.values()], dtype=torch.int64, device=world.device).flatten()
+    # In one exchange, as each costs a round trip.
+    summed = world.sum(torch.cat([num_nan, own])).tolist()
+    of_cuts = iter(summed[len(num_nan) :])
+    return summed[: len(num_nan)], Cuts({name: (next(of_cuts), next(of_cuts)) for name in cuts.counts})
 
 
 def _are_nan(task: Task[Any], answer: Tensor) -> Tensor:
     """Return for each sample whether anything of its answer is NaN: as a class it would be the first one."""
     by_sample = answer.transpose(0, 1) if task.views else answer
     return by_sample.isnan().reshape(len(by_sample), -1).any(dim=1)
-
-
-def _shown_answers(
-    network: nn.Module, goal: Objective, batch: Batch, shown: str, objective: Objective, chunk: dict[str, int]
-) -> dict[str, Tensor]:
-    """Return the answers to a batch of which all inputs are shown, or one."""
-    lengths = batch.host_lengths if shown == ALL else only(batch.host_lengths, shown)
-    return _answered(network, goal, batch, lengths, **objective.asks(batch, every=True), **chunk)
-
-
-def _averaged(answers: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Return the mean of the answers to the clips of the same samples, of classes that of their logits."""
-    if len(answers) == 1:
-        return answers[0]
-    # In fp32: half precision would round once more what it has rounded.
-    return {name: torch.stack([each[name].float() for each in answers]).mean(dim=0) for name in answers[0]}
 
 
 def _result(task: Task[Any], measurement: Measurement, world: World, *, num_nan: int) -> Result:
@@ -210,66 +206,6 @@ def _result(task: Task[Any], measurement: Measurement, world: World, *, num_nan:
                 f"{place} returned {found}, expected a Result with a number for each of {', '.join(names)}"
             )
     return replace(result, values=dict.fromkeys(result.values, math.nan), tables={}) if num_nan else result
-
-
-def answered(network: nn.Module, objective: Objective, clips: Sequence[Batch]) -> dict[str, Tensor]:
-    """Return every answer to the clips of a batch of samples as `evaluate` asks for it, all inputs shown."""
-    was_training = network.training
-    network.eval()
-    chunk = {"chunk": CHUNK} if any(task.asks_many for task in objective.tasks.values()) else {}
-    with torch.no_grad():
-        found = _averaged([_shown_answers(network, objective, clip, ALL, objective, chunk) for clip in clips])
-    network.train(was_training)
-    return found
-
-
-def predictions(network: nn.Module, batch: Batch, name: str) -> Tensor:
-    """Return the most likely class of each sample of a batch, as an output answers."""
-    answered: Tensor = _answers(network, batch)[name]
-    return answered.argmax(dim=-1)
-
-
-def reconstructions(network: nn.Module, objective: Objective, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return what was to be answered and what was, both (B, *shape, channels), of answers that can be seen so."""
-    compared = {name: task for name, task in objective.tasks.items() if task.is_compared}
-    if not compared:
-        return {}
-    answers = _answers(network, batch, **objective.asks(batch, every=True), chunk=CHUNK)
-    return {name: task.compared(answers[name], batch) for name, task in compared.items()}
-
-
-def _answered(
-    network: nn.Module,
-    objective: Objective,
-    batch: Batch,
-    lengths: dict[str, Tensor],
-    **asks: Any,  # noqa: ANN401  # the network's keywords
-) -> dict[str, Tensor]:
-    """Return the answers to a batch; frames that are larger than the network's are asked tile by tile."""
-    # DeepSpeed holds the network as its module.
-    own = getattr(network, "module", network)
-    config = own.config if isinstance(own, AnyNetwork) else None
-    named, flow = next(iter(config.ordered_inputs.items())) if config is not None else ("", None)
-    if config is None or not isinstance(flow, FlowInput) or batch.arrays[named].shape[2:4] == (flow.height, flow.width):
-        return objective.answers(network, batch, lengths, **asks)
-    (name,) = config.outputs
-
-    def of_tile(frames: Tensor) -> Tensor:
-        answer: Tensor = network({named: frames}, **asks)[name]
-        return answer
-
-    tile = (flow.height, flow.width)
-    # 20 pixels as the paper has them, or half a tile where that is less.
-    return {name: tiled_flow(of_tile, batch.arrays[named], tile, min_overlap=min(20, *(side // 2 for side in tile)))}
-
-
-def _answers(network: nn.Module, batch: Batch, **asks: object) -> dict[str, Tensor]:
-    was_training = network.training
-    network.eval()
-    with torch.no_grad():
-        answered: dict[str, Tensor] = network(batch.arrays, batch.host_lengths, **asks)
-    network.train(was_training)
-    return answered
 
 
 def _shown(task: Task[Any], inputs: tuple[str, ...]) -> tuple[str, ...]:

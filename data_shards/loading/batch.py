@@ -41,6 +41,8 @@ class Sample:
     """Further labels by name, of those that the config asks for."""
     targets: dict[str, np.ndarray] = field(default_factory=dict)
     """The targets other than labels; see Batch."""
+    is_cut: dict[str, bool] = field(default_factory=dict)
+    """Whether an input has more entries than its array."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ class Batch:
     """Place of the first sample in the global batch: with `index` the key of what each sample draws."""
     lengths_on_host: dict[str, Tensor] = field(default_factory=dict)
     """The lengths of a batch that is on a device, as they were on the host; empty for one that is on the host."""
+    num_cut: Mapping[str, int] = field(default_factory=dict)
+    """By input the samples of which it reads a part, for the counts of what is not read; of whole batches alone."""
 
     @property
     def host_lengths(self) -> dict[str, Tensor]:

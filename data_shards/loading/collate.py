@@ -7,6 +7,7 @@
 One buffer an input and not a list of tensors: between processes, a batch of many small tensors took twice the CPU time.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -76,7 +77,7 @@ class Assembler:
         lengths = {name: length.numpy() for name, length in batch.lengths.items()}
         labels, weights = batch.labels.numpy(), batch.weights.numpy()
         targets = {name: target.numpy() for name, target in batch.targets.items()}
-        keys = [""] * len(labels)
+        keys, num_cut = [""] * len(labels), Counter[str]()
         for slot, (key, sample, weight) in enumerate(self._samples(slots)):
             for name, array in arrays.items():
                 # Zeros are written too: the memory comes from an earlier batch and still holds it.
@@ -84,6 +85,7 @@ class Assembler:
             for name, length in lengths.items():
                 length[slot] = sample.lengths.get(name, 0)
             labels[slot], weights[slot], keys[slot] = sample.label, weight, key
+            num_cut.update(sample.is_cut)
             for name, target in sample.targets.items():
                 targets[name][slot] = target
             if "label" in targets:
@@ -96,7 +98,7 @@ class Assembler:
             mix_pairs(
                 next(iter(arrays.values())), targets["label"], self.config.mixup, self._generators_of_pairs(slots)
             )
-        return replace(batch, keys=tuple(keys))
+        return replace(batch, keys=tuple(keys), num_cut=dict(num_cut))
 
     def _samples(self, slots: Slots) -> Iterator[tuple[str, Sample, float]]:
         """Yield key, sample and weight of every slot; padding for a bad sample of an evaluation."""

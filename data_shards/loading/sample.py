@@ -47,7 +47,8 @@ def prepare(
     found = _found(config, members)
     arrays: dict[str, np.ndarray] = {}
     targets: dict[str, np.ndarray] = {}
-    lengths = {}
+    lengths: dict[str, int] = {}
+    is_cut: dict[str, bool] = {}
     place = _place(config, rng, clip)
     visible = _shown(list(found), config.modality_dropout, rng)
     for name in (*visible, *(name for name in found if name not in visible)):
@@ -69,14 +70,14 @@ def prepare(
             if name in config.require:
                 raise BadMemberError(name, "has nothing in it, and data.require asks for it")
             continue
-        arrays[name], lengths[name] = prepared.array, prepared.length
+        arrays[name], lengths[name], is_cut[name] = prepared.array, prepared.length, prepared.is_cut
         if prepared.target is not None:
             targets[name] = prepared.target
         if prepared.coordinates is not None:
             arrays[f"{name}.{COORDINATES}"] = prepared.coordinates
     known = notes(members, records, config.labels, config.values)
     targets |= {name: np.array(numbers, np.float32) for name, numbers in known.values.items()}
-    return Sample(arrays, lengths, known.label, known.weight, known.labels, known.named_labels, targets)
+    return Sample(arrays, lengths, known.label, known.weight, known.labels, known.named_labels, targets, is_cut)
 
 
 def _place(config: DataConfig, rng: np.random.Generator | None, clip: int) -> float | None:

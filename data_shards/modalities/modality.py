@@ -62,6 +62,8 @@ class Prepared:
     """The target of the network, if the section has one."""
     coordinates: "np.ndarray | None" = None
     """The coordinates of its cells, if the section reads them."""
+    is_cut: bool = False
+    """Whether the sample has more entries than the array: readers count how many samples were cut."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ class Modality(ABC):
     """A sample has an axis of time, and a part of it may be read that lies elsewhere on it: see `at`."""
     dtype: ClassVar[str] = "float32"
     """The type of the array, by its name in numpy and torch."""
+    subsamples: ClassVar[bool] = False
+    """Whether of a longer sample entries from all of it are read, and not a part."""
 
     @property
     @abstractmethod
@@ -92,6 +96,11 @@ class Modality(ABC):
     def sizes(self) -> dict[str, Any]:
         """Return what a network must know of the array, by the names that its inputs have for it."""
         return {"shape": self.shape}
+
+    @property
+    def too_long(self) -> str:
+        """What a sample is of which not all is read, for a message."""
+        return f"longer than {self.shape[0]} entries"
 
     @abstractmethod
     def prepare(self, found: Members, rng: "np.random.Generator | None") -> Prepared:

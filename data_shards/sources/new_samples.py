@@ -125,11 +125,10 @@ def find(paths: Sequence[str], config: DataConfig, split: str, tell: Tell) -> Ne
 
     ValueError in one sentence for what is nothing of these, and where there is no sample.
     """
-    # A remote place can only be one of shards: other files are read from this machine's disks.
-    shards = [path for path in paths if "://" in path or (Path(path) / "manifest.json").is_file()]
     for path in paths:
-        if path.lower().endswith(".tar"):
-            raise ValueError(f"{path}: is a shard; name its folder, the one with manifest.json, and --split")
+        _refuse_tar(path)
+    # A remote place can only be one of shards: other files are read from this machine's disks.
+    shards = [path for path in paths if "://" in path or _is_shards(path)]
     datasets = tuple(_dataset(path, config, split, tell) for path in shards)
     files = new_files.find([path for path in paths if path not in shards], config, tell)
     _tell_absent(files, config, tell)
@@ -137,6 +136,31 @@ def find(paths: Sequence[str], config: DataConfig, split: str, tell: Tell) -> Ne
     if not found.num_samples:
         raise ValueError(f"{listed(list(paths))}: no sample is there to be answered")
     return found
+
+
+def refuse_absent(paths: Sequence[str], config: DataConfig, split: str) -> None:
+    """Raise ValueError for a path at which nothing is, and for shards without the split; nothing else is read.
+
+    What is at a URL is not asked: another machine may have the right to read it.
+    """
+    for path in paths:
+        _refuse_tar(path)
+        if "://" in path:
+            continue
+        if not Path(path).exists():
+            raise ValueError(f"{path}: no such file or folder")
+        if _is_shards(path):
+            places = Places(config)
+            places.at(path).manifest().split(split or streams.eval_split(replace(config, shards=path), places))
+
+
+def _is_shards(path: str) -> bool:
+    return (Path(path) / "manifest.json").is_file()
+
+
+def _refuse_tar(path: str) -> None:
+    if path.lower().endswith(".tar"):
+        raise ValueError(f"{path}: is a shard; name its folder, the one with manifest.json, and --split")
 
 
 def _tell_absent(files: Sequence[NewSample], config: DataConfig, tell: Tell) -> None:

@@ -35,7 +35,7 @@ class Eeg(Modality):
         start = 0 if rng is None else int(rng.integers(max(len(recording) - self.num_samples, 0) + 1))
         window, array = recording[start : start + self.num_samples], np.zeros(self.shape, np.float32)
         array[: len(window)] = (window - window.mean(axis=0)) / (window.std(axis=0) + 1e-6)
-        return Prepared(array, len(window))
+        return Prepared(array, len(window), is_cut=len(recording) > len(window))
 
     @staticmethod
     def decoded_shape(role: str, content: bytes | memoryview) -> tuple[int, ...]:

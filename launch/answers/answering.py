@@ -18,7 +18,7 @@ from launch.answers.columns import name_of
 from launch.run.trained import class_names
 from launch.run.trained.network import Trained
 from model.perceiver import Perceiver
-from trainer.evaluation import answered
+from trainer.inference import answered
 from trainer.tasks.answer import Cell, Row, Telling
 from trainer.tasks.objective import Objective, objective
 
@@ -85,11 +85,9 @@ class Answering:
 
     def latents(self, clips: Sequence[Batch], *, whole: bool) -> Tensor:
         """Return the latents of a batch, (B, N, D), or their mean, (B, D), in fp32; of several clips the mean."""
-        # The network of a plug-in answers as it likes; only a Perceiver has an array of latents.
         network = self.trained.network
-        if not isinstance(network, Perceiver):
-            path = self.trained.folder.path
-            raise ValueError(f"{path}: has a plug-in's network, and latents are a Perceiver's")  # noqa: TRY004 - a slip
+        # The network of a plug-in has no array of latents, and its run was refused.
+        assert isinstance(network, Perceiver)
         with torch.no_grad():
             on_device = [clip.to(self.trained.device) for clip in clips]
             # On the CPU at once: what a rank has answered of its part must not fill the device.

@@ -20,41 +20,19 @@ from data_shards.files import atomic, history
 from data_shards.files.display import printable
 from data_shards.files.quoting import counted
 from data_shards.loading.batch import Batch
+from data_shards.loading.cuts import Cuts
 from data_shards.sources.new_samples import NewSamples
-from launch.answers import tables, vectors
+from launch.answers import request, tables, vectors
 from launch.answers.answering import Answering, batch_of, plain, samples_of
 from launch.answers.parts import Parts, Progress
+from launch.answers.request import Asked, files_folder
 from launch.lifecycle.agreement import joined, together
 from launch.run.trained.network import config_of, trained
-from trainer.checkpoint.choice import NEWEST
 from trainer.distributed.world import World
 from trainer.tasks.answer import AnsweredFile, Row
 
 # Of the samples that cannot be read; all of them are in a file.
 _SHOWN = 10
-
-
-@dataclass(frozen=True)
-class Asked:
-    """The arguments of a command, as its user typed them."""
-
-    run: Path
-    """A run, or a folder that `perceiver import` wrote."""
-    paths: tuple[str, ...]
-    """Files, folders, tables and shard folders."""
-    out: Path
-    top: int = 1
-    checkpoint: str = NEWEST
-    weights: str = ""
-    """Names the weights of the checkpoint, trained or ema; empty for those that the run evaluates."""
-    split: str = ""
-    """The split of shard folders; empty for the one that is evaluated."""
-    batch: int = 0
-    """Samples that are answered at once; 0 for those of the run."""
-    latents: int = 0
-    """How many of the first latents take part; 0 for all."""
-    whole: bool = False
-    """Of latents: all of them, or their mean."""
 
 
 def predict(asked: Asked, progress: Progress, *, as_json: bool) -> int:
@@ -68,7 +46,7 @@ def predict(asked: Asked, progress: Progress, *, as_json: bool) -> int:
     def join(parts: Sequence[Path], hidden: Path) -> None:
         tables.join(parts, hidden, asked.out.suffix)
 
-    job = _Job("predict", tables.refuse_other, work, join, tables.num_rows, (files,))
+    job = _Job("predict", work, join, tables.num_rows)
     return _run(job, asked, {"top": asked.top}, progress, as_json=as_json)
 
 
@@ -88,15 +66,8 @@ def embed(asked: Asked, progress: Progress, *, as_json: bool) -> int:
     def join(parts: Sequence[Path], hidden: Path) -> None:
         vectors.join(parts, hidden, asked.out)
 
-    # Safetensors have their keys in the header.
-    others = (vectors.keys_path(asked.out),) if asked.out.suffix == ".npy" else ()
-    job = _Job("embed", vectors.refuse_other, work, join, vectors.num_rows, others)
+    job = _Job("embed", work, join, vectors.num_rows)
     return _run(job, asked, {"latents": "whole" if asked.whole else "mean"}, progress, as_json=as_json)
-
-
-def files_folder(out: Path) -> Path:
-    """Return the folder of answers that are files."""
-    return out.with_name(f"{out.stem}.files")
 
 
 @dataclass(frozen=True)
@@ -104,22 +75,18 @@ class _Job:
     """How a command answers, and what becomes of it."""
 
     name: str
-    refuse: Callable[[Path], None]
-    """Raises ValueError for a name that says no format."""
     work: Callable[[Answering, Sequence[tuple[int, list[Batch]]]], bytes]
     """Returns the content of a part from its batches."""
     join: Callable[[Sequence[Path], Path], None]
     count: Callable[[Sequence[Path]], int]
     """Returns how many samples are answered in parts."""
-    others: tuple[Path, ...]
-    """What is written beside the file."""
 
 
 def _run(job: _Job, asked: Asked, options: Mapping[str, str | int], progress: Progress, *, as_json: bool) -> int:
     config = config_of(asked.run)
     world = joined(config.train.collective_timeout_seconds)
     told: list[str] = []
-    together(world, lambda: job.refuse(asked.out))
+    together(world, lambda: request.check(job.name, asked, config) if world.is_first else None)
     network = together(world, lambda: trained(asked.run, config, asked.checkpoint, world, asked.weights, asked.latents))
     # One rank lists the files, and all have its list: a folder that changes meanwhile would be another one for each.
     found = together(
@@ -142,16 +109,15 @@ def _run(job: _Job, asked: Asked, options: Mapping[str, str | int], progress: Pr
         "batch": batch,
         **options,
     }
-    skipped = asked.out.with_name(f"{asked.out.stem}.skipped.jsonl")
     with parts.claimed(world):
         # An attempt may have been killed between the finished table and the removal of its parts.
         is_finished = world.broadcast(
-            together(world, lambda: parts.open(plan, (*job.others, skipped)) if world.is_first else False)
+            together(world, lambda: parts.open(plan, request.beside(job.name, asked.out)) if world.is_first else False)
         )
         if not is_finished:
             _answer(job, parts, answering, world, progress)
         if world.is_first:
-            _end(job, parts, answering, skipped, told, as_json=as_json, is_finished=is_finished)
+            _end(job, parts, answering, request.skipped_path(asked.out), told, as_json=as_json, is_finished=is_finished)
     # An error of the first rank's last work ends all, with one sentence.
     together(world, lambda: None)
     world.close()
@@ -169,7 +135,9 @@ def _answer(job: _Job, parts: Parts, answering: Answering, world: World, progres
     clips, step = answering.samples.clips, {number: step for step, number in enumerate(batches)}
 
     def work(part: int) -> bytes:
-        return job.work(answering, [(number, clips(loader, step[number])) for number in parts.batches(part)])
+        batches = [(number, clips(loader, step[number])) for number in parts.batches(part)]
+        parts.note_cuts(part, Cuts.of(first for _, (first, *_) in batches))
+        return job.work(answering, batches)
 
     with loader:
         parts.answer(world, mine, work, progress)
@@ -186,7 +154,7 @@ def _end(
     is_finished: bool,
 ) -> None:
     """Write the result, or refuse where no sample could be read, and tell of it."""
-    bad = _listed(parts.skipped_path)
+    bad, cuts = _listed(parts.skipped_path), parts.cuts
     num_answered = job.count(parts.paths)
     # Nothing is left behind: the same command with the right files must not be refused for a folder of this one.
     if not num_answered:
@@ -196,11 +164,11 @@ def _end(
         parts.remove()
     else:
         parts.finish(job.join, skipped)
-    notes = [*told, *answering.notes]
+    notes = [*told, *answering.notes, *cuts.sentences(answering.samples.config)]
     num_skipped = parts.num_samples - num_answered
     if as_json:
         result = {"out": str(parts.out), "samples": num_answered, "skipped": bad, "notes": notes}
-        sys.stdout.write(json.dumps(result | {"num_skipped": num_skipped}) + "\n")
+        sys.stdout.write(json.dumps(result | {"num_skipped": num_skipped, "cut": cuts.as_json()}) + "\n")
         return
     for note in notes:
         sys.stderr.write(printable(f"note: {note}") + "\n")

@@ -9,6 +9,8 @@ import torch
 
 from configs.plugins import trust
 from configs.run import RunConfig
+from data_shards.files.history import tell
+from data_shards.loading.cuts import Cuts
 from data_shards.loading.shard_loader import ShardLoader
 from launch.answers.answering import Answering, batch_of, samples_of
 from launch.lifecycle.run_folder import RunFolder
@@ -46,8 +48,8 @@ class LoadedRun:
         """Return the answers for files, folders, tables or shard folders, a dict per sample, in their order.
 
         The keys are the columns of `perceiver predict`; of what is a file there, the array. An answer has `top`
-        classes, and `batch` samples are answered at once, by default those of the run. ValueError for a file that
-        cannot be read.
+        classes, and `batch` samples are answered at once, by default those of the run. Standard error says how many
+        samples were longer than an input reads and were cut. ValueError for a file that cannot be read.
         """
         # Notes would go to a terminal that a library user may not have; what cannot be read raises instead.
         samples = samples_of(self.trained, tuple(map(str, paths)), split, lambda _: None)
@@ -56,8 +58,13 @@ class LoadedRun:
         num_batches = -(-samples.num_samples // rows)
         # No list of skipped samples: a sample that cannot be read is an error here.
         with samples.loader(rows, range(num_batches), None) as loader:
-            batches = ((number, samples.clips(loader, number)) for number in range(num_batches))
-            found = [row for number, clips in batches for _, row in answering.rows(number, clips)]
+            cuts, found = [], []
+            for number in range(num_batches):
+                clips = samples.clips(loader, number)
+                cuts.append(Cuts.of(clips[:1]))
+                found += [row for _, row in answering.rows(number, clips)]
+        for sentence in Cuts.total(cuts).sentences(samples.config):
+            tell(sentence)
         return [
             {name: each.array if isinstance(each, AnsweredFile) else each for name, each in row.items()}
             for row in found

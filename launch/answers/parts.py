@@ -2,6 +2,7 @@
 
     OUT.unfinished/plan.json     what is answered by which weights; the same command alone resumes it
     OUT.unfinished/000012        the answers of part 12, whole, or not there
+    OUT.unfinished/cut.000012    its samples that were cut, by input; there before the answers
     OUT.unfinished/skipped.jsonl samples that cannot be read
     OUT.unfinished/joined        OUT is next: after this it holds all of them
 
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_shards.files import atomic, typed_json
+from data_shards.loading.cuts import Cuts
 from launch.lifecycle.agreement import together
 from trainer.distributed.world import World
 from trainer.health.run_lock import RunLock
@@ -73,6 +75,15 @@ class Parts:
         """Return the parts that are not there."""
         return [number for number, path in enumerate(self.paths) if not path.exists()]
 
+    def note_cuts(self, part: int, cuts: Cuts) -> None:
+        """Keep how many samples of a part were cut: a command that resumes tells of those of all parts."""
+        atomic.write(_cuts_path(self.paths[part]), json.dumps(cuts.counts))
+
+    @property
+    def cuts(self) -> Cuts:
+        """The samples of all parts that were cut."""
+        return Cuts.total(Cuts(json.loads(_cuts_path(path).read_bytes())) for path in self.paths)
+
     def open(self, plan: dict[str, str | int], others: Sequence[Path]) -> bool:
         """Make the folder, or check that the same was begun in it; return whether OUT is finished already.
 
@@ -91,11 +102,18 @@ class Parts:
             if self.out.exists() and not joined.exists():
                 raise ValueError(f"{self.out}: is there already; move it away, or choose another --out")
             return self.out.exists()
-        for path in (self.out, *others):
-            if path.exists():
-                raise ValueError(f"{path}: is there already; move it away, or choose another --out")
+        Parts.refuse_taken(self.out, others)
         atomic.write(self._plan_path, json.dumps(plan, indent=1) + "\n")
         return False
+
+    @staticmethod
+    def refuse_taken(out: Path, others: Sequence[Path]) -> None:
+        """Raise ValueError where something has the name of what a command is to write, and none was interrupted."""
+        if Parts(out, 0, 1)._plan_path.is_file():
+            return  # what is there may be of that command
+        for path in (out, *others):
+            if path.exists() or path.is_symlink():
+                raise ValueError(f"{path}: is there already; move it away, or choose another --out")
 
     @contextmanager
     def claimed(self, world: World) -> Iterator[None]:
@@ -158,3 +176,7 @@ class Parts:
         # The plan first: a command that is killed here leaves parts that are nobody's, and not a part of the answers.
         self._plan_path.unlink(missing_ok=True)
         atomic.remove(self.folder)
+
+
+def _cuts_path(part: Path) -> Path:
+    return part.with_name(f"cut.{part.name}")

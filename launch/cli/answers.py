@@ -2,11 +2,14 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from launch.cli.console import AsJson, Checkpoint, Latents, OnCluster, TrustCode, Weights, progress_bar
+
+if TYPE_CHECKING:
+    from launch.answers.request import Asked
 
 app = typer.Typer()
 
@@ -48,7 +51,6 @@ def predict(
 
     torchrun --nproc-per-node 2 -m -- launch predict runs/digits data/digits --out answers.jsonl
     """
-    _on_cluster(cluster, run, out)
     from launch.answers import commands
 
     _trust(run, trust_code=trust_code)
@@ -63,6 +65,7 @@ def predict(
         batch=batch,
         latents=latents,
     )
+    _on_cluster(cluster, "predict", asked)
     with progress_bar("predict") as progress:
         status = commands.predict(asked, progress, as_json=as_json)
     raise typer.Exit(status)
@@ -88,7 +91,6 @@ def embed(
 
     Example: perceiver embed runs/pictures photos/ --out latents.safetensors
     """
-    _on_cluster(cluster, run, out)
     from launch.answers import commands
 
     _trust(run, trust_code=trust_code)
@@ -103,6 +105,7 @@ def embed(
         latents=latents,
         whole=whole,
     )
+    _on_cluster(cluster, "embed", asked)
     with progress_bar("embed") as progress:
         status = commands.embed(asked, progress, as_json=as_json)
     raise typer.Exit(status)
@@ -150,12 +153,16 @@ def generate(
     raise typer.Exit(status)
 
 
-def _on_cluster(profile: str, run: Path, out: Path) -> None:
+def _on_cluster(profile: str, command: str, asked: "Asked") -> None:
     """Submit what was typed as a job, where a profile of a cluster is named, and end with the status of that."""
     if profile:
+        from launch.answers import request
         from launch.cli import on_cluster
+        from launch.run.trained.network import config_of
 
-        raise typer.Exit(on_cluster.submit(profile, sys.argv[1:], run, out.parent))
+        # What is wrong is told now, and not by a job that waited for hours.
+        request.check(command, asked, config_of(asked.run))
+        raise typer.Exit(on_cluster.submit(profile, sys.argv[1:], asked.out.parent))
 
 
 def _trust(run: Path, *, trust_code: bool) -> None:

@@ -120,18 +120,18 @@ def evaluate(
 
     perceiver eval runs/digits --cluster plain
     """
-    if cluster:
-        from launch.cli import on_cluster
-
-        # What was typed travels as it is: the ranks parse it again, with the same defaults.
-        raise typer.Exit(on_cluster.submit(cluster, sys.argv[1:], run, run / "logs"))
-
     from configs.plugins import trust
     from launch.run.trained import evaluation
 
     if trust_code:
         trust(run)
+    if cluster:
+        from launch.cli import on_cluster
 
+        # What is wrong is told now, and not by a job that waited for hours.
+        evaluation.check(run, overrides or (), which=checkpoint, weights=weights, split=split, latents=latents)
+        # What was typed travels as it is: the ranks parse it again, with the same defaults.
+        raise typer.Exit(on_cluster.submit(cluster, sys.argv[1:], run / "logs"))
     raise typer.Exit(
         evaluation.main(
             run, overrides or (), which=checkpoint, weights=weights, split=split, latents=latents, as_json=as_json

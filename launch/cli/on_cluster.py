@@ -15,21 +15,16 @@ from pathlib import Path
 
 from data_shards.files import atomic
 from launch.lifecycle import cluster
-from launch.lifecycle.run_folder import RunFolder, as_typed, existing
+from launch.lifecycle.run_folder import as_typed
 from launch.run.frozen_code import installed_folder
 from launch.slurm import door
 from launch.supervise.rank import torch_variables
 
 OPTION = "--cluster"
-IMPORTED = "model.safetensors"
-"""A file of a network that was imported, which has no checkpoints."""
 
 
-def submit(profile_name: str, words: Sequence[str], run: Path, folder: Path) -> int:
+def submit(profile_name: str, words: Sequence[str], folder: Path) -> int:
     """Submit the command that was typed as one job, which writes its output into a new folder; return the status."""
-    # A run that is not there is told now, and not by a job that waited for hours.
-    if not (run / IMPORTED).is_file():
-        existing(RunFolder(run.resolve()))
     profile = cluster.load(profile_name)
     if profile.scheduler != "slurm":
         raise ValueError(f"{OPTION} {profile_name}: is this machine; leave it out, or start the command by torchrun")

@@ -203,6 +203,15 @@ def existing(folder: RunFolder) -> RunFolder:
     return folder
 
 
+def refuse_unwritable(folder: Path, purpose: str, remedy: str) -> None:
+    """Raise ValueError where a folder cannot be written, or made where it is not there; `purpose` says what for."""
+    there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    if not there.is_dir():
+        raise ValueError(f"{there}: is no folder, and {purpose}; {remedy}")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"{there}: cannot be written, and {purpose}; correct its permissions, or {remedy}")
+
+
 def runs_at(path: Path) -> list[RunFolder]:
     """Return the run in a folder, or those of a sweep that the folder holds; ValueError where there is none."""
     folder = RunFolder(path.resolve())

@@ -21,7 +21,7 @@ from launch.networks import network_folder
 from launch.networks.model_card import CARD, card
 from launch.run.loaders import absolute
 from launch.run.trained import class_names, latent_sizes, preprocessing
-from launch.run.trained.network import RUN, config_of, is_import
+from launch.run.trained.network import RUN, config_of, is_import, refuse_choice
 from launch.run.trained.preprocessing import Surroundings
 from model.budget.plan import Device, Plan
 from model.budget.plan import plan as planned
@@ -154,10 +154,7 @@ def network_of(source: Path, which: str = NEWEST, weights: str = "") -> AnyNetwo
     """
     weights_path = source / "model.safetensors"
     if weights_path.is_file():
-        if which != NEWEST:
-            raise ValueError(f"--checkpoint {which}: {source} has no checkpoints but one network; leave it out")
-        if weights:
-            raise ValueError(f"--weights {weights}: {source} has the weights of one network alone; leave it out")
+        refuse_choice(source, which, weights)
         config, tensors = network_config(source / "config.yaml"), TensorFile(weights_path).read_all()
     else:
         folder = RunFolder(source.resolve())

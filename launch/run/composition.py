@@ -11,7 +11,7 @@ sentence.
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 
@@ -236,6 +236,8 @@ def _evaluation(
     for sentence in loader.left_out:
         say(sentence)
     read, goal = inputs_read(config), objective(config.model.answers())
+    # Every evaluation of the split cuts the same samples.
+    say_once = cache(say)
 
     def evaluation() -> Evaluation:
         batches = map(batches_of_all(world, loader), range(split.num_batches))
@@ -243,6 +245,8 @@ def _evaluation(
         with engine.evaluated():
             found = evaluate(engine.network, goal, batches, world, read, num_clips=config.data.num_clips)
             pictures = shown(engine.network, goal, loader(0), world, config.data.ordered_inputs)
+        for sentence in found.cuts.sentences(config.data):
+            say_once(sentence)
         return replace(found, pictures=pictures, decided_by=config.checkpoint.best_by)
 
     return evaluation

@@ -122,7 +122,7 @@ def test_a_word_is_hidden_with_all_its_tokens_in_every_part_of_a_text(tokenizers
     assert max(np.bincount(of_word[of_word >= 0])) > 1, "no word has several tokens"
     seen = set()
     for seed in range(30):
-        part, length, words_of = fit_words(text.encode(), config, np.random.default_rng(seed))
+        part, length, words_of, _ = fit_words(text.encode(), config, np.random.default_rng(seed))
         masked, target = mask_tokens(
             part, words_of, length, mask_id(config), config.masking, np.random.default_rng(seed)
         )

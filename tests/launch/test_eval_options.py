@@ -4,17 +4,23 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).parent))
-from test_predict import NUM_TEST, make_run, picture, predicted, run
+from test_predict import MODEL, NUM_TEST, PICTURES, MakeRun, make_run, picture, predicted, run
 
 from data_shards.sources import table
 from launch.answers.loaded_run import load_run
 from launch.run.trained import evaluation
 
 __all__ = ["make_run", "run"]
+EEG = f"""
+data: {{inputs: {{eeg: {{modality: array, members: [eeg.npy], shape: [8, 2]}}}}, lanes: 2, window: 8}}
+model:
+  inputs: {{eeg: {{}}}}
+  outputs: {{label: {{kind: label, num_classes: 3}}}}{MODEL}"""
 
 
 def shards(tmp_path: Path, name: str, labels: list[str], **split: str) -> Path:
@@ -47,13 +53,86 @@ def test_other_shards_are_evaluated_and_what_was_known_of_the_run_stays(
 
 def test_other_classes_and_other_networks_are_refused(run: Path, tmp_path: Path) -> None:
     other = shards(tmp_path, "other", ["class 0", "dog", "class 2"], split="val")
-    with pytest.raises(ValueError, match="class 1 is 'class 2' there and 'class 1' in the run"):
+    with pytest.raises(ValueError, match=r"\(only there: dog; only in the run: class 1\); build them again"):
         evaluation.main(run, [f"data.shards={other}"], split="val")
-    more = shards(tmp_path, "more", ["a", "b", "c", "d"], split="val")
-    with pytest.raises(ValueError, match=r"has 4 classes, but model.outputs.label.num_classes = 3"):
+    more = shards(tmp_path, "more", list("abcdefghijkl"), split="val")
+    with pytest.raises(
+        ValueError, match=r"only there: a, b, .*, j, 2 more; only in the run: class 0, class 1, class 2"
+    ):
         evaluation.main(run, [f"data.shards={more}"], split="val")
     with pytest.raises(ValueError, match=r"model\.num_latents=8: only what is read can be another"):
         evaluation.main(run, ["model.num_latents=8"])
+    assert not (run / "evaluations").exists()
+
+
+TARGETS = PICTURES.replace("lanes: 2", "labels: [colour], values: [size], lanes: 2").replace(
+    "outputs: {label:",
+    "outputs: {size: {kind: value, num_values: 1}, colour: {kind: label, target: colour, num_classes: 2}, label:",
+)
+ROW = {"label": "class 0", "label.colour": "red", "value.size": 1.5}
+OTHERS: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {
+    "others of everything": (
+        {"label": ["class 0", "class 2"], "label.colour": ["red", "green"], "value.size": [1.5, 2.5]},
+        (
+            "its label has other classes than output label (only there: none; only in the run: class 1)",
+            "its label 'colour' has other classes than output colour (only there: green; only in the run: blue)",
+            "its value 'size' has 2 numbers, and output size answers 1",
+        ),
+    ),
+    "no targets": (
+        {"label": None, "label.colour": None, "value.size": None},
+        (
+            "has no label, which output label is compared with (labels by name: none)",
+            "has no label 'colour', which output colour is compared with",
+            "has no value 'size', which output size is compared with (values: none)",
+        ),
+    ),
+    "another modality": (
+        {"image": None, "text": "words"},
+        ("has the input image (image, .png", "only .cls, .json, .txt"),
+    ),
+}
+
+
+def test_of_other_data_the_sentence_says_what_differs_and_never_to_change_the_network(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    def rows(changes: dict[str, object], num_samples: int = 4, **more: object) -> list[dict[str, object]]:
+        found = []
+        for number in range(num_samples):
+            row: dict[str, object] = {"image": picture(tmp_path / f"{number}.png", number)} | ROW | more
+            row |= {"label": f"class {number % 3}", "label.colour": ("red", "blue")[number % 2]}
+            for key, value in changes.items():
+                row[key] = value[number % 2] if isinstance(value, list) and key != "value.size" else value
+            found.append({key: value for key, value in row.items() if value is not None})
+        return found
+
+    run = make_run(TARGETS, rows({}, 16))
+    for kind, (changes, expected) in OTHERS.items():
+        file = tmp_path / "other.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows(changes, split="test")))
+        table.build(file, tmp_path / kind)
+        with pytest.raises(ValueError, match="`perceiver predict`") as told:
+            evaluation.check(run, [f"data.shards={tmp_path / kind}"])
+        assert all(sentence in str(told.value) for sentence in expected), kind
+        # What would make it another network is no remedy.
+        assert not any(words in str(told.value) for words in ("set it to", "model.")), kind
+
+
+def test_of_other_data_in_another_shape_the_first_samples_tell(make_run: MakeRun, tmp_path: Path) -> None:
+    def rows(*shape: int) -> list[dict[str, object]]:
+        np.save(tmp_path / f"{shape}.npy", np.zeros(shape, np.float32))
+        splits = ["test"] * 6 + ["train"] * 8
+        return [{"member.eeg": f"{shape}.npy", "label": f"class {n % 3}", "split": s} for n, s in enumerate(splits)]
+
+    run = make_run(EEG, rows(8, 2))
+    file = tmp_path / "other.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows(8, 3)))
+    table.build(file, tmp_path / "other")
+    words = r"first samples .*\(8, 3\); expected \(any, 2\)\); build them again"
+    with pytest.raises(ValueError, match=words) as told:
+        evaluation.main(run, [f"data.shards={tmp_path / 'other'}"])
+    assert "max_bad_rate" not in str(told.value)
     assert not (run / "evaluations").exists()
 
 

@@ -9,7 +9,12 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
+from test_predict import make_run, run
+
 from launch.cli import main, on_cluster
+
+__all__ = ["make_run", "run"]
 
 Commands = Callable[..., Callable[[str], list[str]]]
 Door = Callable[..., list[dict[str, object]]]
@@ -25,13 +30,14 @@ def typed(words: list[str], monkeypatch: pytest.MonkeyPatch) -> object:
 @pytest.mark.parametrize(
     "words",
     [
-        ["eval", "RUN", "--cluster", "plain", "--split", "val"],
-        ["predict", "RUN", "a.png", "--cluster=plain", "--out", "OUT/a.csv"],
-        ["embed", "RUN", "a.png", "--out", "OUT/a.npy", "--cluster", "plain"],
+        ["eval", "RUN", "--cluster", "plain", "--split", "test"],
+        ["predict", "RUN", "0.png", "--cluster=plain", "--out", "OUT/a.csv"],
+        ["embed", "RUN", "0.png", "--out", "OUT/a.npy", "--cluster", "plain"],
     ],
 )
 def test_the_ranks_of_the_job_run_what_was_typed(
     words: list[str],
+    run: Path,
     commands: Commands,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -39,9 +45,7 @@ def test_the_ranks_of_the_job_run_what_was_typed(
     door: Door,
 ) -> None:
     commands(sbatch='cat > script\neval "$(grep "^CODE=" script)"\necho "$FOLDER" > folder\necho 7')
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.yaml").touch()
-    words = [word.replace("RUN", str(tmp_path / "run")).replace("OUT", str(tmp_path)) for word in words]
+    words = [word.replace("RUN", str(run)).replace("OUT", str(tmp_path)) for word in words]
     monkeypatch.chdir(tmp_path)
     assert typed(words, monkeypatch) == 0
     assert "submitted job 7" in capsys.readouterr().out
@@ -73,14 +77,12 @@ def test_the_ranks_of_the_job_run_what_was_typed(
 
 
 def test_a_cluster_that_is_this_machine_or_refuses_leaves_nothing(
-    commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Path, commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     commands(sbatch="echo Invalid partition >&2; exit 1")
-    assert typed(["eval", str(tmp_path / "run"), "--cluster", "plain"], monkeypatch) == 2
+    assert typed(["eval", str(tmp_path / "none"), "--cluster", "plain"], monkeypatch) == 2
     assert "holds no run" in capsys.readouterr().err
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.yaml").touch()
     for name, expected in (("workstation", "is this machine"), ("plain", "Invalid partition"), ("x", "no such")):
-        assert typed(["eval", str(tmp_path / "run"), "--cluster", name], monkeypatch) == 2
+        assert typed(["eval", str(run), "--cluster", name], monkeypatch) == 2
         assert expected in capsys.readouterr().err
-    assert not list((tmp_path / "run").rglob("command.json"))
+    assert not list(run.rglob("command.json"))

@@ -106,7 +106,9 @@ def test_jobs_evaluate_and_answer_as_one_process_and_one_that_was_cancelled_resu
     flat.command("scancel", cancelled.job_id)
     evaluated = submitted(flat, place, "eval", "run", "--json", num_ranks=2)
     of_import = submitted(flat, place, "eval", *other, "--json")
-    refused = submitted(flat, place, "eval", "run", "--split", "nowhere")
+    # What only the job can know: that nothing can be read. Options are checked before anything is submitted.
+    (place / "bad.png").write_bytes(b"no picture")
+    refused = submitted(flat, place, "predict", "run", "bad.png", "--out", "bad.csv")
     flat.wait_for_state(cancelled.job_id, "CANCELLED")
     steps = ("squeue", "--noheader", "--states=COMPLETING", f"--jobs={cancelled.job_id}")
     flat.wait_for(lambda: not flat.command(*steps), "the end of its ranks")
@@ -137,4 +139,4 @@ def test_jobs_evaluate_and_answer_as_one_process_and_one_that_was_cancelled_resu
     assert table.replace(b"} \n", b"}\n") == (place / "one.jsonl").read_bytes()
     assert f"resumes: {num_answered} of {NUM_NEW} parts are there" in resumed.log.read_text()
     assert flat.field(refused.job_id, "ExitCode") == "2:0"
-    assert refused.log.read_text().count("nowhere") == 1
+    assert refused.log.read_text().count("none of the 1 samples can be read") == 1

@@ -44,8 +44,7 @@ def read_weights(folder: Path, which: str, world: World, weights: str = TRAINED)
     to the one before it, and one that the run's retention deletes meanwhile to a newer one; who names a checkpoint gets
     no other.
     """
-    if weights not in _READS:
-        raise ValueError(f"--weights {weights}: expected {' or '.join(_READS)}")
+    _refuse_unknown(weights)
     path, tensors, passed_over = first_readable(folder, which, world, lambda path: _READS[weights](path, world))
     if tensors is None:
         raise ValueError(
@@ -53,6 +52,18 @@ def read_weights(folder: Path, which: str, world: World, weights: str = TRAINED)
             f"ema.every_steps on. Take --weights {TRAINED}, or a later checkpoint"
         )
     return Weights(step_of(path), tensors, weights, passed_over)
+
+
+def refuse_absent(folder: Path, which: str, weights: str) -> None:
+    """Raise ValueError where `read_weights` would find no checkpoint, as far as the names of their folders tell."""
+    _refuse_unknown(weights)
+    if _next(folder, which, set()) is None:
+        raise ValueError(_refusal(folder, which, [], set()))
+
+
+def _refuse_unknown(weights: str) -> None:
+    if weights not in _READS:
+        raise ValueError(f"--weights {weights}: expected {' or '.join(_READS)}")
 
 
 def first_readable(

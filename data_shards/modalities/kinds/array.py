@@ -67,6 +67,12 @@ class ArrayConfig(Modality):
         """The cells, and the coordinates of one."""
         return (*self._cells(tuple(self.shape)), self.num_axes) if self.coordinates else None
 
+    @property
+    def too_long(self) -> str:
+        """Longer than its first axis."""
+        along = f" along the axis {self.axes[0]}" if self.axes else ""
+        return f"longer than {self.shape[0]}{along}"
+
     def prepare(self, found: Members, rng: "np.random.Generator | None") -> Prepared:
         """Return the array in this shape."""
         import numpy as np
@@ -87,10 +93,10 @@ class ArrayConfig(Modality):
         whole = np.zeros(shape, np.float32)
         whole[:length] = self._standardized(part) if self.standardize else part
         if not self.coordinates:
-            return Prepared(whole, length)
+            return Prepared(whole, length, is_cut=spare > 0)
         places = np.zeros((*self._cells(shape), self.num_axes), np.float32)
         places[:length] = self._places(found, self._cells(values.shape))[start : start + length]
-        return Prepared(whole, length, coordinates=places)
+        return Prepared(whole, length, coordinates=places, is_cut=spare > 0)
 
     def _places(self, found: Members, cells: tuple[int, ...]) -> "NDArray[np.float64]":
         """Return the coordinates of all cells of a sample, scaled in double precision: seconds since 1970 need it."""

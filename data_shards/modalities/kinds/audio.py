@@ -64,11 +64,17 @@ class AudioConfig(Modality):
         num_samples, num_channels = (*self.shape, 1)[:2]
         return {"num_samples": num_samples, "num_channels": num_channels}
 
+    @property
+    def too_long(self) -> str:
+        """Longer than its samples."""
+        return f"longer than {self.num_samples} samples ({self.num_samples / self.sample_rate:g} s)"
+
     def prepare(self, found: Members, rng: "np.random.Generator | None") -> Prepared:
         """Return the recording in this shape; in training varied at random."""
         from data_shards.modalities.transforms import audio
 
-        return Prepared(*audio.fit(found[MAIN].content, self, rng))
+        array, length, is_cut = audio.fit(found[MAIN].content, self, rng)
+        return Prepared(array, length, is_cut=is_cut)
 
     def file(self, values: "np.ndarray") -> tuple[str, bytes]:
         """Return a WAV file of 16 bits; the numbers of a spectrogram."""

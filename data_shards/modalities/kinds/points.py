@@ -49,6 +49,7 @@ class PointsConfig(Modality):
     """If true, training shuffles the points of a cloud."""
 
     usual: ClassVar[tuple[str, ...]] = ("npy", "npz", "ply", "off")
+    subsamples: ClassVar[bool] = True
 
     @property
     def feature_count(self) -> int:
@@ -69,11 +70,17 @@ class PointsConfig(Modality):
             "num_features": self.feature_count,
         }
 
+    @property
+    def too_long(self) -> str:
+        """Larger than its points."""
+        return f"larger than {self.num_points} points"
+
     def prepare(self, found: Members, rng: "np.random.Generator | None") -> Prepared:
         """Return points of the cloud in this shape; in training random ones."""
         from data_shards.modalities.transforms import points
 
-        return Prepared(*points.fit(found[MAIN].content, self, rng))
+        array, length, is_cut = points.fit(found[MAIN].content, self, rng)
+        return Prepared(array, length, is_cut=is_cut)
 
     @staticmethod
     def decoded_shape(role: str, content: Content) -> tuple[int, ...]:  # noqa: ARG004 - there is one role

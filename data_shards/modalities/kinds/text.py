@@ -104,23 +104,28 @@ class TextConfig(Modality):
         """One more than the greatest id."""
         return self.tokens.vocabulary if self.tokenizer else BYTE_VOCABULARY
 
+    @property
+    def too_long(self) -> str:
+        """Longer than its tokens, or bytes."""
+        return f"longer than {self.length} {'tokens' if self.tokenizer else 'bytes'}"
+
     def prepare(self, found: Members, rng: "np.random.Generator | None") -> Prepared:
         """Return ids of the text; of a longer text the beginning, in training any part."""
         import numpy as np
 
         from data_shards.modalities.transforms import masking, text
 
-        ids, length, words = text.fit_words(found[MAIN].content, self, rng)
+        ids, length, words, is_cut = text.fit_words(found[MAIN].content, self, rng)
         if self.masking is None:
-            return Prepared(ids, length)
+            return Prepared(ids, length, is_cut=is_cut)
         # What a user has hidden himself: nothing more is hidden, and there is no truth to compare with.
         if self.masking.by_mark and (ids[:length] == text.mask_id(self)).any():
-            return Prepared(ids, length, np.zeros_like(ids))
+            return Prepared(ids, length, np.zeros_like(ids), is_cut=is_cut)
         if self.tokenizer:
             masked, target = masking.mask_tokens(ids, words, length, text.mask_id(self), self.masking, rng)
         else:
             masked, target = masking.mask_words(ids, length, self.masking, rng)
-        return Prepared(masked, length, target)
+        return Prepared(masked, length, target, is_cut=is_cut)
 
     def of_prediction(self) -> Self:
         """Return the section that hides what a text marks; of a text without marks what an evaluation hides."""

@@ -70,11 +70,23 @@ class VideoConfig(Modality):
         """The names that a network's input has for these."""
         return {"num_frames": self.num_frames, "height": self.height, "width": self.width, "num_channels": 3}
 
+    @property
+    def subsamples(self) -> bool:  # type: ignore[override]  # it depends on the step here
+        """True where the frames are spread over the whole video."""
+        return not self.frame_step
+
+    @property
+    def too_long(self) -> str:
+        """Longer than its frames."""
+        step = f" at a step of {self.frame_step}" if self.frame_step > 1 else ""
+        return f"longer than {self.num_frames} frames{step}"
+
     def prepare(self, found: Members, rng: "np.random.Generator | None") -> Prepared:
         """Return frames of the clip in this shape; in training varied at random."""
         from data_shards.modalities.transforms import video
 
-        return Prepared(*video.fit(found[MAIN].content, self, rng))
+        array, length, is_cut = video.fit(found[MAIN].content, self, rng)
+        return Prepared(array, length, is_cut=is_cut)
 
     def file(self, values: "np.ndarray") -> tuple[str, bytes]:
         """Return an animation, WebP without loss, of frames with values in [0, 1]."""

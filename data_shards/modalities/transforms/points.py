@@ -9,12 +9,15 @@ from data_shards.modalities.kinds.points import NORMAL, PointsConfig
 
 def fit(
     data: bytes | memoryview, config: PointsConfig, rng: np.random.Generator | None
-) -> tuple[NDArray[np.float32], int]:
-    """Return points of the cloud, padded with zeros: random ones in training, evenly spaced in the file otherwise."""
+) -> tuple[NDArray[np.float32], int, bool]:
+    """Return points of the cloud, padded with zeros: random ones in training, evenly spaced in the file otherwise.
+
+    With their number, and whether the cloud is larger.
+    """
     found = cloud(data, config.num_points, rng)
     if not config.num_dimensions:
         whole = everything(found)
-        return whole, len(whole)
+        return whole, len(whole), False
     values = columns(found, config.num_dimensions, config.features, config.num_features)
     kept = min(len(values), config.num_points)
     if rng is None:
@@ -24,7 +27,7 @@ def fit(
         chosen = rng.choice(len(values), kept, replace=False, shuffle=False)
     padded = np.zeros(config.shape, np.float32)
     padded[:kept] = _varied(values[chosen], config, rng)
-    return padded, kept
+    return padded, kept, len(values) > kept
 
 
 def _varied(values: NDArray[np.float32], config: PointsConfig, rng: np.random.Generator | None) -> NDArray[np.float32]:

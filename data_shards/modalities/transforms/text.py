@@ -21,14 +21,17 @@ def fit(
 
     The length is 0 of a text in which a tokenizer finds no token.
     """
-    ids, length, _ = fit_words(data, config, rng)
+    ids, length, *_ = fit_words(data, config, rng)
     return ids, length
 
 
 def fit_words(
     data: bytes | memoryview, config: TextConfig, rng: np.random.Generator | None
-) -> tuple[NDArray[np.signedinteger], int, NDArray[np.int32]]:
-    """Return what `fit` does, and for each token the number of its word, -1 where there is none; all -1 of bytes."""
+) -> tuple[NDArray[np.signedinteger], int, NDArray[np.int32], bool]:
+    """Return what `fit` does, for each token the number of its word, and whether the text is longer.
+
+    The number of a word is -1 where there is none; of bytes all are.
+    """
     found: NDArray[np.integer] = text(data)
     by_mark = config.masking is not None and config.masking.by_mark
     is_whole = by_mark or bool(config.tokenizer)
@@ -46,7 +49,7 @@ def fit_words(
     whole[: len(part)] = part
     words = words[start : start + config.length]
     words_of[: len(words)] = words
-    return whole, len(part), words_of
+    return whole, len(part), words_of, spare > 0
 
 
 def _of_marked(content: bytes, config: TextConfig) -> NDArray[np.signedinteger]:

@@ -13,9 +13,19 @@ from data_shards.modalities.transforms.framing import framed, random_box, usual_
 
 def fit(
     data: bytes | memoryview, config: VideoConfig, rng: np.random.Generator | None
-) -> tuple[NDArray[np.uint8], int]:
-    """Return frames of the clip, resized, in training varied at random; a short clip is padded with frames of zeros."""
-    frames = video(data, lambda available: _choose(available, config, rng))
+) -> tuple[NDArray[np.uint8], int, bool]:
+    """Return frames of the clip, resized, in training varied at random; a short clip is padded with frames of zeros.
+
+    With their number, and whether the clip is longer.
+    """
+    available = 0
+
+    def choose(num_frames: int) -> Sequence[int]:
+        nonlocal available
+        available = num_frames
+        return _choose(num_frames, config, rng)
+
+    frames = video(data, choose)
     # One box for the clip: drawn for each frame, the picture would jump.
     box = random_box(frames[0], config.crop, rng) if rng is not None and config.crop else None
     if box is None:
@@ -29,7 +39,7 @@ def fit(
     if rng is not None and config.colour:
         clip = clip.copy()
         clip[:num_frames] = jitter(clip[:num_frames], config.colour, rng)
-    return clip, num_frames
+    return clip, num_frames, -(-available // (config.frame_step or 1)) > num_frames
 
 
 def _choose(available: int, config: VideoConfig, rng: np.random.Generator | None) -> Sequence[int]:

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +14,13 @@ import torch
 import xxhash
 
 from configs.run import RunConfig
+from data_shards.config import DataConfig
 from data_shards.files import atomic
 from data_shards.files.display import masked, printable
 from data_shards.files.history import tell
 from data_shards.files.quoting import counted
-from data_shards.files.quoting import shown as shown_name
 from data_shards.loading import streams
 from data_shards.loading.batch import Batch
-from data_shards.loading.dataset import are_numbers
 from data_shards.loading.loader import Loader
 from data_shards.loading.shard_folders import Places
 from data_shards.modalities.kinds.array import ArrayConfig
@@ -32,18 +30,19 @@ from data_shards.modalities.kinds.image import ImageConfig
 from data_shards.modalities.kinds.text import TextConfig
 from data_shards.modalities.modality import Modality
 from launch.lifecycle.agreement import batches_of_all, first_does, joined, together
-from launch.lifecycle.run_folder import RunFolder, as_typed
+from launch.lifecycle.run_folder import RunFolder, as_typed, refuse_unwritable
 from launch.pictures import drawing, texts
 from launch.run.loaders import EvalSplit, inputs_read, label_names, open_eval_split, places_of_all
-from launch.run.trained import class_names, latent_sizes
-from launch.run.trained.network import Trained, config_of, is_import, trained
+from launch.run.trained import latent_sizes, other_data
+from launch.run.trained.network import Trained, check_weights, config_of, trained
 from model.network import AnyNetwork
 from model.outputs.label import LabelOutput
 from model.outputs.text import TextOutput
 from trainer.checkpoint.choice import NEWEST
 from trainer.distributed.world import World
 from trainer.ema_config import EMA
-from trainer.evaluation import ALL, Evaluation, Value, evaluate, predictions, reconstructions
+from trainer.evaluation import ALL, Evaluation, Value, evaluate
+from trainer.inference import predictions, reconstructions
 from trainer.tasks.objective import objective
 
 NUM_PICTURED, NUM_DRAWN = 32, 8
@@ -68,11 +67,13 @@ def main(
     config = config_of(path, overrides)
     folder = _results(path, config, overrides)
     world = joined(config.train.collective_timeout_seconds)
-    # Before the shards are opened: a size that the network is not trained for costs nothing to refuse.
-    sizes = together(world, lambda: latent_sizes.chosen(config.model, latents)) if latents else ()
-    name, places = _looked(config, split, world)
-    if overrides:
-        together(world, lambda: _refuse_other_classes(path, config, places) if world.is_first else None)
+    data = replace(config.data, eval_split=split or config.data.eval_split)
+    places = Places(data)
+    options = {"which": which, "weights": weights, "split": split, "latents": latents}
+    first_does(world, lambda: check(path, overrides, **options, places=places))
+    sizes = latent_sizes.chosen(config.model, latents) if latents else ()
+    places = places_of_all(config, world, places, partial(_look, data))
+    name = streams.eval_split(data, places)
     evaluated = together(world, lambda: open_eval_split(config, name, folder.quarantine_path, world, places))
     loader = evaluated.loader
     chosen = together(world, lambda: trained(path, config, which, world, weights))
@@ -89,6 +90,8 @@ def main(
             found_sizes = latent_sizes.measured(network, batch, judge, sizes)
             if world.is_first:
                 latent_sizes.report(folder, chosen.step, evaluated.name, found_sizes, as_json=as_json)
+                for sentence in found_sizes[0].evaluation.cuts.sentences(config.data):
+                    tell(sentence)
             world.close()
             return 0
         network = latent_sizes.cut(network, *sizes) if sizes else network
@@ -111,9 +114,37 @@ def main(
             if as_json:
                 sys.stdout.write(json.dumps(result) + "\n")
             else:
-                _tell(folder, chosen, evaluated.name, found)
+                _tell(folder, chosen, evaluated.name, found, found.cuts.sentences(config.data))
     world.close()
     return 0
+
+
+def check(
+    path: Path,
+    overrides: Sequence[str] = (),
+    *,
+    which: str = NEWEST,
+    weights: str = "",
+    split: str = "",
+    latents: str = "",
+    places: Places | None = None,
+) -> None:
+    """Raise ValueError for what cannot be followed, as far as that is known before any work; `main` says what it is.
+
+    Without `places`, shards at a URL are not asked for: another machine may have the right to read them.
+    """
+    config = config_of(path, overrides)
+    # Before the shards are looked at: a size that the network is not trained for costs nothing to refuse.
+    if latents:
+        latent_sizes.chosen(config.model, latents)
+    if places is not None or "://" not in config.data.shards:
+        data = replace(config.data, eval_split=split or config.data.eval_split)
+        places = places or Places(data)
+        _look(data, places)
+        if overrides:
+            other_data.refuse_other(path, config, streams.eval_split(data, places), places)
+    check_weights(path, config, which, weights)
+    refuse_unwritable(_results(path, config, overrides).path, "the results go there", "evaluate a copy of the run")
 
 
 def _judged(config: RunConfig, evaluated: EvalSplit, world: World, network: AnyNetwork) -> Evaluation:
@@ -134,33 +165,9 @@ def _results(path: Path, config: RunConfig, overrides: Sequence[str]) -> RunFold
     return folder.of_evaluation(f"{name}-{key[:8]}")
 
 
-def _refuse_other_classes(path: Path, config: RunConfig, places: Places) -> None:
-    """Raise ValueError where other shards have other classes, or in another order, than the network answers."""
-    label_names(config, places)
-    known, _ = class_names.of(path, config_of(path))
-    there = streams.all_label_names(replace(config.data, datasets={}), places)
-    for target, names in known.items():
-        found = there.get(target, ())
-        # An imported network has names of its own; shards that were adopted have numbers.
-        if found == names or is_import(path) or any(map(are_numbers, (names, found))):
-            continue
-        pairs = enumerate(zip_longest(names, found, fillvalue="none"))
-        place, (ours, theirs) = next((place, pair) for place, pair in pairs if len(set(pair)) > 1)
-        raise ValueError(
-            f"{masked(config.data.shards)}: class {place} is {shown_name(theirs)} there and {shown_name(ours)} in the "
-            "run; evaluate shards with the classes of the run, in their order"
-        )
-
-
-def _looked(config: RunConfig, split: str, world: World) -> tuple[str, Places]:
-    """Return the split that was asked for, or the run's own, and what is known of its folder. Collective."""
-    data = replace(config.data, eval_split=split or config.data.eval_split)
-
-    def look(places: Places) -> None:
-        places.at(data.shards).served(streams.eval_split(data, places), data.required_members)
-
-    places = places_of_all(config, world, Places(data), look)
-    return streams.eval_split(data, places), places
+def _look(data: DataConfig, places: Places) -> None:
+    """Look at the split that is evaluated; ValueError says why it cannot serve."""
+    places.at(data.shards).served(streams.eval_split(data, places), data.required_members)
 
 
 def _draw(
@@ -245,14 +252,14 @@ def _pictured(
         yield batch.arrays[name][index].numpy(), int(batch.labels[index]), int(guesses[index])
 
 
-def _tell(folder: RunFolder, chosen: Trained, split: str, found: Evaluation) -> None:
+def _tell(folder: RunFolder, chosen: Trained, split: str, found: Evaluation, notes: Sequence[str] = ()) -> None:
     averaged = ", moving average of the weights" if chosen.weights == EMA else ""
     sys.stdout.write(f"step {chosen.step}{averaged}, {counted(found.samples, f'{printable(split)} sample')}\n")
     # Each metric of each output once, and again for each input alone.
     lines = {_title(value): value.words for value in found.values}
     width = max(20, *map(len, lines))
     sys.stdout.writelines(printable(f"  {title:<{width}} {words:>8}") + "\n" for title, words in lines.items())
-    sys.stdout.writelines(printable(f"  {sentence}") + "\n" for sentence in found.faults())
+    sys.stdout.writelines(printable(f"  {sentence}") + "\n" for sentence in (*found.faults(), *notes))
     sys.stdout.write(f"pictures: {as_typed(folder.pictures_folder)}\n")
     if folder.tensorboard_folder.exists():
         sys.stdout.write(f"curves: tensorboard --logdir {shlex.quote(as_typed(folder.tensorboard_folder))}\n")

@@ -27,7 +27,7 @@ from model.modalities.image import ImageInput
 from model.modalities.text import TextInput
 from model.network import AnyNetwork
 from model.outputs.text import TextOutput
-from trainer.checkpoint.choice import NEWEST, read_weights
+from trainer.checkpoint.choice import NEWEST, read_weights, refuse_absent
 from trainer.checkpoint.tensor_file import TensorFile
 from trainer.distributed.world import World
 from trainer.ema_config import TRAINED
@@ -109,10 +109,7 @@ def trained(path: Path, config: RunConfig, which: str, world: World, weights: st
     folder = RunFolder(path.resolve())
     notes: tuple[str, ...] = ()
     if is_import(path):
-        if which != NEWEST:
-            raise ValueError(f"--checkpoint {which}: {path} has no checkpoints but one network; leave it out")
-        if weights:
-            raise ValueError(f"--weights {weights}: {path} has the weights of one network alone; leave it out")
+        refuse_choice(path, which, weights)
         weights, step, tensors = TRAINED, 0, TensorFile(path / WEIGHTS).read_all()
     else:
         weights = weights or config.ema.evaluated
@@ -125,6 +122,22 @@ def trained(path: Path, config: RunConfig, which: str, world: World, weights: st
     key = _hash(network.state_dict() if latents else tensors)
     config = replace(config, model=network.config) if latents else config
     return Trained(folder, config, network, world.device, step, weights, key, notes)
+
+
+def check_weights(path: Path, config: RunConfig, which: str, weights: str) -> None:
+    """Raise ValueError where `trained` would find no such weights, as far as that is known without reading them."""
+    if is_import(path):
+        refuse_choice(path, which, weights)
+        return
+    refuse_absent(RunFolder(path.resolve()).checkpoints_folder, which, weights or config.ema.evaluated)
+
+
+def refuse_choice(path: Path, which: str, weights: str) -> None:
+    """Raise ValueError for a choice of one of several networks, where a folder has one."""
+    if which != NEWEST:
+        raise ValueError(f"--checkpoint {which}: {path} has no checkpoints but one network; leave it out")
+    if weights:
+        raise ValueError(f"--weights {weights}: {path} has the weights of one network alone; leave it out")
 
 
 def _hash(tensors: Mapping[str, Tensor]) -> str:

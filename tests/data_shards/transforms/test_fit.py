@@ -84,7 +84,7 @@ def test_training_shifts_in_every_direction_as_far_as_allowed() -> None:
 def test_a_long_recording_gives_its_middle_and_in_training_what_is_near_it() -> None:
     ramp = np.arange(100)
     config = AudioConfig(sample_rate=8_000, num_samples=10, jitter_samples=3)
-    middle, length = audio.fit(wav(ramp), config, None)
+    middle, length, *_ = audio.fit(wav(ramp), config, None)
     np.testing.assert_array_equal(middle * 32_768, ramp[45:55])
     assert length == 10
     generator = rng()
@@ -94,13 +94,13 @@ def test_a_long_recording_gives_its_middle_and_in_training_what_is_near_it() -> 
 
 def test_a_short_recording_is_padded_and_in_training_moved_within_the_window() -> None:
     config = AudioConfig(sample_rate=8_000, num_samples=10, jitter_samples=50)
-    padded, length = audio.fit(wav(np.full(4, 100)), config, None)
+    padded, length, *_ = audio.fit(wav(np.full(4, 100)), config, None)
     np.testing.assert_array_equal(padded * 32_768, [100] * 4 + [0] * 6)
     assert length == 4
     generator = rng()
     lengths = set()
     for _ in range(200):
-        moved, length = audio.fit(wav(np.full(4, 100)), config, generator)
+        moved, length, *_ = audio.fit(wav(np.full(4, 100)), config, generator)
         np.testing.assert_array_equal(moved[length - 4 : length] * 32_768, [100] * 4)
         assert np.count_nonzero(moved) == 4
         lengths.add(length)
@@ -109,17 +109,17 @@ def test_a_short_recording_is_padded_and_in_training_moved_within_the_window() -
 
 def test_a_clip_gives_frames_of_all_its_parts() -> None:
     clip = Drawn(0, 0, "mp4").read()
-    every, _ = video.fit(clip, VideoConfig(num_frames=8, height=32, width=32), None)
-    half, length = video.fit(clip, VideoConfig(num_frames=4, height=32, width=32), None)
+    every, *_ = video.fit(clip, VideoConfig(num_frames=8, height=32, width=32), None)
+    half, length, *_ = video.fit(clip, VideoConfig(num_frames=4, height=32, width=32), None)
     np.testing.assert_array_equal(half, every[[1, 3, 5, 7]])
     assert length == 4
-    drawn, _ = video.fit(clip, VideoConfig(num_frames=4, height=32, width=32), rng())
+    drawn, *_ = video.fit(clip, VideoConfig(num_frames=4, height=32, width=32), rng())
     for part, frame in enumerate(drawn):
         assert any(np.array_equal(frame, every[number]) for number in (2 * part, 2 * part + 1))
 
 
 def test_a_short_clip_is_padded() -> None:
-    clip, length = video.fit(Drawn(0, 0, "mp4").read(), VideoConfig(num_frames=10, height=16, width=16), None)
+    clip, length, *_ = video.fit(Drawn(0, 0, "mp4").read(), VideoConfig(num_frames=10, height=16, width=16), None)
     assert clip.shape == (10, 16, 16, 3)
     assert length == 8
     assert not clip[8:].any()
@@ -128,10 +128,10 @@ def test_a_short_clip_is_padded() -> None:
 def test_a_cloud_is_thinned_without_repeats_or_padded() -> None:
     cloud = rng().normal(size=(50, 3)).astype(np.float32)
     for generator in (None, rng()):
-        thinned, length = points.fit(npy(cloud), PointsConfig(num_points=20), generator)
+        thinned, length, *_ = points.fit(npy(cloud), PointsConfig(num_points=20), generator)
         assert length == 20
         assert len({row.tobytes() for row in thinned} & {row.tobytes() for row in cloud}) == 20
-    padded, length = points.fit(npy(cloud), PointsConfig(num_points=60), None)
+    padded, length, *_ = points.fit(npy(cloud), PointsConfig(num_points=60), None)
     np.testing.assert_array_equal(padded[:50], cloud)
     assert length == 50
     assert not padded[50:].any()
@@ -194,8 +194,8 @@ def test_a_random_part_is_brought_to_its_size_as_asked(fit: str) -> None:
 @pytest.mark.parametrize("fit", ["crop", "stretch", "pad"])
 def test_frames_come_to_their_size_as_pictures_do(fit: str) -> None:
     clip = Drawn(0, 0, "mp4").read()
-    frames, _ = video.fit(clip, VideoConfig(num_frames=8, height=32, width=32), None)
-    fitted, _ = video.fit(clip, VideoConfig(num_frames=8, height=8, width=16, fit=fit), None)
+    frames, *_ = video.fit(clip, VideoConfig(num_frames=8, height=32, width=32), None)
+    fitted, *_ = video.fit(clip, VideoConfig(num_frames=8, height=8, width=16, fit=fit), None)
     for frame, small in zip(frames, fitted, strict=True):
         np.testing.assert_array_equal(small, image.fit(png(frame), ImageConfig(height=8, width=16, fit=fit), None)[0])
 

@@ -295,10 +295,10 @@ def test_a_mirrored_clip_is_mirrored_in_all_its_frames(name: str) -> None:
     mirrored = replace(config, flip=True)
     if name == "clip":
         config, mirrored = replace(config, frame_step=3), replace(mirrored, frame_step=3)
-    plain, _ = fit(data, config, None)
+    plain, *_ = fit(data, config, None)
     outcomes = set()
     for seed in SEEDS:
-        found, _ = fit(data, mirrored, np.random.default_rng(seed))
+        found, *_ = fit(data, mirrored, np.random.default_rng(seed))
         outcomes.add(np.array_equal(found, plain[..., ::-1, :]))
         if name == "picture":
             assert np.array_equal(found, plain) or np.array_equal(found, plain[..., ::-1, :])
@@ -308,7 +308,7 @@ def test_a_mirrored_clip_is_mirrored_in_all_its_frames(name: str) -> None:
 def test_what_pads_a_short_clip_has_no_colour() -> None:
     config = VideoConfig(num_frames=10, height=16, width=16, colour=ColourConfig(1.0, 1.0, 1.0), flip=True)
     for seed in SEEDS:
-        clip, length = video.fit(CLIP, config, np.random.default_rng(seed))
+        clip, length, *_ = video.fit(CLIP, config, np.random.default_rng(seed))
         assert length == 8
         assert not clip[8:].any()
         assert clip[:8].any()
@@ -351,7 +351,7 @@ def test_large_motion_below_the_formats_unknown_is_known() -> None:
 
 
 def test_training_draws_the_frame_of_each_part() -> None:
-    every, _ = video.fit(CLIP, VideoConfig(num_frames=8, height=16, width=16), None)
+    every, *_ = video.fit(CLIP, VideoConfig(num_frames=8, height=16, width=16), None)
     seen = {
         seed: video.fit(CLIP, VideoConfig(num_frames=4, height=16, width=16), np.random.default_rng(seed))[0]
         for seed in SEEDS

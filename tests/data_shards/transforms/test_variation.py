@@ -124,17 +124,17 @@ def test_evaluation_takes_the_centre() -> None:
 
 def test_frames_a_step_apart_come_from_the_middle_and_in_training_from_anywhere() -> None:
     clip = Drawn(0, 0, "mp4").read()
-    every, _ = video.fit(clip, VideoConfig(num_frames=8, height=32, width=32), None)
-    middle, length = video.fit(clip, VideoConfig(num_frames=3, height=32, width=32, frame_step=2), None)
+    every, *_ = video.fit(clip, VideoConfig(num_frames=8, height=32, width=32), None)
+    middle, length, *_ = video.fit(clip, VideoConfig(num_frames=3, height=32, width=32, frame_step=2), None)
     np.testing.assert_array_equal(middle, every[[1, 3, 5]])
     assert length == 3
     generator = rng()
     starts = set()
     for _ in range(60):
-        drawn, _ = video.fit(clip, VideoConfig(num_frames=3, height=32, width=32, frame_step=2), generator)
+        drawn, *_ = video.fit(clip, VideoConfig(num_frames=3, height=32, width=32, frame_step=2), generator)
         starts.add(next(start for start in range(4) if np.array_equal(drawn, every[start : start + 5 : 2])))
     assert starts == {0, 1, 2, 3}
-    short, length = video.fit(clip, VideoConfig(num_frames=6, height=32, width=32, frame_step=3), None)
+    short, length, *_ = video.fit(clip, VideoConfig(num_frames=6, height=32, width=32, frame_step=3), None)
     np.testing.assert_array_equal(short[:3], every[[0, 3, 6]])
     assert length == 3
 
@@ -158,20 +158,20 @@ def test_colour_jitter_is_its_definition_and_the_same_for_all_frames() -> None:
 
 def test_points_are_scaled_one_by_one_then_centred_in_a_cube() -> None:
     cloud = rng().normal(5, 2, (500, 3)).astype(np.float32)
-    plain, _ = points.fit(npy(cloud), PointsConfig(num_points=500), None)
+    plain, *_ = points.fit(npy(cloud), PointsConfig(num_points=500), None)
     np.testing.assert_array_equal(plain, cloud)
-    scaled, _ = points.fit(npy(cloud), PointsConfig(num_points=500, scale_jitter=0.01), rng())
+    scaled, *_ = points.fit(npy(cloud), PointsConfig(num_points=500, scale_jitter=0.01), rng())
     factors = scaled / cloud
     assert np.ptp(factors, axis=1).max() < 1e-5, "x, y and z of a point share their factor"
     assert 0.99 <= factors.min() < 0.991
     assert 1.009 < factors.max() <= 1.01
-    centred, _ = points.fit(npy(cloud), PointsConfig(num_points=500, normalize="centre"), None)
+    centred, *_ = points.fit(npy(cloud), PointsConfig(num_points=500, normalize="centre"), None)
     np.testing.assert_allclose(centred, cloud - cloud.mean(axis=0), atol=1e-5)
-    unit, _ = points.fit(npy(cloud), PointsConfig(num_points=600, normalize="unit_cube"), None)
+    unit, *_ = points.fit(npy(cloud), PointsConfig(num_points=600, normalize="unit_cube"), None)
     assert np.abs(unit).max() == 1
     np.testing.assert_allclose(unit[:500].mean(axis=0), 0, atol=1e-6)
     assert not unit[500:].any()
-    single, _ = points.fit(npy(cloud[:1]), PointsConfig(num_points=2, normalize="unit_cube"), None)
+    single, *_ = points.fit(npy(cloud[:1]), PointsConfig(num_points=2, normalize="unit_cube"), None)
     assert not single.any()
 
 
@@ -229,8 +229,8 @@ def test_a_text_of_white_space_has_nothing_to_hide() -> None:
 
 def test_a_recording_at_another_rate_is_resampled() -> None:
     data = Drawn(0, 0, "wav").read()
-    plain, _ = audio.fit(data, AudioConfig(sample_rate=8_000, num_samples=2_000), None)
-    doubled, length = audio.fit(data, AudioConfig(sample_rate=16_000, num_samples=4_000), None)
+    plain, *_ = audio.fit(data, AudioConfig(sample_rate=8_000, num_samples=2_000), None)
+    doubled, length, *_ = audio.fit(data, AudioConfig(sample_rate=16_000, num_samples=4_000), None)
     assert length == 4_000
     # Away from the ends and without what lies near 4 kHz, which the filter takes.
     spectrum, twice = np.abs(np.fft.rfft(plain)), np.abs(np.fft.rfft(doubled)) / 2

@@ -1,0 +1,77 @@
+"""What is longer than a network reads is cut, counted, and told once: by eval, predict, embed, and in Python."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from test_predict import MODEL, MakeRun, make_run, quiet
+
+from launch.answers import commands
+from launch.answers.commands import Asked
+from launch.answers.loaded_run import load_run
+from launch.run.trained import evaluation
+
+__all__ = ["make_run"]
+TEXTS = f"""
+data: {{inputs: {{words: {{modality: text, num_bytes: 8}}}}, lanes: 2, window: 8}}
+model:
+  inputs: {{words: {{}}}}
+  outputs: {{label: {{kind: label, num_classes: 2}}}}{MODEL}"""
+SHORT, LONG = "eight is", "nine is 9"
+TOLD = "4 of 6 samples of input words were longer than 8 bytes and were cut"
+
+
+@pytest.fixture
+def run(make_run: MakeRun) -> Path:
+    rows = [
+        {"text": LONG if number % 3 else SHORT, "label": f"class {number % 2}", "split": split}
+        for split in ("train", "test")
+        for number in range(6 if split == "test" else 8)
+    ]
+    return make_run(TEXTS, rows)
+
+
+def test_every_command_counts_the_samples_that_it_cut(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shards = (f"{run}_shards",)
+    evaluation.main(run)
+    assert capsys.readouterr().out.count(TOLD) == 1
+    evaluation.main(run, as_json=True)
+    assert json.loads(capsys.readouterr().out)["cut"] == {"words": 4}
+    for command, name in ((commands.predict, "a.jsonl"), (commands.embed, "a.npy")):
+        command(Asked(run, shards, tmp_path / name, batch=4), quiet, as_json=False)
+        assert capsys.readouterr().err.count(TOLD) == 1
+        command(Asked(run, shards, tmp_path / f"b{name}", batch=4), quiet, as_json=True)
+        told = json.loads(capsys.readouterr().out)
+        assert told["cut"] == {"words": 4}
+        assert TOLD in told["notes"]
+    load_run(run).predict(shards)
+    assert capsys.readouterr().err.count(TOLD) == 1
+
+
+def test_where_nothing_is_cut_nothing_is_told(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "new.csv").write_text(f"words\n{SHORT}\n")
+    commands.predict(Asked(run, (str(tmp_path / "new.csv"),), tmp_path / "a.csv"), quiet, as_json=False)
+    told = capsys.readouterr()
+    assert " cut" not in told.out + told.err
+    load_run(run).predict([tmp_path / "new.csv"])
+
+
+def test_what_was_cut_before_a_kill_is_counted_after_it(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = Asked(run, (f"{run}_shards",), tmp_path / "a.jsonl", batch=2)
+
+    def killed(done: int, _total: int) -> None:
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        commands.predict(asked, killed, as_json=False)
+    commands.predict(asked, quiet, as_json=False)
+    assert capsys.readouterr().err.count(TOLD) == 1
+    assert not list(tmp_path.glob("*.unfinished"))
