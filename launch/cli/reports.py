@@ -39,6 +39,7 @@ def report(run: Run, as_json: AsJson = False) -> None:
         records=read_records(folder.metrics_path),
         attempts=attempts,
         pictures=sorted(folder.pictures_folder.glob("*.png")),
+        texts=sorted(folder.pictures_folder.glob("*.txt")),
     )
     out = folder.path / "report.html"
     atomic.write(out, page(story))

@@ -1,6 +1,6 @@
 """The pictures of a run: its loss curve, and test samples with their predictions."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +15,14 @@ from PIL import Image
 from data_shards.files import atomic
 from data_shards.files.display import printable, unknown_glyphs_as_boxes
 from data_shards.files.history import is_number, lines
-from data_shards.modalities.drawing import draw_picture, draw_values, hide_frame
+from data_shards.modalities.drawing import MAX_CURVES, draw_picture, draw_values, hide_frame
 from trainer.tasks.metric import Metric
 
 COLUMNS = 8
 _TITLE_CHARACTERS = 40
 _TICK_CHARACTERS = 12
+_GREY = 0.6
+"""How bright what was hidden is drawn."""
 _MOST_NAMED = 40
 _MOST_WRITTEN = 12
 """Classes of a confusion matrix whose cells have room for their numbers."""
@@ -160,32 +162,85 @@ def confusion(counts: np.ndarray, names: Sequence[str], out: Path) -> None:
     _save(figure, out)
 
 
-def reconstructions(truths: np.ndarray, drawn: np.ndarray, out: Path, *, is_unit: bool = True) -> None:
-    """Save the picture of `samples` inputs and their reconstructions."""
-    _save(samples({"input": truths, "drawn": drawn}, is_unit=is_unit), out)
+def reconstructions(
+    truths: np.ndarray,
+    drawn: np.ndarray,
+    out: Path,
+    *,
+    seen: np.ndarray | None = None,
+    num_entries: int = 0,
+    is_unit: bool = True,
+) -> None:
+    """Save the picture of `samples` inputs and their reconstructions; see `rows_of`."""
+    _save(samples(rows_of(truths, drawn, seen, num_entries), is_unit=is_unit), out)
+
+
+def rows_of(
+    truths: np.ndarray, drawn: np.ndarray, seen: np.ndarray | None = None, num_entries: int = 0
+) -> dict[str, np.ndarray]:
+    """Return the rows of a picture of reconstructions by their titles, with what was seen where a part was hidden.
+
+    `num_entries` is the length of an input of one axis: its cells may be patches, whose channels follow each other.
+    """
+    rows = {"input": truths, "drawn": drawn} if seen is None else {"shown": seen, "answer": drawn, "true": truths}
+    if truths.ndim > 3 or not num_entries:
+        return rows
+    return {title: values.reshape(len(values), num_entries, -1) for title, values in rows.items()}
 
 
 def samples(rows: Mapping[str, np.ndarray], *, is_unit: bool = True) -> Figure:
-    """Draw a row a title of samples (N, ..., channels), whose pixels lie in [0, 1], or else in the first row's range.
+    """Draw a row a title of samples (N, ..., channels), whose pixels lie in [0, 1], or else in the last row's range.
 
-    Pictures (N, H, W, channels) are shown whole, of clips (N, T, H, W, 3) the middle frame, of recordings the wave.
+    Pictures (N, H, W, channels) are shown whole, of clips (N, T, H, W, 3) the middle frame, of what has one axis and
+    few channels curves. What is NaN in the first row was hidden: it is grey.
     """
     figure = Figure(figsize=(1.3 * COLUMNS, 1.5 * len(rows)), layout="constrained")
     cells = figure.subplots(len(rows), COLUMNS, squeeze=False)
-    first = next(iter(rows.values()))
-    low, high = (0.0, 1.0) if is_unit else (float(first.min()), float(first.max()))
+    limits = (0.0, 1.0) if is_unit else _range(next(reversed(rows.values())))
     for row, (title, values) in enumerate(rows.items()):
-        for cell, value in zip(cells[row], values, strict=False):
+        for cell, value, shown in zip(cells[row], values, next(iter(rows.values())), strict=False):
             if value.ndim > 2:
-                bright = (value - low) / ((high - low) or 1)
-                draw_picture(cell, bright[len(value) // 2] if value.ndim > 3 else bright, is_unit=True)
+                _draw_cells(cell, value, limits)
             else:
-                cell.plot(value.ravel(), linewidth=0.3)
-                cell.set_ylim(-1, 1)
+                hidden = np.isnan(shown) if shown.shape == value.shape else np.zeros(value.shape, bool)
+                _draw_curves(cell, value, hidden, (-1.0, 1.0) if is_unit else limits)
         cells[row][0].set_title(title, fontsize=9)
     for cell in cells.ravel():
         cell.set(xticks=[], yticks=[])
     return figure
+
+
+def _range(values: np.ndarray) -> tuple[float, float]:
+    known = values[np.isfinite(values)]
+    return (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+
+
+def _draw_cells(cell: Axes, value: np.ndarray, limits: tuple[float, float]) -> None:
+    low, high = limits
+    bright = np.nan_to_num((value - low) / ((high - low) or 1), nan=_GREY)
+    draw_picture(cell, bright[len(value) // 2] if value.ndim > 3 else bright, is_unit=True)
+
+
+def _draw_curves(cell: Axes, value: np.ndarray, hidden: np.ndarray, limits: tuple[float, float]) -> None:
+    """Draw values (length, channels) as a curve each, many channels as a heat map."""
+    rows = value.reshape(len(value), -1)
+    low, high = limits
+    if rows.shape[1] > MAX_CURVES:
+        # Through what is NaN the ground is seen.
+        cell.set_facecolor(str(_GREY))
+        cell.imshow(rows.T, aspect="auto", vmin=low, vmax=high)
+        return
+    cell.plot(rows, linewidth=0.3 if rows.shape[1] == 1 else 0.6)
+    margin = 0.05 * (high - low)
+    cell.set(xlim=(-0.5, len(rows) - 0.5), ylim=(low - margin, high + margin) if limits != (-1.0, 1.0) else limits)
+    for start, end in _runs(hidden.reshape(len(rows), -1).any(axis=1)):
+        cell.axvspan(start - 0.5, end - 0.5, color=str(_GREY), alpha=0.5, linewidth=0)
+
+
+def _runs(flags: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Yield where each run of true ones begins and ends."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(int), [0]])))
+    yield from zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
 
 
 def pixels(figure: Figure) -> np.ndarray:

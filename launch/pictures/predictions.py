@@ -43,6 +43,13 @@ def shown(
             bright = values / PIXEL_RANGE if values.dtype == np.uint8 else values
             figures[f"inputs/{name}"] = drawing.samples({"input": bright}, is_unit=not is_raw)
     for name, (truth, drawn) in pairs.items():
-        rows = {"input": truth.cpu().numpy(), "drawn": drawn.cpu().numpy()}
-        figures[f"reconstructions/{name}"] = drawing.samples(rows, is_unit=objective.tasks[name].shows_unit_range)
+        task = objective.tasks[name]
+        seen = task.seen(few)
+        rows = drawing.rows_of(
+            truth.cpu().numpy(),
+            drawn.cpu().numpy(),
+            None if seen is None else seen.cpu().numpy(),
+            inputs[task.output.target].shape[0],
+        )
+        figures[f"reconstructions/{name}"] = drawing.samples(rows, is_unit=task.shows_unit_range)
     return {name: drawing.pixels(figure) for name, figure in figures.items()}

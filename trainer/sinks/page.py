@@ -46,6 +46,8 @@ class Story:
     """How the time of each attempt was spent."""
     pictures: Sequence[Path]
     """PNG files: samples, attention maps."""
+    texts: Sequence[Path] = ()
+    """Text files: hidden words, and how they were filled in."""
 
 
 def read_records(path: Path) -> list[Record]:
@@ -61,6 +63,7 @@ def page(story: Story) -> str:
         ("Attempts", _attempts(story.attempts)),
         ("Events", _events(story.records)),
         ("Pictures", "".join(_picture(path) for path in story.pictures)),
+        ("Texts", "".join(_text(path) for path in story.texts)),
         ("Configuration", f"<pre>{html.escape(printable_lines(story.config))}</pre>"),
     ]
     body = "".join(f"<h2>{title}</h2>{content}" for title, content in sections if content)
@@ -178,6 +181,11 @@ def _events(records: Sequence[Record]) -> str:
 def _picture(path: Path) -> str:
     content = base64.b64encode(path.read_bytes()).decode()
     return f'<figure><figcaption>{_escaped(path.stem)}</figcaption><img src="data:image/png;base64,{content}"></figure>'
+
+
+def _text(path: Path) -> str:
+    content = path.read_text(encoding="utf-8", errors="replace")
+    return f"<h3>{_escaped(path.stem)}</h3><pre>{html.escape(printable_lines(content))}</pre>"
 
 
 def _escaped(words: str) -> str:

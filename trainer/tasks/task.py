@@ -121,6 +121,10 @@ class Task(ABC, Generic[OutputT]):
             {self.name: numbers(values) if values.ndim <= 1 else AnsweredFile.of_numbers(values)} for values in found
         ]
 
+    def seen(self, batch: Batch) -> Tensor | None:  # noqa: ARG002  # by masked modelling
+        """Return what the network saw in an evaluation of the true answer, NaN where it was hidden; None for all."""
+        return None
+
     def compared(self, answer: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the true answer and the given one, (B, *shape, channels); asked of tasks that are `is_compared`."""
         raise NotImplementedError

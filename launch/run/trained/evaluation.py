@@ -181,15 +181,30 @@ def _draw(
     _draw_predictions(config, folder, network, batch, world)
     _write_texts(config, folder, network, batch, world)
     goal = objective(config.model.answers())
-    pairs = reconstructions(network, goal, batch.to(world.device))
-    for name, (target, drawn) in pairs.items():
-        out = folder.pictures_folder / f"reconstructed_{name}.png"
-        is_unit = goal.tasks[name].shows_unit_range
-        drawing.reconstructions(target.cpu().numpy(), drawn.cpu().numpy(), out, is_unit=is_unit)
+    on_device = batch.to(world.device)
+    for name, (truth, drawn) in reconstructions(network, goal, on_device).items():
+        out, task = folder.pictures_folder / f"reconstructed_{name}.png", goal.tasks[name]
+        there = _with_input(batch, task.output.target)
+        if not len(there):
+            continue
+        seen = task.seen(on_device)
+        drawing.reconstructions(
+            truth.cpu().numpy()[there],
+            drawn.cpu().numpy()[there],
+            out,
+            seen=None if seen is None else seen.cpu().numpy()[there],
+            num_entries=config.data.inputs[task.output.target].shape[0],
+            is_unit=task.shows_unit_range,
+        )
     for name, tables in found.tables.items():
         if counts := tables.get("confusion"):
             names = label_names(config) if not config.model.answers()[name].target else ()
             drawing.confusion(np.array(counts), names, folder.pictures_folder / f"confusion_{name}.png")
+
+
+def _with_input(batch: Batch, name: str) -> list[int]:
+    """Return the places of a batch's samples that have an input; without a key a slot only fills the batch."""
+    return [place for place, key in enumerate(batch.keys) if key and batch.lengths[name][place] > 0]
 
 
 def _draw_predictions(config: RunConfig, folder: RunFolder, network: AnyNetwork, batch: Batch, world: World) -> None:
@@ -221,7 +236,7 @@ def _captioned(
         names, rows = label_names(config), list(_pictured(network, batch, world, output, name))
         truths, guesses = [names[truth] for _, truth, _ in rows], [names[guess] for _, _, guess in rows]
         return [array for array, _, _ in rows], truths, guesses
-    places = [place for place, key in enumerate(batch.keys) if key and batch.lengths[name][place] > 0]
+    places = _with_input(batch, name)
     keys = [batch.keys[place] for place in places]
     return [batch.arrays[name][place].numpy() for place in places], keys, keys
 

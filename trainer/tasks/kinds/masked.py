@@ -65,6 +65,17 @@ class MaskedTask(CellsTask):
         shown = self.true_values(batch).float().flatten(1, -2)
         return torch.where(hidden, answer.float().flatten(1, -2), shown)
 
+    def compared(self, answer: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the true values, and those with their hidden cells as they were answered."""
+        truth = self.true_values(batch)
+        return truth, self.drawn(answer, batch).view_as(truth)
+
+    def seen(self, batch: Batch) -> Tensor:
+        """Return the true values, NaN in the cells whose tokens were hidden."""
+        truth = self.true_values(batch).float()
+        hidden = self._cells(batch, every=True)[..., None]
+        return truth.flatten(1, -2).masked_fill(hidden, torch.nan).view_as(truth)
+
     def rows(self, answer: Tensor, batch: Batch, telling: Telling) -> list[Row]:
         """Return the input with its hidden part filled in; nothing of a sample that lacks it."""
         lengths = batch.lengths[self.output.target].tolist()

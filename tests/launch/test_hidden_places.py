@@ -1,0 +1,88 @@
+"""Pictures of masked modelling show what was hidden, what was answered there, and what is true."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+sys.path.insert(0, str(Path(__file__).parent))
+from test_pictures import drawn
+from test_predict import MODEL, MakeRun, make_run, picture
+
+from data_shards.modalities.kinds.text import TextConfig
+from data_shards.modalities.transforms.text import MASK
+from launch.pictures import drawing
+from launch.pictures.texts import bracketed
+from launch.run.trained import evaluation
+from trainer.sinks.page import Story, page
+
+__all__ = ["drawn", "make_run"]
+SMALL = MODEL.replace("global_batch: 8", "global_batch: 4")
+MASKED = f"""
+data: {{inputs: {{photo: {{modality: image, members: [png], height: 8, width: 8}}}}, lanes: 2, window: 8}}
+model:
+  inputs: {{photo: {{patch: 4}}}}
+  mask_tokens: true
+  outputs: {{photo: {{kind: masked, positions: {{num_bands: 2}}}}}}{SMALL}"""
+
+
+def test_an_evaluation_draws_hidden_patches_grey_their_answers_and_the_truth(
+    make_run: MakeRun, tmp_path: Path, drawn: list[Figure]
+) -> None:
+    rows = [{"image": picture(tmp_path / f"{n}.png", n), "split": "test" if n < 3 else "train"} for n in range(11)]
+    evaluation.main(make_run(MASKED, rows), as_json=True)
+    (figure,) = [each for each in drawn if [axes.get_title() for axes in each.axes[::8]] == ["shown", "answer", "true"]]
+    for shown, answer, true in zip(*(figure.axes[start : start + 8] for start in (0, 8, 16)), strict=True):
+        if not true.images:
+            continue
+        seen, found, truth = (np.asarray(axes.images[0].get_array()) for axes in (shown, answer, true))
+        hidden = np.isclose(seen, 0.6).all(axis=-1)
+        # Three of the four patches.
+        assert hidden.sum() == 48
+        np.testing.assert_allclose(seen[~hidden], truth[~hidden])
+        np.testing.assert_allclose(found[~hidden], truth[~hidden])
+        assert not np.allclose(found[hidden], truth[hidden])
+    assert sum(bool(axes.images) for axes in figure.axes) == 9
+
+
+def test_hidden_stretches_of_a_curve_are_gaps_on_grey_ground() -> None:
+    truth = np.arange(16, dtype=np.float32).reshape(1, 8, 2)
+    seen = truth.copy()
+    seen[0, 2:5] = np.nan
+    figure = drawing.samples(drawing.rows_of(truth, truth + 1, seen), is_unit=False)
+    for axes in (figure.axes[row * 8] for row in range(3)):
+        (ground,) = axes.patches
+        assert (ground.get_x(), ground.get_width()) == (1.5, 3.0)
+        assert axes.get_ylim() == figure.axes[16].get_ylim()
+    assert np.isnan(figure.axes[0].lines[0].get_ydata()).tolist() == [False, False, True, True, True, *[False] * 3]
+    assert not any(axes.lines for axes in figure.axes[1:8])
+
+
+def test_patches_of_a_recording_are_one_curve() -> None:
+    waves = np.arange(16, dtype=np.float32).reshape(1, 4, 4)
+    rows = drawing.rows_of(waves, waves, None, num_entries=16)
+    assert [values.shape for values in rows.values()] == [(1, 16, 1)] * 2
+    assert rows["input"].ravel().tolist() == list(range(16))
+
+
+def test_hidden_words_stand_in_brackets(tokenizers: dict[str, Path]) -> None:
+    section = TextConfig(num_bytes=16)
+    ids = np.frombuffer(b"the dog runs", np.uint8).astype(np.int16) + 6
+    hidden = np.zeros(12, bool)
+    hidden[4:7] = True
+    assert bracketed(section, ids, hidden) == "the [dog] runs"
+    assert bracketed(section, np.where(hidden, MASK, ids), hidden) == "the [___] runs"
+    assert bracketed(section, ids, ~hidden) == "[the] dog [runs]"
+    assert bracketed(section, ids, np.zeros(12, bool)) == "the dog runs"
+    tokens = TextConfig(tokenizer=str(tokenizers["unigram"]), num_tokens=16)
+    found, words = tokens.tokens.ids_and_words("the dog runs")
+    for number, expected in enumerate(("[the] dog runs", "the [dog] runs", "the dog [runs]")):
+        assert bracketed(tokens, np.array(found), words == number) == expected
+
+
+def test_the_report_has_the_filled_in_texts(tmp_path: Path) -> None:
+    (tmp_path / "filled_in_words.txt").write_text("a\n  answer: the [<b>] runs\n")
+    told = page(Story("run", "", [], [], [], [tmp_path / "filled_in_words.txt"]))
+    assert "the [&lt;b&gt;] runs" in told
+    assert "filled_in_words" in told
