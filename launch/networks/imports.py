@@ -18,7 +18,8 @@ from data_shards.files.quoting import cut
 from data_shards.files.typed_json import read_object
 from data_shards.modalities.decoding.numbers import MAGIC_PREFIX, npy_array, npz_archive, npz_entry
 from launch.networks import network_folder
-from launch.networks.network_files import new_folder, refuse_taken, tell_written
+from launch.networks.network_files import tell_written
+from launch.networks.new_folder import new_folder, refuse_taken
 from launch.run.trained import preprocessing
 from launch.run.trained.preprocessing import Surroundings
 from model.config.perceiver import PerceiverConfig

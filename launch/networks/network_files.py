@@ -1,9 +1,7 @@
 """`perceiver plan` and `export`: the files around what model/ computes."""
 
 import json
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,12 +11,12 @@ import typer
 from configs.files import sections_of
 from configs.network import network_config
 from configs.run import RunConfig, load
-from data_shards.files import atomic
 from data_shards.files.display import printable
 from data_shards.files.history import tell
 from launch.lifecycle.run_folder import RunFolder, existing
 from launch.networks import network_folder
 from launch.networks.model_card import CARD, card
+from launch.networks.new_folder import new_folder, refuse_taken
 from launch.run.loaders import absolute
 from launch.run.trained import class_names, latent_sizes, preprocessing
 from launch.run.trained.network import RUN, config_of, is_import, refuse_choice
@@ -166,27 +164,6 @@ def network_of(source: Path, which: str = NEWEST, weights: str = "") -> AnyNetwo
             tell(f"skipped a damaged checkpoint: {sentence}")
         config, tensors = run.model, found.tensors
     return loaded_network(config, tensors, seed=0).eval()
-
-
-def refuse_taken(out: Path) -> None:
-    """Raise ValueError where something has the name; asked before the work, which takes minutes for ONNX."""
-    if out.exists():
-        raise ValueError(f"{out}: is there already; choose another folder or remove it")
-
-
-@contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
-    """Give a folder beside `out`, which takes its name when all its files are written."""
-    refuse_taken(out)
-    # Beside it, and so on the same disk, where a rename is one step.
-    beside = out.with_name(f".{out.name}.beside")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    try:
-        yield beside
-        atomic.publish(beside, out)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def tell_written(out: Path, network: AnyNetwork, notes: Sequence[str], *, as_json: bool) -> None:
