@@ -10,10 +10,11 @@ Which samples a part has does not depend on the number of processes. Each missin
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from data_shards.files import atomic, typed_json
 from data_shards.loading.cuts import Cuts
@@ -92,11 +93,10 @@ class Parts:
         joined = self.folder / "joined"
         if self._plan_path.is_file():
             before = typed_json.read_object(self._plan_path)
-            if differing := sorted(key for key in plan.keys() | before.keys() if plan.get(key) != before.get(key)):
-                words = "; ".join(f"{key}: {before.get(key)} then, {plan.get(key)} now" for key in differing)
+            if words := _differences(before, plan):
                 raise ValueError(
-                    f"{self.folder}: another command was interrupted there ({words}); repeat that one, remove the "
-                    "folder, or choose another --out"
+                    f"{self.folder}: another command was interrupted there ({'; '.join(words)}); repeat that one, "
+                    "remove the folder, or choose another --out"
                 )
             # Made by somebody else since: the mark is set just before this command's own file takes the name.
             if self.out.exists() and not joined.exists():
@@ -176,6 +176,21 @@ class Parts:
         # The plan first: a command that is killed here leaves parts that are nobody's, and not a part of the answers.
         self._plan_path.unlink(missing_ok=True)
         atomic.remove(self.folder)
+
+
+def _differences(before: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
+    """Return what of a command is another than it was, in words."""
+    differing = sorted(key for key in plan.keys() | before.keys() if plan.get(key) != before.get(key))
+    words = {key: f"{key}: {before.get(key)} then, {plan.get(key)} now" for key in differing}
+    if "step" in words:
+        # The run has saved since, and the newest checkpoint is another one.
+        words["step"] += f": --checkpoint {before.get('step')}"
+        words.pop("weights", None)
+    elif "weights" in words:
+        words["weights"] = "other weights of the same step, or the same name with others in it"
+    if "of" in words:
+        words["of"] = "other files or shards, or some of them have changed since"
+    return list(words.values())
 
 
 def _cuts_path(part: Path) -> Path:

@@ -1,6 +1,7 @@
 """Parts of answers belong to one command at a time, and to the same one after a kill, on whichever host."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,28 @@ def test_of_two_commands_at_once_the_second_is_told_who_writes_the_answers(parts
         ):
             pass
     assert parts.folder.exists(), "the second one removes nothing"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"step": 16, "weights": "b"}, r"(step: 8 then, 16 now: --checkpoint 8); repeat that one"),
+        ({"weights": "b"}, r"(other weights of the same step"),
+        (
+            {"of": "d", "samples": 5},
+            r"(other files or shards, or some of them have changed since; samples: 4 then, 5 now)",
+        ),
+        ({"top": 2}, r"(top: 1 then, 2 now)"),
+    ],
+)
+def test_another_command_is_told_what_is_other_in_words_that_its_user_knows(
+    parts: Parts, changes: dict[str, str | int], words: str
+) -> None:
+    parts.folder.mkdir()
+    plan = PLAN | {"step": 8, "weights": "a", "of": "c", "top": 1}
+    parts.open(plan, ())
+    with pytest.raises(ValueError, match=re.escape(words)):
+        parts.open(plan | changes, ())
 
 
 def test_who_is_killed_while_parts_are_removed_leaves_none_that_count(
