@@ -5,6 +5,7 @@ config.yaml, model.safetensors               an import        data as its author
 config.yaml, model.safetensors, run.yaml     a run's export   the data of that run
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,11 +19,13 @@ from configs.reader import read
 from configs.resume import other_meaning
 from configs.run import RunConfig, difference, load
 from data_shards.files.quoting import cut
+from data_shards.modalities.kinds.text import BYTE_VOCABULARY, USUAL_TOKENS
 from launch.lifecycle.run_folder import RunFolder, existing
 from launch.run.loaders import absolute, inputs_read
 from launch.run.trained import latent_sizes, preprocessing
 from model.config.perceiver import PerceiverConfig
 from model.custom import loaded_network
+from model.interop.huggingface_files import TOKENIZER, TOKENIZER_SETTINGS, byte_tokenizer
 from model.modalities.image import ImageInput
 from model.modalities.text import TextInput
 from model.network import AnyNetwork
@@ -156,15 +159,18 @@ def _config_of_import(path: Path, overrides: Sequence[str]) -> RunConfig:
     network = network_config(path / "config.yaml")
     around = preprocessing.of_import(path)
     data = [
-        f"data.inputs.{name}.{key}={value}"
+        # In quotes: [MASK] would be a list.
+        f"data.inputs.{name}.{key}={json.dumps(value) if isinstance(value, str) else value}"
         for name, each in network.ordered_inputs.items()
-        for key, value in {"modality": each.modality, **_section(name, network, around)}.items()
+        for key, value in {"modality": each.modality, **_section(path, name, network, around, overrides)}.items()
     ]
     # Of an imported network nobody knows its batch; no answer depends on it.
     return read(RunConfig, path / "config.yaml", ["train.global_batch=8", *data, *overrides])
 
 
-def _section(name: str, network: PerceiverConfig, around: preprocessing.Surroundings) -> dict[str, object]:
+def _section(
+    path: Path, name: str, network: PerceiverConfig, around: preprocessing.Surroundings, overrides: Sequence[str]
+) -> dict[str, object]:
     each = network.ordered_inputs[name]
     kept = {
         "image": ("height", "width"),
@@ -182,7 +188,31 @@ def _section(name: str, network: PerceiverConfig, around: preprocessing.Surround
         found |= {"num_channels": each.channels, "values": values, "fit": around.fit}
         found |= {"resize": around.resize, "centre_crop": around.centre_crop}
     if isinstance(each, TextInput):
-        found["num_bytes"] = each.max_tokens
+        is_given = any(override.startswith(f"data.inputs.{name}.tokenizer=") for override in overrides)
+        found |= {"num_tokens": each.max_tokens} if is_given else _text_section(path, name, each, around)
         if any(isinstance(of, TextOutput) and of.target == name for of in network.answers().values()):
             found["masking.probability"] = _MASKED_PART
     return found
+
+
+def _text_section(path: Path, name: str, text: TextInput, around: preprocessing.Surroundings) -> dict[str, object]:
+    """Return how the ids of an imported network are made; ValueError where no file says it."""
+    own, settings = (around.foreign.get(file) for file in (TOKENIZER, TOKENIZER_SETTINGS))
+    if own is not None and own != byte_tokenizer(text)[TOKENIZER]:
+        special = {key: _token_of(settings or {}, key) for key in USUAL_TOKENS}
+        named = {key: token for key, token in special.items() if token}
+        return {"tokenizer": str((path / TOKENIZER).resolve()), "num_tokens": text.max_tokens, **named}
+    if text.vocabulary != BYTE_VOCABULARY:
+        raise ValueError(
+            f"{path}: input {name} reads {text.vocabulary} ids, and bytes have {BYTE_VOCABULARY}; put the {TOKENIZER} "
+            "of the network into the folder, or give it to eval by data.inputs."
+            f"{name}.tokenizer=FILE"
+        )
+    return {"num_bytes": text.max_tokens}
+
+
+def _token_of(settings: Mapping[str, object], key: str) -> str:
+    """Return a special token as Hugging Face's settings name it; empty where they do not."""
+    found = settings.get(key)
+    token = found.get("content") if isinstance(found, dict) else found
+    return token if isinstance(token, str) else ""
