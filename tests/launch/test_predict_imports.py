@@ -5,6 +5,8 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
+import perceiver_pytorch
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -16,6 +18,7 @@ from test_predict import predicted
 
 from configs.network import NetworkConfig, network_config
 from launch.answers.loaded_run import load_run
+from launch.networks import imports
 from model.perceiver import Perceiver
 
 NETWORK = """
@@ -76,3 +79,22 @@ def test_a_network_of_other_ids_without_a_tokenizer_is_refused_and_one_of_bytes_
         assert "config.yaml" not in str(told.value)
     (row,) = predicted(imported(tmp_path / "bytes", 262), text, out=tmp_path / "bytes.jsonl")
     assert "_" in row["text_shown"]
+
+
+def test_a_network_that_several_queries_ask_answers_each_of_them(tmp_path: Path) -> None:
+    given = {"dim": 6, "queries_dim": 8, "logits_dim": 5, "depth": 1, "num_latents": 3, "latent_dim": 8,
+             "latent_heads": 2, "latent_dim_head": 4, "cross_dim_head": 4}  # fmt: skip
+    theirs = perceiver_pytorch.PerceiverIO(**given).eval()
+    queries = torch.randn(4, 8)
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "config.json").write_text(json.dumps({**given, "input_shape": [7]}))
+    torch.save(theirs.state_dict() | {"queries": queries}, tmp_path / "theirs" / "weights.pt")
+    imports.import_network(tmp_path / "theirs", tmp_path / "ours", as_json=True)
+    values = np.random.default_rng(0).normal(size=(7, 6)).astype(np.float32)
+    np.save(tmp_path / "0.npy", values)
+    (row,) = predicted(tmp_path / "ours", tmp_path / "0.npy", out=tmp_path / "out.jsonl")
+    with torch.no_grad():
+        expected = theirs(torch.from_numpy(values)[None], queries=queries)[0]
+    np.testing.assert_allclose(np.load(tmp_path / row["values"]), expected, rtol=0, atol=1e-5)
+    (found,) = load_run(tmp_path / "ours").predict([tmp_path / "0.npy"])
+    assert found["values"].shape == (4, 5)

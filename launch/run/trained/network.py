@@ -6,7 +6,7 @@ config.yaml, model.safetensors, run.yaml     a run's export   the data of that r
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from model.interop.huggingface_files import TOKENIZER, TOKENIZER_SETTINGS, byte_
 from model.modalities.image import ImageInput
 from model.modalities.text import TextInput
 from model.network import AnyNetwork
+from model.outputs.grid import CellsOutput
 from model.outputs.text import TextOutput
 from trainer.checkpoint.choice import NEWEST, read_weights, refuse_absent
 from trainer.checkpoint.tensor_file import TensorFile
@@ -165,7 +166,20 @@ def _config_of_import(path: Path, overrides: Sequence[str]) -> RunConfig:
         for key, value in {"modality": each.modality, **_section(path, name, network, around, overrides)}.items()
     ]
     # Of an imported network nobody knows its batch; no answer depends on it.
-    return read(RunConfig, path / "config.yaml", ["train.global_batch=8", *data, *overrides])
+    return read(RunConfig, path / "config.yaml", ["train.global_batch=8", *data, *_truths(network), *overrides])
+
+
+def _truths(network: PerceiverConfig) -> Iterator[str]:
+    """Yield the inputs of the data that answers are compared with and the network does not read, as keys and values.
+
+    An import has them where a network was asked by queries of which no file says what they mean. No answer needs them.
+    """
+    for output in network.answers().values():
+        if isinstance(output, CellsOutput) and network.input_named(output.target) is None:
+            where = f"data.inputs.{output.target}"
+            yield f"{where}.modality=array"
+            yield f"{where}.members=[{output.target}.npy]"
+            yield f"{where}.shape={[*output.shape, output.num_channels]}"
 
 
 def _section(
