@@ -9,7 +9,7 @@ import torch
 from configs.run import RunConfig, load
 from data_shards.sources import table
 from launch.lifecycle.run_folder import RunFolder
-from launch.run import composition
+from launch.run import composition, trained_parameters
 from launch.run.creation import open_run
 from trainer.checkpoint.layout import read_weights
 
@@ -86,3 +86,53 @@ def test_a_run_says_what_it_freezes_and_leaves_it_as_it_was(tmp_path: Path) -> N
         "learning rate x 0.125",
         "learning rate x 2",
     ]
+
+
+HEAD = "(decoder.means.label.logits.weight, decoder.means.label.logits.bias)"
+WIDE = [
+    f"encoder.cross_attends.0.mlp.{part}" for part in ("widen.weight", "widen.bias", "narrow.weight", "narrow.bias")
+]
+MORE = f"({LATENTS}, {', '.join(WIDE[:3])} and 1 more)"
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        ([], []),
+        (["optimizer.weight_decay=0.1"], []),
+        (["optimizer.freeze=[decoder.*=1]"], [f"freezes until step 1: 2 of 39 tensors, 27 of 3,179 parameters {HEAD}"]),
+        (
+            ["optimizer.freeze=[encoder.*,decoder.*=2,encoder.latents.*=1]"],
+            ["freezes for the whole run: 3", "freezes until step 1: 1 of 39", "freezes until step 2: 2 of 39"],
+        ),
+        # What is frozen for the whole run has no rate.
+        (
+            ["optimizer.rate_factors=[decoder.*=2]", "optimizer.freeze=[encoder.*]"],
+            ["freezes for the whole run: 35", f"learning rate x 2: 2 of 39 tensors, 27 of 3,179 parameters {HEAD}"],
+        ),
+        # All four have their names, and of five the last has not.
+        (
+            ["optimizer.rate_factors=[encoder.cross*.mlp*=2]"],
+            [f"learning rate x 2: 4 of 39 tensors, 144 of 3,179 parameters ({', '.join(WIDE)})"],
+        ),
+        (
+            ["optimizer.rate_factors=[encoder.cross*.mlp*=2,encoder.latents*=2]"],
+            [f"learning rate x 2: 5 of 39 tensors, 160 of 3,179 parameters {MORE}"],
+        ),
+        # A bias does not decay.
+        (
+            ["optimizer.weight_decay=0.1", "optimizer.decay_factors=[decoder.*=0.5]"],
+            ["weight decay x 0.5: 1 of 39 tensors, 24 of 3,179 parameters (decoder.means.label.logits.weight)"],
+        ),
+        (["optimizer.layer_decay=0.5"], [f"learning rate x {factor}: " for factor in ("0.125", "0.25", "0.5")]),
+    ],
+)
+def test_each_rule_is_said_on_its_own_and_none_where_there_is_none(
+    tmp_path: Path, rules: list[str], said: list[str]
+) -> None:
+    (tmp_path / "text.yaml").write_text(CONFIG)
+    config = load(tmp_path / "text.yaml", ["train.steps=3", *rules])
+    trained_parameters.check(config)
+    found = list(trained_parameters.sentences(config))
+    assert len(found) == len(said)
+    assert all(sentence.startswith(beginning) for sentence, beginning in zip(found, said, strict=True)), found
