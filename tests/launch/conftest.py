@@ -1,13 +1,13 @@
 import importlib
 import inspect
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from audit import listening
 
 from data_shards.format.manifest import Manifest, ShardEntry, Shards, Split, write
 
@@ -53,29 +53,17 @@ def shards(tmp_path: Path) -> Path:
     return folder
 
 
-class Opens:
-    """The paths that this process opens while this listens; a hook of the interpreter stays for good."""
-
-    def __init__(self) -> None:
-        self.paths: list[str] | None = None
-        sys.addaudithook(self.hook)
-
-    def hook(self, event: str, arguments: tuple[object, ...]) -> None:
-        if event == "open" and self.paths is not None:
-            self.paths.append(str(arguments[0]))
-
-
-@pytest.fixture(scope="session")
-def hook() -> Opens:
-    return Opens()
-
-
 @pytest.fixture
-def opens(hook: Opens) -> Iterator[list[str]]:
+def opens() -> Iterator[list[str]]:
     """Return the paths that are opened during the test."""
-    hook.paths = []
-    yield hook.paths
-    hook.paths = None
+    paths: list[str] = []
+
+    def note(event: str, arguments: tuple[object, ...]) -> None:
+        if event == "open":
+            paths.append(str(arguments[0]))
+
+    with listening(note):
+        yield paths
 
 
 Door = Callable[..., list[dict[str, Any]]]

@@ -2,13 +2,13 @@
 
 import json
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from audit import listening
 
 from launch.lifecycle import attempts
 from launch.lifecycle.attempts import RankRecord
@@ -17,24 +17,18 @@ from launch.lifecycle.run_folder import RunFolder
 from trainer.distributed.board import Board
 from trainer.distributed.node import Node
 
-written: list[str] | None = None
-
-
-def note(event: str, arguments: tuple[object, ...]) -> None:
-    if written is not None and event in ("open", "os.utime"):
-        written.append(Path(str(arguments[0])).name)
-
-
-sys.addaudithook(note)  # it cannot be taken away
-
 
 @pytest.fixture
 def calls() -> Iterator[list[str]]:
     """The names of files that this process opens or touches."""
-    global written
-    written = []
-    yield written
-    written = None
+    written: list[str] = []
+
+    def note(event: str, arguments: tuple[object, ...]) -> None:
+        if event in ("open", "os.utime"):
+            written.append(Path(str(arguments[0])).name)
+
+    with listening(note):
+        yield written
 
 
 class Ranks:

@@ -1,13 +1,13 @@
 """The shards of a run are looked at once, and by one rank a host; the others are told."""
 
 import os
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from audit import listening
 from threads import ThreadWorld, on_ranks
 
 from configs.run import RunConfig, load
@@ -19,33 +19,26 @@ from launch.run.loaders import identity, look, open_eval_split, places_of_all, t
 
 DIGITS = Path(__file__).parents[2] / "configs" / "digits.yaml"
 KINDS = {"cls/mp4/npy/png/txt/wav": 64}
-asked: Counter[tuple[int, str]] | None = None
-data = ""
-
-
-def note(event: str, arguments: tuple[object, ...]) -> None:
-    if asked is not None and event in ("open", "os.listdir", "os.scandir") and str(arguments[0]).startswith(data):
-        asked[threading.get_ident(), f"open {Path(str(arguments[0])).name}"] += 1
-
-
-sys.addaudithook(note)  # it cannot be taken away
 
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Counter[tuple[int, str]]]:
     """How often each thread opens a file of the data folder or asks for its size."""
-    global asked, data
-    asked, data = Counter(), f"{tmp_path}/shards/"
-    counted, lstat = asked, os.lstat
+    asked: Counter[tuple[int, str]] = Counter()
+    data, lstat = f"{tmp_path}/shards/", os.lstat
+
+    def note(event: str, arguments: tuple[object, ...]) -> None:
+        if event in ("open", "os.listdir", "os.scandir") and str(arguments[0]).startswith(data):
+            asked[threading.get_ident(), f"open {Path(str(arguments[0])).name}"] += 1
 
     def noted(path: str) -> os.stat_result:
         if str(path).startswith(data):
-            counted[threading.get_ident(), "lstat"] += 1
+            asked[threading.get_ident(), "lstat"] += 1
         return lstat(path)
 
     monkeypatch.setattr(os, "lstat", noted)
-    yield asked
-    asked = None
+    with listening(note):
+        yield asked
 
 
 def run(folder: Path, num_shards: int) -> RunConfig:

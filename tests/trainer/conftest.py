@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from audit import listening
 from ports import free_port
 from warm_start import WarmProcess
 
@@ -28,34 +29,17 @@ def world() -> Iterator[World]:
     alone.close()
 
 
-class Opens:
-    """The names of the files that each thread opens while this listens; a hook of the interpreter stays for good."""
-
-    def __init__(self) -> None:
-        self.by_thread: dict[int, list[str]] | None = None
-        sys.addaudithook(self.hook)
-
-    def __call__(self) -> list[str]:
-        """Return those of the thread that asks."""
-        assert self.by_thread is not None
-        return list(self.by_thread.get(threading.get_ident(), []))
-
-    def hook(self, event: str, arguments: tuple[object, ...]) -> None:
-        if event == "open" and self.by_thread is not None and isinstance(arguments[0], str | bytes | Path):
-            self.by_thread.setdefault(threading.get_ident(), []).append(Path(str(arguments[0])).name)
-
-
-@pytest.fixture(scope="session")
-def hook() -> Opens:
-    return Opens()
-
-
 @pytest.fixture
-def opens(hook: Opens) -> Iterator[Opens]:
+def opens() -> Iterator[Callable[[], list[str]]]:
     """Return the names of the files that the calling thread has opened in this test."""
-    hook.by_thread = {}
-    yield hook
-    hook.by_thread = None
+    by_thread: dict[int, list[str]] = {}
+
+    def note(event: str, arguments: tuple[object, ...]) -> None:
+        if event == "open" and isinstance(arguments[0], str | bytes | Path):
+            by_thread.setdefault(threading.get_ident(), []).append(Path(str(arguments[0])).name)
+
+    with listening(note):
+        yield lambda: list(by_thread.get(threading.get_ident(), []))
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,12 @@
 """A rank is heard over memory on its host, and over one small file a host between hosts."""
 
 import os
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from audit import listening
 from threads import CPU, on_gloo
 
 from trainer.distributed.board import SLOT_BYTES, Board
@@ -15,24 +15,18 @@ from trainer.distributed.world import World
 from trainer.health.hang import STEP, HangWatch
 from trainer.health.heartbeats import Beat, Beats, path_of, read
 
-opened: list[str] | None = None
-
-
-def note(event: str, arguments: tuple[object, ...]) -> None:
-    if opened is not None and event in ("open", "os.listdir", "os.scandir", "os.rename", "os.link"):
-        opened.append(str(arguments[0]))
-
-
-sys.addaudithook(note)  # it cannot be taken away
-
 
 @pytest.fixture
 def calls() -> Iterator[list[str]]:
     """The paths that this process opens, lists or renames."""
-    global opened
-    opened = []
-    yield opened
-    opened = None
+    opened: list[str] = []
+
+    def note(event: str, arguments: tuple[object, ...]) -> None:
+        if event in ("open", "os.listdir", "os.scandir", "os.rename", "os.link"):
+            opened.append(str(arguments[0]))
+
+    with listening(note):
+        yield opened
 
 
 def test_ranks_of_one_host_cost_the_shared_disk_one_write_at_a_time(tmp_path: Path, calls: list[str]) -> None:
