@@ -6,8 +6,8 @@ bytes, RUN/files/HASH.json, and reads that alone: another content is another nam
 """
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import fields
+from collections.abc import Callable, Iterator
+from dataclasses import Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,21 +29,31 @@ def make_absolute(config: DictConfig, beside: Path) -> None:
                 section[key] = str(found[0])
 
 
-def name_as_kept(config: DictConfig) -> None:
-    """Replace each path by that of the copy in a run's folder; one that cannot be read stays as it is."""
-    for section, key in _places(config):
-        try:
-            name = _kept_name(Path(section[key]))
-        except OSError:
-            continue
-        with read_write(section):
-            section[key] = name
+def container(value: Any, name: Callable[[str], str] = str) -> Any:  # noqa: ANN401  # whatever it is made of
+    """Return a configuration as mappings, sequences and plain values, where the path of a file is what `name` returns.
+
+    OmegaConf.to_container(OmegaConf.structured(config)) is the same, and takes thirty times as long.
+    """
+    if is_dataclass(value):
+        parts = [(field, getattr(value, field.name)) for field in fields(value)]
+        return {field.name: name(part) if _is_path(field, part) else container(part, name) for field, part in parts}
+    if isinstance(value, dict):
+        return {key: container(part, name) for key, part in value.items()}
+    return type(value)(container(part, name) for part in value) if isinstance(value, list | tuple) else value
+
+
+def name_as_kept(path: str) -> str:
+    """Return the path of the copy in a run's folder; that of a file that cannot be read as it is."""
+    try:
+        return _kept_name(Path(path))
+    except OSError:
+        return path
 
 
 def keep(config: object, run: Path) -> None:
     """Copy the files of a configuration into the folder of a run, and remove copies that it does not name."""
     folder = run / FOLDER
-    sources = {(path := Path(section[key])): _kept_name(path) for section, key in _places(OmegaConf.structured(config))}
+    sources = {path: _kept_name(path) for path in map(Path, _paths(config))}
     for path, name in sources.items():
         if not (run / name).is_file():
             folder.mkdir(exist_ok=True)
@@ -52,6 +62,21 @@ def keep(config: object, run: Path) -> None:
     for other in folder.glob("*"):
         if f"{FOLDER}/{other.name}" not in sources.values():
             other.unlink()
+
+
+def _paths(value: Any) -> Iterator[str]:  # noqa: ANN401  # whatever a configuration is made of
+    """Yield the path of each file that is named."""
+    if is_dataclass(value):
+        for field in fields(value):
+            part = getattr(value, field.name)
+            yield from [part] if _is_path(field, part) else _paths(part)
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _paths(part)
+
+
+def _is_path(field: Field[Any], value: object) -> bool:
+    return bool(field.metadata.get("is_file") and value)
 
 
 def _kept_name(path: Path) -> str:

@@ -7,8 +7,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from configs import input_files, plugins
+from configs import plugins
 from configs.files import leaves
+from configs.input_files import container, name_as_kept
 from configs.reader import asked, read
 from data_shards.config import DataConfig
 from data_shards.files.display import printable
@@ -232,10 +233,7 @@ def dump(config: RunConfig, *, as_kept: bool = False) -> str:
     The sizes of a network's inputs stand in the data alone: an override changes both. With `as_kept` files are named by
     their copies in the folder of a run.
     """
-    structured = OmegaConf.structured(config)
-    if as_kept:
-        input_files.name_as_kept(structured)
-    content: Any = OmegaConf.to_container(structured)
+    content = container(config, name_as_kept if as_kept else str)
     for name, keys in config.sizes_of_data().items():
         for key in keys:
             # Neither the size, which an override would not change, nor a default that the run does not have.
@@ -269,8 +267,5 @@ def differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def _content(config: RunConfig) -> dict[str, Any]:
-    structured = OmegaConf.structured(config)
-    input_files.name_as_kept(structured)
-    content = OmegaConf.to_container(structured)
-    assert isinstance(content, dict)
-    return {str(key): value for key, value in content.items()}
+    content: dict[str, Any] = container(config, name_as_kept)
+    return content

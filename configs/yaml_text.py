@@ -8,6 +8,8 @@ configuration of a run of somebody else is read before anything else is known of
 
 import re
 from collections.abc import Iterator
+from copy import deepcopy
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -46,6 +48,12 @@ _CONSTRUCTION_ERRORS = (yaml.YAMLError, ValueError, LookupError, AttributeError,
 
 def parse(text: str) -> Any:  # noqa: ANN401
     """Return the values of a YAML text; ValueError says in one line why it is refused."""
+    return deepcopy(_values(text))
+
+
+# A start reads a file for its plug-ins, and again for the rest.
+@lru_cache(maxsize=16)
+def _values(text: str) -> Any:  # noqa: ANN401
     if len(text) > MOST_CHARACTERS:
         raise ValueError(f"has more than {MOST_CHARACTERS} characters, too many for a configuration")
     _check_events(text)
