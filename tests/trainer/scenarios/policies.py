@@ -1,4 +1,4 @@
-"""Print what three steps of a Perceiver with shared weights report: "STAGE/POLICY" -> [loss, norm] of each step."""
+"""Print what two steps of a Perceiver with shared weights report: "STAGE/POLICY" -> [loss, norm] of each step."""
 
 import json
 import sys
@@ -27,19 +27,19 @@ for stage in range(4):
                 outputs={"label": LabelOutput(num_classes=5)},
                 num_latents=6,
                 latent_width=32,
-                num_cross_attends=3,
-                num_blocks=3,
-                layers_per_block=2,
+                num_cross_attends=2,
+                num_blocks=2,
+                layers_per_block=1,
                 self_attend=AttentionConfig(num_heads=4),
                 activation_checkpointing=policy,
             ),
             seed=0,
         )
         train = TrainConfig(
-            steps=3, global_batch=GLOBAL_BATCH, zero_stage=stage, micro_batch=4, collective_timeout_seconds=60.0
+            steps=2, global_batch=GLOBAL_BATCH, zero_stage=stage, micro_batch=4, collective_timeout_seconds=60.0
         )
         engine = Engine(network, CLASSES, optimizer=OPTIMIZER, train=train, world=world)
-        reports = [engine.step(share(whole_batch(step), world)) for step in range(3)]
+        reports = [engine.step(share(whole_batch(step), world)) for step in range(2)]
         told[f"{stage}/{policy}"] = [[float(report.loss), float(report.grad_norm)] for report in reports]
         engine.close()
 world.close()
