@@ -1,8 +1,10 @@
 """`perceiver generate`: prompts that the network of a run continues, as texts or as arrays."""
 
+import codecs
 import json
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -94,17 +96,27 @@ def _check(request: Request) -> None:
     if not 0 <= request.seed <= MOST_SEED - _MOST_PROMPTS:
         problems.append(f"--seed: must be from 0 to {MOST_SEED - _MOST_PROMPTS}, got {request.seed}")
     # Before anything is generated, which may take hours.
-    if request.out is not None and request.out.exists():
-        problems.append(f"--out {request.out}: is there already; choose another name or remove it")
+    if request.out is not None:
+        problems += _out_problems(request.out)
     if problems:
         raise ValueError("\n".join(problems))
+
+
+def _out_problems(out: Path) -> Iterator[str]:
+    if out.exists():
+        yield f"--out {out}: is there already; choose another name or remove it"
+        return
+    # Folders above are made, once there is something to write.
+    above = next(each for each in out.absolute().parents if each.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
+        yield f"--out {out}: cannot be written: {above} is no folder that can be written to; choose another name"
 
 
 def _lines(path: Path | None) -> list[str]:
     """The prompts of a file, one a line."""
     if path is None:
         return []
-    content = _content(path)
+    content = _content(path).removeprefix(codecs.BOM_UTF8)
     try:
         # As bytes: a text may hold characters at which str.splitlines() would split it.
         lines = [line.decode() for line in content.splitlines()]
@@ -138,6 +150,7 @@ def _texts(loaded: LoadedRun, section: TextConfig, prompts: list[str], request: 
         rows.append(row | {"seed": request.seed + number, "step": loaded.step})
     lines = "".join(f"{json.dumps(row)}\n" for row in rows)
     if request.out is not None:
+        request.out.parent.mkdir(parents=True, exist_ok=True)
         atomic.write(request.out, lines)
     # Control characters that a network writes are no commands to a terminal.
     texts = "\n\n".join(printable_lines(row["text"]) for row in rows) + "\n"

@@ -84,9 +84,10 @@ def test_texts_are_continued_and_a_prompt_alone_has_the_text_of_its_seed(
     make: Callable[[str], RunFolder], tmp_path: Path
 ) -> None:
     run = make("bytes").path
-    (tmp_path / "prompts.txt").write_text("wörter\n\n")
+    # As other systems' editors save it: with a byte order mark.
+    (tmp_path / "prompts.txt").write_text("\ufeffwörter\n\n", encoding="utf-8")
     asked = ("--prompt", "a quick", "--prompts", tmp_path / "prompts.txt", "--length", 24, "--seed", 3)
-    printed = generate(run, *asked, "--json", "--out", tmp_path / "texts.jsonl")
+    printed = generate(run, *asked, "--json", "--out", tmp_path / "new" / "texts.jsonl")
     rows = [json.loads(line) for line in printed.splitlines()]
     assert [(row["prompt"], row["seed"], row["step"]) for row in rows] == [
         ("a quick", 3, 4),
@@ -94,7 +95,7 @@ def test_texts_are_continued_and_a_prompt_alone_has_the_text_of_its_seed(
         ("", 5, 4),
     ]
     assert all(row["text"].startswith(row["prompt"]) and row["continuation"] for row in rows)
-    assert (tmp_path / "texts.jsonl").read_text() == printed
+    assert (tmp_path / "new" / "texts.jsonl").read_text() == printed
     (alone,) = generate(run, "--prompt", "wörter", "--length", 24, "--seed", 4, "--json").splitlines()
     assert json.loads(alone) == rows[1]
     shown = generate(run, "--prompt", "a quick", "--length", 24, "--temperature", 0)
@@ -141,6 +142,7 @@ def test_arrays_are_continued_from_files_and_from_nothing(
         ("bytes", ("--prompts", "none.txt"), r"none\.txt: cannot be read"),
         ("bytes", ("--prompts", "EMPTY"), "expected a prompt a line, and it is empty"),
         ("bytes", ("--out", "EMPTY"), "is there already"),
+        ("bytes", ("--out", "BELOW"), r"--out .*EMPTY/below/texts\.jsonl: cannot be written: .*EMPTY is no folder"),
         ("bytes", ("--checkpoint", "7"), "checkpoint 7: expected newest"),
         ("wave", (), "--out: is needed, a folder for the arrays that continue inputs.stream"),
         ("wave", ("--prompt", "EMPTY", "--out", "out"), "not an array; expected npy"),
@@ -159,6 +161,7 @@ def test_what_cannot_be_continued_is_refused(
     (tmp_path / "EMPTY").write_text("")
     np.save(tmp_path / "OTHER.npy", np.zeros((5, 3)))
     files: dict[str, Any] = {"EMPTY": tmp_path / "EMPTY", "OTHER": tmp_path / "OTHER.npy", "out": tmp_path / "out"}
+    files["BELOW"] = tmp_path / "EMPTY" / "below" / "texts.jsonl"
     run = make(name).path
     with pytest.raises(ValueError, match=sentence):
         generate(run, *(files.get(word, word) for word in words))
