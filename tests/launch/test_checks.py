@@ -32,6 +32,9 @@ SLIPS: dict[str, tuple[str, dict[str, Any], str]] = {
     "OUT is there": ("predict", {"out": "there.csv"}, "there.csv: is there already"),
     "OUT is a link to nothing": ("predict", {"out": "link.csv"}, "link.csv: is there already"),
     "its files are there": ("predict", {"out": "b.csv"}, "b.files: is there already"),
+    "its keys are there": ("embed", {"out": "b.npy"}, "b.keys.json: is there already"),
+    "a list of skipped samples is there": ("predict", {"out": "c.csv"}, "c.skipped.jsonl: is there already"),
+    "that list is there": ("embed", {"out": "c.npy"}, "c.skipped.jsonl: is there already"),
     "OUT below a file": ("predict", {"out": "0.png/a.csv"}, "0.png: is no folder"),
     "more classes than there are": ("predict", {"top": 4}, "--top 4: the run answers with 3 classes"),
     "a part of the latents": ("embed", {"latents": 2, "out": "a.npy"}, "--latents 2: this network is trained"),
@@ -45,7 +48,7 @@ SLIPS: dict[str, tuple[str, dict[str, Any], str]] = {
 
 def test_each_slip_is_found_before_any_work(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("s.tar", "there.csv"):
+    for name in ("s.tar", "there.csv", "b.keys.json", "c.skipped.jsonl"):
         (tmp_path / name).touch()
     (tmp_path / "b.files").mkdir()
     (tmp_path / "link.csv").symlink_to("nothing")
@@ -62,6 +65,8 @@ def test_each_slip_is_found_before_any_work(run: Path, tmp_path: Path, monkeypat
         with pytest.raises(ValueError, match=re.escape(expected)):
             check(command, options)
         assert sorted(tmp_path.rglob("*")) == before, slip
+    # Latents in this format have their keys within, and no files.
+    check("embed", {"out": "b.safetensors"})
 
 
 def test_what_is_wrong_is_the_same_sentence_with_a_cluster_and_without_and_nothing_is_submitted(
