@@ -80,6 +80,11 @@ def test_without_the_first_batch_nobody_knows_the_shapes_and_all_leave(world: Co
     assert world.exchanges == [1.0]
 
 
+def test_a_problem_of_a_later_batch_is_told_to_whoever_leaves(world: Counted) -> None:
+    with pytest.raises(LeftError, match="shard 7 is cut"):
+        Feed(without(2), world, leave).leave("shard 7 is cut")
+
+
 def test_where_nobody_knows_how_to_leave_the_error_is_raised_and_nothing_exchanged(world: Counted) -> None:
     feed = Feed(without(2), world)
     feed(1)
