@@ -196,7 +196,7 @@ def samples(rows: Mapping[str, np.ndarray], *, is_unit: bool = True) -> Figure:
     """
     figure = Figure(figsize=(1.3 * COLUMNS, 1.5 * len(rows)), layout="constrained")
     cells = figure.subplots(len(rows), COLUMNS, squeeze=False)
-    limits = (0.0, 1.0) if is_unit else _range(next(reversed(rows.values())))
+    limits = (0.0, 1.0) if is_unit else _range([*rows.values()][-1])
     for row, (title, values) in enumerate(rows.items()):
         for cell, value, shown in zip(cells[row], values, next(iter(rows.values())), strict=False):
             if value.ndim > 2:

@@ -202,8 +202,10 @@ def _section(
         found |= {"num_channels": each.channels, "values": values, "fit": around.fit}
         found |= {"resize": around.resize, "centre_crop": around.centre_crop}
     if isinstance(each, TextInput):
-        is_given = any(override.startswith(f"data.inputs.{name}.tokenizer=") for override in overrides)
-        found |= {"num_tokens": each.max_tokens} if is_given else _text_section(path, name, each, around)
+        if any(override.startswith(f"data.inputs.{name}.tokenizer=") for override in overrides):
+            found["num_tokens"] = each.max_tokens
+        else:
+            found |= _text_section(path, name, each, around)
         if any(isinstance(of, TextOutput) and of.target == name for of in network.answers().values()):
             found["masking.probability"] = _MASKED_PART
     return found
