@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from data_shards.files.quoting import counted
 from trainer.checkpoint.store import Store
 from trainer.config import HealthConfig, ProfileConfig, TrainConfig
 from trainer.distributed.world import World
@@ -148,7 +149,8 @@ class _Training:
                 continue
             self._between(state, saves=stops or saves)
             if self._has_patience_ended():
-                self._event(state, f"stops early: {self.config.patience} evaluations in a row brought no better value")
+                evaluations = counted(self.config.patience, "evaluation")
+                self._event(state, f"stops early: {evaluations} in a row brought no better value")
                 return "finished", state, ()
             # At the last step there is nothing left to resume.
             if stops and state.step < self.config.steps:
@@ -216,9 +218,9 @@ class _Training:
             return
         precision = "; fp16 lowers its loss scale in such steps: take train.precision=bf16, or more steps"
         raise DivergedError(
-            f"none of the {state.step} steps changed the weights: loss or gradient was finite in none, and all were "
-            "skipped. The run is not finished, and its last checkpoint stays. The events of metrics.jsonl name the "
-            f"samples: look at them and at the network{precision if self.config.precision == 'fp16' else ''}"
+            f"none of the {counted(state.step, 'step')} changed the weights: loss or gradient was finite in none, and "
+            "all were skipped. The run is not finished, and its last checkpoint stays. The events of metrics.jsonl "
+            f"name the samples: look at them and at the network{precision if self.config.precision == 'fp16' else ''}"
         )
 
     def _go_back(self, state: RunState, to_pass: tuple[int, ...]) -> RunState:

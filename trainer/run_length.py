@@ -5,6 +5,7 @@ What changes the training is refused: see length_problems() in trainer/schedule.
 
 from collections.abc import Iterator
 
+from data_shards.files.quoting import counted
 from trainer.config import CheckpointConfig, HealthConfig, OptimizerConfig, ProfileConfig, TrainConfig
 
 LEAST_WINDOW = 10
@@ -28,12 +29,13 @@ def idle(
             f"steps apart, and the run has {steps}"
         )
     if checkpoint.keep_every_steps > steps:
-        yield f"checkpoint.keep_every_steps = {checkpoint.keep_every_steps} keeps no checkpoint of {steps} steps"
+        length = counted(steps, "step")
+        yield f"checkpoint.keep_every_steps = {checkpoint.keep_every_steps} keeps no checkpoint of {length}"
     if profile.first_step > steps:
         yield f"profile.first_step = {profile.first_step} is after the last step, {steps}: nothing is traced"
     elif profile.first_step and profile.first_step + profile.num_steps - 1 > steps:
-        left = f"{steps - profile.first_step + 1} of its {profile.num_steps} steps"
+        left = f"{steps - profile.first_step + 1} of its {counted(profile.num_steps, 'step')}"
         yield f"profile.first_step = {profile.first_step} leaves {left} before the run ends, and no trace is written"
     if health.spike_score and steps <= LEAST_WINDOW:
-        window = f"it needs {LEAST_WINDOW} before, and the run has {steps} steps"
+        window = f"it needs {LEAST_WINDOW} before, and the run has {counted(steps, 'step')}"
         yield f"health.spike_score = {health.spike_score} judges no loss: {window}"

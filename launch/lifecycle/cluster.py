@@ -11,7 +11,7 @@ from unicodedata import category
 from omegaconf import OmegaConf
 
 from configs.reader import read
-from data_shards.files.quoting import cut, shown
+from data_shards.files.quoting import counted, cut, shown
 from launch.lifecycle.restart_policy import RestartConfig
 
 PROFILES = Path(__file__).resolve().parents[2] / "configs" / "clusters"
@@ -144,7 +144,7 @@ class ClusterConfig:
         if self.gpus_per_node and self.processes_per_node > self.gpus_per_node:
             yield (
                 "processes_per_node",
-                f"{self.processes_per_node} ranks would share {self.gpus_per_node} GPUs; use one rank a GPU",
+                f"{self.processes_per_node} ranks would share {counted(self.gpus_per_node, 'GPU')}; use one rank a GPU",
             )
         yield from self._local_problems()
         for key, sentence in self.restarts.problems():

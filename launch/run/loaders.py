@@ -116,7 +116,8 @@ def eval_split(config: RunConfig, places: Places | None = None) -> tuple[str, st
             ) from error
         return "", f"nothing is evaluated: {error}"
     every = config.train.evaluate_every_steps
-    when = f"every {every} steps and at the end" if every else "at the end"
+    steps = "step" if every == 1 else f"{every} steps"
+    when = f"every {steps} and at the end" if every else "at the end"
     seen = ", which is trained on too" if split == streams.TRAIN else ""
     averaged = ", with the moving average of the weights" if config.ema.evaluate else ""
     return split, f"split {shown(split)}{seen} is evaluated {when}{averaged}"

@@ -83,6 +83,8 @@ def test_the_split_that_is_named_is_evaluated(configured: Configured) -> None:
     splits = ["train", "test", "unseen"]
     config = configured(splits, "data.eval_split=unseen", "train.evaluate_every_steps=50")
     assert eval_split(config) == ("unseen", "split 'unseen' is evaluated every 50 steps and at the end")
+    each = replace(config, train=replace(config.train, evaluate_every_steps=1))
+    assert eval_split(each) == ("unseen", "split 'unseen' is evaluated every step and at the end")
     assert "which is trained on too" in eval_split(configured(splits, "data.eval_split=train"))[1]
 
 
