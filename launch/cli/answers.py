@@ -52,9 +52,10 @@ def predict(
     torchrun --nproc-per-node 2 -m -- launch predict runs/digits data/digits --out answers.jsonl
     """
     from launch.answers import commands
+    from launch.answers.request import Asked
 
     _trust(run, trust_code=trust_code)
-    asked = commands.Asked(
+    asked = Asked(
         run,
         tuple(new),
         out,
@@ -92,9 +93,10 @@ def embed(
     Example: perceiver embed runs/pictures photos/ --out latents.safetensors
     """
     from launch.answers import commands
+    from launch.answers.request import Asked
 
     _trust(run, trust_code=trust_code)
-    asked = commands.Asked(
+    asked = Asked(
         run,
         tuple(new),
         out,

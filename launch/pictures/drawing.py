@@ -233,7 +233,7 @@ def _draw_curves(cell: Axes, value: np.ndarray, hidden: np.ndarray, limits: tupl
     cell.plot(rows, linewidth=0.3 if rows.shape[1] == 1 else 0.6)
     margin = 0.05 * (high - low)
     cell.set(xlim=(-0.5, len(rows) - 0.5), ylim=(low - margin, high + margin) if limits != (-1.0, 1.0) else limits)
-    for start, end in _runs(hidden.reshape(len(rows), -1).any(axis=1)):
+    for start, end in _runs(np.asarray(hidden.reshape(len(rows), -1).any(axis=1))):
         cell.axvspan(start - 0.5, end - 0.5, color=str(_GREY), alpha=0.5, linewidth=0)
 
 

@@ -97,13 +97,13 @@ def main(
         network = latent_sizes.cut(network, *sizes) if sizes else network
         found = judge(network)
         if world.is_first:
-            data = {"shards": masked(config.data.shards)} if overrides else {}
+            others = {"shards": masked(config.data.shards)} if overrides else {}
             result = {
                 "step": chosen.step,
                 "weights": chosen.weights,
                 "split": evaluated.name,
                 **({"latents": sizes[0]} if sizes else {}),
-                **data,
+                **others,
                 **found.as_json(),
             }
             for sentence in loader.left_out:
