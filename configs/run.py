@@ -20,7 +20,6 @@ from model.modalities.input import UNSAID, Input
 from model.outputs.vector import VectorOutput
 from trainer.config import CheckpointConfig, HealthConfig, OptimizerConfig, ProfileConfig, TrainConfig, joint_problems
 from trainer.ema_config import EmaConfig
-from trainer.schedule import length_problems
 
 VERSION = 1
 MOST_SEED = 2**63 - 1
@@ -88,8 +87,6 @@ class RunConfig:
                     yield f"{part}.{key}", sentence
         # Where it is `auto`, a run at stage 3 does not compile.
         yield from joint_problems(self.optimizer, self.train, self.ema, compiles=self.model.compile is True)
-        found = length_problems(self.optimizer, self.train.steps) if self.train.steps > 0 else ()
-        yield from ((f"optimizer.{key}", sentence) for key, sentence in found)
         if self.model.residual_dtype == "bf16" and self.train.precision != "bf16":
             precision = f"train.precision=bf16, which is {self.train.precision}"
             yield "model.residual_dtype", f"bf16 is for {precision}; set that to bf16, or leave this out"

@@ -57,9 +57,7 @@ _RECORDING = 8
 
 def load_tiny(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Return the tiny run of a configuration; ValueError as for the whole one."""
-    # The length that is typed is that of the tiny run: it need not hold the schedule of the whole one.
-    others = [override for override in overrides if override.partition("=")[0] != "train.steps"]
-    return load(path, [*tiny_overrides(load(path, others)), *overrides])
+    return load(path, [*tiny_overrides(load(path, overrides)), *overrides])
 
 
 def tiny_overrides(config: RunConfig) -> list[str]:

@@ -1,12 +1,13 @@
-"""What a configuration plans and a run of its length never does, and which harms nothing: a start says it.
+"""What a configuration plans and a run of its length never does: a start says it, and trains.
 
-What changes the training is refused: see length_problems() in trainer/schedule.py. Standard library only.
+Standard library only.
 """
 
 from collections.abc import Iterator
 
 from data_shards.files.quoting import counted
 from trainer.config import CheckpointConfig, HealthConfig, OptimizerConfig, ProfileConfig, TrainConfig
+from trainer.schedule import unreached
 
 LEAST_WINDOW = 10
 """Losses that a spike is judged by at least."""
@@ -21,6 +22,7 @@ def idle(
 ) -> Iterator[str]:
     """Yield a sentence for every key that is set and changes nothing in a run of this length."""
     steps, between, needed = train.steps, train.evaluate_every_steps, train.patience + 1
+    yield from unreached(optimizer, steps)
     if optimizer.learning_rate == 0:
         yield "optimizer.learning_rate = 0: no step changes a weight"
     if train.patience and needed * between > steps:

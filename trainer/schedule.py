@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from data_shards.files.quoting import counted, listed
+
 if TYPE_CHECKING:
     from trainer.config import OptimizerConfig
 
@@ -70,26 +72,24 @@ def schedule_problems(config: "OptimizerConfig") -> Iterator[tuple[str, str]]:
         yield "cooldown_steps", "schedule=stable_decay needs the number of steps in which the rate falls, such as 1000"
 
 
-def length_problems(config: "OptimizerConfig", total_steps: int) -> Iterator[tuple[str, str]]:
-    """Yield (key, sentence) where a run of so many steps never reaches the peak, or what comes after it."""
-    warmup, cooldown, flat = config.warmup_steps, config.cooldown_steps, config.flat_steps
-    length = f"train.steps={total_steps}"
+def unreached(config: "OptimizerConfig", total_steps: int) -> Iterator[str]:
+    """Yield a sentence for what a run of so many steps never comes to: the peak of its rate, or the fall after it.
+
+    No refusal: whoever tries a configuration with train.steps=20 asks for just that.
+    """
+    warmup, cooldown = config.warmup_steps, config.cooldown_steps
+    run = f"the run of {counted(total_steps, 'step')}"
     if warmup > total_steps:
-        more = f"set at most {total_steps}, or more steps"
-        yield "warmup_steps", f"is {warmup}, with {length}: the rate would never reach its peak; {more}"
+        yield f"optimizer.warmup_steps = {warmup}: {run} ends before its learning rate is at the peak"
     elif config.schedule == "stable_decay" and warmup + cooldown > total_steps:
-        both = f"{warmup + cooldown} steps with optimizer.warmup_steps={warmup}"
-        most = max(total_steps - warmup, 0)
-        yield (
-            "cooldown_steps",
-            f"is {cooldown}, which makes {both}, more than {length}; set at most {most}, or more steps",
-        )
-    elif config.schedule == "flat_cosine" and flat >= total_steps:
-        yield "flat_steps", f"is {flat}, with {length}: the rate would never fall; lower it, or take schedule=constant"
-    late = [step for step in config.decay_steps if step >= total_steps]
+        left = max(total_steps - warmup, 0)
+        fall = f"the rate jumps from its warm-up into a fall that began {counted(cooldown - left, 'step')} earlier"
+        yield f"optimizer.cooldown_steps = {cooldown}: {run} has {left} after the warm-up, and {fall}"
+    elif config.schedule == "flat_cosine" and config.flat_steps >= total_steps:
+        yield f"optimizer.flat_steps = {config.flat_steps}: {run} ends before its learning rate falls"
+    late = [str(step) for step in config.decay_steps if step >= total_steps]
     if config.schedule == "step" and late:
-        named = ", ".join(map(str, late))
-        yield "decay_steps", f"names {named}, where a run of {length} has ended; leave them out, or set more steps"
+        yield f"optimizer.decay_steps: {run} ends before {listed(late)}"
 
 
 def _written(value: object) -> str:

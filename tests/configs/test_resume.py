@@ -80,7 +80,7 @@ def test_how_a_run_is_watched_kept_fed_or_fitted_may_change(override: str) -> No
         "data.datasets.more.shards=there",
         "model.compile=true",
         "optimizer.learning_rate=1",
-        "train.steps=500",
+        "train.steps=5",
         "train.global_batch=32",
         "train.precision=bf16",
         "train.deterministic=false",

@@ -6,13 +6,7 @@ from lab import Lab, perceiver
 
 from launch.lifecycle.run_folder import RunFolder
 
-SHORT = (
-    "train.steps=6",
-    "optimizer.warmup_steps=2",
-    "train.global_batch=16",
-    "train.log_every_steps=2",
-    "train.evaluate_every_steps=0",
-)
+SHORT = ("train.steps=6", "train.global_batch=16", "train.log_every_steps=2", "train.evaluate_every_steps=0")
 
 
 def test_a_cluster_that_refuses_unknown_workload_keys_takes_a_run_and_brings_it_to_its_end(

@@ -17,13 +17,7 @@ from launch.schedulers import submission
 
 SubmitDigits = Callable[..., tuple[str, RunFolder]]
 MAX_TASKS = "from launch.slurm import queue; print(queue.max_array_tasks())"
-SHORT = (
-    "train.steps=6",
-    "optimizer.warmup_steps=2",
-    "train.global_batch=16",
-    "train.log_every_steps=2",
-    "train.evaluate_every_steps=0",
-)
+SHORT = ("train.steps=6", "train.global_batch=16", "train.log_every_steps=2", "train.evaluate_every_steps=0")
 
 
 def test_a_sweep_is_an_array_with_a_run_for_every_combination(
