@@ -80,7 +80,7 @@ data:
   values: [hertz]
   lanes: 2
   window: 32
-train: {{steps: 120, global_batch: 16, log_every_steps: 1}}
+train: {{steps: 80, global_batch: 16, log_every_steps: 1}}
 model:
   inputs: {{eeg: {{patch: [16], positions: {{num_bands: 4}}}}}}
   outputs:
@@ -119,7 +119,7 @@ data:
             coordinates_min: [-90, -90], coordinates_max: [90, 90], nan: keep}}
   lanes: 2
   window: 32
-train: {{steps: 120, global_batch: 16, log_every_steps: 1}}
+train: {{steps: 80, global_batch: 16, log_every_steps: 1}}
 model:
   inputs: {{seen: {{positions: {{num_bands: 2, max_resolution: [4, 4]}}}}}}
   outputs: {{asked: {{kind: points, coordinates: asked.coordinates, num_bands: 2, max_frequency: 2}}}}
@@ -154,7 +154,7 @@ data:
     depth: {{modality: image, members: depth.png, height: 8, width: 8, num_channels: 1, values: unit}}
   lanes: 2
   window: 32
-train: {{steps: 60, global_batch: 32, micro_batch: 16, log_every_steps: 1}}
+train: {{steps: 40, global_batch: 32, micro_batch: 16, log_every_steps: 1}}
 model:
   mask_tokens: true
   inputs:
@@ -201,7 +201,7 @@ data:
     colours: {{modality: array, members: colours.npy, shape: [16, 3]}}
   lanes: 2
   window: 32
-train: {{steps: 120, global_batch: 16, log_every_steps: 1}}
+train: {{steps: 80, global_batch: 16, log_every_steps: 1}}
 model:
   inputs: {{cloud: {{num_bands: 2}}}}
   outputs:
@@ -228,7 +228,7 @@ data:
   inputs: {{text: {{modality: text, tokenizer: tokenizer.json, num_tokens: 12, masking: {{probability: 0.2}}}}}}
   lanes: 2
   window: 32
-train: {{steps: 120, global_batch: 32, log_every_steps: 1}}
+train: {{steps: 80, global_batch: 32, log_every_steps: 1}}
 model:
   inputs: {{text: {{embedding_width: 32}}}}
   outputs: {{text: {{kind: text}}}}
