@@ -80,11 +80,13 @@ def test_one_node_does_not_wait_for_its_interconnect() -> None:
     assert cluster_plan(CONFIG, slow) == cluster_plan(CONFIG, one)
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_the_memory_of_a_rank_is_that_of_a_submission(stage: int) -> None:
+@pytest.mark.parametrize(
+    ("stage", "device", "num_gpus"), [(0, "H100", 8), (1, "H100", 8), (2, "H100", 8), (3, "H100", 8), (3, "CPU", 0)]
+)
+def test_the_memory_of_a_rank_is_that_of_a_submission(stage: int, device: str, num_gpus: int) -> None:
     config = train(zero_stage=stage, micro_batch=16)
-    found = cluster_plan(config, CLUSTER)
-    profile = ClusterConfig(nodes=16, processes_per_node=8, gpus_per_node=8)
+    found = cluster_plan(config, replace(CLUSTER, device=HARDWARE[device]))
+    profile = ClusterConfig(nodes=16, processes_per_node=8, gpus_per_node=num_gpus)
     assert (found.state_bytes, found.activation_bytes) == plan.memory(config, profile, Share())
     assert found.checkpoint_bytes == plan.checkpoint_bytes(config)
 

@@ -236,6 +236,14 @@ def test_what_is_drawn_again_is_shown_with_what_it_should_be(
     assert drawn == [((5, 8, 8, 3), (5, 8, 8, 3), "reconstructed_again.png")]
 
 
+def test_only_samples_that_have_the_input_are_drawn() -> None:
+    lengths = {"image": torch.tensor([0, 8, 1, 8, 0]), "sound": torch.tensor([4, 4, 4, 4, 0])}
+    # The last two slots only fill the batch.
+    batch = Batch({}, lengths, torch.zeros(5), torch.zeros(5), ("a", "b", "c", "", ""))
+    assert evaluation._with_input(batch, "image") == [1, 2]
+    assert evaluation._with_input(batch, "sound") == [0, 1, 2]
+
+
 @pytest.mark.parametrize("change", ["multi_label", "no pictures", "nothing to show"])
 def test_predictions_are_drawn_of_pictures_with_one_label(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, change: str

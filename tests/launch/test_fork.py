@@ -243,15 +243,23 @@ def test_a_fork_that_would_train_what_has_no_moments_is_refused(trained: RunFold
     assert not (tmp_path / "new").exists()
 
 
-def test_a_fork_of_a_run_that_its_evaluations_ended_needs_more_patience(run: RunFolder, tmp_path: Path) -> None:
-    state = RunState(step=400, improvement=Improvement(0.5, 3))
+@pytest.mark.parametrize(
+    ("stalled", "patience", "sentence"),
+    [
+        (3, 3, r"has 3 evaluations without a better value, which end a run with .*=3"),
+        (1, 1, r"has 1 evaluation without a better value, which end a run with .*=1"),
+        # With more of it, or where no evaluation ends a run, only this is left, which is of these shards.
+        (3, 4, "keep_best = true, but nothing is evaluated"),
+        (3, 0, "keep_best = true, but nothing is evaluated"),
+    ],
+)
+def test_a_fork_of_a_run_that_its_evaluations_ended_needs_more_patience(
+    run: RunFolder, tmp_path: Path, stalled: int, patience: int, sentence: str
+) -> None:
+    state = RunState(step=400, improvement=Improvement(0.5, stalled))
     put(run, 400, identity=identity(load(run.config_path)), state=state)
-    patient = ["checkpoint.keep_best=true", "train.patience={}"]
-    with pytest.raises(ValueError, match=r"has 3 evaluations without a better value, which end a run with .*=3"):
-        fork.fork(run.path, tmp_path / "new", [each.format(3) for each in patient])
-    # With more of it only this is left, which is of these shards.
-    with pytest.raises(ValueError, match="keep_best = true, but nothing is evaluated"):
-        fork.fork(run.path, tmp_path / "new", [each.format(4) for each in patient])
+    with pytest.raises(ValueError, match=sentence):
+        fork.fork(run.path, tmp_path / "new", ["checkpoint.keep_best=true", f"train.patience={patience}"])
 
 
 @pytest.mark.parametrize(("name", "is_refused"), [("lamb", False), ("muon", True)])
