@@ -148,7 +148,7 @@ def _add_outputs(found: _Found, shards: Manifest, samples: Sequence[Members]) ->
         if _is_told_apart(found, name, classes):
             found.outputs[usable(name)] = {"kind": "label", "target": name, "num_classes": len(classes)}
             found.targets.setdefault("labels", []).append(name)
-    for name, count in sorted(shards.values.items()):
+    for name, count in shards.values.items():
         found.outputs[usable(name)] = {
             "kind": "value",
             **({"target": name} if usable(name) != name else {}),
