@@ -218,7 +218,7 @@ class _Training:
             return
         precision = "; fp16 lowers its loss scale in such steps: take train.precision=bf16, or more steps"
         raise DivergedError(
-            f"none of the {counted(state.step, 'step')} changed the weights: loss or gradient was finite in none, and "
+            f"0 of {counted(state.step, 'step')} changed the weights: loss or gradient was finite in none, and "
             "all were skipped. The run is not finished, and its last checkpoint stays. The events of metrics.jsonl "
             f"name the samples: look at them and at the network{precision if self.config.precision == 'fp16' else ''}"
         )

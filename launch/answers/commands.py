@@ -159,7 +159,7 @@ def _end(
     # Nothing is left behind: the same command with the right files must not be refused for a folder of this one.
     if not num_answered:
         parts.remove()
-        raise ValueError(f"none of the {counted(parts.num_samples, 'sample')} can be read: {'; '.join(bad[:_SHOWN])}")
+        raise ValueError(f"0 of {counted(parts.num_samples, 'sample')} can be read: {'; '.join(bad[:_SHOWN])}")
     if is_finished:
         parts.remove()
     else:

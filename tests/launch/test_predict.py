@@ -283,7 +283,7 @@ REFUSALS = {
     "no ending": (["{run}", "{tmp}/0.png", "--out", "{tmp}/answers"], "expected a name that ends in"),
     "no such file": (["{run}", "{tmp}/none.png", *OUT], "none.png: no such file or folder"),
     "an empty folder": (["{run}", "{tmp}/empty", *OUT], "has no file that the run reads (image:"),
-    "nothing can be read": (["{run}", "{tmp}/bad.png", *OUT], "none of the 1 sample can be read"),
+    "nothing can be read": (["{run}", "{tmp}/bad.png", *OUT], "0 of 1 sample can be read"),
     "an unknown ending": (["{run}", "{tmp}/x.odt", *OUT], "is no kind of file that the run reads"),
     "OUT is there": (["{run}", "{tmp}/0.png", "--out", "{tmp}/there.csv"], "there.csv: is there already"),
     "a table of nothing": (["{run}", "{tmp}/other.csv", *OUT], "has no column that the run reads"),

@@ -139,4 +139,4 @@ def test_jobs_evaluate_and_answer_as_one_process_and_one_that_was_cancelled_resu
     assert table.replace(b"} \n", b"}\n") == (place / "one.jsonl").read_bytes()
     assert f"resumes: {num_answered} of {NUM_NEW} parts are there" in resumed.log.read_text()
     assert flat.field(refused.job_id, "ExitCode") == "2:0"
-    assert refused.log.read_text().count("none of the 1 samples can be read") == 1
+    assert refused.log.read_text().count("0 of 1 sample can be read") == 1
