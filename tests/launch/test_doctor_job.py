@@ -179,6 +179,7 @@ def test_the_ranks_are_signalled_before_half_of_a_short_time_limit(
     assert {"#SBATCH --time=10", "#SBATCH --signal=USR2@100"} <= set(lines)
 
 
+@pytest.mark.usefixtures("heard_signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_is_an_exit_with_its_number_and_one_that_is_ignored_stays_so(number: int) -> None:
     with pytest.raises(SystemExit) as leaving, job._ends_in_order():

@@ -92,6 +92,7 @@ def test_the_doctor_finds_a_healthy_cluster_well(flat: Lab, tmp_path: Path) -> N
     assert not list(tmp_path.glob(".doctor-*"))
 
 
+@pytest.mark.usefixtures("heard_signals")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_doctor_that_is_ended_tells_why_it_waits_and_leaves_neither_job_nor_folder(
     number: signal.Signals, flat: Lab, tmp_path: Path
