@@ -36,7 +36,6 @@ SLIPS: dict[str, tuple[str, dict[str, Any], str]] = {
     "a list of skipped samples is there": ("predict", {"out": "c.csv"}, "c.skipped.jsonl: is there already"),
     "that list is there": ("embed", {"out": "c.npy"}, "c.skipped.jsonl: is there already"),
     "OUT below a file": ("predict", {"out": "0.png/a.csv"}, "0.png: is no folder"),
-    "more classes than there are": ("predict", {"top": 4}, "--top 4: the run answers with 3 classes"),
     "a part of the latents": ("embed", {"latents": 2, "out": "a.npy"}, "--latents 2: this network is trained"),
     "eval: no checkpoint of this step": ("eval", {"which": "5"}, "--checkpoint 5: expected"),
     "eval: other weights": ("eval", {"weights": "mean"}, "--weights mean: expected trained or ema"),
@@ -67,6 +66,8 @@ def test_each_slip_is_found_before_any_work(run: Path, tmp_path: Path, monkeypat
         assert sorted(tmp_path.rglob("*")) == before, slip
     # Latents in this format have their keys within, and no files.
     check("embed", {"out": "b.safetensors"})
+    # As many as there are.
+    check("predict", {"top": 9})
 
 
 def test_what_is_wrong_is_the_same_sentence_with_a_cluster_and_without_and_nothing_is_submitted(
