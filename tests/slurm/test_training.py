@@ -53,7 +53,8 @@ def test_time_limits_and_lost_ranks_leave_the_weights_of_an_undisturbed_run(
 def test_a_run_that_is_preempted_loses_a_node_and_changes_its_size_ends_like_an_undisturbed_one(
     networked: Lab, submit_digits: SubmitDigits, digits_config: Path, shards: Path, tmp_path: Path
 ) -> None:
-    length = ("train.steps=160", "train.global_batch=48", "checkpoint.save_every_steps=10")
+    # Long enough for the run not to be over before the command that stops it has begun.
+    length = ("train.steps=240", "train.global_batch=48", "checkpoint.save_every_steps=10")
     job_id, folder = submit_digits(networked, "run", *length, nodes=2)
     networked.wait_for(lambda: logged_step(folder) >= 20, "steps of attempt 1")
     networked.command("sbatch", "--partition=high", "--nodes=4", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
