@@ -22,13 +22,11 @@ demo: .venv/installed
 # Several processes share the cores in the tests.
 test fast: export OMP_NUM_THREADS = 1
 
-# A file's tests stay in one process, since they share what is dear to set up; the long ones come first. Three processes
-# on two cores, since a third of the time tests wait for others that they started. Slurms want the machine for
-# themselves, and mostly wait: there are four at a time. A process of tests that dies is not replaced: what it had left
-# to do would be waited for without end.
+# A file's tests stay in one process, since they share what is dear to set up; the long ones come first. Four processes
+# on two cores, since half of the time tests wait for others that they started, most of all those of a real Slurm. A
+# process of tests that dies is not replaced: what it had left to do would be waited for without end.
 test: .venv/installed
-	$(BIN)/pytest -n 3 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder -m "not slurm"
-	$(BIN)/pytest -n 4 --dist load --maxschedchunk 1 tests/slurm
+	$(BIN)/pytest -n 4 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
 
 check: .venv/installed lint fast
 

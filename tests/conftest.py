@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,17 @@ from jaxtyping import install_import_hook
 
 install_import_hook(["model"], "beartype.beartype")
 
-RUNS = Path(__file__).parent / "runs"
+SLURM, RUNS = (Path(__file__).parent / name for name in ("slurm", "runs"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put whole runs first: they are the longest, and would keep one process busy when the others are done."""
-    items.sort(key=lambda item: RUNS not in item.path.parents)
+    """Put what takes longest first: files of a Slurm and of whole runs in turn.
+
+    A Slurm mostly waits, and keeps few cores busy; several at once would miss the times that they set each other.
+    """
+    of_both = [dict.fromkeys(item.path for item in items if item.path.parent == folder) for folder in (SLURM, RUNS)]
+    first = [path for pair in zip_longest(*of_both) for path in pair]
+    items.sort(key=lambda item: first.index(item.path) if item.path in first else len(first))
 
 
 def pytest_collection_finish() -> None:
