@@ -13,6 +13,7 @@ from model.measures.losses import (
     end_point_error_sum,
     labelled,
     soft_cross_entropy_sum,
+    squared_error_sum,
 )
 
 
@@ -92,6 +93,12 @@ def test_errors_of_grids_are_means_over_a_sample_and_sums_over_samples() -> None
     torch.testing.assert_close(absolute_error_sum(ones, 0 * ones, torch.tensor([1.0, 2.0])), torch.tensor(3.0))
     motion = ones * torch.tensor([3.0, 4.0])
     torch.testing.assert_close(end_point_error_sum(motion, 0 * ones, torch.tensor([1.0, 2.0])), torch.tensor(15.0))
+
+
+def test_a_squared_error_is_that_of_the_difference() -> None:
+    values, targets = torch.tensor([[1.0, 2.0], [3.0, -1.0]]), torch.tensor([[1.0, 4.0], [0.0, -1.0]])
+    # (0 + 4) / 2 of the first sample, (9 + 0) / 2 of the second.
+    torch.testing.assert_close(squared_error_sum(values, targets, torch.tensor([1.0, 2.0])), torch.tensor(11.0))
 
 
 def test_motion_that_is_unknown_counts_nowhere() -> None:
