@@ -200,8 +200,10 @@ def _layers(keys_and_values: Sequence[tuple[str, Any]]) -> list[dict[str, Any]]:
     """
     layers: list[dict[str, Any]] = []
     for key, value in keys_and_values:
-        if not layers or not _put(layers[-1], key, value):
-            layers.append(_nested(key, value))
+        # A copy of {}: later keys are put into it, and a problem is told with what the user wrote.
+        own = {} if value == {} else value
+        if not layers or not _put(layers[-1], key, own):
+            layers.append(_nested(key, own))
     return layers
 
 

@@ -328,6 +328,12 @@ def test_a_key_stands_once_in_a_file_however_it_is_spelled(valid: Path) -> None:
     assert load(valid, ["train.steps=8", "train.steps=9"]).train.steps == 9
 
 
+def test_a_wrong_value_behind_a_section_that_was_emptied_is_one_problem(valid: Path) -> None:
+    with pytest.raises(ConfigError, match="1 problem in") as caught:
+        load(valid, ["optimizer={}", "optimizer.warmup_steps=abc"])
+    assert "\n  optimizer.warmup_steps = 'abc': " in str(caught.value)
+
+
 def test_a_seed_is_one_that_the_generators_take(valid: Path) -> None:
     assert load(valid, [f"seed={2**63 - 1}"]).seed == 2**63 - 1
     for seed in (-1, 2**63, 10**30):
