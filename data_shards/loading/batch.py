@@ -42,7 +42,7 @@ class Sample:
     targets: dict[str, np.ndarray] = field(default_factory=dict)
     """The targets other than labels; see Batch."""
     is_cut: dict[str, bool] = field(default_factory=dict)
-    """Whether an input has more entries than its array."""
+    """By input, True where the sample has more entries than were read into its array."""
 
 
 @dataclass(frozen=True)

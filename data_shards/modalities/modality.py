@@ -63,7 +63,7 @@ class Prepared:
     coordinates: "np.ndarray | None" = None
     """The coordinates of its cells, if the section reads them."""
     is_cut: bool = False
-    """Whether the sample has more entries than the array: readers count how many samples were cut."""
+    """True if the sample has more entries than were read into the array. Commands print how many samples that are."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Modality(ABC):
     dtype: ClassVar[str] = "float32"
     """The type of the array, by its name in numpy and torch."""
     subsamples: ClassVar[bool] = False
-    """Whether of a longer sample entries from all of it are read, and not a part."""
+    """True if a sample that is too long is read as entries spread over all of it; False if one part of it is read."""
 
     @property
     @abstractmethod
@@ -99,7 +99,7 @@ class Modality(ABC):
 
     @property
     def too_long(self) -> str:
-        """What a sample is of which not all is read, for a message."""
+        """Return what a message says of a sample that is too long, such as "longer than 512 bytes"."""
         return f"longer than {self.shape[0]} entries"
 
     @abstractmethod

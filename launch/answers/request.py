@@ -39,7 +39,7 @@ class Asked:
     latents: int = 0
     """How many of the first latents take part; 0 for all."""
     whole: bool = False
-    """Of latents: all of them, or their mean."""
+    """True if `embed` writes every latent; False if it writes their mean."""
 
 
 def check(command: str, asked: Asked, config: RunConfig) -> None:

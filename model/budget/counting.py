@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Measured:
-    """What one pass of one sample takes."""
+    """The size of a network, and what one pass over one sample takes."""
 
     parameters: int
     """Weights."""
@@ -39,7 +39,7 @@ def anywhere(run: Callable[[torch.device], T]) -> T:
         with torch.device("meta"):
             return run(torch.device("meta"))
     # Whatever a module does with values: a number that it reads, an index, a loop. With values it is counted as well.
-    except (RuntimeError, NotImplementedError):
+    except RuntimeError:
         with torch.device("cpu"):
             return run(torch.device("cpu"))
 

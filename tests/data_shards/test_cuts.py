@@ -64,8 +64,8 @@ LENGTHS: dict[str, tuple[Modality, Make, Make, str]] = {
         lambda: b"a[MASK]bcd",
         "longer than 4 bytes and were cut",
     ),
-    "sound": (SOUND, lambda: wav(64), lambda: wav(65), "longer than 64 samples (0.008 s) and were cut"),
-    "frames of sound": (MEL, lambda: wav(64), lambda: wav(65), "longer than 64 samples (0.008 s) and were cut"),
+    "sound": (SOUND, lambda: wav(64), lambda: wav(65), "longer than 0.008 s and were cut"),
+    "frames of sound": (MEL, lambda: wav(64), lambda: wav(65), "longer than 0.008 s and were cut"),
     "points": (CLOUD, lambda: npy(4, 3), lambda: npy(5, 3), "larger than 4 points and were subsampled"),
     "array": (EEG, lambda: npy(4, 2), lambda: npy(5, 2), "longer than 4 along the axis time and were cut"),
     "spread frames": (CLIP, lambda: mp4(2), lambda: mp4(3), "longer than 2 frames and were subsampled"),
@@ -100,6 +100,6 @@ def test_of_an_evaluation_of_several_clips_it_says_how_many_were_read() -> None:
     sound, text = AudioConfig(num_samples=64), TextConfig(num_bytes=4)
     config = DataConfig(inputs={"sound": sound, "text": text}, clips=ClipsConfig(3))
     assert Cuts({"sound": (1, 1), "text": (1, 1)}).sentences(config) == [
-        "1 of 1 sample of input sound was longer than 64 samples (0.008 s): 3 clips of each were read",
+        "1 of 1 sample of input sound was longer than 0.008 s: 3 clips of each were read",
         "1 of 1 sample of input text was longer than 4 bytes and was cut",
     ]

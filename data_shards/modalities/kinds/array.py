@@ -69,7 +69,7 @@ class ArrayConfig(Modality):
 
     @property
     def too_long(self) -> str:
-        """Longer than its first axis."""
+        """Return how an array is longer than the entries of its first axis that are read."""
         along = f" along the axis {self.axes[0]}" if self.axes else ""
         return f"longer than {self.shape[0]}{along}"
 

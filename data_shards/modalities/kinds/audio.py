@@ -66,8 +66,8 @@ class AudioConfig(Modality):
 
     @property
     def too_long(self) -> str:
-        """Longer than its samples."""
-        return f"longer than {self.num_samples} samples ({self.num_samples / self.sample_rate:g} s)"
+        """Return how a recording is longer than the part that is read."""
+        return f"longer than {self.num_samples / self.sample_rate:g} s"
 
     def prepare(self, found: Members, rng: "np.random.Generator | None") -> Prepared:
         """Return the recording in this shape; in training varied at random."""

@@ -72,7 +72,7 @@ class PointsConfig(Modality):
 
     @property
     def too_long(self) -> str:
-        """Larger than its points."""
+        """Return how a cloud is larger than the points that are read."""
         return f"larger than {self.num_points} points"
 
     def prepare(self, found: Members, rng: "np.random.Generator | None") -> Prepared:

@@ -106,7 +106,7 @@ class TextConfig(Modality):
 
     @property
     def too_long(self) -> str:
-        """Longer than its tokens, or bytes."""
+        """Return how a text is longer than the tokens or bytes that are read."""
         return f"longer than {self.length} {'tokens' if self.tokenizer else 'bytes'}"
 
     def prepare(self, found: Members, rng: "np.random.Generator | None") -> Prepared:

@@ -77,7 +77,7 @@ class VideoConfig(Modality):
 
     @property
     def too_long(self) -> str:
-        """Longer than its frames."""
+        """Return how a video is longer than the frames that are read."""
         step = f" at a step of {self.frame_step}" if self.frame_step > 1 else ""
         return f"longer than {self.num_frames} frames{step}"
 
