@@ -36,7 +36,7 @@ from benchmarks.arguments import at_least
 from data_shards.building import adoption
 from data_shards.config import DataConfig
 from data_shards.format import manifest
-from data_shards.loading.loader import Loader
+from data_shards.loading.loader.loader import Loader
 from data_shards.loading.reader import Reader
 from data_shards.loading.streams import live_bytes, train_loader
 from data_shards.modalities.decoding.audio import audio

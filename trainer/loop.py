@@ -20,7 +20,7 @@ from trainer.config import HealthConfig, ProfileConfig, TrainConfig
 from trainer.distributed.world import World
 from trainer.engine.engine import Engine
 from trainer.engine.stopwatch import compile_seconds
-from trainer.evaluation import Evaluation
+from trainer.evaluation.evaluation import Evaluation
 from trainer.feed import Batches, Feed
 from trainer.health import spikes
 from trainer.health.hang import HangWatch

@@ -1,1 +1,1 @@
-"""Raw samples to shard folders, tars of others to indexed ones, and the checks and pictures of both."""
+"""Raw samples to shard folders, tars of others to indexed ones; inspection/ checks and draws both."""

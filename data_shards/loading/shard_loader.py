@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from data_shards.config import DataConfig
 from data_shards.loading.batch import Batch
-from data_shards.loading.loader import Loader
+from data_shards.loading.loader.loader import Loader
 from data_shards.loading.shard_folders import Places
 from data_shards.loading.streams import TRAIN, data_state, eval_loader, train_loader
 from data_shards.order.state import DataState

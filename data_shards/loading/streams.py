@@ -28,7 +28,7 @@ from data_shards.loading.dataset import (
     served,
     shared_classes,
 )
-from data_shards.loading.loader import Loader
+from data_shards.loading.loader.loader import Loader
 from data_shards.loading.quarantine import Quarantine
 from data_shards.loading.reader import Reader
 from data_shards.loading.shard_folders import Places

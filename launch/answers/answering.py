@@ -11,14 +11,14 @@ from torch import Tensor
 from configs.run import RunConfig
 from data_shards.loading.batch import Batch
 from data_shards.loading.dataset import are_numbers
-from data_shards.sources import new_samples
-from data_shards.sources.new_files import Tell
-from data_shards.sources.new_samples import NewSamples
+from data_shards.sources.prediction import new_samples
+from data_shards.sources.prediction.new_files import Tell
+from data_shards.sources.prediction.new_samples import NewSamples
 from launch.answers.columns import name_of
 from launch.run.trained import class_names
 from launch.run.trained.network import Trained
 from model.perceiver import Perceiver
-from trainer.inference import answered
+from trainer.evaluation.inference import answered
 from trainer.tasks.answer import Cell, Row, Telling
 from trainer.tasks.objective import Objective, objective
 

@@ -21,7 +21,7 @@ from data_shards.files.display import printable
 from data_shards.files.quoting import counted
 from data_shards.loading.batch import Batch
 from data_shards.loading.cuts import Cuts
-from data_shards.sources.new_samples import NewSamples
+from data_shards.sources.prediction.new_samples import NewSamples
 from launch.answers import request, tables, vectors
 from launch.answers.answering import Answering, batch_of, plain, samples_of
 from launch.answers.parts import Parts, Progress

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from configs.run import RunConfig
 from data_shards.files.plugin_files import is_of_plugin
-from data_shards.sources import new_samples
+from data_shards.sources.prediction import new_samples
 from launch.answers import tables, vectors
 from launch.answers.parts import Parts
 from launch.lifecycle.run_folder import refuse_unwritable

@@ -100,7 +100,7 @@ def verify(
 
     perceiver data verify data/laion --config configs/image_text.yaml
     """
-    from data_shards.building import verification
+    from data_shards.building.inspection import verification
 
     read = run_config(config, trust_code=trust_code).data if config else None
     with progress_bar("verify") as progress:
@@ -139,7 +139,7 @@ def show(
 
     perceiver data show data/eeg --config eeg.yaml
     """
-    from data_shards.building import contact_sheet
+    from data_shards.building.inspection import contact_sheet
 
     inputs = run_config(config, trust_code=trust_code).data.ordered_inputs if config else None
     contact_sheet.contact_sheet(folder, out, split=split, num_samples=samples, inputs=inputs)

@@ -11,7 +11,7 @@ from data_shards.modalities.kinds.image import ImageConfig
 from data_shards.modalities.kinds.video import VideoConfig
 from data_shards.modalities.modality import Modality
 from trainer.distributed.world import World
-from trainer.inference import reconstructions
+from trainer.evaluation.inference import reconstructions
 from trainer.tasks.kinds.grid import PIXEL_RANGE
 from trainer.tasks.objective import Objective
 

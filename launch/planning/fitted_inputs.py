@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_shards.building.spread_samples import Members
+from data_shards.building.inspection.spread_samples import Members
 from data_shards.files.quoting import cut
 from data_shards.modalities.fitting import longest
 from data_shards.modalities.kinds.catalogue import BY_NAME, contents

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from data_shards.building.spread_samples import Members
+from data_shards.building.inspection.spread_samples import Members
 from data_shards.config import ALL
 from data_shards.format.members import RECORD, fitting
 from data_shards.modalities.decoding.numbers import npz_archive

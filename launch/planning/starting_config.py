@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from data_shards.building.spread_samples import Members, spread
+from data_shards.building.inspection.spread_samples import Members, spread
 from data_shards.config import DataConfig
 from data_shards.files.display import printable
 from data_shards.files.quoting import counted, listed, shown

@@ -8,9 +8,9 @@ from data_shards.files.quoting import shown
 from data_shards.loading import streams
 from launch.lifecycle.run_folder import RunFolder, existing
 from launch.run.loaders import absolute, open_eval_split
-from trainer.attention_maps import attention_maps, draw, readable
 from trainer.checkpoint.choice import NEWEST, read_weights
 from trainer.distributed.world import World
+from trainer.evaluation.attention_maps import attention_maps, draw, readable
 
 
 def main(path: Path, sample: int, which: str = NEWEST, weights: str = "") -> list[Path]:

@@ -52,7 +52,7 @@ from trainer.distributed.world import World
 from trainer.engine import arithmetic
 from trainer.engine.engine import Engine
 from trainer.engine.memory import fitting
-from trainer.evaluation import Evaluation, evaluate
+from trainer.evaluation.evaluation import Evaluation, evaluate
 from trainer.feed import Feed
 from trainer.health.compilation import told_of_compiling
 from trainer.health.hang import HangWatch

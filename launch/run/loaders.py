@@ -7,7 +7,7 @@ from pathlib import Path
 from configs.run import RunConfig
 from data_shards.files.quoting import counted, shown
 from data_shards.loading import streams
-from data_shards.loading.loader import Loader
+from data_shards.loading.loader.loader import Loader
 from data_shards.loading.shard_folders import Places
 from data_shards.modalities.kinds.label import LabelConfig
 from launch.lifecycle.agreement import first_does, together
@@ -15,7 +15,7 @@ from model.outputs.label import LabelOutput, LabelsOutput
 from model.outputs.value import ValueOutput
 from trainer.distributed.node import is_first_of_host
 from trainer.distributed.world import World
-from trainer.evaluation import keys
+from trainer.evaluation.evaluation import keys
 from trainer.tasks.objective import objective
 
 

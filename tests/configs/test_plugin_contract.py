@@ -15,7 +15,7 @@ from data_shards.files.plugin_files import PluginError
 from data_shards.loading.batch import Batch
 from data_shards.loading.sample import prepare
 from trainer.distributed.world import World
-from trainer.evaluation import evaluate
+from trainer.evaluation.evaluation import evaluate
 from trainer.tasks.objective import Objective, objective
 
 HEAD = """

@@ -23,13 +23,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data_shards.building import adoption, verification
+from data_shards.building import adoption
+from data_shards.building.inspection import verification
 from data_shards.config import DataConfig
 from data_shards.format.annotations import OWN, Records
 from data_shards.format.manifest import Manifest
 from data_shards.loading import streams
 from data_shards.loading.dataset import inputs_in
-from data_shards.loading.loader import Loader
+from data_shards.loading.loader.loader import Loader
 from data_shards.modalities.kinds.array import ArrayConfig
 from data_shards.modalities.kinds.audio import AudioConfig
 from data_shards.modalities.kinds.catalogue import inputs_of

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from data_shards.building import adoption, verification
+from data_shards.building import adoption
 from data_shards.building.builder import build_table
+from data_shards.building.inspection import verification
+from data_shards.building.inspection.verification import Bad
 from data_shards.building.raw_sample import Literal, Row
-from data_shards.building.verification import Bad
 from data_shards.config import DataConfig
 from data_shards.format import manifest
 from data_shards.format.annotations import OWN, Records

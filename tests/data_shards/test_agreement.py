@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data_shards.building import verification
+from data_shards.building.inspection import verification
 from data_shards.format.annotations import OWN
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_shards.building.verification import Report
+from data_shards.building.inspection.verification import Report
 from data_shards.config import DataConfig
 from data_shards.loading.batch import layout
 from data_shards.loading.sample import BadMemberError, prepare

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data_shards.building import adoption, verification
+from data_shards.building import adoption
+from data_shards.building.inspection import verification
 from data_shards.config import DataConfig
 from data_shards.format.manifest import Manifest
 from data_shards.loading.admission import BadSampleError

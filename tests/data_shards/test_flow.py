@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from data_shards.building.contact_sheet import contact_sheet
-from data_shards.building.verification import verify
+from data_shards.building.inspection.contact_sheet import contact_sheet
+from data_shards.building.inspection.verification import verify
 from data_shards.config import DataConfig
 from data_shards.loading.sample import prepare
 from data_shards.loading.streams import eval_loader, train_loader

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_shards.building import adoption, verification
-from data_shards.building.contact_sheet import contact_sheet
+from data_shards.building import adoption
+from data_shards.building.inspection import verification
+from data_shards.building.inspection.contact_sheet import contact_sheet
 from data_shards.config import DataConfig
 from data_shards.format.members import fitting
 from data_shards.loading import streams

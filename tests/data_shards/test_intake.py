@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from data_shards.building import adoption, verification
+from data_shards.building import adoption
+from data_shards.building.inspection import verification
 from data_shards.config import DataConfig
 from data_shards.format.annotations import OWN
 from data_shards.loading import streams

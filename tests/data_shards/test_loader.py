@@ -14,7 +14,7 @@ from data_shards.format import manifest
 from data_shards.format.manifest import Manifest
 from data_shards.loading import streams
 from data_shards.loading.batch import Batch
-from data_shards.loading.loader import Loader
+from data_shards.loading.loader.loader import Loader
 from data_shards.modalities.kinds.image import ImageConfig
 from data_shards.modalities.kinds.text import TextConfig
 

@@ -16,7 +16,7 @@ from data_shards.format import manifest
 from data_shards.format.manifest import Manifest
 from data_shards.loading import streams
 from data_shards.loading.batch import Batch
-from data_shards.loading.loader import Loader
+from data_shards.loading.loader.loader import Loader
 from data_shards.modalities.kinds.points import PointsConfig
 from data_shards.modalities.kinds.text import TextConfig
 from data_shards.order.state import DataState

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_shards.building import adoption, verification
+from data_shards.building import adoption
+from data_shards.building.inspection import verification
 from data_shards.config import DataConfig
 from data_shards.format.annotations import Records
 from data_shards.loading import streams
-from data_shards.loading.loader import Loader
+from data_shards.loading.loader.loader import Loader
 from data_shards.loading.reader import Reader
 from data_shards.modalities.kinds.points import PointsConfig
 from data_shards.modalities.kinds.text import TextConfig

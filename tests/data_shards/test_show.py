@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from data_shards.building import adoption
-from data_shards.building import contact_sheet as show
 from data_shards.building.builder import build_table
-from data_shards.building.contact_sheet import contact_sheet
+from data_shards.building.inspection import contact_sheet as show
+from data_shards.building.inspection.contact_sheet import contact_sheet
+from data_shards.building.inspection.spread_samples import spread
 from data_shards.building.raw_sample import Literal, Row
-from data_shards.building.spread_samples import spread
 from data_shards.format.annotations import OWN, Records
 from data_shards.format.manifest import Manifest
 from data_shards.modalities.decoding import audio, flow, image, points, video

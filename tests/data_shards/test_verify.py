@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from data_shards.building import adoption, verification
-from data_shards.building.verification import Bad, Report
+from data_shards.building import adoption
+from data_shards.building.inspection import verification
+from data_shards.building.inspection.verification import Bad, Report
 from data_shards.config import DataConfig
 from data_shards.format import manifest
 from data_shards.format.manifest import Manifest

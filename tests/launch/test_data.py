@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from configs.run import load
-from data_shards.building.verification import Bad, Report
+from data_shards.building.inspection.verification import Bad, Report
 from data_shards.format.annotations import Records
 from data_shards.format.manifest import Manifest
 from launch.cli.data import app
@@ -107,7 +107,7 @@ def test_what_is_bad_is_listed_counted_and_ends_with_status_1(door: Door) -> Non
         progress(3, 7)
         return BAD
 
-    door("data_shards.building.verification.verify", verify)
+    door("data_shards.building.inspection.verification.verify", verify)
     result = CliRunner().invoke(app, ["verify", "in"], catch_exceptions=False)
     assert result.exit_code == 1
     assert "3/7" in result.stderr
@@ -124,7 +124,7 @@ def test_what_is_bad_is_listed_counted_and_ends_with_status_1(door: Door) -> Non
 
 def test_a_reason_that_many_samples_have_is_printed_for_twenty_and_the_rest_are_counted(door: Door) -> None:
     bad = [Bad("a.tar", f"k{number}", "is too large" if number % 2 else "is no picture") for number in range(45)]
-    door("data_shards.building.verification.verify", Report(samples=99, bad=bad))
+    door("data_shards.building.inspection.verification.verify", Report(samples=99, bad=bad))
     lines = CliRunner().invoke(app, ["verify", "in"], catch_exceptions=False).stdout.splitlines()
     listed = [line for line in lines if line.startswith("bad: a.tar k")]
     assert listed == [f"bad: {each.shard} {each.key}: {each.reason}" for each in bad[:40]]
@@ -137,7 +137,7 @@ def test_a_reason_that_many_samples_have_is_printed_for_twenty_and_the_rest_are_
 
 
 def test_shards_without_a_fault_end_with_status_0_and_no_word_of_faults(door: Door) -> None:
-    door("data_shards.building.verification.verify", Report(samples=9))
+    door("data_shards.building.inspection.verification.verify", Report(samples=9))
     result = CliRunner().invoke(app, ["verify", "in"], catch_exceptions=False)
     assert (result.exit_code, result.stdout.splitlines()[0]) == (0, "9 samples, 0 bad")
     assert "bad:" not in result.stdout
@@ -145,14 +145,14 @@ def test_shards_without_a_fault_end_with_status_0_and_no_word_of_faults(door: Do
 
 @pytest.mark.parametrize(("report", "is_well"), [(BAD, False), (Report(samples=9), True)])
 def test_a_program_reads_all_that_was_found_and_whether_it_is_well(door: Door, report: Report, is_well: bool) -> None:
-    door("data_shards.building.verification.verify", report)
+    door("data_shards.building.inspection.verification.verify", report)
     result = CliRunner().invoke(app, ["verify", "in", "--json"], catch_exceptions=False)
     assert result.exit_code == (0 if is_well else 1)
     assert json.loads(result.stdout) == {**asdict(report), "ok": is_well}
 
 
 def test_verify_reads_as_the_configuration_does_and_in_as_many_processes(door: Door) -> None:
-    calls = door("data_shards.building.verification.verify", Report())
+    calls = door("data_shards.building.inspection.verification.verify", Report())
     config = Path(__file__).parents[2] / "configs" / "digits.yaml"
     for words in ([], ["--config", str(config), "--jobs", "1"]):
         assert CliRunner().invoke(app, ["verify", "in", *words], catch_exceptions=False).exit_code == 0
@@ -162,7 +162,7 @@ def test_verify_reads_as_the_configuration_does_and_in_as_many_processes(door: D
 
 
 def test_a_contact_sheet_is_drawn_of_what_was_asked_for_and_named(door: Door) -> None:
-    calls = door("data_shards.building.contact_sheet.contact_sheet", 8)
+    calls = door("data_shards.building.inspection.contact_sheet.contact_sheet", 8)
     usual = CliRunner().invoke(app, ["show", "in"], catch_exceptions=False)
     asked = CliRunner().invoke(app, ["show", "in", "--out", "a\x1b.png", "--split", "val", "--samples", "1"])
     assert usual.stdout == "wrote contact_sheet.png\n"

@@ -29,7 +29,7 @@ from model.outputs.label import LabelOutput, LabelsOutput
 from model.perceiver import Perceiver
 from trainer.checkpoint.names import MANIFEST
 from trainer.distributed.world import World
-from trainer.evaluation import ALL, Evaluation, Value
+from trainer.evaluation.evaluation import ALL, Evaluation, Value
 from trainer.tasks.metric import Metric
 
 ACCURACY = Metric("accuracy", "%", highest=1.0)

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from configs.run import difference, load
 from data_shards.building.builder import build_table
-from data_shards.building.contact_sheet import contact_sheet
+from data_shards.building.inspection.contact_sheet import contact_sheet
 from data_shards.building.raw_sample import Literal, Row
 from data_shards.format.manifest import ShardEntry
 from data_shards.storage.config import RemoteConfig

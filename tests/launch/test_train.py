@@ -13,7 +13,7 @@ import torch
 
 from configs.run import RunConfig, load
 from data_shards.format import manifest
-from data_shards.loading.loader import Loader
+from data_shards.loading.loader.loader import Loader
 from data_shards.loading.quarantine import BadSample, Quarantine
 from data_shards.sources import table
 from launch.chaos import rank as chaos_rank
@@ -28,7 +28,7 @@ from model.perceiver import Perceiver
 from trainer.checkpoint.store import Loaded, Store
 from trainer.distributed.world import World
 from trainer.engine.engine import Engine
-from trainer.evaluation import Evaluation
+from trainer.evaluation.evaluation import Evaluation
 from trainer.health.run_lock import is_held
 from trainer.loop import DivergedError
 from trainer.run_state import RunState

@@ -13,7 +13,7 @@ from model.config.grids import PositionsConfig
 from model.config.perceiver import PerceiverConfig
 from model.modalities.flow import FlowInput
 from model.outputs.flow import FlowOutput
-from model.outputs.flow_tiles import tiled_flow
+from model.outputs.modules.flow_tiles import tiled_flow
 from model.outputs.modules.heads import UpsamplingHead
 from model.perceiver import Perceiver
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from model.outputs.flow_tiles import edge_distances, tile_starts, tiled_flow
+from model.outputs.modules.flow_tiles import edge_distances, tile_starts, tiled_flow
 
 
 @settings(max_examples=50, deadline=None)

@@ -12,8 +12,8 @@ from PIL import Image
 from warm_start import finished
 
 from configs.run import load
-from data_shards.building.contact_sheet import contact_sheet
-from data_shards.building.verification import verify
+from data_shards.building.inspection.contact_sheet import contact_sheet
+from data_shards.building.inspection.verification import verify
 from data_shards.sources import table
 
 CONFIG = """

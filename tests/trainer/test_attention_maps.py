@@ -12,7 +12,7 @@ from model.modalities.image import ImageInput
 from model.modalities.text import TextInput
 from model.outputs.label import LabelOutput
 from model.perceiver import Perceiver
-from trainer.attention_maps import AttentionMap, attention_maps, draw, readable
+from trainer.evaluation.attention_maps import AttentionMap, attention_maps, draw, readable
 
 CONFIG = PerceiverConfig(
     inputs={"image": ImageInput(height=6, width=4), "text": TextInput(max_tokens=5, embedding_width=16)},

@@ -16,11 +16,11 @@ from model.modalities.input import Input
 from model.modalities.text import TextInput
 from model.outputs.autoregressive import AutoregressiveOutput
 from model.perceiver import Perceiver
-from trainer.attention_maps import attention_maps, readable
 from trainer.config import OptimizerConfig, TrainConfig
 from trainer.distributed.world import World
 from trainer.engine.engine import Engine
-from trainer.evaluation import evaluate
+from trainer.evaluation.attention_maps import attention_maps, readable
+from trainer.evaluation.evaluation import evaluate
 from trainer.tasks.kinds.autoregressive import AutoregressiveTask
 from trainer.tasks.objective import objective
 from trainer.tasks.task import Training

@@ -18,7 +18,7 @@ from model.perceiver import Perceiver
 from trainer.checkpoint.store import Store
 from trainer.config import CheckpointConfig
 from trainer.distributed.world import World
-from trainer.evaluation import evaluate
+from trainer.evaluation.evaluation import evaluate
 from trainer.optim.groups import parameter_groups
 from trainer.run_state import RunState
 from trainer.schedule import learning_rate

@@ -18,7 +18,7 @@ from trainer.checkpoint.names import committed, newest, step_of
 from trainer.checkpoint.store import Store
 from trainer.config import CheckpointConfig, TrainConfig
 from trainer.distributed.world import World
-from trainer.evaluation import Evaluation
+from trainer.evaluation.evaluation import Evaluation
 from trainer.health.stop_request import StopRequest
 from trainer.loop import fit
 from trainer.run_state import Improvement, RunState

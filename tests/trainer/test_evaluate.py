@@ -18,8 +18,8 @@ from data_shards.loading.batch import Batch
 from model.outputs.flow import FlowOutput
 from model.outputs.label import LabelsOutput
 from trainer.distributed.world import World
-from trainer.evaluation import evaluate
-from trainer.inference import predictions
+from trainer.evaluation.evaluation import evaluate
+from trainer.evaluation.inference import predictions
 from trainer.tasks.objective import Objective, objective
 
 SEVERAL = objective({"label": LabelsOutput(num_classes=5)})

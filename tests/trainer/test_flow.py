@@ -20,7 +20,7 @@ from trainer.checkpoint.store import Store
 from trainer.config import CheckpointConfig, OptimizerConfig, TrainConfig
 from trainer.distributed.world import World
 from trainer.engine.engine import Engine
-from trainer.evaluation import Evaluation, evaluate
+from trainer.evaluation.evaluation import Evaluation, evaluate
 from trainer.health.stop_request import StopRequest
 from trainer.loop import fit
 from trainer.run_state import RunState

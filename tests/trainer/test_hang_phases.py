@@ -19,7 +19,7 @@ from trainer.distributed.node import Node
 from trainer.distributed.world import World
 from trainer.engine.engine import Engine
 from trainer.engine.step_report import StepReport
-from trainer.evaluation import Evaluation, evaluate
+from trainer.evaluation.evaluation import Evaluation, evaluate
 from trainer.feed import Feed
 from trainer.health.compilation import told_of_compiling
 from trainer.health.hang import BATCH, COMPILE, STEP, HangWatch

@@ -16,7 +16,7 @@ from threads import ThreadWorld, on_ranks
 from data_shards.loading.batch import Batch
 from model.outputs.label import LabelOutput, LabelsOutput
 from trainer.distributed.world import World
-from trainer.evaluation import Evaluation, evaluate
+from trainer.evaluation.evaluation import Evaluation, evaluate
 from trainer.tasks.kinds.label import LabelTask
 from trainer.tasks.kinds.labels import LabelsTask
 from trainer.tasks.objective import objective

@@ -20,7 +20,7 @@ from trainer.checkpoint.tensor_file import write
 from trainer.config import CheckpointConfig, HealthConfig, ProfileConfig, TrainConfig
 from trainer.distributed.world import World
 from trainer.engine.engine import Engine
-from trainer.evaluation import evaluate
+from trainer.evaluation.evaluation import evaluate
 from trainer.health.profiling import ProfileWindow
 from trainer.health.stop_request import StopRequest
 from trainer.loop import Batches, DivergedError, fit
@@ -279,7 +279,7 @@ def test_the_best_is_what_was_evaluated_and_not_what_was_trained_on_since(
     tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter((0.9, 0.5))
-    monkeypatch.setattr("trainer.evaluation.Evaluation.best_by", property(lambda _: next(scores)))
+    monkeypatch.setattr("trainer.evaluation.evaluation.Evaluation.best_by", property(lambda _: next(scores)))
     run(tmp_path, world, StopRequest(), save_every_steps=2, keep_last=1, keep_best=True)
     found = {read_manifest(path).state.step: read_manifest(path).score for path in complete(tmp_path / "checkpoints")}
     assert found == {3: 0.9, 6: 0.5}

@@ -16,7 +16,7 @@ from model.perceiver import Perceiver
 from trainer.config import OptimizerConfig, TrainConfig
 from trainer.distributed.world import World
 from trainer.engine.engine import Engine
-from trainer.evaluation import evaluate
+from trainer.evaluation.evaluation import evaluate
 from trainer.tasks.kinds.masked import MaskedTask
 from trainer.tasks.objective import objective
 from trainer.tasks.task import Training

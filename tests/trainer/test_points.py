@@ -18,7 +18,7 @@ from model.outputs.points import PointsOutput
 from model.perceiver import Perceiver
 from model.positions import grid_places
 from trainer.distributed.world import World
-from trainer.evaluation import evaluate
+from trainer.evaluation.evaluation import evaluate
 from trainer.tasks.answer import AnsweredFile, Telling
 from trainer.tasks.kinds.points import PointsTask
 from trainer.tasks.objective import objective

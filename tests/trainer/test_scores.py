@@ -15,8 +15,8 @@ from model.outputs.label import LabelOutput, LabelsOutput
 from model.outputs.output import Output
 from model.outputs.text import TextOutput
 from trainer.distributed.world import World
-from trainer.evaluation import ALL, Evaluation, Value, evaluate, keys
-from trainer.inference import CHUNK, reconstructions
+from trainer.evaluation.evaluation import ALL, Evaluation, Value, evaluate, keys
+from trainer.evaluation.inference import CHUNK, reconstructions
 from trainer.tasks.metric import Metric
 from trainer.tasks.objective import objective
 

@@ -18,7 +18,7 @@ from trainer.checkpoint.store import SaveReport
 from trainer.config import HealthConfig, ProfileConfig, TrainConfig
 from trainer.distributed.world import World
 from trainer.engine.step_report import StepReport
-from trainer.evaluation import Evaluation
+from trainer.evaluation.evaluation import Evaluation
 from trainer.feed import Feed
 from trainer.health.profiling import ProfileWindow
 from trainer.loop import fit

@@ -20,7 +20,7 @@ from model.modalities.points import PointsInput
 from model.outputs.value import ValueOutput
 from model.perceiver import Perceiver
 from trainer.distributed.world import World
-from trainer.evaluation import evaluate
+from trainer.evaluation.evaluation import evaluate
 from trainer.tasks.kinds.value import ValueTask
 from trainer.tasks.objective import objective
 

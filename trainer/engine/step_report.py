@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from trainer.engine.gradient_watch import Notes, sentence
-from trainer.engine.readback import read_later
 from trainer.engine.stopwatch import Stopwatch
 
 
@@ -100,3 +99,23 @@ class StartedStep:
             is_rescaled=is_rescaled,
             notice=notice,
         )
+
+
+def read_later(numbers: Tensor) -> Callable[[], list[float]]:
+    """Start copying a vector to the host; what is returned gives it, and waits for the device only if it must.
+
+    From a GPU the copy goes to page-locked memory behind the work that is queued, and waits for nothing but that.
+    """
+    if numbers.device.type != "cuda":
+        return numbers.tolist
+    # Page-locked: into other memory a copy from the device makes the host wait, non_blocking or not.
+    copied = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
+    copied.copy_(numbers, non_blocking=True)
+    arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    arrived.record()
+
+    def read() -> list[float]:
+        arrived.synchronize()
+        return copied.tolist()
+
+    return read

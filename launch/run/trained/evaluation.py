@@ -21,7 +21,7 @@ from data_shards.files.history import tell
 from data_shards.files.quoting import counted
 from data_shards.loading import streams
 from data_shards.loading.batch import Batch
-from data_shards.loading.loader import Loader
+from data_shards.loading.loader.loader import Loader
 from data_shards.loading.shard_folders import Places
 from data_shards.modalities.kinds.array import ArrayConfig
 from data_shards.modalities.kinds.audio import AudioConfig
@@ -41,8 +41,8 @@ from model.outputs.text import TextOutput
 from trainer.checkpoint.choice import NEWEST
 from trainer.distributed.world import World
 from trainer.ema_config import EMA
-from trainer.evaluation import ALL, Evaluation, Value, evaluate
-from trainer.inference import predictions, reconstructions
+from trainer.evaluation.evaluation import ALL, Evaluation, Value, evaluate
+from trainer.evaluation.inference import predictions, reconstructions
 from trainer.tasks.objective import objective
 
 NUM_PICTURED, NUM_DRAWN = 32, 8

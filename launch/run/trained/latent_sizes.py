@@ -17,8 +17,8 @@ from model.budget.flops import network_cost, total
 from model.config.perceiver import PerceiverConfig
 from model.network import AnyNetwork
 from model.perceiver import Perceiver
-from trainer.evaluation import Evaluation
-from trainer.inference import CHUNK
+from trainer.evaluation.evaluation import Evaluation
+from trainer.evaluation.inference import CHUNK
 
 ALL_SIZES = "all"
 # The best of three, as other work on the machine only ever makes a pass slower.

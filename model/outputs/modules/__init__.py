@@ -1,1 +1,1 @@
-"""Latents to answers: the modules of the outputs. Imported where a network is built, not where it is configured."""
+"""Latents to answers: the modules of the outputs, imported where a network is built, not where it is configured."""

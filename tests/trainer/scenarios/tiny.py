@@ -9,7 +9,7 @@ from trainer.config import OptimizerConfig, TrainConfig
 from trainer.distributed.world import World
 from trainer.ema_config import EmaConfig
 from trainer.engine.engine import Engine
-from trainer.evaluation import ALL, Evaluation, Value
+from trainer.evaluation.evaluation import ALL, Evaluation, Value
 from trainer.tasks.metric import Metric
 from trainer.tasks.objective import objective
 

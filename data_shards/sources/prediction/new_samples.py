@@ -19,13 +19,13 @@ from data_shards.loading.admission import Intake
 from data_shards.loading.batch import Batch
 from data_shards.loading.collate import Assembler, Source
 from data_shards.loading.dataset import Dataset, numbers_of_values, served
-from data_shards.loading.loader import Loader
+from data_shards.loading.loader.loader import Loader
 from data_shards.loading.quarantine import BadBytesError, Quarantine, one_line
 from data_shards.loading.reader import Reader
 from data_shards.loading.shard_folders import Places
 from data_shards.order.sequence import SequentialOrder
-from data_shards.sources import new_files
-from data_shards.sources.new_files import NewSample, Tell
+from data_shards.sources.prediction import new_files
+from data_shards.sources.prediction.new_files import NewSample, Tell
 
 _EXTENT_BYTES = 1 << 26
 

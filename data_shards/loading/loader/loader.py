@@ -15,10 +15,10 @@ from typing import Self
 
 from data_shards.files.quoting import counted
 from data_shards.loading import batch as batches
-from data_shards.loading import worker
 from data_shards.loading.batch import Batch
 from data_shards.loading.collate import Assembler
-from data_shards.loading.prefetch import Fetcher
+from data_shards.loading.loader import worker
+from data_shards.loading.loader.prefetch import Fetcher
 from data_shards.order.sample_order import Order, Slots
 
 MIB = 1 << 20

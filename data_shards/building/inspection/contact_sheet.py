@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from data_shards.building.spread_samples import Members, spread
+from data_shards.building.inspection.spread_samples import Members, spread
 from data_shards.files.display import printable, unknown_glyphs_as_boxes
 from data_shards.format import manifest
 from data_shards.format.annotations import NO_LABEL, notes

@@ -22,7 +22,7 @@ from data_shards.files.quoting import counted
 from data_shards.loading.batch import Batch
 from data_shards.loading.cuts import Cuts
 from trainer.distributed.world import World
-from trainer.inference import averaged, shown_answers
+from trainer.evaluation.inference import averaged, shown_answers
 from trainer.tasks.metric import Measurement, Metric, Result, Table
 from trainer.tasks.objective import Objective, only
 from trainer.tasks.task import Task

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from data_shards.loading.batch import Batch
 from model.modalities.flow import FlowInput
 from model.network import AnyNetwork
-from model.outputs.flow_tiles import tiled_flow
+from model.outputs.modules.flow_tiles import tiled_flow
 from trainer.tasks.objective import Objective
 
 CHUNK = 16_384

@@ -22,7 +22,7 @@ from data_shards.format.members import suffix_and_field
 from data_shards.sources.parsing import cells as tables
 from data_shards.sources.parsing.folder_files import HIDDEN, is_hidden, suffix_of, walk
 from data_shards.sources.parsing.plain_text import content_suffix
-from data_shards.sources.run_inputs import RunInputs, text_of
+from data_shards.sources.prediction.run_inputs import RunInputs, text_of
 from data_shards.sources.table import FIELD
 
 Tell = Callable[[str], None]

@@ -1,0 +1,1 @@
+"""The batch of any step of this rank, made ahead of time by threads or processes."""
