@@ -288,7 +288,9 @@ def joint_problems(
     if ema:
         yield from ema.joint_problems(train.steps, train.evaluate_every_steps)
     yield from stage_problems(optimizer.name, train.zero_stage)
+    # A rule that cannot be read is reported by OptimizerConfig; here it would raise.
     for rule in () if list(step_problems(optimizer.freeze)) else rules(optimizer.freeze):
+        # Of these two it is known what a step without a gradient leaves behind: see trainer/engine/unfreezing.py.
         if rule.number and optimizer.name not in (ADAMW, LAMB):
             yield "optimizer.freeze", f"{rule.pattern} is trained later, for which take adamw or lamb"
         if rule.number is not None and rule.number >= train.steps:

@@ -28,6 +28,7 @@ class EmaConfig:
         """Yield (key, sentence) for every value that contradicts itself."""
         if self.every_steps < 1:
             yield "every_steps", f"must be at least 1, got {self.every_steps}"
+        # At 1 the correction by 1 - decay ** updates would divide by 0.
         if not 0 <= self.decay < 1:
             yield "decay", f"must be from 0 to below 1, got {self.decay}; 0.999 is usual"
         if self.evaluate and self.decay == 0:

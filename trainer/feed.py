@@ -77,6 +77,7 @@ class Feed:
             assert self._like is not None
             batch = _padding(self._like, index)
         elif self._like is None:
+            # Shapes and types are all that padding needs; the batch's memory is free for the next one.
             self._like = batch.to("meta")
         if self._stream is None:
             return Fed(batch, problem)

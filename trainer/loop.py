@@ -132,7 +132,9 @@ class _Training:
         course = Course(self.config.steps, window, self._wants, self._pauses)
         # After a rollback, too: what was asked for after steps that are given up is asked for again.
         self.wanted = (False, False)
+        # A window of the profiler may begin with the first step of this start.
         self.profiler.between(state.step)
+        # A run that ended early and is started again has nothing left to train.
         if self._has_patience_ended():
             return "finished", state, ()
         for step in steps(self.engine, self.feed, state, course, self.hang):
@@ -195,6 +197,7 @@ class _Training:
         self.meter.add(step.report, step.time)
         self.time.add("data_wait", step.time.data_seconds)
         compiled, self.compiled_seconds = compile_seconds() - self.compiled_seconds, compile_seconds()
+        # Taken out of the step, in which it happens: as compute it would raise the goodput.
         self.time.add("compile", compiled)
         self.time.add("compute", step.time.seconds - step.time.data_seconds - compiled)
         self.time.reached(step.state.step, step.state.rollbacks)
@@ -240,6 +243,7 @@ class _Training:
         assert loaded is not None, "the training saved before its first step"
         resumed = loaded.state
         self.improvement = resumed.improvement
+        # The steps that are given up will come again, and no step may occur twice in the records.
         self.sinks.rewind(resumed.step)
         self._event(resumed, f"rolled back from step {state.step}; skips batches {', '.join(map(str, to_pass))}")
         if error:

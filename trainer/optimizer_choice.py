@@ -12,12 +12,14 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    # For a type alone: whoever only reads a configuration starts without torch.
     import torch
 
 ADAMW, LAMB, MUON = "adamw", "lamb", "muon"
 _OURS = (ADAMW, LAMB, MUON)
 OF_BUILT_IN = ("beta1", "beta2", "epsilon")
 """The keys that the built-in optimizers read, and no other."""
+# Names by which people ask for it: their refusal can say more than that there is no such optimizer.
 _SCHEDULE_FREE = ("schedule_free", "schedulefree", "schedule_free_adamw", "adamw_schedule_free", "adamw_schedulefree")
 Problems = Iterator[tuple[str, str]]
 
@@ -27,6 +29,7 @@ class RunOptimizer(ABC):
 
     name: ClassVar[str]
     """The name by which `optimizer.name` chooses it."""
+    # False unless the class says so: on parts of tensors another optimizer computes other numbers, without any error.
     elementwise: ClassVar[bool] = False
     """Whether each element of a weight is updated by its own history, and by numbers that are the same for all. Only
     then it is exact at train.zero_stage 1 to 3, where a process holds parts of tensors."""
@@ -54,6 +57,7 @@ def unknown(name: str) -> str:
     """Return why there is no optimizer of this name; empty where there is one."""
     if name in _SCHEDULE_FREE:
         reason = "its package schedulefree has had no release since March 2025; docs/training.md says more"
+        # It trains other weights than it evaluates, and switches between the two in place.
         return f"schedule-free AdamW is not built in: {reason}; take adamw with ema.decay=0.999"
     if name not in (*_OURS, *OPTIMIZERS):
         return f"expected one of {', '.join((*_OURS, *OPTIMIZERS))}, or that of a plug-in, got {name!r}"
@@ -100,15 +104,18 @@ def _option_problems(own: type[Any], options: Mapping[str, Any]) -> Problems:
         elif not _fits(value, known[key].default):
             wrong = True
             yield key, f"expected a value such as {known[key].default!r}, got {value!r}"
+    # Its own checks may rely on the types of its fields.
     if not wrong:
         try:
             yield from own(**options).problems()
+        # A field without a default that was not given; Python's own sentence names it.
         except TypeError as error:
             yield "", f"{error}; set it"
 
 
 def _fits(value: object, default: object) -> bool:
     """Return whether a value is of the type of a default; any is where there is no default."""
+    # YAML reads 1 as an integer where 1.0 is meant. bool is a subclass of int.
     if isinstance(default, float):
         return isinstance(value, int | float) and not isinstance(value, bool)
     return not isinstance(default, bool | int | str) or type(value) is type(default)

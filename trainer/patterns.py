@@ -17,6 +17,7 @@ class Rule:
 
     def matches(self, names: Iterable[str]) -> bool:
         """Return whether one of the names of a parameter fits; tied weights have several."""
+        # fnmatch itself folds the case on some systems.
         return any(fnmatchcase(name, self.pattern) for name in names)
 
 
@@ -35,6 +36,7 @@ def step_problems(texts: Sequence[str]) -> Iterator[str]:
     """Yield a sentence for every text that is neither PATTERN nor PATTERN=STEP."""
     for text in texts:
         pattern, equals, step = text.rpartition("=")
+        # isdecimal: isdigit also takes ², which int() refuses.
         if not (pattern or not equals) or not (step.isdecimal() or not equals) or not text:
             yield f"expected PATTERN or PATTERN=STEP, such as encoder.* or encoder.*=500, got {text!r}"
 

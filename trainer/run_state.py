@@ -66,6 +66,7 @@ class RunState:
         self, loss: float | None = None, *, is_skipped: bool = False, is_rescaled: bool = False, window: int = 0
     ) -> "RunState":
         """Return the state one step later; `loss` joins a window of that many."""
+        # A loss that is not finite would spoil the score of every loss in the window.
         losses = self.recent_losses if loss is None or is_skipped else (*self.recent_losses, loss)
         return replace(
             self,

@@ -42,6 +42,7 @@ def learning_rate(config: "OptimizerConfig", step: int, total_steps: int) -> flo
     start = config.warmup_steps
     if config.schedule == "flat_cosine":
         start = max(start, config.flat_steps)
+    # At least 1: where a run ends with its warm-up, no step is left for the fall.
     share = min(max(step - start, 0) / max(total_steps - start, 1), 1.0)
     return peak * (floor + (1 - floor) * (1 + math.cos(math.pi * share)) / 2)
 

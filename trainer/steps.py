@@ -64,6 +64,7 @@ class _Started:
 def steps(engine: Engine, feed: Feed, state: RunState, course: Course, hang: HangWatch) -> Iterator[Step]:
     """Yield the steps from `state` on. Collective."""
     waiting: deque[_Started] = deque()
+    # Caches and connections are cold in the first step of a start: the hang watch gives it ten times as long.
     is_cold = True
     while state.step < course.until:
         count = state.step + len(waiting)
@@ -88,6 +89,7 @@ def steps(engine: Engine, feed: Feed, state: RunState, course: Course, hang: Han
 
 
 def _may_start(waiting: Sequence[_Started], ahead: int, count: int, course: Course) -> bool:
+    # Without a step under way the pause before this one is over.
     return not waiting or (len(waiting) <= ahead and not course.pauses(count))
 
 

@@ -52,6 +52,7 @@ def shapes(folder: Path, manifest: Manifest, kind: str = WEIGHT) -> dict[str, Sh
 
 def other_data(there: Mapping[str, object], here: Mapping[str, object]) -> str:
     """Return, in words, in what the data of a checkpoint's run differ from ours; nothing where they are alike."""
+    # Every shape may fit although the data are others, and the next batch would have other samples.
     found = state.difference(there, here)
     return f"belongs to a run on other data ({found})" if found else ""
 

@@ -45,4 +45,5 @@ class Unfreezing:
         for group, parts in zip(self._inner.param_groups, by_group(), strict=True):
             if group["first_step"] > step:
                 for part in parts:
+                    # To 0: before its first step nothing of it was applied, however often the optimizer has counted.
                     state[part]["step"].zero_()

@@ -116,6 +116,7 @@ class Evaluation:
 def keys(objective: Objective, inputs: tuple[str, ...]) -> list[str]:
     """Return the keys of all values that an evaluation finds of a network that reads these inputs, in their order."""
     tasks = objective.by_importance()
+    # Through the code that names real results, so that the two lists of keys cannot drift apart.
     nothing = {
         (task.name, shown): Result({metric.name: math.nan for metric in task.metrics()}, 0)
         for task in tasks
@@ -145,16 +146,19 @@ def evaluate(
     measured = {(task.name, shown): task.measurement() for task in tasks for shown in _shown(task, inputs)}
     # Counted on the device and fetched once, at the end: a look at every batch would wait for it.
     num_nan = {key: torch.zeros((), dtype=torch.int64, device=world.device) for key in measured}
+    # Without weights: nothing is added up to a loss here.
     by_input = Objective({task.name: task for task in tasks if task.by_input}, {})
     in_order = iter(batches)
     cuts_of_batches = []
     with torch.no_grad():
         while clips := [batch.to(world.device) for batch in islice(in_order, num_clips)]:
             here = clips[0]
+            # Of the first clip alone: the others are of the same samples, which would be counted again.
             cuts_of_batches.append(Cuts.of([here]))
             real = torch.tensor([key != "" for key in here.keys], device=world.device)
             # Each set of inputs is answered once, however many tasks are judged by it.
             for shown in dict.fromkeys(shown for _, shown in measured):
+                # A sample without this input would be answered from nothing at all.
                 judged = real if shown == ALL else real & (here.lengths[shown] > 0)
                 goal = objective if shown == ALL else by_input
                 lengths = [clip.host_lengths if shown == ALL else only(clip.host_lengths, shown) for clip in clips]
@@ -205,11 +209,13 @@ def _result(task: Task[Any], measurement: Measurement, world: World, *, num_nan:
             raise PluginError(
                 f"{place} returned {found}, expected a Result with a number for each of {', '.join(names)}"
             )
+    # A metric over the remaining samples would be that of the ones on which the network still works.
     return replace(result, values=dict.fromkeys(result.values, math.nan), tables={}) if num_nan else result
 
 
 def _shown(task: Task[Any], inputs: tuple[str, ...]) -> tuple[str, ...]:
     """Return what is shown for a task: all inputs, and each alone where there are several."""
+    # One input alone is all inputs, and would be measured twice.
     return (ALL, *inputs) if task.by_input and len(inputs) > 1 else (ALL,)
 
 

@@ -48,6 +48,7 @@ class ProfileWindow:
         self._profile.export_chrome_trace(str(folder / f"trace_rank_{self._world.rank}.json"))
         if self._world.device.type == "cuda":
             snapshot = str(folder / f"memory_rank_{self._world.rank}.pickle")
+            # A name of torch's own use, but the only way to this history.
             torch.cuda.memory._dump_snapshot(snapshot)  # type: ignore[no-untyped-call]
             torch.cuda.memory._record_memory_history(enabled=None)
         self._profile = None

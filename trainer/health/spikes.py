@@ -1,4 +1,4 @@
-"""Guard: decides which batches to skip after a rollback. A pure function of state and loss, equal on all ranks."""
+"""Spikes: decides which batches to skip after a rollback. A pure function of state and loss, equal on all ranks."""
 
 import math
 import statistics

@@ -29,6 +29,7 @@ def text(verdict: Verdict) -> str:
 
 def convicted_pids(folder: Path) -> dict[int, int]:
     """Return the process of each rank that was convicted; nothing without a verdict that can be read."""
+    # Without a verdict the record of attempts goes by the rank that fell silent or failed first.
     with suppress(OSError, ValueError, KeyError, TypeError):
         content = json.loads((folder / NAME).read_text())
         return dict(zip(content["culprits"], content["pids"], strict=True))

@@ -60,6 +60,7 @@ def treatments(network: nn.Module, config: OptimizerConfig) -> dict[str, Treatme
     return {
         each.names[0]: Treatment(
             first_step=_first_step(each, freeze),
+            # A parameter without a depth keeps the whole rate, as the decoder does.
             rate_factor=_factor(each, rates) * config.layer_decay ** (deepest - depth_of.get(each.names[0], deepest)),
             decay_factor=_factor(each, decays),
             is_exempt=each.is_exempt,
@@ -125,6 +126,7 @@ def _order(treatment: Treatment) -> tuple[int, bool, float, float]:
 def _named(network: nn.Module) -> Iterator[_Named]:
     """Yield each parameter once, in the order of the modules, with all of its names."""
     names: dict[nn.Parameter, list[str]] = {}
+    # With all names of tied weights: a pattern may be written for any of them.
     for name, parameter in network.named_parameters(remove_duplicate=False):
         names.setdefault(parameter, []).append(name)
     # Tied weights belong to several modules, and must be updated once.
@@ -162,6 +164,7 @@ def _problems(network: nn.Module, parameters: Sequence[_Named], config: Optimize
         kind = type(network).__name__
         yield f"optimizer.layer_decay: needs the layers of a Perceiver, the network is {kind}; use rate_factors"
     found = rules(config.freeze)
+    # The number of applied steps is read from what is trained from the start: something has to be.
     if found and not any(_first_step(each, found) == 0 for each in parameters):
         yield "optimizer.freeze: leaves no parameter that is trained at the first step; freeze fewer of them"
 
@@ -175,6 +178,7 @@ def _among(parameters: Sequence[_Named]) -> Mapping[str, Sequence[_Named]]:
 def _no_match(pattern: str, names: Iterable[str], key: str) -> str:
     names = list(names)
     of_what = " that decays (biases and normalisations do not)" if key == "decay_factors" else ""
+    # 0: always one name, since a distant one still shows how names of this network look.
     close = difflib.get_close_matches(pattern, names, n=1, cutoff=0.0)
     return (
         f"{pattern} matches no parameter of the network{of_what}; expected a pattern of names such as "

@@ -55,6 +55,7 @@ def owners(held: list[list[Extent]]) -> dict[str, int]:
     for name, by_rank in lengths.items():
         most = max(by_rank.values())
         holders = [rank for rank, length in by_rank.items() if length > 0.9 * most]
+        # Of equals the first, so that all ranks find the same one.
         owner[name] = min(holders, key=lambda rank: loads[rank])
         # What it writes: the parts that the others hold, too.
         loads[owner[name]] += sum(by_rank.values())
@@ -142,6 +143,7 @@ class Ownership:
         """Return the host's memory for a tensor of this rank, flat."""
         key = (kind, name)
         if key not in self._host or self._host[key].dtype != dtype:
+            # Page-locked: into other memory a copy from the device makes the host wait.
             pinned = self._world.device.type == "cuda"
             self._host[key] = torch.empty(self._shapes[name].numel(), dtype=dtype, pin_memory=pinned)
         return self._host[key]

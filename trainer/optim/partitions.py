@@ -117,6 +117,7 @@ class Whole:
     def pieces(self, beside: Beside) -> Iterator[Piece]:
         """Yield every parameter whole."""
         for parameter in self.masters():
+            # view, which fails where reshape would copy: what a load writes into a copy never reaches the parameter.
             views = {kind: tensor.view(-1) for kind, tensor in beside(parameter).items()}
             yield Piece(self.names[parameter], 0, {WEIGHT: parameter.data.view(-1), **views})
 
@@ -167,6 +168,7 @@ class FlatGroups:
 
     def names_by_master(self) -> dict[Tensor, list[str]]:
         """Return the names of each group."""
+        # DeepSpeed's name in every precision: under autocast these are the network's fp32 parameters.
         groups = zip(self.masters(), self.zero.bit16_groups, strict=True)
         return {master: [self.names[parameter] for parameter in parameters] for master, parameters in groups}
 
@@ -185,6 +187,7 @@ class FlatGroups:
 
     def segments(self) -> dict[Tensor, list[Segment]]:
         """Return the parts of parameters that lie in this rank's cuts."""
+        # By the order in the network, which all ranks know; each rank holds parts of some parameters only.
         numbers = {parameter: number for number, parameter in enumerate(self.names)}
         found: dict[Tensor, list[Segment]] = {}
         for parameters, master in zip(self.zero.bit16_groups, self.masters(), strict=True):
@@ -206,6 +209,7 @@ class FlatGroups:
 
     def gradient_norm(self, total: Total) -> Tensor:
         """Return the norm, as DeepSpeed computes it: in fp64 a part, then over the ranks and groups."""
+        # All groups in one exchange: each exchange costs a round trip.
         squares = torch.stack([self._square(index) for index in range(len(self.masters()))])
         norm: Tensor = torch.linalg.vector_norm(total(squares).pow(0.5))
         return norm
@@ -266,6 +270,7 @@ class EvenParameters:
     def refresh(self) -> None:
         """Copy the fp32 parts into the partitioned weights, and gather those that stay gathered. Collective."""
         for index, master in enumerate(self.masters()):
+            # Stage 3 has two memories: the fp32 parts that are optimized, and those that a forward pass gathers.
             self.zero.fp16_partitioned_groups_flat[index].data.copy_(master.data)
             self.zero._unflatten_partitioned_parameters(index)
         # Small parameters stay gathered on every rank: without this they would keep the values from before the load.
@@ -283,6 +288,7 @@ class EvenParameters:
 
 def _squares(gradients: Mapping[int, list[Tensor] | None], masters: list[Tensor]) -> list[Tensor]:
     return [
+        # From a tensor and not from 0: a group without any gradient must be a number on the device like all others.
         sum((part.float().square().sum() for part in gradients.get(index) or ()), start=master.new_zeros(()))
         for index, master in enumerate(masters)
     ]

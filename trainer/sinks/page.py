@@ -179,6 +179,7 @@ def _events(records: Sequence[Record]) -> str:
 
 
 def _picture(path: Path) -> str:
+    # Embedded: the page is one file, which can be sent on without the folder of the run.
     content = base64.b64encode(path.read_bytes()).decode()
     return f'<figure><figcaption>{_escaped(path.stem)}</figcaption><img src="data:image/png;base64,{content}"></figure>'
 

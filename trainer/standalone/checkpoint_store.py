@@ -81,7 +81,9 @@ class CheckpointStore:
             raise ValueError(
                 f"keep_last = {keep_last} and keep_every_steps = {keep_every_steps}: expected at least 1 and at least 0"
             )
+        # A channel of its own: a save in the background must not mix with what the caller's loop exchanges.
         world = World.of_torch(timeout_seconds)
+        # By the module alone: an engine is a module, and brings its optimizer with it.
         if is_deepspeed(module):
             if optimizer is not None:
                 raise ValueError("optimizer: an engine of DeepSpeed's has its own; leave it out")
@@ -169,6 +171,7 @@ class _WithOthers:
                 f"also: the checkpoint has no {', '.join(map(repr, missing))}, only {there}; leave it out of the store "
                 "that loads, or take another folder"
             )
+        # Before the others: where the module refuses, nothing at all was changed.
         self._inner.restore(read, progress)
         for name, other in self._others.items():
             try:

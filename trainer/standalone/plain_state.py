@@ -28,6 +28,7 @@ class PlainState:
 
     def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer | None, world: World) -> None:
         """ValueError where a state cannot be kept."""
+        # The module's own names: a checkpoint loads with and without the wrapper, which puts `module.` before each.
         self._module = module.module if isinstance(module, DistributedDataParallel) else module
         self._optimizer = optimizer
         self._world = world
@@ -150,4 +151,6 @@ def _is_tensor(value: object) -> bool:
 
 
 def _copy(tensor: Tensor) -> Tensor:
+    # clone: of a tensor in host memory .cpu() is the tensor itself, and the next step would change what is being
+    # written in the background.
     return tensor.detach().cpu().clone()

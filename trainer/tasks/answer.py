@@ -70,6 +70,7 @@ class Telling:
 
 def _named(names: Mapping[str, Sequence[str]], target: str, number: int) -> str:
     classes = names.get(target, ())
+    # More classes than names: those of adopted shards are numbers.
     return classes[number] if number < len(classes) else str(number)
 
 

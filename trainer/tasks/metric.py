@@ -40,6 +40,7 @@ class Metric:
 
     def goodness(self, value: float) -> float:
         """Return a number that is the larger the better the value is."""
+        # One direction for all: what keeps the best checkpoint need not know the metrics.
         return value if self.higher_is_better else -value
 
 
@@ -71,6 +72,7 @@ class Sums:
     """Sums of a fixed number of terms, in float64 wherever the terms are."""
 
     def __init__(self, num_terms: int) -> None:
+        # fp32 counts to 16.8 million: beyond that one more sample changes nothing.
         self._terms = torch.zeros(num_terms, dtype=torch.float64)
 
     def add(self, *terms: Tensor) -> None:

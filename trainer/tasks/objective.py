@@ -54,6 +54,7 @@ class Objective:
         sums = {name: _sum(task, answers[name], batch, (others or {}).get(name)) for name, task in self.tasks.items()}
         parts = self._by_input(batch) if by_input else ()
         with torch.no_grad():
+            # Without gradients: these parts are for log lines alone.
             return sums | {f"{name}/{of}": self.tasks[name].sum(answers[name], part) for name, of, part in parts}
 
     def answers(self, network: nn.Module, batch: Batch, lengths: dict[str, Tensor], **asks: Any) -> dict[str, Tensor]:  # noqa: ANN401  # the network's keywords

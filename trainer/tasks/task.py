@@ -77,6 +77,8 @@ class Task(ABC, Generic[OutputT]):
         """Return the queries that training asks of this batch, or `every` one, (O,) int64; None asks all in order."""
         return None
 
+    # By seed, batch and key of the sample, never by a generator that runs on: ranks, micro-batches and restarts must
+    # not change what is hidden.
     def hides(self, batch: Batch, *, every: bool = False) -> dict[str, Tensor]:  # noqa: ARG002  # by masked modelling
         """Return which tokens of which inputs the network does not see, (B, M) bool; in training, or where `every`
         query is asked."""
@@ -99,6 +101,8 @@ class Task(ABC, Generic[OutputT]):
         return self.sum(answer, batch)
 
     @abstractmethod
+    # Before the forward pass: the counts of all ranks are summed once, and each micro-batch can then be divided by the
+    # count of the global batch at once.
     def count(self, batch: Batch) -> Tensor:
         """Return what the sum over this batch will be divided by: known before the network has run."""
 
@@ -127,4 +131,5 @@ class Task(ABC, Generic[OutputT]):
 
     def compared(self, answer: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the true answer and the given one, (B, *shape, channels); asked of tasks that are `is_compared`."""
+        # Not abstract: a task that is not `is_compared` would have to write it for nothing.
         raise NotImplementedError

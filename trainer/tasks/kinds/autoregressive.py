@@ -117,5 +117,6 @@ def _hidden_rows(purpose: tuple[str | int, ...], keys: tuple[str, ...], num_plac
     rows = np.empty((len(keys), num_places), np.bool_)
     for row, key in enumerate(keys):
         generator = np.random.Generator(np.random.Philox(key=random_numbers.key(*purpose, key)))
+        # A generator for each sample, by its key: in whose part of the batch the sample lies must not matter.
         rows[row] = generator.random(num_places, np.float32) < fraction
     return torch.from_numpy(rows)

@@ -21,7 +21,9 @@ class FlowTask(Task[FlowOutput]):
     """Mean distance in pixels over the pixels of known motion, over the samples that have frames."""
 
     kind: ClassVar[str] = "flow"
+    # Its answer is about its own input, pixel by pixel: no other input alone could give it.
     by_input: ClassVar[bool] = False
+    # A query a pixel: 182,528 for frames of 368 x 496.
     asks_many: ClassVar[bool] = True
 
     def count(self, batch: Batch) -> Tensor:
@@ -67,6 +69,7 @@ class EndPointError(Measurement):
         """See Measurement."""
         judged = judged & (batch.lengths[self._target] > 0)
         error = end_point_error_sum(answer, batch.targets[self._target], judged.float())
+        # Each pair counts alike, however many of its pixels have a known motion.
         self._sums.add(error, judged.sum())
 
     def result(self, world: World) -> Result:

@@ -49,6 +49,7 @@ class LabelTask(Task[LabelOutput]):
         if (mixed := self._mixed(batch)) is None:
             weights = self._sample_weights(batch)
             return cross_entropy_sum(answer, self.classes(batch), weights, smoothing=smoothing)
+        # As torch smooths one class: without class weights, a label that was not mixed has the same loss either way.
         smoothed = (1 - smoothing) * mixed + smoothing / answer.shape[-1]
         if self.output.class_weights:
             smoothed = smoothed * self._class_weights(smoothed)
@@ -113,6 +114,7 @@ class Confusion(Measurement):
         judged = judged & (truths != NO_LABEL)
         truths, answer = truths[judged], answer[judged]
         guesses = answer.argmax(dim=-1)
+        # Counted where the answers are: to fetch them would make the host wait for every batch.
         self._counts = self._counts.to(answer.device)
         self._in_top = self._in_top.to(answer.device)
         ones = torch.ones_like(truths)
@@ -150,5 +152,6 @@ class Confusion(Measurement):
 def _mean_f1(true: Tensor, guessed: Tensor, hits: Tensor) -> float:
     """Return the mean over the classes that are there or were answered of 2 hits / (true + guessed)."""
     both = (true + guessed).double()
+    # A class that is neither there nor answered has no F1; as a 0 it would lower the mean of every small split.
     found = both > 0
     return float((2 * hits.double()[found] / both[found]).mean()) if bool(found.any()) else math.nan

@@ -74,6 +74,7 @@ class LabelsTask(Task[LabelsOutput]):
     def _parts(self, batch: Batch) -> Tensor:
         """Return the parts of each sample's classes, with their weights; all 0 of a sample without a label."""
         targets = batch.targets[TARGET]
+        # At least 1: a sample without a label has the parts 0, and not 0 / 0.
         parts = targets / targets.sum(dim=1, keepdim=True).clamp(min=1)
         if not self.output.class_weights:
             return parts
@@ -90,6 +91,7 @@ class AnswersOfAll(Measurement):
 
     def add(self, answer: Tensor, batch: Batch, judged: Tensor) -> None:
         """See Measurement."""
+        # In host memory: a whole split's answers would take memory from the network's activations.
         self._logits.append(answer[judged].float().cpu())
         self._targets.append(batch.targets[TARGET][judged].bool().cpu())
 
@@ -98,8 +100,10 @@ class AnswersOfAll(Measurement):
         # A precision depends on the order of all answers: means of the ranks' precisions are not that of all samples.
         logits = torch.cat(world.gather(torch.cat(self._logits)))
         targets = torch.cat(world.gather(torch.cat(self._targets)))
-        # Of a softmax the logits of two samples cannot be compared, only their probabilities.
+        # Of a softmax the logits of two samples cannot be compared, only their probabilities. A sigmoid keeps their
+        # order and is left out: large logits would round to one number and become ties.
         precisions = average_precision(logits.log_softmax(dim=-1) if self._is_softmax else logits, targets)
+        # NaN is a class without samples in this split: it has no precision, and takes no part in the mean.
         values = {"mean_average_precision": float(precisions.nanmean())}
         tables: dict[str, Table] = {"average_precision_of_class": listed(precisions.tolist())}
         if self._is_softmax:

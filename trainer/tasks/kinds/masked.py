@@ -43,6 +43,7 @@ class MaskedTask(CellsTask):
 
     def count(self, batch: Batch) -> Tensor:
         """Return the sum of the weights of the hidden values that are asked."""
+        # Times the channels: a loss a value can be compared between inputs of one channel and of many.
         return (self._weights(batch)[:, None] * self._cells(batch)).sum() * self.output.num_channels
 
     def sum(self, answer: Tensor, batch: Batch) -> Tensor:
@@ -113,10 +114,12 @@ def _hidden_rows(purpose: tuple[str | int, ...], keys: tuple[str, ...], num_toke
     rows = torch.zeros(len(keys), num_tokens, dtype=torch.bool)
     for row, key in enumerate(keys):
         generator = np.random.Generator(np.random.Philox(key=random_numbers.key(*purpose, key)))
+        # As many in every sample, by a choice without replacement: with a coin for each token the number would vary.
         rows[row, generator.choice(num_tokens, num_hidden, replace=False, shuffle=False)] = True
     return rows
 
 
+# A function of the configuration: the same in every batch of a run.
 @lru_cache(maxsize=8)
 def _token_of_cell(shape: Sequence[int], token_grid: Sequence[int]) -> Tensor:
     """Return the token that each cell of a grid lies in, both row by row."""

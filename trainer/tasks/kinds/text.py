@@ -21,6 +21,7 @@ class TextTask(Task[TextOutput]):
     """Cross-entropy of the bytes that were hidden from the text, weighted by the samples' weights."""
 
     kind: ClassVar[str] = "text"
+    # Hidden words are guessed from the words around them: another input alone has none.
     by_input: ClassVar[bool] = False
 
     def count(self, batch: Batch) -> Tensor:

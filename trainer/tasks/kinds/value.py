@@ -26,6 +26,7 @@ class ValueTask(Task[ValueOutput]):
 
     def count(self, batch: Batch) -> Tensor:
         """Return the sum of the weights of the numbers that are known."""
+        # NaN is a number that is not known; infinite ones are refused when shards are built.
         return (batch.weights[:, None] * self.truths(batch).isfinite()).sum()
 
     def sum(self, answer: Tensor, batch: Batch) -> Tensor:
