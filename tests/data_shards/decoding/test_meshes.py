@@ -56,6 +56,49 @@ def test_colours_and_normals_behind_the_coordinates_are_passed_over(kind: bytes)
     np.testing.assert_array_equal(points(data), points(OFF))
 
 
+NORMAL, COLOUR, TEXTURE = ("nx", "ny", "nz"), ("red", "green", "blue"), ("s", "t")
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows", "features", "found"),
+    [
+        ("", ["0 1 2", "3 4 5"], (), [[0, 1, 2], [3, 4, 5]]),
+        # Nothing says what the others are.
+        ("", ["0 1 2 9 8 7", "3 4 5 9 8 7"], (), [[0, 1, 2], [3, 4, 5]]),
+        ("C", ["0 1 2 9 8", "3 4 5 9 8"], (), [[0, 1, 2], [3, 4, 5]]),
+        ("C", ["0 1 2 9 8 7 6 5", "3 4 5 9 8 7 6 5"], (), [[0, 1, 2], [3, 4, 5]]),
+        ("N", ["0 1 2 9 8 7 6", "3 4 5 9 8 7 6"], (), [[0, 1, 2], [3, 4, 5]]),
+        ("N", ["0 1 2 9 8", "3 4 5 9 8"], (), [[0, 1, 2], [3, 4, 5]]),
+        ("N", ["0 1 2 9 8 7 1 1 1", "3 4 5 9 8 7 1 1 1"], (), [[0, 1, 2], [3, 4, 5]]),
+        ("C", ["0 1 2 1 0 1", "3 4 5"], (), [[0, 1, 2], [3, 4, 5]]),
+        ("C", ["0 1 2", "3 4 5 1 0 1"], (), [[0, 1, 2], [3, 4, 5]]),
+        ("N", ["0 1 2 9 8 7", "3 4 5 6 7 8"], NORMAL, [[0, 1, 2, 9, 8, 7], [3, 4, 5, 6, 7, 8]]),
+        ("ST", ["0 1 2 9 8", "3 4 5 7 6"], TEXTURE, [[0, 1, 2, 9, 8], [3, 4, 5, 7, 6]]),
+        ("C", ["0 1 2 1 0 0.5", "3 4 5 0 0 1"], COLOUR, [[0, 1, 2, 1, 0, 0.5], [3, 4, 5, 0, 0, 1]]),
+        ("C", ["0 1 2 1 0 0 0"], (*COLOUR, "alpha"), [[0, 1, 2, 1, 0, 0, 0]]),
+        ("C", ["0 1 2 255 0 51", "3 4 5 1 0 0"], COLOUR, [[0, 1, 2, 1, 0, 0.2], [3, 4, 5, 1 / 255, 0, 0]]),
+        (
+            "STCN",
+            ["0 1 2 -9 8 7 0 255 51 102 6 5"],
+            (*NORMAL, *COLOUR, "alpha", *TEXTURE),
+            [[0, 1, 2, -9, 8, 7, 0, 1, 0.2, 0.4, 6, 5]],
+        ),
+        ("C", ["0 1 2 2 0 1"], COLOUR, [[0, 1, 2, 2 / 255, 0, 1 / 255]]),
+        # Of features a number may be missing.
+        ("C", ["0 1 2 nan 0 1"], COLOUR, [[0, 1, 2, np.nan, 0, 1]]),
+        # Numbers above 1 beside the colours do not make these bytes.
+        ("STCN", ["0 1 2 9 8 7 1 0 1 6 5"], (*NORMAL, *COLOUR, *TEXTURE), [[0, 1, 2, 9, 8, 7, 1, 0, 1, 6, 5]]),
+    ],
+)
+def test_numbers_behind_the_coordinates_are_what_the_kind_of_the_file_says(
+    kind: str, rows: list[str], features: tuple[str, ...], found: list[list[float]]
+) -> None:
+    mesh = read_off("\n".join([f"{kind}OFF", f"{len(rows)} 0 0", *rows, ""]).encode())
+    assert mesh.features == features
+    np.testing.assert_allclose(mesh.vertices, found, rtol=1e-15)
+    assert mesh.triangles.shape == (0, 3)
+
+
 @pytest.mark.parametrize("data", [b"# OFF 1 0 0", b"#\n", b"", b"OF", b"off\n1 0 0\n0 0 0\n", b"# a\nply\n"])
 def test_what_begins_otherwise_is_no_off_file(data: bytes) -> None:
     for read in (read_off, points):
@@ -95,11 +138,31 @@ def test_equal_generators_draw_equal_points() -> None:
         (OFF.replace(b"7 2 0", b"9999999 2 0"), "at most 8388608 are read"),
         (OFF.replace(b"3 2 5", b"3 nan 5"), "NaN"),
         (b"OFF 0 0 0", "without vertices"),
+        (b"OFF\n0 0 0", "without vertices"),
+        (b"COFF\n0 0 0\n", "without vertices"),
+        (OFF.replace(b"7 2 0", b"7 -2 0"), "claims 7 vertices and -2 faces"),
+        (OFF.replace(b"7 2 0", b"7 3 0"), "claims 7 vertices and 3 faces, 9 lines are there"),
+        (OFF.replace(b"7 2 0", b"8388609 0 0"), "at most 8388608 are read"),
+        (OFF.replace(b"7 2 0", b"7 8388609 0"), "at most 8388608 are read"),
+        (OFF.replace(b"7 2 0", b"8388608 0 0"), "9 lines are there"),
+        (OFF.replace(b"4 0 1 2 3", b"4 0 1 2 7"), "not among its 7"),
+        (OFF.replace(b"4 0 1 2 3", b"4 0 1 2 -1"), "not among its 7"),
+        (OFF.replace(b"3 2 5", b"3 2 inf"), "NaN or infinite"),
     ],
 )
 def test_what_is_wrong_with_an_off_file_is_said(data: bytes, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         read_off(data)
+
+
+def test_a_face_without_corners_is_none() -> None:
+    assert read_off(OFF.replace(b"4 0 1 2 3", b"0")).triangles.tolist() == [[1, 4, 5], [1, 5, 6]]
+
+
+def test_a_mesh_may_have_as_many_vertices_and_bytes_as_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meshes, "MAX_ELEMENTS", 7)
+    monkeypatch.setattr(meshes, "MAX_TEXT_BYTES", len(OFF))
+    assert len(read_off(OFF).vertices) == 7
 
 
 def test_a_mesh_without_area_cannot_be_sampled() -> None:

@@ -103,3 +103,22 @@ def test_chunks_without_end_are_refused_before_they_cost_time() -> None:
     assert len(audio(plain[:36] + empty * 9_998 + plain[36:])[0]) == 10
     with pytest.raises(ValueError, match="WAV of more than 10000 chunks"):
         audio(plain[:36] + empty * 10_000 + plain[36:])
+
+
+@pytest.mark.parametrize(("num_channels", "num_bytes"), [(1, 5), (2, 10), (2, 11)])
+def test_samples_that_are_not_whole_at_the_end_are_dropped(num_channels: int, num_bytes: int) -> None:
+    payload = np.full(num_bytes, 0x40, np.uint8).tobytes()
+    assert audio(wav(payload, num_channels=num_channels))[0].tolist() == [0x4040 / 2**15] * 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "bits", "payload", "samples"),
+    [
+        (1, 8, b"\x00\x80\xff", [-1, 0, 127 / 128]),
+        (1, 16, b"\x00\x80\x00\x00\xff\x7f", [-1, 0, 32767 / 32768]),
+        (1, 24, b"\x00\x00\x80\x00\x00\x00\x00\x00\x40", [-1, 0, 0.5]),
+        (1, 32, b"\x00\x00\x00\x80\x00\x00\x00\x00\x00\x00\x00\x40", [-1, 0, 0.5]),
+    ],
+)
+def test_full_scale_is_one(kind: int, bits: int, payload: bytes, samples: list[float]) -> None:
+    assert audio(wav(payload, kind, bits=bits))[0].tolist() == samples
