@@ -152,7 +152,7 @@ def test_a_row_of_several_labels_has_those_above_one_half_the_likeliest_and_the_
             "said_true": true,
         }
         for names, of_classes, (first, second), places, true in zip(
-            chosen, probabilities, ("ca", "ab"), ((2, 0), (0, 1)), (["x", "z"], []), strict=True
+            chosen, probabilities, (("c", "a"), ("a", "b")), ((2, 0), (0, 1)), (["x", "z"], []), strict=True
         )
     ]
     assert task.rows(logits, truths, telling) == expected

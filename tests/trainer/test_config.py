@@ -99,6 +99,7 @@ def test_a_fall_within_the_warm_up_is_refused(optimizer: OptimizerConfig, key: s
         ({"checkpoint": CheckpointConfig(keep_every_steps=11)}, "checkpoint.keep_every_steps = 11 keeps no"),
         ({"profile": ProfileConfig(first_step=11)}, "profile.first_step = 11 is after the last step"),
         ({"profile": ProfileConfig(first_step=9)}, "profile.first_step = 9 leaves 2 of its 3 steps"),
+        ({"profile": ProfileConfig(first_step=10, num_steps=2)}, "profile.first_step = 10 leaves 1 of its 2 steps"),
         ({"health": HealthConfig(spike_score=8.0)}, "health.spike_score = 8.0 judges no loss"),
         ({"optimizer": OptimizerConfig(learning_rate=0.0)}, "optimizer.learning_rate = 0"),
         ({"optimizer": OptimizerConfig(warmup_steps=11)}, "optimizer.warmup_steps = 11"),
@@ -127,12 +128,78 @@ def test_the_micro_batch_is_the_whole_share_unless_one_is_given() -> None:
     assert TrainConfig(global_batch=32).micro_batches_per_rank(4) == 1
     assert TrainConfig(global_batch=32, micro_batch=2).micro_batches_per_rank(4) == 4
     assert TrainConfig(global_batch=32, micro_batch=100).micro_batches_per_rank(4) == 1
+    assert TrainConfig(global_batch=32, micro_batch=8).micro_batches_per_rank(4) == 1
 
 
 @pytest.mark.parametrize(("config", "world_size"), [(TrainConfig(global_batch=32), 3), (TrainConfig(32, 32, 3), 2)])
 def test_a_batch_that_cannot_be_cut_evenly_is_refused(config: object, world_size: int) -> None:
     with pytest.raises(ValueError, match="train"):
         config.micro_batches_per_rank(world_size)
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"patience": 1}, ("patience", "counts evaluations, and train.evaluate_every_steps is 0; set that too")),
+        (
+            {"least_improvement": 0.1},
+            ("least_improvement", "is for train.patience, which is 0; set that too, or leave this out"),
+        ),
+        *(
+            (
+                {"gradient_exchange": "during_backward", "zero_stage": stage},
+                ("gradient_exchange", "during_backward is a choice at zero_stage 1 and 2 only; take auto"),
+            )
+            for stage in (0, 3)
+        ),
+        *(
+            (
+                {"gradient_dtype": "bf16", **fields},
+                ("gradient_dtype", "bf16 is for zero_stage 0, 1 and 2, and not for precision=fp16; take fp32"),
+            )
+            for fields in ({"zero_stage": 3}, {"precision": "fp16"})
+        ),
+        *(
+            ({"gradient_exchange": "during_backward", "gradient_dtype": "bf16", "zero_stage": stage}, None)
+            for stage in (1, 2)
+        ),
+        *(({"gradient_exchange": "after_backward", "zero_stage": stage}, None) for stage in (0, 3)),
+        ({"gradient_dtype": "bf16", "zero_stage": 0}, None),
+    ],
+)
+def test_what_belongs_to_another_key_is_refused_without_it(
+    fields: dict[str, Any], problem: tuple[str, str] | None
+) -> None:
+    assert list(TrainConfig(**fields).problems()) == ([problem] if problem else [])
+
+
+def test_a_value_that_is_none_is_told_of_once() -> None:
+    # Below 0, and of another schedule.
+    [(key, sentence)] = OptimizerConfig(flat_steps=-1).problems()
+    assert (key, sentence) == ("flat_steps", "must be a number and at least 0, got -1")
+    assert [key for key, _ in OptimizerConfig(beta1=2.0, name="sgd").problems()] == ["beta1", "name"]
+
+
+@pytest.mark.parametrize(
+    ("freeze", "name", "found"),
+    [
+        (("a=3",), "muon", ["a is trained later, for which take adamw or lamb"]),
+        (("a=3",), "adamw", []),
+        (("a=3",), "lamb", []),
+        (("a=0", "b"), "muon", []),
+        (("a=10",), "lamb", ["a would train from step 10 on, which is not before train.steps=10; write a to freeze "]),
+        (("a=9",), "adamw", []),
+        # Of what is no rule the optimizer's own problems tell.
+        (("a=99", "b=soon"), "adamw", []),
+    ],
+)
+def test_what_is_trained_later_is_trained_before_the_end_and_by_an_optimizer_that_can(
+    freeze: tuple[str, ...], name: str, found: list[str]
+) -> None:
+    train = TrainConfig(steps=10, zero_stage=0)
+    told = [*joint_problems(OptimizerConfig(name=name, freeze=freeze), train)]
+    assert [key for key, _ in told] == ["optimizer.freeze"] * len(found)
+    assert all(sentence.startswith(words) for (_, sentence), words in zip(told, found, strict=True))
 
 
 def test_lamb_over_cut_weights_is_a_problem_of_both_parts() -> None:
@@ -175,17 +242,26 @@ def test_what_nobody_sets_is_the_same_in_every_release() -> None:
         "options": {},
     }
     assert asdict(EmaConfig()) == {"decay": 0.0, "every_steps": 1, "evaluate": False}
-    train = asdict(TrainConfig())
-    assert {key: train[key] for key in ("steps", "global_batch", "micro_batch", "precision", "zero_stage")} == {
+    assert asdict(TrainConfig()) == {
         "steps": 1_000,
         "global_batch": 128,
         "micro_batch": 0,
+        "activation_memory_gib": 0.0,
         "precision": "auto",
+        "deterministic": True,
+        "tf32": False,
         "zero_stage": 1,
+        "gradient_dtype": "fp32",
+        "gradient_exchange": "auto",
+        "gradient_bucket_mib": 0,
+        "label_smoothing": 0.0,
+        "log_every_steps": 10,
+        "evaluate_every_steps": 0,
+        "patience": 0,
+        "least_improvement": 0.0,
+        "collective_timeout_seconds": 600.0,
+        "time_limit_minutes": 0.0,
     }
-    assert (train["label_smoothing"], train["activation_memory_gib"], train["time_limit_minutes"]) == (0.0, 0.0, 0.0)
-    assert (train["log_every_steps"], train["evaluate_every_steps"]) == (10, 0)
-    assert (train["deterministic"], train["tf32"]) == (True, False)
     assert asdict(CheckpointConfig()) == {
         "save_every_steps": 1_000,
         "save_every_minutes": 15.0,
@@ -213,7 +289,8 @@ def test_a_line_of_metrics_comes_every_so_many_steps_and_at_the_end() -> None:
 
 NUMBERS = [
     *((OptimizerConfig, key, 0.0, -1e-9) for key in ("learning_rate", "weight_decay", "clip_norm")),
-    *((OptimizerConfig, key, 0, -1) for key in ("warmup_steps", "flat_steps")),
+    *((OptimizerConfig, key, 0, -1) for key in ("warmup_steps", "flat_steps", "reference_batch")),
+    (OptimizerConfig, "cooldown_steps", 1, -1),
     *((OptimizerConfig, key, 0.0, -1e-9) for key in ("beta1", "beta2", "final_fraction", "decay_factor")),
     *((OptimizerConfig, key, 1.0, 1.0 + 1e-9) for key in ("final_fraction", "decay_factor")),
     *((OptimizerConfig, key, 1.0 - 1e-9, 1.0) for key in ("beta1", "beta2")),
@@ -221,6 +298,8 @@ NUMBERS = [
     *((TrainConfig, key, 1, 0) for key in ("steps", "global_batch", "log_every_steps")),
     *((TrainConfig, key, 0, -1) for key in ("micro_batch", "activation_memory_gib", "evaluate_every_steps")),
     (TrainConfig, "time_limit_minutes", 0.0, -0.1),
+    *((TrainConfig, key, 0, -1) for key in ("gradient_bucket_mib", "patience")),
+    (TrainConfig, "least_improvement", 0.0, -0.1),
     (TrainConfig, "label_smoothing", 1.0, 1.1),
     (TrainConfig, "label_smoothing", 0.0, -0.1),
     (TrainConfig, "zero_stage", 3, 4),
@@ -237,13 +316,19 @@ NUMBERS = [
 ]
 
 
-# Keys that belong to a schedule are taken beside it alone.
-SCHEDULES = {"flat_steps": {"schedule": "flat_cosine"}, "decay_factor": {"schedule": "step", "decay_steps": (1,)}}
+# Keys that belong to a schedule, or to another key, are taken beside it alone.
+BESIDE: dict[str, dict[str, Any]] = {
+    "flat_steps": {"schedule": "flat_cosine"},
+    "decay_factor": {"schedule": "step", "decay_steps": (1,)},
+    "cooldown_steps": {"schedule": "stable_decay"},
+    "patience": {"evaluate_every_steps": 1},
+    "least_improvement": {"evaluate_every_steps": 1, "patience": 1},
+}
 
 
 @pytest.mark.parametrize(("part", "key", "least", "wrong"), NUMBERS)
 def test_a_number_is_taken_up_to_its_bound_and_no_further(part: type, key: str, least: float, wrong: float) -> None:
-    beside = SCHEDULES.get(key, {})
+    beside = BESIDE.get(key, {})
     assert list(part(**{key: least}, **beside).problems()) == []
     for value in (wrong, math.nan, *([math.inf] if key != "zero_stage" else [])):
         [(named, sentence)] = part(**{key: value}, **beside).problems()
