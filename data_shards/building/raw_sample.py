@@ -38,6 +38,7 @@ def size_on_disk(path: str) -> int:
         return 0
 
 
+# slots: there is one for each file of a data set, and some have millions.
 @dataclass(frozen=True, slots=True)
 class File:
     """A file on disk."""

@@ -78,6 +78,7 @@ class Modality(ABC):
 
     usual: ClassVar[tuple[str, ...]] = ()
     """Suffixes of the members that hold this modality where an input names none."""
+    # Otherwise every dataset with classes would show the network, as an input, what it is asked.
     is_annotation: ClassVar[bool] = False
     """Whether its usual members say something about a sample and are none of its content: an input must ask for it."""
     has_time: ClassVar[bool] = False
@@ -103,6 +104,7 @@ class Modality(ABC):
         return f"longer than {self.shape[0]} entries"
 
     @abstractmethod
+    # A generator for each sample, by seed, epoch and position: threads, ranks and restarts draw the same.
     def prepare(self, found: Members, rng: "np.random.Generator | None") -> Prepared:
         """Return the array of a sample, varied at random where there is a generator: then the sample is for training.
 
@@ -111,6 +113,7 @@ class Modality(ABC):
 
     @staticmethod
     @abstractmethod
+    # Without a section: verify decodes whole members, whatever of them a run would read.
     def decoded_shape(role: str, content: Content) -> tuple[int, ...]:
         """Decode the whole of a member and return its shape; ValueError says what is wrong with it."""
 
@@ -168,6 +171,7 @@ class Modality(ABC):
         """Return a section that accepts everything decodable, to show data without the configuration of a run."""
         return cls()
 
+    # A section of another place and not an argument of prepare(): modalities without a time need not know of places.
     def at(self, place: float) -> Self:  # noqa: ARG002 - by what has a time
         """Return the section that reads a longer sample there, from 0, its beginning, to 1, its end."""
         return self
@@ -232,6 +236,7 @@ def _chosen(section: Modality, patterns: Sequence[str], members: Mapping[str, Co
         # A field that the record lacks, and an empty text, leave the place to another member.
         if content is not None and not section.is_absent(content):
             fitting.append(Member(f"{suffix}/{field}" if field else suffix, content))
+    # A guess would train on the one or the other without a word.
     if fitting[1:]:
         raise ValueError(f"two members fit: .{fitting[0].suffix} and .{fitting[1].suffix}")
     return fitting[0] if fitting else None

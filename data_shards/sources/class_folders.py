@@ -83,6 +83,7 @@ def _walk(folder: Path, modality: str) -> _Walked:
         if is_hidden(names):
             walked.passed[HIDDEN] += len(files)
             continue
+        # Deeper ones are neither splits nor classes.
         if 0 < len(names) <= 2:
             walked.folders.append(names)
         for name in files:

@@ -75,6 +75,7 @@ class Sampled:
     @property
     def num_bytes(self) -> int:
         """Return the size of the stored points."""
+        # Three numbers of four bytes; what else the file has is not known before it is read.
         return 12 * self.num_points
 
     def read(self) -> bytes:
@@ -123,6 +124,7 @@ def read_hdf5(folder: Path, tell: Tell | None = None) -> tuple[list[Row], list[s
             rows.append(Row(len(rows), (InHdf5(str(path), number, num_bytes),), label, split=splits[path] or TRAIN))
     if listed.is_file():
         return rows, line_list.names(listed)
+    # Without names they are numbers, and a number that no cloud has keeps its place.
     return rows, [str(label) for label in range(max((row.label or 0 for row in rows), default=-1) + 1)]
 
 

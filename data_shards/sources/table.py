@@ -25,6 +25,7 @@ from data_shards.modalities.kinds.flow import FlowConfig
 from data_shards.sources.parsing import cells as tables
 from data_shards.sources.parsing import class_names, labels, numbers, pairs, plain_text
 
+# From the catalogue: a new modality has its column without a line here.
 FILES = tuple(kind().modality for kind in MODALITIES if kind is not FlowConfig and not kind.is_annotation)
 PAIR = ("first", "second", "flow")
 COLUMNS = (*FILES, *PAIR, "label", "weight", "split")
@@ -78,6 +79,7 @@ def read(table: Path, tell: Tell | None = None) -> Table:
             _refuse_unknown_columns(cells)
             rows.append(_row(line, cells, table.parent))
             held += sum(len(content.value) for content in rows[-1].members if isinstance(content, Literal))
+            # While it is read: a table that does not fit into the memory must not fill it first.
             _refuse_long(line, held)
             for column in filter(_is_label, cells):
                 given.setdefault(column, {})[line] = cells[column]
@@ -161,6 +163,7 @@ def _row(line: int, cells: Mapping[str, Any], folder: Path) -> Row:
         # OverflowError, too: JSON may hold a whole number that is larger than any float.
         weight = float(cells.get("weight", 1.0))
     except (TypeError, ValueError, OverflowError):
+        # Out of range: the one sentence below refuses it.
         weight = -1.0
     if not 0 <= weight <= MAX_WEIGHT:
         raise ValueError(f"line {line}: weight {shown(cells['weight'])} is not a number from 0 to {MAX_WEIGHT:g}")
@@ -252,6 +255,7 @@ def _with_labels(rows: Sequence[Row], found: Mapping[str, labels.Labels]) -> Tab
     for row in rows:
         classes = label.of_line.get(row.line, ())
         further = {name: of.of_line[row.line][0] for name, of in named.items() if row.line in of.of_line}
+        # If one row has several, all are lists: a run reads one kind or the other.
         one = None if label.several or not classes else classes[0]
         labelled.append(replace(row, label=one, labels=classes if label.several else (), named_labels=further))
     return Table(labelled, label.names, {name: of.names for name, of in named.items()})

@@ -265,4 +265,5 @@ def _text(line: bytes, number: int = 0) -> bytes:
     text = fields["text"]
     if not isinstance(text, str | None):
         raise ValueError(f'line {number}: expected a string as "text", got {shown(text)}')  # noqa: TRY004 - a user's slip
+    # With a line's end: the last word of a text must not run into the first of the next.
     return f"{text}\n".encode() if text else b""

@@ -69,6 +69,7 @@ class LocalFolder:
             # One call a shard, and no Path: with 100 000 of them each microsecond is a tenth of a second.
             path = f"{folder}/{name}"
             try:
+                # lstat: where a link leads is checked before it is followed.
                 status = os.lstat(path)
                 if stat.S_ISLNK(status.st_mode):
                     refuse_outside(Path(path), self.tars)
@@ -123,6 +124,7 @@ class LocalFolder:
         The kernel knows where an open file lies: to resolve its path at each extent that is read would ask the disk for
         each part of it.
         """
+        # Whole extents are read: a buffer would copy each of them once more.
         file = path.open("rb", buffering=0)
         if not self._lies_in(folder, file.fileno()):
             try:

@@ -113,6 +113,7 @@ def _read(path: str, _stamp: tuple[int, ...]) -> Tokens:
             )
     tokenizer = _built(path, content)
     ids = tokenizer.get_vocab(with_added_tokens=True).values()
+    # By the greatest and not by their number: ids may have gaps.
     vocabulary = max(ids, default=-1) + 1
     if not 0 < vocabulary <= MAX_IDS:
         raise ValueError(f"{path}: has ids up to {vocabulary - 1} for {len(ids)} tokens, expected 1 to {MAX_IDS} ids")
@@ -153,6 +154,7 @@ def _built(path: str, content: bytes) -> Tokenizer:
 def _set(tokenizer: Tokenizer) -> Tokenizer:
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    # What looks like a special token in a text is text: nobody hid anything there.
     tokenizer.encode_special_tokens = True
     return tokenizer
 

@@ -80,6 +80,7 @@ class ArrayConfig(Modality):
         from data_shards.modalities.decoding.numbers import finite
 
         values = finite(_decoded(found[MAIN].content), self.nan)
+        # `data show` has no section of a run: the file's own shape is then the one that is wanted.
         shape = tuple(self.shape) or values.shape
         if values.ndim != len(shape) or values.shape[1:] != shape[1:]:
             wanted = ", ".join(["any", *map(str, shape[1:])])
@@ -110,6 +111,7 @@ class ArrayConfig(Modality):
         expected = (*cells, self.num_axes)
         if places.shape != expected and (self.num_axes != 1 or places.shape != cells):
             raise ValueError(f"coordinates of shape {places.shape}; expected {expected}, one row a cell of the array")
+        # Not as with values, of which some may be unknown: a value at no place can be neither read nor asked.
         if not np.isfinite(places).all():
             raise ValueError("coordinates that are NaN or infinite")
         places = places.reshape(expected)
@@ -151,6 +153,7 @@ class ArrayConfig(Modality):
             self.patterns[0],
             [each for each, field in names.fitting((self.coordinates,), members) if not field],
         )
+        # A pattern, or an array of an archive, is no name under which a file could stand in.
         if not self.has_gaps or not self.coordinates or not there or "*" in pattern or "/" in pattern:
             return None
         # Of one axis more than what is known of a place; what does not fit is refused when it is read.
@@ -182,6 +185,7 @@ class ArrayConfig(Modality):
             raise ValueError("not one finite value")
         if not all(np.isfinite(values).all() for values in seen):
             sizes["nan"] = "zero"
+        # The unit is not known. Of a single number nothing but 0 would be left.
         return sizes | ({"standardize": True} if all(values.size > 1 for values in seen) else {})
 
     @staticmethod
@@ -217,6 +221,7 @@ class ArrayConfig(Modality):
             yield "coordinates", sentence
         if self.num_axes < 1:
             yield "num_axes", f"must be at least 1 with coordinates, got {self.num_axes}; set it to how many a cell has"
+        # The first axis is cut and padded, and the coordinates with it, cell by cell.
         if self.shape and self._channel is not None and self._channel % len(self.shape) == 0:
             yield "coordinates", "are of the first axis, which is that of the channels here; name another axis channel"
         low, high = self.coordinates_min, self.coordinates_max

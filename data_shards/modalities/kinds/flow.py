@@ -117,6 +117,7 @@ class FlowConfig(Modality):
     @classmethod
     def lenient(cls) -> Self:
         """Return the section that takes pairs of any size."""
+        # Every pair has a pixel, and what is drawn are the members themselves.
         return cls(height=1, width=1)
 
     def of_evaluation(self) -> Self:
@@ -155,6 +156,7 @@ class FlowConfig(Modality):
             yield "unequal_colour", "is for pairs whose colours are drawn; set colour too, or leave it out"
         if not self.motion:
             yield "motion", "names no member; name the one with the motion, such as flo"
+        # Tiles have the size of training: smaller frames would hold none.
         for key, side in (("test_height", self.height), ("test_width", self.width)):
             if getattr(self, key) and getattr(self, key) < side:
                 yield key, f"must be at least {side}, as in training, or 0, got {getattr(self, key)}"

@@ -78,6 +78,7 @@ class ImageConfig(Modality):
     @property
     def sizes(self) -> dict[str, Any]:
         """The names that a network's input has for these."""
+        # To the network upper bits are bytes as well.
         return {
             "height": self.height,
             "width": self.width,
@@ -93,6 +94,7 @@ class ImageConfig(Modality):
 
     def file(self, values: "np.ndarray") -> tuple[str, bytes]:
         """Return a PNG of values in [0, 1] where the image is bytes of 1, 3 or 4 channels; else numbers."""
+        # A picture would lose bits or channels of the others.
         if self.dtype != "uint8" or values.shape[-1] not in (1, 3, 4):
             return super().file(values)
         from data_shards.modalities.encoding import png

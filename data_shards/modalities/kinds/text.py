@@ -58,6 +58,7 @@ class TextConfig(Modality):
         return "int32" if self.tokenizer else "int16"
 
     @cached_property
+    # cached_property writes into __dict__, past the frozen dataclass; fields and equality do not see it.
     def tokens(self) -> "Tokens":
         """The tokenizer; ValueError says what is wrong with its file."""
         from data_shards.modalities.decoding import tokens
@@ -158,6 +159,7 @@ class TextConfig(Modality):
         """Return the bytes that nine of ten texts have at most."""
         from data_shards.modalities.fitting import longest
 
+        # Not the longest: one long text would make most of all others padding.
         return {"num_bytes": longest([len(content) for content in contents], MOST_BYTES, 16)}
 
     @staticmethod
@@ -178,6 +180,7 @@ class TextConfig(Modality):
         from data_shards.modalities.transforms import text
 
         ids = text.whole_text(bytes(found[MAIN].content), self)
+        # One by one: the text of several tokens does not show where one ends.
         words = "|".join(self.words(ids[place : place + 1]) for place in range(min(len(ids), self.num_tokens)))
         cut = f", {self.num_tokens} read" if len(ids) > self.num_tokens else ""
         shown = words if len(words) <= CHARACTERS_SHOWN else f"{words[:CHARACTERS_SHOWN]} ..."
@@ -215,6 +218,7 @@ class TextConfig(Modality):
         except ValueError as error:
             yield "tokenizer", str(error)
             return
+        # Every short text needs it; the mask token is needed only where words are hidden.
         if "pad_token" not in found:
             yield "pad_token", self._lacking("pad_token", "follows a shorter text, such as its end of text")
         if self.masking is not None and "mask_token" not in found:

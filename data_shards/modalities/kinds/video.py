@@ -49,6 +49,7 @@ class VideoConfig(Modality):
     says, or in the middle, in training anywhere."""
 
     usual: ClassVar[tuple[str, ...]] = ("mp4", "webm", "mkv", "avi", "mov")
+    # Bytes up to the device, which makes numbers of them: float32 would be four times as much to copy.
     dtype: ClassVar[str] = "uint8"
 
     @property

@@ -103,6 +103,7 @@ def _marks(folder: Path, paths: Sequence[Path], listed: Sequence[Segment]) -> Ma
         raise ValueError(f"{folder}: no {CLASSES}, which names and numbers the classes; add AudioSet's")
     marks = clips.marks(path)
     for _, identity, labels in listed:
+        # Cut in the message: what files hold may have any length.
         if unknown := [label for label in labels if label not in marks]:
             raise ValueError(f"{path}: has no class {unknown[0][:40]!r}, which {identity[:40]!r} has")
     return marks

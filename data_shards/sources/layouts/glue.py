@@ -38,12 +38,14 @@ class Task:
 
 _ENTAILMENT = {name: name for name in ("entailment", "not_entailment")}
 TASKS = {
+    # Its files alone have no line with the names of the columns.
     "cola": Task(
         ("sentence",), "label", {"0": "unacceptable", "1": "acceptable"}, ("source", "label", "star", "sentence")
     ),
     "sst2": Task(("sentence",), "label", {"0": "negative", "1": "positive"}),
     "mrpc": Task(("#1 String", "#2 String"), "Quality", {"0": "not_equivalent", "1": "equivalent"}),
     "qqp": Task(("question1", "question2"), "is_duplicate", {"0": "not_duplicate", "1": "duplicate"}),
+    # Without classes: a score is a number to be answered.
     "stsb": Task(("sentence1", "sentence2"), "score"),
     "mnli": Task(
         ("sentence1", "sentence2"), "gold_label", {name: name for name in ("entailment", "neutral", "contradiction")}
@@ -112,6 +114,7 @@ class Glue(TableLayout):
 
 
 def _task_of(folder: Path) -> str | None:
+    # Resolved: the name of "." is that of the folder which it stands for.
     name = folder.resolve().name.lower().replace("-", "").replace("_", "")
     return name if name in TASKS else None
 

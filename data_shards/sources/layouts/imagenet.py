@@ -100,6 +100,7 @@ def _below(place: Path) -> Iterator[Image]:
 
 
 def _tarred(file: tar_files.Tarred, synset: str = "") -> Image:
+    # The training tar holds a tar for each synset, which is not unpacked either.
     names = [part.removesuffix(".tar") if SYNSET.match(part) else part for part in PurePosixPath(file.name).parts]
     return (*([synset] if synset else []), *names), file
 
@@ -111,6 +112,7 @@ def _validation(folder: Path, classes: Sequence[str], passed: Counter[str]) -> I
         if SYNSET.fullmatch(names[0]):
             yield names[0], content
             continue
+        # Only now: with folders of synsets there need be no list.
         if synset_of is None:
             try:
                 synset_of = imagenet_lists.synsets(_lists(folder), classes)

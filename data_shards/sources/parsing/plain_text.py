@@ -155,6 +155,7 @@ class TextFile:
         text = bytearray()
         for block in blocks(Path(self.path)):
             text += block
+            # While it is unpacked: a few kB can unpack to more than the memory.
             if len(text) > MAX_MEMBER_BYTES:
                 raise ValueError(f"unpacks to more than {MAX_MEMBER_BYTES} bytes, the limit for a file of a sample")
         return bytes(text) or None

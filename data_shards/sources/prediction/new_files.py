@@ -73,6 +73,7 @@ def _of(path: str, reading: RunInputs, tell: Tell) -> Iterator[tuple[str, NewSam
         raise ValueError(f"{path}: no such file or folder")
     # A run may read .json, or .csv by a plug-in, as a member: then the file is a sample and no table.
     elif content_suffix(place) in TABLES and not reading.member(place):
+        # By the row: a table that is named twice is answered once, and two rows alike are answered twice.
         for number, sample in enumerate(_of_table(place, reading, tell)):
             yield f"{place.absolute()}:{number}", sample
     else:

@@ -27,6 +27,7 @@ from data_shards.order.sequence import SequentialOrder
 from data_shards.sources.prediction import new_files
 from data_shards.sources.prediction.new_files import NewSample, Tell
 
+# Read in the order of the shards: no more than the last few extents are needed again.
 _EXTENT_BYTES = 1 << 26
 
 
@@ -54,6 +55,7 @@ class NewSamples:
 
     @cached_property
     def _order(self) -> SequentialOrder:
+        # Of batches of one, since only the places of samples are asked.
         return SequentialOrder(self.counts, 1, ())
 
     def shard_of(self, number: int) -> str:
@@ -109,6 +111,7 @@ def of_prediction(config: DataConfig, inputs: Sequence[str]) -> DataConfig:
 
     Labels and values stay: shards that have them say what is true.
     """
+    # Nothing below is random or mixed: an answer depends on its own sample alone.
     sections = {name: config.inputs[name].of_prediction() for name in inputs}
     return replace(
         config,

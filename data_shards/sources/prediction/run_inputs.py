@@ -31,6 +31,7 @@ class RunInputs:
     @staticmethod
     def file(path: str, suffix: str) -> Content:
         """Return the content of a file that is read under a suffix."""
+        # On the disk a text may be compressed or in UTF-16; the members of a sample are UTF-8.
         return TextFile(path) if suffix.rpartition(".")[2] == "txt" else File(path)
 
     def reads(self, column: str) -> bool:
@@ -51,6 +52,7 @@ class RunInputs:
         section = self._of_column(column)
         if isinstance(section, TextConfig):
             text = cell.decode() if isinstance(cell, bytes) else text_of(column, cell)
+            # As in the tables of `data build`: a text, or the path of one.
             if not (len(text) <= MAX_PATH and content_suffix(text.rpartition("/")[2]) == ".txt"):
                 return _of_ending(section, "txt") or section.patterns[0], Literal(text.encode(), "txt")
         path = text_of(column, cell)
@@ -120,6 +122,7 @@ def _of_patterns(patterns: Sequence[str], ending: str, usual: Sequence[str]) -> 
     for pattern in patterns:
         suffix, field = suffix_and_field(pattern)
         if suffix.rpartition(".")[2] == ending or (field and suffix.endswith(RECORD) and ending in usual):
+            # Any name that the pattern matches will do: the member is in this sample alone.
             return suffix.replace("*", "file") + (f"/{field}" if field else "")
     return ""
 
