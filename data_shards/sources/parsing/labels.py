@@ -41,7 +41,10 @@ def is_empty(cell: object) -> bool:
     """Return whether a cell holds nothing: an absent one, one of blanks, or not a number, as pandas writes gaps."""
     if isinstance(cell, str):
         return not cell.strip()
-    return cell is None or (isinstance(cell, numbers.Real | Decimal) and math.isnan(cell))
+    # Not of whole numbers, some of which are larger than any float.
+    if isinstance(cell, numbers.Real | Decimal) and not isinstance(cell, numbers.Integral):
+        return math.isnan(cell)
+    return cell is None
 
 
 def numbered(cells: Mapping[int, object], column: str) -> Labels:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from data_shards.building.raw_sample import File, Literal
+from data_shards.building.raw_sample import File, Literal, NamedFile, Row
 from data_shards.config import DataConfig
 from data_shards.format import manifest
 from data_shards.format.tar_index import TarIndex
@@ -198,3 +198,113 @@ def test_named_members_and_fields_that_cannot_be_are_refused(
     (tmp_path / "table.jsonl").write_text(json.dumps(row) + "\n")
     with pytest.raises(ValueError, match=re.escape(message)):
         table.read(tmp_path / "table.jsonl")
+
+
+def test_every_column_of_a_row_becomes_what_it_says(tmp_path: Path) -> None:
+    every = {
+        "image": "a/i.PNG",
+        "audio": "s.wav",
+        "first": "1.png",
+        "second": "2.png",
+        "flow": "f.PNG",
+        "member.Left": "l.jpg",
+        "field.caption": "two views",
+        "label": "b",
+        "label.kind": "k",
+        "value.size": [1, 2.5],
+        "value.gap": None,
+        "weight": 0,
+        "split": " Testing ",
+    }
+    lines = [every, {"text": "t", "label": ["b", "a"], "weight": 1e12, "split": "mine"}]
+    (tmp_path / "table.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = table.read(tmp_path / "table.jsonl")
+    members = (
+        File(f"{tmp_path}/a/i.PNG"),
+        File(f"{tmp_path}/s.wav"),
+        NamedFile(f"{tmp_path}/l.jpg", "left"),
+        NamedFile(f"{tmp_path}/1.png", "first"),
+        NamedFile(f"{tmp_path}/2.png", "second"),
+        NamedFile(f"{tmp_path}/f.PNG", "motion"),
+    )
+    assert found.rows == [
+        Row(1, members, None, (1,), {"kind": 0}, {"caption": "two views"}, {"size": (1.0, 2.5)}, 0.0, "test"),
+        Row(2, (Literal(b"t", "txt"),), None, (1, 0), weight=1e12, split="mine"),
+    ]
+    assert found.label_names == ["a", "b"]
+    assert found.named_labels == {"kind": ["k"]}
+    assert [content.extension for content in members] == [
+        "png", "wav", "left.jpg", "first.png", "second.png", "motion.png",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("weight", [-1e-9, 1.1e12, "heavy", [1], 10**400])
+def test_a_weight_is_a_number_from_0_to_a_million_millions(tmp_path: Path, weight: object) -> None:
+    (tmp_path / "table.jsonl").write_text(json.dumps({"text": "a", "weight": weight}) + "\n")
+    with pytest.raises(ValueError, match=r"line 1: weight .* is not a number from 0 to 1e\+12"):
+        table.read(tmp_path / "table.jsonl")
+
+
+@pytest.mark.parametrize(("num_letters", "is_path"), [(4096, True), (4097, False)])
+def test_a_text_that_ends_as_a_path_does_is_one_unless_it_is_too_long(
+    tmp_path: Path, num_letters: int, is_path: bool
+) -> None:
+    cell = "x" * (num_letters - 4) + ".txt"
+    (tmp_path / "table.jsonl").write_text(json.dumps({"text": cell}) + "\n")
+    ((content,),) = [row.members for row in table.read(tmp_path / "table.jsonl").rows]
+    assert isinstance(content, Literal) != is_path
+    (tmp_path / "table.jsonl").write_text(json.dumps({"image": "x" * (num_letters - 4) + ".png"}) + "\n")
+    if is_path:
+        assert table.read(tmp_path / "table.jsonl").rows[0].members == (File(f"{tmp_path}/{cell[:-4]}.png"),)
+    else:
+        with pytest.raises(ValueError, match=r"line 1: image .* is longer than any path"):
+            table.read(tmp_path / "table.jsonl")
+
+
+def test_texts_may_have_as_many_bytes_as_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "table.jsonl").write_text('{"text": "abc"}\n{"text": "de"}\n{"text": "note.txt"}\n')
+    monkeypatch.setattr(table, "MAX_HELD_BYTES", 5)
+    assert len(table.read(tmp_path / "table.jsonl").rows) == 3
+    monkeypatch.setattr(table, "MAX_HELD_BYTES", 4)
+    with pytest.raises(ValueError, match="line 2: the texts up to here have more than 4 bytes"):
+        table.read(tmp_path / "table.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        ({}, "has no rows"),
+        ({"label": 1}, "has none of image, audio, video"),
+        ({"image": "s3://me:pass@there/a.png"}, "is a URL; download it and write its path"),
+        ({"image": 3}, "line 1: image expected the path of a file, got int 3"),
+        ({"text": 3}, "line 1: text expected a text, got int 3"),
+        ({"first": "a.png", "flow": "a.flo"}, "has first and flow; a pair of frames needs first, second and flow"),
+        ({"first": "a.png", "second": "a.txt", "flow": "a.flo"}, "'a.txt' is not a kind of second file that is read"),
+        ({"first": "a.png", "second": "b.png", "flow": "a.npy"}, "'a.npy' is not a kind of flow file that is read"),
+        ({"text": "a", "split": "s" * 101}, "is not a name of letters and digits"),
+        ({"text": "a", "value.size": "big"}, "line 1: value.size 'big' is no number"),
+        ({"text": "a", "value.": 1}, "unknown columns value."),
+        ({"text": "a", "label.a b": 1}, "unknown columns label.a b"),
+        ({"text": "a", "labels": 1, "colour": 2}, "unknown columns colour, labels"),
+    ],
+)
+def test_what_is_wrong_in_a_row_is_said(tmp_path: Path, row: dict[str, object], sentence: str) -> None:
+    (tmp_path / "table.jsonl").write_text(json.dumps(row) + "\n" if row else "")
+    with pytest.raises(ValueError, match=re.escape(sentence)) as refused:
+        table.read(tmp_path / "table.jsonl")
+    assert "me:pass" not in str(refused.value)
+
+
+def test_what_rows_lack_and_how_classes_are_written_is_told(tmp_path: Path) -> None:
+    lines: list[dict[str, object]] = [
+        {"text": "a", "label": "Cat", "value.size": 1, "value.age": 3, "label.kind": "none"},
+        {"text": "b", "label": "cat", "value.age": 4, "label.kind": "x"},
+    ]
+    (tmp_path / "table.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    told: list[str] = []
+    table.read(tmp_path / "table.jsonl", told.append)
+    assert told == [
+        "value.size: 1 of 2 rows have none",
+        "label: the classes 'Cat' and 'cat' look alike; write them in one way if they are one class",
+        "label.kind: 'none' is a class; where it means that there is no label, leave the cell empty",
+    ]

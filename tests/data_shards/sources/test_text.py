@@ -1,5 +1,6 @@
 import gzip
 import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -134,3 +135,104 @@ def test_linked_folders_of_text_are_read(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "link").symlink_to(tmp_path / "store")
     assert text.build({"train": tmp_path / "in"}, tmp_path / "out").split("train").num_samples == 1
+
+
+def places(path: Path, num_bytes: int) -> list[tuple[int, int, int, int]]:
+    """First byte of the stretch, byte behind it, bytes that are skipped, and length of each chunk."""
+    return [(chunk.start, chunk.stop, chunk.skip, chunk.num_bytes) for chunk in text._chunks(path, num_bytes)]
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        # The second chunk begins in the middle of a line.
+        (["ab", "cdef"], [(0, 32, 0, 4), (15, 32, 1, 4)]),
+        # It begins with a line, and needs none before it.
+        (["abc", "d"], [(0, 30, 0, 4), (16, 30, 0, 2)]),
+        # A line is longer than several chunks, and the last one ends in the next line.
+        (["abcdefghi", "k"], [(0, 22, 0, 4), (0, 22, 4, 4), (0, 36, 8, 4)]),
+        # It begins in the line before the last one that it has.
+        (["abcde", "", "f"], [(0, 18, 0, 4), (0, 45, 4, 4)]),
+        (["ab"], [(0, 15, 0, 3)]),
+        ([""], []),
+    ],
+)
+def test_a_chunk_of_json_lines_knows_the_lines_that_it_is_from(
+    tmp_path: Path, texts: list[str], expected: list[tuple[int, int, int, int]]
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"text": each}) + "\n" for each in texts))
+    assert places(path, 4) == expected
+    assert b"".join(chunks(path, 4)).decode() == "".join(f"{each}\n" for each in texts if each)
+
+
+@pytest.mark.parametrize(
+    ("content", "num_bytes", "expected"),
+    [
+        ("abcdefgh", 4, [(0, 4, 0, 4), (4, 8, 0, 4)]),
+        ("abcdefghi", 4, [(0, 4, 0, 4), (4, 8, 0, 4), (8, 9, 0, 1)]),
+        ("abc", 4, [(0, 3, 0, 3)]),
+        # Characters of two, three and four bytes are not cut, and those that end at the border are whole.
+        ("abcé", 4, [(0, 3, 0, 3), (3, 5, 0, 2)]),
+        ("abé", 4, [(0, 4, 0, 4)]),
+        ("ab€", 4, [(0, 2, 0, 2), (2, 5, 0, 3)]),
+        ("a€x", 4, [(0, 4, 0, 4), (4, 5, 0, 1)]),
+        ("a👩", 4, [(0, 1, 0, 1), (1, 5, 0, 4)]),
+        ("👩👩", 7, [(0, 4, 0, 4), (4, 8, 0, 4)]),
+    ],
+)
+def test_a_chunk_of_text_ends_between_characters(
+    tmp_path: Path, content: str, num_bytes: int, expected: list[tuple[int, int, int, int]]
+) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text(content)
+    assert places(path, num_bytes) == expected
+
+
+def test_a_chunk_names_its_file_and_place_and_a_copy_the_text_that_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("abcdefgh")
+    _, plain = text._chunks(path, 4)
+    assert (plain.origin, plain.digest, plain.extension) == (f"{path}, byte 4", "", "txt")
+    _, copy = text._chunks(path, 4, tmp_path / "a.txt.gz")
+    assert (copy.origin, copy.digest, copy.read()) == (f"{tmp_path}/a.txt.gz, byte 4", "a.txt", b"efgh")
+
+
+def lengths(folder: Path) -> list[int]:
+    """Bytes of each text, in the order of the samples' keys."""
+    with tarfile.open(folder / "train" / "000000.tar") as tar:
+        found = {member.name: member.size for member in tar.getmembers() if member.name.endswith(".txt")}
+    return [found[name] for name in sorted(found)]
+
+
+@pytest.mark.parametrize("build", [text.build, text.build_documents])
+def test_a_chunk_has_2048_bytes_where_nothing_is_said_and_may_have_4(
+    tmp_path: Path, build: Callable[..., object]
+) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "x" * 4999}) + "\n")
+    build({"train": [tmp_path / "a.jsonl"]}, tmp_path / "out")
+    assert lengths(tmp_path / "out") == [2048, 2048, 904]
+    (tmp_path / "b.jsonl").write_text(json.dumps({"text": "x" * 9}) + "\n")
+    build({"train": tmp_path / "b.jsonl"}, tmp_path / "small", num_bytes=4)
+    assert lengths(tmp_path / "small") == [4, 4, 2]
+
+
+def test_files_of_a_folder_are_read_in_the_order_of_their_paths(tmp_path: Path) -> None:
+    for name, content in (("b/a.txt", "1"), ("a.ndjson", '{"text": "22"}'), ("c.json", '{"text": "4444"}')):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_text(content)
+    text.build({"train": tmp_path / "in"}, tmp_path / "out")
+    assert lengths(tmp_path / "out") == [3, 1, 5]
+    # A list is read in the order in which it is given.
+    text.build({"train": [tmp_path / "in/c.json", tmp_path / "in/b/a.txt"]}, tmp_path / "listed")
+    assert lengths(tmp_path / "listed") == [5, 1]
+
+
+def test_documents_between_tags_are_their_lines_without_the_tags(tmp_path: Path) -> None:
+    (tmp_path / "wiki_00").write_text('\n<doc id="1">\nTitle\n\nA line.\n</doc>\n<doc id="2">\nB\n</doc>\n')
+    text.build_documents({"train": [tmp_path / "wiki_00"]}, tmp_path / "out")
+    assert lengths(tmp_path / "out") == [len("\nTitle\n\nA line.\nB\n")]
+    assert list((tmp_path / "out" / ".build").glob("text.*")) == []
+    (tmp_path / "wiki_01").write_text('Title\n<doc id="1">\n</doc>\n')
+    with pytest.raises(ValueError, match=r"wiki_01: expected <doc .*> or JSON lines.*got 'Title"):
+        text.build_documents({"train": [tmp_path / "wiki_01"]}, tmp_path / "other")
