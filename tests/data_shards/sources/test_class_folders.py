@@ -226,15 +226,101 @@ def test_kinds_beyond_the_first_ten_are_counted_together(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("train", "other"),
-    [("train2017", "val2017"), ("train_set", "test_set"), ("Training images", "test"), ("train", "Val-1")],
+    ("train", "other", "sentence"),
+    [
+        ("train2017", "val2017", "train2017, val2017 look like .*; rename 'train2017' to train, 'val2017' to val, or"),
+        (
+            "train_set",
+            "test_set",
+            "test_set, train_set look like .*; rename 'test_set' to test, 'train_set' to train, ",
+        ),
+        (
+            "Training images",
+            "test",
+            "Training images, test look like splits, .*; rename 'Training images' to training, or",
+        ),
+        (
+            "train",
+            "Val-1",
+            "Val-1, train look like splits, .*; rename 'Val-1' to val, or move them into a folder of each",
+        ),
+    ],
 )
-def test_folders_that_are_nearly_named_as_splits_are_no_classes(tmp_path: Path, train: str, other: str) -> None:
+def test_folders_that_are_nearly_named_as_splits_are_no_classes(
+    tmp_path: Path, train: str, other: str, sentence: str
+) -> None:
     touch(tmp_path, f"{train}/a/1.png", f"{train}/b/2.png", f"{other}/a/3.png", f"{other}/b/4.png")
-    with pytest.raises(ValueError, match=r"look like splits|would be splits"):
+    with pytest.raises(ValueError, match=sentence):
         found(tmp_path)
 
 
 def test_classes_that_begin_as_splits_do_are_classes(tmp_path: Path) -> None:
     touch(tmp_path, "test_tube/1.png", "train_station/2.png", "valley/inner/3.png", "train_set/inner/4.png")
     assert {name for _, name, _ in found(tmp_path)} == {"test_tube", "train_station", "valley", "train_set"}
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (
+            ["cat/a/0.png", "cat/1.png"],
+            "there is one class alone, and 1 file lies deeper than the folder of their class: cat/a/0.png is of class "
+            "cat; where that is not meant, name a folder further down",
+        ),
+        (
+            ["cat/0.png", "dog/a/0.png", "dog/a/b/1.png"],
+            "2 files lie deeper than the folder of their class: dog/a/0.png is of class dog; where that is not meant, "
+            "name a folder further down",
+        ),
+        (
+            ["train/cat/0.png", "train/dog/a/0.png"],
+            "1 file lies deeper than the folder of their class: train/dog/a/0.png is of class dog; where that is not "
+            "meant, name a folder further down",
+        ),
+        (
+            ["Cat/0.png", "cat/0.png"],
+            "the classes 'Cat' and 'cat' look alike; write them in one way if they are one class",
+        ),
+    ],
+)
+def test_what_may_not_be_meant_is_told(tmp_path: Path, names: list[str], sentence: str) -> None:
+    touch(tmp_path, *names)
+    told: list[str] = []
+    found(tmp_path, told)
+    assert told[0] == sentence
+    assert len(told) == 2
+
+
+@pytest.mark.parametrize("names", [["cat/0.png", "train/cat/1.png"], ["train/cat/0.png"]])
+def test_folders_that_lie_where_no_class_is_meant_may_be_empty(tmp_path: Path, names: list[str]) -> None:
+    touch(tmp_path, *names, "loose.png")
+    # Within a class, and within a class of a split.
+    for name in names:
+        (tmp_path / name).with_name("notes").mkdir()
+    if not names[0].startswith("cat"):
+        (tmp_path / "notes").mkdir()
+    assert len(found(tmp_path)) == len(names)
+
+
+def test_an_empty_class_beside_a_split_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/0.png", "Test/cat/1.png")
+    (tmp_path / "dog").mkdir()
+    with pytest.raises(ValueError, match=r"no image file \(.*\) in dog; convert"):
+        found(tmp_path)
+
+
+def test_what_stands_beside_a_split_is_told_last(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/0.png", "cat/1.png", "Test/cat/1.png")
+    told: list[str] = []
+    found(tmp_path, told)
+    assert told == ["splits: train 2 files elsewhere, test 1 file in Test"]
+
+
+def test_folders_are_named_in_the_order_of_the_alphabet(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/0.png", *(f"{name}/0.png" for name in ("val", "Test", "eval", "dev", "valid", "validation")))
+    with pytest.raises(ValueError, match=": Test, dev, eval, val, valid, validation would be a split, but has no"):
+        found(tmp_path)
+    others = [f"{name}/red/0.png" for name in ("f", "b", "d", "a", "c", "e")]
+    touch(tmp_path / "other", "train/red/0.png", *others)
+    with pytest.raises(ValueError, match="train would be splits, but a, b, c, d, e, f beside them are no classes"):
+        found(tmp_path / "other")
