@@ -235,6 +235,7 @@ def _adopt(path: Path, folder: Path, out: Path, ways: Sequence[Records]) -> _Ado
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); check the disk") from error
     try:
+        # Last: of a tar that is refused nothing is written.
         _index_path(path, folder, out).parent.mkdir(parents=True, exist_ok=True)
         index.write(_index_path(path, folder, out))
     except OSError as error:

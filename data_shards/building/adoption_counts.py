@@ -114,6 +114,7 @@ class Members:
             self.num_empty += not inputs_of(extensions)
             for extension in extensions:
                 if held_by(extension) is None and extension not in (LABEL, RECORD):
+                    # With # for digits: a suffix such as 0001.part would be another kind in each sample.
                     self.unread[re.sub(r"\d+", "#", extension)] += 1
                     # scan_1.5mm.png: to webdataset its suffix is 5mm.png. Renaming is the remedy, since both programs
                     # must agree on keys.

@@ -85,6 +85,7 @@ def build_table(
         rows = with_test_share(rows, test_share, seed)
         if tell:
             tell(f"set aside for the split test: {sum(row.split == TEST for row in rows)} of {len(rows)} samples")
+    # Before the claim: a table that is refused leaves no folder behind.
     row_checks.check(rows, label_names, named_labels)
     num_values = row_checks.num_values(rows)
     build = plan(rows, seed=seed, samples_per_shard=samples_per_shard)
@@ -97,6 +98,7 @@ def build_table(
         if tell and faults:
             tell(f"left out, {counted(len(faults), 'bad sample')}:{_lines(faults)}")
         complete = replace(_manifest(build, outcomes, label_names, named_labels), values=num_values)
+        # Once more, of what was written: the bad rows may have been all that a class had.
         row_checks.refuse_empty_classes(
             {name: split.label_counts for name, split in complete.splits.items()}, label_names
         )
@@ -142,6 +144,7 @@ def _each(shards: Sequence[ShardPlan], out: Path, num_jobs: int) -> Iterator[Out
                 "with fewer jobs: finished shards are kept"
             ) from error
         finally:
+            # Waits for the shards under way: nobody may still write here when the claim is given back.
             pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -199,6 +202,7 @@ def _entry(name: str, written: Sequence[Written], path: Path) -> ShardEntry:
         return ShardEntry(name, 0, 0, "", "", {})
     index_path = path.with_suffix(".idx")
     with written_beside(index_path) as file:
+        # Of the tar as it lies on the disk, and not of what was meant to be in it.
         file.write(TarIndex.from_tar(path).to_bytes())
     return ShardEntry(
         name=name,

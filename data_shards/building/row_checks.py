@@ -69,6 +69,7 @@ def _refuse_twins(label_names: Sequence[str], which: str = "") -> None:
 
 def refuse_empty_classes(counts: Mapping[str, Sequence[int]], label_names: Sequence[str], which: str = "") -> None:
     """A class that is never seen in training cannot be learned, and is mostly a mistake in the labels."""
+    # Without training there is nothing to learn: Sintel's pairs are for evaluation alone.
     train = counts.get("train")
     empty = [name for name, count in zip(label_names, train or (), strict=False) if not count]
     if empty:

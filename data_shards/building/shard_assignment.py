@@ -70,4 +70,5 @@ def _deal(sizes: Sequence[int], split: str, seed: int, samples_per_shard: int) -
         dealt = largest_first[start : start + num_shards]
         for shard, place in zip(rng.permutation(num_shards), dealt, strict=False):
             hands[shard].append(int(place))
+    # Largest first until here: within a shard the order must not tell the size.
     return [rng.permutation(np.asarray(hand, np.int64)) for hand in hands]

@@ -10,6 +10,7 @@ from data_shards.building.raw_sample import Row
 
 TRAIN, TEST = "train", "test"
 _NAMES = {
+    # val, valid and dev stay apart: some data sets have several, and data.eval_split names one.
     **{name: name for name in (TRAIN, "val", "valid", "validation", "dev", TEST, "eval")},
     "training": TRAIN,
     "testing": TEST,

@@ -88,6 +88,7 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+# Once a process: a command that follows a run reads the same damaged file again and again.
 @cache
 def tell(sentence: str) -> None:
     """Print a sentence to standard error, once per process."""

@@ -35,6 +35,7 @@ def counted(count: float, one: str, many: str = "", form: str = "") -> str:
 
     `many` is needed where no s or es is added to `one`: "1 file is", "2 files are". `form` writes the number.
     """
+    # As it is written: with a form such as .0f, 0.9 is 1 sample.
     number = f"{count:{form}}"
     return (
         f"{number} {one if number == '1' else many or one + ('es' if one.endswith(('s', 'x', 'tch', 'sh')) else 's')}"

@@ -25,6 +25,7 @@ __all__ = ["Manifest", "ShardEntry", "Shards", "Split", "parse", "read", "write"
 
 T = TypeVar("T")
 VERSION = 3
+# Tuples and no dict: what was found for a split is kept by these.
 Required = tuple[tuple[str, tuple[str, ...]], ...]
 """Inputs by name, each with the patterns of the member that a sample must have."""
 

@@ -19,6 +19,7 @@ class Cuts:
         """Return the counts of batches, on the host; of several clips of the same samples give the first alone."""
         return Cuts.total(
             Cuts({name: (batch.num_cut.get(name, 0), int((of > 0).sum())) for name, of in batch.host_lengths.items()})
+            # Of lengths on the host: to ask the device would wait for it in every batch.
             for batch in batches
         )
 

@@ -61,6 +61,7 @@ def served(
                 f"data.datasets.{name}.inputs has {shown(wanted)}, which is not in the shards ({_listed(there)}) "
                 f"or not in the run ({_listed(config.inputs)}); leave it out"
             )
+    # An input that it lacks is no fault: its samples have zeros and the length 0 there.
     taken = set(only) or there
     num_samples = split.num_samples
     # What lacks a required input is left out before the order is made, so that every epoch has the same samples.

@@ -51,6 +51,7 @@ def one_line(error: BaseException) -> str:
     """Return what an error says, in one line of bounded length; an error that no decoder foresaw also says its kind."""
     words = " ".join(str(error).split())
     if not isinstance(error, ValueError):
+        # A KeyError says no more than the key: without its kind the line would be a riddle.
         words = f"{type(error).__name__}: {words}" if words else type(error).__name__
     return words if len(words) <= _LONGEST_REASON else f"{words[:_LONGEST_REASON]} ..."
 
@@ -107,6 +108,7 @@ class Quarantine:
 
     def _check_rate(self, alike: Sequence[BadSample]) -> None:
         """Raise ValueError where these, of one split, source and input, are too many; at a rate of 1 none are."""
+        # `perceiver predict` takes this rate: it answers all that can be read, however few.
         if self._max_bad_rate >= 1:
             return
         split, source, name = alike[0].counted_with

@@ -97,6 +97,7 @@ class Places:
         """`told` is what another process found, see `found`."""
         self._config = config
         self._told = told or {}
+        # One place a location: training and evaluation of a folder examine it once.
         self._places: dict[str, Place] = {}
 
     def at(self, location: str) -> Place:
@@ -139,6 +140,7 @@ def folder(location: str, config: DataConfig, known: Manifest | None = None) -> 
 
 def _content(found: Manifest) -> tuple[object, ...]:
     """Return what two folders share that hold the same shards."""
+    # Not the whole manifest: where the tars lie may differ from host to host.
     prints = {name: split.fingerprint for name, split in found.splits.items()}
     return prints, found.label_names, dict(found.named_labels), dict(found.values), found.records
 

@@ -193,6 +193,7 @@ def data_state(
     places = places or Places(config)
     prints = {name: _identity(places.at(at).manifest(), config, split) for name, at in _locations(config).items()}
     parts = [(name, part.weight, part.inputs) for name, part in config.datasets.items()]
+    # Sorted by name: the order of the datasets in a file is no part of the identity.
     manifest = prints[""] if not parts else hashlib.sha256(repr(sorted(prints.items())).encode()).hexdigest()
     return DataState(
         manifest,
@@ -243,6 +244,7 @@ def _assembler(
             Reader(dataset.folder, dataset.split, live_bytes=live_bytes(dataset.split, order, world_size)),
             dataset.intake,
             dataset.num_left_out,
+            # By the fingerprint as well: two datasets of a mixture must not draw the same numbers.
             None if seed is None else random_numbers.key("samples", dataset.split.fingerprint, seed),
         )
         for dataset in datasets

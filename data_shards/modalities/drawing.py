@@ -37,6 +37,7 @@ def draw_picture(axes: "Axes", values: "np.ndarray", *, is_unit: bool = False) -
     channels = values.shape[2]
     shown = 1 if channels < 3 else 3
     hide_frame(axes)
+    # With fixed ends: Matplotlib would stretch each grey picture to black and white of its own.
     axes.imshow(_bright(values[..., :shown], is_unit=is_unit), cmap="gray", vmin=0, vmax=1)
     if channels != shown:
         note = f"{'1' if shown == 1 else '1 to 3'} of {channels}"
@@ -60,6 +61,7 @@ def _bright(values: "np.ndarray", *, is_unit: bool) -> "np.ndarray":
     if values.dtype == np.uint8 or is_unit:
         out: np.ndarray = (values / (255 if values.dtype == np.uint8 else 1)).clip(0, 1)
         return out
+    # By what the picture holds: a depth map and a satellite's bands have no brightest value of their own.
     numbers = np.where(np.isfinite(values), values, np.nan).astype(np.float64)
     if np.isnan(numbers).all():
         return np.zeros(values.shape)

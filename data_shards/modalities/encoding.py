@@ -10,7 +10,7 @@ from PIL import Image
 from data_shards.modalities.decoding.flow import MAGIC, UNKNOWN
 
 _FRAME_MILLISECONDS = 100
-_MOST_BYTES_A_CHANNEL = 32_767
+_FULL_SCALE = 32_767
 
 
 def png(values: NDArray[np.floating]) -> bytes:
@@ -32,7 +32,7 @@ def wav(values: NDArray[np.floating], sample_rate: int) -> bytes:
         file.setnchannels(samples.shape[1])
         file.setsampwidth(2)
         file.setframerate(sample_rate)
-        file.writeframes((_known(samples).clip(-1, 1) * _MOST_BYTES_A_CHANNEL).round().astype("<i2").tobytes())
+        file.writeframes((_known(samples).clip(-1, 1) * _FULL_SCALE).round().astype("<i2").tobytes())
     return content.getvalue()
 
 
@@ -50,11 +50,13 @@ def motion_picture(motion: NDArray[np.floating]) -> bytes:
     # By the longest of this picture: directions stay visible in slow motion.
     length = np.hypot(right, down)
     hue = np.arctan2(down, right) / (2 * np.pi) % 1
+    # A pair that stands still has no longest motion.
     hsv = np.stack([hue, length / (length.max() or 1), np.ones_like(hue)], axis=-1)
     return _saved(Image.fromarray((hsv * 255).round().astype(np.uint8), "HSV").convert("RGB"), "PNG")
 
 
 def _image(values: NDArray[np.floating]) -> Image.Image:
+    # Clipped first: beyond the ends a cast to bytes begins at 0 again.
     pixels = (_known(values).clip(0, 1) * 255).round().astype(np.uint8)
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 

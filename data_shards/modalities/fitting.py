@@ -10,6 +10,7 @@ _STEPS = ((128, 32), (32, 8), (8, 4))
 
 def side(lengths: Sequence[int], most: int) -> int:
     """Return a length such as most of these, at most `most`, that patches divide."""
+    # The median: one huge sample must not enlarge all others.
     middle = max(1, min(int(np.median(lengths)), most))
     step = next((step for least, step in _STEPS if middle >= least), 1)
     return middle // step * step

@@ -34,6 +34,7 @@ def _blend(pair: NDArray[Any], alpha: float, rng: np.random.Generator) -> np.flo
     """Blend two images with each other in place; return how much each keeps of itself."""
     share = np.float32(rng.beta(alpha, alpha))
     blended = share * pair + (1 - share) * pair[::-1]
+    # Rounded: a cast cuts, and every blended image would be half a step too dark.
     pair[:] = np.rint(blended) if pair.dtype == np.uint8 else blended
     return share
 
@@ -44,6 +45,7 @@ def _paste(pair: NDArray[Any], alpha: float, rng: np.random.Generator) -> np.flo
     The rectangle has the picture's aspect and its centre anywhere; what lies beyond the border is cut off.
     """
     height, width = pair.shape[1:3]
+    # What Beta draws is the share that stays, lambda in the paper.
     side = np.sqrt(1 - rng.beta(alpha, alpha))
     row, column = rng.integers(height), rng.integers(width)
     down, across = int(side * height) // 2, int(side * width) // 2

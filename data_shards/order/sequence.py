@@ -23,6 +23,7 @@ class SequentialOrder:
         self, counts: Sequence[Sequence[int]], global_batch: int, batches: Sequence[int], num_clips: int = 1
     ) -> None:
         """`counts` are the samples of each shard of each source."""
+        # As of an order with one lane and no window: whoever has an Order need not know of this one.
         self.global_batch, self.lanes, self.window, self.num_dropped = global_batch, 1, 0, 0
         self.steps_per_epoch = len(batches) * num_clips
         self._batches, self._num_clips = batches, num_clips
@@ -35,11 +36,14 @@ class SequentialOrder:
         step, clip = divmod(step, self._num_clips)
         position = self._batches[step] * self.global_batch + np.arange(start, stop)
         real = position < self._starts[-1]
+        # Padding takes any sample: it has weight 0.
         source, shard, sample = self.located(np.where(real, position, 0))
+        # As in an evaluation: where nothing is drawn, the epoch of a slot is the number of its clip.
         epoch = np.full(len(position), clip)
         return Slots(shard, sample, epoch, position, real.astype(np.float32), source)
 
     def located(self, number: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Return source, shard and place in the shard of samples by their numbers."""
+        # right: of several shards that begin at one number all but the last are empty.
         place = np.searchsorted(self._starts, number, side="right") - 1
         return self._source[place], self._shard[place], number - self._starts[place]

@@ -45,6 +45,7 @@ def read_segments(
     marks = (
         clips.marks(classes) if classes else {mark: mark for mark in sorted({m for _, (_, ms) in listed for m in ms})}
     )
+    # In the order of AudioSet's own indices, where its list is given: others' networks number classes so.
     numbers = {mark: number for number, mark in enumerate(marks)}
     files = _by_id(folder, tell)
     rows = []

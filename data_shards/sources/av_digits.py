@@ -54,6 +54,7 @@ def rows(images: Path, recordings: Path, *, seed: int, tell: Tell | None = None)
         turns = np.concatenate([rng.permutation(len(spoken)) for _ in range(num_rounds)])
         pairs.extend(
             Row(line, (spoken[turn], picture), label=digit, split=split)
+            # Whole rounds may be more than there are images: the rest of the last one is not used.
             for line, (picture, turn) in enumerate(zip(of_digit, turns, strict=False), start=len(pairs))
         )
     return pairs

@@ -66,6 +66,7 @@ def rows(*, seed: int) -> list[Row]:
     return [
         Row(
             line=number,
+            # Sorted: the order of that table must not decide the bytes of a shard.
             members=tuple(Drawn(number, seed, extension) for extension in sorted(_DRAWINGS)),
             label=int(label),
             split="test" if test else "train",
@@ -108,6 +109,7 @@ def _handwriting() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     except ImportError as error:
         raise ValueError("the built-in digits need scikit-learn: pip install scikit-learn") from error
     bunch = load_digits()
+    # scikit-learn's pixels count from 0 to 16.
     return bunch.images / 16, bunch.target
 
 
@@ -146,6 +148,7 @@ def _cloud(strokes: NDArray[np.float64], _label: int, rng: np.random.Generator) 
     """Points on the strokes, denser and reaching higher where the ink is darker."""
     pixels = rng.choice(64, NUM_POINTS, p=strokes.ravel() / strokes.sum())
     row, column = np.divmod(pixels, 8)
+    # Eight columns, and eight rows, become -1 to 1.
     across = (column + rng.random(NUM_POINTS)) / 4 - 1
     up = 1 - (row + rng.random(NUM_POINTS)) / 4
     height = strokes.ravel()[pixels] * rng.random(NUM_POINTS) / 2

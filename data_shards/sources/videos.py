@@ -83,6 +83,7 @@ def extract_audio(path: str) -> bytes | None:
         for frame in chain(container.decode(stream), [None]):
             pieces += [piece.to_ndarray().ravel() for piece in resampler.resample(frame)]
             num_samples += frame.samples if frame else 0
+            # While it is decoded: a small file may hold hours of silence.
             if num_samples > MAX_SAMPLES:
                 raise ValueError(f"audio track of more than {MAX_SAMPLES} samples; cut the video into pieces")
         rate = stream.rate

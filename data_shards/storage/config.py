@@ -44,5 +44,6 @@ class RemoteConfig:
         """Yield what is wrong with the section."""
         yield from at_least(1, {"cache_mib": self.cache_mib})
         yield from at_least(0, {"fetch_ahead_batches": self.fetch_ahead_batches})
+        # Far above any use: a slip such as 1e9 would compute the order of so many batches before the first step.
         yield from at_most(MOST_BATCHES_AHEAD, {"fetch_ahead_batches": self.fetch_ahead_batches})
         yield from at_least(0.001, {"timeout_seconds": self.timeout_seconds, "deadline_seconds": self.deadline_seconds})

@@ -16,6 +16,7 @@ def required(folder: ShardFolder, split: Split, wanted: Required) -> Split:
     # All have it: the split is the same one, and so is its order.
     if (counts == split.shards.num_samples).all():
         return split
+    # An order of no samples has no first step.
     if not counts.any():
         names = " and ".join(sorted(name for name, _ in wanted))
         raise ValueError(f"{folder}: data.require leaves out all samples, none has {names}; name less")

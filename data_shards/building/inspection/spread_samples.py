@@ -15,6 +15,7 @@ Members = Mapping[str, bytes]
 def spread(folder: Path, shards: manifest.Shards, num_samples: int) -> list[tuple[str, Members]]:
     """Return (key, members) of samples at equal distances over all the shards."""
     total = sum(shard.num_samples for shard in shards)
+    # Over all shards: the first few would say nothing of the rest.
     chosen = np.unique(np.linspace(0, total - 1, min(num_samples, total)).astype(int))
     starts = np.cumsum([0, *(shard.num_samples for shard in shards)])
     samples, place = [], LocalFolder(folder)
@@ -33,5 +34,6 @@ def _read(place: LocalFolder, entry: manifest.ShardEntry, sample: int) -> tuple[
                 file.seek(offset)
                 members[extension] = file.read(length)
     except OSError as error:
+        # verify names every file that is bad, where this one ends at the first.
         raise ValueError(f"{error.filename}: cannot be read ({error.strerror}); run `perceiver data verify`") from error
     return index.keys[sample], members

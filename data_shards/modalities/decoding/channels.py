@@ -75,5 +75,6 @@ def _grey(colours: NDArray[np.generic]) -> NDArray[np.generic]:
     """Return the luma of ITU-R BT.601, of bytes with Pillow's rounding."""
     if colours.dtype == np.uint8:
         return np.asarray(Image.fromarray(np.ascontiguousarray(colours)).convert("L"))[..., None]
+    # In double precision: 16 bits times these weights are rounded once, at the end.
     luma = colours.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
     return np.asarray(np.rint(luma) if colours.dtype.kind in "iu" else luma, colours.dtype)[..., None]

@@ -102,6 +102,7 @@ def _chosen(cloud: Cloud, num_dimensions: int, features: Sequence[str], num_feat
 def _of_mesh(mesh: meshes.Mesh, num_points: int, rng: np.random.Generator | None) -> Cloud:
     if not len(mesh.triangles):
         return Cloud(mesh.vertices, mesh.features)
+    # Without a generator always the same points: two evaluations of one checkpoint must agree.
     drawn = meshes.sample(mesh, num_points, rng or np.random.Generator(np.random.Philox(0)))
     return Cloud(drawn, mesh.features)
 

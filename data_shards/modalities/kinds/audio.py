@@ -61,6 +61,7 @@ class AudioConfig(Modality):
     @property
     def sizes(self) -> dict[str, Any]:
         """The names that a network's input has for these."""
+        # To the network a spectrogram is a recording, its frames the samples and its bins the channels.
         num_samples, num_channels = (*self.shape, 1)[:2]
         return {"num_samples": num_samples, "num_channels": num_channels}
 

@@ -56,6 +56,7 @@ def held_by(suffix: str) -> tuple[type[Modality], str] | None:
 
 def plugins() -> dict[str, type[Modality]]:
     """Return the modalities of the plug-ins in use, by name."""
+    # For worker processes, which import our modalities and must be given all others.
     return {name: kind for name, kind in BY_NAME.items() if kind not in MODALITIES}
 
 
@@ -70,6 +71,7 @@ def inputs_of(suffixes: Iterable[str]) -> dict[str, Modality]:
             inputs[section.modality] = section
     for suffix in suffixes:
         held = held_by(suffix)
+        # A second camera or sensor: its suffix has a name before that of the format.
         if held and held[1] == MAIN and suffix not in held[0].usual:
             stem = suffix.rpartition(".")[0].replace(".", "_")
             name = stem if stem not in inputs else suffix.replace(".", "_")

@@ -27,6 +27,7 @@ class FlowConfig(Modality):
     """Pairs of frames as uint8 (2, height, width, 3), and the motion between them. `members` is the first frame."""
 
     modality: Literal["flow"] = "flow"
+    # The names under which a table's columns first and second come into a shard.
     second: str | tuple[str, ...] = tuple(f"second.{suffix}" for suffix in FRAMES)
     """Member with the second frame."""
     motion: str | tuple[str, ...] = ("flo", "motion.png")

@@ -59,6 +59,7 @@ class PointsConfig(Modality):
     @property
     def shape(self) -> tuple[int, ...]:
         """Points and their values."""
+        # 0 comes from lenient() alone, whose arrays have the shapes of their files.
         return self.num_points, (self.num_dimensions or 3) + self.feature_count
 
     @property

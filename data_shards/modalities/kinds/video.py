@@ -55,6 +55,7 @@ class VideoConfig(Modality):
     @property
     def has_time(self) -> bool:  # type: ignore[override]  # it depends on the step here
         """True unless the frames are spread over the whole video."""
+        # Frames from all over the video leave no other part of it to read.
         return self.frame_step > 0
 
     def at(self, place: float) -> Self:

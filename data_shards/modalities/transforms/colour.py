@@ -21,6 +21,7 @@ def jitter(frames: NDArray[np.generic], config: ColourConfig, rng: np.random.Gen
         config.contrast,
         config.saturation,
     )
+    # Rounded once, at the end: between the steps bytes would lose what the next one brings back.
     values: NDArray[np.float32] = frames.astype(np.float32) * np.float32(brightness)
     channels = frames.shape[-1]
     grey = values @ (GREY_WEIGHTS if channels == 3 else np.full(channels, 1 / channels, np.float32))

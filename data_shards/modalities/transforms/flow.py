@@ -57,6 +57,7 @@ def _turned(motion: Motion) -> Motion:
     right, down = places[is_inside].astype(np.int64).T
     least = np.full((height * width, 2), np.inf, np.float32)
     greatest = -least
+    # at: several pixels may lead to one place, and plain indexing would keep the last of them.
     np.minimum.at(least, down * width + right, back[is_inside])
     np.maximum.at(greatest, down * width + right, back[is_inside])
     turned = np.full_like(least, np.nan)

@@ -87,6 +87,7 @@ def _padded(pixels: NDArray[np.generic], box: Box, height: int, width: int, meth
     """Return the box in its own aspect ratio, as large as fits, about the centre of a black picture."""
     left, top, right, bottom = box
     scale = min(height / (bottom - top), width / (right - left))
+    # At least one: a picture a hundred times as wide as high would have no row left.
     rows, columns = max(1, round(scale * (bottom - top))), max(1, round(scale * (right - left)))
     picture = np.zeros((height, width, pixels.shape[2]), pixels.dtype)
     above, before = (height - rows) // 2, (width - columns) // 2

@@ -23,6 +23,7 @@ def fit(
         return found.values, len(found.values)
     pixels = _numbers(with_channels(found, config.num_channels, to_grey=config.to_grey), config)
     if rng is None:
+        # The height is the length: an image always fills its array.
         return framed(pixels, usual_box(pixels, config), config), config.height
     return _varied(pixels, config, rng), config.height
 

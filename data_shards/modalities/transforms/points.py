@@ -21,6 +21,7 @@ def fit(
     values = columns(found, config.num_dimensions, config.features, config.num_features)
     kept = min(len(values), config.num_points)
     if rng is None:
+        # Over all of the file: its first points may be of one side of the object.
         chosen = np.arange(kept) * len(values) // kept
     else:
         # Not shuffled, which costs a pass: the order of points means nothing, and `permute` is for who wants another.

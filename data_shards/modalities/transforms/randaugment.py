@@ -41,6 +41,7 @@ def _signed(value: float, rng: np.random.Generator) -> float:
 
 def _moved(picture: Image.Image, rows: tuple[float, float, float, float, float, float]) -> Image.Image:
     """Return the image whose pixel (x, y) was at (a x + b y + c, d x + e y + f)."""
+    # Nearest, as in the released code: between two pixels no third colour arises.
     return picture.transform(picture.size, Image.Transform.AFFINE, rows, Image.Resampling.NEAREST, fillcolor=GREY)
 
 

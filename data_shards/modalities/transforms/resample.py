@@ -28,6 +28,7 @@ def resample(samples: NDArray[np.float32], from_rate: int, to_rate: int, method:
             f"{len(samples)} samples at {from_rate} a second are {num_out} at {to_rate}; at most {MAX_SAMPLES} are "
             "made: check the rate that the recording claims"
         )
+    # Without a filter: what is above half of the new rate comes back as other tones.
     if method == "linear":
         between = np.interp(np.arange(num_out) * (down / up), np.arange(len(samples)), samples)
         return np.asarray(between, np.float32)

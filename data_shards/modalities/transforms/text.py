@@ -86,6 +86,7 @@ def words(ids: NDArray[np.signedinteger], config: TextConfig) -> str:
     """Return the text of ids; of bytes "_" for what is hidden, and a replacement character for what is no UTF-8."""
     if config.tokenizer:
         return config.tokens.words(ids.tolist())
+    # 0xFF is in no UTF-8, and becomes a replacement character.
     letters = np.where(ids >= NUM_SPECIAL, ids - NUM_SPECIAL, np.where(ids == MASK, ord("_"), 0xFF))
     return letters.astype(np.uint8).tobytes().decode(errors="replace")
 

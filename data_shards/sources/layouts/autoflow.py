@@ -33,6 +33,7 @@ class AutoFlow(TableLayout):
         motions = [path for path in paths if path.name == MOTION]
         if not motions:
             raise ValueError(f"{folder}: no file {MOTION}; name the folder that holds static_40k_png_1_of_4 and so on")
+        # By the listing and not by asking the disk twice a pair: there are 40 000.
         whole = [path for path in motions if {path.with_name(FIRST), path.with_name(SECOND)} <= there]
         if not whole:
             raise ValueError(f"{motions[0]}: no {FIRST} and {SECOND} beside it; unpack all of AutoFlow")

@@ -12,6 +12,7 @@ from data_shards.sources.layouts.layout import Layout
 from data_shards.sources.parsing import plain_text
 from data_shards.sources.parsing.folder_files import is_hidden, paths_below, split_counts, split_in, tell_passed_over
 
+# A character of UTF-8 has up to four bytes, and a chunk cuts none.
 NUM_BYTES = {"help": "Maximum number of bytes in a chunk.", "min": 4}
 
 

@@ -40,6 +40,7 @@ class FlyingChairs(TableLayout):
         splits = _splits([path for path in paths if path.name in LISTS], len(motions), tell)
         rows: list[Row] = []
         used = set(motions) | {path for path in paths if path.name in LISTS}
+        # The list counts the pairs by their numbers, which is the order of their names.
         for line, (motion, split) in enumerate(zip(motions, splits, strict=True), start=1):
             stem = motion.name.removesuffix(MOTION)
             frames = [motion.with_name(f"{stem}{end}") for end in (FIRST, SECOND)]

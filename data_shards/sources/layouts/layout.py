@@ -30,6 +30,7 @@ class TableLayout(Layout):
         """Build shards of the samples that are found."""
         if not folder.is_dir():
             raise ValueError(f"{folder}: no such folder; name the one that holds the data set")
+        # All rows before the first shard: what is missing is refused now, and not after an hour of building.
         found = self.read(folder, options.get("tell") or _unheard)
         return found.build(out, found.rows, **options)
 

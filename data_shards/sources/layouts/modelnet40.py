@@ -21,6 +21,7 @@ class ModelNet40(Layout):
     """
 
     name: ClassVar[str] = "modelnet40"
+    # As many as its HDF5 files have: both ways of handing it out give clouds of one size.
     num_points: int = field(
         default=2_048, metadata={"help": "Points to sample from a mesh; 0 stores the mesh.", "min": 0}
     )

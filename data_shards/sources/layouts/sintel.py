@@ -48,6 +48,7 @@ class Masked:
         invalid = pixels(File(self.mask).read())[..., 0] > 0
         if invalid.shape != moved.shape[:2]:
             raise ValueError(f"the mask {self.mask} has {invalid.shape} pixels, the motion {moved.shape[:2]}")
+        # What was unknown stays so: NaN, as it is read, would be no number of the format.
         unknown = invalid[..., None] | np.isnan(moved)
         return data[:FLO_HEADER_BYTES] + np.where(unknown, np.float32(UNKNOWN), moved).astype("<f4").tobytes()
 

@@ -14,6 +14,7 @@ from data_shards.sources.layouts.c4 import NUM_BYTES
 from data_shards.sources.layouts.layout import Layout
 from data_shards.sources.parsing.folder_files import paths_below, tell_passed_over
 
+# By their names alone: most of WikiExtractor's files have no suffix that would tell.
 _NAME = re.compile(r"wiki_\d+(\.(gz|bz2|xz|json))*")
 
 

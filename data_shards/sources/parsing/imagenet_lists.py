@@ -79,6 +79,7 @@ def _members(kit: Path) -> dict[str, bytes]:
 
 def _of_text(data: bytes) -> dict[str, str]:
     """Return the synset of each number, by lines such as "n02119789 1 kit_fox"."""
+    # replace: only synsets and numbers are taken, and both are ASCII.
     cells = [line.split() for line in data.decode("utf-8", "replace").splitlines() if line.strip()]
     return _of_pairs(((row[1], row[0]) for row in cells if len(row) > 1), MAPS[1])
 
@@ -118,6 +119,7 @@ def _by_name(cells: Sequence[Sequence[str]], path: Path, classes: Sequence[str])
             label = classes[int(label)]
         if not SYNSET.fullmatch(label):
             raise ValueError(f"{path}: {shown(name)} has {shown(label)}, which is no synset, such as n01440764")
+        # Without the suffix, which Kaggle's list leaves out.
         found.append((Path(name).stem, label))
     of_name = _of_pairs(found, path)
     return lambda image: of_name.get(Path(image).stem)

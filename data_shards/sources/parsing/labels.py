@@ -168,6 +168,7 @@ def _whole(text: str) -> int:
         number = Decimal(text)
     except ArithmeticError:
         number = Decimal("inf")
+    # Below 0, too: -1 stands for no label elsewhere, and in a table an empty cell says that.
     if not 0 <= number < MAX_CLASSES:
         raise ValueError(f"is out of range; labels are numbered from 0 to {MAX_CLASSES - 1} at the most")
     if number != int(number):

@@ -32,6 +32,7 @@ class Tarred:
     def read(self) -> bytes:
         """Return the file."""
         with open_regular(self.archive) as file:
+            # By its place: the archive may be larger than the memory, and what lies before is not read again.
             data = os.pread(file.fileno(), self.num_bytes, self.offset)
         if len(data) < self.num_bytes:
             raise ValueError("the tar ends within it; copy the tar again")
@@ -42,6 +43,7 @@ def files(tar: Path) -> Iterator[Tarred]:
     """Yield the files of a tar in their order, and in place of a tar in it that tar's files."""
     for entry in tar_walk.walk(tar):
         if entry.name.endswith(".tar"):
+            # Its files lie in the outer tar as they are: nothing has to be unpacked to reach them.
             inner = tar_walk.walk(tar, entry)
             yield from (Tarred(str(tar), f"{entry.name}/{each.name}", each.offset, each.length) for each in inner)
         else:

@@ -245,6 +245,7 @@ class NewSampleReader:
         except ValueError as error:
             raise BadBytesError(one_line(error)) from error
         if found.fields:
+            # As a record, in which the inputs of a run look for fields.
             members[RECORD] = json.dumps(dict(found.fields)).encode()
         for name, patterns in self._required:
             if not any(fitting(patterns, members)):

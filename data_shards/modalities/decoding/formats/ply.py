@@ -24,6 +24,7 @@ END: Final = b"end_header"
 _MAX_PROPERTIES = 1_000
 """The most properties of an element: each costs time for each vertex, whether or not there are any."""
 ORDERS: Final = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
+# The format has two names for each: char is of its first description, int8 of later writers.
 KINDS: Final = {
     "char": "i1",
     "uchar": "u1",
@@ -167,6 +168,7 @@ class _Binary:
 
     def table(self, element: _Element) -> NDArray[np.float64]:
         if element.has_lists:
+            # Its rows have different lengths, and are no table.
             raise ValueError(f"{cut(element.name)} has lists")
         # Packed, as the format has it: no gaps between properties of different sizes.
         dtype = np.dtype([(name, self._order + kind) for name, kind, _ in element.properties])

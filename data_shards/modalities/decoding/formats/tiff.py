@@ -101,12 +101,14 @@ def _values(page: Any) -> NDArray[np.generic]:  # noqa: ANN401
     # tifffile's `shaped` is (planes, depth, rows, columns, values of a pixel), of which planes or values are 1.
     planes = page.asarray(squeeze=False, maxworkers=1).reshape(page.shaped)
     values: NDArray[np.generic] = np.moveaxis(planes[:, 0], 0, -2).reshape(page.imagelength, page.imagewidth, -1)
+    # A bitmap becomes black and white of 8 bits, as any other reader shows it.
     if values.dtype.kind == "b":
         values = values.astype(np.uint8) * np.uint8(255)
     if page.photometric == WHITE_IS_ZERO:
         if values.dtype.kind != "u":
             raise _RefusedError("TIFF file in which white is 0, of other numbers than bytes or 16 bits; convert it")
         values = np.bitwise_not(values)
+    # In the order of this machine: a file of another one names its type otherwise, and uint16 would not be found.
     return values.astype(values.dtype.newbyteorder("="))
 
 

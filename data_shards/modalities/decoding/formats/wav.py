@@ -68,6 +68,7 @@ def wav(chunks: Mapping[bytes, memoryview], max_samples: int) -> tuple[NDArray[n
     payload = chunks[b"data"]
     if len(payload) * 8 // bits > max_samples:
         raise ValueError(f"WAV of {len(payload) * 8 // bits} samples; at most {max_samples} are decoded")
+    # What was recorded until the disk was full may end within a frame.
     flat = _to_float(payload[: len(payload) - len(payload) % frame_bytes], kind, bits)
     return flat.reshape(-1, num_channels), rate
 
@@ -75,6 +76,7 @@ def wav(chunks: Mapping[bytes, memoryview], max_samples: int) -> tuple[NDArray[n
 def _to_float(payload: memoryview, kind: int, bits: int) -> NDArray[np.float32]:
     """Return little-endian samples of any kind scaled so that full scale is 1."""
     match kind, bits:
+        # In WAV 8 bits alone have no sign: 128 is silence.
         case 1, 8:
             return np.frombuffer(payload, np.uint8).astype(np.float32) / np.float32(128) - np.float32(1)
         case 1, 16:
