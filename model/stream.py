@@ -48,6 +48,7 @@ class StreamLatents(nn.Module):
 
     def placed(self, tokens_BMC: Float[Tensor, "B M C"]) -> Float[Tensor, "B M C"]:
         """Return the token of every place: that of the place before it."""
+        # Moved by one place: a place that had its own token would answer by copying it.
         start = self.start.weight.to(tokens_BMC.dtype).expand(len(tokens_BMC), 1, -1)
         return torch.cat([start, tokens_BMC[:, :-1]], dim=1)
 

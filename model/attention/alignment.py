@@ -49,6 +49,7 @@ def aligned(values: Float[Tensor, "*S C"]) -> Float[Tensor, "*S _"]:
     return out
 
 
+# By hand: a cast and functional.pad would be two passes over the largest array, and autograd would keep the first.
 class _Aligned(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, width: int, dtype: torch.dtype) -> Tensor:  # noqa: ANN401

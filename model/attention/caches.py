@@ -10,6 +10,7 @@ ASSUMED_L2_BYTES = 50 * 2**20
 """An H100's and an H200's, where the device is not here."""
 
 
+# Asked for every tile of every step; a device does not change.
 @cache
 def l2_bytes(device: torch.device) -> int:
     """Return the bytes of a GPU's second cache, which all its processors share."""

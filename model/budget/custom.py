@@ -52,6 +52,7 @@ def head_cost(output: Output, width: int, num_asked: int, network: PerceiverConf
 
 def _cost(module: nn.Module, run: Callable[[], object]) -> Cost:
     counter = FlopCounterMode(display=False)
+    # Without gradients: the counter counts what runs, and the formulas of ours are of the forward pass too.
     with counter, torch.no_grad():
         run()
     parameters = sum(parameter.numel() for parameter in module.parameters())

@@ -38,6 +38,7 @@ class AttentionConfig:
 
     def num_pairs(self, token_width: int) -> int:
         """Return the pairs of a head's channels that rotary positions turn."""
+        # Of an odd width the last channel is not turned.
         return self.widths(token_width)[0] // self.num_heads // 2
 
     def widths(self, token_width: int) -> tuple[int, int]:

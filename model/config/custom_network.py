@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 class CustomNetwork(ABC):
     """A network that a plug-in makes: a frozen dataclass whose fields are the keys of `model.network`."""
 
+    # Not derived from the class's name: a class can be renamed, and the configurations of runs must still be read.
     kind: str
     """The name by which a configuration chooses it."""
 

@@ -40,6 +40,7 @@ class PositionsConfig:
     def width(self, num_axes: int) -> int:
         """Return the channels that positions add to a token."""
         if self.kind == "fourier":
+            # A sine and a cosine a band, and the place itself.
             return num_axes * (2 * self.num_bands + 1)
         return (self.project_to or self.learned_width) if self.kind == "learned" else 0
 

@@ -33,6 +33,7 @@ class InitialWeightsConfig:
         beginnings = [pair.partition("=")[0] for pair in self.rename]
         for twice in sorted({each for each in beginnings if beginnings.count(each) > 1}):
             yield "rename", f"has {twice!r} twice; leave one"
+        # Without a source nobody takes weights, and a key without effect would be taken for one with.
         if self.source:
             return
         for key in ("weights", "drop", "rename", "resize"):

@@ -14,6 +14,7 @@ _MOST_LAYERS = 100_000
 def read_places(arrangement: Arrangement, num_cross_attends: int, num_blocks: int) -> list[int]:
     """Return for each cross-attend the block that it comes before."""
     order = range(num_cross_attends)
+    # In whole numbers, so that the first one always comes before the first block.
     spread = {"interleaved": [index * num_blocks // num_cross_attends for index in order], "first_blocks": list(order)}
     return spread.get(arrangement, [0] * num_cross_attends)
 
@@ -65,6 +66,7 @@ def rotary_problems(attentions: Mapping[str, tuple[AttentionConfig, int]], axes:
     for part, (attention, width) in attentions.items():
         if not attention.rotary or attention.num_heads < 1:
             continue
+        # Latents have one axis, their number.
         needed = max(axes.values()) if part == "cross_attend" else 1
         without = [name for name, count in axes.items() if not count]
         if part not in ("self_attend", "cross_attend"):

@@ -151,6 +151,7 @@ class PerceiverConfig(Network):
     @cached_property
     def ordered_inputs(self) -> dict[str, Input]:
         """The inputs in the order of their names, in which their tokens are joined."""
+        # Sorted: the order of keys in a file must not decide where a token lies, on which trained weights depend.
         return dict(sorted(self.inputs.items()))
 
     def input_named(self, name: str) -> Input | None:
@@ -270,6 +271,7 @@ class PerceiverConfig(Network):
         if self.compile is True:
             yield "compile", "compiles the Perceiver's layers alone; call torch.compile in the plug-in, or leave it out"
         for name, output in self.answers().items():
+            # As if tokens could be hidden: whether a plug-in's network can hide some is its own affair.
             for key, sentence in output.network_problems(replace(self, network=None, mask_tokens=True)):
                 yield f"outputs.{name}.{key}".rstrip("."), sentence
 
@@ -280,6 +282,7 @@ class PerceiverConfig(Network):
             "decoder.cross_attend": (self.decoder.cross_attend, self.latent_width, "of a latent vector"),
         }
         for part, (attention, width, of) in parts.items():
+            # Where all outputs pool the latents there is no decoder to have problems.
             if part.startswith("decoder") and not self.decoder_width:
                 continue
             yield from ((f"{part}.{key}", sentence) for key, sentence in attention.problems(width, of))

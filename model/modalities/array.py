@@ -77,6 +77,7 @@ class ArrayInput(Input):
     @property
     def position_grid(self) -> tuple[int, ...]:
         """The axes of the grid, or the coordinates."""
+        # Without given coordinates the first is empty, and the grid counts.
         return (_GIVEN_RESOLUTION,) * self.num_axes or self.grid
 
     @property
@@ -134,5 +135,6 @@ class ArrayInput(Input):
             key, need = ("patch", "of 1") if max(self.sides) > 1 else ("positions.kind", "fourier")
             yield key, f"needs to be {need} where each cell has coordinates of its own; leave it out"
         else:
+            # The first side that its patch does not divide; (1, 1) has no problem.
             yield from cuts(shape=next(((c, s) for c, s in zip(self.cells, self.sides, strict=True) if c % s), (1, 1)))
             yield from super().joint_problems()

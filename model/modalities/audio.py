@@ -51,6 +51,7 @@ class AudioInput(Input):
     @property
     def grid(self) -> tuple[int, ...]:
         """Patches along time, and along frequency."""
+        # Exact: joint_problems() refuses a recording that patches do not divide.
         frames = self.num_samples // self.patch
         return (frames, self.channels // self.patch_bins) if self.patch_bins else (frames,)
 

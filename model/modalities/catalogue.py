@@ -10,6 +10,7 @@ from model.modalities.points import PointsInput
 from model.modalities.text import TextInput
 from model.modalities.video import VideoInput
 
+# Written out and not gathered from subclasses: what a configuration can choose must not depend on what was imported.
 INPUTS: tuple[type[Input], ...] = (
     AudioInput,
     FlowInput,

@@ -64,6 +64,7 @@ class FlowInput(Input):
     @property
     def upsampling(self) -> int:
         """Pixels on each side of such a place."""
+        # Two strides of 2, as of an image.
         return 4 if self.conv_stem else 1
 
     @property
@@ -105,6 +106,7 @@ class FlowInput(Input):
     @property
     def _stem(self) -> tuple[int, int, int, int]:
         frames = self.frames_per_token
+        # Both frames in one pass, or each in a pass of its own with the same weights.
         return self.height, self.width, self.channels * frames, 2 // frames
 
     def fitted(self) -> dict[str, Any]:

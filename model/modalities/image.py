@@ -44,6 +44,7 @@ class ImageInput(Input):
     @property
     def dtype(self) -> str:  # type: ignore[override]  # it depends on the values here
         """Bytes, or floating point."""
+        # Bytes are scaled on the device: they are a quarter of what floating point would take to it.
         return "float32" if self.values in ("unit", "raw") else "uint8"
 
     @property
@@ -71,6 +72,7 @@ class ImageInput(Input):
     @property
     def entries_per_row(self) -> int:
         """Rows of pixels that a row of tokens covers."""
+        # The convolution and its pool halve the rows, one after the other.
         return 4 if self.conv_stem else self.patch
 
     @property
@@ -125,4 +127,5 @@ class ImageInput(Input):
                 f"{self.pixel_range} is for pixels from 0 to 1, not values=raw; set values=unit in the data",
             )
         if self.conv_stem and self.patch != 1:
+            # The convolution has made features of the pixels by then, and a patch is one of pixels.
             yield "patch", f"must be 1 with conv_stem, got {self.patch}"

@@ -99,6 +99,7 @@ class Input(ABC):
     @property
     def token_positions(self) -> PositionsConfig | None:
         """What a token knows of its place in the grid beside its content; None where the content says it."""
+        # Points and texts have no such field: they say in another way where a token is.
         return getattr(self, "positions", None)
 
     @property
@@ -121,11 +122,13 @@ class Input(ABC):
     def learns(self) -> bool:
         """Whether its tokens depend on parameters, so that the backward pass must reach them."""
         positions = self.token_positions
+        # Where nothing is learned no gradient of the tokens is computed, and they are the largest array of the network.
         is_learned = positions is not None and positions.kind == "learned"
         return is_learned or self.has_stem or bool(getattr(self, "project_to", 0))
 
     def with_sizes(self, sizes: Mapping[str, Any]) -> "Input":
         """Return the input with those sizes that are not said here as the data have them."""
+        # A size that is written as its default cannot be told from one that is left out: both are the data's.
         unsaid = {name for name, default in self._defaults().items() if getattr(self, name) == default}
         return replace(self, **{name: size for name, size in sizes.items() if name in unsaid})
 
@@ -171,6 +174,7 @@ class Input(ABC):
         found = [(name, UNSAID) for name in unsaid]
         found += [*positive(**{name: size for name, size in numbers.items() if name not in unsaid})]
         found += [*not_negative(**free)]
+        # Patches are compared with whole sizes alone: one that is missing is 0, and would be divided by.
         yield from found or self.joint_problems()
 
     def joint_problems(self) -> Problems:
@@ -183,12 +187,14 @@ class Input(ABC):
 def coarsest(choices: Iterable[tuple[int, ...]], lengths: Sequence[int]) -> tuple[int, ...]:
     """Return the first patch that divides the lengths and leaves few tokens; else the last one that divides them."""
     dividing = [patch for patch in choices if all(length % of == 0 for length, of in zip(lengths, patch, strict=True))]
+    # The first that is small enough: choices come from fine to coarse.
     few = (patch for patch in dividing if prod(lengths) // prod(patch) <= FEW_TOKENS)
     return next(few, dividing[-1] if dividing else (1,) * len(lengths))
 
 
 def few_bands(grid: Sequence[int]) -> dict[str, Any]:
     """Return positions with as many bands as the grid has use for, at most 16."""
+    # A grid shows no frequency above half of its longest axis.
     return {"num_bands": max(1, min(16, max(grid) // 2))}
 
 

@@ -53,6 +53,7 @@ class TextInput(Input):
 
     def takes(self, shape: tuple[int, ...]) -> bool:
         """Return whether it reads texts of that many places."""
+        # Shorter batches too: the tokens that are not there cost nothing.
         return len(shape) == 1 and shape[0] <= self.max_tokens
 
     def adapter(self) -> "nn.Module":

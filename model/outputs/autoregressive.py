@@ -66,6 +66,7 @@ class AutoregressiveOutput(Output):
                 network.num_latents, known.num_tokens, prod(known.cells[1:]), num_channels=known.raw_width
             )
         else:
+            # network_problems() says what is wrong with the input.
             return found
         return replace(found, stream=shape)
 
@@ -74,6 +75,7 @@ class AutoregressiveOutput(Output):
         """What a bit is counted for: byte, token or element."""
         if self.stream.num_channels:
             return "element"
+        # A tokenizer of just as many ids would be called bytes; nothing but the name of the metric hangs on it.
         return "byte" if self.stream.num_ids == _NUM_BYTES else "token"
 
     def continues(self) -> str:
@@ -94,6 +96,7 @@ class AutoregressiveOutput(Output):
 
     def queries(self, network: Network) -> "nn.Module":  # noqa: ARG002
         """Not called: nothing is asked beside the latents."""
+        # own_width() is 0, as of an answer that pools: the decoder makes no queries for either.
         raise AssertionError("an autoregressive answer has no queries")
 
     def queries_cost(self, network: Network) -> Cost:  # noqa: ARG002
@@ -123,6 +126,7 @@ class AutoregressiveOutput(Output):
         stream = self.stream
         num_logits = stream.num_channels * self.num_levels or stream.num_ids
         narrow = _embedding_width(self, network)
+        # Logits twice: the loss keeps their softmax beside them.
         return network.num_latents * (2 * width + narrow * (narrow != width) + 2 * num_logits)
 
     def problems(self) -> Problems:
@@ -155,6 +159,7 @@ class AutoregressiveOutput(Output):
     def _array_problems(self, array: ArrayInput) -> Problems:
         if array.num_axes:
             yield "target", "needs an array without coordinates of its own: nobody knows those of the next cell"
+        # The cells of a patch would be answered at once, and none of them could depend on the others.
         elif max(array.sides) > 1:
             yield (
                 "target",

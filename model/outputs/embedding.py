@@ -59,6 +59,7 @@ class EmbeddingOutput(VectorOutput):
         """Yield (key, sentence) of every problem."""
         yield from super().problems()
         yield from positive(width=self.width)
+        # Training keeps it above this bound, and could not begin below.
         if not 0.01 <= self.temperature < inf:
             yield "temperature", f"must be 0.01 or more, got {self.temperature}"
         if len(self.pair) != 2 or len(set(self.pair)) != 2:

@@ -13,6 +13,7 @@ from model.outputs.points import PointsOutput
 from model.outputs.text import TextOutput
 from model.outputs.value import ValueOutput
 
+# Written out, as the modalities are: nothing is chosen by having been imported.
 OUTPUTS: tuple[type[Output], ...] = (
     LabelOutput,
     LabelsOutput,

@@ -72,5 +72,6 @@ def class_weight_problems(weights: tuple[float, ...], num_classes: int) -> Probl
     """Yield what is wrong with the weights of the classes."""
     if weights and len(weights) != num_classes:
         yield "class_weights", f"needs one number for each of the {num_classes} classes, or none; got {len(weights)}"
+    # With all 0 the loss would be divided by 0.
     if not all(0 <= weight < inf for weight in weights) or (weights and not any(weights)):
         yield "class_weights", f"must be 0 or more, and not all 0, got {tuple(weights)}"

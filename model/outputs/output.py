@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+# An interface and not PerceiverConfig itself, which lists the kinds of outputs: each would import the other.
 class Network(ABC):
     """What an answer depends on of the network that gives it."""
 
@@ -56,6 +57,7 @@ class Network(ABC):
         """Return the configuration of an input; None where the network has none of that name."""
 
 
+# kw_only: with positions, a field that is added here would move those of every kind, a plug-in's too.
 @dataclass(frozen=True, kw_only=True)
 class Output(ABC):
     """An answer of the network."""
@@ -78,6 +80,7 @@ class Output(ABC):
         """Return the module that maps (tokens, points) to queries (B or 1, O, E)."""
 
     @abstractmethod
+    # A function and not the table: as a parameter of two modules it would have two names in a checkpoint.
     def head(self, width: int, network: Network, embedding: "Callable[[str], Tensor]") -> "nn.Module":
         """Return the module that maps decoded rows (B, O, width), or latents where it pools them, to the answer.
 
@@ -92,6 +95,7 @@ class Output(ABC):
     def head_cost(self, width: int, num_asked: int, network: Network) -> Cost:
         """Return the cost of its head for so many decoded rows of so many channels."""
 
+    # Apart from num_queries(): plans of memory and time go by what a training step decodes.
     def num_trained(self, network: Network) -> int:
         """Return how many rows training asks for."""
         return self.num_queries(network)
@@ -104,6 +108,7 @@ class Output(ABC):
         """Return the input that holds the places of its queries; empty where the network knows them."""
         return ""
 
+    # As the released code: Hugging Face's decodes rows for padding too, whose answers mean nothing.
     def asks_along(self) -> str:
         """Return the input whose places its queries follow, so that none is asked where none is; empty for no input."""
         return ""

@@ -51,6 +51,7 @@ class PointsOutput(Output):
 
     def input_problems(self, name: str, shape: tuple[int, ...]) -> Problems:
         """Yield (key, sentence) where places have other axes, or values other channels."""
+        # One method for both inputs: the name says which of the two it is about.
         key, number = ("num_axes", self.num_axes) if name == self.coordinates else ("num_channels", self.num_channels)
         there = shape[1] if len(shape) == 2 else 1  # a number at a place needs no axis of its own
         if len(shape) not in (1, 2) or there != number:

@@ -90,6 +90,7 @@ class TextOutput(Output):
                 f"{network.decoder_width} with their padding; set decoder.min_padding=0, and the embedding at least as "
                 "wide as the queries of other outputs",
             )
+        # Rows of another width than the embedding's cannot be multiplied with it.
         if self.is_tied and network.decoder.output_width:
             yield "", f"needs decoder.output_width=0, got {network.decoder.output_width}"
 

@@ -55,6 +55,7 @@ class ValueOutput(VectorOutput):
         yield from positive(num_values=self.num_values)
         if not isfinite(self.offset):
             yield "offset", f"must be finite, got {self.offset}"
+        # Errors are divided by the one, and below the other they are squared.
         for name in ("scale", "huber_delta"):
             if not 0 < getattr(self, name) < inf:
                 yield name, f"must be positive, got {getattr(self, name)}"

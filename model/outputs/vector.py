@@ -67,6 +67,7 @@ class VectorOutput(Output):
         """Yield (key, sentence) of every problem."""
         yield from super().problems()
         yield from not_negative(query_width=self.query_width)
+        # A key without effect would be taken for one with.
         for name in ("query_width", "hidden_layer"):
             if self.pooling == "mean" and getattr(self, name):
                 yield name, f"has no meaning with pooling=mean, got {getattr(self, name)}; set pooling=query"
