@@ -1,4 +1,4 @@
-"""What a person reads is in the field's standard terms: README, docs, help texts, docstrings."""
+"""What a person reads is in the field's standard terms: README, docs, help texts, docstrings, messages."""
 
 import ast
 import re
@@ -35,7 +35,7 @@ def texts() -> Iterator[tuple[str, str]]:
         yield str(page.relative_to(REPOSITORY)), page.read_text()
     for package in PACKAGES:
         for module in sorted((REPOSITORY / package).rglob("*.py")):
-            yield from docstrings(str(module.relative_to(REPOSITORY)), module.read_text())
+            yield from written(str(module.relative_to(REPOSITORY)), module.read_text())
     yield from helps("perceiver", commands())
 
 
@@ -45,11 +45,11 @@ def commands() -> TyperGroup:
     return group
 
 
-def docstrings(name: str, code: str) -> Iterator[tuple[str, str]]:
-    """Yield the docstrings of a module, its functions, classes and fields."""
+def written(name: str, code: str) -> Iterator[tuple[str, str]]:
+    """Yield the texts of a module: docstrings of it, its functions, classes and fields, and messages."""
     for node in ast.walk(ast.parse(code)):
         match node:
-            case ast.Expr(value=ast.Constant(value=str(text))):
+            case ast.Constant(value=str(text)):
                 yield f"{name}:{node.lineno}", text
 
 

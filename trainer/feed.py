@@ -60,7 +60,7 @@ class Feed:
 
     def leave(self, problem: str) -> NoReturn:
         """End on all ranks, because some rank has no batch. Collective."""
-        assert self._leave is not None, "a problem was told although nobody knows how to leave"
+        assert self._leave is not None, "a problem was reported although nobody knows how to leave"
         self._leave(problem)
 
     def _fed(self, index: int) -> Fed:

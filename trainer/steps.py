@@ -2,7 +2,7 @@
 
 The device then has its next work while the host reads. Nothing is decided on a step whose result was not read: between
 two steps where something may be saved, evaluated or ended, no step is under way. Why this is needed on a GPU:
-docs/decisions/8-the-host-looks-a-step-later.md.
+docs/decisions/8-the-host-reads-a-step-later.md.
 
     host     start 1 | start 2 | read 1 | start 3 | read 2 | read 3 | save | start 4 ...
     device             1111111111 2222222222 3333333333

@@ -112,7 +112,7 @@ def read(folder: Path) -> Manifest:
     if not path.is_file():
         raise ValueError(
             f"{path}: no such file; data.shards must name a folder written by `perceiver data build` (a build that was "
-            "interrupted goes on when the same command is run again) or adopted by `perceiver data index`"
+            "interrupted resumes when the same command is run again) or adopted by `perceiver data index`"
         )
     return parse(path.read_bytes(), str(path))
 

@@ -27,7 +27,7 @@ _REGULAR, _FOLDER = (b"0", b"\0", b"7"), b"5"
 _NAMES_NEXT, _PASSED_OVER = (b"L", b"x"), (b"K", b"g")
 """Extended headers: those that give the next member its name or size, and those that say nothing we need."""
 _REFUSED = {b"1": "a hard link", b"2": "a symbolic link", b"3": "a device", b"4": "a device", b"6": "a pipe"}
-_REFUSED |= {b"S": "a sparse file", b"M": "a part of a file that goes on in another tar"}
+_REFUSED |= {b"S": "a sparse file", b"M": "a part of a file that continues in another tar"}
 _COMPRESSED = {
     b"\x1f\x8b": "gzip",
     b"\x28\xb5\x2f\xfd": "zstd",
@@ -193,6 +193,6 @@ def _check_rest_is_zero(descriptor: int, place: int, num_bytes: int) -> None:
     while chunk := os.pread(descriptor, max(0, min(1 << 20, num_bytes - place)), place):
         if any(chunk):
             raise ValueError(
-                f"goes on after its end at byte {place} (joined with `cat`?); pack its members into one tar"
+                f"continues after its end at byte {place} (joined with `cat`?); pack its members into one tar"
             )
         place += len(chunk)

@@ -118,8 +118,8 @@ class Quarantine:
             # Sorted: ranks and threads list in any order, and the message should be the same on all of them.
             shown = sorted(alike, key=lambda bad: (bad.shard, bad.key))[:_LISTED]
             raise ValueError(
-                f"{len(alike)} of {total} {of_what} are bad, above data.max_bad_rate = {self._max_bad_rate}; mend or "
-                f"leave out what {self._path} lists, or raise the rate: "
+                f"{len(alike)} of {total} {of_what} are bad, above data.max_bad_rate = {self._max_bad_rate}; correct "
+                f"or leave out what {self._path} lists, or raise the rate: "
                 + "; ".join(f"{bad.shard}: {cut(bad.key)}: {bad.reason}" for bad in shown)
             )
 

@@ -84,7 +84,7 @@ def read(wanted: InitialWeightsConfig) -> Source:
         sentence = str(error).replace(f"--checkpoint {which}", f"initial_weights.source={path}@{which}")
         raise ValueError(sentence.replace("--weights ", "initial_weights.weights=")) from error
     for sentence in found.passed_over:
-        sys.stderr.write(f"note: passed over a damaged checkpoint: {sentence}\n")
+        sys.stderr.write(f"note: skipped a damaged checkpoint: {sentence}\n")
     return Source(found.tensors, grids, found.step, weights, run.model, run, names)
 
 

@@ -444,7 +444,7 @@ def test_a_changed_byte_anywhere_is_found(tmp_path: Path, text_shards: TextShard
     for place, reason in [
         (100, "has no valid tar header"),
         (512, "its sha256 is not"),
-        (len(good) - 1, "goes on after"),
+        (len(good) - 1, "continues after"),
     ]:
         path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
         report = verify_first(tmp_path, shards)

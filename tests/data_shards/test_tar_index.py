@@ -187,7 +187,7 @@ def faults() -> dict[str, tuple[bytes, str]]:
         "an absolute name": (a("/a.x") + end, "member '/a.x' has a name that leaves its folder"),
         "a bomb of a name": (header("a", kind=b"L", size=1 << 30) + end, "has an extended header of 1073741824 bytes"),
         "compressed": (b"\x1f\x8b" + bytes(510), "is compressed with gzip"),
-        "two tars joined": (good + good, "goes on after its end"),
+        "two tars joined": (good + good, "continues after its end"),
         "not a tar": (b"hello" * 500, "has no valid tar header at byte 0"),
     }
 
