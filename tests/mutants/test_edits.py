@@ -45,6 +45,10 @@ def test_words_and_types_are_left_alone(source: str) -> None:
     assert planted(source) == []
 
 
+def test_a_zip_always_says_whether_it_is_strict() -> None:
+    assert planted("zip(a, b, strict=True)") == ["pass", "zip(a, b, strict=False)"]
+
+
 def test_a_message_keeps_its_words() -> None:
     assert planted("raise ValueError(f'{a + 1} of 3', 4)") == ["pass"]
 
