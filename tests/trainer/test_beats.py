@@ -1,5 +1,6 @@
 """A rank is heard over memory on its host, and over one small file a host between hosts."""
 
+import errno
 import os
 import threading
 from collections.abc import Iterator
@@ -116,6 +117,42 @@ def test_a_slot_gives_what_was_put_there_and_nothing_half(tmp_path: Path) -> Non
     board._memory[SLOT_BYTES + 9 : SLOT_BYTES + 10] = b"?"
     assert other.get(1) == b""
     assert Board.open(tmp_path / "missing") is None
+
+
+def test_a_slot_whose_length_is_damaged_gives_nothing_and_no_other_slots_content() -> None:
+    board = Board.create(2)
+    assert board is not None
+    board.close_to_others()
+    board.put(0, b"here")
+    # Longer than a slot, and shorter than what was put.
+    for length in (SLOT_BYTES * 3, SLOT_BYTES - 7, 3):
+        board._memory[:4] = length.to_bytes(4, "little")
+        assert board.get(0) == b""
+    with pytest.raises(AssertionError):
+        board.put(0, b"x" * (SLOT_BYTES - 7))
+    assert board.get(1) == b""
+
+
+def test_without_memory_for_it_there_is_no_board_and_no_file_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    made = [os.memfd_create("board")]
+    monkeypatch.setattr(os, "memfd_create", lambda _: made[0])
+    monkeypatch.setattr(os, "write", full)
+    assert Board.create(2) is None
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(made[0])
+    monkeypatch.setattr(os, "memfd_create", full)
+    assert Board.create(2) is None
+
+
+def test_a_rank_is_first_of_its_host_or_another_one_is() -> None:
+    node = Node(3, (0, 1, 0, 1, 4), Board.alone())
+    assert (node.ranks, node.firsts, node.first, node.is_head) == ((1, 3), (0, 1, 4), 1, False)
+    assert Node(2, (0, 1, 0, 1, 4), Board.alone()).is_head
+    # A set of these three gives 8 before 3.
+    assert Node(0, (0, 0, 0, 3, 3, 3, 3, 3, 8), Board.alone()).firsts == (0, 3, 8)
 
 
 def test_ranks_that_do_not_share_memory_are_hosts_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from warm_start import finished
 
 from model.config.perceiver import PerceiverConfig
@@ -16,7 +17,7 @@ from model.modalities.points import PointsInput
 from model.outputs.label import LabelOutput
 from model.perceiver import Perceiver
 from trainer.config import OptimizerConfig, TrainConfig
-from trainer.engine.communication import Exchange, exchanges
+from trainer.engine.communication import Exchange, exchanges, small_messages
 
 RunRanks = Callable[..., list[Any]]
 SCENARIO = Path(__file__).parent / "scenarios" / "exchanged.py"
@@ -62,6 +63,69 @@ def of(stage: int, world_size: int, micro_batch: int = 0, **train: object) -> di
     for exchange in exchanges(network(), OptimizerConfig(), told, world_size):
         sums[exchange.kind] = sums.get(exchange.kind, 0) + exchange.num_bytes
     return sums
+
+
+class Layers(nn.Module):
+    """A weight that is as large as stage 3 gathers alone, a small bias, and a normalisation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.device("meta"):
+            self.linear, self.norm = nn.Linear(100, 100), nn.LayerNorm(7)
+
+
+def layers(world_size: int, **train: Any) -> tuple[Exchange, ...]:  # noqa: ANN401  # any field
+    told = TrainConfig(global_batch=4 * world_size, **train)
+    return exchanges(Layers(), OptimizerConfig(), told, world_size)
+
+
+def test_the_exchanges_of_a_step_are_these() -> None:
+    # Of 10 114 numbers 10 000 decay; each group is padded to a multiple of six.
+    flat = 10_002 + 114
+    for micro_batch in (0, 1):
+        once = (Exchange("all_reduce", 4 * 10_114, 1, "backward"), Exchange("all_gather", 4 * flat, 2, "update"))
+        assert layers(3, zero_stage=0, micro_batch=micro_batch) == once[:1]
+        assert layers(3, zero_stage=1, micro_batch=micro_batch) == once
+    assert layers(3, zero_stage=2, micro_batch=1) == (Exchange("all_reduce", 4 * 4 * 10_114, 4, "backward"), once[1])
+    assert layers(3, zero_stage=2, micro_batch=2)[0] == Exchange("all_reduce", 2 * 4 * 10_114, 2, "backward")
+    half = Exchange("all_reduce", 2 * 10_114, 1, "backward")
+    assert layers(3, zero_stage=1, gradient_dtype="bf16") == (half, once[1])
+    assert layers(3, zero_stage=1, precision="fp16") == (half, Exchange("all_gather", 2 * flat, 2, "update"))
+    # 10 000 is a multiple of twice five; of 114 the next one is 120.
+    assert layers(5, zero_stage=1)[1] == Exchange("all_gather", 4 * (10_000 + 120), 2, "update")
+
+
+@pytest.mark.parametrize(("micro_batch", "times"), [(0, 1), (1, 4)])
+def test_stage_3_exchanges_large_weights_in_each_micro_batch_and_small_ones_once(micro_batch: int, times: int) -> None:
+    large, small = 10_002, 102 + 9 + 9
+    assert layers(3, zero_stage=3, micro_batch=micro_batch) == (
+        Exchange("reduce_scatter", times * 4 * (large + small), times, "backward"),
+        Exchange("all_gather", times * 4 * large, times, "passes"),
+        Exchange("all_gather", 4 * small, 3, "update"),
+    )
+
+
+def test_stage_3_has_no_exchange_of_what_is_not_there() -> None:
+    for network, passes in ((nn.Linear(100, 100, bias=False), "passes"), (nn.LayerNorm(7), "update")):
+        _, only = exchanges(network, OptimizerConfig(), TrainConfig(global_batch=2, zero_stage=3), 2)
+        assert only.during == passes
+
+
+def test_what_does_not_fit_into_a_bucket_takes_several_calls() -> None:
+    with torch.device("meta"):
+        network = nn.Linear(1_000, 100_050, bias=False)
+    bucketed = TrainConfig(global_batch=2, zero_stage=1, gradient_bucket_mib=100)
+    gradients, weights = exchanges(network, OptimizerConfig(), bucketed, 2)
+    # 100 MiB of fp32 are 26 214 400 numbers; weights are gathered 50 000 000 at a time.
+    assert (gradients.calls, weights.calls) == (4, 3)
+    _, gathered = exchanges(network, OptimizerConfig(), TrainConfig(global_batch=2, zero_stage=3), 2)
+    assert gathered.calls == 3
+
+
+def test_counts_and_losses_are_a_few_sums_a_step() -> None:
+    stages = [TrainConfig(zero_stage=stage) for stage in range(4)]
+    assert [small_messages(train, 2) for train in stages] == [2, 3, 3, 4]
+    assert [small_messages(train, 1) for train in stages] == [0] * 4
 
 
 def test_one_rank_exchanges_nothing() -> None:

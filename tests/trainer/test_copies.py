@@ -1,11 +1,15 @@
 """Processes that a launcher started without torchrun's variables are refused: each would train alone, in one folder."""
 
+import os
+import socket
 from datetime import timedelta
+from typing import Any
 
 import pytest
+import torch
 from torch._C._distributed_c10d import HashStore
 
-from trainer.distributed.world import World
+from trainer.distributed.world import World, _device, _local_store
 
 LAUNCHERS = [
     {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "0"},
@@ -77,6 +81,98 @@ def test_ranks_of_one_machine_meet_by_themselves_unless_a_launcher_has_a_place_f
     assert (options["rank"], options["world_size"], options["timeout"]) == (1, 2, timedelta(seconds=30))
     if is_local:
         assert met[0] == (1, 2, timedelta(seconds=30))
+
+
+@pytest.mark.parametrize(
+    ("device", "world_size", "backend", "is_lazy"),
+    [
+        ("cpu", 64, "gloo", None),
+        ("cpu", 65, "gloo", "1"),
+        ("cuda:1", 64, "cpu:gloo,cuda:nccl", None),
+        ("cuda:1", 65, "cpu:gloo,cuda:nccl", "1"),
+    ],
+)
+def test_objects_travel_over_gloo_and_many_ranks_connect_when_they_have_something_to_exchange(
+    monkeypatch: pytest.MonkeyPatch, device: str, world_size: int, backend: str, is_lazy: str | None
+) -> None:
+    met: list[tuple[object, ...]] = []
+    monkeypatch.setattr("trainer.distributed.world.dist.init_process_group", lambda *given, **_: met.append(given))
+    monkeypatch.setattr("trainer.distributed.world._device", lambda local: torch.device(device) if local == 1 else None)
+    monkeypatch.setattr("trainer.distributed.world._refuse_few_descriptors", lambda *_: None)
+    monkeypatch.delenv("TORCH_GLOO_LAZY_INIT", raising=False)
+    variables = {"RANK": "3", "LOCAL_RANK": "1", "MASTER_PORT": "1", "MASTER_ADDR": "node-7"}
+    for name, value in {**variables, "WORLD_SIZE": str(world_size)}.items():
+        monkeypatch.setenv(name, value)
+    world = World.from_environment()
+    assert met == [(backend,)]
+    assert world == World(3, world_size, 1, torch.device(device))
+    assert os.environ.get("TORCH_GLOO_LAZY_INIT") == is_lazy
+    monkeypatch.delenv("TORCH_GLOO_LAZY_INIT", raising=False)
+
+
+@pytest.mark.parametrize(("device", "backend"), [("cpu", "gloo"), ("cuda", "cpu:gloo,cuda:nccl")])
+def test_a_process_alone_joins_itself_once(monkeypatch: pytest.MonkeyPatch, device: str, backend: str) -> None:
+    met: list[tuple[object, ...]] = []
+    monkeypatch.setattr(
+        "trainer.distributed.world.dist.init_process_group",
+        lambda *given, store, **options: met.append((*given, type(store).__name__, options)),
+    )
+    monkeypatch.setattr("trainer.distributed.world._device", lambda local: torch.device(device, local))
+    for is_joined in (False, True):
+        monkeypatch.setattr("trainer.distributed.world.dist.is_initialized", lambda: is_joined)  # noqa: B023
+        assert World.alone() == World(0, 1, 0, torch.device(device, 0))
+    assert met == [(backend, "HashStore", {"rank": 0, "world_size": 1})]
+
+
+def test_a_process_takes_the_gpu_of_its_place_on_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[torch.device] = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.set_device", taken.append)
+    assert [_device(local_rank) for local_rank in range(3)] == [torch.device("cuda", index) for index in (0, 1, 0)]
+    assert taken == [torch.device("cuda", index) for index in (0, 1, 0)]
+
+
+@pytest.mark.parametrize(("is_joined", "world_size"), [(False, 2), (True, 1), (True, 2)])
+def test_processes_that_torch_has_joined_talk_over_a_channel_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, is_joined: bool, world_size: int
+) -> None:
+    made: list[dict[str, object]] = []
+    of_torch = {
+        "is_initialized": lambda: is_joined,
+        "get_world_size": lambda: world_size,
+        "get_rank": lambda: 1,
+        "new_group": lambda **options: made.append(options) or "channel",
+    }
+    for name, answer in of_torch.items():
+        monkeypatch.setattr(f"trainer.distributed.world.dist.{name}", answer)
+    found = World.of_torch(7.0)
+    if is_joined and world_size == 2:
+        assert found == World(1, 2, 0, torch.device("cpu"), "channel")  # type: ignore[arg-type]  # stands for a group
+        assert made == [{"backend": "gloo", "timeout": timedelta(seconds=7)}]
+    else:
+        assert (found, made) == (World(0, 1, 0, torch.device("cpu")), [])
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_ranks_of_one_machine_meet_on_it_alone(monkeypatch: pytest.MonkeyPatch, rank: int) -> None:
+    met: list[Any] = []
+    monkeypatch.setattr("trainer.distributed.world.TCPStore", lambda *given, **options: met.extend((given, options)))
+    monkeypatch.setenv("MASTER_PORT", "0")
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "mine")
+    monkeypatch.delenv("NCCL_SOCKET_IFNAME", raising=False)
+    _local_store(rank, 2, timedelta(seconds=7))
+    assert (os.environ["GLOO_SOCKET_IFNAME"], os.environ["NCCL_SOCKET_IFNAME"]) == ("mine", "lo")
+    monkeypatch.delenv("NCCL_SOCKET_IFNAME")
+    given, options = met
+    assert given == ("127.0.0.1", 0, 2, rank == 0, timedelta(seconds=7))
+    listening = options["master_listen_fd"]
+    if rank == 0:
+        with socket.socket(fileno=listening) as server:
+            assert server.getsockname()[0] == "127.0.0.1"
+            assert server.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
+    else:
+        assert listening is None
 
 
 @pytest.mark.parametrize(

@@ -24,12 +24,27 @@ def test_the_cut_of_the_batch_the_stage_and_the_clipping_are_said(stage: int) ->
     assert told["gradient_clipping"] == (0.5 if stage == 3 else 0.0), "the engine clips itself up to stage 2"
     assert told["timers"] == {"throughput": {"enabled": False}}, "it would wait for the device twice a micro-batch"
     assert told["zero_allow_untested_optimizer"] is True
-    zero = told["zero_optimization"]
-    assert zero["stage"] == stage
-    assert zero["round_robin_gradients"] is False
-    assert zero["contiguous_gradients"] is (stage >= 2)
-    assert zero.get("memory_efficient_linear") is (False if stage == 3 else None)
-    assert ("stage3_param_persistence_threshold" in zero) is (stage == 3)
+    of_stage = {
+        0: {},
+        1: {"overlap_comm": False, "compute_grad_norm": False},
+        2: {"overlap_comm": False, "compute_grad_norm": False},
+        3: {"stage3_param_persistence_threshold": 10_000, "memory_efficient_linear": False},
+    }
+    assert told["zero_optimization"] == {
+        "stage": stage,
+        "reduce_bucket_size": 50_000_000,
+        "allgather_bucket_size": 50_000_000,
+        "round_robin_gradients": False,
+        "contiguous_gradients": stage >= 2,
+        **of_stage[stage],
+    }
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_in_fp16_deepspeed_itself_judges_and_clips(stage: int) -> None:
+    told = given(zero_stage=stage, precision="fp16")
+    assert told["gradient_clipping"] == 0.5
+    assert "compute_grad_norm" not in told["zero_optimization"]
 
 
 def test_only_the_precision_that_was_asked_for_is_switched_on() -> None:
@@ -53,7 +68,9 @@ def exchange(stage: int, world_size: int, device_type: str, **train: object) -> 
 def test_gradients_travel_during_the_backward_pass_between_gpus_and_after_it_elsewhere(stage: int) -> None:
     mib = 2**20 // 4
     assert exchange(stage, 4, "cpu") == exchange(stage, 1, "cuda") == (False, 50_000_000)
-    assert exchange(stage, 8, "cuda") == (True, 32 * mib)
+    assert exchange(stage, 2, "cuda") == exchange(stage, 8, "cuda") == (True, 32 * mib)
+    assert exchange(stage, 9, "cuda") == (True, 128 * mib)
+    assert exchange(stage, 9, "cuda", gradient_bucket_mib=3) == (True, 3 * mib)
     assert exchange(stage, 1024, "cuda") == (True, 128 * mib)
     assert exchange(stage, 8, "cuda", gradient_exchange="after_backward") == (False, 50_000_000)
     assert exchange(stage, 2, "cpu", gradient_exchange="during_backward", gradient_bucket_mib=1) == (True, mib)

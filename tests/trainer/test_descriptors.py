@@ -59,6 +59,16 @@ def test_a_limit_that_cannot_be_raised_is_what_it_is(limit: list[int], monkeypat
     assert descriptors.hard_limit() == 4096
 
 
+def test_up_to_64_ranks_each_channel_connects_all_pairs_and_with_more_one_does() -> None:
+    assert {ranks: descriptors.needed(ranks) for ranks in (2, 64, 65, 1024)} == {2: 208, 64: 704, 65: 322, 1024: 2240}
+
+
+def test_a_limit_that_is_none_is_more_than_anybody_opens(limit: list[int]) -> None:
+    limit[:] = [64, resource.RLIM_INFINITY]
+    assert descriptors.hard_limit() == 1 << 40
+    assert descriptors.problem(descriptors.hard_limit(), 1024) == ""
+
+
 @pytest.mark.parametrize("world_size", [2, 64, 250, 1024])
 def test_a_limit_that_is_enough_has_no_problem_and_one_less_has(world_size: int) -> None:
     enough = descriptors.needed(world_size)

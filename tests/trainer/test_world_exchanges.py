@@ -12,7 +12,7 @@ from threads import CPU, on_gloo, on_ranks
 from trainer.distributed.world import World
 
 
-@pytest.mark.parametrize("world_size", [1, 3])
+@pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_sums_and_maxima_are_those_of_all_ranks_and_change_no_argument(world_size: int) -> None:
     def rank(world: World) -> list[list[float]]:
         mine = torch.tensor([1.0 + world.rank, -2.0 * world.rank], requires_grad=True)
@@ -26,13 +26,13 @@ def test_sums_and_maxima_are_those_of_all_ranks_and_change_no_argument(world_siz
     assert on_gloo(world_size, rank) == expected
 
 
-@pytest.mark.parametrize("world_size", [1, 3])
+@pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_everyones_item_comes_in_the_order_of_the_ranks(world_size: int) -> None:
     expected = [("rank", number) for number in range(world_size)]
     assert on_gloo(world_size, lambda world: world.gather(("rank", world.rank))) == [expected] * world_size
 
 
-@pytest.mark.parametrize("world_size", [1, 3])
+@pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_what_all_have_is_collected_by_the_first_alone(world_size: int) -> None:
     expected = [("rank", number) for number in range(world_size)]
     found = on_gloo(world_size, lambda world: world.collect(("rank", world.rank)))
@@ -44,6 +44,29 @@ def test_a_flag_of_any_rank_is_raised_for_all(raised: tuple[int, ...]) -> None:
     assert on_gloo(3, lambda world: world.agree(world.rank in raised)) == [bool(raised)] * 3
 
 
+def test_what_the_first_has_is_told_to_all_and_travels_over_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[object] = []
+
+    def told(items: list[str], **options: object) -> None:
+        given.extend((*items, options))
+        items[0] = "of the first"
+
+    monkeypatch.setattr("trainer.distributed.world.dist.broadcast_object_list", told)
+    assert World(1, 2, 1, torch.device("cuda")).broadcast("mine") == "of the first"
+    assert given == ["mine", {"src": 0, "device": CPU, "group": None}]
+
+
+def test_what_is_too_long_for_a_message_is_not_collected() -> None:
+    # A pickle has a few bytes of its own.
+    assert len(on_gloo(2, lambda world: world.collect(b"x" * 4_050))[0]) == 2
+
+    def rank(world: World) -> None:
+        with pytest.raises(AssertionError, match="too long for one message"):
+            world.collect(b"x" * 4_096)
+
+    on_gloo(2, rank)
+
+
 def test_one_process_is_first_and_its_own_company() -> None:
     world = World(0, 1, 0, CPU)
     assert (world.is_first, World(1, 2, 0, CPU).is_first) == (True, False)
@@ -52,7 +75,7 @@ def test_one_process_is_first_and_its_own_company() -> None:
     assert world.agree(True) and not world.agree(False)  # noqa: PT018
 
 
-@pytest.mark.parametrize("world_size", [1, 3])
+@pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_each_rank_gets_what_all_have_for_it(world_size: int) -> None:
     def rank(world: World) -> list[float]:
         # Rank r has r + c elements for rank c, all of them 10 r + c.
@@ -76,7 +99,7 @@ def test_a_tensor_of_one_rank_is_spread_to_all_however_it_lies(source: int) -> N
     assert on_gloo(3, rank) == [[[float(source)] * 2] * 3] * 3
 
 
-@pytest.mark.parametrize("world_size", [1, 3])
+@pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_what_one_rank_cannot_do_is_refused_by_all_with_one_sentence(world_size: int) -> None:
     def rank(world: World) -> tuple[list[int], str]:
         def work() -> None:
@@ -90,7 +113,7 @@ def test_what_one_rank_cannot_do_is_refused_by_all_with_one_sentence(world_size:
     assert on_gloo(world_size, rank) == [(list(range(world_size)), "the disk is gone")] * world_size
 
 
-@pytest.mark.parametrize("world_size", [1, 3])
+@pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_only_the_first_rank_does_what_is_done_once_and_all_are_told(world_size: int) -> None:
     done = list[int]()
 
