@@ -87,6 +87,45 @@ def test_the_truths_of_an_array_are_the_levels_of_its_last_cells_row_by_row() ->
     assert ids[1].tolist() == [[0, 0, 0], [0, 0, 0], [-1] * 3, [-1] * 3]
 
 
+def test_levels_divide_what_lies_between_the_lowest_and_the_highest_value() -> None:
+    config = config_of(ArrayInput(shape=(5, 2, 3)), AutoregressiveOutput(num_levels=4, lowest=-1.0, highest=3.0))
+    values = torch.tensor([-1.0, -0.01, 0.0, 0.99, 1.0, 3.0]).view(1, 2, 3)
+    assert task_of(config).levels(values).tolist() == [[[0, 0, 1], [1, 2, 3]]]
+
+
+def test_a_batch_of_texts_that_are_shorter_than_the_latents_asks_for_what_there_is() -> None:
+    batch = batch_of(torch.tensor([[7, 8, 9], [7, 0, 0]]), [3, 1])
+    ids, weights = task_of(TEXT).truths(batch)
+    assert ids.tolist() == [[7, 8, 9], [7, -1, -1]]
+    assert weights.shape == (2, 3)
+
+
+@pytest.mark.parametrize("config", [TEXT, ARRAY])
+def test_bits_and_hits_are_those_of_what_real_samples_have(config: PerceiverConfig, world: World) -> None:
+    batch = texts() if config is TEXT else batch_of(torch.rand(ROWS, 5, 2, 3) * 2, [5, 0, 1, 2, 5, 5, 5, 5])
+    ids, _ = task_of(config).truths(batch)
+    num = 262 if config is TEXT else 4
+    answer = torch.randn(*ids.shape, num, generator=torch.Generator().manual_seed(4))
+    # Two of the samples are answered rightly, one only fills the batch.
+    answer[2:4] += 20 * functional.one_hot(ids[2:4].clamp(min=0), num)
+    batch = replace(batch, keys=("", *batch.keys[1:]))
+
+    class Says(nn.Module):
+        def forward(self, *_: object, **__: object) -> dict[str, Tensor]:
+            return {"next": answer}
+
+    asked = ids >= 0
+    asked[0] = False
+    bits = -answer.double().log_softmax(dim=-1).gather(-1, ids.clamp(min=0)[..., None])[..., 0] / log(2)
+    right = (answer.argmax(dim=-1) == ids) & asked
+    found = evaluate(Says(), objective(config.answers()), [batch], world, ("stream",))
+    unit = "byte" if config is TEXT else "element"
+    expected = {f"next/bits_per_{unit}": bits[asked].mean(), "next/accuracy": right.sum() / asked.sum()}
+    assert found.flat() == pytest.approx({key: float(value) for key, value in expected.items()}, rel=1e-6)
+    assert 0 < found.flat()["next/accuracy"] < 1
+    assert found.samples == ROWS - 2
+
+
 @pytest.mark.parametrize(("config", "unit"), [(TEXT, "byte"), (ARRAY, "element")])
 def test_a_uniform_guess_costs_the_logarithm_of_what_there_is_to_choose_from(
     config: PerceiverConfig, unit: str, world: World
@@ -137,6 +176,14 @@ def test_what_is_hidden_of_a_prefix_follows_from_seed_batch_and_sample() -> None
     assert not torch.equal(task_of(TEXT, seed=4).hides(batch)["stream"], whole)
     assert not task.hides(batch, every=True), "an evaluation hides nothing"
     assert not task_of(ARRAY).hides(batch)
+
+
+def test_what_is_hidden_of_a_prefix_is_the_same_in_every_release() -> None:
+    # A run that resumes under another release must hide what it would have hidden.
+    assert task_of(TEXT).hides(texts(5))["stream"][:2].int().tolist() == [
+        [0, 1, 1, 1, 1, 1, 0, 0, 0, 1],
+        [1, 0, 0, 1, 1, 0, 0, 0, 0, 0],
+    ]
 
 
 def test_a_text_is_learned_however_the_batch_is_cut(world: World) -> None:

@@ -119,6 +119,8 @@ def test_each_input_is_read_alone_and_other_tasks_are_not_answered_again() -> No
         ({"second"}, {"near"}),
     ]
     assert float(GOAL.counts(batch)["near"]) == 5.5
+    # Without others the samples of the batch are all there are.
+    torch.testing.assert_close((sums["near"] / 5.5).double(), defined(network, batch).detach(), rtol=1e-6, atol=1e-6)
 
 
 def test_recall_counts_the_samples_whose_other_input_is_the_nearest(world: World) -> None:

@@ -113,7 +113,7 @@ def test_a_pair_that_a_sample_lacks_is_not_judged(world: World) -> None:
     motion[1] = 100.0
     batch = Batch(
         {"flow": torch.zeros(3, 2, 4, 4, 3)},
-        {"flow": torch.tensor([2, 0, 2])},
+        {"flow": torch.tensor([1, 0, 2])},
         torch.full((3,), -1),
         torch.ones(3),
         ("a", "b", "c"),

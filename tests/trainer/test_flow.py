@@ -141,7 +141,10 @@ def test_the_error_is_the_mean_over_real_pairs(world: World) -> None:
 def test_the_loss_is_the_error_however_the_batch_is_cut() -> None:
     batch, answer = pairs(0), torch.randn(PAIRS, SIDE, SIDE, 2, generator=torch.Generator().manual_seed(0))
     weights = torch.arange(PAIRS, dtype=torch.float32)
-    batch = replace(batch, weights=weights)
+    # One without frames, and one with less of them.
+    lengths = torch.tensor([2, 0, 1, *[2] * (PAIRS - 3)])
+    batch = replace(batch, weights=weights, lengths={"flow": lengths})
+    weights = weights * (lengths > 0)
     expected = ((answer - batch.targets["flow"]).norm(dim=-1).mean(dim=(1, 2)) * weights).sum() / weights.sum()
     task = GOAL.tasks["flow"]
     for num_parts in (1, 4):

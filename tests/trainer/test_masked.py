@@ -43,7 +43,7 @@ def batch_of(index: int = 0) -> Batch:
     generator = torch.Generator().manual_seed(0)
     return Batch(
         arrays={"image": torch.randint(0, 256, (ROWS, 4, 6, 3), dtype=torch.uint8, generator=generator)},
-        lengths={"image": torch.tensor([4, 0, *[4] * 6])},
+        lengths={"image": torch.tensor([4, 0, 1, *[4] * 5])},
         labels=torch.full((ROWS,), -1),
         weights=torch.linspace(0.5, 1.5, ROWS),
         keys=tuple("abcdefgh"),
@@ -69,6 +69,24 @@ def test_half_of_the_tokens_of_each_sample_are_hidden_whoever_has_it() -> None:
     assert not torch.equal(replace(task, training=Training(seed=4)).hides(batch)["image"], whole)
     judged = [task.hides(replace(batch, index=index), every=True)["image"] for index in (0, 1)]
     assert torch.equal(*judged), "an evaluation hides the same each time"
+
+
+def test_what_is_hidden_is_the_same_in_every_release() -> None:
+    # A run that resumes under another release must hide what it would have hidden.
+    task = task_of()
+    found = [task.hides(batch_of(5), every=every)["image"][:3].int().tolist() for every in (False, True)]
+    assert found == [
+        [[0, 0, 1, 1, 1, 0], [1, 0, 0, 0, 1, 1], [0, 0, 1, 1, 1, 0]],
+        [[0, 1, 0, 0, 1, 1], [1, 0, 0, 1, 1, 0], [1, 0, 1, 0, 1, 0]],
+    ]
+
+
+def test_what_two_answers_hide_of_an_input_is_hidden_from_both() -> None:
+    batch, other = batch_of(), replace(CONFIG.answers()["patches"], loss_weight=0.5)
+    goal = objective({"patches": CONFIG.answers()["patches"], "others": other}, seed=3)
+    of_each = [task.hides(batch)["image"] for task in goal.tasks.values()]
+    assert not torch.equal(*of_each)
+    assert torch.equal(goal.asks(batch)["hidden"]["image"], of_each[0] | of_each[1])
 
 
 @pytest.mark.parametrize("train_queries", [0, 11])

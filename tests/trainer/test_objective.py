@@ -16,7 +16,7 @@ from trainer.tasks.kinds.grid import GridTask
 from trainer.tasks.kinds.label import LabelTask
 from trainer.tasks.kinds.labels import LabelsTask
 from trainer.tasks.kinds.text import TextTask
-from trainer.tasks.objective import objective
+from trainer.tasks.objective import contagious, objective, only
 from trainer.tasks.task import Task, Training
 
 CLASSES, LENGTH = 5, 7
@@ -184,6 +184,57 @@ def test_mixed_labels_of_a_sample_without_a_label_cost_nothing(batch: Batch, ans
     assert float(task.sum(answers["label"], batch)) < float(task.sum(answers["label"], labelled))
     heavier = replace(batch, weights=2 * batch.weights)
     torch.testing.assert_close(task.sum(answers["label"], heavier), 2 * task.sum(answers["label"], batch))
+
+
+def test_mixed_labels_are_of_the_samples_own_label_alone(batch: Batch, answers: dict[str, Tensor]) -> None:
+    colour = LabelTask("colour", replace(LABEL, target="colour"))
+    both = replace(batch, targets={**batch.targets, "colour": torch.tensor([1, 0, -1, 2, 2, 4])})
+    alone = replace(both, targets={"colour": both.targets["colour"]})
+    assert float(colour.count(both)) == float(colour.count(alone)) == 4.5
+    assert float(colour.sum(answers["label"], both)) == float(colour.sum(answers["label"], alone))
+
+
+def test_a_class_of_a_mixed_label_weighs_what_it_is_given(batch: Batch, answers: dict[str, Tensor]) -> None:
+    class_weights = (1.0, 0.0, 3.0, 0.5, 2.0)
+    task = LabelTask("label", replace(LABEL, class_weights=class_weights), Training(label_smoothing=0.1))
+    weights = torch.tensor(class_weights)
+    mixed, has = batch.targets["label"], (batch.labels >= 0) * batch.weights
+    losses = -((0.9 * mixed + 0.1 / CLASSES) * weights * answers["label"].log_softmax(dim=1)).sum(dim=1)
+    torch.testing.assert_close(task.sum(answers["label"], batch), (losses * has).sum())
+    torch.testing.assert_close(task.count(batch), ((mixed * weights).sum(dim=1) * has).sum())
+
+
+def test_the_loss_is_the_weighted_sum_of_what_each_task_comes_to() -> None:
+    goal = objective({"a": replace(LABEL, loss_weight=0.5), "b": replace(LABEL, target="b", loss_weight=2.0)})
+    sums, counts = ({"a": torch.tensor(a), "b": torch.tensor(b)} for a, b in ((6.0, 8.0), (3.0, 2.0)))
+    # What is only looked at takes no part.
+    sums["a/video"] = torch.tensor(100.0)
+    assert float(goal.loss(sums, counts)) == 0.5 * 2 + 2 * 4
+
+
+def test_answers_about_the_whole_sample_are_reported_first_and_its_own_label_before_all() -> None:
+    outputs = {
+        "b": replace(LABEL, target="b"),
+        "video": VIDEO,
+        "a": replace(LABEL, target="a"),
+        "z": LABEL,
+        "audio": replace(VIDEO, target="audio"),
+    }
+    assert [task.name for task in objective(outputs).by_importance()] == ["z", "a", "b", "audio", "video"]
+
+
+def test_an_infinite_loss_makes_its_gradient_no_number() -> None:
+    for value, gradient in ((2.0, 3.0), (float("inf"), float("nan"))):
+        number = torch.tensor(value, requires_grad=True)
+        contagious(3 * number).backward()
+        assert number.grad is not None
+        assert number.grad.item() == pytest.approx(gradient, nan_ok=True)
+        assert torch.equal(contagious(torch.tensor(2.0)), torch.tensor(2.0))
+
+
+def test_only_one_input_is_left_of_lengths() -> None:
+    lengths = {"a": torch.tensor([2, 0]), "b": torch.tensor([1, 3])}
+    assert {name: each.tolist() for name, each in only(lengths, "b").items()} == {"a": [0, 0], "b": [1, 3]}
 
 
 def test_a_batch_with_one_modality_is_not_looked_at_by_modality(batch: Batch) -> None:

@@ -123,6 +123,13 @@ def test_training_may_ask_some_of_the_places_the_same_for_all_samples(batch: Bat
     assert float(task.count(batch)) == float((known(batch)[:, asked] * batch.weights[:, None, None]).sum())
 
 
+def test_the_places_that_are_asked_are_the_same_in_every_release(batch: Batch) -> None:
+    # A run that resumes under another release must ask what it would have asked.
+    task = PointsTask("field", replace(FIELD, train_points=3), Training(seed=7))
+    found = [task.points(replace(batch, index=index)) for index in range(4)]
+    assert [asked.tolist() for asked in found if asked is not None] == [[1, 3, 4], [0, 1, 4], [0, 3, 4], [2, 3, 4]]
+
+
 def test_the_metrics_are_those_of_the_values_that_are_known(batch: Batch, world: World) -> None:
     class Half(nn.Module):
         def forward(self, arrays: dict[str, Tensor], lengths: dict[str, Tensor], **_: object) -> dict[str, Tensor]:

@@ -117,6 +117,38 @@ def test_the_metrics_are_those_of_all_samples_of_all_ranks(
         assert found.best_by == -found.flat()["years/root_mean_squared_error"]
 
 
+def test_of_several_numbers_each_has_errors_of_its_own(world: World) -> None:
+    truths = torch.tensor([[1.0, 10.0], [3.0, 10.0], [NAN, 10.0]])
+    answers = torch.tensor([[2.0, 13.0], [3.0, 6.0], [9.0, 10.0]])
+    batch = Batch(
+        {"points": torch.cat([answers, answers[:, :1]], dim=1)[:, None]},
+        {"points": torch.ones(3, dtype=torch.int64)},
+        torch.full((3,), -1),
+        torch.ones(3),
+        ("a", "b", "c"),
+        targets={"age": truths},
+    )
+    found = evaluate(Says(), objective({"years": AGE}), [batch], world, ("points",))
+    assert found.tables == {
+        "years": {
+            "root_mean_squared_error_of_value": pytest.approx([math.sqrt(0.5), math.sqrt(25 / 3)]),
+            # Of the second all true numbers are equal.
+            "r2_of_value": [pytest.approx(1 - 1 / 2), None],
+        }
+    }
+    expected = {"root_mean_squared_error": math.sqrt(26 / 5), "mean_absolute_error": 8 / 5, "r2": 0.5}
+    assert found.flat() == pytest.approx({f"years/{name}": value for name, value in expected.items()})
+
+    class First(Says):
+        def forward(self, arrays: dict[str, Tensor], lengths: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {"years": arrays["points"][:, 0, :1]}
+
+    alone = objective({"years": replace(AGE, num_values=1)})
+    found = evaluate(First(), alone, [replace(batch, targets={"age": truths[:, :1]})], world, ("points",))
+    assert found.tables == {"years": {}}
+    assert found.flat()["years/mean_absolute_error"] == 0.5
+
+
 # Of 104 times 1.1 the sum of the squares is another number than the square of the sum by their number.
 @pytest.mark.parametrize(("value", "offset", "num_batches"), [(40.0, 40.0, 1), (1.1, 0.0, 13)])
 def test_of_numbers_that_are_all_equal_nothing_can_be_explained(
