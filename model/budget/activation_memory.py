@@ -158,8 +158,8 @@ def _kept_and_again(config: PerceiverConfig, width: Bytes) -> tuple[list[int], l
         "blocks": {"cross_attend": (latents, cross), "block": (latents, block)},
         "offload": {"cross_attend": (0, cross), "block": (0, block)},
         "selective": {
-            "cross_attend": (cross, 0) if absorbed else (latents + read, max(cross - read, 0)),
-            "block": (latents + products, max(block - products, 0)),
+            "cross_attend": (cross, 0) if absorbed else (latents + read, cross - read),
+            "block": (latents + products, block - products),
         },
     }[config.activation_checkpointing]
     every = 1 if config.activation_checkpointing == "layers" else config.recompute_every_blocks

@@ -114,7 +114,8 @@ def _moved_elements(config: PerceiverConfig, kind: Kind, *, is_half: bool) -> fl
         return _per_element(attention.mlp_ratio, is_half=is_half) + _of_options(config, attention, default_width, kind)
 
     # The queries of a training batch, which may be a random part of those of an answer.
-    queries = sum(output.num_trained(config) for output in config.answers().values()) if E else 0
+    asked = (output for output in config.answers().values() if output.own_width(config))
+    queries = sum(output.num_trained(config) for output in asked)
     latents = (
         N
         * D

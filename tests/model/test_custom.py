@@ -12,6 +12,7 @@ from model.budget.activation_memory import activation_bytes
 from model.budget.counting import measured
 from model.budget.flops import network_cost, total
 from model.budget.plan import plan
+from model.budget.step_cost import StepWork, step_work
 from model.config.custom_network import CustomNetwork
 from model.config.perceiver import PerceiverConfig
 from model.custom import CustomModule, new_network
@@ -243,6 +244,28 @@ def test_the_plan_counts_its_parameters_products_and_activations(make: Callable[
     # The gradient of the weights is one product as large; the pictures need none.
     trained = measured(lambda: new_network(config(make), seed=0), config(make), trains=True)
     assert trained.flops == 2 * found.flops
+
+
+class Joint(nn.Module):
+    """A linear layer over each of two inputs, of which a pass has one and zeros for the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen, self.heard = nn.Linear(12, 4), nn.Linear(8, 4)
+
+    def forward(self, inputs: dict[str, Tensor], lengths: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"joint": self.seen(inputs["photo"].flatten(1).float()) + self.heard(inputs["sound"] * 2)}
+
+
+def test_a_step_of_a_plug_ins_network_is_its_products_and_what_it_keeps_written_and_read() -> None:
+    assert step_work(config(), "fp32") == StepWork(3 * 2 * 12 * 3, 0.0, 0.0, 2 * 12 * 4)
+    two = {"photo": ImageInput(height=2, width=2), "sound": AudioInput(num_samples=8, patch=4)}
+    pair = {"joint": EmbeddingOutput(pair=("photo", "sound"), width=4)}
+    network = replace(config(Joint, pair), inputs=two)
+    # Two passes, before each of which one without gradients collects the answers of all ranks.
+    each_pass, kept = 2 * (12 + 8) * 4, (12 + 8) * 4
+    assert total(network_cost(network)).flops == 2 * each_pass
+    assert step_work(network, "fp32") == StepWork((3 + 1) * 2 * each_pass, 0.0, 0.0, 2 * 2 * kept)
 
 
 class OwnLayer(nn.Module):

@@ -158,6 +158,12 @@ def test_the_seconds_of_each_part_are_its_work_by_what_the_device_reaches_of_its
     assert step_seconds(work, 3, device, "bf16") == StepSeconds(products=1.5, reads=0.75, elementwise=6.0 + 0.375)
 
 
+def test_an_answer_of_the_mean_of_the_latents_asks_for_no_query() -> None:
+    grid, label = GridOutput(shape=(4, 4), num_channels=3), LabelOutput(num_classes=5)
+    alone, both = (step_work(config(outputs=outputs), "fp32") for outputs in ({"g": grid}, {"g": grid, "l": label}))
+    assert both.moved_bytes == alone.moved_bytes
+
+
 def test_training_costs_the_queries_that_it_asks_for() -> None:
     grid = GridOutput(shape=(40, 40), num_channels=3)
     few, all_of_them = (config(outputs={"grid": replace(grid, train_queries=asked)}) for asked in (16, 0))
