@@ -258,14 +258,14 @@ class Joint(nn.Module):
 
 
 def test_a_step_of_a_plug_ins_network_is_its_products_and_what_it_keeps_written_and_read() -> None:
-    assert step_work(config(), "fp32") == StepWork(3 * 2 * 12 * 3, 0.0, 0.0, 2 * 12 * 4)
+    assert step_work(config(), "fp32") == StepWork(3.0 * 2 * 12 * 3, 0.0, 0.0, 2.0 * 12 * 4)
     two = {"photo": ImageInput(height=2, width=2), "sound": AudioInput(num_samples=8, patch=4)}
     pair = {"joint": EmbeddingOutput(pair=("photo", "sound"), width=4)}
     network = replace(config(Joint, pair), inputs=two)
     # Two passes, before each of which one without gradients collects the answers of all ranks.
     each_pass, kept = 2 * (12 + 8) * 4, (12 + 8) * 4
     assert total(network_cost(network)).flops == 2 * each_pass
-    assert step_work(network, "fp32") == StepWork((3 + 1) * 2 * each_pass, 0.0, 0.0, 2 * 2 * kept)
+    assert step_work(network, "fp32") == StepWork(4.0 * 2 * each_pass, 0.0, 0.0, 2.0 * 2 * kept)
 
 
 class OwnLayer(nn.Module):
