@@ -127,6 +127,9 @@ def _of(node: ast.AST, places: _Places) -> Iterator[Fault]:
         case ast.BinOp(left=left, op=operator, right=right) if type(operator) in _OPERATORS and not _is_type(node):
             text = f"({places.text(left)}) {_OPERATORS[type(operator)]} ({places.text(right)})"
             yield places.instead(node, f"({text})", "arithmetic")
+        # One more than a float of millions, such as a rate from a data sheet, is within the rounding of its digits.
+        case ast.Constant(value=float() as value) if abs(value) >= 1e6:
+            return
         case ast.Constant(value=bool() | int() | float() as value):
             yield places.instead(node, repr(not value if isinstance(value, bool) else value + 1), "constant")
         case ast.Call():

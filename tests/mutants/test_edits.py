@@ -49,6 +49,13 @@ def test_a_zip_always_says_whether_it_is_strict() -> None:
     assert planted("zip(a, b, strict=True)") == ["pass", "zip(a, b, strict=False)"]
 
 
+def test_a_float_of_millions_is_left_alone() -> None:
+    assert planted("x = 67e12, 1e6, 9e5, 1_000_000") == [
+        "x = 67e12, 1e6, 900001.0, 1_000_000",
+        "x = 67e12, 1e6, 9e5, 1000001",
+    ]
+
+
 def test_a_message_keeps_its_words() -> None:
     assert planted("raise ValueError(f'{a + 1} of 3', 4)") == ["pass"]
 
