@@ -127,10 +127,7 @@ def _of(node: ast.AST, places: _Places) -> Iterator[Fault]:
         case ast.BinOp(left=left, op=operator, right=right) if type(operator) in _OPERATORS and not _is_type(node):
             text = f"({places.text(left)}) {_OPERATORS[type(operator)]} ({places.text(right)})"
             yield places.instead(node, f"({text})", "arithmetic")
-        # One more than a float of millions, such as a rate from a data sheet, is within the rounding of its digits.
-        case ast.Constant(value=float() as value) if abs(value) >= 1e6:
-            return
-        case ast.Constant(value=bool() | int() | float() as value):
+        case ast.Constant(value=bool() | int() | float() as value) if not _is_rate(value):
             yield places.instead(node, repr(not value if isinstance(value, bool) else value + 1), "constant")
         case ast.Call():
             yield from _of_call(node, places)
@@ -139,6 +136,11 @@ def _of(node: ast.AST, places: _Places) -> Iterator[Fault]:
                 yield places.instead(test, word, "condition")
         case ast.stmt():
             yield from _of_statement(node, places)
+
+
+def _is_rate(value: float) -> bool:
+    """Return whether one more is within the rounding of a number's digits, such as a rate of a data sheet."""
+    return isinstance(value, float) and value >= 1e6
 
 
 def _of_call(node: ast.Call, places: _Places) -> Iterator[Fault]:
