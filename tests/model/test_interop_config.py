@@ -10,16 +10,23 @@ import transformers
 
 from model.checks import check_values
 from model.config.attention import AttentionConfig
+from model.config.decoder import DecoderConfig
 from model.config.grids import PositionsConfig
 from model.config.perceiver import PerceiverConfig
 from model.interop.huggingface import from_hugging_face, to_hugging_face
 from model.interop.huggingface_config import architecture_of, config_from_hugging_face, config_to_hugging_face
 from model.modalities.audio import AudioInput
+from model.modalities.flow import FlowInput
 from model.modalities.image import ImageInput
 from model.modalities.input import Input
+from model.modalities.label import LabelInput
 from model.modalities.points import PointsInput
+from model.modalities.text import TextInput
+from model.modalities.video import VideoInput
+from model.outputs.flow import FlowOutput
 from model.outputs.grid import GridOutput
 from model.outputs.label import LabelOutput
+from model.outputs.text import TextOutput
 from model.perceiver import Perceiver
 
 FOURIER = "PerceiverForImageClassificationFourier"
@@ -48,6 +55,102 @@ def said(architecture: str, **values: object) -> dict[str, Any]:
 def test_what_a_config_leaves_out_is_what_transformers_takes(architecture: str) -> None:
     whole = transformers.PerceiverConfig().to_dict() | {"architectures": [architecture]}
     assert config_from_hugging_face({"architectures": [architecture]}) == config_from_hugging_face(whole)
+
+
+LABEL = {"label": LabelOutput(num_classes=5, pooling="query")}
+WORDS = {"text": TextInput(max_tokens=12, vocabulary=40, embedding_width=24)}
+HEARING = PositionsConfig(num_bands=192, max_resolution=(96,))
+SEEING = PositionsConfig(num_bands=32, max_resolution=(3, 6, 6))
+
+
+def image(**fields: Any) -> dict[str, Input]:  # noqa: ANN401  # any field
+    return {"image": ImageInput(height=8, width=8, pixel_range="imagenet", **fields)}
+
+
+ENDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    FOURIER: (
+        {},
+        {
+            "inputs": image(positions=PositionsConfig(num_bands=64, max_resolution=(224, 224))),
+            "outputs": LABEL,
+            "decoder": DecoderConfig(query_residual=True),
+        },
+    ),
+    LEARNED: (
+        {},
+        {
+            "inputs": image(project_to=256, positions=PositionsConfig("learned", learned_width=256, project_to=256)),
+            "outputs": LABEL,
+            "decoder": DecoderConfig(query_residual=True),
+        },
+    ),
+    CONV: (
+        {},
+        {
+            "inputs": image(conv_stem=True, positions=PositionsConfig(num_bands=64, max_resolution=(56, 56))),
+            "outputs": LABEL,
+            "decoder": DecoderConfig(query_residual=True),
+        },
+    ),
+    SEQUENCE: ({}, {"inputs": WORDS, "outputs": LABEL, "decoder": DecoderConfig(query_residual=True)}),
+    TEXT: (
+        {},
+        {
+            "inputs": WORDS,
+            "outputs": {"text": TextOutput()},
+            "decoder": DecoderConfig(cross_attend=AttentionConfig(num_heads=8, qk_width=256, value_width=24)),
+        },
+    ),
+    FLOW: (
+        {"train_size": [6, 10]},
+        {
+            "inputs": {
+                "flow": FlowInput(
+                    height=6, width=10, project_to=64, positions=PositionsConfig(num_bands=64, max_resolution=(6, 10))
+                )
+            },
+            "outputs": {"flow": FlowOutput()},
+        },
+    ),
+    MULTIMODAL: (
+        {"num_frames": 3, "audio_samples_per_frame": 32, "samples_per_patch": 8, "image_size": 6}
+        | {"output_shape": [1, 3, 8, 12], "output_num_channels": 20, "_label_trainable_num_channels": 14},
+        {
+            "inputs": {
+                "audio": AudioInput(num_samples=96, patch=8, positions=HEARING),
+                "label": LabelInput(num_classes=5),
+                "video": VideoInput(num_frames=3, height=8, width=12, patch=4, positions=SEEING),
+            },
+            "outputs": {
+                "audio": GridOutput(shape=(12,), num_channels=8, positions=HEARING),
+                "label": LabelOutput(num_classes=5, pooling="query", query_width=14),
+                "video": GridOutput(shape=(3, 8, 12), num_channels=3, positions=SEEING),
+            },
+            "decoder": DecoderConfig(output_width=20),
+            "mask_tokens": True,
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("architecture", ENDS)
+def test_each_model_is_this_network(architecture: str) -> None:
+    values, ends = ENDS[architecture]
+    sizes = {"d_model": 24, "max_position_embeddings": 12, "vocab_size": 40, "num_blocks": 3}
+    sizes |= {"num_self_attends_per_block": 6, "qk_channels": 32, "v_channels": 48}
+    sizes |= {"cross_attention_widening_factor": 2, "self_attention_widening_factor": 3}
+    expected = PerceiverConfig(
+        num_latents=4,
+        latent_width=16,
+        num_cross_attends=1,
+        num_blocks=3,
+        layers_per_block=6,
+        cross_attend=AttentionConfig(num_heads=1, qk_width=32, value_width=48, mlp_ratio=2),
+        self_attend=AttentionConfig(num_heads=2, qk_width=32, value_width=48, mlp_ratio=3),
+        gelu="erf",
+        **ends,
+    )
+    assert config_from_hugging_face(said(architecture, **sizes | values)) == expected
 
 
 @pytest.mark.parametrize(
