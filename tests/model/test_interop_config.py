@@ -133,12 +133,22 @@ ENDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
+SIZES = {
+    "d_model": 24,
+    "max_position_embeddings": 12,
+    "vocab_size": 40,
+    "num_blocks": 3,
+    "num_self_attends_per_block": 6,
+    "qk_channels": 32,
+    "v_channels": 48,
+    "cross_attention_widening_factor": 2,
+    "self_attention_widening_factor": 3,
+}
+
+
 @pytest.mark.parametrize("architecture", ENDS)
 def test_each_model_is_this_network(architecture: str) -> None:
     values, ends = ENDS[architecture]
-    sizes = {"d_model": 24, "max_position_embeddings": 12, "vocab_size": 40, "num_blocks": 3}
-    sizes |= {"num_self_attends_per_block": 6, "qk_channels": 32, "v_channels": 48}
-    sizes |= {"cross_attention_widening_factor": 2, "self_attention_widening_factor": 3}
     expected = PerceiverConfig(
         num_latents=4,
         latent_width=16,
@@ -150,7 +160,52 @@ def test_each_model_is_this_network(architecture: str) -> None:
         gelu="erf",
         **ends,
     )
-    assert config_from_hugging_face(said(architecture, **sizes | values)) == expected
+    assert config_from_hugging_face(said(architecture, **SIZES | values)) == expected
+
+
+OF_A_LABEL = {"num_labels": 5, "_label_trainable_num_channels": 16}
+OF_WORDS = {"max_position_embeddings": 12, "vocab_size": 40}
+WRITTEN: dict[str, dict[str, Any]] = {
+    FOURIER: {"d_model": 261, "image_size": 8, **OF_A_LABEL},
+    LEARNED: {"d_model": 512, "image_size": 8, **OF_A_LABEL},
+    SEQUENCE: {"d_model": 24, **OF_WORDS, **OF_A_LABEL},
+    TEXT: {"d_model": 24, **OF_WORDS},
+    FLOW: {"d_model": 322, "train_size": [6, 10]},
+    # The sound is the widest: a patch, 192 bands of an axis, and the padding.
+    MULTIMODAL: {
+        "d_model": 8 + 385 + 4,
+        "num_frames": 3,
+        "audio_samples_per_frame": 32,
+        "samples_per_patch": 8,
+        "image_size": 6,
+        "output_shape": [1, 3, 8, 12],
+        "output_num_channels": 20,
+        "num_labels": 5,
+        "_label_trainable_num_channels": 14,
+    },
+}
+
+
+@pytest.mark.parametrize("architecture", WRITTEN)
+def test_each_network_is_this_config(architecture: str) -> None:
+    config = config_from_hugging_face(said(architecture, **SIZES | ENDS[architecture][0]))
+    expected = {
+        "model_type": "perceiver",
+        "architectures": [architecture],
+        "num_latents": 4,
+        "d_latents": 16,
+        "num_blocks": 3,
+        "num_self_attends_per_block": 6,
+        "num_self_attention_heads": 2,
+        "num_cross_attention_heads": 1,
+        "qk_channels": 32,
+        "v_channels": 48,
+        "self_attention_widening_factor": 3,
+        "cross_attention_widening_factor": 2,
+        "hidden_act": "gelu",
+        "attention_probs_dropout_prob": 0.0,
+    }
+    assert config_to_hugging_face(config) == expected | WRITTEN[architecture]
 
 
 @pytest.mark.parametrize(

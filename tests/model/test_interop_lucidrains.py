@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from model.config.grids import PositionsConfig
 from model.interop.lucidrains import from_lucidrains
 from model.interop.lucidrains_tensors import kind_and_tensors
 from model.perceiver import Perceiver
@@ -124,7 +125,17 @@ def test_weights_that_are_not_tied_are_named() -> None:
     [
         ("image", {"input_shape": None}, r"input_shape: expected the lengths .* got None"),
         ("image", {"input_shape": [4]}, r"input_shape: expected 2 axes, as input_axis says, got \(4,\)"),
+        ("image", {"input_shape": []}, r"input_shape: expected the lengths .* got \[\]"),
+        ("image", {"input_shape": [4, 0]}, "input_shape: expected 2 whole numbers"),
         ("image", {"max_freq": 9.5}, r"max_freq: expected a whole number from 2, got 9\.5"),
+        ("image", {"max_freq": 1}, "max_freq: expected a whole number from 2, got 1"),
+        ("image", {"max_freq": "10"}, "max_freq: expected a whole number from 2, got '10'"),
+        ("image", {"max_freq": None}, "max_freq: expected a whole number from 2, got None"),
+        ("image", {"num_freq_bands": 0}, "num_freq_bands: expected a whole number"),
+        ("image", {"self_per_cross_attn": 10**6}, "self_per_cross_attn: 1000000, with"),
+        ("asked", {"queries_dim": 0}, "queries_dim: expected a whole number"),
+        ("asked", {"logits_dim": -1}, "logits_dim: expected a whole number"),
+        ("words", {"dim": 0}, "dim: expected a whole number"),
         ("image", {"inverted_cross_attn": [False, True, False]}, "inverted_cross_attn: expected none"),
         ("image", {"attn_residual": True}, "attn_residual: expected none"),
         ("image", {"freq_base": 2}, "freq_base: expected none"),
@@ -143,12 +154,55 @@ def test_what_cannot_be_expressed_is_refused(name: str, change: dict[str, Any], 
         from_lucidrains(config | change, state)
 
 
+@pytest.mark.parametrize("said", [{"num_latents": 2, "latent_dim": 8}, {"latent_heads": 1, "latent_dim_head": 8}])
+def test_what_a_config_leaves_out_is_what_the_package_takes(said: dict[str, int]) -> None:
+    arguments = {"num_freq_bands": 2, "depth": 1, "max_freq": 2.0, **said}
+    theirs = perceiver_pytorch.Perceiver(**arguments).eval()
+    ours, notes = from_lucidrains({**arguments, "input_shape": [3, 2]}, theirs.state_dict())
+    assert notes == ("no preprocessor_config.json: pixels are taken to be scaled to [0, 1]",)
+    pixels = torch.arange(18, dtype=torch.uint8).reshape(1, 3, 2, 3)
+    # Zero biases, and a head that is drawn: what is left out must be right for the answers to be equal.
+    torch.testing.assert_close(ours.eval()({"image": pixels})["label"], theirs(pixels / 255), **TOLERANCE)
+
+
+def test_the_range_of_pixels_is_that_of_the_preprocessor() -> None:
+    _, state, config = built("image")
+    network, notes = from_lucidrains(config, state, {"size": 4, "image_mean": [0.5] * 3, "image_std": [0.5] * 3})
+    image = network.config.inputs["image"]
+    assert (image.shape, image.pixel_range, notes) == ((4, 6, 3), "centred", ())
+
+
+@pytest.mark.parametrize("kind", ["Perceiver", "PerceiverIO"])
+def test_a_network_of_as_many_layers_as_tensors_is_refused_for_what_it_lacks(kind: str) -> None:
+    _, state, config = built("image" if kind == "Perceiver" else "asked")
+    with pytest.raises(ValueError, match="missing layers"):
+        from_lucidrains({**config, "depth": len(state)}, state)
+    with pytest.raises(ValueError, match=f"depth: {len(state) + 1}, with {len(state)} tensors in all"):
+        from_lucidrains({**config, "depth": len(state) + 1}, state)
+
+
 def test_a_network_without_its_queries_is_refused() -> None:
     _, state, config = built("asked")
     del state["queries"]
     with pytest.raises(ValueError, match="expected the queries with which the network is called as a tensor `queries`"):
         from_lucidrains(config, state)
     assert kind_and_tensors(state)[0] == "PerceiverIO"
+    with pytest.raises(ValueError, match="expected the queries with which the network is called as a tensor `queries`"):
+        from_lucidrains(config, state | {"queries": torch.zeros(1, 3, 9)})
+
+
+def test_options_that_are_off_are_none() -> None:
+    _, state, config = built("image")
+    off = {"inverted_cross_attn": [False] * 3, "attn_residual": False, "freq_base": 0, "seq_dropout_prob": 0.0}
+    network, notes = from_lucidrains({**config, **off}, state)
+    assert len(notes) == 1
+    assert network.config.dropout == 0
+
+
+def test_the_highest_frequency_is_half_of_max_freq_on_every_axis() -> None:
+    _, state, config = built("image")
+    image = from_lucidrains({**config, "max_freq": 2}, state)[0].config.inputs["image"]
+    assert image.positions == PositionsConfig(num_bands=3, max_resolution=(2, 2))
 
 
 def test_dropout_that_is_not_taken_is_told() -> None:
