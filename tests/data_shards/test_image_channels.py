@@ -63,6 +63,9 @@ def test_every_channel_of_a_png_is_read_with_all_its_bits(channels: int) -> None
     of_8, of_16 = values(channels), values(channels, "uint16")
     np.testing.assert_array_equal(read(png(of_8), num_channels=channels), of_8)
     np.testing.assert_array_equal(read(png(of_16), num_channels=channels, values="raw"), of_16.astype(np.float32))
+    np.testing.assert_array_equal(
+        read(png(of_8), num_channels=channels, values="unit"), of_8.astype(np.float32) / np.float32(255)
+    )
     unit = read(png(of_16), num_channels=channels, values="unit")
     np.testing.assert_array_equal(unit, of_16.astype(np.float32) / np.float32(65535))
     np.testing.assert_array_equal(read(png(of_16), num_channels=channels, values="upper_bits"), of_16 // 257)
@@ -172,6 +175,8 @@ def test_numbers_that_are_not_finite_are_refused_or_become_zero() -> None:
     holes[0, 1, 0], holes[2, 2, 1] = np.nan, np.inf
     with pytest.raises(BadMemberError, match="image with 2 of 48 values that are NaN or infinite; nan=zero takes 0"):
         read(tiff(holes), num_channels=2, values="raw")
+    with pytest.raises(BadMemberError, match="image with 24 of 24 values that are NaN or infinite"):
+        read(tiff(np.full((*SIZE, 1), 1e300)), num_channels=1, values="raw")
     found = read(tiff(holes), num_channels=2, values="raw", nan="zero")
     np.testing.assert_array_equal(found, np.where(np.isfinite(holes), holes, 0))
 

@@ -128,6 +128,11 @@ def test_what_a_cloud_lacks_is_told(content: bytes, fields: dict[str, Any], sent
 
 @pytest.mark.parametrize("rotate", ["x", "y", "z", "any"])
 def test_normals_turn_with_their_points_and_colours_stay(rotate: str) -> None:
+    alone = cloud(ply(binary=True), np.random.default_rng(0), features=NXYZ, rotate=rotate)
+    # Normals without any other feature.
+    np.testing.assert_allclose(
+        alone[:, 3:], alone[:, :3] / np.linalg.norm(alone[:, :3], axis=1, keepdims=True), atol=1e-5
+    )
     fields = {"features": ("red", *NXYZ), "rotate": rotate}
     plain = cloud(ply(binary=True), features=("red", *NXYZ))
     for seed in range(4):
@@ -168,6 +173,18 @@ def test_scaling_and_jitter_change_coordinates_alone_and_a_permutation_moves_who
     cubed = cloud(npy(array), num_features=3, normalize="unit_cube")
     np.testing.assert_array_equal(cubed[:, 3:], COLOURS)
     assert np.abs(cubed[:, :3]).max() == 1
+
+
+def test_a_cloud_is_scaled_and_turned_by_all_that_is_allowed() -> None:
+    one = npy(np.array([[1, 0, 0]], np.float32))
+    fields = {"num_points": 1, "features": (), "num_features": 0}
+    scaled = [float(cloud(one, np.random.default_rng(seed), scale=0.5, **fields)[0, 0]) for seed in range(200)]
+    assert 0.5 <= min(scaled) < 0.53
+    assert 1.47 < max(scaled) <= 1.5
+    turned = np.array([cloud(one, np.random.default_rng(seed), rotate="z", **fields)[0] for seed in range(200)])
+    angles = np.arctan2(turned[:, 1], turned[:, 0]) % (2 * np.pi)
+    # Twenty-five of each eighth; a standard deviation is 4.7.
+    assert np.histogram(angles, 8, (0, 2 * np.pi))[0].min() >= 8
 
 
 def test_many_columns_are_read_of_more_points_than_columns_and_any_with_names(tmp_path: Path) -> None:

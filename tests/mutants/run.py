@@ -21,6 +21,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from multiprocessing.connection import wait
 from pathlib import Path
 from types import ModuleType
@@ -39,6 +40,7 @@ NOTICED = ("noticed", "did not end")
 WRONG_TYPES = "refused by mypy"
 # No exit status of pytest.
 NOT_REACHED = 99
+_CACHE = type(lru_cache(len))
 HEAVY = ("torch", "torch._dynamo", "deepspeed", "numpy", "av", "omegaconf", "matplotlib.pyplot", "typer")
 
 
@@ -86,6 +88,8 @@ class Timer:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
         """Measure one test."""
+        # What an earlier test left in a cache this one would not be seen to reach.
+        empty_caches()
         self.tracer.switch_context(item.nodeid)
         started = time.perf_counter()
         result = yield
@@ -173,6 +177,15 @@ def _measure(clone: Path, tests: Sequence[str], marker: str, path: Path) -> int:
     tracer.save()
     path.write_text(json.dumps({"lines": _reached(traces, clone.resolve()), "seconds": timer.seconds}))
     return int(status)
+
+
+def empty_caches() -> None:
+    """Empty the caches of all functions of the packages that are loaded."""
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in PACKAGES:
+            for value in vars(module).values():
+                if isinstance(value, _CACHE):
+                    value.cache_clear()
 
 
 def _reached(traces: Path, clone: Path) -> dict[str, dict[int, list[str]]]:

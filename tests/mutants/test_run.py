@@ -5,7 +5,7 @@ from itertools import groupby
 
 import pytest
 from edits import faults
-from run import EQUIVALENT, REPOSITORY, Reach, id_of, mutant_of
+from run import EQUIVALENT, REPOSITORY, Reach, empty_caches, id_of, mutant_of
 
 
 @pytest.mark.parametrize("test", ["tests/a.py::test_b", "tests/a.py::test_b[x (y) (call)-z]", "tests/a.py::test_b[|]"])
@@ -34,3 +34,11 @@ def test_every_equivalent_fault_is_one_that_would_be_planted_today() -> None:
     assert not stale
     assert all(known["reason"] for known in equivalent)
     assert len({(known["file"], known["before"], known["after"]) for known in equivalent}) == len(equivalent)
+
+
+def test_what_a_test_leaves_in_a_cache_does_not_hide_what_the_next_one_reaches() -> None:
+    from data_shards.modalities.transforms.resample import _phases
+
+    _phases(1, 2)
+    empty_caches()
+    assert _phases.cache_info().currsize == 0

@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_shards.modalities.kinds.image import ImageConfig
 from data_shards.modalities.transform_config import CropConfig
-from data_shards.modalities.transforms.framing import centre_box, cut, random_box, resize
+from data_shards.modalities.transforms.framing import centre_box, cut, framed, random_box, resize, usual_box, whole_box
 
 
 def rng() -> np.random.Generator:
@@ -110,3 +111,43 @@ def test_the_nearest_pixel_is_the_nearest() -> None:
     pixels = rng().integers(0, 256, (4, 4, 3), np.uint8)
     np.testing.assert_array_equal(resize(pixels, (0, 0, 4, 4), 8, 8, "nearest"), pixels.repeat(2, 0).repeat(2, 1))
     np.testing.assert_array_equal(resize(pixels, (0, 0, 4, 4), 2, 2, "nearest"), pixels[1::2, 1::2])
+
+
+def test_boxes_are_left_top_right_and_bottom() -> None:
+    picture = np.zeros((3, 5, 2), np.uint8)
+    assert whole_box(picture) == usual_box(picture, ImageConfig(fit="pad")) == (0, 0, 5, 3)
+    assert usual_box(picture, ImageConfig(height=2, width=2, centre_crop=0.5)) == (1.75, 0.75, 3.25, 2.25)
+    assert random_box(np.zeros((1, 1, 3)), CropConfig(min_area=1.0), rng()) == (0, 0, 1, 1)
+
+
+def test_a_part_of_the_size_that_is_asked_for_is_not_the_whole() -> None:
+    pixels = rng().integers(0, 256, (4, 4, 3), np.uint8)
+    part = pixels[1:3, 2:4].repeat(2, axis=0).repeat(2, axis=1)
+    np.testing.assert_array_equal(resize(pixels, (2, 1, 4, 3), 4, 4, "nearest"), part)
+
+
+@pytest.mark.parametrize(
+    ("box", "rows", "columns"),
+    [
+        # As wide as the frame, at half its height; as high; of one aspect.
+        ((2, 3, 6, 5), slice(2, 6), slice(0, 8)),
+        ((5, 1, 6, 5), slice(0, 8), slice(3, 5)),
+        ((4, 2, 8, 6), slice(0, 8), slice(0, 8)),
+        # So flat and so narrow that a row or a column is all that is left.
+        ((0, 5, 40, 6), slice(3, 4), slice(0, 8)),
+        ((7, 0, 8, 40), slice(0, 8), slice(3, 4)),
+    ],
+)
+def test_a_part_keeps_its_aspect_about_the_centre_of_a_black_picture(
+    box: tuple[int, int, int, int], rows: slice, columns: slice
+) -> None:
+    left, top, right, bottom = box
+    pixels = rng().integers(1, 256, (40, 40, 3), np.uint8)
+    found = framed(pixels, box, ImageConfig(height=8, width=8, fit="pad", resize="nearest"))
+    expected = np.zeros((8, 8, 3), np.uint8)
+    high, wide = rows.stop - rows.start, columns.stop - columns.start
+    # The pixel under the centre of each new one.
+    down = top + np.floor((np.arange(high) + 0.5) * (bottom - top) / high).astype(int)
+    across = left + np.floor((np.arange(wide) + 0.5) * (right - left) / wide).astype(int)
+    expected[rows, columns] = pixels[np.ix_(down, across)]
+    np.testing.assert_array_equal(found, expected)

@@ -96,6 +96,29 @@ def test_where_pixels_of_other_motions_lead_the_motion_back_is_unknown() -> None
     np.testing.assert_allclose(back, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize(("second", "back"), [((1, 0), (-1.5, 0)), ((1, 1.001), (np.nan, np.nan))])
+def test_motions_that_differ_by_a_pixel_at_most_lead_back_by_their_middle(
+    second: tuple[float, float], back: tuple[float, float]
+) -> None:
+    there = np.full((HEIGHT, WIDTH, 2), np.nan, np.float32)
+    there[10, 10], there[10, 11] = (2, 0), second
+    if second[1]:
+        # One row further up: both lead to one pixel.
+        there[10, 11], there[9, 11] = np.nan, second
+    _, found = fit(pair(there), FlowConfig(height=HEIGHT, width=WIDTH, reverse=1.0), np.random.default_rng(0))
+    expected = np.full((HEIGHT, WIDTH, 2), np.nan)
+    expected[10, 12] = back
+    np.testing.assert_allclose(found, expected)
+
+
+def test_a_pair_without_motion_is_read_where_none_is_needed() -> None:
+    config = replace(CONFIG, needs_motion=False)
+    frames, motion = fit(select(config, {"first.png": encoded(ramp()), "second.png": encoded(ramp())}), config, None)
+    assert frames.shape == (2, 24, 32, 3)
+    assert motion.shape == (24, 32, 2)
+    assert np.isnan(motion).all()
+
+
 def test_pairs_are_reversed_as_often_as_is_asked_and_never_in_evaluation() -> None:
     config = FlowConfig(height=HEIGHT, width=WIDTH, reverse=0.5)
     firsts = [fit(pair(), config, np.random.default_rng(seed))[0][0] for seed in range(40)]

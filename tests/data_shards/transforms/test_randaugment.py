@@ -11,6 +11,10 @@ def picture() -> np.ndarray:
     return np.stack([rows * 4, columns * 3, (rows + columns) % 250], axis=-1).astype(np.uint8)
 
 
+def upright() -> np.ndarray:
+    return np.ascontiguousarray(picture().swapaxes(0, 1))
+
+
 def apply(name: str, strength: float, seed: int = 0, pixels: np.ndarray | None = None) -> np.ndarray:
     image = Image.fromarray(picture() if pixels is None else pixels)
     return np.asarray(OPERATIONS[name](image, strength, np.random.default_rng(seed)))
@@ -65,8 +69,10 @@ def test_a_translation_moves_both_ways_and_brings_in_grey(name: str, axis: int) 
     assert seen == {"forth", "back"}
 
 
-def test_a_shear_moves_rows_in_proportion() -> None:
-    sheared = apply("shear_x", 1)
+@pytest.mark.parametrize("name", ["shear_x", "shear_y"])
+def test_a_shear_moves_rows_in_proportion(name: str) -> None:
+    # Of columns as of rows.
+    sheared = apply(name, 1, pixels=picture()) if name == "shear_x" else apply(name, 1, pixels=upright()).swapaxes(0, 1)
     starts = [int(np.argmax((row != GREY).any(axis=1))) for row in sheared]
     ends = [int(np.argmax((row[::-1] != GREY).any(axis=1))) for row in sheared]
     moved = max((starts, ends), key=sum)
@@ -88,6 +94,17 @@ def test_a_cutout_greys_a_square() -> None:
         assert changed[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
         assert 10 <= len(rows) <= 20
         assert 10 <= len(columns) <= 20
+
+
+def test_a_cutout_reaches_every_border() -> None:
+    assert (apply("cutout", 1, pixels=np.zeros((20, 20, 3), np.uint8)) == GREY).all()
+
+
+def test_a_magnitude_is_ten_times_the_strength() -> None:
+    config = RandAugmentConfig(num_layers=1, magnitude=9)
+    results = {randaugment(picture(), config, np.random.default_rng(seed)).tobytes() for seed in range(120)}
+    for name in ("posterize", "solarize", "brightness", "solarize_add"):
+        assert apply(name, 0.9).tobytes() in results
 
 
 def test_layers_are_drawn_from_all_operations_by_the_generator() -> None:

@@ -156,6 +156,28 @@ def test_colour_jitter_is_its_definition_and_the_same_for_all_frames() -> None:
     assert np.ptp(factors) < 0.04
 
 
+class Drawn3:
+    """Draws three quarters, a quarter and all of the way from the lowest to the highest."""
+
+    @staticmethod
+    def uniform(low: float, high: float, size: int) -> np.ndarray:
+        assert size == 3
+        return low + (high - low) * np.array([0.75, 0.25, 1.0])
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_colour_jitter_multiplies_by_what_is_drawn(channels: int) -> None:
+    frames = rng().normal(100, 30, (2, 4, 5, channels)).astype(np.float32)
+    config = ColourConfig(brightness=0.4, contrast=0.2, saturation=0.5)
+    found = jitter(frames, config, Drawn3())  # type: ignore[arg-type]  # of a generator
+    weights = GREY_WEIGHTS if channels == 3 else np.full(channels, 1 / channels)
+    bright = 1.2 * frames.astype(np.float64)
+    mean = (bright @ weights).mean()
+    contrasted = mean + 0.9 * (bright - mean)
+    grey = (contrasted @ weights)[..., None]
+    np.testing.assert_allclose(found, grey + 1.5 * (contrasted - grey), rtol=1e-4)
+
+
 def test_points_are_scaled_one_by_one_then_centred_in_a_cube() -> None:
     cloud = rng().normal(5, 2, (500, 3)).astype(np.float32)
     plain, *_ = points.fit(npy(cloud), PointsConfig(num_points=500), None)

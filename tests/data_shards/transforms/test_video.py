@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from data_shards.modalities.kinds.video import VideoConfig
+from data_shards.modalities.transform_config import CropConfig
 from data_shards.modalities.transforms.video import fit
 
 NUM_FRAMES = 12
@@ -89,3 +90,23 @@ def test_training_reads_any_frame_of_each_part() -> None:
     found = np.array([read(np.random.default_rng(seed), num_frames=4)[0] for seed in range(50)])
     for part in range(4):
         assert set(found[:, part].tolist()) == {3 * part, 3 * part + 1, 3 * part + 2}
+
+
+def test_every_second_clip_is_mirrored_and_one_frame_may_be_cut() -> None:
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 16, 32, "yuv420p"
+        picture = np.zeros((16, 32, 3), np.uint8)
+        picture[:, :16] = 200
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    section = VideoConfig(num_frames=1, height=16, width=32, flip=True, fit="stretch")
+    bright_left = [
+        float(fit(file.getvalue(), section, np.random.default_rng(seed))[0][0, :, :16].mean()) > 100
+        for seed in range(40)
+    ]
+    # Four standard deviations of a fair coin thrown 40 times.
+    assert abs(sum(bright_left) - 20) < 13
+    part = VideoConfig(num_frames=1, height=8, width=8, crop=CropConfig())
+    assert fit(file.getvalue(), part, np.random.default_rng(0))[1] == 1
