@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 import perceiver_trainer
+from data_shards.modalities.kinds.catalogue import MODALITIES
+from model.modalities.catalogue import INPUTS
+from model.outputs.kinds import OUTPUTS
 
 HEAVY = ("torch", "deepspeed", "webdataset", "matplotlib", "submitit", "typer")
 
@@ -63,6 +66,10 @@ def test_the_main_names_are_there() -> None:
     assert {"CheckpointStore", "Perceiver", "PerceiverConfig", "ShardLoader", "load_run"} <= set(
         perceiver_trainer.__all__
     )
+
+
+def test_every_modality_and_every_kind_of_output_has_its_classes_there() -> None:
+    assert {kind.__name__ for kind in (*MODALITIES, *INPUTS, *OUTPUTS)} <= set(perceiver_trainer.__all__)
 
 
 def test_another_name_is_refused_as_python_does() -> None:
