@@ -14,7 +14,7 @@ from model.attention.norms import normalised
 from model.config.perceiver import PerceiverConfig
 from model.modalities.byte_array import Paddings, Tokens
 from model.parameters import ByName, Projection
-from model.training.draws import LayerDraws, layer_draws
+from model.training.dropout import LayerDraws, layer_draws
 
 
 class Decoder(nn.Module):

@@ -25,7 +25,7 @@ from model.modalities.byte_array import Tokens
 from model.parameters import Table
 from model.stream import StreamLatents
 from model.training.compilation import is_compiled
-from model.training.draws import LayerDraws, layer_draws
+from model.training.dropout import LayerDraws, layer_draws
 from model.training.recomputation import Run, kept, run_block, run_cross_attend, run_layer, selective
 
 Read = Callable[[int, Tensor, LayerDraws | None], Tensor]

@@ -18,7 +18,7 @@ from model.attention.norms import HeadNorm, RmsNorm, norm_of, token_norm
 from model.attention.rotary import angles, rotated
 from model.config.attention import AttentionConfig, MlpKind, NormKind, ResidualDtype
 from model.training.compilation import Compile, Regions
-from model.training.draws import ATTENTION, MLP, LayerDraws, dropped
+from model.training.dropout import ATTENTION, MLP, LayerDraws, dropped
 
 
 def in_autocast(tokens: Float[Tensor, "*S C"]) -> Float[Tensor, "*S C"]:

@@ -69,7 +69,7 @@ def kept(layer: Layer, *inputs: object) -> Tensor:
 
 def recomputed(layer: Layer, *inputs: object) -> Tensor:
     """Return the layer's output, keeping its inputs only."""
-    # No generators are kept: what a layer drops follows from its arguments (model/training/draws.py).
+    # No generators are kept: what a layer drops follows from its arguments (model/training/dropout.py).
     out: Tensor = checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False)
     return out
 

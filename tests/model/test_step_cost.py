@@ -21,7 +21,7 @@ from model.config.perceiver import PerceiverConfig
 from model.modalities.points import PointsInput
 from model.outputs.grid import GridOutput
 from model.outputs.label import LabelOutput
-from model.training.draws import layer_draws
+from model.training.dropout import layer_draws
 
 PRODUCTS = ("mm", "addmm", "bmm", "_scaled_dot_product")
 

@@ -17,7 +17,7 @@ from model.modalities.image import ImageInput
 from model.outputs.label import LabelOutput
 from model.parameters import draw_parameters
 from model.perceiver import Perceiver
-from model.training.draws import LayerDraws, dropped, kept, layer_draws, mixed
+from model.training.dropout import LayerDraws, dropped, kept, layer_draws, mixed
 
 FEW = PositionsConfig(num_bands=3)
 IMAGE = ImageInput(height=6, width=4, positions=FEW)
