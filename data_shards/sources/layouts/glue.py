@@ -128,7 +128,11 @@ def _rows(path: Path, name: str, split: str, before: int, passed: Counter[str], 
         row = Row(before, (Literal("\n".join(texts).encode(), "txt"),), fields=parts, split=split)
         answer = cells[task.label]
         if not task.classes:
-            if value := numbers.numbers(number, task.label, answer):
+            try:
+                value = numbers.numbers(number, task.label, answer)
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from error
+            if value:
                 yield replace(row, values={name: value})
             else:
                 passed[f"of {name} without a label"] += 1

@@ -58,3 +58,10 @@ def test_a_long_recording_is_resampled_in_blocks(monkeypatch: pytest.MonkeyPatch
 def test_a_rate_that_makes_an_hour_of_a_second_is_refused(method: str) -> None:
     with pytest.raises(ValueError, match="20000 samples at 1 a second are 320000000 at 16000; at most 134217728"):
         resample(np.zeros(20_000, np.float32), 1, 16_000, method)
+
+
+def test_as_many_samples_are_made_as_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resampling, "MAX_SAMPLES", 10)
+    assert len(resample(np.zeros(5, np.float32), 8_000, 16_000, "sinc")) == 10
+    with pytest.raises(ValueError, match="6 samples at 8000 a second are 12 at 16000; at most 10"):
+        resample(np.zeros(6, np.float32), 8_000, 16_000, "sinc")

@@ -7,6 +7,7 @@ import pytest
 
 from data_shards.modalities.kinds.text import TextConfig
 from data_shards.modalities.transform_config import MaskingConfig
+from data_shards.modalities.transforms.masking import mask_tokens
 from data_shards.modalities.transforms.text import MASK, PAD, fit_words, mask_id, never_written, whole_text, words
 
 BYTES = TextConfig(num_bytes=4)
@@ -77,3 +78,13 @@ def test_marks_in_a_text_are_hidden_where_that_is_asked_for(tokenizers: dict[str
     assert found[:length].tolist() == encode("the dog").ids
     assert {0, 1} <= set(words_of[:length].tolist())
     assert set(words_of[length:].tolist()) == {-1}
+
+
+@pytest.mark.parametrize("rng", [None, np.random.default_rng(0)])
+def test_of_tokens_without_a_word_nothing_is_hidden(rng: np.random.Generator | None) -> None:
+    ids, words_of = np.array([5, 0, 0], np.int32), np.full(3, -1, np.int32)
+    masked, targets = mask_tokens(ids, words_of, 1, 9, MaskingConfig(1.0), rng)
+    assert (masked.tolist(), targets.tolist()) == ([5, 0, 0], [0, 0, 0])
+    masked, targets = mask_tokens(ids, np.array([0, 0, -1], np.int32), 2, 9, MaskingConfig(1.0), rng)
+    # -1 stands for the true id 0.
+    assert (masked.tolist(), targets.tolist()) == ([9, 9, 0], [5, -1, 0])
