@@ -49,6 +49,7 @@ class Choice:
     def parts(self, key: str) -> tuple[str, str] | None:
         """Return the entry that a dotted key is about, and the key within it; None where it is about none."""
         if self.is_single:
+            # With the dots: a key model.networks is none of the section model.network.
             return ("", key.removeprefix(self.place).lstrip(".")) if f"{key}.".startswith(f"{self.place}.") else None
         if not key.startswith(f"{self.place}."):
             return None
@@ -91,6 +92,7 @@ def seeded(
     config = deepcopy(_defaults(schema))  # type: ignore[arg-type]  # it takes the hash of a class for an object's
     of_entries = {choice.place: _entries(choice, pairs) for choice in found}
     refused = set()
+    # OmegaConf checks keys and types only of a class that it knows: first each entry gets the defaults of its own.
     for choice in found:
         for name, entry in of_entries[choice.place].items():
             leader = of_entries.get(choice.follows, {}).get(name, {})
@@ -147,6 +149,7 @@ def _is_superseded(
     """Return whether a pair chooses a class that a later one replaces by another."""
     for choice in found:
         about = choice.parts(pair[0])
+        # Merged into an entry of the later class, the earlier name would be refused as none that this class can have.
         if about and about[1] == choice.key:
             return bool(of_entries[choice.place][about[0]][choice.key] != pair[1])
     return False

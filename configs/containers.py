@@ -19,6 +19,7 @@ def _below(kind: Any, value: object, key: str) -> Iterator[tuple[str, str]]:  # 
     if is_dataclass(value):
         yield from misplaced(value, f"{key}.")
     elif isinstance(value, dict | list | tuple):
+        # A section of named entries holds Any (choice.py), in which a list or a mapping is out of place.
         inner = _parts(kind)
         if not inner:
             yield key, f"expected a single value, got {shown(value)}"
@@ -31,6 +32,7 @@ def _below(kind: Any, value: object, key: str) -> Iterator[tuple[str, str]]:  # 
 def _parts(kind: Any) -> Any:  # noqa: ANN401
     """Return the type of what a list or mapping of this type holds; nothing for a type of single values."""
     origin, inner = get_origin(kind), get_args(kind)
+    # An optional section: None holds nothing, and the other type decides.
     if origin in (Union, UnionType):
         return next(filter(None, map(_parts, inner)), None)
     if origin is dict:

@@ -38,6 +38,7 @@ def keys_and_values_of(path: Path, problems: list[str] | None = None) -> list[tu
     found = []
     if INCLUDE in content:
         names = content.pop(INCLUDE)
+        # An empty list is taken for a name too, and refused as one.
         for name in names if isinstance(names, list) and names else [names]:
             found += _of_included(path, name, problems)
     # The file's own values come last, and the last of two counts.
@@ -55,6 +56,7 @@ def located(path: Path) -> Path:
     configs/digits.yaml is that too where the working directory has no configs/ of its own.
     """
     is_name = not path.suffix or (path.parts[:1] == ("configs",) and not Path("configs").exists())
+    # What leads upwards is a path of the user's: a name stays within our folder.
     if path.exists() or path.is_absolute() or not is_name or ".." in path.parts:
         return path
     name = Path(*path.parts[1:]) if path.parts[:1] == ("configs",) else path

@@ -89,6 +89,7 @@ def _places(config: DictConfig) -> Iterator[tuple[DictConfig, str]]:
     kind: Any = OmegaConf.get_type(config)
     names = {field.name for field in fields(kind) if field.metadata.get("is_file")} if _is_section(kind) else set()
     for name in config:
+        # A reference becomes what the key that it names has become, and what is left open is refused elsewhere.
         if OmegaConf.is_missing(config, name) or OmegaConf.is_interpolation(config, str(name)):
             continue
         value = config[name]

@@ -27,4 +27,5 @@ def network_config(path: Path | str, overrides: Sequence[str] = ()) -> Perceiver
     path = Path(path)
     if sections_of(path) <= {"model"}:
         return read(NetworkConfig, path, overrides).model
+    # In the file of a run the sizes of inputs stand in its data, and its plug-ins may have brought their modalities.
     return load(path, overrides).model

@@ -33,6 +33,7 @@ def hold(own: type[Any], base: type[Any]) -> None:
     for name, rule in _RETURNS.get(base.__name__, {}).items():
         thing = vars(own).get(name)
         function = _function(thing)
+        # A file that has not changed is not run anew for the next configuration: its methods are held to it by then.
         if function is not None and not hasattr(function, "__wrapped__"):
             _replace(own, name, thing, _checking(own, function, rule))
     dtype = getattr(own, "dtype", "float32")
@@ -40,6 +41,7 @@ def hold(own: type[Any], base: type[Any]) -> None:
         raise PluginError(
             f"{place_of(own)}: {own.__name__}.dtype is {dtype!r}, expected one of {', '.join(sorted(DTYPES))}"
         )
+    # A property says its type only when it is called, and is checked there as any method.
     if not isinstance(dtype, str | property):
         raise PluginError(
             f"{place_of(own)}: {own.__name__}.dtype is {dtype!r}, expected the name of a type, such as float32"
@@ -53,6 +55,7 @@ def _checking(own: type[Any], function: Callable[..., Any], rule: Rule) -> Calla
     @wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # of any method
         found = function(*args, **kwargs)
+        # A generator would fail later, in our code. It yields but once, so the list takes its place.
         if inspect.isgenerator(found):
             found = list(found)
         if not is_right(found):
@@ -68,6 +71,7 @@ def _replace(own: type[Any], name: str, thing: object, function: Callable[..., A
     if isinstance(thing, property):
         setattr(own, name, property(function))
     elif isinstance(thing, cached_property):
+        # The body of a class tells it its name, setattr() does not; without one its first use raises TypeError.
         setattr(own, name, cached := cached_property(function))
         cached.__set_name__(own, name)
     else:
@@ -77,6 +81,7 @@ def _replace(own: type[Any], name: str, thing: object, function: Callable[..., A
 def _of_ours(own: type[Any]) -> dict[str, Any]:
     """Return the methods and properties that a plug-in's class has of ours, by name, without those of Python."""
     found: dict[str, Any] = {}
+    # In reverse, so that a method counts as the class of ours has it that theirs is nearest to.
     for base in reversed(own.__mro__):
         if base is not object and not is_of_plugin(base):
             found |= {name: each for name, each in vars(base).items() if _function(each) and not name.startswith("_")}
@@ -91,6 +96,7 @@ def _check_override(own: type[Any], name: str, theirs: object, ours: object) -> 
         isinstance(theirs, property | cached_property),
     )
     if isinstance(ours, property | cached_property):
+        # A plain value in the place of a property is right, such as hides = True in the body of the class.
         if call is not None and not is_property:
             raise PluginError(f"{place} is a method; write @property above it")
         return
@@ -99,6 +105,7 @@ def _check_override(own: type[Any], name: str, theirs: object, ours: object) -> 
     if isinstance(ours, staticmethod) and not isinstance(theirs, staticmethod):
         raise PluginError(f"{place} has no self; write @staticmethod above it")
     wanted = [each for each in inspect.signature(expected).parameters.values() if each.name not in ("self", "cls")]
+    # Positional parameters may have other names, and there may be more with defaults: bind() asks as our calls do.
     places = [None] * sum(each.kind != each.KEYWORD_ONLY for each in wanted)
     keys = {each.name: None for each in wanted if each.kind == each.KEYWORD_ONLY}
     itself = [] if isinstance(theirs, staticmethod) else [None]
@@ -121,6 +128,7 @@ def _function(thing: object) -> Callable[..., Any] | None:
 
 
 def _is_shape(found: object) -> bool:
+    # Not isinstance(): True is an int to it, and no length.
     return isinstance(found, tuple) and all(type(length) is int and length >= 0 for length in found)
 
 

@@ -70,6 +70,7 @@ def read(schema: type[S], path: Path, overrides: Sequence[str] = ()) -> S:
     if problems:
         raise ConfigError(str(path), [*problems, *_unknown_names(defaults, keys_and_values)])
     assert isinstance(config, DictConfig)
+    # After the merge: an override may name a file as well as the file that it overrides.
     make_absolute(config, located(path).parent)
     return _checked(schema, config, keys_and_values, str(path))
 
@@ -111,6 +112,7 @@ def _checked(schema: type[S], config: DictConfig, keys_and_values: Sequence[tupl
         raise ConfigError(source, [f"{key}: {_first_line(error)}"]) from error
     assert isinstance(run, schema)
     problems = [f"{key}: {sentence}" for key, sentence in misplaced(run)]
+    # Only where every value stands in its place: sizes are computed from them, and a list would be a TypeError there.
     problems = problems or [
         f"{key} = {_value(config, keys_and_values, key)}: {sentence}" for key, sentence in _contradictions(run)
     ]
@@ -151,6 +153,7 @@ def _parse(overrides: Sequence[str], problems: list[str]) -> Iterator[tuple[str,
         # What is not YAML is text, such as a name that begins with @.
         except ValueError:
             value = text
+        # An override may set a whole section, as in train={steps: 9}.
         yield from leaves({key: value})
 
 

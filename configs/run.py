@@ -62,6 +62,7 @@ class RunConfig:
             name: each.with_sizes(of_data[name].sizes) if name in of_data and _agree(each, of_data[name]) else each
             for name, each in self.model.inputs.items()
         }
+        # Of a frozen dataclass. Each copy by replace() comes by here too, so other sizes in the data reach the network.
         object.__setattr__(self, "model", _with_inputs(self.model, inputs))
 
     def sizes_of_data(self) -> dict[str, list[str]]:
@@ -124,6 +125,7 @@ class RunConfig:
         wanted, delivered = self.model.ordered_inputs, self.data.ordered_inputs
         for name in sorted(wanted.keys() - delivered.keys()):
             yield f"model.inputs.{name}", f"is set but data.inputs.{name} is not; set both or neither"
+        # What only an output asks for is no input of the network: the picture that a grid reconstructs, or coordinates.
         asked = {of.partition(".")[0] for output in self.model.answers().values() for _, of in output.wanted()}
         for name in sorted(delivered.keys() - wanted.keys() - asked):
             yield f"data.inputs.{name}", f"is set but model.inputs.{name} is not; set both or neither"
@@ -175,6 +177,7 @@ class RunConfig:
                 found = self.model.answers()[name].input_problems(of, self._shape_of(of))
                 yield from ((f"model.outputs.{name}.{key}", sentence) for key, sentence in found)
         for (kind, of), key in there.items():
+            # A target that is there in any case, such as the label of each sample, may go unused.
             if key and (kind, of) not in [pair[1:] for pair in wanted]:
                 yield (
                     f"data.{key}",

@@ -48,6 +48,7 @@ _CONSTRUCTION_ERRORS = (yaml.YAMLError, ValueError, LookupError, AttributeError,
 
 def parse(text: str) -> Any:  # noqa: ANN401
     """Return the values of a YAML text; ValueError says in one line why it is refused."""
+    # A copy, since its caller takes keys out of it, such as include, and the next one gets the same from the cache.
     return deepcopy(_values(text))
 
 
@@ -78,6 +79,7 @@ def _check_events(text: str) -> None:
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST:
                 raise ValueError(f"nests deeper than {DEEPEST} levels; a configuration has less than ten")
+            # A value is one event, or two where it is a list or a mapping that ends, too.
             if number > 2 * MOST_VALUES:
                 raise _too_many()
     except yaml.YAMLError as error:
@@ -93,6 +95,7 @@ def _count(node: yaml.Node, counted: dict[int, int]) -> int:
         raise ValueError("has an alias to what it is part of; write the values out")
     if counted[id(node)] > 0:
         return counted[id(node)]
+    # PyYAML puts the very node in the place of its alias, so each node is walked once, however much it stands for.
     counted[id(node)] = 0
     counted[id(node)] = 1 + sum(_count(part, counted) for part in _parts(node))
     if counted[id(node)] > MOST_VALUES:
