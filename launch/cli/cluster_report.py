@@ -68,6 +68,7 @@ class Flags:
             peak = 1e12 * self.peak_tflops
             # A rate that was given is one that is reached, and no peak of a data sheet.
             source = f"{self.device.upper()}, but products at {self.peak_tflops:g} TFLOP/s as --peak-tflops says"
+            # The run computes in one precision, so a rate that is given is that one's.
             device = replace(device, fp32_flops=peak, half_flops=peak, product_share=1.0, source=source)
         return device
 

@@ -208,6 +208,7 @@ def refuse_unwritable(folder: Path, purpose: str, remedy: str) -> None:
     there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
     if not there.is_dir():
         raise ValueError(f"{there}: is no folder, and {purpose}; {remedy}")
+    # A file in a folder takes both rights: to write the folder and to enter it.
     if not os.access(there, os.W_OK | os.X_OK):
         raise ValueError(f"{there}: cannot be written, and {purpose}; correct its permissions, or {remedy}")
 

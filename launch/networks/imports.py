@@ -98,6 +98,7 @@ def _from_folder(folder: Path) -> Found:
     try:
         return whose(folder, config, weights)
     except (ValueError, KeyError, TypeError) as error:
+        # A KeyError prints only the name that was looked for, of a tensor or a key.
         words = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"{folder}: config.json and the weights are not those of one model: {words}") from error
 
@@ -153,7 +154,9 @@ def _weights(folder: Path) -> Mapping[str, Tensor]:
 def _of_torch(path: Path) -> Mapping[str, Tensor]:
     """Return the tensors of a file that torch.save wrote; nothing in it is executed."""
     try:
+        # On the CPU: weights that were saved from a GPU would ask for one.
         content = torch.load(path, map_location="cpu", weights_only=True)
+    # It says something of this machine, not of the file.
     except MemoryError:
         raise
     # Of a damaged file PyTorch's reader raises whatever its first wrong byte leads to: struct.error, IndexError, ...

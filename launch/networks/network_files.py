@@ -128,6 +128,7 @@ def _surroundings_of(source: Path) -> Surroundings:
     if config is None:
         return preprocessing.of_import(source)
     names, notes = class_names.of(source.resolve(), config)
+    # A config.json has room for the classes of one label: the sample's own.
     return preprocessing.of_run(config, names.get("", ()), notes)
 
 
@@ -163,6 +164,7 @@ def network_of(source: Path, which: str = NEWEST, weights: str = "") -> AnyNetwo
         for sentence in found.passed_over:
             tell(f"skipped a damaged checkpoint: {sentence}")
         config, tensors = run.model, found.tensors
+    # Any seed: each weight that it draws is replaced, or the load is refused.
     return loaded_network(config, tensors, seed=0).eval()
 
 
@@ -194,6 +196,7 @@ def _print(found: Plan) -> None:
         batch = "-" if needs.micro_batch is None else f"{needs.micro_batch}"
         speed = "-" if needs.samples_per_second is None else f"{needs.samples_per_second:.1f}"
         typer.echo(f"{policy:14} {needs.activation_bytes / 2**20:14.1f} {batch:>14} {speed:>14}")
+    # Nobody knows which attentions the network of a plug-in has.
     if not found.attention:
         return
     typer.echo(f"\n{'GPU, bf16':14} {'heads':>14} {'channels':>14} {'kernel':>20} {'with a mask':>20}")

@@ -54,6 +54,7 @@ def loss_curve(metrics_path: Path, out: Path, output: str, metric: Metric) -> No
     left.set(title="training loss", xlabel="step", yscale="log")
     _plain_ticks(left.yaxis)
     of_metric = f"{output}/{metric.name}"
+    # With the slash: accuracy is not the beginning of accuracy_5, but of accuracy/image.
     keys = [key for key in (evaluations[-1] if evaluations else ()) if f"{key}/".startswith(f"{of_metric}/")]
     for key in keys:
         points = [(row["step"], row[key]) for row in evaluations if is_number(row.get(key))]
@@ -66,6 +67,7 @@ def loss_curve(metrics_path: Path, out: Path, output: str, metric: Metric) -> No
     if metric.highest is not None:
         right.set(ylim=(0, metric.highest))
     if keys:
+        # Where more is better a curve ends at the top, and the legend lies at the other end.
         legend = right.legend(loc="lower right" if metric.higher_is_better else "upper right")
         _without_formulas(legend.get_texts())
     for axes in (left, right):

@@ -65,7 +65,9 @@ class Cluster:
     def link_rate(self) -> float:
         """What a rank sends in a ring: one rank of a node sends to the next node, and the slowest link decides."""
         links = [self.device.link_bytes_per_second] if self.gpus > 1 else []
+        # All adapters of a node at once: in a ring over nodes only one of its ranks sends outwards.
         links += [self.interconnect_bytes_per_second] if self.nodes > 1 else []
+        # A rank that is alone sends nothing: no rate limits it.
         return self.device.transfer_share * min(links, default=math.inf)
 
     @property
@@ -252,6 +254,7 @@ def _by_stage(config: RunConfig, cluster: Cluster, computation: float) -> Iterat
     # Shapes are enough.
     with torch.device("meta"):
         network = new_network(config.model, seed=0)
+    # All stages, not only the run's: the plan is read to choose between them.
     for stage in range(4):
         staged = replace(config, train=replace(config.train, zero_stage=stage))
         yield stage, communication(network, staged, cluster, computation=computation)

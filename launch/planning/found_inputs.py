@@ -31,6 +31,7 @@ def found_inputs(samples: Sequence[Members]) -> list[tuple[str, Modality]]:
     """Return the inputs of samples with such members, each under a name of its own."""
     there = {suffix for members in samples for suffix in members}
     archives = {suffix: arrays for suffix in there if len(arrays := _arrays(samples, suffix)) > 1}
+    # An archive of several arrays is no array: each of its own is an input, added below.
     found = list(inputs_of(there - archives.keys()).items())
     found = [each for named in found for each in _without_motion(*named, samples)]
     found = [each for named in _merged(found, samples) for each in _apart(*named, samples)]
@@ -43,6 +44,7 @@ def found_inputs(samples: Sequence[Members]) -> list[tuple[str, Modality]]:
 def usable(name: str) -> str:
     """Return a name that a run takes for an input or an output."""
     found = _ODD.sub("_", name).lstrip(" ") or "_"
+    # Results have that name for all inputs together.
     return f"{found}_" if found == ALL else found
 
 
@@ -113,6 +115,7 @@ def _arrays(samples: Sequence[Members], suffix: str) -> list[str]:
     for content in (members[suffix] for members in samples if suffix.endswith("npz") and suffix in members):
         try:
             with npz_archive(content) as archive:
+                # From the archive's table of contents: no array is unpacked for its name.
                 return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
         except ValueError:
             continue  # a bad sample, which the run will count
@@ -121,6 +124,7 @@ def _arrays(samples: Sequence[Members], suffix: str) -> list[str]:
 
 def numbers_in_records(samples: Sequence[Members]) -> list[str]:
     """Return the fields of records that are numbers in most samples, which `data index` may make targets."""
+    # True is an int to Python, and no quantity.
     return _fields(samples, lambda value: isinstance(value, int | float) and not isinstance(value, bool))
 
 

@@ -178,8 +178,10 @@ def _notes(members: Members, shards: Manifest) -> Notes:
 def _unit(numbers: Sequence[Sequence[float]]) -> dict[str, float]:
     """Return offset and scale of a value: mean and standard deviation of the numbers that are known."""
     known = [number for several in numbers for number in several if math.isfinite(number)]
+    # In units of its spread the loss of any value begins near 1, whether it counts grams or tons.
     mean = math.fsum(known) / len(known) if known else 0.0
     spread_of = math.sqrt(math.fsum((number - mean) ** 2 for number in known) / len(known)) if known else 0.0
+    # What never varies has no spread to be divided by.
     return {"offset": float(f"{mean:.4g}"), "scale": float(f"{spread_of:.4g}") or 1.0}
 
 
@@ -248,6 +250,7 @@ def _network_lines(found: _Found, shards: Manifest, num_samples: int) -> Iterato
 def _batch_lines(num_samples: int, is_evaluated: bool, network: Iterator[str]) -> Iterator[str]:
     """Yield the keys that follow from the number of samples, with the network's lines in their place."""
     # Of few samples an epoch must still have two batches.
+    # A power of two, which the usual numbers of ranks divide, as the lanes do.
     batch = min(MAX_BATCH, 1 << max(0, (num_samples // 2).bit_length() - 1))
     lanes = min(MAX_LANES, max(1, batch // 4))
     steps = max(MIN_STEPS, min(MAX_STEPS, EPOCHS * num_samples // batch))
@@ -268,4 +271,5 @@ def _batch_lines(num_samples: int, is_evaluated: bool, network: Iterator[str]) -
 def _yaml(value: object) -> str:
     """Return a value on one line, quoted where YAML needs it."""
     text: str = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=math.inf, allow_unicode=True)
+    # PyYAML ends a document of one plain value with three full stops.
     return text.removesuffix("\n").removesuffix("\n...")

@@ -22,6 +22,7 @@ def train(
     bad input. With `trust_code` the plug-ins beside the configuration are executed, as where it is the run's own.
     """
     config, run = Path(config), Path(run)
+    # As of the command: whoever resumes a run by its own configuration means its code, too.
     if trust_code or config.resolve().parent == run.resolve():
         trust(config.parent)
     return composition.main(load(config, overrides), run, take_over=take_over)

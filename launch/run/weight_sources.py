@@ -92,6 +92,7 @@ def compared(source: Source, config: RunConfig, own: Sequence[str]) -> tuple[Mea
     """Return what a source's tensors mean in a run's network, whose tensors have the names `own`, and notes on it."""
     if source.network is None:
         return Meaning(), []
+    # Of an import only the network is known: the run's own data stand in for its, and differ in nothing.
     before = source.run or replace(config, model=source.network)
     changes = [line for line in difference(before, config) if not _is_one_sided(line)]
     keys = [key for key in other_meaning(changes) if key.rpartition(".")[2] not in _MADE_ANEW]
@@ -102,16 +103,19 @@ def compared(source: Source, config: RunConfig, own: Sequence[str]) -> tuple[Mea
     if told:
         notes.append(f"fits by its shapes, but was learned with another {'; '.join(told)}")
     for name, output in config.model.answers().items():
+        # By name: the number of a class is its place among those of one dataset.
         if not isinstance(output, LabelOutput | LabelsOutput) or not source.classes.get(output.target):
             continue
         there, here = tuple(source.classes[output.target]), _classes(config).get(output.target, ())
         heads = [each for each in own if f".{name}." in each and each.endswith(("logits.weight", "logits.bias"))]
+        # Another number of classes shows in the shapes, and numbers for names say nothing.
         if there == here or len(there) != len(here) or any(map(are_numbers, (there, here))):
             continue
         if set(there) == set(here):
             rows |= {head: [there.index(each) for each in here] for head in heads}
             notes.append(f"classes of {name}: are in another order; its rows follow their names")
         else:
+            # Under another name a row means another class, so the whole head is drawn anew. One example says why.
             place = next(place for place, pair in enumerate(zip(there, here, strict=True)) if len(set(pair)) > 1)
             why = f"class {place} is {shown(there[place])} there, {shown(here[place])} here"
             foreign |= dict.fromkeys(heads, why)
@@ -148,6 +152,7 @@ def _is_one_sided(change: str) -> bool:
 def _of_other_ids(config: RunConfig, keys: Sequence[str], own: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yield the tensors with a row for each id of an input that has another tokenizer, with the reason."""
     for key in keys:
+        # With full stops to spare, so that a key of any depth has a third part.
         _, _, name, *_ = f"{key}...".split(".")
         if not key.startswith("data.inputs."):
             continue

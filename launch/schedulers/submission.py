@@ -46,6 +46,7 @@ SCHEDULERS: Mapping[str, Scheduler] = MappingProxyType({"slurm": Slurm(), "local
 def send(folders: Sequence[RunFolder], profile: ClusterConfig) -> list[Submission]:
     """Submit runs that exist, several as job arrays; ValueError if one is in the queue already or is trained."""
     for folder in folders:
+        # Each before any is sent: a sweep of which one run is taken starts none of them.
         refuse_if_taken(folder)
     scheduler, name = SCHEDULERS[profile.scheduler], job_name(folders[0])
     # A job array has one list: a node that is bad for one of its runs is avoided by all.

@@ -24,6 +24,7 @@ def keep(config: RunConfig, folder: RunFolder, places: Places) -> None:
     if names:
         atomic.write(folder.class_names_path, json.dumps(names, indent=1, ensure_ascii=False) + "\n")
     else:
+        # A run that has not begun may be given other shards: the names of the first ones would stay.
         folder.class_names_path.unlink(missing_ok=True)
 
 
@@ -40,6 +41,7 @@ def of(path: Path, config: RunConfig) -> tuple[dict[str, tuple[str, ...]], tuple
         except (OSError, ValueError) as error:
             # Without the names the network still answers by numbers.
             reason = f": {error}"
+    # More or fewer names than the network has classes are those of other shards.
     names = {target: tuple(found[target]) for target in wanted if len(found.get(target, ())) == wanted[target]}
     missing = [target or OWN for target in wanted if target not in names]
     notes = (f"class names are not known, their numbers stand for them{reason}",) if missing else ()

@@ -198,6 +198,7 @@ def _draw(
         )
     for name, tables in found.tables.items():
         if counts := tables.get("confusion"):
+            # They are of the sample's own label; the classes of another one are drawn by their numbers.
             names = label_names(config) if not config.model.answers()[name].target else ()
             drawing.confusion(np.array(counts), names, folder.pictures_folder / f"confusion_{name}.png")
 
@@ -211,6 +212,7 @@ def _draw_predictions(config: RunConfig, folder: RunFolder, network: AnyNetwork,
     """Draw images, and arrays of numbers, with the classes that are predicted where there are any."""
     inputs = config.data.ordered_inputs.items()
     images = [name for name, section in inputs if isinstance(section, ImageConfig)] if _label_of(config) else []
+    # The captions are of the sample as a whole: one picture of it is enough, however many it has.
     for name in (*images[:1], *(name for name, section in inputs if _is_of_numbers(section))):
         arrays, truths, guesses = _captioned(config, network, batch, world, name)
         if arrays and name in images:

@@ -84,6 +84,7 @@ def _difference(theirs: Sequence[str], ours: Sequence[str], num_classes: int) ->
 
 
 def _has_several(config: RunConfig, shards: Manifest) -> bool:
+    # A sample is counted once for each of its labels.
     return not config.data.multi_label and any(sum(of.label_counts) > of.num_samples for of in shards.splits.values())
 
 
@@ -106,6 +107,7 @@ def _fault_of_first(config: RunConfig, split: str, places: Places) -> str:
     fault = ""
     loader, num_steps = streams.eval_loader(data, split, global_batch=1, places=places)
     with loader:
+        # A batch comes once for each of its clips, one after the other: the first clip is enough.
         for step in islice(range(0, num_steps, data.num_clips), _NUM_TRIED):
             try:
                 loader(step)

@@ -82,6 +82,7 @@ def of_run(config: RunConfig, classes: tuple[str, ...], notes: Sequence[str] = (
         )
     inputs = config.data.ordered_inputs.items()
     texts = {name: each for name, each in inputs if isinstance(each, TextConfig) and each.tokenizer}
+    # A folder of Hugging Face's has room for one tokenizer, as for one preprocessor.
     foreign = _tokenizer(next(iter(texts.values()))) if texts else {}
     pads = {name: pad_id(text) for name, text in texts.items()}
     if (image.num_channels, image.dtype) != (3, "uint8"):
@@ -115,6 +116,7 @@ def of_hugging_face(folder: Path, config: Mapping[str, Any]) -> Surroundings:
     classes = tuple(named.get(index, f"LABEL_{index}") for index in range(len(named)))
     if all(name == f"LABEL_{index}" for index, name in enumerate(classes)):
         classes = ()
+    # ImageNet names two classes crane, of which label2id would have one.
     return Surroundings(tuple(distinct(classes, map(str, range(len(classes))))), foreign=dict(_kept(folder, _FOREIGN)))
 
 
