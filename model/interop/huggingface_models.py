@@ -29,7 +29,7 @@ _Parts = tuple[_Inputs, _Outputs, DecoderConfig]
 
 def _num_labels(values: Mapping[str, Any]) -> int:
     # transformers writes id2label in place of num_labels, and neither for its default of two classes.
-    return int(values.get("num_labels") or len(values.get("id2label") or (0, 1)))
+    return int(values.get("num_labels") or len(values.get("id2label") or ()) or 2)
 
 
 def _label(values: Mapping[str, Any]) -> _Outputs:

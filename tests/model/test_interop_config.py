@@ -348,6 +348,10 @@ def test_what_decides_the_numbers_and_has_no_key_in_a_config_is_refused(
         ({"points": PointsInput(num_points=2_048)}, "no Perceiver that reads points alone"),
         ({"audio": AudioInput(num_samples=30_720)}, "no Perceiver that reads audio alone"),
         ({"image": ImageInput(height=224, width=224, conv_stem=True)}, "transformers pads this convolution otherwise"),
+        (
+            {"image": ImageInput(height=224, width=224), "text": TextInput(max_tokens=8)},
+            "^PerceiverForMultimodalAutoencoding cannot express this network",
+        ),
     ],
 )
 def test_a_network_of_no_architecture_is_refused(inputs: dict[str, Input], sentence: str) -> None:

@@ -14,12 +14,14 @@ import transformers
 from torch import Tensor
 
 from model.interop.deepmind import from_deepmind
+from model.interop.huggingface import from_hugging_face
 from model.interop.huggingface_config import config_from_hugging_face
 from model.modalities.adapters.pixels import neighbourhoods
 from model.modalities.image import ImageInput
 from model.perceiver import Perceiver
 
 FLOW, CLIPS = "PerceiverForOpticalFlow", "PerceiverForMultimodalAutoencoding"
+CONV = "PerceiverForImageClassificationConvProcessing"
 # What the arrays do not say.
 SIZES: dict[str, dict[str, Any]] = {
     FLOW: {"train_size": [6, 8]},
@@ -38,6 +40,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "PerceiverForImageClassificationLearned": {
         "num_blocks": 8, "num_cross_attention_heads": 1, "d_model": 512, "image_size": 4,
     },
+    CONV: {"num_blocks": 8, "num_cross_attention_heads": 1, "d_model": 322},
     FLOW: {
         "num_blocks": 1, "num_cross_attention_heads": 1, "num_self_attention_heads": 16, "d_model": 322,
         **SIZES[FLOW],
@@ -245,6 +248,33 @@ def test_the_network_with_learned_positions_has_no_residual_of_its_query() -> No
     ours = from_deepmind(haiku(theirs_of("PerceiverForImageClassificationLearned").state_dict()))
     assert ours.config.decoder.query_residual is False
     assert ours.config.gelu == "tanh"
+
+
+STEM = "image_preprocessor/~/conv2_d_downsample/~/"
+CONVNET = {
+    "conv.weight": "conv/w",
+    "batchnorm.weight": "batchnorm/scale",
+    "batchnorm.bias": "batchnorm/offset",
+    "batchnorm.running_mean": "batchnorm/~/mean_ema/average",
+    "batchnorm.running_var": "batchnorm/~/var_ema/average",
+}
+
+
+def test_the_network_with_a_convolution_has_the_tensors_of_the_port() -> None:
+    theirs: Any = theirs_of(CONV)
+    state, own = theirs.state_dict(), "perceiver.input_preprocessor.convnet."
+    arrays = haiku({name: each for name, each in state.items() if not name.startswith(own)})
+    arrays |= {STEM + there: state[own + here] for here, there in CONVNET.items()}
+    # Rows, columns, what comes in, what goes out; and the averages have counters beside them.
+    arrays[f"{STEM}conv/w"] = arrays[f"{STEM}conv/w"].permute(2, 3, 1, 0)
+    arrays |= {f"{STEM}batchnorm/~/mean_ema/{name}": torch.ones(()) for name in ("counter", "hidden")}
+    ours = from_deepmind(arrays)
+    values = theirs.config.to_dict() | {"architectures": [CONV]}
+    assert ours.config == config_from_hugging_face(values)
+    expected = from_hugging_face(values, state).state_dict()
+    assert ours.state_dict().keys() == expected.keys()
+    for name, each in ours.state_dict().items():
+        assert torch.equal(each, torch.zeros_like(each) if "num_batches" in name else expected[name]), name
 
 
 def test_arrays_may_stand_under_params_and_counters_are_left_out() -> None:

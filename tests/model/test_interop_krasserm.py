@@ -16,7 +16,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.interop.krasserm import IMAGE, MASKED, TEXT, from_krasserm
+from model.config.attention import AttentionConfig
+from model.config.decoder import DecoderConfig
+from model.config.perceiver import PerceiverConfig
+from model.interop.krasserm import IMAGE, MASKED, TEXT, _config, from_krasserm
+from model.modalities.text import TextInput
+from model.outputs.label import LabelOutput
 
 TOLERANCE = {"rtol": 0.0, "atol": 1e-5}
 ENCODER = {
@@ -154,6 +159,8 @@ def test_outputs_and_gradients_are_those_of_the_package(name: str, pad: bool) ->
             "layers_per_block: 1000000000, with",
         ),
         ("image", {"num_self_attention_heads": 3}, "num_heads"),
+        ("image", {"num_cross_attention_layers": 0}, "0 of them for 2 blocks; expected from 1"),
+        ("masked", {"vocab_size": 21}, "vocab_size: expected the same of encoder and decoder, got 21 and 20"),
     ],
 )
 def test_what_cannot_be_expressed_is_refused(name: str, change: dict[str, Any], sentence: str) -> None:
@@ -161,6 +168,63 @@ def test_what_cannot_be_expressed_is_refused(name: str, change: dict[str, Any], 
     values["model_config"]["encoder"].update(change)
     with pytest.raises(ValueError, match=sentence):
         from_krasserm(values, built(name).state_dict())
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "sentence"),
+    [
+        ("image", {"num_output_queries": 2}, "num_output_queries: expected 1 of a classifier, got 2"),
+        ("masked", {"num_output_query_channels": 8}, "num_output_query_channels: expected none, .* got 8"),
+    ],
+)
+def test_answers_that_cannot_be_expressed_are_refused(name: str, change: dict[str, Any], sentence: str) -> None:
+    values = config(name)
+    values["model_config"]["decoder"].update(change)
+    with pytest.raises(ValueError, match=sentence):
+        from_krasserm(values, {})
+
+
+def test_the_range_of_pixels_is_that_of_the_preprocessor_and_else_is_told() -> None:
+    state = built("image").state_dict()
+    said, notes = from_krasserm(config("image"), state, {"size": 4, "do_normalize": False})
+    assert (said.config.inputs["image"].pixel_range, notes) == ("unit", ())
+    unsaid, notes = from_krasserm(config("image"), state)
+    assert unsaid.config.inputs["image"].pixel_range == "centred"
+    assert notes == ("no preprocessor_config.json: pixels are taken to be scaled to [-1, 1]",)
+    # A text has no pixels, and nothing is missing.
+    assert from_krasserm(config("text"), built("text").state_dict(), {"size": 4})[1] == ()
+
+
+def test_a_config_says_the_whole_network() -> None:
+    widths = {"num_cross_attention_qk_channels": 6, "num_cross_attention_v_channels": 10}
+    own = {"num_self_attention_qk_channels": 4, "num_self_attention_v_channels": 14}
+    values = config("text, fewer reads than blocks")
+    values["model_config"]["encoder"].update(**widths, **own)
+    values["model_config"]["decoder"].update(num_cross_attention_qk_channels=4, cross_attention_widening_factor=3)
+    sizes = values["model_config"]
+    found = _config(TEXT, sizes, sizes["encoder"], sizes["decoder"], "unit")
+    assert found == PerceiverConfig(
+        inputs={"text": TextInput(max_tokens=6, vocabulary=20, embedding_width=12)},
+        outputs={"label": LabelOutput(num_classes=3, pooling="query", query_width=8)},
+        decoder=DecoderConfig(AttentionConfig(2, qk_width=4, value_width=4, mlp_ratio=3), query_residual=True),
+        num_latents=4,
+        latent_width=16,
+        num_cross_attends=2,
+        num_blocks=4,
+        layers_per_block=2,
+        arrangement="first_blocks",
+        share_cross_attends=True,
+        share_blocks="after_first",
+        cross_attend=AttentionConfig(1, qk_width=6, value_width=10, mlp_ratio=2),
+        self_attend=AttentionConfig(2, qk_width=4, value_width=14, mlp_ratio=1),
+        gelu="erf",
+    )
+
+
+def test_a_network_without_its_sizes_is_refused() -> None:
+    for sizes in ({}, {"model_config": None}, {"model_config": {}}):
+        with pytest.raises(ValueError, match="model_config: expected the sizes of the network"):
+            from_krasserm({"model_type": TEXT, **sizes}, {})
 
 
 def test_a_network_of_another_kind_is_named() -> None:
