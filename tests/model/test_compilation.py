@@ -7,12 +7,15 @@ differentiated and computed again is as with the real one, which test_recomputat
 import dataclasses
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+import torch
 from warm_start import finished
 
 from model.config.perceiver import PerceiverConfig
-from model.training.compilation import is_compiled
+from model.training import compilation
+from model.training.compilation import Regions, frugal_inductor, is_compiled
 
 COUNTS = """
 import dataclasses, sys
@@ -92,3 +95,66 @@ def test_a_gpu_compiles_by_default_and_a_cpu_where_it_is_told_to() -> None:
     ]
     assert [is_compiled("auto", "cuda", zero_stage=stage) for stage in (0, 1, 2, 3)] == [True, True, True, False]
     assert dataclasses.replace(PerceiverConfig(), compile=True).compile is True
+
+
+def test_a_layer_is_compiled_for_its_own_shapes_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[object, dict[str, object]]] = []
+
+    def done() -> None:
+        """What the compiler makes of any function."""
+
+    def compiled(function: object, **options: object) -> object:
+        asked.append((function, options))
+        return done
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 8)
+
+    def layer() -> None:
+        """A function of its own: what was compiled once is kept."""
+
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    regions = Regions(True)
+    assert regions(layer, cpu) is done
+    assert regions(layer, cpu) is done
+    assert asked == [(layer, {"backend": compilation._backend, "dynamic": False})]
+    assert torch._dynamo.config.recompile_limit >= 32
+    assert Regions("auto")(layer, cpu) is layer
+    assert Regions(False)(layer, cpu) is layer
+    if not torch.cuda.is_available():
+        # Shapes of a GPU without a GPU have no numbers, and nothing to compile.
+        assert Regions("auto")(layer, gpu) is layer
+        assert Regions(True)(layer, gpu) is layer
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    assert Regions("auto")(layer, gpu) is done
+    assert Regions(False)(layer, gpu) is layer
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    assert Regions(True)(layer, cpu) is layer
+    # A higher limit of a user's own stays.
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1_000)
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: False)
+    Regions(True)(lambda: None, cpu)
+    assert torch._dynamo.config.recompile_limit == 1_000
+
+
+def test_the_compiler_has_a_budget_of_memory_and_no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch._functorch.config
+    import torch._inductor.config
+
+    graph, inputs = torch.fx.symbolic_trace(torch.nn.Identity()), [torch.zeros(1)]
+    seen: list[object] = []
+
+    def compile_fx(graph: object, inputs: object, *, config_patches: dict[str, object]) -> str:
+        deterministic = getattr(torch._inductor.config, "deterministic", True)
+        seen.append((graph, inputs, config_patches.get("deterministic", True), deterministic))
+        # Of all that could be kept all but what is cheap to compute again.
+        assert 0.5 < torch._functorch.config.activation_memory_budget < 1
+        return "code"
+
+    # In the place of the compiler, which takes seconds to load.
+    compiler_module = ModuleType("torch._inductor.compile_fx")
+    vars(compiler_module)["compile_fx"] = compile_fx
+    monkeypatch.setitem(sys.modules, compiler_module.__name__, compiler_module)
+    for compiler in (frugal_inductor, compilation._backend):
+        assert compiler(graph, inputs) == "code"
+    assert seen == [(graph, inputs, True, True)] * 2

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import model.attention.wide
+from model.attention.caches import l2_bytes, tile_elements
 from model.attention.dispatch import attend
 from model.attention.wide import wide_attention
 from model.training.recomputation import selective
@@ -103,3 +104,44 @@ def test_selective_recomputation_runs_it_once() -> None:
     assert calls.names.count("perceiver::wide_attention") == 1
     assert calls.names.count("perceiver::wide_attention_backward") == 1
     assert calls.names.count("aten::tanh") == 2
+
+
+def test_two_arrays_of_scores_take_half_of_the_cache_of_a_gpu() -> None:
+    # As an H100's, where none is here to be asked.
+    gpu = torch.device("cuda")
+    if not torch.cuda.is_available():
+        assert l2_bytes(gpu) == 50 * 2**20
+    for dtype in (torch.bfloat16, torch.float32):
+        assert 2 * tile_elements(gpu, dtype) * dtype.itemsize == l2_bytes(gpu) // 2
+
+
+@pytest.mark.parametrize(
+    ("elements", "expected"),
+    [
+        # Five queries of seven keys each, of three heads: one query, two, five, and several heads at once.
+        (1, [(1, 1)] * 15),
+        (14, [(1, 2), (1, 2), (1, 1)] * 3),
+        # Three would fit; two parts of at most three queries are as equal as can be.
+        (27, [(1, 3), (1, 2)] * 3),
+        (35, [(1, 5)] * 3),
+        (70, [(2, 5), (1, 5)]),
+        (10_000, [(3, 5)]),
+    ],
+)
+def test_tiles_hold_no_more_scores_than_they_may_and_are_of_one_size(
+    elements: int, expected: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model.attention.wide, "tile_elements", lambda *_: elements)
+    q, k = random(3, 5, 4), random(3, 7, 4, seed=1)
+    tiles = list(model.attention.wide._tiles(q, k, None, SCALE))
+    assert [(heads.stop - heads.start, queries.stop - queries.start) for heads, queries, _, _ in tiles] == expected
+    assert [(*scores.shape,) for _, _, scores, _ in tiles] == [(*size, 7) for size in expected]
+    assert [(*shares.shape,) for _, _, _, shares in tiles] == [(*size, 7) for size in expected]
+
+
+def test_its_shapes_are_known_without_numbers() -> None:
+    q, k, v = (torch.empty(3, n, c, device="meta", dtype=torch.bfloat16) for n, c in ((5, 4), (7, 4), (7, 6)))
+    out = wide_attention(q, k, v, None, SCALE)
+    assert (out.shape, out.dtype, out.device.type) == ((3, 5, 6), torch.bfloat16, "meta")
+    gradients = model.attention.wide.wide_attention_backward(out, q, k, v, None, SCALE)
+    assert [(each.shape, each.dtype) for each in gradients] == [(each.shape, each.dtype) for each in (q, k, v)]
