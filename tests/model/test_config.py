@@ -2,10 +2,15 @@
 
 import subprocess
 import sys
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from model.config.attention import AttentionConfig
 from model.config.grids import PositionsConfig
+from model.config.initial_weights import InitialWeightsConfig
+from model.config.options import read_places
 from model.config.perceiver import PerceiverConfig
 from model.modalities.audio import AudioInput
 from model.modalities.image import ImageInput
@@ -13,6 +18,7 @@ from model.modalities.input import Input
 from model.modalities.points import PointsInput
 from model.modalities.text import TextInput
 from model.modalities.video import VideoInput
+from model.outputs.embedding import EmbeddingOutput
 from model.outputs.grid import GridOutput
 from model.outputs.label import LabelOutput
 from model.outputs.output import Output
@@ -145,6 +151,96 @@ def test_queries_are_as_wide_as_the_widest_and_padded_where_there_are_several(
     outputs: dict[str, Output], width: int
 ) -> None:
     assert PerceiverConfig(inputs=IMAGE, outputs=outputs).decoder_width == width
+
+
+def test_half_of_the_steps_train_all_latents_and_the_rest_each_smaller_size_alike() -> None:
+    nested = PerceiverConfig(inputs=IMAGE, num_latents=8, nested_latents=(1, 2, 4, 8))
+    assert nested.latent_sizes == (1, 2, 4, 8)
+    assert nested.latent_shares == {1: 0.5 / 3, 2: 0.5 / 3, 4: 0.5 / 3, 8: 0.5}
+    one = PerceiverConfig(inputs=IMAGE, num_latents=8)
+    assert (one.latent_sizes, one.latent_shares) == ((8,), {8: 1.0})
+    assert nested.with_latents(2) == PerceiverConfig(inputs=IMAGE, num_latents=2)
+
+
+def test_a_network_counts_its_layers_and_knows_whether_it_draws() -> None:
+    config = PerceiverConfig(inputs=IMAGE, num_cross_attends=3, num_blocks=5, layers_per_block=7)
+    assert config.num_layers == 3 + 5 * 7
+    drawing = [
+        PerceiverConfig(dropout=rate, drop_path=path).draws for rate, path in ((0.0, 0.0), (0.1, 0.0), (0.0, 0.1))
+    ]
+    assert drawing == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("arrangement", "expected"),
+    [("interleaved", [0, 1, 3]), ("at_start", [0, 0, 0]), ("first_blocks", [0, 1, 2])],
+)
+def test_each_cross_attend_has_the_block_before_which_it_comes(arrangement: Any, expected: list[int]) -> None:  # noqa: ANN401
+    assert read_places(arrangement, 3, 5) == expected
+
+
+@pytest.mark.parametrize("shared", [True, False, "after_first"])
+def test_blocks_have_the_module_that_they_share(shared: Any) -> None:  # noqa: ANN401
+    config = PerceiverConfig(inputs=IMAGE, num_cross_attends=1, num_blocks=3, share_blocks=shared)
+    expected = {True: [0, 0, 0], False: [0, 1, 2], "after_first": [0, 1, 1]}[shared]
+    assert [index for kind, index in config.schedule() if kind == "block"] == expected
+
+
+def test_passes_read_each_compared_input_alone_and_all_others_together() -> None:
+    inputs = {name: AudioInput(num_samples=32, patch=8) for name in ("a", "b", "c")}
+    near = EmbeddingOutput(pair=("a", "b"))
+    far = EmbeddingOutput(pair=("b", "c"))
+    config = PerceiverConfig(inputs=inputs, outputs={"near": near, "far": far, "label": LabelOutput()})
+    assert [list(outputs) for outputs in config.passes()] == [["label"], ["far", "near"], ["far"], ["near"]]
+    alone = PerceiverConfig(inputs=inputs, outputs={"near": near})
+    assert [list(outputs) for outputs in alone.passes()] == [["near"], ["near"]]
+    assert PerceiverConfig(inputs=inputs).passes() == [{}]
+
+
+CLOUD = {"points": PointsInput(num_points=9)}
+
+
+@pytest.mark.parametrize(
+    ("change", "keys"),
+    [
+        ({"dropout": 1.0}, ["dropout"]),
+        ({"dropout": -0.1, "drop_path": 1.0}, ["dropout", "drop_path"]),
+        ({"dropout": 0.99, "drop_path": 0.99}, []),
+        ({"drop_path": 0.1, "num_cross_attends": 1, "num_blocks": 0}, ["drop_path"]),
+        ({"drop_path": 0.1, "num_cross_attends": 2, "num_blocks": 0}, []),
+        ({"arrangement": "first_blocks", "num_cross_attends": 1, "num_blocks": 0}, []),
+        ({"arrangement": "first_blocks", "num_cross_attends": 2, "num_blocks": 0}, ["arrangement"]),
+        ({"arrangement": "first_blocks", "num_cross_attends": 8, "num_blocks": 8}, []),
+        ({"num_latents": 2, "nested_latents": (1, 2)}, []),
+        ({"self_attend": AttentionConfig(512, rotary=True)}, []),
+        ({"self_attend": AttentionConfig(1_024, rotary=True)}, ["self_attend.rotary"]),
+        ({"cross_attend": AttentionConfig(qk_width=4, rotary=True)}, []),
+        ({"cross_attend": AttentionConfig(qk_width=3, rotary=True)}, ["cross_attend.rotary"]),
+        ({"inputs": CLOUD, "cross_attend": AttentionConfig(rotary=True)}, ["cross_attend.rotary"]),
+        ({"cross_attend_form": "separable", "mask_tokens": True}, ["cross_attend_form"]),
+        ({"cross_attend_form": "absorbed", "cross_attend": AttentionConfig(qk_norm=True)}, ["cross_attend_form"]),
+        ({"cross_attend_form": "separable"}, []),
+        ({"inputs": CLOUD, "cross_attend_form": "absorbed"}, []),
+        ({"inputs": CLOUD, "cross_attend_form": "separable"}, ["cross_attend_form"]),
+    ],
+)
+def test_what_does_not_go_together_names_its_key(change: dict[str, Any], keys: list[str]) -> None:
+    config = replace(PerceiverConfig(inputs=IMAGE, outputs=LABEL), **change)
+    assert [key for key, _ in config.problems()] == keys
+
+
+@pytest.mark.parametrize(
+    ("fields", "keys"),
+    [
+        ({}, []),
+        ({"source": "x", "rename": ("a=b", "a.b=c"), "drop": ("d",), "resize": True, "weights": "ema"}, []),
+        ({"source": "x", "rename": ("a=b", "c", "a=d", "a=e", "c")}, ["rename"] * 4),
+        ({"drop": ("d",)}, ["drop"]),
+        ({"weights": "ema", "rename": ("a=b",), "resize": True}, ["weights", "rename", "resize"]),
+    ],
+)
+def test_weights_to_start_from_are_refused_by_their_key(fields: dict[str, Any], keys: list[str]) -> None:
+    assert [key for key, _ in InitialWeightsConfig(**fields).problems()] == keys
 
 
 def test_the_config_needs_no_torch() -> None:

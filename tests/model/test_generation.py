@@ -10,7 +10,7 @@ from torch import Tensor
 from model.config.attention import AttentionConfig
 from model.config.grids import PositionsConfig
 from model.config.perceiver import PerceiverConfig
-from model.generation.continuation import Continuation, layout
+from model.generation.continuation import Continuation, Layout, layout
 from model.generation.sampling import Sampling, continued, probabilities
 from model.modalities.array import ArrayInput
 from model.modalities.text import TextInput
@@ -105,6 +105,26 @@ def test_the_latents_are_never_more_than_there_are_and_at_least_half() -> None:
             assert min(window, num_latents - num_latents // 2) <= latents <= num_latents
 
 
+@pytest.mark.parametrize(
+    ("num_known", "expected"),
+    [
+        (0, (0, 0)),
+        (4, (0, 0)),
+        # A latent more than there are: two places are given up, half of the latents.
+        (5, (0, 2)),
+        (6, (0, 2)),
+        (7, (0, 4)),
+        (11, (0, 8)),
+        # The window is full, and moves by as many.
+        (12, (2, 6)),
+        (13, (2, 8)),
+        (14, (4, 6)),
+    ],
+)
+def test_window_and_latents_move_by_half_of_the_latents(num_known: int, expected: tuple[int, int]) -> None:
+    assert layout(num_known, num_places=12, num_latents=5) == Layout(*expected)
+
+
 def test_a_grid_that_is_full_is_not_continued() -> None:
     network = perturbed(GRID)
     with pytest.raises(ValueError, match=r"inputs\.wave: all of its 12 cells are known"):
@@ -129,6 +149,18 @@ def test_a_wave_is_continued_with_the_middles_of_its_levels() -> None:
     assert drawn.shape == (2, 18, 3)
     levels = (drawn[:, 3:].double() + 1) / 2 * 7 - 0.5
     torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-5)
+    # The same draws in another range.
+    wide = perturbed(replace(WAVE, outputs={"wave": AutoregressiveOutput(num_levels=7, lowest=3.0, highest=24.0)}))
+    told: list[int] = []
+    found = continued(wide, known, 1, sampling=Sampling(), seed=0, tell=told.append)
+    torch.testing.assert_close(found[:, 3], 3 + 3 * (levels[:, 0].float() + 0.5), rtol=0, atol=1e-4)
+    assert told == [1]
+
+
+def test_each_place_that_is_drawn_is_told() -> None:
+    told: list[int] = []
+    continued(perturbed(TEXT), stream(TEXT, 2), 3, sampling=Sampling(), seed=0, tell=told.append)
+    assert told == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -149,7 +181,23 @@ def test_the_least_likely_answers_are_left_out(sampling: Sampling, expected: lis
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("change", [{"temperature": -1.0}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.5}])
+def test_the_least_and_the_largest_of_each_choice_are_allowed() -> None:
+    for sampling in (Sampling(temperature=1e-9, top_k=0, top_p=1.0), Sampling(temperature=0.0, top_p=1e-9)):
+        assert list(sampling.problems()) == []
+    assert (Sampling().temperature, Sampling().top_k, Sampling().top_p) == (1.0, 0, 1.0)
+    both = Sampling(top_k=1, top_p=0.9)
+    assert probabilities(torch.tensor([0.0, 1.0, 0.5]), both).tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"temperature": value} for value in (-1.0, 9e-10, float("inf"), float("nan"))),
+        {"top_k": -1},
+        {"top_p": 0.0},
+        {"top_p": 1.5},
+    ],
+)
 def test_a_sampling_that_cannot_be_is_refused(change: dict[str, Any]) -> None:
     ((key, sentence),) = Sampling(**change).problems()
     assert key == next(iter(change))

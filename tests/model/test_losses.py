@@ -1,6 +1,7 @@
 """Losses are sums whose counts are explicit."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from model.measures.losses import (
     cross_entropy_sum,
     end_point_error_sum,
     labelled,
+    regression_error_sum,
     soft_cross_entropy_sum,
     squared_error_sum,
 )
@@ -99,6 +101,46 @@ def test_a_squared_error_is_that_of_the_difference() -> None:
     values, targets = torch.tensor([[1.0, 2.0], [3.0, -1.0]]), torch.tensor([[1.0, 4.0], [0.0, -1.0]])
     # (0 + 4) / 2 of the first sample, (9 + 0) / 2 of the second.
     torch.testing.assert_close(squared_error_sum(values, targets, torch.tensor([1.0, 2.0])), torch.tensor(11.0))
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        # Differences of 1, 2 and 6 in units of 2: 0.5, 1 and 3. The fourth number is not known.
+        ("absolute", 2 * (0.5 + 1) + 3),
+        ("squared", 2 * (0.25 + 1) + 9),
+        # Half the square below a delta of 0.75, and a line from there on.
+        ("huber", 2 * (0.125 + 0.75 * (1 - 0.375)) + 0.75 * (3 - 0.375)),
+    ],
+)
+def test_errors_of_numbers_are_taken_in_their_unit_and_of_those_that_are_known(
+    loss: Literal["absolute", "squared", "huber"], expected: float
+) -> None:
+    values = torch.tensor([[1.0, -2.0], [10.0, 5.0]], requires_grad=True)
+    targets = torch.tensor([[2.0, 0.0], [4.0, torch.nan]])
+    weights = torch.tensor([[2.0], [1.0]])
+    found = regression_error_sum(values, targets, weights, scale=2.0, loss=loss, delta=0.75)
+    torch.testing.assert_close(found, torch.tensor(expected))
+    found.backward()
+    assert values.grad is not None
+    assert (values.grad != 0).tolist() == [[True, True], [True, False]]
+
+
+def test_classes_that_do_not_exclude_each_other_count_by_their_weights() -> None:
+    logits, targets = torch.tensor([[0.0, 2.0], [1.0, -1.0]]), torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+    each = -(targets * logits.sigmoid().log() + (1 - targets) * (1 - logits.sigmoid()).log())
+    weights, classes = torch.tensor([1.0, 3.0]), torch.tensor([1.0, 4.0])
+    expected = ((each * classes).sum(dim=1) / 5 * weights).sum()
+    torch.testing.assert_close(binary_cross_entropy_sum(logits, targets, weights, classes), expected)
+
+
+def test_a_smoothed_label_has_its_part_and_all_classes_the_rest() -> None:
+    logits = torch.tensor([[1.0, 2.0, 4.0]])
+    logs = logits.log_softmax(dim=1)[0]
+    expected = -(0.7 * logs[1] + 0.3 * logs.mean())
+    found = cross_entropy_sum(logits, torch.tensor([1]), torch.ones(1), smoothing=0.3)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(cross_entropy_sum(logits, torch.tensor([1]), torch.ones(1)), -logs[1])
 
 
 def test_motion_that_is_unknown_counts_nowhere() -> None:
