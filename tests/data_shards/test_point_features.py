@@ -245,3 +245,24 @@ def test_a_cloud_of_any_columns_is_shown() -> None:
         assert len(drawn.get_offsets()) == 6
         if content == ply(binary=True):
             np.testing.assert_allclose(drawn.get_facecolors()[:, :3], COLOURS / 255, atol=1e-6)
+
+
+def test_a_cloud_without_colours_is_shown_by_its_depth() -> None:
+    from matplotlib.figure import Figure
+
+    shown: list[tuple[bytes, np.ndarray]] = [
+        (npy(np.hstack([PLACES, PLACES + 5])), PLACES[:, 2]),
+        (npy(PLACES[:, :2]), PLACES[:, 1]),
+        (npy(PLACES[:, :1]), PLACES[:, 0]),
+    ]
+    for content, depth in shown:
+        axes = Figure().subplots()
+        PointsConfig.draw(axes, {MAIN: Member("x", content)})
+        (drawn,) = axes.collections
+        np.testing.assert_allclose(drawn.get_array(), depth, rtol=1e-6)
+        assert (axes.get_aspect(), axes.get_adjustable()) == (1.0, "datalim")
+    axes = Figure().subplots()
+    PointsConfig.draw(axes, {MAIN: Member("x", off("C", PLACES, COLOURS))})
+    np.testing.assert_allclose(axes.collections[0].get_facecolors()[:, :3], COLOURS / 255, atol=1e-6)
+    np.testing.assert_allclose(axes.collections[0].get_offsets(), PLACES[:, :2], rtol=1e-6)
+    assert PointsConfig.lenient() == PointsConfig(num_dimensions=0)

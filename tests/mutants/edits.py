@@ -33,6 +33,8 @@ _OPERATORS: dict[type[ast.operator], str] = {
     ast.BitOr: "&",
     ast.BitAnd: "|",
 }
+_TASTE = ("fontsize", "labelsize", "linewidth")
+"""Keywords whose numbers change only how large the letters and lines of a picture are."""
 _NAMES = {"min": "max", "max": "min", "any": "all", "all": "any", "sorted": "list"}
 
 
@@ -104,8 +106,10 @@ def _code(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _is_words(node: ast.AST, name: str) -> bool:
-    """Return whether a field holds only text for people, or only types."""
+    """Return whether a field holds only text for people, the size of letters and lines, or only types."""
     if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Raise) and name in ("exc", "cause")):
+        return True
+    if isinstance(node, ast.keyword) and node.arg in _TASTE:
         return True
     if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
         return True
@@ -148,7 +152,7 @@ def _of_call(node: ast.Call, places: _Places) -> Iterator[Fault]:
         yield places.instead(node.func, _NAMES[node.func.id], "function")
     for keyword in node.keywords:
         # Ruff's B905, which every commit must pass, refuses a zip that does not say whether it is strict.
-        if keyword.arg is None or (keyword.arg == "strict" and places.text(node.func) == "zip"):
+        if keyword.arg in (None, *_TASTE) or (keyword.arg == "strict" and places.text(node.func) == "zip"):
             continue
         parts = [*node.args, *(other for other in node.keywords if other is not keyword)]
         if any(isinstance(part, ast.GeneratorExp) for part in parts):

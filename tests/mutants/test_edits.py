@@ -56,6 +56,10 @@ def test_a_float_of_millions_is_left_alone() -> None:
     ]
 
 
+def test_the_size_of_letters_and_lines_is_taste() -> None:
+    assert planted("draw(a, fontsize=6, linewidth=2 * b)") == ["pass"]
+
+
 def test_a_message_keeps_its_words() -> None:
     assert planted("raise ValueError(f'{a + 1} of 3', 4)") == ["pass"]
 
