@@ -106,6 +106,8 @@ CARRIES_OVER = frozenset(
         "num_samples",
         "shape",
         "width",
+        # By its value: empty stands for the size of the grid (model/transfer.py, other_frequencies).
+        "max_resolution",
     }
 )
 """Keys of a network, by their last part, under whose change its weights keep their meaning.

@@ -75,7 +75,7 @@ class Positions(nn.Module):
         super().__init__()
         self.kind, self.num_axes = config.kind, len(grid)
         if config.kind == "fourier":
-            max_resolution = [float(top) for top in config.max_resolution or grid]
+            max_resolution = [float(top) for top in config.fourier_resolution(grid)]
             tables = axis_features(grid, config.num_bands, max_resolution, dtype=torch.get_default_dtype())
             for axis, table in enumerate(tables):
                 # Not persistent: weights trained at one size can then be loaded at another.

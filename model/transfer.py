@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.config.initial_weights import InitialWeightsConfig
+from model.config.perceiver import PerceiverConfig
 from model.parameters import Table
 
 T = TypeVar("T")
@@ -137,6 +138,27 @@ def _refuse_idle(own: Iterable[str], given: Iterable[str], wanted: InitialWeight
 def _first_of(names: Sequence[str]) -> str:
     """Return one name of each part of a network."""
     return ", ".join({name.partition(".")[0]: name for name in reversed(names)}.values())
+
+
+def other_frequencies(before: PerceiverConfig, after: PerceiverConfig) -> dict[str, tuple[tuple[int, ...], ...]]:
+    """Return the resolutions that Fourier features of one name have in both, where they differ, by the key that sets
+    them.
+
+    Frequencies go up to half the resolution, which is the size of the grid unless it is given: on another grid the same
+    weights would read other frequencies, and no shape shows it.
+    """
+    old, new = _resolutions(before), _resolutions(after)
+    # Of another number of axes the shapes differ too.
+    both = [key for key in new if key in old and len(old[key]) == len(new[key])]
+    return {key: (old[key], new[key]) for key in both if old[key] != new[key]}
+
+
+def _resolutions(config: PerceiverConfig) -> dict[str, tuple[int, ...]]:
+    if config.network:
+        return {}  # the module of a plug-in makes its own positions
+    inputs = {f"inputs.{name}": each.fourier_resolution for name, each in config.ordered_inputs.items()}
+    outputs = {f"outputs.{name}": each.fourier_resolution for name, each in config.answers().items()}
+    return {f"model.{name}.positions.max_resolution": found for name, found in (inputs | outputs).items() if found}
 
 
 def table_grids(network: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -27,7 +27,7 @@ from model.config.initial_weights import InitialWeightsConfig
 from model.config.perceiver import PerceiverConfig
 from model.custom import new_network
 from model.outputs.label import LabelOutput, LabelsOutput
-from model.transfer import Meaning, table_grids
+from model.transfer import Meaning, other_frequencies, table_grids
 from trainer.checkpoint.choice import NEWEST, read_weights
 from trainer.checkpoint.tensor_file import TensorFile
 from trainer.distributed.world import World
@@ -102,6 +102,10 @@ def compared(source: Source, config: RunConfig, own: Sequence[str]) -> tuple[Mea
     told = [line for line in changes if line.partition(":")[0] in keys]
     if told:
         notes.append(f"fits by its shapes, but was learned with another {'; '.join(told)}")
+    for key, (old, new) in other_frequencies(source.network, config.model).items():
+        notes.append(
+            f"was learned with positions of other frequencies: {key} is {list(new)} here; {key}={list(old)} keeps them"
+        )
     for name, output in config.model.answers().items():
         # By name: the number of a class is its place among those of one dataset.
         if not isinstance(output, LabelOutput | LabelsOutput) or not source.classes.get(output.target):

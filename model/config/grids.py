@@ -44,6 +44,10 @@ class PositionsConfig:
             return num_axes * (2 * self.num_bands + 1)
         return (self.project_to or self.learned_width) if self.kind == "learned" else 0
 
+    def fourier_resolution(self, grid: tuple[int, ...]) -> tuple[int, ...]:
+        """Return twice the highest frequency on each axis of a grid; empty without Fourier features."""
+        return tuple(self.max_resolution or grid) if self.kind == "fourier" else ()
+
     def problems(self, grid: tuple[int, ...]) -> Problems:
         """Yield (key, sentence) of everything that a grid of this shape cannot have."""
         if self.kind == "fourier" and self.num_bands < 1:

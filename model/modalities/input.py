@@ -103,6 +103,12 @@ class Input(ABC):
         return getattr(self, "positions", None)
 
     @property
+    def fourier_resolution(self) -> tuple[int, ...]:
+        """Twice the highest frequency of its Fourier positions on each axis; empty without such positions."""
+        positions = self.token_positions
+        return positions.fourier_resolution(self.position_grid) if positions else ()
+
+    @property
     def token_width(self) -> int:
         """Channels of a token with its position."""
         positions = self.token_positions

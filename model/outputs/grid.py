@@ -101,6 +101,11 @@ class CellsOutput(Output):
                 f"answers {answered}, data.inputs.{name} delivers {shape}; make them agree, or leave shape out",
             )
 
+    @property
+    def fourier_resolution(self) -> tuple[int, ...]:
+        """Twice the highest frequency of Fourier queries on each axis."""
+        return self.positions.fourier_resolution(self.shape)
+
     def answers_points(self) -> bool:
         """Return True: a cell is answered without the others."""
         return True

@@ -104,6 +104,11 @@ class Output(ABC):
         """Return whether a part of the queries can be decoded; `whole` then tells the head whether all are."""
         return False
 
+    @property
+    def fourier_resolution(self) -> tuple[int, ...]:
+        """Twice the highest frequency of its Fourier queries on each axis; empty without such queries of a grid."""
+        return ()
+
     def asked_at(self) -> str:
         """Return the input that holds the places of its queries; empty where the network knows them."""
         return ""

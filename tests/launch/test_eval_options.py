@@ -14,6 +14,7 @@ from test_predict import MODEL, NUM_TEST, PICTURES, MakeRun, make_run, picture, 
 from data_shards.sources import table
 from launch.answers.loaded_run import load_run
 from launch.run.trained import evaluation
+from launch.run.trained.network import config_of
 
 __all__ = ["make_run", "run"]
 EEG = f"""
@@ -63,6 +64,17 @@ def test_other_classes_and_other_networks_are_refused(run: Path, tmp_path: Path)
     with pytest.raises(ValueError, match=r"model\.num_latents=8: only what is read can be another"):
         evaluation.main(run, ["model.num_latents=8"])
     assert not (run / "evaluations").exists()
+
+
+def test_images_of_another_size_are_read_at_the_frequencies_that_the_network_learned(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    larger = ["data.inputs.image.height=16", "data.inputs.image.width=12"]
+    image = config_of(run, larger).model.ordered_inputs["image"]
+    assert (image.grid, image.fourier_resolution) == ((16, 12), (8, 8))
+    assert config_of(run).model.ordered_inputs["image"].positions.max_resolution == ()
+    assert evaluation.main(run, larger, as_json=True) == 0
+    assert json.loads(capsys.readouterr().out)["samples"] == NUM_TEST
 
 
 TARGETS = PICTURES.replace("lanes: 2", "labels: [colour], values: [size], lanes: 2").replace(

@@ -21,6 +21,7 @@ from launch.lifecycle.run_folder import RunFolder
 from launch.run.creation import open_run
 from launch.run.trained import class_names
 from launch.run.trained.network import config_of
+from launch.run.weight_sources import Source, compared
 from model.perceiver import Perceiver
 from trainer.checkpoint.tensor_file import TensorFile, write
 from trainer.tasks.kinds.catalogue import BY_KIND
@@ -103,6 +104,23 @@ def test_what_fits_by_its_shapes_alone_is_told(
     started(tmp_path, named, f"data.shards={tmp_path}/named", "model.self_attend.num_heads=4", "model.num_latents=2")
     told = capsys.readouterr().err
     assert "was learned with another model.self_attend.num_heads: 2 -> 4\n" in told
+
+
+IMAGES = """
+data: {inputs: {image: {modality: image, height: 8, width: 8}}}
+model: {inputs: {image: {}}, outputs: {label: {kind: label, num_classes: 3}}}
+"""
+
+
+def test_fourier_positions_of_other_frequencies_are_told_with_the_key_that_keeps_them(tmp_path: Path) -> None:
+    (tmp_path / "images.yaml").write_text(IMAGES)
+    small, large = (load(tmp_path / "images.yaml", words) for words in ((), ["data.inputs.image.height=16"]))
+    source = Source({}, network=small.model, run=small)
+    _, notes = compared(source, large, [])
+    key = "model.inputs.image.positions.max_resolution"
+    assert notes == [f"was learned with positions of other frequencies: {key} is [16, 8] here; {key}=[8, 8] keeps them"]
+    kept = load(tmp_path / "images.yaml", ["data.inputs.image.height=16", f"{key}=[8, 8]"])
+    assert compared(source, kept, [])[1] == []
 
 
 def test_an_embedding_of_another_tokenizers_ids_is_drawn_anew(

@@ -1,6 +1,7 @@
 """Of given weights a network takes what fits; what does not is listed and drawn, and nothing scrambles."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -10,9 +11,10 @@ from model.config.grids import PositionsConfig
 from model.config.initial_weights import InitialWeightsConfig
 from model.config.perceiver import PerceiverConfig
 from model.modalities.image import ImageInput
+from model.outputs.grid import GridOutput
 from model.outputs.label import LabelOutput
 from model.perceiver import Perceiver
-from model.transfer import table_grids, transfer
+from model.transfer import other_frequencies, table_grids, transfer
 
 ALL = InitialWeightsConfig(source="x")
 TABLE = "inputs.adapters.image.positions.learned.weight"
@@ -158,3 +160,24 @@ def test_a_table_has_its_grid_under_its_new_name_too() -> None:
     grids = {TABLE.replace("adapters.image", "adapters.photo"): (4, 4)}
     rename = ("inputs.adapters.photo=inputs.adapters.image",)
     assert transfer(target, other, grids, replace(ALL, resize=True, rename=rename)).resized == (TABLE,)
+
+
+def fourier(side: int, **positions: Any) -> PerceiverConfig:  # noqa: ANN401
+    """A network that reconstructs an image, and has a learned table beside."""
+    return PerceiverConfig(
+        inputs={
+            "image": ImageInput(height=side, width=8, positions=PositionsConfig(num_bands=2, **positions)),
+            "table": ImageInput(height=side, width=8, positions=PositionsConfig(kind="learned")),
+        },
+        outputs={"again": GridOutput(target="image", positions=PositionsConfig(num_bands=2, **positions))},
+    )
+
+
+def test_on_another_grid_fourier_features_have_other_frequencies_unless_their_resolution_is_given() -> None:
+    assert other_frequencies(fourier(8), fourier(16)) == {
+        "model.inputs.image.positions.max_resolution": ((8, 8), (16, 8)),
+        "model.outputs.again.positions.max_resolution": ((8, 8), (16, 8)),
+    }
+    assert other_frequencies(fourier(8), fourier(8, max_resolution=(8, 8))) == {}
+    assert other_frequencies(fourier(8), fourier(16, max_resolution=(8, 8))) == {}
+    assert other_frequencies(fourier(8), fourier(16, kind="learned")) == {}

@@ -31,6 +31,7 @@ from model.modalities.text import TextInput
 from model.network import AnyNetwork
 from model.outputs.grid import CellsOutput
 from model.outputs.text import TextOutput
+from model.transfer import other_frequencies
 from trainer.checkpoint.choice import NEWEST, read_weights, refuse_absent
 from trainer.checkpoint.tensor_file import TensorFile
 from trainer.distributed.world import World
@@ -79,7 +80,8 @@ def is_import(path: Path) -> bool:
 def config_of(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Return the configuration of a run or an imported network, with other values of what is read and in which parts.
 
-    ValueError for a key that would make it another network.
+    Its Fourier positions keep their frequencies where an input is read in another size. ValueError for a key that would
+    make it another network.
     """
     for override in overrides:
         key = override.partition("=")[0]
@@ -88,13 +90,22 @@ def config_of(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
                 f"{cut(override)}: only what is read can be another than the run's: data.KEY=VALUE, such as "
                 "data.shards=OTHER, or train.global_batch=N"
             )
-    if is_import(path):
-        return absolute(_config_of_import(path, overrides))
-    own = existing(RunFolder(path.resolve())).config_path
-    config = load(own, overrides)
-    if overrides:
-        _refuse_other_ids(load(own), config)
-    return absolute(config)
+    own = _own_config(path)
+    if not overrides:
+        return absolute(own)
+    config = _own_config(path, overrides)
+    if not is_import(path):
+        _refuse_other_ids(own, config)
+    kept = [f"{key}={list(before)}" for key, (before, _) in other_frequencies(own.model, config.model).items()]
+    return absolute(_own_config(path, [*overrides, *kept]) if kept else config)
+
+
+def _own_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    return (
+        _config_of_import(path, overrides)
+        if is_import(path)
+        else load(existing(RunFolder(path.resolve())).config_path, overrides)
+    )
 
 
 def _refuse_other_ids(own: RunConfig, config: RunConfig) -> None:

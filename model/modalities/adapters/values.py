@@ -74,7 +74,7 @@ class PlacedAdapter(nn.Module):
         super().__init__()
         self.config = config
         self.project = Projection(config.raw_width, config.project_to) if config.project_to else nn.Identity()
-        self.max_resolution = [float(top) for top in config.positions.max_resolution or config.position_grid]
+        self.max_resolution = [float(top) for top in config.fourier_resolution]
 
     def forward(
         self, values: Shaped[Tensor, "B *S"], dtype: torch.dtype, places: Float[Tensor, "B *T A"]

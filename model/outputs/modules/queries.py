@@ -42,7 +42,7 @@ class GridQueries(nn.Module):
     def __init__(self, shape: tuple[int, ...], config: PositionsConfig) -> None:
         super().__init__()
         self.shape, self.num_bands = shape, config.num_bands
-        self.max_resolution = [float(top) for top in config.max_resolution or shape]
+        self.max_resolution = [float(top) for top in config.fourier_resolution(shape)]
 
     def forward(self, tokens: Tokens, points: Int[Tensor, " O"] | None) -> Float[Tensor, "1 O E"]:
         """Return the features of every cell, or of the points: indices into the flattened grid."""
