@@ -134,6 +134,29 @@ def test_what_one_step_leaves_out_and_another_does_not_is_not_missed() -> None:
     assert watch.settle(20) is None
 
 
+def test_what_was_told_after_a_step_that_the_run_goes_back_to_is_told_again() -> None:
+    network = nn.ModuleList([nn.Linear(2, 1), nn.Linear(2, 1)])
+    network[1].weight.requires_grad_(False)
+    watch = GradientWatch(network, 100, (20,), Tensor.clone)
+
+    def told(first: int, last: int) -> dict[int, int]:
+        """Return after which steps something is told, and of how many parameters."""
+        found = {}
+        for step in range(first, last):
+            network[1].weight.requires_grad_(step >= 20)
+            watch.prepare(step)
+            network[0](torch.ones(2)).sum().backward()
+            if notes := watch.settle(step + 1):
+                found[notes.last] = len(notes.names)
+        return found
+
+    assert told(0, 40) == {10: 3, 30: 1}
+    assert told(30, 40) == {}
+    assert told(15, 40) == {30: 1}
+    assert told(4, 19) == {14: 3}
+    assert told(14, 40) == {30: 1}
+
+
 @pytest.mark.parametrize(
     ("names", "others", "expected"),
     [

@@ -2,6 +2,7 @@
 
     first step     a hook on every trained parameter notes, on the device, whether a gradient that is not zero came by
     10 steps on    the notes of all ranks are summed, travel with the report of that step, and the hooks are gone
+    a rollback     behind that step begins it again: the report of that step is dropped with its record
 
 One step would accuse what it happened to leave out: a hidden input, a layer that stochastic depth skipped, all that
 lies below a head that begins at zero.
@@ -51,11 +52,16 @@ class GradientWatch:
         self._flags: dict[str, Tensor] = {}
         self._handles: list[RemovableHandle] = []
         self._first, self._last = 0, 0
+        self._settled: list[Notes] = []
 
     def prepare(self, step: int) -> None:
         """Begin where the step that follows so many is the first that trains what it trains."""
-        if self._has_begun and step not in self._late_steps:
+        # A rollback drops later steps and what they reported.
+        undone = {name for notes in self._settled if notes.last > step for name in notes.names}
+        if self._has_begun and step not in self._late_steps and not undone:
             return
+        self._settled = [notes for notes in self._settled if notes.last <= step]
+        self._known -= undone
         self._has_begun = True
         for name, parameter in self._network.named_parameters():
             if parameter.requires_grad and name not in self._known:
@@ -75,6 +81,7 @@ class GradientWatch:
             handle.remove()
         notes = Notes(self._first, step, tuple(self._flags), self._total(torch.stack([*self._flags.values()]).float()))
         self._flags, self._handles = {}, []
+        self._settled.append(notes)
         return notes
 
 
