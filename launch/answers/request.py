@@ -65,12 +65,13 @@ def beside(command: str, out: Path) -> tuple[Path, ...]:
 
 def files_folder(out: Path) -> Path:
     """Return the folder of answers that are files."""
-    return out.with_name(f"{out.stem}.files")
+    # By the whole name: two commands at once may write answers.csv and answers.jsonl.
+    return out.with_name(f"{out.name}.files")
 
 
 def skipped_path(out: Path) -> Path:
     """Return the list of samples that could not be read."""
-    return out.with_name(f"{out.stem}.skipped.jsonl")
+    return out.with_name(f"{out.name}.skipped.jsonl")
 
 
 def _refuse_top(top: int, config: RunConfig) -> None:

@@ -31,10 +31,10 @@ SLIPS: dict[str, tuple[str, dict[str, Any], str]] = {
     "another format of latents": ("embed", {"out": "a.csv"}, "a.csv: expected a name that ends in"),
     "OUT is there": ("predict", {"out": "there.csv"}, "there.csv: is there already"),
     "OUT is a link to nothing": ("predict", {"out": "link.csv"}, "link.csv: is there already"),
-    "its files are there": ("predict", {"out": "b.csv"}, "b.files: is there already"),
+    "its files are there": ("predict", {"out": "b.csv"}, "b.csv.files: is there already"),
     "its keys are there": ("embed", {"out": "b.npy"}, "b.keys.json: is there already"),
-    "a list of skipped samples is there": ("predict", {"out": "c.csv"}, "c.skipped.jsonl: is there already"),
-    "that list is there": ("embed", {"out": "c.npy"}, "c.skipped.jsonl: is there already"),
+    "a list of skipped samples is there": ("predict", {"out": "c.csv"}, "c.csv.skipped.jsonl: is there already"),
+    "that list is there": ("embed", {"out": "c.npy"}, "c.npy.skipped.jsonl: is there already"),
     "OUT below a file": ("predict", {"out": "0.png/a.csv"}, "0.png: is no folder"),
     "a part of the latents": ("embed", {"latents": 2, "out": "a.npy"}, "--latents 2: this network is trained"),
     "eval: no checkpoint of this step": ("eval", {"which": "5"}, "--checkpoint 5: expected"),
@@ -47,9 +47,9 @@ SLIPS: dict[str, tuple[str, dict[str, Any], str]] = {
 
 def test_each_slip_is_found_before_any_work(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("s.tar", "there.csv", "b.keys.json", "c.skipped.jsonl"):
+    for name in ("s.tar", "there.csv", "b.keys.json", "c.csv.skipped.jsonl", "c.npy.skipped.jsonl"):
         (tmp_path / name).touch()
-    (tmp_path / "b.files").mkdir()
+    (tmp_path / "b.csv.files").mkdir()
     (tmp_path / "link.csv").symlink_to("nothing")
     before, config = sorted(tmp_path.rglob("*")), config_of(run)
 

@@ -154,7 +154,7 @@ def test_what_cannot_be_read_is_counted_named_and_skipped(
     told = capsys.readouterr()
     assert "2 samples answered" in told.out
     assert "3 skipped" in told.out
-    listed = [json.loads(line) for line in (tmp_path / "out.skipped.jsonl").read_text().splitlines()]
+    listed = [json.loads(line) for line in (tmp_path / "out.jsonl.skipped.jsonl").read_text().splitlines()]
     reasons = {Path(row["key"]).name: row["reason"] for row in listed}
     assert reasons.keys() == {"bad.png", "text.odt", "rows.csv:3"}
     assert "No such file" in reasons["rows.csv:3"]
@@ -202,7 +202,8 @@ def test_a_command_that_was_interrupted_resumes_and_ends_as_if_it_had_not_been(r
     assert commands.predict(Asked(run, paths, out, batch=2), lambda done, _: seen.append(done), as_json=False) == 0
     assert seen == [8, 10], "what was answered before is not answered again"
     assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
-    assert (tmp_path / "out.skipped.jsonl").read_bytes() == (tmp_path / "whole.skipped.jsonl").read_bytes()
+    skipped, expected_skipped = (tmp_path / f"{name}.jsonl.skipped.jsonl" for name in ("out", "whole"))
+    assert skipped.read_bytes() == expected_skipped.read_bytes()
     assert len(expected) == 9
     with pytest.raises(ValueError, match="is there already"):
         commands.predict(Asked(run, paths, out, batch=2), quiet, as_json=False)
@@ -236,7 +237,7 @@ def test_latents_are_written_with_their_keys(run: Path, tmp_path: Path, whole: b
     options: dict[str, Any] = {"whole": True} if whole else {}
     for suffix in (".safetensors", ".npy"):
         commands.embed(Asked(run, paths, tmp_path / f"out{suffix}", batch=1, **options), quiet, as_json=True)
-        (tmp_path / "out.skipped.jsonl").unlink()
+        assert (tmp_path / f"out{suffix}.skipped.jsonl").exists()
     found = np.load(tmp_path / "out.npy")
     with safe_open(tmp_path / "out.safetensors", "np") as file:
         np.testing.assert_array_equal(file.get_tensor("latents"), found)

@@ -170,7 +170,7 @@ def test_motion_is_a_flo_file_and_a_picture_of_frames_without_one(make_run: Make
     assert "frames_true" not in found
     expected = motion((tmp_path / of_shards["00000002"]["frames"]).read_bytes())
     np.testing.assert_allclose(answered, expected, rtol=1e-3, atol=1e-5)
-    skipped = [json.loads(line)["reason"] for line in (tmp_path / "out.skipped.jsonl").read_text().splitlines()]
+    skipped = [json.loads(line)["reason"] for line in (tmp_path / "out.jsonl.skipped.jsonl").read_text().splitlines()]
     assert any("without its second frame" in reason for reason in skipped)
 
 
