@@ -54,6 +54,7 @@ def fit(
     stop: StopRequest,
     world: World,
     evaluate: Evaluate | None = None,
+    begun: RunState | None = None,
     health: HealthConfig | None = None,
     meter: Meter | None = None,
     time: AttemptTime | None = None,
@@ -62,8 +63,9 @@ def fit(
 ) -> tuple[Outcome, RunState]:
     """Train from `state` to the end or to a stop, leave a checkpoint of where it got, and return both. Collective.
 
-    `sinks` are empty on all ranks but the first, and one that fails does not end the run; what is None watches or
-    counts nothing. DivergedError where steps keep going wrong although the run went back as often as it may.
+    `sinks` are empty on all ranks but the first, and one that fails does not end the run; `begun` is the state of
+    another run that this one took over; what is None watches or counts nothing. DivergedError where steps keep going
+    wrong although the run went back as often as it may, or none changed the weights.
     """
     training = _Training(
         config,
@@ -75,6 +77,7 @@ def fit(
         stop,
         world,
         evaluate,
+        begun or RunState(),
         meter or Meter(world),
         time or AttemptTime(None, world),
         hang or HangWatch(None, world, 0.0),
@@ -96,6 +99,7 @@ class _Training:
     stop: StopRequest
     world: World
     evaluate: Evaluate | None
+    begun: RunState
     meter: Meter
     time: AttemptTime
     hang: HangWatch
@@ -217,11 +221,13 @@ class _Training:
 
     def _refuse_unchanged(self, state: RunState) -> None:
         """End a run that comes to its end with the weights that it began with, before it is saved as finished."""
-        if state.skipped_steps < state.step:
+        # A fork has the steps of the other run in its state, too, which say nothing of its own.
+        num_own = state.step - self.begun.step
+        if state.skipped_steps - self.begun.skipped_steps < num_own:
             return
         precision = "; fp16 lowers its loss scale in such steps: take train.precision=bf16, or more steps"
         raise DivergedError(
-            f"0 of {counted(state.step, 'step')} changed the weights: loss or gradient was finite in none, and "
+            f"0 of {counted(num_own, 'step')} changed the weights: loss or gradient was finite in none, and "
             "all were skipped. The run is not finished, and its last checkpoint stays. The events of metrics.jsonl "
             f"name the samples: look at them and at the network{precision if self.config.precision == 'fp16' else ''}"
         )

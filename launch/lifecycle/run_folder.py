@@ -45,6 +45,11 @@ class RunFolder:
         return self.path / "initial_weights.json"
 
     @property
+    def fork_path(self) -> Path:
+        """The run and the step that a fork started from; a run that is no fork has none."""
+        return self.path / "fork.json"
+
+    @property
     def class_names_path(self) -> Path:
         """The class names of what the network predicts, by label; the shards need not be there to name an answer."""
         return self.path / "class_names.json"

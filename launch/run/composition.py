@@ -42,6 +42,7 @@ from launch.run.loaders import (
     places_of_all,
     train_loader,
 )
+from launch.run.origin import origin_of
 from launch.run.read_form import reading_of_this_start
 from model.budget import flops
 from model.custom import new_network
@@ -192,6 +193,7 @@ def _train(
             announcements.announce(sinks, state, loaded, loader.order, loader.left_out, halved=halved)
             say = partial(announcements.say, sinks, state)
             evaluation = _evaluation(config, folder, engine, world, stack, split, say, places) if split else None
+            origin = together(world, lambda: origin_of(folder))
         return fit(
             train,
             engine=engine,
@@ -202,6 +204,7 @@ def _train(
             stop=stop,
             world=world,
             evaluate=evaluation,
+            begun=RunState(step=origin.step, skipped_steps=origin.skipped_steps),
             health=config.health,
             meter=Meter(world, _work(config, world), count_bad_samples=partial(_num_bad, folder, world)),
             time=time,

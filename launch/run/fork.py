@@ -15,11 +15,13 @@ from data_shards.files import atomic
 from data_shards.files.history import tell
 from data_shards.files.quoting import counted
 from launch.lifecycle.run_folder import RunFolder, as_typed, existing
+from launch.run import origin
 from launch.run.creation import open_run
 from launch.run.frozen_code import changed_files
 from launch.run.loaders import absolute, identity
+from launch.run.origin import Origin
 from model.custom import new_network
-from model.transfer import table_grids
+from model.transfer import other_frequencies, table_grids
 from trainer.checkpoint import layout
 from trainer.checkpoint.choice import NEWEST, first_readable
 from trainer.checkpoint.manifest import Manifest, read_whole
@@ -27,6 +29,7 @@ from trainer.checkpoint.names import committed, step_of
 from trainer.distributed.world import World
 from trainer.optim.groups import treatments
 from trainer.optimizer_choice import ADAMW, LAMB
+from trainer.run_state import RunState
 
 
 def fork(path: Path, new_path: Path, overrides: Sequence[str], which: str = NEWEST) -> int:
@@ -38,14 +41,15 @@ def fork(path: Path, new_path: Path, overrides: Sequence[str], which: str = NEWE
     # Without the overrides: both are compared, and the difference is printed.
     before = load(old.config_path)
     changes = difference(before, config)
-    source = _checked(old, before, config, which, changes)
+    source, state = _checked(old, before, config, which, changes) or (None, RunState())
 
     def with_checkpoint(made: RunFolder) -> None:
         if source is not None:
             _share(source, made.checkpoints_folder / source.name)
+            origin.keep(Origin(str(old.path), state.step, state.skipped_steps), made)
 
     open_run(config, new, more=with_checkpoint)
-    step = step_of(source) if source else 0
+    step = state.step
     sys.stdout.write(f"{as_typed(new.path)}: starts from step {step} of {as_typed(old.path)}\n")
     for line in changes:
         sys.stdout.write(f"  {line}\n")
@@ -68,8 +72,10 @@ def diff(one: Path, other: Path) -> int:
     return 1 if lines or files else 0
 
 
-def _checked(old: RunFolder, before: RunConfig, config: RunConfig, which: str, changes: Sequence[str]) -> Path | None:
-    """Return the checkpoint to start from, None if there is none yet; ValueError if the new run cannot use it."""
+def _checked(
+    old: RunFolder, before: RunConfig, config: RunConfig, which: str, changes: Sequence[str]
+) -> tuple[Path, RunState] | None:
+    """Return the checkpoint to start from with its state, None if there is none yet; ValueError if it cannot serve."""
     if not committed(old.checkpoints_folder) and which == NEWEST:
         return None
     # A world of one, without a process group of torch's: to copy files none is needed.
@@ -83,6 +89,7 @@ def _checked(old: RunFolder, before: RunConfig, config: RunConfig, which: str, c
         other_data
         or _other_network(config, path, manifest)
         or _other_meaning(changes)
+        or _other_frequencies(before, config)
         or _other_grid(before, config)
         or _other_optimizer(before, config)
         or _other_past(before, config, step_of(path))
@@ -96,7 +103,7 @@ def _checked(old: RunFolder, before: RunConfig, config: RunConfig, which: str, c
             "evaluation), or train a new run with it, which may take the weights that fit "
             f"(initial_weights.source={as_typed(old.path)}){told}"
         )
-    return path
+    return path, manifest.state
 
 
 def _other_network(config: RunConfig, path: Path, manifest: Manifest) -> str:
@@ -111,6 +118,13 @@ def _other_meaning(changes: Sequence[str]) -> str:
     """Return why weights that fit would be noise in the new network."""
     keys = other_meaning(changes)
     return f"its weights were learned with another {', '.join(keys)} and fit by their shapes alone" if keys else ""
+
+
+def _other_frequencies(old: RunConfig, new: RunConfig) -> str:
+    """Return why the same weights would read other Fourier features."""
+    found = other_frequencies(old.model, new.model)
+    keys = [f"{key}={list(there)}, not {list(here)}" for key, (there, here) in found.items()]
+    return f"its weights were learned with {', and with '.join(keys)}, which the key itself would keep" if keys else ""
 
 
 def _other_grid(old: RunConfig, new: RunConfig) -> str:

@@ -18,6 +18,7 @@ from launch.lifecycle.run_folder import RunFolder
 from launch.run import fork
 from launch.run.creation import open_run
 from launch.run.loaders import absolute, identity
+from launch.run.origin import Origin, origin_of
 from model.perceiver import Perceiver
 from trainer.checkpoint.layout import read_weights
 from trainer.checkpoint.names import MANIFEST
@@ -84,6 +85,8 @@ def test_a_fork_shares_the_newest_checkpoint_and_the_old_run_keeps_its_files(
     assert "starts from step 600" in capsys.readouterr().out
     assert contents(trained.path) == before
     assert [path.name for path in new.checkpoints_folder.iterdir()] == ["step_00000600"]
+    assert origin_of(new) == Origin(str(trained.path), 600)
+    assert origin_of(trained) == Origin()
     source, target = (folder.checkpoints_folder / "step_00000600" for folder in (trained, new))
     assert contents(source) == contents(target)
     assert all(path.samefile(target / path.name) for path in source.iterdir())
@@ -162,6 +165,10 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(
         ("model.arrangement=at_start", "another model.arrangement and fit"),
         ("model.gelu=erf", "another model.gelu and fit"),
         ("model.num_blocks=3", "another model.num_blocks and fit"),
+        (
+            "data.inputs.image.height=16",
+            r"learned with model\.inputs\.image\.positions\.max_resolution=\[8, 8\], not \[16, 8\], which the key",
+        ),
         ("seed=5", "other data .seed was 0, is 5"),
         ("train.global_batch=128", "other data .global_batch was 64, is 128"),
         ("train.steps=599", r"step_00000600: is of step 600, after the end of the new run at train.steps=599"),
@@ -189,6 +196,12 @@ def test_a_fork_may_change_what_leaves_the_weights_their_meaning(
     trained: RunFolder, tmp_path: Path, override: str
 ) -> None:
     assert fork.fork(trained.path, tmp_path / "new", [override]) == 0
+
+
+def test_a_fork_may_read_larger_images_at_the_frequencies_that_were_learned(trained: RunFolder, tmp_path: Path) -> None:
+    frequencies = "model.inputs.image.positions.max_resolution=[8,8]"
+    assert fork.fork(trained.path, tmp_path / "same", [frequencies]) == 0
+    assert fork.fork(trained.path, tmp_path / "new", ["data.inputs.image.height=16", frequencies]) == 0
 
 
 def test_a_fork_on_shards_that_were_built_anew_is_refused_in_words_and_without_hashes(

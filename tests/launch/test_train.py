@@ -22,7 +22,9 @@ from launch.lifecycle.fence import SupersededError
 from launch.lifecycle.run_folder import RunFolder
 from launch.report import status
 from launch.run import announcements, composition
+from launch.run.creation import open_run
 from launch.run.loaders import EvalSplit, identity, look
+from launch.run.origin import Origin, keep
 from model.budget import flops
 from model.perceiver import Perceiver
 from trainer.checkpoint.store import Loaded, Store
@@ -188,8 +190,10 @@ def test_the_loop_is_given_the_parts_that_the_configuration_describes(
         profile=replace(config.profile, first_step=5),
     )
     folder = RunFolder(tmp_path / "run")
+    open_run(config, folder, more=lambda made: keep(Origin("another", 4, 3), made))
     assert composition.main(config, folder.path) == 0
     [given] = fitted
+    assert given["begun"] == RunState(4, skipped_steps=3)
     assert given["config"] == replace(config.train, precision="fp32")
     assert (given["health"], given["state"].step) == (config.health, 0)
     assert given["evaluate"] is not None

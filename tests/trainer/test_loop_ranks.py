@@ -225,6 +225,16 @@ def test_a_run_whose_steps_were_all_skipped_ends_with_a_sentence_and_saves_no_en
         train(ALONE, store, Steps(*range(6)), health=health, state=RunState(4, skipped_steps=4, skipped_in_a_row=4))
 
 
+def test_of_a_fork_its_own_steps_count_and_not_those_of_the_run_before() -> None:
+    health, begun = HealthConfig(max_skipped_in_a_row=7), RunState(4, skipped_steps=1)
+    store = Checkpoints(is_there=True)
+    with pytest.raises(DivergedError, match="0 of 2 steps changed the weights"):
+        train(ALONE, store, Steps(4, 5), health=health, state=begun, begun=begun)
+    assert store.saved == []
+    (outcome, state), _ = train(ALONE, Checkpoints(), Steps(5), health=health, state=begun, begun=begun)
+    assert (outcome, state.skipped_steps) == ("finished", 2)
+
+
 def test_one_step_that_changed_the_weights_is_enough_to_finish_and_the_others_are_counted() -> None:
     health = HealthConfig(max_skipped_in_a_row=7)
     (outcome, state), told = train(ALONE, Checkpoints(), Steps(0, 1, 3, 4, 5), health=health)
