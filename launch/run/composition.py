@@ -32,6 +32,7 @@ from launch.pictures.predictions import shown
 from launch.planning.activation_policy import planned, refuse_large
 from launch.run import announcements, initial_weights, trained_parameters
 from launch.run.creation import open_run, with_choices
+from launch.run.first_cuts import FirstCuts
 from launch.run.loaders import (
     absolute,
     eval_split,
@@ -194,10 +195,11 @@ def _train(
             say = partial(announcements.say, sinks, state)
             evaluation = _evaluation(config, folder, engine, world, stack, split, say, places) if split else None
             origin = together(world, lambda: origin_of(folder))
+            batches = FirstCuts(loader, config.data, train.steps - state.step, world.world_size, say)
         return fit(
             train,
             engine=engine,
-            batches=Feed(loader, world, partial(leave, world)),
+            batches=Feed(batches, world, partial(leave, world)),
             state=state,
             store=store,
             sinks=[sinks],
@@ -249,7 +251,7 @@ def _evaluation(
             found = evaluate(engine.network, goal, batches, world, read, num_clips=config.data.num_clips)
             pictures = shown(engine.network, goal, loader(0), world, config.data.ordered_inputs)
         for sentence in found.cuts.sentences(config.data):
-            say_once(sentence)
+            say_once(f"split {name!r}: {sentence}")
         return replace(found, pictures=pictures, decided_by=config.checkpoint.best_by)
 
     return evaluation

@@ -2,16 +2,22 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "trainer" / "scenarios"))
 from test_predict import MODEL, MakeRun, make_run, quiet
+from tiny import whole_batch
 
+from configs.run import load
 from launch.answers import commands
 from launch.answers.commands import Asked
 from launch.answers.loaded_run import load_run
+from launch.run.first_cuts import FirstCuts
 from launch.run.trained import evaluation
 
 __all__ = ["make_run"]
@@ -46,6 +52,22 @@ def test_every_command_counts_the_samples_that_it_cut(
     assert (reported["cut"], TOLD in reported["notes"]) == ({"words": 4}, True)
     load_run(run).predict(shards)
     assert capsys.readouterr().err.count(TOLD) == 1
+
+
+@pytest.mark.parametrize(("world_size", "where"), [(1, ""), (2, " on rank 0")])
+def test_a_training_tells_once_how_many_of_its_first_samples_it_cut(run: Path, world_size: int, where: str) -> None:
+    config = load(run / "config.yaml")
+    told: list[str] = []
+    rows = config.train.global_batch // world_size
+    cut = replace(whole_batch(0).micro_batches(16 // rows)[0], num_cut={"words": 3})
+    cut = replace(cut, lengths={"words": torch.arange(rows)})
+    batches = FirstCuts(lambda _: cut, config.data, 2, world_size, told.append)
+    assert batches(0) is cut
+    assert told == []
+    for index in (1, 2, 3, 4):
+        batches(index)
+    of = f"6 of {2 * (rows - 1)} samples of input words were longer than 8 bytes and were cut"
+    assert told == [f"training, 2 steps{where}: {of}"]
 
 
 def test_what_was_cut_before_a_kill_is_counted_after_it_and_where_nothing_is_cut_nothing_is_said(
