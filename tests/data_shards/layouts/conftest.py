@@ -3,6 +3,7 @@
 import io
 import json
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,14 +49,14 @@ class Built:
 
 @pytest.fixture
 def build(tmp_path: Path) -> Callable[..., Built]:
-    """Build shards of a layout, from the folder `raw`."""
+    """Build shards of a layout, from the folder `raw` into `out`."""
 
-    def run(name: str, *options: object, folder: Path | None = None) -> Built:
-        words = ["data", "build", name, folder or tmp_path / "raw", tmp_path / "out", "--jobs", 1, "--json", *options]
+    def run(name: str, *options: object, folder: Path | None = None, out: str = "out") -> Built:
+        words = ["data", "build", name, folder or tmp_path / "raw", tmp_path / out, "--jobs", 1, "--json", *options]
         done = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
         assert done.exit_code == 0, done.output
         found: dict[str, Any] = json.loads(done.stdout)
-        return Built(tmp_path / "out", found["notes"])
+        return Built(tmp_path / out, found["notes"])
 
     return run
 
@@ -81,6 +82,21 @@ def picture() -> Callable[..., bytes]:
         file = io.BytesIO()
         Image.new("RGB", size, (value, value, value)).save(file, kind)
         return file.getvalue()
+
+    return encode
+
+
+@pytest.fixture
+def deep_png() -> Callable[[np.ndarray], bytes]:
+    """Return a PNG of 16 bits in three channels, as its standard has it."""
+
+    def encode(values: np.ndarray) -> bytes:
+        height, width, _ = values.shape
+        lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+        header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+        parts = ((b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b""))
+        chunks = [struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in parts]
+        return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
     return encode
 

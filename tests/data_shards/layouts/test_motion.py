@@ -1,7 +1,5 @@
 """FlyingChairs, Sintel and KITTI: which frames and which motion become a pair, and which motion is unknown."""
 
-import struct
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,16 +14,6 @@ from data_shards.modalities.decoding.image import pixels
 Build = Callable[..., Any]
 Put = Callable[..., Path]
 Encode = Callable[..., bytes]
-
-
-def deep_png(values: np.ndarray) -> bytes:
-    """Return a PNG of 16 bits in three channels, as its standard has it."""
-    height, width, _ = values.shape
-    lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
-    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b""))
-    chunks = [struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in parts]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 def frames(sample: dict[str, bytes]) -> tuple[int, int]:
@@ -117,7 +105,9 @@ def test_sintel_can_be_trained_on(build: Build, put: Put, picture: Encode, flo: 
 
 
 @pytest.mark.parametrize("folder", ["image_2", "colored_0", "image_0"])
-def test_kittis_motion_is_read_from_png_of_16_bits(build: Build, put: Put, picture: Encode, folder: str) -> None:
+def test_kittis_motion_is_read_from_png_of_16_bits(
+    build: Build, put: Put, picture: Encode, deep_png: Encode, folder: str
+) -> None:
     coded = np.zeros((8, 12, 3), np.uint16)
     coded[...] = (1 << 15) + 64 * 3 + 32, (1 << 15) - 64, 1
     coded[2, 3] = 0

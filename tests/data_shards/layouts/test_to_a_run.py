@@ -103,6 +103,27 @@ def autoflow(put: Put, picture: Encode, flo: Encode) -> None:
         put(f"{place}/forward.flo", flo(number, -number, (24, 16)))
 
 
+def kitti(put: Put, picture: Encode, _: Encode, deep_png: Encode) -> None:
+    coded = np.full((16, 24, 3), (1 << 15) + 64, np.uint16)
+    for number in range(TRAIN + HELD):
+        put(f"training/image_2/{number:06d}_10.png", picture(number, "PNG", (24, 16)))
+        put(f"training/image_2/{number:06d}_11.png", picture(100 + number, "PNG", (24, 16)))
+        put(f"training/flow_occ/{number:06d}_10.png", deep_png(coded))
+
+
+def sintel(put: Put, picture: Encode, flo: Encode) -> None:
+    for number in range(HELD + 1):
+        for kind in ("clean", "final"):
+            put(f"training/{kind}/alley_1/frame_{number:04d}.png", picture(number, "PNG", (24, 16)))
+    for number in range(HELD):
+        put(f"training/flow/alley_1/frame_{number:04d}.flo", flo(number, 0, (24, 16)))
+
+
+def wikipedia(put: Put, _: Encode, __: Encode) -> None:
+    page = "some words that are read " * 24
+    put("AA/wiki_00", f'<doc id="1" url="u" title="T">\nT\n\n{page}\n</doc>\n'.encode())
+
+
 def c4(put: Put, _: Encode, __: Encode) -> None:
     for name, count in (("c4-train.00000-of-00001", TRAIN), ("c4-validation.00000-of-00001", HELD)):
         line = json.dumps({"text": "some words that are read " * 6, "url": "a", "timestamp": "b"}) + "\n"
@@ -150,11 +171,28 @@ CASES: dict[str, tuple[Callable[[Put, Encode, Encode], None], tuple[str, ...], s
         (*CLASSES, "data.inputs.label.num_classes=2", "model.inputs.label.num_classes=2"),
     ),
     "modelnet40": (modelnet40, ("modelnet40", "--num-points", "40"), "perceiver_modelnet40", CLASSES),
+    "wikipedia": (
+        wikipedia,
+        ("wikipedia", "--num-bytes", "64", "--test-share", "0.2"),
+        "perceiver_io_mlm_bytes",
+        (),
+    ),
     "c4": (c4, ("c4", "--num-bytes", "64"), "perceiver_io_mlm_bytes", ()),
     "all of glue": (glue, ("glue",), "perceiver_io_glue", ()),
     "glue": (cola, ("glue", "--task", "cola"), "perceiver_io_glue_single", ()),
 }
 CHOSEN = CASES if os.environ.get("RECIPES") == "all" else ("all of glue", "audioset", "flying-chairs", "modelnet40")
+
+
+def trained(run: Path, recipe: str, *words: str) -> dict[str, Any]:
+    """Train a recipe with --tiny, and return its evaluation."""
+    typed = ["train", f"recipes/{recipe}", *words, "--run", str(run), "--tiny"]
+    done = CliRunner().invoke(app, typed, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    [evaluation] = [line for line in lines if line["kind"] == "evaluation"]
+    assert evaluation["step"] == 2
+    return dict(evaluation)
 
 
 @pytest.mark.slow
@@ -166,13 +204,30 @@ def test_a_published_data_set_becomes_an_evaluated_run_by_its_recipe(
     write(put, picture, flo)
     folder = tmp_path / "raw" / "CoLA" if name == "glue" else None
     built = build(layout, *options, folder=folder)
-    run = tmp_path / "run"
-    words = ["train", f"recipes/{recipe}", f"data.shards={built.folder}", *typed, "--run", str(run), "--tiny"]
-    done = CliRunner().invoke(app, words, catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    [evaluation] = [line for line in lines if line["kind"] == "evaluation"]
-    assert evaluation["step"] == 2
+    evaluation = trained(tmp_path / "run", recipe, f"data.shards={built.folder}", *typed)
     held = next(count for split, count in built.counts.items() if split != "train")
     # Of several answers the samples of the first, CoLA, are counted.
     assert evaluation["samples"] == (4 if name == "all of glue" else held) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHOSEN is not CASES, reason="RECIPES=all")
+def test_flow_is_evaluated_on_sintel_in_tiles_and_trained_on_others_as_the_recipe_says(
+    build: Callable[..., Any], put: Put, picture: Encode, flo: Encode, deep_png: Encode, tmp_path: Path
+) -> None:
+    sintel(put, picture, flo)
+    held = build("sintel", out="sintel")
+    autoflow(put, picture, flo)
+    kitti(put, picture, flo, deep_png)
+    data = {name: build(name, out=name).folder for name in ("autoflow", "kitti")}
+    datasets = [f"data.datasets.{name}.shards={folder}" for name, folder in data.items()]
+    # What is typed is not shrunk by --tiny: four tiles of a training's size in place of Sintel's 436 x 1024.
+    of_both = [f"{part}.inputs.flow.{size}" for part in ("data", "model") for size in ("height=8", "width=12")]
+    tiles = [*of_both, "data.inputs.flow.test_height=16", "data.inputs.flow.test_width=24"]
+    shards = [f"data.shards={held.folder}", "data.eval_split=clean"]
+    evaluation = trained(tmp_path / "run", "perceiver_io_flow", *shards, *datasets, *tiles)
+    assert evaluation["samples"] == HELD
+    done = CliRunner().invoke(
+        app, ["eval", str(tmp_path / "run"), "--split", "final", "--json"], catch_exceptions=False
+    )
+    assert json.loads(done.stdout)["samples"] == HELD
