@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 sys.path.insert(0, str(Path(__file__).parent))
 from checkpoints import rewrite
 
-from trainer.checkpoint.names import MANIFEST, committed
+from trainer.checkpoint.names import MANIFEST, committed, step_of
 from trainer.optim.json_state import packed, unpacked
 from trainer.standalone.checkpoint_store import CheckpointStore
 
@@ -192,6 +192,19 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(tmp_path: Path) -> 
     assert "does not match its hash" in restored.damaged[0]
 
 
+def test_as_many_checkpoints_are_kept_as_are_asked_for(tmp_path: Path) -> None:
+    loop = Loop()
+    for folder, options, steps in (
+        ("usual", {}, [3, 4, 5]),
+        ("one", {"keep_last": 1}, [5]),
+        ("some", {"keep_last": 1, "keep_every_steps": 2}, [0, 2, 4, 5]),
+    ):
+        with loop.store(tmp_path / folder, **options) as store:
+            for step in range(6):
+                store.save(step)
+        assert [step_of(path) for path in committed(tmp_path / folder)] == steps
+
+
 def test_half_a_save_is_none(tmp_path: Path) -> None:
     loop = Loop()
     with loop.store(tmp_path) as store:
@@ -265,8 +278,15 @@ def test_what_cannot_be_kept_is_refused_at_once(tmp_path: Path) -> None:
     loop = Loop()
     with pytest.raises(ValueError, match="updates a parameter that is not one of the module's"):
         CheckpointStore(tmp_path, nn.Linear(2, 2), loop.optimizer)
-    with pytest.raises(ValueError, match="keep_last = 0"):
-        CheckpointStore(tmp_path, loop.module, keep_last=0)
+    # One of its own does not make up for it.
+    half = torch.optim.AdamW([loop.module[0].weight, nn.Parameter(torch.ones(2))])
+    with pytest.raises(ValueError, match="updates a parameter that is not one of the module's"):
+        CheckpointStore(tmp_path, loop.module, half)
+    for wrong in ({"keep_last": 0}, {"keep_every_steps": -1}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} = {next(iter(wrong.values()))}"):
+            CheckpointStore(tmp_path, loop.module, **wrong)
+    with loop.store(tmp_path) as store, pytest.raises(ValueError, match="step = -1: expected 0 or more"):
+        store.save(-1)
     nested = torch.optim.LBFGS(loop.module.parameters())
     nested.state[next(loop.module.parameters())] = {"old_dirs": [torch.ones(2)]}
     with (

@@ -100,7 +100,8 @@ class KeptState:
             raise ValueError(self._refusal("keeps other tensors for some parameters than for others"))
         for kind in found:
             self._check_name(kind)
-        return found
+        # By name: after a load each rank made them in the order of a set, which is another one in every process.
+        return dict(sorted(found.items()))
 
     def whole(self) -> dict[str, dict[str, Tensor]]:
         """Return by kind and name the tensors that are not cut, in host memory. Collective."""
