@@ -135,7 +135,8 @@ class Members:
         if isinstance(found, dict):
             self.num_texts += any(isinstance(found[name], str) for name in names - _OWN_FIELDS)
         self.fields.update({name if name in _OWN_FIELDS else _OTHER for name in names})
-        for name in names - _OWN_FIELDS - {_OTHER}:
+        # Sorted: of equally common fields the same ones are told by every process.
+        for name in sorted(names - _OWN_FIELDS - {_OTHER}):
             # Somebody's records may have a field of their own each.
             if name in self.other_fields or len(self.other_fields) < _NUM_KEPT:
                 self.other_fields[name] += 1

@@ -119,6 +119,12 @@ def test_records_that_hold_labels_alone_are_told_from_others(records: list[bytes
     assert members.records_hold_labels_alone is are_labels
 
 
+def test_fields_of_one_record_are_counted_in_the_order_of_their_names() -> None:
+    members = Members()
+    members.add_record(b'{"f": 1, "b": 1, "d": 1, "a": 1, "e": 1, "c": 1}')
+    assert list(members.other_fields) == ["a", "b", "c", "d", "e", "f"]
+
+
 def test_of_fields_without_end_the_first_hundred_are_kept() -> None:
     members = Members()
     for number in range(101):

@@ -1,11 +1,14 @@
 """The manifest is what was written, can be read by a person, and is refused where it is anything else."""
 
+import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from data_shards.format import manifest
@@ -123,3 +126,75 @@ def test_a_fingerprint_names_order_counts_sizes_and_hashes() -> None:
         )
     }
     assert len(prints) == 4
+
+
+def test_some_samples_of_shards_are_left_out_by_their_number() -> None:
+    shards = Shards.of(ENTRIES)
+    some = shards.with_samples(np.array([990, 0, 5]))
+    assert (some.names, some.num_samples.tolist(), some.num_bytes.tolist()) == (
+        ("train/a b.tar", "train/d.tar"),
+        [990, 5],
+        [35_000_000, 1 << 40],
+    )
+    # An index is checked against all samples of the tar, and a kind has no more than are left.
+    assert list(some) == [replace(ENTRIES[0], kinds={"jpg": 990, "jpg/wav": 7}), ENTRIES[2]]
+    assert some.suffixes == Counter({"jpg": 1002, "wav": 7})
+    assert len(shards.with_samples(np.zeros(3, np.int64))) == 0
+    assert hash(some) == hash(shards.with_samples(np.array([990, 0, 5]))) != hash(shards)
+    assert some != shards
+
+
+def test_columns_are_texts_that_become_the_shards_again() -> None:
+    shards = Shards.of(ENTRIES)
+    columns = shards.to_columns()
+    assert columns == {
+        "names": ("train/a b.tar", "train/c.tar", "train/d.tar"),
+        "num_samples": "1000 20 5",
+        "num_bytes": f"35000000 7000 {1 << 40}",
+        "kinds": {"jpg": "993 0 5", "jpg/wav": "7 0 0", "txt": "0 20 0"},
+        "sha256": " ".join(digit * 64 for digit in "135"),
+        "index_sha256": " ".join(digit * 64 for digit in "246"),
+    }
+    assert Shards.from_columns(columns) == shards
+    assert list(Shards.from_columns(columns)) == ENTRIES
+    assert list(Shards.from_columns(Shards.of([]).to_columns())) == []
+
+
+@pytest.mark.parametrize(("number", "is_taken"), [(2**62 - 1, True), (2**62, False), (2**64, False)])
+def test_numbers_add_up_to_at_most_62_bits(number: int, is_taken: bool) -> None:
+    # Half of it in each of two shards.
+    halves = f"{number // 2} {number - number // 2}"
+    columns = Shards.of(ENTRIES[:2]).to_columns() | {"num_bytes": halves}
+    if is_taken:
+        assert Shards.from_columns(columns).num_bytes.sum() == number
+    else:
+        with pytest.raises(ValueError, match=r"add up to more than 62 bits|a number of more than 64 bits"):
+            Shards.from_columns(columns)
+
+
+def test_places_are_those_of_a_list() -> None:
+    shards = Shards.of(ENTRIES)
+    assert [shards[place] for place in (0, 2, -1, -3)] == [ENTRIES[place] for place in (0, 2, -1, -3)]
+    assert shards[::-2] == ENTRIES[::-2]
+    assert len(shards) == 3
+    for place in (3, -4):
+        with pytest.raises(IndexError):
+            shards[place]
+
+
+def test_a_fingerprint_is_the_hash_of_a_row_a_shard() -> None:
+    many = [
+        replace(ENTRIES[0], name=f"{number}.tar", sha256=f"{number:064x}", num_samples=number)
+        for number in range(2_001)
+    ]
+    rows = "".join(f"{each.sha256} {each.num_samples} {each.num_bytes} {each.name}\n" for each in many)
+    assert Shards.of(many).fingerprint() == hashlib.sha256(rows.encode()).hexdigest()
+
+
+def test_samples_are_counted_that_have_all_members() -> None:
+    shards = Shards.of(ENTRIES)
+    assert shards.num_samples_with().tolist() == [1000, 20, 5]
+    assert shards.num_samples_with(["jpg"]).tolist() == [1000, 0, 5]
+    assert shards.num_samples_with(["jpg"], ["wav"]).tolist() == [7, 0, 0]
+    assert shards.num_samples_with(["jpg", "txt"]).tolist() == [1000, 20, 5]
+    assert shards.num_samples_with(["png"]).tolist() == [0, 0, 0]
