@@ -177,7 +177,7 @@ def _extended(header: _Header, body: bytes, begin: int) -> dict[str, str]:
         # The length is bounded before int() reads it; a record that lies about it ends in the check of the next lines.
         record = body[: int(length)] if length.isdigit() and len(length) < 6 else b""
         keyword, equals, value = record[len(length) + 1 :].partition(b"=")
-        if not (equals and record.endswith(b"\n")):
+        if not (equals and record.endswith(b"\n") and len(record) == int(length)):
             raise ValueError(f"has a damaged pax header at byte {begin}; copy it again")
         if keyword.startswith(b"GNU.sparse"):
             raise ValueError(f"has a sparse file at byte {begin}; pack it again without --sparse")
