@@ -94,6 +94,81 @@ def test_text_is_text_whatever_it_speaks_of(name: str) -> None:
     assert not kind_of(TEXTS[name])
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("postscript", "a PostScript document"),
+        ("rtf", "a rich text document (RTF)"),
+        ("pickled list", "a pickle"),
+        ("uuencoded", "uuencoded bytes"),
+        ("base64", "bytes in base64"),
+        ("begin-base64", "bytes in base64 (uuencoded)"),
+        ("key", "bytes in base64 (PEM)"),
+        ("picture", "a picture (PNM)"),
+        ("points", "a point cloud (PLY)"),
+        ("archive", "an archive (ar)"),
+    ],
+)
+def test_what_it_is_is_told(name: str, kind: str) -> None:
+    assert kind_of(ENCODED[name]) == kind
+
+
+# Of all kinds of letters.
+LINE = "Ab1+" * 12
+
+
+@pytest.mark.parametrize(
+    ("start", "is_base64"),
+    [
+        (f"{LINE}\n{LINE}\n", True),
+        (f"{LINE}\n{LINE[:4]}", True),
+        (f"{LINE}\n{LINE[:2]}==\n", True),
+        (f"{LINE}\r\n{LINE}\r\n", True),
+        # Lines of 44 letters, or not of whole bytes, or of two lengths.
+        (f"{LINE[:44]}\n{LINE[:44]}\n", False),
+        (f"{LINE}A\n{LINE}A\n", False),
+        (f"{LINE}\n{LINE}Ab1+\n", False),
+        (f"{LINE}\n{LINE[:44]}\n{LINE}\n", False),
+        (f"{LINE}\n{LINE[:-1]} \n{LINE}", False),
+        (f"{LINE}\n{LINE[:-3]}=b=\n", False),
+        # One line must be longer than any word.
+        ("Ab1+" * 64, True),
+        ("Ab1+" * 63, False),
+        # Letters of one kind are missing.
+        *((f"{LINE.replace(letter, other)}\n" * 2, False) for letter, other in ("Ab", "bA", "1A", "+A")),
+    ],
+)
+def test_lines_are_base64_where_they_are_of_one_length_and_of_all_letters(start: str, is_base64: bool) -> None:
+    assert kind_of(start) == ("bytes in base64" if is_base64 else "")
+
+
+@pytest.mark.parametrize(
+    ("line", "is_encoded"),
+    [
+        ("#AAAA", True),
+        ("#AAA", False),
+        ("#AAAAA", False),
+        ("$AAAAAAAA", True),
+        ("$AAAAAAA", False),
+        ("`", True),
+        ("", False),
+    ],
+)
+def test_a_line_of_uuencode_is_as_long_as_its_first_letter_says(line: str, is_encoded: bool) -> None:
+    assert kind_of(f"begin 644 a.jpg\n{line}\n") == ("uuencoded bytes" if is_encoded else "")
+
+
+def test_a_pickle_ends_with_its_stop() -> None:
+    pickled = pickle.dumps(["a"], protocol=0).decode()
+    assert kind_of(f"{pickled} \n") == "a pickle"
+    assert kind_of(f"{pickled}and more") == ""
+    assert kind_of(pickled[:-1]) == ""
+    # Cut in the middle, as the start of a long file is: a pickle after a thousand of its opcodes, and not before.
+    long = pickle.dumps([str(number) for number in range(5_000)], protocol=0).decode()
+    assert kind_of(long[: len(long) // 2]) == "a pickle"
+    assert kind_of(long[:1_000]) == ""
+
+
 def test_the_pages_and_sources_of_this_product_are_text() -> None:
     here = Path(__file__).parents[3]
     files = [

@@ -1,0 +1,96 @@
+"""What is refused of rows before any of them is written, with its line."""
+
+import pytest
+
+from data_shards.building.raw_sample import Row
+from data_shards.building.row_checks import check, num_values, refuse_empty_classes
+
+
+def rows(*labels: int, split: str = "train") -> list[Row]:
+    return [Row(line, (), label=label, split=split) for line, label in enumerate(labels, start=1)]
+
+
+def test_rows_with_labels_of_every_class_are_taken() -> None:
+    check(rows(0, 1, 1), ["a", "b"], {})
+    check([Row(1, (), labels=(0, 2)), Row(2, (), label=1, labels=(0,)), Row(3, ())], ["a", "b", "c"], {})
+    # What is for evaluation alone needs no class in training.
+    check(rows(1, split="test"), ["a", "b"], {})
+    check([Row(1, (), named_labels={"kind": 0}), Row(2, ())], [], {"kind": ["x"]})
+
+
+@pytest.mark.parametrize(
+    ("given", "names", "named", "sentence"),
+    [
+        (
+            rows(0, 2),
+            ["a", "b"],
+            {},
+            r"^line 2: label 2 is out of range; there are 2 classes, so labels go from 0 to 1$",
+        ),
+        (rows(1), ["a"], {}, r"^line 1: label 1 is out of range; there is 1 class, so labels go from 0 to 0$"),
+        (rows(0, -1), ["a"], {}, r"^line 2: label -1 is out of range"),
+        (
+            [Row(1, (), named_labels={"kind": 1})],
+            [],
+            {"kind": ["x"]},
+            r"^line 1: label 'kind' 1 is out of range; there is 1 class",
+        ),
+        (rows(0), ["a", "b", "c"], {}, r"^2 of 3 classes have no sample in the split 'train': b, c; add samples"),
+        (
+            [*rows(0), Row(9, (), label=1, split="test")],
+            ["a", "b"],
+            {},
+            r"^1 of 2 classes have no sample in the split 'train': b; add samples of them or leave the classes out$",
+        ),
+        (
+            [Row(1, (), named_labels={"kind": 1}), Row(2, ())],
+            [],
+            {"kind": ["x", "y"]},
+            r"^1 of 2 'kind' classes have no sample in the split 'train': x; add",
+        ),
+        (
+            rows(0, 1, 2),
+            ["a", "b", "a"],
+            {},
+            r"^the classes 0 and 2 are both called 'a'; give one of them another name$",
+        ),
+        (
+            [Row(1, (), named_labels={"kind": 0})],
+            [],
+            {"kind": ["x", "x"]},
+            r"^the 'kind' classes 0 and 1 are both called 'x'",
+        ),
+    ],
+)
+def test_labels_that_cannot_be_learned_are_refused(
+    given: list[Row], names: list[str], named: dict[str, list[str]], sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        check(given, names, named)
+
+
+def test_classes_are_empty_where_training_has_none_of_them() -> None:
+    refuse_empty_classes({"train": [1, 2], "test": [0, 0]}, ["a", "b"])
+    refuse_empty_classes({"test": [0, 0]}, ["a", "b"])
+    refuse_empty_classes({}, ["a", "b"])
+    with pytest.raises(ValueError, match="2 of 2 classes have no sample"):
+        refuse_empty_classes({"train": [0, 0]}, ["a", "b"])
+
+
+def test_a_value_has_as_many_numbers_in_every_row() -> None:
+    several = [
+        Row(1, (), values={"size": (1.0, 2.0)}),
+        Row(2, ()),
+        Row(3, (), values={"age": (1.0,), "size": (0.0, 0.0)}),
+    ]
+    assert list(num_values(several).items()) == [("age", 1), ("size", 2)]
+    assert num_values(rows(0)) == {}
+    with pytest.raises(
+        ValueError, match=r"^line 4: value 'size' has 1 number, on line 1 it has 2; write as many in every row, nan for"
+    ):
+        num_values([*several, Row(4, (), values={"size": (1.0,)})])
+
+
+def test_rows_of_one_line_are_a_slip_of_ours() -> None:
+    with pytest.raises(AssertionError, match="rows share a line"):
+        check([Row(1, ()), Row(1, ())], [], {})
