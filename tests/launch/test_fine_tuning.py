@@ -90,7 +90,8 @@ def test_the_commands_of_the_page_pretrain_tune_and_compare(tmp_path: Path, monk
             else:
                 subprocess.run(["bash", "-euc", part], check=True)
     assert len(list((tmp_path / "few" / "train").rglob("*.png"))) == 20
-    assert evaluated.keys() == {"runs/from_scratch", "runs/few", "runs/patient"}
+    assert len(list((tmp_path / "rare" / "train").rglob("*.png"))) == 20
+    assert evaluated.keys() == {f"runs/{name}" for name in ("from_scratch", "few", "patient", "plain", "weighted")}
     assert {found["samples"] for found in evaluated.values()} == {10}
     assert all(0 <= found["metrics"]["label"]["accuracy"]["all"] <= 1 for found in evaluated.values())
 
@@ -104,5 +105,5 @@ def test_the_commands_of_the_page_pretrain_tune_and_compare(tmp_path: Path, monk
     assert "freezes until step 1: " in events("frozen")
     # Answers begin alike for all classes, so that the first loss is ln 10: with weights it is divided by their sum.
     assert losses("weighted")[0] == pytest.approx(math.log(10), rel=1e-5)
-    assert losses("from_scratch")[0] == pytest.approx(math.log(10), rel=1e-5)
-    assert losses("weighted")[1] != losses("from_scratch")[1]
+    assert losses("plain")[0] == pytest.approx(math.log(10), rel=1e-5)
+    assert losses("weighted")[1] != losses("plain")[1]
