@@ -3,8 +3,9 @@
 Only dictionaries here; who reads and writes the files is the command line. docs/parity.md has what differs.
 """
 
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from model.modalities.adapters.pixels import IMAGENET_DEVIATION, IMAGENET_MEAN
 from model.modalities.image import ImageInput
@@ -69,6 +70,30 @@ def picture(preprocessor: Mapping[str, Any]) -> tuple[int, PixelRange]:
         f"{PREPROCESSOR}: image_mean and image_std: expected ImageNet's, or 0.5 for all, got {mean} and {deviation}; "
         "no pixel_range of an image is that"
     )
+
+
+def framing(preprocessor: Mapping[str, Any]) -> tuple[str, float, Literal["crop", "stretch"]]:
+    """Return filter, centre_crop and fit of an image in the data that are those of a preprocessor_config.json.
+
+    Raises ValueError for a filter or a crop that no image of the data has.
+    """
+    number = preprocessor.get("resample", _FILTERS["bicubic"])
+    resize = next((name for name, each in _FILTERS.items() if each == number), None)
+    if resize is None:
+        raise ValueError(f"{PREPROCESSOR}: resample: expected one of {sorted(_FILTERS.values())}, got {number}")
+    if not preprocessor.get("do_center_crop", True):
+        return resize, 1.0, "stretch"
+    size, crop = (_sides(preprocessor.get(key, default)) for key, default in (("size", 224), ("crop_size", 256)))
+    parts = {side / whole if whole > 0 else math.inf for side, whole in zip(size, crop, strict=True)}
+    # Of a smaller crop_size transformers makes black borders.
+    if len(parts) > 1 or not 0 < max(parts) <= 1:
+        raise ValueError(f"{PREPROCESSOR}: crop_size: expected one ratio to size, of at least 1, got {crop} and {size}")
+    return resize, parts.pop(), "crop"
+
+
+def _sides(size: Any) -> tuple[Any, Any]:  # noqa: ANN401  # what a file says
+    """Return rows and columns: older releases write one number for both."""
+    return (size["height"], size["width"]) if isinstance(size, Mapping) else (size, size)
 
 
 def _each(values: Any) -> tuple[Any, ...]:  # noqa: ANN401  # what a file says

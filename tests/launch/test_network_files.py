@@ -397,7 +397,7 @@ def test_what_onnx_cannot_say_of_classes_and_pictures_goes_with_it(tmp_path: Pat
             label2id={"cat": 0, "dog": 1},
         )
         transformers.PerceiverForImageClassificationFourier(both).save_pretrained(tmp_path / "theirs")
-        size = {"size": {"height": 8, "width": 8}, "do_normalize": False}
+        size = {"size": {"height": 8, "width": 8}, "crop_size": 10, "resample": 2, "do_normalize": False}
         (tmp_path / "theirs" / "preprocessor_config.json").write_text(json.dumps(size))
     else:
         theirs_to(tmp_path / "theirs")
@@ -405,7 +405,7 @@ def test_what_onnx_cannot_say_of_classes_and_pictures_goes_with_it(tmp_path: Pat
     asked = door("model.interop.onnx_export.onnx_program", Program())
     told = json.loads(called("export", str(tmp_path / "ours"), str(tmp_path / "out"), "--onnx", "--json"))
     assert (told["files"], told["notes"]) == (["network.onnx"], [])
-    picture = "resize=bicubic, fit=crop, centre_crop=0.875" if has_image else ""
+    picture = "resize=bilinear, fit=crop, centre_crop=0.8" if has_image else ""
     assert asked[0]["picture"] == picture
     assert asked[0]["classes"] == (("cat", "dog") if has_image else ())
 

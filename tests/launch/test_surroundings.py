@@ -12,6 +12,7 @@ from configs.run import RunConfig
 from data_shards.config import DataConfig
 from data_shards.modalities.kinds.image import ImageConfig
 from launch.run.trained import class_names, preprocessing
+from launch.run.trained.network import config_of
 from launch.run.trained.preprocessing import Surroundings
 from model.config.perceiver import PerceiverConfig
 from model.interop.huggingface_files import BYTE_VOCABULARY, PREPROCESSOR
@@ -118,6 +119,24 @@ def test_what_hugging_face_says_comes_back_from_what_was_kept(tmp_path: Path) ->
     assert len(list(ours.iterdir())) == 6
     assert "Hündchen" in (ours / "classes.json").read_text(encoding="utf-8")
     assert preprocessing.of_import(ours) == found
+
+
+def test_pictures_of_an_import_are_prepared_as_its_preprocessor_says(tmp_path: Path) -> None:
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    theirs.mkdir()
+    ours.mkdir()
+    own = Surroundings(resize="bilinear", centre_crop=1.0)
+    preprocessing.write(own.hugging_face(network(image=IMAGE)), theirs)
+    found = preprocessing.of_hugging_face(theirs, {})
+    assert (found.resize, found.centre_crop, found.fit) == ("bilinear", 1.0, "crop")
+    preprocessing.keep(found, ours)
+    assert preprocessing.of_import(ours) == found
+    # The file of the network itself, and what its data are read by.
+    model = "{inputs: {image: {modality: image, height: 8, width: 8}}, outputs: {label: {kind: label}}}"
+    (ours / "config.yaml").write_text(f"model: {model}")
+    (ours / "model.safetensors").touch()
+    section = config_of(ours).data.inputs["image"]
+    assert (section.resize, section.centre_crop, section.fit) == ("bilinear", 1.0, "crop")
 
 
 @pytest.mark.parametrize("said", [{}, {"id2label": None}, {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}])

@@ -13,7 +13,7 @@ from PIL import Image
 from data_shards.modalities.kinds.image import ImageConfig
 from data_shards.modalities.kinds.text import TextConfig
 from data_shards.modalities.transforms import image, text
-from model.interop.huggingface_files import PREPROCESSOR, byte_tokenizer, picture, preprocessor
+from model.interop.huggingface_files import PREPROCESSOR, byte_tokenizer, framing, picture, preprocessor
 from model.modalities.adapters.pixels import scaled_pixels
 from model.modalities.image import ImageInput
 from model.modalities.pixel_range import PixelRange
@@ -74,6 +74,43 @@ def test_a_preprocessor_says_again_what_it_was_made_of(pixel_range: PixelRange) 
     said = preprocessor(ImageInput(height=28, width=28, pixel_range=pixel_range), resize="nearest", centre_crop=0.875)
     assert picture(json.loads(json.dumps(said))) == (28, pixel_range)
     assert said["crop_size"] == {"height": 32, "width": 32}
+
+
+@pytest.mark.parametrize("resize", ["bilinear", "bicubic", "lanczos", "nearest"])
+@pytest.mark.parametrize("centre_crop", [1.0, 0.875, 0.3, 1 / 3])
+def test_a_preprocessor_says_again_how_pictures_were_cut_and_resized(resize: str, centre_crop: float) -> None:
+    config = ImageInput(height=28, width=28)
+    said = json.loads(json.dumps(preprocessor(config, resize=resize, centre_crop=centre_crop)))
+    found, part, fit = framing(said)
+    assert (found, fit) == (resize, "crop")
+    assert part == pytest.approx(centre_crop, rel=1e-12)
+    assert part <= 1
+    stretched = preprocessor(config, resize=resize, centre_crop=1.0, is_cut=False)
+    assert framing(stretched) == (resize, 1.0, "stretch")
+
+
+def test_what_a_preprocessor_leaves_out_is_as_the_released_networks_have_it() -> None:
+    assert framing({}) == framing({"size": 224, "crop_size": 256}) == ("bicubic", 0.875, "crop")
+    assert framing({"size": {"height": 64, "width": 32}, "crop_size": {"height": 128, "width": 64}})[1] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ({"resample": 4}, r"resample: expected one of \[0, 1, 2, 3\], got 4"),
+        (
+            {"crop_size": 223},
+            r"crop_size: expected one ratio to size, of at least 1, got \(223, 223\) and \(224, 224\)",
+        ),
+        ({"crop_size": {"height": 256, "width": 300}}, r"crop_size: expected one ratio to size, .* got \(256, 300\)"),
+        ({"crop_size": 0}, "crop_size: expected one ratio to size"),
+        ({"crop_size": -256}, "crop_size: expected one ratio to size"),
+        ({"size": -224}, "crop_size: expected one ratio to size"),
+    ],
+)
+def test_a_crop_or_a_filter_that_no_image_has_is_refused(said: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=rf"^preprocessor_config\.json: {sentence}"):
+        framing(said)
 
 
 def test_another_scaling_is_refused() -> None:

@@ -1,7 +1,7 @@
 """A trained network with the data that it reads: of a run, or of a folder that `perceiver import` wrote.
 
 config.yaml, checkpoints/                    a run            its own data; the step and weights that are asked for
-config.yaml, model.safetensors               an import        data as its authors prepared them
+config.yaml, model.safetensors               an import        data as its files say, or as of the released networks
 config.yaml, model.safetensors, run.yaml     a run's export   the data of that run
 """
 

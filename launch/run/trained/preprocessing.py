@@ -14,7 +14,14 @@ from data_shards.modalities.kinds.text import TextConfig
 from data_shards.modalities.transforms.text import pad_id
 from data_shards.sources.parsing.class_names import distinct
 from model.config.perceiver import PerceiverConfig
-from model.interop.huggingface_files import BYTE_VOCABULARY, PREPROCESSOR, byte_tokenizer, own_tokenizer, preprocessor
+from model.interop.huggingface_files import (
+    BYTE_VOCABULARY,
+    PREPROCESSOR,
+    byte_tokenizer,
+    framing,
+    own_tokenizer,
+    preprocessor,
+)
 from model.modalities.image import ImageInput
 from model.modalities.text import TextInput
 
@@ -103,7 +110,7 @@ def of_import(folder: Path) -> Surroundings:
     """Return what `perceiver import` kept in the folder of a network."""
     kept = dict(_kept(folder, (CLASSES, *_FOREIGN)))
     classes = typed_json.texts(kept.pop(CLASSES, {}).get("classes", []), f"{folder / CLASSES}: classes")
-    return Surroundings(classes, foreign=kept)
+    return Surroundings(classes, *_framing(kept), foreign=kept)
 
 
 def of_hugging_face(folder: Path, config: Mapping[str, Any]) -> Surroundings:
@@ -116,8 +123,15 @@ def of_hugging_face(folder: Path, config: Mapping[str, Any]) -> Surroundings:
     classes = tuple(named.get(index, f"LABEL_{index}") for index in range(len(named)))
     if all(name == f"LABEL_{index}" for index, name in enumerate(classes)):
         classes = ()
+    foreign = dict(_kept(folder, _FOREIGN))
     # ImageNet names two classes crane, of which label2id would have one.
-    return Surroundings(tuple(distinct(classes, map(str, range(len(classes))))), foreign=dict(_kept(folder, _FOREIGN)))
+    named_apart = tuple(distinct(classes, map(str, range(len(classes)))))
+    return Surroundings(named_apart, *_framing(foreign), foreign=foreign)
+
+
+def _framing(foreign: Mapping[str, Any]) -> tuple[str, float, str]:
+    """Return filter, crop and fit as Hugging Face's file says them; without one those of the released networks."""
+    return framing(foreign.get(PREPROCESSOR, {}))
 
 
 def keep(surroundings: Surroundings, folder: Path) -> None:
