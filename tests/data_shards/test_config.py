@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from data_shards.config import DataConfig
+from data_shards.modalities.kinds.array import ArrayConfig
 from data_shards.modalities.kinds.audio import AudioConfig
 from data_shards.modalities.kinds.flow import FlowConfig
 from data_shards.modalities.kinds.image import ImageConfig
@@ -13,6 +14,7 @@ from data_shards.modalities.kinds.points import PointsConfig
 from data_shards.modalities.kinds.text import TextConfig
 from data_shards.modalities.kinds.video import VideoConfig
 from data_shards.modalities.transform_config import (
+    ClipsConfig,
     ColourConfig,
     CropConfig,
     LogMelConfig,
@@ -196,3 +198,57 @@ def test_evaluation_of_motion_reads_what_it_names_and_else_what_training_reads()
     assert FlowConfig(height=10, width=20).of_evaluation() == FlowConfig(height=10, width=20)
     assert FlowConfig(height=10, width=20, test_height=30).of_evaluation().shape == (2, 30, 20, 3)
     assert FlowConfig(height=10, width=20, test_width=40).of_evaluation().shape == (2, 10, 40, 3)
+
+
+def test_names_of_labels_values_and_inputs_are_told_apart() -> None:
+    assert problems(labels=("a", "b"), values=("c",)) == []
+    assert problems(labels=("a", "a")) == ["labels"]
+    assert problems(values=("a", "b", "b")) == ["values"]
+    assert problems(labels=("text",)) == problems(labels=("label",)) == ["labels"]
+    assert problems(values=("text",)) == problems(values=("label",)) == ["values"]
+    # A value may not have the name of a label, and is what is told.
+    assert problems(labels=("a",), values=("a",)) == ["values"]
+    assert problems(inputs={"all": TextConfig()}) == ["inputs.all"]
+    assert problems(inputs={"label": TextConfig()}) == []
+    assert problems(inputs={"label": FlowConfig()}) == ["inputs.label"]
+
+
+def test_clips_are_of_what_has_a_time() -> None:
+    assert problems(clips=ClipsConfig(), inputs={"sound": AudioConfig(), "photo": ImageConfig()}) == []
+    assert problems(clips=ClipsConfig(), inputs={"clip": VideoConfig(frame_step=1)}) == []
+    assert problems(clips=ClipsConfig(), inputs={"clip": VideoConfig()}) == ["clips"]
+    assert problems(clips=ClipsConfig(num_test=0), inputs={"sound": AudioConfig()}) == ["clips.num_test"]
+    assert (DataConfig().num_clips, DataConfig(clips=ClipsConfig(num_test=3)).num_clips) == (1, 3)
+
+
+def test_what_a_network_can_be_asked_is_told_with_the_key_that_makes_it() -> None:
+    inputs = {
+        "words": TextConfig(num_bytes=9, masking=MaskingConfig()),
+        "pair": FlowConfig(height=3, width=4),
+        "field": ArrayConfig(shape=(5, 2), coordinates="place.npy", num_axes=1),
+        "plain": TextConfig(),
+    }
+    data = DataConfig(inputs=inputs, labels=("kind",), values=("size", "age"), require=("words", "pair"))
+    assert data.targets() == {
+        ("label", ""): "",
+        ("named label", "kind"): "labels",
+        ("value", "size"): "values",
+        ("value", "age"): "values",
+        ("input", "field"): "",
+        ("input", "field.coordinates"): "",
+        ("input", "pair"): "",
+        ("motion", "pair"): "inputs.pair",
+        ("input", "plain"): "",
+        ("input", "words"): "",
+        ("hidden words", "words"): "inputs.words.masking",
+    }
+    assert data.target_arrays() == {"pair": ((3, 4, 2), "float32"), "words": ((9,), "int16")}
+    assert data.required_members == (("pair", inputs["pair"].patterns), ("words", ("txt",)))
+    assert DataConfig(multi_label=True).targets() == {("labels", ""): "multi_label"}
+    assert DataConfig(mixup=MixupConfig()).targets() == {("label", ""): "mixup"}
+    assert DataConfig(mixup=MixupConfig(), multi_label=True).targets() == {("labels", ""): "multi_label"}
+
+
+def test_evaluation_reads_every_input_as_it_asks_for() -> None:
+    data = DataConfig(inputs={"pair": FlowConfig(height=3, width=4, test_height=9), "text": TextConfig()})
+    assert data.of_evaluation().inputs == {"pair": FlowConfig(height=9, width=4, test_height=9), "text": TextConfig()}

@@ -14,7 +14,7 @@ from pyarrow import parquet
 
 from data_shards.format import manifest
 from data_shards.sources import table
-from data_shards.sources.parsing.labels import numbered
+from data_shards.sources.parsing.labels import Labels, numbered
 
 KINDS = ("csv", "tsv", "jsonl", "parquet")
 
@@ -194,3 +194,56 @@ def test_a_class_that_may_be_an_empty_cell_is_told(tmp_path: Path, name: str) ->
     told: list[str] = []
     table.read(write(tmp_path, "csv", "label", [name, "cat", "dog"]), told.append)
     assert [sentence for sentence in told if f"{name!r} is a class; where it means that there is no label" in sentence]
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        ({1: "b", 2: "a", 5: " b "}, Labels({1: (1,), 2: (0,), 5: (1,)}, ["a", "b"])),
+        ({1: "2", 2: 0.0, 3: b"1"}, Labels({1: (2,), 2: (0,), 3: (1,)}, ["0", "1", "2"])),
+        ({1: None, 2: "  ", 3: float("nan"), 4: "NaN", 5: "<NA>", 6: 0}, Labels({6: (0,)}, ["0"])),
+        ({1: None}, Labels({}, [])),
+        ({1: [1], 2: (0,), 3: "[1]", 4: []}, Labels({1: (1,), 2: (0,), 3: (1,)}, ["0", "1"])),
+        ({1: "[2, 0, 2]", 2: "(1, 0)"}, Labels({1: (2, 0), 2: (1, 0)}, ["0", "1", "2"], several=True)),
+        ({1: "['b', 'a']", 2: "b"}, Labels({1: (1, 0), 2: (1,)}, ["a", "b"], several=True)),
+        # An accent behind its letter or in one with it is one class.
+        ({1: "e\u0301", 2: "\u00e9"}, Labels({1: (0,), 2: (0,)}, ["e\u0301"])),
+        ({1: True, 2: "False"}, Labels({1: (1,), 2: (0,)}, ["False", "True"])),
+        # One list in every row, all of one place: classes.
+        ({1: "[0]", 2: "[1]"}, Labels({1: (0,), 2: (1,)}, ["0", "1"])),
+        ({1: "[0, 1]", 2: "[0, 1]"}, Labels({1: (0, 1), 2: (0, 1)}, ["0", "1"], several=True)),
+        ({1: "[0, 1]", 2: "[2, 1]"}, Labels({1: (0, 1), 2: (2, 1)}, ["0", "1", "2"], several=True)),
+        ({1: "999999", 2: "0"}, None),
+    ],
+)
+def test_cells_become_numbers_of_classes(cells: dict[int, object], expected: Labels | None) -> None:
+    found = numbered(cells, "label")
+    if expected is None:
+        assert (found.of_line, len(found.names)) == ({1: (999_999,), 2: (0,)}, 1_000_000)
+    else:
+        assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("cells", "sentence"),
+    [
+        ({1: "[0, 1]", 2: "[1, 0]"}, r"^line 1: label \[0, 1\] looks like a place for each class"),
+        ({1: [1, 1], 2: [1, 1]}, r"^line 1: label \[1, 1\] looks like a place for each class"),
+        ({1: "a", 2: {"a": 1}}, r"^line 2: label \{'a': 1\} holds more than one class"),
+        ({1: [[1], [2]]}, r"^line 1: label \[\[1\], \[2\]\] holds more than one class"),
+        ({1: [1, None]}, "^line 1: label .* has an empty place"),
+        ({3: "1, 2"}, "^line 3: label '1, 2' looks like several labels"),
+        ({1: "1000001"}, "^line 1: label 1000001 is out of range"),
+        ({1: "a", 2: 3}, r"^label: is a number on line 2 \(3\) and a name on line 1 \('a'\)"),
+    ],
+)
+def test_cells_that_are_no_class_are_refused_with_their_line(cells: dict[int, object], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        numbered(cells, "label")
+
+
+def test_only_the_column_label_may_hold_several() -> None:
+    with pytest.raises(
+        ValueError, match=r"^line 1: label\.kind \[0\] is a list; only the column label may hold several"
+    ):
+        numbered({1: [0]}, "label.kind")

@@ -1,0 +1,101 @@
+"""Which synset a list gives an image, and which list is taken where there are several."""
+
+import io
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from data_shards.sources.parsing import imagenet_lists
+from data_shards.sources.parsing.imagenet_lists import synsets
+
+A, B, C = "n01440764", "n01443537", "n02119789"
+GROUND_TRUTH, SYNSETS, MAP = (
+    "ILSVRC2012_validation_ground_truth.txt",
+    "imagenet_2012_validation_synset_labels.txt",
+    "map_clsloc.txt",
+)
+SOLUTION = f"ImageId,PredictionString\nx_1,{A} 1 2 3 4\n"
+KIT = {GROUND_TRUTH: "2\n1\n", MAP: f"{C} 1 kit_fox\n{B} 2 great_white\n\nn0\n"}
+
+
+def put(folder: Path, files: Mapping[str, str]) -> list[Path]:
+    for name, text in files.items():
+        (folder / name).write_text(text, newline="")
+    return [folder / name for name in files]
+
+
+def asked(paths: list[Path], *images: str) -> list[str | None]:
+    synset = synsets(paths, (A, B, C))
+    return [synset(image) for image in images]
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ({"LOC_val_solution.csv": SOLUTION}, A),
+        ({SYNSETS: f"{B}\n{C}\n"}, B),
+        (KIT, B),
+        ({"val.txt": "x_1.JPEG 2\n"}, C),
+        ({"val.txt": f"val/x_1.JPEG\t{B}\n"}, B),
+        # Synsets before numbers, which are of two kinds.
+        ({"LOC_val_solution.csv": SOLUTION, SYNSETS: f"{B}\n"}, A),
+        ({SYNSETS: f"{C}\n", **KIT}, C),
+        ({**KIT, "val.txt": "x_1.JPEG 0\n"}, B),
+        # A carriage return ends a line as well.
+        ({SYNSETS: f"{B}\r{C}\r"}, B),
+    ],
+)
+def test_a_list_says_of_which_synset_an_image_is(tmp_path: Path, files: Mapping[str, str], found: str) -> None:
+    assert asked(put(tmp_path, files), "x_1.JPEG") == [found]
+
+
+def test_a_packed_kit_is_read_where_it_is_not_unpacked(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "ILSVRC2012_devkit_t12.tar.gz", "w:gz") as tar:
+        for name, text in {**KIT, "readme.txt": "x" * 100}.items():
+            header = tarfile.TarInfo(f"ILSVRC2012_devkit_t12/data/{name}")
+            header.size = len(text)
+            tar.addfile(header, io.BytesIO(text.encode()))
+    kit = tmp_path / "ILSVRC2012_devkit_t12.tar.gz"
+    assert asked([kit], "x_1.JPEG", "x_00002.JPEG") == [B, C]
+    # What is unpacked beside it is what counts.
+    assert asked([kit, *put(tmp_path, {GROUND_TRUTH: "1\n"})], "x_1.JPEG") == [C]
+
+
+@pytest.mark.parametrize("image", ["x_0.JPEG", "x_3.JPEG", "x.JPEG", "x_1"])
+def test_an_image_whose_number_the_list_lacks_is_refused(tmp_path: Path, image: str) -> None:
+    paths = put(tmp_path, {SYNSETS: f"{B}\n{C}\n"})
+    assert asked(paths, "x_2.JPEG", "x_000001.jpg", "2_1.png") == [C, B, B]
+    with pytest.raises(ValueError, match=rf"synset_labels\.txt: has 2 lines, and none for '{image}'"):
+        asked(paths, image)
+
+
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        ({"val.txt": "x_1.JPEG 3\n"}, "val.txt: 'x_1.JPEG' has '3', which is no synset, such as n01440764"),
+        ({"val.txt": "x_1.JPEG dog\n"}, "'x_1.JPEG' has 'dog', which is no synset"),
+        ({"val.txt": "x_1.JPEG \n"}, "val.txt: 'x_1.JPEG ': expected the name of an image and its class"),
+        ({"LOC_val_solution.csv": "x_1\n"}, "solution.csv: 'x_1': expected the name of an image and its class"),
+        ({GROUND_TRUTH: "1\n"}, "numbers synsets, and neither meta.mat nor map_clsloc.txt is there"),
+        ({GROUND_TRUTH: "3\n", MAP: KIT[MAP]}, "number '3' is of no synset of the development kit"),
+        ({}, "no list says what the validation images show"),
+    ],
+)
+def test_a_list_that_cannot_be_is_refused(tmp_path: Path, files: Mapping[str, str], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        asked(put(tmp_path, files), "x_1.JPEG")
+
+
+def test_an_image_that_a_list_of_names_lacks_has_no_synset(tmp_path: Path) -> None:
+    assert asked(put(tmp_path, {"val.txt": "x_1.JPEG 0\n"}), "folder/x_1.png", "x_2.JPEG") == [A, None]
+
+
+def test_a_list_has_a_greatest_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = put(tmp_path, {SYNSETS: f"{B}\n"})
+    monkeypatch.setattr(imagenet_lists, "MAX_BYTES", 10)
+    assert asked(paths, "x_1.JPEG") == [B]
+    monkeypatch.setattr(imagenet_lists, "MAX_BYTES", 9)
+    with pytest.raises(ValueError, match="has more than 9 bytes; no list of ImageNet is as long"):
+        asked(paths, "x_1.JPEG")
