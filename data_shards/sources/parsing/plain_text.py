@@ -66,7 +66,7 @@ def blocks(path: Path) -> Generator[bytes]:
             except UnicodeDecodeError as error:
                 begin = error.start
             if begin is not None:
-                line += block[:begin].decode(encoding, errors="ignore").count("\n")
+                line += block[:begin].decode(encoding).count("\n")
                 raise _no_text(path, f"line {line}: byte {offset + begin}", f"0x{block[begin]:02x}", encoding)
             if line == 1 and offset == len(bom):
                 _refuse_encoded(text)

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import lzma
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -163,3 +164,57 @@ def test_blocks_are_the_text_in_utf_8(tmp_path: Path, characters: str, encoding:
     assert b"".join(pieces).decode() == characters.removeprefix("\ufeff" if encoding == "utf-8" else "")
     for piece in pieces:
         piece.decode()
+
+
+def test_a_line_that_is_too_long_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plain_text, "MAX_LINE", 4)
+    assert list(plain_text.bounded(io.BytesIO(b"abc\n\nabcd"))) == [b"abc\n", b"\n", b"abcd"]
+    with pytest.raises(ValueError, match="line 3: is longer than 4; cut it into several"):
+        list(plain_text.bounded(io.StringIO("abc\n\nabcd\n")))
+
+
+def test_a_word_is_no_mark_of_what_is_compressed(tmp_path: Path) -> None:
+    for start in ("BZh is a word", "BZh9 1AY&SY", "PK", "\x1f text"):
+        (tmp_path / "a.txt").write_text(start)
+        assert plain_text.is_plain(tmp_path / "a.txt")
+        assert b"".join(plain_text.blocks(tmp_path / "a.txt")) == start.encode()
+    (tmp_path / "empty.bz2").write_bytes(bz2.compress(b""))
+    assert not plain_text.is_plain(tmp_path / "empty.bz2")
+    assert list(plain_text.blocks(tmp_path / "empty.bz2")) == []
+
+
+@pytest.mark.parametrize("first", [0x50, 0x5F])
+def test_zstd_may_begin_with_a_frame_that_is_skipped(tmp_path: Path, first: int) -> None:
+    skipped = bytes([first]) + b"\x2a\x4d\x18" + (3).to_bytes(4, "little") + b"abc"
+    (tmp_path / "a.zst").write_bytes(skipped + zstd(b"a text"))
+    assert not plain_text.is_plain(tmp_path / "a.zst")
+    assert b"".join(plain_text.blocks(tmp_path / "a.zst")) == b"a text"
+
+
+def test_zstd_without_its_library_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.zst").write_bytes(zstd(b"a text"))
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ValueError, match="zstd needs pyarrow: pip install pyarrow, or unpack the file"):
+        list(plain_text.blocks(tmp_path / "a.zst"))
+
+
+def test_a_text_of_a_sample_has_a_greatest_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.txt.gz").write_bytes(gzipped(b"x" * 10))
+    member = plain_text.TextFile(str(tmp_path / "a.txt.gz"))
+    assert (member.extension, member.origin) == ("txt", str(tmp_path / "a.txt.gz"))
+    assert member.num_bytes == (tmp_path / "a.txt.gz").stat().st_size
+    monkeypatch.setattr(plain_text, "MAX_MEMBER_BYTES", 10)
+    assert member.read() == b"x" * 10
+    monkeypatch.setattr(plain_text, "MAX_MEMBER_BYTES", 9)
+    with pytest.raises(ValueError, match="unpacks to more than 9 bytes, the limit for a file of a sample"):
+        member.read()
+    (tmp_path / "empty.txt").touch()
+    assert plain_text.TextFile(str(tmp_path / "empty.txt")).read() is None
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [("a.CSV.gz", ".csv"), ("a.csv", ".csv"), ("a.tar.GZ", ".tar"), ("a.gz", ""), ("a.b.txt", ".txt")],
+)
+def test_the_suffix_of_a_content_is_that_before_the_compression(name: str, suffix: str) -> None:
+    assert plain_text.content_suffix(name) == plain_text.content_suffix(Path("x") / name) == suffix
