@@ -97,6 +97,12 @@ class Batch:
             lengths_on_host={} if torch.device(device).type == "cpu" else self.host_lengths,
         )
 
+    def beside(self, tensor: Tensor) -> Tensor:
+        """Return a tensor of the host on the device of the batch, without a wait for what is queued there."""
+        # From memory that is not page-locked the host would wait for the copy.
+        ready = tensor.pin_memory() if self.weights.is_cuda else tensor
+        return ready.to(self.weights.device, non_blocking=True)
+
     def pinned(self) -> "Batch":
         """Return the batch in page-locked memory, all of it: a copy from any other makes the host wait."""
         return replace(

@@ -51,6 +51,13 @@ def test_shares_add_up_over_all_modalities_and_hidden_tokens_get_none(tmp_path: 
         assert (tmp_path / f"{modality}.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_sample_without_anything_to_look_at_looks_at_nothing() -> None:
+    nothing = {name: torch.tensor([0, length[0]]) for name, length in LENGTHS.items()}
+    for of_layer in attention_maps(readable(CONFIG, WEIGHTS), INPUTS, nothing):
+        assert all((weights[0] == 0).all() for weights in of_layer.weights.values())
+        assert sum(float(weights[1].sum()) for weights in of_layer.weights.values()) == pytest.approx(3)
+
+
 def drawn(grid: tuple[int, ...], values: np.ndarray, path: Path) -> np.ndarray:
     """Return what is black in the picture of one latent that looks at everything alike."""
     draw([AttentionMap(0, {"some": torch.zeros(1, 1, *grid)})], "some", 0, values, path)

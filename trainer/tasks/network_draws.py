@@ -53,7 +53,4 @@ class NetworkDraws:
         purpose = random_numbers.key("dropout", self.seed, batch.index)
         words = random_numbers.words(purpose, batch.first, batch.first + len(batch.keys))
         halves = np.stack([words >> np.uint64(32), words & np.uint64(0xFFFF_FFFF)], axis=1).astype(np.int64)
-        draws = torch.from_numpy(halves)
-        # From memory that is not page-locked the host would wait for the copy.
-        draws = draws.pin_memory() if batch.weights.is_cuda else draws
-        return draws.to(batch.weights.device, non_blocking=True)
+        return batch.beside(torch.from_numpy(halves))

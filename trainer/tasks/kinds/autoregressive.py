@@ -38,9 +38,7 @@ class AutoregressiveTask(Task[AutoregressiveOutput]):
             return {}
         purpose = ("prefix dropout", self.name, self.training.seed, batch.index)
         rows = _hidden_rows(purpose, batch.keys, output.stream.num_places, output.prefix_dropout)
-        # From memory that is not page-locked the host would wait for the copy.
-        rows = rows.pin_memory() if batch.weights.is_cuda else rows
-        return {output.target: rows.to(batch.weights.device, non_blocking=True)}
+        return {output.target: batch.beside(rows)}
 
     def count(self, batch: Batch) -> Tensor:
         """Return the sum of the weights of the bytes, tokens or elements that are answered."""

@@ -52,9 +52,7 @@ class CellsTask(Task[CellsOutput]):
         key = random_numbers.key("queries", self.name, self.training.seed, batch.index)
         generator = np.random.Generator(np.random.Philox(key=key))
         cells = generator.choice(self.output.num_cells, self.output.train_queries, replace=False, shuffle=False)
-        points = torch.from_numpy(cells)
-        # From memory that is not page-locked the host would wait for the copy.
-        return (points.pin_memory() if batch.weights.is_cuda else points).to(batch.weights.device, non_blocking=True)
+        return batch.beside(torch.from_numpy(cells))
 
     def count(self, batch: Batch) -> Tensor:
         """Return the sum of the weights of the samples that have the input."""

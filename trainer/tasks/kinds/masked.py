@@ -37,9 +37,7 @@ class MaskedTask(CellsTask):
         output = self._masked
         purpose = ("hidden", self.name, self.training.seed, _EVALUATION if every else batch.index)
         rows = _hidden_rows(purpose, batch.keys, prod(output.token_grid), output.num_hidden)
-        # From memory that is not page-locked the host would wait for the copy.
-        rows = rows.pin_memory() if batch.weights.is_cuda else rows
-        return {output.target: rows.to(batch.weights.device, non_blocking=True)}
+        return {output.target: batch.beside(rows)}
 
     def count(self, batch: Batch) -> Tensor:
         """Return the sum of the weights of the hidden values that are asked."""

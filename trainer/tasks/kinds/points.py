@@ -33,9 +33,8 @@ class PointsTask(Task[PointsOutput]):
         # The same for every sample of the global batch, however it is cut.
         key = random_numbers.key("points", self.name, self.training.seed, batch.index)
         generator = np.random.Generator(np.random.Philox(key=key))
-        places = torch.from_numpy(generator.choice(num_points, self.output.train_points, replace=False, shuffle=False))
-        # From memory that is not page-locked the host would wait for the copy.
-        return (places.pin_memory() if batch.weights.is_cuda else places).to(batch.weights.device, non_blocking=True)
+        places = generator.choice(num_points, self.output.train_points, replace=False, shuffle=False)
+        return batch.beside(torch.from_numpy(places))
 
     def truths(self, batch: Batch) -> Tensor:
         """Return the true values at all places, (B, N, channels) float32, NaN where there is none."""
