@@ -120,6 +120,11 @@ def test_what_does_not_fit_into_a_bucket_takes_several_calls() -> None:
     assert (gradients.calls, weights.calls) == (4, 3)
     _, gathered = exchanges(network, OptimizerConfig(), TrainConfig(global_batch=2, zero_stage=3), 2)
     assert gathered.calls == 3
+    # One more than DeepSpeed gathers at once.
+    with torch.device("meta"):
+        network = nn.Linear(50_000_001, 1, bias=False)
+    _, gathered = exchanges(network, OptimizerConfig(), TrainConfig(global_batch=3, zero_stage=3), 3)
+    assert gathered.calls == 2
 
 
 def test_counts_and_losses_are_a_few_sums_a_step() -> None:

@@ -6,7 +6,7 @@ import pytest
 from deepspeed.accelerator import get_accelerator
 
 from trainer.config import OptimizerConfig, TrainConfig
-from trainer.engine.deepspeed_settings import settings
+from trainer.engine.deepspeed_settings import INITIAL_LOSS_SCALE, settings
 from trainer.engine.deepspeed_start import waiting_on_the_device
 
 
@@ -54,6 +54,7 @@ def test_only_the_precision_that_was_asked_for_is_switched_on() -> None:
     # A scale of 0 is one that follows the overflows.
     scaled = {"enabled": True, "loss_scale": 0, "initial_scale_power": 16, "loss_scale_window": 1000}
     assert given(precision="fp16")["fp16"] == scaled
+    assert INITIAL_LOSS_SCALE == 2**16
 
 
 def exchange(stage: int, world_size: int, device_type: str, **train: object) -> tuple[bool | None, int]:

@@ -146,6 +146,16 @@ def test_one_process_gives_the_losses_and_norms_of_a_plain_loop(
     torch.testing.assert_close(torch.tensor(found), plain_loop(config, 5), rtol=RELATIVE, atol=0)
 
 
+@pytest.mark.parametrize("stage", [0, 1])
+def test_a_clip_norm_of_0_clips_nothing(world: World, stage: int) -> None:
+    found = []
+    for clip_norm in (0.0, 1e9):
+        trained = engine(world, optimizer=replace(OPTIMIZER, clip_norm=clip_norm), zero_stage=stage)
+        found.append([trained.step(whole_batch(step)).loss for step in range(3)])
+        trained.close()
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("stage", [0, 1, 2])
 def test_a_loss_that_is_infinite_skips_the_step_though_its_gradient_is_finite(world: World, stage: int) -> None:
     trained = engine(world, zero_stage=stage)

@@ -212,6 +212,41 @@ def test_the_first_verdict_holds(tmp_path: Path, clock: SimpleNamespace) -> None
     assert convicted_pids(tmp_path) == {1: 77, 2: 7}
 
 
+def test_a_verdict_that_cannot_be_read_convicts_nobody(tmp_path: Path) -> None:
+    whole = {"culprits": [1, 2], "pids": [7, 8], "named": "", "found_by": 0}
+    for content, found in (
+        (json.dumps(whole), {1: 7, 2: 8}),
+        (json.dumps({**whole, "pids": [7]}), {}),
+        (json.dumps({"culprits": [1]}), {}),
+        ("[1]", {}),
+        ("{", {}),
+    ):
+        (tmp_path / "verdict.json").write_text(content)
+        assert convicted_pids(tmp_path) == found
+    assert convicted_pids(tmp_path / "none") == {}
+
+
+@pytest.mark.parametrize(("seconds", "interval", "period"), [(60.0, 1.0, 6.0), (5.0, 0.5, 0.5), (10.0, 1.0, 1.0)])
+def test_a_rank_is_heard_ten_times_in_what_it_may_take_and_on_its_host_at_least_once_a_second(
+    tmp_path: Path, seconds: float, interval: float, period: float
+) -> None:
+    hang = watch(tmp_path, rank=1, pids={0: 7}, seconds=seconds)
+    # Four beats missed on its host, and elsewhere.
+    assert (hang._ranks.patience(0), hang._ranks.patience(2)) == (4 * interval, 4 * period)
+    assert hang._interval == interval
+
+
+def test_a_rank_that_takes_just_as_long_as_it_may_is_not_held_up(tmp_path: Path, clock: SimpleNamespace) -> None:
+    hang = watch(tmp_path)
+    hang.at(STEP)
+    for count, (seconds, found) in enumerate(((0.0, []), (SECONDS, []), (0.1, [(1, "stuck in a step")])), 1):
+        move(clock, seconds)
+        hang._ranks.tell(hang._beat())
+        beat(tmp_path, 1, count, progress=0)
+        beat(tmp_path, 2, count, progress=3)
+        assert named(hang) == found
+
+
 def test_a_host_whose_first_rank_is_not_the_first_of_all_judges_that_host_alone(
     tmp_path: Path, clock: SimpleNamespace
 ) -> None:

@@ -159,6 +159,36 @@ def test_what_does_not_fit_on_one_rank_is_cut_on_all() -> None:
     assert on_ranks(2, rank) == [3, 3]
 
 
+@pytest.mark.parametrize(("beside", "numbers"), [({}, 4), ({"beside": 0}, 2), ({"beside": 3}, 5)])
+def test_a_trial_is_made_beside_as_much_memory_as_the_state_will_take(
+    monkeypatch: pytest.MonkeyPatch, beside: dict[str, int], numbers: int
+) -> None:
+    taken: list[int] = []
+    empty = torch.empty
+
+    def noted(*shape: int, **options: object) -> Tensor:
+        if options.get("dtype") == torch.uint8:
+            taken.extend(shape)
+        return empty(*shape, **options)
+
+    monkeypatch.setattr("trainer.engine.memory.torch.empty", noted)
+    network = Network(0)
+    fitting(network, CLASSES, whole_batch(0), TrainConfig(global_batch=16), WORLD, **beside)
+    # Weight and gradient, and the numbers beside each, of 4 bytes.
+    assert taken == [4 * numbers * sum(parameter.numel() for parameter in network.parameters())]
+
+
+@pytest.mark.parametrize(("share", "halves"), [(12, [12, 6, 3, 1]), (16, [16, 8, 4, 2, 1]), (15, [15, 5, 1])])
+def test_a_micro_batch_is_the_largest_part_that_is_at_most_a_half(
+    monkeypatch: pytest.MonkeyPatch, share: int, halves: list[int]
+) -> None:
+    tried: list[int] = []
+    monkeypatch.setattr("trainer.engine.memory._fits", lambda *given: tried.append(share // given[4]))
+    with pytest.raises(ValueError, match="one sample a micro-batch does not fit"):
+        fitting(Network(0), CLASSES, whole_batch(0, share), TrainConfig(global_batch=share), WORLD)
+    assert tried == halves
+
+
 def test_a_sample_that_fits_alone_is_trained_on_alone() -> None:
     assert fitting(Hungry(1), CLASSES, whole_batch(0, 12), TrainConfig(global_batch=12), WORLD).micro_batch == 1
     given = TrainConfig(global_batch=12, micro_batch=4)

@@ -93,6 +93,31 @@ def test_the_memory_of_a_process_on_the_cpu_is_what_the_kernel_says_in_mebibytes
     assert memory_mib(torch.device("cpu")) == pytest.approx(peak / 1024, rel=0.05)
 
 
+def test_the_memory_of_a_gpu_is_the_peak_that_was_allocated_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda device: {"cuda:1": 3 << 20}[str(device)])
+    assert memory_mib(torch.device("cuda", 1)) == 3.0
+
+
+def test_nothing_is_known_of_a_work_unless_it_is_said() -> None:
+    assert Work() == Work(flops_per_sample=0.0, tokens_per_sample=0.0, peak_flops=0.0)
+
+
+@pytest.mark.parametrize(("device", "threads", "rows"), [("cpu", 4, 512), ("cpu", 5, 1024), ("cuda", 1, 8192)])
+def test_the_products_that_measure_a_device_are_as_large_as_keeps_it_busy(
+    monkeypatch: pytest.MonkeyPatch, device: str, threads: int, rows: int
+) -> None:
+    asked: list[object] = []
+
+    def ones(*shape: int, **options: object) -> Tensor:
+        asked.append((*shape, options))
+        return torch.zeros(2, 2)
+
+    monkeypatch.setattr("trainer.sinks.meter.torch.ones", ones)
+    monkeypatch.setattr("trainer.sinks.meter.torch.get_num_threads", lambda: threads)
+    measured_peak_flops(torch.device(device), torch.float32)
+    assert asked == [(rows, rows, {"device": torch.device(device), "dtype": torch.float32})]
+
+
 def test_what_is_known_of_the_work_alone_is_told() -> None:
     for work, told in (
         (Work(tokens_per_sample=10), {"tokens_per_second"}),
