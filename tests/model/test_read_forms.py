@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -183,6 +183,50 @@ def test_costs_are_those_of_the_matrix_products_forward_and_backward(learns: boo
     assert costs["absorbed"] == 5 * (moved + reading + tokens + N * M * 230)
     # Sums along axes take the place of products with channels.
     assert costs.get("separable", 0) == (0 if learns else 5 * (moved + N * M * 320))
+
+
+@pytest.mark.parametrize(
+    ("changes", "cpu", "gpu"),
+    [
+        (
+            {"cross_attend": AttentionConfig(qk_width=10, value_width=12)},
+            {"plain": 273_600, "absorbed": 213_192, "separable": 178_632},
+            {"plain": 672_768, "absorbed": 1_777_032, "separable": 830_952},
+        ),
+        (
+            {"mask_tokens": True},
+            {"plain": 368_640, "absorbed": 264_600},
+            {"plain": 804_096, "absorbed": 1_828_440},
+        ),
+        ({"cross_attend": AttentionConfig(num_heads=2, qk_width=10)}, {"plain": 257_760}, {"plain": 650_880}),
+        # Heads of up to 256 channels are flash attention's, wider ones of keys or of values are not.
+        (
+            {"cross_attend": AttentionConfig(qk_width=256)},
+            {"plain": 4_154_400, "absorbed": 1_112_832, "separable": 1_078_272},
+            {"plain": 6_035_328, "absorbed": 2_676_672, "separable": 1_730_592},
+        ),
+        *(
+            (
+                {"cross_attend": AttentionConfig(qk_width=keys, value_width=values)},
+                {"plain": 2_166_480, "absorbed": 651_996, "separable": 617_436},
+                {"plain": 3_985_200, "absorbed": 2_215_836, "separable": 1_269_756},
+            )
+            for keys, values in ((257, 4), (4, 257))
+        ),
+        ({"cross_attend": AttentionConfig(num_heads=2, qk_width=514)}, {"plain": 8_241_120}, {"plain": 10_059_840}),
+    ],
+)
+def test_the_cost_of_each_form_on_each_kind_of_device(
+    changes: dict[str, Any], cpu: dict[str, int], gpu: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model.attention.read_forms, "kernel_problem", lambda *_: None)
+    config = dataclasses.replace(BASE, **changes)
+    assert (read_costs(config), read_costs(config, "cuda")) == (cpu, gpu)
+    # Without a kernel the separable form goes tile by tile, in float32.
+    monkeypatch.setattr(model.attention.read_forms, "kernel_problem", lambda *_: "none")
+    scores = config.num_cross_attends * config.num_latents * config.num_tokens
+    tiles = {"separable": gpu["separable"] + scores * (23_700 - 1_830)} if "separable" in gpu else {}
+    assert read_costs(config, "cuda") == gpu | tiles
 
 
 def paper(name: str) -> PerceiverConfig:
