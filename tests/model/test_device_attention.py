@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import model.attention.alignment
 import model.attention.layers
 from data_shards.loading.batch import Batch
+from model.attention.alignment import aligned_width
 from model.attention.dispatch import attend, padded_heads
 from model.attention.layers import CrossAttend
 from model.attention.norms import normalised
@@ -352,3 +353,29 @@ def test_latents_and_queries_are_all_there_and_never_get_a_mask() -> None:
     masks = masks_on_a_gpu(BOTH, lengths)
     assert len(masks) == num_reads + num_others
     assert sum(mask is None for mask in masks) == num_others
+
+
+def test_aligned_values_have_zeros_after_their_channels_whatever_the_memory_held(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def used(values: Tensor, *shape: int, dtype: torch.dtype) -> Tensor:
+        return torch.full(shape, torch.nan, dtype=dtype)
+
+    monkeypatch.setattr(Tensor, "new_empty", used)
+    values = torch.arange(1.0, 11.0).view(2, 5).requires_grad_()
+    found = model.attention.alignment._Aligned.apply(values, 8, torch.bfloat16)
+    assert found.tolist() == [[1, 2, 3, 4, 5, 0, 0, 0], [6, 7, 8, 9, 10, 0, 0, 0]]
+    assert found.dtype == torch.bfloat16
+    (gradient,) = torch.autograd.grad((found.float() * torch.arange(16.0).view(2, 8)).sum(), values)
+    assert gradient.tolist() == [[0, 1, 2, 3, 4], [8, 9, 10, 11, 12]]
+    assert gradient.dtype == torch.float32
+
+
+def test_arrays_are_aligned_to_eight_channels_where_it_helps() -> None:
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    widths = [1, 7, 8, 9, 16]
+    assert [aligned_width(width, gpu) for width in widths] == [8, 8, 8, 16, 16]
+    assert [aligned_width(width, cpu) for width in widths] == widths
+    values = torch.ones(2, 5)
+    assert model.attention.alignment.widened(values, 5) is values
+    assert model.attention.alignment.widened(values, 7).tolist() == [[1] * 5 + [0] * 2] * 2

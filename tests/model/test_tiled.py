@@ -155,3 +155,45 @@ def test_a_tile_of_a_grid_has_an_odd_number_of_rows() -> None:
         (_, tiles, _), *_ = model.attention.absorbed.tiled._tiles(source, torch.zeros(1, num_queries, 1))
         assert len(tiles) > 1
         assert (tiles[0].stop - tiles[0].start) // source.row % 2 == 1
+
+
+def test_sums_over_tiles_are_taken_in_float32_at_the_least() -> None:
+    for dtype, expected in ((torch.bfloat16, torch.float32), (torch.float32,) * 2, (torch.float64,) * 2):
+        tokens = DenseTokens(torch.zeros(2, 3, 4, dtype=dtype))
+        assert tokens.sums(tokens.prepared(torch.zeros(2, 5, 4, dtype=dtype))).dtype == expected
+    grid, _ = grid_tokens((2, 3), batch=1)
+    halves = GridTokens(grid.content_BMc.bfloat16(), tuple(table.bfloat16() for table in grid.axis_tables))
+    assert [SeparableTokens(each).dtype for each in (halves, grid)] == [torch.float32, torch.float64]
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "cuda", "is_there", "problem", "steps", "kernel"),
+    [
+        ("cuda", torch.float32, "13.0", True, None, True, True),
+        # The kernel of grids is for float32 alone, that of tiles for all but float64.
+        ("cuda", torch.bfloat16, "13.0", True, None, True, False),
+        ("cuda", torch.float64, "13.0", True, None, False, False),
+        ("cuda", torch.float32, "13.0", True, "too old", False, False),
+        ("cuda", torch.float32, "13.0", False, None, False, False),
+        ("cuda", torch.float32, None, True, None, False, False),
+        ("cpu", torch.float32, "13.0", True, None, False, False),
+    ],
+)
+def test_triton_is_asked_where_it_runs(
+    device: str,
+    dtype: torch.dtype,
+    cuda: str | None,
+    is_there: bool,
+    problem: str | None,
+    steps: bool,
+    kernel: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("triton", reason="it comes with PyTorch for CUDA")
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: is_there)
+    monkeypatch.setattr(model.attention.absorbed.tiled, "missing", lambda _: problem)
+    assert model.attention.absorbed.tiled._has_kernel(torch.device(device), dtype) == kernel
+    found = model.attention.absorbed.tiled._steps(DenseTokens(torch.zeros(1, 2, 3, dtype=dtype)), torch.device(device))
+    names = [step.__module__.rpartition(".")[2] for step in found]
+    assert names == ["tile_kernel" if steps else "tiled"] * 2
