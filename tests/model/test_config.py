@@ -198,6 +198,7 @@ def test_passes_read_each_compared_input_alone_and_all_others_together() -> None
 
 
 CLOUD = {"points": PointsInput(num_points=9)}
+SOUND = {"sound": AudioInput(num_samples=32, patch=8)}
 
 
 @pytest.mark.parametrize(
@@ -217,6 +218,11 @@ CLOUD = {"points": PointsInput(num_points=9)}
         ({"cross_attend": AttentionConfig(qk_width=4, rotary=True)}, []),
         ({"cross_attend": AttentionConfig(qk_width=3, rotary=True)}, ["cross_attend.rotary"]),
         ({"inputs": CLOUD, "cross_attend": AttentionConfig(rotary=True)}, ["cross_attend.rotary"]),
+        ({"inputs": CLOUD, "self_attend": AttentionConfig(rotary=True)}, []),
+        # Tokens of two inputs, with places on one axis and on two.
+        ({"inputs": IMAGE | SOUND, "cross_attend": AttentionConfig(qk_width=4, rotary=True)}, []),
+        ({"inputs": IMAGE | SOUND, "cross_attend": AttentionConfig(qk_width=2, rotary=True)}, ["cross_attend.rotary"]),
+        ({"inputs": IMAGE | CLOUD, "cross_attend": AttentionConfig(qk_width=4, rotary=True)}, ["cross_attend.rotary"]),
         ({"cross_attend_form": "separable", "mask_tokens": True}, ["cross_attend_form"]),
         ({"cross_attend_form": "absorbed", "cross_attend": AttentionConfig(qk_norm=True)}, ["cross_attend_form"]),
         ({"cross_attend_form": "separable"}, []),

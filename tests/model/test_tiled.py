@@ -197,3 +197,56 @@ def test_triton_is_asked_where_it_runs(
     found = model.attention.absorbed.tiled._steps(DenseTokens(torch.zeros(1, 2, 3, dtype=dtype)), torch.device(device))
     names = [step.__module__.rpartition(".")[2] for step in found]
     assert names == ["tile_kernel" if steps else "tiled"] * 2
+
+
+@pytest.mark.parametrize(
+    ("elements", "samples", "tokens"),
+    [
+        # Five queries and eleven tokens of three samples.
+        (1, [1, 1, 1], [1] * 11),
+        (20, [1, 1, 1], [4, 4, 3]),
+        (64, [1, 1, 1], [11]),
+        (120, [2, 1], [11]),
+        (10_000, [3], [11]),
+    ],
+)
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_tile_has_as_many_tokens_and_samples_as_its_scores_may_take(
+    elements: int, samples: list[int], tokens: list[int], device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A CPU's own number, and what a device says of itself.
+    monkeypatch.setattr(model.attention.absorbed.tiled, "CPU_TILE_ELEMENTS", elements if device == "cpu" else 0)
+    monkeypatch.setattr(model.attention.absorbed.tiled, "tile_elements", lambda *_: elements if device != "cpu" else 0)
+    source = DenseTokens(torch.zeros(3, 11, 4, device=device, dtype=torch.float64))
+    groups = list(model.attention.absorbed.tiled._tiles(source, torch.zeros(3, 5, 4, device=device)))
+    assert [part.stop - part.start for part, _, _ in groups] == samples
+    for _, tiles, scratch in groups:
+        assert [tile.stop - tile.start for tile in tiles] == tokens
+        assert scratch.shape == (2, samples[0] * 5 * tokens[0])
+        assert (scratch.dtype, scratch.device.type) == (torch.float64, device)
+
+
+@pytest.mark.parametrize(
+    ("elements", "tokens"), [(1, [6, 6, 6, 6]), (59, [6, 6, 6, 6]), (64, [18, 6]), (120, [24]), (10_000, [24])]
+)
+def test_a_tile_of_a_grid_is_an_odd_number_of_whole_rows(
+    elements: int, tokens: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model.attention.absorbed.tiled, "CPU_TILE_ELEMENTS", elements)
+    source = SeparableTokens(grid_tokens((4, 6), batch=1)[0])
+    ((_, tiles, _),) = model.attention.absorbed.tiled._tiles(source, torch.zeros(1, 5, 4))
+    assert [tile.stop - tile.start for tile in tiles] == tokens
+
+
+def test_what_the_backward_pass_divides_by_is_kept_in_float32() -> None:
+    kept: list[tuple[tuple[int, ...], torch.dtype]] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept.append(((*tensor.shape,), tensor.dtype))
+        return tensor
+
+    queries, tokens = random(2, 5, 8).bfloat16().requires_grad_(), random(2, 11, 8, seed=1).bfloat16().requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        read_tokens(queries, DenseTokens(tokens), None, tokens)
+    halves = [((2, 5, 8), torch.bfloat16), ((2, 11, 8), torch.bfloat16), ((2, 5, 8), torch.bfloat16)]
+    assert kept == [*halves, ((2, 5), torch.float32)]
