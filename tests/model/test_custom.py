@@ -15,7 +15,8 @@ from model.budget.plan import plan
 from model.budget.step_cost import StepWork, step_work
 from model.config.custom_network import CustomNetwork
 from model.config.perceiver import PerceiverConfig
-from model.custom import CustomModule, new_network
+from model.custom import CustomModule, answer_shapes, empty_batch, new_network
+from model.modalities.array import ArrayInput
 from model.modalities.audio import AudioInput
 from model.modalities.image import ImageInput
 from model.modalities.input import Input
@@ -24,6 +25,7 @@ from model.outputs.grid import GridOutput
 from model.outputs.label import LabelOutput
 from model.outputs.masked import MaskedOutput
 from model.outputs.output import Output
+from model.outputs.points import PointsOutput
 from model.outputs.value import ValueOutput
 from model.perceiver import Perceiver
 
@@ -164,6 +166,28 @@ def test_of_a_whole_grid_the_cells_that_training_asks_for_are_taken() -> None:
     assert whole.shape == (4, 2, 2, 3)
     cells = network(photos(), points={"photo": torch.tensor([3, 0])})["photo"]
     assert torch.equal(cells, whole.flatten(1, 2)[:, [3, 0]])
+
+
+def test_the_shapes_of_answers_are_those_of_the_outputs_whatever_the_sizes_of_the_inputs() -> None:
+    inputs: dict[str, Input] = {
+        "photo": ImageInput(height=2, width=3),
+        "cloud": ArrayInput(shape=(5, 2), num_axes=3),
+    }
+    outputs = {
+        "digit": LabelOutput(num_classes=3),
+        "photo": MaskedOutput(),
+        "field": PointsOutput(target="cloud", coordinates="cloud.coordinates", num_axes=3, num_channels=2),
+        "beyond": PointsOutput(target="cloud", coordinates="at", num_points=4),
+    }
+    found = replace(config(outputs=outputs), inputs=inputs)
+    assert answer_shapes(found) == {"beyond": (4, 1), "digit": (3,), "field": (5, 2), "photo": (2, 3, 3)}
+    batch = {name: ((*each.shape,), each.dtype) for name, each in empty_batch(found, 7).items()}
+    assert batch == {
+        "photo": ((7, 2, 3, 3), torch.uint8),
+        "cloud": ((7, 5, 2), torch.float32),
+        "cloud.coordinates": ((7, 5, 3), torch.float32),
+        "at": ((7, 4, 2), torch.float32),
+    }
 
 
 def test_what_is_drawn_in_training_follows_from_seed_step_and_rank() -> None:
