@@ -187,6 +187,10 @@ def test_pixels_whose_motion_is_unknown_count_neither_as_error_nor_as_pixels() -
     known = torch.full((1, 2, 2, 2), 3.0)
     known[0, 1] = torch.nan
     torch.testing.assert_close(end_point_error_sum(said, known, torch.ones(1)), torch.tensor(3.0 * 2**0.5))
+    # Of one pixel alone the mean is its own error.
+    single = torch.full((1, 2, 2, 2), torch.nan)
+    single[0, 0, 0] = torch.tensor([3.0, 4.0])
+    torch.testing.assert_close(end_point_error_sum(said, single, torch.ones(1)), torch.tensor(5.0))
     nothing = torch.full((1, 2, 2, 2), torch.nan)
     said.requires_grad_()
     loss = end_point_error_sum(said, nothing, torch.ones(1))

@@ -14,7 +14,7 @@ from model.modalities.image import ImageInput
 from model.outputs.grid import GridOutput
 from model.outputs.label import LabelOutput
 from model.perceiver import Perceiver
-from model.transfer import other_frequencies, table_grids, transfer
+from model.transfer import Meaning, _resized, other_frequencies, table_grids, transfer
 
 ALL = InitialWeightsConfig(source="x")
 TABLE = "inputs.adapters.image.positions.learned.weight"
@@ -181,3 +181,67 @@ def test_on_another_grid_fourier_features_have_other_frequencies_unless_their_re
     assert other_frequencies(fourier(8), fourier(8, max_resolution=(8, 8))) == {}
     assert other_frequencies(fourier(8), fourier(16, max_resolution=(8, 8))) == {}
     assert other_frequencies(fourier(8), fourier(16, kind="learned")) == {}
+
+
+LATENTS = "encoder.latents.weight"
+
+
+def test_rows_are_brought_to_their_order_here_and_what_means_something_else_is_drawn() -> None:
+    source, target = network(seed=1), network(seed=2)
+    meaning = Meaning(foreign={LATENTS: "other latents"}, rows={TABLE: [3, *range(15)]})
+    found = transfer(target, source.state_dict(), table_grids(source), ALL, meaning)
+    assert found.drawn == {LATENTS: "other latents"}
+    assert found.unused == (LATENTS,)
+    assert torch.equal(found.weights[TABLE], source.get_parameter(TABLE)[[3, *range(15)]])
+    # What is dropped is told so, whatever it means.
+    both = replace(ALL, drop=("encoder.lat*",))
+    assert transfer(target, source.state_dict(), {}, both, meaning).drawn == {LATENTS: "dropped"}
+
+
+def test_weights_of_half_precision_are_taken_in_that_of_the_network() -> None:
+    source = {name: each.bfloat16() for name, each in network(side=4, latents=4, seed=1).state_dict().items()}
+    target = network(side=7, latents=9, seed=2)
+    found = transfer(target, source, {TABLE: (4, 4)}, replace(ALL, resize=True))
+    assert sorted(found.resized) == [LATENTS, TABLE]
+    assert {each.dtype for each in found.weights.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("rows", "grid", "old_grid", "expected"),
+    [
+        # A set: the first rows, and after them those that are there.
+        (2, (), None, [0.0, 1.0, -1.0]),
+        (5, (), (5,), [0.0, 1.0, 2.0]),
+        # One axis says its grid by its rows.
+        (5, (3,), None, [0.0, 2.0, 4.0]),
+        (5, (3,), (5,), [0.0, 2.0, 4.0]),
+        (2, (3,), None, [0.0, 0.5, 1.0]),
+        # Two and three axes do not.
+        (4, (1, 3), None, None),
+        (4, (1, 3), (1, 4), [0.0, 1.5, 3.0]),
+        (4, (1, 3), (2, 2), [0.0, 0.5, 1.0]),
+        (4, (1, 3), (4,), None),
+        (4, (1, 3), (1, 5), None),
+        (4, (1, 1, 3), (1, 1, 4), [0.0, 1.5, 3.0]),
+        (4, (1, 1, 1, 3), (1, 1, 1, 4), None),
+        # No table.
+        (5, None, (5,), None),
+    ],
+)
+def test_a_table_is_resized_where_its_grid_says_how(
+    rows: int, grid: tuple[int, ...] | None, old_grid: tuple[int, ...] | None, expected: list[float] | None
+) -> None:
+    given = torch.arange(float(rows))[:, None].expand(-1, 2)
+    own = torch.full((3, 2), -1.0)
+    found = _resized(given, own, grid, old_grid)
+    assert (None if found is None else found.tolist()) == (None if expected is None else [[at] * 2 for at in expected])
+    assert _resized(given[:, :1], own, grid, old_grid) is None
+    assert _resized(given[:, 0], own, grid, old_grid) is None
+
+
+def test_all_that_is_no_number_is_counted() -> None:
+    source = network(seed=1).state_dict()
+    names = (LATENTS, "decoder.means.label.logits.bias")
+    broken = {name: torch.full_like(source[name], torch.inf) for name in names}
+    with pytest.raises(ValueError, match=r"^encoder\.latents\.weight and 1 more: holds NaN"):
+        transfer(network(), source | broken, table_grids(network()), ALL)
