@@ -10,10 +10,10 @@ import pytest
 
 from data_shards.building import adoption
 from data_shards.building.inspection import verification
-from data_shards.building.inspection.verification import Bad, Report
+from data_shards.building.inspection.verification import Bad, Report, partners
 from data_shards.config import DataConfig
 from data_shards.format import manifest
-from data_shards.format.manifest import Manifest
+from data_shards.format.manifest import Manifest, ShardEntry, Shards, Split
 from data_shards.modalities.kinds.text import TextConfig
 from data_shards.storage.local_folder import LocalFolder
 
@@ -144,3 +144,68 @@ def test_what_all_but_a_twentieth_or_one_have_is_expected(
     adopted = adoption.index(tmp_path)
     assert verification.partners(adopted, "train") == ({"text", "label"} if expected else {"text"})
     assert verification.partners(replace(adopted, adopted=False), "train") == frozenset()
+
+
+def test_reports_of_shards_are_added() -> None:
+    one, other = Report(labels={"cat": 0, "dog": 0}), Report(3, 1, [Bad("a", "b", "c")], [Bad("d", "e", "f")])
+    one.add_shape("photo", (3, 9))
+    one.add_shape("photo", (5, 2))
+    one.count_labels(["dog", "cat", "dog"])
+    other.add_shape("photo", (4, 10))
+    other.add_shape("sound", (7,))
+    other.count_labels(["dog", "fox"])
+    one.add(other)
+    one.add(Report(2, labels={"cat": 1}))
+    assert one == Report(
+        samples=5,
+        left_out=1,
+        bad=[Bad("a", "b", "c")],
+        incomplete=[Bad("d", "e", "f")],
+        shapes={"photo": [[3, 2], [5, 10]], "sound": [[7], [7]]},
+        labels={"cat": 2, "dog": 3, "fox": 1},
+    )
+    assert not one.ok
+    assert Report(incomplete=[Bad("d", "e", "f")]).ok
+
+
+def test_shapes_of_another_number_of_axes_are_told_apart() -> None:
+    report = Report()
+    for shape in ((2, 3), (5,), (4, 1), (1,), ()):
+        report.add_shape("x", shape)
+    assert report.shapes == {"x": [[2, 1], [4, 3]], "x of 1 axes": [[1], [5]], "x of 0 axes": [[], []]}
+
+
+@pytest.mark.parametrize(
+    ("num_with", "expected"),
+    [(100, {"txt", "png"}), (95, {"txt", "png"}), (94, {"txt"}), (60, {"txt"}), (0, {"txt"})],
+)
+def test_a_file_that_nearly_all_samples_have_is_expected_of_all(num_with: int, expected: set[str]) -> None:
+    kinds = {"png/txt": num_with, "txt": 100 - num_with}
+    entry = ShardEntry(
+        "train/0.tar", 100, 1, "1" * 64, "2" * 64, {kind: count for kind, count in kinds.items() if count}
+    )
+    shards = Manifest({"train": Split(Shards.of([entry]), ())}, (), adopted=True)
+    names = {"txt": "text", "png": "image"}
+    assert partners(shards, "train") == {names[suffix] for suffix in expected}
+    assert partners(replace(shards, adopted=False), "train") == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("num_samples", "num_labels", "is_expected"),
+    [
+        (3, 3, True),
+        (3, 2, True),
+        (3, 1, False),
+        (2, 1, False),
+        (1, 0, False),
+        (3, 4, False),
+        (100, 95, True),
+        (100, 94, False),
+    ],
+)
+def test_a_label_is_expected_where_one_sample_in_twenty_lacks_it_or_a_single_one(
+    num_samples: int, num_labels: int, is_expected: bool
+) -> None:
+    entry = ShardEntry("train/0.tar", num_samples, 1, "1" * 64, "2" * 64, {"txt": num_samples})
+    shards = Manifest({"train": Split(Shards.of([entry]), (num_labels,))}, ("a",), adopted=True)
+    assert ("label" in partners(shards, "train")) == is_expected
