@@ -13,6 +13,7 @@ from test_predict import MODEL, NUM_TEST, PICTURES, MakeRun, make_run, picture, 
 
 from data_shards.sources import table
 from launch.answers.loaded_run import load_run
+from launch.networks import imports, network_files
 from launch.run.trained import evaluation
 from launch.run.trained.network import config_of
 
@@ -177,3 +178,29 @@ def test_an_imported_network_is_evaluated_and_answers_files_as_the_run_does(
     assert found[0]["label"] in {"class 0", "class 1", "class 2"}
     with pytest.raises(ValueError, match="has no checkpoints but one network"):
         evaluation.main(imported, [f"data.shards={run}_shards"], which="best")
+
+
+def test_an_export_of_a_run_that_is_imported_again_is_evaluated_to_the_figures_of_the_run(
+    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {
+            "image": picture(tmp_path / f"{number}.png", number, (20, 20, 3)),
+            "label": f"class {number % 3}",
+            "split": "test" if number < 24 else "train",
+        }
+        for number in range(36)
+    ]
+    config = PICTURES.replace("num_classes: 3", "num_classes: 3, pooling: query")
+    # The positions and the residual that Hugging Face's model has.
+    config = config.replace("{image: {}}", "{image: {positions: {max_resolution: [224, 224]}}}")
+    run = make_run(config.replace("model:", "model:\n  decoder: {query_residual: true}"), rows)
+    evaluation.main(run, as_json=True)
+    own = json.loads(capsys.readouterr().out)["metrics"]
+    network_files.export(run, tmp_path / "theirs", onnx=False, as_json=True)
+    imports.import_network(tmp_path / "theirs", tmp_path / "again", as_json=True)
+    section = config_of(tmp_path / "again").data.inputs["image"]
+    assert (section.resize, section.centre_crop) == ("bilinear", 1.0)
+    capsys.readouterr()
+    evaluation.main(tmp_path / "again", [f"data.shards={run}_shards"], as_json=True)
+    assert json.loads(capsys.readouterr().out)["metrics"] == own
