@@ -159,7 +159,7 @@ def _refuse_overwriting(out: Path, index_paths: Sequence[Path]) -> None:
     # Without the last character, which is the version: an index that an earlier release wrote is ours to replace.
     foreign = [path for path in index_paths if path.exists() and not _is_ours(path, MAGIC[:-1])]
     if foreign:
-        others = f", and so are {counted(len(foreign) - 1, 'other')}" if foreign[1:] else ""
+        others = f", as {counted(len(foreign) - 1, 'other is', 'others are')}" if foreign[1:] else ""
         raise ValueError(f"{foreign[0]}: is an index of another program{others}; it is left as it is: {remedy}")
     path = out / "manifest.json"
     # Any program may call a file manifest.json; ours names the classes on one of its first lines.

@@ -503,3 +503,68 @@ def test_a_class_that_a_record_lists_twice_counts_once_and_is_told(tmp_path: Pat
     found = adoption.index(tmp_path, tell=told.append)
     assert found.splits["train"].label_counts == (3, 3)
     assert any("3 records list a class twice in 'labels', which counts once" in sentence for sentence in told)
+
+
+NO_SPLIT = "there is no split but train, so nothing can be evaluated; tars in a folder test/ are the split test"
+NO_LABEL = "no sample has a label: there is no .cls member that holds one, and no record gives one"
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ([], []),
+        (["b.tar.gz"], ["b.tar.gz"]),
+        ([".c.tar", "_d/e.tar", "f/g/h.tar", "i.tgz", "j.TAR"], [".c.tar, f/g/h.tar, i.tgz, j.TAR"]),
+        ([f"{n}.tar.gz" for n in range(5)], [", ".join(f"{n}.tar.gz" for n in range(5))]),
+        ([f"{n}.tar.gz" for n in range(7)], [", ".join(f"{n}.tar.gz" for n in range(5)) + " and 2 more"]),
+    ],
+)
+def test_what_looks_like_a_tar_and_is_skipped_is_told(
+    tmp_path: Path, write_tar: WriteTar, names: list[str], told: list[str]
+) -> None:
+    write_tar(tmp_path / "a.tar", [("a.txt", b"x")])
+    for name in names:
+        write_tar(tmp_path / name, [("a.txt", b"x")])
+    found: list[str] = []
+    adopted = adoption.index(tmp_path, tell=found.append)
+    skipped = "skipped, because hidden, compressed, not named .tar, or more than one folder deep: "
+    assert found == [*(skipped + each for each in told), NO_LABEL, *([] if "_d" in adopted.splits else [NO_SPLIT])]
+    assert [shard.name for shard in adopted.split("train").shards] == ["a.tar"]
+
+
+def test_indexes_of_other_programs_are_counted_and_left(tmp_path: Path, write_tar: WriteTar) -> None:
+    for name in "abc":
+        write_tar(tmp_path / f"{name}.tar", [("a.txt", b"x")])
+        (tmp_path / f"{name}.idx").write_bytes(b"of another")
+        others = {"a": "", "b": ", as 1 other is", "c": ", as 2 others are"}[name]
+        with pytest.raises(ValueError, match=rf"a\.idx: is an index of another program{others}; it is left as it is"):
+            adoption.index(tmp_path)
+    assert not (tmp_path / "manifest.json").exists()
+    assert (tmp_path / "c.idx").read_bytes() == b"of another"
+
+
+def test_indexes_go_to_a_folder_that_is_made_with_all_its_folders(tmp_path: Path, write_tar: WriteTar) -> None:
+    write_tar(tmp_path / "in" / "Test" / "a.tar", [("a.txt", b"x"), ("a.cls", b"0")])
+    write_tar(tmp_path / "in" / "b.tar", [("b.txt", b"x"), ("b.cls", b"1"), ("c.txt", b"x"), ("c.cls", b"1")])
+    done: list[tuple[int, int]] = []
+    told: list[str] = []
+    found = adoption.index(
+        tmp_path / "in",
+        index_folder=tmp_path / "far" / "out",
+        progress=lambda *each: done.append(each),
+        tell=told.append,
+    )
+    assert done == [(1, 2), (2, 2)]
+    assert told == []
+    assert (found.label_names, found.tars, found.adopted) == (("0", "1"), str(tmp_path / "in"), True)
+    assert {name: split.label_counts for name, split in found.splits.items()} == {"train": (0, 2), "test": (1, 0)}
+    assert sorted(path.relative_to(tmp_path / "far").as_posix() for path in (tmp_path / "far").rglob("*")) == [
+        *("out", "out/Test", "out/Test/a.idx", "out/b.idx", "out/manifest.json"),
+    ]  # fmt: skip
+    assert sorted(path.name for path in (tmp_path / "in").rglob("*")) == ["Test", "a.tar", "b.tar"]
+    # Names that were given to classes stay, and new ones are numbers.
+    manifest.write(replace(found, label_names=("cat", "dog")), tmp_path / "far" / "out")
+    write_tar(tmp_path / "in" / "c.tar", [("d.txt", b"x"), ("d.cls", b"3")])
+    again = adoption.index(tmp_path / "in", index_folder=tmp_path / "far" / "out")
+    assert again.label_names == ("cat", "dog", "2", "3")
+    assert again.split("train").label_counts == (0, 2, 0, 1)
