@@ -1,6 +1,8 @@
 """Images of any number of channels and bits: what is read of their files, and what becomes of it."""
 
 import io
+import logging
+import re
 import struct
 import zlib
 from typing import Any
@@ -12,7 +14,7 @@ from PIL import Image
 
 from data_shards.config import DataConfig
 from data_shards.loading.sample import BadMemberError, prepare
-from data_shards.modalities.decoding.channels import Picture, with_channels
+from data_shards.modalities.decoding.channels import Picture, bytes_of, with_channels
 from data_shards.modalities.decoding.formats import tiff as tiff_decoder
 from data_shards.modalities.kinds.image import ImageConfig
 from data_shards.modalities.mixup import mix_pairs
@@ -279,3 +281,133 @@ def test_grey_of_more_than_eight_bits_is_the_luma_of_bt_601(dtype: str) -> None:
     grey = with_channels(Picture(colours), 1, to_grey=True)
     assert grey.dtype == colours.dtype
     assert grey[0, :, 0].tolist() == pytest.approx([299, 587, 114])
+
+
+@pytest.mark.parametrize(("dtype", "opaque"), [("uint8", 255), ("uint16", 65535), ("float32", 1), ("int16", 1)])
+def test_what_has_no_alpha_is_opaque_in_every_kind_of_number(dtype: str, opaque: int) -> None:
+    grey, colours = np.full((1, 2, 1), 7, dtype), np.full((1, 2, 3), [1, 2, 3], dtype)
+    found = {asked: with_channels(Picture(grey), asked) for asked in (1, 2, 3, 4)}
+    assert {asked: array[0, 0].tolist() for asked, array in found.items()} == {
+        1: [7],
+        2: [7, opaque],
+        3: [7, 7, 7],
+        4: [7, 7, 7, opaque],
+    }
+    assert {array.dtype for array in found.values()} == {np.dtype(dtype)}
+    assert with_channels(Picture(colours), 4)[0, 1].tolist() == [1, 2, 3, opaque]
+    assert with_channels(Picture(np.full((1, 1, 2), [7, 5], dtype)), 4)[0, 0].tolist() == [7, 7, 7, 5]
+
+
+@pytest.mark.parametrize(
+    ("found", "asked", "is_usual", "sentence"),
+    [
+        (
+            3,
+            1,
+            True,
+            "image of 3 channels (red, green and blue), num_channels is 1; set num_channels=3, or to_grey=true",
+        ),
+        (
+            4,
+            2,
+            True,
+            "image of 4 channels (red, green, blue and alpha), num_channels is 2; set num_channels=4, or to_grey",
+        ),
+        (4, 3, False, "image of 4 channels, num_channels is 3; set num_channels=4"),
+        (5, 2, True, "image of 5 channels, num_channels is 2; set num_channels=5"),
+        (1, 5, True, "image of 1 channel (grey), num_channels is 5; set num_channels=1"),
+        (2, 5, True, "image of 2 channels (grey and alpha), num_channels is 5; set num_channels=2"),
+    ],
+)
+def test_channels_that_do_not_become_others_are_told_by_what_they_mean(
+    found: int, asked: int, is_usual: bool, sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}") as refused:
+        with_channels(Picture(np.zeros((1, 1, found), np.uint8), is_usual), asked)
+    assert ("to_grey" in str(refused.value)) == ("to_grey" in sentence)
+    same = Picture(np.zeros((1, 1, found), np.uint8), is_usual)
+    assert with_channels(same, found) is same.values
+
+
+def test_numbers_of_eight_and_sixteen_bits_alone_are_bytes() -> None:
+    assert bytes_of(np.array([0, 256, 257, 65535], np.uint16)).tolist() == [0, 0, 1, 255]
+    assert bytes_of(np.array([0, 255], np.uint8)).tolist() == [0, 255]
+    for dtype in (np.int16, np.float32, np.uint32):
+        with pytest.raises(ValueError, match="values, which are no bytes; set values=raw, or unit with value_range"):
+            bytes_of(np.zeros(2, dtype))
+
+
+def test_grey_of_colours_keeps_alpha() -> None:
+    array = values(4)
+    grey = with_channels(Picture(array), 2, to_grey=True)
+    np.testing.assert_array_equal(grey[..., 1], array[..., 3])
+    np.testing.assert_array_equal(grey[..., 0], np.asarray(Image.fromarray(array[..., :3]).convert("L")))
+    exact = with_channels(Picture(np.array([[[0.5, 0.25, 1.0]]])), 1, to_grey=True)
+    assert exact[0, 0, 0] == pytest.approx(0.299 * 0.5 + 0.587 * 0.25 + 0.114)
+
+
+def test_smaller_copies_and_masks_of_a_tiff_are_skipped_and_pages_of_two_sizes_are_refused() -> None:
+    def pages(*sizes: tuple[int, int], subfile: int = 0) -> bytes:
+        file = io.BytesIO()
+        with tifffile.TiffWriter(file) as writer:
+            for number, size in enumerate(sizes):
+                writer.write(
+                    np.full(size, number + 1, np.uint8),
+                    photometric="minisblack",
+                    contiguous=False,
+                    subfiletype=subfile if number else 0,
+                )
+        return file.getvalue()
+
+    smaller = pages((4, 6), (2, 3), subfile=1)
+    # What a page is, tag 254: 1 is a smaller copy, 4 a mask.
+    mask = smaller.replace(struct.pack("<HHII", 254, 4, 1, 1), struct.pack("<HHII", 254, 4, 1, 4))
+    assert mask != smaller
+    for content in (smaller, mask):
+        found = tiff_decoder.tiff(content, 100)
+        assert (found.values.shape, found.is_usual) == ((4, 6, 1), True)
+    two = tiff_decoder.tiff(pages((4, 6), (4, 6)), 100)
+    assert (two.values[0, 0].tolist(), two.is_usual) == ([1, 2], False)
+    with pytest.raises(ValueError, match=r"pages of shapes \(4, 6\) and \(2, 3\); write one image a file"):
+        tiff_decoder.tiff(pages((4, 6), (2, 3)), 100)
+    with pytest.raises(ValueError, match="image claims 6 x 4 pixels; at most 23 are decoded"):
+        tiff_decoder.tiff(pages((4, 6)), 23)
+    assert tiff_decoder.tiff(pages((4, 6)), 24).values.shape == (4, 6, 1)
+
+
+def test_a_tiff_has_a_greatest_number_of_pages_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        for _ in range(3):
+            writer.write(values(1, "uint16")[..., 0], photometric="minisblack", contiguous=False)
+    content, num_bytes = file.getvalue(), 3 * 2 * SIZE[0] * SIZE[1]
+    monkeypatch.setattr(tiff_decoder, "MAX_PAGES", 3)
+    monkeypatch.setattr(tiff_decoder, "MAX_BYTES", num_bytes)
+    assert tiff_decoder.tiff(content, 100).values.shape == (*SIZE, 3)
+    monkeypatch.setattr(tiff_decoder, "MAX_BYTES", num_bytes - 1)
+    with pytest.raises(ValueError, match=f"claims {num_bytes} bytes of pixels; at most {num_bytes - 1} are decoded"):
+        tiff_decoder.tiff(content, 100)
+    monkeypatch.setattr(tiff_decoder, "MAX_PAGES", 2)
+    with pytest.raises(ValueError, match="TIFF file of more than 2 pages"):
+        tiff_decoder.tiff(content, 100)
+
+
+def test_black_and_white_of_a_tiff_are_0_and_255_and_white_may_be_0() -> None:
+    bits = np.array([[True, False, True]])
+    assert tiff_decoder.tiff(tiff(bits[..., None]), 100).values.tolist() == [[[255], [0], [255]]]
+    assert tiff_decoder.tiff(tiff(bits[..., None], photometric="miniswhite"), 100).values.tolist() == [
+        [[0], [255], [0]]
+    ]
+    deep = np.array([[[0], [1000]]], np.uint16)
+    found = tiff_decoder.tiff(tiff(deep, photometric="miniswhite"), 100)
+    assert found.values.tolist() == [[[65535], [64535]]]
+    with pytest.raises(ValueError, match="in which white is 0, of other numbers than bytes or 16 bits; convert it"):
+        tiff_decoder.tiff(tiff(deep.astype(np.float32), photometric="miniswhite"), 100)
+
+
+def test_an_odd_tiff_says_nothing_to_the_terminal(caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("tifffile").setLevel(logging.DEBUG)
+    with pytest.raises(ValueError, match="TIFF"):
+        tiff_decoder.tiff(tiff(values(1))[:-30], 100)
+    logging.getLogger("tifffile").critical("of a file")
+    assert caplog.records == []

@@ -122,3 +122,21 @@ def test_samples_that_are_not_whole_at_the_end_are_dropped(num_channels: int, nu
 )
 def test_full_scale_is_one(kind: int, bits: int, payload: bytes, samples: list[float]) -> None:
     assert audio(wav(payload, kind, bits=bits))[0].tolist() == samples
+
+
+@pytest.mark.parametrize(("rate", "is_taken"), [(1, True), (768_000, True), (768_001, False)])
+def test_a_rate_is_one_that_converters_reach(rate: int, is_taken: bool) -> None:
+    if is_taken:
+        assert audio(wav(bytes(4), rate=rate))[1] == rate
+    else:
+        with pytest.raises(ValueError, match="sound claims 768001 samples per second; expected 1 to 768000"):
+            audio(wav(bytes(4), rate=rate))
+
+
+@pytest.mark.parametrize(
+    ("size", "num_bytes"), [(b"\0\0\0\0", 0), (b"\0\0\1\1", 129), (b"\0\1\0\0", 1 << 14), (b"\0\0\x81\x81", 129)]
+)
+def test_a_tag_before_a_recording_is_as_long_as_seven_bits_of_each_byte_say(size: bytes, num_bytes: int) -> None:
+    plain = wav(np.arange(9, dtype="<i2").tobytes())
+    tagged = b"ID3\4\0\0" + size + bytes(num_bytes) + plain
+    np.testing.assert_array_equal(audio(tagged)[0], audio(plain)[0])
