@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from model.attention.read_forms import reading
 from model.budget.activation_memory import activation_bytes
-from model.budget.plan import POLICIES
+from model.budget.flops import gathering, mean_trained_flops, network_cost, shared_reads, total, training_flops
+from model.budget.plan import POLICIES, Device, fastest_policy, plan
 from model.budget.step_cost import step_work
 from model.config.attention import AttentionConfig
 from model.config.decoder import DecoderConfig
@@ -50,7 +52,7 @@ ONLY_ATTENTION = replace(
     PLAIN.decoder, has_mlp=False, cross_attend=AttentionConfig(2, qk_width=8, value_width=18, qk_norm=True)
 )
 NORMS = {
-    part: replace(getattr(PLAIN, part), qk_norm=True, rotary=part == "self_attend")
+    part: replace(getattr(PLAIN, part), qk_norm=True, qkv_bias=part == "self_attend", rotary=part == "self_attend")
     for part in ("cross_attend", "self_attend")
 }
 NETWORKS: dict[str, PerceiverConfig] = {
@@ -150,6 +152,65 @@ WORK: dict[tuple[str, str, str], tuple[Any, float, float, float, float]] = {
 }
 """A policy, and under it the products, reads, softmax and moved bytes of a step."""
 
+COSTS: dict[str, dict[str, tuple[int, int]]] = {
+    "plain": {"inputs": (0, 0), "cross_attends": (2384, 123264), "blocks": (2948, 184320), "decoder": (65, 120)},
+    "absorbed, learned": {
+        "inputs": (28, 131712),
+        "cross_attends": (2528, 8767488),
+        "blocks": (2948, 184320),
+        "decoder": (65, 120),
+    },
+    "stem": {
+        "inputs": (9536, 9031680),
+        "cross_attends": (4580, 1027584),
+        "blocks": (2948, 184320),
+        "decoder": (65, 120),
+    },
+    "options": {"inputs": (0, 0), "cross_attends": (2906, 137088), "blocks": (3844, 239616), "decoder": (65, 120)},
+    "queries": {"inputs": (0, 0), "cross_attends": (2384, 123264), "blocks": (2948, 184320), "decoder": (2146, 133992)},
+    "queries without MLP": {
+        "inputs": (0, 0),
+        "cross_attends": (2384, 123264),
+        "blocks": (2948, 184320),
+        "decoder": (894, 49320),
+    },
+    "gated queries": {
+        "inputs": (0, 0),
+        "cross_attends": (3008, 137088),
+        "blocks": (3884, 239616),
+        "decoder": (2776, 176328),
+    },
+    "passes": {
+        "inputs": (57, 5832),
+        "cross_attends": (2744, 544032),
+        "blocks": (2948, 552960),
+        "decoder": (2634, 18520),
+    },
+    "stream": {"inputs": (600, 0), "cross_attends": (2204, 75264), "blocks": (2864, 184320), "decoder": (54, 5760)},
+    "reads alone": {"inputs": (0, 0), "cross_attends": (1192, 123264), "blocks": (96, 0), "decoder": (65, 120)},
+    "nested": {
+        "inputs": (360, 19440),
+        "cross_attends": (5516, 875520),
+        "blocks": (3620, 2506752),
+        "decoder": (65, 120),
+    },
+}
+"""Parameters and operations of a forward pass, part by part."""
+TRAINING: dict[str, tuple[float, float, int, int]] = {
+    "plain": (923112.0, 307704.0, 0, 19584),
+    "absorbed, learned": (27250920.0, 9083640.0, 0, 2107392),
+    "stem": (30731112.0, 10243704.0, 0, 299520),
+    "options": (1130472.0, 376824.0, 0, 19584),
+    "queries": (1034748.0, 344916.0, 0, 19584),
+    "queries without MLP": (971244.0, 323748.0, 0, 19584),
+    "gated queries": (1273860.0, 424620.0, 0, 19584),
+    "passes": (4117696.0, 1121344.0, 753664, 111456),
+    "stream": (796032.0, 265344.0, 0, 7680),
+    "reads alone": (370152.0, 123384.0, 0, 39168),
+    "nested": (5901912.0, 1967304.0, 0, 119808),
+}
+"""Operations of a sample: of its step, of its forward pass, of the passes before it, and those that are shared."""
+
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_networks_of_this_table_are_possible(name: str) -> None:
@@ -168,3 +229,40 @@ def test_a_step_of_small_networks_is_so_much_work(name: str, precision: Any, kin
     work = step_work(replace(NETWORKS[name], activation_checkpointing=policy), precision, kind)
     # The figures are rounded to four places.
     assert astuple(work) == pytest.approx(figures, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", COSTS)
+def test_the_parts_of_small_networks_cost_so_much(name: str) -> None:
+    parts = network_cost(NETWORKS[name])
+    assert {part: astuple(cost) for part, cost in parts.items()} == COSTS[name]
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_training_small_networks_takes_so_many_operations(name: str) -> None:
+    config = NETWORKS[name]
+    found = training_flops(config), mean_trained_flops(config), gathering(config), shared_reads(config)
+    assert found == TRAINING[name]
+
+
+@pytest.mark.parametrize("beside", [0, 1, 2])
+def test_a_device_holds_the_weights_their_gradients_and_what_stands_beside_them(beside: int) -> None:
+    parameters = total(network_cost(PLAIN)).parameters
+    activations = activation_bytes(PLAIN, bytes_per_element=2, stream_bytes=4)
+    exact = 4 * (2 + beside) * parameters + 3 * activations
+    for memory, samples in ((exact - 1, 2), (exact, 3), (exact + activations, 4)):
+        found = plan(PLAIN, device=Device(memory, 1e9), bytes_per_element=2, stream_bytes=4, beside=beside)
+        assert found.policies["none"].micro_batch == samples
+        assert found.policies["none"].activation_bytes == activations
+    assert found.form == "plain"
+    assert set(found.policies) == set(POLICIES)
+    assert found.parts["total"] == total(network_cost(PLAIN))
+    assert [row.part for row in found.attention] == ["cross_attend", "self_attend"]
+    assert found.reading == {kind: reading(PLAIN, kind) for kind in ("cpu", "cuda")}
+
+
+def test_the_least_memory_of_halves_lets_a_policy_be_chosen() -> None:
+    halves = {"bytes_per_element": 2, "stream_bytes": 2}
+    for device in ("cpu", "cuda"):
+        needed = activation_bytes(PLAIN, "layers", device=device, **halves)
+        found = fastest_policy(PLAIN, micro_batch=5, memory_bytes=5 * needed, device=device, **halves)
+        assert found == "layers"
