@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 import model.attention.cpu
-from model.attention.cpu import TILE_ELEMENTS, cpu_attention
+from model.attention.cpu import TILE_ELEMENTS
 from model.attention.dispatch import attend
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 0.03}
@@ -40,26 +40,6 @@ def test_a_causal_attention_hides_the_keys_after_each_query(
     seen = torch.arange(6) <= torch.arange(num_queries)[:, None] + 6 - num_queries
     found = attend(q.to(dtype), k.to(dtype), v.to(dtype), causal=True)
     torch.testing.assert_close(found.double(), expected(q, k, v, seen[None]), rtol=0, atol=TOLERANCE[dtype])
-
-
-@pytest.mark.parametrize("scale", [None, 0.3])
-@pytest.mark.parametrize("masked", [False, True])
-def test_a_compiler_is_given_the_same_attention_without_tiles(
-    masked: bool, scale: float | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    q, k, v = random(2, 3, 4, 8), random(2, 3, 6, 8, seed=1), random(2, 3, 6, 12, seed=2)
-    seen = torch.arange(6) < torch.tensor([[[2]], [[6]]])
-    valid = seen if masked else None
-    by_tiles = cpu_attention(q, k, v, valid, scale)
-    wanted = expected(q * (scale or 8**-0.5) * 8**0.5, k, v, seen if masked else torch.ones_like(seen))
-    torch.testing.assert_close(by_tiles, wanted, rtol=0, atol=TOLERANCE[torch.float64])
-    for is_traced in ("is_compiling", "is_exporting"):
-        with monkeypatch.context() as patch:
-            patch.setattr(torch.compiler, is_traced, lambda: True)
-            # No tile may be made: a compiler cannot look into them.
-            patch.setattr(model.attention.cpu, "_tiles", None)
-            found = cpu_attention(q, k, v, valid, scale)
-        torch.testing.assert_close(found, by_tiles, rtol=0, atol=TOLERANCE[torch.float64])
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,17 @@ from model.modalities.audio import AudioInput
 from model.modalities.image import ImageInput
 from model.outputs.label import LabelOutput
 from model.perceiver import Perceiver
-from model.training.recomputation import is_dear, selective
+from model.training.recomputation import (
+    Run,
+    is_dear,
+    kept,
+    offloaded,
+    recomputed,
+    run_block,
+    run_cross_attend,
+    run_layer,
+    selective,
+)
 
 FEW = PositionsConfig(num_bands=3)
 IMAGE = ImageInput(height=6, width=4, positions=FEW)
@@ -65,6 +75,25 @@ def test_gradients_are_equal_to_the_bit(
     found = gradients(dataclasses.replace(config, activation_checkpointing=policy, recompute_every_blocks=every))
     assert found.keys() == expected.keys() == {name for name, _ in Perceiver(config, seed=0).named_parameters()}
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize(
+    ("policy", "block", "layer", "cross_attend", "absorbed"),
+    [
+        ("none", kept, kept, kept, kept),
+        ("blocks", recomputed, kept, recomputed, recomputed),
+        ("layers", kept, recomputed, recomputed, recomputed),
+        # What absorbs its projections computes its scores again by itself.
+        ("selective", selective, kept, selective, kept),
+        ("offload", offloaded, kept, offloaded, offloaded),
+    ],
+)
+def test_each_policy_says_how_each_part_is_run(
+    policy: ActivationCheckpointing, block: Run, layer: Run, cross_attend: Run, absorbed: Run
+) -> None:
+    assert run_block(policy) is block
+    assert run_layer(policy) is layer
+    assert [run_cross_attend(policy, absorbed=each) for each in (False, True)] == [cross_attend, absorbed]
 
 
 FORWARD = [
