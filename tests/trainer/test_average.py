@@ -1,6 +1,7 @@
 """The moving average is what a plain loop makes of the weights, at every ZeRO stage, and begins and resumes exactly."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -170,9 +171,19 @@ def test_an_average_that_contradicts_itself_is_refused(ema: EmaConfig, key: str)
     assert [found for found, _ in ema.problems()] == [key]
 
 
+def test_what_is_evaluated_is_the_average_where_it_is_asked_for_and_its_keys_have_bounds() -> None:
+    assert (EmaConfig(0.9, evaluate=True).evaluated, EmaConfig(0.9).evaluated) == ("ema", "trained")
+    for fine in (EmaConfig(), EmaConfig(0.0, every_steps=1), EmaConfig(1 - 1e-9, evaluate=True)):
+        assert list(fine.problems()) == []
+    assert [key for key, _ in EmaConfig(-0.1, every_steps=0).problems()] == ["every_steps", "decay"]
+    assert EmaConfig() == EmaConfig(decay=0.0, every_steps=1, evaluate=False)
+
+
 @pytest.mark.parametrize(
     ("ema", "sentence"),
     [
+        (EmaConfig(0.9, every_steps=4, evaluate=True), None),
+        (EmaConfig(0.9, every_steps=10), None),
         (EmaConfig(0.9, every_steps=11), "is 11, after the end of the run at step 10; lower it"),
         (EmaConfig(0.9, every_steps=5, evaluate=True), "is 5, after the first evaluation at step 4; lower it"),
         (EmaConfig(0.9, every_steps=5), None),
@@ -180,5 +191,11 @@ def test_an_average_that_contradicts_itself_is_refused(ema: EmaConfig, key: str)
     ],
 )
 def test_an_average_begins_before_it_is_needed(ema: EmaConfig, sentence: str | None) -> None:
+    # Without evaluations in between, the only one is at the end.
+    at_end = replace(ema, every_steps=11, decay=0.9)
+    sentence_of_end = "is 11, after the end of the run at step 10; lower it"
+    for every in (0, 10, 99):
+        found = list(joint_problems(OptimizerConfig(), TrainConfig(steps=10, evaluate_every_steps=every), at_end))
+        assert found == [("ema.every_steps", sentence_of_end)]
     found = list(joint_problems(OptimizerConfig(), TrainConfig(steps=10, evaluate_every_steps=4), ema))
     assert found == ([("ema.every_steps", sentence)] if sentence else [])

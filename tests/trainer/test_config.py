@@ -113,6 +113,40 @@ def test_what_never_happens_in_a_run_of_its_length_is_told(parts: dict[str, Any]
     assert sentence.startswith(words)
 
 
+@pytest.mark.parametrize(
+    ("parts", "sentence"),
+    [
+        (
+            {"train": TrainConfig(steps=11, evaluate_every_steps=3, patience=3)},
+            "train.patience = 3 cannot end the run early: it takes 4 evaluations, 3 steps apart, and the run has 11",
+        ),
+        ({"train": TrainConfig(steps=12, evaluate_every_steps=3, patience=3)}, None),
+        ({"train": TrainConfig(steps=1), "profile": ProfileConfig(first_step=1, num_steps=1)}, None),
+        (
+            {"train": TrainConfig(steps=1), "profile": ProfileConfig(first_step=1, num_steps=2)},
+            "profile.first_step = 1 leaves 1 of its 2 steps before the run ends, and no trace is written",
+        ),
+        (
+            {"profile": ProfileConfig(first_step=11)},
+            "profile.first_step = 11 is after the last step, 10: nothing is traced",
+        ),
+        (
+            {"train": TrainConfig(steps=1), "checkpoint": CheckpointConfig(keep_every_steps=2)},
+            "checkpoint.keep_every_steps = 2 keeps no checkpoint of 1 step",
+        ),
+        (
+            {"health": HealthConfig(spike_score=8.0)},
+            "health.spike_score = 8.0 judges no loss: it needs 10 before, and the run has 10 steps",
+        ),
+        ({"train": TrainConfig(steps=11), "health": HealthConfig(spike_score=8.0)}, None),
+    ],
+)
+def test_what_a_run_is_too_short_for_is_told_in_numbers(parts: dict[str, Any], sentence: str | None) -> None:
+    defaults: dict[str, Any] = {"optimizer": OptimizerConfig(), "train": TEN, "checkpoint": CheckpointConfig()}
+    defaults |= {"health": HealthConfig(), "profile": ProfileConfig()}
+    assert list(idle(**(defaults | parts))) == ([sentence] if sentence else [])
+
+
 def test_what_happens_in_the_last_step_is_not_called_idle() -> None:
     parts: dict[str, Any] = {
         "optimizer": OptimizerConfig(),

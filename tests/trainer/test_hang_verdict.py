@@ -318,6 +318,22 @@ def test_bad_input_is_told_by_its_own_words_and_a_broken_exchange_by_who_is_gone
         assert capsys.readouterr().err == f"rank 0: connection closed by peer; gone: rank 1 (process {gone})\n"
 
 
+def test_a_broken_exchange_after_a_verdict_is_its_doing_and_ends_this_rank_with_the_stacks_of_the_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hang = watch(tmp_path, seconds=20.0, pids={1: os.getpid()})
+    ended_by: list[BaseException | None] = []
+    hang._end = ended_by.append  # type: ignore[method-assign]
+    # A watch that has not looked at the verdict yet.
+    hang._thread = SimpleNamespace(is_alive=lambda: True, join=lambda: None)  # type: ignore[assignment]
+    (tmp_path / "verdict.json").write_text("{}")
+    error = RuntimeError("connection closed \x1b by peer")
+    hang.__exit__(RuntimeError, error, None)
+    assert ended_by == [error]
+    path = tmp_path / "verdict.json"
+    assert capsys.readouterr().err == rf"rank 0: connection closed \x1b by peer; the job ends, see {path}" + "\n"
+
+
 @pytest.mark.parametrize("seconds", [0.0, 5.0])
 def test_without_a_limit_or_a_folder_nothing_is_watched(tmp_path: Path, seconds: float) -> None:
     folder = tmp_path / "watch" if not seconds else None

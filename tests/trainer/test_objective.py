@@ -1,13 +1,14 @@
 """Objectives on batches with targets: each is its definition, and does not depend on how the batch is cut."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from data_shards.files.plugin_files import PluginError
 from data_shards.loading.batch import Batch
 from model.outputs.grid import GridOutput
 from model.outputs.label import LabelOutput, LabelsOutput
@@ -16,7 +17,7 @@ from trainer.tasks.kinds.grid import GridTask
 from trainer.tasks.kinds.label import LabelTask
 from trainer.tasks.kinds.labels import LabelsTask
 from trainer.tasks.kinds.text import TextTask
-from trainer.tasks.objective import contagious, objective, only
+from trainer.tasks.objective import Objective, contagious, objective, only
 from trainer.tasks.task import Task, Training
 
 CLASSES, LENGTH = 5, 7
@@ -230,6 +231,64 @@ def test_an_infinite_loss_makes_its_gradient_no_number() -> None:
         assert number.grad is not None
         assert number.grad.item() == pytest.approx(gradient, nan_ok=True)
         assert torch.equal(contagious(torch.tensor(2.0)), torch.tensor(2.0))
+
+
+@dataclass(frozen=True)
+class Own(LabelTask):
+    """A task of a plug-in, whose loss is what it is given."""
+
+    answers: Any = None
+
+    def count(self, batch: Batch) -> Tensor:
+        return torch.ones(())
+
+    def sum(self, answer: Tensor, batch: Batch) -> Tensor:
+        if isinstance(self.answers, Exception):
+            raise self.answers
+        return self.answers(answer)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("answers", "error", "sentence"),
+    [
+        (lambda answer: answer.sum(), None, ""),
+        (KeyError("x"), PluginError, r"Own\.sum fails \(.*'x'.*\); the answer is torch\.float32 \[6, 5\]$"),
+        (torch.OutOfMemoryError("full"), torch.OutOfMemoryError, "^full$"),
+        (lambda _: 3, PluginError, r"Own\.sum returned int, expected a tensor of one floating point number"),
+        (lambda answer: answer.sum(dim=0), PluginError, r"Own\.sum returned torch\.float32 \[5\], expected"),
+        (lambda answer: answer.sum().long(), PluginError, r"Own\.sum returned torch\.int64 \[\], expected"),
+        (lambda answer: answer.sum().detach(), PluginError, r"Own\.sum returned a number without gradient"),
+    ],
+)
+def test_what_a_plug_ins_task_does_wrong_is_told_with_its_name(
+    batch: Batch,
+    monkeypatch: pytest.MonkeyPatch,
+    answers: Any,  # noqa: ANN401  # what it answers, or raises
+    error: type[Exception] | None,
+    sentence: str,
+) -> None:
+    goal = Objective({"label": Own("label", LABEL, answers=answers)}, {"label": 1.0})
+    logits = torch.ones(6, CLASSES, requires_grad=True)
+
+    class Says(nn.Module):
+        def forward(self, *_: object) -> dict[str, Tensor]:
+            return {"label": logits}
+
+    for is_own in (True, False):
+        monkeypatch.setattr("trainer.tasks.objective.is_of_plugin", lambda _: is_own)  # noqa: B023
+        # Of a task of ours the error itself is told, and what it returns is not looked at.
+        expected = error if is_own else type(answers) if isinstance(answers, Exception) else None
+        if expected is None:
+            goal.sums(Says(), batch)
+        else:
+            with pytest.raises(expected, match=sentence if is_own else None):
+                goal.sums(Says(), batch)
+    monkeypatch.setattr("trainer.tasks.objective.is_of_plugin", lambda _: True)
+    with torch.no_grad():
+        frozen = Objective({"label": Own("label", LABEL, answers=lambda answer: answer.detach().sum())}, {"label": 1.0})
+        logits = torch.ones(6, CLASSES)
+        # Where nothing asks for a gradient, as in an evaluation, none is missed.
+        assert float(frozen.sums(Says(), batch)["label"]) == 6 * CLASSES
 
 
 def test_only_one_input_is_left_of_lengths() -> None:

@@ -1,6 +1,7 @@
 """The report is one file that needs no other, and shows what the run left behind."""
 
 import re
+import time
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -136,7 +137,8 @@ def test_what_a_run_is_worth_comes_first_and_numbers_that_never_change_are_a_lin
 def test_skipped_steps_are_told_of_the_newest_line() -> None:
     lines = [{"kind": "train", "step": step, "total_skipped_steps": step - 1} for step in (2, 4)]
     assert "<p>Step 4; skipped steps: 3. " in page(replace(STORY, records=[*lines, {"kind": "event", "step": 9}]))
-    assert "skipped steps: 0. " in page(replace(STORY, records=[{"kind": "train", "step": 1}]))
+    for others in ({}, {"total_skipped_steps": "x"}, {"total_skipped_steps": True}):
+        assert "skipped steps: 0. " in page(replace(STORY, records=[{"kind": "train", "step": 1, **others}]))
     assert "skipped steps" not in page(replace(STORY, records=[]))
 
 
@@ -147,7 +149,36 @@ def test_attempts_and_events_have_a_line_each_and_parts_without_content_no_title
     assert text.count("<tr>") == 3
     assert "<td>0 to 10</td><td>0</td>" in text
     assert "<td>6.0 s</td>" in text
+    heads = re.findall("<th>([^<]*)</th>", text)
+    assert heads == ["attempt", "started", "hosts", "ranks", "steps", "lost", *PARTS, "ended"]
+    cells = [re.findall("<td>([^<]*)</td>", row) for row in re.findall("<tr>(.*?)</tr>", text)[1:]]
+    times = ["6.0 s" if part == "compute" else "0.0 s" for part in PARTS]
+    started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(0.0))
+    assert cells == [
+        ["1", started, "node-1", "2", "0 to 10", "0", *times, "killed"],
+        ["2", started, "node-1", "2", "10 to 20", "0", *times, "finished"],
+    ]
     assert "<h2>Pictures</h2>" not in text
     empty = page(Story("run", "seed: 0", [], [], []))
     assert re.findall("<h2>([A-Z][a-z]+)</h2>", empty) == ["Configuration"]
     assert ">?<" in page(replace(STORY, attempts=[replace(ATTEMPT, started_at=1e300)]))
+
+
+def test_texts_and_pictures_are_in_the_page_under_their_names(tmp_path: Path) -> None:
+    text, picture = tmp_path / "hidden_words.txt", tmp_path / "samples.png"
+    text.write_text("a <b>\x1b[2J\n")
+    picture.write_bytes(b"picture")
+    whole = page(replace(STORY, texts=[text], pictures=[picture], config="a: <b>"))
+    assert "<h3>hidden_words</h3><pre>a &lt;b&gt;" in whole
+    assert "\x1b" not in whole
+    assert '<figcaption>samples</figcaption><img src="data:image/png;base64,cGljdHVyZQ==">' in whole
+    assert re.findall("<h2>([A-Z][a-z]+)</h2>", whole) == [
+        "Steps",
+        "Curves",
+        "Attempts",
+        "Events",
+        "Pictures",
+        "Texts",
+        "Configuration",
+    ]
+    assert "<pre>a: &lt;b&gt;</pre>" in whole
