@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from data_shards.modalities.kinds.video import VideoConfig
     from data_shards.modalities.modality import Members, Modality, Prepared
     from launch.answers.loaded_run import LoadedRun, load_run
-    from launch.run.from_python import train
+    from launch.from_python import train
     from model.config.attention import AttentionConfig
     from model.config.custom_network import CustomNetwork
     from model.config.decoder import DecoderConfig
@@ -127,7 +127,7 @@ _HOMES = {
     "data_shards.modalities.kinds.video": ("VideoConfig",),
     "data_shards.modalities.modality": ("Members", "Modality", "Prepared"),
     "launch.answers.loaded_run": ("LoadedRun", "load_run"),
-    "launch.run.from_python": ("train",),
+    "launch.from_python": ("train",),
     "model.config.attention": ("AttentionConfig",),
     "model.config.custom_network": ("CustomNetwork",),
     "model.config.decoder": ("DecoderConfig",),

@@ -10,8 +10,8 @@ import pytest
 
 from configs import plugins
 from configs.run import load
+from launch.from_python import train
 from launch.lifecycle.exit_status import RUN_ME_AGAIN
-from launch.run.from_python import train
 
 Door = Callable[..., list[dict[str, Any]]]
 REPOSITORY = Path(__file__).parents[2]
