@@ -54,6 +54,7 @@ class LoadedRun:
         # Notes would go to a terminal that a library user may not have; what cannot be read raises instead.
         samples = samples_of(self.trained, tuple(map(str, paths)), split, lambda _: None)
         answering = Answering.of(self.trained, samples, top=top)
+        # The rest of a batch would be empty slots, which cost as much as samples.
         rows = min(batch or batch_of(self.config), samples.num_samples)
         num_batches = -(-samples.num_samples // rows)
         # No list of skipped samples: a sample that cannot be read is an error here.
@@ -61,6 +62,7 @@ class LoadedRun:
             cuts, found = [], []
             for number in range(num_batches):
                 clips = samples.clips(loader, number)
+                # All clips are of the same samples: these are counted once.
                 cuts.append(Cuts.of(clips[:1]))
                 found += [row for _, row in answering.rows(number, clips)]
         for sentence in Cuts.total(cuts).sentences(samples.config):

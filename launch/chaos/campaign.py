@@ -245,6 +245,7 @@ class Campaign:
         how = self.random.choice(("flip", "flip", "truncate", "truncate", "remove", "shard"))
         if how == "shard":
             began = time.monotonic()
+            # Sorted: the seed must choose the same file on every file system, and each lists a folder in its own order.
             path = self.random.choice(sorted(self.own_shards.rglob("*.tar")))
             content = path.read_bytes()
             path.write_bytes(content[: self.random.randrange(len(content))])

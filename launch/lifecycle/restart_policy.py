@@ -81,6 +81,7 @@ def verdict(history: Sequence[Attempt], config: RestartConfig, *, stop_requested
         return Verdict(False, "finished")
     if last.status == BAD_INPUT:
         return Verdict(False, "the input must be corrected first; see the log")
+    # After the ends that nothing follows in any case: they say more than that a user has stopped the run.
     if stop_requested:
         return Verdict(False, "stopped by its user")
     if last.status == RUN_ME_AGAIN:
@@ -110,6 +111,7 @@ def bad_nodes(history: Sequence[Attempt], config: RestartConfig) -> tuple[str, .
     """Return the nodes on which failures began too often since the run last wrote a checkpoint, worst first."""
     failures = failures_by_node(history)
     bad = [node for node, numbers in failures.items() if 0 < config.exclude_after <= len(numbers)]
+    # By name where nodes are equally bad, so that one record has one verdict.
     return tuple(sorted(bad, key=lambda node: (-len(failures[node]), node)))
 
 
