@@ -117,8 +117,12 @@ def test_a_batch_that_is_not_kept_and_one_without_images_move_nothing() -> None:
 
 def test_one_value_has_no_variance_and_its_statistics_are_finite() -> None:
     found = stem()
+    before = statistics(found)
     assert found(random(1, 1, 1, 2)).isfinite().all()
-    assert all(tensor.isfinite().all() for tensor in statistics(found).values())
+    after = statistics(found)
+    assert all(tensor.isfinite().all() for tensor in after.values())
+    # It counts: both averages move, the one of variances towards 0.
+    assert not any(torch.equal(after[name], before[name]) for name in before)
 
 
 def test_sums_are_taken_in_full_precision_under_autocast_and_without_a_graph() -> None:
@@ -191,3 +195,18 @@ def test_a_frozen_norm_keeps_its_statistics_and_uses_them_in_training() -> None:
     built.settle(is_kept=True)
     assert same(statistics(built), before)
     assert torch.equal(answer, built.eval()(pixels))
+
+
+def test_a_network_of_half_precision_keeps_its_averages_in_float32() -> None:
+    built = ConvStem(2)
+    before = random(64).float()
+    for name in ("running_mean", "running_var"):
+        built.norm.get_buffer(name).copy_(before)
+    for halves in (built.half(), built.bfloat16()):
+        assert halves.norm.weight.dtype.itemsize == 2
+        for name in ("running_mean", "running_var"):
+            assert torch.equal(halves.norm.get_buffer(name), before)
+    whole = built.double()
+    for name in ("running_mean", "running_var"):
+        assert torch.equal(whole.norm.get_buffer(name), before.double())
+        assert whole.norm.get_buffer(name).dtype == F64

@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import logging
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
@@ -18,6 +20,7 @@ from model.config.custom_network import CustomNetwork
 from model.config.grids import PositionsConfig
 from model.config.perceiver import PerceiverConfig
 from model.custom import new_network
+from model.interop import onnx_export
 from model.interop.onnx_export import _example, _metadata, _plain, _Positional, onnx_program
 from model.modalities.array import ArrayInput
 from model.modalities.flow import FlowInput
@@ -309,3 +312,120 @@ def test_a_text_ends_before_the_ids_of_its_own_pad() -> None:
     expected = built({"text": ids}, {"text": torch.tensor([3, 8])})["label"]
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
     assert _metadata(built, {}, (), "", {"text": 7})["text_length"].endswith("the last id that is not 7")
+
+
+@pytest.mark.filterwarnings("ignore:Input is deprecated")  # by a library that PyTorch's exporter needs
+def test_what_the_exporter_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Any, tuple[torch.Tensor, ...], dict[str, Any]]] = []
+    checked: list[object] = []
+    program = program_of_lengths("batch")
+
+    def export(module: nn.Module, values: tuple[torch.Tensor, ...], **options: Any) -> object:  # noqa: ANN401
+        asked.append((module, values, options))
+        assert logging.root.manager.disable == logging.WARNING
+        warnings.warn("what the exporter says of itself is kept back", stacklevel=1)
+        return program
+
+    # The exporter itself takes seconds, and has slow tests.
+    monkeypatch.setattr(torch.onnx, "export", export)
+    monkeypatch.setattr(onnx_export, "_refuse_fixed_batch", checked.append)
+    monkeypatch.setattr(onnx_export, "_make_optional", lambda *each: checked.append(each))
+    seen = ArrayInput(shape=(5, 1), num_axes=2, positions=PositionsConfig(num_bands=2))
+    text = TextInput(max_tokens=8, embedding_width=14)
+    outputs = {
+        "text": LabelOutput(num_classes=3),
+        "far": PointsOutput(coordinates="at", num_axes=3, num_bands=2, num_points=4),
+    }
+    config = dataclasses.replace(ONE_BLOCK, inputs={"seen": seen, "text": text}, outputs=outputs)
+    built = Perceiver(config, seed=0)
+    pads = {"text": 7}
+    assert onnx_program(built, classes=("a", "b"), pads=pads, with_latents=True) is program
+    ((module, values, options),) = asked
+    names = ["seen", "text", "seen_coordinates", "at", "seen_length", "text_length"]
+    assert [((*each.shape,), each.dtype) for each in values] == [
+        ((2, 5, 1), torch.float32),
+        ((2, 8), torch.int64),
+        ((2, 5, 2), torch.float32),
+        ((2, 4, 3), torch.float32),
+        ((2,), torch.int64),
+        ((2,), torch.int64),
+    ]
+    assert [each.tolist() for each in values[-2:]] == [[5, 5], [8, 8]]
+    batch = options.pop("dynamic_shapes")["values"]
+    assert [list(each) for each in batch] == [[0]] * 6
+    assert options == {
+        "input_names": names,
+        # What pools the latents is answered first, in the order of the network's answers.
+        "output_names": ["text_answer", "far", "latents", "latents_mean"],
+        "dynamo": True,
+        "verbose": False,
+    }
+    assert (module.pads, module.with_latents, module.network.config.cross_attend_form) == (pads, True, "plain")
+    assert not module.network.training
+    assert checked == [program, (program, "seen"), (program, "text")]
+    assert logging.root.manager.disable != logging.WARNING
+    told = program.model.metadata_props
+    assert {name: told[name] for name in ("far", "text_answer", "latents", "latents_mean", "classes", "at")} == {
+        "far": "float32 (batch, 4, 1)",
+        "text_answer": "float32 (batch, 3)",
+        "latents": "float32 (batch, 4, 16)",
+        "latents_mean": "float32 (batch, 16)",
+        "classes": '["a", "b"]',
+        "at": "float32 (batch, 4, 3), coordinates in [-1, 1]",
+    }
+    assert told["text_length"].endswith("the last id that is not 7")
+    # Without latents, and with nothing to tell apart.
+    onnx_program(Perceiver(dataclasses.replace(config, outputs={"far": outputs["far"]}), seed=0))
+    assert (asked[1][2]["output_names"], asked[1][0].with_latents) == (["far"], False)
+
+
+def test_latents_are_exported_beside_the_answers() -> None:
+    built = perturbed(ONE_BLOCK)
+    text = torch.arange(16).view(2, 8)
+    values = {
+        "image": torch.arange(144, dtype=torch.uint8).view(2, 4, 6, 3),
+        "points": torch.linspace(-1, 1, 30).view(2, 5, 3),
+        "text": text,
+    }
+    given = [torch.tensor([4, 0]), torch.tensor([5, 3]), torch.tensor([8, 8])]
+    label, latents, mean = _Positional(built, with_latents=True)(*values.values(), *given)
+    lengths = dict(zip(values, given, strict=True))
+    torch.testing.assert_close(label, built(values, lengths)["label"], rtol=0, atol=1e-6)
+    torch.testing.assert_close(latents, built.latents(values, lengths), rtol=0, atol=1e-6)
+    torch.testing.assert_close(mean, latents.mean(dim=1))
+
+
+def program_of_lengths(batch: int | str) -> torch.onnx.ONNXProgram:
+    """A program that answers the lengths that it is given, as the exporter makes it."""
+    import onnx_ir
+
+    x = onnx_ir.Input("x", onnx_ir.Shape([batch, 3]), onnx_ir.TensorType(onnx_ir.DataType.FLOAT))
+    length = onnx_ir.Input("x_length", onnx_ir.Shape([batch]), onnx_ir.TensorType(onnx_ir.DataType.INT64))
+    node = onnx_ir.node("Identity", [length])
+    node.outputs[0].name = "answer"
+    node.outputs[0].type, node.outputs[0].shape = length.type, length.shape
+    graph = onnx_ir.Graph([x, length], node.outputs, nodes=[node], opset_imports={"": 18})
+    return torch.onnx.ONNXProgram(onnx_ir.Model(graph, ir_version=10), None)
+
+
+@pytest.mark.filterwarnings("ignore")  # the exporter's dependencies warn of each other
+def test_a_length_may_be_left_out_or_be_one_for_all() -> None:
+    import onnx_ir
+
+    program = program_of_lengths("batch")
+    onnx_export._refuse_fixed_batch(program)
+    onnx_export._make_optional(program, "x")
+    session = onnxruntime.InferenceSession(onnx_ir.to_proto(program.model).SerializeToString())
+    x = np.zeros((3, 3), dtype=np.float32)
+    for given, meant in (({}, [-1, -1, -1]), ({"x_length": [2]}, [2, 2, 2]), ({"x_length": [4, 0, 1]}, [4, 0, 1])):
+        (answer,) = session.run(None, {"x": x, **{name: np.array(each) for name, each in given.items()}})
+        assert answer.tolist() == meant
+    assert [value.name for value in session.get_inputs()] == ["x"]
+    assert [value.name for value in session.get_overridable_initializers()] == ["x_length"]
+
+
+@pytest.mark.filterwarnings("ignore")  # the exporter's dependencies warn of each other
+def test_a_graph_of_a_fixed_batch_is_refused() -> None:
+    program = program_of_lengths(2)
+    with pytest.raises(ValueError, match=r"^model\.network: its forward fixes the batch size"):
+        onnx_export._refuse_fixed_batch(program)

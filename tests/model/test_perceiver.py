@@ -153,6 +153,16 @@ def test_weights_are_a_function_of_the_seed_and_leave_the_global_generator_alone
     assert not torch.equal(first["encoder.latents.weight"], other["encoder.latents.weight"])
 
 
+def test_weights_that_are_loaded_are_copied_into_the_parameters_that_an_optimizer_holds() -> None:
+    built, state = network(), {name: each.clone() for name, each in network(seed=1).state_dict().items()}
+    held = dict(built.named_parameters())
+    built.load_state_dict(state)
+    for name, parameter in built.named_parameters():
+        assert parameter is held[name]
+        assert torch.equal(parameter, state[name])
+        assert parameter.data_ptr() != state[name].data_ptr()
+
+
 def test_weights_start_as_in_the_paper() -> None:
     config = dataclasses.replace(CONFIG, num_latents=256, latent_width=256)
     state = Perceiver(config, seed=0).state_dict()
