@@ -178,6 +178,8 @@ def test_an_imported_network_is_evaluated_and_answers_files_as_the_run_does(
     assert found[0]["label"] in {"class 0", "class 1", "class 2"}
     with pytest.raises(ValueError, match="has no checkpoints but one network"):
         evaluation.main(imported, [f"data.shards={run}_shards"], which="best")
+    with pytest.raises(ValueError, match=r"data\.inputs\.image delivers \(16, 8, 3\)"):
+        evaluation.check(imported, ["data.inputs.image.height=16"])
 
 
 def test_an_export_of_a_run_that_is_imported_again_is_evaluated_to_the_figures_of_the_run(

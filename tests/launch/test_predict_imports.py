@@ -17,8 +17,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from test_predict import predicted
 
 from configs.network import NetworkConfig, network_config
+from data_shards.sources import table
 from launch.answers.loaded_run import load_run
 from launch.networks import imports
+from launch.run.trained import evaluation
 from model.perceiver import Perceiver
 
 NETWORK = """
@@ -79,6 +81,18 @@ def test_a_network_of_other_ids_without_a_tokenizer_is_refused_and_one_of_bytes_
         assert "config.yaml" not in str(told.value)
     (row,) = predicted(imported(tmp_path / "bytes", 262), text, out=tmp_path / "bytes.jsonl")
     assert "_" in row["text_shown"]
+
+
+def test_an_evaluation_takes_the_tokenizer_that_it_is_given(
+    tokenizers: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = imported(tmp_path / "net", Tokenizer.from_file(str(tokenizers["unigram"])).get_vocab_size())
+    rows = [{"text": "the lazy dog", "split": split} for split in ("train", "test", "test")]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    table.build(tmp_path / "rows.jsonl", tmp_path / "shards")
+    tokenizer = [f"data.inputs.text.tokenizer={tokenizers['unigram']}", "data.inputs.text.mask_token=<mask>"]
+    assert evaluation.main(folder, [f"data.shards={tmp_path}/shards", *tokenizer], as_json=True) == 0
+    assert json.loads(capsys.readouterr().out)["samples"] == 2
 
 
 def test_a_network_that_several_queries_ask_answers_each_of_them(tmp_path: Path) -> None:

@@ -90,10 +90,11 @@ def config_of(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
                 f"{cut(override)}: only what is read can be another than the run's: data.KEY=VALUE, such as "
                 "data.shards=OTHER, or train.global_batch=N"
             )
-    own = _own_config(path)
-    if not overrides:
-        return absolute(own)
     config = _own_config(path, overrides)
+    # An imported network says its sizes itself, so that others are refused; without these keys it may lack a tokenizer.
+    if not overrides or (is_import(path) and not (path / RUN).is_file()):
+        return absolute(config)
+    own = _own_config(path)
     if not is_import(path):
         _refuse_other_ids(own, config)
     kept = [f"{key}={list(before)}" for key, (before, _) in other_frequencies(own.model, config.model).items()]

@@ -25,8 +25,7 @@ def refuse_other(path: Path, config: RunConfig, split: str, places: Places) -> N
     """Raise ValueError for what of the shards in a configuration the network of a run cannot be compared with."""
     where = masked(config.data.shards)
     shards = places.at(config.data.shards).manifest()
-    known, _ = class_names.of(path, config_of(path))
-    names = {} if is_import(path) else known
+    names = {} if is_import(path) else class_names.of(path, config_of(path))[0]
     problems = [*_inputs(config, shards, split), *_labels(config, shards, names), *_values(config, shards)]
     if problems:
         raise ValueError(
