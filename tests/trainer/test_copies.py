@@ -99,7 +99,9 @@ def test_objects_travel_over_gloo_and_many_ranks_connect_when_they_have_somethin
     monkeypatch.setattr("trainer.distributed.world.dist.init_process_group", lambda *given, **_: met.append(given))
     monkeypatch.setattr("trainer.distributed.world._device", lambda local: torch.device(device) if local == 1 else None)
     monkeypatch.setattr("trainer.distributed.world._refuse_few_descriptors", lambda *_: None)
-    monkeypatch.delenv("TORCH_GLOO_LAZY_INIT", raising=False)
+    # Set first, so that what is set meanwhile is gone after the test.
+    monkeypatch.setenv("TORCH_GLOO_LAZY_INIT", "")
+    monkeypatch.delenv("TORCH_GLOO_LAZY_INIT")
     variables = {"RANK": "3", "LOCAL_RANK": "1", "MASTER_PORT": "1", "MASTER_ADDR": "node-7"}
     for name, value in {**variables, "WORLD_SIZE": str(world_size)}.items():
         monkeypatch.setenv(name, value)
@@ -107,7 +109,6 @@ def test_objects_travel_over_gloo_and_many_ranks_connect_when_they_have_somethin
     assert met == [(backend,)]
     assert world == World(3, world_size, 1, torch.device(device))
     assert os.environ.get("TORCH_GLOO_LAZY_INIT") == is_lazy
-    monkeypatch.delenv("TORCH_GLOO_LAZY_INIT", raising=False)
 
 
 @pytest.mark.parametrize(("device", "backend"), [("cpu", "gloo"), ("cuda", "cpu:gloo,cuda:nccl")])
@@ -160,10 +161,11 @@ def test_ranks_of_one_machine_meet_on_it_alone(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr("trainer.distributed.world.TCPStore", lambda *given, **options: met.extend((given, options)))
     monkeypatch.setenv("MASTER_PORT", "0")
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "mine")
-    monkeypatch.delenv("NCCL_SOCKET_IFNAME", raising=False)
+    # Set first, so that what is set meanwhile is gone after the test.
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "")
+    monkeypatch.delenv("NCCL_SOCKET_IFNAME")
     _local_store(rank, 2, timedelta(seconds=7))
     assert (os.environ["GLOO_SOCKET_IFNAME"], os.environ["NCCL_SOCKET_IFNAME"]) == ("mine", "lo")
-    monkeypatch.delenv("NCCL_SOCKET_IFNAME")
     given, options = met
     assert given == ("127.0.0.1", 0, 2, rank == 0, timedelta(seconds=7))
     listening = options["master_listen_fd"]
