@@ -30,8 +30,8 @@ class Eeg(Modality):
     def prepare(self, found: Members, rng: np.random.Generator | None) -> Prepared:
         """Return a window: anywhere in the recording in training, its beginning otherwise."""
         recording = found[""].decoded(_decoded)
-        if recording.shape[1] != self.num_channels:
-            raise ValueError(f"has {recording.shape[1]} channels, expected {self.num_channels}")
+        if recording.shape[1:] != self.shape[1:]:
+            raise ValueError(f"has shape {recording.shape}, expected (samples, {self.num_channels})")
         start = 0 if rng is None else int(rng.integers(max(len(recording) - self.num_samples, 0) + 1))
         window, array = recording[start : start + self.num_samples], np.zeros(self.shape, np.float32)
         array[: len(window)] = (window - window.mean(axis=0)) / (window.std(axis=0) + 1e-6)
@@ -54,7 +54,4 @@ class EegInput(AudioInput):
 
 
 def _decoded(content: bytes | memoryview) -> np.ndarray:
-    array = np.load(io.BytesIO(content), allow_pickle=False)
-    if array.ndim != 2:
-        raise ValueError(f"expected (samples, channels), got an array of shape {array.shape}")
-    return array.astype(np.float32)
+    return np.load(io.BytesIO(content), allow_pickle=False).astype(np.float32)
