@@ -1,9 +1,13 @@
 """What is refused of rows before any of them is written, with its line."""
 
+from pathlib import Path
+
 import pytest
 
-from data_shards.building.raw_sample import Row
+from data_shards.building.builder import build_table
+from data_shards.building.raw_sample import Literal, Row
 from data_shards.building.row_checks import check, num_values, refuse_empty_classes
+from data_shards.files import history
 
 
 def rows(*labels: int, split: str = "train") -> list[Row]:
@@ -94,3 +98,24 @@ def test_a_value_has_as_many_numbers_in_every_row() -> None:
 def test_rows_of_one_line_are_a_slip_of_ours() -> None:
     with pytest.raises(AssertionError, match="rows share a line"):
         check([Row(1, ()), Row(1, ())], [], {})
+
+
+def test_a_build_checks_its_rows_before_it_makes_a_folder(tmp_path: Path) -> None:
+    for given, sentence in ((rows(0, 2), "label 2 is out of range"), (rows(0), "1 of 2 classes have no sample")):
+        with pytest.raises(ValueError, match=sentence):
+            build_table(given, tmp_path / "out", label_names=["a", "b"])
+    with pytest.raises(ValueError, match="value 'size' has 1 number"):
+        build_table([Row(1, (), values={"size": (1.0, 2.0)}), Row(2, (), values={"size": (1.0,)})], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_new_build_has_nothing_to_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(history, "tell", told.append)
+    row = Row(1, (Literal(b"a", "txt"),))
+    done: list[tuple[int, int]] = []
+    built = build_table([row], tmp_path / "out", tell=told.append, progress=lambda *each: done.append(each))
+    assert (told, done) == ([], [(1, 1)])
+    # Built before: nothing is done again.
+    assert build_table([row], tmp_path / "out", tell=told.append, progress=lambda *each: done.append(each)) == built
+    assert (told, done) == ([], [(1, 1)])
