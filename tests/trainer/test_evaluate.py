@@ -14,12 +14,16 @@ sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
 from threads import ThreadWorld, on_ranks
 from tiny import CLASSES, Network, whole_batch
 
+from data_shards.files.plugin_files import PluginError
 from data_shards.loading.batch import Batch
+from data_shards.loading.cuts import Cuts
+from model.outputs.embedding import EmbeddingOutput
 from model.outputs.flow import FlowOutput
 from model.outputs.label import LabelsOutput
 from trainer.distributed.world import World
-from trainer.evaluation.evaluation import evaluate
-from trainer.evaluation.inference import predictions
+from trainer.evaluation.evaluation import ALL, Evaluation, Value, evaluate
+from trainer.evaluation.inference import averaged, predictions
+from trainer.tasks.metric import Metric, Result
 from trainer.tasks.objective import Objective, objective
 
 SEVERAL = objective({"label": LabelsOutput(num_classes=5)})
@@ -137,3 +141,97 @@ def test_answers_to_the_clips_of_a_sample_are_averaged(world: World) -> None:
     found = evaluate(network, CLASSES, [clips[0], second], world, ("points",), num_clips=2)
     assert found.samples == int(known.sum())
     assert found.flat()["label/accuracy"] == pytest.approx(expected)
+
+
+def test_an_evaluation_is_told_as_a_line_as_numbers_and_as_json() -> None:
+    accuracy, error = Metric("top_5_accuracy", "%"), Metric("error", "px", higher_is_better=False)
+    values = (
+        Value("digit", accuracy, ALL, 0.5),
+        Value("digit", accuracy, "photo", 0.25),
+        Value("digit", error, ALL, 2.0),
+        Value("motion", error, ALL, math.nan),
+    )
+    found = Evaluation(
+        7,
+        values,
+        {"digit": 7, "motion": 3},
+        {"digit": {"accuracy_of_class": [1.0, None]}, "motion": {}},
+        num_nan={"motion": 1},
+        cuts=Cuts({"photo": (2, 7), "sound": (0, 7)}),
+    )
+    assert found.flat() == {"digit/top_5_accuracy": 0.5, "digit/top_5_accuracy/photo": 0.25, "digit/error": 2.0}
+    assert found.summary() == (
+        "digit top 5 accuracy 50.00%, motion error not measured, digit of photo alone 25.00%, "
+        "motion: the network answers NaN for 1 sample"
+    )
+    assert found.as_json() == {
+        "samples": 7,
+        "metrics": {
+            "digit": {"top_5_accuracy": {"all": 0.5, "photo": 0.25}, "error": {"all": 2.0}},
+            "motion": {"error": {"all": None}},
+        },
+        "judged": {"digit": 7, "motion": 3},
+        "tables": {"digit": {"accuracy_of_class": [1.0, None]}},
+        "nan": {"motion": 1},
+        "cut": {"photo": 2},
+    }
+    assert "nan" not in replace(found, num_nan={}).as_json()
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_samples_of_which_a_part_is_read_are_counted_over_all_ranks_and_once_for_all_clips(
+    world: World, world_size: int
+) -> None:
+    def rank(here: Any) -> Evaluation:  # noqa: ANN401
+        batch = replace(whole_batch(here.rank), num_cut={"points": 3})
+        batch.lengths["points"][:4] = 0
+        clips = [batch, replace(batch, num_cut={"points": 5})]
+        return evaluate(Network(seed=0), CLASSES, clips * 2, here, ("points",), num_clips=2)
+
+    for found in on_ranks(world_size, rank) if world_size > 1 else [rank(world)]:
+        assert found.cuts == Cuts({"points": (2 * 3 * world_size, 2 * 12 * world_size)})
+
+
+def test_a_vector_of_either_input_that_is_nan_makes_its_sample_one_of_those_that_are(world: World) -> None:
+    class Says(nn.Module):
+        def forward(self, arrays: dict[str, Tensor], lengths: dict[str, Tensor], **_: object) -> dict[str, Tensor]:
+            return {"near": arrays["first"] if bool((lengths["first"] > 0).any()) else arrays["second"]}
+
+    first, second = torch.eye(3), torch.eye(3)
+    second[1, 2] = torch.nan
+    batch = Batch(
+        {"first": first, "second": second},
+        {name: torch.full((3,), 3) for name in ("first", "second")},
+        torch.full((3,), -1),
+        torch.ones(3),
+        ("a", "b", "c"),
+    )
+    goal = objective({"near": EmbeddingOutput(pair=("first", "second"), width=3)})
+    found = evaluate(Says(), goal, [batch], world, ("first", "second"))
+    assert (dict(found.num_nan), found.flat(), found.tables) == ({"near": 1}, {}, {"near": {}})
+
+
+def test_what_a_plug_ins_measurement_lacks_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def says(result: object) -> str:
+        monkeypatch.setattr("trainer.tasks.kinds.label.Confusion.result", lambda *_: result)
+        with pytest.raises(PluginError) as refused:
+            evaluate(Network(seed=0), CLASSES, [whole_batch(0)], world, ("points",))
+        return str(refused.value)
+
+    monkeypatch.setattr("trainer.evaluation.evaluation.is_of_plugin", lambda _: True)
+    expected = "expected a Result with a number for each of accuracy, f1"
+    assert f"Confusion.result returned int, {expected}" in says(3)
+    assert f"Confusion.result returned {{'accuracy': 0.5}}, {expected}" in says(Result({"accuracy": 0.5}, 3))
+    assert f"returned {{'accuracy': 0.5, 'f1': 'x'}}, {expected}" in says(Result({"accuracy": 0.5, "f1": "x"}, 3))  # type: ignore[dict-item]
+    whole = Result({"accuracy": 0.5, "f1": 0.25}, 3)
+    monkeypatch.setattr("trainer.tasks.kinds.label.Confusion.result", lambda *_: whole)
+    found = evaluate(Network(seed=0), CLASSES, [whole_batch(0)], world, ("points",))
+    assert found.flat() == {"label/accuracy": 0.5, "label/f1": 0.25}
+
+
+def test_the_mean_of_clips_is_taken_in_full_precision_and_one_clip_is_as_it_is() -> None:
+    half = torch.tensor([1.0, 2.0], dtype=torch.bfloat16)
+    one = {"a": half}
+    assert averaged([one]) is one
+    found = averaged([one, {"a": half + 1}])["a"]
+    assert (found.dtype, found.tolist()) == (torch.float32, [1.5, 2.5])
