@@ -258,5 +258,8 @@ def test_a_stop_is_made_at_its_step_and_at_the_last_one_there_is_nothing_to_stop
 
 
 def test_a_score_is_of_the_weights_that_are_saved_with_it_or_there_is_none() -> None:
+    # Where no number of steps lies between two evaluations there is one, at the end.
+    *_, saves, _ = run(TrainConfig(steps=6), scores=(0.5,))
+    assert [(step, score) for step, score, _ in saves.scores] == [(5, None), (6, 0.5)]
     *_, saves, _ = run(TrainConfig(steps=12, evaluate_every_steps=4), scores=(0.25, 0.5, 0.75))
     assert [(step, score) for step, score, _ in saves.scores] == [(5, None), (10, None), (12, 0.75)]

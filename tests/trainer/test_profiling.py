@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity
 
 from trainer.config import ProfileConfig
 from trainer.distributed.world import World
@@ -40,3 +41,47 @@ def test_without_a_folder_nothing_is_recorded() -> None:
     window = ProfileWindow(ProfileConfig(1, 1), None, World(0, 1, 0, torch.device("cpu")))
     for step in range(3):
         window.between(step)
+
+
+@pytest.mark.parametrize(
+    ("first", "num", "edges"),
+    [(2, 3, [1, 4]), (1, 1, [0, 1]), (0, 3, []), (3, 1, [2, 3])],
+)
+def test_something_is_done_before_the_first_step_of_the_window_and_after_its_last(
+    tmp_path: Path, first: int, num: int, edges: list[int]
+) -> None:
+    world = World(0, 1, 0, torch.device("cpu"))
+    window = ProfileWindow(ProfileConfig(first, num), tmp_path, world)
+    assert [step for step in range(8) if window.acts_after(step)] == edges
+    without = ProfileWindow(ProfileConfig(first, num), None, world)
+    assert not any(without.acts_after(step) for step in range(8))
+
+
+def test_on_a_gpu_its_kernels_and_its_memory_are_recorded_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+
+    class Profile:
+        def __init__(self, *, activities: list[object]) -> None:
+            told.append(activities)
+
+        def start(self) -> None:
+            told.append("start")
+
+        def stop(self) -> None:
+            told.append("stop")
+
+        def export_chrome_trace(self, path: str) -> None:
+            told.append(Path(path).name)
+
+    memory = "torch.cuda.memory."
+    monkeypatch.setattr("trainer.health.profiling.profile", Profile)
+    monkeypatch.setattr(f"{memory}_record_memory_history", lambda **options: told.append(options))
+    monkeypatch.setattr(f"{memory}_dump_snapshot", lambda path: told.append(Path(path).name))
+    window = ProfileWindow(ProfileConfig(2, 1), tmp_path, World(3, 4, 0, torch.device("cuda")))
+    for step in range(4):
+        window.between(step)
+    both = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
+    files = ["trace_rank_3.json", "memory_rank_3.pickle"]
+    assert told == [{}, both, "start", "stop", *files, {"enabled": None}]
+    window.between(2)
+    assert told[-1] == {"enabled": None}, "what has been written is not written again"
