@@ -172,7 +172,7 @@ class _Binary:
             raise ValueError(f"{cut(element.name)} has lists")
         # Packed, as the format has it: no gaps between properties of different sizes.
         dtype = np.dtype([(name, self._order + kind) for name, kind, _ in element.properties])
-        rows = np.frombuffer(self._body, dtype, element.count, self._place) if element.count else np.zeros(0, dtype)
+        rows = np.frombuffer(self._body, dtype, element.count, self._place)
         self._place += rows.nbytes
         columns = [rows[name].astype(np.float64) for name, _, _ in element.properties]
         return np.stack(columns, axis=1)
