@@ -148,6 +148,10 @@ def test_recall_counts_the_samples_whose_other_input_is_the_nearest(world: World
     blind = replace(batch, arrays=dict.fromkeys(("first", "second"), torch.ones(5, 6)))
     assert evaluate(Says(), goal, [blind], world, ("first", "second")).flat()["near/recall_at_1"] == 0.0
 
+    # In two batches the same five are looked for among the same five.
+    halves = [replace(batch, keys=("", *batch.keys[1:])), replace(batch, keys=(batch.keys[0], *[""] * 4))]
+    assert evaluate(Says(), goal, halves, world, ("first", "second")).flat() == found.flat()
+
     def rank(here: ThreadWorld) -> Any:  # noqa: ANN401
         parts = [replace(batch, keys=("", *batch.keys[1:])), replace(batch, keys=(batch.keys[0], *[""] * 4))]
         return evaluate(Says(), goal, [parts[here.rank]], here, ("first", "second"))

@@ -197,7 +197,7 @@ def test_a_watch_that_slept_itself_convicts_nobody(
     assert hang._ranks.newest[0][0].count == len(sleeps)
 
 
-def test_the_first_verdict_holds(tmp_path: Path, clock: SimpleNamespace) -> None:
+def test_the_first_verdict_holds(tmp_path: Path, clock: SimpleNamespace, disk_calls: list[tuple[str, str]]) -> None:
     first, second = watch(tmp_path, rank=0), watch(tmp_path, rank=2)
     for hang in (first, second):
         beat(tmp_path, 1, pid=77)
@@ -210,6 +210,7 @@ def test_the_first_verdict_holds(tmp_path: Path, clock: SimpleNamespace) -> None
     assert (found["culprits"], found["pids"], found["found_by"]) == ([1, 2], [77, 7], 0)
     assert found["named"].startswith("rank 1 (host elsewhere, process 77): silent for 9 s; rank 2 ")
     assert convicted_pids(tmp_path) == {1: 77, 2: 7}
+    assert "sync" not in {kind for kind, _ in disk_calls}, "a disk that hangs must not hold up the verdict"
 
 
 def test_a_verdict_that_cannot_be_read_convicts_nobody(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from trainer.sinks.meter import Record
 from trainer.sinks.sink_group import SinkGroup
 from trainer.sinks.writers import JsonLines, ProgressBar
 
+CONTINUES = "the run continues, and the next record is tried again"
+
 
 class Broken:
     """Fails at everything, but for a record of step 3."""
@@ -49,6 +51,15 @@ def test_a_sink_that_fails_is_told_once_counted_and_tried_again(
         r"perceiver: Broken failed (KeyError: '[/b]\x1b'); the run continues, and the next record is tried again",
         "perceiver: Broken failed 5 times in this start",
     ]
+
+
+def test_a_sink_is_told_of_at_its_first_failure_by_what_it_was(capsys: pytest.CaptureFixture[str]) -> None:
+    group = SinkGroup([Broken(), Broken()])
+    group.draw("inputs", np.zeros((2, 2, 3), np.uint8), 3)
+    told = [f"perceiver: Broken failed (MemoryError: ); {CONTINUES}"] * 2
+    assert capsys.readouterr().err.splitlines() == told
+    group.rewind(1)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_terminal_that_is_gone_does_not_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
