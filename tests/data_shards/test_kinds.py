@@ -1,6 +1,7 @@
 """Kinds of inputs: what stands in for what is not there, what counts as absent, and what a person is shown."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from PIL import Image
 from data_shards.modalities.encoding import flo, wav
 from data_shards.modalities.kinds.array import ArrayConfig
 from data_shards.modalities.kinds.audio import AudioConfig
+from data_shards.modalities.kinds.catalogue import MODALITIES, contents, held_by, inputs_of, usual_suffixes
 from data_shards.modalities.kinds.flow import FlowConfig
 from data_shards.modalities.kinds.image import ImageConfig
 from data_shards.modalities.kinds.label import LabelConfig
+from data_shards.modalities.kinds.points import PointsConfig
 from data_shards.modalities.kinds.text import TextConfig
 from data_shards.modalities.kinds.video import VideoConfig
 from data_shards.modalities.modality import MAIN, Member, Modality
@@ -91,7 +94,7 @@ def test_a_label_that_is_hidden_in_evaluation_may_be_any() -> None:
 def test_what_says_nothing_is_absent() -> None:
     assert [LabelConfig.is_absent(content) for content in (b"-1", b" -1\n", b"0", b"1", b"")] == [
         *(True, True, False, False, False),
-    ]  # fmt: skip
+    ]
     assert [TextConfig.is_absent(content) for content in (b"", b"a", b" ")] == [True, False, False]
 
 
@@ -197,3 +200,55 @@ def test_a_recording_is_drawn_as_the_decibels_of_its_frequencies(num_samples: in
     assert image.origin == "lower"
     silent = np.asarray(drawn(AudioConfig, wav(np.zeros(160), rate)).images[0].get_array())
     np.testing.assert_allclose(silent, -100)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind", "role"),
+    [
+        ("png", ImageConfig, MAIN),
+        ("left.png", ImageConfig, MAIN),
+        ("a.b.jpg", ImageConfig, MAIN),
+        ("txt", TextConfig, MAIN),
+        ("wav", AudioConfig, MAIN),
+        ("mp4", VideoConfig, MAIN),
+        # Of several kinds the first is meant by the suffix alone, the last by one with a name.
+        ("npy", PointsConfig, MAIN),
+        ("eeg.npy", ArrayConfig, MAIN),
+        ("first.png", FlowConfig, MAIN),
+        ("second.png", FlowConfig, "second"),
+        ("motion.png", FlowConfig, "motion"),
+        ("flo", FlowConfig, "motion"),
+        ("left.flo", None, ""),
+        # A number before the last dot is no name of a camera.
+        ("5mm.png", None, ""),
+        ("cls", None, ""),
+        ("json", None, ""),
+        ("x", None, ""),
+        ("", None, ""),
+    ],
+)
+def test_a_member_of_a_suffix_usually_holds_one_kind(suffix: str, kind: type[Modality] | None, role: str) -> None:
+    assert held_by(suffix) == (None if kind is None else (kind, role))
+
+
+def test_inputs_are_made_of_all_that_is_there() -> None:
+    suffixes = ["txt", "png", "left.png", "right.cam.jpg", "eeg.npy", "cls", "5mm.png", "image.png", "second.png"]
+    assert inputs_of(suffixes) == {
+        "eeg": replace(ArrayConfig.lenient(), members="eeg.npy"),
+        "image": ImageConfig(values="file"),
+        # The name is that of an input already.
+        "image_png": ImageConfig(values="file", members="image.png"),
+        "left": ImageConfig(values="file", members="left.png"),
+        "right_cam": ImageConfig(values="file", members="right.cam.jpg"),
+        "text": TextConfig(),
+    }
+    assert list(inputs_of(suffixes)) == sorted(inputs_of(suffixes))
+    assert inputs_of(["first.png", "npy"]) == {
+        "flow": FlowConfig(height=1, width=1),
+        "points": PointsConfig(num_dimensions=0),
+        "array": ArrayConfig(),
+    }
+    assert inputs_of([]) == {}
+    assert usual_suffixes("points") == ("npy", "npz", "ply", "off")
+    assert LabelConfig not in contents()
+    assert set(contents()) == set(MODALITIES) - {LabelConfig}
