@@ -32,6 +32,7 @@ from trainer.config import OptimizerConfig, TrainConfig
 from trainer.distributed.world import World
 from trainer.engine.engine import Engine
 from trainer.evaluation.evaluation import evaluate
+from trainer.tasks.kinds import embedding
 from trainer.tasks.objective import Objective, objective
 
 ROWS = 8
@@ -123,7 +124,9 @@ def test_each_input_is_read_alone_and_other_tasks_are_not_answered_again() -> No
     torch.testing.assert_close((sums["near"] / 5.5).double(), defined(network, batch).detach(), rtol=1e-6, atol=1e-6)
 
 
-def test_recall_counts_the_samples_whose_other_input_is_the_nearest(world: World) -> None:
+def test_recall_counts_the_samples_whose_other_input_is_the_nearest(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     directions = torch.eye(6)[:5].repeat_interleave(1, dim=0)
     first, second = directions.clone(), directions.clone()
     second[0], second[3] = directions[1], directions[4]
@@ -145,6 +148,21 @@ def test_recall_counts_the_samples_whose_other_input_is_the_nearest(world: World
     assert found.flat()["near/recall_at_1"] == pytest.approx((2 + 1 + 1) / 10)
     assert found.flat()["near/recall_at_5"] == 1.0
     assert found.num_judged == {"near": 5}
+    # Nearer than the others to whom it belongs: a sample without its second input, and one that does not count.
+    more = {name: torch.cat([array, 2 * directions[1:3]]) for name, array in batch.arrays.items()}
+    uncounted = replace(
+        batch,
+        arrays=more,
+        lengths={"first": torch.full((7,), 6), "second": torch.tensor([6, 6, 6, 6, 6, 0, 6])},
+        labels=torch.full((7,), -1),
+        weights=torch.tensor([1.0, 1, 1, 1, 1, 1, 0]),
+        keys=tuple("abcdefg"),
+    )
+    apart = evaluate(Says(), goal, [uncounted], world, ("first", "second"))
+    assert (apart.flat(), apart.num_judged) == (found.flat(), found.num_judged)
+    # The table of similarities in pieces.
+    monkeypatch.setattr(embedding, "_ROWS", 2)
+    assert evaluate(Says(), goal, [batch], world, ("first", "second")).flat() == found.flat()
     blind = replace(batch, arrays=dict.fromkeys(("first", "second"), torch.ones(5, 6)))
     assert evaluate(Says(), goal, [blind], world, ("first", "second")).flat()["near/recall_at_1"] == 0.0
 
