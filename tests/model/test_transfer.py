@@ -181,6 +181,9 @@ def test_on_another_grid_fourier_features_have_other_frequencies_unless_their_re
     assert other_frequencies(fourier(8), fourier(8, max_resolution=(8, 8))) == {}
     assert other_frequencies(fourier(8), fourier(16, max_resolution=(8, 8))) == {}
     assert other_frequencies(fourier(8), fourier(16, kind="learned")) == {}
+    # A plug-in's module makes positions of its own.
+    own, other = (replace(fourier(side), network=object()) for side in (8, 16))
+    assert other_frequencies(own, other) == {}
 
 
 LATENTS = "encoder.latents.weight"
