@@ -13,7 +13,16 @@ from PIL import Image
 from data_shards.modalities.kinds.image import ImageConfig
 from data_shards.modalities.kinds.text import TextConfig
 from data_shards.modalities.transforms import image, text
-from model.interop.huggingface_files import PREPROCESSOR, byte_tokenizer, framing, picture, preprocessor
+from model.interop.huggingface_files import (
+    PREPROCESSOR,
+    TOKENIZER,
+    TOKENIZER_SETTINGS,
+    byte_tokenizer,
+    framing,
+    own_tokenizer,
+    picture,
+    preprocessor,
+)
 from model.modalities.adapters.pixels import scaled_pixels
 from model.modalities.image import ImageInput
 from model.modalities.pixel_range import PixelRange
@@ -134,3 +143,93 @@ def test_a_text_becomes_the_same_ids(tmp_path: Path) -> None:
         assert found["attention_mask"] == [1] * length + [0] * (24 - length)
         assert tokenizer.decode(ids[:length]) == written.encode()[:24].decode(errors="replace")
     assert (tokenizer.pad_token_id, tokenizer.mask_token_id, len(tokenizer)) == (0, 3, 262)
+
+
+SETTINGS = {
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "model_max_length": 24,
+    "model_input_names": ["input_ids", "attention_mask"],
+    "clean_up_tokenization_spaces": False,
+    "split_special_tokens": True,
+}
+
+
+def test_the_tokenizer_of_bytes_changes_no_byte() -> None:
+    files = byte_tokenizer(TextInput(max_tokens=24))
+    assert files.keys() == {TOKENIZER, TOKENIZER_SETTINGS}
+    tokens = files[TOKENIZER]
+    vocabulary = tokens["model"].pop("vocab")
+    letters = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+    none = dict.fromkeys(("truncation", "padding", "normalizer", "post_processor"))
+    assert tokens == {
+        "version": "1.0",
+        "added_tokens": [],
+        "pre_tokenizer": letters,
+        "decoder": letters,
+        "model": {"type": "BPE", "merges": []},
+        **none,
+    }
+    special = ("pad", "bos", "eos", "mask", "cls", "sep")
+    named = {f"{name}_token": f"[{name.upper()}]" for name in special}
+    assert files[TOKENIZER_SETTINGS] == SETTINGS | named
+    assert [vocabulary[named[f"{name}_token"]] for name in special] == [0, 1, 2, 3, 4, 5]
+    # Letters that print stand for themselves, others for the next above 255.
+    assert len(vocabulary) == 6 + 256
+    assert sorted(vocabulary.values()) == list(range(6 + 256))
+    for byte, letter in {33: "!", 126: "~", 161: "¡", 172: "¬", 174: "®", 255: "ÿ"}.items():
+        assert vocabulary[letter] == 6 + byte
+    for byte, place in {0: 0, 10: 10, 32: 32, 127: 33, 160: 66, 173: 67}.items():
+        assert vocabulary[chr(256 + place)] == 6 + byte
+
+
+def test_a_tokenizer_of_a_run_has_nothing_around_its_tokens() -> None:
+    content = {"model": {"type": "BPE"}, "truncation": {"max_length": 8}, "padding": {}, "post_processor": {"a": 1}}
+    found = own_tokenizer(content, 24, {"pad_token": "<p>"})
+    assert found == {
+        TOKENIZER: {"model": {"type": "BPE"}, "truncation": None, "padding": None, "post_processor": None},
+        TOKENIZER_SETTINGS: SETTINGS | {"pad_token": "<p>"},
+    }
+
+
+def test_a_preprocessor_says_the_whole_way_of_a_picture() -> None:
+    image = ImageInput(height=12, width=24, pixel_range="centred")
+    expected = {
+        "image_processor_type": "PerceiverImageProcessor",
+        "do_convert_rgb": True,
+        "do_center_crop": True,
+        "crop_size": {"height": 16, "width": 32},
+        "do_resize": True,
+        "size": {"height": 12, "width": 24},
+        "resample": 3,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+    }
+    assert preprocessor(image, resize="bicubic", centre_crop=0.75) == expected
+    stretched = preprocessor(image, resize="lanczos", centre_crop=0.9, is_cut=False)
+    assert stretched == expected | {
+        "do_center_crop": False,
+        "crop_size": {"height": 12 / 0.9, "width": 24 / 0.9},
+        "resample": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({}, (224, "imagenet")),
+        ({"size": 8, "do_normalize": False}, (8, "unit")),
+        ({"size": {"height": 8, "width": 8}, "image_mean": 0.5, "image_std": [0.5] * 3}, (8, "centred")),
+        ({"image_mean": [0.485, 0.456, 0.406]}, (224, "imagenet")),
+    ],
+)
+def test_a_picture_has_the_side_and_range_that_its_file_says(said: dict[str, Any], expected: tuple[int, str]) -> None:
+    assert picture(said) == expected
+
+
+def test_a_mean_and_a_deviation_of_two_ranges_are_refused() -> None:
+    for said in ({"image_mean": 0.5}, {"image_std": 0.5}):
+        with pytest.raises(ValueError, match=r"image_mean and image_std: expected ImageNet's, or 0\.5 for all"):
+            picture(said)
