@@ -353,6 +353,7 @@ def test_what_the_exporter_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None
     assert [each.tolist() for each in values[-2:]] == [[5, 5], [8, 8]]
     batch = options.pop("dynamic_shapes")["values"]
     assert [list(each) for each in batch] == [[0]] * 6
+    assert batch[0][0].min == 1
     assert options == {
         "input_names": names,
         # What pools the latents is answered first, in the order of the network's answers.
