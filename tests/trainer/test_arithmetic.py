@@ -98,6 +98,12 @@ def test_auto_is_bf16_on_a_gpu_and_fp32_elsewhere_and_what_is_named_stays(device
         assert arithmetic.resolved(TrainConfig(precision=precision), device).precision == precision
 
 
+def test_a_machine_trains_on_its_gpu_where_it_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for has_one, expected in ((True, "cuda"), (False, "cpu")):
+        monkeypatch.setattr("torch.cuda.is_available", lambda: has_one)  # noqa: B023
+        assert arithmetic.local_device_type() == expected
+
+
 def test_what_was_chosen_is_said() -> None:
     said = arithmetic.sentence(TrainConfig(precision="bf16"), GPU)
     assert said == "computes in bf16 on cuda:0, fp32 products in fp32, deterministic kernels"

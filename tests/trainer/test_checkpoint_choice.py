@@ -10,8 +10,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from checkpoints import rewrite, save
 
-from trainer.checkpoint.choice import first_readable, read_weights
-from trainer.checkpoint.manifest import read_whole
+from trainer.checkpoint.choice import first_readable, read_weights, refuse_absent
+from trainer.checkpoint.manifest import newest_whole, read_whole
 from trainer.distributed.world import World
 
 ALONE = World(0, 1, 0, torch.device("cpu"))
@@ -97,6 +97,30 @@ def test_retention_beside_a_reader_makes_it_take_the_next_newest(folder: Path) -
     path, step, passed_over = first_readable(folder, "newest", ALONE, read)
     assert asked == ["step_00000400", "step_00000300", "step_00000500"]
     assert (path.name, step, passed_over) == ("step_00000500", 500, ())
+
+
+def test_a_checkpoint_that_cannot_be_found_is_refused_before_anything_is_read(folder: Path, tmp_path: Path) -> None:
+    for which in ("newest", "best", "300"):
+        refuse_absent(folder, which, "ema")
+    for which, weights_of, sentence in (
+        ("350", "trained", "expected newest, best or one of the steps that are there: 100, 150, 200, 300, 400"),
+        ("newest", "raw", "--weights raw: expected trained or ema"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            refuse_absent(folder, which, weights_of)
+    with pytest.raises(ValueError, match="holds no complete checkpoint yet"):
+        refuse_absent(tmp_path / "none", "newest", "trained")
+
+
+def test_a_resume_takes_the_newest_that_is_whole_and_tells_of_those_that_it_skips(folder: Path) -> None:
+    assert newest_whole(folder) == (folder / "step_00000400", [])
+    flip(next((folder / "step_00000400").glob("exp_avg-*")))
+    (folder / "step_00000300" / "checkpoint.json").unlink()
+    path, (first, second) = newest_whole(folder)
+    assert path == folder / "step_00000200"
+    assert "step_00000400/exp_avg-00000-of-00001.safetensors: content does not match its hash" in first
+    assert "step_00000300/checkpoint.json: " in second
+    assert newest_whole(folder / "none") == (None, [])
 
 
 WRONG = [None, True, -1, 1.5, "x", [], ["x"], {}, {"a": []}, [[1]], 10**30, float("nan")]

@@ -85,6 +85,11 @@ def test_a_problem_of_a_later_batch_is_told_to_whoever_leaves(world: Counted) ->
         Feed(without(2), world, leave).leave("shard 7 is cut")
 
 
+def test_a_problem_where_nobody_knows_how_to_leave_is_our_own_fault(world: Counted) -> None:
+    with pytest.raises(AssertionError, match="nobody knows how to leave"):
+        Feed(without(2), world).leave("shard 7 is cut")
+
+
 def test_where_nobody_knows_how_to_leave_the_error_is_raised_and_nothing_exchanged(world: Counted) -> None:
     feed = Feed(without(2), world)
     feed(1)

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
 from own_optimizers import OWN
 from tiny import Network, engine, whole_batch
 
+from data_shards.files.plugin_files import PluginError
 from trainer.checkpoint.store import Store
 from trainer.config import CheckpointConfig, EmaConfig, OptimizerConfig, TrainConfig, joint_problems
 from trainer.distributed.world import World
@@ -123,6 +124,25 @@ def test_muon_is_that_of_pytorch_for_linear_layers_and_adamw_for_all_else() -> N
     for one, other in zip(ours.parameters(), plain.parameters(), strict=True):
         assert torch.equal(one, other)
     assert {len(state) for state in made.state.values()} == {1, 3}
+
+
+def test_muon_without_a_linear_layer_and_a_plug_ins_optimizer_of_other_groups_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(ValueError, match="muon: the network has no linear layer that is trained; take adamw"):
+        make(torch.nn.LayerNorm(3), OptimizerConfig("muon"))
+    of_sgd = OPTIMIZERS["sgd"].make
+    sgd = make(Network(seed=0), OptimizerConfig("sgd"))
+    assert [group["first_step"] for group in sgd.param_groups] == [0, 0]
+    for change in (
+        lambda groups: groups[:1],
+        lambda groups: [{**groups[0], "params": groups[0]["params"][:1]}, groups[1]],
+        lambda groups: [{"params": group["params"]} for group in groups],
+        lambda groups: [{**group, "rate_factor": 2.0} for group in groups],
+    ):
+        monkeypatch.setattr(OPTIMIZERS["sgd"], "make", lambda own, groups, rate: of_sgd(own, change(groups), rate))  # noqa: B023
+        with pytest.raises(PluginError, match=r"make must give its optimizer the groups as they are"):
+            make(Network(seed=0), OptimizerConfig("sgd"))
 
 
 @pytest.mark.parametrize(

@@ -297,6 +297,39 @@ def test_what_cannot_be_kept_is_refused_at_once(tmp_path: Path) -> None:
     assert committed(tmp_path) == []
 
 
+class Counting(nn.Linear):
+    """A module with a state of its own that is no tensor."""
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"count": 3}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        """Do nothing."""
+
+
+def test_a_state_that_is_no_tensor_is_refused_by_its_name(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^0\._extra_state: is no tensor"):
+        CheckpointStore(tmp_path, nn.Sequential(Counting(2, 2)))
+
+
+class Picky:
+    """Refuses every state."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"size": 3}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        raise ValueError(f"has another size than {state['size']}")
+
+
+def test_what_another_object_refuses_is_told_with_its_name(tmp_path: Path) -> None:
+    loop = Loop()
+    with CheckpointStore(tmp_path, loop.module, also={"loader": Picky()}) as store:
+        store.save(1)
+        with pytest.raises(ValueError, match=r"also\['loader'\]: has another size than 3"):
+            store.load()
+
+
 def test_a_full_disk_is_told_and_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loop = Loop()
     store = loop.store(tmp_path)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from trainer.checkpoint.manifest import examine
-from trainer.checkpoint.tensor_file import TensorFile, write
+from trainer.checkpoint.tensor_file import OpenTensors, TensorFile, write
 
 TENSORS = {
     "matrix": torch.arange(12, dtype=torch.float32).view(3, 4),
@@ -195,6 +195,26 @@ def test_a_part_is_read_by_elements_of_any_width(tmp_path: Path) -> None:
     for name, tensor in tensors.items():
         assert torch.equal(file.read(name, 4, 9), tensor[4:9])
         assert torch.equal(file.read(name, 4), tensor[4:])
+
+
+def test_what_is_not_there_is_told_by_kind_and_name_and_a_file_that_is_gone_by_its_path(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write(path, TENSORS, {"format": "pt"})
+    assert header(path)[0]["__metadata__"] == {"format": "pt"}
+    file = TensorFile(path)
+    found = OpenTensors(tmp_path, {("weight", "matrix"): file, ("weight", "half"): file, ("rows", "count"): file})
+    assert found.kinds() == {"weight", "rows"}
+    like = found.like("weight")
+    assert {name: (tuple(each.shape), each.dtype, each.device.type) for name, each in like.items()} == {
+        "matrix": ((3, 4), torch.float32, "meta"),
+        "half": ((2,), torch.bfloat16, "meta"),
+    }
+    assert found("weight", "matrix", 2, 4).tolist() == [2.0, 3.0]
+    with pytest.raises(ValueError, match=f"{tmp_path}: has no tensor matrix of kind rows"):
+        found("rows", "matrix", 0, 1)
+    path.unlink()
+    with pytest.raises(ValueError, match=rf"{path}: cannot be read \(No such file or directory\)"):
+        file.read("matrix")
 
 
 def test_a_file_that_is_cut_while_it_is_open_is_told(tmp_path: Path) -> None:

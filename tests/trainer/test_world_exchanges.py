@@ -1,7 +1,9 @@
 """What ranks exchange is everyone's, in the order of the ranks, and leaves what each of them has as it was."""
 
 import sys
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -54,6 +56,48 @@ def test_what_the_first_has_is_told_to_all_and_travels_over_the_host(monkeypatch
     monkeypatch.setattr("trainer.distributed.world.dist.broadcast_object_list", told)
     assert World(1, 2, 1, torch.device("cuda")).broadcast("mine") == "of the first"
     assert given == ["mine", {"src": 0, "device": CPU, "group": None}]
+
+
+def test_a_twin_is_the_same_processes_over_a_channel_of_its_own_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+    monkeypatch.setattr("trainer.distributed.world.dist.new_group", lambda **options: made.append(options) or "channel")
+    found = World(1, 2, 3, torch.device("cuda")).twin(7.0)
+    assert found == World(1, 2, 3, CPU, "channel")  # type: ignore[arg-type]  # stands for a group
+    assert made == [{"backend": "gloo", "timeout": timedelta(seconds=7)}]
+    assert World(0, 1, 3, torch.device("cuda")).twin(7.0) == World(0, 1, 3, CPU)
+
+
+@pytest.mark.parametrize(("world_size", "is_joined"), [(1, True), (2, True), (2, False)])
+def test_several_processes_leave_the_channel_that_they_have_and_one_keeps_it(
+    monkeypatch: pytest.MonkeyPatch, world_size: int, is_joined: bool
+) -> None:
+    told: list[str] = []
+    dist = "trainer.distributed.world.dist."
+    monkeypatch.setattr(f"{dist}is_initialized", lambda: is_joined)
+    monkeypatch.setattr(f"{dist}all_reduce", lambda _: told.append("settled"))
+    monkeypatch.setattr(f"{dist}destroy_process_group", lambda: told.append("left"))
+    World(0, world_size, 0, CPU).close()
+    assert told == (["settled"] if is_joined else []) + (["left"] if is_joined and world_size > 1 else [])
+
+
+@pytest.mark.parametrize(("lets_go", "seconds"), [(True, 2.0), (False, 10.0)])
+def test_nobody_leaves_while_a_tensor_of_the_last_exchange_is_held_but_for_long(
+    monkeypatch: pytest.MonkeyPatch, lets_go: bool, seconds: float
+) -> None:
+    held: list[torch.Tensor] = []
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+
+    def sleep(seconds: float) -> None:
+        clock.now += seconds
+        if clock.now > 2.0 and lets_go:
+            held.clear()
+
+    clock.sleep = sleep
+    monkeypatch.setattr("trainer.distributed.world.time", clock)
+    monkeypatch.setattr("trainer.distributed.world.dist.is_initialized", lambda: True)
+    monkeypatch.setattr("trainer.distributed.world.dist.all_reduce", held.append)
+    World(0, 2, 0, CPU).settle()
+    assert clock.now == pytest.approx(seconds, abs=0.01)
 
 
 def test_what_is_too_long_for_a_message_is_not_collected() -> None:

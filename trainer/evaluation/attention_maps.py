@@ -101,7 +101,7 @@ def draw(maps: Sequence[AttentionMap], modality: str, sample: int, values: np.nd
             grid = (share[len(share) // 2] if share.dim() == 3 else share).numpy()
             is_picture = grid.ndim == 2
             cell.imshow(
-                grid if is_picture else grid.reshape(1, -1), cmap="gray", aspect="equal" if is_picture else "auto"
+                grid if is_picture else grid.ravel()[None], cmap="gray", aspect="equal" if is_picture else "auto"
             )
             cell.set_title(f"cross {of_layer.cross_attend}, latent {number}", fontsize=7)
     for cell in cells.ravel():

@@ -89,7 +89,7 @@ def ranked(name: str, telling: Telling, target: str, logits: np.ndarray, probabi
 
 def numbers(values: np.ndarray) -> Cell:
     """Return one number, or a list of several; NaN stands for what is not known."""
-    found: list[float] = values.reshape(-1).tolist()
+    found: list[float] = values.ravel().tolist()
     return found[0] if len(found) == 1 else found
 
 
