@@ -122,6 +122,9 @@ def test_a_grey_jpeg_is_one_channel() -> None:
         {"planarconfig": "separate"},
         {"compression": "lzw"},
         {"compression": "zlib"},
+        {"compression": "packbits"},
+        {"compression": "lzma"},
+        {"compression": "zstd"},
         {"byteorder": ">"},
         {"tile": (16, 16)},
         {"bigtiff": True},
@@ -151,8 +154,9 @@ def test_colours_of_a_tiff_are_those_of_any_image_and_four_bands_are_no_colours(
     np.testing.assert_array_equal(read(tiff(rgb, photometric="rgb")), rgb)
     grey = tiff(values(1))
     np.testing.assert_array_equal(read(grey), values(1).repeat(3, axis=2))
-    with_alpha = tiff(values(4), photometric="rgb", extrasamples=["unassalpha"])
-    np.testing.assert_array_equal(read(with_alpha), values(4)[..., :3])
+    for kind in ("unassalpha", "assocalpha"):
+        with_alpha = tiff(values(4), photometric="rgb", extrasamples=[kind])
+        np.testing.assert_array_equal(read(with_alpha), values(4)[..., :3])
     near_infrared = tiff(values(4), photometric="rgb", extrasamples=["unspecified"])
     with pytest.raises(BadMemberError, match="image of 4 channels, num_channels is 3; set num_channels=4"):
         read(near_infrared)

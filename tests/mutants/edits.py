@@ -135,7 +135,7 @@ def _of(node: ast.AST, places: _Places) -> Iterator[Fault]:
             yield places.instead(node, repr(not value if isinstance(value, bool) else value + 1), "constant")
         case ast.Call():
             yield from _of_call(node, places)
-        case ast.If(test=test) | ast.While(test=test) | ast.IfExp(test=test) if not isinstance(test, ast.Constant):
+        case ast.If(test=test) | ast.While(test=test) | ast.IfExp(test=test) if not _is_decided(test):
             for word in ("True", "False") if not isinstance(node, ast.While) else ("False",):
                 yield places.instead(test, word, "condition")
         case ast.stmt():
@@ -171,6 +171,11 @@ def _of_statement(node: ast.stmt, places: _Places) -> Iterator[Fault]:
             yield places.instead(node, "break", "loop")
         case _:
             return
+
+
+def _is_decided(test: ast.expr) -> bool:
+    """Return whether a condition is the same in every run; TYPE_CHECKING is for mypy alone."""
+    return isinstance(test, ast.Constant) or (isinstance(test, ast.Name) and test.id == "TYPE_CHECKING")
 
 
 def _is_type(node: ast.BinOp) -> bool:

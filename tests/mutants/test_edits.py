@@ -39,6 +39,7 @@ def test_a_fault_is_planted(source: str, faulty: str) -> None:
         "def f(a: int | str) -> int | None: ...",
         "x = isinstance(a, int | str)",
         "import a",
+        "if TYPE_CHECKING:\n    import a",
     ],
 )
 def test_words_and_types_are_left_alone(source: str) -> None:

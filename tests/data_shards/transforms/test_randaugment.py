@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -42,6 +44,40 @@ def test_operations_on_values_are_their_definitions() -> None:
     added = np.clip(values.astype(int) + 55, 0, 255)
     np.testing.assert_array_equal(apply("solarize_add", 0.5), np.where(values < 128, added, values))
     np.testing.assert_array_equal(apply("brightness", 0), np.floor(values * 0.1))
+
+
+@pytest.mark.parametrize(
+    ("name", "strength", "expected"),
+    [
+        # The upper four bits at the greatest strength, none at the least.
+        ("posterize", 1, lambda values: values & 0b11110000),
+        ("posterize", 0, lambda values: values * 0),
+        ("solarize", 0, lambda values: 255 - values),
+        ("solarize", 0.8, lambda values: np.where(values < 204, values, 255 - values)),
+        ("solarize_add", 1, lambda values: np.where(values < 128, values + 110, values)),
+        ("brightness", 1, lambda values: np.minimum(np.floor(values * 1.9 + 1e-6), 255)),
+    ],
+)
+def test_the_ends_of_a_strength_are_those_of_the_released_code(
+    name: str, strength: float, expected: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    np.testing.assert_array_equal(apply(name, strength), expected(picture().astype(int)))
+
+
+def test_the_greatest_way_angle_and_square_are_those_of_the_released_code() -> None:
+    black = np.zeros((300, 300, 3), np.uint8)
+    for name, axis in (("translate_x", 0), ("translate_y", 1)):
+        moved = (apply(name, 1, pixels=black) == GREY).all(axis=-1).all(axis=axis)
+        assert moved.sum() == 100
+    squares = [(apply("cutout", 1, seed, black) == GREY).all(axis=-1) for seed in range(20)]
+    assert max(int(square.any(axis=0).sum()) for square in squares) == 80
+    assert max(int(square.any(axis=1).sum()) for square in squares) == 80
+    line = black.copy()
+    line[149:152] = 255
+    turned = (apply("rotate", 1, pixels=line) == 255).all(axis=-1)
+    middle = [np.flatnonzero(turned[:, column]).mean() for column in (50, 250)]
+    # 200 columns further, 30 degrees are 115.5 rows.
+    assert abs(middle[1] - middle[0]) == pytest.approx(200 * np.tan(np.pi / 6), abs=1.5)
 
 
 def test_auto_contrast_and_equalize_use_the_whole_range() -> None:
