@@ -205,3 +205,70 @@ def test_moments_tell_of_a_step_that_lies_behind_and_of_none_that_is_to_come(
 def test_a_network_without_parameters_is_refused_by_its_name() -> None:
     with pytest.raises(ValueError, match="Identity has no parameters, and there is nothing to train"):
         parameter_groups(nn.Identity(), OptimizerConfig())
+
+
+def test_what_is_treated_alike_is_one_group_and_groups_have_an_order() -> None:
+    network = Small()
+    config = OptimizerConfig(
+        weight_decay=0.5,
+        freeze=("norm.bias=4", "last.*=9"),
+        rate_factors=("first.*=0.25", "first.bias=2"),
+        decay_factors=("last.weight=0.5",),
+    )
+    names = {parameter: name for name, parameter in network.named_parameters()}
+    found = [
+        ([names[p] for p in group.pop("params")], tuple(group.values())) for group in parameter_groups(network, config)
+    ]
+    # What is trained from the start first, what decays before what does not, and of these the highest rate.
+    assert found == [
+        (["first.weight"], ("decayed", 0.5, 0.25, 0)),
+        (["first.bias"], ("exempt", 0.0, 2.0, 0)),
+        (["norm.weight"], ("exempt", 0.0, 1.0, 0)),
+        (["norm.bias"], ("exempt", 0.0, 1.0, 4)),
+        (["last.weight"], ("decayed", 0.25, 1.0, 9)),
+        (["last.bias"], ("exempt", 0.0, 1.0, 9)),
+    ]
+    [decayed, *_] = parameter_groups(network, OptimizerConfig())
+    assert decayed.keys() == {"name", "params", "weight_decay", "rate_factor", "first_step"}
+
+
+def test_biases_of_any_name_and_all_kinds_of_normalisations_do_not_decay() -> None:
+    network = nn.ModuleDict(
+        {
+            "rms": nn.RMSNorm(2),
+            "group": nn.GroupNorm(1, 2),
+            "attend": nn.MultiheadAttention(2, 1),
+            "conv": nn.Conv1d(2, 2, 1),
+            "batch": nn.BatchNorm1d(2, affine=False),
+        }
+    )
+    network.register_parameter("bias_of_all", nn.Parameter(torch.ones(1)))
+    found = treatments(network, OptimizerConfig())
+    assert sorted(name for name, each in found.items() if not each.is_exempt) == [
+        "attend.in_proj_weight",
+        "attend.out_proj.weight",
+        "bias_of_all",
+        "conv.weight",
+    ]
+
+
+def test_what_a_network_has_frozen_itself_stays_frozen_and_is_in_no_group() -> None:
+    network = Small()
+    network.first.requires_grad_(requires_grad=False)
+    freeze(network, OptimizerConfig(freeze=("last.bias", "first.bias=3")))
+    assert [name for name, p in network.named_parameters() if p.requires_grad] == [
+        "norm.weight",
+        "norm.bias",
+        "last.weight",
+    ]
+    found = treatments(network, OptimizerConfig(freeze=("first.bias=3",)))
+    assert found["first.bias"].first_step is None
+    of = {name: treatment.trained_at(2) for name, treatment in found.items()}
+    assert (of["first.bias"], of["norm.bias"]) == ((False, 0), (True, 0))
+
+
+def test_a_network_in_a_wrapper_is_refused_by_its_own_name() -> None:
+    wrapped = nn.Module()
+    wrapped.network = nn.Identity()
+    with pytest.raises(ValueError, match="Identity has no parameters"):
+        parameter_groups(wrapped, OptimizerConfig())
