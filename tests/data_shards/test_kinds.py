@@ -23,6 +23,7 @@ from data_shards.modalities.kinds.points import PointsConfig
 from data_shards.modalities.kinds.text import TextConfig
 from data_shards.modalities.kinds.video import VideoConfig
 from data_shards.modalities.modality import MAIN, Member, Modality
+from data_shards.modalities.transform_config import LogMelConfig, MaskingConfig
 
 
 def npy(array: np.ndarray) -> bytes:
@@ -252,3 +253,52 @@ def test_inputs_are_made_of_all_that_is_there() -> None:
     assert usual_suffixes("points") == ("npy", "npz", "ply", "off")
     assert LabelConfig not in contents()
     assert set(contents()) == set(MODALITIES) - {LabelConfig}
+
+
+def test_a_prediction_hides_what_a_text_marks_and_else_what_an_evaluation_hides() -> None:
+    assert TextConfig().of_prediction() == TextConfig()
+    section = TextConfig(num_bytes=20, masking=MaskingConfig(probability=1.0))
+    asked = section.of_prediction()
+    assert asked == replace(section, masking=MaskingConfig(probability=1.0, by_mark=True))
+    unmarked = {MAIN: Member("txt", b"ab cd")}
+    for each in (section, asked):
+        prepared = each.prepare(unmarked, None)
+        assert each.hidden(prepared.array).tolist()[:6] == [True, True, False, True, True, False]
+        assert prepared.target is not None
+        assert prepared.target[:5].tolist() == [ord("a") + 6, ord("b") + 6, 0, ord("c") + 6, ord("d") + 6]
+    marked = asked.prepare({MAIN: Member("txt", b"ab [MASK]")}, None)
+    assert asked.hidden(marked.array).tolist()[:5] == [False, False, False, True, False]
+    assert marked.target is not None
+    assert not marked.target.any()
+    plain = TextConfig(num_bytes=20).prepare(unmarked, None)
+    assert plain.target is None
+    assert not TextConfig().hidden(plain.array).any()
+
+
+@pytest.mark.parametrize(
+    ("section", "shape", "suffix"),
+    [
+        (ImageConfig(), (4, 5, 3), "png"),
+        (ImageConfig(num_channels=2), (4, 5, 2), "npy"),
+        (ImageConfig(values="unit"), (4, 5, 3), "npy"),
+        (AudioConfig(), (9,), "wav"),
+        (AudioConfig(log_mel=LogMelConfig()), (9, 40), "npy"),
+        (VideoConfig(), (2, 4, 6, 3), "webp"),
+        (ArrayConfig(shape=(2, 3)), (2, 3), "npy"),
+    ],
+)
+def test_an_answer_is_a_file_of_its_kind_where_nothing_is_lost(
+    section: Modality, shape: tuple[int, ...], suffix: str
+) -> None:
+    values = np.random.default_rng(0).random(shape, np.float32)
+    found, content = section.file(values)
+    assert found == suffix
+    if suffix == "npy":
+        np.testing.assert_array_equal(np.load(io.BytesIO(content)), values)
+
+
+def test_sections_that_take_all_that_can_be_decoded() -> None:
+    assert AudioConfig.lenient() == AudioConfig(resample="linear")
+    assert ImageConfig.lenient() == ImageConfig(values="file")
+    assert FlowConfig.lenient() == FlowConfig(height=1, width=1)
+    assert TextConfig.lenient() == TextConfig()
