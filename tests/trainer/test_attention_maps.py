@@ -1,11 +1,13 @@
 """Attention maps are what the network attends with: shares that add up to 1 over what is there."""
 
 from pathlib import Path
+from typing import Any, ClassVar
 
 import matplotlib.image
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from model.config.perceiver import PerceiverConfig
 from model.modalities.image import ImageInput
@@ -89,6 +91,42 @@ def test_of_a_clip_the_middle_frame_is_drawn(tmp_path: Path) -> None:
     for name, values in (("clip", clip), ("frame", clip[1])):
         drawn((3, 4, 4) if name == "clip" else (4, 4), values, tmp_path / f"{name}.png")
     assert (tmp_path / "clip.png").read_bytes() == (tmp_path / "frame.png").read_bytes()
+
+
+class Kept(Figure):
+    """A figure that is looked at after it was saved."""
+
+    made: ClassVar[list["Kept"]] = []
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401
+        super().__init__(**options)
+        self.made.append(self)
+
+
+@pytest.mark.parametrize(("grid", "shown"), [((4, 6), (4, 6)), ((3, 4, 6), (4, 6)), ((24,), (1, 24))])
+def test_each_cross_attend_is_a_row_of_the_input_and_of_the_weights_of_some_latents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grid: tuple[int, ...], shown: tuple[int, int]
+) -> None:
+    monkeypatch.setattr("trainer.evaluation.attention_maps.Figure", Kept)
+    weights = torch.rand(2, 10, *grid, generator=torch.Generator().manual_seed(0))
+    maps = [AttentionMap(index, {"some": weights + index}) for index in (0, 3)]
+    for num_latents in (3, 10):
+        some = [AttentionMap(each.cross_attend, {"some": each.weights["some"][:, :num_latents]}) for each in maps]
+        draw(some, "some", 1, np.linspace(0, 1, 5), tmp_path / "some.png")
+        cells = np.array(Kept.made.pop().axes).reshape(2, 1 + min(num_latents, 8))
+        for (first, *row), of_layer in zip(cells, maps, strict=True):
+            assert first.get_title() == "input"
+            np.testing.assert_array_equal(first.lines[0].get_ydata(), np.linspace(0, 1, 5))
+            for latent, cell in enumerate(row):
+                assert cell.get_title() == f"cross {of_layer.cross_attend}, latent {latent}"
+                share = of_layer.weights["some"][1, latent]
+                # Of a clip the middle frame.
+                np.testing.assert_array_equal(
+                    cell.images[0].get_array(), (share[1] if len(grid) == 3 else share).view(shown)
+                )
+                assert cell.images[0].get_cmap().name == "gray"
+                assert (cell.get_aspect() == "auto") == (len(grid) == 1)
+        assert not any(len(cell.get_xticks()) + len(cell.get_yticks()) for cell in cells.ravel())
 
 
 def test_a_map_tells_which_tokens_change_the_answer() -> None:
