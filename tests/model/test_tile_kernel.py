@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import model.attention.caches
 from model.attention.absorbed import tiled
+from model.attention.absorbed.grid_tiles import CANDIDATES
 from model.attention.absorbed.tiled import read_tokens
 from model.attention.absorbed.token_sources import DenseTokens
 from model.attention.caches import ASSUMED_L2_BYTES, l2_bytes
@@ -184,3 +185,9 @@ def test_a_tile_on_a_gpu_is_products_and_one_kernel_a_pass(masked: bool, monkeyp
     # The scores and their gradients; the tokens' gradients, the second added to the first; the queries'.
     assert backward.names == ["aten::bmm.out"] * 3 + ["aten::baddbmm.out", "aten::bmm"]
     assert launched == [tile_kernel._to_shares_kernel, tile_kernel._to_gradients_kernel]
+
+
+def test_blocks_and_warps_are_powers_of_two_which_alone_triton_takes() -> None:
+    candidates = [size for tile in CANDIDATES for size in (tile.columns, tile.queries)]
+    for number in (tile_kernel.BLOCK_TOKENS, tile_kernel.NUM_WARPS, *candidates):
+        assert number.bit_count() == 1
