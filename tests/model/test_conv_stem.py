@@ -9,7 +9,7 @@ from torch.nn import functional
 
 import model.modalities.adapters.pixels
 from model.config.grids import PositionsConfig
-from model.modalities.adapters.conv_stem import ConvStem, same_padding
+from model.modalities.adapters.conv_stem import ConvStem, _shown, same_padding
 from model.modalities.adapters.pixels import FlowAdapter, ImageAdapter, StemAdapter
 from model.modalities.flow import FlowInput
 from model.modalities.image import ImageInput
@@ -195,6 +195,38 @@ def test_a_frozen_norm_keeps_its_statistics_and_uses_them_in_training() -> None:
     built.settle(is_kept=True)
     assert same(statistics(built), before)
     assert torch.equal(answer, built.eval()(pixels))
+
+
+@pytest.mark.parametrize(("images", "side", "scale"), [(2, 1, 1.0), (3, 8, 1e-2)], ids=["few", "small"])
+def test_few_values_and_small_ones_have_the_statistics_of_pytorchs_batch_norm(
+    images: int, side: int, scale: float
+) -> None:
+    found, pixels = stem(), scale * random(images, side, side, 2)
+    expected = PlainStem(found)
+    padded = functional.pad(pixels.permute(0, 3, 1, 2), 2 * same_padding(side, 7, 2))
+    features = functional.relu(expected.norm(expected.convolution(padded)))
+    pooled = functional.max_pool2d(
+        functional.pad(features, 2 * same_padding(features.shape[2], 3, 2)), 3, stride=2
+    ).permute(0, 2, 3, 1)
+    torch.testing.assert_close(found(pixels), pooled, rtol=0, atol=1e-9)
+    # Their momentum is a float32.
+    torch.testing.assert_close(statistics(found), statistics(expected), rtol=1e-6, atol=1e-9)
+
+
+def test_the_mean_of_a_single_value_is_that_value() -> None:
+    # PyTorch's batch norm refuses it, since it has no variance.
+    found, pixels = stem(), random(1, 1, 1, 2)
+    value = found.convolution(functional.pad(pixels.permute(0, 3, 1, 2), (3, 3, 3, 3))).flatten()
+    found(pixels)
+    torch.testing.assert_close(found.norm.get_buffer("running_mean"), 0.1 * value.detach(), rtol=0, atol=1e-6)
+
+
+def test_images_that_are_there_are_chosen_by_a_mask_on_the_host() -> None:
+    there = torch.empty(3, 4, 4, 1, device="meta")
+    assert _shown(there, torch.tensor([True, False, True])).shape == (2, 4, 4, 1)
+    assert _shown(there, torch.tensor([True] * 3)) is there
+    here = random(3, 4, 4, 1)
+    assert torch.equal(_shown(here, torch.tensor([True, False, True])), here[[0, 2]])
 
 
 def test_a_network_of_half_precision_keeps_its_averages_in_float32() -> None:

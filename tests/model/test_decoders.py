@@ -11,6 +11,7 @@ from model.config.decoder import DecoderConfig
 from model.config.grids import PositionsConfig
 from model.config.perceiver import PerceiverConfig
 from model.modalities.audio import AudioInput
+from model.modalities.byte_array import check_tokens
 from model.modalities.flow import FlowInput
 from model.modalities.image import ImageInput
 from model.modalities.input import Input
@@ -98,9 +99,43 @@ def test_several_tasks_are_answered_by_a_query_each_as_if_each_were_alone() -> N
 
 def test_chunks_change_nothing() -> None:
     built, inputs = network(KINETICS), kinetics_inputs()
-    whole, chunked = built(inputs), built(inputs, chunk=7)
-    for name, answer in whole.items():
-        torch.testing.assert_close(chunked[name], answer, rtol=0, atol=1e-6)
+    whole = built(inputs)
+    # Two chunks, many, and one that is larger than all.
+    for chunk in (4, 7, 64, 1_000):
+        chunked = built(inputs, chunk=chunk)
+        for name, answer in whole.items():
+            torch.testing.assert_close(chunked[name], answer, rtol=0, atol=1e-6)
+
+
+def test_chunks_of_a_training_that_drops_are_refused() -> None:
+    built = network(dataclasses.replace(KINETICS, dropout=0.5)).train()
+    draws = torch.zeros(2, 2, dtype=torch.int64)
+    built(kinetics_inputs(), draws=draws, chunk=1_000)
+    with pytest.raises(AssertionError, match="chunks would all drop the same values"):
+        built(kinetics_inputs(), draws=draws, chunk=4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "is_right"),
+    [
+        ((2, 6, 9), True),
+        ((2, 1, 9), True),
+        ((2, 7, 9), False),
+        ((3, 6, 9), False),
+        ((2, 6, 8), False),
+        ((2, 6), False),
+        ((2, 6, 9, 1), False),
+    ],
+)
+def test_an_adapter_makes_the_tokens_that_its_input_says(shape: tuple[int, ...], is_right: bool) -> None:
+    audio = AudioInput(num_samples=24, patch=4, positions=FEW)
+    assert (audio.num_tokens, audio.token_width) == (6, 4 + 2 * FEW.num_bands + 1)
+    wanted = tuple(audio.token_width if length == 9 else length for length in shape)
+    if is_right:
+        check_tokens("sound", audio, torch.Size(wanted), 2)
+        return
+    with pytest.raises(ValueError, match=r"^input sound: the adapter of AudioInput made tokens of shape"):
+        check_tokens("sound", audio, torch.Size(wanted), 2)
 
 
 def test_points_are_asked_where_the_released_code_asks_them() -> None:
