@@ -110,10 +110,14 @@ def test_each_cross_attend_is_a_row_of_the_input_and_of_the_weights_of_some_late
     monkeypatch.setattr("trainer.evaluation.attention_maps.Figure", Kept)
     weights = torch.rand(2, 10, *grid, generator=torch.Generator().manual_seed(0))
     maps = [AttentionMap(index, {"some": weights + index}) for index in (0, 3)]
+    sizes: list[tuple[float, float]] = []
     for num_latents in (3, 10):
         some = [AttentionMap(each.cross_attend, {"some": each.weights["some"][:, :num_latents]}) for each in maps]
         draw(some, "some", 1, np.linspace(0, 1, 5), tmp_path / "some.png")
-        cells = np.array(Kept.made.pop().axes).reshape(2, 1 + min(num_latents, 8))
+        figure = Kept.made.pop()
+        cells = np.array(figure.axes).reshape(2, 1 + min(num_latents, 8))
+        # Cells are as large whatever their number.
+        sizes.append((figure.get_figwidth() / cells.shape[1], figure.get_figheight() / len(cells)))
         for (first, *row), of_layer in zip(cells, maps, strict=True):
             assert first.get_title() == "input"
             np.testing.assert_array_equal(first.lines[0].get_ydata(), np.linspace(0, 1, 5))
@@ -127,6 +131,8 @@ def test_each_cross_attend_is_a_row_of_the_input_and_of_the_weights_of_some_late
                 assert cell.images[0].get_cmap().name == "gray"
                 assert (cell.get_aspect() == "auto") == (len(grid) == 1)
         assert not any(len(cell.get_xticks()) + len(cell.get_yticks()) for cell in cells.ravel())
+    assert sizes[0] == pytest.approx(sizes[1])
+    assert min(sizes[0]) > 1
 
 
 def test_a_map_tells_which_tokens_change_the_answer() -> None:
