@@ -13,7 +13,14 @@ from data_shards.files.quoting import counted
 from data_shards.modalities.kinds.catalogue import usual_suffixes
 from data_shards.sources.layouts.layout import TableLayout
 from data_shards.sources.parsing import clips
-from data_shards.sources.parsing.folder_files import is_hidden, passed_over, paths_below, split_counts, tell_passed_over
+from data_shards.sources.parsing.folder_files import (
+    is_hidden,
+    passed_over,
+    paths_below,
+    split_counts,
+    tell_passed_over,
+    tell_shared,
+)
 from data_shards.sources.table import Table
 from data_shards.sources.videos import Soundtrack
 
@@ -45,7 +52,8 @@ class AudioSet(TableLayout):
         files = {
             kind: [path for path in paths if _is_clip(path.relative_to(folder), kind)] for kind in ("audio", "video")
         }
-        lists = [path for path in paths if path.name.endswith(LISTS)]
+        # Of a hidden one, ._eval_segments.csv, another system made the name.
+        lists = [path for path in paths if path.name.endswith(LISTS) and not is_hidden(path.relative_to(folder).parts)]
         listed = [
             (TEST if path.name.startswith("eval") else TRAIN, *segment)
             for path in lists
@@ -53,9 +61,13 @@ class AudioSet(TableLayout):
         ]
         if not listed:
             raise ValueError(f"{folder}: no list of segments; add eval{LISTS} and balanced_train{LISTS}")
+        passed: Counter[str] = Counter()
+        num_listed = len(listed)
+        # A copy of a list would count its segments twice.
+        passed.update({"listed before": num_listed - len(once := {str(segment): segment for segment in listed})})
+        listed = list(once.values())
         marks = _marks(folder, paths, listed)
         found = {kind: clips.by_id(of) for kind, of in files.items()}
-        passed: Counter[str] = Counter()
         clip_of: list[tuple[Segment, tuple[Content, ...]]] = []
         for segment in listed:
             members = self._members(found["audio"].get(segment[1]), found["video"].get(segment[1]))
@@ -71,8 +83,9 @@ class AudioSet(TableLayout):
             )
         counts = Counter(row.split for row in table.rows)
         tell(split_counts(counts, "segment"))
-        if passed:
-            tell(passed_over(passed, f"sample of the {counted(len(listed), 'segment')}"))
+        if passed := +passed:
+            tell(passed_over(passed, f"sample of the {counted(num_listed, 'segment')}"))
+        tell_shared((Path(segment.members[0].origin) for segment in table.rows), "clip", tell)
         known = {*lists, *files["audio"], *files["video"], *(path for path in paths if path.name == CLASSES)}
         tell_passed_over(folder, (path for path in paths if path not in known), "clip or list", tell)
         listed_ids = {segment[1] for segment in listed}

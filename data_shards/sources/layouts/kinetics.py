@@ -1,5 +1,6 @@
 """Kinetics: lists with label, youtube_id, time_start, time_end, split, and videos named YTID_000000_000010.mp4."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,13 +14,22 @@ from data_shards.files.quoting import counted, shown
 from data_shards.modalities.kinds.catalogue import usual_suffixes
 from data_shards.sources.layouts.layout import TableLayout
 from data_shards.sources.parsing import cells, clips
-from data_shards.sources.parsing.folder_files import is_hidden, passed_over, paths_below, split_counts, tell_passed_over
+from data_shards.sources.parsing.folder_files import (
+    is_hidden,
+    passed_over,
+    paths_below,
+    split_counts,
+    tell_passed_over,
+    tell_shared,
+)
 from data_shards.sources.table import Table
 from data_shards.sources.videos import Soundtrack
 
 COLUMNS = ("youtube_id", "time_start", "time_end", "split")
 SPLITS = {"validate": "val", "validation": "val"}
 """What some lists call the split val."""
+# Leading zeros or none, and seconds with a fraction: several tools cut these clips.
+_SECONDS = re.compile(r"_(\d+(?:\.\d+)?)_(\d+(?:\.\d+)?)$")
 
 
 @dataclass(frozen=True)
@@ -40,7 +50,8 @@ class Kinetics(TableLayout):
         """Return a row for each listed clip that has a label and a video."""
         paths = list(paths_below(folder))
         lists = [path for path in paths if path.suffix == ".csv" and not is_hidden(path.relative_to(folder).parts)]
-        listed = [row for path in lists for row in _listed(path)]
+        rows_of = {path: list(_listed(path)) for path in lists}
+        listed = [row for rows in rows_of.values() for row in rows]
         if not listed:
             raise ValueError(
                 f"{folder}: no .csv list with {', '.join(COLUMNS)}; add Kinetics' train.csv and val.csv, or build "
@@ -50,15 +61,17 @@ class Kinetics(TableLayout):
         found = clips.by_id(files)
         passed: Counter[str] = Counter()
         clip_of: list[tuple[str, str, Path]] = []
-        used: set[Path] = set()
+        used = {path for path, rows in rows_of.items() if rows}
         for row in listed:
-            # With its seconds first: two clips may be cut from one video.
-            path = found.get(_stem(row)) or found.get(row["youtube_id"])
+            path = _clip(found, row)
             used |= {path} if path else set()
             if path is None or "label" not in row:
                 passed["without a video" if path is None else "without a label"] += 1
             else:
                 clip_of.append((row["split"], str(row["label"]), path))
+        # The releases repeat each other: a list of all clips lies beside those of the splits.
+        passed.update({"listed before": len(clip_of) - len(once := dict.fromkeys(clip_of))})
+        clip_of = list(once)
         table = self._labelled(clip_of, passed)
         if not table.rows:
             raise ValueError(
@@ -66,9 +79,10 @@ class Kinetics(TableLayout):
             )
         counts = Counter(row.split for row in table.rows)
         tell(split_counts(counts, "clip"))
-        if passed:
+        if passed := +passed:
             tell(passed_over(passed, f"sample of the {counted(len(listed), 'listed clip')}"))
-        rest = [path for path in paths if path not in used and path not in lists]
+        tell_shared((path for _, _, path in clip_of), "video", tell)
+        rest = [path for path in paths if path not in used]
         tell_passed_over(folder, rest, "video of a listed clip", tell)
         return table
 
@@ -114,10 +128,22 @@ def _split(cell: object, line: int) -> str:
     return name
 
 
-def _stem(row: Mapping[str, Any]) -> str:
-    """Return the name of a clip's video: with its first and last second, where the list has them."""
+def _clip(found: Mapping[str, Path], row: Mapping[str, Any]) -> Path | None:
+    """Return the video of a listed clip: that of its seconds, or that of its id, if its name has no other seconds."""
+    name, seconds = str(row["youtube_id"]), _seconds(row)
+    if seconds is None:
+        return found.get(name)
+    if path := found.get(f"{name}_{seconds[0]:06d}_{seconds[1]:06d}"):
+        return path
+    path = found.get(name)
+    # Cut at other seconds, it is another clip of the same video: of another class, or of the other split.
+    cut = path and path.stem != name and _SECONDS.search(path.stem)
+    return None if cut and tuple(int(float(part)) for part in cut.groups()) != seconds else path
+
+
+def _seconds(row: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return the first and last second of a clip, None where its list has none."""
     try:
-        start, stop = (int(float(row[column])) for column in ("time_start", "time_end"))
-    except (KeyError, ValueError):
-        return str(row["youtube_id"])
-    return f"{row['youtube_id']}_{start:06d}_{stop:06d}"
+        return int(float(row["time_start"])), int(float(row["time_end"]))
+    except (KeyError, ValueError, OverflowError):
+        return None

@@ -89,6 +89,13 @@ def tell_passed_over(folder: Path, paths: Iterable[Path], wanted: str, tell: Cal
         tell(f"{folder}: {passed_over(counts, wanted)}")
 
 
+def tell_shared(paths: Iterable[Path], noun: str, tell: Callable[[str], None]) -> None:
+    """Tell how many files are more than one sample, as where two lists name one file with other classes or splits."""
+    if shared := {path: count for path, count in Counter(paths).items() if count > 1}:
+        path, count = next(iter(shared.items()))
+        tell(f"{counted(len(shared), noun)} in several samples, of other classes or splits: {path} in {count}")
+
+
 def split_in(path: Path) -> str | None:
     """Return the split that a word of a file's name means, None where there is none; ValueError where there are two."""
     # By whole words: there is a test in "contest".

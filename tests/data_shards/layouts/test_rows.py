@@ -177,6 +177,21 @@ def test_segments_have_the_classes_of_their_list_in_its_order(raw: Reader) -> No
         raw.read(AudioSet(audio=False, video=False))
 
 
+def test_a_segment_that_two_lists_have_is_one_sample(raw: Reader) -> None:
+    audioset(raw, **{"._eval_segments.csv": "\0"})
+    raw.put(**{"copy/eval_segments.csv": (raw.folder / "eval_segments.csv").read_text()})
+    raw.put(**{"more/balanced_train_segments.csv": f'{SEGMENTS}ccccccccccc, 0, 10, "/m/a"\n'})
+    raw.put("aaaaaaaaaaa.wav", "ccccccccccc.wav")
+    rows = raw.read(AudioSet()).rows
+    assert [(row.labels, row.split) for row in rows] == [((1, 0), "train"), ((0,), "test"), ((0,), "train")]
+    assert raw.told == [
+        "splits: test 1 segment, train 2 segments",
+        "skipped, no sample of the 5 segments: 1 listed before, 1 without a clip",
+        f"1 clip in several samples, of other classes or splits: {raw.folder / 'ccccccccccc.wav'} in 2",
+        f"{raw.folder}: skipped, no clip or list: 1 hidden",
+    ]
+
+
 def test_of_hidden_and_unlisted_clips_nothing_is_read(raw: Reader) -> None:
     audioset(raw, notes="")
     raw.put("aaaaaaaaaaa.wav", ".bbbbbbbbbbb.wav", ".trash/bbbbbbbbbbb.mp4", "ddddddddddd.wav", "ddddddddddd.mp4")
@@ -231,9 +246,42 @@ def test_clips_are_found_by_their_times_or_by_their_id(raw: Reader) -> None:
         "splits: train 2 clips, val 1 clip",
         "skipped, no sample of the 6 listed clips: 1 without a video, 1 without a label, 1 of a class without training "
         "clips",
-        f"{raw.folder}: skipped, no video of a listed clip: 2 hidden",
+        f"{raw.folder}: skipped, no video of a listed clip: 2 hidden, 1 .csv",
     ]
     assert [row.members for row in raw.read(Kinetics(audio=False)).rows] == [(whole,), (late,), (early,)]
+
+
+def test_a_clip_cut_at_other_seconds_is_not_taken_for_one_that_is_gone(raw: Reader) -> None:
+    raw.put("aaaaaaaaaaa_000000_000010.mp4", "bbbbbbbbbbb_1.5_11.5.mp4", "ccccccccccc_small.mp4")
+    early = ("abc,aaaaaaaaaaa,0,10,train", "abc,bbbbbbbbbbb,1,11,train", "abc,ccccccccccc,2,12,train")
+    late = ("abc,aaaaaaaaaaa,20,30,val", "zumba,bbbbbbbbbbb,1,12,train", "zumba,aaaaaaaaaaa,40,50,train")
+    raw.put(**{"train.csv": LISTED + "\n".join((*early, *late))})
+    names = ("aaaaaaaaaaa_000000_000010", "bbbbbbbbbbb_1.5_11.5", "ccccccccccc_small")
+    table = raw.read(Kinetics(audio=False))
+    assert [row.members for row in table.rows] == [(raw.file(f"{name}.mp4"),) for name in names]
+    assert ([row.label for row in table.rows], table.label_names) == ([0, 0, 0], ["abc"])
+    assert raw.told == ["splits: train 3 clips", "skipped, no sample of the 6 listed clips: 3 without a video"]
+
+
+def test_seconds_that_are_no_numbers_leave_the_id(raw: Reader) -> None:
+    raw.put("aaaaaaaaaaa.mp4", **{"train.csv": f"{LISTED}abc,aaaaaaaaaaa,inf,nan,train\n"})
+    assert raw.read(Kinetics(audio=False)).rows == [Row(0, (raw.file("aaaaaaaaaaa.mp4"),), 0)]
+
+
+def test_a_clip_that_two_lists_have_is_one_sample(raw: Reader) -> None:
+    raw.put("aaaaaaaaaaa.mp4", "bbbbbbbbbbb.mp4")
+    own = "abc,aaaaaaaaaaa,0,10,train\n"
+    raw.put(**{"train.csv": LISTED + own, "all.csv": f"{LISTED}{own}abc,bbbbbbbbbbb,0,10,val\n"})
+    raw.put(**{"more.csv": f"{LISTED}abc,bbbbbbbbbbb,0,10,train\n"})
+    rows = raw.read(Kinetics(audio=False)).rows
+    assert [(row.members[0].origin[-15:-4], row.split) for row in rows] == [
+        ("aaaaaaaaaaa", "train"), ("bbbbbbbbbbb", "val"), ("bbbbbbbbbbb", "train"),
+    ]  # fmt: skip
+    assert raw.told == [
+        "splits: train 2 clips, val 1 clip",
+        "skipped, no sample of the 4 listed clips: 1 listed before",
+        f"1 video in several samples, of other classes or splits: {raw.folder / 'bbbbbbbbbbb.mp4'} in 2",
+    ]
 
 
 def test_clips_of_one_split_alone_are_of_its_classes(raw: Reader) -> None:
