@@ -77,12 +77,18 @@ def test_a_folder_that_holds_a_run_is_not_forked_into(run: RunFolder) -> None:
 
 
 def test_a_fork_shares_the_newest_checkpoint_and_the_old_run_keeps_its_files(
-    trained: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Paths are printed as they are typed from here.
+    monkeypatch.chdir(tmp_path)
     before = contents(trained.path)
     new = RunFolder(tmp_path / "new")
     assert fork.fork(trained.path, new.path, ["optimizer.learning_rate=0.5"]) == 0
-    assert "starts from step 600" in capsys.readouterr().out
+    assert capsys.readouterr().out.splitlines() == [
+        "new: starts from step 600 of run",
+        "  optimizer.learning_rate: 0.002 -> 0.5",
+        "train it: perceiver train new/config.yaml --run new, or on Slurm: perceiver resume new --cluster ...",
+    ]
     assert contents(trained.path) == before
     assert [path.name for path in new.checkpoints_folder.iterdir()] == ["step_00000600"]
     assert origin_of(new) == Origin(str(trained.path), 600)
@@ -175,11 +181,15 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(
     ],
 )
 def test_a_fork_that_could_not_go_on_is_refused_and_leaves_nothing(
-    trained: RunFolder, tmp_path: Path, override: str, sentence: str
+    trained: RunFolder, tmp_path: Path, override: str, sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=sentence) as raised:
         fork.fork(trained.path, tmp_path / "new", [override])
     assert f"\n  {override.partition('=')[0]}: " in str(raised.value)
+    # What a fork can have, and what leads on where it cannot.
+    assert "(a fork can have more steps, another rate or evaluation)" in str(raised.value)
+    assert "(initial_weights.source=run). What was changed:" in str(raised.value)
     assert not (tmp_path / "new").exists()
 
 
