@@ -9,8 +9,11 @@ from torch.nn import functional
 
 import model.modalities.adapters.pixels
 from model.config.grids import PositionsConfig
+from model.config.perceiver import PerceiverConfig
 from model.modalities.adapters.conv_stem import ConvStem, _shown, same_padding
 from model.modalities.adapters.pixels import FlowAdapter, ImageAdapter, StemAdapter
+from model.modalities.audio import AudioInput
+from model.modalities.byte_array import Inputs
 from model.modalities.flow import FlowInput
 from model.modalities.image import ImageInput
 from model.parameters import draw_parameters
@@ -242,3 +245,28 @@ def test_a_network_of_half_precision_keeps_its_averages_in_float32() -> None:
     for name in ("running_mean", "running_var"):
         assert torch.equal(whole.norm.get_buffer(name), before.double())
         assert whole.norm.get_buffer(name).dtype == F64
+
+
+def test_a_network_observes_the_pictures_that_are_there() -> None:
+    image = ImageInput(height=8, width=8, num_channels=2, conv_stem=True, positions=FEW)
+    inputs = {"photo": image, "sound": AudioInput(num_samples=8, patch=4, positions=FEW)}
+    built = Inputs(PerceiverConfig(inputs=inputs))
+    sums: list[Tensor] = []
+
+    def total(tensor: Tensor) -> Tensor:
+        sums.append(tensor)
+        return tensor
+
+    photos, lengths = random(4, 8, 8, 2).float(), torch.tensor([0, 1, 8, 0])
+    built.observe({"photo": photos}, {"photo": lengths}, torch.float32, total)
+    (found,) = sums
+    # A picture has four rows and four columns of places under the kernel; any row of it is enough.
+    assert found[-1, -1] == 2 * 4 * 4
+    stem_of: ConvStem = built.adapters["photo"].stem
+    torch.testing.assert_close(found, stem_of.sums(photos[1:3]))
+    before = statistics(stem_of)
+    built.train()
+    stem_of(photos)
+    assert same(statistics(stem_of), before)
+    built.settle(is_kept=False)
+    assert same(statistics(stem_of), before)
