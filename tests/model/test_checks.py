@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.checks import check_inputs, check_lengths, check_names
+from model.checks import check_inputs, check_lengths, check_names, listed
 from model.config.attention import AttentionConfig
 from model.config.decoder import DecoderConfig
 from model.config.perceiver import PerceiverConfig
@@ -17,6 +17,7 @@ from model.modalities.label import LabelInput
 from model.modalities.points import PointsInput
 from model.modalities.text import TextInput
 from model.outputs.label import LabelOutput
+from model.outputs.points import PointsOutput
 from model.perceiver import Perceiver
 
 CONFIG = PerceiverConfig(
@@ -190,3 +191,62 @@ def test_samples_without_any_token_are_named() -> None:
 def test_a_network_without_modalities_is_refused() -> None:
     with pytest.raises(ValueError, match="inputs: no input is set"):
         Perceiver(dataclasses.replace(CONFIG, inputs={}), seed=0)
+
+
+ASKED = dataclasses.replace(
+    CONFIG,
+    inputs={"points": PointsInput(num_points=5)},
+    outputs={
+        "a": LabelOutput(num_classes=2),
+        "b": PointsOutput(coordinates="here", num_axes=2),
+        "c": PointsOutput(coordinates="there", num_axes=3),
+        "d": LabelOutput(num_classes=2),
+    },
+)
+PLACES = {"points": torch.zeros(2, 5, 3), "here": torch.zeros(2, 4, 2), "there": torch.zeros(2, 1, 3)}
+
+
+@pytest.mark.parametrize(
+    ("change", "problems"),
+    [
+        ({}, []),
+        ({"here": torch.zeros(2, 0, 2)}, []),
+        ({"here": None}, ["inputs.here: expected the places at which b is asked, got none"]),
+        (
+            {"here": None, "there": torch.zeros(2, 1, 2)},
+            [
+                "inputs.here: expected the places at which b is asked, got none",
+                "inputs.there: expected (batch, places, 3), got (2, 1, 2)",
+            ],
+        ),
+        ({"here": torch.zeros(2, 4)}, ["inputs.here: expected (batch, places, 2), got (2, 4)"]),
+        ({"here": torch.zeros(2, 4, 2, 2)}, ["inputs.here: expected (batch, places, 2), got (2, 4, 2, 2)"]),
+        (
+            {"there": torch.full((2, 1, 3), torch.nan)},
+            ["inputs.there: expected finite numbers, samples [0, 1] hold NaN or infinity"],
+        ),
+        # A look at values on a device would wait for it.
+        ({"there": torch.empty(2, 1, 3, device="meta")}, []),
+    ],
+)
+def test_places_at_which_outputs_are_asked_are_checked(change: dict[str, Tensor | None], problems: list[str]) -> None:
+    inputs = {name: value for name, value in (PLACES | change).items() if value is not None}
+    if not problems:
+        check_inputs(ASKED, inputs)
+        return
+    with pytest.raises(ValueError, match=f"^{re.escape('; '.join(problems))}$"):
+        check_inputs(ASKED, inputs)
+
+
+def test_values_are_not_looked_at_while_they_are_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = {name: torch.full_like(value, torch.nan) for name, value in PLACES.items()}
+    with pytest.raises(ValueError, match=r"^inputs\.points: .*; inputs\.here: .*; inputs\.there: "):
+        check_inputs(ASKED, broken)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    check_inputs(ASKED, broken)
+
+
+def test_twenty_names_are_listed_and_of_more_how_many_there_are() -> None:
+    words = [str(number) for number in range(21)]
+    assert listed(words[:20], " ") == " ".join(words[:20])
+    assert listed(words, " ") == " ".join([*words[:20], "and 1 more"])
