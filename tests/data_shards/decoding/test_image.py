@@ -156,3 +156,36 @@ def test_a_jpeg_cut_short_is_said_to_be_corrupt(picture: Image.Image) -> None:
     data = encode(picture, "JPEG")
     with pytest.raises(ValueError, match="corrupt image"):
         pixels(data[:-40])
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_an_image_may_have_as_many_pixels_as_are_decoded(
+    monkeypatch: pytest.MonkeyPatch, picture: Image.Image, kind: str, mode: str
+) -> None:
+    data = encode(picture.convert(mode), kind)
+    monkeypatch.setattr(decoder, "MAX_PIXELS", 35)
+    assert pixels(data).shape == (5, 7, 3)
+    monkeypatch.setattr(decoder, "MAX_PIXELS", 34)
+    with pytest.raises(ValueError, match="image claims 7 x 5 pixels; at most 34 are decoded"):
+        pixels(data)
+
+
+def test_a_jpeg_may_have_as_many_scans_as_are_decoded(monkeypatch: pytest.MonkeyPatch, picture: Image.Image) -> None:
+    data = encode(picture, "JPEG", progressive=True)
+    num_scans = data.count(b"\xff\xda")
+    assert num_scans > 1
+    monkeypatch.setattr(decoder, "MAX_SCANS", num_scans)
+    assert pixels(data).shape == (5, 7, 3)
+    monkeypatch.setattr(decoder, "MAX_SCANS", num_scans - 1)
+    with pytest.raises(ValueError, match=f"JPEG of {num_scans} scans; at most {num_scans - 1} are decoded"):
+        pixels(data)
+
+
+def test_what_an_image_is_stands_in_its_first_bytes(picture: Image.Image) -> None:
+    for kind in ("PNG", "JPEG", "WEBP", "BMP", "PPM"):
+        data = encode(picture, kind)
+        with pytest.raises(ValueError, match=r"corrupt image|not an image"):
+            pixels(data[:2] + bytes(len(data) - 2))
+    with pytest.raises(ValueError, match=r"corrupt image \(its header is not that of PNG\)|corrupt image"):
+        pixels(b"\x89PNG\r\n\x1a\n" + bytes(50))

@@ -200,6 +200,29 @@ def test_a_clip_of_too_many_coded_bytes_is_refused(monkeypatch: pytest.MonkeyPat
         BY_NAME["video"].decoded_shape("", data)
 
 
+def test_a_clip_may_have_as_many_bytes_and_pixels_as_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, num_bytes, num_pixels = encode(CLIP), CLIP.nbytes, CLIP.size // 3
+    monkeypatch.setattr(decoder, "MAX_CLIP_BYTES", num_bytes)
+    monkeypatch.setattr(decoder, "MAX_DECODED_PIXELS", num_pixels)
+    assert len(video(data)) == 12
+    monkeypatch.setattr(decoder, "MAX_DECODED_PIXELS", num_pixels - 1)
+    with pytest.raises(ValueError, match=f"clip of more than {num_pixels - 1} pixels; cut it into shorter ones"):
+        video(data)
+    monkeypatch.setattr(decoder, "MAX_DECODED_PIXELS", num_pixels)
+    monkeypatch.setattr(decoder, "MAX_CLIP_BYTES", num_bytes - 1)
+    with pytest.raises(ValueError, match=f"clip of more than {num_bytes - 1} decoded bytes; cut it into shorter ones"):
+        video(data)
+    noise = encode(np.random.default_rng(0).integers(0, 256, CLIP.shape, np.uint8))
+    with av.open(io.BytesIO(noise)) as container:
+        num_coded = sum(packet.size for packet in container.demux(video=0))
+    assert num_coded > CLIP[0].nbytes
+    monkeypatch.setattr(decoder, "MAX_CLIP_BYTES", num_coded)
+    assert shape(noise) == CLIP.shape
+    monkeypatch.setattr(decoder, "MAX_CLIP_BYTES", num_coded - 1)
+    with pytest.raises(ValueError, match=f"clip of more than {num_coded - 1} coded bytes; cut it into shorter ones"):
+        shape(noise)
+
+
 CLAIM = b"\0\0\0\x18stsz" + b"\0" * 8 + b"\xff\xff\0\0" + b"\0" * 4
 
 
