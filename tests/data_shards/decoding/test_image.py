@@ -182,10 +182,7 @@ def test_a_jpeg_may_have_as_many_scans_as_are_decoded(monkeypatch: pytest.Monkey
         pixels(data)
 
 
-def test_what_an_image_is_stands_in_its_first_bytes(picture: Image.Image) -> None:
-    for kind in ("PNG", "JPEG", "WEBP", "BMP", "PPM"):
-        data = encode(picture, kind)
-        with pytest.raises(ValueError, match=r"corrupt image|not an image"):
-            pixels(data[:2] + bytes(len(data) - 2))
-    with pytest.raises(ValueError, match=r"corrupt image \(its header is not that of PNG\)|corrupt image"):
-        pixels(b"\x89PNG\r\n\x1a\n" + bytes(50))
+def test_an_image_of_which_the_first_bytes_alone_are_right_is_corrupt() -> None:
+    for start in (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF", b"BM", b"P6"):
+        with pytest.raises(ValueError, match="corrupt image"):
+            pixels(start + bytes(50))
