@@ -98,6 +98,8 @@ def build_table(
         if tell and faults:
             tell(f"left out, {counted(len(faults), 'bad sample')}:{_lines(faults)}")
         complete = replace(_manifest(build, outcomes, label_names, named_labels), values=num_values)
+        if not any(split.num_samples for split in complete.splits.values()):
+            raise ValueError(f"no sample is left of {len(rows)}:{_lines(faults)}")
         # Once more, of what was written: the bad rows may have been all that a class had.
         row_checks.refuse_empty_classes(
             {name: split.label_counts for name, split in complete.splits.items()}, label_names

@@ -66,7 +66,9 @@ def _build(
     rows: list[Row] = []
     with _scratch(out) as scratch:
         for split, path in files.items():
-            for file in _files(path, options.get("tell")) if isinstance(path, Path) else path:
+            found = list(_files(path, options.get("tell")) if isinstance(path, Path) else path)
+            plain_text.refuse_unpacked_twins(found)
+            for file in found:
                 is_json = _is_json(file, documents=documents)
                 plain = _plain(file, scratch, in_tags=documents and not is_json)
                 for chunk in _chunks(plain, num_bytes, file, is_json=is_json):

@@ -11,7 +11,7 @@ from data_shards.building.splits import TRAIN
 from data_shards.files.quoting import counted, shown
 from data_shards.sources.layouts.layout import TableLayout
 from data_shards.sources.parsing import plain_text
-from data_shards.sources.parsing.folder_files import paths_below, split_counts, tell_passed_over
+from data_shards.sources.parsing.folder_files import paths_below, seen_below, split_counts, tell_passed_over
 from data_shards.sources.parsing.pairs import pair
 from data_shards.sources.table import Table
 
@@ -34,7 +34,7 @@ class FlyingChairs(TableLayout):
     def read(self, folder: Path, tell: Tell) -> Table:
         """Return a row for each motion, in the order of the names."""
         paths = list(paths_below(folder))
-        motions = [path for path in paths if path.name.endswith(MOTION)]
+        motions = [path for path in seen_below(folder) if path.name.endswith(MOTION)]
         if not motions:
             raise ValueError(f"{folder}: no file NUMBER{MOTION}; name the folder FlyingChairs_release")
         splits = _splits([path for path in paths if path.name in LISTS], len(motions), tell)

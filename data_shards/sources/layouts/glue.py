@@ -104,7 +104,10 @@ class Glue(TableLayout):
             return {name: folder}
         # Archives spell the tasks in several ways: CoLA, cola, SST-2, sst2.
         below = {path: _task_of(path) for path in sorted(folder.iterdir()) if (path / "train.tsv").is_file()}
-        found = {name: path for path, name in below.items() if name and name in (self.task or name)}
+        found: dict[str, Path] = {}
+        for path, name in below.items():
+            if name and name in (self.task or name) and (other := found.setdefault(name, path)) is not path:
+                raise ValueError(f"{folder}: {other.name} and {path.name} are both the task {name}; move one elsewhere")
         if not found:
             raise ValueError(
                 f"{folder}: no train.tsv here or in a folder of a task ({', '.join(TASKS)}); it has "

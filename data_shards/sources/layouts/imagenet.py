@@ -38,6 +38,9 @@ class ImageNet(TableLayout):
 
     def read(self, folder: Path, tell: Tell) -> Table:
         """Return a row for each image; classes are the synsets in their order, which numbers them 0 to 999."""
+        for split, name in TARS.items():
+            if (tar := _place(folder, name)) and (other := _place(folder, split)):
+                tell(f"{tar} is read, and {other}, which is there too, is not")
         passed: Counter[str] = Counter()
         train: list[tuple[str, Content]] = []
         for names, content in _images(folder, TRAIN, passed):
@@ -94,6 +97,9 @@ def _place(folder: Path, name: str) -> Path | None:
 def _below(place: Path) -> Iterator[Image]:
     for path in paths_below(place):
         if path.suffix == ".tar" and SYNSET.fullmatch(path.stem):
+            # As an unpacking leaves them that was interrupted: each image would be two samples.
+            if path.with_suffix("").is_dir():
+                raise ValueError(f"{path}: is unpacked beside it, in {path.stem}/; remove the one that is not complete")
             yield from (_tarred(each, path.stem) for each in tar_files.files(path))
         else:
             yield path.relative_to(place).parts, File(str(path))

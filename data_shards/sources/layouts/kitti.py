@@ -8,7 +8,7 @@ from data_shards.building.builder import Tell
 from data_shards.building.raw_sample import Row
 from data_shards.files.quoting import counted
 from data_shards.sources.layouts.layout import TableLayout
-from data_shards.sources.parsing.folder_files import paths_below, tell_passed_over
+from data_shards.sources.parsing.folder_files import paths_below, seen_below, tell_passed_over
 from data_shards.sources.parsing.pairs import pair
 from data_shards.sources.table import Table
 
@@ -41,7 +41,7 @@ class Kitti(TableLayout):
         if frames is None or not flow.is_dir():
             lacking = flow.name if frames else " or ".join(FRAMES)
             raise ValueError(f"{root}: has no folder {lacking}; name the folder that holds KITTI's training/")
-        motions = [path for path in paths_below(flow) if path.name.endswith(FIRST)]
+        motions = [path for path in seen_below(flow) if path.name.endswith(FIRST)]
         if not motions:
             raise ValueError(f"{flow}: no NUMBER{FIRST}; unpack the optical flow of KITTI")
         rows: list[Row] = []

@@ -28,4 +28,7 @@ class ModelNet40(Layout):
 
     def build(self, folder: Path, out: Path, **options: Unpack[BuildOptions]) -> Manifest:
         """Build shards of the clouds."""
+        # As the archive is unpacked. Each class below would be a file of one class, which is the archive's name.
+        if (inner := next(folder.glob("*/*/train"), None)) and not any(folder.glob("*/train")):
+            raise ValueError(f"{folder}: the folders of its classes lie in {inner.parent.parent}; name that folder")
         return point_clouds.build(folder, out, num_points=self.num_points, **options)

@@ -13,7 +13,7 @@ from data_shards.files.quoting import counted
 from data_shards.modalities.decoding.flow import FLO_HEADER_BYTES, motion
 from data_shards.modalities.decoding.image import pixels
 from data_shards.sources.layouts.layout import TableLayout
-from data_shards.sources.parsing.folder_files import paths_below, tell_passed_over
+from data_shards.sources.parsing.folder_files import paths_below, seen_below, tell_passed_over
 from data_shards.sources.parsing.pairs import pair
 from data_shards.sources.table import Table
 
@@ -45,7 +45,10 @@ class Masked:
         """Return the motion as .flo."""
         data = File(self.path).read()
         moved = motion(data)
-        invalid = pixels(File(self.mask).read())[..., 0] > 0
+        try:
+            invalid = pixels(File(self.mask).read())[..., 0] > 0
+        except (OSError, ValueError) as error:
+            raise ValueError(f"its mask {self.mask}: {error}") from error
         if invalid.shape != moved.shape[:2]:
             raise ValueError(f"the mask {self.mask} has {invalid.shape} pixels, the motion {moved.shape[:2]}")
         # What was unknown stays so: NaN, as it is read, would be no number of the format.
@@ -71,7 +74,7 @@ class Sintel(TableLayout):
         root = folder / "training" if (folder / "training").is_dir() else folder
         if missing := [name for name in (*PASSES, "flow") if not (root / name).is_dir()]:
             raise ValueError(f"{root}: has no folder {missing[0]}; name the folder that holds Sintel's training/")
-        motions = [path for path in paths_below(root / "flow") if path.suffix == ".flo"]
+        motions = [path for path in seen_below(root / "flow") if path.suffix == ".flo"]
         if not motions:
             raise ValueError(f"{root / 'flow'}: no SCENE/frame_NUMBER.flo; unpack the flow of Sintel")
         rows: list[Row] = []

@@ -82,6 +82,11 @@ def paths_below(folder: Path) -> Iterator[Path]:
         yield from (Path(parent, name) for name in files)
 
 
+def seen_below(folder: Path) -> Iterator[Path]:
+    """Yield the files below a folder that are not hidden: another system leaves a ._NAME beside every NAME."""
+    return (path for path in paths_below(folder) if not is_hidden(path.relative_to(folder).parts))
+
+
 def tell_passed_over(folder: Path, paths: Iterable[Path], wanted: str, tell: Callable[[str], None]) -> None:
     """Tell how many of these files of the folder are skipped, by suffix."""
     counts = Counter(HIDDEN if is_hidden(path.relative_to(folder).parts) else suffix_of(path.name) for path in paths)

@@ -9,7 +9,7 @@ import gzip
 import io
 import lzma
 import zlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, AnyStr, BinaryIO, TextIO, cast
@@ -41,6 +41,15 @@ def content_suffix(path: Path | str) -> str:
     path = Path(path)
     inner = Path(path.stem) if path.suffix.lower() in COMPRESSED else path
     return inner.suffix.lower()
+
+
+def refuse_unpacked_twins(paths: Iterable[Path]) -> None:
+    """Raise ValueError where a file lies there compressed and unpacked: its texts would be there twice."""
+    first: dict[Path, Path] = {}
+    for path in paths:
+        name = path.with_suffix("") if path.suffix.lower() in COMPRESSED else path
+        if (other := first.setdefault(name, path)) != path:
+            raise ValueError(f"{path}: is there twice, also as {other.name}; move one of them elsewhere")
 
 
 def is_plain(path: Path) -> bool:
@@ -178,6 +187,8 @@ def _compression(path: Path) -> Callable[[Path], BinaryIO] | None:
     """Return what opens a compressed file, by its first bytes; None where it is not compressed."""
     with open_regular(path) as file:
         start = file.read(_MAGIC_BYTES)
+    if not start and path.suffix.lower() in COMPRESSED:
+        raise ValueError("is empty, and nothing compressed is; copy the file again")
     if start.startswith(b"\x1f\x8b"):
         return lambda path: cast("BinaryIO", gzip.open(path))
     # "BZh" alone could be a word; a block, or the end of an empty file, follows.
