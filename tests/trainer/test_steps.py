@@ -20,9 +20,11 @@ from trainer.distributed.world import World
 from trainer.engine.step_report import StepReport
 from trainer.evaluation.evaluation import Evaluation
 from trainer.feed import Feed
+from trainer.health.hang import HangWatch
 from trainer.health.profiling import ProfileWindow
 from trainer.loop import fit
 from trainer.run_state import RunState
+from trainer.steps import Course, steps
 
 ALONE = World(0, 1, 0, torch.device("cpu"))
 STEPS = 12
@@ -128,6 +130,26 @@ def test_a_step_is_started_before_the_last_one_is_looked_at() -> None:
     )
     # After a save, as at the start, the first step has none before it.
     assert [step for step, before in enumerate(seen) if not before] == [0, 5, 10]
+
+
+@pytest.mark.parametrize(("ahead", "newest"), [(0, [True] * 4), (1, [False, True, False, True])])
+def test_a_step_has_its_states_its_batch_and_the_flags_that_were_asked_for(ahead: int, newest: list[bool]) -> None:
+    engine, hang = Ahead(ALONE, ahead, skipped=(3,)), HangWatch(None, ALONE, 0.0)
+    feed = Feed(lambda index: replace(whole_batch(index), index=index), ALONE)
+    course = Course(until=4, window=2, flags=lambda step: (step == 2, step == 3), pauses=lambda step: step == 2)
+    made = list(steps(engine, feed, RunState(), course, hang))
+    assert [step.report.flags for step in made] == [(False, False), (True, False), (False, True), (False, False)]
+    assert [step.batch.index for step in made] == [0, 1, 2, 3]
+    assert [step.is_newest for step in made] == newest
+    states = [RunState(), *(step.state for step in made)]
+    assert [step.before for step in made] == states[:-1]
+    # A window of two losses; the last step was skipped.
+    assert [state.recent_losses for state in states] == [(), (1.0,), (1.0, 1.01), (1.01, 1.02), (1.01, 1.02)]
+    assert (states[-1].step, states[-1].skipped_steps) == (4, 1)
+    assert all(0 <= step.time.data_seconds <= step.time.seconds for step in made)
+    without = list(steps(Ahead(ALONE, ahead), feed, RunState(), replace(course, window=0), hang))
+    assert without[-1].state.recent_losses == ()
+    assert list(steps(engine, feed, RunState(step=4), course, hang)) == []
 
 
 @pytest.mark.parametrize("ahead", [0, 1])
