@@ -15,11 +15,12 @@ from model.budget.plan import plan
 from model.budget.step_cost import StepWork, step_work
 from model.config.custom_network import CustomNetwork
 from model.config.perceiver import PerceiverConfig
-from model.custom import CustomModule, answer_shapes, empty_batch, new_network
+from model.custom import CustomModule, answer_shapes, empty_batch, loaded_network, new_network
 from model.modalities.array import ArrayInput
 from model.modalities.audio import AudioInput
 from model.modalities.image import ImageInput
 from model.modalities.input import Input
+from model.modalities.label import LabelInput
 from model.outputs.embedding import EmbeddingOutput
 from model.outputs.grid import GridOutput
 from model.outputs.label import LabelOutput
@@ -188,6 +189,67 @@ def test_the_shapes_of_answers_are_those_of_the_outputs_whatever_the_sizes_of_th
         "cloud.coordinates": ((7, 5, 3), torch.float32),
         "at": ((7, 4, 2), torch.float32),
     }
+
+
+class TakesAll(nn.Module):
+    """Answers what it is told to, and remembers what it is given."""
+
+    def __init__(self, **answers: Tensor) -> None:
+        super().__init__()
+        self.scale, self.answers = nn.Parameter(torch.ones(1)), answers
+        self.given: dict[str, Any] = {}
+
+    def forward(self, inputs: dict[str, Tensor], **given: Any) -> dict[str, Tensor]:  # noqa: ANN401
+        self.given = given
+        return {name: self.scale * answer for name, answer in self.answers.items()}
+
+
+def test_a_module_that_takes_all_is_given_all() -> None:
+    outputs = {"digit": LabelOutput(num_classes=3), "photo": GridOutput(target="photo")}
+    inputs: dict[str, Input] = {"photo": ImageInput(height=2, width=2), "class": LabelInput(num_classes=4)}
+    batch = photos(2) | {"class": torch.tensor([1, 3])}
+    module = TakesAll(digit=torch.zeros(2, 3), photo=torch.zeros(2, 2, 2, 3))
+    network = new_network(replace(config(lambda: module, outputs), inputs=inputs), seed=0)
+    assert network(batch).keys() == outputs.keys()
+    lengths = {name: each.tolist() for name, each in module.given.pop("lengths").items()}
+    assert (lengths, module.given) == ({"class": [1, 1], "photo": [2, 2]}, {"hidden": {}, "points": {}})
+    assert network(batch, outputs=["photo"]).keys() == {"photo"}
+    hidden, points = {"class": torch.tensor([[True], [False]])}, {"photo": torch.tensor([0])}
+    module.answers["photo"] = torch.zeros(2, 1, 3)
+    # It answers the cells that are asked for by itself.
+    assert network(batch, hidden=hidden, points=points)["photo"].shape == (2, 1, 3)
+    assert (module.given["hidden"], module.given["points"]) == (hidden, points)
+    # All else is looked at as ever.
+    module.answers["digit"] = torch.zeros(2, 4)
+    with pytest.raises(ValueError, match=r"answered torch\.float32 \(2, 4\) for digit, expected .* \(2, 3\)"):
+        network(batch, points=points)
+
+
+def test_an_answer_may_be_of_other_places() -> None:
+    larger = custom(lambda: TakesAll(photo=torch.zeros(4, 5, 7, 3)), outputs={"photo": GridOutput(target="photo")})
+    assert larger(photos())["photo"].shape == (4, 5, 7, 3)
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 2, 3), (4, 2, 2, 1), (4, 2, 3)])
+def test_an_answer_of_other_samples_channels_or_axes_is_refused(shape: tuple[int, ...]) -> None:
+    network = custom(lambda: TakesAll(photo=torch.zeros(shape)), outputs={"photo": GridOutput(target="photo")})
+    with pytest.raises(ValueError, match=r"answered torch\.float32 .* for photo"):
+        network(photos())
+
+
+def test_weights_are_loaded_into_the_network_that_they_are_of() -> None:
+    network = custom()
+    loaded = loaded_network(network.config, network.state_dict(), seed=1)
+    assert isinstance(loaded, CustomModule)
+    assert all(torch.equal(loaded.state_dict()[name], each) for name, each in network.state_dict().items())
+    plain = replace(config(), network=None, num_latents=2, latent_width=8)
+    built = Perceiver(plain, seed=0)
+    again = loaded_network(plain, built.state_dict(), seed=1)
+    assert isinstance(again, Perceiver)
+    assert all(torch.equal(again.state_dict()[name], each) for name, each in built.state_dict().items())
+    # Shapes are compared before anything of the sizes that a configuration says is made.
+    with pytest.raises(ValueError, match=r"encoder\.latents\.weight: expected \(1048576, 8\), got \(2, 8\)"):
+        loaded_network(replace(plain, num_latents=2**20), built.state_dict(), seed=0)
 
 
 def test_what_is_drawn_in_training_follows_from_seed_step_and_rank() -> None:
