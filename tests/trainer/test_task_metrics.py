@@ -182,6 +182,8 @@ def test_the_keys_of_an_evaluation_are_known_before(batch: Batch, world: World) 
 def test_without_a_sample_to_judge_a_score_is_nothing_and_no_error(batch: Batch, world: World) -> None:
     nobody = replace(batch, keys=("",) * ROWS, labels=torch.zeros(ROWS, dtype=torch.int64))
     outputs = {"label": LabelOutput(num_classes=2)}
+    several = {"label": LabelsOutput(num_classes=2)}
+    assert judged(several, {"label": torch.zeros(ROWS, 2)}, nobody, world).flat() == {}
     found = judged(outputs, {"label": torch.zeros(ROWS, 2)}, nobody, world)
     assert (found.samples, found.flat()) == (0, {})
     assert math.isnan(found.best_by), "no checkpoint is the best by nothing"

@@ -1,6 +1,5 @@
 """The class of a sample: cross-entropy, accuracy, and accuracy per class."""
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -150,8 +149,8 @@ class Confusion(Measurement):
 
 
 def _mean_f1(true: Tensor, guessed: Tensor, hits: Tensor) -> float:
-    """Return the mean over the classes that are there or were answered of 2 hits / (true + guessed)."""
+    """Return the mean over the classes that are there or were answered of 2 hits / (true + guessed); NaN of none."""
     both = (true + guessed).double()
     # A class that is neither there nor answered has no F1; as a 0 it would lower the mean of every small split.
     found = both > 0
-    return float((2 * hits.double()[found] / both[found]).mean()) if bool(found.any()) else math.nan
+    return float((2 * hits.double()[found] / both[found]).mean())
