@@ -123,7 +123,7 @@ class Confusion(Measurement):
             hits = truths[guesses == truths]
             for row, classes in enumerate((truths, guesses, hits)):
                 self._counts[row].index_put_((classes,), torch.ones_like(classes), accumulate=True)
-        top = answer.topk(min(_TOP, answer.shape[-1]), dim=-1).indices
+        top = answer.topk(min(_TOP, answer.shape[-1])).indices
         self._in_top += (top == truths[:, None]).any(dim=-1).sum()
 
     def result(self, world: World) -> Result:
