@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from data_shards.building.builder import build_table
-from data_shards.building.raw_sample import Literal, Row
+from data_shards.building.raw_sample import File, Literal, Row
 from data_shards.building.row_checks import check, num_values, refuse_empty_classes
 from data_shards.files import history
 
@@ -119,3 +119,11 @@ def test_a_new_build_has_nothing_to_tell(tmp_path: Path, monkeypatch: pytest.Mon
     # Built before: nothing is done again.
     assert build_table([row], tmp_path / "out", tell=told.append, progress=lambda *each: done.append(each)) == built
     assert (told, done) == ([], [(1, 1)])
+
+
+def test_a_class_whose_samples_are_all_bad_is_refused_when_that_is_known(tmp_path: Path) -> None:
+    good, lost = Literal(b"a", "txt"), File(str(tmp_path / "gone.txt"))
+    given = [Row(1, (good,), 0), Row(2, (lost,), 1), Row(3, (good,), 0)]
+    with pytest.raises(ValueError, match="1 of 2 classes have no sample in the split 'train': b"):
+        build_table(given, tmp_path / "out", label_names=["a", "b"], max_bad=1)
+    assert not (tmp_path / "out" / "manifest.json").exists()

@@ -248,3 +248,26 @@ def test_a_copy_that_is_named_by_its_hash_must_have_it(tokenizers: dict[str, Pat
     copy.write_bytes(content + b" ")
     with pytest.raises(ValueError, match="is not the file that the run was made with"):
         tokens.read(str(copy))
+
+
+def test_a_tokenizer_has_a_greatest_size_and_a_greatest_id(
+    tokenizers: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = tokenizers["unigram"].read_bytes()
+    known = tokens.read(str(tokenizers["unigram"])).vocabulary
+    for number, (most_bytes, most_ids, sentence) in enumerate(
+        [
+            (len(content), known, ""),
+            (len(content) - 1, known, f"is larger than {len(content) - 1} bytes, and no tokenizer is"),
+            (len(content), known - 1, f"has ids up to {known - 1} for {known} tokens, expected 1 to {known - 1} ids"),
+        ]
+    ):
+        path = tmp_path / f"{number}.json"
+        path.write_bytes(content)
+        monkeypatch.setattr(tokens, "MAX_BYTES", most_bytes)
+        monkeypatch.setattr(tokens, "MAX_IDS", most_ids)
+        if sentence:
+            with pytest.raises(ValueError, match=sentence):
+                tokens.read(str(path))
+        else:
+            assert tokens.read(str(path)).vocabulary == known
