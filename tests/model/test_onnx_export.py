@@ -262,7 +262,8 @@ def test_the_file_says_what_each_input_is_and_how_its_length_counts() -> None:
     assert (told["answer"], told["classes"]) == ("float32 (batch, 3)", '["a", "ü"]')
     bare = _metadata(network, {}, (), "")
     assert "classes" not in bare
-    assert "stretched" not in bare["image"]
+    assert bare["image"] == network.config.ordered_inputs["image"].meaning("image")
+    assert told["text"] == network.config.ordered_inputs["text"].meaning("text")
     assert {name: _example(network, name).dtype for name in network.config.ordered_inputs} == {
         "image": torch.uint8,
         "label": torch.int64,
