@@ -227,13 +227,22 @@ def test_a_tile_has_as_many_tokens_and_samples_as_its_scores_may_take(
 
 
 @pytest.mark.parametrize(
-    ("elements", "tokens"), [(1, [6, 6, 6, 6]), (59, [6, 6, 6, 6]), (64, [18, 6]), (120, [24]), (10_000, [24])]
+    ("width", "elements", "tokens"),
+    [
+        (6, 1, [6, 6, 6, 6]),
+        (6, 59, [6, 6, 6, 6]),
+        (6, 64, [18, 6]),
+        (6, 120, [24]),
+        (6, 10_000, [24]),
+        # Two rows of two would be an even number.
+        (2, 20, [6, 2]),
+    ],
 )
 def test_a_tile_of_a_grid_is_an_odd_number_of_whole_rows(
-    elements: int, tokens: list[int], monkeypatch: pytest.MonkeyPatch
+    width: int, elements: int, tokens: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(model.attention.absorbed.tiled, "CPU_TILE_ELEMENTS", elements)
-    source = SeparableTokens(grid_tokens((4, 6), batch=1)[0])
+    source = SeparableTokens(grid_tokens((4, width), batch=1)[0])
     ((_, tiles, _),) = model.attention.absorbed.tiled._tiles(source, torch.zeros(1, 5, 4))
     assert [tile.stop - tile.start for tile in tiles] == tokens
 
