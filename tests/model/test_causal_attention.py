@@ -53,3 +53,24 @@ def test_as_many_heads_are_computed_at_once_as_their_scores_may_take(
     tiles = list(model.attention.cpu._tiles(q, k, None))
     assert [part.stop - part.start for part, _, _ in tiles] == heads
     assert [scores.shape for _, scores, _ in tiles] == [(number, 4, 6) for number in heads]
+
+
+@pytest.mark.parametrize(
+    ("num_queries", "is_causal", "mask"), [(6, True, None), (4, False, (1, 1, 4, 6)), (1, False, None)]
+)
+def test_kernels_are_told_that_later_keys_are_hidden_and_given_a_mask_where_they_cannot_be(
+    num_queries: int, is_causal: bool, mask: tuple[int, ...] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, object]] = []
+    real = torch.nn.functional.scaled_dot_product_attention
+
+    def recorded(*tensors: Tensor, **options: object) -> Tensor:
+        asked.append(options)
+        return real(*tensors, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", recorded)
+    q, k = random(2, 3, num_queries, 8), random(2, 3, 6, 8, seed=1)
+    attend(q, k, k, causal=True)
+    (options,) = asked
+    given = options["attn_mask"]
+    assert (options["is_causal"], None if given is None else tuple(given.shape)) == (is_causal, mask)  # type: ignore[attr-defined]
