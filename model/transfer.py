@@ -83,6 +83,12 @@ def transfer(
             there, here = (given.shape, tensor.shape) if given.shape != tensor.shape else (old_grid or (), grid or ())
             drawn[name] = f"{tuple(there)} there, {tuple(here)} here"
     if not taken:
+        # Of names that are there the renaming is not the remedy.
+        if known := next((name for name in own if name in renamed), ""):
+            raise ValueError(
+                f"none of its {len(weights)} tensors fits: {known}: {drawn[known]}; drop fewer of them, or name the "
+                "weights of a network like this one"
+            )
         raise ValueError(
             f"none of its {len(weights)} tensors fits: the first is {next(iter(weights), 'none')}, this network's is "
             f"{next(iter(own))}; rename them with initial_weights.rename"

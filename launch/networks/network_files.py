@@ -19,12 +19,11 @@ from launch.networks.model_card import CARD, card
 from launch.networks.new_folder import new_folder, refuse_taken
 from launch.run.loaders import absolute
 from launch.run.trained import class_names, latent_sizes, preprocessing
-from launch.run.trained.network import RUN, config_of, is_import, refuse_choice
+from launch.run.trained.network import RUN, config_of, is_import, refuse_choice, with_weights
 from launch.run.trained.preprocessing import Surroundings
 from model.budget.plan import Device, Plan
 from model.budget.plan import plan as planned
 from model.config.perceiver import PerceiverConfig
-from model.custom import loaded_network
 from model.interop.huggingface import to_hugging_face
 from model.interop.huggingface_files import TOKENIZER, TOKENIZER_SETTINGS
 from model.modalities.image import ImageInput
@@ -165,7 +164,7 @@ def network_of(source: Path, which: str = NEWEST, weights: str = "") -> AnyNetwo
             tell(f"skipped a damaged checkpoint: {sentence}")
         config, tensors = run.model, found.tensors
     # Any seed: each weight that it draws is replaced, or the load is refused.
-    return loaded_network(config, tensors, seed=0).eval()
+    return with_weights(config, tensors, source, seed=0).eval()
 
 
 def tell_written(out: Path, network: AnyNetwork, notes: Sequence[str], *, as_json: bool) -> None:

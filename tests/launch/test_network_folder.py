@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "trainer"))
@@ -90,6 +91,24 @@ def test_a_run_as_a_folder_has_its_weights_and_its_data_and_starts_other_runs(ru
     small, average = network_of(tmp_path / "small"), Perceiver(before.config, seed=2).state_dict()
     assert config_of(tmp_path / "small").model.num_latents == 2
     assert torch.equal(small.state_dict()["encoder.latents.weight"], average["encoder.latents.weight"][:2])
+
+
+def test_a_folder_with_weights_lost_or_of_another_network_is_refused_by_the_name_of_its_file(
+    run: RunFolder, tmp_path: Path
+) -> None:
+    called("export", run.path, tmp_path / "out", "--safetensors")
+    path = tmp_path / "out" / "model.safetensors"
+    tensors = load_file(path)
+    del tensors["encoder.latents.weight"]
+    save_file(tensors, path)
+    with pytest.raises(
+        ValueError,
+        match=r"out/model\.safetensors: not the weights of the network that .*missing encoder.latents.weight",
+    ):
+        network_of(tmp_path / "out")
+    path.unlink()
+    with pytest.raises(ValueError, match=r"out/model\.safetensors: no such file, but run\.yaml is there; copy"):
+        config_of(tmp_path / "out")
 
 
 def test_two_formats_at_once_and_the_network_of_a_plug_in_are_refused(run: RunFolder, tmp_path: Path) -> None:

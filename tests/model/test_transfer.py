@@ -84,6 +84,22 @@ def test_a_source_of_which_nothing_fits_is_refused_with_a_name_of_each() -> None
         transfer(network(), {"a": torch.zeros(2)}, {}, ALL)
 
 
+@pytest.mark.parametrize(
+    ("wanted", "kind", "reason"),
+    [
+        (replace(ALL, drop=("*",)), torch.float32, "dropped; drop fewer"),
+        (ALL, torch.int32, "int32 there, float32 here"),
+    ],
+)
+def test_a_source_with_the_same_names_is_refused_with_what_is_wrong_and_not_with_a_renaming(
+    wanted: InitialWeightsConfig, kind: torch.dtype, reason: str
+) -> None:
+    weights = {name: tensor.to(kind) for name, tensor in network().state_dict().items()}
+    with pytest.raises(ValueError, match=f"tensors fits: {TABLE}: {reason}") as refused:
+        transfer(network(), weights, {}, wanted)
+    assert "rename" not in str(refused.value)
+
+
 def test_positions_are_interpolated_along_their_grid_and_its_ends_stay_its_ends() -> None:
     source, target = network(side=4, seed=1), network(side=7, seed=2)
     ramp = torch.stack(torch.meshgrid(torch.arange(4.0), torch.arange(4.0), indexing="ij"), -1).reshape(16, 2)

@@ -17,7 +17,7 @@ from typing import Any
 
 from data_shards.building.raw_sample import Content, Literal
 from data_shards.config import DataConfig
-from data_shards.files.quoting import listed
+from data_shards.files.quoting import counted, listed, shown
 from data_shards.format.members import suffix_and_field
 from data_shards.sources.parsing import cells as tables
 from data_shards.sources.parsing.folder_files import HIDDEN, is_hidden, suffix_of, walk
@@ -103,12 +103,13 @@ def _of_folder(folder: Path, reading: RunInputs, tell: Tell) -> Iterator[tuple[s
 
 
 def _of_table(table: Path, reading: RunInputs, tell: Tell) -> Iterator[NewSample]:
-    unread: Counter[str] = Counter()
+    unread, keys = Counter[str](), Counter[str]()
     columns: dict[str, Any] | None = None
     try:
         for line, row in tables.read(table):
             columns = {column: cell for column, cell in row.items() if column != KEY}
             key = _key(str(row.get(KEY, f"{table}:{line}")))
+            keys[key] += 1
             # Counted over all rows: the lines of a JSON table need not have the same columns.
             unread.update(column for column in columns if not reading.reads(column))
             try:
@@ -120,6 +121,10 @@ def _of_table(table: Path, reading: RunInputs, tell: Tell) -> Iterator[NewSample
         raise ValueError(f"{table}: {error}") from error
     if columns is None:
         raise ValueError(f"{table}: has no rows")
+    if twice := [key for key, count in keys.items() if count > 1]:
+        tell(
+            f"{table}: {counted(len(twice), 'key')} of several rows, such as {shown(twice[0])}: their answers share it"
+        )
     if unread:
         names = listed(sorted(unread))
         if all(not reading.reads(column) for column in columns):

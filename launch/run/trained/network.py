@@ -102,6 +102,8 @@ def config_of(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def _own_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    if (path / RUN).is_file() and not is_import(path):
+        raise ValueError(f"{path / WEIGHTS}: no such file, but {RUN} is there; copy the exported folder again")
     return (
         _config_of_import(path, overrides)
         if is_import(path)
@@ -132,12 +134,21 @@ def trained(path: Path, config: RunConfig, which: str, world: World, weights: st
         found = read_weights(folder.checkpoints_folder, which, world, weights)
         step, tensors = found.step, found.tensors
         notes = tuple(f"skipped a damaged checkpoint: {sentence}" for sentence in found.passed_over)
-    network = loaded_network(config.model, tensors, seed=config.seed)
+    network = with_weights(config.model, tensors, path, seed=config.seed)
     network = latent_sizes.cut(network, latents).to(world.device).eval()
     # Of the part that answers: with another number of latents a command that resumes would mix two networks.
     key = _hash(network.state_dict() if latents else tensors)
     config = replace(config, model=network.config) if latents else config
     return Trained(folder, config, network, world.device, step, weights, key, notes)
+
+
+def with_weights(config: PerceiverConfig, tensors: Mapping[str, Tensor], path: Path, *, seed: int) -> AnyNetwork:
+    """Return the network with the weights of a run or an imported folder; ValueError for those of another one."""
+    try:
+        return loaded_network(config, tensors, seed=seed)
+    except ValueError as error:
+        where = path / WEIGHTS if is_import(path) else RunFolder(path).checkpoints_folder
+        raise ValueError(f"{where}: not the weights of the network that {path} describes: {error}") from error
 
 
 def check_weights(path: Path, config: RunConfig, which: str, weights: str) -> None:
