@@ -123,7 +123,13 @@ def read_hdf5(folder: Path, tell: Tell | None = None) -> tuple[list[Row], list[s
         for number, (label, num_bytes) in enumerate(_clouds(path)):
             rows.append(Row(len(rows), (InHdf5(str(path), number, num_bytes),), label, split=splits[path] or TRAIN))
     if listed.is_file():
-        return rows, line_list.names(listed)
+        names = line_list.names(listed)
+        if beyond := next((row for row in rows if (row.label or 0) >= len(names)), None):
+            raise ValueError(
+                f"{beyond.members[0].origin}: its label is {beyond.label}, and {listed} names "
+                f"{counted(len(names), 'class')}, from 0 on; take the list that came with the file"
+            )
+        return rows, names
     # Without names they are numbers, and a number that no cloud has keeps its place.
     return rows, [str(label) for label in range(max((row.label or 0 for row in rows), default=-1) + 1)]
 

@@ -182,3 +182,9 @@ def test_endless_text_is_refused_before_it_is_taken_apart(monkeypatch: pytest.Mo
     monkeypatch.setattr(meshes, "MAX_TEXT_BYTES", 50)
     with pytest.raises(ValueError, match="bytes of text; at most 50 are read"):
         points(data)
+
+
+def test_a_mesh_whose_area_overflows_is_refused_without_a_warning() -> None:
+    huge = Mesh(np.diag([0, 1e300, 1e300]), np.array([[0, 1, 2]]))
+    with pytest.raises(ValueError, match="mesh of 1 triangles has an area of inf"):
+        sample(huge, 4, np.random.default_rng(0))

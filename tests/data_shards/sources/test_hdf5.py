@@ -55,6 +55,14 @@ def test_labels_that_are_no_numbers_are_refused(tmp_path: Path, labels: list[obj
         point_clouds.read_hdf5(tmp_path)
 
 
+def test_a_label_that_no_line_names_is_refused_with_its_cloud(tmp_path: Path) -> None:
+    write(tmp_path / "a.h5")
+    write(tmp_path / "b.h5", [1, 2])
+    (tmp_path / "shape_names.txt").write_text("chair\nsofa\n")
+    with pytest.raises(ValueError, match=r"b\.h5\[1\]: its label is 2, and .*shape_names\.txt names 2 classes, from 0"):
+        point_clouds.read_hdf5(tmp_path)
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_class_names_are_lines(tmp_path: Path, end: str) -> None:
     write(tmp_path / "a.h5")
