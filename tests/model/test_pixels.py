@@ -1,6 +1,7 @@
 """Pixels become tokens: boxes, ranges, neighbourhoods; and which tokens a length leaves."""
 
 import dataclasses
+from typing import Literal
 
 import pytest
 import torch
@@ -177,3 +178,23 @@ def test_a_single_cell_lies_at_its_lower_edge_of_the_grid() -> None:
     found = cell_places(torch.tensor([0, 5, 11]), (3, 4), dtype=F32)
     expected = [[-1, -1], [-1 + 2 / 3, -0.5], [-1 + 4 / 3, 0.5]]
     torch.testing.assert_close(found, torch.tensor(expected))
+
+
+@pytest.mark.parametrize(
+    ("values", "pixel_range", "given", "expected"),
+    [
+        ("", "centred", torch.tensor([0, 51, 255], dtype=torch.uint8), [-1.0, -0.6, 1.0]),
+        ("bytes", "unit", torch.tensor([0, 51, 255], dtype=torch.uint8), [0.0, 0.2, 1.0]),
+        ("unit", "centred", torch.tensor([0.0, 0.2, 1.0]), [-1.0, -0.6, 1.0]),
+        ("raw", "unit", torch.tensor([0.0, 51.0, -7.0]), [0.0, 51.0, -7.0]),
+    ],
+)
+def test_an_image_is_scaled_as_its_values_are(
+    values: Literal["", "bytes", "unit", "raw"],
+    pixel_range: Literal["unit", "centred"],
+    given: Tensor,
+    expected: list[float],
+) -> None:
+    image = ImageInput(height=1, width=1, values=values, pixel_range=pixel_range, positions=PositionsConfig("none"))
+    tokens = image.adapter()(given.view(1, 1, 1, 3), F32)
+    torch.testing.assert_close(tokens, torch.tensor(expected).view(1, 1, 3))
