@@ -134,7 +134,8 @@ def test_a_rate_is_one_that_converters_reach(rate: int, is_taken: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "num_bytes"), [(b"\0\0\0\0", 0), (b"\0\0\1\1", 129), (b"\0\1\0\0", 1 << 14), (b"\0\0\x81\x81", 129)]
+    ("size", "num_bytes"),
+    [(b"\0\0\0\0", 0), (b"\1\0\0\0", 1 << 21), (b"\0\0\1\1", 129), (b"\0\1\0\0", 1 << 14), (b"\0\0\x81\x81", 129)],
 )
 def test_a_tag_before_a_recording_is_as_long_as_seven_bits_of_each_byte_say(size: bytes, num_bytes: int) -> None:
     plain = wav(np.arange(9, dtype="<i2").tobytes())
