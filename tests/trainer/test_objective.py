@@ -291,6 +291,16 @@ def test_what_a_plug_ins_task_does_wrong_is_told_with_its_name(
         assert float(frozen.sums(Says(), batch)["label"]) == 6 * CLASSES
 
 
+def test_a_plug_ins_count_that_fails_is_told_without_an_answer(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Uncounted(LabelTask):
+        def count(self, batch: Batch) -> Tensor:
+            raise KeyError("x")
+
+    monkeypatch.setattr("trainer.tasks.objective.is_of_plugin", lambda _: True)
+    with pytest.raises(PluginError, match=r"Uncounted\.count fails \(.*'x'.*\)$"):
+        Objective({"label": Uncounted("label", LABEL)}, {"label": 1.0}).counts(batch)
+
+
 def test_only_one_input_is_left_of_lengths() -> None:
     lengths = {"a": torch.tensor([2, 0]), "b": torch.tensor([1, 3])}
     assert {name: each.tolist() for name, each in only(lengths, "b").items()} == {"a": [0, 0], "b": [1, 3]}
