@@ -102,7 +102,9 @@ def config_of(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def _own_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
-    if (path / RUN).is_file() and not is_import(path):
+    # A run has checkpoints, and a file of that name in any other folder may be somebody's configuration.
+    exported = all((path / name).is_file() for name in (RUN, "config.yaml")) and not (path / "checkpoints").is_dir()
+    if exported and not is_import(path):
         raise ValueError(f"{path / WEIGHTS}: no such file, but {RUN} is there; copy the exported folder again")
     return (
         _config_of_import(path, overrides)
