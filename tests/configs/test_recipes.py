@@ -29,7 +29,7 @@ class Printed:
 
 
 def table() -> dict[str, Printed]:
-    lines = (ROOT / "docs" / "recipes.md").read_text().splitlines()
+    lines = (ROOT / "docs" / "recipes.md").read_text().partition("\n## The table\n")[2].splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| perceiver_")]
     return {row[0]: Printed(*row[2:8]) for row in rows}
 
