@@ -97,6 +97,8 @@ def test_a_gpu_compiles_by_default_and_a_cpu_where_it_is_told_to() -> None:
     assert dataclasses.replace(PerceiverConfig(), compile=True).compile is True
 
 
+# By its own means: what monkeypatch puts back into this module can be read by nobody.
+@torch._dynamo.config.patch(recompile_limit=8)  # type: ignore[untyped-decorator]
 def test_a_layer_is_compiled_for_its_own_shapes_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[object, dict[str, object]]] = []
 
@@ -108,7 +110,6 @@ def test_a_layer_is_compiled_for_its_own_shapes_and_once(monkeypatch: pytest.Mon
         return done
 
     monkeypatch.setattr(torch, "compile", compiled)
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 8)
 
     def layer() -> None:
         """A function of its own: what was compiled once is kept."""
@@ -131,7 +132,7 @@ def test_a_layer_is_compiled_for_its_own_shapes_and_once(monkeypatch: pytest.Mon
     monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
     assert Regions(True)(layer, cpu) is layer
     # A higher limit of a user's own stays.
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1_000)
+    torch._dynamo.config.recompile_limit = 1_000
     monkeypatch.setattr(torch.compiler, "is_exporting", lambda: False)
     Regions(True)(lambda: None, cpu)
     assert torch._dynamo.config.recompile_limit == 1_000
