@@ -5,9 +5,11 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import model.attention.wide
+from model.attention import dispatch
 from model.attention.caches import l2_bytes, tile_elements
 from model.attention.dispatch import attend
 from model.attention.wide import wide_attention
@@ -95,6 +97,14 @@ def test_a_gpu_takes_it_for_heads_that_flash_attention_does_not(width: int, is_w
     with Calls() as calls:
         assert attend(q, k, v, valid).shape == q.shape
     assert ("perceiver::wide_attention" in calls.names) == is_wide
+
+
+def test_its_mask_hides_the_same_keys_from_every_head_of_a_sample() -> None:
+    q, k, v = (torch.randn(3, 2, tokens, 6, dtype=torch.float64) for tokens in (4, 5, 5))
+    valid_bnM = torch.arange(5) < torch.tensor([5, 1, 3])[:, None, None]
+    found = dispatch._wide(q, k, v, valid_bnM, 0.3)
+    expected = functional.scaled_dot_product_attention(q, k, v, attn_mask=valid_bnM[:, None], scale=0.3)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
 def test_selective_recomputation_runs_it_once() -> None:
