@@ -56,11 +56,15 @@ class Reach:
     def tests(self, file: str, line: int, *, is_at_import: bool) -> list[str]:
         """Return the tests that reach a line, nearest and quickest first.
 
-        What runs at import is seen only in the test that imports it first; it is every test of the file that uses it.
+        What runs at import is seen only in the test that imports it first; it is every test of the file that uses it,
+        and those of its own file of tests: who reads a constant of it runs none of its lines.
         """
         by_line = self.lines.get(file, {})
-        here = set(by_line.get(str(line), ()))
-        found = {test for tests in by_line.values() for test in tests} if is_at_import or not here else here
+        found = set(by_line.get(str(line), ()))
+        if is_at_import or not found:
+            found = {test for tests in by_line.values() for test in tests}
+        if is_at_import:
+            found |= {test for test in self.seconds if _mirrors(test, file)}
         return sorted(found, key=lambda test: (not _mirrors(test, file), self.seconds.get(test, 0.0)))
 
 
@@ -348,7 +352,9 @@ def report(results: Sequence[tuple[Mutant, str]]) -> None:
 
 
 def _mirrors(test: str, file: str) -> bool:
-    return test.partition("::")[0] == f"tests/{file.rpartition('/')[0]}/test_{file.rpartition('/')[2]}"
+    """Return whether a test is in the file of tests named like a file, in any folder of the same package."""
+    tests, own = Path(test.partition("::")[0]), Path(file)
+    return tests.parts[:2] == ("tests", own.parts[0]) and tests.name == f"test_{own.name}"
 
 
 def _one_line(text: bytes) -> str:

@@ -22,6 +22,13 @@ def test_what_runs_at_import_is_used_by_every_test_of_its_file() -> None:
     assert reach.tests("model/c.py", 1, is_at_import=True) == []
 
 
+def test_who_reads_a_constant_runs_no_line_of_its_file() -> None:
+    own, other, foreign = "tests/model/test_a.py::y", "tests/model/test_b.py::x", "tests/trainer/test_a.py::z"
+    reach = Reach({"model/parts/a.py": {"3": [other]}}, {other: 1.0, own: 9.0, foreign: 1.0})
+    assert reach.tests("model/parts/a.py", 1, is_at_import=True) == [own, other]
+    assert reach.tests("model/parts/a.py", 3, is_at_import=False) == [other]
+
+
 def test_every_equivalent_fault_is_one_that_would_be_planted_today() -> None:
     """An entry whose line has moved or changed excuses nothing, or another fault than its reason speaks of."""
     equivalent = json.loads(EQUIVALENT.read_text())
