@@ -17,6 +17,7 @@ from trainer.health.run_lock import is_held
 _PAUSE_SECONDS = 0.05
 _START_SECONDS = 900.0
 _LEAVE_SECONDS = 60.0
+_RELEASE_SECONDS = 60.0
 
 
 def kill_supervisor(
@@ -52,7 +53,8 @@ def kill_supervisor(
     def left() -> list[int]:
         return [pid for pid, ticks in living.items() if start_ticks(pid) == ticks]
 
-    _wait(lambda: not left() and not is_held(folder.lock_path), _LEAVE_SECONDS)
+    _wait(lambda: not left(), _LEAVE_SECONDS)
+    _wait(lambda: bool(left()) or not is_held(folder.lock_path), _RELEASE_SECONDS)
     complaint = f"ranks outlived their supervisor: {left()}" if left() else ""
     if not complaint and is_held(folder.lock_path):
         complaint = "a run without a process is still held"

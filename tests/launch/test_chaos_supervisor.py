@@ -91,7 +91,7 @@ def test_ranks_that_outlive_it_are_told_and_killed(folder: RunFolder, monkeypatc
 
 
 def test_a_run_that_is_held_by_nobody_is_told(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor_faults, "_LEAVE_SECONDS", 0.2)
+    monkeypatch.setattr(supervisor_faults, "_RELEASE_SECONDS", 0.2)
     hold = "import fcntl, sys; file = open(sys.argv[1], 'a'); fcntl.flock(file, 2); print(1, flush=True); input()"
     words = [sys.executable, "-c", hold, str(folder.lock_path)]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
