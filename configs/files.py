@@ -53,11 +53,13 @@ def sections_of(path: Path) -> set[str]:
 def located(path: Path) -> Path:
     """Return the file of a configuration, of a name such as digits or paper/p1 the one that comes with the product.
 
-    configs/digits.yaml is that too where the working directory has no configs/ of its own.
+    configs/digits.yaml is that too where the working directory has no configs/ of its own. A file of that name hides
+    ours; a folder does not.
     """
     is_name = not path.suffix or (path.parts[:1] == ("configs",) and not Path("configs").exists())
+    is_file = path.exists() and not path.is_dir()
     # What leads upwards is a path of the user's: a name stays within our folder.
-    if path.exists() or path.is_absolute() or not is_name or ".." in path.parts:
+    if is_file or path.is_absolute() or not is_name or ".." in path.parts:
         return path
     name = Path(*path.parts[1:]) if path.parts[:1] == ("configs",) else path
     known = Path(__file__).parent / name.with_suffix(".yaml")

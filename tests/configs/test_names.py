@@ -41,6 +41,19 @@ def test_what_the_user_has_goes_before_what_comes_with_the_product(
         read_yaml(Path("configs/digits.yaml"))
 
 
+def test_only_a_file_hides_what_comes_with_the_product(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    # As a newcomer has it, whose photos lie beside the configuration.
+    (tmp_path / "pictures").mkdir()
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("include: pictures\nseed: 7\n")
+    assert located(Path("pictures")) == CONFIGS / "pictures.yaml"
+    assert load(mine).seed == 7
+    # A folder of no configuration's name stays what it is.
+    (tmp_path / "photos").mkdir()
+    assert located(Path("photos")) == Path("photos")
+
+
 @pytest.mark.parametrize(
     "name", ["recipes/perceiver_imagnet", "perceiver_imagenet", "configs/recipes/perciever_imagenet.yaml"]
 )
