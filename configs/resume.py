@@ -104,6 +104,8 @@ CARRIES_OVER = frozenset(
         "num_frames",
         "num_points",
         "num_samples",
+        # 0 stands for the latents' width, and any other width shows in the shape of the query.
+        "query_width",
         "shape",
         "width",
         # By its value: empty stands for the size of the grid (model/transfer.py, other_frequencies).

@@ -106,6 +106,19 @@ def test_what_fits_by_its_shapes_alone_is_told(
     assert "was learned with another model.self_attend.num_heads: 2 -> 4\n" in told
 
 
+def test_the_width_of_a_query_is_the_same_by_its_number_and_as_that_of_the_latents(tmp_path: Path) -> None:
+    (tmp_path / "text.yaml").write_text(CONFIG)
+    pooled, width = "model.outputs.label.pooling=query", "model.outputs.label.query_width"
+    by_default = load(tmp_path / "text.yaml", [pooled])
+    by_number = load(tmp_path / "text.yaml", [pooled, f"{width}={by_default.model.latent_width}"])
+    assert by_default.model != by_number.model
+    assert compared(Source({}, network=by_default.model), by_number, [])[1] == []
+    # Another width is another shape: transfer() tells of every tensor that is drawn for it.
+    wider = Perceiver(load(tmp_path / "text.yaml", [pooled, f"{width}=24"]).model, seed=0).state_dict()
+    same = Perceiver(by_number.model, seed=0).state_dict()
+    assert any(wider[name].shape != tensor.shape for name, tensor in same.items())
+
+
 IMAGES = """
 data: {inputs: {image: {modality: image, height: 8, width: 8}}}
 model: {inputs: {image: {}}, outputs: {label: {kind: label, num_classes: 3}}}
