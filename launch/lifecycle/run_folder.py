@@ -30,6 +30,11 @@ class RunFolder:
         return self.path / "code"
 
     @property
+    def plugins_record_path(self) -> Path:
+        """The hash of each plug-in with which the run made its first step."""
+        return self.path / "plugins.json"
+
+    @property
     def checkpoints_folder(self) -> Path:
         """One folder a checkpoint, step_00000100 and so on."""
         return self.path / "checkpoints"

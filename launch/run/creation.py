@@ -32,7 +32,17 @@ from launch.lifecycle.holder import refuse_if_trained
 from launch.lifecycle.run_folder import UNPUBLISHED, RunFolder, as_typed
 from launch.planning.activation_policy import planned
 from launch.run import initial_weights, trained_parameters
-from launch.run.frozen_code import PLUGINS, as_frozen, changed_files, copy_code, freeze, other_plugins, replace_plugins
+from launch.run.frozen_code import (
+    PLUGINS,
+    as_frozen,
+    changed_files,
+    copy_code,
+    freeze,
+    other_plugins,
+    record_plugins,
+    replace_plugins,
+    unlike_record,
+)
 from launch.run.loaders import check_evaluation, eval_split, label_names, open_eval_split, train_loader
 from launch.run.trained import class_names
 from launch.schedulers.submission import refuse_if_queued
@@ -61,12 +71,15 @@ def open_run(
     of it before its first step is known. One that has not begun may still change, and of one that has whatever does not
     decide its result.
     """
-    sources, has_begun = config.plugins, False
+    sources, has_begun, has_steps = config.plugins, False, False
     if folder.exists:
         folder.refuse_links_to_nothing()
         has_begun = _has_begun(folder)
         # Of a first batch that a plug-in could not make there is a checkpoint of step 0 alone.
-        _take_plugins(folder, sources, has_begun=has_begun and (newest_step(folder) > 0 or _has_trained(folder)))
+        has_steps = has_begun and (newest_step(folder) > 0 or _has_trained(folder))
+        if has_steps:
+            _refuse_edited_copies(folder, sources)
+        _take_plugins(folder, sources, has_begun=has_steps)
         config = _as_chosen(config, _kept(folder))
     config = as_frozen(config)
     changes = difference(_kept(folder), config) if folder.exists else []
@@ -100,6 +113,9 @@ def open_run(
         _change(config, folder, changes, places, has_begun=has_begun)
     # A copy that somebody removed; a run that is made has one already.
     freeze(folder.code_folder, plugins=sources)
+    if not has_steps:
+        # Its user may have edited the copy itself.
+        record_plugins(folder)
     _tell_other_code(folder)
 
 
@@ -129,16 +145,30 @@ def _kept(folder: RunFolder) -> RunConfig:
     return as_frozen(load(folder.config_path))
 
 
+def _refuse_edited_copies(folder: RunFolder, sources: Sequence[str]) -> None:
+    """Raise ValueError where a run's own copy of a plug-in is not what it made its first step with."""
+    copies = [str(folder.code_folder / PLUGINS / Path(path).name) for path in sources]
+    edited = unlike_record(folder, [copy for copy in copies if Path(copy).is_file()])
+    if edited:
+        raise ValueError(
+            f"{', '.join(edited)}: edited since the run's first step, and a plug-in decides the result; put back what "
+            f"it was, or make a run with it from where this one is (perceiver fork {shlex.quote(str(folder.path))} NEW "
+            "--trust-code)"
+        )
+
+
 def _take_plugins(folder: RunFolder, sources: Sequence[str], *, has_begun: bool) -> None:
     """Give edited plug-ins to a run that has not begun; ValueError where it has, since they decide its result."""
     others = other_plugins(folder.code_folder, sources) if folder.code_folder.is_dir() else []
     known = [path for path in others if (folder.code_folder / PLUGINS / Path(path).name).is_file()]
     if has_begun and known:
         names = ", ".join(Path(path).name for path in known)
+        run, files = shlex.quote(str(folder.path)), shlex.quote(f"plugins=[{','.join(sources)}]")
         raise ValueError(
             f"{folder.path}: the run began with another {names} than {known[0]}; "
-            f"resume with its own copy (perceiver train {shlex.quote(str(folder.config_path))} --run "
-            f"{shlex.quote(str(folder.path))}), or choose another --run folder"
+            f"resume with its own copy (perceiver train {shlex.quote(str(folder.config_path))} --run {run}), make a "
+            f"run with the other from where this one is (perceiver fork {run} NEW {files} --trust-code), or choose "
+            "another --run folder"
         )
     if others and not has_begun:
         refuse_if_trained(folder)
@@ -227,6 +257,7 @@ def _fill(
     folder.make()
     # Synced once, with the whole: to sync 480 files costs a shared file system more than the rest of a start.
     copy_code(folder.code_folder, plugins=plugins)
+    record_plugins(folder)
     input_files.keep(config, folder.path)
     class_names.keep(config, folder, places)
     more(folder)

@@ -12,12 +12,13 @@ from configs.files import read_yaml
 from configs.resume import other_meaning
 from configs.run import RunConfig, difference, differing, load
 from data_shards.files import atomic
+from data_shards.files.display import printable
 from data_shards.files.history import tell
 from data_shards.files.quoting import counted
 from launch.lifecycle.run_folder import RunFolder, as_typed, existing
 from launch.run import origin
 from launch.run.creation import open_run
-from launch.run.frozen_code import changed_files
+from launch.run.frozen_code import changed_files, unlike_record
 from launch.run.loaders import absolute, identity
 from launch.run.origin import Origin
 from model.custom import new_network
@@ -37,10 +38,12 @@ def fork(path: Path, new_path: Path, overrides: Sequence[str], which: str = NEWE
     old, new = existing(RunFolder(path.resolve())), RunFolder(new_path.resolve())
     if new.exists:
         raise ValueError(f"{new.path}: holds a run already; choose another folder")
-    config = absolute(load(old.config_path, overrides))
     # Without the overrides: both are compared, and the difference is printed.
     before = load(old.config_path)
+    # After it: the plug-ins in use are those of what was read last.
+    config = absolute(load(old.config_path, overrides))
     changes = difference(before, config)
+    other_code = unlike_record(old, config.plugins)
     source, state = _checked(old, before, config, which, changes) or (None, RunState())
 
     def with_checkpoint(made: RunFolder) -> None:
@@ -49,6 +52,8 @@ def fork(path: Path, new_path: Path, overrides: Sequence[str], which: str = NEWE
             origin.keep(Origin(str(old.path), state.step, state.skipped_steps), made)
 
     open_run(config, new, more=with_checkpoint)
+    for file in other_code:
+        sys.stderr.write(f"note: {printable(file)}: other code than {as_typed(old.path)} began with\n")
     step = state.step
     sys.stdout.write(f"{as_typed(new.path)}: starts from step {step} of {as_typed(old.path)}\n")
     for line in changes:

@@ -4,6 +4,8 @@ Slurm starts a run long after it was submitted, and again after each preemption.
 """
 
 import filecmp
+import hashlib
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +13,8 @@ from pathlib import Path
 
 from configs.plugins import FROZEN
 from configs.run import RunConfig
-from data_shards.files import atomic
+from data_shards.files import atomic, typed_json
+from launch.lifecycle.run_folder import RunFolder
 
 PACKAGES = ("configs", "data_shards", "launch", "model", "perceiver_trainer", "trainer")
 PLUGINS = Path(FROZEN).name
@@ -61,6 +64,19 @@ def replace_plugins(code_folder: Path, plugins: Sequence[str]) -> None:
         atomic.write(folder / Path(path).name, Path(path).read_bytes())
 
 
+def record_plugins(folder: RunFolder) -> None:
+    """Keep the hash of each copy that a run has of a plug-in, as it is before the first step."""
+    record = {path.name: _hash(path) for path in sorted((folder.code_folder / PLUGINS).glob("*.py"))}
+    if record != _recorded(folder):
+        atomic.write(folder.plugins_record_path, json.dumps(record, indent=1) + "\n")
+
+
+def unlike_record(folder: RunFolder, plugins: Sequence[str]) -> list[str]:
+    """Return those of these plug-ins that are not what the run began with, by their hashes; none without a record."""
+    record = _recorded(folder)
+    return [path for path in plugins if record.get(Path(path).name, _hash(Path(path))) != _hash(Path(path))]
+
+
 def changed_files(code_folder: Path, source: Path | None = None) -> list[str]:
     """Return the files in which two copies of the code differ, relative and sorted; of the plug-ins too, if both have.
 
@@ -78,6 +94,15 @@ def changed_files(code_folder: Path, source: Path | None = None) -> list[str]:
 def installed_folder() -> Path:
     """Return the folder that holds the packages which are running."""
     return Path(__file__).resolve().parents[2]
+
+
+def _recorded(folder: RunFolder) -> dict[str, object]:
+    # A run of an earlier version has none.
+    return typed_json.read_object(folder.plugins_record_path) if folder.plugins_record_path.is_file() else {}
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _names(folder: Path, packages: Sequence[str]) -> list[str]:

@@ -112,6 +112,39 @@ def test_an_edit_is_refused_once_the_run_has_begun_and_its_own_copy_resumes(
     reopen(run, run.config_path, shards)
 
 
+def test_an_edited_copy_is_refused_once_the_run_has_begun_whatever_names_it(
+    run: RunFolder, config: Path, shards: Path
+) -> None:
+    copy_of(run).write_text(SINK + "# edited before\n")
+    reopen(run, run.config_path, shards)
+    begin(run)
+    reopen(run, run.config_path, shards)
+    copy_of(run).write_text(SINK)
+    for named in (run.config_path, config):
+        with pytest.raises(ValueError, match=r"run/code/plugins/lines\.py: edited since .*perceiver fork "):
+            reopen(run, named, shards)
+    run.plugins_record_path.unlink()  # as of a run that an earlier version made
+    reopen(run, run.config_path, shards)
+
+
+@pytest.mark.parametrize("where", ["copy", "own"])
+def test_a_fork_takes_edited_code_and_names_its_file(
+    run: RunFolder, tmp_path: Path, shards: Path, capsys: pytest.CaptureFixture[str], where: str
+) -> None:
+    plugins.trust(run.path)
+    path = copy_of(run) if where == "copy" else tmp_path / "lines.py"
+    path.write_text(SINK + "# edited\n")
+    assert fork(run.path, tmp_path / "new", [] if where == "copy" else [f"plugins=[{path}]"]) == 0
+    new = RunFolder(tmp_path / "new")
+    assert copy_of(new).read_text().endswith("# edited\n")
+    assert f"note: {path}: other code than {run.path} began with\n" in capsys.readouterr().err
+    begin(new)
+    reopen(new, new.config_path, shards)
+    copy_of(new).write_text(SINK)
+    with pytest.raises(ValueError, match=r"new/code/plugins/lines\.py: edited since"):
+        reopen(new, new.config_path, shards)
+
+
 def test_another_plugin_is_another_run_once_it_has_begun(
     run: RunFolder, config: Path, shards: Path, tmp_path: Path
 ) -> None:
