@@ -19,6 +19,7 @@ from typing import Any
 from data_shards.files import atomic, typed_json
 from data_shards.loading.cuts import Cuts
 from launch.lifecycle.agreement import together
+from launch.lifecycle.run_folder import making
 from trainer.distributed.world import World
 from trainer.health.run_lock import RunLock
 
@@ -127,7 +128,8 @@ class Parts:
         lock = RunLock(self.folder / "lock", take_over=True, held="writes the same answers; wait for it")
 
         def claim() -> None:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            with making(self.folder, "choose another --out"):
+                self.folder.mkdir(parents=True, exist_ok=True)
             lock.__enter__()
 
         # A lock that is held is an error of all ranks.

@@ -1,6 +1,8 @@
 """RunFolder: every path of a run, by name."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -221,6 +223,18 @@ def refuse_unwritable(folder: Path, purpose: str, remedy: str) -> None:
     # A file in a folder takes both rights: to write the folder and to enter it.
     if not os.access(there, os.W_OK | os.X_OK):
         raise ValueError(f"{there}: cannot be written, and {purpose}; correct its permissions, or {remedy}")
+
+
+@contextmanager
+def making(path: Path, remedy: str) -> Iterator[None]:
+    """Raise ValueError where the block cannot make the folders for `path`, as in /proc, whatever its permissions."""
+    try:
+        yield
+    except OSError as error:
+        # What the owner of a disk can correct has a sentence with its remedy.
+        if atomic.of_disk(error):
+            raise
+        raise ValueError(f"{path}: cannot be made ({error.strerror}); {remedy}") from error
 
 
 def runs_at(path: Path) -> list[RunFolder]:

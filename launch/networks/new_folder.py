@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from data_shards.files import atomic
+from launch.lifecycle.run_folder import making
 from trainer.health.process import lives
 
 
@@ -28,12 +29,15 @@ def refuse_taken(out: Path) -> None:
 def new_folder(out: Path) -> Iterator[Path]:
     """Give a folder beside `out`, which takes its name when all its files are written; ValueError where one has it."""
     refuse_taken(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    remedy = "choose another folder"
+    with making(out, remedy):
+        out.parent.mkdir(parents=True, exist_ok=True)
     of_host = f".{out.name}.{socket.gethostname()}."
     _remove_abandoned(out.parent, of_host)
     # Beside it, and so on the same disk, where a rename is one step.
     hidden = out.with_name(f"{of_host}{os.getpid()}.{secrets.token_hex(4)}")
-    hidden.mkdir()
+    with making(out, remedy):
+        hidden.mkdir()
     try:
         yield hidden
         _publish(hidden, out)

@@ -1,6 +1,8 @@
 """Parts of answers belong to one command at a time, and to the same one after a kill, on whichever host."""
 
+import errno
 import json
+import os
 import re
 from pathlib import Path
 
@@ -45,6 +47,19 @@ def test_a_command_that_was_killed_on_another_host_resumes_here(parts: Parts, wo
     (parts.folder / "lock").write_text(json.dumps({"host": "node-of-before", "pid": 1, "since": "today"}))
     answered(parts, world)
     assert parts.out.read_text() == "0\n1\n"
+
+
+def test_where_no_folder_can_be_made_is_told_in_one_sentence(
+    parts: Parts, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mkdir(path: Path, *_args: object, **_options: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+
+    # As in /proc, where the kernel says that there is no such file.
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    sentence = r"out\.jsonl\.unfinished: cannot be made \(No such file or directory\); choose another --out$"
+    with pytest.raises(ValueError, match=sentence), parts.claimed(world):
+        pytest.fail("begun")
 
 
 def test_of_two_commands_at_once_the_second_is_told_who_writes_the_answers(parts: Parts, world: World) -> None:

@@ -1,5 +1,6 @@
 """A folder that a command writes has its name when it is whole; two commands at once do not touch each other's."""
 
+import errno
 import os
 import socket
 from collections.abc import Callable
@@ -41,6 +42,23 @@ def test_what_is_there_is_refused_before_the_work_and_a_failure_leaves_nothing(t
     with pytest.raises(ValueError, match="is there already"):
         written(out, "", meanwhile=lambda: pytest.fail("begun"))
     assert out.is_symlink()
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EINVAL])
+def test_a_folder_that_cannot_be_made_is_told_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def mkdir(path: Path, *_args: object, **_options: object) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    # As in /proc, where the kernel says that there is no such file.
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    out = tmp_path / "new" / "out"
+    with pytest.raises(ValueError, match=rf"new/out: cannot be made \({os.strerror(number)}\); choose another folder"):
+        written(out, "", meanwhile=lambda: pytest.fail("begun"))
+    # Where its own folder is there already.
+    with pytest.raises(ValueError, match=r"/out: cannot be made .*; choose another folder"):
+        written(tmp_path / "out", "", meanwhile=lambda: pytest.fail("begun"))
 
 
 def test_what_a_killed_command_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
