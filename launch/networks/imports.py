@@ -21,6 +21,7 @@ from launch.networks import network_folder
 from launch.networks.network_files import tell_written
 from launch.networks.new_folder import new_folder, refuse_taken
 from launch.run.trained import preprocessing
+from launch.run.trained.network import is_import
 from launch.run.trained.preprocessing import Surroundings
 from model.config.perceiver import PerceiverConfig
 from model.interop.deepmind import from_deepmind
@@ -87,6 +88,8 @@ def _tensor(name: str, content: bytes) -> Tensor:
 def _from_folder(folder: Path) -> Found:
     config_path = folder / "config.json"
     if not config_path.is_file():
+        if is_import(folder) and (folder / "config.yaml").is_file():
+            raise ValueError(f"{folder}: every command takes this folder as it is; there is nothing to import")
         raise ValueError(f"{config_path}: no such file; the folder needs config.json and model.safetensors")
     config, weights = read_object(config_path), _weights(folder)
     whose = _hugging_face

@@ -281,6 +281,18 @@ def test_a_full_disk_is_told_as_such_and_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["theirs"]
 
 
+def test_a_folder_that_every_command_takes_is_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / "ours").mkdir()
+    for name in ("config.yaml", "model.safetensors"):
+        (tmp_path / "ours" / name).touch()
+    with pytest.raises(ValueError, match=r"ours: every command takes this folder as it is; there is nothing to import"):
+        called("import", tmp_path / "ours", tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+    (tmp_path / "ours" / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"config\.json: no such file; the folder needs config\.json and"):
+        called("import", tmp_path / "ours", tmp_path / "again")
+
+
 def test_any_other_file_and_several_weights_are_refused_by_name(theirs: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"config\.json: expected a folder with .*, or an npz"):
         called("import", theirs / "config.json", tmp_path / "ours")
