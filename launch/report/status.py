@@ -40,6 +40,7 @@ from trainer.sinks.page import num_skipped
 
 RUNS = Path("runs")
 # unknown too: a controller that does not answer has not ended the job.
+_ANY_WIDTH = 10_000
 _ALIVE = ("pending", "running", "completing", "unknown")
 _ENDS = {
     RUN_ME_AGAIN: "stopped after a save; the same command resumes it",
@@ -80,7 +81,7 @@ def main(paths: Sequence[Path], *, watch: bool = False, as_json: bool = False) -
         for name, value in read(folders[0], reads_content=True).items():
             sys.stdout.write(f"{name.replace('_', ' ').removesuffix(' seconds'):<20} {_cell(name, value)}\n")
     else:
-        Console().print(table([read(folder) for folder in folders]))
+        show([read(folder) for folder in folders], Console())
     return 0
 
 
@@ -163,6 +164,24 @@ def _all_runs() -> list[Path]:
     if not found:
         raise ValueError(f"{RUNS.resolve()}: holds no run; name the run folders, `perceiver status RUN ...`")
     return found
+
+
+def show(states: Sequence[State], console: Console) -> None:
+    """Print the states as a table, or a line a fact on a terminal that is too narrow for it."""
+    rows = table(states)
+    # A file or a pipe has no width.
+    width = console.measure(rows, options=console.options.update(max_width=_ANY_WIDTH)).maximum
+    if not console.is_terminal:
+        console.width = width
+    if width <= console.width:
+        console.print(rows)
+        return
+    for number, state in enumerate(states):
+        if number:
+            console.print()
+        for title, name in COLUMNS.items():
+            if state[name] is not None:
+                console.print(Text(f"{title:<20} {_cell(name, state[name])}"))
 
 
 def table(states: Sequence[State]) -> Table:

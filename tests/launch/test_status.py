@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import socket
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "trainer"))
 from checkpoints import rewrite, save
@@ -347,6 +349,40 @@ def test_a_table_has_a_column_for_what_any_run_has_to_say(
     assert "checkpoint" not in head
     assert [row.split()[0] for row in rows] == ["runs/digits", "runs/other"]
     assert "-" in rows[1].split()
+
+
+FULL: status.State = dict.fromkeys(status.COLUMNS.values(), "long-value") | {
+    "run": "runs/some_run", "reason": "a node was lost", "eta_seconds": 59, "goodput": 0.5,
+}  # fmt: skip
+
+
+def shown(width: int, *, is_terminal: bool) -> list[str]:
+    """Return the lines in which the states of two runs are shown."""
+    output = io.StringIO()
+    states = [FULL, FULL | {"run": "runs/other", "reason": None}]
+    status.show(states, Console(file=output, width=width, force_terminal=is_terminal, color_system=None))
+    return [line.rstrip() for line in output.getvalue().splitlines()]
+
+
+@pytest.mark.parametrize(("width", "is_terminal"), [(400, True), (80, False)])
+def test_runs_are_rows_of_a_table_where_it_is_wide_enough_and_where_nobody_sees_its_width(
+    width: int, is_terminal: bool
+) -> None:
+    head, *rows = shown(width, is_terminal=is_terminal)
+    assert head.split() == list(status.COLUMNS)
+    assert [row.split()[0] for row in rows] == ["runs/some_run", "runs/other"]
+    assert "a node was lost" in rows[0]
+
+
+def test_on_a_narrow_terminal_each_fact_has_a_line_and_no_word_is_broken() -> None:
+    lines = shown(80, is_terminal=True)
+    assert lines[0].split() == ["run", "runs/some_run"]
+    assert {"samples/s            long-value", "why                  a node was lost"} <= set(lines)
+    # Runs are apart, and what one has not is left out.
+    second = lines[lines.index("") + 1 :]
+    assert second[0].split() == ["run", "runs/other"]
+    assert "" not in second
+    assert not any(line.startswith("why") for line in second)
 
 
 @pytest.mark.parametrize(

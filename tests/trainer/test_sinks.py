@@ -99,6 +99,18 @@ def test_the_progress_bar_tells_step_loss_speed_and_waiting() -> None:
     assert "No space left on device" in text
 
 
+@pytest.mark.parametrize(("is_terminal", "num_lines"), [(False, 1), (True, 2)])
+def test_a_message_is_wrapped_on_a_terminal_alone(is_terminal: bool, num_lines: int) -> None:
+    shown = io.StringIO()
+    bar = ProgressBar(10, 0, Console(file=shown, width=80, force_terminal=is_terminal, color_system=None))
+    message = "training, 10 steps: 21 of 80 samples of input gram were longer than 32 entries and were cut"
+    bar.write("event", {"step": 0, "message": message})
+    bar.close()
+    told = [line for line in shown.getvalue().splitlines() if "of 80 samples" in line or "were cut" in line]
+    assert len(told) == num_lines
+    assert is_terminal or told == [f"step 0: {message}"]
+
+
 def test_the_progress_bar_shortens_a_line_that_names_a_thousand_samples() -> None:
     shown = io.StringIO()
     bar = ProgressBar(10, 0, Console(file=shown, width=500, color_system=None))

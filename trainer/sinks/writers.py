@@ -180,7 +180,9 @@ class ProgressBar:
             # A skipped step names all samples of its global batch; metrics.jsonl has the whole of it.
             line = f"{line[:_LINE_CHARACTERS]} ... ({len(line) - _LINE_CHARACTERS} more characters in metrics.jsonl)"
         # Not as a str: rich reads [/b] in a sample's key as markup of its own.
-        self._progress.console.print(Text(line))
+        console = self._progress.console
+        # A file or a pipe has no width: grep is to find a message in one line.
+        console.print(Text(line), soft_wrap=not console.is_terminal)
 
 
 def _summary(record: Record) -> str:
