@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from data_shards.modalities.kinds.points import PointsConfig
     from data_shards.modalities.kinds.text import TextConfig
     from data_shards.modalities.kinds.video import VideoConfig
-    from data_shards.modalities.modality import Members, Modality, Prepared
+    from data_shards.modalities.modality import Member, Members, Modality, Prepared
     from launch.answers.loaded_run import LoadedRun, load_run
     from launch.from_python import train
     from model.config.attention import AttentionConfig
+    from model.config.cost import Cost, Kept
     from model.config.custom_network import CustomNetwork
     from model.config.decoder import DecoderConfig
+    from model.config.grids import PositionsConfig
     from model.config.perceiver import PerceiverConfig
     from model.modalities.array import ArrayInput
     from model.modalities.audio import AudioInput
@@ -42,67 +44,98 @@ if TYPE_CHECKING:
     from model.outputs.grid import GridOutput
     from model.outputs.label import LabelOutput, LabelsOutput
     from model.outputs.masked import MaskedOutput
-    from model.outputs.output import Output
+    from model.outputs.output import Network, Output
     from model.outputs.points import PointsOutput
     from model.outputs.text import TextOutput
     from model.outputs.value import ValueOutput
+    from model.outputs.vector import VectorOutput
     from model.perceiver import Perceiver
     from trainer.distributed.world import World
     from trainer.optimizer_choice import RunOptimizer
     from trainer.sinks.sink import RunSink
     from trainer.standalone.checkpoint_store import CheckpointStore
+    from trainer.tasks.answer import AnsweredFile, Row, Telling
+    from trainer.tasks.kinds.autoregressive import AutoregressiveTask
+    from trainer.tasks.kinds.embedding import EmbeddingTask
+    from trainer.tasks.kinds.flow import FlowTask
+    from trainer.tasks.kinds.grid import GridTask
     from trainer.tasks.kinds.label import LabelTask
+    from trainer.tasks.kinds.labels import LabelsTask
+    from trainer.tasks.kinds.masked import MaskedTask
+    from trainer.tasks.kinds.points import PointsTask
+    from trainer.tasks.kinds.text import TextTask
+    from trainer.tasks.kinds.value import ValueTask
     from trainer.tasks.metric import Measurement, Metric, Result, Sums
-    from trainer.tasks.task import Task
+    from trainer.tasks.task import Others, Task, Training
 
 __all__ = [
+    "AnsweredFile",
     "ArrayConfig",
     "ArrayInput",
     "AttentionConfig",
     "AudioConfig",
     "AudioInput",
     "AutoregressiveOutput",
+    "AutoregressiveTask",
     "Batch",
     "CheckpointStore",
+    "Cost",
     "CustomNetwork",
     "DataConfig",
     "DecoderConfig",
     "EmbeddingOutput",
+    "EmbeddingTask",
     "FlowConfig",
     "FlowInput",
     "FlowOutput",
+    "FlowTask",
     "GridOutput",
+    "GridTask",
     "ImageConfig",
     "ImageInput",
     "Input",
+    "Kept",
     "LabelConfig",
     "LabelInput",
     "LabelOutput",
     "LabelTask",
     "LabelsOutput",
+    "LabelsTask",
     "LoadedRun",
     "MaskedOutput",
+    "MaskedTask",
     "Measurement",
+    "Member",
     "Members",
     "Metric",
     "Modality",
+    "Network",
+    "Others",
     "Output",
     "Perceiver",
     "PerceiverConfig",
     "PointsConfig",
     "PointsInput",
     "PointsOutput",
+    "PointsTask",
+    "PositionsConfig",
     "Prepared",
     "Result",
+    "Row",
     "RunOptimizer",
     "RunSink",
     "ShardLoader",
     "Sums",
     "Task",
+    "Telling",
     "TextConfig",
     "TextInput",
     "TextOutput",
+    "TextTask",
+    "Training",
     "ValueOutput",
+    "ValueTask",
+    "VectorOutput",
     "VideoConfig",
     "VideoInput",
     "World",
@@ -125,12 +158,14 @@ _HOMES = {
     "data_shards.modalities.kinds.points": ("PointsConfig",),
     "data_shards.modalities.kinds.text": ("TextConfig",),
     "data_shards.modalities.kinds.video": ("VideoConfig",),
-    "data_shards.modalities.modality": ("Members", "Modality", "Prepared"),
+    "data_shards.modalities.modality": ("Member", "Members", "Modality", "Prepared"),
     "launch.answers.loaded_run": ("LoadedRun", "load_run"),
     "launch.from_python": ("train",),
     "model.config.attention": ("AttentionConfig",),
+    "model.config.cost": ("Cost", "Kept"),
     "model.config.custom_network": ("CustomNetwork",),
     "model.config.decoder": ("DecoderConfig",),
+    "model.config.grids": ("PositionsConfig",),
     "model.config.perceiver": ("PerceiverConfig",),
     "model.modalities.array": ("ArrayInput",),
     "model.modalities.audio": ("AudioInput",),
@@ -147,18 +182,29 @@ _HOMES = {
     "model.outputs.grid": ("GridOutput",),
     "model.outputs.label": ("LabelOutput", "LabelsOutput"),
     "model.outputs.masked": ("MaskedOutput",),
-    "model.outputs.output": ("Output",),
+    "model.outputs.output": ("Network", "Output"),
     "model.outputs.points": ("PointsOutput",),
     "model.outputs.text": ("TextOutput",),
     "model.outputs.value": ("ValueOutput",),
+    "model.outputs.vector": ("VectorOutput",),
     "model.perceiver": ("Perceiver",),
     "trainer.distributed.world": ("World",),
     "trainer.optimizer_choice": ("RunOptimizer",),
     "trainer.sinks.sink": ("RunSink",),
     "trainer.standalone.checkpoint_store": ("CheckpointStore",),
+    "trainer.tasks.answer": ("AnsweredFile", "Row", "Telling"),
+    "trainer.tasks.kinds.autoregressive": ("AutoregressiveTask",),
+    "trainer.tasks.kinds.embedding": ("EmbeddingTask",),
+    "trainer.tasks.kinds.flow": ("FlowTask",),
+    "trainer.tasks.kinds.grid": ("GridTask",),
     "trainer.tasks.kinds.label": ("LabelTask",),
+    "trainer.tasks.kinds.labels": ("LabelsTask",),
+    "trainer.tasks.kinds.masked": ("MaskedTask",),
+    "trainer.tasks.kinds.points": ("PointsTask",),
+    "trainer.tasks.kinds.text": ("TextTask",),
+    "trainer.tasks.kinds.value": ("ValueTask",),
     "trainer.tasks.metric": ("Measurement", "Metric", "Result", "Sums"),
-    "trainer.tasks.task": ("Task",),
+    "trainer.tasks.task": ("Others", "Task", "Training"),
 }
 
 

@@ -12,6 +12,7 @@ import perceiver_trainer
 from data_shards.modalities.kinds.catalogue import MODALITIES
 from model.modalities.catalogue import INPUTS
 from model.outputs.kinds import OUTPUTS
+from trainer.tasks.kinds.catalogue import TASKS
 
 HEAVY = ("torch", "deepspeed", "webdataset", "matplotlib", "submitit", "typer")
 
@@ -69,7 +70,7 @@ def test_the_main_names_are_there() -> None:
 
 
 def test_every_modality_and_every_kind_of_output_has_its_classes_there() -> None:
-    assert {kind.__name__ for kind in (*MODALITIES, *INPUTS, *OUTPUTS)} <= set(perceiver_trainer.__all__)
+    assert {kind.__name__ for kind in (*MODALITIES, *INPUTS, *OUTPUTS, *TASKS)} <= set(perceiver_trainer.__all__)
 
 
 def test_another_name_is_refused_as_python_does() -> None:
