@@ -1,11 +1,23 @@
 """The pages say what is there: links lead somewhere, examples are those that run, names can be imported."""
 
+import io
 import re
+import sys
+from dataclasses import fields
 from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import pytest
+import torch
 
 import perceiver_trainer
+from data_shards.modalities.modality import select
+from model.budget.flops import network_cost, total
+from model.config.attention import AttentionConfig
+from model.config.perceiver import PerceiverConfig
+from model.modalities.array import ArrayInput
+from model.perceiver import Perceiver
 
 REPOSITORY = Path(__file__).parents[1]
 DOCS = REPOSITORY / "docs"
@@ -36,6 +48,82 @@ def test_what_the_pages_import_is_there(page: str) -> None:
     names = {name.strip() for line in imports for name in line.split(",")}
     assert names
     assert names <= set(perceiver_trainer.__all__)
+
+
+def in_tables(section: str) -> dict[str, bool]:
+    """The members that a table of docs/extending.md names, and whether a class must define them."""
+    (text,) = re.findall(rf"^### {section}\n(.*?)^##", (DOCS / "extending.md").read_text(), re.MULTILINE | re.DOTALL)
+    rows = re.findall(r"^\| (`\w.*?) \| (.*?) \| ", text, re.MULTILINE)
+    return {name: default == "demanded" for names, default in rows for name in re.findall(r"`(\w+)`", names)}
+
+
+@pytest.mark.parametrize("name", ["Modality", "Input", "Output", "Task"])
+def test_the_page_on_extending_has_every_member_of_a_class_and_which_of_them_are_demanded(name: str) -> None:
+    base = getattr(perceiver_trainer, name)
+    members = {each for each in {**vars(base), **base.__annotations__} if not each.startswith("_")}
+    found = in_tables(name)
+    assert set(found) == members | ({"kind"} if name == "Output" else set())
+    # The name by which a configuration chooses the class is asked for when the file is read.
+    assert {each for each, demanded in found.items() if demanded} - {"modality", "kind"} == base.__abstractmethods__
+
+
+@pytest.mark.parametrize(
+    ("section", "names"), [("Batch", ["Batch"]), ("Metric, Measurement and Result", ["Metric", "Result"])]
+)
+def test_the_page_on_extending_has_every_field_of_what_a_task_meets(section: str, names: list[str]) -> None:
+    (text,) = re.findall(rf"^### {section}\n(.*?)^##", (DOCS / "extending.md").read_text(), re.MULTILINE | re.DOTALL)
+    members = {field.name for name in names for field in fields(getattr(perceiver_trainer, name))}
+    assert members <= set(re.findall(r"`(\w+)`", text))
+
+
+def in_page(name: str, page: str = "extending.md") -> str:
+    """The block of code of a page that defines or makes something."""
+    (block,) = [
+        block for block in re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL) if name in block
+    ]
+    return str(block)
+
+
+def test_the_modality_with_two_members_of_the_page_reads_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("marked")
+    monkeypatch.setitem(sys.modules, "marked", module)
+    exec((EXAMPLES / "plugins" / "eeg.py").read_text() + in_page("class MarkedEeg("), vars(module))
+    section = module.MarkedEeg(num_samples=4, num_channels=2)
+    members = {"eeg.npy": npy(np.ones((3, 2))), "mask.npy": npy(np.array([[1.0], [0.0], [1.0]]))}
+    prepared = section.prepare(select(section, members), None)
+    assert prepared.array.tolist() == [[1, 1], [0, 0], [1, 1], [0, 0]]
+    assert prepared.length == 3
+    assert select(section, {"mask.npy": members["mask.npy"]}) == {}
+    with pytest.raises(ValueError, match=r"has no mask\.npy"):
+        section.prepare(select(section, {"eeg.npy": members["eeg.npy"]}), None)
+
+
+def npy(values: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    np.save(content, values)
+    return content.getvalue()
+
+
+def test_the_output_with_queries_of_its_own_of_the_page_answers_and_costs_what_it_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = ModuleType("series")
+    monkeypatch.setitem(sys.modules, "series", module)
+    exec(in_page("class SeriesOutput("), vars(module))
+    config = PerceiverConfig(
+        inputs={"values": ArrayInput(shape=(6, 2))},
+        outputs={"series": module.SeriesOutput(length=5, width=8)},
+        num_latents=4,
+        latent_width=16,
+        num_cross_attends=1,
+        num_blocks=1,
+        layers_per_block=1,
+        self_attend=AttentionConfig(num_heads=2),
+    )
+    assert not [*config.problems()]
+    network = Perceiver(config, seed=0)
+    assert network({"values": torch.zeros(3, 6, 2)})["series"].shape == (3, 5)
+    assert sum(weight.numel() for weight in network.parameters()) == total(network_cost(config)).parameters
 
 
 def test_the_glossary_has_at_most_thirty_words_of_one_sentence_each() -> None:

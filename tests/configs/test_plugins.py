@@ -1,16 +1,24 @@
 """Plug-ins: found, run and checked when a configuration is read; those of a run only where it is trusted."""
 
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from configs import plugins
 from configs.run import load
 from data_shards.files import plugin_files
 from data_shards.files.plugin_files import PluginError
+from data_shards.loading.batch import Batch
+from model.outputs.kinds import KINDS as OUTPUTS_BY_KIND
+from trainer.distributed.world import World
 from trainer.sinks.sink import RunSink
+from trainer.tasks.answer import Telling
+from trainer.tasks.kinds.catalogue import BY_KIND
+from trainer.tasks.task import Training
 
 CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
 SINK = """
@@ -222,15 +230,46 @@ def test_a_class_that_cannot_be_chosen_is_named_with_its_line(tmp_path: Path, fa
 
 def test_what_a_plugin_adds_is_there_as_long_as_it_is_in_use() -> None:
     from data_shards.modalities.kinds.catalogue import BY_NAME, MODALITIES
-    from model.outputs.kinds import KINDS as ANSWERS
     from model.outputs.kinds import OUTPUTS
-    from trainer.tasks.kinds.catalogue import BY_KIND, TASKS
+    from trainer.tasks.kinds.catalogue import TASKS
 
     plugins.use([EXAMPLES / "noise.py", EXAMPLES / "focal.py"])
     assert BY_NAME["noisy_image"].__name__ == "NoisyImage"
-    assert (ANSWERS["focal"].__name__, BY_KIND["focal"].__name__) == ("FocalOutput", "FocalTask")
+    assert (OUTPUTS_BY_KIND["focal"].__name__, BY_KIND["focal"].__name__) == ("FocalOutput", "FocalTask")
     plugins.use(())
-    assert (len(BY_NAME), len(ANSWERS), len(BY_KIND)) == (len(MODALITIES), len(OUTPUTS), len(TASKS))
+    assert (len(BY_NAME), len(OUTPUTS_BY_KIND), len(BY_KIND)) == (len(MODALITIES), len(OUTPUTS), len(TASKS))
+
+
+def test_the_example_of_an_error_metric_measures_degrees_of_known_angles_and_takes_the_least_for_the_best() -> None:
+    plugins.use([EXAMPLES / "angle.py"])
+    task = BY_KIND["angle"].of("heading", OUTPUTS_BY_KIND["angle"](target="heading"), Training())
+    # The third sample has no angle, the fourth only pads the batch. 350 degrees are 10 degrees from 0.
+    truths = torch.tensor([[350.0], [90.0], [torch.nan], [torch.nan]])
+    batch = Batch(
+        arrays={},
+        lengths={},
+        labels=torch.full((4,), -1),
+        weights=torch.tensor([1.0, 1.0, 1.0, 0.0]),
+        keys=("a", "b", "c", ""),
+        targets={"heading": truths},
+    )
+    answer = torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, 1.0]], requires_grad=True)
+    loss = task.sum(answer, batch)
+    # NaN times 0 would be NaN.
+    (gradient,) = torch.autograd.grad(loss, answer)
+    squared = (2 - math.cos(math.radians(10))) ** 2 + math.sin(math.radians(10)) ** 2
+    assert (task.count(batch).item(), loss.item()) == pytest.approx((2, squared))
+    assert gradient.isfinite().all()
+    assert not gradient[2:].any()
+    measurement = task.measurement()
+    measurement.add(answer.detach(), batch, torch.tensor([True, True, True, False]))
+    found = measurement.result(World(0, 1, 0, torch.device("cpu")))
+    # Degrees of single precision.
+    assert found.values["angular_error"] == pytest.approx(5, abs=1e-4)
+    assert found.num_judged == 2
+    (metric,) = task.metrics()
+    assert metric.goodness(5.0) > metric.goodness(10.0)
+    assert [row["heading"] for row in task.rows(answer.detach(), batch, Telling())] == pytest.approx([0, 90, 45, 45])
 
 
 def test_every_example_is_short() -> None:
