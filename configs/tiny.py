@@ -112,7 +112,9 @@ def _of_input(config: RunConfig, name: str, section: Modality) -> dict[str, Any]
     sizes = {key: size for key, size in section.sizes.items() if size != getattr(read, key)}
     # Ids are those of the tokenizer: a network may have more of them.
     values |= {f"model.inputs.{name}.{key}": size for key, size in sizes.items() if key != "vocabulary"}
-    return values | _limited(f"model.inputs.{name}", read, _OF_INPUT)
+    # What the data deliver is theirs: a plug-in may name it as ours name their positions.
+    limits = {key: most for key, most in _OF_INPUT.items() if key not in section.sizes}
+    return values | _limited(f"model.inputs.{name}", read, limits)
 
 
 def _smaller(section: Modality, read: Input | None) -> Modality:

@@ -7,6 +7,7 @@ from typing import Literal
 import pytest
 from torch import nn
 
+from configs import plugins
 from configs.run import load
 from configs.tiny import load_tiny, tiny_overrides
 from model.config.custom_network import CustomNetwork
@@ -76,6 +77,78 @@ def test_of_a_network_of_a_plugin_only_inputs_and_answers_become_smaller(tmp_pat
     }
     assert {"train.global_batch", "data.inputs.seen.height", "model.outputs.seen.shape"} <= keys
     assert not {key for key in keys if key.startswith("model.") and key.split(".")[1] not in ("inputs", "outputs")}
+
+
+PLUGIN = """
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from data_shards.modalities.modality import Modality
+from model.modalities.input import Input
+
+
+@dataclass(frozen=True)
+class Gram(Modality):
+    modality: Literal["gram"] = "gram"
+    num_frames: int = 64
+    num_bands: int = 16
+
+    @property
+    def shape(self):
+        return (self.num_frames, self.num_bands)
+
+    @property
+    def sizes(self):
+        return {"num_frames": self.num_frames, "num_bands": self.num_bands}
+
+    def prepare(self, found, rng):
+        raise NotImplementedError
+
+    @staticmethod
+    def decoded_shape(role, content):
+        raise NotImplementedError
+
+    @staticmethod
+    def draw(axes, found):
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class GramInput(Input):
+    modality: Literal["gram"] = "gram"
+    sizes: ClassVar[tuple[str, ...]] = ("num_frames", "num_bands")
+    num_frames: int = 0
+    num_bands: int = 0
+    project_to: int = 64
+
+    @property
+    def shape(self):
+        return (self.num_frames, self.num_bands)
+
+    @property
+    def grid(self):
+        return (self.num_frames,)
+
+    @property
+    def content_width(self):
+        return self.project_to
+
+    def adapter(self):
+        raise NotImplementedError
+"""
+
+
+def test_a_size_that_the_data_deliver_is_theirs_whatever_its_name(tmp_path: Path) -> None:
+    (tmp_path / "gram.py").write_text(PLUGIN)
+    (tmp_path / "gram.yaml").write_text(
+        "plugins: [gram.py]\ndata: {inputs: {gram: {modality: gram}}}\n"
+        "model: {inputs: {gram: {}}, outputs: {label: {kind: label, num_classes: 3}}}\n"
+    )
+    with plugins.kept():
+        tiny = load_tiny(tmp_path / "gram.yaml")
+    # num_bands is also what positions have, which become fewer.
+    read = tiny.model.inputs["gram"]
+    assert (read.shape, read.project_to) == (tiny.data.inputs["gram"].shape, 8) == ((2, 16), 8)
 
 
 def test_what_is_typed_counts(tmp_path: Path) -> None:
