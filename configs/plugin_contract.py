@@ -183,7 +183,17 @@ def _are_metrics(found: object) -> bool:
 
 
 def _are_rows(found: object) -> bool:
-    return isinstance(found, list) and all(isinstance(each, dict) for each in found)
+    return isinstance(found, list) and all(
+        isinstance(row, dict) and all(isinstance(name, str) and _is_cell(cell) for name, cell in row.items())
+        for row in found
+    )
+
+
+def _is_cell(found: object) -> bool:
+    # A tensor or a number of numpy is what JSON does not know, which writing the row would find.
+    if isinstance(found, list | tuple):
+        return all(map(_is_cell, found))
+    return found is None or isinstance(found, str | float | int) or _has("AnsweredFile")(found)
 
 
 def _has(name: str) -> Callable[[Any], bool]:
@@ -237,7 +247,10 @@ _RETURNS: Mapping[str, Mapping[str, Rule]] = MappingProxyType(
         "Task": {
             "metrics": (_are_metrics, "a tuple of Metric, the first of which says which checkpoint is the best"),
             "measurement": (_has("Measurement"), "a Measurement"),
-            "rows": (_are_rows, "a list with a dict a sample, the answer by column"),
+            "rows": (
+                _are_rows,
+                "a list with a dict a sample, of texts, numbers, None, lists of them, or files",
+            ),
         },
     }
 )

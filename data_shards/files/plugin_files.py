@@ -24,6 +24,10 @@ _ONE_FILE = "a plug-in is one file, so write in it what it needs, or install tha
 class PluginError(ValueError):
     """A fault of a plug-in: no sample, file or disk is to blame, and another try ends in the same way."""
 
+    def of_sample(self, key: str, shard: str) -> "PluginError":
+        """Return this fault with the sample in which it showed itself; what is in no shard has none to be named."""
+        return PluginError(f"{self}; in sample {cut(key)}{f' of {shard}' if shard else ''}")
+
 
 def run(path: Path) -> ModuleType:
     """Run a plug-in and return its module; that of before where the same content has been run under its name.

@@ -65,7 +65,7 @@ class Intake:
         # Any: whatever the bytes of one sample do to a decoder, the run goes on without that sample.
         except Exception as error:
             if fault := fault_in_sample(error):
-                raise fault from error
+                raise fault.of_sample(key, reader.name(shard)) from error
             name = error.input if isinstance(error, BadMemberError) else ""
             raise BadSampleError(key, name, one_line(error)) from error
         return key, sample

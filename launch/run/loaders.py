@@ -15,7 +15,7 @@ from model.outputs.label import LabelOutput, LabelsOutput
 from model.outputs.value import ValueOutput
 from trainer.distributed.node import is_first_of_host
 from trainer.distributed.world import World
-from trainer.evaluation.evaluation import keys
+from trainer.evaluation.evaluation import check_measurements, keys
 from trainer.tasks.objective import objective
 
 
@@ -124,12 +124,18 @@ def eval_split(config: RunConfig, places: Places | None = None) -> tuple[str, st
 
 
 def check_evaluation(config: RunConfig, places: Places | None = None) -> None:
-    """Raise ValueError where a run wants to keep its best checkpoint, and nothing says which that is."""
+    """Raise ValueError where a run wants to keep its best checkpoint, and nothing says which that is.
+
+    So where a plug-in's task has no metrics or measurement: the first evaluation may come after the last step.
+    """
     split, sentence = eval_split(config, places)
     if config.checkpoint.keep_best and not split:
         raise ValueError(f"checkpoint.keep_best = true, but {sentence}; or set checkpoint.keep_best=false")
+    goal = objective(config.model.answers())
+    if split:
+        check_measurements(goal)
     if decides := config.checkpoint.best_by:
-        known = keys(objective(config.model.answers()), inputs_read(config))
+        known = keys(goal, inputs_read(config))
         if decides not in known:
             raise ValueError(f"checkpoint.best_by = {decides!r}: expected one of {', '.join(known)}")
 

@@ -12,10 +12,13 @@ from configs import plugins
 from data_shards.config import DataConfig
 from data_shards.files import plugin_files
 from data_shards.files.plugin_files import PluginError
+from data_shards.format.annotations import OWN as OWN_RECORDS
+from data_shards.loading.admission import Intake
 from data_shards.loading.batch import Batch
 from data_shards.loading.sample import prepare
 from trainer.distributed.world import World
-from trainer.evaluation.evaluation import evaluate
+from trainer.evaluation.evaluation import check_measurements, evaluate
+from trainer.tasks.answer import Telling
 from trainer.tasks.objective import Objective, objective
 
 HEAD = """
@@ -152,6 +155,27 @@ def test_a_plugin_that_exits_in_a_sample_ends_no_run_in_silence(tmp_path: Path) 
     refused(tmp_path, 14, "in prepare, SystemExit: 0; ", lambda: prepare({"txt": b"words"}, config))
 
 
+class OneSample:
+    """A reader of one sample."""
+
+    def __init__(self, shard: str) -> None:
+        self._shard = shard
+
+    def sample(self, shard: int, sample: int) -> tuple[str, dict[str, bytes]]:
+        return "0012", {"txt": b"words"}
+
+    def name(self, shard: int) -> str:
+        return self._shard
+
+
+@pytest.mark.parametrize(("shard", "named"), [("a.tar", "in sample 0012 of a.tar"), ("", "in sample 0012")])
+def test_an_error_in_a_sample_names_the_sample(tmp_path: Path, shard: str, named: str) -> None:
+    module = used(tmp_path, MODALITY.format(body(FIRST + "return {}['mask']")))
+    intake = Intake(DataConfig(inputs={"text": module.Mine()}), OWN_RECORDS, 2, {})
+    reader: Any = OneSample(shard)  # all of it that is asked for
+    refused(tmp_path, 14, f"in prepare, KeyError: 'mask'; .*; {named}$", lambda: intake.sample(reader, 0, 0))
+
+
 def judged(module: Any) -> tuple[Objective, Any, torch.nn.Module]:  # noqa: ANN401  # a module
     """Return the objective of a plug-in's task, a batch of three samples, and a network for them."""
     batch = Batch(
@@ -212,6 +236,50 @@ def test_a_task_without_metrics_or_their_measurement_is_told_with_its_line(tmp_p
     goal, batch, network = judged(used(tmp_path, TASK.format("", body(text))))
     alone = World(0, 1, 0, torch.device("cpu"))
     refused(tmp_path, 17, sentence, lambda: evaluate(network, goal, [batch], alone, ("text",)))
+
+
+BEFORE_THE_FIRST_STEP = {
+    "a wrong keyword": (
+        "def metrics(self):\n    return (Metric('mine', best=1),)",
+        18,
+        "in metrics, TypeError: .*best",
+    ),
+    "a list": (
+        "def metrics(self):\n    return [Metric('mine')]",
+        17,
+        r"MineTask\.metrics returned \[.*a tuple of Metric",
+    ),
+    "an error": ("def measurement(self):\n    return self.nothing", 18, "in measurement, AttributeError: .*nothing"),
+}
+
+
+@pytest.mark.parametrize("fault", BEFORE_THE_FIRST_STEP)
+def test_metrics_and_measurement_are_made_before_the_first_step(tmp_path: Path, fault: str) -> None:
+    text, line, sentence = BEFORE_THE_FIRST_STEP[fault]
+    goal, _, _ = judged(used(tmp_path, TASK.format("", body(text))))
+    refused(tmp_path, line, sentence, lambda: check_measurements(goal))
+
+
+ROWS = """def rows(self, answer, batch, telling):
+    return [{{"mine": {}}} for _ in batch.keys]"""
+
+
+def rows_of(folder: Path, cell: str) -> object:
+    """Return the rows of a plug-in that has this cell in each."""
+    goal, batch, _ = judged(used(folder, TASK.format("", body(ROWS.format(cell)))))
+    return goal.tasks["label"].rows(torch.zeros(3, 2), batch, Telling())
+
+
+@pytest.mark.parametrize("cell", ["answer[0, 0]", "np.float32(1)", "[1, [answer[0]]]"])
+def test_a_cell_that_no_table_holds_is_told_with_the_line_of_its_rows(tmp_path: Path, cell: str) -> None:
+    refused(tmp_path, 17, r"MineTask\.rows returned .*, expected a list with a dict", lambda: rows_of(tmp_path, cell))
+
+
+@pytest.mark.parametrize("cell", ["['x', 1, 2.0, None, [True]]", "answer[0, 0].item()", "np.float64(1)"])
+def test_a_cell_that_a_table_holds_is_taken(tmp_path: Path, cell: str) -> None:
+    rows = rows_of(tmp_path, cell)
+    assert isinstance(rows, list)
+    assert len(rows) == 3
 
 
 OWN = """def metrics(self):

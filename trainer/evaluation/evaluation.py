@@ -8,7 +8,7 @@ Where there are several inputs, each is also measured alone:
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data_shards.files.plugin_files import PluginError, is_of_plugin, place_of
+from data_shards.files.plugin_files import PluginError, fault_in, is_of_plugin, place_of
 from data_shards.files.quoting import counted
 from data_shards.loading.batch import Batch
 from data_shards.loading.cuts import Cuts
+from data_shards.loading.quarantine import one_line
 from trainer.distributed.world import World
 from trainer.evaluation.inference import averaged, shown_answers
 from trainer.tasks.metric import Measurement, Metric, Result, Table
@@ -123,6 +124,18 @@ def keys(objective: Objective, inputs: tuple[str, ...]) -> list[str]:
         for shown in _shown(task, inputs)
     }
     return [value.key for value in _evaluation(tasks, nothing).values]
+
+
+def check_measurements(objective: Objective) -> None:
+    """Raise PluginError where a plug-in's task cannot say what it is judged by, or begin to measure it."""
+    for task in objective.tasks.values():
+        methods: tuple[Callable[[], object], ...] = (task.metrics, task.measurement)
+        for method in methods if is_of_plugin(type(task)) else ():
+            try:
+                method()
+            except Exception as error:
+                fault = fault_in(error) or f"{place_of(type(task))}: {type(task).__name__} fails ({one_line(error)})"
+                raise PluginError(fault) from error
 
 
 def evaluate(

@@ -239,6 +239,6 @@ def _fault_of_the_rest(reader: Reader, number: int, sample: Sample, config: Data
                 report.add_shape(f"{name}.{role}" if role else name, section.decoded_shape(role, member.content))
             except Exception as error:  # as Intake: whatever a decoder does, the sample is bad
                 if fault := fault_in_sample(error):
-                    raise fault from error
+                    raise fault.of_sample(reader.key(0, number), reader.name(0)) from error
                 return f".{member.suffix}: {one_line(error)}"
     return ""
