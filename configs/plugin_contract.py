@@ -247,10 +247,7 @@ _RETURNS: Mapping[str, Mapping[str, Rule]] = MappingProxyType(
         "Task": {
             "metrics": (_are_metrics, "a tuple of Metric, the first of which says which checkpoint is the best"),
             "measurement": (_has("Measurement"), "a Measurement"),
-            "rows": (
-                _are_rows,
-                "a list with a dict a sample, of texts, numbers, None, lists of them, or files",
-            ),
+            "rows": (_are_rows, "a list with a dict a sample, of texts, numbers, None, lists of them, or files"),
         },
     }
 )
