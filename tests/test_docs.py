@@ -3,7 +3,7 @@
 import io
 import re
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -12,10 +12,12 @@ import pytest
 import torch
 
 import perceiver_trainer
+from configs.network import network_config
 from data_shards.modalities.modality import select
 from model.budget.flops import network_cost, total
 from model.config.attention import AttentionConfig
 from model.config.perceiver import PerceiverConfig
+from model.interop.huggingface_config import config_to_hugging_face
 from model.modalities.array import ArrayInput
 from model.perceiver import Perceiver
 
@@ -131,3 +133,18 @@ def test_the_glossary_has_at_most_thirty_words_of_one_sentence_each() -> None:
     assert 10 < len(rows) <= 30
     assert len({word for word, _ in rows}) == len(rows)
     assert [meaning for _, meaning in rows if not re.fullmatch(r"[A-Z].*[^.]\.", meaning)] == []
+
+
+# The page promises these networks to readers who need transformers, and a field of the network that is added later may
+# end this for either.
+@pytest.mark.parametrize("name", ["image", "text"])
+def test_the_configurations_that_the_page_on_parity_exports_can_be_exported(name: str, tmp_path: Path) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (DOCS / "parity.md").read_text(), re.DOTALL)
+    (block,) = [block for block in blocks if f"inputs: {{{name}: {{modality" in block]
+    path = tmp_path / f"{name}.yaml"
+    path.write_text(block)
+    config = network_config(path)
+    assert config_to_hugging_face(config)["num_latents"] == config.num_latents
+    other = replace(config, num_cross_attends=2)
+    with pytest.raises(ValueError, match="Perceiver"):
+        config_to_hugging_face(other)
