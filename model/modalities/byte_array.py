@@ -77,13 +77,14 @@ def _first_entry(config: Input, token: Any) -> Any:  # noqa: ANN401  # a number 
     return token // (config.num_tokens // config.grid[0]) * config.entries_per_row
 
 
-def check_tokens(name: str, config: Input, shape: torch.Size, num_samples: int) -> None:
+def check_tokens(name: str, config: Input, shape: torch.Size, array_shape: torch.Size) -> None:
     """Raise ValueError where an adapter makes other tokens than its input says: padding would bring any to one width.
 
-    There may be fewer than the grid has, such as of a batch of short texts.
+    There may be fewer than the grid has of an array that is itself shorter, such as of a batch of short texts.
     """
-    most = (num_samples, config.num_tokens, config.token_width)
-    if len(shape) != 3 or shape[0] != most[0] or shape[1] > most[1] or shape[2] != most[2]:
+    most = (array_shape[0], config.num_tokens, config.token_width)
+    least = most[1] if tuple(array_shape[1:]) == config.shape else 0
+    if len(shape) != 3 or shape[0] != most[0] or not least <= shape[1] <= most[1] or shape[2] != most[2]:
         raise ValueError(
             f"input {name}: the adapter of {type(config).__name__} made tokens of shape {tuple(shape)}, its grid and "
             f"widths say {most}, (samples, tokens, channels); correct the adapter, or grid and content_width"
@@ -186,7 +187,7 @@ class Inputs(nn.Module):
         content_BMc: Tensor = self.adapters[name](inputs[name], dtype, *given)
         # While a network is traced a look at its sizes would fix them: the number of samples is to stay open.
         if not (torch.compiler.is_compiling() or torch.compiler.is_exporting()):
-            check_tokens(name, self.modalities[name], content_BMc.shape, len(inputs[name]))
+            check_tokens(name, self.modalities[name], content_BMc.shape, inputs[name].shape)
         tokens_BMC: Tensor = self.paddings(name, content_BMc)
         if hidden_BM is not None and name not in self.mask_tokens:
             raise ValueError(f"hidden.{name}: tokens can only be hidden with mask_tokens=true; it is false")

@@ -70,9 +70,11 @@ def test_a_read_becomes_tokens_whose_weights_follow_from_the_seed_alone(tmp_path
         ("return self.width + 1", "return self.width"),
         ("return self.width + 1", "return self.width + 5"),
         ("return (self.num_bases,)", "return (self.num_bases // 2,)"),
+        ("return (self.num_bases,)", "return (self.num_bases * 2,)"),
+        ("dim=-1).to(dtype)", "dim=-1).to(dtype)[:, 1:]"),
         ("dim=-1).to(dtype)", "dim=-1).to(dtype).sum(dim=0)"),
     ],
-    ids=["narrower", "wider", "fewer", "no batch"],
+    ids=["narrower", "wider", "a grid of fewer", "a grid of more", "one fewer", "no batch"],
 )
 def test_other_tokens_than_it_says_are_refused(tmp_path: Path, change: tuple[str, str]) -> None:
     network = Perceiver(load(run_of(tmp_path, change)).model, seed=0)

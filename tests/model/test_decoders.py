@@ -116,26 +116,30 @@ def test_chunks_of_a_training_that_drops_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "is_right"),
+    ("shape", "num_samples", "is_right"),
     [
-        ((2, 6, 9), True),
-        ((2, 1, 9), True),
-        ((2, 7, 9), False),
-        ((3, 6, 9), False),
-        ((2, 6, 8), False),
-        ((2, 6), False),
-        ((2, 6, 9, 1), False),
+        ((2, 6, 9), 24, True),
+        ((2, 1, 9), 24, False),
+        # Of an array that is shorter than the input: a batch of short texts.
+        ((2, 1, 9), 4, True),
+        ((2, 7, 9), 24, False),
+        ((3, 6, 9), 24, False),
+        ((2, 6, 8), 24, False),
+        ((2, 6), 24, False),
+        ((2, 6, 9, 1), 24, False),
     ],
 )
-def test_an_adapter_makes_the_tokens_that_its_input_says(shape: tuple[int, ...], is_right: bool) -> None:
+def test_an_adapter_makes_the_tokens_that_its_input_says(
+    shape: tuple[int, ...], num_samples: int, is_right: bool
+) -> None:
     audio = AudioInput(num_samples=24, patch=4, positions=FEW)
     assert (audio.num_tokens, audio.token_width) == (6, 4 + 2 * FEW.num_bands + 1)
     wanted = tuple(audio.token_width if length == 9 else length for length in shape)
     if is_right:
-        check_tokens("sound", audio, torch.Size(wanted), 2)
+        check_tokens("sound", audio, torch.Size(wanted), torch.Size((2, num_samples)))
         return
     with pytest.raises(ValueError, match=r"^input sound: the adapter of AudioInput made tokens of shape"):
-        check_tokens("sound", audio, torch.Size(wanted), 2)
+        check_tokens("sound", audio, torch.Size(wanted), torch.Size((2, num_samples)))
 
 
 def test_points_are_asked_where_the_released_code_asks_them() -> None:
