@@ -94,18 +94,33 @@ class Parts:
         joined = self.folder / "joined"
         if self._plan_path.is_file():
             before = typed_json.read_object(self._plan_path)
-            if words := _differences(before, plan):
+            words = _differences(before, plan)
+            if words and self._has_answers:
                 raise ValueError(
                     f"{self.folder}: another command was interrupted there ({'; '.join(words)}); repeat that one, "
                     "remove the folder, or choose another --out"
                 )
             # Made by somebody else since: the mark is set just before this command's own file takes the name.
-            if self.out.exists() and not joined.exists():
+            if not words and self.out.exists() and not joined.exists():
                 raise ValueError(f"{self.out}: is there already; move it away, or choose another --out")
-            return self.out.exists()
+            if not words:
+                return self.out.exists()
+            # Nothing of the other command is lost: it failed before its first answer.
+            self._forget()
         Parts.refuse_taken(self.out, others)
         atomic.write(self._plan_path, json.dumps(plan, indent=1) + "\n")
         return False
+
+    @property
+    def _has_answers(self) -> bool:
+        """Whether a part is there, of this command or of one with another number of them."""
+        return any(path.name.isdecimal() for path in self.folder.iterdir())
+
+    def _forget(self) -> None:
+        """Remove the plan of a command that answered nothing, and what it listed; the lock in the folder stays."""
+        self._plan_path.unlink()
+        for path in (self.skipped_path, *self.folder.glob("cut.*")):
+            path.unlink(missing_ok=True)
 
     @staticmethod
     def refuse_taken(out: Path, others: Sequence[Path]) -> None:

@@ -17,10 +17,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "trainer"))
 from checkpoints import save
 
 from configs.run import load
+from data_shards.loading.cuts import Cuts
 from data_shards.sources import table
 from launch.answers import commands
 from launch.answers.commands import Asked
 from launch.answers.loaded_run import load_run
+from launch.answers.parts import Parts
 from launch.cli import main
 from launch.lifecycle.run_folder import RunFolder
 from launch.run.creation import open_run
@@ -207,6 +209,20 @@ def test_a_command_that_was_interrupted_resumes_and_ends_as_if_it_had_not_been(r
     assert len(expected) == 9
     with pytest.raises(ValueError, match="is there already"):
         commands.predict(Asked(run, paths, out, batch=2), quiet, as_json=False)
+
+
+def test_a_command_that_answered_nothing_blocks_no_name(tmp_path: Path) -> None:
+    one, other = Parts(tmp_path / "out.jsonl", 4, 2), Parts(tmp_path / "out.jsonl", 6, 2)
+    one.folder.mkdir()
+    assert not one.open({"step": 0}, ())
+    one.note_cuts(1, Cuts())
+    one.skipped_path.write_text("{}\n")
+    assert not other.open({"step": 20}, ())
+    assert [path.name for path in other.folder.iterdir()] == ["plan.json"]
+    other.paths[2].write_bytes(b"an answer")
+    with pytest.raises(ValueError, match=r"another command was interrupted there \(step: 20 then, 0 now"):
+        one.open({"step": 0}, ())
+    assert other.paths[2].exists()
 
 
 def test_the_batch_changes_no_answer_and_bad_neighbours_none(run: Path, tmp_path: Path) -> None:
