@@ -9,6 +9,11 @@ from launch.lifecycle import attempts
 from launch.lifecycle.run_folder import RunFolder, existing
 from launch.schedulers import submission
 
+_NONE = (
+    "none: a start without --procs and without Slurm prints where it was typed, or into the file to which its output "
+    "was sent"
+)
+
 
 def main(path: Path, *, rank: int, attempt: int, batch: bool, follow: bool) -> int:
     """Print a log, and with `follow` whatever is added to it and to those of later attempts; return the exit status."""
@@ -19,7 +24,7 @@ def main(path: Path, *, rank: int, attempt: int, batch: bool, follow: bool) -> i
     number = attempt or attempts.current(folder)
     log = folder.log_path(number, rank)
     if not log.is_file() and not follow:
-        there = ", ".join(sorted(file.name for file in folder.logs_folder.glob("attempt_*"))) or "none"
+        there = ", ".join(sorted(file.name for file in folder.logs_folder.glob("attempt_*"))) or _NONE
         raise ValueError(f"{log}: no such log; there are {there}; --batch shows what the batch script printed")
     position = 0
     while True:

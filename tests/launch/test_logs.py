@@ -54,6 +54,16 @@ def test_a_log_that_is_not_there_is_told_with_those_that_are(folder: RunFolder) 
         logs.main(folder.path, rank=0, attempt=0, batch=True, follow=False)
 
 
+def test_where_a_start_without_a_supervisor_printed_is_told(tmp_path: Path) -> None:
+    alone = RunFolder(tmp_path / "alone")
+    alone.create()
+    alone.config_path.write_text("version: 1\n")
+    attempts.begin(alone, job_id="", nodes=["n1"])
+    with pytest.raises(ValueError, match=r"attempt_0001_rank_0.log: no such log; there are none: ") as refused:
+        logs.main(alone.path, rank=0, attempt=0, batch=False, follow=False)
+    assert "a start without --procs and without Slurm prints where it was typed, or into the file" in str(refused.value)
+
+
 def sent(folder: RunFolder, job_id: str, job_name: str, log: str = "") -> None:
     """Submit a run as far as its record says, and let its batch script print something."""
     folder.create()
