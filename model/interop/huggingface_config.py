@@ -6,8 +6,9 @@
 Its models fix in code what is a field here (bands, residuals, paddings): what it cannot express is refused.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from model.checks import check_values
@@ -55,6 +56,24 @@ _DEFAULTS: dict[str, Any] = {
 }
 _OF_TRAINING = ("target", "loss_weight", "class_weights", "loss", "train_queries", "value_range")
 """Fields of an answer that change no number of a forward pass."""
+_OTHER_FORMATS = "export it as ONNX (--onnx), or as a folder that every command here takes (--safetensors)"
+_OF_ATTENTION = ("num_heads", "qk_width", "value_width", "mlp_ratio")
+_ATTENTIONS = ("cross_attend", "self_attend", "decoder.cross_attend")
+_KEYS_OF: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "steps": ("num_cross_attends", "num_blocks", "arrangement", "share_cross_attends", "share_blocks"),
+        "latents": ("num_latents", "latent_width", "layers_per_block"),
+        "tokens": ("inputs", "min_padding", "mask_tokens"),
+        "query_width": ("outputs", "decoder.min_padding"),
+        "cross_attend": tuple(f"cross_attend.{key}" for key in _OF_ATTENTION),
+        "self_attend": tuple(f"self_attend.{key}" for key in _OF_ATTENTION),
+        "decoder": tuple(f"decoder.cross_attend.{key}" for key in _OF_ATTENTION),
+        "query_residual": ("decoder.query_residual",),
+        "output_width": ("decoder.output_width",),
+        **{key: tuple(f"{each}.{key}" for each in _ATTENTIONS) for key in ("qkv_bias", "qk_norm", "rotary")},
+    }
+)
+"""The keys, or sections, that decide a fact of a computation; a fact that is not here has the name of its own."""
 _GELU = {"gelu": "erf", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 
 
@@ -115,7 +134,7 @@ def config_to_hugging_face(config: PerceiverConfig) -> dict[str, Any]:
     if image and image.conv_stem:
         raise ValueError(
             "inputs.image.conv_stem: transformers pads this convolution otherwise, so that its model would answer "
-            "something else; export it as ONNX"
+            f"something else; {_OTHER_FORMATS}"
         )
     values: dict[str, Any] = {
         "model_type": "perceiver",
@@ -139,11 +158,52 @@ def config_to_hugging_face(config: PerceiverConfig) -> dict[str, Any]:
     side = image.height if image else 0
     # Read back, and compared with what was to be written: transformers fixes bands, residuals and paddings in its code,
     # and would load other ones without a word.
-    here, there = _computation(config), _computation(config_from_hugging_face(values, side))
-    differing = [f"{name} is {here[name]}, there {there[name]}" for name in here if here[name] != there[name]]
-    if differing:
-        raise ValueError(f"{architecture} cannot express this network: {'; '.join(differing)}; export it as ONNX")
+    again = config_from_hugging_face(values, side)
+    here, there = _computation(config), _computation(again)
+    if facts := [name for name in here if here[name] != there[name]]:
+        told = "; ".join(_differences(config, again, facts))
+        raise ValueError(f"{architecture} cannot express this network: {told}; {_OTHER_FORMATS}")
     return values
+
+
+def _differences(here: PerceiverConfig, there: PerceiverConfig, facts: Sequence[str]) -> list[str]:
+    """Return a phrase for each key in which two networks differ, of those that decide some facts."""
+    mine, theirs = dict(_leaves(here)), dict(_leaves(there))
+    scopes = tuple(f"{key}." for fact in facts for key in _KEYS_OF.get(fact, (fact,)))
+    found: dict[str, str] = {}
+    for key in (key for key in sorted(mine.keys() | theirs.keys()) if f"{key}.".startswith(scopes)):
+        section, name, *rest = f"{key}.".split(".")
+        if section in ("inputs", "outputs") and (name in getattr(here, section)) != (name in getattr(there, section)):
+            # As a whole: none of its keys has a counterpart.
+            where = "has no counterpart there" if name in getattr(here, section) else "is there alone"
+            found[f"{section}.{name}"] = f"model.{section}.{name} {where}"
+        elif mine.get(key) != theirs.get(key) and not _is_same(here, there, section, name, rest[0] if rest else ""):
+            found[key] = f"model.{key} is {mine.get(key)}, there {theirs.get(key)}"
+    return list(found.values()) or list(facts)
+
+
+def _is_same(here: PerceiverConfig, there: PerceiverConfig, section: str, name: str, key: str) -> bool:
+    """Return whether a key of an input or an output, of two values, is no difference of the computation."""
+    if section == "outputs":
+        # 0 stands for the width of a latent vector, which is compared as that of all queries.
+        return key in _OF_TRAINING or (key == "query_width" and not getattr(here.outputs[name], key, 0))
+    if section != "inputs":
+        return False
+    mine, theirs = here.inputs[name], there.inputs[name]
+    # Channels that are not said are those of the shape; the range of an image's pixels has a file of its own.
+    same = {"num_channels": mine.shape[-1:] == theirs.shape[-1:], "pixel_range": isinstance(mine, ImageInput)}
+    return key == "values" or bool(same.get(key))
+
+
+def _leaves(part: object, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yield (dotted key, value) of every field of a configuration that is no configuration itself."""
+    if is_dataclass(part):
+        part = {each.name: getattr(part, each.name) for each in fields(part)}
+    if not isinstance(part, Mapping):
+        yield prefix.removesuffix("."), part
+        return
+    for name, value in part.items():
+        yield from _leaves(value, f"{prefix}{name}.")
 
 
 def names_of_outputs(config: PerceiverConfig) -> dict[str, str]:

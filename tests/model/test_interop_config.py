@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from typing import Any
 
 import pytest
@@ -312,34 +313,78 @@ def altered(config: PerceiverConfig, part: str, **changes: Any) -> PerceiverConf
 
 
 @pytest.mark.parametrize(
-    ("architecture", "part", "changes", "fact"),
+    ("architecture", "part", "changes", "told"),
     [
-        (FOURIER, "", {"num_cross_attends": 2}, "steps"),
-        (FOURIER, "", {"share_blocks": False}, "steps"),
-        (FOURIER, "", {"mask_tokens": True}, "tokens"),
-        (FOURIER, "inputs.image", {"width": 12}, "tokens"),
-        (FOURIER, "inputs.image.positions", {"max_resolution": (8, 8)}, "inputs"),
-        (FOURIER, "inputs.image", {"patch": 2}, "tokens"),
-        (FOURIER, "decoder", {"query_residual": False}, "query_residual"),
-        (FOURIER, "decoder", {"output_width": 8}, "output_width"),
-        (FOURIER, "decoder", {"cross_attend": AttentionConfig(num_heads=2)}, "decoder"),
-        (FOURIER, "outputs.label", {"query_width": 8}, "query_width"),
-        (FOURIER, "outputs", {"b": LabelOutput(pooling="query")}, "outputs"),
-        (FOURIER, "outputs.label", {"pooling": "mean"}, "query_width"),
-        (LEARNED, "inputs.image.positions", {"learned_width": 8, "project_to": 8}, "tokens"),
-        (TEXT, "decoder.cross_attend", {"qk_width": 8}, "decoder"),
-        (FLOW, "inputs.flow", {"separate_frames": True}, "tokens"),
-        (MULTIMODAL, "", {"min_padding": 8}, "tokens"),
-        (MULTIMODAL, "decoder", {"min_padding": 8}, "query_width"),
+        (FOURIER, "", {"num_cross_attends": 2}, "num_cross_attends is 2, there 1"),
+        (FOURIER, "", {"share_blocks": False}, "share_blocks is False, there True"),
+        (FOURIER, "", {"mask_tokens": True}, "mask_tokens is True, there False"),
+        (FOURIER, "inputs.image", {"width": 12}, "inputs.image.width is 12, there 8"),
+        (
+            FOURIER,
+            "inputs.image.positions",
+            {"max_resolution": (8, 8)},
+            "inputs.image.positions.max_resolution is (8, 8), there (224, 224)",
+        ),
+        (FOURIER, "inputs.image", {"patch": 2}, "inputs.image.patch is 2, there 1"),
+        (FOURIER, "decoder", {"query_residual": False}, "decoder.query_residual is False, there True"),
+        (FOURIER, "decoder", {"output_width": 8}, "decoder.output_width is 8, there 0"),
+        (
+            FOURIER,
+            "decoder",
+            {"cross_attend": AttentionConfig(num_heads=2)},
+            "decoder.cross_attend.num_heads is 2, there 1",
+        ),
+        (FOURIER, "outputs.label", {"query_width": 8}, "outputs.label.query_width is 8, there 0"),
+        (FOURIER, "outputs", {"b": LabelOutput(pooling="query")}, "outputs.b has no counterpart there"),
+        (FOURIER, "outputs.label", {"pooling": "mean"}, "outputs.label.pooling is mean, there query"),
+        (
+            LEARNED,
+            "inputs.image.positions",
+            {"learned_width": 8},
+            "inputs.image.positions.learned_width is 8, there 256",
+        ),
+        (TEXT, "decoder.cross_attend", {"qk_width": 8}, "decoder.cross_attend.qk_width is 8, there 256"),
+        (FLOW, "inputs.flow", {"separate_frames": True}, "inputs.flow.separate_frames is True, there False"),
+        (MULTIMODAL, "", {"min_padding": 8}, "min_padding is 8, there 4"),
+        (MULTIMODAL, "decoder", {"min_padding": 8}, "decoder.min_padding is 8, there 2"),
     ],
 )
 def test_what_decides_the_numbers_and_has_no_key_in_a_config_is_refused(
-    architecture: str, part: str, changes: dict[str, Any], fact: str
+    architecture: str, part: str, changes: dict[str, Any], told: str
 ) -> None:
     config = config_from_hugging_face(said(architecture, d_model=16))
     assert config_from_hugging_face(config_to_hugging_face(config), side=8) == config
-    with pytest.raises(ValueError, match=rf"^{architecture} cannot express this network: (.*; )?{fact} is"):
+    # Its keys, as a user writes them, and no others.
+    sentence = (
+        rf"^{architecture} cannot express this network: model\.{re.escape(told)}; export it as ONNX \(--onnx\), or"
+    )
+    with pytest.raises(ValueError, match=sentence):
         config_to_hugging_face(altered(config, part, **changes))
+
+
+def test_what_is_refused_goes_out_once_the_keys_that_were_named_are_changed() -> None:
+    small = PositionsConfig(num_bands=8)
+    config = PerceiverConfig(
+        inputs={"image": ImageInput(height=8, width=8, num_channels=3, pixel_range="unit", positions=small)},
+        outputs={"label": LabelOutput(num_classes=3)},
+        num_cross_attends=2,
+        num_blocks=1,
+    )
+    with pytest.raises(ValueError, match="cannot express this network: ") as refused:
+        config_to_hugging_face(config)
+    told = str(refused.value).partition("network: ")[2].split("; ")
+    keys = {phrase.partition(" is ")[0].removeprefix("model.") for phrase in told[:-1]}
+    for part, changes in (
+        ("", {"num_cross_attends": 1}),
+        ("decoder", {"query_residual": True}),
+        ("outputs.label", {"pooling": "query"}),
+        ("inputs.image.positions", {"num_bands": 64, "max_resolution": (224, 224)}),
+    ):
+        assert {f"{part}.{key}".removeprefix(".") for key in changes} <= keys
+        keys -= {f"{part}.{key}".removeprefix(".") for key in changes}
+        config = altered(config, part, **changes)
+    assert not keys
+    assert config_to_hugging_face(config)["architectures"] == [FOURIER]
 
 
 @pytest.mark.parametrize(
