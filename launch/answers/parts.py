@@ -119,7 +119,7 @@ class Parts:
     def _forget(self) -> None:
         """Remove the plan of a command that answered nothing, and what it listed; the lock in the folder stays."""
         self._plan_path.unlink()
-        for path in (self.skipped_path, *self.folder.glob("cut.*")):
+        for path in (self.skipped_path, self.folder / "joined", *self.folder.glob("cut.*")):
             path.unlink(missing_ok=True)
 
     @staticmethod

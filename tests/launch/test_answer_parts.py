@@ -91,6 +91,8 @@ def test_another_command_is_told_what_is_other_in_words_that_its_user_knows(
     parts.folder.mkdir()
     plan = PLAN | {"step": 8, "weights": "a", "of": "c", "top": 1}
     parts.open(plan, ())
+    # Before the first answer there is nothing to lose, and nothing to tell.
+    (parts.folder / "000000").write_text("0\n")
     with pytest.raises(ValueError, match=re.escape(words)):
         parts.open(plan | changes, ())
 
