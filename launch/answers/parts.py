@@ -95,16 +95,16 @@ class Parts:
         if self._plan_path.is_file():
             before = typed_json.read_object(self._plan_path)
             words = _differences(before, plan)
-            if words and self._has_answers:
+            if not words:
+                # Made by somebody else since: the mark is set just before this command's own file takes the name.
+                if self.out.exists() and not joined.exists():
+                    raise ValueError(f"{self.out}: is there already; move it away, or choose another --out")
+                return self.out.exists()
+            if self._has_answers:
                 raise ValueError(
                     f"{self.folder}: another command was interrupted there ({'; '.join(words)}); repeat that one, "
                     "remove the folder, or choose another --out"
                 )
-            # Made by somebody else since: the mark is set just before this command's own file takes the name.
-            if not words and self.out.exists() and not joined.exists():
-                raise ValueError(f"{self.out}: is there already; move it away, or choose another --out")
-            if not words:
-                return self.out.exists()
             # Nothing of the other command is lost: it failed before its first answer.
             self._forget()
         Parts.refuse_taken(self.out, others)
@@ -113,7 +113,7 @@ class Parts:
 
     @property
     def _has_answers(self) -> bool:
-        """Whether a part is there, of this command or of one with another number of them."""
+        """True if a part is there, written by any command."""
         return any(path.name.isdecimal() for path in self.folder.iterdir())
 
     def _forget(self) -> None:

@@ -74,7 +74,7 @@ def record_plugins(folder: RunFolder) -> None:
 def unlike_record(folder: RunFolder, plugins: Sequence[str]) -> list[str]:
     """Return those of these plug-ins that are not what the run began with, by their hashes; none without a record."""
     record = _recorded(folder)
-    return [path for path in plugins if record.get(Path(path).name, _hash(Path(path))) != _hash(Path(path))]
+    return [path for path in plugins if record.get(Path(path).name) not in (None, _hash(Path(path)))]
 
 
 def changed_files(code_folder: Path, source: Path | None = None) -> list[str]:

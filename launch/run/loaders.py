@@ -126,7 +126,8 @@ def eval_split(config: RunConfig, places: Places | None = None) -> tuple[str, st
 def check_evaluation(config: RunConfig, places: Places | None = None) -> None:
     """Raise ValueError where a run wants to keep its best checkpoint, and nothing says which that is.
 
-    So where a plug-in's task has no metrics or measurement: the first evaluation may come after the last step.
+    The task of a plug-in is asked for its metrics and its measurement, too: the first evaluation may come after the
+    last step. PluginError where it has none.
     """
     split, sentence = eval_split(config, places)
     if config.checkpoint.keep_best and not split:

@@ -103,7 +103,7 @@ def test_a_layer_is_compiled_for_its_own_shapes_and_once(monkeypatch: pytest.Mon
     asked: list[tuple[object, dict[str, object]]] = []
 
     def done() -> None:
-        """What the compiler makes of any function."""
+        """Stand for what the compiler makes of any function."""
 
     def compiled(function: object, **options: object) -> object:
         asked.append((function, options))
