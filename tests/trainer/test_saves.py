@@ -1,7 +1,9 @@
 """When a checkpoint is due, which are kept, and what a save that fails leaves."""
 
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,12 +27,11 @@ def steps(folder: Path) -> dict[int, float | None]:
     return {read_manifest(path).state.step: read_manifest(path).score for path in complete(folder)}
 
 
-def test_the_best_checkpoint_is_kept_however_old_it_is(tmp_path: Path, world: World) -> None:
-    store = Store(tmp_path, CheckpointConfig(save_every_steps=1, keep_last=2, keep_best=True), world)
-    scores = iter([0.25, 0.75, 0.5, float("nan"), 0.125, 0.0])
-    trained = engine(world, steps=6)
+def fitted(world: World, store: Store, config: TrainConfig, scores: Iterator[float]) -> None:
+    """Train with a score for each evaluation, and close what was open."""
+    trained = engine(world, steps=config.steps)
     fit(
-        TrainConfig(steps=6, global_batch=16, evaluate_every_steps=1),
+        config,
         engine=trained,
         batches=whole_batch,
         state=RunState(),
@@ -42,6 +43,12 @@ def test_the_best_checkpoint_is_kept_however_old_it_is(tmp_path: Path, world: Wo
     )
     store.close()
     trained.close()
+
+
+def test_the_best_checkpoint_is_kept_however_old_it_is(tmp_path: Path, world: World) -> None:
+    store = Store(tmp_path, CheckpointConfig(save_every_steps=1, keep_last=2, keep_best=True), world)
+    scores = iter([0.25, 0.75, 0.5, float("nan"), 0.125, 0.0])
+    fitted(world, store, TrainConfig(steps=6, global_batch=16, evaluate_every_steps=1), scores)
     assert steps(tmp_path) == {2: 0.75, 5: 0.125, 6: 0.0}
 
 
@@ -49,20 +56,8 @@ def test_every_evaluated_step_is_saved_where_the_best_is_kept_and_no_other(tmp_p
     config = CheckpointConfig(save_every_steps=0, save_every_minutes=0.0, keep_last=9, keep_best=True)
     for keeps_best, saved in ((True, {0: None, 2: 0.5, 4: 0.5, 5: 0.5}), (False, {0: None, 5: 0.5})):
         folder = tmp_path / str(keeps_best)
-        store, trained = Store(folder, replace(config, keep_best=keeps_best), world), engine(world, steps=5)
-        fit(
-            TrainConfig(steps=5, global_batch=16, evaluate_every_steps=2),
-            engine=trained,
-            batches=whole_batch,
-            state=RunState(),
-            store=store,
-            sinks=[],
-            stop=StopRequest(),
-            world=world,
-            evaluate=lambda: accuracy(1, 0.5),
-        )
-        store.close()
-        trained.close()
+        store = Store(folder, replace(config, keep_best=keeps_best), world)
+        fitted(world, store, TrainConfig(steps=5, global_batch=16, evaluate_every_steps=2), repeat(0.5))
         assert steps(folder) == saved
 
 
