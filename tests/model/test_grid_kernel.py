@@ -29,7 +29,6 @@ from model.positions import axis_features
 
 WITHOUT = "needs Triton, which comes with PyTorch for CUDA: pip install triton"
 triton = pytest.importorskip("triton", reason=WITHOUT)
-interpreter = pytest.importorskip("triton.runtime.interpreter", reason=WITHOUT)
 grid_kernel = pytest.importorskip("model.attention.absorbed.grid_kernel", reason=WITHOUT)
 grid_read = pytest.importorskip("model.attention.absorbed.grid_read", reason=WITHOUT)
 
@@ -68,17 +67,6 @@ def plain(queries: Tensor, grid: GridTokens, valid: Tensor | None) -> Tensor:
 def with_gradient(out: Tensor, queries: Tensor, upstream: Tensor) -> tuple[Tensor, Tensor]:
     (gradient,) = torch.autograd.grad((out * upstream).sum(), queries)
     return out.detach(), gradient
-
-
-@pytest.fixture
-def _interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let Triton interpret the kernel, on the CPU and in the precision of its arguments."""
-    language, combine = triton.language, triton.language.standard
-    monkeypatch.setattr(grid_kernel, "_products", interpreter.InterpretedFunction(grid_kernel._products.fn).rewrite())
-    monkeypatch.setattr(grid_kernel, "_read_kernel", interpreter.InterpretedFunction(grid_kernel._read_kernel.fn))
-    # Functions of Triton that are written in Triton: the interpreter takes them only if it was asked for at import.
-    monkeypatch.setattr(language, "sum", lambda values, axis: language.reduce(values, axis, combine._sum_combine))
-    monkeypatch.setattr(language, "max", lambda values, axis: language.reduce(values, axis, combine._elementwise_max))
 
 
 GRIDS = [

@@ -15,8 +15,7 @@ from model.attention.absorbed.token_sources import GridTokens, SeparableTokens
 from model.positions import axis_features
 
 WITHOUT = "needs Triton, which comes with PyTorch for CUDA: pip install triton"
-triton = pytest.importorskip("triton", reason=WITHOUT)
-interpreter = pytest.importorskip("triton.runtime.interpreter", reason=WITHOUT)
+pytest.importorskip("triton", reason=WITHOUT)
 grid_kernel = pytest.importorskip("model.attention.absorbed.grid_kernel", reason=WITHOUT)
 grid_read = pytest.importorskip("model.attention.absorbed.grid_read", reason=WITHOUT)
 
@@ -31,17 +30,6 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 def source(shape: tuple[int, ...], batch: int, content: int) -> SeparableTokens:
     tables = axis_features(shape, 2, [float(length) for length in shape], dtype=torch.float64)
     return SeparableTokens(GridTokens(random(batch, prod(shape), content), tables))
-
-
-@pytest.fixture
-def _interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let Triton interpret the kernel, on the CPU and in the precision of its arguments."""
-    language, combine = triton.language, triton.language.standard
-    monkeypatch.setattr(grid_kernel, "_products", interpreter.InterpretedFunction(grid_kernel._products.fn).rewrite())
-    monkeypatch.setattr(grid_kernel, "_read_kernel", interpreter.InterpretedFunction(grid_kernel._read_kernel.fn))
-    # Functions of Triton that are written in Triton: the interpreter takes them only if it was asked for at import.
-    monkeypatch.setattr(language, "sum", lambda values, axis: language.reduce(values, axis, combine._sum_combine))
-    monkeypatch.setattr(language, "max", lambda values, axis: language.reduce(values, axis, combine._elementwise_max))
 
 
 @pytest.mark.usefixtures("_interpreted")

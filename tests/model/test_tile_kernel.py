@@ -32,22 +32,18 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 
 @pytest.fixture
-def _interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
+def _interpreted_tiles(monkeypatch: pytest.MonkeyPatch, _interpreted_functions: None) -> None:
     """Let Triton interpret the kernels, on the CPU and in the precision of their arguments."""
-    language, combine = triton.language, triton.language.standard
     monkeypatch.setattr(tile_kernel, "_loaded", interpreter.InterpretedFunction(tile_kernel._loaded.fn).rewrite())
     for name in KERNELS:
         monkeypatch.setattr(tile_kernel, name, interpreter.InterpretedFunction(getattr(tile_kernel, name).fn))
-    # Functions of Triton that are written in Triton: the interpreter takes them only if it was asked for at import.
-    monkeypatch.setattr(language, "sum", lambda values, axis: language.reduce(values, axis, combine._sum_combine))
-    monkeypatch.setattr(language, "max", lambda values, axis: language.reduce(values, axis, combine._elementwise_max))
     monkeypatch.setattr(tile_kernel, "BLOCK_TOKENS", 8)
 
 
 MASKS = [None, torch.arange(11) < torch.tensor([[3], [11]]), torch.zeros(2, 11, dtype=torch.bool)]
 
 
-@pytest.mark.usefixtures("_interpreted")
+@pytest.mark.usefixtures("_interpreted_tiles")
 @pytest.mark.parametrize("valid", MASKS, ids=["all", "masked", "nothing"])
 def test_tile_after_tile_the_kernels_do_what_pytorch_does(valid: Tensor | None) -> None:
     found, expected = [], []
@@ -79,7 +75,7 @@ def test_two_products_are_added_where_they_are_written() -> None:
     torch.testing.assert_close(whole, expected, rtol=0, atol=TOLERANCE)
 
 
-@pytest.mark.usefixtures("_interpreted")
+@pytest.mark.usefixtures("_interpreted_tiles")
 @pytest.mark.parametrize("valid", MASKS, ids=["all", "masked", "nothing"])
 def test_reading_with_the_kernels_gives_the_same_answers_and_gradients(
     valid: Tensor | None, monkeypatch: pytest.MonkeyPatch
