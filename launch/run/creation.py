@@ -33,15 +33,13 @@ from launch.lifecycle.run_folder import UNPUBLISHED, RunFolder, as_typed
 from launch.planning.activation_policy import planned
 from launch.run import initial_weights, trained_parameters
 from launch.run.frozen_code import (
-    PLUGINS,
     as_frozen,
     changed_files,
     copy_code,
     freeze,
-    other_plugins,
     record_plugins,
-    replace_plugins,
-    unlike_record,
+    refuse_edited_copies,
+    take_plugins,
 )
 from launch.run.loaders import check_evaluation, eval_split, label_names, open_eval_split, train_loader
 from launch.run.trained import class_names
@@ -78,8 +76,8 @@ def open_run(
         # Of a first batch that a plug-in could not make there is a checkpoint of step 0 alone.
         has_steps = has_begun and (newest_step(folder) > 0 or _has_trained(folder))
         if has_steps:
-            _refuse_edited_copies(folder, sources)
-        _take_plugins(folder, sources, has_begun=has_steps)
+            refuse_edited_copies(folder, sources)
+        take_plugins(folder, sources, has_begun=has_steps)
         config = _as_chosen(config, _kept(folder))
     config = as_frozen(config)
     changes = difference(_kept(folder), config) if folder.exists else []
@@ -143,43 +141,6 @@ def _kept(folder: RunFolder) -> RunConfig:
     """Return the configuration that a run keeps; its plug-ins are run, for it is to be trained."""
     trust(folder.path)
     return as_frozen(load(folder.config_path))
-
-
-def _refuse_edited_copies(folder: RunFolder, sources: Sequence[str]) -> None:
-    """Raise ValueError where a run's own copy of a plug-in is not what it made its first step with."""
-    copies = [str(folder.code_folder / PLUGINS / Path(path).name) for path in sources]
-    edited = unlike_record(folder, [copy for copy in copies if Path(copy).is_file()])
-    if edited:
-        raise ValueError(
-            f"{', '.join(edited)}: edited since the run's first step, and a plug-in decides the result; put back what "
-            f"it was, or make a run with it from where this one is (perceiver fork {shlex.quote(str(folder.path))} NEW "
-            "--trust-code)"
-        )
-
-
-def _take_plugins(folder: RunFolder, sources: Sequence[str], *, has_begun: bool) -> None:
-    """Give edited plug-ins to a run that has not begun; ValueError where it has, since they decide its result."""
-    others = other_plugins(folder.code_folder, sources) if folder.code_folder.is_dir() else []
-    known = [path for path in others if (folder.code_folder / PLUGINS / Path(path).name).is_file()]
-    if has_begun and known:
-        names = ", ".join(Path(path).name for path in known)
-        run, files = shlex.quote(str(folder.path)), shlex.quote(f"plugins=[{','.join(sources)}]")
-        raise ValueError(
-            f"{folder.path}: the run began with another {names} than {known[0]}; "
-            f"resume with its own copy (perceiver train {shlex.quote(str(folder.config_path))} --run {run}), make a "
-            f"run with the other from where this one is (perceiver fork {run} NEW {files} --trust-code), or choose "
-            "another --run folder"
-        )
-    if others and not has_begun:
-        refuse_if_trained(folder)
-        # Somebody may start the run between the question and the change.
-        with RunLock(folder.lock_path):
-            replace_plugins(folder.code_folder, others)
-            # It may list samples that the plug-in of before could not read.
-            folder.quarantine_path.unlink(missing_ok=True)
-            sys.stderr.write(
-                f"note: {as_typed(folder.path)} had not begun; it takes {', '.join(others)} as it is now\n"
-            )
 
 
 def _as_chosen(config: RunConfig, run: RunConfig) -> RunConfig:

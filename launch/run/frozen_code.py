@@ -6,7 +6,9 @@ Slurm starts a run long after it was submitted, and again after each preemption.
 import filecmp
 import hashlib
 import json
+import shlex
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,9 @@ from pathlib import Path
 from configs.plugins import FROZEN
 from configs.run import RunConfig
 from data_shards.files import atomic, typed_json
-from launch.lifecycle.run_folder import RunFolder
+from launch.lifecycle.holder import refuse_if_trained
+from launch.lifecycle.run_folder import RunFolder, as_typed
+from trainer.health.run_lock import RunLock
 
 PACKAGES = ("configs", "data_shards", "launch", "model", "perceiver_trainer", "trainer")
 PLUGINS = Path(FROZEN).name
@@ -75,6 +79,43 @@ def unlike_record(folder: RunFolder, plugins: Sequence[str]) -> list[str]:
     """Return those of these plug-ins that are not what the run began with, by their hashes; none without a record."""
     record = _recorded(folder)
     return [path for path in plugins if record.get(Path(path).name) not in (None, _hash(Path(path)))]
+
+
+def refuse_edited_copies(folder: RunFolder, sources: Sequence[str]) -> None:
+    """Raise ValueError where a run's own copy of a plug-in is not what it made its first step with."""
+    copies = [str(folder.code_folder / PLUGINS / Path(path).name) for path in sources]
+    edited = unlike_record(folder, [copy for copy in copies if Path(copy).is_file()])
+    if edited:
+        raise ValueError(
+            f"{', '.join(edited)}: edited since the run's first step, and a plug-in decides the result; put back what "
+            f"it was, or make a run with it from where this one is (perceiver fork {shlex.quote(str(folder.path))} NEW "
+            "--trust-code)"
+        )
+
+
+def take_plugins(folder: RunFolder, sources: Sequence[str], *, has_begun: bool) -> None:
+    """Give edited plug-ins to a run that has not begun; ValueError where it has, since they decide its result."""
+    others = other_plugins(folder.code_folder, sources) if folder.code_folder.is_dir() else []
+    known = [path for path in others if (folder.code_folder / PLUGINS / Path(path).name).is_file()]
+    if has_begun and known:
+        names = ", ".join(Path(path).name for path in known)
+        run, files = shlex.quote(str(folder.path)), shlex.quote(f"plugins=[{','.join(sources)}]")
+        raise ValueError(
+            f"{folder.path}: the run began with another {names} than {known[0]}; "
+            f"resume with its own copy (perceiver train {shlex.quote(str(folder.config_path))} --run {run}), make a "
+            f"run with the other from where this one is (perceiver fork {run} NEW {files} --trust-code), or choose "
+            "another --run folder"
+        )
+    if others and not has_begun:
+        refuse_if_trained(folder)
+        # Somebody may start the run between the question and the change.
+        with RunLock(folder.lock_path):
+            replace_plugins(folder.code_folder, others)
+            # It may list samples that the plug-in of before could not read.
+            folder.quarantine_path.unlink(missing_ok=True)
+            sys.stderr.write(
+                f"note: {as_typed(folder.path)} had not begun; it takes {', '.join(others)} as it is now\n"
+            )
 
 
 def changed_files(code_folder: Path, source: Path | None = None) -> list[str]:
