@@ -111,10 +111,15 @@ def _is_clip(names: Path, kind: str) -> bool:
 
 def _marks(folder: Path, paths: Sequence[Path], listed: Sequence[Segment]) -> Mapping[str, str]:
     """Return the name of each class by its mark; ValueError where a segment has one that is not listed."""
-    path = next((path for path in paths if path.name == CLASSES), None)
-    if path is None:
+    lists = [path for path in paths if path.name == CLASSES]
+    if not lists:
         raise ValueError(f"{folder}: no {CLASSES}, which names and numbers the classes; add AudioSet's")
+    path, *others = lists
     marks = clips.marks(path)
+    for other in others:
+        # Their order numbers them.
+        if list(clips.marks(other).items()) != list(marks.items()):
+            raise ValueError(f"{path} and {other} name or number the classes otherwise; remove one of them")
     for _, identity, labels in listed:
         # Cut in the message: what files hold may have any length.
         if unknown := [label for label in labels if label not in marks]:

@@ -12,6 +12,7 @@ from data_shards.building.splits import TRAIN
 from data_shards.files.quoting import counted, listed, shown
 from data_shards.sources.layouts.layout import TableLayout
 from data_shards.sources.parsing import numbers, plain_text
+from data_shards.sources.parsing.cells import refuse_twice
 from data_shards.sources.parsing.folder_files import passed_over, paths_below, tell_passed_over
 from data_shards.sources.table import Table
 
@@ -161,6 +162,7 @@ def _lines(path: Path, task: Task, passed: Counter[str]) -> Iterator[tuple[int, 
                 cells = line.rstrip("\r\n").split("\t")
                 if not columns:
                     _refuse_missing(needed - set(cells), cells)
+                    refuse_twice([column for column in cells if column in needed], "line 1: column")
                     columns = cells
                     continue
                 row = dict(zip(columns, cells, strict=False))

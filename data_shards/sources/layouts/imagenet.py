@@ -1,7 +1,7 @@
 """ImageNet (ILSVRC2012): as two tars, as folders of synsets, and with the validation images in one flat folder."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
@@ -56,7 +56,7 @@ class ImageNet(TableLayout):
         classes = sorted({synset for synset, _ in train})
         numbers = {synset: number for number, synset in enumerate(classes)}
         rows = [Row(line, (content,), numbers[synset]) for line, (synset, content) in enumerate(train)]
-        for synset, content in _validation(folder, classes, passed):
+        for synset, content in _validation(folder, classes, passed, tell):
             if synset in numbers:
                 rows.append(Row(len(rows), (content,), numbers[synset], split=VAL))
             else:
@@ -111,9 +111,11 @@ def _tarred(file: tar_files.Tarred, synset: str = "") -> Image:
     return (*([synset] if synset else []), *names), file
 
 
-def _validation(folder: Path, classes: Sequence[str], passed: Counter[str]) -> Iterator[tuple[str, Content]]:
+def _validation(
+    folder: Path, classes: Sequence[str], passed: Counter[str], tell: Tell
+) -> Iterator[tuple[str, Content]]:
     """Yield (synset, image) of the validation split."""
-    synset_of: Callable[[str], str | None] | None = None
+    synset_of: imagenet_lists.Answers | None = None
     for names, content in _images(folder, VAL, passed):
         if SYNSET.fullmatch(names[0]):
             yield names[0], content
@@ -121,7 +123,7 @@ def _validation(folder: Path, classes: Sequence[str], passed: Counter[str]) -> I
         # Only now: with folders of synsets there need be no list.
         if synset_of is None:
             try:
-                synset_of = imagenet_lists.synsets(_lists(folder), classes)
+                synset_of = imagenet_lists.synsets(_lists(folder), classes, tell)
             except ValueError as error:
                 raise ValueError(f"{folder}: {error}") from error
         synset = synset_of(names[-1])

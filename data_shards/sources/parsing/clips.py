@@ -36,6 +36,7 @@ def marks(path: Path) -> dict[str, str]:
     """Return the display name of each label's mark, in the order of their indices."""
     columns, *lines = _csv(path) or [[]]
     try:
+        cells.refuse_twice(columns, "column")
         rows = sorted(
             (dict(zip(columns, line, strict=True)) for line in lines if line), key=lambda row: int(row["index"])
         )

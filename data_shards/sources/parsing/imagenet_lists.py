@@ -3,9 +3,12 @@
 import re
 import tarfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from filecmp import cmp
+from functools import partial
 from io import BytesIO, StringIO
 from pathlib import Path
 
+from data_shards.building.builder import Tell
 from data_shards.files.quoting import counted, shown
 from data_shards.sources.parsing import line_list, plain_text
 
@@ -22,39 +25,72 @@ NAMES = (GROUND_TRUTH, *MAPS, SOLUTION, SYNSETS, NUMBERS)
 KIT = re.compile(r"ILSVRC201\d_devkit.*\.(tar\.gz|tgz|tar)")
 MAX_BYTES = 1 << 26
 """Larger lists are refused: those of ImageNet have 2 MB at the most."""
-Read = Callable[[str], bytes]
+Answers = Callable[[str], str | None]
+"""Gives the synset of a validation image by its name; None where a list has no such image."""
 
 
-def synsets(paths: Iterable[Path], classes: Sequence[str]) -> Callable[[str], str | None]:
-    """Return what gives the synset of a validation image by its name; ValueError where there is no list.
+def synsets(paths: Iterable[Path], classes: Sequence[str], tell: Tell) -> Answers:
+    """Return what gives the synset of a validation image; ValueError where there is no list, or two of them differ.
 
-    `paths` are the files among which the list is looked for; `classes` are the synsets in their order, whose numbers
-    some lists have.
+    `paths` are the files among which lists are looked for; `classes` are the synsets in their order, whose numbers some
+    lists have. A list that cannot be read is told, and does without where another can.
     """
-    found = {path.name: path for path in paths}
-    kit = next((path for name, path in sorted(found.items()) if KIT.fullmatch(name)), None)
+    first, *others = _readers(_by_file_name(paths), classes)
+    answers = {first[0]: first[1]()}
+    for path, read in others:
+        try:
+            answers[path] = read()
+        except ValueError as error:
+            tell(f"{error}; it is not needed beside {first[0].name}")
+
+    def synset(image: str) -> str | None:
+        found = {path: each for path, of in answers.items() if (each := of(image))}
+        if len(set(found.values())) > 1:
+            said = " and ".join(f"{path} says {each}" for path, each in found.items())
+            raise ValueError(f"{shown(image)}: {said}; remove the list that is not of these images")
+        return next(iter(found.values()), None)
+
+    return synset
+
+
+def _by_file_name(paths: Iterable[Path]) -> dict[str, Path]:
+    """Return the lists that are there by the names of their files; ValueError where two of one name differ."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        if path.name in NAMES or KIT.fullmatch(path.name):
+            other = found.setdefault(path.name, path)
+            if other is not path and not cmp(other, path, shallow=False):
+                raise ValueError(f"{other} and {path} differ; remove the one that is not of these images")
+    return found
+
+
+def _readers(found: Mapping[str, Path], classes: Sequence[str]) -> list[tuple[Path, Callable[[], Answers]]]:
+    """Return each list with what reads it, the best first; ValueError where there is none."""
+    kits: list[Path | None] = [found[name] for name in sorted(found) if KIT.fullmatch(name)]
     # Lists of synsets before lists of numbers: there are two numberings, and synsets need neither.
-    if SOLUTION in found:
-        return _by_name(_cells(_read(found[SOLUTION]), found[SOLUTION], ","), found[SOLUTION], classes)
-    if SYNSETS in found:
-        return _by_place(_by_line(_read(found[SYNSETS]), found[SYNSETS]), found[SYNSETS])
-    if GROUND_TRUTH in found or kit:
-        return _of_kit(found, kit)
-    if NUMBERS in found:
-        return _by_name(_cells(_read(found[NUMBERS]), found[NUMBERS], " "), found[NUMBERS], classes)
-    raise ValueError(
-        f"no list says what the validation images show; add {GROUND_TRUTH} with meta.mat (of the development kit), "
-        f"{SOLUTION}, {SYNSETS} or {NUMBERS}"
-    )
+    readers: list[tuple[Path | None, Callable[[Path], Answers]]] = [
+        (found.get(SOLUTION), lambda path: _by_name(path, ",", classes)),
+        (found.get(SYNSETS), lambda path: _by_place(_by_line(_read(path), path), path)),
+        *((kit, lambda kit: _of_kit(kit, found)) for kit in kits or [found.get(GROUND_TRUTH)]),
+        (found.get(NUMBERS), lambda path: _by_name(path, " ", classes)),
+    ]
+    there: list[tuple[Path, Callable[[], Answers]]] = [(path, partial(read, path)) for path, read in readers if path]
+    if not there:
+        raise ValueError(
+            f"no list says what the validation images show; add {GROUND_TRUTH} with meta.mat (of the development kit), "
+            f"{SOLUTION}, {SYNSETS} or {NUMBERS}"
+        )
+    return there
 
 
-def _of_kit(found: Mapping[str, Path], kit: Path | None) -> Callable[[str], str | None]:
-    """Return the synsets by the development kit: unpacked, or packed as it is handed out."""
+def _of_kit(path: Path, found: Mapping[str, Path]) -> Answers:
+    """Return the synsets by the development kit: its list, or the kit packed, of which files may lie unpacked too."""
     contents = {name: _read(path) for name, path in found.items() if name in (GROUND_TRUTH, *MAPS)}
-    if kit:
-        contents = {**_members(kit), **contents}
-    path = found.get(GROUND_TRUTH) or kit
-    assert path
+    if KIT.fullmatch(path.name):
+        packed = _members(path)
+        if other := [name for name in contents if packed.get(name, contents[name]) != contents[name]]:
+            raise ValueError(f"{found[other[0]]} is not as in {path}; remove the one that is not of these images")
+        contents = {**packed, **contents}
     if GROUND_TRUTH not in contents:
         raise ValueError(f"{path}: holds no {GROUND_TRUTH}; copy the development kit again")
     if not any(name in contents for name in MAPS):
@@ -98,7 +134,7 @@ def _of_matlab(data: bytes) -> dict[str, str]:
         raise ValueError(f"meta.mat: expected synsets with ILSVRC2012_ID and WNID ({error})") from error
 
 
-def _by_place(names: Sequence[str], path: Path) -> Callable[[str], str | None]:
+def _by_place(names: Sequence[str], path: Path) -> Answers:
     """Return the synset by the number in an image's name, such as ILSVRC2012_val_00000001.JPEG."""
 
     def synset(image: str) -> str | None:
@@ -110,10 +146,10 @@ def _by_place(names: Sequence[str], path: Path) -> Callable[[str], str | None]:
     return synset
 
 
-def _by_name(cells: Sequence[Sequence[str]], path: Path, classes: Sequence[str]) -> Callable[[str], str | None]:
+def _by_name(path: Path, separator: str, classes: Sequence[str]) -> Answers:
     """Return the synset by an image's name: of lines with a name, and a synset or a number of `classes`."""
     found: list[tuple[str, str]] = []
-    for name, label in cells:
+    for name, label in _cells(_read(path), path, separator):
         # Numbers in val.txt count the sorted synsets from 0, those of the development kit an order of its own from 1.
         if label.isdecimal() and int(label) < len(classes):
             label = classes[int(label)]

@@ -172,7 +172,7 @@ def test_what_editors_add_to_a_list_changes_no_class(put: Put, of: str) -> None:
         put(name, data if name.endswith(".mat") else b"\xef\xbb\xbf" + data.replace(b"\n", b"\r\n") + b" \r\n\r\n")
         for name, data in LISTS[of]().items()
     ]
-    synset_of = imagenet_lists.synsets(paths, sorted(SYNSETS))
+    synset_of = imagenet_lists.synsets(paths, sorted(SYNSETS), [].append)
     assert [synset_of(f"ILSVRC2012_val_{number:08d}.JPEG") for number in range(1, 5)] == SHOWN
 
 
@@ -205,7 +205,7 @@ def test_a_list_that_would_give_images_other_classes_in_silence_is_refused(
     put: Put, files: dict[str, bytes], sentence: str
 ) -> None:
     with pytest.raises(ValueError, match=sentence):
-        imagenet_lists.synsets([put(name, data) for name, data in files.items()], sorted(SYNSETS))
+        imagenet_lists.synsets([put(name, data) for name, data in files.items()], sorted(SYNSETS), [].append)
 
 
 def test_no_training_image_is_refused(build: Build, put: Put) -> None:

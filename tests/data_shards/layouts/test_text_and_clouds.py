@@ -87,6 +87,22 @@ def test_a_missing_piece_is_refused(build: Build, put: Put, name: str, file: str
         build(name)
 
 
+@pytest.mark.parametrize(
+    ("columns", "is_refused"),
+    [("sentence1\tsentence2\tsentence1\tlabel", True), ("note\tsentence1\tsentence2\tlabel\tnote", False)],
+)
+def test_a_column_that_is_needed_and_there_twice_is_refused(
+    build: Build, put: Put, columns: str, is_refused: bool
+) -> None:
+    lines = (columns.replace("label", answer) for answer in ("label", "entailment", "not_entailment"))
+    put("RTE/train.tsv", "\n".join(lines).encode())
+    if is_refused:
+        with pytest.raises(ValueError, match=r"train\.tsv: line 1: column 'sentence1' is there twice; leave one out"):
+            build("glue")
+    else:
+        assert build("glue").counts == {"train": 2}
+
+
 MNLI = "index\tpromptID\tpairID\tgenre\tsentence1\tsentence2\tlabel1\tgold_label\n"
 GLUE = {
     "CoLA/train.tsv": 'gj04\t1\t\tOur friends won\'t "buy" this.\ngj04\t0\t*\tThem do.\n',

@@ -1,4 +1,4 @@
-"""Which synset a list gives an image, and which list is taken where there are several."""
+"""Which synset a list gives an image, and what becomes of several lists."""
 
 import io
 import tarfile
@@ -26,8 +26,8 @@ def put(folder: Path, files: Mapping[str, str]) -> list[Path]:
     return [folder / name for name in files]
 
 
-def asked(paths: list[Path], *images: str) -> list[str | None]:
-    synset = synsets(paths, (A, B, C))
+def asked(paths: list[Path], *images: str, told: list[str] | None = None) -> list[str | None]:
+    synset = synsets(paths, (A, B, C), (told if told is not None else []).append)
     return [synset(image) for image in images]
 
 
@@ -39,10 +39,9 @@ def asked(paths: list[Path], *images: str) -> list[str | None]:
         (KIT, B),
         ({"val.txt": "x_1.JPEG 2\n"}, C),
         ({"val.txt": f"val/x_1.JPEG\t{B}\n"}, B),
-        # Synsets before numbers, which are of two kinds.
-        ({"LOC_val_solution.csv": SOLUTION, SYNSETS: f"{B}\n"}, A),
-        ({SYNSETS: f"{C}\n", **KIT}, C),
-        ({**KIT, "val.txt": "x_1.JPEG 0\n"}, B),
+        # Several that say the same, or nothing of the image.
+        ({"LOC_val_solution.csv": SOLUTION, SYNSETS: f"{A}\n", "val.txt": "x_2.JPEG 1\n"}, A),
+        ({SYNSETS: f"{B}\n", **KIT, "val.txt": "x_1.JPEG 1\n"}, B),
         # A carriage return ends a line as well.
         ({SYNSETS: f"{B}\r{C}\r"}, B),
     ],
@@ -51,16 +50,58 @@ def test_a_list_says_of_which_synset_an_image_is(tmp_path: Path, files: Mapping[
     assert asked(put(tmp_path, files), "x_1.JPEG") == [found]
 
 
-def test_a_packed_kit_is_read_where_it_is_not_unpacked(tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "ILSVRC2012_devkit_t12.tar.gz", "w:gz") as tar:
+def packed_kit(folder: Path) -> Path:
+    kit = folder / "ILSVRC2012_devkit_t12.tar.gz"
+    with tarfile.open(kit, "w:gz") as tar:
         for name, text in {**KIT, "readme.txt": "x" * 100}.items():
             header = tarfile.TarInfo(f"ILSVRC2012_devkit_t12/data/{name}")
             header.size = len(text)
             tar.addfile(header, io.BytesIO(text.encode()))
-    kit = tmp_path / "ILSVRC2012_devkit_t12.tar.gz"
+    return kit
+
+
+def test_a_packed_kit_is_read_where_it_is_not_unpacked(tmp_path: Path) -> None:
+    kit = packed_kit(tmp_path)
     assert asked([kit], "x_1.JPEG", "x_00002.JPEG") == [B, C]
-    # What is unpacked beside it is what counts.
-    assert asked([kit, *put(tmp_path, {GROUND_TRUTH: "1\n"})], "x_1.JPEG") == [C]
+    assert asked([kit, *put(tmp_path, {GROUND_TRUTH: KIT[GROUND_TRUTH]})], "x_1.JPEG") == [B]
+
+
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        ({"LOC_val_solution.csv": SOLUTION, SYNSETS: f"{B}\n"}, f"solution.csv says {A} and .*labels.txt says {B}"),
+        ({SYNSETS: f"{C}\n", **KIT}, f"labels.txt says {C} and .*ground_truth.txt says {B}"),
+        ({**KIT, "val.txt": "x_1.JPEG 0\n"}, f"ground_truth.txt says {B} and .*val.txt says {A}"),
+    ],
+)
+def test_lists_that_differ_about_an_image_are_refused(tmp_path: Path, files: Mapping[str, str], sentence: str) -> None:
+    with pytest.raises(ValueError, match=rf"'x_1\.JPEG': .*{sentence}; remove the list that is not of these images"):
+        asked(put(tmp_path, files), "x_1.JPEG")
+
+
+def test_two_lists_of_one_name_are_alike_or_refused(tmp_path: Path) -> None:
+    (tmp_path / "kit").mkdir()
+    paths = [*put(tmp_path, KIT), *put(tmp_path / "kit", KIT)]
+    assert asked(paths, "x_1.JPEG") == [B]
+    put(tmp_path / "kit", {GROUND_TRUTH: "1\n1\n"})
+    with pytest.raises(ValueError, match=r"ground_truth\.txt and .*kit/ILSVRC2012.*ground_truth\.txt differ; remove"):
+        asked(paths, "x_1.JPEG")
+
+
+def test_a_kit_that_is_not_as_its_unpacked_files_is_refused(tmp_path: Path) -> None:
+    paths = [packed_kit(tmp_path), *put(tmp_path, {GROUND_TRUTH: "1\n"})]
+    with pytest.raises(ValueError, match=r"ground_truth\.txt is not as in .*devkit_t12\.tar\.gz; remove the one"):
+        asked(paths, "x_1.JPEG")
+
+
+def test_a_list_that_cannot_be_read_is_told_beside_one_that_can(tmp_path: Path) -> None:
+    told: list[str] = []
+    # Kaggle's list of the images, whose numbers are of no class.
+    paths = put(tmp_path, {"LOC_val_solution.csv": SOLUTION, "val.txt": "x_1 1\nx_1000 1000\n"})
+    assert asked(paths, "x_1.JPEG", told=told) == [A]
+    (sentence,) = told
+    assert "val.txt: 'x_1000' has '1000', which is no synset" in sentence
+    assert sentence.endswith("it is not needed beside LOC_val_solution.csv")
 
 
 @pytest.mark.parametrize("image", ["x_0.JPEG", "x_3.JPEG", "x.JPEG", "x_1"])
