@@ -308,6 +308,13 @@ def test_a_result_without_a_number_for_each_metric_is_told_with_its_line(
     alone = World(0, 1, 0, torch.device("cpu"))
     sentence = rf"Own\.result returned {told}, expected a Result with a number for each of mine"
     refused(tmp_path, 23, sentence, lambda: evaluate(network, goal, [batch], alone, ("text",)))
+    # Before the first step, too, of nothing.
+    refused(tmp_path, 23, sentence, lambda: check_measurements(goal))
+
+
+def test_a_measurement_that_has_no_result_of_nothing_is_no_fault(tmp_path: Path) -> None:
+    goal, _, _ = judged(used(tmp_path, TASK.format("", body(OWN.replace("{}", 'Result({"mine": 1 / 0}, 0)')))))
+    check_measurements(goal)
 
 
 def test_a_metric_that_the_measurement_of_ours_does_not_know_is_told_where_it_is_listed(tmp_path: Path) -> None:

@@ -27,6 +27,23 @@ class Lines(RunSink):
     def write(self, kind, record):
         (self.run / "lines.txt").open("a").write(kind)
 """
+TASK = """
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from perceiver_trainer import LabelOutput, LabelTask, Metric
+
+@dataclass(frozen=True, kw_only=True)
+class MineOutput(LabelOutput):
+    kind: Literal["mine"] = "mine"
+
+@dataclass(frozen=True)
+class MineTask(LabelTask):
+    kind: ClassVar[str] = "mine"
+
+    def metrics(self):
+        return (Metric("top_seven"),)
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -156,6 +173,18 @@ def test_another_plugin_is_another_run_once_it_has_begun(
     run.metrics_path.unlink()
     reopen(run, config, shards, both)
     assert sorted(path.name for path in copy_of(run).parent.iterdir()) == ["lines.py", "more.py"]
+
+
+def test_a_task_that_cannot_be_judged_is_refused_before_there_is_a_run(
+    tmp_path: Path, config: Path, shards: Path
+) -> None:
+    (tmp_path / "lines.py").write_text(TASK)
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(plugins.PluginError, match=r"lines\.py:15: .*expected a Result with a number for each of top_s"):
+        open_run(
+            load(config, [f"data.shards={shards}", "data.eval_split=train", "model.outputs.label.kind=mine"]), folder
+        )
+    assert not folder.exists
 
 
 def test_a_fork_takes_them_along_and_diff_names_an_edit(

@@ -8,7 +8,7 @@ Where there are several inputs, each is also measured alone:
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -127,15 +127,21 @@ def keys(objective: Objective, inputs: tuple[str, ...]) -> list[str]:
 
 
 def check_measurements(objective: Objective) -> None:
-    """Raise PluginError where a plug-in's task cannot say what it is judged by, or begin to measure it."""
-    for task in objective.tasks.values():
-        methods: tuple[Callable[[], object], ...] = (task.metrics, task.measurement)
-        for method in methods if is_of_plugin(type(task)) else ():
-            try:
-                method()
-            except Exception as error:
-                fault = fault_in(error) or f"{place_of(type(task))}: {type(task).__name__} fails ({one_line(error)})"
-                raise PluginError(fault) from error
+    """Raise PluginError where a plug-in's task cannot say what it is judged by, begin to measure it, or end it."""
+    alone = World(0, 1, 0, torch.device("cpu"))
+    for task in (task for task in objective.tasks.values() if is_of_plugin(type(task))):
+        try:
+            task.metrics()
+            measurement = task.measurement()
+        except Exception as error:
+            fault = fault_in(error) or f"{place_of(type(task))}: {type(task).__name__} fails ({one_line(error)})"
+            raise PluginError(fault) from error
+        try:
+            result = measurement.result(alone)
+        # Any Exception: of nothing a plug-in may have no result.
+        except Exception:  # noqa: BLE001
+            continue
+        _check_result(task, measurement, result)
 
 
 def evaluate(
@@ -214,16 +220,18 @@ def _result(task: Task[Any], measurement: Measurement, world: World, *, num_nan:
     """
     result = measurement.result(world)
     if is_of_plugin(type(task)):
-        names = [metric.name for metric in task.metrics()]
-        found = dict(result.values) if isinstance(result, Result) else type(result).__name__
-        if not isinstance(found, dict) or not all(isinstance(found.get(name), int | float) for name in names):
-            own = measurement.result if is_of_plugin(type(measurement)) else task.metrics
-            place = f"{place_of(own)}: {type(measurement).__name__}.result"
-            raise PluginError(
-                f"{place} returned {found}, expected a Result with a number for each of {', '.join(names)}"
-            )
+        _check_result(task, measurement, result)
     # A metric over the remaining samples would be that of the ones on which the network still works.
     return replace(result, values=dict.fromkeys(result.values, math.nan), tables={}) if num_nan else result
+
+
+def _check_result(task: Task[Any], measurement: Measurement, result: Result) -> None:
+    names = [metric.name for metric in task.metrics()]
+    found = dict(result.values) if isinstance(result, Result) else type(result).__name__
+    if not isinstance(found, dict) or not all(isinstance(found.get(name), int | float) for name in names):
+        own = measurement.result if is_of_plugin(type(measurement)) else task.metrics
+        place = f"{place_of(own)}: {type(measurement).__name__}.result"
+        raise PluginError(f"{place} returned {found}, expected a Result with a number for each of {', '.join(names)}")
 
 
 def _shown(task: Task[Any], inputs: tuple[str, ...]) -> tuple[str, ...]:
