@@ -216,6 +216,20 @@ def test_an_hdf5_file_that_claims_more_than_it_holds_is_refused(tmp_path: Path, 
         point_clouds.build(tmp_path, tmp_path / "out")
 
 
+def test_an_hdf5_file_may_have_many_clouds_of_the_greatest_size_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with h5py.File(tmp_path / "train.h5", "w") as file:
+        file["data"] = np.zeros((4, 2, 3), np.float32)
+        file["label"] = np.arange(4)
+    # A cloud becomes numbers of 32 bits.
+    monkeypatch.setattr(point_clouds, "MAX_BYTES", 4 * 2 * 3)
+    assert point_clouds.build(tmp_path, tmp_path / "out").split("train").label_counts == (1, 1, 1, 1)
+    monkeypatch.setattr(point_clouds, "MAX_BYTES", 4 * 2 * 3 - 1)
+    with pytest.raises(ValueError, match="more than the file can hold"):
+        point_clouds.build(tmp_path, tmp_path / "again")
+
+
 @pytest.mark.parametrize("text", ["ffconcat version 1.0\nfile a.mp4\n", "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\n"])
 def test_the_sound_of_a_text_that_names_other_files_is_not_looked_for(tmp_path: Path, text: str) -> None:
     put(tmp_path / "a.mp4", text.encode())
