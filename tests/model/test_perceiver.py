@@ -17,6 +17,7 @@ from model.modalities.points import PointsInput
 from model.modalities.text import TextInput
 from model.modalities.video import VideoInput
 from model.outputs.label import LabelOutput
+from model.parameters import Convolution
 from model.perceiver import Perceiver
 
 FEW = PositionsConfig(num_bands=3)
@@ -171,6 +172,15 @@ def test_weights_start_as_in_the_paper() -> None:
     assert abs(latents.std() / 0.0176 - 1) < 0.02
     assert abs(query.std() * 256**0.5 - 1) < 0.02
     assert not state["decoder.means.label.logits.weight"].any()
+
+
+def test_a_convolution_starts_as_wide_as_its_fan_in_says() -> None:
+    convolution = Convolution(3, 64, side=7, stride=2)
+    convolution.draw(torch.Generator().manual_seed(0))
+    fan_in = 3 * 7 * 7
+    # A normal distribution cut at two deviations has 0.8796 of its deviation left.
+    assert abs(convolution.weight.std() * fan_in**0.5 / 0.8796 - 1) < 0.02
+    assert convolution.weight.abs().max() <= 2 * fan_in**-0.5
 
 
 def gradients(built: Perceiver) -> dict[str, Tensor]:
