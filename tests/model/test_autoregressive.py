@@ -255,6 +255,7 @@ def test_the_plan_counts_the_products_of_all_latents() -> None:
         ({"outputs": {"wave": AutoregressiveOutput(stream=StreamShape(3))}}, "follows from the network; leave it out"),
         ({"inputs": {"wave": ImageInput(height=4, width=4)}}, "which is image"),
         ({"inputs": {"wave": replace(ARRAY.inputs["wave"], patch=(2,))}}, "a token for each cell"),
+        ({"inputs": {"wave": replace(ARRAY.inputs["wave"], shape=(4, 6, 3), patch=(1, 2))}}, "a token for each cell"),
         ({"inputs": {"wave": replace(ARRAY.inputs["wave"], num_axes=2)}}, "without coordinates of its own"),
         ({"inputs": {"wave": replace(ARRAY.inputs["wave"], axes=("channel", "x"))}}, "channels are its last axis"),
     ],

@@ -60,7 +60,7 @@ def test_dense_tokens_give_the_plain_attention_and_all_its_gradients(masked: boo
 
 @pytest.mark.usefixtures("tile_elements")
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("shape", [(4, 6), (3, 2, 5)])
+@pytest.mark.parametrize("shape", [(11,), (4, 6), (3, 2, 5)])
 def test_separable_tokens_give_the_plain_attention_and_its_gradient(shape: tuple[int, ...], masked: bool) -> None:
     grid, whole = grid_tokens(shape, batch=2)
     tokens = normalised(whole)

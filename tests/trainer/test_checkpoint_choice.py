@@ -123,6 +123,18 @@ def test_a_resume_takes_the_newest_that_is_whole_and_tells_of_those_that_it_skip
     assert newest_whole(folder / "none") == (None, [])
 
 
+def test_one_that_the_run_deletes_meanwhile_is_not_told_as_damaged(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(path: Path) -> object:
+        if path.name == "step_00000400":
+            shutil.rmtree(path)
+        return read_whole(path)
+
+    monkeypatch.setattr("trainer.checkpoint.manifest.read_whole", read)
+    assert newest_whole(folder) == (folder / "step_00000300", [])
+
+
 WRONG = [None, True, -1, 1.5, "x", [], ["x"], {}, {"a": []}, [[1]], 10**30, float("nan")]
 
 

@@ -1,6 +1,7 @@
 """DeepSpeed is started with our timeout, our stage and our environment, and what it cannot do is told by our keys."""
 
 import contextlib
+import logging
 import os
 from datetime import timedelta
 from types import SimpleNamespace
@@ -116,6 +117,18 @@ def test_on_a_cpu_deepspeed_is_told_its_rank_on_the_node_and_its_accelerator_unl
     expected = (before, before) if before else ("3", "cpu")
     assert (os.environ["LOCAL_RANK"], os.environ["DS_ACCELERATOR"]) == expected
     assert __compatible_ops__["deepspeed_shm_comm"] is False
+
+
+def test_deepspeed_writes_nothing_beside_what_is_printed() -> None:
+    from deepspeed.utils import logger
+
+    before = logger.level
+    logger.setLevel(logging.INFO)
+    try:
+        _import_deepspeed(CPU)
+        assert not logger.isEnabledFor(logging.WARNING)
+    finally:
+        logger.setLevel(before)
 
 
 def test_parameters_are_gathered_where_they_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:

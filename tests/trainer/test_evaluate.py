@@ -4,7 +4,7 @@ import math
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -23,7 +23,8 @@ from model.outputs.label import LabelsOutput
 from trainer.distributed.world import World
 from trainer.evaluation.evaluation import ALL, Evaluation, Value, evaluate
 from trainer.evaluation.inference import averaged, predictions
-from trainer.tasks.metric import Metric, Result
+from trainer.tasks.kinds.label import LabelTask
+from trainer.tasks.metric import Measurement, Metric, Result
 from trainer.tasks.objective import Objective, objective
 
 SEVERAL = objective({"label": LabelsOutput(num_classes=5)})
@@ -81,6 +82,37 @@ def test_answers_that_are_nan_are_counted_and_have_no_score(world: World) -> Non
     # A slot that only fills the batch is no sample.
     padded = replace(batch, keys=("", *batch.keys[1:]))
     assert evaluate(Broken([0]), CLASSES, [padded], world, ("points",)).faults() == []
+
+
+class OnDevice:
+    """A world of one whose device is PyTorch's "meta": it has no numbers, and meets none that are on the host."""
+
+    device = torch.device("meta")
+
+    def sum(self, counts: Tensor) -> Tensor:
+        assert counts.device == self.device
+        return torch.zeros(counts.shape, dtype=counts.dtype)
+
+
+class Answers(nn.Module):
+    def forward(self, inputs: dict[str, Tensor], lengths: dict[str, Tensor], **_: object) -> dict[str, Tensor]:
+        return {"label": torch.empty(len(inputs["points"]), 5, device=OnDevice.device)}
+
+
+class Nothing(Measurement):
+    def add(self, answer: Tensor, batch: Batch, judged: Tensor) -> None:
+        assert answer.device == judged.device == batch.labels.device == OnDevice.device
+
+    def result(self, world: World) -> Result:
+        return Result(dict.fromkeys(("accuracy", "top_5_accuracy", "f1"), 0.5), 1)
+
+
+def test_what_an_evaluation_counts_beside_the_answers_is_counted_where_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(LabelTask, "measurement", lambda _: Nothing())
+    found = evaluate(Answers(), CLASSES, [whole_batch(0)], cast("World", OnDevice()), ("points",))
+    assert found.flat()["label/accuracy"] == 0.5
 
 
 def several(index: int) -> Batch:

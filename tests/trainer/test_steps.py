@@ -152,6 +152,22 @@ def test_a_step_has_its_states_its_batch_and_the_flags_that_were_asked_for(ahead
     assert list(steps(engine, feed, RunState(step=4), course, hang)) == []
 
 
+def test_the_batch_of_the_next_step_is_prepared_while_one_runs() -> None:
+    prepared: list[int] = []
+
+    class Preparing(Feed):
+        def prepare(self, index: int) -> None:
+            prepared.append(index)
+
+    feed = Preparing(lambda index: replace(whole_batch(index), index=index), ALONE)
+    course = Course(until=4, window=0, flags=lambda _: (False, False), pauses=lambda _: False)
+    state = RunState(skipped_batches=(2,))
+    made = list(steps(Ahead(ALONE, 1), feed, state, course, HangWatch(None, ALONE, 0.0)))
+    assert [step.batch.index for step in made] == [0, 1, 3, 4]
+    # Nothing follows the last step.
+    assert prepared == [1, 3, 4]
+
+
 @pytest.mark.parametrize("ahead", [0, 1])
 def test_saves_evaluations_and_profiles_come_at_their_steps_with_no_step_under_way(ahead: int, tmp_path: Path) -> None:
     engine = Ahead(ALONE, ahead)
