@@ -1,8 +1,15 @@
 """Columns of a table of answers: no output takes the place of another one's, or of the sample's key."""
 
+from types import SimpleNamespace
+from typing import cast
+
 import pytest
 
+from configs.run import RunConfig
+from launch.answers.answering import _add, batch_of
 from launch.answers.columns import name_of
+from trainer.config import TrainConfig
+from trainer.tasks.answer import Row
 
 OUTPUTS = ("key", "label", "label_true", "label_2", "near", "near_photo")
 
@@ -31,3 +38,20 @@ def test_a_column_is_that_of_the_output_with_the_longest_name_that_it_begins_wit
     output: str, column: str, expected: str
 ) -> None:
     assert name_of(column, output, OUTPUTS) == expected
+
+
+def test_a_column_that_two_outputs_tell_stands_there_for_each() -> None:
+    row: Row = {}
+    _add(row, {"score": 1}, "label", OUTPUTS)
+    _add(row, {"score": 2, "near_photo": 3}, "near", OUTPUTS)
+    assert row == {"score": 1, "near.score": 2, "near.photo": 3}
+
+
+@pytest.mark.parametrize(
+    ("micro_batch", "global_batch", "expected"), [(0, 8, 8), (0, 64, 64), (0, 1_000, 64), (16, 1_000, 16)]
+)
+def test_as_many_are_answered_at_once_as_are_trained_on_and_not_thousands(
+    micro_batch: int, global_batch: int, expected: int
+) -> None:
+    train = TrainConfig(micro_batch=micro_batch, global_batch=global_batch)
+    assert batch_of(cast("RunConfig", SimpleNamespace(train=train))) == expected

@@ -3,9 +3,11 @@
 import json
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,6 +96,22 @@ def test_the_newest_checkpoint_is_scored_on_the_run_s_split_and_what_it_saw_is_d
     assert names == ["confusion_label.png", "loss.png", "predictions.png"]
 
 
+@pytest.mark.parametrize(("values", "is_unit"), [("bytes", True), ("unit", True), ("raw", False)])
+def test_only_pictures_of_no_known_range_are_drawn_by_their_own(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: str, *, is_unit: bool
+) -> None:
+    drawn: list[bool] = []
+    monkeypatch.setattr(drawing, "predictions", lambda *_, is_unit: drawn.append(is_unit))
+    config = load(run.config_path, [f"data.inputs.image.values={values}"])
+    other = RunFolder(tmp_path / values)
+    open_run(config, other)
+    save(
+        other.checkpoints_folder, 8, Perceiver(config.model, seed=8).state_dict(), identity=identity(config), score=0.1
+    )
+    assert evaluation.main(other.path) == 0
+    assert drawn == [is_unit]
+
+
 def test_the_checkpoint_and_the_split_that_are_named_are_scored_and_told(
     run: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -107,7 +125,7 @@ def test_the_checkpoint_and_the_split_that_are_named_are_scored_and_told(
 
 
 def test_a_network_with_nested_latents_is_scored_and_drawn_at_every_size(
-    run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for sizes, told in (("all", "this network is trained for all of its 4 latents only"), ("2", "--latents 2: this")):
         with pytest.raises(ValueError, match=told):
@@ -118,6 +136,14 @@ def test_a_network_with_nested_latents_is_scored_and_drawn_at_every_size(
     save(run.checkpoints_folder, 8, Perceiver(config.model, seed=8).state_dict(), identity=identity(config), score=0.1)
     with pytest.raises(ValueError, match="--latents 3: expected one of 1, 2, 4, which it is trained for"):
         evaluation.main(run.path, latents="3")
+    curves: list[Sequence[float]] = []
+    draw = drawing.quality_over_cost
+
+    def keep(sizes: Sequence[int], costs: Any, values: Sequence[float], *labels: Any) -> None:  # noqa: ANN401
+        curves.append(values)
+        draw(sizes, costs, values, *labels)
+
+    monkeypatch.setattr(drawing, "quality_over_cost", keep)
     assert evaluation.main(run.path, latents="all") == 0
     told = capsys.readouterr().out.splitlines()
     assert told[0] == "step 8, 5 test samples"
@@ -125,6 +151,7 @@ def test_a_network_with_nested_latents_is_scored_and_drawn_at_every_size(
     assert [row.split()[0] for row in told[2:5]] == ["1", "2", "4"]
     found = json.loads(run.latents_path.read_text())
     assert [size["latents"] for size in found["sizes"]] == [1, 2, 4]
+    assert curves == [[size["metrics"]["label"]["accuracy"]["all"] for size in found["sizes"]]]
     assert 0 < found["sizes"][0]["gflop"] < found["sizes"][2]["gflop"]
     assert all(size["seconds"] > 0 for size in found["sizes"])
     assert (run.pictures_folder / "latents.png").stat().st_size > 1_000

@@ -201,6 +201,15 @@ def test_shards_of_one_sample_and_of_none_to_evaluate(tmp_path: Path) -> None:
     assert (config.train.global_batch, config.data.eval_split) == (1, "")
 
 
+@pytest.mark.parametrize(("num_samples", "batch", "lanes"), [(16, 4, 1), (64, 16, 4), (100, 32, 8), (300, 64, 8)])
+def test_the_batch_follows_from_the_number_of_training_samples_and_the_lanes_divide_it(
+    tmp_path: Path, num_samples: int, batch: int, lanes: int
+) -> None:
+    (tmp_path / "run.yaml").write_text(perceiver("init", shards(tmp_path, text, num_samples)))
+    config = load(tmp_path / "run.yaml")
+    assert (config.train.global_batch, config.data.lanes) == (batch, lanes)
+
+
 def test_a_sample_that_is_broken_changes_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "tars"
     good = (tmp_path / picture(tmp_path, "good.png", (16, 24, 3))).read_bytes()
