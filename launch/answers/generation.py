@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -40,19 +40,19 @@ _MOST_PROMPTS = _MOST_BYTES
 class Request:
     """What is to be continued, and how."""
 
-    prompts: Sequence[str] = ()
+    prompts: Sequence[str]
     """Texts, or files of arrays; none continues from the beginning."""
-    prompts_path: Path | None = None
+    prompts_path: Path | None
     """A file with more of them, one a line."""
-    length: int = 256
+    length: int
     """Bytes, tokens, or entries of an array's first axis that are added to each."""
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: Sampling
     """How what comes next is chosen."""
-    seed: int = 0
+    seed: int
     """Seed of the first prompt; that of each further one is one more."""
-    out: Path | None = None
+    out: Path | None
     """A file for texts, as JSON lines, or the folder for arrays."""
-    as_json: bool = False
+    as_json: bool
     """Whether texts are printed as JSON lines."""
 
 

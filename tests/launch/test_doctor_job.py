@@ -72,6 +72,22 @@ def test_all_ranks_meet_are_signalled_and_report(
     assert len([line for line in asked("squeue") if "--name=" in line]) >= 2
 
 
+def test_the_ranks_are_signalled_once_however_long_they_take(
+    commands: Commands, tmp_path: Path, quick: list[float]
+) -> None:
+    late = """case "$*" in
+*--jobs=*) echo look >> looks
+    if [ $(wc -l < looks) -ge 4 ]; then
+        for rank in 1 0; do echo "{\\"rank\\": $rank}" > $(cat folder)/report_$rank.json; done
+    fi
+    echo "$(cat state)|n[1-2]|$(cat name)|(null)";;
+esac"""
+    asked = put(commands, tmp_path, "RUNNING|None", squeue=late, scancel=":")
+    (tmp_path / "runs").mkdir()
+    assert [report["rank"] for report in job.run(PROFILE, tmp_path / "runs").reports] == [0, 1]
+    assert len([words for words in asked("scancel") if "--signal" in words]) == 1
+
+
 def test_a_job_that_is_left_is_cancelled_by_its_name(commands: Commands, tmp_path: Path, quick: list[float]) -> None:
     asked = put(commands, tmp_path, "RUNNING|None", sbatch=f"echo 7 > left\n{SBATCH}")
     job.run(PROFILE, tmp_path)

@@ -74,6 +74,15 @@ def test_an_array_of_few_channels_is_curves_and_any_other_a_heat_map(tmp_path: P
     assert [each.get_title() for each in axes] == ["a", "b", "c", "d", "x, is e"]
 
 
+def test_what_was_hidden_of_many_channels_shows_a_grey_ground() -> None:
+    hidden = np.ones((1, 9, 30))
+    hidden[0, 2] = np.nan
+    figure = drawing.samples({"shown": hidden, "drawn": np.ones((1, 9, 30))}, is_unit=False)
+    cells = figure.axes
+    assert [cell.get_facecolor() for cell in (cells[0], cells[drawing.COLUMNS])] == [(0.6, 0.6, 0.6, 1.0)] * 2
+    assert np.ma.masked_invalid(cells[0].images[0].get_array()).mask[:, 2].all()
+
+
 def metrics(tmp_path: Path, *records: dict[str, object]) -> Path:
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
