@@ -3,6 +3,7 @@
 from contextlib import nullcontext
 from math import prod
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -51,6 +52,19 @@ def test_a_small_grid_is_read_as_tile_by_tile_with_its_gradient(
         results.append((out.detach(), *torch.autograd.grad((out * upstream).sum(), queries)))
     for found, expected in zip(*results, strict=True):
         torch.testing.assert_close(found, expected, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@pytest.mark.usefixtures("_interpreted")
+def test_queries_of_half_precision_lose_nothing_between_the_passes() -> None:
+    grid = source((3, 5), 2, 2)
+    tokens = SeparableTokens(
+        GridTokens(random(2, 15, 2).float(), tuple(table.float() for table in grid.tables)),
+    )
+    queries = random(2, 3, tokens.num_channels).bfloat16().requires_grad_()
+    out = grid_read.read_grid(queries, tokens, None, Tile(4, 4))
+    kept: Any = out.grad_fn
+    # A logarithm of three digits, which the backward pass raises two to, would have an error of its own size.
+    assert [tensor.dtype for tensor in kept.saved_tensors] == [torch.bfloat16, torch.bfloat16, torch.float32]
 
 
 @pytest.mark.parametrize(
