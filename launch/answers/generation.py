@@ -27,7 +27,6 @@ from data_shards.modalities.transforms.text import never_written, whole_text
 from launch.answers.loaded_run import LoadedRun, load_run
 from model.generation.sampling import Sampling, continued
 from model.perceiver import Perceiver
-from trainer.checkpoint.choice import NEWEST
 
 Tell = Callable[[int, int], object]
 # Of a prompt that is a file, which is read whole.
@@ -60,11 +59,11 @@ class Request:
 class Chosen:
     """Which of a run's weights continue."""
 
-    checkpoint: str = NEWEST
+    checkpoint: str
     """A checkpoint, as in trainer/checkpoint/choice.py."""
-    weights: str = ""
+    weights: str
     """The weights of that, as `load_run` has them."""
-    trust_code: bool = False
+    trust_code: bool
     """Whether its plug-ins may run."""
 
 
@@ -190,7 +189,7 @@ def _arrays(
     request.out.mkdir(parents=True)
     for number, whole in enumerate(wholes):
         with atomic.written_beside(request.out / f"{number}.npy") as file:
-            np.save(file, whole, allow_pickle=False)
+            np.save(file, whole)
     sys.stdout.write(printable_lines(f"{request.out}: {counted(len(wholes), 'array')}, 0.npy and so on\n"))
 
 
