@@ -195,7 +195,7 @@ def table(states: Sequence[State]) -> Table:
 
 
 def _watch(folders: Sequence[RunFolder]) -> None:
-    with Live(console=Console(), auto_refresh=False) as live:
+    with Live(auto_refresh=False) as live:
         while True:
             states = [read(folder) for folder in folders]
             live.update(table(states), refresh=True)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,8 @@ from launch.schedulers import submission
 from launch.supervise import stop
 from trainer.checkpoint.names import MANIFEST, name_of
 from trainer.health.run_lock import RunLock
+from trainer.run_state import Improvement, RunState
+from trainer.sinks.attempt_time import TimeEntry
 
 CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
 Commands = Callable[..., Callable[[str], list[str]]]
@@ -42,6 +44,7 @@ def folder(tmp_path: Path) -> RunFolder:
 def test_the_queue_knows_best_and_says_why_a_run_waits(folder: RunFolder) -> None:
     job = Job("PENDING", "Resources", "")
     assert status.state_of(folder, [ENDED], job, is_finished=False) == ("pending", "Resources")
+    assert status.state_of(folder, [ENDED], job, is_finished=True) == ("pending", "Resources")
 
 
 def test_a_run_without_a_job_is_what_its_folder_says(folder: RunFolder) -> None:
@@ -104,6 +107,7 @@ def test_without_names_the_runs_here_are_shown(
     assert status.main([], as_json=True) == 0
     shown = json.loads(capsys.readouterr().out)
     assert (shown["run"], shown["step"], shown["steps"], shown["loss"]) == (str(digits.path), 5, 600, 1.5)
+    assert (shown["newest_checkpoint"], shown["damaged"], shown["goodput"]) == (None, None, None)
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
     with pytest.raises(ValueError, match="holds no run; name the run folders"):
@@ -137,7 +141,7 @@ def test_the_nodes_that_a_run_avoids_are_told_with_the_reason(
     sent = {"job_id": "7", "job_name": "digits-1", "submitted_at": 0.0, "nodes": 2, "processes_per_node": 1}
     digits.submission_path.write_text(json.dumps(sent))
     state = status.read(digits)
-    assert (state["state"], state["reason"]) == ("pending", "BadConstraints")
+    assert (state["state"], state["reason"], state["nodes"]) == ("pending", "BadConstraints", None)
     assert state["excluded"] == "n2: failures began there in attempts 1, 2; n9: by the profile or its user"
 
 
@@ -173,7 +177,8 @@ def test_of_a_run_that_nobody_trains_the_newest_checkpoint_is_the_one_that_a_res
         save(digits.checkpoints_folder, step, {"a": torch.arange(6.0)})
     newest = digits.checkpoints_folder / name_of(600)
     assert status.main([digits.path], as_json=True) == 0
-    assert json.loads(capsys.readouterr().out)["state"] == "finished"
+    state = json.loads(capsys.readouterr().out)
+    assert (state["state"], state["reason"]) == ("finished", None)
     if damaged == "step":
         rewrite(newest, "engine.steps", "many")
     else:
@@ -187,7 +192,9 @@ def test_of_a_run_that_nobody_trains_the_newest_checkpoint_is_the_one_that_a_res
     with RunLock(digits.lock_path):
         assert status.main([digits.path], as_json=True) == 0
     state = json.loads(capsys.readouterr().out)
-    assert state["state"] == "running"
+    assert (state["state"], state["damaged"]) == ("running", None)
+    # Of many runs no checkpoint is read whole.
+    assert status.read(digits)["damaged"] is None
     assert status.main([digits.path]) == 0
     assert "step_00000550" in capsys.readouterr().out
 
@@ -198,6 +205,17 @@ def test_what_a_killed_start_left_hidden_is_no_run(digits: RunFolder, capsys: py
     left.config_path.write_text(digits.config_path.read_text())
     assert status.main([], as_json=True) == 0
     assert json.loads(capsys.readouterr().out)["run"] == str(digits.path)
+
+
+def test_a_run_that_its_evaluations_ended_is_finished_and_says_so(digits: RunFolder) -> None:
+    state = RunState(step=5, improvement=Improvement(0.5, 3))
+    save(digits.checkpoints_folder, 5, {"a": torch.zeros(1)}, state=state)
+    found = status.read(digits)
+    assert (found["state"], found["eta_seconds"]) == ("unfinished", 298)
+    digits.config_path.write_text(CONFIG.read_text().replace("\ntrain:\n", "\ntrain:\n  patience: 3\n"))
+    found = status.read(digits)
+    assert (found["state"], found["eta_seconds"]) == ("finished", 0)
+    assert found["reason"] == "its evaluations ended it early (train.patience=3)"
 
 
 def test_stop_says_whether_there_is_anything_to_stop(digits: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
@@ -249,6 +267,7 @@ def test_a_run_whose_ranks_are_silent_and_whose_job_is_gone_does_not_run(folder:
     assert status.state_of(folder, [silent(folder)], None, is_finished=False) == ("unfinished", killed)
     over = Job("NODE_FAIL", "", "n1")
     attempts.write_rank(folder, 1, RankRecord(3, "n2", 5))
+    attempts.write_rank(folder, 1, RankRecord(4, socket.gethostname(), 5))
     assert status.state_of(folder, attempts.history(folder), over, is_finished=False) == ("unfinished", "node_fail")
     assert status.state_of(folder, attempts.history(folder), None, is_finished=False) == ("running", None)
 
@@ -333,6 +352,10 @@ def test_one_run_is_shown_a_line_a_fact_in_words_for_people(
     assert shown["run"] == "runs/digits"
     assert (shown["step"], shown["steps"], shown["loss"], shown["eta"]) == ("5", "600", "1.235", "2:58:30")
     assert (shown["attempt"], shown["goodput"]) == ("1", "-")
+    whole = TimeEntry(1, ("n1",), 1, started_at=100.0, last_step=5, seen_at=200.0, seconds={"compute": 25.0})
+    (digits.attempts_folder / "0001" / "time.json").write_text(json.dumps(asdict(whole)))
+    assert status.main([digits.path]) == 0
+    assert "goodput              25%\n" in capsys.readouterr().out
 
 
 def test_a_table_has_a_column_for_what_any_run_has_to_say(
@@ -349,6 +372,13 @@ def test_a_table_has_a_column_for_what_any_run_has_to_say(
     assert "checkpoint" not in head
     assert [row.split()[0] for row in rows] == ["runs/digits", "runs/other"]
     assert "-" in rows[1].split()
+
+
+def test_a_path_that_is_too_wide_is_folded_and_not_cut() -> None:
+    output = io.StringIO()
+    path = "runs/" + "a_long_name_" * 3
+    Console(file=output, width=20).print(status.table([{**dict.fromkeys(FULL), "run": path}]))
+    assert "".join(output.getvalue().split()) == f"run{path}"
 
 
 FULL: status.State = dict.fromkeys(status.COLUMNS.values(), "long-value") | {
@@ -496,7 +526,10 @@ def test_each_look_of_a_watch_is_shown_at_once_and_the_next_comes_after_two_seco
 
     monkeypatch.setattr(status.Live, "update", updated)
     monkeypatch.setattr(status.time, "sleep", end)
-    assert status.main([digits.path], watch=True) == 0
+    other = RunFolder(digits.path.with_name("other"))
+    other.create()
+    other.config_path.write_text(CONFIG.read_text())
+    assert status.main([other.path, digits.path], watch=True) == 0
     assert shown == [True, True]
     assert [seconds for seconds in pauses if seconds >= 1] == [2]
 
