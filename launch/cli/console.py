@@ -47,7 +47,7 @@ Plugins = Annotated[
 ]
 
 
-def configuration(path: Path, overrides: Sequence[str] | None, *, tiny: bool, trust_code: bool = False) -> "RunConfig":
+def configuration(path: Path, overrides: Sequence[str] | None, *, tiny: bool, trust_code: bool) -> "RunConfig":
     """Return the configuration of a run to be started, or of the tiny one; trust the run that gives its weights."""
     if tiny:
         from configs.tiny import load_tiny as load

@@ -36,8 +36,8 @@ def init(
         return
     try:
         # x: a file that somebody made since is not overwritten either.
-        with out.open("x", encoding="utf-8") as file:
-            file.write(text)
+        with out.open("xb") as file:
+            file.write(text.encode())
     except OSError as error:
         raise ValueError(f"{out}: cannot be written ({error.strerror}); choose another file for --out") from error
     typer.echo(printable(f"{out}: written; perceiver train {out} --run RUN"))

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from audit import listening
+from typer.testing import CliRunner
 
 from data_shards.format.manifest import Manifest, ShardEntry, Shards, Split, write
 
@@ -103,3 +105,24 @@ def until() -> Callable[[Callable[[], bool]], None]:
             time.sleep(0.01)
 
     return wait
+
+
+@pytest.fixture
+def explained() -> Callable[[typer.Typer], None]:
+    """Check that help explains every command of an app and all that it takes, and that a group alone lists them."""
+
+    def check(app: typer.Typer) -> None:
+        group: Any = typer.main.get_command(app)
+        for name, command in group.commands.items():
+            assert len(command.help or "") > 20, name
+            # The parameters of a group are those of its commands, and a flag of help has its own words.
+            unexplained = [each.name for each in command.params if not getattr(each, "help", "x")]
+            assert unexplained == [], name
+        if group.help:
+            half = CliRunner().invoke(app, [])
+            assert half.exit_code == 2
+            told = " ".join(half.output.split())
+            assert group.help in told
+            assert [name for name in group.commands if f" {name} " not in told] == []
+
+    return check

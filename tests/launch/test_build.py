@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -208,3 +209,31 @@ def test_shards_are_not_written_among_the_files_that_they_are_made_of(folder: Pa
 def test_a_table_may_lie_beside_its_shards(folder: Path) -> None:
     (folder / "a.csv").write_text("image,label\ncat/1.png,0\n")
     assert "1 sample " in run("table", folder / "a.csv", folder / "shards")
+
+
+def test_help_says_what_there_is_and_what_it_is_for(explained: Callable[[typer.Typer], None]) -> None:
+    assert app.info.help
+    explained(app)
+
+
+@pytest.mark.parametrize("seed", [0, 2**63 - 1])
+def test_a_seed_is_any_number_of_63_bits(door: Door, seed: int) -> None:
+    calls = door("data_shards.sources.table.build", Manifest({"train": split(1)}, ()))
+    run("table", IN, OUT, "--seed", str(seed))
+    assert [given["options"]["seed"] for given in calls] == [seed]
+    outside = -1 if seed == 0 else seed + 1
+    assert CliRunner().invoke(app, ["table", "in", "out", "--seed", str(outside)]).exit_code == 2
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("more", [[], ["--trust-code"]])
+def test_the_plug_ins_of_a_table_are_those_of_the_run_that_was_named(
+    door: Door, tmp_path: Path, more: list[str]
+) -> None:
+    door("data_shards.sources.table.build", Manifest({"train": split(1)}, ()))
+    loaded, trusted = door("configs.run.load", None), door("configs.plugins.trust", None)
+    run("table", IN, OUT, *more)
+    assert (loaded, trusted) == ([], [])
+    run("table", IN, OUT, "--config", tmp_path / "a.yaml", *more)
+    assert [given["path"] for given in loaded] == [tmp_path / "a.yaml"]
+    assert trusted == [{"run": tmp_path}] * len(more)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from configs.run import load
@@ -174,3 +175,45 @@ def test_a_contact_sheet_is_drawn_of_what_was_asked_for_and_named(door: Door) ->
     ]
     assert CliRunner().invoke(app, ["show", "in", "--samples", "0"]).exit_code == 2
     assert CliRunner().invoke(app, ["verify", "in", "--jobs", "0"]).exit_code == 2
+
+
+def test_help_says_what_there_is_and_what_it_is_for(explained: Callable[[typer.Typer], None]) -> None:
+    assert app.info.help
+    explained(app)
+    told = CliRunner().invoke(app, ["build"]).stdout
+    assert "image-folder" in told
+    # The published layouts stand under a head of their own.
+    assert told.index("image-folder") < told.index("Data sets in their published layout") < told.index("imagenet")
+
+
+@pytest.mark.parametrize(
+    ("command", "function", "is_needed"),
+    [
+        ("index", "data_shards.building.adoption.index", False),
+        ("verify", "data_shards.building.inspection.verification.verify", True),
+        ("show", "data_shards.building.inspection.contact_sheet.contact_sheet", True),
+    ],
+)
+@pytest.mark.parametrize("more", [[], ["--trust-code"]])
+def test_the_configuration_of_a_run_is_read_and_its_code_trusted_where_that_is_said(
+    door: Door, command: str, function: str, is_needed: bool, more: list[str]
+) -> None:
+    config = Path(__file__).parents[2] / "configs" / "digits.yaml"
+    calls = door(function, {"index": MANIFEST, "verify": Report(), "show": 8}[command])
+    trusted = door("configs.plugins.trust", None)
+    assert CliRunner().invoke(app, [command, "in", *more], catch_exceptions=False).exit_code == 0
+    assert trusted == []
+    words = [command, "in", "--config", str(config), *more]
+    assert CliRunner().invoke(app, words, catch_exceptions=False).exit_code == 0
+    assert trusted == [{"run": config.parent}] * len(more)
+    data = load(config).data
+    read = {"verify": ("config", data), "show": ("inputs", data.ordered_inputs)}
+    if is_needed:
+        name, expected = read[command]
+        assert [given[name] for given in calls] == [None, expected]
+
+
+def test_values_are_taken_from_the_field_that_was_named(door: Door) -> None:
+    calls = door("data_shards.building.adoption.index", MANIFEST)
+    assert CliRunner().invoke(app, ["index", "in", "--values-from", "."], catch_exceptions=False).exit_code == 0
+    assert [given["records"] for given in calls] == [Records("", "", "", ".")]

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
+from launch.cli import networks
 from launch.cli.cluster_report import Flags
 from launch.cli.main import app
 
@@ -52,6 +54,9 @@ NONE = Flags(128, 0, "", "", "", 0.0, 0.0, 139.0, 400.0)
          "launch.networks.network_files.export",
          {"source": HERE, "out": THERE, "onnx": True, "safetensors": False, "as_json": True, "which": "best",
           "weights": "", "latents": 8}),
+        (["export", "here", "there", "--weights", "ema"], "launch.networks.network_files.export",
+         {"source": HERE, "out": THERE, "onnx": False, "safetensors": False, "as_json": False, "which": "newest",
+          "weights": "ema", "latents": 0}),
         (["export", "here", "there", "--safetensors"], "launch.networks.network_files.export",
          {"source": HERE, "out": THERE, "onnx": False, "safetensors": True, "as_json": False, "which": "newest",
           "weights": "", "latents": 0}),
@@ -74,3 +79,39 @@ def test_a_flag_of_a_cluster_without_one_is_refused_by_its_name(flag: str) -> No
 @pytest.mark.parametrize("flag", ["--memory-gib", "--peak-tflops"])
 def test_a_device_has_no_less_than_nothing(flag: str) -> None:
     assert CliRunner().invoke(app, ["plan", "here", flag, "-1"]).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "function", "folder"),
+    [
+        (["plan", "some/run.yaml"], "launch.networks.network_files.plan", Path("some")),
+        (["plan", "some/run.yaml", "--nodes", "2"], "launch.cli.cluster_report.report", Path("some")),
+        (["export", "here", "there"], "launch.networks.network_files.export", HERE),
+    ],
+)
+@pytest.mark.parametrize("more", [[], ["--trust-code"]])
+def test_code_is_trusted_only_where_that_is_said(
+    door: Door, words: list[str], function: str, folder: Path, more: list[str]
+) -> None:
+    trusted = door("configs.plugins.trust", None)
+    door(function, None)
+    assert CliRunner().invoke(app, [*words, *more], catch_exceptions=False).exit_code == 0
+    assert trusted == [{"run": folder}] * len(more)
+
+
+@pytest.mark.parametrize("tokenizer", ["", "own.json"])
+def test_a_configuration_goes_to_the_terminal_or_into_a_file_to_the_last_byte(
+    door: Door, tmp_path: Path, tokenizer: str
+) -> None:
+    text = "seed: 0 # \u00e9t\u00e9\n"
+    calls = door("launch.planning.starting_config.starting_config", text)
+    words, out = ["init", "here", *(["--tokenizer", tokenizer] if tokenizer else [])], tmp_path / "a.yaml"
+    assert CliRunner().invoke(app, words, catch_exceptions=False).stdout == text
+    told = CliRunner().invoke(app, [*words, "--out", str(out)], catch_exceptions=False).stdout
+    assert told == f"{out}: written; perceiver train {out} --run RUN\n"
+    assert out.read_bytes() == text.encode()
+    assert calls == [{"folder": HERE, "run": "runs/first", "tokenizer": tokenizer}] * 2
+
+
+def test_help_says_what_there_is(explained: Callable[[typer.Typer], None]) -> None:
+    explained(networks.app)

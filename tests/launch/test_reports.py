@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from launch.chaos.campaign import Campaign
+from launch.cli import reports
 from launch.cli.main import app
 from launch.lifecycle.run_folder import RunFolder
 from trainer.sinks.page import Story
@@ -78,6 +80,7 @@ def test_the_report_is_of_all_that_the_run_left(run: RunFolder, monkeypatch: pyt
     monkeypatch.setattr("trainer.sinks.attempt_time.goodput", lambda attempts: 0.875 if attempts == [run.path] else 0.0)
     for name in ("b", "a", "c", "d"):
         (run.pictures_folder / f"{name}.png").touch()
+        (run.pictures_folder / f"{name}.txt").touch()
     result = CliRunner().invoke(app, ["report", str(run.path)], catch_exceptions=False)
     out = run.path / "report.html"
     assert out.read_bytes() == b"a page"
@@ -86,6 +89,7 @@ def test_the_report_is_of_all_that_the_run_left(run: RunFolder, monkeypatch: pyt
     assert (story.name, story.config, story.attempts) == ("run", CONFIG, [run.path])
     assert [record["loss"] for record in story.records] == [2.0, 1.0]
     assert [path.name for path in story.pictures] == ["a.png", "b.png", "c.png", "d.png"]
+    assert [path.name for path in story.texts] == ["a.txt", "b.txt", "c.txt", "d.txt"]
     result = CliRunner().invoke(app, ["report", str(run.path), "--json"], catch_exceptions=False)
     assert json.loads(result.stdout) == {"report": str(out), "attempts": 1, "goodput": 0.875, "skipped_steps": 0}
 
@@ -93,10 +97,11 @@ def test_the_report_is_of_all_that_the_run_left(run: RunFolder, monkeypatch: pyt
 def test_attention_is_drawn_of_the_sample_and_the_checkpoint_that_were_named(door: Door) -> None:
     calls = door("launch.report.attention_pictures.main", [Path("a\x1b.png"), Path("b.png")])
     usual = CliRunner().invoke(app, ["attention", "run"], catch_exceptions=False)
-    asked = CliRunner().invoke(app, ["attention", "run", "--sample", "3", "--checkpoint", "best", "--json"])
+    words = ["attention", "run", "--sample", "3", "--checkpoint", "best", "--weights", "ema", "--json"]
+    asked = CliRunner().invoke(app, words)
     assert calls == [
         {"path": Path("run"), "sample": 0, "which": "newest", "weights": ""},
-        {"path": Path("run"), "sample": 3, "which": "best", "weights": ""},
+        {"path": Path("run"), "sample": 3, "which": "best", "weights": "ema"},
     ]
     assert usual.stdout.splitlines()[1] == "pictures: b.png"
     assert "\x1b" not in usual.stdout
@@ -160,3 +165,25 @@ def test_a_campaign_with_a_run_that_ended_otherwise_has_status_1(
 def test_a_campaign_of_nothing_is_refused(words: list[str], campaigns: list[dict[str, Any]]) -> None:
     assert CliRunner().invoke(app, ["chaos", "config.yaml", *words]).exit_code == 2
     assert campaigns == []
+
+
+def test_code_is_trusted_only_where_that_is_said_and_then_in_every_rank_of_a_campaign(
+    campaigns: list[dict[str, Any]], door: Door, tmp_path: Path
+) -> None:
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    door("launch.report.attention_pictures.main", [])
+    trusted = door("configs.plugins.trust", None)
+    chaos = ["chaos", str(tmp_path / "config.yaml"), f"data.shards={tmp_path}"]
+    for words, folder in ((["attention", "run"], Path("run")), (chaos, tmp_path)):
+        for more in ([], ["--trust-code"]):
+            trusted.clear()
+            assert CliRunner().invoke(app, [*words, *more], catch_exceptions=False).exit_code == 0
+            assert trusted == [{"run": folder}] * len(more)
+    assert [campaign["command"] for campaign in campaigns] == [
+        ["train", *chaos[1:]],
+        ["train", *chaos[1:], "--trust-code"],
+    ]
+
+
+def test_help_says_what_there_is(explained: Callable[[typer.Typer], None]) -> None:
+    explained(reports.app)

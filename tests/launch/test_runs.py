@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from configs.run import load
 from configs.tiny import load_tiny
+from launch.cli import runs
 from launch.cli.main import app
 from launch.lifecycle.cluster import ClusterConfig
 from launch.lifecycle.cluster import load as profile_of
@@ -148,3 +150,40 @@ def test_a_sweep_is_of_a_cluster_or_of_this_machine_and_never_of_both(more: list
 )
 def test_a_number_below_0_and_a_word_that_is_missing_are_refused(words: list[str | Path]) -> None:
     assert status_of(*words) == 2
+
+
+SOURCE = ["initial_weights.source=other@best"]
+
+
+@pytest.mark.parametrize(
+    ("words", "folders"),
+    [
+        (["submit", CONFIG, "--run", RUN, "--cluster", "plain"], [CONFIG.parent]),
+        # The run that gives the weights has plug-ins of its own.
+        (["submit", CONFIG, *SOURCE, "--run", RUN, "--cluster", "plain"], [CONFIG.parent, "other", "other@best"]),
+        (["fork", RUN, "b"], [RUN]),
+    ],
+)
+@pytest.mark.parametrize("more", [[], ["--trust-code"]])
+def test_code_is_trusted_only_where_that_is_said(
+    door: Door, words: list[str | Path], folders: list[str | Path], more: list[str]
+) -> None:
+    trusted = door("configs.plugins.trust", None)
+    for function in ("supervise.submit.submit", "run.fork.fork"):
+        door(f"launch.{function}")
+    assert status_of(*words, *more) == 0
+    assert sorted(str(given["run"]) for given in trusted) == sorted(map(str, folders if more else []))
+
+
+def test_a_run_that_is_submitted_by_its_own_configuration_runs_its_own_code(door: Door, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(CONFIG.read_text())
+    trusted = door("configs.plugins.trust", None)
+    door("launch.supervise.submit.submit")
+    for run, folders in ((tmp_path, [{"run": tmp_path}]), (tmp_path / "other", [])):
+        trusted.clear()
+        assert status_of("submit", tmp_path / "config.yaml", "--run", run, "--cluster", "plain") == 0
+        assert trusted == folders
+
+
+def test_help_says_what_there_is(explained: Callable[[typer.Typer], None]) -> None:
+    explained(runs.app)
