@@ -54,7 +54,7 @@ def _inputs(config: RunConfig, shards: Manifest, split: str) -> Iterator[str]:
 
 def _labels(config: RunConfig, shards: Manifest, known: dict[str, tuple[str, ...]]) -> Iterator[str]:
     there = {"": shards.label_names, **shards.named_labels}
-    for name, output in sorted(config.model.answers().items()):
+    for name, output in config.model.answers().items():
         if not isinstance(output, LabelOutput | LabelsOutput):
             continue
         title = f"label {shown(output.target)}" if output.target else "label"
@@ -88,7 +88,7 @@ def _has_several(config: RunConfig, shards: Manifest) -> bool:
 
 
 def _values(config: RunConfig, shards: Manifest) -> Iterator[str]:
-    for name, output in sorted(config.model.answers().items()):
+    for name, output in config.model.answers().items():
         if not isinstance(output, ValueOutput):
             continue
         found = shards.values.get(output.target)
