@@ -2,8 +2,9 @@
 
 import json
 import math
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,10 @@ from checkpoints import save
 
 from configs.run import load
 from data_shards.loading.batch import Batch
+from data_shards.loading.shard_folders import Places
+from data_shards.modalities.kinds.array import ArrayConfig
+from data_shards.modalities.kinds.audio import AudioConfig
+from data_shards.modalities.transform_config import ClipsConfig
 from data_shards.sources import table
 from launch.answers.loaded_run import load_run
 from launch.lifecycle.run_folder import RunFolder
@@ -27,6 +32,7 @@ from launch.pictures import drawing
 from launch.run.creation import open_run
 from launch.run.loaders import EvalSplit, identity
 from launch.run.trained import evaluation
+from launch.run.trained.network import config_of, trained
 from model.outputs.label import LabelOutput, LabelsOutput
 from model.perceiver import Perceiver
 from trainer.checkpoint.names import MANIFEST
@@ -34,7 +40,10 @@ from trainer.distributed.world import World
 from trainer.evaluation.evaluation import ALL, Evaluation, Value
 from trainer.tasks.metric import Metric
 
+Door = Callable[..., list[dict[str, Any]]]
 ACCURACY = Metric("accuracy", "%", highest=1.0)
+# A rank that is not the first, without the others: each exchange gives back what it was given.
+SECOND = World(1, 1, 0, torch.device("cpu"))
 CONFIG = """
 data: {inputs: {image: {modality: image, height: 8, width: 8, shift_pixels: 0}}, lanes: 2, window: 8}
 model:
@@ -86,6 +95,8 @@ def test_the_newest_checkpoint_is_scored_on_the_run_s_split_and_what_it_saw_is_d
     assert evaluation.main(run.path, as_json=True) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["step"], found["split"], found["samples"]) == (8, "test", 5)
+    # Of other data than the run's the shards would be named, too.
+    assert list(found) == ["step", "weights", "split", "samples", "metrics", "judged", "tables", "cut"]
     assert json.loads(run.evaluation_path.read_text()) == found
     [(images, truths, guesses)] = seen
     assert images.shape == (5, 8, 8, 3)
@@ -160,6 +171,12 @@ def test_a_network_with_nested_latents_is_scored_and_drawn_at_every_size(
         alone = json.loads(capsys.readouterr().out)
         assert (alone["latents"], alone["metrics"]) == (size["latents"], size["metrics"])
     assert load_run(run.path, latents=2).network.config.num_latents == 2
+    run.latents_path.unlink()
+    chosen = trained(run.path, load(run.config_path), "newest", World.alone())
+    monkeypatch.setattr(evaluation, "trained", lambda *_: chosen)
+    monkeypatch.setattr(evaluation, "joined", lambda _: SECOND)
+    assert evaluation.main(run.path, latents="all") == 0
+    assert (capsys.readouterr().out, run.latents_path.exists()) == ("", False)
 
 
 def test_only_pictures_with_a_label_that_are_no_padding_are_shown() -> None:
@@ -183,12 +200,22 @@ def test_only_pictures_with_a_label_that_are_no_padding_are_shown() -> None:
     assert (image.item(), truth, guess) == (0, 0, 1)
 
 
-def test_a_damaged_checkpoint_is_passed_over_and_told(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_checkpoint_is_passed_over_and_told_by_the_first_rank_alone(
+    run: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     (run.checkpoints_folder / "step_00000008" / MANIFEST).write_text("{")
     assert evaluation.main(run.path, as_json=True) == 0
     told = capsys.readouterr()
     assert json.loads(told.out)["step"] == 4
     assert "skipped a damaged checkpoint" in told.err
+    run.evaluation_path.unlink()
+    chosen = trained(run.path, load(run.config_path), "newest", World.alone())
+    assert len(chosen.notes) == 1
+    monkeypatch.setattr(evaluation, "trained", lambda *_: chosen)
+    monkeypatch.setattr(evaluation, "joined", lambda _: SECOND)
+    assert evaluation.main(run.path, as_json=True) == 0
+    told = capsys.readouterr()
+    assert (told.out, "skipped" in told.err, run.evaluation_path.exists()) == ("", False, False)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +248,9 @@ def test_all_ranks_leave_together_and_what_a_loader_left_out_is_told(
     assert "2 samples of this test have no sound" in capsys.readouterr().err
 
 
-def test_scores_are_told_a_line_each_in_their_columns(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+def test_scores_are_told_a_line_each_in_their_columns(
+    run: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     long = Metric("accuracy_of_a_rather_long_name", "%")
     first = (Value("digit", ACCURACY, ALL, 0.5), Value("digit", ACCURACY, "image", 0.25))
     others = (Value("photo", Metric("psnr", "dB"), ALL, 20.0), Value("digit", long, ALL, 1.0))
@@ -238,10 +267,21 @@ def test_scores_are_told_a_line_each_in_their_columns(run: RunFolder, capsys: py
     assert [line[2 + width :] for line in lines[1:6]] == [
         *("   50.00%", "   25.00%", " 20.00 dB", "  100.00%", " not measured")
     ]
-    short = Evaluation(7, first[:1])
-    chosen = SimpleNamespace(step=3, weights="trained")
-    evaluation._tell(run, chosen, "test", short)
-    assert capsys.readouterr().out.splitlines()[1] == f"  {'digit: accuracy':20}   50.00%"
+    short = Evaluation(1, first[:1], num_nan={"digit": 2})
+    chosen = SimpleNamespace(step=3, weights="ema")
+    monkeypatch.chdir(run.path.parent)
+    told = [
+        "step 3, moving average of the weights, 1 test sample",
+        f"  {'digit: accuracy':20}   50.00%",
+        "  digit: the network answers NaN for 2 samples",
+        "  3 were cut",
+        "pictures: run/pictures",
+    ]
+    evaluation._tell(run, chosen, "test", short, ["3 were cut"])
+    assert capsys.readouterr().out.splitlines() == [*told, "curves: tensorboard --logdir run/tensorboard"]
+    shutil.rmtree(run.tensorboard_folder)
+    evaluation._tell(run, chosen, "test", short, ["3 were cut"])
+    assert capsys.readouterr().out.splitlines() == told
 
 
 def test_what_is_drawn_again_is_shown_with_what_it_should_be(
@@ -298,3 +338,196 @@ def test_predictions_are_drawn_of_pictures_with_one_label(
         rows.clear()
     evaluation._draw(config, run, nn.Identity(), batches, World.alone(), found)
     assert drawn == []
+
+
+def test_arrays_are_drawn_a_few_and_of_several_pictures_of_a_sample_the_first(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[str, int, Path]] = []
+    for kind in ("predictions", "arrays"):
+        monkeypatch.setattr(
+            drawing, kind, lambda arrays, *words, kind=kind, **_: drawn.append((kind, len(arrays), words[-1]))
+        )
+    rows = {"front": 40, "back": 40, "eeg": 40, "mute": 0}
+    monkeypatch.setattr(evaluation, "_pictured", lambda *words: iter([(np.zeros((2, 2, 3)), 0, 1)] * rows[words[-1]]))
+    config = load(run.config_path)
+    image, array = config.data.inputs["image"], ArrayConfig(shape=(2, 2))
+    inputs = {"front": image, "back": image, "eeg": array, "mute": array}
+    config = replace(config, data=replace(config.data, inputs=inputs))
+    batch = Batch({}, {}, torch.zeros(0), torch.zeros(0), ())
+    evaluation._draw_predictions(config, run, nn.Identity(), batch, World.alone())
+    # In the order of their names.
+    assert drawn == [
+        ("predictions", 32, run.pictures_folder / "predictions.png"),
+        ("arrays", 8, run.pictures_folder / "inputs_eeg.png"),
+    ]
+
+
+def test_what_is_drawn_again_is_drawn_in_its_range_with_what_was_seen_of_it(
+    run: RunFolder, door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(
+        drawing,
+        "reconstructions",
+        lambda truths, found, out, *, seen, num_entries, is_unit: drawn.append(
+            (truths.tolist(), found.tolist(), out, None if seen is None else seen.tolist(), num_entries, is_unit)
+        ),
+    )
+    tensors = {name: torch.arange(3.0) + number for number, name in enumerate(("truth", "found", "seen"))}
+    tasks = {
+        name: SimpleNamespace(
+            output=SimpleNamespace(target=target), seen=lambda _, seen=seen: seen, shows_unit_range=is_unit
+        )
+        for name, target, seen, is_unit in (
+            ("nothing", "absent", None, True),
+            ("hidden", "eeg", tensors["seen"], False),
+            ("whole", "eeg", None, True),
+        )
+    }
+    door("launch.run.trained.evaluation.objective", SimpleNamespace(tasks=tasks))
+    door("launch.run.trained.evaluation.reconstructions", dict.fromkeys(tasks, (tensors["truth"], tensors["found"])))
+    door("launch.run.trained.evaluation._draw_predictions", None)
+    config = load(run.config_path)
+    config = replace(config, data=replace(config.data, inputs={"eeg": ArrayConfig(shape=(6, 7))}))
+    lengths = {"eeg": torch.tensor([6, 0, 6]), "absent": torch.zeros(3)}
+    batch = Batch({}, lengths, torch.zeros(3), torch.zeros(3), ("a", "b", "c"))
+    evaluation._draw(config, run, nn.Identity(), lambda _: batch, World.alone(), Evaluation(1, ()))
+    out = [run.pictures_folder / f"reconstructed_{name}.png" for name in tasks]
+    assert drawn == [
+        ([0.0, 2.0], [1.0, 3.0], out[1], [2.0, 4.0], 6, False),
+        ([0.0, 2.0], [1.0, 3.0], out[2], None, 6, True),
+    ]
+
+
+def test_a_confusion_has_the_class_names_of_the_sample_s_own_label_and_numbers_of_another(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(
+        drawing, "confusion", lambda counts, names, out: drawn.append((counts.tolist(), names, out.name))
+    )
+    config = load(run.config_path)
+    outputs = {**config.model.outputs, "age": LabelOutput(num_classes=2, target="age")}
+    config = replace(config, model=replace(config.model, outputs=outputs), data=replace(config.data, inputs={}))
+    monkeypatch.setattr(evaluation, "label_names", lambda _: ("class 0", "class 1", "class 2"))
+    tables: Any = {
+        "age": {"confusion": [[1, 0], [0, 1]]},
+        "label": {"confusion": [[2]]},
+        "none": {"accuracy": [1.0]},
+    }
+    batch = Batch({}, {}, torch.zeros(0), torch.zeros(0), ())
+    evaluation._draw(config, run, nn.Identity(), lambda _: batch, World.alone(), Evaluation(1, (), tables=tables))
+    assert drawn == [
+        ([[1, 0], [0, 1]], (), "confusion_age.png"),
+        ([[2]], ("class 0", "class 1", "class 2"), "confusion_label.png"),
+    ]
+
+
+def test_all_that_can_be_refused_is_asked_for_before_the_work(run: RunFolder, door: Door) -> None:
+    def enough(**_: object) -> None:
+        raise ValueError("enough")
+
+    asked = door("launch.run.trained.evaluation.check", enough)
+    options = {"which": "best", "weights": "ema", "split": "other", "latents": "2"}
+    with pytest.raises(ValueError, match="enough"):
+        evaluation.main(run.path, ["data.num_threads=2"], **options)
+    [call] = asked
+    assert call.pop("places").found == {}
+    assert call == {"path": run.path, "overrides": ["data.num_threads=2"], **options}
+
+
+@pytest.mark.parametrize(
+    ("shards", "is_asked", "looks"),
+    [("there", False, True), ("there", True, True), ("https://host/there", False, False), ("s3://there", True, True)],
+)
+def test_shards_at_a_url_are_looked_at_where_they_are_read_alone(
+    run: RunFolder, door: Door, shards: str, is_asked: bool, looks: bool
+) -> None:
+    looked = door("launch.run.trained.evaluation._look", None)
+    compared = door("launch.run.trained.other_data.refuse_other", None)
+    door("data_shards.loading.streams.eval_split", "the split")
+    others = [f"data.shards={shards}"]
+    config = config_of(run.path, others)
+    places = Places(config.data) if is_asked else None
+    for split, expected in (("", "mine"), ("other", "other")):
+        looked.clear()
+        evaluation.check(run.path, [*others, "data.eval_split=mine"], split=split, places=places)
+        assert [call["data"].eval_split for call in looked] == [expected] * looks
+        assert all(call["places"] is places for call in looked if is_asked)
+    assert [call["split"] for call in compared] == ["the split"] * 2 * looks
+    compared.clear()
+    # The run's own data were compared when it was made.
+    evaluation.check(run.path)
+    assert compared == []
+
+
+def test_a_split_of_which_no_sample_has_what_must_be_there_is_refused(run: RunFolder) -> None:
+    config = load(run.config_path, ["data.require=[image]"])
+    evaluation._look(config.data, Places(config.data))
+    mute = replace(config.data, inputs={"sound": AudioConfig(sample_rate=8, num_samples=8)}, require=("sound",))
+    with pytest.raises(ValueError, match="sound"):
+        evaluation._look(mute, Places(mute))
+
+
+def test_a_folder_that_takes_no_pictures_ends_an_evaluation_before_it_judges(run: RunFolder, door: Door) -> None:
+    judged = door("launch.run.trained.evaluation._judged", None)
+    shutil.rmtree(run.pictures_folder, ignore_errors=True)
+    run.pictures_folder.write_text("")
+    with pytest.raises((ValueError, OSError), match="pictures"):
+        evaluation.main(run.path)
+    assert judged == []
+
+
+def test_the_clips_of_the_data_are_averaged(run: RunFolder, door: Door) -> None:
+    asked = door("launch.run.trained.evaluation.evaluate", None)
+    config = load(run.config_path)
+    config = replace(config, data=replace(config.data, clips=ClipsConfig(num_test=3)))
+    evaluation._judged(config, EvalSplit("test", lambda _: None, 2), World.alone(), nn.Identity())
+    assert [(call["inputs"], call["num_clips"]) for call in asked] == [(("image",), 3)]
+
+
+def test_what_a_network_of_every_size_did_not_read_is_told_once(
+    run: RunFolder, door: Door, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cuts = [SimpleNamespace(sentences=lambda _, n=n: [f"{n} were cut"]) for n in (3, 4)]
+    sizes = [SimpleNamespace(evaluation=SimpleNamespace(cuts=each)) for each in cuts]
+    door("launch.run.trained.latent_sizes.chosen", (1, 4))
+    timed = door("launch.run.trained.latent_sizes.measured", sizes)
+    told = door("launch.run.trained.latent_sizes.report", None)
+    closed: list[World] = []
+    monkeypatch.setattr(World, "close", lambda world: closed.append(world))
+    assert evaluation.main(run.path, latents="all", as_json=True) == 0
+    assert len(closed) == 1
+    [call] = timed
+    assert (len([key for key in call["batch"].keys if key]), call["sizes"]) == (5, (1, 4))
+    assert [(call["step"], call["split"], call["sizes"], call["as_json"]) for call in told] == [
+        (8, "test", sizes, True)
+    ]
+    err = capsys.readouterr().err
+    assert "3 were cut" in err
+    assert "4 were cut" not in err
+
+
+@pytest.mark.parametrize(
+    ("shards", "name"),
+    [
+        ("/data/other/", "other"),
+        ("https://host/a b?c=1", "a_b_c_1"),
+        ("/data/v1.2-x_y", "v1.2-x_y"),
+        (f"/data/{'x' * 90}", "x" * 80),
+    ],
+)
+def test_results_on_other_data_have_a_folder_that_their_name_and_their_overrides_decide(
+    run: RunFolder, shards: str, name: str
+) -> None:
+    config = load(run.config_path)
+    other = replace(config, data=replace(config.data, shards=shards))
+    assert evaluation._results(run.path, other, ()) == run
+    first, turned, more = (
+        evaluation._results(run.path, other, words).path for words in (["a=1", "b=2"], ["b=2", "a=1"], ["a=1", "b=3"])
+    )
+    assert first == turned
+    assert first != more
+    assert (first.parent, first.name[:-9]) == (run.path / "evaluations", name)
+    assert first.name[-9] == "-"

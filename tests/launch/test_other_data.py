@@ -209,7 +209,7 @@ def test_where_none_of_the_first_samples_can_be_read_the_first_fault_is_told(
     # Nothing is known of an import's classes but by its files, which say them elsewhere.
     names = door("launch.run.trained.class_names.of", ({"": tuple("abc")}, ()))
     config = RunConfig(
-        data=DataConfig(shards=str(shards), clips=ClipsConfig(num_test=num_clips)),
+        data=DataConfig(shards=str(shards), clips=ClipsConfig(num_test=num_clips), num_processes=2),
         model=PerceiverConfig(outputs={"label": LABEL}),
     )
     places = Places(config.data)
