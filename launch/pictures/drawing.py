@@ -38,7 +38,7 @@ class _Plain(LogFormatter):
 def _plain_ticks(axis: Axis) -> None:
     """Write the numbers of a logarithmic axis, which has few ticks between two powers of ten and names them too."""
     axis.set_major_formatter(_Plain())
-    axis.set_minor_formatter(_Plain(minor_thresholds=(1.0, 0.4)))
+    axis.set_minor_formatter(_Plain())
 
 
 def loss_curve(metrics_path: Path, out: Path, output: str, metric: Metric) -> None:
@@ -151,10 +151,10 @@ def confusion(counts: np.ndarray, names: Sequence[str], out: Path) -> None:
     axes = figure.subplots()
     axes.imshow(parts, vmin=0, vmax=1, cmap="Blues")
     axes.set(xlabel="answered", ylabel="true")
-    for (row, column), part in np.ndenumerate(parts if len(counts) <= _MOST_WRITTEN else np.empty((0, 0))):
-        axes.text(
-            column, row, f"{part:.0%}", ha="center", va="center", fontsize=8, color="white" if part > 0.5 else "black"
-        )
+    if len(counts) <= _MOST_WRITTEN:
+        for (row, column), part in np.ndenumerate(parts):
+            color = "white" if part > 0.5 else "black"
+            axes.text(column, row, f"{part:.0%}", ha="center", va="center", fontsize=8, color=color)
     # More names would lie on top of each other.
     if len(counts) <= _MOST_NAMED:
         titles = [_short(name, _TICK_CHARACTERS) for name in names] or [str(number) for number in range(len(counts))]
@@ -169,17 +169,15 @@ def reconstructions(
     drawn: np.ndarray,
     out: Path,
     *,
-    seen: np.ndarray | None = None,
-    num_entries: int = 0,
-    is_unit: bool = True,
+    seen: np.ndarray | None,
+    num_entries: int,
+    is_unit: bool,
 ) -> None:
     """Save the picture of `samples` inputs and their reconstructions; see `rows_of`."""
     _save(samples(rows_of(truths, drawn, seen, num_entries), is_unit=is_unit), out)
 
 
-def rows_of(
-    truths: np.ndarray, drawn: np.ndarray, seen: np.ndarray | None = None, num_entries: int = 0
-) -> dict[str, np.ndarray]:
+def rows_of(truths: np.ndarray, drawn: np.ndarray, seen: np.ndarray | None, num_entries: int) -> dict[str, np.ndarray]:
     """Return the rows of a picture of reconstructions by their titles, with what was seen where a part was hidden.
 
     `num_entries` is the length of an input of one axis: its cells may be patches, whose channels follow each other.

@@ -50,9 +50,13 @@ def test_hidden_stretches_of_a_curve_are_gaps_on_grey_ground() -> None:
     truth = np.arange(16, dtype=np.float32).reshape(1, 8, 2)
     seen = truth.copy()
     seen[0, 2:5] = np.nan
-    figure = drawing.samples(drawing.rows_of(truth, truth + 1, seen), is_unit=False)
+    figure = drawing.samples(drawing.rows_of(truth, truth + 1, seen, 0), is_unit=False)
     for axes in (figure.axes[row * 8] for row in range(3)):
         (ground,) = axes.patches
+        assert ground.get_facecolor() == (0.6, 0.6, 0.6, 0.5)
+        assert axes.get_xlim() == (-0.5, 7.5)
+        # The range of the last row, and a twentieth of it above and below.
+        assert axes.get_ylim() == (-0.75, 15.75)
         assert (ground.get_x(), ground.get_width()) == (1.5, 3.0)
         assert axes.get_ylim() == figure.axes[16].get_ylim()
     assert np.isnan(figure.axes[0].lines[0].get_ydata()).tolist() == [False, False, True, True, True, *[False] * 3]
@@ -64,6 +68,14 @@ def test_patches_of_a_recording_are_one_curve() -> None:
     rows = drawing.rows_of(waves, waves, None, num_entries=16)
     assert [values.shape for values in rows.values()] == [(1, 16, 1)] * 2
     assert rows["input"].ravel().tolist() == list(range(16))
+    # Pictures have their places already.
+    whole = drawing.rows_of(waves.reshape(1, 2, 2, 4), waves.reshape(1, 2, 2, 4), None, num_entries=2)
+    assert [values.shape for values in whole.values()] == [(1, 2, 2, 4)] * 2
+
+
+def test_what_is_hidden_in_stretches_is_so_many_stretches() -> None:
+    assert list(drawing._runs(np.array([1, 0, 1, 1, 0, 0, 1], bool))) == [(0, 1), (2, 4), (6, 7)]
+    assert list(drawing._runs(np.zeros(3, bool))) == []
 
 
 def test_hidden_words_stand_in_brackets(tokenizers: dict[str, Path]) -> None:
