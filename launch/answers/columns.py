@@ -15,6 +15,7 @@ def name_of(column: str, output: str, outputs: Collection[str]) -> str:
     if column in OF_SAMPLE:
         return f"output.{column}"
     owners = [name for name in outputs if column == name or column.startswith(f"{name}_")]
-    if output == max(owners, key=len, default=output):
+    # Of names with which one column begins the longest is the last.
+    if output == max(owners, default=output):
         return column
     return f"{output}.{column.removeprefix(f'{output}_')}"

@@ -198,7 +198,7 @@ def _cell(sample: int, column: str, cell: object, files: Path) -> object:
     if not isinstance(cell, AnsweredFile):
         return plain(cell)  # type: ignore[arg-type]  # what is no file is a cell
     # By number, since a key may hold what a file name may not; written whole, but not synced: a repeat writes it again.
-    files.mkdir(parents=True, exist_ok=True)
+    files.mkdir(exist_ok=True)
     path = files / f"{sample:08d}.{column}.{cell.suffix}"
     atomic.write(path, cell.encode(cell.array), survives_power_cut=False)
     return f"{files.name}/{path.name}"
@@ -216,7 +216,7 @@ def _identity(samples: NewSamples) -> str:
     for dataset in samples.datasets:
         found.update(f"{dataset.folder} {dataset.split_name} {dataset.split.fingerprint}\n".encode())
     for sample in samples.files:
-        found.update(repr((sample.key, sample.fields, sample.fault)).encode(errors="surrogateescape"))
+        found.update(repr((sample.key, sample.fields, sample.fault)).encode())
         for suffix, content in sample.members:
             found.update(f"{suffix} {content.num_bytes} {_time(content.origin)} {content!r}".encode(errors="replace"))
     return found.hexdigest()

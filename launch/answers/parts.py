@@ -42,7 +42,7 @@ class Parts:
     @property
     def folder(self) -> Path:
         """The folder of what is not finished."""
-        return self.out.with_name(f"{self.out.name}.unfinished")
+        return _folder_of(self.out)
 
     @property
     def _plan_path(self) -> Path:
@@ -108,7 +108,7 @@ class Parts:
             # Nothing of the other command is lost: it failed before its first answer.
             self._forget()
         Parts.refuse_taken(self.out, others)
-        atomic.write(self._plan_path, json.dumps(plan, indent=1) + "\n")
+        atomic.write(self._plan_path, json.dumps(plan) + "\n")
         return False
 
     @property
@@ -125,7 +125,7 @@ class Parts:
     @staticmethod
     def refuse_taken(out: Path, others: Sequence[Path]) -> None:
         """Raise ValueError where something has the name of what a command is to write, and none was interrupted."""
-        if Parts(out, 0, 1)._plan_path.is_file():
+        if (_folder_of(out) / "plan.json").is_file():
             return  # what is there may be of that command
         for path in (out, *others):
             if path.exists() or path.is_symlink():
@@ -191,8 +191,12 @@ class Parts:
     def remove(self) -> None:
         """Remove what is not needed once OUT is there."""
         # The plan first: a command that is killed here leaves parts that are nobody's, and not a part of the answers.
-        self._plan_path.unlink(missing_ok=True)
+        self._plan_path.unlink()
         atomic.remove(self.folder)
+
+
+def _folder_of(out: Path) -> Path:
+    return out.with_name(f"{out.name}.unfinished")
 
 
 def _differences(before: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:

@@ -1,12 +1,13 @@
 """Columns of a table of answers: no output takes the place of another one's, or of the sample's key."""
 
+import math
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
 from configs.run import RunConfig
-from launch.answers.answering import _add, batch_of
+from launch.answers.answering import _add, batch_of, plain
 from launch.answers.columns import name_of
 from trainer.config import TrainConfig
 from trainer.tasks.answer import Row
@@ -45,6 +46,10 @@ def test_a_column_that_two_outputs_tell_stands_there_for_each() -> None:
     _add(row, {"score": 1}, "label", OUTPUTS)
     _add(row, {"score": 2, "near_photo": 3}, "near", OUTPUTS)
     assert row == {"score": 1, "near.score": 2, "near.photo": 3}
+
+
+def test_no_cell_of_a_table_is_a_number_that_json_has_not() -> None:
+    assert plain([1.5, math.nan, [math.inf, 2, "a"], None]) == [1.5, None, [None, 2, "a"], None]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ PLAN: dict[str, str | int] = {"command": "predict", "samples": 4}
 
 @pytest.fixture
 def parts(tmp_path: Path) -> Parts:
-    return Parts(tmp_path / "out.jsonl", 4, 2)
+    return Parts(tmp_path / "new" / "out.jsonl", 4, 2)
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def join(paths: list[Path] | tuple[Path, ...], hidden: Path) -> None:
 
 
 def test_a_command_that_was_killed_on_another_host_resumes_here(parts: Parts, world: World) -> None:
-    parts.folder.mkdir()
+    parts.folder.mkdir(parents=True)
     (parts.folder / "plan.json").write_text(json.dumps(PLAN))
     (parts.folder / "000000").write_text("0\n")
     (parts.folder / "lock").write_text(json.dumps({"host": "node-of-before", "pid": 1, "since": "today"}))
@@ -83,18 +83,89 @@ def test_of_two_commands_at_once_the_second_is_told_who_writes_the_answers(parts
             r"(other files or shards, or some of them have changed since; samples: 4 then, 5 now)",
         ),
         ({"top": 2}, r"(top: 1 then, 2 now)"),
+        ({"latents": "mean"}, r"(latents: None then, mean now)"),
+        (
+            {"batch": 4, "command": "embed", "run": "r", "samples": 5, "top": 2},
+            r"(batch: None then, 4 now; command: predict then, embed now; run: None then, r now; "
+            r"samples: 4 then, 5 now; top: 1 then, 2 now)",
+        ),
     ],
 )
 def test_another_command_is_told_what_is_other_in_words_that_its_user_knows(
     parts: Parts, changes: dict[str, str | int], words: str
 ) -> None:
-    parts.folder.mkdir()
+    parts.folder.mkdir(parents=True)
     plan = PLAN | {"step": 8, "weights": "a", "of": "c", "top": 1}
     parts.open(plan, ())
     # Before the first answer there is nothing to lose, and nothing to tell.
     (parts.folder / "000000").write_text("0\n")
     with pytest.raises(ValueError, match=re.escape(words)):
         parts.open(plan | changes, ())
+
+
+def test_a_table_that_somebody_else_made_meanwhile_is_not_taken_for_the_own_one(parts: Parts) -> None:
+    parts.folder.mkdir(parents=True)
+    assert not parts.open(PLAN, ())
+    assert not parts.open(PLAN, ())
+    parts.out.write_text("mine\n")
+    with pytest.raises(ValueError, match=r"out\.jsonl: is there already; move it away"):
+        parts.open(PLAN, ())
+    (parts.folder / "joined").touch()
+    assert parts.open(PLAN, ())
+
+
+def test_a_folder_has_at_most_a_thousand_parts_of_equal_batches(tmp_path: Path) -> None:
+    assert [len(Parts(tmp_path, number, 1).paths) for number in (999, 1_000, 1_001, 2_001)] == [999, 1_000, 501, 667]
+    parts = Parts(tmp_path, 2_001, 2)
+    assert (parts.num_batches, parts.batches_a_part) == (1_001, 2)
+    assert [parts.batches(part) for part in (0, 1, 500)] == [range(2), range(2, 4), range(1_000, 1_001)]
+
+
+def test_ranks_divide_what_is_missing_into_consecutive_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts, heard = Parts(tmp_path / "out.jsonl", 14, 2), list[list[int]]()
+
+    def broadcast(world: World, item: list[int]) -> list[int]:
+        # Only what the first rank saw counts.
+        if world.is_first:
+            heard.append(item)
+        assert world.is_first or item == []
+        return heard[0]
+
+    monkeypatch.setattr(World, "broadcast", broadcast)
+    parts.folder.mkdir()
+    parts.paths[3].touch()
+    shares = [parts.share(World(rank, 4, 0, torch.device("cpu"))) for rank in range(4)]
+    assert shares == [[0], [1, 2], [4], [5, 6]]
+
+
+@pytest.mark.parametrize(
+    ("rank", "mine", "written", "told"), [(0, [0, 1], [0, 1], [(24, 27), (27, 27)]), (1, [2], [2], [])]
+)
+def test_each_rank_answers_its_parts_and_the_first_tells_of_all(
+    rank: int, mine: list[int], written: list[int], told: list[tuple[int, int]], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("launch.answers.parts._MOST_PARTS", 4)
+    exchanges: list[torch.Tensor] = []
+    monkeypatch.setattr(World, "gather", lambda _world, _item: [2, 1])
+    monkeypatch.setattr(World, "maximum", lambda _world, tensor: exchanges.append(tensor) or tensor)
+    parts, seen = Parts(tmp_path / "out.jsonl", 27, 2), list[tuple[int, int]]()
+    parts.folder.mkdir()
+    world = World(rank, 2, 0, torch.device("cpu"))
+    # Four batches of two a part: one part of four is there already.
+    parts.answer(world, mine, lambda part: f"{part}\n".encode(), lambda done, total: seen.append((done, total)))
+    assert [number for number in range(4) if parts.paths[number].exists()] == written
+    assert (seen, len(exchanges)) == (told, 2)
+
+
+def test_a_further_rank_neither_makes_the_folder_nor_removes_it(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    exchanges: list[torch.Tensor] = []
+    monkeypatch.setattr(World, "maximum", lambda _world, tensor: exchanges.append(tensor) or tensor)
+    with parts.claimed(World(1, 2, 0, torch.device("cpu"))):
+        assert not parts.folder.exists()
+        assert len(exchanges) == 1, "the first rank waits for this one"
+        parts.folder.mkdir(parents=True)
+    assert parts.folder.exists()
 
 
 def test_who_is_killed_while_parts_are_removed_leaves_none_that_count(
