@@ -2,8 +2,10 @@
 
 import csv
 import json
+import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ from checkpoints import save
 from configs.run import load
 from data_shards.loading.cuts import Cuts
 from data_shards.sources import table
-from launch.answers import commands
+from data_shards.sources.prediction.new_samples import NewSamples
+from launch.answers import answering, commands
 from launch.answers.commands import Asked
 from launch.answers.loaded_run import load_run
 from launch.answers.parts import Parts
@@ -29,6 +32,7 @@ from launch.run.creation import open_run
 from launch.run.loaders import identity
 from launch.run.trained import evaluation
 from model.perceiver import Perceiver
+from trainer.distributed.world import World
 from trainer.health.run_lock import RunLock
 
 MODEL = """
@@ -88,6 +92,10 @@ def run(tmp_path: Path, make_run: MakeRun) -> Path:
         for number in range(NUM_TEST + NUM_TRAIN)
     ]
     return make_run(PICTURES, rows)
+
+
+def quiet_note(_sentence: str) -> None:
+    """Tell nothing."""
 
 
 def quiet(_done: int, _total: int) -> None:
@@ -162,6 +170,109 @@ def test_what_cannot_be_read_is_counted_named_and_skipped(
     assert "No such file" in reasons["rows.csv:3"]
     assert ".odt" in told.err
     assert not list(tmp_path.glob("*.unfinished"))
+
+
+def test_all_that_is_said_of_samples_that_cannot_be_read(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "0.png").rename(tmp_path / "ä.png")
+    bad = [tmp_path / f"bad{number:02d}.png" for number in range(11, -1, -1)]
+    for path in bad:
+        path.write_bytes(b"no picture")
+    out, seen = tmp_path / "out.jsonl", []
+    paths = (*map(str, bad), str(tmp_path / "ä.png"))
+    commands.predict(Asked(run, paths, out), lambda *done: seen.append(done), as_json=False)
+    assert "ä.png".encode() in out.read_bytes()
+    assert seen == [(8, 13), (13, 13)]
+    skipped = tmp_path / "out.jsonl.skipped.jsonl"
+    reasons = {row["key"]: row["reason"] for row in map(json.loads, skipped.read_text().splitlines())}
+    sentences = [f"{path}: {reasons[str(path)]}" for path in sorted(bad)]
+    told = capsys.readouterr()
+    assert told.out.splitlines() == [
+        f"1 sample answered: {out}",
+        f"12 skipped, listed in {skipped}:",
+        *(f"  {sentence}" for sentence in sentences[:10]),
+        "  and 2 more",
+    ]
+    assert told.err == ""
+    out = tmp_path / "other.jsonl"
+    commands.predict(Asked(run, paths, out), quiet, as_json=True)
+    expected = {"out": str(out), "samples": 1, "skipped": sentences, "notes": [], "num_skipped": 12, "cut": {}}
+    assert json.loads(capsys.readouterr().out) == expected
+
+
+def test_who_is_killed_after_the_table_is_there_is_told_of_it_and_nothing_is_answered_again(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = Asked(run, (str(tmp_path / "0.png"),), tmp_path / "out.jsonl")
+
+    def killed(_parts: Parts) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Parts, "remove", killed)
+        with pytest.raises(KeyboardInterrupt):
+            commands.predict(asked, quiet, as_json=False)
+    written = asked.out.stat().st_ino
+    assert commands.predict(asked, lambda *_: pytest.fail("answered again"), as_json=False) == 0
+    assert asked.out.stat().st_ino == written
+    assert not list(tmp_path.glob("*.unfinished"))
+    assert capsys.readouterr().out == f"1 sample answered: {asked.out}\n"
+
+
+def test_a_further_rank_answers_its_share_and_leaves_the_rest_to_the_first(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = load_run(run).trained
+    paths = tuple(str(tmp_path / f"{number}.png") for number in range(4))
+    # What the first rank says: the samples, that OUT is not finished, and which parts are missing.
+    said: list[object] = [answering.samples_of(network, paths, "", quiet_note), False, [0, 1, 2, 3]]
+    own, exchanges, closed, pinned = list[object](), list[object](), list[World](), list[object]()
+
+    def broadcast(_world: World, item: object) -> object:
+        own.append(item)
+        return said[len(own) - 1]
+
+    load = NewSamples.loader
+
+    def loader(samples: NewSamples, *args: Any, **options: Any) -> Any:  # noqa: ANN401
+        pinned.append(options["pinned"])
+        return load(samples, *args, **options)
+
+    monkeypatch.setattr(commands, "joined", lambda _seconds: World(1, 2, 0, torch.device("cpu")))
+    monkeypatch.setattr(commands, "trained", lambda *_: network)
+    monkeypatch.setattr(World, "broadcast", broadcast)
+    monkeypatch.setattr(World, "gather", lambda _world, item: [item, item])
+    monkeypatch.setattr(World, "maximum", lambda _world, tensor: exchanges.append(tensor) or tensor)
+    monkeypatch.setattr(World, "close", lambda world: closed.append(world))
+    monkeypatch.setattr(NewSamples, "loader", loader)
+    parts = Parts(tmp_path / "out.jsonl", 4, 1)
+    parts.folder.mkdir()
+    assert commands.predict(Asked(run, paths, parts.out, batch=1), quiet, as_json=False) == 0
+    assert [path.name for path in parts.paths if path.exists()] == ["000002", "000003"]
+    assert own == [None, False, []], "it looks for nothing itself"
+    assert pinned == [False]
+    # What is asked, weights, samples, lock, plan, two parts, end.
+    assert (len(exchanges), len(closed)) == (8, 1)
+    told = capsys.readouterr()
+    assert (told.out, told.err, parts.out.exists()) == ("", "", False)
+
+
+def test_what_is_answered_is_known_by_name_size_and_time(run: Path, tmp_path: Path) -> None:
+    network = load_run(run).trained
+
+    def identity(*paths: Path | str) -> str:
+        return commands._identity(answering.samples_of(network, tuple(map(str, paths)), "", quiet_note))
+
+    found = [identity(tmp_path / "0.png"), identity(tmp_path / "1.png"), identity(f"{run}_shards")]
+    os.utime(tmp_path / "0.png", (5, 5))
+    found.append(identity(tmp_path / "0.png"))
+    (tmp_path / "0.png").write_bytes(b"longer than before" * 100)
+    os.utime(tmp_path / "0.png", (5, 5))
+    found.append(identity(tmp_path / "0.png"))
+    found.append(identity(f"{run}_shards", tmp_path / "0.png"))
+    assert len(set(found)) == 6
+    assert identity(f"{run}_shards") == found[2]
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
@@ -243,6 +354,24 @@ def test_three_lines_of_python_answer_files(run: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"bad")
     with pytest.raises(ValueError, match=r"bad\.png: .*not an image"):
         loaded.predict([tmp_path / "bad.png"])
+    (alone,) = loaded.predict([tmp_path / "0.png"])
+    assert list(alone) == ["key", "label", "label_probability"]
+
+
+def test_in_python_as_many_are_answered_at_once_as_there_are_or_the_run_says(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, load = list[tuple[object, ...]](), NewSamples.loader
+
+    def loader(samples: NewSamples, *args: Any, **options: Any) -> Any:  # noqa: ANN401
+        asked.append(args)
+        return load(samples, *args, **options)
+
+    monkeypatch.setattr(NewSamples, "loader", loader)
+    loaded, paths = load_run(run), [tmp_path / f"{number}.png" for number in range(9)]
+    assert [len(loaded.predict(paths[:count])) for count in (2, 9)] == [2, 9]
+    assert len(loaded.predict(paths, batch=4)) == 9
+    assert asked == [(2, range(1), None), (8, range(2), None), (4, range(3), None)]
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -264,6 +393,29 @@ def test_latents_are_written_with_their_keys(run: Path, tmp_path: Path, whole: b
     with torch.no_grad():
         expected = network.latents({"image": pixels}, {"image": torch.tensor([8, 8])})
     np.testing.assert_allclose(found, expected if whole else expected.mean(dim=1), rtol=1e-4, atol=1e-6)
+
+
+def test_latents_of_shards_and_files_are_in_order_and_known_by_shard_and_key(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = (f"{run}_shards", str(tmp_path / "0.png"), str(tmp_path / "1.png"))
+    rows = predicted(run, *paths, out=tmp_path / "out.jsonl")
+    asked = Asked(run, paths, tmp_path / "out.npy", batch=4, whole=True)
+
+    def killed(done: int, _total: int) -> None:
+        if done == 12:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        commands.embed(asked, killed, as_json=True)
+    with pytest.raises(ValueError, match=r"\(latents: whole then, mean now\)"):
+        commands.embed(replace(asked, whole=False), quiet, as_json=True)
+    capsys.readouterr()
+    commands.embed(asked, quiet, as_json=True)
+    assert capsys.readouterr().err == "perceiver: resumes: 3 of 4 parts are there\n"
+    keys = json.loads((tmp_path / "out.keys.json").read_text())
+    assert keys == [f"{row['shard']}/{row['key']}" for row in rows[:NUM_TEST]] + list(paths[1:])
+    assert np.load(tmp_path / "out.npy").shape == (NUM_TEST + 2, 4, 16)
 
 
 def test_the_first_latents_alone_answer_as_the_network_that_is_cut_to_them(

@@ -16,6 +16,7 @@ from test_predict import MODEL, MakeRun, make_run, picture, predicted
 
 from data_shards.modalities.decoding.flow import motion
 from data_shards.modalities.encoding import flo
+from launch.answers.answering import Answering, samples_of
 from launch.answers.loaded_run import load_run
 from launch.run.trained import evaluation
 
@@ -103,6 +104,15 @@ def test_the_answers_to_several_clips_are_averaged_as_an_evaluation_does(
     evaluation.main(run, as_json=True)
     expected = json.loads(capsys.readouterr().out)["metrics"]["size"]["mean_absolute_error"]["all"]
     found = [row["size"] for row in predicted(run, *paths[:3], out=tmp_path / "out.jsonl", batch=2)]
+    network = load_run(run).trained
+    samples = samples_of(network, tuple(map(str, paths[:3])), "", lambda _: None)
+    answering = Answering.of(network, samples, top=1)
+    with samples.loader(3, range(1), None) as loader:
+        clips = samples.clips(loader, 0)
+    assert len(clips) == 3
+    of_each = [answering.latents([clip], whole=True) for clip in clips]
+    torch.testing.assert_close(answering.latents(clips, whole=True), torch.stack(of_each).mean(dim=0))
+    torch.testing.assert_close(answering.latents(clips[:2], whole=False), (of_each[0] + of_each[1]).mean(dim=1) / 2)
     assert np.abs(np.array(found) - np.arange(3)).mean() == pytest.approx(expected, rel=1e-5)
     text = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(text.replace("num_test: 3", "num_test: 1"))
