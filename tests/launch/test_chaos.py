@@ -3,12 +3,14 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,6 +31,8 @@ from launch.lifecycle.run_folder import RunFolder
 from launch.run import composition, creation
 from trainer.checkpoint import store
 from trainer.engine.engine import Engine
+
+SHARE_OF_DAMAGED_HISTORY = chaos._SHARE_OF_DAMAGED_HISTORY
 
 # In the place of a training: meets its faults as it is told to and finishes with the same checkpoint each time.
 TRAINING = """
@@ -611,3 +615,167 @@ def test_once_a_rank_has_left_the_others_have_a_time_to_follow_it(
     left = ranks._watched([first, second], [])
     second.stdin.close()
     assert left == ((0, 0) if seconds > 1 else (0, -signal.SIGKILL, ranks.LEFT_BEHIND))
+
+
+@pytest.fixture
+def quick(campaign: Campaign, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What a campaign of two ranks asks for, a line each; its starts end at once, and every look at a clock is 0.26 s
+    after the last."""
+    asked: list[str] = []
+    clock, same = iter(range(10_000)), campaign.folder.parent / "same"
+
+    def attempt(words: list[str], num_ranks: int, plans: Sequence[Plan], victim: int, _log: Path) -> tuple[int, ...]:
+        run = Path(words[words.index("--run") + 1])
+        planned = ", ".join(
+            f"{each.place} {each.count} {each.action} after {each.delay_ms} ms"
+            + (" on its disk" if each.ballast_path == f"{run.parent}/.ballast" else "")
+            for each in plans
+        )
+        asked.append(f"{run.relative_to(campaign.folder)}, {num_ranks} ranks" + f", {victim}: {planned}" * bool(plans))
+        if any(path.stat().st_size < 100 for path in campaign.own_shards.glob("*.tar")):
+            return (2,) * num_ranks
+        for each in plans:
+            Path(each.met_path).write_text("2")
+        run.mkdir(parents=True, exist_ok=True)
+        RunFolder(run).metrics_path.write_text('{"kind": "train", "step": 1, "loss": 2.0}\n')
+        shutil.copytree(same, RunFolder(run).checkpoints_folder, dirs_exist_ok=True)
+        if any(each.action == "terminate" for each in plans):
+            return (85,) * num_ranks
+        return (1,) * num_ranks if any(each.action not in ("full_disk", "second_start") for each in plans) else (0, 0)
+
+    @contextmanager
+    def small_disk(folder: Path, like: Path) -> Iterator[Path]:
+        asked.append(f"a disk for {folder.name} like {like.name}")
+        folder.mkdir()
+        yield folder / ".ballast"
+
+    def kill_supervisor(_words: list[str], folder: RunFolder, *words: object) -> tuple[bool, str]:
+        asked.append(f"{folder.path.relative_to(campaign.folder)}, {words[0]} ranks, supervisor kill: saves {words[1]}")
+        return True, ""
+
+    save(same, 4, {"weight": torch.zeros(4)})
+    monkeypatch.setattr(chaos, "attempt", attempt)
+    monkeypatch.setattr(chaos, "small_disk", small_disk)
+    monkeypatch.setattr(chaos, "kill_supervisor", kill_supervisor)
+    monkeypatch.setattr(chaos, "damage_history", lambda *_: asked.append("records") or "metrics.jsonl cut")
+    monkeypatch.setattr(chaos, "spoil", lambda path, how, _: asked.append(f"{how} {path.parent.name}/{path.name}"))
+    monkeypatch.setattr(chaos, "time", SimpleNamespace(monotonic=lambda: 0.26 * next(clock)))
+    monkeypatch.setattr(chaos, "_SHARE_OF_DAMAGED_HISTORY", SHARE_OF_DAMAGED_HISTORY)
+    monkeypatch.setattr(campaign, "num_ranks", 2)
+    return asked
+
+
+SEED_5 = """
+straight, 2 ranks
+a disk for run_1 like straight
+run_1/run, 2 ranks, 0: make 1 kill after 0 ms on its disk
+run_1/run, 2 ranks, 0: commit 1 kill after 1 ms on its disk, load 1 second_start after 1 ms on its disk
+records
+run_1/run, 2 ranks, 0: step 8 stop after 1 ms on its disk, write 1 full_disk after 1 ms on its disk
+run_1/run, 2 ranks, 0: load 1 kill after 5 ms on its disk
+flip step_00000008/weight-00000-of-00001.safetensors
+run_1/run, 2 ranks
+a disk for run_2 like straight
+run_2/run, 2 ranks, supervisor kill: saves 0
+run_2/run, 2 ranks, 1: evaluation 1 kill after 20 ms on its disk, write 2 full_disk after 5 ms on its disk, \
+load 1 second_start after 0 ms on its disk
+records
+run_2/run, 2 ranks, 0: step 5 raise after 20 ms on its disk, load 1 second_start after 1 ms on its disk
+run_2/run, 2 ranks
+run_2/run, 2 ranks
+a disk for run_3 like straight
+run_3/run, 2 ranks, 0: make 1 kill after 20 ms on its disk
+records
+run_3/run, 2 ranks, supervisor kill: saves 0
+run_3/run, 2 ranks, 1: evaluation 1 raise after 1 ms on its disk, write 2 full_disk after 20 ms on its disk
+run_3/run, 2 ranks
+"""
+"""A campaign that found a fault is repeated by its seed: the same starts, faults and damage, in the same order."""
+
+
+def test_a_seed_is_one_campaign(campaign: Campaign, quick: list[str]) -> None:
+    told: list[tuple[int, int]] = []
+    report = campaign.run(20, progress=lambda done, total: told.append((done, total)))
+    assert quick == SEED_5.strip().splitlines()
+    assert told[-1] == (21, 20)
+    assert campaign.finished == campaign.equal == {1, 2, 3}
+    assert campaign.ballast is None
+    met = report.pop("met")
+    assert [(each["name"], each["run"], each["seconds"], each["statuses"]) for each in met] == [
+        ("make kill", 1, 0.3, (1, 1)),
+        ("commit kill", 1, 0.3, (1, 1)),
+        ("load second_start", 1, 0.5, (1, 1)),
+        ("bookkeeping: metrics.jsonl cut", 1, 0.0, ()),
+        ("step stop", 1, 0.3, (1, 1)),
+        ("write full_disk", 1, 0.5, (1, 1)),
+        ("load kill", 1, 0.3, (1, 1)),
+        ("checkpoint flip", 1, 0.0, ()),
+        ("supervisor kill", 2, 0.3, ()),
+        ("evaluation kill", 2, 0.3, (1, 1)),
+        ("write full_disk", 2, 0.5, (1, 1)),
+        ("load second_start", 2, 0.8, (1, 1)),
+        ("bookkeeping: metrics.jsonl cut", 2, 0.0, ()),
+        ("step raise", 2, 0.3, (1, 1)),
+        ("load second_start", 2, 0.5, (1, 1)),
+        ("shard truncate", 2, 0.3, (2, 2)),
+        ("make kill", 3, 0.3, (1, 1)),
+        ("bookkeeping: metrics.jsonl cut", 3, 0.0, ()),
+        ("supervisor kill", 3, 0.3, ()),
+        ("evaluation raise", 3, 0.3, (1, 1)),
+        ("write full_disk", 3, 0.5, (1, 1)),
+    ]
+    assert not any(each["complaint"] for each in met)
+    assert report == {
+        "faults": 21,
+        "survived": 21,
+        "bit_equal": 21,
+        "kinds": dict(Counter(each["name"] for each in met)),
+        "starved": 0,
+        "runs": 3,
+        "resizes": 0,
+        "resized_loss_difference": 0.0,
+        "ranks": 2,
+        "seed": 5,
+        "seconds": 8.3,
+    }
+
+
+def test_the_worst_of_several_resizes_is_told(
+    campaign: Campaign, quick: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    differences = {"resized_0": 0.1, "resized_1": 0.3, "resized_2": 0.2}
+    resized: list[str] = []
+
+    def resize(_: Campaign, folder: Path, straight: Path) -> float:
+        resized.append(straight.name)
+        return differences[folder.name]
+
+    monkeypatch.setattr(Campaign, "_resize", resize)
+    # Of a folder in one that is not there either.
+    campaign.folder /= "below"
+    report = campaign.run(0, num_resizes=3)
+    assert (report["resizes"], report["resized_loss_difference"], resized) == (3, 0.3, ["straight"] * 3)
+    assert quick == ["straight, 2 ranks"]
+    with pytest.raises(FileExistsError):
+        campaign.run(0)
+
+
+@pytest.mark.parametrize("statuses", [(1, 0), (1, 1)])
+def test_a_run_that_fails_without_a_fault_ends_the_campaign_unless_the_machine_was_busy(
+    campaign: Campaign, monkeypatch: pytest.MonkeyPatch, statuses: tuple[int, ...]
+) -> None:
+    left = [statuses, (0, 0)]
+    monkeypatch.setattr(chaos, "attempt", lambda *_: left.pop(0))
+    monkeypatch.setattr(chaos, "small_disk", lambda *_: nullcontext())
+    run = RunFolder(campaign.folder / "run")
+    with pytest.raises(RuntimeError, match=rf"run 1 fails by itself, statuses {re.escape(str(statuses))}; see .*/log"):
+        campaign._disturb(run.path, 1, 0, None)
+    run.watch_folder.mkdir(parents=True)
+    (run.watch_folder / "verdict.json").touch()
+    left = [statuses, (0, 0)]
+    campaign._disturb(run.path, 1, 0, None)
+    assert (campaign.starved, campaign.finished, left) == (1, {1}, [])
+    left = [statuses]
+    shutil.rmtree(run.path.parent)
+    with pytest.raises(RuntimeError, match="the run fails undisturbed"):
+        campaign.run(0)
