@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import runpy
 import shutil
 import signal
 import subprocess
@@ -476,6 +477,19 @@ def test_a_rank_of_a_campaign_is_the_command_that_meets_its_plan_at_its_place(
     with pytest.raises(RuntimeError, match="a fault of the campaign"):
         getattr(*owners[place])()
     assert met.exists()
+
+
+def test_the_program_of_a_rank_has_its_plans_as_first_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = plan("step", "raise", met_path=str(tmp_path / "met"))
+    seen: list[list[str]] = []
+    monkeypatch.setattr(Engine, "start", Engine.start)
+    # A copy: runpy puts its first word back afterwards.
+    monkeypatch.setattr(main, "main", lambda: seen.append(list(sys.argv)))
+    monkeypatch.setattr(sys, "argv", ["rank.py", json.dumps([asdict(planned)]), "train", "x"])
+    runpy.run_path(rank.__file__, run_name="__main__")
+    assert seen == [["perceiver", "train", "x"]]
+    with pytest.raises(RuntimeError, match="a fault of the campaign"):
+        Engine.start()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import signal
 import socket
 import sys
@@ -106,6 +107,15 @@ def test_a_rank_that_is_signalled_says_so_once_the_others_have_met(
     assert events[-2:] == ["waits", "leaves"]
     found = report(tmp_path)
     assert (found["signalled"], found["sees_token"], found["node"]) == (True, True, socket.gethostname())
+
+
+def test_the_program_of_a_rank_leaves_its_report_in_the_folder_of_its_first_word(
+    rank: list[dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["rank.py", str(tmp_path)])
+    monkeypatch.setattr(doctor_rank.time, "sleep", lambda _: signal.raise_signal(signal.SIGUSR2))
+    runpy.run_path(doctor_rank.__file__, run_name="__main__")
+    assert report(tmp_path)["signalled"] is True
 
 
 def test_versions_are_those_that_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:

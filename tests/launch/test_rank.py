@@ -1,11 +1,14 @@
 """A rank of a supervised attempt knows who it is, records how it left, and tells an error."""
 
 import errno
+import io
 import os
+import runpy
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -82,6 +85,30 @@ def test_a_rank_of_slurm_is_one_of_torch_s_and_records_where_it_runs_and_how_it_
     assert log(folder) == "printed\ncomplained\n"
     assert [record.status for record in attempts.ranks(folder, 2)] == [status]
     assert attempts.ranks(folder, 1) == []
+
+
+def test_the_program_of_a_rank_leaves_without_a_shutdown_once_all_is_printed(
+    folder: RunFolder, door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[object] = []
+
+    class Noted(io.StringIO):
+        def flush(self) -> None:
+            order.append(self)
+
+    def leave(status: int) -> NoReturn:
+        order.append(status)
+        raise SystemExit
+
+    door("launch.run.composition.main", 3)
+    monkeypatch.setattr(sys, "argv", ["rank.py", str(folder.path)])
+    monkeypatch.setattr(sys, "stdout", out := Noted())
+    monkeypatch.setattr(sys, "stderr", err := Noted())
+    monkeypatch.setattr(os, "_exit", leave)
+    with pytest.raises(SystemExit):
+        runpy.run_path(rank.__file__, run_name="__main__")
+    assert order == [out, err, 3]
+    assert [record.status for record in attempts.ranks(folder, 2)] == [3]
 
 
 @pytest.mark.parametrize("number", SIGNALS)
