@@ -134,7 +134,10 @@ def test_a_job_that_slurm_forgot_and_one_that_does_not_end_are_told(
 
 
 def test_a_signal_ends_the_doctor_in_order(commands: Commands, tmp_path: Path, quick: list[float]) -> None:
-    asked = put(commands, tmp_path, "PENDING|Resources", sbatch=f"{SBATCH}; echo 7 > left; kill -TERM $PPID")
+    again = "for number in INT TERM HUP; do kill -$number $PPID; done"
+    end = f"{SBATCH}; echo 7 > left; kill -TERM $PPID"
+    # Another one while it cleans up keeps it from nothing.
+    asked = put(commands, tmp_path, "PENDING|Resources", sbatch=end, scancel=f"{again}\nrm -f left")
     (tmp_path / "runs").mkdir()
     with pytest.raises(SystemExit) as leaving:
         job.run(PROFILE, tmp_path / "runs")
