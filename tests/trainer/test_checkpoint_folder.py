@@ -40,6 +40,13 @@ def test_a_manifest_of_which_a_word_was_changed_is_refused(checkpoint: Path, key
         read_manifest(checkpoint)
 
 
+def test_a_manifest_is_open_to_read_with_a_line_for_each_key(checkpoint: Path) -> None:
+    text = (checkpoint / MANIFEST).read_text()
+    lines = [line.strip().partition(":")[0] for line in text.splitlines()]
+    fields = json.loads(text)
+    assert {f'"{key}"' for key in (*fields, *fields["state"], *fields["files"])} <= set(lines)
+
+
 def test_a_manifest_of_another_layout_is_refused_with_both_versions(checkpoint: Path) -> None:
     rewrite(checkpoint, "version", 2)
     with pytest.raises(ValueError, match=r"checkpoint\.json: version 2, this release reads 1"):

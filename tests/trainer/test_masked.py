@@ -79,6 +79,9 @@ def test_what_is_hidden_is_the_same_in_every_release() -> None:
         [[0, 0, 1, 1, 1, 0], [1, 0, 0, 0, 1, 1], [0, 0, 1, 1, 1, 0]],
         [[0, 1, 0, 0, 1, 1], [1, 0, 0, 1, 1, 0], [1, 0, 1, 0, 1, 0]],
     ]
+    # Of more than 10 000 tokens, of which few are hidden, NumPy draws others where it is to shuffle them.
+    many = task_of(shape=(202, 200), token_grid=(101, 100), fraction=0.04).hides(batch_of(5))["image"][0].nonzero()
+    assert (len(many), many[:6].flatten().tolist()) == (404, [18, 54, 93, 103, 128, 162])
 
 
 def test_what_two_answers_hide_of_an_input_is_hidden_from_both() -> None:
