@@ -154,8 +154,13 @@ def _problems(plan: Plan, profile: ClusterConfig) -> Iterator[str]:
         )
 
 
+def device_type(profile: ClusterConfig) -> str:
+    """Return where the ranks of a job with this profile train."""
+    return "cuda" if profile.gpus_per_node or profile.gres else "cpu"
+
+
 def _activations(config: RunConfig, profile: ClusterConfig, micro_batches: int, trained: Share) -> int:
-    device = "cuda" if profile.gpus_per_node or profile.gres else "cpu"
+    device = device_type(profile)
     samples = config.train.global_batch // profile.world_size // micro_batches
     precision = resolved(config.train, local_device_type()).precision
     network = planned(config, profile.world_size, device)

@@ -31,6 +31,7 @@ from launch.slurm import inherited
 from trainer.checkpoint.manifest import newest_whole
 from trainer.checkpoint.names import step_of
 from trainer.engine import deepspeed_settings
+from trainer.engine.arithmetic import resolved
 
 
 def submit(config: RunConfig, path: Path, profile: ClusterConfig, *, dry_run: bool, as_json: bool = False) -> int:
@@ -40,7 +41,7 @@ def submit(config: RunConfig, path: Path, profile: ClusterConfig, *, dry_run: bo
     # Before anything is made: it is refused where the profile or the path cannot be written into it.
     [script] = _preview([folder], profile)
     if dry_run:
-        return _show(config, script, planned, as_json=as_json)
+        return _show(config, profile, script, planned, as_json=as_json)
     _refuse_finished(folder, config)
     submission.refuse_if_taken(folder)
     open_run(config, folder, profile.world_size)
@@ -199,10 +200,16 @@ def _show_sweep(
     return 0
 
 
-def _show(config: RunConfig, script: str, planned: Plan, *, as_json: bool) -> int:
+def _show(config: RunConfig, profile: ClusterConfig, script: str, planned: Plan, *, as_json: bool) -> int:
     sys.stderr.write(inherited.sentence())
+    # As the job computes them, whatever this machine has.
+    device_type = plan.device_type(profile)
     settings = deepspeed_settings.settings(
-        config.optimizer, config.train, num_micro_batches=planned.micro_batches, world_size=planned.world_size
+        config.optimizer,
+        resolved(config.train, device_type),
+        num_micro_batches=planned.micro_batches,
+        world_size=planned.world_size,
+        device_type=device_type,
     )
     if as_json:
         content = {"plan": asdict(planned), "script": script, "deepspeed": settings}

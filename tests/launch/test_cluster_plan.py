@@ -240,7 +240,7 @@ def test_an_exchange_hides_no_longer_than_what_it_runs_beside(stage: int) -> Non
     slow = replace(CLUSTER, interconnect_bytes_per_second=1.0)
     with torch.device("meta"):
         network = Perceiver(NETWORK, seed=0)
-    found = exchanges(network, config.optimizer, config.train, slow.world_size)
+    found = exchanges(network, config.optimizer, config.train, slow.world_size, "cpu")
     # The backward pass is two thirds of the computation; beside an update there is nothing.
     windows = {"backward": 2 / 3, "passes": 1.0, "update": 0.0}
     assert any(each.during == "backward" for each in found)

@@ -56,6 +56,17 @@ def test_a_dry_run_shows_the_script_and_the_settings_and_makes_nothing(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(("gpus", "expected"), [(0, (False, False)), (2, (True, True))])
+def test_a_dry_run_shows_the_settings_of_the_device_that_the_job_has(
+    config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str], gpus: int, expected: tuple[bool, bool]
+) -> None:
+    profile = ClusterConfig(nodes=2, processes_per_node=2, gpus_per_node=gpus)
+    config = replace(config, train=replace(config.train, zero_stage=1, precision="auto"))
+    assert submit.submit(config, tmp_path / "run", profile, dry_run=True, as_json=True) == 0
+    shown = json.loads(capsys.readouterr().out)["deepspeed"]
+    assert ("torch_autocast" in shown, shown["zero_optimization"]["overlap_comm"]) == expected
+
+
 def test_what_the_shell_asked_of_slurm_is_named_beside_the_json(
     config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

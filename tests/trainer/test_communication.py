@@ -60,7 +60,7 @@ def network() -> Perceiver:
 def of(stage: int, world_size: int, micro_batch: int = 0, **train: object) -> dict[str, int]:
     told = TrainConfig(global_batch=4 * world_size, micro_batch=micro_batch, zero_stage=stage, **train)
     sums: dict[str, int] = {}
-    for exchange in exchanges(network(), OptimizerConfig(), told, world_size):
+    for exchange in exchanges(network(), OptimizerConfig(), told, world_size, "cpu"):
         sums[exchange.kind] = sums.get(exchange.kind, 0) + exchange.num_bytes
     return sums
 
@@ -76,7 +76,7 @@ class Layers(nn.Module):
 
 def layers(world_size: int, **train: Any) -> tuple[Exchange, ...]:  # noqa: ANN401  # any field
     told = TrainConfig(global_batch=4 * world_size, **train)
-    return exchanges(Layers(), OptimizerConfig(), told, world_size)
+    return exchanges(Layers(), OptimizerConfig(), told, world_size, "cpu")
 
 
 def test_the_exchanges_of_a_step_are_these() -> None:
@@ -107,7 +107,7 @@ def test_stage_3_exchanges_large_weights_in_each_micro_batch_and_small_ones_once
 
 def test_stage_3_has_no_exchange_of_what_is_not_there() -> None:
     for network, passes in ((nn.Linear(100, 100, bias=False), "passes"), (nn.LayerNorm(7), "update")):
-        _, only = exchanges(network, OptimizerConfig(), TrainConfig(global_batch=2, zero_stage=3), 2)
+        _, only = exchanges(network, OptimizerConfig(), TrainConfig(global_batch=2, zero_stage=3), 2, "cpu")
         assert only.during == passes
 
 
@@ -115,15 +115,15 @@ def test_what_does_not_fit_into_a_bucket_takes_several_calls() -> None:
     with torch.device("meta"):
         network = nn.Linear(1_000, 100_050, bias=False)
     bucketed = TrainConfig(global_batch=2, zero_stage=1, gradient_bucket_mib=100)
-    gradients, weights = exchanges(network, OptimizerConfig(), bucketed, 2)
+    gradients, weights = exchanges(network, OptimizerConfig(), bucketed, 2, "cpu")
     # 100 MiB of fp32 are 26 214 400 numbers; weights are gathered 50 000 000 at a time.
     assert (gradients.calls, weights.calls) == (4, 3)
-    _, gathered = exchanges(network, OptimizerConfig(), TrainConfig(global_batch=2, zero_stage=3), 2)
+    _, gathered = exchanges(network, OptimizerConfig(), TrainConfig(global_batch=2, zero_stage=3), 2, "cpu")
     assert gathered.calls == 3
     # One more than DeepSpeed gathers at once.
     with torch.device("meta"):
         network = nn.Linear(50_000_001, 1, bias=False)
-    _, gathered = exchanges(network, OptimizerConfig(), TrainConfig(global_batch=3, zero_stage=3), 3)
+    _, gathered = exchanges(network, OptimizerConfig(), TrainConfig(global_batch=3, zero_stage=3), 3, "cpu")
     assert gathered.calls == 2
 
 

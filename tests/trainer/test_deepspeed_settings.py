@@ -12,7 +12,7 @@ from trainer.engine.deepspeed_start import waiting_on_the_device
 
 def given(**train: object) -> dict:
     config = TrainConfig(global_batch=32, **train)
-    return settings(OptimizerConfig(clip_norm=0.5), config, num_micro_batches=4, world_size=2)
+    return settings(OptimizerConfig(clip_norm=0.5), config, num_micro_batches=4, world_size=2, device_type="cpu")
 
 
 @pytest.mark.parametrize("stage", range(4))

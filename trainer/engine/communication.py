@@ -47,7 +47,7 @@ class Exchange:
 
 
 def exchanges(
-    network: nn.Module, optimizer: OptimizerConfig, train: TrainConfig, world_size: int, device_type: str = "cpu"
+    network: nn.Module, optimizer: OptimizerConfig, train: TrainConfig, world_size: int, device_type: str
 ) -> tuple[Exchange, ...]:
     """Return the exchanges of a step that move tensors of the network; a network on the meta device will do."""
     if world_size == 1:

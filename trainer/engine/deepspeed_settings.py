@@ -47,7 +47,7 @@ def settings(
     *,
     num_micro_batches: int,
     world_size: int,
-    device_type: str = "cpu",
+    device_type: str,
 ) -> dict[str, Any]:
     """Return the dictionary for deepspeed.initialize."""
     micro_batch = train.global_batch // world_size // num_micro_batches

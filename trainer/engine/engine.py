@@ -96,7 +96,7 @@ class Engine:
         if isinstance(inner, Lamb):
             # At ZeRO 0 every rank has whole tensors: a sum would count each norm once per rank.
             parts = world.sum if train.zero_stage else torch.Tensor.clone
-            num_parameters = sum(1 for _ in self._deepspeed.module.parameters())
+            num_parameters = len(list(self._deepspeed.module.parameters()))
             inner.bind(self._partitions.segments(), num_parameters, parts)
         self._update = self._updated_by(optimizer.clip_norm)
         self._num_steps = 0
@@ -140,7 +140,7 @@ class Engine:
         # Before the update: it may change the loss scale, and it clips the gradients in place.
         scaler = getattr(self._deepspeed.optimizer, "loss_scaler", None)
         scale = getattr(scaler, "cur_scale", 1.0)
-        can_rescale = self._train.precision == "fp16" and scale > getattr(scaler, "min_scale", 0.0)
+        can_rescale = self._train.precision == "fp16" and scale > self._deepspeed.optimizer.loss_scaler.min_scale
         squares = self._group_squares() if is_logged else {}
         norm, is_finite = self._update()
         self._unfreezing.settle(self._num_steps, self._partitions.by_group)
@@ -210,7 +210,7 @@ class Engine:
         # would weigh samples by the cut.
         counts = self._objective.counts(batch, by_input=by_input)
         # Filled on the device: a copy would come from memory that is not page-locked, and make the host wait.
-        raised = [torch.full((), float(flag), device=self._world.device) for flag in flags]
+        raised = [batch.weights.new_full((), float(flag)) for flag in flags]
         totals = self._world.sum(torch.stack([count.float() for count in (*counts.values(), *raised)]))
         # A task without a single sample has a sum of zero too.
         divisors = (torch.where(count == 0, 1.0, count) for count in totals[: len(counts)])
@@ -220,7 +220,7 @@ class Engine:
         self, micro_batches: list[Batch], counts: dict[str, Tensor], watch: Stopwatch, *, by_input: bool
     ) -> dict[str, Tensor]:
         """Leave the reduced gradient in place; return this rank's sums."""
-        totals = {task: torch.zeros((), device=self._world.device) for task in counts}
+        totals = {task: torch.zeros_like(count) for task, count in counts.items()}
         others = self._objective.others(self._deepspeed, micro_batches, self._world)
         for index, micro_batch in enumerate(micro_batches):
             is_last = index == len(micro_batches) - 1

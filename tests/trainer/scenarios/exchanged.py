@@ -88,7 +88,7 @@ for stage in range(4):
     )
     train = TrainConfig(global_batch=2 * 4 * world.world_size, zero_stage=stage, micro_batch=int(sys.argv[1]))
     expected: Counter[str] = Counter(small=small_messages(train, world.world_size))
-    for exchange in exchanges(network, OPTIMIZER, train, world.world_size):
+    for exchange in exchanges(network, OPTIMIZER, train, world.world_size, "cpu"):
         expected[exchange.kind] += exchange.num_bytes
         expected[f"{exchange.kind} calls"] += exchange.calls
     engine = Engine(network, CLASSES, optimizer=OPTIMIZER, train=train, world=world)
