@@ -166,6 +166,11 @@ def test_recall_counts_the_samples_whose_other_input_is_the_nearest(
     blind = replace(batch, arrays=dict.fromkeys(("first", "second"), torch.ones(5, 6)))
     assert evaluate(Says(), goal, [blind], world, ("first", "second")).flat()["near/recall_at_1"] == 0.0
 
+    # Without a single pair nothing was found, and nothing was missed.
+    alone = replace(batch, lengths={"first": torch.full((5,), 6), "second": torch.zeros(5, dtype=torch.int64)})
+    without = evaluate(Says(), goal, [alone], world, ("first", "second"))
+    assert (without.flat(), without.num_judged) == ({}, {"near": 0})
+
     # In two batches the same five are looked for among the same five.
     halves = [replace(batch, keys=("", *batch.keys[1:])), replace(batch, keys=(batch.keys[0], *[""] * 4))]
     assert evaluate(Says(), goal, halves, world, ("first", "second")).flat() == found.flat()

@@ -152,6 +152,8 @@ def test_every_class_is_told_of_at_any_world_size(batch: Batch, world: World, wo
 def test_of_very_many_classes_no_matrix_is_made_and_the_numbers_are_the_same(batch: Batch, world: World) -> None:
     few = torch.randn(8, CLASSES, generator=torch.Generator().manual_seed(3))
     many = functional.pad(few, (0, 1_001 - CLASSES), value=-99.0)
+    # Up to 1 000 classes, those of ImageNet, there is one.
+    assert len(judged(batch, many[:, :1_000], world, 1_000).tables["label"]["confusion"]) == 1_000
     found, expected = judged(batch, many, world, 1_001), judged(batch, few, world)
     assert "confusion" not in found.tables["label"]
     assert found.flat() == expected.flat()

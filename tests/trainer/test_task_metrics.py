@@ -105,6 +105,27 @@ def test_precision_is_that_of_all_real_samples_together(batch: Batch, world: Wor
     assert result.tables["label"] == {"average_precision_of_class": [pytest.approx(first), pytest.approx(second)]}
     # Answers above one half: of class 0 a, c, d with a, c right of a, c, e; of class 1 b, c, d with b, c right of b, c.
     assert result.flat()["label/f1"] == pytest.approx((2 * 2 / (3 + 3) + 2 * 2 / (3 + 2)) / 2)
+    # A class that is neither there nor answered has no F1.
+    with_none = replace(batch, targets={"label": nn.functional.pad(batch.targets["label"], (0, 1))})
+    answers = {"label": nn.functional.pad(logits, (0, 1), value=-1.0)}
+    assert judged({"label": LabelsOutput(num_classes=3)}, answers, with_none, world).flat() == result.flat()
+
+
+def test_what_is_counted_is_added_in_numbers_that_count_beyond_16_millions(
+    batch: Batch, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    added: list[torch.dtype] = []
+    whole_sum = World.sum
+
+    def noted_sum(self: World, terms: Tensor) -> Tensor:
+        added.append(terms.dtype)
+        return whole_sum(self, terms)
+
+    monkeypatch.setattr(World, "sum", noted_sum)
+    outputs: dict[str, Output] = {"label": LabelOutput(num_classes=2), "text": TextOutput(target="text")}
+    judged(outputs, {"label": torch.zeros(ROWS, 2), "text": torch.zeros(ROWS, 2, 80)}, batch, world)
+    assert len(added) > 2
+    assert set(added) == {torch.int64, torch.float64}
 
 
 def test_further_labels_are_judged_where_they_are_given_and_after_the_label(batch: Batch, world: World) -> None:

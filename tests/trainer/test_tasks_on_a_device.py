@@ -18,11 +18,13 @@ from model.modalities.image import ImageInput
 from model.modalities.text import TextInput
 from model.outputs.autoregressive import AutoregressiveOutput
 from model.outputs.embedding import EmbeddingOutput
+from model.outputs.grid import GridOutput
 from model.outputs.label import LabelOutput, LabelsOutput
 from model.outputs.masked import MaskedOutput
 from model.outputs.points import PointsOutput
 from trainer.tasks.kinds.autoregressive import AutoregressiveTask
 from trainer.tasks.kinds.embedding import EmbeddingTask
+from trainer.tasks.kinds.grid import GridTask
 from trainer.tasks.kinds.label import LabelTask
 from trainer.tasks.kinds.labels import LabelsTask
 from trainer.tasks.kinds.masked import MaskedTask
@@ -78,6 +80,10 @@ TASKS: dict[str, Callable[[], tuple[Any, Tensor]]] = {
         MaskedTask("it", answered(MaskedOutput(target="image", fraction=0.5), image=IMAGE)),
         there(2, 24, 3),
     ),
+    "some cells": lambda: (
+        GridTask("it", answered(GridOutput(target="image", train_queries=5), image=IMAGE)),
+        there(2, 5, 3),
+    ),
     "points": lambda: (
         PointsTask("it", PointsOutput(target="array", coordinates="where", num_channels=2)),
         there(2, 6, 2),
@@ -94,3 +100,6 @@ def test_a_loss_and_what_it_is_divided_by_are_where_the_answer_is(name: str) -> 
     task, answer = TASKS[name]()
     assert task.sum(answer, batch()).device == META
     assert task.count(batch()).device == META
+    # What an evaluation asks, too.
+    every = task.points(batch(), every=True)
+    assert every is None or every.device == META

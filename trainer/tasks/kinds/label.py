@@ -92,7 +92,7 @@ class LabelTask(Task[LabelOutput]):
         return (mixed * self._class_weights(mixed)).sum(dim=1)
 
     def _class_weights(self, like: Tensor) -> Tensor:
-        return torch.tensor(self.output.class_weights, dtype=torch.float32, device=like.device)
+        return torch.tensor(self.output.class_weights, device=like.device)
 
 
 class Confusion(Measurement):

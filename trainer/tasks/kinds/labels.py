@@ -37,7 +37,7 @@ class LabelsTask(Task[LabelsOutput]):
             return soft_cross_entropy_sum(answer, self._parts(batch), batch.weights)
         class_weights = None
         if self.output.class_weights:
-            class_weights = torch.tensor(self.output.class_weights, dtype=torch.float32, device=answer.device)
+            class_weights = torch.tensor(self.output.class_weights, device=answer.device)
         return binary_cross_entropy_sum(answer, batch.targets[TARGET], batch.weights, class_weights)
 
     def metrics(self) -> tuple[Metric, ...]:
@@ -77,7 +77,7 @@ class LabelsTask(Task[LabelsOutput]):
         parts = targets / targets.sum(dim=1, keepdim=True).clamp(min=1)
         if not self.output.class_weights:
             return parts
-        return parts * torch.tensor(self.output.class_weights, dtype=torch.float32, device=parts.device)
+        return parts * torch.tensor(self.output.class_weights, device=parts.device)
 
 
 class AnswersOfAll(Measurement):
