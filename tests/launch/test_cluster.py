@@ -127,3 +127,21 @@ def test_none_of_these_is_a_problem(profile: dict[str, object]) -> None:
 
 def test_a_job_has_as_many_ranks_as_its_nodes_have() -> None:
     assert ClusterConfig(nodes=3, processes_per_node=4).world_size == 12
+
+
+def test_a_profile_that_says_nothing_asks_for_one_rank_for_an_hour_and_may_be_restarted(tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").write_text("{}")
+    assert cluster.load(str(tmp_path / "empty.yaml")) == ClusterConfig(
+        nodes=1,
+        processes_per_node=1,
+        cpus_per_process=1,
+        gpus_per_node=0,
+        gpu_memory_gib=0,
+        memory_gib=0,
+        minutes=60,
+        signal_seconds=120,
+        straggler_seconds=60,
+        sbatch={},
+        environment={},
+        restarts=RestartConfig(max_requeues=100, max_failures=3, exclude_after=2),
+    )

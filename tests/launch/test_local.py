@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,3 +94,19 @@ def test_a_dry_run_of_a_sweep_is_one_object_with_whole_paths(
     assert local.sweep(runs, 1, dry_run=True) == 0
     assert capsys.readouterr().out == "run_0\n"
     assert attempts.current(runs[0][1]) == 0
+
+
+def test_a_run_is_taken_over_only_where_that_is_asked_for(
+    made: Made, door: Callable[..., list[dict[str, Any]]]
+) -> None:
+    config, folder = made(0)
+    asked = door("launch.supervise.local.supervise", 0)
+    local.start(config, folder.path, 2)
+    local.start(config, folder.path, 2, take_over=True)
+    local.sweep([(config, folder)], 2)
+    assert [(each["num_processes"], each["take_over"], each["output"]) for each in asked] == [
+        (2, False, None),
+        (2, True, None),
+        (2, False, None),
+    ]
+    assert all(each["config"] == RestartConfig() for each in asked)

@@ -2,15 +2,21 @@
 
 import json
 import os
+import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import IO, Any
 
 import pytest
 
 from configs.files import ConfigError
 from configs.run import load
 from launch.lifecycle import attempts, cluster
+from launch.lifecycle.cluster import ClusterConfig
 from launch.lifecycle.run_folder import RunFolder
 from launch.lifecycle.scheduler import UNKNOWN, Job
 from launch.report import logs, status
@@ -112,6 +118,47 @@ def test_a_process_id_that_is_another_s_by_now_is_no_job_and_other_hosts_are_unk
     Local().cancel(f"{here}-{pid}-{start_ticks(pid) + 1}")
 
 
+def test_a_job_is_a_supervisor_in_a_session_of_its_own_whose_log_has_its_id(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Any] = []
+
+    def popen(command: list[str], *, stdout: IO[bytes], **how: object) -> SimpleNamespace:
+        stdout.write(b"printed")
+        started.append(SimpleNamespace(pid=os.getpid(), returncode=None, command=command, stdout=stdout, how=how))
+        return started[-1]
+
+    monkeypatch.setattr("launch.schedulers.local.subprocess.Popen", popen)
+    monkeypatch.setattr(os, "environ", {"HOME": "/home", "GREETING": "old"})
+    profile = ClusterConfig(scheduler="local", environment={"GREETING": "hello", "NUMBER": 4})
+    job_id = f"{socket.gethostname()}-{os.getpid()}-{start_ticks(os.getpid())}"
+    assert list(Local().submit([run], profile, job_name="a", avoided=())) == [(run, job_id)]
+    [process] = started
+    assert process.command == [sys.executable, "-u", "-m", "launch.supervise.supervisor", str(run.path)]
+    assert process.how == {
+        "cwd": run.code_folder,
+        "env": {"HOME": "/home", "GREETING": "hello", "NUMBER": "4"},
+        "stdin": subprocess.DEVNULL,
+        "stderr": process.stdout,
+        "start_new_session": True,
+    }
+    # Nobody waits for it, and Python is not to complain of that.
+    assert process.returncode == 0
+    assert [path.read_bytes() for path in run.logs_folder.iterdir()] == [b"printed"]
+    assert (run.logs_folder / f"{job_id}_0_log.out").is_file()
+
+
+def test_a_cancel_kills_the_session_of_a_job_and_of_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    killed: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "killpg", lambda *words: killed.append(words))
+    monkeypatch.setattr(socket, "gethostname", lambda: "node-7-8")
+    pid = os.getpid()
+    Local().cancel(f"node-7-8-{pid}-{start_ticks(pid) + 1}")
+    assert killed == []
+    Local().cancel(f"node-7-8-{pid}-{start_ticks(pid)}")
+    assert killed == [(pid, signal.SIGKILL)]
+
+
 @pytest.mark.parametrize(
     "damage",
     [{"scheduler": "slurn"}, {"scheduler": "local", "job_id": "vm"}, {"scheduler": "local", "job_id": "a-b-c"}],
@@ -138,8 +185,9 @@ def test_a_profile_of_this_machine_refuses_what_only_slurm_understands(tmp_path:
 
 def test_the_runs_of_a_sweep_do_not_share_this_machine(run: RunFolder) -> None:
     other = RunFolder(run.path.with_name("other"))
-    with pytest.raises(ValueError, match="--procs"):
+    with pytest.raises(ValueError, match=r"2 runs would share this machine at once; .* --procs"):
         Local().preview([run, other], cluster.load("workstation"), job_name="a")
+    assert Local().usable_nodes(ClusterConfig(), ()) == [socket.gethostname()]
 
 
 def test_a_dry_run_shows_the_shell_that_would_start_the_supervisor(

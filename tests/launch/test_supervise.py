@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import shutil
 import signal
 import socket
@@ -250,3 +251,28 @@ def test_what_the_ranks_print_goes_where_it_is_asked_to_go(ordered: RunFolder, t
     with (tmp_path / "printed").open("wb") as file:
         assert supervise.supervise(ordered, 1, RestartConfig(), output=file.fileno()) == 0
     assert (tmp_path / "printed").read_text() == "rank 0 of attempt 1\n"
+
+
+def test_a_job_of_this_machine_is_supervised_as_its_profile_says_and_obeys_a_stop_that_is_there(
+    ordered: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert supervise.main(str(ordered.path)) == 2
+    assert capsys.readouterr().err.startswith(f"perceiver: {ordered.cluster_path}: no such cluster profile; ")
+    ordered.cluster_path.write_text("{scheduler: local, processes_per_node: 2, restarts: {max_requeues: 0}}")
+    (ordered.path / "orders.json").write_text("[85]")
+    ordered.stop_path.touch()
+    assert supervise.main(str(ordered.path)) == 85
+    assert statuses(ordered) == [85]
+    assert [path.name for path in sorted(ordered.path.glob("report_*"))] == ["report_1_0.json", "report_1_1.json"]
+    assert ordered.stop_path.exists()
+    assert "stopped by its user" in capsys.readouterr().err
+
+
+def test_the_program_of_a_supervisor_leaves_with_its_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["supervisor.py", str(tmp_path)])
+    with pytest.raises(SystemExit) as leaving:
+        runpy.run_path(supervise.__file__, run_name="__main__")
+    assert leaving.value.code == 2
+    assert f"{tmp_path}/cluster.yaml" in capsys.readouterr().err
