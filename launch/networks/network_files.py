@@ -74,11 +74,11 @@ def export(
     out: Path,
     *,
     onnx: bool,
-    safetensors: bool = False,
+    safetensors: bool,
     as_json: bool,
-    which: str = NEWEST,
-    weights: str = "",
-    latents: int = 0,
+    which: str,
+    weights: str,
+    latents: int,
 ) -> None:
     """Write a network, or its part with so many latents, as Hugging Face's files, as ONNX or as a folder of ours."""
     refuse_taken(out)

@@ -199,7 +199,9 @@ def test_an_export_of_a_run_that_is_imported_again_is_evaluated_to_the_figures_o
     run = make_run(config.replace("model:", "model:\n  decoder: {query_residual: true}"), rows)
     evaluation.main(run, as_json=True)
     own = json.loads(capsys.readouterr().out)["metrics"]
-    network_files.export(run, tmp_path / "theirs", onnx=False, as_json=True)
+    network_files.export(
+        run, tmp_path / "theirs", onnx=False, safetensors=False, as_json=True, which="newest", weights="", latents=0
+    )
     imports.import_network(tmp_path / "theirs", tmp_path / "again", as_json=True)
     section = config_of(tmp_path / "again").data.inputs["image"]
     assert (section.resize, section.centre_crop) == ("bilinear", 1.0)

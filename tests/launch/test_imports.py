@@ -21,10 +21,14 @@ from typer.testing import CliRunner
 from configs.run import RunConfig
 from launch.cli.main import app
 from launch.lifecycle.run_folder import RunFolder
+from launch.networks import imports
+from launch.networks.model_card import card
 from launch.networks.network_files import network_of
 from launch.run import initial_weights
 from launch.run.trained.network import config_of
 from model.config.initial_weights import InitialWeightsConfig
+from model.interop.huggingface_config import config_from_hugging_face
+from model.perceiver import Perceiver
 
 ENCODER: dict[str, Any] = {
     "num_cross_attention_heads": 1, "num_cross_attention_qk_channels": None, "num_cross_attention_v_channels": None,
@@ -187,6 +191,10 @@ def test_an_npz_of_deepminds_arrays_is_read_and_one_with_objects_is_not(tmp_path
     np.savez(tmp_path / "objects.npz", a=np.array([Code(tmp_path / "trace")], dtype=object))
     with pytest.raises(ValueError, match=r"objects\.npz: a\.npy: \.npy file holds Python objects"):
         called("import", tmp_path / "objects.npz", tmp_path / "ours")
+    with zipfile.ZipFile(tmp_path / "text.npz", "w") as file:
+        file.writestr("a.txt", "no array")
+    with pytest.raises(ValueError, match=r"text\.npz: a\.txt: is no npy file; write the arrays by numpy\.savez"):
+        called("import", tmp_path / "text.npz", tmp_path / "ours")
     (tmp_path / "cut.npz").write_bytes(b"PK")
     with pytest.raises(ValueError, match=r"cut\.npz: "):
         called("import", tmp_path / "cut.npz", tmp_path / "ours")
@@ -206,6 +214,13 @@ def test_an_npz_that_lies_about_its_arrays_asks_for_no_memory(tmp_path: Path, sh
     npz(tmp_path / "lies.npz", shape, bytes(64))
     with pytest.raises(ValueError, match=r"lies\.npz: embed/embeddings\.npy: "):
         called("import", tmp_path / "lies.npz", tmp_path / "ours")
+
+
+def test_an_npz_may_unpack_to_a_few_times_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(imports, "_SMALL_BYTES", 0)
+    np.savez_compressed(tmp_path / "other.npz", a=np.tile(np.random.default_rng(0).random(64), 4))
+    with pytest.raises(ValueError, match=r"other\.npz: is none of DeepMind's"):
+        called("import", tmp_path / "other.npz", tmp_path / "ours")
 
 
 def test_an_npz_that_unpacks_to_much_more_than_its_size_is_not_unpacked(tmp_path: Path) -> None:
@@ -233,6 +248,30 @@ def test_a_damaged_file_of_weights_is_one_sentence(theirs: Path, tmp_path: Path,
     (theirs / "weights.pt").write_bytes(content)
     with pytest.raises(ValueError, match=r"weights\.pt: is no file of tensors alone"):
         called("import", theirs, tmp_path / "ours")
+
+
+@pytest.mark.parametrize("content", [[torch.zeros(1)], {"a": torch.zeros(1), "b": 3}, {"state_dict": 3}, {}])
+def test_what_is_no_state_dict_is_refused(theirs: Path, tmp_path: Path, content: object) -> None:
+    torch.save(content, theirs / "weights.pt")
+    expected = r"weights\.pt: expected a state dict" if content else "theirs: config.json and the weights are not"
+    with pytest.raises(ValueError, match=expected):
+        called("import", theirs, tmp_path / "ours")
+
+
+def test_weights_are_read_onto_the_cpu_without_code_and_a_full_memory_is_not_the_files_fault(
+    theirs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, object]] = []
+
+    def full(_path: Path, **options: object) -> None:
+        asked.append(options)
+        raise MemoryError
+
+    (theirs / "weights.pt").touch()
+    monkeypatch.setattr(torch, "load", full)
+    with pytest.raises(MemoryError):
+        called("import", theirs, tmp_path / "ours")
+    assert asked == [{"map_location": "cpu", "weights_only": True}]
 
 
 @pytest.mark.parametrize(
@@ -302,12 +341,22 @@ def test_any_other_file_and_several_weights_are_refused_by_name(theirs: Path, tm
         called("import", theirs, tmp_path / "ours")
 
 
-@pytest.mark.parametrize("lie", [{"num_latents": None}, {"encoder": 3}, {"decoder": {}}, {"num_latents": 2**40}])
-def test_a_config_that_lies_is_refused_with_the_folders_name(theirs: Path, tmp_path: Path, lie: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("lie", "words"),
+    [
+        ({"num_latents": None}, "(?!lacks)"),
+        ({"encoder": 3}, "(?!lacks)"),
+        ({"decoder": {}}, "lacks 'num_"),
+        ({"num_latents": 2**40}, "(?!lacks)"),
+    ],
+)
+def test_a_config_that_lies_is_refused_with_the_folders_name(
+    theirs: Path, tmp_path: Path, lie: dict[str, Any], words: str
+) -> None:
     save_file(weights(), theirs / "model.safetensors")
     sizes = {**CONFIG["model_config"], **lie}  # type: ignore[dict-item]
     (theirs / "config.json").write_text(json.dumps({**CONFIG, "model_config": sizes}))
-    with pytest.raises(ValueError, match=r"theirs: config\.json and the weights are not those of one model: "):
+    with pytest.raises(ValueError, match=rf"theirs: config\.json and the weights are not those of one model: {words}"):
         called("import", theirs, tmp_path / "ours")
 
 
@@ -325,3 +374,63 @@ def test_an_export_has_a_model_card_that_says_how_it_is_loaded(tmp_path: Path) -
     assert body.startswith("\n# pets\n")
     assert "AutoImageProcessor, AutoModelForImageClassification" in body
     assert "It tells 2 classes apart" in body
+
+
+def test_the_card_of_a_run_has_the_figures_of_its_evaluation(tmp_path: Path) -> None:
+    config = config_from_hugging_face(
+        {"architectures": ["PerceiverForMaskedLM"], "num_latents": 4, "d_latents": 16, "d_model": 24,
+         "num_self_attends_per_block": 1, "max_position_embeddings": 8, "vocab_size": 262}
+    )  # fmt: skip
+    network, source = Perceiver(config, seed=0), tmp_path / "words"
+    source.mkdir()
+    count = sum(parameter.numel() for parameter in network.parameters())
+    (name,), (text,) = network.config.ordered_inputs.keys(), network.config.ordered_inputs.values()
+    head = f"""\
+tags: [perceiver]
+---
+
+# words
+
+A {{kind}} with {count:,} parameters, exported by perceiver-trainer.
+
+| input | values |
+|---|---|
+| {name} | {text.meaning(name)} |
+
+"""
+    found = card(network, "PerceiverForMaskedLM", ["tokenizer.json"], (), source)
+    assert (
+        found
+        == "---\nlibrary_name: transformers\npipeline_tag: fill-mask\n"
+        + head.format(kind="PerceiverForMaskedLM")
+        + """\
+```python
+from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+model = AutoModelForMaskedLM.from_pretrained("FOLDER")
+tokenizer = AutoTokenizer.from_pretrained("FOLDER")
+```
+"""
+    )
+    metrics = {"text": {"masked_accuracy": {"all": 0.123456}, "bits": {"all": None}}}
+    record = {"samples": 3, "step": 8, "split": "test", "metrics": metrics}
+    (source / "evaluation.json").write_text(json.dumps(record))
+    assert (
+        card(network, "Other", [], (), source)
+        == "---\nlibrary_name: transformers\n"
+        + head.format(kind="Other")
+        + """\
+```python
+from transformers import Other
+
+model = Other.from_pretrained("FOLDER")
+```
+
+Evaluated after step 8 on 3 samples of the split test:
+
+| output | metric | value |
+|---|---|---|
+| text | masked accuracy | 0.1235 |
+| text | bits | not measured |
+"""
+    )

@@ -356,8 +356,57 @@ def test_a_device_is_planned_with_its_own_memory_speed_and_bytes(door: Door) -> 
     assert (asked[0]["device"], asked[0]["bytes_per_element"]) == (plan.Device(2**29, 2e12), 2)
     assert (asked[1]["device"], asked[1]["bytes_per_element"]) == (None, 4)
     assert asked[1]["config"].num_latents == 256
+    # AdamW's two moments for a network alone; of a run what its optimizer and its average keep.
+    called("plan", str(PAPER.parent / "digits.yaml"), "optimizer.name=adamw", "ema.decay=0.9")
+    assert [each["beside"] for each in asked] == [2, 2, 3]
     with pytest.raises(ValueError, match="both --memory-gib and --peak-tflops"):
         called("plan", str(PAPER / "p1.yaml"), "--peak-tflops", "80")
+
+
+PLAN = plan.Plan(
+    {"encoder": plan.Cost(1_000, 25_000_000_000), "total": plan.Cost(1_234_567, 30_000_000_000)},
+    None,
+    {"cpu": "read by tiles", "cuda": "by a kernel"},
+    {"none": plan.PolicyPlan(3 << 20, None, None), "blocks": plan.PolicyPlan(1 << 19, 7, 12.34)},
+    {2: plan.SizePlan(500, 1_000_000_000, 5 << 20), 16: plan.SizePlan(1_234_567, 30_000_000_000, 3 << 20)},
+    (
+        plan.AttentionKernel("self_attend", 8, (16, 32), "flash", ""),
+        plan.AttentionKernel("decoder", 1, (64, 64), "tiles", "math"),
+    ),
+)
+HEAD = """\
+part               parameters  GFLOP forward
+encoder                 1,000          25.00
+total               1,234,567          30.00
+
+latents            parameters  GFLOP forward   MiB a sample
+2                         500           1.00            5.0
+16                  1,234,567          30.00            3.0
+"""
+POLICIES = """\
+checkpointing    MiB a sample    micro-batch      samples/s
+none                      3.0              -              -
+blocks                    0.5              7           12.3
+"""
+KERNELS = """\
+GPU, bf16               heads       channels               kernel          with a mask
+self_attend                 8          16/32                flash        none is given
+decoder                     1             64                tiles                 math
+"""
+
+
+def test_a_plan_is_printed_whole(door: Door) -> None:
+    door("launch.networks.network_files.planned", PLAN)
+    told = called("plan", str(PAPER / "p1.yaml"))
+    assert told == f"{HEAD}\nread by tiles\non a GPU, by a kernel\n\n{POLICIES}\n{KERNELS}"
+
+
+def test_of_a_plug_ins_network_is_told_what_is_known(door: Door) -> None:
+    door("launch.networks.network_files.planned", replace(PLAN, reading={}, latents={}, attention=()))
+    told = called("plan", str(PAPER / "p1.yaml"))
+    head, _, _ = HEAD.partition("\nlatents")
+    assert told.startswith(f"{head}\na plug-in's network: ")
+    assert told.endswith(f"are not known\n\n{POLICIES}")
 
 
 def test_what_came_in_and_went_out_is_told_with_its_notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -408,6 +457,7 @@ def test_what_onnx_cannot_say_of_classes_and_pictures_goes_with_it(tmp_path: Pat
     picture = "resize=bilinear, fit=crop, centre_crop=0.8" if has_image else ""
     assert asked[0]["picture"] == picture
     assert asked[0]["classes"] == (("cat", "dog") if has_image else ())
+    assert asked[0]["with_latents"] is True
 
 
 def test_an_import_has_no_checkpoints_to_choose_from_and_half_a_folder_is_named(tmp_path: Path) -> None:

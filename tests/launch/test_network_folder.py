@@ -19,10 +19,12 @@ from launch.answers.loaded_run import load_run
 from launch.cli.main import app
 from launch.lifecycle.run_folder import RunFolder
 from launch.networks.network_files import network_of
-from launch.networks.network_folder import refuse_plugins
+from launch.networks.network_folder import refuse_plugins, write
 from launch.run import initial_weights
 from launch.run.creation import open_run
 from launch.run.trained.network import config_of
+from launch.run.trained.preprocessing import Surroundings
+from model.config.initial_weights import InitialWeightsConfig
 from model.perceiver import Perceiver
 
 CONFIG = """
@@ -75,6 +77,11 @@ def test_a_run_as_a_folder_has_its_weights_and_its_data_and_starts_other_runs(ru
     # What it reads is read as the run does.
     theirs, ours = config_of(run.path), config_of(tmp_path / "out")
     assert (ours.data, ours.model, ours.seed) == (theirs.data, theirs.model, theirs.seed)
+    started = replace(load(run.config_path), initial_weights=InitialWeightsConfig(source="before"))
+    write(tmp_path, before.cut(2), Surroundings(), started)
+    written = (tmp_path / "run.yaml").read_text()
+    assert "source: before" not in written
+    assert "num_latents: 2\n" in written
     (tmp_path / "one.txt").write_text("3 times")
     rows = [load_run(path).predict([tmp_path / "one.txt"]) for path in (tmp_path / "out", run.path)]
     assert rows[0] == rows[1]

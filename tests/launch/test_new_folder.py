@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from data_shards.files import atomic
 from launch.networks.new_folder import new_folder
 
 
@@ -34,7 +35,7 @@ def test_what_is_there_is_refused_before_the_work_and_a_failure_leaves_nothing(t
     def fail() -> None:
         raise KeyError
 
-    out = tmp_path / "new" / "out"
+    out = tmp_path / "new" / "er" / "out"
     with pytest.raises(KeyError):
         written(out, "", meanwhile=fail)
     assert list(out.parent.iterdir()) == []
@@ -69,6 +70,19 @@ def test_what_a_killed_command_left_is_removed_and_what_a_living_one_writes_is_n
     for name in (dead, elsewhere, mine, others):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").touch()
+    # What cannot be removed is left.
+    no_folder = f".out.{host}.{1 << 30}.y"
+    (tmp_path / no_folder).touch()
     with new_folder(tmp_path / "out"):
         pass
-    assert hidden(tmp_path) == sorted([elsewhere, mine, others])
+    assert hidden(tmp_path) == sorted([elsewhere, mine, others, no_folder])
+
+
+def test_an_error_of_the_disk_is_not_taken_for_another_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def publish(_hidden: Path, _out: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(atomic, "publish", publish)
+    with pytest.raises(OSError, match="No space left"):
+        written(tmp_path / "out", "")
+    assert list(tmp_path.iterdir()) == []
