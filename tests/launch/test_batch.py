@@ -228,28 +228,32 @@ def test_how_an_attempt_ended_is_recorded_and_decides_whether_the_job_comes_back
     folder: RunFolder,
     commands: Commands,
     job: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
     status: int,
     limits: tuple[int, int, int],
     is_stopped: bool,
     expected: int,
     is_requeued: bool,
 ) -> None:
-    asked = commands(scontrol="")
+    asked = commands(scontrol="", sinfo="")
     attempts.begin(folder, job_id="7", nodes=["n1", "n2"])
     if is_stopped:
         folder.stop_path.touch()
     assert job(folder, status, *limits) == expected
     assert attempts.history(folder)[0].status == status
     assert requeues(asked) == is_requeued
+    assert capsys.readouterr().err.startswith(f"perceiver: attempt 1 ended with status {status}: ")
+    assert asked("sinfo") == [], "of nodes Slurm is asked only where one is bad"
 
 
 def test_an_attempt_that_was_superseded_leaves_the_job_to_its_successor(
-    folder: RunFolder, commands: Commands, job: Callable[..., int]
+    folder: RunFolder, commands: Commands, job: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = commands(scontrol="")
     for _ in range(2):
         attempts.begin(folder, job_id="7", nodes=["n1", "n2"])
     assert job(folder, 85, number=1) == 85
+    assert capsys.readouterr().err == "perceiver: attempt 1 was superseded by attempt 2 and leaves the job to it\n"
     assert asked("scontrol") == []
     assert attempts.history(folder)[0].status is None
 
@@ -376,3 +380,23 @@ def test_ports_are_tried_from_the_preferred_one_on_and_around_the_end() -> None:
         assert FIRST_PORT <= free_port(last) < FIRST_PORT + 100
     port = free_port(FIRST_PORT + 5)
     assert FIRST_PORT + 5 <= port < FIRST_PORT + 105
+
+
+def test_a_node_on_which_every_port_is_taken_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Taken(socket.socket):
+        def bind(self, _: object) -> None:
+            raise OSError("in use")
+
+    monkeypatch.setattr(batch.socket, "socket", Taken)
+    monkeypatch.setattr(batch, "NUM_PORTS", 3)
+    with pytest.raises(OSError, match="no free port from 20000 to 20003"):
+        free_port(20_001)
+
+
+def test_a_slurm_that_does_not_answer_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(words: list[str], *, timeout: float, **_: object) -> None:
+        raise subprocess.TimeoutExpired(words, timeout)
+
+    monkeypatch.setattr(batch.subprocess, "run", silent)
+    assert batch._refusal("requeue", "7") == "no answer within 60 s"
+    assert batch._fields("7") == {}

@@ -1,5 +1,7 @@
 import os
+import shlex
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from launch.lifecycle.cluster import ClusterConfig
 from launch.lifecycle.restart_policy import RestartConfig
 from launch.lifecycle.run_folder import RunFolder
 from launch.slurm import door
+from launch.slurm.batch import preferred_port
 
 
 def script(*names: str, **changes: object) -> list[str]:
@@ -165,3 +168,67 @@ def test_every_resource_of_the_profile_is_asked_for() -> None:
     assert {"ntasks-per-node=4", "cpus-per-task=8", "time=30", "signal=USR2@90", "exclude=n7"} <= asked
     assert not any(each.startswith(("mem", "gpus", "wckey")) for each in asked)
     assert "--cpus-per-task=8" in next(line for line in lines if line.startswith("srun"))
+
+
+ARRAY = """\
+#!/bin/bash
+
+# Parameters
+#SBATCH --array=0-1%2
+#SBATCH --cpus-per-task=3
+#SBATCH --exclude=n9,n7
+#SBATCH --job-name=job
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=2
+#SBATCH --open-mode=append
+#SBATCH --output=/shared/a/logs/%A_%a_0_log.out
+#SBATCH --requeue
+#SBATCH --signal=USR2@120
+#SBATCH --time=60
+
+# setup
+export NCCL_SOCKET_IFNAME=ib0
+export GLOO_SOCKET_IFNAME=ib0
+export A='b c'
+PERCEIVER_PYTHON=HERE
+RUNS=(/shared/a '/shared/b c')
+RUN="${RUNS[$SLURM_ARRAY_TASK_ID]}"
+export PERCEIVER_JOB=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+export PERCEIVER_EXCLUDE=n9
+cd "$RUN/code" || exit 2
+SETTINGS=$(python3 -m launch.slurm.batch begin "$RUN") || exit $?
+eval "$SETTINGS"
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+srun --kill-on-bad-exit=0 --wait=60 --cpus-per-task=3 --export=ALL sh -c 'cd "$0" || { echo "perceiver: $(hostname) \
+does not see $0; a container needs it among its mounts" >&2; exit 2; }; exec "$@"' "$RUN/code" py -u \
+-m launch.supervise.rank "$RUN"
+
+
+# teardown
+exec python3 -m launch.slurm.batch end "$RUN" $? 100 3 2"""
+
+
+def test_the_script_of_an_array_is_this_text_and_no_other_line() -> None:
+    profile = {"python": "py", "host_python": "python3", "exclude": "n9", "network_interface": "ib0"}
+    lines = script("a", "b c", **profile, environment={"A": "b c"}, processes_per_node=2, cpus_per_process=3)
+    assert lines == ARRAY.replace("HERE", shlex.quote(sys.executable)).splitlines()
+
+
+def test_a_module_s_folder_must_be_one_that_a_script_can_name(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="must have no line break"):
+        door.submit_module("m", tmp_path / "a\nb", ClusterConfig(), code=tmp_path, job_name="job")
+
+
+def test_the_port_of_a_job_that_is_no_run_is_that_of_its_attempt_0(
+    tmp_path: Path, commands: Callable[..., Callable[[str], list[str]]]
+) -> None:
+    commands(sbatch="cat > script; echo 12")
+    door.submit_module("m", tmp_path, ClusterConfig(), code=tmp_path, job_name="job")
+    lines = (tmp_path / "stand_ins" / "script").read_text().splitlines()
+    [port] = [line.removeprefix("export ") for line in lines if "MASTER_PORT" in line]
+    jobs = (1, 12, 118, 4_000_000)
+    shell = "".join(f"SLURM_JOB_ID={job}; {port}; echo $MASTER_PORT; " for job in jobs)
+    told = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True).stdout.split()
+    assert told == [str(preferred_port(job, 0)) for job in jobs]
