@@ -122,7 +122,7 @@ def with_choices(config: RunConfig, folder: RunFolder, world: World) -> RunConfi
 
     Another device could choose otherwise, and a resumed run would not give the same bits.
     """
-    precision, compiles = world.broadcast(_frozen_choices(folder, world) if world.is_first else ("", False))
+    precision, compiles = world.from_first(lambda: _frozen_choices(folder, world))
     return _with(config, precision, compiles)
 
 

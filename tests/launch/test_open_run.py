@@ -4,15 +4,23 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, TypeVar
 
 import pytest
 import torch
 from warm_start import finished
 
 from configs.run import RunConfig, dump, load
+from data_shards.loading.shard_folders import Places
+from launch.lifecycle import fence
 from launch.lifecycle.holder import refuse_if_trained
 from launch.lifecycle.run_folder import RunFolder
 from launch.run import creation
@@ -22,6 +30,8 @@ from trainer.distributed.world import World
 from trainer.health.run_lock import RunLock
 from trainer.sinks.writers import JsonLines
 
+Door = Callable[..., list[dict[str, Any]]]
+T = TypeVar("T")
 CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
 # Makes a run again and again: in a child that kills itself at a later change of the folder each time, then once more.
 KILLED = """
@@ -282,7 +292,10 @@ def test_what_does_not_decide_the_result_changes_at_a_resume_and_is_recorded(
     changed = load(CONFIG, overrides)
     open_run(changed, folder)
     assert load(folder.config_path) == changed
-    assert "data.num_threads: 2 -> 3\n  train.log_every_steps: 10 -> 1\n" in capsys.readouterr().err
+    told = (
+        "resumes with the same result; it is changed:\n  data.num_threads: 2 -> 3\n  train.log_every_steps: 10 -> 1\n"
+    )
+    assert capsys.readouterr().err == f"note: {folder.path} {told}"
     JsonLines(folder.metrics_path, 20).close()
     first, event = (json.loads(line) for line in folder.metrics_path.read_bytes().split(b"\n")[1:3])
     assert first == json.loads(logged)
@@ -291,6 +304,7 @@ def test_what_does_not_decide_the_result_changes_at_a_resume_and_is_recorded(
 
     open_run(changed, folder)
     assert folder.metrics_path.read_bytes().count(b"\n") == 3
+    assert capsys.readouterr().err == "", "a start that changes nothing has nothing to say"
 
 
 def test_what_decides_the_result_does_not_change_and_fork_is_named(config: RunConfig, tmp_path: Path) -> None:
@@ -326,9 +340,202 @@ def test_a_run_that_is_trained_does_not_change_under_its_ranks(config: RunConfig
     complete_checkpoint(folder.checkpoints_folder, 20)
     before = folder.config_path.read_bytes()
     changed = load(CONFIG, [f"data.shards={config.data.shards}", "data.num_threads=3"])
-    with RunLock(folder.lock_path), pytest.raises(ValueError, match="trains in this run"):
+    with RunLock(folder.lock_path), pytest.raises(ValueError, match=r"trains in this run; .*`perceiver stop "):
         open_run(changed, folder)
     assert (folder.config_path.read_bytes(), folder.metrics_path.exists()) == (before, False)
+
+
+class Opened:
+    """A loader that notes when it is closed."""
+
+    def __init__(self, closed: list[str], name: str) -> None:
+        self._closed, self._name = closed, name
+
+    def close(self) -> None:
+        self._closed.append(self._name)
+
+
+def test_a_start_asks_what_it_must_and_no_more(
+    config: RunConfig, tmp_path: Path, door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried, queued = (
+        door(f"launch.run.creation.{name}", None) for name in ("_refuse_what_cannot_train", "refuse_if_queued")
+    )
+    named, asked = door("launch.run.creation.label_names", ()), list[RunFolder]()
+    monkeypatch.setattr(RunFolder, "check_space", lambda folder: asked.append(folder))
+    folder, places = RunFolder(tmp_path / "run"), Places(config.data)
+
+    def counts() -> tuple[int, ...]:
+        found = tuple(len(each) for each in (tried, named, queued, asked))
+        for each in (tried, named, queued, asked):
+            each.clear()
+        return found
+
+    open_run(config, folder, 4, places=places)
+    [call] = tried
+    assert (call["world_size"], call["places"], call["folder"]) == (4, places, folder)
+    assert counts() == (1, 1, 1, 0)
+    open_run(config, folder)
+    assert counts() == (0, 1, 1, 1)
+    # A rank whose attempt a supervisor began is itself of the job that is queued.
+    monkeypatch.setenv(fence.NUMBER, "1")
+    other = load(CONFIG, [f"data.shards={config.data.shards}", "seed=7"])
+    open_run(other, folder)
+    assert counts() == (1, 1, 0, 1)
+
+
+def test_what_cannot_train_is_found_without_processes_of_its_own(config: RunConfig, tmp_path: Path, door: Door) -> None:
+    closed: list[str] = []
+    config = replace(config, data=replace(config.data, num_processes=2), train=replace(config.train, global_batch=32))
+    trained = door("launch.run.creation.train_loader", Opened(closed, "train"))
+    evaluated = door("launch.run.creation.open_eval_split", SimpleNamespace(loader=Opened(closed, "test")))
+    door("launch.run.creation.eval_split", ("test", "at the end"))
+    checks = [door(f"launch.run.{name}", None) for name in ("creation.check_evaluation", "trained_parameters.check")]
+    fits = door("launch.run.creation.planned", None)
+    folder, places = RunFolder(tmp_path / "run"), Places(config.data)
+    creation._refuse_what_cannot_train(config, folder, 2, places)
+    quick = replace(config, data=replace(config.data, num_processes=0))
+    common = {
+        "config": quick,
+        "quarantine": folder.quarantine_path,
+        "world": World(0, 2, 0, torch.device("cpu")),
+        "places": places,
+    }
+    assert (trained, evaluated) == ([common], [common | {"name": "test"}])
+    assert closed == ["train", "test"]
+    assert [len(each) for each in (*checks, fits)] == [1, 1, 1]
+    assert fits[0]["world_size"] == 2
+    with pytest.raises(ValueError, match="3 processes"):
+        creation._refuse_what_cannot_train(config, folder, 3, places)
+
+
+@pytest.mark.parametrize(("patience", "is_refused"), [(0, False), (1, True)])
+def test_when_a_run_is_evaluated_decides_its_end_where_its_evaluations_end_it(
+    config: RunConfig, tmp_path: Path, door: Door, patience: int, is_refused: bool
+) -> None:
+    door("launch.run.creation._refuse_what_cannot_train", None)
+    folder = RunFolder(tmp_path / "run")
+    best = replace(config.checkpoint, keep_best=True)
+    config = replace(config, checkpoint=best, train=replace(config.train, patience=patience))
+    open_run(config, folder)
+    complete_checkpoint(folder.checkpoints_folder, 1)
+    later = replace(config, train=replace(config.train, evaluate_every_steps=7))
+    told: AbstractContextManager[object]
+    told = pytest.raises(ValueError, match=r"train\.evaluate_every_steps: \d+ -> 7") if is_refused else nullcontext()
+    with told:
+        open_run(later, folder)
+
+
+def test_a_run_that_says_auto_has_what_was_chosen_for_it_and_another_what_it_says(config: RunConfig) -> None:
+    def with_(precision: str, compiles: bool | str) -> RunConfig:
+        return creation._with(config, precision, compiles)  # type: ignore[arg-type]  # one of the kinds
+
+    run = with_("bf16", True)
+    for asked, expected in (
+        (("auto", "auto"), ("bf16", True)),
+        (("fp32", "auto"), ("fp32", True)),
+        (("auto", False), ("bf16", False)),
+    ):
+        assert creation._as_chosen(with_(*asked), run) == with_(*expected)
+
+
+def test_a_rank_that_is_not_the_first_writes_no_choice_and_a_choice_is_written_once(
+    config: RunConfig, tmp_path: Path
+) -> None:
+    class Second(World):
+        def broadcast(self, item: T) -> T:
+            assert item == (None, None)
+            return (("bf16", True), None)  # type: ignore[return-value]  # what the first rank says
+
+    folder = RunFolder(tmp_path / "run")
+    open_run(config, folder)
+    there = with_choices(config, folder, Second(1, 2, 1, torch.device("cuda")))
+    assert (there.train.precision, there.model.compile) == ("bf16", True)
+    assert load(folder.config_path).train.precision == "auto"
+    first = World(0, 1, 0, torch.device("cpu"))
+    here = with_choices(config, folder, first)
+    assert (here.train.precision, here.model.compile) == ("fp32", False)
+    written = folder.config_path.stat().st_ino
+    assert with_choices(config, folder, first) == here
+    assert folder.config_path.stat().st_ino == written
+
+
+def test_a_copy_of_the_code_that_somebody_removed_is_made_again_and_other_code_is_named(
+    config: RunConfig, tmp_path: Path, door: Door, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    open_run(config, folder)
+    shutil.rmtree(folder.code_folder)
+    open_run(config, folder)
+    assert not changed_files(folder.code_folder)
+    assert capsys.readouterr().err == ""
+    for files, listed in (
+        (list("ab"), "a, b"),
+        (list("abcde"), "a, b, c, d, e"),
+        (list("abcdef"), "a, b, c, d, e and more"),
+    ):
+        door("launch.run.creation.changed_files", files)
+        open_run(config, folder)
+        assert capsys.readouterr().err == (
+            f"note: the code that runs differs from the run's own copy in {listed}; to run that copy: cd "
+            f"{folder.code_folder} && python -m launch train {folder.config_path} --run {folder.path}\n"
+        )
+
+
+def test_a_new_run_says_what_is_to_be_noted_of_its_inputs(
+    config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = config.data.ordered_inputs["image"]
+    monkeypatch.setattr(type(image), "notes", lambda section: ["one", "two"] if section is image else [])
+    for _ in range(2):
+        open_run(config, RunFolder(tmp_path / "run"))
+    assert capsys.readouterr().err == "note: data.inputs.image: one\nnote: data.inputs.image: two\n"
+
+
+def test_a_run_that_has_not_begun_gets_the_names_and_files_of_its_other_data(
+    config: RunConfig, tmp_path: Path, door: Door
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    open_run(config, folder)
+    kept = [
+        door(f"{name}.keep", None)
+        for name in ("launch.run.trained.class_names", "configs.input_files", "launch.run.initial_weights")
+    ]
+    other, places = load(CONFIG, [f"data.shards={config.data.shards}", "seed=7"]), Places(config.data)
+    open_run(other, folder, places=places)
+    assert [[call["config"] for call in calls] for calls in kept] == [[other]] * 3
+    assert kept[0][0]["places"] is places
+
+
+def test_what_starts_that_were_killed_left_is_removed(config: RunConfig, tmp_path: Path) -> None:
+    # No process has a number beyond the limit of the kernel.
+    dead, file = (tmp_path / creation.hidden_name(1 << number) for number in (30, 31))
+    (dead / "code").mkdir(parents=True)
+    # Not of our making.
+    file.write_text("")
+    open_run(config, RunFolder(tmp_path / "run"))
+    assert not dead.exists()
+    assert file.exists()
+
+
+def test_the_half_of_a_run_in_a_folder_that_stays_is_made_anew_and_is_on_the_disk_before_it_is_a_run(
+    config: RunConfig, tmp_path: Path, disk_calls: list[tuple[str, str]]
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    (folder.code_folder / "launch").mkdir(parents=True)
+    (folder.code_folder / "launch" / "old.py").write_text("")
+    (folder.checkpoints_folder / "step_00000007").mkdir(parents=True)
+    folder.unfinished_path.write_text("")
+    disk_calls.clear()
+    open_run(config, folder)
+    assert not changed_files(folder.code_folder)
+    assert list(folder.checkpoints_folder.iterdir()) == []
+    assert not folder.unfinished_path.exists()
+    is_run = disk_calls.index(("name", str(folder.config_path)))
+    assert ("sync", str(folder.code_folder / "launch" / "__init__.py")) in disk_calls[:is_run]
+    # Of a run without secrets others may read everything.
+    (tmp_path / "usual").write_text("")
+    assert folder.config_path.stat().st_mode == (tmp_path / "usual").stat().st_mode
 
 
 def complete_checkpoint(checkpoints: Path, step: int) -> None:

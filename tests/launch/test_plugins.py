@@ -93,6 +93,18 @@ def test_the_copy_is_frozen_with_the_run_and_named_in_its_configuration(run: Run
     assert load(run.config_path).plugins == (str(copy_of(run)),)
 
 
+def test_a_run_is_published_with_the_record_of_its_plugins(tmp_path: Path, config: Path, shards: Path) -> None:
+    """A fork brings a checkpoint: killed behind its publishing, the next start would record no copy any more."""
+    recorded: list[bool] = []
+    made = RunFolder(tmp_path / "run")
+    open_run(
+        load(config, [f"data.shards={shards}"]),
+        made,
+        more=lambda beside: recorded.append("lines.py" in beside.plugins_record_path.read_text()),
+    )
+    assert recorded == [True]
+
+
 def test_a_run_that_was_moved_has_its_plugins_with_it(run: RunFolder, tmp_path: Path) -> None:
     moved = RunFolder(run.path.rename(tmp_path / "moved"))
     plugins.trust(moved.path)
