@@ -54,6 +54,19 @@ def test_what_no_gradient_reaches_is_named_once_at_every_stage_and_no_hook_stays
     trained.close()
 
 
+def test_what_a_gradient_leaves_is_noted_where_the_parameter_is() -> None:
+    added: list[torch.device] = []
+
+    def total(flags: Tensor) -> Tensor:
+        added.append(flags.device)
+        return flags
+
+    watch = GradientWatch(Network(0).to("meta"), 1, (), total)
+    watch.prepare(0)
+    watch.settle(1)
+    assert added == [torch.device("meta")]
+
+
 def test_what_is_frozen_is_not_missed_and_what_is_trained_later_is_watched_from_then_on(world: World) -> None:
     freeze = ("weightless.*", "unused.0.*=2", "first.*=2")
     trained = engine(world, 4, OptimizerConfig(freeze=freeze), zero_stage=1)

@@ -1,7 +1,8 @@
 """The micro-batch is halved until it fits, and the global batch stays."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from stem import CONFIG, GLOBAL_BATCH, GOAL, images
 from threads import ThreadWorld, on_ranks
 from tiny import CLASSES, OPTIMIZER, Network, whole_batch
 
+from data_shards.loading.batch import Batch
 from model.perceiver import Perceiver
 from trainer.config import TrainConfig
 from trainer.distributed.world import World
@@ -82,6 +84,10 @@ def test_a_trial_leaves_no_trace(kind: str, precision: str) -> None:
     assert gradients[1:] == [None] * (len(gradients) - 1)
     assert torch.equal(torch.get_rng_state(), random)
     assert network.training
+    if isinstance(network, Perceiver):
+        # Its statistics do not wait for the end of a batch.
+        network.settle(is_kept=True)
+        assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
 @pytest.mark.parametrize(("precision", "answers"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
@@ -163,19 +169,41 @@ def test_what_does_not_fit_on_one_rank_is_cut_on_all() -> None:
 def test_a_trial_is_made_beside_as_much_memory_as_the_state_will_take(
     monkeypatch: pytest.MonkeyPatch, beside: dict[str, int], numbers: int
 ) -> None:
-    taken: list[int] = []
+    taken: list[tuple[int, object]] = []
     empty = torch.empty
 
     def noted(*shape: int, **options: object) -> Tensor:
         if options.get("dtype") == torch.uint8:
-            taken.extend(shape)
+            taken.append((*shape, options.get("device")))
         return empty(*shape, **options)
 
     monkeypatch.setattr("trainer.engine.memory.torch.empty", noted)
     network = Network(0)
     fitting(network, CLASSES, whole_batch(0), TrainConfig(global_batch=16), WORLD, **beside)
     # Weight and gradient, and the numbers beside each, of 4 bytes.
-    assert taken == [4 * numbers * sum(parameter.numel() for parameter in network.parameters())]
+    assert taken == [(4 * numbers * sum(parameter.numel() for parameter in network.parameters()), WORLD.device)]
+
+
+def test_on_a_gpu_a_trial_keeps_the_random_numbers_of_that_one_and_leaves_neither_memory_nor_peak(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done: list[tuple[str, object]] = []
+
+    @contextmanager
+    def forked(**options: object) -> Iterator[None]:
+        done.append(("fork", options))
+        yield
+
+    monkeypatch.setattr("trainer.engine.memory._try", lambda *_: done.append(("try", None)))
+    monkeypatch.setattr(torch.random, "fork_rng", forked)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: done.append(("empty", None)))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: done.append(("peak", device)))
+    # Nothing is moved: there is no such device here.
+    for part in (Network, Batch):
+        monkeypatch.setattr(part, "to", lambda self, _: self)
+    gpu = torch.device("cuda", 3)
+    fitting(Network(0), CLASSES, whole_batch(0), TrainConfig(global_batch=16), World(0, 1, 0, gpu))
+    assert done == [("fork", {"devices": [3]}), ("try", None), ("empty", None), ("peak", gpu)]
 
 
 @pytest.mark.parametrize(("share", "halves"), [(12, [12, 6, 3, 1]), (16, [16, 8, 4, 2, 1]), (15, [15, 5, 1])])

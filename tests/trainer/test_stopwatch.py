@@ -1,5 +1,6 @@
 """The compiler's own account of its time is the one that an attempt's time takes over."""
 
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -17,6 +18,14 @@ def test_compile_seconds_grow_by_what_is_compiled_and_by_nothing_else() -> None:
     assert after > before
     doubled(values)
     assert compile_seconds() == after
+
+
+def test_who_has_compiled_nothing_has_taken_no_time_to_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = SimpleNamespace(calculate_time_spent=dict)
+    monkeypatch.setitem(sys.modules, "torch._dynamo.utils", nothing)  # type: ignore[arg-type]
+    assert compile_seconds() == 0.0
+    monkeypatch.delitem(sys.modules, "torch._dynamo.utils")
+    assert compile_seconds() == 0.0
 
 
 def double(values: torch.Tensor) -> torch.Tensor:

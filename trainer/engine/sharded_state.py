@@ -179,7 +179,7 @@ class ShardedState:
         """Give what no optimizer moves, to read or to overwrite: saved buffers, and frozen parameters."""
         module = self._deepspeed.module
         # named_buffers() also has those that are not persistent, which the network computes for itself.
-        saved = module.state_dict(keep_vars=True).keys()
+        saved = module.state_dict().keys()
         buffers = {name: buffer for name, buffer in module.named_buffers() if name in saved}
         trained = set(self._trained)
         frozen = {name: parameter for name, parameter in module.named_parameters() if name not in trained}
