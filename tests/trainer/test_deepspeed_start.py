@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import warnings
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -66,6 +67,8 @@ def started(
 
     def start(**parts: Any) -> tuple[Any, ...]:  # noqa: ANN401
         given.update(parts)
+        # DeepSpeed warns of much that no user can change.
+        warnings.warn("of no use", stacklevel=1)
         if error:
             raise ValueError(error)
         return engine, None, None, None
@@ -129,6 +132,26 @@ def test_deepspeed_writes_nothing_beside_what_is_printed() -> None:
         assert not logger.isEnabledFor(logging.WARNING)
     finally:
         logger.setLevel(before)
+
+
+def test_of_what_pytorch_warns_only_what_deepspeed_calls_is_left_out() -> None:
+    def is_told(category: type[Warning], module: str) -> bool:
+        try:
+            warnings.warn_explicit("words", category, "file.py", 1, module=module)
+        except Warning:
+            return True
+        return False
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _import_deepspeed(CPU)
+        heard = {
+            (category, module): is_told(category, module)
+            for category in (FutureWarning, UserWarning)
+            for module in ("torch.distributed.nn", "deepspeed.runtime", "torch.nn", "numpy")
+        }
+    left_out = {(FutureWarning, "torch.distributed.nn"), (FutureWarning, "deepspeed.runtime")}
+    assert {key for key, told in heard.items() if not told} == left_out
 
 
 def test_parameters_are_gathered_where_they_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from trainer.config import OptimizerConfig, TrainConfig
 from trainer.distributed.world import World
 from trainer.engine.engine import Engine
 from trainer.optim.groups import parameter_groups
+from trainer.optim.lamb import Lamb
 from trainer.schedule import learning_rate
 
 # fp32 keeps 7 digits; the parts of a batch are added in another order.
@@ -108,6 +110,22 @@ def test_activation_checkpointing_changes_no_bit_at_any_stage(run_ranks: Callabl
         assert all(other == steps[0] for other in steps), f"stage {stage}: {told}"
         losses = [loss for loss, _ in steps[0]]
         assert len(set(losses)) == len(losses)
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_lamb_adds_the_parts_of_a_norm_over_the_ranks_where_these_have_parts(
+    world: World, monkeypatch: pytest.MonkeyPatch, stage: int
+) -> None:
+    added_by: list[Callable[..., object]] = []
+    bind = Lamb.bind
+
+    def noted(self: Lamb, *given: Any) -> None:  # noqa: ANN401  # what bind takes
+        added_by.append(given[2])
+        bind(self, *given)
+
+    monkeypatch.setattr(Lamb, "bind", noted)
+    engine(world, optimizer=LAMB, zero_stage=stage).close()
+    assert added_by == [world.sum if stage else torch.Tensor.clone]
 
 
 def test_lamb_over_cut_weights_is_refused_before_anything_starts() -> None:

@@ -3,6 +3,7 @@
 import math
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,13 +21,23 @@ from trainer.checkpoint.store import Store
 from trainer.config import CheckpointConfig, TrainConfig
 from trainer.distributed.world import World
 from trainer.engine.engine import Engine
+from trainer.engine.update import HostUpdate
 from trainer.run_state import RunState
 
+META = torch.device("meta")
 STAGE_3 = [pytest.param(precision, 3, marks=pytest.mark.slow) for precision in ("bf16", "fp16")]
 
 
 def train(trained: Engine, first: int, last: int) -> list[float]:
     return [float(trained.step(whole_batch(step)).loss) for step in range(first, last)]
+
+
+def test_what_the_host_knows_of_an_update_is_told_on_the_device() -> None:
+    deepspeed = SimpleNamespace(
+        step=lambda: None, get_global_grad_norm=lambda: 2.5, optimizer=SimpleNamespace(overflow=True)
+    )
+    norm, is_finite = HostUpdate(deepspeed, META)()
+    assert (norm.device, is_finite.device, is_finite.dtype) == (META, META, torch.bool)
 
 
 @pytest.fixture
