@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from configs.run import RunConfig, load
 from data_shards.config import DataConfig
 from data_shards.format import manifest
 from data_shards.format.manifest import Shards, Split
+from data_shards.loading import streams
 from data_shards.loading.shard_folders import Places
 from data_shards.sources import table
 from launch.lifecycle.run_folder import RunFolder
@@ -21,17 +23,21 @@ from launch.run.creation import open_run
 from launch.run.loaders import (
     EvalSplit,
     absolute,
+    check_evaluation,
     eval_split,
     identity,
     label_names,
     look,
     open_eval_split,
+    places_of_all,
     train_loader,
 )
 from launch.run.trained import evaluation
 from model.outputs.grid import GridOutput
-from model.outputs.label import LabelOutput
+from model.outputs.label import LabelOutput, LabelsOutput
+from model.outputs.value import ValueOutput
 from trainer.distributed.world import World
+from trainer.ema_config import EmaConfig
 
 DIGITS = Path(__file__).parents[2] / "configs" / "digits.yaml"
 Door = Callable[..., list[dict[str, Any]]]
@@ -86,6 +92,9 @@ def test_the_split_that_is_named_is_evaluated(configured: Configured) -> None:
     each = replace(config, train=replace(config.train, evaluate_every_steps=1))
     assert eval_split(each) == ("unseen", "split 'unseen' is evaluated every step and at the end")
     assert "which is trained on too" in eval_split(configured(splits, "data.eval_split=train"))[1]
+    averaged = replace(config, ema=EmaConfig(decay=0.5, evaluate=True))
+    sentence = "split 'unseen' is evaluated every 50 steps and at the end, with the moving average of the weights"
+    assert eval_split(averaged) == ("unseen", sentence)
 
 
 def test_a_run_that_evaluates_nothing_says_why(configured: Configured) -> None:
@@ -193,8 +202,11 @@ def test_paths_of_data_are_absolute_for_a_restart_in_another_folder(
         "data.datasets.a.shards=there/a",
         "data.datasets.b.shards=https://host/b",
         "data.remote.cache_folder=c",
+        "initial_weights.source=base@best",
     ]
-    mixed = absolute(load(DIGITS, overrides)).data
+    whole = absolute(load(DIGITS, overrides))
+    mixed = whole.data
+    assert whole.initial_weights.source == str(tmp_path / "base@best")
     assert (mixed.shards, mixed.remote.cache_folder) == ("", str(tmp_path / "c"))
     assert {name: part.shards for name, part in mixed.datasets.items()} == {
         "a": str(tmp_path / "there" / "a"),
@@ -255,6 +267,11 @@ def test_every_further_label_is_answered_in_as_many_classes_as_the_shards_have(
     door("data_shards.loading.streams.named_classes", {"colour": 3, "size": 5})
     with pytest.raises(ValueError, match=r"has 5 classes, but model.outputs.size.num_classes = 2; set it to 5"):
         label_names(config)
+    # The first one by its name is told.
+    turned = dict(sorted(config.model.outputs.items(), reverse=True))
+    door("data_shards.loading.streams.named_classes", {"colour": 4, "size": 5})
+    with pytest.raises(ValueError, match=r"model.outputs.colour.num_classes = 3; set it to 4"):
+        label_names(replace(config, model=replace(config.model, outputs=turned)))
     # A network that draws its input again answers no class.
     door("data_shards.loading.streams.named_classes", {})
     outputs = {"image": GridOutput()}
@@ -282,3 +299,81 @@ def test_a_label_that_is_read_has_the_classes_of_the_shards(configured: Configur
     assert len(label_names(configured(["train"], *given, "data.inputs.label.num_classes=10"))) == 10
     with pytest.raises(ValueError, match=r"has 10 classes, but data\.inputs\.label\.num_classes = 11; set it to 10"):
         label_names(configured(["train"], *given, "data.inputs.label.num_classes=11"))
+    # Of a further label the samples themselves say it.
+    further = ["data.inputs.label.num_classes=11", "data.inputs.label.members=[colour.cls]"]
+    assert len(label_names(configured(["train"], *given, *further))) == 10
+
+
+def with_outputs(config: RunConfig, **outputs: Any) -> RunConfig:  # noqa: ANN401  # of any kind
+    return replace(config, model=replace(config.model, outputs=outputs))
+
+
+def test_several_labels_are_refused_for_the_one_that_is_answered_alone(configured: Configured, door: Door) -> None:
+    config = configured(["train"])
+    door("data_shards.loading.streams.with_several_labels", ["shards/train"])
+    door("data_shards.loading.streams.named_classes", {"colour": 3})
+    with pytest.raises(ValueError, match=r"set data\.multi_label=true and model\.outputs\.mine\.kind=labels"):
+        label_names(with_outputs(config, mine=LabelOutput(num_classes=10)))
+    for output in (LabelsOutput(num_classes=10), LabelOutput(num_classes=3, target="colour")):
+        assert len(label_names(with_outputs(config, mine=output))) == 10
+
+
+def test_a_value_is_answered_in_as_many_numbers_as_the_shards_have(configured: Configured, door: Door) -> None:
+    config = configured(["train"])
+    door("data_shards.loading.streams.num_values", {"size": 3})
+    there = with_outputs(config, size=ValueOutput(num_values=3, target="size"), again=GridOutput())
+    assert len(label_names(there)) == 10
+    other = with_outputs(config, size=ValueOutput(num_values=2, target="size"))
+    told = r"value 'size' has 3 numbers, but model\.outputs\.size\.num_values = 2; set it to 3"
+    with pytest.raises(ValueError, match=told):
+        label_names(other)
+
+
+def test_a_measurement_is_asked_for_where_something_is_evaluated(configured: Configured, door: Door) -> None:
+    asked = door("launch.run.loaders.check_measurements", None)
+    for splits, times in ((["train"], 0), (["train", "test"], 1)):
+        asked.clear()
+        check_evaluation(configured(splits, "checkpoint.keep_best=false"))
+        assert len(asked) == times
+
+
+def test_what_is_known_of_the_shards_is_not_looked_up_again_for_the_identity(
+    configured: Configured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, asked, state = configured(["train"]), list[object](), streams.data_state
+    places = Places(config.data)
+
+    def noted(*words: Any, **named: Any) -> object:  # noqa: ANN401  # handed on
+        asked.append(named["places"])
+        return state(*words, **named)
+
+    monkeypatch.setattr(streams, "data_state", noted)
+    identity(config, places)
+    assert asked == [places]
+
+
+@pytest.mark.parametrize(("rank", "is_first_here", "checks"), [(0, True, 0), (1, True, 1), (1, False, 0)])
+def test_the_first_rank_looks_at_the_shards_and_one_rank_of_each_other_host_checks_them(
+    configured: Configured, door: Door, monkeypatch: pytest.MonkeyPatch, rank: int, *, is_first_here: bool, checks: int
+) -> None:
+    config, told = configured(["train"]), list[object]()
+
+    class Told(World):
+        """A rank without the others, which is told what the first one found."""
+
+        def broadcast(self, item: Any) -> Any:  # noqa: ANN401  # of any type
+            told.append(item)
+            return found
+
+    place: Any = SimpleNamespace(found=True)
+    found = {"shards": place}
+    looked, checked = list[object](), list[Places]()
+    door("launch.run.loaders.is_first_of_host", is_first_here)
+    monkeypatch.setattr(Places, "check_here", lambda places: checked.append(places))
+    monkeypatch.setattr(Places, "found", property(lambda _: found))
+    places = Places(config.data)
+    known = places_of_all(config, Told(rank, 1, 0, torch.device("cpu")), places, looked.append)
+    assert (known is places, looked) == (rank == 0, [places] if rank == 0 else [])
+    assert told == [found if rank == 0 else {}]
+    assert rank == 0 or known._told == found
+    assert checked == [known] * checks

@@ -10,7 +10,10 @@ import pytest
 
 from configs.run import RunConfig
 from data_shards.config import DataConfig
+from data_shards.loading.shard_folders import Places
 from data_shards.modalities.kinds.image import ImageConfig
+from data_shards.modalities.kinds.text import TextConfig
+from launch.lifecycle.run_folder import RunFolder
 from launch.run.trained import class_names, preprocessing
 from launch.run.trained.network import config_of
 from launch.run.trained.preprocessing import Surroundings
@@ -81,6 +84,68 @@ def test_what_the_data_of_a_run_says_is_written() -> None:
     expected = Surroundings(("cat", "dog"), usual.resize, usual.centre_crop, usual.fit)
     assert preprocessing.of_run(run(None), ("cat", "dog")) == expected
     assert preprocessing.of_run(run(None, has_label=False), ()).classes == ()
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (ImageConfig(), []),
+        (ImageConfig(num_channels=1), ["num_channels=1 and values=bytes"]),
+        (ImageConfig(values="unit"), ["num_channels=3 and values=unit"]),
+        (ImageConfig(num_channels=4, fit="pad"), ["as fit=pad of the input does", "num_channels=4 and values=bytes"]),
+    ],
+)
+def test_why_a_picture_has_no_preprocessor_is_said_of_the_first_input(image: ImageConfig, said: list[str]) -> None:
+    config = run(None)
+    inputs = {"a": image, "b": ImageConfig(num_channels=2, resize="lanczos")}
+    found = preprocessing.of_run(replace(config, data=replace(config.data, inputs=inputs)), ())
+    assert [sentence.startswith("no preprocessor is written: ") for sentence in found.unwritten] == [True] * len(said)
+    assert all(sentence.endswith(end) for sentence, end in zip(found.unwritten, said, strict=True)), found.unwritten
+    assert found.resize == image.resize
+
+
+def test_the_tokenizer_of_a_run_goes_with_it_and_bytes_need_none(tokenizers: dict[str, Path]) -> None:
+    config = run(None)
+    tokenizer = TextConfig(tokenizer=str(tokenizers["unigram"]), num_tokens=8)
+    for inputs in ({"a": TextConfig(num_bytes=8), "b": ImageConfig()}, {"a": TextConfig(num_bytes=8), "b": tokenizer}):
+        found = preprocessing.of_run(replace(config, data=replace(config.data, inputs=inputs)), ())
+        assert ("tokenizer.json" in found.foreign, list(found.pads)) == (
+            (True, ["b"]) if inputs["b"] is tokenizer else (False, [])
+        )
+
+
+def test_numbers_of_classes_that_are_none_are_refused(tmp_path: Path) -> None:
+    for names in ({"0": "cat", "x": "dog"}, ["cat", "dog"], {"x": "cat"}):
+        with pytest.raises(ValueError, match="id2label: expected names by the numbers of their classes, got"):
+            preprocessing.of_hugging_face(tmp_path, {"id2label": names})
+
+
+def test_a_file_of_an_export_is_indented_and_in_its_own_letters(tmp_path: Path) -> None:
+    preprocessing.write({"a.json": {"Hündchen": [1]}}, tmp_path)
+    assert (tmp_path / "a.json").read_bytes().decode() == '{\n "Hündchen": [\n  1\n ]\n}'
+
+
+def test_a_run_keeps_the_names_of_what_it_answers_and_loses_those_of_other_shards(door: Door, tmp_path: Path) -> None:
+    folder, config = RunFolder(tmp_path), run(None)
+    outputs = {**config.model.outputs, "age": LabelOutput(num_classes=2, target="age")}
+    config = replace(config, model=replace(config.model, outputs=outputs))
+    there = {"": ("Hündchen", "cat"), "age": ("young", "old"), "size": ("s",)}
+    door("data_shards.loading.streams.all_label_names", there)
+    class_names.keep(config, folder, Places(config.data))
+    kept = '{\n "age": [\n  "young",\n  "old"\n ],\n "label": [\n  "Hündchen",\n  "cat"\n ]\n}\n'
+    assert folder.class_names_path.read_text(encoding="utf-8") == kept
+    assert class_names.of(tmp_path, config) == ({"age": ("young", "old"), "": ("Hündchen", "cat")}, ())
+    # Another number of names is that of other shards.
+    fewer = replace(config, model=replace(config.model, outputs={"label": LabelOutput(num_classes=3)}))
+    assert class_names.of(tmp_path, fewer) == ({}, ("class names are not known, their numbers stand for them",))
+    door("data_shards.loading.streams.all_label_names", {"size": ("s",)})
+    class_names.keep(config, folder, Places(config.data))
+    assert not folder.class_names_path.exists()
+    class_names.keep(config, folder, Places(config.data))
+    assert not folder.class_names_path.exists()
+    asked = door("data_shards.loading.streams.all_label_names", {})
+    assert class_names.of(tmp_path, run(None, has_label=False)) == ({}, ())
+    assert asked == []
 
 
 @pytest.mark.parametrize("error", [ValueError("are gone"), OSError("are away")])

@@ -43,8 +43,8 @@ def of(path: Path, config: RunConfig) -> tuple[dict[str, tuple[str, ...]], tuple
             reason = f": {error}"
     # More or fewer names than the network has classes are those of other shards.
     names = {target: tuple(found[target]) for target in wanted if len(found.get(target, ())) == wanted[target]}
-    missing = [target or OWN for target in wanted if target not in names]
-    notes = (f"class names are not known, their numbers stand for them{reason}",) if missing else ()
+    is_complete = names.keys() == wanted.keys()
+    notes = () if is_complete else (f"class names are not known, their numbers stand for them{reason}",)
     return names, notes
 
 
