@@ -1,13 +1,17 @@
 """What one rank cannot do ends all ranks, once told and with one status."""
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from threads import ThreadWorld, on_ranks
 
-from launch.lifecycle.agreement import batches_of_all, first_does, together, told_by_first
+from launch.lifecycle.agreement import batches_of_all, first_does, joined, together, told_by_first
 from launch.lifecycle.exit_status import BAD_INPUT
+from trainer.distributed import devices
+from trainer.distributed.world import World
 from trainer.loop import DivergedError
 
 
@@ -84,3 +88,24 @@ def test_the_first_alone_does_what_is_done_once_and_what_it_cannot_do_ends_all()
     assert done == [0]
     found = on_ranks(2, lambda world: outcome(lambda: first_does(world, lambda: failing_on(0, world))))
     assert found == ["rank 0 has no file", BAD_INPUT]
+
+
+def test_an_error_of_the_system_that_is_not_the_disk_s_is_raised_as_it_is() -> None:
+    def unreachable() -> None:
+        raise ConnectionRefusedError(errno.ECONNREFUSED, "refused")
+
+    with pytest.raises(ConnectionRefusedError):
+        together(World(0, 1, 0, torch.device("cpu")), unreachable)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_ranks_that_would_share_a_gpu_are_refused_as_they_join(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    def refuse(gpus: list[str]) -> None:
+        raise ValueError(f"share {gpus}")
+
+    world = World(0, 1, 0, torch.device(device, 0))
+    monkeypatch.setattr(World, "from_environment", lambda seconds: world if seconds == 7.0 else None)
+    monkeypatch.setattr(devices, "of_this_process", lambda index: f"GPU {index}")
+    monkeypatch.setattr(devices, "refuse_shared", refuse)
+    found = outcome(lambda: joined(7.0))
+    assert found == "share ['GPU 0']" if device == "cuda" else found is world

@@ -43,6 +43,16 @@ def test_numbers_are_given_once_even_to_attempts_that_left_no_record(folder: Run
     assert [attempt.number for attempt in attempts.history(folder)] == [1, 2, 3]
 
 
+def test_a_number_that_another_start_has_just_taken_is_passed_over(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (1, 2):
+        attempts.attempt_folder(folder, number).mkdir(parents=True)
+    # As it was before both of them.
+    monkeypatch.setattr(attempts, "current", lambda _: 0)
+    assert attempts.begin(folder, job_id="1", nodes=["n1"]).number == 3
+
+
 def test_an_attempt_that_cannot_have_a_folder_is_not_tried_for_ever(folder: RunFolder) -> None:
     folder.attempts_folder.symlink_to("nowhere")
     with pytest.raises(FileExistsError):

@@ -327,7 +327,7 @@ def test_a_rank_that_does_not_leave_is_killed_and_told(
     monkeypatch.setattr(ranks, "_LEAVE_SECONDS", 0.2)
     statuses = ranks.attempt([], 2, (), 0, tmp_path / "log")
     assert statuses == (3, -9, ranks.LEFT_BEHIND)
-    assert int((tmp_path / "log").read_text()) > 0
+    assert int((tmp_path / "log").read_text()) > 1024, "the system's choice"
     assert os.environ.get("MASTER_PORT") is None
 
 
@@ -536,7 +536,10 @@ def test_ranks_know_each_other_the_victim_its_plans_and_a_term_that_is_planned_r
     campaign: Campaign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report = """
-import json, os, pathlib, signal, sys, time
+import json, os, pathlib, signal, socket, sys, time
+if os.environ["RANK"] == "0":
+    # Nobody else has the port, and the first rank may listen on it.
+    listening = socket.create_server(("127.0.0.1", int(os.environ["MASTER_PORT"])))
 names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "OMP_NUM_THREADS")
 # In one call: print() makes two where output is not buffered, and two ranks write into this file.
 os.write(1, (json.dumps([os.environ[name] for name in names] + sys.argv[1:]) + "\\n").encode())
@@ -551,7 +554,7 @@ time.sleep(30)
     planned = plan("step", "terminate", met_path=str(tmp_path / "met"))
     # The other must have its handler before the victim says that it is there.
     statuses = ranks.attempt(["train", "x"], 2, [planned], 1, tmp_path / "log")
-    assert set(statuses) <= {85, -signal.SIGTERM}
+    assert set(statuses) <= {85, -signal.SIGTERM}, (tmp_path / "log").read_text()
     assert len(statuses) == 2
     rows = sorted(json.loads(line) for line in (tmp_path / "log").read_text().splitlines())
     assert rows[-1] == ["1", "1", "2", "127.0.0.1", "1", json.dumps([asdict(planned)]), "train", "x"]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from threads import ThreadWorld, on_ranks
 
 from launch.lifecycle import attempts
 from launch.lifecycle.attempts import SILENT_SECONDS, RankRecord
@@ -242,3 +243,23 @@ def test_a_supervised_rank_shares_its_heartbeat_with_its_host_and_begins_no_atte
         held.leaves_with(0)
     assert attempts.current(folder) == 1
     assert attempts.ranks(folder, 1) == []
+
+
+def test_ranks_that_were_started_together_begin_one_attempt_and_each_records_how_it_left(folder: RunFolder) -> None:
+    attempts.begin(folder, job_id="12", nodes=["n1"])
+    folder.stop_path.touch()
+
+    def start(world: ThreadWorld) -> Path | None:
+        with Claim(folder, world, take_over=False) as held:
+            # Each rank of this process would be its own; that of the others is theirs.
+            world.barrier()
+            assert [record.rank for record in attempts.ranks(folder, 2)] == [0, 1, 2]
+            held.leaves_with((0, 85, 1)[world.rank])
+            return held.fence.attempt
+
+    assert on_ranks(3, start) == [attempts.attempt_folder(folder, 2)] * 3
+    assert [record.status for record in attempts.ranks(folder, 2)] == [0, 85, 1]
+    assert attempts.current(folder) == 2
+    # By the first rank.
+    assert attempts.history(folder)[1].status == 0
+    assert not folder.stop_path.exists()

@@ -4,11 +4,13 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from launch.doctor import examination, job
 from launch.lifecycle.cluster import ClusterConfig
+from launch.lifecycle.scheduler import Job
 
 Commands = Callable[..., Callable[[str], list[str]]]
 PROFILE = ClusterConfig(nodes=2)
@@ -250,3 +252,28 @@ esac"""
     assert told == [f"doctor: job 7 is {words}" for words in ("PENDING (Priority)", "RUNNING", "COMPLETED")]
     assert answer.state == "job 7 is COMPLETED"
     assert answer.reports == []
+
+
+@pytest.mark.parametrize("reports_at", [None, 580.0, 600.0])
+def test_a_job_may_wait_as_long_as_it_may_run_and_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reports_at: float | None
+) -> None:
+    now = 0.0
+
+    def pause(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+        if now == reports_at:
+            (tmp_path / "report_0.json").write_text('{"rank": 0}')
+
+    def find(*_: str) -> Job:
+        return Job("PENDING" if now < 290 else "RUNNING", "", "n1")
+
+    monkeypatch.setattr(job, "time", SimpleNamespace(monotonic=lambda: now, sleep=pause))
+    monkeypatch.setattr(job.queue, "find", find)
+    reports, state = job._wait(tmp_path, "7", "name", 1)
+    if reports_at == 580.0:
+        assert (now, reports, state) == (580.0, [{"rank": 0}], "job 7 is RUNNING")
+    else:
+        assert now == 590.0
+        assert (reports, state) == ([], "job 7 is RUNNING, and the doctor waits no longer than 300 s")

@@ -1,9 +1,10 @@
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
-from launch.lifecycle.run_folder import UNPUBLISHED, RunFolder, as_typed, existing, runs_at
+from launch.lifecycle.run_folder import UNPUBLISHED, RunFolder, as_typed, existing, making, runs_at
 
 
 def test_a_new_folder_is_made_with_its_parts(tmp_path: Path) -> None:
@@ -102,3 +103,10 @@ def test_runs_of_a_sweep_are_in_the_order_of_their_names_and_one_run_is_itself(t
     for path in (tmp_path / "notes", tmp_path / "nowhere"):
         with pytest.raises(ValueError, match="holds no run"):
             runs_at(path)
+
+
+def test_a_full_disk_is_no_place_that_cannot_be_made(tmp_path: Path) -> None:
+    for number, kind in ((errno.ENOSPC, OSError), (errno.ENOENT, ValueError)):
+        with pytest.raises(kind) as told, making(tmp_path, "choose another"):
+            raise OSError(number, os.strerror(number), str(tmp_path))
+        assert ("choose another" in str(told.value)) == (kind is ValueError)
