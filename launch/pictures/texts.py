@@ -47,6 +47,6 @@ def bracketed(section: TextConfig, ids: np.ndarray, marked: np.ndarray) -> str:
         piece = until[len(before) :] if until.startswith(before) else section.words(ids[start:end])
         before = until
         inner = piece.strip() or piece
-        around = piece.split(inner, 1) if inner else ["", ""]
-        pieces.append(f"{around[0]}[{inner}]{around[1]}" if start < end and marked[start] else piece)
+        left, _, right = piece.partition(inner) if inner else ("", "", "")
+        pieces.append(f"{left}[{inner}]{right}" if start < end and marked[start] else piece)
     return "".join(pieces)

@@ -2,7 +2,9 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[1] / "trainer"))
 from checkpoints import save
 
-from configs.run import load
+from configs.run import RunConfig, load
 from data_shards.sources import table
 from launch.lifecycle.run_folder import RunFolder
 from launch.report import attention_pictures
@@ -118,3 +120,17 @@ def test_a_sample_beyond_the_first_batch_is_refused(run: RunFolder, sample: int)
     ):
         attention_pictures.main(run.path, sample)
     assert list(run.pictures_folder.iterdir()) == []
+
+
+def test_the_network_of_a_plug_in_has_no_attention_that_is_known(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def theirs(path: Path) -> RunConfig:
+        config = load(path)
+        return replace(config, model=replace(config.model, network=SimpleNamespace(kind="mine")))
+
+    monkeypatch.setattr(attention_pictures, "load", theirs)
+    with pytest.raises(
+        ValueError, match=r"run: model\.network is mine, whose attention is not known; maps are drawn of"
+    ):
+        attention_pictures.main(run.path, 0)

@@ -4,16 +4,18 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_pictures import drawn
 from test_predict import MODEL, MakeRun, make_run, picture
 
+from data_shards.loading.batch import Batch
 from data_shards.modalities.kinds.text import TextConfig
 from data_shards.modalities.transforms.text import MASK
 from launch.pictures import drawing
-from launch.pictures.texts import bracketed
+from launch.pictures.texts import bracketed, filled_in
 from launch.run.trained import evaluation
 from trainer.sinks.page import Story, page
 
@@ -91,6 +93,45 @@ def test_hidden_words_stand_in_brackets(tokenizers: dict[str, Path]) -> None:
     found, words = tokens.tokens.ids_and_words("the dog runs")
     for number, expected in enumerate(("[the] dog runs", "the [dog] runs", "the dog [runs]")):
         assert bracketed(tokens, np.array(found), words == number) == expected
+
+
+def test_of_no_text_nothing_is_shown_and_a_letter_may_be_hidden_by_half() -> None:
+    section, letter = TextConfig(num_bytes=16), np.frombuffer("ä".encode(), np.uint8).astype(np.int16) + 6
+    assert bracketed(section, letter[:0], np.zeros(0, bool)) == ""
+    assert bracketed(section, letter, np.array([False, True])) == "\ufffd[\ufffd]"
+
+
+def test_every_text_is_told_as_it_was_shown_as_it_is_and_as_answered(tokenizers: dict[str, Path]) -> None:
+    section = TextConfig(tokenizer=str(tokenizers["unigram"]), num_tokens=8)
+    ids, _ = section.tokens.ids_and_words("the dog runs")
+    numbers = torch.tensor(ids)
+    # Five texts: one without a key, an empty one, and one whose second word is the id 0.
+    true, shown = numbers.repeat(5, 1), numbers.repeat(5, 1)
+    guesses, targets = torch.full_like(true, 4), torch.zeros_like(true)
+    shown[:, 1] = 2
+    targets[:, 1] = true[:, 1]
+    targets[4, 1] = -1
+    keys = ("a", "", "empty", "b\x1b", "zero")
+    batch = Batch(
+        arrays={"text": shown},
+        lengths={"text": torch.tensor([len(ids), len(ids), 0, len(ids), len(ids)])},
+        labels=torch.zeros(5, dtype=torch.int64),
+        weights=torch.ones(5),
+        keys=keys,
+        targets={"text": targets},
+    )
+    found = list(filled_in(section, "text", batch, guesses))
+    hidden = np.arange(len(ids)) == 1
+    answer = np.where(hidden, guesses[0].numpy(), np.array(ids))
+    rows = [
+        f"  shown:  {bracketed(section, shown[0].numpy(), hidden)}",
+        "  true:   the dog runs",
+        f"  answer: {bracketed(section, answer, hidden)}",
+    ]
+    assert found[:8] == ["a", *rows, r"b\x1b", *rows]
+    zero = section.words(np.where(hidden, 0, np.array(ids)))
+    assert zero not in ("the dog runs", section.words(np.where(hidden, 1, np.array(ids))))
+    assert found[8:] == ["zero", rows[0], f"  true:   {zero}", rows[2]]
 
 
 def test_the_report_has_the_filled_in_texts(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """A run shows some inputs, and what its network drew again, on the first rank."""
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -12,12 +14,12 @@ from data_shards.modalities.kinds.audio import AudioConfig
 from data_shards.modalities.kinds.image import ImageConfig
 from data_shards.modalities.kinds.video import VideoConfig
 from data_shards.modalities.modality import Modality
-from launch.pictures import drawing
+from launch.pictures import drawing, predictions
 from launch.pictures.predictions import shown
 from model.outputs.grid import GridOutput
 from model.outputs.label import LabelOutput
 from trainer.distributed.world import World
-from trainer.tasks.objective import objective
+from trainer.tasks.objective import Objective, objective
 
 SEEN: dict[str, Modality] = {
     "image": ImageConfig(height=4, width=4),
@@ -78,6 +80,37 @@ def test_as_many_samples_are_shown_as_divide_the_batch_and_all_that_a_person_can
     shown(Gray(), GOAL, batch, world, SEEN)
     assert list(rows[-1]) == ["input", "drawn"]
     assert {value.shape for value in rows[-1].values()} == {(4, 4, 4, 3)}
+
+
+def test_values_are_drawn_in_the_range_that_they_have_and_what_was_hidden_is_known(
+    monkeypatch: pytest.MonkeyPatch, batch: Batch
+) -> None:
+    drawn: list[tuple[dict[str, np.ndarray], bool]] = []
+
+    def samples(rows: dict[str, np.ndarray], *, is_unit: bool) -> drawing.Figure:
+        drawn.append((rows, is_unit))
+        return drawing.Figure()
+
+    monkeypatch.setattr(drawing, "samples", samples)
+    truth, seen = torch.full((4, 2, 8), 7.0), torch.full((4, 2, 8), 5.0)
+    monkeypatch.setattr(predictions, "reconstructions", lambda *_: {"wave": (truth, truth + 1)})
+    task = SimpleNamespace(seen=lambda _: seen, output=SimpleNamespace(target="sound"), shows_unit_range=False)
+    inputs: dict[str, Modality] = {
+        "image": ImageConfig(height=4, width=4),
+        "depth": ImageConfig(height=4, width=4, values="raw"),
+        "bright": ImageConfig(height=4, width=4, values="unit"),
+        "sound": AudioConfig(num_samples=16),
+    }
+    batch.arrays["image"][:] = 51
+    batch.arrays.update({name: torch.full((12, 4, 4, 3), 3.0) for name in ("depth", "bright")})
+    batch.lengths.update({name: torch.full((12,), 4) for name in ("depth", "bright")})
+    goal = cast("Objective", SimpleNamespace(tasks={"wave": task}))
+    shown(nn.Identity(), goal, batch, World(0, 1, 0, torch.device("cpu")), inputs)
+    found = [({name: float(values.max()) for name, values in rows.items()}, is_unit) for rows, is_unit in drawn]
+    expected = {"shown": 5.0, "answer": 8.0, "true": 7.0}
+    assert found == [({"input": 0.2}, True), ({"input": 3.0}, False), ({"input": 3.0}, True), (expected, False)]
+    # Two patches of eight are a curve of sixteen.
+    assert drawn[-1][0]["true"].shape == (4, 16, 1)
 
 
 @pytest.mark.parametrize(("samples", "expected"), [(8, 8), (16, 8), (12, 4), (7, 1)])
