@@ -179,8 +179,8 @@ def cluster_plan(config: RunConfig, cluster: Cluster) -> ClusterPlan:
     )
     state, activations = memory(config, _profile(cluster), trained)
     faults = faults_of(config, cluster, state_bytes=state)
-    # In whole steps, as checkpoint.save_every_steps counts.
-    interval = max(math.ceil(best_interval(faults, step.seconds) / step.seconds), 1)
+    # In whole steps, as checkpoint.save_every_steps counts; the best interval is no shorter than one.
+    interval = math.ceil(best_interval(faults, step.seconds) / step.seconds)
     ends = goodput(faults, interval * step.seconds)
     return ClusterPlan(
         device=cluster.device.source,

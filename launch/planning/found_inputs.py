@@ -93,7 +93,7 @@ def _merged(found: Sequence[tuple[str, Modality]], samples: Sequence[Members]) -
         groups.setdefault((section.modality, stem), []).append((name, section))
     merged: list[tuple[str, Modality]] = []
     for group in groups.values():
-        members = sorted(str(section.members) for _, section in group)
+        members = [str(section.members) for _, section in group]
         if group[1:] and not _most(samples, members, 2):
             merged.append((group[0][0], replace(group[0][1], members=tuple(members))))
         else:

@@ -258,14 +258,14 @@ def _batch_lines(num_samples: int, is_evaluated: bool, network: Iterator[str]) -
     yield from network
     yield "optimizer:"
     yield "  learning_rate: 1.0e-3"
-    yield f"  warmup_steps: {max(1, min(1_000, steps // 10))}"
+    yield f"  warmup_steps: {min(1_000, steps // 10)}"
     yield "train:"
     yield f"  steps: {steps} # {counted(steps * batch / num_samples, 'epoch', form='.3g')}"
     yield f"  global_batch: {batch}"
     if is_evaluated:
-        yield f"  evaluate_every_steps: {max(1, steps // 5)}"
+        yield f"  evaluate_every_steps: {steps // 5}"
     yield "checkpoint:"
-    yield f"  save_every_steps: {max(1, steps // 5)}"
+    yield f"  save_every_steps: {steps // 5}"
 
 
 def _yaml(value: object) -> str:

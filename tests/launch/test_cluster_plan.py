@@ -1,7 +1,8 @@
 """The plan of a run on a cluster, as arithmetic and through the command."""
 
 import json
-from dataclasses import replace
+import math
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,15 +15,19 @@ from configs.run import RunConfig
 from launch.cli.main import app
 from launch.lifecycle.cluster import ClusterConfig
 from launch.planning import plan
-from launch.planning.cluster_plan import Cluster, cluster_plan, communication
-from launch.planning.frozen_parameters import Share, trained_share
+from launch.planning.cluster_plan import Cluster, cluster_plan, communication, faults_of
+from launch.planning.frozen_parameters import Share, num_frozen, trained_share
+from launch.planning.goodput import best_interval, goodput
+from model.budget.flops import network_cost, total
 from model.budget.hardware import HARDWARE
+from model.budget.step_cost import step_seconds, step_work
 from model.config.perceiver import PerceiverConfig
 from model.modalities.points import PointsInput
 from model.outputs.label import LabelOutput
 from model.perceiver import Perceiver
 from trainer.config import CheckpointConfig, OptimizerConfig, TrainConfig
-from trainer.engine.communication import exchanges
+from trainer.ema_config import EmaConfig
+from trainer.engine.communication import exchanges, small_messages
 
 PAPER = Path(__file__).parents[2] / "configs" / "paper"
 CLUSTER = Cluster(
@@ -248,3 +253,94 @@ def test_an_exchange_hides_no_longer_than_what_it_runs_beside(stage: int) -> Non
         plan = communication(network, config, slow, computation=computation)
         hidden = sum(windows[each.during] * computation for each in found if each.hidden_share)
         assert plan.seconds - plan.overlapped_seconds == pytest.approx(hidden)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "gpus", "rate", "hops"),
+    [(1, 1, math.inf, 0), (1, 2, 400, 1), (2, 1, 70, 1), (2, 2, 70, 2), (3, 2, 70, 3), (1, 5, 400, 3)],
+)
+def test_the_slowest_link_of_a_ring_decides_and_a_small_message_climbs_a_tree(
+    nodes: int, gpus: int, rate: float, hops: int
+) -> None:
+    device = replace(HARDWARE["H100"], link_bytes_per_second=800.0, transfer_share=0.5, hop_seconds=3.0)
+    found = replace(CLUSTER, nodes=nodes, gpus=gpus, device=device, interconnect_bytes_per_second=140.0)
+    assert (found.world_size, found.link_rate, found.message_seconds) == (nodes * gpus, rate, 3.0 * hops)
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_an_exchange_takes_its_bytes_over_the_link_and_its_messages(stage: int) -> None:
+    config = train(zero_stage=stage)
+    # Of hops that take as long as the bytes.
+    cluster = replace(CLUSTER, device=replace(CLUSTER.device, hop_seconds=1e-4))
+    with torch.device("meta"):
+        network = Perceiver(NETWORK, seed=0)
+    found = exchanges(network, config.optimizer, config.train, 128, "cuda")
+    seconds = [each.sent_bytes(128) / (0.8 * 50e9) + each.calls * 7e-4 for each in found]
+    small = small_messages(config.train, 128) * 7e-4
+    assert small > 0
+    plan = communication(network, config, cluster, computation=1e9)
+    assert plan.sent_bytes == sum(each.sent_bytes(128) for each in found) > 0
+    assert plan.seconds == pytest.approx(small + sum(seconds))
+    # Beside a computation that never ends all that can be hidden is.
+    shown = [(1 - each.hidden_share * (each.during != "update")) * s for each, s in zip(found, seconds, strict=True)]
+    assert plan.overlapped_seconds == pytest.approx(small + sum(shown))
+
+
+@pytest.mark.parametrize(
+    ("stage", "ema", "frozen", "moved"),
+    [
+        # docs/scale.md: 40 bytes of each parameter that is updated, and 28 for the average.
+        (0, EmaConfig(), (), 40),
+        (1, EmaConfig(), (), 40 / 128),
+        (1, EmaConfig(decay=0.9), (), 68 / 128),
+        (0, EmaConfig(decay=0.9, every_steps=4), ("encoder.*",), 47),
+    ],
+)
+def test_an_update_moves_the_bytes_of_the_parameters_that_a_rank_owns(
+    stage: int, ema: EmaConfig, frozen: tuple[str, ...], moved: float
+) -> None:
+    config = replace(train(zero_stage=stage), ema=ema, optimizer=OptimizerConfig(freeze=frozen))
+    parameters = total(network_cost(NETWORK)).parameters - num_frozen(config)
+    found = cluster_plan(config, CLUSTER)
+    assert found.step["update"] == pytest.approx(parameters * moved / (0.8 * 3.35e12))
+    assert found.has_average == (ema.decay > 0)
+
+
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_a_save_is_copied_to_the_host_and_written_by_all_ranks_together(asynchronous: bool) -> None:
+    config = replace(CONFIG, checkpoint=CheckpointConfig(asynchronous=asynchronous))
+    whole = plan.checkpoint_bytes(config)
+    written = 0.5 + whole / 2e9
+    # A rank that holds a part copies that part; its gradients are in no checkpoint.
+    for state, copied in ((whole // 8, whole // 8), (2 * whole, whole)):
+        stalled = copied / (0.8 * 64e9)
+        parts = (stalled, written) if asynchronous else (stalled + written, 0.0)
+        assert astuple(faults_of(config, CLUSTER, state_bytes=state)) == pytest.approx((450_000, *parts, 300))
+
+
+def test_a_plan_is_of_its_parts_and_nothing_else() -> None:
+    config = train(zero_stage=2, micro_batch=16, steps=1234)
+    found = cluster_plan(config, CLUSTER)
+    faults = faults_of(config, CLUSTER, state_bytes=found.state_bytes)
+    assert (found.device, found.world_size, found.global_batch) == (HARDWARE["H100"].source, 128, 8192)
+    assert (found.micro_batches, found.zero_stage, found.precision, found.steps) == (4, 2, "bf16", 1234)
+    assert found.efficiency == 1 - found.step["communication"] / found.step_seconds
+    assert list(found.communication) == [0, 1, 2, 3]
+    assert found.step["communication"] == found.communication[2].overlapped_seconds
+    assert found.device_memory_bytes == 80e9
+    assert found.save_seconds == faults.stall_seconds + faults.commit_seconds
+    assert found.stall_seconds == faults.stall_seconds
+    assert found.interval_steps == math.ceil(best_interval(faults, found.step_seconds) / found.step_seconds) > 1
+    assert found.goodput == goodput(faults, found.interval_steps * found.step_seconds)
+    assert found.run_seconds == pytest.approx(1234 * found.step_seconds / found.goodput.useful)
+    # The work of a rank's own samples.
+    model = replace(NETWORK, compile=True)
+    work = step_seconds(step_work(model, "bf16", "cuda"), 64, HARDWARE["H100"], "bf16")
+    assert [found.step[name] for name in ("products", "reads", "elementwise")] == pytest.approx(
+        [work.products, work.reads, work.elementwise]
+    )
+    with torch.device("meta"):
+        network = Perceiver(NETWORK, seed=0)
+    assert found.communication[3] == communication(
+        network, train(zero_stage=3, micro_batch=16), CLUSTER, computation=work.whole
+    )
