@@ -164,8 +164,8 @@ KINDS: dict[str, tuple[Make, Records | None, dict[str, Any], dict[str, Any], lis
         },
         {"z": {"kind": "text"}},
         [
-            "# a is left out: array: not one finite value; points: point cloud has NaN or infinite coordinates in 16 of "
-            "16 points"
+            "# a is left out: array: not one finite value; points: point cloud has NaN or infinite "
+            "coordinates in 16 of 16 points"
         ],
     ),
 }

@@ -6,12 +6,13 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 
 from launch import versions
-from launch.versions import check_packages, check_python, numbers
+from launch.versions import check_packages, check_python, numbers, sentence
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -108,3 +109,26 @@ def test_an_old_python_can_read_what_tells_it() -> None:
     for name in ("versions.py", "__init__.py"):
         text = (REPOSITORY / "launch" / name).read_text()
         ast.parse(text, feature_version=(3, 7))
+
+
+def test_a_package_that_is_not_installed_is_said_to_be_so_and_is_no_other_ones_excuse(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def version(name: str) -> str:
+        if name == "torch":
+            raise PackageNotFoundError(name)
+        return "0.18.2"
+
+    monkeypatch.setattr("importlib.metadata.version", version)
+    python = ".".join(map(str, sys.version_info[:3]))
+    assert sentence() == f"perceiver-trainer 0.18.2, torch (not installed), deepspeed 0.18.2, Python {python}"
+    with pytest.raises(
+        ValueError, match=r"^deepspeed is 0.18.2, but this release runs with 0.19.8 to 0.19.\*: install"
+    ):
+        check_packages()
+
+
+def test_the_python_that_runs_is_the_one_that_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(versions, "PYTHON", ((4, 0), (4, 2)))
+    with pytest.raises(ValueError, match=r"^Python is 3\.\d+\.\d+, but this release runs with 4.0 to 4.1.\*: "):
+        check_python()
