@@ -49,7 +49,8 @@ def _watched(ranks: list[subprocess.Popen[bytes]], terminate_paths: list[Path]) 
     """Wait for the ranks, pass a planned SIGTERM on to all, and kill what does not leave."""
     deadline = time.monotonic() + _START_SECONDS
     left_behind: tuple[int, ...] = ()
-    while any(rank.poll() is None for rank in ranks):
+    # A list, and not any(): that would stop at the first rank that runs, and not see that a later one has left.
+    while None in [rank.poll() for rank in ranks]:
         if any(path.exists() for path in terminate_paths):
             terminate_paths = []
             for rank in ranks:

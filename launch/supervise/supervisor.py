@@ -90,7 +90,8 @@ def _attempt(folder: RunFolder, number: int, num_processes: int, lock: int, outp
 def _wait(ranks: Sequence["subprocess.Popen[bytes]"]) -> int:
     """Return the worst status once all ranks have left; those that stay behind too long are killed."""
     deadline = float("inf")
-    while any(rank.poll() is None for rank in ranks):
+    # A list, and not any(): that would stop at the first rank that runs, and not see that a later one has left.
+    while None in [rank.poll() for rank in ranks]:
         if deadline == float("inf") and any(rank.returncode is not None for rank in ranks):
             deadline = time.monotonic() + STRAGGLER_SECONDS
         if time.monotonic() > deadline:

@@ -634,6 +634,41 @@ def test_once_a_rank_has_left_the_others_have_a_time_to_follow_it(
     assert left == ((0, 0) if seconds > 1 else (0, -signal.SIGKILL, ranks.LEFT_BEHIND))
 
 
+class Leaving:
+    """A rank that leaves with 0 at a time, or when it is killed; its status is known once it has been asked for."""
+
+    def __init__(self, clock: SimpleNamespace, at: float) -> None:
+        self.clock, self.at = clock, at
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        if self.returncode is None and self.clock.monotonic() >= self.at:
+            self.returncode = 0
+        return self.returncode
+
+    def kill(self) -> None:
+        self.returncode = -9 if self.returncode is None else self.returncode
+
+    wait = poll
+
+
+@pytest.mark.parametrize("leaves", [(10.0, 1000.0), (1000.0, 10.0)])
+def test_whichever_rank_leaves_first_the_others_have_a_minute(
+    monkeypatch: pytest.MonkeyPatch, leaves: tuple[float, float]
+) -> None:
+    now = 0.0
+
+    def pause(_: float) -> None:
+        nonlocal now
+        now += 1.0
+
+    clock = SimpleNamespace(monotonic=lambda: now, sleep=pause)
+    monkeypatch.setattr(ranks, "time", clock)
+    statuses = ranks._watched([Leaving(clock, at) for at in leaves], [])
+    assert statuses == (*(0 if at == 10.0 else -9 for at in leaves), ranks.LEFT_BEHIND)
+    assert now == 72.0
+
+
 @pytest.fixture
 def quick(campaign: Campaign, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What a campaign of two ranks asks for, a line each; its starts end at once, and every look at a clock is 0.26 s

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from warm_start import WarmProcess, finished
@@ -276,3 +277,45 @@ def test_the_program_of_a_supervisor_leaves_with_its_status(
         runpy.run_path(supervise.__file__, run_name="__main__")
     assert leaving.value.code == 2
     assert f"{tmp_path}/cluster.yaml" in capsys.readouterr().err
+
+
+class Leaving:
+    """A rank that leaves by itself at a time, or when it is killed."""
+
+    def __init__(self, clock: SimpleNamespace, at: float, status: int) -> None:
+        self.clock, self.at, self.status = clock, at, status
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        if self.returncode is None and self.clock.monotonic() >= self.at:
+            self.returncode = self.status
+        return self.returncode
+
+    def kill(self) -> None:
+        self.returncode = -9 if self.returncode is None else self.returncode
+
+
+@pytest.mark.parametrize(
+    ("leaves", "status", "seconds"),
+    [
+        # However long they train together.
+        ([(5000.0, 0), (5000.0, 0)], 0, 5000.0),
+        ([(10.0, 85), (69.0, 85)], 85, 69.0),
+        ([(10.0, 85), (40.0, 0), (90.0, 85)], 137, 71.0),
+        ([(90.0, 85), (10.0, 1), (75.0, 0)], 137, 71.0),
+        ([(10.0, -15), (20.0, 1)], 143, 20.0),
+    ],
+)
+def test_once_a_rank_has_left_the_others_have_a_minute_counted_from_the_first(
+    monkeypatch: pytest.MonkeyPatch, leaves: list[tuple[float, int]], status: int, seconds: float
+) -> None:
+    now = 0.0
+
+    def pause(_: float) -> None:
+        nonlocal now
+        now += 0.5
+
+    clock = SimpleNamespace(monotonic=lambda: now, sleep=pause)
+    monkeypatch.setattr(supervise, "time", clock)
+    assert supervise._wait([Leaving(clock, *each) for each in leaves]) == status
+    assert now == seconds
