@@ -1,9 +1,11 @@
 """A rank is heard over memory on its host, and over one small file a host between hosts."""
 
 import errno
+import json
 import os
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,42 @@ def calls() -> Iterator[list[str]]:
 
     with listening(note):
         yield opened
+
+
+def test_a_rank_is_overdue_after_its_limit_and_not_at_it() -> None:
+    # A beat that says nothing of time is of a rank that has had none, and may take none.
+    beat = Beat(0, "n", 1, 0, 0, STEP)
+    assert not beat.is_overdue
+    assert replace(beat, at_seconds=0.5).is_overdue
+    assert not replace(beat, limit_seconds=0.5).is_overdue
+    assert [replace(beat, limit_seconds=2.0, at_seconds=seconds).is_overdue for seconds in (2.0, 2.1)] == [False, True]
+
+
+def test_the_watcher_of_a_host_alone_asks_other_hosts_and_only_when_it_is_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("trainer.health.heartbeats.time.monotonic", lambda: now[0])
+    board = Board.create(2)
+    assert board is not None
+    first = [Beat(rank, "n", rank, 0, 0, STEP) for rank in range(2)]
+    beats = [Beats(tmp_path, Node(rank, (0, 0), board), first, interval=1.0, period=6.0) for rank in range(2)]
+    told = []
+    for second in range(8):
+        now[0] = 1000.0 + second
+        for each in beats:
+            each.tell(Beat(each.node.rank, "n", 1, second, second, STEP))
+        told.append([each.listen() for each in beats])
+    board.close_to_others()
+    assert told == [[second in (0, 6), False] for second in range(8)]
+
+
+def test_a_beat_of_a_host_and_an_activity_with_the_longest_of_names_is_told(tmp_path: Path) -> None:
+    beat = Beat(0, "n" * SLOT_BYTES, 1, 0, 0, "p" * SLOT_BYTES)
+    beats = Beats(tmp_path, Node(0, (0,), Board.alone()), [beat], interval=1.0, period=6.0)
+    beats.tell(beat)
+    [told] = beats.node.get().values()
+    assert json.loads(told) == {**vars(beat), "host": "n" * 64, "phase": "p" * 64}
 
 
 def test_ranks_of_one_host_cost_the_shared_disk_one_write_at_a_time(tmp_path: Path, calls: list[str]) -> None:

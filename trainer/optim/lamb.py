@@ -99,11 +99,10 @@ class Lamb(torch.optim.Optimizer):
         segments = [(index, segment) for index, tensor in enumerate(tensors) for segment in self._segments[tensor]]
         parts = [_part(tensors[index], segment) for index, segment in segments]
         moves = [_part(directions[index], segment) for index, segment in segments]
-        device = tensors[0].device
         # fp64: the parts of a tensor are added in another order at another world size, and in fp32 small ones beside a
         # large one would be lost (6e-6 of a ratio in the test).
-        squares = torch.zeros(2, self._num_parameters, dtype=torch.float64, device=device)
-        numbers = self._number(tuple(segment.parameter for _, segment in segments), device)
+        squares = tensors[0].new_zeros(2, self._num_parameters, dtype=torch.float64)
+        numbers = self._number(tuple(segment.parameter for _, segment in segments), tensors[0])
         # A rank may hold no part of this group. It takes part in the sum all the same.
         if segments:
             norms = [torch.stack(torch._foreach_norm(tensors, 2, dtype=torch.float64)) for tensors in (parts, moves)]
@@ -117,10 +116,10 @@ class Lamb(torch.optim.Optimizer):
             torch._foreach_mul_(moves, list(scales.unbind()))
             torch._foreach_sub_(parts, moves)
 
-    def _number(self, parameters: tuple[int, ...], device: torch.device) -> Tensor:
-        """Return the numbers on the device; they are copied there once, since a copy makes the host wait."""
+    def _number(self, parameters: tuple[int, ...], beside: Tensor) -> Tensor:
+        """Return the numbers beside a tensor on its device; they are copied there once: a copy makes the host wait."""
         if parameters not in self._numbers:
-            self._numbers[parameters] = torch.tensor(parameters, dtype=torch.int64, device=device)
+            self._numbers[parameters] = beside.new_tensor(parameters, dtype=torch.int64)
         return self._numbers[parameters]
 
 

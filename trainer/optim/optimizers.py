@@ -85,8 +85,8 @@ def zero_state(parameters: Iterable[Tensor], optimizer: torch.optim.Optimizer) -
     for parameter in parameters:
         optimizer.state[parameter] = {
             # A tensor on the device, as torch's fused optimizers want it.
-            "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
-            **{moment: torch.zeros_like(parameter, memory_format=torch.preserve_format) for moment in MOMENTS},
+            "step": parameter.new_zeros(()),
+            **{moment: torch.zeros_like(parameter) for moment in MOMENTS},
         }
 
 
