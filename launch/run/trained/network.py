@@ -98,7 +98,7 @@ def config_of(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     if not is_import(path):
         _refuse_other_ids(own, config)
     kept = [f"{key}={list(before)}" for key, (before, _) in other_frequencies(own.model, config.model).items()]
-    return absolute(_own_config(path, [*overrides, *kept]) if kept else config)
+    return absolute(_own_config(path, [*overrides, *kept]))
 
 
 def _own_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
