@@ -163,6 +163,8 @@ def test_a_run_whose_script_cannot_be_written_leaves_no_folder(config: RunConfig
         submit.submit(config, tmp_path / "a\nb", ClusterConfig(), dry_run=False)
     with pytest.raises(ValueError, match="setup in the profile is not valid shell"):
         submit.submit(config, tmp_path / "run", ClusterConfig(setup=("fi",)), dry_run=False)
+    with pytest.raises(ValueError, match="setup in the profile is not valid shell"):
+        submit.sweep(CONFIG, rates(tmp_path / "shards", "1", "2"), tmp_path / "rates", ClusterConfig(setup=("fi",)))
     assert not [path for path in tmp_path.iterdir() if path.name != "shards"]
 
 
@@ -245,11 +247,24 @@ def test_a_finished_run_is_not_submitted_again_and_fork_is_named(
     complete_checkpoint(finished, config.train.steps)
     with pytest.raises(ValueError, match=r"is finished at step 600; .*: perceiver fork .* NEW train.steps=1200"):
         submit.resume(finished.path, None, {})
+    with pytest.raises(ValueError, match="is finished at step 600"):
+        submit.submit(load(finished.config_path), finished.path, ClusterConfig(), dry_run=False)
     capsys.readouterr()
     assert submit.sweep(*words, as_json=True) == 0
     told = capsys.readouterr()
     assert "1 of 2 runs are finished and not submitted" in told.err
     assert json.loads(told.out)["run"].endswith("learning_rate=2")
+
+
+def test_a_sweep_of_which_one_run_is_trained_makes_none_of_the_others(
+    shards: Path, tmp_path: Path, slurm_commands: Path
+) -> None:
+    words = (CONFIG, rates(shards, "1", "2"), tmp_path / "rates", ClusterConfig())
+    _, (config, second) = submit.sweep_runs(*words[:3])
+    open_run(config, second)
+    with RunLock(second.lock_path), pytest.raises(ValueError, match=r"learning_rate=2: .* trains in this run"):
+        submit.sweep(*words)
+    assert [path.name for path in (tmp_path / "rates").iterdir()] == ["learning_rate=2"]
 
 
 def complete_checkpoint(folder: RunFolder, step: int) -> None:
@@ -281,8 +296,27 @@ def test_a_run_that_a_start_without_slurm_trains_is_not_submitted(
         (folder.cluster_path).write_text(cluster.dump(ClusterConfig()))
         with pytest.raises(ValueError, match="trains in this run"):
             submit.resume(folder.path, None, {})
+        # What would change the run changes nothing of one that trains.
+        before = folder.config_path.read_bytes()
+        with pytest.raises(ValueError, match="trains in this run"):
+            submit.resume(folder.path, None, {}, ["data.num_threads=3"])
+        changed = replace(config, data=replace(config.data, num_threads=3))
+        with pytest.raises(ValueError, match="trains in this run"):
+            submit.submit(changed, folder.path, ClusterConfig(), dry_run=False)
+        assert folder.config_path.read_bytes() == before
     assert folder.stop_path.exists()
     assert not (slurm_commands / "count").exists()
+
+
+def test_a_run_that_is_resumed_may_have_plug_ins(
+    config: RunConfig, tmp_path: Path, slurm_commands: Path, door: Door
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    open_run(config, folder)
+    folder.cluster_path.write_text(cluster.dump(ClusterConfig()))
+    trusted = door("launch.supervise.submit.trust", None)
+    assert submit.resume(folder.path, None, {}) == 0
+    assert [list(each.values()) for each in trusted] == [[folder.path]]
 
 
 def test_the_plan_is_in_numbers_that_can_be_checked_by_hand(config: RunConfig, tmp_path: Path) -> None:
@@ -427,7 +461,7 @@ def test_what_was_submitted_is_told_with_its_plan_and_what_may_come_next(
         "submitted 3 runs as the tasks of job 2, 3",
         "next: perceiver status --watch 'all rates'",
     ]
-    assert "not passed on from this shell: SBATCH_TIMELIMIT" in told.err
+    assert told.err == "note: the profile decides; not passed on from this shell: SBATCH_TIMELIMIT\n"
 
 
 def test_a_sweep_whose_runs_are_all_finished_submits_nothing(
