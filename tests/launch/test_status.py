@@ -210,8 +210,9 @@ def test_what_a_killed_start_left_hidden_is_no_run(digits: RunFolder, capsys: py
 def test_a_run_that_its_evaluations_ended_is_finished_and_says_so(digits: RunFolder) -> None:
     state = RunState(step=5, improvement=Improvement(0.5, 3))
     save(digits.checkpoints_folder, 5, {"a": torch.zeros(1)}, state=state)
+    digits.metrics_path.write_text('{"kind": "train", "step": 5, "step_seconds": 2.0}\n')
     found = status.read(digits)
-    assert (found["state"], found["eta_seconds"]) == ("unfinished", 298)
+    assert (found["state"], found["eta_seconds"]) == ("unfinished", 1190)
     digits.config_path.write_text(CONFIG.read_text().replace("\ntrain:\n", "\ntrain:\n  patience: 3\n"))
     found = status.read(digits)
     assert (found["state"], found["eta_seconds"]) == ("finished", 0)
