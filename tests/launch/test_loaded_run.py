@@ -15,6 +15,9 @@ from checkpoints import save
 from test_evaluate import run
 
 from configs.run import dump, load
+from data_shards.sources.prediction.new_samples import NewSamples
+from launch.answers import answering, loaded_run
+from launch.answers.answering import Answering
 from launch.answers.loaded_run import load_run
 from launch.lifecycle.run_folder import RunFolder
 from launch.networks.network_files import network_of
@@ -24,6 +27,7 @@ from model.perceiver import Perceiver
 from trainer.checkpoint.names import MANIFEST
 from trainer.distributed.world import World
 from trainer.ema_config import EmaConfig
+from trainer.tasks.answer import Telling
 
 __all__ = ["run"]
 
@@ -76,6 +80,17 @@ def test_the_split_is_that_which_the_run_evaluates_where_none_is_named(run: RunF
         assert len(list(loader)) == 5
     with load_run(run.path).loader("other", global_batch=2) as loader:
         assert sum(batch.num_samples for batch in loader) == 3
+
+
+def test_samples_are_drawn_with_the_seed_of_the_run(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.config_path.write_text(dump(replace(load(run.config_path), seed=7)))
+    asked: list[dict[str, object]] = []
+    monkeypatch.setattr(loaded_run, "ShardLoader", lambda _data, **options: asked.append(options))
+    monkeypatch.setattr(answering, "objective", lambda _answers, **options: asked.append(options))
+    loaded = load_run(run.path)
+    loaded.loader("other", global_batch=2)
+    assert Answering(loaded.trained, NewSamples(loaded.config.data), Telling({}, {}, 1), ())._objective is None
+    assert asked == [{"global_batch": 2, "seed": 7, "split": "other"}, {"seed": 7}]
 
 
 def test_what_could_not_be_had_is_noted(run: RunFolder) -> None:

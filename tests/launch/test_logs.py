@@ -128,7 +128,8 @@ def test_every_option_of_the_command_reaches_what_it_prints(
 
 
 @pytest.mark.parametrize(
-    ("attempt", "expected"), [(1, ["rank 0 in attempt 1"]), (0, ["rank 0 in attempt 2", "rank 0 in attempt 3"])]
+    ("attempt", "expected"),
+    [(1, ["rank 0 in attempt 1"]), (0, ["rank 0 in attempt 2", "a line more", "rank 0 in attempt 3"])],
 )
 def test_an_attempt_that_is_named_is_followed_alone_and_the_newest_into_the_next(
     folder: RunFolder, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch, attempt: int,
@@ -139,6 +140,9 @@ def test_an_attempt_that_is_named_is_followed_alone_and_the_newest_into_the_next
     def pause(seconds: float) -> None:
         pauses.append(seconds)
         if len(pauses) == 1:
+            with folder.log_path(2, 0).open("a") as file:
+                file.write("a line more\n")
+        if len(pauses) == 2:
             attempts.begin(folder, job_id="", nodes=["n1"])
             folder.log_path(3, 0).write_text("rank 0 in attempt 3\n")
         if len(pauses) == 4:

@@ -67,7 +67,9 @@ def test_what_a_killed_command_left_is_removed_and_what_a_living_one_writes_is_n
     # No process has a number beyond the limit of the kernel.
     dead, elsewhere = f".out.{host}.{1 << 30}.x", f".out.another-host.{1 << 30}.x"
     mine, others = f".out.{host}.{os.getpid()}.x", f".other.{host}.{1 << 30}.x"
-    for name in (dead, elsewhere, mine, others):
+    # The folder of a user that only looks like one.
+    users = f"{1 << 30}.x"
+    for name in (dead, elsewhere, mine, others, users):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").touch()
     # What cannot be removed is left.
@@ -76,6 +78,7 @@ def test_what_a_killed_command_left_is_removed_and_what_a_living_one_writes_is_n
     with new_folder(tmp_path / "out"):
         pass
     assert hidden(tmp_path) == sorted([elsewhere, mine, others, no_folder])
+    assert (tmp_path / users / "file").exists()
 
 
 def test_an_error_of_the_disk_is_not_taken_for_another_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

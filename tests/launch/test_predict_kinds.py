@@ -249,6 +249,8 @@ model:
     rows = [{"image": picture(tmp_path / f"{n}.png", n), "label": f"class {n % 2}"} for n in range(4)]
     shutil.copy(FOCAL, tmp_path / "focal.py")
     inherited = make_run(config.replace("PLUGIN", "focal.py"), rows, "inherited")
+    with pytest.raises(ValueError, match="trust_code=True"):
+        load_run(inherited)
     found = load_run(inherited, trust_code=True).predict([tmp_path / "0.png"])
     assert found[0]["label"] in {"class 0", "class 1"}
     (tmp_path / "focal.py").write_text(plugin)
