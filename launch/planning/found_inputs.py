@@ -89,7 +89,8 @@ def _merged(found: Sequence[tuple[str, Modality]], samples: Sequence[Members]) -
     """Return the inputs, with one for members of one name that are of several formats, each in other samples."""
     groups: dict[tuple[str, str], list[tuple[str, Modality]]] = {}
     for name, section in found:
-        stem = str(section.members).rpartition(".")[0] if section.members else name
+        # Without members an input is the one of its modality's usual suffixes, which have no stem.
+        stem = str(section.members).rpartition(".")[0]
         groups.setdefault((section.modality, stem), []).append((name, section))
     merged: list[tuple[str, Modality]] = []
     for group in groups.values():

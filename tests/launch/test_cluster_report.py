@@ -12,7 +12,8 @@ import pytest
 from configs.network import NetworkConfig
 from launch.cli import cluster_report
 from launch.cli.cluster_report import Flags, PlannedNetwork, report
-from launch.planning.cluster_plan import ClusterPlan, cluster_plan
+from launch.planning.cluster_plan import ClusterPlan, Communication, cluster_plan
+from launch.planning.goodput import Goodput
 from model.budget.hardware import HARDWARE
 from model.config.perceiver import PerceiverConfig
 from trainer.config import CheckpointConfig, OptimizerConfig, TrainConfig
@@ -153,3 +154,70 @@ def test_a_part_that_nobody_named_is_as_usual() -> None:
     usual = PlannedNetwork()
     assert usual == PlannedNetwork(PerceiverConfig(), OptimizerConfig(), EmaConfig(), TrainConfig(), CheckpointConfig())
     assert NetworkConfig() == NetworkConfig(PerceiverConfig())
+
+
+MADE = ClusterPlan(
+    device="a device",
+    world_size=6,
+    global_batch=48,
+    micro_batches=2,
+    zero_stage=1,
+    precision="bf16",
+    overlaps=True,
+    step={"products": 0.75, "communication": 0.25},
+    step_seconds=1.0,
+    samples_per_second=48.0,
+    efficiency=0.75,
+    communication={0: Communication(3e6, 0.5, 0.4), 1: Communication(2e6, 0.3, 0.25)},
+    state_bytes=2 * 2**30,
+    has_average=True,
+    activation_bytes=2**29,
+    device_memory_bytes=4 * 2**30,
+    fits=True,
+    checkpoint_bytes=2**30,
+    save_seconds=2.0,
+    stall_seconds=0.125,
+    job_mtbf_seconds=7200.0,
+    interval_steps=90,
+    goodput=Goodput(90.0, 0.9, 0.05, 0.03, 0.02),
+    steps=3600,
+    run_seconds=4000.0,
+)
+
+
+def test_a_plan_is_told_word_for_word() -> None:
+    assert list(cluster_report._lines(MADE, FLAGS)) == [
+        "6 ranks: 3 nodes of 2; a device",
+        "global batch 48, 8 per rank in 2 micro-batches, bf16, ZeRO 1",
+        "",
+        "part of a step                  ms    share",
+        "products                    750.00    75.0%",
+        "communication               250.00    25.0%",
+        "step                       1000.00",
+        "",
+        "communication              MB sent        ms   ms with overlap",
+        "ZeRO 0                         3.0    500.00            400.00",
+        "ZeRO 1, this run               2.0    300.00            250.00",
+        "this run exchanges during the backward pass",
+        "",
+        "samples/s                     48.0",
+        "scaling efficiency           75.0%   of the speed without communication",
+        "memory of a rank             2.500   GiB: 2.000 for weights, gradients, moments and moving average, "
+        "0.500 for activations; fits into 4.0",
+        "save                          2.00   s: 1.000 GiB at 1GB/s of the shared disk (--disk), and 1 s to "
+        "commit; the training stops for 0.125 s of it",
+        "failures                      2.00   h between two failures of the job: 1000 h of one node "
+        "(--mtbf-hours) / 3 nodes",
+        "best between saves            1.50   min: checkpoint.save_every_steps=90 checkpoint.save_every_minutes=0",
+        "goodput                     90.00%   saves 5.00%, lost work 3.00%, restarts 2.00% (7 min each, "
+        "--restart-minutes)",
+        "whole run                      1.1   h for train.steps=3600 at this goodput, without evaluations",
+    ]
+
+
+def test_hours_are_taken_up_to_the_most_and_a_flag_has_the_memory_that_it_says() -> None:
+    assert replace(FLAGS, mtbf_hours=1e9).cluster().node_mtbf_seconds == 3600e9
+    with pytest.raises(ValueError, match=r"above 0 and at most 1,000,000,000, got 1e\+09$"):
+        replace(FLAGS, mtbf_hours=1e9 + 1).cluster()
+    assert FLAGS.cluster().commit_seconds == 1
+    assert replace(FLAGS, memory_gib=0.5, peak_tflops=0.5).cluster().device.memory_bytes == 2**29

@@ -62,6 +62,10 @@ def records(*contents: object) -> list[Sample]:
                                                                 ("text", "text", ())]),
         ([sample("left.jpg"), sample("left.png")], [("left", "image", ("left.jpg", "left.png"))]),
         (
+            [sample("left.jpg"), sample("right.png"), sample("jpg")],
+            [("image", "image", ()), ("left", "image", "left.jpg"), ("right", "image", "right.png")],
+        ),
+        (
             [sample("left.jpg", "left.png"), sample("left.png")],
             [("left", "image", ("left.jpg", "left.png"))],
         ),

@@ -1,5 +1,6 @@
 """The command as a whole: its help, and the code that it runs for `train` and `eval`."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,3 +94,20 @@ def test_an_evaluation_on_a_cluster_is_checked_as_it_will_be_made(door: Door, mo
         {"path": RUN, "overrides": (), **usual},
     ]
     assert submitted == [{"profile_name": "plain", "words": ["what", "was", "typed"], "folder": RUN / "logs"}] * 2
+
+
+def test_an_error_that_nobody_catches_is_told_as_by_python(
+    door: Door, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(**_: object) -> int:
+        raise RuntimeError("broken")
+
+    door("launch.run.trained.evaluation.main", fail)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    with pytest.raises(RuntimeError) as error:
+        app(["eval", "a"], prog_name="perceiver")
+    # The variables of a frame may be passwords: they are in no frame of a picture.
+    sys.excepthook(error.type, error.value, error.tb)
+    told = capsys.readouterr().err
+    assert told.startswith("Traceback (most recent call last):\n")
+    assert told.endswith("RuntimeError: broken\n")

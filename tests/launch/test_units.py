@@ -20,6 +20,13 @@ from launch.cli.units import bytes_per_second
         ("2GiB/s", 2 * 2**30),
         ("200MB/s", 200e6),
         ("1000Mb/s", 125e6),
+        ("1B", 1),
+        ("8b", 1),
+        ("16 bits/sec", 2),
+        ("3kb", 375),
+        ("3KB", 3000),
+        ("2Gbytes/s", 2e9),
+        ("1*2TiB", 2**41),
     ],
 )
 def test_a_rate_is_bytes_a_second(text: str, expected: float) -> None:
