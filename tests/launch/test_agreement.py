@@ -109,3 +109,14 @@ def test_ranks_that_would_share_a_gpu_are_refused_as_they_join(monkeypatch: pyte
     monkeypatch.setattr(devices, "refuse_shared", refuse)
     found = outcome(lambda: joined(7.0))
     assert found == "share ['GPU 0']" if device == "cuda" else found is world
+
+
+def test_no_rank_leaves_before_what_it_exchanges_has_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    settled: list[int] = []
+    monkeypatch.setattr(World, "settle", lambda world: settled.append(world.rank))
+    world = World(0, 1, 0, torch.device("cpu"))
+    assert outcome(lambda: together(world, lambda: failing_on(0, world))) == "rank 0 has no file"
+    assert settled == [0]
+    with pytest.raises(DivergedError), told_by_first(world, DivergedError):
+        raise DivergedError("grew")
+    assert settled == [0, 0]

@@ -11,6 +11,7 @@ import pytest
 from launch.lifecycle import attempts
 from launch.lifecycle.attempts import HEARTBEAT_SECONDS, RankRecord
 from launch.lifecycle.fence import NUMBER, Fence, SupersededError
+from launch.lifecycle.restart_policy import Attempt
 from launch.lifecycle.run_folder import RunFolder
 from trainer.health.verdict import Verdict, text
 
@@ -74,8 +75,11 @@ def test_an_attempt_that_slurm_took_away_got_where_the_next_one_began(folder: Ru
     attempts.begin(folder, job_id="1", nodes=["n1"])
     checkpoint(folder, 7)
     attempts.begin(folder, job_id="1", nodes=["n1"])
-    first, _ = attempts.history(folder)
+    checkpoint(folder, 9)
+    attempts.begin(folder, job_id="1", nodes=["n1"])
+    first, second, last = attempts.history(folder)
     assert (first.last_step, first.status) == (7, None)
+    assert (second.last_step, last.last_step) == (9, 0)
 
 
 def test_who_fell_silent_first_is_to_blame_and_not_those_that_waited_for_it() -> None:
@@ -180,7 +184,7 @@ def test_folders_beside_the_attempts_are_none(folder: RunFolder) -> None:
         (folder.attempts_folder / name).mkdir(parents=True)
     (folder.attempts_folder / "0004").touch()
     assert attempts.current(folder) == 1
-    assert attempts.read(folder, 9).number == 9
+    assert attempts.read(folder, 9) == Attempt(9, "", (), 0.0, 0, None, None, 0, ())
     assert not attempts.read(folder, 9).failed
 
 
@@ -204,3 +208,24 @@ def test_nodes_of_a_failure_are_named_once_and_in_order(folder: RunFolder) -> No
         path = attempts.write_rank(folder, number, each)
         os.utime(path, (1000.0, 1000.0))
     assert attempts.end(folder, number, 1).failed_nodes == ("n6", "n7", "n8", "n9")
+
+
+def test_two_nodes_that_fail_at_once_are_not_to_blame(folder: RunFolder) -> None:
+    attempts.begin(folder, job_id="1", nodes=["n1", "n2"])
+    for number in (1, 2):
+        os.utime(attempts.write_rank(folder, 1, RankRecord(number, f"n{number}", 5)), (1000.0, 1000.0))
+    assert attempts.end(folder, 1, 137).failed_nodes == ()
+
+
+def test_an_attempt_lives_while_one_of_its_ranks_does(folder: RunFolder) -> None:
+    attempts.begin(folder, job_id="1", nodes=["n1"])
+    for number in (10, 9, 2):
+        os.utime(attempts.write_rank(folder, 1, RankRecord(number, "n1", 5)), (1000.0, 1000.0))
+    (attempts.attempt_folder(folder, 1) / "rank_4.json").write_text("{")
+    assert [record.rank for record in attempts.not_seen(folder, 1)] == [2, 9, 10]
+    assert not attempts.is_beating(folder, 1)
+    attempts.write_rank(folder, 1, RankRecord(10, "n1", 5, status=0))
+    assert not attempts.is_beating(folder, 1)
+    attempts.write_rank(folder, 1, RankRecord(9, "n1", 5))
+    assert [record.rank for record in attempts.not_seen(folder, 1)] == [2]
+    assert attempts.is_beating(folder, 1)

@@ -162,6 +162,17 @@ def test_a_start_on_another_host_is_known_by_its_heartbeats(folder: RunFolder) -
     refuse_if_trained(folder)
 
 
+def test_a_claim_of_a_process_here_and_a_lock_are_each_enough_and_a_heartbeat_alone_is_not(folder: RunFolder) -> None:
+    claimed_elsewhere(folder, seconds_ago=0)
+    folder.lock_path.unlink()
+    assert holder(folder) == ""
+    folder.lock_path.write_text(json.dumps({"host": HERE, "pid": os.getpid(), "since": "noon"}))
+    assert holder(folder) == f"process {os.getpid()} on {HERE}, since noon"
+    with RunLock(folder.lock_path, take_over=True):
+        folder.lock_path.write_text(json.dumps({"host": "a container", "pid": 1, "since": "noon"}))
+        assert holder(folder) == "process 1 on a container, since noon"
+
+
 def test_a_job_that_is_over_holds_up_no_submission_by_what_it_left(folder: RunFolder) -> None:
     claimed_elsewhere(folder, seconds_ago=0, job_id="12")
     refuse_if_trained(folder)

@@ -98,6 +98,9 @@ def test_runs_of_a_sweep_are_in_the_order_of_their_names_and_one_run_is_itself(t
         RunFolder(tmp_path / name).create()
         RunFolder(tmp_path / name).config_path.touch()
     (tmp_path / "notes").mkdir()
+    # A run is not searched for others.
+    (tmp_path / "c" / "code").mkdir()
+    (tmp_path / "c" / "code" / "config.yaml").touch()
     assert [run.path.name for run in runs_at(tmp_path)] == ["a", "b", "c", "d"]
     assert [run.path.name for run in runs_at(tmp_path / "c")] == ["c"]
     for path in (tmp_path / "notes", tmp_path / "nowhere"):

@@ -159,3 +159,37 @@ def test_a_rank_whose_attempt_ended_while_it_looked_is_not_ended_by_what_follows
     may_see.set()
     watch.join(60)
     assert ended.is_set() is not is_over
+
+
+def test_a_rank_alone_on_its_host_touches_its_own_record(start: Callable[[int], Ranks], calls: list[str]) -> None:
+    ranks = start(1)
+    calls.clear()
+    assert ranks.give(2.0) == [True]
+    assert calls == ["rank_0.json"] * 4
+    ranks.newest = False
+    assert ranks.give(0.5) == [False]
+
+
+def test_the_place_of_a_silent_rank_is_taken_after_four_of_its_beats(
+    folder: RunFolder, start: Callable[[int], Ranks], calls: list[str]
+) -> None:
+    ranks = start(2)
+    ranks.give(6.0)
+    # A file that is no program, for whoever may read it.
+    assert (attempts.attempt_folder(folder, 1) / "alive_0.json").stat().st_mode & 0o711 == 0o600
+    calls.clear()
+    # Heard last half a second before, it is silent for 8 s after 7.5 s.
+    ranks.give(7.5, silent=(0,))
+    assert calls == []
+    ranks.give(3.0, silent=(0,))
+    assert calls == ["alive_0.json"] * 2
+
+
+@pytest.mark.parametrize(("num_ranks", "seconds"), [(1, 2.0), (2, 0.5)])
+def test_among_others_a_rank_gives_four_beats_in_the_time_of_one(
+    start: Callable[[int], Ranks], monkeypatch: pytest.MonkeyPatch, num_ranks: int, seconds: float
+) -> None:
+    beat, waits = start(num_ranks).beats[0], list[float]()
+    monkeypatch.setattr(beat, "wait", lambda pause: waits.append(pause) or len(waits) == 3)
+    beat._run()
+    assert waits == [seconds] * 3

@@ -44,6 +44,7 @@ def test_a_node_is_bad_after_as_many_failures_as_were_allowed() -> None:
     twice = [attempt(1, failed_on="n2"), attempt(1, failed_on="n1"), attempt(137, failed_on="n2")]
     assert bad_nodes(twice, CONFIG) == ("n2",)
     assert bad_nodes(twice, replace(CONFIG, exclude_after=0)) == ()
+    assert bad_nodes(twice, replace(CONFIG, exclude_after=1)) == ("n2", "n1")
     assert bad_nodes([attempt(85, failed_on="n2")] * 3, CONFIG) == ()
 
 

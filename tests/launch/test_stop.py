@@ -5,16 +5,23 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "trainer"))
+from checkpoints import save
 
 from launch.lifecycle import attempts
 from launch.lifecycle.attempts import RankRecord
 from launch.lifecycle.run_folder import RunFolder
 from launch.supervise import stop
 from trainer.health.process import start_ticks
+from trainer.health.run_lock import RunLock
 
 CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
 HERE = socket.gethostname()
@@ -45,10 +52,10 @@ def in_queue(folder: RunFolder) -> None:
 @pytest.mark.parametrize(
     ("state", "is_cancelled", "words"),
     [
-        ("PENDING", True, "job 7 waited and is cancelled"),
-        ("RUNNING", False, "the run saves after its step and ends"),
-        ("COMPLETING", False, "the run saves after its step and ends"),
-        ("FAILED", False, "the run is not running"),
+        ("PENDING", True, "job 7 waited and is cancelled; `perceiver resume` submits the run again"),
+        ("RUNNING", False, "the run saves after its step and ends; `perceiver resume` resumes it"),
+        ("COMPLETING", False, "the run saves after its step and ends; `perceiver resume` resumes it"),
+        ("FAILED", False, "the run is not running, and does not start again by itself until it is resumed"),
     ],
 )
 def test_a_stop_cancels_a_job_that_waits_and_lets_one_that_runs_save(
@@ -62,7 +69,7 @@ def test_a_stop_cancels_a_job_that_waits_and_lets_one_that_runs_save(
     asked = commands(squeue=f"echo '{state}|None|n1|run-1|(null)'", scancel="")
     in_queue(folder)
     assert stop.stop(folder.path) == 0
-    assert words in capsys.readouterr().out
+    assert capsys.readouterr().out.endswith(f": {words}\n")
     assert asked("scancel") == (["7"] if is_cancelled else [])
     assert folder.stop_path.exists()
 
@@ -137,3 +144,20 @@ def test_a_process_that_is_gone_already_is_no_error(folder: RunFolder) -> None:
     attempts.write_rank(folder, 1, RankRecord(1, HERE, gone.pid))
     assert stop.cancel(folder.path) == 0
     assert os.path.lexists(folder.stop_path)
+
+
+def test_a_stop_says_what_resumes_a_run_that_was_typed_and_that_a_finished_one_needs_none(
+    folder: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    attempts.begin(folder, job_id="", nodes=[HERE])
+    with RunLock(folder.lock_path):
+        assert stop.stop(folder.path) == 0
+    told = capsys.readouterr().out
+    assert told.endswith(": the run saves after its step and ends; the command that started it resumes it\n")
+    folder.stop_path.unlink()
+    save(folder.checkpoints_folder, 600, {"weight": torch.zeros(4)})
+    attempts.write_rank(folder, 1, replace(RankRecord.here(0), status=0))
+    attempts.end(folder, 1, 0)
+    assert stop.stop(folder.path) == 0
+    assert capsys.readouterr().out.endswith(": the run is finished; there is nothing to stop\n")
+    assert not folder.stop_path.exists()

@@ -243,6 +243,7 @@ def test_a_finished_run_is_not_submitted_again_and_fork_is_named(
 ) -> None:
     words = (CONFIG, rates(shards, "1", "2"), tmp_path / "rates", ClusterConfig())
     submit.sweep(*words)
+    assert capsys.readouterr().out.splitlines()[-2] == "submitted 2 runs as the tasks of job 1"
     finished = RunFolder(tmp_path / "rates" / "learning_rate=1")
     complete_checkpoint(finished, config.train.steps)
     with pytest.raises(ValueError, match=r"is finished at step 600; .*: perceiver fork .* NEW train.steps=1200"):
