@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from launch.chaos import damage
 from launch.chaos.damage import damage_history
 from launch.lifecycle import attempts
 from launch.lifecycle.attempts import RankRecord
@@ -43,3 +44,40 @@ def test_every_kind_of_record_is_damaged_and_the_next_start_begins_all_the_same(
     assert {"start.json", "rank_0.json", "metrics.jsonl", "time.json", "lock", "copied"} <= kinds
     assert capsys.readouterr().err.count("skipped") > 0
     assert attempts.begin(folder, job_id="", nodes=["n1"]).number == 2
+
+
+def test_a_seed_is_one_damage_in_whatever_order_the_files_are_listed(folder: RunFolder) -> None:
+    folder.watch_folder.mkdir()
+    # Its own has times in it, of any length.
+    (folder.attempts_folder / "0001" / "start.json").write_text('{"number": 1}')
+    (folder.watch_folder / "rank_0.json").write_text("{}")
+    assert [damage_history(folder, random.Random(seed)) for seed in range(13)] == [
+        "lock cut",
+        "copied checkpoint",
+        "rank_0.json cut",
+        "metrics.jsonl cut",
+        "rank_0.json flipped",
+        "heartbeat emptied",
+        "rank_0.json emptied",
+        "time.json emptied",
+        "lock cut",
+        "lock emptied",
+        "metrics.jsonl emptied",
+        "start.json emptied",
+        "",
+    ]
+    names = sorted(path.name for path in folder.checkpoints_folder.iterdir())
+    assert names == ["step_00000005", "step_00000005_old"]
+    # A copy is not copied into: another record is damaged, or nothing where none is left.
+    assert [damage_history(folder, random.Random(seed)) for seed in (1, 21)] == ["", "copied checkpoint"]
+
+
+def test_a_flip_is_the_highest_bit_of_one_byte_and_a_cut_leaves_a_beginning() -> None:
+    for seed in range(20):
+        before, flipped = bytes(range(100)), bytearray(range(100))
+        damage._flip(flipped, random.Random(seed))
+        assert sorted(one ^ other for one, other in zip(before, flipped, strict=True)) == [0] * 99 + [0x80]
+        cut = bytearray(before)
+        damage._cut(cut, random.Random(seed))
+        assert before.startswith(cut)
+        assert len(cut) < 100

@@ -64,3 +64,16 @@ def test_a_disk_that_cannot_be_unmounted_stays_and_what_it_held_is_beside_it(
         (tmp_path / "run" / "link").symlink_to("nowhere")
     assert (tmp_path / "run").is_dir()
     assert (tmp_path / "run.kept" / "link").is_symlink()
+
+
+@pytest.mark.parametrize(("num_bytes", "is_mounted"), [(352_321_536, True), (352_321_537, False)])
+def test_a_run_gets_a_disk_for_three_of_it_up_to_a_gibibyte(
+    tmp_path: Path, commands: Commands, num_bytes: int, is_mounted: bool
+) -> None:
+    (tmp_path / "like").mkdir()
+    with (tmp_path / "like" / "file").open("wb") as file:
+        file.truncate(num_bytes)
+    asked = commands(mount="exit 0", umount="exit 1")
+    with small_disk(tmp_path / "run", like=tmp_path / "like") as ballast:
+        assert (ballast is not None) == is_mounted
+    assert asked("mount") == [f"-t tmpfs -o size={1 << 30} tmpfs {tmp_path / 'run'}"] * is_mounted
