@@ -14,6 +14,7 @@ from test_predict import MODEL, MakeRun, make_run, quiet
 from tiny import whole_batch
 
 from configs.run import load
+from data_shards.loading.cuts import Cuts
 from launch.answers import commands
 from launch.answers.commands import Asked
 from launch.answers.loaded_run import load_run
@@ -68,6 +69,19 @@ def test_a_training_tells_once_how_many_of_its_first_samples_it_cut(run: Path, w
         batches(index)
     of = f"6 of {2 * (rows - 1)} samples of input words were longer than 8 bytes and were cut"
     assert told == [f"training, 2 steps{where}: {of}"]
+
+
+def test_ten_steps_are_counted_of_a_training_that_has_more(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, told, counted = load(run / "config.yaml"), list[str](), list[object]()
+    cut = replace(whole_batch(0), num_cut={"words": 3}, lengths={"words": torch.arange(16)})
+    of = Cuts.of
+    monkeypatch.setattr(Cuts, "of", lambda batches: counted.append(batches) or of(batches))
+    batches = FirstCuts(lambda _: cut, config.data, 200, 1, told.append)
+    for index in range(25):
+        batches(index)
+    assert told == ["training, 10 steps: 30 of 150 samples of input words were longer than 8 bytes and were cut"]
+    # The rest of the training is not looked at.
+    assert len(counted) == 10
 
 
 def test_what_was_cut_before_a_kill_is_counted_after_it_and_where_nothing_is_cut_nothing_is_said(

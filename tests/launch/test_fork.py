@@ -105,8 +105,10 @@ def test_a_fork_shares_the_newest_checkpoint_and_the_old_run_keeps_its_files(
 def test_a_fork_says_that_its_moving_average_begins_anew(
     trained: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fork.fork(trained.path, tmp_path / "new", ["ema.decay=0.9"])
+    fork.fork(trained.path, tmp_path / "new", ["ema.decay=0.9", "optimizer.learning_rate=0.5"])
     assert "the moving average of the weights begins anew at step 600\n" in capsys.readouterr().out
+    fork.fork(tmp_path / "new", tmp_path / "same", ["optimizer.learning_rate=0.25"])
+    assert "moving average" not in capsys.readouterr().out
     fork.fork(tmp_path / "new", tmp_path / "without", ["ema.decay=0"])
     assert "moving average" not in capsys.readouterr().out
 
@@ -268,6 +270,24 @@ def test_a_fork_that_would_train_what_has_no_moments_is_refused(trained: RunFold
     with pytest.raises(ValueError, match=sentence):
         fork.fork(trained.path, tmp_path / "new", ["optimizer.freeze=[encoder.*]"])
     assert not (tmp_path / "new").exists()
+
+
+def test_parameters_that_were_trained_otherwise_are_counted(run: RunFolder) -> None:
+    before = load(run.config_path)
+    for frozen, told in {
+        "optimizer.freeze=[encoder.latents.*]": "encoder.latents.weight was trained otherwise",
+        "optimizer.freeze=[decoder.means.label.logits.*]": "label.logits.weight and 1 more were trained otherwise",
+        # Until the step of the checkpoint both were trained alike.
+        "optimizer.freeze=[encoder.latents.*=0]": "",
+        "optimizer.learning_rate=0.5": "",
+    }.items():
+        found = fork._other_past(before, load(run.config_path, [frozen]), 600)
+        assert (told in found) if told else found == "", frozen
+
+
+def test_an_optimizer_can_use_the_state_of_its_own_kind(run: RunFolder) -> None:
+    muon = load(run.config_path, ["optimizer.name=muon", "train.zero_stage=0"])
+    assert fork._other_optimizer(muon, muon) == ""
 
 
 @pytest.mark.parametrize(

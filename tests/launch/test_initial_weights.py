@@ -13,9 +13,11 @@ from checkpoints import save
 from configs.run import RunConfig, load
 from data_shards.sources import table
 from launch.lifecycle.run_folder import RunFolder
-from launch.run import composition, fork, initial_weights
+from launch.run import composition, fork, initial_weights, weight_sources
 from launch.run.creation import open_run
+from launch.run.weight_sources import Source
 from model.perceiver import Perceiver
+from model.transfer import Meaning, Transfer
 from trainer.checkpoint.layout import read_weights
 from trainer.checkpoint.tensor_file import TensorFile, write
 
@@ -73,7 +75,9 @@ def test_a_run_starts_from_the_checkpoint_that_was_named(
     record = json.loads(new.initial_weights_record_path.read_text())
     assert (record["taken"], record["drawn"], record["unused"]) == (sorted(expected), {}, [])
     assert record["step"] == step
-    assert f"starts from weights of {base.path}{which}" in new.metrics_path.read_text()
+    lines = [json.loads(line) for line in new.metrics_path.read_text().splitlines()]
+    told = f"starts from weights of {base.path}{which}"
+    assert [line["step"] for line in lines if line.get("message") == told] == [0]
 
 
 def test_the_second_start_has_them_although_the_source_is_gone(
@@ -214,3 +218,61 @@ def test_an_average_that_is_not_there_is_refused_by_the_key(base: RunFolder, tmp
         ValueError, match=r"initial_weights.weights=ema: .* has the weights of one network alone; leave it"
     ):
         initial_weights.keep(wanted, new)
+
+
+def test_of_each_tensor_it_is_kept_and_told_what_became_of_it(
+    config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = {name: torch.ones(1) for name in ("b", "a", "c")}
+    found = Transfer(weights, ("c",), {"d": "none there", "e": "(2,) there"}, tuple("12345678"))
+    source = Source({}, step=5, weights="ema")
+    monkeypatch.setattr(weight_sources, "read", lambda _: source)
+    monkeypatch.setattr(weight_sources, "compared", lambda *_: (Meaning(), ["one note", "another"]))
+    monkeypatch.setattr(initial_weights, "transfer", lambda *_: found)
+    monkeypatch.chdir(tmp_path)
+    wanted, new = from_base(tmp_path, f"initial_weights.source={tmp_path}/base"), RunFolder(tmp_path / "new")
+    new.path.mkdir()
+    initial_weights.keep(wanted, new)
+    begins = "note: starts from 3 of 5 tensors of base"
+    rest = [
+        "  resized: c",
+        "  initialised at random: d (none there), e ((2,) there)",
+        "  not used: 1, 2, 3, 4, 5, 6, 7, 8",
+        "  one note",
+        "  another",
+    ]
+    first = f"{begins}, step 5, ema weights; initial_weights.json has the list"
+    assert capsys.readouterr().err.splitlines() == [first, *rest]
+    text = new.initial_weights_record_path.read_text()
+    record = json.loads(text)
+    assert text == json.dumps(record, indent=1) + "\n"
+    assert (record["taken"], record["resized"], record["drawn"]) == (["a", "b"], ["c"], found.drawn)
+    assert (record["step"], record["weights"], record["unused"]) == (5, "ema", list("12345678"))
+    # Of a file that has no steps, and in place of those of before.
+    source = Source({})
+    found = Transfer(weights, (), {}, tuple("123456789"))
+    initial_weights.keep(wanted, new)
+    assert capsys.readouterr().err.splitlines() == [
+        f"{begins.replace('of 5', 'of 3')}; initial_weights.json has the list",
+        "  not used: 1, 2, 3, 4, 5, 6, 7, 8 and 1 more",
+        "  one note",
+        "  another",
+    ]
+    monkeypatch.setattr(initial_weights, "transfer", lambda *_: (_ for _ in ()).throw(ValueError("nothing fits")))
+    with pytest.raises(ValueError, match=rf"^{tmp_path}/base: nothing fits"):
+        initial_weights.keep(wanted, new)
+    assert new.initial_weights_path.exists(), "what there was stays where another source is refused"
+    initial_weights.keep(config, new)
+    assert not new.initial_weights_path.exists()
+    assert not new.initial_weights_record_path.exists()
+
+
+def test_what_a_source_lacks_stays_as_it_was_drawn(config: RunConfig, tmp_path: Path) -> None:
+    write(tmp_path / "w.safetensors", {LATENTS: torch.full((2, 8), 7.0)})
+    new = RunFolder(tmp_path / "new")
+    new.path.mkdir()
+    initial_weights.keep(from_base(tmp_path, f"initial_weights.source={tmp_path}/w.safetensors"), new)
+    network, drawn = (Perceiver(config.model, seed=3) for _ in range(2))
+    initial_weights.take(network, new)
+    expected = drawn.state_dict() | {LATENTS: torch.full((2, 8), 7.0)}
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in network.state_dict().items())

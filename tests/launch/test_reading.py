@@ -1,6 +1,7 @@
 """What a start of a run on a GPU says about how its tokens are read."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,8 @@ def test_each_start_on_a_gpu_says_by_what_it_reads_and_one_on_a_cpu_says_nothing
     (sentence,) = start(folder)
     assert sentence.startswith("latents read the tokens in the separable form, by the kernel of Triton")
     assert start(folder) == [sentence]
+    # Who reads by a network of their own knows how.
+    assert list(reading_of_this_start(replace(NETWORK, network=object()), folder, GPU)) == []
 
 
 def test_a_plan_says_how_a_gpu_would_read(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,13 +6,16 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from configs.run import RunConfig, load
+from data_shards.files.plugin_files import PluginError
 from data_shards.format import manifest
+from data_shards.loading.cuts import Cuts
 from data_shards.loading.loader.loader import Loader
 from data_shards.loading.quarantine import BadSample, Quarantine
 from data_shards.sources import table
@@ -23,6 +26,7 @@ from launch.lifecycle.run_folder import RunFolder
 from launch.report import status
 from launch.run import announcements, composition
 from launch.run.creation import open_run
+from launch.run.first_cuts import FirstCuts
 from launch.run.loaders import EvalSplit, identity, look
 from launch.run.origin import Origin, keep
 from model.budget import flops
@@ -30,10 +34,11 @@ from model.perceiver import Perceiver
 from trainer.checkpoint.store import Loaded, Store
 from trainer.distributed.world import World
 from trainer.engine.engine import Engine
-from trainer.evaluation.evaluation import Evaluation
+from trainer.evaluation.evaluation import Evaluation, evaluate
 from trainer.health.run_lock import is_held
 from trainer.loop import DivergedError
 from trainer.run_state import RunState
+from trainer.sinks.sink import RunSink
 from trainer.sinks.sink_group import SinkGroup
 from trainer.tasks.network_draws import NetworkDraws
 from trainer.tasks.objective import objective
@@ -151,8 +156,15 @@ def test_a_finished_run_says_how_many_of_its_steps_were_skipped(
 
 
 def test_a_run_that_is_stopped_says_by_what_and_asks_to_be_started_again(
-    config: RunConfig, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    config: RunConfig, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    counted, first_cuts = list[int](), composition.FirstCuts
+
+    def noted(loader: Any, data: Any, num_steps: int, *words: Any) -> FirstCuts:  # noqa: ANN401  # handed on
+        counted.append(num_steps)
+        return first_cuts(loader, data, num_steps, *words)
+
+    monkeypatch.setattr(composition, "FirstCuts", noted)
     folder = RunFolder(tmp_path / "run")
     short = replace(config, train=replace(config.train, time_limit_minutes=1e-9))
     assert composition.main(short, folder.path) == 85
@@ -162,6 +174,7 @@ def test_a_run_that_is_stopped_says_by_what_and_asks_to_be_started_again(
     assert attempts.history(folder)[0].status == 85
     assert composition.main(config, folder.path) == 0
     assert [entry.last_step for entry in attempts.times(folder)] == [1, 2]
+    assert counted == [2, 1], "what is cut is counted in the steps that are left"
 
 
 @pytest.fixture
@@ -260,18 +273,30 @@ def test_a_run_without_a_split_to_evaluate_says_so_and_trains(
 
 
 def test_an_evaluation_is_of_all_samples_of_the_split_by_the_network_that_trains(
-    config: RunConfig, tmp_path: Path, door: Door
+    config: RunConfig, tmp_path: Path, door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = door("launch.run.composition.shown", {"inputs": "a picture"})
     found: list[Any] = []
+    clips: list[int] = []
+
+    def cut(*words: Any, num_clips: int) -> Evaluation:  # noqa: ANN401  # handed on
+        clips.append(num_clips)
+        return replace(evaluate(*words, num_clips=num_clips), cuts=Cuts({"text": (2, 5)}))
 
     def fit(evaluate: Callable[[], Evaluation], state: RunState, engine: Engine, **_: object) -> tuple[str, RunState]:
         found.extend((evaluate(), engine.network))
+        evaluate()
         return "finished", state
 
     door("launch.run.composition.fit", fit)
+    monkeypatch.setattr(composition, "evaluate", cut)
+    config = replace(config, checkpoint=replace(config.checkpoint, best_by="label/accuracy"))
     composition.main(config, tmp_path / "run")
     assert (found[0].samples, found[0].pictures) == (5, {"inputs": "a picture"})
+    assert (found[0].decided_by, clips) == ("label/accuracy", [1, 1])
+    told = [message for message in messages(RunFolder(tmp_path / "run")) if message.startswith("split 'test': ")]
+    assert told == ["split 'test': 2 of 5 samples of input text were longer than 12 bytes and were cut"]
+    del drawn[1:]
     assert [each["network"] for each in drawn] == [found[1]]
     assert len([key for key in drawn[0]["batch"].keys if key]) == 5
 
@@ -345,12 +370,21 @@ def test_a_start_prepares_its_arithmetic_and_closes_all_that_it_opened(
         monkeypatch.setattr(owner, "close", noted)
     applied, fits = door("trainer.engine.arithmetic.apply", None), door("launch.run.composition.fitting", None)
     looked, stops = door("launch.run.composition.look", look), []
+    opened, held = door("launch.run.composition.open_run", open_run), list[dict[str, Any]]()
+    large = door("launch.run.composition.refuse_large", None)
+    claim = composition.Claim
+    monkeypatch.setattr(composition, "Claim", lambda *words, **named: held.append(named) or claim(*words, **named))
     stop_request = composition.StopRequest
     monkeypatch.setattr(composition, "StopRequest", lambda *words: stops.append(words) or stop_request(*words))
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     config = replace(config, train=replace(config.train, micro_batch=4, time_limit_minutes=7.0))
     folder = RunFolder(tmp_path / "run")
-    assert composition.main(config, folder.path) == 0
+    beats: Any = SimpleNamespace()
+    assert composition.main(config, folder.path, heartbeat=beats) == 0
+    assert held == [{"take_over": False, "heartbeat": beats}]
+    assert [call["places"].found for call in opened] == [looked[0]["places"].found]
+    assert [list(call.values()) for call in large] == [[config.model]]
+    assert fitted[0]["begun"] == RunState(), "a run that is no fork begins with nothing"
     assert os.environ.pop("CUBLAS_WORKSPACE_CONFIG", "") == ":4096:8"
     assert [each["device"].type for each in applied] == ["cpu"]
     assert fits == [], "what fits into a GPU was tried without one"
@@ -384,3 +418,15 @@ def test_what_a_loader_left_out_is_told_of_training_and_of_the_evaluation(
     monkeypatch.setattr(composition, "open_eval_split", without_others)
     composition.main(config, tmp_path / "run")
     assert {"2 of training", "1 of the evaluation"} <= set(messages(RunFolder(tmp_path / "run")))
+
+
+def test_a_sink_of_a_plug_in_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    class Broken(RunSink):
+        def __init__(self, run: Path, step: int) -> None:
+            raise KeyError(f"{run.name} at {step}")
+
+        def write(self, kind: str, record: object) -> None:
+            pass
+
+    with pytest.raises(PluginError, match="run at 4"):
+        composition._own_sink(Broken, RunFolder(tmp_path / "run"), RunState(step=4))

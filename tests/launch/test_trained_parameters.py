@@ -124,6 +124,10 @@ MORE = f"({LATENTS}, {', '.join(WIDE[:3])} and 1 more)"
             ["optimizer.weight_decay=0.1", "optimizer.decay_factors=[decoder.*=0.5]"],
             ["weight decay x 0.5: 1 of 39 tensors, 24 of 3,179 parameters (decoder.means.label.logits.weight)"],
         ),
+        (
+            ["optimizer.weight_decay=0.1", "optimizer.decay_factors=[decoder.*=8,encoder.cross*.mlp*=3]"],
+            ["weight decay x 3: 2 of 39 tensors", "weight decay x 8: 1 of 39 tensors"],
+        ),
         (["optimizer.layer_decay=0.5"], [f"learning rate x {factor}: " for factor in ("0.125", "0.25", "0.5")]),
     ],
 )
@@ -136,3 +140,20 @@ def test_each_rule_is_said_on_its_own_and_none_where_there_is_none(
     found = list(trained_parameters.sentences(config))
     assert len(found) == len(said)
     assert all(sentence.startswith(beginning) for sentence, beginning in zip(found, said, strict=True)), found
+
+
+def test_a_network_is_not_made_for_rules_that_there_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, shapes = list[RunConfig](), trained_parameters._shapes
+
+    def noted(config: RunConfig) -> torch.nn.Module:
+        made.append(config)
+        return shapes(config)
+
+    monkeypatch.setattr(trained_parameters, "_shapes", noted)
+    (tmp_path / "text.yaml").write_text(CONFIG)
+    for rules, times in (([], 0), (["optimizer.layer_decay=0.5"], 2), (["optimizer.freeze=[decoder.*=1]"], 2)):
+        config = load(tmp_path / "text.yaml", rules)
+        trained_parameters.check(config)
+        list(trained_parameters.sentences(config))
+        assert made == [config] * times
+        made.clear()

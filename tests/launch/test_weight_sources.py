@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,17 @@ from configs.run import load
 from data_shards.sources import table
 from launch.cli.console import configuration
 from launch.lifecycle.run_folder import RunFolder
+from launch.run import weight_sources
 from launch.run.creation import open_run
 from launch.run.trained import class_names
 from launch.run.trained.network import config_of
 from launch.run.weight_sources import Source, compared
+from model.config.initial_weights import InitialWeightsConfig
+from model.outputs.label import LabelOutput
+from model.outputs.text import TextOutput
 from model.perceiver import Perceiver
+from model.transfer import Meaning
+from trainer.checkpoint.names import MANIFEST
 from trainer.checkpoint.tensor_file import TensorFile, write
 from trainer.tasks.kinds.catalogue import BY_KIND
 
@@ -206,3 +213,97 @@ def test_a_damaged_copy_of_the_class_names_is_noted_and_numbers_stand_for_them(n
     assert found == {}
     assert "class names are not known, their numbers stand for them: " in note
     assert str(named.class_names_path) in note
+
+
+def test_the_rows_of_every_head_keep_the_classes_that_they_stand_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "text.yaml").write_text(CONFIG)
+    config = load(tmp_path / "text.yaml")
+    labels = {
+        name: LabelOutput(num_classes=3, target=name)
+        for name in ("even", "few", "numbers", "same", "turned", "unknown")
+    }
+    config = replace(config, model=replace(config.model, outputs={"again": TextOutput(target="text"), **labels}))
+    there = {
+        "even": ("a", "b", "c"),
+        "few": ("a", "b"),
+        "numbers": ("0", "1", "2"),
+        "same": ("a", "b", "c"),
+        "turned": ("a", "b", "c"),
+    }
+    here = {
+        "even": ("a", "x", "y"),
+        "few": ("a", "x", "y"),
+        "numbers": ("a", "b", "c"),
+        "same": ("a", "b", "c"),
+        "turned": ("c", "a", "b"),
+        "unknown": ("a", "b", "c"),
+    }
+    monkeypatch.setattr(weight_sources, "_classes", lambda _: here)
+    own = [
+        f"decoder.means.{name}.{part}" for name in labels for part in ("logits.weight", "logits.bias", "norm.weight")
+    ]
+    meaning, notes = compared(Source({}, network=config.model, classes=there), config, [*own, "logits.weight"])
+    heads = {name: [f"decoder.means.{name}.logits.{part}" for part in ("weight", "bias")] for name in labels}
+    assert meaning.rows == {head: [2, 0, 1] for head in heads["turned"]}
+    assert meaning.foreign == dict.fromkeys(heads["even"], "class 1 is 'b' there, 'x' here")
+    assert notes == ["classes of turned: are in another order; its rows follow their names"]
+
+
+def test_of_an_import_the_network_is_compared_and_of_a_file_nothing(tmp_path: Path) -> None:
+    (tmp_path / "text.yaml").write_text(CONFIG)
+    config = load(tmp_path / "text.yaml")
+    folder = tmp_path / "imported"
+    folder.mkdir()
+    (folder / "config.yaml").write_text(
+        "model: {num_latents: 2, latent_width: 8, num_cross_attends: 1, num_blocks: 1, layers_per_block: 1, "
+        "self_attend: {num_heads: 4}, outputs: {label: {kind: label, num_classes: 3}}, "
+        "inputs: {text: {modality: text, max_tokens: 12, embedding_width: 8}}}"
+    )
+    write(folder / "model.safetensors", {"a": torch.zeros(2)})
+    source = weight_sources.read(InitialWeightsConfig(source=str(folder)))
+    assert (list(source.tensors), source.step, source.weights) == (["a"], None, "trained")
+    _, notes = compared(source, config, [])
+    assert notes == ["fits by its shapes, but was learned with another model.self_attend.num_heads: 4 -> 2"]
+    file = weight_sources.read(InitialWeightsConfig(source=str(folder / "model.safetensors")))
+    assert (list(file.tensors), file.network, file.grids) == (["a"], None, {})
+    assert compared(file, config, ["a"]) == (Meaning(), [])
+
+
+def test_a_damaged_newest_checkpoint_of_a_source_is_skipped_and_told(
+    named: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (save(named.checkpoints_folder, 2, {}) / MANIFEST).write_text("{")
+    assert weight_sources.read(InitialWeightsConfig(source=str(named.path))).step == 1
+    assert capsys.readouterr().err.startswith("note: skipped a damaged checkpoint: ")
+
+
+def test_an_at_sign_names_a_checkpoint_where_there_is_no_such_path(tmp_path: Path) -> None:
+    there = tmp_path / "run@best"
+    there.mkdir()
+    for source, parts in {
+        str(there): (there, "newest"),
+        f"{there}@600": (there, "600"),
+        "nowhere": (Path("nowhere"), "newest"),
+        "nowhere@best": (Path("nowhere"), "best"),
+    }.items():
+        assert weight_sources._parts(source) == parts
+
+
+def test_only_what_both_have_is_another_in_one_of_them() -> None:
+    for change, is_one_sided in {"a: None -> 1": True, "a: 1 -> None": True, "a: 1 -> 2": False}.items():
+        assert weight_sources._is_one_sided(change) == is_one_sided
+
+
+def test_the_ids_of_a_tokenizer_are_those_of_its_embedding_and_of_the_answers_about_it(tmp_path: Path) -> None:
+    (tmp_path / "text.yaml").write_text(CONFIG)
+    config = load(tmp_path / "text.yaml")
+    outputs = {"words": TextOutput(target="text"), "label": LabelOutput(num_classes=3)}
+    config = replace(config, model=replace(config.model, outputs=outputs))
+    ids = ["inputs.adapters.text.embedding.weight", "decoder.heads.words.bias"]
+    own = [*ids, "inputs.adapters.other.embedding.weight", "decoder.heads.label.bias", "inputs.adapters.text.norm"]
+    keys = ["model.gelu", "model.inputs.text.positions", "data.inputs.text.tokenizer"]
+    found = list(weight_sources._of_other_ids(config, keys, own))
+    assert found == [(name, "its ids are those of another tokenizer") for name in ids]
+    assert list(weight_sources._of_other_ids(config, keys[:2], own)) == []
