@@ -67,7 +67,7 @@ def test_a_seed_is_one_damage_in_whatever_order_the_files_are_listed(folder: Run
         "",
     ]
     names = sorted(path.name for path in folder.checkpoints_folder.iterdir())
-    assert names == ["step_00000005", "step_00000005_old"]
+    assert names == ["step_00000005", "step_00000005.copy"]
     # A copy is not copied into: another record is damaged, or nothing where none is left.
     assert [damage_history(folder, random.Random(seed)) for seed in (1, 21)] == ["", "copied checkpoint"]
 
