@@ -110,12 +110,11 @@ def _run(job: _Job, asked: Asked, options: Mapping[str, str | int], progress: Pr
         **options,
     }
     with parts.claimed(world):
-        # An attempt may have been killed between the finished table and the removal of its parts.
-        is_finished = world.broadcast(
-            together(world, lambda: parts.open(plan, request.beside(job.name, asked.out)) if world.is_first else False)
+        # An attempt may have been killed between the finished table and the removal of its parts: none is missing then.
+        is_finished = together(
+            world, lambda: parts.open(plan, request.beside(job.name, asked.out)) if world.is_first else False
         )
-        if not is_finished:
-            _answer(job, parts, answering, world, progress)
+        _answer(job, parts, answering, world, progress)
         if world.is_first:
             _end(job, parts, answering, request.skipped_path(asked.out), told, as_json=as_json, is_finished=is_finished)
     # An error of the first rank's last work ends all, with one sentence.

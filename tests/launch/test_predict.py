@@ -225,8 +225,8 @@ def test_a_further_rank_answers_its_share_and_leaves_the_rest_to_the_first(
 ) -> None:
     network = load_run(run).trained
     paths = tuple(str(tmp_path / f"{number}.png") for number in range(4))
-    # What the first rank says: the samples, that OUT is not finished, and which parts are missing.
-    said: list[object] = [answering.samples_of(network, paths, "", quiet_note), False, [0, 1, 2, 3]]
+    # What the first rank says: the samples, and which parts are missing.
+    said: list[object] = [answering.samples_of(network, paths, "", quiet_note), [0, 1, 2, 3]]
     own, exchanges, closed, pinned = list[object](), list[object](), list[World](), list[object]()
 
     def broadcast(_world: World, item: object) -> object:
@@ -250,7 +250,7 @@ def test_a_further_rank_answers_its_share_and_leaves_the_rest_to_the_first(
     parts.folder.mkdir()
     assert commands.predict(Asked(run, paths, parts.out, batch=1), quiet, as_json=False) == 0
     assert [path.name for path in parts.paths if path.exists()] == ["000002", "000003"]
-    assert own == [None, False, []], "it looks for nothing itself"
+    assert own == [None, []], "it looks for nothing itself"
     assert pinned == [False]
     # What is asked, weights, samples, lock, plan, two parts, end.
     assert (len(exchanges), len(closed)) == (8, 1)
