@@ -225,6 +225,7 @@ def test_a_full_disk_takes_the_beats_of_a_host_that_it_has_had_before(tmp_path: 
     beats = Beats(tmp_path, Node(0, (0,), Board.alone()), [Beat(0, "n", 1, 0, 0, STEP)], interval=1.0, period=1.0)
     beats.listen()
     inode, size = path.stat().st_ino, path.stat().st_size
+    assert not path.stat().st_mode & 0o111, "it is no program"
     beats.tell(Beat(0, "n", 1, 5, 0, STEP))
     beats._next_exchange = 0.0
     beats.listen()

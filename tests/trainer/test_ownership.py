@@ -169,3 +169,21 @@ def test_a_cut_parameter_goes_to_who_holds_most_of_it() -> None:
 def test_padding_at_the_end_does_not_give_everything_to_the_first() -> None:
     held = [[Extent(str(index), 0, 100) for index in range(4)], [Extent(str(index), 100, 199) for index in range(4)]]
     assert sorted(owners(held).values()) == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(("device", "is_pinned"), [("cuda", True), ("cpu", False)])
+def test_what_is_copied_from_a_gpu_is_copied_to_memory_that_is_page_locked(
+    monkeypatch: pytest.MonkeyPatch, device: str, is_pinned: bool
+) -> None:
+    made: set[tuple[torch.dtype, bool]] = set()
+    empty = torch.empty
+
+    def noted(numel: int, *, dtype: torch.dtype, pin_memory: bool) -> Tensor:
+        made.add((dtype, pin_memory))
+        return empty(numel, dtype=dtype)
+
+    held = pieces(everything(0, 1), filled=True)
+    owned = Ownership(held, SHAPES, World(0, 1, 0, torch.device(device)))
+    monkeypatch.setattr("trainer.optim.ownership.torch.empty", noted)
+    owned.snapshot(held)
+    assert made == {(torch.float32, is_pinned)}

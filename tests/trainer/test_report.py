@@ -166,11 +166,13 @@ def test_attempts_and_events_have_a_line_each_and_parts_without_content_no_title
 
 def test_texts_and_pictures_are_in_the_page_under_their_names(tmp_path: Path) -> None:
     text, picture = tmp_path / "hidden_words.txt", tmp_path / "samples.png"
-    text.write_text("a <b>\x1b[2J\n")
+    text.write_bytes("a <b>\x1b[2J café\n".encode() + b"damaged \xff\n")
     picture.write_bytes(b"picture")
     whole = page(replace(STORY, texts=[text], pictures=[picture], config="a: <b>"))
     assert "<h3>hidden_words</h3><pre>a &lt;b&gt;" in whole
     assert "\x1b" not in whole
+    assert "café" in whole
+    assert "damaged \ufffd" in whole
     assert '<figcaption>samples</figcaption><img src="data:image/png;base64,cGljdHVyZQ==">' in whole
     assert re.findall("<h2>([A-Z][a-z]+)</h2>", whole) == [
         "Steps",

@@ -185,7 +185,7 @@ def _picture(path: Path) -> str:
 
 
 def _text(path: Path) -> str:
-    content = path.read_text(encoding="utf-8", errors="replace")
+    content = path.read_bytes().decode(errors="replace")
     return f"<h3>{_escaped(path.stem)}</h3><pre>{html.escape(printable_lines(content))}</pre>"
 
 
