@@ -272,3 +272,9 @@ def test_a_network_in_a_wrapper_is_refused_by_its_own_name() -> None:
     wrapped.network = nn.Identity()
     with pytest.raises(ValueError, match="Identity has no parameters"):
         parameter_groups(wrapped, OptimizerConfig())
+
+
+def test_what_is_trained_from_the_start_comes_before_what_is_frozen_for_a_single_step() -> None:
+    # The number of steps that were applied is read from the first group.
+    found = parameter_groups(nn.Linear(2, 1), OptimizerConfig(freeze=("weight=1",)))
+    assert [(group["name"], group["first_step"]) for group in found] == [("exempt", 0), ("decayed", 1)]

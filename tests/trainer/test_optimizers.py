@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from trainer.config import OptimizerConfig
 from trainer.optim.groups import parameter_groups
 from trainer.optim.lamb import Lamb, Segment
-from trainer.optim.optimizers import at_batch, make, zero_state
+from trainer.optim.optimizers import at_batch, keeps_moments, make, zero_state
 from trainer.schedule import learning_rate
 
 
@@ -85,6 +85,13 @@ def test_a_schedule_takes_its_own_keys_each_of_which_matters_and_refuses_those_o
 @pytest.mark.parametrize(("schedule", "key"), [("step", "decay_steps"), ("stable_decay", "cooldown_steps")])
 def test_a_schedule_without_what_it_needs_is_refused(schedule: str, key: str) -> None:
     assert [found for found, _ in OptimizerConfig(schedule=schedule).problems()] == [key]
+
+
+def test_an_optimizer_of_which_any_group_keeps_a_third_moment_keeps_more_than_two() -> None:
+    first, second = (nn.Parameter(torch.zeros(2)) for _ in range(2))
+    for of_first, of_second in ((False, False), (True, False), (False, True), (True, True)):
+        groups = [{"params": [first], "amsgrad": of_first}, {"params": [second], "amsgrad": of_second}]
+        assert keeps_moments(torch.optim.AdamW(groups)) == (not of_first and not of_second)
 
 
 def test_only_biases_and_normalisations_escape_the_decay() -> None:

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -185,9 +186,19 @@ def shown_by(total_steps: int, resumed_step: int, *records: tuple[str, dict]) ->
 
 
 def test_the_progress_bar_begins_where_the_run_resumes_and_goes_back_with_it() -> None:
-    assert "6/10" in shown_by(10, 6)
+    assert "6/10 " in shown_by(10, 6)
     told = shown_by(10, 6, ("rewind", {"step": 4}))
     assert told.rindex("4/10") > told.rindex("6/10")
+
+
+def test_a_finished_progress_bar_says_how_long_it_took() -> None:
+    shown, clock = io.StringIO(), SimpleNamespace(now=0.0)
+    console = Console(file=shown, width=120, force_terminal=True, color_system=None, get_time=lambda: clock.now)
+    bar = ProgressBar(10, 0, console)
+    clock.now = 65.0
+    bar.write("train", {"step": 10, "loss": 0.25, "samples_per_second": 321.0, "data_wait_share": 0.5})
+    bar.close()
+    assert "0:01:05" in shown.getvalue()
 
 
 def test_what_happened_is_printed_and_what_went_well_is_not() -> None:

@@ -46,8 +46,7 @@ def skipping(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
         if found_inf is None or not bool(found_inf):
             step()
         # At ZeRO 1 and 2 DeepSpeed calls this once for each group.
-        if found_inf is not None:
-            optimizer.found_inf = found_inf  # type: ignore[attr-defined]
+        optimizer.found_inf = found_inf  # type: ignore[attr-defined]
 
     optimizer.step = checked  # type: ignore[method-assign,assignment]
     return optimizer

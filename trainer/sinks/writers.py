@@ -118,7 +118,7 @@ class TensorBoard:
         stamp = f"{microseconds // 10**6:010d}.{microseconds % 10**6:06d}"
         self._file = PatientFile(self._folder / f"{_EVENTS}.{stamp}.{socket.gethostname()}.{os.getpid()}")
         # The format wants its version in the first event of a file.
-        self._add(step=0, file_version="brain.Event:2")
+        self._add(file_version="brain.Event:2")
         # Readers then drop what earlier files have from this step on.
         self._add(step=resumed_step + 1, session_log=SessionLog(status=SessionLog.START))
 
@@ -145,7 +145,7 @@ class ProgressBar:
             TextColumn("step"),
             MofNCompleteColumn(),
             BarColumn(),
-            TextColumn("{task.description}", markup=False),
+            TextColumn("{task.description}"),
             TimeRemainingColumn(elapsed_when_finished=True),
             console=console,
         )
