@@ -151,4 +151,3 @@ def _ends_in_order() -> Iterator[None]:
 
 def _say(words: str) -> None:
     sys.stderr.write(f"doctor: {words}\n")
-    sys.stderr.flush()

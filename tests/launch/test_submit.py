@@ -4,7 +4,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -590,3 +590,45 @@ def test_activations_are_those_of_a_micro_batch_in_the_run_s_precision_on_the_pr
     assert plan.memory(run, profile, Share())[1] == 800 + copies
     assert (asked[0]["bytes_per_element"], asked[0]["device"]) == (width, device)
     assert (policies[0]["world_size"], policies[0]["device"]) == (2, device)
+
+
+class Asked:
+    """A scheduler that takes one run and refuses the next."""
+
+    def __init__(self) -> None:
+        self.avoided: list[str] = []
+        self.looks = 0
+
+    def submit(
+        self, folders: Sequence[RunFolder], _: ClusterConfig, *, job_name: str, avoided: list[str]
+    ) -> Iterator[tuple[RunFolder, str]]:
+        self.avoided = avoided
+        yield folders[0], job_name
+        raise ValueError("full")
+
+    def usable_nodes(self, *_: object) -> list[str]:
+        self.looks += 1
+        return []
+
+
+def test_a_stop_is_put_back_where_no_job_was_taken_and_bad_nodes_of_all_runs_are_avoided_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = [RunFolder(tmp_path / name) for name in ("taken", "without a stop", "stopped")]
+    for folder in folders:
+        folder.create()
+    for folder in (folders[0], folders[2]):
+        folder.stop_path.touch()
+    scheduler = Asked()
+    monkeypatch.setattr(submission, "SCHEDULERS", {"slurm": scheduler})
+    with pytest.raises(ValueError, match=r"1 of 3 runs were submitted, up to .*/taken; then full; `perceiver resume"):
+        submission.send(folders, ClusterConfig())
+    assert [folder.stop_path.exists() for folder in folders] == [False, False, True]
+    assert (scheduler.avoided, scheduler.looks) == ([], 0), "nodes are asked for only where one is bad"
+    names = [f"n{number}" for number in range(16)]
+    bad = {folders[0]: names[12:], folders[1]: names[:7], folders[2]: names[5:13]}
+    monkeypatch.setattr(submission, "_avoided", lambda folder, _: bad[folder])
+    monkeypatch.setattr(submission, "refuse_if_taken", lambda _: None)
+    with pytest.raises(ValueError, match="1 of 3 runs were submitted"):
+        submission.send(folders, ClusterConfig())
+    assert scheduler.avoided == sorted(names)
