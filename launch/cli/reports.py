@@ -35,7 +35,7 @@ def report(run: Run, as_json: AsJson = False) -> None:
     story = Story(
         name=folder.path.name,
         # Whatever bytes a damaged file has, the rest of the report is of use.
-        config=folder.config_path.read_text(encoding="utf-8", errors="replace"),
+        config=folder.config_path.read_bytes().decode(errors="replace"),
         records=read_records(folder.metrics_path),
         attempts=attempts,
         pictures=sorted(folder.pictures_folder.glob("*.png")),

@@ -72,6 +72,8 @@ def test_an_array_that_is_no_cloud_is_read_as_an_array_and_the_first_that_fits_i
     keys, reasons = fitted(section_of({"modality": "points"}), [{"npy": content.getvalue()}], {"npy"}, "")
     assert keys is not None
     assert (keys["modality"], keys["shape"], reasons) == ("array", [8, 12, 2], [])
+    both = fitted(section_of({"modality": "points"}), [{"npy": content.getvalue()}], set(ArrayConfig.usual), "")
+    assert both == (keys, [])
     # Nothing but a picture reads what a picture cannot.
     assert len(fitted(ImageConfig.lenient(), [BAD], {"png"}, "")[1]) == 1
     keys, _ = fitted(ArrayConfig(members="a.npy"), [{"a.npy": content.getvalue()}], {"a.npy"}, "")

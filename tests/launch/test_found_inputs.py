@@ -31,7 +31,7 @@ def records(*contents: object) -> list[Sample]:
     [
         # One array is an array, several are an input each, by the first archive that can be read.
         ([{"npz": archive("x")}], [("array", "array", ()), ("points", "points", ())]),
-        ([{"npz": b"no"}, {"npz": archive("x", "y")}], [("x", "array", "npz/x"), ("y", "array", "npz/y")]),
+        ([{}, {"npz": b"no"}, {"npz": archive("x", "y")}], [("x", "array", "npz/x"), ("y", "array", "npz/y")]),
         (
             [{f"{name}.npz": archive("x", "y") for name in "dbca"}],
             [

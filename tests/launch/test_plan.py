@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from configs.run import RunConfig
+from data_shards.config import DataConfig
 from launch.lifecycle.cluster import ClusterConfig
+from launch.lifecycle.run_folder import RunFolder
 from launch.planning.frozen_parameters import Share, num_frozen
-from launch.planning.plan import GIB, Plan, _existing, _problems, memory, parts_of_state, state_bytes
+from launch.planning.plan import Plan, _existing, _problems, make, memory, parts_of_state, state_bytes
 from model.budget.activation_memory import activation_bytes
 from model.budget.flops import network_cost, total
 from model.config.perceiver import PerceiverConfig
@@ -19,6 +21,7 @@ from model.outputs.label import LabelOutput
 from trainer.config import OptimizerConfig, TrainConfig
 from trainer.ema_config import EmaConfig
 
+GIB = 2**30
 PLAN = Plan(
     world_size=4,
     micro_batches=2,
@@ -153,3 +156,12 @@ def test_a_run_that_is_not_made_yet_lies_on_the_disk_of_the_nearest_folder(tmp_p
     (tmp_path / "a").mkdir()
     assert _existing(tmp_path / "a" / "b") == tmp_path / "a"
     assert _existing(tmp_path / "a") == tmp_path / "a"
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_a_plan_says_whether_an_average_is_kept(shards: Path, tmp_path: Path, decay: float) -> None:
+    run = replace(config(), data=DataConfig(shards=str(shards)), ema=EmaConfig(decay=decay))
+    found = make(run, ClusterConfig(), RunFolder(tmp_path / "run"))
+    assert found.has_average == (decay > 0)
+    assert (found.world_size, found.parameters) == (1, total(network_cost(NETWORK)).parameters)
+    assert found.checkpoint_bytes == 4 * (3 + (decay > 0)) * found.parameters

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from tokenizers import Tokenizer, models
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_init_kinds import Sample, adopted, array, picture, record
@@ -120,7 +121,7 @@ KINDS: dict[str, tuple[Make, Records | None, dict[str, Any], dict[str, Any], lis
         [],
     ),
     "several labels in one sample": (
-        lambda n: {**WORDS, **record(tags=[0] if n else [0, 1])},
+        lambda n: {**WORDS, **(record(tags=[0, 1]) if n % 2 else {})},
         Records(labels="tags"),
         {"inputs": {"text": TEXT}, "multi_label": True},
         {"label": {"kind": "labels", "num_classes": 2}},
@@ -179,7 +180,8 @@ def test_a_configuration_has_what_the_samples_hold_and_says_what_it_leaves_out(t
     found = yaml.safe_load(text)
     assert found["data"] == {"shards": str(folder), "lanes": 1, **data}
     assert found["model"]["outputs"] == outputs
-    assert set(found["model"]["inputs"]) == set(data["inputs"])
+    # In the order of the modalities, whatever they are called.
+    assert list(found["model"]["inputs"]) == list(found["data"]["inputs"]) == list(data["inputs"])
     assert [line for line in text.splitlines() if line.startswith("#")][3:] == remarks
     assert text.endswith("\n")
 
@@ -189,3 +191,18 @@ def test_a_split_to_train_on_that_is_empty_is_none(tmp_path: Path) -> None:
     write(Manifest({"train": empty, "test": empty}, ()), tmp_path)
     with pytest.raises(ValueError, match="has no split train, which a run trains on; it has test, train; build"):
         starting_config(tmp_path)
+
+
+def test_sizes_are_found_by_some_samples_of_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("test_init_kinds.COUNT", 70)
+    folder = adopted(tmp_path / "shards", lambda _: WORDS, None)
+    assert starting_config(folder).startswith(f"# For {folder}, by 64 of 70 training samples. Change what you like.\n")
+
+
+def test_a_tokenizer_reads_the_texts_beside_other_inputs(tmp_path: Path) -> None:
+    path = tmp_path / "own.json"
+    Tokenizer(models.WordLevel({"[PAD]": 0, "[MASK]": 1}, unk_token="[PAD]")).save(str(path))
+    make = lambda n: {**WORDS, "png": picture("png"), "cls": b"%d" % (n % 2)}  # noqa: E731
+    found = yaml.safe_load(starting_config(adopted(tmp_path / "shards", make, None), tokenizer=str(path)))
+    assert found["data"]["inputs"]["text"] == {"modality": "text", "tokenizer": str(path), "num_tokens": 16}
+    assert list(found["data"]["inputs"]) == ["image", "text"]
