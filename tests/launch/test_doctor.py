@@ -1,9 +1,11 @@
 """What the doctor concludes from what the ranks found, and its remedies in words."""
 
+import io
 import json
 import os
 import shutil
 import socket
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -190,6 +192,27 @@ def test_a_machine_that_is_fit_is_told_fact_by_fact(
     assert len(told) == 6
     assert all(line.startswith("ok  ") for line in told)
     assert told[1] == "ok  write speed            500 MiB/s, this machine"
+
+
+def test_each_finding_is_shown_as_soon_as_it_is_found(
+    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[int] = []
+
+    class Terminal(io.StringIO):
+        def flush(self) -> None:
+            shown.append(self.getvalue().count("\n"))
+
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    assert examination.main(None, tmp_path) == 0
+    assert shown == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_machine_that_does_not_know_its_cores_is_asked_for_one_rank(
+    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert "; a rank of 1 needs" in of_machine(tmp_path)["open files"].words
 
 
 def test_a_cluster_s_ranks_are_what_files_are_needed_for(here: Here, tmp_path: Path) -> None:

@@ -71,7 +71,8 @@ def test_all_ranks_meet_are_signalled_and_report(
     assert "doctor: all ranks have met" in told
     assert "doctor: job 7 is RUNNING on n[1-2]\n" in told
     # Slurm may learn of a submission that was broken off a moment after it.
-    assert len([line for line in asked("squeue") if "--name=" in line]) >= 2
+    assert len([line for line in asked("squeue") if "--name=" in line]) == 3
+    assert [pause for pause in quick if pause >= 0.5] == [0.5, 0.5]
 
 
 def test_the_ranks_are_signalled_once_however_long_they_take(
@@ -221,7 +222,8 @@ def test_a_folder_that_is_written_once_more_is_removed_all_the_same(
     tries: list[Path] = []
     remove = job.shutil.rmtree
 
-    def late(path: Path, *, ignore_errors: bool = False) -> None:
+    def late(path: Path, *, ignore_errors: bool) -> None:
+        assert ignore_errors
         tries.append(path)
         if len(tries) == 3:
             remove(path, ignore_errors=ignore_errors)
@@ -236,6 +238,7 @@ def test_a_folder_that_is_written_once_more_is_removed_all_the_same(
     with job._shared(tmp_path):
         pass
     assert len(tries) == 10, "a folder that stays is not waited for for ever"
+    assert quick == [0.5] * 12
 
 
 def test_a_state_is_told_once_and_again_when_it_changes(

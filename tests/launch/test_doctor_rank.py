@@ -5,6 +5,7 @@ import os
 import runpy
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -134,6 +135,16 @@ def test_a_driver_is_asked_for_names_and_errors_and_none_is_asked_where_there_is
     assert asked("nvidia-smi") == ["--query-gpu=name,ecc.errors.uncorrected.volatile.total --format=csv,noheader"]
     monkeypatch.setenv("PATH", "")
     assert doctor_rank.gpus() == []
+
+
+def test_a_driver_that_hangs_is_not_waited_for_for_ever(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hang(words: list[str], *, timeout: float, **_: object) -> None:
+        raise subprocess.TimeoutExpired(words, timeout)
+
+    commands(**{"nvidia-smi": ""})
+    monkeypatch.setattr(doctor_rank.subprocess, "run", hang)
+    with pytest.raises(subprocess.TimeoutExpired, match="timed out after 60 seconds"):
+        doctor_rank.gpus()
 
 
 @pytest.mark.parametrize(("errors", "is_sick"), [("0", False), ("N/A", False), ("[N/A]", False), ("12", True)])

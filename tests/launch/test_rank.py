@@ -191,3 +191,35 @@ def test_a_disk_that_is_full_changes_nothing_of_how_a_rank_leaves(
     monkeypatch.setattr(attempts, "write_rank", full)
     door("launch.run.composition.main", 85)
     assert rank.main(folder) == 85
+
+
+def test_a_rank_trusts_its_run_and_gives_its_heartbeat_on_and_its_log_has_a_folder(
+    folder: RunFolder, door: Door
+) -> None:
+    trusted, calls = door("configs.plugins.trust", None), door("launch.run.composition.main", 0)
+    for log_file in folder.logs_folder.iterdir():
+        log_file.unlink()
+    folder.logs_folder.rmdir()
+    assert rank.main(folder) == 0
+    assert [list(each.values()) for each in trusted] == [[folder.path]]
+    assert isinstance(calls[0]["heartbeat"], Heartbeat)
+    assert folder.log_path(2, 5).is_file()
+
+
+def test_packages_that_are_not_supported_and_a_fault_of_a_plug_in_are_bad_input(
+    folder: RunFolder, door: Door, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsupported() -> None:
+        raise ValueError("torch 1 is not supported")
+
+    def fail(**_: object) -> int:
+        raise RuntimeError("broken")
+
+    calls = door("launch.run.composition.main", fail)
+    monkeypatch.setattr(rank, "fault_in", lambda error: "plug.py: broken" if str(error) == "broken" else "")
+    assert rank.main(folder) == 2
+    assert capsys.readouterr().err == "perceiver: plug.py: broken\n"
+    monkeypatch.setattr(rank.versions, "check_packages", unsupported)
+    assert rank.main(folder) == 2
+    assert capsys.readouterr().err == "perceiver: torch 1 is not supported\n"
+    assert len(calls) == 1
