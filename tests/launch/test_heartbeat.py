@@ -171,9 +171,9 @@ def test_a_rank_alone_on_its_host_touches_its_own_record(start: Callable[[int], 
 
 
 def test_the_place_of_a_silent_rank_is_taken_after_four_of_its_beats(
-    folder: RunFolder, start: Callable[[int], Ranks], calls: list[str]
+    folder: RunFolder, start: Callable[[int], Ranks], calls: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ranks = start(2)
+    ranks, close, closed = start(2), os.close, list[int]()
     ranks.give(6.0)
     # A file that is no program, for whoever may read it.
     assert (attempts.attempt_folder(folder, 1) / "alive_0.json").stat().st_mode & 0o711 == 0o600
@@ -181,8 +181,9 @@ def test_the_place_of_a_silent_rank_is_taken_after_four_of_its_beats(
     # Heard last half a second before, it is silent for 8 s after 7.5 s.
     ranks.give(7.5, silent=(0,))
     assert calls == []
+    monkeypatch.setattr(os, "close", lambda descriptor: closed.append(descriptor) or close(descriptor))
     ranks.give(3.0, silent=(0,))
-    assert calls == ["alive_0.json"] * 2
+    assert calls == ["alive_0.json"] * len(closed) == ["alive_0.json"] * 2
 
 
 @pytest.mark.parametrize(("num_ranks", "seconds"), [(1, 2.0), (2, 0.5)])
