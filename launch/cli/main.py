@@ -29,8 +29,6 @@ app.add_typer(answers.app)
 app.add_typer(reports.app)
 app.add_typer(networks.app)
 
-Run = Annotated[Path, typer.Argument(help="Run folder.")]
-
 
 def _show_version(asked: bool) -> None:  # as typer calls it
     if asked:
