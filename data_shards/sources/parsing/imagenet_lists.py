@@ -33,7 +33,7 @@ def synsets(paths: Iterable[Path], classes: Sequence[str], tell: Tell) -> Answer
     """Return what gives the synset of a validation image; ValueError where there is no list, or two of them differ.
 
     `paths` are the files among which lists are looked for; `classes` are the synsets in their order, whose numbers some
-    lists have. A list that cannot be read is told, and does without where another can.
+    lists have. A list that cannot be read is reported, and is not needed where another can.
     """
     first, *others = _readers(_by_file_name(paths), classes)
     answers = {first[0]: first[1]()}
