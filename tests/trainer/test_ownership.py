@@ -187,3 +187,9 @@ def test_what_is_copied_from_a_gpu_is_copied_to_memory_that_is_page_locked(
     monkeypatch.setattr("trainer.optim.ownership.torch.empty", noted)
     owned.snapshot(held)
     assert made == {(torch.float32, is_pinned)}
+
+
+@pytest.mark.parametrize(("first", "second", "owner"), [(5, 10, 1), (90, 100, 1), (91, 100, 0), (10, 10, 0)])
+def test_who_holds_clearly_less_than_another_does_not_write(first: int, second: int, owner: int) -> None:
+    held = [[Extent("a", 0, first)], [Extent("a", first, first + second)]]
+    assert owners(held) == {"a": owner}

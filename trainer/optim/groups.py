@@ -137,7 +137,7 @@ def _named(network: nn.Module) -> Iterator[_Named]:
                 seen.add(parameter)
                 is_exempt = (
                     # By the last word: PyTorch's own attention calls its bias in_proj_bias.
-                    isinstance(module, nn.LayerNorm | nn.RMSNorm | nn.GroupNorm) or name.rsplit("_", 1)[-1] == "bias"
+                    isinstance(module, nn.LayerNorm | nn.RMSNorm | nn.GroupNorm) or f"_{name}".endswith("_bias")
                 )
                 yield _Named(parameter, tuple(names[parameter]), is_exempt)
 
