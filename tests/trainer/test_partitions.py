@@ -125,6 +125,15 @@ def test_at_stages_1_and_2_the_norm_is_that_of_all_parts_but_the_padding(flat: F
     assert seen == [[25.0, 144.0]], "one exchange for all groups"
     flat.zero.averaged_gradients[0] = []
     assert float(flat.gradient_norm(Tensor.clone)) == 12.0
+    # In fp32 a square of 1 would be lost beside one of 2**24.
+    flat.zero.averaged_gradients = {0: [torch.cat([torch.tensor([4096.0]), torch.ones(100_000)])], 1: []}
+    assert float(flat.gradient_norm(Tensor.clone)) == pytest.approx((4096**2 + 100_000) ** 0.5, rel=1e-7)
+
+
+def test_a_gradient_of_next_to_nothing_keeps_its_sign_and_its_length(flat: FlatGroups) -> None:
+    for partitions in (whole(0), flat):
+        factors = [float(partitions.clip_factor(torch.tensor(norm), 1.0)) for norm in (0.0, 5e-7, 1e-6)]
+        assert factors == [1.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize(("norm", "factor"), [(0.25, 1.0), (1.0, 1.0), (2.0, 0.25), (8.0, 1 / 16)])
@@ -144,6 +153,8 @@ def test_a_gradient_that_is_longer_than_the_most_is_scaled_down_to_it(
         (1, [("a", 2, [0.0, 1.0]), ("c", 1, [2.0]), ("b", 3, [10.0])]),
         # Of b this rank has nothing but padding.
         (2, [("a", 4, [0.0, 1.0]), ("c", 2, [2.0])]),
+        # The parts end where this rank's would begin.
+        (3, []),
     ],
 )
 def test_at_stage_3_a_rank_holds_an_even_part_without_its_padding(
