@@ -8,7 +8,9 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent / "scenarios"))
 from checkpoints import rewrite, save
+from threads import ThreadWorld, on_ranks
 
 from trainer.checkpoint.choice import first_readable, read_weights, refuse_absent
 from trainer.checkpoint.manifest import newest_whole, read_whole
@@ -153,3 +155,18 @@ def test_a_manifest_with_a_wrong_type_anywhere_is_a_sentence_with_the_files_name
         else:
             assert manifest.state.step == 7
             assert isinstance(manifest.engine.steps, int)
+
+
+def test_what_several_ranks_find_wrong_is_told_once_and_in_order(tmp_path: Path) -> None:
+    save(tmp_path, 3, {"a": torch.ones(2)})
+
+    def rank(world: ThreadWorld) -> str:
+        def read(path: Path) -> None:
+            raise ValueError(f"file {7 - world.rank // 2} of {path.name} is damaged")
+
+        with pytest.raises(ValueError, match="is damaged") as refused:
+            first_readable(tmp_path, "3", world, read)
+        return str(refused.value)
+
+    told = "; ".join(f"file {number} of step_00000003 is damaged" for number in (4, 5, 6, 7))
+    assert all(words.startswith(f"{told}; --checkpoint can name") for words in on_ranks(8, rank))
