@@ -174,7 +174,7 @@ def evaluate(
             here = clips[0]
             # Of the first clip alone: the others are of the same samples, which would be counted again.
             cuts_of_batches.append(Cuts.of([here]))
-            real = torch.tensor([key != "" for key in here.keys], device=world.device)
+            real = here.weights.new_tensor([key != "" for key in here.keys], dtype=torch.bool)
             # Each set of inputs is answered once, however many tasks are judged by it.
             for shown in dict.fromkeys(shown for _, shown in measured):
                 # A sample without this input would be answered from nothing at all.
@@ -200,7 +200,7 @@ def evaluate(
 
 def _of_all_ranks(num_nan: Tensor, cuts: Cuts, world: World) -> tuple[list[int], Cuts]:
     """Return the counts of all ranks, whose batches have the same inputs. Collective."""
-    own = torch.tensor([*cuts.counts.values()], dtype=torch.int64, device=world.device).flatten()
+    own = num_nan.new_tensor([*cuts.counts.values()]).flatten()
     # In one exchange, as each costs a round trip.
     summed = world.sum(torch.cat([num_nan, own])).tolist()
     of_cuts = iter(summed[len(num_nan) :])
