@@ -64,7 +64,11 @@ def test_what_is_typed_is_what_is_answered_and_how_that_ends_is_the_status(
 @pytest.mark.parametrize(
     ("words", "request_", "chosen"),
     [
-        ([], Request((), None, 256, Sampling(1.0, 0, 1.0), 0, None, as_json=False), Chosen()),
+        (
+            [],
+            Request((), None, 256, Sampling(1.0, 0, 1.0), 0, None, as_json=False),
+            Chosen("newest", "", trust_code=False),
+        ),
         (
             ["--prompt", "a", "--prompt", "b", "--prompts", "c", "--length", "1", "--temperature", "0.5", "--top-k",
              "7", "--top-p", "0.25", "--seed", "5", "--out", TABLE, "--checkpoint", "best", "--weights", "ema",
