@@ -216,3 +216,15 @@ def test_moments_are_kept_by_others_and_know_no_record() -> None:
     kept.prepare(Checkpoint({}), {})
     with pytest.raises(ValueError, match="SGD wrote the checkpoint"):
         kept.prepare(Checkpoint({}), {"type": "SGD"})
+
+
+def test_a_state_is_made_again_on_the_host_or_beside_its_weights_as_it_was() -> None:
+    master = nn.Parameter(torch.zeros(2, 3, device="meta"))
+    inner = torch.optim.SGD([master], lr=0.1)
+    kept = KeptState(inner, {master: ["p"]}, {"p": master.shape}, ALONE, is_cut=False)
+    inner.state[master] = {"moved": torch.ones(2, 3, device="meta"), "step": torch.tensor(5.0)}
+    told = kept.record()
+    assert told["on_host"] == ["step"]
+    kept.prepare(Checkpoint({"moved": {"p": torch.ones(2, 3)}, "step": {"p": torch.tensor(5.0)}}), told)
+    devices = {kind: each.device.type for kind, each in inner.state[master].items()}
+    assert devices == {"moved": "meta", "step": "cpu"}
