@@ -191,8 +191,9 @@ def test_a_source_with_plug_ins_is_read_where_its_code_is_trusted(
     save(base.checkpoints_folder, 1, Perceiver(config.model, seed=1).state_dict())
     plugins._trusted.clear()
     asked = [f"initial_weights.source={base.path}@1", f"data.shards={tmp_path}/named"]
+    untrusted = configuration(tmp_path / "text.yaml", asked, tiny=False, trust_code=False)
     with pytest.raises(ValueError, match=r"whose code would be executed here: .* say --trust-code"):
-        open_run(configuration(tmp_path / "text.yaml", asked, tiny=False), RunFolder(tmp_path / "new"))
+        open_run(untrusted, RunFolder(tmp_path / "new"))
     trusted = configuration(tmp_path / "text.yaml", asked, tiny=False, trust_code=True)
     open_run(trusted, RunFolder(tmp_path / "new"))
     assert "mine" not in BY_KIND, "they are those of the source alone"
