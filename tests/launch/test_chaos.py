@@ -808,6 +808,8 @@ def test_the_worst_of_several_resizes_is_told(
     report = campaign.run(0, num_resizes=3)
     assert (report["resizes"], report["resized_loss_difference"], resized) == (3, 0.3, ["straight"] * 3)
     assert quick == ["straight, 2 ranks"]
+    # A folder that is there is another campaign's.
+    shutil.rmtree(campaign.own_shards)
     with pytest.raises(FileExistsError):
         campaign.run(0)
 
