@@ -7,7 +7,7 @@ from configs.run import RunConfig
 from model.budget.flops import network_cost, total
 from model.budget.plan import fastest_policy
 from model.config.perceiver import PerceiverConfig
-from trainer.engine.arithmetic import local_device_type, resolved
+from trainer.engine.arithmetic import resolved
 
 GIB = 2**30
 _WEIGHT_BYTES = 4
@@ -39,9 +39,10 @@ def refuse_large(network: PerceiverConfig) -> None:
 def planned(config: RunConfig, world_size: int, device: str = "cpu") -> PerceiverConfig:
     """Return the network with the fastest policy that fits into train.activation_memory_gib, or as it is for 0.
 
+    `device` is the type of that on which it trains, which decides what precision "auto" means and what a layer keeps.
     No policy changes a result, so that another number of ranks may take another one. ValueError if none fits.
     """
-    train, network = resolved(config.train, local_device_type()), config.model
+    train, network = resolved(config.train, device), config.model
     if not train.activation_memory_gib:
         return network
     if network.network is not None:

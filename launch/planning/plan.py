@@ -17,7 +17,7 @@ from launch.planning.activation_policy import element_bytes, planned
 from launch.planning.frozen_parameters import Share, num_frozen, trained_share
 from model.budget.activation_memory import activation_bytes
 from model.budget.flops import network_cost, total
-from trainer.engine.arithmetic import local_device_type, resolved
+from trainer.engine.arithmetic import resolved
 from trainer.optim.optimizers import num_beside
 
 # Weights and moments are fp32 whatever the precision, see docs/decisions/6-half-precision-is-autocast.md.
@@ -162,7 +162,7 @@ def device_type(profile: ClusterConfig) -> str:
 def _activations(config: RunConfig, profile: ClusterConfig, micro_batches: int, trained: Share) -> int:
     device = device_type(profile)
     samples = config.train.global_batch // profile.world_size // micro_batches
-    precision = resolved(config.train, local_device_type()).precision
+    precision = resolved(config.train, device).precision
     network = planned(config, profile.world_size, device)
     # Whole layers that are computed again cast the weights again.
     are_kept = precision == "bf16" and network.activation_checkpointing in ("none", "selective")

@@ -90,7 +90,7 @@ def main(
     # One rank that looks for the file of a stop is enough: all of them would ask the disk every second.
     with StopRequest(folder.stop_path if world.is_first else None, config.train.time_limit_minutes * 60) as stop:
         places = Places(config.data)
-        first_does(world, lambda: open_run(config, folder, world.world_size, places=places))
+        first_does(world, lambda: open_run(config, folder, world.world_size, world.device.type, places=places))
         with (
             told_by_first(world, DivergedError),
             Claim(folder, world, take_over=take_over, heartbeat=heartbeat) as claim,

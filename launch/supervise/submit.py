@@ -44,7 +44,7 @@ def submit(config: RunConfig, path: Path, profile: ClusterConfig, *, dry_run: bo
         return _show(config, profile, script, planned, as_json=as_json)
     _refuse_finished(folder, config)
     submission.refuse_if_taken(folder)
-    open_run(config, folder, profile.world_size)
+    open_run(config, folder, profile.world_size, plan.device_type(profile))
     return _send([folder], profile, planned, as_json=as_json)
 
 
@@ -72,7 +72,7 @@ def resume(
     # Without changes the run is as it was made, and `send` refuses one that is taken.
     if overrides:
         submission.refuse_if_taken(folder)
-        open_run(config, folder, profile.world_size)
+        open_run(config, folder, profile.world_size, plan.device_type(profile))
     return _send([folder], profile, planned, as_json=as_json)
 
 
@@ -99,7 +99,7 @@ def sweep(
     for _, folder in going_on:
         submission.refuse_if_taken(folder)
     for config, folder in going_on:
-        open_run(config, folder, profile.world_size)
+        open_run(config, folder, profile.world_size, plan.device_type(profile))
     return _send([folder for _, folder in going_on], profile, planned, as_json=as_json) if going_on else 0
 
 

@@ -64,7 +64,9 @@ def test_a_network_larger_than_the_memory_is_refused_before_it_is_made() -> None
         refuse_large(replace(NETWORK, num_latents=10**12))
 
 
-@pytest.mark.parametrize(("precision", "width", "stream_bytes"), [("fp32", 4, 4), ("bf16", 2, 4), ("fp16", 2, 2)])
+@pytest.mark.parametrize(
+    ("precision", "width", "stream_bytes"), [("fp32", 4, 4), ("bf16", 2, 4), ("fp16", 2, 2), ("auto", 2, 4)]
+)
 def test_a_policy_is_chosen_for_the_micro_batch_and_the_memory_of_a_rank(
     door: Door, precision: str, width: int, stream_bytes: int
 ) -> None:

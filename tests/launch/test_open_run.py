@@ -26,6 +26,8 @@ from launch.lifecycle.run_folder import RunFolder
 from launch.run import creation
 from launch.run.creation import open_run, with_choices
 from launch.run.frozen_code import changed_files
+from model.budget.activation_memory import activation_bytes
+from model.budget.plan import POLICIES
 from trainer.distributed.world import World
 from trainer.health.run_lock import RunLock
 from trainer.sinks.writers import JsonLines
@@ -156,6 +158,19 @@ def test_a_number_of_ranks_that_does_not_divide_the_batch_makes_no_folder(config
     with pytest.raises(ValueError, match="does not divide over 3 processes"):
         open_run(config, folder, 3)
     assert not any(path.name.startswith(".perceiver") or path.name == "run" for path in tmp_path.iterdir())
+
+
+def test_a_run_is_refused_for_the_memory_of_the_device_that_it_will_train_on(config: RunConfig, tmp_path: Path) -> None:
+    fp32 = min(activation_bytes(config.model, policy, device="cpu") for policy in POLICIES)
+    # bf16, which `auto` means on a GPU, needs less.
+    train = replace(
+        config.train, precision="auto", activation_memory_gib=0.95 * config.train.global_batch * fp32 / 2**30
+    )
+    config = replace(config, train=train)
+    with pytest.raises(ValueError, match=r"activation_memory_gib: no policy fits"):
+        open_run(config, RunFolder(tmp_path / "here"), 1, "cpu")
+    open_run(config, RunFolder(tmp_path / "there"), 1, "cuda")
+    assert RunFolder(tmp_path / "there").exists
 
 
 def test_a_run_that_has_not_begun_takes_another_configuration(
@@ -393,7 +408,7 @@ def test_what_cannot_train_is_found_without_processes_of_its_own(config: RunConf
     checks = [door(f"launch.run.{name}", None) for name in ("creation.check_evaluation", "trained_parameters.check")]
     fits = door("launch.run.creation.planned", None)
     folder, places = RunFolder(tmp_path / "run"), Places(config.data)
-    creation._refuse_what_cannot_train(config, folder, 2, places)
+    creation._refuse_what_cannot_train(config, folder, 2, "cuda", places)
     quick = replace(config, data=replace(config.data, num_processes=0))
     common = {
         "config": quick,
@@ -404,9 +419,9 @@ def test_what_cannot_train_is_found_without_processes_of_its_own(config: RunConf
     assert (trained, evaluated) == ([common], [common | {"name": "test"}])
     assert closed == ["train", "test"]
     assert [len(each) for each in (*checks, fits)] == [1, 1, 1]
-    assert fits[0]["world_size"] == 2
+    assert (fits[0]["world_size"], fits[0]["device"]) == (2, "cuda")
     with pytest.raises(ValueError, match="3 processes"):
-        creation._refuse_what_cannot_train(config, folder, 3, places)
+        creation._refuse_what_cannot_train(config, folder, 3, "cpu", places)
 
 
 @pytest.mark.parametrize(("patience", "is_refused"), [(0, False), (1, True)])
