@@ -30,7 +30,7 @@ def motion(data: bytes | memoryview) -> NDArray[np.float32]:
         raise ValueError("not a .flo file: it does not begin with PIEH, and is no PNG of motion either")
     width, height = np.frombuffer(data, "<i4", 2, offset=4).tolist()
     # Before memory is taken: a header of twelve bytes may claim anything.
-    if not 0 < width * height <= MAX_PIXELS or min(width, height) < 1:
+    if min(width, height) < 1 or width * height > MAX_PIXELS:
         raise ValueError(f"claims the motion of {width} x {height} pixels; from 1 to {MAX_PIXELS} are decoded")
     # Neither less nor more: two concatenated files are no motion.
     expected = FLO_HEADER_BYTES + 8 * width * height
