@@ -351,7 +351,7 @@ def test_grey_of_colours_keeps_alpha() -> None:
 
 
 def test_smaller_copies_and_masks_of_a_tiff_are_skipped_and_pages_of_two_sizes_are_refused() -> None:
-    def pages(*sizes: tuple[int, int], subfile: int = 0) -> bytes:
+    def pages(*sizes: tuple[int, int], subfile: int = 0, at: tuple[int, ...] = (1,)) -> bytes:
         file = io.BytesIO()
         with tifffile.TiffWriter(file) as writer:
             for number, size in enumerate(sizes):
@@ -359,7 +359,7 @@ def test_smaller_copies_and_masks_of_a_tiff_are_skipped_and_pages_of_two_sizes_a
                     np.full(size, number + 1, np.uint8),
                     photometric="minisblack",
                     contiguous=False,
-                    subfiletype=subfile if number else 0,
+                    subfiletype=subfile if number in at else 0,
                 )
         return file.getvalue()
 
@@ -372,6 +372,9 @@ def test_smaller_copies_and_masks_of_a_tiff_are_skipped_and_pages_of_two_sizes_a
         assert (found.values.shape, found.is_usual) == ((4, 6, 1), True)
     two = tiff_decoder.tiff(pages((4, 6), (4, 6)), 100)
     assert (two.values[0, 0].tolist(), two.is_usual) == ([1, 2], False)
+    # A smaller copy behind each page, as microscopes write them.
+    copied = tiff_decoder.tiff(pages((4, 6), (2, 3), (4, 6), (2, 3), subfile=1, at=(1, 3)), 100)
+    assert copied.values[0, 0].tolist() == [1, 3]
     with pytest.raises(ValueError, match=r"pages of shapes \(4, 6\) and \(2, 3\); write one image a file"):
         tiff_decoder.tiff(pages((4, 6), (2, 3)), 100)
     with pytest.raises(ValueError, match="image claims 6 x 4 pixels; at most 23 are decoded"):

@@ -122,6 +122,7 @@ BAD = {
     "joined": (A + bytes(512) + A + END, "continues after its end at byte 1024 (joined with `cat`?)"),
     "joined late": (A + bytes(2 << 20) + A, f"continues after its end at byte {1024 + (2 << 20)} (joined"),
     "checksum": (A + A.replace(b"a", b"b", 1) + END, "has no valid tar header at byte 1024: it is damaged"),
+    "checksum that begins otherwise": (A[:148] + b"x" + A[149:] + END, "has no valid tar header at byte 0: it is"),
     "digits": (A + member(b"b", b"", size=b"12x") + END, "has no valid tar header at byte 1024: it is damaged"),
     "digit of eight": (member(b"b", b"", size=b"18") + END, "has no valid tar header at byte 0: it is damaged"),
     "type": (A + header(b"b", 0, b"9") + END, "has a member of unknown type b'9' at byte 1024"),

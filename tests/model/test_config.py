@@ -13,6 +13,7 @@ from model.config.initial_weights import InitialWeightsConfig
 from model.config.options import read_places
 from model.config.perceiver import PerceiverConfig
 from model.modalities.audio import AudioInput
+from model.modalities.flow import FlowInput
 from model.modalities.image import ImageInput
 from model.modalities.input import Input
 from model.modalities.points import PointsInput
@@ -108,9 +109,11 @@ def test_an_answer_about_an_input_has_the_name_of_that_input_or_names_it() -> No
         "audio": AudioInput(num_samples=32, patch=8),
         "video": VideoInput(num_frames=2, height=4, width=8),
         "text": TextInput(max_tokens=2_048),
+        "pair": FlowInput(height=4, width=6),
     }
     outputs = {
         "audio": GridOutput(),
+        "pair": GridOutput(),
         "clip": GridOutput(target="video"),
         "sound": GridOutput(target="audio", shape=(2,), value_range=6.0),
         "words": TextOutput(target="text"),
@@ -120,6 +123,7 @@ def test_an_answer_about_an_input_has_the_name_of_that_input_or_names_it() -> No
     answers = PerceiverConfig(inputs=inputs, outputs=outputs).answers()
     assert {name: answer.target for name, answer in answers.items()} == {
         "audio": "audio",
+        "pair": "pair",
         "clip": "video",
         "sound": "audio",
         "words": "text",
@@ -129,6 +133,8 @@ def test_an_answer_about_an_input_has_the_name_of_that_input_or_names_it() -> No
     grids = {name: answer for name, answer in answers.items() if isinstance(answer, GridOutput)}
     assert {name: ((*grid.shape, grid.num_channels), grid.value_range) for name, grid in grids.items()} == {
         "audio": ((4, 8), 2.0),
+        # Without patches.
+        "pair": ((2, 4, 6, 3), 0.0),
         "clip": ((2, 4, 8, 3), 1.0),
         "sound": ((2, 16), 6.0),
     }
