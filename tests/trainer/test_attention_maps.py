@@ -1,5 +1,6 @@
 """Attention maps are what the network attends with: shares that add up to 1 over what is there."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -8,10 +9,14 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
+from model.attention.layers import CrossAttend
+from model.config.attention import AttentionConfig
 from model.config.perceiver import PerceiverConfig
 from model.modalities.image import ImageInput
 from model.modalities.text import TextInput
+from model.outputs.autoregressive import AutoregressiveOutput
 from model.outputs.label import LabelOutput
 from model.perceiver import Perceiver
 from trainer.evaluation.attention_maps import AttentionMap, attention_maps, draw, readable
@@ -51,6 +56,36 @@ def test_shares_add_up_over_all_modalities_and_hidden_tokens_get_none(tmp_path: 
     for modality, values in INPUTS.items():
         draw(maps, modality, 0, values[0].numpy(), tmp_path / f"{modality}.png")
         assert (tmp_path / f"{modality}.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("rotary", [False, True])
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_the_weights_are_those_by_which_the_layer_sums_its_values(is_stream: bool, rotary: bool) -> None:
+    text = TextInput(max_tokens=6, embedding_width=16)
+    config = replace(
+        CONFIG,
+        inputs={"text": text},
+        outputs={"text": AutoregressiveOutput()} if is_stream else CONFIG.outputs,
+        cross_attend=AttentionConfig(rotary=rotary),
+        num_cross_attends=1,
+    )
+    generator = torch.Generator().manual_seed(1)
+    weights = {
+        name: tensor + torch.randn(tensor.shape, generator=generator)
+        for name, tensor in Perceiver(config, seed=0).state_dict().items()
+    }
+    network = readable(config, weights)
+    (layer,) = (each for each in network.encoder.cross_attends if isinstance(each, CrossAttend))
+    values, sums = list[Tensor](), list[Tensor]()
+    layer.register_forward_pre_hook(lambda _, given: values.append(given[2]))
+    layer.attention.output.register_forward_pre_hook(lambda _, given: sums.append(given[0]))
+    ids = torch.randint(6, 262, (2, 6), generator=generator)
+    (found,) = attention_maps(network, {"text": ids}, {"text": torch.tensor([6, 4])})
+    share = found.weights["text"]
+    if is_stream:
+        # A place has the token before it; what is left of each latent's sum fell on the first token.
+        share = torch.cat([1 - share.sum(dim=-1, keepdim=True), share[..., :-1]], dim=-1)
+    torch.testing.assert_close(share @ values[0][:, 0], sums[0])
 
 
 def test_a_sample_without_anything_to_look_at_looks_at_nothing() -> None:
